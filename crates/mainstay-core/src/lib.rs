@@ -1,0 +1,8 @@
+//! Every decision and every format of mainstay, free of effects.
+//!
+//! Text becomes a [`manifest`], a manifest becomes a [`spec::Spec`], and the [`engine`] turns events and the time that it is
+//! given into actions. Nothing here reads a file, a clock, the environment or a socket: the shells around it do.
+#![forbid(unsafe_code)]
+
+pub mod spec;
+pub mod time;

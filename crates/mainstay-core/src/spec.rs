@@ -1,0 +1,764 @@
+//! What a manifest *means*: validated, with every default resolved.
+//!
+//! A [`Spec`] is only made by [`crate::manifest`], so whoever holds one may rely on its invariants: the name is well formed, every
+//! duration is in range, `needs` names services of the same manifest and has no cycle. Later stages read it and never change it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// The name of a service: `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`, so that it is a legal unit, file, DNS label and registry key everywhere.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ServiceName(Arc<str>);
+
+impl ServiceName {
+    /// The longest allowed name, in bytes (a DNS label, RFC 1035 §2.3.4).
+    pub const MAX_LEN: usize = 63;
+
+    /// Checks `name` against the pattern; `None` if it does not match.
+    pub fn new(name: &str) -> Option<Self> {
+        let bytes = name.as_bytes();
+        let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let well_formed = bytes.len() <= Self::MAX_LEN
+            && bytes.first().is_some_and(alnum)
+            && bytes.last().is_some_and(alnum)
+            && bytes.iter().all(|b| alnum(b) || *b == b'-');
+        well_formed.then(|| Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// Which production constraints apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// All constraints.
+    #[default]
+    Production,
+    /// Production's numbers, but more verbose logs are allowed.
+    Staging,
+    /// The numbers are relaxed, the shapes never.
+    Development,
+}
+
+/// One service, as it is meant.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub(crate) name: ServiceName,
+    pub(crate) environment: Environment,
+    pub(crate) description: Option<String>,
+    pub(crate) display_name: Option<String>,
+    pub(crate) command: Argv,
+    pub(crate) working_dir: Option<PathBuf>,
+    pub(crate) env: Env,
+    pub(crate) env_file: Option<PathBuf>,
+    pub(crate) account: Option<Account>,
+    pub(crate) needs: Vec<Need>,
+    pub(crate) start: Start,
+    pub(crate) wait_for: Vec<WaitFor>,
+    pub(crate) liveness: Option<Liveness>,
+    pub(crate) stop: Stop,
+    pub(crate) reload: Option<Reload>,
+    pub(crate) recovery: Recovery,
+    pub(crate) snapshot: Option<SnapshotPolicy>,
+    pub(crate) log: LogPolicy,
+    pub(crate) http: Option<Http>,
+}
+
+impl Spec {
+    /// The key of its table in the manifest.
+    pub fn name(&self) -> &ServiceName {
+        &self.name
+    }
+    /// Whose constraints it was checked against.
+    pub fn environment(&self) -> Environment {
+        self.environment
+    }
+    /// One line of what it is.
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
+    /// What a service manager's user interface shows; the name where none is given.
+    pub fn display_name(&self) -> &str {
+        self.display_name.as_deref().unwrap_or(self.name.as_str())
+    }
+    /// The program and its arguments.
+    pub fn command(&self) -> &Argv {
+        &self.command
+    }
+    /// Where it runs; `None` is the manifest's own directory. A relative path is relative to that directory too.
+    pub fn working_dir(&self) -> Option<&Path> {
+        self.working_dir.as_deref()
+    }
+    /// Variables added to, or replacing, the inherited ones. Wins over [`Spec::env_file`].
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+    /// A file of `NAME=value` lines, read at each start.
+    pub fn env_file(&self) -> Option<&Path> {
+        self.env_file.as_deref()
+    }
+    /// Whom it runs as; `None` is whoever runs mainstay.
+    pub fn account(&self) -> Option<&Account> {
+        self.account.as_ref()
+    }
+    /// What must be ready before it starts.
+    pub fn needs(&self) -> &[Need] {
+        &self.needs
+    }
+    /// The names of [`Spec::needs`] that lie in this manifest.
+    pub fn needed_services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.needs.iter().filter_map(|need| match need {
+            Need::Service(name) => Some(name),
+            Need::Os(_) => None,
+        })
+    }
+    /// How its start is judged.
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+    /// Conditions outside the manifest, waited for one after the other before each start.
+    pub fn wait_for(&self) -> &[WaitFor] {
+        &self.wait_for
+    }
+    /// How it is watched once ready; `None` is not at all (beyond its own exit).
+    pub fn liveness(&self) -> Option<&Liveness> {
+        self.liveness.as_ref()
+    }
+    /// How it is stopped.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+    /// How it is told to read its configuration again; `None` is SIGHUP, if it handles that.
+    pub fn reload(&self) -> Option<&Reload> {
+        self.reload.as_ref()
+    }
+    /// What follows an exit.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+    /// Which of its state is kept, and when.
+    pub fn snapshot(&self) -> Option<&SnapshotPolicy> {
+        self.snapshot.as_ref()
+    }
+    /// What happens to its output.
+    pub fn log(&self) -> &LogPolicy {
+        &self.log
+    }
+    /// Its metrics and control endpoint.
+    pub fn http(&self) -> Option<&Http> {
+        self.http.as_ref()
+    }
+}
+
+/// A program and its arguments: never empty, never a shell string, no NUL byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Argv(Vec<String>);
+
+impl Argv {
+    /// `None` if `words` is empty, starts with an empty word, or holds a NUL byte (which no system can pass on).
+    pub fn new(words: Vec<String>) -> Option<Self> {
+        let well_formed = words.first().is_some_and(|program| !program.is_empty())
+            && words.iter().all(|word| !word.contains('\0'));
+        well_formed.then_some(Self(words))
+    }
+    /// The program: a path if it holds a separator (relative ones to the manifest's directory), else looked up in `PATH`.
+    pub fn program(&self) -> &str {
+        &self.0[0]
+    }
+    /// Everything after the program.
+    pub fn args(&self) -> &[String] {
+        &self.0[1..]
+    }
+}
+
+/// Environment variables. `Debug` shows the names only: values may be secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Env(pub(crate) BTreeMap<String, String>);
+
+impl Env {
+    /// Name and value, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Whom a service runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// `local-system`: LocalSystem on Windows, root on Unix.
+    LocalSystem,
+    /// `local-service`: few rights, no network identity.
+    LocalService,
+    /// `network-service`: few rights, the machine's network identity.
+    NetworkService,
+    /// `virtual`: `NT SERVICE\name` on Windows, a system user of the service's own elsewhere.
+    Virtual,
+    /// `dynamic`: a user that exists only while the service runs (systemd's `DynamicUser`).
+    Dynamic,
+    /// `user:NAME`.
+    User(String),
+    /// `gmsa:DOMAIN\N$`: a group managed service account.
+    Gmsa(String),
+}
+
+impl Account {
+    /// Whether its programs run with more rights than an ordinary user's.
+    pub fn is_privileged(&self) -> bool {
+        match self {
+            Self::LocalSystem => true,
+            Self::User(name) => name == "root" || name.eq_ignore_ascii_case("administrator"),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LocalSystem => f.write_str("local-system"),
+            Self::LocalService => f.write_str("local-service"),
+            Self::NetworkService => f.write_str("network-service"),
+            Self::Virtual => f.write_str("virtual"),
+            Self::Dynamic => f.write_str("dynamic"),
+            Self::User(name) => write!(f, "user:{name}"),
+            Self::Gmsa(name) => write!(f, "gmsa:{name}"),
+        }
+    }
+}
+
+/// Something that must be up first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A service of the same manifest.
+    Service(ServiceName),
+    /// `os:NAME`: a service of the host's own manager.
+    Os(String),
+}
+
+/// How a start is judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    pub(crate) timeout: Duration,
+    pub(crate) ready: Option<Ready>,
+}
+
+impl Start {
+    /// How long it may take to become ready. A `notify` service may extend it.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+    /// What says that it is ready; `None`: as soon as the program runs.
+    pub fn ready(&self) -> Option<&Ready> {
+        self.ready.as_ref()
+    }
+}
+
+/// Evidence that a service is ready.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ready {
+    /// Asked for, again and again, until it passes.
+    Probe(Probe),
+    /// A line of its output matches this regular expression (the `regex` crate's syntax, on bytes, checked for validity).
+    Log(String),
+    /// It says `READY=1` on `NOTIFY_SOCKET` (sd_notify(3)).
+    Notify,
+}
+
+/// A question whose answer is yes or no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// `GET` answers 200–399 (redirects are not followed).
+    Http(HttpUrl),
+    /// A connection to this `host:port` is accepted.
+    Tcp(HostPort),
+    /// A connection to this Unix socket is accepted.
+    Unix(PathBuf),
+    /// This command, in the service's directory, environment and account, exits 0.
+    Exec(Argv),
+    /// This file exists.
+    File(PathBuf),
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(url) => write!(f, "{url}"),
+            Self::Tcp(address) => write!(f, "tcp {address}"),
+            Self::Unix(path) => write!(f, "unix {}", path.display()),
+            Self::Exec(argv) => write!(f, "exec {}", argv.program()),
+            Self::File(path) => write!(f, "file {}", path.display()),
+        }
+    }
+}
+
+/// `host:port`; an IPv6 address stands in brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl HostPort {
+    /// A name or an address, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+    /// 1–65535.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// `http://host[:port][/path][?query]`. TLS is not offered: a readiness probe asks its own host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl {
+    pub(crate) address: HostPort,
+    pub(crate) path_and_query: String,
+}
+
+impl HttpUrl {
+    /// Where to connect; port 80 where none is given.
+    pub fn address(&self) -> &HostPort {
+        &self.address
+    }
+    /// Starts with `/`.
+    pub fn path_and_query(&self) -> &str {
+        &self.path_and_query
+    }
+}
+
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.address, self.path_and_query)
+    }
+}
+
+/// A condition outside the manifest that must hold before a start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WaitFor {
+    pub(crate) probe: Probe,
+    pub(crate) strategy: Strategy,
+    pub(crate) deadline: Duration,
+}
+
+impl WaitFor {
+    /// What is asked.
+    pub fn probe(&self) -> &Probe {
+        &self.probe
+    }
+    /// How often.
+    pub fn strategy(&self) -> Strategy {
+        self.strategy
+    }
+    /// How long at most; then the start has failed.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+}
+
+/// How often a condition is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Strategy {
+    /// At a fixed interval; the first pass counts.
+    Fixed {
+        /// The pause between two questions.
+        interval: Duration,
+    },
+    /// At growing intervals with jitter; the first pass counts.
+    Backoff(Backoff),
+    /// At a fixed interval; this many passes in a row count, so that a flapping dependency is not taken for a steady one.
+    Probe {
+        /// The pause between two questions.
+        interval: Duration,
+        /// Passes in a row, at least 1.
+        passes: u32,
+    },
+}
+
+/// `base`, `base × factor`, `base × factor²` … up to `max`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    pub(crate) base: Duration,
+    pub(crate) factor: f64,
+    pub(crate) max: Duration,
+}
+
+impl Backoff {
+    /// The first pause. Zero means no pause, ever.
+    pub fn base(&self) -> Duration {
+        self.base
+    }
+    /// At least 1.
+    pub fn factor(&self) -> f64 {
+        self.factor
+    }
+    /// The longest pause, jitter included.
+    pub fn max(&self) -> Duration {
+        self.max
+    }
+}
+
+/// Repeated evidence that a ready service still works.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Liveness {
+    pub(crate) probe: Probe,
+    pub(crate) every: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) misses: u32,
+}
+
+impl Liveness {
+    /// What is asked; the readiness probe where the manifest names none.
+    pub fn probe(&self) -> &Probe {
+        &self.probe
+    }
+    /// From one answer to the next question.
+    pub fn every(&self) -> Duration {
+        self.every
+    }
+    /// An answer later than this is a miss.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+    /// This many misses in a row restart the service.
+    pub fn misses(&self) -> u32 {
+        self.misses
+    }
+}
+
+/// How a service is stopped: asked, waited for, then its whole tree is killed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stop {
+    pub(crate) graceful: Duration,
+    pub(crate) signal: Signal,
+    pub(crate) scope: StopScope,
+}
+
+impl Stop {
+    /// From the request to the kill.
+    pub fn graceful(&self) -> Duration {
+        self.graceful
+    }
+    /// What asks it to stop on Unix. Windows asks by ctrl-c, then `WM_CLOSE`.
+    pub fn signal(&self) -> Signal {
+        self.signal
+    }
+    /// Who is asked. The kill that may follow always takes the whole tree.
+    pub fn scope(&self) -> StopScope {
+        self.scope
+    }
+}
+
+/// Who gets the first, polite request to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopScope {
+    /// Every process of the service (systemd's `KillMode=control-group`).
+    Tree,
+    /// Its main process only, which then ends its own children (`KillMode=mixed`).
+    Main,
+}
+
+/// A signal that a manifest may name; `"TERM"`, `"SIGTERM"` and `"term"` are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "the names are the documentation: signal(7)")]
+pub enum Signal {
+    Hup,
+    Int,
+    Quit,
+    Usr1,
+    Usr2,
+    Term,
+    Winch,
+}
+
+impl Signal {
+    /// All of them, in the order of their usual numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Hup,
+        Self::Int,
+        Self::Quit,
+        Self::Usr1,
+        Self::Usr2,
+        Self::Term,
+        Self::Winch,
+    ];
+
+    /// The name without `SIG`, in upper case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hup => "HUP",
+            Self::Int => "INT",
+            Self::Quit => "QUIT",
+            Self::Usr1 => "USR1",
+            Self::Usr2 => "USR2",
+            Self::Term => "TERM",
+            Self::Winch => "WINCH",
+        }
+    }
+}
+
+/// How a service is told to read its configuration again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// This signal to its main process.
+    Signal(Signal),
+    /// This command, in the service's directory and environment; exit 0 is success.
+    Exec(Argv),
+}
+
+/// What follows an exit (docs/exit-codes.md).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recovery {
+    pub(crate) policy: Policy,
+    pub(crate) backoff: Backoff,
+    pub(crate) reset_after: Duration,
+    pub(crate) limit: Option<RestartLimit>,
+    pub(crate) codes: BTreeMap<u8, CodeAction>,
+}
+
+impl Recovery {
+    /// What an exit outside the contract leads to.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+    /// The pause before each restart in a row.
+    pub fn backoff(&self) -> Backoff {
+        self.backoff
+    }
+    /// A run at least this long ends the row.
+    pub fn reset_after(&self) -> Duration {
+        self.reset_after
+    }
+    /// How many restarts in which window are too many; `None` is never.
+    pub fn limit(&self) -> Option<RestartLimit> {
+        self.limit
+    }
+    /// Exit codes whose action the manifest overrides. Keys are 0–255.
+    pub fn codes(&self) -> &BTreeMap<u8, CodeAction> {
+        &self.codes
+    }
+}
+
+/// What an exit outside the contract leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Alert, back off, restart.
+    #[default]
+    Restart,
+    /// Alert and halt: a human must look.
+    Strict,
+    /// Alert and halt, whatever the code: never started again without a request.
+    Never,
+}
+
+/// More than `restarts` within `window` are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartLimit {
+    pub(crate) restarts: u32,
+    pub(crate) window: Duration,
+}
+
+impl RestartLimit {
+    /// At least 1.
+    pub fn restarts(self) -> u32 {
+        self.restarts
+    }
+    /// A sliding window.
+    pub fn window(self) -> Duration {
+        self.window
+    }
+}
+
+/// What one exit code leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CodeAction {
+    /// A clean end: stopped.
+    Stop,
+    /// Alert, back off, restart.
+    Restart,
+    /// A dependency is briefly away: start again at 100 ms × 2ⁿ, five tries, then alert and halt.
+    Retry,
+    /// Restore the previous stable snapshot and start again.
+    Restore,
+    /// Alert and halt.
+    Halt,
+}
+
+/// Which state is kept, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) keep: u32,
+    pub(crate) when: SnapshotWhen,
+}
+
+impl SnapshotPolicy {
+    /// Absolute directories.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+    /// How many snapshots stay, at least 1.
+    pub fn keep(&self) -> u32 {
+        self.keep
+    }
+    /// What triggers one, besides an update and a command.
+    pub fn when(&self) -> SnapshotWhen {
+        self.when
+    }
+}
+
+/// What triggers a snapshot, besides an update and a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotWhen {
+    /// Once the service has been healthy for a while.
+    Healthy,
+    /// Nothing else.
+    Manual,
+}
+
+/// What happens to a service's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPolicy {
+    pub(crate) level: Level,
+    pub(crate) rotate: Option<u64>,
+    pub(crate) keep: u32,
+    pub(crate) compress: Compress,
+    pub(crate) format: LogFormat,
+}
+
+impl LogPolicy {
+    /// The least severe level that is kept where lines carry one.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+    /// Bytes after which a file is rotated, at the end of a line; `None` is never.
+    pub fn rotate(&self) -> Option<u64> {
+        self.rotate
+    }
+    /// How many rotated files stay beside the current one.
+    pub fn keep(&self) -> u32 {
+        self.keep
+    }
+    /// What is done to rotated files.
+    pub fn compress(&self) -> Compress {
+        self.compress
+    }
+    /// What a line looks like in the file.
+    pub fn format(&self) -> LogFormat {
+        self.format
+    }
+}
+
+/// Severity, most verbose first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the usual names")]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// What is done to rotated files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names of the formats")]
+pub enum Compress {
+    None,
+    Zstd,
+    Gzip,
+}
+
+/// What a line looks like in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Byte for byte what the program wrote.
+    Raw,
+    /// A time stamp before each line.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A service's metrics and control endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    pub(crate) port: u16,
+    pub(crate) tls: Option<Tls>,
+}
+
+impl Http {
+    /// 1024–65534.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+    /// Certificate and key; `None` is plain HTTP on loopback.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+}
+
+/// Paths of a PEM certificate chain and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub(crate) cert_path: PathBuf,
+    pub(crate) key_path: PathBuf,
+}
+
+impl Tls {
+    /// The certificate chain.
+    pub fn cert_path(&self) -> &Path {
+        &self.cert_path
+    }
+    /// The private key.
+    pub fn key_path(&self) -> &Path {
+        &self.key_path
+    }
+}

@@ -1,0 +1,1 @@
+//! Children that misbehave on purpose, and fixtures.

@@ -1,0 +1,2 @@
+//! Make a Rust program a native service.
+#![forbid(unsafe_code)]
