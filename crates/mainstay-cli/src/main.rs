@@ -1,3 +1,5 @@
 //! The `mainstay` command.
 
+mod host;
+
 fn main() {}

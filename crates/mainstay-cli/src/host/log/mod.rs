@@ -1,0 +1,1 @@
+//! The way of a line from a pipe to a file.
