@@ -4,5 +4,6 @@
 //! given into actions. Nothing here reads a file, a clock, the environment or a socket: the shells around it do.
 #![forbid(unsafe_code)]
 
+pub mod engine;
 pub mod spec;
 pub mod time;

@@ -1,0 +1,97 @@
+//! Pauses that grow, with jitter, and never beyond their bound.
+
+use std::time::Duration;
+
+use crate::spec::Backoff;
+
+/// How far a pause may be shortened or lengthened, so that services that failed together do not return together.
+const JITTER: f64 = 0.1;
+
+/// The `n`-th pause in a row (0 is the first): `base × factorⁿ ± 10 %`, at most `max`.
+pub(crate) fn pause(backoff: Backoff, n: u32, random: &mut Random) -> Duration {
+    if backoff.base().is_zero() {
+        return Duration::ZERO;
+    }
+    let exact = backoff.base().as_secs_f64() * backoff.factor().powi(n.min(1_000).cast_signed());
+    let jittered = exact * (1.0 - JITTER + 2.0 * JITTER * random.unit());
+    // A large power is infinite, and more than any bound.
+    if jittered >= backoff.max().as_secs_f64() {
+        backoff.max()
+    } else {
+        Duration::from_secs_f64(jittered)
+    }
+}
+
+/// SplitMix64: enough for jitter, and the same on every machine for the same seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// At least 0, less than 1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
+        let unit = (z >> 11) as f64 / (1_u64 << 53) as f64;
+        unit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backoff(base: u64, factor: f64, max: u64) -> Backoff {
+        Backoff {
+            base: Duration::from_millis(base),
+            factor,
+            max: Duration::from_millis(max),
+        }
+    }
+
+    #[test]
+    fn grows_by_the_factor_within_the_jitter() {
+        let mut random = Random::new(7);
+        for n in 0..8 {
+            if backoff.base().is_zero() {
+                return Duration::ZERO;
+            }
+            let exact = 100.0 * 2_f64.powi(n);
+            let millis = pause(backoff(100, 2.0, 60_000), n.cast_unsigned(), &mut random)
+                .as_secs_f64()
+                * 1e3;
+            assert!(
+                (exact * 0.9..=exact * 1.1).contains(&millis),
+                "{n}: {millis}"
+            );
+        }
+    }
+
+    #[test]
+    fn never_exceeds_its_bound() {
+        let mut random = Random::new(7);
+        for n in [9, 10, 100, 1_000, u32::MAX] {
+            assert_eq!(
+                pause(backoff(100, 2.0, 30_000), n, &mut random),
+                Duration::from_secs(30)
+            );
+        }
+    }
+
+    #[test]
+    fn zero_stays_zero() {
+        for n in [0, 1, 50] {
+            assert_eq!(
+                pause(backoff(0, 2.0, 30_000), n, &mut Random::new(1)),
+                Duration::ZERO
+            );
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The exit-code contract: what an end of a run means, and what follows it (docs/exit-codes.md).
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::spec::{CodeAction, Policy, Recovery};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exit {
+    /// It returned this code: 0–255 on Unix, any 32-bit value on Windows.
+    Code(i32),
+    /// This signal killed it (Unix).
+    Signal(i32),
+    /// It is gone and nobody could tell how (an adopted process).
+    Unknown,
+}
+
+impl Exit {
+    /// The code as the contract counts it: a signal `n` is `128 + n`, as shells report it.
+    pub fn contract_code(self) -> Option<u8> {
+        match self {
+            Self::Code(code) => u8::try_from(code).ok(),
+            Self::Signal(signal) => u8::try_from(signal).ok()?.checked_add(128),
+            Self::Unknown => None,
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => match signal_name(signal) {
+                Some(name) => write!(f, "killed by SIG{name}"),
+                None => write!(f, "killed by signal {signal}"),
+            },
+            Self::Unknown => f.write_str("exit code unknown"),
+        }
+    }
+}
+
+/// The signals whose numbers are the same on every Unix, and those of Linux, macOS and the BSDs that agree.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "HUP",
+        2 => "INT",
+        3 => "QUIT",
+        4 => "ILL",
+        5 => "TRAP",
+        6 => "ABRT",
+        8 => "FPE",
+        9 => "KILL",
+        11 => "SEGV",
+        13 => "PIPE",
+        14 => "ALRM",
+        15 => "TERM",
+        _ => return None,
+    })
+}
+
+/// Why a run, or an attempt at one, came to its end without being asked to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// The main process ended.
+    Exit(Exit),
+    /// The program could not be started.
+    SpawnFailed(String),
+    /// It did not become ready in time; the last answer of its probe.
+    NotReady {
+        /// `start.timeout`, extensions included.
+        after: Duration,
+        /// What the last question brought.
+        last: Option<String>,
+    },
+    /// A `wait_for` condition did not hold before its deadline.
+    ConditionMissed {
+        /// What was asked.
+        probe: String,
+        /// What the last question brought.
+        last: Option<String>,
+    },
+    /// It missed too many liveness probes.
+    LivenessLost {
+        /// Misses in a row.
+        misses: u32,
+        /// What the last question brought.
+        last: String,
+    },
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let because = |f: &mut fmt::Formatter<'_>, last: &Option<String>| match last {
+            Some(last) => write!(f, ": {last}"),
+            None => Ok(()),
+        };
+        match self {
+            Self::Exit(exit) => write!(f, "{exit}"),
+            Self::SpawnFailed(reason) => f.write_str(reason),
+            Self::NotReady { after, last } => {
+                write!(f, "not ready after {}", Human(*after))?;
+                because(f, last)
+            }
+            Self::ConditionMissed { probe, last } => {
+                write!(f, "waited in vain for {probe}")?;
+                because(f, last)
+            }
+            Self::LivenessLost { misses, last } => {
+                write!(f, "{misses} liveness probes missed in a row: {last}")
+            }
+        }
+    }
+}
+
+/// What follows an end. The table of the design, with the manifest's overrides; pure and total.
+pub fn judge(recovery: &Recovery, ended: &Ended) -> CodeAction {
+    let code = match ended {
+        Ended::Exit(exit) => exit.contract_code(),
+        _ => None,
+    };
+    if let Some(action) = code.and_then(|code| recovery.codes().get(&code)) {
+        return *action;
+    }
+    match (recovery.policy(), code) {
+        (_, Some(0)) => CodeAction::Stop,
+        (Policy::Never, _) => CodeAction::Halt,
+        (_, Some(201)) => CodeAction::Restore,
+        (_, Some(202)) => CodeAction::Retry,
+        (Policy::Strict, _) => CodeAction::Halt,
+        (Policy::Restart, _) => CodeAction::Restart,
+    }
+}
+
+/// The pauses before the tries of a service that said 202: `100 ms × 2ⁿ`.
+pub const RETRY_BASE: Duration = Duration::from_millis(100);
+/// How many tries a service that says 202 gets.
+pub const RETRY_LIMIT: u32 = 5;
+
+/// A duration for people: `250ms`, `1.5s`, `2m05s`, `3h12m`, `4d07h`.
+#[derive(Clone, Copy, Debug)]
+pub struct Human(pub Duration);
+
+impl fmt::Display for Human {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let text = match seconds {
+            0 => format!("{}ms", self.0.as_millis()),
+            1..10 => {
+                let tenths = self.0.as_millis() / 100;
+                match tenths % 10 {
+                    0 => format!("{}s", tenths / 10),
+                    tenth => format!("{}.{tenth}s", tenths / 10),
+                }
+            }
+            10..60 => format!("{seconds}s"),
+            60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+            3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+            _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+        };
+        f.pad(&text)
+    }
+}

@@ -1,0 +1,270 @@
+//! What happened: past facts, for event lines, `events`, and tests.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::contract::{Ended, Exit, Human};
+use crate::spec::ServiceName;
+
+/// Something that happened to a service. `Display` is one line for people, without the service's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+#[non_exhaustive]
+pub enum Fact {
+    /// It waits for others to become ready.
+    Waiting {
+        /// The services that are not ready yet.
+        on: Vec<ServiceName>,
+    },
+    /// It waits for a `wait_for` condition.
+    WaitingFor {
+        /// What is asked.
+        probe: String,
+    },
+    /// Its program runs.
+    Started {
+        /// Process id.
+        pid: u32,
+        /// How often it was started again before, since the supervisor knows it.
+        restarts: u64,
+    },
+    /// Its evidence of readiness was seen.
+    Ready {
+        /// Since its start.
+        after: Duration,
+    },
+    /// It said so by `STATUS=` (sd_notify(3)).
+    Status {
+        /// Its own words.
+        text: String,
+    },
+    /// A liveness probe was missed.
+    Missed {
+        /// Misses in a row.
+        misses: u32,
+        /// How many restart it.
+        of: u32,
+        /// What the probe brought.
+        why: String,
+    },
+    /// Its main process ended.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// Since its start.
+        after: Duration,
+    },
+    /// A run, or an attempt at one, failed; what follows comes next.
+    Failed {
+        /// Why.
+        why: Ended,
+    },
+    /// It was asked to stop.
+    Stopping {
+        /// How long it has.
+        graceful: Duration,
+    },
+    /// It did not stop in time, or something of it was left: its whole tree is killed.
+    Killing {
+        /// Why.
+        why: KillReason,
+    },
+    /// It is stopped, and nothing of it is left.
+    Stopped {
+        /// What led to it.
+        outcome: Outcome,
+    },
+    /// It will be started again after a pause.
+    BackingOff {
+        /// The pause.
+        pause: Duration,
+        /// Which in a row, from 1.
+        attempt: u32,
+    },
+    /// A previous snapshot of its state is to be restored.
+    Restoring {
+        /// How many snapshots back, from 1.
+        back: u32,
+    },
+    /// It stays down until a human looks.
+    Halted {
+        /// Why.
+        why: Halt,
+    },
+    /// All its processes are suspended.
+    Paused,
+    /// They go on.
+    Continued,
+    /// A suspension failed.
+    PauseFailed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a tree is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KillReason {
+    /// `stop.graceful` is over.
+    GraceOver,
+    /// The main process is gone, these are its remains.
+    Remains,
+    /// An operator asked for it.
+    Requested,
+}
+
+/// What led to a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was never started.
+    New,
+    /// It ended cleanly by itself.
+    Completed,
+    /// It was asked to.
+    Requested,
+}
+
+/// Why a service stays down until a human looks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Halt {
+    /// Its policy does not restart after this.
+    Policy(Ended),
+    /// Too many restarts within the limit's window.
+    TooManyRestarts {
+        /// How many were allowed.
+        limit: u32,
+        /// Within how long.
+        window: Duration,
+        /// What ended the last run.
+        last: Ended,
+    },
+    /// It said 202 (dependency briefly away) once more than there are tries.
+    RetriesExhausted {
+        /// How many tries there were.
+        tries: u32,
+    },
+    /// Its state failed to load (201) and could not be restored.
+    NotRestored {
+        /// Why not.
+        why: String,
+    },
+    /// A service that it needs is halted.
+    Need(ServiceName),
+    /// Its processes outlived a kill (uninterruptible sleep, or no right to kill them).
+    Unkillable {
+        /// How long was waited.
+        after: Duration,
+    },
+}
+
+impl Fact {
+    /// Whether somebody should be told at once.
+    pub fn is_alert(&self) -> bool {
+        matches!(
+            self,
+            Self::Halted { .. } | Self::Failed { .. } | Self::Restoring { .. }
+        )
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting { on } => {
+                f.write_str("waiting for ")?;
+                for (i, name) in on.iter().enumerate() {
+                    write!(f, "{}{name}", if i == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+            Self::WaitingFor { probe } => write!(f, "waiting for {probe}"),
+            Self::Started { pid, restarts: 0 } => write!(f, "started, pid {pid}"),
+            Self::Started { pid, restarts } => {
+                write!(f, "started again, pid {pid} (restart {restarts})")
+            }
+            Self::Ready { after } => write!(f, "ready after {}", Human(*after)),
+            Self::Status { text } => write!(f, "says: {text}"),
+            Self::Missed { misses, of, why } => {
+                write!(f, "missed liveness probe {misses} of {of}: {why}")
+            }
+            Self::Exited { exit, after } => write!(f, "ended after {}: {exit}", Human(*after)),
+            Self::Failed { why } => write!(f, "failed: {why}"),
+            Self::Stopping { graceful } => write!(f, "stopping, {} at most", Human(*graceful)),
+            Self::Killing {
+                why: KillReason::GraceOver,
+            } => f.write_str("did not stop in time: killing it and all its children"),
+            Self::Killing {
+                why: KillReason::Remains,
+            } => f.write_str("killing the children that it left behind"),
+            Self::Killing {
+                why: KillReason::Requested,
+            } => f.write_str("killing it and all its children"),
+            Self::Stopped {
+                outcome: Outcome::New,
+            } => f.write_str("not started"),
+            Self::Stopped {
+                outcome: Outcome::Completed,
+            } => f.write_str("stopped: it ended cleanly"),
+            Self::Stopped {
+                outcome: Outcome::Requested,
+            } => f.write_str("stopped"),
+            Self::BackingOff { pause, attempt } => {
+                write!(
+                    f,
+                    "restarting in {} (attempt {attempt} in a row)",
+                    Human(*pause)
+                )
+            }
+            Self::Restoring { back } => {
+                write!(
+                    f,
+                    "its state failed to load: restoring the snapshot {back} back"
+                )
+            }
+            Self::Halted { why } => write!(f, "halted: {why}"),
+            Self::Paused => f.write_str("paused"),
+            Self::Continued => f.write_str("continued"),
+            Self::PauseFailed { why } => write!(f, "could not be paused: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy(ended) => write!(f, "{ended}; its policy does not restart it"),
+            Self::TooManyRestarts {
+                limit,
+                window,
+                last,
+            } => {
+                write!(
+                    f,
+                    "more than {limit} restarts in {}; the last: {last}",
+                    Human(*window)
+                )
+            }
+            Self::RetriesExhausted { tries } => {
+                write!(
+                    f,
+                    "its dependency did not come back within {tries} tries (202)"
+                )
+            }
+            Self::NotRestored { why } => write!(f, "its state failed to load (201): {why}"),
+            Self::Need(name) => write!(f, "it needs {name}, which is halted"),
+            Self::Unkillable { after } => {
+                write!(
+                    f,
+                    "its processes still live {} after they were killed",
+                    Human(*after)
+                )
+            }
+        }
+    }
+}

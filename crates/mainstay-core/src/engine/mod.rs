@@ -1,0 +1,589 @@
+//! The lifecycle of services: events and the time go in, actions come out.
+//!
+//! The engine holds no child, clock or socket. A host feeds [`Engine::step`] with what it saw and performs the [`Action`]s that come
+//! back, in order; between events it sleeps until [`Engine::deadline`] and then reports [`Event::Tick`]. Requests of operators go
+//! through [`Engine::request`], which may refuse.
+//!
+//! Each service has a *goal* (what operators want: up or down) and a *state* (what is); neither overwrites the other. After every
+//! event the engine settles: services whose situation may have changed (their own state, a need's, a dependent's) are looked at
+//! until nothing moves. So a start is as parallel as the graph allows, and a stop is its mirror image.
+//!
+//! Invariants, checked by `tests/simulation.rs` over millions of random events: never two children of one service; every wait has
+//! a deadline; a pause is bounded; a requested stop is never followed by a restart; no answer never counts as "yes".
+
+mod backoff;
+mod contract;
+mod fact;
+mod service;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use self::backoff::Random;
+pub use self::contract::{Ended, Exit, Human, RETRY_BASE, RETRY_LIMIT, judge};
+pub use self::fact::{Fact, Halt, KillReason, Outcome};
+use self::service::{Service, Situation};
+use crate::spec::{Probe, ServiceName, Spec};
+use crate::time::Instant;
+
+/// A service of an engine: its place in the list of Specs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId(pub usize);
+
+/// One start of one service. Never used twice, so that what belongs to an earlier child is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
+
+/// One question. Never used twice, so that a late answer is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// What the host saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The child of [`Action::Spawn`] runs.
+    Spawned(ServiceId, RunId, u32),
+    /// It could not be started; there is no child.
+    SpawnFailed(ServiceId, RunId, String),
+    /// The main process of a run ended and was reaped.
+    Exited(ServiceId, RunId, Exit),
+    /// After [`Event::Exited`]: nothing of the run's tree is left. Sent once.
+    Emptied(ServiceId, RunId),
+    /// The answer to [`Action::Ask`] or [`Action::ExpectLine`]: yes, or why not.
+    Answered(ServiceId, Token, Result<(), String>),
+    /// It said something on its notification socket (sd_notify(3)).
+    Notified(ServiceId, RunId, Notice),
+    /// [`Action::Freeze`] failed.
+    FreezeFailed(ServiceId, RunId, String),
+    /// The answer to [`Action::Restore`]: restored, or why not.
+    Restored(ServiceId, Result<(), String>),
+    /// The deadline has come; also harmless at any other time.
+    Tick,
+}
+
+/// What a service may say of itself (sd_notify(3)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// `READY=1`
+    Ready,
+    /// `STATUS=…`
+    Status(String),
+    /// `EXTEND_TIMEOUT_USEC=…`: its start or stop takes this much longer from now.
+    ExtendTimeout(Duration),
+}
+
+/// What the host has to do, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Start the program; answer [`Event::Spawned`] or [`Event::SpawnFailed`].
+    Spawn(ServiceId, RunId),
+    /// Ask the run to stop, as `stop` says.
+    AskToStop(ServiceId, RunId),
+    /// Kill the whole tree of the run.
+    Kill(ServiceId, RunId),
+    /// Suspend all its processes.
+    Freeze(ServiceId, RunId),
+    /// Let them go on.
+    Thaw(ServiceId, RunId),
+    /// Tell the program to read its configuration again, as `reload` says.
+    Reload(ServiceId, RunId),
+    /// Ask the probe; answer [`Event::Answered`] within the duration. `of` is the child that should answer, where there is one.
+    Ask {
+        /// Who asks.
+        service: ServiceId,
+        /// The run that the answer is about; `None` for a `wait_for` condition.
+        of: Option<RunId>,
+        /// To be given back.
+        token: Token,
+        /// The question.
+        probe: Probe,
+        /// How long an answer may take.
+        timeout: Duration,
+    },
+    /// Answer [`Event::Answered`] at the first line of output from now on that matches.
+    ExpectLine(ServiceId, Token, String),
+    /// Restore the state from the `back`-th newest stable snapshot (1 is the newest); answer [`Event::Restored`].
+    Restore {
+        /// Whose state.
+        service: ServiceId,
+        /// How many snapshots back, from 1.
+        back: u32,
+    },
+    /// Something happened: tell whoever listens.
+    Tell(ServiceId, Fact),
+}
+
+/// What an operator asks of one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Request {
+    /// Bring it up, and what it needs; a pause of a back-off is cut short, a halt forgotten.
+    Start,
+    /// Bring it down.
+    Stop,
+    /// Stop it if it runs, then start it.
+    Restart,
+    /// Suspend it.
+    Pause,
+    /// Let it go on.
+    Continue,
+    /// Have it read its configuration again.
+    Reload,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Continue => "continue",
+            Self::Reload => "reload",
+        })
+    }
+}
+
+/// Why a request is not fulfilled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It makes no sense in this state.
+    State(StateName),
+    /// Everything is being stopped.
+    ShuttingDown,
+    /// Processes of an earlier run still live, although they were killed.
+    Remains,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(state) => write!(f, "it is {state}"),
+            Self::ShuttingDown => f.write_str("everything is being stopped"),
+            Self::Remains => f.write_str("processes of its last run are still alive"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The state of a service as `status` names it: the seven of the Service Control Manager, and three of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(
+    missing_docs,
+    reason = "SERVICE_STATUS, and the states of the engine by the same names"
+)]
+pub enum StateName {
+    Stopped,
+    StartPending,
+    StopPending,
+    Running,
+    ContinuePending,
+    PausePending,
+    Paused,
+    Waiting,
+    BackingOff,
+    Halted,
+}
+
+impl StateName {
+    /// As in `status --json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::StartPending => "start-pending",
+            Self::StopPending => "stop-pending",
+            Self::Running => "running",
+            Self::ContinuePending => "continue-pending",
+            Self::PausePending => "pause-pending",
+            Self::Paused => "paused",
+            Self::Waiting => "waiting",
+            Self::BackingOff => "backing-off",
+            Self::Halted => "halted",
+        }
+    }
+
+    /// Whether it stays like this until an event or an operator changes it.
+    pub fn is_settled(self) -> bool {
+        matches!(
+            self,
+            Self::Stopped | Self::Running | Self::Paused | Self::Halted
+        )
+    }
+}
+
+impl fmt::Display for StateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What can be said of a service now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Its state.
+    pub state: StateName,
+    /// The main process, while there is one.
+    pub pid: Option<u32>,
+    /// The run, while there is one.
+    pub run: Option<RunId>,
+    /// Whether its readiness was seen in this run.
+    pub ready: bool,
+    /// When it entered this state.
+    pub since: Instant,
+    /// When the current run began.
+    pub started: Option<Instant>,
+    /// How often it was started again by itself.
+    pub restarts: u64,
+    /// How its last run ended.
+    pub last_exit: Option<Exit>,
+    /// Why it is halted or waits, or what it says of itself.
+    pub detail: Option<String>,
+}
+
+/// Why Specs do not make an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// Two services have one name.
+    Duplicate(ServiceName),
+    /// A service needs one that is not among them.
+    Missing {
+        /// Which needs it.
+        service: ServiceName,
+        /// What it needs.
+        need: ServiceName,
+    },
+    /// These need each other in a circle.
+    Cycle(Vec<ServiceName>),
+}
+
+impl fmt::Display for GraphError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Duplicate(name) => write!(f, "two services are named {name}"),
+            Self::Missing { service, need } => {
+                write!(f, "{service} needs {need}, which is not among the services")
+            }
+            Self::Cycle(names) => {
+                f.write_str("services need each other in a circle:")?;
+                for name in names {
+                    write!(f, " {name}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for GraphError {}
+
+/// The lifecycle of all services of a host. See the module's head.
+#[derive(Debug)]
+pub struct Engine {
+    services: Vec<Service>,
+    needs: Vec<Vec<ServiceId>>,
+    dependents: Vec<Vec<ServiceId>>,
+    shared: Shared,
+    shutting_down: bool,
+}
+
+/// What the services of an engine share: the numbers, the dice and the list of actions.
+#[derive(Debug)]
+struct Shared {
+    actions: Vec<Action>,
+    next_number: u64,
+    random: Random,
+}
+
+impl Shared {
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+}
+
+impl Engine {
+    /// An engine in which every service is stopped. `seed` drives the jitter only.
+    ///
+    /// # Errors
+    /// Where the Specs do not form a graph: they do if they come from one manifest, in full.
+    pub fn new(specs: impl IntoIterator<Item = Arc<Spec>>, seed: u64) -> Result<Self, GraphError> {
+        let specs: Vec<Arc<Spec>> = specs.into_iter().collect();
+        let mut ids = BTreeMap::new();
+        for (i, spec) in specs.iter().enumerate() {
+            if ids.insert(spec.name().clone(), ServiceId(i)).is_some() {
+                return Err(GraphError::Duplicate(spec.name().clone()));
+            }
+        }
+        let mut needs = vec![Vec::new(); specs.len()];
+        let mut dependents = vec![Vec::new(); specs.len()];
+        for (i, spec) in specs.iter().enumerate() {
+            for name in spec.needed_services() {
+                let Some(&need) = ids.get(name) else {
+                    let (service, need) = (spec.name().clone(), name.clone());
+                    return Err(GraphError::Missing { service, need });
+                };
+                needs[i].push(need);
+                dependents[need.0].push(ServiceId(i));
+            }
+        }
+        // Kahn: take away what needs nothing that is left; what cannot be taken is, or hangs on, a cycle.
+        let mut open: Vec<usize> = needs.iter().map(Vec::len).collect();
+        let mut free: Vec<usize> = (0..specs.len()).filter(|&i| open[i] == 0).collect();
+        let mut taken = 0;
+        while let Some(i) = free.pop() {
+            taken += 1;
+            for &ServiceId(dependent) in &dependents[i] {
+                open[dependent] -= 1;
+                if open[dependent] == 0 {
+                    free.push(dependent);
+                }
+            }
+        }
+        if taken < specs.len() {
+            let left = (0..specs.len()).filter(|&i| open[i] > 0);
+            return Err(GraphError::Cycle(
+                left.map(|i| specs[i].name().clone()).collect(),
+            ));
+        }
+        let services = specs
+            .into_iter()
+            .enumerate()
+            .map(|(i, spec)| Service::new(ServiceId(i), spec))
+            .collect();
+        let shared = Shared {
+            actions: Vec::new(),
+            next_number: 0,
+            random: Random::new(seed),
+        };
+        Ok(Self {
+            services,
+            needs,
+            dependents,
+            shared,
+            shutting_down: false,
+        })
+    }
+
+    /// How many services there are; their ids are `0..len`.
+    pub fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Whether there is no service at all.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    /// All ids.
+    pub fn ids(&self) -> impl Iterator<Item = ServiceId> + use<> {
+        (0..self.services.len()).map(ServiceId)
+    }
+
+    /// The service of this name.
+    pub fn find(&self, name: &str) -> Option<ServiceId> {
+        self.ids().find(|id| self.spec(*id).name().as_str() == name)
+    }
+
+    /// What the service is meant to be.
+    pub fn spec(&self, id: ServiceId) -> &Arc<Spec> {
+        self.services[id.0].spec()
+    }
+
+    /// What can be said of it now.
+    pub fn view(&self, id: ServiceId) -> View {
+        let mut view = self.services[id.0].view();
+        if view.state == StateName::Waiting && view.detail.is_none() {
+            let missing = self.situation(id).missing;
+            let names: Vec<&str> = missing.iter().map(ServiceName::as_str).collect();
+            view.detail = Some(format!("waiting for {}", names.join(", ")));
+        }
+        view
+    }
+
+    /// When [`Event::Tick`] is due; `None`: not before another event.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.services.iter().filter_map(Service::deadline).min()
+    }
+
+    /// Whether no service runs, and none will without a request.
+    pub fn is_down(&self) -> bool {
+        self.services
+            .iter()
+            .all(|service| service.is_down() && !service.has_remains())
+    }
+
+    /// Takes in what the host saw. Events of earlier runs and late answers change nothing.
+    pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let shared = &mut self.shared;
+        let changed = match event {
+            Event::Spawned(id, run, pid) => {
+                self.services[id.0].spawned(run, pid, now, shared);
+                id
+            }
+            Event::SpawnFailed(id, run, reason) => {
+                self.services[id.0].spawn_failed(run, reason, now, shared);
+                id
+            }
+            Event::Exited(id, run, exit) => {
+                self.services[id.0].exited(run, exit, now, shared);
+                id
+            }
+            Event::Emptied(id, run) => {
+                self.services[id.0].emptied(run, now, shared);
+                id
+            }
+            Event::Answered(id, token, answer) => {
+                self.services[id.0].answered(token, answer, now, shared);
+                id
+            }
+            Event::Notified(id, run, notice) => {
+                self.services[id.0].notified(run, notice, now, shared);
+                id
+            }
+            Event::FreezeFailed(id, run, why) => {
+                self.services[id.0].freeze_failed(run, why, now, shared);
+                id
+            }
+            Event::Restored(id, result) => {
+                self.services[id.0].restored(result, now, shared);
+                id
+            }
+            Event::Tick => {
+                let due: Vec<ServiceId> = self
+                    .ids()
+                    .filter(|id| self.services[id.0].deadline().is_some_and(|at| at <= now))
+                    .collect();
+                for id in &due {
+                    self.services[id.0].tick(now, &mut self.shared);
+                }
+                return self.settle(due, now);
+            }
+        };
+        self.settle(vec![changed], now)
+    }
+
+    /// Takes in what an operator asks.
+    ///
+    /// # Errors
+    /// Where the request makes no sense now; then nothing has changed.
+    pub fn request(
+        &mut self,
+        id: ServiceId,
+        request: Request,
+        now: Instant,
+    ) -> Result<Vec<Action>, Refusal> {
+        if self.shutting_down && request != Request::Stop {
+            return Err(Refusal::ShuttingDown);
+        }
+        let mut changed = vec![id];
+        match request {
+            Request::Start | Request::Restart => {
+                if self.services[id.0].has_remains() {
+                    return Err(Refusal::Remains);
+                }
+                self.start_needs(id, now, &mut changed);
+                self.services[id.0].start(request == Request::Restart, now, &mut self.shared)?;
+            }
+            Request::Stop => self.services[id.0].want_down(),
+            Request::Pause => self.services[id.0].pause(now, &mut self.shared)?,
+            Request::Continue => self.services[id.0].resume(now, &mut self.shared)?,
+            Request::Reload => self.services[id.0].reload(&mut self.shared)?,
+        }
+        Ok(self.settle(changed, now))
+    }
+
+    /// Starts every service, each as soon as its needs are ready.
+    pub fn start_all(&mut self, now: Instant) -> Vec<Action> {
+        if self.shutting_down {
+            return Vec::new();
+        }
+        for service in &mut self.services {
+            // Only a fresh or stopped service is here; a running one refuses, and that is right.
+            let _ = service.start(false, now, &mut self.shared);
+        }
+        self.settle(self.ids().collect(), now)
+    }
+
+    /// Stops every service, each as soon as nothing runs that needs it. Later starts are refused.
+    pub fn stop_all(&mut self, now: Instant) -> Vec<Action> {
+        self.shutting_down = true;
+        for service in &mut self.services {
+            service.want_down();
+        }
+        self.settle(self.ids().collect(), now)
+    }
+
+    /// Kills every service at once, in no order, and starts none again.
+    pub fn kill_all(&mut self, now: Instant) -> Vec<Action> {
+        self.shutting_down = true;
+        for service in &mut self.services {
+            service.want_down();
+            service.kill(now, &mut self.shared);
+        }
+        self.settle(self.ids().collect(), now)
+    }
+
+    /// Brings up what `id` needs, and what that needs, where it is down.
+    fn start_needs(&mut self, id: ServiceId, now: Instant, changed: &mut Vec<ServiceId>) {
+        let mut open = self.needs[id.0].clone();
+        while let Some(need) = open.pop() {
+            let service = &mut self.services[need.0];
+            if service.is_down() && !service.is_satisfied() && !changed.contains(&need) {
+                changed.push(need);
+                if service.start(false, now, &mut self.shared).is_ok() {
+                    open.extend(&self.needs[need.0]);
+                }
+            }
+        }
+    }
+
+    /// Looks at the services whose situation may have changed until nothing moves, and hands out the actions.
+    fn settle(&mut self, mut open: Vec<ServiceId>, now: Instant) -> Vec<Action> {
+        // A change of one may free its dependents (start) and its needs (stop).
+        for i in 0..open.len() {
+            open.extend(self.neighbours(open[i]));
+        }
+        open.reverse();
+        while let Some(id) = open.pop() {
+            let situation = self.situation(id);
+            if self.services[id.0].settle(&situation, now, &mut self.shared) {
+                let neighbours: Vec<ServiceId> = self.neighbours(id).collect();
+                open.push(id);
+                open.extend(neighbours);
+            }
+        }
+        std::mem::take(&mut self.shared.actions)
+    }
+
+    fn neighbours(&self, id: ServiceId) -> impl Iterator<Item = ServiceId> {
+        self.dependents[id.0]
+            .iter()
+            .chain(&self.needs[id.0])
+            .copied()
+    }
+
+    fn situation(&self, id: ServiceId) -> Situation {
+        let needs = || self.needs[id.0].iter().map(|need| &self.services[need.0]);
+        Situation {
+            missing: needs()
+                .filter(|need| !need.is_satisfied())
+                .map(|need| need.spec().name().clone())
+                .collect(),
+            halted: needs()
+                .find(|need| need.is_halted())
+                .map(|need| need.spec().name().clone()),
+            held: self.dependents[id.0].iter().any(|dependent| {
+                let dependent = &self.services[dependent.0];
+                dependent.wants_down() && !dependent.is_down()
+            }),
+        }
+    }
+}
