@@ -73,6 +73,7 @@ pub enum Ended {
     /// It did not become ready in time; the last answer of its probe.
     NotReady {
         /// `start.timeout`, extensions included.
+        #[serde(rename = "after_ms", serialize_with = "super::fact::millis")]
         after: Duration,
         /// What the last question brought.
         last: Option<String>,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::contract::{Ended, Exit, Human};
 use crate::spec::ServiceName;
@@ -33,6 +33,7 @@ pub enum Fact {
     /// Its evidence of readiness was seen.
     Ready {
         /// Since its start.
+        #[serde(rename = "after_ms", serialize_with = "millis")]
         after: Duration,
     },
     /// It said so by `STATUS=` (sd_notify(3)).
@@ -54,6 +55,7 @@ pub enum Fact {
         /// How.
         exit: Exit,
         /// Since its start.
+        #[serde(rename = "after_ms", serialize_with = "millis")]
         after: Duration,
     },
     /// A run, or an attempt at one, failed; what follows comes next.
@@ -64,6 +66,7 @@ pub enum Fact {
     /// It was asked to stop.
     Stopping {
         /// How long it has.
+        #[serde(rename = "graceful_ms", serialize_with = "millis")]
         graceful: Duration,
     },
     /// It did not stop in time, or something of it was left: its whole tree is killed.
@@ -79,6 +82,7 @@ pub enum Fact {
     /// It will be started again after a pause.
     BackingOff {
         /// The pause.
+        #[serde(rename = "pause_ms", serialize_with = "millis")]
         pause: Duration,
         /// Which in a row, from 1.
         attempt: u32,
@@ -140,6 +144,7 @@ pub enum Halt {
         /// How many were allowed.
         limit: u32,
         /// Within how long.
+        #[serde(rename = "window_ms", serialize_with = "millis")]
         window: Duration,
         /// What ended the last run.
         last: Ended,
@@ -159,6 +164,7 @@ pub enum Halt {
     /// Its processes outlived a kill (uninterruptible sleep, or no right to kill them).
     Unkillable {
         /// How long was waited.
+        #[serde(rename = "after_ms", serialize_with = "millis")]
         after: Duration,
     },
 }
@@ -267,4 +273,9 @@ impl fmt::Display for Halt {
             }
         }
     }
+}
+
+/// Durations are whole milliseconds in JSON, in fields that say so.
+pub(super) fn millis<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }

@@ -587,11 +587,7 @@ impl Service {
             State::Starting {
                 evidence: Evidence::Line(expected),
                 ..
-            } if *expected == token => {
-                if answer.is_ok() {
-                    self.ready(now, shared);
-                }
-            }
+            } if *expected == token && answer.is_ok() => self.ready(now, shared),
             State::Running {
                 watch: Some(watch), ..
             } if watch.asking.expects(token) => {

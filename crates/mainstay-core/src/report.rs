@@ -1,0 +1,93 @@
+//! The shapes of what is reported: `status --json` and the control protocol (docs/control.md).
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Exit, StateName, View};
+
+/// The document of `status --json` and `list --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// One entry a service, in the order of the manifest.
+    pub services: Vec<ServiceReport>,
+}
+
+/// What is known of one service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceReport {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: StateName,
+    /// Its main process.
+    pub pid: Option<u32>,
+    /// Whether its readiness was seen in this run.
+    pub ready: bool,
+    /// When it entered this state: RFC 3339, UTC.
+    pub since: String,
+    /// Seconds since then.
+    pub since_seconds: u64,
+    /// How often it was started again by itself.
+    pub restarts: u64,
+    /// How its last run ended.
+    pub last_exit: Option<LastExit>,
+    /// The service manager: `embedded` here.
+    pub manager: String,
+    /// `embedded`, `hosted` or `direct`.
+    pub mode: String,
+    /// The version of its definition in the registry, once it has one.
+    pub version: Option<u64>,
+    /// The entity tag of that version.
+    pub etag: Option<String>,
+    /// Why it is halted or waits, or what it says of itself.
+    pub detail: Option<String>,
+    /// What is wrong with its log, if something is.
+    pub log_problem: Option<String>,
+    /// Processor time of its whole tree, milliseconds, where the system tells.
+    pub cpu_ms: Option<u64>,
+    /// Resident memory of its whole tree, bytes, where the system tells.
+    pub memory_bytes: Option<u64>,
+}
+
+/// How a run ended: one of the two, or neither where nobody could tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    /// The exit code.
+    pub code: Option<i32>,
+    /// The number of the signal that killed it.
+    pub signal: Option<i32>,
+}
+
+impl From<Exit> for LastExit {
+    fn from(exit: Exit) -> Self {
+        let (code, signal) = match exit {
+            Exit::Code(code) => (Some(code), None),
+            Exit::Signal(signal) => (None, Some(signal)),
+            Exit::Unknown => (None, None),
+        };
+        Self { code, signal }
+    }
+}
+
+impl ServiceReport {
+    /// The part that the engine knows; `since` is the wall clock's time of `view.since`, `since_seconds` how long ago that was.
+    pub fn new(name: &str, view: View, since: String, since_seconds: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: view.state,
+            pid: view.pid,
+            ready: view.ready,
+            since,
+            since_seconds,
+            restarts: view.restarts,
+            last_exit: view.last_exit.map(LastExit::from),
+            manager: "embedded".to_owned(),
+            mode: "embedded".to_owned(),
+            version: None,
+            etag: None,
+            detail: view.detail,
+            log_problem: None,
+            cpu_ms: None,
+            memory_bytes: None,
+        }
+    }
+}
