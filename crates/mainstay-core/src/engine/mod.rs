@@ -89,8 +89,6 @@ pub enum Action {
     Freeze(ServiceId, RunId),
     /// Let them go on.
     Thaw(ServiceId, RunId),
-    /// Tell the program to read its configuration again, as `reload` says.
-    Reload(ServiceId, RunId),
     /// Ask the probe; answer [`Event::Answered`] within the duration. `of` is the child that should answer, where there is one.
     Ask {
         /// Who asks.
@@ -131,8 +129,6 @@ pub enum Request {
     Pause,
     /// Let it go on.
     Continue,
-    /// Have it read its configuration again.
-    Reload,
 }
 
 impl fmt::Display for Request {
@@ -143,7 +139,6 @@ impl fmt::Display for Request {
             Self::Restart => "restart",
             Self::Pause => "pause",
             Self::Continue => "continue",
-            Self::Reload => "reload",
         })
     }
 }
@@ -495,7 +490,6 @@ impl Engine {
             Request::Stop => self.services[id.0].want_down(),
             Request::Pause => self.services[id.0].pause(now, &mut self.shared)?,
             Request::Continue => self.services[id.0].resume(now, &mut self.shared)?,
-            Request::Reload => self.services[id.0].reload(&mut self.shared)?,
         }
         Ok(self.settle(changed, now))
     }

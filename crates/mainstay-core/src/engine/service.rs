@@ -429,16 +429,6 @@ impl Service {
         }
     }
 
-    pub(super) fn reload(&mut self, shared: &mut Shared) -> Result<(), Refusal> {
-        match &self.state {
-            State::Running { child, .. } => {
-                shared.actions.push(Action::Reload(self.id, child.run));
-                Ok(())
-            }
-            _ => Err(Refusal::State(self.view().state)),
-        }
-    }
-
     pub(super) fn kill(&mut self, now: Instant, shared: &mut Shared) {
         if let State::Starting { .. } | State::Running { .. } | State::Paused { .. } = self.state {
             self.begin_stop(Then::Down, now, shared);
