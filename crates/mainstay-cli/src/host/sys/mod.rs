@@ -1,1 +1,126 @@
 //! Processes and their trees, one module per operating system with the same names in each.
+//!
+//! [`Processes`] starts programs and collects their exits; a [`Tree`] is one started program with everything that it started in
+//! turn. What holds a tree together is the [`Containment`]: a cgroup, a job object, or the kinship of processes. The loop is
+//! `changed().await`, then `reap()`, then `is_empty()` of the trees whose main process ended: nothing here polls or sleeps.
+//!
+//! Both types belong to one thread. That is what makes signals safe: a pid is ours until *we* collect it, we collect only in
+//! `reap`, and no other thread can do so between our check and our `kill(2)`. Hence, while a `Processes` lives, nothing else in
+//! this process may wait for "any child"; and every child of the process, whoever started it, is collected here.
+#![expect(
+    dead_code,
+    unused_imports,
+    reason = "the host that calls this is being built"
+)]
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+use std::{fmt, io};
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(unix)]
+mod posix;
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{Processes, Tree};
+#[cfg(unix)]
+pub(crate) use posix::{LADDER, Stream, User};
+
+/// What to start. Standard input is always the null device.
+#[derive(Clone, Copy)]
+pub(crate) struct Command<'a> {
+    /// The service's name; its cgroup is called after it.
+    pub(crate) name: &'a str,
+    /// Absolute: nothing is looked up in `PATH` here.
+    pub(crate) program: &'a Path,
+    /// `argv[0]` included.
+    pub(crate) argv: &'a [OsString],
+    /// The complete environment. Without a cgroup or a job, [`INSTANCE`] is added to it.
+    pub(crate) env: &'a [(OsString, OsString)],
+    /// Entered after the change of user, so with the user's rights.
+    pub(crate) working_dir: &'a Path,
+    /// Where its standard output goes.
+    pub(crate) stdout: Stream<'a>,
+    /// Where its standard error goes; may be the same as `stdout`.
+    pub(crate) stderr: Stream<'a>,
+    /// Whom it runs as; `None` is the supervisor's own user. Needs root (CAP_SETUID and CAP_SETGID) unless it is that user anyway.
+    pub(crate) user: Option<&'a User>,
+}
+
+/// The variable by which an orphan of a tree is told from a stranger where the system has no cgroup or job.
+pub(crate) const INSTANCE: &str = "MAINSTAY_INSTANCE";
+
+/// A diagnostic switch, read once by [`Processes::new`]: `subreaper` makes Linux do without a cgroup.
+pub(crate) const CONTAINMENT: &str = "MAINSTAY_CONTAINMENT";
+
+/// What holds a tree together, and so what a kill is sure to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Containment {
+    /// A cgroup v2 per tree: nobody leaves it without the right to.
+    Cgroup,
+    /// Orphans come back to the supervisor, which knows them by their session or by [`INSTANCE`]. Only an orphan that left its
+    /// session *and* wiped its environment escapes.
+    Subreaper,
+    /// A session of its own: a descendant that calls `setsid` and outlives its parent escapes.
+    Group,
+    /// A Windows job object without breakaway: nobody leaves it.
+    Job,
+}
+
+/// Which start of which program; never used twice by one [`Processes`], unlike a pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TreeId(u64);
+
+/// How a main process ended: by itself with a code, or by a signal (Unix only).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// 0–255 on Unix, 32 bits on Windows.
+    pub(crate) code: Option<i32>,
+    /// The system's own number.
+    pub(crate) signal: Option<i32>,
+    /// Only ever true with a signal.
+    pub(crate) core_dumped: bool,
+}
+
+/// What a tree has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// User and system time. With a cgroup or a job it includes processes that have ended and never falls; otherwise it covers
+    /// the living and the children that they have waited for.
+    pub(crate) cpu: Duration,
+    /// Resident bytes, summed over the processes: a page that two of them share counts twice.
+    pub(crate) resident: u64,
+    /// Living processes.
+    pub(crate) processes: u32,
+}
+
+/// A start that failed. Nothing is left behind: no process, no cgroup.
+#[derive(Debug)]
+pub(crate) struct SpawnError {
+    step: String,
+    source: io::Error,
+    hint: Option<String>,
+}
+
+impl SpawnError {
+    /// What the operator can do about it, where the system's error alone misleads.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+/// The operation and its object, such as `execute /usr/bin/x`.
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.step)
+    }
+}
+
+impl Error for SpawnError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}

@@ -1,0 +1,377 @@
+//! Trees held together by cgroups (v2, cgroups(7)): a nest `LABEL-PID` for the supervisor, and in it one directory for each
+//! tree. No controller is needed, so it works wherever the directory of our own cgroup may be written: as root, in a systemd
+//! service with `Delegate=yes`, in a user's session, on hybrid mounts.
+
+use std::cell::{OnceCell, RefCell};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
+use tokio::io::unix::AsyncFd;
+
+use super::kin;
+
+/// The supervisor's own cgroup directory, which holds no process itself.
+pub(super) struct Nest {
+    dir: PathBuf,
+    /// The same as `/proc/PID/cgroup` names it.
+    path: String,
+    /// An epoll set of the trees' `cgroup.events`, itself watched by the event loop: trees may come and go without a task.
+    watches: AsyncFd<OwnedFd>,
+    /// Directories that were still in use when their tree was dropped.
+    leftovers: RefCell<Vec<PathBuf>>,
+}
+
+impl Nest {
+    /// Makes the nest and removes empty ones of supervisors that are gone. Fails where cgroups cannot be used.
+    pub(super) fn new(label: &str, instance: &str) -> io::Result<Self> {
+        let (parent_dir, parent_path) = own_cgroup()?;
+        // To place a child into a cgroup needs this right on the common ancestor.
+        rustix::fs::access(
+            parent_dir.join("cgroup.procs"),
+            rustix::fs::Access::WRITE_OK,
+        )?;
+        remove_stale(&parent_dir, label);
+        let mut name = format!("{label}-{}", std::process::id());
+        let mut made = fs::create_dir(parent_dir.join(&name));
+        if made
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+        {
+            // Survivors of a supervisor whose pid we got, or one of another pid namespace.
+            name = format!("{name}-{instance}");
+            made = fs::create_dir(parent_dir.join(&name));
+        }
+        made?;
+        let watches = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        // SAFETY: the descriptor is owned by what is registered, and never exchanged.
+        let watches = unsafe { AsyncFd::register(watches) }?;
+        Ok(Self {
+            path: format!("{}/{name}", parent_path.trim_end_matches('/')),
+            dir: parent_dir.join(name),
+            watches,
+            leftovers: RefCell::default(),
+        })
+    }
+
+    /// Resolves when some tree that was found populated may no longer be. Cancel-safe.
+    pub(super) async fn changed(&self) {
+        let Ok(mut ready) = self.watches.readable().await else {
+            return std::future::pending().await;
+        };
+        let mut events = [epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        }; 32];
+        while epoll::wait(&self.watches, &mut events, Some(&Timespec::default()))
+            .is_ok_and(|count| count == events.len())
+        {}
+        ready.clear_ready();
+    }
+
+    /// Tries again what could not be removed before.
+    pub(super) fn sweep(&self) {
+        self.leftovers
+            .borrow_mut()
+            .retain(|dir| remove(dir).is_err());
+    }
+}
+
+impl Drop for Nest {
+    fn drop(&mut self) {
+        let _ = remove(&self.dir); // it stays while survivors live in it
+    }
+}
+
+/// One tree's cgroup. Drop removes it if no process is left, and otherwise leaves that to a later [`Nest::sweep`].
+pub(super) struct Cgroup {
+    nest: Rc<Nest>,
+    name: String,
+    /// `cgroup.events`, once somebody waits for it to become empty.
+    events: OnceCell<File>,
+}
+
+impl Cgroup {
+    pub(super) fn new(nest: &Rc<Nest>, name: String) -> io::Result<Self> {
+        let dir = nest.dir.join(&name);
+        match fs::create_dir(&dir) {
+            // Somebody took the empty nest for a stale one: a supervisor of another pid namespace.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir(&nest.dir)?;
+                fs::create_dir(&dir)?;
+            }
+            made => made?,
+        }
+        Ok(Self {
+            nest: nest.clone(),
+            name,
+            events: OnceCell::new(),
+        })
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.nest.dir.join(&self.name)
+    }
+
+    /// For `clone_into`.
+    pub(super) fn open(&self) -> io::Result<OwnedFd> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(self.dir(), flags, Mode::empty())?)
+    }
+
+    /// For a child that moves itself.
+    pub(super) fn open_procs(&self) -> io::Result<File> {
+        File::options()
+            .write(true)
+            .open(self.dir().join("cgroup.procs"))
+    }
+
+    /// Whether no process is in it or below it. If some are, [`Nest::changed`] will tell when none is: newer kernels empty it
+    /// only after the parent has been told of the death.
+    pub(super) fn is_empty(&self) -> io::Result<bool> {
+        let events = match self.events.get() {
+            Some(events) => events,
+            None => {
+                let events = File::open(self.dir().join("cgroup.events"))?;
+                if !is_populated(&events)? {
+                    return Ok(true);
+                }
+                let flags = epoll::EventFlags::PRI | epoll::EventFlags::ET;
+                epoll::add(
+                    &self.nest.watches,
+                    &events,
+                    epoll::EventData::new_u64(0),
+                    flags,
+                )?;
+                self.events.get_or_init(|| events)
+            }
+        };
+        Ok(!is_populated(events)?)
+    }
+
+    /// SIGKILL to every process in it, those included that are being born. Works on frozen ones.
+    pub(super) fn kill(&self) -> io::Result<()> {
+        match fs::write(self.dir().join("cgroup.kill"), "1") {
+            // Linux before 5.14. What is frozen cannot fork meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let _ = self.freeze(true);
+                let result = self.signal(libc::SIGKILL);
+                let _ = self.freeze(false);
+                result
+            }
+            result => result,
+        }
+    }
+
+    /// Sends `signal` to each process that is provably in it at that moment.
+    pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
+        let path = format!("{}/{}", self.nest.path, self.name);
+        kin::each(self.processes()?, |pid| {
+            kin::signal_if(pid, signal, || is_member(pid, &path))
+        })
+    }
+
+    /// Takes effect a moment later, when each process next leaves the kernel.
+    pub(super) fn freeze(&self, frozen: bool) -> io::Result<()> {
+        fs::write(
+            self.dir().join("cgroup.freeze"),
+            if frozen { "1" } else { "0" },
+        )
+    }
+
+    /// The processes in it and below it, zombies excluded.
+    pub(super) fn processes(&self) -> io::Result<Vec<u32>> {
+        let mut found = Vec::new();
+        collect(&self.dir(), &mut found)?;
+        Ok(found)
+    }
+
+    /// Of all that were ever in it.
+    pub(super) fn cpu(&self) -> io::Result<Duration> {
+        let text = fs::read_to_string(self.dir().join("cpu.stat"))?;
+        let micros = text
+            .lines()
+            .find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
+        micros
+            .map(Duration::from_micros)
+            .ok_or(io::ErrorKind::InvalidData.into())
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let dir = self.dir();
+        if remove(&dir).is_err() {
+            self.nest.leftovers.borrow_mut().push(dir);
+        }
+    }
+}
+
+fn is_populated(events: &File) -> io::Result<bool> {
+    let mut text = [0; 64];
+    let length = events.read_at(&mut text, 0)?;
+    Ok(text[..length]
+        .windows(11)
+        .any(|word| word == b"populated 1"))
+}
+
+fn is_member(pid: u32, path: &str) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    own.and_then(|own| own.strip_prefix(path))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn collect(dir: &Path, found: &mut Vec<u32>) -> io::Result<()> {
+    let text = fs::read_to_string(dir.join("cgroup.procs"))?;
+    found.extend(
+        text.lines()
+            .filter_map(|line| line.parse::<u32>().ok())
+            .filter(|pid| *pid != 0),
+    );
+    for child in subdirs(dir) {
+        let _ = collect(&child, found); // it may be gone by now
+    }
+    Ok(())
+}
+
+fn subdirs(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+}
+
+/// Removes `dir` and what the program itself may have made below it; fails while a process is in there.
+fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(_) => {
+            for child in subdirs(dir) {
+                remove(&child)?;
+            }
+            fs::remove_dir(dir)
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Empty nests of supervisors that were killed.
+fn remove_stale(parent_dir: &Path, label: &str) {
+    for dir in subdirs(parent_dir) {
+        let name = dir.file_name().and_then(|name| name.to_str());
+        let pid = name.and_then(|name| {
+            name.strip_prefix(label)?
+                .strip_prefix('-')?
+                .split('-')
+                .next()?
+                .parse::<u32>()
+                .ok()
+        });
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = remove(&dir);
+        }
+    }
+}
+
+/// Where our own cgroup lies in the file system, and how /proc names it.
+pub(super) fn own_cgroup() -> io::Result<(PathBuf, String)> {
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .ok_or(io::ErrorKind::Unsupported)?;
+    let mounts = fs::read("/proc/self/mountinfo")?;
+    let dir = mounts
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| mounted_at(line, own))
+        .ok_or(io::ErrorKind::Unsupported)?;
+    Ok((dir, own.to_owned()))
+}
+
+/// The directory of cgroup `own` if `line` of mountinfo (proc_pid_mountinfo(5)) is a cgroup v2 mount that shows it.
+fn mounted_at(line: &[u8], own: &str) -> Option<PathBuf> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let root = unescape(fields.nth(3)?);
+    let mount_point = unescape(fields.next()?);
+    fields.find(|field| *field == b"-")?;
+    if fields.next()? != b"cgroup2" {
+        return None;
+    }
+    let root = root.strip_suffix(b"/").unwrap_or(&root);
+    let below = own
+        .as_bytes()
+        .strip_prefix(root)
+        .filter(|rest| rest.is_empty() || rest[0] == b'/')?;
+    let below = below.strip_prefix(b"/").unwrap_or(below);
+    let mut dir = PathBuf::from(std::ffi::OsString::from_vec(mount_point));
+    if !below.is_empty() {
+        dir.push(std::ffi::OsString::from_vec(below.to_vec()));
+    }
+    Some(dir)
+}
+
+/// `\040` is a space, and so on.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = (byte == b'\\').then(|| tail.get(..3)).flatten();
+        match octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok())
+        {
+            Some(escaped) => {
+                plain.push(escaped);
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_shows_a_cgroup_or_not() {
+        let check = |line: &str, own: &str, expect: Option<&str>| {
+            assert_eq!(
+                mounted_at(line.as_bytes(), own),
+                expect.map(PathBuf::from),
+                "{line} {own}"
+            );
+        };
+        let plain =
+            "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        check(plain, "/", Some("/sys/fs/cgroup"));
+        check(
+            plain,
+            "/system.slice/a b.service",
+            Some("/sys/fs/cgroup/system.slice/a b.service"),
+        );
+        let hybrid = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
+        check(hybrid, "/x", Some("/sys/fs/cgroup/unified/x"));
+        let bound = r"41 31 0:38 /docker/1 /mnt/a\040b rw shared:1 master:2 - cgroup2 cgroup2 rw";
+        check(bound, "/docker/1/x", Some("/mnt/a b/x"));
+        check(bound, "/docker/1", Some("/mnt/a b"));
+        check(bound, "/docker/12", None);
+        check("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw", "/", None);
+        check(
+            "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd",
+            "/",
+            None,
+        );
+        check("", "/", None);
+    }
+}

@@ -1,0 +1,252 @@
+//! Processes by what /proc says of them, and trees held together by kinship alone.
+//!
+//! The supervisor is a subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)): whoever loses its parent becomes *our* child. So every
+//! process of every tree is our descendant, and a tree is its main process with its descendants, and those of our orphans that
+//! were born in its session, carry its mark in their environment, or were seen in it before.
+
+use std::collections::BTreeSet;
+use std::{fs, io};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::super::posix::kill;
+
+/// The fields of /proc/PID/stat that we use (proc_pid_stat(5)).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stat {
+    pub(super) pid: u32,
+    state: u8,
+    parent: u32,
+    session: u32,
+    /// With `pid`, the identity of a process: clock ticks from boot to its birth.
+    start: u64,
+    /// Clock ticks, its own and its collected children's.
+    cpu: u64,
+}
+
+impl Stat {
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        Self::parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(pid: u32, text: &[u8]) -> Option<Self> {
+        // The name before may itself hold spaces and brackets.
+        let behind_name = text.iter().rposition(|byte| *byte == b')')? + 2;
+        let fields: Vec<&str> = std::str::from_utf8(text.get(behind_name..)?)
+            .ok()?
+            .split(' ')
+            .collect();
+        let number = |field: usize| fields.get(field - 3)?.trim_end().parse::<u64>().ok();
+        Some(Self {
+            pid,
+            state: *fields.first()?.as_bytes().first()?,
+            parent: number(4)?.try_into().ok()?,
+            session: number(6)?.try_into().ok()?,
+            start: number(22)?,
+            cpu: number(14)? + number(15)? + number(16)? + number(17)?,
+        })
+    }
+
+    fn is_alive(&self) -> bool {
+        !matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
+    pub(super) fn identity(&self) -> (u32, u64) {
+        (self.pid, self.start)
+    }
+
+    /// Clock ticks.
+    pub(super) fn cpu(&self) -> u64 {
+        self.cpu
+    }
+}
+
+/// Resident bytes.
+pub(super) fn resident(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// Whether `pid` has a handler for `signal`.
+pub(super) fn handles(pid: u32, signal: i32) -> Option<bool> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+    Some(caught >> (signal - 1) & 1 == 1)
+}
+
+/// Performs `action` for each, and returns the first error after all.
+pub(super) fn each<T>(
+    items: impl IntoIterator<Item = T>,
+    action: impl FnMut(T) -> io::Result<()>,
+) -> io::Result<()> {
+    let results = items.into_iter().map(action);
+    results.reduce(io::Result::and).unwrap_or(Ok(()))
+}
+
+/// Sends `signal` to the process that had `pid` while `is_ours` was true. One that is gone is not an error.
+pub(super) fn signal_if(pid: u32, signal: i32, is_ours: impl FnOnce() -> bool) -> io::Result<()> {
+    let raw = pid.cast_signed();
+    let (Some(pid), Some(named)) = (Pid::from_raw(raw), Signal::from_named_raw(signal)) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let process = pidfd_open(pid, PidfdFlags::empty());
+    // A descriptor holds its process: if the check below sees another one, the descriptor's is dead and the signal goes nowhere.
+    if matches!(process, Err(Errno::SRCH)) || !is_ours() {
+        return Ok(());
+    }
+    match process {
+        Ok(process) => match pidfd_send_signal(process, named) {
+            Err(Errno::SRCH) => Ok(()),
+            sent => Ok(sent?),
+        },
+        // Linux before 5.3, a filter, or no descriptor left: the least time between check and use.
+        Err(_) => kill(raw, signal),
+    }
+}
+
+/// What a tree without a cgroup is known by.
+pub(super) struct Kin {
+    /// `MAINSTAY_INSTANCE=…`.
+    mark: Vec<u8>,
+    /// All members that the last look found, by identity: one of them that loses its parent still belongs.
+    seen: BTreeSet<(u32, u64)>,
+}
+
+impl Kin {
+    pub(super) fn new(mark: String) -> Self {
+        Self {
+            mark: mark.into_bytes(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// The living members, parents before children. `main` is the main process and whether we have yet to collect it;
+    /// `is_main` tells the main processes of all trees.
+    pub(super) fn members(
+        &mut self,
+        (main, is_running): (u32, bool),
+        is_main: impl Fn(u32) -> bool,
+    ) -> Vec<Stat> {
+        let orphans = children(std::process::id())
+            .into_iter()
+            .filter(|pid| !is_main(*pid))
+            .filter_map(Stat::of);
+        // A new main process may have got the pid of an old session only if that session is over.
+        let session = (is_running || !is_main(main)).then_some(main);
+        let mut members: Vec<Stat> = orphans
+            .filter(|orphan| {
+                Some(orphan.session) == session
+                    || self.seen.contains(&orphan.identity())
+                    || has_mark(orphan.pid, &self.mark)
+            })
+            .collect();
+        if is_running {
+            members.extend(Stat::of(main));
+        }
+        let mut next = 0;
+        while let Some(parent) = members.get(next).copied() {
+            next += 1;
+            let children = children(parent.pid).into_iter().filter_map(Stat::of);
+            // The parent may have died while we looked, and its pid be another's.
+            members.extend(
+                children.filter(|child| child.parent == parent.pid && child.start >= parent.start),
+            );
+        }
+        members.retain(Stat::is_alive);
+        self.seen = members.iter().map(Stat::identity).collect();
+        members
+    }
+}
+
+/// Sends `signal` to a process that was found before, unless it has ended since.
+pub(super) fn signal(process: &Stat, signal: i32) -> io::Result<()> {
+    signal_if(process.pid, signal, || {
+        Stat::of(process.pid).is_some_and(|now| now.identity() == process.identity())
+    })
+}
+
+fn has_mark(pid: u32, mark: &[u8]) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == mark)
+}
+
+/// The children of all threads of `pid`. The list may lack some of a process that collects its own meanwhile (proc_pid_task(5)),
+/// so whoever must not miss any stops the process first and looks again.
+fn children(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        match fs::read_to_string(task.path().join("children")) {
+            Ok(text) => found.extend(
+                text.split_whitespace()
+                    .filter_map(|pid| pid.parse::<u32>().ok()),
+            ),
+            // A kernel without CONFIG_PROC_CHILDREN, if it is not just the thread that ended.
+            Err(_) if !fs::exists("/proc/thread-self/children").unwrap_or(true) => {
+                return children_by_scan(pid);
+            }
+            Err(_) => {}
+        }
+    }
+    found
+}
+
+fn children_by_scan(parent: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = all.filter_map(|entry| Stat::of(entry.file_name().to_str()?.parse().ok()?));
+    all.filter(|process| process.parent == parent)
+        .map(|process| process.pid)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_forge_a_stat() {
+        let text = b"42 (a) S 1 1) R 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 1234 9 9 9\n";
+        let stat = Stat::parse(42, text).unwrap();
+        assert_eq!(
+            (stat.state, stat.parent, stat.session, stat.start, stat.cpu),
+            (b'R', 7, 9, 1234, 26)
+        );
+        assert!(Stat::parse(42, b"").is_none());
+        assert!(Stat::parse(42, b"42 (x").is_none());
+    }
+
+    #[test]
+    fn children_are_found_with_and_without_the_list() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let own = std::process::id();
+        assert!(children(own).contains(&child.id()));
+        assert!(children_by_scan(own).contains(&child.id()));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_recycled_pid_is_not_signalled() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut other = Stat::of(child.id()).unwrap();
+        other.start -= 1; // whoever had the pid before
+        signal(&other, libc::SIGKILL).unwrap();
+        signal_if(child.id(), libc::SIGKILL, || false).unwrap();
+        drop(child.stdin.take());
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+}

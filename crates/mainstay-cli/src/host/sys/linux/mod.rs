@@ -1,0 +1,386 @@
+//! Linux: children by `clone3` into a cgroup each, or as a subreaper where there is no cgroup to be had.
+//!
+//! Sources: clone(2), cgroups(7), prctl(2), pidfd_open(2), proc(5), and the kernel's cgroup-v2.rst.
+
+mod cgroup;
+mod clone;
+mod kin;
+#[cfg(test)]
+#[path = "../suite.rs"]
+mod suite;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use mainstay_core::spec::{Signal, StopScope};
+use tokio::signal::unix::SignalKind;
+
+use self::cgroup::{Cgroup, Nest};
+use self::clone::Stack;
+use self::kin::Kin;
+use super::posix::{self, Child, Image};
+use super::{CONTAINMENT, Command, Containment, Exit, INSTANCE, SpawnError, TreeId, Usage};
+
+/// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
+///
+/// Drop kills nothing: what still runs goes on, and becomes init's.
+pub(crate) struct Processes {
+    nest: Option<Rc<Nest>>,
+    mains: Rc<Mains>,
+    child_ended: tokio::signal::unix::Signal,
+    null: File,
+    stack: Stack,
+    /// Whether `clone3` is there and allowed, as far as we know.
+    has_clone3: bool,
+    /// Tells this supervisor's marks from another's.
+    instance: String,
+    started: u64,
+    orphans: u64,
+}
+
+/// The main processes that have not been collected, by pid.
+type Mains = RefCell<BTreeMap<u32, Rc<Main>>>;
+
+struct Main {
+    id: TreeId,
+    pid: u32,
+    /// Set when it is collected; from then on `pid` may be a stranger's.
+    exit: Cell<Option<Exit>>,
+}
+
+impl Processes {
+    /// Becomes the subreaper of this process's descendants and looks for a cgroup to nest in, which is then called `LABEL-PID`.
+    /// Needs a tokio runtime with I/O. Marks all inherited descriptors beyond 2 as close-on-exec.
+    pub(crate) fn new(label: &str) -> io::Result<Self> {
+        posix::seal_inherited();
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        let instance = format!("{:016x}", RandomState::new().build_hasher().finish());
+        let nest = match std::env::var_os(CONTAINMENT) {
+            Some(wish) if wish == "subreaper" => None,
+            _ => Nest::new(label, &instance).ok().map(Rc::new),
+        };
+        Ok(Self {
+            nest,
+            mains: Rc::default(),
+            child_ended: tokio::signal::unix::signal(SignalKind::child())?,
+            null: File::open("/dev/null")?,
+            stack: Stack::new()?,
+            has_clone3: true,
+            instance,
+            started: 0,
+            orphans: 0,
+        })
+    }
+
+    /// What holds the trees together here.
+    pub(crate) fn containment(&self) -> Containment {
+        match self.nest {
+            Some(_) => Containment::Cgroup,
+            None => Containment::Subreaper,
+        }
+    }
+
+    /// Starts a program: in a session of its own, with every signal at its default and none blocked, no descriptor but the
+    /// standard ones, and the supervisor's umask and limits. Blocks until the program has been loaded, so that what prevents it
+    /// is known now.
+    pub(crate) fn spawn(&mut self, command: &Command<'_>) -> Result<Tree, SpawnError> {
+        let id = TreeId(self.started);
+        let mark = self
+            .nest
+            .is_none()
+            .then(|| format!("{}.{}", self.instance, id.0));
+        let image = Image::new(command, mark.as_deref())
+            .map_err(|error| SpawnError::parent("prepare the arguments", error))?;
+        let mut child = Child::new(command, &image, self.null.as_raw_fd())
+            .map_err(|error| SpawnError::parent("connect the output", error))?;
+        let holder =
+            match (&self.nest, mark) {
+                (Some(nest), _) => {
+                    let cgroup = Cgroup::new(nest, format!("{}.{}", command.name, id.0));
+                    Holder::Cgroup(cgroup.map_err(|error| {
+                        SpawnError::parent("create the service's cgroup", error)
+                    })?)
+                }
+                (None, mark) => Holder::Kin(RefCell::new(Kin::new(format!(
+                    "{INSTANCE}={}",
+                    mark.unwrap_or_default()
+                )))),
+            };
+        let pid = self
+            .clone(&mut child, &holder)
+            .map_err(|error| SpawnError::parent("create a process", error))?;
+        if let Some(failure) = child.failure() {
+            while posix::wait_for(pid)
+                .is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+            {}
+            return Err(SpawnError::child(command, failure));
+        }
+        self.started += 1;
+        let main = Rc::new(Main {
+            id,
+            pid,
+            exit: Cell::new(None),
+        });
+        self.mains.borrow_mut().insert(pid, main.clone());
+        Ok(Tree {
+            main,
+            holder,
+            mains: self.mains.clone(),
+        })
+    }
+
+    fn clone(&mut self, child: &mut Child<'_>, holder: &Holder) -> io::Result<u32> {
+        let Holder::Cgroup(cgroup) = holder else {
+            return clone::clone(&mut self.stack, child);
+        };
+        if self.has_clone3 {
+            match clone::clone_into(&mut self.stack, child, cgroup.open()?.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => self.has_clone3 = false,
+                result => return result,
+            }
+        }
+        let procs = cgroup.open_procs()?;
+        child.cgroup_procs = procs.as_raw_fd();
+        clone::clone(&mut self.stack, child)
+    }
+
+    /// Resolves when a child or a tree may have changed since the last time. Cancel-safe; never wakes for nothing.
+    pub(crate) async fn changed(&mut self) {
+        let nest = async {
+            match &self.nest {
+                Some(nest) => nest.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.child_ended.recv() => {}
+            () = nest => {}
+        }
+    }
+
+    /// Collects every child that has ended, and returns those that were main processes. Orphans are only counted.
+    pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit)> {
+        let mut ended = Vec::new();
+        while let Some((pid, status)) = posix::wait(-1) {
+            let Some(main) = self.mains.borrow_mut().remove(&pid) else {
+                self.orphans += 1;
+                continue;
+            };
+            let exit = posix::exit(status);
+            main.exit.set(Some(exit));
+            ended.push((main.id, exit));
+        }
+        if let Some(nest) = &self.nest {
+            nest.sweep();
+        }
+        ended
+    }
+
+    /// How many processes have been collected that were nobody's main process.
+    pub(crate) fn orphans(&self) -> u64 {
+        self.orphans
+    }
+}
+
+/// One started program with everything that it started in turn.
+///
+/// Drop kills nothing; it removes the tree's cgroup, now or as soon as it is empty. So kill, and wait until it is empty, first.
+pub(crate) struct Tree {
+    main: Rc<Main>,
+    holder: Holder,
+    mains: Rc<Mains>,
+}
+
+enum Holder {
+    Cgroup(Cgroup),
+    Kin(RefCell<Kin>),
+}
+
+impl Tree {
+    /// What [`Processes::reap`] calls it.
+    pub(crate) fn id(&self) -> TreeId {
+        self.main.id
+    }
+
+    /// The main process's pid. It may be a stranger's once [`Tree::exit`] is known: for show, never for a signal.
+    pub(crate) fn pid(&self) -> u32 {
+        self.main.pid
+    }
+
+    /// How the main process ended, if it has and was collected.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        self.main.exit.get()
+    }
+
+    /// Sends `signal` to the main process or to all. Nobody left to send it to is not an error.
+    ///
+    /// Fails with `PermissionDenied` if one of them runs as another user and we are not root; the others got it.
+    pub(crate) fn signal(&self, signal: Signal, scope: StopScope) -> io::Result<()> {
+        let signal = posix::number(signal);
+        match scope {
+            StopScope::Main => self.signal_main(signal),
+            StopScope::Tree => self.signal_all(signal),
+        }
+    }
+
+    /// Climbs `rung` of [`super::LADDER`]; whether anybody was there to be asked.
+    pub(crate) fn ask_to_stop(
+        &self,
+        rung: usize,
+        signal: Signal,
+        scope: StopScope,
+    ) -> io::Result<bool> {
+        let anybody = rung < super::LADDER.len()
+            && (self.exit().is_none() || scope == StopScope::Tree && !self.is_empty());
+        if anybody {
+            self.signal(signal, scope)?;
+        }
+        Ok(anybody)
+    }
+
+    /// SIGKILL to every process of the tree, frozen ones included. They are gone a moment later: see [`Tree::is_empty`].
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        match &self.holder {
+            Holder::Cgroup(cgroup) => cgroup.kill(),
+            Holder::Kin(_) => {
+                // A process with a pending signal cannot fork. Once a look finds nobody new, all are stopped or about to be, none
+                // can escape by losing its parent, and one round takes them all.
+                let stopped = self.stop_all();
+                let killed = kin::each(self.members(), |process| {
+                    self.signal_member(&process, libc::SIGKILL)
+                });
+                stopped.and(killed)
+            }
+        }
+    }
+
+    /// Whether no process of it is left. Zombies do not count, except the main process until it has been collected. If it is not
+    /// empty although the main process has ended, [`Processes::changed`] tells when to ask again.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.exit().is_some()
+            && match &self.holder {
+                // A directory that is gone has nobody in it.
+                Holder::Cgroup(cgroup) => cgroup
+                    .is_empty()
+                    .unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound),
+                Holder::Kin(_) => self.members().is_empty(),
+            }
+    }
+
+    /// Stops every process where it stands, a moment later; they cannot notice it with a cgroup, and parents may be told
+    /// (SIGCHLD) without one. Only [`Tree::thaw`] and [`Tree::kill`] have any effect on them then: thaw before a graceful stop.
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        match &self.holder {
+            Holder::Cgroup(cgroup) => match cgroup.freeze(true) {
+                // Linux before 5.2.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    cgroup.signal(libc::SIGSTOP)
+                }
+                result => result,
+            },
+            Holder::Kin(_) => self.stop_all(),
+        }
+    }
+
+    /// Undoes [`Tree::freeze`].
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        match &self.holder {
+            Holder::Cgroup(cgroup) => match cgroup.freeze(false) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    cgroup.signal(libc::SIGCONT)
+                }
+                result => result,
+            },
+            Holder::Kin(_) => self.signal_all(libc::SIGCONT),
+        }
+    }
+
+    /// Whether the main process has a handler for `signal` (so that it would not simply die of it); `None` if it has ended.
+    pub(crate) fn handles(&self, signal: Signal) -> Option<bool> {
+        self.exit()
+            .is_none()
+            .then(|| kin::handles(self.main.pid, posix::number(signal)))
+            .flatten()
+    }
+
+    /// What the tree has used; `None` if that cannot be read. Reads two files of /proc for each process: for a metrics scrape, not
+    /// for a loop.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        let (pids, cpu): (Vec<u32>, Duration) = match &self.holder {
+            Holder::Cgroup(cgroup) => (cgroup.processes().ok()?, cgroup.cpu().ok()?),
+            Holder::Kin(_) => {
+                let members = self.members();
+                let ticks: u64 = members.iter().map(kin::Stat::cpu).sum();
+                let nanos = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+                (
+                    members.iter().map(|process| process.pid).collect(),
+                    Duration::from_nanos(ticks * nanos),
+                )
+            }
+        };
+        Some(Usage {
+            cpu,
+            resident: pids.iter().filter_map(|pid| kin::resident(*pid)).sum(),
+            processes: u32::try_from(pids.len()).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn signal_main(&self, signal: i32) -> io::Result<()> {
+        match self.exit() {
+            Some(_) => Ok(()),
+            // Not collected, so the pid is still its own; see the module's rules.
+            None => posix::kill(self.main.pid.cast_signed(), signal),
+        }
+    }
+
+    fn signal_all(&self, signal: i32) -> io::Result<()> {
+        match &self.holder {
+            Holder::Cgroup(cgroup) => cgroup.signal(signal),
+            Holder::Kin(_) => kin::each(self.members(), |process| {
+                self.signal_member(&process, signal)
+            }),
+        }
+    }
+
+    fn signal_member(&self, process: &kin::Stat, signal: i32) -> io::Result<()> {
+        if process.pid == self.main.pid {
+            return self.signal_main(signal);
+        }
+        kin::signal(process, signal)
+    }
+
+    /// SIGSTOP to all, again and again until nobody new is found.
+    fn stop_all(&self) -> io::Result<()> {
+        let mut known = std::collections::BTreeSet::new();
+        let mut result = Ok(());
+        loop {
+            let mut members = self.members();
+            members.retain(|process| known.insert(process.identity()));
+            if members.is_empty() {
+                return result;
+            }
+            result = result.and(kin::each(members, |process| {
+                self.signal_member(&process, libc::SIGSTOP)
+            }));
+        }
+    }
+
+    fn members(&self) -> Vec<kin::Stat> {
+        let Holder::Kin(kin) = &self.holder else {
+            return Vec::new();
+        };
+        let mains = self.mains.borrow();
+        kin.borrow_mut()
+            .members((self.main.pid, self.exit().is_none()), |pid| {
+                mains.contains_key(&pid)
+            })
+    }
+}

@@ -1,0 +1,229 @@
+//! What is Linux's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use mainstay_core::spec::{Signal, StopScope};
+
+use super::super::Containment;
+use super::suite::{all, isolated, isolated_with, line};
+
+/// Where this process's nest lies, as a path of the file system, once it has one.
+fn nest_dirs(root: &Path, name: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if entry.file_name() == name {
+                found.push(entry.path());
+            }
+            nest_dirs(&entry.path(), name, found);
+        }
+    }
+}
+
+fn nest_dir() -> PathBuf {
+    let mut found = Vec::new();
+    nest_dirs(
+        Path::new("/sys/fs/cgroup"),
+        &format!("mainstay-test-{}", std::process::id()),
+        &mut found,
+    );
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+fn subdirs(dir: &Path) -> usize {
+    fs::read_dir(dir)
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .count()
+}
+
+#[test]
+fn every_tree_has_a_cgroup_by_either_way_of_birth() {
+    isolated(
+        "every_tree_has_a_cgroup_by_either_way_of_birth",
+        async |rig| {
+            if rig.processes.containment() != Containment::Cgroup {
+                return eprintln!("skipped: no writable cgroup v2");
+            }
+            let nest = nest_dir();
+            for (index, has_clone3) in [true, false].into_iter().enumerate() {
+                rig.processes.has_clone3 = has_clone3;
+                let (tree, output) = rig
+                    .start(&["/bin/cat", "/proc/self/cgroup"], |_| {})
+                    .unwrap();
+                let text = all(output);
+                let name = format!("/orders.{index}");
+                let own = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("0::"))
+                    .unwrap();
+                assert!(
+                    own.ends_with(&name) && nest.join(&name[1..]).exists(),
+                    "{own}"
+                );
+                rig.until_empty(&tree).await;
+                drop(tree);
+                rig.processes.reap();
+                assert_eq!(subdirs(&nest), 0);
+            }
+            assert!(rig.start(&["/no/such"], |_| {}).is_err());
+            rig.processes.reap();
+            assert_eq!(subdirs(&nest), 0, "a failed start leaves none");
+        },
+    );
+}
+
+#[test]
+fn cgroups_go_with_their_processes() {
+    isolated("cgroups_go_with_their_processes", async |rig| {
+        if rig.processes.containment() != Containment::Cgroup {
+            return eprintln!("skipped: no writable cgroup v2");
+        }
+        let nest = nest_dir();
+        // Dropped while somebody lives in it, and with a cgroup of the program's own below.
+        let (tree, mut output) = rig.shell("sleep 1000 & echo $!; exec sleep 1000");
+        let child = line(&mut output);
+        fs::create_dir(nest.join("orders.0/own")).unwrap();
+        fs::write(nest.join("orders.0/own/cgroup.procs"), &child).unwrap();
+        tree.signal(Signal::Term, StopScope::Tree).unwrap();
+        rig.until_empty(&tree).await;
+        assert!(
+            !Path::new(&format!("/proc/{child}")).exists(),
+            "the signal reaches the cgroup below"
+        );
+        drop(tree);
+        rig.processes.reap();
+        assert_eq!(subdirs(&nest), 0);
+
+        let (tree, _output) = rig.shell("exec sleep 1000");
+        let pid = tree.pid();
+        drop(tree);
+        assert!(
+            Path::new(&format!("/proc/{pid}")).exists(),
+            "drop kills nothing"
+        );
+        assert_eq!(subdirs(&nest), 1);
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        while subdirs(&nest) > 0 {
+            rig.processes.changed().await;
+            rig.processes.reap();
+        }
+    });
+}
+
+#[test]
+fn stale_nests_are_removed() {
+    let made = std::cell::RefCell::new(None);
+    let before = || {
+        let Ok((dir, _)) = super::cgroup::own_cgroup() else {
+            return;
+        };
+        // The largest pid that Linux can give is 2^22.
+        let stale = dir.join("mainstay-test-9999999/orders.0");
+        if fs::create_dir_all(&stale).is_ok() {
+            *made.borrow_mut() = Some(dir.join("mainstay-test-9999999"));
+        }
+    };
+    isolated_with("stale_nests_are_removed", before, async |rig| {
+        match made.borrow_mut().take() {
+            Some(stale) if rig.processes.containment() == Containment::Cgroup => {
+                assert!(!stale.exists())
+            }
+            Some(stale) => {
+                fs::remove_dir(stale.join("orders.0")).unwrap();
+                fs::remove_dir(stale).unwrap();
+            }
+            None => eprintln!("skipped: no writable cgroup v2"),
+        }
+    });
+}
+
+#[test]
+#[ignore = "a measurement: run it alone, in release"]
+fn spawn_and_stop_cost() {
+    isolated("spawn_and_stop_cost", async |rig| {
+        let null = fs::File::options().write(true).open("/dev/null").unwrap();
+        let argv = ["/bin/sleep", "1000"].map(std::ffi::OsString::from);
+        let env: Vec<_> = std::env::vars_os().collect();
+        for round in 0..5 {
+            let began = Instant::now();
+            let mut pids = Vec::new();
+            for _ in 0..500 {
+                // SAFETY: the child only executes; its parent sleeps.
+                pids.push(unsafe { bare_vfork() });
+            }
+            let bare = began.elapsed();
+            for pid in pids {
+                super::posix::kill(pid, libc::SIGKILL).unwrap();
+                super::posix::wait_for(pid.unsigned_abs()).unwrap();
+            }
+            let began = Instant::now();
+            let trees: Vec<_> = (0..500)
+                .map(|_| {
+                    let command = super::Command {
+                        name: "orders",
+                        program: Path::new("/bin/sleep"),
+                        argv: &argv,
+                        env: &env,
+                        working_dir: Path::new("/"),
+                        stdout: std::os::fd::AsFd::as_fd(&null),
+                        stderr: std::os::fd::AsFd::as_fd(&null),
+                        user: None,
+                    };
+                    rig.processes.spawn(&command).unwrap()
+                })
+                .collect();
+            let ours = began.elapsed();
+            let began = Instant::now();
+            for tree in &trees {
+                tree.ask_to_stop(0, Signal::Term, StopScope::Tree).unwrap();
+            }
+            let asked = began.elapsed();
+            for tree in &trees {
+                rig.until_empty(tree).await;
+            }
+            let stopped = began.elapsed();
+            drop(trees);
+            let removed = began.elapsed();
+            eprintln!(
+                "{round} {:?}: 500 bare {bare:?}, ours {ours:?} ({:.2}); asked {asked:?}, stopped {stopped:?}, dropped {removed:?}",
+                rig.processes.containment(),
+                ours.as_secs_f64() / bare.as_secs_f64(),
+            );
+        }
+    });
+}
+
+/// # Safety
+/// One thread; the child shares our memory until it executes.
+unsafe fn bare_vfork() -> libc::pid_t {
+    extern "C" fn child(_: *mut std::ffi::c_void) -> i32 {
+        let argv = [c"/bin/sleep".as_ptr(), c"1000".as_ptr(), std::ptr::null()];
+        // SAFETY: both lists end in null.
+        unsafe {
+            unsafe extern "C" {
+                static environ: *const *const std::ffi::c_char;
+            }
+            libc::execve(argv[0], argv.as_ptr(), environ);
+            libc::_exit(127)
+        }
+    }
+    let mut stack = [0_u128; 1024];
+    // SAFETY: the stack is used until the child executes, which is when this returns.
+    unsafe {
+        let top = stack.as_mut_ptr_range().end.cast();
+        libc::clone(
+            child,
+            top,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            std::ptr::null_mut(),
+        )
+    }
+}

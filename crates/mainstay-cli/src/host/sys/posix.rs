@@ -1,0 +1,583 @@
+//! What every Unix has in common: users, signal numbers, and the last steps of a child before `execve`.
+
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use mainstay_core::spec::Signal;
+
+use super::{Command, Exit, INSTANCE, SpawnError};
+
+/// Where a child's output goes.
+pub(crate) type Stream<'a> = BorrowedFd<'a>;
+
+/// The ways of asking a tree to stop, gentlest first, as words for a log. Unix has one; the kill that follows is not one of them.
+pub(crate) const LADDER: &[&str] = &["signal"];
+
+/// The number of `signal` on this system.
+pub(super) fn number(signal: Signal) -> c_int {
+    match signal {
+        Signal::Hup => libc::SIGHUP,
+        Signal::Int => libc::SIGINT,
+        Signal::Quit => libc::SIGQUIT,
+        Signal::Usr1 => libc::SIGUSR1,
+        Signal::Usr2 => libc::SIGUSR2,
+        Signal::Term => libc::SIGTERM,
+        Signal::Winch => libc::SIGWINCH,
+    }
+}
+
+/// What `waitpid(2)` said.
+pub(super) fn exit(status: c_int) -> Exit {
+    let by_signal = libc::WIFSIGNALED(status);
+    Exit {
+        code: (!by_signal).then(|| libc::WEXITSTATUS(status)),
+        signal: by_signal.then(|| libc::WTERMSIG(status)),
+        core_dumped: by_signal && libc::WCOREDUMP(status),
+    }
+}
+
+/// Collects one ended child without waiting: any (-1) or that one. `None` if there is none.
+pub(super) fn wait(pid: c_int) -> Option<(u32, c_int)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` outlives the call, which writes nothing else.
+        match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            ..=0 => return None,
+            pid => return Some((pid.unsigned_abs(), status)),
+        }
+    }
+}
+
+/// Waits for that child and discards its status.
+pub(super) fn wait_for(pid: u32) -> io::Result<()> {
+    // SAFETY: a null status is allowed.
+    cvt(unsafe { libc::waitpid(pid.cast_signed(), ptr::null_mut(), 0) }).map(drop)
+}
+
+/// `kill(2)`. The caller knows whom `pid` (or, negative, which group) means; a process that is gone is not an error.
+pub(super) fn kill(pid: c_int, signal: c_int) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    match cvt(unsafe { libc::kill(pid, signal) }) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// -1 is an error that `errno` explains.
+pub(super) fn cvt(result: c_int) -> io::Result<c_int> {
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+/// A user of the system, with all of its groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    /// As the system spells it.
+    pub(crate) name: OsString,
+    /// Its home directory, which may not exist.
+    pub(crate) home: PathBuf,
+    uid: libc::uid_t,
+    gid: libc::gid_t,
+    groups: Vec<libc::gid_t>,
+}
+
+impl User {
+    /// Asks the system's user database; `None` if it has no such user. Blocks: that may be a directory server.
+    pub(crate) fn lookup(name: &str) -> io::Result<Option<Self>> {
+        let c_name = CString::new(name)?;
+        let mut text = vec![0; 1024];
+        // SAFETY: a passwd is integers and pointers, for all of which zero is valid.
+        let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+        let mut found = ptr::null_mut();
+        loop {
+            // SAFETY: every pointer is valid for the call, and the length is the buffer's.
+            let error = unsafe {
+                libc::getpwnam_r(
+                    c_name.as_ptr(),
+                    &mut entry,
+                    text.as_mut_ptr(),
+                    text.len(),
+                    &mut found,
+                )
+            };
+            match error {
+                libc::ERANGE => text.resize(text.len() * 2, 0),
+                libc::EINTR => {}
+                // POSIX lets "not found" be an error too, and systems do.
+                0 | libc::ENOENT | libc::ESRCH if found.is_null() => return Ok(None),
+                0 => break,
+                error => return Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+        // SAFETY: the call succeeded, so the fields point at NUL-terminated strings within `text`.
+        let (found_name, home) =
+            unsafe { (CStr::from_ptr(entry.pw_name), CStr::from_ptr(entry.pw_dir)) };
+        let mut groups: Vec<libc::gid_t> = vec![0; 32];
+        loop {
+            let mut count = c_int::try_from(groups.len()).map_err(io::Error::other)?;
+            // SAFETY: `groups` has room for `count` ids; the casts are for systems that declare them as int.
+            let fits = unsafe {
+                libc::getgrouplist(
+                    c_name.as_ptr(),
+                    entry.pw_gid as _,
+                    groups.as_mut_ptr().cast(),
+                    &mut count,
+                )
+            } >= 0;
+            let count = usize::try_from(count).map_err(io::Error::other)?;
+            if fits {
+                groups.truncate(count);
+                break;
+            }
+            let room = count.max(groups.len() * 2); // some systems do not say how many there are
+            groups.resize(room, 0);
+        }
+        Ok(Some(Self {
+            name: OsString::from_vec(found_name.to_bytes().to_vec()),
+            home: OsString::from_vec(home.to_bytes().to_vec()).into(),
+            uid: entry.pw_uid,
+            gid: entry.pw_gid,
+            groups,
+        }))
+    }
+
+    /// Whether this process already runs as the user and could not become it again: `setgroups` is root's alone.
+    fn is_ours(&self) -> bool {
+        // SAFETY: they cannot fail and touch no memory.
+        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        uid != 0 && (uid, gid) == (self.uid, self.gid)
+    }
+}
+
+/// The strings of a program's start in one block, as `execve` wants them.
+pub(super) struct Image {
+    /// What the pointers below point into; neither grown nor freed before them.
+    _text: Vec<u8>,
+    program: *const c_char,
+    working_dir: *const c_char,
+    /// Ends in null, as does `env`.
+    argv: Vec<*const c_char>,
+    env: Vec<*const c_char>,
+}
+
+impl Image {
+    /// Fails with `InvalidInput` if a string holds a NUL byte, which no Unix can pass on.
+    pub(super) fn new(command: &Command<'_>, instance: Option<&str>) -> io::Result<Self> {
+        let mut text = Vec::with_capacity(4096);
+        let mut push = |parts: &[&OsStr]| {
+            let start = text.len();
+            for part in parts {
+                text.extend_from_slice(part.as_bytes());
+            }
+            if text[start..].contains(&0) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "an argument or a variable holds a NUL byte",
+                ));
+            }
+            text.push(0);
+            Ok(start)
+        };
+        let equals = OsStr::new("=");
+        let program = push(&[command.program.as_os_str()])?;
+        let working_dir = push(&[command.working_dir.as_os_str()])?;
+        let argv: Vec<usize> = command
+            .argv
+            .iter()
+            .map(|word| push(&[word]))
+            .collect::<io::Result<_>>()?;
+        let mut env: Vec<usize> = command
+            .env
+            .iter()
+            .map(|(name, value)| push(&[name, equals, value]))
+            .collect::<io::Result<_>>()?;
+        if let Some(id) = instance {
+            env.push(push(&[OsStr::new(INSTANCE), equals, OsStr::new(id)])?);
+        }
+        let base: *const c_char = text.as_ptr().cast();
+        let at = |offset: usize| base.wrapping_add(offset);
+        let list = |offsets: Vec<usize>| {
+            let pointers = offsets.into_iter().map(at);
+            pointers.chain([ptr::null()]).collect()
+        };
+        Ok(Self {
+            program: at(program),
+            working_dir: at(working_dir),
+            argv: list(argv),
+            env: list(env),
+            _text: text,
+        })
+    }
+}
+
+/// Which of the child's steps failed. The discriminant crosses from the child to the parent; 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub(super) enum Step {
+    Cgroup = 1,
+    Session,
+    Output,
+    Groups,
+    Group,
+    User,
+    Directory,
+    Execute,
+}
+
+impl Step {
+    const ALL: [Self; 8] = [
+        Self::Cgroup,
+        Self::Session,
+        Self::Output,
+        Self::Groups,
+        Self::Group,
+        Self::User,
+        Self::Directory,
+        Self::Execute,
+    ];
+}
+
+/// Everything that a new child needs, laid out before it exists: between its birth and `execve` it may neither allocate nor lock,
+/// and may share the parent's memory.
+pub(super) struct Child<'a> {
+    image: &'a Image,
+    user: Option<&'a User>,
+    stdin: RawFd,
+    stdout: RawFd,
+    stderr: RawFd,
+    /// A `cgroup.procs` to write itself into, or -1.
+    pub(super) cgroup_procs: RawFd,
+    /// Duplicates of streams that lay among the standard ones, where the child's own would overwrite them.
+    _moved: [Option<OwnedFd>; 2],
+    step: AtomicI32,
+    errno: AtomicI32,
+}
+
+impl<'a> Child<'a> {
+    pub(super) fn new(command: &Command<'a>, image: &'a Image, stdin: RawFd) -> io::Result<Self> {
+        let stdout = above_standard(command.stdout)?;
+        let stderr = above_standard(command.stderr)?;
+        Ok(Self {
+            image,
+            user: command.user.filter(|user| !user.is_ours()),
+            stdin,
+            stdout: stdout
+                .as_ref()
+                .map_or(command.stdout.as_raw_fd(), AsRawFd::as_raw_fd),
+            stderr: stderr
+                .as_ref()
+                .map_or(command.stderr.as_raw_fd(), AsRawFd::as_raw_fd),
+            cgroup_procs: -1,
+            _moved: [stdout, stderr],
+            step: AtomicI32::new(0),
+            errno: AtomicI32::new(0),
+        })
+    }
+
+    /// What the child left in shared memory: `None` if it became the program.
+    pub(super) fn failure(&self) -> Option<(Step, i32)> {
+        failure(
+            self.step.load(Ordering::Acquire),
+            self.errno.load(Ordering::Acquire),
+        )
+    }
+
+    /// The life of the child; returns only if it failed, with the reason also in shared memory.
+    ///
+    /// # Safety
+    /// Only in a new child process with one thread and every signal blocked. It is async-signal-safe.
+    pub(super) unsafe fn become_program(&self) -> (i32, i32) {
+        // SAFETY: the caller's promise.
+        let step = unsafe { self.run() };
+        let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        self.errno.store(errno, Ordering::Release);
+        self.step.store(step as i32, Ordering::Release);
+        (step as i32, errno)
+    }
+
+    /// # Safety
+    /// As [`Child::become_program`].
+    unsafe fn run(&self) -> Step {
+        // SAFETY: system calls on what the parent laid out, which lives until this process has become another or ended.
+        unsafe {
+            if self.cgroup_procs >= 0
+                && libc::write(self.cgroup_procs, c"0".as_ptr().cast(), 1) != 1
+            {
+                return Step::Cgroup;
+            }
+            // A session, not only a group: no terminal's ctrl-c, hang-up or job control reaches it, and a session outlives its
+            // leader, so it still marks the orphans.
+            if libc::setsid() == -1 {
+                return Step::Session;
+            }
+            default_signals();
+            if libc::dup2(self.stdin, 0) == -1
+                || libc::dup2(self.stdout, 1) == -1
+                || libc::dup2(self.stderr, 2) == -1
+            {
+                return Step::Output;
+            }
+            close_on_exec();
+            if let Some(user) = self.user {
+                if !identity::set_groups(&user.groups) {
+                    return Step::Groups;
+                }
+                if !identity::set_gid(user.gid) {
+                    return Step::Group;
+                }
+                if !identity::set_uid(user.uid) {
+                    return Step::User;
+                }
+            }
+            if libc::chdir(self.image.working_dir) == -1 {
+                return Step::Directory;
+            }
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
+            libc::execve(
+                self.image.program,
+                self.image.argv.as_ptr(),
+                self.image.env.as_ptr(),
+            );
+        }
+        Step::Execute
+    }
+}
+
+/// What a child reported.
+pub(super) fn failure(step: i32, errno: i32) -> Option<(Step, i32)> {
+    let step = Step::ALL.into_iter().find(|known| *known as i32 == step)?;
+    Some((step, errno))
+}
+
+/// A duplicate of `stream` beyond 2 if it lies among the standard streams, which the child's own would overwrite.
+fn above_standard(stream: Stream<'_>) -> io::Result<Option<OwnedFd>> {
+    if stream.as_raw_fd() > 2 {
+        return Ok(None);
+    }
+    // SAFETY: the descriptor is open while it is borrowed, and the new one is nobody else's.
+    unsafe {
+        let moved = cvt(libc::fcntl(stream.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3))?;
+        Ok(Some(OwnedFd::from_raw_fd(moved)))
+    }
+}
+
+/// Every signal to its default. `execve` resets handlers by itself, but not before the mask is lifted, when a signal would run
+/// the supervisor's handler in the child; and it leaves ignored ones ignored (Rust ignores SIGPIPE; `nohup`, SIGHUP).
+///
+/// # Safety
+/// Only in a new child.
+unsafe fn default_signals() {
+    for signal in 1..=64 {
+        // The system call itself on Linux: the C library hides two real-time signals from its own wrapper.
+        #[cfg(target_os = "linux")]
+        // SAFETY: 32 zero bytes are a kernel sigaction of SIG_DFL on every architecture; none is written back.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &[0_u64; 4], 0, 8);
+        }
+        #[cfg(not(target_os = "linux"))]
+        // SAFETY: the same, of the C library's. Numbers that do not exist are refused, which is fine.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Whatever descriptor beyond 2 we hold, ours or inherited, ends at `execve`. Without the system call (Linux 5.11, FreeBSD 12.2)
+/// it is [`seal_inherited`] and `O_CLOEXEC` alone.
+///
+/// # Safety
+/// Touches every descriptor of the process; harmless to those that are close-on-exec anyway, as all of ours are.
+unsafe fn close_on_exec() -> bool {
+    // SAFETY: no memory is involved.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        ) == 0
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// Marks what this process inherited beyond the standard streams as close-on-exec, so that no service inherits it in turn.
+pub(super) fn seal_inherited() {
+    // SAFETY: everything that this program opens is close-on-exec already.
+    if unsafe { close_on_exec() } {
+        return;
+    }
+    let fds = std::fs::read_dir("/dev/fd").into_iter().flatten().flatten();
+    for fd in fds
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+    {
+        // SAFETY: no memory is involved; a number that is closed by now is refused.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// The changes of identity in a child. They set `errno`.
+#[cfg(target_os = "linux")]
+mod identity {
+    use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+    // The C library's functions change *every* thread that it knows of, and in a child that shares memory those are the
+    // parent's. These are the bare system calls.
+
+    pub(super) fn set_groups(groups: &[libc::gid_t]) -> bool {
+        // SAFETY: `Gid` is a transparent gid_t.
+        let groups =
+            unsafe { std::slice::from_raw_parts(groups.as_ptr().cast::<Gid>(), groups.len()) };
+        report(set_thread_groups(groups))
+    }
+    pub(super) fn set_gid(gid: libc::gid_t) -> bool {
+        let gid = Gid::from_raw(gid);
+        report(set_thread_res_gid(gid, gid, gid))
+    }
+    pub(super) fn set_uid(uid: libc::uid_t) -> bool {
+        let uid = Uid::from_raw(uid);
+        report(set_thread_res_uid(uid, uid, uid))
+    }
+
+    fn report(result: rustix::io::Result<()>) -> bool {
+        let Err(error) = result else { return true };
+        // SAFETY: this thread's own errno.
+        unsafe { *libc::__errno_location() = error.raw_os_error() };
+        false
+    }
+}
+
+/// The changes of identity in a child. They set `errno`.
+#[cfg(not(target_os = "linux"))]
+mod identity {
+    pub(super) fn set_groups(groups: &[libc::gid_t]) -> bool {
+        // SAFETY: as many ids as are said.
+        unsafe { libc::setgroups(groups.len() as _, groups.as_ptr()) == 0 }
+    }
+    pub(super) fn set_gid(gid: libc::gid_t) -> bool {
+        // SAFETY: no memory is involved.
+        unsafe { libc::setgid(gid) == 0 }
+    }
+    pub(super) fn set_uid(uid: libc::uid_t) -> bool {
+        // SAFETY: no memory is involved.
+        unsafe { libc::setuid(uid) == 0 }
+    }
+}
+
+/// No signal reaches this thread until dropped, so that none of our handlers runs in a child that shares our memory.
+pub(super) struct SignalsBlocked(libc::sigset_t);
+
+impl SignalsBlocked {
+    pub(super) fn new() -> Self {
+        // SAFETY: both sets are this function's own, and valid when zero.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: the set was filled in by the system.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, ptr::null_mut()) };
+    }
+}
+
+impl SpawnError {
+    /// A step of the supervisor's own.
+    pub(super) fn parent(step: &str, source: impl Into<io::Error>) -> Self {
+        Self {
+            step: step.into(),
+            source: source.into(),
+            hint: None,
+        }
+    }
+
+    /// A step of the child's.
+    pub(super) fn child(command: &Command<'_>, (step, errno): (Step, i32)) -> Self {
+        let user = || {
+            command
+                .user
+                .map_or("?".into(), |user| user.name.to_string_lossy())
+        };
+        let hint = match step {
+            Step::Execute => why_not_executed(command.program, errno),
+            Step::Groups | Step::Group | Step::User if errno == libc::EPERM => {
+                Some("only root may start a program as another user".into())
+            }
+            _ => None,
+        };
+        Self {
+            step: match step {
+                Step::Cgroup => "join the service's cgroup".into(),
+                Step::Session => "start a session".into(),
+                Step::Output => "connect the output".into(),
+                Step::Groups => format!("set the groups of user {}", user()),
+                Step::Group => format!("set the group of user {}", user()),
+                Step::User => format!("set user {}", user()),
+                Step::Directory => format!("change to directory {}", command.working_dir.display()),
+                Step::Execute => format!("execute {}", command.program.display()),
+            },
+            source: io::Error::from_raw_os_error(errno),
+            hint,
+        }
+    }
+}
+
+/// What `execve` means where its error misleads: a missing *interpreter* is reported as a missing file, for one.
+fn why_not_executed(program: &Path, errno: i32) -> Option<String> {
+    let metadata = std::fs::metadata(program).ok()?;
+    if errno == libc::EACCES {
+        return if metadata.is_dir() {
+            Some("it is a directory".into())
+        } else if metadata.file_type().is_fifo() || metadata.permissions().mode() & 0o111 == 0 {
+            Some(format!(
+                "it is not marked as executable; try: chmod +x {}",
+                program.display()
+            ))
+        } else {
+            Some("the user may not execute it, or its file system is mounted noexec".into())
+        };
+    }
+    let mut head = [0; 256];
+    let length = std::fs::File::open(program).ok()?.read(&mut head).ok()?;
+    let head = &head[..length];
+    let interpreter = head.strip_prefix(b"#!").map(|rest| {
+        let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let mut words = line
+            .split(|byte| b" \t".contains(byte))
+            .filter(|word| !word.is_empty());
+        String::from_utf8_lossy(words.next().unwrap_or_default()).into_owned()
+    });
+    match (errno, interpreter) {
+        (libc::ENOENT, Some(name)) if name.ends_with('\r') => {
+            Some("its #! line ends in a carriage return; save it with Unix line ends".into())
+        }
+        (libc::ENOENT, Some(name)) => Some(format!("the file exists, but the interpreter of its #! line does not: {name}")),
+        (libc::ENOENT, None) => Some(
+            "the file exists, but its dynamic loader does not: it was built for another C library or architecture".into(),
+        ),
+        (libc::ENOEXEC, None) if head.starts_with(b"\x7fELF") => {
+            Some("it was built for another architecture".into())
+        }
+        (libc::ENOEXEC, None) => Some("it is neither a program nor a script that begins with #!".into()),
+        _ => None,
+    }
+}
