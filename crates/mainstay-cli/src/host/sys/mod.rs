@@ -7,6 +7,13 @@
 //! Both types belong to one thread. That is what makes signals safe: a pid is ours until *we* collect it, we collect only in
 //! `reap`, and no other thread can do so between our check and our `kill(2)`. Hence, while a `Processes` lives, nothing else in
 //! this process may wait for "any child"; and every child of the process, whoever started it, is collected here.
+#![cfg_attr(
+    all(test, target_os = "linux"),
+    expect(
+        clippy::duplicate_mod,
+        reason = "the suite is one, its `super` is the implementation under test"
+    )
+)]
 #![expect(
     dead_code,
     unused_imports,
@@ -23,11 +30,16 @@ use std::{fmt, io};
 mod linux;
 #[cfg(unix)]
 mod posix;
+// Tested on Linux too, where it can be run.
+#[cfg(all(unix, any(test, not(target_os = "linux"))))]
+mod unix;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Processes, Tree};
 #[cfg(unix)]
 pub(crate) use posix::{LADDER, Stream, User};
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) use unix::{Processes, Tree};
 
 /// What to start. Standard input is always the null device.
 #[derive(Clone, Copy)]
@@ -62,7 +74,7 @@ pub(crate) enum Containment {
     /// A cgroup v2 per tree: nobody leaves it without the right to.
     Cgroup,
     /// Orphans come back to the supervisor, which knows them by their session or by [`INSTANCE`]. Only an orphan that left its
-    /// session *and* wiped its environment escapes.
+    /// session *and* wiped its environment escapes. On FreeBSD the kernel itself knows them, and none does.
     Subreaper,
     /// A session of its own: a descendant that calls `setsid` and outlives its parent escapes.
     Group,

@@ -1,6 +1,7 @@
 //! What every Unix has in common: users, signal numbers, and the last steps of a child before `execve`.
 
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -68,6 +69,11 @@ pub(super) fn kill(pid: c_int, signal: c_int) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         result => result.map(drop),
     }
+}
+
+/// Tells this supervisor's marks from another's; not a secret.
+pub(super) fn random_id() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
 /// -1 is an error that `errno` explains.

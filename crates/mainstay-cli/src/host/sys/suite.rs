@@ -41,7 +41,13 @@ pub(super) fn isolated_with(name: &str, before: impl FnOnce(), test: impl AsyncF
         .1
         .trim_end_matches("::suite");
     let names = ["suite", "tests"].map(|file| format!("{module}::{file}::{name}"));
-    for containment in ["", "subreaper"] {
+    // The second makes a difference to Linux only.
+    let containments = if module.contains("linux") {
+        &["", "subreaper"][..]
+    } else {
+        &[""]
+    };
+    for containment in containments {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture", "--include-ignored"])
             .args(&names)
@@ -64,10 +70,16 @@ pub(super) fn isolated_with(name: &str, before: impl FnOnce(), test: impl AsyncF
 pub(super) struct Rig {
     pub(super) processes: Processes,
     pub(super) dir: PathBuf,
+    started: Vec<u32>,
 }
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        // A test that failed half-way; what it started leads groups of those numbers.
+        for pid in self.started.drain(..).filter(|_| std::thread::panicking()) {
+            let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -81,6 +93,7 @@ impl Rig {
         Self {
             processes,
             dir: dir.canonicalize().unwrap(),
+            started: Vec::new(),
         }
     }
 
@@ -114,6 +127,7 @@ impl Rig {
             stderr: writer.as_fd(),
             user: changes.user.as_ref(),
         })?;
+        self.started.push(tree.pid());
         Ok((tree, BufReader::new(reader)))
     }
 
@@ -160,7 +174,7 @@ pub(super) fn all(mut output: impl Read) -> String {
     text
 }
 
-fn exists(pid: &str) -> bool {
+pub(super) fn exists(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ")
         .next()
@@ -358,8 +372,7 @@ fn the_inherited_state_is_clean() {
             .lines()
             .filter_map(|line| line.split(" -> ").next()?.split(' ').nth_back(0))
             .collect();
-        let late = if rig.is_group() { 1 } else { 0 }; // no close_range there
-        assert_eq!(fds[1..fds.len() - late], ["0", "1", "2", "3"], "{text}");
+        assert_eq!(fds[1..], ["0", "1", "2", "3"], "{text}");
         assert!(text.contains(" 0 -> /dev/null\n"), "{text}");
 
         let (tree, output) = rig.start(&["/bin/cat", "/proc/self/stat"], |_| {}).unwrap();
@@ -478,10 +491,13 @@ fn a_signal_has_a_scope() {
             while :; do wait; done";
         let (tree, mut output) = rig.shell(script);
         assert_eq!(line(&mut output), "up");
-        assert_eq!(
-            (tree.handles(Signal::Usr1), tree.handles(Signal::Usr2)),
-            (Some(true), Some(false))
-        );
+        let handles = [Signal::Usr1, Signal::Usr2].map(|signal| tree.handles(signal));
+        let expect = if rig.is_group() {
+            [None; 2]
+        } else {
+            [Some(true), Some(false)]
+        };
+        assert_eq!(handles, expect);
         tree.signal(Signal::Usr1, StopScope::Main).unwrap();
         assert_eq!(line(&mut output), "main");
         tree.signal(Signal::Usr1, StopScope::Tree).unwrap();
@@ -496,7 +512,11 @@ fn a_signal_has_a_scope() {
 #[test]
 fn a_frozen_tree_makes_no_progress() {
     isolated("a_frozen_tree_makes_no_progress", async |rig| {
-        let (tree, output) = rig.shell("yes & setsid yes & yes");
+        let (tree, output) = rig.shell(if rig.is_group() {
+            "yes & yes"
+        } else {
+            "yes & setsid yes & yes"
+        });
         rustix::io::ioctl_fionbio(output.get_ref(), true).unwrap();
         let mut output = output.into_inner();
         let mut drain = |patience: Duration| {
@@ -512,10 +532,11 @@ fn a_frozen_tree_makes_no_progress() {
                     rustix::event::PollFlags::IN,
                 )];
                 let timeout = rustix::event::Timespec::try_from(patience).unwrap();
-                if rustix::event::poll(&mut poll, Some(&timeout)).unwrap() == 0
-                    || count > 10_000_000
-                {
-                    return count;
+                match rustix::event::poll(&mut poll, Some(&timeout)) {
+                    Ok(0) => return count,
+                    Ok(_) if count > 10_000_000 => return count,
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {} // a child that stops is a SIGCHLD
+                    Err(error) => panic!("{error}"),
                 }
             }
         };
@@ -543,9 +564,16 @@ fn orphans_are_collected() {
             rig.processes.changed().await;
             assert!(rig.processes.reap().is_empty());
         }
-        // Idle is idle.
-        let idle = tokio::time::timeout(Duration::from_millis(50), rig.processes.changed()).await;
-        assert!(idle.is_err());
+        // Idle is idle, once the signals have been seen whose children were collected before.
+        let mut wakes = 0;
+        let patience = Duration::from_millis(50);
+        while tokio::time::timeout(patience, rig.processes.changed())
+            .await
+            .is_ok()
+        {
+            wakes += 1;
+            assert!(wakes < 9);
+        }
         tree.kill().unwrap();
         rig.until_empty(&tree).await;
     });
@@ -563,7 +591,8 @@ fn two_hundred_starts_leave_nothing() {
             rig.until_empty(tree).await;
         }
         trees.clear();
-        for _ in 0..100 {
+        let rounds = if rig.is_group() { 2 } else { 100 }; // an init may take its time to collect the orphans
+        for _ in 0..rounds {
             let (tree, output) = rig.shell("(sleep 1000 &); echo x");
             assert_eq!(rig.exit_of(&tree).await.code, Some(0));
             tree.kill().unwrap();

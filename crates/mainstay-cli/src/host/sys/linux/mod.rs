@@ -14,7 +14,6 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
@@ -62,7 +61,7 @@ impl Processes {
     pub(crate) fn new(label: &str) -> io::Result<Self> {
         posix::seal_inherited();
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let instance = format!("{:016x}", RandomState::new().build_hasher().finish());
+        let instance = posix::random_id();
         let nest = match std::env::var_os(CONTAINMENT) {
             Some(wish) if wish == "subreaper" => None,
             _ => Nest::new(label, &instance).ok().map(Rc::new),
@@ -152,7 +151,8 @@ impl Processes {
         clone::clone(&mut self.stack, child)
     }
 
-    /// Resolves when a child or a tree may have changed since the last time. Cancel-safe; never wakes for nothing.
+    /// Resolves when a child or a tree may have changed since the last time. Cancel-safe; at most one wake too many for each child,
+    /// when `reap` was faster than the signal.
     pub(crate) async fn changed(&mut self) {
         let nest = async {
             match &self.nest {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use mainstay_core::spec::{Signal, StopScope};
 
 use super::super::Containment;
-use super::suite::{all, isolated, isolated_with, line};
+use super::suite::{all, exists, isolated, isolated_with, line};
 
 /// Where this process's nest lies, as a path of the file system, once it has one.
 fn nest_dirs(root: &Path, name: &str, found: &mut Vec<PathBuf>) {
@@ -90,10 +90,7 @@ fn cgroups_go_with_their_processes() {
         fs::write(nest.join("orders.0/own/cgroup.procs"), &child).unwrap();
         tree.signal(Signal::Term, StopScope::Tree).unwrap();
         rig.until_empty(&tree).await;
-        assert!(
-            !Path::new(&format!("/proc/{child}")).exists(),
-            "the signal reaches the cgroup below"
-        );
+        assert!(!exists(&child), "the signal reaches the cgroup below");
         drop(tree);
         rig.processes.reap();
         assert_eq!(subdirs(&nest), 0);

@@ -1,0 +1,382 @@
+//! Unix without cgroups and without Linux's `/proc`: macOS, the BSDs, illumos.
+//!
+//! A tree is the session that its main process leads. A descendant that calls `setsid` escapes from it, and macOS has nothing
+//! against that. FreeBSD has: we acquire the reaper's part (procctl(2)), and the kernel keeps account of who descends from which
+//! of our children, whatever they do.
+//!
+//! Orphans of a session become init's, so nothing tells us of their end: whoever asks in vain whether a tree is empty is told to
+//! ask again after a pause, which grows from 2 ms to a second. On FreeBSD they are ours, and SIGCHLD tells.
+
+#[cfg(test)]
+#[path = "suite.rs"]
+mod suite;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mainstay_core::spec::{Signal, StopScope};
+use tokio::signal::unix::SignalKind;
+use tokio::time::Instant;
+
+use super::posix::{self, Child, Image, SignalsBlocked, cvt};
+use super::{Command, Containment, Exit, SpawnError, TreeId, Usage};
+
+/// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
+///
+/// Drop kills nothing: what still runs goes on, and becomes init's.
+pub(crate) struct Processes {
+    mains: BTreeMap<u32, Rc<Main>>,
+    child_ended: tokio::signal::unix::Signal,
+    recheck: Rc<Recheck>,
+    null: File,
+    instance: String,
+    is_reaper: bool,
+    started: u64,
+    orphans: u64,
+}
+
+struct Main {
+    id: TreeId,
+    pid: u32,
+    /// Set when it is collected; from then on `pid` may be a stranger's.
+    exit: Cell<Option<Exit>>,
+}
+
+/// When to look again at a tree that was not empty, where the system does not tell.
+#[derive(Default)]
+struct Recheck {
+    at: Cell<Option<Instant>>,
+    pause: Cell<Duration>,
+}
+
+impl Recheck {
+    const FIRST: Duration = Duration::from_millis(2);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// After a pause twice as long as the last one.
+    fn arm(&self) {
+        if self.at.get().is_none() {
+            let pause = (self.pause.get() * 2).clamp(Self::FIRST, Self::LONGEST);
+            self.pause.set(pause);
+            self.at.set(Some(Instant::now() + pause));
+        }
+    }
+
+    /// Something was done that makes an end likely.
+    fn soon(&self) {
+        self.pause.set(Duration::ZERO);
+        self.at.set(None);
+    }
+
+    async fn due(&self) {
+        match self.at.get() {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+        self.at.set(None); // armed anew by whoever still finds its tree populated
+    }
+}
+
+impl Processes {
+    /// Needs a tokio runtime with I/O and time. Marks all inherited descriptors beyond 2 as close-on-exec. `label` is for systems
+    /// whose trees have names.
+    pub(crate) fn new(_label: &str) -> io::Result<Self> {
+        posix::seal_inherited();
+        Ok(Self {
+            mains: BTreeMap::new(),
+            child_ended: tokio::signal::unix::signal(SignalKind::child())?,
+            recheck: Rc::default(),
+            null: File::open("/dev/null")?,
+            instance: posix::random_id(),
+            is_reaper: reaper::acquire(),
+            started: 0,
+            orphans: 0,
+        })
+    }
+
+    /// What holds the trees together here.
+    pub(crate) fn containment(&self) -> Containment {
+        if self.is_reaper {
+            Containment::Subreaper
+        } else {
+            Containment::Group
+        }
+    }
+
+    /// Starts a program: in a session of its own, with every signal at its default and none blocked, no descriptor but the
+    /// standard ones, and the supervisor's umask and limits. Blocks until the program has been loaded, so that what prevents it
+    /// is known now.
+    pub(crate) fn spawn(&mut self, command: &Command<'_>) -> Result<Tree, SpawnError> {
+        let id = TreeId(self.started);
+        let mark = format!("{}.{}", self.instance, id.0);
+        let image = Image::new(command, Some(&mark))
+            .map_err(|error| SpawnError::parent("prepare the arguments", error))?;
+        let child = Child::new(command, &image, self.null.as_raw_fd())
+            .map_err(|error| SpawnError::parent("connect the output", error))?;
+        let (report, reporter) =
+            io::pipe().map_err(|error| SpawnError::parent("create a pipe", error))?;
+        let pid = fork(&child, &reporter)
+            .map_err(|error| SpawnError::parent("create a process", error))?;
+        drop(reporter);
+        if let Some(failure) = read_failure(report) {
+            while posix::wait_for(pid)
+                .is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+            {}
+            return Err(SpawnError::child(command, failure));
+        }
+        self.started += 1;
+        let main = Rc::new(Main {
+            id,
+            pid,
+            exit: Cell::new(None),
+        });
+        self.mains.insert(pid, main.clone());
+        Ok(Tree {
+            main,
+            recheck: self.recheck.clone(),
+            is_reaper: self.is_reaper,
+            is_gone: Cell::new(false),
+        })
+    }
+
+    /// Resolves when a child or a tree may have changed since the last time. Cancel-safe.
+    pub(crate) async fn changed(&mut self) {
+        tokio::select! {
+            _ = self.child_ended.recv() => {}
+            () = self.recheck.due() => {}
+        }
+    }
+
+    /// Collects every child that has ended, and returns those that were main processes. Orphans are only counted.
+    pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit)> {
+        let mut ended = Vec::new();
+        while let Some((pid, status)) = posix::wait(-1) {
+            let Some(main) = self.mains.remove(&pid) else {
+                self.orphans += 1;
+                continue;
+            };
+            let exit = posix::exit(status);
+            main.exit.set(Some(exit));
+            ended.push((main.id, exit));
+        }
+        ended
+    }
+
+    /// How many processes have been collected that were nobody's main process.
+    pub(crate) fn orphans(&self) -> u64 {
+        self.orphans
+    }
+}
+
+/// One started program with everything that it started in turn.
+///
+/// Drop kills nothing. So kill, and wait until it is empty, first.
+pub(crate) struct Tree {
+    main: Rc<Main>,
+    recheck: Rc<Recheck>,
+    is_reaper: bool,
+    /// Once nobody was left, its number may be a stranger's for ever after.
+    is_gone: Cell<bool>,
+}
+
+impl Tree {
+    /// What [`Processes::reap`] calls it.
+    pub(crate) fn id(&self) -> TreeId {
+        self.main.id
+    }
+
+    /// The main process's pid, and the id of the tree's session and group. It may be a stranger's once [`Tree::exit`] is known:
+    /// for show, never for a signal.
+    pub(crate) fn pid(&self) -> u32 {
+        self.main.pid
+    }
+
+    /// How the main process ended, if it has and was collected.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        self.main.exit.get()
+    }
+
+    /// Sends `signal` to the main process or to all. Nobody left to send it to is not an error.
+    ///
+    /// Fails with `PermissionDenied` if all of them run as other users and we are not root.
+    pub(crate) fn signal(&self, signal: Signal, scope: StopScope) -> io::Result<()> {
+        let signal = posix::number(signal);
+        match (scope, self.exit()) {
+            (StopScope::Tree, _) => self.signal_all(signal),
+            (StopScope::Main, Some(_)) => Ok(()),
+            // Not collected, so the pid is still its own; see the module's rules.
+            (StopScope::Main, None) => posix::kill(self.main.pid.cast_signed(), signal),
+        }
+    }
+
+    /// Climbs `rung` of [`super::LADDER`]; whether anybody was there to be asked.
+    pub(crate) fn ask_to_stop(
+        &self,
+        rung: usize,
+        signal: Signal,
+        scope: StopScope,
+    ) -> io::Result<bool> {
+        let anybody = rung < super::LADDER.len()
+            && (self.exit().is_none() || scope == StopScope::Tree && !self.is_empty());
+        if anybody {
+            self.signal(signal, scope)?;
+        }
+        Ok(anybody)
+    }
+
+    /// SIGKILL to every process of the tree, stopped ones included. They are gone a moment later: see [`Tree::is_empty`].
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        self.recheck.soon();
+        self.signal_all(libc::SIGKILL)
+    }
+
+    /// Whether no process of it is left. If it is not empty although the main process has ended, [`Processes::changed`] tells
+    /// when to ask again.
+    pub(crate) fn is_empty(&self) -> bool {
+        if self.exit().is_none() {
+            return false;
+        }
+        if !self.is_gone.get() && self.has_ended() {
+            self.is_gone.set(true);
+        }
+        if !self.is_gone.get() && !self.is_reaper {
+            self.recheck.arm();
+        }
+        self.is_gone.get()
+    }
+
+    /// Stops every process where it stands. Their parents may be told (SIGCHLD). Thaw before a graceful stop.
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        self.signal_all(libc::SIGSTOP)
+    }
+
+    /// Undoes [`Tree::freeze`].
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        self.signal_all(libc::SIGCONT)
+    }
+
+    /// `None`: these systems do not tell.
+    pub(crate) fn handles(&self, _signal: Signal) -> Option<bool> {
+        None
+    }
+
+    /// `None`: not asked for yet; each of these systems has a call of its own.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        None
+    }
+
+    fn signal_all(&self, signal: i32) -> io::Result<()> {
+        if self.is_gone.get() || self.exit().is_some() && self.has_ended() {
+            return Ok(());
+        }
+        if self.is_reaper {
+            return reaper::signal(self.main.pid, signal);
+        }
+        posix::kill(-self.main.pid.cast_signed(), signal)
+    }
+
+    /// After the main process was collected: whether nobody is left.
+    fn has_ended(&self) -> bool {
+        let pid = self.main.pid.cast_signed();
+        let is_nobody = |id| {
+            cvt(
+                // SAFETY: no memory is involved; signal 0 only asks.
+                unsafe { libc::kill(id, 0) },
+            )
+            .is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+        };
+        if self.is_reaper {
+            return reaper::is_empty(self.main.pid);
+        }
+        // A number is not given out again while it names a group. So if a *process* has it, our group is over.
+        is_nobody(-pid) || !is_nobody(pid)
+    }
+}
+
+/// Starts `child`, whose failure comes through the pipe.
+fn fork(child: &Child<'_>, reporter: &PipeWriter) -> io::Result<u32> {
+    let _blocked = SignalsBlocked::new();
+    // SAFETY: the child does nothing but what is async-signal-safe, on what was laid out before, and never returns.
+    match cvt(unsafe { libc::fork() })? {
+        0 => {
+            // SAFETY: we are that child, and every signal is blocked.
+            let (step, errno) = unsafe { child.become_program() };
+            let mut bytes = [0; 8];
+            bytes[..4].copy_from_slice(&step.to_ne_bytes());
+            bytes[4..].copy_from_slice(&errno.to_ne_bytes());
+            let _ = (&*reporter).write(&bytes);
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(127) }
+        }
+        pid => Ok(pid.unsigned_abs()),
+    }
+}
+
+/// Returns once the child has become the program or reported why not.
+fn read_failure(mut report: PipeReader) -> Option<(posix::Step, i32)> {
+    let mut bytes = [0; 8];
+    report.read_exact(&mut bytes).ok()?;
+    let (step, errno) = bytes.split_at(4);
+    posix::failure(
+        i32::from_ne_bytes(step.try_into().ok()?),
+        i32::from_ne_bytes(errno.try_into().ok()?),
+    )
+}
+
+/// The kernel's account of our descendants, by which of our children they come from.
+#[cfg(target_os = "freebsd")]
+mod reaper {
+    use std::io;
+
+    use rustix::process::{
+        Pid, PidInfoFlags, Signal, get_reaper_pids, reaper_kill, set_reaper_status,
+    };
+
+    pub(super) fn acquire() -> bool {
+        set_reaper_status(true).is_ok()
+    }
+
+    pub(super) fn signal(child: u32, signal: i32) -> io::Result<()> {
+        let (Some(child), Some(signal)) = (
+            Pid::from_raw(child.cast_signed()),
+            Signal::from_named_raw(signal),
+        ) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        match reaper_kill(None, signal, false, Some(child)) {
+            Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn is_empty(child: u32) -> bool {
+        let child = Pid::from_raw(child.cast_signed());
+        get_reaper_pids(None).is_ok_and(|all| {
+            let mut all = all.iter();
+            !all.any(|process| {
+                Some(process.subtree) == child && !process.flags.contains(PidInfoFlags::ZOMBIE)
+            })
+        })
+    }
+}
+
+/// No such account.
+#[cfg(not(target_os = "freebsd"))]
+mod reaper {
+    use std::io;
+
+    pub(super) fn acquire() -> bool {
+        false
+    }
+    pub(super) fn signal(_: u32, _: i32) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    pub(super) fn is_empty(_: u32) -> bool {
+        false
+    }
+}
