@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
+pub mod log;
 pub mod report;
 pub mod spec;
 pub mod time;

@@ -1,0 +1,190 @@
+//! The rules of log files: what a rotated one is called, and where a file may end.
+
+/// The file that is being written. It sorts after every rotated one, by meaning if not by name.
+pub const CURRENT: &str = "current.log";
+
+/// When a file was rotated: microseconds since 1970, UTC. Its text form sorts as it does, up to the year 9999.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    const SECOND: u64 = 1_000_000;
+    const DAY: u64 = 86_400 * Self::SECOND;
+
+    /// `micros` microseconds after 1970-01-01T00:00:00Z.
+    pub const fn from_unix_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+    /// Microseconds after 1970-01-01T00:00:00Z.
+    pub const fn unix_micros(self) -> u64 {
+        self.0
+    }
+    /// This stamp, or the first one after `previous` where the clock stood still or went back.
+    #[must_use]
+    pub fn after(self, previous: Option<Self>) -> Self {
+        previous.map_or(self, |previous| {
+            self.max(Self(previous.0.saturating_add(1)))
+        })
+    }
+
+    /// `20261122T101112.123456Z.log`.
+    pub fn file_name(self) -> String {
+        let (year, month, day) = civil(self.0 / Self::DAY);
+        let second = self.0 % Self::DAY / Self::SECOND;
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        let micros = self.0 % Self::SECOND;
+        format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{micros:06}Z.log")
+    }
+
+    /// The stamp of a rotated file, compressed or not; `None` if the name is not exactly one that we give.
+    pub fn of_file_name(name: &str) -> Option<Self> {
+        let plain = name
+            .strip_suffix(".zst")
+            .or_else(|| name.strip_suffix(".gz"))
+            .unwrap_or(name);
+        let number = |from: usize, to: usize| -> Option<u64> {
+            let digits = plain.get(from..to)?;
+            digits.bytes().all(|b| b.is_ascii_digit()).then_some(())?;
+            digits.parse().ok()
+        };
+        let days = days(number(0, 4)?, number(4, 6)?, number(6, 8)?)?;
+        let second = number(9, 11)? * 3600 + number(11, 13)? * 60 + number(13, 15)?;
+        let stamp = Self(days * Self::DAY + second * Self::SECOND + number(16, 22)?);
+        (stamp.file_name() == plain).then_some(stamp)
+    }
+}
+
+/// Days since 1970-01-01 to (year, month, day) of the Gregorian calendar.
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+/// The inverse of [`civil`]; `None` before 1970. Days that no month has come out as others.
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    let year = year.checked_sub(u64::from(month <= 2))?;
+    let (era, year_of_era) = (year / 400, year % 400);
+    let shifted = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted + 2) / 5 + day.checked_sub(1)?;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + day_of_era).checked_sub(719_468)
+}
+
+/// How far a file has grown, as far as its end matters to rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Extent {
+    /// Bytes in the file.
+    pub size: u64,
+    /// Its last byte is not the end of a line.
+    pub mid_line: bool,
+}
+
+/// How many of `bytes` belong into a file of this extent before it is rotated at `limit` bytes; 0 is "rotate it first".
+///
+/// The file ends with the last line that fits as a whole. A line that was begun in it, or is alone longer than the limit, stays whole.
+pub fn fitting(file: Extent, limit: u64, bytes: &[u8]) -> usize {
+    let room = usize::try_from(limit.saturating_sub(file.size)).unwrap_or(usize::MAX);
+    if bytes.len() <= room {
+        return bytes.len();
+    }
+    let is_end = |b: &u8| *b == b'\n';
+    match bytes[..room].iter().rposition(is_end) {
+        Some(end) => end + 1,
+        None if file.size > 0 && !file.mid_line => 0,
+        None => bytes
+            .iter()
+            .position(is_end)
+            .map_or(bytes.len(), |end| end + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_the_time_and_are_read_back() {
+        let check = |micros, name: &str| {
+            let stamp = Stamp::from_unix_micros(micros);
+            assert_eq!(stamp.file_name(), name);
+            assert_eq!(Stamp::of_file_name(name), Some(stamp));
+        };
+        check(0, "19700101T000000.000000Z.log");
+        check(951_782_400_000_001, "20000229T000000.000001Z.log");
+        check(1_795_342_272_123_456, "20261122T101112.123456Z.log");
+        check(253_402_300_799_999_999, "99991231T235959.999999Z.log");
+    }
+
+    #[test]
+    fn names_sort_by_age() {
+        let mut previous = Stamp::from_unix_micros(0);
+        for step in (1..200_000_000_000_000_000).step_by(999_983_000_000_007) {
+            let stamp = Stamp::from_unix_micros(step);
+            assert!(previous.file_name() < stamp.file_name(), "{stamp:?}");
+            assert_eq!(Stamp::of_file_name(&stamp.file_name()), Some(stamp));
+            previous = stamp;
+        }
+    }
+
+    #[test]
+    fn a_clock_that_stands_or_steps_back_still_yields_later_names() {
+        let (early, late) = (Stamp::from_unix_micros(5), Stamp::from_unix_micros(9));
+        assert_eq!(late.after(Some(early)), late);
+        assert_eq!(late.after(Some(late)), Stamp::from_unix_micros(10));
+        assert_eq!(early.after(Some(late)), Stamp::from_unix_micros(10));
+        assert_eq!(early.after(None), early);
+    }
+
+    #[test]
+    fn only_our_own_names_are_recognised() {
+        let ours = |name| Stamp::of_file_name(name).is_some();
+        assert!(ours("20261122T101112.123456Z.log.zst"));
+        assert!(ours("20261122T101112.123456Z.log.gz"));
+        for name in [
+            "current.log",
+            "20261122T101112.123456Z.log.bak",
+            "20261122T101112.123456Z",
+            "20261122T101112.12345Z.log",
+            "20261122t101112.123456Z.log",
+            "20261322T101112.123456Z.log",
+            "20260230T101112.123456Z.log",
+            "20261122T101160.123456Z.log",
+            "+0261122T101112.123456Z.log",
+            "x20261122T101112.123456Z.log",
+            "2026112\u{e9}T101112.12345Z.log",
+            "",
+        ] {
+            assert!(!ours(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_ends_with_the_last_line_that_fits() {
+        let check = |size, mid_line, limit, bytes: &str, expect| {
+            let file = Extent { size, mid_line };
+            let taken = fitting(file, limit, bytes.as_bytes());
+            assert_eq!(taken, expect, "{file:?} limit {limit} {bytes:?}");
+        };
+        check(0, false, 10, "ab\ncd\n", 6);
+        check(0, false, 5, "ab\ncd\n", 3);
+        check(3, false, 5, "cd\nef\n", 0); // the next line does not fit: rotate
+        check(3, true, 5, "cd\nef\n", 3); // the line was begun here: it ends here
+        check(0, false, 2, "abcd\ne\n", 5); // longer than the limit
+        check(0, false, 2, "abcd", 4);
+        check(9, true, 5, "abcd", 4); // no end in sight
+        check(9, false, 5, "\n", 0);
+        check(0, false, 0, "ab\ncd\n", 3); // a limit of nothing: a file a line
+    }
+}
