@@ -1,1 +1,212 @@
 //! The way of a line from a pipe to a file.
+//!
+//! One thread owns the output of all services, so that a slow disk never delays supervision and supervision never delays a line. Each
+//! service has one pipe for as long as somebody holds its [`LogEnds`]; it outlives restarts, so a grandchild that still holds it neither
+//! delays a restart nor loses its output. The pipe is always drained: what the disk refuses is counted and said, and blocks nobody.
+//! `pump` reads, `capture` distributes, `file` writes, `disk` is the seam for tests; `read` is the way back, for `mainstay logs`.
+#![expect(dead_code, reason = "the host that uses it comes next")]
+
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use mainstay_core::spec::{LogPolicy, ServiceName};
+use regex::bytes::Regex;
+
+mod capture;
+mod disk;
+mod file;
+mod lines;
+#[cfg_attr(windows, path = "pump/windows.rs")]
+mod pump;
+#[cfg(test)]
+mod tests;
+
+use capture::Capture;
+use file::Limits;
+pub(crate) use file::{Lost, Trouble};
+use pump::Pump;
+
+/// Bytes of stack for each thread; only touched pages count.
+const STACK: usize = 256 << 10;
+
+/// The logs of all services, and the thread that writes them. Dropping it ends the thread as [`Logs::close`] does, but does not wait.
+pub(crate) struct Logs {
+    pump: Pump,
+}
+
+/// What the log thread has to say. It comes on that thread: take it elsewhere, without blocking.
+#[derive(Debug)]
+pub(crate) enum LogEvent {
+    /// A line matched what [`Logs::expect_line`] asked for. Comes once.
+    Matched {
+        /// Whose line.
+        service: ServiceName,
+        /// The caller's.
+        token: u64,
+    },
+    /// Output cannot be written, or files cannot be rotated. Comes once for each until it works again; every further chunk is a further try.
+    Failing {
+        /// Whose log.
+        service: ServiceName,
+        /// What failed first.
+        trouble: Trouble,
+    },
+    /// It works again. What was lost is also said in the log.
+    Recovered {
+        /// Whose log.
+        service: ServiceName,
+        /// Nothing where only the rotation had failed.
+        lost: Lost,
+    },
+}
+
+/// What is left to say when everything is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// Output of all services that never reached the disk.
+    pub(crate) lost: Lost,
+}
+
+/// The ends of a service's pipe that its processes write to. They block where the pipe is full and close on exec. When this and the last
+/// process that inherited one are gone, the rest is written and the service's log is closed.
+#[derive(Debug)]
+pub(crate) struct LogEnds {
+    output: PipeWriter,
+}
+
+impl LogEnds {
+    /// For `AsFd`, `AsHandle` or, through `try_clone`, `Stdio`.
+    pub(crate) fn stdout(&self) -> &PipeWriter {
+        &self.output
+    }
+    /// The same pipe as [`LogEnds::stdout`], so that both stay in order.
+    pub(crate) fn stderr(&self) -> &PipeWriter {
+        &self.output
+    }
+}
+
+/// An order to the log thread.
+enum Command {
+    Open {
+        service: ServiceName,
+        limits: Limits,
+        pipe: PipeReader,
+    },
+    Expect {
+        service: ServiceName,
+        regex: Regex,
+        token: u64,
+    },
+    Note {
+        service: ServiceName,
+        text: String,
+    },
+    Follow(Box<dyn Write + Send>),
+    Rotate {
+        service: ServiceName,
+        done: Box<dyn FnOnce(Result<(), Trouble>) + Send>,
+    },
+    /// Answer (by dropping it) when everything that the pipes hold now is written.
+    Settle(mpsc::Sender<()>),
+    Close,
+}
+
+impl Capture {
+    /// Performs what needs no pipe.
+    fn perform(&mut self, command: Command) {
+        match command {
+            Command::Expect {
+                service,
+                regex,
+                token,
+            } => self.expect(&service, regex, token),
+            Command::Note { service, text } => self.note(&service, &text),
+            Command::Follow(out) => self.follow(out),
+            Command::Rotate { service, done } => done(self.rotate(&service)),
+            Command::Open { .. } | Command::Settle(_) | Command::Close => {}
+        }
+    }
+}
+
+impl Logs {
+    /// Starts the log thread. Each service's files will lie in `root_dir/NAME`; nothing is made before the first [`Logs::open`].
+    ///
+    /// `events` is called on the log thread.
+    pub(crate) fn start(
+        root_dir: PathBuf,
+        events: impl Fn(LogEvent) + Send + 'static,
+    ) -> io::Result<Self> {
+        let capture = Capture::new(root_dir, Box::new(events));
+        Ok(Self {
+            pump: Pump::start(capture)?,
+        })
+    }
+
+    /// Makes the service's pipe, and has its directory (0700) and file (0600) made; that the disk refuses comes as [`LogEvent::Failing`].
+    ///
+    /// To change a policy, open again. Fails only for want of file descriptors; takes three per service.
+    pub(crate) fn open(&self, service: &ServiceName, policy: &LogPolicy) -> io::Result<LogEnds> {
+        self.open_with(service, policy.into())
+    }
+
+    fn open_with(&self, service: &ServiceName, limits: Limits) -> io::Result<LogEnds> {
+        let (pipe, output) = io::pipe()?;
+        self.pump.open(service.clone(), limits, pipe)?;
+        Ok(LogEnds { output })
+    }
+
+    /// Asks for one [`LogEvent::Matched`] with `token` at the first whole line, without its end, that matches. Call it before the process is started: all
+    /// that is written after this call is looked at. It replaces what the service was asked for before. Of a line, 64 KiB are looked at.
+    ///
+    /// Fails if `regex` is not a regular expression that the `regex` crate takes.
+    pub(crate) fn expect_line(
+        &self,
+        service: &ServiceName,
+        regex: &str,
+        token: u64,
+    ) -> Result<(), regex::Error> {
+        let regex = Regex::new(regex)?;
+        let service = service.clone();
+        self.pump.send(Command::Expect {
+            service,
+            regex,
+            token,
+        });
+        Ok(())
+    }
+
+    /// Writes a line of our own (`text` should begin with `mainstay: `) after the end of the line that the service is writing.
+    pub(crate) fn note(&self, service: &ServiceName, text: impl Into<String>) {
+        let (service, text) = (service.clone(), text.into());
+        self.pump.send(Command::Note { service, text });
+    }
+
+    /// Shows the whole lines of all services as `name | line`, in the order in which they arrive. Whoever reads `out` too slowly misses lines,
+    /// and is told how many; no service waits for it.
+    pub(crate) fn follow(&self, out: impl Write + Send + 'static) {
+        self.pump.send(Command::Follow(Box::new(out)));
+    }
+
+    /// Begins a new file at the next end of a line. `done` is called on the log thread.
+    pub(crate) fn rotate(
+        &self,
+        service: &ServiceName,
+        done: impl FnOnce(Result<(), Trouble>) + Send + 'static,
+    ) {
+        let (service, done) = (service.clone(), Box::new(done));
+        self.pump.send(Command::Rotate { service, done });
+    }
+
+    /// Blocks until all that the pipes hold now is in the files.
+    pub(crate) fn settle(&self) {
+        let (sender, receiver) = mpsc::channel();
+        self.pump.send(Command::Settle(sender));
+        let _dropped_when_done: Result<(), mpsc::RecvError> = receiver.recv();
+    }
+
+    /// Blocks until all that was written before this call is in the files, closes them and ends the thread. Who still writes then gets EPIPE.
+    pub(crate) fn close(self) -> Summary {
+        self.pump.close()
+    }
+}

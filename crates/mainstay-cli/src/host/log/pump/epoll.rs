@@ -1,0 +1,49 @@
+//! epoll(7), level-triggered.
+
+use std::io::PipeReader;
+use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use std::mem::MaybeUninit;
+
+/// Pipes that are waited for.
+pub(super) struct Poller {
+    epoll: OwnedFd,
+}
+
+impl Poller {
+    pub(super) fn new() -> Result<Self, Errno> {
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        })
+    }
+
+    /// From now on `key` is among the ready ones when `pipe` holds something or has no writer.
+    pub(super) fn add(&mut self, pipe: &PipeReader, key: usize) -> Result<(), Errno> {
+        let data = epoll::EventData::new_u64(key as u64);
+        epoll::add(&self.epoll, pipe, data, epoll::EventFlags::IN)
+    }
+
+    /// Forgets `pipe`.
+    pub(super) fn remove(&mut self, pipe: &PipeReader, _key: usize) {
+        let _was_there = epoll::delete(&self.epoll, pipe);
+    }
+
+    /// Blocks until a pipe is ready or the time is over; `None` is never.
+    pub(super) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        ready: &mut Vec<usize>,
+    ) -> Result<(), Errno> {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: timeout.as_secs() as _,
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; 64];
+        let (events, _) = epoll::wait(&self.epoll, &mut space, timeout.as_ref())?;
+        ready.extend(events.iter().map(|event| event.data.u64() as usize));
+        Ok(())
+    }
+}
