@@ -19,6 +19,7 @@ mod file;
 mod lines;
 #[cfg_attr(windows, path = "pump/windows.rs")]
 mod pump;
+pub(crate) mod read;
 #[cfg(test)]
 mod tests;
 
