@@ -20,6 +20,7 @@ mod lines;
 #[cfg_attr(windows, path = "pump/windows.rs")]
 mod pump;
 pub(crate) mod read;
+#[cfg(unix)]
 #[cfg(test)]
 mod tests;
 
@@ -109,6 +110,7 @@ enum Command {
         done: Box<dyn FnOnce(Result<(), Trouble>) + Send>,
     },
     /// Answer (by dropping it) when everything that the pipes hold now is written.
+    #[cfg(unix)]
     Settle(mpsc::Sender<()>),
     Close,
 }
@@ -125,7 +127,9 @@ impl Capture {
             Command::Note { service, text } => self.note(&service, &text),
             Command::Follow(out) => self.follow(out),
             Command::Rotate { service, done } => done(self.rotate(&service)),
-            Command::Open { .. } | Command::Settle(_) | Command::Close => {}
+            Command::Open { .. } | Command::Close => {}
+            #[cfg(unix)]
+            Command::Settle(_) => {}
         }
     }
 }
@@ -199,7 +203,8 @@ impl Logs {
         self.pump.send(Command::Rotate { service, done });
     }
 
-    /// Blocks until all that the pipes hold now is in the files.
+    /// Blocks until all that the pipes hold now is in the files. Windows cannot tell what a pipe holds.
+    #[cfg(unix)]
     pub(crate) fn settle(&self) {
         let (sender, receiver) = mpsc::channel();
         self.pump.send(Command::Settle(sender));

@@ -256,5 +256,6 @@ impl Part {
     }
 }
 
+#[cfg(unix)]
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Real pipes into real files.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -10,7 +10,7 @@ use mainstay_core::log::{CURRENT, Stamp};
 use mainstay_core::spec::ServiceName;
 
 use super::file::Limits;
-use super::{LogEvent, Logs};
+use super::{LogEvent, Logs, Lost, Summary};
 
 const ENDLESS: Limits = Limits {
     rotate: u64::MAX,
@@ -187,4 +187,270 @@ fn a_line_is_matched_once_across_chunks_and_from_now_on() {
         matches!(&matches[..], [LogEvent::Matched { token: 7, .. }]),
         "{matches:?}"
     );
+}
+
+#[test]
+fn a_line_of_a_hundred_megabytes_stays_whole() {
+    let dir = TempDir::new("huge");
+    let logs = Logs::start(dir.0.clone(), ignore).unwrap();
+    let limits = Limits {
+        rotate: 1 << 20,
+        keep: u32::MAX,
+    };
+    let ends = logs.open_with(&name("a"), limits).unwrap();
+    let block = [b'x'; 1 << 20];
+    (0..100).for_each(|_| ends.stdout().write_all(&block).unwrap());
+    ends.stdout().write_all(b"\nnext\n").unwrap();
+    logs.close();
+    let sizes = files(&dir.0.join("a"))
+        .into_iter()
+        .map(|path| fs::metadata(path).unwrap().len());
+    assert_eq!(sizes.collect::<Vec<_>>(), [(100 << 20) + 1, 5]);
+}
+
+#[test]
+fn whoever_still_holds_the_pipe_delays_neither_close_nor_the_end_of_the_log() {
+    let dir = TempDir::new("held");
+    let logs = Logs::start(dir.0.clone(), ignore).unwrap();
+    let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
+    let held = ends.stdout().try_clone().unwrap();
+    drop(ends);
+    (&held)
+        .write_all(b"after the service is forgotten\n")
+        .unwrap();
+    // Known again, with a new pipe, while the old one lives; neither tears the other's line.
+    let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
+    for _ in 0..3 {
+        (&held).write_all(b"old ").unwrap();
+        logs.settle();
+        ends.stdout().write_all(b"new\n").unwrap();
+        logs.settle();
+    }
+    logs.close();
+    let log = String::from_utf8(all(&dir.0.join("a"))).unwrap();
+    assert_eq!(
+        log,
+        format!(
+            "after the service is forgotten\n{}",
+            "old \nnew\n".repeat(3)
+        )
+    );
+    assert!((&held).write_all(b"too late").is_err());
+}
+
+#[test]
+fn close_ends_while_somebody_writes_on_and_on() {
+    let dir = TempDir::new("endless");
+    let logs = Logs::start(dir.0.clone(), ignore).unwrap();
+    let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
+    let writer = thread::spawn(move || while ends.stdout().write_all(&[b'x'; 1 << 16]).is_ok() {});
+    logs.settle();
+    logs.close();
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_log_that_was_removed_goes_on_in_a_new_one() {
+    let dir = TempDir::new("removed");
+    let logs = Logs::start(dir.0.clone(), ignore).unwrap();
+    let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
+    ends.stdout().write_all(b"gone\n").unwrap();
+    logs.settle();
+    fs::remove_dir_all(&dir.0).unwrap();
+    ends.stdout().write_all(b"kept\n").unwrap();
+    assert_eq!(logs.close(), Summary::default());
+    assert_eq!(all(&dir.0.join("a")), b"kept\n");
+}
+
+#[test]
+fn logs_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = TempDir::new("mode");
+    let logs = Logs::start(dir.0.join("logs"), ignore).unwrap();
+    let _ends = logs.open_with(&name("a"), ENDLESS).unwrap();
+    logs.settle();
+    let mode = |path: &str| fs::metadata(dir.0.join(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(
+        (mode("logs"), mode("logs/a"), mode("logs/a/current.log")),
+        (0o700, 0o700, 0o600)
+    );
+    logs.close();
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_reported_once_and_tried_again() {
+    let dir = TempDir::new("refused");
+    let (sender, events) = mpsc::channel();
+    let logs = Logs::start(dir.0.clone(), move |event| sender.send(event).unwrap()).unwrap();
+    fs::write(dir.0.join("a"), "in the way").unwrap();
+    let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
+    for _ in 0..3 {
+        ends.stdout().write_all(b"lost\n").unwrap();
+        logs.settle();
+    }
+    fs::remove_file(dir.0.join("a")).unwrap();
+    ends.stdout().write_all(b"kept\n").unwrap();
+    let lost = Lost {
+        bytes: 15,
+        lines: 3,
+    };
+    assert_eq!(logs.close(), Summary { lost });
+    let events: Vec<LogEvent> = events.iter().collect();
+    assert!(
+        matches!(&events[..], [LogEvent::Failing { trouble, .. }, LogEvent::Recovered { lost: said, .. }]
+            if trouble.operation == "create" && *said == lost),
+        "{events:?}"
+    );
+    let log = String::from_utf8(all(&dir.0.join("a"))).unwrap();
+    assert!(
+        log.starts_with("mainstay: 15 bytes (3 lines) were lost: ") && log.ends_with("\nkept\n")
+    );
+}
+
+/// Gives what was written to it to the test.
+struct Shown(mpsc::Sender<Vec<u8>>);
+
+impl Write for Shown {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.send(bytes.to_vec());
+        sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn following_shows_whole_lines_with_the_name_of_their_service() {
+    let dir = TempDir::new("shown");
+    let (sender, shown) = mpsc::channel();
+    let logs = Logs::start(dir.0.clone(), ignore).unwrap();
+    let first = logs.open_with(&name("db"), ENDLESS).unwrap();
+    logs.follow(Shown(sender));
+    let second = logs.open_with(&name("orders"), ENDLESS).unwrap();
+    for (ends, text) in [
+        (&first, "one\ntw"),
+        (&second, "three\n\n"),
+        (&first, "o\n"),
+        (&second, "end"),
+    ] {
+        ends.stdout().write_all(text.as_bytes()).unwrap();
+        logs.settle();
+    }
+    logs.note(&name("db"), "mainstay: a note");
+    logs.close();
+    let shown = String::from_utf8(shown.iter().flatten().collect()).unwrap();
+    let lines = [
+        "db     | one",
+        "orders | three",
+        "orders | ",
+        "db     | two",
+        "db     | mainstay: a note",
+        "orders | end",
+        "",
+    ];
+    assert_eq!(shown, lines.join("\n"));
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_holds_up_nobody() {
+    struct Stuck(mpsc::Receiver<()>);
+    impl Write for Stuck {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            let _until_the_end: Result<(), _> = self.0.recv();
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let dir = TempDir::new("stuck");
+    let (_release, stuck) = mpsc::channel();
+    let logs = Logs::start(dir.0.clone(), ignore).unwrap();
+    let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
+    logs.follow(Stuck(stuck));
+    ends.stdout().write_all(&numbered(0..200_000)).unwrap();
+    logs.close();
+    check_numbered(&dir.0.join("a"), 200_000);
+}
+
+/// A file system that is full after 256 KiB, unmounted in the end. Needs root.
+#[cfg(target_os = "linux")]
+struct SmallDisk(PathBuf);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    fn mount(dir: &Path) -> Option<Self> {
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
+            .arg(dir)
+            .output()
+            .ok()?;
+        mount.status.success().then(|| Self(dir.to_path_buf()))
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _unmounted = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_blocks_nobody_and_tears_no_line() {
+    let dir = TempDir::new("full");
+    let Some(_disk) = SmallDisk::mount(&dir.0) else {
+        eprintln!("skipped: mounting a small tmpfs needs root");
+        return;
+    };
+    let (sender, events) = mpsc::channel();
+    let logs = Logs::start(dir.0.clone(), move |event| sender.send(event).unwrap()).unwrap();
+    let ends = logs
+        .open_with(
+            &name("a"),
+            Limits {
+                rotate: 50_000,
+                keep: 2,
+            },
+        )
+        .unwrap();
+    let (written, hog_path) = (100_000, dir.0.join("hog"));
+    for (index, chunk) in numbered(0..written).chunks(10_007).enumerate() {
+        match index % 60 {
+            10 => assert!(fs::write(&hog_path, [0; 300_000]).is_err()),
+            50 => fs::remove_file(&hog_path).unwrap(),
+            _ => {}
+        }
+        ends.stdout().write_all(chunk).unwrap();
+        logs.settle();
+    }
+    fs::remove_file(&hog_path).unwrap();
+    ends.stdout()
+        .write_all(&numbered(written..written + 1))
+        .unwrap();
+    let lost = logs.close().lost;
+    assert!(
+        lost.bytes > 0 && lost.bytes == lost.lines * 22,
+        "whole lines only: {lost:?}"
+    );
+    let events: Vec<LogEvent> = events.iter().collect();
+    let said = events.iter().filter_map(|event| match event {
+        LogEvent::Recovered { lost, .. } => Some(lost.bytes),
+        _ => None,
+    });
+    assert_eq!(said.sum::<u64>(), lost.bytes);
+    let mut expect = 0;
+    for line in all(&dir.0.join("a")).split_inclusive(|b| *b == b'\n') {
+        let line = std::str::from_utf8(line).unwrap();
+        if !line.starts_with("mainstay: ") {
+            let number: u64 = line[..9].parse().unwrap();
+            assert_eq!(line, format!("{number:09} some output\n"));
+            assert!(number >= expect);
+            expect = number + 1;
+        }
+    }
+    assert_eq!(expect, written + 1);
 }
