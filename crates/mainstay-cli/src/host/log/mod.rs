@@ -8,7 +8,6 @@
 
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::path::PathBuf;
-use std::sync::mpsc;
 
 use mainstay_core::spec::{LogPolicy, ServiceName};
 use regex::bytes::Regex;
@@ -111,7 +110,7 @@ enum Command {
     },
     /// Answer (by dropping it) when everything that the pipes hold now is written.
     #[cfg(unix)]
-    Settle(mpsc::Sender<()>),
+    Settle(std::sync::mpsc::Sender<()>),
     Close,
 }
 
@@ -206,9 +205,9 @@ impl Logs {
     /// Blocks until all that the pipes hold now is in the files. Windows cannot tell what a pipe holds.
     #[cfg(unix)]
     pub(crate) fn settle(&self) {
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         self.pump.send(Command::Settle(sender));
-        let _dropped_when_done: Result<(), mpsc::RecvError> = receiver.recv();
+        let _dropped_when_done: Result<(), std::sync::mpsc::RecvError> = receiver.recv();
     }
 
     /// Blocks until all that was written before this call is in the files, closes them and ends the thread. Who still writes then gets EPIPE.
