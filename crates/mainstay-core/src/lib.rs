@@ -6,6 +6,7 @@
 
 pub mod engine;
 pub mod log;
+pub mod manifest;
 pub mod report;
 pub mod spec;
 pub mod time;

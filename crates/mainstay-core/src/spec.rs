@@ -63,7 +63,7 @@ pub enum Environment {
 }
 
 /// One service, as it is meant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     pub(crate) name: ServiceName,
     pub(crate) environment: Environment,

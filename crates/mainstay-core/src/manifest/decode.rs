@@ -1,0 +1,417 @@
+//! From the tree to typed values. One declaration of a table is its type, its decoder, its defaults and its JSON Schema, so that
+//! these cannot drift apart: see the macros [`table!`] and [`one_of!`].
+
+use std::borrow::Cow;
+
+use serde_json::{Map as JsonMap, Value as Json, json};
+
+use super::diagnostic::{Code, Findings, Shown};
+use super::suggest::{did_you_mean, one_of_these};
+use super::tree::{Entry, Node, Span, Spanned, Value};
+
+/// A type that a manifest can hold.
+pub(super) trait Decode: Sized {
+    /// `None` if it is wrong, which has then been noted.
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self>;
+
+    /// What it may look like, as JSON Schema.
+    fn schema() -> Json;
+
+    /// What the schema says of a default; null is nothing.
+    fn show(&self) -> Json {
+        Json::Null
+    }
+}
+
+/// A type that is written as one string.
+pub(super) trait FromText: Sized {
+    /// "a duration", for "expected …".
+    const WHAT: &'static str;
+
+    /// The code and the message of a text that is wrong, and the cure.
+    fn from_text(text: &str) -> Result<Self, Mistake>;
+
+    /// As JSON Schema.
+    fn text_schema() -> Json {
+        json!({ "type": "string" })
+    }
+
+    /// The text of a value.
+    fn to_text(&self) -> Option<String> {
+        None
+    }
+
+    /// The text that an integer in its place may have meant.
+    fn from_integer(_: i64) -> Option<String> {
+        None
+    }
+}
+
+/// What is wrong with a text.
+pub(super) struct Mistake {
+    pub(super) code: Code,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Mistake {
+    pub(super) fn new(code: Code, message: impl Into<String>, help: &str) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            help: Some(help.to_owned()),
+        }
+    }
+}
+
+impl<T: FromText> Decode for T {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let Value::Text(text) = &node.value else {
+            let help = match node.value {
+                Value::Integer(integer) => T::from_integer(integer),
+                _ => None,
+            };
+            let help = help.map(|text| format!("write \"{text}\""));
+            return wrong_type(node, T::WHAT, help.as_deref(), findings);
+        };
+        T::from_text(text)
+            .map_err(|m| findings.add(m.code, node.span, m.message, m.help.as_deref()))
+            .ok()
+    }
+
+    fn schema() -> Json {
+        T::text_schema()
+    }
+
+    fn show(&self) -> Json {
+        self.to_text().map_or(Json::Null, Json::String)
+    }
+}
+
+/// Notes that `node` is not what was expected.
+pub(super) fn wrong_type<T>(
+    node: &Node<'_>,
+    what: &str,
+    help: Option<&str>,
+    findings: &mut Findings,
+) -> Option<T> {
+    let message = format!("expected {what}, found {}", node.value.kind());
+    findings.add(Code::WrongType, node.span, message, help);
+    None
+}
+
+impl<T: Decode> Decode for Vec<Spanned<T>> {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let Value::List(items) = &node.value else {
+            return wrong_type(
+                node,
+                "a list",
+                Some("write it in brackets: [ … ]"),
+                findings,
+            );
+        };
+        let decoded = items.iter().map(|item| spanned(item, findings));
+        // Each item is looked at, for its mistakes, even if one before it is wrong.
+        let decoded: Vec<_> = decoded.collect();
+        decoded.into_iter().collect()
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "array", "items": T::schema() })
+    }
+}
+
+pub(super) fn spanned<T: Decode>(node: &Node<'_>, findings: &mut Findings) -> Option<Spanned<T>> {
+    let span = node.span;
+    T::decode(node, findings).map(|value| Spanned { value, span })
+}
+
+/// `"none"`, or a value.
+pub(super) struct OrNone<T>(pub(super) Option<T>);
+
+impl<T: Decode> Decode for OrNone<T> {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) if text == "none" => Some(Self(None)),
+            _ => T::decode(node, findings).map(|value| Self(Some(value))),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [{ "const": "none" }, T::schema()] })
+    }
+
+    fn show(&self) -> Json {
+        self.0.as_ref().map_or(json!("none"), Decode::show)
+    }
+}
+
+/// Tables by name, in the order of the text; a table that is wrong leaves its name.
+pub(super) struct Named<T>(pub(super) Vec<(Spanned<String>, Option<T>)>);
+
+impl<T: Decode> Decode for Named<T> {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let Value::Table(entries) = &node.value else {
+            return wrong_type(node, "a table", None, findings);
+        };
+        let named = entries.iter().map(|Entry { key, node }| {
+            let name = Spanned {
+                value: key.value.to_string(),
+                span: key.span,
+            };
+            (name, T::decode(node, findings))
+        });
+        Some(Self(named.collect()))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "object", "additionalProperties": T::schema(), "minProperties": 1 })
+    }
+}
+
+/// What [`table!`] declares.
+pub(super) trait Table: Decode {
+    /// The defaults: what a table means that is not there.
+    fn absent() -> Self;
+}
+
+/// The keys of a table, which remembers what it was asked for: everything else is unknown.
+pub(super) struct Keys<'t, 'f> {
+    entries: &'t [Entry<'t>],
+    pub(super) span: Span,
+    known: Vec<&'static str>,
+    pub(super) findings: &'f mut Findings,
+}
+
+impl<'t, 'f> Keys<'t, 'f> {
+    pub(super) fn open(node: &'t Node<'t>, findings: &'f mut Findings) -> Option<Self> {
+        let Value::Table(entries) = &node.value else {
+            return wrong_type(node, "a table", Some("write it in braces: { … }"), findings);
+        };
+        Some(Self {
+            entries,
+            span: node.span,
+            known: Vec::with_capacity(20),
+            findings,
+        })
+    }
+
+    pub(super) fn find(&mut self, key: &'static str) -> Option<&'t Entry<'t>> {
+        self.known.push(key);
+        self.entries.iter().find(|entry| entry.key.value == key)
+    }
+
+    pub(super) fn optional<T: Decode>(&mut self, key: &'static str) -> Option<Spanned<T>> {
+        let entry = self.find(key)?;
+        spanned(&entry.node, self.findings)
+    }
+
+    pub(super) fn required<T: Decode>(
+        &mut self,
+        key: &'static str,
+        about: &str,
+    ) -> Option<Spanned<T>> {
+        let Some(entry) = self.find(key) else {
+            self.findings.missing_key(self.span, key, about);
+            return None;
+        };
+        spanned(&entry.node, self.findings)
+    }
+
+    pub(super) fn defaulted<T: Decode>(&mut self, key: &'static str, default: T) -> Spanned<T> {
+        let span = self.span;
+        self.optional(key).unwrap_or(Spanned {
+            value: default,
+            span,
+        })
+    }
+
+    pub(super) fn close(self) {
+        for key in unknown(self.entries, &self.known) {
+            let message = format!("unknown key `{}`", Shown(&key.value));
+            let help = did_you_mean(&key.value, self.known.iter().copied());
+            let help = help.unwrap_or_else(|| one_of_these(&self.known));
+            self.findings
+                .add(Code::UnknownKey, key.span, message, Some(&help));
+        }
+    }
+}
+
+/// What nobody has asked for so far.
+fn unknown<'t>(
+    entries: &'t [Entry<'t>],
+    known: &[&str],
+) -> impl Iterator<Item = &'t Spanned<Cow<'t, str>>> {
+    let keys = entries.iter().map(|entry| &entry.key);
+    keys.filter(|key| !known.contains(&&*key.value))
+}
+
+/// A set of keys of which one is there; an enum with a key for each variant.
+pub(super) trait OneOf: Sized {
+    /// Decodes what is there under `key`, if that is one of its keys; notes the keys in `names`.
+    fn read(keys: &mut Keys<'_, '_>, found: &mut Vec<(Spanned<&'static str>, Option<Self>)>);
+    /// Adds its keys and their schemas.
+    fn properties(properties: &mut JsonMap<String, Json>);
+}
+
+/// Exactly one of the keys of `T`; if `required` is false, none will do. `None` also if they were wrong, which has been noted.
+pub(super) fn read_one_of<T: OneOf>(keys: &mut Keys<'_, '_>, required: bool) -> Option<Spanned<T>> {
+    let mut found = Vec::new();
+    let known_before = keys.known.len();
+    T::read(keys, &mut found);
+    let names = one_of_these(keys.known.get(known_before..).unwrap_or_default());
+    found.sort_by_key(|(key, _)| key.span);
+    if let [(first, _), (second, _), ..] = &*found {
+        let message = format!(
+            "`{}` and `{}` exclude each other",
+            first.value, second.value
+        );
+        keys.findings
+            .add(Code::OneOf, second.span, message, Some(&names));
+        return None;
+    }
+    match found.pop() {
+        Some((key, value)) => value.map(|value| Spanned {
+            value,
+            span: key.span,
+        }),
+        // An unknown key is probably the one that is missing; it will be noted.
+        None if required && unknown(keys.entries, &keys.known).next().is_none() => {
+            let message = "one of several keys is missing";
+            keys.findings
+                .add(Code::OneOf, keys.span, message, Some(&names));
+            None
+        }
+        None => None,
+    }
+}
+
+/// The schema of [`read_one_of`].
+pub(super) fn one_of_schema<T: OneOf>(schema: &mut Json, required: bool) {
+    let mut keys = JsonMap::new();
+    T::properties(&mut keys);
+    let mut alternatives: Vec<Json> = keys.keys().map(|k| json!({ "required": [k] })).collect();
+    if !required {
+        alternatives.push(json!({ "not": { "anyOf": alternatives.clone() } }));
+    }
+    schema["oneOf"] = Json::Array(alternatives);
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        properties.extend(keys);
+    }
+}
+
+/// The schema of one key.
+pub(super) fn property<T: Decode>(about: &str, default: Option<T>) -> Json {
+    let mut schema = T::schema();
+    schema["description"] = about.trim().into();
+    match default.map(|value| value.show()) {
+        None | Some(Json::Null) => {}
+        Some(shown) => schema["default"] = shown,
+    }
+    schema
+}
+
+/// Declares tables: `key: Type` is optional, `key: Type = default` always has a value, `key: Type [required]` is noted if it is
+/// missing, `..key: Enum [required|optional]` stands for the keys of a [`one_of!`]. A field `sound` tells whether nothing in the
+/// table was wrong, so that a rule about two keys does not judge a default that stands in for a mistake.
+macro_rules! table {
+    ($(
+        $(#[doc = $about:literal])* $Name:ident {
+            $($(#[doc = $doc:literal])* $key:ident: $T:ty $([$required:ident])? $(= $default:expr)?,)*
+            $(..$one:ident: $One:ty [$mode:ident],)?
+        }
+    )*) => {$(
+        $(#[doc = $about])*
+        pub(super) struct $Name {
+            $($(#[doc = $doc])* pub(super) $key: table!(@type $T $(= $default)?),)*
+            $(pub(super) $one: Option<Spanned<$One>>,)?
+            pub(super) sound: bool,
+        }
+
+        impl Decode for $Name {
+            fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+                let before = findings.count();
+                let mut keys = Keys::open(node, findings)?;
+                let mut table = Self {
+                    $($key: table!(@read keys, $key, concat!($($doc),*), $([$required])? $(= $default)?),)*
+                    $($one: decode::read_one_of(&mut keys, table!(@is_required $mode)),)?
+                    sound: true,
+                };
+                keys.close();
+                table.sound = findings.count() == before;
+                Some(table)
+            }
+
+            fn schema() -> serde_json::Value {
+                let mut schema = serde_json::json!({
+                    "type": "object", "properties": {}, "additionalProperties": false,
+                });
+                let required: &[&str] = &[$($(table!(@name $required $key),)?)*];
+                if !required.is_empty() {
+                    schema["required"] = required.into();
+                }
+                $(schema["properties"][stringify!($key)] =
+                    decode::property::<$T>(concat!($($doc),*), table!(@default $(= $default)?));)*
+                $(decode::one_of_schema::<$One>(&mut schema, table!(@is_required $mode));)?
+                schema
+            }
+        }
+
+        impl Table for $Name {
+            fn absent() -> Self {
+                Self {
+                    $($key: table!(@absent $(= $default)?),)*
+                    $($one: None::<Spanned<$One>>,)?
+                    sound: true,
+                }
+            }
+        }
+    )*};
+    (@absent) => { None };
+    (@absent = $default:expr) => { Spanned { value: $default, span: Default::default() } };
+    (@type $T:ty) => { Option<Spanned<$T>> };
+    (@type $T:ty = $default:expr) => { Spanned<$T> };
+    (@read $keys:ident, $key:ident, $doc:expr,) => { $keys.optional(stringify!($key)) };
+    (@read $keys:ident, $key:ident, $doc:expr, = $default:expr) => { $keys.defaulted(stringify!($key), $default) };
+    (@read $keys:ident, $key:ident, $doc:expr, [required]) => { $keys.required(stringify!($key), $doc.trim()) };
+    (@name required $key:ident) => { stringify!($key) };
+    (@default) => { None };
+    (@default = $default:expr) => { Some($default) };
+    (@is_required required) => { true };
+    (@is_required optional) => { false };
+}
+
+/// Declares which key leads to which variant, for an enum of which a table holds exactly one; `..Other => Variant` takes over the
+/// keys of another such enum.
+macro_rules! one_of {
+    ($($Enum:ty {
+        $($(#[doc = $doc:literal])* $key:ident: $T:ty => $variant:expr,)*
+        $(..$Other:ty => $wrap:expr,)?
+    })*) => {$(
+        impl OneOf for $Enum {
+            fn read(
+                keys: &mut Keys<'_, '_>,
+                found: &mut Vec<(Spanned<&'static str>, Option<Self>)>,
+            ) {
+                $(if let Some(entry) = keys.find(stringify!($key)) {
+                    let value = <$T as Decode>::decode(&entry.node, keys.findings);
+                    let key = Spanned { value: stringify!($key), span: entry.key.span };
+                    found.push((key, value.map($variant)));
+                })*
+                $(let mut others = Vec::new();
+                <$Other as OneOf>::read(keys, &mut others);
+                found.extend(others.into_iter().map(|(key, value)| (key, value.map($wrap))));)?
+            }
+
+            fn properties(properties: &mut serde_json::Map<String, serde_json::Value>) {
+                $(properties.insert(
+                    stringify!($key).to_owned(),
+                    decode::property::<$T>(concat!($($doc),*), None),
+                );)*
+                $(<$Other as OneOf>::properties(properties);)?
+            }
+        }
+    )*};
+}
+
+pub(super) use {one_of, table};

@@ -1,0 +1,131 @@
+//! The manifest: what was typed, in TOML, YAML or JSON.
+//!
+//! text → tree (`tree`: values with spans, one shape for all formats) → tables (`tables`: typed, each declared once for decoder,
+//! defaults and schema) → [`Spec`] (`resolve`: constraints, rules about several keys). Each stage notes its mistakes and goes on, so
+//! that all are reported at once; after a syntax error there is nothing to go on with.
+
+mod decode;
+mod diagnostic;
+mod json;
+mod needs;
+mod resolve;
+mod suggest;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod toml;
+mod tree;
+mod units;
+mod values;
+mod yaml;
+
+use std::fmt;
+
+use self::decode::Decode;
+use self::diagnostic::Findings;
+pub use self::diagnostic::{Code, Diagnostic, Excerpt};
+use self::tables::Manifest;
+use self::tree::{Node, Span, Value};
+use crate::spec::Spec;
+
+/// The language of a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// TOML 1.1.
+    Toml,
+    /// YAML 1.2: one document, without anchors and tags.
+    Yaml,
+    /// JSON (RFC 8259).
+    Json,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Toml, Self::Yaml, Self::Json];
+
+    /// Its lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Toml => "toml",
+            Self::Yaml => "yaml",
+            Self::Json => "json",
+        }
+    }
+
+    /// By a file's extension, in any case.
+    pub fn from_extension(extension: &str) -> Option<Self> {
+        match extension.to_ascii_lowercase().as_str() {
+            "toml" => Some(Self::Toml),
+            "yaml" | "yml" => Some(Self::Yaml),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What `text` means, in its own order; or everything that is wrong with it, in its order.
+///
+/// Never panics, whatever the text. A byte order mark at its start is skipped.
+///
+/// # Errors
+/// At least one [`Diagnostic`].
+pub fn parse(text: &str, format: Format) -> Result<Vec<Spec>, Vec<Diagnostic>> {
+    let mut findings = Findings::default();
+    let tree = read(text, format, &mut findings);
+    let specs = match &tree {
+        Some(tree) if !findings.is_broken() => Manifest::decode(tree, &mut findings)
+            .map(|manifest| resolve::specs(manifest, &mut findings)),
+        _ => None,
+    };
+    match specs {
+        Some(specs) if findings.is_empty() => Ok(specs),
+        _ => Err(findings.finish(text, tree.as_ref())),
+    }
+}
+
+/// A diagnostic about the key `path` (the innermost part of it that is there), for rules that need more than the text to judge.
+pub fn diagnose(
+    text: &str,
+    format: Format,
+    path: &[&str],
+    code: Code,
+    message: &str,
+    help: Option<&str>,
+) -> Diagnostic {
+    let tree = read(text, format, &mut Findings::default());
+    let mut span = Span::default();
+    let mut node = tree.as_ref();
+    for key in path {
+        node = match node.map(|node| &node.value) {
+            Some(Value::Table(entries)) => entries.iter().find(|e| e.key.value == *key),
+            _ => None,
+        }
+        .map(|entry| &entry.node);
+        span = node.map_or(span, |node| node.span);
+    }
+    let mut findings = Findings::default();
+    findings.add(code, span, message, help);
+    findings.finish(text, tree.as_ref()).remove(0)
+}
+
+/// The JSON Schema (draft 2020-12) of a manifest. It says what can be typed; [`parse`] judges more.
+pub fn schema() -> serde_json::Value {
+    let mut schema = Manifest::schema();
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "mainstay manifest".into();
+    schema
+}
+
+fn read<'a>(text: &'a str, format: Format, findings: &mut Findings) -> Option<Node<'a>> {
+    match format {
+        Format::Toml => toml::read(text, findings),
+        Format::Yaml => yaml::read(text, findings),
+        Format::Json => json::read(text, findings),
+    }
+}

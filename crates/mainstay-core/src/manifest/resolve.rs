@@ -1,0 +1,362 @@
+//! From what was typed to what is meant: constraints, and rules about several keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::decode::{OrNone, Table};
+use super::diagnostic::{Code, Findings, Shown};
+use super::needs;
+use super::suggest::one_of_these;
+use super::tables::{
+    HttpTable, LimitTable, LivenessTable, LogTable, Manifest, RecoveryTable, ServiceTable,
+    SnapshotTable, StartTable, StopTable, WaitForTable,
+};
+use super::tree::{Span, Spanned};
+use super::units::ShowDuration;
+use super::values::{Count, StrategyName, Time, is_absolute};
+use crate::spec::{
+    Backoff, Environment, Http, Level, Liveness, LogPolicy, Ready, Recovery, RestartLimit,
+    ServiceName, SnapshotPolicy, Spec, Start, Stop, Strategy, Tls, WaitFor,
+};
+
+/// The specs, in the order of the manifest. They mean something only if nothing was noted.
+pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
+    let Some(services) = manifest.service else {
+        return Vec::new();
+    };
+    if services.value.0.is_empty() {
+        let help = Some("add [service.NAME] with a command");
+        findings.add(Code::NoService, services.span, "there is no service", help);
+    }
+    let needs = needs::resolve(&services.value, findings);
+    let mut resolver = Resolver {
+        environment: manifest.environment.value,
+        ports: BTreeMap::new(),
+        findings,
+    };
+    let services = services.value.0.into_iter().zip(needs);
+    services
+        .filter_map(|((name, table), needs)| {
+            let name = resolver.name(name);
+            let mut spec = resolver.service(name?, table?)?;
+            spec.needs = needs;
+            Some(spec)
+        })
+        .collect()
+}
+
+struct Resolver<'f> {
+    environment: Environment,
+    /// Who listens where.
+    ports: BTreeMap<u16, ServiceName>,
+    findings: &'f mut Findings,
+}
+
+impl Resolver<'_> {
+    /// Whether the numbers of production count.
+    fn is_strict(&self) -> bool {
+        self.environment != Environment::Development
+    }
+
+    fn name(&mut self, typed: Spanned<String>) -> Option<ServiceName> {
+        let name = ServiceName::new(&typed.value);
+        if name.is_none() {
+            let message = format!("`{}` cannot be the name of a service", Shown(&typed.value));
+            let help = "a name has 1 to 63 of a-z, 0-9 and -, and neither starts nor ends with -";
+            let nearest = typed
+                .value
+                .to_ascii_lowercase()
+                .replace(['_', '.', ' '], "-");
+            let help = match ServiceName::new(&nearest) {
+                Some(nearest) => format!("write `{nearest}`: {help}"),
+                None => help.to_owned(),
+            };
+            self.findings
+                .add(Code::ServiceName, typed.span, message, Some(&help));
+        }
+        name
+    }
+
+    /// Every table is looked at before the lack of a command ends it.
+    fn service(&mut self, name: ServiceName, typed: ServiceTable) -> Option<Spec> {
+        let start = self.start(typed.start);
+        let liveness = typed
+            .liveness
+            .and_then(|liveness| self.liveness(liveness, start.ready.as_ref()));
+        let wait_for = typed.wait_for.map_or_else(Vec::new, |list| list.value);
+        let wait_for = wait_for
+            .into_iter()
+            .filter_map(|item| self.wait_for(item.value));
+        let wait_for = wait_for.collect();
+        let stop = self.stop(or_absent(typed.stop));
+        let recovery = self.recovery(or_absent(typed.recovery));
+        let snapshot = typed.snapshot.and_then(|table| self.snapshot(table.value));
+        let log = self.log(or_absent(typed.log));
+        let http = typed.http.and_then(|table| self.http(table.value, &name));
+        Some(Spec {
+            name,
+            environment: self.environment,
+            description: typed.description.map(|line| line.value.0),
+            display_name: typed.display_name.map(|line| line.value.0),
+            command: typed.command?.value,
+            working_dir: value(typed.working_dir),
+            env: value(typed.env).unwrap_or_default(),
+            env_file: value(typed.env_file),
+            account: value(typed.account),
+            needs: Vec::new(),
+            start,
+            wait_for,
+            liveness,
+            stop,
+            reload: value(typed.reload).and_then(|table| value(table.reload)),
+            recovery,
+            snapshot,
+            log,
+            http,
+        })
+    }
+
+    fn start(&mut self, typed: Option<Spanned<StartTable>>) -> Start {
+        let typed = or_absent(typed);
+        Start {
+            timeout: typed.timeout.value.0,
+            ready: value(typed.ready).and_then(|table| value(table.ready)),
+        }
+    }
+
+    fn liveness(
+        &mut self,
+        Spanned { value: typed, span }: Spanned<LivenessTable>,
+        ready: Option<&Ready>,
+    ) -> Option<Liveness> {
+        let probe = match (typed.probe, ready) {
+            (Some(probe), _) => probe.value,
+            (None, Some(Ready::Probe(probe))) => probe.clone(),
+            (None, _) => {
+                if typed.sound {
+                    let message = "there is no probe to ask: `start.ready` has none";
+                    let help = Some("add one of `http`, `tcp`, `unix`, `exec` or `file`");
+                    self.findings.add(Code::NoProbe, span, message, help);
+                }
+                return None;
+            }
+        };
+        Some(Liveness {
+            probe,
+            every: typed.every.value.0,
+            timeout: typed.timeout.value.0,
+            misses: typed.misses.value.0,
+        })
+    }
+
+    fn wait_for(&mut self, typed: WaitForTable) -> Option<WaitFor> {
+        let duration = |time: Option<Spanned<Time>>, default| {
+            time.map_or(Duration::from_millis(default), |time| time.value.0)
+        };
+        let given = [
+            ("interval", span(&typed.interval)),
+            ("base", span(&typed.base)),
+            ("factor", span(&typed.factor)),
+            ("max", span(&typed.max)),
+            ("passes", span(&typed.passes)),
+        ];
+        let (name, takes): (_, &[_]) = match typed.strategy.value {
+            StrategyName::Fixed => ("fixed", &["interval"]),
+            StrategyName::Backoff => ("backoff", &["base", "factor", "max"]),
+            StrategyName::Probe => ("probe", &["interval", "passes"]),
+        };
+        for (key, span) in given {
+            if let Some(span) = span.filter(|_| typed.sound && !takes.contains(&key)) {
+                let message = format!("`{key}` does not go with the strategy `{name}`");
+                let help = format!("remove it; for `{name}`, {}", one_of_these(takes));
+                self.findings
+                    .add(Code::Conflict, span, message, Some(&help));
+            }
+        }
+        let strategy = match typed.strategy.value {
+            StrategyName::Fixed => Strategy::Fixed {
+                interval: duration(typed.interval, 1000),
+            },
+            StrategyName::Probe => Strategy::Probe {
+                interval: duration(typed.interval, 250),
+                passes: typed.passes.map_or(
+                    2,
+                    |Spanned {
+                         value: Count(n), ..
+                     }| n,
+                ),
+            },
+            StrategyName::Backoff => {
+                let at = span(&typed.max)
+                    .or(span(&typed.base))
+                    .filter(|_| typed.sound);
+                let backoff = Backoff {
+                    base: duration(typed.base, 100),
+                    factor: typed.factor.map_or(2.0, |factor| factor.value.0),
+                    max: duration(typed.max, 10_000),
+                };
+                self.order(&backoff, at, ["base", "max"]);
+                Strategy::Backoff(backoff)
+            }
+        };
+        Some(WaitFor {
+            probe: typed.probe?.value,
+            strategy,
+            deadline: typed.deadline.value.0,
+        })
+    }
+
+    /// The longest pause of a backoff is not below its first; `at` is `None` if there is nothing to judge.
+    fn order(&mut self, backoff: &Backoff, at: Option<Span>, [first, longest]: [&str; 2]) {
+        if let Some(at) = at.filter(|_| backoff.max < backoff.base) {
+            let (base, max) = (ShowDuration(backoff.base), ShowDuration(backoff.max));
+            let message = format!("`{longest}` ({max}) is below `{first}` ({base})");
+            let help = format!("raise `{longest}`, or lower `{first}`");
+            self.findings.add(Code::Order, at, message, Some(&help));
+        }
+    }
+
+    fn stop(&mut self, typed: StopTable) -> Stop {
+        const SHORTEST: Duration = Duration::from_secs(30);
+        let graceful = typed.graceful.value.0;
+        if self.is_strict() && graceful < SHORTEST {
+            let shown = ShowDuration(graceful);
+            let message = format!("{shown} is too short for a graceful stop");
+            let help =
+                Some("allow at least \"30s\"; only the environment development may use less");
+            self.findings
+                .add(Code::GracefulTooShort, typed.graceful.span, message, help);
+        }
+        Stop {
+            graceful,
+            signal: typed.signal.value,
+            scope: typed.scope.value,
+        }
+    }
+
+    fn recovery(&mut self, typed: RecoveryTable) -> Recovery {
+        let backoff = Backoff {
+            base: typed.delay.value.0,
+            factor: typed.factor.value.0,
+            max: typed.max_delay.value.0,
+        };
+        let at = Some(typed.max_delay.span).filter(|_| typed.sound);
+        self.order(&backoff, at, ["delay", "max_delay"]);
+        Recovery {
+            policy: typed.policy.value,
+            backoff,
+            reset_after: typed.reset_after.value.0,
+            limit: limit(typed.limit),
+            codes: typed
+                .codes
+                .map_or_else(BTreeMap::new, |codes| codes.value.0),
+        }
+    }
+
+    fn snapshot(&mut self, typed: SnapshotTable) -> Option<SnapshotPolicy> {
+        let Spanned { value: paths, span } = typed.paths?;
+        if paths.is_empty() {
+            let help = Some("name a directory, or leave `snapshot` out");
+            self.findings
+                .add(Code::MissingKey, span, "there is no path", help);
+        }
+        let mut seen = BTreeSet::new();
+        for path in &paths {
+            if !path.value.to_str().is_some_and(is_absolute) {
+                let message = "a path of a snapshot must be absolute";
+                let help = Some("write it from the root on: \"/var/lib/orders\"");
+                self.findings
+                    .add(Code::RelativePath, path.span, message, help);
+            } else if !seen.insert(&path.value) {
+                let help = Some("keep one of them");
+                self.findings
+                    .add(Code::Conflict, path.span, "this path is there twice", help);
+            }
+        }
+        Some(SnapshotPolicy {
+            paths: paths.into_iter().map(|path| path.value).collect(),
+            keep: typed.keep.value.0,
+            when: typed.when.value,
+        })
+    }
+
+    fn log(&mut self, typed: LogTable) -> LogPolicy {
+        let (allowed, word, help) = match self.environment {
+            Environment::Production => (
+                Level::Warn,
+                "production",
+                "write \"warn\"; `info` is for environment = \"staging\", `debug` for \"development\"",
+            ),
+            Environment::Staging => (
+                Level::Info,
+                "staging",
+                "write \"info\"; `debug` and `trace` are for environment = \"development\"",
+            ),
+            Environment::Development => (Level::Trace, "development", ""),
+        };
+        if typed.level.value < allowed {
+            let message = format!("this level is too verbose for {word}");
+            self.findings
+                .add(Code::LogTooVerbose, typed.level.span, message, Some(help));
+        }
+        LogPolicy {
+            level: typed.level.value,
+            rotate: typed.rotate.value.0.map(|size| size.0),
+            keep: typed.keep.value.0,
+            compress: typed.compress.value,
+            format: typed.format.value,
+        }
+    }
+
+    fn http(&mut self, typed: HttpTable, name: &ServiceName) -> Option<Http> {
+        let tls = value(typed.tls).and_then(|tls| {
+            let (cert_path, key_path): (PathBuf, PathBuf) =
+                (value(tls.cert_path)?, value(tls.key_path)?);
+            Some(Tls {
+                cert_path,
+                key_path,
+            })
+        });
+        let Spanned { value: port, span } = typed.port?;
+        let port = port.0;
+        if self.is_strict() && port < 1024 {
+            let message = format!("port {port} is reserved for the system");
+            let help = Some("choose one from 1024 to 65534");
+            self.findings.add(Code::PortRange, span, message, help);
+        }
+        if let Some(other) = self.ports.insert(port, name.clone()) {
+            let message = format!("port {port} is taken by the service `{other}`");
+            let help = Some("give each service a port of its own");
+            self.findings.add(Code::PortTaken, span, message, help);
+        }
+        Some(Http { port, tls })
+    }
+}
+
+fn limit(typed: Option<Spanned<OrNone<LimitTable>>>) -> Option<RestartLimit> {
+    let usual = RestartLimit {
+        restarts: 10,
+        window: Duration::from_secs(60),
+    };
+    match value(typed) {
+        None => Some(usual),
+        Some(OrNone(None)) => None,
+        Some(OrNone(Some(limit))) => Some(RestartLimit {
+            restarts: limit.restarts?.value.0,
+            window: limit.window?.value.0,
+        }),
+    }
+}
+
+fn or_absent<T: Table>(typed: Option<Spanned<T>>) -> T {
+    typed.map_or_else(T::absent, |typed| typed.value)
+}
+
+fn value<T>(typed: Option<Spanned<T>>) -> Option<T> {
+    typed.map(|typed| typed.value)
+}
+
+fn span<T>(typed: &Option<Spanned<T>>) -> Option<Span> {
+    typed.as_ref().map(|typed| typed.span)
+}

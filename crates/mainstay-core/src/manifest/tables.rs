@@ -1,0 +1,211 @@
+//! What may be typed: each table of a manifest with its keys and defaults, declared once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::decode::{self, Decode, Keys, Named, OneOf, OrNone, Table, one_of, table};
+use super::diagnostic::Findings;
+use super::tree::{Node, Spanned};
+use super::values::{
+    Codes, Count, Factor, Line, NeedName, Pattern, Pause, Port, Size, StrategyName, Time, Yes,
+};
+use crate::spec::{
+    Account, Argv, Compress, Env, Environment, HostPort, HttpUrl, Level, LogFormat, Policy, Probe,
+    Ready, Reload, Signal, SnapshotWhen, StopScope,
+};
+
+const fn seconds(seconds: u64) -> Time {
+    Time(Duration::from_secs(seconds))
+}
+
+const fn millis(millis: u64) -> Pause {
+    Pause(Duration::from_millis(millis))
+}
+
+table! {
+    Manifest {
+        /// Decides which constraints apply.
+        environment: Environment = Environment::Production,
+        /// One table for each service; the key is its name.
+        service: Named<ServiceTable> [required],
+    }
+
+    ServiceTable {
+        /// One line of what it is.
+        description: Line,
+        /// What a service manager's user interface shows; the name where there is none.
+        display_name: Line,
+        /// The program and its arguments, never a shell string.
+        command: Argv [required],
+        /// Where it runs; the manifest's directory where there is none, and a relative path is relative to that.
+        working_dir: PathBuf,
+        /// Variables added to the inherited ones.
+        env: Env,
+        /// A file of NAME=value lines, read at each start.
+        env_file: PathBuf,
+        /// Whom it runs as: local-system, local-service, network-service, virtual, dynamic, user:NAME, gmsa:DOMAIN\NAME$.
+        account: Account,
+        /// Services of this manifest that must be ready first, or os:NAME for one of the host.
+        needs: Vec<Spanned<NeedName>>,
+        /// How its start is judged.
+        start: StartTable,
+        /// Conditions that must hold before a start, one after the other.
+        wait_for: Vec<Spanned<WaitForTable>>,
+        /// How it is watched once it is ready.
+        liveness: LivenessTable,
+        /// How it is stopped.
+        stop: StopTable,
+        /// How it is told to read its configuration again.
+        reload: ReloadTable,
+        /// What follows an exit.
+        recovery: RecoveryTable,
+        /// Which of its state is kept.
+        snapshot: SnapshotTable,
+        /// What happens to its output.
+        log: LogTable,
+        /// Its metrics and control endpoint.
+        http: HttpTable,
+    }
+
+    StartTable {
+        /// How long it may take to become ready.
+        timeout: Time = seconds(60),
+        /// What says that it is ready; as soon as it runs where there is none.
+        ready: ReadyTable,
+    }
+
+    ReadyTable {
+        ..ready: Ready [required],
+    }
+
+    WaitForTable {
+        /// How to ask again.
+        strategy: StrategyName = StrategyName::Backoff,
+        /// The pause between two questions (fixed: 1s, probe: 250ms).
+        interval: Time,
+        /// The first pause of a backoff (100ms).
+        base: Time,
+        /// By what the pause of a backoff grows (2).
+        factor: Factor,
+        /// The longest pause of a backoff (10s).
+        max: Time,
+        /// Passes in a row that the strategy probe asks for (2).
+        passes: Count,
+        /// How long at most; then the start has failed.
+        deadline: Time = seconds(120),
+        ..probe: Probe [required],
+    }
+
+    LivenessTable {
+        /// From one answer to the next question.
+        every: Time = seconds(10),
+        /// An answer later than this is a miss.
+        timeout: Time = seconds(2),
+        /// This many misses in a row restart the service.
+        misses: Count = Count(3),
+        ..probe: Probe [optional],
+    }
+
+    StopTable {
+        /// From the request to the kill.
+        graceful: Pause = millis(30_000),
+        /// What asks it to stop on Unix.
+        signal: Signal = Signal::Term,
+        /// Who is asked. A kill always takes the whole tree.
+        scope: StopScope = StopScope::Tree,
+    }
+
+    ReloadTable {
+        ..reload: Reload [required],
+    }
+
+    RecoveryTable {
+        /// What an exit outside the contract leads to.
+        policy: Policy = Policy::Restart,
+        /// The first pause before a restart; 0s is none, ever.
+        delay: Pause = millis(100),
+        /// By what the pause grows.
+        factor: Factor = Factor(2.0),
+        /// The longest pause.
+        max_delay: Pause = millis(30_000),
+        /// A run at least this long makes the next pause the first again.
+        reset_after: Time = seconds(10),
+        /// How many restarts are too many (10 in 1m), or none.
+        limit: OrNone<LimitTable>,
+        /// What single exit codes lead to.
+        codes: Codes,
+    }
+
+    LimitTable {
+        /// More than these, within the window, are too many.
+        restarts: Count [required],
+        /// A sliding window.
+        window: Time [required],
+    }
+
+    SnapshotTable {
+        /// Absolute directories.
+        paths: Vec<Spanned<PathBuf>> [required],
+        /// How many stay.
+        keep: Count = Count(5),
+        /// What triggers one, besides an update and a command.
+        when: SnapshotWhen = SnapshotWhen::Healthy,
+    }
+
+    LogTable {
+        /// The least severe level that is kept.
+        level: Level = Level::Warn,
+        /// The size after which a file is rotated.
+        rotate: OrNone<Size> = OrNone(Some(Size(10_000_000))),
+        /// How many rotated files stay.
+        keep: Count = Count(8),
+        /// What is done to rotated files.
+        compress: Compress = Compress::None,
+        /// What a line looks like in the file.
+        format: LogFormat = LogFormat::Raw,
+    }
+
+    HttpTable {
+        /// From 1024 to 65534.
+        port: Port [required],
+        /// Certificate and key; plain HTTP on loopback where there is none.
+        tls: TlsTable,
+    }
+
+    TlsTable {
+        /// The PEM certificate chain; TLS takes both it and its key, or neither.
+        cert_path: PathBuf [required],
+        /// The PEM private key; TLS takes both it and its certificate, or neither.
+        key_path: PathBuf [required],
+    }
+}
+
+one_of! {
+    Probe {
+        /// GET answers 200 to 399.
+        http: HttpUrl => Self::Http,
+        /// A connection to this host:port is accepted.
+        tcp: HostPort => Self::Tcp,
+        /// A connection to this Unix socket is accepted.
+        unix: PathBuf => Self::Unix,
+        /// This command exits with 0.
+        exec: Argv => Self::Exec,
+        /// This file exists.
+        file: PathBuf => Self::File,
+    }
+
+    Ready {
+        /// A line of its output matches this regular expression.
+        log: Pattern => |pattern: Pattern| Self::Log(pattern.0),
+        /// It says READY=1, as sd_notify(3) does.
+        notify: Yes => |_| Self::Notify,
+        ..Probe => Self::Probe,
+    }
+
+    Reload {
+        /// This signal goes to its main process.
+        signal: Signal => Self::Signal,
+        /// This command is run.
+        exec: Argv => Self::Exec,
+    }
+}

@@ -1,0 +1,217 @@
+//! Durations (`"1m30s"`) and sizes (`"10MB"`): how they are typed, and how they are shown.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Anything longer is a slip of the pen.
+const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+
+/// Largest first: the order in which they must be combined.
+const UNITS: [(&str, Duration); 6] = [
+    ("d", Duration::from_secs(24 * 60 * 60)),
+    ("h", Duration::from_secs(60 * 60)),
+    ("m", Duration::from_secs(60)),
+    ("s", Duration::from_secs(1)),
+    ("ms", Duration::from_millis(1)),
+    ("us", Duration::from_micros(1)),
+];
+
+/// Reads `"100ms"`, `"30s"`, `"1m30s"`, `"7d"`; a help says how to write what was meant.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    if text.is_empty() {
+        return Err("write a number and a unit: \"30s\"".to_owned());
+    }
+    let mut rest = text;
+    let mut units = UNITS.iter();
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let (digits, after) = split(rest, |c| c.is_ascii_digit());
+        let (unit, after) = split(after, |c| !c.is_ascii_digit());
+        rest = after;
+        if digits.is_empty() {
+            return Err("write a number and a unit: \"30s\"".to_owned());
+        }
+        if unit.is_empty() {
+            return Err(format!(
+                "{digits} of what? Write \"{digits}s\", for seconds"
+            ));
+        }
+        if unit.starts_with('.') {
+            return Err("write whole numbers: \"1500ms\", \"1m30s\"".to_owned());
+        }
+        let Some((_, one)) = units.find(|(name, _)| *name == unit) else {
+            return Err(if UNITS.iter().any(|(name, _)| *name == unit) {
+                "write each unit once, the largest first: \"1m30s\"".to_owned()
+            } else {
+                "the units are d, h, m, s, ms and us".to_owned()
+            });
+        };
+        let part = digits.parse::<u128>().ok();
+        total = part
+            .and_then(|count| one.as_nanos().checked_mul(count))
+            .and_then(|nanos| nanos.checked_add(total.as_nanos()))
+            .filter(|nanos| *nanos <= LONGEST.as_nanos())
+            .and_then(|nanos| u64::try_from(nanos).ok())
+            .map(Duration::from_nanos)
+            .ok_or("the longest duration is 3650d")?;
+    }
+    Ok(total)
+}
+
+/// Shows a duration as [`duration`] reads it; parts below a microsecond are dropped.
+pub(super) struct ShowDuration(pub(super) Duration);
+
+impl fmt::Display for ShowDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.as_micros();
+        if rest == 0 {
+            return f.write_str("0s");
+        }
+        for (name, one) in UNITS {
+            let count = rest / one.as_micros();
+            rest %= one.as_micros();
+            if count > 0 {
+                write!(f, "{count}{name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads `"10MB"` (× 1000), `"10MiB"` (× 1024), `"512B"`; the letters' case does not count, `k` is `kB`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = split(text, |c| c.is_ascii_digit());
+    if digits.is_empty() {
+        return Err("write a number and a unit: \"10MB\"".to_owned());
+    }
+    let unit = unit.trim_start_matches(' ').to_ascii_lowercase();
+    if unit.is_empty() {
+        return Err(format!("write \"{digits}B\", for bytes"));
+    }
+    let (letter, base) = match unit.strip_suffix('b').unwrap_or(&unit) {
+        binary if binary.ends_with('i') && binary.len() == 2 => (&binary[..1], 1024_u64),
+        decimal => (decimal, 1000),
+    };
+    let power = match letter {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => {
+            return Err("the units are B, kB, MB, GB, TB and KiB, MiB, GiB, TiB".to_owned());
+        }
+    };
+    let bytes = digits.parse::<u64>().ok();
+    bytes
+        .and_then(|bytes| bytes.checked_mul(base.pow(power)))
+        .ok_or_else(|| "it is beyond 64 bits".to_owned())
+}
+
+/// Shows a size as [`size`] reads it, in the largest unit that divides it.
+pub(super) struct ShowSize(pub(super) u64);
+
+impl fmt::Display for ShowSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(&str, u64); 8] = [
+            ("TB", 1000_u64.pow(4)),
+            ("TiB", 1024_u64.pow(4)),
+            ("GB", 1000_u64.pow(3)),
+            ("GiB", 1024_u64.pow(3)),
+            ("MB", 1000_u64.pow(2)),
+            ("MiB", 1024_u64.pow(2)),
+            ("kB", 1000),
+            ("KiB", 1024),
+        ];
+        let fits = |(_, one): &&(&str, u64)| self.0 != 0 && self.0.is_multiple_of(*one);
+        match UNITS.iter().find(fits) {
+            Some((name, one)) => write!(f, "{}{name}", self.0 / one),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+fn split(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        let check = |text, expect| assert_eq!(duration(text).ok(), expect, "{text:?}");
+        check("100ms", Some(Duration::from_millis(100)));
+        check("1m30s", Some(Duration::from_secs(90)));
+        check("7d", Some(Duration::from_secs(604_800)));
+        check("0s", Some(Duration::ZERO));
+        check("250us", Some(Duration::from_micros(250)));
+        check("3650d", Some(LONGEST));
+        for bad in [
+            "",
+            "30",
+            "s",
+            "1.5s",
+            "30s1m",
+            "1s1s",
+            "30 s",
+            "-1s",
+            "1w",
+            "3651d",
+            "1m30",
+            "٣s",
+            "99999999999999999999999999999999999999999d",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        let check = |text, expect| assert_eq!(size(text).ok(), expect, "{text:?}");
+        check("10MB", Some(10_000_000));
+        check("10MiB", Some(10 << 20));
+        check("10000000B", Some(10_000_000));
+        check("64k", Some(64_000));
+        check("64K", Some(64_000));
+        check("64KiB", Some(65_536));
+        check("64Ki", Some(65_536));
+        check("1 GB", Some(1_000_000_000));
+        for bad in [
+            "",
+            "10",
+            "MB",
+            "1.5MB",
+            "10XB",
+            "-1B",
+            "18446744073709551616B",
+            "20000000TB",
+            "1ı",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn durations_come_back(micros in 0..=315_360_000_000_000_u64) {
+            let shown = ShowDuration(Duration::from_micros(micros)).to_string();
+            prop_assert_eq!(duration(&shown), Ok(Duration::from_micros(micros)), "{}", shown);
+        }
+
+        #[test]
+        fn sizes_come_back(bytes: u64, zeros in 0..40_u32) {
+            let bytes = bytes >> zeros << zeros;
+            let shown = ShowSize(bytes).to_string();
+            prop_assert_eq!(size(&shown), Ok(bytes), "{}", shown);
+        }
+
+        #[test]
+        fn no_text_panics(text in ".*") {
+            let _ = (duration(&text), size(&text));
+        }
+    }
+}

@@ -1,0 +1,654 @@
+//! What single values look like: words, durations, paths, addresses.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::decode::{Decode, FromText, Mistake, wrong_type};
+use super::diagnostic::{Code, Findings, Shown};
+use super::suggest::{did_you_mean, one_of_these};
+use super::tree::{Entry, Node, Value};
+use super::units::{self, ShowDuration, ShowSize};
+use crate::spec::{
+    Account, Argv, CodeAction, Compress, Env, Environment, HostPort, HttpUrl, Level, LogFormat,
+    Policy, Signal, SnapshotWhen, StopScope,
+};
+
+/// Words that stand for the variants of an enum.
+macro_rules! words {
+    ($($Enum:ident $what:literal { $($word:literal => $Variant:ident,)* })*) => {$(
+        impl FromText for $Enum {
+            const WHAT: &'static str = $what;
+
+            fn from_text(text: &str) -> Result<Self, Mistake> {
+                match text {
+                    $($word => Ok(Self::$Variant),)*
+                    _ => Err(unknown_word($what, text, &[$($word),*])),
+                }
+            }
+
+            fn text_schema() -> Json {
+                json!({ "enum": [$($word),*] })
+            }
+
+            fn to_text(&self) -> Option<String> {
+                let word = match self { $(Self::$Variant => $word,)* };
+                Some(word.to_owned())
+            }
+        }
+    )*};
+}
+
+words! {
+    Environment "an environment" {
+        "production" => Production, "staging" => Staging, "development" => Development,
+    }
+    Policy "a recovery policy" { "restart" => Restart, "strict" => Strict, "never" => Never, }
+    CodeAction "an action" {
+        "stop" => Stop, "restart" => Restart, "retry" => Retry, "restore" => Restore, "halt" => Halt,
+    }
+    StopScope "a scope" { "tree" => Tree, "main" => Main, }
+    SnapshotWhen "an occasion" { "healthy" => Healthy, "manual" => Manual, }
+    Level "a log level" {
+        "trace" => Trace, "debug" => Debug, "info" => Info, "warn" => Warn, "error" => Error,
+    }
+    Compress "a compression" { "none" => None, "zstd" => Zstd, "gzip" => Gzip, }
+    LogFormat "a log format" { "raw" => Raw, "text" => Text, "json" => Json, }
+    StrategyName "a strategy" { "fixed" => Fixed, "backoff" => Backoff, "probe" => Probe, }
+}
+
+/// How `wait_for` asks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StrategyName {
+    Fixed,
+    Backoff,
+    Probe,
+}
+
+fn unknown_word(what: &str, text: &str, words: &[&str]) -> Mistake {
+    let help = did_you_mean(text, words.iter().copied());
+    Mistake {
+        code: Code::UnknownValue,
+        message: format!("`{}` is not {what}", Shown(text)),
+        help: Some(help.unwrap_or_else(|| one_of_these(words))),
+    }
+}
+
+impl FromText for Signal {
+    const WHAT: &'static str = "the name of a signal";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let name = text.to_ascii_uppercase();
+        let name = name.strip_prefix("SIG").unwrap_or(&name);
+        let signal = Self::ALL.into_iter().find(|signal| signal.name() == name);
+        signal.ok_or_else(|| {
+            unknown_word(
+                "a signal that can be sent",
+                text,
+                &Self::ALL.map(Self::name),
+            )
+        })
+    }
+
+    fn text_schema() -> Json {
+        let names = Self::ALL.map(Self::name).join("|");
+        json!({ "type": "string", "pattern": format!("^(?:[Ss][Ii][Gg])?(?:{names}|{})$", names.to_lowercase()) })
+    }
+
+    fn to_text(&self) -> Option<String> {
+        Some(self.name().to_owned())
+    }
+}
+
+/// A duration above zero.
+pub(super) struct Time(pub(super) Duration);
+
+/// A duration that may be zero.
+pub(super) struct Pause(pub(super) Duration);
+
+fn duration(text: &str) -> Result<Duration, Mistake> {
+    units::duration(text).map_err(|help| {
+        let message = format!("`{}` is not a duration", Shown(text));
+        Mistake::new(Code::Duration, message, &help)
+    })
+}
+
+fn duration_schema() -> Json {
+    json!({ "type": "string", "pattern": "^(?:[0-9]+(?:d|h|m|s|ms|us))+$" })
+}
+
+impl FromText for Time {
+    const WHAT: &'static str = "a duration";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let time = duration(text)?;
+        if time.is_zero() {
+            let help = "write how long: \"30s\"";
+            return Err(Mistake::new(
+                Code::Duration,
+                "zero has no meaning here",
+                help,
+            ));
+        }
+        Ok(Self(time))
+    }
+
+    fn text_schema() -> Json {
+        duration_schema()
+    }
+
+    fn to_text(&self) -> Option<String> {
+        Some(ShowDuration(self.0).to_string())
+    }
+
+    fn from_integer(integer: i64) -> Option<String> {
+        (integer > 0).then(|| format!("{integer}s"))
+    }
+}
+
+impl FromText for Pause {
+    const WHAT: &'static str = Time::WHAT;
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        duration(text).map(Self)
+    }
+
+    fn text_schema() -> Json {
+        duration_schema()
+    }
+
+    fn to_text(&self) -> Option<String> {
+        Some(ShowDuration(self.0).to_string())
+    }
+
+    fn from_integer(integer: i64) -> Option<String> {
+        (integer >= 0).then(|| format!("{integer}s"))
+    }
+}
+
+/// A number of bytes above zero.
+pub(super) struct Size(pub(super) u64);
+
+impl FromText for Size {
+    const WHAT: &'static str = "a size";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let wrong = |help: &str| {
+            let message = format!("`{}` is not a size", Shown(text));
+            Mistake::new(Code::Size, message, help)
+        };
+        match units::size(text) {
+            Ok(0) => Err(wrong("write how much: \"10MB\"")),
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(help) => Err(wrong(&help)),
+        }
+    }
+
+    fn text_schema() -> Json {
+        json!({ "type": "string", "pattern": "^[0-9]+ *(?:[Bb]|[KkMmGgTt][Ii]?[Bb]?)$" })
+    }
+
+    fn to_text(&self) -> Option<String> {
+        Some(ShowSize(self.0).to_string())
+    }
+
+    fn from_integer(integer: i64) -> Option<String> {
+        (integer > 0).then(|| format!("{integer}B"))
+    }
+}
+
+/// Text on one line, not empty.
+pub(super) struct Line(pub(super) String);
+
+impl FromText for Line {
+    const WHAT: &'static str = "a string";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        if text.trim().is_empty() || text.contains(char::is_control) {
+            let message = "this is not one line of text";
+            let help = "write one line, without line breaks and tabs, or leave the key out";
+            return Err(Mistake::new(Code::Text, message, help));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl FromText for PathBuf {
+    const WHAT: &'static str = "a path";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        if text.is_empty() || text.contains(char::is_control) {
+            let help = "write a path, or leave the key out";
+            return Err(Mistake::new(Code::Text, "this is not a path", help));
+        }
+        Ok(text.into())
+    }
+}
+
+/// Absolute on any system: a manifest may be checked on one and used on another.
+pub(super) fn is_absolute(path: &str) -> bool {
+    let drive =
+        |b: &[u8]| matches!(b, [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
+    path.starts_with('/') || path.starts_with(r"\\") || drive(path.as_bytes())
+}
+
+/// A regular expression of the `regex` crate, for bytes.
+pub(super) struct Pattern(pub(super) String);
+
+impl FromText for Pattern {
+    const WHAT: &'static str = "a regular expression";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let mut parser = regex_syntax::ParserBuilder::new().utf8(false).build();
+        match parser.parse(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => {
+                let cause = match &error {
+                    regex_syntax::Error::Parse(error) => error.kind().to_string(),
+                    regex_syntax::Error::Translate(error) => error.kind().to_string(),
+                    _ => "it cannot be read".to_owned(),
+                };
+                let message = format!("this is not a regular expression: {cause}");
+                let help = "the syntax is that of docs.rs/regex; in TOML, quote it 'like this'";
+                Err(Mistake::new(Code::Regex, message, help))
+            }
+        }
+    }
+
+    fn text_schema() -> Json {
+        json!({ "type": "string", "format": "regex" })
+    }
+}
+
+/// `true`, the only value of a key that is a switch.
+pub(super) struct Yes;
+
+impl Decode for Yes {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        match node.value {
+            Value::Bool(true) => Some(Self),
+            _ => {
+                let help = Some("write true, or leave the key out");
+                wrong_type(node, "true", help, findings)
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "const": true })
+    }
+}
+
+/// How many; at least one.
+pub(super) struct Count(pub(super) u32);
+
+impl Decode for Count {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        integer(node, 1..=1_000_000, "1 to 1000000", findings)
+            .and_then(|count| u32::try_from(count).ok().map(Self))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 })
+    }
+
+    fn show(&self) -> Json {
+        self.0.into()
+    }
+}
+
+/// A TCP port that can be listened on: neither 0 nor 65535.
+pub(super) struct Port(pub(super) u16);
+
+impl Decode for Port {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        integer(node, 1..=65534, "1024 to 65534", findings)
+            .and_then(|port| u16::try_from(port).ok().map(Self))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "integer", "minimum": 1, "maximum": 65534 })
+    }
+}
+
+fn integer(
+    node: &Node<'_>,
+    range: std::ops::RangeInclusive<i64>,
+    advice: &str,
+    findings: &mut Findings,
+) -> Option<i64> {
+    let Value::Integer(integer) = node.value else {
+        return wrong_type(node, "an integer", None, findings);
+    };
+    if !range.contains(&integer) {
+        let help = format!("write a number from {advice}");
+        let message = format!("{integer} is out of range");
+        findings.add(Code::Number, node.span, message, Some(&help));
+        return None;
+    }
+    Some(integer)
+}
+
+/// By what a pause grows: finite, at least 1.
+pub(super) struct Factor(pub(super) f64);
+
+impl Decode for Factor {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let factor = match node.value {
+            Value::Float(float) => float,
+            // No integer beyond 32 bits makes sense, and these lose nothing.
+            Value::Integer(integer) => i32::try_from(integer).map_or(f64::INFINITY, f64::from),
+            _ => return wrong_type(node, "a number", None, findings),
+        };
+        if !(1.0..=1000.0).contains(&factor) {
+            let help = Some("write a number from 1 (always the same pause) to 1000");
+            let message = "the factor is out of range";
+            findings.add(Code::Number, node.span, message, help);
+            return None;
+        }
+        Some(Self(factor))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "number", "minimum": 1, "maximum": 1000 })
+    }
+
+    fn show(&self) -> Json {
+        self.0.into()
+    }
+}
+
+impl Decode for Argv {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        const EXAMPLE: &str = "write the program and its arguments as a list: [\"/usr/bin/orders\", \"--port\", \"8080\"]";
+        let Value::List(items) = &node.value else {
+            return wrong_type(node, "a list of strings", Some(EXAMPLE), findings);
+        };
+        let mut words = Vec::with_capacity(items.len());
+        for item in items {
+            match &item.value {
+                Value::Text(word) => words.push(word.to_string()),
+                _ => wrong_type(item, "a string", Some("put it in quotes"), findings)?,
+            }
+        }
+        let argv = Self::new(words);
+        if argv.is_none() {
+            let message = "this is not a command: it names no program, or holds a NUL";
+            findings.add(Code::Command, node.span, message, Some(EXAMPLE));
+        }
+        argv
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 })
+    }
+}
+
+impl Decode for Env {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let Value::Table(entries) = &node.value else {
+            let help = Some("write { NAME = \"value\" }");
+            return wrong_type(node, "a table of strings", help, findings);
+        };
+        let mut variables = BTreeMap::new();
+        for Entry { key, node } in entries {
+            if key.value.is_empty() || key.value.contains(['=', '\0']) {
+                let message = "this cannot be the name of a variable";
+                let help = Some("a name is not empty and has no `=` and no NUL");
+                findings.add(Code::EnvName, key.span, message, help);
+            }
+            match &node.value {
+                Value::Text(value) if !value.contains('\0') => {
+                    variables.insert(key.value.to_string(), value.to_string());
+                }
+                Value::Text(_) => {
+                    let message = "the value of a variable cannot hold a NUL";
+                    findings.add(Code::Text, node.span, message, None);
+                }
+                _ => wrong_type(node, "a string", Some("put it in quotes"), findings).unwrap_or(()),
+            }
+        }
+        Some(Self(variables))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "object", "additionalProperties": { "type": "string" } })
+    }
+}
+
+/// Exit codes and what they lead to.
+pub(super) struct Codes(pub(super) BTreeMap<u8, CodeAction>);
+
+impl Decode for Codes {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        let Value::Table(entries) = &node.value else {
+            let help = Some("write { 75 = \"retry\" }");
+            return wrong_type(node, "a table of actions", help, findings);
+        };
+        let mut codes = BTreeMap::new();
+        for Entry { key, node } in entries {
+            let action = CodeAction::decode(node, findings);
+            let code = key.value.parse::<u8>();
+            // Only the plain way to write it, so that one code has one key.
+            match code.ok().filter(|code| code.to_string() == key.value) {
+                Some(code) => codes.extend(action.map(|action| (code, action))),
+                None => {
+                    let message = format!("`{}` is not an exit code", Shown(&key.value));
+                    let help = Some("write a number from 0 to 255");
+                    findings.add(Code::Number, key.span, message, help);
+                }
+            }
+        }
+        Some(Self(codes))
+    }
+
+    fn schema() -> Json {
+        json!({
+            "type": "object",
+            "patternProperties": {
+                "^(?:[0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$": CodeAction::schema(),
+            },
+            "additionalProperties": false,
+        })
+    }
+}
+
+impl FromText for Account {
+    const WHAT: &'static str = "an account";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        const WORDS: [&str; 7] = [
+            "local-system",
+            "local-service",
+            "network-service",
+            "virtual",
+            "dynamic",
+            "user:NAME",
+            r"gmsa:DOMAIN\NAME$",
+        ];
+        let name = |name: &str| {
+            let plain = |c: char| !c.is_control() && !c.is_whitespace() && c != ':';
+            (!name.is_empty() && name.chars().all(plain)).then(|| name.to_owned())
+        };
+        let gmsa = |text: &str| {
+            let (domain, account) = text.split_once('\\')?;
+            let account = account.strip_suffix('$')?;
+            (!account.contains('\\') && name(domain).is_some() && name(account).is_some())
+                .then(|| Self::Gmsa(text.to_owned()))
+        };
+        let account = match (text, text.split_once(':')) {
+            ("local-system", _) => Some(Self::LocalSystem),
+            ("local-service", _) => Some(Self::LocalService),
+            ("network-service", _) => Some(Self::NetworkService),
+            ("virtual", _) => Some(Self::Virtual),
+            ("dynamic", _) => Some(Self::Dynamic),
+            (_, Some(("user", user))) => name(user).map(Self::User),
+            (_, Some(("gmsa", account))) => gmsa(account),
+            _ => None,
+        };
+        account.ok_or_else(|| Mistake {
+            code: Code::Account,
+            ..unknown_word("an account", text, &WORDS)
+        })
+    }
+
+    fn text_schema() -> Json {
+        let words = "local-system|local-service|network-service|virtual|dynamic";
+        let pattern = format!(r"^(?:{words}|user:[^\s:]+|gmsa:[^\s:\\]+\\[^\s:\\]+\$)$");
+        json!({ "type": "string", "pattern": pattern })
+    }
+}
+
+impl FromText for HostPort {
+    const WHAT: &'static str = "an address";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        host_port(text).map_err(|help| {
+            let message = format!("`{}` is not an address", Shown(text));
+            Mistake::new(Code::Address, message, help)
+        })
+    }
+}
+
+fn host_port(text: &str) -> Result<HostPort, &'static str> {
+    const EXAMPLE: &str = "write a host and a port: \"127.0.0.1:5432\", \"[::1]:5432\"";
+    let (host, port) = text.rsplit_once(':').ok_or(EXAMPLE)?;
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let port = port.parse().ok().filter(|port| digits && *port != 0);
+    let port: u16 = port.ok_or("a port is a number from 1 to 65535")?;
+    let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+        Some(address) => address
+            .filter(|address| address.parse::<Ipv6Addr>().is_ok())
+            .ok_or("an IPv6 address stands in brackets: \"[::1]:5432\"")?,
+        None if host.contains(':') => {
+            return Err("an IPv6 address stands in brackets: \"[::1]:5432\"");
+        }
+        None => host,
+    };
+    let plain = |c: char| c.is_alphanumeric() || "-_.:".contains(c);
+    if host.is_empty() || !host.chars().all(plain) {
+        return Err(EXAMPLE);
+    }
+    let host = host.to_owned();
+    Ok(HostPort { host, port })
+}
+
+impl FromText for HttpUrl {
+    const WHAT: &'static str = "a URL";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        http_url(text).map_err(|help| {
+            // Not the text itself: a URL may hold a password.
+            Mistake::new(Code::Url, "this is not a URL that can be asked", help)
+        })
+    }
+
+    fn text_schema() -> Json {
+        json!({ "type": "string", "pattern": "^http://" })
+    }
+}
+
+fn http_url(text: &str) -> Result<HttpUrl, &'static str> {
+    const EXAMPLE: &str = "write \"http://127.0.0.1:8080/healthz\"";
+    if text.starts_with("https://") {
+        return Err("write http:// : a probe asks its own host, without TLS");
+    }
+    let rest = text.strip_prefix("http://").ok_or(EXAMPLE)?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err("remove the user name and password");
+    }
+    if path.contains('#') {
+        return Err("remove the fragment: it is never sent");
+    }
+    if !path.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("write spaces and other special characters as %20");
+    }
+    let has_port = authority
+        .rsplit(']')
+        .next()
+        .is_some_and(|end| end.contains(':'));
+    let authority = match has_port {
+        true => Cow::Borrowed(authority),
+        false => Cow::Owned(format!("{authority}:80")),
+    };
+    let path_and_query = match path.starts_with('/') {
+        true => path.to_owned(),
+        false => format!("/{path}"),
+    };
+    Ok(HttpUrl {
+        address: host_port(&authority)?,
+        path_and_query,
+    })
+}
+
+/// An entry of `needs`, before its name is looked up.
+pub(super) struct NeedName(pub(super) String);
+
+impl FromText for NeedName {
+    const WHAT: &'static str = "the name of a service";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        let check = |text, expect: Option<&str>| {
+            let shown = host_port(text).ok().map(|address| address.to_string());
+            assert_eq!(shown.as_deref(), expect, "{text}");
+        };
+        check("db:5432", Some("db:5432"));
+        check("[::1]:80", Some("[::1]:80"));
+        check("127.0.0.1:65535", Some("127.0.0.1:65535"));
+        for bad in [
+            "", ":", ":80", "db", "db:", "db:0", "db:65536", "db:+80", "::1:80", "[::1]",
+            "[db]:80", "a b:80", "[::1:80", "a/b:80",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn urls_are_read() {
+        let check = |text, expect: Option<&str>| {
+            let shown = http_url(text).ok().map(|url| url.to_string());
+            assert_eq!(shown.as_deref(), expect, "{text}");
+        };
+        check("http://db", Some("http://db:80/"));
+        check("http://[::1]?q=1", Some("http://[::1]:80/?q=1"));
+        check("http://[::1]:8080/a", Some("http://[::1]:8080/a"));
+        for bad in [
+            "",
+            "db",
+            "https://db",
+            "http://",
+            "http:///x",
+            "http://u:p@db/",
+            "http://db/a b",
+            "http://db/#x",
+            "http://db/ü",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn paths_are_absolute_on_any_system() {
+        for path in ["/var", r"C:\x", "c:/x", r"\\server\share"] {
+            assert!(is_absolute(path), "{path}");
+        }
+        for path in ["", "var", "C:x", "./x", r"\x"] {
+            assert!(!is_absolute(path), "{path}");
+        }
+    }
+}
