@@ -166,14 +166,12 @@ fn mainstay<A: AsRef<OsStr>>(arguments: &[A], dir: &Path, stdin: &str) -> Output
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = child.spawn().unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(stdin.as_bytes())
-        .unwrap();
-    child.wait_with_output().unwrap()
+    let mut child = child.spawn().expect("mainstay starts");
+    let mut pipe = child.stdin.take().expect("stdin is a pipe");
+    // It need not read what it was not asked to.
+    let _ = pipe.write_all(stdin.as_bytes());
+    drop(pipe);
+    child.wait_with_output().expect("mainstay ends")
 }
 
 fn command<A: AsRef<OsStr>>(arguments: &[A], dir: &Path) -> Command {
@@ -183,5 +181,5 @@ fn command<A: AsRef<OsStr>>(arguments: &[A], dir: &Path) -> Command {
 }
 
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    String::from_utf8(bytes.to_vec()).expect("mainstay prints UTF-8")
 }
