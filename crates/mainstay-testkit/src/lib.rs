@@ -1,1 +1,81 @@
 //! Children that misbehave on purpose, and fixtures.
+//!
+//! Programs: `puppet` (does what a test tells it), `stamp` (is measured) and `bare` (the yardstick). A test that runs real programs
+//! owns a [`Sandbox`]: a directory, and every process that was started in it, however far it has strayed since.
+
+pub mod procs;
+mod programs;
+mod sandbox;
+mod supervisor;
+
+use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use programs::{mainstay, puppet};
+pub use sandbox::Sandbox;
+pub use supervisor::Supervisor;
+
+/// Names the file that [`skip`] appends to; `cargo xtask test` sets it.
+pub const SKIPS_VARIABLE: &str = "MAINSTAY_SKIPS";
+
+/// Says that this test did not run, and why: a line `skipped: REASON`, which `cargo xtask test` counts. The caller returns.
+#[expect(clippy::print_stdout, reason = "a test speaks to whoever runs it")]
+pub fn skip(reason: impl Display) {
+    println!("skipped: {reason}");
+    let Some(skips_path) = std::env::var_os(SKIPS_VARIABLE) else {
+        return;
+    };
+    let thread = thread::current();
+    let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(skips_path)
+        .and_then(|mut file| file.write_all(line.as_bytes()))
+        .expect("the file of skips is writable");
+}
+
+/// Asks `probe` until it answers `Some`.
+///
+/// # Panics
+/// After `limit`, naming `what` was waited for.
+#[track_caller]
+pub fn wait_until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A loopback TCP port that nobody listened on a moment ago.
+///
+/// # Panics
+/// If loopback has none left.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("loopback has a free port")
+        .port()
+}
+
+/// The arguments of a C `main` without the program's name; what is not UTF-8 is replaced.
+///
+/// # Safety
+/// `argc` and `argv` are those that the C runtime passed to `main`.
+#[cfg(unix)]
+pub unsafe fn c_args(argc: libc::c_int, argv: *const *const libc::c_char) -> Vec<String> {
+    let argument = |index| {
+        // SAFETY: the caller vouches for `argc` pointers to C strings.
+        let text = unsafe { std::ffi::CStr::from_ptr(*argv.add(index)) };
+        text.to_string_lossy().into_owned()
+    };
+    (1..argc as usize).map(argument).collect()
+}

@@ -1,0 +1,47 @@
+//! Listeners, each on a thread of its own.
+
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use crate::step::{Protocol, Serve};
+use crate::sys;
+
+/// Binds after `what.after`, in the background; an address that cannot be had ends the puppet with 70.
+pub(crate) fn start(what: Serve) {
+    thread::spawn(move || {
+        thread::sleep(what.after);
+        if let Err(error) = serve(&what) {
+            eprintln!("puppet: serve {}: {error}", what.address);
+            std::process::exit(70);
+        }
+    });
+}
+
+fn serve(what: &Serve) -> io::Result<()> {
+    match what.protocol {
+        Protocol::Tcp => TcpListener::bind(&what.address)?
+            .incoming()
+            .try_for_each(|stream| stream.map(drop)),
+        Protocol::Unix => sys::serve_unix(&what.address),
+        Protocol::Http => TcpListener::bind(&what.address)?
+            .incoming()
+            .try_for_each(|stream| {
+                // A client that gives up half-way is no reason to end.
+                let _ = answer(&mut stream?, what.status);
+                Ok(())
+            }),
+    }
+}
+
+fn answer(stream: &mut (impl Read + Write), status: u16) -> io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? == 1 {
+        head.push(byte[0]);
+    }
+    write!(
+        stream,
+        "HTTP/1.1 {status} Puppet\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+    )
+}

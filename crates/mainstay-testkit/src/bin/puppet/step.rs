@@ -1,0 +1,180 @@
+//! What a puppet can be told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One step, as it stands on the command line.
+pub(crate) enum Step {
+    /// `print TEXT`: a line to stdout.
+    Print(String),
+    /// `eprint TEXT`: a line to stderr.
+    Eprint(String),
+    /// `sleep 100ms`: `ms` or `s`.
+    Sleep(Duration),
+    /// `exit N`
+    Exit(i32),
+    /// `signal SEGV`: kills itself. Unix.
+    Signal(String),
+    /// `ignore term,int,hup`: so do all later grandchildren. Unix.
+    Ignore(Vec<String>),
+    /// `on-term exit N [after D]`: a graceful handler for TERM and INT. Unix.
+    OnTerm { code: i32, after: Duration },
+    /// `serve tcp|http|unix ADDR [--after D] [--status N]`: in the background; http answers 200 or N to everything.
+    Serve(Serve),
+    /// `touch FILE`: creates it.
+    Touch(PathBuf),
+    /// `await FILE`: until it exists.
+    Await(PathBuf),
+    /// `notify STATE`: one datagram to `NOTIFY_SOCKET`. Unix.
+    Notify(String),
+    /// `print-env`: every variable, a line each, sorted.
+    PrintEnv,
+    /// `flood LINES [--bytes N] [--block]`: numbered lines of N (80) bytes, one write each or in 64 KiB blocks.
+    Flood {
+        lines: u64,
+        bytes: usize,
+        block: bool,
+    },
+    /// `fork`: a grandchild of the same process group that hangs; prints `fork PID`.
+    Fork,
+    /// `fork-setsid`: a double-forked one in a session of its own; prints `fork PID`. Unix.
+    ForkSetsid,
+    /// `setsid`: leaves the session. Unix.
+    Setsid,
+    /// `hang`: for ever, without a wake-up.
+    Hang,
+    /// `count FILE`: appends a line with its pid, so that lines are starts.
+    Count(PathBuf),
+    /// `crash-until FILE N CODE`: counts in FILE; the first N starts exit with CODE, later ones go on.
+    CrashUntil {
+        file: PathBuf,
+        starts: usize,
+        code: i32,
+    },
+    /// `report-state`: a line of JSON: what it inherited.
+    ReportState,
+}
+
+/// A listener.
+#[derive(Clone)]
+pub(crate) struct Serve {
+    pub(crate) protocol: Protocol,
+    pub(crate) address: String,
+    pub(crate) after: Duration,
+    pub(crate) status: u16,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Protocol {
+    Tcp,
+    Http,
+    Unix,
+}
+
+/// Every step, or what is wrong with the first bad one.
+pub(crate) fn parse(args: Vec<String>) -> Result<Vec<Step>, String> {
+    let mut words = Words(args.into_iter().peekable());
+    let mut steps = Vec::new();
+    while let Some(word) = words.0.next() {
+        steps.push(words.step(&word)?);
+    }
+    Ok(steps)
+}
+
+struct Words(std::iter::Peekable<std::vec::IntoIter<String>>);
+
+impl Words {
+    fn step(&mut self, word: &str) -> Result<Step, String> {
+        Ok(match word {
+            "print" => Step::Print(self.word("TEXT")?),
+            "eprint" => Step::Eprint(self.word("TEXT")?),
+            "sleep" => Step::Sleep(self.duration()?),
+            "exit" => Step::Exit(self.number("N")?),
+            "signal" => Step::Signal(self.word("NAME")?),
+            "ignore" => Step::Ignore(self.word("NAMES")?.split(',').map(str::to_owned).collect()),
+            "on-term" if self.flag("exit") => Step::OnTerm {
+                code: self.number("N")?,
+                after: self.option("after", Self::duration)?.unwrap_or_default(),
+            },
+            "serve" => Step::Serve(self.serve()?),
+            "touch" => Step::Touch(self.word("FILE")?.into()),
+            "await" => Step::Await(self.word("FILE")?.into()),
+            "notify" => Step::Notify(self.word("STATE")?),
+            "print-env" => Step::PrintEnv,
+            "flood" => Step::Flood {
+                lines: self.number("LINES")?,
+                bytes: self
+                    .option("--bytes", |words| words.number("N"))?
+                    .unwrap_or(80),
+                block: self.flag("--block"),
+            },
+            "fork" => Step::Fork,
+            "fork-setsid" => Step::ForkSetsid,
+            "setsid" => Step::Setsid,
+            "hang" => Step::Hang,
+            "count" => Step::Count(self.word("FILE")?.into()),
+            "crash-until" => Step::CrashUntil {
+                file: self.word("FILE")?.into(),
+                starts: self.number("N")?,
+                code: self.number("CODE")?,
+            },
+            "report-state" => Step::ReportState,
+            other => return Err(format!("no step {other:?}")),
+        })
+    }
+
+    fn serve(&mut self) -> Result<Serve, String> {
+        let protocol = match self.word("tcp, http or unix")?.as_str() {
+            "tcp" => Protocol::Tcp,
+            "http" => Protocol::Http,
+            "unix" => Protocol::Unix,
+            other => return Err(format!("cannot serve {other:?}")),
+        };
+        Ok(Serve {
+            protocol,
+            address: self.word("ADDR")?,
+            after: self.option("--after", Self::duration)?.unwrap_or_default(),
+            status: self
+                .option("--status", |words| words.number("N"))?
+                .unwrap_or(200),
+        })
+    }
+
+    fn word(&mut self, what: &str) -> Result<String, String> {
+        self.0.next().ok_or_else(|| format!("{what} is missing"))
+    }
+
+    fn number<N: std::str::FromStr>(&mut self, what: &str) -> Result<N, String> {
+        let word = self.word(what)?;
+        word.parse()
+            .map_err(|_| format!("{what} is a number, not {word:?}"))
+    }
+
+    fn duration(&mut self) -> Result<Duration, String> {
+        let word = self.word("a duration")?;
+        let (number, unit) = match word.strip_suffix("ms") {
+            Some(number) => (number, 0.001),
+            None => (word.strip_suffix('s').unwrap_or(""), 1.0),
+        };
+        let number: Option<f64> = number.parse().ok();
+        number
+            .and_then(|number| Duration::try_from_secs_f64(number * unit).ok())
+            .ok_or_else(|| format!("a duration is like 100ms or 2s, not {word:?}"))
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        self.0.next_if(|word| word == name).is_some()
+    }
+
+    fn option<T>(
+        &mut self,
+        name: &str,
+        value: impl FnOnce(&mut Self) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        if self.flag(name) {
+            value(self).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+}

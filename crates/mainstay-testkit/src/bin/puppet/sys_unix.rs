@@ -1,0 +1,169 @@
+//! Signals, sessions and what a process inherits, on Unix.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::{getpgid, getsid, umask};
+use serde_json::{Map, Value};
+
+/// stdout without std's line buffer, so that one write is one write.
+pub(crate) fn raw_stdout() -> io::Result<File> {
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+}
+
+/// Dies of it; an ignored signal is returned from.
+pub(crate) fn signal_self(name: &str) -> io::Result<()> {
+    let signal = number(name)?;
+    // SAFETY: raise(3) takes any number and touches no memory of ours.
+    check(unsafe { libc::raise(signal) })
+}
+
+/// Ignored from now on, by later grandchildren too.
+pub(crate) fn ignore(name: &str) -> io::Result<()> {
+    handle(number(name)?, libc::SIG_IGN)
+}
+
+static CODE: AtomicI32 = AtomicI32::new(0);
+static AFTER_MS: AtomicU64 = AtomicU64::new(0);
+
+/// A handler for TERM and INT that exits with `code` after a while.
+pub(crate) fn on_term(code: i32, after: Duration) -> io::Result<()> {
+    extern "C" fn leave(_: libc::c_int) {
+        let after = AFTER_MS.load(Ordering::Relaxed);
+        let time = libc::timespec {
+            tv_sec: (after / 1000) as libc::time_t,
+            tv_nsec: (after % 1000 * 1_000_000) as libc::c_long,
+        };
+        // SAFETY: both calls are async-signal-safe, and `time` outlives the first.
+        unsafe {
+            libc::nanosleep(&time, std::ptr::null_mut());
+            libc::_exit(CODE.load(Ordering::Relaxed));
+        }
+    }
+    CODE.store(code, Ordering::Relaxed);
+    AFTER_MS.store(after.as_millis() as u64, Ordering::Relaxed);
+    let handler = leave as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    handle(libc::SIGTERM, handler)?;
+    handle(libc::SIGINT, handler)
+}
+
+fn handle(signal: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: `handler` is SIG_IGN or a function that is async-signal-safe.
+    match unsafe { libc::signal(signal, handler) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Leads a session of its own from now on.
+pub(crate) fn setsid() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Accepts for ever at the socket `path`, which must not exist yet.
+pub(crate) fn serve_unix(path: &str) -> io::Result<()> {
+    UnixListener::bind(path)?
+        .incoming()
+        .try_for_each(|stream| stream.map(drop))
+}
+
+/// sd_notify(3), abstract sockets included.
+pub(crate) fn notify(state: &str) -> io::Result<()> {
+    let missing = || io::Error::other("NOTIFY_SOCKET is not set");
+    let path = std::env::var("NOTIFY_SOCKET").map_err(|_| missing())?;
+    let socket = UnixDatagram::unbound()?;
+    #[cfg(target_os = "linux")]
+    if let Some(name) = path.strip_prefix('@') {
+        use std::os::linux::net::SocketAddrExt;
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+        return socket.send_to_addr(state.as_bytes(), &address).map(drop);
+    }
+    socket.send_to(state.as_bytes(), path).map(drop)
+}
+
+/// `fds` (those above 2), `sig_ign`, `sig_blk` (signal numbers), `umask`, `pgid`, `sid`, `ppid`.
+pub(crate) fn inherited() -> io::Result<Map<String, Value>> {
+    let mut fds: Vec<i32> = fs::read_dir("/dev/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    // Only now is the one that read the directory closed.
+    fds.retain(|fd| *fd > 2 && is_open(*fd));
+    let mask = umask(rustix::fs::Mode::empty());
+    umask(mask);
+    let signals = 1..=31;
+    let state = [
+        ("fds", Value::from(fds)),
+        (
+            "sig_ign",
+            signals.clone().filter(|n| is_ignored(*n)).collect(),
+        ),
+        ("sig_blk", signals.filter(|n| is_blocked(*n)).collect()),
+        ("umask", format!("{:03o}", mask.bits()).into()),
+        ("pgid", getpgid(None)?.as_raw_nonzero().get().into()),
+        ("sid", getsid(None)?.as_raw_nonzero().get().into()),
+        ("ppid", std::os::unix::process::parent_id().into()),
+    ];
+    Ok(state
+        .map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .collect())
+}
+
+fn is_open(fd: i32) -> bool {
+    // SAFETY: F_GETFD takes any number and touches no memory of ours.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: no new action is set and the old one goes to memory of the right size; all-zero is a valid sigaction.
+    let action = unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
+fn is_blocked(signal: i32) -> bool {
+    let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: no new mask is set and the old one goes to memory of the right size, then is only read.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr());
+        libc::sigismember(mask.as_ptr(), signal) == 1
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn number(name: &str) -> io::Result<libc::c_int> {
+    let name = name.to_ascii_uppercase();
+    Ok(match name.strip_prefix("SIG").unwrap_or(&name) {
+        "HUP" => libc::SIGHUP,
+        "INT" => libc::SIGINT,
+        "QUIT" => libc::SIGQUIT,
+        "ILL" => libc::SIGILL,
+        "ABRT" => libc::SIGABRT,
+        "FPE" => libc::SIGFPE,
+        "KILL" => libc::SIGKILL,
+        "BUS" => libc::SIGBUS,
+        "SEGV" => libc::SIGSEGV,
+        "PIPE" => libc::SIGPIPE,
+        "ALRM" => libc::SIGALRM,
+        "TERM" => libc::SIGTERM,
+        "STOP" => libc::SIGSTOP,
+        "USR1" => libc::SIGUSR1,
+        "USR2" => libc::SIGUSR2,
+        other => return Err(io::Error::other(format!("no signal {other:?}"))),
+    })
+}

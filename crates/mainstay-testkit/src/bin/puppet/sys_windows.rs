@@ -1,0 +1,46 @@
+//! What of a puppet makes sense on Windows; the rest fails and says so.
+
+use std::fs::File;
+use std::io;
+use std::os::windows::io::AsHandle;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+/// stdout without std's line buffer, so that one write is one write.
+pub(crate) fn raw_stdout() -> io::Result<File> {
+    Ok(File::from(io::stdout().as_handle().try_clone_to_owned()?))
+}
+
+pub(crate) fn signal_self(_: &str) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn ignore(_: &str) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn on_term(_: i32, _: Duration) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn setsid() -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn serve_unix(_: &str) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn notify(_: &str) -> io::Result<()> {
+    unsupported()
+}
+
+/// Nothing that every process has on Windows.
+pub(crate) fn inherited() -> io::Result<Map<String, Value>> {
+    Ok(Map::new())
+}
+
+fn unsupported() -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}

@@ -1,0 +1,162 @@
+//! Reading processes of Linux: who descends from whom, and what it costs.
+//!
+//! A test or a bench first makes itself a subreaper ([`adopt_orphans`]), so that whatever a supervisor leaves behind becomes its own
+//! descendant: leaks are countable, and a clean-up kills only what was started here, by pid. A zombie counts as gone.
+#![cfg(target_os = "linux")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::iter::Sum;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, set_child_subreaper};
+
+/// Makes this process the parent of its descendants' orphans.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Children get only stdin, stdout and stderr from now on: what leaked into this process is not for them.
+pub fn keep_descriptors() {
+    // SAFETY: descriptors stay open, they are only marked. A kernel older than 5.11 refuses, and then they leak as they did.
+    unsafe {
+        libc::close_range(
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
+        )
+    };
+}
+
+/// All living descendants of this process.
+pub fn descendants() -> Vec<Pid> {
+    let mut children: HashMap<i32, Vec<(Pid, bool)>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let Some(pid) = pid.and_then(Pid::from_raw) else {
+            continue;
+        };
+        let Some(stat) = stat(pid) else { continue };
+        let parent = stat[1].parse().unwrap_or(0);
+        children
+            .entry(parent)
+            .or_default()
+            .push((pid, is_alive(&stat)));
+    }
+    let mut found = Vec::new();
+    let mut todo = vec![std::process::id() as i32];
+    while let Some(parent) = todo.pop() {
+        for &(pid, alive) in children.get(&parent).into_iter().flatten() {
+            todo.push(pid.as_raw_nonzero().get());
+            if alive {
+                found.push(pid);
+            }
+        }
+    }
+    found
+}
+
+/// Whether the process exists and is no zombie.
+pub fn alive(pid: Pid) -> bool {
+    stat(pid).is_some_and(|stat| is_alive(&stat))
+}
+
+/// The file name of its program; empty where that cannot be read.
+pub fn program(pid: Pid) -> String {
+    let link = fs::read_link(path(pid, "exe")).unwrap_or_default();
+    let name = link.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Whether it was started with this variable set to this value.
+pub fn has_env(pid: Pid, name: &str, value: &str) -> bool {
+    let environment = fs::read(path(pid, "environ")).unwrap_or_default();
+    let wanted = format!("{name}={value}");
+    environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == wanted.as_bytes())
+}
+
+/// A file of `/proc/PID`, `Key: value` a line: the numbers of one key, or none.
+pub fn field(pid: Pid, file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(path(pid, file)).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The path of a file of `/proc/PID`.
+pub fn path(pid: Pid, file: &str) -> PathBuf {
+    format!("/proc/{}/{file}", pid.as_raw_nonzero()).into()
+}
+
+/// Kills `pid`, which a moment ago was a descendant of ours; it may have ended since. Takes no status: that is its parent's to take.
+pub fn kill(pid: Pid) {
+    let _ = kill_process(pid, Signal::KILL);
+}
+
+/// What a process has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// CPU time of all its threads.
+    pub cpu: Duration,
+    /// Their context switches, both kinds: zero between two looks means that it never woke.
+    pub switches: u64,
+}
+
+impl Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), |total, cost| Self {
+            cpu: total.cpu + cost.cpu,
+            switches: total.switches + cost.switches,
+        })
+    }
+}
+
+/// What `pid` has cost so far; nothing if it is gone. Threads that have ended count for as much as `stat` tells, in ticks of 10 ms.
+pub fn cost(pid: Pid) -> Cost {
+    let mut cost = Cost::default();
+    for thread in fs::read_dir(path(pid, "task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let read = |file| fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        let ns = read("schedstat")
+            .split(' ')
+            .next()
+            .and_then(|ns| ns.parse().ok());
+        cost.cpu += Duration::from_nanos(ns.unwrap_or(0));
+        for line in read("status").lines() {
+            if let Some((_, count)) = line.split_once("ctxt_switches:") {
+                cost.switches += count.trim().parse::<u64>().unwrap_or(0);
+            }
+        }
+    }
+    let ticks = stat(pid).and_then(|stat| {
+        let [user, system] = [&stat[11], &stat[12]].map(|ticks| ticks.parse::<u64>().ok());
+        Some(user? + system?)
+    });
+    let by_ticks = Duration::from_millis(10) * ticks.unwrap_or(0) as u32;
+    if by_ticks > cost.cpu + Duration::from_millis(30) {
+        cost.cpu = by_ticks;
+    }
+    cost
+}
+
+/// The fields of `/proc/PID/stat` from the state on: 0 state, 1 parent …
+fn stat(pid: Pid) -> Option<Vec<String>> {
+    let text = fs::read_to_string(path(pid, "stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    Some(rest.split(' ').map(str::to_owned).collect())
+}
+
+fn is_alive(stat: &[String]) -> bool {
+    !matches!(stat[0].as_str(), "Z" | "X")
+}
