@@ -1,3 +1,57 @@
-//! Everything that a contributor runs.
+//! Everything that a contributor runs: `cargo xtask test`, `cargo xtask bench`.
 
-fn main() {}
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a person or CI reads what it prints"
+)]
+
+#[cfg(target_os = "linux")]
+mod bench;
+mod test;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  test                             every check that a change must pass
+  bench [SCENARIO…] [--rounds N]   measure mainstay against a bare spawn loop (Linux)";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match &args[..] {
+        ["test"] => test::run(),
+        #[cfg(target_os = "linux")]
+        ["bench", rest @ ..] => bench::run(rest),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The cargo that runs us, in the workspace's root.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The workspace's root.
+fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask bench`: what supervision by mainstay costs, against the least it can cost on this machine.
+//!
+//! The yardstick is `bare`, a spawn loop without any safety; for logs it is `writer | cat > file`. Both sides run the same
+//! measured program (`stamp`) in the same rounds, one after the other and in turns, so that a machine's mood touches both. Absolute
+//! figures drift; ratios hold.
+
+mod run;
+mod scenarios;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use mainstay_testkit::procs;
+
+use crate::{Result, cargo};
+use run::Side;
+use scenarios::SCENARIOS;
+use table::Results;
+
+/// The release programs.
+struct Programs {
+    mainstay: PathBuf,
+    bare: PathBuf,
+    stamp: PathBuf,
+}
+
+/// Measures, prints the table. A goal that is missed is no failure, a scenario that cannot be measured is.
+pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
+    let mut rounds = 3;
+    let mut names = Vec::new();
+    let mut args = args.iter();
+    while let Some(&arg) = args.next() {
+        match arg {
+            "--rounds" => rounds = args.next().ok_or("--rounds needs a number")?.parse()?,
+            name if SCENARIOS.iter().any(|scenario| scenario.name == name) => names.push(name),
+            other => {
+                let known: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+                return Err(
+                    format!("no scenario {other:?}; there are: {}", known.join(" ")).into(),
+                );
+            }
+        }
+    }
+    let programs = build()?;
+    procs::adopt_orphans()?;
+    procs::keep_descriptors();
+    let mut results = Results::default();
+    for scenario in SCENARIOS {
+        if !names.is_empty() && !names.contains(&scenario.name) {
+            continue;
+        }
+        for round in 0..rounds {
+            let mut sides: Vec<Side> = scenario.bound.into_iter().chain([Side::Mainstay]).collect();
+            if round % 2 == 1 {
+                sides.reverse();
+            }
+            for side in sides {
+                eprintln!("{} {}/{rounds} {side:?}", scenario.name, round + 1);
+                results.add(scenario, side, (scenario.measure)(&programs, side));
+            }
+        }
+    }
+    print!("{results}");
+    Ok(if results.failed() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn build() -> Result<Programs> {
+    let packages = ["--package", "mainstay-cli", "--package", "mainstay-testkit"];
+    let status = cargo()
+        .args(["build", "--release", "--bins"])
+        .args(packages)
+        .status()?;
+    if !status.success() {
+        return Err("the release build failed".into());
+    }
+    // We lie in TARGET/debug/.
+    let own = std::env::current_exe()?;
+    let target_dir = own.ancestors().nth(2).ok_or("not in a target directory")?;
+    let release = target_dir.join("release");
+    Ok(Programs {
+        mainstay: release.join("mainstay"),
+        bare: release.join("bare"),
+        stamp: release.join("stamp"),
+    })
+}

@@ -1,0 +1,363 @@
+//! `cargo xtask test`: every check that a change must pass. CI calls nothing else.
+//!
+//! All stages run, whatever the earlier ones say; each is one check of the closing line, or as many as it has tests. A test that
+//! could not run says so through `mainstay_testkit::skip`, and then it is skipped, not passed.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use crate::{Result, cargo};
+
+/// What became of checks so far.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    failures: Vec<String>,
+    skips: Vec<String>,
+}
+
+/// Runs all stages; a failure in one is the failure of all.
+pub(crate) fn run() -> Result<ExitCode> {
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    let installed = |tool: &str| {
+        let mut command = cargo();
+        command
+            .args([tool, "--version"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+
+    tally.check("format", cargo().args(["fmt", "--all", "--check"]))?;
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    tally.check("clippy", cargo().args(clippy))?;
+    if installed("deny") {
+        // Advisories need the network and change without us: not a check of this change.
+        let deny = [
+            "deny",
+            "--all-features",
+            "check",
+            "licenses",
+            "bans",
+            "sources",
+        ];
+        tally.check("dependencies", cargo().args(deny))?;
+    } else {
+        tally.skip("dependencies: cargo-deny is not installed");
+    }
+    if let Err(error) = install_real_programs() {
+        // The tests that need them say so themselves.
+        println!("real programs: {error}");
+    }
+    let programs = ["build", "--workspace", "--exclude", "xtask", "--bins"];
+    if tally.check("programs under test", cargo().args(programs))? {
+        tally.tests(installed("nextest"))?;
+        let mut doc_tests = cargo();
+        doc_tests.args(["test", "--workspace", "--doc"]);
+        tally.runner("documentation tests", doc_tests)?;
+    }
+    let doc = [
+        "doc",
+        "--workspace",
+        "--lib",
+        "--no-deps",
+        "--document-private-items",
+    ];
+    let mut doc_command = cargo();
+    doc_command.args(doc).env("RUSTDOCFLAGS", "-D warnings");
+    tally.check("documentation", &mut doc_command)?;
+
+    heading(&format!("summary, after {} s", start.elapsed().as_secs()));
+    let Tally {
+        passed,
+        failed,
+        skipped,
+        ..
+    } = tally;
+    tally
+        .failures
+        .iter()
+        .for_each(|failure| println!("failed: {failure}"));
+    tally
+        .skips
+        .iter()
+        .for_each(|skip| println!("skipped: {skip}"));
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Tally {
+    /// One check: the command's exit status.
+    fn check(&mut self, name: &str, command: &mut Command) -> Result<bool> {
+        heading(name);
+        let start = Instant::now();
+        let passed = command.status()?.success();
+        println!("({} s)", start.elapsed().as_secs());
+        if passed {
+            self.passed += 1;
+        } else {
+            self.fail(name);
+        }
+        Ok(passed)
+    }
+
+    fn fail(&mut self, what: &str) {
+        self.failed += 1;
+        self.failures.push(what.to_owned());
+    }
+
+    fn skip(&mut self, reason: &str) {
+        self.skipped += 1;
+        self.skips.push(reason.to_owned());
+    }
+
+    /// All tests but the documentation's.
+    fn tests(&mut self, nextest: bool) -> Result<()> {
+        let own = std::env::current_exe()?;
+        let bin_dir = own.parent().ok_or("not in a target directory")?;
+        let skips_path = tempfile::NamedTempFile::new()?.into_temp_path();
+        let mut command = cargo();
+        if nextest {
+            command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        } else {
+            command.args(["test", "--workspace", "--tests", "--no-fail-fast"]);
+        }
+        command
+            .env("MAINSTAY_BIN_DIR", bin_dir)
+            .env(mainstay_testkit::SKIPS_VARIABLE, &skips_path);
+        self.runner("tests", command)?;
+        for line in fs::read_to_string(&skips_path)?.lines() {
+            // Its runner could not know.
+            self.passed = self.passed.saturating_sub(1);
+            self.skip(line);
+        }
+        Ok(())
+    }
+
+    /// A test runner, whose closing lines are counted.
+    fn runner(&mut self, name: &str, mut command: Command) -> Result<()> {
+        heading(name);
+        let start = Instant::now();
+        if io::stdout().is_terminal() {
+            command.env("CARGO_TERM_COLOR", "always");
+        }
+        // Nextest speaks on stderr, libtest on stdout: both go through one pipe.
+        let (output, input) = io::pipe()?;
+        let mut child = command.stdout(input.try_clone()?).stderr(input).spawn()?;
+        // It holds the pipe's writing ends: with them open, reading would never end.
+        drop(command);
+        let failed_before = self.failed;
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            for (count, outcome) in counts(&without_colours(&line)) {
+                match outcome {
+                    Outcome::Passed => self.passed += count,
+                    Outcome::Failed => self.failed += count,
+                    Outcome::Skipped => {
+                        self.skipped += count;
+                        self.skips
+                            .extend((count > 0).then(|| format!("{name}: {count} ignored")));
+                    }
+                }
+            }
+        }
+        let succeeded = child.wait()?.success();
+        println!("({} s)", start.elapsed().as_secs());
+        if !succeeded && self.failed == failed_before {
+            // It broke before any test could fail.
+            self.fail(name);
+        } else if self.failed > failed_before {
+            self.failures.push(format!(
+                "{name}: {}, see above",
+                self.failed - failed_before
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// What the closing line of nextest or libtest counts; nothing in any other line.
+fn counts(line: &str) -> Vec<(usize, Outcome)> {
+    let line = line.trim();
+    let list = match line.strip_prefix("test result: ") {
+        Some(rest) => rest.split_once(". ").map(|(_, list)| list),
+        None => line
+            .strip_prefix("Summary [")
+            .and_then(|rest| rest.split_once(" run: ").map(|(_, list)| list)),
+    };
+    let parse = |part: &str| {
+        let (count, what) = part.trim().split_once(' ')?;
+        let outcome = match what.split(' ').next()? {
+            "passed" => Outcome::Passed,
+            "skipped" | "ignored" => Outcome::Skipped,
+            "failed" | "timed" | "exec" => Outcome::Failed,
+            _ => return None,
+        };
+        Some((count.parse().ok()?, outcome))
+    };
+    list.unwrap_or("")
+        .split([',', ';'])
+        .filter_map(parse)
+        .collect()
+}
+
+/// Without `ESC [ … m`.
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split("\x1b[");
+    let first = parts.next().unwrap_or("").to_owned();
+    parts.fold(first, |text, part| {
+        text + part.split_once('m').map_or("", |(_, rest)| rest)
+    })
+}
+
+fn heading(name: &str) {
+    println!("\n== {name}");
+}
+
+/// Where a start of a service by Debian's maintainer scripts is asked for.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs what tests run for real, if this is Debian and we are root; their services are not started.
+fn install_real_programs() -> Result<()> {
+    let missing: Vec<&str> = [
+        ("redis-server", "redis-server"),
+        ("nginx", "nginx"),
+        ("python3", "python3"),
+    ]
+    .into_iter()
+    .filter(|(program, _)| !on_path(program))
+    .map(|(_, package)| package)
+    .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    heading(&format!("install {}", missing.join(" ")));
+    if !on_path("apt-get") || !is_root() {
+        return Err("not root on Debian: nothing is installed".into());
+    }
+    let _policy = NoServices::new()?;
+    let apt = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let install = [
+        &[
+            "install",
+            "--yes",
+            "--quiet=2",
+            "--option=Dpkg::Use-Pty=0",
+            "--no-install-recommends",
+        ],
+        &missing[..],
+    ]
+    .concat();
+    // The lists of a fresh machine are empty or old.
+    if apt(&install) || (apt(&["update", "--quiet=2"]) && apt(&install)) {
+        Ok(())
+    } else {
+        Err("apt-get failed".into())
+    }
+}
+
+/// Forbids maintainer scripts to start services, as long as it lives.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    /// Leaves a policy alone that is there already: it is the machine's own.
+    fn new() -> io::Result<Self> {
+        let ours = !fs::exists(POLICY)?;
+        if ours {
+            fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
+            Command::new("chmod").args(["755", POLICY]).status()?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Servers lie where an ordinary user's PATH does not look.
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(more)
+        .any(|dir| dir.join(program).is_file())
+}
+
+#[cfg(unix)]
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(not(unix))]
+fn is_root() -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Outcome::{Failed, Passed, Skipped};
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_counted() {
+        #[track_caller]
+        fn check(line: &str, expect: &[(usize, Outcome)]) {
+            assert_eq!(counts(&without_colours(line)), expect, "{line}");
+        }
+        check(
+            "     Summary [   0.281s] 8 tests run: 7 passed (1 slow), 1 failed, 2 timed out, 3 skipped",
+            &[(7, Passed), (1, Failed), (2, Failed), (3, Skipped)],
+        );
+        check(
+            "\x1b[32;1m     Summary\x1b[0m [   0.010s] \x1b[1m1\x1b[0m test run: \x1b[1m1\x1b[0m \x1b[32;1mpassed\x1b[0m, \x1b[1m0\x1b[0m \x1b[33;1mskipped\x1b[0m",
+            &[(1, Passed), (0, Skipped)],
+        );
+        check(
+            "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            &[(3, Passed), (1, Failed), (2, Skipped)],
+        );
+        check("test passed ... ok", &[]);
+        check("3 passed, 1 failed", &[]);
+    }
+}
