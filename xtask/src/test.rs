@@ -65,10 +65,15 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
     let programs = ["build", "--workspace", "--exclude", "xtask", "--bins"];
     if tally.check("programs under test", cargo().args(programs))? {
-        tally.tests(installed("nextest"))?;
+        let runner = if installed("nextest") {
+            Runner::Nextest
+        } else {
+            Runner::Libtest
+        };
+        tally.tests(runner)?;
         let mut doc_tests = cargo();
         doc_tests.args(["test", "--workspace", "--doc"]);
-        tally.runner("documentation tests", doc_tests)?;
+        tally.run_tests("documentation tests", Runner::Libtest, doc_tests)?;
     }
     let doc = [
         "doc",
@@ -130,20 +135,26 @@ impl Tally {
     }
 
     /// All tests but the documentation's.
-    fn tests(&mut self, nextest: bool) -> Result<()> {
+    fn tests(&mut self, runner: Runner) -> Result<()> {
         let own = std::env::current_exe()?;
         let bin_dir = own.parent().ok_or("not in a target directory")?;
         let skips_path = tempfile::NamedTempFile::new()?.into_temp_path();
         let mut command = cargo();
-        if nextest {
-            command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
-        } else {
-            command.args(["test", "--workspace", "--tests", "--no-fail-fast"]);
-        }
+        command.args(match runner {
+            Runner::Nextest => &[
+                "nextest",
+                "run",
+                "--no-fail-fast",
+                "--workspace",
+                "--status-level",
+                "skip",
+            ][..],
+            Runner::Libtest => &["test", "--no-fail-fast", "--workspace", "--tests"],
+        });
         command
             .env("MAINSTAY_BIN_DIR", bin_dir)
             .env(mainstay_testkit::SKIPS_VARIABLE, &skips_path);
-        self.runner("tests", command)?;
+        self.run_tests("tests", runner, command)?;
         for line in fs::read_to_string(&skips_path)?.lines() {
             // Its runner could not know.
             self.passed = self.passed.saturating_sub(1);
@@ -153,7 +164,7 @@ impl Tally {
     }
 
     /// A test runner, whose closing lines are counted.
-    fn runner(&mut self, name: &str, mut command: Command) -> Result<()> {
+    fn run_tests(&mut self, name: &str, runner: Runner, mut command: Command) -> Result<()> {
         heading(name);
         let start = Instant::now();
         if io::stdout().is_terminal() {
@@ -169,15 +180,13 @@ impl Tally {
             let line = line?;
             let line = String::from_utf8_lossy(&line);
             println!("{line}");
-            for (count, outcome) in counts(&without_colours(&line)) {
+            let line = without_colours(&line);
+            self.skips.extend(ignored(runner, &line));
+            for (count, outcome) in counts(runner, &line) {
                 match outcome {
                     Outcome::Passed => self.passed += count,
                     Outcome::Failed => self.failed += count,
-                    Outcome::Skipped => {
-                        self.skipped += count;
-                        self.skips
-                            .extend((count > 0).then(|| format!("{name}: {count} ignored")));
-                    }
+                    Outcome::Skipped => self.skipped += count,
                 }
             }
         }
@@ -203,15 +212,21 @@ enum Outcome {
     Skipped,
 }
 
-/// What the closing line of nextest or libtest counts; nothing in any other line.
-fn counts(line: &str) -> Vec<(usize, Outcome)> {
-    let line = line.trim();
-    let list = match line.strip_prefix("test result: ") {
-        Some(rest) => rest.split_once(". ").map(|(_, list)| list),
-        None => line
-            .strip_prefix("Summary [")
-            .and_then(|rest| rest.split_once(" run: ").map(|(_, list)| list)),
+/// Who runs tests. Nextest shows a failed test's output, in which libtest speaks too: only one of them is listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Runner {
+    Nextest,
+    Libtest,
+}
+
+/// What a runner's closing line counts; nothing in any other line.
+fn counts(runner: Runner, line: &str) -> Vec<(usize, Outcome)> {
+    let (prefix, before_list) = match runner {
+        Runner::Nextest => ("Summary [", " run: "),
+        Runner::Libtest => ("test result: ", ". "),
     };
+    let rest = line.trim().strip_prefix(prefix);
+    let list = rest.and_then(|rest| Some(rest.split_once(before_list)?.1));
     let parse = |part: &str| {
         let (count, what) = part.trim().split_once(' ')?;
         let outcome = match what.split(' ').next()? {
@@ -226,6 +241,18 @@ fn counts(line: &str) -> Vec<(usize, Outcome)> {
         .split([',', ';'])
         .filter_map(parse)
         .collect()
+}
+
+/// The test that this line of a runner reports as ignored.
+fn ignored(runner: Runner, line: &str) -> Option<String> {
+    let line = line.trim();
+    let test = match runner {
+        Runner::Nextest => line.strip_prefix("SKIP [")?.split_once(") ")?.1,
+        Runner::Libtest => line
+            .strip_prefix("test ")
+            .filter(|rest| rest.contains(" ... ignored"))?,
+    };
+    Some(format!("ignored: {}", test.trim()))
 }
 
 /// Without `ESC [ … m`.
@@ -342,22 +369,41 @@ mod tests {
     #[test]
     fn closing_lines_are_counted() {
         #[track_caller]
-        fn check(line: &str, expect: &[(usize, Outcome)]) {
-            assert_eq!(counts(&without_colours(line)), expect, "{line}");
+        fn check(runner: Runner, line: &str, expect: &[(usize, Outcome)]) {
+            assert_eq!(counts(runner, &without_colours(line)), expect, "{line}");
         }
+        use Runner::{Libtest, Nextest};
         check(
+            Nextest,
             "     Summary [   0.281s] 8 tests run: 7 passed (1 slow), 1 failed, 2 timed out, 3 skipped",
             &[(7, Passed), (1, Failed), (2, Failed), (3, Skipped)],
         );
         check(
-            "\x1b[32;1m     Summary\x1b[0m [   0.010s] \x1b[1m1\x1b[0m test run: \x1b[1m1\x1b[0m \x1b[32;1mpassed\x1b[0m, \x1b[1m0\x1b[0m \x1b[33;1mskipped\x1b[0m",
+            Nextest,
+            "\x1b[32;1m     Summary\x1b[0m [   0.010s] \x1b[1m1\x1b[0m test run: \x1b[1m1\x1b[0m \x1b[32;1mpassed\x1b[0m, 0 skipped",
             &[(1, Passed), (0, Skipped)],
         );
+        let libtest = "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        check(Libtest, libtest, &[(3, Passed), (1, Failed), (2, Skipped)]);
+        check(Nextest, libtest, &[]);
+        check(Libtest, "test passed ... ok", &[]);
+    }
+
+    #[test]
+    fn ignored_tests_are_named() {
+        #[track_caller]
+        fn check(runner: Runner, line: &str, expect: &str) {
+            assert_eq!(ignored(runner, line).as_deref(), Some(expect), "{line}");
+        }
         check(
-            "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s",
-            &[(3, Passed), (1, Failed), (2, Skipped)],
+            Runner::Nextest,
+            "        SKIP [         ] (─────) mainstay-cli::bin/mainstay host::cost",
+            "ignored: mainstay-cli::bin/mainstay host::cost",
         );
-        check("test passed ... ok", &[]);
-        check("3 passed, 1 failed", &[]);
+        check(
+            Runner::Libtest,
+            "test host::cost ... ignored, slow",
+            "ignored: host::cost ... ignored, slow",
+        );
     }
 }
