@@ -107,7 +107,7 @@ fn print_env() -> io::Result<()> {
     variables.sort();
     let mut out = BufWriter::new(io::stdout().lock());
     for (name, value) in variables {
-        writeln!(out, "{}={}", name.display(), value.display())?;
+        writeln!(out, "{}={}", lossy(&name), lossy(&value))?;
     }
     out.flush()
 }
