@@ -4,11 +4,12 @@
 //! descendant: leaks are countable, and a clean-up kills only what was started here, by pid. A zombie counts as gone.
 #![cfg(target_os = "linux")]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::iter::Sum;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, set_child_subreaper};
@@ -30,35 +31,43 @@ pub fn keep_descriptors() {
     };
 }
 
-/// All living descendants of this process.
+/// All living descendants of this process; a parent comes before its children.
 pub fn descendants() -> Vec<Pid> {
-    let mut children: HashMap<i32, Vec<(Pid, bool)>> = HashMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        let Some(pid) = pid.and_then(Pid::from_raw) else {
-            continue;
-        };
-        let Some(stat) = stat(pid) else { continue };
-        let parent = stat[1].parse().unwrap_or(0);
-        children
-            .entry(parent)
-            .or_default()
-            .push((pid, is_alive(&stat)));
+    // A list of processes is no snapshot: where a parent ended while it was read, its children have another one by now.
+    let complete = |table: &Table| {
+        let mut parents = table.values().map(|(parent, _)| *parent);
+        parents.all(|parent| parent == 0 || table.contains_key(&parent))
+    };
+    let mut table = read_table();
+    for _ in 0..100 {
+        if complete(&table) {
+            break;
+        }
+        table = read_table();
     }
     let mut found = Vec::new();
-    let mut todo = vec![std::process::id() as i32];
-    while let Some(parent) = todo.pop() {
-        for &(pid, alive) in children.get(&parent).into_iter().flatten() {
-            todo.push(pid.as_raw_nonzero().get());
-            if alive {
-                found.push(pid);
-            }
-        }
+    let mut generation = vec![std::process::id() as i32];
+    while !generation.is_empty() {
+        let is_next = |entry: &(_, &(i32, bool))| generation.contains(&entry.1.0);
+        let next: Vec<_> = table.iter().filter(is_next).collect();
+        let alive = next.iter().filter(|(_, (_, alive))| *alive);
+        found.extend(alive.filter_map(|(pid, _)| Pid::from_raw(**pid)));
+        generation = next.into_iter().map(|(pid, _)| *pid).collect();
     }
     found
+}
+
+/// The parent of every process, and whether it is no zombie.
+type Table = BTreeMap<i32, (i32, bool)>;
+
+fn read_table() -> Table {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let row = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = stat(Pid::from_raw(pid)?)?;
+        Some((pid, (stat[1].parse().ok()?, is_alive(&stat))))
+    };
+    entries.filter_map(row).collect()
 }
 
 /// Whether the process exists and is no zombie.
@@ -75,11 +84,17 @@ pub fn program(pid: Pid) -> String {
 
 /// Whether it was started with this variable set to this value.
 pub fn has_env(pid: Pid, name: &str, value: &str) -> bool {
-    let environment = fs::read(path(pid, "environ")).unwrap_or_default();
     let wanted = format!("{name}={value}");
-    environment
-        .split(|byte| *byte == 0)
-        .any(|variable| variable == wanted.as_bytes())
+    // In the middle of an exec a process has no environment at all.
+    for _ in 0..100 {
+        let environment = fs::read(path(pid, "environ")).unwrap_or_default();
+        if !environment.is_empty() || !alive(pid) {
+            let mut variables = environment.split(|byte| *byte == 0);
+            return variables.any(|variable| variable == wanted.as_bytes());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    false
 }
 
 /// A file of `/proc/PID`, `Key: value` a line: the numbers of one key, or none.

@@ -14,7 +14,7 @@ const MARK: &str = "MAINSTAY_TESTKIT_SANDBOX";
 /// A temporary directory with room for a manifest and a state directory; gone with everything in it when dropped.
 ///
 /// On Linux it also owns the processes started by [`Sandbox::command`] and all that these started: this process becomes a subreaper, and drop
-/// kills what is left, by pid. Elsewhere the supervisor under test is trusted with that.
+/// kills what is left, by pid. It knows them by a variable in their environment, so one that clears it escapes. Elsewhere the supervisor under test is trusted with that.
 pub struct Sandbox {
     dir: TempDir,
 }
