@@ -5,8 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
-pub mod log;
-pub mod manifest;
 pub mod report;
+pub mod log;
 pub mod spec;
 pub mod time;
