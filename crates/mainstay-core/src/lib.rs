@@ -5,7 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
-pub mod report;
 pub mod log;
+pub mod manifest;
+pub mod report;
 pub mod spec;
 pub mod time;

@@ -120,18 +120,20 @@ impl fmt::Display for Ended {
 
 /// What follows an end. The table of the design, with the manifest's overrides; pure and total.
 pub fn judge(recovery: &Recovery, ended: &Ended) -> CodeAction {
-    let code = match ended {
-        Ended::Exit(exit) => exit.contract_code(),
-        _ => None,
+    let exit = match ended {
+        Ended::Exit(exit) => *exit,
+        _ => Exit::Unknown,
     };
+    let code = exit.contract_code();
     if let Some(action) = code.and_then(|code| recovery.codes().get(&code)) {
         return *action;
     }
-    match (recovery.policy(), code) {
-        (_, Some(0)) => CodeAction::Stop,
+    // Only a program can say 201: where signal 73 exists, a death by it (128 + 73) does not speak of any state.
+    match (recovery.policy(), exit) {
+        (_, Exit::Code(0)) => CodeAction::Stop,
         (Policy::Never, _) => CodeAction::Halt,
-        (_, Some(201)) => CodeAction::Restore,
-        (_, Some(202)) => CodeAction::Retry,
+        (_, Exit::Code(201)) => CodeAction::Restore,
+        (_, Exit::Code(202)) => CodeAction::Retry,
         (Policy::Strict, _) => CodeAction::Halt,
         (Policy::Restart, _) => CodeAction::Restart,
     }
