@@ -7,19 +7,16 @@ use crate::spec::Backoff;
 /// How far a pause may be shortened or lengthened, so that services that failed together do not return together.
 const JITTER: f64 = 0.1;
 
-/// The `n`-th pause in a row (0 is the first): `base × factorⁿ ± 10 %`, at most `max`.
+/// The `n`-th pause in a row (0 is the first): `base × factorⁿ`, at most `max`, ± 10 %, and still at most `max`.
 pub(crate) fn pause(backoff: Backoff, n: u32, random: &mut Random) -> Duration {
     if backoff.base().is_zero() {
         return Duration::ZERO;
     }
+    let max = backoff.max().as_secs_f64();
     let exact = backoff.base().as_secs_f64() * backoff.factor().powi(n.min(1_000).cast_signed());
-    let jittered = exact * (1.0 - JITTER + 2.0 * JITTER * random.unit());
-    // A large power is infinite, and more than any bound.
-    if jittered >= backoff.max().as_secs_f64() {
-        backoff.max()
-    } else {
-        Duration::from_secs_f64(jittered)
-    }
+    // A large power is infinite, and more than any bound. Those that reached the bound are spread, too.
+    let jittered = exact.min(max) * (1.0 - JITTER + 2.0 * JITTER * random.unit());
+    Duration::try_from_secs_f64(jittered).map_or(backoff.max(), |pause| pause.min(backoff.max()))
 }
 
 /// SplitMix64: enough for jitter, and the same on every machine for the same seed.
@@ -72,14 +69,18 @@ mod tests {
     }
 
     #[test]
-    fn never_exceeds_its_bound() {
+    fn spreads_below_its_bound() {
         let mut random = Random::new(7);
-        for n in [9, 10, 100, 1_000, u32::MAX] {
-            assert_eq!(
-                pause(backoff(100, 2.0, 30_000), n, &mut random),
-                Duration::from_secs(30)
-            );
-        }
+        let mut pauses: Vec<_> = [9, 10, 100, 1_000, u32::MAX]
+            .map(|n| pause(backoff(100, 2.0, 30_000), n, &mut random))
+            .into();
+        assert!(
+            pauses
+                .iter()
+                .all(|pause| (27.0..=30.0).contains(&pause.as_secs_f64()))
+        );
+        pauses.dedup();
+        assert!(pauses.len() > 1);
     }
 
     #[test]
