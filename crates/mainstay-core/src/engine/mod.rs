@@ -8,13 +8,18 @@
 //! event the engine settles: services whose situation may have changed (their own state, a need's, a dependent's) are looked at
 //! until nothing moves. So a start is as parallel as the graph allows, and a stop is its mirror image.
 //!
-//! Invariants, checked by `tests/simulation.rs` over millions of random events: never two children of one service; every wait has
+//! Invariants, checked in `simulation.rs` over a million of random events: never two children of one service; every wait has
 //! a deadline; a pause is bounded; a requested stop is never followed by a restart; no answer never counts as "yes".
 
+mod asking;
 mod backoff;
 mod contract;
 mod fact;
+mod past;
 mod service;
+#[cfg(test)]
+mod simulation;
+mod state;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +31,7 @@ use serde::Serialize;
 use self::backoff::Random;
 pub use self::contract::{Ended, Exit, Human, RETRY_BASE, RETRY_LIMIT, judge};
 pub use self::fact::{Fact, Halt, KillReason, Outcome};
-use self::service::{Service, Situation};
+use self::service::{Service, Settled, Situation};
 use crate::spec::{Probe, ServiceName, Spec};
 use crate::time::Instant;
 
@@ -42,7 +47,7 @@ pub struct RunId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
-/// What the host saw.
+/// What the host saw. Of each run, first [`Event::Spawned`] or [`Event::SpawnFailed`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The child of [`Action::Spawn`] runs.
@@ -60,7 +65,7 @@ pub enum Event {
     /// [`Action::Freeze`] failed.
     FreezeFailed(ServiceId, RunId, String),
     /// The answer to [`Action::Restore`]: restored, or why not.
-    Restored(ServiceId, Result<(), String>),
+    Restored(ServiceId, Token, Result<(), String>),
     /// The deadline has come; also harmless at any other time.
     Tick,
 }
@@ -102,12 +107,15 @@ pub enum Action {
         /// How long an answer may take.
         timeout: Duration,
     },
-    /// Answer [`Event::Answered`] at the first line of output from now on that matches.
+    /// Answer [`Event::Answered`] at the first line of output from now on that matches. It comes before its [`Action::Spawn`], so
+    /// that not even the first line of a quick program is missed.
     ExpectLine(ServiceId, Token, String),
     /// Restore the state from the `back`-th newest stable snapshot (1 is the newest); answer [`Event::Restored`].
     Restore {
         /// Whose state.
         service: ServiceId,
+        /// To be given back.
+        token: Token,
         /// How many snapshots back, from 1.
         back: u32,
     },
@@ -289,9 +297,10 @@ pub struct Engine {
     shutting_down: bool,
 }
 
-/// What the services of an engine share: the numbers, the dice and the list of actions.
+/// What the services of an engine share: the time of the current event, its actions, the numbers and the dice.
 #[derive(Debug)]
 struct Shared {
+    now: Instant,
     actions: Vec<Action>,
     next_number: u64,
     random: Random,
@@ -354,6 +363,7 @@ impl Engine {
             .map(|(i, spec)| Service::new(ServiceId(i), spec))
             .collect();
         let shared = Shared {
+            now: Instant::ZERO,
             actions: Vec::new(),
             next_number: 0,
             random: Random::new(seed),
@@ -396,8 +406,7 @@ impl Engine {
     pub fn view(&self, id: ServiceId) -> View {
         let mut view = self.services[id.0].view();
         if view.state == StateName::Waiting && view.detail.is_none() {
-            let missing = self.situation(id).missing;
-            let names: Vec<&str> = missing.iter().map(ServiceName::as_str).collect();
+            let names: Vec<&str> = self.missing(id).map(ServiceName::as_str).collect();
             view.detail = Some(format!("waiting for {}", names.join(", ")));
         }
         view
@@ -408,61 +417,64 @@ impl Engine {
         self.services.iter().filter_map(Service::deadline).min()
     }
 
-    /// Whether no service runs, and none will without a request.
+    /// Whether no service runs, and none will without a request. Processes that outlive their kill keep a host up, but cannot keep
+    /// it from ending when it was asked to.
     pub fn is_down(&self) -> bool {
-        self.services
-            .iter()
-            .all(|service| service.is_down() && !service.has_remains())
+        let is_down =
+            |service: &Service| service.is_down() && (self.shutting_down || !service.has_remains());
+        self.services.iter().all(is_down)
     }
 
     /// Takes in what the host saw. Events of earlier runs and late answers change nothing.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        self.shared.now = now;
         let shared = &mut self.shared;
+        let services = &mut self.services;
         let changed = match event {
             Event::Spawned(id, run, pid) => {
-                self.services[id.0].spawned(run, pid, now, shared);
+                services[id.0].spawned(run, pid, shared);
                 id
             }
             Event::SpawnFailed(id, run, reason) => {
-                self.services[id.0].spawn_failed(run, reason, now, shared);
+                services[id.0].spawn_failed(run, reason, shared);
                 id
             }
             Event::Exited(id, run, exit) => {
-                self.services[id.0].exited(run, exit, now, shared);
+                services[id.0].exited(run, exit, shared);
                 id
             }
             Event::Emptied(id, run) => {
-                self.services[id.0].emptied(run, now, shared);
+                services[id.0].emptied(run, shared);
                 id
             }
             Event::Answered(id, token, answer) => {
-                self.services[id.0].answered(token, answer, now, shared);
+                services[id.0].answered(token, answer, shared);
                 id
             }
             Event::Notified(id, run, notice) => {
-                self.services[id.0].notified(run, notice, now, shared);
+                services[id.0].notified(run, notice, shared);
                 id
             }
             Event::FreezeFailed(id, run, why) => {
-                self.services[id.0].freeze_failed(run, why, now, shared);
+                services[id.0].freeze_failed(run, why, shared);
                 id
             }
-            Event::Restored(id, result) => {
-                self.services[id.0].restored(result, now, shared);
+            Event::Restored(id, token, result) => {
+                services[id.0].restored(token, result, shared);
                 id
             }
             Event::Tick => {
-                let due: Vec<ServiceId> = self
-                    .ids()
-                    .filter(|id| self.services[id.0].deadline().is_some_and(|at| at <= now))
-                    .collect();
-                for id in &due {
-                    self.services[id.0].tick(now, &mut self.shared);
+                let mut due = Vec::new();
+                for (i, service) in services.iter_mut().enumerate() {
+                    if service.deadline().is_some_and(|at| at <= now) {
+                        service.tick(shared);
+                        due.push(ServiceId(i));
+                    }
                 }
-                return self.settle(due, now);
+                return self.settle(due);
             }
         };
-        self.settle(vec![changed], now)
+        self.settle(vec![changed])
     }
 
     /// Takes in what an operator asks.
@@ -478,20 +490,19 @@ impl Engine {
         if self.shutting_down && request != Request::Stop {
             return Err(Refusal::ShuttingDown);
         }
+        self.shared.now = now;
+        let service = &mut self.services[id.0];
         let mut changed = vec![id];
         match request {
             Request::Start | Request::Restart => {
-                if self.services[id.0].has_remains() {
-                    return Err(Refusal::Remains);
-                }
-                self.start_needs(id, now, &mut changed);
-                self.services[id.0].start(request == Request::Restart, now, &mut self.shared)?;
+                service.start(request == Request::Restart, &mut self.shared)?;
+                self.start_needs(&mut changed);
             }
-            Request::Stop => self.services[id.0].want_down(),
-            Request::Pause => self.services[id.0].pause(now, &mut self.shared)?,
-            Request::Continue => self.services[id.0].resume(now, &mut self.shared)?,
+            Request::Stop => service.want_down(),
+            Request::Pause => service.pause(&mut self.shared)?,
+            Request::Continue => service.resume(&mut self.shared)?,
         }
-        Ok(self.settle(changed, now))
+        Ok(self.settle(changed))
     }
 
     /// Starts every service, each as soon as its needs are ready.
@@ -499,48 +510,52 @@ impl Engine {
         if self.shutting_down {
             return Vec::new();
         }
+        self.shared.now = now;
         for service in &mut self.services {
             // Only a fresh or stopped service is here; a running one refuses, and that is right.
-            let _ = service.start(false, now, &mut self.shared);
+            let _ = service.start(false, &mut self.shared);
         }
-        self.settle(self.ids().collect(), now)
+        self.settle(self.ids().collect())
     }
 
     /// Stops every service, each as soon as nothing runs that needs it. Later starts are refused.
     pub fn stop_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
+        self.shared.now = now;
         for service in &mut self.services {
             service.want_down();
         }
-        self.settle(self.ids().collect(), now)
+        self.settle(self.ids().collect())
     }
 
     /// Kills every service at once, in no order, and starts none again.
     pub fn kill_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
+        self.shared.now = now;
         for service in &mut self.services {
             service.want_down();
-            service.kill(now, &mut self.shared);
+            service.kill(&mut self.shared);
         }
-        self.settle(self.ids().collect(), now)
+        self.settle(self.ids().collect())
     }
 
-    /// Brings up what `id` needs, and what that needs, where it is down.
-    fn start_needs(&mut self, id: ServiceId, now: Instant, changed: &mut Vec<ServiceId>) {
-        let mut open = self.needs[id.0].clone();
-        while let Some(need) = open.pop() {
-            let service = &mut self.services[need.0];
-            if service.is_down() && !service.is_satisfied() && !changed.contains(&need) {
-                changed.push(need);
-                if service.start(false, now, &mut self.shared).is_ok() {
-                    open.extend(&self.needs[need.0]);
+    /// Brings up what the one service in `started` needs, and what that needs, where it is not ready; adds all of it.
+    fn start_needs(&mut self, started: &mut Vec<ServiceId>) {
+        let mut i = 0;
+        while let Some(id) = started.get(i) {
+            i += 1;
+            for need in &self.needs[id.0] {
+                let service = &mut self.services[need.0];
+                if !service.is_satisfied() && !started.contains(need) {
+                    service.start_for_dependent(&mut self.shared);
+                    started.push(*need);
                 }
             }
         }
     }
 
     /// Looks at the services whose situation may have changed until nothing moves, and hands out the actions.
-    fn settle(&mut self, mut open: Vec<ServiceId>, now: Instant) -> Vec<Action> {
+    fn settle(&mut self, mut open: Vec<ServiceId>) -> Vec<Action> {
         // A change of one may free its dependents (start) and its needs (stop).
         for i in 0..open.len() {
             open.extend(self.neighbours(open[i]));
@@ -548,33 +563,44 @@ impl Engine {
         open.reverse();
         while let Some(id) = open.pop() {
             let situation = self.situation(id);
-            if self.services[id.0].settle(&situation, now, &mut self.shared) {
-                let neighbours: Vec<ServiceId> = self.neighbours(id).collect();
-                open.push(id);
-                open.extend(neighbours);
+            match self.services[id.0].settle(&situation, &mut self.shared) {
+                Settled::Still => {}
+                Settled::Untold => {
+                    let on = self.missing(id).cloned().collect();
+                    self.services[id.0].tell(Fact::Waiting { on }, &mut self.shared);
+                }
+                Settled::Moved => {
+                    open.push(id);
+                    open.extend(self.dependents[id.0].iter().chain(&self.needs[id.0]));
+                }
             }
         }
         std::mem::take(&mut self.shared.actions)
     }
 
     fn neighbours(&self, id: ServiceId) -> impl Iterator<Item = ServiceId> {
-        self.dependents[id.0]
-            .iter()
-            .chain(&self.needs[id.0])
-            .copied()
+        let neighbours = self.dependents[id.0].iter().chain(&self.needs[id.0]);
+        neighbours.copied()
+    }
+
+    fn needs(&self, id: ServiceId) -> impl Iterator<Item = &Service> {
+        self.needs[id.0].iter().map(|need| &self.services[need.0])
+    }
+
+    /// What it needs and is not ready.
+    fn missing(&self, id: ServiceId) -> impl Iterator<Item = &ServiceName> {
+        let missing = self.needs(id).filter(|need| !need.is_satisfied());
+        missing.map(|need| need.spec().name())
     }
 
     fn situation(&self, id: ServiceId) -> Situation {
-        let needs = || self.needs[id.0].iter().map(|need| &self.services[need.0]);
         Situation {
-            missing: needs()
-                .filter(|need| !need.is_satisfied())
-                .map(|need| need.spec().name().clone())
-                .collect(),
-            halted: needs()
+            has_needs: self.needs(id).all(Service::is_satisfied),
+            halted: self
+                .needs(id)
                 .find(|need| need.is_halted())
                 .map(|need| need.spec().name().clone()),
-            held: self.dependents[id.0].iter().any(|dependent| {
+            is_held: self.dependents[id.0].iter().any(|dependent| {
                 let dependent = &self.services[dependent.0];
                 dependent.wants_down() && !dependent.is_down()
             }),

@@ -1,15 +1,17 @@
-//! One service: its state carries its own data, and each transition makes the next one out of it.
+//! One service: what it is asked for and what is seen of it lead from one [`State`] to the next.
 
-use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::asking::{Asking, Due};
 use super::backoff::pause;
-use super::contract::{Ended, Exit, RETRY_BASE, RETRY_LIMIT, judge};
+use super::contract::{Ended, Exit, judge};
 use super::fact::{Fact, Halt, KillReason, Outcome};
+use super::past::{Next, Past};
+use super::state::{Child, Evidence, Main, Phase, State, Then, Watch};
 use super::{Action, Notice, Refusal, RunId, ServiceId, Shared, StateName, Token, View};
-use crate::spec::{Backoff, CodeAction, Probe, Ready, ServiceName, Spec, StopScope, Strategy};
+use crate::spec::{Backoff, CodeAction, Ready, ServiceName, Spec, StopScope, Strategy};
 use crate::time::Instant;
 
 /// How long killed processes may take to be gone.
@@ -18,189 +20,14 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const RESTORE_PATIENCE: Duration = Duration::from_secs(3600);
 /// How long one question of readiness, or of a condition, may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much later than its timeout an answer of the host still counts; after that there is none.
-const ANSWER_GRACE: Duration = Duration::from_secs(1);
+/// The most that one `EXTEND_TIMEOUT_USEC=` is worth: a program that is stuck cannot have asked for for ever.
+const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
 /// The pauses between questions of readiness: soon at first, never rare.
 const READY_CADENCE: Backoff = Backoff {
     base: Duration::from_millis(5),
     factor: 2.0,
     max: Duration::from_millis(250),
 };
-
-/// What a service must know of the others.
-#[derive(Debug)]
-pub(super) struct Situation {
-    /// Needs that are not ready.
-    pub(super) missing: Vec<ServiceName>,
-    /// A need that will not become ready by itself.
-    pub(super) halted: Option<ServiceName>,
-    /// Something that needs this one has to go first.
-    pub(super) held: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goal {
-    Up,
-    Down,
-}
-
-/// A child that the host may hold for us.
-#[derive(Clone, Copy, Debug)]
-struct Child {
-    run: RunId,
-    /// Known once the host says so.
-    pid: Option<u32>,
-    began: Instant,
-    ready: bool,
-}
-
-#[derive(Debug)]
-enum State {
-    Stopped(Outcome),
-    /// For its needs, then for one condition after the other.
-    Waiting(Waiting),
-    Starting {
-        child: Child,
-        deadline: Instant,
-        evidence: Evidence,
-    },
-    Running {
-        child: Child,
-        /// The next liveness probe.
-        watch: Option<Watch>,
-    },
-    Paused {
-        child: Child,
-    },
-    Stopping {
-        child: Child,
-        then: Then,
-        phase: Phase,
-    },
-    BackingOff {
-        until: Instant,
-    },
-    Restoring {
-        until: Instant,
-    },
-    Halted {
-        why: Halt,
-        /// Processes that outlived their kill.
-        remains: Option<RunId>,
-    },
-}
-
-#[derive(Debug)]
-enum Waiting {
-    OnNeeds {
-        told: bool,
-    },
-    OnCondition {
-        index: usize,
-        deadline: Instant,
-        asking: Asking,
-        passes: u32,
-    },
-}
-
-/// What will show that a starting service is ready.
-#[derive(Debug)]
-enum Evidence {
-    /// That it runs.
-    Existence,
-    Probe(Asking),
-    Line(Token),
-    Notice,
-}
-
-#[derive(Debug)]
-struct Watch {
-    asking: Asking,
-    misses: u32,
-}
-
-/// A question that is asked again and again.
-#[derive(Debug)]
-struct Asking {
-    next: Next,
-    /// How often it was asked.
-    count: u32,
-    /// What the last answer said, if it was no.
-    last: Option<String>,
-}
-
-#[derive(Debug)]
-enum Next {
-    Ask { at: Instant },
-    Answer { token: Token, by: Instant },
-}
-
-/// What a stop is for.
-#[derive(Debug)]
-enum Then {
-    /// To be down.
-    Down,
-    /// To be started afresh.
-    Start,
-    /// To be judged.
-    Judge(Ended),
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// Asked to stop.
-    Graceful { until: Instant, exited: bool },
-    /// Killed; waiting for the kernel.
-    Killed { until: Instant, exited: bool },
-}
-
-impl Asking {
-    fn from(at: Instant) -> Self {
-        Self {
-            next: Next::Ask { at },
-            count: 0,
-            last: None,
-        }
-    }
-
-    fn due(&self) -> Instant {
-        match self.next {
-            Next::Ask { at } => at,
-            Next::Answer { by, .. } => by,
-        }
-    }
-
-    fn expects(&self, token: Token) -> bool {
-        matches!(self.next, Next::Answer { token: expected, .. } if expected == token)
-    }
-
-    fn ask(
-        &mut self,
-        (service, of): (ServiceId, Option<RunId>),
-        probe: &Probe,
-        timeout: Duration,
-        now: Instant,
-        shared: &mut Shared,
-    ) {
-        let token = Token(shared.number());
-        self.next = Next::Answer {
-            token,
-            by: now + timeout + ANSWER_GRACE,
-        };
-        self.count += 1;
-        shared.actions.push(Action::Ask {
-            service,
-            of,
-            token,
-            probe: probe.clone(),
-            timeout,
-        });
-    }
-
-    fn again_in(&mut self, pause: Duration, now: Instant) {
-        self.next = Next::Ask { at: now + pause };
-    }
-}
 
 /// A service: what is wanted of it, what it is, and what its past counts for.
 #[derive(Debug)]
@@ -213,29 +40,32 @@ pub(super) struct Service {
     past: Past,
 }
 
-/// What the past counts for.
-#[derive(Debug, Default)]
-struct Past {
-    restarts: u64,
-    last_exit: Option<Exit>,
-    status: Option<String>,
-    /// Failures in a row, for the back-off.
-    streak: u32,
-    /// Exits with 202 in a row.
-    retries: u32,
-    /// Restores in a row.
-    restores: u32,
-    /// When it was restarted, within the limit's window.
-    recent: VecDeque<Instant>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    Up,
+    Down,
 }
 
-impl Past {
-    /// A fresh request, or a long good run: what went wrong before counts no more.
-    fn forgive(&mut self) {
-        self.streak = 0;
-        self.retries = 0;
-        self.restores = 0;
-    }
+/// What a service must know of the others.
+#[derive(Debug)]
+pub(super) struct Situation {
+    /// Whether all its needs are ready.
+    pub(super) has_needs: bool,
+    /// A need that will not become ready by itself.
+    pub(super) halted: Option<ServiceName>,
+    /// Whether something that needs this one has to go first.
+    pub(super) is_held: bool,
+}
+
+/// What settling brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It stays.
+    Still,
+    /// It stays, and nobody was told yet what it waits for.
+    Untold,
+    /// It moved on.
+    Moved,
 }
 
 impl Service {
@@ -244,7 +74,7 @@ impl Service {
             id,
             spec,
             goal: Goal::Down,
-            state: State::Stopped(Outcome::New),
+            state: State::Stopped { is_done: false },
             since: Instant::ZERO,
             past: Past::default(),
         }
@@ -264,94 +94,62 @@ impl Service {
 
     /// Nothing runs and nothing will by itself. (Processes that outlived their kill count as remains.)
     pub(super) fn is_down(&self) -> bool {
-        matches!(self.state, State::Stopped(_) | State::Halted { .. })
+        matches!(self.state, State::Stopped { .. } | State::Halted { .. })
     }
 
     pub(super) fn has_remains(&self) -> bool {
-        matches!(
-            self.state,
-            State::Halted {
-                remains: Some(_),
-                ..
-            }
-        )
+        let State::Halted { remains, .. } = &self.state else {
+            return false;
+        };
+        remains.is_some()
     }
 
-    /// Whether what needs it may start: it is ready, or has done its work and ended cleanly.
+    /// Whether what needs it may start: it is ready and stays so, or has done its work.
     pub(super) fn is_satisfied(&self) -> bool {
         match &self.state {
-            State::Running { .. } => true,
-            State::Stopped(outcome) => *outcome == Outcome::Completed,
+            State::Live {
+                phase: Phase::Running { .. },
+                ..
+            } => self.goal == Goal::Up,
+            State::Stopped { is_done, .. } => *is_done,
             _ => false,
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        match &self.state {
-            State::Waiting(Waiting::OnCondition {
-                deadline, asking, ..
-            }) => Some(asking.due().min(*deadline)),
-            State::Starting {
-                deadline,
-                evidence: Evidence::Probe(asking),
-                child,
-            } => {
-                let asks = child.pid.map(|_| asking.due());
-                Some(asks.map_or(*deadline, |due| due.min(*deadline)))
-            }
-            State::Starting { deadline, .. } => Some(*deadline),
-            State::Running { watch, .. } => watch.as_ref().map(|watch| watch.asking.due()),
-            State::Stopping {
-                phase: Phase::Graceful { until, .. } | Phase::Killed { until, .. },
-                ..
-            } => Some(*until),
-            State::BackingOff { until } | State::Restoring { until } => Some(*until),
-            State::Stopped(_)
-            | State::Waiting(Waiting::OnNeeds { .. })
-            | State::Paused { .. }
-            | State::Halted { .. } => None,
-        }
+        self.state.deadline()
     }
 
     pub(super) fn view(&self) -> View {
-        let (state, child) = match &self.state {
-            State::Stopped(_) => (StateName::Stopped, None),
-            State::Waiting(_) => (StateName::Waiting, None),
-            State::Starting { child, .. } => (StateName::StartPending, Some(child)),
-            State::Running { child, .. } => (StateName::Running, Some(child)),
-            State::Paused { child } => (StateName::Paused, Some(child)),
-            State::Stopping { child, .. } => (StateName::StopPending, Some(child)),
-            State::BackingOff { .. } => (StateName::BackingOff, None),
-            State::Restoring { .. } => (StateName::StartPending, None),
-            State::Halted { .. } => (StateName::Halted, None),
+        let child = match &self.state {
+            State::Live { child, .. } => Some(child),
+            _ => None,
         };
-        let exited = matches!(
-            self.state,
-            State::Stopping {
-                phase: Phase::Graceful { exited: true, .. } | Phase::Killed { exited: true, .. },
-                ..
-            }
-        );
+        let state = self.state.name();
         let detail = match &self.state {
             State::Halted { why, .. } => Some(why.to_string()),
-            State::Waiting(Waiting::OnCondition { index, .. }) => self
-                .spec
-                .wait_for()
-                .get(*index)
-                .map(|wait| format!("waiting for {}", wait.probe())),
-            State::Starting {
-                evidence: Evidence::Probe(asking),
-                ..
-            } => asking.last.clone(),
-            State::Running { .. } => self.past.status.clone(),
+            State::Conditions { index, .. } => {
+                let wait = self.spec.wait_for().get(*index);
+                wait.map(|wait| format!("waiting for {}", wait.probe()))
+            }
+            State::Live { phase, .. } => match phase {
+                Phase::Starting {
+                    evidence: Evidence::Probe(Some(asking)),
+                    ..
+                } => asking.last.clone(),
+                Phase::Running { .. } => self.past.status.clone(),
+                _ => None,
+            },
             _ => None,
         };
         View {
             state,
-            pid: child.and_then(|child| child.pid).filter(|_| !exited),
+            pid: child.and_then(|child| match child.main {
+                Main::Lives(pid) => Some(pid),
+                Main::Called | Main::Gone => None,
+            }),
             run: child.map(|child| child.run),
-            ready: matches!(self.state, State::Running { .. })
-                || matches!(&self.state, State::Paused { child } if child.ready),
+            ready: matches!(state, StateName::Running | StateName::Paused),
             since: self.since,
             started: child.map(|child| child.began),
             restarts: self.past.restarts,
@@ -366,187 +164,171 @@ impl Service {
         self.goal = Goal::Down;
     }
 
-    pub(super) fn start(
-        &mut self,
-        again: bool,
-        now: Instant,
-        shared: &mut Shared,
-    ) -> Result<(), Refusal> {
+    /// Brings it up. `is_fresh`: also if it is up.
+    pub(super) fn start(&mut self, is_fresh: bool, shared: &mut Shared) -> Result<(), Refusal> {
         match &mut self.state {
             State::Halted {
                 remains: Some(_), ..
             } => return Err(Refusal::Remains),
-            State::Paused { .. } if !again => return Err(Refusal::State(StateName::Paused)),
-            State::Stopped(_) | State::Halted { .. } | State::BackingOff { .. } => {
+            State::Stopped { .. } | State::Halted { .. } | State::BackingOff { .. } => {
                 self.past.forgive();
-                self.past.recent.clear();
-                self.wait(now);
+                self.wait(shared);
             }
-            State::Stopping { then, .. } => *then = Then::Start,
-            State::Starting { .. } | State::Running { .. } | State::Paused { .. } if again => {
-                self.begin_stop(Then::Start, now, shared);
-            }
-            _ => {}
+            State::Live { phase, .. } => match phase {
+                Phase::Stopping { then, .. } => *then = Then::Start,
+                _ if is_fresh => self.begin_stop(Then::Start, shared),
+                // Where it was to be stopped, it is not any more.
+                Phase::Paused if self.goal == Goal::Up => {
+                    return Err(Refusal::State(StateName::Paused));
+                }
+                _ => {}
+            },
+            State::Waiting { .. } | State::Conditions { .. } | State::Restoring { .. } => {}
         }
         self.goal = Goal::Up;
         Ok(())
     }
 
-    pub(super) fn pause(&mut self, now: Instant, shared: &mut Shared) -> Result<(), Refusal> {
-        match mem::replace(&mut self.state, State::Stopped(Outcome::New)) {
-            State::Running { child, .. } => {
-                shared.actions.push(Action::Freeze(self.id, child.run));
-                self.enter(State::Paused { child }, now);
-                self.tell(Fact::Paused, shared);
-                Ok(())
-            }
-            other => {
-                self.state = other;
-                match self.view().state {
-                    StateName::Paused => Ok(()),
-                    state => Err(Refusal::State(state)),
-                }
-            }
+    /// Brings it up for something that needs it, where it would not come by itself.
+    pub(super) fn start_for_dependent(&mut self, shared: &mut Shared) {
+        if self.goal == Goal::Down || self.is_down() {
+            // If it cannot start, the dependent's view says what it waits for.
+            let _ = self.start(false, shared);
         }
     }
 
-    pub(super) fn resume(&mut self, now: Instant, shared: &mut Shared) -> Result<(), Refusal> {
-        match mem::replace(&mut self.state, State::Stopped(Outcome::New)) {
-            State::Paused { child } => {
+    pub(super) fn pause(&mut self, shared: &mut Shared) -> Result<(), Refusal> {
+        match &self.state {
+            State::Live {
+                child,
+                phase: Phase::Running { .. },
+            } => {
+                shared.actions.push(Action::Freeze(self.id, child.run));
+                self.tell(Fact::Paused, shared);
+                self.pass_to(Phase::Paused, shared);
+                Ok(())
+            }
+            State::Live {
+                phase: Phase::Paused,
+                ..
+            } => Ok(()),
+            _ => Err(Refusal::State(self.state.name())),
+        }
+    }
+
+    pub(super) fn resume(&mut self, shared: &mut Shared) -> Result<(), Refusal> {
+        match &self.state {
+            State::Live {
+                child,
+                phase: Phase::Paused,
+            } => {
                 shared.actions.push(Action::Thaw(self.id, child.run));
                 self.tell(Fact::Continued, shared);
-                let watch = self.new_watch(now);
-                self.enter(State::Running { child, watch }, now);
+                self.run(shared);
                 Ok(())
             }
-            other => {
-                self.state = other;
-                match self.view().state {
-                    StateName::Running => Ok(()),
-                    state => Err(Refusal::State(state)),
-                }
-            }
+            State::Live {
+                phase: Phase::Running { .. },
+                ..
+            } => Ok(()),
+            _ => Err(Refusal::State(self.state.name())),
         }
     }
 
-    pub(super) fn kill(&mut self, now: Instant, shared: &mut Shared) {
-        if let State::Starting { .. } | State::Running { .. } | State::Paused { .. } = self.state {
-            self.begin_stop(Then::Down, now, shared);
+    /// Kills it at once; a restore is left to itself, for nothing will start on what it leaves.
+    pub(super) fn kill(&mut self, shared: &mut Shared) {
+        if let State::Restoring { .. } = self.state {
+            self.stopped(Outcome::Requested, shared);
         }
-        if let State::Stopping {
-            phase: Phase::Graceful { .. },
-            ..
-        } = self.state
-        {
-            self.kill_tree(KillReason::Requested, now, shared);
-        }
+        self.begin_stop(Then::Down, shared);
+        self.kill_tree(KillReason::Requested, shared);
     }
 
     // Events. Each ignores what does not belong to the current run or question.
 
-    pub(super) fn spawned(&mut self, run: RunId, pid: u32, now: Instant, shared: &mut Shared) {
+    fn live(&mut self, run: RunId) -> Option<(&mut Child, &mut Phase)> {
+        match &mut self.state {
+            State::Live { child, phase } if child.run == run => Some((child, phase)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn spawned(&mut self, run: RunId, pid: u32, shared: &mut Shared) {
         let restarts = self.past.restarts;
-        match &mut self.state {
-            State::Starting { child, .. } if child.run == run && child.pid.is_none() => {
-                child.pid = Some(pid);
-                self.tell(Fact::Started { pid, restarts }, shared);
-                self.begin_evidence(now, shared);
+        let Some((child, phase)) = self
+            .live(run)
+            .filter(|(child, _)| child.main == Main::Called)
+        else {
+            return;
+        };
+        child.main = Main::Lives(pid);
+        let mut is_ready = false;
+        if let Phase::Starting { evidence, .. } = phase {
+            match evidence {
+                Evidence::Existence => is_ready = true,
+                Evidence::Probe(asking) => *asking = Some(Asking::from(shared.now)),
+                Evidence::Line(_) | Evidence::Notice => {}
             }
-            State::Stopping { child, .. } if child.run == run && child.pid.is_none() => {
-                child.pid = Some(pid);
-            }
-            _ => {}
+        }
+        self.tell(Fact::Started { pid, restarts }, shared);
+        match is_ready {
+            true => self.ready(shared),
+            // The first question is asked at once.
+            false => self.tick(shared),
         }
     }
 
-    pub(super) fn spawn_failed(
-        &mut self,
-        run: RunId,
-        reason: String,
-        now: Instant,
-        shared: &mut Shared,
-    ) {
-        match &self.state {
-            State::Starting { child, .. } if child.run == run && child.pid.is_none() => {
-                self.judged(Ended::SpawnFailed(reason), Duration::ZERO, now, shared);
-            }
-            State::Stopping { child, .. } if child.run == run && child.pid.is_none() => {
-                self.gone(now, shared);
-            }
-            _ => {}
-        }
-    }
-
-    pub(super) fn exited(&mut self, run: RunId, exit: Exit, now: Instant, shared: &mut Shared) {
-        let scope = self.spec.stop().scope();
+    pub(super) fn spawn_failed(&mut self, run: RunId, reason: String, shared: &mut Shared) {
         match &mut self.state {
-            State::Starting { child, .. }
-            | State::Running { child, .. }
-            | State::Paused { child }
-                if child.run == run =>
-            {
-                let child = *child;
-                self.past.last_exit = Some(exit);
-                self.tell(
-                    Fact::Exited {
-                        exit,
-                        after: now.since(child.began),
-                    },
-                    shared,
-                );
-                let then = match self.goal {
-                    // Asked to stop, but something that needs it had to go first.
-                    Goal::Down => Then::Down,
-                    Goal::Up => Then::Judge(Ended::Exit(exit)),
-                };
-                shared.actions.push(Action::Kill(self.id, run));
-                let phase = Phase::Killed {
-                    until: now + KILL_PATIENCE,
-                    exited: true,
-                };
-                self.enter(State::Stopping { child, then, phase }, now);
-            }
-            State::Stopping { child, phase, .. } if child.run == run => {
-                let after = now.since(child.began);
-                let remains = match phase {
-                    Phase::Graceful { exited, .. } => {
-                        *exited = true;
-                        scope == StopScope::Main
-                    }
-                    Phase::Killed { exited, .. } => {
-                        *exited = true;
-                        false
-                    }
-                };
-                self.past.last_exit = Some(exit);
-                self.tell(Fact::Exited { exit, after }, shared);
-                if remains {
-                    shared.actions.push(Action::Kill(self.id, run));
-                    if let State::Stopping { phase, .. } = &mut self.state {
-                        *phase = Phase::Killed {
-                            until: now + KILL_PATIENCE,
-                            exited: true,
-                        };
-                    }
+            State::Live { child, phase } if child.run == run && child.main == Main::Called => {
+                match phase {
+                    Phase::Stopping { .. } => self.gone(shared),
+                    _ => self.judged(Ended::SpawnFailed(reason), None, shared),
                 }
             }
-            State::Halted {
-                remains: Some(remains),
-                ..
-            } if *remains == run => {
-                self.past.last_exit = Some(exit);
-            }
+            State::Halted { remains, .. } if *remains == Some(run) => *remains = None,
             _ => {}
         }
     }
 
-    pub(super) fn emptied(&mut self, run: RunId, now: Instant, shared: &mut Shared) {
+    pub(super) fn exited(&mut self, run: RunId, exit: Exit, shared: &mut Shared) {
+        let scope = self.spec.stop().scope();
+        let Some((child, phase)) = self.live(run).filter(|(child, _)| child.main != Main::Gone)
+        else {
+            return;
+        };
+        child.main = Main::Gone;
+        let after = shared.now.since(child.began);
+        let then = match phase {
+            Phase::Stopping {
+                is_killed: true, ..
+            } => None,
+            // All its processes were asked, and have the rest of the time.
+            Phase::Stopping { .. } if scope == StopScope::Tree => None,
+            Phase::Stopping { then, .. } => Some(mem::replace(then, Then::Down)),
+            _ => Some(Then::Judge(Ended::Exit(exit))),
+        };
+        self.past.last_exit = Some(exit);
+        self.tell(Fact::Exited { exit, after }, shared);
+        if let Some(then) = then {
+            shared.actions.push(Action::Kill(self.id, run));
+            let until = shared.now + KILL_PATIENCE;
+            self.pass_to(
+                Phase::Stopping {
+                    then,
+                    is_killed: true,
+                    until,
+                },
+                shared,
+            );
+        }
+    }
+
+    pub(super) fn emptied(&mut self, run: RunId, shared: &mut Shared) {
         match &mut self.state {
-            State::Stopping {
-                child,
-                phase: Phase::Graceful { exited: true, .. } | Phase::Killed { exited: true, .. },
-                ..
-            } if child.run == run => self.gone(now, shared),
+            State::Live { child, .. } if child.run == run && child.main == Main::Gone => {
+                self.gone(shared);
+            }
             State::Halted { remains, .. } if *remains == Some(run) => *remains = None,
             _ => {}
         }
@@ -556,74 +338,61 @@ impl Service {
         &mut self,
         token: Token,
         answer: Result<(), String>,
-        now: Instant,
         shared: &mut Shared,
     ) {
         match &mut self.state {
-            State::Waiting(Waiting::OnCondition { asking, .. }) if asking.expects(token) => {
-                self.condition_answered(answer, now, shared);
+            State::Conditions { asking, .. } if asking.expects(token) => {
+                self.condition_answered(answer, shared);
             }
-            State::Starting {
-                evidence: Evidence::Probe(asking),
-                ..
-            } if asking.expects(token) => match answer {
-                Ok(()) => self.ready(now, shared),
-                Err(why) => {
-                    let wait = pause(READY_CADENCE, asking.count - 1, &mut shared.random);
-                    asking.last = Some(why);
-                    asking.again_in(wait, now);
+            State::Live { phase, .. } => match phase {
+                Phase::Starting {
+                    evidence: Evidence::Probe(Some(asking)),
+                    ..
+                } if asking.expects(token) => match answer {
+                    Ok(()) => self.ready(shared),
+                    Err(why) => {
+                        let wait = pause(READY_CADENCE, asking.count - 1, &mut shared.random);
+                        asking.last = Some(why);
+                        asking.again_in(wait, shared.now);
+                    }
+                },
+                Phase::Starting {
+                    evidence: Evidence::Line(expected),
+                    ..
+                } if *expected == token && answer.is_ok() => self.ready(shared),
+                Phase::Running { watch: Some(watch) } if watch.asking.expects(token) => {
+                    self.liveness_answered(answer, shared);
                 }
+                _ => {}
             },
-            State::Starting {
-                evidence: Evidence::Line(expected),
-                ..
-            } if *expected == token && answer.is_ok() => self.ready(now, shared),
-            State::Running {
-                watch: Some(watch), ..
-            } if watch.asking.expects(token) => {
-                self.liveness_answered(answer, now, shared);
-            }
             _ => {}
         }
     }
 
-    pub(super) fn notified(
-        &mut self,
-        run: RunId,
-        notice: Notice,
-        now: Instant,
-        shared: &mut Shared,
-    ) {
-        match (&mut self.state, notice) {
+    pub(super) fn notified(&mut self, run: RunId, notice: Notice, shared: &mut Shared) {
+        let Some((_, phase)) = self.live(run) else {
+            return;
+        };
+        match (notice, phase) {
             (
-                State::Starting {
-                    child,
+                Notice::Ready,
+                Phase::Starting {
                     evidence: Evidence::Notice,
                     ..
                 },
-                Notice::Ready,
-            ) if child.run == run => {
-                self.ready(now, shared);
-            }
+            ) => self.ready(shared),
             (
-                State::Starting {
-                    child,
-                    deadline: until,
-                    ..
+                Notice::ExtendTimeout(by),
+                Phase::Starting {
+                    deadline: until, ..
                 }
-                | State::Stopping {
-                    child,
-                    phase: Phase::Graceful { until, .. },
+                | Phase::Stopping {
+                    is_killed: false,
+                    until,
                     ..
                 },
-                Notice::ExtendTimeout(by),
-            ) if child.run == run => *until = (*until).max(now + by),
-            (
-                State::Starting { child, .. }
-                | State::Running { child, .. }
-                | State::Stopping { child, .. },
-                Notice::Status(text),
-            ) if child.run == run => {
+            ) => *until = (*until).max(shared.now + by.min(LONGEST_EXTENSION)),
+            (Notice::Status(text), _) => {
                 self.past.status = Some(text.clone());
                 self.tell(Fact::Status { text }, shared);
             }
@@ -631,286 +400,218 @@ impl Service {
         }
     }
 
-    pub(super) fn freeze_failed(
-        &mut self,
-        run: RunId,
-        why: String,
-        now: Instant,
-        shared: &mut Shared,
-    ) {
-        if matches!(&self.state, State::Paused { child } if child.run == run) {
+    pub(super) fn freeze_failed(&mut self, run: RunId, why: String, shared: &mut Shared) {
+        if let Some((_, Phase::Paused)) = self.live(run) {
             self.tell(Fact::PauseFailed { why }, shared);
             // What was suspended before it failed must go on.
-            let _ = self.resume(now, shared);
+            let _ = self.resume(shared);
         }
     }
 
     pub(super) fn restored(
         &mut self,
+        answered: Token,
         result: Result<(), String>,
-        now: Instant,
         shared: &mut Shared,
     ) {
-        if let State::Restoring { .. } = self.state {
+        if matches!(self.state, State::Restoring { token, .. } if token == answered) {
             match result {
                 Ok(()) => {
-                    self.past.restarts += 1;
-                    self.wait(now);
+                    self.past.restarts += u64::from(self.goal == Goal::Up);
+                    self.wait(shared);
                 }
-                Err(why) => self.halt(Halt::NotRestored { why }, None, now, shared),
+                Err(why) => self.halt(Halt::NotRestored { why }, None, shared),
             }
         }
     }
 
-    pub(super) fn tick(&mut self, now: Instant, shared: &mut Shared) {
-        let id = self.id;
+    pub(super) fn tick(&mut self, shared: &mut Shared) {
+        let now = shared.now;
         match &mut self.state {
-            State::Waiting(Waiting::OnCondition {
+            State::Conditions {
                 index,
                 deadline,
                 asking,
                 ..
-            }) => {
+            } => {
                 let Some(wait) = self.spec.wait_for().get(*index) else {
                     return;
                 };
-                if now >= *deadline {
+                if *deadline <= now {
                     let probe = wait.probe().to_string();
                     let last = asking.last.take();
-                    let ended = Ended::ConditionMissed { probe, last };
-                    return self.judged(ended, Duration::ZERO, now, shared);
+                    return self.judged(Ended::ConditionMissed { probe, last }, None, shared);
                 }
-                match asking.next {
-                    Next::Ask { at } if at <= now => {
+                match asking.due(now) {
+                    Due::Nothing => {}
+                    Due::Ask => {
                         let timeout = ANSWER_TIMEOUT.min(deadline.since(now));
-                        asking.ask((id, None), wait.probe(), timeout, now, shared);
+                        asking.ask((self.id, None), wait.probe(), timeout, shared);
                     }
-                    Next::Answer { by, .. } if by <= now => {
-                        self.condition_answered(Err("no answer".into()), now, shared);
-                    }
-                    _ => {}
+                    Due::NoAnswer => self.condition_answered(Err("no answer".into()), shared),
                 }
             }
-            State::Starting {
-                child,
-                deadline,
-                evidence,
-            } => {
-                if now >= *deadline {
-                    let last = match evidence {
-                        Evidence::Probe(asking) => asking.last.take(),
+            State::Live { child, phase } => match phase {
+                Phase::Starting { deadline, evidence } => {
+                    let asking = match evidence {
+                        Evidence::Probe(asking) => asking.as_mut(),
                         _ => None,
                     };
-                    let ended = Ended::NotReady {
-                        after: now.since(child.began),
-                        last,
-                    };
-                    self.tell(Fact::Failed { why: ended.clone() }, shared);
-                    return self.begin_stop(Then::Judge(ended), now, shared);
-                }
-                let Evidence::Probe(asking) = evidence else {
-                    return;
-                };
-                match asking.next {
-                    Next::Ask { at } if at <= now => {
-                        let Some(Ready::Probe(probe)) = self.spec.start().ready() else {
-                            return;
-                        };
-                        let timeout = ANSWER_TIMEOUT.min(deadline.since(now));
-                        asking.ask((id, Some(child.run)), probe, timeout, now, shared);
+                    if *deadline <= now {
+                        let after = now.since(child.began);
+                        let last = asking.and_then(|asking| asking.last.take());
+                        return self.failed(Ended::NotReady { after, last }, shared);
                     }
-                    Next::Answer { by, .. } if by <= now => {
+                    let (Some(asking), Some(Ready::Probe(probe))) =
+                        (asking, self.spec.start().ready())
+                    else {
+                        return;
+                    };
+                    if let Due::NoAnswer = asking.due(now) {
                         asking.last = Some("no answer".into());
                         asking.again_in(Duration::ZERO, now);
                     }
-                    _ => {}
+                    if let Due::Ask = asking.due(now) {
+                        let timeout = ANSWER_TIMEOUT.min(deadline.since(now));
+                        asking.ask((self.id, Some(child.run)), probe, timeout, shared);
+                    }
                 }
-            }
-            State::Running {
-                child,
-                watch: Some(watch),
-            } => match watch.asking.next {
-                Next::Ask { at } if at <= now => {
-                    let Some(liveness) = self.spec.liveness() else {
+                Phase::Running { watch } => {
+                    let (Some(watch), Some(liveness)) = (watch, self.spec.liveness()) else {
                         return;
                     };
-                    let of = (id, Some(child.run));
-                    watch
-                        .asking
-                        .ask(of, liveness.probe(), liveness.timeout(), now, shared);
+                    let asking = &mut watch.asking;
+                    match asking.due(now) {
+                        Due::Nothing => {}
+                        Due::Ask => {
+                            let of = (self.id, Some(child.run));
+                            asking.ask(of, liveness.probe(), liveness.timeout(), shared);
+                        }
+                        Due::NoAnswer => self.liveness_answered(Err("no answer".into()), shared),
+                    }
                 }
-                Next::Answer { by, .. } if by <= now => {
-                    self.liveness_answered(Err("no answer".into()), now, shared);
+                Phase::Stopping {
+                    is_killed, until, ..
+                } if *until <= now => {
+                    if *is_killed {
+                        let after = KILL_PATIENCE;
+                        let remains = Some(child.run);
+                        self.halt(Halt::Unkillable { after }, remains, shared);
+                    } else {
+                        self.kill_tree(KillReason::GraceOver, shared);
+                    }
                 }
-                _ => {}
+                Phase::Paused | Phase::Stopping { .. } => {}
             },
-            State::Stopping {
-                phase: Phase::Graceful { until, .. },
-                ..
-            } if *until <= now => {
-                self.kill_tree(KillReason::GraceOver, now, shared);
-            }
-            State::Stopping {
-                child,
-                phase: Phase::Killed { until, .. },
-                ..
-            } if *until <= now => {
-                let remains = Some(child.run);
-                self.halt(
-                    Halt::Unkillable {
-                        after: KILL_PATIENCE,
-                    },
-                    remains,
-                    now,
-                    shared,
-                );
-            }
-            State::BackingOff { until } if *until <= now => self.wait(now),
-            State::Restoring { until } if *until <= now => {
+            State::BackingOff { until } if *until <= now => self.wait(shared),
+            State::Restoring { until, .. } if *until <= now => {
                 let why = "the restore did not end".to_owned();
-                self.halt(Halt::NotRestored { why }, None, now, shared);
+                self.halt(Halt::NotRestored { why }, None, shared);
             }
             _ => {}
         }
     }
 
-    /// Moves on if the others allow it. True if it did.
-    pub(super) fn settle(
-        &mut self,
-        situation: &Situation,
-        now: Instant,
-        shared: &mut Shared,
-    ) -> bool {
+    /// Moves on if the others allow it.
+    pub(super) fn settle(&mut self, situation: &Situation, shared: &mut Shared) -> Settled {
         match (&mut self.state, self.goal) {
             (
-                State::Waiting(_) | State::BackingOff { .. } | State::Restoring { .. },
+                State::Waiting { .. }
+                | State::Conditions { .. }
+                | State::BackingOff { .. }
+                | State::Halted { remains: None, .. },
                 Goal::Down,
-            ) => {
-                self.stopped(Outcome::Requested, now, shared);
-                true
-            }
-            (State::Halted { remains: None, .. }, Goal::Down) => {
-                self.stopped(Outcome::Requested, now, shared);
-                true
-            }
-            (State::Starting { .. } | State::Running { .. } | State::Paused { .. }, Goal::Down)
-                if !situation.held =>
-            {
-                self.begin_stop(Then::Down, now, shared);
-                true
-            }
+            ) => self.stopped(Outcome::Requested, shared),
             (
-                State::Stopping {
-                    then: then @ (Then::Start | Then::Judge(_)),
+                State::Live {
+                    phase: Phase::Starting { .. } | Phase::Running { .. } | Phase::Paused,
                     ..
                 },
                 Goal::Down,
-            ) => {
-                *then = Then::Down;
-                false
-            }
-            (State::Waiting(Waiting::OnNeeds { told }), Goal::Up) => {
+            ) if !situation.is_held => self.begin_stop(Then::Down, shared),
+            (State::Waiting { is_told }, Goal::Up) => {
                 if let Some(need) = &situation.halted {
-                    self.halt(Halt::Need(need.clone()), None, now, shared);
-                    true
-                } else if situation.missing.is_empty() {
-                    self.next_condition(0, now, shared);
-                    true
+                    self.halt(Halt::Need(need.clone()), None, shared);
+                } else if situation.has_needs {
+                    self.next_condition(0, shared);
+                } else if mem::replace(is_told, true) {
+                    return Settled::Still;
                 } else {
-                    if !mem::replace(told, true) {
-                        self.tell(
-                            Fact::Waiting {
-                                on: situation.missing.clone(),
-                            },
-                            shared,
-                        );
-                    }
-                    false
+                    return Settled::Untold;
                 }
             }
-            _ => false,
+            // A need went away meanwhile, or what it needs is being mended.
+            (State::Conditions { .. }, Goal::Up) if !situation.has_needs => self.wait(shared),
+            (
+                State::Halted {
+                    why: Halt::Need(_), ..
+                },
+                Goal::Up,
+            ) if situation.halted.is_none() => self.wait(shared),
+            _ => return Settled::Still,
         }
+        Settled::Moved
     }
 
     // Transitions.
 
-    fn enter(&mut self, state: State, now: Instant) {
+    fn enter(&mut self, state: State, shared: &Shared) {
         self.state = state;
-        self.since = now;
+        self.since = shared.now;
     }
 
-    fn tell(&self, fact: Fact, shared: &mut Shared) {
+    /// Enters another phase of the same run.
+    fn pass_to(&mut self, next: Phase, shared: &Shared) {
+        if let State::Live { phase, .. } = &mut self.state {
+            *phase = next;
+            self.since = shared.now;
+        }
+    }
+
+    pub(super) fn tell(&self, fact: Fact, shared: &mut Shared) {
         shared.actions.push(Action::Tell(self.id, fact));
     }
 
-    fn wait(&mut self, now: Instant) {
-        self.enter(State::Waiting(Waiting::OnNeeds { told: false }), now);
+    fn wait(&mut self, shared: &Shared) {
+        self.enter(State::Waiting { is_told: false }, shared);
     }
 
-    fn stopped(&mut self, outcome: Outcome, now: Instant, shared: &mut Shared) {
-        self.enter(State::Stopped(outcome), now);
+    fn stopped(&mut self, outcome: Outcome, shared: &mut Shared) {
         self.tell(Fact::Stopped { outcome }, shared);
+        self.enter(State::Stopped { is_done: false }, shared);
     }
 
-    fn halt(&mut self, why: Halt, remains: Option<RunId>, now: Instant, shared: &mut Shared) {
+    fn halt(&mut self, why: Halt, remains: Option<RunId>, shared: &mut Shared) {
         self.tell(Fact::Halted { why: why.clone() }, shared);
-        self.enter(State::Halted { why, remains }, now);
+        self.enter(State::Halted { why, remains }, shared);
     }
 
     /// Waits for the `index`-th condition, or starts the program where there is none left.
-    fn next_condition(&mut self, index: usize, now: Instant, shared: &mut Shared) {
+    fn next_condition(&mut self, index: usize, shared: &mut Shared) {
         let Some(wait) = self.spec.wait_for().get(index) else {
-            let run = RunId(shared.number());
-            let child = Child {
-                run,
-                pid: None,
-                began: now,
-                ready: false,
-            };
-            let deadline = now + self.spec.start().timeout();
-            self.past.status = None;
-            shared.actions.push(Action::Spawn(self.id, run));
-            let evidence = Evidence::Existence;
-            return self.enter(
-                State::Starting {
-                    child,
-                    deadline,
-                    evidence,
-                },
-                now,
-            );
+            return self.spawn(shared);
         };
-        let mut asking = Asking::from(now);
+        let probe = wait.probe().to_string();
+        self.tell(Fact::WaitingFor { probe }, shared);
+        let mut asking = Asking::from(shared.now);
         let timeout = ANSWER_TIMEOUT.min(wait.deadline());
-        self.tell(
-            Fact::WaitingFor {
-                probe: wait.probe().to_string(),
-            },
-            shared,
-        );
-        asking.ask((self.id, None), wait.probe(), timeout, now, shared);
-        let deadline = now + wait.deadline();
-        let state = Waiting::OnCondition {
+        asking.ask((self.id, None), wait.probe(), timeout, shared);
+        let state = State::Conditions {
             index,
-            deadline,
+            deadline: shared.now + wait.deadline(),
             asking,
             passes: 0,
         };
-        self.enter(State::Waiting(state), now);
+        self.enter(state, shared);
     }
 
-    fn condition_answered(
-        &mut self,
-        answer: Result<(), String>,
-        now: Instant,
-        shared: &mut Shared,
-    ) {
-        let State::Waiting(Waiting::OnCondition {
+    fn condition_answered(&mut self, answer: Result<(), String>, shared: &mut Shared) {
+        let State::Conditions {
             index,
             asking,
             passes,
             ..
-        }) = &mut self.state
+        } = &mut self.state
         else {
             return;
         };
@@ -931,63 +632,68 @@ impl Service {
         }
         if *passes >= enough {
             let next = *index + 1;
-            self.next_condition(next, now, shared);
+            self.next_condition(next, shared);
         } else {
-            asking.again_in(interval, now);
+            asking.again_in(interval, shared.now);
         }
     }
 
-    fn begin_evidence(&mut self, now: Instant, shared: &mut Shared) {
-        let found = match self.spec.start().ready() {
-            None => return self.ready(now, shared),
-            Some(Ready::Probe(_)) => Evidence::Probe(Asking::from(now)),
+    fn spawn(&mut self, shared: &mut Shared) {
+        let run = RunId(shared.number());
+        let child = Child {
+            run,
+            began: shared.now,
+            main: Main::Called,
+            was_ready: false,
+        };
+        let evidence = match self.spec.start().ready() {
+            None => Evidence::Existence,
+            Some(Ready::Probe(_)) => Evidence::Probe(None),
             Some(Ready::Notify) => Evidence::Notice,
             Some(Ready::Log(regex)) => {
                 let token = Token(shared.number());
-                shared
-                    .actions
-                    .push(Action::ExpectLine(self.id, token, regex.clone()));
+                let line = Action::ExpectLine(self.id, token, regex.clone());
+                shared.actions.push(line);
                 Evidence::Line(token)
             }
         };
-        if let State::Starting { evidence, .. } = &mut self.state {
-            *evidence = found;
-        }
-        // The first question is asked at once.
-        self.tick(now, shared);
+        shared.actions.push(Action::Spawn(self.id, run));
+        self.past.status = None;
+        let deadline = shared.now + self.spec.start().timeout();
+        let phase = Phase::Starting { deadline, evidence };
+        self.enter(State::Live { child, phase }, shared);
     }
 
-    fn ready(&mut self, now: Instant, shared: &mut Shared) {
-        let State::Starting { child, .. } = &self.state else {
+    /// The evidence of readiness was seen.
+    fn ready(&mut self, shared: &mut Shared) {
+        let State::Live { child, phase } = &mut self.state else {
             return;
         };
-        let child = Child {
-            ready: true,
-            ..*child
-        };
-        if self.spec.start().ready().is_some() {
-            self.tell(
-                Fact::Ready {
-                    after: now.since(child.began),
-                },
-                shared,
-            );
+        if let (Main::Called, Phase::Starting { evidence, .. }) = (child.main, phase) {
+            // It was quicker than the host: all that is left to see is that it runs.
+            *evidence = Evidence::Existence;
+            return;
         }
-        let watch = self.new_watch(now);
-        self.enter(State::Running { child, watch }, now);
+        child.was_ready = true;
+        let after = shared.now.since(child.began);
+        if self.spec.start().ready().is_some() {
+            self.tell(Fact::Ready { after }, shared);
+        }
+        self.run(shared);
     }
 
-    fn new_watch(&self, now: Instant) -> Option<Watch> {
-        let liveness = self.spec.liveness()?;
-        Some(Watch {
-            asking: Asking::from(now + liveness.every()),
+    fn run(&mut self, shared: &Shared) {
+        let watch = self.spec.liveness().map(|liveness| Watch {
+            asking: Asking::from(shared.now + liveness.every()),
             misses: 0,
-        })
+        });
+        self.pass_to(Phase::Running { watch }, shared);
     }
 
-    fn liveness_answered(&mut self, answer: Result<(), String>, now: Instant, shared: &mut Shared) {
-        let State::Running {
-            watch: Some(watch), ..
+    fn liveness_answered(&mut self, answer: Result<(), String>, shared: &mut Shared) {
+        let State::Live {
+            phase: Phase::Running { watch: Some(watch) },
+            ..
         } = &mut self.state
         else {
             return;
@@ -995,175 +701,135 @@ impl Service {
         let Some(liveness) = self.spec.liveness() else {
             return;
         };
-        watch.asking.again_in(liveness.every(), now);
-        let Err(why) = answer else {
-            watch.misses = 0;
-            return;
+        watch.asking.again_in(liveness.every(), shared.now);
+        let why = match answer {
+            Err(why) if self.goal == Goal::Up => why,
+            // Where it is only kept until its dependents are gone, a miss would take it away from under them.
+            _ => return watch.misses = 0,
         };
         watch.misses += 1;
-        let misses = watch.misses;
-        let of = liveness.misses();
-        self.tell(
-            Fact::Missed {
-                misses,
-                of,
-                why: why.clone(),
-            },
-            shared,
-        );
+        let (misses, of) = (watch.misses, liveness.misses());
+        let last = why.clone();
+        self.tell(Fact::Missed { misses, of, why }, shared);
         if misses >= of {
-            let ended = Ended::LivenessLost { misses, last: why };
-            self.tell(Fact::Failed { why: ended.clone() }, shared);
-            self.begin_stop(Then::Judge(ended), now, shared);
+            self.failed(Ended::LivenessLost { misses, last }, shared);
         }
     }
 
-    /// Asks a live child to stop.
-    fn begin_stop(&mut self, then: Then, now: Instant, shared: &mut Shared) {
-        let (child, frozen) = match &self.state {
-            State::Starting { child, .. } | State::Running { child, .. } => (*child, false),
-            State::Paused { child } => (*child, true),
-            _ => return,
+    /// A live child is of no use: it is stopped, then judged.
+    fn failed(&mut self, ended: Ended, shared: &mut Shared) {
+        self.tell(Fact::Failed { why: ended.clone() }, shared);
+        self.begin_stop(Then::Judge(ended), shared);
+    }
+
+    /// Asks a live child to stop, once.
+    fn begin_stop(&mut self, then: Then, shared: &mut Shared) {
+        let State::Live { child, phase } = &self.state else {
+            return;
         };
+        let (run, is_paused) = (child.run, matches!(phase, Phase::Paused));
+        if let Phase::Stopping { .. } = phase {
+            return;
+        }
         let graceful = self.spec.stop().graceful();
         self.tell(Fact::Stopping { graceful }, shared);
-        shared.actions.push(Action::AskToStop(self.id, child.run));
-        if frozen {
-            shared.actions.push(Action::Thaw(self.id, child.run));
+        shared.actions.push(Action::AskToStop(self.id, run));
+        if is_paused {
+            shared.actions.push(Action::Thaw(self.id, run));
         }
-        let phase = Phase::Graceful {
-            until: now + graceful,
-            exited: false,
+        let phase = Phase::Stopping {
+            then,
+            is_killed: false,
+            until: shared.now + graceful,
         };
-        self.enter(State::Stopping { child, then, phase }, now);
+        self.pass_to(phase, shared);
     }
 
-    fn kill_tree(&mut self, why: KillReason, now: Instant, shared: &mut Shared) {
-        let State::Stopping { child, phase, .. } = &mut self.state else {
+    /// Kills a stopping tree, once.
+    fn kill_tree(&mut self, why: KillReason, shared: &mut Shared) {
+        let State::Live {
+            child,
+            phase:
+                Phase::Stopping {
+                    is_killed: is_killed @ false,
+                    until,
+                    ..
+                },
+        } = &mut self.state
+        else {
             return;
         };
-        let Phase::Graceful { exited, .. } = *phase else {
-            return;
-        };
+        *is_killed = true;
+        *until = shared.now + KILL_PATIENCE;
         let run = child.run;
-        *phase = Phase::Killed {
-            until: now + KILL_PATIENCE,
-            exited,
-        };
         self.tell(Fact::Killing { why }, shared);
         shared.actions.push(Action::Kill(self.id, run));
     }
 
-    /// Nothing of the run is left.
-    fn gone(&mut self, now: Instant, shared: &mut Shared) {
-        let placeholder = State::Stopped(Outcome::Requested);
-        let State::Stopping { child, then, .. } = mem::replace(&mut self.state, placeholder) else {
+    /// Nothing of a stopping run is left.
+    fn gone(&mut self, shared: &mut Shared) {
+        let State::Live {
+            child,
+            phase: Phase::Stopping { then, .. },
+        } = &mut self.state
+        else {
             return;
         };
-        match then {
-            _ if self.goal == Goal::Down => self.stopped(Outcome::Requested, now, shared),
-            Then::Down => self.stopped(Outcome::Requested, now, shared),
-            Then::Start => {
+        let child = *child;
+        match mem::replace(then, Then::Down) {
+            Then::Start if self.goal == Goal::Up => {
                 self.past.forgive();
-                self.past.recent.clear();
-                self.wait(now);
+                self.wait(shared);
             }
-            Then::Judge(ended) => {
-                let healthy_for = if child.ready {
-                    now.since(child.began)
-                } else {
-                    Duration::ZERO
-                };
-                self.judged(ended, healthy_for, now, shared);
-            }
+            Then::Judge(ended) => self.judged(ended, Some(child), shared),
+            Then::Start | Then::Down => self.stopped(Outcome::Requested, shared),
         }
     }
 
-    /// Decides what follows a failure or a clean end. The service has no process now.
-    fn judged(&mut self, ended: Ended, healthy_for: Duration, now: Instant, shared: &mut Shared) {
-        let recovery = self.spec.recovery();
-        if healthy_for >= recovery.reset_after() {
-            self.past.forgive();
+    /// Decides what follows a failure or an end; nothing of `child` is left.
+    fn judged(&mut self, ended: Ended, child: Option<Child>, shared: &mut Shared) {
+        if self.goal == Goal::Down {
+            return self.stopped(Outcome::Requested, shared);
+        }
+        let now = shared.now;
+        let spec = Arc::clone(&self.spec);
+        let recovery = spec.recovery();
+        let ready = child.filter(|child| child.was_ready);
+        if ready.is_some_and(|child| now.since(child.began) >= recovery.reset_after()) {
+            self.past.good_run();
         }
         let action = judge(recovery, &ended);
-        if !matches!(ended, Ended::NotReady { .. } | Ended::LivenessLost { .. })
-            && matches!(action, CodeAction::Restart | CodeAction::Halt)
-        {
+        let is_told = matches!(ended, Ended::NotReady { .. } | Ended::LivenessLost { .. });
+        if matches!(action, CodeAction::Restart | CodeAction::Halt) && !is_told {
             self.tell(Fact::Failed { why: ended.clone() }, shared);
         }
-        match action {
-            CodeAction::Stop => self.stopped(Outcome::Completed, now, shared),
-            CodeAction::Halt => self.halt(Halt::Policy(ended), None, now, shared),
-            CodeAction::Restart => {
-                if let Some(limit) = recovery.limit() {
-                    let recent = &mut self.past.recent;
-                    while recent
-                        .front()
-                        .is_some_and(|at| now.since(*at) >= limit.window())
-                    {
-                        recent.pop_front();
-                    }
-                    if recent.len() >= limit.restarts() as usize {
-                        let (limit, window) = (limit.restarts(), limit.window());
-                        let why = Halt::TooManyRestarts {
-                            limit,
-                            window,
-                            last: ended,
-                        };
-                        return self.halt(why, None, now, shared);
-                    }
-                    recent.push_back(now);
-                }
-                self.past.streak = self.past.streak.saturating_add(1);
-                let attempt = self.past.streak;
-                let wait = pause(recovery.backoff(), attempt - 1, &mut shared.random);
-                self.back_off(wait, attempt, now, shared);
+        let next = self
+            .past
+            .next(action, ended, recovery, now, &mut shared.random);
+        match next {
+            Next::Stop => {
+                let is_done = ready.is_some();
+                self.stopped(Outcome::Completed, shared);
+                self.state = State::Stopped { is_done };
             }
-            CodeAction::Retry => {
-                if self.past.retries >= RETRY_LIMIT {
-                    let why = Halt::RetriesExhausted { tries: RETRY_LIMIT };
-                    return self.halt(why, None, now, shared);
-                }
-                self.past.retries += 1;
-                let attempt = self.past.retries;
-                let cadence = Backoff {
-                    base: RETRY_BASE,
-                    factor: 2.0,
-                    max: Duration::from_secs(30),
-                };
-                let wait = pause(cadence, attempt - 1, &mut shared.random);
-                self.back_off(wait, attempt, now, shared);
+            Next::Halt(why) => self.halt(why, None, shared),
+            Next::BackOff { pause, .. } if pause.is_zero() => self.wait(shared),
+            Next::BackOff { pause, attempt } => {
+                self.tell(Fact::BackingOff { pause, attempt }, shared);
+                let until = now + pause;
+                self.enter(State::BackingOff { until }, shared);
             }
-            CodeAction::Restore => {
-                self.past.restores += 1;
-                let back = self.past.restores;
+            Next::Restore { back } => {
+                let (service, token) = (self.id, Token(shared.number()));
                 self.tell(Fact::Restoring { back }, shared);
                 shared.actions.push(Action::Restore {
-                    service: self.id,
+                    service,
+                    token,
                     back,
                 });
-                self.enter(
-                    State::Restoring {
-                        until: now + RESTORE_PATIENCE,
-                    },
-                    now,
-                );
+                let until = now + RESTORE_PATIENCE;
+                self.enter(State::Restoring { token, until }, shared);
             }
         }
-    }
-
-    fn back_off(&mut self, wait: Duration, attempt: u32, now: Instant, shared: &mut Shared) {
-        self.past.restarts += 1;
-        if wait.is_zero() {
-            return self.wait(now);
-        }
-        self.tell(
-            Fact::BackingOff {
-                pause: wait,
-                attempt,
-            },
-            shared,
-        );
-        self.enter(State::BackingOff { until: now + wait }, now);
     }
 }

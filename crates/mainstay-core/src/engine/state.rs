@@ -1,0 +1,146 @@
+//! What a service is: each state carries its own data, and only that.
+
+use super::asking::Asking;
+use super::contract::Ended;
+use super::fact::Halt;
+use super::{RunId, StateName, Token};
+use crate::time::Instant;
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// `is_done`: its readiness was seen and it ended cleanly, so what needs it may start.
+    Stopped {
+        is_done: bool,
+    },
+    /// For its needs.
+    Waiting {
+        is_told: bool,
+    },
+    /// For the `index`-th of its conditions.
+    Conditions {
+        index: usize,
+        deadline: Instant,
+        asking: Asking,
+        passes: u32,
+    },
+    /// The host holds a tree for it.
+    Live {
+        child: Child,
+        phase: Phase,
+    },
+    BackingOff {
+        until: Instant,
+    },
+    Restoring {
+        token: Token,
+        until: Instant,
+    },
+    /// `remains`: processes that outlived their kill.
+    Halted {
+        why: Halt,
+        remains: Option<RunId>,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Child {
+    pub(super) run: RunId,
+    pub(super) began: Instant,
+    pub(super) main: Main,
+    pub(super) was_ready: bool,
+}
+
+/// The main process of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Main {
+    /// The host was told to start it.
+    Called,
+    Lives(u32),
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    Starting {
+        deadline: Instant,
+        evidence: Evidence,
+    },
+    Running {
+        watch: Option<Watch>,
+    },
+    Paused,
+    /// Asked to stop, then killed; `until` ends the patience with either.
+    Stopping {
+        then: Then,
+        is_killed: bool,
+        until: Instant,
+    },
+}
+
+/// What will show that a starting service is ready.
+#[derive(Debug)]
+pub(super) enum Evidence {
+    /// That it runs.
+    Existence,
+    /// Asked once it runs.
+    Probe(Option<Asking>),
+    Line(Token),
+    Notice,
+}
+
+/// The repeated question whether a ready service still works.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) asking: Asking,
+    pub(super) misses: u32,
+}
+
+/// What a stop is for.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// To be down.
+    Down,
+    /// To be started afresh.
+    Start,
+    /// To be judged.
+    Judge(Ended),
+}
+
+impl State {
+    /// When it ends by itself, or asks its next question.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            State::Conditions {
+                deadline, asking, ..
+            } => Some(asking.deadline().min(*deadline)),
+            State::Live { phase, .. } => match phase {
+                Phase::Starting {
+                    deadline,
+                    evidence: Evidence::Probe(Some(asking)),
+                } => Some(asking.deadline().min(*deadline)),
+                Phase::Starting { deadline, .. } => Some(*deadline),
+                Phase::Running { watch } => watch.as_ref().map(|watch| watch.asking.deadline()),
+                Phase::Paused => None,
+                Phase::Stopping { until, .. } => Some(*until),
+            },
+            State::BackingOff { until } | State::Restoring { until, .. } => Some(*until),
+            State::Stopped { .. } | State::Waiting { .. } | State::Halted { .. } => None,
+        }
+    }
+
+    pub(super) fn name(&self) -> StateName {
+        match self {
+            State::Stopped { .. } => StateName::Stopped,
+            State::Waiting { .. } | State::Conditions { .. } => StateName::Waiting,
+            State::Live { phase, .. } => match phase {
+                Phase::Starting { .. } => StateName::StartPending,
+                Phase::Running { .. } => StateName::Running,
+                Phase::Paused => StateName::Paused,
+                Phase::Stopping { .. } => StateName::StopPending,
+            },
+            State::BackingOff { .. } => StateName::BackingOff,
+            State::Restoring { .. } => StateName::StartPending,
+            State::Halted { .. } => StateName::Halted,
+        }
+    }
+}
