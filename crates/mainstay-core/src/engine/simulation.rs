@@ -1,0 +1,1333 @@
+//! Random services on a random host, against an account of what must hold that knows nothing of the engine's inside.
+//!
+//! One seed is one episode: a graph of Specs, a host that answers late, twice, never or out of order, and operators who ask for
+//! anything at any time; at its end everything is stopped or killed on a host that behaves. The [`Account`] of each service is
+//! kept from events and actions alone. After every event all services are examined. A failing seed prints how to replay it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::mem::{Discriminant, discriminant};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backoff::Random;
+use super::*;
+use crate::spec::{
+    Argv, Backoff, CodeAction, Compress, Env, Environment, Level, Liveness, LogFormat, LogPolicy,
+    Need, Policy, Ready, Recovery, RestartLimit, Signal, Start, Stop, StopScope, Strategy, WaitFor,
+};
+
+/// Steps of an episode before everything is stopped.
+const STEPS: usize = 600;
+/// The engine's own patience with killed processes, and the most that one extension is worth.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
+/// How much later than its timeout an answer still counts.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
+
+type Check = Result<(), String>;
+
+macro_rules! ensure {
+    ($condition:expr, $($why:tt)+) => {
+        if !$condition {
+            return Err(format!($($why)+));
+        }
+    };
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a replay is asked for by variable; the speed is measured"
+)]
+fn whatever_happens_what_must_hold_holds() {
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    if let Some(seed) = number("MAINSTAY_SIM_SEED") {
+        return replay(seed);
+    }
+    let wanted = number("MAINSTAY_SIM_EVENTS").unwrap_or(1_000_000);
+    let (began, mut events, mut seed) = (std::time::Instant::now(), 0, 0);
+    let mut seen = HashSet::new();
+    while events < wanted {
+        seed += 1;
+        let mut world = World::new(seed, false);
+        match catch_unwind(AssertUnwindSafe(|| world.live())) {
+            Ok(Ok(())) => events += world.events,
+            _ => replay(seed),
+        }
+        seen.extend(world.seen);
+    }
+    let (facts, halts) = (16, 6);
+    assert_eq!(
+        seen.len(),
+        facts + halts,
+        "some kinds of facts or halts never happened"
+    );
+    let rate = events as f64 / began.elapsed().as_secs_f64();
+    println!("{events} events in {seed} episodes, {rate:.0} events/s");
+}
+
+/// Runs one episode again, telling what happens.
+fn replay(seed: u64) {
+    let mut world = World::new(seed, true);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.live()));
+    let transcript = world.transcript.unwrap();
+    for line in &transcript[transcript.len().saturating_sub(60)..] {
+        println!("{line}");
+    }
+    let why = match outcome {
+        Ok(Ok(())) => return println!("seed {seed} holds"),
+        Ok(Err(why)) => why,
+        Err(_) => "the engine panicked".to_owned(),
+    };
+    panic!("{why}\nreplay: MAINSTAY_SIM_SEED={seed} cargo test -p mainstay-core what_must_hold");
+}
+
+/// What ended a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Cause {
+    Exit(Exit),
+    /// It could not be started, was not ready or not alive in time, or a condition did not hold.
+    Other,
+}
+
+/// The contract of the design, once more: one row a line.
+fn contract(recovery: &Recovery, cause: Cause) -> CodeAction {
+    let (code, is_exit) = match cause {
+        Cause::Exit(Exit::Code(code)) => (code, true),
+        Cause::Exit(Exit::Signal(signal)) => (128 + signal, false),
+        _ => (-1, false),
+    };
+    if let Some(action) = u8::try_from(code)
+        .ok()
+        .and_then(|code| recovery.codes.get(&code))
+    {
+        return *action;
+    }
+    match (if is_exit { code } else { -1 }, recovery.policy) {
+        (0, _) => CodeAction::Stop,
+        (_, Policy::Never) => CodeAction::Halt,
+        (201, _) => CodeAction::Restore,
+        (202, _) => CodeAction::Retry,
+        (_, Policy::Strict) => CodeAction::Halt,
+        (_, Policy::Restart) => CodeAction::Restart,
+    }
+}
+
+/// What the host holds of one service, and what its past obliges the engine to.
+#[derive(Debug, Default)]
+struct Account {
+    run: Option<Run>,
+    last_run: u64,
+    /// Operators want it down.
+    is_unwanted: bool,
+    /// Its last run was ready and ended cleanly by itself.
+    is_done: bool,
+    cause: Option<Cause>,
+    question: Option<(Token, Option<RunId>, Instant)>,
+    line: Option<Token>,
+    restore: Option<Token>,
+    old_tokens: Vec<Token>,
+    not_before: Instant,
+    restarts: u64,
+    retries: u32,
+    recent: Vec<Instant>,
+}
+
+/// A tree that the host holds: from [`Action::Spawn`] until nothing of it is left.
+#[derive(Debug)]
+struct Run {
+    id: RunId,
+    began: Instant,
+    start_by: Instant,
+    pid: Option<u32>,
+    has_evidence: bool,
+    exited: bool,
+    frozen: bool,
+    asked: bool,
+    /// When it is to be killed, once it was asked.
+    kill_at: Instant,
+    killed: bool,
+    /// An operator asked for a fresh start before it was gone.
+    starts_again: bool,
+    is_unkillable: bool,
+    /// The event that brought its last deadline.
+    dated: u64,
+}
+
+impl Run {
+    /// Evidence of a child counts once there is a child.
+    fn was_ready(&self) -> bool {
+        self.has_evidence && self.pid.is_some()
+    }
+}
+
+struct World {
+    random: Random,
+    now: Instant,
+    specs: Vec<Arc<Spec>>,
+    needs: Vec<Vec<usize>>,
+    engine: Engine,
+    accounts: Vec<Account>,
+    /// What the host will see.
+    coming: Vec<(Instant, Event)>,
+    behaves: bool,
+    shutting_down: bool,
+    events: u64,
+    pids: u32,
+    transcript: Option<Vec<String>>,
+    /// The kinds of facts, and of halts, that were told.
+    seen: HashSet<(Discriminant<Fact>, Option<Discriminant<Halt>>)>,
+    // Of the current event:
+    ticked: bool,
+    killing: bool,
+    failed: Vec<usize>,
+    requested: Vec<usize>,
+    restored: bool,
+    gone: Vec<(usize, Run)>,
+}
+
+impl World {
+    fn new(seed: u64, tells: bool) -> Self {
+        let mut random = Random::new(seed);
+        let n = 1 + below(&mut random, 7);
+        // Needs point at higher ranks, so there is no cycle; ranks differ from the order of the list.
+        let mut rank: Vec<usize> = (0..n).collect();
+        for i in (1..n).rev() {
+            rank.swap(i, below(&mut random, i + 1));
+        }
+        let density = [0.0, 0.2, 0.5, 0.9][below(&mut random, 4)];
+        let needs: Vec<Vec<usize>> = (0..n)
+            .map(|i| {
+                (0..n)
+                    .filter(|&j| rank[j] > rank[i] && chance(&mut random, density))
+                    .collect()
+            })
+            .collect();
+        let specs: Vec<Arc<Spec>> = needs
+            .iter()
+            .enumerate()
+            .map(|(i, needs)| Arc::new(spec(i, needs, &mut random)))
+            .collect();
+        Self {
+            engine: Engine::new(specs.iter().cloned(), seed).unwrap(),
+            accounts: (0..n)
+                .map(|_| Account {
+                    is_unwanted: true,
+                    ..Account::default()
+                })
+                .collect(),
+            random,
+            now: Instant::ZERO,
+            specs,
+            needs,
+            coming: Vec::new(),
+            behaves: false,
+            shutting_down: false,
+            events: 0,
+            pids: 0,
+            transcript: tells.then(Vec::new),
+            seen: HashSet::new(),
+            ticked: false,
+            killing: false,
+            failed: Vec::new(),
+            requested: Vec::new(),
+            restored: false,
+            gone: Vec::new(),
+        }
+    }
+
+    /// One episode.
+    fn live(&mut self) -> Check {
+        if self.transcript.is_some() {
+            for spec in &self.specs.clone() {
+                self.note(|| format!("{spec:?}"));
+            }
+        }
+        if self.chance(0.8) {
+            let actions = self.engine.start_all(self.now);
+            self.note(|| "start all".to_owned());
+            for account in &mut self.accounts {
+                account.is_unwanted = false;
+            }
+            self.performed(actions)?;
+        }
+        for _ in 0..STEPS {
+            self.something_happens()?;
+        }
+        self.end()
+    }
+
+    fn something_happens(&mut self) -> Check {
+        let i = self.below(self.specs.len());
+        let run = self.accounts[i].run.as_ref().map(|run| run.id);
+        let id = ServiceId(i);
+        match self.below(100) {
+            0..9 => self.request(i),
+            9..13 => self.deliver(Event::Tick),
+            13..16 => {
+                let Some(run) = run else { return Ok(()) };
+                let exit = self.exit(i);
+                self.deliver(Event::Exited(id, run, exit))
+            }
+            16..20 => {
+                let Some(run) = run else { return Ok(()) };
+                let by = Duration::from_millis([0, 500, 20_000, u64::MAX][self.below(4)]);
+                let notice = [
+                    Notice::Ready,
+                    Notice::Status("busy".into()),
+                    Notice::ExtendTimeout(by),
+                ];
+                let notice = notice[self.below(3)].clone();
+                self.deliver(Event::Notified(id, run, notice))
+            }
+            20..24 => self.nonsense(i),
+            24..27 if !self.coming.is_empty() => {
+                let at = self.below(self.coming.len());
+                let (_, event) = self.coming.swap_remove(at);
+                self.deliver(event)
+            }
+            27 => {
+                let jump = [100, 5_000, 60_000, 4 * 3_600_000][self.below(4)];
+                self.now = self.now + Duration::from_millis(jump);
+                Ok(())
+            }
+            _ => self.time_passes(),
+        }
+    }
+
+    /// The next thing that is due.
+    fn time_passes(&mut self) -> Check {
+        let next = (0..self.coming.len()).min_by_key(|&i| self.coming[i].0);
+        let wake = self.engine.deadline();
+        match next.map(|i| (i, self.coming[i].0)) {
+            Some((i, at)) if wake.is_none_or(|wake| at <= wake) => {
+                self.now = self.now.max(at);
+                let (_, event) = self.coming.swap_remove(i);
+                self.deliver(event)
+            }
+            _ => {
+                let Some(wake) = wake else {
+                    self.now = self.now + Duration::from_secs(1);
+                    return Ok(());
+                };
+                self.now = self.now.max(wake);
+                if !self.behaves && self.chance(0.1) {
+                    let late = self.below(3_000) as u64;
+                    self.now = self.now + Duration::from_millis(late);
+                }
+                for _ in 0..4 * self.specs.len() + 4 {
+                    self.deliver(Event::Tick)?;
+                    if self.engine.deadline().is_none_or(|at| at > self.now) {
+                        return Ok(());
+                    }
+                }
+                Err("the deadline stays in the past".to_owned())
+            }
+        }
+    }
+
+    fn request(&mut self, i: usize) -> Check {
+        let request = match self.below(8) {
+            0..2 => Request::Start,
+            2..4 => Request::Stop,
+            4 => Request::Restart,
+            5..7 => Request::Pause,
+            _ => Request::Continue,
+        };
+        if self.chance(0.002) {
+            let actions = self.engine.start_all(self.now);
+            self.note(|| "start all".to_owned());
+            // A service that refuses is as it was.
+            for i in 0..self.specs.len() {
+                let is_paused = self.engine.view(ServiceId(i)).state == StateName::Paused;
+                let has_remains = self.accounts[i]
+                    .run
+                    .as_ref()
+                    .is_some_and(|run| run.is_unkillable);
+                if !is_paused && !has_remains {
+                    self.wanted(i, false);
+                }
+            }
+            return self.performed(actions);
+        }
+        let before = self.snapshot();
+        let outcome = self.engine.request(ServiceId(i), request, self.now);
+        self.note(|| {
+            format!(
+                "request {request} s{i}: {}",
+                outcome
+                    .as_ref()
+                    .map_or_else(|no| no.to_string(), |_| "ok".into())
+            )
+        });
+        let Ok(actions) = outcome else {
+            ensure!(before == self.snapshot(), "a refusal changed something");
+            return self.performed(Vec::new());
+        };
+        match request {
+            Request::Stop => {
+                self.accounts[i].is_unwanted = true;
+                if let Some(run) = &mut self.accounts[i].run {
+                    run.starts_again = false;
+                }
+            }
+            Request::Start | Request::Restart => {
+                self.wanted(i, request == Request::Restart);
+                let mut open = self.needs[i].clone();
+                while let Some(need) = open.pop() {
+                    if !self.is_of_use(need) {
+                        let account = &self.accounts[need];
+                        let starts = match &account.run {
+                            Some(run) => account.is_unwanted && !run.is_unkillable,
+                            None => true,
+                        };
+                        if starts {
+                            self.wanted(need, false);
+                        }
+                        open.extend(&self.needs[need]);
+                    }
+                }
+            }
+            Request::Pause | Request::Continue => {}
+        }
+        self.performed(actions)
+    }
+
+    /// Whether what needs it may start.
+    fn is_of_use(&self, i: usize) -> bool {
+        let account = &self.accounts[i];
+        match &account.run {
+            Some(run) => {
+                let is_up = run.was_ready() && !run.exited && !run.asked && !run.frozen;
+                is_up && !account.is_unwanted
+            }
+            None => account.is_done,
+        }
+    }
+
+    fn wanted(&mut self, i: usize, afresh: bool) {
+        let account = &mut self.accounts[i];
+        account.is_unwanted = false;
+        account.is_done = false;
+        account.not_before = Instant::ZERO;
+        account.retries = 0;
+        account.recent.clear();
+        if let Some(run) = &mut account.run {
+            run.starts_again |= afresh || run.asked || run.exited;
+        }
+        self.requested.push(i);
+    }
+
+    /// Something of an earlier run or question, or out of turn: changes nothing.
+    fn nonsense(&mut self, i: usize) -> Check {
+        let account = &self.accounts[i];
+        let id = ServiceId(i);
+        let run = match &account.run {
+            Some(run) => RunId(run.id.0.wrapping_sub(1)),
+            None => RunId(account.last_run),
+        };
+        let token = match account.old_tokens.is_empty() {
+            true => Token(u64::MAX),
+            false => account.old_tokens[self.random_index(account.old_tokens.len())],
+        };
+        let event = match self.below(8) {
+            0 => Event::Spawned(id, run, 1),
+            1 => Event::SpawnFailed(id, run, "no".into()),
+            2 => Event::Exited(id, run, Exit::Code(0)),
+            3 => Event::Emptied(id, run),
+            4 => Event::Notified(id, run, Notice::Ready),
+            5 => Event::FreezeFailed(id, run, "no".into()),
+            6 => Event::Restored(id, token, Ok(())),
+            _ => Event::Answered(id, token, Ok(())),
+        };
+        let before = self.snapshot();
+        self.note(|| format!("nonsense: {event:?}"));
+        let actions = self.engine.step(event, self.now);
+        ensure!(
+            actions.is_empty() && before == self.snapshot(),
+            "nonsense changed something: {actions:?}"
+        );
+        self.performed(Vec::new())
+    }
+
+    fn random_index(&self, n: usize) -> usize {
+        below(&mut self.random.clone(), n)
+    }
+
+    /// Stops or kills everything on a host that behaves from now on.
+    fn end(&mut self) -> Check {
+        self.behaves = true;
+        self.shutting_down = true;
+        self.coming.clear();
+        let kills = self.chance(0.3);
+        let mut patience = Duration::from_secs(2);
+        for i in 0..self.specs.len() {
+            let id = ServiceId(i);
+            let at = self.now + Duration::from_millis(1);
+            let account = &self.accounts[i];
+            if let Some(token) = account.restore {
+                self.coming.push((at, Event::Restored(id, token, Ok(()))));
+            }
+            let Some(run) = &account.run else { continue };
+            patience += run.kill_at.since(self.now) + KILL_PATIENCE;
+            if run.pid.is_none() && !run.exited {
+                self.pids += 1;
+                self.coming
+                    .push((at, Event::Spawned(id, run.id, self.pids)));
+            }
+            if run.exited {
+                self.coming.push((at, Event::Emptied(id, run.id)));
+            } else if run.asked || run.killed {
+                self.coming
+                    .push((at, Event::Exited(id, run.id, Exit::Signal(9))));
+            }
+        }
+        for account in &mut self.accounts {
+            account.is_unwanted = true;
+            if let Some(run) = &mut account.run {
+                run.starts_again = false;
+            }
+        }
+        let deadline = match kills {
+            true => self.now + Duration::from_secs(1),
+            false => {
+                let ladders: Duration = self.specs.iter().map(|spec| spec.stop.graceful).sum();
+                self.now + patience + ladders
+            }
+        };
+        self.killing = kills;
+        self.note(|| if kills { "kill all" } else { "stop all" }.to_owned());
+        let actions = match kills {
+            true => self.engine.kill_all(self.now),
+            false => self.engine.stop_all(self.now),
+        };
+        if kills {
+            for (i, account) in self.accounts.iter().enumerate() {
+                if let Some(run) = account.run.as_ref().filter(|run| !run.killed) {
+                    ensure!(
+                        actions.contains(&Action::Kill(ServiceId(i), run.id)),
+                        "kill all forgot s{i}"
+                    );
+                }
+            }
+        }
+        self.performed(actions)?;
+        for _ in 0..10_000 {
+            if self.engine.is_down() && self.accounts.iter().all(|account| account.run.is_none()) {
+                return Ok(());
+            }
+            ensure!(self.now <= deadline, "not everything is down in time");
+            self.time_passes()?;
+        }
+        Err("not everything comes down".to_owned())
+    }
+
+    /// Hands an event to the engine, if a host could see it.
+    fn deliver(&mut self, event: Event) -> Check {
+        let now = self.now;
+        match &event {
+            Event::Spawned(i, id, pid) => {
+                let needs_no_evidence = self.specs[i.0].start.ready.is_none();
+                match &mut self.accounts[i.0].run {
+                    Some(run) if run.id == *id && run.pid.is_none() && !run.exited => {
+                        run.pid = Some(*pid);
+                        run.has_evidence |= needs_no_evidence;
+                        run.has_evidence &= !run.asked;
+                    }
+                    _ => return Ok(()),
+                }
+            }
+            Event::SpawnFailed(i, id, _) => match &mut self.accounts[i.0].run {
+                Some(run) if run.id == *id && run.pid.is_none() && !run.exited => {
+                    if !run.asked {
+                        self.accounts[i.0].cause = Some(Cause::Other);
+                    }
+                    let run = self.accounts[i.0].run.take().unwrap();
+                    self.gone.push((i.0, run));
+                }
+                _ => return Ok(()),
+            },
+            Event::Exited(i, id, exit) => {
+                let account = &mut self.accounts[i.0];
+                match &mut account.run {
+                    Some(run) if run.id == *id && !run.exited => {
+                        run.exited = true;
+                        if !run.asked {
+                            account.cause = Some(Cause::Exit(*exit));
+                        }
+                        self.leave_remains(*i, *id);
+                    }
+                    _ => return Ok(()),
+                }
+            }
+            Event::Emptied(i, id) => match &self.accounts[i.0].run {
+                Some(run) if run.id == *id && run.exited => {
+                    let run = self.accounts[i.0].run.take().unwrap();
+                    self.gone.push((i.0, run));
+                }
+                _ => return Ok(()),
+            },
+            Event::Notified(i, id, notice) => {
+                let wants_notice = self.specs[i.0].start.ready == Some(Ready::Notify);
+                match (&mut self.accounts[i.0].run, notice) {
+                    (Some(run), Notice::Ready) if run.id == *id => {
+                        run.has_evidence |= wants_notice && !run.asked && !run.exited;
+                    }
+                    (Some(run), Notice::ExtendTimeout(by)) if run.id == *id => {
+                        let until = now + (*by).min(LONGEST_EXTENSION);
+                        if run.asked && !run.killed {
+                            run.kill_at = run.kill_at.max(until);
+                        } else if !run.exited && !run.asked && !run.was_ready() {
+                            run.start_by = run.start_by.max(until);
+                        }
+                    }
+                    (Some(run), _) if run.id == *id => {}
+                    _ => return Ok(()),
+                }
+            }
+            Event::FreezeFailed(i, id, _) => match &self.accounts[i.0].run {
+                Some(run) if run.id == *id => {}
+                _ => return Ok(()),
+            },
+            Event::Answered(i, token, answer) => {
+                let account = &mut self.accounts[i.0];
+                let is_line = account.line == Some(*token);
+                let of = account
+                    .question
+                    .filter(|(asked, ..)| asked == token)
+                    .and_then(|(_, of, _)| of);
+                match &mut account.run {
+                    Some(run)
+                        if answer.is_ok()
+                            && !run.asked
+                            && !run.exited
+                            && (is_line || of == Some(run.id)) =>
+                    {
+                        run.has_evidence = true;
+                    }
+                    _ => {}
+                }
+                if account.question.is_some_and(|(asked, ..)| asked == *token) {
+                    account.question = None;
+                    account.old_tokens.push(*token);
+                }
+            }
+            Event::Restored(i, token, _) => {
+                let account = &mut self.accounts[i.0];
+                self.restored = account.restore == Some(*token);
+                if self.restored {
+                    account.restore = None;
+                    account.old_tokens.push(*token);
+                }
+            }
+            Event::Tick => {
+                self.ticked = true;
+                for account in &mut self.accounts {
+                    if account.question.is_some_and(|(.., by)| by <= now) {
+                        let (token, ..) = account.question.take().unwrap();
+                        account.old_tokens.push(token);
+                    }
+                }
+            }
+        }
+        self.note(|| format!("{event:?}"));
+        let actions = self.engine.step(event, now);
+        self.performed(actions)
+    }
+
+    /// After the main process ended: when the host sees that nothing is left.
+    fn leave_remains(&mut self, i: ServiceId, run: RunId) {
+        let in_time = self.behaves || self.chance(0.9);
+        if in_time {
+            let at = self.now + self.millis(40);
+            self.coming.push((at, Event::Emptied(i, run)));
+        }
+    }
+
+    fn performed(&mut self, actions: Vec<Action>) -> Check {
+        self.events += 1;
+        for action in actions {
+            self.note(|| format!("    {action:?}"));
+            self.perform(action)?;
+        }
+        self.examine()?;
+        self.ticked = false;
+        self.killing = false;
+        self.restored = false;
+        self.failed.clear();
+        self.requested.clear();
+        self.gone.clear();
+        Ok(())
+    }
+
+    /// Does what a host would do, and says what must hold for each action.
+    fn perform(&mut self, action: Action) -> Check {
+        let now = self.now;
+        match action {
+            Action::Spawn(id, run) => {
+                let i = id.0;
+                for &need in &self.needs[i] {
+                    ensure!(self.is_of_use(need), "s{i} starts before s{need} is ready");
+                }
+                let start_by = now + self.specs[i].start.timeout;
+                let account = &mut self.accounts[i];
+                ensure!(account.run.is_none(), "s{i} has two children");
+                ensure!(
+                    account.restore.is_none(),
+                    "s{i} starts while its state is being restored"
+                );
+                ensure!(
+                    !account.is_unwanted,
+                    "s{i} starts though it was asked to stop"
+                );
+                ensure!(!self.shutting_down, "s{i} starts during a shutdown");
+                ensure!(
+                    now >= account.not_before,
+                    "s{i} starts before its pause is over"
+                );
+                ensure!(run.0 > account.last_run, "the run of s{i} is not new");
+                account.last_run = run.0;
+                account.is_done = false;
+                account.run = Some(Run {
+                    id: run,
+                    began: now,
+                    start_by,
+                    pid: None,
+                    has_evidence: false,
+                    exited: false,
+                    frozen: false,
+                    asked: false,
+                    kill_at: Instant::ZERO,
+                    killed: false,
+                    starts_again: false,
+                    is_unkillable: false,
+                    dated: self.events,
+                });
+                self.spawn(id, run);
+            }
+            Action::AskToStop(id, run) => {
+                let i = id.0;
+                let is_ordered =
+                    self.accounts[i].is_unwanted && !self.killing && !self.failed.contains(&i);
+                for dependent in
+                    (0..self.specs.len()).filter(|&d| is_ordered && self.needs[d].contains(&i))
+                {
+                    let account = &self.accounts[dependent];
+                    let lives = account.is_unwanted
+                        && account.run.as_ref().is_some_and(|run| !run.is_unkillable);
+                    ensure!(
+                        !lives,
+                        "s{i} is asked to stop before s{dependent}, which needs it"
+                    );
+                }
+                let graceful = self.specs[i].stop.graceful;
+                let event = self.events;
+                let held = self.held(id, run)?;
+                held.dated = event;
+                ensure!(
+                    !held.exited && !held.asked && !held.killed,
+                    "s{i} is asked to stop out of turn"
+                );
+                held.asked = true;
+                held.kill_at = now + graceful;
+                let has_reason = self.requested.contains(&i) || self.failed.contains(&i);
+                ensure!(
+                    has_reason || self.accounts[i].is_unwanted,
+                    "s{i} is asked to stop for no reason"
+                );
+                self.stop(id, run, graceful);
+            }
+            Action::Kill(id, run) => {
+                let killing = self.killing;
+                let held = self.held(id, run)?;
+                ensure!(!held.killed, "{run:?} is killed twice");
+                let is_due = held.asked && now >= held.kill_at;
+                ensure!(
+                    killing || held.exited || is_due,
+                    "{run:?} is killed too early"
+                );
+                held.killed = true;
+                let exited = held.exited;
+                if self.behaves || self.chance(0.95) {
+                    let at = now + self.millis(40);
+                    self.coming.push((
+                        at,
+                        match exited {
+                            true => Event::Emptied(id, run),
+                            false => Event::Exited(id, run, Exit::Signal(9)),
+                        },
+                    ));
+                }
+            }
+            Action::Freeze(id, run) => {
+                let held = self.held(id, run)?;
+                ensure!(
+                    !held.frozen && !held.exited && !held.asked,
+                    "{run:?} is suspended out of turn"
+                );
+                held.frozen = true;
+                if self.chance(0.15) {
+                    let at = now + self.millis(5);
+                    self.coming
+                        .push((at, Event::FreezeFailed(id, run, "not permitted".into())));
+                }
+            }
+            Action::Thaw(id, run) => {
+                let held = self.held(id, run)?;
+                ensure!(
+                    held.frozen && !held.exited,
+                    "{run:?} goes on without having been suspended"
+                );
+                held.frozen = false;
+            }
+            Action::Ask {
+                service,
+                of,
+                token,
+                timeout,
+                ..
+            } => {
+                ensure!(!timeout.is_zero(), "a question that leaves no time");
+                match of {
+                    Some(run) => {
+                        let held = self.held(service, run)?;
+                        let answers =
+                            held.pid.is_some() && !held.exited && !held.asked && !held.frozen;
+                        ensure!(answers, "{run:?} is asked though it cannot answer");
+                    }
+                    None => ensure!(
+                        self.accounts[service.0].run.is_none(),
+                        "a condition with a child"
+                    ),
+                }
+                let by = now + timeout + ANSWER_GRACE;
+                let account = &mut self.accounts[service.0];
+                if let Some((old, ..)) = account.question.replace((token, of, by)) {
+                    account.old_tokens.push(old);
+                }
+                let answer = if self.chance(0.75) {
+                    Ok(())
+                } else {
+                    Err("refused".to_owned())
+                };
+                let times = if self.behaves {
+                    1
+                } else {
+                    [0, 1, 1, 1, 1, 1, 1, 2][self.below(8)]
+                };
+                for _ in 0..times {
+                    let late = if self.chance(0.05) {
+                        Duration::from_secs(2)
+                    } else {
+                        Duration::ZERO
+                    };
+                    let at = now + late + self.millis(60);
+                    self.coming
+                        .push((at, Event::Answered(service, token, answer.clone())));
+                }
+            }
+            Action::ExpectLine(id, token, _) => {
+                if let Some(old) = self.accounts[id.0].line.replace(token) {
+                    self.accounts[id.0].old_tokens.push(old);
+                }
+                if self.chance(0.8) {
+                    let at = now + self.millis(3_000);
+                    let answer = if self.chance(0.9) {
+                        Ok(())
+                    } else {
+                        Err("bad".to_owned())
+                    };
+                    self.coming.push((at, Event::Answered(id, token, answer)));
+                }
+            }
+            Action::Restore {
+                service,
+                token,
+                back,
+            } => {
+                ensure!(
+                    back > 0 && self.accounts[service.0].run.is_none(),
+                    "a restore out of turn"
+                );
+                self.accounts[service.0].restore = Some(token);
+                if self.behaves || self.chance(0.9) {
+                    let at = now + self.millis(1_000);
+                    let answer = if self.chance(0.8) {
+                        Ok(())
+                    } else {
+                        Err("none left".to_owned())
+                    };
+                    self.coming
+                        .push((at, Event::Restored(service, token, answer)));
+                }
+            }
+            Action::Tell(id, fact) => self.told(id.0, fact)?,
+        }
+        Ok(())
+    }
+
+    fn held(&mut self, id: ServiceId, run: RunId) -> Result<&mut Run, String> {
+        let held = self.accounts[id.0]
+            .run
+            .as_mut()
+            .filter(|held| held.id == run);
+        held.ok_or_else(|| format!("{run:?} of s{} is not there", id.0))
+    }
+
+    fn told(&mut self, i: usize, fact: Fact) -> Check {
+        let halt = match &fact {
+            Fact::Halted { why } => Some(discriminant(why)),
+            _ => None,
+        };
+        self.seen.insert((discriminant(&fact), halt));
+        let account = &mut self.accounts[i];
+        let recovery = &self.specs[i].recovery;
+        match fact {
+            Fact::Failed { .. } => {
+                self.failed.push(i);
+                if let Some(run) = &account.run
+                    && !run.exited
+                {
+                    account.cause = Some(Cause::Other);
+                } else if self.ticked {
+                    account.cause = Some(Cause::Other);
+                }
+            }
+            Fact::BackingOff { pause, .. } => {
+                let action = account.cause.map(|cause| contract(recovery, cause));
+                let longest = match action {
+                    Some(CodeAction::Retry) => Duration::from_millis(1_760),
+                    _ => recovery.backoff.max,
+                };
+                ensure!(pause <= longest, "s{i} pauses for too long: {pause:?}");
+                account.not_before = self.now + pause;
+            }
+            Fact::Stopped {
+                outcome: Outcome::Completed,
+            } => {
+                let action = account.cause.map(|cause| contract(recovery, cause));
+                ensure!(
+                    action == Some(CodeAction::Stop),
+                    "s{i} is taken for complete"
+                );
+                let run = self.gone.iter().find(|(gone, _)| *gone == i);
+                account.is_done = run.is_some_and(|(_, run)| run.was_ready());
+            }
+            Fact::Ready { .. } => {
+                let has_evidence = account.run.as_ref().is_some_and(|run| run.was_ready());
+                ensure!(has_evidence, "s{i} is ready without evidence");
+            }
+            Fact::Halted {
+                why: Halt::NotRestored { .. },
+            } => account.old_tokens.extend(account.restore.take()),
+            Fact::Halted {
+                why: Halt::Unkillable { .. },
+            } => {
+                let run = account.run.as_mut().ok_or("nothing is unkillable")?;
+                ensure!(run.killed, "s{i} is unkillable, but was not killed");
+                run.is_unkillable = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What must hold after every event.
+    fn examine(&mut self) -> Check {
+        let now = self.now;
+        let views: Vec<View> = self.engine.ids().map(|id| self.engine.view(id)).collect();
+        for (i, view) in views.iter().enumerate() {
+            let unwanted_dependent = (0..self.specs.len()).find(|&d| {
+                let account = &self.accounts[d];
+                let lives = account.restore.is_some()
+                    || account.run.as_ref().is_some_and(|run| !run.is_unkillable);
+                self.needs[d].contains(&i) && account.is_unwanted && lives
+            });
+            let deadline = self.engine.services[i].deadline();
+            let (account, spec) = (&mut self.accounts[i], &self.specs[i]);
+            let run = account.run.as_ref();
+            use StateName as S;
+
+            // The view agrees with what the host holds.
+            ensure!(view.since <= now, "s{i} entered its state in the future");
+            ensure!(
+                view.started.is_some() == view.run.is_some(),
+                "s{i}: a run without a beginning"
+            );
+            match run.filter(|run| !run.is_unkillable) {
+                Some(run) => {
+                    ensure!(
+                        view.run == Some(run.id),
+                        "s{i} is {} beside a live run",
+                        view.state
+                    );
+                    let pid = run.pid.filter(|_| !run.exited);
+                    ensure!(
+                        view.pid == pid,
+                        "s{i} shows pid {:?} instead of {pid:?}",
+                        view.pid
+                    );
+                    let expect = match run {
+                        _ if run.exited || run.asked || run.killed => S::StopPending,
+                        _ if run.frozen => S::Paused,
+                        _ if run.was_ready() => S::Running,
+                        _ => S::StartPending,
+                    };
+                    ensure!(view.state == expect, "s{i} is {}, not {expect}", view.state);
+                    let is_ready = matches!(expect, S::Running | S::Paused);
+                    ensure!(view.ready == is_ready, "s{i}: ready is {}", view.ready);
+                    let is_forgotten =
+                        account.is_unwanted && is_ready && unwanted_dependent.is_none();
+                    ensure!(!is_forgotten, "the stop of s{i} is forgotten");
+                    let is_ticked = self.ticked && run.dated < self.events;
+                    let is_late = is_ticked && run.asked && !run.killed && now >= run.kill_at;
+                    ensure!(!is_late, "s{i} is not killed in time");
+                    let is_late = is_ticked && expect == S::StartPending && now >= run.start_by;
+                    ensure!(!is_late, "s{i} may start for ever");
+                }
+                None => {
+                    ensure!(
+                        view.run.is_none() && view.pid.is_none() && !view.ready,
+                        "s{i} shows a run"
+                    );
+                    let is_starting = view.state == S::StartPending && account.restore.is_some();
+                    let is_idle = matches!(
+                        view.state,
+                        S::Stopped | S::Waiting | S::BackingOff | S::Halted
+                    );
+                    ensure!(
+                        is_starting || is_idle,
+                        "s{i} is {} without a run",
+                        view.state
+                    );
+                    let is_down = matches!(view.state, S::Stopped) || run.is_some() || is_starting;
+                    ensure!(
+                        !account.is_unwanted || is_down,
+                        "s{i} is {} though unwanted",
+                        view.state
+                    );
+                    ensure!(
+                        run.is_none() || view.state == S::Halted,
+                        "s{i} forgets what is left of it"
+                    );
+                }
+            }
+            if view.state == S::Halted {
+                ensure!(view.detail.is_some(), "s{i} is halted for no reason");
+            }
+            if self.shutting_down && account.run.is_none() && view.state == S::Stopped {
+                account.restore = None;
+            }
+
+            // Every wait has an end.
+            let must_wake = match view.state {
+                S::StartPending | S::StopPending | S::BackingOff => true,
+                S::Running => spec.liveness.is_some(),
+                _ => false,
+            };
+            ensure!(
+                !must_wake || deadline.is_some(),
+                "s{i} is {} without a deadline",
+                view.state
+            );
+            if view.state == S::Waiting && deadline.is_none() {
+                // What it waits for either moves by itself, or an operator holds it, or it ended without being of use.
+                let mut missing = 0;
+                for &need in &self.needs[i] {
+                    let account = &self.accounts[need];
+                    let state = views[need].state;
+                    ensure!(
+                        state != S::Halted,
+                        "s{i} waits for s{need}, which is halted"
+                    );
+                    let is_of_use = state == S::Running && !account.is_unwanted
+                        || state == S::Stopped && account.is_done;
+                    missing += usize::from(!is_of_use);
+                    let has_ended = matches!(account.cause, Some(Cause::Exit(_)));
+                    let is_held = state != S::Stopped || account.is_unwanted || has_ended;
+                    ensure!(is_held, "s{i} waits for s{need}, which nobody starts");
+                }
+                ensure!(missing > 0, "s{i} waits for nothing");
+            }
+
+            // What follows an end.
+            let account = &mut self.accounts[i];
+            if let Some((_, run)) = self.gone.iter().find(|(gone, _)| *gone == i) {
+                if run.was_ready() && now.since(run.began) >= spec.recovery.reset_after {
+                    account.retries = 0;
+                }
+                let action = account.cause.map(|cause| contract(&spec.recovery, cause));
+                let fits = match action {
+                    _ if run.is_unkillable => matches!(view.state, S::Halted | S::Stopped),
+                    _ if account.is_unwanted => view.state == S::Stopped,
+                    _ if run.starts_again => {
+                        matches!(view.state, S::Waiting | S::StartPending | S::Halted)
+                    }
+                    None => false,
+                    Some(CodeAction::Stop) => view.state == S::Stopped,
+                    Some(CodeAction::Halt) => view.state == S::Halted,
+                    Some(CodeAction::Retry) => matches!(view.state, S::BackingOff | S::Halted),
+                    Some(CodeAction::Restore) => {
+                        view.state == S::StartPending && account.restore.is_some()
+                    }
+                    Some(CodeAction::Restart) => {
+                        matches!(
+                            view.state,
+                            S::BackingOff | S::Halted | S::Waiting | S::StartPending
+                        )
+                    }
+                };
+                ensure!(
+                    fits,
+                    "s{i} is {} after {:?}, where {action:?} is due",
+                    view.state,
+                    account.cause
+                );
+            }
+            ensure!(view.restarts >= account.restarts, "s{i} forgets restarts");
+            if view.restarts > account.restarts {
+                ensure!(
+                    view.restarts == account.restarts + 1,
+                    "s{i} restarts twice at once"
+                );
+                account.restarts = view.restarts;
+                let action = account.cause.map(|cause| contract(&spec.recovery, cause));
+                match action {
+                    _ if self.restored => {}
+                    Some(CodeAction::Retry) => {
+                        account.retries += 1;
+                        ensure!(
+                            account.retries <= RETRY_LIMIT,
+                            "s{i} is tried once more than allowed"
+                        );
+                    }
+                    Some(CodeAction::Restart) => {
+                        if let Some(limit) = spec.recovery.limit {
+                            account.recent.push(now);
+                            account.recent.retain(|at| now.since(*at) < limit.window);
+                            let within = account.recent.len();
+                            ensure!(
+                                within <= limit.restarts as usize,
+                                "s{i} restarts {within} times within its window"
+                            );
+                        }
+                    }
+                    action => return Err(format!("s{i} restarts where {action:?} is due")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // The host.
+
+    fn spawn(&mut self, id: ServiceId, run: RunId) {
+        let i = id.0;
+        let (soon, later) = (self.millis(20), self.millis(20_000));
+        let at = self.now + soon;
+        if !self.behaves && self.chance(0.04) {
+            return;
+        }
+        if !self.behaves && self.chance(0.08) {
+            self.coming
+                .push((at, Event::SpawnFailed(id, run, "no such file".into())));
+            return;
+        }
+        self.pids += 1;
+        self.coming.push((at, Event::Spawned(id, run, self.pids)));
+        if self.chance(0.5) {
+            self.coming
+                .push((at + later, Event::Notified(id, run, Notice::Ready)));
+        }
+        let is_sturdy = self.specs[i].liveness.is_some();
+        if self.chance(if is_sturdy { 0.1 } else { 0.9 }) {
+            let exit = self.exit(i);
+            let most = [5, 500, 60_000][self.below(3)];
+            let at = at + self.millis(most);
+            self.coming.push((at, Event::Exited(id, run, exit)));
+        }
+    }
+
+    fn stop(&mut self, id: ServiceId, run: RunId, graceful: Duration) {
+        let exit = self.exit(id.0);
+        let at = self.now
+            + match self.below(10) {
+                0..7 => graceful.mul_f64(self.random.unit()),
+                _ if self.behaves => graceful.mul_f64(self.random.unit()),
+                7 => graceful + Duration::from_millis(300),
+                _ => return,
+            };
+        self.coming.push((at, Event::Exited(id, run, exit)));
+    }
+
+    /// Each service has its habit, so that the same happens often in a row.
+    fn exit(&mut self, i: usize) -> Exit {
+        if self.chance(0.5) {
+            return Exit::Code([202, 1, 201, 0, 7][i % 5]);
+        }
+        match self.below(8) {
+            0..5 => Exit::Code([0, 1, 7, 101, 201, 202, -1_073_741_510, 255][self.below(8)]),
+            5 | 6 => Exit::Signal([9, 11, 15, 73][self.below(4)]),
+            _ => Exit::Unknown,
+        }
+    }
+
+    // Dice and notes.
+
+    fn below(&mut self, n: usize) -> usize {
+        below(&mut self.random, n)
+    }
+
+    fn chance(&mut self, probability: f64) -> bool {
+        chance(&mut self.random, probability)
+    }
+
+    /// Less than this many milliseconds; often none.
+    fn millis(&mut self, most: u64) -> Duration {
+        match self.chance(0.3) {
+            true => Duration::ZERO,
+            false => Duration::from_secs_f64(self.random.unit() * most as f64 / 1e3),
+        }
+    }
+
+    fn snapshot(&self) -> Vec<(View, Option<Instant>)> {
+        let ids = self.engine.ids();
+        ids.map(|id| (self.engine.view(id), self.engine.services[id.0].deadline()))
+            .collect()
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now.elapsed();
+        if let Some(transcript) = &mut self.transcript {
+            transcript.push(format!("{:>12.3}s {}", now.as_secs_f64(), line()));
+        }
+    }
+}
+
+fn below(random: &mut Random, n: usize) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "less than n"
+    )]
+    let index = (random.unit() * n as f64) as usize;
+    index
+}
+
+fn chance(random: &mut Random, probability: f64) -> bool {
+    random.unit() < probability
+}
+
+fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
+    fn millis(choices: &[u64], random: &mut Random) -> Duration {
+        Duration::from_millis(choices[below(random, choices.len())])
+    }
+    let name = |i: usize| ServiceName::new(&format!("s{i}")).unwrap();
+    let probe = || Probe::File("/run/ready".into());
+    let backoff = |random: &mut Random| {
+        let base = millis(&[0, 10, 100, 1_000], random);
+        let factor = [1.0, 1.5, 2.0, 1000.0][below(random, 4)];
+        let max = base.max(millis(&[100, 5_000, 30_000], random));
+        Backoff { base, factor, max }
+    };
+    let actions = [
+        CodeAction::Stop,
+        CodeAction::Restart,
+        CodeAction::Retry,
+        CodeAction::Restore,
+        CodeAction::Halt,
+    ];
+    let mut codes = BTreeMap::new();
+    for code in [0, 1, 7, 137, 201, 202] {
+        if chance(random, 0.1) {
+            codes.insert(code, actions[below(random, 5)]);
+        }
+    }
+    let wait_for = (0..[0, 0, 0, 1, 2][below(random, 5)])
+        .map(|_| WaitFor {
+            probe: probe(),
+            strategy: match below(random, 3) {
+                0 => Strategy::Fixed {
+                    interval: millis(&[1, 100, 1_000], random),
+                },
+                1 => Strategy::Backoff(backoff(random)),
+                _ => Strategy::Probe {
+                    interval: millis(&[1, 250], random),
+                    passes: 1 + below(random, 3) as u32,
+                },
+            },
+            deadline: millis(&[1, 500, 120_000], random),
+        })
+        .collect();
+    Spec {
+        name: name(i),
+        environment: Environment::Development,
+        description: None,
+        display_name: None,
+        command: Argv::new(vec!["program".into()]).unwrap(),
+        working_dir: None,
+        env: Env::default(),
+        env_file: None,
+        account: None,
+        needs: needs
+            .iter()
+            .map(|&need| Need::Service(name(need)))
+            .collect(),
+        start: Start {
+            timeout: millis(&[1, 1_000, 10_000, 60_000], random),
+            ready: match below(random, 4) {
+                0 => None,
+                1 => Some(Ready::Probe(probe())),
+                2 => Some(Ready::Log("ready".into())),
+                _ => Some(Ready::Notify),
+            },
+        },
+        wait_for,
+        liveness: chance(random, 0.5).then(|| Liveness {
+            probe: probe(),
+            every: millis(&[1, 500, 10_000], random),
+            timeout: millis(&[1, 30, 2_000], random),
+            misses: 1 + below(random, 3) as u32,
+        }),
+        stop: Stop {
+            graceful: millis(&[0, 10, 5_000, 30_000], random),
+            signal: Signal::Term,
+            scope: if chance(random, 0.5) {
+                StopScope::Tree
+            } else {
+                StopScope::Main
+            },
+        },
+        reload: None,
+        recovery: Recovery {
+            policy: [
+                Policy::Restart,
+                Policy::Restart,
+                Policy::Restart,
+                Policy::Strict,
+                Policy::Never,
+            ][below(random, 5)],
+            backoff: backoff(random),
+            reset_after: millis(&[1, 500, 10_000], random),
+            limit: chance(random, 0.7).then(|| RestartLimit {
+                restarts: 1 + below(random, 10) as u32,
+                window: millis(&[1, 1_000, 60_000], random),
+            }),
+            codes,
+        },
+        snapshot: None,
+        log: LogPolicy {
+            level: Level::Warn,
+            rotate: None,
+            keep: 1,
+            compress: Compress::None,
+            format: LogFormat::Raw,
+        },
+        http: None,
+    }
+}
