@@ -8,8 +8,10 @@
 //! event the engine settles: services whose situation may have changed (their own state, a need's, a dependent's) are looked at
 //! until nothing moves. So a start is as parallel as the graph allows, and a stop is its mirror image.
 //!
-//! Invariants, checked in `simulation.rs` over a million of random events: never two children of one service; every wait has
-//! a deadline; a pause is bounded; a requested stop is never followed by a restart; no answer never counts as "yes".
+//! Invariants, checked in `simulation.rs` over a million random events in each test run: never two children of one service; every
+//! wait has a deadline; a pause is bounded; a requested stop is never followed by a restart; no answer never counts as "yes".
+//! (A service that waits for its needs relies on their deadlines. It waits without one only for a need that an operator stopped or
+//! paused, or that ended cleanly without having been ready: only an operator can end such a wait, and its view says for whom.)
 
 mod asking;
 mod backoff;
@@ -20,6 +22,8 @@ mod service;
 #[cfg(test)]
 mod simulation;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -338,24 +342,9 @@ impl Engine {
                 dependents[need.0].push(ServiceId(i));
             }
         }
-        // Kahn: take away what needs nothing that is left; what cannot be taken is, or hangs on, a cycle.
-        let mut open: Vec<usize> = needs.iter().map(Vec::len).collect();
-        let mut free: Vec<usize> = (0..specs.len()).filter(|&i| open[i] == 0).collect();
-        let mut taken = 0;
-        while let Some(i) = free.pop() {
-            taken += 1;
-            for &ServiceId(dependent) in &dependents[i] {
-                open[dependent] -= 1;
-                if open[dependent] == 0 {
-                    free.push(dependent);
-                }
-            }
-        }
-        if taken < specs.len() {
-            let left = (0..specs.len()).filter(|&i| open[i] > 0);
-            return Err(GraphError::Cycle(
-                left.map(|i| specs[i].name().clone()).collect(),
-            ));
+        if let Some(circle) = circle(&needs, &dependents) {
+            let names = circle.iter().map(|&i| specs[i].name().clone());
+            return Err(GraphError::Cycle(names.collect()));
         }
         let services = specs
             .into_iter()
@@ -512,7 +501,7 @@ impl Engine {
         }
         self.shared.now = now;
         for service in &mut self.services {
-            // Only a fresh or stopped service is here; a running one refuses, and that is right.
+            // One that is paused, or has remains, refuses and stays as it is.
             let _ = service.start(false, &mut self.shared);
         }
         self.settle(self.ids().collect())
@@ -605,5 +594,29 @@ impl Engine {
                 dependent.wants_down() && !dependent.is_down()
             }),
         }
+    }
+}
+
+/// Services that need each other in a circle, each the next one, if there are some.
+fn circle(needs: &[Vec<ServiceId>], dependents: &[Vec<ServiceId>]) -> Option<Vec<usize>> {
+    // Kahn: take away what needs nothing that is left.
+    let mut open: Vec<usize> = needs.iter().map(Vec::len).collect();
+    let mut free: Vec<usize> = (0..open.len()).filter(|&i| open[i] == 0).collect();
+    while let Some(i) = free.pop() {
+        for &ServiceId(dependent) in &dependents[i] {
+            open[dependent] -= 1;
+            if open[dependent] == 0 {
+                free.push(dependent);
+            }
+        }
+    }
+    // What cannot be taken is in a circle, or needs what is: from need to need, one comes around.
+    let mut path = vec![(0..open.len()).find(|&i| open[i] > 0)?];
+    loop {
+        let ServiceId(next) = *needs[*path.last()?].iter().find(|need| open[need.0] > 0)?;
+        if let Some(at) = path.iter().position(|&i| i == next) {
+            return Some(path.split_off(at));
+        }
+        path.push(next);
     }
 }

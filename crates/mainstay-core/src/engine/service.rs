@@ -20,7 +20,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const RESTORE_PATIENCE: Duration = Duration::from_secs(3600);
 /// How long one question of readiness, or of a condition, may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most that one `EXTEND_TIMEOUT_USEC=` is worth: a program that is stuck cannot have asked for for ever.
+/// The most that one `EXTEND_TIMEOUT_USEC=` is worth: who wants longer has to be alive to ask again.
 const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
 /// The pauses between questions of readiness: soon at first, never rare.
 const READY_CADENCE: Backoff = Backoff {
@@ -777,12 +777,12 @@ impl Service {
         };
         let child = *child;
         match mem::replace(then, Then::Down) {
-            Then::Start if self.goal == Goal::Up => {
+            Then::Start => {
                 self.past.forgive();
                 self.wait(shared);
             }
             Then::Judge(ended) => self.judged(ended, Some(child), shared),
-            Then::Start | Then::Down => self.stopped(Outcome::Requested, shared),
+            Then::Down => self.stopped(Outcome::Requested, shared),
         }
     }
 

@@ -127,6 +127,8 @@ struct Account {
     is_unwanted: bool,
     /// Its last run was ready and ended cleanly by itself.
     is_done: bool,
+    /// It is halted for a need.
+    is_hung_up: bool,
     cause: Option<Cause>,
     question: Option<(Token, Option<RunId>, Instant)>,
     line: Option<Token>,
@@ -366,6 +368,11 @@ impl World {
             )
         });
         let Ok(actions) = outcome else {
+            let has_remains = self.accounts[i].run.is_some();
+            ensure!(
+                outcome != Err(Refusal::Remains) || has_remains,
+                "s{i} is refused for remains that are gone"
+            );
             ensure!(before == self.snapshot(), "a refusal changed something");
             return self.performed(Vec::new());
         };
@@ -435,7 +442,13 @@ impl World {
             true => Token(u64::MAX),
             false => account.old_tokens[self.random_index(account.old_tokens.len())],
         };
-        let event = match self.below(8) {
+        let kind = below(&mut self.random, 9);
+        let event = match kind {
+            // Before its main process ended.
+            8 => match &account.run {
+                Some(run) if !run.exited && !run.is_unkillable => Event::Emptied(id, run.id),
+                _ => return Ok(()),
+            },
             0 => Event::Spawned(id, run, 1),
             1 => Event::SpawnFailed(id, run, "no".into()),
             2 => Event::Exited(id, run, Exit::Code(0)),
@@ -470,7 +483,7 @@ impl World {
             let id = ServiceId(i);
             let at = self.now + Duration::from_millis(1);
             let account = &self.accounts[i];
-            if let Some(token) = account.restore {
+            if let Some(token) = account.restore.filter(|_| !kills) {
                 self.coming.push((at, Event::Restored(id, token, Ok(()))));
             }
             let Some(run) = &account.run else { continue };
@@ -712,8 +725,11 @@ impl World {
             }
             Action::AskToStop(id, run) => {
                 let i = id.0;
-                let is_ordered =
-                    self.accounts[i].is_unwanted && !self.killing && !self.failed.contains(&i);
+                // Only a start that takes too long ends out of order.
+                let account = &self.accounts[i];
+                let was_ready = account.run.as_ref().is_some_and(Run::was_ready);
+                let is_late = self.failed.contains(&i) && !was_ready;
+                let is_ordered = account.is_unwanted && !self.killing && !is_late;
                 for dependent in
                     (0..self.specs.len()).filter(|&d| is_ordered && self.needs[d].contains(&i))
                 {
@@ -744,11 +760,14 @@ impl World {
             }
             Action::Kill(id, run) => {
                 let killing = self.killing;
+                let scope = self.specs[id.0].stop.scope;
                 let held = self.held(id, run)?;
                 ensure!(!held.killed, "{run:?} is killed twice");
+                // Those that were asked, too, have the rest of the time.
+                let are_remains = held.exited && !(held.asked && scope == StopScope::Tree);
                 let is_due = held.asked && now >= held.kill_at;
                 ensure!(
-                    killing || held.exited || is_due,
+                    killing || are_remains || is_due,
                     "{run:?} is killed too early"
                 );
                 held.killed = true;
@@ -885,6 +904,9 @@ impl World {
             _ => None,
         };
         self.seen.insert((discriminant(&fact), halt));
+        if let Fact::Halted { why } = &fact {
+            self.accounts[i].is_hung_up = matches!(why, Halt::Need(_));
+        }
         let account = &mut self.accounts[i];
         let recovery = &self.specs[i].recovery;
         match fact {
@@ -941,6 +963,13 @@ impl World {
     fn examine(&mut self) -> Check {
         let now = self.now;
         let views: Vec<View> = self.engine.ids().map(|id| self.engine.view(id)).collect();
+        let is_idle = |view: &View| matches!(view.state, StateName::Stopped | StateName::Halted);
+        let holds_one = self.accounts.iter().any(|account| account.run.is_some());
+        let is_down = views.iter().all(is_idle) && (self.shutting_down || !holds_one);
+        ensure!(
+            self.engine.is_down() == is_down,
+            "it is not said whether all is down"
+        );
         for (i, view) in views.iter().enumerate() {
             let unwanted_dependent = (0..self.specs.len()).find(|&d| {
                 let account = &self.accounts[d];
@@ -981,6 +1010,10 @@ impl World {
                     ensure!(view.state == expect, "s{i} is {}, not {expect}", view.state);
                     let is_ready = matches!(expect, S::Running | S::Paused);
                     ensure!(view.ready == is_ready, "s{i}: ready is {}", view.ready);
+                    let are_remains =
+                        run.exited && !(run.asked && spec.stop.scope == StopScope::Tree);
+                    ensure!(run.killed || !are_remains, "what s{i} left behind lives on");
+                    ensure!(!(run.asked && run.frozen), "s{i} is to stop, but suspended");
                     let is_forgotten =
                         account.is_unwanted && is_ready && unwanted_dependent.is_none();
                     ensure!(!is_forgotten, "the stop of s{i} is forgotten");
@@ -1018,6 +1051,13 @@ impl World {
                 }
             }
             if view.state == S::Halted {
+                let has_halted = self.needs[i]
+                    .iter()
+                    .any(|&need| views[need].state == S::Halted);
+                ensure!(
+                    !account.is_hung_up || has_halted,
+                    "s{i} is halted for a need that is mended"
+                );
                 ensure!(view.detail.is_some(), "s{i} is halted for no reason");
             }
             if self.shutting_down && account.run.is_none() && view.state == S::Stopped {
@@ -1134,6 +1174,7 @@ impl World {
             return;
         }
         if !self.behaves && self.chance(0.08) {
+            let at = at + [Duration::ZERO, Duration::from_secs(120)][self.below(2)];
             self.coming
                 .push((at, Event::SpawnFailed(id, run, "no such file".into())));
             return;
@@ -1223,7 +1264,7 @@ fn chance(random: &mut Random, probability: f64) -> bool {
     random.unit() < probability
 }
 
-fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
+pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
     fn millis(choices: &[u64], random: &mut Random) -> Duration {
         Duration::from_millis(choices[below(random, choices.len())])
     }
@@ -1330,4 +1371,72 @@ fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         },
         http: None,
     }
+}
+
+/// `cargo test --release -p mainstay-core what_services_cost -- --ignored --nocapture`
+#[test]
+#[ignore = "measures time"]
+#[expect(clippy::disallowed_methods, reason = "it measures time")]
+fn what_services_cost() {
+    const N: usize = 500;
+    type Needs = fn(usize) -> Vec<usize>;
+    let graphs: [(&str, Needs); 4] = [
+        ("none needs another", |_| vec![]),
+        ("all need one", |i| if i == 0 { vec![] } else { vec![0] }),
+        ("a chain", |i| (0..i).rev().take(1).collect()),
+        ("each needs the ten before", |i| {
+            (0..i).rev().take(10).collect()
+        }),
+    ];
+    for (name, needs) in graphs {
+        let specs: Vec<Arc<Spec>> = (0..N)
+            .map(|i| {
+                let mut spec = spec(i, &needs(i), &mut Random::new(1));
+                (spec.wait_for, spec.liveness, spec.start.ready) =
+                    (vec![], None, Some(Ready::Notify));
+                Arc::new(spec)
+            })
+            .collect();
+        let mut engine = Engine::new(specs, 1).unwrap();
+        let began = std::time::Instant::now();
+        let mut open = std::collections::VecDeque::from(engine.start_all(Instant::ZERO));
+        let mut steps = 0;
+        let mut drive = |engine: &mut Engine, open: &mut std::collections::VecDeque<Action>| {
+            while let Some(action) = open.pop_front() {
+                let events = match action {
+                    Action::Spawn(id, run) => vec![
+                        Event::Spawned(id, run, 1),
+                        Event::Notified(id, run, Notice::Ready),
+                    ],
+                    Action::AskToStop(id, run) => {
+                        vec![
+                            Event::Exited(id, run, Exit::Code(0)),
+                            Event::Emptied(id, run),
+                        ]
+                    }
+                    _ => continue,
+                };
+                for event in events {
+                    steps += 1;
+                    open.extend(engine.step(event, Instant::ZERO));
+                    std::hint::black_box(engine.deadline());
+                }
+            }
+        };
+        drive(&mut engine, &mut open);
+        let started = began.elapsed();
+        assert!(
+            engine
+                .ids()
+                .all(|id| engine.view(id).state == StateName::Running)
+        );
+        open.extend(engine.stop_all(Instant::ZERO));
+        drive(&mut engine, &mut open);
+        assert!(engine.is_down());
+        println!(
+            "{name}: up in {started:?}, up and down in {:?}, {steps} steps",
+            began.elapsed()
+        );
+    }
+    println!("{} bytes a service", size_of::<Service>());
 }

@@ -1,0 +1,164 @@
+//! What holds for every input of the engine's pure parts. Its behaviour over time is in `simulation.rs` and `tests/scenarios`.
+
+use proptest::prelude::*;
+
+use super::backoff::{Random, pause};
+use super::simulation::spec;
+use super::*;
+use crate::spec::{Backoff, CodeAction, Policy, Recovery};
+
+fn recovery(policy: Policy) -> Recovery {
+    let mut recovery = spec(0, &[], &mut Random::new(1)).recovery().clone();
+    (recovery.policy, recovery.codes) = (policy, BTreeMap::new());
+    recovery
+}
+
+/// DESIGN's table, and what it leaves to `never`.
+#[test]
+fn the_contract_is_the_table() {
+    use CodeAction::{Halt, Restart, Restore, Retry, Stop};
+    let check = |ended: Ended, strict, restart, never| {
+        for (policy, expect) in [
+            (Policy::Strict, strict),
+            (Policy::Restart, restart),
+            (Policy::Never, never),
+        ] {
+            assert_eq!(
+                judge(&recovery(policy), &ended),
+                expect,
+                "{policy:?}, {ended}"
+            );
+        }
+    };
+    let last = || "no".to_owned();
+    check(Ended::Exit(Exit::Code(0)), Stop, Stop, Stop);
+    check(Ended::Exit(Exit::Code(201)), Restore, Restore, Halt);
+    check(Ended::Exit(Exit::Code(202)), Retry, Retry, Halt);
+    for code in (-1..=300).filter(|code| ![0, 201, 202].contains(code)) {
+        check(Ended::Exit(Exit::Code(code)), Halt, Restart, Halt);
+    }
+    for signal in 1..=128 {
+        check(Ended::Exit(Exit::Signal(signal)), Halt, Restart, Halt);
+    }
+    for code in [i32::MIN, i32::MAX, -1_073_741_510] {
+        check(Ended::Exit(Exit::Code(code)), Halt, Restart, Halt);
+        check(Ended::Exit(Exit::Signal(code)), Halt, Restart, Halt);
+    }
+    check(Ended::Exit(Exit::Unknown), Halt, Restart, Halt);
+    check(Ended::SpawnFailed(last()), Halt, Restart, Halt);
+    let (after, probe) = (Duration::ZERO, last());
+    check(Ended::NotReady { after, last: None }, Halt, Restart, Halt);
+    check(
+        Ended::ConditionMissed { probe, last: None },
+        Halt,
+        Restart,
+        Halt,
+    );
+    check(
+        Ended::LivenessLost {
+            misses: 3,
+            last: last(),
+        },
+        Halt,
+        Restart,
+        Halt,
+    );
+}
+
+#[test]
+fn an_override_is_for_its_code_only() {
+    for policy in [Policy::Strict, Policy::Restart, Policy::Never] {
+        for code in 0..=255 {
+            for action in [CodeAction::Stop, CodeAction::Retry, CodeAction::Halt] {
+                let usual = recovery(policy);
+                let mut special = usual.clone();
+                special.codes.insert(code, action);
+                for other in -1..=256 {
+                    let ended = Ended::Exit(Exit::Code(other));
+                    let expect = match other == i32::from(code) {
+                        true => action,
+                        false => judge(&usual, &ended),
+                    };
+                    assert_eq!(judge(&special, &ended), expect);
+                }
+                if code > 128 {
+                    let ended = Ended::Exit(Exit::Signal(i32::from(code) - 128));
+                    assert_eq!(judge(&special, &ended), action);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_pause_keeps_to_its_bounds(
+        base in 0..=u64::MAX,
+        factor in 1.0..=1000.0,
+        longer in 0..=u64::MAX,
+        n in prop_oneof![0..20_u32, any::<u32>()],
+        seed: u64,
+    ) {
+        let (base, max) = (Duration::from_nanos(base), Duration::from_nanos(base.saturating_add(longer)));
+        let pause = pause(Backoff { base, factor, max }, n, &mut Random::new(seed));
+        prop_assert!(pause <= max);
+        prop_assert!(base.is_zero() == pause.is_zero() || base.as_nanos() < 2);
+        if n == 0 || factor == 1.0 {
+            prop_assert!(pause.as_secs_f64() >= base.as_secs_f64() * 0.9 - 2e-9);
+            prop_assert!(pause.as_secs_f64() <= base.as_secs_f64() * 1.1 + 2e-9);
+        }
+        if base.as_secs_f64() * factor.powf(f64::from(n)) > max.as_secs_f64() {
+            prop_assert!(pause.as_secs_f64() >= max.as_secs_f64() * 0.9 - 2e-9);
+        }
+    }
+
+    #[test]
+    fn only_a_graph_without_a_circle_makes_an_engine(
+        needs in prop::collection::vec(prop::collection::btree_set(0..8_usize, 0..3), 8),
+    ) {
+        let specs = needs.iter().enumerate().map(|(i, needs)| {
+            let needs: Vec<usize> = needs.iter().copied().collect();
+            Arc::new(spec(i, &needs, &mut Random::new(1)))
+        });
+        // Whatever it reaches from need to need.
+        let mut reaches = needs.clone();
+        for _ in 0..needs.len() {
+            for i in 0..needs.len() {
+                for j in reaches[i].clone() {
+                    let further = reaches[j].clone();
+                    reaches[i].extend(further);
+                }
+            }
+        }
+        let has_circle = (0..needs.len()).any(|i| reaches[i].contains(&i));
+        match Engine::new(specs, 1) {
+            Ok(_) => prop_assert!(!has_circle),
+            Err(GraphError::Cycle(names)) => {
+                let circle: Vec<usize> = names.iter().map(|name| name.as_str()[1..].parse().unwrap()).collect();
+                for (at, i) in circle.iter().enumerate() {
+                    prop_assert!(needs[*i].contains(&circle[(at + 1) % circle.len()]));
+                }
+            }
+            Err(error) => prop_assert!(false, "{error}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_graph_is_refused() {
+    let new = |specs: &[(usize, &[usize])]| {
+        let specs = specs
+            .iter()
+            .map(|(i, needs)| Arc::new(spec(*i, needs, &mut Random::new(1))));
+        Engine::new(specs, 1).unwrap_err().to_string()
+    };
+    assert_eq!(new(&[(1, &[]), (1, &[])]), "two services are named s1");
+    assert_eq!(
+        new(&[(1, &[2])]),
+        "s1 needs s2, which is not among the services"
+    );
+    assert_eq!(
+        new(&[(0, &[1]), (1, &[2]), (2, &[1])]),
+        "services need each other in a circle: s1 s2"
+    );
+}
