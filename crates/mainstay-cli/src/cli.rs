@@ -1,31 +1,72 @@
-//! What can be typed after `mainstay`.
+//! The command line: one variant a verb; each verb lives in a file of its own under `verbs/`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::verbs::{check, schema};
+use crate::state_dir::StateDir;
+use crate::verbs::check::Check;
+use crate::verbs::control::{Control, Verb};
+use crate::verbs::events::Events;
+use crate::verbs::logs::Logs;
+use crate::verbs::run::Run;
+use crate::verbs::schema;
+use crate::verbs::status::{List, Status};
 
-/// Run any program as a production service.
-#[derive(Parser)]
-#[command(name = "mainstay", version, propagate_version = true)]
+/// Runs any program as a production service.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
+    /// Where the supervisor keeps its state: logs, control socket, the services' own directories.
+    #[arg(long, global = true, value_name = "DIR", env = "MAINSTAY_STATE_DIR")]
+    state_dir: Option<PathBuf>,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Command,
 }
 
-#[derive(Subcommand)]
-enum Verb {
-    /// Judge a manifest, without starting anything
-    Check(check::Arguments),
-    /// Print the JSON Schema of a manifest
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(Check),
+    /// Prints the JSON Schema of manifests (draft 2020-12), for editors.
     Schema,
+    Run(Run),
+    Status(Status),
+    List(List),
+    /// Starts services, and what they need; waits until they are ready.
+    Start(Control),
+    /// Stops services; waits until nothing of them is left.
+    Stop(Control),
+    /// Stops services that run, starts them; waits until they are ready.
+    Restart(Control),
+    /// Suspends all processes of services.
+    Pause(Control),
+    /// Lets paused services go on.
+    Continue(Control),
+    /// Has services read their configuration again.
+    Reload(Control),
+    Logs(Logs),
+    Events(Events),
 }
 
 impl Cli {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let state = || StateDir::locate(self.state_dir.clone());
         match self.verb {
-            Verb::Check(arguments) => check::run(&arguments),
-            Verb::Schema => schema::run(),
+            Command::Check(verb) => verb.run(),
+            Command::Schema => schema::run(),
+            Command::Run(verb) => verb.run(state()?),
+            Command::Status(verb) => verb.run(&state()?),
+            Command::List(verb) => verb.run(&state()?),
+            Command::Start(verb) => verb.run(Verb::Start, &state()?),
+            Command::Stop(verb) => verb.run(Verb::Stop, &state()?),
+            Command::Restart(verb) => verb.run(Verb::Restart, &state()?),
+            Command::Pause(verb) => verb.run(Verb::Pause, &state()?),
+            Command::Continue(verb) => verb.run(Verb::Continue, &state()?),
+            Command::Reload(verb) => verb.run(Verb::Reload, &state()?),
+            Command::Logs(verb) => verb.run(&state()?),
+            Command::Events(verb) => verb.run(&state()?),
         }
     }
 }

@@ -1,33 +1,36 @@
-//! Why a verb failed: an exit code, one line for a person, and how to cure it.
+//! Why a command failed, for the person who reads it and for the program that called it.
 
 use std::fmt;
-use std::io;
 use std::process::ExitCode;
 
-/// The exit codes of `mainstay` itself (docs/exit-codes.md).
+/// The exit codes of every verb: an interface that other tools rely on (docs/exit-codes.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Exit {
-    /// It did not work.
+pub(crate) enum Code {
+    /// It failed.
     Failed = 1,
     /// It was called in the wrong way.
     Usage = 2,
-    /// A right is missing.
+    /// The service does not run.
+    NotRunning = 3,
+    /// There is no such service, or its state cannot be known.
+    Unknown = 4,
+    /// A part of the system that is needed is missing (`EX_UNAVAILABLE`).
+    MissingPart = 69,
+    /// Something cannot be written (`EX_CANTCREAT`).
+    CannotWrite = 73,
+    /// Somebody else is at it: try again (`EX_TEMPFAIL`).
+    Busy = 75,
+    /// A right is missing (`EX_NOPERM`).
     PermissionDenied = 77,
-    /// The manifest is wrong.
+    /// The manifest is invalid (`EX_CONFIG`).
     InvalidManifest = 78,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
-
-/// Shown as `error: message`, and `hint: …` on a line of its own.
+/// One line of operation, object and cause; perhaps a report before it and a line of cure after it; an exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    exit: Exit,
+    code: Code,
     /// Lines that come before: a report.
     details: String,
     message: String,
@@ -35,35 +38,28 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
-            exit,
+            code,
             details: String::new(),
             message: message.into(),
             hint: None,
         }
     }
 
-    /// `operation` names what was tried, and on what: `read a.toml`.
-    pub(crate) fn io(operation: &str, error: &io::Error) -> Self {
-        let exit = match error.kind() {
-            io::ErrorKind::PermissionDenied => Exit::PermissionDenied,
-            _ => Exit::Failed,
-        };
-        Self::new(exit, format!("{operation}: {error}"))
+    /// What the reader can do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
     }
 
-    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
-        let hint = Some(hint.into());
-        Self { hint, ..self }
-    }
-
+    /// A report that is shown before the line.
     pub(crate) fn details(self, details: String) -> Self {
         Self { details, ..self }
     }
 
-    pub(crate) fn exit(&self) -> Exit {
-        self.exit
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code as u8)
     }
 }
 

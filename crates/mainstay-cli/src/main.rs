@@ -1,22 +1,26 @@
-//! The `mainstay` command.
+//! The `mainstay` command. Its exit codes are documented in docs/exit-codes.md.
 
 mod cli;
+mod client;
 mod failure;
 mod host;
+mod http;
 mod manifest_file;
 mod output;
+mod state_dir;
+mod table;
 mod verbs;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::Parser as _;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
-            output::to_stderr(&failure.to_string());
-            failure.exit().into()
+            output::complain(&failure);
+            failure.exit_code()
         }
     }
 }

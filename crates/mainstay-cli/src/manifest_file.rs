@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use mainstay_core::manifest::{self, Diagnostic, Format};
 use mainstay_core::spec::Spec;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Code, Failure};
 use crate::output;
 
 /// `--format`
@@ -45,15 +45,13 @@ pub(crate) struct Source {
 }
 
 /// A manifest without mistakes.
-#[expect(dead_code, reason = "run, install and update are about to use it")]
 pub(crate) struct Loaded {
     pub(crate) specs: Vec<Spec>,
-    /// What relative paths in it are relative to; the current directory for stdin.
+    /// Absolute. What relative paths in it are relative to; the current directory for stdin.
     pub(crate) dir: PathBuf,
 }
 
 /// Reads the manifest `path` (`-` is stdin); its mistakes become a failure that shows them all.
-#[expect(dead_code, reason = "run, install and update are about to use it")]
 pub(crate) fn load(path: &Path, format: Option<FormatName>) -> Result<Loaded, Failure> {
     let source = Source::read(path, format)?;
     let specs = source.specs().map_err(|found| source.failure(&found))?;
@@ -77,7 +75,7 @@ impl Source {
                     let message =
                         format!("read {}: its name does not tell its format", path.display());
                     let hint = "pass --format toml, yaml or json";
-                    return Err(Failure::new(Exit::Usage, message).hint(hint));
+                    return Err(Failure::new(Code::Usage, message).hint(hint));
                 }
             },
         };
@@ -90,7 +88,11 @@ impl Source {
             false => fs::read(path),
         };
         let bytes = read.map_err(|error| {
-            let failure = Failure::io(&format!("read {name}"), &error);
+            let code = match error.kind() {
+                io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+                _ => Code::InvalidManifest,
+            };
+            let failure = Failure::new(code, format!("read {name}: {error}"));
             match error.kind() {
                 io::ErrorKind::NotFound => {
                     failure.hint("a manifest is usually called mainstay.toml")
@@ -105,14 +107,16 @@ impl Source {
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             let message = format!("read {name}: byte {at} is not UTF-8");
-            Failure::new(Exit::InvalidManifest, message).hint("save it as UTF-8")
+            Failure::new(Code::InvalidManifest, message).hint("save it as UTF-8")
         })?;
         let parent = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());
+        let dir = std::path::absolute(parent.unwrap_or(Path::new(".")));
         Ok(Self {
+            dir: dir
+                .map_err(|error| Failure::new(Code::Failed, format!("find {name}: {error}")))?,
             name,
-            dir: parent.unwrap_or(Path::new(".")).to_path_buf(),
             text,
             format,
         })
@@ -150,7 +154,7 @@ impl Source {
             1 => format!("{} has 1 mistake", self.name),
             count => format!("{} has {count} mistakes", self.name),
         };
-        Failure::new(Exit::InvalidManifest, message)
+        Failure::new(Code::InvalidManifest, message)
     }
 }
 

@@ -1,27 +1,61 @@
-//! The only two ways to the terminal.
+//! The only ways of the verbs to the terminal. A reader that left early (`| head`) is no failure of ours.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal as _, Write as _};
 
-use crate::failure::Failure;
+use serde::Serialize;
 
-/// Writes `text` and a line break to stdout. A reader that has gone away (`| head`) is no failure.
-pub(crate) fn to_stdout(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::io("write to stdout", &error))
-        }
+use crate::failure::{Code, Failure};
+
+/// Writes text as it is.
+pub(crate) fn text(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    ignore_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes one JSON document, indented, and a newline.
+pub(crate) fn document(document: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(document)
+        .map_err(|error| Failure::new(Code::Failed, format!("write JSON: {error}")))?;
+    text(&(json + "\n"))
+}
+
+/// What a failed write to standard output means.
+pub(crate) fn ignore_closed(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Code::CannotWrite,
+            format!("write to standard output: {error}"),
+        )),
         _ => Ok(()),
     }
 }
 
-/// Writes `text` and a line break to stderr; where that fails there is nobody left to tell.
-pub(crate) fn to_stderr(text: &str) {
+/// Writes a line to standard error; where that fails there is nobody left to tell.
+pub(crate) fn complain(text: &impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Whether stderr shows colours, and nobody asked for none (no-color.org).
+/// Whether standard error shows colours, and nobody asked for none (no-color.org).
 pub(crate) fn stderr_has_colour() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal() && !refused
+    io::stderr().is_terminal() && !colour_is_refused()
+}
+
+/// Whether standard output does.
+pub(crate) fn stdout_has_colour() -> bool {
+    io::stdout().is_terminal() && !colour_is_refused()
+}
+
+fn colour_is_refused() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// How many lines the terminal at standard output shows; `None` where it is none, or does not say.
+pub(crate) fn terminal_height() -> Option<usize> {
+    #[cfg(unix)]
+    let height = rustix::termios::tcgetwinsize(io::stdout())
+        .ok()
+        .map(|size| size.ws_row.into());
+    #[cfg(not(unix))]
+    let height = io::stdout().is_terminal().then_some(24);
+    height.filter(|height| *height > 0)
 }

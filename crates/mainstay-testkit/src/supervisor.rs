@@ -52,7 +52,11 @@ impl Supervisor {
         Self::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Self {
+    /// The same with a command of the caller's, which came from [`Sandbox::command`].
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn spawn(mut command: Command) -> Self {
         // A group of its own, so that ctrl-break reaches it alone.
         #[cfg(windows)]
         std::os::windows::process::CommandExt::creation_flags(&mut command, 0x200);

@@ -1,4 +1,455 @@
 //! The host: it performs what the engine decides, on real processes, files and sockets.
+//!
+//! One thread, one loop. Its sources are child processes (`sys`), the log thread (`log`), the control socket (`control`), signals,
+//! answers of probes, and the engine's deadline; each is translated into an [`Event`] or a request, and the engine's actions are
+//! performed in order before the loop waits again. With nothing to do it sleeps without a timer. Output of services is not
+//! handled here: the log thread owns it, so that a slow disk delays no restart and a busy restart no line.
 
+mod children;
+mod control;
+mod interrupts;
+mod launch;
 mod log;
+mod notify;
+mod port;
+mod preflight;
+mod probe;
+mod report;
+mod requests;
 mod sys;
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hyper::body::Bytes;
+use mainstay_core::engine::{Action, Engine, Event, Fact, RunId, ServiceId, StateName, Token};
+use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_core::time::{Instant, rfc3339};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use self::children::Helper;
+use self::control::Command;
+pub(crate) use self::control::endpoint;
+use self::interrupts::{Interrupt, Interrupts};
+pub(crate) use self::log::read as log_read;
+use self::log::{LogEnds, LogEvent, Logs};
+use self::notify::NotifySocket;
+use self::report::Reporter;
+pub(crate) use self::report::{Output, height as table_height};
+use self::requests::Waiter;
+use self::sys::{Processes, Tree, TreeId};
+use crate::failure::{Code, Failure};
+use crate::state_dir::{StateDir, create_private_dir};
+
+/// What to supervise, and how to tell of it.
+pub(crate) struct Options {
+    pub(crate) specs: Vec<Spec>,
+    /// As the operator named it.
+    pub(crate) manifest: String,
+    pub(crate) manifest_dir: PathBuf,
+    pub(crate) state: StateDir,
+    pub(crate) output: Output,
+    /// Show the services' lines too.
+    pub(crate) follow: bool,
+}
+
+/// What reaches the loop from its helpers.
+enum Message {
+    Engine(Event),
+    Log(LogEvent),
+    /// A helper command has had its time.
+    HelperLate(TreeId),
+}
+
+/// Supervises until every service is down or the operator says stop. Blocks.
+pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
+    let lock = options.state.lock(&options.manifest)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Failed, format!("start the event loop: {error}")))?;
+    let local = tokio::task::LocalSet::new();
+    let code = local.block_on(&runtime, async {
+        let (mut host, sources, server) = Host::new(options)?;
+        let code = host.supervise(sources).await;
+        host.close();
+        server.close().await;
+        Ok(code)
+    });
+    drop(lock);
+    code
+}
+
+/// A service as the host holds it.
+struct Held {
+    spec: Arc<Spec>,
+    log: LogEnds,
+    log_problem: Option<String>,
+    notify: Option<NotifySocket>,
+    user: Option<sys::User>,
+    running: Option<Running>,
+}
+
+/// A tree that may have processes.
+struct Running {
+    run: RunId,
+    tree: Tree,
+}
+
+struct Host {
+    engine: Engine,
+    held: Vec<Held>,
+    processes: Processes,
+    helpers: HashMap<TreeId, Helper>,
+    logs: Logs,
+    /// Where the output of probes goes.
+    null: File,
+    manifest: String,
+    manifest_dir: PathBuf,
+    state: StateDir,
+    inherited: launch::Environment,
+    began: std::time::Instant,
+    began_at: SystemTime,
+    messages: UnboundedSender<Message>,
+    /// Trees whose main process is gone and which are not empty yet.
+    sweeping: Vec<ServiceId>,
+    waiters: Vec<Waiter>,
+    listeners: Vec<mpsc::Sender<Bytes>>,
+    reporter: Reporter,
+    interrupts: u32,
+}
+
+/// The control socket's task.
+struct Server {
+    control: JoinHandle<()>,
+    closes: oneshot::Sender<Infallible>,
+}
+
+impl Server {
+    /// Waits, for a moment, until every client has its answer.
+    async fn close(self) {
+        drop(self.closes);
+        // It does not panic, and if it did there would be nothing left to save.
+        let _ = self.control.await;
+    }
+}
+
+/// What the loop waits for, besides children.
+struct Sources {
+    messages: UnboundedReceiver<Message>,
+    commands: UnboundedReceiver<Command>,
+    interrupts: Interrupts,
+}
+
+impl Host {
+    fn new(options: Options) -> Result<(Self, Sources, Server), Failure> {
+        let Options {
+            specs,
+            manifest,
+            manifest_dir,
+            state,
+            output,
+            follow,
+        } = options;
+        let specs: Vec<Arc<Spec>> = specs.into_iter().map(Arc::new).collect();
+        let inherited = launch::inherited();
+        preflight::check(&specs, &manifest_dir, &inherited)?;
+        let users = specs
+            .iter()
+            .map(|spec| preflight::user_of(spec))
+            .collect::<Result<Vec<_>, _>>()?;
+        let failed = |operation: &'static str| {
+            move |error: io::Error| Failure::new(Code::CannotWrite, format!("{operation}: {error}"))
+        };
+        let interrupts = Interrupts::new().map_err(failed("listen for signals"))?;
+        let processes = Processes::new("mainstay").map_err(failed("prepare to start processes"))?;
+        let (messages, received) = mpsc::unbounded_channel();
+        let to_loop = messages.clone();
+        let logs = Logs::start(state.logs_dir(), move |event| {
+            // Fails only where the loop has ended.
+            let _ = to_loop.send(Message::Log(event));
+        })
+        .map_err(failed("start the log thread"))?;
+        let mut held = Vec::with_capacity(specs.len());
+        for (spec, user) in specs.iter().zip(users) {
+            let name = spec.name();
+            let log = logs.open(name, spec.log()).map_err(|error| {
+                Failure::new(
+                    Code::CannotWrite,
+                    format!("open the log of {name}: {error}"),
+                )
+            })?;
+            let data_dir = state.data_dir(name.as_str());
+            create_private_dir(&data_dir)
+                .and_then(|()| user.as_ref().map_or(Ok(()), |user| user.give(&data_dir)))
+                .map_err(|error| {
+                    Failure::new(
+                        Code::CannotWrite,
+                        format!("create {}: {error}", data_dir.display()),
+                    )
+                })?;
+            let spec = Arc::clone(spec);
+            held.push(Held {
+                spec,
+                log,
+                log_problem: None,
+                notify: None,
+                user,
+                running: None,
+            });
+        }
+        let (to_host, commands) = mpsc::unbounded_channel();
+        let listener = endpoint::Listener::bind(state.path())
+            .map_err(failed("open the control socket in the state directory"))?;
+        let (control_closes, closing) = oneshot::channel();
+        let control = tokio::task::spawn_local(control::serve(listener, to_host, closing));
+        let engine = Engine::new(specs, seed())
+            .map_err(|error| Failure::new(Code::InvalidManifest, error.to_string()))?;
+        if follow {
+            logs.follow(io::stdout());
+        }
+        let mut reporter = Reporter::new(output, held.iter().map(|held| held.spec.name().as_str()));
+        for held in &held {
+            preflight::losses(&held.spec)
+                .iter()
+                .for_each(|loss| reporter.say(loss));
+        }
+        let null = sys::null().map_err(failed("open the null device"))?;
+        let host = Self {
+            engine,
+            held,
+            processes,
+            helpers: HashMap::new(),
+            logs,
+            null,
+            manifest,
+            manifest_dir,
+            state,
+            inherited,
+            began: std::time::Instant::now(),
+            began_at: SystemTime::now(),
+            messages,
+            sweeping: Vec::new(),
+            waiters: Vec::new(),
+            listeners: Vec::new(),
+            reporter,
+            interrupts: 0,
+        };
+        let sources = Sources {
+            messages: received,
+            commands,
+            interrupts,
+        };
+        let server = Server {
+            control,
+            closes: control_closes,
+        };
+        Ok((host, sources, server))
+    }
+
+    /// The loop: it only translates; [`Engine`] decides.
+    async fn supervise(&mut self, mut sources: Sources) -> ExitCode {
+        let actions = self.engine.start_all(self.now());
+        self.perform(actions);
+        // Costs nothing where it fails.
+        let _ = sys::forget_start_up();
+        let mut halted = false;
+        while !(self.engine.is_finished() && self.helpers.is_empty()) {
+            self.reporter.flush();
+            let wake = self.engine.deadline().map(|at| self.began + at.elapsed());
+            let redraw = self.reporter.next_draw();
+            tokio::select! {
+                biased;
+                interrupt = sources.interrupts.next() => self.interrupted(interrupt),
+                () = self.processes.changed() => self.reap(),
+                Some(message) = sources.messages.recv() => self.received(message),
+                Some(command) = sources.commands.recv() => self.commanded(command),
+                () = sleep_until(wake), if wake.is_some() => self.step(Event::Tick),
+                () = sleep_until(redraw), if redraw.is_some() => {}
+            }
+            self.answer_waiters();
+            halted |= self
+                .engine
+                .ids()
+                .any(|id| self.engine.view(id).state == StateName::Halted);
+            if self.reporter.is_due() {
+                let report = self.status();
+                self.reporter.draw(&report);
+            }
+        }
+        let report = self.status();
+        self.reporter.finish(&report);
+        match halted && self.interrupts == 0 || self.interrupts > 1 {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
+        }
+    }
+
+    /// Writes down what is still in the pipes.
+    fn close(self) {
+        self.logs.close();
+    }
+
+    fn now(&self) -> Instant {
+        Instant::at(self.began.elapsed())
+    }
+
+    fn wall_clock(&self, at: Instant) -> String {
+        let since_epoch = (self.began_at + at.elapsed()).duration_since(UNIX_EPOCH);
+        rfc3339(since_epoch.unwrap_or_default())
+    }
+
+    fn step(&mut self, event: Event) {
+        let actions = self.engine.step(event, self.now());
+        self.perform(actions);
+    }
+
+    /// Performs actions in order; those that follow from what one brings about come before the next, so that every fact is told when it
+    /// happens.
+    fn perform(&mut self, actions: Vec<Action>) {
+        let mut open = VecDeque::from(actions);
+        while let Some(action) = open.pop_front() {
+            let event = match action {
+                Action::Spawn(id, run) => Some(match self.spawn(id, run) {
+                    Ok(pid) => Event::Spawned(id, run, pid),
+                    Err(why) => Event::SpawnFailed(id, run, why),
+                }),
+                Action::AskToStop(id, run) => {
+                    self.with_tree(id, run, |tree, spec| {
+                        let (signal, scope) = (spec.stop().signal(), spec.stop().scope());
+                        (0..sys::LADDER.len())
+                            .try_for_each(|rung| tree.ask_to_stop(rung, signal, scope).map(drop))
+                    });
+                    None
+                }
+                Action::Kill(id, run) => {
+                    self.kill(id, run);
+                    None
+                }
+                Action::Freeze(id, run) => self
+                    .with_tree(id, run, |tree, _| tree.freeze())
+                    .map(|error| Event::FreezeFailed(id, run, error.to_string())),
+                Action::Thaw(id, run) => {
+                    self.with_tree(id, run, |tree, _| tree.thaw());
+                    None
+                }
+                Action::Ask {
+                    service,
+                    token,
+                    probe,
+                    timeout,
+                    ..
+                } => self.ask(service, token, probe, timeout),
+                Action::ExpectLine(id, token, regex) => self
+                    .expect_line(id, token, &regex)
+                    .err()
+                    .map(|why| Event::Answered(id, token, Err(why))),
+                Action::Restore { service, token, .. } => {
+                    let why = "this version of mainstay cannot restore snapshots yet: restore its state by hand, then start it";
+                    Some(Event::Restored(service, token, Err(why.to_owned())))
+                }
+                Action::Tell(id, fact) => {
+                    self.tell(id, &fact);
+                    None
+                }
+            };
+            if let Some(event) = event {
+                let following = self.engine.step(event, self.now());
+                following
+                    .into_iter()
+                    .rev()
+                    .for_each(|action| open.push_front(action));
+            }
+        }
+        self.sweep();
+    }
+
+    fn tell(&mut self, id: ServiceId, fact: &Fact) {
+        let time = self.wall_clock(self.now());
+        let name = self.held[id.0].spec.name().as_str();
+        self.reporter.tell(&time, name, fact);
+        if !self.listeners.is_empty() {
+            let line = Bytes::from(report::json_line(&time, name, fact));
+            // A listener that is gone, or too far behind, is cut off.
+            self.listeners
+                .retain(|listener| listener.try_send(line.clone()).is_ok());
+        }
+    }
+
+    /// What an operator's signal means: the first one stops, the second one kills.
+    fn interrupted(&mut self, interrupt: Interrupt) {
+        self.interrupts += 1;
+        let at_once = interrupt == Interrupt::Quit || self.interrupts > 1;
+        let now = self.now();
+        let actions = match at_once {
+            true => self.engine.kill_all(now),
+            false => self.engine.stop_all(now),
+        };
+        self.reporter.say(match at_once {
+            true => "killing all services",
+            false => "stopping all services; once more kills them",
+        });
+        self.perform(actions);
+    }
+
+    fn received(&mut self, message: Message) {
+        match message {
+            Message::Engine(event) => self.step(event),
+            Message::Log(event) => self.log_event(event),
+            Message::HelperLate(id) => self.helper_late(id),
+        }
+    }
+
+    fn log_event(&mut self, event: LogEvent) {
+        let find = |held: &[Held], name: &ServiceName| {
+            held.iter().position(|held| held.spec.name() == name)
+        };
+        match event {
+            LogEvent::Matched { service, token } => {
+                if let Some(i) = find(&self.held, &service) {
+                    self.step(Event::Answered(ServiceId(i), Token(token), Ok(())));
+                }
+            }
+            LogEvent::Failing { service, trouble } => {
+                if let Some(i) = find(&self.held, &service) {
+                    let problem = format!("its log: {trouble}: {}", trouble.error);
+                    self.reporter.say(&format!(
+                        "{service}: {problem}; it runs on, and what is lost is counted"
+                    ));
+                    self.held[i].log_problem = Some(problem);
+                }
+            }
+            LogEvent::Recovered { service, lost } => {
+                if let Some(i) = find(&self.held, &service) {
+                    self.reporter.say(&format!(
+                        "{service}: its log is written again; lost: {} bytes, {} lines",
+                        lost.bytes, lost.lines
+                    ));
+                    self.held[i].log_problem = None;
+                }
+            }
+        }
+    }
+}
+
+/// Sleeps until then; for ever where there is no then.
+async fn sleep_until(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Different in every process; only jitter depends on it.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}

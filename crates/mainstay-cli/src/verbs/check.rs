@@ -1,40 +1,44 @@
-//! `mainstay check FILE`
+//! `mainstay check`: judge a manifest without starting anything.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::Args;
 use mainstay_core::spec::Spec;
 
 use crate::failure::Failure;
 use crate::manifest_file::{FormatName, Source};
 use crate::output;
 
-#[derive(Args)]
-pub(crate) struct Arguments {
-    /// The manifest; - is stdin
+/// Checks a manifest and shows every mistake in it; starts nothing.
+///
+/// Exits 78 if there is one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    /// The manifest: .toml, .yaml or .json; `-` is standard input.
     file: PathBuf,
-    /// Its language, where the file's name does not tell (stdin: toml)
+    /// Its language, where the file's name does not tell (standard input: toml).
     #[arg(long, value_enum)]
     format: Option<FormatName>,
-    /// Print the mistakes as one JSON array: code, path, message, help, line, column
+    /// Print the mistakes as one JSON array: code, path, message, help, line, column.
     #[arg(long)]
     json: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let source = Source::read(&arguments.file, arguments.format)?;
-    let checked = source.specs();
-    if arguments.json {
-        let found = checked.as_ref().err().map_or(&[][..], |found| found);
-        let document = serde_json::to_string_pretty(found).unwrap_or_default();
-        output::to_stdout(&document)?;
-    }
-    match checked {
-        Ok(specs) if !arguments.json => output::to_stdout(&summary(&source, &specs)),
-        Ok(_) => Ok(()),
-        Err(found) if arguments.json => Err(source.count(&found)),
-        Err(found) => Err(source.failure(&found)),
+impl Check {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let source = Source::read(&self.file, self.format)?;
+        let checked = source.specs();
+        if self.json {
+            output::document(&checked.as_ref().err().map_or(&[][..], |found| found))?;
+        }
+        match checked {
+            Ok(specs) if !self.json => output::text(&summary(&source, &specs))?,
+            Ok(_) => {}
+            Err(found) if self.json => return Err(source.count(&found)),
+            Err(found) => return Err(source.failure(&found)),
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -54,5 +58,6 @@ fn summary(source: &Source, specs: &[Spec]) -> String {
             spec.command().program()
         );
     }
+    summary.push('\n');
     summary
 }

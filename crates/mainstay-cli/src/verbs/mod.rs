@@ -1,4 +1,9 @@
-//! One file for each verb.
+//! One file per verb: it reads its arguments, asks the rest of the program, and shows the answer.
 
 pub(crate) mod check;
+pub(crate) mod control;
+pub(crate) mod events;
+pub(crate) mod logs;
+pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod status;

@@ -1,10 +1,13 @@
-//! `mainstay schema`
+//! `mainstay schema`: the JSON Schema of manifests.
+
+use std::process::ExitCode;
 
 use mainstay_core::manifest;
 
 use crate::failure::Failure;
 use crate::output;
 
-pub(crate) fn run() -> Result<(), Failure> {
-    output::to_stdout(&format!("{:#}", manifest::schema()))
+pub(crate) fn run() -> Result<ExitCode, Failure> {
+    output::document(&manifest::schema())?;
+    Ok(ExitCode::SUCCESS)
 }

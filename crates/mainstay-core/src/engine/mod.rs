@@ -414,6 +414,13 @@ impl Engine {
         self.services.iter().all(is_down)
     }
 
+    /// Whether the host may end: nothing runs and nothing will, because everything was asked to end or ended by itself. What an
+    /// operator stopped by name may be started by name, so that keeps the host alive.
+    pub fn is_finished(&self) -> bool {
+        let mut services = self.services.iter();
+        self.is_down() && (self.shutting_down || !services.any(Service::was_stopped))
+    }
+
     /// Takes in what the host saw. Events of earlier runs and late answers change nothing.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         self.shared.now = now;

@@ -92,6 +92,11 @@ impl Service {
         matches!(self.state, State::Halted { .. })
     }
 
+    /// Down because an operator wanted it so.
+    pub(super) fn was_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped { .. }) && self.goal == Goal::Down
+    }
+
     /// Nothing runs and nothing will by itself. (Processes that outlived their kill count as remains.)
     pub(super) fn is_down(&self) -> bool {
         matches!(self.state, State::Stopped { .. } | State::Halted { .. })

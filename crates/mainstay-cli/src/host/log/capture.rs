@@ -27,6 +27,8 @@ pub(super) struct Capture {
 struct Service {
     log: LogFile<RealDisk>,
     sources: usize,
+    /// The pipe that was opened last.
+    newest: SourceId,
     /// The pipe whose bytes came last.
     source: SourceId,
     lines: Lines,
@@ -34,6 +36,7 @@ struct Service {
 }
 
 struct Expected {
+    source: SourceId,
     regex: Regex,
     token: u64,
 }
@@ -60,11 +63,13 @@ impl Capture {
             .or_insert_with(|| Service {
                 log: LogFile::new(RealDisk, self.root_dir.join(name.as_str()), limits),
                 sources: 0,
+                newest: source,
                 source,
                 lines: Lines::default(),
                 expected: None,
             });
         service.sources += 1;
+        service.newest = source;
         service.log.set_limits(limits);
         report(&self.events, name, &mut service.log);
     }
@@ -94,22 +99,15 @@ impl Capture {
         look(service, name, bytes, &mut self.terminal, &self.events);
     }
 
-    /// Looks for a line that matches, from the next byte on. Takes the place of what was looked for before.
+    /// Looks for a line that matches in what comes through the pipe that was opened last, from the next byte on. Takes the place of what was looked for before.
     pub(super) fn expect(&mut self, name: &ServiceName, regex: Regex, token: u64) {
         if let Some(service) = self.services.get_mut(name) {
-            service.expected = Some(Expected { regex, token });
-        }
-    }
-
-    pub(super) fn note(&mut self, name: &ServiceName, text: &str) {
-        if let Some(service) = self.services.get_mut(name) {
-            service.log.note(text);
-            report(&self.events, name, &mut service.log);
-            if let Some(terminal) = &mut self.terminal {
-                let mut chunk = Vec::new();
-                terminal.render(name, text.as_bytes(), &mut chunk);
-                terminal.show(chunk);
-            }
+            let source = service.newest;
+            service.expected = Some(Expected {
+                source,
+                regex,
+                token,
+            });
         }
     }
 
@@ -181,9 +179,10 @@ fn look(
         return;
     }
     let mut chunk = Vec::new();
+    let source = service.source;
     let expected = &mut service.expected;
     service.lines.feed(bytes, |line| {
-        if let Some(found) = expected.take_if(|e| e.regex.is_match(line)) {
+        if let Some(found) = expected.take_if(|e| e.source == source && e.regex.is_match(line)) {
             events(LogEvent::Matched {
                 service: name.clone(),
                 token: found.token,

@@ -19,7 +19,6 @@ const TORN_MAX: u64 = 64 << 10;
 /// The start of a line that others have begun: beyond every size, so that nothing of it is ever cut off.
 const UNKNOWN: u64 = u64::MAX;
 /// Notes that wait for the end of a line, in bytes.
-const NOTES_MAX: usize = 64 << 10;
 /// After a failed rotation the file may grow by this much before the next try; each failure doubles it.
 const FIRST_PAUSE: u64 = 64 << 10;
 const LAST_PAUSE: u64 = 64 << 20;
@@ -133,7 +132,6 @@ pub(super) struct LogFile<D: Disk> {
     rotation_fails: bool,
     losing: Option<Losing>,
     lost: Lost,
-    notes: Vec<u8>,
     reports: Vec<Report>,
 }
 
@@ -164,7 +162,6 @@ impl<D: Disk> LogFile<D> {
             rotation_fails: false,
             losing: None,
             lost: Lost::default(),
-            notes: Vec::new(),
             reports: Vec::new(),
         };
         if let Err(trouble) = log.ready() {
@@ -206,23 +203,7 @@ impl<D: Disk> LogFile<D> {
         if self.losing.is_some() {
             bytes = self.recover(bytes);
         }
-        if !self.notes.is_empty() && self.losing.is_none() {
-            bytes = self.write_notes(bytes);
-        }
         self.append(bytes);
-    }
-
-    /// Appends `text` as a line of its own, after the end of the line that is being written.
-    pub(super) fn note(&mut self, text: &str) {
-        if self.notes.len() > NOTES_MAX {
-            if self.losing.is_some() {
-                return;
-            }
-            self.end_line();
-        }
-        self.notes.extend(text.bytes().filter(|b| *b != b'\n'));
-        self.notes.push(b'\n');
-        self.write(&[]);
     }
 
     /// Begins a new file with the next line. An empty file is left alone.
@@ -237,15 +218,11 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Says what has not been said yet: waiting notes, and what was lost.
+    /// Says what was lost and has not been said yet.
     pub(super) fn finish(&mut self) {
         if let Some(losing) = &mut self.losing {
             losing.mid_line = false;
             self.recover(&[]);
-        }
-        if !self.notes.is_empty() && self.losing.is_none() {
-            self.end_line();
-            self.write_notes(&[]);
         }
     }
 
@@ -254,21 +231,6 @@ impl<D: Disk> LogFile<D> {
         if self.mid_line() {
             self.write(b"\n");
         }
-    }
-
-    /// Writes up to the next end of a line, then the notes; returns the rest.
-    fn write_notes<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let end = match memchr::memchr(b'\n', bytes) {
-            _ if !self.mid_line() => 0,
-            Some(end) => end + 1,
-            None => return bytes,
-        };
-        let notes = std::mem::take(&mut self.notes);
-        self.append(&bytes[..end]);
-        if self.losing.is_none() {
-            self.append(&notes);
-        }
-        &bytes[end..]
     }
 
     fn append(&mut self, mut bytes: &[u8]) {

@@ -4,7 +4,6 @@
 //! service has one pipe for as long as somebody holds its [`LogEnds`]; it outlives restarts, so a grandchild that still holds it neither
 //! delays a restart nor loses its output. The pipe is always drained: what the disk refuses is counted and said, and blocks nobody.
 //! `pump` reads, `capture` distributes, `file` writes, `disk` is the seam for tests; `read` is the way back, for `mainstay logs`.
-#![expect(dead_code, reason = "the host that uses it comes next")]
 
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::path::PathBuf;
@@ -99,17 +98,13 @@ enum Command {
         regex: Regex,
         token: u64,
     },
-    Note {
-        service: ServiceName,
-        text: String,
-    },
     Follow(Box<dyn Write + Send>),
     Rotate {
         service: ServiceName,
         done: Box<dyn FnOnce(Result<(), Trouble>) + Send>,
     },
     /// Answer (by dropping it) when everything that the pipes hold now is written.
-    #[cfg(unix)]
+    #[cfg(all(test, unix))]
     Settle(std::sync::mpsc::Sender<()>),
     Close,
 }
@@ -123,11 +118,10 @@ impl Capture {
                 regex,
                 token,
             } => self.expect(&service, regex, token),
-            Command::Note { service, text } => self.note(&service, &text),
             Command::Follow(out) => self.follow(out),
             Command::Rotate { service, done } => done(self.rotate(&service)),
             Command::Open { .. } | Command::Close => {}
-            #[cfg(unix)]
+            #[cfg(all(test, unix))]
             Command::Settle(_) => {}
         }
     }
@@ -160,8 +154,9 @@ impl Logs {
         Ok(LogEnds { output })
     }
 
-    /// Asks for one [`LogEvent::Matched`] with `token` at the first whole line, without its end, that matches. Call it before the process is started: all
-    /// that is written after this call is looked at. It replaces what the service was asked for before. Of a line, 64 KiB are looked at.
+    /// Asks for one [`LogEvent::Matched`] with `token` at the first whole line, without its end, that matches of what comes
+    /// through the pipe that was opened last for the service. Open one and call this before the process is started, and no line is missed, nor a late
+    /// one of an earlier process taken for its own. It replaces what the service was asked for before. Of a line, 64 KiB are looked at.
     ///
     /// Fails if `regex` is not a regular expression that the `regex` crate takes.
     pub(crate) fn expect_line(
@@ -178,12 +173,6 @@ impl Logs {
             token,
         });
         Ok(())
-    }
-
-    /// Writes a line of our own (`text` should begin with `mainstay: `) after the end of the line that the service is writing.
-    pub(crate) fn note(&self, service: &ServiceName, text: impl Into<String>) {
-        let (service, text) = (service.clone(), text.into());
-        self.pump.send(Command::Note { service, text });
     }
 
     /// Shows the whole lines of all services as `name | line`, in the order in which they arrive. Whoever reads `out` too slowly misses lines,
@@ -203,7 +192,7 @@ impl Logs {
     }
 
     /// Blocks until all that the pipes hold now is in the files. Windows cannot tell what a pipe holds.
-    #[cfg(unix)]
+    #[cfg(all(test, unix))]
     pub(crate) fn settle(&self) {
         let (sender, receiver) = std::sync::mpsc::channel();
         self.pump.send(Command::Settle(sender));

@@ -165,6 +165,7 @@ impl Reader {
                         limits,
                         pipe,
                     }) => self.open(service, limits, pipe),
+                    #[cfg(test)]
                     Ok(Command::Settle(_answered_by_drop)) => self.drain(),
                     Ok(Command::Close) | Err(TryRecvError::Disconnected) => {
                         self.drain();

@@ -338,7 +338,6 @@ fn following_shows_whole_lines_with_the_name_of_their_service() {
         ends.stdout().write_all(text.as_bytes()).unwrap();
         logs.settle();
     }
-    logs.note(&name("db"), "mainstay: a note");
     logs.close();
     let shown = String::from_utf8(shown.iter().flatten().collect()).unwrap();
     let lines = [
@@ -346,7 +345,6 @@ fn following_shows_whole_lines_with_the_name_of_their_service() {
         "orders | three",
         "orders | ",
         "db     | two",
-        "db     | mainstay: a note",
         "orders | end",
         "",
     ];

@@ -14,11 +14,6 @@
         reason = "the suite is one, its `super` is the implementation under test"
     )
 )]
-#![expect(
-    dead_code,
-    unused_imports,
-    reason = "the host that calls this is being built"
-)]
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -35,11 +30,11 @@ mod posix;
 mod unix;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Processes, Tree};
+pub(crate) use linux::{Processes, Tree, forget_start_up};
 #[cfg(unix)]
-pub(crate) use posix::{LADDER, Stream, User};
+pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream};
 #[cfg(all(unix, not(target_os = "linux")))]
-pub(crate) use unix::{Processes, Tree};
+pub(crate) use unix::{Processes, Tree, forget_start_up};
 
 /// What to start. Standard input is always the null device.
 #[derive(Clone, Copy)]
@@ -70,6 +65,10 @@ pub(crate) const CONTAINMENT: &str = "MAINSTAY_CONTAINMENT";
 
 /// What holds a tree together, and so what a kill is sure to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    target_os = "linux",
+    expect(dead_code, reason = "each system has its own")
+)]
 pub(crate) enum Containment {
     /// A cgroup v2 per tree: nobody leaves it without the right to.
     Cgroup,
@@ -80,6 +79,17 @@ pub(crate) enum Containment {
     Group,
     /// A Windows job object without breakaway: nobody leaves it.
     Job,
+}
+
+impl fmt::Display for Containment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cgroup => "cgroup",
+            Self::Subreaper => "subreaper",
+            Self::Group => "group",
+            Self::Job => "job",
+        })
+    }
 }
 
 /// Which start of which program; never used twice by one [`Processes`], unlike a pid.

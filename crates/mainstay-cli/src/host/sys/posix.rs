@@ -3,11 +3,12 @@
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use mainstay_core::spec::Signal;
@@ -96,7 +97,37 @@ pub(crate) struct User {
     groups: Vec<libc::gid_t>,
 }
 
+/// What a child can write to.
+pub(crate) fn stream(end: &impl AsFd) -> Stream<'_> {
+    end.as_fd()
+}
+
+/// The null device, for writing.
+pub(crate) fn null() -> io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().write(true).open("/dev/null")
+}
+
+/// Whether this process may do everything: the effective user is root.
+pub(crate) fn is_privileged() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 impl User {
+    /// Its number.
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Whether it is who we are already.
+    pub(crate) fn is_current(&self) -> bool {
+        self.uid == rustix::process::geteuid().as_raw()
+    }
+
+    /// Makes it the owner of a file or directory. Needs root.
+    pub(crate) fn give(&self, path: &std::path::Path) -> io::Result<()> {
+        std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))
+    }
+
     /// Asks the system's user database; `None` if it has no such user. Blocks: that may be a directory server.
     pub(crate) fn lookup(name: &str) -> io::Result<Option<Self>> {
         let c_name = CString::new(name)?;
@@ -333,6 +364,9 @@ impl<'a> Child<'a> {
                 return Step::Output;
             }
             close_on_exec();
+            if let Some(limit) = INHERITED_FILES.get() {
+                libc::setrlimit(libc::RLIMIT_NOFILE, limit);
+            }
             if let Some(user) = self.user {
                 if !identity::set_groups(&user.groups) {
                     return Step::Groups;
@@ -375,6 +409,32 @@ fn above_standard(stream: Stream<'_>) -> io::Result<Option<OwnedFd>> {
     unsafe {
         let moved = cvt(libc::fcntl(stream.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3))?;
         Ok(Some(OwnedFd::from_raw_fd(moved)))
+    }
+}
+
+/// How many descriptors the supervisor might open before [`raise_limits`]; its children may again.
+static INHERITED_FILES: OnceLock<libc::rlimit> = OnceLock::new();
+
+/// As many descriptors as the hard limit allows, since each service takes three (a soft limit of 1024 is for `select`, which is not
+/// used here; children get theirs back, for they may use it). And a file size limit is an error of one write, not our end (SIGXFSZ).
+pub(super) fn raise_limits() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointers are valid for the calls; nobody else in this process changes limits or this signal.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0
+            && INHERITED_FILES.set(limit).is_ok()
+        {
+            let raised = libc::rlimit {
+                rlim_cur: limit.rlim_max,
+                ..limit
+            };
+            // Without it there are fewer services, and the one too many says why.
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raised);
+        }
     }
 }
 

@@ -247,6 +247,8 @@ fn failed_starts() {
                 Some("another architecture"),
             ),
         ];
+        // The place that a failed start leaves for the next one is made once.
+        assert!(rig.start(&["/no/such"], |_| {}).is_err());
         let before = open_fds();
         for (program, errno, hint) in rows {
             let error = rig

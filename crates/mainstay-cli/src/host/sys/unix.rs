@@ -82,11 +82,18 @@ impl Recheck {
     }
 }
 
+/// Nothing to do: how much of a program's code is mapped counts nowhere but on Linux.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn forget_start_up() -> io::Result<()> {
+    Ok(())
+}
+
 impl Processes {
     /// Needs a tokio runtime with I/O and time. Marks all inherited descriptors beyond 2 as close-on-exec. `label` is for systems
     /// whose trees have names.
     pub(crate) fn new(_label: &str) -> io::Result<Self> {
         posix::seal_inherited();
+        posix::raise_limits();
         Ok(Self {
             mains: BTreeMap::new(),
             child_ended: tokio::signal::unix::signal(SignalKind::child())?,

@@ -385,21 +385,6 @@ fn a_removed_directory_is_made_again_and_a_restart_appends() {
 }
 
 #[test]
-fn a_note_waits_for_the_end_of_the_line() {
-    let disk = disk(usize::MAX);
-    let mut log = log_on(&disk, u64::MAX, 1);
-    log.write(b"0:be");
-    log.note("mainstay: one");
-    log.write(b"gun\n1:");
-    log.note("mainstay: two");
-    log.finish();
-    assert_eq!(
-        disk.contents().concat(),
-        b"0:begun\nmainstay: one\n1:\nmainstay: two\n"
-    );
-}
-
-#[test]
 fn a_rotation_on_demand_waits_for_the_end_of_the_line() {
     let disk = disk(usize::MAX);
     let mut log = log_on(&disk, u64::MAX, 9);

@@ -1,13 +1,15 @@
 //! Trees held together by cgroups (v2, cgroups(7)): a nest `LABEL-PID` for the supervisor, and in it one directory for each
-//! tree. No controller is needed, so it works wherever the directory of our own cgroup may be written: as root, in a systemd
+//! tree. A directory that has become empty is kept for the next run of its service: to make and remove one is a third of the cost of a
+//! restart. No controller is needed, so it works wherever the directory of our own cgroup may be written: as root, in a systemd
 //! service with `Delegate=yes`, in a user's session, on hybrid mounts.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,6 +28,17 @@ pub(super) struct Nest {
     watches: AsyncFd<OwnedFd>,
     /// Directories that were still in use when their tree was dropped.
     leftovers: RefCell<Vec<PathBuf>>,
+    /// At most one empty directory a service, by the service's name.
+    idle: RefCell<BTreeMap<String, Place>>,
+}
+
+/// A directory in the nest.
+struct Place {
+    name: String,
+    /// `cgroup.events`, once somebody asked.
+    events: OnceCell<File>,
+    /// Whether the nest's epoll set has it.
+    is_watched: Cell<bool>,
 }
 
 impl Nest {
@@ -57,6 +70,7 @@ impl Nest {
             dir: parent_dir.join(name),
             watches,
             leftovers: RefCell::default(),
+            idle: RefCell::default(),
         })
     }
 
@@ -75,6 +89,23 @@ impl Nest {
         ready.clear_ready();
     }
 
+    fn create(&self, name: String) -> io::Result<Place> {
+        let dir = self.dir.join(&name);
+        match fs::create_dir(&dir) {
+            // Somebody took the empty nest for a stale one: a supervisor of another pid namespace.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir(&self.dir)?;
+                fs::create_dir(&dir)?;
+            }
+            made => made?,
+        }
+        Ok(Place {
+            name,
+            events: OnceCell::new(),
+            is_watched: Cell::new(false),
+        })
+    }
+
     /// Tries again what could not be removed before.
     pub(super) fn sweep(&self) {
         self.leftovers
@@ -85,45 +116,57 @@ impl Nest {
 
 impl Drop for Nest {
     fn drop(&mut self) {
-        let _ = remove(&self.dir); // it stays while survivors live in it
+        // Whole, with what is idle in it; it stays while survivors live there.
+        let _ = remove(&self.dir);
     }
 }
 
-/// One tree's cgroup. Drop removes it if no process is left, and otherwise leaves that to a later [`Nest::sweep`].
+/// One tree's cgroup. Drop gives its directory back if no process is left, and otherwise leaves it to a later [`Nest::sweep`].
 pub(super) struct Cgroup {
     nest: Rc<Nest>,
-    name: String,
-    /// `cgroup.events`, once somebody waits for it to become empty.
-    events: OnceCell<File>,
+    service: String,
+    place: Option<Place>,
+    /// Its directory must not be used again: it is frozen, or `cgroup.kill` was written. A child that is born into a cgroup dies if that
+    /// one was killed more often than its parent's own (Linux 6.18 compares the two counts in `cgroup_post_fork`).
+    is_spent: Cell<bool>,
+    /// It was found empty. Nobody enters an empty cgroup by birth, so it stays so.
+    is_vacant: Cell<bool>,
 }
 
 impl Cgroup {
-    pub(super) fn new(nest: &Rc<Nest>, name: String) -> io::Result<Self> {
-        let dir = nest.dir.join(&name);
-        match fs::create_dir(&dir) {
-            // Somebody took the empty nest for a stale one: a supervisor of another pid namespace.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir(&nest.dir)?;
-                fs::create_dir(&dir)?;
-            }
-            made => made?,
-        }
+    /// The directory that an earlier run of `service` left, or a new one, `SERVICE.ID`.
+    pub(super) fn new(nest: &Rc<Nest>, service: &str, id: u64) -> io::Result<Self> {
+        let idle = nest.idle.borrow_mut().remove(service);
+        let place = idle.map_or_else(|| nest.create(format!("{service}.{id}")), Ok)?;
         Ok(Self {
             nest: nest.clone(),
-            name,
-            events: OnceCell::new(),
+            service: service.to_owned(),
+            place: Some(place),
+            is_spent: Cell::new(false),
+            is_vacant: Cell::new(false),
         })
     }
 
     fn dir(&self) -> PathBuf {
-        self.nest.dir.join(&self.name)
+        self.nest.dir.join(self.name())
+    }
+
+    fn name(&self) -> &str {
+        self.place.as_ref().map_or("", |place| &place.name)
     }
 
     /// For `clone_into`.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
         use rustix::fs::{Mode, OFlags};
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::open(self.dir(), flags, Mode::empty())?)
+        match rustix::fs::open(self.dir(), flags, Mode::empty()) {
+            // Somebody tidied up what was idle.
+            Err(rustix::io::Errno::NOENT) => {
+                fs::create_dir_all(self.dir())?;
+                Ok(rustix::fs::open(self.dir(), flags, Mode::empty())?)
+            }
+            opened => Ok(opened?),
+        }
     }
 
     /// For a child that moves itself.
@@ -136,28 +179,34 @@ impl Cgroup {
     /// Whether no process is in it or below it. If some are, [`Nest::changed`] will tell when none is: newer kernels empty it
     /// only after the parent has been told of the death.
     pub(super) fn is_empty(&self) -> io::Result<bool> {
-        let events = match self.events.get() {
+        let Some(place) = self.place.as_ref().filter(|_| !self.is_vacant.get()) else {
+            return Ok(true);
+        };
+        let events = match place.events.get() {
             Some(events) => events,
             None => {
                 let events = File::open(self.dir().join("cgroup.events"))?;
-                if !is_populated(&events)? {
-                    return Ok(true);
-                }
-                let flags = epoll::EventFlags::PRI | epoll::EventFlags::ET;
-                epoll::add(
-                    &self.nest.watches,
-                    &events,
-                    epoll::EventData::new_u64(0),
-                    flags,
-                )?;
-                self.events.get_or_init(|| events)
+                place.events.get_or_init(|| events)
             }
         };
-        Ok(!is_populated(events)?)
+        let mut is_empty = !is_populated(events)?;
+        if !is_empty && !place.is_watched.replace(true) {
+            let flags = epoll::EventFlags::PRI | epoll::EventFlags::ET;
+            epoll::add(
+                &self.nest.watches,
+                events,
+                epoll::EventData::new_u64(0),
+                flags,
+            )?;
+            is_empty = !is_populated(events)?;
+        }
+        self.is_vacant.set(is_empty);
+        Ok(is_empty)
     }
 
     /// SIGKILL to every process in it, those included that are being born. Works on frozen ones.
     pub(super) fn kill(&self) -> io::Result<()> {
+        self.is_spent.set(true);
         match fs::write(self.dir().join("cgroup.kill"), "1") {
             // Linux before 5.14. What is frozen cannot fork meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -172,7 +221,7 @@ impl Cgroup {
 
     /// Sends `signal` to each process that is provably in it at that moment.
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
-        let path = format!("{}/{}", self.nest.path, self.name);
+        let path = format!("{}/{}", self.nest.path, self.name());
         kin::each(self.processes()?, |pid| {
             kin::signal_if(pid, signal, || is_member(pid, &path))
         })
@@ -180,6 +229,7 @@ impl Cgroup {
 
     /// Takes effect a moment later, when each process next leaves the kernel.
     pub(super) fn freeze(&self, frozen: bool) -> io::Result<()> {
+        self.is_spent.set(true);
         fs::write(
             self.dir().join("cgroup.freeze"),
             if frozen { "1" } else { "0" },
@@ -193,7 +243,7 @@ impl Cgroup {
         Ok(found)
     }
 
-    /// Of all that were ever in it.
+    /// Of all that were ever in it: earlier runs of the service included.
     pub(super) fn cpu(&self) -> io::Result<Duration> {
         let text = fs::read_to_string(self.dir().join("cpu.stat"))?;
         let micros = text
@@ -208,7 +258,16 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let dir = self.dir();
-        if remove(&dir).is_err() {
+        // Cgroups of the program's own below it would surprise the next run.
+        let is_new = || {
+            !self.is_spent.get()
+                && self.is_empty().unwrap_or(false)
+                && fs::metadata(&dir).is_ok_and(|found| found.nlink() == 2)
+        };
+        let mut idle = self.nest.idle.borrow_mut();
+        if !idle.contains_key(&self.service) && is_new() {
+            idle.extend(self.place.take().map(|place| (self.service.clone(), place)));
+        } else if remove(&dir).is_err() {
             self.nest.leftovers.borrow_mut().push(dir);
         }
     }

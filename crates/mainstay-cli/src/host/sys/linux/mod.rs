@@ -5,6 +5,7 @@
 mod cgroup;
 mod clone;
 mod kin;
+mod memory;
 #[cfg(test)]
 #[path = "../suite.rs"]
 mod suite;
@@ -25,6 +26,7 @@ use tokio::signal::unix::SignalKind;
 use self::cgroup::{Cgroup, Nest};
 use self::clone::Stack;
 use self::kin::Kin;
+pub(crate) use self::memory::forget_start_up;
 use super::posix::{self, Child, Image};
 use super::{CONTAINMENT, Command, Containment, Exit, INSTANCE, SpawnError, TreeId, Usage};
 
@@ -60,6 +62,7 @@ impl Processes {
     /// Needs a tokio runtime with I/O. Marks all inherited descriptors beyond 2 as close-on-exec.
     pub(crate) fn new(label: &str) -> io::Result<Self> {
         posix::seal_inherited();
+        posix::raise_limits();
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let instance = posix::random_id();
         let nest = match std::env::var_os(CONTAINMENT) {
@@ -103,7 +106,7 @@ impl Processes {
         let holder =
             match (&self.nest, mark) {
                 (Some(nest), _) => {
-                    let cgroup = Cgroup::new(nest, format!("{}.{}", command.name, id.0));
+                    let cgroup = Cgroup::new(nest, command.name, id.0);
                     Holder::Cgroup(cgroup.map_err(|error| {
                         SpawnError::parent("create the service's cgroup", error)
                     })?)

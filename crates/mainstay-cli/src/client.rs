@@ -1,0 +1,140 @@
+//! The other end of the control socket: what verbs ask of a running supervisor (docs/control.md).
+
+use std::io;
+
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Response, StatusCode};
+use mainstay_core::report::{ServiceReport, StatusReport};
+use serde::Deserialize;
+
+use crate::failure::{Code, Failure};
+use crate::host::endpoint;
+use crate::http;
+use crate::state_dir::StateDir;
+
+/// Runs one conversation to its end. Blocks.
+pub(crate) fn block_on<T>(conversation: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Failed, format!("start the event loop: {error}")))?;
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, conversation))
+}
+
+/// The state of every service.
+pub(crate) async fn status(state: &StateDir) -> Result<StatusReport, Failure> {
+    let (status, body) = ask(state, Method::GET, "/v1/services").await?;
+    parse(status, &body)
+}
+
+/// Has a service do something and waits until it has come to rest.
+pub(crate) async fn request(
+    state: &StateDir,
+    name: &str,
+    verb: &str,
+) -> Result<ServiceReport, Failure> {
+    let (status, body) = ask(state, Method::POST, &format!("/v1/services/{name}/{verb}")).await?;
+    if status.is_success() {
+        return parse(status, &body);
+    }
+    let code = if status == StatusCode::NOT_FOUND {
+        Code::Unknown
+    } else {
+        Code::Failed
+    };
+    Err(Failure::new(
+        code,
+        format!("{verb} {name}: {}", reason(&body)),
+    ))
+}
+
+/// Has the log of a service rotated.
+pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> {
+    let path = format!("/v1/services/{name}/logs/rotate");
+    let (status, body) = ask(state, Method::POST, &path).await?;
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(Failure::new(
+            Code::Unknown,
+            format!("rotate the log of {name}: {}", reason(&body)),
+        )),
+    }
+}
+
+/// Facts as they happen.
+pub(crate) async fn events(state: &StateDir) -> Result<Response<Incoming>, Failure> {
+    send(state, Method::GET, "/v1/events").await
+}
+
+async fn ask(state: &StateDir, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+    let response = send(state, method, path).await?;
+    http::whole(response)
+        .await
+        .map_err(|error| broken(state, &error))
+}
+
+async fn send(state: &StateDir, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
+    let stream = endpoint::connect(state.path())
+        .await
+        .map_err(|error| absent(state, &error))?;
+    http::exchange(stream, method, "mainstay", path)
+        .await
+        .map_err(|error| broken(state, &error))
+}
+
+fn absent(state: &StateDir, error: &io::Error) -> Failure {
+    let place = state.path().display();
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            Failure::new(Code::NotRunning, format!("no supervisor runs in {place}"))
+                .hint("start one with `mainstay run FILE`, or say where it is: --state-dir DIR")
+        }
+        io::ErrorKind::ConnectionRefused => Failure::new(
+            Code::NotRunning,
+            format!("the supervisor of {place} is dead: its socket is stale"),
+        )
+        .hint("start it again with `mainstay run FILE`"),
+        io::ErrorKind::PermissionDenied => Failure::new(
+            Code::PermissionDenied,
+            format!("talk to the supervisor of {place}: {error}"),
+        )
+        .hint("only the user who started it may: use sudo -u, or name another --state-dir"),
+        _ => broken(state, error),
+    }
+}
+
+fn broken(state: &StateDir, error: &io::Error) -> Failure {
+    Failure::new(
+        Code::Failed,
+        format!(
+            "talk to the supervisor of {}: {error}",
+            state.path().display()
+        ),
+    )
+}
+
+fn parse<'a, T: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<T, Failure> {
+    if !status.is_success() {
+        return Err(Failure::new(
+            Code::Failed,
+            format!("the supervisor refused: {}", reason(body)),
+        ));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        Failure::new(
+            Code::Failed,
+            format!("read the supervisor's answer: {error}"),
+        )
+    })
+}
+
+fn reason(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: String,
+    }
+    match serde_json::from_slice::<Refusal>(body) {
+        Ok(refusal) => refusal.error,
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    }
+}

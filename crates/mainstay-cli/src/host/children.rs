@@ -1,0 +1,328 @@
+//! Starting, signalling and reaping: services, and the short-lived commands (probes, reloads) that run in their name.
+
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_core::engine::{
+    Event, Exit, Fact, Human, KillReason, RunId, ServiceId, StateName, Token,
+};
+use mainstay_core::spec::{Argv, Probe, Ready, Reload, Signal, Spec, StopScope};
+
+use super::notify::NotifySocket;
+use super::sys::{self, Tree};
+use super::{Held, Host, Message, Running, launch, port, probe};
+
+/// How long a reload command may run.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A short-lived command of ours: an `exec` probe or a reload.
+pub(super) struct Helper {
+    service: ServiceId,
+    tree: Tree,
+    purpose: Purpose,
+    limit: Duration,
+}
+
+enum Purpose {
+    Probe(Token),
+    Reload,
+}
+
+impl Host {
+    /// Starts the program of a service.
+    pub(super) fn spawn(&mut self, id: ServiceId, run: RunId) -> Result<u32, String> {
+        let spec = Arc::clone(&self.held[id.0].spec);
+        let user = self.held[id.0].user.as_ref();
+        if let Some(taken) = port::taken(&spec) {
+            return Err(taken);
+        }
+        let name = spec.name().as_str();
+        let mut notify = None;
+        if spec.start().ready() == Some(&Ready::Notify) {
+            let to_loop = self.messages.clone();
+            let socket = NotifySocket::open(&self.state, name, user, move |notice| {
+                // Fails only where the loop has ended.
+                let _ = to_loop.send(Message::Engine(Event::Notified(id, run, notice)));
+            });
+            notify =
+                Some(socket.map_err(|error| format!("open its notification socket: {error}"))?);
+        }
+        let tree = self.start(id, spec.command(), Output::Log, notify.as_ref())?;
+        let pid = tree.pid();
+        self.held[id.0].notify = notify;
+        self.held[id.0].running = Some(Running { run, tree });
+        Ok(pid)
+    }
+
+    /// Starts a program in the place of a service: its directory, environment and account.
+    fn start(
+        &mut self,
+        id: ServiceId,
+        argv: &Argv,
+        output: Output,
+        notify: Option<&NotifySocket>,
+    ) -> Result<Tree, String> {
+        let Held {
+            spec, user, log, ..
+        } = &self.held[id.0];
+        let name = spec.name().as_str();
+        let mut environment = launch::environment(spec, &self.manifest_dir, &self.inherited)?;
+        let restarts = self.engine.view(id).restarts;
+        environment.insert("MAINSTAY_SERVICE".into(), name.into());
+        environment.insert("MAINSTAY_RESTARTS".into(), restarts.to_string().into());
+        environment.insert("MAINSTAY_DATA_DIR".into(), self.state.data_dir(name).into());
+        if let Some(socket) = notify {
+            environment.insert("NOTIFY_SOCKET".into(), socket.address().into());
+        }
+        let search = environment.get(std::ffi::OsStr::new("PATH"));
+        let program = launch::find_program(
+            argv.program(),
+            &self.manifest_dir,
+            search.map(|path| &**path),
+        )
+        .map_err(|error| format!("find program {}: {error}", argv.program()))?;
+        let words: Vec<_> = std::iter::once(argv.program())
+            .chain(argv.args().iter().map(String::as_str))
+            .map(Into::into)
+            .collect();
+        let environment: Vec<_> = environment.into_iter().collect();
+        let working_dir = launch::working_dir(spec, &self.manifest_dir);
+        let (stdout, stderr) = match output {
+            Output::Log => (sys::stream(log.stdout()), sys::stream(log.stderr())),
+            Output::Nowhere => (sys::stream(&self.null), sys::stream(&self.null)),
+        };
+        self.processes
+            .spawn(&sys::Command {
+                name,
+                program: &program,
+                argv: &words,
+                env: &environment,
+                working_dir: &working_dir,
+                stdout,
+                stderr,
+                user: user.as_ref(),
+            })
+            .map_err(|error| {
+                let hint = error
+                    .hint()
+                    .map_or_else(String::new, |hint| format!(" ({hint})"));
+                let cause = error
+                    .source()
+                    .map_or_else(String::new, |cause| format!(": {cause}"));
+                format!("{error}{cause}{hint}")
+            })
+    }
+
+    /// Does something to a running tree; the error where that failed.
+    pub(super) fn with_tree(
+        &self,
+        id: ServiceId,
+        run: RunId,
+        act: impl FnOnce(&Tree, &Spec) -> io::Result<()>,
+    ) -> Option<io::Error> {
+        let held = &self.held[id.0];
+        let running = held.running.as_ref().filter(|running| running.run == run)?;
+        act(&running.tree, &held.spec).err()
+    }
+
+    /// Kills what is left of a tree.
+    pub(super) fn kill(&mut self, id: ServiceId, run: RunId) {
+        let running = self.held[id.0]
+            .running
+            .as_ref()
+            .filter(|running| running.run == run);
+        let Some(running) = running.filter(|running| !running.tree.is_empty()) else {
+            return;
+        };
+        // Where this fails the tree does not become empty, and the engine's deadline says so.
+        let _ = running.tree.kill();
+        if running.tree.exit().is_some() {
+            self.tell(
+                id,
+                &Fact::Killing {
+                    why: KillReason::Remains,
+                },
+            );
+        }
+    }
+
+    /// Takes in the ends of children.
+    pub(super) fn reap(&mut self) {
+        for (tree, exit) in self.processes.reap() {
+            let exit = match (exit.code, exit.signal) {
+                (Some(code), _) => Exit::Code(code),
+                (None, Some(signal)) => Exit::Signal(signal),
+                (None, None) => Exit::Unknown,
+            };
+            if let Some(helper) = self.helpers.remove(&tree) {
+                self.helper_ended(helper, exit);
+                continue;
+            }
+            let found = self.held.iter().enumerate().find_map(|(i, held)| {
+                let running = held.running.as_ref()?;
+                (running.tree.id() == tree).then_some((ServiceId(i), running.run))
+            });
+            let Some((id, run)) = found else { continue };
+            self.sweeping.push(id);
+            self.step(Event::Exited(id, run, exit));
+        }
+        self.sweep();
+    }
+
+    /// Tells the engine of trees that have become empty.
+    pub(super) fn sweep(&mut self) {
+        let mut i = 0;
+        while i < self.sweeping.len() {
+            let id = self.sweeping[i];
+            let held = &mut self.held[id.0];
+            if held
+                .running
+                .as_ref()
+                .is_some_and(|running| !running.tree.is_empty())
+            {
+                i += 1;
+                continue;
+            }
+            self.sweeping.swap_remove(i);
+            held.notify = None;
+            if let Some(Running { run, .. }) = held.running.take() {
+                self.step(Event::Emptied(id, run));
+            }
+        }
+    }
+
+    /// Asks a probe. The answer comes as a message; here only where the question could not be asked.
+    pub(super) fn ask(
+        &mut self,
+        id: ServiceId,
+        token: Token,
+        probe: Probe,
+        limit: Duration,
+    ) -> Option<Event> {
+        if let Probe::Exec(argv) = &probe {
+            let started = self.start_helper(id, argv, Purpose::Probe(token), limit);
+            return started
+                .err()
+                .map(|why| Event::Answered(id, token, Err(why)));
+        }
+        let base = launch::working_dir(&self.held[id.0].spec, &self.manifest_dir);
+        let messages = self.messages.clone();
+        tokio::task::spawn_local(async move {
+            let answer = probe::within(limit, probe::ask(&probe, &base)).await;
+            // Fails only where the loop has ended.
+            let _ = messages.send(Message::Engine(Event::Answered(id, token, answer)));
+        });
+        None
+    }
+
+    /// Looks for a line in the output of the next run: in a new pipe, so that no late line of the last run counts.
+    pub(super) fn expect_line(
+        &mut self,
+        id: ServiceId,
+        token: Token,
+        regex: &str,
+    ) -> Result<(), String> {
+        let held = &mut self.held[id.0];
+        let name = held.spec.name();
+        let log = self.logs.open(name, held.spec.log());
+        held.log = log.map_err(|error| format!("open its log: {error}"))?;
+        self.logs
+            .expect_line(name, regex, token.0)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Has a running service read its configuration again, as its manifest says.
+    pub(super) fn reload(&mut self, id: ServiceId) -> Result<(), String> {
+        let state = self.engine.view(id).state;
+        if state != StateName::Running {
+            return Err(format!("it is {state}"));
+        }
+        let spec = Arc::clone(&self.held[id.0].spec);
+        let signal = match spec.reload() {
+            Some(Reload::Exec(argv)) => {
+                return self.start_helper(id, argv, Purpose::Reload, RELOAD_TIMEOUT);
+            }
+            Some(Reload::Signal(signal)) => *signal,
+            None => Signal::Hup,
+        };
+        let Some(running) = &self.held[id.0].running else {
+            return Ok(());
+        };
+        if spec.reload().is_none() && running.tree.handles(signal) != Some(true) {
+            return Err(format!(
+                "it does not handle SIG{}, which would end it; say `reload = …` in its manifest",
+                signal.name()
+            ));
+        }
+        running
+            .tree
+            .signal(signal, StopScope::Main)
+            .map_err(|error| format!("SIG{}: {error}", signal.name()))
+    }
+
+    fn start_helper(
+        &mut self,
+        service: ServiceId,
+        argv: &Argv,
+        purpose: Purpose,
+        limit: Duration,
+    ) -> Result<(), String> {
+        let tree = self.start(service, argv, Output::Nowhere, None)?;
+        let id = tree.id();
+        self.helpers.insert(
+            id,
+            Helper {
+                service,
+                tree,
+                purpose,
+                limit,
+            },
+        );
+        let messages = self.messages.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(limit).await;
+            let _ = messages.send(Message::HelperLate(id));
+        });
+        Ok(())
+    }
+
+    /// Kills a helper that took too long; its end is reaped like any other.
+    pub(super) fn helper_late(&self, id: sys::TreeId) {
+        if let Some(helper) = self.helpers.get(&id) {
+            let _ = helper.tree.kill();
+        }
+    }
+
+    fn helper_ended(&mut self, helper: Helper, exit: Exit) {
+        // What it started must not stay.
+        if !helper.tree.is_empty() {
+            let _ = helper.tree.kill();
+        }
+        let answer = match exit {
+            Exit::Code(0) => Ok(()),
+            Exit::Signal(9) => Err(format!("no answer within {}", Human(helper.limit))),
+            exit => Err(exit.to_string()),
+        };
+        match helper.purpose {
+            Purpose::Probe(token) => self.step(Event::Answered(helper.service, token, answer)),
+            Purpose::Reload => {
+                let name = self.held[helper.service.0].spec.name().clone();
+                match answer {
+                    Ok(()) => self.reporter.say(&format!("{name}: reloaded")),
+                    Err(why) => self
+                        .reporter
+                        .say(&format!("{name}: its reload command failed: {why}")),
+                }
+            }
+        }
+    }
+}
+
+/// Where the output of a child goes.
+#[derive(Clone, Copy)]
+enum Output {
+    Log,
+    Nowhere,
+}

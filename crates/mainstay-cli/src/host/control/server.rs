@@ -1,0 +1,153 @@
+//! Requests in, commands to the host, replies out.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use mainstay_core::engine::Request;
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::endpoint::Listener;
+use super::{Command, Reply};
+
+/// Events that a slow listener may be behind before it is cut off.
+const EVENT_BACKLOG: usize = 4096;
+/// After a failure to accept.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long clients have to take their last answers.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Serves until `closing` is dropped, then until the answers that are under way are sent. A connection that fails harms no other,
+/// and carries one request.
+pub(crate) async fn serve(
+    mut listener: Listener,
+    host: UnboundedSender<Command>,
+    mut closing: oneshot::Receiver<Infallible>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = connections.join_next(), if !connections.is_empty() => continue,
+            _ = &mut closing => break,
+        };
+        let Ok(stream) = accepted else {
+            // Of one connection (it is gone again) or of a moment (no descriptors left).
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let host = host.clone();
+        connections.spawn_local(async move {
+            let service = service_fn(|request| answer(request, host.clone()));
+            let mut connection = http1::Builder::new();
+            let connection = connection.keep_alive(false);
+            // The client left in the middle: nobody to tell.
+            let _ = connection
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+    drop((listener, host));
+    let finished = async { while connections.join_next().await.is_some() {} };
+    // Whoever does not read its answer does not get it.
+    let _ = tokio::time::timeout(PATIENCE, finished).await;
+}
+
+async fn answer(
+    request: hyper::Request<Incoming>,
+    host: UnboundedSender<Command>,
+) -> Result<Response<Answer>, Infallible> {
+    let (reply, replied) = oneshot::channel();
+    let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
+    let command = match (request.method(), path.as_slice()) {
+        (&Method::GET, ["v1"]) => Command::About(reply),
+        (&Method::GET, ["v1", "services"]) => Command::Status(reply),
+        (&Method::GET, ["v1", "events"]) => {
+            let (sender, receiver) = mpsc::channel(EVENT_BACKLOG);
+            let _ = host.send(Command::Events(sender));
+            let mut response = Response::new(Answer::Events(receiver));
+            let kind = hyper::header::HeaderValue::from_static("application/x-ndjson");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            return Ok(response);
+        }
+        (&Method::POST, ["v1", "services", name, "logs", "rotate"]) => Command::RotateLog {
+            name: (*name).to_owned(),
+            reply,
+        },
+        (&Method::POST, ["v1", "services", name, "reload"]) => Command::Reload {
+            name: (*name).to_owned(),
+            reply,
+        },
+        (&Method::POST, ["v1", "services", name, verb]) => match parse_verb(verb) {
+            Some(request) => Command::Request {
+                name: (*name).to_owned(),
+                request,
+                reply,
+            },
+            None => return Ok(whole(Reply::error(StatusCode::NOT_FOUND, "no such verb"))),
+        },
+        (_, ["v1", ..]) => {
+            return Ok(whole(Reply::error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "no such request",
+            )));
+        }
+        _ => {
+            return Ok(whole(Reply::error(
+                StatusCode::NOT_FOUND,
+                "the protocol begins at /v1",
+            )));
+        }
+    };
+    // Both fail only where the host is ending.
+    let _ = host.send(command);
+    let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");
+    Ok(whole(replied.await.unwrap_or_else(|_| gone())))
+}
+
+fn parse_verb(verb: &str) -> Option<Request> {
+    use Request::{Continue, Pause, Restart, Start, Stop};
+    [Start, Stop, Restart, Pause, Continue]
+        .into_iter()
+        .find(|known| known.to_string() == verb)
+}
+
+fn whole(reply: Reply) -> Response<Answer> {
+    let mut response = Response::new(Answer::Whole(Some(reply.body.into())));
+    *response.status_mut() = reply.status;
+    let kind = hyper::header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+/// The body of an answer: a document, or events as they come.
+enum Answer {
+    Whole(Option<Bytes>),
+    Events(mpsc::Receiver<Bytes>),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Events(events) => events
+                .poll_recv(context)
+                .map(|event| event.map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+}

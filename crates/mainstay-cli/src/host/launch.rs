@@ -1,0 +1,169 @@
+//! What a program is started with: its absolute path, its directory, its whole environment.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use mainstay_core::spec::Spec;
+
+/// Variables that are about the supervisor, not about its children.
+const NOT_INHERITED: [&str; 8] = [
+    "MAINSTAY_STATE_DIR",
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "INVOCATION_ID",
+];
+
+/// An environment under construction.
+pub(super) type Environment = BTreeMap<OsString, OsString>;
+
+/// What every child inherits. Taken once: the supervisor never changes its own environment.
+pub(super) fn inherited() -> Environment {
+    env::vars_os()
+        .filter(|(name, _)| !NOT_INHERITED.iter().any(|not| name == not))
+        .collect()
+}
+
+/// Where the service runs: `working_dir`, relative to the manifest's directory, which is the default.
+pub(super) fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
+    spec.working_dir()
+        .map_or_else(|| manifest_dir.to_path_buf(), |dir| manifest_dir.join(dir))
+}
+
+/// The inherited environment, then `env_file`, then `env`.
+///
+/// # Errors
+/// With the operation and the file in the message, never a value.
+pub(super) fn environment(
+    spec: &Spec,
+    manifest_dir: &Path,
+    inherited: &Environment,
+) -> Result<Environment, String> {
+    let mut environment = inherited.clone();
+    if let Some(path) = spec.env_file() {
+        let path = manifest_dir.join(path);
+        let text = fs::read_to_string(&path)
+            .map_err(|error| format!("read env_file {}: {error}", path.display()))?;
+        for (i, line) in text.lines().enumerate() {
+            if let Some((name, value)) = parse_line(line).map_err(|problem| {
+                format!("env_file {} line {}: {problem}", path.display(), i + 1)
+            })? {
+                environment.insert(name.into(), value.into());
+            }
+        }
+    }
+    for (name, value) in spec.env().iter() {
+        environment.insert(name.into(), value.into());
+    }
+    Ok(environment)
+}
+
+/// One line of an env file: `NAME=value`, an optional `export `, `#` comments, one pair of quotes around the value. No expansion.
+fn parse_line(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with(['#', ';']) {
+        return Ok(None);
+    }
+    let line = line.strip_prefix("export ").unwrap_or(line);
+    let (name, value) = line.split_once('=').ok_or("no `=`")?;
+    let (name, value) = (name.trim_end(), value.trim_start());
+    if name.is_empty() || name.contains(char::is_whitespace) || line.contains('\0') {
+        return Err("not a variable's name before `=`");
+    }
+    for quote in ['"', '\''] {
+        if let Some(rest) = value.strip_prefix(quote) {
+            return match rest.strip_suffix(quote) {
+                Some(value) => Ok(Some((name, value))),
+                None => Err("a quote is not closed"),
+            };
+        }
+    }
+    Ok(Some((name, value)))
+}
+
+/// The absolute path of a program: as given (relative to `base`) if it holds a separator, and then not looked at; else the first match
+/// in `PATH`.
+///
+/// # Errors
+/// `NotFound`, or `PermissionDenied` where a file is there that may not be executed.
+pub(super) fn find_program(
+    program: &str,
+    base: &Path,
+    search: Option<&OsStr>,
+) -> io::Result<PathBuf> {
+    if program.contains(std::path::is_separator) {
+        return Ok(base.join(program));
+    }
+    let mut refused = None;
+    for dir in env::split_paths(search.unwrap_or_default()) {
+        for name in candidates(program) {
+            let path = base.join(&dir).join(name);
+            match check_executable(&path) {
+                Ok(()) => return Ok(path),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    refused = Some(error)
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "not found in PATH")))
+}
+
+#[cfg(unix)]
+fn candidates(program: &str) -> [String; 1] {
+    [program.to_owned()]
+}
+
+/// `CreateProcess` runs `.exe` and, through `cmd`, the two kinds of batch file.
+#[cfg(windows)]
+fn candidates(program: &str) -> [String; 4] {
+    ["", ".exe", ".cmd", ".bat"].map(|suffix| format!("{program}{suffix}"))
+}
+
+/// Whether it is a file that we may execute.
+#[cfg(unix)]
+pub(super) fn check_executable(path: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, access};
+    if fs::metadata(path)?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok(access(path, Access::EXEC_OK)?)
+}
+
+/// Whether it is a file; Windows tells what may be executed by trying.
+#[cfg(windows)]
+pub(super) fn check_executable(path: &Path) -> io::Result<()> {
+    match fs::metadata(path)?.is_dir() {
+        true => Err(io::ErrorKind::IsADirectory.into()),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_an_env_file() {
+        for (line, expect) in [
+            ("", Ok(None)),
+            ("  # note", Ok(None)),
+            ("A=1", Ok(Some(("A", "1")))),
+            ("export A = 1 ", Ok(Some(("A", "1")))),
+            ("A=\"b c\"", Ok(Some(("A", "b c")))),
+            ("A='b=c'", Ok(Some(("A", "b=c")))),
+            ("A=", Ok(Some(("A", "")))),
+            ("A=\"b", Err("a quote is not closed")),
+            ("just words", Err("no `=`")),
+            ("=x", Err("not a variable's name before `=`")),
+        ] {
+            assert_eq!(parse_line(line), expect, "{line}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What would fail anyway is said before anything is started: missing programs, taken ports, accounts that cannot be had.
+
+use std::path::Path;
+
+use mainstay_core::spec::{Account, Compress, LogFormat, Need, Spec};
+
+use super::{launch, port, sys};
+use crate::failure::{Code, Failure};
+
+/// Checks every service; the first thing that is wrong with the host (the manifest was checked before) ends it.
+pub(super) fn check(
+    specs: &[impl AsRef<Spec>],
+    manifest_dir: &Path,
+    inherited: &launch::Environment,
+) -> Result<(), Failure> {
+    for spec in specs {
+        let spec = spec.as_ref();
+        let name = spec.name();
+        let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
+        let environment = launch::environment(spec, manifest_dir, inherited)
+            .map_err(|why| cannot(Code::MissingPart, why))?;
+        let working_dir = launch::working_dir(spec, manifest_dir);
+        if !working_dir.is_dir() {
+            let why = format!("working_dir {} is not a directory", working_dir.display());
+            return Err(cannot(Code::MissingPart, why).hint("create it, or correct `working_dir`"));
+        }
+        let program = spec.command().program();
+        let search = environment.get(std::ffi::OsStr::new("PATH"));
+        let found = launch::find_program(program, manifest_dir, search.map(|path| &**path))
+            .and_then(|path| launch::check_executable(&path));
+        found.map_err(|error| {
+            cannot(Code::MissingPart, format!("program {program}: {error}")).hint(format!(
+                "install it, or correct `command`; relative paths begin at {}",
+                manifest_dir.display()
+            ))
+        })?;
+        if let Some(taken) = port::taken(spec) {
+            return Err(cannot(Code::Busy, taken)
+                .hint("stop whoever listens there, or give the service another port"));
+        }
+    }
+    Ok(())
+}
+
+/// What the manifest asks for and this supervisor does not do: said at the start, never passed over in silence.
+pub(super) fn losses(spec: &Spec) -> Vec<String> {
+    let mut losses = Vec::new();
+    let mut lose = |what: String| losses.push(format!("{}: {what}", spec.name()));
+    for need in spec.needs() {
+        if let Need::Os(name) = need {
+            lose(format!(
+                "`needs` os:{name} is not looked at: only a service manager can order by it"
+            ));
+        }
+    }
+    if let Some(account) = spec.account()
+        && !sys::is_privileged()
+        && !matches!(account, Account::User(_))
+    {
+        lose(format!(
+            "`account` {account} is for a service manager: it runs as you"
+        ));
+    }
+    if spec.snapshot().is_some() {
+        lose("`snapshot` is not performed by this version: an exit with 201 halts it".to_owned());
+    }
+    if spec.http().is_some() {
+        lose("`http` is not served by this version".to_owned());
+    }
+    if spec.log().format() != LogFormat::Raw {
+        lose("`log.format` is not performed by this version: its log is raw".to_owned());
+    }
+    if spec.log().compress() != Compress::None {
+        lose(
+            "`log.compress` is not performed by this version: rotated files stay as they are"
+                .to_owned(),
+        );
+    }
+    losses
+}
+
+/// Whom the service runs as under a supervisor that is not a service manager.
+pub(super) fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
+    let Some(account) = spec.account() else {
+        return Ok(None);
+    };
+    let name = spec.name();
+    let refuse = |why: &str, hint: &str| {
+        let message = format!("start {name}: account {account}: {why}");
+        Err(Failure::new(Code::PermissionDenied, message).hint(hint))
+    };
+    match account {
+        Account::LocalSystem if sys::is_privileged() => Ok(None),
+        Account::LocalSystem => refuse("you are not privileged", "run as root, or drop `account`"),
+        Account::User(user) => match sys::User::lookup(user) {
+            Ok(Some(found)) if found.is_current() => Ok(None),
+            Ok(Some(found)) if sys::is_privileged() => Ok(Some(found)),
+            Ok(None) => refuse(
+                "there is no such user",
+                "create the user, or correct `account`",
+            ),
+            Ok(Some(_)) => refuse(
+                "only root may start programs as somebody else",
+                "run as root, or as that user",
+            ),
+            Err(error) => refuse(&error.to_string(), "create the user, or correct `account`"),
+        },
+        // Whoever runs this has few rights already.
+        _ if !sys::is_privileged() => Ok(None),
+        _ => refuse(
+            "only a service manager can give it, and as root it would run with all rights",
+            "name a user, `account = \"user:NAME\"`, or run mainstay as one",
+        ),
+    }
+}

@@ -1,0 +1,108 @@
+//! Asks one question and brings back yes, or why not.
+//!
+//! A probe is dropped when its time is over; what it had opened closes with it. `exec` probes are children of the host like any
+//! other and are not asked here (`children.rs`).
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use hyper::Method;
+use mainstay_core::spec::{HostPort, HttpUrl, Probe};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::http::exchange;
+
+/// The answer to a probe.
+pub(super) type Answer = Result<(), String>;
+
+/// No answer in time is a no.
+pub(super) async fn within(limit: Duration, question: impl Future<Output = Answer>) -> Answer {
+    match timeout(limit, question).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!(
+            "no answer within {}",
+            mainstay_core::engine::Human(limit)
+        )),
+    }
+}
+
+/// Asks any probe but `exec`; relative paths begin at `base`.
+pub(super) async fn ask(probe: &Probe, base: &Path) -> Answer {
+    match probe {
+        Probe::Http(url) => http(url).await,
+        Probe::Tcp(address) => tcp(address).await,
+        Probe::Unix(path) => unix(&base.join(path)).await,
+        Probe::File(path) => file(&base.join(path)),
+        Probe::Exec(_) => Err("a command is a child of the host".to_owned()),
+    }
+}
+
+/// A connection is accepted.
+async fn tcp(address: &HostPort) -> Answer {
+    connect(address)
+        .await
+        .map(drop)
+        .map_err(|error| format!("connect to {address}: {}", brief(&error)))
+}
+
+/// The status is 200–399; the body is not read.
+async fn http(url: &HttpUrl) -> Answer {
+    let address = url.address();
+    let answer = async {
+        let stream = connect(address).await?;
+        exchange(
+            stream,
+            Method::GET,
+            &address.to_string(),
+            url.path_and_query(),
+        )
+        .await
+    };
+    match answer.await.map(|response| response.status()) {
+        Ok(status) if status.is_success() || status.is_redirection() => Ok(()),
+        Ok(status) => Err(format!("GET {url}: status {}", status.as_u16())),
+        Err(error) => Err(format!("GET {url}: {}", brief(&error))),
+    }
+}
+
+/// A connection is accepted.
+#[cfg(unix)]
+async fn unix(path: &Path) -> Answer {
+    let stream = tokio::net::UnixStream::connect(path).await;
+    stream
+        .map(drop)
+        .map_err(|error| format!("connect to {}: {}", path.display(), brief(&error)))
+}
+
+/// Windows has Unix sockets, the runtime underneath has not.
+#[cfg(windows)]
+async fn unix(path: &Path) -> Answer {
+    Err(format!(
+        "connect to {}: unix sockets are not supported on Windows",
+        path.display()
+    ))
+}
+
+/// It exists.
+fn file(path: &Path) -> Answer {
+    match path.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("{} does not exist", path.display())),
+        Err(error) => Err(format!("look for {}: {}", path.display(), brief(&error))),
+    }
+}
+
+async fn connect(address: &HostPort) -> io::Result<TcpStream> {
+    TcpStream::connect((address.host(), address.port())).await
+}
+
+/// The system's words without Rust's `(os error N)`.
+fn brief(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((text, _)) => text.to_lowercase(),
+        None => text,
+    }
+}

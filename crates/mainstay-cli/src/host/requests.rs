@@ -1,0 +1,131 @@
+//! What clients of the control socket ask, answered by the host.
+
+use hyper::StatusCode;
+use mainstay_core::engine::{Refusal, Request, ServiceId, StateName};
+use mainstay_core::report::{ServiceReport, StatusReport};
+use tokio::sync::oneshot;
+
+use super::Host;
+use super::control::{Command, Reply};
+
+/// A client that waits for a service to come to rest.
+pub(super) struct Waiter {
+    service: ServiceId,
+    reply: oneshot::Sender<Reply>,
+}
+
+impl Host {
+    /// Performs a command; a reply that nobody waits for any more is dropped.
+    pub(super) fn commanded(&mut self, command: Command) {
+        match command {
+            Command::About(reply) => {
+                let about = serde_json::json!({
+                    "version": env!("CARGO_PKG_VERSION"),
+                    "pid": std::process::id(),
+                    "manifest": self.manifest,
+                    "containment": self.processes.containment().to_string(),
+                    "orphans": self.processes.orphans(),
+                });
+                let _ = reply.send(Reply::document(&about));
+            }
+            Command::Status(reply) => {
+                let _ = reply.send(Reply::document(&self.status()));
+            }
+            Command::Events(listener) => self.listeners.push(listener),
+            Command::Reload { name, reply } => {
+                let _ = reply.send(match self.engine.find(&name) {
+                    Some(id) => match self.reload(id) {
+                        Ok(()) => Reply::document(&self.report(id)),
+                        Err(why) => Reply::error(StatusCode::CONFLICT, &why),
+                    },
+                    None => self.unknown(&name),
+                });
+            }
+            Command::RotateLog { name, reply } => match self.engine.find(&name) {
+                Some(id) => self.rotate_log(id, reply),
+                None => drop(reply.send(self.unknown(&name))),
+            },
+            Command::Request {
+                name,
+                request,
+                reply,
+            } => match self.engine.find(&name) {
+                Some(id) => self.request(id, request, reply),
+                None => drop(reply.send(self.unknown(&name))),
+            },
+        }
+    }
+
+    /// Answered by the log thread when it is done.
+    fn rotate_log(&self, id: ServiceId, reply: oneshot::Sender<Reply>) {
+        self.logs
+            .rotate(self.held[id.0].spec.name(), move |result| {
+                let _ = reply.send(match result {
+                    Ok(()) => Reply::document(&serde_json::json!({})),
+                    Err(trouble) => {
+                        let problem = format!("{trouble}: {}", trouble.error);
+                        Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &problem)
+                    }
+                });
+            });
+    }
+
+    fn request(&mut self, service: ServiceId, request: Request, reply: oneshot::Sender<Reply>) {
+        match self.engine.request(service, request, self.now()) {
+            Ok(actions) => {
+                self.waiters.push(Waiter { service, reply });
+                self.perform(actions);
+            }
+            Err(refusal) => {
+                let status = match refusal {
+                    Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+                    _ => StatusCode::CONFLICT,
+                };
+                let _ = reply.send(Reply::error(status, &refusal.to_string()));
+            }
+        }
+    }
+
+    fn unknown(&self, name: &str) -> Reply {
+        let message = format!("{} has no service {name}", self.manifest);
+        Reply::error(StatusCode::NOT_FOUND, &message)
+    }
+
+    /// Answers those whose service has come to rest. A back-off is rest: the attempt failed, and the client shall hear of it.
+    pub(super) fn answer_waiters(&mut self) {
+        for waiter in std::mem::take(&mut self.waiters) {
+            let state = self.engine.view(waiter.service).state;
+            if state.is_settled() || state == StateName::BackingOff {
+                let _ = waiter
+                    .reply
+                    .send(Reply::document(&self.report(waiter.service)));
+            } else if !waiter.reply.is_closed() {
+                self.waiters.push(waiter);
+            }
+        }
+    }
+
+    /// What is known of every service.
+    pub(super) fn status(&self) -> StatusReport {
+        StatusReport {
+            services: self.engine.ids().map(|id| self.report(id)).collect(),
+        }
+    }
+
+    fn report(&self, id: ServiceId) -> ServiceReport {
+        let view = self.engine.view(id);
+        let held = &self.held[id.0];
+        let (since, ago) = (self.wall_clock(view.since), self.now().since(view.since));
+        let mut report = ServiceReport::new(held.spec.name().as_str(), view, since, ago.as_secs());
+        report.log_problem.clone_from(&held.log_problem);
+        if let Some(usage) = held
+            .running
+            .as_ref()
+            .and_then(|running| running.tree.usage())
+        {
+            report.cpu_ms = u64::try_from(usage.cpu.as_millis()).ok();
+            report.memory_bytes = Some(usage.resident);
+        }
+        report
+    }
+}

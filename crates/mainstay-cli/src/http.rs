@@ -1,0 +1,50 @@
+//! One HTTP/1.1 exchange over a stream that is already connected: what probes and the control client have in common.
+
+use std::io;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Sends a request without a body and returns as soon as the head of the answer is there.
+///
+/// The connection lives on in a task of its own until the answer's body is read or dropped.
+pub(crate) async fn exchange<S>(
+    stream: S,
+    method: Method,
+    host: &str,
+    path_and_query: &str,
+) -> io::Result<Response<Incoming>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    tokio::task::spawn_local(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path_and_query)
+        .header("host", host)
+        .header(
+            "user-agent",
+            concat!("mainstay/", env!("CARGO_PKG_VERSION")),
+        )
+        .header("accept", "*/*")
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
+    sender.send_request(request).await.map_err(io::Error::other)
+}
+
+/// The status and the whole body, which must be small.
+pub(crate) async fn whole(response: Response<Incoming>) -> io::Result<(StatusCode, Bytes)> {
+    let status = response.status();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(io::Error::other)?;
+    Ok((status, body.to_bytes()))
+}

@@ -1,0 +1,202 @@
+//! Where everything that a supervisor keeps lies: one owner-only directory.
+//!
+//! ```text
+//! STATE/lock            held while a supervisor lives; says who it is
+//! STATE/control.sock    docs/control.md (a named pipe on Windows)
+//! STATE/logs/NAME/      what a service wrote
+//! STATE/data/NAME/      the service's own, `MAINSTAY_DATA_DIR`
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Code, Failure};
+
+/// The place of a supervisor's state; it need not exist yet.
+#[derive(Clone, Debug)]
+pub(crate) struct StateDir(PathBuf);
+
+/// The right to supervise from a state directory, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl StateDir {
+    /// The one that was asked for (`--state-dir`, `MAINSTAY_STATE_DIR`), else the system's place for such things.
+    pub(crate) fn locate(asked: Option<PathBuf>) -> Result<Self, Failure> {
+        let path = match asked.or_else(default_place) {
+            Some(path) => std::path::absolute(&path).map_err(|error| {
+                Failure::new(
+                    Code::CannotWrite,
+                    format!("state directory {}: {error}", path.display()),
+                )
+            })?,
+            None => {
+                return Err(
+                    Failure::new(Code::CannotWrite, "no home directory to keep state in")
+                        .hint("say where: --state-dir DIR"),
+                );
+            }
+        };
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The directory of all services' logs.
+    pub(crate) fn logs_dir(&self) -> PathBuf {
+        self.0.join("logs")
+    }
+
+    /// A service's own writable directory.
+    pub(crate) fn data_dir(&self, name: &str) -> PathBuf {
+        self.0.join("data").join(name)
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// Makes the directory, owner-only, and takes the lock. `manifest` is what a second supervisor will be told.
+    pub(crate) fn lock(&self, manifest: &str) -> Result<Lock, Failure> {
+        create_private_dir(&self.0).map_err(|error| self.cannot_write("create", &error))?;
+        self.refuse_foreign()?;
+        let path = self.lock_path();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|error| self.cannot_write("write to", &error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(self.held(&mut file)),
+            Err(TryLockError::Error(error)) => return Err(self.cannot_write("lock", &error)),
+        }
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| {
+                file.write_all(
+                    format!(
+                        "{}
+{manifest}
+",
+                        std::process::id()
+                    )
+                    .as_bytes(),
+                )
+            })
+            .map_err(|error| self.cannot_write("write to", &error))?;
+        Ok(Lock { _file: file })
+    }
+
+    fn held(&self, file: &mut File) -> Failure {
+        let mut text = String::new();
+        // What cannot be read is not told; that the lock is held is certain all the same.
+        let _ = file.read_to_string(&mut text);
+        let mut lines = text.lines();
+        let pid = lines
+            .next()
+            .filter(|pid| !pid.is_empty())
+            .unwrap_or("unknown");
+        let manifest = lines.next().unwrap_or("another manifest");
+        let place = self.0.display();
+        Failure::new(
+            Code::Busy,
+            format!(
+                "state directory {place} is in use: mainstay, pid {pid}, supervises {manifest}"
+            ),
+        )
+        .hint("talk to that one (`mainstay status`), or give this one its own --state-dir DIR")
+    }
+
+    fn cannot_write(&self, verb: &str, error: &io::Error) -> Failure {
+        let code = match error.kind() {
+            io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+            _ => Code::CannotWrite,
+        };
+        Failure::new(
+            code,
+            format!("{verb} state directory {}: {error}", self.0.display()),
+        )
+        .hint("choose a directory that you may write to: --state-dir DIR")
+    }
+
+    #[cfg(unix)]
+    fn refuse_foreign(&self) -> Result<(), Failure> {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let found = fs::metadata(&self.0).map_err(|error| self.cannot_write("read", &error))?;
+        let mode = found.permissions().mode() & 0o777;
+        let me = rustix::process::geteuid().as_raw();
+        if found.uid() != me || mode & 0o022 != 0 {
+            let place = self.0.display();
+            return Err(Failure::new(
+                Code::PermissionDenied,
+                format!(
+                    "state directory {place} (owner {}, mode {mode:o}) is open to others",
+                    found.uid()
+                ),
+            )
+            .hint(format!(
+                "make it yours alone: chown {me} {place} && chmod 700 {place}"
+            )));
+        }
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "the same shape on every system"
+    )]
+    fn refuse_foreign(&self) -> Result<(), Failure> {
+        // The default place lies in the user's, or the administrators', own tree, whose access list is inherited.
+        Ok(())
+    }
+}
+
+/// Creates a directory and its parents, each readable by its owner only. One that exists is left as it is.
+pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// FHS 3.0 and the XDG base directories on Unix, Apple's and Microsoft's places on theirs.
+fn default_place() -> Option<PathBuf> {
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if cfg!(windows) {
+        return variable("LOCALAPPDATA")
+            .or_else(|| variable("ProgramData"))
+            .map(|dir| dir.join("mainstay"));
+    }
+    #[cfg(unix)]
+    if rustix::process::geteuid().is_root() {
+        let system = if cfg!(target_os = "macos") {
+            "/Library/Application Support"
+        } else {
+            "/var/lib"
+        };
+        return Some(Path::new(system).join("mainstay"));
+    }
+    let home = variable("HOME");
+    if cfg!(target_os = "macos") {
+        return home.map(|dir| dir.join("Library/Application Support/mainstay"));
+    }
+    variable("XDG_STATE_HOME")
+        .filter(|dir| dir.is_absolute())
+        .or_else(|| home.map(|dir| dir.join(".local/state")))
+        .map(|dir| dir.join("mainstay"))
+}

@@ -1,0 +1,96 @@
+//! The table of services that `run`, `status` and `list` show.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use mainstay_core::engine::{Human, StateName};
+use mainstay_core::report::{ServiceReport, StatusReport};
+
+const HEAD: [&str; 8] = [
+    "SERVICE", "STATE", "PID", "READY", "RESTARTS", "CPU", "MEMORY", "SINCE",
+];
+/// Columns of numbers stand at the right.
+const RIGHT: [bool; 8] = [false, false, true, false, true, true, true, true];
+
+/// One row a service, then a line for each that has something to say. Ends in a newline.
+pub(crate) fn status(report: &StatusReport, colour: bool) -> String {
+    let rows: Vec<[String; 8]> = report.services.iter().map(row).collect();
+    let mut widths = HEAD.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    let mut text = String::new();
+    line(&mut text, &HEAD.map(str::to_owned), widths, None);
+    for (row, service) in rows.iter().zip(&report.services) {
+        line(&mut text, row, widths, colour.then(|| paint(service)));
+    }
+    for service in &report.services {
+        for remark in service.detail.iter().chain(&service.log_problem) {
+            let _ = writeln!(text, "  {}: {remark}", service.name);
+        }
+    }
+    text
+}
+
+fn row(service: &ServiceReport) -> [String; 8] {
+    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    [
+        service.name.clone(),
+        service.state.to_string(),
+        or_dash(service.pid.map(|pid| pid.to_string())),
+        if service.ready { "yes" } else { "no" }.to_owned(),
+        service.restarts.to_string(),
+        or_dash(
+            service
+                .cpu_ms
+                .map(|ms| Human(Duration::from_millis(ms)).to_string()),
+        ),
+        or_dash(service.memory_bytes.map(size)),
+        Human(Duration::from_secs(service.since_seconds)).to_string(),
+    ]
+}
+
+fn line(text: &mut String, cells: &[String; 8], widths: [usize; 8], colour: Option<&str>) {
+    for (i, cell) in cells.iter().enumerate() {
+        let width = widths[i];
+        let padded = if RIGHT[i] {
+            format!("{cell:>width$}")
+        } else {
+            format!("{cell:<width$}")
+        };
+        match colour {
+            Some(colour) if i == 1 => drop(write!(text, "{colour}{padded}\x1b[0m")),
+            _ => text.push_str(&padded),
+        }
+        text.push_str(if i + 1 < cells.len() { "  " } else { "" });
+    }
+    while text.ends_with(' ') {
+        text.pop();
+    }
+    text.push('\n');
+}
+
+fn paint(service: &ServiceReport) -> &'static str {
+    match service.state {
+        StateName::Running => "\x1b[32m",
+        StateName::Halted => "\x1b[1;31m",
+        StateName::Stopped => "\x1b[2m",
+        _ => "\x1b[33m",
+    }
+}
+
+/// Bytes in binary units, three digits.
+fn size(bytes: u64) -> String {
+    let mut value = bytes;
+    let mut unit = "B";
+    for next in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024 * 10 {
+            break;
+        }
+        value /= 1024;
+        unit = next;
+    }
+    format!("{value} {unit}")
+}
