@@ -1,0 +1,235 @@
+//! Bad input: one clear line, a hint, and the exit code of the design.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+/// Runs `mainstay run MANIFEST`, which must fail before it starts anything.
+#[track_caller]
+fn refused(sandbox: &Sandbox, args: &[&str], expect: i32, parts: &[&str]) {
+    let output = verb(sandbox, args);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(output.status), expect, "{complaint}");
+    for part in parts {
+        assert!(complaint.contains(part), "{part:?} is not in: {complaint}");
+    }
+    let error = complaint
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .count();
+    assert_eq!(error, 1, "one line says what is wrong: {complaint}");
+    sandbox.assert_no_leftovers();
+}
+
+#[test]
+fn a_missing_program() {
+    let (sandbox, _) = sandbox("[service.a]\ncommand = [\"no-such-program\"]\n");
+    refused(
+        &sandbox,
+        &["run", "mainstay.toml"],
+        69,
+        &[
+            "start a: program no-such-program: not found in PATH",
+            "hint: install it",
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_is_no_program() {
+    let (sandbox, _) = sandbox("[service.a]\ncommand = [\"./mainstay.toml\"]\n");
+    refused(
+        &sandbox,
+        &["run", "mainstay.toml"],
+        69,
+        &["ermission denied", "hint: "],
+    );
+}
+
+#[test]
+fn manifests_that_cannot_be_read() {
+    let (sandbox, _) = sandbox("");
+    fs::create_dir(sandbox.path().join("dir.toml")).expect("a directory");
+    refused(
+        &sandbox,
+        &["run", "dir.toml"],
+        78,
+        &["dir.toml", "directory"],
+    );
+    refused(&sandbox, &["run", "absent.toml"], 78, &["absent.toml"]);
+    fs::write(sandbox.path().join("bytes.toml"), b"\xff\xfe").expect("written");
+    refused(
+        &sandbox,
+        &["run", "bytes.toml"],
+        78,
+        &["bytes.toml", "UTF-8"],
+    );
+    if rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip(
+            "root may read an unreadable manifest; the rest was checked",
+        );
+    }
+    let secret = sandbox.write("secret.toml", "");
+    fs::set_permissions(secret, fs::Permissions::from_mode(0o0)).expect("mode");
+    refused(
+        &sandbox,
+        &["run", "secret.toml"],
+        77,
+        &["secret.toml", "hint: "],
+    );
+}
+
+#[test]
+fn a_taken_port() {
+    let squatter = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = squatter.local_addr().expect("an address").to_string();
+    let (sandbox, _) = sandbox(
+        &r#"
+        [service.web]
+        command = ["PUPPET", "hang"]
+        start = { ready = { tcp = "ADDRESS" } }
+        "#
+        .replace("ADDRESS", &address),
+    );
+    let me = format!("(pid {})", std::process::id());
+    let parts = [
+        &format!("{address} is already in use by"),
+        &me,
+        "hint: stop whoever listens",
+    ];
+    refused(
+        &sandbox,
+        &["run", "mainstay.toml"],
+        75,
+        &parts.map(|part| part as &str),
+    );
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written() {
+    let (sandbox, _) = sandbox("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
+    // /proc takes no directories, not even from root.
+    let args = ["run", "mainstay.toml", "--state-dir", "/proc/mainstay"];
+    refused(
+        &sandbox,
+        &args,
+        73,
+        &["state directory /proc/mainstay", "hint: choose a directory"],
+    );
+}
+
+#[test]
+fn a_state_directory_that_is_open_to_others() {
+    let (sandbox, _) = sandbox("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
+    fs::create_dir(sandbox.state_dir()).expect("a directory");
+    fs::set_permissions(sandbox.state_dir(), fs::Permissions::from_mode(0o777)).expect("mode");
+    refused(
+        &sandbox,
+        &["run", "mainstay.toml"],
+        77,
+        &["is open to others", "chmod 700"],
+    );
+}
+
+#[test]
+fn an_account_that_cannot_be_had() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root asks for other accounts");
+    }
+    for (account, part) in [
+        ("user:nobody-has-this-name", "there is no such user"),
+        ("dynamic", "only a service manager can give it"),
+    ] {
+        let (sandbox, _) = sandbox(&format!(
+            "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\naccount = \"{account}\"\n"
+        ));
+        refused(&sandbox, &["run", "mainstay.toml"], 77, &[part, "hint: "]);
+    }
+}
+
+#[test]
+fn a_service_that_is_not_in_the_manifest() {
+    let (sandbox, _) = sandbox("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
+    refused(
+        &sandbox,
+        &["run", "mainstay.toml", "b"],
+        4,
+        &["no service b", "hint: it has a"],
+    );
+}
+
+#[test]
+fn an_invalid_manifest_is_shown_with_its_line() {
+    let (sandbox, _) = sandbox("[service.a]\ncomand = [\"true\"]\n");
+    let output = verb(&sandbox, &["run", "mainstay.toml"]);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(output.status), 78, "{complaint}");
+    assert!(
+        complaint.contains("comand") && complaint.contains("command"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn secrets_stay_out_of_sight() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.a]
+        command = ["PUPPET", "print", "up", "exit", "5"]
+        env = { PASSWORD = "hunter2-secret" }
+        recovery = { policy = "strict" }
+        "#,
+    );
+    let output = verb(
+        &sandbox,
+        &["run", "--json", &manifest.display().to_string()],
+    );
+    for text in [&output.stdout, &output.stderr] {
+        assert!(!String::from_utf8_lossy(text).contains("hunter2"));
+    }
+    // Not in its state either.
+    let mut open = vec![sandbox.state_dir()];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(
+                fs::read_dir(path)
+                    .expect("state")
+                    .map(|entry| entry.expect("entry").path()),
+            );
+        } else if path.is_file() {
+            let bytes = fs::read(&path).expect("a file");
+            assert!(
+                !String::from_utf8_lossy(&bytes).contains("hunter2"),
+                "{}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_not_performed_is_said() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.a]
+        command = ["PUPPET", "exit", "0"]
+        needs = ["os:postgresql"]
+        snapshot = { paths = ["/var/lib/a"] }
+        log = { format = "json", compress = "zstd" }
+        http = { port = 9100 }
+        "#,
+    );
+    let output = verb(&sandbox, &["run", &manifest.display().to_string()]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "os:postgresql is not looked at",
+        "`snapshot`",
+        "`log.format`",
+        "`log.compress`",
+        "`http`",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}

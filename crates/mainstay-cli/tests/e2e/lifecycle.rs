@@ -1,0 +1,306 @@
+//! Start in order, recover, stop in reverse, leave nothing.
+
+use super::*;
+
+#[test]
+fn starts_in_order_of_readiness_and_stops_in_reverse() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.db]
+        command = ["PUPPET", "sleep", "200ms", "touch", "DIR/db-ready", "hang"]
+        start = { ready = { file = "DIR/db-ready" } }
+        [service.api]
+        command = ["PUPPET", "touch", "DIR/api-ready", "hang"]
+        needs = ["db"]
+        start = { ready = { file = "DIR/api-ready" } }
+        [service.web]
+        command = ["PUPPET", "hang"]
+        needs = ["api"]
+        "#,
+    );
+    event(&supervisor, "web", "started");
+    let order_of = |kinds: [&str; 2]| -> Vec<String> {
+        let seen = supervisor.events().into_iter();
+        seen.filter(|event| kinds.iter().any(|kind| event["event"] == *kind))
+            .map(|event| format!("{} {}", event["service"], event["event"]).replace('"', ""))
+            .collect()
+    };
+    assert_eq!(
+        order_of(["started", "ready"]),
+        [
+            "db started",
+            "db ready",
+            "api started",
+            "api ready",
+            "web started"
+        ]
+    );
+    let mut supervisor = supervisor;
+    supervisor.ctrl_c();
+    assert!(supervisor.wait(SOON).success());
+    assert_eq!(order(&supervisor, "stopped"), ["web", "api", "db"]);
+    sandbox.assert_no_leftovers();
+}
+
+#[test]
+fn a_crash_is_followed_by_a_restart_that_says_so() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.shaky]
+        command = ["PUPPET", "crash-until", "DIR/starts", "3", "7", "hang"]
+        recovery = { delay = "10ms" }
+        "#,
+    );
+    let started = events(&supervisor, "shaky", "started", 4);
+    assert_eq!(started[3]["restarts"], 3);
+    let exited = events(&supervisor, "shaky", "exited", 3);
+    assert_eq!(exited[0]["exit"]["code"], 7);
+    wait_until("the restarted one runs", SOON, || {
+        let service = service(&sandbox, "shaky");
+        (service["state"] == "running").then_some(())
+    });
+    assert_eq!(service(&sandbox, "shaky")["last_exit"]["code"], 7);
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn exit_codes_are_a_contract() {
+    // What follows each code under the default policy: (steps, event that must come, part of its message).
+    for (steps, kind, message) in [
+        (r#""exit", "0""#, "stopped", "ended cleanly"),
+        (r#""exit", "1""#, "backing-off", "attempt 1"),
+        (r#""exit", "101""#, "backing-off", "attempt 1"),
+        (r#""signal", "KILL""#, "backing-off", "attempt 1"),
+        (r#""exit", "143""#, "backing-off", "attempt 1"),
+        (r#""exit", "201""#, "halted", "cannot restore snapshots yet"),
+        (
+            r#""exit", "202""#,
+            "halted",
+            "did not come back within 5 tries",
+        ),
+        (r#""exit", "255""#, "backing-off", "attempt 1"),
+    ] {
+        let (supervisor, sandbox) = supervise(&format!(
+            "[service.a]\ncommand = [\"PUPPET\", {steps}]\n[service.anchor]\ncommand = [\"PUPPET\", \"hang\"]\n"
+        ));
+        let seen = event(&supervisor, "a", kind);
+        let text = seen["message"].as_str().expect("a message");
+        assert!(text.contains(message), "{steps}: {text}");
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn a_run_of_clean_ends_is_a_success_and_a_halt_is_not() {
+    for (exit, expect) in [("0", 0), ("3", 1)] {
+        let (mut supervisor, _sandbox) = supervise(&format!(
+            "[service.once]\ncommand = [\"PUPPET\", \"exit\", \"{exit}\"]\nrecovery = {{ policy = \"strict\" }}\n"
+        ));
+        assert_eq!(code(supervisor.wait(SOON)), expect);
+    }
+}
+
+#[test]
+fn grandchildren_do_not_outlive_a_stop() {
+    for containment in ["cgroup", "subreaper"] {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.family]
+            command = ["PUPPET", "ignore", "term,int,hup", "fork", "fork-setsid", "touch", "DIR/all-there", "hang"]
+            start = { ready = { file = "DIR/all-there" } }
+            stop = { graceful = "300ms" }
+            "#,
+        );
+        let mut command = sandbox.command(mainstay());
+        command
+            .args(["run", "--json"])
+            .arg(&manifest)
+            .env("MAINSTAY_CONTAINMENT", containment);
+        let mut supervisor = Supervisor::spawn(command);
+        event(&supervisor, "family", "ready");
+        // The supervisor, the main process and two grandchildren.
+        assert_eq!(sandbox.processes().len(), 4, "{containment}");
+        supervisor.ctrl_c();
+        supervisor.wait(SOON);
+        event(&supervisor, "family", "killing");
+        sandbox.assert_no_leftovers();
+    }
+}
+
+#[test]
+fn what_a_crash_leaves_behind_is_gone_before_the_restart() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.litter]
+        command = ["PUPPET", "ignore", "term,int,hup", "fork-setsid", "crash-until", "DIR/starts", "1", "1", "hang"]
+        recovery = { delay = "1ms" }
+        stop = { graceful = "100ms" }
+        "#,
+    );
+    events(&supervisor, "litter", "started", 2);
+    // The supervisor, the second main process and its grandchild: the first one's is gone.
+    wait_until("one family", SOON, || {
+        (sandbox.processes().len() == 3).then_some(())
+    });
+    let killing = event(&supervisor, "litter", "killing");
+    assert_eq!(killing["why"], "remains");
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_second_ctrl_c_kills() {
+    let (mut supervisor, sandbox) = supervise(
+        r#"
+        [service.deaf]
+        command = ["PUPPET", "ignore", "term,int", "touch", "DIR/up", "hang"]
+        start = { ready = { file = "DIR/up" } }
+        stop = { graceful = "1h" }
+        "#,
+    );
+    event(&supervisor, "deaf", "ready");
+    supervisor.ctrl_c();
+    event(&supervisor, "deaf", "stopping");
+    supervisor.ctrl_c();
+    assert_eq!(code(supervisor.wait(SOON)), 1);
+    sandbox.assert_no_leftovers();
+}
+
+#[test]
+fn a_requested_stop_is_a_success_whatever_the_code() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.polite]
+        command = ["PUPPET", "on-term", "exit", "42", "touch", "DIR/up", "hang"]
+        start = { ready = { file = "DIR/up" } }
+        [service.anchor]
+        command = ["PUPPET", "hang"]
+        "#,
+    );
+    event(&supervisor, "polite", "ready");
+    let answer = json(&sandbox, &["stop", "polite", "--json"]);
+    assert_eq!(answer["services"][0]["state"], "stopped");
+    assert_eq!(answer["services"][0]["last_exit"]["code"], 42);
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn every_kind_of_readiness() {
+    let ports: Vec<u16> = (0..2).map(|_| mainstay_testkit::free_port()).collect();
+    let (supervisor, sandbox) = supervise(
+        &r#"
+        [service.tcp]
+        command = ["PUPPET", "serve", "tcp", "127.0.0.1:PORT0", "--after", "50ms", "hang"]
+        start = { ready = { tcp = "127.0.0.1:PORT0" } }
+        [service.http]
+        command = ["PUPPET", "serve", "http", "127.0.0.1:PORT1", "hang"]
+        start = { ready = { http = "http://127.0.0.1:PORT1/healthz" } }
+        [service.unix]
+        command = ["PUPPET", "serve", "unix", "DIR/socket", "hang"]
+        start = { ready = { unix = "DIR/socket" } }
+        [service.exec]
+        command = ["PUPPET", "sleep", "50ms", "touch", "DIR/done", "hang"]
+        start = { ready = { exec = ["test", "-e", "DIR/done"] } }
+        [service.file]
+        command = ["PUPPET", "touch", "DIR/file", "hang"]
+        start = { ready = { file = "DIR/file" } }
+        [service.log]
+        command = ["PUPPET", "print", "starting", "print", "listening on 80", "hang"]
+        start = { ready = { log = "^listening on [0-9]+$" } }
+        [service.notify]
+        command = ["PUPPET", "notify", "STATUS=warming up", "notify", "READY=1", "hang"]
+        start = { ready = { notify = true } }
+        "#
+        .replace("PORT0", &ports[0].to_string())
+        .replace("PORT1", &ports[1].to_string()),
+    );
+    for name in ["tcp", "http", "unix", "exec", "file", "log", "notify"] {
+        event(&supervisor, name, "ready");
+    }
+    assert_eq!(event(&supervisor, "notify", "status")["text"], "warming up");
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_service_that_does_not_become_ready_has_failed() {
+    let port = mainstay_testkit::free_port();
+    let (mut supervisor, _sandbox) = supervise(
+        &r#"
+        [service.sick]
+        command = ["PUPPET", "serve", "http", "127.0.0.1:PORT", "--status", "503", "hang"]
+        start = { timeout = "300ms", ready = { http = "http://127.0.0.1:PORT/" } }
+        stop = { graceful = "1s" }
+        recovery = { policy = "strict" }
+        "#
+        .replace("PORT", &port.to_string()),
+    );
+    let halted = event(&supervisor, "sick", "halted");
+    let message = halted["message"].as_str().expect("a message");
+    assert!(
+        message.contains("not ready after") && message.contains("status 503"),
+        "{message}"
+    );
+    assert_eq!(code(supervisor.wait(SOON)), 1);
+}
+
+#[test]
+fn lost_liveness_restarts() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.zombie]
+        command = ["PUPPET", "touch", "DIR/alive", "hang"]
+        start = { ready = { file = "DIR/alive" } }
+        liveness = { file = "DIR/alive", every = "20ms", misses = 2 }
+        recovery = { delay = "1ms" }
+        "#,
+    );
+    event(&supervisor, "zombie", "ready");
+    std::fs::remove_file(sandbox.path().join("alive")).expect("the file is there");
+    let failed = event(&supervisor, "zombie", "failed");
+    assert!(
+        failed["message"]
+            .as_str()
+            .expect("a message")
+            .contains("2 liveness probes missed")
+    );
+    events(&supervisor, "zombie", "ready", 2);
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_child_inherits_nothing_but_its_due() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.heir]
+        command = ["PUPPET", "report-state", "hang"]
+        working_dir = "DIR"
+        env = { COLOUR = "blue" }
+        start = { ready = { log = "^\\{" } }
+        "#,
+    );
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "heir", "ready");
+    let log = std::fs::read(sandbox.state_dir().join("logs/heir/current.log")).expect("its log");
+    let state: Value = serde_json::from_slice(&log).expect("a JSON line");
+    assert_eq!(state["fds"], serde_json::json!([]), "{state}");
+    assert_eq!(
+        state["sig_ign"]
+            .as_str()
+            .unwrap_or("0")
+            .trim_start_matches('0'),
+        "",
+        "{state}"
+    );
+    assert_eq!(
+        state["sig_blk"]
+            .as_str()
+            .unwrap_or("0")
+            .trim_start_matches('0'),
+        "",
+        "{state}"
+    );
+    assert_eq!(state["cwd"], sandbox.path().display().to_string());
+    assert_eq!(state["env"]["COLOUR"], "blue");
+    assert_eq!(state["env"]["MAINSTAY_SERVICE"], "heir");
+    assert_eq!(state["env"]["MAINSTAY_STATE_DIR"], Value::Null);
+    stop(supervisor, &sandbox);
+}

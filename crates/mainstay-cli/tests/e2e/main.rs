@@ -1,0 +1,113 @@
+//! The `mainstay` command against real processes: what an operator would see, from outside.
+#![cfg(unix)]
+
+mod control;
+mod failures;
+mod hello;
+mod lifecycle;
+mod logs;
+mod web_stack;
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Output};
+use std::time::Duration;
+
+use mainstay_testkit::{Sandbox, Supervisor, mainstay, puppet, wait_until};
+use serde_json::Value;
+
+/// Long enough for a busy machine; nothing here is expected to take a fraction of it.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A sandbox with a manifest, in development, in which `PUPPET` stands for the puppet's path and `DIR` for the sandbox.
+fn sandbox(services: &str) -> (Sandbox, PathBuf) {
+    let sandbox = Sandbox::new();
+    let text = services
+        .replace("PUPPET", &puppet().display().to_string())
+        .replace("DIR", &sandbox.path().display().to_string());
+    let manifest = sandbox.write(
+        "mainstay.toml",
+        &format!("environment = \"development\"\n{text}"),
+    );
+    (sandbox, manifest)
+}
+
+/// A supervisor of these services, and the sandbox that it lives in (dropped last).
+fn supervise(services: &str) -> (Supervisor, Sandbox) {
+    let (sandbox, manifest) = sandbox(services);
+    (Supervisor::start(&sandbox, &manifest), sandbox)
+}
+
+/// Runs a verb to its end.
+fn verb(sandbox: &Sandbox, args: &[&str]) -> Output {
+    sandbox
+        .command(mainstay())
+        .args(args)
+        .output()
+        .expect("mainstay runs")
+}
+
+/// Runs a verb that must succeed, and parses what it prints as JSON.
+#[track_caller]
+fn json(sandbox: &Sandbox, args: &[&str]) -> Value {
+    let output = verb(sandbox, args);
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success(),
+        "{args:?}: {:?} {complaint}",
+        output.status
+    );
+    serde_json::from_slice(&output.stdout).expect("a JSON document")
+}
+
+/// The entry of one service in `status --json`, whatever its state.
+fn service(sandbox: &Sandbox, name: &str) -> Value {
+    let report = json(sandbox, &["list", "--json"]);
+    let services = report["services"].as_array().expect("services");
+    services
+        .iter()
+        .find(|service| service["name"] == name)
+        .expect("the service")
+        .clone()
+}
+
+/// Waits for an event of a service.
+#[track_caller]
+fn event(supervisor: &Supervisor, name: &str, kind: &str) -> Value {
+    supervisor.wait_event(SOON, |event| {
+        event["service"] == name && event["event"] == kind
+    })
+}
+
+/// Waits until so many events of this kind were seen.
+#[track_caller]
+fn events(supervisor: &Supervisor, name: &str, kind: &str, count: usize) -> Vec<Value> {
+    wait_until(&format!("{count} events {kind} of {name}"), SOON, || {
+        let mut seen = supervisor.events();
+        seen.retain(|event| event["service"] == name && event["event"] == kind);
+        (seen.len() >= count).then_some(seen)
+    })
+}
+
+/// The order in which events of one kind came.
+fn order(supervisor: &Supervisor, kind: &str) -> Vec<String> {
+    let of_kind = supervisor
+        .events()
+        .into_iter()
+        .filter(|event| event["event"] == kind);
+    of_kind
+        .map(|event| event["service"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+/// Ends it as an operator would, and checks that it went well and left nothing.
+#[track_caller]
+fn stop(mut supervisor: Supervisor, sandbox: &Sandbox) {
+    supervisor.ctrl_c();
+    let status = supervisor.wait(SOON);
+    assert!(status.success(), "{status:?}: {:#?}", supervisor.events());
+    sandbox.assert_no_leftovers();
+}
+
+fn code(status: ExitStatus) -> i32 {
+    status.code().expect("it exits by itself")
+}
