@@ -74,7 +74,7 @@ fn files_that_cannot_be_read() {
     check(
         &["check", "nowhere.toml"],
         "",
-        1,
+        78,
         "error: read nowhere.toml: No such file or directory (os error 2)
 hint: a manifest is usually called mainstay.toml
 ",
@@ -82,7 +82,7 @@ hint: a manifest is usually called mainstay.toml
     check(
         &["check", "examples"],
         "",
-        1,
+        78,
         "error: read examples: Is a directory (os error 21)
 hint: name the manifest in it
 ",

@@ -48,7 +48,13 @@ fn the_schema_is_valid_and_judges_alike() {
     let schema = schema();
     jsonschema::draft202012::meta::validate(&schema).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    validator.validate(&to_json(EXAMPLE)).unwrap();
+    for example in [
+        EXAMPLE,
+        include_str!("../../../../examples/hello/mainstay.toml"),
+        include_str!("../../../../examples/web-stack/mainstay.toml"),
+    ] {
+        validator.validate(&to_json(example)).unwrap();
+    }
     let refused = |service: Json| !validator.is_valid(&json!({ "service": { "a": service } }));
     assert!(refused(json!({})));
     assert!(refused(json!({ "command": ["a"], "extra": 1 })));
