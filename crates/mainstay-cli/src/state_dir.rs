@@ -20,7 +20,39 @@ pub(crate) struct StateDir(PathBuf);
 /// The right to supervise from a state directory, for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+    /// What the last holder left in it, if it died without giving it back.
+    pub(crate) predecessor: Option<Predecessor>,
+}
+
+/// A supervisor that died without stopping its services.
+#[derive(Debug)]
+pub(crate) struct Predecessor {
+    pub(crate) pid: String,
+    /// How to find them (`sys::Processes::testament`).
+    pub(crate) testament: String,
+}
+
+impl Lock {
+    /// Says in it who holds it, for those who ask, and how to find our children, for a successor.
+    pub(crate) fn sign(&mut self, manifest: &str, testament: &str) -> io::Result<()> {
+        self.write(&format!(
+            "{}\n{manifest}\n{testament}\n",
+            std::process::id()
+        ))
+    }
+
+    /// Gives it back: nothing was left behind.
+    pub(crate) fn give_back(mut self) {
+        // Where this fails the next one looks for processes that are not there.
+        let _ = self.write("");
+    }
+
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(text.as_bytes())
+    }
 }
 
 impl StateDir {
@@ -61,38 +93,31 @@ impl StateDir {
         self.0.join("lock")
     }
 
-    /// Makes the directory, owner-only, and takes the lock. `manifest` is what a second supervisor will be told.
-    pub(crate) fn lock(&self, manifest: &str) -> Result<Lock, Failure> {
+    /// Makes the directory, owner-only, and takes the lock. Sign it next.
+    pub(crate) fn lock(&self) -> Result<Lock, Failure> {
         create_private_dir(&self.0).map_err(|error| self.cannot_write("create", &error))?;
         self.refuse_foreign()?;
-        let path = self.lock_path();
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(&path)
+            .open(self.lock_path())
             .map_err(|error| self.cannot_write("write to", &error))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(self.held(&mut file)),
             Err(TryLockError::Error(error)) => return Err(self.cannot_write("lock", &error)),
         }
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| {
-                file.write_all(
-                    format!(
-                        "{}
-{manifest}
-",
-                        std::process::id()
-                    )
-                    .as_bytes(),
-                )
-            })
-            .map_err(|error| self.cannot_write("write to", &error))?;
-        Ok(Lock { _file: file })
+        let mut text = String::new();
+        file.read_to_string(&mut text)
+            .map_err(|error| self.cannot_write("read", &error))?;
+        let mut lines = text.lines();
+        let predecessor = lines.next().map(|pid| Predecessor {
+            pid: pid.to_owned(),
+            testament: lines.nth(1).unwrap_or_default().to_owned(),
+        });
+        Ok(Lock { file, predecessor })
     }
 
     fn held(&self, file: &mut File) -> Failure {

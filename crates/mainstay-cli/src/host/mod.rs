@@ -47,7 +47,7 @@ pub(crate) use self::report::{Output, height as table_height};
 use self::requests::Waiter;
 use self::sys::{Processes, Tree, TreeId};
 use crate::failure::{Code, Failure};
-use crate::state_dir::{StateDir, create_private_dir};
+use crate::state_dir::{Lock, StateDir, create_private_dir};
 
 /// What to supervise, and how to tell of it.
 pub(crate) struct Options {
@@ -71,21 +71,21 @@ enum Message {
 
 /// Supervises until every service is down or the operator says stop. Blocks.
 pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
-    let lock = options.state.lock(&options.manifest)?;
+    let mut lock = options.state.lock()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Code::Failed, format!("start the event loop: {error}")))?;
     let local = tokio::task::LocalSet::new();
     let code = local.block_on(&runtime, async {
-        let (mut host, sources, server) = Host::new(options)?;
+        let (mut host, sources, server) = Host::new(options, &mut lock)?;
         let code = host.supervise(sources).await;
         host.close();
         server.close().await;
         Ok(code)
-    });
-    drop(lock);
-    code
+    })?;
+    lock.give_back();
+    Ok(code)
 }
 
 /// A service as the host holds it.
@@ -150,7 +150,7 @@ struct Sources {
 }
 
 impl Host {
-    fn new(options: Options) -> Result<(Self, Sources, Server), Failure> {
+    fn new(options: Options, lock: &mut Lock) -> Result<(Self, Sources, Server), Failure> {
         let Options {
             specs,
             manifest,
@@ -171,6 +171,9 @@ impl Host {
         };
         let interrupts = Interrupts::new().map_err(failed("listen for signals"))?;
         let processes = Processes::new("mainstay").map_err(failed("prepare to start processes"))?;
+        let remains = preflight::end_remains(lock)?;
+        lock.sign(&manifest, &processes.testament())
+            .map_err(failed("sign the lock"))?;
         let (messages, received) = mpsc::unbounded_channel();
         let to_loop = messages.clone();
         let logs = Logs::start(state.logs_dir(), move |event| {
@@ -217,6 +220,9 @@ impl Host {
             logs.follow(io::stdout());
         }
         let mut reporter = Reporter::new(output, held.iter().map(|held| held.spec.name().as_str()));
+        if let Some(remains) = remains {
+            reporter.say(&remains);
+        }
         for held in &held {
             preflight::losses(&held.spec)
                 .iter()

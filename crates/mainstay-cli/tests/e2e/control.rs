@@ -168,20 +168,37 @@ fn a_second_supervisor_is_told_who_holds_the_place() {
 }
 
 #[test]
-fn a_dead_supervisor_is_recognised_and_replaced() {
-    let (mut supervisor, sandbox) = supervise(TWO);
-    event(&supervisor, "api", "ready");
-    supervisor.kill_dash_nine();
-    let output = verb(&sandbox, &["status"]);
-    assert_eq!(code(output.status), 3);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("is dead: its socket is stale"));
-    for orphan in sandbox.processes() {
-        mainstay_testkit::procs::kill(orphan);
+fn a_dead_supervisor_is_recognised_and_nothing_runs_twice() {
+    for containment in ["cgroup", "subreaper"] {
+        let (sandbox, manifest) = sandbox(TWO);
+        let run = || {
+            let mut command = sandbox.command(mainstay());
+            command
+                .args(["run", "--json"])
+                .arg(&manifest)
+                .env("MAINSTAY_CONTAINMENT", containment);
+            Supervisor::spawn(command)
+        };
+        let mut supervisor = run();
+        event(&supervisor, "api", "ready");
+        supervisor.kill_dash_nine();
+        let output = verb(&sandbox, &["status"]);
+        assert_eq!(code(output.status), 3);
+        assert!(String::from_utf8_lossy(&output.stderr).contains("is dead: its socket is stale"));
+        assert_eq!(sandbox.processes().len(), 2, "they live on");
+        let supervisor = run();
+        event(&supervisor, "api", "ready");
+        supervisor.wait_event(SOON, |event| {
+            let message = event["message"].as_str().unwrap_or_default();
+            message.contains("their 2 processes were killed")
+        });
+        assert_eq!(
+            sandbox.processes().len(),
+            3,
+            "the supervisor and two services"
+        );
+        stop(supervisor, &sandbox);
     }
-    let supervisor = Supervisor::start(&sandbox, &sandbox.path().join("mainstay.toml"));
-    event(&supervisor, "api", "ready");
-    assert_eq!(service(&sandbox, "api")["state"], "running");
-    stop(supervisor, &sandbox);
 }
 
 #[test]

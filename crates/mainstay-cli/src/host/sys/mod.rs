@@ -30,11 +30,11 @@ mod posix;
 mod unix;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Processes, Tree, forget_start_up};
+pub(crate) use linux::{Processes, Tree, end_remains, forget_start_up};
 #[cfg(unix)]
 pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream};
 #[cfg(all(unix, not(target_os = "linux")))]
-pub(crate) use unix::{Processes, Tree, forget_start_up};
+pub(crate) use unix::{Processes, Tree, end_remains, forget_start_up};
 
 /// What to start. Standard input is always the null device.
 #[derive(Clone, Copy)]

@@ -12,9 +12,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use tokio::io::unix::AsyncFd;
 
 use super::kin;
@@ -51,17 +51,9 @@ impl Nest {
             rustix::fs::Access::WRITE_OK,
         )?;
         remove_stale(&parent_dir, label);
-        let mut name = format!("{label}-{}", std::process::id());
-        let mut made = fs::create_dir(parent_dir.join(&name));
-        if made
-            .as_ref()
-            .is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
-        {
-            // Survivors of a supervisor whose pid we got, or one of another pid namespace.
-            name = format!("{name}-{instance}");
-            made = fs::create_dir(parent_dir.join(&name));
-        }
-        made?;
+        // Unlike a pid, an instance is never used again: the name is proof enough for [`end_remains`].
+        let name = format!("{label}-{}-{instance}", std::process::id());
+        fs::create_dir(parent_dir.join(&name))?;
         let watches = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         // SAFETY: the descriptor is owned by what is registered, and never exchanged.
         let watches = unsafe { AsyncFd::register(watches) }?;
@@ -72,6 +64,11 @@ impl Nest {
             leftovers: RefCell::default(),
             idle: RefCell::default(),
         })
+    }
+
+    /// Where it is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Resolves when some tree that was found populated may no longer be. Cancel-safe.
@@ -119,6 +116,34 @@ impl Drop for Nest {
         // Whole, with what is idle in it; it stays while survivors live there.
         let _ = remove(&self.dir);
     }
+}
+
+/// Kills what lives in the nest of a dead supervisor, waits until it is empty, at most `patience`, and removes it. Returns how many
+/// processes there were.
+pub(super) fn end_remains(nest_dir: &Path, patience: Duration) -> io::Result<usize> {
+    let mut found = Vec::new();
+    match collect(nest_dir, &mut found) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        collected => collected?,
+    }
+    if !found.is_empty() {
+        fs::write(nest_dir.join("cgroup.kill"), "1")?;
+    }
+    let events = File::open(nest_dir.join("cgroup.events"))?;
+    let deadline = Instant::now() + patience;
+    while is_populated(&events)? {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut waited = [PollFd::new(&events, PollFlags::PRI)];
+        rustix::event::poll(
+            &mut waited,
+            Some(&left.try_into().map_err(io::Error::other)?),
+        )?;
+    }
+    remove(nest_dir)?;
+    Ok(found.len())
 }
 
 /// One tree's cgroup. Drop gives its directory back if no process is left, and otherwise leaves it to a later [`Nest::sweep`].

@@ -5,6 +5,7 @@
 //! were born in its session, carry its mark in their environment, or were seen in it before.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use rustix::io::Errno;
@@ -104,6 +105,36 @@ pub(super) fn signal_if(pid: u32, signal: i32, is_ours: impl FnOnce() -> bool) -
         },
         // Linux before 5.3, a filter, or no descriptor left: the least time between check and use.
         Err(_) => kill(raw, signal),
+    }
+}
+
+/// Kills every process whose environment has a variable that begins with `mark`, until there is none; see `super::end_remains`.
+pub(super) fn end_remains(mark: &str, patience: Duration) -> io::Result<usize> {
+    let is_marked = |pid: u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable.starts_with(mark.as_bytes()))
+    };
+    let deadline = Instant::now() + patience;
+    let mut killed = BTreeSet::new();
+    loop {
+        let pids = fs::read_dir("/proc")?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let found: Vec<u32> = pids.filter(|pid| is_marked(*pid)).collect();
+        if found.is_empty() {
+            return Ok(killed.len());
+        }
+        if Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        each(found, |pid| {
+            killed.insert(pid);
+            signal_if(pid, libc::SIGKILL, || is_marked(pid))
+        })?;
+        // They are not our children: nobody tells us when they are gone.
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -13,7 +13,7 @@ use super::suite::{all, exists, isolated, isolated_with, line};
 fn nest_dirs(root: &Path, name: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if entry.file_name() == name {
+            if entry.file_name().to_string_lossy().starts_with(name) {
                 found.push(entry.path());
             }
             nest_dirs(&entry.path(), name, found);
@@ -25,7 +25,7 @@ fn nest_dir() -> PathBuf {
     let mut found = Vec::new();
     nest_dirs(
         Path::new("/sys/fs/cgroup"),
-        &format!("mainstay-test-{}", std::process::id()),
+        &format!("mainstay-test-{}-", std::process::id()),
         &mut found,
     );
     assert_eq!(found.len(), 1, "{found:?}");
