@@ -49,6 +49,13 @@ impl Stat {
         })
     }
 
+    /// Whether it is between two programs: field 51, where its environment ends, is still 0.
+    fn is_executing(pid: u32) -> bool {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
+        !matches!(fields.next(), None | Some("" | "Z" | "X")) && fields.nth(47) == Some("0")
+    }
+
     fn is_alive(&self) -> bool {
         !matches!(self.state, b'Z' | b'X' | b'x')
     }
@@ -158,15 +165,40 @@ impl Kin {
     /// `is_main` tells the main processes of all trees.
     pub(super) fn members(
         &mut self,
+        main: (u32, bool),
+        is_main: impl Fn(u32) -> bool,
+    ) -> Vec<Stat> {
+        let own = std::process::id();
+        let mut ours = children(own);
+        // A look is no snapshot: whoever loses its parent in the middle is seen neither below it nor among our children. But then
+        // we have another child after it. The limit is for a tree that never rests; its looks add up anyway.
+        let mut members = Vec::new();
+        for _ in 0..100 {
+            members = self.look(&ours, main, &is_main);
+            self.seen.extend(members.iter().map(Stat::identity));
+            let now = children(own);
+            if now == ours {
+                break;
+            }
+            ours = now;
+        }
+        members.retain(Stat::is_alive);
+        self.seen = members.iter().map(Stat::identity).collect();
+        members
+    }
+
+    fn look(
+        &self,
+        ours: &[u32],
         (main, is_running): (u32, bool),
         is_main: impl Fn(u32) -> bool,
     ) -> Vec<Stat> {
-        let orphans = children(std::process::id())
-            .into_iter()
-            .filter(|pid| !is_main(*pid))
-            .filter_map(Stat::of);
         // A new main process may have got the pid of an old session only if that session is over.
         let session = (is_running || !is_main(main)).then_some(main);
+        let orphans = ours
+            .iter()
+            .filter(|pid| !is_main(**pid))
+            .filter_map(|pid| Stat::of(*pid));
         let mut members: Vec<Stat> = orphans
             .filter(|orphan| {
                 Some(orphan.session) == session
@@ -186,8 +218,6 @@ impl Kin {
                 children.filter(|child| child.parent == parent.pid && child.start >= parent.start),
             );
         }
-        members.retain(Stat::is_alive);
-        self.seen = members.iter().map(Stat::identity).collect();
         members
     }
 }
@@ -200,10 +230,19 @@ pub(super) fn signal(process: &Stat, signal: i32) -> io::Result<()> {
 }
 
 fn has_mark(pid: u32, mark: &[u8]) -> bool {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment
-        .split(|byte| *byte == 0)
-        .any(|variable| variable == mark)
+    // In the middle of an exec a process has no environment for a moment, which is not the same as an empty one.
+    for _ in 0..10_000 {
+        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
+            return false;
+        };
+        if !environment.is_empty() || !Stat::is_executing(pid) {
+            return environment
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == mark);
+        }
+        std::thread::yield_now();
+    }
+    false
 }
 
 /// The children of all threads of `pid`. The list may lack some of a process that collects its own meanwhile (proc_pid_task(5)),

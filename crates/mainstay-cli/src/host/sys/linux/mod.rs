@@ -13,7 +13,7 @@ mod suite;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -385,20 +385,22 @@ impl Tree {
         kin::signal(process, signal)
     }
 
-    /// SIGSTOP to all, again and again until nobody new is found.
+    /// SIGSTOP to all, again and again until two looks in a row find nobody new: one may miss a process that is being handed
+    /// from parent to parent.
     fn stop_all(&self) -> io::Result<()> {
-        let mut known = std::collections::BTreeSet::new();
+        let mut known = BTreeSet::new();
         let mut result = Ok(());
-        loop {
+        let mut quiet = 0;
+        while quiet < 2 {
             let mut members = self.members();
             members.retain(|process| known.insert(process.identity()));
-            if members.is_empty() {
-                return result;
-            }
-            result = result.and(kin::each(members, |process| {
+            quiet = if members.is_empty() { quiet + 1 } else { 0 };
+            let stopped = kin::each(members, |process| {
                 self.signal_member(&process, libc::SIGSTOP)
-            }));
+            });
+            result = result.and(stopped);
         }
+        result
     }
 
     fn members(&self) -> Vec<kin::Stat> {

@@ -1,0 +1,588 @@
+//! Windows: a job object for each program, which nobody in it can leave, and a console without a window for each, so that ctrl-c can be
+//! sent to it alone.
+//!
+//! A program is created suspended, put into its job, and then let go, so there is no moment at which a child of it could be born
+//! outside. Its job dies with our handle of it (`JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE`): a supervisor that is killed leaves nobody.
+//!
+//! Two sources tell of change: a wait on each main process, which cannot be lost, and the jobs' completion port, read by one
+//! thread, for the end of the last process. Sources: "Job Objects", "CreateProcessW", "Console Functions", Microsoft Learn.
+
+mod ask;
+mod job;
+#[cfg(test)]
+mod tests;
+pub(super) mod text;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, c_void};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::windows::ffi::OsStrExt;
+use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::path::Path;
+use std::ptr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mainstay_core::spec::{Signal, StopScope};
+use tokio::sync::Notify;
+use windows_sys::Win32::Foundation::{
+    DUPLICATE_SAME_ACCESS, DuplicateHandle, ERROR_BAD_EXE_FORMAT, ERROR_DIRECTORY,
+    ERROR_ELEVATION_REQUIRED, HANDLE, INVALID_HANDLE_VALUE, WAIT_OBJECT_0,
+};
+use windows_sys::Win32::Security::{
+    GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation,
+};
+use windows_sys::Win32::System::Threading::{
+    CREATE_NO_WINDOW, CREATE_SUSPENDED, CREATE_UNICODE_ENVIRONMENT, CreateProcessW,
+    DeleteProcThreadAttributeList, EXTENDED_STARTUPINFO_PRESENT, GetCurrentProcess,
+    GetExitCodeProcess, INFINITE, InitializeProcThreadAttributeList, OpenProcessToken,
+    PROC_THREAD_ATTRIBUTE_HANDLE_LIST, PROCESS_INFORMATION, RegisterWaitForSingleObject,
+    ResumeThread, STARTF_USESTDHANDLES, STARTUPINFOEXW, TerminateProcess, UnregisterWaitEx,
+    UpdateProcThreadAttribute, WT_EXECUTEINWAITTHREAD, WT_EXECUTEONLYONCE, WaitForSingleObject,
+};
+
+use self::job::{Job, Port};
+use super::{Command, Containment, Exit, SpawnError, TreeId, Usage};
+
+pub(crate) use self::ask::run_as_helper;
+
+/// Where a child's output goes.
+pub(crate) type Stream<'a> = BorrowedHandle<'a>;
+
+/// What a child can write to.
+pub(crate) fn stream(end: &impl AsHandle) -> Stream<'_> {
+    end.as_handle()
+}
+
+/// The null device, for writing.
+pub(crate) fn null() -> io::Result<File> {
+    OpenOptions::new().write(true).open("NUL")
+}
+
+/// Whether this process has an administrator's rights (is "elevated"), as services of LocalSystem have.
+pub(crate) fn is_privileged() -> bool {
+    let mut token = ptr::null_mut();
+    // SAFETY: `token` is written on success only; the pseudo handle needs no closing.
+    if unsafe { OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &mut token) } == 0 {
+        return false;
+    }
+    // SAFETY: it was just opened, for nobody else.
+    let token = unsafe { OwnedHandle::from_raw_handle(token) };
+    let mut elevation = TOKEN_ELEVATION::default();
+    let mut length = 0;
+    // SAFETY: the structure is the one that this class asks for, and its size is said.
+    let done = unsafe {
+        let size = size_of_val(&elevation) as u32;
+        GetTokenInformation(
+            token.as_raw_handle(),
+            TokenElevation,
+            (&raw mut elevation).cast(),
+            size,
+            &mut length,
+        )
+    };
+    done != 0 && elevation.TokenIsElevated != 0
+}
+
+/// Another user. There is none: to start a process as somebody else Windows wants a password or a service manager.
+#[derive(Clone, Debug)]
+pub(crate) enum User {}
+
+impl User {
+    /// Always fails.
+    pub(crate) fn lookup(_name: &str) -> io::Result<Option<Self>> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "only the service manager can start a program as another user",
+        ))
+    }
+    /// Unix's number.
+    pub(crate) fn uid(&self) -> u32 {
+        match *self {}
+    }
+    /// Whether it is who we are already.
+    pub(crate) fn is_current(&self) -> bool {
+        match *self {}
+    }
+    /// Makes it the owner of a file or directory.
+    pub(crate) fn give(&self, _path: &Path) -> io::Result<()> {
+        match *self {}
+    }
+}
+
+/// The ways of asking a tree to stop, gentlest first, as words for a log. They reach different programs (with a console, with a
+/// window), so they may be climbed all at once; the kill that follows is not one of them.
+pub(crate) const LADDER: &[&str] = &["ctrl-c", "WM_CLOSE"];
+
+/// What a killed tree's processes return: 128 and the number of SIGKILL, as for a shell on Unix.
+const KILLED: u32 = 137;
+
+/// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
+pub(crate) struct Processes {
+    mains: BTreeMap<TreeId, Rc<Main>>,
+    changed: Arc<Notify>,
+    port: Port,
+    null: File,
+    started: u64,
+}
+
+struct Main {
+    id: TreeId,
+    pid: u32,
+    exit: Cell<Option<Exit>>,
+    _wait: Wait,
+    process: OwnedHandle,
+}
+
+impl Processes {
+    /// `label` is for systems whose trees have names.
+    pub(crate) fn new(_label: &str) -> io::Result<Self> {
+        let changed = Arc::new(Notify::new());
+        Ok(Self {
+            mains: BTreeMap::new(),
+            port: Port::new(changed.clone())?,
+            changed,
+            null: File::open("NUL")?,
+            started: 0,
+        })
+    }
+
+    /// What holds the trees together here.
+    pub(crate) fn containment(&self) -> Containment {
+        Containment::Job
+    }
+
+    /// Starts a program with a console of its own that has no window, and no handle but the standard ones. A batch file is run by `cmd.exe`,
+    /// and refused if an argument holds what that would take for syntax.
+    pub(crate) fn spawn(&mut self, command: &Command<'_>) -> Result<Tree, SpawnError> {
+        let failed = |step: &'static str| {
+            move |source| SpawnError {
+                step: step.into(),
+                source,
+                hint: None,
+            }
+        };
+        let job = Job::new(&self.port).map_err(failed("create a job object"))?;
+        let (process, thread, pid) = create(command, &self.null)?;
+        let begun = job.assign(process.as_handle()).and_then(|()| {
+            let wait = Wait::new(process.as_handle(), self.changed.clone())?;
+            // SAFETY: the handle of its only thread, which stands still since its birth.
+            cvt_count(unsafe { ResumeThread(thread.as_raw_handle()) })?;
+            Ok(wait)
+        });
+        let wait = begun.map_err(|source| {
+            // SAFETY: our own process, which has not run one instruction.
+            unsafe { TerminateProcess(process.as_raw_handle(), KILLED) };
+            failed("put the process into its job")(source)
+        })?;
+        let main = Rc::new(Main {
+            id: TreeId(self.started),
+            pid,
+            exit: Cell::new(None),
+            _wait: wait,
+            process,
+        });
+        self.started += 1;
+        self.mains.insert(main.id, main.clone());
+        Ok(Tree {
+            main,
+            job,
+            is_frozen: Cell::new(false),
+        })
+    }
+
+    /// Resolves when a child or a tree may have changed since the last time. Cancel-safe.
+    pub(crate) async fn changed(&mut self) {
+        self.changed.notified().await;
+    }
+
+    /// The main processes that have ended.
+    pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit)> {
+        let mut ended = Vec::new();
+        self.mains.retain(|id, main| {
+            let exit = main.look();
+            main.exit.set(exit);
+            ended.extend(exit.map(|exit| (*id, exit)));
+            exit.is_none()
+        });
+        ended
+    }
+}
+
+impl Main {
+    fn look(&self) -> Option<Exit> {
+        let process = self.process.as_raw_handle();
+        let mut code = 0;
+        // SAFETY: the handle is ours and open; `code` outlives the call.
+        let has_ended = unsafe {
+            WaitForSingleObject(process, 0) == WAIT_OBJECT_0
+                && GetExitCodeProcess(process, &mut code) != 0
+        };
+        has_ended.then_some(Exit {
+            code: Some(code.cast_signed()),
+            signal: None,
+            core_dumped: false,
+        })
+    }
+}
+
+/// One started program with everything that it started in turn.
+///
+/// Drop closes its job, and with it the system kills what is left; so here, unlike on Unix, nothing survives its tree.
+pub(crate) struct Tree {
+    main: Rc<Main>,
+    job: Job,
+    is_frozen: Cell<bool>,
+}
+
+impl Tree {
+    /// What [`Processes::reap`] calls it.
+    pub(crate) fn id(&self) -> TreeId {
+        self.main.id
+    }
+
+    /// The main process's id, which stays its own as long as this lives.
+    pub(crate) fn pid(&self) -> u32 {
+        self.main.pid
+    }
+
+    /// How the main process ended, once it was reaped.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        self.main.exit.get()
+    }
+
+    /// Windows has no signals: INT is a ctrl-c, and the others are `Unsupported`.
+    pub(crate) fn signal(&self, signal: Signal, scope: StopScope) -> io::Result<()> {
+        match signal {
+            Signal::Int => self.ask_to_stop(0, signal, scope).map(drop),
+            _ => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "Windows has no such signal",
+            )),
+        }
+    }
+
+    /// Climbs `rung` of [`LADDER`]; whether anybody was there to be asked. A ctrl-c reaches all that share the tree's console,
+    /// and a `WM_CLOSE` the windows of this desktop, whatever the scope.
+    pub(crate) fn ask_to_stop(
+        &self,
+        rung: usize,
+        _signal: Signal,
+        _scope: StopScope,
+    ) -> io::Result<bool> {
+        let processes = self.job.processes()?;
+        match rung {
+            0 => ask::ctrl_c(&processes),
+            1 => ask::close_windows(&processes),
+            _ => Ok(false),
+        }
+    }
+
+    /// Terminates every process of the tree; each returns 137. They are gone a moment later: see [`Tree::is_empty`].
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        self.job.terminate(KILLED)
+    }
+
+    /// Whether no process of it is left. If it is not empty although the main process has ended, [`Processes::changed`] tells
+    /// when to ask again.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.exit().is_some()
+            && self
+                .job
+                .processes()
+                .is_ok_and(|processes| processes.is_empty())
+    }
+
+    /// Suspends every thread of every process. Thaw before a graceful stop.
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        // Suspensions are counted, and one thaw must do.
+        if self.is_frozen.replace(true) {
+            Ok(())
+        } else {
+            self.job.suspend()
+        }
+    }
+
+    /// Undoes [`Tree::freeze`].
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        if self.is_frozen.replace(false) {
+            self.job.resume()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// `None`: the system does not tell.
+    pub(crate) fn handles(&self, _signal: Signal) -> Option<bool> {
+        None
+    }
+
+    /// What the tree has used; `None` if that cannot be read.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.job.usage().ok()
+    }
+}
+
+/// A main process suspended before its first instruction: itself, its thread, its id.
+fn create(
+    command: &Command<'_>,
+    null: &File,
+) -> Result<(OwnedHandle, OwnedHandle, u32), SpawnError> {
+    let invalid = |what: &str| SpawnError {
+        step: "prepare the arguments".into(),
+        source: io::Error::new(io::ErrorKind::InvalidInput, what),
+        hint: None,
+    };
+    if let Some(user) = command.user {
+        match *user {}
+    }
+    let argv: Vec<Vec<u16>> = command.argv.iter().map(wide).collect();
+    let script = wide(plain(command.program));
+    let (application, line) = if text::is_batch(&script) {
+        let arguments = argv.get(1..).unwrap_or_default();
+        let line = text::batch_command_line(&script, arguments).ok_or_else(|| {
+            invalid("an argument of a batch file holds a quote, a percent sign or a line end")
+        })?;
+        (wide(job::system_dir().join("cmd.exe").as_os_str()), line)
+    } else {
+        let line = text::command_line(&argv)
+            .ok_or_else(|| invalid("an argument holds a NUL, or the program's name a quote"))?;
+        (script, line)
+    };
+    let variables = command
+        .env
+        .iter()
+        .map(|(name, value)| (wide(name), wide(value)));
+    let environment = text::environment(variables)
+        .ok_or_else(|| invalid("a variable's name is empty or holds =, or there is a NUL"))?;
+    let (mut line, application) = (line, terminated(application));
+    let working_dir = terminated(wide(plain(command.working_dir)));
+
+    let output = |source| SpawnError {
+        step: "connect the output".into(),
+        source,
+        hint: None,
+    };
+    let inherited = [null.as_handle(), command.stdout, command.stderr].map(inheritable);
+    let [stdin, stdout, stderr] = inherited;
+    let (stdin, stdout, stderr) = (
+        stdin.map_err(output)?,
+        stdout.map_err(output)?,
+        stderr.map_err(output)?,
+    );
+    let handles = [
+        stdin.as_raw_handle(),
+        stdout.as_raw_handle(),
+        stderr.as_raw_handle(),
+    ];
+    let mut attributes = Attributes::new(&handles).map_err(output)?;
+
+    let mut startup = STARTUPINFOEXW::default();
+    startup.StartupInfo.cb = size_of::<STARTUPINFOEXW>() as u32;
+    startup.StartupInfo.dwFlags = STARTF_USESTDHANDLES;
+    [
+        startup.StartupInfo.hStdInput,
+        startup.StartupInfo.hStdOutput,
+        startup.StartupInfo.hStdError,
+    ] = handles;
+    startup.lpAttributeList = attributes.as_mut_ptr();
+    let mut made = PROCESS_INFORMATION::default();
+    let flags = CREATE_SUSPENDED
+        | CREATE_UNICODE_ENVIRONMENT
+        | EXTENDED_STARTUPINFO_PRESENT
+        | CREATE_NO_WINDOW;
+    // SAFETY: every string ends in NUL (the environment in two), the line may be written to, and all live until the call returns.
+    let done = unsafe {
+        CreateProcessW(
+            application.as_ptr(),
+            line.as_mut_ptr(),
+            ptr::null(),
+            ptr::null(),
+            1,
+            flags,
+            environment.as_ptr().cast(),
+            working_dir.as_ptr(),
+            &startup.StartupInfo,
+            &mut made,
+        )
+    };
+    if done == 0 {
+        let source = io::Error::last_os_error();
+        let code = source.raw_os_error().unwrap_or_default().unsigned_abs();
+        let has_no_dir = code == ERROR_DIRECTORY || !command.working_dir.is_dir();
+        return Err(SpawnError {
+            step: if has_no_dir {
+                format!("change to directory {}", command.working_dir.display())
+            } else {
+                format!("execute {}", command.program.display())
+            },
+            source,
+            hint: match code {
+                ERROR_BAD_EXE_FORMAT => Some(
+                    "it is no program for this Windows; start a script through its interpreter"
+                        .into(),
+                ),
+                ERROR_ELEVATION_REQUIRED => Some(
+                    "it asks for an administrator's rights, which the supervisor has not".into(),
+                ),
+                _ => None,
+            },
+        });
+    }
+    // SAFETY: both were just opened, for nobody else.
+    let (process, thread) = unsafe {
+        (
+            OwnedHandle::from_raw_handle(made.hProcess),
+            OwnedHandle::from_raw_handle(made.hThread),
+        )
+    };
+    Ok((process, thread, made.dwProcessId))
+}
+
+fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {
+    text.as_ref().encode_wide().collect()
+}
+
+/// A path that is cut at a NUL would be another one; none can hold one, as each comes from the system or was checked before.
+fn terminated(mut text: Vec<u16>) -> Vec<u16> {
+    text.retain(|unit| *unit != 0);
+    text.push(0);
+    text
+}
+
+/// Without the `\\?\` that `canonicalize` puts before a drive, which neither `cmd.exe` nor a current directory can bear.
+fn plain(path: &Path) -> &Path {
+    let stripped = path.to_str().and_then(|path| path.strip_prefix(r"\\?\"));
+    stripped
+        .filter(|rest| rest.as_bytes().get(1) == Some(&b':'))
+        .map_or(path, Path::new)
+}
+
+/// A duplicate that a child may inherit. Only children that are told so do: see [`Attributes`].
+fn inheritable(handle: BorrowedHandle<'_>) -> io::Result<OwnedHandle> {
+    let mut duplicate = ptr::null_mut();
+    // SAFETY: the handle is open while it is borrowed; the new one is nobody else's.
+    unsafe {
+        let own = GetCurrentProcess();
+        cvt(DuplicateHandle(
+            own,
+            handle.as_raw_handle(),
+            own,
+            &mut duplicate,
+            0,
+            1,
+            DUPLICATE_SAME_ACCESS,
+        ))?;
+        Ok(OwnedHandle::from_raw_handle(duplicate))
+    }
+}
+
+/// A list of attributes for a new process with one entry: the only handles that it inherits.
+struct Attributes<'a> {
+    list: Vec<usize>,
+    _handles: &'a [HANDLE],
+}
+
+impl<'a> Attributes<'a> {
+    fn new(handles: &'a [HANDLE]) -> io::Result<Self> {
+        let mut size = 0;
+        // SAFETY: without a list it only says how large one is.
+        unsafe { InitializeProcThreadAttributeList(ptr::null_mut(), 1, 0, &mut size) };
+        let mut list = vec![0_usize; size.div_ceil(size_of::<usize>())];
+        // SAFETY: the list has the size that was asked for, and the handles outlive it by the type's lifetime.
+        unsafe {
+            cvt(InitializeProcThreadAttributeList(
+                list.as_mut_ptr().cast(),
+                1,
+                0,
+                &mut size,
+            ))?;
+            let mut attributes = Self {
+                list,
+                _handles: handles,
+            };
+            cvt(UpdateProcThreadAttribute(
+                attributes.as_mut_ptr(),
+                0,
+                PROC_THREAD_ATTRIBUTE_HANDLE_LIST as usize,
+                handles.as_ptr().cast(),
+                size_of_val(handles),
+                ptr::null_mut(),
+                ptr::null(),
+            ))?;
+            Ok(attributes)
+        }
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut c_void {
+        self.list.as_mut_ptr().cast()
+    }
+}
+
+impl Drop for Attributes<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it was initialised.
+        unsafe { DeleteProcThreadAttributeList(self.as_mut_ptr()) };
+    }
+}
+
+/// Tells `changed` once when a process ends, from a thread of the system's pool. Must not outlive the process's handle.
+struct Wait {
+    handle: HANDLE,
+    /// What the callback borrows.
+    _changed: Arc<Notify>,
+}
+
+impl Wait {
+    fn new(process: BorrowedHandle<'_>, changed: Arc<Notify>) -> io::Result<Self> {
+        unsafe extern "system" fn ended(changed: *mut c_void, _timed_out: bool) {
+            // SAFETY: `Wait` keeps it alive until no callback runs any more.
+            unsafe { (*changed.cast::<Notify>()).notify_one() };
+        }
+        let mut handle = ptr::null_mut();
+        let context = Arc::as_ptr(&changed).cast_mut().cast();
+        let flags = WT_EXECUTEONLYONCE | WT_EXECUTEINWAITTHREAD; // it neither blocks nor takes long
+        // SAFETY: the context outlives the wait; see drop.
+        cvt(unsafe {
+            RegisterWaitForSingleObject(
+                &mut handle,
+                process.as_raw_handle(),
+                Some(ended),
+                context,
+                INFINITE,
+                flags,
+            )
+        })?;
+        Ok(Self {
+            handle,
+            _changed: changed,
+        })
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        // SAFETY: it is unregistered once; the second argument has the call wait for a running callback.
+        unsafe { UnregisterWaitEx(self.handle, INVALID_HANDLE_VALUE) };
+    }
+}
+
+/// Zero is an error that `GetLastError` explains.
+fn cvt(result: i32) -> io::Result<()> {
+    if result == 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// `u32::MAX` is an error that `GetLastError` explains.
+fn cvt_count(result: u32) -> io::Result<()> {
+    if result == u32::MAX {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+//! What `CreateProcessW` wants to be told in one string: the command line, and the environment. Pure, on UTF-16.
+//!
+//! Windows passes one command line, and each program splits it for itself. Nearly all use the C runtime's rules ("Parsing C
+//! command-line arguments", Microsoft Learn); `cmd.exe`, which runs batch files, has others, and what it takes for syntax inside
+//! of an argument would be executed (CVE-2024-24576). Arguments that cannot be written safely for it are refused.
+
+const QUOTE: u16 = b'"' as u16;
+const BACKSLASH: u16 = b'\\' as u16;
+
+/// The command line for a program that follows the C runtime's rules; `None` if it cannot be told: a NUL anywhere, or a quote in
+/// `argv[0]`, for which the rules have no escape.
+pub(super) fn command_line(argv: &[Vec<u16>]) -> Option<Vec<u16>> {
+    let mut line = Vec::new();
+    for (index, word) in argv.iter().enumerate() {
+        if word.contains(&0) || index == 0 && word.contains(&QUOTE) {
+            return None;
+        }
+        if index > 0 {
+            line.push(b' '.into());
+        }
+        let is_plain =
+            !word.is_empty() && !word.iter().any(|unit| is_space(*unit) || *unit == QUOTE);
+        match index {
+            _ if is_plain => line.extend(word),
+            0 => line.extend([&[QUOTE], &**word, &[QUOTE]].concat()),
+            _ => push_quoted(&mut line, word),
+        }
+    }
+    line.push(0);
+    Some(line)
+}
+
+fn is_space(unit: u16) -> bool {
+    matches!(unit, 0x09..=0x0d | 0x20)
+}
+
+/// Backslashes mean themselves, unless a quote follows.
+fn push_quoted(line: &mut Vec<u16>, word: &[u16]) {
+    line.push(QUOTE);
+    let mut backslashes = 0;
+    for &unit in word {
+        match unit {
+            BACKSLASH => backslashes += 1,
+            QUOTE => {
+                line.extend(std::iter::repeat_n(BACKSLASH, backslashes + 1));
+                backslashes = 0;
+            }
+            _ => backslashes = 0,
+        }
+        line.push(unit);
+    }
+    line.extend(std::iter::repeat_n(BACKSLASH, backslashes));
+    line.push(QUOTE);
+}
+
+/// The command line for `cmd.exe` to run a batch file; `None` if some word holds a quote, a percent sign or a control character.
+/// Between quotes `cmd` takes nothing else for syntax (`!` neither, as /v:off says so).
+pub(super) fn batch_command_line(script: &[u16], arguments: &[Vec<u16>]) -> Option<Vec<u16>> {
+    let is_safe = |word: &&[u16]| {
+        word.iter()
+            .all(|unit| *unit >= 0x20 && !b"\"%".map(u16::from).contains(unit))
+    };
+    let words = std::iter::once(script).chain(arguments.iter().map(|word| &**word));
+    let mut line: Vec<u16> = "cmd.exe /e:on /v:off /d /c \"".encode_utf16().collect();
+    for (index, word) in words.enumerate() {
+        if !is_safe(&word) {
+            return None;
+        }
+        if index > 0 {
+            line.push(b' '.into());
+        }
+        // A backslash at the end would escape the quote for whatever program gets the argument from the batch file.
+        push_quoted(&mut line, word);
+    }
+    line.extend([QUOTE, 0]);
+    Some(line)
+}
+
+/// Whether a file is run by `cmd.exe`.
+pub(super) fn is_batch(program: &[u16]) -> bool {
+    // Windows ignores dots and spaces at the end of a name.
+    let end = program
+        .iter()
+        .rposition(|unit| !matches!(*unit, 0x20 | 0x2e))
+        .map_or(0, |at| at + 1);
+    let name = String::from_utf16_lossy(&program[..end]).to_ascii_lowercase();
+    name.ends_with(".bat") || name.ends_with(".cmd")
+}
+
+/// The environment block: sorted by name, as `CreateProcessW` asks, without regard to case, of which the last one counts.
+/// `None` if there is a NUL, or an equals sign in a name other than at its beginning (where Windows hides its drives).
+pub(super) fn environment(
+    variables: impl Iterator<Item = (Vec<u16>, Vec<u16>)>,
+) -> Option<Vec<u16>> {
+    let mut sorted = std::collections::BTreeMap::new();
+    for (name, value) in variables {
+        let has_equals = name.iter().skip(1).any(|unit| *unit == u16::from(b'='));
+        if name.is_empty() || has_equals || name.contains(&0) || value.contains(&0) {
+            return None;
+        }
+        // The system compares by upper case.
+        let key: Vec<u16> = String::from_utf16_lossy(&name)
+            .to_uppercase()
+            .encode_utf16()
+            .collect();
+        sorted.insert(key, (name, value));
+    }
+    let mut block = Vec::new();
+    for (name, value) in sorted.values() {
+        block.extend(name);
+        block.push(b'='.into());
+        block.extend(value);
+        block.push(0);
+    }
+    if block.is_empty() {
+        block.push(0);
+    }
+    block.push(0);
+    Some(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wide(text: &str) -> Vec<u16> {
+        text.encode_utf16().collect()
+    }
+
+    fn line(words: &[&str]) -> Option<String> {
+        let words: Vec<_> = words.iter().map(|word| wide(word)).collect();
+        Some(String::from_utf16(&command_line(&words)?).unwrap())
+    }
+
+    /// The C runtime's rules, as Microsoft writes them down.
+    fn split(line: &[u16]) -> Vec<Vec<u16>> {
+        let line = line.strip_suffix(&[0]).unwrap();
+        let mut rest = line.iter().copied().peekable();
+        let mut program = Vec::new();
+        let mut quoted = false;
+        while let Some(unit) = rest.next_if(|unit| quoted || !is_space(*unit)) {
+            match unit {
+                QUOTE => quoted = !quoted,
+                unit => program.push(unit),
+            }
+        }
+        let mut words = vec![program];
+        loop {
+            while rest.next_if(|unit| is_space(*unit)).is_some() {}
+            if rest.peek().is_none() {
+                return words;
+            }
+            let mut word = Vec::new();
+            let mut quoted = false;
+            while let Some(unit) = rest.next_if(|unit| quoted || !is_space(*unit)) {
+                let mut backslashes = usize::from(unit == BACKSLASH);
+                if backslashes > 0 {
+                    while rest.next_if_eq(&BACKSLASH).is_some() {
+                        backslashes += 1;
+                    }
+                    if rest.peek() != Some(&QUOTE) {
+                        word.extend(std::iter::repeat_n(BACKSLASH, backslashes));
+                        continue;
+                    }
+                    word.extend(std::iter::repeat_n(BACKSLASH, backslashes / 2));
+                    if backslashes % 2 == 1 {
+                        word.extend(rest.next());
+                    }
+                    continue;
+                }
+                match unit {
+                    QUOTE if quoted && rest.next_if_eq(&QUOTE).is_some() => word.push(QUOTE),
+                    QUOTE => quoted = !quoted,
+                    unit => word.push(unit),
+                }
+            }
+            words.push(word);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_quoted_splits_into_the_same(
+            program in "[a-z \\\\]{0,8}",
+            arguments in prop::collection::vec("[a-z\"\\\\ \t'%^&ü]{0,12}", 0..5),
+        ) {
+            let words: Vec<_> = std::iter::once(&program).chain(&arguments).map(|word| wide(word)).collect();
+            prop_assert_eq!(split(&command_line(&words).unwrap()), words);
+        }
+    }
+
+    #[test]
+    fn command_lines() {
+        for (words, expect) in [
+            (
+                &[r"C:\a b\c.exe", "x", "", "a b", r#"a"b"#, r"a\b", r"a b\"][..],
+                Some("\"C:\\a b\\c.exe\" x \"\" \"a b\" \"a\\\"b\" a\\b \"a b\\\\\"\0"),
+            ),
+            (&[r#"a"b"#], None),
+            (&["a", "b\0c"], None),
+            (&["a"], Some("a\0")),
+        ] {
+            assert_eq!(line(words).as_deref(), expect, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn batch_files_get_only_what_cmd_cannot_misread() {
+        let check = |script: &str, arguments: &[&str]| {
+            let arguments: Vec<_> = arguments.iter().map(|word| wide(word)).collect();
+            Some(String::from_utf16(&batch_command_line(&wide(script), &arguments)?).unwrap())
+        };
+        assert_eq!(
+            check(r"C:\a b\c.cmd", &["x & calc", "", r"d:\"]).as_deref(),
+            Some(
+                "cmd.exe /e:on /v:off /d /c \"\"C:\\a b\\c.cmd\" \"x & calc\" \"\" \"d:\\\\\"\"\0"
+            ),
+        );
+        for bad in ["a\"b", "%PATH%", "a\nb", "a\rb", "\0"] {
+            assert_eq!(check("c.bat", &[bad]), None, "{bad:?}");
+            assert_eq!(check(bad, &[]), None, "{bad:?}");
+        }
+        for (program, expect) in [
+            ("a.BAT", true),
+            (r"c:\a.cmd", true),
+            ("a.cmd. .", true),
+            ("a.cmd.exe", false),
+            ("bat", false),
+            ("", false),
+        ] {
+            assert_eq!(is_batch(&wide(program)), expect, "{program}");
+        }
+    }
+
+    #[test]
+    fn environments() {
+        let check = |variables: &[(&str, &str)]| {
+            let variables = variables
+                .iter()
+                .map(|(name, value)| (wide(name), wide(value)));
+            Some(String::from_utf16(&environment(variables)?).unwrap())
+        };
+        assert_eq!(check(&[]).as_deref(), Some("\0\0"));
+        assert_eq!(
+            check(&[
+                ("b", "1"),
+                ("Path", "x"),
+                ("A_", "2"),
+                ("AB", "3"),
+                ("PATH", "y=z"),
+                ("=C:", r"C:\")
+            ])
+            .as_deref(),
+            Some("=C:=C:\\\0AB=3\0A_=2\0b=1\0PATH=y=z\0\0")
+        );
+        for bad in [("", "x"), ("a=b", "x"), ("a", "\0"), ("\0", "x")] {
+            assert_eq!(check(&[bad]), None, "{bad:?}");
+        }
+    }
+}
