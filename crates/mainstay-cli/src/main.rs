@@ -16,6 +16,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    #[cfg(windows)]
+    if let Some(code) = host::run_as_helper() {
+        return code;
+    }
     match cli::Cli::parse().run() {
         Ok(code) => code,
         Err(failure) => {

@@ -45,6 +45,8 @@ use self::notify::NotifySocket;
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
 use self::requests::Waiter;
+#[cfg(windows)]
+pub(crate) use self::sys::run_as_helper;
 use self::sys::{Processes, Tree, TreeId};
 use crate::failure::{Code, Failure};
 use crate::state_dir::{Lock, StateDir, create_private_dir};

@@ -28,24 +28,39 @@ mod posix;
 // Tested on Linux too, where it can be run.
 #[cfg(all(unix, any(test, not(target_os = "linux"))))]
 mod unix;
+#[cfg(windows)]
+mod windows;
+// What is pure of it is tested everywhere.
+#[cfg(all(test, not(windows)))]
+#[path = "windows/text.rs"]
+mod windows_text;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Processes, Tree, end_remains, forget_start_up};
 #[cfg(unix)]
 pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream};
 #[cfg(all(unix, not(target_os = "linux")))]
-pub(crate) use unix::{Processes, Tree, end_remains, forget_start_up};
+pub(crate) use unix::{Processes, Tree, forget_start_up};
+#[cfg(windows)]
+pub(crate) use windows::{
+    LADDER, Processes, Stream, Tree, User, forget_start_up, is_privileged, null, run_as_helper,
+    stream,
+};
 
 /// What to start. Standard input is always the null device.
 #[derive(Clone, Copy)]
 pub(crate) struct Command<'a> {
     /// The service's name; its cgroup is called after it.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "no name to give")
+    )]
     pub(crate) name: &'a str,
     /// Absolute: nothing is looked up in `PATH` here.
     pub(crate) program: &'a Path,
     /// `argv[0]` included.
     pub(crate) argv: &'a [OsString],
-    /// The complete environment. Without a cgroup or a job, [`INSTANCE`] is added to it.
+    /// The complete environment. On Unix without a cgroup, `MAINSTAY_INSTANCE` is added to it.
     pub(crate) env: &'a [(OsString, OsString)],
     /// Entered after the change of user, so with the user's rights.
     pub(crate) working_dir: &'a Path,
@@ -58,21 +73,20 @@ pub(crate) struct Command<'a> {
 }
 
 /// The variable by which an orphan of a tree is told from a stranger where the system has no cgroup or job.
+#[cfg(unix)]
 pub(crate) const INSTANCE: &str = "MAINSTAY_INSTANCE";
 
 /// A diagnostic switch, read once by [`Processes::new`]: `subreaper` makes Linux do without a cgroup.
+#[cfg(target_os = "linux")]
 pub(crate) const CONTAINMENT: &str = "MAINSTAY_CONTAINMENT";
 
 /// What holds a tree together, and so what a kill is sure to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    target_os = "linux",
-    expect(dead_code, reason = "each system has its own")
-)]
+#[expect(dead_code, reason = "no system has all of them")]
 pub(crate) enum Containment {
     /// A cgroup v2 per tree: nobody leaves it without the right to.
     Cgroup,
-    /// Orphans come back to the supervisor, which knows them by their session or by [`INSTANCE`]. Only an orphan that left its
+    /// Orphans come back to the supervisor, which knows them by their session or by `MAINSTAY_INSTANCE`. Only an orphan that left its
     /// session *and* wiped its environment escapes. On FreeBSD the kernel itself knows them, and none does.
     Subreaper,
     /// A session of its own: a descendant that calls `setsid` and outlives its parent escapes.

@@ -8,6 +8,7 @@
 //! ask again after a pause, which grows from 2 ms to a second. On FreeBSD they are ours, and SIGCHLD tells.
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 #[path = "suite.rs"]
 mod suite;
 
