@@ -321,6 +321,7 @@ impl<'a> Child<'a> {
     }
 
     /// What the child left in shared memory: `None` if it became the program.
+    #[cfg(target_os = "linux")]
     pub(super) fn failure(&self) -> Option<(Step, i32)> {
         failure(
             self.step.load(Ordering::Acquire),
