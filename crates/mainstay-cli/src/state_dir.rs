@@ -29,7 +29,7 @@ pub(crate) struct Lock {
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     pub(crate) pid: String,
-    /// How to find them (`sys::Processes::testament`).
+    /// How to find them (`sys::testament`).
     pub(crate) testament: String,
 }
 

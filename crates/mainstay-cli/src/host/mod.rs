@@ -174,7 +174,7 @@ impl Host {
         let interrupts = Interrupts::new().map_err(failed("listen for signals"))?;
         let processes = Processes::new("mainstay").map_err(failed("prepare to start processes"))?;
         let remains = preflight::end_remains(lock)?;
-        lock.sign(&manifest, &processes.testament())
+        lock.sign(&manifest, &sys::testament(&processes))
             .map_err(failed("sign the lock"))?;
         let (messages, received) = mpsc::unbounded_channel();
         let to_loop = messages.clone();

@@ -24,7 +24,6 @@ impl Host {
                     "pid": std::process::id(),
                     "manifest": self.manifest,
                     "containment": self.processes.containment().to_string(),
-                    "orphans": self.processes.orphans(),
                 });
                 let _ = reply.send(Reply::document(&about));
             }

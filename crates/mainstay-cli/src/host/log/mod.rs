@@ -87,6 +87,10 @@ impl LogEnds {
 }
 
 /// An order to the log thread.
+#[cfg_attr(
+    windows,
+    expect(dead_code, reason = "there the pipes' own threads open and close")
+)]
 enum Command {
     Open {
         service: ServiceName,

@@ -21,6 +21,8 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fmt, io};
 
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(unix)]
@@ -35,16 +37,17 @@ mod windows;
 #[path = "windows/text.rs"]
 mod windows_text;
 
+#[cfg(not(target_os = "linux"))]
+pub(crate) use elsewhere::{end_remains, forget_start_up, testament};
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Processes, Tree, end_remains, forget_start_up};
+pub(crate) use linux::{Processes, Tree, end_remains, forget_start_up, testament};
 #[cfg(unix)]
 pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream};
 #[cfg(all(unix, not(target_os = "linux")))]
-pub(crate) use unix::{Processes, Tree, forget_start_up};
+pub(crate) use unix::{Processes, Tree};
 #[cfg(windows)]
 pub(crate) use windows::{
-    LADDER, Processes, Stream, Tree, User, forget_start_up, is_privileged, null, run_as_helper,
-    stream,
+    LADDER, Processes, Stream, Tree, User, is_privileged, null, run_as_helper, stream,
 };
 
 /// What to start. Standard input is always the null device.

@@ -83,25 +83,7 @@ impl Recheck {
     }
 }
 
-/// Nothing to find them by: on these systems what a dead supervisor left stays.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn end_remains(_testament: &str) -> io::Result<usize> {
-    Ok(0)
-}
-
-/// Nothing to do: how much of a program's code is mapped counts nowhere but on Linux.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn forget_start_up() -> io::Result<()> {
-    Ok(())
-}
-
 impl Processes {
-    /// Nothing that would help a later supervisor; see [`end_remains`].
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn testament(&self) -> String {
-        String::new()
-    }
-
     /// Needs a tokio runtime with I/O and time. Marks all inherited descriptors beyond 2 as close-on-exec. `label` is for systems
     /// whose trees have names.
     pub(crate) fn new(_label: &str) -> io::Result<Self> {
@@ -188,6 +170,7 @@ impl Processes {
     }
 
     /// How many processes have been collected that were nobody's main process.
+    #[cfg(test)]
     pub(crate) fn orphans(&self) -> u64 {
         self.orphans
     }

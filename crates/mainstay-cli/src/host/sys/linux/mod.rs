@@ -90,14 +90,6 @@ impl Processes {
         }
     }
 
-    /// How a later supervisor finds what this one may leave behind; for [`end_remains`].
-    pub(crate) fn testament(&self) -> String {
-        match &self.nest {
-            Some(nest) => format!("cgroup {}", nest.dir().display()),
-            None => format!("instance {}", self.instance),
-        }
-    }
-
     /// Starts a program: in a session of its own, with every signal at its default and none blocked, no descriptor but the
     /// standard ones, and the supervisor's umask and limits. Blocks until the program has been loaded, so that what prevents it
     /// is known now.
@@ -196,15 +188,24 @@ impl Processes {
     }
 
     /// How many processes have been collected that were nobody's main process.
+    #[cfg(test)]
     pub(crate) fn orphans(&self) -> u64 {
         self.orphans
+    }
+}
+
+/// How a later supervisor finds what this one may leave behind; for [`end_remains`].
+pub(crate) fn testament(processes: &Processes) -> String {
+    match &processes.nest {
+        Some(nest) => format!("cgroup {}", nest.dir().display()),
+        None => format!("instance {}", processes.instance),
     }
 }
 
 /// How long what a dead supervisor left may take to die.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Kills the processes that a supervisor left when it died without stopping them, by its [`Processes::testament`], and returns how many
+/// Kills the processes that a supervisor left when it died without stopping them, by its [`testament`], and returns how many
 /// there were. Blocks until they are gone, 10 s at most.
 ///
 /// A testament names a cgroup or an instance that no other supervisor ever had, so nothing else can be hit.
