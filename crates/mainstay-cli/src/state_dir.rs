@@ -12,6 +12,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Code, Failure};
+use crate::host::sys;
 
 /// The place of a supervisor's state; it need not exist yet.
 #[derive(Clone, Debug)]
@@ -87,6 +88,19 @@ impl StateDir {
     /// A service's own writable directory.
     pub(crate) fn data_dir(&self, name: &str) -> PathBuf {
         self.0.join("data").join(name)
+    }
+
+    /// Makes a service's own directory. Where another user owns it, the directories above let him through, but not look around.
+    pub(crate) fn create_data_dir(&self, name: &str, owner: Option<&sys::User>) -> io::Result<()> {
+        let dir = self.data_dir(name);
+        create_private_dir(&dir)?;
+        let Some(owner) = owner else { return Ok(()) };
+        #[cfg(unix)]
+        for above in [&self.0, &self.0.join("data")] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+            fs::set_permissions(above, mode)?;
+        }
+        owner.give(&dir)
     }
 
     fn lock_path(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! Starting, signalling and reaping: services, and the short-lived commands (probes, reloads) that run in their name.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::io;
 use std::sync::Arc;
@@ -68,7 +69,11 @@ impl Host {
             spec, user, log, ..
         } = &self.held[id.0];
         let name = spec.name().as_str();
-        let mut environment = launch::environment(spec, &self.manifest_dir, &self.inherited)?;
+        let mut inherited = Cow::Borrowed(&self.inherited);
+        if let Some(user) = user {
+            inherited.to_mut().extend(user.environment());
+        }
+        let mut environment = launch::environment(spec, &self.manifest_dir, &inherited)?;
         let restarts = self.engine.view(id).restarts;
         environment.insert("MAINSTAY_SERVICE".into(), name.into());
         environment.insert("MAINSTAY_RESTARTS".into(), restarts.to_string().into());
@@ -291,6 +296,14 @@ impl Host {
     /// Kills a helper that took too long; its end is reaped like any other.
     pub(super) fn helper_late(&self, id: sys::TreeId) {
         if let Some(helper) = self.helpers.get(&id) {
+            let _ = helper.tree.kill();
+        }
+    }
+
+    /// Nobody waits for their answers any more.
+    pub(super) fn kill_helpers(&self) {
+        for helper in self.helpers.values() {
+            // Where this fails their limit ends them.
             let _ = helper.tree.kill();
         }
     }

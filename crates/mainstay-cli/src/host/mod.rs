@@ -16,7 +16,7 @@ mod preflight;
 mod probe;
 mod report;
 mod requests;
-mod sys;
+pub(crate) mod sys;
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
-use mainstay_core::engine::{Action, Engine, Event, Fact, RunId, ServiceId, StateName, Token};
+use mainstay_core::engine::{Action, Engine, Event, Fact, RunId, ServiceId, Token};
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::{Instant, rfc3339};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -49,7 +49,7 @@ use self::requests::Waiter;
 pub(crate) use self::sys::run_as_helper;
 use self::sys::{Processes, Tree, TreeId};
 use crate::failure::{Code, Failure};
-use crate::state_dir::{Lock, StateDir, create_private_dir};
+use crate::state_dir::{Lock, StateDir};
 
 /// What to supervise, and how to tell of it.
 pub(crate) struct Options {
@@ -127,6 +127,8 @@ struct Host {
     listeners: Vec<mpsc::Sender<Bytes>>,
     reporter: Reporter,
     interrupts: u32,
+    /// Some service was, at some time.
+    has_halted: bool,
 }
 
 /// The control socket's task.
@@ -192,15 +194,9 @@ impl Host {
                     format!("open the log of {name}: {error}"),
                 )
             })?;
-            let data_dir = state.data_dir(name.as_str());
-            create_private_dir(&data_dir)
-                .and_then(|()| user.as_ref().map_or(Ok(()), |user| user.give(&data_dir)))
-                .map_err(|error| {
-                    Failure::new(
-                        Code::CannotWrite,
-                        format!("create {}: {error}", data_dir.display()),
-                    )
-                })?;
+            state
+                .create_data_dir(name.as_str(), user.as_ref())
+                .map_err(failed("create the service's data directory"))?;
             let spec = Arc::clone(spec);
             held.push(Held {
                 spec,
@@ -250,6 +246,7 @@ impl Host {
             listeners: Vec::new(),
             reporter,
             interrupts: 0,
+            has_halted: false,
         };
         let sources = Sources {
             messages: received,
@@ -267,9 +264,7 @@ impl Host {
     async fn supervise(&mut self, mut sources: Sources) -> ExitCode {
         let actions = self.engine.start_all(self.now());
         self.perform(actions);
-        // Costs nothing where it fails.
-        let _ = sys::forget_start_up();
-        let mut halted = false;
+        sys::settle_in(&self.processes);
         while !(self.engine.is_finished() && self.helpers.is_empty()) {
             self.reporter.flush();
             let wake = self.engine.deadline().map(|at| self.began + at.elapsed());
@@ -284,10 +279,9 @@ impl Host {
                 () = sleep_until(redraw), if redraw.is_some() => {}
             }
             self.answer_waiters();
-            halted |= self
-                .engine
-                .ids()
-                .any(|id| self.engine.view(id).state == StateName::Halted);
+            if self.engine.is_finished() {
+                self.kill_helpers();
+            }
             if self.reporter.is_due() {
                 let report = self.status();
                 self.reporter.draw(&report);
@@ -295,7 +289,7 @@ impl Host {
         }
         let report = self.status();
         self.reporter.finish(&report);
-        match halted && self.interrupts == 0 || self.interrupts > 1 {
+        match self.has_halted && self.interrupts == 0 || self.interrupts > 1 {
             true => ExitCode::FAILURE,
             false => ExitCode::SUCCESS,
         }
@@ -381,6 +375,7 @@ impl Host {
     }
 
     fn tell(&mut self, id: ServiceId, fact: &Fact) {
+        self.has_halted |= matches!(fact, Fact::Halted { .. });
         let time = self.wall_clock(self.now());
         let name = self.held[id.0].spec.name().as_str();
         self.reporter.tell(&time, name, fact);

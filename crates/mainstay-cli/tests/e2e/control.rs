@@ -4,12 +4,12 @@ use super::*;
 
 const TWO: &str = r#"
     [service.db]
-    command = ["PUPPET", "count", "DIR/db-starts", "touch", "DIR/db", "hang"]
-    start = { ready = { file = "DIR/db" } }
+    command = ["PUPPET", "count", "HERE/db-starts", "touch", "HERE/db", "hang"]
+    start = { ready = { file = "HERE/db" } }
     [service.api]
-    command = ["PUPPET", "count", "DIR/api-starts", "touch", "DIR/api", "hang"]
+    command = ["PUPPET", "count", "HERE/api-starts", "touch", "HERE/api", "hang"]
     needs = ["db"]
-    start = { ready = { file = "DIR/api" } }
+    start = { ready = { file = "HERE/api" } }
 "#;
 
 fn starts(sandbox: &Sandbox, name: &str) -> usize {
@@ -130,7 +130,7 @@ fn reload_never_kills() {
         command = ["PUPPET", "hang"]
         [service.command]
         command = ["PUPPET", "hang"]
-        reload = { exec = ["touch", "DIR/reloaded"] }
+        reload = { exec = ["touch", "HERE/reloaded"] }
         "#,
     );
     event(&supervisor, "handles", "ready");

@@ -7,12 +7,12 @@ fn starts_in_order_of_readiness_and_stops_in_reverse() {
     let (supervisor, sandbox) = supervise(
         r#"
         [service.db]
-        command = ["PUPPET", "sleep", "200ms", "touch", "DIR/db-ready", "hang"]
-        start = { ready = { file = "DIR/db-ready" } }
+        command = ["PUPPET", "sleep", "200ms", "touch", "HERE/db-ready", "hang"]
+        start = { ready = { file = "HERE/db-ready" } }
         [service.api]
-        command = ["PUPPET", "touch", "DIR/api-ready", "hang"]
+        command = ["PUPPET", "touch", "HERE/api-ready", "hang"]
         needs = ["db"]
-        start = { ready = { file = "DIR/api-ready" } }
+        start = { ready = { file = "HERE/api-ready" } }
         [service.web]
         command = ["PUPPET", "hang"]
         needs = ["api"]
@@ -47,7 +47,7 @@ fn a_crash_is_followed_by_a_restart_that_says_so() {
     let (supervisor, sandbox) = supervise(
         r#"
         [service.shaky]
-        command = ["PUPPET", "crash-until", "DIR/starts", "3", "7", "hang"]
+        command = ["PUPPET", "crash-until", "HERE/starts", "3", "7", "hang"]
         recovery = { delay = "10ms" }
         "#,
     );
@@ -106,8 +106,8 @@ fn grandchildren_do_not_outlive_a_stop() {
         let (sandbox, manifest) = sandbox(
             r#"
             [service.family]
-            command = ["PUPPET", "ignore", "term,int,hup", "fork", "fork-setsid", "touch", "DIR/all-there", "hang"]
-            start = { ready = { file = "DIR/all-there" } }
+            command = ["PUPPET", "ignore", "term,int,hup", "fork", "fork-setsid", "touch", "HERE/all-there", "hang"]
+            start = { ready = { file = "HERE/all-there" } }
             stop = { graceful = "300ms" }
             "#,
         );
@@ -132,7 +132,7 @@ fn what_a_crash_leaves_behind_is_gone_before_the_restart() {
     let (supervisor, sandbox) = supervise(
         r#"
         [service.litter]
-        command = ["PUPPET", "ignore", "term,int,hup", "fork-setsid", "crash-until", "DIR/starts", "1", "1", "hang"]
+        command = ["PUPPET", "ignore", "term,int,hup", "fork-setsid", "crash-until", "HERE/starts", "1", "1", "hang"]
         recovery = { delay = "1ms" }
         stop = { graceful = "100ms" }
         "#,
@@ -152,8 +152,8 @@ fn a_second_ctrl_c_kills() {
     let (mut supervisor, sandbox) = supervise(
         r#"
         [service.deaf]
-        command = ["PUPPET", "ignore", "term,int", "touch", "DIR/up", "hang"]
-        start = { ready = { file = "DIR/up" } }
+        command = ["PUPPET", "ignore", "term,int", "touch", "HERE/up", "hang"]
+        start = { ready = { file = "HERE/up" } }
         stop = { graceful = "1h" }
         "#,
     );
@@ -170,8 +170,8 @@ fn a_requested_stop_is_a_success_whatever_the_code() {
     let (supervisor, sandbox) = supervise(
         r#"
         [service.polite]
-        command = ["PUPPET", "on-term", "exit", "42", "touch", "DIR/up", "hang"]
-        start = { ready = { file = "DIR/up" } }
+        command = ["PUPPET", "on-term", "exit", "42", "touch", "HERE/up", "hang"]
+        start = { ready = { file = "HERE/up" } }
         [service.anchor]
         command = ["PUPPET", "hang"]
         "#,
@@ -195,14 +195,14 @@ fn every_kind_of_readiness() {
         command = ["PUPPET", "serve", "http", "127.0.0.1:PORT1", "hang"]
         start = { ready = { http = "http://127.0.0.1:PORT1/healthz" } }
         [service.unix]
-        command = ["PUPPET", "serve", "unix", "DIR/socket", "hang"]
-        start = { ready = { unix = "DIR/socket" } }
+        command = ["PUPPET", "serve", "unix", "HERE/socket", "hang"]
+        start = { ready = { unix = "HERE/socket" } }
         [service.exec]
-        command = ["PUPPET", "sleep", "50ms", "touch", "DIR/done", "hang"]
-        start = { ready = { exec = ["test", "-e", "DIR/done"] } }
+        command = ["PUPPET", "sleep", "50ms", "touch", "HERE/done", "hang"]
+        start = { ready = { exec = ["test", "-e", "HERE/done"] } }
         [service.file]
-        command = ["PUPPET", "touch", "DIR/file", "hang"]
-        start = { ready = { file = "DIR/file" } }
+        command = ["PUPPET", "touch", "HERE/file", "hang"]
+        start = { ready = { file = "HERE/file" } }
         [service.log]
         command = ["PUPPET", "print", "starting", "print", "listening on 80", "hang"]
         start = { ready = { log = "^listening on [0-9]+$" } }
@@ -247,9 +247,9 @@ fn lost_liveness_restarts() {
     let (supervisor, sandbox) = supervise(
         r#"
         [service.zombie]
-        command = ["PUPPET", "touch", "DIR/alive", "hang"]
-        start = { ready = { file = "DIR/alive" } }
-        liveness = { file = "DIR/alive", every = "20ms", misses = 2 }
+        command = ["PUPPET", "touch", "HERE/alive", "hang"]
+        start = { ready = { file = "HERE/alive" } }
+        liveness = { file = "HERE/alive", every = "20ms", misses = 2 }
         recovery = { delay = "1ms" }
         "#,
     );
@@ -272,7 +272,7 @@ fn a_child_inherits_nothing_but_its_due() {
         r#"
         [service.heir]
         command = ["PUPPET", "report-state", "hang"]
-        working_dir = "DIR"
+        working_dir = "HERE"
         env = { COLOUR = "blue" }
         start = { ready = { log = "^\\{" } }
         "#,
@@ -303,4 +303,48 @@ fn a_child_inherits_nothing_but_its_due() {
     assert_eq!(state["env"]["MAINSTAY_SERVICE"], "heir");
     assert_eq!(state["env"]["MAINSTAY_STATE_DIR"], Value::Null);
     stop(supervisor, &sandbox);
+}
+
+#[test]
+fn another_account_has_its_own_home_and_data() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root starts programs as somebody else");
+    }
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.guest]
+        command = ["sh", "-c", "id -un > \"$MAINSTAY_DATA_DIR/who\" && echo $USER $LOGNAME && exec sleep 1000"]
+        account = "user:nobody"
+        working_dir = "/"
+        start = { ready = { log = "^nobody nobody$" } }
+        "#,
+    );
+    // A temporary directory is its owner's alone; the state within it is not what keeps him out.
+    let through = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    std::fs::set_permissions(sandbox.path(), through).expect("mode");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "guest", "ready");
+    let who = std::fs::read_to_string(sandbox.state_dir().join("data/guest/who"));
+    assert_eq!(who.expect("it wrote there"), "nobody\n");
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_hanging_probe_delays_no_stop() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.slow]
+        command = ["PUPPET", "hang"]
+        start = { timeout = "1m", ready = { exec = ["PUPPET", "touch", "HERE/asked", "hang"] } }
+        "#,
+    );
+    wait_until("the question", SOON, || {
+        sandbox.path().join("asked").exists().then_some(())
+    });
+    let asked = std::time::Instant::now();
+    stop(supervisor, &sandbox);
+    assert!(
+        asked.elapsed() < Duration::from_secs(4),
+        "its limit is five"
+    );
 }

@@ -104,8 +104,8 @@ fn a_full_disk_blocks_nobody_and_is_said() {
     let (sandbox, manifest) = sandbox(
         r#"
         [service.flood]
-        command = ["PUPPET", "flood", "100000", "--bytes", "100", "touch", "DIR/written", "hang"]
-        start = { ready = { file = "DIR/written" } }
+        command = ["PUPPET", "flood", "100000", "--bytes", "100", "touch", "HERE/written", "hang"]
+        start = { ready = { file = "HERE/written" } }
         "#,
     );
     fs::create_dir(sandbox.state_dir()).expect("a directory");

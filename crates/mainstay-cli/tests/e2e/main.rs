@@ -18,12 +18,12 @@ use serde_json::Value;
 /// Long enough for a busy machine; nothing here is expected to take a fraction of it.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A sandbox with a manifest, in development, in which `PUPPET` stands for the puppet's path and `DIR` for the sandbox.
+/// A sandbox with a manifest, in development, in which `PUPPET` stands for the puppet's path and `HERE` for the sandbox.
 fn sandbox(services: &str) -> (Sandbox, PathBuf) {
     let sandbox = Sandbox::new();
     let text = services
         .replace("PUPPET", &puppet().display().to_string())
-        .replace("DIR", &sandbox.path().display().to_string());
+        .replace("HERE", &sandbox.path().display().to_string());
     let manifest = sandbox.write(
         "mainstay.toml",
         &format!("environment = \"development\"\n{text}"),

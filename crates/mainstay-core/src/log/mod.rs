@@ -1,5 +1,7 @@
 //! The rules of log files: what a rotated one is called, and where a file may end.
 
+use crate::time::{civil, days};
+
 /// The file that is being written. It sorts after every rotated one, by meaning if not by name.
 pub const CURRENT: &str = "current.log";
 
@@ -52,34 +54,6 @@ impl Stamp {
         let stamp = Self(days * Self::DAY + second * Self::SECOND + number(16, 22)?);
         (stamp.file_name() == plain).then_some(stamp)
     }
-}
-
-/// Days since 1970-01-01 to (year, month, day) of the Gregorian calendar.
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-/// The inverse of [`civil`]; `None` before 1970. Days that no month has come out as others.
-fn days(year: u64, month: u64, day: u64) -> Option<u64> {
-    let year = year.checked_sub(u64::from(month <= 2))?;
-    let (era, year_of_era) = (year / 400, year % 400);
-    let shifted = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * shifted + 2) / 5 + day.checked_sub(1)?;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    (era * 146_097 + day_of_era).checked_sub(719_468)
 }
 
 /// How far a file has grown, as far as its end matters to rotation.

@@ -123,6 +123,16 @@ impl User {
         self.uid == rustix::process::geteuid().as_raw()
     }
 
+    /// What a login would set (environ(7)).
+    pub(crate) fn environment(&self) -> [(OsString, OsString); 3] {
+        let name = || self.name.clone();
+        [
+            ("HOME".into(), self.home.clone().into()),
+            ("USER".into(), name()),
+            ("LOGNAME".into(), name()),
+        ]
+    }
+
     /// Makes it the owner of a file or directory. Needs root.
     pub(crate) fn give(&self, path: &std::path::Path) -> io::Result<()> {
         std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))

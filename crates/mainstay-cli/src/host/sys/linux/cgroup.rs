@@ -42,7 +42,7 @@ struct Place {
 }
 
 impl Nest {
-    /// Makes the nest and removes empty ones of supervisors that are gone. Fails where cgroups cannot be used.
+    /// Makes the nest. Fails where cgroups cannot be used.
     pub(super) fn new(label: &str, instance: &str) -> io::Result<Self> {
         let (parent_dir, parent_path) = own_cgroup()?;
         // To place a child into a cgroup needs this right on the common ancestor.
@@ -50,7 +50,6 @@ impl Nest {
             parent_dir.join("cgroup.procs"),
             rustix::fs::Access::WRITE_OK,
         )?;
-        remove_stale(&parent_dir, label);
         // Unlike a pid, an instance is never used again: the name is proof enough for [`end_remains`].
         let name = format!("{label}-{}-{instance}", std::process::id());
         fs::create_dir(parent_dir.join(&name))?;
@@ -64,6 +63,13 @@ impl Nest {
             leftovers: RefCell::default(),
             idle: RefCell::default(),
         })
+    }
+
+    /// Removes empty nests that supervisors with this label left when they were killed: 500 services are 500 directories.
+    pub(super) fn remove_stale(&self, label: &str) {
+        if let Some(parent_dir) = self.dir.parent() {
+            remove_stale(parent_dir, label);
+        }
     }
 
     /// Where it is.

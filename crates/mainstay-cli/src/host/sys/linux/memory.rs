@@ -8,7 +8,7 @@ use std::io;
 ///
 /// Only the executable's own read-only code is touched: private, backed by the file, never written, so nothing can be lost (madvise(2),
 /// MADV_DONTNEED). Where it fails nothing has changed but the hope.
-pub(crate) fn forget_start_up() -> io::Result<()> {
+pub(super) fn forget_start_up() -> io::Result<()> {
     let program = fs::read_link("/proc/self/exe")?;
     for line in fs::read_to_string("/proc/self/maps")?.lines() {
         // 55d0c0a4e000-55d0c0cb1000 r-xp 000d3000 fe:00 326279    /usr/bin/mainstay

@@ -26,7 +26,6 @@ use tokio::signal::unix::SignalKind;
 use self::cgroup::{Cgroup, Nest};
 use self::clone::Stack;
 use self::kin::Kin;
-pub(crate) use self::memory::forget_start_up;
 use super::posix::{self, Child, Image};
 use super::{CONTAINMENT, Command, Containment, Exit, INSTANCE, SpawnError, TreeId, Usage};
 
@@ -34,6 +33,7 @@ use super::{CONTAINMENT, Command, Containment, Exit, INSTANCE, SpawnError, TreeI
 ///
 /// Drop kills nothing: what still runs goes on, and becomes init's.
 pub(crate) struct Processes {
+    label: String,
     nest: Option<Rc<Nest>>,
     mains: Rc<Mains>,
     child_ended: tokio::signal::unix::Signal,
@@ -70,6 +70,7 @@ impl Processes {
             _ => Nest::new(label, &instance).ok().map(Rc::new),
         };
         Ok(Self {
+            label: label.to_owned(),
             nest,
             mains: Rc::default(),
             child_ended: tokio::signal::unix::signal(SignalKind::child())?,
@@ -191,6 +192,16 @@ impl Processes {
     #[cfg(test)]
     pub(crate) fn orphans(&self) -> u64 {
         self.orphans
+    }
+}
+
+/// What can wait until the services have been started: gives back memory, and removes what dead supervisors left in the cgroup tree.
+/// Nothing depends on it.
+pub(crate) fn settle_in(processes: &Processes) {
+    // Costs nothing where it fails.
+    let _ = memory::forget_start_up();
+    if let Some(nest) = &processes.nest {
+        nest.remove_stale(&processes.label);
     }
 }
 

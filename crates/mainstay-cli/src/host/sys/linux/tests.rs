@@ -129,6 +129,7 @@ fn stale_nests_are_removed() {
         }
     };
     isolated_with("stale_nests_are_removed", before, async |rig| {
+        super::settle_in(&rig.processes);
         match made.borrow_mut().take() {
             Some(stale) if rig.processes.containment() == Containment::Cgroup => {
                 assert!(!stale.exists())
