@@ -264,6 +264,8 @@ impl Host {
     async fn supervise(&mut self, mut sources: Sources) -> ExitCode {
         let actions = self.engine.start_all(self.now());
         self.perform(actions);
+        self.reporter.flush();
+        self.logs.prepare();
         sys::settle_in(&self.processes);
         while !(self.engine.is_finished() && self.helpers.is_empty()) {
             self.reporter.flush();

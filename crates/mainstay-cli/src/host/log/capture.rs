@@ -74,6 +74,14 @@ impl Capture {
         report(&self.events, name, &mut service.log);
     }
 
+    /// Makes the files of all services that have not written yet.
+    pub(super) fn prepare(&mut self) {
+        for (name, service) in &mut self.services {
+            service.log.prepare();
+            report(&self.events, name, &mut service.log);
+        }
+    }
+
     /// All of a pipe has been read, and nobody holds its other end. The last one closes the log.
     pub(super) fn shut(&mut self, name: &ServiceName) {
         let Some(service) = self.services.get_mut(name) else {

@@ -148,7 +148,7 @@ impl<D: Disk> LogFile<D> {
     }
 
     fn with_clock(disk: D, dir: PathBuf, limits: Limits, clock: fn() -> Stamp) -> Self {
-        let mut log = Self {
+        Self {
             disk,
             clock,
             path: dir.join(CURRENT),
@@ -163,11 +163,16 @@ impl<D: Disk> LogFile<D> {
             losing: None,
             lost: Lost::default(),
             reports: Vec::new(),
-        };
-        if let Err(trouble) = log.ready() {
-            log.lose(&[], trouble);
         }
-        log
+    }
+
+    /// Makes the directory and the file now, instead of with the first byte, so that what the disk refuses is said now.
+    pub(super) fn prepare(&mut self) {
+        if self.losing.is_none()
+            && let Err(trouble) = self.ready()
+        {
+            self.lose(&[], trouble);
+        }
     }
 
     /// Takes other limits from the next bytes on.

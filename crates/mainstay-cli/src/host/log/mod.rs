@@ -102,6 +102,7 @@ enum Command {
         regex: Regex,
         token: u64,
     },
+    Prepare,
     Follow(Box<dyn Write + Send>),
     Rotate {
         service: ServiceName,
@@ -122,6 +123,7 @@ impl Capture {
                 regex,
                 token,
             } => self.expect(&service, regex, token),
+            Command::Prepare => self.prepare(),
             Command::Follow(out) => self.follow(out),
             Command::Rotate { service, done } => done(self.rotate(&service)),
             Command::Open { .. } | Command::Close => {}
@@ -145,7 +147,7 @@ impl Logs {
         })
     }
 
-    /// Makes the service's pipe, and has its directory (0700) and file (0600) made; that the disk refuses comes as [`LogEvent::Failing`].
+    /// Makes the service's pipe. Touches no disk; see [`Logs::prepare`]. What the disk refuses comes as [`LogEvent::Failing`].
     ///
     /// To change a policy, open again. Fails only for want of file descriptors; takes three per service.
     pub(crate) fn open(&self, service: &ServiceName, policy: &LogPolicy) -> io::Result<LogEnds> {
@@ -177,6 +179,12 @@ impl Logs {
             token,
         });
         Ok(())
+    }
+
+    /// Has the directories (0700) and files (0600) made of all services that have not written yet; until then, they come with the first
+    /// byte. So the first start of many services does not wait for the disk.
+    pub(crate) fn prepare(&self) {
+        self.pump.send(Command::Prepare);
     }
 
     /// Shows the whole lines of all services as `name | line`, in the order in which they arrive. Whoever reads `out` too slowly misses lines,

@@ -268,6 +268,7 @@ fn logs_are_for_their_owner_only() {
     let dir = TempDir::new("mode");
     let logs = Logs::start(dir.0.join("logs"), ignore).unwrap();
     let _ends = logs.open_with(&name("a"), ENDLESS).unwrap();
+    logs.prepare();
     logs.settle();
     let mode = |path: &str| fs::metadata(dir.0.join(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!(

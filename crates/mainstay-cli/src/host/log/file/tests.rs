@@ -135,7 +135,9 @@ impl Disk for FakeDisk {
 fn log_on(disk: &FakeDisk, rotate: u64, keep: u32) -> LogFile<FakeDisk> {
     let limits = Limits { rotate, keep };
     let standing_still = || Stamp::from_unix_micros(1);
-    LogFile::with_clock(disk.clone(), "logs".into(), limits, standing_still)
+    let mut log = LogFile::with_clock(disk.clone(), "logs".into(), limits, standing_still);
+    log.prepare();
+    log
 }
 
 fn disk(write_max: usize) -> FakeDisk {

@@ -9,7 +9,9 @@ use super::super::tests::TempDir;
 use super::*;
 
 fn log_in(dir: &Path, rotate: u64, keep: u32) -> LogFile<RealDisk> {
-    LogFile::new(RealDisk, dir.to_path_buf(), Limits { rotate, keep })
+    let mut log = LogFile::new(RealDisk, dir.to_path_buf(), Limits { rotate, keep });
+    log.prepare();
+    log
 }
 
 fn tail_text(dir: &Path, lines: u64) -> String {

@@ -198,11 +198,11 @@ impl Processes {
 /// What can wait until the services have been started: gives back memory, and removes what dead supervisors left in the cgroup tree.
 /// Nothing depends on it.
 pub(crate) fn settle_in(processes: &Processes) {
-    // Costs nothing where it fails.
-    let _ = memory::forget_start_up();
     if let Some(nest) = &processes.nest {
         nest.remove_stale(&processes.label);
     }
+    // Last, as this is start-up too. Costs nothing where it fails.
+    let _ = memory::forget_start_up();
 }
 
 /// How a later supervisor finds what this one may leave behind; for [`end_remains`].
