@@ -165,6 +165,8 @@ impl Host {
         } = options;
         let specs: Vec<Arc<Spec>> = specs.into_iter().map(Arc::new).collect();
         let inherited = launch::inherited();
+        // First, as what is left may hold the very ports that are looked at next.
+        let remains = preflight::end_remains(lock)?;
         preflight::check(&specs, &manifest_dir, &inherited)?;
         let users = specs
             .iter()
@@ -175,7 +177,6 @@ impl Host {
         };
         let interrupts = Interrupts::new().map_err(failed("listen for signals"))?;
         let processes = Processes::new("mainstay").map_err(failed("prepare to start processes"))?;
-        let remains = preflight::end_remains(lock)?;
         lock.sign(&manifest, &sys::testament(&processes))
             .map_err(failed("sign the lock"))?;
         let (messages, received) = mpsc::unbounded_channel();

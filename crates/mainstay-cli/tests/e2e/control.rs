@@ -170,7 +170,20 @@ fn a_second_supervisor_is_told_who_holds_the_place() {
 #[test]
 fn a_dead_supervisor_is_recognised_and_nothing_runs_twice() {
     for containment in ["cgroup", "subreaper"] {
-        let (sandbox, manifest) = sandbox(TWO);
+        // What is left holds the port that its successor needs.
+        let port = mainstay_testkit::free_port();
+        let (sandbox, manifest) = sandbox(
+            &r#"
+            [service.db]
+            command = ["PUPPET", "serve", "tcp", "127.0.0.1:PORT", "hang"]
+            start = { ready = { tcp = "127.0.0.1:PORT" } }
+            [service.api]
+            command = ["PUPPET", "touch", "HERE/api", "hang"]
+            needs = ["db"]
+            start = { ready = { file = "HERE/api" } }
+            "#
+            .replace("PORT", &port.to_string()),
+        );
         let run = || {
             let mut command = sandbox.command(mainstay());
             command
