@@ -317,10 +317,10 @@ impl Host {
         self.perform(actions);
     }
 
-    /// Performs actions in order; those that follow from what one brings about come before the next, so that every fact is told when it
-    /// happens.
+    /// Performs actions in order; those that follow from what one brings about come before the next.
     fn perform(&mut self, actions: Vec<Action>) {
-        let mut open = VecDeque::from(actions);
+        let mut open = VecDeque::new();
+        self.tell_first(actions, &mut open);
         while let Some(action) = open.pop_front() {
             let event = match action {
                 Action::Spawn(id, run) => Some(match self.spawn(id, run) {
@@ -361,20 +361,29 @@ impl Host {
                     let why = "this version of mainstay cannot restore snapshots yet: restore its state by hand, then start it";
                     Some(Event::Restored(service, token, Err(why.to_owned())))
                 }
-                Action::Tell(id, fact) => {
-                    self.tell(id, &fact);
-                    None
-                }
+                // Told already.
+                Action::Tell(..) => None,
             };
             if let Some(event) = event {
                 let following = self.engine.step(event, self.now());
-                following
-                    .into_iter()
-                    .rev()
-                    .for_each(|action| open.push_front(action));
+                self.tell_first(following, &mut open);
             }
         }
         self.sweep();
+    }
+
+    /// Tells the facts among `actions` now, when they happen, and puts the others before what is `open`.
+    fn tell_first(&mut self, actions: Vec<Action>, open: &mut VecDeque<Action>) {
+        let mut rest = Vec::new();
+        for action in actions {
+            match action {
+                Action::Tell(id, fact) => self.tell(id, &fact),
+                action => rest.push(action),
+            }
+        }
+        rest.into_iter()
+            .rev()
+            .for_each(|action| open.push_front(action));
     }
 
     fn tell(&mut self, id: ServiceId, fact: &Fact) {

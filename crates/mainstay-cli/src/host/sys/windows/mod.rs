@@ -15,7 +15,7 @@ pub(super) mod text;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, c_void};
+use std::ffi::{OsStr, OsString, c_void};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::windows::ffi::OsStrExt;
@@ -104,6 +104,10 @@ impl User {
     }
     /// Whether it is who we are already.
     pub(crate) fn is_current(&self) -> bool {
+        match *self {}
+    }
+    /// What a login would set.
+    pub(crate) fn environment(&self) -> [(OsString, OsString); 3] {
         match *self {}
     }
     /// Makes it the owner of a file or directory.
