@@ -1,5 +1,6 @@
 //! Why a command failed, for the person who reads it and for the program that called it.
 
+use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -61,6 +62,17 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code as u8)
     }
+}
+
+/// An error with its sources in one line, from the operation down to the cause.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 impl fmt::Display for Failure {

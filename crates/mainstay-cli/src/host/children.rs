@@ -1,7 +1,5 @@
 //! Starting, signalling and reaping: services, and the short-lived commands (probes, reloads) that run in their name.
 
-use std::borrow::Cow;
-use std::error::Error as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +12,7 @@ use mainstay_core::spec::{Argv, Probe, Ready, Reload, Signal, Spec, StopScope};
 use super::notify::NotifySocket;
 use super::sys::{self, Tree};
 use super::{Held, Host, Message, Running, launch, port, probe};
+use crate::failure::chain;
 
 /// How long a reload command may run.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -69,11 +68,11 @@ impl Host {
             spec, user, log, ..
         } = &self.held[id.0];
         let name = spec.name().as_str();
-        let mut inherited = Cow::Borrowed(&self.inherited);
+        let mut inherited = self.inherited.clone();
         if let Some(user) = user {
-            inherited.to_mut().extend(user.environment());
+            inherited.extend(user.environment());
         }
-        let mut environment = launch::environment(spec, &self.manifest_dir, &inherited)?;
+        let mut environment = launch::environment(spec, &self.manifest_dir, inherited)?;
         let restarts = self.engine.view(id).restarts;
         environment.insert("MAINSTAY_SERVICE".into(), name.into());
         environment.insert("MAINSTAY_RESTARTS".into(), restarts.to_string().into());
@@ -109,15 +108,16 @@ impl Host {
                 stderr,
                 user: user.as_ref(),
             })
-            .map_err(|error| {
-                let hint = error
-                    .hint()
-                    .map_or_else(String::new, |hint| format!(" ({hint})"));
-                let cause = error
-                    .source()
-                    .map_or_else(String::new, |cause| format!(": {cause}"));
-                format!("{error}{cause}{hint}")
+            .map_err(|error| match error.hint() {
+                Some(hint) => format!("{} ({hint})", chain(&error)),
+                None => chain(&error),
             })
+    }
+
+    /// The tree of this run, if it is still held.
+    fn running(&self, id: ServiceId, run: RunId) -> Option<&Running> {
+        let running = self.held[id.0].running.as_ref();
+        running.filter(|running| running.run == run)
     }
 
     /// Does something to a running tree; the error where that failed.
@@ -127,17 +127,13 @@ impl Host {
         run: RunId,
         act: impl FnOnce(&Tree, &Spec) -> io::Result<()>,
     ) -> Option<io::Error> {
-        let held = &self.held[id.0];
-        let running = held.running.as_ref().filter(|running| running.run == run)?;
-        act(&running.tree, &held.spec).err()
+        let running = self.running(id, run)?;
+        act(&running.tree, &self.held[id.0].spec).err()
     }
 
     /// Kills what is left of a tree.
     pub(super) fn kill(&mut self, id: ServiceId, run: RunId) {
-        let running = self.held[id.0]
-            .running
-            .as_ref()
-            .filter(|running| running.run == run);
+        let running = self.running(id, run);
         let Some(running) = running.filter(|running| !running.tree.is_empty()) else {
             return;
         };

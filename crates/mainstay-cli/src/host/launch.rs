@@ -42,9 +42,9 @@ pub(super) fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
 pub(super) fn environment(
     spec: &Spec,
     manifest_dir: &Path,
-    inherited: &Environment,
+    inherited: Environment,
 ) -> Result<Environment, String> {
-    let mut environment = inherited.clone();
+    let mut environment = inherited;
     if let Some(path) = spec.env_file() {
         let path = manifest_dir.join(path);
         let text = fs::read_to_string(&path)

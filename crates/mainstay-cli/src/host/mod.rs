@@ -48,7 +48,7 @@ use self::requests::Waiter;
 #[cfg(windows)]
 pub(crate) use self::sys::run_as_helper;
 use self::sys::{Processes, Tree, TreeId};
-use crate::failure::{Code, Failure};
+use crate::failure::{Code, Failure, chain};
 use crate::state_dir::{Lock, StateDir};
 
 /// What to supervise, and how to tell of it.
@@ -320,7 +320,7 @@ impl Host {
     /// Performs actions in order; those that follow from what one brings about come before the next.
     fn perform(&mut self, actions: Vec<Action>) {
         let mut open = VecDeque::new();
-        self.tell_first(actions, &mut open);
+        put_first(actions, &mut open);
         while let Some(action) = open.pop_front() {
             let event = match action {
                 Action::Spawn(id, run) => Some(match self.spawn(id, run) {
@@ -361,29 +361,17 @@ impl Host {
                     let why = "this version of mainstay cannot restore snapshots yet: restore its state by hand, then start it";
                     Some(Event::Restored(service, token, Err(why.to_owned())))
                 }
-                // Told already.
-                Action::Tell(..) => None,
+                Action::Tell(id, fact) => {
+                    self.tell(id, &fact);
+                    None
+                }
             };
             if let Some(event) = event {
                 let following = self.engine.step(event, self.now());
-                self.tell_first(following, &mut open);
+                put_first(following, &mut open);
             }
         }
         self.sweep();
-    }
-
-    /// Tells the facts among `actions` now, when they happen, and puts the others before what is `open`.
-    fn tell_first(&mut self, actions: Vec<Action>, open: &mut VecDeque<Action>) {
-        let mut rest = Vec::new();
-        for action in actions {
-            match action {
-                Action::Tell(id, fact) => self.tell(id, &fact),
-                action => rest.push(action),
-            }
-        }
-        rest.into_iter()
-            .rev()
-            .for_each(|action| open.push_front(action));
     }
 
     fn tell(&mut self, id: ServiceId, fact: &Fact) {
@@ -424,35 +412,42 @@ impl Host {
     }
 
     fn log_event(&mut self, event: LogEvent) {
-        let find = |held: &[Held], name: &ServiceName| {
-            held.iter().position(|held| held.spec.name() == name)
-        };
+        // Those of the log thread are ours.
+        let find = |name: &ServiceName| self.engine.find(name.as_str());
         match event {
             LogEvent::Matched { service, token } => {
-                if let Some(i) = find(&self.held, &service) {
-                    self.step(Event::Answered(ServiceId(i), Token(token), Ok(())));
+                if let Some(id) = find(&service) {
+                    self.step(Event::Answered(id, Token(token), Ok(())));
                 }
             }
             LogEvent::Failing { service, trouble } => {
-                if let Some(i) = find(&self.held, &service) {
-                    let problem = format!("its log: {trouble}: {}", trouble.error);
+                if let Some(id) = find(&service) {
+                    let problem = format!("its log: {}", chain(&trouble));
                     self.reporter.say(&format!(
                         "{service}: {problem}; it runs on, and what is lost is counted"
                     ));
-                    self.held[i].log_problem = Some(problem);
+                    self.held[id.0].log_problem = Some(problem);
                 }
             }
             LogEvent::Recovered { service, lost } => {
-                if let Some(i) = find(&self.held, &service) {
+                if let Some(id) = find(&service) {
                     self.reporter.say(&format!(
                         "{service}: its log is written again; lost: {} bytes, {} lines",
                         lost.bytes, lost.lines
                     ));
-                    self.held[i].log_problem = None;
+                    self.held[id.0].log_problem = None;
                 }
             }
         }
     }
+}
+
+/// Puts `actions` before what is open: first the facts among them, so that they are told when they happen.
+fn put_first(actions: Vec<Action>, open: &mut VecDeque<Action>) {
+    let is_fact = |action: &Action| matches!(action, Action::Tell(..));
+    let (facts, rest): (Vec<_>, Vec<_>) = actions.into_iter().partition(is_fact);
+    let in_order = facts.into_iter().chain(rest);
+    in_order.rev().for_each(|action| open.push_front(action));
 }
 
 /// Sleeps until then; for ever where there is no then.

@@ -18,7 +18,7 @@ pub(super) fn check(
         let spec = spec.as_ref();
         let name = spec.name();
         let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
-        let environment = launch::environment(spec, manifest_dir, inherited)
+        let environment = launch::environment(spec, manifest_dir, inherited.clone())
             .map_err(|why| cannot(Code::MissingPart, why))?;
         let working_dir = launch::working_dir(spec, manifest_dir);
         if !working_dir.is_dir() {

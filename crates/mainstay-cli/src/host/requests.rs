@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Host;
 use super::control::{Command, Reply};
+use crate::failure::chain;
 
 /// A client that waits for a service to come to rest.
 pub(super) struct Waiter {
@@ -62,8 +63,7 @@ impl Host {
                 let _ = reply.send(match result {
                     Ok(()) => Reply::document(&serde_json::json!({})),
                     Err(trouble) => {
-                        let problem = format!("{trouble}: {}", trouble.error);
-                        Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &problem)
+                        Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &chain(&trouble))
                     }
                 });
             });

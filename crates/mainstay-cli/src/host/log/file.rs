@@ -286,17 +286,8 @@ impl<D: Disk> LogFile<D> {
         let stamps = self.stamps()?;
         self.last_stamp = self.last_stamp.max(stamps.iter().max().map(|s| s.0));
         self.rotated = stamps.len() as u64;
-        let (file, size) = self.open_current()?;
-        let mut current = Current {
-            file,
-            extent: Extent {
-                size,
-                mid_line: false,
-            },
-            line_start: size,
-            renamed: false,
-        };
-        if size > 0 {
+        let mut current = self.open_current()?;
+        if current.extent.size > 0 {
             let last = self.disk.last_byte(&mut current.file);
             let last = last.map_err(|error| trouble("read", &self.path, error))?;
             if last != b'\n' {
@@ -307,12 +298,21 @@ impl<D: Disk> LogFile<D> {
         Ok(self.current.insert(current).extent)
     }
 
-    fn open_current(&self) -> Result<(D::File, u64), Trouble> {
+    /// The file under the current name, made where there is none; how its last line ends is not looked at.
+    fn open_current(&self) -> Result<Current<D::File>, Trouble> {
         let open = self.disk.open(&self.path);
         let file = open.map_err(|error| trouble("open", &self.path, error))?;
         let status = self.disk.status(&file);
         let status = status.map_err(|error| trouble("read", &self.path, error))?;
-        Ok((file, status.size))
+        Ok(Current {
+            file,
+            extent: Extent {
+                size: status.size,
+                mid_line: false,
+            },
+            line_start: status.size,
+            renamed: false,
+        })
     }
 
     fn stamps(&self) -> Result<Vec<(Stamp, String)>, Trouble> {
@@ -487,16 +487,7 @@ impl<D: Disk> LogFile<D> {
         }
         let make = self.disk.make_dir(&self.dir);
         make.map_err(|error| trouble("create", &self.dir, error))?;
-        let (file, size) = self.open_current()?;
-        self.current = Some(Current {
-            file,
-            extent: Extent {
-                size,
-                mid_line: false,
-            },
-            line_start: size,
-            renamed: false,
-        });
+        self.current = Some(self.open_current()?);
         Ok(())
     }
 
