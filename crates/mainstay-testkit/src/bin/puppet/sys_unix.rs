@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::process::{getpgid, getsid, umask};
+use rustix::process::umask;
 use serde_json::{Map, Value};
 
 /// stdout without std's line buffer, so that one write is one write.
@@ -96,6 +96,9 @@ pub(crate) fn inherited() -> io::Result<Map<String, Value>> {
     let mask = umask(rustix::fs::Mode::empty());
     umask(mask);
     let signals = 1..=31;
+    // Both are 0 in a pid namespace whose group or session began outside; rustix holds that to be impossible.
+    // SAFETY: neither takes a pointer.
+    let (pgid, sid) = unsafe { (libc::getpgid(0), libc::getsid(0)) };
     let state = [
         ("fds", Value::from(fds)),
         (
@@ -104,8 +107,8 @@ pub(crate) fn inherited() -> io::Result<Map<String, Value>> {
         ),
         ("sig_blk", signals.filter(|n| is_blocked(*n)).collect()),
         ("umask", format!("{:03o}", mask.bits()).into()),
-        ("pgid", getpgid(None)?.as_raw_nonzero().get().into()),
-        ("sid", getsid(None)?.as_raw_nonzero().get().into()),
+        ("pgid", pgid.into()),
+        ("sid", sid.into()),
         ("ppid", std::os::unix::process::parent_id().into()),
     ];
     Ok(state
