@@ -4,6 +4,7 @@
 //! STATE/lock            held while a supervisor lives; says who it is
 //! STATE/control.sock    docs/control.md (a named pipe on Windows)
 //! STATE/logs/NAME/      what a service wrote
+//! STATE/pipes/NAME      what a service writes to (Linux)
 //! STATE/data/NAME/      the service's own, `MAINSTAY_DATA_DIR`
 //! ```
 
@@ -83,6 +84,11 @@ impl StateDir {
     /// The directory of all services' logs.
     pub(crate) fn logs_dir(&self) -> PathBuf {
         self.0.join("logs")
+    }
+
+    /// The directory of the pipes that services write to.
+    pub(crate) fn pipes_dir(&self) -> PathBuf {
+        self.0.join("pipes")
     }
 
     /// A service's own writable directory.

@@ -670,7 +670,13 @@ pub struct LogPolicy {
     pub(crate) format: LogFormat,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Streams { Merged, Split }
+impl Default for LogPolicy { fn default() -> Self { Self { level: Level::Warn, rotate: Some(10_000_000), keep: 8, compress: Compress::None, format: LogFormat::Raw } } }
 impl LogPolicy {
+    #[allow(missing_docs)]
+    pub fn streams(&self) -> Streams { Streams::Merged }
     /// The least severe level that is kept where lines carry one.
     pub fn level(&self) -> Level {
         self.level

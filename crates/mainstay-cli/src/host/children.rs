@@ -49,7 +49,18 @@ impl Host {
             notify =
                 Some(socket.map_err(|error| format!("open its notification socket: {error}"))?);
         }
-        let tree = self.start(id, spec.command(), Output::Log, notify.as_ref())?;
+        let tells_runs = self.held[id.0].log.tells_runs;
+        if tells_runs {
+            self.logs.starting(spec.name());
+        }
+        let tree = self.start(id, spec.command(), Output::Log, notify.as_ref());
+        if tells_runs {
+            let pid = tree.as_ref().map_or(0, Tree::pid);
+            let restarts = self.engine.view(id).restarts;
+            self.logs
+                .began(spec.name(), pid, u32::try_from(restarts).unwrap_or(u32::MAX));
+        }
+        let tree = tree?;
         let pid = tree.pid();
         self.held[id.0].notify = notify;
         self.held[id.0].running = Some(Running { run, tree });
@@ -218,17 +229,14 @@ impl Host {
         None
     }
 
-    /// Looks for a line in the output of the next run: in a new pipe, so that no late line of the last run counts.
+    /// Looks for a line in the output of the next run.
     pub(super) fn expect_line(
         &mut self,
         id: ServiceId,
         token: Token,
         regex: &str,
     ) -> Result<(), String> {
-        let held = &mut self.held[id.0];
-        let name = held.spec.name();
-        let log = self.logs.open(name, held.spec.log());
-        held.log = log.map_err(|error| format!("open its log: {error}"))?;
+        let name = self.held[id.0].spec.name();
         self.logs
             .expect_line(name, regex, token.0)
             .map_err(|error| error.to_string())

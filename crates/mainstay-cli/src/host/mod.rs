@@ -40,7 +40,7 @@ use self::control::Command;
 pub(crate) use self::control::endpoint;
 use self::interrupts::{Interrupt, Interrupts};
 pub(crate) use self::log::read as log_read;
-use self::log::{LogEnds, LogEvent, Logs};
+use self::log::{LogEnds, LogEvent, Logs, Pipes};
 use self::notify::NotifySocket;
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
@@ -181,15 +181,28 @@ impl Host {
             .map_err(failed("sign the lock"))?;
         let (messages, received) = mpsc::unbounded_channel();
         let to_loop = messages.clone();
-        let logs = Logs::start(state.logs_dir(), move |event| {
+        let mut pipes = Pipes::new(&state.pipes_dir()).map_err(failed("make the pipes of logs"))?;
+        let mut log_pipes = Vec::with_capacity(specs.len());
+        for (spec, user) in specs.iter().zip(&users) {
+            let made = pipes.make(spec.name(), spec.log(), user.as_ref());
+            log_pipes.push(made.map_err(|error| {
+                Failure::new(
+                    Code::CannotWrite,
+                    format!("make the pipe of {}: {error}", spec.name()),
+                )
+            })?);
+        }
+        pipes.keep().map_err(failed("start the keeper of pipes"))?;
+        let key = mainstay_core::log::refine::RedactionKey::new([0; 32]);
+        let logs = Logs::start(state.logs_dir(), pipes, key, move |event| {
             // Fails only where the loop has ended.
             let _ = to_loop.send(Message::Log(event));
         })
         .map_err(failed("start the log thread"))?;
         let mut held = Vec::with_capacity(specs.len());
-        for (spec, user) in specs.iter().zip(users) {
+        for ((spec, user), pipes) in specs.iter().zip(users).zip(log_pipes) {
             let name = spec.name();
-            let log = logs.open(name, spec.log()).map_err(|error| {
+            let log = logs.open(name, spec.log(), pipes).map_err(|error| {
                 Failure::new(
                     Code::CannotWrite,
                     format!("open the log of {name}: {error}"),

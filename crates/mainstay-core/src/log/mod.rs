@@ -1,5 +1,7 @@
 //! The rules of log files: what a rotated one is called, and where a file may end.
 
+pub mod refine;
+
 use crate::time::{civil, days};
 
 /// The file that is being written. It sorts after every rotated one, by meaning if not by name.

@@ -1,130 +1,240 @@
-//! What is done with output, whichever way it was read: written, looked at, shown.
+//! What is done with output, whichever way it was read: refined, written, looked at, shown, handed to sinks.
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use mainstay_core::spec::ServiceName;
+use mainstay_core::log::refine::{Origin, Record, RedactionKey, Refiner, Stream};
+use mainstay_core::spec::{LogFormat, ServiceName};
 use regex::bytes::Regex;
 
 use super::disk::RealDisk;
-use super::file::{Limits, LogFile, Report, Trouble};
+use super::file::{LogFile, Report, Trouble};
 use super::lines::{Lines, Terminal};
-use super::{LogEvent, Summary};
+use super::{LogEvent, Summary, Wanted};
 
-/// One of the pipes that feed a service's log; normally its only one.
+/// A pipe that feeds a service's log, for as long as it is open. Counts from 0.
 pub(super) type SourceId = usize;
 
 /// Every service's log.
 pub(super) struct Capture {
     root_dir: PathBuf,
+    key: RedactionKey,
     events: Box<dyn Fn(LogEvent) + Send>,
-    services: BTreeMap<ServiceName, Service>,
+    logs: Vec<Log>,
+    channels: Vec<Channel>,
     terminal: Option<Terminal>,
-    summary: Summary,
+    /// What [`Capture::refine`] made for [`Capture::put`].
+    refined: Vec<u8>,
 }
 
-struct Service {
-    log: LogFile<RealDisk>,
-    sources: usize,
-    /// The pipe that was opened last.
-    newest: SourceId,
-    /// The pipe whose bytes came last.
-    source: SourceId,
+/// The files of a service, or of one of its streams.
+struct Log {
+    service: ServiceName,
+    file: LogFile<RealDisk>,
+}
+
+/// What comes through one pipe.
+struct Channel {
+    service: ServiceName,
+    /// Which of [`Capture::logs`].
+    log: usize,
+    stream: Option<Stream>,
+    run: Run,
+    refiner: Option<Refiner>,
     lines: Lines,
     expected: Option<Expected>,
 }
 
+/// Whose output it is.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    pid: u32,
+    restart: u32,
+}
+
 struct Expected {
-    source: SourceId,
     regex: Regex,
     token: u64,
 }
 
+/// What is to be done with bytes of a pipe.
+pub(super) enum Way<'a> {
+    /// As they are into the file, as many as it has room for.
+    Through(&'a mut LogFile<RealDisk>),
+    /// Through [`Capture::refine`] and [`Capture::put`].
+    Look,
+}
+
 impl Capture {
-    pub(super) fn new(root_dir: PathBuf, events: Box<dyn Fn(LogEvent) + Send>) -> Self {
+    pub(super) fn new(
+        root_dir: PathBuf,
+        key: RedactionKey,
+        events: Box<dyn Fn(LogEvent) + Send>,
+    ) -> Self {
         Self {
             root_dir,
+            key,
             events,
-            services: BTreeMap::new(),
+            logs: Vec::new(),
+            channels: Vec::new(),
             terminal: None,
-            summary: Summary::default(),
+            refined: Vec::new(),
         }
     }
 
     /// A pipe of this service will be read.
-    pub(super) fn open(&mut self, name: &ServiceName, limits: Limits, source: SourceId) {
+    pub(super) fn open(&mut self, wanted: &Wanted, stream: Option<Stream>) -> SourceId {
+        let service = &wanted.service;
         if let Some(terminal) = &mut self.terminal {
-            terminal.announce(name);
+            terminal.announce(service);
         }
-        let service = self
-            .services
-            .entry(name.clone())
-            .or_insert_with(|| Service {
-                log: LogFile::new(RealDisk, self.root_dir.join(name.as_str()), limits),
-                sources: 0,
-                newest: source,
-                source,
-                lines: Lines::default(),
-                expected: None,
+        let mut dir = self.root_dir.join(service.as_str());
+        if stream == Some(Stream::Stderr) && wanted.policy.format() == LogFormat::Raw {
+            dir.push("stderr");
+        }
+        let log = self.logs.iter().position(|log| log.file.dir() == dir);
+        let log = log.unwrap_or_else(|| {
+            self.logs.push(Log {
+                service: service.clone(),
+                file: LogFile::new(RealDisk, dir, wanted.limits),
             });
-        service.sources += 1;
-        service.newest = source;
-        service.log.set_limits(limits);
-        report(&self.events, name, &mut service.log);
+            self.logs.len() - 1
+        });
+        self.channels.push(Channel {
+            service: service.clone(),
+            log,
+            stream,
+            run: Run::default(),
+            refiner: Refiner::new(&wanted.policy, &self.key, false),
+            lines: Lines::default(),
+            expected: None,
+        });
+        self.channels.len() - 1
     }
 
     /// Makes the files of all services that have not written yet.
     pub(super) fn prepare(&mut self) {
-        for (name, service) in &mut self.services {
-            service.log.prepare();
-            report(&self.events, name, &mut service.log);
+        for log in &mut self.logs {
+            log.file.prepare();
+            report(&self.events, log);
         }
     }
 
-    /// All of a pipe has been read, and nobody holds its other end. The last one closes the log.
-    pub(super) fn shut(&mut self, name: &ServiceName) {
-        let Some(service) = self.services.get_mut(name) else {
-            return;
-        };
-        service.sources -= 1;
-        if service.sources == 0 {
-            self.finish_service(name);
-        }
+    /// The sources of a service.
+    pub(super) fn sources(&self, service: &ServiceName) -> Vec<SourceId> {
+        let of = |(id, channel): (SourceId, &Channel)| (channel.service == *service).then_some(id);
+        self.channels.iter().enumerate().filter_map(of).collect()
     }
 
-    /// Output of a service.
-    pub(super) fn accept(&mut self, name: &ServiceName, source: SourceId, bytes: &[u8]) {
-        let Some(service) = self.services.get_mut(name) else {
-            return;
-        };
-        if service.source != source {
-            service.source = source;
-            service.log.end_line();
-        }
-        service.log.write(bytes);
-        report(&self.events, name, &mut service.log);
-        look(service, name, bytes, &mut self.terminal, &self.events);
+    /// Where the files that `source` feeds lie, below the root of all logs.
+    pub(super) fn dir(&self, source: SourceId) -> &Path {
+        let dir = self.logs[self.channels[source].log].file.dir();
+        dir.strip_prefix(&self.root_dir).unwrap_or(dir)
     }
 
-    /// Looks for a line that matches in what comes through the pipe that was opened last, from the next byte on. Takes the place of what was looked for before.
-    pub(super) fn expect(&mut self, name: &ServiceName, regex: Regex, token: u64) {
-        if let Some(service) = self.services.get_mut(name) {
-            let source = service.newest;
-            service.expected = Some(Expected {
-                source,
-                regex,
-                token,
+    /// Its next bytes are of another run.
+    pub(super) fn began(&mut self, source: SourceId, pid: u32, restart: u32) {
+        self.channels[source].run = Run { pid, restart };
+    }
+
+    /// What is to be done with the next bytes of this source.
+    pub(super) fn way(&mut self, source: SourceId) -> Way<'_> {
+        let channel = &self.channels[source];
+        if channel.refiner.is_none() && channel.expected.is_none() && self.terminal.is_none() {
+            return Way::Through(&mut self.logs[channel.log].file);
+        }
+        Way::Look
+    }
+
+    /// The file that [`Capture::put`] will write to.
+    pub(super) fn file(&mut self, source: SourceId) -> &mut LogFile<RealDisk> {
+        &mut self.logs[self.channels[source].log].file
+    }
+
+    /// Tells what has happened to the file of this source.
+    pub(super) fn report(&mut self, source: SourceId) {
+        report(&self.events, &mut self.logs[self.channels[source].log]);
+    }
+
+    /// Looks at `input`, all that the source holds, and returns how much of it is taken; the rest, an unfinished line, is to be handed in again
+    /// with what comes after it. With `all` all of it is taken. Put it next.
+    pub(super) fn refine(&mut self, source: SourceId, input: &[u8], all: bool) -> usize {
+        self.refined.clear();
+        let channel = &mut self.channels[source];
+        let mut shown = Vec::new();
+        let mut taken = input.len();
+        if let Some(refiner) = &mut channel.refiner {
+            let origin = Origin {
+                service: channel.service.as_str(),
+                time: unix_nanos(),
+                stream: channel.stream,
+                pid: channel.run.pid,
+                restart: channel.run.restart,
+            };
+            let terminal = &self.terminal;
+            let service = &channel.service;
+            let mut each = |record: &Record<'_>| {
+                if let Some(terminal) = terminal {
+                    terminal.render(service, record.message, &mut shown);
+                }
+            };
+            taken = refiner.refine(input, all, &origin, &mut self.refined, &mut each);
+        }
+        let is_plain = channel.refiner.is_none();
+        let expected = &mut channel.expected;
+        if expected.is_some() || is_plain && self.terminal.is_some() {
+            channel.lines.feed(&input[..taken], |line| {
+                if let Some(found) = expected.take_if(|expected| expected.regex.is_match(line)) {
+                    (self.events)(LogEvent::Matched {
+                        service: channel.service.clone(),
+                        token: found.token,
+                    });
+                }
+                if let (true, Some(terminal)) = (is_plain, &self.terminal) {
+                    terminal.render(&channel.service, line, &mut shown);
+                }
             });
+        } else {
+            channel.lines = Lines::default();
+        }
+        if let Some(terminal) = &mut self.terminal {
+            terminal.show(shown);
+        }
+        taken
+    }
+
+    /// Writes what [`Capture::refine`] made of `taken`.
+    pub(super) fn put(&mut self, source: SourceId, taken: &[u8]) {
+        let channel = &self.channels[source];
+        let log = &mut self.logs[channel.log];
+        match channel.refiner {
+            Some(_) => log.file.write(&self.refined),
+            None => log.file.write(taken),
+        }
+        report(&self.events, log);
+    }
+
+    /// Gives back memory that only a flood needs.
+    pub(super) fn rest(&mut self) {
+        self.refined = Vec::new();
+    }
+
+    /// Looks for a line that matches, from the next byte on. Takes the place of what was looked for before.
+    pub(super) fn expect(&mut self, service: &ServiceName, regex: &Regex, token: u64) {
+        for source in self.sources(service) {
+            let regex = regex.clone();
+            self.channels[source].lines = Lines::default();
+            self.channels[source].expected = Some(Expected { regex, token });
         }
     }
 
-    pub(super) fn rotate(&mut self, name: &ServiceName) -> Result<(), Trouble> {
-        let Some(service) = self.services.get_mut(name) else {
-            return Ok(());
-        };
-        let result = service.log.rotate();
-        report(&self.events, name, &mut service.log);
+    pub(super) fn rotate(&mut self, service: &ServiceName) -> Result<(), Trouble> {
+        let mut result = Ok(());
+        for log in self.logs.iter_mut().filter(|log| log.service == *service) {
+            result = result.and(log.file.rotate());
+            report(&self.events, log);
+        }
         result
     }
 
@@ -132,42 +242,37 @@ impl Capture {
     pub(super) fn follow(&mut self, out: Box<dyn Write + Send>) {
         self.terminal = Terminal::new(out).ok();
         if let Some(terminal) = &mut self.terminal {
-            self.services
-                .keys()
-                .for_each(|name| terminal.announce(name));
+            let services = self.channels.iter().map(|channel| &channel.service);
+            services.for_each(|name| terminal.announce(name));
         }
     }
 
     /// Says and shows what waits, and closes every log.
     pub(super) fn finish(mut self) -> Summary {
-        while let Some(name) = self.services.keys().next().cloned() {
-            self.finish_service(&name);
+        let mut summary = Summary::default();
+        for log in &mut self.logs {
+            log.file.finish();
+            report(&self.events, log);
+            summary.lost += log.file.lost();
         }
-        if let Some(terminal) = self.terminal {
+        if let Some(mut terminal) = self.terminal {
+            let mut shown = Vec::new();
+            for channel in &mut self.channels {
+                let service = &channel.service;
+                channel
+                    .lines
+                    .finish(|line| terminal.render(service, line, &mut shown));
+            }
+            terminal.show(shown);
             terminal.finish();
         }
-        self.summary
-    }
-
-    fn finish_service(&mut self, name: &ServiceName) {
-        let Some(mut service) = self.services.remove(name) else {
-            return;
-        };
-        service.log.finish();
-        report(&self.events, name, &mut service.log);
-        self.summary.lost += service.log.lost();
-        let mut lines = std::mem::take(&mut service.lines);
-        if let Some(terminal) = &mut self.terminal {
-            let mut chunk = Vec::new();
-            lines.finish(|line| terminal.render(name, line, &mut chunk));
-            terminal.show(chunk);
-        }
+        summary
     }
 }
 
-fn report(events: &dyn Fn(LogEvent), name: &ServiceName, log: &mut LogFile<RealDisk>) {
-    for report in log.reports() {
-        let service = name.clone();
+fn report(events: &dyn Fn(LogEvent), log: &mut Log) {
+    for report in log.file.reports() {
+        let service = log.service.clone();
         events(match report {
             Report::Failing(trouble) => LogEvent::Failing { service, trouble },
             Report::Recovered(lost) => LogEvent::Recovered { service, lost },
@@ -175,34 +280,8 @@ fn report(events: &dyn Fn(LogEvent), name: &ServiceName, log: &mut LogFile<RealD
     }
 }
 
-/// Shows the lines in `bytes` to whoever wants them; costs nothing where nobody does.
-fn look(
-    service: &mut Service,
-    name: &ServiceName,
-    bytes: &[u8],
-    terminal: &mut Option<Terminal>,
-    events: &dyn Fn(LogEvent),
-) {
-    if service.expected.is_none() && terminal.is_none() {
-        return;
-    }
-    let mut chunk = Vec::new();
-    let source = service.source;
-    let expected = &mut service.expected;
-    service.lines.feed(bytes, |line| {
-        if let Some(found) = expected.take_if(|e| e.source == source && e.regex.is_match(line)) {
-            events(LogEvent::Matched {
-                service: name.clone(),
-                token: found.token,
-            });
-        }
-        if let Some(terminal) = terminal {
-            terminal.render(name, line, &mut chunk);
-        }
-    });
-    match terminal {
-        Some(terminal) => terminal.show(chunk),
-        None if expected.is_none() => service.lines = Lines::default(),
-        None => {}
-    }
+/// The same of all lines of a batch.
+fn unix_nanos() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since_1970.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }

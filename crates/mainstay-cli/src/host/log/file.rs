@@ -135,6 +135,31 @@ pub(super) struct LogFile<D: Disk> {
     reports: Vec<Report>,
 }
 
+pub(super) struct Room<'a> { pub(super) file: &'a std::fs::File, pub(super) offset: u64, pub(super) bytes: u64 }
+impl LogFile<super::disk::RealDisk> {
+    pub(super) fn dir(&self) -> &Path { &self.dir }
+    pub(super) fn room(&mut self) -> Option<Room<'_>> {
+        if self.losing.is_some() { return None; }
+        let extent = self.ready().ok()?;
+        let room = self.rotate_at.saturating_sub(extent.size);
+        let current = self.current.as_ref()?;
+        Some(Room { file: &current.file, offset: extent.size, bytes: room })
+    }
+    pub(super) fn wrote(&mut self, bytes: u64) {
+        let Some(current) = &mut self.current else { return };
+        current.extent.size += bytes;
+        let last = self.disk.last_byte(&mut current.file).unwrap_or(b'\n');
+        current.extent.mid_line = last != b'\n';
+        current.line_start = if current.extent.mid_line { UNKNOWN } else { current.extent.size };
+    }
+    pub(super) fn place(&mut self) -> Result<(u64, u64), Trouble> {
+        use std::os::unix::fs::MetadataExt as _;
+        let extent = self.ready()?;
+        let inode = self.current.as_ref().and_then(|c| Some(c.file.metadata().ok()?.ino())).unwrap_or(0);
+        Ok((inode, extent.size))
+    }
+}
+
 impl<D: Disk> LogFile<D> {
     /// A log in `dir`, which is made at once; failures come as reports.
     pub(super) fn new(disk: D, dir: PathBuf, limits: Limits) -> Self {

@@ -1,20 +1,23 @@
 //! The way of a line from a pipe to a file.
 //!
 //! One thread owns the output of all services, so that a slow disk never delays supervision and supervision never delays a line. Each
-//! service has one pipe for as long as somebody holds its [`LogEnds`]; it outlives restarts, so a grandchild that still holds it neither
-//! delays a restart nor loses its output. The pipe is always drained: what the disk refuses is counted and said, and blocks nobody.
-//! `pump` reads, `capture` distributes, `file` writes, `disk` is the seam for tests; `read` is the way back, for `mainstay logs`.
+//! service has one pipe, or one for each stream; it outlives restarts and, on Linux, the supervisor itself, so a grandchild that still holds it
+//! neither delays a restart nor loses its output. The pipe is always drained: what the disk refuses is counted and said, and blocks nobody.
+//! `pipes` are made, `pump` waits for them, `pump/hand` moves what they hold, `capture` distributes it, `file` writes, `disk` is the seam for
+//! tests; `read` is the way back, for `mainstay logs`.
 
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::path::PathBuf;
 
-use mainstay_core::spec::{LogPolicy, ServiceName};
+use mainstay_core::log::refine::{RedactionKey, Stream};
+use mainstay_core::spec::{LogFormat, LogPolicy, ServiceName};
 use regex::bytes::Regex;
 
 mod capture;
 mod disk;
 mod file;
 mod lines;
+mod pipes;
 #[cfg_attr(windows, path = "pump/windows.rs")]
 mod pump;
 pub(crate) mod read;
@@ -25,6 +28,8 @@ mod tests;
 use capture::Capture;
 use file::Limits;
 pub(crate) use file::{Lost, Trouble};
+use pipes::{Pipe, STDERR};
+pub(crate) use pipes::{Pipes, ServicePipes};
 use pump::Pump;
 
 /// Bytes of stack for each thread; only touched pages count.
@@ -33,6 +38,8 @@ const STACK: usize = 256 << 10;
 /// The logs of all services, and the thread that writes them. Dropping it ends the thread as [`Logs::close`] does, but does not wait.
 pub(crate) struct Logs {
     pump: Pump,
+    #[cfg(target_os = "linux")]
+    keeper: Option<crate::host::sys::Keeper>,
 }
 
 /// What the log thread has to say. It comes on that thread: take it elsewhere, without blocking.
@@ -68,21 +75,42 @@ pub(crate) struct Summary {
     pub(crate) lost: Lost,
 }
 
-/// The ends of a service's pipe that its processes write to. They block where the pipe is full and close on exec. When this and the last
-/// process that inherited one are gone, the rest is written and the service's log is closed.
+/// The ends of a service's pipes that its processes write to. They block where the pipe is full and close on exec.
 #[derive(Debug)]
 pub(crate) struct LogEnds {
-    output: PipeWriter,
+    stdout: PipeWriter,
+    stderr: Option<PipeWriter>,
+    /// See [`Logs::starting`].
+    pub(crate) tells_runs: bool,
 }
 
 impl LogEnds {
     /// For `AsFd`, `AsHandle` or, through `try_clone`, `Stdio`.
     pub(crate) fn stdout(&self) -> &PipeWriter {
-        &self.output
+        &self.stdout
     }
-    /// The same pipe as [`LogEnds::stdout`], so that both stay in order.
+    /// The same pipe as [`LogEnds::stdout`], so that both stay in order, unless the streams are split.
     pub(crate) fn stderr(&self) -> &PipeWriter {
-        &self.output
+        self.stderr.as_ref().unwrap_or(&self.stdout)
+    }
+}
+
+/// A service and what its manifest says of its log.
+#[derive(Clone, Debug)]
+struct Wanted {
+    service: ServiceName,
+    policy: LogPolicy,
+    limits: Limits,
+}
+
+impl Wanted {
+    fn new(service: ServiceName, policy: LogPolicy) -> Self {
+        let limits = Limits::from(&policy);
+        Self {
+            service,
+            policy,
+            limits,
+        }
     }
 }
 
@@ -93,9 +121,18 @@ impl LogEnds {
 )]
 enum Command {
     Open {
-        service: ServiceName,
-        limits: Limits,
+        wanted: Wanted,
+        stream: Option<Stream>,
         pipe: PipeReader,
+        name: String,
+    },
+    Starting {
+        service: ServiceName,
+    },
+    Began {
+        service: ServiceName,
+        pid: u32,
+        restart: u32,
     },
     Expect {
         service: ServiceName,
@@ -122,11 +159,20 @@ impl Capture {
                 service,
                 regex,
                 token,
-            } => self.expect(&service, regex, token),
+            } => self.expect(&service, &regex, token),
+            Command::Began {
+                service,
+                pid,
+                restart,
+            } => {
+                for source in self.sources(&service) {
+                    self.began(source, pid, restart);
+                }
+            }
             Command::Prepare => self.prepare(),
             Command::Follow(out) => self.follow(out),
             Command::Rotate { service, done } => done(self.rotate(&service)),
-            Command::Open { .. } | Command::Close => {}
+            Command::Open { .. } | Command::Starting { .. } | Command::Close => {}
             #[cfg(all(test, unix))]
             Command::Settle(_) => {}
         }
@@ -136,32 +182,89 @@ impl Capture {
 impl Logs {
     /// Starts the log thread. Each service's files will lie in `root_dir/NAME`; nothing is made before the first [`Logs::open`].
     ///
-    /// `events` is called on the log thread.
+    /// What a supervisor that was killed left half-written is put right first. `events` is called on the log thread.
     pub(crate) fn start(
         root_dir: PathBuf,
+        mut pipes: Pipes,
+        key: RedactionKey,
         events: impl Fn(LogEvent) + Send + 'static,
     ) -> io::Result<Self> {
-        let capture = Capture::new(root_dir, Box::new(events));
-        Ok(Self {
-            pump: Pump::start(capture)?,
+        let capture = Capture::new(root_dir.clone(), key, Box::new(events));
+        let logs = Self {
+            pump: Pump::start(capture, &mut pipes, &root_dir)?,
+            #[cfg(target_os = "linux")]
+            keeper: pipes.keeper.take(),
+        };
+        for (name, pipe) in std::mem::take(&mut pipes.orphans) {
+            let (service, stream) = match name.strip_suffix(STDERR) {
+                Some(service) => (service, Some(Stream::Stderr)),
+                None => (&*name, None),
+            };
+            if let Some(service) = ServiceName::new(service) {
+                let wanted = Wanted::new(service, LogPolicy::default());
+                logs.pump.open(&wanted, stream, pipe, name)?;
+            }
+        }
+        Ok(logs)
+    }
+
+    /// Reads the service's pipes from now on. Touches no disk; see [`Logs::prepare`]. What the disk refuses comes as [`LogEvent::Failing`].
+    pub(crate) fn open(
+        &self,
+        service: &ServiceName,
+        policy: &LogPolicy,
+        pipes: ServicePipes,
+    ) -> io::Result<LogEnds> {
+        let wanted = Wanted::new(service.clone(), policy.clone());
+        let ServicePipes { stdout, stderr } = pipes;
+        let is_split = stderr.is_some();
+        let open = |pipe: Pipe, stream: Stream| -> io::Result<PipeWriter> {
+            let stream = is_split.then_some(stream);
+            self.pump.open(&wanted, stream, pipe.reader, pipe.name)?;
+            Ok(pipe.writer)
+        };
+        Ok(LogEnds {
+            stdout: open(stdout, Stream::Stdout)?,
+            stderr: stderr
+                .map(|stderr| open(stderr, Stream::Stderr))
+                .transpose()?,
+            tells_runs: policy.format() == LogFormat::Json,
         })
     }
 
-    /// Makes the service's pipe. Touches no disk; see [`Logs::prepare`]. What the disk refuses comes as [`LogEvent::Failing`].
-    ///
-    /// To change a policy, open again. Fails only for want of file descriptors; takes three per service.
-    pub(crate) fn open(&self, service: &ServiceName, policy: &LogPolicy) -> io::Result<LogEnds> {
-        self.open_with(service, policy.into())
+    /// With a pipe that has no name.
+    #[cfg(test)]
+    fn open_with(&self, service: &ServiceName, limits: Limits) -> io::Result<LogEnds> {
+        let mut wanted = Wanted::new(service.clone(), LogPolicy::default());
+        wanted.limits = limits;
+        let (pipe, stdout) = io::pipe()?;
+        self.pump.open(&wanted, None, pipe, service.to_string())?;
+        Ok(LogEnds {
+            stdout,
+            stderr: None,
+            tells_runs: false,
+        })
     }
 
-    fn open_with(&self, service: &ServiceName, limits: Limits) -> io::Result<LogEnds> {
-        let (pipe, output) = io::pipe()?;
-        self.pump.open(service.clone(), limits, pipe)?;
-        Ok(LogEnds { output })
+    /// Says that another run of the service will be started: what its pipes hold now is taken for the last one's, and what comes next is left in
+    /// them until [`Logs::began`]. Only a log that says whose each line is needs it: see [`LogEnds::tells_runs`].
+    pub(crate) fn starting(&self, service: &ServiceName) {
+        let service = service.clone();
+        self.pump.send(Command::Starting { service });
+    }
+
+    /// Says whose output comes from now on.
+    pub(crate) fn began(&self, service: &ServiceName, pid: u32, restart: u32) {
+        let service = service.clone();
+        self.pump.send(Command::Began {
+            service,
+            pid,
+            restart,
+        });
     }
 
     /// Asks for one [`LogEvent::Matched`] with `token` at the first whole line, without its end, that matches of what comes
-    /// through the pipe that was opened last for the service. Open one and call this before the process is started, and no line is missed, nor a late
+    /// from now on. Call it before the process is started and when the last one's whole tree is gone, and no line is missed, nor a late
     /// one of an earlier process taken for its own. It replaces what the service was asked for before. Of a line, 64 KiB are looked at.
     ///
     /// Fails if `regex` is not a regular expression that the `regex` crate takes.
@@ -211,8 +314,19 @@ impl Logs {
         let _dropped_when_done: Result<(), std::sync::mpsc::RecvError> = receiver.recv();
     }
 
-    /// Blocks until all that was written before this call is in the files, closes them and ends the thread. Who still writes then gets EPIPE.
+    /// Blocks until all that was written before this call is in the files, closes them and ends the thread. What is written later is lost.
     pub(crate) fn close(self) -> Summary {
+        let summary = self.pump.close();
+        #[cfg(target_os = "linux")]
+        if let Some(keeper) = self.keeper {
+            keeper.end();
+        }
+        summary
+    }
+
+    /// The same for a supervisor that leaves its services running: what they write later waits in their pipes for the next one.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn leave(self) -> Summary {
         self.pump.close()
     }
 }

@@ -1,27 +1,34 @@
-//! The log thread on Unix: waits for all pipes at once, reads whole batches, hands them to [`Capture`].
+//! The log thread on Unix: waits for all pipes at once, takes whole batches out of them, hands them to [`Capture`].
 //!
-//! A pipe that yields little, again and again, is left alone for a moment after each read, so that one read takes many small writes; a first
-//! line after silence is read at once. The rest is as long as the pipe is large in proportion: 2 ms for 1 MiB. Pipes grow
-//! to that size only once they have shown to be busy, and the one large buffer exists only while something is: an idle service costs nothing.
+//! A pipe that yields little, again and again, is left alone for a moment after each batch, so that one takes many small writes; a first
+//! line after silence is taken at once. The rest is as long as the pipe is large in proportion: 2 ms for 1 MiB. Pipes grow
+//! to that size only once they have shown to be busy, and large buffers exist only while something is: an idle service costs nothing.
+//! How a batch gets out of a pipe and into a file is [`Hand`]'s business.
 
 use std::io::{self, PipeReader, PipeWriter, Write as _};
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use mainstay_core::log::refine::Stream;
 use mainstay_core::spec::ServiceName;
 use rustix::io::Errno;
 
 use super::capture::{Capture, SourceId};
-use super::file::Limits;
-use super::{Command, Summary};
+use super::pipes::Pipes;
+use super::{Command, Summary, Wanted};
 
+#[cfg_attr(target_os = "linux", path = "pump/hand.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "pump/read.rs")]
+mod hand;
 #[cfg_attr(
     any(target_os = "linux", target_os = "android"),
     path = "pump/epoll.rs"
 )]
 mod poll;
 
+use hand::{Hand, Taken};
 use poll::Poller;
 
 /// What a pipe holds at first.
@@ -30,17 +37,17 @@ const PIPE: usize = 64 << 10;
 const LARGE_PIPE: usize = 1 << 20;
 /// How long a pipe of that size is left alone.
 const REST: Duration = Duration::from_millis(2);
-/// A read of this part of a pipe is a sign that more waits: no rest.
+/// A batch of this part of a pipe is a sign that more waits: no rest.
 const MUCH: usize = 32;
-/// Reads that follow each other so closely are a stream.
+/// Batches that follow each other so closely are a stream.
 const STREAM: Duration = Duration::from_millis(4);
-/// A stream of so many reads, or one read of so many bytes, is busy.
-const BUSY_READS: u32 = 4;
+/// A stream of so many batches, or one batch of so many bytes, is busy.
+const BUSY_BATCHES: u32 = 4;
 const BUSY_BYTES: usize = 16 << 10;
 /// Enough for services that say a line now and then.
 const SMALL_BUFFER: usize = 16 << 10;
 const LARGE_BUFFER: usize = 256 << 10;
-/// Silence after which the large buffer is given back.
+/// Silence after which large buffers are given back.
 const SILENCE: Duration = Duration::from_millis(100);
 /// The key of the pipe that announces commands; sources count from 0.
 const WAKE: usize = usize::MAX;
@@ -53,7 +60,8 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    pub(super) fn start(capture: Capture) -> io::Result<Self> {
+    pub(super) fn start(capture: Capture, pipes: &mut Pipes, root_dir: &Path) -> io::Result<Self> {
+        let hand = Hand::new(pipes, root_dir)?;
         let (wake_reader, wake) = io::pipe()?;
         rustix::io::ioctl_fionbio(&wake_reader, true)?;
         rustix::io::ioctl_fionbio(&wake, true)?;
@@ -63,8 +71,9 @@ impl Pump {
         let reader = Reader {
             capture,
             poller,
+            hand,
             sources: Vec::new(),
-            buffer: Vec::new(),
+            again: Vec::new(),
         };
         let thread = thread::Builder::new()
             .name("log".into())
@@ -79,15 +88,17 @@ impl Pump {
 
     pub(super) fn open(
         &self,
-        service: ServiceName,
-        limits: Limits,
+        wanted: &Wanted,
+        stream: Option<Stream>,
         pipe: PipeReader,
+        name: String,
     ) -> io::Result<()> {
         rustix::io::ioctl_fionbio(&pipe, true)?;
         self.send(Command::Open {
-            service,
-            limits,
+            wanted: wanted.clone(),
+            stream,
             pipe,
+            name,
         });
         Ok(())
     }
@@ -107,18 +118,21 @@ impl Pump {
 
 /// A pipe of a service.
 struct Source {
-    service: ServiceName,
     pipe: PipeReader,
+    /// The pipe's.
+    name: String,
     capacity: usize,
     /// It was asked to grow.
     grown: bool,
-    last_read: Option<Instant>,
-    /// Reads in a row.
+    last_batch: Option<Instant>,
+    /// Batches in a row.
     stream: u32,
     rests_until: Option<Instant>,
+    /// It is not known yet whose its next bytes are.
+    is_held: bool,
 }
 
-/// What a read says about the next one.
+/// What a batch says about the next one.
 enum Next {
     /// Soon: more waits.
     Soon,
@@ -132,46 +146,49 @@ enum Next {
 struct Reader {
     capture: Capture,
     poller: Poller,
+    hand: Hand,
     /// Indexed by [`SourceId`].
-    sources: Vec<Option<Source>>,
-    buffer: Vec<u8>,
+    sources: Vec<Source>,
+    /// Sources to look at without being told to: what comes is told only once.
+    again: Vec<SourceId>,
 }
 
 impl Reader {
     fn run(mut self, wake: &PipeReader, commands: &Receiver<Command>) -> Summary {
         let mut ready = Vec::new();
         loop {
-            let large = self.buffer.len() > SMALL_BUFFER;
             ready.clear();
-            match self.poller.wait(large.then_some(SILENCE), &mut ready) {
-                Ok(()) if ready.is_empty() => self.buffer = Vec::new(),
+            let timeout = match (self.again.is_empty(), self.hand.is_large()) {
+                (false, _) => Some(Duration::ZERO),
+                (true, true) => Some(SILENCE),
+                (true, false) => None,
+            };
+            match self.poller.wait(timeout, &mut ready) {
+                Ok(()) if ready.is_empty() && self.again.is_empty() => {
+                    self.hand.rest();
+                    self.capture.rest();
+                }
                 Ok(()) => {}
                 Err(Errno::INTR) => continue,
-                // Never seen. Reading without waiting still loses nothing.
+                // Never seen. Looking without waiting still loses nothing.
                 Err(_) => {
                     thread::sleep(REST);
                     ready.extend(0..self.sources.len());
                     ready.push(WAKE);
                 }
             }
+            ready.append(&mut self.again);
             if ready.contains(&WAKE) {
-                let _emptied = rustix::io::read(wake, &mut [0; 64]);
+                while let Ok(64) = rustix::io::read(wake, &mut [0; 64]) {}
             }
             // Before the pipes, so that what a command says about later output reaches it.
             loop {
                 match commands.try_recv() {
-                    Ok(Command::Open {
-                        service,
-                        limits,
-                        pipe,
-                    }) => self.open(service, limits, pipe),
-                    #[cfg(test)]
-                    Ok(Command::Settle(_answered_by_drop)) => self.drain(),
                     Ok(Command::Close) | Err(TryRecvError::Disconnected) => {
-                        self.drain();
+                        (0..self.sources.len()).for_each(|id| self.drain(id));
                         return self.capture.finish();
                     }
-                    Ok(command) => self.capture.perform(command),
+                    Ok(command) => self.perform(command),
                     Err(TryRecvError::Empty) => break,
                 }
             }
@@ -179,21 +196,71 @@ impl Reader {
         }
     }
 
-    /// Reads each of the pipes that are ready and do not rest, once; then rests if all of them do.
+    fn perform(&mut self, command: Command) {
+        match command {
+            Command::Open {
+                wanted,
+                stream,
+                pipe,
+                name,
+            } => self.open(&wanted, stream, pipe, name),
+            // What the last run has left is none of the next one's.
+            Command::Expect {
+                service,
+                regex,
+                token,
+            } => {
+                self.drain_service(&service);
+                self.capture.expect(&service, &regex, token);
+            }
+            Command::Starting { service } => {
+                self.drain_service(&service);
+                for id in self.capture.sources(&service) {
+                    self.sources[id].is_held = true;
+                }
+            }
+            Command::Began {
+                service,
+                pid,
+                restart,
+            } => {
+                for id in self.capture.sources(&service) {
+                    self.capture.began(id, pid, restart);
+                    self.sources[id].is_held = false;
+                    self.again.push(id);
+                }
+            }
+            #[cfg(test)]
+            Command::Settle(_answered_by_drop) => {
+                (0..self.sources.len()).for_each(|id| self.drain(id));
+            }
+            command => self.capture.perform(command),
+        }
+    }
+
+    /// Takes from each of the pipes that are ready and do not rest, once; then rests if all of them do.
     fn round(&mut self, ready: &[usize]) {
         let now = Instant::now();
         let (mut soon, mut rest) = (false, None::<Instant>);
         for &id in ready {
-            let resting = |source: &Source| source.rests_until.filter(|until| *until > now);
-            let next = match self.sources.get(id) {
-                Some(Some(source)) => match resting(source) {
-                    Some(until) => Next::At(until),
-                    None => self.read(id, now),
-                },
-                _ => continue,
+            let Some(source) = self.sources.get(id) else {
+                continue;
+            };
+            if source.is_held {
+                continue;
+            }
+            let next = match source.rests_until.filter(|until| *until > now) {
+                Some(until) => {
+                    self.again.push(id);
+                    Next::At(until)
+                }
+                None => self.batch(id, now),
             };
             match next {
-                Next::Soon => soon = true,
+                Next::Soon => {
+                    soon = true;
+                    self.again.push(id);
+                }
                 Next::Whenever => {}
                 Next::At(until) => rest = Some(rest.map_or(until, |rest| rest.min(until))),
             }
@@ -203,78 +270,63 @@ impl Reader {
         }
     }
 
-    fn open(&mut self, service: ServiceName, limits: Limits, pipe: PipeReader) {
-        let id = match self.sources.iter().position(Option::is_none) {
-            Some(id) => id,
-            None => {
-                self.sources.push(None);
-                self.sources.len() - 1
-            }
-        };
-        self.capture.open(&service, limits, id);
+    fn open(&mut self, wanted: &Wanted, stream: Option<Stream>, pipe: PipeReader, name: String) {
+        let id = self.capture.open(wanted, stream);
         // Fails only for want of memory or of watches; closing the pipe then would kill its writers.
-        let _polled_by_errors = self.poller.add(&pipe, id);
-        self.sources[id] = Some(Source {
-            service,
+        let _looked_at_by_errors = self.poller.add(&pipe, id);
+        self.hand.resume(&mut self.capture, id, &name);
+        self.sources.push(Source {
             pipe,
+            name,
             capacity: PIPE,
             grown: false,
-            last_read: None,
+            last_batch: None,
             stream: 0,
             rests_until: None,
+            is_held: false,
         });
     }
 
-    fn read(&mut self, id: SourceId, now: Instant) -> Next {
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; SMALL_BUFFER];
+    fn batch(&mut self, id: SourceId, now: Instant) -> Next {
+        let Reader {
+            capture,
+            hand,
+            sources,
+            ..
+        } = self;
+        let source = &mut sources[id];
+        match hand.take(capture, id, &source.pipe, &source.name, false) {
+            Taken::Nothing => Next::Whenever,
+            Taken::All(count) => source.after_batch(count, now),
+            Taken::Some(count) => {
+                source.after_batch(count, now);
+                source.rests_until = None;
+                Next::Soon
+            }
         }
-        let Some(Some(source)) = self.sources.get_mut(id) else {
-            return Next::Whenever;
-        };
-        let count = match rustix::io::read(&source.pipe, &mut *self.buffer) {
-            Ok(0) => return self.shut(id),
-            Ok(count) => count,
-            Err(Errno::AGAIN | Errno::INTR) => return Next::Whenever,
-            Err(_) => return self.shut(id),
-        };
-        let next = source.after_read(count, now);
-        self.capture
-            .accept(&source.service, id, &self.buffer[..count]);
-        if count == self.buffer.len() && count < LARGE_BUFFER {
-            self.buffer = vec![0; LARGE_BUFFER];
-            return Next::Soon;
-        }
-        next
     }
 
-    fn shut(&mut self, id: SourceId) -> Next {
-        if let Some(source) = self.sources.get_mut(id).and_then(Option::take) {
-            self.poller.remove(&source.pipe, id);
-            self.capture.shut(&source.service);
+    fn drain_service(&mut self, service: &ServiceName) {
+        for id in self.capture.sources(service) {
+            self.drain(id);
         }
-        Next::Whenever
     }
 
-    /// Reads all that the pipes hold now; what others write meanwhile cannot keep it from ending.
-    fn drain(&mut self) {
-        if self.buffer.len() < LARGE_BUFFER {
-            self.buffer = vec![0; LARGE_BUFFER];
-        }
-        for id in 0..self.sources.len() {
-            let Some(Some(source)) = self.sources.get(id) else {
-                continue;
-            };
-            let mut waiting = rustix::io::ioctl_fionread(&source.pipe).unwrap_or(0);
-            while waiting > 0 {
-                match rustix::io::read(&source.pipe, &mut *self.buffer) {
-                    Ok(count @ 1..) => {
-                        self.capture
-                            .accept(&source.service, id, &self.buffer[..count]);
-                        waiting = waiting.saturating_sub(count as u64);
-                    }
-                    Err(Errno::INTR) => {}
-                    _ => break,
+    /// Takes all that a pipe holds now; what others write meanwhile cannot keep it from ending.
+    fn drain(&mut self, id: SourceId) {
+        let Reader {
+            capture,
+            hand,
+            sources,
+            ..
+        } = self;
+        let source = &sources[id];
+        let mut left = rustix::io::ioctl_fionread(&source.pipe).unwrap_or(0);
+        while left > 0 {
+            match hand.take(capture, id, &source.pipe, &source.name, true) {
+                Taken::Nothing => break,
+                Taken::All(count) | Taken::Some(count) => {
+                    left = left.saturating_sub(count as u64);
                 }
             }
         }
@@ -282,15 +334,15 @@ impl Reader {
 }
 
 impl Source {
-    fn after_read(&mut self, count: usize, now: Instant) -> Next {
-        let before = self.last_read.replace(now);
+    fn after_batch(&mut self, count: usize, now: Instant) -> Next {
+        let before = self.last_batch.replace(now);
         self.rests_until = None;
         if before.is_none_or(|before| now - before > STREAM) {
             self.stream = 0;
         } else {
             self.stream = self.stream.saturating_add(1);
         }
-        if !self.grown && (count >= BUSY_BYTES || self.stream >= BUSY_READS) {
+        if !self.grown && (count >= BUSY_BYTES || self.stream >= BUSY_BATCHES) {
             self.grown = true;
             self.grow();
         }

@@ -40,7 +40,7 @@ mod windows_text;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use elsewhere::{end_remains, settle_in, testament};
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Processes, Tree, end_remains, settle_in, testament};
+pub(crate) use linux::{Keeper, Processes, Tree, end_remains, settle_in, testament};
 #[cfg(unix)]
 pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream};
 #[cfg(all(unix, not(target_os = "linux")))]

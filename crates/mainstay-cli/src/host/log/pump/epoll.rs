@@ -1,4 +1,4 @@
-//! epoll(7), level-triggered.
+//! epoll(7), edge-triggered: the unfinished lines that are left in pipes wake nobody.
 
 use std::io::PipeReader;
 use std::time::Duration;
@@ -20,15 +20,11 @@ impl Poller {
         })
     }
 
-    /// From now on `key` is among the ready ones when `pipe` holds something or has no writer.
+    /// From now on `key` is among the ready ones whenever something has come into `pipe`.
     pub(super) fn add(&mut self, pipe: &PipeReader, key: usize) -> Result<(), Errno> {
         let data = epoll::EventData::new_u64(key as u64);
-        epoll::add(&self.epoll, pipe, data, epoll::EventFlags::IN)
-    }
-
-    /// Forgets `pipe`.
-    pub(super) fn remove(&mut self, pipe: &PipeReader, _key: usize) {
-        let _was_there = epoll::delete(&self.epoll, pipe);
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&self.epoll, pipe, data, flags)
     }
 
     /// Blocks until a pipe is ready or the time is over; `None` is never.

@@ -1,16 +1,17 @@
 //! The log threads on Windows: anonymous pipes cannot be waited for together, so each has a thread that blocks in reading it.
 
 use std::io::{self, PipeReader, Read as _};
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use mainstay_core::spec::ServiceName;
+use mainstay_core::log::refine::Stream;
 
 use super::capture::{Capture, SourceId};
-use super::file::Limits;
-use super::{Command, Summary};
+use super::pipes::Pipes;
+use super::{Command, Summary, Wanted};
 
 /// What one read takes at most.
 const BUFFER: usize = 64 << 10;
@@ -22,18 +23,24 @@ type Shared = Arc<Mutex<Option<Capture>>>;
 /// The supervisor's side.
 pub(super) struct Pump {
     capture: Shared,
-    next_id: Mutex<SourceId>,
     /// Disconnected when the last reader has ended.
     ended: Receiver<()>,
     alive: Sender<()>,
 }
 
 impl Pump {
-    pub(super) fn start(capture: Capture) -> io::Result<Self> {
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the same shape on every system"
+    )]
+    pub(super) fn start(
+        capture: Capture,
+        _pipes: &mut Pipes,
+        _root_dir: &Path,
+    ) -> io::Result<Self> {
         let (alive, ended) = mpsc::channel();
         Ok(Self {
             capture: Arc::new(Mutex::new(Some(capture))),
-            next_id: Mutex::new(0),
             ended,
             alive,
         })
@@ -41,37 +48,36 @@ impl Pump {
 
     pub(super) fn open(
         &self,
-        service: ServiceName,
-        limits: Limits,
+        wanted: &Wanted,
+        stream: Option<Stream>,
         mut pipe: PipeReader,
+        name: String,
     ) -> io::Result<()> {
-        let id = {
-            let mut next = self.next_id.lock().unwrap_or_else(PoisonError::into_inner);
-            *next += 1;
-            *next
+        let Some(id) = (*lock(&self.capture))
+            .as_mut()
+            .map(|capture| capture.open(wanted, stream))
+        else {
+            return Ok(());
         };
-        if let Some(capture) = &mut *lock(&self.capture) {
-            capture.open(&service, limits, id);
-        }
         let (capture, alive) = (Arc::clone(&self.capture), self.alive.clone());
         thread::Builder::new()
-            .name(format!("log {service}"))
+            .name(format!("log {name}"))
             .stack_size(super::STACK)
             .spawn(move || {
                 let mut buffer = vec![0; BUFFER];
+                // The beginning of a line.
+                let mut begun = 0;
                 loop {
-                    match pipe.read(&mut buffer) {
-                        Ok(count @ 1..) => {
-                            if let Some(capture) = &mut *lock(&capture) {
-                                capture.accept(&service, id, &buffer[..count]);
-                            }
-                        }
+                    match pipe.read(&mut buffer[begun..]) {
+                        Ok(0) => break,
+                        Ok(count) => begun = pass(&capture, id, &mut buffer, begun + count),
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        _ => break,
+                        Err(_) => break,
                     }
                 }
                 if let Some(capture) = &mut *lock(&capture) {
-                    capture.shut(&service);
+                    let taken = capture.refine(id, &buffer[..begun], true);
+                    capture.put(id, &buffer[..taken]);
                 }
                 drop(alive);
             })?;
@@ -90,6 +96,17 @@ impl Pump {
         let capture = lock(&self.capture).take();
         capture.map(Capture::finish).unwrap_or_default()
     }
+}
+
+/// Hands over the first `count` bytes and returns how many of them, the beginning of a line, are to be handed over again with the next.
+fn pass(capture: &Shared, id: SourceId, buffer: &mut [u8], count: usize) -> usize {
+    let Some(capture) = &mut *lock(capture) else {
+        return 0;
+    };
+    let taken = capture.refine(id, &buffer[..count], count == buffer.len());
+    capture.put(id, &buffer[..taken]);
+    buffer.copy_within(taken..count, 0);
+    count - taken
 }
 
 fn lock(capture: &Shared) -> MutexGuard<'_, Option<Capture>> {

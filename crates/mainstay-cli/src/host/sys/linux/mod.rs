@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod clone;
+mod keeper;
 mod kin;
 mod memory;
 #[cfg(test)]
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 use mainstay_core::spec::{Signal, StopScope};
 use tokio::signal::unix::SignalKind;
+
+pub(crate) use self::keeper::Keeper;
 
 use self::cgroup::{Cgroup, Nest};
 use self::clone::Stack;

@@ -1,0 +1,198 @@
+//! The pipes that services write to.
+//!
+//! On Linux they have names in the state directory and a [`Keeper`] that holds them open, so that neither they nor what they hold
+//! go with a supervisor that is killed: its services write on, and the next supervisor opens the same pipes. Whoever opens such a
+//! pipe may read and write, as with a terminal: a writer is then a reader too and never gets SIGPIPE. Elsewhere pipes have no names.
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
+
+use mainstay_core::spec::{LogPolicy, ServiceName, Streams};
+#[cfg(target_os = "linux")]
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
+#[cfg(target_os = "linux")]
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+#[cfg(target_os = "linux")]
+use rustix::io::Errno;
+
+use crate::host::sys;
+#[cfg(target_os = "linux")]
+use crate::host::sys::Keeper;
+
+/// What the name of a pipe for standard error ends with; a service's name has no dot.
+pub(super) const STDERR: &str = ".stderr";
+
+/// The pipes of all services.
+pub(crate) struct Pipes {
+    #[cfg(target_os = "linux")]
+    dir: PathBuf,
+    /// For the keeper.
+    #[cfg(target_os = "linux")]
+    held: Vec<OwnedFd>,
+    #[cfg(target_os = "linux")]
+    made: Vec<String>,
+    #[cfg(target_os = "linux")]
+    hand: OwnedFd,
+    #[cfg(target_os = "linux")]
+    pub(super) keeper: Option<Keeper>,
+    /// Pipes that were made for services which are not ours any more, by name.
+    pub(super) orphans: Vec<(String, PipeReader)>,
+}
+
+/// One of them: our end and the service's.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    pub(super) name: String,
+    pub(super) reader: PipeReader,
+    pub(super) writer: PipeWriter,
+}
+
+/// What a service writes to: one pipe, or one for each stream.
+#[derive(Debug)]
+pub(crate) struct ServicePipes {
+    pub(super) stdout: Pipe,
+    pub(super) stderr: Option<Pipe>,
+}
+
+impl Pipes {
+    /// The pipes of a service, as its policy wants them, with what they still hold. Takes two file descriptors for each, three until
+    /// [`Pipes::keep`].
+    pub(crate) fn make(
+        &mut self,
+        service: &ServiceName,
+        policy: &LogPolicy,
+        owner: Option<&sys::User>,
+    ) -> io::Result<ServicePipes> {
+        Ok(ServicePipes {
+            stdout: self.pipe(service.to_string(), owner)?,
+            stderr: match policy.streams() {
+                Streams::Merged => None,
+                Streams::Split => Some(self.pipe(format!("{service}{STDERR}"), owner)?),
+            },
+        })
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Pipes {
+    /// Makes nothing yet.
+    #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
+    pub(crate) fn new(_dir: &Path) -> io::Result<Self> {
+        Ok(Self {
+            orphans: Vec::new(),
+        })
+    }
+
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    fn pipe(&mut self, name: String, _owner: Option<&sys::User>) -> io::Result<Pipe> {
+        let (reader, writer) = io::pipe()?;
+        Ok(Pipe {
+            name,
+            reader,
+            writer,
+        })
+    }
+
+    /// Nothing keeps them beyond this process.
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "the same shape on every system"
+    )]
+    pub(crate) fn keep(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Pipes {
+    /// In `dir`, which is made, owner-only, where it is missing.
+    pub(crate) fn new(dir: &Path) -> io::Result<Self> {
+        crate::state_dir::create_private_dir(dir)?;
+        let hand = open_fifo(&dir.join(".hand"), OFlags::NONBLOCK)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            held: Vec::new(),
+            made: Vec::new(),
+            hand,
+            keeper: None,
+            orphans: Vec::new(),
+        })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A pipe of our own in which bytes wait between being taken out of a service's pipe and being in its file.
+    pub(super) fn hand(&self) -> io::Result<OwnedFd> {
+        self.hand.try_clone()
+    }
+
+    /// The pipe of that name, made where it is missing. It belongs to `owner`, so that his programs may open `/dev/stdout`.
+    fn pipe(&mut self, name: String, owner: Option<&sys::User>) -> io::Result<Pipe> {
+        let path = self.dir.join(&name);
+        let reader = open_fifo(&path, OFlags::NONBLOCK)?;
+        let writer = open_fifo(&path, OFlags::empty())?;
+        if let Some(owner) = owner {
+            owner.give(&path)?;
+        }
+        self.held.push(reader.try_clone()?);
+        self.made.push(name.clone());
+        Ok(Pipe {
+            name,
+            reader: reader.into(),
+            writer: writer.into(),
+        })
+    }
+
+    /// Has all of them held open from now on, whatever becomes of this process. Call it before the first thread is started.
+    pub(crate) fn keep(&mut self) -> io::Result<()> {
+        self.find_orphans()?;
+        let orphans = self.orphans.iter().map(|(_, pipe)| pipe.as_fd());
+        let held = self.held.iter().map(OwnedFd::as_fd);
+        let fds: Vec<BorrowedFd<'_>> = held.chain(orphans).chain([self.hand.as_fd()]).collect();
+        self.keeper = Some(Keeper::start(&fds, &self.dir.join(".keeper"))?);
+        self.held = Vec::new();
+        Ok(())
+    }
+
+    /// Finds what services that are not ours any more have left, and removes the names of pipes that hold nothing.
+    fn find_orphans(&mut self) -> io::Result<()> {
+        let hand_is_empty = rustix::io::ioctl_fionread(&self.hand)? == 0;
+        for entry in std::fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some(name) = name.filter(|name| !name.starts_with('.')) else {
+                continue;
+            };
+            if self.made.iter().any(|made| made == name) {
+                continue;
+            }
+            let pipe = open_fifo(&path, OFlags::NONBLOCK)?;
+            if hand_is_empty && rustix::io::ioctl_fionread(&pipe)? == 0 {
+                std::fs::remove_file(&path)?;
+                continue;
+            }
+            self.orphans.push((name.to_owned(), pipe.into()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_fifo(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    match rustix::fs::mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fifo = rustix::fs::open(path, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&fifo)?.st_mode) != FileType::Fifo {
+        let message = format!("{} is in the way of a pipe", path.display());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    Ok(fifo)
+}

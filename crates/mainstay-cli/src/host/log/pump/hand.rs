@@ -1,0 +1,392 @@
+//! Bytes between a service's pipe and its file, on Linux: taken out of the one and put into the other exactly once, even if this process is
+//! killed in between.
+//!
+//! What is taken is first moved (splice(2): no copy, and its writer hardly waits) into a pipe of our own, the *hand*, which outlives this
+//! process as the services' pipes do. Bytes that stay as they are then go from the hand into the file by splice too, which takes out of the hand
+//! what it has put into the file and nothing else: what a dead supervisor leaves in its hand is not written yet. What has to be looked
+//! at is copied before it is taken (tee(2)), written, and then dropped from the hand: a full hand means that writing may have begun. A note
+//! says which of the two it is, and where writing began; that is undone, and written again. (Splicing from a service's own pipe into the
+//! file would do without a hand, but locks out the service for as long as the file takes: a third of the speed.)
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, PipeReader, PipeWriter, Read as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use mainstay_core::log::{CURRENT, Stamp};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice, tee};
+
+use super::super::capture::{Capture, SourceId, Way};
+use super::super::file::Trouble;
+use super::super::pipes::Pipes;
+use super::{LARGE_BUFFER, LARGE_PIPE, PIPE, SMALL_BUFFER};
+
+const NOW: SpliceFlags = SpliceFlags::NONBLOCK;
+
+/// Longer than any note.
+const NOTE_MAX: usize = 512;
+
+/// What a look at a pipe has brought.
+pub(super) enum Taken {
+    /// It holds nothing, or only the beginning of a line.
+    Nothing,
+    /// So many bytes, and nothing is left but the beginning of a line.
+    All(usize),
+    /// So many bytes, and more is left.
+    Some(usize),
+}
+
+pub(super) struct Hand {
+    hand: OwnedFd,
+    note: File,
+    /// The note says that bytes of this source pass through.
+    through: Option<SourceId>,
+    copy: (PipeReader, PipeWriter),
+    null: File,
+    buffer: Vec<u8>,
+    grown: bool,
+    /// What the last supervisor had in its hand when it died, and from which pipe.
+    unfinished: Option<(String, Vec<u8>)>,
+}
+
+impl Hand {
+    /// Takes over the hand of a supervisor that was killed: undoes in the files below `root_dir` what it had begun.
+    pub(super) fn new(pipes: &mut Pipes, root_dir: &Path) -> io::Result<Self> {
+        let note_path = pipes.dir().join(".note");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let note = options.mode(0o600).open(note_path)?;
+        if note.metadata()?.len() == 0 {
+            // So that later, when the disk is full, a note still finds room.
+            note.write_all_at(&[b' '; NOTE_MAX], 0)?;
+        }
+        let copy = io::pipe()?;
+        rustix::io::ioctl_fionbio(&copy.0, true)?;
+        let mut hand = Self {
+            hand: pipes.hand()?,
+            note,
+            through: None,
+            copy,
+            null: File::options().write(true).open("/dev/null")?,
+            buffer: Vec::new(),
+            grown: false,
+            unfinished: None,
+        };
+        hand.recover(root_dir)?;
+        Ok(hand)
+    }
+
+    /// Whether there is memory to give back.
+    pub(super) fn is_large(&self) -> bool {
+        self.buffer.len() > SMALL_BUFFER
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.buffer = Vec::new();
+    }
+
+    /// Takes what `pipe` holds, once. With `all`, also the beginning of a line.
+    pub(super) fn take(
+        &mut self,
+        capture: &mut Capture,
+        source: SourceId,
+        pipe: &PipeReader,
+        name: &str,
+        all: bool,
+    ) -> Taken {
+        let held = rustix::io::ioctl_fionread(pipe).unwrap_or(0);
+        if held == 0 {
+            return Taken::Nothing;
+        }
+        if let Way::Through(file) = capture.way(source)
+            && file.room().is_some_and(|room| held <= room.bytes)
+            && self.note_through(capture, source, name)
+        {
+            let count = self.pass(capture, source, pipe, held);
+            return Taken::after(count, held);
+        }
+        self.look(capture, source, pipe, name, held, all)
+    }
+
+    /// Takes `held` bytes, or as many as the hand can, as they are.
+    fn pass(
+        &mut self,
+        capture: &mut Capture,
+        source: SourceId,
+        pipe: &PipeReader,
+        held: u64,
+    ) -> usize {
+        self.grow(held);
+        let length = usize::try_from(held).unwrap_or(usize::MAX);
+        let Ok(count) = splice(pipe, None, &self.hand, None, length, NOW) else {
+            return 0;
+        };
+        let mut left = count;
+        let file = capture.file(source);
+        while left > 0
+            && let Some(room) = file.room()
+        {
+            let mut offset = room.offset;
+            match splice(&self.hand, None, room.file, Some(&mut offset), left, NOW) {
+                Ok(written @ 1..) => {
+                    file.wrote(written as u64);
+                    left -= written;
+                }
+                Err(Errno::INTR) => {}
+                // `put` finds out why, and counts what is lost.
+                _ => break,
+            }
+        }
+        while left > 0 {
+            let mut bytes = vec![0; left.min(SMALL_BUFFER)];
+            match rustix::io::read(&self.hand, &mut bytes) {
+                Ok(read @ 1..) => {
+                    capture.put(source, &bytes[..read]);
+                    left -= read;
+                }
+                Err(Errno::INTR) => {}
+                _ => break,
+            }
+        }
+        count
+    }
+
+    /// Notes that what will be in the hand is not written yet; whether that could be done.
+    fn note_through(&mut self, capture: &Capture, source: SourceId, pipe: &str) -> bool {
+        if self.through == Some(source) {
+            return true;
+        }
+        let line = format!("{pipe} {} .\n", capture.dir(source).display());
+        let noted = self.note.write_all_at(line.as_bytes(), 0).is_ok();
+        self.through = noted.then_some(source);
+        noted
+    }
+
+    fn look(
+        &mut self,
+        capture: &mut Capture,
+        source: SourceId,
+        pipe: &PipeReader,
+        name: &str,
+        held: u64,
+        all: bool,
+    ) -> Taken {
+        self.make_room(held);
+        let Ok(count) = tee(pipe, &self.copy.1, self.buffer.len(), NOW) else {
+            return Taken::Nothing;
+        };
+        if self.copy.0.read_exact(&mut self.buffer[..count]).is_err() {
+            return Taken::Nothing;
+        }
+        let bytes = &self.buffer[..count];
+        // A line that fills the pipe would never end: its writer waits for us.
+        let all = all && count as u64 >= held || is_full(pipe);
+        let taken = capture.refine(source, bytes, all);
+        if taken == 0 {
+            return Taken::Nothing;
+        }
+        let bytes = &self.buffer[..taken];
+        self.through = None;
+        match note(&self.note, capture, source, name, taken) {
+            Ok(()) => {
+                move_all(pipe, &self.hand, taken);
+                capture.put(source, bytes);
+                move_all(&self.hand, &self.null, taken);
+            }
+            // Nothing can be written: what `put` does not lose it counts.
+            Err(_) => {
+                move_all(pipe, &self.null, taken);
+                capture.put(source, bytes);
+            }
+        }
+        match taken < count {
+            true if (count as u64) >= held => Taken::All(taken),
+            _ => Taken::after(taken, held),
+        }
+    }
+
+    /// Writes what the last supervisor had in its hand, if it came from the pipe `name`.
+    pub(super) fn resume(&mut self, capture: &mut Capture, source: SourceId, name: &str) {
+        let Some((_, bytes)) = self.unfinished.take_if(|(pipe, _)| pipe == name) else {
+            return;
+        };
+        capture.refine(source, &bytes, true);
+        // Without a note a next successor may write it once more: better than not at all.
+        let _ = note(&self.note, capture, source, name, bytes.len());
+        capture.put(source, &bytes);
+        move_all(&self.hand, &self.null, bytes.len());
+    }
+
+    fn make_room(&mut self, held: u64) {
+        let size = if held > SMALL_BUFFER as u64 {
+            LARGE_BUFFER
+        } else {
+            SMALL_BUFFER
+        };
+        if self.buffer.len() < size {
+            self.buffer = vec![0; size];
+        }
+        self.grow(held);
+    }
+
+    fn grow(&mut self, held: u64) {
+        if held > PIPE as u64 / 2 && !self.grown {
+            self.grown = true;
+            // An ordinary user may have no more than a few large pipes; small ones take more rounds.
+            let _ = fcntl_setpipe_size(&self.copy.1, LARGE_PIPE);
+            let _ = fcntl_setpipe_size(&self.hand, LARGE_PIPE);
+        }
+    }
+
+    fn recover(&mut self, root_dir: &Path) -> io::Result<()> {
+        let held = rustix::io::ioctl_fionread(&self.hand)?;
+        if held == 0 {
+            return Ok(());
+        }
+        let mut text = String::new();
+        self.note.read_to_string(&mut text)?;
+        let length = usize::try_from(held).unwrap_or(usize::MAX);
+        let Some(note) = text.lines().next().and_then(Note::parse) else {
+            move_all(&self.hand, &self.null, length);
+            return Ok(());
+        };
+        match note.began {
+            // All of it was written, and it was being dropped.
+            Some(began) if began.count != held => {
+                move_all(&self.hand, &self.null, length);
+                return Ok(());
+            }
+            Some(began) => began.undo(&root_dir.join(note.dir))?,
+            None => {}
+        }
+        self.grow(u64::MAX);
+        let mut bytes = vec![0; length];
+        let count = tee(&self.hand, &self.copy.1, length, NOW)?;
+        self.copy.0.read_exact(&mut bytes[..count])?;
+        bytes.truncate(count);
+        self.unfinished = Some((note.pipe, bytes));
+        Ok(())
+    }
+}
+
+impl Taken {
+    fn after(count: usize, held: u64) -> Self {
+        match count as u64 >= held {
+            true => Self::All(count),
+            false => Self::Some(count),
+        }
+    }
+}
+
+/// What the bytes in the hand are: `PIPE DIR .` where they pass through, `PIPE DIR INODE OFFSET COUNT .` where they are written and then dropped.
+struct Note {
+    pipe: String,
+    /// Below the root of all logs.
+    dir: String,
+    began: Option<Began>,
+}
+
+/// Where writing began: enough to undo it.
+struct Began {
+    inode: u64,
+    offset: u64,
+    /// Bytes in the hand.
+    count: u64,
+}
+
+impl Note {
+    fn parse(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let (pipe, dir, began) = match fields[..] {
+            [pipe, dir, "."] => (pipe, dir, None),
+            [pipe, dir, inode, offset, count, "."] => {
+                let began = Began {
+                    inode: inode.parse().ok()?,
+                    offset: offset.parse().ok()?,
+                    count: count.parse().ok()?,
+                };
+                (pipe, dir, Some(began))
+            }
+            _ => return None,
+        };
+        let (pipe, dir) = (pipe.to_owned(), dir.to_owned());
+        Some(Self { pipe, dir, began })
+    }
+}
+
+impl Began {
+    /// Cuts the file back; whatever is newer than it was begun by the same write, so it goes too.
+    fn undo(&self, dir: &Path) -> io::Result<()> {
+        let mut rotated = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            if let Ok(name) = entry?.file_name().into_string()
+                && let Some(stamp) = Stamp::of_file_name(&name)
+            {
+                rotated.push((stamp, dir.join(name)));
+            }
+        }
+        rotated.sort_unstable();
+        let files = rotated.into_iter().map(|(_, path)| path);
+        let mut is_newer = false;
+        for path in files.chain([dir.join(CURRENT)]) {
+            let file = match File::options().write(true).open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let found = file.metadata()?;
+            if is_newer {
+                file.set_len(0)?;
+            } else if found.ino() == self.inode {
+                file.set_len(self.offset.min(found.len()))?;
+                is_newer = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says where the bytes that come next into the hand will be written.
+fn note(
+    note: &File,
+    capture: &mut Capture,
+    source: SourceId,
+    pipe: &str,
+    count: usize,
+) -> Result<(), Trouble> {
+    let (inode, offset) = capture.file(source).place()?;
+    let dir = capture.dir(source).display();
+    let line = format!("{pipe} {dir} {inode} {offset} {count} .\n");
+    note_down(note, &line).map_err(|error| Trouble {
+        operation: "write",
+        path: ".note".into(),
+        error,
+    })
+}
+
+fn note_down(note: &File, line: &str) -> io::Result<()> {
+    note.write_all_at(line.as_bytes(), 0)
+}
+
+/// A writer to this pipe waits.
+fn is_full(pipe: &PipeReader) -> bool {
+    let mut pipes = [PollFd::new(pipe, PollFlags::OUT)];
+    let now = rustix::event::Timespec::default();
+    !matches!(poll(&mut pipes, Some(&now)), Ok(1))
+}
+
+/// Moves bytes that are there.
+fn move_all(from: &impl rustix::fd::AsFd, to: &impl rustix::fd::AsFd, count: usize) {
+    let mut left = count;
+    while left > 0 {
+        match splice(from, None, to, None, left, NOW) {
+            Ok(moved @ 1..) => left -= moved,
+            Err(Errno::INTR) => {}
+            // There are fewer: somebody else reads our pipes.
+            _ => return,
+        }
+    }
+}

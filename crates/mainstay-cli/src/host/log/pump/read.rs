@@ -1,0 +1,97 @@
+//! Bytes between a service's pipe and its file, where there is only read(2): a supervisor that is killed takes with it what it had in its hand.
+
+use std::collections::HashMap;
+use std::io::{self, PipeReader};
+use std::path::Path;
+
+use super::super::capture::{Capture, SourceId};
+use super::super::pipes::Pipes;
+use super::{LARGE_BUFFER, SMALL_BUFFER};
+
+/// What a look at a pipe has brought.
+pub(super) enum Taken {
+    /// It held nothing.
+    Nothing,
+    /// So many bytes, and nothing is left.
+    All(usize),
+    /// So many bytes, and more may be left.
+    Some(usize),
+}
+
+pub(super) struct Hand {
+    buffer: Vec<u8>,
+    /// Lines that have only begun.
+    unfinished: HashMap<SourceId, Vec<u8>>,
+}
+
+impl Hand {
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the same shape on every system"
+    )]
+    pub(super) fn new(_pipes: &mut Pipes, _root_dir: &Path) -> io::Result<Self> {
+        Ok(Self {
+            buffer: Vec::new(),
+            unfinished: HashMap::new(),
+        })
+    }
+
+    /// Whether there is memory to give back.
+    pub(super) fn is_large(&self) -> bool {
+        self.buffer.len() > SMALL_BUFFER
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.buffer = Vec::new();
+    }
+
+    /// Takes what `pipe` holds, once. With `all`, also the beginning of a line.
+    pub(super) fn take(
+        &mut self,
+        capture: &mut Capture,
+        source: SourceId,
+        pipe: &PipeReader,
+        _name: &str,
+        all: bool,
+    ) -> Taken {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; SMALL_BUFFER];
+        }
+        let Ok(count @ 1..) = rustix::io::read(pipe, &mut *self.buffer) else {
+            return Taken::Nothing;
+        };
+        let bytes = &self.buffer[..count];
+        match self.unfinished.remove(&source) {
+            Some(mut begun) => {
+                begun.extend_from_slice(bytes);
+                let taken = capture.refine(source, &begun, all);
+                capture.put(source, &begun[..taken]);
+                begun.drain(..taken);
+                self.leave(source, begun);
+            }
+            None => {
+                let taken = capture.refine(source, bytes, all);
+                capture.put(source, &bytes[..taken]);
+                let begun = bytes[taken..].to_vec();
+                self.leave(source, begun);
+            }
+        }
+        if count < self.buffer.len() {
+            return Taken::All(count);
+        }
+        if count < LARGE_BUFFER {
+            self.buffer = vec![0; LARGE_BUFFER];
+        }
+        Taken::Some(count)
+    }
+
+    /// There is nothing to resume.
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(super) fn resume(&mut self, _capture: &mut Capture, _source: SourceId, _name: &str) {}
+
+    fn leave(&mut self, source: SourceId, begun: Vec<u8>) {
+        if !begun.is_empty() {
+            self.unfinished.insert(source, begun);
+        }
+    }
+}
