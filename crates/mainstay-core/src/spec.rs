@@ -664,8 +664,8 @@ pub enum SnapshotWhen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPolicy {
     pub(crate) level: Level,
-    pub(crate) rotate: Option<u64>,
-    pub(crate) keep: u32,
+    pub(crate) rotate: Rotation,
+    pub(crate) keep: Retention,
     pub(crate) compress: Compress,
     pub(crate) format: LogFormat,
 }
@@ -673,7 +673,25 @@ pub struct LogPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Streams { Merged, Split }
-impl Default for LogPolicy { fn default() -> Self { Self { level: Level::Warn, rotate: Some(10_000_000), keep: 8, compress: Compress::None, format: LogFormat::Raw } } }
+impl Default for LogPolicy {
+    /// What a manifest means that says nothing of logs.
+    fn default() -> Self {
+        Self {
+            level: Level::Warn,
+            rotate: Rotation {
+                size: Some(10_000_000),
+                ..Rotation::default()
+            },
+            keep: Retention {
+                files: Some(8),
+                ..Retention::default()
+            },
+            compress: Compress::Zstd,
+            format: LogFormat::Raw,
+        }
+    }
+}
+
 impl LogPolicy {
     #[allow(missing_docs)]
     pub fn streams(&self) -> Streams { Streams::Merged }
@@ -681,12 +699,12 @@ impl LogPolicy {
     pub fn level(&self) -> Level {
         self.level
     }
-    /// Bytes after which a file is rotated, at the end of a line; `None` is never.
-    pub fn rotate(&self) -> Option<u64> {
+    /// When a file is rotated, always at the end of a line.
+    pub fn rotate(&self) -> Rotation {
         self.rotate
     }
-    /// How many rotated files stay beside the current one.
-    pub fn keep(&self) -> u32 {
+    /// Which rotated files stay beside the current one.
+    pub fn keep(&self) -> Retention {
         self.keep
     }
     /// What is done to rotated files.
@@ -697,6 +715,46 @@ impl LogPolicy {
     pub fn format(&self) -> LogFormat {
         self.format
     }
+}
+
+/// When a file is rotated: at the first of these. The default is never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Rotation {
+    /// Where it would grow beyond this many bytes.
+    pub size: Option<u64>,
+    /// With the first line of another hour or day.
+    pub every: Option<(Every, Zone)>,
+    /// With the first line after the supervisor was started.
+    pub at_start: bool,
+}
+
+/// A period of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// It begins with a full hour.
+    Hourly,
+    /// It begins with midnight.
+    Daily,
+}
+
+/// Whose midnight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// Greenwich's, without summer time.
+    Utc,
+    /// The host's.
+    Local,
+}
+
+/// Which rotated files stay: those that no rule excludes. The default is all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// The newest, this many.
+    pub files: Option<u32>,
+    /// The newest, as many as have these bytes together, as they lie on the disk; at least one.
+    pub size: Option<u64>,
+    /// Those whose last line is not older than this.
+    pub age: Option<Duration>,
 }
 
 /// Severity, most verbose first.
@@ -712,7 +770,7 @@ pub enum Level {
 }
 
 /// What is done to rotated files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names of the formats")]
 pub enum Compress {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mainstay_core::spec::{Account, Compress, LogFormat, Need, Spec};
+use mainstay_core::spec::{Account, LogFormat, Need, Spec};
 
 use super::{launch, port, sys};
 use crate::failure::{Code, Failure};
@@ -93,12 +93,6 @@ pub(super) fn losses(spec: &Spec) -> Vec<String> {
     }
     if spec.log().format() != LogFormat::Raw {
         lose("`log.format` is not performed by this version: its log is raw".to_owned());
-    }
-    if spec.log().compress() != Compress::None {
-        lose(
-            "`log.compress` is not performed by this version: rotated files stay as they are"
-                .to_owned(),
-        );
     }
     losses
 }

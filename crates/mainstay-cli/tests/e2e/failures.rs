@@ -217,7 +217,7 @@ fn what_is_not_performed_is_said() {
         command = ["PUPPET", "exit", "0"]
         needs = ["os:postgresql"]
         snapshot = { paths = ["/var/lib/a"] }
-        log = { format = "json", compress = "zstd" }
+        log = { format = "json" }
         http = { port = 9100 }
         "#,
     );
@@ -227,7 +227,6 @@ fn what_is_not_performed_is_said() {
         "os:postgresql is not looked at",
         "`snapshot`",
         "`log.format`",
-        "`log.compress`",
         "`http`",
     ] {
         assert!(text.contains(part), "{part}: {text}");

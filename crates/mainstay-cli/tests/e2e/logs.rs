@@ -11,7 +11,7 @@ fn every_line_arrives_and_logs_shows_the_last() {
         [service.flood]
         command = ["PUPPET", "flood", "200000", "--bytes", "100", "print", "done", "hang"]
         start = { ready = { log = "^done$" } }
-        log = { rotate = "1MB", keep = 100 }
+        log = { rotate = "1MB", keep = 100, compress = "none" }
         "#,
     );
     event(&supervisor, "flood", "ready");
@@ -57,7 +57,7 @@ fn every_line_arrives_and_logs_shows_the_last() {
 #[test]
 fn rotation_on_demand() {
     let (supervisor, sandbox) = supervise(
-        "[service.a]\ncommand = [\"PUPPET\", \"print\", \"one\", \"hang\"]\nstart = { ready = { log = \"one\" } }\n",
+        "[service.a]\ncommand = [\"PUPPET\", \"print\", \"one\", \"hang\"]\nstart = { ready = { log = \"one\" } }\nlog.compress = \"none\"\n",
     );
     event(&supervisor, "a", "ready");
     assert_eq!(code(verb(&sandbox, &["logs", "rotate", "a"]).status), 0);

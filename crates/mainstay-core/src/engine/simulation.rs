@@ -14,7 +14,8 @@ use super::backoff::Random;
 use super::*;
 use crate::spec::{
     Argv, Backoff, CodeAction, Compress, Env, Environment, Level, Liveness, LogFormat, LogPolicy,
-    Need, Policy, Ready, Recovery, RestartLimit, Signal, Start, Stop, StopScope, Strategy, WaitFor,
+    Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation, Signal, Start, Stop,
+    StopScope, Strategy, WaitFor,
 };
 
 /// Steps of an episode before everything is stopped.
@@ -1364,8 +1365,8 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         snapshot: None,
         log: LogPolicy {
             level: Level::Warn,
-            rotate: None,
-            keep: 1,
+            rotate: Rotation::default(),
+            keep: Retention::default(),
             compress: Compress::None,
             format: LogFormat::Raw,
         },

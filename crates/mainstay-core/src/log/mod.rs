@@ -1,4 +1,14 @@
-//! The rules of log files: what a rotated one is called, and where a file may end.
+//! The rules of log files: what they are called, where one may end, when the next is due, which go, and what is where in one.
+
+mod index;
+mod name;
+mod retention;
+mod schedule;
+
+pub use index::{Mark, seek, time_at};
+pub use name::{CURRENT_INDEX, LogName, files, leftovers};
+pub use retention::surplus;
+pub use schedule::next_boundary;
 
 pub mod refine;
 

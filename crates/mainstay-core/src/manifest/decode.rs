@@ -146,6 +146,32 @@ impl<T: Decode> Decode for OrNone<T> {
     }
 }
 
+/// A single value, or a table where that says too little.
+pub(super) enum OrTable<S, T> {
+    Single(S),
+    Table(T),
+}
+
+impl<S: Decode, T: Table> Decode for OrTable<S, T> {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        match &node.value {
+            Value::Table(_) => T::decode(node, findings).map(Self::Table),
+            _ => S::decode(node, findings).map(Self::Single),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [S::schema(), T::schema()] })
+    }
+
+    fn show(&self) -> Json {
+        match self {
+            Self::Single(single) => single.show(),
+            Self::Table(table) => table.show(),
+        }
+    }
+}
+
 /// Tables by name, in the order of the text; a table that is wrong leaves its name.
 pub(super) struct Named<T>(pub(super) Vec<(Spanned<String>, Option<T>)>);
 

@@ -4,20 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::decode::{OrNone, Table};
+use super::decode::{OrNone, OrTable, Table};
 use super::diagnostic::{Code, Findings, Shown};
 use super::needs;
 use super::suggest::one_of_these;
 use super::tables::{
-    HttpTable, LimitTable, LivenessTable, LogTable, Manifest, RecoveryTable, ServiceTable,
-    SnapshotTable, StartTable, StopTable, WaitForTable,
+    HttpTable, KEEP_FILES, KeepTable, LimitTable, LivenessTable, LogTable, Manifest, RecoveryTable,
+    RotateTable, ServiceTable, SnapshotTable, StartTable, StopTable, WaitForTable,
 };
 use super::tree::{Span, Spanned};
 use super::units::ShowDuration;
-use super::values::{Count, StrategyName, Time, is_absolute};
+use super::values::{Count, Size, StrategyName, Time, is_absolute};
 use crate::spec::{
     Backoff, Environment, Http, Level, Liveness, LogPolicy, Ready, Recovery, RestartLimit,
-    ServiceName, SnapshotPolicy, Spec, Start, Stop, Strategy, Tls, WaitFor,
+    Retention, Rotation, ServiceName, SnapshotPolicy, Spec, Start, Stop, Strategy, Tls, WaitFor,
+    Zone,
 };
 
 /// The specs, in the order of the manifest. They mean something only if nothing was noted.
@@ -302,10 +303,34 @@ impl Resolver<'_> {
         }
         LogPolicy {
             level: typed.level.value,
-            rotate: typed.rotate.value.0.map(|size| size.0),
-            keep: typed.keep.value.0,
+            rotate: self.rotation(typed.rotate.value),
+            keep: retention(typed.keep.value),
             compress: typed.compress.value,
             format: typed.format.value,
+        }
+    }
+
+    fn rotation(&mut self, typed: OrNone<OrTable<Size, RotateTable>>) -> Rotation {
+        let table = match typed.0 {
+            None => return Rotation::default(),
+            Some(OrTable::Single(Size(size))) => {
+                return Rotation {
+                    size: Some(size),
+                    ..Rotation::default()
+                };
+            }
+            Some(OrTable::Table(table)) => table,
+        };
+        if let (None, Some(zone), true) = (&table.every, &table.zone, table.sound) {
+            let message = "`zone` means nothing without `every`";
+            let help = Some("add every = \"daily\", or remove it");
+            self.findings.add(Code::Conflict, zone.span, message, help);
+        }
+        let zone = value(table.zone).unwrap_or(Zone::Utc);
+        Rotation {
+            size: table.size.value.0.map(|Size(size)| size),
+            every: value(table.every).map(|every| (every, zone)),
+            at_start: table.at_start.is_some(),
         }
     }
 
@@ -346,6 +371,30 @@ fn limit(typed: Option<Spanned<OrNone<LimitTable>>>) -> Option<RestartLimit> {
             restarts: limit.restarts?.value.0,
             window: limit.window?.value.0,
         }),
+    }
+}
+
+fn retention(typed: OrTable<Count, KeepTable>) -> Retention {
+    let Count(usual) = KEEP_FILES;
+    let keep = match typed {
+        OrTable::Single(Count(files)) => {
+            return Retention {
+                files: Some(files),
+                ..Retention::default()
+            };
+        }
+        OrTable::Table(table) => Retention {
+            files: value(table.files).map(|Count(files)| files),
+            size: value(table.size).map(|Size(size)| size),
+            age: value(table.age).map(|Time(age)| age),
+        },
+    };
+    match keep == Retention::default() {
+        true => Retention {
+            files: Some(usual),
+            ..keep
+        },
+        false => keep,
     }
 }
 

@@ -3,16 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::decode::{self, Decode, Keys, Named, OneOf, OrNone, Table, one_of, table};
+use super::decode::{self, Decode, Keys, Named, OneOf, OrNone, OrTable, Table, one_of, table};
 use super::diagnostic::Findings;
 use super::tree::{Node, Spanned};
 use super::values::{
     Codes, Count, Factor, Line, NeedName, Pattern, Pause, Port, Size, StrategyName, Time, Yes,
 };
 use crate::spec::{
-    Account, Argv, Compress, Env, Environment, HostPort, HttpUrl, Level, LogFormat, Policy, Probe,
-    Ready, Reload, Signal, SnapshotWhen, StopScope,
+    Account, Argv, Compress, Env, Environment, Every, HostPort, HttpUrl, Level, LogFormat, Policy,
+    Probe, Ready, Reload, Signal, SnapshotWhen, StopScope, Zone,
 };
+
+/// What holds with and without a table.
+const ROTATE_SIZE: Size = Size(10_000_000);
+pub(super) const KEEP_FILES: Count = Count(8);
 
 const fn seconds(seconds: u64) -> Time {
     Time(Duration::from_secs(seconds))
@@ -155,14 +159,34 @@ table! {
     LogTable {
         /// The least severe level that is kept.
         level: Level = Level::Warn,
-        /// The size after which a file is rotated.
-        rotate: OrNone<Size> = OrNone(Some(Size(10_000_000))),
-        /// How many rotated files stay.
-        keep: Count = Count(8),
+        /// The size after which a file is rotated, or a table of occasions.
+        rotate: OrNone<OrTable<Size, RotateTable>> = OrNone(Some(OrTable::Single(ROTATE_SIZE))),
+        /// How many rotated files stay, or a table of rules.
+        keep: OrTable<Count, KeepTable> = OrTable::Single(KEEP_FILES),
         /// What is done to rotated files.
-        compress: Compress = Compress::None,
+        compress: Compress = Compress::Zstd,
         /// What a line looks like in the file.
         format: LogFormat = LogFormat::Raw,
+    }
+
+    RotateTable {
+        /// Where a file would grow beyond this.
+        size: OrNone<Size> = OrNone(Some(ROTATE_SIZE)),
+        /// With the first line of another hour or day.
+        every: Every,
+        /// Whose midnight.
+        zone: Zone,
+        /// With the first line after the supervisor was started.
+        at_start: Yes,
+    }
+
+    KeepTable {
+        /// The newest, this many (8 where no other rule is given).
+        files: Count,
+        /// The newest, as many as have this size together, as they lie on the disk; at least one.
+        size: Size,
+        /// Those whose last line is not older than this.
+        age: Time,
     }
 
     HttpTable {

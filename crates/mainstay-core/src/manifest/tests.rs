@@ -21,8 +21,70 @@ fn a_short_manifest_gets_every_default() {
     assert_eq!(spec.recovery.backoff.max, 30 * second);
     let limit = spec.recovery.limit.unwrap();
     assert_eq!((limit.restarts, limit.window), (10, 60 * second));
-    assert_eq!((spec.log.rotate, spec.log.keep), (Some(10_000_000), 8));
+    assert_eq!(
+        spec.log,
+        log("rotate = '10MB', keep = 8, compress = 'zstd'")
+    );
     assert_eq!(spec.display_name(), "a");
+}
+
+/// What a service's `log` with these keys means.
+fn log(keys: &str) -> crate::spec::LogPolicy {
+    let text = format!("[service.a]\ncommand = ['a']\nlog = {{ {keys} }}");
+    parse(&text, Format::Toml).unwrap()[0].log.clone()
+}
+
+#[test]
+fn rotation_is_a_size_or_a_table_of_occasions() {
+    use crate::spec::{Every, Rotation, Zone};
+    let check = |keys: &str, size: Option<u64>, every, at_start| {
+        let expect = Rotation {
+            size,
+            every,
+            at_start,
+        };
+        assert_eq!(log(keys).rotate, expect, "{keys}");
+    };
+    let usual = Some(10_000_000);
+    check("rotate = 'none'", None, None, false);
+    check("rotate = '1kB'", Some(1000), None, false);
+    check("rotate = {}", usual, None, false);
+    check("rotate = { size = 'none' }", None, None, false);
+    check(
+        "rotate = { size = '1kB', at_start = true }",
+        Some(1000),
+        None,
+        true,
+    );
+    let (utc, local) = ((Every::Daily, Zone::Utc), (Every::Hourly, Zone::Local));
+    check("rotate = { every = 'daily' }", usual, Some(utc), false);
+    check(
+        "rotate = { every = 'hourly', zone = 'local' }",
+        usual,
+        Some(local),
+        false,
+    );
+}
+
+#[test]
+fn what_stays_is_a_count_or_a_table_of_rules() {
+    use crate::spec::Retention;
+    let check = |keys: &str, files, size, days: Option<u64>| {
+        let age = days.map(|days| std::time::Duration::from_secs(days * 86_400));
+        let expect = Retention { files, size, age };
+        assert_eq!(log(keys).keep, expect, "{keys}");
+    };
+    check("keep = 3", Some(3), None, None);
+    check("keep = {}", Some(8), None, None);
+    check("keep = { files = 3 }", Some(3), None, None);
+    check("keep = { size = '1GB' }", None, Some(1_000_000_000), None);
+    check("keep = { age = '30d' }", None, None, Some(30));
+    check(
+        "keep = { files = 3, size = '1B', age = '1d' }",
+        Some(3),
+        Some(1),
+        Some(1),
+    );
 }
 
 #[test]
@@ -75,8 +137,9 @@ fn the_schema_is_valid_and_judges_alike() {
 #[test]
 fn the_schema_and_the_decoder_know_the_same_keys() {
     fn typed(schema: &Json, tables: &mut usize) -> Json {
-        let alternative = schema["anyOf"].as_array().and_then(|any| any.last());
-        let schema = alternative.unwrap_or(schema);
+        if let Some(alternative) = schema["anyOf"].as_array().and_then(|any| any.last()) {
+            return typed(alternative, tables);
+        }
         if let Some(properties) = schema["properties"].as_object() {
             assert_eq!(schema["additionalProperties"], json!(false), "{schema}");
             *tables += 1;

@@ -14,8 +14,8 @@ use super::suggest::{did_you_mean, one_of_these};
 use super::tree::{Entry, Node, Value};
 use super::units::{self, ShowDuration, ShowSize};
 use crate::spec::{
-    Account, Argv, CodeAction, Compress, Env, Environment, HostPort, HttpUrl, Level, LogFormat,
-    Policy, Signal, SnapshotWhen, StopScope,
+    Account, Argv, CodeAction, Compress, Env, Environment, Every, HostPort, HttpUrl, Level,
+    LogFormat, Policy, Signal, SnapshotWhen, StopScope, Zone,
 };
 
 /// Words that stand for the variants of an enum.
@@ -56,6 +56,8 @@ words! {
     Level "a log level" {
         "trace" => Trace, "debug" => Debug, "info" => Info, "warn" => Warn, "error" => Error,
     }
+    Every "a period" { "hourly" => Hourly, "daily" => Daily, }
+    Zone "a zone" { "utc" => Utc, "local" => Local, }
     Compress "a compression" { "none" => None, "zstd" => Zstd, "gzip" => Gzip, }
     LogFormat "a log format" { "raw" => Raw, "text" => Text, "json" => Json, }
     StrategyName "a strategy" { "fixed" => Fixed, "backoff" => Backoff, "probe" => Probe, }

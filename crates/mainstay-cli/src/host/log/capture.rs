@@ -2,12 +2,14 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mainstay_core::log::refine::{Origin, Record, RedactionKey, Refiner, Stream};
 use mainstay_core::spec::{LogFormat, ServiceName};
 use regex::bytes::Regex;
 
+use super::compress::Compressor;
 use super::disk::RealDisk;
 use super::file::{LogFile, Report, Trouble};
 use super::lines::{Lines, Terminal};
@@ -16,11 +18,15 @@ use super::{LogEvent, Summary, Wanted};
 /// A pipe that feeds a service's log, for as long as it is open. Counts from 0.
 pub(super) type SourceId = usize;
 
+/// Who is told what happens.
+pub(super) type Events = Arc<dyn Fn(LogEvent) + Send + Sync>;
+
 /// Every service's log.
 pub(super) struct Capture {
     root_dir: PathBuf,
     key: RedactionKey,
-    events: Box<dyn Fn(LogEvent) + Send>,
+    events: Events,
+    compressor: Compressor,
     logs: Vec<Log>,
     channels: Vec<Channel>,
     terminal: Option<Terminal>,
@@ -62,20 +68,18 @@ struct Expected {
 pub(super) enum Way<'a> {
     /// As they are into the file, as many as it has room for.
     Through(&'a mut LogFile<RealDisk>),
-    /// Through [`Capture::refine`] and [`Capture::put`].
+    /// To [`Capture::refine`] and [`Capture::put`].
     Look,
 }
 
 impl Capture {
-    pub(super) fn new(
-        root_dir: PathBuf,
-        key: RedactionKey,
-        events: Box<dyn Fn(LogEvent) + Send>,
-    ) -> Self {
+    pub(super) fn new(root_dir: PathBuf, key: RedactionKey, events: Events) -> Self {
+        let to_events = Arc::clone(&events);
         Self {
             root_dir,
             key,
             events,
+            compressor: Compressor::new(move |name, report| to_events(event(name, report))),
             logs: Vec::new(),
             channels: Vec::new(),
             terminal: None,
@@ -97,7 +101,7 @@ impl Capture {
         let log = log.unwrap_or_else(|| {
             self.logs.push(Log {
                 service: service.clone(),
-                file: LogFile::new(RealDisk, dir, wanted.limits),
+                file: LogFile::new(RealDisk, dir, wanted.limits, self.compressor.of(service)),
             });
             self.logs.len() - 1
         });
@@ -117,7 +121,7 @@ impl Capture {
     pub(super) fn prepare(&mut self) {
         for log in &mut self.logs {
             log.file.prepare();
-            report(&self.events, log);
+            report(&*self.events, log);
         }
     }
 
@@ -150,11 +154,6 @@ impl Capture {
     /// The file that [`Capture::put`] will write to.
     pub(super) fn file(&mut self, source: SourceId) -> &mut LogFile<RealDisk> {
         &mut self.logs[self.channels[source].log].file
-    }
-
-    /// Tells what has happened to the file of this source.
-    pub(super) fn report(&mut self, source: SourceId) {
-        report(&self.events, &mut self.logs[self.channels[source].log]);
     }
 
     /// Looks at `input`, all that the source holds, and returns how much of it is taken; the rest, an unfinished line, is to be handed in again
@@ -212,7 +211,7 @@ impl Capture {
             Some(_) => log.file.write(&self.refined),
             None => log.file.write(taken),
         }
-        report(&self.events, log);
+        report(&*self.events, log);
     }
 
     /// Gives back memory that only a flood needs.
@@ -233,7 +232,7 @@ impl Capture {
         let mut result = Ok(());
         for log in self.logs.iter_mut().filter(|log| log.service == *service) {
             result = result.and(log.file.rotate());
-            report(&self.events, log);
+            report(&*self.events, log);
         }
         result
     }
@@ -249,10 +248,11 @@ impl Capture {
 
     /// Says and shows what waits, and closes every log.
     pub(super) fn finish(mut self) -> Summary {
+        self.compressor.stop();
         let mut summary = Summary::default();
         for log in &mut self.logs {
             log.file.finish();
-            report(&self.events, log);
+            report(&*self.events, log);
             summary.lost += log.file.lost();
         }
         if let Some(mut terminal) = self.terminal {
@@ -272,11 +272,15 @@ impl Capture {
 
 fn report(events: &dyn Fn(LogEvent), log: &mut Log) {
     for report in log.file.reports() {
-        let service = log.service.clone();
-        events(match report {
-            Report::Failing(trouble) => LogEvent::Failing { service, trouble },
-            Report::Recovered(lost) => LogEvent::Recovered { service, lost },
-        });
+        events(event(&log.service, report));
+    }
+}
+
+fn event(name: &ServiceName, report: Report) -> LogEvent {
+    let service = name.clone();
+    match report {
+        Report::Failing(trouble) => LogEvent::Failing { service, trouble },
+        Report::Recovered(lost) => LogEvent::Recovered { service, lost },
     }
 }
 

@@ -1,32 +1,46 @@
-//! The few file operations that a log needs, as a seam: the tests put a disk behind it that fails at will.
+//! The few file operations that logs need, as a seam: the tests put a disk behind it that fails at will.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
-/// A place for log files. No operation follows up another's failure; that is [`super::file::LogFile`]'s business.
+use mainstay_core::log::Stamp;
+
+/// A place for log files. No operation follows up another's failure; that is the business of [`super::file::LogFile`] and
+/// [`super::compress`].
 pub(super) trait Disk {
-    /// An open file that is only appended to.
+    /// An open file. It has no position: whoever reads or writes says where.
     type File;
 
     /// Makes `dir` and what is missing above it, for its owner only. It may exist.
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Opens `path` to append to, or makes it, for its owner only.
+    /// Opens `path` to read and write, or makes it, for its owner only.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
+    /// Opens `path`, which must exist, to read.
+    fn open_existing(&self, path: &Path) -> io::Result<Self::File>;
+    /// Makes `path`, for its owner only, or empties it.
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
     /// What the file is now.
     fn status(&self, file: &Self::File) -> io::Result<Status>;
-    /// The last byte of a file that is not empty.
-    fn last_byte(&self, file: &mut Self::File) -> io::Result<u8>;
-    /// Appends some of `bytes`, at least one unless there are none.
-    fn write(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<usize>;
+    /// Reads at `offset`; 0 is the end of the file.
+    fn read_at(&self, file: &Self::File, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes some of `bytes` at `offset`, at least one unless there are none.
+    fn write_at(&self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Cuts the file back to `size` bytes.
-    fn truncate(&self, file: &mut Self::File, size: u64) -> io::Result<()>;
-    /// Gives the file at `from` another name in the same directory.
+    fn truncate(&self, file: &Self::File, size: u64) -> io::Result<()>;
+    /// Returns when what was written survives a loss of power.
+    fn sync(&self, file: &Self::File) -> io::Result<()>;
+    /// Returns when the names in `dir` survive a loss of power.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Gives the file at `from` another name in the same directory; who had that name loses it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Deletes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// The names in `dir` that are Unicode; ours are.
     fn names(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// The bytes of the file at `path`.
+    fn size(&self, path: &Path) -> io::Result<u64>;
 }
 
 /// What an open file is.
@@ -36,11 +50,42 @@ pub(super) struct Status {
     pub(super) size: u64,
     /// It has a name. A file without one is lost when it is closed.
     pub(super) named: bool,
+    /// When it was written last, where that is known.
+    pub(super) modified: Option<Stamp>,
+}
+
+/// The time of a clock that counts from 1970.
+pub(super) fn stamp(time: SystemTime) -> Stamp {
+    let since_1970 = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Stamp::from_unix_micros(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Another program holds the file, as only Windows lets it: no failure, but a reason to come back later.
+pub(super) fn is_held(error: &io::Error) -> bool {
+    const ERROR_SHARING_VIOLATION: i32 = 32;
+    const ERROR_LOCK_VIOLATION: i32 = 33;
+    cfg!(windows)
+        && matches!(
+            error.raw_os_error(),
+            Some(ERROR_SHARING_VIOLATION | ERROR_LOCK_VIOLATION)
+        )
 }
 
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RealDisk;
+
+impl RealDisk {
+    fn for_its_owner() -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options
+    }
+}
 
 impl Disk for RealDisk {
     type File = File;
@@ -54,11 +99,15 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).truncate(false).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(path)
+        Self::for_its_owner().truncate(false).open(path)
+    }
+
+    fn open_existing(&self, path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        Self::for_its_owner().truncate(true).open(path)
     }
 
     fn status(&self, file: &File) -> io::Result<Status> {
@@ -70,22 +119,38 @@ impl Disk for RealDisk {
         Ok(Status {
             size: metadata.len(),
             named,
+            modified: metadata.modified().ok().map(stamp),
         })
     }
 
-    fn last_byte(&self, file: &mut File) -> io::Result<u8> {
-        let mut byte = [0];
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut byte)?;
-        Ok(byte[0])
+    fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        #[cfg(unix)]
+        return std::os::unix::fs::FileExt::read_at(file, buffer, offset);
+        #[cfg(windows)]
+        return std::os::windows::fs::FileExt::seek_read(file, buffer, offset);
     }
 
-    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<usize> {
-        file.write(bytes)
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        #[cfg(unix)]
+        return std::os::unix::fs::FileExt::write_at(file, bytes, offset);
+        #[cfg(windows)]
+        return std::os::windows::fs::FileExt::seek_write(file, bytes, offset);
     }
 
-    fn truncate(&self, file: &mut File, size: u64) -> io::Result<()> {
+    fn truncate(&self, file: &File, size: u64) -> io::Result<()> {
         file.set_len(size)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        // Windows has no such thing: a rename is in the file system's journal.
+        #[cfg(unix)]
+        File::open(dir)?.sync_all()?;
+        let _only_on_unix = dir;
+        Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -99,5 +164,9 @@ impl Disk for RealDisk {
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
         let names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
         names.filter_map(Result::transpose).collect()
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
     }
 }

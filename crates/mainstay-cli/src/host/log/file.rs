@@ -1,44 +1,105 @@
 //! One service's files: bytes in, lines on disk.
 //!
-//! The bytes go to `current.log` as they are. Where the next line would pass the limit, the file is renamed to the time of its rotation and a
-//! new one begun. Nothing here ever refuses bytes: what the disk does not take is counted, whole lines at a time, and said in the log
-//! as soon as it takes something again. Failures are tried again with the next bytes, never by a timer, and reported once.
+//! The bytes go to `current.log` as they are. Where the next line would pass the limit, or belongs to another day, the file is renamed to
+//! the time of its rotation and a new one begun. Nothing here ever refuses bytes: what the disk does not take is counted, whole lines at a
+//! time, and said in the log as soon as it takes something again. Failures are tried again with the next bytes, never by a timer, and
+//! reported once.
+//!
+//! The file is not open for appending, as splice(2) cannot write to such a file: each write says where. Before it, the file is looked at:
+//! what others cut off or add is seen then, unless they do so in the microsecond between the look and the write.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use mainstay_core::log::{CURRENT, Extent, Stamp, fitting};
-use mainstay_core::spec::LogPolicy;
+use mainstay_core::log::{
+    CURRENT, CURRENT_INDEX, Extent, Mark, Stamp, files, fitting, next_boundary,
+};
+use mainstay_core::spec::{Compress, Every, LogFormat, LogPolicy, Retention, Zone};
 
-use super::disk::Disk;
+use super::compress::{Work, is_untidy, retain};
+use super::disk::{Disk, stamp};
+use crate::host::sys;
 
 /// A torn line up to this long is cut off again, so that the log holds whole lines only; more than that is kept as evidence.
 const TORN_MAX: u64 = 64 << 10;
-/// The start of a line that others have begun: beyond every size, so that nothing of it is ever cut off.
-const UNKNOWN: u64 = u64::MAX;
-/// Notes that wait for the end of a line, in bytes.
+/// A time that never comes.
+const NEVER: Stamp = Stamp::from_unix_micros(u64::MAX);
+/// A boundary further away than any is: the clock was set back.
+const LONGEST_DAY: u64 = 48 * 3600 * 1_000_000;
+/// The time from one entry of the index to the next, at least.
+const INDEX_STEP: u64 = 1_000_000;
 /// After a failed rotation the file may grow by this much before the next try; each failure doubles it.
 const FIRST_PAUSE: u64 = 64 << 10;
 const LAST_PAUSE: u64 = 64 << 20;
 
-/// When a service's files are rotated, and how many stay.
-#[derive(Clone, Copy, Debug)]
+/// When a service's files are rotated, what becomes of them, and how many stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     /// Bytes in a file; `u64::MAX` is no limit.
     pub(super) rotate: u64,
+    /// At the first line of another hour or day.
+    pub(super) every: Option<(Every, Zone)>,
+    /// At the first line.
+    pub(super) at_start: bool,
     /// Rotated files beside the current one.
-    pub(super) keep: u32,
+    pub(super) keep: Retention,
+    /// What is made of rotated files.
+    pub(super) compress: Compress,
+    /// Whether an index tells when lines were written, for they do not say so themselves.
+    pub(super) index: bool,
+}
+
+impl Limits {
+    /// One file for ever.
+    #[cfg(test)]
+    pub(super) const ENDLESS: Self = Self {
+        rotate: u64::MAX,
+        every: None,
+        at_start: false,
+        keep: Retention {
+            files: None,
+            size: None,
+            age: None,
+        },
+        compress: Compress::None,
+        index: false,
+    };
+
+    /// Rotation by size.
+    #[cfg(test)]
+    pub(super) fn of_size(rotate: u64, keep: u32) -> Self {
+        Self {
+            rotate,
+            keep: Retention {
+                files: Some(keep),
+                ..Retention::default()
+            },
+            ..Self::ENDLESS
+        }
+    }
 }
 
 impl From<&LogPolicy> for Limits {
     fn from(policy: &LogPolicy) -> Self {
+        let rotate = policy.rotate();
         Self {
-            rotate: policy.rotate().unwrap_or(u64::MAX),
+            rotate: rotate.size.unwrap_or(u64::MAX),
+            every: rotate.every,
+            at_start: rotate.at_start,
             keep: policy.keep(),
+            compress: policy.compress(),
+            index: policy.format() == LogFormat::Raw,
         }
     }
+}
+
+/// What time it is, and how many seconds local time is ahead of UTC then.
+#[derive(Clone, Copy)]
+struct Clock {
+    now: fn() -> Stamp,
+    utc_offset: fn(i64) -> i32,
 }
 
 /// A file operation that failed: `write /var/lib/mainstay/logs/orders/current.log`, with the system's error as its source.
@@ -99,11 +160,42 @@ impl std::ops::AddAssign for Lost {
 /// The open current file.
 struct Current<F> {
     file: F,
-    extent: Extent,
-    /// Where its last line begins, or [`UNKNOWN`].
-    line_start: u64,
+    size: u64,
+    /// How it ends; `None` where that was not looked at since others wrote.
+    end: Option<End>,
+    /// From here on, all of it came through us.
+    ours: u64,
     /// It has already got its rotated name; what is missing is a new current file.
     renamed: bool,
+}
+
+/// The end of a file.
+#[derive(Clone, Copy)]
+struct End {
+    mid_line: bool,
+    /// Where its last line begins, if we know.
+    line_start: Option<u64>,
+}
+
+/// What is known about the index of the current file.
+#[derive(Default)]
+struct Index {
+    /// The time of its last entry, or of the file's beginning; `None` is unknown, so that the next write gets one.
+    last: Option<Stamp>,
+    /// There may be one that belongs to another file, and could not be deleted.
+    stale: bool,
+    /// Its last entry has been looked at.
+    checked: bool,
+}
+
+/// Where somebody else may write what the service says, by himself: see [`LogFile::room`].
+pub(super) struct Room<'a, F> {
+    /// The current file. It is not open for appending.
+    pub(super) file: &'a F,
+    /// Where the next byte belongs: the file's end.
+    pub(super) offset: u64,
+    /// How many bytes may go there before it must be decided where the file ends. 0: take [`LogFile::write`].
+    pub(super) bytes: u64,
 }
 
 /// Bytes are being lost.
@@ -117,7 +209,7 @@ struct Losing {
 /// One service's log on a disk. Dropping it loses nothing but [`LogFile::note`]s that wait for the end of a line: see [`LogFile::finish`].
 pub(super) struct LogFile<D: Disk> {
     disk: D,
-    clock: fn() -> Stamp,
+    clock: Clock,
     dir: PathBuf,
     path: PathBuf,
     limits: Limits,
@@ -126,6 +218,15 @@ pub(super) struct LogFile<D: Disk> {
     rotate_at: u64,
     /// How much a file grows after the next failed rotation.
     pause: u64,
+    /// From when on the current file is rotated.
+    due: Stamp,
+    /// The time of the present batch of bytes, once it was asked for.
+    batch: Option<Stamp>,
+    index: Index,
+    /// The directory has been looked through since the start.
+    opened: bool,
+    /// Takes rounds through the directory.
+    rotated_to: Box<dyn FnMut(Work) + Send>,
     last_stamp: Option<Stamp>,
     /// Rotated files, unless somebody deleted some.
     rotated: u64,
@@ -135,47 +236,37 @@ pub(super) struct LogFile<D: Disk> {
     reports: Vec<Report>,
 }
 
-pub(super) struct Room<'a> { pub(super) file: &'a std::fs::File, pub(super) offset: u64, pub(super) bytes: u64 }
-impl LogFile<super::disk::RealDisk> {
-    pub(super) fn dir(&self) -> &Path { &self.dir }
-    pub(super) fn room(&mut self) -> Option<Room<'_>> {
-        if self.losing.is_some() { return None; }
-        let extent = self.ready().ok()?;
-        let room = self.rotate_at.saturating_sub(extent.size);
-        let current = self.current.as_ref()?;
-        Some(Room { file: &current.file, offset: extent.size, bytes: room })
-    }
-    pub(super) fn wrote(&mut self, bytes: u64) {
-        let Some(current) = &mut self.current else { return };
-        current.extent.size += bytes;
-        let last = self.disk.last_byte(&mut current.file).unwrap_or(b'\n');
-        current.extent.mid_line = last != b'\n';
-        current.line_start = if current.extent.mid_line { UNKNOWN } else { current.extent.size };
-    }
-    pub(super) fn place(&mut self) -> Result<(u64, u64), Trouble> {
-        use std::os::unix::fs::MetadataExt as _;
-        let extent = self.ready()?;
-        let inode = self.current.as_ref().and_then(|c| Some(c.file.metadata().ok()?.ino())).unwrap_or(0);
-        Ok((inode, extent.size))
-    }
-}
-
 impl<D: Disk> LogFile<D> {
-    /// A log in `dir`, which is made at once; failures come as reports.
-    pub(super) fn new(disk: D, dir: PathBuf, limits: Limits) -> Self {
-        let clock = || {
-            let since_1970 = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
-            Stamp::from_unix_micros(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+    /// A log in `dir`, which is made with the first byte; failures come as reports. `compressor` is called whenever there are files to
+    /// pack or to clear up, and must not block.
+    pub(super) fn new(
+        disk: D,
+        dir: PathBuf,
+        limits: Limits,
+        compressor: impl FnMut(Work) + Send + 'static,
+    ) -> Self {
+        let clock = Clock {
+            now: || stamp(SystemTime::now()),
+            utc_offset: sys::utc_offset,
         };
-        Self::with_clock(disk, dir, limits, clock)
+        Self::with_clock(disk, dir, limits, Box::new(compressor), clock)
     }
 
-    fn with_clock(disk: D, dir: PathBuf, limits: Limits, clock: fn() -> Stamp) -> Self {
+    fn with_clock(
+        disk: D,
+        dir: PathBuf,
+        limits: Limits,
+        compressor: Box<dyn FnMut(Work) + Send>,
+        clock: Clock,
+    ) -> Self {
         Self {
             disk,
             clock,
+            rotated_to: compressor,
+            due: NEVER,
+            batch: None,
+            index: Index::default(),
+            opened: false,
             path: dir.join(CURRENT),
             dir,
             limits,
@@ -200,10 +291,16 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Takes other limits from the next bytes on.
+    /// Takes other limits from the next bytes on. A rotation that waits for the end of a line still comes.
     pub(super) fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
-        self.rotate_at = limits.rotate;
+        if self.rotate_at != 0 {
+            self.rotate_at = limits.rotate;
+        }
+        let before = std::mem::replace(&mut self.limits, limits);
+        if before.every != limits.every && self.current.is_some() {
+            let now = (self.clock.now)();
+            self.due = self.boundary_after(now);
+        }
     }
 
     /// What happened since the last call.
@@ -220,16 +317,17 @@ impl<D: Disk> LogFile<D> {
         lost
     }
 
-    /// The service's last byte was not the end of a line.
-    pub(super) fn mid_line(&self) -> bool {
+    /// The service's last byte was not the end of a line. Reads the file where others wrote it.
+    pub(super) fn mid_line(&mut self) -> bool {
         match &self.losing {
             Some(losing) => losing.mid_line,
-            None => self.current.as_ref().is_some_and(|c| c.extent.mid_line),
+            None => self.current.is_some() && self.extent().is_ok_and(|extent| extent.mid_line),
         }
     }
 
     /// Appends output. Blocks as long as the disk does.
     pub(super) fn write(&mut self, mut bytes: &[u8]) {
+        self.batch = None;
         if self.losing.is_some() {
             bytes = self.recover(bytes);
         }
@@ -238,9 +336,14 @@ impl<D: Disk> LogFile<D> {
 
     /// Begins a new file with the next line. An empty file is left alone.
     pub(super) fn rotate(&mut self) -> Result<(), Trouble> {
-        match &self.current {
-            Some(current) if current.extent.size == 0 => Ok(()),
-            Some(current) if current.extent.mid_line => {
+        self.batch = None;
+        let extent = match self.current {
+            Some(_) => Some(self.extent()?),
+            None => None,
+        };
+        match extent {
+            Some(extent) if extent.size == 0 => Ok(()),
+            Some(extent) if extent.mid_line => {
                 self.rotate_at = 0;
                 Ok(())
             }
@@ -274,6 +377,7 @@ impl<D: Disk> LogFile<D> {
                 Ok(extent) => extent,
                 Err(trouble) => return self.lose(bytes, trouble),
             };
+            self.check_due(extent.size);
             let taken = fitting(extent, self.rotate_at, bytes);
             if taken == 0 {
                 // On failure the file is given more room, so that this ends.
@@ -281,70 +385,230 @@ impl<D: Disk> LogFile<D> {
                 continue;
             }
             match self.put(&bytes[..taken]) {
-                Ok(()) => bytes = &bytes[taken..],
+                Ok(()) => {
+                    if self.wants_mark() {
+                        let line_start = match memchr::memchr(b'\n', &bytes[..taken]) {
+                            _ if !extent.mid_line => Some(extent.size),
+                            end => end.map(|end| extent.size + end as u64 + 1),
+                        };
+                        line_start.into_iter().for_each(|at| self.mark(at));
+                    }
+                    bytes = &bytes[taken..];
+                }
                 Err((done, trouble)) => return self.lose(&bytes[done..], trouble),
             }
         }
     }
 
-    /// Makes sure that there is a current file with a name, and looks how long it is: others may have cut it.
+    fn size(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| current.size)
+    }
+
+    /// Makes sure that there is a current file with a name, and looks how long it is and how it ends: others may have cut it.
     fn ready(&mut self) -> Result<Extent, Trouble> {
+        self.look()?;
+        self.extent()
+    }
+
+    /// As [`LogFile::ready`], but not how it ends.
+    fn look(&mut self) -> Result<(), Trouble> {
         if let Some(current) = &mut self.current {
             let status = self.disk.status(&current.file);
             let status = status.map_err(|error| trouble("read", &self.path, error))?;
             if status.named {
-                if status.size != current.extent.size {
-                    current.line_start = if status.size == 0 { 0 } else { UNKNOWN };
-                    current.extent.mid_line &= status.size > 0;
-                    current.extent.size = status.size;
+                let before = std::mem::replace(&mut current.size, status.size);
+                if status.size != before {
+                    current.end = None;
+                    current.ours = status.size;
                 }
-                return Ok(current.extent);
+                if status.size < before {
+                    self.drop_index();
+                }
+                return Ok(());
             }
             self.current = None;
         }
         self.open()
     }
 
-    fn open(&mut self) -> Result<Extent, Trouble> {
-        let make = self.disk.make_dir(&self.dir);
-        make.map_err(|error| trouble("create", &self.dir, error))?;
-        let stamps = self.stamps()?;
-        self.last_stamp = self.last_stamp.max(stamps.iter().max().map(|s| s.0));
-        self.rotated = stamps.len() as u64;
-        let mut current = self.open_current()?;
-        if current.extent.size > 0 {
-            let last = self.disk.last_byte(&mut current.file);
-            let last = last.map_err(|error| trouble("read", &self.path, error))?;
-            if last != b'\n' {
-                current.extent.mid_line = true;
-                current.line_start = UNKNOWN;
+    /// How the current file ends, which is read where it is not known.
+    fn extent(&mut self) -> Result<Extent, Trouble> {
+        let Some(current) = &mut self.current else {
+            return Ok(Extent::default());
+        };
+        let size = current.size;
+        let end = match current.end {
+            Some(end) => end,
+            None => {
+                let mut last = [b'\n'];
+                if size > 0 {
+                    let read = self.disk.read_at(&current.file, &mut last, size - 1);
+                    read.map_err(|error| trouble("read", &self.path, error))?;
+                }
+                let mid_line = last != [b'\n'];
+                let line_start = (!mid_line).then_some(size);
+                *current.end.insert(End {
+                    mid_line,
+                    line_start,
+                })
             }
-        }
-        Ok(self.current.insert(current).extent)
+        };
+        Ok(Extent {
+            size,
+            mid_line: end.mid_line,
+        })
     }
 
-    /// The file under the current name, made where there is none; how its last line ends is not looked at.
-    fn open_current(&self) -> Result<Current<D::File>, Trouble> {
+    fn open(&mut self) -> Result<(), Trouble> {
+        let make = self.disk.make_dir(&self.dir);
+        make.map_err(|error| trouble("create", &self.dir, error))?;
+        let names = self.disk.names(&self.dir);
+        let names = names.map_err(|error| trouble("read", &self.dir, error))?;
+        let rotated = files(names.iter().map(String::as_str));
+        // Of whatever is left: no name is given twice.
+        let stamps = names.iter().map(|name| Stamp::of_any_name(name));
+        self.last_stamp = self.last_stamp.max(stamps.max().flatten());
+        self.rotated = rotated.len() as u64;
+        let (current, modified) = self.open_current()?;
+        let (size, now) = (current.size, self.now());
+        self.current = Some(current);
+        self.index = Index::default();
+        if size == 0 {
+            self.drop_index();
+        }
+        let written = modified.filter(|_| size > 0).unwrap_or(now);
+        self.due = self.boundary_after(written.min(now));
+        if !std::mem::replace(&mut self.opened, true) {
+            if self.limits.at_start && size > 0 {
+                self.rotate_at = 0;
+            }
+            if let Some(upto) = self.last_stamp {
+                if is_untidy(&names, self.limits.compress, upto) {
+                    self.tidy(upto);
+                } else {
+                    let removed = self.remove_oldest(self.limits.keep);
+                    self.report_rotation(removed.err());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The file under the current name, made where there is none, and when it was written last.
+    fn open_current(&self) -> Result<(Current<D::File>, Option<Stamp>), Trouble> {
         let open = self.disk.open(&self.path);
         let file = open.map_err(|error| trouble("open", &self.path, error))?;
         let status = self.disk.status(&file);
         let status = status.map_err(|error| trouble("read", &self.path, error))?;
-        Ok(Current {
+        let current = Current {
             file,
-            extent: Extent {
-                size: status.size,
-                mid_line: false,
-            },
-            line_start: status.size,
+            size: status.size,
+            end: None,
+            ours: status.size,
             renamed: false,
-        })
+        };
+        Ok((current, status.modified))
     }
 
-    fn stamps(&self) -> Result<Vec<(Stamp, String)>, Trouble> {
-        let names = self.disk.names(&self.dir);
-        let names = names.map_err(|error| trouble("read", &self.dir, error))?;
-        let stamped = |name: String| Some((Stamp::of_file_name(&name)?, name));
-        Ok(names.into_iter().filter_map(stamped).collect())
+    /// The time of the present batch.
+    fn now(&mut self) -> Stamp {
+        *self.batch.get_or_insert_with(self.clock.now)
+    }
+
+    /// When a file that was written at `time` is to be followed by another.
+    fn boundary_after(&self, time: Stamp) -> Stamp {
+        match self.limits.every {
+            None => NEVER,
+            Some((every, Zone::Utc)) => next_boundary(time, every, |_| 0),
+            Some((every, Zone::Local)) => next_boundary(time, every, self.clock.utc_offset),
+        }
+    }
+
+    /// Has the file rotated before its next line if another hour or day has come.
+    fn check_due(&mut self, size: u64) {
+        if self.due == NEVER {
+            return;
+        }
+        let now = self.now();
+        if now >= self.due && size > 0 {
+            self.rotate_at = 0;
+        }
+        let ahead = self.due.unix_micros().saturating_sub(now.unix_micros());
+        if ahead == 0 || ahead > LONGEST_DAY {
+            self.due = self.boundary_after(now);
+        }
+    }
+
+    /// Whether the index needs an entry for what is written now.
+    fn wants_mark(&mut self) -> bool {
+        if !self.limits.index {
+            return false;
+        }
+        let now = self.now().unix_micros();
+        let next = |last: Stamp| last.unix_micros().saturating_add(INDEX_STEP);
+        self.index.last.is_none_or(|last| now >= next(last))
+    }
+
+    /// Notes in the index that a line at `offset` was written now. The index is a help for readers: where it fails, they search longer.
+    fn mark(&mut self, offset: u64) {
+        let time = self.now();
+        if self.index.stale {
+            self.drop_index();
+        }
+        self.index.last = Some(time);
+        let renamed = self.current.as_ref().is_none_or(|c| c.renamed);
+        if offset > 0 && !self.index.stale && !renamed {
+            let _searched_longer = self.try_mark(Mark { offset, time });
+        }
+    }
+
+    fn try_mark(&mut self, mark: Mark) -> io::Result<()> {
+        const SIZE: u64 = Mark::SIZE as u64;
+        let file = self.disk.open(&self.dir.join(CURRENT_INDEX))?;
+        // A torn last entry is overwritten.
+        let mut count = self.disk.status(&file)?.size / SIZE;
+        if count > 0 && !self.index.checked {
+            let mut last = [0; Mark::SIZE];
+            let read = self.disk.read_at(&file, &mut last, (count - 1) * SIZE)?;
+            let last = Mark::from_bytes(last);
+            if read < Mark::SIZE || last.offset > mark.offset {
+                // The file is shorter than when this was written.
+                self.disk.truncate(&file, 0)?;
+                count = 0;
+            } else if last.offset == mark.offset || last.time >= mark.time {
+                return Ok(());
+            }
+        }
+        self.index.checked = true;
+        let written = self.disk.write_at(&file, &mark.to_bytes(), count * SIZE)?;
+        if written < Mark::SIZE {
+            self.disk.truncate(&file, count * SIZE)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the index: the current file is not the one it was written for.
+    fn drop_index(&mut self) {
+        let removed = self.disk.remove(&self.dir.join(CURRENT_INDEX));
+        let is_gone = removed
+            .err()
+            .is_none_or(|error| error.kind() == io::ErrorKind::NotFound);
+        self.index = Index {
+            stale: !is_gone,
+            ..Index::default()
+        };
+    }
+
+    /// Has files packed and cleared up that were rotated at `upto` or before.
+    fn tidy(&mut self, upto: Stamp) {
+        let now = self.now();
+        (self.rotated_to)(Work {
+            dir: self.dir.clone(),
+            compress: self.limits.compress,
+            keep: self.limits.keep,
+            upto,
+            now,
+        });
     }
 
     /// Writes all of `bytes` to the current file, or says how many it took.
@@ -355,15 +619,18 @@ impl<D: Disk> LogFile<D> {
             return fail(done, io::ErrorKind::NotFound.into());
         };
         while done < bytes.len() {
-            match self.disk.write(&mut current.file, &bytes[done..]) {
+            let rest = &bytes[done..];
+            match self.disk.write_at(&current.file, rest, current.size) {
                 Ok(0) => return fail(done, io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     let written = &bytes[done..done + count];
-                    if let Some(end) = memchr::memrchr(b'\n', written) {
-                        current.line_start = current.extent.size + end as u64 + 1;
-                    }
-                    current.extent.size += count as u64;
-                    current.extent.mid_line = !written.ends_with(b"\n");
+                    let known = current.end.and_then(|end| end.line_start);
+                    let begun = memchr::memrchr(b'\n', written);
+                    current.end = Some(End {
+                        mid_line: !written.ends_with(b"\n"),
+                        line_start: begun.map(|end| current.size + end as u64 + 1).or(known),
+                    });
+                    current.size += count as u64;
                     done += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -381,19 +648,48 @@ impl<D: Disk> LogFile<D> {
             mid_line: !bytes.is_empty() && !bytes.ends_with(b"\n"),
         };
         losing.lost.count(bytes);
-        if let Some(current) = &mut self.current {
-            let torn = current.extent.size.saturating_sub(current.line_start);
-            if current.extent.mid_line && torn > 0 && torn <= TORN_MAX && !bytes.is_empty() {
-                let cut = self.disk.truncate(&mut current.file, current.line_start);
-                if cut.is_ok() {
-                    losing.lost.bytes += torn;
-                    current.extent.size = current.line_start;
-                    current.extent.mid_line = false;
-                }
-            }
+        if let (Some(line_start), false) = (self.torn_line(), bytes.is_empty())
+            && let Some(current) = &mut self.current
+            && self.disk.truncate(&current.file, line_start).is_ok()
+        {
+            losing.lost.bytes += current.size - line_start;
+            current.size = line_start;
+            current.end = Some(End {
+                mid_line: false,
+                line_start: Some(line_start),
+            });
         }
         self.losing = Some(losing);
         self.reports.push(Report::Failing(trouble));
+    }
+
+    /// Where the unfinished last line begins, if it is short and wholly ours: then it can be cut off.
+    fn torn_line(&self) -> Option<u64> {
+        let current = self.current.as_ref()?;
+        let oldest = current.size.saturating_sub(TORN_MAX);
+        match current.end {
+            Some(End {
+                mid_line: false, ..
+            }) => return None,
+            Some(End {
+                line_start: Some(line_start),
+                ..
+            }) => return Some(line_start).filter(|start| *start >= oldest),
+            _ => {}
+        }
+        let oldest = oldest.max(current.ours);
+        // Others have written it for us: the byte before the line is the end of another, or before all.
+        let from = oldest.saturating_sub(1);
+        let mut bytes = vec![0; usize::try_from(current.size - from).ok()?];
+        let read = self.disk.read_at(&current.file, &mut bytes, from).ok()?;
+        if read < bytes.len() {
+            return None;
+        }
+        let line_start = match memchr::memrchr(b'\n', &bytes) {
+            Some(end) => Some(from + end as u64 + 1),
+            None => (oldest == 0).then_some(0),
+        };
+        line_start.filter(|start| *start < current.size)
     }
 
     /// Tries to write again: what was lost, then the lines of `bytes` that fit. Either all of it gets on the disk and the rest is returned, or nothing
@@ -432,7 +728,7 @@ impl<D: Disk> LogFile<D> {
             return None;
         }
         let before = self.ready().ok()?;
-        let line_start = self.current.as_ref()?.line_start;
+        let end = self.current.as_ref()?.end;
         let mut message = Vec::new();
         if losing.lost.bytes > 0 {
             if before.mid_line {
@@ -453,9 +749,9 @@ impl<D: Disk> LogFile<D> {
         let put = self.put(&message).and_then(|()| self.put(&bytes[..taken]));
         if put.is_err() {
             let current = self.current.as_mut()?;
-            if self.disk.truncate(&mut current.file, before.size).is_ok() {
-                current.extent = before;
-                current.line_start = line_start;
+            if self.disk.truncate(&current.file, before.size).is_ok() {
+                current.size = before.size;
+                current.end = end;
             }
         }
         put.ok().map(|()| taken)
@@ -468,11 +764,22 @@ impl<D: Disk> LogFile<D> {
             Ok(()) => {
                 self.rotate_at = self.limits.rotate;
                 self.pause = FIRST_PAUSE;
-                let removed = self.remove_oldest();
+                let now = self.now();
+                self.due = self.boundary_after(now);
+                self.index.last = Some(now);
+                let mut keep = self.limits.keep;
+                if let Some(upto) = self.last_stamp
+                    && self.limits.compress != Compress::None
+                {
+                    // How much there is will be known when all is packed.
+                    keep.size = None;
+                    self.tidy(upto);
+                }
+                let removed = self.remove_oldest(keep);
                 self.report_rotation(removed.err());
             }
             Err(failure) => {
-                let size = self.current.as_ref().map_or(0, |c| c.extent.size);
+                let size = self.size();
                 self.rotate_at = size.saturating_add(self.pause);
                 self.pause = (self.pause * 2).min(LAST_PAUSE);
                 let error = copy(&failure.error);
@@ -495,51 +802,133 @@ impl<D: Disk> LogFile<D> {
     fn rename_and_reopen(&mut self) -> Result<(), Trouble> {
         let renamed = self.current.as_ref().is_some_and(|c| c.renamed);
         if !renamed {
-            let stamp = (self.clock)().after(self.last_stamp);
-            let to_path = self.dir.join(stamp.file_name());
-            match self.disk.rename(&self.path, &to_path) {
-                Ok(()) => {
-                    self.last_stamp = Some(stamp);
-                    self.rotated += 1;
-                }
-                // Somebody took it, or the directory, away: begin a new one.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(trouble("rotate", &self.path, error)),
-            }
+            self.rename_current()?;
             if let Some(current) = &mut self.current {
                 current.renamed = true;
             }
         }
         let make = self.disk.make_dir(&self.dir);
         make.map_err(|error| trouble("create", &self.dir, error))?;
-        self.current = Some(self.open_current()?);
+        let (current, _) = self.open_current()?;
+        self.current = Some(current);
         Ok(())
     }
 
-    /// Deletes rotated files beyond `keep`, and nothing that is not named like one.
-    fn remove_oldest(&mut self) -> Result<(), Trouble> {
-        let keep = u64::from(self.limits.keep);
-        if self.rotated <= keep {
-            return Ok(());
+    /// The index goes first: an index without its file is found and deleted, but one beside another file would mislead.
+    fn rename_current(&mut self) -> Result<(), Trouble> {
+        let stamp = (self.clock.now)().after(self.last_stamp);
+        let index_path = self.dir.join(CURRENT_INDEX);
+        let to_index_path = self.dir.join(stamp.index_name());
+        let is_gone = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        if !self
+            .disk
+            .rename(&index_path, &to_index_path)
+            .is_err_and(|error| !is_gone(error))
+        {
+            self.index = Index::default();
+        } else {
+            self.drop_index();
         }
-        let mut files = self.stamps()?;
-        files.sort_unstable();
-        self.rotated = files.len() as u64;
-        let surplus = files.len().saturating_sub(self.limits.keep as usize);
-        for (_, name) in files.drain(..surplus) {
-            let path = self.dir.join(name);
-            match self.disk.remove(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(trouble("delete", &path, error));
+        let to_path = self.dir.join(stamp.file_name());
+        match self.disk.rename(&self.path, &to_path) {
+            Ok(()) => {
+                self.last_stamp = Some(stamp);
+                self.rotated += 1;
+                Ok(())
+            }
+            // Somebody took it, or the directory, away: begin a new one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let _a_round_will = self.disk.remove(&to_index_path);
+                Ok(())
+            }
+            Err(error) => {
+                if self.disk.rename(&to_index_path, &index_path).is_err() {
+                    let _a_round_will = self.disk.remove(&to_index_path);
                 }
-                _ => self.rotated -= 1,
+                Err(trouble("rotate", &self.path, error))
             }
         }
+    }
+
+    /// Deletes rotated files that may not stay, and nothing that is not named like one.
+    fn remove_oldest(&mut self, keep: Retention) -> Result<(), Trouble> {
+        let by_count_only = keep.size.is_none() && keep.age.is_none();
+        let is_enough = |files| self.rotated <= u64::from(files);
+        if by_count_only && keep.files.is_none_or(is_enough) {
+            return Ok(());
+        }
+        let now = self.now();
+        self.rotated = retain(&self.disk, &self.dir, &keep, now)?;
         Ok(())
     }
 }
 
-fn trouble(operation: &'static str, path: &Path, error: io::Error) -> Trouble {
+/// For those who write by themselves.
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "only Linux has splice(2)")
+)]
+impl<D: Disk> LogFile<D> {
+    /// Where and how much of the service's output somebody else may write into the current file, with splice(2) or whatever spares a copy;
+    /// he then says [`LogFile::wrote`]. Nobody may write between these two calls, but the bytes may be fewer, or none.
+    ///
+    /// They may begin and end anywhere in a line: where the room ends, [`LogFile::write`] takes the rest of the line and then rotates, so a
+    /// file may grow beyond its limit by as much as one line. There is no room while something is being lost, nor when the next line belongs
+    /// into another file; `write` does then what is due. Nor is there after an error of this call or of the other's write (which has
+    /// written nothing beyond what it says that it has): `write` tries the same and accounts for it.
+    pub(super) fn room(&mut self) -> Result<Room<'_, D::File>, Trouble> {
+        self.batch = None;
+        self.look()?;
+        let size = self.size();
+        self.check_due(size);
+        let room = self.rotate_at.saturating_sub(size);
+        let bytes = if self.losing.is_some() { 0 } else { room };
+        match &self.current {
+            Some(current) => Ok(Room {
+                file: &current.file,
+                offset: size,
+                bytes,
+            }),
+            None => Err(trouble("open", &self.path, io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// The directory of its files.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Somebody else has written so many bytes at [`Room::offset`]. How they end is looked up when it matters.
+    pub(super) fn wrote(&mut self, bytes: u64) {
+        let Some(current) = self.current.as_mut().filter(|_| bytes > 0) else {
+            return;
+        };
+        let start = current.size;
+        current.size += bytes;
+        current.end = None;
+        if self.wants_mark()
+            && let Some(offset) = self.line_start_after(start)
+        {
+            self.mark(offset);
+        }
+    }
+
+    /// The start of the first line at `offset` or soon after it.
+    fn line_start_after(&self, offset: u64) -> Option<u64> {
+        let Some(before) = offset.checked_sub(1) else {
+            return Some(0);
+        };
+        // A longer line waits for the next occasion.
+        let mut bytes = [0; 4 << 10];
+        let file = &self.current.as_ref()?.file;
+        let count = self.disk.read_at(file, &mut bytes, before).ok()?;
+        let end = memchr::memchr(b'\n', bytes.get(..count)?)?;
+        Some(offset + end as u64)
+    }
+}
+
+/// `operation` on `path` failed.
+pub(super) fn trouble(operation: &'static str, path: &Path, error: io::Error) -> Trouble {
     Trouble {
         operation,
         path: path.to_path_buf(),
@@ -557,3 +946,17 @@ fn copy(error: &io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(target_os = "linux")]
+impl LogFile<super::disk::RealDisk> {
+    /// The inode of the current file, and where the next byte belongs.
+    pub(super) fn place(&mut self) -> Result<(u64, u64), Trouble> {
+        use std::os::unix::fs::MetadataExt as _;
+        self.look()?;
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let current = self.current.as_ref().ok_or_else(gone);
+        let found = current.and_then(|current| current.file.metadata());
+        let found = found.map_err(|error| trouble("read", &self.path, error))?;
+        Ok((found.ino(), self.size()))
+    }
+}

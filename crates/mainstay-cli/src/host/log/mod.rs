@@ -8,12 +8,14 @@
 
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mainstay_core::log::refine::{RedactionKey, Stream};
 use mainstay_core::spec::{LogFormat, LogPolicy, ServiceName};
 use regex::bytes::Regex;
 
 mod capture;
+mod compress;
 mod disk;
 mod file;
 mod lines;
@@ -42,7 +44,7 @@ pub(crate) struct Logs {
     keeper: Option<crate::host::sys::Keeper>,
 }
 
-/// What the log thread has to say. It comes on that thread: take it elsewhere, without blocking.
+/// What the log thread has to say. It comes on that thread, or on the one that compresses: take it elsewhere, without blocking.
 #[derive(Debug)]
 pub(crate) enum LogEvent {
     /// A line matched what [`Logs::expect_line`] asked for. Comes once.
@@ -52,7 +54,8 @@ pub(crate) enum LogEvent {
         /// The caller's.
         token: u64,
     },
-    /// Output cannot be written, or files cannot be rotated. Comes once for each until it works again; every further chunk is a further try.
+    /// Output cannot be written, or files cannot be rotated or compressed. Comes once for each until it works
+    /// again; every further chunk is a further try.
     Failing {
         /// Whose log.
         service: ServiceName,
@@ -63,7 +66,7 @@ pub(crate) enum LogEvent {
     Recovered {
         /// Whose log.
         service: ServiceName,
-        /// Nothing where only the rotation had failed.
+        /// Nothing where only the rotation or the compression had failed.
         lost: Lost,
     },
 }
@@ -182,14 +185,15 @@ impl Capture {
 impl Logs {
     /// Starts the log thread. Each service's files will lie in `root_dir/NAME`; nothing is made before the first [`Logs::open`].
     ///
-    /// What a supervisor that was killed left half-written is put right first. `events` is called on the log thread.
+    /// What a supervisor that was killed left half-written is put right first. `events` is called on the log thread, and on the
+    /// one that compresses rotated files while there are any.
     pub(crate) fn start(
         root_dir: PathBuf,
         mut pipes: Pipes,
         key: RedactionKey,
-        events: impl Fn(LogEvent) + Send + 'static,
+        events: impl Fn(LogEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let capture = Capture::new(root_dir.clone(), key, Box::new(events));
+        let capture = Capture::new(root_dir.clone(), key, Arc::new(events));
         let logs = Self {
             pump: Pump::start(capture, &mut pipes, &root_dir)?,
             #[cfg(target_os = "linux")]

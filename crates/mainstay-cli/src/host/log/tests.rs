@@ -13,10 +13,7 @@ use mainstay_core::spec::ServiceName;
 use super::file::Limits;
 use super::{LogEvent, Logs, Lost, Pipes, Summary};
 
-const ENDLESS: Limits = Limits {
-    rotate: u64::MAX,
-    keep: u32::MAX,
-};
+const ENDLESS: Limits = Limits::ENDLESS;
 
 /// A directory of its own, deleted in the end.
 pub(super) struct TempDir(pub(super) PathBuf);
@@ -90,7 +87,7 @@ fn numbered(range: std::ops::Range<u64>) -> Vec<u8> {
 fn ignore(_: LogEvent) {}
 
 /// Its pipes lie beside `root_dir`, which may be a disk that fills.
-fn start(root_dir: PathBuf, events: impl Fn(LogEvent) + Send + 'static) -> Logs {
+fn start(root_dir: PathBuf, events: impl Fn(LogEvent) + Send + Sync + 'static) -> Logs {
     let pipes = Pipes::new(&root_dir.with_extension("pipes")).unwrap();
     let key = RedactionKey::new([7; 32]);
     Logs::start(root_dir, pipes, key, events).unwrap()
@@ -111,10 +108,7 @@ fn what_is_written_is_in_the_file_when_close_returns() {
 fn a_million_lines_one_write_each_through_many_rotations() {
     let dir = TempDir::new("lines");
     let logs = start(dir.0.clone(), ignore);
-    let limits = Limits {
-        rotate: 1 << 20,
-        keep: u32::MAX,
-    };
+    let limits = Limits::of_size(1 << 20, u32::MAX);
     let ends = logs.open_with(&name("a"), limits).unwrap();
     for n in 0..1_000_000 {
         ends.stdout().write_all(&numbered(n..n + 1)).unwrap();
@@ -127,10 +121,7 @@ fn a_million_lines_one_write_each_through_many_rotations() {
 fn a_million_lines_in_large_writes_through_tiny_files() {
     let dir = TempDir::new("chunks");
     let logs = start(dir.0.clone(), ignore);
-    let limits = Limits {
-        rotate: 10_000,
-        keep: u32::MAX,
-    };
+    let limits = Limits::of_size(10_000, u32::MAX);
     let ends = logs.open_with(&name("a"), limits).unwrap();
     let bytes = numbered(0..1_000_000);
     for chunk in bytes.chunks(64 << 10) {
@@ -151,10 +142,7 @@ fn a_million_lines_in_large_writes_through_tiny_files() {
 fn services_do_not_disturb_each_other() {
     let dir = TempDir::new("many");
     let logs = start(dir.0.clone(), ignore);
-    let limits = Limits {
-        rotate: 100_000,
-        keep: u32::MAX,
-    };
+    let limits = Limits::of_size(100_000, u32::MAX);
     let names: Vec<ServiceName> = (0..64).map(|n| name(&format!("s{n}"))).collect();
     let ends: Vec<_> = names
         .iter()
@@ -202,10 +190,7 @@ fn a_line_is_matched_once_across_chunks_and_from_now_on() {
 fn a_line_of_a_hundred_megabytes_stays_whole() {
     let dir = TempDir::new("huge");
     let logs = start(dir.0.clone(), ignore);
-    let limits = Limits {
-        rotate: 1 << 20,
-        keep: u32::MAX,
-    };
+    let limits = Limits::of_size(1 << 20, u32::MAX);
     let ends = logs.open_with(&name("a"), limits).unwrap();
     let block = [b'x'; 1 << 20];
     (0..100).for_each(|_| ends.stdout().write_all(&block).unwrap());
@@ -400,13 +385,7 @@ fn a_full_disk_blocks_nobody_and_tears_no_line() {
     let (sender, events) = mpsc::channel();
     let logs = start(dir.0.clone(), move |event| sender.send(event).unwrap());
     let ends = logs
-        .open_with(
-            &name("a"),
-            Limits {
-                rotate: 50_000,
-                keep: 2,
-            },
-        )
+        .open_with(&name("a"), Limits::of_size(50_000, 2))
         .unwrap();
     let (written, hog_path) = (100_000, dir.0.join("hog"));
     for (index, chunk) in numbered(0..written).chunks(10_007).enumerate() {

@@ -37,17 +37,22 @@ mod windows;
 #[path = "windows/text.rs"]
 mod windows_text;
 
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) use elsewhere::yield_to_others;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use elsewhere::{end_remains, settle_in, testament};
+pub(crate) use elsewhere::{end_remains, give_memory_back, settle_in, testament};
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Keeper, Processes, Tree, end_remains, settle_in, testament};
+pub(crate) use linux::{
+    Keeper, Processes, Tree, end_remains, give_memory_back, settle_in, testament, yield_to_others,
+};
 #[cfg(unix)]
-pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream};
+pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream, utc_offset};
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
 #[cfg(windows)]
 pub(crate) use windows::{
-    LADDER, Processes, Stream, Tree, User, is_privileged, null, run_as_helper, stream,
+    LADDER, Processes, Stream, Tree, User, is_privileged, null, run_as_helper, stream, utc_offset,
+    yield_to_others,
 };
 
 /// What to start. Standard input is always the null device.

@@ -107,6 +107,20 @@ pub(crate) fn null() -> io::Result<std::fs::File> {
     std::fs::OpenOptions::new().write(true).open("/dev/null")
 }
 
+/// How many seconds local time is ahead of UTC at an instant, given in seconds since 1970; 0 where that cannot be told.
+pub(crate) fn utc_offset(utc: i64) -> i32 {
+    let utc = utc as libc::time_t;
+    let mut local = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: reads `utc` and writes `local`, which both outlive the call. It reads the environment, which we never change.
+    let told = unsafe { libc::localtime_r(&utc, local.as_mut_ptr()) };
+    if told.is_null() {
+        return 0;
+    }
+    // SAFETY: it was zeroed, which is a valid value, and then filled in.
+    let local = unsafe { local.assume_init() };
+    i32::try_from(local.tm_gmtoff).unwrap_or(0)
+}
+
 /// Whether this process may do everything: the effective user is root.
 pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()

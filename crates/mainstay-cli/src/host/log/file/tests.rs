@@ -2,11 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
+use mainstay_core::log::{LogName, seek, time_at};
 use proptest::prelude::*;
 
+use super::super::compress::tidy;
 use super::super::disk::Status;
 use super::*;
 
@@ -27,6 +32,8 @@ struct State {
     /// All files together hold no more; 0 is no limit.
     capacity: Cell<usize>,
     files: RefCell<Vec<Vec<u8>>>,
+    /// When a file was written last.
+    modified: RefCell<BTreeMap<usize, Stamp>>,
     names: RefCell<BTreeMap<PathBuf, usize>>,
     dirs: RefCell<BTreeSet<PathBuf>>,
 }
@@ -48,9 +55,45 @@ impl FakeDisk {
         *self.0.only.borrow_mut() = only.to_vec();
     }
 
+    /// What the files that a reader would open hold, unpacked, oldest first.
     fn contents(&self) -> Vec<Vec<u8>> {
-        let (files, names) = (self.0.files.borrow(), self.0.names.borrow());
-        names.values().map(|id| files[*id].clone()).collect()
+        let names = self.names_in("logs");
+        let rotated = files(names.iter().map(String::as_str));
+        let mut contents: Vec<_> = rotated
+            .into_iter()
+            .map(|file| unpack(file.compression, &self.content(&file.file_name())))
+            .collect();
+        if names.iter().any(|name| name == CURRENT) {
+            contents.push(self.content(CURRENT));
+        }
+        contents
+    }
+
+    fn names_in(&self, dir: &str) -> Vec<String> {
+        let names = self.0.names.borrow();
+        let inside = names
+            .keys()
+            .filter(|path| path.parent() == Some(Path::new(dir)));
+        inside
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn content(&self, name: &str) -> Vec<u8> {
+        let id = self.0.names.borrow()[&Path::new("logs").join(name)];
+        self.0.files.borrow()[id].clone()
+    }
+
+    /// As somebody else would do it.
+    fn put(&self, name: &str, bytes: &[u8]) {
+        self.make_dir(Path::new("logs")).unwrap();
+        let id = self.open(&Path::new("logs").join(name)).unwrap();
+        self.0.files.borrow_mut()[id] = bytes.to_vec();
+        self.0.modified.borrow_mut().insert(id, now());
+    }
+
+    fn take(&self, name: &str) {
+        self.remove(&Path::new("logs").join(name)).unwrap();
     }
 
     fn remove_dir(&self) {
@@ -83,14 +126,29 @@ impl Disk for FakeDisk {
         self.operate("status")?;
         Ok(Status {
             size: self.0.files.borrow()[*file].len() as u64,
+            modified: self.0.modified.borrow().get(file).copied(),
             named: self.0.names.borrow().values().any(|id| id == file),
         })
     }
-    fn last_byte(&self, file: &mut usize) -> io::Result<u8> {
-        self.operate("last_byte")?;
-        Ok(*self.0.files.borrow()[*file].last().unwrap())
+    fn open_existing(&self, path: &Path) -> io::Result<usize> {
+        self.operate("open")?;
+        let names = self.0.names.borrow();
+        Ok(*names.get(path).ok_or(io::ErrorKind::NotFound)?)
     }
-    fn write(&self, file: &mut usize, bytes: &[u8]) -> io::Result<usize> {
+    fn create(&self, path: &Path) -> io::Result<usize> {
+        let id = self.open(path)?;
+        self.0.files.borrow_mut()[id].clear();
+        Ok(id)
+    }
+    fn read_at(&self, file: &usize, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.operate("read")?;
+        let files = self.0.files.borrow();
+        let rest = files[*file].get(offset as usize..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+    fn write_at(&self, file: &usize, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.operate("write")?;
         let mut files = self.0.files.borrow_mut();
         let mut count = bytes.len().min(self.0.write_max.get().max(1));
@@ -101,10 +159,25 @@ impl Disk for FakeDisk {
                 return Err(io::Error::from_raw_os_error(FULL));
             }
         }
-        files[*file].extend(&bytes[..count]);
+        let (file_bytes, offset) = (&mut files[*file], offset as usize);
+        file_bytes.resize(file_bytes.len().max(offset + count), 0);
+        file_bytes[offset..offset + count].copy_from_slice(&bytes[..count]);
+        self.0.modified.borrow_mut().insert(*file, now());
         Ok(count)
     }
-    fn truncate(&self, file: &mut usize, size: u64) -> io::Result<()> {
+    fn sync(&self, _: &usize) -> io::Result<()> {
+        self.operate("sync")
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        self.operate("sync_dir")
+    }
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        self.operate("size")?;
+        let names = self.0.names.borrow();
+        let id = names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.0.files.borrow()[*id].len() as u64)
+    }
+    fn truncate(&self, file: &usize, size: u64) -> io::Result<()> {
         self.operate("truncate")?;
         self.0.files.borrow_mut()[*file].truncate(size as usize);
         Ok(())
@@ -124,20 +197,65 @@ impl Disk for FakeDisk {
     }
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.operate("names")?;
-        let names = self.0.names.borrow();
-        let inside = names.keys().filter(|path| path.parent() == Some(dir));
-        Ok(inside
-            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
-            .collect())
+        Ok(self.names_in(dir.to_str().unwrap()))
     }
 }
 
-fn log_on(disk: &FakeDisk, rotate: u64, keep: u32) -> LogFile<FakeDisk> {
-    let limits = Limits { rotate, keep };
-    let standing_still = || Stamp::from_unix_micros(1);
-    let mut log = LogFile::with_clock(disk.clone(), "logs".into(), limits, standing_still);
+/// What is in a rotated file.
+fn unpack(compression: Compress, bytes: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    let count = match compression {
+        Compress::None => (&*bytes).read_to_end(&mut content),
+        Compress::Zstd => zstd::Decoder::new(bytes).unwrap().read_to_end(&mut content),
+        Compress::Gzip => flate2::read::GzDecoder::new(bytes).read_to_end(&mut content),
+    };
+    count.unwrap();
+    content
+}
+
+thread_local! {
+    /// The time in microseconds.
+    static NOW: Cell<u64> = const { Cell::new(1) };
+}
+
+const SECOND: u64 = 1_000_000;
+const DAY: u64 = 86_400 * SECOND;
+
+fn now() -> Stamp {
+    Stamp::from_unix_micros(NOW.get())
+}
+
+fn log_with(disk: &FakeDisk, limits: Limits) -> LogFile<FakeDisk> {
+    tidied_log(disk, limits).0
+}
+
+/// A log, and the rounds through its directory that it asks for.
+fn tidied_log(disk: &FakeDisk, limits: Limits) -> (LogFile<FakeDisk>, Arc<Mutex<Vec<Work>>>) {
+    let rounds = Arc::new(Mutex::new(Vec::new()));
+    let to_rounds = Arc::clone(&rounds);
+    let compressor = Box::new(move |work| to_rounds.lock().unwrap().push(work));
+    let clock = Clock {
+        now,
+        utc_offset: |_| 3600,
+    };
+    let mut log = LogFile::with_clock(disk.clone(), "logs".into(), limits, compressor, clock);
     log.prepare();
-    log
+    (log, rounds)
+}
+
+fn log_on(disk: &FakeDisk, rotate: u64, keep: u32) -> LogFile<FakeDisk> {
+    log_with(disk, Limits::of_size(rotate, keep))
+}
+
+/// Performs what was asked for, if the disk lets it.
+fn perform(disk: &FakeDisk, rounds: &Mutex<Vec<Work>>) -> bool {
+    let results: Vec<_> = rounds
+        .lock()
+        .unwrap()
+        .drain(..)
+        .map(|work| tidy(disk, &work, &AtomicBool::new(false)).is_ok())
+        .collect();
+    results.into_iter().all(|is_ok| is_ok)
 }
 
 fn disk(write_max: usize) -> FakeDisk {
@@ -397,4 +515,498 @@ fn a_rotation_on_demand_waits_for_the_end_of_the_line() {
     log.rotate().unwrap();
     log.rotate().unwrap();
     assert_eq!(disk.contents(), [&b"0:begun\n"[..], b"1:next\n", b""]);
+}
+
+fn limits(keys: &str) -> Limits {
+    let text = format!("[service.a]\ncommand = ['a']\nlog = {{ {keys} }}");
+    let specs = mainstay_core::manifest::parse(&text, mainstay_core::manifest::Format::Toml);
+    specs.unwrap()[0].log().into()
+}
+
+/// Texts of all files, `|` between them.
+fn text(disk: &FakeDisk) -> String {
+    String::from_utf8(disk.contents().join(&b'|')).unwrap()
+}
+
+#[test]
+fn a_file_ends_with_the_day() {
+    let disk = disk(usize::MAX);
+    let daily = limits("rotate = { every = 'daily' }, compress = 'none'");
+    NOW.set(20_000 * DAY + 5);
+    let mut log = log_with(&disk, daily);
+    log.write(b"0\n1\n2");
+    NOW.set(20_001 * DAY - 1);
+    log.write(b"-\n3\n4");
+    NOW.set(20_001 * DAY);
+    log.write(b"-\n5\n");
+    NOW.set(20_001 * DAY + 9);
+    log.write(b"6\n");
+    assert_eq!(text(&disk), "0\n1\n2-\n3\n4-\n|5\n6\n");
+    // Days of silence end in one rotation.
+    NOW.set(20_005 * DAY);
+    log.write(b"7\n");
+    assert_eq!(text(&disk), "0\n1\n2-\n3\n4-\n|5\n6\n|7\n");
+    let newest = Stamp::from_unix_micros(20_005 * DAY).file_name();
+    assert!(disk.names_in("logs").contains(&newest));
+    // What an earlier run wrote the day before is not of today.
+    drop(log);
+    NOW.set(20_006 * DAY + 1);
+    let mut log = log_with(&disk, daily);
+    log.write(b"8\n");
+    assert!(text(&disk).ends_with("|7\n|8\n"));
+    // An empty file is of any day.
+    log.rotate().unwrap();
+    NOW.set(20_009 * DAY);
+    log.write(b"9\n");
+    drop(log);
+    let mut log = log_with(&disk, daily);
+    log.write(b"same day\n");
+    assert!(text(&disk).ends_with("|8\n|9\nsame day\n"));
+    // A clock that was years ahead does not end rotation for years.
+    NOW.set(30_000 * DAY);
+    log.write(b"a\n");
+    NOW.set(20_010 * DAY);
+    log.write(b"b\n");
+    NOW.set(20_011 * DAY);
+    log.write(b"c\n");
+    assert!(text(&disk).ends_with("|a\nb\n|c\n"), "{}", text(&disk));
+}
+
+#[test]
+fn the_hosts_midnight_is_another_than_greenwichs() {
+    for (zone, expect) in [("utc", "0\n1\n|2\n"), ("local", "0\n|1\n2\n")] {
+        let disk = disk(usize::MAX);
+        NOW.set(20_000 * DAY);
+        let keys = format!("rotate = {{ every = 'daily', zone = '{zone}' }}, compress = 'none'");
+        let mut log = log_with(&disk, limits(&keys));
+        log.write(b"0\n");
+        NOW.set(20_001 * DAY - 1);
+        log.write(b"1\n");
+        NOW.set(20_001 * DAY);
+        log.write(b"2\n");
+        assert_eq!(text(&disk), expect);
+    }
+}
+
+#[test]
+fn a_day_that_cannot_end_ends_later() {
+    let disk = disk(usize::MAX);
+    NOW.set(20_000 * DAY);
+    let mut log = log_with(
+        &disk,
+        limits("rotate = { every = 'daily' }, compress = 'none'"),
+    );
+    log.write(b"0\n");
+    NOW.set(20_001 * DAY);
+    disk.fail(0..u64::MAX, &["rename"]);
+    log.write(b"1\n");
+    log.write(b"2\n");
+    assert_eq!(text(&disk), "0\n1\n2\n");
+    disk.fail(0..0, &[]);
+    log.write(&[&[b'x'; 70_000][..], b"\n"].concat());
+    log.write(b"3\n");
+    assert!(text(&disk).starts_with("0\n1\n2\n|xxx"));
+    assert_eq!(log.reports().count(), 2);
+}
+
+#[test]
+fn a_start_may_begin_a_file() {
+    let disk = disk(usize::MAX);
+    let at_start = limits("rotate = { at_start = true }, compress = 'none'");
+    for start in 0..3 {
+        let mut log = log_with(&disk, at_start);
+        log.set_limits(at_start);
+        log.write(format!("{start}\n").as_bytes());
+        disk.take(CURRENT);
+        disk.put(CURRENT, format!("{start}\n").as_bytes());
+        log.write(b"more\n");
+    }
+    assert_eq!(text(&disk), "0\nmore\n|1\nmore\n|2\nmore\n");
+    log_with(&disk, at_start).write(b"");
+    assert_eq!(text(&disk), "0\nmore\n|1\nmore\n|2\nmore\n");
+}
+
+#[test]
+fn what_may_stay_is_judged_by_count_size_and_age() {
+    let check = |keep: &str, compress: &str, expect: &str| {
+        let disk = disk(usize::MAX);
+        let keys = format!("rotate = '10B', keep = {{ {keep} }}, compress = '{compress}'");
+        NOW.set(20_000 * DAY);
+        disk.put("20010101T000000.000000Z.idx.bak", b"");
+        let (mut log, rounds) = tidied_log(&disk, limits(&keys));
+        for n in 0..6 {
+            NOW.set(NOW.get() + DAY);
+            log.write(format!("{n}:xxxxxx\n").as_bytes());
+            assert!(perform(&disk, &rounds));
+        }
+        let names = disk.names_in("logs");
+        let firsts: String = text(&disk).split('|').map(|file| &file[..1]).collect();
+        assert_eq!(firsts, expect, "{keep} {compress} {names:?}");
+        let indexes = names.iter().filter(|name| name.ends_with(".idx"));
+        assert!(indexes.count() <= expect.len(), "{names:?}");
+        assert!(names.iter().any(|name| name.ends_with(".bak")));
+    };
+    for compress in ["none", "zstd", "gzip"] {
+        check("files = 2", compress, "345");
+        check("age = '1d'", compress, "345");
+        check("age = '36h', files = 1", compress, "45");
+        check("size = '1kB'", compress, "012345");
+        check("size = '1B'", compress, "45");
+    }
+    check("size = '27B'", "none", "2345");
+    check("size = '26B'", "none", "345");
+}
+
+#[test]
+fn a_start_deletes_what_has_grown_old_and_packs_what_an_earlier_run_left() {
+    let disk = disk(usize::MAX);
+    let name = |day: u64| Stamp::from_unix_micros(day * DAY).file_name();
+    NOW.set(20_000 * DAY);
+    for (day, content) in [(19_000, "old"), (19_998, "a\n"), (19_999, "b\n")] {
+        disk.put(&name(day), content.as_bytes());
+    }
+    disk.put(&format!("{}.zst", name(19_999)), b"torn");
+    disk.put(&format!("{}.zst.tmp", name(19_998)), b"torn");
+    disk.put(&Stamp::from_unix_micros(18_000 * DAY).index_name(), b"");
+    let (_log, rounds) = tidied_log(&disk, limits("keep = { age = '30d' }"));
+    assert_eq!(text(&disk), "old|a\n|b\n|");
+    assert!(perform(&disk, &rounds));
+    assert_eq!(text(&disk), "a\n|b\n|");
+    let packed = [19_998, 19_999].map(|day| format!("{}.zst", name(day)));
+    assert_eq!(disk.names_in("logs")[..2], packed);
+    assert_eq!(disk.names_in("logs").len(), 3);
+    // And once all is in order, a start asks for nothing.
+    let (_log, rounds) = tidied_log(&disk, limits("keep = { age = '30d' }"));
+    assert_eq!(*rounds.lock().unwrap(), []);
+}
+
+#[test]
+fn a_file_that_is_still_written_under_its_new_name_is_not_packed() {
+    let disk = disk(usize::MAX);
+    let (mut log, rounds) = tidied_log(&disk, limits("rotate = '4B'"));
+    log.write(b"0:x\n");
+    let opens = disk.0.operations.get();
+    disk.fail(opens..u64::MAX, &["open"]);
+    log.write(b"1:x\n");
+    assert!(!disk.names_in("logs").contains(&CURRENT.to_owned()));
+    assert_eq!(*rounds.lock().unwrap(), []);
+    disk.fail(0..0, &[]);
+    log.write(&[&[b'y'; 70_000][..], b"\n"].concat());
+    log.write(b"2:x\n");
+    assert!(perform(&disk, &rounds));
+    assert!(text(&disk).starts_with("0:x\n1:x\n|yyy"));
+    assert!(text(&disk).ends_with("y\n|2:x\n"));
+}
+
+/// The supervisor is killed at any operation; its successor goes on. Then the same with a disk that fails but once.
+#[test]
+fn a_kill_at_any_operation_leaves_every_line_once() {
+    let line = |n: usize| format!("{n:03}:{}\n", "x".repeat(n % 7 * 5));
+    for keys in [
+        "compress = 'zstd', keep = { size = '1GB' }",
+        "compress = 'gzip', keep = 3",
+        "compress = 'none', keep = { size = '150B' }",
+        "compress = 'zstd', keep = { size = '150B' }",
+    ] {
+        let limits = limits(&format!("rotate = '60B', {keys}"));
+        let keeps_all = limits.keep.size == Some(1_000_000_000);
+        for is_kill in [true, false] {
+            for number in 0.. {
+                let disk = disk(usize::MAX);
+                NOW.set(20_000 * DAY);
+                let end = if is_kill { u64::MAX } else { number + 1 };
+                disk.fail(number..end, &[]);
+                let (mut log, rounds) = tidied_log(&disk, limits);
+                let mut written = 0;
+                for n in 0..20 {
+                    NOW.set(NOW.get() + 2 * SECOND);
+                    log.write(line(n).as_bytes());
+                    perform(&disk, &rounds);
+                    if is_kill && disk.0.operations.get() > number {
+                        break;
+                    }
+                    written = n + 1;
+                }
+                let is_last = disk.0.operations.get() <= number;
+                disk.fail(0..0, &[]);
+                if !is_kill {
+                    log.finish();
+                }
+                drop(log);
+                let (mut log, rounds) = tidied_log(&disk, limits);
+                log.write(b"end\n");
+                assert!(perform(&disk, &rounds));
+                log.rotate().unwrap();
+                assert!(perform(&disk, &rounds));
+                let all = text(&disk).replace('|', "");
+                let context = format!("{keys} kill {is_kill} operation {number}: {all}");
+                let numbers: Vec<usize> = all
+                    .lines()
+                    .filter_map(|line| line.get(..3)?.parse().ok())
+                    .collect();
+                // A single failure may lose a line, which is then said.
+                let said = all.matches("mainstay: ").count();
+                let steps = numbers.windows(2).filter(|w| w[0] + 1 != w[1]).count();
+                assert!(numbers.is_sorted_by(|a, b| a < b), "{context}");
+                assert!(steps <= said, "{context}");
+                assert!(all.ends_with("end\n"), "{context}");
+                let newest = numbers.last().map_or(0, |n| n + 1);
+                // A rotation that failed once leaves one large file, which may be too large to stay.
+                let may_be_gone = said > 0 || !is_kill && !keeps_all;
+                assert!(newest >= written || may_be_gone, "{context}");
+                if keeps_all && said == 0 {
+                    assert_eq!(numbers.len(), newest, "{context}");
+                }
+                let names = disk.names_in("logs");
+                let rotated = files(names.iter().map(String::as_str));
+                let expected_names = |file: &LogName| [file.file_name(), file.stamp.index_name()];
+                let known: BTreeSet<String> = rotated.iter().flat_map(expected_names).collect();
+                for name in names {
+                    let current = [CURRENT, CURRENT_INDEX].contains(&&*name);
+                    assert!(current || known.contains(&name), "{name} left: {context}");
+                }
+                assert!(
+                    rotated
+                        .iter()
+                        .all(|file| file.compression == limits.compress),
+                    "{context}"
+                );
+                if is_last {
+                    assert!(number > 100, "{number}");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Entries of an index: offset, seconds after the start.
+fn index(disk: &FakeDisk, name: &str) -> Vec<(u64, u64)> {
+    let bytes = disk.content(name);
+    let (entries, rest) = bytes.as_chunks::<{ Mark::SIZE }>();
+    assert!(rest.is_empty());
+    let marks = entries.iter().copied().map(Mark::from_bytes);
+    marks
+        .map(|mark| {
+            (
+                mark.offset,
+                (mark.time.unix_micros() - 20_000 * DAY) / SECOND,
+            )
+        })
+        .collect()
+}
+
+fn wait(seconds: u64) {
+    NOW.set(NOW.get() + seconds * SECOND);
+}
+
+#[test]
+fn an_index_tells_when_lines_were_written() {
+    let disk = disk(usize::MAX);
+    NOW.set(20_000 * DAY);
+    let raw = limits("rotate = '40B', compress = 'none'");
+    let mut log = log_with(&disk, raw);
+    let has_index = || disk.names_in("logs").contains(&CURRENT_INDEX.to_owned());
+    log.write(b"0123\n");
+    log.write(b"5678\n");
+    assert!(!has_index(), "a file of less than a second has none");
+    wait(1);
+    log.write(b"1\n");
+    log.write(b"2\n");
+    wait(5);
+    log.write(b"3");
+    wait(1);
+    log.write(b"no end");
+    log.write(b" but here\nand");
+    wait(1);
+    log.write(b"\n");
+    assert_eq!(
+        index(&disk, CURRENT_INDEX),
+        [(10, 1), (14, 6), (31, 7), (35, 8)]
+    );
+    let entries = disk.content(CURRENT_INDEX);
+    let at = |seconds| 20_000 * DAY + seconds * SECOND;
+    assert_eq!(seek(&entries, at(0)), 0);
+    assert_eq!(seek(&entries, at(3)), 10);
+    assert_eq!(seek(&entries, at(7)), 31);
+    assert_eq!(time_at(&entries, 20).unwrap().unix_micros(), at(6));
+    // The file takes it along; the next has its own, later.
+    log.write(b"next file\n");
+    assert!(!has_index());
+    let rotated = now().index_name();
+    assert_eq!(index(&disk, &rotated), [(10, 1), (14, 6), (31, 7), (35, 8)]);
+    wait(2);
+    log.write(b"4\n");
+    assert_eq!(index(&disk, CURRENT_INDEX), [(10, 10)]);
+    // A restart goes on; what a crash tore is overwritten.
+    drop(log);
+    let torn = [&disk.content(CURRENT_INDEX)[..], b"torn"].concat();
+    disk.put(CURRENT_INDEX, &torn);
+    let mut log = log_with(&disk, raw);
+    log.write(b"5\n");
+    assert_eq!(disk.content(CURRENT_INDEX), torn, "not a second later");
+    wait(1);
+    log.write(b"6\n");
+    assert_eq!(index(&disk, CURRENT_INDEX), [(10, 10), (14, 11)]);
+}
+
+#[test]
+fn an_index_of_another_file_is_deleted() {
+    let disk = disk(usize::MAX);
+    NOW.set(20_000 * DAY);
+    let mark = |offset| {
+        let time = now();
+        Mark { offset, time }.to_bytes()
+    };
+    disk.put(CURRENT_INDEX, &mark(77));
+    let mut log = log_with(&disk, limits("compress = 'none'"));
+    assert_eq!(disk.names_in("logs"), [CURRENT]);
+    log.write(b"0\n");
+    wait(1);
+    log.write(b"1\n");
+    // Others cut the file.
+    disk.put(CURRENT, b"");
+    log.write(b"2\n");
+    assert_eq!(disk.names_in("logs"), [CURRENT]);
+    drop(log);
+    // The machine lost power, and the end of the file with it.
+    disk.put(CURRENT_INDEX, &mark(77));
+    wait(1);
+    let mut log = log_with(&disk, limits("compress = 'none'"));
+    log.write(b"3\n");
+    assert_eq!(index(&disk, CURRENT_INDEX), [(2, 2)]);
+    // What cannot be deleted is at least not continued.
+    disk.fail(0..u64::MAX, &["remove"]);
+    disk.put(CURRENT, b"");
+    (0..3).for_each(|_| {
+        wait(1);
+        log.write(b"4\n");
+    });
+    assert_eq!(index(&disk, CURRENT_INDEX), [(2, 2)]);
+    disk.fail(0..0, &[]);
+    wait(1);
+    log.write(b"5\n");
+    assert_eq!(index(&disk, CURRENT_INDEX), [(6, 6)]);
+}
+
+#[test]
+fn lines_that_carry_their_time_need_no_index() {
+    let disk = disk(usize::MAX);
+    let mut log = log_with(&disk, limits("format = 'json', compress = 'none'"));
+    for _ in 0..3 {
+        log.write(b"{}\n");
+        wait(2);
+    }
+    assert_eq!(disk.names_in("logs"), [CURRENT]);
+}
+
+/// Writes as splice(2) would: as much as there is room for, the rest through the log.
+fn splice(log: &mut LogFile<FakeDisk>, disk: &FakeDisk, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let Ok(room) = log.room() else {
+            return log.write(bytes);
+        };
+        let count = bytes.len().min(room.bytes as usize);
+        if count == 0 {
+            return log.write(bytes);
+        }
+        match disk.write_at(room.file, &bytes[..count], room.offset) {
+            Ok(count) => {
+                log.wrote(count as u64);
+                bytes = &bytes[count..];
+            }
+            Err(_) => return log.write(bytes),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn who_writes_by_himself_loses_nothing(
+        lengths in prop::collection::vec(prop_oneof![4 => 0..20_usize, 1 => 0..300_usize], 0..60),
+        sizes in prop::collection::vec((1..200_usize, any::<bool>()), 1..20),
+        rotate in 1..400_u64,
+        write_max in 1..300_usize,
+        start in 0..200_u64,
+        count in 0..60_u64,
+        kind in 0..4_usize,
+    ) {
+        let disk = disk(write_max);
+        let kinds: [&[&str]; 4] = [&["none"], &["write"], &["rename", "remove"], &["open", "make_dir", "read"]];
+        let input = lines(&lengths, false);
+        let index = kind == 0;
+        let mut log = log_with(&disk, Limits { index, ..Limits::of_size(rotate, u32::MAX) });
+        disk.fail(start..start + count, kinds[kind]);
+        let only_sizes: Vec<usize> = sizes.iter().map(|(size, _)| *size).collect();
+        for (chunk, (_, by_himself)) in chunks(&input, &only_sizes).zip(sizes.iter().cycle()) {
+            NOW.set(NOW.get() + SECOND / 3);
+            match by_himself {
+                true => splice(&mut log, &disk, chunk),
+                false => log.write(chunk),
+            }
+        }
+        disk.fail(0..0, &[]);
+        log.finish();
+        check_accounts(&disk, &log, &input);
+        if kind == 0 {
+            let contents = disk.contents();
+            prop_assert_eq!(contents.concat(), input);
+            for file in &contents[..contents.len().max(1) - 1] {
+                prop_assert_eq!(file.last(), Some(&b'\n'));
+            }
+            for name in disk.names_in("logs") {
+                if name.ends_with(".idx") {
+                    let log = disk.content(&name.replace(".idx", ".log"));
+                    let bytes = disk.content(&name);
+                    let (entries, []) = bytes.as_chunks::<{ Mark::SIZE }>() else { panic!("torn") };
+                    for entry in entries {
+                        let offset = Mark::from_bytes(*entry).offset as usize;
+                        prop_assert!(log[..offset].ends_with(b"\n"), "{offset}");
+                    }
+                    prop_assert!(entries.is_empty() || seek(&bytes, u64::MAX) > 0, "ascending");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_line_begun_by_who_writes_by_himself_is_cut_off_whole() {
+    let disk = disk(usize::MAX);
+    let mut log = log_on(&disk, u64::MAX, 1);
+    splice(&mut log, &disk, b"0:kept\n1:be");
+    disk.fail(0..u64::MAX, &["write"]);
+    splice(&mut log, &disk, b"gun\n2:lost\n");
+    assert_eq!(log.room().map(|room| room.bytes).ok(), Some(0));
+    disk.fail(0..0, &[]);
+    splice(&mut log, &disk, b"3:kept\n");
+    let error = io::Error::from_raw_os_error(FULL);
+    let said = format!("0:kept\nmainstay: 15 bytes (2 lines) were lost: {error}\n3:kept\n");
+    assert_eq!(text(&disk), said);
+}
+
+#[test]
+fn what_others_do_to_the_file_is_noticed() {
+    let disk = disk(usize::MAX);
+    let mut log = log_on(&disk, 30, 9);
+    log.write(b"0:cut\n1:cu");
+    disk.put(CURRENT, b"");
+    log.write(b"t\n2:kept\n");
+    assert_eq!(text(&disk), "t\n2:kept\n");
+    disk.put(CURRENT, b"t\n2:kept\nby others\n3:be");
+    assert!(
+        log.room()
+            .is_ok_and(|room| (room.offset, room.bytes) == (23, 7))
+    );
+    log.write(b"gun\n4:next\n");
+    assert_eq!(text(&disk), "t\n2:kept\nby others\n3:begun\n|4:next\n");
+    disk.take(CURRENT);
+    assert!(
+        log.room()
+            .is_ok_and(|room| (room.offset, room.bytes) == (0, 30))
+    );
+    log.write(b"5:in a new file\n");
+    assert!(text(&disk).ends_with("3:begun\n|5:in a new file\n"));
 }

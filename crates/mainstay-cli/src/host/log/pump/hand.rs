@@ -102,7 +102,7 @@ impl Hand {
             return Taken::Nothing;
         }
         if let Way::Through(file) = capture.way(source)
-            && file.room().is_some_and(|room| held <= room.bytes)
+            && file.room().is_ok_and(|room| held <= room.bytes)
             && self.note_through(capture, source, name)
         {
             let count = self.pass(capture, source, pipe, held);
@@ -127,7 +127,7 @@ impl Hand {
         let mut left = count;
         let file = capture.file(source);
         while left > 0
-            && let Some(room) = file.room()
+            && let Ok(room) = file.room()
         {
             let mut offset = room.offset;
             match splice(&self.hand, None, room.file, Some(&mut offset), left, NOW) {

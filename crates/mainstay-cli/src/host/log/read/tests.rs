@@ -9,7 +9,12 @@ use super::super::tests::TempDir;
 use super::*;
 
 fn log_in(dir: &Path, rotate: u64, keep: u32) -> LogFile<RealDisk> {
-    let mut log = LogFile::new(RealDisk, dir.to_path_buf(), Limits { rotate, keep });
+    let mut log = LogFile::new(
+        RealDisk,
+        dir.to_path_buf(),
+        Limits::of_size(rotate, keep),
+        |_| {},
+    );
     log.prepare();
     log
 }

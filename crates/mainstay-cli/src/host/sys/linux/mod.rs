@@ -208,6 +208,34 @@ pub(crate) fn settle_in(processes: &Processes) {
     let _ = memory::forget_start_up();
 }
 
+/// Lets this thread run, and use the disk, only where nobody else wants to. Its effect is a hope: what is refused is left as it is.
+pub(crate) fn yield_to_others() {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
+    let this_thread = 0;
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `parameters` outlives the call, which only reads it; 0 is this thread.
+    let _refused = unsafe { libc::sched_setscheduler(this_thread, libc::SCHED_IDLE, &parameters) };
+    let _refused = rustix::process::setpriority_process(None, 19);
+    // SAFETY: takes numbers only: ioprio_set(2), which libc has no name for.
+    let _refused = unsafe {
+        libc::syscall(
+            libc::SYS_ioprio_set,
+            IOPRIO_WHO_PROCESS,
+            this_thread,
+            IOPRIO_CLASS_IDLE,
+        )
+    };
+}
+
+/// Has large blocks returned to the system as soon as they are freed, from now on: glibc otherwise keeps some megabytes once it has seen
+/// such blocks come and go, and `malloc_trim` does not reach those of other threads.
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes numbers only, and a threshold may change at any time.
+    let _accepted = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10) };
+}
+
 /// How a later supervisor finds what this one may leave behind; for [`end_remains`].
 pub(crate) fn testament(processes: &Processes) -> String {
     match &processes.nest {

@@ -225,3 +225,49 @@ unsafe fn bare_vfork() -> libc::pid_t {
         )
     }
 }
+
+/// In a process of its own, as the zone is read from its environment: Berlin's, spelled out, so that no database is needed.
+#[test]
+fn local_time_knows_summer() {
+    const NAME: &str = "host::sys::linux::tests::local_time_knows_summer";
+    const ZONE: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
+    if std::env::var_os("TZ").is_some_and(|zone| zone == ZONE) {
+        for (utc, hours) in [
+            (1_774_745_999, 1), // 2026-03-29T00:59:59Z
+            (1_774_746_000, 2),
+            (1_792_889_999, 2), // 2026-10-25T00:59:59Z
+            (1_792_890_000, 1),
+            (0, 1),
+        ] {
+            assert_eq!(crate::host::sys::utc_offset(utc), hours * 3600, "{utc}");
+        }
+        return;
+    }
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    let status = again.args([NAME, "--exact"]).env("TZ", ZONE).status();
+    assert!(status.unwrap().success());
+}
+
+/// The thread that asks for it, and no other.
+#[test]
+fn only_the_thread_that_yields_yields() {
+    let policy = || {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let fields: Vec<_> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .collect();
+        // proc_pid_stat(5): nice is field 19, policy field 41; the state is 3.
+        (fields[16].to_owned(), fields[38].to_owned())
+    };
+    let before = policy();
+    let yielding = std::thread::spawn(move || {
+        crate::host::sys::yield_to_others();
+        policy()
+    });
+    let idle = libc::SCHED_IDLE.to_string();
+    assert_eq!(yielding.join().unwrap(), ("19".to_owned(), idle));
+    assert_eq!(policy(), before);
+}

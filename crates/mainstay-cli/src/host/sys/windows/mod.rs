@@ -29,7 +29,7 @@ use mainstay_core::spec::{Signal, StopScope};
 use tokio::sync::Notify;
 use windows_sys::Win32::Foundation::{
     DUPLICATE_SAME_ACCESS, DuplicateHandle, ERROR_BAD_EXE_FORMAT, ERROR_DIRECTORY,
-    ERROR_ELEVATION_REQUIRED, HANDLE, INVALID_HANDLE_VALUE, WAIT_OBJECT_0,
+    ERROR_ELEVATION_REQUIRED, FILETIME, HANDLE, INVALID_HANDLE_VALUE, SYSTEMTIME, WAIT_OBJECT_0,
 };
 use windows_sys::Win32::Security::{
     GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation,
@@ -37,10 +37,14 @@ use windows_sys::Win32::Security::{
 use windows_sys::Win32::System::Threading::{
     CREATE_NO_WINDOW, CREATE_SUSPENDED, CREATE_UNICODE_ENVIRONMENT, CreateProcessW,
     DeleteProcThreadAttributeList, EXTENDED_STARTUPINFO_PRESENT, GetCurrentProcess,
-    GetExitCodeProcess, INFINITE, InitializeProcThreadAttributeList, OpenProcessToken,
-    PROC_THREAD_ATTRIBUTE_HANDLE_LIST, PROCESS_INFORMATION, RegisterWaitForSingleObject,
-    ResumeThread, STARTF_USESTDHANDLES, STARTUPINFOEXW, TerminateProcess, UnregisterWaitEx,
+    GetCurrentThread, GetExitCodeProcess, INFINITE, InitializeProcThreadAttributeList,
+    OpenProcessToken, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, PROCESS_INFORMATION,
+    RegisterWaitForSingleObject, ResumeThread, STARTF_USESTDHANDLES, STARTUPINFOEXW,
+    SetThreadPriority, THREAD_MODE_BACKGROUND_BEGIN, TerminateProcess, UnregisterWaitEx,
     UpdateProcThreadAttribute, WT_EXECUTEINWAITTHREAD, WT_EXECUTEONLYONCE, WaitForSingleObject,
+};
+use windows_sys::Win32::System::Time::{
+    FileTimeToSystemTime, SystemTimeToFileTime, SystemTimeToTzSpecificLocalTimeEx,
 };
 
 use self::job::{Job, Port};
@@ -59,6 +63,44 @@ pub(crate) fn stream(end: &impl AsHandle) -> Stream<'_> {
 /// The null device, for writing.
 pub(crate) fn null() -> io::Result<File> {
     OpenOptions::new().write(true).open("NUL")
+}
+
+/// How many seconds local time is ahead of UTC at an instant, given in seconds since 1970; 0 where that cannot be told.
+pub(crate) fn utc_offset(utc: i64) -> i32 {
+    /// Units of a `FILETIME` in a second, and its seconds (since 1601) at 1970.
+    const UNITS: i64 = 10_000_000;
+    const AT_1970: i64 = 11_644_473_600;
+    let number =
+        |time: FILETIME| i64::from(time.dwHighDateTime) << 32 | i64::from(time.dwLowDateTime);
+    let Some(units) = utc.checked_add(AT_1970).and_then(|s| s.checked_mul(UNITS)) else {
+        return 0;
+    };
+    let (low, high) = (units & 0xffff_ffff, units >> 32);
+    let (Ok(low), Ok(high)) = (u32::try_from(low), u32::try_from(high)) else {
+        return 0;
+    };
+    let time = FILETIME {
+        dwLowDateTime: low,
+        dwHighDateTime: high,
+    };
+    let (mut global, mut local) = (SYSTEMTIME::default(), SYSTEMTIME::default());
+    let mut local_time = FILETIME::default();
+    // SAFETY: all pointers are to locals that outlive the calls; no zone is the host's present one, with the rules of that year.
+    let is_told = unsafe {
+        FileTimeToSystemTime(&time, &mut global) != 0
+            && SystemTimeToTzSpecificLocalTimeEx(ptr::null(), &global, &mut local) != 0
+            && SystemTimeToFileTime(&local, &mut local_time) != 0
+    };
+    if !is_told {
+        return 0;
+    }
+    i32::try_from((number(local_time) - units) / UNITS).unwrap_or(0)
+}
+
+/// Lets this thread run, and use the disk, only where nobody else wants to. Its effect is a hope.
+pub(crate) fn yield_to_others() {
+    // SAFETY: the pseudo handle is this thread, and needs no closing.
+    let _refused = unsafe { SetThreadPriority(GetCurrentThread(), THREAD_MODE_BACKGROUND_BEGIN) };
 }
 
 /// Whether this process has an administrator's rights (is "elevated"), as services of LocalSystem have.

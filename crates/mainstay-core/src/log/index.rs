@@ -1,0 +1,127 @@
+//! The sparse time index beside a file of raw lines: `current.idx`, `STAMP.idx`.
+//!
+//! It is a sequence of entries, 16 bytes each: the offset of the start of a line in the (plain) file and the time from which on what
+//! follows there was read, in microseconds since 1970, both unsigned and little-endian. Both grow from entry to entry. There is at most one
+//! a second, none where nothing was written, and none for the file's beginning, whose time is the stamp of the rotation before it. An
+//! index may be missing, short, or cut anywhere: it makes a search fast, and never decides what there is.
+
+use super::Stamp;
+
+/// One entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Where a line begins.
+    pub offset: u64,
+    /// Every line from there on was read at this time or later, every line before it earlier (but for those of this very moment).
+    pub time: Stamp,
+}
+
+impl Mark {
+    /// Bytes of an entry.
+    pub const SIZE: usize = 16;
+
+    /// As it stands in the file.
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let (offset, time) = bytes.split_at_mut(8);
+        offset.copy_from_slice(&self.offset.to_le_bytes());
+        time.copy_from_slice(&self.time.0.to_le_bytes());
+        bytes
+    }
+
+    /// The inverse of [`Mark::to_bytes`].
+    pub fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
+        let [offset, time] = [0, 8].map(|from| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&bytes[from..from + 8]);
+            u64::from_le_bytes(number)
+        });
+        let time = Stamp(time);
+        Self { offset, time }
+    }
+}
+
+/// The entries of an index file, without a torn last one; none if they do not ascend, and so are not to be trusted.
+fn marks(entries: &[u8]) -> impl Iterator<Item = Mark> + Clone {
+    let (entries, _torn) = entries.as_chunks::<{ Mark::SIZE }>();
+    let marks = entries.iter().copied().map(Mark::from_bytes);
+    let ascend = marks
+        .clone()
+        .zip(marks.clone().skip(1))
+        .all(|(a, b)| a.offset < b.offset && a.time < b.time);
+    marks.take(if ascend { entries.len() } else { 0 })
+}
+
+/// From which offset of a file on there may be lines of `time_us` (microseconds since 1970) or later: every line before it is older.
+///
+/// `entries` is the content of the index file, whatever that is. The offset may lie beyond the end of a file that was cut; 0 is "unknown".
+pub fn seek(entries: &[u8], time_us: u64) -> u64 {
+    let older = marks(entries).take_while(|mark| mark.time.0 <= time_us);
+    older.last().map_or(0, |mark| mark.offset)
+}
+
+/// About when the byte at `offset` was read: not before this, and usually less than a second after it where the service was busy. `None`
+/// is not before the file was begun.
+pub fn time_at(entries: &[u8], offset: u64) -> Option<Stamp> {
+    let before = marks(entries).take_while(|mark| mark.offset <= offset);
+    before.last().map(|mark| mark.time)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn index(marks: &[(u64, u64)]) -> Vec<u8> {
+        let mark = |&(offset, time): &(u64, u64)| Mark {
+            offset,
+            time: Stamp(time),
+        };
+        marks.iter().flat_map(|m| mark(m).to_bytes()).collect()
+    }
+
+    #[test]
+    fn the_last_entry_not_after_the_time_counts() {
+        let entries = index(&[(10, 100), (20, 200), (30, 300)]);
+        for (time, offset) in [(0, 0), (99, 0), (100, 10), (199, 10), (200, 20), (999, 30)] {
+            assert_eq!(seek(&entries, time), offset, "{time}");
+        }
+        for (offset, time) in [
+            (0, None),
+            (9, None),
+            (10, Some(100)),
+            (29, Some(200)),
+            (99, Some(300)),
+        ] {
+            assert_eq!(time_at(&entries, offset), time.map(Stamp), "{offset}");
+        }
+        assert_eq!(seek(&[], 5), 0);
+        assert_eq!(seek(&entries[..47], 999), 20);
+        assert_eq!(
+            entries[..16],
+            [10, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn what_does_not_ascend_is_not_believed() {
+        for bad in [
+            &[(10, 100), (20, 100)][..],
+            &[(10, 100), (10, 200)],
+            &[(10, 100), (20, 200), (0, 0)],
+            &[(10, 100), (20, 200), (5, 300)],
+        ] {
+            assert_eq!(seek(&index(bad), 150), 0, "{bad:?}");
+            assert_eq!(time_at(&index(bad), 15), None, "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(entries: Vec<u8>, time: u64) {
+            let offset = seek(&entries, time);
+            time_at(&entries, offset);
+        }
+    }
+}
