@@ -4,6 +4,7 @@
 //! STATE/lock            held while a supervisor lives; says who it is
 //! STATE/control.sock    docs/control.md (a named pipe on Windows)
 //! STATE/logs/NAME/      what a service wrote
+//! STATE/redaction.key   by which `redact_with = "hash"` hides values
 //! STATE/pipes/NAME      what a service writes to (Linux)
 //! STATE/data/NAME/      the service's own, `MAINSTAY_DATA_DIR`
 //! ```
@@ -11,6 +12,9 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+
+use mainstay_core::log::redact::{RedactWith, RedactionKey};
+use mainstay_core::spec::LogPolicy;
 
 use crate::failure::{Code, Failure};
 use crate::host::sys;
@@ -109,6 +113,22 @@ impl StateDir {
         owner.give(&dir)
     }
 
+    /// The secret by which this installation hides values that must still be told apart, made where `logs` need one and there is none.
+    pub(crate) fn redaction_key<'a>(
+        &self,
+        mut logs: impl Iterator<Item = &'a LogPolicy>,
+    ) -> Result<RedactionKey, Failure> {
+        if !logs.any(|log| !log.redact().is_empty() && log.redact().with() == RedactWith::Hash) {
+            return Ok(RedactionKey::new([0; 32]));
+        }
+        let path = self.0.join("redaction.key");
+        let key = read_or_make_key(&path);
+        key.map(RedactionKey::new).map_err(|error| {
+            let message = format!("read or make the key {}: {error}", path.display());
+            Failure::new(Code::CannotWrite, message)
+        })
+    }
+
     fn lock_path(&self) -> PathBuf {
         self.0.join("lock")
     }
@@ -204,6 +224,30 @@ impl StateDir {
         // The default place lies in the user's, or the administrators', own tree, whose access list is inherited.
         Ok(())
     }
+}
+
+fn read_or_make_key(path: &Path) -> io::Result<[u8; 32]> {
+    let mut key = [0; 32];
+    match File::open(path) {
+        Ok(mut file) => {
+            file.read_exact(&mut key)?;
+            return Ok(key);
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // Whole or not at all: a key that is lost makes two values of one.
+    let unfinished_path = path.with_extension("tmp");
+    let mut file = options.open(&unfinished_path)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    fs::rename(unfinished_path, path)?;
+    Ok(key)
 }
 
 /// Creates a directory and its parents, each readable by its owner only. One that exists is left as it is.

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::log::redact::{RedactWith, Redaction};
+
 /// The name of a service: `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`, so that it is a legal unit, file, DNS label and registry key everywhere.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -668,11 +670,11 @@ pub struct LogPolicy {
     pub(crate) keep: Retention,
     pub(crate) compress: Compress,
     pub(crate) format: LogFormat,
+    pub(crate) streams: Streams,
+    pub(crate) filter: bool,
+    pub(crate) redact: Redaction,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Streams { Merged, Split }
 impl Default for LogPolicy {
     /// What a manifest means that says nothing of logs.
     fn default() -> Self {
@@ -688,13 +690,14 @@ impl Default for LogPolicy {
             },
             compress: Compress::Zstd,
             format: LogFormat::Raw,
+            streams: Streams::Merged,
+            filter: false,
+            redact: Redaction::new(RedactWith::Label),
         }
     }
 }
 
 impl LogPolicy {
-    #[allow(missing_docs)]
-    pub fn streams(&self) -> Streams { Streams::Merged }
     /// The least severe level that is kept where lines carry one.
     pub fn level(&self) -> Level {
         self.level
@@ -715,6 +718,28 @@ impl LogPolicy {
     pub fn format(&self) -> LogFormat {
         self.format
     }
+    /// Whether standard output and standard error are told apart.
+    pub fn streams(&self) -> Streams {
+        self.streams
+    }
+    /// Whether a line of a recognised level below [`Self::level`] is left out; other lines always stay.
+    pub fn filter(&self) -> bool {
+        self.filter
+    }
+    /// What nobody may read in the output.
+    pub fn redact(&self) -> &Redaction {
+        &self.redact
+    }
+}
+
+/// Whether a service's two streams are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Streams {
+    /// Both are one pipe, in the order in which the program wrote.
+    Merged,
+    /// Each has a pipe of its own, and a line says where it came from.
+    Split,
 }
 
 /// When a file is rotated: at the first of these. The default is never.

@@ -193,7 +193,7 @@ impl Host {
             })?);
         }
         pipes.keep().map_err(failed("start the keeper of pipes"))?;
-        let key = mainstay_core::log::refine::RedactionKey::new([0; 32]);
+        let key = state.redaction_key(specs.iter().map(|spec| spec.log()))?;
         let logs = Logs::start(state.logs_dir(), pipes, key, move |event| {
             // Fails only where the loop has ended.
             let _ = to_loop.send(Message::Log(event));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mainstay_core::spec::{Account, LogFormat, Need, Spec};
+use mainstay_core::spec::{Account, Need, Spec};
 
 use super::{launch, port, sys};
 use crate::failure::{Code, Failure};
@@ -90,9 +90,6 @@ pub(super) fn losses(spec: &Spec) -> Vec<String> {
     }
     if spec.http().is_some() {
         lose("`http` is not served by this version".to_owned());
-    }
-    if spec.log().format() != LogFormat::Raw {
-        lose("`log.format` is not performed by this version: its log is raw".to_owned());
     }
     losses
 }

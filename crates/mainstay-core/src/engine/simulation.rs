@@ -1369,6 +1369,9 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
             keep: Retention::default(),
             compress: Compress::None,
             format: LogFormat::Raw,
+            streams: crate::spec::Streams::Merged,
+            filter: false,
+            redact: crate::log::redact::Redaction::new(crate::log::redact::RedactWith::Label),
         },
         http: None,
     }

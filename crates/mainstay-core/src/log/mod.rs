@@ -1,7 +1,11 @@
-//! The rules of log files: what they are called, where one may end, when the next is due, which go, and what is where in one.
+//! The rules of log files: what they are called, where one may end, when the next is due, which go, and what is where in one; and what is
+//! decided about each line: its level ([`level`]), what of it nobody may read ([`redact`]), and what it looks like in the file ([`refine`]).
 
 mod index;
+mod json;
+pub mod level;
 mod name;
+pub mod redact;
 mod retention;
 mod schedule;
 

@@ -1,21 +1,456 @@
-//! stub
-#![allow(missing_docs)]
-use crate::spec::{Level, LogPolicy};
+//! From what a pipe holds to what belongs into a file: redacted, filtered, formatted.
+//!
+//! What is written depends on the bytes alone, never on how they came. An unfinished line is left where it is and handed in again
+//! with what follows, so nothing is held here that a kill could lose. Only a line of [`LINE_MAX`] bytes without an end is taken in
+//! pieces: of its first `LINE_MAX` bytes all but the last [`OVERLAP`], and then to the end of what is hidden across that place. So
+//! whatever is hidden, and up to 4 KiB long, lies in one piece as a whole.
+//!
+//! Raw text keeps every byte but what is hidden or left out, and is copied in runs as long as possible. In text and JSON a line has
+//! neither its LF nor the CR before that, and a piece is a line of its own.
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use memchr::{memchr, memrchr};
+
+use super::json;
+use super::level::level_of;
+use super::redact::{Find, Labels, Memory, RedactionKey, Scanner, Text, What, without_end};
+use crate::spec::{Level, LogFormat, LogPolicy};
+use crate::time::rfc3339;
+
+/// A line of more bytes than this, its end included, is taken in pieces.
+pub const LINE_MAX: usize = 32 * 1024;
+
+/// How much of a long line is looked at without being taken: a key of 64 bytes and a value of 4 KiB fit in.
+const OVERLAP: usize = 5 * 1024;
+
+/// Which of a service's streams a pipe is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream { Stdout, Stderr }
-pub struct Origin<'a> { pub service: &'a str, pub time: u64, pub stream: Option<Stream>, pub pid: u32, pub restart: u32 }
-pub struct Record<'a> { pub level: Option<Level>, pub message: &'a [u8], pub partial: bool }
-impl RedactionKey { pub const fn new(k:[u8;32])->Self{Self(k)} }
-#[derive(Debug)]
-pub struct Refiner {}
-#[derive(Clone)]
-pub struct RedactionKey(pub [u8; 32]);
-impl Refiner {
-    pub fn new(_policy: &LogPolicy, _key: &RedactionKey, _records: bool) -> Option<Self> { std::option_env!("X_REFINE").map(|_| Refiner{}) }
-    pub fn refine(&mut self, input: &[u8], all: bool, _origin: &Origin<'_>, out: &mut Vec<u8>, record: &mut dyn FnMut(&Record<'_>)) -> usize {
-        let n = if all { input.len() } else { input.iter().rposition(|b| *b == b'\n').map_or(0, |e| e + 1) };
-        out.extend_from_slice(&input[..n]);
-        for line in input[..n].split(|b| *b == b'\n') { record(&Record { level: None, message: line, partial: false }); }
-        n
+#[expect(missing_docs, reason = "the usual names")]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    /// `stdout`, `stderr`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
     }
+}
+
+/// Where and when bytes were read.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The service's name.
+    pub service: &'a str,
+    /// Nanoseconds since 1970, UTC.
+    pub time: u64,
+    /// `None`: both streams are one pipe.
+    pub stream: Option<Stream>,
+    /// The service's main process.
+    pub pid: u32,
+    /// How many restarts there were before this run.
+    pub restart: u32,
+}
+
+/// One line, or a piece of a long one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What the line says of itself; a piece has that of its line.
+    pub level: Option<Level>,
+    /// Redacted, without LF or CR LF.
+    pub message: &'a [u8],
+    /// The line goes on in the next record, if there is one.
+    pub partial: bool,
+}
+
+/// What is decided about the lines of one pipe.
+pub struct Refiner {
+    format: LogFormat,
+    /// Lines below it are left out.
+    least: Option<Level>,
+    records: bool,
+    redactor: Option<Redactor>,
+    /// The line whose beginning was taken already.
+    begun: Option<Begun>,
+    /// What stands before each line of a call.
+    head: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+struct Redactor {
+    scanner: Scanner,
+    labels: Labels,
+    memory: Memory,
+    finds: Vec<Find>,
+}
+
+/// What holds for the rest of a line.
+#[derive(Clone, Copy)]
+struct Begun {
+    level: Option<Level>,
+    left_out: bool,
+}
+
+impl Refiner {
+    /// One for each pipe; `None` if its bytes go to the file as they are, and nobody wants `records`.
+    pub fn new(policy: &LogPolicy, key: &RedactionKey, records: bool) -> Option<Self> {
+        let redaction = policy.redact();
+        let plain = policy.format() == LogFormat::Raw && !policy.filter() && redaction.is_empty();
+        if plain && !records {
+            return None;
+        }
+        let redactor = (!redaction.is_empty()).then(|| Redactor {
+            scanner: Scanner::new(redaction),
+            labels: Labels::new(redaction, key),
+            memory: Memory::default(),
+            finds: Vec::new(),
+        });
+        Some(Self {
+            format: policy.format(),
+            least: policy.filter().then(|| policy.level()),
+            records,
+            redactor,
+            begun: None,
+            head: Vec::new(),
+            scratch: Vec::new(),
+        })
+    }
+
+    /// `input` is everything that the pipe holds and that was not consumed before. Appends what belongs into the file to `out`,
+    /// calls `record` for each line of it, and returns how many bytes of `input` are consumed: what is left is to be handed in
+    /// again, with what came since. With `all`, everything is consumed (the pipe is full, or its writers are gone).
+    pub fn refine(
+        &mut self,
+        input: &[u8],
+        all: bool,
+        origin: &Origin<'_>,
+        out: &mut Vec<u8>,
+        record: &mut dyn FnMut(&Record<'_>),
+    ) -> usize {
+        self.write_head(origin);
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            let window = &rest[..rest.len().min(LINE_MAX)];
+            if self.begun.is_none() {
+                let whole = whole_lines(rest);
+                if whole > 0 {
+                    self.lines(&rest[..whole], out, record);
+                    at += whole;
+                    continue;
+                }
+            } else if let Some(end) = memchr(b'\n', window) {
+                at += self.piece(&window[..=end], Piece::Last, out, record);
+                continue;
+            }
+            if window.len() == LINE_MAX {
+                at += self.piece(window, Piece::Cut, out, record);
+            } else if all && !window.is_empty() {
+                at += self.piece(window, Piece::Open, out, record);
+            } else {
+                return at;
+            }
+        }
+    }
+
+    fn write_head(&mut self, origin: &Origin<'_>) {
+        self.head.clear();
+        let since_epoch = Duration::from_nanos(origin.time);
+        let time = match self.format {
+            LogFormat::Raw => return,
+            LogFormat::Text | LogFormat::Json => rfc3339(since_epoch),
+        };
+        let stream = origin.stream.map(Stream::name);
+        let head = match self.format {
+            LogFormat::Json => {
+                let seconds = time.trim_end_matches('Z');
+                let rest = since_epoch.subsec_nanos() % 1_000_000;
+                let stream = stream.map_or(String::new(), |name| format!(r#""stream":"{name}","#));
+                let (pid, restart) = (origin.pid, origin.restart);
+                let mut service = Vec::new();
+                json::escape(origin.service.as_bytes(), &mut service);
+                let service = String::from_utf8_lossy(&service);
+                format!(
+                    r#"{{"time":"{seconds}{rest:06}Z",{stream}"service":"{service}","pid":{pid},"restart":{restart}"#
+                )
+            }
+            _ => match stream {
+                Some(name) => format!("{time} {name} "),
+                None => format!("{time} "),
+            },
+        };
+        self.head.extend_from_slice(head.as_bytes());
+    }
+
+    /// Whether somebody looks at single lines.
+    fn goes_by_line(&self) -> bool {
+        self.format != LogFormat::Raw || self.least.is_some() || self.records
+    }
+
+    fn is_left_out(&self, level: Option<Level>) -> bool {
+        self.least
+            .is_some_and(|least| level.is_some_and(|level| level < least))
+    }
+
+    /// Lines with their ends.
+    fn lines(&mut self, lines: &[u8], out: &mut Vec<u8>, record: &mut dyn FnMut(&Record<'_>)) {
+        let mut redactor = self.redactor.take();
+        let mut finds: &[Find] = &[];
+        if let Some(redactor) = &mut redactor {
+            let Redactor {
+                scanner,
+                memory,
+                finds,
+                ..
+            } = redactor;
+            scanner.scan(lines, Text::Lines, memory, finds);
+        }
+        let labels = redactor.as_ref().map(|redactor| {
+            finds = &redactor.finds;
+            &redactor.labels
+        });
+        if self.goes_by_line() {
+            self.each_line(lines, finds, labels, out, record);
+        } else {
+            splice(lines, 0..lines.len(), finds, labels, out);
+        }
+        self.redactor = redactor;
+    }
+
+    fn each_line(
+        &mut self,
+        lines: &[u8],
+        mut finds: &[Find],
+        labels: Option<&Labels>,
+        out: &mut Vec<u8>,
+        record: &mut dyn FnMut(&Record<'_>),
+    ) {
+        let raw = self.format == LogFormat::Raw;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        // Raw lines that are as they were, from `unwritten` to `start`, are copied at once.
+        let (mut unwritten, mut start) = (0, 0);
+        while start < lines.len() {
+            let next = memchr(b'\n', &lines[start..]).map_or(lines.len(), |len| start + len + 1);
+            let line = &lines[start..next];
+            let here = finds.partition_point(|find| find.start < next);
+            let (inside, later) = finds.split_at(here);
+            finds = later;
+            let gone = matches!(inside, [find, ..] if is_gone(find, start, next));
+            let level = level_of(line);
+            if gone || self.is_left_out(level) {
+                out.extend_from_slice(&lines[unwritten..if raw { start } else { unwritten }]);
+                (unwritten, start) = (next, next);
+                continue;
+            }
+            let plain = without_end(line);
+            let content = start..start + plain.len();
+            let message = if inside.is_empty() {
+                plain
+            } else {
+                scratch.clear();
+                splice(lines, content.clone(), inside, labels, &mut scratch);
+                &scratch
+            };
+            if !raw {
+                self.write(message, level, true, false, out);
+            } else if !inside.is_empty() {
+                out.extend_from_slice(&lines[unwritten..start]);
+                out.extend_from_slice(message);
+                out.extend_from_slice(&lines[content.end..next]);
+                unwritten = next;
+            }
+            if self.records {
+                record(&Record {
+                    level,
+                    message,
+                    partial: false,
+                });
+            }
+            start = next;
+        }
+        if raw {
+            out.extend_from_slice(&lines[unwritten..]);
+        }
+        self.scratch = scratch;
+    }
+
+    /// A part of a line, and how much of `window` it is.
+    fn piece(
+        &mut self,
+        window: &[u8],
+        piece: Piece,
+        out: &mut Vec<u8>,
+        record: &mut dyn FnMut(&Record<'_>),
+    ) -> usize {
+        let is_first = self.begun.is_none();
+        let Begun { level, left_out } = self.begun.unwrap_or_else(|| {
+            let level = level_of(window);
+            let left_out = self.is_left_out(level);
+            Begun { level, left_out }
+        });
+        let mut cut = match piece {
+            Piece::Cut => character_start(window, LINE_MAX - OVERLAP),
+            Piece::Last | Piece::Open => window.len(),
+        };
+        let mut redactor = self.redactor.take();
+        let mut finds: &[Find] = &[];
+        if let Some(redactor) = &mut redactor {
+            let Redactor {
+                scanner,
+                memory,
+                finds,
+                ..
+            } = redactor;
+            let kind = if is_first { Text::First } else { Text::Next };
+            scanner.scan(window, kind, memory, finds);
+            for find in &*finds {
+                if find.anchor < cut && cut < find.end {
+                    cut = find.end;
+                }
+            }
+            finds.retain(|find| find.start < cut);
+            match piece {
+                Piece::Last => scanner.end_line(memory),
+                Piece::Cut | Piece::Open => {
+                    scanner.pass(&window[..cut], cut == window.len(), memory)
+                }
+            }
+        }
+        let labels = redactor.as_ref().map(|redactor| {
+            finds = &redactor.finds;
+            &redactor.labels
+        });
+        let taken = &window[..cut];
+        let partial = piece != Piece::Last;
+        let plain = if partial { taken } else { without_end(taken) };
+        self.scratch.clear();
+        splice(taken, 0..plain.len(), finds, labels, &mut self.scratch);
+        let gone = matches!(finds, [find, ..] if is_gone(find, 0, cut));
+        if !left_out && !gone {
+            let message = std::mem::take(&mut self.scratch);
+            if self.format == LogFormat::Raw {
+                out.extend_from_slice(&message);
+                out.extend_from_slice(&taken[plain.len()..]);
+            } else {
+                self.write(&message, level, is_first && !partial, partial, out);
+            }
+            if self.records {
+                record(&Record {
+                    level,
+                    message: &message,
+                    partial,
+                });
+            }
+            self.scratch = message;
+        }
+        self.redactor = redactor;
+        self.begun = partial.then_some(Begun { level, left_out });
+        cut
+    }
+
+    /// One line of a file in text or JSON.
+    fn write(
+        &self,
+        message: &[u8],
+        level: Option<Level>,
+        whole: bool,
+        partial: bool,
+        out: &mut Vec<u8>,
+    ) {
+        out.extend_from_slice(&self.head);
+        if self.format == LogFormat::Text {
+            out.extend_from_slice(message);
+            out.push(b'\n');
+            return;
+        }
+        let level: &[u8] = match level {
+            None => b"",
+            Some(Level::Trace) => br#","level":"trace""#,
+            Some(Level::Debug) => br#","level":"debug""#,
+            Some(Level::Info) => br#","level":"info""#,
+            Some(Level::Warn) => br#","level":"warn""#,
+            Some(Level::Error) => br#","level":"error""#,
+        };
+        out.extend_from_slice(level);
+        let text = String::from_utf8_lossy(message);
+        let lossy = matches!(text, Cow::Owned(_));
+        let object = message.trim_ascii();
+        if whole && !lossy && object.starts_with(b"{") && json::is_object(object) {
+            out.extend_from_slice(br#","fields":"#);
+            out.extend_from_slice(object);
+        } else {
+            out.extend_from_slice(br#","message":""#);
+            json::escape(text.as_bytes(), out);
+            out.push(b'"');
+        }
+        if lossy {
+            out.extend_from_slice(br#","lossy":true"#);
+        }
+        if partial {
+            out.extend_from_slice(br#","partial":true"#);
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// Why a part of a line is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    /// The line is too long.
+    Cut,
+    /// Its end is here.
+    Last,
+    /// Nothing more may stay in the pipe.
+    Open,
+}
+
+/// How much of `text` is lines that are not too long.
+fn whole_lines(text: &[u8]) -> usize {
+    let mut end = 0;
+    loop {
+        let rest = &text[end..];
+        match memrchr(b'\n', &rest[..rest.len().min(LINE_MAX)]) {
+            Some(last) => end += last + 1,
+            None => return end,
+        }
+    }
+}
+
+/// Whether nothing is left of the line from `start` to `next`: it lies in what another line has a label for.
+fn is_gone(find: &Find, start: usize, next: usize) -> bool {
+    find.what == What::Nothing && find.start <= start && find.end >= next
+}
+
+/// Where the character begins that has its last byte at or behind `at`; `at` itself in what is not UTF-8.
+fn character_start(text: &[u8], at: usize) -> usize {
+    let is_start = |index: &usize| text.get(*index).is_some_and(|b| b & 0xc0 != 0x80);
+    (at - 3..=at).rev().find(is_start).unwrap_or(at)
+}
+
+/// Appends `range` of `text` with labels in the place of `finds`.
+fn splice(
+    text: &[u8],
+    range: std::ops::Range<usize>,
+    finds: &[Find],
+    labels: Option<&Labels>,
+    out: &mut Vec<u8>,
+) {
+    let mut at = range.start;
+    for find in finds {
+        out.extend_from_slice(&text[at..find.start.clamp(at, range.end)]);
+        if let Some(labels) = labels {
+            labels.write(find, &text[find.start..find.end], out);
+        }
+        at = find.end.clamp(at, range.end);
+    }
+    out.extend_from_slice(&text[at..range.end]);
 }

@@ -84,6 +84,7 @@ codes! {
     Address "address" "Not `host:port`.",
     Url "url" "Not a plain `http://` URL.",
     Regex "regex" "Not a regular expression.",
+    FieldPath "field-path" "Not a path to a field of a JSON object.",
     ServiceName "service-name" "Not the name of a service.",
     NoService "no-service" "A manifest without a service.",
     UnknownNeed "unknown-need" "`needs` names no service of this manifest.",

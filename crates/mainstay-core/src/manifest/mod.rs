@@ -8,6 +8,7 @@ mod decode;
 mod diagnostic;
 mod json;
 mod needs;
+mod redact;
 mod resolve;
 mod suggest;
 mod tables;

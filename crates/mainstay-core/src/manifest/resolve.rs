@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::decode::{OrNone, OrTable, Table};
 use super::diagnostic::{Code, Findings, Shown};
 use super::needs;
+use super::redact::RedactEntry;
 use super::suggest::one_of_these;
 use super::tables::{
     HttpTable, KEEP_FILES, KeepTable, LimitTable, LivenessTable, LogTable, Manifest, RecoveryTable,
@@ -15,6 +16,7 @@ use super::tables::{
 use super::tree::{Span, Spanned};
 use super::units::ShowDuration;
 use super::values::{Count, Size, StrategyName, Time, is_absolute};
+use crate::log::redact::{RedactWith, Redaction, Refused};
 use crate::spec::{
     Backoff, Environment, Http, Level, Liveness, LogPolicy, Ready, Recovery, RestartLimit,
     Retention, Rotation, ServiceName, SnapshotPolicy, Spec, Start, Stop, Strategy, Tls, WaitFor,
@@ -307,6 +309,9 @@ impl Resolver<'_> {
             keep: retention(typed.keep.value),
             compress: typed.compress.value,
             format: typed.format.value,
+            streams: typed.streams.value,
+            filter: typed.filter.value,
+            redact: self.redact(typed.redact, typed.redact_with.value),
         }
     }
 
@@ -332,6 +337,35 @@ impl Resolver<'_> {
             every: value(table.every).map(|every| (every, zone)),
             at_start: table.at_start.is_some(),
         }
+    }
+
+    fn redact(
+        &mut self,
+        typed: Option<Spanned<Vec<Spanned<RedactEntry>>>>,
+        with: RedactWith,
+    ) -> Redaction {
+        let mut redaction = Redaction::new(with);
+        for Spanned { value, span } in value(typed).unwrap_or_default() {
+            let added = match value {
+                RedactEntry::Class(class) => redaction.add_class(class),
+                RedactEntry::Field(path) => redaction.add_field(path),
+                RedactEntry::Pattern(pattern) => redaction.add_pattern(pattern),
+            };
+            match added {
+                Ok(()) => {}
+                Err(Refused::Twice) => {
+                    let help = Some("keep one of them");
+                    let message = "this entry is there twice";
+                    self.findings.add(Code::Conflict, span, message, help);
+                }
+                Err(Refused::TooMany) => {
+                    let message = "there are too many fields";
+                    let help = Some("name at most 64");
+                    self.findings.add(Code::Number, span, message, help);
+                }
+            }
+        }
+        redaction
     }
 
     fn http(&mut self, typed: HttpTable, name: &ServiceName) -> Option<Http> {

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use super::decode::{self, Decode, Keys, Named, OneOf, OrNone, OrTable, Table, one_of, table};
 use super::diagnostic::Findings;
+use super::redact::{Expression, LabelName, RedactEntry};
 use super::tree::{Node, Spanned};
 use super::values::{
     Codes, Count, Factor, Line, NeedName, Pattern, Pause, Port, Size, StrategyName, Time, Yes,
 };
+use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, Compress, Env, Environment, Every, HostPort, HttpUrl, Level, LogFormat, Policy,
-    Probe, Ready, Reload, Signal, SnapshotWhen, StopScope, Zone,
+    Probe, Ready, Reload, Signal, SnapshotWhen, StopScope, Streams, Zone,
 };
 
 /// What holds with and without a table.
@@ -167,6 +169,21 @@ table! {
         compress: Compress = Compress::Zstd,
         /// What a line looks like in the file.
         format: LogFormat = LogFormat::Raw,
+        /// Whether its two streams are told apart.
+        streams: Streams = Streams::Merged,
+        /// Whether lines of a level below `level` are left out.
+        filter: bool = false,
+        /// What nobody may read in its output: classes of data, fields of JSON lines, regular expressions.
+        redact: Vec<Spanned<RedactEntry>>,
+        /// What stands in its place.
+        redact_with: RedactWith = RedactWith::Label,
+    }
+
+    RedactTable {
+        /// What it looks like, as a regular expression.
+        regex: Expression [required],
+        /// What is shown in its place.
+        name: LabelName [required],
     }
 
     RotateTable {

@@ -13,9 +13,10 @@ use super::diagnostic::{Code, Findings, Shown};
 use super::suggest::{did_you_mean, one_of_these};
 use super::tree::{Entry, Node, Value};
 use super::units::{self, ShowDuration, ShowSize};
+use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, CodeAction, Compress, Env, Environment, Every, HostPort, HttpUrl, Level,
-    LogFormat, Policy, Signal, SnapshotWhen, StopScope, Zone,
+    LogFormat, Policy, Signal, SnapshotWhen, StopScope, Streams, Zone,
 };
 
 /// Words that stand for the variants of an enum.
@@ -60,6 +61,8 @@ words! {
     Zone "a zone" { "utc" => Utc, "local" => Local, }
     Compress "a compression" { "none" => None, "zstd" => Zstd, "gzip" => Gzip, }
     LogFormat "a log format" { "raw" => Raw, "text" => Text, "json" => Json, }
+    Streams "a way to treat its streams" { "merged" => Merged, "split" => Split, }
+    RedactWith "what can stand in its place" { "label" => Label, "hash" => Hash, }
     StrategyName "a strategy" { "fixed" => Fixed, "backoff" => Backoff, "probe" => Probe, }
 }
 
@@ -71,7 +74,7 @@ pub(super) enum StrategyName {
     Probe,
 }
 
-fn unknown_word(what: &str, text: &str, words: &[&str]) -> Mistake {
+pub(super) fn unknown_word(what: &str, text: &str, words: &[&str]) -> Mistake {
     let help = did_you_mean(text, words.iter().copied());
     Mistake {
         code: Code::UnknownValue,
@@ -282,6 +285,23 @@ impl Decode for Yes {
 
     fn schema() -> Json {
         json!({ "const": true })
+    }
+}
+
+impl Decode for bool {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        match node.value {
+            Value::Bool(value) => Some(value),
+            _ => wrong_type(node, "true or false", None, findings),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "boolean" })
+    }
+
+    fn show(&self) -> Json {
+        (*self).into()
     }
 }
 

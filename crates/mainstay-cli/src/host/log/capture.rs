@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mainstay_core::log::refine::{Origin, Record, RedactionKey, Refiner, Stream};
+use mainstay_core::log::redact::RedactionKey;
+use mainstay_core::log::refine::{Origin, Record, Refiner, Stream};
 use mainstay_core::spec::{LogFormat, ServiceName};
 use regex::bytes::Regex;
 

@@ -10,7 +10,8 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mainstay_core::log::refine::{RedactionKey, Stream};
+use mainstay_core::log::redact::RedactionKey;
+use mainstay_core::log::refine::Stream;
 use mainstay_core::spec::{LogFormat, LogPolicy, ServiceName};
 use regex::bytes::Regex;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
-use mainstay_core::log::refine::RedactionKey;
+use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::{CURRENT, Stamp};
 use mainstay_core::spec::ServiceName;
 

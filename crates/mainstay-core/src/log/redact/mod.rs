@@ -1,0 +1,281 @@
+//! What nobody may read in a service's output, and what stands in its place.
+//!
+//! A [`Redaction`] is what a manifest asks for. A `Scanner` finds it, in one pass for all classes: a table knows the few bytes at
+//! which a value can begin or be recognised (a digit, `@`, `=`, `:` …), and a validator of its own judges each such place, so that
+//! numbers that merely look alike stay. Fields of JSON objects and own regular expressions are looked for line by line. Every find
+//! is a range; finds that overlap become one, under the label of the leftmost, then longest, then first class. So no part of any
+//! find is ever shown.
+
+mod credentials;
+mod fields;
+mod numbers;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use regex::bytes::Regex;
+use serde::Serialize;
+use sha2::Sha256;
+
+pub(super) use self::scan::{Find, Memory, Scanner, Text, What, without_end};
+
+macro_rules! classes {
+    ($($Name:ident $text:literal $doc:literal,)*) => {
+        /// A kind of data that is recognised by its form.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Class { $(#[doc = $doc] $Name,)* }
+
+        impl Class {
+            /// All of them; where two finds are alike the first one's label is shown.
+            pub const ALL: [Self; [$($text),*].len()] = [$(Self::$Name,)*];
+
+            /// As it stands in a manifest and in a label.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$Name => $text,)* }
+            }
+        }
+    };
+}
+
+classes! {
+    Email "email" "`name@host.tld`.",
+    Phone "phone" "International (`+49 …`), North American with separators, Chinese mobile.",
+    CreditCard "credit-card" "13 to 19 digits of a known network, Luhn's check digit; also in groups.",
+    IdCardCn "id-card-cn" "A Chinese identity number: region, date, check digit (ISO 7064 MOD 11-2).",
+    Iban "iban" "A bank account: its country's length, mod 97; also in groups.",
+    Ipv4 "ipv4" "Four decimal numbers up to 255.",
+    Ipv6 "ipv6" "An address with a digit in it.",
+    Mac "mac" "Six pairs of hexadecimal digits.",
+    Jwt "jwt" "Three parts, or five, of which the first begins a JSON object.",
+    Bearer "bearer" "What follows `Bearer`.",
+    BasicAuth "basic-auth" "What follows `Basic`, if it is `user:password` in base64.",
+    UrlPassword "url-password" "The password of `scheme://user:password@host`.",
+    AwsKey "aws-key" "An AWS access key id, and a secret access key by its name.",
+    PrivateKey "private-key" "A PEM or PGP private key, over many lines or in one.",
+    GithubToken "github-token" "`ghp_…`, `github_pat_…` and their kin.",
+    GitlabToken "gitlab-token" "`glpat-…`.",
+    SlackToken "slack-token" "`xoxb-…` and its kin, `xapp-…`.",
+    GoogleApiKey "google-api-key" "`AIza` and 35 more.",
+    StripeKey "stripe-key" "`sk_live_…`, `rk_test_…` and their kin, `whsec_…`.",
+    Password "password" "The value of a key that ends with password, passwd, pwd, secret, token, api_key and the like.",
+    SsnUs "ssn-us" "A US social security number with its dashes, in a range that was given out.",
+    PatientId "patient-id" "The value of mrn, patient_id, medical_record_number and the like; `MRN 123456`, `Patient/123`.",
+}
+
+/// What stands in the place of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RedactWith {
+    /// `[email]`.
+    Label,
+    /// `[email:1f2e3d4c5b6a7988]`: a keyed hash, so that equal values can still be found together.
+    Hash,
+}
+
+/// A path to fields of a JSON object: keys, and `[*]` for every item of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldPath {
+    name: String,
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Key(String),
+    Items,
+}
+
+impl FieldPath {
+    /// Reads `$.a.b`, `$.a[*].b`; `None` if it is neither.
+    pub fn new(text: &str) -> Option<Self> {
+        let name = text.strip_prefix("$.")?;
+        let mut steps = Vec::new();
+        for part in name.split('.') {
+            let key = part.trim_end_matches("[*]");
+            let plain = |c: char| !c.is_control() && !"[]\"\\ ".contains(c);
+            if key.is_empty() || !key.chars().all(plain) {
+                return None;
+            }
+            steps.push(Step::Key(key.to_owned()));
+            let items = (part.len() - key.len()) / "[*]".len();
+            steps.extend(std::iter::repeat_n(Step::Items, items));
+        }
+        (steps.len() <= 32).then(|| Self {
+            name: name.to_owned(),
+            steps,
+        })
+    }
+}
+
+/// A regular expression of a manifest's own, with the name that is shown.
+#[derive(Clone, Debug)]
+pub struct OwnPattern {
+    name: String,
+    regex: Regex,
+}
+
+impl OwnPattern {
+    pub(crate) fn new(name: String, regex: Regex) -> Self {
+        Self { name, regex }
+    }
+}
+
+impl PartialEq for OwnPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.regex.as_str() == other.regex.as_str()
+    }
+}
+
+impl Eq for OwnPattern {}
+
+/// What nobody may read in a service's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redaction {
+    /// A bit for each class, by its place in [`Class::ALL`].
+    classes: u32,
+    fields: Vec<FieldPath>,
+    patterns: Vec<OwnPattern>,
+    with: RedactWith,
+}
+
+/// Why an entry cannot be added.
+pub(crate) enum Refused {
+    Twice,
+    TooMany,
+}
+
+impl Redaction {
+    /// Paths to fields; their states are the bits of one word.
+    pub(crate) const MOST_FIELDS: usize = 64;
+
+    pub(crate) fn new(with: RedactWith) -> Self {
+        Self {
+            classes: 0,
+            fields: Vec::new(),
+            patterns: Vec::new(),
+            with,
+        }
+    }
+    /// Whether nothing is hidden.
+    pub fn is_empty(&self) -> bool {
+        self.classes == 0 && self.fields.is_empty() && self.patterns.is_empty()
+    }
+    /// Whether values of this class are hidden.
+    pub fn has(&self, class: Class) -> bool {
+        self.classes & (1 << class as u32) != 0
+    }
+    /// What stands in the place of a value.
+    pub fn with(&self) -> RedactWith {
+        self.with
+    }
+    pub(crate) fn add_class(&mut self, class: Class) -> Result<(), Refused> {
+        if self.has(class) {
+            return Err(Refused::Twice);
+        }
+        self.classes |= 1 << class as u32;
+        Ok(())
+    }
+    pub(crate) fn add_field(&mut self, path: FieldPath) -> Result<(), Refused> {
+        if self.fields.contains(&path) {
+            return Err(Refused::Twice);
+        }
+        if self.fields.len() == Self::MOST_FIELDS {
+            return Err(Refused::TooMany);
+        }
+        self.fields.push(path);
+        Ok(())
+    }
+    pub(crate) fn add_pattern(&mut self, pattern: OwnPattern) -> Result<(), Refused> {
+        if self.patterns.contains(&pattern) {
+            return Err(Refused::Twice);
+        }
+        self.patterns.push(pattern);
+        Ok(())
+    }
+}
+
+/// The secret of this installation under which values are hashed.
+#[derive(Clone)]
+pub struct RedactionKey([u8; 32]);
+
+impl RedactionKey {
+    /// Bytes that nobody can guess.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for RedactionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedactionKey(…)")
+    }
+}
+
+/// Writes what stands in the place of values.
+pub(super) struct Labels {
+    with: RedactWith,
+    /// Keyed, and nothing hashed yet.
+    mac: Hmac<Sha256>,
+    fields: Vec<String>,
+    patterns: Vec<String>,
+}
+
+impl Labels {
+    pub(super) fn new(redaction: &Redaction, key: &RedactionKey) -> Self {
+        // A key shorter than a block of the hash is filled up with zeros (RFC 2104).
+        let mut block = [0; 64];
+        block[..32].copy_from_slice(&key.0);
+        Self {
+            with: redaction.with,
+            mac: Hmac::new(&block.into()),
+            fields: redaction.fields.iter().map(|f| f.name.clone()).collect(),
+            patterns: redaction.patterns.iter().map(|p| p.name.clone()).collect(),
+        }
+    }
+
+    /// Appends the label of `find`, whose text is `value`.
+    pub(super) fn write(&self, find: &Find, value: &[u8], out: &mut Vec<u8>) {
+        let (name, is_field) = match find.what {
+            What::Nothing => return,
+            What::Class(class) => (class.name(), false),
+            What::Field(index) => (&*self.fields[index], true),
+            What::Pattern(index) => (&*self.patterns[index], false),
+        };
+        let quote = is_field || find.quoted;
+        if quote {
+            out.push(b'"');
+        }
+        out.push(b'[');
+        out.extend_from_slice(name.as_bytes());
+        // A key may come in pieces, which no two readers would hash alike.
+        let is_key = matches!(find.what, What::Class(Class::PrivateKey));
+        if self.with == RedactWith::Hash && !is_key {
+            let inner = value
+                .strip_prefix(b"\"")
+                .and_then(|v| v.strip_suffix(b"\""));
+            let value = inner.filter(|_| is_field).unwrap_or(value);
+            out.push(b':');
+            self.hash(name, value, out);
+        }
+        out.push(b']');
+        if quote {
+            out.push(b'"');
+        }
+    }
+
+    fn hash(&self, name: &str, value: &[u8], out: &mut Vec<u8>) {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut mac = self.mac.clone();
+        mac.update(name.as_bytes());
+        mac.update(&[0]);
+        mac.update(value);
+        for byte in mac.finalize().into_bytes().iter().take(8) {
+            out.push(HEX[usize::from(byte >> 4)]);
+            out.push(HEX[usize::from(byte & 15)]);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What an entry of `log.redact` looks like: the name of a class, a path into JSON, or a regular expression with a name.
+
+use regex::bytes::{Regex, RegexBuilder};
+use serde_json::{Value as Json, json};
+
+use super::decode::{Decode, FromText, Mistake, spanned, wrong_type};
+use super::diagnostic::{Code, Findings, Shown};
+use super::tables::RedactTable;
+use super::tree::{Node, Value};
+use super::values::{Pattern, unknown_word};
+use crate::log::redact::{Class, FieldPath, OwnPattern};
+
+/// One entry of `log.redact`.
+pub(super) enum RedactEntry {
+    Class(Class),
+    Field(FieldPath),
+    Pattern(OwnPattern),
+}
+
+impl Decode for RedactEntry {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) if text.starts_with('$') => {
+                FieldName::decode(node, findings).map(|FieldName(path)| Self::Field(path))
+            }
+            Value::Text(_) => Class::decode(node, findings).map(Self::Class),
+            Value::Table(_) => {
+                let table = spanned::<RedactTable>(node, findings)?.value;
+                let Expression(regex) = table.regex?.value;
+                let LabelName(name) = table.name?.value;
+                Some(Self::Pattern(OwnPattern::new(name, regex)))
+            }
+            _ => {
+                let what = "the name of a class, a path or a table";
+                let help = "write \"email\", \"$.patient.id\" or { regex = '…', name = \"…\" }";
+                wrong_type(node, what, Some(help), findings)
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [Class::schema(), FieldName::schema(), RedactTable::schema()] })
+    }
+}
+
+impl FromText for Class {
+    const WHAT: &'static str = "a class of data";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let class = Self::ALL.into_iter().find(|class| class.name() == text);
+        class.ok_or_else(|| unknown_word("a class of data", text, &Self::ALL.map(Self::name)))
+    }
+
+    fn text_schema() -> Json {
+        json!({ "enum": Self::ALL.map(Self::name) })
+    }
+}
+
+/// `$.a.b`, `$.a[*].b`.
+struct FieldName(FieldPath);
+
+impl FromText for FieldName {
+    const WHAT: &'static str = "a path to a field";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        FieldPath::new(text).map(Self).ok_or_else(|| {
+            let message = format!("`{}` is not a path to a field", Shown(text));
+            let help = "write keys after dots, and [*] for every item of a list: \"$.patient.id\", \"$.orders[*].card\"";
+            Mistake::new(Code::FieldPath, message, help)
+        })
+    }
+
+    fn text_schema() -> Json {
+        json!({ "type": "string", "pattern": "^\\$\\." })
+    }
+}
+
+/// A regular expression, ready to run.
+pub(super) struct Expression(Regex);
+
+impl FromText for Expression {
+    const WHAT: &'static str = Pattern::WHAT;
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        /// Bytes that one may take in memory, for each service that names it.
+        const LARGEST: usize = 1 << 20;
+        let Pattern(text) = Pattern::from_text(text)?;
+        let regex = RegexBuilder::new(&text).size_limit(LARGEST).build();
+        regex.map(Self).map_err(|_| {
+            let message = "this regular expression takes more than 1 MiB";
+            let help = "make its repetitions smaller, or its classes of characters: (?-u:\\d) is 0 to 9 alone";
+            Mistake::new(Code::Regex, message, help)
+        })
+    }
+
+    fn text_schema() -> Json {
+        Pattern::text_schema()
+    }
+}
+
+/// What is shown in the place of a match.
+pub(super) struct LabelName(String);
+
+impl FromText for LabelName {
+    const WHAT: &'static str = "a name";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(plain) {
+            let message = format!("`{}` cannot be shown in the place of a value", Shown(text));
+            let help = "a name has 1 to 64 of letters, digits, -, _ and .";
+            return Err(Mistake::new(Code::Text, message, help));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn text_schema() -> Json {
+        json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$" })
+    }
+}
