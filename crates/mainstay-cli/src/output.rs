@@ -1,6 +1,6 @@
 //! The only ways of the verbs to the terminal. A reader that left early (`| head`) is no failure of ours.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 use serde::Serialize;
 
@@ -35,27 +35,35 @@ pub(crate) fn complain(text: &impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Whether standard error shows colours, and nobody asked for none (no-color.org).
+/// Whether standard error shows colours: a terminal does, unless the environment decides (no-color.org, bixense.com/clicolors).
 pub(crate) fn stderr_has_colour() -> bool {
-    io::stderr().is_terminal() && !colour_is_refused()
+    has_colour(&io::stderr())
 }
 
 /// Whether standard output does.
 pub(crate) fn stdout_has_colour() -> bool {
-    io::stdout().is_terminal() && !colour_is_refused()
+    has_colour(&io::stdout())
 }
 
-fn colour_is_refused() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+fn has_colour(stream: &impl io::IsTerminal) -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_forced =
+        std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
+    !is_set("NO_COLOR") && (is_forced || stream.is_terminal())
 }
 
 /// How many lines the terminal at standard output shows; `None` where it is none, or does not say.
 pub(crate) fn terminal_height() -> Option<usize> {
+    terminal_size().map(|(rows, _)| rows)
+}
+
+/// Its lines and columns.
+pub(crate) fn terminal_size() -> Option<(usize, usize)> {
     #[cfg(unix)]
-    let height = rustix::termios::tcgetwinsize(io::stdout())
+    let size = rustix::termios::tcgetwinsize(io::stdout())
         .ok()
-        .map(|size| size.ws_row.into());
+        .map(|size| (size.ws_row.into(), size.ws_col.into()));
     #[cfg(not(unix))]
-    let height = io::stdout().is_terminal().then_some(24);
-    height.filter(|height| *height > 0)
+    let size = io::IsTerminal::is_terminal(&io::stdout()).then_some((24, 80));
+    size.filter(|&(rows, columns)| rows > 0 && columns > 0)
 }

@@ -1,7 +1,11 @@
 //! The time as the core knows it: it is given, never asked for.
 
+mod when;
+
 use std::ops::Add;
 use std::time::Duration;
+
+pub use when::{WHEN, when};
 
 /// A point on the host's monotonic clock, counted from when the host started.
 ///
@@ -43,6 +47,48 @@ pub fn rfc3339(since_epoch: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
+/// The stamp that `text` begins with, as [`rfc3339`] writes it (with any number of decimals, or none): microseconds since 1970, and how
+/// many bytes it takes.
+pub fn rfc3339_at_start(text: &[u8]) -> Option<(u64, usize)> {
+    let (head, rest) = text.split_at_checked(19)?;
+    let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    separators
+        .iter()
+        .all(|&(at, byte)| head[at] == byte)
+        .then_some(())?;
+    let number = |from: usize, to: usize| {
+        head[from..to].iter().try_fold(0, |number, digit| {
+            digit
+                .is_ascii_digit()
+                .then(|| number * 10 + u64::from(digit - b'0'))
+        })
+    };
+    let day = date(number(0, 4)?, number(5, 7)?, number(8, 10)?)?;
+    let second = clock(number(11, 13)?, number(14, 16)?, number(17, 19)?)?;
+    let decimals = match rest.strip_prefix(b".") {
+        Some(rest) => rest.iter().take_while(|b| b.is_ascii_digit()).count() + 1,
+        None => 0,
+    };
+    let micros = rest[..decimals].iter().skip(1).chain(b"000000").take(6);
+    let micros = micros.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    let is_whole = decimals != 1 && rest.get(decimals) == Some(&b'Z');
+    is_whole.then_some((
+        (day * 86_400 + second) * 1_000_000 + micros,
+        head.len() + decimals + 1,
+    ))
+}
+
+/// The day of a date, counted from 1970-01-01; `None` where there is no such date.
+fn date(year: u64, month: u64, day: u64) -> Option<u64> {
+    let count = days(year, month, day)?;
+    (civil(count) == (year, month, day)).then_some(count)
+}
+
+/// The second of a day; 60 is a leap second, which is counted as the next one.
+fn clock(hour: u64, minute: u64, second: u64) -> Option<u64> {
+    (hour < 24 && minute < 60 && second <= 60).then_some(hour * 3600 + minute * 60 + second)
+}
+
 /// The proleptic Gregorian date of a day counted from 1970-01-01: years of 400-year eras that begin on 1 March, so that the leap
 /// day is the last of its year (H. Hinnant, "chrono-compatible low-level date algorithms").
 pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
@@ -81,6 +127,29 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(rfc3339(Duration::from_secs(seconds)), expect);
+            let micros = seconds * 1_000_000;
+            assert_eq!(rfc3339_at_start(expect.as_bytes()), Some((micros, 24)));
+        }
+    }
+
+    #[test]
+    fn stamps_at_the_start_of_text() {
+        for (text, expect) in [
+            ("1970-01-01T00:00:01Z x", Some((1_000_000, 20))),
+            ("1970-01-01T00:00:00.5Z", Some((500_000, 22))),
+            ("1970-01-01T00:00:00.1234567Z", Some((123_456, 28))),
+            ("1970-01-01T00:00:00.Z", None),
+            ("1970-01-01T00:00:00.123", None),
+            ("1970-01-01T00:00:00+01:00", None),
+            ("1970-02-30T00:00:00Z", None),
+            ("1970-13-01T00:00:00Z", None),
+            ("1970-01-01T24:00:00Z", None),
+            ("1970-01-01 00:00:00Z", None),
+            ("1969-12-31T00:00:00Z", None),
+            ("1970-01-01T00:00:0\u{e9}", None),
+            ("", None),
+        ] {
+            assert_eq!(rfc3339_at_start(text.as_bytes()), expect, "{text}");
         }
     }
 }

@@ -1,31 +1,88 @@
 //! `mainstay logs`: what services wrote. Reads the files, so it needs no supervisor; only `logs rotate` does.
 
-use std::io::{self, BufWriter, Write};
-use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+mod pager;
+mod show;
 
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::ValueEnum;
+use mainstay_core::log::stored::{Stored, Stream};
 use mainstay_core::spec::ServiceName;
+use mainstay_core::time::{WHEN, when};
+use regex::bytes::{Regex, RegexBuilder};
 
 use crate::failure::{Code, Failure};
-use crate::host::log_read::{self, Position};
+use crate::host::log_read::{Followed, Keep, Lines, Log, Position, Query, Range, Time, follow};
 use crate::state_dir::StateDir;
 use crate::{client, output};
+use pager::Pager;
+use show::{Added, Form, Shown, Tag};
 
-/// Shows the last lines of services' logs, across rotated files; `logs rotate NAME` begins a new file.
+/// Where the second of two raw streams lies, in the log's own directory.
+const STDERR_DIR: &str = "stderr";
+/// So many lines are shown where nothing says which.
+const DEFAULT_LINES: u64 = 10;
+/// So many of the last lines are looked at to see whether lines name their stream.
+const SAMPLE: u64 = 100;
+
+/// Shows lines of services' logs, across rotated and compressed files; `logs rotate NAME` begins a new file.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = TIMES)]
 pub(crate) struct Logs {
-    /// The services.
+    /// The services; lines of several are in the order of their times.
     #[arg(required = true)]
     names: Vec<String>,
     /// Go on with what is added, until you press ctrl-c.
     #[arg(short, long)]
     follow: bool,
-    /// How many lines of each.
-    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
-    lines: u64,
+    /// How many lines of each, the last ones [default: 10; all with --since, --until or --grep].
+    #[arg(short = 'n', long, value_name = "N")]
+    lines: Option<u64>,
+    /// Not older than this.
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    since: Option<String>,
+    /// Not younger than this.
+    #[arg(
+        long,
+        value_name = "T",
+        allow_hyphen_values = true,
+        conflicts_with = "follow"
+    )]
+    until: Option<String>,
+    /// Only lines in which this regular expression matches.
+    #[arg(short, long, value_name = "RE")]
+    grep: Option<String>,
+    /// Let --grep match upper and lower case alike.
+    #[arg(short, long, requires = "grep")]
+    ignore_case: bool,
+    /// Only what was written here.
+    #[arg(long, value_enum)]
+    stream: Option<StreamName>,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Write to the terminal even what does not fit on it.
+    #[arg(long)]
+    no_pager: bool,
     #[command(subcommand)]
     rotate: Option<Rotate>,
+}
+
+const TIMES: &str = "\
+T is one of: 2026-11-22T10:11:12Z (or +01:00), 2026-11-22, 2026-11-22 10:11[:12], 10:11[:12] (today), today, yesterday,
+15m (ago; also s, h, d, w; 1h30m), @SECONDS since 1970. Without an offset it is UTC, like the stamps in logs.
+Lines without stamps (`format = \"raw\"`) are known to about a second: --since and --until may show a second more.";
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StreamName {
+    Stdout,
+    Stderr,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -37,43 +94,382 @@ enum Rotate {
     },
 }
 
+/// One directory of files, and what is wanted of it.
+struct Source {
+    /// The number of the service.
+    service: usize,
+    name: String,
+    dir: PathBuf,
+    log: Log,
+    filter: Filter,
+    tag: Tag,
+}
+
+/// Which lines are wanted.
+#[derive(Clone)]
+struct Filter {
+    streams: Streams,
+    regex: Option<Regex>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Streams {
+    All,
+    /// Lines that name this one.
+    Only(Stream),
+    /// Lines that do not name this one.
+    AllBut(Stream),
+}
+
+impl Filter {
+    fn keeps(&self, line: &[u8]) -> bool {
+        let named = |stream| Stored::parse(line).stream == Some(stream);
+        let is_wanted = match self.streams {
+            Streams::All => true,
+            Streams::Only(stream) => named(stream),
+            Streams::AllBut(stream) => !named(stream),
+        };
+        is_wanted && self.regex.as_ref().is_none_or(|regex| regex.is_match(line))
+    }
+
+    fn keeps_all(&self) -> bool {
+        self.streams == Streams::All && self.regex.is_none()
+    }
+}
+
 impl Logs {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         if let Some(Rotate::Rotate { name }) = self.rotate {
             client::block_on(client::rotate(state, &name))??;
             return Ok(ExitCode::SUCCESS);
         }
-        let alone = self.names.len() == 1;
-        let mut places = Vec::with_capacity(self.names.len());
-        for name in &self.names {
-            let prefix = if alone {
-                String::new()
-            } else {
-                format!("{name} | ")
+        let query = self.query()?;
+        let regex = self.regex()?;
+        let mut sources = Vec::new();
+        for (number, name) in self.names.iter().enumerate() {
+            sources.extend(self.sources(state, number, name, regex.as_ref())?);
+        }
+        // Bytes can be copied as they are where nobody asks for lines.
+        let as_bytes = !self.json && sources.len() == 1 && sources[0].filter.keeps_all();
+        if self.follow && !as_bytes {
+            for source in &mut sources {
+                let left = source.log.leave_unfinished_line();
+                left.map_err(|error| unreadable(state, &source.name, &error))?;
+            }
+        }
+        let is_paged = !self.follow && !self.no_pager;
+        let out: Box<dyn Write> = match is_paged.then(Pager::for_terminal).flatten() {
+            Some(pager) => Box::new(pager),
+            None => Box::new(BufWriter::with_capacity(64 << 10, io::stdout())),
+        };
+        let form = Form {
+            is_json: self.json,
+            highlight: regex.clone().filter(|_| output::stdout_has_colour()),
+        };
+        let shown = RefCell::new(Shown::new(form, out));
+        let result = match as_bytes {
+            true => copy(&sources[0], &query, &shown),
+            false => self.merge(&sources, &query, &shown),
+        };
+        let result = result.and_then(|()| shown.borrow_mut().flush().map_err(Trouble::Output));
+        match result {
+            Ok(()) => {}
+            Err(Trouble::Output(error)) => {
+                output::ignore_closed(Err(error))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Err(Trouble::Log(name, error)) => return Err(unreadable(state, &name, &error)),
+        }
+        let mut damaged = Ok(ExitCode::SUCCESS);
+        for damage in sources.iter().flat_map(|source| source.log.damage()) {
+            let path = damage.path.display();
+            let failure = Failure::new(Code::Failed, format!("read {path}: {}", damage.error))
+                .hint("what could be read of it was shown");
+            if let Err(failure) = std::mem::replace(&mut damaged, Err(failure)) {
+                output::complain(&failure);
+            }
+        }
+        if !self.follow {
+            return damaged;
+        }
+        if let Err(failure) = damaged {
+            output::complain(&failure);
+        }
+        self.go_on(sources, as_bytes, &shown)
+    }
+
+    fn query(&self) -> Result<Query, Failure> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = u64::try_from(now.unwrap_or_default().as_micros()).unwrap_or(u64::MAX);
+        let time = |option: &str, text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => match when(text, now, 0) {
+                Some(time) => Ok(Some(time)),
+                None => Err(
+                    Failure::new(Code::Usage, format!("{option} '{text}' is not a time"))
+                        .hint(format!("it takes {WHEN}")),
+                ),
+            },
+        };
+        let (since, until) = (time("--since", &self.since)?, time("--until", &self.until)?);
+        let is_narrowed = since.is_some() || until.is_some() || self.grep.is_some();
+        let lines = self.lines.or((!is_narrowed).then_some(DEFAULT_LINES));
+        Ok(Query {
+            lines,
+            since,
+            until,
+        })
+    }
+
+    fn regex(&self) -> Result<Option<Regex>, Failure> {
+        let Some(text) = &self.grep else {
+            return Ok(None);
+        };
+        let regex = RegexBuilder::new(text)
+            .case_insensitive(self.ignore_case)
+            .build();
+        regex
+            .map(Some)
+            .map_err(|error| Failure::new(Code::Usage, format!("--grep '{text}': {error}")))
+    }
+
+    /// Where the lines of a service lie that are asked for.
+    fn sources(
+        &self,
+        state: &StateDir,
+        service: usize,
+        name: &str,
+        regex: Option<&Regex>,
+    ) -> Result<Vec<Source>, Failure> {
+        // Only a service's name may become part of a path.
+        let Some(known) = ServiceName::new(name) else {
+            return Err(unreadable(state, name, &io::ErrorKind::NotFound.into()));
+        };
+        let failed = |error: io::Error| unreadable(state, name, &error);
+        let dir = state.logs_dir().join(known.as_str());
+        let stderr_dir = dir.join(STDERR_DIR);
+        let log = Log::open(&dir).map_err(failed)?;
+        let stderr = match Log::open(&stderr_dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            log => Some(log.map_err(failed)?),
+        };
+        let asked = self.stream.map(|stream| match stream {
+            StreamName::Stdout => Stream::Stdout,
+            StreamName::Stderr => Stream::Stderr,
+        });
+        if asked.is_some() && stderr.is_none() && !names_streams(&log).map_err(failed)? {
+            let message = format!("the log of {name} does not tell stdout from stderr");
+            return Err(Failure::new(Code::Usage, message)
+                .hint("log = { streams = \"split\" } keeps them apart from then on"));
+        }
+        let is_split = stderr.is_some();
+        let streams = match asked {
+            None => Streams::All,
+            Some(Stream::Stdout) if is_split => Streams::AllBut(Stream::Stderr),
+            Some(stream) => Streams::Only(stream),
+        };
+        let prefix = match self.names.len() {
+            1 => None,
+            _ => Some(name),
+        };
+        let source = |dir, log, streams, stream| Source {
+            service,
+            name: name.to_owned(),
+            dir,
+            log,
+            filter: Filter {
+                streams,
+                regex: regex.cloned(),
+            },
+            tag: Tag::new(name, prefix, stream),
+        };
+        let own = is_split.then_some(Stream::Stdout);
+        let mut sources = vec![source(dir, log, streams, own)];
+        if let Some(log) = stderr.filter(|_| asked != Some(Stream::Stdout)) {
+            sources.push(source(stderr_dir, log, Streams::All, Some(Stream::Stderr)));
+        }
+        Ok(sources)
+    }
+
+    /// Shows the lines of all logs by their times.
+    fn merge(
+        &self,
+        sources: &[Source],
+        query: &Query,
+        shown: &RefCell<Shown>,
+    ) -> Result<(), Trouble> {
+        let keeps: Vec<_> = sources
+            .iter()
+            .map(|source| |line: &[u8]| source.filter.keeps(line))
+            .collect();
+        // Where the lines of a service come from two logs, each has the last N: those of both together are less.
+        let mut found = vec![0; self.names.len()];
+        let mut readers = Vec::with_capacity(sources.len());
+        for (source, keep) in sources.iter().zip(&keeps) {
+            let keep: Option<&Keep<'_>> = match source.filter.keeps_all() {
+                true => None,
+                false => Some(keep),
             };
-            let mut out = Prefixed::new(prefix);
-            let place = tail(state, name, self.lines, &mut out)?;
-            output::ignore_closed(out.flush())?;
-            places.push((name.clone(), place, out));
+            let range = source.log.select(query, keep).map_err(source.trouble())?;
+            found[source.service] += range.counted;
+            readers.push(Reader::new(source, range, keep)?);
         }
-        if self.follow {
-            follow(state, places)?;
+        let mut surplus: Vec<u64> = match query.lines {
+            Some(lines) => found
+                .iter()
+                .map(|found| found.saturating_sub(lines))
+                .collect(),
+            None => vec![0; found.len()],
+        };
+        let mut next: BinaryHeap<_> = readers
+            .iter()
+            .enumerate()
+            .filter_map(|(number, reader)| Some(Reverse((reader.time?.micros, number))))
+            .collect();
+        while let Some(Reverse((now, number))) = next.pop() {
+            let reader = &mut readers[number];
+            let source = reader.source;
+            let surplus = &mut surplus[source.service];
+            if *surplus > 0 {
+                *surplus -= 1;
+            } else if let Some(time) = reader.time {
+                let mut shown = shown.borrow_mut();
+                let result = shown.line(&source.tag, time, &reader.line);
+                result.map_err(Trouble::Output)?;
+            }
+            reader.advance()?;
+            if let Some(time) = reader.time {
+                // A clock that went back does not change the order of a log's own lines.
+                next.push(Reverse((time.micros.max(now), number)));
+            }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
+    }
+
+    fn go_on(
+        self,
+        sources: Vec<Source>,
+        as_bytes: bool,
+        shown: &RefCell<Shown>,
+    ) -> Result<ExitCode, Failure> {
+        let mut logs = Vec::new();
+        for source in sources {
+            let (filter, tag) = (source.filter, source.tag);
+            let stderr_dir = source.dir.join(STDERR_DIR);
+            // Streams may be split while we look on.
+            let may_split = self.stream.is_none() && tag.stream.is_none();
+            if may_split {
+                let filter = filter.clone();
+                logs.push(Followed {
+                    dir: stderr_dir,
+                    position: Position::default(),
+                    sink: Added::lines(
+                        shown,
+                        tag.with_stream(Stream::Stderr),
+                        move |line: &[u8]| filter.keeps(line),
+                    ),
+                    is_optional: true,
+                });
+            }
+            logs.push(Followed {
+                dir: source.dir,
+                position: source.log.end(),
+                sink: match as_bytes {
+                    true => Added::bytes(shown, tag),
+                    false => Added::lines(shown, tag, move |line: &[u8]| filter.keeps(line)),
+                },
+                is_optional: false,
+            });
+        }
+        let error = follow(&mut logs, &mut || shown.borrow_mut().flush());
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let names = self.names.join(", ");
+        Err(Failure::new(
+            Code::Failed,
+            format!("follow the log of {names}: {error}"),
+        ))
     }
 }
 
-fn tail(
-    state: &StateDir,
-    name: &str,
-    lines: u64,
-    out: &mut impl Write,
-) -> Result<Position, Failure> {
-    // Only a service's name may become part of a path.
-    let known = ServiceName::new(name).ok_or(io::ErrorKind::NotFound.into());
-    let read =
-        known.and_then(|name| log_read::tail(&state.logs_dir().join(name.as_str()), lines, out));
-    read.map_err(|error: io::Error| match error.kind() {
+/// What kept lines from being shown.
+enum Trouble {
+    /// The log of this service.
+    Log(String, io::Error),
+    Output(io::Error),
+}
+
+impl Source {
+    fn trouble(&self) -> impl Fn(io::Error) -> Trouble {
+        |error| Trouble::Log(self.name.clone(), error)
+    }
+}
+
+/// One log that is merged with others, at one of its lines.
+struct Reader<'a> {
+    source: &'a Source,
+    lines: Lines<'a>,
+    line: Vec<u8>,
+    /// Of the line; `None` at the end.
+    time: Option<Time>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(source: &'a Source, range: Range, keep: Option<&'a Keep<'a>>) -> Result<Self, Trouble> {
+        let mut reader = Self {
+            source,
+            lines: source.log.lines(range, keep),
+            line: Vec::new(),
+            time: None,
+        };
+        reader.advance()?;
+        Ok(reader)
+    }
+
+    fn advance(&mut self) -> Result<(), Trouble> {
+        let next = self.lines.next(&mut self.line);
+        self.time = next.map_err(self.source.trouble())?;
+        Ok(())
+    }
+}
+
+/// Shows one log as it is.
+fn copy(source: &Source, query: &Query, shown: &RefCell<Shown>) -> Result<(), Trouble> {
+    let range = source.log.select(query, None).map_err(source.trouble())?;
+    let mut failed_output = None;
+    let copied = source.log.copy(range, &mut |bytes| {
+        let written = shown.borrow_mut().bytes(bytes);
+        written.map_err(|error| {
+            failed_output = Some(error);
+            io::ErrorKind::Other.into()
+        })
+    });
+    match (copied, failed_output) {
+        (_, Some(error)) => Err(Trouble::Output(error)),
+        (copied, None) => copied.map_err(source.trouble()),
+    }
+}
+
+/// Whether lines say which stream they are from; so do those of a log that has none yet.
+fn names_streams(log: &Log) -> io::Result<bool> {
+    let query = Query {
+        lines: Some(SAMPLE),
+        ..Query::default()
+    };
+    let mut lines = log.lines(log.select(&query, None)?, None);
+    let (mut line, mut is_empty) = (Vec::new(), true);
+    while lines.next(&mut line)?.is_some() {
+        if Stored::parse(&line).stream.is_some() {
+            return Ok(true);
+        }
+        is_empty = false;
+    }
+    Ok(is_empty)
+}
+
+fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> Failure {
+    match error.kind() {
         io::ErrorKind::NotFound => {
             let place = state.logs_dir();
             Failure::new(
@@ -88,69 +484,5 @@ fn tail(
         )
         .hint("logs belong to the user who started the supervisor"),
         _ => Failure::new(Code::Failed, format!("read the log of {name}: {error}")),
-    })
-}
-
-/// One thread a service; the first that cannot go on ends the command.
-fn follow(state: &StateDir, places: Vec<(String, Position, Prefixed)>) -> Result<(), Failure> {
-    let (sender, ended) = std::sync::mpsc::channel();
-    for (name, place, mut out) in places {
-        let dir = state.logs_dir().join(&name);
-        let sender = sender.clone();
-        std::thread::spawn(move || {
-            let error = log_read::follow(&dir, place, &mut out);
-            // Fails only where another thread has ended the command already.
-            let _ = sender.send((name, error));
-        });
-    }
-    match ended.recv() {
-        Ok((_, error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Ok((name, error)) => Err(Failure::new(
-            Code::Failed,
-            format!("follow the log of {name}: {error}"),
-        )),
-        Err(_) => Ok(()),
-    }
-}
-
-/// Standard output, with a prefix before each line where several logs share it. Lines of different logs are not mixed.
-struct Prefixed {
-    prefix: String,
-    line: Vec<u8>,
-    out: BufWriter<io::Stdout>,
-}
-
-/// Only one log writes at a time.
-static TURN: Mutex<()> = Mutex::new(());
-
-impl Prefixed {
-    fn new(prefix: String) -> Self {
-        Self {
-            prefix,
-            line: Vec::new(),
-            out: BufWriter::new(io::stdout()),
-        }
-    }
-}
-
-impl Write for Prefixed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.prefix.is_empty() {
-            return self.out.write(bytes);
-        }
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.line.extend_from_slice(part);
-            if part.ends_with(b"\n") {
-                self.out.write_all(self.prefix.as_bytes())?;
-                self.out.write_all(&self.line)?;
-                self.line.clear();
-            }
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        self.out.flush()
     }
 }

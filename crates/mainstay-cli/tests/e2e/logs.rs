@@ -95,6 +95,188 @@ fn follow_shows_lines_with_their_service() {
     }
 }
 
+/// Runs `logs` and returns what it prints; it must succeed.
+#[track_caller]
+fn logs(sandbox: &Sandbox, args: &[&str]) -> String {
+    let output = verb(sandbox, &[&["logs"], args].concat());
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn lines_are_picked_by_time_pattern_and_number() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["PUPPET", "flood", "30", "--bytes", "20", "print", "Ready", "hang"]
+        start = { ready = { log = "^Ready$" } }
+        [service.b]
+        command = ["PUPPET", "print", "b is here", "hang"]
+        start = { ready = { log = "here" } }
+        needs = ["a"]
+        "#,
+    );
+    event(&supervisor, "b", "ready");
+    let count = |args: &[&str]| logs(&sandbox, args).lines().count();
+    assert_eq!(count(&["a"]), 10);
+    assert_eq!(count(&["a", "--since", "-1h"]), 31);
+    assert_eq!(count(&["a", "--since", "today", "-n", "7"]), 7);
+    assert_eq!(count(&["a", "--since", "@0", "--until", "@1"]), 0);
+    assert_eq!(count(&["a", "--until", "2h"]), 0);
+    assert_eq!(logs(&sandbox, &["a", "--grep", "^R.*y$"]), "Ready\n");
+    assert_eq!(count(&["a", "--grep", "ready"]), 0);
+    assert_eq!(count(&["a", "-i", "--grep", "ready"]), 1);
+    assert_eq!(count(&["a", "--grep", r"^\d", "-n", "4"]), 4);
+    // Several: a prefix each, and one order, that of time.
+    let both = logs(&sandbox, &["b", "a", "-n", "2"]);
+    let lines: Vec<&str> = both.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.starts_with("a | ") || line.starts_with("b | "))
+    );
+    for line in logs(&sandbox, &["a", "b", "--json"]).lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert!(line["service"] == "a" || line["service"] == "b");
+        assert!(line["message"].is_string() && line["time"].is_string());
+        assert_eq!(line["approximate"], true);
+    }
+    // Pipes show no colours unless they are asked for.
+    let mut forced = sandbox.command(mainstay());
+    forced
+        .args(["logs", "a", "--grep", "ea"])
+        .env("CLICOLOR_FORCE", "1");
+    let forced = forced.output().expect("mainstay runs").stdout;
+    assert_eq!(forced, b"R\x1b[1;31mea\x1b[22;39mdy\n");
+    for (args, hint) in [
+        (
+            &["a", "--since", "noon"][..],
+            "hint: it takes 2026-11-22T10:11:12Z",
+        ),
+        (&["a", "--grep", "("], "unclosed group"),
+        (&["a", "--stream", "stderr"], "streams = \"split\""),
+        (&["a", "-f", "--until", "1h"], "cannot be used with"),
+    ] {
+        let output = verb(&sandbox, &[&["logs"], args].concat());
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(output.status), 2, "{args:?}: {complaint}");
+        assert!(complaint.contains(hint), "{complaint}");
+    }
+    stop(supervisor, &sandbox);
+}
+
+/// What a service that keeps its streams apart leaves, and one that names them in its lines.
+#[test]
+fn streams_are_told_apart() {
+    let sandbox = Sandbox::new();
+    let write = |path: &str, bytes: &[u8]| {
+        let path = sandbox.state_dir().join("logs").join(path);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(path, bytes).expect("a log");
+    };
+    write("raw/current.log", b"out\n");
+    write("raw/stderr/current.log", b"bad \xff\n");
+    write(
+        "text/current.log",
+        b"2020-01-01T00:00:01.500Z stdout one\n2020-01-01T00:00:02.500Z stderr two\n2020-01-01T00:00:03.500Z stdout three\n",
+    );
+    let json = r#"{"time":"2020-01-01T00:00:02.700Z","stream":"stderr","service":"json","pid":7,"restart":0,"level":"error","fields":{"a":1}}"#;
+    write("json/current.log", format!("{json}\n").as_bytes());
+    assert_eq!(logs(&sandbox, &["raw", "--stream", "stdout"]), "out\n");
+    let bad = logs(&sandbox, &["raw", "--stream", "stderr", "--json"]);
+    let bad: serde_json::Value = serde_json::from_str(&bad).expect("JSON");
+    assert_eq!(bad["message"], "bad \u{fffd}");
+    assert_eq!(
+        (&bad["stream"], &bad["lossy"]),
+        (&"stderr".into(), &true.into())
+    );
+    let mut both: Vec<String> = logs(&sandbox, &["raw", "--json"])
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    both.sort();
+    assert!(
+        both.len() == 2
+            && both
+                .iter()
+                .any(|line| line.contains(r#""stream":"stdout","message":"out""#))
+    );
+    assert_eq!(
+        logs(
+            &sandbox,
+            &["raw", "--grep", "out|bad", "-n", "1", "--stream", "stdout"]
+        ),
+        "out\n"
+    );
+    let err = "2020-01-01T00:00:02.500Z stderr two\n";
+    assert_eq!(logs(&sandbox, &["text", "--stream", "stderr"]), err);
+    // By time across logs; our own JSON as it is.
+    let shown = logs(
+        &sandbox,
+        &["json", "text", "--json", "--since", "2020-01-01 00:00:02"],
+    );
+    let expect = [
+        r#"{"time":"2020-01-01T00:00:02.500Z","service":"text","stream":"stderr","message":"two"}"#,
+        json,
+        r#"{"time":"2020-01-01T00:00:03.500Z","service":"text","stream":"stdout","message":"three"}"#,
+    ];
+    assert_eq!(shown.lines().collect::<Vec<_>>(), expect);
+}
+
+#[test]
+fn a_damaged_file_is_named_after_what_could_be_read() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.state_dir().join("logs/a");
+    fs::create_dir_all(&dir).expect("a directory");
+    fs::write(dir.join("20200101T000000.000000Z.log.zst"), "no frame").expect("a file");
+    fs::write(dir.join("current.log"), "whole\n").expect("a file");
+    let output = verb(&sandbox, &["logs", "a"]);
+    assert_eq!(code(output.status), 1);
+    assert_eq!(output.stdout, b"whole\n");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        complaint.contains("20200101T000000.000000Z.log.zst: "),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn following_several_shows_whole_lines_through_rotation() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["PUPPET", "flood", "50000", "--bytes", "50", "hang"]
+        log = { rotate = "100KB", keep = 100 }
+        [service.b]
+        command = ["PUPPET", "flood", "50000", "--bytes", "50", "hang"]
+        log = { rotate = "100KB", keep = 100 }
+        "#,
+    );
+    event(&supervisor, "b", "ready");
+    let mut follow = sandbox
+        .command(mainstay())
+        .args(["logs", "-f", "--since", "@0", "a", "b"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("mainstay runs");
+    let out = follow.stdout.take().expect("its output");
+    let mut next = std::collections::HashMap::new();
+    for line in std::io::BufRead::lines(std::io::BufReader::new(out)).take(100_000) {
+        let line = line.expect("a line");
+        let (name, rest) = line.split_once(" | ").expect("a prefix");
+        assert_eq!(rest.len(), 49, "{line}");
+        let number = rest.split(' ').next().and_then(|word| word.parse().ok());
+        let next = next.entry(name.to_owned()).or_insert(0_u64);
+        assert_eq!(number, Some(*next), "{line}");
+        *next += 1;
+    }
+    assert_eq!(next.values().copied().collect::<Vec<_>>(), [50_000, 50_000]);
+    follow.kill().expect("it still follows");
+    follow.wait().expect("it ends");
+    stop(supervisor, &sandbox);
+}
+
 /// A full disk must never block a child: its state directory lies on a tmpfs that is far too small.
 #[test]
 fn a_full_disk_blocks_nobody_and_is_said() {

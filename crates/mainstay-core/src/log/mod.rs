@@ -16,6 +16,8 @@ pub use schedule::next_boundary;
 
 pub mod refine;
 
+pub mod stored;
+
 use crate::time::{civil, days};
 
 /// The file that is being written. It sorts after every rotated one, by meaning if not by name.

@@ -1,7 +1,12 @@
-//! Reading back what real writers wrote.
+//! Reading back what real writers wrote, and files as they may be found.
 
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write};
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
+
+use mainstay_core::log::{CURRENT, Stamp};
 
 use super::super::disk::RealDisk;
 use super::super::file::{Limits, LogFile};
@@ -19,10 +24,42 @@ fn log_in(dir: &Path, rotate: u64, keep: u32) -> LogFile<RealDisk> {
     log
 }
 
+/// What the query shows, as bytes and line by line, which is the same but for a missing end of the last line.
+#[track_caller]
+fn shown(dir: &Path, query: Query, keep: Option<&Keep<'_>>) -> String {
+    let log = Log::open(dir).unwrap();
+    let range = log.select(&query, keep).unwrap();
+    let (mut lines, mut line) = (log.lines(range, keep), Vec::new());
+    let (mut by_line, mut count) = (Vec::new(), 0);
+    while lines.next(&mut line).unwrap().is_some() {
+        count += 1;
+        by_line.extend_from_slice(without_end(&line));
+        by_line.push(b'\n');
+    }
+    if query.lines.is_some() {
+        assert_eq!(range.counted, count);
+    }
+    let by_line = String::from_utf8(by_line).unwrap();
+    if keep.is_none() {
+        let mut bytes = Vec::new();
+        let copied = log.copy(range, &mut |block| bytes.write_all(block));
+        copied.unwrap();
+        let bytes = String::from_utf8(bytes).unwrap();
+        assert_eq!(by_line.trim_end_matches('\n'), bytes.trim_end_matches('\n'));
+        return bytes;
+    }
+    by_line
+}
+
+fn last(lines: u64) -> Query {
+    Query {
+        lines: Some(lines),
+        ..Query::default()
+    }
+}
+
 fn tail_text(dir: &Path, lines: u64) -> String {
-    let mut out = Vec::new();
-    tail(dir, lines, &mut out).unwrap();
-    String::from_utf8(out).unwrap()
+    shown(dir, last(lines), None)
 }
 
 #[test]
@@ -64,25 +101,26 @@ fn long_lines_and_long_files_are_not_scanned_from_the_beginning() {
 #[test]
 fn a_log_that_was_never_written_is_not_found() {
     let dir = TempDir::new("none");
-    let result = tail(&dir.0.join("none"), 1, &mut Vec::new());
-    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::NotFound);
+    let result = Log::open(&dir.0.join("none"));
+    assert!(result.is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
     assert_eq!(tail_text(&dir.0, 1), "");
 }
 
 /// Passes on whole lines; an error ends the one who writes to it.
-struct Lines(Vec<u8>, mpsc::Sender<String>);
+struct Taken(Vec<u8>, mpsc::Sender<String>);
 
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Sink for Taken {
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.extend(bytes);
         while let Some(end) = self.0.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.0.drain(..=end).collect();
             let sent = self.1.send(String::from_utf8(line).unwrap());
             sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
         }
-        Ok(bytes.len())
+        Ok(())
     }
-    fn flush(&mut self) -> io::Result<()> {
+    fn end_of_file(&mut self) -> io::Result<()> {
+        assert!(self.0.is_empty(), "a line is torn");
         Ok(())
     }
 }
@@ -90,10 +128,14 @@ impl Write for Lines {
 /// Follows the log in `dir` from its end.
 fn follower(dir: &Path) -> (thread::JoinHandle<io::Error>, mpsc::Receiver<String>) {
     let (sender, lines) = mpsc::channel();
-    let position = tail(dir, 0, &mut io::sink()).unwrap();
-    let dir = dir.to_path_buf();
-    let thread = thread::spawn(move || follow(&dir, position, &mut Lines(Vec::new(), sender)));
-    (thread, lines)
+    let mut followed = Followed {
+        dir: dir.to_path_buf(),
+        position: Log::open(dir).unwrap().end(),
+        sink: Taken(Vec::new(), sender),
+        is_optional: false,
+    };
+    let follow = move || follow(std::slice::from_mut(&mut followed), &mut || Ok(()));
+    (thread::spawn(follow), lines)
 }
 
 #[test]
@@ -135,4 +177,367 @@ fn following_goes_on_in_a_new_directory() {
     drop(lines);
     log.write(b"wakes it up\n");
     assert_eq!(thread.join().unwrap().kind(), io::ErrorKind::BrokenPipe);
+}
+
+/// 2020-01-01T00:00:00Z and so many seconds: before any file was made.
+const fn at(seconds: u64) -> u64 {
+    (1_577_836_800 + seconds) * 1_000_000
+}
+
+fn stamp(seconds: u64) -> Stamp {
+    Stamp::from_unix_micros(at(seconds))
+}
+
+/// What the compressor makes of a rotated file; it leaves the plain one.
+fn compressed(dir: &Path, stamp: Stamp, suffix: &str) {
+    let plain = fs::read(dir.join(stamp.file_name())).unwrap();
+    let path = dir.join(stamp.file_name() + suffix);
+    let temp = dir.join(stamp.file_name() + suffix + ".tmp");
+    let mut file = File::create(&temp).unwrap();
+    match suffix {
+        ".zst" => zstd::stream::copy_encode(&plain[..], &mut file, 3).unwrap(),
+        _ => {
+            let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+            encoder.write_all(&plain).unwrap();
+            encoder.finish().unwrap();
+        }
+    }
+    fs::rename(temp, path).unwrap();
+}
+
+fn compress(dir: &Path, stamp: Stamp, suffix: &str) {
+    compressed(dir, stamp, suffix);
+    fs::remove_file(dir.join(stamp.file_name())).unwrap();
+}
+
+fn index(path: &Path, marks: &[(usize, u64)]) {
+    let bytes: Vec<u8> = marks
+        .iter()
+        .flat_map(|&(offset, time)| [offset as u64, time])
+        .flat_map(u64::to_le_bytes)
+        .collect();
+    fs::write(path, bytes).unwrap();
+}
+
+fn since(seconds: u64) -> Query {
+    Query {
+        since: Some(at(seconds)),
+        ..Query::default()
+    }
+}
+
+fn until(seconds: u64) -> Query {
+    Query {
+        until: Some(at(seconds)),
+        ..Query::default()
+    }
+}
+
+#[test]
+fn a_log_of_all_kinds_of_files_is_one() {
+    let dir = TempDir::new("kinds");
+    let write = |name: String, text: &str| fs::write(dir.0.join(name), text).unwrap();
+    write(stamp(10).file_name(), "a 1\na 2\n");
+    compress(&dir.0, stamp(10), ".gz");
+    write(stamp(20).file_name(), "b 1\nb 2\n");
+    compress(&dir.0, stamp(20), ".zst");
+    // The compressor was interrupted, or is about to delete the plain one.
+    write(stamp(30).file_name(), "c 1\n");
+    write(stamp(30).file_name() + ".zst", "unfinished");
+    write(stamp(40).file_name() + ".zst.tmp", "unfinished");
+    write(CURRENT.to_owned(), "d 1\nd 2");
+    let all = "a 1\na 2\nb 1\nb 2\nc 1\nd 1\nd 2";
+    assert_eq!(shown(&dir.0, Query::default(), None), all);
+    for lines in 0..9 {
+        let expect: Vec<&str> = all.split_inclusive('\n').collect();
+        let from = 7_usize.saturating_sub(lines as usize);
+        assert_eq!(tail_text(&dir.0, lines), expect[from..].concat(), "{lines}");
+    }
+    let ones: &Keep<'_> = &|line| line.ends_with(b"1");
+    assert_eq!(
+        shown(&dir.0, Query::default(), Some(ones)),
+        "a 1\nb 1\nc 1\nd 1\n"
+    );
+    assert_eq!(shown(&dir.0, last(3), Some(ones)), "b 1\nc 1\nd 1\n");
+    assert_eq!(shown(&dir.0, last(9), Some(ones)), "a 1\nb 1\nc 1\nd 1\n");
+    // By the names alone: a file as a whole.
+    assert_eq!(shown(&dir.0, since(15), None), &all[8..]);
+    assert_eq!(shown(&dir.0, until(15), None), &all[..16]);
+}
+
+#[test]
+fn a_damaged_file_yields_what_can_be_read_and_is_named() {
+    let dir = TempDir::new("damage");
+    let text: String = (0..200_000).map(|number| format!("{number}\n")).collect();
+    for (seconds, suffix) in [(10, ".zst"), (20, ".gz")] {
+        let path = dir.0.join(stamp(seconds).file_name());
+        fs::write(&path, &text).unwrap();
+        compress(&dir.0, stamp(seconds), suffix);
+        let path = dir.0.join(stamp(seconds).file_name() + suffix);
+        let packed = fs::read(&path).unwrap();
+        fs::write(&path, &packed[..packed.len() / 2]).unwrap();
+    }
+    fs::write(dir.0.join(CURRENT), "end\n").unwrap();
+    let log = Log::open(&dir.0).unwrap();
+    let mut bytes = Vec::new();
+    let range = log.select(&Query::default(), None).unwrap();
+    log.copy(range, &mut |block| bytes.write_all(block))
+        .unwrap();
+    let lines = bytes.iter().filter(|b| **b == b'\n').count();
+    assert!((50_000..350_000).contains(&lines), "{lines}");
+    assert!(bytes.ends_with(b"\nend\n"));
+    let damaged: Vec<_> = log.damage().into_iter().map(|damage| damage.path).collect();
+    let expect = [(10, ".zst"), (20, ".gz")];
+    let expect = expect.map(|(seconds, suffix)| dir.0.join(stamp(seconds).file_name() + suffix));
+    assert_eq!(damaged, expect);
+}
+
+/// Lines that say when they were written, one a second.
+fn stamped(seconds: std::ops::Range<u64>, text: &str) -> String {
+    let time = |second| mainstay_core::time::rfc3339(std::time::Duration::from_micros(at(second)));
+    seconds
+        .map(|second| format!("{} {second} {text}\n", time(second)))
+        .collect()
+}
+
+#[test]
+fn a_time_is_found_by_the_lines_own_stamps() {
+    let dir = TempDir::new("stamps");
+    for (range, suffix) in [(0..3000, ".zst"), (3000..6000, ""), (6000..9000, ".gz")] {
+        let end = stamp(range.end);
+        fs::write(
+            dir.0.join(end.file_name()),
+            stamped(range, &"x".repeat(100)),
+        )
+        .unwrap();
+        if !suffix.is_empty() {
+            compress(&dir.0, end, suffix);
+        }
+    }
+    let current = stamped(9000..12_000, "y") + "raw without a stamp\n";
+    fs::write(dir.0.join(CURRENT), current).unwrap();
+    let numbers = |query| -> Vec<u64> {
+        let text = shown(&dir.0, query, None);
+        let words = text.lines().filter(|line| !line.starts_with("raw"));
+        words
+            .map(|line| line.split(' ').nth(1).unwrap().parse().unwrap())
+            .collect()
+    };
+    for second in [
+        0, 1, 1234, 2999, 3000, 3001, 4711, 5999, 6000, 6001, 7777, 8999, 9000, 9001, 10_815,
+        11_999,
+    ] {
+        assert!(
+            numbers(since(second)).into_iter().eq(second..12_000),
+            "{second}"
+        );
+        assert!(
+            numbers(until(second)).into_iter().eq(0..=second),
+            "{second}"
+        );
+        let both = Query {
+            since: Some(at(second)),
+            until: Some(at(second + 5)),
+            lines: Some(3),
+        };
+        let end = (second + 6).min(12_000);
+        let found = numbers(both);
+        assert_eq!(found.last(), Some(&(end - 1)).filter(|_| end > second));
+        assert!(found.len() <= 3);
+    }
+    // Nothing is known of the line at the end, so it is shown.
+    assert_eq!(shown(&dir.0, since(11_999), None).lines().count(), 2);
+}
+
+#[test]
+fn a_time_is_found_by_the_index() {
+    let dir = TempDir::new("index");
+    let text: String = (0..100).map(|number| format!("{number:03}\n")).collect();
+    let marks = |start: u64| -> Vec<(usize, u64)> {
+        (1..10)
+            .map(|ten| (ten as usize * 40, at(start + ten * 10)))
+            .collect()
+    };
+    fs::write(dir.0.join(stamp(100).file_name()), &text).unwrap();
+    compress(&dir.0, stamp(100), ".zst");
+    let name = stamp(100).file_name().replace(".log", ".idx");
+    index(&dir.0.join(&name), &marks(0));
+    fs::write(dir.0.join(CURRENT), &text).unwrap();
+    index(&dir.0.join("current.idx"), &marks(100));
+    let mut torn = File::options()
+        .append(true)
+        .open(dir.0.join("current.idx"))
+        .unwrap();
+    torn.write_all(&[7; 9]).unwrap();
+    let from = |seconds| -> String { shown(&dir.0, since(seconds), None) };
+    let both = text.repeat(2);
+    for (seconds, line) in [
+        (0, 0),
+        (9, 0),
+        (10, 10),
+        (55, 50),
+        (99, 90),
+        (100, 90),
+        (105, 100),
+        (110, 110),
+        (199, 190),
+    ] {
+        assert_eq!(from(seconds), both[line * 4..], "{seconds}");
+    }
+    for (seconds, line) in [
+        (9, 10),
+        (10, 20),
+        (95, 100),
+        (105, 110),
+        (155, 160),
+        (200, 200),
+    ] {
+        assert_eq!(
+            shown(&dir.0, until(seconds), None),
+            both[..line * 4],
+            "{seconds}"
+        );
+    }
+    // The times of lines, as far as the index goes.
+    let log = Log::open(&dir.0).unwrap();
+    let range = log.select(&since(100), None).unwrap();
+    let (mut lines, mut line) = (log.lines(range, None), Vec::new());
+    let mut times = Vec::new();
+    while let Some(time) = lines.next(&mut line).unwrap() {
+        assert!(!time.exact);
+        times.push((time.micros - at(0)) / 1_000_000);
+    }
+    let expect = (90..200).map(|line| line / 10 * 10);
+    assert!(times.into_iter().eq(expect));
+}
+
+#[test]
+fn stamps_that_a_service_writes_itself_do_not_mislead() {
+    let dir = TempDir::new("replay");
+    let old = "2001-01-01T00:00:00Z replayed\n".repeat(5000);
+    fs::write(dir.0.join(stamp(100).file_name()), &old).unwrap();
+    fs::write(dir.0.join(stamp(200).file_name()), &old).unwrap();
+    assert_eq!(shown(&dir.0, since(150), None), old);
+    assert_eq!(shown(&dir.0, until(50), None), old);
+}
+
+/// Bytes that this thread has read so far, and in how many calls: proc(5).
+fn read_so_far() -> (u64, u64) {
+    let mut text = String::new();
+    let mut file = File::open("/proc/thread-self/io").unwrap();
+    file.read_to_string(&mut text).unwrap();
+    let number = |name: &str| -> u64 {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line[name.len() + 2..].parse().unwrap()
+    };
+    (number("rchar"), number("syscr"))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_of_ten_gigabytes_is_not_read() {
+    let check = |dir: &TempDir, query: Query, keep: Option<&Keep<'_>>, lines: u64| {
+        let (bytes, calls) = read_so_far();
+        let log = Log::open(&dir.0).unwrap();
+        let range = log.select(&query, keep).unwrap();
+        let (bytes, calls) = (read_so_far().0 - bytes, read_so_far().1 - calls);
+        assert!(
+            bytes < 4 << 20 && calls < 200,
+            "{query:?}: {bytes} bytes in {calls} calls"
+        );
+        assert_eq!(range.counted, lines, "{query:?}");
+    };
+    // The end, behind a hole that takes no room.
+    const SIZE: u64 = 10 << 30;
+    let dir = TempDir::new("ten-gb");
+    let file = File::create(dir.0.join(CURRENT)).unwrap();
+    let end = format!("\n{}", stamped(0..10_000, "late"));
+    std::os::unix::fs::FileExt::write_all_at(&file, end.as_bytes(), SIZE).unwrap();
+    check(&dir, last(10), None, 10);
+    check(&dir, last(10), Some(&|line| line.ends_with(b"7 late")), 10);
+    check(&dir, since(0), None, 0);
+    check(&dir, until(0), None, 0);
+    // Stamps: 64 MB, as there must be one wherever it looks.
+    let dir = TempDir::new("stamps-big");
+    let text = stamped(0..500_000, &"x".repeat(110));
+    assert!(text.len() > 64 << 20);
+    fs::write(dir.0.join(CURRENT), text).unwrap();
+    let query = Query {
+        since: Some(at(123_456)),
+        until: Some(at(123_556)),
+        lines: Some(1000),
+    };
+    check(&dir, query, None, 101);
+    // An index does the same for lines without stamps.
+    let raw = TempDir::new("ten-gb-raw");
+    let file = File::create(raw.0.join(CURRENT)).unwrap();
+    file.set_len(SIZE).unwrap();
+    let marks: Vec<_> = (1..100_000).map(|n| (n * 100_000, at(n as u64))).collect();
+    index(&raw.0.join("current.idx"), &marks);
+    let (bytes, _) = read_so_far();
+    let log = Log::open(&raw.0).unwrap();
+    let query = Query {
+        since: Some(at(77_777)),
+        until: Some(at(77_779)),
+        lines: None,
+    };
+    let range = log.select(&query, None).unwrap();
+    let mut copied = 0;
+    log.copy(range, &mut |block| {
+        copied += block.len();
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(copied, 300_000);
+    assert!(read_so_far().0 - bytes < 4 << 20);
+}
+
+#[test]
+fn following_misses_and_repeats_nothing_through_compression() {
+    let dir = TempDir::new("follow-packed");
+    fs::write(dir.0.join(CURRENT), "before\n").unwrap();
+    let (thread, lines) = follower(&dir.0);
+    let mut expect = 0;
+    for round in 0..300_u64 {
+        let mut file = File::options()
+            .append(true)
+            .create(true)
+            .open(dir.0.join(CURRENT))
+            .unwrap();
+        for number in 0..10 {
+            writeln!(file, "{:06}", round * 10 + number).unwrap();
+        }
+        drop(file);
+        let name = stamp(round + 1);
+        fs::rename(dir.0.join(CURRENT), dir.0.join(name.file_name())).unwrap();
+        if round % 3 != 2 {
+            compress(&dir.0, name, [".zst", ".gz"][round as usize % 2]);
+        }
+        fs::write(dir.0.join(CURRENT), "").unwrap();
+        // In step with the reader now and then, far behind it in between.
+        if round % 7 == 0 {
+            while expect < (round + 1) * 10 {
+                assert_eq!(lines.recv().unwrap(), format!("{expect:06}\n"));
+                expect += 1;
+            }
+        }
+    }
+    while expect < 3000 {
+        assert_eq!(lines.recv().unwrap(), format!("{expect:06}\n"));
+        expect += 1;
+    }
+    drop(lines);
+    fs::write(dir.0.join(CURRENT), "wakes it up\n").unwrap();
+    assert_eq!(thread.join().unwrap().kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_line_that_is_not_finished_is_left_for_later() {
+    let dir = TempDir::new("unfinished");
+    for (text, len) in [("", 0), ("a", 0), ("a\n", 2), ("a\nbc", 2), ("\n\n", 2)] {
+        fs::write(dir.0.join(CURRENT), text).unwrap();
+        let mut log = Log::open(&dir.0).unwrap();
+        log.leave_unfinished_line().unwrap();
+        assert_eq!(log.live.unwrap().len, len, "{text:?}");
+    }
 }

@@ -1,0 +1,332 @@
+//! The files of one log, oldest first, and their content, however it is packed.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use flate2::read::MultiGzDecoder;
+use mainstay_core::log::{CURRENT, Stamp};
+
+use super::index::Index;
+use super::{BLOCK, SLACK};
+
+/// A log that is rotated while it is listed is listed again, this often at most.
+const TRIES: u32 = 100;
+/// What a rotated file's name ends with. The plain one wins: a compressed one beside it may be unfinished, or the plain one is about to go.
+const PACKINGS: [(&str, Packing); 3] = [
+    ("", Packing::None),
+    (".zst", Packing::Zstd),
+    (".gz", Packing::Gzip),
+];
+
+#[derive(Clone, Copy)]
+enum Packing {
+    None,
+    Zstd,
+    Gzip,
+}
+
+/// One log as it was when it was opened: its files, oldest first. What comes later is for [`Position`](super::Position).
+pub(crate) struct Log {
+    pub(super) dir: PathBuf,
+    pub(super) pieces: Vec<Piece>,
+    /// The last piece, if it is one that may still grow.
+    pub(super) live: Option<Live>,
+    damage: RefCell<Vec<Damage>>,
+}
+
+/// One file.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// When it was rotated; `None` is the current one.
+    pub(super) stamp: Option<Stamp>,
+    /// No line in it is older; 0 is "unknown". Microseconds since 1970, as all times here.
+    pub(super) begun: u64,
+    /// No line in it is younger.
+    pub(super) ended: u64,
+}
+
+/// It is held open, so that a rotation does not lose it.
+pub(super) struct Live {
+    pub(super) file: File,
+    /// How much of it is looked at.
+    pub(super) len: u64,
+    index: Option<Index>,
+}
+
+/// A file that cannot be read to its end.
+#[derive(Debug)]
+pub(crate) struct Damage {
+    pub(crate) path: PathBuf,
+    pub(crate) error: io::Error,
+}
+
+/// What a piece holds.
+pub(super) enum Content<'a> {
+    /// So many bytes at its beginning.
+    Plain(File, u64),
+    /// To be read from the beginning to the end.
+    Packed(Packed<'a>),
+    /// Deleted since it was listed, and so is all that is older.
+    Gone,
+}
+
+impl Log {
+    /// Lists the files and opens the current one, at the same instant. A log that was never written is [`io::ErrorKind::NotFound`].
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        let mut stamps = list(dir)?;
+        for _ in 0..TRIES {
+            let current = match File::open(dir.join(CURRENT)) {
+                Ok(file) => Some((file, Index::open(&dir.join("current.idx")))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            let before = std::mem::replace(&mut stamps, list(dir)?);
+            if before.last() == stamps.last() {
+                return Self::of(dir, &stamps, current);
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "the log is rotated faster than it can be listed",
+        ))
+    }
+
+    fn of(
+        dir: &Path,
+        stamps: &[Stamp],
+        current: Option<(File, Option<Index>)>,
+    ) -> io::Result<Self> {
+        let mut begun = 0;
+        let mut pieces = Vec::with_capacity(stamps.len() + 1);
+        for stamp in stamps {
+            let ended = stamp.unix_micros();
+            pieces.push(Piece {
+                stamp: Some(*stamp),
+                begun,
+                ended,
+            });
+            begun = ended;
+        }
+        let mut live = None;
+        if let Some((file, index)) = current {
+            let metadata = file.metadata()?;
+            pieces.push(Piece {
+                stamp: None,
+                begun,
+                ended: last_change(&metadata).max(begun),
+            });
+            // In the midst of a rotation it may still be that of the file before.
+            let index = index.filter(|index| index.first().is_some_and(|mark| mark.time > begun));
+            live = Some(Live {
+                len: metadata.len(),
+                file,
+                index,
+            });
+        } else if let Some(stamp) = stamps.last()
+            && let Ok(file) = File::open(dir.join(stamp.file_name()))
+        {
+            // Between the two steps of a rotation: it may still grow.
+            live = Some(Live {
+                len: file.metadata()?.len(),
+                index: Index::open(&dir.join(index_name(*stamp))),
+                file,
+            });
+        }
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            pieces,
+            live,
+            damage: RefCell::default(),
+        })
+    }
+
+    /// Looks only at the whole lines of the file that may still grow.
+    pub(crate) fn leave_unfinished_line(&mut self) -> io::Result<()> {
+        let Some(live) = &mut self.live else {
+            return Ok(());
+        };
+        let mut block = vec![0; BLOCK];
+        let mut end = live.len;
+        while end > 0 {
+            let length = end.min(BLOCK as u64);
+            let block = &mut block[..to_usize(length)];
+            read_exact_at(&live.file, block, end - length)?;
+            if let Some(found) = memchr::memrchr(b'\n', block) {
+                live.len = end - length + found as u64 + 1;
+                return Ok(());
+            }
+            end -= length;
+        }
+        live.len = 0;
+        Ok(())
+    }
+
+    /// The files that could not be read to their ends so far.
+    pub(crate) fn damage(&self) -> Vec<Damage> {
+        self.damage.take()
+    }
+
+    pub(super) fn live_of(&self, piece: usize) -> Option<&Live> {
+        self.live
+            .as_ref()
+            .filter(|_| piece + 1 == self.pieces.len())
+    }
+
+    pub(super) fn content(&self, piece: usize) -> io::Result<Content<'_>> {
+        if let Some(live) = self.live_of(piece) {
+            return Ok(Content::Plain(live.file.try_clone()?, live.len));
+        }
+        let Some(stamp) = self.pieces[piece].stamp else {
+            return Ok(Content::Gone);
+        };
+        for (suffix, packing) in PACKINGS {
+            let path = self.dir.join(stamp.file_name() + suffix);
+            let file = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(named(&path, &error)),
+                Ok(file) => file,
+            };
+            let unpacked: Box<dyn Read> = match packing {
+                Packing::None => {
+                    let len = file.metadata()?.len();
+                    return Ok(Content::Plain(file, len));
+                }
+                Packing::Zstd => Box::new(zstd::Decoder::with_buffer(BufReader::with_capacity(
+                    BLOCK, file,
+                ))?),
+                Packing::Gzip => {
+                    Box::new(MultiGzDecoder::new(BufReader::with_capacity(BLOCK, file)))
+                }
+            };
+            return Ok(Content::Packed(Packed {
+                unpacked,
+                path,
+                damage: &self.damage,
+            }));
+        }
+        Ok(Content::Gone)
+    }
+
+    /// The index of a piece; `None` where there is none.
+    pub(super) fn index(&self, piece: usize) -> Option<Index> {
+        if let Some(live) = self.live_of(piece) {
+            return live.index.as_ref().and_then(Index::try_clone);
+        }
+        Index::open(&self.dir.join(index_name(self.pieces[piece].stamp?)))
+    }
+}
+
+/// A compressed file. Where it is damaged it ends, and that is noted.
+pub(super) struct Packed<'a> {
+    unpacked: Box<dyn Read>,
+    path: PathBuf,
+    damage: &'a RefCell<Vec<Damage>>,
+}
+
+impl Read for Packed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.unpacked.read(buffer) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                let mut damage = self.damage.borrow_mut();
+                if damage.iter().all(|known| known.path != self.path) {
+                    damage.push(Damage {
+                        path: self.path.clone(),
+                        error,
+                    });
+                }
+                self.unpacked = Box::new(io::empty());
+                Ok(0)
+            }
+            read => read,
+        }
+    }
+}
+
+impl Packed<'_> {
+    /// Passes over so many bytes; fewer, where there are no more.
+    pub(super) fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        copy(&mut self.take(bytes), &mut |_| Ok(()))
+    }
+}
+
+/// A part of a plain file. It moves the file's own position.
+pub(super) struct Part<'a> {
+    pub(super) file: &'a File,
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = to_usize(self.to.saturating_sub(self.from)).min(buffer.len());
+        let mut file = self.file;
+        file.seek(SeekFrom::Start(self.from))?;
+        let read = file.read(&mut buffer[..wanted])?;
+        self.from += read as u64;
+        Ok(read)
+    }
+}
+
+/// Hands on all that there is, in large blocks.
+pub(super) fn copy(
+    from: &mut impl Read,
+    to: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut block = vec![0; 4 * BLOCK];
+    loop {
+        match from.read(&mut block) {
+            Ok(0) => return Ok(()),
+            Ok(length) => to(&block[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+pub(super) fn read_exact_at(file: &File, block: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut file = file;
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(block)
+}
+
+pub(super) fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+pub(super) fn micros(time: SystemTime) -> u64 {
+    let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since_1970.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// No line of a current file came later. The kernel's clock for this is coarse, and Windows tells it late while the file is open.
+fn last_change(metadata: &fs::Metadata) -> u64 {
+    match metadata.modified() {
+        Ok(time) if cfg!(unix) => micros(time).saturating_add(SLACK),
+        _ => u64::MAX,
+    }
+}
+
+fn index_name(stamp: Stamp) -> String {
+    let name = stamp.file_name();
+    format!("{}.idx", name.strip_suffix(".log").unwrap_or(&name))
+}
+
+/// An error with the file that it is about.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn list(dir: &Path) -> io::Result<Vec<Stamp>> {
+    let mut stamps = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        if let Ok(name) = entry?.file_name().into_string() {
+            stamps.extend(Stamp::of_file_name(&name));
+        }
+    }
+    stamps.sort_unstable();
+    stamps.dedup();
+    Ok(stamps)
+}

@@ -1,0 +1,212 @@
+//! What is added to logs, as it comes, through rotation and compression.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mainstay_core::log::{CURRENT, Stamp};
+
+use super::BLOCK;
+use super::files::{Content, Log, Packed, copy};
+use super::watch::Watch;
+
+/// How often a file that is missing is looked for.
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
+
+/// Takes what is added.
+pub(crate) trait Sink {
+    /// More of it; anywhere within a line.
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// What follows is from another file, so the line ends here.
+    fn end_of_file(&mut self) -> io::Result<()>;
+}
+
+/// One directory of log files, and who wants to know.
+pub(crate) struct Followed<S> {
+    pub(crate) dir: PathBuf,
+    pub(crate) position: Position,
+    pub(crate) sink: S,
+    /// The directory may be missing, and is waited for by watching another, in which it will lie.
+    pub(crate) is_optional: bool,
+}
+
+/// Hands on what is added to each log. `flush` is called before every wait. Returns only with an error: of a sink (`BrokenPipe` where its reader
+/// has gone), or of a log that cannot be read, which is named. Blocks between two changes without waking up.
+///
+/// A directory that is deleted is waited for. Files that were rotated *and* deleted before they could be read are passed over.
+pub(crate) fn follow<S: Sink>(
+    logs: &mut [Followed<S>],
+    flush: &mut dyn FnMut() -> io::Result<()>,
+) -> io::Error {
+    let mut step = || -> io::Result<()> {
+        let mut watch = Watch::new()?;
+        loop {
+            let mut wait = Some(None);
+            for log in logs.iter_mut() {
+                // Each time: another directory may have taken its place.
+                watch.look_at(&log.dir)?;
+                match log.position.catch_up(&log.dir, &mut log.sink)? {
+                    Place::Steady => {}
+                    Place::Moved => wait = None,
+                    Place::Missing if log.is_optional && !log.dir.exists() => {}
+                    Place::Missing => wait = wait.map(|_| Some(PAUSE)),
+                }
+            }
+            flush()?;
+            if let Some(at_most) = wait {
+                watch.wait(at_most)?;
+            }
+        }
+    };
+    match step() {
+        Ok(()) => io::ErrorKind::Other.into(),
+        Err(error) => error,
+    }
+}
+
+/// A place in a log, right after what was read. It holds the file open, so that rotation does not lose the place.
+#[derive(Debug, Default)]
+pub(crate) struct Position {
+    file: Option<File>,
+    offset: u64,
+    /// The newest rotated file when `file` was the current one; that one's own rotated name will be the next.
+    newest: Option<Stamp>,
+}
+
+/// Where a position is after catching up.
+enum Place {
+    /// At the end of the current file.
+    Steady,
+    /// At the beginning of the current file.
+    Moved,
+    /// There is no current file.
+    Missing,
+}
+
+impl Log {
+    /// The place right after all that was looked at.
+    pub(crate) fn end(self) -> Position {
+        let rotated = match self.live {
+            Some(_) => &self.pieces[..self.pieces.len() - 1],
+            None => &self.pieces[..],
+        };
+        Position {
+            newest: rotated.last().and_then(|piece| piece.stamp),
+            offset: self.live.as_ref().map_or(0, |live| live.len),
+            file: self.live.map(|live| live.file),
+        }
+    }
+}
+
+impl Position {
+    /// Hands on all that there is, of this file or of its successors.
+    fn catch_up(&mut self, dir: &std::path::Path, sink: &mut impl Sink) -> io::Result<Place> {
+        self.copy_rest(sink)?;
+        if self.is_current(dir)? {
+            return Ok(Place::Steady);
+        }
+        let log = match Log::open(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Place::Missing),
+            opened => opened?,
+        };
+        if log.pieces.last().is_none_or(|piece| piece.stamp.is_some()) {
+            return Ok(Place::Missing); // between the two steps of a rotation: our file may still grow
+        }
+        // Nobody writes to our file any more; this is its end.
+        self.copy_rest(sink)?;
+        let rotated = log.pieces.partition_point(|piece| piece.stamp.is_some());
+        let newer = log.pieces[..rotated].partition_point(|piece| piece.stamp <= self.newest);
+        // The oldest are deleted first: as long as the one before ours is there, ours is the next.
+        let is_known = newer > 0 && log.pieces[newer - 1].stamp == self.newest;
+        for piece in newer..rotated {
+            let is_ours = match log.content(piece)? {
+                Content::Gone => true,
+                Content::Plain(file, _) => self.is(&file)?,
+                Content::Packed(_) if piece > newer || self.file.is_none() => false,
+                Content::Packed(packed) => is_known || self.has_content(packed)?,
+            };
+            if !is_ours {
+                sink.end_of_file()?;
+                let mut hand_on = |bytes: &[u8]| sink.bytes(bytes);
+                match log.content(piece)? {
+                    Content::Gone => {}
+                    Content::Plain(mut file, _) => copy(&mut file, &mut hand_on)?,
+                    Content::Packed(mut packed) => copy(&mut packed, &mut hand_on)?,
+                }
+            }
+        }
+        sink.end_of_file()?;
+        for damage in log.damage() {
+            crate::output::complain(&format!(
+                "error: read {}: {}",
+                damage.path.display(),
+                damage.error
+            ));
+        }
+        let mut next = log.end();
+        next.offset = 0;
+        *self = next;
+        Ok(Place::Moved)
+    }
+
+    fn copy_rest(&mut self, sink: &mut impl Sink) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        let length = file.metadata()?.len();
+        if length == self.offset {
+            return Ok(());
+        }
+        // Somebody cut it: go on with what is added now.
+        self.offset = self.offset.min(length);
+        file.seek(SeekFrom::Start(self.offset))?;
+        let offset = &mut self.offset;
+        copy(file, &mut |bytes| {
+            *offset += bytes.len() as u64;
+            sink.bytes(bytes)
+        })
+    }
+
+    fn is_current(&self, dir: &std::path::Path) -> io::Result<bool> {
+        match File::open(dir.join(CURRENT)) {
+            Ok(current) => self.is(&current),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `other` is the file that this place is in.
+    fn is(&self, other: &File) -> io::Result<bool> {
+        let Some(file) = &self.file else {
+            return Ok(false);
+        };
+        let (ours, other) = (file.metadata()?, other.metadata()?);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            Ok((ours.dev(), ours.ino()) == (other.dev(), other.ino()))
+        }
+        // std does not tell a Windows file's index; files made at the same 100 ns are the same.
+        #[cfg(not(unix))]
+        Ok(ours.created()? == other.created()?)
+    }
+
+    /// `packed` is what became of the file that this place is in.
+    fn has_content(&self, mut packed: Packed<'_>) -> io::Result<bool> {
+        let Some(mut file) = self.file.as_ref() else {
+            return Ok(false);
+        };
+        file.seek(SeekFrom::Start(0))?;
+        let mut ours = vec![0; BLOCK];
+        let mut is_same = true;
+        copy(&mut packed, &mut |bytes| {
+            for bytes in bytes.chunks(BLOCK) {
+                let ours = &mut ours[..bytes.len()];
+                is_same = is_same && file.read_exact(ours).is_ok() && ours == bytes;
+            }
+            Ok(())
+        })?;
+        Ok(is_same && file.stream_position()? == file.metadata()?.len())
+    }
+}

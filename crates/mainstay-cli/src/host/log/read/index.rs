@@ -1,0 +1,104 @@
+//! The sparse time index beside a file: read by binary search, so that its length does not matter.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::files::read_exact_at;
+
+/// The start of a line, and when it was read: every line before it is older, every line from there on as old or younger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) offset: u64,
+    pub(super) time: u64,
+}
+
+impl Mark {
+    /// Two little-endian numbers.
+    const SIZE: usize = 16;
+
+    fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
+        let number = u128::from_le_bytes(bytes);
+        let low = u128::from(u64::MAX);
+        Self {
+            offset: u64::try_from(number & low).unwrap_or_default(),
+            time: u64::try_from(number >> 64).unwrap_or_default(),
+        }
+    }
+}
+
+/// It may be missing, short, or torn: then it narrows less. Marks that do not ascend narrow nothing.
+pub(super) struct Index {
+    file: File,
+    count: u64,
+}
+
+/// Where a time falls in a file.
+pub(super) struct Bracket {
+    /// The last mark that is older than the time, or just as old; the time lies after it.
+    pub(super) before: Option<Mark>,
+    /// The first that is younger, or just as old.
+    pub(super) after: Option<Mark>,
+}
+
+impl Index {
+    pub(super) fn open(path: &Path) -> Option<Self> {
+        let file = File::open(path).ok()?;
+        let count = file.metadata().ok()?.len() / Mark::SIZE as u64;
+        (count > 0).then_some(Self { file, count })
+    }
+
+    pub(super) fn try_clone(&self) -> Option<Self> {
+        let file = self.file.try_clone().ok()?;
+        Some(Self {
+            file,
+            count: self.count,
+        })
+    }
+
+    pub(super) fn first(&self) -> Option<Mark> {
+        self.mark(0).ok()?
+    }
+
+    pub(super) fn mark(&self, number: u64) -> io::Result<Option<Mark>> {
+        if number >= self.count {
+            return Ok(None);
+        }
+        let mut bytes = [0; Mark::SIZE];
+        read_exact_at(&self.file, &mut bytes, number * Mark::SIZE as u64)?;
+        Ok(Some(Mark::from_bytes(bytes)))
+    }
+
+    /// How many marks at the beginning fulfil `is_before`.
+    pub(super) fn count_before(&self, is_before: impl Fn(Mark) -> bool) -> io::Result<u64> {
+        let (mut from, mut to) = (0, self.count);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match self.mark(middle)? {
+                Some(mark) if is_before(mark) => from = middle + 1,
+                _ => to = middle,
+            }
+        }
+        Ok(from)
+    }
+
+    pub(super) fn bracket(&self, time: u64) -> io::Result<Bracket> {
+        let number = self.count_before(|mark| mark.time < time)?;
+        let after = self.mark(number)?;
+        let before = match after {
+            Some(mark) if mark.time == time => after,
+            _ if number == 0 => None,
+            _ => self.mark(number - 1)?,
+        };
+        let ascends = before.zip(after).is_none_or(|(before, after)| {
+            before == after || (before.offset < after.offset && before.time < after.time)
+        });
+        Ok(match ascends {
+            true => Bracket { before, after },
+            false => Bracket {
+                before: None,
+                after: None,
+            },
+        })
+    }
+}

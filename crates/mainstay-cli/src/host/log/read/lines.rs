@@ -1,0 +1,217 @@
+//! The lines of a range with their times, or its bytes as they are.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use mainstay_core::log::stored::Stored;
+
+use super::files::{Content, Log, Part, copy, micros};
+use super::index::{Index, Mark};
+use super::search::{Keep, Range, without_end};
+use super::{BLOCK, SLACK};
+
+/// When a line was written, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Time {
+    /// Microseconds since 1970.
+    pub(crate) micros: u64,
+    /// The line says so itself; else it was written then or a little later.
+    pub(crate) exact: bool,
+}
+
+impl Log {
+    /// Hands on all bytes of a range, in large blocks.
+    pub(crate) fn copy(
+        &self,
+        range: Range,
+        out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut last_byte = b'\n';
+        for piece in
+            (range.start.piece..=range.end.piece).take_while(|piece| *piece < self.pieces.len())
+        {
+            let (from, to) = range.of_piece(piece);
+            let Some(mut part) = self.part(piece, from, to)? else {
+                continue;
+            };
+            let mut is_begun = false;
+            copy(&mut part, &mut |bytes| {
+                // A torn line ends with its file.
+                if !std::mem::replace(&mut is_begun, true) && last_byte != b'\n' {
+                    out(b"\n")?;
+                }
+                last_byte = bytes[bytes.len() - 1];
+                out(bytes)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The lines of a range, of those that `keep` lets count.
+    pub(crate) fn lines<'a>(&'a self, range: Range, keep: Option<&'a Keep<'a>>) -> Lines<'a> {
+        Lines {
+            log: self,
+            range,
+            keep,
+            next: range.start.piece,
+            part: None,
+        }
+    }
+
+    fn part(&self, piece: usize, from: u64, to: u64) -> io::Result<Option<Box<dyn Read + '_>>> {
+        Ok(match self.content(piece)? {
+            Content::Gone => None,
+            Content::Plain(file, len) => Some(Box::new(OwnedPart {
+                from: from.min(len),
+                to: to.min(len),
+                file,
+            })),
+            Content::Packed(mut packed) => {
+                packed.skip(from)?;
+                Some(Box::new(packed.take(to.saturating_sub(from))))
+            }
+        })
+    }
+}
+
+struct OwnedPart {
+    file: std::fs::File,
+    from: u64,
+    to: u64,
+}
+
+impl Read for OwnedPart {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut part = Part {
+            file: &self.file,
+            from: self.from,
+            to: self.to,
+        };
+        let read = part.read(buffer)?;
+        self.from = part.from;
+        Ok(read)
+    }
+}
+
+/// Goes through lines, one file after the other.
+pub(crate) struct Lines<'a> {
+    log: &'a Log,
+    range: Range,
+    keep: Option<&'a Keep<'a>>,
+    next: usize,
+    part: Option<(BufReader<Box<dyn Read + 'a>>, Clock)>,
+}
+
+impl Lines<'_> {
+    /// Puts the next line into `line`, with its end where it has one. `None`: there are no more.
+    pub(crate) fn next(&mut self, line: &mut Vec<u8>) -> io::Result<Option<Time>> {
+        loop {
+            if let Some((part, clock)) = &mut self.part {
+                line.clear();
+                let length = next_line(part, line)?;
+                if length > 0 {
+                    let bare = without_end(line);
+                    let time = clock.time(bare, length)?;
+                    if self.keep.is_none_or(|keep| keep(bare)) {
+                        return Ok(Some(time));
+                    }
+                    continue;
+                }
+                self.part = None;
+            }
+            if self.next > self.range.end.piece || self.next >= self.log.pieces.len() {
+                return Ok(None);
+            }
+            let (from, to) = self.range.of_piece(self.next);
+            if let Some(part) = self.log.part(self.next, from, to)? {
+                let clock = Clock::new(self.log, self.next, from)?;
+                self.part = Some((BufReader::with_capacity(BLOCK, part), clock));
+            }
+            self.next += 1;
+        }
+    }
+}
+
+/// Tells the times of a file's lines, one after the other.
+struct Clock {
+    index: Option<Index>,
+    /// The number of the next mark, and the mark.
+    next: (u64, Option<Mark>),
+    offset: u64,
+    approximate: u64,
+    begun: u64,
+    ended: u64,
+}
+
+impl Clock {
+    fn new(log: &Log, piece: usize, offset: u64) -> io::Result<Self> {
+        let index = log.index(piece);
+        let mut approximate = begun(log, piece)?;
+        let mut next = (0, None);
+        if let Some(index) = &index {
+            let number = index.count_before(|mark| mark.offset <= offset)?;
+            next = (number, index.mark(number)?);
+            if let Some(number) = number.checked_sub(1)
+                && let Some(mark) = index.mark(number)?
+            {
+                approximate = mark.time;
+            }
+        }
+        let piece = &log.pieces[piece];
+        Ok(Self {
+            index,
+            next,
+            offset,
+            approximate,
+            begun: piece.begun.saturating_sub(SLACK),
+            ended: piece.ended.saturating_add(SLACK),
+        })
+    }
+
+    /// Of the next line, which takes so many bytes with its end.
+    fn time(&mut self, line: &[u8], length: u64) -> io::Result<Time> {
+        while let (number, Some(mark)) = self.next
+            && mark.offset <= self.offset
+        {
+            self.approximate = self.approximate.max(mark.time);
+            self.next = match &self.index {
+                Some(index) => (number + 1, index.mark(number + 1)?),
+                None => (number, None),
+            };
+        }
+        self.offset += length;
+        let own = Stored::parse(line).time;
+        Ok(
+            match own.filter(|time| (self.begun..=self.ended).contains(time)) {
+                Some(micros) => {
+                    self.approximate = self.approximate.max(micros);
+                    Time {
+                        micros,
+                        exact: true,
+                    }
+                }
+                None => Time {
+                    micros: self.approximate,
+                    exact: false,
+                },
+            },
+        )
+    }
+}
+
+/// When a file was begun: when the one before it was rotated. Of the oldest only the system may know; a compressed one's birth says nothing.
+fn begun(log: &Log, number: usize) -> io::Result<u64> {
+    let piece = &log.pieces[number];
+    if piece.begun > 0 {
+        return Ok(piece.begun);
+    }
+    let born = match log.content(number)? {
+        Content::Plain(file, _) => file.metadata()?.created().ok().map(micros),
+        _ => None,
+    };
+    Ok(born.map_or(piece.ended, |born| born.min(piece.ended)))
+}
+
+/// Appends the next line with its end to `line`, and says how long it is; 0 where there is none.
+pub(super) fn next_line(part: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+    Ok(part.read_until(b'\n', line)? as u64)
+}

@@ -1,0 +1,403 @@
+//! Which bytes of a log were asked for. A plain file is searched by seeking, so that its length does not matter.
+//!
+//! Times come from three places, the finest first: a line's own stamp, the file's index, the files' names. Where none of them is sure, more is
+//! shown rather than less.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read as _};
+
+use mainstay_core::log::stored::{HEAD, Stored};
+
+use super::files::{Content, Log, Part, read_exact_at, to_usize};
+use super::index::Bracket;
+use super::lines::next_line;
+use super::{BLOCK, SLACK};
+
+/// Which lines of a log; all of them, where nothing is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Query {
+    /// So many of the last ones.
+    pub(crate) lines: Option<u64>,
+    /// Not older than this; microseconds since 1970.
+    pub(crate) since: Option<u64>,
+    /// Not younger than this.
+    pub(crate) until: Option<u64>,
+}
+
+/// Which lines count, by their bytes without their end.
+pub(crate) type Keep<'a> = dyn Fn(&[u8]) -> bool + 'a;
+
+/// A place in the log as it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) piece: usize,
+    /// In the piece as it was written, before it was compressed; beyond its end is its end.
+    pub(super) offset: u64,
+}
+
+/// Lines that follow each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(super) start: Place,
+    pub(super) end: Place,
+    /// How many of them count, where that was asked for.
+    pub(crate) counted: u64,
+}
+
+impl Range {
+    /// Of this piece, the bytes from here to there.
+    pub(super) fn of_piece(&self, piece: usize) -> (u64, u64) {
+        let from = match piece == self.start.piece {
+            true => self.start.offset,
+            false => 0,
+        };
+        let to = match piece == self.end.piece {
+            true => self.end.offset,
+            false => u64::MAX,
+        };
+        (from, to)
+    }
+}
+
+/// What is taken where the exact place is not known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lean {
+    Early,
+    Late,
+}
+
+impl Log {
+    /// The lines that `query` means, of those that `keep` lets count. No line that it means is outside.
+    pub(crate) fn select(&self, query: &Query, keep: Option<&Keep<'_>>) -> io::Result<Range> {
+        let mut range = Range::default();
+        let Some(last) = self.pieces.len().checked_sub(1) else {
+            return Ok(range);
+        };
+        range.end = Place {
+            piece: last,
+            offset: u64::MAX,
+        };
+        if let Some(until) = query.until {
+            let after = until.saturating_add(1);
+            let begun = |piece: &super::files::Piece| piece.begun <= until.saturating_add(SLACK);
+            let mut piece = self.pieces.partition_point(begun).saturating_sub(1);
+            range.end = loop {
+                let offset = self.first_at(piece, after, Lean::Late)?;
+                if offset > 0 || piece == 0 {
+                    break Place { piece, offset };
+                }
+                piece -= 1;
+            };
+        }
+        if let Some(since) = query.since {
+            let piece = self.pieces.partition_point(|piece| piece.ended < since);
+            range.start = match piece <= last {
+                true => Place {
+                    piece,
+                    offset: self.first_at(piece, since, Lean::Early)?,
+                },
+                false => range.end,
+            };
+        }
+        range.start = range.start.min(range.end);
+        if let Some(lines) = query.lines {
+            (range.start, range.counted) = self.last_lines(lines, range, keep)?;
+        }
+        Ok(range)
+    }
+
+    /// The start of the first line of a piece that is of this time or younger.
+    fn first_at(&self, piece: usize, time: u64, lean: Lean) -> io::Result<u64> {
+        let content = self.content(piece)?;
+        let nothing = Bracket {
+            before: None,
+            after: None,
+        };
+        let bracket = match self.index(piece) {
+            Some(index) => index.bracket(time)?,
+            None => nothing,
+        };
+        let (before, after) = (bracket.before, bracket.after);
+        let piece = &self.pieces[piece];
+        let judge = Judge {
+            time,
+            lean,
+            // A service that writes old stamps of its own must not mislead.
+            earliest: before
+                .map_or(piece.begun, |mark| mark.time)
+                .saturating_sub(SLACK),
+            latest: after
+                .map_or(piece.ended, |mark| mark.time)
+                .saturating_add(SLACK),
+        };
+        let from = before.map_or(0, |mark| mark.offset);
+        let to = after.map_or(u64::MAX, |mark| mark.offset);
+        match content {
+            Content::Gone => Ok(0),
+            Content::Plain(file, len) => {
+                let (from, to) = judge.narrow(&file, from.min(len), to.min(len))?;
+                let part = Part {
+                    file: &file,
+                    from,
+                    to,
+                };
+                judge.first(&mut BufReader::with_capacity(BLOCK, part), from, to)
+            }
+            Content::Packed(mut packed) => {
+                packed.skip(from)?;
+                let part = packed.take(to.saturating_sub(from));
+                judge.first(&mut BufReader::with_capacity(BLOCK, part), from, to)
+            }
+        }
+    }
+
+    /// Where the last lines of a range begin, and how many there are, up to so many.
+    fn last_lines(
+        &self,
+        lines: u64,
+        range: Range,
+        keep: Option<&Keep<'_>>,
+    ) -> io::Result<(Place, u64)> {
+        let mut wanted = lines;
+        let mut start = range.end;
+        for piece in (range.start.piece..=range.end.piece).rev() {
+            if wanted == 0 {
+                break;
+            }
+            let (from, to) = range.of_piece(piece);
+            let offset = match self.content(piece)? {
+                Content::Gone => break,
+                Content::Plain(file, len) => {
+                    let (from, to) = (from.min(len), to.min(len));
+                    match keep {
+                        None => last_of_plain(&file, from, to, &mut wanted)?,
+                        Some(keep) => last_kept_of_plain(&file, from, to, &mut wanted, keep)?,
+                    }
+                }
+                Content::Packed(mut packed) => {
+                    packed.skip(from)?;
+                    let part = packed.take(to.saturating_sub(from));
+                    let mut part = BufReader::with_capacity(BLOCK, part);
+                    last_of_stream(&mut part, from, &mut wanted, keep)?
+                }
+            };
+            start = Place { piece, offset };
+        }
+        Ok((start, lines - wanted))
+    }
+}
+
+/// Decides by lines' own stamps.
+struct Judge {
+    time: u64,
+    lean: Lean,
+    /// No stamp outside of these is believed.
+    earliest: u64,
+    latest: u64,
+}
+
+impl Judge {
+    /// Whether a line is of the time or younger, if it says so.
+    fn is_at(&self, head: &[u8]) -> Option<bool> {
+        let time = Stored::parse(head).time?;
+        (self.earliest..=self.latest)
+            .contains(&time)
+            .then_some(time >= self.time)
+    }
+
+    /// Halves a part of a file until it is small; it begins where a line does.
+    fn narrow(&self, file: &File, from: u64, to: u64) -> io::Result<(u64, u64)> {
+        // What is looked for is the start of a line in `from..=end`; no line that starts beyond `to` need be looked at.
+        let (mut from, mut to, mut end) = (from, to, to);
+        let mut block = vec![0; BLOCK];
+        while to.saturating_sub(from) > BLOCK as u64 {
+            let middle = from + (to - from) / 2;
+            let block = &mut block[..to_usize(end - middle).min(BLOCK)];
+            read_exact_at(file, block, middle)?;
+            let starts = memchr::memchr_iter(b'\n', block).map(|end| end + 1);
+            let mut first = None;
+            let stamped = starts
+                .inspect(|start| {
+                    first.get_or_insert(*start);
+                })
+                .filter(|start| *start < block.len())
+                .find_map(|start| Some((start, self.is_at(head(&block[start..]))?)));
+            match stamped {
+                Some((start, false)) => from = middle + start as u64,
+                Some((start, true)) => {
+                    to = middle;
+                    end = end.min(middle + start as u64);
+                }
+                None if self.lean == Lean::Early => {
+                    to = middle;
+                    end = middle;
+                }
+                None => from = middle + first.unwrap_or(block.len()) as u64,
+            }
+        }
+        Ok((from, end))
+    }
+
+    /// Goes through the lines of a part that begins at `from` and ends at `to`, or before.
+    fn first(&self, part: &mut impl BufRead, from: u64, to: u64) -> io::Result<u64> {
+        let mut place = match self.lean {
+            Lean::Early => from,
+            Lean::Late => to,
+        };
+        let mut start = from;
+        let mut head = Vec::with_capacity(HEAD);
+        loop {
+            let length = next_head(part, &mut head)?;
+            if length == 0 {
+                return Ok(place);
+            }
+            match self.is_at(&head) {
+                Some(true) if self.lean == Lean::Late => return Ok(start),
+                Some(true) => return Ok(place),
+                Some(false) if self.lean == Lean::Early => place = start + length,
+                _ => {}
+            }
+            start += length;
+        }
+    }
+}
+
+/// As much of the line at the beginning as says when it was written.
+fn head(bytes: &[u8]) -> &[u8] {
+    let bytes = &bytes[..bytes.len().min(HEAD)];
+    memchr::memchr(b'\n', bytes).map_or(bytes, |end| &bytes[..end])
+}
+
+/// Reads a line of any length, keeps its beginning, says how long it was with its end; 0 where there is none.
+fn next_head(part: &mut impl BufRead, kept: &mut Vec<u8>) -> io::Result<u64> {
+    kept.clear();
+    let mut length = 0;
+    loop {
+        let block = match part.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            block => block?,
+        };
+        let end = memchr::memchr(b'\n', block);
+        let line = &block[..end.unwrap_or(block.len())];
+        kept.extend_from_slice(&line[..line.len().min(HEAD - kept.len())]);
+        let used = end.map_or(block.len(), |end| end + 1);
+        part.consume(used);
+        length += used as u64;
+        if end.is_some() || used == 0 {
+            return Ok(length);
+        }
+    }
+}
+
+/// Where the last `wanted` lines of `from..to` begin, or all of them; `wanted` is lowered by as many.
+fn last_of_plain(file: &File, from: u64, to: u64, wanted: &mut u64) -> io::Result<u64> {
+    let mut block = vec![0; BLOCK];
+    let mut start = to;
+    if from == to {
+        return Ok(to);
+    }
+    while start > from {
+        let length = (start - from).min(BLOCK as u64);
+        start -= length;
+        let block = &mut block[..to_usize(length)];
+        read_exact_at(file, block, start)?;
+        for end in memchr::memrchr_iter(b'\n', block) {
+            let next_line = start + end as u64 + 1;
+            if next_line < to {
+                *wanted -= 1;
+                if *wanted == 0 {
+                    return Ok(next_line);
+                }
+            }
+        }
+    }
+    *wanted -= 1;
+    Ok(from)
+}
+
+/// The same of the lines that count.
+fn last_kept_of_plain(
+    file: &File,
+    from: u64,
+    to: u64,
+    wanted: &mut u64,
+    keep: &Keep<'_>,
+) -> io::Result<u64> {
+    let mut start = to;
+    let mut size = BLOCK as u64;
+    // The block, and behind it the end of the line that begins before it.
+    let mut bytes = Vec::new();
+    while start > from {
+        let length = (start - from).min(size);
+        start -= length;
+        let mut block = vec![0; to_usize(length)];
+        read_exact_at(file, &mut block, start)?;
+        block.append(&mut bytes);
+        bytes = block;
+        let mut end = bytes.len();
+        // The end of the line at the end is not the end of the one before it.
+        let ends = memchr::memrchr_iter(b'\n', &bytes[..to_usize(length)]);
+        let mut cut = bytes.len();
+        for line in ends.map(|end| end + 1) {
+            if line < end && keep(without_end(&bytes[line..end])) {
+                *wanted -= 1;
+                if *wanted == 0 {
+                    return Ok(start + line as u64);
+                }
+            }
+            end = line;
+            cut = line;
+        }
+        // Twice as much for a long line, so that it is not moved again and again.
+        size = match cut == bytes.len() {
+            true => size * 2,
+            false => BLOCK as u64,
+        };
+        bytes.truncate(end);
+    }
+    if !bytes.is_empty() && keep(without_end(&bytes)) {
+        *wanted -= 1;
+    }
+    Ok(from)
+}
+
+/// The same of what cannot be read backwards.
+fn last_of_stream(
+    part: &mut impl BufRead,
+    from: u64,
+    wanted: &mut u64,
+    keep: Option<&Keep<'_>>,
+) -> io::Result<u64> {
+    let mut starts = VecDeque::new();
+    let mut start = from;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = match keep {
+            Some(_) => next_line(part, &mut line)?,
+            None => next_head(part, &mut line)?,
+        };
+        if length == 0 {
+            break;
+        }
+        if keep.is_none_or(|keep| keep(without_end(&line))) {
+            if starts.len() as u64 == *wanted {
+                starts.pop_front();
+            }
+            starts.push_back(start);
+        }
+        start += length;
+    }
+    *wanted -= starts.len() as u64;
+    Ok(match *wanted {
+        0 => starts.front().copied().unwrap_or(from),
+        _ => from,
+    })
+}
+
+/// A line without its end.
+pub(crate) fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}

@@ -1,0 +1,234 @@
+//! How lines look: as they are, with a prefix where several services share the output, with matches marked, or as JSON.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use mainstay_core::log::stored::{Format, Stored, Stream};
+use mainstay_core::time::rfc3339;
+use regex::bytes::Regex;
+use serde::Serialize;
+use serde::de::IgnoredAny;
+
+use crate::host::log_read::{Keep, Sink, Time, without_end};
+use crate::output;
+
+/// Of names, in turn: those that are read well on black and on white.
+const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
+/// A match: bold and red, and back to what was before but for these two.
+const MATCH: [&str; 2] = ["\x1b[1;31m", "\x1b[22;39m"];
+
+/// What all lines have in common.
+pub(super) struct Form {
+    pub(super) is_json: bool,
+    /// What is marked.
+    pub(super) highlight: Option<Regex>,
+}
+
+/// Whose lines they are.
+#[derive(Clone)]
+pub(super) struct Tag {
+    service: String,
+    prefix: String,
+    /// Of lines that do not say it themselves.
+    pub(super) stream: Option<Stream>,
+}
+
+impl Tag {
+    pub(super) fn new(service: &str, prefix: Option<&str>, stream: Option<Stream>) -> Self {
+        let prefix = match prefix {
+            None => String::new(),
+            Some(name) if output::stdout_has_colour() => {
+                // FNV-1a, so that a name has its colour everywhere.
+                let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+                    (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+                });
+                let colour = COLOURS[hash as usize % COLOURS.len()];
+                format!("\x1b[{colour}m{name} |\x1b[0m ")
+            }
+            Some(name) => format!("{name} | "),
+        };
+        Self {
+            service: service.to_owned(),
+            prefix,
+            stream,
+        }
+    }
+
+    pub(super) fn with_stream(&self, stream: Stream) -> Self {
+        Self {
+            stream: Some(stream),
+            ..self.clone()
+        }
+    }
+}
+
+/// A line that was not JSON yet.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    service: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<&'a str>,
+    message: &'a str,
+    /// The line itself does not say when it was written.
+    #[serde(skip_serializing_if = "is_false")]
+    approximate: bool,
+    /// What was no UTF-8 was replaced.
+    #[serde(skip_serializing_if = "is_false")]
+    lossy: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// The output, and how lines come there.
+pub(super) struct Shown {
+    form: Form,
+    out: Box<dyn Write>,
+}
+
+impl Shown {
+    pub(super) fn new(form: Form, out: Box<dyn Write>) -> Self {
+        Self { form, out }
+    }
+
+    /// Anything, as it is.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)
+    }
+
+    /// A line, with its end or without.
+    pub(super) fn line(&mut self, tag: &Tag, time: Time, line: &[u8]) -> io::Result<()> {
+        if self.form.is_json {
+            return self.json(tag, time, without_end(line));
+        }
+        self.out.write_all(tag.prefix.as_bytes())?;
+        match &self.form.highlight {
+            None => self.out.write_all(line)?,
+            Some(regex) => {
+                let bare = without_end(line);
+                let mut from = 0;
+                for found in regex.find_iter(bare).filter(|found| !found.is_empty()) {
+                    self.out.write_all(&bare[from..found.start()])?;
+                    self.out.write_all(MATCH[0].as_bytes())?;
+                    self.out.write_all(found.as_bytes())?;
+                    self.out.write_all(MATCH[1].as_bytes())?;
+                    from = found.end();
+                }
+                self.out.write_all(&line[from..])?;
+            }
+        }
+        match line.ends_with(b"\n") {
+            true => Ok(()),
+            false => self.out.write_all(b"\n"),
+        }
+    }
+
+    fn json(&mut self, tag: &Tag, time: Time, line: &[u8]) -> io::Result<()> {
+        let mut stored = Stored::parse(line);
+        if stored.format == Format::Json {
+            if serde_json::from_slice::<IgnoredAny>(line).is_ok() {
+                self.out.write_all(line)?;
+                return self.out.write_all(b"\n");
+            }
+            stored.stream = None;
+        }
+        let message = String::from_utf8_lossy(stored.message);
+        let line = Line {
+            time: rfc3339(Duration::from_micros(time.micros)),
+            service: &tag.service,
+            stream: stored.stream.or(tag.stream).map(Stream::name),
+            approximate: !time.exact,
+            lossy: matches!(message, std::borrow::Cow::Owned(_)),
+            message: &message,
+        };
+        serde_json::to_writer(&mut self.out, &line)?;
+        self.out.write_all(b"\n")
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// What is added to one log while it is followed.
+pub(super) struct Added<'a> {
+    shown: &'a RefCell<Shown>,
+    tag: Tag,
+    /// `None`: all, as it is, and not only when a line is complete.
+    keep: Option<Box<Keep<'static>>>,
+    /// What came of a line, or its last byte.
+    pending: Vec<u8>,
+}
+
+impl<'a> Added<'a> {
+    pub(super) fn bytes(shown: &'a RefCell<Shown>, tag: Tag) -> Self {
+        Self {
+            shown,
+            tag,
+            keep: None,
+            pending: Vec::new(),
+        }
+    }
+
+    pub(super) fn lines(
+        shown: &'a RefCell<Shown>,
+        tag: Tag,
+        keep: impl Fn(&[u8]) -> bool + 'static,
+    ) -> Self {
+        Self {
+            keep: Some(Box::new(keep)),
+            ..Self::bytes(shown, tag)
+        }
+    }
+}
+
+impl Sink for Added<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut shown = self.shown.borrow_mut();
+        let Some(keep) = &self.keep else {
+            self.pending.clear();
+            self.pending.extend(bytes.last());
+            return shown.bytes(bytes);
+        };
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.pending.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                let bare = without_end(&self.pending);
+                if keep(bare) {
+                    shown.line(&self.tag, time_of(bare), &self.pending)?;
+                }
+                self.pending.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn end_of_file(&mut self) -> io::Result<()> {
+        match self.pending.last() {
+            None | Some(b'\n') => Ok(()),
+            Some(_) => self.bytes(b"\n"),
+        }
+    }
+}
+
+/// Its own, else now.
+fn time_of(line: &[u8]) -> Time {
+    match Stored::parse(line).time {
+        Some(micros) => Time {
+            micros,
+            exact: true,
+        },
+        None => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let now = u64::try_from(now.unwrap_or_default().as_micros());
+            Time {
+                micros: now.unwrap_or(u64::MAX),
+                exact: false,
+            }
+        }
+    }
+}
