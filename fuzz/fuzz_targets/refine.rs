@@ -49,7 +49,13 @@ fuzz_target!(|input: (u32, u8, Vec<u16>, &[u8])| {
             let mut note = |record: &mainstay_core::log::refine::Record<'_>| {
                 records.push((record.level, record.partial, record.message.to_vec()));
             };
-            from += refiner.refine(&bytes[from..to], chunk.is_none(), &origin, &mut out, &mut note);
+            from += refiner.refine(
+                &bytes[from..to],
+                chunk.is_none(),
+                &origin,
+                &mut out,
+                &mut note,
+            );
             assert!(from <= to);
         }
         assert_eq!(from, bytes.len());
@@ -58,7 +64,11 @@ fuzz_target!(|input: (u32, u8, Vec<u16>, &[u8])| {
     let whole = run(&[]);
     assert_eq!(whole, run(&chunks));
     if format == "json" {
-        for line in whole.0.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+        for line in whole
+            .0
+            .split(|b| *b == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             assert!(line.starts_with(b"{\"time\":") && line.ends_with(b"}"));
             assert!(std::str::from_utf8(line).is_ok());
         }

@@ -325,7 +325,7 @@ impl fmt::Display for Probe {
 }
 
 /// `host:port`; an IPv6 address stands in brackets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -673,6 +673,7 @@ pub struct LogPolicy {
     pub(crate) streams: Streams,
     pub(crate) filter: bool,
     pub(crate) redact: Redaction,
+    pub(crate) sinks: Vec<SinkSpec>,
 }
 
 impl Default for LogPolicy {
@@ -693,6 +694,7 @@ impl Default for LogPolicy {
             streams: Streams::Merged,
             filter: false,
             redact: Redaction::new(RedactWith::Label),
+            sinks: Vec::new(),
         }
     }
 }
@@ -730,7 +732,12 @@ impl LogPolicy {
     pub fn redact(&self) -> &Redaction {
         &self.redact
     }
+    /// Where lines go beside the file; each target once.
+    pub fn sinks(&self) -> &[SinkSpec] {
+        &self.sinks
+    }
 }
+
 
 /// Whether a service's two streams are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -780,6 +787,160 @@ pub struct Retention {
     pub size: Option<u64>,
     /// Those whose last line is not older than this.
     pub age: Option<Duration>,
+}
+
+/// One place where lines go beside the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkSpec {
+    pub(crate) target: SinkTarget,
+    pub(crate) facility: Facility,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) identity: Option<Tls>,
+    pub(crate) spool: u64,
+}
+
+impl SinkSpec {
+    /// Where to.
+    pub fn target(&self) -> &SinkTarget {
+        &self.target
+    }
+    /// What kind of program speaks, as syslog has it.
+    pub fn facility(&self) -> Facility {
+        self.facility
+    }
+    /// PEM certificates of whom to trust over TLS; `None` is whom the system trusts. Relative to the manifest's directory.
+    pub fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+    /// Who we are over TLS; `None` is nobody in particular. Relative to the manifest's directory.
+    pub fn identity(&self) -> Option<&Tls> {
+        self.identity.as_ref()
+    }
+    /// Bytes on disk that may wait for a target on the network; at least [`SinkSpec::LEAST_SPOOL`].
+    pub fn spool(&self) -> u64 {
+        self.spool
+    }
+    /// Less would hold no useful part of an outage.
+    pub const LEAST_SPOOL: u64 = 1_000_000;
+
+    /// Whether one connection can serve both: they may differ in what each line says of itself.
+    pub fn connects_like(&self, other: &Self) -> bool {
+        let Self {
+            target,
+            facility: _,
+            ca,
+            identity,
+            spool,
+        } = self;
+        (target, ca, identity, spool) == (&other.target, &other.ca, &other.identity, &other.spool)
+    }
+}
+
+/// The address of a sink.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SinkTarget {
+    /// The journal at this socket, spoken to in its own protocol.
+    Journald(PathBuf),
+    /// A local syslog daemon, at this socket.
+    Unix(PathBuf),
+    /// RFC 5426.
+    Udp(HostPort),
+    /// RFC 6587, octets counted.
+    Tcp(HostPort),
+    /// RFC 5425.
+    Tls(HostPort),
+}
+
+impl SinkTarget {
+    /// Where `journald` listens.
+    pub const JOURNALD_SOCKET: &'static str = "/run/systemd/journal/socket";
+    /// Where `syslog` listens.
+    pub const SYSLOG_SOCKET: &'static str = "/dev/log";
+
+    /// Whether lines leave this machine, or may, so that they are worth a place on disk until they can.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Udp(_) | Self::Tcp(_) | Self::Tls(_))
+    }
+}
+
+impl fmt::Display for SinkTarget {
+    /// As a manifest has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journald(path) if path == Path::new(Self::JOURNALD_SOCKET) => {
+                f.write_str("journald")
+            }
+            Self::Unix(path) if path == Path::new(Self::SYSLOG_SOCKET) => f.write_str("syslog"),
+            Self::Journald(path) => write!(f, "journald+unix://{}", path.display()),
+            Self::Unix(path) => write!(f, "syslog+unix://{}", path.display()),
+            Self::Udp(address) => write!(f, "syslog+udp://{address}"),
+            Self::Tcp(address) => write!(f, "syslog+tcp://{address}"),
+            Self::Tls(address) => write!(f, "syslog+tls://{address}"),
+        }
+    }
+}
+
+/// A facility of syslog (RFC 5424, table 1) that a program may speak for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the documentation: syslog(3)")]
+pub enum Facility {
+    User,
+    Mail,
+    Daemon,
+    Auth,
+    Lpr,
+    News,
+    Uucp,
+    Cron,
+    Authpriv,
+    Ftp,
+    Local0,
+    Local1,
+    Local2,
+    Local3,
+    Local4,
+    Local5,
+    Local6,
+    Local7,
+}
+
+impl Facility {
+    /// The one with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        use Facility::{
+            Auth, Authpriv, Cron, Daemon, Ftp, Local0, Local1, Local2, Local3, Local4, Local5,
+            Local6, Local7, Lpr, Mail, News, User, Uucp,
+        };
+        let all = [
+            User, Mail, Daemon, Auth, Lpr, News, Uucp, Cron, Authpriv, Ftp, Local0, Local1, Local2,
+            Local3, Local4, Local5, Local6, Local7,
+        ];
+        all.into_iter().find(|one| one.number() == number)
+    }
+
+    /// Its number on the wire.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::User => 1,
+            Self::Mail => 2,
+            Self::Daemon => 3,
+            Self::Auth => 4,
+            Self::Lpr => 6,
+            Self::News => 7,
+            Self::Uucp => 8,
+            Self::Cron => 9,
+            Self::Authpriv => 10,
+            Self::Ftp => 11,
+            Self::Local0 => 16,
+            Self::Local1 => 17,
+            Self::Local2 => 18,
+            Self::Local3 => 19,
+            Self::Local4 => 20,
+            Self::Local5 => 21,
+            Self::Local6 => 22,
+            Self::Local7 => 23,
+        }
+    }
 }
 
 /// Severity, most verbose first.

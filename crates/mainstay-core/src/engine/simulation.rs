@@ -1372,6 +1372,7 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
             streams: crate::spec::Streams::Merged,
             filter: false,
             redact: crate::log::redact::Redaction::new(crate::log::redact::RedactWith::Label),
+            sinks: Vec::new(),
         },
         http: None,
     }

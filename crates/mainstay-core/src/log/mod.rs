@@ -18,6 +18,12 @@ pub mod refine;
 
 pub mod stored;
 
+pub mod journald;
+mod line;
+pub mod syslog;
+
+pub use line::{Line, Stream};
+
 use crate::time::{civil, days};
 
 /// The file that is being written. It sorts after every rotated one, by meaning if not by name.

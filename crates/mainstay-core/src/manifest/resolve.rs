@@ -11,16 +11,16 @@ use super::redact::RedactEntry;
 use super::suggest::one_of_these;
 use super::tables::{
     HttpTable, KEEP_FILES, KeepTable, LimitTable, LivenessTable, LogTable, Manifest, RecoveryTable,
-    RotateTable, ServiceTable, SnapshotTable, StartTable, StopTable, WaitForTable,
+    RotateTable, ServiceTable, SinkTable, SnapshotTable, StartTable, StopTable, WaitForTable,
 };
 use super::tree::{Span, Spanned};
 use super::units::ShowDuration;
-use super::values::{Count, Size, StrategyName, Time, is_absolute};
+use super::values::{Count, Size, StrategyName, Target, Time, is_absolute};
 use crate::log::redact::{RedactWith, Redaction, Refused};
 use crate::spec::{
-    Backoff, Environment, Http, Level, Liveness, LogPolicy, Ready, Recovery, RestartLimit,
-    Retention, Rotation, ServiceName, SnapshotPolicy, Spec, Start, Stop, Strategy, Tls, WaitFor,
-    Zone,
+    Backoff, Environment, Facility, Http, Level, Liveness, LogPolicy, Ready, Recovery,
+    RestartLimit, Retention, Rotation, ServiceName, SinkSpec, SinkTarget, SnapshotPolicy, Spec,
+    Start, Stop, Strategy, Tls, WaitFor, Zone,
 };
 
 /// The specs, in the order of the manifest. They mean something only if nothing was noted.
@@ -36,6 +36,7 @@ pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
     let mut resolver = Resolver {
         environment: manifest.environment.value,
         ports: BTreeMap::new(),
+        sinks: BTreeMap::new(),
         findings,
     };
     let services = services.value.0.into_iter().zip(needs);
@@ -49,10 +50,15 @@ pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
         .collect()
 }
 
+/// What may wait on disk for a sink.
+const USUAL_SPOOL: u64 = 64_000_000;
+
 struct Resolver<'f> {
     environment: Environment,
     /// Who listens where.
     ports: BTreeMap<u16, ServiceName>,
+    /// How each sink was set up first, and by whom.
+    sinks: BTreeMap<SinkTarget, (SinkSpec, ServiceName)>,
     findings: &'f mut Findings,
 }
 
@@ -95,7 +101,7 @@ impl Resolver<'_> {
         let stop = self.stop(or_absent(typed.stop));
         let recovery = self.recovery(or_absent(typed.recovery));
         let snapshot = typed.snapshot.and_then(|table| self.snapshot(table.value));
-        let log = self.log(or_absent(typed.log));
+        let log = self.log(or_absent(typed.log), &name);
         let http = typed.http.and_then(|table| self.http(table.value, &name));
         Some(Spec {
             name,
@@ -284,7 +290,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn log(&mut self, typed: LogTable) -> LogPolicy {
+    fn log(&mut self, typed: LogTable, name: &ServiceName) -> LogPolicy {
         let (allowed, word, help) = match self.environment {
             Environment::Production => (
                 Level::Warn,
@@ -312,6 +318,9 @@ impl Resolver<'_> {
             streams: typed.streams.value,
             filter: typed.filter.value,
             redact: self.redact(typed.redact, typed.redact_with.value),
+            sinks: typed
+                .sinks
+                .map_or_else(Vec::new, |sinks| self.sinks(sinks.value, name)),
         }
     }
 
@@ -366,6 +375,100 @@ impl Resolver<'_> {
             }
         }
         redaction
+    }
+
+    /// Each target once in a service, and set up in one way in all: one connection serves them.
+    fn sinks(
+        &mut self,
+        typed: Vec<Spanned<Target<SinkTable>>>,
+        name: &ServiceName,
+    ) -> Vec<SinkSpec> {
+        let mut sinks: Vec<SinkSpec> = Vec::with_capacity(typed.len());
+        for Spanned { value, span } in typed {
+            let sink = match value {
+                Target::Table(table) => self.sink(table),
+                Target::Plain(target) => Some(SinkSpec {
+                    target,
+                    facility: Facility::Daemon,
+                    ca: None,
+                    identity: None,
+                    spool: USUAL_SPOOL,
+                }),
+            };
+            let Some(sink) = sink else { continue };
+            if sinks.iter().any(|other| other.target == sink.target) {
+                let help = Some("keep one of them");
+                let message = "this sink is there twice";
+                self.findings.add(Code::Conflict, span, message, help);
+                continue;
+            }
+            let first = self.sinks.entry(sink.target.clone());
+            let (first, other) = first.or_insert_with(|| (sink.clone(), name.clone()));
+            if !first.connects_like(&sink) {
+                let message = format!("the service `{other}` sets this sink up in another way");
+                let help = "one connection serves all services: write the same `ca`, `cert`, `key` and `spool`";
+                self.findings.add(Code::Conflict, span, message, Some(help));
+            }
+            sinks.push(sink);
+        }
+        sinks
+    }
+
+    fn sink(&mut self, typed: SinkTable) -> Option<SinkSpec> {
+        let target = typed.to?.value;
+        let is_tls = matches!(target, SinkTarget::Tls(_));
+        let given = [
+            ("ca", span(&typed.ca), is_tls, "only syslog+tls:// uses it"),
+            (
+                "cert",
+                span(&typed.cert),
+                is_tls,
+                "only syslog+tls:// uses it",
+            ),
+            (
+                "key",
+                span(&typed.key),
+                is_tls,
+                "only syslog+tls:// uses it",
+            ),
+            (
+                "spool",
+                span(&typed.spool),
+                target.is_remote(),
+                "only targets on the network have one",
+            ),
+        ];
+        for (key, span, fits, help) in given {
+            if let Some(span) = span.filter(|_| !fits) {
+                let message = format!("`{key}` does not go with `{target}`");
+                let help = format!("remove it: {help}");
+                self.findings
+                    .add(Code::Conflict, span, message, Some(&help));
+            }
+        }
+        if let (Some(at), None) | (None, Some(at)) = (span(&typed.cert), span(&typed.key)) {
+            let message = "`cert` and `key` go together";
+            let help = Some("name both, or neither");
+            self.findings.add(Code::Conflict, at, message, help);
+        }
+        let spool = typed.spool.as_ref();
+        if let Some(spool) = spool.filter(|spool| spool.value.0 < SinkSpec::LEAST_SPOOL) {
+            let message = "this is too small for a spool";
+            let help = Some("allow at least \"1MB\"");
+            self.findings.add(Code::Size, spool.span, message, help);
+        }
+        Some(SinkSpec {
+            target,
+            facility: typed.facility.value,
+            ca: value(typed.ca),
+            identity: value(typed.cert)
+                .zip(value(typed.key))
+                .map(|(cert_path, key_path)| Tls {
+                    cert_path,
+                    key_path,
+                }),
+            spool: typed.spool.map_or(USUAL_SPOOL, |size| size.value.0),
+        })
     }
 
     fn http(&mut self, typed: HttpTable, name: &ServiceName) -> Option<Http> {

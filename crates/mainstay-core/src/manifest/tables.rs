@@ -8,12 +8,13 @@ use super::diagnostic::Findings;
 use super::redact::{Expression, LabelName, RedactEntry};
 use super::tree::{Node, Spanned};
 use super::values::{
-    Codes, Count, Factor, Line, NeedName, Pattern, Pause, Port, Size, StrategyName, Time, Yes,
+    Codes, Count, Factor, Line, NeedName, Pattern, Pause, Port, Size, StrategyName, Target, Time,
+    Yes,
 };
 use crate::log::redact::RedactWith;
 use crate::spec::{
-    Account, Argv, Compress, Env, Environment, Every, HostPort, HttpUrl, Level, LogFormat, Policy,
-    Probe, Ready, Reload, Signal, SnapshotWhen, StopScope, Streams, Zone,
+    Account, Argv, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl, Level, LogFormat,
+    Policy, Probe, Ready, Reload, Signal, SinkTarget, SnapshotWhen, StopScope, Streams, Zone,
 };
 
 /// What holds with and without a table.
@@ -177,6 +178,8 @@ table! {
         redact: Vec<Spanned<RedactEntry>>,
         /// What stands in its place.
         redact_with: RedactWith = RedactWith::Label,
+        /// Where lines go beside the file.
+        sinks: Vec<Spanned<Target<SinkTable>>>,
     }
 
     RedactTable {
@@ -204,6 +207,21 @@ table! {
         size: Size,
         /// Those whose last line is not older than this.
         age: Time,
+    }
+
+    SinkTable {
+        /// journald, syslog (the local daemon), or syslog+udp://HOST:PORT, syslog+tcp://HOST:PORT, syslog+tls://HOST:PORT, syslog+unix://PATH, journald+unix://PATH.
+        to: SinkTarget [required],
+        /// What kind of program speaks, as syslog(3) has it.
+        facility: Facility = Facility::Daemon,
+        /// PEM certificates of whom to trust over TLS; whom the system trusts where there is none.
+        ca: PathBuf,
+        /// The PEM certificate chain to show over TLS; with its key, or neither.
+        cert: PathBuf,
+        /// The PEM private key of that certificate.
+        key: PathBuf,
+        /// How much may wait on disk for a target on the network (64MB).
+        spool: Size,
     }
 
     HttpTable {

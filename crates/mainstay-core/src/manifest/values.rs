@@ -15,8 +15,8 @@ use super::tree::{Entry, Node, Value};
 use super::units::{self, ShowDuration, ShowSize};
 use crate::log::redact::RedactWith;
 use crate::spec::{
-    Account, Argv, CodeAction, Compress, Env, Environment, Every, HostPort, HttpUrl, Level,
-    LogFormat, Policy, Signal, SnapshotWhen, StopScope, Streams, Zone,
+    Account, Argv, CodeAction, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
+    Level, LogFormat, Policy, Signal, SinkTarget, SnapshotWhen, StopScope, Streams, Zone,
 };
 
 /// Words that stand for the variants of an enum.
@@ -63,6 +63,11 @@ words! {
     LogFormat "a log format" { "raw" => Raw, "text" => Text, "json" => Json, }
     Streams "a way to treat its streams" { "merged" => Merged, "split" => Split, }
     RedactWith "what can stand in its place" { "label" => Label, "hash" => Hash, }
+    Facility "a facility of syslog" {
+        "user" => User, "mail" => Mail, "daemon" => Daemon, "auth" => Auth, "lpr" => Lpr, "news" => News, "uucp" => Uucp,
+        "cron" => Cron, "authpriv" => Authpriv, "ftp" => Ftp, "local0" => Local0, "local1" => Local1, "local2" => Local2,
+        "local3" => Local3, "local4" => Local4, "local5" => Local5, "local6" => Local6, "local7" => Local7,
+    }
     StrategyName "a strategy" { "fixed" => Fixed, "backoff" => Backoff, "probe" => Probe, }
 }
 
@@ -606,6 +611,83 @@ fn http_url(text: &str) -> Result<HttpUrl, &'static str> {
         address: host_port(&authority)?,
         path_and_query,
     })
+}
+
+impl FromText for SinkTarget {
+    const WHAT: &'static str = "a sink";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        const WORDS: [&str; 7] = [
+            "journald",
+            "syslog",
+            "syslog+udp://HOST:PORT",
+            "syslog+tcp://HOST:PORT",
+            "syslog+tls://HOST:PORT",
+            "syslog+unix:///PATH",
+            "journald+unix:///PATH",
+        ];
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return match text {
+                "journald" => Ok(Self::Journald(Self::JOURNALD_SOCKET.into())),
+                "syslog" => Ok(Self::Unix(Self::SYSLOG_SOCKET.into())),
+                _ => Err(unknown_word(Self::WHAT, text, &WORDS)),
+            };
+        };
+        let address = |usual: &str| {
+            host_port(rest).map_err(|help| {
+                // Not the text itself: somebody may have put a password into it.
+                let message = format!("`{scheme}://` is followed by a host and a port");
+                let help = match help.starts_with("write a host") {
+                    true => format!("write \"{scheme}://loghost:{usual}\""),
+                    false => help.to_owned(),
+                };
+                Mistake::new(Code::Address, message, &help)
+            })
+        };
+        let path = || match rest.starts_with('/') && !rest.contains(char::is_control) {
+            true => Ok(PathBuf::from(rest)),
+            false => {
+                let message = format!("`{scheme}://` is followed by an absolute path");
+                let help = format!("write \"{scheme}:///dev/log\"");
+                Err(Mistake::new(Code::RelativePath, message, &help))
+            }
+        };
+        match scheme {
+            "syslog+udp" => address("514").map(Self::Udp),
+            "syslog+tcp" => address("601").map(Self::Tcp),
+            "syslog+tls" => address("6514").map(Self::Tls),
+            "syslog+unix" => path().map(Self::Unix),
+            "journald+unix" => path().map(Self::Journald),
+            _ => Err(unknown_word(Self::WHAT, scheme, &WORDS)),
+        }
+    }
+
+    fn text_schema() -> Json {
+        json!({ "type": "string", "pattern": "^(?:journald|syslog|syslog\\+(?:udp|tcp|tls)://.+:[0-9]+|(?:syslog|journald)\\+unix:///.*)$" })
+    }
+
+    fn to_text(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+/// A sink: its target alone, or a table that holds more.
+pub(super) enum Target<T> {
+    Plain(SinkTarget),
+    Table(T),
+}
+
+impl<T: Decode> Decode for Target<T> {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        match node.value {
+            Value::Table(_) => T::decode(node, findings).map(Self::Table),
+            _ => SinkTarget::decode(node, findings).map(Self::Plain),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [SinkTarget::schema(), T::schema()] })
+    }
 }
 
 /// An entry of `needs`, before its name is looked up.

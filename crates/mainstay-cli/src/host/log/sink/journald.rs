@@ -1,0 +1,118 @@
+//! The journal, in its own protocol: an entry is a datagram, or, where that is too large, a sealed file in memory whose descriptor is one.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
+
+use mainstay_core::log::journald;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::time::timeout;
+
+use super::record::Block;
+use super::transport::{PATIENCE, Refusal};
+
+pub(super) struct Journald {
+    path: PathBuf,
+    socket: Option<UnixDatagram>,
+}
+
+impl Journald {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, socket: None }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        self.socket = None;
+    }
+
+    /// Does not wait.
+    #[expect(clippy::unused_async, reason = "the same face as all transports")]
+    pub(super) async fn connect(&mut self) -> Result<(), String> {
+        let open = || {
+            let socket = UnixDatagram::unbound()?;
+            socket.connect(&self.path)?;
+            Ok(socket)
+        };
+        let socket: io::Result<UnixDatagram> = open();
+        self.socket =
+            Some(socket.map_err(|error| format!("connect to {}: {error}", self.path.display()))?);
+        Ok(())
+    }
+
+    pub(super) async fn send(&mut self, block: &mut Block) -> Result<(), Refusal> {
+        let sent = match &self.socket {
+            Some(socket) => send(socket, block).await,
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        sent.map_err(|error| {
+            Refusal::connection(&format!("send to {}", self.path.display()), &error)
+        })
+    }
+
+    /// Never by itself: it is told when the next line is sent, and that line is then not lost.
+    pub(super) async fn broken(&mut self) -> Refusal {
+        std::future::pending().await
+    }
+}
+
+async fn send(socket: &UnixDatagram, block: &mut Block) -> io::Result<()> {
+    let mut entry = Vec::new();
+    while let Some((line, end)) = block.first() {
+        entry.clear();
+        journald::entry(
+            &line,
+            block.source.facility,
+            &block.source.service,
+            &mut entry,
+        );
+        match timeout(PATIENCE, socket.send(&entry)).await? {
+            Ok(_) => {}
+            Err(error) if is_too_large(&error) => {
+                let file = sealed(&entry)?;
+                let send = socket.async_io(Interest::WRITABLE, || send_file(socket.as_fd(), &file));
+                timeout(PATIENCE, send).await??;
+            }
+            Err(error) => return Err(error),
+        }
+        block.sent_up_to(end);
+    }
+    Ok(())
+}
+
+fn is_too_large(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [Errno::MSGSIZE, Errno::NOBUFS]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
+}
+
+/// A file in memory that nobody can change any more, as the journal asks for.
+fn sealed(entry: &[u8]) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(rustix::fs::memfd_create("mainstay-line", flags)?);
+    file.write_all(entry)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+fn send_file(socket: BorrowedFd<'_>, file: &File) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [file.as_fd()];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let nothing: [IoSlice<'_>; 0] = [];
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    rustix::net::sendmsg(socket, &nothing, &mut ancillary, flags)?;
+    Ok(())
+}

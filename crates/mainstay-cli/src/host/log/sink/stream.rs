@@ -1,0 +1,339 @@
+//! Syslog over TCP (RFC 6587, octets counted) and TLS (RFC 5425).
+//!
+//! The protocol has no acknowledgement: what the system took and the receiver did not read when a connection broke is lost, and nobody can
+//! know it. So the receiver's end of a connection is noticed at once, before the next line is written to it. What the system did not take
+//! is sent again over the next connection, from the first line that was not written in whole; over TLS, where lines are written in records, from the first line of
+//! the last write (at most [`CHUNK`] come twice).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mainstay_core::log::syslog;
+use mainstay_core::spec::{HostPort, SinkSpec};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::record::Block;
+use super::transport::{CONNECT, PATIENCE, Refusal};
+
+/// Bytes that are written at once.
+const CHUNK: usize = 16 << 10;
+/// How long a new TLS connection is listened to before it is used: a receiver of TLS 1.3 refuses us only after we think that we are in.
+const LISTEN: Duration = Duration::from_millis(250);
+
+/// A connection to a log host.
+pub(super) struct Remote {
+    address: HostPort,
+    tls: Option<Tls>,
+    host: String,
+    wire: Option<Wire>,
+}
+
+/// How to trust, and be trusted.
+pub(super) struct Tls {
+    ca: Option<PathBuf>,
+    /// Certificate chain and key.
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl Tls {
+    pub(super) fn new(spec: &SinkSpec, manifest_dir: &Path) -> Self {
+        let identity = spec.identity();
+        Self {
+            ca: spec.ca().map(|path| manifest_dir.join(path)),
+            identity: identity.map(|identity| {
+                let cert_path = manifest_dir.join(identity.cert_path());
+                (cert_path, manifest_dir.join(identity.key_path()))
+            }),
+        }
+    }
+
+    /// Reads the files anew, as they may have been renewed.
+    fn config(&self) -> Result<ClientConfig, String> {
+        let mut roots = RootCertStore::empty();
+        match &self.ca {
+            Some(path) => {
+                for certificate in certificates(path)? {
+                    roots
+                        .add(certificate)
+                        .map_err(|error| format!("use ca {}: {error}", path.display()))?;
+                }
+            }
+            None => {
+                let found = rustls_native_certs::load_native_certs();
+                let (added, _unusable) = roots.add_parsable_certificates(found.certs);
+                if added == 0 {
+                    let first = found.errors.first();
+                    let cause = first.map_or("there are none".to_owned(), ToString::to_string);
+                    return Err(format!("read the system's certificates: {cause}"));
+                }
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("set up TLS: {error}"))?
+            .with_root_certificates(roots);
+        let Some((cert_path, key_path)) = &self.identity else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let key = PrivateKeyDer::from_pem_file(key_path)
+            .map_err(|error| format!("read key {}: {error}", key_path.display()))?;
+        builder
+            .with_client_auth_cert(certificates(cert_path)?, key)
+            .map_err(|error| format!("use cert {}: {error}", cert_path.display()))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        let path = path.display();
+        format!("read certificates {path}: {error}")
+    };
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(|error| wrong(&error))?
+        .collect();
+    let certificates = certificates.map_err(|error| wrong(&error))?;
+    if certificates.is_empty() {
+        return Err(wrong(&"there is no certificate in it"));
+    }
+    Ok(certificates)
+}
+
+impl Remote {
+    pub(super) fn new(address: &HostPort, tls: Option<Tls>, host: String) -> Self {
+        Self {
+            address: address.clone(),
+            tls,
+            host,
+            wire: None,
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.wire.is_some()
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        self.wire = None;
+    }
+
+    pub(super) async fn connect(&mut self) -> Result<(), String> {
+        let address = &self.address;
+        let stream = connect(address)
+            .await
+            .map_err(|error| format!("connect to {address}: {error}"))?;
+        let Some(tls) = &self.tls else {
+            self.wire = Some(Wire::Plain(stream));
+            return Ok(());
+        };
+        let config = tls.config()?;
+        let failed = |error: &dyn std::fmt::Display| format!("TLS with {address}: {error}");
+        let name = ServerName::try_from(address.host().to_owned()).map_err(|e| failed(&e))?;
+        let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
+        let handshake = timeout(CONNECT, handshake).await;
+        let stream = handshake.map_err(|error| failed(&error))?;
+        let mut wire = Wire::Tls(Box::new(stream.map_err(|error| failed(&error))?));
+        if let Ok(closed) = timeout(LISTEN, wire.closed()).await {
+            return Err(failed(&closed));
+        }
+        self.wire = Some(wire);
+        Ok(())
+    }
+
+    pub(super) async fn send(&mut self, block: &mut Block) -> Result<(), Refusal> {
+        let Some(wire) = &mut self.wire else {
+            let error = io::ErrorKind::NotConnected.into();
+            return Err(Refusal::connection("send", &error));
+        };
+        let (host, address) = (&self.host, &self.address);
+        let (mut scratch, mut message) = (Vec::new(), Vec::new());
+        let mut frames = Vec::new();
+        while !block.rest().is_empty() {
+            scratch.clear();
+            frames.clear();
+            for (line, end) in block.lines() {
+                message.clear();
+                let source = &block.source;
+                let (facility, service) = (source.facility, &source.service);
+                syslog::rfc5424(&line, facility, host, service, usize::MAX, &mut message);
+                scratch.extend_from_slice(format!("{} ", message.len()).as_bytes());
+                scratch.extend_from_slice(&message);
+                frames.push((scratch.len(), end));
+                if scratch.len() >= CHUNK {
+                    break;
+                }
+            }
+            if frames.is_empty() {
+                break; // nothing that could be read as a line
+            }
+            // Nothing has been read from a connection that is over, whatever the system would still take for it.
+            let closed = tokio::select! {
+                biased;
+                closed = wire.closed() => Err(closed),
+                () = std::future::ready(()) => Ok(()),
+            };
+            let written = match closed {
+                Ok(()) => wire.write_frames(&scratch, &frames, block).await,
+                Err(closed) => Err(closed),
+            };
+            written.map_err(|error| Refusal::connection(&format!("write to {address}"), &error))?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn broken(&mut self) -> Refusal {
+        match &mut self.wire {
+            Some(wire) => {
+                let closed = wire.closed().await;
+                Refusal::connection(&format!("connection to {}", self.address), &closed)
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) async fn finish(&mut self) {
+        if let Some(wire) = &mut self.wire {
+            let _it_ends_either_way: Result<io::Result<()>, _> =
+                timeout(Duration::from_secs(1), wire.shutdown()).await;
+        }
+        self.wire = None;
+    }
+}
+
+async fn connect(address: &HostPort) -> io::Result<TcpStream> {
+    let found = tokio::net::lookup_host((address.host(), address.port()));
+    let found = timeout(CONNECT, found).await??;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in found {
+        let socket = match address.is_ipv4() {
+            true => TcpSocket::new_v4()?,
+            false => TcpSocket::new_v6()?,
+        };
+        // A receiver that vanished is noticed even if nothing is sent.
+        socket.set_keepalive(true)?;
+        match timeout(CONNECT, socket.connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                keep_alive(&stream)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Asks an idle receiver after a minute, and gives up half a minute later.
+#[cfg(target_os = "linux")]
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(stream, 3)?;
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_alive(_: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
+
+impl Wire {
+    /// Marks in `block` what was taken; `frames` says where each ends, here and there.
+    async fn write_frames(
+        &mut self,
+        bytes: &[u8],
+        frames: &[(usize, usize)],
+        block: &mut Block,
+    ) -> io::Result<()> {
+        let mut frames = frames.iter().peekable();
+        let mut mark = |written: usize| {
+            while let Some((_, end)) = frames.next_if(|(end, _)| *end <= written) {
+                block.sent_up_to(*end);
+            }
+        };
+        let mut written = 0;
+        while written < bytes.len() {
+            let taken = timeout(PATIENCE, self.write(&bytes[written..])).await??;
+            if taken == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            written += taken;
+            if let Self::Plain(_) = self {
+                mark(written);
+            }
+        }
+        // Of what TLS took some may still wait to be written.
+        timeout(PATIENCE, self.flush()).await??;
+        mark(written);
+        Ok(())
+    }
+
+    /// Waits until the other side ends the connection. What it says is not listened to: syslog has no answers.
+    async fn closed(&mut self) -> io::Error {
+        let mut buffer = [0; 512];
+        loop {
+            match self.read(&mut buffer).await {
+                Ok(0) => return io::Error::other("closed by the receiver"),
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

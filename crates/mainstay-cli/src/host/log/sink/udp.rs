@@ -1,0 +1,126 @@
+//! Syslog over UDP (RFC 5426): one line a datagram, cut at [`syslog::UDP_MAX`].
+//!
+//! What gets lost on the way nobody knows. What the receiver's host says that nobody took (ICMP) is counted, and sending goes on; what this machine
+//! itself cannot send, for want of a name or a route, waits as it does for any target.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use mainstay_core::log::syslog;
+use mainstay_core::spec::{HostPort, ServiceName};
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use super::Lost;
+use super::record::Block;
+use super::transport::{CONNECT, PATIENCE, Refusal};
+
+pub(super) struct Udp {
+    address: HostPort,
+    host: String,
+    socket: Option<UdpSocket>,
+    /// What was sent last, which is what a refusal means.
+    last: Option<(ServiceName, Lost)>,
+}
+
+impl Udp {
+    pub(super) fn new(address: HostPort, host: String) -> Self {
+        Self {
+            address,
+            host,
+            socket: None,
+            last: None,
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        self.socket = None;
+        self.last = None;
+    }
+
+    pub(super) async fn connect(&mut self) -> Result<(), String> {
+        let socket = self.open().await;
+        self.socket =
+            Some(socket.map_err(|error| format!("connect to {}: {error}", self.address))?);
+        Ok(())
+    }
+
+    async fn open(&self) -> io::Result<UdpSocket> {
+        let found = tokio::net::lookup_host((self.address.host(), self.address.port()));
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in timeout(CONNECT, found).await?? {
+            let socket = match address.is_ipv4() {
+                true => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?,
+                false => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await?,
+            };
+            match socket.connect(address).await {
+                Ok(()) => return Ok(socket),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    pub(super) async fn send(&mut self, block: &mut Block) -> Result<(), Refusal> {
+        let Some(socket) = &self.socket else {
+            let error = io::ErrorKind::NotConnected.into();
+            return Err(Refusal::connection("send", &error));
+        };
+        let mut datagram = Vec::new();
+        while let Some((line, end)) = block.first() {
+            datagram.clear();
+            let (facility, service) = (block.source.facility, &block.source.service);
+            let max = syslog::UDP_MAX;
+            syslog::rfc5424(&line, facility, &self.host, service, max, &mut datagram);
+            let lost = Lost {
+                lines: 1,
+                bytes: line.message.len() as u64,
+            };
+            let sent = timeout(PATIENCE, socket.send(&datagram)).await;
+            match sent.map_err(io::Error::from).flatten() {
+                Ok(_) => {
+                    self.last = Some((service.clone(), lost));
+                    block.sent_up_to(end);
+                }
+                Err(error) => return Err(refusal(&self.address, &mut self.last, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn broken(&mut self) -> Refusal {
+        let Some(socket) = &self.socket else {
+            return std::future::pending().await;
+        };
+        loop {
+            // Whatever comes is no part of the protocol; what counts are errors.
+            if let Err(error) = socket.recv(&mut [0; 16]).await {
+                return refusal(&self.address, &mut self.last, &error);
+            }
+        }
+    }
+}
+
+fn refusal(
+    address: &HostPort,
+    last: &mut Option<(ServiceName, Lost)>,
+    error: &io::Error,
+) -> Refusal {
+    // Windows says "reset" of a datagram that nobody took.
+    let kinds = [
+        io::ErrorKind::ConnectionRefused,
+        io::ErrorKind::ConnectionReset,
+    ];
+    if kinds.contains(&error.kind()) {
+        Refusal::Datagram {
+            lost: last.take().into_iter().collect(),
+            cause: format!("send to {address}: {error}"),
+        }
+    } else {
+        Refusal::connection(&format!("send to {address}"), error)
+    }
+}
