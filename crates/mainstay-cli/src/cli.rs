@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::failure::Failure;
 use crate::state_dir::StateDir;
 use crate::verbs::check::Check;
-use crate::verbs::control::{Control, Verb};
+use crate::verbs::control::{Control, Stop, Verb};
 use crate::verbs::events::Events;
 use crate::verbs::logs::Logs;
 use crate::verbs::run::Run;
@@ -36,8 +36,8 @@ enum Command {
     List(List),
     /// Starts services, and what they need; waits until they are ready.
     Start(Control),
-    /// Stops services; waits until nothing of them is left.
-    Stop(Control),
+    /// Stops services, also those that a killed supervisor left; waits until nothing of them is left.
+    Stop(Stop),
     /// Stops services that run, starts them; waits until they are ready.
     Restart(Control),
     /// Suspends all processes of services.
@@ -60,7 +60,7 @@ impl Cli {
             Command::Status(verb) => verb.run(&state()?),
             Command::List(verb) => verb.run(&state()?),
             Command::Start(verb) => verb.run(Verb::Start, &state()?),
-            Command::Stop(verb) => verb.run(Verb::Stop, &state()?),
+            Command::Stop(verb) => verb.run(&state()?),
             Command::Restart(verb) => verb.run(Verb::Restart, &state()?),
             Command::Pause(verb) => verb.run(Verb::Pause, &state()?),
             Command::Continue(verb) => verb.run(Verb::Continue, &state()?),

@@ -27,6 +27,12 @@ pub(crate) async fn status(state: &StateDir) -> Result<StatusReport, Failure> {
     parse(status, &body)
 }
 
+/// Has every service stopped and waits until all have come to rest.
+pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, Failure> {
+    let (status, body) = ask(state, Method::POST, "/v1/stop").await?;
+    parse(status, &body)
+}
+
 /// Has a service do something and waits until it has come to rest.
 pub(crate) async fn request(
     state: &StateDir,

@@ -49,14 +49,21 @@ pub(crate) struct Loaded {
     pub(crate) specs: Vec<Spec>,
     /// Absolute. What relative paths in it are relative to; the current directory for stdin.
     pub(crate) dir: PathBuf,
+    /// As it was read.
+    pub(crate) text: String,
+    pub(crate) format: Format,
 }
 
 /// Reads the manifest `path` (`-` is stdin); its mistakes become a failure that shows them all.
 pub(crate) fn load(path: &Path, format: Option<FormatName>) -> Result<Loaded, Failure> {
     let source = Source::read(path, format)?;
     let specs = source.specs().map_err(|found| source.failure(&found))?;
-    let dir = source.dir;
-    Ok(Loaded { specs, dir })
+    Ok(Loaded {
+        specs,
+        dir: source.dir,
+        text: source.text,
+        format: source.format,
+    })
 }
 
 impl Source {

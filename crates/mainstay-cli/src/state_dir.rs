@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! STATE/lock            held while a supervisor lives; says who it is
+//! STATE/ledger          what a successor needs to go on, should it be killed (`host/ledger.rs`)
+//! STATE/manifest.toml   what it supervises, as it was read (or .yaml, .json)
 //! STATE/control.sock    docs/control.md (a named pipe on Windows)
 //! STATE/logs/NAME/      what a service wrote
 //! STATE/redaction.key   by which `redact_with = "hash"` hides values
@@ -35,30 +37,42 @@ pub(crate) struct Lock {
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     pub(crate) pid: String,
-    /// How to find them (`sys::testament`).
-    pub(crate) testament: String,
+    /// How to find them (`sys::testament`): what it started itself, and what it had adopted.
+    pub(crate) testaments: Vec<String>,
 }
 
 impl Lock {
     /// Says in it who holds it, for those who ask, and how to find our children, for a successor.
-    pub(crate) fn sign(&mut self, manifest: &str, testament: &str) -> io::Result<()> {
-        self.write(&format!(
-            "{}\n{manifest}\n{testament}\n",
-            std::process::id()
-        ))
+    pub(crate) fn sign(
+        &mut self,
+        manifest: &str,
+        testaments: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> io::Result<()> {
+        let mut text = format!("{}\n{manifest}\n", std::process::id());
+        for testament in testaments {
+            text.push_str(testament.as_ref());
+            text.push('\n');
+        }
+        // An empty line ends it: should we be killed before the rest is cut off, that is not read.
+        text.push('\n');
+        self.file.rewind()?;
+        self.file.write_all(text.as_bytes())?;
+        self.file.set_len(text.len() as u64)
     }
 
     /// Gives it back: nothing was left behind.
-    pub(crate) fn give_back(mut self) {
+    pub(crate) fn give_back(self) {
         // Where this fails the next one looks for processes that are not there.
-        let _ = self.write("");
+        let _ = self.file.set_len(0);
     }
+}
 
-    fn write(&mut self, text: &str) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        self.file.write_all(text.as_bytes())
-    }
+/// Who signed a lock; `None` if it was given back.
+fn signed(text: &str) -> Option<(&str, &str, Vec<String>)> {
+    let mut lines = text.lines().take_while(|line| !line.is_empty());
+    let pid = lines.next()?;
+    let manifest = lines.next().unwrap_or("another manifest");
+    Some((pid, manifest, lines.map(str::to_owned).collect()))
 }
 
 impl StateDir {
@@ -133,6 +147,21 @@ impl StateDir {
         self.0.join("lock")
     }
 
+    /// Whether somebody signed the lock and did not give it back: a supervisor that lives, or one that was killed.
+    pub(crate) fn is_signed(&self) -> bool {
+        fs::read_to_string(self.lock_path()).is_ok_and(|text| signed(&text).is_some())
+    }
+
+    /// What a successor goes on with.
+    pub(crate) fn ledger_path(&self) -> PathBuf {
+        self.0.join("ledger")
+    }
+
+    /// The place of a copy of the manifest, by the name of its format.
+    pub(crate) fn manifest_path(&self, format: &str) -> PathBuf {
+        self.0.join(format!("manifest.{format}"))
+    }
+
     /// Makes the directory, owner-only, and takes the lock. Sign it next.
     pub(crate) fn lock(&self) -> Result<Lock, Failure> {
         create_private_dir(&self.0).map_err(|error| self.cannot_write("create", &error))?;
@@ -152,10 +181,9 @@ impl StateDir {
         let mut text = String::new();
         file.read_to_string(&mut text)
             .map_err(|error| self.cannot_write("read", &error))?;
-        let mut lines = text.lines();
-        let predecessor = lines.next().map(|pid| Predecessor {
+        let predecessor = signed(&text).map(|(pid, _, testaments)| Predecessor {
             pid: pid.to_owned(),
-            testament: lines.nth(1).unwrap_or_default().to_owned(),
+            testaments,
         });
         Ok(Lock { file, predecessor })
     }
@@ -164,12 +192,7 @@ impl StateDir {
         let mut text = String::new();
         // What cannot be read is not told; that the lock is held is certain all the same.
         let _ = file.read_to_string(&mut text);
-        let mut lines = text.lines();
-        let pid = lines
-            .next()
-            .filter(|pid| !pid.is_empty())
-            .unwrap_or("unknown");
-        let manifest = lines.next().unwrap_or("another manifest");
+        let (pid, manifest, _) = signed(&text).unwrap_or(("unknown", "another manifest", vec![]));
         let place = self.0.display();
         Failure::new(
             Code::Busy,
@@ -257,6 +280,20 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+/// Writes a file that only its owner reads, whole or not at all.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut new_path = path.as_os_str().to_owned();
+    new_path.push(".new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&new_path)?;
+    file.write_all(bytes)?;
+    fs::rename(&new_path, path)?;
+    Ok(file)
 }
 
 /// FHS 3.0 and the XDG base directories on Unix, Apple's and Microsoft's places on theirs.

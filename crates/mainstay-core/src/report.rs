@@ -7,8 +7,20 @@ use crate::engine::{Exit, StateName, View};
 /// The document of `status --json` and `list --json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
+    /// Who supervises them; not said where only single services were asked for something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<SupervisorReport>,
     /// One entry a service, in the order of the manifest.
     pub services: Vec<ServiceReport>,
+}
+
+/// What is known of a supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupervisorReport {
+    /// Its process id.
+    pub pid: u32,
+    /// Whether it lives; services may outlive it.
+    pub alive: bool,
 }
 
 /// What is known of one service.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Notice, Request, RunId, ServiceId, Token,
+    Action, Engine, Event, Exit, Left, Notice, Request, RunId, ServiceId, Token,
 };
 use mainstay_core::manifest::{Format, parse};
 use mainstay_core::time::Instant;
@@ -196,6 +196,33 @@ impl Stage {
                     text => Notice::Status(text.join(" ")),
                 };
                 self.step(Event::Notified(id, self.hosts[id.0].run?, notice));
+            }
+            // The host is killed, and another one takes up what it left; of these, the main process is gone by then.
+            ["another", "host", ref without @ ..] => {
+                let mut bequests = Vec::new();
+                for id in self.engine.ids() {
+                    let mut bequest = self.engine.bequest(id);
+                    let name = self.engine.spec(id).name().as_str();
+                    if let Left::Child { began, .. } = bequest.left
+                        && without.contains(&name)
+                    {
+                        bequest.left = Left::Gone { began };
+                    }
+                    bequests.push((id, bequest));
+                }
+                let specs: Vec<_> = self
+                    .engine
+                    .ids()
+                    .map(|id| self.engine.spec(id).clone())
+                    .collect();
+                self.engine = Engine::new(specs, 1).ok()?;
+                let actions = self.engine.resume(bequests, self.now);
+                for id in self.engine.ids() {
+                    let host = &mut self.hosts[id.0];
+                    host.run = self.engine.view(id).run;
+                    host.question = None;
+                }
+                self.perform(actions);
             }
             ["restored", name, ref why @ ..] => {
                 let id = find(&name)?;

@@ -9,6 +9,7 @@ use mainstay_core::engine::{
 };
 use mainstay_core::spec::{Argv, Probe, Ready, Reload, Signal, Spec, StopScope};
 
+use super::legacy::Heir;
 use super::notify::NotifySocket;
 use super::sys::{self, Tree};
 use super::{Held, Host, Message, Running, launch, port, probe};
@@ -34,18 +35,12 @@ impl Host {
     /// Starts the program of a service.
     pub(super) fn spawn(&mut self, id: ServiceId, run: RunId) -> Result<u32, String> {
         let spec = Arc::clone(&self.held[id.0].spec);
-        let user = self.held[id.0].user.as_ref();
         if let Some(taken) = port::taken(&spec) {
             return Err(taken);
         }
-        let name = spec.name().as_str();
         let mut notify = None;
         if spec.start().ready() == Some(&Ready::Notify) {
-            let to_loop = self.messages.clone();
-            let socket = NotifySocket::open(&self.state, name, user, move |notice| {
-                // Fails only where the loop has ended.
-                let _ = to_loop.send(Message::Engine(Event::Notified(id, run, notice)));
-            });
+            let socket = self.listen(id, run, None);
             notify =
                 Some(socket.map_err(|error| format!("open its notification socket: {error}"))?);
         }
@@ -63,8 +58,47 @@ impl Host {
         let tree = tree?;
         let pid = tree.pid();
         self.held[id.0].notify = notify;
-        self.held[id.0].running = Some(Running { run, tree });
+        self.held[id.0].running = Some(Running {
+            run,
+            tree,
+            is_outdated: false,
+        });
         Ok(pid)
+    }
+
+    fn listen(&self, id: ServiceId, run: RunId, known: Option<&str>) -> io::Result<NotifySocket> {
+        let Held { spec, user, .. } = &self.held[id.0];
+        let to_loop = self.messages.clone();
+        let name = spec.name().as_str();
+        NotifySocket::open(&self.state, name, user.as_ref(), known, move |notice| {
+            // Fails only where the loop has ended.
+            let _ = to_loop.send(Message::Engine(Event::Notified(id, run, notice)));
+        })
+    }
+
+    /// Holds what was adopted for a service, now that the engine knows of it.
+    pub(super) fn hold(&mut self, id: ServiceId, heir: Heir) {
+        let Some(run) = self.engine.view(id).run else {
+            return;
+        };
+        if let Some(address) = heir.notify() {
+            match self.listen(id, run, Some(address)) {
+                Ok(socket) => self.held[id.0].notify = Some(socket),
+                Err(error) => {
+                    let name = self.held[id.0].spec.name();
+                    let what = format!("{name}: open its notification socket again: {error}");
+                    self.reporter.say(&what);
+                }
+            }
+        }
+        let is_outdated = heir.is_outdated;
+        if let Some(tree) = heir.tree {
+            self.held[id.0].running = Some(Running {
+                run,
+                tree,
+                is_outdated,
+            });
+        }
     }
 
     /// Starts a program in the place of a service: its directory, environment and account.

@@ -9,6 +9,8 @@ mod children;
 mod control;
 mod interrupts;
 mod launch;
+mod ledger;
+mod legacy;
 mod log;
 mod notify;
 mod port;
@@ -17,6 +19,7 @@ mod probe;
 mod report;
 mod requests;
 pub(crate) mod sys;
+mod without;
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -25,7 +28,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
 use mainstay_core::engine::{Action, Engine, Event, Fact, RunId, ServiceId, Token};
@@ -39,6 +42,9 @@ use self::children::Helper;
 use self::control::Command;
 pub(crate) use self::control::endpoint;
 use self::interrupts::{Interrupt, Interrupts};
+pub(crate) use self::ledger::Copy;
+use self::ledger::Ledger;
+use self::legacy::{Heir, Legacy};
 pub(crate) use self::log::read as log_read;
 use self::log::{LogEnds, LogEvent, Logs, Pipes};
 use self::notify::NotifySocket;
@@ -48,6 +54,7 @@ use self::requests::Waiter;
 #[cfg(windows)]
 pub(crate) use self::sys::run_as_helper;
 use self::sys::{Processes, Tree, TreeId};
+pub(crate) use self::without::{orphans, stop_without_supervisor};
 use crate::failure::{Code, Failure, chain};
 use crate::state_dir::{Lock, StateDir};
 
@@ -56,7 +63,8 @@ pub(crate) struct Options {
     pub(crate) specs: Vec<Spec>,
     /// As the operator named it.
     pub(crate) manifest: String,
-    pub(crate) manifest_dir: PathBuf,
+    /// What it says.
+    pub(crate) copy: Copy,
     pub(crate) state: StateDir,
     pub(crate) output: Output,
     /// Show the services' lines too.
@@ -79,6 +87,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
         .build()
         .map_err(|error| Failure::new(Code::Failed, format!("start the event loop: {error}")))?;
     let local = tokio::task::LocalSet::new();
+    let state = options.state.clone();
     let code = local.block_on(&runtime, async {
         let (mut host, sources, server) = Host::new(options, &mut lock)?;
         let code = host.supervise(sources).await;
@@ -86,6 +95,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
         server.close().await;
         Ok(code)
     })?;
+    ledger::discard(&state);
     lock.give_back();
     Ok(code)
 }
@@ -104,6 +114,8 @@ struct Held {
 struct Running {
     run: RunId,
     tree: Tree,
+    /// It was started by an earlier definition.
+    is_outdated: bool,
 }
 
 struct Host {
@@ -117,9 +129,12 @@ struct Host {
     manifest: String,
     manifest_dir: PathBuf,
     state: StateDir,
+    ledger: Option<Ledger>,
     inherited: launch::Environment,
+    /// The beginning of our time: of this process, or of the oldest that it adopted; also by the calendar, and since the system started.
     began: std::time::Instant,
     began_at: SystemTime,
+    zero: Duration,
     messages: UnboundedSender<Message>,
     /// Trees whose main process is gone and which are not empty yet.
     sweeping: Vec<ServiceId>,
@@ -153,115 +168,76 @@ struct Sources {
     interrupts: Interrupts,
 }
 
+/// What a host is made of.
+struct Parts {
+    specs: Vec<Arc<Spec>>,
+    manifest: String,
+    manifest_dir: PathBuf,
+    state: StateDir,
+    users: Vec<Option<sys::User>>,
+    processes: Processes,
+    inherited: launch::Environment,
+    output: Output,
+    /// In [`Legacy::zero`]'s sense.
+    zero: Duration,
+}
+
 impl Host {
+    /// A supervisor: it has taken over what its predecessor left, holds the place, and has told the engine of everything.
     fn new(options: Options, lock: &mut Lock) -> Result<(Self, Sources, Server), Failure> {
         let Options {
             specs,
             manifest,
-            manifest_dir,
+            copy,
             state,
             output,
             follow,
         } = options;
+        let manifest_dir = copy.dir.clone();
         let specs: Vec<Arc<Spec>> = specs.into_iter().map(Arc::new).collect();
         let inherited = launch::inherited();
+        let mut processes = new_processes()?;
         // First, as what is left may hold the very ports that are looked at next.
-        let remains = preflight::end_remains(lock)?;
-        preflight::check(&specs, &manifest_dir, &inherited)?;
+        let mut legacy = Legacy::take_over(lock, &state, (&specs, &manifest_dir), &mut processes)?;
+        let starting = specs.iter().zip(&legacy.heirs);
+        let starting = starting.filter(|(_, heir)| heir.tree.is_none());
+        preflight::check(starting.map(|(spec, _)| &**spec), &manifest_dir, &inherited)?;
         let users = specs
             .iter()
             .map(|spec| preflight::user_of(spec))
             .collect::<Result<Vec<_>, _>>()?;
-        let failed = |operation: &'static str| {
-            move |error: io::Error| Failure::new(Code::CannotWrite, format!("{operation}: {error}"))
-        };
         let interrupts = Interrupts::new().map_err(failed("listen for signals"))?;
-        let processes = Processes::new("mainstay").map_err(failed("prepare to start processes"))?;
-        lock.sign(&manifest, &sys::testament(&processes))
+        let testament = sys::testament(&processes);
+        lock.sign(&manifest, legacy.testaments.iter().chain([&testament]))
             .map_err(failed("sign the lock"))?;
-        let (messages, received) = mpsc::unbounded_channel();
-        let to_loop = messages.clone();
-        let mut pipes = Pipes::new(&state.pipes_dir()).map_err(failed("make the pipes of logs"))?;
-        let mut log_pipes = Vec::with_capacity(specs.len());
-        for (spec, user) in specs.iter().zip(&users) {
-            let made = pipes.make(spec.name(), spec.log(), user.as_ref());
-            log_pipes.push(made.map_err(|error| {
-                Failure::new(
-                    Code::CannotWrite,
-                    format!("make the pipe of {}: {error}", spec.name()),
-                )
-            })?);
-        }
-        pipes.keep().map_err(failed("start the keeper of pipes"))?;
-        let key = state.redaction_key(specs.iter().map(|spec| spec.log()))?;
-        let logs = Logs::start(state.logs_dir(), pipes, key, move |event| {
-            // Fails only where the loop has ended.
-            let _ = to_loop.send(Message::Log(event));
-        })
-        .map_err(failed("start the log thread"))?;
-        let mut held = Vec::with_capacity(specs.len());
-        for ((spec, user), pipes) in specs.iter().zip(users).zip(log_pipes) {
-            let name = spec.name();
-            let log = logs.open(name, spec.log(), pipes).map_err(|error| {
-                Failure::new(
-                    Code::CannotWrite,
-                    format!("open the log of {name}: {error}"),
-                )
-            })?;
-            state
-                .create_data_dir(name.as_str(), user.as_ref())
-                .map_err(failed("create the service's data directory"))?;
-            let spec = Arc::clone(spec);
-            held.push(Held {
-                spec,
-                log,
-                log_problem: None,
-                notify: None,
-                user,
-                running: None,
-            });
-        }
-        let (to_host, commands) = mpsc::unbounded_channel();
-        let listener = endpoint::Listener::bind(state.path())
-            .map_err(failed("open the control socket in the state directory"))?;
-        let (control_closes, closing) = oneshot::channel();
-        let control = tokio::task::spawn_local(control::serve(listener, to_host, closing));
-        let engine = Engine::new(specs, seed())
-            .map_err(|error| Failure::new(Code::InvalidManifest, error.to_string()))?;
-        if follow {
-            logs.follow(io::stdout());
-        }
-        let mut reporter = Reporter::new(output, held.iter().map(|held| held.spec.name().as_str()));
-        if let Some(remains) = remains {
-            reporter.say(&remains);
-        }
-        for held in &held {
-            preflight::losses(&held.spec)
-                .iter()
-                .for_each(|loss| reporter.say(loss));
-        }
-        let null = sys::null().map_err(failed("open the null device"))?;
-        let host = Self {
-            engine,
-            held,
-            processes,
-            helpers: HashMap::new(),
-            logs,
-            null,
+        let (mut host, received) = Self::assemble(Parts {
+            specs,
             manifest,
             manifest_dir,
             state,
+            users,
+            processes,
             inherited,
-            began: std::time::Instant::now(),
-            began_at: SystemTime::now(),
-            messages,
-            sweeping: Vec::new(),
-            waiters: Vec::new(),
-            listeners: Vec::new(),
-            reporter,
-            interrupts: 0,
-            has_halted: false,
-        };
+            output,
+            zero: legacy.zero,
+        })?;
+        let (to_host, commands) = mpsc::unbounded_channel();
+        let listener = endpoint::Listener::bind(host.state.path())
+            .map_err(failed("open the control socket in the state directory"))?;
+        let (control_closes, closing) = oneshot::channel();
+        let control = tokio::task::spawn_local(control::serve(listener, to_host, closing));
+        if follow {
+            host.logs.follow(io::stdout());
+        }
+        for remark in std::mem::take(&mut legacy.remarks) {
+            host.reporter.say(&remark);
+        }
+        for held in &host.held {
+            preflight::losses(&held.spec)
+                .iter()
+                .for_each(|loss| host.reporter.say(loss));
+        }
+        host.take_up(legacy.heirs, |_| true, |host| host.begin_ledger(&copy));
         let sources = Sources {
             messages: received,
             commands,
@@ -274,14 +250,128 @@ impl Host {
         Ok((host, sources, server))
     }
 
-    /// The loop: it only translates; [`Engine`] decides.
-    async fn supervise(&mut self, mut sources: Sources) -> ExitCode {
-        let actions = self.engine.start_all(self.now());
+    /// A host of these services, which does nothing yet.
+    fn assemble(parts: Parts) -> Result<(Self, UnboundedReceiver<Message>), Failure> {
+        let (messages, received) = mpsc::unbounded_channel();
+        let to_loop = messages.clone();
+        let state = &parts.state;
+        let mut pipes = Pipes::new(&state.pipes_dir()).map_err(failed("make the pipes of logs"))?;
+        let mut log_pipes = Vec::with_capacity(parts.specs.len());
+        for (spec, user) in parts.specs.iter().zip(&parts.users) {
+            let made = pipes.make(spec.name(), spec.log(), user.as_ref());
+            log_pipes.push(made.map_err(|error| {
+                let message = format!("make the pipe of {}: {error}", spec.name());
+                Failure::new(Code::CannotWrite, message)
+            })?);
+        }
+        pipes.keep().map_err(failed("start the keeper of pipes"))?;
+        let key = state.redaction_key(parts.specs.iter().map(|spec| spec.log()))?;
+        let logs = Logs::start(state.logs_dir(), pipes, key, move |event| {
+            // Fails only where the loop has ended.
+            let _ = to_loop.send(Message::Log(event));
+        })
+        .map_err(failed("start the log thread"))?;
+        let mut held = Vec::with_capacity(parts.specs.len());
+        for ((spec, user), pipes) in parts.specs.iter().zip(parts.users).zip(log_pipes) {
+            let name = spec.name();
+            let log = logs.open(name, spec.log(), pipes).map_err(|error| {
+                Failure::new(
+                    Code::CannotWrite,
+                    format!("open the log of {name}: {error}"),
+                )
+            })?;
+            parts
+                .state
+                .create_data_dir(name.as_str(), user.as_ref())
+                .map_err(failed("create the service's data directory"))?;
+            let spec = Arc::clone(spec);
+            held.push(Held {
+                spec,
+                log,
+                log_problem: None,
+                notify: None,
+                user,
+                running: None,
+            });
+        }
+        let engine = Engine::new(parts.specs, seed())
+            .map_err(|error| Failure::new(Code::InvalidManifest, error.to_string()))?;
+        let names = held.iter().map(|held| held.spec.name().as_str());
+        let reporter = Reporter::new(parts.output, names);
+        let null = sys::null().map_err(failed("open the null device"))?;
+        let age = sys::uptime().saturating_sub(parts.zero);
+        let (now, now_at) = (std::time::Instant::now(), SystemTime::now());
+        let host = Self {
+            engine,
+            held,
+            processes: parts.processes,
+            helpers: HashMap::new(),
+            logs,
+            null,
+            manifest: parts.manifest,
+            manifest_dir: parts.manifest_dir,
+            state: parts.state,
+            ledger: None,
+            inherited: parts.inherited,
+            began: now.checked_sub(age).unwrap_or(now),
+            began_at: now_at.checked_sub(age).unwrap_or(now_at),
+            zero: parts.zero,
+            messages,
+            sweeping: Vec::new(),
+            waiters: Vec::new(),
+            listeners: Vec::new(),
+            reporter,
+            interrupts: 0,
+            has_halted: false,
+        };
+        Ok((host, received))
+    }
+
+    /// Tells the engine what was left of these services, which starts those that are to be started. Calls `between` when everything that
+    /// was adopted is held, and nothing has been done yet.
+    fn take_up(
+        &mut self,
+        heirs: Vec<Heir>,
+        is_ours: impl Fn(&Heir) -> bool,
+        between: impl FnOnce(&mut Self),
+    ) {
+        let heirs = self.engine.ids().zip(heirs);
+        let heirs: Vec<_> = heirs.filter(|(_, heir)| is_ours(heir)).collect();
+        let bequests = heirs
+            .iter()
+            .map(|(id, heir)| (*id, heir.bequest(self.zero)));
+        let bequests: Vec<_> = bequests.collect();
+        let now = self.now();
+        let actions = self.engine.resume(bequests, now);
+        for (id, heir) in heirs {
+            self.hold(id, heir);
+        }
+        between(self);
         self.perform(actions);
+    }
+
+    /// The loop of a supervisor: it only translates; [`Engine`] decides.
+    async fn supervise(&mut self, mut sources: Sources) -> ExitCode {
         self.reporter.flush();
         self.logs.prepare();
         sys::settle_in(&self.processes);
-        while !(self.engine.is_finished() && self.helpers.is_empty()) {
+        self.watch(&mut sources, Host::is_finished).await;
+        let report = self.status();
+        self.reporter.finish(&report);
+        match self.has_halted && self.interrupts == 0 || self.interrupts > 1 {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
+        }
+    }
+
+    /// Whether a supervisor has nothing left to do.
+    fn is_finished(&self) -> bool {
+        self.engine.is_finished() && self.helpers.is_empty()
+    }
+
+    /// Translates what happens until `is_over`.
+    async fn watch(&mut self, sources: &mut Sources, is_over: impl Fn(&Self) -> bool) {
+        while !is_over(self) {
             self.reporter.flush();
             let wake = self.engine.deadline().map(|at| self.began + at.elapsed());
             let redraw = self.reporter.next_draw();
@@ -303,17 +393,16 @@ impl Host {
                 self.reporter.draw(&report);
             }
         }
-        let report = self.status();
-        self.reporter.finish(&report);
-        match self.has_halted && self.interrupts == 0 || self.interrupts > 1 {
-            true => ExitCode::FAILURE,
-            false => ExitCode::SUCCESS,
-        }
     }
 
     /// Writes down what is still in the pipes.
     fn close(self) {
         self.logs.close();
+    }
+
+    /// The same, where services go on without a supervisor: what they write waits for the next one.
+    fn leave(self) {
+        self.logs.leave();
     }
 
     fn now(&self) -> Instant {
@@ -389,6 +478,9 @@ impl Host {
 
     fn tell(&mut self, id: ServiceId, fact: &Fact) {
         self.has_halted |= matches!(fact, Fact::Halted { .. });
+        if !matches!(fact, Fact::Missed { .. } | Fact::Status { .. }) {
+            self.record(id);
+        }
         let time = self.wall_clock(self.now());
         let name = self.held[id.0].spec.name().as_str();
         self.reporter.tell(&time, name, fact);
@@ -469,6 +561,15 @@ async fn sleep_until(at: Option<std::time::Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
+}
+
+fn new_processes() -> Result<Processes, Failure> {
+    Processes::new("mainstay").map_err(failed("prepare to start processes"))
+}
+
+/// Something that a host needs for itself could not be done.
+fn failed(operation: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::new(Code::CannotWrite, format!("{operation}: {error}"))
 }
 
 /// Different in every process; only jitter depends on it.

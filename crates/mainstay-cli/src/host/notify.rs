@@ -1,6 +1,6 @@
 //! `NOTIFY_SOCKET`: what a service says of itself (sd_notify(3)), one socket a run, so that no message is taken for another's.
 //!
-//! On Linux the socket is abstract with a random name and messages count only from the service's own user, ours, or root. On other
+//! On Linux the socket is abstract with a random name, which the ledger keeps for a successor, and messages count only from the service's own user, ours, or root. On other
 //! Unixes it is a file in the owner-only state directory. Windows has no datagram sockets of this kind: opening fails and says so.
 
 use std::ffi::OsString;
@@ -23,14 +23,15 @@ pub(super) struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// Opens a socket and calls `on` for each notice that arrives there.
+    /// Opens a socket and calls `on` for each notice that arrives there; at the address that the service knows, if it runs already.
     pub(super) fn open(
         state: &StateDir,
         name: &str,
         user: Option<&sys::User>,
+        known: Option<&str>,
         on: impl Fn(Notice) + 'static,
     ) -> io::Result<Self> {
-        let (address, socket) = platform::bind(state, name)?;
+        let (address, socket) = platform::bind(state, name, known)?;
         let uid = user.map(sys::User::uid);
         let reader = tokio::task::spawn_local(async move {
             let mut buffer = [0; LONGEST];
@@ -91,12 +92,21 @@ mod platform {
 
     pub(super) type Socket = UnixDatagram;
 
-    pub(super) fn bind(_state: &StateDir, name: &str) -> io::Result<(OsString, Socket)> {
+    pub(super) fn bind(
+        _state: &StateDir,
+        name: &str,
+        known: Option<&str>,
+    ) -> io::Result<(OsString, Socket)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         sockopt::set_socket_passcred(&socket, true)?;
-        let random = RandomState::new().hash_one(name);
-        let address = format!("mainstay/{}/{name}/{random:016x}", std::process::id());
+        let address = match known.and_then(|known| known.strip_prefix('@')) {
+            Some(known) => known.to_owned(),
+            None => {
+                let random = RandomState::new().hash_one(name);
+                format!("mainstay/{}/{name}/{random:016x}", std::process::id())
+            }
+        };
         bind_to(
             &socket,
             &SocketAddrUnix::new_abstract_name(address.as_bytes())?,
@@ -148,7 +158,11 @@ mod platform {
 
     pub(super) type Socket = UnixDatagram;
 
-    pub(super) fn bind(state: &StateDir, name: &str) -> io::Result<(OsString, Socket)> {
+    pub(super) fn bind(
+        state: &StateDir,
+        name: &str,
+        _known: Option<&str>,
+    ) -> io::Result<(OsString, Socket)> {
         let path = state.path().join(format!("notify-{name}.sock"));
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -177,7 +191,11 @@ mod platform {
 
     pub(super) type Socket = ();
 
-    pub(super) fn bind(_state: &StateDir, _name: &str) -> io::Result<(OsString, Socket)> {
+    pub(super) fn bind(
+        _state: &StateDir,
+        _name: &str,
+        _known: Option<&str>,
+    ) -> io::Result<(OsString, Socket)> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "`ready = { notify }` is a Unix protocol",

@@ -6,16 +6,14 @@ use mainstay_core::spec::{Account, Need, Spec};
 
 use super::{launch, port, sys};
 use crate::failure::{Code, Failure};
-use crate::state_dir::Lock;
 
 /// Checks every service; the first thing that is wrong with the host (the manifest was checked before) ends it.
-pub(super) fn check(
-    specs: &[impl AsRef<Spec>],
+pub(super) fn check<'a>(
+    specs: impl IntoIterator<Item = &'a Spec>,
     manifest_dir: &Path,
     inherited: &launch::Environment,
 ) -> Result<(), Failure> {
     for spec in specs {
-        let spec = spec.as_ref();
         let name = spec.name();
         let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
         let environment = launch::environment(spec, manifest_dir, inherited.clone())
@@ -41,29 +39,6 @@ pub(super) fn check(
         }
     }
     Ok(())
-}
-
-/// Ends what a supervisor of this state directory left running when it was killed, so that nothing runs twice; says so if there was
-/// anything.
-pub(super) fn end_remains(lock: &Lock) -> Result<Option<String>, Failure> {
-    let Some(predecessor) = &lock.predecessor else {
-        return Ok(None);
-    };
-    let pid = &predecessor.pid;
-    match sys::end_remains(&predecessor.testament) {
-        Ok(0) => Ok(None),
-        Ok(count) => Ok(Some(format!(
-            "the last supervisor (pid {pid}) died without stopping its services: their {count} processes were killed"
-        ))),
-        Err(error) => Err(Failure::new(
-            Code::Failed,
-            format!("kill the processes that the last supervisor (pid {pid}) left: {error}"),
-        )
-        .hint(format!(
-            "find them by {:?}, end them, then try again",
-            predecessor.testament
-        ))),
-    }
 }
 
 /// What the manifest asks for and this supervisor does not do: said at the start, never passed over in silence.

@@ -30,6 +30,8 @@ pub(crate) enum Output {
     Lines,
     /// A JSON object an event.
     Json,
+    /// Nothing: somebody else tells what became of it.
+    Silent,
 }
 
 /// Writes to standard output. What cannot be written (a closed pipe) is dropped: a reader that left must not end the services.
@@ -92,6 +94,7 @@ impl Reporter {
         let width = self.width;
         let clock = time.get(11..23).unwrap_or(time);
         match self.output {
+            Output::Silent => {}
             Output::Json => drop(self.out.write_all(&json_line(time, service, fact))),
             Output::Lines | Output::Table => {
                 let mark = if fact.is_alert() { '!' } else { ' ' };
@@ -103,6 +106,7 @@ impl Reporter {
     /// Something about the supervisor itself, or about a log.
     pub(super) fn say(&mut self, text: &str) {
         match self.output {
+            Output::Silent => {}
             Output::Json => {
                 let line = serde_json::json!({ "event": "notice", "message": text });
                 drop(writeln!(self.out, "{line}"));

@@ -1,17 +1,17 @@
 //! What clients of the control socket ask, answered by the host.
 
 use hyper::StatusCode;
-use mainstay_core::engine::{Refusal, Request, ServiceId, StateName};
-use mainstay_core::report::{ServiceReport, StatusReport};
+use mainstay_core::engine::{Action, Refusal, Request, ServiceId, StateName};
+use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
 use tokio::sync::oneshot;
 
 use super::Host;
 use super::control::{Command, Reply};
 use crate::failure::chain;
 
-/// A client that waits for a service to come to rest.
+/// A client that waits for a service to come to rest, or for all.
 pub(super) struct Waiter {
-    service: ServiceId,
+    service: Option<ServiceId>,
     reply: oneshot::Sender<Reply>,
 }
 
@@ -30,6 +30,10 @@ impl Host {
             }
             Command::Status(reply) => {
                 let _ = reply.send(Reply::document(&self.status()));
+            }
+            Command::StopAll(reply) => {
+                let actions = self.engine.request_stop_of_all(self.now());
+                self.requested(None, actions, reply);
             }
             Command::Events(listener) => self.listeners.push(listener),
             Command::Reload { name, reply } => {
@@ -72,8 +76,7 @@ impl Host {
     fn request(&mut self, service: ServiceId, request: Request, reply: oneshot::Sender<Reply>) {
         match self.engine.request(service, request, self.now()) {
             Ok(actions) => {
-                self.waiters.push(Waiter { service, reply });
-                self.perform(actions);
+                self.requested(Some(service), actions, reply);
             }
             Err(refusal) => {
                 let status = match refusal {
@@ -85,6 +88,18 @@ impl Host {
         }
     }
 
+    fn requested(
+        &mut self,
+        service: Option<ServiceId>,
+        actions: Vec<Action>,
+        reply: oneshot::Sender<Reply>,
+    ) {
+        self.waiters.push(Waiter { service, reply });
+        self.perform(actions);
+        // What is wanted of it, and of what it needs, may have changed without anything else having happened.
+        self.engine.ids().for_each(|id| self.record(id));
+    }
+
     fn unknown(&self, name: &str) -> Reply {
         let message = format!("{} has no service {name}", self.manifest);
         Reply::error(StatusCode::NOT_FOUND, &message)
@@ -93,11 +108,19 @@ impl Host {
     /// Answers those whose service has come to rest. A back-off is rest: the attempt failed, and the client shall hear of it.
     pub(super) fn answer_waiters(&mut self) {
         for waiter in std::mem::take(&mut self.waiters) {
-            let state = self.engine.view(waiter.service).state;
-            if state.is_settled() || state == StateName::BackingOff {
-                let _ = waiter
-                    .reply
-                    .send(Reply::document(&self.report(waiter.service)));
+            let rests = |id: ServiceId| {
+                let state = self.engine.view(id).state;
+                state.is_settled() || state == StateName::BackingOff
+            };
+            let reply = match waiter.service {
+                Some(id) => rests(id).then(|| Reply::document(&self.report(id))),
+                None => {
+                    let rest = self.engine.ids().all(rests);
+                    rest.then(|| Reply::document(&self.status()))
+                }
+            };
+            if let Some(reply) = reply {
+                let _ = waiter.reply.send(reply);
             } else if !waiter.reply.is_closed() {
                 self.waiters.push(waiter);
             }
@@ -107,11 +130,15 @@ impl Host {
     /// What is known of every service.
     pub(super) fn status(&self) -> StatusReport {
         StatusReport {
+            supervisor: Some(SupervisorReport {
+                pid: std::process::id(),
+                alive: true,
+            }),
             services: self.engine.ids().map(|id| self.report(id)).collect(),
         }
     }
 
-    fn report(&self, id: ServiceId) -> ServiceReport {
+    pub(super) fn report(&self, id: ServiceId) -> ServiceReport {
         let view = self.engine.view(id);
         let held = &self.held[id.0];
         let (since, ago) = (self.wall_clock(view.since), self.now().since(view.since));

@@ -1,4 +1,5 @@
-//! `mainstay start|stop|restart|pause|continue|reload NAME…`: each is sent to the running supervisor, all at once, and waited for.
+//! `mainstay start|stop|restart|pause|continue|reload NAME…`: each is sent to the running supervisor, all at once, and waited for. What
+//! a dead supervisor left can be stopped, and nothing else.
 
 use std::process::ExitCode;
 
@@ -6,6 +7,7 @@ use mainstay_core::engine::StateName;
 use mainstay_core::report::{ServiceReport, StatusReport};
 
 use crate::failure::{Code, Failure};
+use crate::host;
 use crate::state_dir::StateDir;
 use crate::{client, output};
 
@@ -14,6 +16,16 @@ use crate::{client, output};
 pub(crate) struct Control {
     /// The services.
     #[arg(required = true)]
+    names: Vec<String>,
+    /// One JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which services; without a name, all.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Stop {
+    /// The services; all of them if none is named.
     names: Vec<String>,
     /// One JSON document.
     #[arg(long)]
@@ -53,43 +65,96 @@ impl Verb {
     }
 }
 
+impl Stop {
+    pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
+        let Self { names, json } = self;
+        if names.is_empty() {
+            return match client::block_on(client::stop_all(state))? {
+                Ok(report) => show(Verb::Stop, report.services.into_iter().map(Ok), json),
+                Err(absent) if absent.code() == Code::NotRunning => {
+                    if !state.is_signed() {
+                        return Err(absent);
+                    }
+                    stop_orphans(state, &names, json)
+                }
+                Err(failure) => Err(failure),
+            };
+        }
+        Control { names, json }.run(Verb::Stop, state)
+    }
+}
+
 impl Control {
     pub(crate) fn run(self, verb: Verb, state: &StateDir) -> Result<ExitCode, Failure> {
         let answers = client::block_on(async {
-            let ask = |name: String| {
-                let state = state.clone();
+            let ask = |name: &String| {
+                let (state, name) = (state.clone(), name.clone());
                 tokio::task::spawn_local(async move {
                     client::request(&state, &name, verb.as_str()).await
                 })
             };
-            let asked: Vec<_> = self.names.into_iter().map(ask).collect();
+            let asked: Vec<_> = self.names.iter().map(ask).collect();
             let mut answers = Vec::with_capacity(asked.len());
             for answer in asked {
-                answers.push(answer.await);
+                let failed =
+                    |error| Failure::new(Code::Failed, format!("{}: {error}", verb.as_str()));
+                answers.push(answer.await.map_err(failed).flatten());
             }
             answers
         })?;
-        let mut report = StatusReport::default();
-        let mut failure = None;
-        for answer in answers {
-            let failed = |error| Failure::new(Code::Failed, format!("{}: {error}", verb.as_str()));
-            match answer.map_err(failed).flatten() {
-                Ok(service) => {
-                    failure = failure.or(disappointment(verb, &service));
-                    report.services.push(service);
-                }
-                Err(error) => failure = failure.or(Some(error)),
+        let is_absent = |answer: &Result<_, Failure>| {
+            let failure = answer.as_ref().err();
+            failure.is_some_and(|failure| failure.code() == Code::NotRunning)
+        };
+        if answers.iter().all(is_absent) && state.is_signed() {
+            if verb == Verb::Stop {
+                return stop_orphans(state, &self.names, self.json);
+            }
+            if let Some(orphans) = host::orphans(state) {
+                let (what, hint) = orphans.remark();
+                let message = format!("{} {}: {what}", verb.as_str(), self.names.join(", "));
+                return Err(Failure::new(Code::NotRunning, message).hint(hint));
             }
         }
-        if self.json {
-            output::document(&report)?;
-        } else {
-            for service in &report.services {
-                output::text(&format!("{}: {}\n", service.name, service.state))?;
-            }
-        }
-        failure.map_or(Ok(ExitCode::SUCCESS), Err)
+        let answers = answers.into_iter();
+        show(verb, answers, self.json)
     }
+}
+
+/// They come to rest like those of a living supervisor.
+fn stop_orphans(state: &StateDir, names: &[String], json: bool) -> Result<ExitCode, Failure> {
+    if let Some(orphans) = host::orphans(state) {
+        output::complain(&orphans.remark().0);
+    }
+    let report = host::stop_without_supervisor(state, names)?;
+    show(Verb::Stop, report.services.into_iter().map(Ok), json)
+}
+
+/// Shows what became of each, and fails with the first that did not do as asked.
+fn show(
+    verb: Verb,
+    answers: impl Iterator<Item = Result<ServiceReport, Failure>>,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let mut report = StatusReport::default();
+    let mut failure = None;
+    for answer in answers {
+        match answer {
+            Ok(service) => {
+                failure = failure.or(disappointment(verb, &service));
+                report.services.push(service);
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    if json {
+        output::document(&report)?;
+    } else {
+        for service in &report.services {
+            output::text(&format!("{}: {}\n", service.name, service.state))?;
+        }
+    }
+    failure.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// A service that came to rest elsewhere than asked. One that has done its work and ended cleanly did what `start` asked.

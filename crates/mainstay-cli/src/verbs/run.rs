@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use mainstay_core::spec::{Need, Spec};
 
 use crate::failure::{Code, Failure};
-use crate::host::{self, Options, Output};
+use crate::host::{self, Copy, Options, Output};
 use crate::manifest_file::{self, FormatName};
 use crate::output;
 use crate::state_dir::StateDir;
@@ -35,6 +35,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
         let manifest = manifest_file::load(&self.file, self.format)?;
+        let copy = Copy::from(&manifest);
         let specs = select(manifest.specs, &self.names)?;
         let fits = output::terminal_height()
             .is_some_and(|height| host::table_height(specs.len()) < height);
@@ -46,7 +47,7 @@ impl Run {
         host::run(Options {
             specs,
             manifest: self.file.display().to_string(),
-            manifest_dir: manifest.dir,
+            copy,
             state,
             output,
             follow: self.follow,

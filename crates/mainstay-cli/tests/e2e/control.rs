@@ -168,53 +168,6 @@ fn a_second_supervisor_is_told_who_holds_the_place() {
 }
 
 #[test]
-fn a_dead_supervisor_is_recognised_and_nothing_runs_twice() {
-    for containment in ["cgroup", "subreaper"] {
-        // What is left holds the port that its successor needs.
-        let port = mainstay_testkit::free_port();
-        let (sandbox, manifest) = sandbox(
-            &r#"
-            [service.db]
-            command = ["PUPPET", "serve", "tcp", "127.0.0.1:PORT", "hang"]
-            start = { ready = { tcp = "127.0.0.1:PORT" } }
-            [service.api]
-            command = ["PUPPET", "touch", "HERE/api", "hang"]
-            needs = ["db"]
-            start = { ready = { file = "HERE/api" } }
-            "#
-            .replace("PORT", &port.to_string()),
-        );
-        let run = || {
-            let mut command = sandbox.command(mainstay());
-            command
-                .args(["run", "--json"])
-                .arg(&manifest)
-                .env("MAINSTAY_CONTAINMENT", containment);
-            Supervisor::spawn(command)
-        };
-        let mut supervisor = run();
-        event(&supervisor, "api", "ready");
-        supervisor.kill_dash_nine();
-        let output = verb(&sandbox, &["status"]);
-        assert_eq!(code(output.status), 3);
-        assert!(String::from_utf8_lossy(&output.stderr).contains("is dead: its socket is stale"));
-        assert_eq!(sandbox.processes().len(), 2, "they live on");
-        let supervisor = run();
-        event(&supervisor, "api", "ready");
-        supervisor.wait_event(SOON, |event| {
-            let message = event["message"].as_str().unwrap_or_default();
-            message.contains("their 2 processes were killed")
-        });
-        assert_eq!(
-            sandbox.processes().len(),
-            3,
-            "the supervisor and two services"
-        );
-        stop(supervisor, &sandbox);
-    }
-}
-
-#[test]
 fn events_are_told_as_they_happen() {
     let (supervisor, sandbox) = supervise(TWO);
     event(&supervisor, "api", "ready");

@@ -1,6 +1,7 @@
 //! The `mainstay` command against real processes: what an operator would see, from outside.
 #![cfg(unix)]
 
+mod adoption;
 mod control;
 mod failures;
 mod hello;

@@ -30,6 +30,13 @@ pub enum Fact {
         /// How often it was started again before, since the supervisor knows it.
         restarts: u64,
     },
+    /// It ran on while its last supervisor was dead, and is supervised again.
+    Adopted {
+        /// Process id.
+        pid: u32,
+        /// How often it was started again before.
+        restarts: u64,
+    },
     /// Its evidence of readiness was seen.
     Ready {
         /// Since its start.
@@ -161,6 +168,11 @@ pub enum Halt {
     },
     /// A service that it needs is halted.
     Need(ServiceName),
+    /// It was halted under the last supervisor, which was killed.
+    Inherited {
+        /// Why.
+        why: String,
+    },
     /// Its processes outlived a kill (uninterruptible sleep, or no right to kill them).
     Unkillable {
         /// How long was waited.
@@ -193,6 +205,9 @@ impl fmt::Display for Fact {
             Self::Started { pid, restarts: 0 } => write!(f, "started, pid {pid}"),
             Self::Started { pid, restarts } => {
                 write!(f, "started again, pid {pid} (restart {restarts})")
+            }
+            Self::Adopted { pid, .. } => {
+                write!(f, "adopted, pid {pid}: it ran on without a supervisor")
             }
             Self::Ready { after } => write!(f, "ready after {}", Human(*after)),
             Self::Status { text } => write!(f, "says: {text}"),
@@ -264,6 +279,7 @@ impl fmt::Display for Halt {
             }
             Self::NotRestored { why } => write!(f, "its state failed to load (201): {why}"),
             Self::Need(name) => write!(f, "it needs {name}, which is halted"),
+            Self::Inherited { why } => f.write_str(why),
             Self::Unkillable { after } => {
                 write!(
                     f,

@@ -8,6 +8,8 @@
 //! event the engine settles: services whose situation may have changed (their own state, a need's, a dependent's) are looked at
 //! until nothing moves. So a start is as parallel as the graph allows, and a stop is its mirror image.
 //!
+//! Should the host be killed, a new engine takes up what the old one left ([`Engine::bequest`], [`Engine::resume`]).
+//!
 //! Invariants, checked in `simulation.rs` over a million random events in each test run: never two children of one service; every
 //! wait has a deadline; a pause is bounded; a requested stop is never followed by a restart; no answer never counts as "yes".
 //! (A service that waits for its needs relies on their deadlines. It waits without one only for a need that an operator stopped or
@@ -35,6 +37,7 @@ use serde::Serialize;
 use self::backoff::Random;
 pub use self::contract::{Ended, Exit, Human, RETRY_BASE, RETRY_LIMIT, judge};
 pub use self::fact::{Fact, Halt, KillReason, Outcome};
+pub use self::service::{Bequest, Left, Stage, Wish};
 use self::service::{Service, Settled, Situation};
 use crate::spec::{Probe, ServiceName, Spec};
 use crate::time::Instant;
@@ -401,6 +404,11 @@ impl Engine {
         view
     }
 
+    /// When it entered its state: what the view says, without the rest of it.
+    pub fn since(&self, id: ServiceId) -> Instant {
+        self.services[id.0].since()
+    }
+
     /// When [`Event::Tick`] is due; `None`: not before another event.
     pub fn deadline(&self) -> Option<Instant> {
         self.services.iter().filter_map(Service::deadline).min()
@@ -514,12 +522,41 @@ impl Engine {
         self.settle(self.ids().collect())
     }
 
+    /// What a successor needs to go on with a service, should this engine's host be killed now.
+    pub fn bequest(&self, id: ServiceId) -> Bequest {
+        self.services[id.0].bequest()
+    }
+
+    /// Takes up what a killed host left, in a new engine, instead of [`Engine::start_all`]: what lives goes on, what is to be down stays
+    /// down, and the rest is started, each as soon as its needs are ready. Services that are not named stay stopped. The runs of those that
+    /// live are in their views.
+    pub fn resume(
+        &mut self,
+        bequests: impl IntoIterator<Item = (ServiceId, Bequest)>,
+        now: Instant,
+    ) -> Vec<Action> {
+        self.shared.now = now;
+        for (id, bequest) in bequests {
+            self.services[id.0].inherit(bequest, &mut self.shared);
+        }
+        self.settle(self.ids().collect())
+    }
+
+    /// Takes in that an operator stops every service, each as soon as nothing runs that needs it. Any may be started again.
+    pub fn request_stop_of_all(&mut self, now: Instant) -> Vec<Action> {
+        self.shared.now = now;
+        for service in &mut self.services {
+            service.want_down();
+        }
+        self.settle(self.ids().collect())
+    }
+
     /// Stops every service, each as soon as nothing runs that needs it. Later starts are refused.
     pub fn stop_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
         self.shared.now = now;
         for service in &mut self.services {
-            service.want_down();
+            service.want_end();
         }
         self.settle(self.ids().collect())
     }
@@ -529,7 +566,7 @@ impl Engine {
         self.shutting_down = true;
         self.shared.now = now;
         for service in &mut self.services {
-            service.want_down();
+            service.want_end();
             service.kill(&mut self.shared);
         }
         self.settle(self.ids().collect())

@@ -1,9 +1,12 @@
 //! One service: what it is asked for and what is seen of it lead from one [`State`] to the next.
 
+mod bequest;
+
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::bequest::{Bequest, Left, Stage, Wish};
 use super::asking::{Asking, Due};
 use super::backoff::pause;
 use super::contract::{Ended, Exit, judge};
@@ -35,6 +38,8 @@ pub(super) struct Service {
     id: ServiceId,
     spec: Arc<Spec>,
     goal: Goal,
+    /// What operators last said of it by name; the end of everything changes only the goal.
+    wish: Wish,
     state: State,
     since: Instant,
     past: Past,
@@ -74,6 +79,7 @@ impl Service {
             id,
             spec,
             goal: Goal::Down,
+            wish: Wish::Down,
             state: State::Stopped { is_done: false },
             since: Instant::ZERO,
             past: Past::default(),
@@ -121,6 +127,10 @@ impl Service {
         }
     }
 
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.state.deadline()
     }
@@ -165,7 +175,14 @@ impl Service {
 
     // Requests.
 
+    /// An operator named it.
     pub(super) fn want_down(&mut self) {
+        self.goal = Goal::Down;
+        self.wish = Wish::Down;
+    }
+
+    /// Everything is to end.
+    pub(super) fn want_end(&mut self) {
         self.goal = Goal::Down;
     }
 
@@ -191,6 +208,7 @@ impl Service {
             State::Waiting { .. } | State::Conditions { .. } | State::Restoring { .. } => {}
         }
         self.goal = Goal::Up;
+        self.wish = Wish::Up;
         Ok(())
     }
 
@@ -651,17 +669,7 @@ impl Service {
             main: Main::Called,
             was_ready: false,
         };
-        let evidence = match self.spec.start().ready() {
-            None => Evidence::Existence,
-            Some(Ready::Probe(_)) => Evidence::Probe(None),
-            Some(Ready::Notify) => Evidence::Notice,
-            Some(Ready::Log(regex)) => {
-                let token = Token(shared.number());
-                let line = Action::ExpectLine(self.id, token, regex.clone());
-                shared.actions.push(line);
-                Evidence::Line(token)
-            }
-        };
+        let evidence = self.evidence_of(None, shared);
         shared.actions.push(Action::Spawn(self.id, run));
         self.past.status = None;
         let deadline = shared.now + self.spec.start().timeout();

@@ -1,8 +1,8 @@
 //! Random services on a random host, against an account of what must hold that knows nothing of the engine's inside.
 //!
 //! One seed is one episode: a graph of Specs, a host that answers late, twice, never or out of order, and operators who ask for
-//! anything at any time; at its end everything is stopped or killed on a host that behaves. The [`Account`] of each service is
-//! kept from events and actions alone. After every event all services are examined. A failing seed prints how to replay it.
+//! anything at any time; now and then the host is killed, and a new engine takes up what the old one left. At its end everything is
+//! stopped or killed on a host that behaves. The [`Account`] of each service is kept from events and actions alone. After every event all services are examined. A failing seed prints how to replay it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::mem::{Discriminant, discriminant};
@@ -62,7 +62,7 @@ fn whatever_happens_what_must_hold_holds() {
         }
         seen.extend(world.seen);
     }
-    let (facts, halts) = (16, 6);
+    let (facts, halts) = (17, 7);
     assert_eq!(
         seen.len(),
         facts + halts,
@@ -192,6 +192,8 @@ struct World {
     requested: Vec<usize>,
     restored: bool,
     gone: Vec<(usize, Run)>,
+    /// Was being stopped when the host was killed.
+    goes_on_stopping: Vec<usize>,
 }
 
 impl World {
@@ -241,6 +243,7 @@ impl World {
             requested: Vec::new(),
             restored: false,
             gone: Vec::new(),
+            goes_on_stopping: Vec::new(),
         }
     }
 
@@ -261,6 +264,9 @@ impl World {
         }
         for _ in 0..STEPS {
             self.something_happens()?;
+            if self.chance(0.01) {
+                self.host_is_killed()?;
+            }
         }
         self.end()
     }
@@ -354,6 +360,17 @@ impl World {
                     .is_some_and(|run| run.is_unkillable);
                 if !is_paused && !has_remains {
                     self.wanted(i, false);
+                }
+            }
+            return self.performed(actions);
+        }
+        if self.chance(0.002) {
+            let actions = self.engine.request_stop_of_all(self.now);
+            self.note(|| "an operator stops all".to_owned());
+            for account in &mut self.accounts {
+                account.is_unwanted = true;
+                if let Some(run) = &mut account.run {
+                    run.starts_again = false;
                 }
             }
             return self.performed(actions);
@@ -467,6 +484,124 @@ impl World {
             "nonsense changed something: {actions:?}"
         );
         self.performed(Vec::new())
+    }
+
+    /// Its processes live on, some of them not for long; the next host takes up what it finds.
+    fn host_is_killed(&mut self) -> Check {
+        self.note(|| "the host is killed".to_owned());
+        let mut bequests: Vec<(ServiceId, Bequest)> = self
+            .engine
+            .ids()
+            .map(|id| (id, self.engine.bequest(id)))
+            .collect();
+        if self.chance(0.2) {
+            self.now = self.now + self.millis(100_000);
+        }
+        for (id, bequest) in &mut bequests {
+            let i = id.0;
+            let has_died = self.chance(0.2);
+            let account = &mut self.accounts[i];
+            let is_wanted = bequest.wish == Wish::Up;
+            ensure!(
+                is_wanted != account.is_unwanted,
+                "s{i} leaves another wish than its operators'"
+            );
+            ensure!(
+                bequest.restarts == account.restarts,
+                "s{i} leaves another count of restarts"
+            );
+            account.question = None;
+            account.line = None;
+            account.restore = None;
+            account.is_hung_up = false;
+            account.not_before = Instant::ZERO;
+            account.retries = 0;
+            account.recent.clear();
+            account.last_run = 0;
+            account.old_tokens.clear();
+            let Some(run) = &mut account.run else {
+                continue;
+            };
+            match &bequest.left {
+                Left::Child {
+                    pid, began, stage, ..
+                } => {
+                    ensure!(
+                        run.pid == Some(*pid) && run.began == *began && !run.exited,
+                        "s{i} leaves a child that it has not"
+                    );
+                    let is_stopping = matches!(stage, Stage::Stopping | Stage::Failing);
+                    ensure!(
+                        is_stopping == run.asked && (*stage == Stage::Paused) == run.frozen,
+                        "s{i} leaves a child that is elsewhere"
+                    );
+                    if has_died {
+                        bequest.left = Left::Gone { began: *began };
+                        account.cause = Some(Cause::Exit(Exit::Unknown));
+                        let mut run = account.run.take().unwrap();
+                        run.has_evidence = false;
+                        run.starts_again = false;
+                        self.gone.push((i, run));
+                        continue;
+                    }
+                    (run.asked, run.killed) = (false, false);
+                    run.dated = self.events;
+                    run.start_by = self.now + self.specs[i].start.timeout;
+                    run.starts_again = false;
+                    if is_stopping {
+                        self.goes_on_stopping.push(i);
+                    }
+                    match stage {
+                        Stage::Stopping if is_wanted => {
+                            run.starts_again = true;
+                            self.requested.push(i);
+                        }
+                        Stage::Failing => {
+                            account.cause = Some(Cause::Other);
+                            self.failed.push(i);
+                        }
+                        _ => {}
+                    }
+                }
+                // What is left of it, or nobody knew of yet, is killed.
+                Left::Ended { exit, .. } => {
+                    let cause = match exit {
+                        Exit::Unknown => Cause::Other,
+                        exit => Cause::Exit(*exit),
+                    };
+                    account.cause = Some(cause);
+                    let mut run = account.run.take().unwrap();
+                    run.starts_again = false;
+                    self.gone.push((i, run));
+                }
+                _ => account.run = None,
+            }
+        }
+        self.coming
+            .retain(|(_, event)| matches!(event, Event::Exited(..) | Event::Notified(..)));
+        let seed = self.below(1_000_000) as u64;
+        self.engine = Engine::new(self.specs.iter().cloned(), seed).unwrap();
+        let actions = self.engine.resume(bequests, self.now);
+        for (i, account) in self.accounts.iter_mut().enumerate() {
+            let Some(run) = &mut account.run else {
+                continue;
+            };
+            let id = self.engine.view(ServiceId(i)).run;
+            let new = id.ok_or_else(|| format!("s{i} is forgotten"))?;
+            account.last_run = new.0;
+            let old = std::mem::replace(&mut run.id, new);
+            for (_, event) in &mut self.coming {
+                match event {
+                    Event::Exited(of, run, _) | Event::Notified(of, run, _)
+                        if (*of, *run) == (ServiceId(i), old) =>
+                    {
+                        *run = new;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.performed(actions)
     }
 
     fn random_index(&self, n: usize) -> usize {
@@ -676,6 +811,7 @@ impl World {
         self.failed.clear();
         self.requested.clear();
         self.gone.clear();
+        self.goes_on_stopping.clear();
         Ok(())
     }
 
@@ -730,7 +866,8 @@ impl World {
                 let account = &self.accounts[i];
                 let was_ready = account.run.as_ref().is_some_and(Run::was_ready);
                 let is_late = self.failed.contains(&i) && !was_ready;
-                let is_ordered = account.is_unwanted && !self.killing && !is_late;
+                let goes_on = self.goes_on_stopping.contains(&i);
+                let is_ordered = account.is_unwanted && !self.killing && !is_late && !goes_on;
                 for dependent in
                     (0..self.specs.len()).filter(|&d| is_ordered && self.needs[d].contains(&i))
                 {

@@ -59,6 +59,15 @@ mod unix {
     }
 }
 
+/// Removes what a dead supervisor left there. The caller holds the state directory's lock.
+pub(crate) fn remove_stale(state_dir: &Path) {
+    #[cfg(unix)]
+    // Where it stays, it is recognised as stale.
+    let _ = std::fs::remove_file(path(state_dir));
+    #[cfg(windows)]
+    let _: &Path = state_dir; // A pipe goes with its server.
+}
+
 #[cfg(unix)]
 fn path(state_dir: &Path) -> std::path::PathBuf {
     state_dir.join("control.sock")

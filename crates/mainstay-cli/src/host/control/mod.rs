@@ -19,6 +19,8 @@ pub(super) enum Command {
     About(oneshot::Sender<Reply>),
     /// `GET /v1/services`
     Status(oneshot::Sender<Reply>),
+    /// `POST /v1/stop`: answered when every service has come to rest.
+    StopAll(oneshot::Sender<Reply>),
     /// `POST /v1/services/NAME/VERB`: answered when the service has come to rest.
     Request {
         name: String,

@@ -71,6 +71,7 @@ async fn answer(
     let command = match (request.method(), path.as_slice()) {
         (&Method::GET, ["v1"]) => Command::About(reply),
         (&Method::GET, ["v1", "services"]) => Command::Status(reply),
+        (&Method::POST, ["v1", "stop"]) => Command::StopAll(reply),
         (&Method::GET, ["v1", "events"]) => {
             let (sender, receiver) = mpsc::channel(EVENT_BACKLOG);
             let _ = host.send(Command::Events(sender));

@@ -34,7 +34,7 @@ use capture::Capture;
 use file::Limits;
 pub(crate) use file::{Lost, Trouble};
 use pipes::{Pipe, STDERR};
-pub(crate) use pipes::{Pipes, ServicePipes};
+pub(crate) use pipes::{Pipes, ServicePipes, end_keeper};
 use pump::Pump;
 
 /// Bytes of stack for each thread; only touched pages count.
@@ -332,7 +332,6 @@ impl Logs {
     }
 
     /// The same for a supervisor that leaves its services running: what they write later waits in their pipes for the next one.
-    #[cfg(target_os = "linux")]
     pub(crate) fn leave(self) -> Summary {
         self.pump.close()
     }

@@ -24,6 +24,10 @@ use crate::host::sys::Keeper;
 /// What the name of a pipe for standard error ends with; a service's name has no dot.
 pub(super) const STDERR: &str = ".stderr";
 
+/// Says who holds them.
+#[cfg(target_os = "linux")]
+const KEEPER: &str = ".keeper";
+
 /// The pipes of all services.
 pub(crate) struct Pipes {
     #[cfg(target_os = "linux")]
@@ -154,7 +158,7 @@ impl Pipes {
         let orphans = self.orphans.iter().map(|(_, pipe)| pipe.as_fd());
         let held = self.held.iter().map(OwnedFd::as_fd);
         let fds: Vec<BorrowedFd<'_>> = held.chain(orphans).chain([self.hand.as_fd()]).collect();
-        self.keeper = Some(Keeper::start(&fds, &self.dir.join(".keeper"))?);
+        self.keeper = Some(Keeper::start(&fds, &self.dir.join(KEEPER))?);
         self.held = Vec::new();
         Ok(())
     }
@@ -195,4 +199,12 @@ fn open_fifo(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
     Ok(fifo)
+}
+
+/// Ends the keeper of a supervisor that was killed, where nothing is left that could write.
+pub(crate) fn end_keeper(pipes_dir: &Path) {
+    #[cfg(target_os = "linux")]
+    Keeper::end_recorded(&pipes_dir.join(KEEPER));
+    #[cfg(not(target_os = "linux"))]
+    let _ = pipes_dir;
 }

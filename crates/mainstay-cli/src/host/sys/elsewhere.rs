@@ -1,8 +1,9 @@
 //! What only Linux has, for the others: nothing to do, and nothing that would fail.
 
 use std::io;
+use std::time::Duration;
 
-use super::Processes;
+use super::{Birth, Identity, Processes, Tree};
 
 /// Nothing by which a successor could find what is left behind: a job dies with its holder, and kinship is not recorded elsewhere.
 pub(crate) fn testament(_processes: &Processes) -> String {
@@ -10,8 +11,51 @@ pub(crate) fn testament(_processes: &Processes) -> String {
 }
 
 /// Finds nothing.
-pub(crate) fn end_remains(_testament: &str) -> io::Result<usize> {
+pub(crate) fn end_remains(_testament: &str, _spared: &[Identity]) -> io::Result<usize> {
     Ok(0)
+}
+
+/// Finds nothing.
+pub(crate) fn end_tree(_tree: &str) -> io::Result<usize> {
+    Ok(0)
+}
+
+/// None: nothing outlives a supervisor in a way that its successor could take up, so nothing is written down for it.
+pub(crate) fn boot() -> Option<String> {
+    None
+}
+
+/// Nobody asks, as there is no [`boot`].
+pub(crate) fn uptime() -> Duration {
+    Duration::ZERO
+}
+
+/// Nobody asks, as there is no [`boot`].
+pub(crate) fn own_identity() -> io::Result<Identity> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Nobody asks, as there is no [`boot`].
+pub(crate) fn lives(_left: &Identity) -> bool {
+    false
+}
+
+impl Processes {
+    /// Unsupported.
+    pub(crate) fn adopt(&mut self, _left: &Identity) -> io::Result<Tree> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Tree {
+    /// For nobody, as there is no [`boot`].
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            pid: self.pid(),
+            birth: Birth { first: 0, last: 0 },
+            tree: String::new(),
+        }
+    }
 }
 
 /// Has nothing to do.

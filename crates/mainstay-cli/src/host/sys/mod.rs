@@ -40,19 +40,25 @@ mod windows_text;
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use elsewhere::yield_to_others;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use elsewhere::{end_remains, give_memory_back, settle_in, testament};
+pub(crate) use elsewhere::{
+    boot, end_remains, end_tree, give_memory_back, lives, own_identity, settle_in, testament,
+    uptime,
+};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{
-    Keeper, Processes, Tree, end_remains, give_memory_back, settle_in, testament, yield_to_others,
+    Keeper, Processes, Tree, boot, end_remains, end_tree, give_memory_back, lives, own_identity,
+    settle_in, testament, uptime, yield_to_others,
 };
 #[cfg(unix)]
-pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream, utc_offset};
+pub(crate) use posix::{
+    LADDER, Stream, User, is_privileged, null, stream, utc_offset, write_at,
+};
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
 #[cfg(windows)]
 pub(crate) use windows::{
     LADDER, Processes, Stream, Tree, User, is_privileged, null, run_as_helper, stream, utc_offset,
-    yield_to_others,
+    write_at, yield_to_others,
 };
 
 /// What to start. Standard input is always the null device.
@@ -118,7 +124,44 @@ impl fmt::Display for Containment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TreeId(u64);
 
-/// How a main process ended: by itself with a code, or by a signal (Unix only).
+/// What a later supervisor knows a living tree by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Of its main process.
+    pub(crate) pid: u32,
+    /// Of its main process.
+    pub(crate) birth: Birth,
+    /// What holds it together: `cgroup DIRECTORY` or `instance MARK`. Begins like a [`testament`].
+    pub(crate) tree: String,
+}
+
+/// When a process was born, in clock ticks since the system started, both ends included: with its pid, who it is. No number is given out
+/// twice within so short a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Birth {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "nothing is adopted")
+)]
+impl Birth {
+    /// The moment is known.
+    pub(crate) fn at(tick: u64) -> Self {
+        Self {
+            first: tick,
+            last: tick,
+        }
+    }
+
+    pub(crate) fn holds(self, tick: u64) -> bool {
+        (self.first..=self.last).contains(&tick)
+    }
+}
+
+/// How a main process ended: by itself with a code, or by a signal (Unix only). Neither is known of some adopted ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exit {
     /// 0–255 on Unix, 32 bits on Windows.
@@ -127,6 +170,19 @@ pub(crate) struct Exit {
     pub(crate) signal: Option<i32>,
     /// Only ever true with a signal.
     pub(crate) core_dumped: bool,
+}
+
+impl Exit {
+    /// The system does not tell.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "children tell everywhere")
+    )]
+    pub(crate) const UNKNOWN: Self = Self {
+        code: None,
+        signal: None,
+        core_dumped: false,
+    };
 }
 
 /// What a tree has used.

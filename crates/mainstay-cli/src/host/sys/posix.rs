@@ -121,6 +121,11 @@ pub(crate) fn utc_offset(utc: i64) -> i32 {
     i32::try_from(local.tm_gmtoff).unwrap_or(0)
 }
 
+/// Writes all of `bytes` at that place of a file. Bytes of one page are there or not, whenever this process is killed.
+pub(crate) fn write_at(file: &std::fs::File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
 /// Whether this process may do everything: the effective user is root.
 pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()

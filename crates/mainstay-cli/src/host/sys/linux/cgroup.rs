@@ -4,7 +4,7 @@
 //! service with `Delegate=yes`, in a user's session, on hybrid mounts.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,18 +14,18 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, epoll};
-use tokio::io::unix::AsyncFd;
+use rustix::event::{PollFd, PollFlags, epoll};
 
 use super::kin;
+use super::watches::Watches;
 
 /// The supervisor's own cgroup directory, which holds no process itself.
 pub(super) struct Nest {
     dir: PathBuf,
     /// The same as `/proc/PID/cgroup` names it.
     path: String,
-    /// An epoll set of the trees' `cgroup.events`, itself watched by the event loop: trees may come and go without a task.
-    watches: AsyncFd<OwnedFd>,
+    /// Of the trees' `cgroup.events`.
+    watches: Rc<Watches>,
     /// Directories that were still in use when their tree was dropped.
     leftovers: RefCell<Vec<PathBuf>>,
     /// At most one empty directory a service, by the service's name.
@@ -53,16 +53,34 @@ impl Nest {
         // Unlike a pid, an instance is never used again: the name is proof enough for [`end_remains`].
         let name = format!("{label}-{}-{instance}", std::process::id());
         fs::create_dir(parent_dir.join(&name))?;
-        let watches = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        // SAFETY: the descriptor is owned by what is registered, and never exchanged.
-        let watches = unsafe { AsyncFd::register(watches) }?;
         Ok(Self {
             path: format!("{}/{name}", parent_path.trim_end_matches('/')),
             dir: parent_dir.join(name),
+            watches: Rc::new(Watches::new()?),
+            leftovers: RefCell::default(),
+            idle: RefCell::default(),
+        })
+    }
+
+    /// That of a dead supervisor, for the trees that are adopted from it. Nothing is born there any more.
+    pub(super) fn adopted(dir: &Path, watches: Rc<Watches>) -> io::Result<Self> {
+        let mounts = fs::read("/proc/self/mountinfo")?;
+        let path = mounts
+            .split(|byte| *byte == b'\n')
+            .find_map(|line| path_of(line, dir))
+            .ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self {
+            path,
+            dir: dir.to_owned(),
             watches,
             leftovers: RefCell::default(),
             idle: RefCell::default(),
         })
+    }
+
+    /// Whether nothing in it could not be removed yet.
+    pub(super) fn is_tidy(&self) -> bool {
+        self.leftovers.borrow().is_empty()
     }
 
     /// Removes empty nests that supervisors with this label left when they were killed: 500 services are 500 directories.
@@ -79,17 +97,7 @@ impl Nest {
 
     /// Resolves when some tree that was found populated may no longer be. Cancel-safe.
     pub(super) async fn changed(&self) {
-        let Ok(mut ready) = self.watches.readable().await else {
-            return std::future::pending().await;
-        };
-        let mut events = [epoll::Event {
-            flags: epoll::EventFlags::empty(),
-            data: epoll::EventData::new_u64(0),
-        }; 32];
-        while epoll::wait(&self.watches, &mut events, Some(&Timespec::default()))
-            .is_ok_and(|count| count == events.len())
-        {}
-        ready.clear_ready();
+        self.watches.changed().await;
     }
 
     fn create(&self, name: String) -> io::Result<Place> {
@@ -124,19 +132,39 @@ impl Drop for Nest {
     }
 }
 
-/// Kills what lives in the nest of a dead supervisor, waits until it is empty, at most `patience`, and removes it. Returns how many
-/// processes there were.
-pub(super) fn end_remains(nest_dir: &Path, patience: Duration) -> io::Result<usize> {
+/// Kills what lives in the nest of a dead supervisor, but not in those of its directories that are `spared`, waits until it is empty, at
+/// most `patience`, and removes it. Returns how many processes there were.
+pub(super) fn end_remains(
+    nest_dir: &Path,
+    spared: &BTreeSet<&str>,
+    patience: Duration,
+) -> io::Result<usize> {
+    let deadline = Instant::now() + patience;
+    if spared.is_empty() {
+        return end(nest_dir, deadline);
+    }
+    let is_spared = |dir: &PathBuf| {
+        let name = dir.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| spared.contains(name))
+    };
+    let mut count = 0;
+    for dir in subdirs(nest_dir).filter(|dir| !is_spared(dir)) {
+        count += end(&dir, deadline)?;
+    }
+    Ok(count)
+}
+
+/// Kills everything in `dir`, waits until that is done, and removes it.
+pub(super) fn end(dir: &Path, deadline: Instant) -> io::Result<usize> {
     let mut found = Vec::new();
-    match collect(nest_dir, &mut found) {
+    match collect(dir, &mut found) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         collected => collected?,
     }
     if !found.is_empty() {
-        fs::write(nest_dir.join("cgroup.kill"), "1")?;
+        fs::write(dir.join("cgroup.kill"), "1")?;
     }
-    let events = File::open(nest_dir.join("cgroup.events"))?;
-    let deadline = Instant::now() + patience;
+    let events = File::open(dir.join("cgroup.events"))?;
     while is_populated(&events)? {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -148,7 +176,7 @@ pub(super) fn end_remains(nest_dir: &Path, patience: Duration) -> io::Result<usi
             Some(&left.try_into().map_err(io::Error::other)?),
         )?;
     }
-    remove(nest_dir)?;
+    remove(dir)?;
     Ok(found.len())
 }
 
@@ -178,7 +206,28 @@ impl Cgroup {
         })
     }
 
-    fn dir(&self) -> PathBuf {
+    /// That of a living tree of a dead supervisor, of which `pid` is the main process.
+    ///
+    /// Fails with `NotFound` if that one is not in it.
+    pub(super) fn adopted(nest: &Rc<Nest>, name: &str, pid: u32) -> io::Result<Self> {
+        if !is_member(pid, &format!("{}/{name}", nest.path)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let place = Place {
+            name: name.to_owned(),
+            events: OnceCell::new(),
+            is_watched: Cell::new(false),
+        };
+        Ok(Self {
+            nest: nest.clone(),
+            service: String::new(),
+            place: Some(place),
+            is_spent: Cell::new(true),
+            is_vacant: Cell::new(false),
+        })
+    }
+
+    pub(super) fn dir(&self) -> PathBuf {
         self.nest.dir.join(self.name())
     }
 
@@ -222,13 +271,8 @@ impl Cgroup {
         };
         let mut is_empty = !is_populated(events)?;
         if !is_empty && !place.is_watched.replace(true) {
-            let flags = epoll::EventFlags::PRI | epoll::EventFlags::ET;
-            epoll::add(
-                &self.nest.watches,
-                events,
-                epoll::EventData::new_u64(0),
-                flags,
-            )?;
+            let watches = &self.nest.watches;
+            watches.add(events, Watches::NO_KEY, epoll::EventFlags::PRI)?;
             is_empty = !is_populated(events)?;
         }
         self.is_vacant.set(is_empty);
@@ -339,11 +383,15 @@ fn subdirs(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
         .map(|entry| entry.path())
 }
 
-/// Removes `dir` and what the program itself may have made below it; fails while a process is in there.
+/// Removes `dir` and what the program itself may have made below it; fails, and touches nothing, while a process is in there.
 fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) => {
+        Err(error) => {
+            if File::open(dir.join("cgroup.events")).is_ok_and(|e| is_populated(&e).unwrap_or(true))
+            {
+                return Err(error);
+            }
             for child in subdirs(dir) {
                 remove(&child)?;
             }
@@ -408,6 +456,19 @@ fn mounted_at(line: &[u8], own: &str) -> Option<PathBuf> {
     Some(dir)
 }
 
+/// How /proc names the cgroup whose directory is `dir`, if `line` of mountinfo is a cgroup v2 mount that shows it.
+fn path_of(line: &[u8], dir: &Path) -> Option<String> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let root = String::from_utf8(unescape(fields.nth(3)?)).ok()?;
+    let mount_point = PathBuf::from(std::ffi::OsString::from_vec(unescape(fields.next()?)));
+    fields.find(|field| *field == b"-")?;
+    if fields.next()? != b"cgroup2" {
+        return None;
+    }
+    let below = dir.strip_prefix(mount_point).ok()?.to_str()?;
+    Some(format!("{}/{below}", root.trim_end_matches('/')))
+}
+
 /// `\040` is a space, and so on.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
@@ -432,6 +493,21 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_has_a_path() {
+        let check = |line: &str, dir: &str, expect: Option<&str>| {
+            let path = path_of(line.as_bytes(), dir.as_ref());
+            assert_eq!(path.as_deref(), expect, "{line} {dir}");
+        };
+        let plain = "29 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw";
+        check(plain, "/sys/fs/cgroup/a b/c", Some("/a b/c"));
+        check(plain, "/sys/fs/other/a", None);
+        let bound = r"41 31 0:38 /docker/1 /mnt/a\040b rw - cgroup2 cgroup2 rw";
+        check(bound, "/mnt/a b/x", Some("/docker/1/x"));
+        check("31 23 0:28 / /sys rw - tmpfs tmpfs rw", "/sys/a", None);
+        check("", "/", None);
+    }
 
     #[test]
     fn a_mount_shows_a_cgroup_or_not() {

@@ -32,7 +32,7 @@ impl Keeper {
             0 => hold(&fds),
             pid => pid.unsigned_abs(),
         };
-        end_recorded(record_path);
+        Self::end_recorded(record_path);
         let keeper = Self {
             pid,
             record_path: record_path.to_owned(),
@@ -52,6 +52,22 @@ impl Keeper {
         }
     }
 
+    /// Kills the keeper that a dead supervisor left, if it is still the process that the record speaks of.
+    pub(crate) fn end_recorded(record_path: &Path) {
+        let Ok(record) = fs::read_to_string(record_path) else {
+            return;
+        };
+        let mut numbers = record.split_ascii_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(pid)), Some(Ok(start))) = (numbers.next(), numbers.next()) else {
+            return;
+        };
+        let Ok(pid) = u32::try_from(pid) else { return };
+        let is_keeper = || kin::Stat::of(pid).is_some_and(|stat| stat.identity() == (pid, start));
+        // One that cannot be killed holds pipes that others hold too: no harm.
+        let _ = kin::signal_if(pid, libc::SIGKILL, is_keeper);
+        let _ = fs::remove_file(record_path);
+    }
+
     /// Ends it: what the pipes still hold goes with them unless others hold them too.
     pub(crate) fn end(self) {
         let pid = self.pid.cast_signed();
@@ -63,21 +79,6 @@ impl Keeper {
         // Where this fails the next supervisor looks for a process that is not there.
         let _ = fs::remove_file(&self.record_path);
     }
-}
-
-/// Kills the keeper that a dead supervisor left, if it is still the process that the record speaks of.
-fn end_recorded(record_path: &Path) {
-    let Ok(record) = fs::read_to_string(record_path) else {
-        return;
-    };
-    let mut numbers = record.split_ascii_whitespace().map(str::parse::<u64>);
-    let (Some(Ok(pid)), Some(Ok(start))) = (numbers.next(), numbers.next()) else {
-        return;
-    };
-    let Ok(pid) = u32::try_from(pid) else { return };
-    let is_keeper = || kin::Stat::of(pid).is_some_and(|stat| stat.identity() == (pid, start));
-    // One that cannot be killed holds pipes that others hold too: no harm.
-    let _ = kin::signal_if(pid, libc::SIGKILL, is_keeper);
 }
 
 /// The keeper's whole life. `fds` is sorted.

@@ -4,14 +4,20 @@
 //! process of every tree is our descendant, and a tree is its main process with its descendants, and those of our orphans that
 //! were born in its session, carry its mark in their environment, or were seen in it before.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::super::posix::kill;
+use super::pidfd;
+use super::watches::Watches;
 
 /// The fields of /proc/PID/stat that we use (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +62,15 @@ impl Stat {
         !matches!(fields.next(), None | Some("" | "Z" | "X")) && fields.nth(47) == Some("0")
     }
 
-    fn is_alive(&self) -> bool {
+    /// The status of wait(2) too (field 52), which is 0 before the end, and for those who may not know.
+    pub(super) fn with_exit(pid: u32) -> Option<(Self, i32)> {
+        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let last = text.rsplit(|byte| *byte == b' ').next()?;
+        let status = std::str::from_utf8(last).ok()?.trim_end().parse().ok()?;
+        Some((Self::parse(pid, &text)?, status))
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
         !matches!(self.state, b'Z' | b'X' | b'x')
     }
 
@@ -115,21 +129,20 @@ pub(super) fn signal_if(pid: u32, signal: i32, is_ours: impl FnOnce() -> bool) -
     }
 }
 
-/// Kills every process whose environment has a variable that begins with `mark`, until there is none; see `super::end_remains`.
-pub(super) fn end_remains(mark: &str, patience: Duration) -> io::Result<usize> {
+/// Kills every other process whose environment has a variable that `is_mark` knows, until there is none; see `super::end_remains`.
+pub(super) fn end_remains(
+    is_mark: impl Fn(&[u8]) -> bool,
+    patience: Duration,
+) -> io::Result<usize> {
+    let own = std::process::id();
     let is_marked = |pid: u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable.starts_with(mark.as_bytes()))
+        pid != own && environment.split(|byte| *byte == 0).any(&is_mark)
     };
     let deadline = Instant::now() + patience;
     let mut killed = BTreeSet::new();
     loop {
-        let pids = fs::read_dir("/proc")?
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let found: Vec<u32> = pids.filter(|pid| is_marked(*pid)).collect();
+        let found: Vec<u32> = every_pid().filter(|pid| is_marked(*pid)).collect();
         if found.is_empty() {
             return Ok(killed.len());
         }
@@ -151,6 +164,16 @@ pub(super) struct Kin {
     mark: Vec<u8>,
     /// All members that the last look found, by identity: one of them that loses its parent still belongs.
     seen: BTreeSet<(u32, u64)>,
+    adopted: Option<Adopted>,
+}
+
+/// What else is needed for a tree whose orphans do not come to us, as it was born under another supervisor.
+struct Adopted {
+    /// Of the main process: nobody in its tree is older.
+    birth: u64,
+    watches: Rc<Watches>,
+    /// Members whose end is waited for.
+    watched: BTreeMap<(u32, u64), OwnedFd>,
 }
 
 impl Kin {
@@ -158,6 +181,105 @@ impl Kin {
         Self {
             mark: mark.into_bytes(),
             seen: BTreeSet::new(),
+            adopted: None,
+        }
+    }
+
+    /// A tree of a supervisor that is dead; its main process was born at `birth`.
+    pub(super) fn adopted(mark: String, birth: u64, watches: Rc<Watches>) -> Self {
+        let adopted = Adopted {
+            birth,
+            watches,
+            watched: BTreeMap::new(),
+        };
+        Self {
+            adopted: Some(adopted),
+            ..Self::new(mark)
+        }
+    }
+
+    /// Which tree of which supervisor: the value of its mark.
+    pub(super) fn instance(&self) -> std::borrow::Cow<'_, str> {
+        let value = self.mark.splitn(2, |byte| *byte == b'=').nth(1);
+        String::from_utf8_lossy(value.unwrap_or_default())
+    }
+
+    /// Has [`Watches::changed`] tell when one of these, found before, ends. Those of a tree of our own are our children then.
+    pub(super) fn watch(&mut self, members: &[Stat]) {
+        let Some(adopted) = &mut self.adopted else {
+            return;
+        };
+        let is_member = |identity: &(u32, u64)| members.iter().any(|m| m.identity() == *identity);
+        adopted.watched.retain(|identity, _| is_member(identity));
+        for member in members {
+            let Entry::Vacant(entry) = adopted.watched.entry(member.identity()) else {
+                continue;
+            };
+            let is_it = || Stat::of(member.pid).is_some_and(|n| n.identity() == member.identity());
+            let Some(handle) = pidfd::watch(member.pid, is_it) else {
+                continue;
+            };
+            let end = epoll::EventFlags::IN;
+            if adopted.watches.add(&handle, Watches::NO_KEY, end).is_ok() {
+                entry.insert(handle);
+            }
+        }
+    }
+
+    /// The living members of a tree that was born under another supervisor, parents before children.
+    fn adopted_members(&mut self, (main, is_running): (u32, bool), birth: u64) -> Vec<Stat> {
+        // Who loses its parent in the middle of a look may be missed by it, but not by the next.
+        for _ in 0..100 {
+            let members = self.look_everywhere((main, is_running), birth);
+            let found: BTreeSet<_> = members.iter().map(Stat::identity).collect();
+            if found.is_subset(&self.seen) {
+                self.seen = found;
+                return members;
+            }
+            self.seen.extend(found);
+        }
+        self.look_everywhere((main, is_running), birth)
+    }
+
+    fn look_everywhere(&self, (main, is_running): (u32, bool), birth: u64) -> Vec<Stat> {
+        let own = std::process::id();
+        let mut others: Vec<Stat> = every_pid()
+            .filter(|pid| *pid != own)
+            .filter_map(Stat::of)
+            .filter(|process| process.start >= birth && process.is_alive())
+            .collect();
+        others.sort_by_key(|process| process.start);
+        let mut members: Vec<Stat> = Vec::new();
+        // Descendants of the members that were found last are looked for among the others.
+        let is_new = |process: &Stat, members: &[Stat]| {
+            let is_child = |of: &Stat| process.parent == of.pid && process.start >= of.start;
+            // Once the main process is gone, its number may name another session.
+            is_running && (process.pid == main || process.session == main)
+                || self.seen.contains(&process.identity())
+                || members.iter().any(is_child)
+        };
+        loop {
+            let (new, rest): (Vec<_>, Vec<_>) =
+                others.into_iter().partition(|one| is_new(one, &members));
+            others = rest;
+            if new.is_empty() {
+                break;
+            }
+            members.extend(new);
+        }
+        let (marked, rest): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .partition(|process| has_mark(process.pid, &self.mark));
+        members.extend(marked);
+        others = rest;
+        loop {
+            let (new, rest): (Vec<_>, Vec<_>) =
+                others.into_iter().partition(|one| is_new(one, &members));
+            others = rest;
+            if new.is_empty() {
+                return members;
+            }
+            members.extend(new);
         }
     }
 
@@ -168,6 +290,9 @@ impl Kin {
         main: (u32, bool),
         is_main: impl Fn(u32) -> bool,
     ) -> Vec<Stat> {
+        if let Some(Adopted { birth, .. }) = self.adopted {
+            return self.adopted_members(main, birth);
+        }
         let own = std::process::id();
         let mut ours = children(own);
         // A look is no snapshot: whoever loses its parent in the middle is seen neither below it nor among our children. But then
@@ -269,9 +394,25 @@ fn children(pid: u32) -> Vec<u32> {
     found
 }
 
-fn children_by_scan(parent: u32) -> Vec<u32> {
+/// A process and its living descendants, those excepted that lost a parent.
+pub(super) fn family(root: u32) -> Vec<Stat> {
+    let mut members: Vec<Stat> = Stat::of(root).into_iter().collect();
+    let mut next = 0;
+    while let Some(parent) = members.get(next).copied() {
+        next += 1;
+        let children = children(parent.pid).into_iter().filter_map(Stat::of);
+        members.extend(children.filter(|child| child.parent == parent.pid));
+    }
+    members
+}
+
+fn every_pid() -> impl Iterator<Item = u32> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let all = all.filter_map(|entry| Stat::of(entry.file_name().to_str()?.parse().ok()?));
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn children_by_scan(parent: u32) -> Vec<u32> {
+    let all = every_pid().filter_map(Stat::of);
     all.filter(|process| process.parent == parent)
         .map(|process| process.pid)
         .collect()

@@ -7,19 +7,22 @@ mod clone;
 mod keeper;
 mod kin;
 mod memory;
+mod pidfd;
 #[cfg(test)]
 #[path = "../suite.rs"]
 mod suite;
 #[cfg(test)]
 mod tests;
+mod watches;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mainstay_core::spec::{Signal, StopScope};
 use tokio::signal::unix::SignalKind;
@@ -29,8 +32,12 @@ pub(crate) use self::keeper::Keeper;
 use self::cgroup::{Cgroup, Nest};
 use self::clone::Stack;
 use self::kin::Kin;
+use self::pidfd::Stranger;
+use self::watches::Watches;
 use super::posix::{self, Child, Image};
-use super::{CONTAINMENT, Command, Containment, Exit, INSTANCE, SpawnError, TreeId, Usage};
+use super::{
+    Birth, CONTAINMENT, Command, Containment, Exit, INSTANCE, Identity, SpawnError, TreeId, Usage,
+};
 
 /// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
 ///
@@ -48,6 +55,21 @@ pub(crate) struct Processes {
     instance: String,
     started: u64,
     orphans: u64,
+    /// Once something was adopted.
+    adopted: OnceCell<Rc<Adopted>>,
+}
+
+/// What was taken over from supervisors that are dead.
+struct Adopted {
+    /// Of main processes, by the key that [`key`] makes of their tree's id, and of whatever else of them is waited for.
+    watches: Rc<Watches>,
+    mains: RefCell<BTreeMap<u64, Rc<Main>>>,
+    nests: RefCell<Vec<Rc<Nest>>>,
+}
+
+/// Of a tree's main process among the [`Watches`].
+fn key(id: TreeId) -> u64 {
+    id.0 + 1
 }
 
 /// The main processes that have not been collected, by pid.
@@ -56,6 +78,9 @@ type Mains = RefCell<BTreeMap<u32, Rc<Main>>>;
 struct Main {
     id: TreeId,
     pid: u32,
+    birth: Birth,
+    /// Only of one that was adopted, and so is not our child.
+    stranger: Option<Stranger>,
     /// Set when it is collected; from then on `pid` may be a stranger's.
     exit: Cell<Option<Exit>>,
 }
@@ -83,6 +108,7 @@ impl Processes {
             instance,
             started: 0,
             orphans: 0,
+            adopted: OnceCell::new(),
         })
     }
 
@@ -120,6 +146,7 @@ impl Processes {
                     mark.unwrap_or_default()
                 )))),
             };
+        let first = ticks();
         let pid = self
             .clone(&mut child, &holder)
             .map_err(|error| SpawnError::parent("create a process", error))?;
@@ -133,9 +160,68 @@ impl Processes {
         let main = Rc::new(Main {
             id,
             pid,
+            // To read it from /proc would cost ten times as much.
+            birth: Birth {
+                first,
+                last: ticks(),
+            },
+            stranger: None,
             exit: Cell::new(None),
         });
         self.mains.borrow_mut().insert(pid, main.clone());
+        Ok(Tree {
+            main,
+            holder,
+            mains: self.mains.clone(),
+        })
+    }
+
+    /// Takes over a living tree that a dead supervisor left. Its end is told by [`Processes::reap`] like that of others, its exit code where
+    /// the system tells it.
+    ///
+    /// Fails with `NotFound` if its main process is not the one that is meant any more; nothing has happened then.
+    pub(crate) fn adopt(&mut self, left: &Identity) -> io::Result<Tree> {
+        let stranger = Stranger::find(left.pid, left.birth)?;
+        let adopted = match self.adopted.get() {
+            Some(adopted) => adopted.clone(),
+            None => {
+                let adopted = Rc::new(Adopted {
+                    watches: Rc::new(Watches::new()?),
+                    mains: RefCell::default(),
+                    nests: RefCell::default(),
+                });
+                self.adopted.get_or_init(|| adopted).clone()
+            }
+        };
+        let holder = match left.tree.split_once(' ') {
+            Some(("cgroup", dir)) => {
+                let dir = Path::new(dir);
+                let (Some(nest_dir), Some(name)) = (dir.parent(), dir.file_name()) else {
+                    return Err(io::ErrorKind::InvalidData.into());
+                };
+                let nest = adopted.nest(nest_dir)?;
+                let name = name.to_str().ok_or(io::ErrorKind::InvalidData)?;
+                Holder::Cgroup(Cgroup::adopted(&nest, name, left.pid)?)
+            }
+            Some(("instance", mark)) => {
+                let mark = format!("{INSTANCE}={mark}");
+                let watches = adopted.watches.clone();
+                Holder::Kin(RefCell::new(Kin::adopted(mark, left.birth.first, watches)))
+            }
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        let id = TreeId(self.started);
+        let end = rustix::event::epoll::EventFlags::IN;
+        adopted.watches.add(&stranger, key(id), end)?;
+        self.started += 1;
+        let main = Rc::new(Main {
+            id,
+            pid: left.pid,
+            birth: left.birth,
+            stranger: Some(stranger),
+            exit: Cell::new(None),
+        });
+        adopted.mains.borrow_mut().insert(key(id), main.clone());
         Ok(Tree {
             main,
             holder,
@@ -167,9 +253,16 @@ impl Processes {
                 None => std::future::pending().await,
             }
         };
+        let adopted = async {
+            match self.adopted.get() {
+                Some(adopted) => adopted.watches.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.child_ended.recv() => {}
             () = nest => {}
+            () = adopted => {}
         }
     }
 
@@ -188,6 +281,9 @@ impl Processes {
         if let Some(nest) = &self.nest {
             nest.sweep();
         }
+        if let Some(adopted) = self.adopted.get() {
+            adopted.reap(&mut ended);
+        }
         ended
     }
 
@@ -196,6 +292,75 @@ impl Processes {
     pub(crate) fn orphans(&self) -> u64 {
         self.orphans
     }
+}
+
+impl Adopted {
+    /// That of an adopted tree.
+    fn nest(&self, dir: &Path) -> io::Result<Rc<Nest>> {
+        let mut nests = self.nests.borrow_mut();
+        if let Some(nest) = nests.iter().find(|nest| nest.dir() == dir) {
+            return Ok(nest.clone());
+        }
+        let nest = Rc::new(Nest::adopted(dir, self.watches.clone())?);
+        nests.push(nest.clone());
+        Ok(nest)
+    }
+
+    fn reap(&self, ended: &mut Vec<(TreeId, Exit)>) {
+        for key in self.watches.take() {
+            let Some(main) = self.mains.borrow_mut().remove(&key) else {
+                continue;
+            };
+            if let Some(stranger) = &main.stranger {
+                // It would tell again when its parent collects it.
+                self.watches.remove(stranger);
+                let exit = stranger.exit();
+                main.exit.set(Some(exit));
+                ended.push((main.id, exit));
+            }
+        }
+        // A nest goes with the last tree in it.
+        self.nests.borrow_mut().retain(|nest| {
+            nest.sweep();
+            Rc::strong_count(nest) > 1 || !nest.is_tidy()
+        });
+    }
+}
+
+/// Clock ticks since the system started, as /proc/PID/stat counts them.
+fn ticks() -> u64 {
+    let per_second = u128::from(rustix::param::clock_ticks_per_second());
+    let ticks = uptime().as_nanos() * per_second / 1_000_000_000;
+    u64::try_from(ticks).unwrap_or(u64::MAX)
+}
+
+/// Time since the system started, suspensions included.
+pub(crate) fn uptime() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.try_into().unwrap_or_default()
+}
+
+/// Which start of the system this is: what was written down during another one is void. `None` where the system does not tell.
+pub(crate) fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim_end().to_owned())
+}
+
+/// Whether the main process lives, and is the one that is meant.
+pub(crate) fn lives(left: &Identity) -> bool {
+    let stat = kin::Stat::of(left.pid);
+    stat.is_some_and(|now| now.is_alive() && left.birth.holds(now.identity().1))
+}
+
+/// Of this process; it has no tree.
+pub(crate) fn own_identity() -> io::Result<Identity> {
+    let pid = std::process::id();
+    let stat = kin::Stat::of(pid).ok_or(io::ErrorKind::NotFound)?;
+    Ok(Identity {
+        pid,
+        birth: Birth::at(stat.identity().1),
+        tree: String::new(),
+    })
 }
 
 /// What can wait until the services have been started: gives back memory, and removes what dead supervisors left in the cgroup tree.
@@ -247,15 +412,40 @@ pub(crate) fn testament(processes: &Processes) -> String {
 /// How long what a dead supervisor left may take to die.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Kills the processes that a supervisor left when it died without stopping them, by its [`testament`], and returns how many
-/// there were. Blocks until they are gone, 10 s at most.
+/// Kills the processes that a supervisor left when it died without stopping them, by its [`testament`], but not those of the trees that
+/// are `spared`, and returns how many there were. Blocks until they are gone, 10 s at most.
 ///
 /// A testament names a cgroup or an instance that no other supervisor ever had, so nothing else can be hit.
-pub(crate) fn end_remains(testament: &str) -> io::Result<usize> {
+pub(crate) fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<usize> {
+    let spared = spared.iter();
     match testament.split_once(' ') {
-        Some(("cgroup", dir)) => cgroup::end_remains(dir.as_ref(), PATIENCE),
+        Some(("cgroup", dir)) => {
+            let spared = spared.filter_map(|tree| tree.tree.strip_prefix(testament));
+            let spared = spared.filter_map(|name| name.strip_prefix('/')).collect();
+            cgroup::end_remains(dir.as_ref(), &spared, PATIENCE)
+        }
         Some(("instance", instance)) => {
-            kin::end_remains(&format!("{INSTANCE}={instance}."), PATIENCE)
+            let begin = format!("{INSTANCE}={instance}.");
+            let spared = spared.filter_map(|tree| tree.tree.strip_prefix("instance "));
+            let spared: BTreeSet<Vec<u8>> = spared
+                .map(|mark| format!("{INSTANCE}={mark}").into_bytes())
+                .collect();
+            let is_mark = |variable: &[u8]| {
+                variable.starts_with(begin.as_bytes()) && !spared.contains(variable)
+            };
+            kin::end_remains(is_mark, PATIENCE)
+        }
+        _ => Ok(0),
+    }
+}
+
+/// The same for one tree ([`Identity::tree`]).
+pub(crate) fn end_tree(tree: &str) -> io::Result<usize> {
+    match tree.split_once(' ') {
+        Some(("cgroup", dir)) => cgroup::end(dir.as_ref(), Instant::now() + PATIENCE),
+        Some(("instance", mark)) => {
+            let mark = format!("{INSTANCE}={mark}").into_bytes();
+            kin::end_remains(|variable| variable == mark, PATIENCE)
         }
         _ => Ok(0),
     }
@@ -284,6 +474,18 @@ impl Tree {
     /// The main process's pid. It may be a stranger's once [`Tree::exit`] is known: for show, never for a signal.
     pub(crate) fn pid(&self) -> u32 {
         self.main.pid
+    }
+
+    /// What a later supervisor knows it by; for [`Processes::adopt`].
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            pid: self.main.pid,
+            birth: self.main.birth,
+            tree: match &self.holder {
+                Holder::Cgroup(cgroup) => format!("cgroup {}", cgroup.dir().display()),
+                Holder::Kin(kin) => format!("instance {}", kin.borrow().instance()),
+            },
+        }
     }
 
     /// How the main process ended, if it has and was collected.
@@ -342,7 +544,11 @@ impl Tree {
                 Holder::Cgroup(cgroup) => cgroup
                     .is_empty()
                     .unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound),
-                Holder::Kin(_) => self.members().is_empty(),
+                Holder::Kin(kin) => {
+                    let members = self.members();
+                    kin.borrow_mut().watch(&members);
+                    members.is_empty()
+                }
             }
     }
 
@@ -388,7 +594,11 @@ impl Tree {
         let (pids, cpu): (Vec<u32>, Duration) = match &self.holder {
             Holder::Cgroup(cgroup) => (cgroup.processes().ok()?, cgroup.cpu().ok()?),
             Holder::Kin(_) => {
-                let members = self.members();
+                // To find the orphans of an adopted tree is a look at every process of the system.
+                let members = match self.main.stranger {
+                    Some(_) if self.exit().is_none() => kin::family(self.main.pid),
+                    _ => self.members(),
+                };
                 let ticks: u64 = members.iter().map(kin::Stat::cpu).sum();
                 let nanos = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
                 (
@@ -407,8 +617,11 @@ impl Tree {
     fn signal_main(&self, signal: i32) -> io::Result<()> {
         match self.exit() {
             Some(_) => Ok(()),
-            // Not collected, so the pid is still its own; see the module's rules.
-            None => posix::kill(self.main.pid.cast_signed(), signal),
+            None => match &self.main.stranger {
+                Some(stranger) => stranger.signal(signal),
+                // Not collected, so the pid is still its own; see the module's rules.
+                None => posix::kill(self.main.pid.cast_signed(), signal),
+            },
         }
     }
 

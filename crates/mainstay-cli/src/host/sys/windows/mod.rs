@@ -60,6 +60,16 @@ pub(crate) fn stream(end: &impl AsHandle) -> Stream<'_> {
     end.as_handle()
 }
 
+/// Writes all of `bytes` at that place of a file.
+pub(crate) fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = std::os::windows::fs::FileExt::seek_write(file, bytes, at)?;
+        bytes = &bytes[count..];
+        at += count as u64;
+    }
+    Ok(())
+}
+
 /// The null device, for writing.
 pub(crate) fn null() -> io::Result<File> {
     OpenOptions::new().write(true).open("NUL")

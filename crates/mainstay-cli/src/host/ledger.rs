@@ -1,0 +1,599 @@
+//! `STATE/ledger`: what a successor needs to go on with the services, should this supervisor be killed.
+//!
+//! A header of 8 KiB, then a slot of 1 KiB for each service, in the order of the manifest. Each is one JSON object, filled up with spaces
+//! to its size less one, and a newline; so `cat` shows it. A slot is written by one `pwrite` that crosses no page, so it is whole
+//! whenever we are killed. Nothing is synchronised: it need not survive the system, only us, and a ledger of an earlier start of the
+//! system is void. Times are milliseconds since the system started. Beside it lies a copy of the manifest.
+//!
+//! A slot that cannot be read, or says less than is true, is safe: what is not adopted by it is ended by the lock's testament.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mainstay_core::engine::{Bequest, Exit, Left, ServiceId, Stage, StateName, Wish};
+use mainstay_core::manifest::{self, Format};
+use mainstay_core::report::LastExit;
+use mainstay_core::spec::Spec;
+use serde::{Deserialize, Serialize};
+
+use super::Host;
+use super::sys::{self, Birth, Identity};
+use crate::manifest_file::Loaded;
+use crate::state_dir::{StateDir, write_private};
+
+/// Of what is written; another one is not read.
+const FORMAT: u32 = 1;
+const HEADER: usize = 8 << 10;
+const SLOT: usize = 1 << 10;
+
+/// Who kept the ledger, of what.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Header {
+    format: u32,
+    boot: String,
+    pub(super) supervisor: u32,
+    birth: Birth,
+    /// As the operator named it.
+    pub(super) manifest: String,
+    manifest_dir: PathBuf,
+    /// Its format, and so the name of the copy.
+    manifest_format: String,
+}
+
+/// What is known of one service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Slot {
+    pub(super) name: String,
+    state: State,
+    /// Since when.
+    pub(super) since_ms: u64,
+    /// Somebody stopped it by name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    unwanted: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) restarts: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) last_exit: Option<LastExit>,
+    /// Where it is completed or ended: it had been ready.
+    #[serde(default, skip_serializing_if = "is_default")]
+    was_ready: bool,
+    /// Why it is halted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) why: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) child: Option<Child>,
+}
+
+/// Its main process and its tree.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Child {
+    pid: u32,
+    birth: Birth,
+    tree: String,
+    pub(super) began_ms: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) notify: Option<String>,
+    /// It was started by an earlier definition than the manifest's beside the ledger.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) is_outdated: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    /// No process, and nothing that keeps it from being started.
+    Due,
+    Completed,
+    Halted,
+    Starting,
+    Running,
+    Paused,
+    /// To be down, or to be started afresh if it is wanted.
+    Stopping,
+    /// It is being stopped as it was of no use.
+    Failing,
+    /// It ended, and what follows was not decided.
+    Ended,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A ledger that is kept.
+pub(super) struct Ledger {
+    file: File,
+    written: Vec<Option<Slot>>,
+    buffer: Vec<u8>,
+}
+
+impl Ledger {
+    /// Begins a new one in the place of the last; `None` where the system leaves nothing to go on with.
+    pub(super) fn begin(
+        state: &StateDir,
+        manifest: &str,
+        loaded: &Copy,
+        slots: Vec<Slot>,
+    ) -> io::Result<Option<Self>> {
+        let Some(boot) = sys::boot() else {
+            return Ok(None);
+        };
+        let own = sys::own_identity()?;
+        let header = Header {
+            format: FORMAT,
+            boot,
+            supervisor: own.pid,
+            birth: own.birth,
+            manifest: manifest.to_owned(),
+            manifest_dir: loaded.dir.clone(),
+            manifest_format: loaded.format.clone(),
+        };
+        let copy_path = state.manifest_path(&loaded.format);
+        write_private(&copy_path, loaded.text.as_bytes())?;
+        let mut bytes = Vec::with_capacity(HEADER + slots.len() * SLOT);
+        if !fill(&header, HEADER, &mut bytes)? {
+            return Err(io::Error::other("the paths are too long"));
+        }
+        let mut buffer = Vec::with_capacity(SLOT);
+        for slot in &slots {
+            lay_out(slot, &mut buffer)?;
+            bytes.extend_from_slice(&buffer);
+        }
+        let file = write_private(&state.ledger_path(), &bytes)?;
+        Ok(Some(Self {
+            file,
+            written: slots.into_iter().map(Some).collect(),
+            buffer,
+        }))
+    }
+
+    /// Goes on with that of a dead supervisor.
+    pub(super) fn go_on(state: &StateDir, services: usize) -> io::Result<Self> {
+        Ok(Self {
+            file: fs::OpenOptions::new()
+                .write(true)
+                .open(state.ledger_path())?,
+            written: vec![None; services],
+            buffer: Vec::with_capacity(SLOT),
+        })
+    }
+
+    /// Writes what has changed.
+    fn write(&mut self, index: usize, slot: Slot) -> io::Result<()> {
+        if self.written[index].as_ref() == Some(&slot) {
+            return Ok(());
+        }
+        lay_out(&slot, &mut self.buffer)?;
+        let at = HEADER + index * SLOT;
+        sys::write_at(&self.file, &self.buffer, at as u64)?;
+        self.written[index] = Some(slot);
+        Ok(())
+    }
+}
+
+/// Forgets what nobody needs: everything has ended in good order.
+pub(super) fn discard(state: &StateDir) {
+    // What stays is void, as the lock is given back.
+    let _ = fs::remove_file(state.ledger_path());
+    for format in Format::ALL {
+        let _ = fs::remove_file(state.manifest_path(format.name()));
+    }
+}
+
+/// The slot as it is written. What is too long for it loses its reason, or else its child, which is then ended and not adopted.
+fn lay_out(slot: &Slot, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
+    if fill(slot, SLOT, buffer)? {
+        return Ok(());
+    }
+    let mut shorter = slot.clone();
+    shorter.why = slot.why.as_ref().map(|why| why.chars().take(60).collect());
+    buffer.clear();
+    if fill(&shorter, SLOT, buffer)? {
+        return Ok(());
+    }
+    (shorter.child, shorter.state) = (None, State::Due);
+    buffer.clear();
+    fill(&shorter, SLOT, buffer).map(drop)
+}
+
+/// Adds the document, filled up to `size`; whether it fits.
+fn fill(document: &impl Serialize, size: usize, to: &mut Vec<u8>) -> io::Result<bool> {
+    let begin = to.len();
+    serde_json::to_writer(&mut *to, document)?;
+    let fits = to.len() < begin + size;
+    if fits {
+        to.resize(begin + size - 1, b' ');
+        to.push(b'\n');
+    }
+    Ok(fits)
+}
+
+/// The manifest as it was read, to be laid beside the ledger.
+pub(crate) struct Copy {
+    pub(crate) text: String,
+    pub(crate) format: String,
+    pub(crate) dir: PathBuf,
+}
+
+impl From<&Loaded> for Copy {
+    fn from(loaded: &Loaded) -> Self {
+        Self {
+            text: loaded.text.clone(),
+            format: loaded.format.name().to_owned(),
+            dir: loaded.dir.clone(),
+        }
+    }
+}
+
+/// The ledger of a dead supervisor.
+#[derive(Debug)]
+pub(super) struct Estate {
+    pub(super) header: Header,
+    /// One for each service, in order; those that cannot be read are missing, and then it is not whole.
+    pub(super) slots: Vec<Slot>,
+    pub(super) is_whole: bool,
+}
+
+impl Estate {
+    /// `None`: there is none, of this start of the system.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read(state: &StateDir) -> Result<Option<Self>, String> {
+        let path = state.ledger_path();
+        let cannot = |why: String| format!("read {}: {why}", path.display());
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| cannot(error.to_string()))?,
+        };
+        let header = bytes
+            .get(..HEADER)
+            .ok_or_else(|| cannot("cut off".into()))?;
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let version: Version =
+            serde_json::from_slice(header).map_err(|error| cannot(error.to_string()))?;
+        if version.format != FORMAT {
+            return Err(cannot(format!("its format is {}", version.format)));
+        }
+        let header: Header =
+            serde_json::from_slice(header).map_err(|error| cannot(error.to_string()))?;
+        if sys::boot().as_ref() != Some(&header.boot) {
+            return Ok(None);
+        }
+        let slots = bytes[HEADER..].chunks(SLOT);
+        let count = slots.len();
+        let slots: Vec<Slot> = slots
+            .filter_map(|slot| serde_json::from_slice(slot).ok())
+            .collect();
+        let is_whole = slots.len() == count;
+        Ok(Some(Self {
+            header,
+            slots,
+            is_whole,
+        }))
+    }
+
+    /// Whether the supervisor that kept it lives.
+    pub(super) fn is_kept(&self) -> bool {
+        sys::lives(&Identity {
+            pid: self.header.supervisor,
+            birth: self.header.birth,
+            tree: String::new(),
+        })
+    }
+
+    /// Whether it knows this service.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.slots.iter().any(|slot| slot.name == name)
+    }
+
+    /// What its services were when it was begun.
+    ///
+    /// # Errors
+    /// Why that cannot be known.
+    pub(super) fn definitions(&self, state: &StateDir) -> Result<Definitions, String> {
+        let format = &self.header.manifest_format;
+        let path = state.manifest_path(format);
+        let text = fs::read_to_string(&path)
+            .map_err(|error| format!("read {}: {error}", path.display()))?;
+        // It was checked before; what may be different by now does not matter to those who stop it.
+        let specs = Format::from_extension(format).map(|format| manifest::parse(&text, format));
+        let Some(Ok(specs)) = specs else {
+            return Err(format!(
+                "{} is not the manifest that it was",
+                path.display()
+            ));
+        };
+        let dir = self.header.manifest_dir.clone();
+        Ok(Definitions { specs, dir })
+    }
+}
+
+/// A manifest of a dead supervisor.
+pub(super) struct Definitions {
+    pub(super) specs: Vec<Spec>,
+    /// What relative paths in it are relative to.
+    pub(super) dir: PathBuf,
+}
+
+impl Slot {
+    /// Whose main process lives.
+    pub(super) fn living(&self) -> Option<Identity> {
+        self.child.as_ref().map(Child::identity).filter(sys::lives)
+    }
+
+    /// As the engine takes it up; `at` places a time on the new host's clock. `lives`: its main process does.
+    pub(super) fn bequest(
+        &self,
+        lives: bool,
+        at: impl Fn(u64) -> mainstay_core::time::Instant,
+    ) -> Bequest {
+        let stage = match self.state {
+            State::Starting => Some(Stage::Starting),
+            State::Running => Some(Stage::Running),
+            State::Paused => Some(Stage::Paused),
+            State::Stopping => Some(Stage::Stopping),
+            State::Failing => Some(Stage::Failing),
+            State::Due | State::Completed | State::Halted | State::Ended => None,
+        };
+        let was_ready = self.was_ready;
+        let left = match (self.state, stage, &self.child) {
+            (_, Some(stage), Some(child)) if lives => Left::Child {
+                pid: child.pid,
+                began: at(child.began_ms),
+                since: at(self.since_ms),
+                stage,
+            },
+            (State::Starting | State::Running | State::Paused, _, Some(child)) => Left::Gone {
+                began: at(child.began_ms),
+            },
+            (State::Failing, ..) => Left::Ended {
+                exit: Exit::Unknown,
+                was_ready,
+            },
+            (State::Ended, ..) => Left::Ended {
+                exit: self.last_exit.map_or(Exit::Unknown, exit_of),
+                was_ready,
+            },
+            (State::Completed, ..) => Left::Completed { was_ready },
+            (State::Halted, ..) => Left::Halted {
+                why: self.why.clone().unwrap_or_default(),
+            },
+            _ => Left::Nothing,
+        };
+        Bequest {
+            wish: if self.unwanted { Wish::Down } else { Wish::Up },
+            restarts: self.restarts,
+            last_exit: self.last_exit.map(exit_of),
+            left,
+        }
+    }
+
+    /// How it looks without a supervisor.
+    pub(super) fn name_of_state(&self, lives: bool) -> StateName {
+        match self.state {
+            State::Starting if lives => StateName::StartPending,
+            State::Running if lives => StateName::Running,
+            State::Paused if lives => StateName::Paused,
+            State::Stopping | State::Failing if lives => StateName::StopPending,
+            State::Halted => StateName::Halted,
+            _ => StateName::Stopped,
+        }
+    }
+
+    /// Why it is not up although it should be.
+    pub(super) fn remark(&self, lives: bool) -> Option<String> {
+        let remark = match self.state {
+            _ if lives => return None,
+            State::Halted => return self.why.clone(),
+            State::Starting | State::Running | State::Paused => {
+                "it ended after its supervisor was killed"
+            }
+            State::Completed => return None,
+            _ if self.unwanted => return None,
+            _ => "its supervisor was killed before it could start it",
+        };
+        Some(remark.to_owned())
+    }
+
+    pub(super) fn want_down(&mut self) {
+        self.unwanted = true;
+    }
+}
+
+impl Child {
+    pub(super) fn identity(&self) -> Identity {
+        Identity {
+            pid: self.pid,
+            birth: self.birth,
+            tree: self.tree.clone(),
+        }
+    }
+}
+
+fn exit_of(last: LastExit) -> Exit {
+    match (last.code, last.signal) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
+}
+
+impl Host {
+    /// Begins the ledger with what is, now that the engine has taken up what was left.
+    pub(super) fn begin_ledger(&mut self, copy: &Copy) {
+        let slots = self.engine.ids().map(|id| self.slot(id)).collect();
+        match Ledger::begin(&self.state, &self.manifest, copy, slots) {
+            Ok(ledger) => self.ledger = ledger,
+            Err(error) => self.lose_ledger(&error),
+        }
+    }
+
+    /// Writes down what has changed of a service.
+    pub(super) fn record(&mut self, id: ServiceId) {
+        if self.ledger.is_none() {
+            return;
+        }
+        let slot = self.slot(id);
+        if let Some(ledger) = &mut self.ledger
+            && let Err(error) = ledger.write(id.0, slot)
+        {
+            self.lose_ledger(&error);
+        }
+    }
+
+    fn lose_ledger(&mut self, error: &io::Error) {
+        self.ledger = None;
+        let path = self.state.ledger_path();
+        // It says less than is true from now on, or worse.
+        let _ = fs::remove_file(&path);
+        self.reporter.say(&format!(
+            "write {}: {error}; if this supervisor is killed, its services will be ended, not adopted",
+            path.display()
+        ));
+    }
+
+    fn slot(&self, id: ServiceId) -> Slot {
+        let Bequest {
+            wish,
+            restarts,
+            last_exit,
+            left,
+        } = self.engine.bequest(id);
+        let held = &self.held[id.0];
+        let since = self.engine.since(id);
+        let mut slot = Slot {
+            name: held.spec.name().as_str().to_owned(),
+            state: State::Due,
+            since_ms: self.boot_ms(since),
+            unwanted: wish == Wish::Down,
+            restarts,
+            last_exit: last_exit.map(LastExit::from),
+            was_ready: false,
+            why: None,
+            child: None,
+        };
+        slot.state = match left {
+            Left::Nothing => State::Due,
+            Left::Completed { was_ready } => {
+                slot.was_ready = was_ready;
+                State::Completed
+            }
+            Left::Halted { why } => {
+                slot.why = Some(why);
+                State::Halted
+            }
+            Left::Ended { exit, was_ready } => {
+                slot.last_exit = Some(exit.into());
+                slot.was_ready = was_ready;
+                State::Ended
+            }
+            Left::Gone { .. } => State::Due,
+            Left::Child { began, stage, .. } => {
+                let Some(running) = &held.running else {
+                    return slot;
+                };
+                let Identity { pid, birth, tree } = running.tree.identity();
+                let notify = held
+                    .notify
+                    .as_ref()
+                    .and_then(|socket| socket.address().to_str());
+                slot.child = Some(Child {
+                    pid,
+                    birth,
+                    tree,
+                    began_ms: self.boot_ms(began),
+                    notify: notify.map(str::to_owned),
+                    is_outdated: running.is_outdated,
+                });
+                match stage {
+                    Stage::Starting => State::Starting,
+                    Stage::Running => State::Running,
+                    Stage::Paused => State::Paused,
+                    Stage::Stopping => State::Stopping,
+                    Stage::Failing => State::Failing,
+                }
+            }
+        };
+        slot
+    }
+
+    fn boot_ms(&self, at: mainstay_core::time::Instant) -> u64 {
+        millis(self.zero + at.elapsed())
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        Slot {
+            name: "a".repeat(63),
+            state: State::Running,
+            since_ms: u64::MAX,
+            unwanted: true,
+            restarts: u64::MAX,
+            last_exit: Some(LastExit {
+                code: Some(i32::MIN),
+                signal: None,
+            }),
+            was_ready: true,
+            why: None,
+            child: Some(Child {
+                pid: u32::MAX,
+                birth: Birth {
+                    first: u64::MAX,
+                    last: u64::MAX,
+                },
+                tree: format!("cgroup {}", "d".repeat(300)),
+                began_ms: u64::MAX,
+                notify: Some("n".repeat(107)),
+                is_outdated: true,
+            }),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut buffer = Vec::new();
+        lay_out(&slot(), &mut buffer).unwrap();
+        assert_eq!(buffer.len(), SLOT);
+        assert_eq!(serde_json::from_slice::<Slot>(&buffer).unwrap(), slot());
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_adopted() {
+        let mut long = slot();
+        long.child.as_mut().unwrap().tree = "d".repeat(SLOT);
+        let mut buffer = Vec::new();
+        lay_out(&long, &mut buffer).unwrap();
+        assert_eq!(buffer.len(), SLOT);
+        let read: Slot = serde_json::from_slice(&buffer).unwrap();
+        assert_eq!((read.child, read.state), (None, State::Due));
+        let mut halted = slot();
+        (halted.why, halted.state) = (Some("ü".repeat(SLOT)), State::Halted);
+        lay_out(&halted, &mut buffer).unwrap();
+        let read: Slot = serde_json::from_slice(&buffer).unwrap();
+        assert_eq!(read.why.unwrap().chars().count(), 60);
+    }
+
+    /// A ledger that was written by the first version with this format: it must be read for ever.
+    #[test]
+    fn an_old_slot_is_read() {
+        let text = r#"{"name":"db","state":"running","since_ms":5,"child":{"pid":7,"birth":{"first":1,"last":2},"tree":"instance a.0","began_ms":4}}"#;
+        let read: Slot = serde_json::from_str(text).unwrap();
+        let child = read.child.unwrap();
+        assert_eq!((child.pid, child.birth.last, child.began_ms), (7, 2, 4));
+    }
+}

@@ -1,0 +1,200 @@
+//! What a killed supervisor left behind: what its ledger accounts for is adopted, the rest is ended, so that nothing runs twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_core::engine::Bequest;
+use mainstay_core::spec::Spec;
+use mainstay_core::time::Instant;
+
+use super::ledger::{Definitions, Estate, Slot};
+use super::sys::{self, Identity, Processes, Tree};
+use crate::failure::{Code, Failure};
+use crate::state_dir::{Lock, StateDir};
+
+/// What was taken over.
+pub(super) struct Legacy {
+    /// One for each service.
+    pub(super) heirs: Vec<Heir>,
+    /// By which a later supervisor finds what was adopted.
+    pub(super) testaments: Vec<String>,
+    /// What the operator has to know.
+    pub(super) remarks: Vec<String>,
+    /// When the oldest of them began, since the system started; now, where nothing was adopted.
+    pub(super) zero: Duration,
+}
+
+/// What there is of one service.
+#[derive(Default)]
+pub(super) struct Heir {
+    slot: Option<Slot>,
+    pub(super) tree: Option<Tree>,
+    pub(super) is_outdated: bool,
+}
+
+impl Heir {
+    /// Whether anything is known of it.
+    pub(super) fn is_known(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// For the engine, whose time begins at `zero`.
+    pub(super) fn bequest(&self, zero: Duration) -> Bequest {
+        let at = |ms| Instant::at(Duration::from_millis(ms).saturating_sub(zero));
+        let slot = self.slot.as_ref();
+        slot.map_or(Bequest::NEW, |slot| slot.bequest(self.tree.is_some(), at))
+    }
+
+    /// The address that its process knows.
+    pub(super) fn notify(&self) -> Option<&str> {
+        self.slot.as_ref()?.child.as_ref()?.notify.as_deref()
+    }
+}
+
+impl Legacy {
+    /// There is none.
+    pub(super) fn none(services: usize) -> Self {
+        Self {
+            heirs: (0..services).map(|_| Heir::default()).collect(),
+            testaments: Vec::new(),
+            remarks: Vec::new(),
+            zero: sys::uptime(),
+        }
+    }
+
+    /// Adopts what lives of these services, and ends whatever else the last supervisor left.
+    pub(super) fn take_over(
+        lock: &Lock,
+        state: &StateDir,
+        (specs, manifest_dir): (&[Arc<Spec>], &std::path::Path),
+        processes: &mut Processes,
+    ) -> Result<Self, Failure> {
+        let mut legacy = Self::none(specs.len());
+        let Some(predecessor) = &lock.predecessor else {
+            return Ok(legacy);
+        };
+        let estate = match Estate::read(state) {
+            Ok(estate) => estate,
+            Err(why) => {
+                legacy.remarks.push(format!(
+                    "{why}; what runs is not adopted, but ended and started anew"
+                ));
+                None
+            }
+        };
+        if let Some(estate) = &estate {
+            let manifest = estate.definitions(state).ok();
+            for (spec, heir) in specs.iter().zip(&mut legacy.heirs) {
+                let name = spec.name().as_str();
+                heir.slot = estate.slots.iter().find(|slot| slot.name == name).cloned();
+                let manifest = manifest.as_ref();
+                heir.is_outdated = manifest.is_some_and(|old| differs(old, spec, manifest_dir));
+                legacy.remarks.extend(heir.adopt(name, processes));
+            }
+        }
+        legacy.settle(&predecessor.pid, &predecessor.testaments)?;
+        Ok(legacy)
+    }
+
+    /// Adopts only what lives of the `named` services, and leaves everything else as it is.
+    pub(super) fn take_over_some(
+        slots: &[Slot],
+        named: impl Fn(&str) -> bool,
+        processes: &mut Processes,
+    ) -> Self {
+        let mut legacy = Self::none(slots.len());
+        for (slot, heir) in slots.iter().zip(&mut legacy.heirs) {
+            if named(&slot.name) {
+                let mut slot = slot.clone();
+                slot.want_down();
+                heir.slot = Some(slot.clone());
+                legacy.remarks.extend(heir.adopt(&slot.name, processes));
+            }
+        }
+        legacy.find_zero();
+        legacy
+    }
+
+    fn find_zero(&mut self) {
+        for heir in &self.heirs {
+            let child = heir.slot.as_ref().and_then(|slot| slot.child.as_ref());
+            if let Some(child) = child {
+                self.zero = self.zero.min(Duration::from_millis(child.began_ms));
+            }
+        }
+    }
+
+    /// Ends what was not adopted, and says what became of all.
+    fn settle(&mut self, pid: &str, testaments: &[String]) -> Result<(), Failure> {
+        let trees = self.heirs.iter().filter_map(|heir| heir.tree.as_ref());
+        let spared: Vec<Identity> = trees.map(Tree::identity).collect();
+        let mut killed = 0;
+        for testament in testaments {
+            killed += end_remains(pid, testament, &spared)?;
+            let is_of = |tree: &&Identity| tree.tree.starts_with(testament.as_str());
+            if spared.iter().any(|tree| is_of(&tree)) {
+                self.testaments.push(testament.clone());
+            }
+        }
+        self.find_zero();
+        let summary = match (spared.len(), killed) {
+            (0, 0) => return Ok(()),
+            (0, _) => format!(
+                "the last supervisor (pid {pid}) died without stopping its services: their {killed} processes were killed"
+            ),
+            (count, 0) => {
+                format!(
+                    "the last supervisor (pid {pid}) was killed: {count} of its services live on and are adopted"
+                )
+            }
+            (count, _) => format!(
+                "the last supervisor (pid {pid}) was killed: {count} of its services live on and are adopted; {killed} processes that belong to none of them were killed"
+            ),
+        };
+        self.remarks.insert(0, summary);
+        Ok(())
+    }
+}
+
+impl Heir {
+    /// Adopts its tree, if that lives; something to say about it, if there is.
+    fn adopt(&mut self, name: &str, processes: &mut Processes) -> Option<String> {
+        let child = self.slot.as_ref()?.child.as_ref()?;
+        self.is_outdated |= child.is_outdated;
+        match processes.adopt(&child.identity()) {
+            Ok(tree) => self.tree = Some(tree),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                return Some(format!(
+                    "{name}: adopt pid {}: {error}; it is ended and started anew",
+                    child.identity().pid
+                ));
+            }
+        }
+        self.is_outdated
+            .then(|| format!("{name}: its definition has changed; restart it to apply that"))
+    }
+}
+
+/// Whether a service is defined otherwise than it was.
+fn differs(old: &Definitions, spec: &Spec, manifest_dir: &std::path::Path) -> bool {
+    let before = old.specs.iter().find(|before| before.name() == spec.name());
+    before != Some(spec) || old.dir != manifest_dir
+}
+
+/// Ends what a supervisor left running, and how many processes that were.
+pub(super) fn end_remains(
+    pid: &str,
+    testament: &str,
+    spared: &[Identity],
+) -> Result<usize, Failure> {
+    sys::end_remains(testament, spared).map_err(|error| {
+        Failure::new(
+            Code::Failed,
+            format!("kill the processes that the last supervisor (pid {pid}) left: {error}"),
+        )
+        .hint(format!(
+            "find them by {testament:?}, end them, then try again"
+        ))
+    })
+}

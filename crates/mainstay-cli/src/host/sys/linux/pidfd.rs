@@ -1,0 +1,176 @@
+//! Processes that are not our children, by descriptor (pidfd_open(2)): a number may become a stranger's, a descriptor never does.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::ioctl::{Updater, ioctl, opcode};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::kin::Stat;
+use crate::host::sys::posix;
+use crate::host::sys::{Birth, Exit};
+
+/// A process that was found by its pid and its birth.
+pub(super) struct Stranger {
+    pid: u32,
+    birth: Birth,
+    handle: OwnedFd,
+}
+
+impl Stranger {
+    /// The process `pid`, if it lives and was born then.
+    ///
+    /// Fails with `NotFound` if it is another or none; otherwise, with Linux before 5.3, or for want of descriptors.
+    pub(super) fn find(pid: u32, birth: Birth) -> io::Result<Self> {
+        let raw = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
+        let handle = match pidfd_open(raw, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => return Err(io::ErrorKind::NotFound.into()),
+            opened => opened?,
+        };
+        // Opened first, looked at then: who has the pid now and was born before the call had it during the call.
+        let is_it = |now: Stat| birth.holds(now.identity().1) && now.is_alive();
+        match Stat::of(pid).is_some_and(is_it) {
+            true => Ok(Self { pid, birth, handle }),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Sends a signal; one that is gone is not an error.
+    pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
+        let signal = Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
+        match pidfd_send_signal(&self.handle, signal) {
+            Err(Errno::SRCH) => Ok(()),
+            sent => Ok(sent?),
+        }
+    }
+
+    /// How it ended, once its descriptor is readable: as far as the system tells.
+    pub(super) fn exit(&self) -> Exit {
+        // Its parent may collect it between the first question and the second.
+        let status = exit_status(&self.handle)
+            .or_else(|| self.zombie_status())
+            .or_else(|| exit_status(&self.handle));
+        status.map_or(Exit::UNKNOWN, posix::exit)
+    }
+
+    /// The status of one that its parent has not collected yet: field 52 of `/proc/PID/stat` (proc_pid_stat(5)), which reads 0 for those
+    /// who may not know. `/proc/PID/io` is for the same eyes only, and is refused instead.
+    fn zombie_status(&self) -> Option<i32> {
+        let (zombie, status) = Stat::with_exit(self.pid)?;
+        if !self.birth.holds(zombie.identity().1) || zombie.is_alive() {
+            return None;
+        }
+        let may_know = || fs::read(format!("/proc/{}/io", self.pid)).is_ok();
+        (status != 0 || may_know()).then_some(status)
+    }
+}
+
+impl AsFd for Stranger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}
+
+/// A descriptor of a process that `is_ours` says is ours, to wait for its end.
+pub(super) fn watch(pid: u32, is_ours: impl FnOnce() -> bool) -> Option<OwnedFd> {
+    let handle = pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()?;
+    is_ours().then_some(handle)
+}
+
+/// `struct pidfd_info` in its first form (include/uapi/linux/pidfd.h, Linux 6.13; `exit_code` since 6.15).
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    mask: u64,
+    cgroup_id: u64,
+    /// pid, tgid, ppid; real, effective, saved, file system user and group.
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// `PIDFD_INFO_EXIT`
+const INFO_EXIT: u64 = 1 << 3;
+/// `PIDFD_GET_INFO`: `_IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)`
+const GET_INFO: u32 = opcode::read_write::<Info>(0xFF, 11) as u32;
+
+/// As of wait(2); known from when its parent has collected it.
+fn exit_status(handle: &OwnedFd) -> Option<i32> {
+    let mut info = Info {
+        mask: INFO_EXIT,
+        ..Info::default()
+    };
+    // SAFETY: the kernel reads and writes as many bytes as the number of the call says, which are those of `Info`.
+    unsafe {
+        let call = Updater::<{ GET_INFO as _ }, Info>::new(&mut info);
+        ioctl(handle, call).ok()?;
+    }
+    (info.mask & INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+
+    fn cat() -> std::process::Child {
+        let mut cat = Command::new("sh");
+        cat.args(["-c", "read line; exit 7"]);
+        cat.stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn birth_of(pid: u32) -> Birth {
+        Birth::at(Stat::of(pid).unwrap().identity().1)
+    }
+
+    #[test]
+    fn who_was_born_at_another_time_is_another() {
+        let mut child = cat();
+        let Birth { first, last } = birth_of(child.id());
+        let pid = child.id();
+        let find = |first, last| Stranger::find(pid, Birth { first, last });
+        assert!(find(first, last).is_ok());
+        assert!(find(first - 1, last + 1).is_ok());
+        for (first, last) in [(first - 2, first - 1), (last + 1, last + 2)] {
+            let error = find(first, last).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(find(first, last).is_err());
+    }
+
+    #[test]
+    fn an_end_is_known_before_and_after_it_is_collected() {
+        let mut child = cat();
+        let stranger = Stranger::find(child.id(), birth_of(child.id())).unwrap();
+        drop(child.stdin.take());
+        poll(&mut [PollFd::new(&stranger, PollFlags::IN)], None).unwrap();
+        let expect = Exit {
+            code: Some(7),
+            signal: None,
+            core_dumped: false,
+        };
+        assert_eq!(stranger.exit(), expect);
+        child.wait().unwrap();
+        let known = stranger.exit();
+        // Linux before 6.15 does not tell.
+        assert!(known == expect || known == Exit::UNKNOWN, "{known:?}");
+    }
+
+    #[test]
+    fn a_clean_end_is_seen_not_supposed() {
+        let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
+        let birth = birth_of(child.id());
+        let Ok(stranger) = Stranger::find(child.id(), birth) else {
+            return drop(child.wait());
+        };
+        poll(&mut [PollFd::new(&stranger, PollFlags::IN)], None).unwrap();
+        assert_eq!(stranger.exit().code, Some(0));
+        child.wait().unwrap();
+    }
+}

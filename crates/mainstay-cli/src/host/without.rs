@@ -1,0 +1,284 @@
+//! Services whose supervisor was killed, and no other has adopted: what they are, and how they are stopped all the same.
+//!
+//! Who stops some of them is their supervisor for as long as that takes, with the same ladder as any. The others are not touched: they
+//! remain in the dead supervisor's ledger, and its lock remains signed.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mainstay_core::engine::{ServiceId, StateName};
+use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
+use mainstay_core::spec::Spec;
+use mainstay_core::time::rfc3339;
+use tokio::sync::mpsc;
+
+use super::interrupts::Interrupts;
+use super::ledger::{self, Estate, Ledger, Slot};
+use super::legacy::{self, Legacy};
+use super::{
+    Host, Output, Parts, Sources, endpoint, failed, launch, new_processes, preflight, sys,
+};
+use crate::failure::{Code, Failure};
+use crate::output;
+use crate::state_dir::{Lock, Predecessor, StateDir};
+
+/// What a dead supervisor left, as far as its ledger tells.
+pub(crate) struct Orphans {
+    pub(crate) pid: u32,
+    pub(crate) report: StatusReport,
+}
+
+/// What is left of a supervisor that was killed; `None` where there is none, or it lives, or it left no ledger.
+pub(crate) fn orphans(state: &StateDir) -> Option<Orphans> {
+    let estate = state
+        .is_signed()
+        .then(|| Estate::read(state).ok())
+        .flatten()??;
+    if estate.is_kept() {
+        return None;
+    }
+    let pid = estate.header.supervisor;
+    let services = estate.slots.iter().map(report).collect();
+    let supervisor = Some(SupervisorReport { pid, alive: false });
+    let report = StatusReport {
+        supervisor,
+        services,
+    };
+    Some(Orphans { pid, report })
+}
+
+impl Orphans {
+    /// What a person has to know, and can do.
+    pub(crate) fn remark(&self) -> (String, &'static str) {
+        let lives = |service: &ServiceReport| service.pid.is_some();
+        let pid = self.pid;
+        match self.report.services.iter().any(lives) {
+            true => (
+                format!("the supervisor (pid {pid}) is gone; its services live on"),
+                "`mainstay run FILE` adopts them, `mainstay stop` ends them",
+            ),
+            false => (
+                format!("the supervisor (pid {pid}) is gone, and so are its services"),
+                "`mainstay run FILE` starts them again",
+            ),
+        }
+    }
+}
+
+fn report(slot: &Slot) -> ServiceReport {
+    let living = slot.living();
+    let lives = living.is_some();
+    let ago = sys::uptime().saturating_sub(Duration::from_millis(slot.since_ms));
+    let since = SystemTime::now().checked_sub(ago).unwrap_or(UNIX_EPOCH);
+    let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let state = slot.name_of_state(lives);
+    ServiceReport {
+        name: slot.name.clone(),
+        state,
+        pid: living.map(|identity| identity.pid),
+        ready: matches!(state, StateName::Running | StateName::Paused),
+        since: rfc3339(since),
+        since_seconds: ago.as_secs(),
+        restarts: slot.restarts,
+        last_exit: slot.last_exit,
+        manager: "embedded".to_owned(),
+        mode: "embedded".to_owned(),
+        version: None,
+        etag: None,
+        detail: slot.remark(lives),
+        log_problem: None,
+        cpu_ms: None,
+        memory_bytes: None,
+    }
+}
+
+/// Stops these services of a dead supervisor, or all of them, as their manifest said; what they are then. Blocks.
+///
+/// Where that manifest cannot be read any more, all of them are killed.
+pub(crate) fn stop_without_supervisor(
+    state: &StateDir,
+    names: &[String],
+) -> Result<StatusReport, Failure> {
+    let lock = state.lock()?;
+    let Some(predecessor) = &lock.predecessor else {
+        return Err(nothing_left(state));
+    };
+    let estate = match Estate::read(state) {
+        Ok(Some(estate)) => estate,
+        Ok(None) => {
+            let why = "the supervisor left no ledger".to_owned();
+            if kill_all(why, predecessor, names)? == 0 {
+                return Err(nothing_left(state));
+            }
+            give_back(state, lock);
+            return Ok(StatusReport::default());
+        }
+        Err(why) => {
+            kill_all(why, predecessor, names)?;
+            give_back(state, lock);
+            return Ok(StatusReport::default());
+        }
+    };
+    if let Some(name) = names.iter().find(|name| !estate.has(name)) {
+        let message = format!(
+            "stop {name}: {} has no such service",
+            estate.header.manifest
+        );
+        return Err(Failure::new(Code::Unknown, message));
+    }
+    let is_named = |name: &str| names.is_empty() || names.iter().any(|named| named == name);
+    let report = match specs(&estate, state) {
+        Ok((specs, manifest_dir)) => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(failed("start the event loop"))?;
+            let stopping = stop(state, &estate, specs, manifest_dir, is_named);
+            tokio::task::LocalSet::new().block_on(&runtime, stopping)?
+        }
+        Err(why) => {
+            kill_all(why, predecessor, names)?;
+            let mut slots = estate.slots;
+            slots.iter_mut().for_each(Slot::want_down);
+            StatusReport {
+                supervisor: None,
+                services: slots.iter().map(report).collect(),
+            }
+        }
+    };
+    let is_left = Estate::read(state).is_ok_and(|estate| {
+        estate.is_some_and(|estate| estate.slots.iter().any(|slot| slot.living().is_some()))
+    });
+    if !is_left {
+        // Helpers, and what services that were gone already had left.
+        end(predecessor)?;
+        give_back(state, lock);
+    }
+    Ok(report)
+}
+
+fn nothing_left(state: &StateDir) -> Failure {
+    let place = state.path().display();
+    let message = format!("no supervisor runs in {place}, and none left services behind");
+    Failure::new(Code::NotRunning, message).hint("is it the right one? --state-dir DIR")
+}
+
+/// What cannot be asked to stop, as nobody knows how.
+fn kill_all(why: String, predecessor: &Predecessor, names: &[String]) -> Result<usize, Failure> {
+    if !names.is_empty() {
+        let message = format!("stop {}: {why}", names.join(", "));
+        let hint = "`mainstay stop` without a name kills all that its supervisor left";
+        return Err(Failure::new(Code::Failed, message).hint(hint));
+    }
+    let count = end(predecessor)?;
+    if count > 0 {
+        output::complain(&format!(
+            "{why}; so the services were not asked to stop: their {count} processes were killed"
+        ));
+    }
+    Ok(count)
+}
+
+/// Nothing is left to account for.
+fn give_back(state: &StateDir, lock: Lock) {
+    ledger::discard(state);
+    endpoint::remove_stale(state.path());
+    super::log::end_keeper(&state.pipes_dir());
+    lock.give_back();
+}
+
+fn end(predecessor: &Predecessor) -> Result<usize, Failure> {
+    let ends = predecessor.testaments.iter();
+    ends.map(|testament| legacy::end_remains(&predecessor.pid, testament, &[]))
+        .sum()
+}
+
+/// Those of the ledger, in its order; or why there are none.
+fn specs(
+    estate: &Estate,
+    state: &StateDir,
+) -> Result<(Vec<Arc<Spec>>, std::path::PathBuf), String> {
+    if !estate.is_whole {
+        return Err("its ledger is damaged".to_owned());
+    }
+    let loaded = estate.definitions(state)?;
+    let specs = estate.slots.iter().map(|slot| {
+        let mut specs = loaded.specs.iter();
+        let spec = specs.find(|spec| spec.name().as_str() == slot.name);
+        let spec = spec.ok_or_else(|| format!("its copy does not define {}", slot.name))?;
+        Ok(Arc::new(spec.clone()))
+    });
+    Ok((specs.collect::<Result<_, String>>()?, loaded.dir))
+}
+
+async fn stop(
+    state: &StateDir,
+    estate: &Estate,
+    specs: Vec<Arc<Spec>>,
+    manifest_dir: std::path::PathBuf,
+    is_named: impl Fn(&str) -> bool,
+) -> Result<StatusReport, Failure> {
+    let mut processes = new_processes()?;
+    let legacy = Legacy::take_over_some(&estate.slots, &is_named, &mut processes);
+    // Whoever it runs as may say that its stop takes longer.
+    let users = specs
+        .iter()
+        .map(|spec| preflight::user_of(spec).unwrap_or(None));
+    let users = users.collect();
+    let interrupts = Interrupts::new().map_err(failed("listen for signals"))?;
+    let (mut host, messages) = Host::assemble(Parts {
+        specs,
+        manifest: estate.header.manifest.clone(),
+        manifest_dir,
+        state: state.clone(),
+        users,
+        processes,
+        inherited: launch::inherited(),
+        output: Output::Silent,
+        zero: legacy.zero,
+    })?;
+    // Where it cannot be written, its successor finds a main process that is gone.
+    host.ledger = Ledger::go_on(state, estate.slots.len()).ok();
+    let named: Vec<ServiceId> = host
+        .engine
+        .ids()
+        .filter(|id| is_named(&estate.slots[id.0].name))
+        .collect();
+    // What has no main process any more may have left others.
+    let gone = legacy.heirs.iter().zip(&estate.slots);
+    for (_, slot) in gone.filter(|(heir, slot)| heir.tree.is_none() && is_named(&slot.name)) {
+        if let Some(child) = &slot.child {
+            let ended = sys::end_tree(&child.identity().tree);
+            ended.map_err(|error| {
+                let name = &slot.name;
+                Failure::new(
+                    Code::Failed,
+                    format!("kill what is left of {name}: {error}"),
+                )
+            })?;
+        }
+    }
+    host.take_up(legacy.heirs, super::Heir::is_known, |_| {});
+    named.iter().for_each(|id| host.record(*id));
+    let (_, commands) = mpsc::unbounded_channel();
+    let mut sources = Sources {
+        messages,
+        commands,
+        interrupts,
+    };
+    let is_over = |host: &Host| {
+        let rests = |id: &ServiceId| host.engine.view(*id).state.is_settled();
+        named.iter().all(rests)
+    };
+    host.watch(&mut sources, is_over).await;
+    let report = StatusReport {
+        supervisor: None,
+        services: named.iter().map(|id| host.report(*id)).collect(),
+    };
+    let mut others = estate.slots.iter().filter(|slot| !is_named(&slot.name));
+    match others.any(|slot| slot.living().is_some()) {
+        true => host.leave(),
+        false => host.close(),
+    }
+    Ok(report)
+}

@@ -1,0 +1,655 @@
+//! The supervisor is killed: its services live on, are adopted by the next one, and are accounted for meanwhile.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::*;
+
+/// The two ways in which a tree is held together.
+const CONTAINMENTS: [&str; 2] = ["cgroup", "subreaper"];
+
+fn run(sandbox: &Sandbox, manifest: &Path, containment: &str) -> Supervisor {
+    let mut command = sandbox.command(mainstay());
+    command
+        .args(["run", "--json"])
+        .arg(manifest)
+        .env("MAINSTAY_CONTAINMENT", containment);
+    Supervisor::spawn(command)
+}
+
+/// Of every service, its state and pid, whoever tells.
+fn listed(sandbox: &Sandbox) -> BTreeMap<String, (String, Option<u64>)> {
+    let output = verb(sandbox, &["list", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
+    let services = report["services"].as_array().expect("services").iter();
+    services
+        .map(|service| {
+            let text = |key: &str| service[key].as_str().unwrap_or_default().to_owned();
+            (text("name"), (text("state"), service["pid"].as_u64()))
+        })
+        .collect()
+}
+
+fn pid(sandbox: &Sandbox, name: &str) -> u64 {
+    listed(sandbox)[name].1.expect("it runs")
+}
+
+fn state(sandbox: &Sandbox, name: &str) -> String {
+    listed(sandbox)[name].0.clone()
+}
+
+fn lines(sandbox: &Sandbox, name: &str) -> usize {
+    let text = std::fs::read_to_string(sandbox.path().join(name));
+    text.map_or(0, |text| text.lines().count())
+}
+
+fn notice(supervisor: &Supervisor, part: &str) {
+    supervisor.wait_event(SOON, |event| {
+        event["event"] == "notice"
+            && event["message"]
+                .as_str()
+                .is_some_and(|message| message.contains(part))
+    });
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A process that this test did not start and may end.
+fn kill(pid: u64) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
+}
+
+/// A zombie, or gone.
+fn has_ended(pid: u64) -> bool {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
+    !mainstay_testkit::procs::alive(pid)
+}
+
+const FAMILY: &str = r#"
+    [service.db]
+    command = ["PUPPET", "count", "HERE/db-starts", "touch", "HERE/db", "hang"]
+    start = { ready = { file = "HERE/db" } }
+    liveness = { file = "HERE/db", every = "50ms" }
+    [service.api]
+    command = ["PUPPET", "count", "HERE/api-starts", "touch", "HERE/api", "hang"]
+    needs = ["db"]
+    start = { ready = { file = "HERE/api" } }
+    stop = { graceful = "10s" }
+"#;
+
+#[test]
+fn ten_services_survive_the_death_of_their_supervisor_ten_times() {
+    for containment in CONTAINMENTS {
+        let services: String = (0..10)
+            .map(|i| {
+                format!(
+                    "[service.s{i}]\ncommand = [\"PUPPET\", \"crash-until\", \"HERE/s{i}\", \"{}\", \"1\", \"hang\"]\nrecovery = {{ delay = \"10ms\" }}\n",
+                    i % 2
+                )
+            })
+            .collect();
+        let (sandbox, manifest) = sandbox(&services);
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        for i in 0..10 {
+            events(&supervisor, &format!("s{i}"), "started", 1 + i % 2);
+        }
+        let before = listed(&sandbox);
+        assert!(
+            before.values().all(|(state, _)| state == "running"),
+            "{before:?}"
+        );
+        for _ in 0..10 {
+            supervisor.kill_dash_nine();
+            assert_eq!(sandbox.processes().len(), 10, "they live on");
+            supervisor = run(&sandbox, &manifest, containment);
+            for i in 0..10 {
+                let adopted = event(&supervisor, &format!("s{i}"), "adopted");
+                assert_eq!(adopted["restarts"], i % 2);
+            }
+            assert_eq!(listed(&sandbox), before, "the same processes");
+            assert_eq!(order(&supervisor, "started"), [""; 0]);
+        }
+        for i in 0..10 {
+            assert_eq!(
+                lines(&sandbox, &format!("s{i}")),
+                1 + i % 2,
+                "starts of s{i}"
+            );
+            assert_eq!(service(&sandbox, &format!("s{i}"))["restarts"], i % 2);
+        }
+        assert_eq!(sandbox.processes().len(), 11);
+        stop(supervisor, &sandbox);
+        assert!(!sandbox.state_dir().join("ledger").exists());
+    }
+}
+
+#[test]
+fn an_adopted_service_ends_like_any_other() {
+    for containment in CONTAINMENTS {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.worker]
+            command = ["PUPPET", "count", "HERE/starts", "await", "HERE/go", "exit", "7"]
+            recovery = { delay = "10ms" }
+            [service.polite]
+            command = ["PUPPET", "on-term", "exit", "42", "touch", "HERE/polite", "hang"]
+            start = { ready = { file = "HERE/polite" } }
+            [service.done]
+            command = ["PUPPET", "await", "HERE/done", "exit", "0"]
+            "#,
+        );
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "worker", "started");
+        event(&supervisor, "polite", "ready");
+        event(&supervisor, "done", "started");
+        supervisor.kill_dash_nine();
+        let supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "polite", "adopted");
+        std::fs::write(sandbox.path().join("go"), "").expect("written");
+        let exited = event(&supervisor, "worker", "exited");
+        assert_eq!(exited["exit"]["code"], 7, "{containment}: {exited}");
+        std::fs::write(sandbox.path().join("done"), "").expect("written");
+        event(&supervisor, "done", "stopped");
+        assert_eq!(event(&supervisor, "done", "exited")["exit"]["code"], 0);
+        event(&supervisor, "worker", "backing-off");
+        std::fs::remove_file(sandbox.path().join("go")).expect("removed");
+        event(&supervisor, "worker", "started");
+        let answer = json(&sandbox, &["stop", "polite", "--json"]);
+        assert_eq!(answer["services"][0]["state"], "stopped");
+        assert_eq!(answer["services"][0]["last_exit"]["code"], 42);
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn the_whole_family_of_an_adopted_service_goes_with_it() {
+    for containment in CONTAINMENTS {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.family]
+            command = ["sh", "-c", "exec PUPPET ignore term,int,hup fork fork-setsid touch HERE/all-there hang > HERE/out"]
+            start = { ready = { file = "HERE/all-there" } }
+            stop = { graceful = "300ms" }
+            "#,
+        );
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "family", "ready");
+        supervisor.kill_dash_nine();
+        assert_eq!(sandbox.processes().len(), 3, "{containment}");
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "family", "adopted");
+        supervisor.ctrl_c();
+        assert!(supervisor.wait(SOON).success());
+        event(&supervisor, "family", "killing");
+        sandbox.assert_no_leftovers();
+    }
+}
+
+#[test]
+fn what_died_alone_is_started_anew_and_its_remains_are_killed() {
+    for containment in CONTAINMENTS {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.mortal]
+            command = ["sh", "-c", "rm -f HERE/up; exec PUPPET count HERE/starts fork-setsid touch HERE/up hang > HERE/out"]
+            start = { ready = { file = "HERE/up" } }
+            recovery = { delay = "10ms" }
+            [service.survivor]
+            command = ["PUPPET", "hang"]
+            "#,
+        );
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "mortal", "ready");
+        event(&supervisor, "survivor", "started");
+        let mortal = pid(&sandbox, "mortal");
+        supervisor.kill_dash_nine();
+        kill(mortal);
+        wait_until("its end", SOON, || has_ended(mortal).then_some(()));
+        assert_eq!(state(&sandbox, "mortal"), "stopped");
+        let supervisor = run(&sandbox, &manifest, containment);
+        notice(
+            &supervisor,
+            "1 processes that belong to none of them were killed",
+        );
+        event(&supervisor, "survivor", "adopted");
+        assert_eq!(event(&supervisor, "mortal", "exited")["exit"], "unknown");
+        event(&supervisor, "mortal", "ready");
+        wait_until("its second start", SOON, || {
+            (lines(&sandbox, "starts") == 2).then_some(())
+        });
+        assert_eq!(service(&sandbox, "mortal")["restarts"], 1);
+        // The supervisor, the two and a grandchild.
+        wait_until("the family", SOON, || {
+            (sandbox.processes().len() == 4).then_some(())
+        });
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn a_pid_that_is_anothers_is_not_touched() {
+    for containment in CONTAINMENTS {
+        let (sandbox, manifest) = sandbox(FAMILY);
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "api", "ready");
+        supervisor.kill_dash_nine();
+        // A bystander gets the pid of db, as it were: one that was born later, by the clock that tells them apart.
+        let ledger = sandbox.state_dir().join("ledger");
+        let text = std::fs::read_to_string(&ledger).expect("the ledger");
+        let slots = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let birth = slots.filter(|slot| slot["name"] == "db");
+        let birth = birth.map(|slot| slot["child"]["birth"]["last"].as_u64());
+        let mut birth = birth.flatten();
+        let birth = birth.next().expect("its birth");
+        let mut bystander = wait_until("one that is younger", SOON, || {
+            let mut child = sandbox
+                .command(puppet())
+                .arg("hang")
+                .spawn()
+                .expect("it starts");
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()));
+            let stat = stat.expect("it lives");
+            let start = stat.split(' ').nth(21).and_then(|ticks| ticks.parse().ok());
+            if start > Some(birth) {
+                return Some(child);
+            }
+            child.kill().and_then(|()| child.wait()).expect("ours");
+            None
+        });
+        let db = listed(&sandbox)["db"].1.expect("it runs");
+        let (old, new) = (
+            format!("\"pid\":{db},"),
+            format!("\"pid\":{},", bystander.id()),
+        );
+        assert!(text.contains(&old), "{text}");
+        let pad = " ".repeat(8 + old.len() - new.len());
+        let (before, after) = text.split_once(&old).expect("its slot");
+        let after = after.replacen("        \n", &format!("{pad}\n"), 1);
+        std::fs::write(&ledger, format!("{before}{new}{after}")).expect("written");
+        assert_eq!(
+            state(&sandbox, "db"),
+            "stopped",
+            "it is not the one that was started"
+        );
+        let supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "api", "adopted");
+        event(&supervisor, "db", "ready");
+        assert!(has_ended(db), "it was killed as what is left of db");
+        assert_eq!(
+            bystander.try_wait().expect("ours"),
+            None,
+            "it is not touched"
+        );
+        bystander.kill().expect("ours");
+        bystander.wait().expect("ours");
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn status_and_stop_without_a_supervisor() {
+    for containment in CONTAINMENTS {
+        let (sandbox, manifest) = sandbox(FAMILY);
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "api", "ready");
+        let before = listed(&sandbox);
+        let killed = supervisor.id();
+        supervisor.kill_dash_nine();
+
+        let output = verb(&sandbox, &["status"]);
+        assert_eq!(code(output.status), 3);
+        let gone = format!("the supervisor (pid {killed}) is gone; its services live on");
+        assert!(stderr(&output).contains(&gone), "{}", stderr(&output));
+        assert!(stderr(&output).contains("`mainstay stop` ends them"));
+        assert_eq!(listed(&sandbox), before);
+        let output = verb(&sandbox, &["status", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
+        assert_eq!(
+            report["supervisor"],
+            serde_json::json!({ "pid": killed, "alive": false })
+        );
+
+        let refused = verb(&sandbox, &["restart", "api"]);
+        assert_eq!(code(refused.status), 3);
+        assert!(stderr(&refused).contains(&gone), "{}", stderr(&refused));
+        assert_eq!(code(verb(&sandbox, &["stop", "nonsense"]).status), 4);
+
+        // One of them, by the ladder of its manifest.
+        let answer = json(&sandbox, &["stop", "api", "--json"]);
+        assert_eq!(
+            answer["services"][0]["state"], "stopped",
+            "{containment}: {answer}"
+        );
+        assert_eq!(answer["services"].as_array().map(Vec::len), Some(1));
+        assert_eq!(answer["services"][0]["last_exit"]["signal"], 15);
+        assert_eq!(sandbox.processes().len(), 1, "db is not touched");
+        assert_eq!(listed(&sandbox)["db"], before["db"]);
+        assert_eq!(state(&sandbox, "api"), "stopped");
+
+        // The next supervisor knows what was wanted.
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "db", "adopted");
+        assert_eq!(state(&sandbox, "api"), "stopped");
+        json(&sandbox, &["start", "api", "--json"]);
+        assert_eq!(lines(&sandbox, "db-starts"), 1);
+        supervisor.kill_dash_nine();
+
+        // All of them; then nothing is left to account for.
+        let output = verb(&sandbox, &["stop"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "db: stopped\napi: stopped\n"
+        );
+        sandbox.assert_no_leftovers();
+        let output = verb(&sandbox, &["status"]);
+        assert!(stderr(&output).contains("no supervisor runs in"));
+        let supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "api", "ready");
+        assert_eq!(order(&supervisor, "adopted"), [""; 0]);
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn stop_without_a_name_stops_all_under_a_supervisor_too() {
+    let (supervisor, sandbox) = supervise(FAMILY);
+    event(&supervisor, "api", "ready");
+    let output = verb(&sandbox, &["stop"]);
+    assert!(output.status.success());
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "db: stopped\napi: stopped\n"
+    );
+    assert_eq!(order(&supervisor, "stopped"), ["api", "db"]);
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn what_cannot_be_asked_to_stop_can_be_killed() {
+    let (sandbox, manifest) = sandbox(FAMILY);
+    let mut supervisor = run(&sandbox, &manifest, "cgroup");
+    event(&supervisor, "api", "ready");
+    supervisor.kill_dash_nine();
+    std::fs::write(sandbox.state_dir().join("manifest.toml"), "not a manifest").expect("written");
+    let refused = verb(&sandbox, &["stop", "api"]);
+    assert_eq!(code(refused.status), 1, "{}", stderr(&refused));
+    assert_eq!(sandbox.processes().len(), 2);
+    let output = verb(&sandbox, &["stop"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("their 2 processes were killed"),
+        "{}",
+        stderr(&output)
+    );
+    sandbox.assert_no_leftovers();
+    assert_eq!(code(verb(&sandbox, &["stop"]).status), 3);
+
+    // Without a ledger nothing is adopted, and nothing runs twice.
+    for (verb_or_run, damage) in [
+        ("stop", "not a ledger"),
+        ("run", "not a ledger"),
+        ("run", "another start of the system"),
+    ] {
+        let mut supervisor = run(&sandbox, &manifest, "subreaper");
+        event(&supervisor, "api", "ready");
+        supervisor.kill_dash_nine();
+        let ledger = sandbox.state_dir().join("ledger");
+        let text = std::fs::read_to_string(&ledger).expect("the ledger");
+        let boot = text.split('"').nth(5).expect("the start of the system");
+        let text = match damage {
+            "not a ledger" => damage.to_owned(),
+            _ => text.replacen(boot, &"0".repeat(boot.len()), 1),
+        };
+        std::fs::write(&ledger, text).expect("written");
+        if verb_or_run == "stop" {
+            let output = verb(&sandbox, &["stop"]);
+            assert!(output.status.success(), "{}", stderr(&output));
+            sandbox.assert_no_leftovers();
+            continue;
+        }
+        let supervisor = run(&sandbox, &manifest, "subreaper");
+        notice(&supervisor, "their 2 processes were killed");
+        event(&supervisor, "api", "ready");
+        assert_eq!(sandbox.processes().len(), 3);
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn what_operators_wanted_is_remembered() {
+    for containment in CONTAINMENTS {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.frozen]
+            command = ["sh", "-c", "while :; do echo tick >> HERE/ticks; sleep 0.01; done"]
+            [service.down]
+            command = ["PUPPET", "count", "HERE/down", "hang"]
+            [service.strict]
+            command = ["PUPPET", "count", "HERE/strict", "exit", "3"]
+            recovery = { policy = "strict" }
+            [service.once]
+            command = ["PUPPET", "count", "HERE/once", "exit", "0"]
+            "#,
+        );
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "strict", "halted");
+        event(&supervisor, "once", "stopped");
+        wait_until("ticks", SOON, || {
+            (lines(&sandbox, "ticks") > 3).then_some(())
+        });
+        json(&sandbox, &["pause", "frozen", "--json"]);
+        json(&sandbox, &["stop", "down", "--json"]);
+        let before = listed(&sandbox);
+        supervisor.kill_dash_nine();
+        assert_eq!(listed(&sandbox), before, "without a supervisor");
+        let supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "frozen", "adopted");
+        assert_eq!(listed(&sandbox), before, "under the next one");
+        let detail = service(&sandbox, "strict")["detail"].clone();
+        assert!(
+            detail
+                .as_str()
+                .is_some_and(|why| why.contains("exit code 3")),
+            "{detail}"
+        );
+        for name in ["down", "strict", "once"] {
+            assert_eq!(lines(&sandbox, name), 1, "{name}");
+        }
+        let frozen = lines(&sandbox, "ticks");
+        json(&sandbox, &["continue", "frozen", "--json"]);
+        wait_until("more ticks", SOON, || {
+            (lines(&sandbox, "ticks") > frozen).then_some(())
+        });
+        supervisor.ctrl_c();
+        let mut supervisor = supervisor;
+        assert_eq!(code(supervisor.wait(SOON)), 0);
+        sandbox.assert_no_leftovers();
+    }
+}
+
+#[test]
+fn a_changed_manifest_is_said_and_what_it_has_no_more_is_ended() {
+    for containment in CONTAINMENTS {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.same]
+            command = ["PUPPET", "hang"]
+            [service.changed]
+            command = ["PUPPET", "hang"]
+            [service.vanished]
+            command = ["PUPPET", "hang"]
+            "#,
+        );
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        for name in ["same", "changed", "vanished"] {
+            event(&supervisor, name, "started");
+        }
+        let before = listed(&sandbox);
+        supervisor.kill_dash_nine();
+        let text = std::fs::read_to_string(&manifest).expect("the manifest");
+        let (rest, _) = text.split_once("[service.vanished]").expect("the last one");
+        let (head, tail) = rest.split_once("[service.changed]").expect("the second");
+        let text = format!("{head}[service.changed]\nenv = {{ A = \"1\" }}{tail}");
+        std::fs::write(&manifest, text).expect("written");
+        for _ in 0..2 {
+            supervisor = run(&sandbox, &manifest, containment);
+            notice(
+                &supervisor,
+                "changed: its definition has changed; restart it to apply that",
+            );
+            event(&supervisor, "same", "adopted");
+            event(&supervisor, "changed", "adopted");
+            let said = supervisor.events();
+            assert!(!said.iter().any(|event| {
+                event["message"]
+                    .as_str()
+                    .is_some_and(|m| m.contains("same: its"))
+            }));
+            wait_until("the rest is ended", SOON, || {
+                (sandbox.processes().len() == 3).then_some(())
+            });
+            for name in ["same", "changed"] {
+                assert_eq!(listed(&sandbox)[name], before[name]);
+            }
+            supervisor.kill_dash_nine();
+        }
+        supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "changed", "adopted");
+        json(&sandbox, &["restart", "changed", "--json"]);
+        supervisor.kill_dash_nine();
+        supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "changed", "adopted");
+        let said = supervisor.events();
+        assert!(!said.iter().any(|event| {
+            event["message"]
+                .as_str()
+                .is_some_and(|m| m.contains("has changed"))
+        }));
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn readiness_that_comes_later_comes_to_the_next_supervisor() {
+    for containment in CONTAINMENTS {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.notifier]
+            command = ["PUPPET", "touch", "HERE/up", "await", "HERE/go", "notify", "STATUS=here I am", "notify", "READY=1", "hang"]
+            start = { ready = { notify = true }, timeout = "1m" }
+            [service.prober]
+            command = ["PUPPET", "hang"]
+            start = { ready = { file = "HERE/go" }, timeout = "1m" }
+            [service.needs-both]
+            command = ["PUPPET", "count", "HERE/starts", "hang"]
+            needs = ["notifier", "prober"]
+            "#,
+        );
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "prober", "started");
+        wait_until("it runs", SOON, || {
+            sandbox.path().join("up").exists().then_some(())
+        });
+        let before = listed(&sandbox);
+        supervisor.kill_dash_nine();
+        let supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "needs-both", "waiting");
+        assert_eq!(listed(&sandbox), before);
+        std::fs::write(sandbox.path().join("go"), "").expect("written");
+        event(&supervisor, "notifier", "ready");
+        event(&supervisor, "needs-both", "started");
+        wait_until("its start", SOON, || {
+            (lines(&sandbox, "starts") == 1).then_some(())
+        });
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn a_successor_may_hold_trees_together_in_another_way() {
+    let (sandbox, manifest) = sandbox(FAMILY);
+    let mut supervisor = run(&sandbox, &manifest, "cgroup");
+    event(&supervisor, "api", "ready");
+    let before = listed(&sandbox);
+    for containment in ["subreaper", "cgroup", "subreaper"] {
+        supervisor.kill_dash_nine();
+        supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "api", "adopted");
+        assert_eq!(listed(&sandbox), before);
+    }
+    // Now one tree of each kind.
+    json(&sandbox, &["restart", "api", "--json"]);
+    supervisor.kill_dash_nine();
+    let supervisor = run(&sandbox, &manifest, "cgroup");
+    event(&supervisor, "api", "adopted");
+    event(&supervisor, "db", "adopted");
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_stop_that_was_cut_short_goes_on() {
+    for containment in CONTAINMENTS {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.slow]
+            command = ["PUPPET", "ignore", "term,int", "touch", "HERE/up", "hang"]
+            start = { ready = { file = "HERE/up" } }
+            stop = { graceful = "1s" }
+            [service.anchor]
+            command = ["PUPPET", "hang"]
+            "#,
+        );
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "slow", "ready");
+        let mut asking = sandbox.command(mainstay());
+        let mut asking = asking
+            .args(["stop", "slow"])
+            .spawn()
+            .expect("mainstay runs");
+        event(&supervisor, "slow", "stopping");
+        supervisor.kill_dash_nine();
+        assert!(!asking.wait().expect("ours").success());
+        assert_eq!(state(&sandbox, "slow"), "stop-pending");
+        let supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "slow", "stopping");
+        event(&supervisor, "slow", "stopped");
+        assert_eq!(order(&supervisor, "started"), [""; 0]);
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_launch_leaves_nothing_twice() {
+    for containment in CONTAINMENTS {
+        let services: String = (0..8)
+            .map(|i| format!("[service.s{i}]\ncommand = [\"PUPPET\", \"hang\"]\n"))
+            .collect();
+        let (sandbox, manifest) = sandbox(&services);
+        for count in 1..8 {
+            let mut supervisor = run(&sandbox, &manifest, containment);
+            wait_until("some of them", SOON, || {
+                let is_up =
+                    |event: &Value| event["event"] == "started" || event["event"] == "adopted";
+                let seen = supervisor.events().into_iter().filter(is_up).count();
+                (seen >= count).then_some(())
+            });
+            supervisor.kill_dash_nine();
+        }
+        let supervisor = run(&sandbox, &manifest, containment);
+        wait_until("all of them", SOON, || {
+            let all = listed(&sandbox);
+            all.values()
+                .all(|(state, _)| state == "running")
+                .then_some(())
+        });
+        assert_eq!(sandbox.processes().len(), 9);
+        stop(supervisor, &sandbox);
+    }
+}
