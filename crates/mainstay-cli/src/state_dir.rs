@@ -7,6 +7,7 @@
 //! STATE/control.sock    docs/control.md (a named pipe on Windows)
 //! STATE/logs/NAME/      what a service wrote
 //! STATE/redaction.key   by which `redact_with = "hash"` hides values
+//! STATE/spool/          what waits for log hosts
 //! STATE/pipes/NAME      what a service writes to (Linux)
 //! STATE/data/NAME/      the service's own, `MAINSTAY_DATA_DIR`
 //! ```
@@ -102,6 +103,11 @@ impl StateDir {
     /// The directory of all services' logs.
     pub(crate) fn logs_dir(&self) -> PathBuf {
         self.0.join("logs")
+    }
+
+    /// The directory of what waits for log hosts.
+    pub(crate) fn spool_dir(&self) -> PathBuf {
+        self.0.join("spool")
     }
 
     /// The directory of the pipes that services write to.

@@ -738,7 +738,6 @@ impl LogPolicy {
     }
 }
 
-
 /// Whether a service's two streams are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

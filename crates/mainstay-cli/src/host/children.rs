@@ -52,8 +52,11 @@ impl Host {
         if tells_runs {
             let pid = tree.as_ref().map_or(0, Tree::pid);
             let restarts = self.engine.view(id).restarts;
-            self.logs
-                .began(spec.name(), pid, u32::try_from(restarts).unwrap_or(u32::MAX));
+            self.logs.began(
+                spec.name(),
+                pid,
+                u32::try_from(restarts).unwrap_or(u32::MAX),
+            );
         }
         let tree = tree?;
         let pid = tree.pid();

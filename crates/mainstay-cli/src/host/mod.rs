@@ -46,7 +46,7 @@ pub(crate) use self::ledger::Copy;
 use self::ledger::Ledger;
 use self::legacy::{Heir, Legacy};
 pub(crate) use self::log::read as log_read;
-use self::log::{LogEnds, LogEvent, Logs, Pipes};
+use self::log::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent};
 use self::notify::NotifySocket;
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
@@ -266,7 +266,12 @@ impl Host {
         }
         pipes.keep().map_err(failed("start the keeper of pipes"))?;
         let key = state.redaction_key(parts.specs.iter().map(|spec| spec.log()))?;
-        let logs = Logs::start(state.logs_dir(), pipes, key, move |event| {
+        let places = Places {
+            logs_dir: state.logs_dir(),
+            spool_dir: state.spool_dir(),
+            manifest_dir: parts.manifest_dir.clone(),
+        };
+        let logs = Logs::start(places, pipes, key, move |event| {
             // Fails only where the loop has ended.
             let _ = to_loop.send(Message::Log(event));
         })
@@ -396,8 +401,20 @@ impl Host {
     }
 
     /// Writes down what is still in the pipes.
-    fn close(self) {
-        self.logs.close();
+    fn close(mut self) {
+        let summary = self.logs.close();
+        let Lost { bytes, lines } = summary.lost;
+        if bytes > 0 {
+            self.reporter.say(&format!(
+                "{bytes} bytes ({lines} lines) of logs were lost in all: the disk did not take them"
+            ));
+        }
+        for (sink, service, Lost { bytes, lines }) in summary.sinks {
+            self.reporter.say(&format!(
+                "{service}: {sink} did not take its last {bytes} bytes ({lines} lines); the files have them"
+            ));
+        }
+        self.reporter.flush();
     }
 
     /// The same, where services go on without a supervisor: what they write waits for the next one.
@@ -543,8 +560,35 @@ impl Host {
                     self.held[id.0].log_problem = None;
                 }
             }
+            LogEvent::Sink(SinkEvent::Failing {
+                sink,
+                services,
+                error,
+            }) => self.reporter.say(&format!(
+                "{}: {sink} takes no lines: {error}; the files have them, and it is tried again",
+                list(&services)
+            )),
+            LogEvent::Sink(SinkEvent::Recovered {
+                sink,
+                services,
+                dropped,
+            }) => {
+                let dropped = dropped.iter().map(|(service, Lost { bytes, lines })| {
+                    format!("; of {service} it never got {bytes} bytes ({lines} lines)")
+                });
+                self.reporter.say(&format!(
+                    "{}: {sink} takes lines again{}",
+                    list(&services),
+                    dropped.collect::<String>()
+                ));
+            }
         }
     }
+}
+
+fn list(services: &[ServiceName]) -> String {
+    let names: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
+    names.join(", ")
 }
 
 /// Puts `actions` before what is open: first the facts among them, so that they are told when they happen.

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use memchr::{memchr, memrchr};
 
+pub use super::line::Stream;
+
 use super::json;
 use super::level::level_of;
 use super::redact::{Find, Labels, Memory, RedactionKey, Scanner, Text, What, without_end};
@@ -27,24 +29,6 @@ pub const LINE_MAX: usize = 32 * 1024;
 
 /// How much of a long line is looked at without being taken: a key of 64 bytes and a value of 4 KiB fit in.
 const OVERLAP: usize = 5 * 1024;
-
-/// Which of a service's streams a pipe is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the usual names")]
-pub enum Stream {
-    Stdout,
-    Stderr,
-}
-
-impl Stream {
-    /// `stdout`, `stderr`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
-}
 
 /// Where and when bytes were read.
 #[derive(Clone, Copy, Debug)]

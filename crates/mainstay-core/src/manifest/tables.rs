@@ -13,8 +13,9 @@ use super::values::{
 };
 use crate::log::redact::RedactWith;
 use crate::spec::{
-    Account, Argv, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl, Level, LogFormat,
-    Policy, Probe, Ready, Reload, Signal, SinkTarget, SnapshotWhen, StopScope, Streams, Zone,
+    Account, Argv, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl, Level,
+    LogFormat, Policy, Probe, Ready, Reload, Signal, SinkTarget, SnapshotWhen, StopScope, Streams,
+    Zone,
 };
 
 /// What holds with and without a table.

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mainstay_core::log::Line;
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::refine::{Origin, Record, Refiner, Stream};
 use mainstay_core::spec::{LogFormat, ServiceName};
@@ -14,7 +15,11 @@ use super::compress::Compressor;
 use super::disk::RealDisk;
 use super::file::{LogFile, Report, Trouble};
 use super::lines::{Lines, Terminal};
-use super::{LogEvent, Summary, Wanted};
+use super::sink::{SinkHub, Sinks};
+use super::{LogEvent, Places, Summary, Wanted};
+
+/// How long the end waits for sinks that take their time.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A pipe that feeds a service's log, for as long as it is open. Counts from 0.
 pub(super) type SourceId = usize;
@@ -28,6 +33,7 @@ pub(super) struct Capture {
     key: RedactionKey,
     events: Events,
     compressor: Compressor,
+    sinks: SinkHub,
     logs: Vec<Log>,
     channels: Vec<Channel>,
     terminal: Option<Terminal>,
@@ -49,6 +55,7 @@ struct Channel {
     stream: Option<Stream>,
     run: Run,
     refiner: Option<Refiner>,
+    sinks: Sinks,
     lines: Lines,
     expected: Option<Expected>,
 }
@@ -74,13 +81,21 @@ pub(super) enum Way<'a> {
 }
 
 impl Capture {
-    pub(super) fn new(root_dir: PathBuf, key: RedactionKey, events: Events) -> Self {
-        let to_events = Arc::clone(&events);
+    pub(super) fn new(places: Places, key: RedactionKey, events: Events) -> Self {
+        let (of_files, of_sinks) = (Arc::clone(&events), Arc::clone(&events));
+        let Places {
+            logs_dir,
+            spool_dir,
+            manifest_dir,
+        } = places;
         Self {
-            root_dir,
+            root_dir: logs_dir,
             key,
             events,
-            compressor: Compressor::new(move |name, report| to_events(event(name, report))),
+            compressor: Compressor::new(move |name, report| of_files(event(name, report))),
+            sinks: SinkHub::new(spool_dir, manifest_dir, move |event| {
+                of_sinks(LogEvent::Sink(event));
+            }),
             logs: Vec::new(),
             channels: Vec::new(),
             terminal: None,
@@ -106,12 +121,14 @@ impl Capture {
             });
             self.logs.len() - 1
         });
+        let sinks = self.sinks.open(service, wanted.policy.sinks());
         self.channels.push(Channel {
             service: service.clone(),
             log,
             stream,
             run: Run::default(),
-            refiner: Refiner::new(&wanted.policy, &self.key, false),
+            refiner: Refiner::new(&wanted.policy, &self.key, !sinks.is_empty()),
+            sinks,
             lines: Lines::default(),
             expected: None,
         });
@@ -174,12 +191,23 @@ impl Capture {
             };
             let terminal = &self.terminal;
             let service = &channel.service;
+            let sinks = &mut channel.sinks;
             let mut each = |record: &Record<'_>| {
+                sinks.push(&Line {
+                    time_ns: origin.time,
+                    level: record.level,
+                    stream: origin.stream,
+                    pid: origin.pid,
+                    restart: origin.restart,
+                    message: record.message,
+                    partial: record.partial,
+                });
                 if let Some(terminal) = terminal {
                     terminal.render(service, record.message, &mut shown);
                 }
             };
             taken = refiner.refine(input, all, &origin, &mut self.refined, &mut each);
+            channel.sinks.flush();
         }
         let is_plain = channel.refiner.is_none();
         let expected = &mut channel.expected;
@@ -250,7 +278,10 @@ impl Capture {
     /// Says and shows what waits, and closes every log.
     pub(super) fn finish(mut self) -> Summary {
         self.compressor.stop();
-        let mut summary = Summary::default();
+        let mut summary = Summary {
+            sinks: self.sinks.close(PATIENCE),
+            ..Summary::default()
+        };
         for log in &mut self.logs {
             log.file.finish();
             report(&*self.events, log);

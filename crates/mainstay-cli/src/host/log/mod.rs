@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::refine::Stream;
-use mainstay_core::spec::{LogFormat, LogPolicy, ServiceName};
+use mainstay_core::spec::{LogFormat, LogPolicy, ServiceName, SinkTarget};
 use regex::bytes::Regex;
 
 mod capture;
@@ -25,7 +25,7 @@ mod pipes;
 mod pump;
 pub(crate) mod read;
 #[expect(dead_code, reason = "the way of a line will lead here")]
-pub(crate) mod sink;
+mod sink;
 #[cfg(unix)]
 #[cfg(test)]
 mod tests;
@@ -36,6 +36,7 @@ pub(crate) use file::{Lost, Trouble};
 use pipes::{Pipe, STDERR};
 pub(crate) use pipes::{Pipes, ServicePipes, end_keeper};
 use pump::Pump;
+pub(crate) use sink::SinkEvent;
 
 /// Bytes of stack for each thread; only touched pages count.
 const STACK: usize = 256 << 10;
@@ -72,13 +73,28 @@ pub(crate) enum LogEvent {
         /// Nothing where only the rotation or the compression had failed.
         lost: Lost,
     },
+    /// Of a place where lines go beside the files.
+    Sink(SinkEvent),
 }
 
 /// What is left to say when everything is closed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     /// Output of all services that never reached the disk.
     pub(crate) lost: Lost,
+    /// What waited for local sinks until the end.
+    pub(crate) sinks: Vec<(SinkTarget, ServiceName, Lost)>,
+}
+
+/// Where things lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// Holds a directory for each service.
+    pub(crate) logs_dir: PathBuf,
+    /// For what waits for sinks on the network.
+    pub(crate) spool_dir: PathBuf,
+    /// What relative paths in a manifest are relative to.
+    pub(crate) manifest_dir: PathBuf,
 }
 
 /// The ends of a service's pipes that its processes write to. They block where the pipe is full and close on exec.
@@ -186,17 +202,18 @@ impl Capture {
 }
 
 impl Logs {
-    /// Starts the log thread. Each service's files will lie in `root_dir/NAME`; nothing is made before the first [`Logs::open`].
+    /// Starts the log thread. Each service's files will lie in `logs_dir/NAME`; nothing is made before the first [`Logs::open`].
     ///
     /// What a supervisor that was killed left half-written is put right first. `events` is called on the log thread, and on the
     /// one that compresses rotated files while there are any.
     pub(crate) fn start(
-        root_dir: PathBuf,
+        places: Places,
         mut pipes: Pipes,
         key: RedactionKey,
         events: impl Fn(LogEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let capture = Capture::new(root_dir.clone(), key, Arc::new(events));
+        let root_dir = places.logs_dir.clone();
+        let capture = Capture::new(places, key, Arc::new(events));
         let logs = Self {
             pump: Pump::start(capture, &mut pipes, &root_dir)?,
             #[cfg(target_os = "linux")]
@@ -235,7 +252,7 @@ impl Logs {
             stderr: stderr
                 .map(|stderr| open(stderr, Stream::Stderr))
                 .transpose()?,
-            tells_runs: policy.format() == LogFormat::Json,
+            tells_runs: policy.format() == LogFormat::Json || !policy.sinks().is_empty(),
         })
     }
 

@@ -11,7 +11,7 @@ use mainstay_core::log::{CURRENT, Stamp};
 use mainstay_core::spec::ServiceName;
 
 use super::file::Limits;
-use super::{LogEvent, Logs, Lost, Pipes, Summary};
+use super::{LogEvent, Logs, Lost, Pipes, Places, Summary};
 
 const ENDLESS: Limits = Limits::ENDLESS;
 
@@ -90,7 +90,12 @@ fn ignore(_: LogEvent) {}
 fn start(root_dir: PathBuf, events: impl Fn(LogEvent) + Send + Sync + 'static) -> Logs {
     let pipes = Pipes::new(&root_dir.with_extension("pipes")).unwrap();
     let key = RedactionKey::new([7; 32]);
-    Logs::start(root_dir, pipes, key, events).unwrap()
+    let places = Places {
+        spool_dir: root_dir.with_extension("spool"),
+        manifest_dir: root_dir.clone(),
+        logs_dir: root_dir,
+    };
+    Logs::start(places, pipes, key, events).unwrap()
 }
 
 #[test]
@@ -209,7 +214,9 @@ fn whoever_still_holds_the_pipe_does_not_delay_the_end() {
     let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
     let held = ends.stdout().try_clone().unwrap();
     drop(ends);
-    (&held).write_all(b"after the service is forgotten\n").unwrap();
+    (&held)
+        .write_all(b"after the service is forgotten\n")
+        .unwrap();
     logs.close();
     assert_eq!(all(&dir.0.join("a")), b"after the service is forgotten\n");
     assert!((&held).write_all(b"too late").is_err());
@@ -272,7 +279,13 @@ fn a_directory_that_cannot_be_made_is_reported_once_and_tried_again() {
         bytes: 15,
         lines: 3,
     };
-    assert_eq!(logs.close(), Summary { lost });
+    assert_eq!(
+        logs.close(),
+        Summary {
+            lost,
+            ..Summary::default()
+        }
+    );
     let events: Vec<LogEvent> = events.iter().collect();
     assert!(
         matches!(&events[..], [LogEvent::Failing { trouble, .. }, LogEvent::Recovered { lost: said, .. }]

@@ -50,9 +50,7 @@ pub(crate) use linux::{
     settle_in, testament, uptime, yield_to_others,
 };
 #[cfg(unix)]
-pub(crate) use posix::{
-    LADDER, Stream, User, is_privileged, null, stream, utc_offset, write_at,
-};
+pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream, utc_offset, write_at};
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
 #[cfg(windows)]

@@ -25,10 +25,7 @@ pub(super) struct Hand {
 }
 
 impl Hand {
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the same shape on every system"
-    )]
+    #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
     pub(super) fn new(_pipes: &mut Pipes, _root_dir: &Path) -> io::Result<Self> {
         Ok(Self {
             buffer: Vec::new(),

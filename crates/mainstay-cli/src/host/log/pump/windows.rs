@@ -29,10 +29,7 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the same shape on every system"
-    )]
+    #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
     pub(super) fn start(
         capture: Capture,
         _pipes: &mut Pipes,

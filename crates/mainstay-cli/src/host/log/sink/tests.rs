@@ -1,1 +1,940 @@
+//! Real receivers where the machine has them (rsyslogd, systemd-journald), and sockets of our own that stop reading, vanish and return.
 
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+
+use mainstay_core::log::Stream;
+use mainstay_core::manifest::{Format, parse};
+use mainstay_core::spec::{Facility, Level};
+use mainstay_testkit::{Sandbox, free_port, skip, wait_until};
+
+use super::spool::{Dropped, Spool};
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Rig {
+    sandbox: Sandbox,
+    hub: SinkHub,
+    events: Receiver<SinkEvent>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::in_sandbox(Sandbox::new())
+    }
+
+    fn in_sandbox(sandbox: Sandbox) -> Self {
+        let (sender, events) = mpsc::channel();
+        let hub = SinkHub::new(
+            sandbox.path().join("spool"),
+            sandbox.path().into(),
+            move |event| {
+                let _the_test_may_be_over: Result<(), mpsc::SendError<_>> = sender.send(event);
+            },
+        );
+        Self {
+            sandbox,
+            hub,
+            events,
+        }
+    }
+
+    fn open(&mut self, service: &str, sink: &str) -> Sinks {
+        self.hub.open(&name(service), &specs(sink))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.sandbox.path().join(name)
+    }
+
+    #[track_caller]
+    fn failing(&self) -> String {
+        match self.events.recv_timeout(LIMIT) {
+            Ok(SinkEvent::Failing { error, .. }) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn recovered(&self) -> Vec<(ServiceName, Lost)> {
+        match self.events.recv_timeout(LIMIT) {
+            Ok(SinkEvent::Recovered { dropped, .. }) => dropped,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn name(text: &str) -> ServiceName {
+    ServiceName::new(text).unwrap()
+}
+
+/// As a manifest has it.
+fn specs(sink: &str) -> Vec<SinkSpec> {
+    let text = format!("[service.a]\ncommand = ['a']\nlog.sinks = [{sink}]");
+    let specs = parse(&text, Format::Toml).unwrap();
+    specs[0].log().sinks().to_vec()
+}
+
+fn line(message: &[u8]) -> Line<'_> {
+    Line {
+        time_ns: 1_795_342_272_123_456_789,
+        level: Some(Level::Error),
+        stream: Some(Stream::Stderr),
+        pid: 4711,
+        restart: 3,
+        message,
+        partial: false,
+    }
+}
+
+fn send(sinks: &mut Sinks, message: &str) {
+    sinks.push(&line(message.as_bytes()));
+    sinks.flush();
+}
+
+/// Kills its process, which is ours, and waits for it.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _it_may_have_ended: std::io::Result<()> = self.0.kill();
+        let _nothing_to_do: std::io::Result<std::process::ExitStatus> = self.0.wait();
+    }
+}
+
+/// What arrives over a connection with counted octets: the messages.
+fn read_counted(stream: &mut impl std::io::Read) -> Vec<String> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    let mut rest = &all[..];
+    let mut messages = Vec::new();
+    while let Some(space) = rest.iter().position(|b| *b == b' ') {
+        let length: usize = std::str::from_utf8(&rest[..space])
+            .unwrap()
+            .parse()
+            .unwrap();
+        let Some(frame) = rest.get(space + 1..space + 1 + length) else {
+            break; // torn by a break of the connection
+        };
+        let frame = String::from_utf8(frame.to_vec()).unwrap();
+        messages.push(frame.split_once("] ").unwrap().1.to_owned());
+        rest = &rest[space + 1 + length..];
+    }
+    messages
+}
+
+// Receivers of our own
+
+#[test]
+fn without_sinks_nothing_is_kept() {
+    let mut rig = Rig::new();
+    let mut sinks = rig.hub.open(&name("a"), &[]);
+    assert!(sinks.is_empty());
+    send(&mut sinks, "x");
+    assert!(sinks.pending.is_empty());
+    assert_eq!(rig.hub.close(LIMIT), []);
+}
+
+#[test]
+fn services_share_a_connection_and_all_is_sent_before_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sink = format!("'syslog+tcp://{}'", listener.local_addr().unwrap());
+    let mut rig = Rig::new();
+    let mut sinks = [rig.open("orders", &sink), rig.open("db", &sink)];
+    let reader = thread::spawn(move || {
+        let messages = read_counted(&mut listener.accept().unwrap().0);
+        listener.set_nonblocking(true).unwrap();
+        (messages, listener.accept().is_ok())
+    });
+    for i in 0..20_000 {
+        send(&mut sinks[i % 2], &format!("line {i}"));
+        if i % 500 == 0 {
+            thread::yield_now();
+        }
+    }
+    drop(sinks);
+    assert_eq!(rig.hub.close(LIMIT), []);
+    let (messages, again) = reader.join().unwrap();
+    let expected: Vec<_> = (0..20_000).map(|i| format!("line {i}")).collect();
+    assert_eq!(messages, expected);
+    assert!(!again);
+    assert_eq!(rig.events.try_recv().ok(), None);
+}
+
+/// The receiver stops reading: queue, spool, dropping. It reads again: what is left comes in order, and how much did not is told exactly.
+#[test]
+fn a_slow_receiver_costs_only_the_oldest_lines_and_is_told_how_many() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut rig = Rig::new();
+    let mut sinks = rig.open(
+        "orders",
+        &format!("{{ to = 'syslog+tcp://{address}', spool = '1MB' }}"),
+    );
+    send(&mut sinks, "0");
+    let (mut stream, _) = listener.accept().unwrap();
+    let filler = "x".repeat(1000);
+    let total = 40_000;
+    for i in 1..total {
+        send(&mut sinks, &format!("{i} {filler}"));
+    }
+    assert!(rig.failing().contains("faster"));
+    let spool_dir = rig.path("spool");
+    let size: u64 = wait_until("a full spool", LIMIT, || {
+        let dir = fs::read_dir(&spool_dir).ok()?.next()?.ok()?.path();
+        let files = fs::read_dir(dir).ok()?;
+        let size = files
+            .filter_map(|f| Some(f.ok()?.metadata().ok()?.len()))
+            .sum();
+        (size > 500_000).then_some(size)
+    });
+    assert!(size <= 1_000_100, "{size}");
+
+    let reader = thread::spawn(move || read_counted(&mut stream));
+    let dropped = rig.recovered();
+    assert_eq!(rig.hub.close(LIMIT), []);
+    let messages = reader.join().unwrap();
+    let number = |message: &String| message.split(' ').next().unwrap().parse::<usize>().ok();
+    let numbers: Vec<_> = messages.iter().filter_map(number).collect();
+    assert!(
+        numbers.is_sorted_by(|a, b| a < b),
+        "in order, and none twice"
+    );
+    assert_eq!(numbers.last(), Some(&(total - 1)), "the newest are there");
+    let [(service, lost)] = &*dropped else {
+        panic!("{dropped:?}")
+    };
+    assert_eq!(service.as_str(), "orders");
+    assert!(lost.lines > 1000);
+    assert_eq!(
+        numbers.len() as u64 + lost.lines,
+        total as u64,
+        "sent + dropped = pushed"
+    );
+    let pushed: usize = 1
+        + (1..total)
+            .map(|i| i.to_string().len() + 1001)
+            .sum::<usize>();
+    let ours = |message: &&String| message.starts_with("mainstay: ");
+    let sent: usize = messages.iter().filter(|m| !ours(m)).map(String::len).sum();
+    assert_eq!(sent as u64 + lost.bytes, pushed as u64);
+    let notices: Vec<_> = messages.iter().filter(ours).collect();
+    let Lost { lines, bytes } = *lost;
+    let expected = format!(
+        "mainstay: {lines} lines ({bytes} bytes) of orders were dropped: lines come faster than it takes them"
+    );
+    assert_eq!(notices, [&expected]);
+}
+
+#[test]
+fn what_nobody_takes_survives_the_supervisor_and_comes_once_and_in_order() {
+    let port = free_port();
+    let sink = format!("'syslog+tcp://127.0.0.1:{port}'");
+    let mut sandbox = Sandbox::new();
+    for run in 0..3 {
+        let mut rig = Rig::in_sandbox(sandbox);
+        let mut sinks = rig.open("orders", &sink);
+        for i in 0..2000 {
+            send(&mut sinks, &format!("line {run} {i}"));
+        }
+        assert!(rig.failing().contains("connect to 127.0.0.1"));
+        drop(sinks);
+        assert_eq!(rig.hub.close(Duration::from_secs(5)), []);
+        sandbox = rig.sandbox;
+    }
+    let dir = fs::read_dir(sandbox.path().join("spool")).unwrap();
+    let dir = dir.map(|entry| entry.unwrap().path()).next().unwrap();
+    assert!(
+        dir.ends_with(format!("syslog+tcp%3A%2F%2F127.0.0.1%3A{port}")),
+        "{dir:?}"
+    );
+    assert_eq!(
+        fs::metadata(&dir).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+    for file in fs::read_dir(&dir).unwrap() {
+        assert_eq!(
+            file.unwrap().metadata().unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let mut rig = Rig::in_sandbox(sandbox);
+    let mut sinks = rig.open("orders", &sink);
+    send(&mut sinks, "the newest");
+    drop(sinks);
+    let reader = thread::spawn(move || read_counted(&mut listener.accept().unwrap().0));
+    assert_eq!(rig.hub.close(LIMIT), []);
+    let mut expected: Vec<_> = (0..6000)
+        .map(|i| format!("line {} {}", i / 2000, i % 2000))
+        .collect();
+    expected.push("the newest".to_owned());
+    assert_eq!(reader.join().unwrap(), expected);
+    let left = fs::read_dir(&dir).unwrap().filter(|file| {
+        let name = file.as_ref().unwrap().file_name();
+        name.to_string_lossy().ends_with(".spool")
+    });
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_receiver_that_ends_the_connection_while_nothing_is_sent_costs_no_line() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut rig = Rig::new();
+    let mut sinks = rig.open(
+        "a",
+        &format!("'syslog+tcp://{}'", listener.local_addr().unwrap()),
+    );
+    let mut expected = Vec::new();
+    let mut messages = Vec::new();
+    for i in 0..5 {
+        let message = format!("line {i}");
+        send(&mut sinks, &message);
+        let (mut stream, _): (TcpStream, _) = listener.accept().unwrap();
+        let mut frame = vec![0; 4];
+        stream.read_exact(&mut frame).unwrap();
+        let (length, part) = std::str::from_utf8(&frame)
+            .unwrap()
+            .split_once(' ')
+            .unwrap();
+        let mut rest = vec![0; length.parse::<usize>().unwrap() - part.len()];
+        stream.read_exact(&mut rest).unwrap();
+        let text = String::from_utf8(rest).unwrap();
+        messages.push(text.split_once("] ").unwrap().1.to_owned());
+        expected.push(message);
+    }
+    assert_eq!(messages, expected);
+}
+
+#[test]
+fn a_receiver_that_breaks_the_connection_gets_the_rest_over_the_next_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut rig = Rig::new();
+    let mut sinks = rig.open(
+        "a",
+        &format!("'syslog+tcp://{}'", listener.local_addr().unwrap()),
+    );
+    let filler = "x".repeat(2000);
+    let reader = thread::spawn(move || {
+        // Takes a little, and breaks off with much unread: what the system had taken is lost.
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 5000]).unwrap();
+        drop(stream);
+        read_counted(&mut listener.accept().unwrap().0)
+    });
+    for i in 0..5000 {
+        send(&mut sinks, &format!("{i} {filler}"));
+    }
+    drop(sinks);
+    assert_eq!(rig.hub.close(LIMIT), []);
+    let messages = reader.join().unwrap();
+    let number = |message: &String| message.split(' ').next()?.parse::<usize>().ok();
+    let numbers: Vec<_> = messages.iter().filter_map(number).collect();
+    assert!(
+        numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "no gap, and none twice"
+    );
+    assert_eq!(numbers.last(), Some(&4999));
+}
+
+#[test]
+fn refused_datagrams_are_counted_and_sending_goes_on() {
+    let port = free_port();
+    let mut rig = Rig::new();
+    let mut sinks = rig.open("a", &format!("'syslog+udp://127.0.0.1:{port}'"));
+    send(&mut sinks, "lost");
+    assert!(rig.failing().contains("refused"));
+    let receiver = UdpSocket::bind(("127.0.0.1", port)).unwrap();
+    receiver
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    let mut buffer = [0; 9000];
+    let long = "ü".repeat(8000);
+    send(&mut sinks, &long);
+    let size = wait_until("a datagram", LIMIT, || receiver.recv(&mut buffer).ok());
+    let text = std::str::from_utf8(&buffer[..size]).unwrap();
+    assert!(
+        size > 8100 && size <= 8192 && text.contains(" cut=\""),
+        "{size}"
+    );
+    // Well again is who has refused nothing for a while, told with what comes next.
+    let (dropped, notice) = wait_until("the end of trouble", LIMIT, || {
+        send(&mut sinks, "more");
+        let size = receiver.recv(&mut buffer).ok()?;
+        let text = String::from_utf8(buffer[..size].to_vec()).unwrap();
+        text.contains("mainstay: ").then(|| (rig.recovered(), text))
+    });
+    assert_eq!(dropped, [(name("a"), Lost { lines: 1, bytes: 4 })]);
+    assert!(
+        notice.contains("mainstay: 1 lines (4 bytes) of a were dropped"),
+        "{notice}"
+    );
+}
+
+#[test]
+fn a_local_daemon_that_does_not_read_costs_the_oldest_lines() {
+    let mut rig = Rig::new();
+    let path = rig.path("log");
+    let receiver = UnixDatagram::bind(&path).unwrap();
+    let mut sinks = rig.open("a", &format!("'syslog+unix://{}'", path.display()));
+    let filler = "x".repeat(1000);
+    let total = 10_000_u64;
+    for i in 0..total {
+        send(&mut sinks, &format!("{i} {filler}"));
+    }
+    receiver.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut buffer = [0; 2000];
+    let mut numbers = Vec::new();
+    let lost = loop {
+        let size = receiver.recv(&mut buffer).unwrap();
+        let text = std::str::from_utf8(&buffer[..size]).unwrap();
+        let message = text.split_once(": ").unwrap().1;
+        let word = message.split(' ').next().unwrap();
+        match word.parse::<u64>() {
+            Ok(number) => numbers.push(number),
+            Err(_) => break message.split(' ').nth(1).unwrap().parse::<u64>().unwrap(),
+        }
+    };
+    assert!(numbers.is_sorted_by(|a, b| a < b));
+    assert_eq!(numbers.last(), Some(&(total - 1)));
+    assert_eq!(numbers.len() as u64 + lost, total);
+    assert!(rig.failing().contains("faster"));
+    assert_eq!(rig.recovered()[0].1.lines, lost);
+    // It goes away and comes back: bounded memory is all there is.
+    drop(receiver);
+    fs::remove_file(&path).unwrap();
+    send(&mut sinks, "waits");
+    assert!(rig.failing().contains("log: "));
+    let receiver = UnixDatagram::bind(&path).unwrap();
+    let size = receiver.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..size], b"<27>a[4711]: waits");
+    assert_eq!(rig.recovered(), []);
+}
+
+#[test]
+fn what_a_local_daemon_never_took_is_told_at_the_end() {
+    let mut rig = Rig::new();
+    let path = rig.path("nobody");
+    let mut sinks = rig.open("a", &format!("'journald+unix://{}'", path.display()));
+    send(&mut sinks, "four");
+    rig.failing();
+    drop(sinks);
+    let lost = rig.hub.close(LIMIT);
+    let [(sink, service, Lost { lines: 1, bytes: 4 })] = &*lost else {
+        panic!("{lost:?}")
+    };
+    assert_eq!(
+        (sink.to_string(), service.as_str()),
+        (format!("journald+unix://{}", path.display()), "a")
+    );
+}
+
+#[test]
+fn a_local_daemon_may_listen_for_a_stream() {
+    let mut rig = Rig::new();
+    let path = rig.path("log");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut sinks = rig.open(
+        "a",
+        &format!(
+            "{{ to = 'syslog+unix://{}', facility = 'local7' }}",
+            path.display()
+        ),
+    );
+    send(&mut sinks, "one");
+    send(&mut sinks, "two\0three");
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut all = [0; 44];
+    stream.read_exact(&mut all).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&all),
+        "<187>a[4711]: one\0<187>a[4711]: two three\0\0"[..44].to_owned()
+    );
+}
+
+// The spool
+
+fn block(text: &str, lines: usize) -> Block {
+    let mut data = Vec::new();
+    for i in 0..lines {
+        record::put(&line(format!("{text} {i}").as_bytes()), &mut data);
+    }
+    let source = Source {
+        service: name("orders"),
+        facility: Facility::Local3,
+    };
+    Block::new(Arc::new(source), Arc::new(data))
+}
+
+fn messages(block: &Block) -> Vec<String> {
+    let text = |(line, _): (Line<'_>, usize)| String::from_utf8(line.message.to_vec()).unwrap();
+    block.lines().map(text).collect()
+}
+
+fn drain(spool: &mut Spool) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Some(block) = spool.next(&mut Lost::default()) {
+        assert_eq!(block.source.facility, Facility::Local3);
+        all.extend(messages(&block));
+        spool.confirm();
+    }
+    assert!(spool.is_empty());
+    all
+}
+
+#[test]
+fn a_spool_keeps_order_and_place_over_restarts() {
+    let sandbox = Sandbox::new();
+    let open = || Spool::open(sandbox.path().join("spool"), 1_000_000).unwrap();
+    let dropped = &mut Dropped::new();
+    let mut spool = open();
+    assert!(spool.is_empty() && !sandbox.path().join("spool").exists());
+    for text in ["a", "b", "c"] {
+        spool.append(&block(text, 2), dropped).unwrap();
+    }
+    let mut first = spool.next(&mut Lost::default()).unwrap();
+    spool.confirm();
+    assert_eq!(messages(&first), ["a 0", "a 1"]);
+    first = spool.next(&mut Lost::default()).unwrap();
+    let end = first.first().unwrap().1;
+    first.sent_up_to(end);
+    spool.put_back(&first).unwrap();
+    drop(spool);
+    // A second process: the half that was sent does not come again, and what it adds comes last.
+    let mut spool = open();
+    spool.append(&block("d", 1), dropped).unwrap();
+    let second = spool.next(&mut Lost::default()).unwrap();
+    assert_eq!(messages(&second), ["b 1"]);
+    drop(spool);
+    // A third, as the second was killed before it was confirmed.
+    let mut spool = open();
+    assert_eq!(drain(&mut spool), ["b 1", "c 0", "c 1", "d 0"]);
+    // What was taken from memory goes before all that came after it.
+    spool.append(&block("f", 1), dropped).unwrap();
+    spool.put_back(&block("e", 1)).unwrap();
+    drop(spool);
+    assert_eq!(drain(&mut open()), ["e 0", "f 0"]);
+    // The old cursor means nothing to new segments.
+    let mut spool = open();
+    spool.append(&block("g", 1), dropped).unwrap();
+    drop(spool);
+    assert_eq!(drain(&mut open()), ["g 0"]);
+    assert!(dropped.is_empty());
+}
+
+#[test]
+fn a_torn_or_changed_segment_loses_no_more_than_its_end() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.path().join("spool");
+    let write = || {
+        let mut spool = Spool::open(dir.clone(), 1_000_000).unwrap();
+        for text in ["a", "b"] {
+            spool.append(&block(text, 1), &mut Dropped::new()).unwrap();
+        }
+        let files = fs::read_dir(&dir).unwrap().map(|file| file.unwrap().path());
+        let segments = files.filter(|path| path.extension().is_some_and(|e| e == "spool"));
+        segments.max().unwrap()
+    };
+    let whole = fs::read(write()).unwrap();
+    drain(&mut Spool::open(dir.clone(), 1_000_000).unwrap());
+    let second = whole.len() - (whole.len() - 17) / 2;
+    for size in 0..whole.len() {
+        let path = write();
+        fs::write(&path, &whole[..size]).unwrap();
+        let mut spool = Spool::open(dir.clone(), 1_000_000).unwrap();
+        spool.append(&block("c", 1), &mut Dropped::new()).unwrap();
+        let expected: &[&str] = if size < second {
+            &["c 0"]
+        } else {
+            &["a 0", "c 0"]
+        };
+        assert_eq!(drain(&mut spool), expected, "{size}");
+        let mut changed = whole.clone();
+        changed[size] ^= 1;
+        let path = write();
+        fs::write(&path, &changed).unwrap();
+        let mut spool = Spool::open(dir.clone(), 1_000_000).unwrap();
+        assert!(drain(&mut spool).len() < 2, "{size}");
+    }
+}
+
+#[test]
+fn a_full_spool_drops_the_oldest_and_counts_it() {
+    let sandbox = Sandbox::new();
+    let mut spool = Spool::open(sandbox.path().join("spool"), 1_000_000).unwrap();
+    let mut dropped = Dropped::new();
+    let mut held = None;
+    for i in 0..3000 {
+        spool
+            .append(&block(&i.to_string(), 20), &mut dropped)
+            .unwrap();
+        if i == 1 {
+            held = spool.next(&mut Lost::default());
+        }
+    }
+    let lost = dropped[&name("orders")].lines;
+    // The block in hand is not counted: it may yet be sent; here it is put back, before all else.
+    spool.put_back(held.as_ref().unwrap()).unwrap();
+    let left = drain(&mut spool);
+    assert_eq!(left[0], "0 0");
+    assert_eq!(
+        left[20].split(' ').next().unwrap().parse::<u64>().unwrap(),
+        lost / 20 + 1
+    );
+    assert_eq!(left.last().unwrap(), "2999 19");
+    assert_eq!(lost + left.len() as u64, 60_000);
+}
+
+// Programs
+
+fn program(path: &str) -> bool {
+    Path::new(path).exists()
+}
+
+fn rsyslogd(sandbox: &Sandbox, config: &str) -> Daemon {
+    let config = sandbox.write("rsyslog.conf", config);
+    let pid_path = sandbox.path().join("rsyslog.pid");
+    let child = sandbox
+        .command("/usr/sbin/rsyslogd")
+        .args(["-n", "-f"])
+        .arg(&config)
+        .arg("-i")
+        .arg(pid_path)
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(sandbox.path().join("rsyslog.err")).unwrap())
+        .spawn();
+    Daemon(child.unwrap())
+}
+
+/// What a template of rsyslog tells of a message.
+const TEMPLATE: &str = r#"template(name="told" type="string" string="%inputname%|%pri%|%timereported:::date-rfc3339%|%app-name%|%procid%|%structured-data%|%msg%\n")"#;
+
+fn lines_of(path: &Path, count: usize) -> Vec<String> {
+    wait_until("lines in the receiver's file", LIMIT, || {
+        let text = fs::read_to_string(path).ok()?;
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        (lines.len() >= count).then_some(lines)
+    })
+}
+
+#[test]
+fn rsyslog_takes_lines_over_udp_tcp_and_its_socket() {
+    if !program("/usr/sbin/rsyslogd") {
+        return skip("rsyslog is not installed");
+    }
+    let mut rig = Rig::new();
+    let (tcp, udp) = (free_port(), free_port());
+    let (out, socket) = (rig.path("out"), rig.path("log"));
+    let (out_shown, socket_shown) = (out.display(), socket.display());
+    let config = format!(
+        r#"module(load="imtcp") module(load="imudp") module(load="imuxsock" SysSock.Use="on" SysSock.Name="{socket_shown}")
+input(type="imtcp" address="127.0.0.1" port="{tcp}")
+input(type="imudp" address="127.0.0.1" port="{udp}")
+{TEMPLATE}
+*.* action(type="omfile" file="{out_shown}" template="told")
+"#
+    );
+    let _daemon = rsyslogd(&rig.sandbox, &config);
+    wait_until("rsyslogd", LIMIT, || {
+        TcpStream::connect(("127.0.0.1", tcp)).ok()
+    });
+    for (sink, input) in [
+        (format!("'syslog+tcp://127.0.0.1:{tcp}'"), "imtcp"),
+        (format!("'syslog+udp://127.0.0.1:{udp}'"), "imudp"),
+        (format!("'syslog+unix://{socket_shown}'"), "imuxsock"),
+    ] {
+        let mut sinks = rig.open("orders", &sink);
+        send(&mut sinks, &format!("bücher \"]\\ over {input}"));
+    }
+    let told = wait_until("three lines", LIMIT, || {
+        let text = fs::read_to_string(&out).ok()?;
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|l| l.contains("cher "))
+            .map(str::to_owned)
+            .collect();
+        (lines.len() == 3).then_some(lines)
+    });
+    let find = |input: &str| told.iter().find(|l| l.starts_with(input)).unwrap().as_str();
+    let rest = "27|2026-11-22T10:11:12.123456+00:00|orders|4711|[mainstay@32473 stream=\"stderr\" restart=\"3\"]|bücher \"]\\ over";
+    assert_eq!(find("imtcp"), format!("imtcp|{rest} imtcp"));
+    assert_eq!(find("imudp"), format!("imudp|{rest} imudp"));
+    let local: Vec<_> = find("imuxsock").split('|').collect();
+    assert_eq!(
+        (local[1], local[3], local[4], local[6]),
+        ("27", "orders", "4711", " bücher \"]\\ over imuxsock")
+    );
+    // Many, in order.
+    let mut sinks = rig.open("many", &format!("'syslog+tcp://127.0.0.1:{tcp}'"));
+    for i in 0..5000 {
+        send(&mut sinks, &format!("number {i}"));
+    }
+    let all = wait_until("all lines", LIMIT, || {
+        let text = fs::read_to_string(&out).ok()?;
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|l| l.contains("|number "))
+            .map(str::to_owned)
+            .collect();
+        (lines.len() >= 5000).then_some(lines)
+    });
+    assert!(
+        all.iter()
+            .enumerate()
+            .all(|(i, l)| l.ends_with(&format!("|number {i}")))
+    );
+}
+
+/// A CA, and a certificate of 127.0.0.1 by it.
+fn certificates(dir: &Path) -> bool {
+    let run = |args: &str| {
+        let mut command = Command::new("openssl");
+        command
+            .args(args.split(' '))
+            .current_dir(dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    for ca in ["ca", "other"] {
+        let request = format!(
+            "req -x509 -newkey rsa:2048 -nodes -keyout {ca}.key -out {ca}.pem -subj /CN={ca} -days 2"
+        );
+        if !run(&request) {
+            return false;
+        }
+    }
+    for who in ["server", "client"] {
+        let made = run(&format!(
+            "req -newkey rsa:2048 -nodes -keyout {who}.key -out {who}.csr -subj /CN={who}"
+        )) && run(&format!(
+            "x509 -req -in {who}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {who}.pem -days 2 -extfile san"
+        ));
+        if !made {
+            return false;
+        }
+    }
+    true
+}
+
+#[test]
+fn rsyslog_takes_lines_over_tls_from_those_it_trusts_and_who_trust_it() {
+    let driver = "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_ossl.so";
+    if !program("/usr/sbin/rsyslogd") || !program(driver) {
+        return skip("rsyslog and rsyslog-openssl are not installed");
+    }
+    let mut rig = Rig::new();
+    if !certificates(rig.sandbox.path()) {
+        return skip("openssl, which makes the certificates, is not installed");
+    }
+    let (open, strict) = (free_port(), free_port());
+    let out = rig.path("out");
+    let dir = rig.sandbox.path().display().to_string();
+    let config = format!(
+        r#"global(defaultNetstreamDriver="ossl" defaultNetstreamDriverCAFile="{dir}/ca.pem" defaultNetstreamDriverCertFile="{dir}/server.pem" defaultNetstreamDriverKeyFile="{dir}/server.key")
+module(load="imtcp" StreamDriver.Name="ossl" StreamDriver.Mode="1")
+input(type="imtcp" address="127.0.0.1" port="{open}" streamdriver.mode="1" streamdriver.authmode="anon")
+input(type="imtcp" address="127.0.0.1" port="{strict}" streamdriver.mode="1" streamdriver.authmode="x509/certvalid")
+{TEMPLATE}
+*.* action(type="omfile" file="{}" template="told")
+"#,
+        out.display()
+    );
+    let _daemon = rsyslogd(&rig.sandbox, &config);
+    wait_until("rsyslogd", LIMIT, || {
+        TcpStream::connect(("127.0.0.1", strict)).ok()
+    });
+    let find = |text: &str, count: usize| {
+        wait_until("lines over TLS", LIMIT, || {
+            let all = fs::read_to_string(&out).ok()?;
+            let lines: Vec<_> = all
+                .lines()
+                .filter(|l| l.contains(text))
+                .map(str::to_owned)
+                .collect();
+            (lines.len() >= count).then_some(lines)
+        })
+    };
+
+    let mut sinks = rig.open(
+        "orders",
+        &format!("{{ to = 'syslog+tls://127.0.0.1:{open}', ca = 'ca.pem' }}"),
+    );
+    for i in 0..1000 {
+        send(&mut sinks, &format!("secure {i}"));
+    }
+    let lines = find("|secure ", 1000);
+    assert!(
+        lines
+            .iter()
+            .enumerate()
+            .all(|(i, l)| l.ends_with(&format!("|secure {i}")))
+    );
+    assert!(lines[0].starts_with("imtcp|27|"), "{}", lines[0]);
+
+    // Somebody else's certificate; a name that is not in it: no line goes there.
+    for (sink, cause) in [
+        (
+            format!("{{ to = 'syslog+tls://127.0.0.1:{open}', ca = 'other.pem' }}"),
+            "UnknownIssuer",
+        ),
+        (
+            format!("{{ to = 'syslog+tls://localhost:{open}', ca = 'ca.pem' }}"),
+            "NotValidForName",
+        ),
+        (
+            format!("{{ to = 'syslog+tls://localhost:{open}', ca = 'none.pem' }}"),
+            "none.pem",
+        ),
+    ] {
+        let mut other = Rig::new();
+        for file in ["ca.pem", "other.pem"] {
+            fs::copy(rig.path(file), other.path(file)).unwrap();
+        }
+        let mut sinks = other.open("orders", &sink);
+        send(&mut sinks, "must not arrive");
+        let error = other.failing();
+        assert!(
+            error.contains(cause) || error.contains("not valid for name"),
+            "{error}"
+        );
+    }
+
+    // Who has no certificate is refused before a line is lost; who has one is taken.
+    let mut sinks = rig.open(
+        "b",
+        &format!("{{ to = 'syslog+tls://127.0.0.1:{strict}', ca = 'ca.pem' }}"),
+    );
+    send(&mut sinks, "unknown");
+    let error = rig.failing();
+    assert!(error.contains("TLS with 127.0.0.1"), "{error}");
+    drop(sinks);
+    let strict_sink = format!(
+        "{{ to = 'syslog+tls://127.0.0.1:{strict}', ca = 'ca.pem', cert = 'client.pem', key = 'client.key' }}"
+    );
+    let mut again = Rig::in_sandbox(Sandbox::new());
+    for file in ["ca.pem", "client.pem", "client.key"] {
+        fs::copy(rig.path(file), again.path(file)).unwrap();
+    }
+    let mut sinks = again.open("b", &strict_sink);
+    send(&mut sinks, "known");
+    find("|known", 1);
+    let text = fs::read_to_string(&out).unwrap();
+    assert!(
+        !text.contains("unknown") && !text.contains("must not"),
+        "{text}"
+    );
+}
+
+/// A journal of the test's own, in a mount namespace in which nothing else runs.
+fn journald(sandbox: &Sandbox) -> Option<Daemon> {
+    let path = sandbox.path();
+    fs::create_dir_all(path.join("systemd/journal")).unwrap();
+    fs::create_dir_all(path.join("log/journal")).unwrap();
+    let config = "[Journal]\nStorage=volatile\nAudit=no\nReadKMsg=no\nForwardToWall=no\nRateLimitIntervalSec=0\n";
+    sandbox.write("journald.conf", config);
+    let script = "mount --bind systemd /run/systemd && mount --bind log /run/log && \
+        mount --bind journald.conf /etc/systemd/journald.conf && exec /lib/systemd/systemd-journald";
+    let child = sandbox
+        .command("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(path.join("journald.err")).unwrap())
+        .spawn();
+    let mut daemon = Daemon(child.ok()?);
+    let socket = path.join("systemd/journal/socket");
+    wait_until("journald", LIMIT, || {
+        let ended = daemon.0.try_wait().unwrap().is_some();
+        (ended || socket.exists()).then_some(())
+    });
+    socket.exists().then_some(daemon)
+}
+
+#[test]
+fn the_journal_takes_lines_with_their_fields_whatever_their_size() {
+    let there = [
+        "/lib/systemd/systemd-journald",
+        "/run/systemd",
+        "/run/log",
+        "/etc/systemd/journald.conf",
+    ];
+    if let Some(lacks) = there.into_iter().find(|path| !program(path)) {
+        return skip(format!("journald cannot run here: there is no {lacks}"));
+    }
+    let mut rig = Rig::new();
+    let Some(_daemon) = journald(&rig.sandbox) else {
+        return skip("journald cannot run here: this user may not mount");
+    };
+    let socket = rig.path("systemd/journal/socket");
+    let mut sinks = rig.open("orders", &format!("'journald+unix://{}'", socket.display()));
+    let large = "large ".repeat(300_000);
+    for message in [
+        b"plain \xc3\xbc".as_slice(),
+        b"two\nlines",
+        b"not \xff text \0",
+        large.as_bytes(),
+    ] {
+        sinks.push(&line(message));
+    }
+    sinks.push(&Line {
+        level: None,
+        stream: None,
+        pid: 0,
+        partial: true,
+        ..line(b"bare")
+    });
+    drop(sinks);
+    let entries = wait_until("entries", LIMIT, || {
+        let output = Command::new("journalctl")
+            .args(["--output=json", "--all", "--directory"])
+            .arg(rig.path("log/journal"))
+            .arg("MAINSTAY_SERVICE=orders")
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let entries: Vec<serde_json::Value> = text
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
+        (entries.len() >= 5).then_some(entries)
+    });
+    assert_eq!(entries.len(), 5);
+    let first = &entries[0];
+    for (field, value) in [
+        ("MESSAGE", "plain ü"),
+        ("PRIORITY", "3"),
+        ("SYSLOG_FACILITY", "3"),
+        ("SYSLOG_IDENTIFIER", "orders"),
+        ("SYSLOG_PID", "4711"),
+        ("MAINSTAY_RESTART", "3"),
+        ("MAINSTAY_STREAM", "stderr"),
+        ("MAINSTAY_TIME_NS", "1795342272123456789"),
+        ("_TRANSPORT", "journal"),
+    ] {
+        assert_eq!(first[field], value, "{field}");
+    }
+    assert_eq!(entries[1]["MESSAGE"], "two\nlines");
+    let bytes: Vec<u8> = serde_json::from_value(entries[2]["MESSAGE"].clone()).unwrap();
+    assert_eq!(bytes, b"not \xff text \0");
+    assert_eq!(
+        entries[3]["MESSAGE"].as_str().map(str::len),
+        Some(large.len()),
+        "by a sealed file"
+    );
+    let last = &entries[4];
+    assert_eq!(
+        (&last["PRIORITY"], &last["MAINSTAY_PARTIAL"]),
+        (&"6".into(), &"1".into())
+    );
+    assert!(last.get("SYSLOG_PID").is_none() && last.get("MAINSTAY_STREAM").is_none());
+    assert_eq!(rig.events.try_recv().ok(), None);
+}

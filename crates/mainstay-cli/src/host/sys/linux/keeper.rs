@@ -32,11 +32,11 @@ impl Keeper {
             0 => hold(&fds),
             pid => pid.unsigned_abs(),
         };
-        Self::end_recorded(record_path);
         let keeper = Self {
             pid,
             record_path: record_path.to_owned(),
         };
+        let predecessor = fs::read_to_string(record_path);
         let recorded = kin::Stat::of(pid)
             .ok_or_else(|| io::ErrorKind::NotFound.into())
             .and_then(|stat| {
@@ -44,7 +44,10 @@ impl Keeper {
                 fs::write(record_path, format!("{pid} {start}\n"))
             });
         match recorded {
-            Ok(()) => Ok(keeper),
+            Ok(()) => {
+                predecessor.iter().for_each(|record| end(record));
+                Ok(keeper)
+            }
             Err(error) => {
                 keeper.end();
                 Err(error)
@@ -54,18 +57,10 @@ impl Keeper {
 
     /// Kills the keeper that a dead supervisor left, if it is still the process that the record speaks of.
     pub(crate) fn end_recorded(record_path: &Path) {
-        let Ok(record) = fs::read_to_string(record_path) else {
-            return;
-        };
-        let mut numbers = record.split_ascii_whitespace().map(str::parse::<u64>);
-        let (Some(Ok(pid)), Some(Ok(start))) = (numbers.next(), numbers.next()) else {
-            return;
-        };
-        let Ok(pid) = u32::try_from(pid) else { return };
-        let is_keeper = || kin::Stat::of(pid).is_some_and(|stat| stat.identity() == (pid, start));
-        // One that cannot be killed holds pipes that others hold too: no harm.
-        let _ = kin::signal_if(pid, libc::SIGKILL, is_keeper);
-        let _ = fs::remove_file(record_path);
+        if let Ok(record) = fs::read_to_string(record_path) {
+            end(&record);
+            let _ = fs::remove_file(record_path);
+        }
     }
 
     /// Ends it: what the pipes still hold goes with them unless others hold them too.
@@ -79,6 +74,18 @@ impl Keeper {
         // Where this fails the next supervisor looks for a process that is not there.
         let _ = fs::remove_file(&self.record_path);
     }
+}
+
+/// Kills the process that a record speaks of, if it is still that one.
+fn end(record: &str) {
+    let mut numbers = record.split_ascii_whitespace().map(str::parse::<u64>);
+    let (Some(Ok(pid)), Some(Ok(start))) = (numbers.next(), numbers.next()) else {
+        return;
+    };
+    let Ok(pid) = u32::try_from(pid) else { return };
+    let is_keeper = || kin::Stat::of(pid).is_some_and(|stat| stat.identity() == (pid, start));
+    // One that cannot be killed holds pipes that others hold too: no harm.
+    let _ = kin::signal_if(pid, libc::SIGKILL, is_keeper);
 }
 
 /// The keeper's whole life. `fds` is sorted.
