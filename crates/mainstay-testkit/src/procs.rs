@@ -82,6 +82,11 @@ pub fn program(pid: Pid) -> String {
     name.to_string_lossy().into_owned()
 }
 
+/// Whether the kernel knows it by this name (`comm`, 15 bytes).
+pub fn is_named(pid: Pid, name: &str) -> bool {
+    fs::read_to_string(path(pid, "comm")).is_ok_and(|comm| comm.trim_end() == name)
+}
+
 /// Whether it was started with this variable set to this value.
 pub fn has_env(pid: Pid, name: &str, value: &str) -> bool {
     let wanted = format!("{name}={value}");

@@ -71,8 +71,14 @@ impl Sandbox {
 
 #[cfg(target_os = "linux")]
 impl Sandbox {
-    /// The living processes of the sandbox.
+    /// The living processes of the sandbox, without the keepers of the services' pipes.
     pub fn processes(&self) -> Vec<rustix::process::Pid> {
+        let mut all = self.all_processes();
+        all.retain(|pid| !crate::procs::is_named(*pid, "mainstay-keeper"));
+        all
+    }
+
+    fn all_processes(&self) -> Vec<rustix::process::Pid> {
         let mark = self.path().to_string_lossy();
         let mut all = crate::procs::descendants();
         all.retain(|pid| crate::procs::has_env(*pid, MARK, &mark));
@@ -80,11 +86,11 @@ impl Sandbox {
     }
 
     /// # Panics
-    /// If a process of the sandbox lives, naming it.
+    /// If a process of the sandbox lives, be it a keeper, naming it.
     #[track_caller]
     pub fn assert_no_leftovers(&self) {
         let left: Vec<_> = self
-            .processes()
+            .all_processes()
             .into_iter()
             .map(|pid| (pid.as_raw_nonzero(), crate::procs::program(pid)))
             .collect();
@@ -98,7 +104,7 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         loop {
-            let left = self.processes();
+            let left = self.all_processes();
             if left.is_empty() || std::time::Instant::now() > deadline {
                 return;
             }

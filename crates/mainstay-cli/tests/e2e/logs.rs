@@ -253,7 +253,11 @@ fn following_several_shows_whole_lines_through_rotation() {
         log = { rotate = "100KB", keep = 100 }
         "#,
     );
-    event(&supervisor, "b", "ready");
+    event(&supervisor, "b", "started");
+    wait_until("both logs", SOON, || {
+        let is_there = |name| sandbox.state_dir().join("logs").join(name).exists();
+        (is_there("a") && is_there("b")).then_some(())
+    });
     let mut follow = sandbox
         .command(mainstay())
         .args(["logs", "-f", "--since", "@0", "a", "b"])

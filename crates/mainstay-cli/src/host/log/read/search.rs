@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Read as _};
 
 use mainstay_core::log::stored::{HEAD, Stored};
 
-use super::files::{Content, Log, Part, read_exact_at, to_usize};
+use super::files::{Content, Log, Part, micros, read_exact_at, to_usize};
 use super::index::Bracket;
 use super::lines::next_line;
 use super::{BLOCK, SLACK};
@@ -136,13 +136,20 @@ impl Log {
         match content {
             Content::Gone => Ok(0),
             Content::Plain(file, len) => {
-                let (from, to) = judge.narrow(&file, from.min(len), to.min(len))?;
+                let limit = to.min(len);
+                let (from, to) = judge.narrow(&file, from.min(len), limit)?;
                 let part = Part {
                     file: &file,
                     from,
                     to,
                 };
-                judge.first(&mut BufReader::with_capacity(BLOCK, part), from, to)
+                let place = judge.first(&mut BufReader::with_capacity(BLOCK, part), from, to)?;
+                let is_unknown = lean == Lean::Late && place == limit && piece.begun == 0;
+                // Without any stamp its birth is the best that is known.
+                match is_unknown && before.is_none() && born_unstamped(&file)? >= time {
+                    true => Ok(0),
+                    false => Ok(place),
+                }
             }
             Content::Packed(mut packed) => {
                 packed.skip(from)?;
@@ -267,6 +274,22 @@ impl Judge {
 fn head(bytes: &[u8]) -> &[u8] {
     let bytes = &bytes[..bytes.len().min(HEAD)];
     memchr::memchr(b'\n', bytes).map_or(bytes, |end| &bytes[..end])
+}
+
+/// When a file was made whose first line does not say when it was written; 0 is "unknown".
+fn born_unstamped(file: &File) -> io::Result<u64> {
+    let part = Part {
+        file,
+        from: 0,
+        to: HEAD as u64,
+    };
+    let mut first = Vec::with_capacity(HEAD);
+    next_head(&mut BufReader::with_capacity(HEAD, part), &mut first)?;
+    let born = file.metadata()?.created().map_or(0, micros);
+    Ok(match Stored::parse(&first).time {
+        Some(_) => 0,
+        None => born.saturating_sub(SLACK),
+    })
 }
 
 /// Reads a line of any length, keeps its beginning, says how long it was with its end; 0 where there is none.
