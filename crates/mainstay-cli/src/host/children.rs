@@ -44,14 +44,14 @@ impl Host {
             notify =
                 Some(socket.map_err(|error| format!("open its notification socket: {error}"))?);
         }
-        let tells_runs = self.held[id.0].log.tells_runs;
-        if tells_runs {
+        let restarts = self.engine.view(id).restarts;
+        let tells_run = restarts > 0 || self.held[id.0].log.tells_runs;
+        if tells_run {
             self.logs.starting(spec.name());
         }
         let tree = self.start(id, spec.command(), Output::Log, notify.as_ref());
-        if tells_runs {
+        if tells_run {
             let pid = tree.as_ref().map_or(0, Tree::pid);
-            let restarts = self.engine.view(id).restarts;
             self.logs.began(
                 spec.name(),
                 pid,

@@ -217,7 +217,6 @@ fn what_is_not_performed_is_said() {
         command = ["PUPPET", "exit", "0"]
         needs = ["os:postgresql"]
         snapshot = { paths = ["/var/lib/a"] }
-        log = { format = "json" }
         http = { port = 9100 }
         "#,
     );
@@ -226,7 +225,6 @@ fn what_is_not_performed_is_said() {
     for part in [
         "os:postgresql is not looked at",
         "`snapshot`",
-        "`log.format`",
         "`http`",
     ] {
         assert!(text.contains(part), "{part}: {text}");

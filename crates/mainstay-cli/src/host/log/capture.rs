@@ -103,8 +103,8 @@ impl Capture {
         }
     }
 
-    /// A pipe of this service will be read.
-    pub(super) fn open(&mut self, wanted: &Wanted, stream: Option<Stream>) -> SourceId {
+    /// A pipe of this service will be read. Where it `is_new`, whoever wrote to the log before will not go on.
+    pub(super) fn open(&mut self, wanted: &Wanted, stream: Option<Stream>, is_new: bool) -> SourceId {
         let service = &wanted.service;
         if let Some(terminal) = &mut self.terminal {
             terminal.announce(service);
@@ -115,9 +115,13 @@ impl Capture {
         }
         let log = self.logs.iter().position(|log| log.file.dir() == dir);
         let log = log.unwrap_or_else(|| {
+            let mut file = LogFile::new(RealDisk, dir, wanted.limits, self.compressor.of(service));
+            if is_new {
+                file.is_of_new_writers();
+            }
             self.logs.push(Log {
                 service: service.clone(),
-                file: LogFile::new(RealDisk, dir, wanted.limits, self.compressor.of(service)),
+                file,
             });
             self.logs.len() - 1
         });
@@ -141,6 +145,7 @@ impl Capture {
             log.file.prepare();
             report(&*self.events, log);
         }
+        self.settle();
     }
 
     /// The sources of a service.
@@ -153,6 +158,13 @@ impl Capture {
     pub(super) fn dir(&self, source: SourceId) -> &Path {
         let dir = self.logs[self.channels[source].log].file.dir();
         dir.strip_prefix(&self.root_dir).unwrap_or(dir)
+    }
+
+    /// All that the last run wrote is taken: a line that it left unfinished ends here.
+    pub(super) fn ended(&mut self, source: SourceId) {
+        let log = &mut self.logs[self.channels[source].log];
+        log.file.end_line();
+        report(&*self.events, log);
     }
 
     /// Its next bytes are of another run.
@@ -234,6 +246,12 @@ impl Capture {
 
     /// Writes what [`Capture::refine`] made of `taken`.
     pub(super) fn put(&mut self, source: SourceId, taken: &[u8]) {
+        self.write(source, taken);
+        self.settle();
+    }
+
+    /// As [`Capture::put`], but what is written may still be undone until [`Capture::settle`].
+    pub(super) fn write(&mut self, source: SourceId, taken: &[u8]) {
         let channel = &self.channels[source];
         let log = &mut self.logs[channel.log];
         match channel.refiner {
@@ -241,6 +259,11 @@ impl Capture {
             None => log.file.write(taken),
         }
         report(&*self.events, log);
+    }
+
+    /// Has rotated files packed and cleared up: what is written stays.
+    pub(super) fn settle(&mut self) {
+        self.compressor.begin();
     }
 
     /// Gives back memory that only a flood needs.
@@ -263,6 +286,7 @@ impl Capture {
             result = result.and(log.file.rotate());
             report(&*self.events, log);
         }
+        self.settle();
         result
     }
 

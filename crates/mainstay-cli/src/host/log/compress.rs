@@ -57,7 +57,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// At most one round for each service.
+    /// Rounds that nobody may begin yet.
+    asked_for: Vec<(ServiceName, Work)>,
+    /// At most one round for each directory.
     queue: VecDeque<(ServiceName, Work)>,
     /// There is a thread, and it will look at the queue again.
     is_running: bool,
@@ -76,10 +78,28 @@ impl Compressor {
         }
     }
 
-    /// What [`super::file::LogFile::new`] asks for. Never blocks on a disk.
+    /// What [`super::file::LogFile::new`] asks for. A round waits for [`Compressor::begin`].
     pub(super) fn of(&self, service: &ServiceName) -> impl FnMut(Work) + Send + 'static {
         let (shared, service) = (Arc::clone(&self.shared), service.clone());
-        move |work| submit(&shared, &service, work)
+        move |work| shared.lock().asked_for.push((service.clone(), work))
+    }
+
+    /// Has the rounds begun that were asked for. Never blocks on a disk.
+    pub(super) fn begin(&self) {
+        let mut state = self.shared.lock();
+        if state.asked_for.is_empty() || self.shared.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        for (service, work) in std::mem::take(&mut state.asked_for) {
+            match state.queue.iter_mut().find(|(_, queued)| queued.dir == work.dir) {
+                Some((_, queued)) => *queued = work,
+                None => state.queue.push_back((service, work)),
+            }
+        }
+        if !std::mem::replace(&mut state.is_running, true) {
+            drop(state);
+            self.shared.start();
+        }
     }
 
     /// Abandons everything, for good.
@@ -94,32 +114,24 @@ impl Drop for Compressor {
     }
 }
 
-fn submit(shared: &Arc<Shared>, service: &ServiceName, work: Work) {
-    if shared.stop.load(Ordering::Relaxed) {
-        return;
-    }
-    let mut state = shared.lock();
-    match state.queue.iter_mut().find(|(name, _)| name == service) {
-        Some((_, waiting)) => *waiting = work,
-        None => state.queue.push_back((service.clone(), work)),
-    }
-    if state.is_running {
-        return;
-    }
-    let for_thread = Arc::clone(shared);
-    let thread = thread::Builder::new()
-        .name("compress".into())
-        .stack_size(super::STACK)
-        .spawn(move || for_thread.run());
-    state.is_running = thread.is_ok();
-    drop(state);
-    if let Err(error) = thread {
-        let this = Path::new("a thread that compresses");
-        shared.tell(service, Err(trouble("start", this, error)));
-    }
-}
-
 impl Shared {
+    fn start(self: &Arc<Self>) {
+        let for_thread = Arc::clone(self);
+        let thread = thread::Builder::new()
+            .name("compress".into())
+            .stack_size(super::STACK)
+            .spawn(move || for_thread.run());
+        let Err(error) = thread else { return };
+        let mut state = self.lock();
+        state.is_running = false;
+        let service = state.queue.front().map(|(service, _)| service.clone());
+        drop(state);
+        if let Some(service) = service {
+            let this = Path::new("a thread that compresses");
+            self.tell(&service, Err(trouble("start", this, error)));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

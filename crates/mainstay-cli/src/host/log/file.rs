@@ -225,6 +225,8 @@ pub(super) struct LogFile<D: Disk> {
     index: Index,
     /// The directory has been looked through since the start.
     opened: bool,
+    /// Whoever wrote the file before us will not go on: its last line is as long as it will ever be.
+    ends_line: bool,
     /// Takes rounds through the directory.
     rotated_to: Box<dyn FnMut(Work) + Send>,
     last_stamp: Option<Stamp>,
@@ -267,6 +269,7 @@ impl<D: Disk> LogFile<D> {
             batch: None,
             index: Index::default(),
             opened: false,
+            ends_line: false,
             path: dir.join(CURRENT),
             dir,
             limits,
@@ -291,16 +294,9 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Takes other limits from the next bytes on. A rotation that waits for the end of a line still comes.
-    pub(super) fn set_limits(&mut self, limits: Limits) {
-        if self.rotate_at != 0 {
-            self.rotate_at = limits.rotate;
-        }
-        let before = std::mem::replace(&mut self.limits, limits);
-        if before.every != limits.every && self.current.is_some() {
-            let now = (self.clock.now)();
-            self.due = self.boundary_after(now);
-        }
+    /// Nobody goes on with the line that the file ends with.
+    pub(super) fn is_of_new_writers(&mut self) {
+        self.ends_line = true;
     }
 
     /// What happened since the last call.
@@ -478,6 +474,9 @@ impl<D: Disk> LogFile<D> {
         }
         let written = modified.filter(|_| size > 0).unwrap_or(now);
         self.due = self.boundary_after(written.min(now));
+        if std::mem::take(&mut self.ends_line) && self.extent()?.mid_line {
+            self.put(b"\n").map_err(|(_, trouble)| trouble)?;
+        }
         if !std::mem::replace(&mut self.opened, true) {
             if self.limits.at_start && size > 0 {
                 self.rotate_at = 0;

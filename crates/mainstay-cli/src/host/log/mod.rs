@@ -6,7 +6,7 @@
 //! `pipes` are made, `pump` waits for them, `pump/hand` moves what they hold, `capture` distributes it, `file` writes, `disk` is the seam for
 //! tests; `read` is the way back, for `mainstay logs`.
 
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, PipeWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ mod tests;
 use capture::Capture;
 use file::Limits;
 pub(crate) use file::{Lost, Trouble};
-use pipes::{Pipe, STDERR};
+use pipes::{OurEnd, Pipe, STDERR};
 pub(crate) use pipes::{Pipes, ServicePipes, end_keeper};
 use pump::Pump;
 pub(crate) use sink::SinkEvent;
@@ -143,10 +143,9 @@ impl Wanted {
 )]
 enum Command {
     Open {
-        wanted: Wanted,
+        wanted: Box<Wanted>,
         stream: Option<Stream>,
-        pipe: PipeReader,
-        name: String,
+        pipe: OurEnd,
     },
     Starting {
         service: ServiceName,
@@ -219,14 +218,14 @@ impl Logs {
             #[cfg(target_os = "linux")]
             keeper: pipes.keeper.take(),
         };
-        for (name, pipe) in std::mem::take(&mut pipes.orphans) {
-            let (service, stream) = match name.strip_suffix(STDERR) {
+        for pipe in std::mem::take(&mut pipes.orphans) {
+            let (service, stream) = match pipe.name.strip_suffix(STDERR) {
                 Some(service) => (service, Some(Stream::Stderr)),
-                None => (&*name, None),
+                None => (&*pipe.name, None),
             };
             if let Some(service) = ServiceName::new(service) {
                 let wanted = Wanted::new(service, LogPolicy::default());
-                logs.pump.open(&wanted, stream, pipe, name)?;
+                logs.pump.open(&wanted, stream, pipe)?;
             }
         }
         Ok(logs)
@@ -244,7 +243,7 @@ impl Logs {
         let is_split = stderr.is_some();
         let open = |pipe: Pipe, stream: Stream| -> io::Result<PipeWriter> {
             let stream = is_split.then_some(stream);
-            self.pump.open(&wanted, stream, pipe.reader, pipe.name)?;
+            self.pump.open(&wanted, stream, pipe.ours)?;
             Ok(pipe.writer)
         };
         Ok(LogEnds {
@@ -261,8 +260,13 @@ impl Logs {
     fn open_with(&self, service: &ServiceName, limits: Limits) -> io::Result<LogEnds> {
         let mut wanted = Wanted::new(service.clone(), LogPolicy::default());
         wanted.limits = limits;
-        let (pipe, stdout) = io::pipe()?;
-        self.pump.open(&wanted, None, pipe, service.to_string())?;
+        let (reader, stdout) = io::pipe()?;
+        let ours = OurEnd {
+            name: service.to_string(),
+            reader,
+            is_new: false,
+        };
+        self.pump.open(&wanted, None, ours)?;
         Ok(LogEnds {
             stdout,
             stderr: None,
@@ -270,8 +274,9 @@ impl Logs {
         })
     }
 
-    /// Says that another run of the service will be started: what its pipes hold now is taken for the last one's, and what comes next is left in
-    /// them until [`Logs::began`]. Only a log that says whose each line is needs it: see [`LogEnds::tells_runs`].
+    /// Says that another run of the service will be started: what its pipes hold now is taken for the last one's, whose unfinished line ends
+    /// here, and what comes next is left in them until [`Logs::began`]. The first run needs it only where the log says whose each line is:
+    /// see [`LogEnds::tells_runs`].
     pub(crate) fn starting(&self, service: &ServiceName) {
         let service = service.clone();
         self.pump.send(Command::Starting { service });

@@ -41,16 +41,26 @@ pub(crate) struct Pipes {
     hand: OwnedFd,
     #[cfg(target_os = "linux")]
     pub(super) keeper: Option<Keeper>,
-    /// Pipes that were made for services which are not ours any more, by name.
-    pub(super) orphans: Vec<(String, PipeReader)>,
+    /// Nobody held them open.
+    #[cfg(target_os = "linux")]
+    are_new: bool,
+    /// Pipes that were made for services which are not ours any more.
+    pub(super) orphans: Vec<OurEnd>,
 }
 
 /// One of them: our end and the service's.
 #[derive(Debug)]
 pub(super) struct Pipe {
+    pub(super) ours: OurEnd,
+    pub(super) writer: PipeWriter,
+}
+
+#[derive(Debug)]
+pub(super) struct OurEnd {
     pub(super) name: String,
     pub(super) reader: PipeReader,
-    pub(super) writer: PipeWriter,
+    /// No run of an earlier supervisor writes to it.
+    pub(super) is_new: bool,
 }
 
 /// What a service writes to: one pipe, or one for each stream.
@@ -93,8 +103,11 @@ impl Pipes {
     fn pipe(&mut self, name: String, _owner: Option<&sys::User>) -> io::Result<Pipe> {
         let (reader, writer) = io::pipe()?;
         Ok(Pipe {
-            name,
-            reader,
+            ours: OurEnd {
+                name,
+                reader,
+                is_new: true,
+            },
             writer,
         })
     }
@@ -115,9 +128,12 @@ impl Pipes {
     /// In `dir`, which is made, owner-only, where it is missing.
     pub(crate) fn new(dir: &Path) -> io::Result<Self> {
         crate::state_dir::create_private_dir(dir)?;
-        let hand = open_fifo(&dir.join(".hand"), OFlags::NONBLOCK)?;
+        let hand_path = dir.join(".hand");
+        let are_new = !is_held(&hand_path);
+        let hand = open_fifo(&hand_path, OFlags::NONBLOCK)?;
         Ok(Self {
             dir: dir.to_owned(),
+            are_new,
             held: Vec::new(),
             made: Vec::new(),
             hand,
@@ -146,8 +162,11 @@ impl Pipes {
         self.held.push(reader.try_clone()?);
         self.made.push(name.clone());
         Ok(Pipe {
-            name,
-            reader: reader.into(),
+            ours: OurEnd {
+                name,
+                reader: reader.into(),
+                is_new: self.are_new,
+            },
             writer: writer.into(),
         })
     }
@@ -155,7 +174,7 @@ impl Pipes {
     /// Has all of them held open from now on, whatever becomes of this process. Call it before the first thread is started.
     pub(crate) fn keep(&mut self) -> io::Result<()> {
         self.find_orphans()?;
-        let orphans = self.orphans.iter().map(|(_, pipe)| pipe.as_fd());
+        let orphans = self.orphans.iter().map(|orphan| orphan.reader.as_fd());
         let held = self.held.iter().map(OwnedFd::as_fd);
         let fds: Vec<BorrowedFd<'_>> = held.chain(orphans).chain([self.hand.as_fd()]).collect();
         self.keeper = Some(Keeper::start(&fds, &self.dir.join(KEEPER))?);
@@ -180,10 +199,21 @@ impl Pipes {
                 std::fs::remove_file(&path)?;
                 continue;
             }
-            self.orphans.push((name.to_owned(), pipe.into()));
+            self.orphans.push(OurEnd {
+                name: name.to_owned(),
+                reader: pipe.into(),
+                is_new: self.are_new,
+            });
         }
         Ok(())
     }
+}
+
+/// Somebody could read from this pipe.
+#[cfg(target_os = "linux")]
+fn is_held(path: &Path) -> bool {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::open(path, flags, Mode::empty()).is_ok()
 }
 
 #[cfg(target_os = "linux")]

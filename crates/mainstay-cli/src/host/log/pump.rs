@@ -16,7 +16,7 @@ use mainstay_core::spec::ServiceName;
 use rustix::io::Errno;
 
 use super::capture::{Capture, SourceId};
-use super::pipes::Pipes;
+use super::pipes::{OurEnd, Pipes};
 use super::{Command, Summary, Wanted};
 
 #[cfg_attr(target_os = "linux", path = "pump/hand.rs")]
@@ -90,15 +90,13 @@ impl Pump {
         &self,
         wanted: &Wanted,
         stream: Option<Stream>,
-        pipe: PipeReader,
-        name: String,
+        pipe: OurEnd,
     ) -> io::Result<()> {
-        rustix::io::ioctl_fionbio(&pipe, true)?;
+        rustix::io::ioctl_fionbio(&pipe.reader, true)?;
         self.send(Command::Open {
-            wanted: wanted.clone(),
+            wanted: Box::new(wanted.clone()),
             stream,
             pipe,
-            name,
         });
         Ok(())
     }
@@ -202,8 +200,7 @@ impl Reader {
                 wanted,
                 stream,
                 pipe,
-                name,
-            } => self.open(&wanted, stream, pipe, name),
+            } => self.open(&wanted, stream, pipe),
             // What the last run has left is none of the next one's.
             Command::Expect {
                 service,
@@ -216,6 +213,7 @@ impl Reader {
             Command::Starting { service } => {
                 self.drain_service(&service);
                 for id in self.capture.sources(&service) {
+                    self.capture.ended(id);
                     self.sources[id].is_held = true;
                 }
             }
@@ -270,8 +268,13 @@ impl Reader {
         }
     }
 
-    fn open(&mut self, wanted: &Wanted, stream: Option<Stream>, pipe: PipeReader, name: String) {
-        let id = self.capture.open(wanted, stream);
+    fn open(&mut self, wanted: &Wanted, stream: Option<Stream>, pipe: OurEnd) {
+        let OurEnd {
+            name,
+            reader: pipe,
+            is_new,
+        } = pipe;
+        let id = self.capture.open(wanted, stream, is_new);
         // Fails only for want of memory or of watches; closing the pipe then would kill its writers.
         let _looked_at_by_errors = self.poller.add(&pipe, id);
         self.hand.resume(&mut self.capture, id, &name);

@@ -38,6 +38,7 @@ fn output(megabytes: usize) -> Vec<u8> {
 
 /// Waits until there is nothing left to do.
 fn finish(compressor: &Compressor) {
+    compressor.begin();
     while compressor.shared.lock().is_running {
         thread::yield_now();
     }

@@ -615,7 +615,6 @@ fn a_start_may_begin_a_file() {
     let at_start = limits("rotate = { at_start = true }, compress = 'none'");
     for start in 0..3 {
         let mut log = log_with(&disk, at_start);
-        log.set_limits(at_start);
         log.write(format!("{start}\n").as_bytes());
         disk.take(CURRENT);
         disk.put(CURRENT, format!("{start}\n").as_bytes());

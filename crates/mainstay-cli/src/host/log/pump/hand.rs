@@ -106,6 +106,7 @@ impl Hand {
             && self.note_through(capture, source, name)
         {
             let count = self.pass(capture, source, pipe, held);
+            capture.settle();
             return Taken::after(count, held);
         }
         self.look(capture, source, pipe, name, held, all)
@@ -193,7 +194,7 @@ impl Hand {
         match note(&self.note, capture, source, name, taken) {
             Ok(()) => {
                 move_all(pipe, &self.hand, taken);
-                capture.put(source, bytes);
+                capture.write(source, bytes);
                 move_all(&self.hand, &self.null, taken);
             }
             // Nothing can be written: what `put` does not lose it counts.
@@ -202,6 +203,7 @@ impl Hand {
                 capture.put(source, bytes);
             }
         }
+        capture.settle();
         match taken < count {
             true if (count as u64) >= held => Taken::All(taken),
             _ => Taken::after(taken, held),
@@ -216,8 +218,9 @@ impl Hand {
         capture.refine(source, &bytes, true);
         // Without a note a next successor may write it once more: better than not at all.
         let _ = note(&self.note, capture, source, name, bytes.len());
-        capture.put(source, &bytes);
+        capture.write(source, &bytes);
         move_all(&self.hand, &self.null, bytes.len());
+        capture.settle();
     }
 
     fn make_room(&mut self, held: u64) {
@@ -254,12 +257,17 @@ impl Hand {
             return Ok(());
         };
         match note.began {
-            // All of it was written, and it was being dropped.
-            Some(began) if began.count != held => {
-                move_all(&self.hand, &self.null, length);
-                return Ok(());
+            // All of it was written, and it was being dropped; or, where nothing was written, it had not all been taken.
+            Some(began) => {
+                let written = began.written(&root_dir.join(note.dir))?;
+                if began.count != held && !written.is_empty() {
+                    move_all(&self.hand, &self.null, length);
+                    return Ok(());
+                }
+                for (file, before) in written {
+                    file.set_len(before)?;
+                }
             }
-            Some(began) => began.undo(&root_dir.join(note.dir))?,
             None => {}
         }
         self.grow(u64::MAX);
@@ -318,8 +326,8 @@ impl Note {
 }
 
 impl Began {
-    /// Cuts the file back; whatever is newer than it was begun by the same write, so it goes too.
-    fn undo(&self, dir: &Path) -> io::Result<()> {
+    /// The files that are longer than they were, and how long that was. Whatever is newer than the file was begun by the same write.
+    fn written(&self, dir: &Path) -> io::Result<Vec<(File, u64)>> {
         let mut rotated = Vec::new();
         for entry in fs::read_dir(dir)? {
             if let Ok(name) = entry?.file_name().into_string()
@@ -330,6 +338,7 @@ impl Began {
         }
         rotated.sort_unstable();
         let files = rotated.into_iter().map(|(_, path)| path);
+        let mut written = Vec::new();
         let mut is_newer = false;
         for path in files.chain([dir.join(CURRENT)]) {
             let file = match File::options().write(true).open(&path) {
@@ -338,14 +347,17 @@ impl Began {
                 Err(error) => return Err(error),
             };
             let found = file.metadata()?;
-            if is_newer {
-                file.set_len(0)?;
-            } else if found.ino() == self.inode {
-                file.set_len(self.offset.min(found.len()))?;
-                is_newer = true;
+            let before = match is_newer {
+                true => 0,
+                false if found.ino() == self.inode => self.offset,
+                false => continue,
+            };
+            is_newer = true;
+            if found.len() > before {
+                written.push((file, before));
             }
         }
-        Ok(())
+        Ok(written)
     }
 }
 

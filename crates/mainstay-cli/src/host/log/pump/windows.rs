@@ -1,6 +1,6 @@
 //! The log threads on Windows: anonymous pipes cannot be waited for together, so each has a thread that blocks in reading it.
 
-use std::io::{self, PipeReader, Read as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use mainstay_core::log::refine::Stream;
 
 use super::capture::{Capture, SourceId};
-use super::pipes::Pipes;
+use super::pipes::{OurEnd, Pipes};
 use super::{Command, Summary, Wanted};
 
 /// What one read takes at most.
@@ -47,12 +47,16 @@ impl Pump {
         &self,
         wanted: &Wanted,
         stream: Option<Stream>,
-        mut pipe: PipeReader,
-        name: String,
+        pipe: OurEnd,
     ) -> io::Result<()> {
+        let OurEnd {
+            name,
+            reader: mut pipe,
+            is_new,
+        } = pipe;
         let Some(id) = (*lock(&self.capture))
             .as_mut()
-            .map(|capture| capture.open(wanted, stream))
+            .map(|capture| capture.open(wanted, stream, is_new))
         else {
             return Ok(());
         };
