@@ -627,6 +627,10 @@ fn a_stop_that_was_cut_short_goes_on() {
 
 #[test]
 fn a_kill_in_the_middle_of_a_launch_leaves_nothing_twice() {
+    let ups = |supervisor: &Supervisor| {
+        let is_up = |event: &Value| event["event"] == "started" || event["event"] == "adopted";
+        supervisor.events().into_iter().filter(is_up).count()
+    };
     for containment in CONTAINMENTS {
         let services: String = (0..8)
             .map(|i| format!("[service.s{i}]\ncommand = [\"PUPPET\", \"hang\"]\n"))
@@ -635,20 +639,16 @@ fn a_kill_in_the_middle_of_a_launch_leaves_nothing_twice() {
         for count in 1..8 {
             let mut supervisor = run(&sandbox, &manifest, containment);
             wait_until("some of them", SOON, || {
-                let is_up =
-                    |event: &Value| event["event"] == "started" || event["event"] == "adopted";
-                let seen = supervisor.events().into_iter().filter(is_up).count();
-                (seen >= count).then_some(())
+                (ups(&supervisor) >= count).then_some(())
             });
             supervisor.kill_dash_nine();
         }
         let supervisor = run(&sandbox, &manifest, containment);
         wait_until("all of them", SOON, || {
-            let all = listed(&sandbox);
-            all.values()
-                .all(|(state, _)| state == "running")
-                .then_some(())
+            (ups(&supervisor) == 8).then_some(())
         });
+        let all = listed(&sandbox);
+        assert!(all.values().all(|(state, _)| state == "running"), "{all:?}");
         assert_eq!(sandbox.processes().len(), 9);
         stop(supervisor, &sandbox);
     }
