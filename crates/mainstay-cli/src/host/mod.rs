@@ -71,6 +71,9 @@ pub(crate) struct Options {
     pub(crate) follow: bool,
 }
 
+/// What start-up needs is given back so long after it.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// What reaches the loop from its helpers.
 enum Message {
     Engine(Event),
@@ -144,6 +147,8 @@ struct Host {
     interrupts: u32,
     /// Some service was, at some time.
     has_halted: bool,
+    /// When start-up is over.
+    settles_at: Option<std::time::Instant>,
 }
 
 /// The control socket's task.
@@ -328,6 +333,7 @@ impl Host {
             reporter,
             interrupts: 0,
             has_halted: false,
+            settles_at: None,
         };
         Ok((host, received))
     }
@@ -359,7 +365,7 @@ impl Host {
     async fn supervise(&mut self, mut sources: Sources) -> ExitCode {
         self.reporter.flush();
         self.logs.prepare();
-        sys::settle_in(&self.processes);
+        self.settles_at = Some(std::time::Instant::now() + SETTLED);
         self.watch(&mut sources, Host::is_finished).await;
         let report = self.status();
         self.reporter.finish(&report);
@@ -388,6 +394,10 @@ impl Host {
                 Some(command) = sources.commands.recv() => self.commanded(command),
                 () = sleep_until(wake), if wake.is_some() => self.step(Event::Tick),
                 () = sleep_until(redraw), if redraw.is_some() => {}
+                () = sleep_until(self.settles_at), if self.settles_at.is_some() => {
+                    self.settles_at = None;
+                    sys::settle_in(&self.processes);
+                }
             }
             self.answer_waiters();
             if self.engine.is_finished() {

@@ -222,11 +222,7 @@ fn what_is_not_performed_is_said() {
     );
     let output = verb(&sandbox, &["run", &manifest.display().to_string()]);
     let text = String::from_utf8_lossy(&output.stdout);
-    for part in [
-        "os:postgresql is not looked at",
-        "`snapshot`",
-        "`http`",
-    ] {
+    for part in ["os:postgresql is not looked at", "`snapshot`", "`http`"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

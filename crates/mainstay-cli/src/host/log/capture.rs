@@ -104,7 +104,12 @@ impl Capture {
     }
 
     /// A pipe of this service will be read. Where it `is_new`, whoever wrote to the log before will not go on.
-    pub(super) fn open(&mut self, wanted: &Wanted, stream: Option<Stream>, is_new: bool) -> SourceId {
+    pub(super) fn open(
+        &mut self,
+        wanted: &Wanted,
+        stream: Option<Stream>,
+        is_new: bool,
+    ) -> SourceId {
         let service = &wanted.service;
         if let Some(terminal) = &mut self.terminal {
             terminal.announce(service);

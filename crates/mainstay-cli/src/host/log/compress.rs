@@ -91,7 +91,11 @@ impl Compressor {
             return;
         }
         for (service, work) in std::mem::take(&mut state.asked_for) {
-            match state.queue.iter_mut().find(|(_, queued)| queued.dir == work.dir) {
+            match state
+                .queue
+                .iter_mut()
+                .find(|(_, queued)| queued.dir == work.dir)
+            {
                 Some((_, queued)) => *queued = work,
                 None => state.queue.push_back((service, work)),
             }

@@ -6,11 +6,12 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use super::super::posix::cvt;
-use super::kin;
+use super::{kin, memory};
 
 /// The keeper of this supervisor. Drop leaves it running: see [`Keeper::end`].
 #[derive(Debug)]
@@ -27,9 +28,12 @@ impl Keeper {
     pub(crate) fn start(pipes: &[BorrowedFd<'_>], record_path: &Path) -> io::Result<Self> {
         let mut fds: Vec<RawFd> = pipes.iter().map(|pipe| pipe.as_raw_fd()).collect();
         fds.sort_unstable();
+        let mut unneeded = memory::clean()?;
+        // Last: the list lies there.
+        unneeded.extend(memory::heap()?);
         // SAFETY: this process has one thread, so the copy may do whatever this one may; it does system calls only, and never returns.
         let pid = match cvt(unsafe { libc::fork() })? {
-            0 => hold(&fds),
+            0 => hold(&fds, unneeded),
             pid => pid.unsigned_abs(),
         };
         let keeper = Self {
@@ -89,7 +93,7 @@ fn end(record: &str) {
 }
 
 /// The keeper's whole life. `fds` is sorted.
-fn hold(fds: &[RawFd]) -> ! {
+fn hold(fds: &[RawFd], unneeded: Vec<Range<usize>>) -> ! {
     // SAFETY: system calls on numbers and on our own stack, in a process of its own; what fails is left as it is.
     unsafe {
         let mut all = std::mem::zeroed::<libc::sigset_t>();
@@ -108,6 +112,8 @@ fn hold(fds: &[RawFd]) -> ! {
             free = fd + 1;
         }
         libc::syscall(libc::SYS_close_range, free, libc::c_uint::MAX, 0);
+        let unneeded = std::mem::ManuallyDrop::new(unneeded);
+        unneeded.iter().cloned().for_each(memory::forget);
         loop {
             libc::pause();
         }
