@@ -15,12 +15,17 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
 use mainstay_core::spec::LogPolicy;
 
 use crate::failure::{Code, Failure};
 use crate::host::sys;
+
+/// How long a lock is waited for whose holder is dead.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The place of a supervisor's state; it need not exist yet.
 #[derive(Clone, Debug)]
@@ -179,11 +184,22 @@ impl StateDir {
             .truncate(false)
             .open(self.lock_path())
             .map_err(|error| self.cannot_write("write to", &error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(self.held(&mut file)),
-            Err(TryLockError::Error(error)) => return Err(self.cannot_write("lock", &error)),
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                // A process that it was about to start when it was killed has the lock for as long as it is not that program yet.
+                Err(TryLockError::WouldBlock)
+                    if holder_is_dead(&mut file) && Instant::now() < deadline =>
+                {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Err(TryLockError::WouldBlock) => return Err(self.held(&mut file)),
+                Err(TryLockError::Error(error)) => return Err(self.cannot_write("lock", &error)),
+            }
         }
+        file.rewind()
+            .map_err(|error| self.cannot_write("read", &error))?;
         let mut text = String::new();
         file.read_to_string(&mut text)
             .map_err(|error| self.cannot_write("read", &error))?;
@@ -195,9 +211,7 @@ impl StateDir {
     }
 
     fn held(&self, file: &mut File) -> Failure {
-        let mut text = String::new();
-        // What cannot be read is not told; that the lock is held is certain all the same.
-        let _ = file.read_to_string(&mut text);
+        let text = read_again(file);
         let (pid, manifest, _) = signed(&text).unwrap_or(("unknown", "another manifest", vec![]));
         let place = self.0.display();
         Failure::new(
@@ -253,6 +267,22 @@ impl StateDir {
         // The default place lies in the user's, or the administrators', own tree, whose access list is inherited.
         Ok(())
     }
+}
+
+/// What cannot be read is not told; that the lock is held is certain all the same.
+fn read_again(file: &mut File) -> String {
+    let mut text = String::new();
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    text
+}
+
+/// Whether nobody lives any more who signed the lock.
+fn holder_is_dead(file: &mut File) -> bool {
+    let text = read_again(file);
+    let Some((pid, ..)) = signed(&text) else {
+        return true;
+    };
+    pid.parse().is_ok_and(sys::is_dead)
 }
 
 fn read_or_make_key(path: &Path) -> io::Result<[u8; 32]> {

@@ -304,6 +304,7 @@ impl Host {
                 running: None,
             });
         }
+        logs.begin();
         let engine = Engine::new(parts.specs, seed())
             .map_err(|error| Failure::new(Code::InvalidManifest, error.to_string()))?;
         let names = held.iter().map(|held| held.spec.name().as_str());

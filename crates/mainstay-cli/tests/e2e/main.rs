@@ -7,6 +7,7 @@ mod failures;
 mod hello;
 mod lifecycle;
 mod logs;
+mod survival;
 mod web_stack;
 
 use std::path::PathBuf;

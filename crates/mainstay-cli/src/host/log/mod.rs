@@ -147,6 +147,8 @@ enum Command {
         stream: Option<Stream>,
         pipe: OurEnd,
     },
+    /// All pipes are open.
+    Begin,
     Starting {
         service: ServiceName,
     },
@@ -193,7 +195,7 @@ impl Capture {
             Command::Prepare => self.prepare(),
             Command::Follow(out) => self.follow(out),
             Command::Rotate { service, done } => done(self.rotate(&service)),
-            Command::Open { .. } | Command::Starting { .. } | Command::Close => {}
+            Command::Open { .. } | Command::Begin | Command::Starting { .. } | Command::Close => {}
             #[cfg(all(test, unix))]
             Command::Settle(_) => {}
         }
@@ -231,7 +233,7 @@ impl Logs {
         Ok(logs)
     }
 
-    /// Reads the service's pipes from now on. Touches no disk; see [`Logs::prepare`]. What the disk refuses comes as [`LogEvent::Failing`].
+    /// Reads the service's pipes from [`Logs::begin`] on. Touches no disk; see [`Logs::prepare`]. What the disk refuses comes as [`LogEvent::Failing`].
     pub(crate) fn open(
         &self,
         service: &ServiceName,
@@ -253,6 +255,11 @@ impl Logs {
                 .transpose()?,
             tells_runs: policy.format() == LogFormat::Json || !policy.sinks().is_empty(),
         })
+    }
+
+    /// Has the thread take from the pipes. What it finds before waits in them. Call it when all of them are open.
+    pub(crate) fn begin(&self) {
+        self.pump.send(Command::Begin);
     }
 
     /// With a pipe that has no name.

@@ -130,6 +130,7 @@ impl Pipes {
         crate::state_dir::create_private_dir(dir)?;
         let hand_path = dir.join(".hand");
         let are_new = !is_held(&hand_path);
+        make_fifo(&hand_path)?;
         let hand = open_fifo(&hand_path, OFlags::NONBLOCK)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -154,6 +155,7 @@ impl Pipes {
     /// The pipe of that name, made where it is missing. It belongs to `owner`, so that his programs may open `/dev/stdout`.
     fn pipe(&mut self, name: String, owner: Option<&sys::User>) -> io::Result<Pipe> {
         let path = self.dir.join(&name);
+        make_fifo(&path)?;
         let reader = open_fifo(&path, OFlags::NONBLOCK)?;
         let writer = open_fifo(&path, OFlags::empty())?;
         if let Some(owner) = owner {
@@ -217,11 +219,15 @@ fn is_held(path: &Path) -> bool {
 }
 
 #[cfg(target_os = "linux")]
-fn open_fifo(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+fn make_fifo(path: &Path) -> io::Result<()> {
     match rustix::fs::mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn open_fifo(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fifo = rustix::fs::open(path, flags, Mode::empty())?;
     if FileType::from_raw_mode(rustix::fs::fstat(&fifo)?.st_mode) != FileType::Fifo {

@@ -153,6 +153,15 @@ struct Reader {
 
 impl Reader {
     fn run(mut self, wake: &PipeReader, commands: &Receiver<Command>) -> Summary {
+        // The hand is not free before what a killed supervisor had in it is in its file.
+        loop {
+            match commands.recv() {
+                Ok(Command::Begin) => break,
+                Ok(Command::Close) | Err(mpsc::RecvError) => return self.finish(),
+                Ok(command) => self.perform(command),
+            }
+        }
+        self.hand.forget();
         let mut ready = Vec::new();
         loop {
             ready.clear();
@@ -182,16 +191,18 @@ impl Reader {
             // Before the pipes, so that what a command says about later output reaches it.
             loop {
                 match commands.try_recv() {
-                    Ok(Command::Close) | Err(TryRecvError::Disconnected) => {
-                        (0..self.sources.len()).for_each(|id| self.drain(id));
-                        return self.capture.finish();
-                    }
+                    Ok(Command::Close) | Err(TryRecvError::Disconnected) => return self.finish(),
                     Ok(command) => self.perform(command),
                     Err(TryRecvError::Empty) => break,
                 }
             }
             self.round(&ready);
         }
+    }
+
+    fn finish(mut self) -> Summary {
+        (0..self.sources.len()).for_each(|id| self.drain(id));
+        self.capture.finish()
     }
 
     fn perform(&mut self, command: Command) {

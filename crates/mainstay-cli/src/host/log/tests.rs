@@ -95,7 +95,9 @@ fn start(root_dir: PathBuf, events: impl Fn(LogEvent) + Send + Sync + 'static) -
         manifest_dir: root_dir.clone(),
         logs_dir: root_dir,
     };
-    Logs::start(places, pipes, key, events).unwrap()
+    let logs = Logs::start(places, pipes, key, events).unwrap();
+    logs.begin();
+    logs
 }
 
 #[test]

@@ -41,13 +41,13 @@ mod windows_text;
 pub(crate) use elsewhere::yield_to_others;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use elsewhere::{
-    boot, end_remains, end_tree, give_memory_back, lives, own_identity, settle_in, testament,
-    uptime,
+    boot, end_remains, end_tree, give_memory_back, is_dead, lives, own_identity, settle_in,
+    testament, uptime,
 };
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{
-    Keeper, Processes, Tree, boot, end_remains, end_tree, give_memory_back, lives, own_identity,
-    settle_in, testament, uptime, yield_to_others,
+    Keeper, Processes, Tree, boot, end_remains, end_tree, give_memory_back, is_dead, lives,
+    own_identity, settle_in, testament, uptime, yield_to_others,
 };
 #[cfg(unix)]
 pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream, utc_offset, write_at};

@@ -11,9 +11,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use mainstay_core::log::{CURRENT, Stamp};
+use mainstay_core::log::{CURRENT, CURRENT_INDEX, Stamp};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -183,9 +183,11 @@ impl Hand {
             return Taken::Nothing;
         }
         let bytes = &self.buffer[..count];
-        // A line that fills the pipe would never end: its writer waits for us.
-        let all = all && count as u64 >= held || is_full(pipe);
-        let taken = capture.refine(source, bytes, all);
+        let mut taken = capture.refine(source, bytes, all && count as u64 >= held);
+        if taken == 0 && is_full(pipe) {
+            // The line would never end: its writer waits for us.
+            taken = capture.refine(source, bytes, true);
+        }
         if taken == 0 {
             return Taken::Nothing;
         }
@@ -221,6 +223,13 @@ impl Hand {
         capture.write(source, &bytes);
         move_all(&self.hand, &self.null, bytes.len());
         capture.settle();
+    }
+
+    /// Drops what nobody has resumed: its pipe has no service.
+    pub(super) fn forget(&mut self) {
+        if let Some((_, bytes)) = self.unfinished.take() {
+            move_all(&self.hand, &self.null, bytes.len());
+        }
     }
 
     fn make_room(&mut self, held: u64) {
@@ -259,13 +268,12 @@ impl Hand {
         match note.began {
             // All of it was written, and it was being dropped; or, where nothing was written, it had not all been taken.
             Some(began) => {
-                let written = began.written(&root_dir.join(note.dir))?;
-                if began.count != held && !written.is_empty() {
-                    move_all(&self.hand, &self.null, length);
-                    return Ok(());
-                }
-                for (file, before) in written {
-                    file.set_len(before)?;
+                if let Some(written) = began.written(&root_dir.join(note.dir))? {
+                    if began.count != held {
+                        move_all(&self.hand, &self.null, length);
+                        return Ok(());
+                    }
+                    written.undo()?;
                 }
             }
             None => {}
@@ -325,39 +333,87 @@ impl Note {
     }
 }
 
+/// What a write has left behind, whole or not.
+struct Written {
+    dir: PathBuf,
+    /// The file in which it began, if it was rotated since.
+    rotated: Option<Stamp>,
+    file: File,
+    /// How long that was before.
+    before: u64,
+    /// Files that it has begun. A plain one has an index beside it.
+    newer: Vec<Stamp>,
+}
+
 impl Began {
-    /// The files that are longer than they were, and how long that was. Whatever is newer than the file was begun by the same write.
-    fn written(&self, dir: &Path) -> io::Result<Vec<(File, u64)>> {
+    /// `None` where nothing is written. Whatever is newer than the file was begun by the same write: nothing is packed before it is over.
+    fn written(&self, dir: &Path) -> io::Result<Option<Written>> {
         let mut rotated = Vec::new();
         for entry in fs::read_dir(dir)? {
             if let Ok(name) = entry?.file_name().into_string()
                 && let Some(stamp) = Stamp::of_file_name(&name)
             {
-                rotated.push((stamp, dir.join(name)));
+                rotated.push((Some(stamp), dir.join(name)));
             }
         }
         rotated.sort_unstable();
-        let files = rotated.into_iter().map(|(_, path)| path);
-        let mut written = Vec::new();
-        let mut is_newer = false;
-        for path in files.chain([dir.join(CURRENT)]) {
+        rotated.push((None, dir.join(CURRENT)));
+        let mut written: Option<Written> = None;
+        let mut is_longer = false;
+        for (stamp, path) in rotated {
             let file = match File::options().write(true).open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
             let found = file.metadata()?;
-            let before = match is_newer {
-                true => 0,
-                false if found.ino() == self.inode => self.offset,
-                false => continue,
-            };
-            is_newer = true;
-            if found.len() > before {
-                written.push((file, before));
+            match &mut written {
+                Some(written) => {
+                    is_longer |= found.len() > 0;
+                    written.newer.extend(stamp);
+                }
+                None if found.ino() == self.inode => {
+                    is_longer = found.len() > self.offset;
+                    written = Some(Written {
+                        dir: dir.to_owned(),
+                        rotated: stamp,
+                        file,
+                        before: self.offset,
+                        newer: Vec::new(),
+                    });
+                }
+                None => {}
             }
         }
-        Ok(written)
+        Ok(written.filter(|_| is_longer))
+    }
+}
+
+impl Written {
+    /// The file in which it began is the current one again, and as long as it was. May be interrupted, and done once more.
+    fn undo(&self) -> io::Result<()> {
+        for stamp in &self.newer {
+            remove(&self.dir.join(stamp.file_name()))?;
+            remove(&self.dir.join(stamp.index_name()))?;
+        }
+        self.file.set_len(self.before)?;
+        let Some(stamp) = self.rotated else {
+            return Ok(());
+        };
+        // The index of what was rotated first belongs to this file; without it, the current one's is another's.
+        let (index, current_index) = (stamp.index_name(), self.dir.join(CURRENT_INDEX));
+        match fs::rename(self.dir.join(index), &current_index) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => remove(&current_index)?,
+            renamed => renamed?,
+        }
+        fs::rename(self.dir.join(stamp.file_name()), self.dir.join(CURRENT))
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
@@ -399,6 +455,80 @@ fn move_all(from: &impl rustix::fd::AsFd, to: &impl rustix::fd::AsFd, count: usi
             Err(Errno::INTR) => {}
             // There are fewer: somebody else reads our pipes.
             _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_testkit::Sandbox;
+
+    use super::*;
+
+    const OLD: &str = "20261122T101112.000001Z";
+    const BEGUN: &str = "20261122T101112.000002Z";
+    const NEWER: &str = "20261122T101112.000003Z";
+
+    fn began(path: &Path, offset: u64) -> Began {
+        Began {
+            inode: fs::metadata(path).unwrap().ino(),
+            offset,
+            count: 9,
+        }
+    }
+
+    #[test]
+    fn a_write_is_undone_through_all_its_rotations() {
+        let sandbox = Sandbox::new();
+        let dir = sandbox.path();
+        let put = |name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
+        put(&format!("{OLD}.log"), "old\n");
+        put(&format!("{BEGUN}.log"), "before\nand after\n");
+        put(&format!("{BEGUN}.idx"), "its index");
+        put(&format!("{NEWER}.log"), "newer\n");
+        put(&format!("{NEWER}.idx"), "another");
+        put(CURRENT, "newest");
+        put(CURRENT_INDEX, "a third");
+        let began = began(&dir.join(format!("{BEGUN}.log")), 7);
+        began.written(dir).unwrap().unwrap().undo().unwrap();
+        let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
+        assert_eq!(read(&format!("{OLD}.log")).as_deref(), Some("old\n"));
+        assert_eq!(read(CURRENT).as_deref(), Some("before\n"));
+        assert_eq!(read(CURRENT_INDEX).as_deref(), Some("its index"));
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 3);
+        // Nothing is left to undo: nothing was written.
+        assert!(began.written(dir).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_touched() {
+        let sandbox = Sandbox::new();
+        let dir = sandbox.path();
+        fs::write(dir.join("elsewhere"), "x").unwrap();
+        fs::write(dir.join(CURRENT), "all\n").unwrap();
+        let began = began(&dir.join("elsewhere"), 0);
+        assert!(began.written(dir).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_note_is_whole_or_none() {
+        let note = Note::parse("orders.stderr orders/stderr 12 34 56 .").unwrap();
+        let began = note.began.unwrap();
+        assert_eq!(
+            (&*note.pipe, &*note.dir),
+            ("orders.stderr", "orders/stderr")
+        );
+        assert_eq!((began.inode, began.offset, began.count), (12, 34, 56));
+        assert!(Note::parse("orders orders .").unwrap().began.is_none());
+        for torn in [
+            "",
+            "orders",
+            "orders orders",
+            "orders orders 12 34 5",
+            "orders orders 12 34 .",
+            "a b c d e .",
+        ] {
+            assert!(Note::parse(torn).is_none(), "{torn}");
         }
     }
 }

@@ -86,6 +86,10 @@ impl Hand {
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(super) fn resume(&mut self, _capture: &mut Capture, _source: SourceId, _name: &str) {}
 
+    /// Nor to forget.
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(super) fn forget(&mut self) {}
+
     fn leave(&mut self, source: SourceId, begun: Vec<u8>) {
         if !begun.is_empty() {
             self.unfinished.insert(source, begun);

@@ -352,6 +352,11 @@ pub(crate) fn lives(left: &Identity) -> bool {
     stat.is_some_and(|now| now.is_alive() && left.birth.holds(now.identity().1))
 }
 
+/// Whether there is no such process, but for what its parent has not looked at yet.
+pub(crate) fn is_dead(pid: u32) -> bool {
+    kin::Stat::of(pid).is_none_or(|stat| !stat.is_alive())
+}
+
 /// Of this process; it has no tree.
 pub(crate) fn own_identity() -> io::Result<Identity> {
     let pid = std::process::id();
