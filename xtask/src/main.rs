@@ -20,7 +20,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test                             every check that a change must pass
-  bench [SCENARIO…] [--rounds N]   measure mainstay against a bare spawn loop (Linux)";
+  bench [SCENARIO…] [--rounds N]   measure mainstay against a bare spawn loop, cat and s6-log (Linux)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: what supervision by mainstay costs, against the least it can cost on this machine.
 //!
-//! The yardstick is `bare`, a spawn loop without any safety; for logs it is `writer | cat > file`. Both sides run the same
+//! The yardstick is `bare`, a spawn loop without any safety; for logs it is `writer | cat > file`, or `| s6-log`. Both sides run the same
 //! measured program (`stamp`) in the same rounds, one after the other and in turns, so that a machine's mood touches both. Absolute
 //! figures drift; ratios hold.
 
+mod logs;
 mod run;
 mod scenarios;
 mod table;
@@ -14,8 +15,9 @@ use std::process::ExitCode;
 use mainstay_testkit::procs;
 
 use crate::{Result, cargo};
+use logs::LOGS;
 use run::Side;
-use scenarios::SCENARIOS;
+use scenarios::{PROCESSES, Scenario};
 use table::Results;
 
 /// The release programs.
@@ -33,9 +35,9 @@ pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
     while let Some(&arg) = args.next() {
         match arg {
             "--rounds" => rounds = args.next().ok_or("--rounds needs a number")?.parse()?,
-            name if SCENARIOS.iter().any(|scenario| scenario.name == name) => names.push(name),
+            name if scenarios().any(|scenario| scenario.is(name)) => names.push(name),
             other => {
-                let known: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+                let known: Vec<_> = scenarios().map(|scenario| scenario.name).collect();
                 return Err(
                     format!("no scenario {other:?}; there are: {}", known.join(" ")).into(),
                 );
@@ -46,8 +48,8 @@ pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
     procs::adopt_orphans()?;
     procs::keep_descriptors();
     let mut results = Results::default();
-    for scenario in SCENARIOS {
-        if !names.is_empty() && !names.contains(&scenario.name) {
+    for scenario in scenarios() {
+        if !names.is_empty() && !names.iter().any(|name| scenario.is(name)) {
             continue;
         }
         for round in 0..rounds {
@@ -67,6 +69,10 @@ pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+fn scenarios() -> impl Iterator<Item = &'static Scenario> {
+    PROCESSES.iter().chain(LOGS)
 }
 
 fn build() -> Result<Programs> {

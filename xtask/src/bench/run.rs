@@ -22,6 +22,8 @@ pub(crate) enum Side {
     Bare,
     /// `writer | cat > file`.
     Cat,
+    /// `writer | s6-log`, with timestamps and rotation.
+    S6,
     /// `mainstay run`.
     Mainstay,
 }
@@ -29,10 +31,14 @@ pub(crate) enum Side {
 /// When a service that ignores TERM must be gone.
 pub(crate) const GRACEFUL: Duration = Duration::from_secs(2);
 
+/// What the services' logs are like, unless a scenario says it.
+pub(crate) const LOG: &str = "rotate = '10MB', keep = 200, compress = 'none'";
+
 /// A directory, the supervisor in it and everything that that started; drop ends all of it.
 pub(crate) struct Run {
     dir: TempDir,
     side: Side,
+    command: Command,
     child: Child,
     /// CLOCK_MONOTONIC just before the launch, in ns.
     pub(crate) launched: i64,
@@ -53,7 +59,29 @@ impl Run {
         count: usize,
         stamp: &[&str],
     ) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("bench-").tempdir()?;
+        Self::with_log(programs, side, count, stamp, LOG)
+    }
+
+    /// The same, with what a manifest says of the services' logs.
+    pub(crate) fn with_log(
+        programs: &Programs,
+        side: Side,
+        count: usize,
+        stamp: &[&str],
+        log: &str,
+    ) -> Result<Self> {
+        Self::in_dir(place()?, programs, side, count, stamp, log)
+    }
+
+    /// The same, in a directory that is prepared.
+    pub(crate) fn in_dir(
+        dir: TempDir,
+        programs: &Programs,
+        side: Side,
+        count: usize,
+        stamp: &[&str],
+        log: &str,
+    ) -> Result<Self> {
         let path = dir.path().display().to_string();
         let mut argv = vec![
             programs.stamp.display().to_string(),
@@ -65,7 +93,7 @@ impl Run {
             let fifo = rustix::fs::FileType::Fifo;
             rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("go"), fifo, mode, 0)?;
         }
-        let mut command = configure(programs, side, dir.path(), count, &argv)?;
+        let mut command = configure(programs, side, dir.path(), count, &argv, log)?;
         let output = File::create(dir.path().join("output"))?;
         command
             .current_dir(dir.path())
@@ -77,9 +105,24 @@ impl Run {
         Ok(Self {
             dir,
             side,
+            command,
             child,
             launched,
         })
+    }
+
+    /// Kills the supervisor, and starts another in its place.
+    pub(crate) fn replace(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.child = self.command.spawn()?;
+        Ok(())
+    }
+
+    /// Opens the FIFO that `count` services wait for.
+    pub(crate) fn go(&self) -> Result<()> {
+        drop(File::options().write(true).open(self.path().join("go"))?);
+        Ok(())
     }
 
     /// The directory.
@@ -170,20 +213,21 @@ impl Run {
         Ok((start.elapsed(), pids))
     }
 
-    /// The log files of the first service, oldest first.
-    pub(crate) fn log_files(&self) -> Vec<PathBuf> {
-        if self.side != Side::Mainstay {
-            return vec![self.path().join("svc000.log")];
-        }
-        let entries = fs::read_dir(self.path().join("state/logs/svc000"));
-        let mut files: Vec<_> = entries
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "log"));
-        // Rotated names start with a digit, so `current.log` comes last.
+    /// The log files of a service, oldest first.
+    pub(crate) fn log_files(&self, index: usize) -> Vec<PathBuf> {
+        let dir = match self.side {
+            Side::Bare | Side::Cat => return vec![self.path().join("svc000.log")],
+            Side::S6 => self.path().join("logs"),
+            Side::Mainstay => self.path().join(format!("state/logs/svc{index:03}")),
+        };
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
+        // `STAMP.log` and `current.log`; `@STAMP.s` and `current`.
+        files.retain(|file| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            name.ends_with(".log") || name.starts_with('@') || name == "current"
+        });
+        // Rotated names start with a digit or an @, so the current one comes last.
         files.sort();
         files
     }
@@ -207,6 +251,11 @@ impl Drop for Run {
     }
 }
 
+/// Where a run can be.
+pub(crate) fn place() -> Result<TempDir> {
+    Ok(tempfile::Builder::new().prefix("bench-").tempdir()?)
+}
+
 /// CLOCK_MONOTONIC in ns, as `stamp` records it.
 pub(crate) fn now() -> i64 {
     let now = clock_gettime(ClockId::Monotonic);
@@ -219,6 +268,7 @@ fn configure(
     dir: &Path,
     count: usize,
     argv: &[String],
+    log: &str,
 ) -> Result<Command> {
     let mut text = String::new();
     Ok(match side {
@@ -238,13 +288,19 @@ fn configure(
             command.args(["-c", script, "sh"]).args(argv);
             command
         }
+        Side::S6 => {
+            let mut command = Command::new("sh");
+            let script = r#""$@" | s6-log -b n200 s10000000 t logs"#;
+            command.args(["-c", script, "sh"]).args(argv);
+            command
+        }
         Side::Mainstay => {
             writeln!(text, "environment = \"development\"")?;
             for index in 0..count {
                 writeln!(text, "[service.svc{index:03}]\ncommand = {argv:?}")?;
                 writeln!(text, "stop = {{ graceful = \"{}s\" }}", GRACEFUL.as_secs())?;
                 text += "recovery = { policy = \"restart\", delay = \"0s\", limit = \"none\" }\n";
-                text += "log = { rotate = \"10MB\", keep = 200, compress = \"none\" }\n";
+                writeln!(text, "log = {{ {log} }}")?;
             }
             let manifest_path = dir.join("manifest.toml");
             fs::write(&manifest_path, text)?;

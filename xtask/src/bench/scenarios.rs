@@ -1,10 +1,8 @@
 //! What is measured, and how.
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::Command;
+use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mainstay_testkit::procs::{self, Cost};
 use rustix::process::Pid;
@@ -23,6 +21,14 @@ pub(crate) struct Scenario {
     pub(crate) rows: &'static [Row],
 }
 
+impl Scenario {
+    /// Whether this is its name, or that of a group that it belongs to.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        let rest = self.name.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+}
+
 /// A line of the table.
 pub(crate) struct Row {
     pub(crate) what: &'static str,
@@ -39,13 +45,14 @@ pub(crate) enum Goal {
     MinRatio(f64),
 }
 
-use Goal::{Max, MaxRatio, Min, MinRatio};
+use Goal::{Max, MaxRatio, Min};
 
-const fn row(what: &'static str, unit: &'static str, goal: Goal) -> Row {
+pub(crate) const fn row(what: &'static str, unit: &'static str, goal: Goal) -> Row {
     Row { what, unit, goal }
 }
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
+/// Everything but logs.
+pub(crate) const PROCESSES: &[Scenario] = &[
     Scenario {
         name: "memory",
         bound: Some(Side::Bare),
@@ -126,28 +133,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         rows: &[
             row("idle 20 s, 100 services: CPU", "ms", Max(0.0)),
             row("its context switches", "", Max(0.0)),
-        ],
-    },
-    Scenario {
-        name: "log-block",
-        bound: Some(Side::Cat),
-        measure: |programs, side| log(programs, side, "block", 8_333_334),
-        rows: &[
-            row("1 GB of log in 64 KiB writes", "MB/s", MinRatio(1.3)),
-            row("its CPU", "s/GB", Max(0.8)),
-            row("its peak RSS", "MiB", Max(8.0)),
-            row("lines lost, duplicate, torn or out of order", "", Max(0.0)),
-        ],
-    },
-    Scenario {
-        name: "log-line",
-        bound: Some(Side::Cat),
-        measure: |programs, side| log(programs, side, "line", 2_000_000),
-        rows: &[
-            row("240 MB of log, one write a line", "MB/s", MinRatio(1.4)),
-            row("its CPU", "s/GB", Max(1.0)),
-            row("its peak RSS", "MiB", Max(8.0)),
-            row("lines lost, duplicate, torn or out of order", "", Max(0.0)),
         ],
     },
 ];
@@ -274,60 +259,15 @@ fn idle(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     ])
 }
 
-/// From the writer's first byte until the last one is in a file.
-fn log(programs: &Programs, side: Side, mode: &str, lines: u64) -> Result<Vec<f64>> {
-    let bytes = lines * 120;
-    let mut run = Run::start(programs, side, 1, &[mode, "{}/go", &lines.to_string()])?;
-    run.wait_for("S", 1)?;
-    run.settle();
-    let supervisors = run.supervisors();
-    let before = cost(&supervisors);
-    drop(File::options().write(true).open(run.path().join("go"))?);
-    let end = run.wait_for("E", 1)?[0].ns;
-    let begin = run.wait_for("B", 1)?[0].ns;
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while size(&run.log_files()) < bytes && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(1));
-    }
-    let end = super::run::now().max(end);
-    // A rotation at the very end finishes before the files are listed.
-    run.settle();
-    let after = cost(&supervisors);
-    let peak = sum(&supervisors, "status", "VmHWM")? / 1024.0;
-    let output = Command::new(&programs.stamp)
-        .args(["verify", &lines.to_string()])
-        .args(run.log_files())
-        .output()?;
-    let found = String::from_utf8(output.stdout)?;
-    let found: Vec<u64> = found
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    let wrong: u64 = found.get(1..).ok_or("verify failed")?.iter().sum();
-    let cpu = (after.cpu - before.cpu).as_secs_f64();
-    Ok(vec![
-        bytes as f64 / 1e6 / ((end - begin) as f64 / 1e9),
-        cpu / (bytes as f64 / 1e9),
-        peak,
-        wrong as f64,
-    ])
-}
-
-/// Files that are rotated away meanwhile count as nothing; they are there the next time.
-fn size(files: &[impl AsRef<Path>]) -> u64 {
-    let sizes = files.iter().filter_map(|file| fs::metadata(file).ok());
-    sizes.map(|metadata| metadata.len()).sum()
-}
-
 fn pids(records: Vec<Record>) -> Vec<Pid> {
     records.into_iter().map(|record| record.pid).collect()
 }
 
-fn cost(pids: &[Pid]) -> Cost {
+pub(crate) fn cost(pids: &[Pid]) -> Cost {
     pids.iter().map(|pid| procs::cost(*pid)).sum()
 }
 
-fn sum(pids: &[Pid], file: &str, key: &str) -> Result<f64> {
+pub(crate) fn sum(pids: &[Pid], file: &str, key: &str) -> Result<f64> {
     let fields: Option<Vec<u64>> = pids
         .iter()
         .map(|pid| procs::field(*pid, file, key))

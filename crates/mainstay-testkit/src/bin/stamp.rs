@@ -10,8 +10,11 @@
 //! | `tree` | starts a grandchild (G) and a double-forked one with a session of its own (D), both stubborn |
 //! | `block FIFO LINES` | once FIFO is opened writes numbered 120-byte lines in 64 KiB writes: B, E |
 //! | `line FIFO LINES` | the same, one write(2) a line |
+//! | `burst FIFO LINES RATE` | the same, RATE lines a second in bursts of 10 ms; then L: the nanoseconds that it was kept waiting, at worst |
+//! | `tick FIFO COUNT EXTRA` | every 10 ms EXTRA such lines, and one that says what time it is (CLOCK_MONOTONIC, ns) |
 //!
-//! `stamp verify LINES FILE…` reads what became of those lines and prints how many are intact, lost, duplicate, torn and reordered.
+//! `stamp verify LINES FILE…` reads what became of those lines and prints how many are intact, lost, duplicate, torn and reordered, and of how
+//! many the log itself says that they were lost. The time before a line does not count, and a JSON line counts by its message.
 
 #![cfg_attr(unix, no_main)]
 #![expect(clippy::print_stdout, reason = "`verify` answers on stdout")]
@@ -73,7 +76,24 @@ mod unix {
             [how @ ("block" | "line"), fifo, lines] => {
                 drop(File::open(fifo)?);
                 record(&mut records, 'B')?;
-                write_lines(number(lines)?, if how == "block" { BLOCK } else { 1 })?;
+                Lines::new(if how == "block" { BLOCK } else { 1 })?.write(number(lines)?)?;
+                record(&mut records, 'E')?;
+            }
+            ["burst", fifo, lines, rate] => {
+                drop(File::open(fifo)?);
+                record(&mut records, 'B')?;
+                let late = burst(number(lines)?, number(rate)?)?;
+                record(&mut records, 'E')?;
+                record_time(&mut records, 'L', late)?;
+            }
+            ["tick", fifo, count, extra] => {
+                drop(File::open(fifo)?);
+                let mut out = Lines::new(1)?;
+                for _ in 0..number(count)? {
+                    std::thread::sleep(PERIOD);
+                    out.write(number(extra)?)?;
+                    writeln!(out.stdout, "{}", now())?;
+                }
                 record(&mut records, 'E')?;
             }
             _ => return Ok(2),
@@ -87,9 +107,16 @@ mod unix {
         word.parse().map_err(io::Error::other)
     }
 
-    fn record(file: &mut File, kind: char) -> io::Result<()> {
+    fn now() -> i64 {
         let now = clock_gettime(ClockId::Monotonic);
-        let ns = now.tv_sec * 1_000_000_000 + now.tv_nsec;
+        now.tv_sec * 1_000_000_000 + now.tv_nsec
+    }
+
+    fn record(file: &mut File, kind: char) -> io::Result<()> {
+        record_time(file, kind, now())
+    }
+
+    fn record_time(file: &mut File, kind: char, ns: i64) -> io::Result<()> {
         file.write_all(format!("{kind} {ns} {}\n", std::process::id()).as_bytes())
     }
 
@@ -114,40 +141,79 @@ mod unix {
     /// Lines of a block: 65,520 bytes.
     const BLOCK: usize = 546;
 
-    fn write_lines(lines: u64, at_once: usize) -> io::Result<()> {
-        let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        let mut block = vec![b'\n'; at_once * LEN];
-        for (index, line) in block.chunks_exact_mut(LEN).enumerate() {
-            line[12] = b' ';
-            line[13..LEN - 1].fill(b'a' + (index % 26) as u8);
-        }
-        let mut next = 0;
-        while next < lines {
-            let count = (lines - next).min(at_once as u64) as usize;
-            for line in block.chunks_exact_mut(LEN).take(count) {
-                let mut rest = next;
-                for digit in line[..12].iter_mut().rev() {
-                    *digit = b'0' + (rest % 10) as u8;
-                    rest /= 10;
-                }
-                next += 1;
-            }
-            stdout.write_all(&block[..count * LEN])?;
-        }
-        Ok(())
+    /// From one burst to the next.
+    const PERIOD: Duration = Duration::from_millis(10);
+
+    /// Numbered lines to stdout.
+    struct Lines {
+        stdout: File,
+        block: Vec<u8>,
+        next: u64,
     }
 
-    /// Prints `INTACT LOST DUPLICATE TORN REORDERED`; the files are given oldest first.
+    impl Lines {
+        fn new(at_once: usize) -> io::Result<Self> {
+            let mut block = vec![b'\n'; at_once * LEN];
+            for (index, line) in block.chunks_exact_mut(LEN).enumerate() {
+                line[12] = b' ';
+                line[13..LEN - 1].fill(b'a' + (index % 26) as u8);
+            }
+            let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+            Ok(Self {
+                stdout,
+                block,
+                next: 0,
+            })
+        }
+
+        fn write(&mut self, lines: u64) -> io::Result<()> {
+            let end = self.next + lines;
+            while self.next < end {
+                let count = (end - self.next).min((self.block.len() / LEN) as u64) as usize;
+                for line in self.block.chunks_exact_mut(LEN).take(count) {
+                    let mut rest = self.next;
+                    for digit in line[..12].iter_mut().rev() {
+                        *digit = b'0' + (rest % 10) as u8;
+                        rest /= 10;
+                    }
+                    self.next += 1;
+                }
+                self.stdout.write_all(&self.block[..count * LEN])?;
+            }
+            Ok(())
+        }
+    }
+
+    /// The nanoseconds by which the end of a burst came too late, at worst.
+    fn burst(lines: u64, rate: u64) -> io::Result<i64> {
+        let mut out = Lines::new(1)?;
+        let each = rate / 100;
+        let mut due = now();
+        let mut late = 0;
+        while out.next < lines {
+            out.write(each.min(lines - out.next))?;
+            due += PERIOD.as_nanos() as i64;
+            let ahead = due - now();
+            late = late.max(-ahead);
+            std::thread::sleep(Duration::from_nanos(ahead.max(0) as u64));
+        }
+        Ok(late)
+    }
+
+    /// Prints `INTACT LOST DUPLICATE TORN REORDERED SAID`; the files are given oldest first.
     fn verify(lines: u64, files: &[&str]) -> io::Result<()> {
         let mut seen = vec![false; lines as usize];
         let (mut distinct, mut duplicate, mut torn, mut reordered) = (0, 0, 0, 0);
-        let mut previous = None;
+        let (mut previous, mut said) = (None, 0);
         for file in files {
             let mut reader = BufReader::with_capacity(1 << 16, fs::File::open(file)?);
             let mut line = Vec::with_capacity(LEN);
             while reader.read_until(b'\n', &mut line)? > 0 {
                 match parse(&line).filter(|number| *number < lines) {
-                    None => torn += 1,
+                    None => match said_lost(&line) {
+                        Some(count) => said += count,
+                        None => torn += 1,
+                    },
                     Some(number) => {
                         let again = std::mem::replace(&mut seen[number as usize], true);
                         duplicate += u64::from(again);
@@ -160,18 +226,30 @@ mod unix {
             }
         }
         println!(
-            "{distinct} {} {duplicate} {torn} {reordered}",
+            "{distinct} {} {duplicate} {torn} {reordered} {said}",
             lines - distinct
         );
         Ok(())
     }
 
+    /// `mainstay: N bytes (M lines) were lost: …`
+    fn said_lost(line: &[u8]) -> Option<u64> {
+        let line = std::str::from_utf8(line).ok()?;
+        let (_, lines) = line.strip_prefix("mainstay: ")?.split_once(" bytes (")?;
+        lines.split(' ').next()?.parse().ok()
+    }
+
     fn parse(line: &[u8]) -> Option<u64> {
-        let line: &[u8; LEN] = line.try_into().ok()?;
-        let filler = &line[13..LEN - 1];
-        let whole = line[12] == b' '
-            && line[LEN - 1] == b'\n'
-            && filler.iter().all(|byte| *byte == filler[0]);
+        let line = line.strip_suffix(b"\n")?;
+        let line = line.strip_suffix(b"\"}").unwrap_or(line);
+        let (before, line) = line.split_at_checked(line.len().checked_sub(LEN - 1)?)?;
+        let is_time =
+            before.ends_with(b" ") && (before.starts_with(b"@4") || before.starts_with(b"20"));
+        if !before.is_empty() && !is_time && !before.ends_with(br#""message":""#) {
+            return None;
+        }
+        let filler = &line[13..];
+        let whole = line[12] == b' ' && filler.iter().all(|byte| *byte == filler[0]);
         let digits = std::str::from_utf8(&line[..12]).ok()?;
         digits.parse().ok().filter(|_| whole)
     }

@@ -265,18 +265,15 @@ impl Hand {
             move_all(&self.hand, &self.null, length);
             return Ok(());
         };
-        match note.began {
-            // All of it was written, and it was being dropped; or, where nothing was written, it had not all been taken.
-            Some(began) => {
-                if let Some(written) = began.written(&root_dir.join(note.dir))? {
-                    if began.count != held {
-                        move_all(&self.hand, &self.null, length);
-                        return Ok(());
-                    }
-                    written.undo()?;
-                }
+        if let Some(began) = note.began
+            && let Some(written) = began.written(&root_dir.join(note.dir))?
+        {
+            if began.count != held {
+                // All of it was written, and it was being dropped.
+                move_all(&self.hand, &self.null, length);
+                return Ok(());
             }
-            None => {}
+            written.undo()?;
         }
         self.grow(u64::MAX);
         let mut bytes = vec![0; length];
