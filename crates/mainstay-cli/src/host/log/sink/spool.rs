@@ -164,7 +164,7 @@ impl Spool {
         if let Some((number, _)) = self.out.take()
             && self.segments.front().is_some_and(|s| s.number == number)
         {
-            self.save_cursor();
+            self.save_cursor(number);
             self.trim();
         }
     }
@@ -176,12 +176,15 @@ impl Spool {
             && first == Some(number)
         {
             (self.offset, self.sent) = (offset, block.sent());
-            self.save_cursor();
+            self.save_cursor(number);
             return Ok(());
         }
         // The first segment is a whole one: either there was none when the block was taken from memory, or its own is gone.
+        debug_assert_eq!((self.offset, self.sent), (MAGIC.len() as u64, 0));
         let number = first.unwrap_or(self.next_number) - 1;
         let mut file = self.create(number)?;
+        // There may have been one of that number before, which the cursor means: it must not skip the block.
+        self.save_cursor(number);
         let frame = frame(block);
         if let Err(error) = file.write_all(&frame) {
             let _torn_at_worst: io::Result<()> = fs::remove_file(self.path(number));
@@ -278,11 +281,8 @@ impl Spool {
     }
 
     /// Without it a block, or the sent part of one, would be sent again by the next process; so a failure is no more than that.
-    fn save_cursor(&mut self) {
-        let Some(Segment { number, .. }) = self.segments.front() else {
-            return;
-        };
-        let words = [*number, self.offset, self.sent as u64].map(u64::to_le_bytes);
+    fn save_cursor(&mut self, number: u64) {
+        let words = [number, self.offset, self.sent as u64].map(u64::to_le_bytes);
         let mut write = || -> io::Result<()> {
             if self.cursor.is_none() {
                 let path = self.dir.join("cursor");

@@ -181,7 +181,7 @@ impl Remote {
             if frames.is_empty() {
                 break; // nothing that could be read as a line
             }
-            // Nothing has been read from a connection that is over, whatever the system would still take for it.
+            // Nothing is written to a connection that is over, whatever the system would still take for it.
             let closed = tokio::select! {
                 biased;
                 closed = wire.closed() => Err(closed),
@@ -200,6 +200,9 @@ impl Remote {
         match &mut self.wire {
             Some(wire) => {
                 let closed = wire.closed().await;
+                if closed.kind() == io::ErrorKind::UnexpectedEof {
+                    return Refusal::Closed;
+                }
                 Refusal::connection(&format!("connection to {}", self.address), &closed)
             }
             None => std::future::pending().await,
@@ -290,7 +293,10 @@ impl Wire {
         let mut buffer = [0; 512];
         loop {
             match self.read(&mut buffer).await {
-                Ok(0) => return io::Error::other("closed by the receiver"),
+                Ok(0) => {
+                    let kind = io::ErrorKind::UnexpectedEof;
+                    return io::Error::new(kind, "closed by the receiver");
+                }
                 Ok(_) => {}
                 Err(error) => return error,
             }

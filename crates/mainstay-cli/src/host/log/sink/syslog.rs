@@ -79,7 +79,7 @@ impl Local {
                     .await
                     .and_then(|()| stream.try_read(&mut buffer))
                 {
-                    Ok(0) => io::Error::other("closed by the daemon"),
+                    Ok(0) => return Refusal::Closed,
                     Err(error) if error.kind() != io::ErrorKind::WouldBlock => error,
                     _ => continue,
                 };

@@ -34,6 +34,8 @@ pub(super) enum Transport {
 pub(super) enum Refusal {
     /// Not over this connection any more. What is not marked as sent was not, or not in whole.
     Connection { cause: String },
+    /// The target ended the connection in good order: nothing is known to be wrong with it.
+    Closed,
     /// The target said that it did not take earlier datagrams; what is not marked as sent was not.
     Datagram {
         lost: Vec<(ServiceName, Lost)>,

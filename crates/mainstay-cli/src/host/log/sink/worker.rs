@@ -32,8 +32,7 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     transport: Transport,
     spool: Option<Spool>,
-    events: Events,
-    trouble: Option<Trouble>,
+    alarm: Alarm,
     /// Failed tries in a row.
     tries: u32,
     connected_at: Instant,
@@ -41,6 +40,13 @@ pub(super) struct Worker {
     refused_at: Option<Instant>,
     /// Lines of ours that are sent before all else.
     notices: Vec<Block>,
+}
+
+/// Says that something is wrong, once, and that it is over.
+struct Alarm {
+    shared: Arc<Shared>,
+    events: Events,
+    trouble: Option<Trouble>,
 }
 
 /// What has been told by [`SinkEvent::Failing`].
@@ -57,6 +63,25 @@ enum Kind {
     Overflow,
 }
 
+/// Where a block came from.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// It is one of ours, and has no place among the lines.
+    Notice,
+    Lines,
+}
+
+/// How the delivery of a block went. But for the first, some of it may be left.
+enum Outcome {
+    Sent,
+    Refused(Vec<(ServiceName, Lost)>, String),
+    /// There was a connection.
+    Broken(String),
+    /// There is none to be had.
+    Unreachable(String),
+    TimeIsUp,
+}
+
 impl Worker {
     /// Until the target is closed. Returns what was lost by that.
     pub(super) fn run(
@@ -65,12 +90,16 @@ impl Worker {
         spool: Option<(PathBuf, u64)>,
         events: Events,
     ) -> Leftovers {
+        let alarm = Alarm {
+            shared: shared.clone(),
+            events,
+            trouble: None,
+        };
         let mut worker = Self {
             shared,
             transport,
             spool: None,
-            events,
-            trouble: None,
+            alarm,
             tries: 0,
             connected_at: Instant::now(),
             refused_at: None,
@@ -81,7 +110,10 @@ impl Worker {
             match Spool::open(dir, limit) {
                 Ok(spool) => worker.spool = Some(spool),
                 // Memory alone has to do.
-                Err(error) => worker.fail(Kind::Overflow, format!("open spool {shown}: {error}")),
+                Err(error) => {
+                    let cause = format!("open spool {shown}: {error}");
+                    worker.alarm.fail(Kind::Overflow, cause);
+                }
             }
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -93,20 +125,19 @@ impl Worker {
                 // A name may still be looked up, which nothing can cut short.
                 runtime.shutdown_background();
             }
-            Err(error) => worker.fail(Kind::Connection, format!("start a runtime: {error}")),
+            Err(error) => {
+                let cause = format!("start a runtime: {error}");
+                worker.alarm.fail(Kind::Connection, cause);
+            }
         }
         worker.leave()
     }
 
     async fn work(&mut self) {
         loop {
-            self.tell_overflow();
-            let Some(block) = self.next() else {
-                if self
-                    .trouble
-                    .as_ref()
-                    .is_some_and(|t| t.kind == Kind::Overflow)
-                {
+            self.alarm.tell_overflow();
+            let Some((mut block, origin)) = self.next() else {
+                if self.alarm.kind() == Some(Kind::Overflow) {
                     self.recover();
                     if !self.notices.is_empty() {
                         continue;
@@ -118,83 +149,86 @@ impl Worker {
                 self.idle().await;
                 continue;
             };
-            if !self.deliver(block).await {
-                return;
+            let is_last_try = self.closing().is_some();
+            let outcome = self.deliver(&mut block).await;
+            match outcome {
+                Outcome::Sent => {}
+                _ => self.put_back(&block, origin),
+            }
+            match outcome {
+                Outcome::Sent => self.sent(),
+                Outcome::Refused(lost, cause) => self.refused(lost, cause),
+                Outcome::Broken(cause) => self.broken(cause).await,
+                Outcome::Unreachable(cause) => {
+                    self.alarm.fail(Kind::Connection, cause);
+                    if is_last_try {
+                        return;
+                    }
+                    self.pause().await;
+                }
+                Outcome::TimeIsUp => return,
             }
         }
     }
 
     /// Waits for something to do.
     async fn idle(&mut self) {
-        let broken = tokio::select! {
+        let refusal = tokio::select! {
             biased;
-            broken = self.transport.broken() => Some(broken),
-            () = self.shared.wake.notified() => None,
+            refusal = self.transport.broken() => refusal,
+            () = self.shared.wake.notified() => return,
         };
-        match broken {
-            Some(Refusal::Datagram { lost, cause }) => self.refused(lost, cause),
-            Some(Refusal::Connection { .. }) => self.transport.disconnect(),
-            None => {}
+        match refusal {
+            Refusal::Datagram { lost, cause } => self.refused(lost, cause),
+            Refusal::Connection { cause } => self.broken(cause).await,
+            Refusal::Closed => self.transport.disconnect(),
         }
     }
 
-    /// Whether to go on.
-    async fn deliver(&mut self, mut block: Block) -> bool {
+    /// Connects if need be, and marks in `block` what was sent of it.
+    async fn deliver(&mut self, block: &mut Block) -> Outcome {
+        // That a connection is over is known only once the runtime has asked the system anew, which it does when it is yielded to. Inside
+        // of what is polled together with the queue this would not be so: a new line alone would poll it again.
+        tokio::task::yield_now().await;
+        let refusal = tokio::select! {
+            biased;
+            refusal = self.transport.broken() => Err(refusal),
+            () = std::future::ready(()) => Ok(()),
+        };
+        match refusal {
+            Ok(()) => {}
+            Err(Refusal::Datagram { lost, cause }) => return Outcome::Refused(lost, cause),
+            Err(Refusal::Connection { cause }) => return Outcome::Broken(cause),
+            Err(Refusal::Closed) => self.transport.disconnect(),
+        }
         if !self.transport.is_connected() {
-            if self.closing().is_some() && self.tries > 0 {
-                self.put_back(&block);
-                return false;
-            }
-            let connected = while_taking_in(
-                &self.shared,
-                &mut self.spool,
-                self.tries > 0,
-                self.transport.connect(),
-            );
-            let outcome = connected.await;
-            match outcome {
+            let is_down = self.tries > 0;
+            let connect = self.transport.connect();
+            match while_taking_in(&mut self.alarm, &mut self.spool, is_down, connect).await {
                 Some(Ok(())) => self.connected_at = Instant::now(),
-                Some(Err(cause)) => {
-                    self.put_back(&block);
-                    return self.failed(cause).await;
-                }
-                None => {
-                    self.put_back(&block);
-                    return false;
-                }
+                Some(Err(cause)) => return Outcome::Unreachable(cause),
+                None => return Outcome::TimeIsUp,
             }
         }
-        let sent = while_taking_in(
-            &self.shared,
-            &mut self.spool,
-            false,
-            self.transport.send(&mut block),
-        );
-        let outcome = sent.await;
-        match outcome {
-            Some(Ok(())) => {
-                self.sent();
-                true
-            }
-            Some(Err(Refusal::Datagram { lost, cause })) => {
-                self.put_back(&block);
-                self.refused(lost, cause);
-                true
-            }
-            Some(Err(Refusal::Connection { cause })) => {
-                self.transport.disconnect();
-                self.put_back(&block);
-                if self.connected_at.elapsed() >= STEADY {
-                    self.tries = 0;
-                    return true;
-                }
-                self.failed(cause).await
-            }
-            None => {
-                self.put_back(&block);
-                false
-            }
+        let send = self.transport.send(block);
+        match while_taking_in(&mut self.alarm, &mut self.spool, false, send).await {
+            Some(Ok(())) => Outcome::Sent,
+            Some(Err(Refusal::Datagram { lost, cause })) => Outcome::Refused(lost, cause),
+            Some(Err(Refusal::Connection { cause })) => Outcome::Broken(cause),
+            Some(Err(Refusal::Closed)) => Outcome::Broken("closed by the receiver".to_owned()),
+            None => Outcome::TimeIsUp,
         }
+    }
+
+    /// A connection was lost, and perhaps what it had taken.
+    async fn broken(&mut self, cause: String) {
+        self.transport.disconnect();
+        if self.connected_at.elapsed() >= STEADY {
+            self.tries = 0;
+            return;
+        }
+        self.alarm.fail(Kind::Connection, cause);
+        self.pause().await;
     }
 
     fn sent(&mut self) {
@@ -204,29 +238,26 @@ impl Worker {
         if self.connected_at.elapsed() >= STEADY {
             self.tries = 0;
         }
-        let is_over = self
-            .trouble
-            .as_ref()
-            .is_some_and(|t| t.kind == Kind::Connection)
+        let is_over = self.alarm.kind() == Some(Kind::Connection)
             && self.refused_at.is_none_or(|at| at.elapsed() >= QUIET);
         if is_over {
             self.recover();
         }
     }
 
-    /// The next try comes after a pause. Returns whether to go on.
-    async fn failed(&mut self, cause: String) -> bool {
-        self.fail(Kind::Connection, cause);
+    /// Before the next try. At the end it is a short one, so that a target that has just gone may be back in time.
+    async fn pause(&mut self) {
+        let began = Instant::now();
         let pause = pause(self.tries);
         self.tries = self.tries.saturating_add(1);
-        let deadline = Instant::now() + pause;
         loop {
-            if self.closing().is_some() {
-                return false;
-            }
+            let pause = match self.closing() {
+                Some(_) => pause.min(FIRST_PAUSE),
+                None => pause,
+            };
             spill(&self.shared, &mut self.spool, true);
             tokio::select! {
-                () = tokio::time::sleep_until(deadline.into()) => return true,
+                () = tokio::time::sleep_until((began + pause).into()) => return,
                 () = self.shared.wake.notified() => {}
             }
         }
@@ -240,12 +271,12 @@ impl Worker {
             *queue.dropped.entry(service).or_default() += lost;
         }
         drop(queue);
-        self.fail(Kind::Connection, cause);
+        self.alarm.fail(Kind::Connection, cause);
     }
 
-    fn next(&mut self) -> Option<Block> {
+    fn next(&mut self) -> Option<(Block, Origin)> {
         if let Some(notice) = self.notices.pop() {
-            return Some(notice);
+            return Some((notice, Origin::Notice));
         }
         if let Some(spool) = &mut self.spool {
             let mut damaged = Lost::default();
@@ -255,17 +286,24 @@ impl Worker {
                     "read spool: {} bytes are damaged and left out",
                     damaged.bytes
                 );
-                self.fail(Kind::Overflow, message);
+                self.alarm.fail(Kind::Overflow, message);
             }
-            if block.is_some() {
-                return block;
+            if let Some(block) = block {
+                return Some((block, Origin::Lines));
             }
         }
-        self.shared.lock().pop_front()
+        let block = self.shared.lock().pop_front()?;
+        Some((block, Origin::Lines))
     }
 
     /// What is left of `block` will be the next again.
-    fn put_back(&mut self, block: &Block) {
+    fn put_back(&mut self, block: &Block, origin: Origin) {
+        if let Origin::Notice = origin {
+            if !block.rest().is_empty() {
+                self.notices.push(block.clone());
+            }
+            return;
+        }
         if block.rest().is_empty() {
             if let Some(spool) = &mut self.spool {
                 spool.confirm();
@@ -280,6 +318,38 @@ impl Worker {
 
     fn closing(&self) -> Option<Instant> {
         self.shared.lock().closing
+    }
+
+    fn recover(&mut self) {
+        self.refused_at = None;
+        let notices = self.alarm.recover();
+        self.notices.extend(notices);
+    }
+
+    /// Puts what is left where the next process finds it; returns what has no such place.
+    fn leave(mut self) -> Leftovers {
+        spill(&self.shared, &mut self.spool, true);
+        let mut dropped = Leftovers::new();
+        if let Some(spool) = &mut self.spool {
+            for notice in &self.notices {
+                // The event has said it; here it is said again if it can be.
+                let _as_well_as_it_goes: std::io::Result<()> = spool.append(notice, &mut dropped);
+            }
+        }
+        let mut queue = self.shared.lock();
+        while let Some(block) = queue.pop_front() {
+            queue.count(&block);
+        }
+        for (service, lost) in std::mem::take(&mut queue.dropped) {
+            *dropped.entry(service).or_default() += lost;
+        }
+        dropped
+    }
+}
+
+impl Alarm {
+    fn kind(&self) -> Option<Kind> {
+        self.trouble.as_ref().map(|trouble| trouble.kind)
     }
 
     /// Says it once.
@@ -305,54 +375,49 @@ impl Worker {
         }
     }
 
-    fn recover(&mut self) {
+    /// Returns what the target has to be told, the last first.
+    fn recover(&mut self) -> Vec<Block> {
         let Some(trouble) = self.trouble.take() else {
-            return;
+            return Vec::new();
         };
-        self.refused_at = None;
         let dropped = std::mem::take(&mut self.shared.lock().dropped);
         let dropped: Vec<_> = dropped.into_iter().collect();
         let notices = dropped.iter().rev();
-        let notices = notices.map(|(name, lost)| notice(name, *lost, &trouble.cause));
-        self.notices.extend(notices);
+        let notices = notices
+            .map(|(name, lost)| notice(name, *lost, &trouble.cause))
+            .collect();
         let (sink, services) = self.who();
         (self.events)(SinkEvent::Recovered {
             sink,
             services,
             dropped,
         });
+        notices
     }
 
     fn who(&self) -> (SinkTarget, Vec<ServiceName>) {
         let services = self.shared.lock().services.iter().cloned().collect();
         (self.shared.target.clone(), services)
     }
-
-    /// Puts what is left where the next process finds it; returns what has no such place.
-    fn leave(mut self) -> Leftovers {
-        for notice in std::mem::take(&mut self.notices) {
-            self.put_back(&notice);
-        }
-        spill(&self.shared, &mut self.spool, true);
-        let mut queue = self.shared.lock();
-        while let Some(block) = queue.pop_front() {
-            queue.count(&block);
-        }
-        std::mem::take(&mut queue.dropped)
-    }
 }
 
-/// Does `work`, and meanwhile looks after the queue; `down` where nothing can be sent. `None` if time is up.
+/// Does `work`, and meanwhile looks after the queue, and says it where that overflows; `down` where nothing can be sent. `None` if time is up.
 async fn while_taking_in<T>(
-    shared: &Shared,
+    alarm: &mut Alarm,
     spool: &mut Option<Spool>,
     down: bool,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let mut work = pin!(work);
+    let shared = alarm.shared.clone();
     loop {
-        spill(shared, spool, down);
+        spill(&shared, spool, down);
+        alarm.tell_overflow();
         let closing = shared.lock().closing;
+        // Work that never has to wait would never let the clock below have its turn.
+        if closing.is_some_and(|deadline| Instant::now() >= deadline) {
+            return None;
+        }
         let time_is_up = async {
             match closing {
                 Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -432,6 +497,11 @@ fn pause(tries: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::path::Path;
+
+    use mainstay_core::manifest::{Format, parse};
+
     use super::*;
 
     #[test]
@@ -443,5 +513,118 @@ mod tests {
                 assert!(pause <= exact && pause >= exact / 2, "{tries}: {pause:?}");
             }
         }
+    }
+
+    /// With what lies in `dir/spool`.
+    fn worker(sink: &str, dir: &Path) -> Worker {
+        let text = format!("[service.a]\ncommand = ['a']\nlog.sinks = ['{sink}']");
+        let specs = parse(&text, Format::Toml).unwrap();
+        let spec = &specs[0].log().sinks()[0];
+        let shared = Arc::new(Shared {
+            target: spec.target().clone(),
+            queue: Default::default(),
+            wake: Default::default(),
+        });
+        Worker {
+            shared: shared.clone(),
+            transport: Transport::new(spec, dir).unwrap(),
+            spool: Some(Spool::open(dir.join("spool"), 1 << 20).unwrap()),
+            alarm: Alarm {
+                shared,
+                events: Arc::new(|_| ()),
+                trouble: None,
+            },
+            tries: 0,
+            connected_at: Instant::now(),
+            refused_at: None,
+            notices: Vec::new(),
+        }
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    }
+
+    /// Blocks in one segment of a spool; what they say does not matter.
+    fn spooled(dir: &Path) -> [Block; 3] {
+        let mut spool = Spool::open(dir.into(), 1 << 20).unwrap();
+        let blocks = [1, 2, 3].map(|lines| {
+            let service = ServiceName::new("a").unwrap();
+            notice(&service, Lost { lines, bytes: 0 }, "block")
+        });
+        for block in &blocks {
+            spool.append(block, &mut Leftovers::new()).unwrap();
+        }
+        blocks
+    }
+
+    fn check_spool(dir: &Path, blocks: &[&Block]) {
+        let mut spool = Spool::open(dir.into(), 1 << 20).unwrap();
+        for expected in blocks {
+            let block = spool.next(&mut Lost::default()).unwrap();
+            assert_eq!(block.rest(), expected.rest());
+            spool.confirm();
+        }
+        assert!(spool.is_empty());
+    }
+
+    #[test]
+    fn a_line_of_ours_that_cannot_be_sent_brings_no_other_line_back() {
+        let sandbox = mainstay_testkit::Sandbox::new();
+        let dir = sandbox.path().join("spool");
+        let blocks = spooled(&dir);
+        let mut worker = worker("syslog+tcp://127.0.0.1:9", sandbox.path());
+        let (first, _) = worker.next().unwrap();
+        assert_eq!(first.rest(), blocks[0].rest());
+        worker.sent();
+        let ours = notice(&blocks[0].source.service, Lost::default(), "cause");
+        worker.notices.push(ours.clone());
+        for _ in 0..2 {
+            let (block, origin) = worker.next().unwrap();
+            assert_eq!(block.rest(), ours.rest());
+            worker.put_back(&block, origin);
+        }
+        assert_eq!(worker.leave(), Leftovers::new());
+        check_spool(&dir, &[&blocks[1], &blocks[2], &ours]);
+    }
+
+    #[test]
+    fn a_connection_that_is_over_takes_no_block_even_if_nothing_was_waited_for_since() {
+        let sandbox = mainstay_testkit::Sandbox::new();
+        let blocks = spooled(&sandbox.path().join("spool"));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let sink = format!("syslog+tcp://{}", listener.local_addr().unwrap());
+        let mut worker = worker(&sink, sandbox.path());
+        runtime().block_on(async {
+            for mut block in blocks {
+                assert!(matches!(worker.deliver(&mut block).await, Outcome::Sent));
+                listener.set_nonblocking(true).unwrap();
+                let mut stream = listener.accept().expect("a connection of its own").0;
+                stream.set_nonblocking(false).unwrap();
+                // What is not read would be lost, which is another story.
+                assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
+            }
+        });
+        assert_eq!(worker.tries, 0, "nothing is wrong with it");
+    }
+
+    #[test]
+    fn once_time_is_up_a_receiver_that_takes_all_gets_no_more() {
+        let sandbox = mainstay_testkit::Sandbox::new();
+        let dir = sandbox.path().join("spool");
+        let blocks = spooled(&dir);
+        let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sink = format!("syslog+udp://{}", receiver.local_addr().unwrap());
+        let mut worker = worker(&sink, sandbox.path());
+        runtime().block_on(async {
+            let (mut first, _) = worker.next().unwrap();
+            assert!(matches!(worker.deliver(&mut first).await, Outcome::Sent));
+            worker.sent();
+            worker.shared.lock().closing = Some(Instant::now());
+            worker.work().await;
+        });
+        assert_eq!(worker.leave(), Leftovers::new());
+        check_spool(&dir, &[&blocks[1], &blocks[2]]);
     }
 }
