@@ -168,7 +168,7 @@ fn flow(programs: &Programs, side: Side, mode: &str, lines: u64, log: &str) -> R
     run.go()?;
     run.wait_for("E", 1)?;
     let begin = run.wait_for("B", 1)?[0].ns;
-    wait_for_bytes(&run, 1, lines * LINE)?;
+    wait_for_last(&run, 1, lines)?;
     let end = now();
     // A rotation at the very end finishes before the files are listed.
     run.settle();
@@ -197,7 +197,7 @@ fn burst(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     let before = cost(&supervisors);
     run.go()?;
     let late_ms = run.wait_for("L", 1)?[0].ns as f64 / 1e6;
-    wait_for_bytes(&run, 1, LINES * LINE)?;
+    wait_for_last(&run, 1, LINES)?;
     let cpu = (cost(&supervisors).cpu - before.cpu).as_secs_f64();
     run.settle();
     Ok(vec![
@@ -235,7 +235,7 @@ fn killed(programs: &Programs, side: Side) -> Result<Vec<f64>> {
                 return Err("it never ends".into());
             }
         }
-        wait_for_bytes(&run, count, lines * LINE)?;
+        wait_for_last(&run, count, lines)?;
         run.settle();
         wrong(programs, &run, count, lines)
     };
@@ -304,7 +304,7 @@ fn fifty(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     run.go()?;
     let begins = run.wait_for("B", COUNT)?;
     let begin = begins.iter().map(|record| record.ns).min().unwrap_or(0);
-    wait_for_bytes(&run, COUNT, LINES * LINE)?;
+    wait_for_last(&run, COUNT, LINES)?;
     let seconds = (now() - begin) as f64 / 1e9;
     run.settle();
     Ok(vec![
@@ -375,11 +375,12 @@ fn tail(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     Ok(vec![took.as_secs_f64() * 1e3])
 }
 
-/// Waits until the files of each service hold so many bytes.
-fn wait_for_bytes(run: &Run, count: usize, bytes: u64) -> Result<()> {
+/// Waits until the last line of each service is in a file.
+fn wait_for_last(run: &Run, count: usize, lines: u64) -> Result<()> {
+    let last = format!("{:012} ", lines - 1);
     let deadline = Instant::now() + Duration::from_secs(120);
     for index in 0..count {
-        while size(&run.log_files(index)) < bytes {
+        while !tail_of_log(run, index).is_ok_and(|tail| tail.contains(&last)) {
             if Instant::now() > deadline {
                 // What is missing is counted.
                 return Ok(());
@@ -390,10 +391,18 @@ fn wait_for_bytes(run: &Run, count: usize, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Files that are rotated away meanwhile count as nothing; they are there the next time.
-fn size(files: &[impl AsRef<Path>]) -> u64 {
-    let sizes = files.iter().filter_map(|file| fs::metadata(file).ok());
-    sizes.map(|metadata| metadata.len()).sum()
+/// Where the files were just rotated, the end of the newest that there is.
+fn tail_of_log(run: &Run, index: usize) -> std::io::Result<String> {
+    let mut tail = [0; 1024];
+    for path in run.log_files(index).iter().rev() {
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        if size > 0 {
+            let read = file.read_at(&mut tail, size.saturating_sub(1024))?;
+            return Ok(String::from_utf8_lossy(&tail[..read]).into_owned());
+        }
+    }
+    Ok(String::new())
 }
 
 /// All lines of all services that are not there once, whole and in order.

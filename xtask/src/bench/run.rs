@@ -290,7 +290,7 @@ fn configure(
         }
         Side::S6 => {
             let mut command = Command::new("sh");
-            let script = r#""$@" | s6-log -b n200 s10000000 t logs"#;
+            let script = r#""$@" | s6-log -b n200 s10000000 t ./logs"#;
             command.args(["-c", script, "sh"]).args(argv);
             command
         }

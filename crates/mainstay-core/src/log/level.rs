@@ -7,6 +7,10 @@ use crate::spec::Level;
 
 /// How much of a line is looked at.
 const HEAD: usize = 200;
+/// Bytes of the longest word for a level.
+const WORD: usize = 13;
+/// Longer than the names of loggers, hosts and threads.
+const NAME: usize = 100;
 
 /// The level that `line` says it has.
 pub fn level_of(line: &[u8]) -> Option<Level> {
@@ -90,7 +94,7 @@ fn initial(letter: u8) -> Option<Level> {
 
 /// A word that names a level, in any case.
 fn word(text: &[u8]) -> Option<Level> {
-    let mut lower = [0; 13];
+    let mut lower = [0; WORD];
     let lower = lower.get_mut(..text.len())?;
     lower.copy_from_slice(text);
     lower.make_ascii_lowercase();
@@ -109,7 +113,9 @@ fn word(text: &[u8]) -> Option<Level> {
     }
 }
 
+/// The letters that it begins with, as many as tell that they are no [`word`].
 fn letters(text: &[u8]) -> &[u8] {
+    let text = &text[..text.len().min(WORD + 1)];
     let len = text.iter().take_while(|b| b.is_ascii_alphabetic()).count();
     &text[..len]
 }
@@ -143,7 +149,7 @@ fn tokens(head: &[u8]) -> Option<Level> {
             timed |= inside.first().is_some_and(u8::is_ascii_digit);
             continue;
         }
-        let len = rest.iter().position(u8::is_ascii_whitespace);
+        let len = memchr::memchr3(b' ', b'\t', b'\r', rest);
         let (token, after) = rest.split_at(len.unwrap_or(rest.len()));
         if let Some(level) = leading(token, after, timed) {
             return Some(level);
@@ -239,7 +245,7 @@ fn redis(token: &[u8], after: &[u8]) -> Option<Level> {
 /// The name of a logger, a host or a thread: it has a dot or a colon in it, and no end of a sentence.
 fn is_name(token: &[u8]) -> bool {
     let part = |b: &u8| b.is_ascii_alphanumeric() || b"._-:$/#".contains(b);
-    let inner = token.iter().any(|b| b".:$".contains(b));
+    let inner = token.len() <= NAME && memchr::memchr3(b'.', b':', b'$', token).is_some();
     inner && token.iter().all(part) && token.last().is_some_and(u8::is_ascii_alphanumeric)
 }
 

@@ -365,7 +365,11 @@ impl Refiner {
             Some(Level::Error) => br#","level":"error""#,
         };
         out.extend_from_slice(level);
-        let text = String::from_utf8_lossy(message);
+        // Its fast path is for a few bytes only.
+        let text = match std::str::from_utf8(message) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(message),
+        };
         let lossy = matches!(text, Cow::Owned(_));
         let object = message.trim_ascii();
         if whole && !lossy && object.starts_with(b"{") && json::is_object(object) {
