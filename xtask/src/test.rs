@@ -277,9 +277,16 @@ fn install_real_programs() -> Result<()> {
         ("redis-server", "redis-server"),
         ("nginx", "nginx"),
         ("python3", "python3"),
+        ("openssl", "openssl"),
+        ("rsyslogd", "rsyslog"),
+        (
+            "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_ossl.so",
+            "rsyslog-openssl",
+        ),
+        ("/lib/systemd/systemd-journald", "systemd"),
     ]
     .into_iter()
-    .filter(|(program, _)| !on_path(program))
+    .filter(|(probe, _)| !on_path(probe))
     .map(|(_, package)| package)
     .collect();
     if missing.is_empty() {

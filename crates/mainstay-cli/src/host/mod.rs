@@ -72,7 +72,7 @@ pub(crate) struct Options {
 }
 
 /// What start-up needs is given back so long after it.
-const SETTLED: Duration = Duration::from_secs(1);
+const SETTLED: Duration = Duration::from_millis(250);
 
 /// What reaches the loop from its helpers.
 enum Message {

@@ -2,7 +2,7 @@
 //!
 //! What is written depends on the bytes alone, never on how they came. An unfinished line is left where it is and handed in again
 //! with what follows, so nothing is held here that a kill could lose. Only a line of [`LINE_MAX`] bytes without an end is taken in
-//! pieces: of its first `LINE_MAX` bytes all but the last [`OVERLAP`], and then to the end of what is hidden across that place. So
+//! pieces: of its first `LINE_MAX` bytes all but the last `OVERLAP`, and then to the end of what is hidden across that place. So
 //! whatever is hidden, and up to 4 KiB long, lies in one piece as a whole.
 //!
 //! Raw text keeps every byte but what is hidden or left out, and is copied in runs as long as possible. In text and JSON a line has

@@ -1,7 +1,7 @@
 //! What is done with output, whichever way it was read: refined, written, looked at, shown, handed to sinks.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -73,6 +73,7 @@ struct Expected {
 }
 
 /// What is to be done with bytes of a pipe.
+#[cfg(target_os = "linux")]
 pub(super) enum Way<'a> {
     /// As they are into the file, as many as it has room for.
     Through(&'a mut LogFile<RealDisk>),
@@ -160,7 +161,8 @@ impl Capture {
     }
 
     /// Where the files that `source` feeds lie, below the root of all logs.
-    pub(super) fn dir(&self, source: SourceId) -> &Path {
+    #[cfg(target_os = "linux")]
+    pub(super) fn dir(&self, source: SourceId) -> &std::path::Path {
         let dir = self.logs[self.channels[source].log].file.dir();
         dir.strip_prefix(&self.root_dir).unwrap_or(dir)
     }
@@ -178,6 +180,7 @@ impl Capture {
     }
 
     /// What is to be done with the next bytes of this source.
+    #[cfg(target_os = "linux")]
     pub(super) fn way(&mut self, source: SourceId) -> Way<'_> {
         let channel = &self.channels[source];
         if channel.refiner.is_none() && channel.expected.is_none() && self.terminal.is_none() {
@@ -187,6 +190,7 @@ impl Capture {
     }
 
     /// The file that [`Capture::put`] will write to.
+    #[cfg(target_os = "linux")]
     pub(super) fn file(&mut self, source: SourceId) -> &mut LogFile<RealDisk> {
         &mut self.logs[self.channels[source].log].file
     }
@@ -272,6 +276,7 @@ impl Capture {
     }
 
     /// Gives back memory that only a flood needs.
+    #[cfg(unix)]
     pub(super) fn rest(&mut self) {
         self.refined = Vec::new();
     }

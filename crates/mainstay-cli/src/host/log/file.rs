@@ -189,6 +189,7 @@ struct Index {
 }
 
 /// Where somebody else may write what the service says, by himself: see [`LogFile::room`].
+#[cfg(any(target_os = "linux", test))]
 pub(super) struct Room<'a, F> {
     /// The current file. It is not open for appending.
     pub(super) file: &'a F,
@@ -283,6 +284,11 @@ impl<D: Disk> LogFile<D> {
             lost: Lost::default(),
             reports: Vec::new(),
         }
+    }
+
+    /// The directory of its files.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Makes the directory and the file now, instead of with the first byte, so that what the disk refuses is said now.
@@ -863,10 +869,7 @@ impl<D: Disk> LogFile<D> {
 }
 
 /// For those who write by themselves.
-#[cfg_attr(
-    not(target_os = "linux"),
-    expect(dead_code, reason = "only Linux has splice(2)")
-)]
+#[cfg(any(target_os = "linux", test))]
 impl<D: Disk> LogFile<D> {
     /// Where and how much of the service's output somebody else may write into the current file, with splice(2) or whatever spares a copy;
     /// he then says [`LogFile::wrote`]. Nobody may write between these two calls, but the bytes may be fewer, or none.
@@ -890,11 +893,6 @@ impl<D: Disk> LogFile<D> {
             }),
             None => Err(trouble("open", &self.path, io::ErrorKind::NotFound.into())),
         }
-    }
-
-    /// The directory of its files.
-    pub(super) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// Somebody else has written so many bytes at [`Room::offset`]. How they end is looked up when it matters.
@@ -943,9 +941,6 @@ fn copy(error: &io::Error) -> io::Error {
     }
 }
 
-#[cfg(test)]
-mod tests;
-
 #[cfg(target_os = "linux")]
 impl LogFile<super::disk::RealDisk> {
     /// The inode of the current file, and where the next byte belongs.
@@ -959,3 +954,6 @@ impl LogFile<super::disk::RealDisk> {
         Ok((found.ino(), self.size()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,6 @@ mod pipes;
 #[cfg_attr(windows, path = "pump/windows.rs")]
 mod pump;
 pub(crate) mod read;
-#[expect(dead_code, reason = "the way of a line will lead here")]
 mod sink;
 #[cfg(unix)]
 #[cfg(test)]
@@ -195,7 +194,12 @@ impl Capture {
             Command::Prepare => self.prepare(),
             Command::Follow(out) => self.follow(out),
             Command::Rotate { service, done } => done(self.rotate(&service)),
-            Command::Open { .. } | Command::Begin | Command::Starting { .. } | Command::Close => {}
+            Command::Starting { service } => {
+                for source in self.sources(&service) {
+                    self.ended(source);
+                }
+            }
+            Command::Open { .. } | Command::Begin | Command::Close => {}
             #[cfg(all(test, unix))]
             Command::Settle(_) => {}
         }
@@ -263,7 +267,7 @@ impl Logs {
     }
 
     /// With a pipe that has no name.
-    #[cfg(test)]
+    #[cfg(all(test, unix))]
     fn open_with(&self, service: &ServiceName, limits: Limits) -> io::Result<LogEnds> {
         let mut wanted = Wanted::new(service.clone(), LogPolicy::default());
         wanted.limits = limits;

@@ -224,9 +224,9 @@ impl Reader {
             Command::Starting { service } => {
                 self.drain_service(&service);
                 for id in self.capture.sources(&service) {
-                    self.capture.ended(id);
                     self.sources[id].is_held = true;
                 }
+                self.capture.perform(Command::Starting { service });
             }
             Command::Began {
                 service,

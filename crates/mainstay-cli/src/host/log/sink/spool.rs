@@ -98,6 +98,7 @@ impl Spool {
         Ok(spool)
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.segments.is_empty() && self.out.is_none()
     }

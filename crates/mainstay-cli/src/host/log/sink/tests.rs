@@ -743,14 +743,6 @@ fn rsyslogd(sandbox: &Sandbox, config: &str) -> Daemon {
 /// What a template of rsyslog tells of a message.
 const TEMPLATE: &str = r#"template(name="told" type="string" string="%inputname%|%pri%|%timereported:::date-rfc3339%|%app-name%|%procid%|%structured-data%|%msg%\n")"#;
 
-fn lines_of(path: &Path, count: usize) -> Vec<String> {
-    wait_until("lines in the receiver's file", LIMIT, || {
-        let text = fs::read_to_string(path).ok()?;
-        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
-        (lines.len() >= count).then_some(lines)
-    })
-}
-
 #[test]
 fn rsyslog_takes_lines_over_udp_tcp_and_its_socket() {
     if !program("/usr/sbin/rsyslogd") {

@@ -265,12 +265,6 @@ impl Processes {
         });
         ended
     }
-
-    /// Always 0: Windows leaves nothing to be collected.
-    #[cfg(test)]
-    pub(crate) fn orphans(&self) -> u64 {
-        0
-    }
 }
 
 impl Main {
