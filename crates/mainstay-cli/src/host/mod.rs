@@ -21,7 +21,7 @@ mod requests;
 pub(crate) mod sys;
 mod without;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
@@ -108,6 +108,8 @@ struct Held {
     spec: Arc<Spec>,
     log: LogEnds,
     log_problem: Option<String>,
+    /// By the sinks that take no lines.
+    sink_problems: BTreeMap<String, String>,
     notify: Option<NotifySocket>,
     user: Option<sys::User>,
     running: Option<Running>,
@@ -299,6 +301,7 @@ impl Host {
                 spec,
                 log,
                 log_problem: None,
+                sink_problems: BTreeMap::new(),
                 notify: None,
                 user,
                 running: None,
@@ -575,10 +578,17 @@ impl Host {
                 sink,
                 services,
                 error,
-            }) => self.reporter.say(&format!(
-                "{}: {sink} takes no lines: {error}; the files have them, and it is tried again",
-                list(&services)
-            )),
+            }) => {
+                let problem = format!("{sink} takes no lines: {error}");
+                self.reporter.say(&format!(
+                    "{}: {problem}; the files have them, and it is tried again",
+                    list(&services)
+                ));
+                for id in services.iter().filter_map(find) {
+                    let problems = &mut self.held[id.0].sink_problems;
+                    problems.insert(sink.to_string(), problem.clone());
+                }
+            }
             LogEvent::Sink(SinkEvent::Recovered {
                 sink,
                 services,
@@ -592,6 +602,9 @@ impl Host {
                     list(&services),
                     dropped.collect::<String>()
                 ));
+                for id in services.iter().filter_map(find) {
+                    self.held[id.0].sink_problems.remove(&sink.to_string());
+                }
             }
         }
     }

@@ -143,7 +143,9 @@ impl Host {
         let held = &self.held[id.0];
         let (since, ago) = (self.wall_clock(view.since), self.now().since(view.since));
         let mut report = ServiceReport::new(held.spec.name().as_str(), view, since, ago.as_secs());
-        report.log_problem.clone_from(&held.log_problem);
+        let problems = held.log_problem.iter().chain(held.sink_problems.values());
+        let problems: Vec<&str> = problems.map(String::as_str).collect();
+        report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));
         if let Some(usage) = held
             .running
             .as_ref()

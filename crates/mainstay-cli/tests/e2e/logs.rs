@@ -320,3 +320,37 @@ fn a_full_disk_blocks_nobody_and_is_said() {
     stop(supervisor, &sandbox);
     assert!(mount(&["umount"]));
 }
+
+/// A log host that is away is told in the status, and gets everything when it is back.
+#[test]
+fn a_sink_that_takes_nothing_is_said_and_gets_it_later() {
+    let port = mainstay_testkit::free_port();
+    let (supervisor, sandbox) = supervise(&format!(
+        r#"
+        [service.a]
+        command = ["PUPPET", "print", "one", "await", "HERE/go", "print", "two", "hang"]
+        start = {{ ready = {{ log = "one" }} }}
+        log = {{ sinks = ["syslog+tcp://127.0.0.1:{port}"] }}
+        "#
+    ));
+    event(&supervisor, "a", "ready");
+    let problem = || {
+        service(&sandbox, "a")["log_problem"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    let said = wait_until("a problem", SOON, problem);
+    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+    sandbox.write("go", "");
+    let (mut stream, _) = listener.accept().expect("it comes back");
+    let mut text = String::new();
+    wait_until("both lines", SOON, || {
+        let mut part = [0; 1000];
+        let count = std::io::Read::read(&mut stream, &mut part).ok()?;
+        text.push_str(&String::from_utf8_lossy(&part[..count]));
+        (text.contains("] one") && text.contains("] two")).then_some(())
+    });
+    wait_until("no problem", SOON, || problem().is_none().then_some(()));
+    stop(supervisor, &sandbox);
+}
