@@ -218,11 +218,11 @@ fn killed(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     let burst = ["burst", "{}/go", "1200000", "200000"];
     let block = ["block", "{}/go", "8333334"];
     let line = ["line", "{}/go", "200000"];
-    let small = LOG.replace("10MB", "1MB");
-    let small_json = JSON.replace("10MB", "1MB");
+    let small = LOG.replace("10MB", "1MB").replace("200", "5000");
+    let small_json = JSON.replace("10MB", "1MB").replace("1000", "5000");
     let measure = |count, stamp: &[&str], log: &str, period| -> Result<f64> {
         let lines: u64 = stamp[2].parse()?;
-        let mut run = Run::with_log(programs, side, count, stamp, &log.replace("200", "5000"))?;
+        let mut run = Run::with_log(programs, side, count, stamp, log)?;
         run.wait_for("S", count)?;
         run.settle();
         run.go()?;
