@@ -10,6 +10,7 @@ use mainstay_core::engine::{
 use mainstay_core::spec::{Argv, Probe, Ready, Reload, Signal, Spec, StopScope};
 
 use super::legacy::Heir;
+use super::log::Scope;
 use super::notify::NotifySocket;
 use super::sys::{self, Tree};
 use super::{Held, Host, Message, Running, launch, port, probe};
@@ -45,9 +46,11 @@ impl Host {
                 Some(socket.map_err(|error| format!("open its notification socket: {error}"))?);
         }
         let restarts = self.engine.view(id).restarts;
-        let tells_run = restarts > 0 || self.held[id.0].log.tells_runs;
+        let log = &self.held[id.0].log;
+        let is_watched = matches!(spec.start().ready(), Some(Ready::Log(_)));
+        let tells_run = restarts > 0 || log.tells_runs || is_watched;
         if tells_run {
-            self.logs.starting(spec.name());
+            self.logs.starting(spec.name(), log);
         }
         let tree = self.start(id, spec.command(), Output::Log, notify.as_ref());
         if tells_run {
@@ -266,16 +269,20 @@ impl Host {
         None
     }
 
-    /// Looks for a line in the output of the next run.
+    /// Looks for a line in the output of the run that was adopted, or of the next one.
     pub(super) fn expect_line(
         &mut self,
         id: ServiceId,
         token: Token,
         regex: &str,
     ) -> Result<(), String> {
-        let name = self.held[id.0].spec.name();
+        let Held { spec, running, .. } = &self.held[id.0];
+        let scope = match running {
+            Some(_) => Scope::Unread,
+            None => Scope::NextRun,
+        };
         self.logs
-            .expect_line(name, regex, token.0)
+            .expect_line(spec.name(), regex, token.0, scope)
             .map_err(|error| error.to_string())
     }
 

@@ -307,7 +307,6 @@ impl Host {
                 running: None,
             });
         }
-        logs.begin();
         let engine = Engine::new(parts.specs, seed())
             .map_err(|error| Failure::new(Code::InvalidManifest, error.to_string()))?;
         let names = held.iter().map(|held| held.spec.name().as_str());
@@ -363,6 +362,7 @@ impl Host {
         }
         between(self);
         self.perform(actions);
+        self.logs.begin();
     }
 
     /// The loop of a supervisor: it only translates; [`Engine`] decides.

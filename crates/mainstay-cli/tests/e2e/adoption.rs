@@ -653,3 +653,24 @@ fn a_kill_in_the_middle_of_a_launch_leaves_nothing_twice() {
         stop(supervisor, &sandbox);
     }
 }
+
+/// What a service says while nobody listens is evidence all the same.
+#[test]
+fn a_service_that_got_ready_without_a_supervisor_is_ready() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.a]
+        command = ["PUPPET", "await", "HERE/go", "print", "Ready", "touch", "HERE/said", "hang"]
+        start = { ready = { log = "^Ready$" } }
+        "#,
+    );
+    let mut supervisor = run(&sandbox, &manifest, "subreaper");
+    event(&supervisor, "a", "started");
+    supervisor.kill_dash_nine();
+    sandbox.write("go", "");
+    let said = sandbox.path().join("said");
+    wait_until("its word", SOON, || said.exists().then_some(()));
+    supervisor = run(&sandbox, &manifest, "subreaper");
+    event(&supervisor, "a", "ready");
+    stop(supervisor, &sandbox);
+}

@@ -8,7 +8,7 @@
 
 use std::io::{self, PipeWriter, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::refine::Stream;
@@ -101,6 +101,8 @@ pub(crate) struct Places {
 pub(crate) struct LogEnds {
     stdout: PipeWriter,
     stderr: Option<PipeWriter>,
+    /// Where they are read, as long as they are.
+    ours: Vec<Weak<OurEnd>>,
     /// See [`Logs::starting`].
     pub(crate) tells_runs: bool,
 }
@@ -135,6 +137,15 @@ impl Wanted {
     }
 }
 
+/// Where a pattern is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// In what is read from now on: also in what a predecessor left unread, where it is asked for before [`Logs::begin`].
+    Unread,
+    /// In what comes after the next [`Logs::starting`].
+    NextRun,
+}
+
 /// An order to the log thread.
 #[cfg_attr(
     windows,
@@ -144,7 +155,7 @@ enum Command {
     Open {
         wanted: Box<Wanted>,
         stream: Option<Stream>,
-        pipe: OurEnd,
+        pipe: Arc<OurEnd>,
     },
     /// All pipes are open.
     Begin,
@@ -160,6 +171,7 @@ enum Command {
         service: ServiceName,
         regex: Regex,
         token: u64,
+        scope: Scope,
     },
     Prepare,
     Follow(Box<dyn Write + Send>),
@@ -181,6 +193,7 @@ impl Capture {
                 service,
                 regex,
                 token,
+                ..
             } => self.expect(&service, &regex, token),
             Command::Began {
                 service,
@@ -231,7 +244,7 @@ impl Logs {
             };
             if let Some(service) = ServiceName::new(service) {
                 let wanted = Wanted::new(service, LogPolicy::default());
-                logs.pump.open(&wanted, stream, pipe)?;
+                logs.pump.open(&wanted, stream, Arc::new(pipe))?;
             }
         }
         Ok(logs)
@@ -247,9 +260,12 @@ impl Logs {
         let wanted = Wanted::new(service.clone(), policy.clone());
         let ServicePipes { stdout, stderr } = pipes;
         let is_split = stderr.is_some();
-        let open = |pipe: Pipe, stream: Stream| -> io::Result<PipeWriter> {
+        let mut all_ours = Vec::new();
+        let mut open = |pipe: Pipe, stream: Stream| -> io::Result<PipeWriter> {
             let stream = is_split.then_some(stream);
-            self.pump.open(&wanted, stream, pipe.ours)?;
+            let ours = Arc::new(pipe.ours);
+            all_ours.push(Arc::downgrade(&ours));
+            self.pump.open(&wanted, stream, ours)?;
             Ok(pipe.writer)
         };
         Ok(LogEnds {
@@ -257,6 +273,7 @@ impl Logs {
             stderr: stderr
                 .map(|stderr| open(stderr, Stream::Stderr))
                 .transpose()?,
+            ours: all_ours,
             tells_runs: policy.format() == LogFormat::Json || !policy.sinks().is_empty(),
         })
     }
@@ -272,23 +289,27 @@ impl Logs {
         let mut wanted = Wanted::new(service.clone(), LogPolicy::default());
         wanted.limits = limits;
         let (reader, stdout) = io::pipe()?;
-        let ours = OurEnd {
-            name: service.to_string(),
-            reader,
-            is_new: false,
-        };
-        self.pump.open(&wanted, None, ours)?;
+        let ours = Arc::new(OurEnd::new(service.to_string(), reader, false));
+        self.pump.open(&wanted, None, Arc::clone(&ours))?;
         Ok(LogEnds {
             stdout,
             stderr: None,
+            ours: vec![Arc::downgrade(&ours)],
             tells_runs: false,
         })
     }
 
     /// Says that another run of the service will be started: what its pipes hold now is taken for the last one's, whose unfinished line ends
-    /// here, and what comes next is left in them until [`Logs::began`]. The first run needs it only where the log says whose each line is:
-    /// see [`LogEnds::tells_runs`].
-    pub(crate) fn starting(&self, service: &ServiceName) {
+    /// here, and what comes next is left in them until [`Logs::began`]. The first run needs it only where the log says whose each line is
+    /// ([`LogEnds::tells_runs`]), or after [`Logs::expect_line`]. On Windows, where nothing tells what a pipe holds, what comes right after
+    /// this call may be taken for the last run's.
+    pub(crate) fn starting(&self, service: &ServiceName, ends: &LogEnds) {
+        #[cfg(unix)]
+        for pipe in ends.ours.iter().filter_map(Weak::upgrade) {
+            pipe.end_run();
+        }
+        #[cfg(not(unix))]
+        let _ = &ends.ours;
         let service = service.clone();
         self.pump.send(Command::Starting { service });
     }
@@ -303,9 +324,9 @@ impl Logs {
         });
     }
 
-    /// Asks for one [`LogEvent::Matched`] with `token` at the first whole line, without its end, that matches of what comes
-    /// from now on. Call it before the process is started and when the last one's whole tree is gone, and no line is missed, nor a late
-    /// one of an earlier process taken for its own. It replaces what the service was asked for before. Of a line, 64 KiB are looked at.
+    /// Asks for one [`LogEvent::Matched`] with `token` at the first whole line, without its end, that matches. Call it when the last run's
+    /// whole tree is gone, and no line is missed, nor a late one of an earlier process taken for its own. It replaces what the
+    /// service was asked for before. Of a line, 64 KiB are looked at.
     ///
     /// Fails if `regex` is not a regular expression that the `regex` crate takes.
     pub(crate) fn expect_line(
@@ -313,6 +334,7 @@ impl Logs {
         service: &ServiceName,
         regex: &str,
         token: u64,
+        scope: Scope,
     ) -> Result<(), regex::Error> {
         let regex = Regex::new(regex)?;
         let service = service.clone();
@@ -320,6 +342,7 @@ impl Logs {
             service,
             regex,
             token,
+            scope,
         });
         Ok(())
     }

@@ -4,10 +4,14 @@
 //! go with a supervisor that is killed: its services write on, and the next supervisor opens the same pipes. Whoever opens such a
 //! pipe may read and write, as with a terminal: a writer is then a reader too and never gets SIGPIPE. Elsewhere pipes have no names.
 
+#[cfg(unix)]
+use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter};
 use std::path::Path;
 #[cfg(target_os = "linux")]
 use std::path::PathBuf;
+#[cfg(unix)]
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mainstay_core::spec::{LogPolicy, ServiceName, Streams};
 #[cfg(target_os = "linux")]
@@ -61,6 +65,59 @@ pub(super) struct OurEnd {
     pub(super) reader: PipeReader,
     /// No run of an earlier supervisor writes to it.
     pub(super) is_new: bool,
+    /// How many of the bytes that it holds are of each run that has ended but for the reader; what comes after them is the next run's, and
+    /// stays where it is until the reader knows of that.
+    #[cfg(unix)]
+    ended: Mutex<VecDeque<u64>>,
+}
+
+impl OurEnd {
+    pub(super) fn new(name: String, reader: PipeReader, is_new: bool) -> Self {
+        Self {
+            name,
+            reader,
+            is_new,
+            #[cfg(unix)]
+            ended: Mutex::default(),
+        }
+    }
+}
+
+#[cfg(unix)]
+impl OurEnd {
+    /// Draws a line behind what it holds now.
+    pub(super) fn end_run(&self) {
+        let mut ended = self.ended();
+        let held = rustix::io::ioctl_fionread(&self.reader).unwrap_or(0);
+        let before: u64 = ended.iter().sum();
+        ended.push_back(held.saturating_sub(before));
+    }
+
+    /// What is behind the first line may be taken.
+    pub(super) fn begin_run(&self) {
+        self.ended().pop_front();
+    }
+
+    /// How many bytes may be taken from it now.
+    pub(super) fn held(&self) -> u64 {
+        let ended = self.ended();
+        let held = rustix::io::ioctl_fionread(&self.reader).unwrap_or(0);
+        ended.front().map_or(held, |limit| held.min(*limit))
+    }
+
+    /// Has `take` take bytes out of it, no more than it holds by [`OurEnd::held`], and say how many. It must not block: a start waits for it.
+    pub(super) fn take(&self, take: impl FnOnce(&PipeReader) -> usize) -> usize {
+        let mut ended = self.ended();
+        let count = take(&self.reader);
+        if let Some(left) = ended.front_mut() {
+            *left = left.saturating_sub(count as u64);
+        }
+        count
+    }
+
+    fn ended(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a service writes to: one pipe, or one for each stream.
@@ -103,11 +160,7 @@ impl Pipes {
     fn pipe(&mut self, name: String, _owner: Option<&sys::User>) -> io::Result<Pipe> {
         let (reader, writer) = io::pipe()?;
         Ok(Pipe {
-            ours: OurEnd {
-                name,
-                reader,
-                is_new: true,
-            },
+            ours: OurEnd::new(name, reader, true),
             writer,
         })
     }
@@ -164,11 +217,7 @@ impl Pipes {
         self.held.push(reader.try_clone()?);
         self.made.push(name.clone());
         Ok(Pipe {
-            ours: OurEnd {
-                name,
-                reader: reader.into(),
-                is_new: self.are_new,
-            },
+            ours: OurEnd::new(name, reader.into(), self.are_new),
             writer: writer.into(),
         })
     }
@@ -201,11 +250,8 @@ impl Pipes {
                 std::fs::remove_file(&path)?;
                 continue;
             }
-            self.orphans.push(OurEnd {
-                name: name.to_owned(),
-                reader: pipe.into(),
-                is_new: self.are_new,
-            });
+            let orphan = OurEnd::new(name.to_owned(), pipe.into(), self.are_new);
+            self.orphans.push(orphan);
         }
         Ok(())
     }

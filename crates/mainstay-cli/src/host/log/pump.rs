@@ -7,6 +7,7 @@
 
 use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use rustix::io::Errno;
 
 use super::capture::{Capture, SourceId};
 use super::pipes::{OurEnd, Pipes};
-use super::{Command, Summary, Wanted};
+use super::{Command, Scope, Summary, Wanted};
 
 #[cfg_attr(target_os = "linux", path = "pump/hand.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "pump/read.rs")]
@@ -90,7 +91,7 @@ impl Pump {
         &self,
         wanted: &Wanted,
         stream: Option<Stream>,
-        pipe: OurEnd,
+        pipe: Arc<OurEnd>,
     ) -> io::Result<()> {
         rustix::io::ioctl_fionbio(&pipe.reader, true)?;
         self.send(Command::Open {
@@ -116,9 +117,7 @@ impl Pump {
 
 /// A pipe of a service.
 struct Source {
-    pipe: PipeReader,
-    /// The pipe's.
-    name: String,
+    pipe: Arc<OurEnd>,
     capacity: usize,
     /// It was asked to grow.
     grown: bool,
@@ -126,8 +125,6 @@ struct Source {
     /// Batches in a row.
     stream: u32,
     rests_until: Option<Instant>,
-    /// It is not known yet whose its next bytes are.
-    is_held: bool,
 }
 
 /// What a batch says about the next one.
@@ -153,15 +150,30 @@ struct Reader {
 
 impl Reader {
     fn run(mut self, wake: &PipeReader, commands: &Receiver<Command>) -> Summary {
-        // The hand is not free before what a killed supervisor had in it is in its file.
-        loop {
+        // The hand is not free before what a killed supervisor had in it is in its file, for which its pipe must be open.
+        let mut later = Vec::new();
+        let ends = loop {
             match commands.recv() {
-                Ok(Command::Begin) => break,
-                Ok(Command::Close) | Err(mpsc::RecvError) => return self.finish(),
-                Ok(command) => self.perform(command),
+                Ok(Command::Begin) => break false,
+                Ok(Command::Close) | Err(mpsc::RecvError) => break true,
+                Ok(
+                    command @ (Command::Open { .. }
+                    | Command::Expect {
+                        scope: Scope::Unread,
+                        ..
+                    }),
+                ) => self.perform(command),
+                Ok(command) => later.push(command),
             }
+        };
+        for (id, source) in self.sources.iter().enumerate() {
+            self.hand.resume(&mut self.capture, id, &source.pipe.name);
         }
         self.hand.forget();
+        later.into_iter().for_each(|command| self.perform(command));
+        if ends {
+            return self.finish();
+        }
         let mut ready = Vec::new();
         loop {
             ready.clear();
@@ -201,7 +213,11 @@ impl Reader {
     }
 
     fn finish(mut self) -> Summary {
-        (0..self.sources.len()).for_each(|id| self.drain(id));
+        for id in 0..self.sources.len() {
+            self.drain(id);
+            self.sources[id].pipe.begin_run();
+            self.drain(id);
+        }
         self.capture.finish()
     }
 
@@ -217,15 +233,15 @@ impl Reader {
                 service,
                 regex,
                 token,
+                scope,
             } => {
-                self.drain_service(&service);
+                if scope == Scope::NextRun {
+                    self.drain_service(&service);
+                }
                 self.capture.expect(&service, &regex, token);
             }
             Command::Starting { service } => {
                 self.drain_service(&service);
-                for id in self.capture.sources(&service) {
-                    self.sources[id].is_held = true;
-                }
                 self.capture.perform(Command::Starting { service });
             }
             Command::Began {
@@ -235,7 +251,7 @@ impl Reader {
             } => {
                 for id in self.capture.sources(&service) {
                     self.capture.began(id, pid, restart);
-                    self.sources[id].is_held = false;
+                    self.sources[id].pipe.begin_run();
                     self.again.push(id);
                 }
             }
@@ -255,9 +271,6 @@ impl Reader {
             let Some(source) = self.sources.get(id) else {
                 continue;
             };
-            if source.is_held {
-                continue;
-            }
             let next = match source.rests_until.filter(|until| *until > now) {
                 Some(until) => {
                     self.again.push(id);
@@ -279,25 +292,17 @@ impl Reader {
         }
     }
 
-    fn open(&mut self, wanted: &Wanted, stream: Option<Stream>, pipe: OurEnd) {
-        let OurEnd {
-            name,
-            reader: pipe,
-            is_new,
-        } = pipe;
-        let id = self.capture.open(wanted, stream, is_new);
+    fn open(&mut self, wanted: &Wanted, stream: Option<Stream>, pipe: Arc<OurEnd>) {
+        let id = self.capture.open(wanted, stream, pipe.is_new);
         // Fails only for want of memory or of watches; closing the pipe then would kill its writers.
-        let _looked_at_by_errors = self.poller.add(&pipe, id);
-        self.hand.resume(&mut self.capture, id, &name);
+        let _looked_at_by_errors = self.poller.add(&pipe.reader, id);
         self.sources.push(Source {
             pipe,
-            name,
             capacity: PIPE,
             grown: false,
             last_batch: None,
             stream: 0,
             rests_until: None,
-            is_held: false,
         });
     }
 
@@ -309,7 +314,7 @@ impl Reader {
             ..
         } = self;
         let source = &mut sources[id];
-        match hand.take(capture, id, &source.pipe, &source.name, false) {
+        match hand.take(capture, id, &source.pipe, false) {
             Taken::Nothing => Next::Whenever,
             Taken::All(count) => source.after_batch(count, now),
             Taken::Some(count) => {
@@ -335,9 +340,9 @@ impl Reader {
             ..
         } = self;
         let source = &sources[id];
-        let mut left = rustix::io::ioctl_fionread(&source.pipe).unwrap_or(0);
+        let mut left = source.pipe.held();
         while left > 0 {
-            match hand.take(capture, id, &source.pipe, &source.name, true) {
+            match hand.take(capture, id, &source.pipe, true) {
                 Taken::Nothing => break,
                 Taken::All(count) | Taken::Some(count) => {
                     left = left.saturating_sub(count as u64);
@@ -374,7 +379,7 @@ impl Source {
     /// An ordinary user may have no more than a few large pipes; a small one rests less.
     fn grow(&mut self) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Ok(capacity) = rustix::pipe::fcntl_setpipe_size(&self.pipe, LARGE_PIPE) {
+        if let Ok(capacity) = rustix::pipe::fcntl_setpipe_size(&self.pipe.reader, LARGE_PIPE) {
             self.capacity = capacity;
         }
     }

@@ -11,7 +11,7 @@ use mainstay_core::log::{CURRENT, Stamp};
 use mainstay_core::spec::ServiceName;
 
 use super::file::Limits;
-use super::{LogEvent, Logs, Lost, Pipes, Places, Summary};
+use super::{LogEvent, Logs, Lost, Pipes, Places, Scope, Summary};
 
 const ENDLESS: Limits = Limits::ENDLESS;
 
@@ -171,6 +171,37 @@ fn services_do_not_disturb_each_other() {
     }
 }
 
+/// However far the log thread is behind, each run's output is its own.
+#[cfg(unix)]
+#[test]
+fn runs_are_told_apart_by_what_the_pipe_held_when_they_started() {
+    let dir = TempDir::new("runs");
+    let (sender, events) = mpsc::channel();
+    let logs = start(dir.0.clone(), move |event| sender.send(event).unwrap());
+    let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
+    let (resume, paused) = mpsc::channel::<()>();
+    logs.rotate(&name("a"), move |_| {
+        let _gone: Result<(), mpsc::RecvError> = paused.recv();
+    });
+    ends.stdout().write_all(b"ready, but not yet\nold").unwrap();
+    logs.expect_line(&name("a"), "^(ready|old|new)", 7, Scope::NextRun)
+        .unwrap();
+    for (pid, text) in [(1, "new\nunfinished"), (2, "newer\n")] {
+        logs.starting(&name("a"), &ends);
+        ends.stdout().write_all(text.as_bytes()).unwrap();
+        logs.began(&name("a"), pid, 0);
+    }
+    drop(resume);
+    logs.close();
+    let expected = "ready, but not yet\nold\nnew\nunfinished\nnewer\n";
+    assert_eq!(String::from_utf8_lossy(&all(&dir.0.join("a"))), expected);
+    let matches: Vec<LogEvent> = events.iter().collect();
+    assert!(
+        matches!(&matches[..], [LogEvent::Matched { token: 7, .. }]),
+        "{matches:?}"
+    );
+}
+
 #[test]
 fn a_line_is_matched_once_across_chunks_and_from_now_on() {
     let dir = TempDir::new("match");
@@ -179,12 +210,16 @@ fn a_line_is_matched_once_across_chunks_and_from_now_on() {
     let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
     ends.stdout().write_all(b"ready 1\n").unwrap();
     logs.settle();
-    logs.expect_line(&name("a"), r"^ready \d+$", 7).unwrap();
+    logs.expect_line(&name("a"), r"^ready \d+$", 7, Scope::NextRun)
+        .unwrap();
     for chunk in ["not ready 2\nrea", "dy", " 3", "\nready 4\n"] {
         ends.stdout().write_all(chunk.as_bytes()).unwrap();
         logs.settle();
     }
-    assert!(logs.expect_line(&name("a"), "(", 8).is_err());
+    assert!(
+        logs.expect_line(&name("a"), "(", 8, Scope::NextRun)
+            .is_err()
+    );
     logs.close();
     let matches: Vec<LogEvent> = events.iter().collect();
     assert!(

@@ -21,7 +21,7 @@ use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice, tee};
 
 use super::super::capture::{Capture, SourceId, Way};
 use super::super::file::Trouble;
-use super::super::pipes::Pipes;
+use super::super::pipes::{OurEnd, Pipes};
 use super::{LARGE_BUFFER, LARGE_PIPE, PIPE, SMALL_BUFFER};
 
 const NOW: SpliceFlags = SpliceFlags::NONBLOCK;
@@ -93,38 +93,30 @@ impl Hand {
         &mut self,
         capture: &mut Capture,
         source: SourceId,
-        pipe: &PipeReader,
-        name: &str,
+        pipe: &OurEnd,
         all: bool,
     ) -> Taken {
-        let held = rustix::io::ioctl_fionread(pipe).unwrap_or(0);
+        let held = pipe.held();
         if held == 0 {
             return Taken::Nothing;
         }
         if let Way::Through(file) = capture.way(source)
             && file.room().is_ok_and(|room| held <= room.bytes)
-            && self.note_through(capture, source, name)
+            && self.note_through(capture, source, &pipe.name)
         {
             let count = self.pass(capture, source, pipe, held);
             capture.settle();
             return Taken::after(count, held);
         }
-        self.look(capture, source, pipe, name, held, all)
+        self.look(capture, source, pipe, held, all)
     }
 
     /// Takes `held` bytes, or as many as the hand can, as they are.
-    fn pass(
-        &mut self,
-        capture: &mut Capture,
-        source: SourceId,
-        pipe: &PipeReader,
-        held: u64,
-    ) -> usize {
+    fn pass(&mut self, capture: &mut Capture, source: SourceId, pipe: &OurEnd, held: u64) -> usize {
         self.grow(held);
         let length = usize::try_from(held).unwrap_or(usize::MAX);
-        let Ok(count) = splice(pipe, None, &self.hand, None, length, NOW) else {
-            return 0;
-        };
+        let hand = &self.hand;
+        let count = pipe.take(|reader| splice(reader, None, hand, None, length, NOW).unwrap_or(0));
         let mut left = count;
         let file = capture.file(source);
         while left > 0
@@ -170,13 +162,14 @@ impl Hand {
         &mut self,
         capture: &mut Capture,
         source: SourceId,
-        pipe: &PipeReader,
-        name: &str,
+        pipe: &OurEnd,
         held: u64,
         all: bool,
     ) -> Taken {
         self.make_room(held);
-        let Ok(count) = tee(pipe, &self.copy.1, self.buffer.len(), NOW) else {
+        let length = usize::try_from(held).unwrap_or(usize::MAX);
+        let length = length.min(self.buffer.len());
+        let Ok(count) = tee(&pipe.reader, &self.copy.1, length, NOW) else {
             return Taken::Nothing;
         };
         if self.copy.0.read_exact(&mut self.buffer[..count]).is_err() {
@@ -184,7 +177,7 @@ impl Hand {
         }
         let bytes = &self.buffer[..count];
         let mut taken = capture.refine(source, bytes, all && count as u64 >= held);
-        if taken == 0 && is_full(pipe) {
+        if taken == 0 && is_full(&pipe.reader) {
             // The line would never end: its writer waits for us.
             taken = capture.refine(source, bytes, true);
         }
@@ -193,15 +186,15 @@ impl Hand {
         }
         let bytes = &self.buffer[..taken];
         self.through = None;
-        match note(&self.note, capture, source, name, taken) {
+        match note(&self.note, capture, source, &pipe.name, taken) {
             Ok(()) => {
-                move_all(pipe, &self.hand, taken);
+                pipe.take(|reader| move_all(reader, &self.hand, taken));
                 capture.write(source, bytes);
                 move_all(&self.hand, &self.null, taken);
             }
             // Nothing can be written: what `put` does not lose it counts.
             Err(_) => {
-                move_all(pipe, &self.null, taken);
+                pipe.take(|reader| move_all(reader, &self.null, taken));
                 capture.put(source, bytes);
             }
         }
@@ -443,17 +436,18 @@ fn is_full(pipe: &PipeReader) -> bool {
     !matches!(poll(&mut pipes, Some(&now)), Ok(1))
 }
 
-/// Moves bytes that are there.
-fn move_all(from: &impl rustix::fd::AsFd, to: &impl rustix::fd::AsFd, count: usize) {
+/// Moves bytes that are there. Returns how many.
+fn move_all(from: &impl rustix::fd::AsFd, to: &impl rustix::fd::AsFd, count: usize) -> usize {
     let mut left = count;
     while left > 0 {
         match splice(from, None, to, None, left, NOW) {
             Ok(moved @ 1..) => left -= moved,
             Err(Errno::INTR) => {}
             // There are fewer: somebody else reads our pipes.
-            _ => return,
+            _ => break,
         }
     }
+    count - left
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Bytes between a service's pipe and its file, where there is only read(2): a supervisor that is killed takes with it what it had in its hand.
 
 use std::collections::HashMap;
-use std::io::{self, PipeReader};
+use std::io;
 use std::path::Path;
 
 use super::super::capture::{Capture, SourceId};
-use super::super::pipes::Pipes;
+use super::super::pipes::{OurEnd, Pipes};
 use super::{LARGE_BUFFER, SMALL_BUFFER};
 
 /// What a look at a pipe has brought.
@@ -47,17 +47,21 @@ impl Hand {
         &mut self,
         capture: &mut Capture,
         source: SourceId,
-        pipe: &PipeReader,
-        _name: &str,
+        pipe: &OurEnd,
         all: bool,
     ) -> Taken {
         if self.buffer.is_empty() {
             self.buffer = vec![0; SMALL_BUFFER];
         }
-        let Ok(count @ 1..) = rustix::io::read(pipe, &mut *self.buffer) else {
+        let held = usize::try_from(pipe.held()).unwrap_or(usize::MAX);
+        let length = held.min(self.buffer.len());
+        let room = &mut self.buffer[..length];
+        let count = pipe.take(|reader| rustix::io::read(reader, room).unwrap_or(0));
+        if count == 0 {
             return Taken::Nothing;
-        };
+        }
         let bytes = &self.buffer[..count];
+        let all = all && count == held;
         match self.unfinished.remove(&source) {
             Some(mut begun) => {
                 begun.extend_from_slice(bytes);
@@ -73,7 +77,7 @@ impl Hand {
                 self.leave(source, begun);
             }
         }
-        if count < self.buffer.len() {
+        if count == held {
             return Taken::All(count);
         }
         if count < LARGE_BUFFER {

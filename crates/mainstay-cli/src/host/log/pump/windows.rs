@@ -47,29 +47,24 @@ impl Pump {
         &self,
         wanted: &Wanted,
         stream: Option<Stream>,
-        pipe: OurEnd,
+        pipe: Arc<OurEnd>,
     ) -> io::Result<()> {
-        let OurEnd {
-            name,
-            reader: mut pipe,
-            is_new,
-        } = pipe;
         let Some(id) = (*lock(&self.capture))
             .as_mut()
-            .map(|capture| capture.open(wanted, stream, is_new))
+            .map(|capture| capture.open(wanted, stream, pipe.is_new))
         else {
             return Ok(());
         };
         let (capture, alive) = (Arc::clone(&self.capture), self.alive.clone());
         thread::Builder::new()
-            .name(format!("log {name}"))
+            .name(format!("log {}", pipe.name))
             .stack_size(super::STACK)
             .spawn(move || {
                 let mut buffer = vec![0; BUFFER];
                 // The beginning of a line.
                 let mut begun = 0;
                 loop {
-                    match pipe.read(&mut buffer[begun..]) {
+                    match (&pipe.reader).read(&mut buffer[begun..]) {
                         Ok(0) => break,
                         Ok(count) => begun = pass(&capture, id, &mut buffer, begun + count),
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
