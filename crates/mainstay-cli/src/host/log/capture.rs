@@ -39,6 +39,8 @@ pub(super) struct Capture {
     terminal: Option<Terminal>,
     /// What [`Capture::refine`] made for [`Capture::put`].
     refined: Vec<u8>,
+    /// What [`Capture::refine`] found, to be told once it is in the log.
+    found: Vec<LogEvent>,
 }
 
 /// The files of a service, or of one of its streams.
@@ -101,6 +103,7 @@ impl Capture {
             channels: Vec::new(),
             terminal: None,
             refined: Vec::new(),
+            found: Vec::new(),
         }
     }
 
@@ -235,7 +238,7 @@ impl Capture {
         if expected.is_some() || is_plain && self.terminal.is_some() {
             channel.lines.feed(&input[..taken], |line| {
                 if let Some(found) = expected.take_if(|expected| expected.regex.is_match(line)) {
-                    (self.events)(LogEvent::Matched {
+                    self.found.push(LogEvent::Matched {
                         service: channel.service.clone(),
                         token: found.token,
                     });
@@ -270,8 +273,9 @@ impl Capture {
         report(&*self.events, log);
     }
 
-    /// Has rotated files packed and cleared up: what is written stays.
+    /// What is written stays: the lines that were looked for are told, and rotated files packed and cleared up.
     pub(super) fn settle(&mut self) {
+        self.found.drain(..).for_each(&*self.events);
         self.compressor.begin();
     }
 
