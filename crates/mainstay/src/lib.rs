@@ -1,7 +1,72 @@
 //! Make a Rust program a native service.
 //!
-//! At present this is the program's own voice towards whoever supervises it: [`notify`]. The `Service` trait, installation and the
-//! Windows Service Control Manager follow.
-#![forbid(unsafe_code)]
+//! ```no_run
+//! use std::process::ExitCode;
+//! use std::time::Duration;
+//!
+//! use mainstay::{Accepts, Context, Control, Exit};
+//!
+//! fn main() -> ExitCode {
+//!     mainstay::service("heartbeat")
+//!         .display_name("Heartbeat")
+//!         .description("Says every five seconds that it lives")
+//!         .accepts(Accepts::PAUSE)
+//!         .main(heartbeat)
+//! }
+//!
+//! fn heartbeat(mut context: Context) -> Result<(), Exit> {
+//!     let mut is_paused = false;
+//!     loop {
+//!         match context.wait_for(Duration::from_secs(5)) {
+//!             None if is_paused => {}
+//!             None => context.logger().info("alive"),
+//!             Some(Control::Pause) => is_paused = true,
+//!             Some(Control::Continue) => is_paused = false,
+//!             Some(Control::Stop(_)) => return Ok(()),
+//!             Some(_) => {}
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! [`Definition::run`] runs a [`Service`] under whichever manager started the process: the Windows Service Control Manager, systemd,
+//! anything else that starts programs and signals them, or a terminal. [`Definition::main`] also gives the program the verbs `install`,
+//! `uninstall`, `start`, `stop`, `restart`, `status` and more. [`notify`] alone is enough for a program that is supervised by others.
+#![deny(unsafe_code)]
 
+#[cfg(feature = "clap")]
+mod clap;
+mod context;
+mod control;
+mod definition;
+mod error;
+mod logger;
+mod manage;
+mod manager;
 pub mod notify;
+mod password;
+#[cfg(any(windows, test))]
+mod progress;
+mod run;
+#[cfg_attr(
+    not(any(windows, test)),
+    expect(dead_code, reason = "only Windows has it, and tests")
+)]
+mod scm;
+mod service;
+mod sys;
+mod verbs;
+
+pub use context::{Context, Status};
+pub use control::{Accepts, Control, Power, SessionChange, SessionReason, Stop};
+pub use definition::{
+    Account, Definition, ErrorControl, Recovery, ServiceSid, Start, Windows, service,
+};
+pub use error::{Error, ErrorKind};
+pub use logger::Logger;
+pub use manager::{Manager, UNDER_SCM, is_interactive};
+pub use password::Password;
+pub use scm::manage::Installed;
+pub use scm::{ServiceStatus, State};
+pub use service::{Exit, Service};
+pub use verbs::{Install, Verb};

@@ -48,6 +48,33 @@ pub fn extend_timeout(by: Duration) -> io::Result<bool> {
     send(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()))
 }
 
+/// It is alive. To be said at least twice in each [`watchdog_interval`].
+///
+/// # Errors
+/// Where a socket is named but cannot be reached.
+pub fn alive() -> io::Result<bool> {
+    send("WATCHDOG=1")
+}
+
+/// Within which time the manager wants to hear [`alive`], if it does (`WATCHDOG_USEC`, sd_watchdog_enabled(3)).
+pub fn watchdog_interval() -> Option<Duration> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let interval = number("WATCHDOG_USEC").filter(|interval| *interval > 0 && is_ours);
+    interval.map(Duration::from_micros)
+}
+
+/// It reads its configuration again, which it began at this time of CLOCK_MONOTONIC; [`ready`] ends it (`Type=notify-reload`).
+///
+/// # Errors
+/// Where a socket is named but cannot be reached.
+pub fn reloading(since: Duration) -> io::Result<bool> {
+    send(&format!(
+        "RELOADING=1\nMONOTONIC_USEC={}",
+        since.as_micros()
+    ))
+}
+
 #[cfg(unix)]
 fn send(message: &str) -> io::Result<bool> {
     use std::os::unix::net::UnixDatagram;

@@ -1,0 +1,140 @@
+//! [`Verb`] as a part of a program's own clap command (feature `clap`).
+//!
+//! ```
+//! # #[cfg(feature = "clap")] {
+//! use clap::Parser;
+//!
+//! #[derive(Parser)]
+//! struct Cli {
+//!     #[command(subcommand)]
+//!     verb: Command,
+//! }
+//!
+//! #[derive(clap::Subcommand)]
+//! enum Command {
+//!     /// Something of the program's own.
+//!     Migrate,
+//!     #[command(flatten)]
+//!     Service(mainstay::Verb),
+//! }
+//!
+//! let cli = Cli::parse_from(["orders", "control", "200"]);
+//! assert!(matches!(cli.verb, Command::Service(mainstay::Verb::Control(200))));
+//! # }
+//! ```
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use ::clap::error::ErrorKind;
+use ::clap::{ArgMatches, Command, FromArgMatches, Subcommand};
+
+use crate::Verb;
+use crate::service::chain;
+
+/// The same as words: [`Verb::parse`] is what understands them.
+#[derive(::clap::Subcommand)]
+enum Words {
+    /// Makes it a service of this system, or brings the installed one up to date
+    Install {
+        /// virtual, local-service, network-service, local-system, gmsa:DOMAIN\NAME$, user:NAME
+        #[arg(long)]
+        account: Option<OsString>,
+        /// The password of user:NAME is the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+        /// It is the first line of this file
+        #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+        password_file: Option<PathBuf>,
+        /// It is in this variable of the environment
+        #[arg(long, value_name = "VARIABLE", conflicts_with_all = ["password_stdin", "password_file"])]
+        password_env: Option<OsString>,
+    },
+    /// Stops it and removes it
+    Uninstall,
+    /// Starts it
+    Start { arguments: Vec<OsString> },
+    /// Stops it
+    Stop,
+    /// Stops it, if it runs, and starts it
+    Restart,
+    /// Has it pause
+    Pause,
+    /// Has it go on
+    Continue,
+    /// Has it read its configuration again
+    Reload,
+    /// Sends it a code of its own, 128 to 255
+    Control { code: OsString },
+    /// Says how it is
+    Status,
+    /// Runs it here, until ctrl-c
+    Run {
+        arguments: Vec<OsString>,
+        #[arg(long, hide = true)]
+        under_scm: bool,
+    },
+}
+
+impl From<Words> for Vec<OsString> {
+    fn from(words: Words) -> Self {
+        let alone = |verb: &str| vec![verb.into()];
+        match words {
+            Words::Install {
+                account,
+                password_stdin,
+                password_file,
+                password_env,
+            } => {
+                let options = [
+                    ("--account", account),
+                    ("--password-file", password_file.map(Into::into)),
+                    ("--password-env", password_env),
+                ];
+                let mut words = alone("install");
+                for (option, value) in options {
+                    words.extend(value.into_iter().flat_map(|value| [option.into(), value]));
+                }
+                words.extend(password_stdin.then(|| "--password-stdin".into()));
+                words
+            }
+            Words::Start { arguments } => [alone("start"), arguments].concat(),
+            Words::Control { code } => vec!["control".into(), code],
+            Words::Uninstall => alone("uninstall"),
+            Words::Stop => alone("stop"),
+            Words::Restart => alone("restart"),
+            Words::Pause => alone("pause"),
+            Words::Continue => alone("continue"),
+            Words::Reload => alone("reload"),
+            Words::Status => alone("status"),
+            Words::Run { .. } => alone("run"),
+        }
+    }
+}
+
+impl FromArgMatches for Verb {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, ::clap::Error> {
+        let words: Vec<OsString> = Words::from_arg_matches(matches)?.into();
+        Self::parse(words)
+            .map_err(|error| ::clap::Error::raw(ErrorKind::ValueValidation, chain(&error) + "\n"))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), ::clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Subcommand for Verb {
+    fn augment_subcommands(command: Command) -> Command {
+        Words::augment_subcommands(command)
+    }
+
+    fn augment_subcommands_for_update(command: Command) -> Command {
+        Words::augment_subcommands_for_update(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        Words::has_subcommand(name)
+    }
+}

@@ -1,0 +1,363 @@
+//! What a running service has of its manager: what it is told, and how to say how it is.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::{Control, Logger, Manager, Stop};
+
+/// A running service's end of the line to its manager. Controls come one after the other; none blocks the manager.
+///
+/// Blocking programs ask with [`wait`](Self::wait) or [`wait_for`](Self::wait_for), asynchronous ones with [`recv`](Self::recv), whatever
+/// their runtime is.
+#[derive(Debug)]
+pub struct Context {
+    shared: Arc<Shared>,
+    /// What the service was told last, and is at work on.
+    taken: Option<Control>,
+    manager: Manager,
+    arguments: Vec<OsString>,
+    logger: Logger,
+}
+
+/// Says how the service is. Cheap to clone, for all threads.
+#[derive(Clone, Debug)]
+pub struct Status {
+    shared: Arc<Shared>,
+}
+
+/// What both ends share.
+pub(crate) struct Shared {
+    inbox: Mutex<Inbox>,
+    arrived: Condvar,
+    voice: Box<dyn Voice>,
+}
+
+/// How what a service says gets to its manager.
+pub(crate) trait Voice: Send + Sync {
+    fn say(&self, said: Said<'_>);
+}
+
+/// What a service says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said<'a> {
+    Ready,
+    Status(&'a str),
+    Alive,
+    ExtendTimeout(Duration),
+    /// It has begun with a control.
+    Began(Control),
+    /// It has done what a control asked for.
+    Did(Control),
+}
+
+#[derive(Default)]
+struct Inbox {
+    waiting: VecDeque<Control>,
+    stop: Option<Stop>,
+    is_ready: bool,
+    waker: Option<Waker>,
+}
+
+impl Context {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        manager: Manager,
+        arguments: Vec<OsString>,
+        logger: Logger,
+    ) -> Self {
+        Self {
+            shared,
+            taken: None,
+            manager,
+            arguments,
+            logger,
+        }
+    }
+
+    /// Blocks until the service is told something. From [`Control::Stop`] on, it returns that again and again.
+    pub fn wait(&mut self) -> Control {
+        loop {
+            if let Some(control) = self.wait_for(Duration::MAX) {
+                return control;
+            }
+        }
+    }
+
+    /// Blocks until the service is told something, at most for `timeout`.
+    pub fn wait_for(&mut self, timeout: Duration) -> Option<Control> {
+        self.finish();
+        let deadline = Instant::now().checked_add(timeout);
+        let mut inbox = self.shared.lock();
+        loop {
+            if let Some(control) = inbox.next() {
+                drop(inbox);
+                return Some(self.begin(control));
+            }
+            let left = match deadline {
+                Some(deadline) => deadline.checked_duration_since(Instant::now())?,
+                None => Duration::MAX,
+            };
+            let woken = self.shared.arrived.wait_timeout(inbox, left);
+            (inbox, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until the service is told something. From [`Control::Stop`] on, it is so at once. Nothing is lost where this is cancelled.
+    pub async fn recv(&mut self) -> Control {
+        self.finish();
+        let control = self.poll(Inbox::next).await;
+        self.begin(control)
+    }
+
+    /// Waits until the service is told to stop, while it is still at work on its start or on what it was told last: nothing else is taken, and
+    /// nothing is said to be done. For a `select!` around long work. Nothing is lost where this is cancelled.
+    pub async fn stop(&mut self) -> Stop {
+        self.poll(|inbox| inbox.stop).await
+    }
+
+    /// For threads that have something to say, too.
+    pub fn status(&self) -> Status {
+        Status {
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// See [`Status::ready`].
+    pub fn ready(&self) {
+        self.shared.ready();
+    }
+
+    /// The log of the system, under this service's name; on a terminal standard error.
+    pub fn logger(&self) -> &Logger {
+        &self.logger
+    }
+
+    /// Who started us.
+    pub fn manager(&self) -> Manager {
+        self.manager
+    }
+
+    /// What whoever started the service has given it: `StartService` on Windows, elsewhere the command line, without the program and `run`.
+    pub fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+
+    async fn poll<T>(&self, mut take: impl FnMut(&mut Inbox) -> Option<T>) -> T {
+        poll_fn(|cx| {
+            let mut inbox = self.shared.lock();
+            match take(&mut inbox) {
+                Some(taken) => Poll::Ready(taken),
+                None => {
+                    inbox.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// What was told last is done.
+    fn finish(&mut self) {
+        self.shared.ready();
+        if let Some(control) = self.taken.take() {
+            self.shared.voice.say(Said::Did(control));
+        }
+    }
+
+    fn begin(&mut self, control: Control) -> Control {
+        if !matches!(control, Control::Stop(_)) {
+            self.taken = Some(control);
+        }
+        self.shared.voice.say(Said::Began(control));
+        control
+    }
+}
+
+impl Status {
+    /// The service does what it is there for: whoever waits for it may go on. Said once; asking for the first control says it, too.
+    pub fn ready(&self) {
+        self.shared.ready();
+    }
+
+    /// What it is doing now, in one line (systemd, `mainstay status`).
+    pub fn text(&self, text: &str) {
+        self.shared.voice.say(Said::Status(text));
+    }
+
+    /// It is alive: to be said at least twice in [`notify::watchdog_interval`](crate::notify::watchdog_interval).
+    pub fn alive(&self) {
+        self.shared.voice.say(Said::Alive);
+    }
+
+    /// What is under way, a start or a stop, takes this much longer, from now.
+    pub fn extend_timeout(&self, by: Duration) {
+        self.shared.voice.say(Said::ExtendTimeout(by));
+    }
+
+    /// Whether the service was told to stop, for loops that have no time for a [`Context`].
+    pub fn is_stopping(&self) -> bool {
+        self.shared.lock().stop.is_some()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(voice: impl Voice + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            inbox: Mutex::default(),
+            arrived: Condvar::new(),
+            voice: Box::new(voice),
+        })
+    }
+
+    /// Tells the service; `false` if it was told to stop before. Never blocks.
+    pub(crate) fn tell(&self, control: Control) -> bool {
+        let mut inbox = self.lock();
+        // Nothing else matters any more, and the first reason is the one.
+        if inbox.stop.is_some() {
+            return false;
+        }
+        match control {
+            Control::Stop(stop) => {
+                inbox.waiting.clear();
+                inbox.stop = Some(stop);
+            }
+            other => inbox.waiting.push_back(other),
+        }
+        let waker = inbox.waker.take();
+        drop(inbox);
+        self.arrived.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
+    }
+
+    fn ready(&self) {
+        if !std::mem::replace(&mut self.lock().is_ready, true) {
+            self.voice.say(Said::Ready);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Inbox {
+    fn next(&mut self) -> Option<Control> {
+        self.stop
+            .map(Control::Stop)
+            .or_else(|| self.waiting.pop_front())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::mpsc::{self, Sender};
+    use std::task::{Context as TaskContext, Wake};
+    use std::thread;
+
+    use super::*;
+
+    /// Passes on what the service says.
+    struct Told(Mutex<Sender<String>>);
+
+    impl Voice for Told {
+        fn say(&self, said: Said<'_>) {
+            let _ = self.0.lock().unwrap().send(format!("{said:?}"));
+        }
+    }
+
+    fn context() -> (Context, Arc<Shared>, mpsc::Receiver<String>) {
+        let (sender, told) = mpsc::channel();
+        let shared = Shared::new(Told(Mutex::new(sender)));
+        let logger = Logger::new("test", Manager::None);
+        let context = Context::new(shared.clone(), Manager::None, Vec::new(), logger);
+        (context, shared, told)
+    }
+
+    const STOP: Control = Control::Stop(Stop::Requested);
+
+    #[test]
+    fn a_control_is_done_when_the_next_is_asked_for() {
+        let (mut context, shared, told) = context();
+        shared.tell(Control::Pause);
+        shared.tell(Control::Custom(200));
+        assert_eq!(context.wait(), Control::Pause);
+        assert_eq!(context.wait(), Control::Custom(200));
+        assert_eq!(context.wait_for(Duration::ZERO), None);
+        context.ready();
+        let told: Vec<String> = told.try_iter().collect();
+        let expected = [
+            "Ready",
+            "Began(Pause)",
+            "Did(Pause)",
+            "Began(Custom(200))",
+            "Did(Custom(200))",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_stop_comes_before_all_else_and_again_and_again() {
+        let (mut context, shared, _told) = context();
+        let status = context.status();
+        assert!(shared.tell(Control::Pause));
+        assert!(!status.is_stopping());
+        assert!(shared.tell(STOP));
+        assert!(status.is_stopping());
+        assert!(!shared.tell(Control::Stop(Stop::Shutdown)), "it knows");
+        assert!(!shared.tell(Control::Continue));
+        for _ in 0..3 {
+            assert_eq!(context.wait_for(Duration::ZERO), Some(STOP));
+        }
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_woken() {
+        let (mut context, shared, told) = context();
+        let waiter = thread::spawn(move || context.wait());
+        assert_eq!(told.recv().unwrap(), "Ready");
+        shared.tell(Control::Reload);
+        assert_eq!(waiter.join().unwrap(), Control::Reload);
+    }
+
+    #[test]
+    fn a_task_that_waits_is_woken_and_may_be_cancelled() {
+        struct Woken(Mutex<Sender<()>>);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                let _ = self.0.lock().unwrap().send(());
+            }
+        }
+        let (sender, woken) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Woken(Mutex::new(sender))));
+        let mut cx = TaskContext::from_waker(&waker);
+        let (mut context, shared, _told) = context();
+        assert!(pin!(context.recv()).poll(&mut cx).is_pending());
+        {
+            let mut again = pin!(context.recv());
+            assert!(again.as_mut().poll(&mut cx).is_pending());
+            shared.tell(Control::TimeChange);
+            woken.recv().unwrap();
+            // Dropped here, without having been asked.
+        }
+        let mut last = pin!(context.recv());
+        assert_eq!(
+            last.as_mut().poll(&mut cx),
+            Poll::Ready(Control::TimeChange)
+        );
+    }
+}

@@ -1,0 +1,323 @@
+//! What a service is: for its manager, and for its own process.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::{Accepts, Password};
+
+/// Begins the definition of a service. `name` is what managers know it by: 1 to 63 of `a-z`, `0-9` and `-`, neither first nor last a `-`.
+///
+/// Whatever is wrong with a definition is said when it is used, all at once.
+pub fn service(name: impl Into<String>) -> Definition {
+    Definition {
+        name: name.into(),
+        display_name: None,
+        description: None,
+        executable: None,
+        arguments: None,
+        working_dir: None,
+        env: BTreeMap::new(),
+        account: Account::default(),
+        needs: Vec::new(),
+        start: Start::default(),
+        start_timeout: Duration::from_secs(60),
+        graceful: Duration::from_secs(30),
+        recovery: Recovery::default(),
+        accepts: Accepts::default(),
+        windows: Windows::default(),
+    }
+}
+
+/// A service, as its manager is told of it. Values of its environment and passwords appear in no `Debug`, error or log.
+#[derive(Clone)]
+#[must_use = "nothing happens before it is run, installed or controlled"]
+pub struct Definition {
+    pub(crate) name: String,
+    pub(crate) display_name: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) executable: Option<PathBuf>,
+    pub(crate) arguments: Option<Vec<OsString>>,
+    pub(crate) working_dir: Option<PathBuf>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) account: Account,
+    pub(crate) needs: Vec<String>,
+    pub(crate) start: Start,
+    #[cfg_attr(not(windows), expect(dead_code, reason = "only Windows is told"))]
+    pub(crate) start_timeout: Duration,
+    #[cfg_attr(not(windows), expect(dead_code, reason = "only Windows is told"))]
+    pub(crate) graceful: Duration,
+    pub(crate) recovery: Recovery,
+    pub(crate) accepts: Accepts,
+    pub(crate) windows: Windows,
+}
+
+/// When a manager starts a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Start {
+    /// With the system.
+    #[default]
+    Automatic,
+    /// With the system, but after the others (Windows: some two minutes later; elsewhere like [`Start::Automatic`]).
+    Delayed,
+    /// When somebody asks for it.
+    Manual,
+    /// Not at all.
+    Disabled,
+}
+
+/// Whom a service runs as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Account {
+    /// One that exists for this service alone and may do next to nothing: `NT SERVICE\name` on Windows.
+    #[default]
+    Virtual,
+    /// `LocalService` on Windows: few rights, anonymous on the network.
+    LocalService,
+    /// `NetworkService` on Windows: few rights, the machine on the network.
+    NetworkService,
+    /// Root, `LocalSystem`: may do everything.
+    LocalSystem,
+    /// A group managed service account, `DOMAIN\name$`, whose password the domain keeps (Windows).
+    Managed(String),
+    /// A user: `name`, `DOMAIN\name` or `name@domain`. Windows wants the password.
+    User(String, Option<Password>),
+}
+
+/// What a manager does when the service ends by itself with a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// Start it again, the first time after the first of these, and so on; the last one is for all further times. Empty: leave it.
+    pub restart_after: Vec<Duration>,
+    /// A run of this length starts the row anew.
+    pub reset_after: Duration,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self {
+            restart_after: [1, 5, 30].map(Duration::from_secs).to_vec(),
+            reset_after: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What only the Windows Service Control Manager knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Windows {
+    pub(crate) preshutdown: Option<Duration>,
+    pub(crate) load_order_group: Option<String>,
+    pub(crate) sid: ServiceSid,
+    pub(crate) privileges: Option<Vec<String>>,
+    pub(crate) error_control: ErrorControl,
+    pub(crate) shows_windows: bool,
+    pub(crate) command_on_failure: Option<String>,
+    pub(crate) reboot_message: Option<String>,
+}
+
+/// `SERVICE_SID_INFO`: whether access control lists can name the service itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ServiceSid {
+    /// No.
+    None,
+    /// `NT SERVICE\name` is in its token.
+    #[default]
+    Unrestricted,
+    /// Moreover, it can write only to what grants that to the SID.
+    Restricted,
+}
+
+/// What the system does at boot if the service does not start (`dwErrorControl`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorControl {
+    /// It goes on.
+    Ignore,
+    /// It logs that and goes on.
+    #[default]
+    Normal,
+    /// It boots once more, with the last known good configuration.
+    Severe,
+    /// The same, and that boot fails too.
+    Critical,
+}
+
+impl Definition {
+    /// What people see in lists. Default: the name.
+    pub fn display_name(self, text: impl Into<String>) -> Self {
+        let display_name = Some(text.into());
+        Self {
+            display_name,
+            ..self
+        }
+    }
+
+    /// What it is there for, in a sentence.
+    pub fn description(self, text: impl Into<String>) -> Self {
+        let description = Some(text.into());
+        Self {
+            description,
+            ..self
+        }
+    }
+
+    /// The program. Default: the running one.
+    pub fn executable(self, path: impl Into<PathBuf>) -> Self {
+        let executable = Some(path.into());
+        Self { executable, ..self }
+    }
+
+    /// What it is started with, without the program. Default: `run`, the verb of [`Definition::main`].
+    pub fn arguments<A: Into<OsString>>(self, arguments: impl IntoIterator<Item = A>) -> Self {
+        let arguments = Some(arguments.into_iter().map(Into::into).collect());
+        Self { arguments, ..self }
+    }
+
+    /// Where it runs. Default: the program's directory. It is entered before [`Service::run`](crate::Service::run).
+    pub fn working_dir(self, path: impl Into<PathBuf>) -> Self {
+        let working_dir = Some(path.into());
+        Self {
+            working_dir,
+            ..self
+        }
+    }
+
+    /// Adds a variable to its environment.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Whom it runs as. Default: [`Account::Virtual`], which may do next to nothing.
+    pub fn account(self, account: Account) -> Self {
+        Self { account, ..self }
+    }
+
+    /// Adds a service of the system that must run first.
+    pub fn needs(mut self, service: impl Into<String>) -> Self {
+        self.needs.push(service.into());
+        self
+    }
+
+    /// When it is started. Default: with the system.
+    pub fn start(self, start: Start) -> Self {
+        Self { start, ..self }
+    }
+
+    /// How long it may take to get ready. Default: 60 s.
+    pub fn start_timeout(self, start_timeout: Duration) -> Self {
+        Self {
+            start_timeout,
+            ..self
+        }
+    }
+
+    /// How long it may take to stop, before it is ended. Default: 30 s.
+    pub fn graceful(self, graceful: Duration) -> Self {
+        Self { graceful, ..self }
+    }
+
+    /// What follows a failure.
+    pub fn recovery(self, recovery: Recovery) -> Self {
+        Self { recovery, ..self }
+    }
+
+    /// Which controls it can do something with. Default: none but stop and custom codes.
+    pub fn accepts(self, accepts: Accepts) -> Self {
+        Self { accepts, ..self }
+    }
+
+    /// Sets what only Windows knows.
+    pub fn windows(self, set: impl FnOnce(Windows) -> Windows) -> Self {
+        let windows = set(self.windows);
+        Self { windows, ..self }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Windows {
+    /// Is told of a shutdown before all others, and given this long.
+    pub fn preshutdown(self, timeout: Duration) -> Self {
+        let preshutdown = Some(timeout);
+        Self {
+            preshutdown,
+            ..self
+        }
+    }
+
+    /// Starts with this load order group.
+    pub fn load_order_group(self, group: impl Into<String>) -> Self {
+        let load_order_group = Some(group.into());
+        Self {
+            load_order_group,
+            ..self
+        }
+    }
+
+    /// Whether access control lists can name it. Default: yes.
+    pub fn sid(self, sid: ServiceSid) -> Self {
+        Self { sid, ..self }
+    }
+
+    /// Keeps only these privileges, such as `SeChangeNotifyPrivilege`; all others are taken from its token.
+    pub fn privileges<P: Into<String>>(self, privileges: impl IntoIterator<Item = P>) -> Self {
+        let privileges = Some(privileges.into_iter().map(Into::into).collect());
+        Self { privileges, ..self }
+    }
+
+    /// What the system does at boot if it does not start. Default: logs that.
+    pub fn error_control(self, error_control: ErrorControl) -> Self {
+        Self {
+            error_control,
+            ..self
+        }
+    }
+
+    /// May show windows (`SERVICE_INTERACTIVE_PROCESS`), which Windows has ignored since Vista unless configured otherwise; only as
+    /// [`Account::LocalSystem`].
+    pub fn shows_windows(self) -> Self {
+        Self {
+            shows_windows: true,
+            ..self
+        }
+    }
+
+    /// A command line that is run on failures, after the last restart of [`Recovery::restart_after`].
+    pub fn command_on_failure(self, command: impl Into<String>) -> Self {
+        let command_on_failure = Some(command.into());
+        Self {
+            command_on_failure,
+            ..self
+        }
+    }
+
+    /// Reboots the machine after the last restart, telling users this.
+    pub fn reboot_on_failure(self, message: impl Into<String>) -> Self {
+        let reboot_message = Some(message.into());
+        Self {
+            reboot_message,
+            ..self
+        }
+    }
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Definition")
+            .field("name", &self.name)
+            .field("executable", &self.executable)
+            .field("arguments", &self.arguments)
+            .field("env", &self.env.keys())
+            .field("account", &self.account)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,101 @@
+//! Installing and controlling services of this system.
+
+use std::ffi::OsString;
+
+use crate::{Definition, Error, Installed, ServiceStatus, sys};
+
+/// Through the service manager of this system: on Windows the Service Control Manager; elsewhere, in this version, all of these fail with
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). They block until what they ask for has come about, as long as the service shows
+/// that it is at it.
+///
+/// An administrator's rights are needed, but for the status. Errors name the operation and the object; see [`Error::cure`].
+impl Definition {
+    /// Makes it a service of this system; where there is one of its name, that becomes what this definition says. A running service is not
+    /// touched: what is new holds from its next start on.
+    ///
+    /// # Errors
+    /// Where the definition makes no sense (all mistakes at once) or the manager refuses; everything is as it was before then.
+    pub fn install(&self) -> Result<Installed, Error> {
+        sys::install(self)
+    }
+
+    /// Stops it, if it runs, and removes it.
+    ///
+    /// # Errors
+    /// Where there is none, it does not stop, or other programs hold on to it (then it goes as soon as they let go).
+    pub fn uninstall(&self) -> Result<(), Error> {
+        sys::uninstall(self)
+    }
+
+    /// Starts it; returns when it is ready.
+    ///
+    /// # Errors
+    /// Where it runs already, cannot be started, ends at once, or shows no progress.
+    pub fn start_now(&self) -> Result<(), Error> {
+        self.start_with(Vec::new())
+    }
+
+    /// The same, with arguments for [`Context::arguments`](crate::Context::arguments).
+    ///
+    /// # Errors
+    /// As [`Definition::start_now`].
+    pub fn start_with(&self, arguments: Vec<OsString>) -> Result<(), Error> {
+        sys::start(self, &arguments)
+    }
+
+    /// Stops it; returns when it has stopped.
+    ///
+    /// # Errors
+    /// Where it does not run, or shows no progress.
+    pub fn stop(&self) -> Result<(), Error> {
+        sys::stop(self)
+    }
+
+    /// Stops it, if it runs, and starts it.
+    ///
+    /// # Errors
+    /// As [`Definition::stop`] and [`Definition::start_now`], but for a service that does not run.
+    pub fn restart(&self) -> Result<(), Error> {
+        sys::restart(self)
+    }
+
+    /// Has it pause; returns when it has.
+    ///
+    /// # Errors
+    /// Where it does not run, or does not accept that.
+    pub fn pause(&self) -> Result<(), Error> {
+        sys::pause(self)
+    }
+
+    /// Has it go on after a pause; returns when it does.
+    ///
+    /// # Errors
+    /// Where it is not paused.
+    pub fn resume(&self) -> Result<(), Error> {
+        sys::resume(self)
+    }
+
+    /// Has it read its configuration again; returns when it was told.
+    ///
+    /// # Errors
+    /// Where it does not run, or does not accept that.
+    pub fn reload(&self) -> Result<(), Error> {
+        sys::reload(self)
+    }
+
+    /// Sends it a code of its own, 128 to 255; returns when it was told.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn control(&self, code: u8) -> Result<(), Error> {
+        sys::control(self, code)
+    }
+
+    /// How it is. Any user may ask.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn status(&self) -> Result<ServiceStatus, Error> {
+        sys::status(self)
+    }
+}

@@ -1,0 +1,355 @@
+//! A service control manager that holds services as the real one does, counts its calls, and refuses the one that it is told to.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::manage::{self, Installed};
+use super::refusal;
+use super::{Base, Kind, Scm, ServiceStatus, Setting, State};
+use crate::{Definition, ErrorKind, Recovery, Start, service};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Fake {
+    services: BTreeMap<String, Entry>,
+    /// Sources of the Event Log.
+    sources: BTreeMap<String, String>,
+    /// What this system does not know.
+    lacks: Vec<Kind>,
+    /// The calls that change something, so far.
+    changes: usize,
+    /// The change that is refused, and with what.
+    refuses: Option<(usize, u32)>,
+    now: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    settings: Vec<Setting>,
+    state: State,
+    checkpoint: u32,
+    /// Until when it is at what it is at.
+    busy_until: Duration,
+    /// What it becomes then.
+    next: State,
+    /// How long starts, stops and pauses take; `None`: for ever, without a sign of life.
+    takes: Option<Duration>,
+    /// Others hold it open as long as this after its deletion.
+    held: Duration,
+    deleted_at: Option<Duration>,
+}
+
+impl Fake {
+    fn change(&mut self) -> io::Result<()> {
+        self.changes += 1;
+        match self.refuses {
+            Some((number, code)) if number == self.changes => Err(error(code)),
+            _ => Ok(()),
+        }
+    }
+
+    fn entry(&mut self, name: &str) -> io::Result<&mut Entry> {
+        let now = self.now;
+        let is_gone = |entry: &Entry| entry.deleted_at.is_some_and(|at| now >= at + entry.held);
+        self.services.retain(|_, entry| !is_gone(entry));
+        self.services
+            .get_mut(name)
+            .ok_or_else(|| error(refusal::DOES_NOT_EXIST))
+    }
+}
+
+impl Entry {
+    fn become_after(&mut self, pending: State, next: State, now: Duration) {
+        self.state = pending;
+        self.next = next;
+        self.checkpoint = 1;
+        self.busy_until = self.takes.map_or(Duration::MAX, |takes| now + takes);
+    }
+}
+
+fn error(code: u32) -> io::Error {
+    io::Error::from_raw_os_error(code.cast_signed())
+}
+
+impl Scm for Fake {
+    fn create(&mut self, name: &str, base: &Base) -> io::Result<()> {
+        self.change()?;
+        if let Ok(entry) = self.entry(name) {
+            return Err(error(match entry.deleted_at {
+                Some(_) => refusal::MARKED_FOR_DELETE,
+                None => 1073,
+            }));
+        }
+        let entry = Entry {
+            settings: vec![Setting::Base(base.clone())],
+            state: State::Stopped,
+            checkpoint: 0,
+            busy_until: Duration::ZERO,
+            next: State::Stopped,
+            takes: Some(Duration::from_secs(3)),
+            held: Duration::ZERO,
+            deleted_at: None,
+        };
+        self.services.insert(name.to_owned(), entry);
+        Ok(())
+    }
+
+    fn delete(&mut self, name: &str) -> io::Result<()> {
+        self.change()?;
+        let now = self.now;
+        self.entry(name)?.deleted_at = Some(now);
+        Ok(())
+    }
+
+    fn read(&mut self, name: &str, kind: Kind) -> io::Result<Setting> {
+        if kind == Kind::EventSource {
+            return Ok(Setting::EventSource(self.sources.get(name).cloned()));
+        }
+        let is_lacking = self.lacks.contains(&kind);
+        let entry = self.entry(name)?;
+        if is_lacking {
+            return Err(error(124));
+        }
+        let mut settings = entry.settings.iter();
+        let found = settings.find(|setting| setting.kind() == kind).cloned();
+        // What was never written is as the system makes it.
+        found.map_or_else(
+            || match kind {
+                Kind::Environment => Ok(Setting::Environment(Vec::new())),
+                Kind::Description => Ok(Setting::Description(String::new())),
+                Kind::Sid => Ok(Setting::Sid(0)),
+                _ => Err(error(2)),
+            },
+            Ok,
+        )
+    }
+
+    fn write(&mut self, name: &str, setting: &Setting) -> io::Result<()> {
+        self.change()?;
+        if let Setting::EventSource(source) = setting {
+            self.sources.remove(name);
+            self.sources
+                .extend(source.clone().map(|source| (name.to_owned(), source)));
+            return Ok(());
+        }
+        let is_lacking = self.lacks.contains(&setting.kind());
+        let entry = self.entry(name)?;
+        if is_lacking {
+            return Err(error(124));
+        }
+        let settings = &mut entry.settings;
+        match settings
+            .iter_mut()
+            .find(|known| known.kind() == setting.kind())
+        {
+            Some(known) => *known = setting.clone(),
+            None => settings.push(setting.clone()),
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, name: &str, _arguments: &[OsString]) -> io::Result<()> {
+        self.change()?;
+        let now = self.now;
+        let entry = self.entry(name)?;
+        if entry.state != State::Stopped {
+            return Err(error(refusal::ALREADY_RUNNING));
+        }
+        entry.become_after(State::StartPending, State::Running, now);
+        Ok(())
+    }
+
+    fn control(&mut self, name: &str, code: u32) -> io::Result<()> {
+        self.change()?;
+        let now = self.now;
+        let entry = self.entry(name)?;
+        let (pending, next) = match (code, entry.state) {
+            (_, State::Stopped) => return Err(error(refusal::NOT_ACTIVE)),
+            (1, _) => (State::StopPending, State::Stopped),
+            (2, State::Running) => (State::PausePending, State::Paused),
+            (3, State::Paused) => (State::ContinuePending, State::Running),
+            (6 | 128.., _) => return Ok(()),
+            _ => return Err(error(1061)),
+        };
+        entry.become_after(pending, next, now);
+        Ok(())
+    }
+
+    fn query(&mut self, name: &str) -> io::Result<ServiceStatus> {
+        let now = self.now;
+        let entry = self.entry(name)?;
+        if entry.state.is_pending() && now >= entry.busy_until {
+            entry.state = entry.next;
+            entry.checkpoint = 0;
+        }
+        if entry.state.is_pending() && entry.takes.is_some() {
+            entry.checkpoint += 1;
+        }
+        Ok(ServiceStatus {
+            state: entry.state,
+            pid: (entry.state != State::Stopped).then_some(4),
+            code: 0,
+            own_code: 0,
+            checkpoint: entry.checkpoint,
+            wait_hint: Duration::from_secs(1),
+        })
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn now(&self) -> Duration {
+        self.now
+    }
+}
+
+const RUNNING: &str = "C:\\orders.exe";
+const GRACEFUL: Duration = Duration::from_secs(30);
+
+fn orders() -> Definition {
+    service("orders").description("Orders").env("A", "1")
+}
+
+fn changed() -> Definition {
+    orders()
+        .description("Other orders")
+        .env("A", "2")
+        .start(Start::Manual)
+        .recovery(Recovery {
+            restart_after: Vec::new(),
+            reset_after: Duration::ZERO,
+        })
+        .windows(|windows| windows.privileges(["SeChangeNotifyPrivilege"]))
+}
+
+fn install(fake: &mut Fake, definition: &Definition) -> Result<Installed, crate::Error> {
+    manage::install(fake, definition, Path::new(RUNNING))
+}
+
+#[test]
+fn an_installation_is_there_once_and_then_only_what_differs_is_written() {
+    let mut fake = Fake::default();
+    let installed = install(&mut fake, &orders()).unwrap();
+    assert!(installed.is_new && installed.losses.is_empty());
+    let changes = fake.changes;
+    let installed = install(&mut fake, &orders()).unwrap();
+    assert!(!installed.is_new);
+    assert_eq!(fake.changes, changes, "nothing differs");
+    install(&mut fake, &changed()).unwrap();
+    assert!(fake.changes > changes);
+    let mut fresh = Fake::default();
+    install(&mut fresh, &changed()).unwrap();
+    assert_eq!(
+        fake.services["orders"].settings,
+        fresh.services["orders"].settings
+    );
+}
+
+#[test]
+fn a_step_that_fails_leaves_nothing() {
+    let mut old = Fake::default();
+    install(&mut old, &orders()).unwrap();
+    for before in [Fake::default(), old] {
+        let mut whole = before.clone();
+        install(&mut whole, &changed()).unwrap();
+        let steps = whole.changes - before.changes;
+        assert!(steps >= 6, "{steps}");
+        for step in 1..=steps {
+            let mut fake = before.clone();
+            fake.refuses = Some((before.changes + step, 1450));
+            let error = install(&mut fake, &changed()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Failed, "{step}");
+            // Deleted is gone as soon as somebody looks.
+            let _ = fake.entry("orders");
+            let mut services = fake.services;
+            // What the system cannot be told to forget again: a setting that was never there.
+            for (name, entry) in &mut services {
+                let known = &before.services[name].settings;
+                entry
+                    .settings
+                    .retain(|now| known.iter().any(|known| known.kind() == now.kind()));
+            }
+            assert_eq!(services, before.services, "step {step}");
+            assert_eq!(fake.sources, before.sources, "step {step}");
+        }
+    }
+}
+
+#[test]
+fn what_the_system_lacks_is_a_loss_but_not_of_the_base() {
+    let mut fake = Fake {
+        lacks: vec![Kind::FailureFlag, Kind::Preshutdown],
+        ..Fake::default()
+    };
+    let installed = install(&mut fake, &orders()).unwrap();
+    let expected = [
+        "what follows a failure that is no crash",
+        "its preshutdown time-out",
+    ];
+    assert_eq!(installed.losses, expected);
+    let mut fake = Fake {
+        refuses: Some((1, refusal::ACCESS_DENIED)),
+        ..Fake::default()
+    };
+    let error = install(&mut fake, &orders()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert_eq!(error.cure(), Some("run it as administrator"));
+}
+
+#[test]
+fn it_goes_through_all_states_and_twenty_installations() {
+    let mut fake = Fake::default();
+    for _ in 0..20 {
+        install(&mut fake, &orders()).unwrap();
+        manage::start(&mut fake, "orders", &[]).unwrap();
+        let error = manage::start(&mut fake, "orders", &[]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyRunning);
+        manage::pause(&mut fake, "orders", GRACEFUL).unwrap();
+        assert_eq!(
+            manage::status(&mut fake, "orders").unwrap().state,
+            State::Paused
+        );
+        manage::resume(&mut fake, "orders", GRACEFUL).unwrap();
+        manage::control(&mut fake, "orders", 200).unwrap();
+        manage::reload(&mut fake, "orders").unwrap();
+        manage::restart(&mut fake, "orders", GRACEFUL).unwrap();
+        manage::uninstall(&mut fake, "orders", GRACEFUL).unwrap();
+        assert!(fake.services.is_empty() && fake.sources.is_empty());
+    }
+    let error = manage::uninstall(&mut fake, "orders", GRACEFUL).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotInstalled);
+    install(&mut fake, &orders()).unwrap();
+    manage::restart(&mut fake, "orders", GRACEFUL).unwrap();
+    assert_eq!(
+        manage::status(&mut fake, "orders").unwrap().state,
+        State::Running
+    );
+    let error = manage::control(&mut fake, "orders", 100).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn every_wait_ends() {
+    let mut fake = Fake::default();
+    install(&mut fake, &orders()).unwrap();
+    // A start that shows no progress.
+    fake.entry("orders").unwrap().takes = None;
+    let error = manage::start(&mut fake, "orders", &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(fake.now < Duration::from_secs(20), "{:?}", fake.now);
+    // One that takes its time, and says so.
+    let entry = fake.entry("orders").unwrap();
+    entry.state = State::Stopped;
+    entry.takes = Some(Duration::from_secs(3600));
+    manage::start(&mut fake, "orders", &[]).unwrap();
+    // Others hold it open.
+    let entry = fake.entry("orders").unwrap();
+    entry.takes = Some(Duration::ZERO);
+    entry.held = Duration::from_secs(60);
+    let error = manage::uninstall(&mut fake, "orders", GRACEFUL).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MarkedForDelete);
+    assert!(error.cure().unwrap().contains("services.msc"));
+}

@@ -1,0 +1,222 @@
+//! A service as the Windows Service Control Manager knows it: what it is told, in which order, and what is undone where that fails.
+//!
+//! Everything here is decided without Windows: [`settings`] says what a definition means, and [`manage`] does it through [`Scm`], which is the
+//! real one in `sys` and a stateful fake in tests.
+
+mod command_line;
+#[cfg(test)]
+mod fake;
+pub(crate) mod manage;
+mod refusal;
+mod settings;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::Password;
+
+/// What the manager says of a service (`SERVICE_STATUS_PROCESS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServiceStatus {
+    /// Its state.
+    pub state: State,
+    /// Its process, while there is one.
+    pub pid: Option<u32>,
+    /// How it ended last: 0 is well, 1066 means [`ServiceStatus::own_code`].
+    pub code: u32,
+    /// The code that it ended with, where [`ServiceStatus::code`] is 1066.
+    pub own_code: u32,
+    /// Grows while a pending state goes on.
+    pub checkpoint: u32,
+    /// Within which time it says that it goes on.
+    pub wait_hint: Duration,
+}
+
+/// The seven states of a service, with Microsoft's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names of Microsoft's constants")]
+#[repr(u32)]
+pub enum State {
+    Stopped = 1,
+    StartPending = 2,
+    StopPending = 3,
+    Running = 4,
+    ContinuePending = 5,
+    PausePending = 6,
+    Paused = 7,
+}
+
+impl State {
+    /// By Microsoft's number.
+    #[cfg(windows)]
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::Stopped,
+            2 => Self::StartPending,
+            3 => Self::StopPending,
+            4 => Self::Running,
+            5 => Self::ContinuePending,
+            6 => Self::PausePending,
+            7 => Self::Paused,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is on its way to another.
+    pub fn is_pending(self) -> bool {
+        !matches!(self, Self::Stopped | Self::Running | Self::Paused)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::StartPending => "start-pending",
+            Self::StopPending => "stop-pending",
+            Self::Running => "running",
+            Self::ContinuePending => "continue-pending",
+            Self::PausePending => "pause-pending",
+            Self::Paused => "paused",
+        })
+    }
+}
+
+impl fmt::Display for ServiceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.state)?;
+        if let Some(pid) = self.pid {
+            write!(f, ", pid {pid}")?;
+        }
+        if self.state.is_pending() {
+            write!(f, ", checkpoint {}", self.checkpoint)?;
+        }
+        match (self.state, self.code) {
+            (State::Stopped, refusal::SERVICE_SPECIFIC) => write!(f, ", code {}", self.own_code),
+            (State::Stopped, 1..) => write!(f, ", system error {}", self.code),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One of the things that the manager keeps of a service, each with a call of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Setting {
+    Base(Base),
+    Description(String),
+    DelayedStart(bool),
+    Failure(FailureActions),
+    /// Whether the actions also follow an end that is no crash.
+    FailureFlag(bool),
+    /// Milliseconds.
+    Preshutdown(u32),
+    /// `SERVICE_SID_TYPE_…`.
+    Sid(u32),
+    Privileges(Vec<String>),
+    Environment(Vec<(String, String)>),
+    /// The program in which the texts of its events are: it is a source of the Event Log, beside the service.
+    EventSource(Option<String>),
+}
+
+/// Which [`Setting`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Base,
+    Description,
+    DelayedStart,
+    Failure,
+    FailureFlag,
+    Preshutdown,
+    Sid,
+    Privileges,
+    Environment,
+    EventSource,
+}
+
+/// `QUERY_SERVICE_CONFIG`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) display_name: String,
+    pub(crate) shows_windows: bool,
+    /// `SERVICE_AUTO_START` and so on.
+    pub(crate) start_type: u32,
+    /// `SERVICE_ERROR_NORMAL` and so on.
+    pub(crate) error_control: u32,
+    pub(crate) image_path: String,
+    pub(crate) load_order_group: String,
+    /// Groups with a `+`.
+    pub(crate) dependencies: Vec<String>,
+    pub(crate) account: String,
+    /// Never read back.
+    pub(crate) password: Option<Password>,
+}
+
+/// `SERVICE_FAILURE_ACTIONS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FailureActions {
+    /// Seconds.
+    pub(crate) reset_after: u32,
+    pub(crate) reboot_message: String,
+    pub(crate) command: String,
+    /// `SC_ACTION_…` and milliseconds.
+    pub(crate) actions: Vec<(u32, u32)>,
+}
+
+impl Setting {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Base(_) => Kind::Base,
+            Self::Description(_) => Kind::Description,
+            Self::DelayedStart(_) => Kind::DelayedStart,
+            Self::Failure(_) => Kind::Failure,
+            Self::FailureFlag(_) => Kind::FailureFlag,
+            Self::Preshutdown(_) => Kind::Preshutdown,
+            Self::Sid(_) => Kind::Sid,
+            Self::Privileges(_) => Kind::Privileges,
+            Self::Environment(_) => Kind::Environment,
+            Self::EventSource(_) => Kind::EventSource,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "its configuration",
+            Self::Description => "its description",
+            Self::DelayedStart => "its delayed start",
+            Self::Failure => "what follows a failure",
+            Self::FailureFlag => "what follows a failure that is no crash",
+            Self::Preshutdown => "its preshutdown time-out",
+            Self::Sid => "its security identifier",
+            Self::Privileges => "its privileges",
+            Self::Environment => "its environment",
+            Self::EventSource => "its source in the Event Log",
+        })
+    }
+}
+
+/// The manager's own calls. Errors are the system's, by number.
+pub(crate) trait Scm {
+    /// `CreateService`.
+    fn create(&mut self, name: &str, base: &Base) -> io::Result<()>;
+    /// `DeleteService`: it is gone once nobody holds it open.
+    fn delete(&mut self, name: &str) -> io::Result<()>;
+    /// `QueryServiceConfig`, `QueryServiceConfig2`, or the registry. 1060 if there is no such service.
+    fn read(&mut self, name: &str, kind: Kind) -> io::Result<Setting>;
+    /// `ChangeServiceConfig`, `ChangeServiceConfig2`, or the registry.
+    fn write(&mut self, name: &str, setting: &Setting) -> io::Result<()>;
+    /// `StartService`.
+    fn start(&mut self, name: &str, arguments: &[OsString]) -> io::Result<()>;
+    /// `ControlService`.
+    fn control(&mut self, name: &str, code: u32) -> io::Result<()>;
+    /// `QueryServiceStatusEx`.
+    fn query(&mut self, name: &str) -> io::Result<ServiceStatus>;
+    /// Waits for this long, or less.
+    fn wait(&mut self, time: Duration);
+    /// Time that only goes forward.
+    fn now(&self) -> Duration;
+}

@@ -1,0 +1,74 @@
+//! What the manager's refusals mean, and what to do about them ("System Error Codes", Microsoft).
+
+use std::io;
+
+use crate::{Error, ErrorKind};
+
+pub(super) const ACCESS_DENIED: u32 = 5;
+pub(super) const ALREADY_RUNNING: u32 = 1056;
+pub(super) const DOES_NOT_EXIST: u32 = 1060;
+pub(super) const NOT_ACTIVE: u32 = 1062;
+pub(super) const SERVICE_SPECIFIC: u32 = 1066;
+pub(super) const MARKED_FOR_DELETE: u32 = 1072;
+
+/// The number of a system error; 0 where it has none.
+pub(super) fn number(error: &io::Error) -> u32 {
+    error.raw_os_error().map_or(0, i32::cast_unsigned)
+}
+
+/// Whether the system says that it does not have such a thing: an unknown function, level or kind of service.
+pub(super) fn is_lack(error: &io::Error) -> bool {
+    // NOT_SUPPORTED, INVALID_PARAMETER is not among them, CALL_NOT_IMPLEMENTED, INVALID_LEVEL, RPC_X_BAD_STUB_DATA.
+    matches!(number(error), 50 | 120 | 124 | 1733 | 1783)
+}
+
+/// `what` is an operation and its object: `create service "orders"`.
+pub(super) fn refusal(what: impl Into<String>, error: io::Error) -> Error {
+    use ErrorKind::*;
+    let (kind, cure) = match number(&error) {
+        ACCESS_DENIED => (PermissionDenied, "run it as administrator"),
+        1051 => (NotAccepted, "stop the services that need it first"),
+        1052 => (
+            NotAccepted,
+            "the service has to accept this control, see its definition",
+        ),
+        1053 => (
+            TimedOut,
+            "the program did not connect to the service manager in time: see that its image path ends with --under-scm, and that it runs by hand",
+        ),
+        ALREADY_RUNNING => (AlreadyRunning, "use restart"),
+        1057 => (
+            Invalid,
+            "the account does not exist, or the password is wrong or missing",
+        ),
+        1058 => (
+            NotAccepted,
+            "it is disabled: install it with another start type",
+        ),
+        DOES_NOT_EXIST => (NotInstalled, "install it first"),
+        1061 => (
+            NotAccepted,
+            "it is starting or stopping: try again in a moment",
+        ),
+        NOT_ACTIVE => (NotRunning, "start it first"),
+        1068 | 1075 => (
+            Failed,
+            "a service that it needs does not start, or does not exist",
+        ),
+        1069 => (
+            PermissionDenied,
+            "the account cannot log on: its password has changed, or it lacks the right to log on as a service",
+        ),
+        MARKED_FOR_DELETE => (
+            MarkedForDelete,
+            "it goes as soon as all programs have let go of it: close services.msc, Task Manager and the like, or restart Windows",
+        ),
+        1073 => (Failed, "a service of this name is there already"),
+        1078 => (Invalid, "another service has this display name"),
+        1115 => (Failed, "the system is shutting down"),
+        _ => {
+            return Error::new(Failed, what).because(error);
+        }
+    };
+    Error::new(kind, what).because(error).with_cure(cure)
+}

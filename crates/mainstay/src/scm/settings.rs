@@ -1,0 +1,261 @@
+//! What a definition means to the manager; everything that is wrong with it at once.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::Duration;
+
+use super::command_line::command_line;
+use super::{Base, FailureActions, Setting};
+use crate::{Account, Definition, Error, ErrorControl, ErrorKind, ServiceSid, Start, UNDER_SCM};
+
+/// `SC_ACTION_RESTART`, `SC_ACTION_REBOOT`, `SC_ACTION_RUN_COMMAND`.
+const RESTART: u32 = 1;
+const REBOOT: u32 = 2;
+const RUN_COMMAND: u32 = 3;
+/// The longest that names may be ("CreateServiceW").
+const NAME_MAX: usize = 256;
+/// What the system waits for at a shutdown where nothing else is said (Windows 10).
+const PRESHUTDOWN: u32 = 10_000;
+
+/// The base comes first. `running` is the program that runs now.
+pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Setting>, Error> {
+    let mut wrong = Vec::new();
+    let Definition {
+        name,
+        display_name,
+        description,
+        executable,
+        arguments,
+        working_dir,
+        env,
+        account,
+        needs,
+        start,
+        recovery,
+        windows,
+        ..
+    } = definition;
+    wrong.extend(wrong_name(name));
+    let texts = [
+        ("display name", display_name.as_ref()),
+        ("description", description.as_ref()),
+        ("load order group", windows.load_order_group.as_ref()),
+        ("command on failure", windows.command_on_failure.as_ref()),
+        ("reboot message", windows.reboot_message.as_ref()),
+    ];
+    for (what, text) in texts {
+        wrong.extend(text.and_then(|text| wrong_text(what, text)));
+    }
+    let too_long = display_name
+        .as_ref()
+        .filter(|text| text.encode_utf16().count() > NAME_MAX);
+    wrong.extend(too_long.map(|_| format!("the display name is longer than {NAME_MAX}")));
+    for (what, list) in [
+        ("need", Some(needs)),
+        ("privilege", windows.privileges.as_ref()),
+    ] {
+        let texts = list.into_iter().flatten();
+        wrong.extend(texts.filter_map(|text| wrong_text(what, text)));
+    }
+    for (name, value) in env {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            wrong.push(format!("{name:?} cannot be the name of a variable"));
+        }
+        if value.contains('\0') {
+            wrong.push(format!("the value of {name} holds a NUL"));
+        }
+    }
+    let program = executable.as_deref().unwrap_or(running);
+    for (what, path) in [
+        ("program", Some(program)),
+        ("working directory", working_dir.as_deref()),
+    ] {
+        let relative = path.filter(|path| !is_absolute(path));
+        wrong.extend(
+            relative.map(|path| format!("the {what} {} is no absolute path", path.display())),
+        );
+    }
+    let image_path = image_path(program, arguments.as_deref());
+    if image_path.is_none() {
+        wrong.push("the command line holds a NUL, a quote in the program's path, or what is no Unicode text".to_owned());
+    }
+    let password = match account {
+        Account::User(user, None) => {
+            wrong.push(format!("the password of {user} is missing"));
+            None
+        }
+        Account::User(_, password) => password.clone(),
+        _ => None,
+    };
+    let delays = recovery.restart_after.iter();
+    let delays: Vec<Option<u32>> = delays.map(|delay| millis(*delay)).collect();
+    let reset_after = u32::try_from(recovery.reset_after.as_secs()).ok();
+    let preshutdown = windows.preshutdown.map_or(Some(PRESHUTDOWN), millis);
+    if delays.contains(&None) || reset_after.is_none() || preshutdown.is_none() {
+        wrong.push("a duration is longer than 49 days".to_owned());
+    }
+    let (true, Some(image_path)) = (wrong.is_empty(), image_path) else {
+        let what = format!("service {name:?}: {}", wrong.join("; "));
+        return Err(Error::new(ErrorKind::Invalid, what));
+    };
+    let restarts = delays.into_iter().flatten().map(|delay| (RESTART, delay));
+    let command = windows.command_on_failure.iter().map(|_| (RUN_COMMAND, 0));
+    let reboot = windows.reboot_message.iter().map(|_| (REBOOT, 0));
+    let actions: Vec<(u32, u32)> = restarts.chain(command).chain(reboot).collect();
+    let has_actions = !actions.is_empty();
+    let mut settings = vec![
+        Setting::Base(Base {
+            display_name: display_name.clone().unwrap_or_else(|| name.clone()),
+            shows_windows: windows.shows_windows,
+            start_type: match start {
+                Start::Automatic | Start::Delayed => 2,
+                Start::Manual => 3,
+                Start::Disabled => 4,
+            },
+            error_control: match windows.error_control {
+                ErrorControl::Ignore => 0,
+                ErrorControl::Normal => 1,
+                ErrorControl::Severe => 2,
+                ErrorControl::Critical => 3,
+            },
+            image_path,
+            load_order_group: windows.load_order_group.clone().unwrap_or_default(),
+            dependencies: needs.clone(),
+            account: account_name(name, account),
+            password,
+        }),
+        Setting::Description(description.clone().unwrap_or_default()),
+        Setting::DelayedStart(*start == Start::Delayed),
+        Setting::Failure(FailureActions {
+            reset_after: reset_after.unwrap_or_default(),
+            reboot_message: windows.reboot_message.clone().unwrap_or_default(),
+            command: windows.command_on_failure.clone().unwrap_or_default(),
+            actions,
+        }),
+        Setting::FailureFlag(has_actions),
+        Setting::Preshutdown(preshutdown.unwrap_or_default()),
+        Setting::Sid(match windows.sid {
+            ServiceSid::None => 0,
+            ServiceSid::Unrestricted => 1,
+            ServiceSid::Restricted => 3,
+        }),
+        Setting::Environment(
+            env.iter()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        ),
+    ];
+    settings.push(Setting::EventSource(program.to_str().map(str::to_owned)));
+    settings.extend(windows.privileges.clone().map(Setting::Privileges));
+    Ok(settings)
+}
+
+fn wrong_name(name: &str) -> Option<String> {
+    let is_inner = |byte: u8| byte == b'-' || byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_good = (1..=63).contains(&name.len())
+        && name.bytes().all(is_inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    (!is_good)
+        .then(|| "a name has 1 to 63 of a-z, 0-9 and -, neither first nor last a -".to_owned())
+}
+
+fn wrong_text(what: &str, text: &str) -> Option<String> {
+    (text.is_empty() || text.contains('\0')).then(|| format!("a {what} is empty or holds a NUL"))
+}
+
+/// On Windows; on other systems as well, for tests.
+fn is_absolute(path: &Path) -> bool {
+    let text = path.as_os_str().as_encoded_bytes();
+    path.is_absolute() || matches!(text, [_, b':', b'\\' | b'/', ..] | [b'\\', b'\\', ..])
+}
+
+fn image_path(program: &Path, arguments: Option<&[OsString]>) -> Option<String> {
+    let run = [OsString::from("run")];
+    let arguments = arguments.unwrap_or(&run).iter().map(OsString::as_os_str);
+    let arguments = arguments.chain([OsStr::new(UNDER_SCM)]);
+    command_line(program.as_os_str(), arguments).filter(|line| !line.contains('\0'))
+}
+
+fn account_name(service: &str, account: &Account) -> String {
+    match account {
+        Account::Virtual => format!("NT SERVICE\\{service}"),
+        Account::LocalService => "NT AUTHORITY\\LocalService".to_owned(),
+        Account::NetworkService => "NT AUTHORITY\\NetworkService".to_owned(),
+        Account::LocalSystem => "LocalSystem".to_owned(),
+        Account::User(name, _) if !name.contains(['\\', '@']) => format!(".\\{name}"),
+        Account::Managed(name) | Account::User(name, _) => name.clone(),
+    }
+}
+
+fn millis(duration: Duration) -> Option<u32> {
+    u32::try_from(duration.as_millis()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Password, Recovery, service};
+
+    const RUNNING: &str = "C:\\Program Files\\Orders\\orders.exe";
+
+    #[test]
+    fn everything_has_a_meaning() {
+        let definition = service("orders")
+            .display_name("Orders")
+            .start(Start::Delayed)
+            .env("A", "1")
+            .needs("tcpip")
+            .account(Account::User("joe".into(), Some(Password::new("secret"))))
+            .windows(|windows| {
+                windows
+                    .command_on_failure("tell.exe")
+                    .sid(ServiceSid::Restricted)
+            });
+        let settings = settings(&definition, Path::new(RUNNING)).unwrap();
+        let Setting::Base(base) = &settings[0] else {
+            panic!("the base comes first");
+        };
+        assert_eq!(
+            base.image_path,
+            "\"C:\\Program Files\\Orders\\orders.exe\" run --under-scm"
+        );
+        assert_eq!((base.start_type, &*base.account), (2, ".\\joe"));
+        assert!(settings.contains(&Setting::DelayedStart(true)));
+        assert!(settings.contains(&Setting::Sid(3)));
+        assert!(settings.contains(&Setting::Environment(vec![("A".into(), "1".into())])));
+        let actions = vec![(1, 1000), (1, 5000), (1, 30_000), (3, 0)];
+        let failure = |setting: &&Setting| matches!(setting, Setting::Failure(failure) if failure.actions == actions);
+        assert!(settings.iter().any(|setting| failure(&setting)));
+        assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_and_no_secret() {
+        let definition = service("Orders!")
+            .display_name("")
+            .executable("orders.exe")
+            .env("A=B", "secret")
+            .needs("x\0")
+            .account(Account::User("joe".into(), None))
+            .recovery(Recovery {
+                restart_after: vec![Duration::MAX],
+                reset_after: Duration::ZERO,
+            });
+        let error = settings(&definition, Path::new(RUNNING)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let text = error.to_string();
+        for part in [
+            "a name has 1 to 63",
+            "a display name is empty",
+            "orders.exe is no absolute path",
+            "\"A=B\" cannot be",
+            "a need is empty or holds a NUL",
+            "the password of joe is missing",
+            "a duration is longer",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("secret"), "{text}");
+    }
+}

@@ -1,0 +1,123 @@
+//! Unix: signals are the controls.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::context::{Said, Shared, Voice};
+use crate::run::{arguments, work};
+use crate::{
+    Accepts, Context, Control, Definition, Error, ErrorKind, Logger, Manager, Service, Stop, notify,
+};
+
+/// Runs the service on this thread, and has another one turn signals into controls.
+pub(crate) fn run(
+    definition: Definition,
+    service: impl Service,
+    logger: &Logger,
+) -> Result<u32, Error> {
+    let failed = |what: &str, error: io::Error| Error::new(ErrorKind::Failed, what).because(error);
+    if let Some(dir) = &definition.working_dir {
+        std::env::set_current_dir(dir)
+            .map_err(|error| failed(&format!("enter directory {}", dir.display()), error))?;
+    }
+    let shared = Shared::new(Notifier);
+    let mut signals = vec![SIGTERM, SIGINT];
+    if definition.accepts.contains(Accepts::RELOAD) {
+        signals.push(SIGHUP);
+    }
+    let mut signals = Signals::new(signals).map_err(|error| failed("listen for signals", error))?;
+    let teller = shared.clone();
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let control = match signal {
+                    SIGHUP => Control::Reload,
+                    _ => Control::Stop(Stop::Requested),
+                };
+                let is_first = teller.tell(control);
+                // Whoever presses ctrl-c twice means it.
+                if signal == SIGINT && !is_first {
+                    let _ends_us = signal_hook::low_level::emulate_default_handler(SIGINT);
+                }
+            }
+        })
+        .map_err(|error| failed("start a thread for signals", error))?;
+    let context = Context::new(shared, Manager::current(), arguments(), logger.clone());
+    Ok(work(service, context))
+}
+
+/// Talks sd_notify(3), to whoever listens. A manager that cannot be told is no failure of the service.
+struct Notifier;
+
+impl Voice for Notifier {
+    fn say(&self, said: Said<'_>) {
+        let _untold = match said {
+            Said::Ready | Said::Did(Control::Reload) => notify::ready(),
+            Said::Status(text) => notify::status(text),
+            Said::Alive => notify::alive(),
+            Said::ExtendTimeout(by) => notify::extend_timeout(by),
+            Said::Began(Control::Stop(_)) => notify::stopping(),
+            Said::Began(Control::Reload) => notify::reloading(monotonic()),
+            Said::Began(_) | Said::Did(_) => Ok(false),
+        };
+    }
+}
+
+/// CLOCK_MONOTONIC, which systemd compares times by.
+#[expect(unsafe_code, reason = "std tells no absolute monotonic time")]
+fn monotonic() -> Duration {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: it writes one timespec, which is there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or(0),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
+}
+
+pub(crate) use unmanaged::*;
+
+/// Until this library knows the managers of Unix.
+mod unmanaged {
+    use std::ffi::OsString;
+
+    use crate::{Definition, Error, ErrorKind, Installed, ServiceStatus};
+
+    fn unsupported<T>(what: &str, definition: &Definition) -> Result<T, Error> {
+        let what = format!(
+            "{what} service \"{}\": this version knows the Windows service manager only",
+            definition.name
+        );
+        let error = Error::new(ErrorKind::Unsupported, what);
+        Err(error.with_cure("start its verb `run` from a unit of your own, or with `mainstay run`"))
+    }
+
+    macro_rules! unsupported {
+        ($($name:ident($($argument:ty),*) -> $result:ty;)*) => {
+            $(pub(crate) fn $name(definition: &Definition, $(_: $argument),*) -> Result<$result, Error> {
+                unsupported(stringify!($name), definition)
+            })*
+        };
+    }
+
+    unsupported! {
+        install() -> Installed;
+        uninstall() -> ();
+        start(&[OsString]) -> ();
+        stop() -> ();
+        restart() -> ();
+        pause() -> ();
+        resume() -> ();
+        reload() -> ();
+        control(u8) -> ();
+        status() -> ServiceStatus;
+    }
+}

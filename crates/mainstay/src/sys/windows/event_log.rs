@@ -1,0 +1,356 @@
+//! The Windows Event Log: the registration of a source in the registry, and reporting events.
+//!
+//! A source is a key under the log `Application`. It names the file that has the texts of the source's events: the program itself.
+
+#![expect(
+    unsafe_code,
+    reason = "the Event Log and the registry are C interfaces"
+)]
+
+use std::io;
+use std::os::windows::ffi::OsStrExt as _;
+use std::path::Path;
+use std::ptr::{null, null_mut};
+
+use windows_sys::Win32::Foundation::{
+    ERROR_FILE_NOT_FOUND, ERROR_MORE_DATA, ERROR_NO_MORE_ITEMS, ERROR_SUCCESS, HANDLE,
+};
+use windows_sys::Win32::System::EventLog::{
+    DeregisterEventSource, EVENTLOG_ERROR_TYPE, EVENTLOG_INFORMATION_TYPE, EVENTLOG_WARNING_TYPE,
+    RegisterEventSourceW, ReportEventW,
+};
+use windows_sys::Win32::System::Registry::{
+    HKEY, HKEY_LOCAL_MACHINE, KEY_ALL_ACCESS, REG_DWORD, REG_EXPAND_SZ, REG_OPTION_NON_VOLATILE,
+    RegCloseKey, RegCreateKeyExW, RegDeleteTreeW, RegEnumValueW, RegOpenKeyExW, RegSetValueExW,
+};
+
+use crate::logger::{Event, Reporter, Severity};
+
+/// Where sources of the log `Application` are, under `HKEY_LOCAL_MACHINE`.
+const SOURCES: &str = r"SYSTEM\CurrentControlSet\Services\EventLog\Application";
+
+/// Information, warnings and errors.
+const TYPES_SUPPORTED: u32 =
+    (EVENTLOG_INFORMATION_TYPE | EVENTLOG_WARNING_TYPE | EVENTLOG_ERROR_TYPE) as u32;
+
+/// What a source's key held before it was changed: all its values.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Previous(Vec<Value>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Value {
+    /// With its NUL.
+    name: Vec<u16>,
+    kind: u32,
+    data: Vec<u8>,
+}
+
+/// Makes `name` a source whose texts are in `exe`, which is an absolute path. Returns what was there, for [`restore`]: `None` if nothing.
+///
+/// Needs administrative rights (5 otherwise). Registering anew with another `exe` moves the source; values that are not ours stay. If it
+/// fails, all is as it was, as far as the registry lets us.
+pub(crate) fn register(name: &str, exe: &Path) -> io::Result<Option<Previous>> {
+    let previous = read(name)?;
+    let file: Vec<u8> = exe
+        .as_os_str()
+        .encode_wide()
+        .chain([0])
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let set = || {
+        let key = Key::create(name)?;
+        key.set(&wide("EventMessageFile"), REG_EXPAND_SZ, &file)?;
+        let types = TYPES_SUPPORTED.to_le_bytes();
+        key.set(&wide("TypesSupported"), REG_DWORD, &types)
+    };
+    if let Err(error) = set() {
+        // The first error is the one to tell.
+        let _ = restore(name, previous.as_ref());
+        return Err(error);
+    }
+    Ok(previous)
+}
+
+/// Where the texts of the source `name` are; `None` if there is no such source.
+pub(crate) fn message_file(name: &str) -> io::Result<Option<String>> {
+    let wanted = wide("EventMessageFile");
+    let previous = read(name)?;
+    let values = previous.iter().flat_map(|Previous(values)| values);
+    let mut file = values.filter(|value| value.name == wanted);
+    Ok(file.next().map(|value| {
+        let units = value
+            .data
+            .chunks_exact(2)
+            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+        let units: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
+        String::from_utf16_lossy(&units)
+    }))
+}
+
+/// Removes the source. Returns what it was, for [`restore`]: `None` if it was none, which is no error.
+pub(crate) fn unregister(name: &str) -> io::Result<Option<Previous>> {
+    let previous = read(name)?;
+    restore(name, None)?;
+    Ok(previous)
+}
+
+/// Undoes [`register`] and [`unregister`], with what they returned.
+pub(crate) fn restore(name: &str, previous: Option<&Previous>) -> io::Result<()> {
+    let path = path(name);
+    // SAFETY: the path ends with a NUL and outlives the call.
+    let code = unsafe { RegDeleteTreeW(HKEY_LOCAL_MACHINE, path.as_ptr()) };
+    if code != ERROR_FILE_NOT_FOUND {
+        check(code)?;
+    }
+    let Some(Previous(values)) = previous else {
+        return Ok(());
+    };
+    let key = Key::create(name)?;
+    values
+        .iter()
+        .try_for_each(|value| key.set(&value.name, value.kind, &value.data))
+}
+
+/// All that the source's key holds; `None` if there is no such key.
+fn read(name: &str) -> io::Result<Option<Previous>> {
+    let Some(key) = Key::open(name)? else {
+        return Ok(None);
+    };
+    let mut values = Vec::new();
+    while let Some(value) = key.value(values.len())? {
+        values.push(value);
+    }
+    Ok(Some(Previous(values)))
+}
+
+/// An open key of a source. Closed when dropped.
+struct Key(HKEY);
+
+impl Key {
+    fn open(name: &str) -> io::Result<Option<Self>> {
+        let (path, mut key) = (path(name), null_mut());
+        // SAFETY: the path ends with a NUL; both outlive the call.
+        let code = unsafe {
+            RegOpenKeyExW(
+                HKEY_LOCAL_MACHINE,
+                path.as_ptr(),
+                0,
+                KEY_ALL_ACCESS,
+                &raw mut key,
+            )
+        };
+        if code == ERROR_FILE_NOT_FOUND {
+            return Ok(None);
+        }
+        check(code).map(|()| Some(Self(key)))
+    }
+
+    fn create(name: &str) -> io::Result<Self> {
+        let (path, mut key) = (path(name), null_mut());
+        // SAFETY: the path ends with a NUL; both outlive the call; what is null may be.
+        let code = unsafe {
+            RegCreateKeyExW(
+                HKEY_LOCAL_MACHINE,
+                path.as_ptr(),
+                0,
+                null(),
+                REG_OPTION_NON_VOLATILE,
+                KEY_ALL_ACCESS,
+                null(),
+                &raw mut key,
+                null_mut(),
+            )
+        };
+        check(code).map(|()| Self(key))
+    }
+
+    /// The value at this place, if there are so many.
+    fn value(&self, index: usize) -> io::Result<Option<Value>> {
+        let index = u32::try_from(index).map_err(io::Error::other)?;
+        // The longest name there may be.
+        let mut name = vec![0; 16_384];
+        let mut data = vec![0; 1024];
+        loop {
+            let (mut name_len, mut data_len) = (len(&name)?, len(&data)?);
+            let mut kind = 0;
+            // SAFETY: the key is open; the buffers have the lengths that are given, and outlive the call.
+            let code = unsafe {
+                RegEnumValueW(
+                    self.0,
+                    index,
+                    name.as_mut_ptr(),
+                    &raw mut name_len,
+                    null(),
+                    &raw mut kind,
+                    data.as_mut_ptr(),
+                    &raw mut data_len,
+                )
+            };
+            match code {
+                ERROR_NO_MORE_ITEMS => return Ok(None),
+                ERROR_MORE_DATA => data.resize(data_len.max(len(&data)? * 2) as usize, 0),
+                _ => {
+                    check(code)?;
+                    // The NUL is not counted, and is there.
+                    name.truncate(name_len as usize + 1);
+                    data.truncate(data_len as usize);
+                    return Ok(Some(Value { name, kind, data }));
+                }
+            }
+        }
+    }
+
+    /// `name` with its NUL.
+    fn set(&self, name: &[u16], kind: u32, data: &[u8]) -> io::Result<()> {
+        // SAFETY: the key is open; name and data are whole and outlive the call.
+        check(unsafe { RegSetValueExW(self.0, name.as_ptr(), 0, kind, data.as_ptr(), len(data)?) })
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        // SAFETY: it is open, and ours. It cannot fail on such a key.
+        unsafe { RegCloseKey(self.0) };
+    }
+}
+
+/// An open source of events. Closed when dropped.
+pub(crate) struct Source(HANDLE);
+
+// SAFETY: the handle belongs to the process, not to a thread.
+unsafe impl Send for Source {}
+
+impl Reporter for Source {
+    /// Works for a name that is not registered, too: then Event Viewer has no texts for its events.
+    fn open(source: &str) -> io::Result<Self> {
+        #[cfg(feature = "message-table")]
+        super::message_table::keep();
+        let source = wide(source);
+        // SAFETY: the name ends with a NUL and outlives the call; null is this machine.
+        let handle = unsafe { RegisterEventSourceW(null(), source.as_ptr()) };
+        if handle.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self(handle))
+    }
+
+    fn report(&self, event: Event, strings: [&str; 2]) -> io::Result<()> {
+        let kind = match event.severity() {
+            Severity::Info => EVENTLOG_INFORMATION_TYPE,
+            Severity::Warning => EVENTLOG_WARNING_TYPE,
+            Severity::Error => EVENTLOG_ERROR_TYPE,
+        };
+        let strings = strings.map(wide);
+        let strings = strings.each_ref().map(|string| string.as_ptr());
+        // SAFETY: the handle is open; there are two strings, which end with a NUL and outlive the call; there are no data and no SID.
+        let is_done = unsafe {
+            ReportEventW(
+                self.0,
+                kind,
+                0,
+                event.id(),
+                null_mut(),
+                2,
+                0,
+                strings.as_ptr(),
+                null(),
+            )
+        };
+        if is_done == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        // SAFETY: it is open, and ours. There is nobody to tell that it failed.
+        unsafe { DeregisterEventSource(self.0) };
+    }
+}
+
+fn path(name: &str) -> Vec<u16> {
+    wide(&format!(r"{SOURCES}\{name}"))
+}
+
+/// With a NUL.
+fn wide(text: &str) -> Vec<u16> {
+    text.encode_utf16().chain([0]).collect()
+}
+
+fn len<T>(buffer: &[T]) -> io::Result<u32> {
+    u32::try_from(buffer.len()).map_err(io::Error::other)
+}
+
+/// The registry returns errors, and leaves the last one alone.
+fn check(code: u32) -> io::Result<()> {
+    if code == ERROR_SUCCESS {
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(code.cast_signed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the source's key holds, by name.
+    fn values(name: &str) -> Option<Vec<(String, u32, Vec<u8>)>> {
+        let Previous(values) = read(name).unwrap()?;
+        let mut values: Vec<_> = values
+            .into_iter()
+            .map(|value| {
+                let name = String::from_utf16(value.name.strip_suffix(&[0]).unwrap()).unwrap();
+                (name, value.kind, value.data)
+            })
+            .collect();
+        values.sort();
+        Some(values)
+    }
+
+    fn registered(exe: &str) -> Option<Vec<(String, u32, Vec<u8>)>> {
+        let file = wide(exe).into_iter().flat_map(u16::to_le_bytes).collect();
+        Some(vec![
+            ("EventMessageFile".into(), REG_EXPAND_SZ, file),
+            ("TypesSupported".into(), REG_DWORD, vec![7, 0, 0, 0]),
+        ])
+    }
+
+    #[test]
+    fn registering_and_undoing_leave_the_registry_as_it_was() {
+        let name = "mainstay-test-source";
+        let (first, second) = (r"C:\first\orders.exe", r"C:\second & third\orders.exe");
+        assert_eq!(unregister(name).unwrap(), None);
+
+        assert_eq!(register(name, Path::new(first)).unwrap(), None);
+        assert_eq!(values(name), registered(first));
+
+        let previous = register(name, Path::new(second)).unwrap();
+        assert_eq!(values(name), registered(second));
+        restore(name, previous.as_ref()).unwrap();
+        assert_eq!(values(name), registered(first));
+
+        let foreign = vec![1; 5000];
+        let key = Key::create(name).unwrap();
+        key.set(&wide("CategoryMessageFile"), 3, &foreign).unwrap();
+        drop(key);
+        let before = values(name);
+        let previous = unregister(name).unwrap();
+        assert_eq!(values(name), None);
+        restore(name, previous.as_ref()).unwrap();
+        assert_eq!(values(name), before);
+
+        unregister(name).unwrap();
+        restore(name, None).unwrap();
+        assert_eq!(values(name), None);
+    }
+
+    #[test]
+    fn events_are_taken() {
+        let source = Source::open("mainstay-test-source").unwrap();
+        for event in Event::ALL {
+            source.report(*event, ["words", "{}"]).unwrap();
+        }
+    }
+}

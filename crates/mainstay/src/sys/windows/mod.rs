@@ -1,0 +1,110 @@
+//! Windows: the Service Control Manager, or a console.
+
+mod console;
+mod dispatcher;
+pub(crate) mod event_log;
+#[cfg(feature = "message-table")]
+mod message_table;
+mod scm;
+
+pub(crate) use console::ask;
+
+use std::ffi::{OsStr, OsString};
+use std::os::windows::ffi::OsStrExt as _;
+
+use windows_sys::Win32::System::Services::{SC_MANAGER_CONNECT, SC_MANAGER_CREATE_SERVICE};
+
+use crate::scm::manage;
+use crate::{Definition, Error, ErrorKind, Installed, Logger, Manager, Service, ServiceStatus};
+
+/// Runs the service under whoever started the process.
+pub(crate) fn run(
+    definition: Definition,
+    service: impl Service + Send + 'static,
+    logger: &Logger,
+) -> Result<u32, Error> {
+    let working_dir = definition.working_dir.clone();
+    if let Some(dir) = working_dir.or_else(|| under_scm().then(executable_dir).flatten()) {
+        std::env::set_current_dir(&dir).map_err(|error| {
+            let what = format!("enter directory {}", dir.display());
+            Error::new(crate::ErrorKind::Failed, what).because(error)
+        })?;
+    }
+    match under_scm() {
+        true => dispatcher::run(definition, service, logger.clone()),
+        false => console::run(service, logger),
+    }
+}
+
+fn under_scm() -> bool {
+    Manager::current() == Manager::WindowsScm
+}
+
+/// Services begin in the system's own directory, where nothing of theirs is.
+fn executable_dir() -> Option<std::path::PathBuf> {
+    let path = std::env::current_exe().ok()?;
+    path.parent().map(Into::into)
+}
+
+/// With a NUL at its end.
+fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {
+    text.as_ref().encode_wide().chain([0]).collect()
+}
+
+fn connect(rights: u32) -> Result<scm::Manager, Error> {
+    let connected = scm::Manager::connect(rights);
+    connected.map_err(|error| manage::no_manager(error))
+}
+
+pub(crate) fn install(definition: &Definition) -> Result<Installed, Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE)?;
+    let running = std::env::current_exe().map_err(|error| {
+        Error::new(ErrorKind::Failed, "find the path of this program").because(error)
+    })?;
+    manage::install(&mut manager, definition, &running)
+}
+
+pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::uninstall(&mut manager, &definition.name, definition.graceful)
+}
+
+pub(crate) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(), Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::start(&mut manager, &definition.name, arguments)
+}
+
+pub(crate) fn stop(definition: &Definition) -> Result<(), Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::stop(&mut manager, &definition.name, definition.graceful)
+}
+
+pub(crate) fn restart(definition: &Definition) -> Result<(), Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::restart(&mut manager, &definition.name, definition.graceful)
+}
+
+pub(crate) fn pause(definition: &Definition) -> Result<(), Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::pause(&mut manager, &definition.name, definition.graceful)
+}
+
+pub(crate) fn resume(definition: &Definition) -> Result<(), Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::resume(&mut manager, &definition.name, definition.graceful)
+}
+
+pub(crate) fn reload(definition: &Definition) -> Result<(), Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::reload(&mut manager, &definition.name)
+}
+
+pub(crate) fn control(definition: &Definition, code: u8) -> Result<(), Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::control(&mut manager, &definition.name, code)
+}
+
+pub(crate) fn status(definition: &Definition) -> Result<ServiceStatus, Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::status(&mut manager, &definition.name)
+}

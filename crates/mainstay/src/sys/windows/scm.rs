@@ -1,0 +1,575 @@
+//! The Service Control Manager's own calls ("Service Functions", Microsoft), each as one of [`Scm`].
+
+use std::ffi::{OsString, c_void};
+use std::io;
+use std::os::windows::ffi::OsStringExt as _;
+use std::path::Path;
+use std::ptr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use windows_sys::Win32::Foundation::{
+    ERROR_FILE_NOT_FOUND, ERROR_INSUFFICIENT_BUFFER, ERROR_INVALID_DATA, ERROR_MORE_DATA, FALSE,
+    WIN32_ERROR,
+};
+use windows_sys::Win32::System::Registry as registry;
+use windows_sys::Win32::System::Services as services;
+use windows_sys::Win32::System::Services::SC_HANDLE;
+
+use super::{event_log, wide};
+use crate::scm::{Base, FailureActions, Kind, Scm, ServiceStatus, Setting, State};
+
+/// Where services have what is theirs.
+const SERVICES_KEY: &str = "SYSTEM\\CurrentControlSet\\Services\\";
+const ENVIRONMENT: &str = "Environment";
+
+/// A connection to the manager of this machine.
+pub(super) struct Manager {
+    handle: Handle,
+    began: Instant,
+}
+
+/// Closed when it is dropped.
+struct Handle(SC_HANDLE);
+
+impl Drop for Handle {
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    fn drop(&mut self) {
+        // SAFETY: the handle is ours, and open.
+        unsafe { services::CloseServiceHandle(self.0) };
+    }
+}
+
+impl Manager {
+    /// With these rights, `SC_MANAGER_…`: a want of them is known before anything is touched.
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    pub(super) fn connect(rights: u32) -> io::Result<Self> {
+        // SAFETY: two empty names are this machine and its database of services.
+        let handle = unsafe { services::OpenSCManagerW(ptr::null(), ptr::null(), rights) };
+        Ok(Self {
+            handle: owned(handle)?,
+            began: Instant::now(),
+        })
+    }
+
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    fn open(&self, name: &str, rights: u32) -> io::Result<Handle> {
+        let name = wide(name);
+        // SAFETY: the handle is open, and the name ends with a NUL.
+        owned(unsafe { services::OpenServiceW(self.handle.0, name.as_ptr(), rights) })
+    }
+}
+
+impl Scm for Manager {
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    fn create(&mut self, name: &str, base: &Base) -> io::Result<()> {
+        let name = wide(name);
+        let wide = WideBase::new(base);
+        // SAFETY: all strings end with a NUL, the list with two, and they outlive the call.
+        let service = unsafe {
+            services::CreateServiceW(
+                self.handle.0,
+                name.as_ptr(),
+                wide.display_name.as_ptr(),
+                services::SERVICE_ALL_ACCESS,
+                wide.service_type,
+                base.start_type,
+                base.error_control,
+                wide.image_path.as_ptr(),
+                wide.load_order_group.as_ptr(),
+                ptr::null_mut(),
+                wide.dependencies.as_ptr(),
+                wide.account.as_ptr(),
+                wide.password(),
+            )
+        };
+        owned(service).map(drop)
+    }
+
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    fn delete(&mut self, name: &str) -> io::Result<()> {
+        let service = self.open(name, DELETE)?;
+        // SAFETY: the handle is open.
+        done(unsafe { services::DeleteService(service.0) })
+    }
+
+    fn read(&mut self, name: &str, kind: Kind) -> io::Result<Setting> {
+        match kind {
+            Kind::Environment => return environment(name).map(Setting::Environment),
+            Kind::EventSource => return event_log::message_file(name).map(Setting::EventSource),
+            _ => {}
+        }
+        let service = self.open(name, services::SERVICE_QUERY_CONFIG)?;
+        match kind {
+            Kind::Base => read_base(&service).map(Setting::Base),
+            _ => read_more(&service, kind),
+        }
+    }
+
+    fn write(&mut self, name: &str, setting: &Setting) -> io::Result<()> {
+        match setting {
+            Setting::Environment(variables) => return set_environment(name, variables),
+            Setting::EventSource(Some(program)) => {
+                return event_log::register(name, Path::new(program)).map(drop);
+            }
+            Setting::EventSource(None) => return event_log::unregister(name).map(drop),
+            _ => {}
+        }
+        // A restart among the actions wants the right to start.
+        let rights = services::SERVICE_CHANGE_CONFIG | services::SERVICE_START;
+        let service = self.open(name, rights)?;
+        match setting {
+            Setting::Base(base) => write_base(&service, base),
+            _ => write_more(&service, setting),
+        }
+    }
+
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    fn start(&mut self, name: &str, arguments: &[OsString]) -> io::Result<()> {
+        let service = self.open(name, services::SERVICE_START)?;
+        let arguments: Vec<Vec<u16>> = arguments.iter().map(wide).collect();
+        let pointers: Vec<*const u16> = arguments.iter().map(|text| text.as_ptr()).collect();
+        let count = u32::try_from(pointers.len()).unwrap_or(u32::MAX);
+        // SAFETY: as many strings as are said, each with a NUL at its end.
+        done(unsafe { services::StartServiceW(service.0, count, pointers.as_ptr()) })
+    }
+
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    fn control(&mut self, name: &str, code: u32) -> io::Result<()> {
+        let right = match code {
+            services::SERVICE_CONTROL_STOP => services::SERVICE_STOP,
+            128.. => services::SERVICE_USER_DEFINED_CONTROL,
+            _ => services::SERVICE_PAUSE_CONTINUE,
+        };
+        let service = self.open(name, right)?;
+        let mut status = services::SERVICE_STATUS::default();
+        // SAFETY: the handle is open, and the status is there.
+        done(unsafe { services::ControlService(service.0, code, &raw mut status) })
+    }
+
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    fn query(&mut self, name: &str) -> io::Result<ServiceStatus> {
+        let service = self.open(name, services::SERVICE_QUERY_STATUS)?;
+        let mut status = services::SERVICE_STATUS_PROCESS::default();
+        let size = size_of_val(&status) as u32;
+        let mut needed = 0;
+        // SAFETY: the structure is the one of this level, and its size is said.
+        done(unsafe {
+            services::QueryServiceStatusEx(
+                service.0,
+                services::SC_STATUS_PROCESS_INFO,
+                (&raw mut status).cast(),
+                size,
+                &raw mut needed,
+            )
+        })?;
+        let unknown = || io::Error::from_raw_os_error(ERROR_INVALID_DATA.cast_signed());
+        Ok(ServiceStatus {
+            state: State::from_number(status.dwCurrentState).ok_or_else(unknown)?,
+            pid: Some(status.dwProcessId).filter(|pid| *pid != 0),
+            code: status.dwWin32ExitCode,
+            own_code: status.dwServiceSpecificExitCode,
+            checkpoint: status.dwCheckPoint,
+            wait_hint: Duration::from_millis(u64::from(status.dwWaitHint)),
+        })
+    }
+
+    fn wait(&mut self, time: Duration) {
+        thread::sleep(time);
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// winnt.h.
+const DELETE: u32 = 0x0001_0000;
+const SERVICE_INTERACTIVE_PROCESS: u32 = 0x100;
+
+/// What `CreateService` and `ChangeServiceConfig` take.
+struct WideBase {
+    service_type: u32,
+    display_name: Vec<u16>,
+    image_path: Vec<u16>,
+    load_order_group: Vec<u16>,
+    dependencies: Vec<u16>,
+    account: Vec<u16>,
+    password: Option<Secret>,
+}
+
+/// Wiped when it is dropped.
+struct Secret(Vec<u16>);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        std::hint::black_box(&self.0);
+    }
+}
+
+impl WideBase {
+    fn new(base: &Base) -> Self {
+        let interactive = match base.shows_windows {
+            true => SERVICE_INTERACTIVE_PROCESS,
+            false => 0,
+        };
+        Self {
+            service_type: services::SERVICE_WIN32_OWN_PROCESS | interactive,
+            display_name: wide(&base.display_name),
+            image_path: wide(&base.image_path),
+            load_order_group: wide(&base.load_order_group),
+            dependencies: wide_list(&base.dependencies),
+            account: wide(&base.account),
+            password: base
+                .password
+                .as_ref()
+                .map(|password| Secret(wide(password.reveal()))),
+        }
+    }
+
+    /// None is "no password", or "as before".
+    fn password(&self) -> *const u16 {
+        self.password
+            .as_ref()
+            .map_or(ptr::null(), |password| password.0.as_ptr())
+    }
+}
+
+#[expect(unsafe_code, reason = "the system's own interface")]
+fn write_base(service: &Handle, base: &Base) -> io::Result<()> {
+    let wide = WideBase::new(base);
+    // SAFETY: all strings end with a NUL, the list with two, and they outlive the call.
+    done(unsafe {
+        services::ChangeServiceConfigW(
+            service.0,
+            wide.service_type,
+            base.start_type,
+            base.error_control,
+            wide.image_path.as_ptr(),
+            wide.load_order_group.as_ptr(),
+            ptr::null_mut(),
+            wide.dependencies.as_ptr(),
+            wide.account.as_ptr(),
+            wide.password(),
+            wide.display_name.as_ptr(),
+        )
+    })
+}
+
+#[expect(unsafe_code, reason = "the system's own interface")]
+fn read_base(service: &Handle) -> io::Result<Base> {
+    let buffer = read_structure(|buffer, size, needed| {
+        // SAFETY: the buffer is as large as is said.
+        unsafe { services::QueryServiceConfigW(service.0, buffer.cast(), size, needed) }
+    })?;
+    // SAFETY: the system has put this structure at the buffer's beginning, which is aligned for it.
+    let config = unsafe { &*buffer.as_ptr().cast::<services::QUERY_SERVICE_CONFIGW>() };
+    // SAFETY: its strings lie in the same buffer, each with a NUL at its end, the list with two.
+    unsafe {
+        Ok(Base {
+            display_name: text(config.lpDisplayName),
+            shows_windows: config.dwServiceType & SERVICE_INTERACTIVE_PROCESS != 0,
+            start_type: config.dwStartType,
+            error_control: config.dwErrorControl,
+            image_path: text(config.lpBinaryPathName),
+            load_order_group: text(config.lpLoadOrderGroup),
+            dependencies: list(config.lpDependencies),
+            account: text(config.lpServiceStartName),
+            password: None,
+        })
+    }
+}
+
+/// `SERVICE_CONFIG_…`
+fn level(kind: Kind) -> u32 {
+    match kind {
+        Kind::Description => services::SERVICE_CONFIG_DESCRIPTION,
+        Kind::DelayedStart => services::SERVICE_CONFIG_DELAYED_AUTO_START_INFO,
+        Kind::Failure => services::SERVICE_CONFIG_FAILURE_ACTIONS,
+        Kind::FailureFlag => services::SERVICE_CONFIG_FAILURE_ACTIONS_FLAG,
+        Kind::Preshutdown => services::SERVICE_CONFIG_PRESHUTDOWN_INFO,
+        Kind::Sid => services::SERVICE_CONFIG_SERVICE_SID_INFO,
+        Kind::Privileges => services::SERVICE_CONFIG_REQUIRED_PRIVILEGES_INFO,
+        // They have calls of their own.
+        Kind::Base | Kind::Environment | Kind::EventSource => 0,
+    }
+}
+
+#[expect(unsafe_code, reason = "the system's own interface")]
+fn write_more(service: &Handle, setting: &Setting) -> io::Result<()> {
+    let write = |info: *const c_void| {
+        // SAFETY: the structure is the one of this level, and outlives the call with all that it points to.
+        done(unsafe { services::ChangeServiceConfig2W(service.0, level(setting.kind()), info) })
+    };
+    match setting {
+        Setting::Description(text) => {
+            let mut text = wide(text);
+            let info = services::SERVICE_DESCRIPTIONW {
+                lpDescription: text.as_mut_ptr(),
+            };
+            write((&raw const info).cast())
+        }
+        Setting::DelayedStart(is_delayed) => {
+            let info = services::SERVICE_DELAYED_AUTO_START_INFO {
+                fDelayedAutostart: i32::from(*is_delayed),
+            };
+            write((&raw const info).cast())
+        }
+        Setting::Failure(failure) => {
+            let actions = failure.actions.iter();
+            let mut actions: Vec<services::SC_ACTION> = actions
+                .map(|(kind, delay)| services::SC_ACTION {
+                    Type: kind.cast_signed(),
+                    Delay: *delay,
+                })
+                .collect();
+            let mut command = wide(&failure.command);
+            let mut message = wide(&failure.reboot_message);
+            let info = services::SERVICE_FAILURE_ACTIONSW {
+                dwResetPeriod: failure.reset_after,
+                lpRebootMsg: message.as_mut_ptr(),
+                lpCommand: command.as_mut_ptr(),
+                cActions: u32::try_from(actions.len()).unwrap_or(0),
+                // An empty list deletes them, where none would leave them.
+                lpsaActions: actions.as_mut_ptr(),
+            };
+            write((&raw const info).cast())
+        }
+        Setting::FailureFlag(is_set) => {
+            let info = services::SERVICE_FAILURE_ACTIONS_FLAG {
+                fFailureActionsOnNonCrashFailures: i32::from(*is_set),
+            };
+            write((&raw const info).cast())
+        }
+        Setting::Preshutdown(timeout) => {
+            let info = services::SERVICE_PRESHUTDOWN_INFO {
+                dwPreshutdownTimeout: *timeout,
+            };
+            write((&raw const info).cast())
+        }
+        Setting::Sid(kind) => {
+            let info = services::SERVICE_SID_INFO {
+                dwServiceSidType: *kind,
+            };
+            write((&raw const info).cast())
+        }
+        Setting::Privileges(names) => {
+            let mut names = wide_list(names);
+            let info = services::SERVICE_REQUIRED_PRIVILEGES_INFOW {
+                pmszRequiredPrivileges: names.as_mut_ptr(),
+            };
+            write((&raw const info).cast())
+        }
+        Setting::Base(base) => write_base(service, base),
+        Setting::Environment(_) | Setting::EventSource(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+#[expect(unsafe_code, reason = "the system's own interface")]
+fn read_more(service: &Handle, kind: Kind) -> io::Result<Setting> {
+    let buffer = read_structure(|buffer, size, needed| {
+        // SAFETY: the buffer is as large as is said.
+        unsafe {
+            services::QueryServiceConfig2W(service.0, level(kind), buffer.cast(), size, needed)
+        }
+    })?;
+    let start = buffer.as_ptr();
+    // SAFETY: the system has put the structure of this level at the buffer's beginning, which is aligned for it; what it points to lies
+    // in the same buffer, strings with a NUL at their end, lists with two.
+    unsafe {
+        Ok(match kind {
+            Kind::Description => {
+                let info = &*start.cast::<services::SERVICE_DESCRIPTIONW>();
+                Setting::Description(text(info.lpDescription))
+            }
+            Kind::DelayedStart => {
+                let info = &*start.cast::<services::SERVICE_DELAYED_AUTO_START_INFO>();
+                Setting::DelayedStart(info.fDelayedAutostart != FALSE)
+            }
+            Kind::Failure => {
+                let info = &*start.cast::<services::SERVICE_FAILURE_ACTIONSW>();
+                let actions = match info.lpsaActions.is_null() {
+                    true => &[],
+                    false => std::slice::from_raw_parts(info.lpsaActions, info.cActions as usize),
+                };
+                let actions = actions.iter();
+                Setting::Failure(FailureActions {
+                    reset_after: info.dwResetPeriod,
+                    reboot_message: text(info.lpRebootMsg),
+                    command: text(info.lpCommand),
+                    actions: actions
+                        .map(|action| (action.Type.cast_unsigned(), action.Delay))
+                        .collect(),
+                })
+            }
+            Kind::FailureFlag => {
+                let info = &*start.cast::<services::SERVICE_FAILURE_ACTIONS_FLAG>();
+                Setting::FailureFlag(info.fFailureActionsOnNonCrashFailures != FALSE)
+            }
+            Kind::Preshutdown => {
+                let info = &*start.cast::<services::SERVICE_PRESHUTDOWN_INFO>();
+                Setting::Preshutdown(info.dwPreshutdownTimeout)
+            }
+            Kind::Sid => {
+                let info = &*start.cast::<services::SERVICE_SID_INFO>();
+                Setting::Sid(info.dwServiceSidType)
+            }
+            Kind::Privileges => {
+                let info = &*start.cast::<services::SERVICE_REQUIRED_PRIVILEGES_INFOW>();
+                Setting::Privileges(list(info.pmszRequiredPrivileges))
+            }
+            Kind::Base | Kind::Environment | Kind::EventSource => {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+        })
+    }
+}
+
+/// Asks for the size, then for the structure: words, as it holds pointers.
+fn read_structure(read: impl Fn(*mut u64, u32, *mut u32) -> i32) -> io::Result<Vec<u64>> {
+    let mut buffer = vec![0_u64; 32];
+    loop {
+        let mut needed = 0;
+        let size = u32::try_from(size_of_val(&*buffer)).unwrap_or(u32::MAX);
+        match done(read(buffer.as_mut_ptr(), size, &raw mut needed)) {
+            Ok(()) => return Ok(buffer),
+            Err(error) if is(&error, ERROR_INSUFFICIENT_BUFFER) && needed > size => {
+                buffer = vec![0; (needed as usize).div_ceil(size_of::<u64>())];
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The variables that the manager adds for a service: a list in the registry.
+#[expect(unsafe_code, reason = "the system's own interface")]
+fn environment(name: &str) -> io::Result<Vec<(String, String)>> {
+    let (key, value) = (wide(&format!("{SERVICES_KEY}{name}")), wide(ENVIRONMENT));
+    let mut buffer: Vec<u16> = vec![0; 1024];
+    loop {
+        let mut size = u32::try_from(size_of_val(&*buffer)).unwrap_or(u32::MAX);
+        // SAFETY: the strings end with a NUL; the buffer is as large as is said.
+        let error = unsafe {
+            registry::RegGetValueW(
+                registry::HKEY_LOCAL_MACHINE,
+                key.as_ptr(),
+                value.as_ptr(),
+                registry::RRF_RT_REG_MULTI_SZ,
+                ptr::null_mut(),
+                buffer.as_mut_ptr().cast(),
+                &raw mut size,
+            )
+        };
+        match error {
+            0 => break,
+            ERROR_FILE_NOT_FOUND => return Ok(Vec::new()),
+            ERROR_MORE_DATA => buffer = vec![0; buffer.len() * 2],
+            error => return Err(io::Error::from_raw_os_error(error.cast_signed())),
+        }
+    }
+    // SAFETY: the system makes sure that such a list ends with two NULs.
+    let variables = unsafe { list(buffer.as_ptr()) };
+    let pairs = variables.iter().filter_map(|line| line.split_once('='));
+    Ok(pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
+}
+
+#[expect(unsafe_code, reason = "the system's own interface")]
+fn set_environment(name: &str, variables: &[(String, String)]) -> io::Result<()> {
+    let (key, value) = (wide(&format!("{SERVICES_KEY}{name}")), wide(ENVIRONMENT));
+    let machine = registry::HKEY_LOCAL_MACHINE;
+    if variables.is_empty() {
+        // SAFETY: the strings end with a NUL.
+        let error = unsafe { registry::RegDeleteKeyValueW(machine, key.as_ptr(), value.as_ptr()) };
+        return match error {
+            0 | ERROR_FILE_NOT_FOUND => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error.cast_signed())),
+        };
+    }
+    let lines: Vec<String> = variables
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let data = wide_list(&lines);
+    let size = u32::try_from(size_of_val(&*data)).unwrap_or(u32::MAX);
+    // SAFETY: the strings end with a NUL, the list with two; its size is said in bytes.
+    let error = unsafe {
+        registry::RegSetKeyValueW(
+            machine,
+            key.as_ptr(),
+            value.as_ptr(),
+            registry::REG_MULTI_SZ,
+            data.as_ptr().cast(),
+            size,
+        )
+    };
+    match error {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error.cast_signed())),
+    }
+}
+
+fn wide_list(texts: &[String]) -> Vec<u16> {
+    let texts = texts.iter().flat_map(|text| wide(text));
+    // An empty list is two NULs, too.
+    texts.chain([0, 0]).collect()
+}
+
+/// # Safety
+/// It is null, or ends with a NUL.
+#[expect(unsafe_code, reason = "the system's own interface")]
+unsafe fn text(wide: *const u16) -> String {
+    if wide.is_null() {
+        return String::new();
+    }
+    // SAFETY: by contract, so many elements are there.
+    let wide = unsafe { std::slice::from_raw_parts(wide, length(wide)) };
+    OsString::from_wide(wide).to_string_lossy().into_owned()
+}
+
+/// # Safety
+/// It is null, or a list of strings that each end with a NUL, with an empty one at its end.
+#[expect(unsafe_code, reason = "the system's own interface")]
+unsafe fn list(wide: *const u16) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut start = wide;
+    // SAFETY: by contract.
+    while !start.is_null() && unsafe { *start } != 0 {
+        // SAFETY: by contract, a string begins here, and another one, perhaps the empty one, behind it.
+        let text = unsafe { text(start) };
+        // SAFETY: as above.
+        start = unsafe { start.add(length(start) + 1) };
+        texts.push(text);
+    }
+    texts
+}
+
+/// # Safety
+/// It ends with a NUL.
+#[expect(unsafe_code, reason = "the system's own interface")]
+unsafe fn length(wide: *const u16) -> usize {
+    // SAFETY: by contract.
+    (0..)
+        .take_while(|at| unsafe { *wide.add(*at) } != 0)
+        .count()
+}
+
+fn owned(handle: SC_HANDLE) -> io::Result<Handle> {
+    match handle.is_null() {
+        true => Err(io::Error::last_os_error()),
+        false => Ok(Handle(handle)),
+    }
+}
+
+fn done(result: i32) -> io::Result<()> {
+    match result {
+        FALSE => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+fn is(error: &io::Error, code: WIN32_ERROR) -> bool {
+    error.raw_os_error() == Some(code.cast_signed())
+}

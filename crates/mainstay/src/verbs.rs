@@ -1,0 +1,312 @@
+//! The verbs that a service's own program has: `install`, `start`, `status` and so on.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::service::chain;
+use crate::{Account, Definition, Error, ErrorKind, Password, Service, State, UNDER_SCM};
+
+const USAGE: &str = "  install      make it a service of this system, or bring the installed one up to date
+      --account ACCOUNT     virtual, local-service, network-service, local-system, gmsa:DOMAIN\\NAME$, user:NAME
+      --password-stdin, --password-file FILE, --password-env VARIABLE     of user:NAME; else it is asked for
+  uninstall    stop it and remove it
+  start [ARGUMENT…], stop, restart, pause, continue, reload
+  control N    send it a code of its own, 128 to 255
+  status       say how it is
+  run          run it here, until ctrl-c; the same without a verb";
+
+/// What a program is asked to do with its own service. For programs with a command line of their own; [`Definition::main`] does all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verb {
+    /// Make it a service of this system, or bring the installed one up to date.
+    Install(Install),
+    /// Stop it and remove it.
+    Uninstall,
+    /// Start it, with arguments for [`Context::arguments`](crate::Context::arguments).
+    Start(Vec<OsString>),
+    /// Stop it.
+    Stop,
+    /// Stop it, if it runs, and start it.
+    Restart,
+    /// Have it pause.
+    Pause,
+    /// Have it go on.
+    Continue,
+    /// Have it read its configuration again.
+    Reload,
+    /// Send it a code of its own, 128 to 255.
+    Control(u8),
+    /// Say how it is.
+    Status,
+    /// Run it in this process.
+    Run,
+}
+
+/// What `install` leaves open for the person who installs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Install {
+    /// Instead of the one that the definition names.
+    pub account: Option<Account>,
+}
+
+impl Verb {
+    /// Reads a command line without the program: `["start"]`. None at all is [`Verb::Run`].
+    ///
+    /// # Errors
+    /// What is wrong with it, or where the password cannot be read that it speaks of. Asks for one on a console.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
+        let mut arguments = arguments
+            .into_iter()
+            .filter(|argument| argument != UNDER_SCM);
+        let Some(verb) = arguments.next() else {
+            return Ok(Self::Run);
+        };
+        let verb = match verb.to_str() {
+            Some("install") => return Install::parse(arguments).map(Self::Install),
+            // What else is there is the service's own.
+            Some("run") => return Ok(Self::Run),
+            Some("start") => return Ok(Self::Start(arguments.collect())),
+            Some("uninstall") => Self::Uninstall,
+            Some("stop") => Self::Stop,
+            Some("restart") => Self::Restart,
+            Some("pause") => Self::Pause,
+            Some("continue") => Self::Continue,
+            Some("reload") => Self::Reload,
+            Some("status") => Self::Status,
+            Some("control") => {
+                let code = arguments.next();
+                let code = code.as_ref().and_then(|code| code.to_str()?.parse().ok());
+                Self::Control(code.ok_or_else(|| wrong("control takes a number from 128 to 255"))?)
+            }
+            _ => return Err(wrong(format!("there is no verb {}", verb.display()))),
+        };
+        match arguments.next() {
+            None => Ok(verb),
+            Some(extra) => Err(wrong(format!("unexpected argument {}", extra.display()))),
+        }
+    }
+}
+
+impl Install {
+    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, Error> {
+        let mut account = None;
+        let mut password = None;
+        while let Some(option) = arguments.next() {
+            let option = option.display().to_string();
+            let mut value = || {
+                let missing = || wrong(format!("{option} takes a value"));
+                arguments.next().ok_or_else(missing)
+            };
+            let unread = |from: &str, error: io::Error| {
+                Error::new(ErrorKind::Failed, format!("read a password from {from}")).because(error)
+            };
+            match &*option {
+                "--account" => account = Some(parse_account(&value()?.to_string_lossy())?),
+                "--password-stdin" => {
+                    let read = Password::from_stdin();
+                    password = Some(read.map_err(|error| unread("standard input", error))?);
+                }
+                "--password-file" => {
+                    let path = PathBuf::from(value()?);
+                    let read = Password::from_file(&path);
+                    let from = path.display().to_string();
+                    password = Some(read.map_err(|error| unread(&from, error))?);
+                }
+                "--password-env" => {
+                    let name = value()?.to_string_lossy().into_owned();
+                    let read = Password::from_env(&name);
+                    let missing = || wrong(format!("there is no variable {name}"));
+                    password = Some(read.ok_or_else(missing)?);
+                }
+                _ => return Err(wrong(format!("install has no option {option}"))),
+            }
+        }
+        let account = match (account, password) {
+            (Some(Account::User(name, _)), None) => {
+                let password = ask(&name)?;
+                Some(Account::User(name, password))
+            }
+            (Some(Account::User(name, _)), password) => Some(Account::User(name, password)),
+            (_, Some(_)) => return Err(wrong("only --account user:NAME has a password")),
+            (account, None) => account,
+        };
+        Ok(Self { account })
+    }
+}
+
+fn parse_account(text: &str) -> Result<Account, Error> {
+    Ok(match text {
+        "virtual" => Account::Virtual,
+        "local-service" => Account::LocalService,
+        "network-service" => Account::NetworkService,
+        "local-system" => Account::LocalSystem,
+        _ => match text.split_once(':') {
+            Some(("user", name)) => Account::User(name.to_owned(), None),
+            Some(("gmsa", name)) => Account::Managed(name.to_owned()),
+            _ => return Err(wrong(format!("there is no account {text}"))),
+        },
+    })
+}
+
+#[cfg(windows)]
+fn ask(name: &str) -> Result<Option<Password>, Error> {
+    let failed = |error| {
+        let what = format!("ask for the password of {name}");
+        Error::new(ErrorKind::Failed, what)
+            .because(error)
+            .with_cure("use --password-stdin, --password-file or --password-env")
+    };
+    let password = Password::ask(&format!("Password of {name}: ")).map_err(failed)?;
+    Ok(Some(password))
+}
+
+/// Only Windows wants to know it.
+#[cfg(not(windows))]
+#[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
+fn ask(_name: &str) -> Result<Option<Password>, Error> {
+    Ok(None)
+}
+
+fn wrong(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Usage, what)
+}
+
+impl Definition {
+    /// Runs the service, or does what the command line says: `install`, `uninstall`, `start`, `stop`, `restart`, `pause`, `continue`, `reload`,
+    /// `control N`, `status`. Returns what the process should exit with, the codes of the `mainstay` command (docs/exit-codes.md).
+    pub fn main(self, service: impl Service + Send + 'static) -> ExitCode {
+        let name = self.name.clone();
+        let result = match Verb::parse(std::env::args_os().skip(1)) {
+            Ok(Verb::Run) => return self.run(service),
+            Ok(verb) => self.perform(verb),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(code) => code,
+            Err(error) => {
+                let mut text = format!("error: {}\n", chain(&error));
+                if let Some(cure) = error.cure() {
+                    text += &format!("hint: {cure}\n");
+                }
+                if error.kind() == ErrorKind::Usage {
+                    text += &format!("usage: {name} [VERB]\n\n{USAGE}\n");
+                }
+                // Nobody is left to be told.
+                let _ = io::stderr().write_all(text.as_bytes());
+                ExitCode::from(exit_code(error.kind()))
+            }
+        }
+    }
+
+    /// Does what a verb asks for, and says so on standard output; blocks until it is done. [`Verb::Run`] needs the service: it is for
+    /// [`Definition::run`], and refused here.
+    ///
+    /// # Errors
+    /// As the methods of the same names: [`Definition::install`] and so on.
+    pub fn perform(mut self, verb: Verb) -> Result<ExitCode, Error> {
+        let said = match verb {
+            Verb::Install(Install { account }) => {
+                if let Some(account) = account {
+                    self.account = account;
+                }
+                let installed = self.install()?;
+                let losses = installed.losses.iter();
+                losses.fold("installed".to_owned(), |text, loss| {
+                    format!("{text}\nnot taken by this system: {loss}")
+                })
+            }
+            Verb::Uninstall => self.uninstall().map(|()| "uninstalled".to_owned())?,
+            Verb::Start(arguments) => self.start_with(arguments).map(|()| "running".to_owned())?,
+            Verb::Stop => self.stop().map(|()| "stopped".to_owned())?,
+            Verb::Restart => self.restart().map(|()| "running".to_owned())?,
+            Verb::Pause => self.pause().map(|()| "paused".to_owned())?,
+            Verb::Continue => self.resume().map(|()| "running".to_owned())?,
+            Verb::Reload => self.reload().map(|()| "told to reload".to_owned())?,
+            Verb::Control(code) => self.control(code).map(|()| format!("sent {code}"))?,
+            Verb::Status => {
+                let status = self.status()?;
+                say(&status.to_string())?;
+                return Ok(match status.state {
+                    State::Stopped => ExitCode::from(3),
+                    _ => ExitCode::SUCCESS,
+                });
+            }
+            Verb::Run => return Err(wrong("run needs the service itself")),
+        };
+        say(&format!("{}: {said}", self.name))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn say(text: &str) -> Result<(), Error> {
+    let said = writeln!(io::stdout(), "{text}");
+    said.map_err(|error| Error::new(ErrorKind::Failed, "write to standard output").because(error))
+}
+
+/// The codes of the `mainstay` command.
+fn exit_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Usage => 2,
+        ErrorKind::NotRunning => 3,
+        ErrorKind::NotInstalled => 4,
+        ErrorKind::Unsupported => 69,
+        ErrorKind::MarkedForDelete => 75,
+        ErrorKind::PermissionDenied => 77,
+        ErrorKind::Invalid => 78,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Verb, Error> {
+        Verb::parse(line.split_ascii_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn command_lines_are_verbs() {
+        let check = |line, expected| assert_eq!(parse(line).unwrap(), expected, "{line}");
+        check("", Verb::Run);
+        check("--under-scm", Verb::Run);
+        check("run --config x --under-scm", Verb::Run);
+        check("start a b", Verb::Start(vec!["a".into(), "b".into()]));
+        check("control 200", Verb::Control(200));
+        check("install", Verb::Install(Install::default()));
+        let account = Some(Account::Managed("D\\orders$".into()));
+        check(
+            "install --account gmsa:D\\orders$",
+            Verb::Install(Install { account }),
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let check = |line, expected: &str| {
+            let error = parse(line).unwrap_err();
+            assert_eq!(
+                (error.kind(), &*error.to_string()),
+                (ErrorKind::Usage, expected)
+            );
+        };
+        check("instal", "there is no verb instal");
+        check("stop now", "unexpected argument now");
+        check("control", "control takes a number from 128 to 255");
+        check("control 300", "control takes a number from 128 to 255");
+        check("install --account root", "there is no account root");
+        check("install --account", "--account takes a value");
+        check(
+            "install --password secret",
+            "install has no option --password",
+        );
+        check(
+            "install --account virtual --password-env PATH",
+            "only --account user:NAME has a password",
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! A service that says every few seconds that it lives. `heartbeat install` makes it one of the system's; `heartbeat` alone runs it here.
+
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use mainstay::{Accepts, Context, Control, Exit};
+
+const USAGE: NonZeroU32 = NonZeroU32::new(2).unwrap();
+/// What a failure that somebody asks for yields.
+const TEMPORARY_FAILURE: NonZeroU32 = NonZeroU32::new(75).unwrap();
+
+fn main() -> ExitCode {
+    mainstay::service("heartbeat")
+        .display_name("Heartbeat")
+        .description("Says every few seconds that it lives")
+        .accepts(Accepts::PAUSE | Accepts::RELOAD)
+        .main(heartbeat)
+}
+
+/// `heartbeat start SECONDS` (on Windows) or `heartbeat run SECONDS`: from one beat to the next, 5 by default; a second number is how long
+/// the last one takes.
+fn heartbeat(mut context: Context) -> Result<(), Exit> {
+    let seconds = |index: usize, default| {
+        let text = context
+            .arguments()
+            .get(index)
+            .map(|text| text.to_string_lossy());
+        let seconds = text.as_ref().map_or(Ok(default), |text| text.parse());
+        seconds.map(Duration::from_secs).map_err(|_| {
+            Exit::new(
+                USAGE,
+                format!("{} is no number of seconds", text.unwrap_or_default()),
+            )
+        })
+    };
+    let (mut every, last) = (seconds(0, 5)?, seconds(1, 0)?);
+    let log = context.logger().clone();
+    let status = context.status();
+    let mut beats = 0;
+    let mut is_paused = false;
+    log.info("begun");
+    loop {
+        match context.wait_for(every) {
+            None if is_paused => {}
+            None => {
+                beats += 1;
+                log.info("alive");
+                status.text(&format!("{beats} beats"));
+            }
+            Some(Control::Pause) => is_paused = true,
+            Some(Control::Continue) => is_paused = false,
+            Some(Control::Reload) => log.info("there is nothing to read again"),
+            // `heartbeat control 129`: every second, and so on; 255 is a failure, for those who want to see what follows.
+            Some(Control::Custom(code @ 129..255)) => {
+                every = Duration::from_secs(u64::from(code) - 128)
+            }
+            Some(Control::Custom(255)) => return Err(Exit::new(TEMPORARY_FAILURE, "asked for")),
+            Some(Control::Stop(_)) => {
+                thread::sleep(last);
+                return Ok(());
+            }
+            Some(_) => {}
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The example as a process: what it tells a manager that listens, and what signals do to it.
+#![cfg(unix)]
+
+use std::io::Read as _;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use mainstay_testkit::Sandbox;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take.
+const SOON: Duration = Duration::from_secs(20);
+
+struct Service {
+    child: Child,
+    told: UnixDatagram,
+}
+
+impl Service {
+    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+        let path = sandbox.path().join("notify");
+        let told = UnixDatagram::bind(&path).expect("bind");
+        told.set_read_timeout(Some(SOON)).expect("a time");
+        let child = Command::new(env!("CARGO_BIN_EXE_heartbeat"))
+            .arg("run")
+            .args(arguments)
+            .env("NOTIFY_SOCKET", path)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        Self { child, told }
+    }
+
+    /// The next thing that it says.
+    fn says(&self) -> String {
+        let mut buffer = [0; 1000];
+        let count = self.told.recv(&mut buffer).expect("it says something");
+        String::from_utf8_lossy(&buffer[..count]).into_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it lives");
+    }
+
+    fn end(self) -> Output {
+        self.child.wait_with_output().expect("it ends")
+    }
+}
+
+#[test]
+fn it_tells_its_manager_how_it_is() {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&sandbox, &["1"]);
+    assert_eq!(service.says(), "READY=1");
+    assert_eq!(service.says(), "STATUS=1 beats");
+    service.signal(Signal::HUP);
+    let said = service.says();
+    assert!(said.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said}");
+    assert_eq!(service.says(), "READY=1");
+    service.signal(Signal::TERM);
+    // A beat may have come in between.
+    let said = std::iter::repeat_with(|| service.says());
+    let said = said.take(3).find(|said| !said.starts_with("STATUS="));
+    assert_eq!(said.as_deref(), Some("STOPPING=1"));
+    let Output { status, stderr, .. } = service.end();
+    assert_eq!(status.code(), Some(0));
+    let log = String::from_utf8_lossy(&stderr);
+    for line in ["begun", "alive", "there is nothing to read again"] {
+        assert!(log.lines().any(|logged| logged == line), "{log}");
+    }
+}
+
+#[test]
+fn a_second_interrupt_ends_it_at_once() {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&sandbox, &["100", "100"]);
+    assert_eq!(service.says(), "READY=1");
+    service.signal(Signal::INT);
+    assert_eq!(service.says(), "STOPPING=1");
+    service.signal(Signal::INT);
+    assert_eq!(service.end().status.signal(), Some(Signal::INT.as_raw()));
+}
+
+#[test]
+fn a_failure_is_said_and_is_the_exit_code() {
+    let sandbox = Sandbox::new();
+    let mut service = Service::start(&sandbox, &["often"]);
+    let mut log = String::new();
+    let mut stderr = service.child.stderr.take().unwrap();
+    stderr.read_to_string(&mut log).unwrap();
+    assert_eq!(log, "often is no number of seconds\n");
+    assert_eq!(service.end().status.code(), Some(2));
+}
+
+#[test]
+fn a_wrong_command_line_explains_itself() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heartbeat"));
+    let output = command.arg("instal").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    let begin = "error: there is no verb instal\nusage: heartbeat [VERB]\n\n  install ";
+    assert!(text.starts_with(begin), "{text}");
+}

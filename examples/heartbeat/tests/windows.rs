@@ -1,0 +1,164 @@
+//! The example's whole life under the Service Control Manager, seen by its own verbs and by `sc`.
+#![cfg(windows)]
+
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take.
+const SOON: Duration = Duration::from_secs(30);
+
+fn heartbeat(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heartbeat"));
+    command.args(arguments).output().expect("it starts")
+}
+
+/// It must exit with `code`; returns what it says.
+#[track_caller]
+fn check(code: i32, arguments: &[&str]) -> String {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = heartbeat(arguments);
+    let text = String::from_utf8_lossy(&stdout) + String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(code), "{arguments:?}: {text}");
+    text.into_owned()
+}
+
+/// What another tool says: state, code, own code, checkpoint; `None` if there is no such service.
+fn query() -> Option<[u32; 4]> {
+    let output = Command::new("sc")
+        .args(["query", "heartbeat"])
+        .output()
+        .expect("sc starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = |key: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with(key))?;
+        let value = line.split_once(':')?.1.split_ascii_whitespace().next()?;
+        match value.strip_prefix("0x") {
+            Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16).ok(),
+            None => value.parse().ok(),
+        }
+    };
+    Some([
+        number("STATE")?,
+        number("WIN32_EXIT_CODE")?,
+        number("SERVICE_EXIT_CODE")?,
+        number("CHECKPOINT")?,
+    ])
+}
+
+#[track_caller]
+fn state() -> u32 {
+    query().expect("it is installed")[0]
+}
+
+const STOPPED: u32 = 1;
+const STOP_PENDING: u32 = 3;
+const RUNNING: u32 = 4;
+const PAUSED: u32 = 7;
+
+/// There is one service of that name on a system.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn a_life_under_the_service_control_manager() {
+    let _alone = alone();
+    // What an interrupted run has left.
+    heartbeat(&["uninstall"]);
+    assert_eq!(query(), None);
+    check(4, &["status"]);
+    let text = check(4, &["start"]);
+    assert!(text.contains("hint: "), "{text}");
+
+    check(0, &["install"]);
+    assert_eq!(state(), STOPPED);
+    check(3, &["status"]);
+    check(3, &["stop"]);
+    check(0, &["install"]);
+
+    // Beats each second, and takes three for the last one.
+    check(0, &["start", "1", "3"]);
+    assert_eq!(state(), RUNNING);
+    check(0, &["status"]);
+    check(1, &["start"]);
+    check(0, &["pause"]);
+    assert_eq!(state(), PAUSED);
+    check(0, &["continue"]);
+    assert_eq!(state(), RUNNING);
+    check(0, &["control", "130"]);
+    check(0, &["reload"]);
+    check(78, &["control", "7"]);
+
+    // A slow stop shows that it goes on.
+    let stop = thread::spawn(|| check(0, &["stop"]));
+    let deadline = Instant::now() + SOON;
+    let mut checkpoints = Vec::new();
+    while !stop.is_finished() && Instant::now() < deadline {
+        if let Some([STOP_PENDING, _, _, checkpoint]) = query() {
+            checkpoints.push(checkpoint);
+        }
+    }
+    stop.join().expect("it stops");
+    checkpoints.dedup();
+    assert!(
+        checkpoints.len() > 1 && checkpoints.is_sorted(),
+        "{checkpoints:?}"
+    );
+    assert_eq!(query(), Some([STOPPED, 0, 0, 0]));
+
+    // A failure is one in the eyes of the manager, too: ERROR_SERVICE_SPECIFIC_ERROR and the code.
+    check(0, &["restart"]);
+    check(0, &["control", "255"]);
+    let deadline = Instant::now() + SOON;
+    while state() != STOPPED && Instant::now() < deadline {
+        thread::yield_now();
+    }
+    assert_eq!(query(), Some([STOPPED, 1066, 75, 0]));
+
+    // Uninstalling stops it first.
+    check(0, &["start"]);
+    check(0, &["uninstall"]);
+    assert_eq!(query(), None);
+    check(4, &["uninstall"]);
+}
+
+/// What the registry has of services, as text.
+fn services() -> String {
+    let key = "HKLM\\SYSTEM\\CurrentControlSet\\Services";
+    let output = Command::new("reg")
+        .args(["query", key, "/s"])
+        .output()
+        .expect("reg starts");
+    assert!(output.status.success());
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn fifty_installations_leave_nothing() {
+    let _alone = alone();
+    heartbeat(&["uninstall"]);
+    let before = services();
+    for _ in 0..50 {
+        check(0, &["install"]);
+        check(0, &["uninstall"]);
+    }
+    assert_eq!(services(), before);
+}
+
+#[test]
+fn in_a_console_it_says_what_to_do_instead() {
+    let text = check(1, &["run", mainstay::UNDER_SCM]);
+    assert!(text.contains("did not start this"), "{text}");
+    assert!(
+        text.contains("hint: start it with `sc start heartbeat`"),
+        "{text}"
+    );
+}
