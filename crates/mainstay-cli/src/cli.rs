@@ -10,6 +10,7 @@ use crate::state_dir::StateDir;
 use crate::verbs::check::Check;
 use crate::verbs::control::{Control, Stop, Verb};
 use crate::verbs::events::Events;
+use crate::verbs::host::Host;
 use crate::verbs::logs::Logs;
 use crate::verbs::run::Run;
 use crate::verbs::schema;
@@ -48,6 +49,7 @@ enum Command {
     Reload(Control),
     Logs(Logs),
     Events(Events),
+    Host(Host),
 }
 
 impl Cli {
@@ -67,6 +69,7 @@ impl Cli {
             Command::Reload(verb) => verb.run(Verb::Reload, &state()?),
             Command::Logs(verb) => verb.run(&state()?),
             Command::Events(verb) => verb.run(&state()?),
+            Command::Host(verb) => verb.run(state()?),
         }
     }
 }

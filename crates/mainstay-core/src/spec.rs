@@ -129,6 +129,13 @@ impl Spec {
     pub fn needs(&self) -> &[Need] {
         &self.needs
     }
+    /// The same service, for a host whose manager sees to what it needs.
+    #[must_use]
+    pub fn without_needs(mut self) -> Self {
+        self.needs = Vec::new();
+        self
+    }
+
     /// The names of [`Spec::needs`] that lie in this manifest.
     pub fn needed_services(&self) -> impl Iterator<Item = &ServiceName> {
         self.needs.iter().filter_map(|need| match need {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tokio::sync::mpsc::UnboundedReceiver;
+
 /// A wish that everything end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interrupt {
@@ -12,9 +14,36 @@ pub(super) enum Interrupt {
 }
 
 #[cfg(unix)]
-pub(super) use unix::Interrupts;
+use unix::Signals;
 #[cfg(windows)]
-pub(super) use windows::Interrupts;
+use windows::Signals;
+
+/// Where they come from.
+pub(super) enum Interrupts {
+    /// A terminal, or whoever sends signals.
+    Signals(Signals),
+    /// The manager that started us.
+    Manager(UnboundedReceiver<Interrupt>),
+}
+
+impl Interrupts {
+    /// Those of the system, from now on.
+    pub(super) fn new() -> io::Result<Self> {
+        Signals::new().map(Self::Signals)
+    }
+
+    /// The next one. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Interrupt {
+        match self {
+            Self::Signals(signals) => signals.next().await,
+            Self::Manager(manager) => match manager.recv().await {
+                Some(interrupt) => interrupt,
+                // It wants nothing more.
+                None => std::future::pending().await,
+            },
+        }
+    }
+}
 
 #[cfg(unix)]
 mod unix {
@@ -23,14 +52,14 @@ mod unix {
     use super::{Interrupt, io};
 
     /// SIGINT, SIGTERM, SIGHUP and SIGQUIT, from now on.
-    pub(crate) struct Interrupts {
+    pub(crate) struct Signals {
         interrupt: Signal,
         terminate: Signal,
         hangup: Signal,
         quit: Signal,
     }
 
-    impl Interrupts {
+    impl Signals {
         pub(crate) fn new() -> io::Result<Self> {
             Ok(Self {
                 interrupt: signal(SignalKind::interrupt())?,
@@ -62,7 +91,7 @@ mod windows {
     use super::{Interrupt, io};
 
     /// The console's control events, from now on. After close, logoff and shutdown Windows waits some seconds only.
-    pub(crate) struct Interrupts {
+    pub(crate) struct Signals {
         interrupt: CtrlC,
         quit: CtrlBreak,
         close: CtrlClose,
@@ -70,7 +99,7 @@ mod windows {
         shutdown: CtrlShutdown,
     }
 
-    impl Interrupts {
+    impl Signals {
         pub(crate) fn new() -> io::Result<Self> {
             Ok(Self {
                 interrupt: ctrl_c()?,

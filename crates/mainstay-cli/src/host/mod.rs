@@ -12,6 +12,7 @@ mod launch;
 mod ledger;
 mod legacy;
 mod log;
+mod managed;
 mod notify;
 mod port;
 mod preflight;
@@ -26,16 +27,16 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
-use mainstay_core::engine::{Action, Engine, Event, Fact, RunId, ServiceId, Token};
+use mainstay_core::engine::{Action, Engine, Event, Exit, Fact, RunId, ServiceId, Token};
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::{Instant, rfc3339};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use self::children::Helper;
@@ -69,6 +70,8 @@ pub(crate) struct Options {
     pub(crate) output: Output,
     /// Show the services' lines too.
     pub(crate) follow: bool,
+    /// Who started us to run the one service of these specs, if that was a service manager.
+    pub(crate) manager: Option<mainstay::Context>,
 }
 
 /// What start-up needs is given back so long after it.
@@ -82,8 +85,9 @@ enum Message {
     HelperLate(TreeId),
 }
 
-/// Supervises until every service is down or the operator says stop. Blocks.
-pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
+/// Supervises until every service is down or the operator, or the manager, says stop. Blocks. Returns what to exit with: 1 where a service was
+/// halted, or had to be killed; for a manager that service's own code, if it had one.
+pub(crate) fn run(options: Options) -> Result<u32, Failure> {
     let mut lock = options.state.lock()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -149,6 +153,8 @@ struct Host {
     interrupts: u32,
     /// Some service was, at some time.
     has_halted: bool,
+    /// Told when a service gets ready.
+    is_ready: Rc<Notify>,
     /// When start-up is over.
     settles_at: Option<std::time::Instant>,
 }
@@ -199,6 +205,7 @@ impl Host {
             state,
             output,
             follow,
+            manager,
         } = options;
         let manifest_dir = copy.dir.clone();
         let specs: Vec<Arc<Spec>> = specs.into_iter().map(Arc::new).collect();
@@ -213,7 +220,6 @@ impl Host {
             .iter()
             .map(|spec| preflight::user_of(spec))
             .collect::<Result<Vec<_>, _>>()?;
-        let interrupts = Interrupts::new().map_err(failed("listen for signals"))?;
         let testament = sys::testament(&processes);
         lock.sign(&manifest, legacy.testaments.iter().chain([&testament]))
             .map_err(failed("sign the lock"))?;
@@ -231,6 +237,10 @@ impl Host {
         let (to_host, commands) = mpsc::unbounded_channel();
         let listener = endpoint::Listener::bind(host.state.path())
             .map_err(failed("open the control socket in the state directory"))?;
+        let interrupts = match manager {
+            Some(context) => host.serve(context, &to_host),
+            None => Interrupts::new().map_err(failed("listen for signals"))?,
+        };
         let (control_closes, closing) = oneshot::channel();
         let control = tokio::task::spawn_local(control::serve(listener, to_host, closing));
         if follow {
@@ -255,6 +265,19 @@ impl Host {
             closes: control_closes,
         };
         Ok((host, sources, server))
+    }
+
+    /// Takes orders from the manager that started us.
+    fn serve(&self, context: mainstay::Context, commands: &UnboundedSender<Command>) -> Interrupts {
+        let (interrupts, received) = mpsc::unbounded_channel();
+        let line = managed::Line {
+            service: self.held[0].spec.name().to_string(),
+            commands: commands.clone(),
+            interrupts,
+            is_ready: Rc::clone(&self.is_ready),
+        };
+        tokio::task::spawn_local(line.serve(context));
+        Interrupts::Manager(received)
     }
 
     /// A host of these services, which does nothing yet.
@@ -336,6 +359,7 @@ impl Host {
             reporter,
             interrupts: 0,
             has_halted: false,
+            is_ready: Rc::default(),
             settles_at: None,
         };
         Ok((host, received))
@@ -366,16 +390,27 @@ impl Host {
     }
 
     /// The loop of a supervisor: it only translates; [`Engine`] decides.
-    async fn supervise(&mut self, mut sources: Sources) -> ExitCode {
+    async fn supervise(&mut self, mut sources: Sources) -> u32 {
         self.reporter.flush();
         self.logs.prepare();
         self.settles_at = Some(std::time::Instant::now() + SETTLED);
         self.watch(&mut sources, Host::is_finished).await;
         let report = self.status();
         self.reporter.finish(&report);
-        match self.has_halted && self.interrupts == 0 || self.interrupts > 1 {
-            true => ExitCode::FAILURE,
-            false => ExitCode::SUCCESS,
+        let has_failed = self.has_halted && self.interrupts == 0 || self.interrupts > 1;
+        match (has_failed, &sources.interrupts) {
+            (false, _) => 0,
+            (true, Interrupts::Signals(_)) => 1,
+            (true, Interrupts::Manager(_)) => self.code_of_the_service().unwrap_or(1),
+        }
+    }
+
+    /// What the only service ended with, if it was a failure.
+    fn code_of_the_service(&self) -> Option<u32> {
+        let id = self.engine.ids().next()?;
+        match self.engine.view(id).last_exit? {
+            Exit::Code(code) => Some(code.cast_unsigned()).filter(|code| *code != 0),
+            exit => exit.contract_code().map(u32::from),
         }
     }
 
@@ -416,6 +451,8 @@ impl Host {
 
     /// Writes down what is still in the pipes.
     fn close(mut self) {
+        // Our own ends of the pipes: where these are still open, a reader that waits for the last writer waits for us.
+        self.held.clear();
         let summary = self.logs.close();
         let Lost { bytes, lines } = summary.lost;
         if bytes > 0 {
@@ -509,6 +546,9 @@ impl Host {
 
     fn tell(&mut self, id: ServiceId, fact: &Fact) {
         self.has_halted |= matches!(fact, Fact::Halted { .. });
+        if let Fact::Ready { .. } = fact {
+            self.is_ready.notify_one();
+        }
         if !matches!(fact, Fact::Missed { .. } | Fact::Status { .. }) {
             self.record(id);
         }

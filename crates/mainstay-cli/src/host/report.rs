@@ -22,7 +22,7 @@ pub(crate) fn height(services: usize) -> usize {
 }
 
 /// In which form `run` tells what happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Output {
     /// A live table, for a terminal that is high enough.
     Table,
@@ -30,6 +30,8 @@ pub(crate) enum Output {
     Lines,
     /// A JSON object an event.
     Json,
+    /// In the log of the system.
+    System(mainstay::Logger),
     /// Nothing: somebody else tells what became of it.
     Silent,
 }
@@ -93,8 +95,10 @@ impl Reporter {
     pub(super) fn tell(&mut self, time: &str, service: &str, fact: &Fact) {
         let width = self.width;
         let clock = time.get(11..23).unwrap_or(time);
-        match self.output {
+        match &self.output {
             Output::Silent => {}
+            Output::System(logger) if fact.is_alert() => logger.warn(fact.to_string()),
+            Output::System(logger) => logger.info(fact.to_string()),
             Output::Json => drop(self.out.write_all(&json_line(time, service, fact))),
             Output::Lines | Output::Table => {
                 let mark = if fact.is_alert() { '!' } else { ' ' };
@@ -105,8 +109,9 @@ impl Reporter {
 
     /// Something about the supervisor itself, or about a log.
     pub(super) fn say(&mut self, text: &str) {
-        match self.output {
+        match &self.output {
             Output::Silent => {}
+            Output::System(logger) => logger.warn(text),
             Output::Json => {
                 let line = serde_json::json!({ "event": "notice", "message": text });
                 drop(writeln!(self.out, "{line}"));
@@ -116,7 +121,7 @@ impl Reporter {
     }
 
     fn line(&mut self, line: String) {
-        if self.output == Output::Lines {
+        if matches!(self.output, Output::Lines) {
             drop(writeln!(self.out, "{line}"));
             return;
         }
@@ -133,7 +138,7 @@ impl Reporter {
 
     /// When the table wants to be drawn; never, where there is none.
     pub(super) fn next_draw(&self) -> Option<Instant> {
-        (self.output == Output::Table).then_some(self.table.due)
+        matches!(self.output, Output::Table).then_some(self.table.due)
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -161,12 +166,12 @@ impl Reporter {
 
     /// The last picture, and why what is halted is halted.
     pub(super) fn finish(&mut self, report: &StatusReport) {
-        if self.output == Output::Table {
+        if matches!(self.output, Output::Table) {
             self.draw(report);
         }
         let halted = |service: &&ServiceReport| service.state == StateName::Halted;
         for service in report.services.iter().filter(halted) {
-            if self.output != Output::Json {
+            if matches!(self.output, Output::Lines | Output::Table) {
                 let why = service.detail.as_deref().unwrap_or("unknown");
                 drop(writeln!(self.out, "{}: halted: {why}", service.name));
             }

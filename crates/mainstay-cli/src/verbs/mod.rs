@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod control;
 pub(crate) mod events;
+pub(crate) mod host;
 pub(crate) mod logs;
 pub(crate) mod run;
 pub(crate) mod schema;

@@ -44,14 +44,16 @@ impl Run {
             false if fits && !self.follow => Output::Table,
             false => Output::Lines,
         };
-        host::run(Options {
+        let code = host::run(Options {
             specs,
             manifest: self.file.display().to_string(),
             copy,
             state,
             output,
             follow: self.follow,
-        })
+            manager: None,
+        })?;
+        Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
     }
 }
 

@@ -222,7 +222,7 @@ impl Pipes {
         })
     }
 
-    /// Has all of them held open from now on, whatever becomes of this process. Call it before the first thread is started.
+    /// Has all of them held open from now on, whatever becomes of this process.
     pub(crate) fn keep(&mut self) -> io::Result<()> {
         self.find_orphans()?;
         let orphans = self.orphans.iter().map(|orphan| orphan.reader.as_fd());

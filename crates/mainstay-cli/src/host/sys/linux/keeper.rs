@@ -24,14 +24,14 @@ impl Keeper {
     /// Starts one that holds `pipes`, writes down in the file `record_path` who it is, and ends the one whose record lay there
     /// before: its pipes have been opened again by now.
     ///
-    /// Call it before the first thread is started. The keeper survives whatever is sent to the supervisor's group or terminal.
+    /// Call it early: memory that other threads are at is not given back. The keeper survives whatever is sent to the supervisor's group or terminal.
     pub(crate) fn start(pipes: &[BorrowedFd<'_>], record_path: &Path) -> io::Result<Self> {
         let mut fds: Vec<RawFd> = pipes.iter().map(|pipe| pipe.as_raw_fd()).collect();
         fds.sort_unstable();
         let mut unneeded = memory::clean()?;
         // Last: the list lies there.
         unneeded.extend(memory::heap()?);
-        // SAFETY: this process has one thread, so the copy may do whatever this one may; it does system calls only, and never returns.
+        // SAFETY: the copy does system calls only, which it may whatever other threads were at, and never returns.
         let pid = match cvt(unsafe { libc::fork() })? {
             0 => hold(&fds, unneeded),
             pid => pid.unsigned_abs(),

@@ -1,0 +1,76 @@
+//! A host that a service manager started: what the manager wants becomes what a client of the control socket would ask for, and what becomes
+//! of the service is what the manager is shown.
+
+use std::rc::Rc;
+
+use mainstay::{Context, Control, Stop};
+use mainstay_core::engine::Request;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Notify, oneshot};
+
+use super::control::{Command, Reply};
+use super::interrupts::Interrupt;
+
+/// The host's end of the line to its manager.
+pub(super) struct Line {
+    /// The one service that the manager knows of.
+    pub(super) service: String,
+    pub(super) commands: UnboundedSender<Command>,
+    pub(super) interrupts: UnboundedSender<Interrupt>,
+    /// Notified when the service is ready for the first time.
+    pub(super) is_ready: Rc<Notify>,
+}
+
+impl Line {
+    /// Serves the manager until it wants an end, and then holds the line: the manager is shown a pending stop until the process has ended.
+    pub(super) async fn serve(self, mut context: Context) {
+        tokio::select! {
+            () = self.is_ready.notified() => context.ready(),
+            stop = context.stop() => return self.stop(stop, context).await,
+        }
+        loop {
+            // What was asked for is done once the service has come to rest.
+            let (reply, replied) = oneshot::channel();
+            match context.recv().await {
+                Control::Stop(stop) => return self.stop(stop, context).await,
+                Control::Pause => self.request(Request::Pause, reply),
+                Control::Continue => self.request(Request::Continue, reply),
+                Control::Reload => {
+                    let name = self.service.clone();
+                    // Fails only where the loop has ended.
+                    let _ = self.commands.send(Command::Reload { name, reply });
+                }
+                _ => continue,
+            }
+            tokio::select! {
+                answer = replied => complain(&context, answer),
+                stop = context.stop() => return self.stop(stop, context).await,
+            }
+        }
+    }
+
+    fn request(&self, request: Request, reply: oneshot::Sender<Reply>) {
+        let name = self.service.clone();
+        // Fails only where the loop has ended.
+        let _ = self.commands.send(Command::Request {
+            name,
+            request,
+            reply,
+        });
+    }
+
+    async fn stop(&self, _why: Stop, context: Context) {
+        // Fails only where the loop has ended.
+        let _ = self.interrupts.send(Interrupt::Stop);
+        std::future::pending::<()>().await;
+        drop(context);
+    }
+}
+
+fn complain(context: &Context, answer: Result<Reply, oneshot::error::RecvError>) {
+    if let Ok(reply) = answer
+        && !reply.status.is_success()
+    {
+        context.logger().warn(reply.body);
+    }
+}

@@ -1,0 +1,81 @@
+//! `mainstay host`: what a service manager runs in the place of a program that was not written for it.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use mainstay::{Accepts, Context, Exit};
+use mainstay_core::spec::Spec;
+
+use crate::failure::{Code, Failure};
+use crate::host::{self, Copy, Options, Output};
+use crate::manifest_file::{self, FormatName};
+use crate::state_dir::StateDir;
+
+/// What a host needs beyond its service's own time, to write down what is left.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// Runs one service of a manifest for the service manager that started this process.
+///
+/// The manager is told when the service is ready, and its stop, pause, continue and reload reach it; what happens goes to the system's log.
+/// Exits with the service's own code if that is why it ends, so that the manager's own recovery can look at it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Host {
+    /// The service.
+    name: String,
+    /// The manifest: .toml, .yaml or .json.
+    #[arg(long, value_name = "FILE")]
+    manifest: PathBuf,
+    /// Its language, where the file's name does not tell.
+    #[arg(long, value_enum)]
+    format: Option<FormatName>,
+    /// The Windows Service Control Manager started this.
+    #[arg(long)]
+    under_scm: bool,
+}
+
+impl Host {
+    pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
+        let manifest = manifest_file::load(&self.manifest, self.format)?;
+        let copy = Copy::from(&manifest);
+        let mut specs = manifest.specs.into_iter();
+        let Some(spec) = specs.find(|spec| spec.name().as_str() == self.name) else {
+            let message = format!("the manifest has no service {}", self.name);
+            return Err(Failure::new(Code::Unknown, message));
+        };
+        let (start, stop) = (spec.start().timeout(), spec.stop().graceful());
+        let service = mainstay::service(self.name)
+            .start_timeout(start.saturating_add(MARGIN))
+            .graceful(stop.saturating_add(MARGIN))
+            .accepts(Accepts::PAUSE | Accepts::RELOAD);
+        let manifest = self.manifest.display().to_string();
+        Ok(service.run(move |context: Context| host(spec, manifest, copy, state, context)))
+    }
+}
+
+fn host(
+    spec: Spec,
+    manifest: String,
+    copy: Copy,
+    state: StateDir,
+    context: Context,
+) -> Result<(), Exit> {
+    let code = host::run(Options {
+        // What it needs is its manager's business.
+        specs: vec![spec.without_needs()],
+        manifest,
+        copy,
+        state,
+        output: Output::System(context.logger().clone()),
+        follow: false,
+        manager: Some(context),
+    });
+    match code {
+        Ok(code) => NonZeroU32::new(code).map_or(Ok(()), |code| Err(Exit::code(code))),
+        Err(failure) => {
+            let code = NonZeroU32::new(failure.code() as u32).unwrap_or(NonZeroU32::MIN);
+            Err(Exit::new(code, failure.to_string()))
+        }
+    }
+}
