@@ -1,4 +1,4 @@
-//! Everything that a contributor runs: `cargo xtask test`, `cargo xtask bench`.
+//! Everything that a contributor runs: `cargo xtask test`, `check-targets`, `lab`, `bench`.
 
 #![expect(
     clippy::print_stdout,
@@ -8,6 +8,8 @@
 
 #[cfg(target_os = "linux")]
 mod bench;
+mod lab;
+mod targets;
 mod test;
 
 use std::error::Error;
@@ -20,6 +22,8 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test                             every check that a change must pass
+  check-targets                    type-check what is shipped for the systems that are not this one
+  lab windows                      set up what builds and runs Windows programs here (Debian, root)
   bench [SCENARIO…] [--rounds N]   measure mainstay against a bare spawn loop, cat and s6-log (Linux)";
 
 fn main() -> ExitCode {
@@ -27,6 +31,8 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match &args[..] {
         ["test"] => test::run(),
+        ["check-targets"] => targets::run(),
+        ["lab", "windows"] => lab::run(),
         #[cfg(target_os = "linux")]
         ["bench", rest @ ..] => bench::run(rest),
         _ => {
@@ -54,4 +60,8 @@ fn cargo() -> Command {
 fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here)
+}
+
+fn heading(name: &str) {
+    println!("\n== {name}");
 }

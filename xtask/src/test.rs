@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::{Result, cargo};
+use crate::lab::Lab;
+use crate::{Result, cargo, heading};
 
 /// What became of checks so far.
 #[derive(Default)]
@@ -85,6 +86,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let mut doc_command = cargo();
     doc_command.args(doc).env("RUSTDOCFLAGS", "-D warnings");
     tally.check("documentation", &mut doc_command)?;
+    tally.windows()?;
 
     heading(&format!("summary, after {} s", start.elapsed().as_secs()));
     let Tally {
@@ -159,6 +161,37 @@ impl Tally {
             // Its runner could not know.
             self.passed = self.passed.saturating_sub(1);
             self.skip(line);
+        }
+        Ok(())
+    }
+
+    /// The library's tests on Windows, as far as Wine is one; and the lab's scripts, each one check.
+    fn windows(&mut self) -> Result<()> {
+        let name = "Windows, under Wine";
+        heading(&format!("{name}: the lab"));
+        let lab = match Lab::set_up() {
+            Ok(lab) => lab,
+            Err(error) => {
+                self.skip(&format!("{name}: {error}"));
+                return Ok(());
+            }
+        };
+        let arguments = [
+            "test",
+            "--no-fail-fast",
+            "--package",
+            "mainstay",
+            "--package",
+            "heartbeat",
+            "--lib",
+            "--tests",
+            "--examples",
+        ];
+        let mut tests = lab.with_prefix("cargo-win");
+        tests.args(arguments);
+        self.run_tests(name, Runner::Libtest, tests)?;
+        for script in lab.scripts()? {
+            self.check(&format!("{name}: {script}"), &mut lab.with_prefix(&script))?;
         }
         Ok(())
     }
@@ -264,10 +297,6 @@ fn without_colours(line: &str) -> String {
     })
 }
 
-fn heading(name: &str) {
-    println!("\n== {name}");
-}
-
 /// Where a start of a service by Debian's maintainer scripts is asked for.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -349,7 +378,7 @@ impl Drop for NoServices {
     }
 }
 
-fn on_path(program: &str) -> bool {
+pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Servers lie where an ordinary user's PATH does not look.
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -359,12 +388,12 @@ fn on_path(program: &str) -> bool {
 }
 
 #[cfg(unix)]
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 #[cfg(not(unix))]
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     false
 }
 

@@ -11,7 +11,19 @@ const SOON: Duration = Duration::from_secs(30);
 
 fn heartbeat(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heartbeat"));
-    command.args(arguments).output().expect("it starts")
+    output(command.args(arguments))
+}
+
+/// Wine loses a process at its birth now and then, when the machine is busy, and calls that an internal error.
+fn output(command: &mut Command) -> Output {
+    const ERROR_INTERNAL_ERROR: i32 = 1359;
+    let until = Instant::now() + SOON;
+    loop {
+        match command.output() {
+            Err(e) if e.raw_os_error() == Some(ERROR_INTERNAL_ERROR) && Instant::now() < until => {}
+            done => return done.expect("it starts"),
+        }
+    }
 }
 
 /// It must exit with `code`; returns what it says.
@@ -29,10 +41,7 @@ fn check(code: i32, arguments: &[&str]) -> String {
 
 /// What another tool says: state, code, own code, checkpoint; `None` if there is no such service.
 fn query() -> Option<[u32; 4]> {
-    let output = Command::new("sc")
-        .args(["query", "heartbeat"])
-        .output()
-        .expect("sc starts");
+    let output = output(Command::new("sc").args(["query", "heartbeat"]));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = |key: &str| {
         let line = text
@@ -133,10 +142,7 @@ fn a_life_under_the_service_control_manager() {
 /// What the registry has of services, as text.
 fn services() -> String {
     let key = "HKLM\\SYSTEM\\CurrentControlSet\\Services";
-    let output = Command::new("reg")
-        .args(["query", key, "/s"])
-        .output()
-        .expect("reg starts");
+    let output = output(Command::new("reg").args(["query", key, "/s"]));
     assert!(output.status.success());
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

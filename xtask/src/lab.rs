@@ -1,0 +1,74 @@
+//! `cargo xtask lab windows`: what builds Windows programs on Debian and runs them. See labs/windows/README.md.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use crate::test::{is_root, on_path};
+use crate::{Result, root};
+
+/// A lab that is set up.
+pub(crate) struct Lab {
+    dir: PathBuf,
+}
+
+/// Sets it up and says how to use it.
+pub(crate) fn run() -> Result<ExitCode> {
+    Lab::set_up()?;
+    println!(
+        "\
+labs/windows/cargo-win build -p mainstay        cargo for Windows: build, check, clippy, test --tests, run
+labs/windows/wine-run PROGRAM.exe               runs a program; its services stay up until
+labs/windows/wine-run --halt                    ends them
+labs/windows/with-prefix COMMAND                in a Windows of its own, which vanishes afterwards
+cargo xtask check-targets                       type-checks for other systems, too"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Lab {
+    /// Does what is missing: nothing, or half a minute's downloads by apt, which needs root.
+    pub(crate) fn set_up() -> Result<Self> {
+        if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) || !on_path("apt-get") {
+            return Err("needs Debian on x86_64".into());
+        }
+        let is_installed = on_path("wine") && on_path("x86_64-w64-mingw32-gcc");
+        if !is_installed && !is_root() {
+            return Err("Wine and mingw are not installed, and we are not root".into());
+        }
+        let dir = root().join("labs/windows");
+        if Command::new(dir.join("setup")).status()?.success() {
+            Ok(Self { dir })
+        } else {
+            Err("labs/windows/setup has failed, see above".into())
+        }
+    }
+
+    /// Cargo with the lab's compiler, for any target.
+    pub(crate) fn cargo(&self, target: &str) -> Command {
+        let mut command = Command::new(self.dir.join("cargo-win"));
+        command.current_dir(root()).env("LAB_TARGET", target);
+        command
+    }
+
+    /// One of the lab's programs, in a Windows of its own.
+    pub(crate) fn with_prefix(&self, program: &str) -> Command {
+        let mut command = Command::new(self.dir.join("with-prefix"));
+        command.current_dir(root()).arg(self.dir.join(program));
+        command
+    }
+
+    /// Tests that are scripts, as programs for [`Self::with_prefix`].
+    pub(crate) fn scripts(&self) -> Result<Vec<String>> {
+        let tests = self.dir.join("tests");
+        if !tests.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut scripts = Vec::new();
+        for entry in fs::read_dir(tests)? {
+            scripts.push(format!("tests/{}", entry?.file_name().display()));
+        }
+        scripts.sort();
+        Ok(scripts)
+    }
+}

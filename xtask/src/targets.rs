@@ -1,0 +1,51 @@
+//! `cargo xtask check-targets`: does what we ship type-check where we are not?
+
+use std::process::ExitCode;
+
+use crate::lab::Lab;
+use crate::{Result, heading};
+
+const LIBRARY: &[&str] = &["--package=mainstay", "--package=mainstay-core"];
+const ALL: &[&str] = &[
+    "--package=mainstay",
+    "--package=mainstay-core",
+    "--package=mainstay-cli",
+];
+
+/// A target, and a C compiler that will do for it: nothing is linked. Without one, the command's dependencies in C (zstd, ring) cannot be built.
+const TARGETS: [(&str, Option<&str>); 5] = [
+    ("x86_64-pc-windows-gnu", Some("x86_64-w64-mingw32-gcc")),
+    ("x86_64-pc-windows-msvc", None),
+    ("x86_64-unknown-linux-musl", Some("cc")),
+    ("x86_64-unknown-freebsd", Some("cc")),
+    ("aarch64-apple-darwin", None),
+];
+
+/// Checks all, whatever fails first.
+pub(crate) fn run() -> Result<ExitCode> {
+    let lab = Lab::set_up()?;
+    let mut report = Vec::new();
+    let mut code = ExitCode::SUCCESS;
+    for (target, c_compiler) in TARGETS {
+        heading(target);
+        let mut cargo = lab.cargo(target);
+        cargo.args(["check", "--quiet"]);
+        if let Some(c_compiler) = c_compiler {
+            cargo.env(format!("CC_{}", target.replace('-', "_")), c_compiler);
+        }
+        cargo.args(if c_compiler.is_some() { ALL } else { LIBRARY });
+        let is_ok = cargo.status()?.success();
+        if !is_ok {
+            code = ExitCode::FAILURE;
+        }
+        let outcome = if is_ok { "ok" } else { "failed" };
+        let what = match c_compiler {
+            Some(_) => "",
+            None => " (mainstay-cli skipped: no C compiler for it here)",
+        };
+        report.push(format!("{target}: {outcome}{what}"));
+    }
+    heading("targets");
+    report.iter().for_each(|line| println!("{line}"));
+    Ok(code)
+}
