@@ -11,10 +11,12 @@ use crate::verbs::check::Check;
 use crate::verbs::control::{Control, Stop, Verb};
 use crate::verbs::events::Events;
 use crate::verbs::host::Host;
+use crate::verbs::install::Install;
 use crate::verbs::logs::Logs;
 use crate::verbs::run::Run;
 use crate::verbs::schema;
 use crate::verbs::status::{List, Status};
+use crate::verbs::uninstall::Uninstall;
 
 /// Runs any program as a production service.
 #[derive(Debug, Parser)]
@@ -33,6 +35,8 @@ enum Command {
     /// Prints the JSON Schema of manifests (draft 2020-12), for editors.
     Schema,
     Run(Run),
+    Install(Install),
+    Uninstall(Uninstall),
     Status(Status),
     List(List),
     /// Starts services, and what they need; waits until they are ready.
@@ -59,6 +63,8 @@ impl Cli {
             Command::Check(verb) => verb.run(),
             Command::Schema => schema::run(),
             Command::Run(verb) => verb.run(state()?),
+            Command::Install(verb) => verb.run(&state()?),
+            Command::Uninstall(verb) => verb.run(&state()?),
             Command::Status(verb) => verb.run(&state()?),
             Command::List(verb) => verb.run(&state()?),
             Command::Start(verb) => verb.run(Verb::Start, &state()?),

@@ -69,6 +69,27 @@ impl Failure {
 }
 
 /// An error with its sources in one line, from the operation down to the cause.
+impl From<mainstay::Error> for Failure {
+    fn from(error: mainstay::Error) -> Self {
+        use mainstay::ErrorKind;
+        let code = match error.kind() {
+            ErrorKind::Usage => Code::Usage,
+            ErrorKind::NotRunning => Code::NotRunning,
+            ErrorKind::NotInstalled => Code::Unknown,
+            ErrorKind::Unsupported => Code::MissingPart,
+            ErrorKind::MarkedForDelete => Code::Busy,
+            ErrorKind::PermissionDenied => Code::PermissionDenied,
+            ErrorKind::Invalid => Code::InvalidManifest,
+            _ => Code::Failed,
+        };
+        let failure = Self::new(code, chain(&error));
+        match error.cure() {
+            Some(cure) => failure.hint(cure),
+            None => failure,
+        }
+    }
+}
+
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -5,6 +5,7 @@ mod client;
 mod failure;
 mod host;
 mod http;
+mod installed;
 mod manifest_file;
 mod output;
 mod state_dir;

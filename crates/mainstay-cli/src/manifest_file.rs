@@ -3,13 +3,14 @@
 mod render;
 mod writable;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use mainstay_core::manifest::{self, Diagnostic, Format};
-use mainstay_core::spec::Spec;
+use mainstay_core::spec::{ServiceName, Spec};
 
 use crate::failure::{Code, Failure};
 use crate::output;
@@ -56,14 +57,36 @@ pub(crate) struct Loaded {
 
 /// Reads the manifest `path` (`-` is stdin); its mistakes become a failure that shows them all.
 pub(crate) fn load(path: &Path, format: Option<FormatName>) -> Result<Loaded, Failure> {
-    let source = Source::read(path, format)?;
-    let specs = source.specs().map_err(|found| source.failure(&found))?;
-    Ok(Loaded {
-        specs,
-        dir: source.dir,
-        text: source.text,
-        format: source.format,
-    })
+    Source::read(path, format)?.load()
+}
+
+impl Loaded {
+    /// The named services and what they need; all of them where none is named.
+    pub(crate) fn select(&self, names: &[String]) -> Result<Vec<Spec>, Failure> {
+        if names.is_empty() {
+            return Ok(self.specs.clone());
+        }
+        let mut wanted = HashSet::new();
+        let mut open: Vec<&str> = names.iter().map(String::as_str).collect();
+        while let Some(name) = open.pop() {
+            let found = self.specs.iter().find(|spec| spec.name().as_str() == name);
+            let spec = found.ok_or_else(|| self.unknown(name))?;
+            if wanted.insert(spec.name()) {
+                open.extend(spec.needed_services().map(ServiceName::as_str));
+            }
+        }
+        let specs = self
+            .specs
+            .iter()
+            .filter(|spec| wanted.contains(spec.name()));
+        Ok(specs.cloned().collect())
+    }
+
+    fn unknown(&self, name: &str) -> Failure {
+        let known: Vec<&str> = self.specs.iter().map(|spec| spec.name().as_str()).collect();
+        Failure::new(Code::Unknown, format!("the manifest has no service {name}"))
+            .hint(format!("it has {}", known.join(", ")))
+    }
 }
 
 impl Source {
@@ -126,6 +149,23 @@ impl Source {
             name,
             text,
             format,
+        })
+    }
+
+    /// Its relative paths start there, not where the file is.
+    pub(crate) fn based_on(mut self, dir: Option<PathBuf>) -> Self {
+        self.dir = dir.unwrap_or(self.dir);
+        self
+    }
+
+    /// All of it, or everything that is wrong with it.
+    pub(crate) fn load(self) -> Result<Loaded, Failure> {
+        let specs = self.specs().map_err(|found| self.failure(&found))?;
+        Ok(Loaded {
+            specs,
+            dir: self.dir,
+            text: self.text,
+            format: self.format,
         })
     }
 

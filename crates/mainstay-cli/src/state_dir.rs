@@ -10,6 +10,7 @@
 //! STATE/spool/          what waits for log hosts
 //! STATE/pipes/NAME      what a service writes to (Linux)
 //! STATE/data/NAME/      the service's own, `MAINSTAY_DATA_DIR`
+//! STATE/installed/NAME/ a service of the system's manager: its manifest, and in `state/` all of the above (`installed.rs`)
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -19,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
-use mainstay_core::spec::LogPolicy;
+use mainstay_core::spec::{LogPolicy, ServiceName};
 
 use crate::failure::{Code, Failure};
 use crate::host::sys;
@@ -29,7 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The place of a supervisor's state; it need not exist yet.
 #[derive(Clone, Debug)]
-pub(crate) struct StateDir(PathBuf);
+pub(crate) struct StateDir {
+    path: PathBuf,
+    /// Where installed services are.
+    installed: PathBuf,
+}
 
 /// The right to supervise from a state directory, for as long as it lives.
 #[derive(Debug)]
@@ -84,45 +89,66 @@ fn signed(text: &str) -> Option<(&str, &str, Vec<String>)> {
 impl StateDir {
     /// The one that was asked for (`--state-dir`, `MAINSTAY_STATE_DIR`), else the system's place for such things.
     pub(crate) fn locate(asked: Option<PathBuf>) -> Result<Self, Failure> {
-        let path = match asked.or_else(default_place) {
-            Some(path) => std::path::absolute(&path).map_err(|error| {
-                Failure::new(
-                    Code::CannotWrite,
-                    format!("state directory {}: {error}", path.display()),
-                )
-            })?,
-            None => {
-                return Err(
-                    Failure::new(Code::CannotWrite, "no home directory to keep state in")
-                        .hint("say where: --state-dir DIR"),
-                );
-            }
+        let of_system = asked.clone().or_else(system_place);
+        let Some(path) = asked.or_else(default_place) else {
+            let failure = Failure::new(Code::CannotWrite, "no home directory to keep state in");
+            return Err(failure.hint("say where: --state-dir DIR"));
         };
-        Ok(Self(path))
+        let absolute = |path: PathBuf| {
+            std::path::absolute(&path).map_err(|error| {
+                let message = format!("state directory {}: {error}", path.display());
+                Failure::new(Code::CannotWrite, message)
+            })
+        };
+        let path = absolute(path)?;
+        let installed = of_system.map_or_else(|| Ok(path.clone()), absolute)?;
+        Ok(Self {
+            path,
+            installed: installed.join("installed"),
+        })
+    }
+
+    /// The same with another place for what one service's supervisor keeps.
+    pub(crate) fn at(&self, path: PathBuf) -> Self {
+        let installed = self.installed.clone();
+        Self { path, installed }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Where a service's supervisor keeps its state: its own place where the system's manager has it, or had, else this one.
+    pub(crate) fn of(&self, name: &str) -> Self {
+        let place = ServiceName::new(name).map(|_| self.installed.join(name).join("state"));
+        place
+            .filter(|place| place.is_dir())
+            .map_or_else(|| self.clone(), |place| self.at(place))
+    }
+
+    /// The directory of all services that the system's manager was given.
+    pub(crate) fn installed_dir(&self) -> &Path {
+        &self.installed
     }
 
     /// The directory of all services' logs.
     pub(crate) fn logs_dir(&self) -> PathBuf {
-        self.0.join("logs")
+        self.path.join("logs")
     }
 
     /// The directory of what waits for log hosts.
     pub(crate) fn spool_dir(&self) -> PathBuf {
-        self.0.join("spool")
+        self.path.join("spool")
     }
 
     /// The directory of the pipes that services write to.
     pub(crate) fn pipes_dir(&self) -> PathBuf {
-        self.0.join("pipes")
+        self.path.join("pipes")
     }
 
     /// A service's own writable directory.
     pub(crate) fn data_dir(&self, name: &str) -> PathBuf {
-        self.0.join("data").join(name)
+        self.path.join("data").join(name)
     }
 
     /// Makes a service's own directory. Where another user owns it, the directories above let him through, but not look around.
@@ -131,7 +157,7 @@ impl StateDir {
         create_private_dir(&dir)?;
         let Some(owner) = owner else { return Ok(()) };
         #[cfg(unix)]
-        for above in [&self.0, &self.0.join("data")] {
+        for above in [&self.path, &self.path.join("data")] {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
             fs::set_permissions(above, mode)?;
         }
@@ -146,7 +172,7 @@ impl StateDir {
         if !logs.any(|log| !log.redact().is_empty() && log.redact().with() == RedactWith::Hash) {
             return Ok(RedactionKey::new([0; 32]));
         }
-        let path = self.0.join("redaction.key");
+        let path = self.path.join("redaction.key");
         let key = read_or_make_key(&path);
         key.map(RedactionKey::new).map_err(|error| {
             let message = format!("read or make the key {}: {error}", path.display());
@@ -155,7 +181,7 @@ impl StateDir {
     }
 
     fn lock_path(&self) -> PathBuf {
-        self.0.join("lock")
+        self.path.join("lock")
     }
 
     /// Whether somebody signed the lock and did not give it back: a supervisor that lives, or one that was killed.
@@ -165,17 +191,17 @@ impl StateDir {
 
     /// What a successor goes on with.
     pub(crate) fn ledger_path(&self) -> PathBuf {
-        self.0.join("ledger")
+        self.path.join("ledger")
     }
 
     /// The place of a copy of the manifest, by the name of its format.
     pub(crate) fn manifest_path(&self, format: &str) -> PathBuf {
-        self.0.join(format!("manifest.{format}"))
+        self.path.join(format!("manifest.{format}"))
     }
 
     /// Makes the directory, owner-only, and takes the lock. Sign it next.
     pub(crate) fn lock(&self) -> Result<Lock, Failure> {
-        create_private_dir(&self.0).map_err(|error| self.cannot_write("create", &error))?;
+        create_private_dir(&self.path).map_err(|error| self.cannot_write("create", &error))?;
         self.refuse_foreign()?;
         let mut file = OpenOptions::new()
             .read(true)
@@ -213,7 +239,7 @@ impl StateDir {
     fn held(&self, file: &mut File) -> Failure {
         let text = read_again(file);
         let (pid, manifest, _) = signed(&text).unwrap_or(("unknown", "another manifest", vec![]));
-        let place = self.0.display();
+        let place = self.path.display();
         Failure::new(
             Code::Busy,
             format!(
@@ -230,7 +256,7 @@ impl StateDir {
         };
         Failure::new(
             code,
-            format!("{verb} state directory {}: {error}", self.0.display()),
+            format!("{verb} state directory {}: {error}", self.path.display()),
         )
         .hint("choose a directory that you may write to: --state-dir DIR")
     }
@@ -238,11 +264,11 @@ impl StateDir {
     #[cfg(unix)]
     fn refuse_foreign(&self) -> Result<(), Failure> {
         use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-        let found = fs::metadata(&self.0).map_err(|error| self.cannot_write("read", &error))?;
+        let found = fs::metadata(&self.path).map_err(|error| self.cannot_write("read", &error))?;
         let mode = found.permissions().mode() & 0o777;
         let me = rustix::process::geteuid().as_raw();
         if found.uid() != me || mode & 0o022 != 0 {
-            let place = self.0.display();
+            let place = self.path.display();
             return Err(Failure::new(
                 Code::PermissionDenied,
                 format!(
@@ -257,15 +283,15 @@ impl StateDir {
         Ok(())
     }
 
-    #[cfg(not(unix))]
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "the same shape on every system"
-    )]
+    #[cfg(windows)]
     fn refuse_foreign(&self) -> Result<(), Failure> {
-        // The default place lies in the user's, or the administrators', own tree, whose access list is inherited.
-        Ok(())
+        let is_foreign = sys::is_foreign(&self.path);
+        if !is_foreign.map_err(|error| self.cannot_write("read", &error))? {
+            return Ok(());
+        }
+        let message = format!("state directory {} is somebody else's", self.path.display());
+        let failure = Failure::new(Code::PermissionDenied, message);
+        Err(failure.hint("choose one of your own: --state-dir DIR"))
     }
 }
 
@@ -332,26 +358,25 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// FHS 3.0 and the XDG base directories on Unix, Apple's and Microsoft's places on theirs.
-fn default_place() -> Option<PathBuf> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
+/// What belongs to the whole system: FHS 3.0, Apple's and Microsoft's places on theirs.
+fn system_place() -> Option<PathBuf> {
+    let place = match () {
+        () if cfg!(windows) => variable("ProgramData")?,
+        () if cfg!(target_os = "macos") => PathBuf::from("/Library/Application Support"),
+        () => PathBuf::from("/var/lib"),
     };
+    Some(place.join("mainstay"))
+}
+
+/// What belongs to this user: the XDG base directories on Unix, Apple's and Microsoft's places on theirs.
+fn default_place() -> Option<PathBuf> {
     if cfg!(windows) {
         return variable("LOCALAPPDATA")
-            .or_else(|| variable("ProgramData"))
-            .map(|dir| dir.join("mainstay"));
+            .map_or_else(system_place, |dir| Some(dir.join("mainstay")));
     }
     #[cfg(unix)]
     if rustix::process::geteuid().is_root() {
-        let system = if cfg!(target_os = "macos") {
-            "/Library/Application Support"
-        } else {
-            "/var/lib"
-        };
-        return Some(Path::new(system).join("mainstay"));
+        return system_place();
     }
     let home = variable("HOME");
     if cfg!(target_os = "macos") {
@@ -361,4 +386,9 @@ fn default_place() -> Option<PathBuf> {
         .filter(|dir| dir.is_absolute())
         .or_else(|| home.map(|dir| dir.join(".local/state")))
         .map(|dir| dir.join("mainstay"))
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty());
+    value.map(PathBuf::from)
 }

@@ -48,7 +48,11 @@ fn row(service: &ServiceReport) -> [String; 8] {
                 .map(|ms| Human(Duration::from_millis(ms)).to_string()),
         ),
         or_dash(service.memory_bytes.map(size)),
-        Human(Duration::from_secs(service.since_seconds)).to_string(),
+        or_dash(
+            service
+                .since_seconds
+                .map(|seconds| Human(Duration::from_secs(seconds)).to_string()),
+        ),
     ]
 }
 

@@ -34,10 +34,10 @@ pub struct ServiceReport {
     pub pid: Option<u32>,
     /// Whether its readiness was seen in this run.
     pub ready: bool,
-    /// When it entered this state: RFC 3339, UTC.
-    pub since: String,
+    /// When it entered this state: RFC 3339, UTC; `None` where nobody knows.
+    pub since: Option<String>,
     /// Seconds since then.
-    pub since_seconds: u64,
+    pub since_seconds: Option<u64>,
     /// How often it was started again by itself.
     pub restarts: u64,
     /// How its last run ended.
@@ -88,8 +88,8 @@ impl ServiceReport {
             state: view.state,
             pid: view.pid,
             ready: view.ready,
-            since,
-            since_seconds,
+            since: Some(since),
+            since_seconds: Some(since_seconds),
             restarts: view.restarts,
             last_exit: view.last_exit.map(LastExit::from),
             manager: "embedded".to_owned(),

@@ -129,10 +129,11 @@ impl Spec {
     pub fn needs(&self) -> &[Need] {
         &self.needs
     }
-    /// The same service, for a host whose manager sees to what it needs.
+    /// The same service, for a host whose manager sees to what it needs and whom it runs as.
     #[must_use]
-    pub fn without_needs(mut self) -> Self {
+    pub fn under_manager(mut self) -> Self {
         self.needs = Vec::new();
+        self.account = None;
         self
     }
 

@@ -4,6 +4,8 @@
 //! owns a [`Sandbox`]: a directory, and every process that was started in it, however far it has strayed since.
 
 pub mod procs;
+#[cfg(windows)]
+pub mod procs_windows;
 mod programs;
 mod sandbox;
 mod supervisor;

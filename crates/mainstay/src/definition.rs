@@ -95,6 +95,8 @@ pub struct Recovery {
     pub restart_after: Vec<Duration>,
     /// A run of this length starts the row anew.
     pub reset_after: Duration,
+    /// Not where it ends in order with a code other than 0: a program that supervises others has its own opinion of those.
+    pub crashes_only: bool,
 }
 
 impl Default for Recovery {
@@ -102,6 +104,22 @@ impl Default for Recovery {
         Self {
             restart_after: [1, 5, 30].map(Duration::from_secs).to_vec(),
             reset_after: Duration::from_secs(600),
+            crashes_only: false,
+        }
+    }
+}
+
+impl Account {
+    /// What Windows calls it, for this service: `NT SERVICE\orders`.
+    #[must_use]
+    pub fn windows_name(&self, service: &str) -> String {
+        match self {
+            Self::Virtual => format!("NT SERVICE\\{service}"),
+            Self::LocalService => "NT AUTHORITY\\LocalService".to_owned(),
+            Self::NetworkService => "NT AUTHORITY\\NetworkService".to_owned(),
+            Self::LocalSystem => "LocalSystem".to_owned(),
+            Self::User(name, _) if !name.contains(['\\', '@']) => format!(".\\{name}"),
+            Self::Managed(name) | Self::User(name, _) => name.clone(),
         }
     }
 }

@@ -64,6 +64,7 @@ pub use definition::{
 };
 pub use error::{Error, ErrorKind};
 pub use logger::Logger;
+pub use manage::may_install;
 pub use manager::{Manager, UNDER_SCM, is_interactive};
 pub use password::Password;
 pub use scm::manage::Installed;

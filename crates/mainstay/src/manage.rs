@@ -4,6 +4,14 @@ use std::ffi::OsString;
 
 use crate::{Definition, Error, Installed, ServiceStatus, sys};
 
+/// Whether this process may install services.
+///
+/// # Errors
+/// Which right it lacks; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where there is no manager that this version knows.
+pub fn may_install() -> Result<(), Error> {
+    sys::may_install()
+}
+
 /// Through the service manager of this system: on Windows the Service Control Manager; elsewhere, in this version, all of these fail with
 /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). They block until what they ask for has come about, as long as the service shows
 /// that it is at it.

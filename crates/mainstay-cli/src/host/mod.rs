@@ -32,7 +32,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
-use mainstay_core::engine::{Action, Engine, Event, Exit, Fact, RunId, ServiceId, Token};
+use mainstay_core::engine::{
+    Action, Engine, Event, Exit, Fact, RunId, ServiceId, StateName, Token,
+};
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::{Instant, rfc3339};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -100,7 +102,7 @@ pub(crate) fn run(options: Options) -> Result<u32, Failure> {
         let code = host.supervise(sources).await;
         host.close();
         server.close().await;
-        Ok(code)
+        Ok::<_, Failure>(code)
     })?;
     ledger::discard(&state);
     lock.give_back();
@@ -546,7 +548,8 @@ impl Host {
 
     fn tell(&mut self, id: ServiceId, fact: &Fact) {
         self.has_halted |= matches!(fact, Fact::Halted { .. });
-        if let Fact::Ready { .. } = fact {
+        // Also where nothing says when it is ready.
+        if self.engine.view(id).state == StateName::Running {
             self.is_ready.notify_one();
         }
         if !matches!(fact, Fact::Missed { .. } | Fact::Status { .. }) {

@@ -1,5 +1,5 @@
-//! `mainstay start|stop|restart|pause|continue|reload NAME…`: each is sent to the running supervisor, all at once, and waited for. What
-//! a dead supervisor left can be stopped, and nothing else.
+//! `mainstay start|stop|restart|pause|continue|reload NAME…`: each is sent to the running supervisor, or the
+//! system's own manager, all at once, and waited for. What a dead supervisor left can be stopped, and nothing else.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,7 @@ use mainstay_core::report::{ServiceReport, StatusReport};
 
 use crate::failure::{Code, Failure};
 use crate::host;
+use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{client, output};
 
@@ -44,7 +45,7 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Stop => "stop",
@@ -89,9 +90,12 @@ impl Control {
         let answers = client::block_on(async {
             let ask = |name: &String| {
                 let (state, name) = (state.clone(), name.clone());
-                tokio::task::spawn_local(async move {
-                    client::request(&state, &name, verb.as_str()).await
-                })
+                match Installed::find(&state, &name) {
+                    Some(installed) => tokio::task::spawn_blocking(move || installed.control(verb)),
+                    None => tokio::task::spawn_local(async move {
+                        client::request(&state, &name, verb.as_str()).await
+                    }),
+                }
             };
             let asked: Vec<_> = self.names.iter().map(ask).collect();
             let mut answers = Vec::with_capacity(asked.len());

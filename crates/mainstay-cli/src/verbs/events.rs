@@ -29,8 +29,12 @@ struct Line {
 
 impl Events {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
+        let state = self
+            .name
+            .as_ref()
+            .map_or_else(|| state.clone(), |name| state.of(name));
         client::block_on(async {
-            let mut body = client::events(state).await?.into_body();
+            let mut body = client::events(&state).await?.into_body();
             let mut pending = Vec::new();
             while let Some(Ok(frame)) = body.frame().await {
                 let Ok(data) = frame.into_data() else {

@@ -10,11 +10,11 @@ use mainstay_core::spec::Spec;
 
 use crate::failure::{Code, Failure};
 use crate::host::{self, Copy, Options, Output};
-use crate::manifest_file::{self, FormatName};
+use crate::manifest_file::{FormatName, Source};
 use crate::state_dir::StateDir;
 
 /// What a host needs beyond its service's own time, to write down what is left.
-const MARGIN: Duration = Duration::from_secs(10);
+pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 
 /// Runs one service of a manifest for the service manager that started this process.
 ///
@@ -30,6 +30,9 @@ pub(crate) struct Host {
     /// Its language, where the file's name does not tell.
     #[arg(long, value_enum)]
     format: Option<FormatName>,
+    /// Where its relative paths start, where that is not the file's own directory.
+    #[arg(long, value_name = "DIR")]
+    base_dir: Option<PathBuf>,
     /// The Windows Service Control Manager started this.
     #[arg(long)]
     under_scm: bool,
@@ -37,7 +40,9 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
-        let manifest = manifest_file::load(&self.manifest, self.format)?;
+        let manifest = Source::read(&self.manifest, self.format)?
+            .based_on(self.base_dir)
+            .load()?;
         let copy = Copy::from(&manifest);
         let mut specs = manifest.specs.into_iter();
         let Some(spec) = specs.find(|spec| spec.name().as_str() == self.name) else {
@@ -63,7 +68,7 @@ fn host(
 ) -> Result<(), Exit> {
     let code = host::run(Options {
         // What it needs is its manager's business.
-        specs: vec![spec.without_needs()],
+        specs: vec![spec.under_manager()],
         manifest,
         copy,
         state,

@@ -140,14 +140,14 @@ impl Filter {
 impl Logs {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         if let Some(Rotate::Rotate { name }) = self.rotate {
-            client::block_on(client::rotate(state, &name))??;
+            client::block_on(client::rotate(&state.of(&name), &name))??;
             return Ok(ExitCode::SUCCESS);
         }
         let query = self.query()?;
         let regex = self.regex()?;
         let mut sources = Vec::new();
         for (number, name) in self.names.iter().enumerate() {
-            sources.extend(self.sources(state, number, name, regex.as_ref())?);
+            sources.extend(self.sources(&state.of(name), number, name, regex.as_ref())?);
         }
         // Bytes can be copied as they are where nobody asks for lines.
         let as_bytes = !self.json && sources.len() == 1 && sources[0].filter.keeps_all();

@@ -1,12 +1,9 @@
 //! `mainstay run`: supervise in the foreground, without installation.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use mainstay_core::spec::{Need, Spec};
-
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::host::{self, Copy, Options, Output};
 use crate::manifest_file::{self, FormatName};
 use crate::output;
@@ -36,7 +33,7 @@ impl Run {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
         let manifest = manifest_file::load(&self.file, self.format)?;
         let copy = Copy::from(&manifest);
-        let specs = select(manifest.specs, &self.names)?;
+        let specs = manifest.select(&self.names)?;
         let fits = output::terminal_height()
             .is_some_and(|height| host::table_height(specs.len()) < height);
         let output = match self.json {
@@ -55,32 +52,4 @@ impl Run {
         })?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
     }
-}
-
-/// The named services and what they need; all of them where none is named.
-fn select(specs: Vec<Spec>, names: &[String]) -> Result<Vec<Spec>, Failure> {
-    if names.is_empty() {
-        return Ok(specs);
-    }
-    let mut wanted = HashSet::new();
-    let mut open: Vec<&str> = names.iter().map(String::as_str).collect();
-    while let Some(name) = open.pop() {
-        let Some(spec) = specs.iter().find(|spec| spec.name().as_str() == name) else {
-            let known: Vec<&str> = specs.iter().map(|spec| spec.name().as_str()).collect();
-            return Err(
-                Failure::new(Code::Unknown, format!("the manifest has no service {name}"))
-                    .hint(format!("it has {}", known.join(", "))),
-            );
-        };
-        if wanted.insert(spec.name().clone()) {
-            open.extend(spec.needs().iter().filter_map(|need| match need {
-                Need::Service(name) => Some(name.as_str()),
-                Need::Os(_) => None,
-            }));
-        }
-    }
-    Ok(specs
-        .into_iter()
-        .filter(|spec| wanted.contains(spec.name()))
-        .collect())
 }

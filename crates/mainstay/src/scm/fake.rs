@@ -220,7 +220,7 @@ fn changed() -> Definition {
         .start(Start::Manual)
         .recovery(Recovery {
             restart_after: Vec::new(),
-            reset_after: Duration::ZERO,
+            ..Recovery::default()
         })
         .windows(|windows| windows.privileges(["SeChangeNotifyPrivilege"]))
 }

@@ -142,9 +142,19 @@ pub(crate) fn start(scm: &mut impl Scm, name: &str, arguments: &[OsString]) -> R
 pub(crate) fn stop(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result<(), Error> {
     let what = || format!("stop service \"{name}\"");
     let status = scm.query(name).map_err(|error| refusal(what(), error))?;
-    if status.state != State::StopPending {
-        scm.control(name, STOP)
-            .map_err(|error| refusal(what(), error))?;
+    match status.state {
+        State::StopPending => {}
+        // It takes nothing in that state. Wherever it gets from there, it is stopped in the end.
+        State::StartPending => {
+            let _ends_or_stays = arrive(scm, name, what, State::Running, graceful);
+            match scm.control(name, STOP) {
+                Err(error) if refusal::number(&error) == refusal::NOT_ACTIVE => return Ok(()),
+                done => done.map_err(|error| refusal(what(), error))?,
+            }
+        }
+        _ => scm
+            .control(name, STOP)
+            .map_err(|error| refusal(what(), error))?,
     }
     arrive(scm, name, what, State::Stopped, graceful)
 }

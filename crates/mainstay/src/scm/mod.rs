@@ -49,6 +49,17 @@ pub enum State {
     Paused = 7,
 }
 
+impl ServiceStatus {
+    /// The code that the service itself ended with; `None` where the system has another reason to say that it failed.
+    pub fn exit_code(&self) -> Option<u32> {
+        match self.code {
+            0 => Some(0),
+            refusal::SERVICE_SPECIFIC => Some(self.own_code),
+            _ => None,
+        }
+    }
+}
+
 impl State {
     /// By Microsoft's number.
     #[cfg(windows)]
@@ -96,6 +107,7 @@ impl fmt::Display for ServiceStatus {
         }
         match (self.state, self.code) {
             (State::Stopped, refusal::SERVICE_SPECIFIC) => write!(f, ", code {}", self.own_code),
+            (State::Stopped, refusal::NEVER_STARTED) => write!(f, ", never started"),
             (State::Stopped, 1..) => write!(f, ", system error {}", self.code),
             _ => Ok(()),
         }

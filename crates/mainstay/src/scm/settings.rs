@@ -121,7 +121,7 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
             image_path,
             load_order_group: windows.load_order_group.clone().unwrap_or_default(),
             dependencies: needs.clone(),
-            account: account_name(name, account),
+            account: account.windows_name(name),
             password,
         }),
         Setting::Description(description.clone().unwrap_or_default()),
@@ -132,7 +132,7 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
             command: windows.command_on_failure.clone().unwrap_or_default(),
             actions,
         }),
-        Setting::FailureFlag(has_actions),
+        Setting::FailureFlag(has_actions && !recovery.crashes_only),
         Setting::Preshutdown(preshutdown.unwrap_or_default()),
         Setting::Sid(match windows.sid {
             ServiceSid::None => 0,
@@ -175,17 +175,6 @@ fn image_path(program: &Path, arguments: Option<&[OsString]>) -> Option<String> 
     let arguments = arguments.unwrap_or(&run).iter().map(OsString::as_os_str);
     let arguments = arguments.chain([OsStr::new(UNDER_SCM)]);
     command_line(program.as_os_str(), arguments).filter(|line| !line.contains('\0'))
-}
-
-fn account_name(service: &str, account: &Account) -> String {
-    match account {
-        Account::Virtual => format!("NT SERVICE\\{service}"),
-        Account::LocalService => "NT AUTHORITY\\LocalService".to_owned(),
-        Account::NetworkService => "NT AUTHORITY\\NetworkService".to_owned(),
-        Account::LocalSystem => "LocalSystem".to_owned(),
-        Account::User(name, _) if !name.contains(['\\', '@']) => format!(".\\{name}"),
-        Account::Managed(name) | Account::User(name, _) => name.clone(),
-    }
 }
 
 fn millis(duration: Duration) -> Option<u32> {
@@ -240,7 +229,7 @@ mod tests {
             .account(Account::User("joe".into(), None))
             .recovery(Recovery {
                 restart_after: vec![Duration::MAX],
-                reset_after: Duration::ZERO,
+                ..Recovery::default()
             });
         let error = settings(&definition, Path::new(RUNNING)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);

@@ -91,19 +91,20 @@ mod unmanaged {
 
     use crate::{Definition, Error, ErrorKind, Installed, ServiceStatus};
 
-    fn unsupported<T>(what: &str, definition: &Definition) -> Result<T, Error> {
-        let what = format!(
-            "{what} service \"{}\": this version knows the Windows service manager only",
-            definition.name
-        );
+    fn unsupported<T>(what: &str) -> Result<T, Error> {
+        let what = format!("{what}: this version knows the Windows service manager only");
         let error = Error::new(ErrorKind::Unsupported, what);
         Err(error.with_cure("start its verb `run` from a unit of your own, or with `mainstay run`"))
+    }
+
+    pub(crate) fn may_install() -> Result<(), Error> {
+        unsupported("install services")
     }
 
     macro_rules! unsupported {
         ($($name:ident($($argument:ty),*) -> $result:ty;)*) => {
             $(pub(crate) fn $name(definition: &Definition, $(_: $argument),*) -> Result<$result, Error> {
-                unsupported(stringify!($name), definition)
+                unsupported(&format!("{} service \"{}\"", stringify!($name), definition.name))
             })*
         };
     }

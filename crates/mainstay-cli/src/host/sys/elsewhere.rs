@@ -36,6 +36,7 @@ pub(crate) fn own_identity() -> io::Result<Identity> {
 }
 
 /// Nobody can tell.
+#[cfg(unix)]
 pub(crate) fn is_dead(_pid: u32) -> bool {
     false
 }

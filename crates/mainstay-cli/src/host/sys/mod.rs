@@ -37,13 +37,13 @@ mod windows;
 #[path = "windows/text.rs"]
 mod windows_text;
 
-#[cfg(all(unix, not(target_os = "linux")))]
-pub(crate) use elsewhere::yield_to_others;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use elsewhere::{
-    boot, end_remains, end_tree, give_memory_back, is_dead, lives, own_identity, settle_in,
-    testament, uptime,
+    boot, end_remains, end_tree, give_memory_back, lives, own_identity, settle_in, testament,
+    uptime,
 };
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) use elsewhere::{is_dead, yield_to_others};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{
     Keeper, Processes, Tree, boot, end_remains, end_tree, give_memory_back, is_dead, lives,
@@ -54,9 +54,11 @@ pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream, utc_of
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
 #[cfg(windows)]
+pub(crate) use windows::access::{Access, entrust, is_foreign};
+#[cfg(windows)]
 pub(crate) use windows::{
-    LADDER, Processes, Stream, Tree, User, is_privileged, null, run_as_helper, stream, utc_offset,
-    write_at, yield_to_others,
+    LADDER, Processes, Stream, Tree, User, is_dead, is_privileged, null, run_as_helper, stream,
+    utc_offset, write_at, yield_to_others,
 };
 
 /// What to start. Standard input is always the null device.

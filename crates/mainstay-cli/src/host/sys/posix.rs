@@ -109,7 +109,7 @@ pub(crate) fn null() -> io::Result<std::fs::File> {
 
 /// How many seconds local time is ahead of UTC at an instant, given in seconds since 1970; 0 where that cannot be told.
 pub(crate) fn utc_offset(utc: i64) -> i32 {
-    let utc = utc as libc::time_t;
+    let utc = utc as _;
     let mut local = std::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: reads `utc` and writes `local`, which both outlive the call. It reads the environment, which we never change.
     let told = unsafe { libc::localtime_r(&utc, local.as_mut_ptr()) };

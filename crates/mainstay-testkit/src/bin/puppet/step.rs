@@ -15,7 +15,7 @@ pub(crate) enum Step {
     Exit(i32),
     /// `signal SEGV`: kills itself. Unix.
     Signal(String),
-    /// `ignore term,int,hup`: so do all later grandchildren. Unix.
+    /// `ignore term,int,hup`: so do all later grandchildren. On Windows `int` only, which is ctrl-c.
     Ignore(Vec<String>),
     /// `on-term exit N [after D]`: a graceful handler for TERM and INT. Unix.
     OnTerm { code: i32, after: Duration },

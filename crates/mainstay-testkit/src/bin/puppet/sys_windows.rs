@@ -6,6 +6,7 @@ use std::os::windows::io::AsHandle;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use windows_sys::Win32::System::Console::SetConsoleCtrlHandler;
 
 /// stdout without std's line buffer, so that one write is one write.
 pub(crate) fn raw_stdout() -> io::Result<File> {
@@ -16,8 +17,15 @@ pub(crate) fn signal_self(_: &str) -> io::Result<()> {
     unsupported()
 }
 
-pub(crate) fn ignore(_: &str) -> io::Result<()> {
-    unsupported()
+pub(crate) fn ignore(name: &str) -> io::Result<()> {
+    if !name.eq_ignore_ascii_case("int") {
+        return unsupported();
+    }
+    // SAFETY: no handler is ours; this only sets an attribute of the process.
+    match unsafe { SetConsoleCtrlHandler(None, 1) } {
+        0 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn on_term(_: i32, _: Duration) -> io::Result<()> {

@@ -56,6 +56,10 @@ fn connect(rights: u32) -> Result<scm::Manager, Error> {
     connected.map_err(|error| manage::no_manager(error))
 }
 
+pub(crate) fn may_install() -> Result<(), Error> {
+    connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE).map(drop)
+}
+
 pub(crate) fn install(definition: &Definition) -> Result<Installed, Error> {
     let mut manager = connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE)?;
     let running = std::env::current_exe().map_err(|error| {

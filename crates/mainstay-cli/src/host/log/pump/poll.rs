@@ -24,11 +24,6 @@ impl Poller {
         Ok(())
     }
 
-    /// Forgets the pipe with this key.
-    pub(super) fn remove(&mut self, _pipe: &PipeReader, key: usize) {
-        self.pipes.retain(|(_, other)| *other != key);
-    }
-
     /// Blocks until a pipe is ready or the time is over; `None` is never.
     pub(super) fn wait(
         &mut self,

@@ -383,7 +383,8 @@ pub(crate) fn yield_to_others() {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
     let this_thread = 0;
-    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: numbers only, whatever the C library adds to the priority.
+    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: `parameters` outlives the call, which only reads it; 0 is this thread.
     let _refused = unsafe { libc::sched_setscheduler(this_thread, libc::SCHED_IDLE, &parameters) };
     let _refused = rustix::process::setpriority_process(None, 19);

@@ -7,6 +7,7 @@
 //! Two sources tell of change: a wait on each main process, which cannot be lost, and the jobs' completion port, read by one
 //! thread, for the end of the last process. Sources: "Job Objects", "CreateProcessW", "Console Functions", Microsoft Learn.
 
+pub(crate) mod access;
 mod ask;
 mod job;
 #[cfg(test)]
@@ -29,7 +30,8 @@ use mainstay_core::spec::{Signal, StopScope};
 use tokio::sync::Notify;
 use windows_sys::Win32::Foundation::{
     DUPLICATE_SAME_ACCESS, DuplicateHandle, ERROR_BAD_EXE_FORMAT, ERROR_DIRECTORY,
-    ERROR_ELEVATION_REQUIRED, FILETIME, HANDLE, INVALID_HANDLE_VALUE, SYSTEMTIME, WAIT_OBJECT_0,
+    ERROR_ELEVATION_REQUIRED, ERROR_INVALID_PARAMETER, FILETIME, HANDLE, INVALID_HANDLE_VALUE,
+    SYSTEMTIME, WAIT_OBJECT_0,
 };
 use windows_sys::Win32::Security::{
     GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation,
@@ -37,8 +39,8 @@ use windows_sys::Win32::Security::{
 use windows_sys::Win32::System::Threading::{
     CREATE_NO_WINDOW, CREATE_SUSPENDED, CREATE_UNICODE_ENVIRONMENT, CreateProcessW,
     DeleteProcThreadAttributeList, EXTENDED_STARTUPINFO_PRESENT, GetCurrentProcess,
-    GetCurrentThread, GetExitCodeProcess, INFINITE, InitializeProcThreadAttributeList,
-    OpenProcessToken, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, PROCESS_INFORMATION,
+    GetCurrentThread, GetExitCodeProcess, INFINITE, InitializeProcThreadAttributeList, OpenProcess,
+    OpenProcessToken, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, PROCESS_INFORMATION, PROCESS_SYNCHRONIZE,
     RegisterWaitForSingleObject, ResumeThread, STARTF_USESTDHANDLES, STARTUPINFOEXW,
     SetThreadPriority, THREAD_MODE_BACKGROUND_BEGIN, TerminateProcess, UnregisterWaitEx,
     UpdateProcThreadAttribute, WT_EXECUTEINWAITTHREAD, WT_EXECUTEONLYONCE, WaitForSingleObject,
@@ -105,6 +107,20 @@ pub(crate) fn utc_offset(utc: i64) -> i32 {
         return 0;
     }
     i32::try_from((number(local_time) - units) / UNITS).unwrap_or(0)
+}
+
+/// Whether no process with this number lives; `false` where that cannot be told.
+pub(crate) fn is_dead(pid: u32) -> bool {
+    // SAFETY: takes numbers only.
+    let process = unsafe { OpenProcess(PROCESS_SYNCHRONIZE, 0, pid) };
+    if process.is_null() {
+        let code = io::Error::last_os_error().raw_os_error();
+        return code == Some(ERROR_INVALID_PARAMETER.cast_signed());
+    }
+    // SAFETY: it was just opened, for nobody else.
+    let process = unsafe { OwnedHandle::from_raw_handle(process) };
+    // SAFETY: the handle is open.
+    unsafe { WaitForSingleObject(process.as_raw_handle(), 0) == WAIT_OBJECT_0 }
 }
 
 /// Lets this thread run, and use the disk, only where nobody else wants to. Its effect is a hope.

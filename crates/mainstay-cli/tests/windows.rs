@@ -1,0 +1,432 @@
+//! `mainstay install` on Windows: any program becomes a service, seen by our own verbs and by `sc`.
+#![cfg(windows)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use mainstay_testkit::procs_windows::alive as lives;
+use mainstay_testkit::{Sandbox, free_port, puppet, wait_until};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(60);
+/// States, with Microsoft's numbers.
+const STOPPED: u32 = 1;
+const RUNNING: u32 = 4;
+const PAUSED: u32 = 7;
+/// Services of one manifest; uninstalled in the end, whatever became of them.
+struct Installation {
+    sandbox: Sandbox,
+    names: Vec<String>,
+}
+
+impl Installation {
+    /// Of `manifest`, in which PUPPET is its path.
+    fn new(manifest: &str, names: &[&str]) -> Self {
+        let it = Self::without_installing(manifest, names);
+        it.check(0, &["install", "FILE"]);
+        it
+    }
+
+    fn without_installing(manifest: &str, names: &[&str]) -> Self {
+        let sandbox = Sandbox::new();
+        let puppet = puppet().display().to_string();
+        let here = sandbox.path().display().to_string();
+        let manifest = manifest.replace("PUPPET", &puppet).replace("HERE", &here);
+        sandbox.write(
+            "mainstay.toml",
+            &format!("environment = \"development\"\n{manifest}"),
+        );
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Self { sandbox, names }
+    }
+
+    /// Where FILE is the manifest.
+    fn mainstay(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.arg("--state-dir").arg(self.sandbox.state_dir());
+        for argument in arguments {
+            match *argument {
+                "FILE" => command.arg(self.sandbox.path().join("mainstay.toml")),
+                other => command.arg(other),
+            };
+        }
+        output(&mut command)
+    }
+
+    /// It must exit with `code`; returns what it says.
+    #[track_caller]
+    fn check(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.mainstay(arguments);
+        let (said, complained) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {said}{complained}"
+        );
+        said + &complained
+    }
+
+    #[track_caller]
+    fn service(&self, name: &str) -> Value {
+        let output = self.mainstay(&["status", "--json", name]);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
+        report["services"][0].clone()
+    }
+
+    fn logs(&self, name: &str) -> String {
+        text(&self.mainstay(&["logs", name]).stdout)
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        for name in &self.names {
+            self.mainstay(&["uninstall", name, "--purge"]);
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Wine loses a process at its birth now and then, when the machine is busy, and calls that an internal error.
+fn output(command: &mut Command) -> Output {
+    const ERROR_INTERNAL_ERROR: i32 = 1359;
+    let until = Instant::now() + SOON;
+    loop {
+        match command.output() {
+            Err(e) if e.raw_os_error() == Some(ERROR_INTERNAL_ERROR) && Instant::now() < until => {}
+            done => return done.expect("it starts"),
+        }
+    }
+}
+
+/// What `sc` says of a service: a number, by its name there.
+fn sc(service: &str, key: &str) -> Option<u32> {
+    let output = output(Command::new("sc").args(["query", service]));
+    let text = text(&output.stdout);
+    let line = text
+        .lines()
+        .find(|line| line.trim_start().starts_with(key))?;
+    let value = line.split_once(':')?.1.split_ascii_whitespace().next()?;
+    match value.strip_prefix("0x") {
+        Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16).ok(),
+        None => value.parse().ok(),
+    }
+}
+
+/// `sc` for all that is done by another tool.
+#[track_caller]
+fn sc_does(arguments: &[&str]) {
+    let output = output(Command::new("sc").args(arguments));
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        text(&output.stdout)
+    );
+}
+
+/// As an operator with a task manager does.
+#[track_caller]
+fn kill(pid: u32) {
+    let output = output(Command::new("taskkill").args(["/F", "/PID", &pid.to_string()]));
+    assert!(
+        output.status.success(),
+        "{pid}: {}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+}
+
+#[track_caller]
+fn pid(service: &Value) -> u32 {
+    let pid = service["pid"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no process: {service}"));
+    u32::try_from(pid).expect("a pid")
+}
+
+/// The process of its grandchild, which the puppet says.
+#[track_caller]
+fn grandchild(installation: &Installation, service: &str) -> u32 {
+    wait_until("its grandchild", SOON, || {
+        let log = installation.logs(service);
+        let line = log
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("fork "));
+        line.and_then(|pid| pid.trim().parse().ok())
+    })
+}
+
+#[test]
+fn any_program_lives_under_the_service_control_manager() {
+    let installation = Installation::new(
+        r#"
+        [service.life]
+        display_name = "A life"
+        command = ['PUPPET', "fork", "print", "serving", "hang"]
+        start = { ready = { log = "serving" } }
+        stop = { graceful = "2s" }
+        "#,
+        &["life"],
+    );
+    assert_eq!(sc("life", "STATE"), Some(STOPPED));
+    let service = installation.service("life");
+    assert_eq!(
+        (&service["state"], &service["manager"]),
+        (&"stopped".into(), &"windows".into())
+    );
+    installation.check(3, &["status", "life"]);
+
+    assert_eq!(installation.check(0, &["start", "life"]), "life: running\n");
+    assert_eq!(sc("life", "STATE"), Some(RUNNING));
+    let service = installation.service("life");
+    assert_eq!(service["ready"], true, "{service}");
+    assert_eq!(service["mode"], "hosted", "{service}");
+    installation.check(0, &["start", "life"]);
+    assert_eq!(
+        pid(&installation.service("life")),
+        pid(&service),
+        "it runs already"
+    );
+    assert!(installation.logs("life").contains("serving"));
+
+    installation.check(0, &["pause", "life"]);
+    assert_eq!(sc("life", "STATE"), Some(PAUSED));
+    assert_eq!(installation.service("life")["state"], "paused");
+    installation.check(0, &["continue", "life"]);
+    assert_eq!(sc("life", "STATE"), Some(RUNNING));
+
+    let old = grandchild(&installation, "life");
+    installation.check(0, &["restart", "life"]);
+    assert!(!lives(old), "a grandchild survived a restart");
+    let service = installation.service("life");
+    let (child, grandchild) = (pid(&service), grandchild(&installation, "life"));
+    assert!(lives(child) && lives(grandchild) && grandchild != old);
+    installation.check(0, &["stop", "life"]);
+    assert_eq!(sc("life", "STATE"), Some(STOPPED));
+    assert!(
+        !lives(child) && !lives(grandchild),
+        "something survived a stop"
+    );
+    installation.check(0, &["stop", "life"]);
+
+    installation.check(0, &["uninstall", "life"]);
+    assert_eq!(sc("life", "STATE"), None);
+    assert!(
+        installation.logs("life").contains("serving"),
+        "its log stays"
+    );
+    installation.check(4, &["uninstall", "life"]);
+}
+
+#[test]
+fn a_crash_is_followed_by_the_contract() {
+    let installation = Installation::new(
+        r#"
+        [service.crash]
+        command = ['PUPPET', "crash-until", 'crashes', "2", "70", "print", "at last", "hang"]
+        start = { ready = { log = "at last" } }
+        recovery = { delay = "10ms" }
+        [service.alarm]
+        command = ['PUPPET', "print", "up", "sleep", "300ms", "exit", "77"]
+        recovery = { policy = "strict" }
+        "#,
+        &["crash", "alarm"],
+    );
+    installation.check(0, &["start", "crash"]);
+    assert_eq!(installation.service("crash")["restarts"], 2);
+
+    // What is not in the contract halts it, and its manager gets the program's own code: 1066 is "see the service's".
+    sc_does(&["start", "alarm"]);
+    wait_until("its end", SOON, || {
+        (sc("alarm", "STATE") == Some(STOPPED)).then_some(())
+    });
+    let codes = [
+        sc("alarm", "WIN32_EXIT_CODE"),
+        sc("alarm", "SERVICE_EXIT_CODE"),
+    ];
+    assert_eq!(codes, [Some(1066), Some(77)]);
+    assert_eq!(installation.service("alarm")["last_exit"]["code"], 77);
+}
+
+#[test]
+fn nothing_survives_its_host() {
+    // Under Wine a process that was killed has the code 0.
+    let manifest = r#"
+        [service.orphan]
+        command = ['PUPPET', "fork", "hang"]
+        recovery = { codes = { 0 = "restart" } }
+    "#;
+    let installation = Installation::new(manifest, &["orphan"]);
+    installation.check(0, &["start", "orphan"]);
+    let grandchild = grandchild(&installation, "orphan");
+    let child = pid(&installation.service("orphan"));
+    // The child crashes: its tree goes, and another one comes.
+    kill(child);
+    let next = wait_until("another child", SOON, || {
+        let service = installation.service("orphan");
+        let pid = u32::try_from(service["pid"].as_u64()?).ok()?;
+        (pid != child && service["restarts"] == 1).then_some(pid)
+    });
+    assert!(!lives(grandchild), "a grandchild survived a crash");
+    let lock = installation
+        .sandbox
+        .state_dir()
+        .join("installed/orphan/state/lock");
+    let text = fs::read_to_string(lock).expect("who supervises");
+    let host = text
+        .lines()
+        .next()
+        .and_then(|line| line.parse().ok())
+        .expect("a pid");
+    kill(host);
+    wait_until("the end of the tree", SOON, || (!lives(next)).then_some(()));
+    // Wine's manager goes on to call it running. It can be started again at once.
+    let text = installation.check(3, &["status", "orphan"]);
+    assert!(text.contains("stopped"), "{text}");
+    installation.check(0, &["start", "orphan"]);
+}
+
+#[test]
+fn a_slow_stop_shows_its_progress() {
+    let installation = Installation::new(
+        r#"
+        [service.slow]
+        command = ['PUPPET', "ignore", "INT", "print", "up", "hang"]
+        start = { ready = { log = "up" } }
+        stop = { graceful = "4s" }
+        "#,
+        &["slow"],
+    );
+    installation.check(0, &["start", "slow"]);
+    sc_does(&["stop", "slow"]);
+    let mut checkpoints = Vec::new();
+    wait_until("its end", SOON, || {
+        let checkpoint = sc("slow", "CHECKPOINT")?;
+        if checkpoint > 0 && checkpoints.last() != Some(&checkpoint) {
+            checkpoints.push(checkpoint);
+        }
+        (sc("slow", "STATE") == Some(STOPPED)).then_some(())
+    });
+    assert!(
+        checkpoints.len() >= 3 && checkpoints.is_sorted(),
+        "{checkpoints:?}"
+    );
+}
+
+#[test]
+fn an_installation_that_fails_leaves_nothing() {
+    let installation = Installation::without_installing(
+        "[service.first]\ncommand = ['PUPPET', \"hang\"]\n[service.taken]\ncommand = ['PUPPET', \"hang\"]\n",
+        &["first"],
+    );
+    sc_does(&["create", "taken", "binPath=", "C:\\other.exe"]);
+    let text = installation.check(1, &["install", "FILE"]);
+    assert!(
+        text.contains("this system has a service of that name"),
+        "{text}"
+    );
+    assert_eq!(sc("first", "STATE"), None);
+    let left = fs::read_dir(installation.sandbox.state_dir().join("installed"));
+    assert_eq!(left.map(Iterator::count).unwrap_or(0), 0);
+    installation.check(4, &["uninstall", "taken"]);
+    sc_does(&["delete", "taken"]);
+}
+
+#[test]
+fn what_is_installed_again_is_what_the_manifest_says_now() {
+    let manifest = |word: &str| {
+        format!(
+            "[service.again]\ncommand = ['PUPPET', \"print\", \"{word}\", \"hang\"]\nstart = {{ ready = {{ log = \"{word}\" }} }}\n"
+        )
+    };
+    let installation = Installation::new(&manifest("before"), &["again"]);
+    installation.check(0, &["start", "again"]);
+    let file = installation.sandbox.path().join("mainstay.toml");
+    let text = fs::read_to_string(&file).expect("the manifest");
+    fs::write(&file, text.replace("before", "after")).expect("the manifest");
+    let said = installation.check(0, &["install", "FILE", "--json"]);
+    assert!(said.contains("\"is_new\": false"), "{said}");
+    assert!(
+        !installation.logs("again").contains("after"),
+        "it was not touched"
+    );
+    installation.check(0, &["restart", "again"]);
+    assert!(installation.logs("again").contains("after"));
+    fs::write(&file, "[service.again]\ncommand = 7\n").expect("the manifest");
+    installation.check(78, &["install", "FILE"]);
+    installation.check(0, &["restart", "again"]);
+}
+
+/// A real server that was not written for us, and where it lies (labs/windows/setup fetches it).
+fn caddy() -> Option<PathBuf> {
+    let path = std::env::var_os("LAB_CADDY").map(PathBuf::from);
+    path.filter(|path| path.exists())
+}
+
+fn get(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+}
+
+#[test]
+fn a_real_server_is_wrapped() {
+    let Some(caddy) = caddy() else {
+        return mainstay_testkit::skip("no real Windows server is there");
+    };
+    let port = free_port();
+    // The program itself; and a batch file that runs it, as a grandchild.
+    let manifest = r#"
+        [service.caddy]
+        command = ['CADDY', "run", "--config", "Caddyfile"]
+        working_dir = "."
+        start = { ready = { tcp = "127.0.0.1:PORT" } }
+        recovery = { codes = { 0 = "restart" } }
+        [service.batch]
+        command = ['HERE\serve.cmd']
+        working_dir = "."
+        start = { ready = { tcp = "127.0.0.1:PORT" } }
+        recovery = { codes = { 0 = "restart" } }
+    "#;
+    let caddy = caddy.display().to_string();
+    let manifest = manifest
+        .replace("CADDY", &caddy)
+        .replace("PORT", &port.to_string());
+    let installation = Installation::without_installing(&manifest, &["caddy", "batch"]);
+    installation.sandbox.write(
+        "Caddyfile",
+        &format!("{{\n admin off\n}}\n:{port} {{\n respond hello\n}}\n"),
+    );
+    let quoted = format!("@\"{caddy}\" run --config Caddyfile\r\n");
+    installation.sandbox.write("serve.cmd", &quoted);
+    installation.check(0, &["install", "FILE"]);
+    for service in ["caddy", "batch"] {
+        installation.check(0, &["start", service]);
+        assert_eq!(get(port).as_deref(), Some("hello"), "{service}");
+        installation.check(0, &["pause", service]);
+        installation.check(0, &["continue", service]);
+        assert_eq!(get(port).as_deref(), Some("hello"), "{service}");
+        // A crash.
+        kill(pid(&installation.service(service)));
+        wait_until("it is back", SOON, || {
+            let service = installation.service(service);
+            (service["restarts"] == 1 && service["state"] == "running").then_some(())
+        });
+        assert_eq!(get(port).as_deref(), Some("hello"), "{service}");
+        installation.check(0, &["stop", service]);
+        assert_eq!(sc(service, "STATE"), Some(STOPPED));
+        // Nobody holds its port, whatever process that was.
+        assert_eq!(get(port), None, "{service}");
+    }
+}
