@@ -6,7 +6,11 @@ LAB_RUST="$LAB_DIR/rustc-web"           # Debian's compiler with the sources of 
 LAB_RUSTC="$LAB_DIR/bin/rustc"          # what cargo calls; clippy wants this very name
 LAB_SHIM="$LAB_DIR/shim"                # bcryptprimitives.dll, which Wine 8 lacks
 LAB_TEMPLATE="$LAB_DIR/wine-template"   # a prefix nobody has run anything in
+LAB_CADDY_EXE="$LAB_DIR/caddy/caddy.exe"      # a real server, for tests; they skip what wants it where there is none
 LAB_TARGET="${LAB_TARGET:-x86_64-pc-windows-gnu}"
+
+# lab_windows_path PATH: what programs in Wine call it.
+lab_windows_path() { printf 'Z:%s' "${1//\//\\}"; }
 
 # lab_wine_env: what every call of Wine needs. The prefix is $WINEPREFIX, or the lab's own.
 lab_wine_env() {
@@ -16,6 +20,7 @@ lab_wine_env() {
     # No .NET, no HTML, no menus; no debugger, so that what crashes ends at once.
     export WINEDLLOVERRIDES="${WINEDLLOVERRIDES:-mscoree=;mshtml=;winemenubuilder.exe=d;winedbg.exe=d}"
     unset DISPLAY WAYLAND_DISPLAY
+    export LAB_CADDY; LAB_CADDY="$(lab_windows_path "$LAB_CADDY_EXE")"
 }
 
 # lab_new_prefix DIR: a prefix like the template, unless it is there.

@@ -1,6 +1,5 @@
 //! `cargo xtask lab windows`: what builds Windows programs on Debian and runs them. See labs/windows/README.md.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -56,19 +55,5 @@ impl Lab {
         let mut command = Command::new(self.dir.join("with-prefix"));
         command.current_dir(root()).arg(self.dir.join(program));
         command
-    }
-
-    /// Tests that are scripts, as programs for [`Self::with_prefix`].
-    pub(crate) fn scripts(&self) -> Result<Vec<String>> {
-        let tests = self.dir.join("tests");
-        if !tests.is_dir() {
-            return Ok(Vec::new());
-        }
-        let mut scripts = Vec::new();
-        for entry in fs::read_dir(tests)? {
-            scripts.push(format!("tests/{}", entry?.file_name().display()));
-        }
-        scripts.sort();
-        Ok(scripts)
     }
 }

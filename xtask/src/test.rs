@@ -140,7 +140,6 @@ impl Tally {
     fn tests(&mut self, runner: Runner) -> Result<()> {
         let own = std::env::current_exe()?;
         let bin_dir = own.parent().ok_or("not in a target directory")?;
-        let skips_path = tempfile::NamedTempFile::new()?.into_temp_path();
         let mut command = cargo();
         command.args(match runner {
             Runner::Nextest => &[
@@ -153,19 +152,11 @@ impl Tally {
             ][..],
             Runner::Libtest => &["test", "--no-fail-fast", "--workspace", "--tests"],
         });
-        command
-            .env("MAINSTAY_BIN_DIR", bin_dir)
-            .env(mainstay_testkit::SKIPS_VARIABLE, &skips_path);
-        self.run_tests("tests", runner, command)?;
-        for line in fs::read_to_string(&skips_path)?.lines() {
-            // Its runner could not know.
-            self.passed = self.passed.saturating_sub(1);
-            self.skip(line);
-        }
-        Ok(())
+        command.env("MAINSTAY_BIN_DIR", bin_dir);
+        self.run_tests("tests", runner, command)
     }
 
-    /// The library's tests on Windows, as far as Wine is one; and the lab's scripts, each one check.
+    /// The tests on Windows, as far as Wine is one.
     fn windows(&mut self) -> Result<()> {
         let name = "Windows, under Wine";
         heading(&format!("{name}: the lab"));
@@ -176,33 +167,28 @@ impl Tally {
                 return Ok(());
             }
         };
-        let arguments = [
-            "test",
-            "--no-fail-fast",
-            "--package",
-            "mainstay",
-            "--package",
-            "heartbeat",
-            "--lib",
-            "--tests",
-            "--examples",
-        ];
-        let mut tests = lab.with_prefix("cargo-win");
-        tests.args(arguments);
-        self.run_tests(name, Runner::Libtest, tests)?;
-        for script in lab.scripts()? {
-            self.check(&format!("{name}: {script}"), &mut lab.with_prefix(&script))?;
+        let mut puppets = lab.cargo("x86_64-pc-windows-gnu");
+        puppets.args(["build", "--package", "mainstay-testkit", "--bins"]);
+        if !self.check(&format!("{name}: programs for tests"), &mut puppets)? {
+            return Ok(());
         }
-        Ok(())
+        let mut tests = lab.with_prefix("cargo-win");
+        tests.args(["test", "--no-fail-fast", "--tests", "--examples"]);
+        for package in ["mainstay", "heartbeat", "mainstay-core", "mainstay-cli"] {
+            tests.args(["--package", package]);
+        }
+        self.run_tests(name, Runner::Libtest, tests)
     }
 
-    /// A test runner, whose closing lines are counted.
+    /// A test runner, whose closing lines are counted, and what its tests say that they skip.
     fn run_tests(&mut self, name: &str, runner: Runner, mut command: Command) -> Result<()> {
         heading(name);
         let start = Instant::now();
         if io::stdout().is_terminal() {
             command.env("CARGO_TERM_COLOR", "always");
         }
+        let skips_path = tempfile::NamedTempFile::new()?.into_temp_path();
+        command.env(mainstay_testkit::SKIPS_VARIABLE, &skips_path);
         // Nextest speaks on stderr, libtest on stdout: both go through one pipe.
         let (output, input) = io::pipe()?;
         let mut child = command.stdout(input.try_clone()?).stderr(input).spawn()?;
@@ -225,6 +211,11 @@ impl Tally {
         }
         let succeeded = child.wait()?.success();
         println!("({} s)", start.elapsed().as_secs());
+        for line in fs::read_to_string(&skips_path)?.lines() {
+            // Its runner could not know.
+            self.passed = self.passed.saturating_sub(1);
+            self.skip(line);
+        }
         if !succeeded && self.failed == failed_before {
             // It broke before any test could fail.
             self.fail(name);

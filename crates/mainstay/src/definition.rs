@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{Accepts, Password};
+use crate::{Accepts, Password, Trigger};
 
 /// Begins the definition of a service. `name` is what managers know it by: 1 to 63 of `a-z`, `0-9` and `-`, neither first nor last a `-`.
 ///
@@ -135,6 +135,8 @@ pub struct Windows {
     pub(crate) shows_windows: bool,
     pub(crate) command_on_failure: Option<String>,
     pub(crate) reboot_message: Option<String>,
+    pub(crate) triggers: Vec<Trigger>,
+    pub(crate) security: Option<String>,
 }
 
 /// `SERVICE_SID_INFO`: whether access control lists can name the service itself.
@@ -290,6 +292,19 @@ impl Windows {
     pub fn privileges<P: Into<String>>(self, privileges: impl IntoIterator<Item = P>) -> Self {
         let privileges = Some(privileges.into_iter().map(Into::into).collect());
         Self { privileges, ..self }
+    }
+
+    /// Adds an event of the system that starts or stops it.
+    pub fn trigger(mut self, trigger: Trigger) -> Self {
+        self.triggers.push(trigger);
+        self
+    }
+
+    /// Who may start, stop, query and change it: an access control list in the Security Descriptor Definition Language, `D:…`. Default: the
+    /// system's, or the one that it has.
+    pub fn security(self, sddl: impl Into<String>) -> Self {
+        let security = Some(sddl.into());
+        Self { security, ..self }
     }
 
     /// What the system does at boot if it does not start. Default: logs that.

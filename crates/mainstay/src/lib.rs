@@ -55,6 +55,7 @@ mod run;
 mod scm;
 mod service;
 mod sys;
+mod trigger;
 mod verbs;
 
 pub use context::{Context, Status};
@@ -64,10 +65,11 @@ pub use definition::{
 };
 pub use error::{Error, ErrorKind};
 pub use logger::Logger;
-pub use manage::may_install;
+pub use manage::{may_install, services};
 pub use manager::{Manager, UNDER_SCM, is_interactive};
 pub use password::Password;
 pub use scm::manage::Installed;
 pub use scm::{ServiceStatus, State};
 pub use service::{Exit, Service};
+pub use trigger::Trigger;
 pub use verbs::{Install, Verb};

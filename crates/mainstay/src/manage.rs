@@ -1,8 +1,9 @@
 //! Installing and controlling services of this system.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
-use crate::{Definition, Error, Installed, ServiceStatus, sys};
+use crate::{Definition, Error, Installed, ServiceStatus, State, sys};
 
 /// Whether this process may install services.
 ///
@@ -10,6 +11,14 @@ use crate::{Definition, Error, Installed, ServiceStatus, sys};
 /// Which right it lacks; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where there is no manager that this version knows.
 pub fn may_install() -> Result<(), Error> {
     sys::may_install()
+}
+
+/// The services of this system whose program is made with this library, by name, and how they are. Any user may ask.
+///
+/// # Errors
+/// Where the manager refuses; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where there is none that this version knows.
+pub fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
+    sys::services()
 }
 
 /// Through the service manager of this system: on Windows the Service Control Manager; elsewhere, in this version, all of these fail with
@@ -97,6 +106,15 @@ impl Definition {
     /// Where it does not run.
     pub fn control(&self, code: u8) -> Result<(), Error> {
         sys::control(self, code)
+    }
+
+    /// Returns how it is as soon as it is in another state than `seen`, or after `timeout`. Any user may ask. The manager tells of a change
+    /// at once; a checkpoint is none.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn wait_for_change(&self, seen: State, timeout: Duration) -> Result<ServiceStatus, Error> {
+        sys::wait_for_change(self, seen, timeout)
     }
 
     /// How it is. Any user may ask.

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mainstay::State;
+
 /// How long anything may take.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -145,6 +147,46 @@ fn services() -> String {
     let output = output(Command::new("reg").args(["query", key, "/s"]));
     assert!(output.status.success());
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The library of another program, over the same manager.
+#[test]
+fn changes_are_told_and_services_are_listed() {
+    let _alone = alone();
+    heartbeat(&["uninstall"]);
+    let definition = mainstay::service("heartbeat");
+    let listed = || {
+        let services = mainstay::services().expect("anybody may ask");
+        let found = services.into_iter().find(|(name, _)| name == "heartbeat");
+        found.map(|(_, status)| status.state)
+    };
+    assert_eq!(listed(), None);
+    check(0, &["install"]);
+    assert_eq!(listed(), Some(State::Stopped));
+    // Nothing changes: it returns in the end, and says how it is.
+    let began = Instant::now();
+    let short = Duration::from_millis(300);
+    let status = definition.wait_for_change(State::Stopped, short);
+    assert_eq!(status.expect("it is there").state, State::Stopped);
+    assert!(began.elapsed() >= short);
+    // Whoever waits is told of each state, and does not keep it from going.
+    let definition = definition.clone();
+    let watcher = thread::spawn(move || {
+        let mut states = vec![State::Stopped];
+        while let Ok(status) = definition.wait_for_change(states[states.len() - 1], SOON) {
+            states.push(status.state);
+        }
+        states
+    });
+    check(0, &["start", "1", "1"]);
+    check(0, &["stop"]);
+    check(0, &["uninstall"]);
+    let states = watcher.join().expect("it does not panic");
+    let lasting: Vec<State> = states
+        .into_iter()
+        .filter(|state| !state.is_pending())
+        .collect();
+    assert_eq!(lasting, [State::Stopped, State::Running, State::Stopped]);
 }
 
 #[test]

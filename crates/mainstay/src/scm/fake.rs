@@ -1,6 +1,6 @@
 //! A service control manager that holds services as the real one does, counts its calls, and refuses the one that it is told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -9,13 +9,15 @@ use std::time::Duration;
 use super::manage::{self, Installed};
 use super::refusal;
 use super::{Base, Kind, Scm, ServiceStatus, Setting, State};
-use crate::{Definition, ErrorKind, Recovery, Start, service};
+use crate::{Account, Definition, ErrorKind, Password, Recovery, Start, Trigger, service};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Fake {
     services: BTreeMap<String, Entry>,
     /// Sources of the Event Log.
     sources: BTreeMap<String, String>,
+    /// The accounts that may log on as a service.
+    logons: BTreeSet<String>,
     /// What this system does not know.
     lacks: Vec<Kind>,
     /// The calls that change something, so far.
@@ -61,6 +63,14 @@ impl Fake {
 }
 
 impl Entry {
+    fn account(&self) -> &str {
+        let base = self.settings.iter().find_map(|setting| match setting {
+            Setting::Base(base) => Some(&*base.account),
+            _ => None,
+        });
+        base.expect("a service has an account")
+    }
+
     fn become_after(&mut self, pending: State, next: State, now: Duration) {
         self.state = pending;
         self.next = next;
@@ -108,9 +118,13 @@ impl Scm for Fake {
             return Ok(Setting::EventSource(self.sources.get(name).cloned()));
         }
         let is_lacking = self.lacks.contains(&kind);
+        let logons = self.logons.clone();
         let entry = self.entry(name)?;
         if is_lacking {
             return Err(error(124));
+        }
+        if kind == Kind::LogonRight {
+            return Ok(Setting::LogonRight(logons.contains(entry.account())));
         }
         let mut settings = entry.settings.iter();
         let found = settings.find(|setting| setting.kind() == kind).cloned();
@@ -120,6 +134,8 @@ impl Scm for Fake {
                 Kind::Environment => Ok(Setting::Environment(Vec::new())),
                 Kind::Description => Ok(Setting::Description(String::new())),
                 Kind::Sid => Ok(Setting::Sid(0)),
+                Kind::Privileges => Ok(Setting::Privileges(Vec::new())),
+                Kind::Triggers => Ok(Setting::Triggers(Vec::new())),
                 _ => Err(error(2)),
             },
             Ok,
@@ -138,6 +154,17 @@ impl Scm for Fake {
         let entry = self.entry(name)?;
         if is_lacking {
             return Err(error(124));
+        }
+        if entry.deleted_at.is_some() {
+            return Err(error(refusal::MARKED_FOR_DELETE));
+        }
+        if let Setting::LogonRight(is_granted) = setting {
+            let account = entry.account().to_owned();
+            match is_granted {
+                true => self.logons.insert(account),
+                false => self.logons.remove(&account),
+            };
+            return Ok(());
         }
         let settings = &mut entry.settings;
         match settings
@@ -197,7 +224,15 @@ impl Scm for Fake {
         })
     }
 
-    fn wait(&mut self, time: Duration) {
+    fn names(&mut self) -> io::Result<Vec<String>> {
+        Ok(self.services.keys().cloned().collect())
+    }
+
+    fn wait(&mut self, _name: &str, _seen: State, time: Duration) {
+        self.now += time;
+    }
+
+    fn sleep(&mut self, time: Duration) {
         self.now += time;
     }
 
@@ -215,6 +250,7 @@ fn orders() -> Definition {
 
 fn changed() -> Definition {
     orders()
+        .account(Account::User("joe".into(), Some(Password::new("secret"))))
         .description("Other orders")
         .env("A", "2")
         .start(Start::Manual)
@@ -222,7 +258,12 @@ fn changed() -> Definition {
             restart_after: Vec::new(),
             ..Recovery::default()
         })
-        .windows(|windows| windows.privileges(["SeChangeNotifyPrivilege"]))
+        .windows(|windows| {
+            windows
+                .privileges(["SeChangeNotifyPrivilege"])
+                .trigger(Trigger::network_down().stops())
+                .security("D:(A;;LCRP;;;IU)")
+        })
 }
 
 fn install(fake: &mut Fake, definition: &Definition) -> Result<Installed, crate::Error> {
@@ -237,15 +278,20 @@ fn an_installation_is_there_once_and_then_only_what_differs_is_written() {
     let changes = fake.changes;
     let installed = install(&mut fake, &orders()).unwrap();
     assert!(!installed.is_new);
-    assert_eq!(fake.changes, changes, "nothing differs");
+    assert_eq!(
+        fake.changes,
+        changes + 1,
+        "only what shows that it is not deleted"
+    );
     install(&mut fake, &changed()).unwrap();
     assert!(fake.changes > changes);
     let mut fresh = Fake::default();
     install(&mut fresh, &changed()).unwrap();
-    assert_eq!(
-        fake.services["orders"].settings,
-        fresh.services["orders"].settings
-    );
+    let (now, fresh) = (&fake.services["orders"], &fresh.services["orders"]);
+    assert_eq!(now.settings.len(), fresh.settings.len());
+    for setting in &fresh.settings {
+        assert!(now.settings.contains(setting), "{setting:?}");
+    }
 }
 
 #[test]
@@ -274,6 +320,7 @@ fn a_step_that_fails_leaves_nothing() {
             }
             assert_eq!(services, before.services, "step {step}");
             assert_eq!(fake.sources, before.sources, "step {step}");
+            assert_eq!(fake.logons, before.logons, "step {step}");
         }
     }
 }
@@ -281,7 +328,7 @@ fn a_step_that_fails_leaves_nothing() {
 #[test]
 fn what_the_system_lacks_is_a_loss_but_not_of_the_base() {
     let mut fake = Fake {
-        lacks: vec![Kind::FailureFlag, Kind::Preshutdown],
+        lacks: vec![Kind::FailureFlag, Kind::Preshutdown, Kind::Triggers],
         ..Fake::default()
     };
     let installed = install(&mut fake, &orders()).unwrap();
@@ -352,4 +399,54 @@ fn every_wait_ends() {
     let error = manage::uninstall(&mut fake, "orders", GRACEFUL).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::MarkedForDelete);
     assert!(error.cure().unwrap().contains("services.msc"));
+}
+
+#[test]
+fn a_service_that_is_starting_is_stopped_too() {
+    let mut fake = Fake::default();
+    install(&mut fake, &orders()).unwrap();
+    fake.start("orders", &[]).unwrap();
+    manage::stop(&mut fake, "orders", GRACEFUL).unwrap();
+    let status = manage::status(&mut fake, "orders").unwrap();
+    assert_eq!(status.state, State::Stopped);
+    // One that ends by itself meanwhile.
+    fake.start("orders", &[]).unwrap();
+    fake.entry("orders").unwrap().next = State::Stopped;
+    manage::stop(&mut fake, "orders", GRACEFUL).unwrap();
+}
+
+#[test]
+fn what_is_being_deleted_is_waited_for_and_made_anew() {
+    let mut fake = Fake::default();
+    install(&mut fake, &orders()).unwrap();
+    fake.entry("orders").unwrap().held = Duration::from_secs(2);
+    fake.delete("orders").unwrap();
+    let installed = install(&mut fake, &orders()).unwrap();
+    assert!(installed.is_new && fake.services["orders"].deleted_at.is_none());
+    fake.entry("orders").unwrap().held = Duration::from_secs(60);
+    fake.delete("orders").unwrap();
+    let error = install(&mut fake, &orders()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MarkedForDelete);
+}
+
+#[test]
+fn own_services_are_listed_and_changes_are_told() {
+    let mut fake = Fake::default();
+    install(&mut fake, &orders()).unwrap();
+    install(&mut fake, &service("theirs")).unwrap();
+    let theirs = fake.entry("theirs").unwrap();
+    let Setting::Base(base) = &mut theirs.settings[0] else {
+        panic!("the base comes first");
+    };
+    base.image_path = "C:\\theirs.exe run".to_owned();
+    let own = manage::own(&mut fake).unwrap();
+    let names: Vec<&str> = own.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, ["orders"]);
+    let change = |fake: &mut Fake, seen| {
+        let status = manage::wait_for_change(fake, "orders", seen, Duration::from_secs(60));
+        (status.unwrap().state, fake.now.as_secs())
+    };
+    assert_eq!(change(&mut fake, State::Stopped), (State::Stopped, 60));
+    fake.start("orders", &[]).unwrap();
+    assert_eq!(change(&mut fake, State::StartPending), (State::Running, 63));
 }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use super::refusal::{self, refusal};
 use super::settings::settings;
 use super::{Kind, Scm, ServiceStatus, Setting, State};
-use crate::{Definition, Error, ErrorKind};
+use crate::{Definition, Error, ErrorKind, UNDER_SCM};
 
 /// How often a state is looked at while it is waited for, at first; it doubles.
 const LOOK: Duration = Duration::from_millis(10);
 const LONGEST_LOOK: Duration = Duration::from_millis(250);
+/// How long the manager is trusted to tell of a change.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How long a checkpoint may stand still, whatever the wait hint says.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long others may hold a service open that was deleted.
@@ -82,19 +84,39 @@ fn apply(
 ) -> io::Result<()> {
     let before = scm.read(name, setting.kind());
     match (setting, before) {
-        (Setting::Base(base), Err(error)) if refusal::number(&error) == refusal::DOES_NOT_EXIST => {
-            scm.create(name, base)?;
-            installed.is_new = true;
-            undos.push(Undo::Delete);
+        (Setting::Base(base), before) => {
+            // What was deleted and is still held looks as it was: only a change tells.
+            let is_there = match before {
+                Ok(before) => match scm.write(name, setting) {
+                    Ok(()) => {
+                        undos.push(Undo::Write(before));
+                        true
+                    }
+                    Err(error) if refusal::number(&error) == refusal::MARKED_FOR_DELETE => {
+                        released(scm, name)?;
+                        false
+                    }
+                    Err(error) => return Err(error),
+                },
+                Err(error) if refusal::number(&error) == refusal::DOES_NOT_EXIST => false,
+                Err(error) => return Err(error),
+            };
+            if !is_there {
+                scm.create(name, base)?;
+                installed.is_new = true;
+                undos.push(Undo::Delete);
+            }
         }
-        (Setting::Base(_), Err(error)) => return Err(error),
         (setting, Ok(before)) if before == *setting => {}
         (setting, before) => match scm.write(name, setting) {
-            // A new service goes as a whole.
-            Ok(()) if installed.is_new && setting.kind() != Kind::EventSource => {}
+            // A new service goes as a whole, with all that is its own.
+            Ok(()) if installed.is_new && !setting.kind().outlives_service() => {}
             Ok(()) => undos.extend(before.ok().map(Undo::Write)),
-            Err(error) if setting.kind() != Kind::Base && refusal::is_lack(&error) => {
-                installed.losses.push(setting.kind().to_string());
+            Err(error) if refusal::is_lack(&error) => {
+                let is_lost = !setting.is_nothing();
+                installed
+                    .losses
+                    .extend(is_lost.then(|| setting.kind().to_string()));
             }
             Err(error) => return Err(error),
         },
@@ -111,15 +133,20 @@ pub(crate) fn uninstall(scm: &mut impl Scm, name: &str, graceful: Duration) -> R
     scm.delete(name).map_err(|error| refusal(what(), error))?;
     let forgotten = scm.write(name, &Setting::EventSource(None));
     forgotten.map_err(|error| refusal(what(), error))?;
+    released(scm, name).map_err(|error| refusal(what(), error))
+}
+
+/// Waits until a deleted service is gone: it stays as long as somebody holds it open.
+fn released(scm: &mut impl Scm, name: &str) -> io::Result<()> {
     let deadline = scm.now() + RELEASE;
     let mut look = LOOK;
-    // It stays as long as somebody holds it open.
     while exists(scm, name) {
         if scm.now() >= deadline {
-            let error = io::Error::from_raw_os_error(refusal::MARKED_FOR_DELETE.cast_signed());
-            return Err(refusal(what(), error));
+            let number = refusal::MARKED_FOR_DELETE.cast_signed();
+            return Err(io::Error::from_raw_os_error(number));
         }
-        scm.wait(look);
+        // Nothing holds it open meanwhile, as waiting for its change would.
+        scm.sleep(look);
         look = (look * 2).min(LONGEST_LOOK);
     }
     Ok(())
@@ -202,6 +229,40 @@ pub(crate) fn status(scm: &mut impl Scm, name: &str) -> Result<ServiceStatus, Er
     status.map_err(|error| refusal(format!("query service \"{name}\""), error))
 }
 
+/// The services whose program is one of this library's: they are started with [`UNDER_SCM`]. What may not be read is left out.
+pub(crate) fn own(scm: &mut impl Scm) -> Result<Vec<(String, ServiceStatus)>, Error> {
+    let names = scm
+        .names()
+        .map_err(|error| refusal("list the services", error))?;
+    let own = names.into_iter().filter_map(|name| {
+        let Ok(Setting::Base(base)) = scm.read(&name, Kind::Base) else {
+            return None;
+        };
+        let is_ours = base.image_path.split(' ').next_back() == Some(UNDER_SCM);
+        let status = is_ours.then(|| scm.query(&name).ok()).flatten()?;
+        Some((name, status))
+    });
+    Ok(own.collect())
+}
+
+/// Waits until it is in another state than `seen`, or for so long.
+pub(crate) fn wait_for_change(
+    scm: &mut impl Scm,
+    name: &str,
+    seen: State,
+    timeout: Duration,
+) -> Result<ServiceStatus, Error> {
+    let deadline = scm.now() + timeout;
+    loop {
+        let status = status(scm, name)?;
+        let left = deadline.saturating_sub(scm.now());
+        if status.state != seen || left.is_zero() {
+            return Ok(status);
+        }
+        scm.wait(name, seen, left.min(LONGEST_WAIT));
+    }
+}
+
 /// Waits until the service is there. As long as its checkpoint grows it may take its time; `slack` is for services that show none.
 fn arrive(
     scm: &mut impl Scm,
@@ -236,7 +297,7 @@ fn arrive(
                 error.with_cure("it shows no progress: see its own log, or end its process")
             );
         }
-        scm.wait(look);
+        scm.wait(name, status.state, look);
         look = (look * 2).min(LONGEST_LOOK);
     }
 }

@@ -15,7 +15,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::Password;
+use crate::{Password, Trigger};
 
 /// What the manager says of a service (`SERVICE_STATUS_PROCESS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +128,11 @@ pub(crate) enum Setting {
     /// `SERVICE_SID_TYPE_…`.
     Sid(u32),
     Privileges(Vec<String>),
+    Triggers(Vec<Trigger>),
+    /// Its access control list, as SDDL.
+    Security(String),
+    /// Whether its account may log on as a service.
+    LogonRight(bool),
     Environment(Vec<(String, String)>),
     /// The program in which the texts of its events are: it is a source of the Event Log, beside the service.
     EventSource(Option<String>),
@@ -144,6 +149,9 @@ pub(crate) enum Kind {
     Preshutdown,
     Sid,
     Privileges,
+    Triggers,
+    Security,
+    LogonRight,
     Environment,
     EventSource,
 }
@@ -188,9 +196,30 @@ impl Setting {
             Self::Preshutdown(_) => Kind::Preshutdown,
             Self::Sid(_) => Kind::Sid,
             Self::Privileges(_) => Kind::Privileges,
+            Self::Triggers(_) => Kind::Triggers,
+            Self::Security(_) => Kind::Security,
+            Self::LogonRight(_) => Kind::LogonRight,
             Self::Environment(_) => Kind::Environment,
             Self::EventSource(_) => Kind::EventSource,
         }
+    }
+
+    /// Whether nothing is lost where the system has no such thing.
+    fn is_nothing(&self) -> bool {
+        match self {
+            Self::DelayedStart(is_set) | Self::FailureFlag(is_set) => !is_set,
+            Self::Sid(kind) => *kind == 0,
+            Self::Privileges(names) => names.is_empty(),
+            Self::Triggers(triggers) => triggers.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+impl Kind {
+    /// Whether it stays when the service is deleted.
+    fn outlives_service(self) -> bool {
+        matches!(self, Self::EventSource | Self::LogonRight)
     }
 }
 
@@ -205,6 +234,9 @@ impl fmt::Display for Kind {
             Self::Preshutdown => "its preshutdown time-out",
             Self::Sid => "its security identifier",
             Self::Privileges => "its privileges",
+            Self::Triggers => "its triggers",
+            Self::Security => "its access control list",
+            Self::LogonRight => "its account's right to log on as a service",
             Self::Environment => "its environment",
             Self::EventSource => "its source in the Event Log",
         })
@@ -217,9 +249,9 @@ pub(crate) trait Scm {
     fn create(&mut self, name: &str, base: &Base) -> io::Result<()>;
     /// `DeleteService`: it is gone once nobody holds it open.
     fn delete(&mut self, name: &str) -> io::Result<()>;
-    /// `QueryServiceConfig`, `QueryServiceConfig2`, or the registry. 1060 if there is no such service.
+    /// `QueryServiceConfig`, `QueryServiceConfig2`, `QueryServiceObjectSecurity`, `LsaEnumerateAccountRights`, or the registry. 1060 if there is no such service.
     fn read(&mut self, name: &str, kind: Kind) -> io::Result<Setting>;
-    /// `ChangeServiceConfig`, `ChangeServiceConfig2`, or the registry.
+    /// `ChangeServiceConfig`, `ChangeServiceConfig2`, `SetServiceObjectSecurity`, `LsaAddAccountRights`, or the registry.
     fn write(&mut self, name: &str, setting: &Setting) -> io::Result<()>;
     /// `StartService`.
     fn start(&mut self, name: &str, arguments: &[OsString]) -> io::Result<()>;
@@ -227,8 +259,12 @@ pub(crate) trait Scm {
     fn control(&mut self, name: &str, code: u32) -> io::Result<()>;
     /// `QueryServiceStatusEx`.
     fn query(&mut self, name: &str) -> io::Result<ServiceStatus>;
-    /// Waits for this long, or less.
-    fn wait(&mut self, time: Duration);
+    /// `EnumServicesStatusEx`: all services that are programs.
+    fn names(&mut self) -> io::Result<Vec<String>>;
+    /// `NotifyServiceStatusChange`: waits for this long, or until the service is in another state than was seen.
+    fn wait(&mut self, name: &str, seen: State, time: Duration);
+    /// Waits for this long.
+    fn sleep(&mut self, time: Duration);
     /// Time that only goes forward.
     fn now(&self) -> Duration;
 }

@@ -42,6 +42,7 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
         ("load order group", windows.load_order_group.as_ref()),
         ("command on failure", windows.command_on_failure.as_ref()),
         ("reboot message", windows.reboot_message.as_ref()),
+        ("access control list", windows.security.as_ref()),
     ];
     for (what, text) in texts {
         wrong.extend(text.and_then(|text| wrong_text(what, text)));
@@ -76,6 +77,20 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
         );
     }
     let image_path = image_path(program, arguments.as_deref());
+    let expands = |path: &String| path.matches('%').count() > 1;
+    wrong.extend(
+        image_path
+            .as_ref()
+            .filter(|path| expands(path))
+            .map(|path| format!("Windows would put a variable's value between the % of {path}")),
+    );
+    let no_list = windows
+        .security
+        .as_ref()
+        .filter(|sddl| !sddl.starts_with("D:"));
+    wrong.extend(
+        no_list.map(|sddl| format!("{sddl:?} is no access control list: it begins with D:")),
+    );
     if image_path.is_none() {
         wrong.push("the command line holds a NUL, a quote in the program's path, or what is no Unicode text".to_owned());
     }
@@ -139,6 +154,8 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
             ServiceSid::Unrestricted => 1,
             ServiceSid::Restricted => 3,
         }),
+        Setting::Privileges(windows.privileges.clone().unwrap_or_default()),
+        Setting::Triggers(windows.triggers.clone()),
         Setting::Environment(
             env.iter()
                 .map(|(name, value)| (name.clone(), value.clone()))
@@ -146,7 +163,10 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
         ),
     ];
     settings.push(Setting::EventSource(program.to_str().map(str::to_owned)));
-    settings.extend(windows.privileges.clone().map(Setting::Privileges));
+    settings.extend(windows.security.clone().map(Setting::Security));
+    if let Account::User(..) | Account::Managed(_) = account {
+        settings.push(Setting::LogonRight(true));
+    }
     Ok(settings)
 }
 

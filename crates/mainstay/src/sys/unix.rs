@@ -88,8 +88,9 @@ pub(crate) use unmanaged::*;
 /// Until this library knows the managers of Unix.
 mod unmanaged {
     use std::ffi::OsString;
+    use std::time::Duration;
 
-    use crate::{Definition, Error, ErrorKind, Installed, ServiceStatus};
+    use crate::{Definition, Error, ErrorKind, Installed, ServiceStatus, State};
 
     fn unsupported<T>(what: &str) -> Result<T, Error> {
         let what = format!("{what}: this version knows the Windows service manager only");
@@ -99,6 +100,10 @@ mod unmanaged {
 
     pub(crate) fn may_install() -> Result<(), Error> {
         unsupported("install services")
+    }
+
+    pub(crate) fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
+        unsupported("list services")
     }
 
     macro_rules! unsupported {
@@ -115,6 +120,7 @@ mod unmanaged {
         start(&[OsString]) -> ();
         stop() -> ();
         restart() -> ();
+        wait_for_change(State, Duration) -> ServiceStatus;
         pause() -> ();
         resume() -> ();
         reload() -> ();

@@ -11,11 +11,16 @@ pub(crate) use console::ask;
 
 use std::ffi::{OsStr, OsString};
 use std::os::windows::ffi::OsStrExt as _;
+use std::time::Duration;
 
-use windows_sys::Win32::System::Services::{SC_MANAGER_CONNECT, SC_MANAGER_CREATE_SERVICE};
+use windows_sys::Win32::System::Services::{
+    SC_MANAGER_CONNECT, SC_MANAGER_CREATE_SERVICE, SC_MANAGER_ENUMERATE_SERVICE,
+};
 
 use crate::scm::manage;
-use crate::{Definition, Error, ErrorKind, Installed, Logger, Manager, Service, ServiceStatus};
+use crate::{
+    Definition, Error, ErrorKind, Installed, Logger, Manager, Service, ServiceStatus, State,
+};
 
 /// Runs the service under whoever started the process.
 pub(crate) fn run(
@@ -53,7 +58,7 @@ fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {
 
 fn connect(rights: u32) -> Result<scm::Manager, Error> {
     let connected = scm::Manager::connect(rights);
-    connected.map_err(|error| manage::no_manager(error))
+    connected.map_err(manage::no_manager)
 }
 
 pub(crate) fn may_install() -> Result<(), Error> {
@@ -106,6 +111,21 @@ pub(crate) fn reload(definition: &Definition) -> Result<(), Error> {
 pub(crate) fn control(definition: &Definition, code: u8) -> Result<(), Error> {
     let mut manager = connect(SC_MANAGER_CONNECT)?;
     manage::control(&mut manager, &definition.name, code)
+}
+
+pub(crate) fn wait_for_change(
+    definition: &Definition,
+    seen: State,
+    timeout: Duration,
+) -> Result<ServiceStatus, Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::wait_for_change(&mut manager, &definition.name, seen, timeout)
+}
+
+pub(crate) fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
+    manage::own(&mut connect(
+        SC_MANAGER_CONNECT | SC_MANAGER_ENUMERATE_SERVICE,
+    )?)
 }
 
 pub(crate) fn status(definition: &Definition) -> Result<ServiceStatus, Error> {

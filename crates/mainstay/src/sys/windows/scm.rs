@@ -1,5 +1,8 @@
 //! The Service Control Manager's own calls ("Service Functions", Microsoft), each as one of [`Scm`].
 
+mod rights;
+mod watch;
+
 use std::ffi::{OsString, c_void};
 use std::io;
 use std::os::windows::ffi::OsStringExt as _;
@@ -15,8 +18,11 @@ use windows_sys::Win32::Foundation::{
 use windows_sys::Win32::System::Registry as registry;
 use windows_sys::Win32::System::Services as services;
 use windows_sys::Win32::System::Services::SC_HANDLE;
+use windows_sys::core::GUID;
 
+use self::watch::Watch;
 use super::{event_log, wide};
+use crate::Trigger;
 use crate::scm::{Base, FailureActions, Kind, Scm, ServiceStatus, Setting, State};
 
 /// Where services have what is theirs.
@@ -27,6 +33,7 @@ const ENVIRONMENT: &str = "Environment";
 pub(super) struct Manager {
     handle: Handle,
     began: Instant,
+    watch: Watch,
 }
 
 /// Closed when it is dropped.
@@ -49,6 +56,7 @@ impl Manager {
         Ok(Self {
             handle: owned(handle)?,
             began: Instant::now(),
+            watch: Watch::new(),
         })
     }
 
@@ -99,9 +107,17 @@ impl Scm for Manager {
             Kind::EventSource => return event_log::message_file(name).map(Setting::EventSource),
             _ => {}
         }
-        let service = self.open(name, services::SERVICE_QUERY_CONFIG)?;
+        let rights = match kind {
+            Kind::Security => READ_CONTROL,
+            _ => services::SERVICE_QUERY_CONFIG,
+        };
+        let service = self.open(name, rights)?;
         match kind {
             Kind::Base => read_base(&service).map(Setting::Base),
+            Kind::Security => rights::security(&service).map(Setting::Security),
+            Kind::LogonRight => {
+                rights::may_log_on(&read_base(&service)?.account).map(Setting::LogonRight)
+            }
             _ => read_more(&service, kind),
         }
     }
@@ -115,11 +131,19 @@ impl Scm for Manager {
             Setting::EventSource(None) => return event_log::unregister(name).map(drop),
             _ => {}
         }
-        // A restart among the actions wants the right to start.
-        let rights = services::SERVICE_CHANGE_CONFIG | services::SERVICE_START;
+        let rights = match setting {
+            Setting::Security(_) => WRITE_DAC,
+            Setting::LogonRight(_) => services::SERVICE_QUERY_CONFIG,
+            // A restart among the actions wants the right to start.
+            _ => services::SERVICE_CHANGE_CONFIG | services::SERVICE_START,
+        };
         let service = self.open(name, rights)?;
         match setting {
             Setting::Base(base) => write_base(&service, base),
+            Setting::Security(sddl) => rights::set_security(&service, sddl),
+            Setting::LogonRight(is_granted) => {
+                rights::let_log_on(&read_base(&service)?.account, *is_granted)
+            }
             _ => write_more(&service, setting),
         }
     }
@@ -174,7 +198,57 @@ impl Scm for Manager {
         })
     }
 
-    fn wait(&mut self, time: Duration) {
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    fn names(&mut self) -> io::Result<Vec<String>> {
+        // As large as the call takes, so that it need not be repeated: a longer list comes in parts.
+        let mut buffer = vec![0_u64; 32 * 1024];
+        let size = u32::try_from(size_of_val(&*buffer)).unwrap_or(0);
+        let (mut names, mut next) = (Vec::new(), 0);
+        loop {
+            let (mut needed, mut count) = (0, 0);
+            // SAFETY: the buffer is as large as is said.
+            let listed = done(unsafe {
+                services::EnumServicesStatusExW(
+                    self.handle.0,
+                    services::SC_ENUM_PROCESS_INFO,
+                    services::SERVICE_WIN32,
+                    services::SERVICE_STATE_ALL,
+                    buffer.as_mut_ptr().cast(),
+                    size,
+                    &raw mut needed,
+                    &raw mut count,
+                    &raw mut next,
+                    ptr::null(),
+                )
+            });
+            let has_more = match listed {
+                Ok(()) => false,
+                Err(error) if is(&error, ERROR_MORE_DATA) => true,
+                Err(error) => return Err(error),
+            };
+            let first = buffer
+                .as_ptr()
+                .cast::<services::ENUM_SERVICE_STATUS_PROCESSW>();
+            // SAFETY: so many are there, in a buffer that is aligned for them; each name ends with a NUL.
+            unsafe {
+                let part = std::slice::from_raw_parts(first, count as usize);
+                names.extend(part.iter().map(|entry| text(entry.lpServiceName)));
+            }
+            if !has_more || count == 0 {
+                return Ok(names);
+            }
+        }
+    }
+
+    fn wait(&mut self, name: &str, seen: State, time: Duration) {
+        let service = self.open(name, services::SERVICE_QUERY_STATUS);
+        let waited = service.and_then(|service| self.watch.wait(service, seen, time));
+        if waited.is_err() {
+            thread::sleep(time);
+        }
+    }
+
+    fn sleep(&mut self, time: Duration) {
         thread::sleep(time);
     }
 
@@ -185,6 +259,8 @@ impl Scm for Manager {
 
 /// winnt.h.
 const DELETE: u32 = 0x0001_0000;
+const READ_CONTROL: u32 = 0x0002_0000;
+const WRITE_DAC: u32 = 0x0004_0000;
 const SERVICE_INTERACTIVE_PROCESS: u32 = 0x100;
 
 /// What `CreateService` and `ChangeServiceConfig` take.
@@ -291,8 +367,9 @@ fn level(kind: Kind) -> u32 {
         Kind::Preshutdown => services::SERVICE_CONFIG_PRESHUTDOWN_INFO,
         Kind::Sid => services::SERVICE_CONFIG_SERVICE_SID_INFO,
         Kind::Privileges => services::SERVICE_CONFIG_REQUIRED_PRIVILEGES_INFO,
+        Kind::Triggers => services::SERVICE_CONFIG_TRIGGER_INFO,
         // They have calls of their own.
-        Kind::Base | Kind::Environment | Kind::EventSource => 0,
+        Kind::Base | Kind::Environment | Kind::EventSource | Kind::Security | Kind::LogonRight => 0,
     }
 }
 
@@ -361,8 +438,12 @@ fn write_more(service: &Handle, setting: &Setting) -> io::Result<()> {
             };
             write((&raw const info).cast())
         }
-        Setting::Base(base) => write_base(service, base),
-        Setting::Environment(_) | Setting::EventSource(_) => Err(io::ErrorKind::Unsupported.into()),
+        Setting::Triggers(triggers) => with_triggers(triggers, write),
+        Setting::Base(_)
+        | Setting::Environment(_)
+        | Setting::EventSource(_)
+        | Setting::Security(_)
+        | Setting::LogonRight(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -419,10 +500,93 @@ fn read_more(service: &Handle, kind: Kind) -> io::Result<Setting> {
                 let info = &*start.cast::<services::SERVICE_REQUIRED_PRIVILEGES_INFOW>();
                 Setting::Privileges(list(info.pmszRequiredPrivileges))
             }
-            Kind::Base | Kind::Environment | Kind::EventSource => {
+            Kind::Triggers => {
+                Setting::Triggers(triggers(&*start.cast::<services::SERVICE_TRIGGER_INFO>()))
+            }
+            Kind::Base
+            | Kind::Environment
+            | Kind::EventSource
+            | Kind::Security
+            | Kind::LogonRight => {
                 return Err(io::ErrorKind::Unsupported.into());
             }
         })
+    }
+}
+
+/// `write` gets a `SERVICE_TRIGGER_INFO`, for the time of its call.
+fn with_triggers(
+    triggers: &[Trigger],
+    write: impl FnOnce(*const c_void) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut subtypes: Vec<GUID> = triggers
+        .iter()
+        .map(|trigger| GUID::from_u128(trigger.subtype))
+        .collect();
+    let mut texts: Vec<Vec<Vec<u16>>> = triggers
+        .iter()
+        .map(|trigger| trigger.data.iter().map(wide).collect())
+        .collect();
+    let item = |text: &mut Vec<u16>| services::SERVICE_TRIGGER_SPECIFIC_DATA_ITEM {
+        dwDataType: services::SERVICE_TRIGGER_DATA_TYPE_STRING,
+        cbData: u32::try_from(size_of_val(&**text)).unwrap_or(u32::MAX),
+        pData: text.as_mut_ptr().cast(),
+    };
+    let mut items: Vec<Vec<_>> = texts
+        .iter_mut()
+        .map(|texts| texts.iter_mut().map(item).collect())
+        .collect();
+    let parts = triggers.iter().zip(&mut subtypes).zip(&mut items);
+    let mut list: Vec<services::SERVICE_TRIGGER> = parts
+        .map(|((trigger, subtype), items)| services::SERVICE_TRIGGER {
+            dwTriggerType: trigger.kind,
+            dwAction: match trigger.stops {
+                true => services::SERVICE_TRIGGER_ACTION_SERVICE_STOP,
+                false => services::SERVICE_TRIGGER_ACTION_SERVICE_START,
+            },
+            pTriggerSubtype: subtype,
+            cDataItems: u32::try_from(items.len()).unwrap_or(0),
+            pDataItems: items.as_mut_ptr(),
+        })
+        .collect();
+    let info = services::SERVICE_TRIGGER_INFO {
+        cTriggers: u32::try_from(list.len()).unwrap_or(0),
+        pTriggers: list.as_mut_ptr(),
+        pReserved: ptr::null_mut(),
+    };
+    write((&raw const info).cast())
+}
+
+/// # Safety
+/// It comes from the system, with all that it points to.
+#[expect(unsafe_code, reason = "the system's own interface")]
+unsafe fn triggers(info: &services::SERVICE_TRIGGER_INFO) -> Vec<Trigger> {
+    if info.pTriggers.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: by contract, so many are there, and as many items as each says.
+    unsafe {
+        let list = std::slice::from_raw_parts(info.pTriggers, info.cTriggers as usize);
+        let trigger = |trigger: &services::SERVICE_TRIGGER| {
+            let items = match trigger.pDataItems.is_null() {
+                true => &[],
+                false => {
+                    std::slice::from_raw_parts(trigger.pDataItems, trigger.cDataItems as usize)
+                }
+            };
+            let subtype = &*trigger.pTriggerSubtype;
+            let tail = u64::from_be_bytes(subtype.data4);
+            let head = u128::from(subtype.data1) << 32
+                | u128::from(subtype.data2) << 16
+                | u128::from(subtype.data3);
+            Trigger {
+                kind: trigger.dwTriggerType,
+                subtype: head << 64 | u128::from(tail),
+                data: items.iter().map(|item| text(item.pData.cast())).collect(),
+                stops: trigger.dwAction == services::SERVICE_TRIGGER_ACTION_SERVICE_STOP,
+            }
+        };
+        list.iter().map(trigger).collect()
     }
 }
 
@@ -445,7 +609,7 @@ fn read_structure(read: impl Fn(*mut u64, u32, *mut u32) -> i32) -> io::Result<V
 /// The variables that the manager adds for a service: a list in the registry.
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn environment(name: &str) -> io::Result<Vec<(String, String)>> {
-    let (key, value) = (wide(&format!("{SERVICES_KEY}{name}")), wide(ENVIRONMENT));
+    let (key, value) = (wide(format!("{SERVICES_KEY}{name}")), wide(ENVIRONMENT));
     let mut buffer: Vec<u16> = vec![0; 1024];
     loop {
         let mut size = u32::try_from(size_of_val(&*buffer)).unwrap_or(u32::MAX);
@@ -478,7 +642,7 @@ fn environment(name: &str) -> io::Result<Vec<(String, String)>> {
 
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn set_environment(name: &str, variables: &[(String, String)]) -> io::Result<()> {
-    let (key, value) = (wide(&format!("{SERVICES_KEY}{name}")), wide(ENVIRONMENT));
+    let (key, value) = (wide(format!("{SERVICES_KEY}{name}")), wide(ENVIRONMENT));
     let machine = registry::HKEY_LOCAL_MACHINE;
     if variables.is_empty() {
         // SAFETY: the strings end with a NUL.
@@ -512,7 +676,7 @@ fn set_environment(name: &str, variables: &[(String, String)]) -> io::Result<()>
 }
 
 fn wide_list(texts: &[String]) -> Vec<u16> {
-    let texts = texts.iter().flat_map(|text| wide(text));
+    let texts = texts.iter().flat_map(wide);
     // An empty list is two NULs, too.
     texts.chain([0, 0]).collect()
 }
@@ -572,4 +736,42 @@ fn done(result: i32) -> io::Result<()> {
 
 fn is(error: &io::Error, code: WIN32_ERROR) -> bool {
     error.raw_os_error() == Some(code.cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn triggers_are_written_and_read_back() {
+        let wanted = [
+            Trigger::network_up(),
+            Trigger::network_down().stops(),
+            Trigger::named_pipe("orders"),
+            Trigger::domain_joined(),
+            Trigger::domain_left(),
+        ];
+        with_triggers(&wanted, |info| {
+            // SAFETY: it is what was made of these triggers, and lives for this call.
+            #[expect(unsafe_code, reason = "as the system would read it")]
+            let (read, subtypes) = unsafe {
+                let info = &*info.cast::<services::SERVICE_TRIGGER_INFO>();
+                let list = std::slice::from_raw_parts(info.pTriggers, info.cTriggers as usize);
+                let subtypes = list.iter().map(|trigger| *trigger.pTriggerSubtype);
+                (triggers(info), subtypes.collect::<Vec<GUID>>())
+            };
+            assert_eq!(read, wanted);
+            let known = [
+                services::NETWORK_MANAGER_FIRST_IP_ADDRESS_ARRIVAL_GUID,
+                services::NETWORK_MANAGER_LAST_IP_ADDRESS_REMOVAL_GUID,
+                services::NAMED_PIPE_EVENT_GUID,
+                services::DOMAIN_JOIN_GUID,
+                services::DOMAIN_LEAVE_GUID,
+            ];
+            let number = |guid: &GUID| (guid.data1, guid.data2, guid.data3, guid.data4);
+            assert!(subtypes.iter().map(number).eq(known.iter().map(number)));
+            Ok(())
+        })
+        .unwrap();
+    }
 }
