@@ -321,6 +321,35 @@ fn a_slow_stop_shows_its_progress() {
     );
 }
 
+/// The manager itself takes no stop in that state.
+#[test]
+fn a_start_that_takes_too_long_can_be_stopped() {
+    let installation = Installation::new(
+        r#"
+        [service.late]
+        command = ['PUPPET', "count", 'HERE\starts', "hang"]
+        start = { timeout = "10m", ready = { file = 'HERE\never' } }
+        "#,
+        &["late"],
+    );
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| installation.mainstay(&["start", "late"]));
+        wait_until("its program", SOON, || {
+            installation
+                .sandbox
+                .path()
+                .join("starts")
+                .exists()
+                .then_some(())
+        });
+        assert_eq!(installation.service("late")["state"], "start-pending");
+        installation.check(0, &["stop", "late"]);
+        let start = start.join().expect("it does not panic");
+        assert_eq!(start.status.code(), Some(1), "{}", text(&start.stderr));
+    });
+    assert_eq!(sc("late", "STATE"), Some(STOPPED));
+}
+
 #[test]
 fn an_installation_that_fails_leaves_nothing() {
     let installation = Installation::without_installing(

@@ -75,6 +75,8 @@ pub struct Spec {
     pub(crate) working_dir: Option<PathBuf>,
     pub(crate) env: Env,
     pub(crate) env_file: Option<PathBuf>,
+    pub(crate) priority: Option<Priority>,
+    pub(crate) cpus: Vec<u16>,
     pub(crate) account: Option<Account>,
     pub(crate) needs: Vec<Need>,
     pub(crate) start: Start,
@@ -92,6 +94,14 @@ impl Spec {
     /// The key of its table in the manifest.
     pub fn name(&self) -> &ServiceName {
         &self.name
+    }
+    /// The supervisor's own where it is `None`.
+    pub fn priority(&self) -> Option<Priority> {
+        self.priority
+    }
+    /// The processors that it may run on, from 0; all where it is empty.
+    pub fn cpus(&self) -> &[u16] {
+        &self.cpus
     }
     /// Whose constraints it was checked against.
     pub fn environment(&self) -> Environment {
@@ -477,12 +487,43 @@ impl Liveness {
     }
 }
 
-/// How a service is stopped: asked, waited for, then its whole tree is killed.
+/// How much of a processor a service gets where others want it, too: a nice value on Unix, a priority class on Windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// 19; `IDLE_PRIORITY_CLASS`.
+    Low,
+    /// 10; `BELOW_NORMAL_PRIORITY_CLASS`.
+    BelowNormal,
+    /// 0; `NORMAL_PRIORITY_CLASS`.
+    Normal,
+    /// -5; `ABOVE_NORMAL_PRIORITY_CLASS`.
+    AboveNormal,
+    /// -10; `HIGH_PRIORITY_CLASS`.
+    High,
+}
+
+/// How a service is stopped: asked, perhaps in several ways, waited for, then its whole tree is killed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stop {
     pub(crate) graceful: Duration,
-    pub(crate) signal: Signal,
+    pub(crate) ladder: Vec<StopStep>,
     pub(crate) scope: StopScope,
+}
+
+/// One way of asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopStep {
+    pub(crate) ask: StopAsk,
+    pub(crate) after: Duration,
+}
+
+/// What can be asked of a service that is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopAsk {
+    /// A signal on Unix; on Windows whichever it is, a ctrl-c.
+    Signal(Signal),
+    /// `WM_CLOSE` to its windows (Windows; nothing elsewhere).
+    Close,
 }
 
 impl Stop {
@@ -490,9 +531,9 @@ impl Stop {
     pub fn graceful(&self) -> Duration {
         self.graceful
     }
-    /// What asks it to stop on Unix. Windows asks by ctrl-c, then `WM_CLOSE`.
-    pub fn signal(&self) -> Signal {
-        self.signal
+    /// The ways of asking: at least one, the first of them at once, each not before the one before it, all within the graceful time.
+    pub fn ladder(&self) -> &[StopStep] {
+        &self.ladder
     }
     /// Who is asked. The kill that may follow always takes the whole tree.
     pub fn scope(&self) -> StopScope {
@@ -500,7 +541,18 @@ impl Stop {
     }
 }
 
-/// Who gets the first, polite request to stop.
+impl StopStep {
+    /// How.
+    pub fn ask(&self) -> StopAsk {
+        self.ask
+    }
+    /// How long after the request.
+    pub fn after(&self) -> Duration {
+        self.after
+    }
+}
+
+/// Who gets the polite requests to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopScope {
     /// Every process of the service (systemd's `KillMode=control-group`).

@@ -17,6 +17,7 @@ use mainstay_core::engine::{
     Action, Engine, Event, Exit, Left, Notice, Request, RunId, ServiceId, Token,
 };
 use mainstay_core::manifest::{Format, parse};
+use mainstay_core::spec::StopAsk;
 use mainstay_core::time::Instant;
 
 const DIVIDER: &str = "\n--- transcript\n";
@@ -278,7 +279,8 @@ impl Stage {
                         seen.push(Event::Spawned(id, run, self.pids));
                     }
                 }
-                Action::AskToStop(id, _) => self.say(id, "-> ask it to stop"),
+                Action::AskToStop(_, _, StopAsk::Close) => {}
+                Action::AskToStop(id, ..) => self.say(id, "-> ask it to stop"),
                 Action::Kill(id, run) => {
                     self.say(id, "-> kill all that is left of it");
                     let host = &mut self.hosts[id.0];

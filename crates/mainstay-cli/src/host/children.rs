@@ -158,6 +158,8 @@ impl Host {
                 stdout,
                 stderr,
                 user: user.as_ref(),
+                priority: spec.priority(),
+                cpus: spec.cpus(),
             })
             .map_err(|error| match error.hint() {
                 Some(hint) => format!("{} ({hint})", chain(&error)),

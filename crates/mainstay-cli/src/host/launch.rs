@@ -26,7 +26,16 @@ pub(super) type Environment = BTreeMap<OsString, OsString>;
 pub(super) fn inherited() -> Environment {
     env::vars_os()
         .filter(|(name, _)| !NOT_INHERITED.iter().any(|not| name == not))
+        .map(|(name, value)| (key(&name), value))
         .collect()
+}
+
+/// Windows takes `Path` and `PATH` for one variable, so here they are one, too.
+fn key(name: impl AsRef<OsStr>) -> OsString {
+    match cfg!(windows) {
+        true => name.as_ref().to_ascii_uppercase(),
+        false => name.as_ref().to_owned(),
+    }
 }
 
 /// Where the service runs: `working_dir`, relative to the manifest's directory, which is the default.
@@ -35,7 +44,7 @@ pub(super) fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
         .map_or_else(|| manifest_dir.to_path_buf(), |dir| manifest_dir.join(dir))
 }
 
-/// The inherited environment, then `env_file`, then `env`.
+/// The inherited environment, then `env_file`, then `env`, whose values may refer to what was there before as `${NAME}`.
 ///
 /// # Errors
 /// With the operation and the file in the message, never a value.
@@ -53,14 +62,42 @@ pub(super) fn environment(
             if let Some((name, value)) = parse_line(line).map_err(|problem| {
                 format!("env_file {} line {}: {problem}", path.display(), i + 1)
             })? {
-                environment.insert(name.into(), value.into());
+                environment.insert(key(name), value.into());
             }
         }
     }
+    let mut own = Vec::new();
     for (name, value) in spec.env().iter() {
-        environment.insert(name.into(), value.into());
+        let value = expand(value, &environment)
+            .map_err(|missing| format!("env {name}: there is no variable {missing} to take"))?;
+        own.push((key(name), value));
     }
+    environment.extend(own);
     Ok(environment)
+}
+
+/// Puts in the values of variables: `${NAME}`; `$${` is `${` itself. Fails with the name of one that is not there.
+fn expand<'a>(text: &'a str, environment: &Environment) -> Result<OsString, &'a str> {
+    let mut expanded = OsString::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let (before, reference) = rest.split_at(at);
+        if let Some(before) = before.strip_suffix('$') {
+            expanded.push(before);
+            expanded.push("${");
+            rest = &reference[2..];
+            continue;
+        }
+        expanded.push(before);
+        let Some((name, after)) = reference[2..].split_once('}') else {
+            rest = reference;
+            break;
+        };
+        expanded.push(environment.get(&key(name)).ok_or(name)?);
+        rest = after;
+    }
+    expanded.push(rest);
+    Ok(expanded)
 }
 
 /// One line of an env file: `NAME=value`, an optional `export `, `#` comments, one pair of quotes around the value. No expansion.
@@ -148,6 +185,23 @@ pub(super) fn check_executable(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_refer_to_what_was_there() {
+        let environment = [("PATH", "/bin"), ("EMPTY", "")]
+            .map(|(name, value)| (key(name), OsString::from(value)))
+            .into();
+        for (text, expect) in [
+            ("/opt:${PATH}:${EMPTY}x", Ok("/opt:/bin:x")),
+            ("${PATH}${PATH}", Ok("/bin/bin")),
+            ("$PATH $${PATH} 5$", Ok("$PATH ${PATH} 5$")),
+            ("${PATH", Ok("${PATH")),
+            ("${NOWHERE}", Err("NOWHERE")),
+            ("${}", Err("")),
+        ] {
+            assert_eq!(expand(text, &environment), expect.map(Into::into), "{text}");
+        }
+    }
 
     #[test]
     fn lines_of_an_env_file() {

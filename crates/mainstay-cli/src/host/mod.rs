@@ -155,6 +155,8 @@ struct Host {
     interrupts: u32,
     /// Some service was, at some time.
     has_halted: bool,
+    /// A service manager started us for our one service.
+    has_manager: bool,
     /// Told when a service gets ready.
     is_ready: Rc<Notify>,
     /// When start-up is over.
@@ -270,7 +272,12 @@ impl Host {
     }
 
     /// Takes orders from the manager that started us.
-    fn serve(&self, context: mainstay::Context, commands: &UnboundedSender<Command>) -> Interrupts {
+    fn serve(
+        &mut self,
+        context: mainstay::Context,
+        commands: &UnboundedSender<Command>,
+    ) -> Interrupts {
+        self.has_manager = true;
         let (interrupts, received) = mpsc::unbounded_channel();
         let line = managed::Line {
             service: self.held[0].spec.name().to_string(),
@@ -361,6 +368,7 @@ impl Host {
             reporter,
             interrupts: 0,
             has_halted: false,
+            has_manager: false,
             is_ready: Rc::default(),
             settles_at: None,
         };
@@ -499,11 +507,9 @@ impl Host {
                     Ok(pid) => Event::Spawned(id, run, pid),
                     Err(why) => Event::SpawnFailed(id, run, why),
                 }),
-                Action::AskToStop(id, run) => {
+                Action::AskToStop(id, run, ask) => {
                     self.with_tree(id, run, |tree, spec| {
-                        let (signal, scope) = (spec.stop().signal(), spec.stop().scope());
-                        (0..sys::LADDER.len())
-                            .try_for_each(|rung| tree.ask_to_stop(rung, signal, scope).map(drop))
+                        tree.ask_to_stop(ask, spec.stop().scope()).map(drop)
                     });
                     None
                 }

@@ -54,6 +54,11 @@ impl Host {
                 request,
                 reply,
             } => match self.engine.find(&name) {
+                // Its manager is to see that it is down, and would be told of nothing else.
+                Some(id) if self.has_manager && request == Request::Stop => {
+                    let actions = self.engine.stop_all(self.now());
+                    self.requested(Some(id), actions, reply);
+                }
                 Some(id) => self.request(id, request, reply),
                 None => drop(reply.send(self.unknown(&name))),
             },

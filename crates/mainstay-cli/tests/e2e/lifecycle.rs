@@ -348,3 +348,63 @@ fn a_hanging_probe_delays_no_stop() {
         "its limit is five"
     );
 }
+
+#[test]
+fn whoever_ignores_one_request_gets_the_next() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.deaf]
+        command = ["PUPPET", "ignore", "term", "touch", "HERE/up", "hang"]
+        start = { ready = { file = "HERE/up" } }
+        stop = { graceful = "10m", ladder = [{ ask = "TERM" }, { ask = "close" }, { ask = "INT", after = "200ms" }] }
+        "#,
+    );
+    event(&supervisor, "deaf", "ready");
+    let mut supervisor = supervisor;
+    supervisor.ctrl_c();
+    assert!(supervisor.wait(SOON).success());
+    let exited = event(&supervisor, "deaf", "exited");
+    assert_eq!(exited["exit"]["signal"], 2, "{exited}");
+    sandbox.assert_no_leftovers();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn its_priority_processors_and_variables_are_as_the_manifest_says() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.modest]
+        command = ["sh", "-c", "nice; sed -n 's/^Cpus_allowed_list:[^0-9]*//p' /proc/self/status; echo $GREETING; exec sleep 1000"]
+        env_file = "HERE/env"
+        env = { GREETING = "hello ${COLOUR} $${COLOUR}" }
+        priority = "below-normal"
+        cpus = [0]
+        start = { ready = { log = "^hello" } }
+        "#,
+    );
+    std::fs::write(sandbox.path().join("env"), "COLOUR=blue\n").expect("written");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "modest", "ready");
+    let log = std::fs::read_to_string(sandbox.state_dir().join("logs/modest/current.log"));
+    assert_eq!(log.expect("its log"), "10\n0\nhello blue ${COLOUR}\n");
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_variable_that_is_not_there_is_told_before_anything_starts() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.lost]
+        command = ["PUPPET", "touch", "HERE/started"]
+        env = { A = "${NO_SUCH_VARIABLE}" }
+        "#,
+    );
+    let run = verb(&sandbox, &["run", &manifest.display().to_string()]);
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(69), "{said}");
+    assert!(
+        said.contains("env A: there is no variable NO_SUCH_VARIABLE"),
+        "{said}"
+    );
+    assert!(!sandbox.path().join("started").exists());
+}

@@ -39,7 +39,7 @@ pub use self::contract::{Ended, Exit, Human, RETRY_BASE, RETRY_LIMIT, judge};
 pub use self::fact::{Fact, Halt, KillReason, Outcome};
 pub use self::service::{Bequest, Left, Stage, Wish};
 use self::service::{Service, Settled, Situation};
-use crate::spec::{Probe, ServiceName, Spec};
+use crate::spec::{Probe, ServiceName, Spec, StopAsk};
 use crate::time::Instant;
 
 /// A service of an engine: its place in the list of Specs.
@@ -93,8 +93,8 @@ pub enum Notice {
 pub enum Action {
     /// Start the program; answer [`Event::Spawned`] or [`Event::SpawnFailed`].
     Spawn(ServiceId, RunId),
-    /// Ask the run to stop, as `stop` says.
-    AskToStop(ServiceId, RunId),
+    /// Ask the run to stop, in this way.
+    AskToStop(ServiceId, RunId, StopAsk),
     /// Kill the whole tree of the run.
     Kill(ServiceId, RunId),
     /// Suspend all its processes.

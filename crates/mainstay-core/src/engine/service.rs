@@ -12,7 +12,7 @@ use super::backoff::pause;
 use super::contract::{Ended, Exit, judge};
 use super::fact::{Fact, Halt, KillReason, Outcome};
 use super::past::{Next, Past};
-use super::state::{Child, Evidence, Main, Phase, State, Then, Watch};
+use super::state::{Child, Evidence, Main, Phase, Rung, State, Then, Watch};
 use super::{Action, Notice, Refusal, RunId, ServiceId, Shared, StateName, Token, View};
 use crate::spec::{Backoff, CodeAction, Ready, ServiceName, Spec, StopScope, Strategy};
 use crate::time::Instant;
@@ -324,7 +324,7 @@ impl Service {
         let after = shared.now.since(child.began);
         let then = match phase {
             Phase::Stopping {
-                is_killed: true, ..
+                rung: Rung::Killed, ..
             } => None,
             // All its processes were asked, and have the rest of the time.
             Phase::Stopping { .. } if scope == StopScope::Tree => None,
@@ -339,7 +339,7 @@ impl Service {
             self.pass_to(
                 Phase::Stopping {
                     then,
-                    is_killed: true,
+                    rung: Rung::Killed,
                     until,
                 },
                 shared,
@@ -410,7 +410,7 @@ impl Service {
                     deadline: until, ..
                 }
                 | Phase::Stopping {
-                    is_killed: false,
+                    rung: Rung::Asked { .. },
                     until,
                     ..
                 },
@@ -513,16 +513,20 @@ impl Service {
                         Due::NoAnswer => self.liveness_answered(Err("no answer".into()), shared),
                     }
                 }
-                Phase::Stopping {
-                    is_killed, until, ..
-                } if *until <= now => {
-                    if *is_killed {
+                Phase::Stopping { rung, until, .. } if *until <= now => match rung {
+                    Rung::Killed => {
                         let after = KILL_PATIENCE;
                         let remains = Some(child.run);
                         self.halt(Halt::Unkillable { after }, remains, shared);
-                    } else {
-                        self.kill_tree(KillReason::GraceOver, shared);
                     }
+                    Rung::Asked { .. } => self.kill_tree(KillReason::GraceOver, shared),
+                },
+                Phase::Stopping {
+                    rung: Rung::Asked { since, steps, next },
+                    ..
+                } if next.is_some_and(|next| next <= now) => {
+                    let run = (self.id, child.run);
+                    (*steps, *next) = climb(&self.spec, run, *since, *steps, shared);
                 }
                 Phase::Paused | Phase::Stopping { .. } => {}
             },
@@ -746,14 +750,15 @@ impl Service {
         }
         let graceful = self.spec.stop().graceful();
         self.tell(Fact::Stopping { graceful }, shared);
-        shared.actions.push(Action::AskToStop(self.id, run));
+        let since = shared.now;
+        let (steps, next) = climb(&self.spec, (self.id, run), since, 0, shared);
         if is_paused {
             shared.actions.push(Action::Thaw(self.id, run));
         }
         let phase = Phase::Stopping {
             then,
-            is_killed: false,
-            until: shared.now + graceful,
+            rung: Rung::Asked { since, steps, next },
+            until: since + graceful,
         };
         self.pass_to(phase, shared);
     }
@@ -764,7 +769,7 @@ impl Service {
             child,
             phase:
                 Phase::Stopping {
-                    is_killed: is_killed @ false,
+                    rung: rung @ Rung::Asked { .. },
                     until,
                     ..
                 },
@@ -772,7 +777,7 @@ impl Service {
         else {
             return;
         };
-        *is_killed = true;
+        *rung = Rung::Killed;
         *until = shared.now + KILL_PATIENCE;
         let run = child.run;
         self.tell(Fact::Killing { why }, shared);
@@ -845,4 +850,24 @@ impl Service {
             }
         }
     }
+}
+
+/// Takes the steps of the ladder that are due; how many are taken then, and when the next one is due.
+fn climb(
+    spec: &Spec,
+    (service, run): (ServiceId, RunId),
+    since: Instant,
+    taken: usize,
+    shared: &mut Shared,
+) -> (usize, Option<Instant>) {
+    let steps = spec.stop().ladder().iter().enumerate().skip(taken);
+    for (number, step) in steps {
+        let at = since + step.after();
+        if at > shared.now {
+            return (number, Some(at));
+        }
+        let ask = Action::AskToStop(service, run, step.ask());
+        shared.actions.push(ask);
+    }
+    (spec.stop().ladder().len(), None)
 }

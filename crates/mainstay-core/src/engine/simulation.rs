@@ -14,8 +14,8 @@ use super::backoff::Random;
 use super::*;
 use crate::spec::{
     Argv, Backoff, CodeAction, Compress, Env, Environment, Level, Liveness, LogFormat, LogPolicy,
-    Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation, Signal, Start, Stop,
-    StopScope, Strategy, WaitFor,
+    Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation, Signal, Start, Stop, StopAsk,
+    StopScope, StopStep, Strategy, WaitFor,
 };
 
 /// Steps of an episode before everything is stopped.
@@ -152,6 +152,8 @@ struct Run {
     exited: bool,
     frozen: bool,
     asked: bool,
+    /// When, and how many steps of the ladder were taken.
+    climb: (Instant, usize),
     /// When it is to be killed, once it was asked.
     kill_at: Instant,
     killed: bool,
@@ -852,6 +854,7 @@ impl World {
                     exited: false,
                     frozen: false,
                     asked: false,
+                    climb: (Instant::ZERO, 0),
                     kill_at: Instant::ZERO,
                     killed: false,
                     starts_again: false,
@@ -860,8 +863,24 @@ impl World {
                 });
                 self.spawn(id, run);
             }
-            Action::AskToStop(id, run) => {
+            Action::AskToStop(id, run, ask) => {
                 let i = id.0;
+                let ladder = self.specs[i].stop.ladder.clone();
+                let held = self.held(id, run)?;
+                let is_first = !held.asked;
+                let (since, taken) = match is_first {
+                    true => (now, 0),
+                    false => held.climb,
+                };
+                held.climb = (since, taken + 1);
+                let step = ladder.get(taken).filter(|step| step.ask == ask);
+                ensure!(
+                    step.is_some_and(|step| now >= since + step.after) && !held.killed,
+                    "s{i} is asked to stop by another step than its ladder's next"
+                );
+                if !is_first {
+                    return Ok(());
+                }
                 // Only a start that takes too long ends out of order.
                 let account = &self.accounts[i];
                 let was_ready = account.run.as_ref().is_some_and(Run::was_ready);
@@ -1158,6 +1177,13 @@ impl World {
                     let is_ticked = self.ticked && run.dated < self.events;
                     let is_late = is_ticked && run.asked && !run.killed && now >= run.kill_at;
                     ensure!(!is_late, "s{i} is not killed in time");
+                    let (since, taken) = run.climb;
+                    let is_due = |step: &StopStep| now >= since + step.after;
+                    let is_late = is_ticked
+                        && run.asked
+                        && !run.killed
+                        && spec.stop.ladder.get(taken).is_some_and(is_due);
+                    ensure!(!is_late, "s{i} is not asked the next way");
                     let is_late = is_ticked && expect == S::StartPending && now >= run.start_by;
                     ensure!(!is_late, "s{i} may start for ever");
                 }
@@ -1452,6 +1478,8 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         working_dir: None,
         env: Env::default(),
         env_file: None,
+        priority: None,
+        cpus: Vec::new(),
         account: None,
         needs: needs
             .iter()
@@ -1475,7 +1503,17 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         }),
         stop: Stop {
             graceful: millis(&[0, 10, 5_000, 30_000], random),
-            signal: Signal::Term,
+            ladder: [0, below(random, 3), below(random, 12_000)]
+                .into_iter()
+                .map(|millis| Duration::from_millis(millis as u64))
+                .scan(Duration::ZERO, |after, more| {
+                    *after += more;
+                    Some(*after)
+                })
+                .zip([Signal::Int, Signal::Term, Signal::Quit].map(StopAsk::Signal))
+                .map(|(after, ask)| StopStep { ask, after })
+                .take(1 + below(random, 3))
+                .collect(),
             scope: if chance(random, 0.5) {
                 StopScope::Tree
             } else {
@@ -1550,7 +1588,7 @@ fn what_services_cost() {
                         Event::Spawned(id, run, 1),
                         Event::Notified(id, run, Notice::Ready),
                     ],
-                    Action::AskToStop(id, run) => {
+                    Action::AskToStop(id, run, _) => {
                         vec![
                             Event::Exited(id, run, Exit::Code(0)),
                             Event::Emptied(id, run),

@@ -72,9 +72,22 @@ pub(super) enum Phase {
     /// Asked to stop, then killed; `until` ends the patience with either.
     Stopping {
         then: Then,
-        is_killed: bool,
+        rung: Rung,
         until: Instant,
     },
+}
+
+/// How far a stop has come.
+#[derive(Debug)]
+pub(super) enum Rung {
+    /// The first `steps` of the ladder.
+    Asked {
+        since: Instant,
+        steps: usize,
+        /// When the next one is taken.
+        next: Option<Instant>,
+    },
+    Killed,
 }
 
 /// What will show that a starting service is ready.
@@ -121,6 +134,14 @@ impl State {
                 Phase::Starting { deadline, .. } => Some(*deadline),
                 Phase::Running { watch } => watch.as_ref().map(|watch| watch.asking.deadline()),
                 Phase::Paused => None,
+                Phase::Stopping {
+                    until,
+                    rung:
+                        Rung::Asked {
+                            next: Some(next), ..
+                        },
+                    ..
+                } => Some(*next.min(until)),
                 Phase::Stopping { until, .. } => Some(*until),
             },
             State::BackingOff { until } | State::Restoring { until, .. } => Some(*until),

@@ -11,7 +11,8 @@ use super::redact::RedactEntry;
 use super::suggest::one_of_these;
 use super::tables::{
     HttpTable, KEEP_FILES, KeepTable, LimitTable, LivenessTable, LogTable, Manifest, RecoveryTable,
-    RotateTable, ServiceTable, SinkTable, SnapshotTable, StartTable, StopTable, WaitForTable,
+    RotateTable, ServiceTable, SinkTable, SnapshotTable, StartTable, StopStepTable, StopTable,
+    WaitForTable,
 };
 use super::tree::{Span, Spanned};
 use super::units::ShowDuration;
@@ -19,8 +20,8 @@ use super::values::{Count, Size, StrategyName, Target, Time, is_absolute};
 use crate::log::redact::{RedactWith, Redaction, Refused};
 use crate::spec::{
     Backoff, Environment, Facility, Http, Level, Liveness, LogPolicy, Ready, Recovery,
-    RestartLimit, Retention, Rotation, ServiceName, SinkSpec, SinkTarget, SnapshotPolicy, Spec,
-    Start, Stop, Strategy, Tls, WaitFor, Zone,
+    RestartLimit, Retention, Rotation, ServiceName, Signal, SinkSpec, SinkTarget, SnapshotPolicy,
+    Spec, Start, Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Zone,
 };
 
 /// The specs, in the order of the manifest. They mean something only if nothing was noted.
@@ -112,6 +113,10 @@ impl Resolver<'_> {
             working_dir: value(typed.working_dir),
             env: value(typed.env).unwrap_or_default(),
             env_file: value(typed.env_file),
+            priority: value(typed.priority),
+            cpus: typed.cpus.map_or_else(Vec::new, |list| {
+                list.value.into_iter().map(|cpu| cpu.value.0).collect()
+            }),
             account: value(typed.account),
             needs: Vec::new(),
             start,
@@ -239,9 +244,55 @@ impl Resolver<'_> {
         }
         Stop {
             graceful,
-            signal: typed.signal.value,
+            ladder: self.ladder(typed.ladder, typed.signal, graceful),
             scope: typed.scope.value,
         }
+    }
+
+    fn ladder(
+        &mut self,
+        typed: Option<Spanned<Vec<Spanned<StopStepTable>>>>,
+        signal: Option<Spanned<Signal>>,
+        graceful: Duration,
+    ) -> Vec<StopStep> {
+        let Some(Spanned { value: steps, span }) = typed else {
+            let signal = signal.map_or(Signal::Term, |signal| signal.value);
+            return [StopAsk::Signal(signal), StopAsk::Close]
+                .map(|ask| StopStep {
+                    ask,
+                    after: Duration::ZERO,
+                })
+                .into();
+        };
+        if let Some(signal) = signal {
+            let message = "`signal` does not go with a ladder";
+            let help = Some("make it the first step of the ladder");
+            self.findings
+                .add(Code::Conflict, signal.span, message, help);
+        }
+        if steps.is_empty() {
+            let help = Some("remove it, or name a step: [{ ask = \"TERM\" }]");
+            self.findings
+                .add(Code::Order, span, "nobody would be asked to stop", help);
+        }
+        let mut ladder: Vec<StopStep> = Vec::new();
+        for Spanned { value: step, .. } in steps {
+            let Spanned { value: after, span } = step.after;
+            let Some(ask) = step.ask else { continue };
+            let (ask, after) = (ask.value, after.0);
+            let mistake = match ladder.last() {
+                None if !after.is_zero() => Some("the first step is taken at once"),
+                Some(last) if after < last.after => Some("this step comes before the one above it"),
+                _ if after >= graceful && !after.is_zero() => Some("all is over by then"),
+                _ => None,
+            };
+            if let Some(message) = mistake {
+                let help = Some("`after` counts from the request, and is less than `graceful`");
+                self.findings.add(Code::Order, span, message, help);
+            }
+            ladder.push(StopStep { ask, after });
+        }
+        ladder
     }
 
     fn recovery(&mut self, typed: RecoveryTable) -> Recovery {

@@ -8,14 +8,14 @@ use super::diagnostic::Findings;
 use super::redact::{Expression, LabelName, RedactEntry};
 use super::tree::{Node, Spanned};
 use super::values::{
-    Codes, Count, Factor, Line, NeedName, Pattern, Pause, Port, Size, StrategyName, Target, Time,
-    Yes,
+    Codes, Count, Cpu, Factor, Line, NeedName, Pattern, Pause, Port, Size, StrategyName, Target,
+    Time, Yes,
 };
 use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl, Level,
-    LogFormat, Policy, Probe, Ready, Reload, Signal, SinkTarget, SnapshotWhen, StopScope, Streams,
-    Zone,
+    LogFormat, Policy, Priority, Probe, Ready, Reload, Signal, SinkTarget, SnapshotWhen, StopAsk,
+    StopScope, Streams, Zone,
 };
 
 /// What holds with and without a table.
@@ -47,10 +47,14 @@ table! {
         command: Argv [required],
         /// Where it runs; the manifest's directory where there is none, and a relative path is relative to that.
         working_dir: PathBuf,
-        /// Variables added to the inherited ones.
+        /// Variables added to the inherited ones; `${NAME}` in a value is the inherited or env_file's value of NAME.
         env: Env,
         /// A file of NAME=value lines, read at each start.
         env_file: PathBuf,
+        /// How much of a processor it gets where others want it, too; as the supervisor where there is none.
+        priority: Priority,
+        /// The numbers of the processors it may run on, from 0; all where there is none.
+        cpus: Vec<Spanned<Cpu>>,
         /// Whom it runs as: local-system, local-service, network-service, virtual, dynamic, user:NAME, gmsa:DOMAIN\NAME$.
         account: Account,
         /// Services of this manifest that must be ready first, or os:NAME for one of the host.
@@ -117,10 +121,19 @@ table! {
     StopTable {
         /// From the request to the kill.
         graceful: Pause = millis(30_000),
-        /// What asks it to stop on Unix.
-        signal: Signal = Signal::Term,
+        /// What asks it to stop on Unix (TERM). Windows asks by ctrl-c and WM_CLOSE.
+        signal: Signal,
+        /// The ways of asking, one after the other, instead of `signal`.
+        ladder: Vec<Spanned<StopStepTable>>,
         /// Who is asked. A kill always takes the whole tree.
         scope: StopScope = StopScope::Tree,
+    }
+
+    StopStepTable {
+        /// A signal (a ctrl-c on Windows), or close: WM_CLOSE to its windows.
+        ask: StopAsk [required],
+        /// How long after the request to stop.
+        after: Pause = millis(0),
     }
 
     ReloadTable {

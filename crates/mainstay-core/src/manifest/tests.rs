@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::spec::{Signal, StopAsk};
 
 const EXAMPLE: &str = include_str!("../../../../examples/orders/mainstay.toml");
 
@@ -16,7 +17,9 @@ fn a_short_manifest_gets_every_default() {
     let second = std::time::Duration::from_secs(1);
     assert_eq!(spec.start.timeout, 60 * second);
     assert_eq!(spec.stop.graceful, 30 * second);
-    assert_eq!(spec.stop.signal.name(), "TERM");
+    let asks = spec.stop.ladder.iter().map(|step| (step.ask, step.after));
+    let at_once = [StopAsk::Signal(Signal::Term), StopAsk::Close].map(|ask| (ask, second - second));
+    assert!(asks.eq(at_once));
     assert_eq!(spec.recovery.backoff.base, second / 10);
     assert_eq!(spec.recovery.backoff.max, 30 * second);
     let limit = spec.recovery.limit.unwrap();

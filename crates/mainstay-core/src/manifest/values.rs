@@ -16,7 +16,8 @@ use super::units::{self, ShowDuration, ShowSize};
 use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, CodeAction, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
-    Level, LogFormat, Policy, Signal, SinkTarget, SnapshotWhen, StopScope, Streams, Zone,
+    Level, LogFormat, Policy, Priority, Signal, SinkTarget, SnapshotWhen, StopAsk, StopScope,
+    Streams, Zone,
 };
 
 /// Words that stand for the variants of an enum.
@@ -51,6 +52,9 @@ words! {
     Policy "a recovery policy" { "restart" => Restart, "strict" => Strict, "never" => Never, }
     CodeAction "an action" {
         "stop" => Stop, "restart" => Restart, "retry" => Retry, "restore" => Restore, "halt" => Halt,
+    }
+    Priority "a priority" {
+        "low" => Low, "below-normal" => BelowNormal, "normal" => Normal, "above-normal" => AboveNormal, "high" => High,
     }
     StopScope "a scope" { "tree" => Tree, "main" => Main, }
     SnapshotWhen "an occasion" { "healthy" => Healthy, "manual" => Manual, }
@@ -111,6 +115,32 @@ impl FromText for Signal {
 
     fn to_text(&self) -> Option<String> {
         Some(self.name().to_owned())
+    }
+}
+
+impl FromText for StopAsk {
+    const WHAT: &'static str = "a way to ask";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        match text {
+            "close" => Ok(Self::Close),
+            "ctrl-c" => Ok(Self::Signal(Signal::Int)),
+            _ => Signal::from_text(text).map(Self::Signal).map_err(|_| {
+                let words = [&["ctrl-c", "close"], &Signal::ALL.map(Signal::name)[..]].concat();
+                unknown_word("a way to ask", text, &words)
+            }),
+        }
+    }
+
+    fn text_schema() -> Json {
+        json!({ "anyOf": [{ "enum": ["ctrl-c", "close"] }, Signal::text_schema()] })
+    }
+
+    fn to_text(&self) -> Option<String> {
+        match self {
+            Self::Signal(signal) => signal.to_text(),
+            Self::Close => Some("close".to_owned()),
+        }
     }
 }
 
@@ -321,6 +351,24 @@ impl Decode for Count {
 
     fn schema() -> Json {
         json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 })
+    }
+
+    fn show(&self) -> Json {
+        self.0.into()
+    }
+}
+
+/// The number of a processor, from 0.
+pub(super) struct Cpu(pub(super) u16);
+
+impl Decode for Cpu {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        integer(node, 0..=1023, "0 to 1023", findings)
+            .and_then(|cpu| u16::try_from(cpu).ok().map(Self))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "integer", "minimum": 0, "maximum": 1023 })
     }
 
     fn show(&self) -> Json {

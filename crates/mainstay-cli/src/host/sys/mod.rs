@@ -21,6 +21,8 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fmt, io};
 
+use mainstay_core::spec::Priority;
+
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(target_os = "linux")]
@@ -50,15 +52,15 @@ pub(crate) use linux::{
     own_identity, settle_in, testament, uptime, yield_to_others,
 };
 #[cfg(unix)]
-pub(crate) use posix::{LADDER, Stream, User, is_privileged, null, stream, utc_offset, write_at};
+pub(crate) use posix::{Stream, User, is_privileged, null, stream, utc_offset, write_at};
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
 #[cfg(windows)]
 pub(crate) use windows::access::{Access, entrust, is_foreign};
 #[cfg(windows)]
 pub(crate) use windows::{
-    LADDER, Processes, Stream, Tree, User, is_dead, is_privileged, null, run_as_helper, stream,
-    utc_offset, write_at, yield_to_others,
+    Processes, Stream, Tree, User, is_dead, is_privileged, null, run_as_helper, stream, utc_offset,
+    write_at, yield_to_others,
 };
 
 /// What to start. Standard input is always the null device.
@@ -84,6 +86,10 @@ pub(crate) struct Command<'a> {
     pub(crate) stderr: Stream<'a>,
     /// Whom it runs as; `None` is the supervisor's own user. Needs root (CAP_SETUID and CAP_SETGID) unless it is that user anyway.
     pub(crate) user: Option<&'a User>,
+    /// The supervisor's own where it is `None`.
+    pub(crate) priority: Option<Priority>,
+    /// The processors that it may run on; all where it is empty.
+    pub(crate) cpus: &'a [u16],
 }
 
 /// The variable by which an orphan of a tree is told from a stranger where the system has no cgroup or job.

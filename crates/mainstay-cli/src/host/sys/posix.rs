@@ -11,15 +11,12 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use mainstay_core::spec::Signal;
+use mainstay_core::spec::{Priority, Signal};
 
 use super::{Command, Exit, INSTANCE, SpawnError};
 
 /// Where a child's output goes.
 pub(crate) type Stream<'a> = BorrowedFd<'a>;
-
-/// The ways of asking a tree to stop, gentlest first, as words for a log. Unix has one; the kill that follows is not one of them.
-pub(crate) const LADDER: &[&str] = &["signal"];
 
 /// The number of `signal` on this system.
 pub(super) fn number(signal: Signal) -> c_int {
@@ -292,6 +289,8 @@ pub(super) enum Step {
     Cgroup = 1,
     Session,
     Output,
+    Priority,
+    Processors,
     Groups,
     Group,
     User,
@@ -300,10 +299,12 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Cgroup,
         Self::Session,
         Self::Output,
+        Self::Priority,
+        Self::Processors,
         Self::Groups,
         Self::Group,
         Self::User,
@@ -317,6 +318,8 @@ impl Step {
 pub(super) struct Child<'a> {
     image: &'a Image,
     user: Option<&'a User>,
+    nice: Option<c_int>,
+    cpus: &'a [u16],
     stdin: RawFd,
     stdout: RawFd,
     stderr: RawFd,
@@ -330,11 +333,14 @@ pub(super) struct Child<'a> {
 
 impl<'a> Child<'a> {
     pub(super) fn new(command: &Command<'a>, image: &'a Image, stdin: RawFd) -> io::Result<Self> {
+        processors::check(command.cpus)?;
         let stdout = above_standard(command.stdout)?;
         let stderr = above_standard(command.stderr)?;
         Ok(Self {
             image,
             user: command.user.filter(|user| !user.is_ours()),
+            nice: command.priority.map(nice),
+            cpus: command.cpus,
             stdin,
             stdout: stdout
                 .as_ref()
@@ -397,6 +403,14 @@ impl<'a> Child<'a> {
             if let Some(limit) = INHERITED_FILES.get() {
                 libc::setrlimit(libc::RLIMIT_NOFILE, limit);
             }
+            if let Some(nice) = self.nice
+                && libc::setpriority(libc::PRIO_PROCESS, 0, nice) == -1
+            {
+                return Step::Priority;
+            }
+            if !processors::bind(self.cpus) {
+                return Step::Processors;
+            }
             if let Some(user) = self.user {
                 if !identity::set_groups(&user.groups) {
                     return Step::Groups;
@@ -421,6 +435,70 @@ impl<'a> Child<'a> {
             );
         }
         Step::Execute
+    }
+}
+
+fn nice(priority: Priority) -> c_int {
+    match priority {
+        Priority::Low => 19,
+        Priority::BelowNormal => 10,
+        Priority::Normal => 0,
+        Priority::AboveNormal => -5,
+        Priority::High => -10,
+    }
+}
+
+/// Binding this process, and what it starts, to processors; none named are all.
+mod processors {
+    use std::io;
+
+    #[cfg(target_os = "linux")]
+    type Set = libc::cpu_set_t;
+    #[cfg(target_os = "freebsd")]
+    type Set = libc::cpuset_t;
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    type Set = ();
+
+    /// Whether [`bind`] can be asked for these.
+    pub(super) fn check(cpus: &[u16]) -> io::Result<()> {
+        let known = 8 * size_of::<Set>();
+        match cpus.iter().find(|cpu| usize::from(**cpu) >= known) {
+            None => Ok(()),
+            Some(_) if known == 0 => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this system binds no process to processors",
+            )),
+            Some(cpu) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("this system knows no processor {cpu}"),
+            )),
+        }
+    }
+
+    /// # Safety
+    /// These were checked. Async-signal-safe.
+    pub(super) unsafe fn bind(cpus: &[u16]) -> bool {
+        if cpus.is_empty() {
+            return true;
+        }
+        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+        // SAFETY: a set of bits, all zero, which has one for each of these; 0 and -1 are this process.
+        unsafe {
+            let mut set: Set = std::mem::zeroed();
+            for cpu in cpus {
+                libc::CPU_SET((*cpu).into(), &mut set);
+            }
+            #[cfg(target_os = "linux")]
+            let refused = libc::sched_setaffinity(0, size_of::<Set>(), &set);
+            #[cfg(target_os = "freebsd")]
+            let refused = {
+                let (level, which) = (libc::CPU_LEVEL_WHICH, libc::CPU_WHICH_PID);
+                libc::cpuset_setaffinity(level, which, -1, size_of::<Set>(), &set)
+            };
+            refused == 0
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+        false
     }
 }
 
@@ -618,6 +696,10 @@ impl SpawnError {
             Step::Groups | Step::Group | Step::User if errno == libc::EPERM => {
                 Some("only root may start a program as another user".into())
             }
+            Step::Priority => Some("only root may raise a priority".into()),
+            Step::Processors if errno == libc::EINVAL => {
+                Some("there are no such processors, or the supervisor may not use them".into())
+            }
             _ => None,
         };
         Self {
@@ -625,6 +707,8 @@ impl SpawnError {
                 Step::Cgroup => "join the service's cgroup".into(),
                 Step::Session => "start a session".into(),
                 Step::Output => "connect the output".into(),
+                Step::Priority => "set the priority".into(),
+                Step::Processors => format!("bind it to the processors {:?}", command.cpus),
                 Step::Groups => format!("set the groups of user {}", user()),
                 Step::Group => format!("set the group of user {}", user()),
                 Step::User => format!("set user {}", user()),

@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_core::spec::{Signal, StopScope};
+use mainstay_core::spec::{Priority, Signal, StopAsk, StopScope};
 
 use super::super::{CONTAINMENT, Command, Containment, Exit, INSTANCE, User};
 use super::{Processes, Tree};
@@ -113,6 +113,8 @@ impl Rig {
             env: vec![("PATH".into(), "/usr/bin:/bin:/usr/sbin:/sbin".into())],
             working_dir: self.dir.clone(),
             user: None,
+            priority: None,
+            cpus: Vec::new(),
         };
         change(&mut changes);
         let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
@@ -126,6 +128,8 @@ impl Rig {
             stdout: writer.as_fd(),
             stderr: writer.as_fd(),
             user: changes.user.as_ref(),
+            priority: changes.priority,
+            cpus: &changes.cpus,
         })?;
         self.started.push(tree.pid());
         Ok((tree, BufReader::new(reader)))
@@ -160,6 +164,8 @@ pub(super) struct Changes<'a> {
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) working_dir: PathBuf,
     pub(super) user: Option<User>,
+    pub(super) priority: Option<Priority>,
+    pub(super) cpus: Vec<u16>,
 }
 
 pub(super) fn line(output: &mut impl BufRead) -> String {
@@ -202,7 +208,11 @@ fn exits() {
             rig.until_empty(&tree).await;
             // The pid may be anybody's now.
             assert_eq!(tree.handles(Signal::Term), None);
-            assert!(!tree.ask_to_stop(0, Signal::Term, StopScope::Tree).unwrap());
+            assert!(
+                !tree
+                    .ask_to_stop(StopAsk::Signal(Signal::Term), StopScope::Tree)
+                    .unwrap()
+            );
             tree.signal(Signal::Term, StopScope::Main).unwrap();
             tree.signal(Signal::Term, StopScope::Tree).unwrap();
             tree.kill().unwrap();
@@ -404,7 +414,10 @@ fn a_stubborn_daemon_does_not_survive_its_dead_parent() {
             let pid = line(&mut output);
             assert_eq!(rig.exit_of(&tree).await.code, Some(0));
             assert!(!tree.is_empty());
-            assert!(tree.ask_to_stop(0, Signal::Term, StopScope::Tree).unwrap());
+            assert!(
+                tree.ask_to_stop(StopAsk::Signal(Signal::Term), StopScope::Tree)
+                    .unwrap()
+            );
             assert!(!tree.is_empty() && exists(&pid));
             tree.kill().unwrap();
             rig.until_empty(&tree).await;
@@ -696,6 +709,8 @@ fn output_may_lie_among_the_standard_streams() {
                 stdout: stdin,
                 stderr: stdin,
                 user: None,
+                priority: None,
+                cpus: &[],
             })
             .unwrap();
         rig.until_empty(&tree).await;

@@ -20,7 +20,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use mainstay_core::spec::{Signal, StopScope};
+use mainstay_core::spec::{Signal, StopAsk, StopScope};
 use tokio::signal::unix::SignalKind;
 use tokio::time::Instant;
 
@@ -119,7 +119,7 @@ impl Processes {
         let image = Image::new(command, Some(&mark))
             .map_err(|error| SpawnError::parent("prepare the arguments", error))?;
         let child = Child::new(command, &image, self.null.as_raw_fd())
-            .map_err(|error| SpawnError::parent("connect the output", error))?;
+            .map_err(|error| SpawnError::parent("lay out its start", error))?;
         let (report, reporter) =
             io::pipe().map_err(|error| SpawnError::parent("create a pipe", error))?;
         let pid = fork(&child, &reporter)
@@ -217,15 +217,12 @@ impl Tree {
         }
     }
 
-    /// Climbs `rung` of [`super::LADDER`]; whether anybody was there to be asked.
-    pub(crate) fn ask_to_stop(
-        &self,
-        rung: usize,
-        signal: Signal,
-        scope: StopScope,
-    ) -> io::Result<bool> {
-        let anybody = rung < super::LADDER.len()
-            && (self.exit().is_none() || scope == StopScope::Tree && !self.is_empty());
+    /// Whether anybody was there to be asked.
+    pub(crate) fn ask_to_stop(&self, ask: StopAsk, scope: StopScope) -> io::Result<bool> {
+        let StopAsk::Signal(signal) = ask else {
+            return Ok(false); // there are no windows to close
+        };
+        let anybody = self.exit().is_none() || scope == StopScope::Tree && !self.is_empty();
         if anybody {
             self.signal(signal, scope)?;
         }

@@ -24,7 +24,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mainstay_core::spec::{Signal, StopScope};
+use mainstay_core::spec::{Signal, StopAsk, StopScope};
 use tokio::signal::unix::SignalKind;
 
 pub(crate) use self::keeper::Keeper;
@@ -132,7 +132,7 @@ impl Processes {
         let image = Image::new(command, mark.as_deref())
             .map_err(|error| SpawnError::parent("prepare the arguments", error))?;
         let mut child = Child::new(command, &image, self.null.as_raw_fd())
-            .map_err(|error| SpawnError::parent("connect the output", error))?;
+            .map_err(|error| SpawnError::parent("lay out its start", error))?;
         let holder =
             match (&self.nest, mark) {
                 (Some(nest), _) => {
@@ -510,15 +510,12 @@ impl Tree {
         }
     }
 
-    /// Climbs `rung` of [`super::LADDER`]; whether anybody was there to be asked.
-    pub(crate) fn ask_to_stop(
-        &self,
-        rung: usize,
-        signal: Signal,
-        scope: StopScope,
-    ) -> io::Result<bool> {
-        let anybody = rung < super::LADDER.len()
-            && (self.exit().is_none() || scope == StopScope::Tree && !self.is_empty());
+    /// Whether anybody was there to be asked.
+    pub(crate) fn ask_to_stop(&self, ask: StopAsk, scope: StopScope) -> io::Result<bool> {
+        let StopAsk::Signal(signal) = ask else {
+            return Ok(false); // there are no windows to close
+        };
+        let anybody = self.exit().is_none() || scope == StopScope::Tree && !self.is_empty();
         if anybody {
             self.signal(signal, scope)?;
         }

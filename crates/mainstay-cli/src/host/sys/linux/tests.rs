@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mainstay_core::spec::{Signal, StopScope};
+use mainstay_core::spec::{Signal, StopAsk, StopScope};
 
 use super::super::Containment;
 use super::suite::{all, exists, isolated, isolated_with, line};
@@ -174,6 +174,8 @@ fn spawn_and_stop_cost() {
                         stdout: std::os::fd::AsFd::as_fd(&null),
                         stderr: std::os::fd::AsFd::as_fd(&null),
                         user: None,
+                        priority: None,
+                        cpus: &[],
                     };
                     rig.processes.spawn(&command).unwrap()
                 })
@@ -181,7 +183,8 @@ fn spawn_and_stop_cost() {
             let ours = began.elapsed();
             let began = Instant::now();
             for tree in &trees {
-                tree.ask_to_stop(0, Signal::Term, StopScope::Tree).unwrap();
+                tree.ask_to_stop(StopAsk::Signal(Signal::Term), StopScope::Tree)
+                    .unwrap();
             }
             let asked = began.elapsed();
             for tree in &trees {

@@ -17,7 +17,8 @@ use windows_sys::Win32::System::IO::{
     CreateIoCompletionPort, GetQueuedCompletionStatus, PostQueuedCompletionStatus,
 };
 use windows_sys::Win32::System::JobObjects::{
-    AssignProcessToJobObject, CreateJobObjectW, IsProcessInJob, JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE,
+    AssignProcessToJobObject, CreateJobObjectW, IsProcessInJob, JOB_OBJECT_LIMIT_AFFINITY,
+    JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE, JOB_OBJECT_LIMIT_PRIORITY_CLASS,
     JOBOBJECT_ASSOCIATE_COMPLETION_PORT, JOBOBJECT_BASIC_ACCOUNTING_INFORMATION,
     JOBOBJECT_EXTENDED_LIMIT_INFORMATION, JOBOBJECTINFOCLASS,
     JobObjectAssociateCompletionPortInformation, JobObjectBasicAccountingInformation,
@@ -96,7 +97,8 @@ impl Drop for Port {
 pub(super) struct Job(OwnedHandle);
 
 impl Job {
-    pub(super) fn new(port: &Port) -> io::Result<Self> {
+    /// What is started in it keeps this class of priority and these processors, a set of bits (0 is all), too.
+    pub(super) fn new(port: &Port, class: Option<u32>, processors: usize) -> io::Result<Self> {
         // SAFETY: neither attributes nor a name are needed; nobody else has the handle.
         let job = unsafe {
             let job = CreateJobObjectW(ptr::null(), ptr::null());
@@ -104,7 +106,16 @@ impl Job {
             Self(OwnedHandle::from_raw_handle(job))
         };
         let mut limits = JOBOBJECT_EXTENDED_LIMIT_INFORMATION::default();
-        limits.BasicLimitInformation.LimitFlags = JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE;
+        let basic = &mut limits.BasicLimitInformation;
+        basic.LimitFlags = JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE;
+        if let Some(class) = class {
+            basic.LimitFlags |= JOB_OBJECT_LIMIT_PRIORITY_CLASS;
+            basic.PriorityClass = class;
+        }
+        if processors != 0 {
+            basic.LimitFlags |= JOB_OBJECT_LIMIT_AFFINITY;
+            basic.Affinity = processors;
+        }
         job.set(JobObjectExtendedLimitInformation, &limits)?;
         let port = JOBOBJECT_ASSOCIATE_COMPLETION_PORT {
             CompletionKey: ptr::without_provenance_mut(JOB),

@@ -26,7 +26,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mainstay_core::spec::{Signal, StopScope};
+use mainstay_core::spec::{Priority, Signal, StopAsk, StopScope};
 use tokio::sync::Notify;
 use windows_sys::Win32::Foundation::{
     DUPLICATE_SAME_ACCESS, DuplicateHandle, ERROR_BAD_EXE_FORMAT, ERROR_DIRECTORY,
@@ -37,11 +37,13 @@ use windows_sys::Win32::Security::{
     GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation,
 };
 use windows_sys::Win32::System::Threading::{
-    CREATE_NO_WINDOW, CREATE_SUSPENDED, CREATE_UNICODE_ENVIRONMENT, CreateProcessW,
-    DeleteProcThreadAttributeList, EXTENDED_STARTUPINFO_PRESENT, GetCurrentProcess,
-    GetCurrentThread, GetExitCodeProcess, INFINITE, InitializeProcThreadAttributeList, OpenProcess,
-    OpenProcessToken, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, PROCESS_INFORMATION, PROCESS_SYNCHRONIZE,
-    RegisterWaitForSingleObject, ResumeThread, STARTF_USESTDHANDLES, STARTUPINFOEXW,
+    ABOVE_NORMAL_PRIORITY_CLASS, BELOW_NORMAL_PRIORITY_CLASS, CREATE_NO_WINDOW, CREATE_SUSPENDED,
+    CREATE_UNICODE_ENVIRONMENT, CreateProcessW, DeleteProcThreadAttributeList,
+    EXTENDED_STARTUPINFO_PRESENT, GetCurrentProcess, GetCurrentThread, GetExitCodeProcess,
+    HIGH_PRIORITY_CLASS, IDLE_PRIORITY_CLASS, INFINITE, InitializeProcThreadAttributeList,
+    NORMAL_PRIORITY_CLASS, OpenProcess, OpenProcessToken, PROC_THREAD_ATTRIBUTE_HANDLE_LIST,
+    PROCESS_INFORMATION, PROCESS_SYNCHRONIZE, RegisterWaitForSingleObject, ResumeThread,
+    STARTF_USESTDHANDLES, STARTUPINFOEXW, SetPriorityClass, SetProcessAffinityMask,
     SetThreadPriority, THREAD_MODE_BACKGROUND_BEGIN, TerminateProcess, UnregisterWaitEx,
     UpdateProcThreadAttribute, WT_EXECUTEINWAITTHREAD, WT_EXECUTEONLYONCE, WaitForSingleObject,
 };
@@ -184,10 +186,6 @@ impl User {
     }
 }
 
-/// The ways of asking a tree to stop, gentlest first, as words for a log. They reach different programs (with a console, with a
-/// window), so they may be climbed all at once; the kill that follows is not one of them.
-pub(crate) const LADDER: &[&str] = &["ctrl-c", "WM_CLOSE"];
-
 /// What a killed tree's processes return: 128 and the number of SIGKILL, as for a shell on Unix.
 const KILLED: u32 = 137;
 
@@ -236,9 +234,21 @@ impl Processes {
                 hint: None,
             }
         };
-        let job = Job::new(&self.port).map_err(failed("create a job object"))?;
+        let class = command.priority.map(class);
+        let processors = processors(command.cpus).map_err(failed("bind it to its processors"))?;
+        let job = Job::new(&self.port, class, processors).map_err(failed("create a job object"))?;
         let (process, thread, pid) = create(command, &self.null)?;
         let begun = job.assign(process.as_handle()).and_then(|()| {
+            // The job says the same, for all that follow; Wine does not heed that.
+            // SAFETY: the handle is open.
+            unsafe {
+                if let Some(class) = class {
+                    cvt(SetPriorityClass(process.as_raw_handle(), class))?;
+                }
+                if processors != 0 {
+                    cvt(SetProcessAffinityMask(process.as_raw_handle(), processors))?;
+                }
+            }
             let wait = Wait::new(process.as_handle(), self.changed.clone())?;
             // SAFETY: the handle of its only thread, which stands still since its birth.
             cvt_count(unsafe { ResumeThread(thread.as_raw_handle()) })?;
@@ -328,7 +338,7 @@ impl Tree {
     /// Windows has no signals: INT is a ctrl-c, and the others are `Unsupported`.
     pub(crate) fn signal(&self, signal: Signal, scope: StopScope) -> io::Result<()> {
         match signal {
-            Signal::Int => self.ask_to_stop(0, signal, scope).map(drop),
+            Signal::Int => self.ask_to_stop(StopAsk::Signal(signal), scope).map(drop),
             _ => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "Windows has no such signal",
@@ -336,19 +346,13 @@ impl Tree {
         }
     }
 
-    /// Climbs `rung` of [`LADDER`]; whether anybody was there to be asked. A ctrl-c reaches all that share the tree's console,
-    /// and a `WM_CLOSE` the windows of this desktop, whatever the scope.
-    pub(crate) fn ask_to_stop(
-        &self,
-        rung: usize,
-        _signal: Signal,
-        _scope: StopScope,
-    ) -> io::Result<bool> {
+    /// Whether anybody was there to be asked. A ctrl-c, whatever the signal, reaches all that share the tree's console, and a `WM_CLOSE`
+    /// the windows of this desktop, whatever the scope. They reach different programs, so both may be tried at once.
+    pub(crate) fn ask_to_stop(&self, ask: StopAsk, _scope: StopScope) -> io::Result<bool> {
         let processes = self.job.processes()?;
-        match rung {
-            0 => ask::ctrl_c(&processes),
-            1 => ask::close_windows(&processes),
-            _ => Ok(false),
+        match ask {
+            StopAsk::Signal(_) => ask::ctrl_c(&processes),
+            StopAsk::Close => ask::close_windows(&processes),
         }
     }
 
@@ -395,6 +399,27 @@ impl Tree {
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.job.usage().ok()
     }
+}
+
+/// "Scheduling Priorities", Microsoft Learn.
+fn class(priority: Priority) -> u32 {
+    match priority {
+        Priority::Low => IDLE_PRIORITY_CLASS,
+        Priority::BelowNormal => BELOW_NORMAL_PRIORITY_CLASS,
+        Priority::Normal => NORMAL_PRIORITY_CLASS,
+        Priority::AboveNormal => ABOVE_NORMAL_PRIORITY_CLASS,
+        Priority::High => HIGH_PRIORITY_CLASS,
+    }
+}
+
+/// As a set of bits, which is all that a process of one processor group knows.
+fn processors(cpus: &[u16]) -> io::Result<usize> {
+    let bit = |cpu: &u16| 1_usize.checked_shl((*cpu).into());
+    let set = cpus.iter().try_fold(0, |set, cpu| Some(set | bit(cpu)?));
+    set.ok_or_else(|| {
+        let text = "Windows knows the processors 0 to 63 by number";
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })
 }
 
 /// A main process suspended before its first instruction: itself, its thread, its id.

@@ -9,12 +9,15 @@ use std::os::windows::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_core::spec::{Signal, StopScope};
+use mainstay_core::spec::{Priority, Signal, StopAsk, StopScope};
 use windows_sys::Win32::Foundation::{HANDLE_FLAG_INHERIT, SetHandleInformation};
-use windows_sys::Win32::System::Threading::{CREATE_NO_WINDOW, DETACHED_PROCESS};
+use windows_sys::Win32::System::Threading::{
+    BELOW_NORMAL_PRIORITY_CLASS, CREATE_NO_WINDOW, DETACHED_PROCESS, GetPriorityClass,
+    GetProcessAffinityMask,
+};
 
 use super::super::{Command, SpawnError};
-use super::{Exit, LADDER, Processes, Tree};
+use super::{Exit, Processes, Tree};
 
 const ROLE: &str = "MAINSTAY_TEST_ROLE";
 
@@ -151,6 +154,8 @@ impl Rig {
             stdout: writer.as_handle(),
             stderr: writer.as_handle(),
             user: None,
+            priority: None,
+            cpus: &[],
         })?;
         Ok((tree, BufReader::new(reader)))
     }
@@ -213,7 +218,11 @@ fn exits() {
             );
             rig.until_empty(&tree).await;
             tree.kill().unwrap();
-            assert!(!tree.ask_to_stop(0, Signal::Term, StopScope::Tree).unwrap());
+            assert!(
+                !tree
+                    .ask_to_stop(StopAsk::Signal(Signal::Term), StopScope::Tree)
+                    .unwrap()
+            );
         }
     });
 }
@@ -358,11 +367,14 @@ fn a_ctrl_c_reaches_one_tree_alone() {
         let (two, mut two_output) = rig.start("polite", &[], &[]);
         line(&mut one_output, "up");
         line(&mut two_output, "up");
-        assert!(one.ask_to_stop(0, Signal::Term, StopScope::Tree).unwrap());
-        assert_eq!(rig.exit_of(&one).await.code, Some(42), "{}", LADDER[0]);
+        assert!(
+            one.ask_to_stop(StopAsk::Signal(Signal::Term), StopScope::Tree)
+                .unwrap()
+        );
+        assert_eq!(rig.exit_of(&one).await.code, Some(42), "ctrl-c");
         assert_eq!(two.exit(), None);
         assert!(
-            !two.ask_to_stop(1, Signal::Term, StopScope::Tree).unwrap(),
+            !two.ask_to_stop(StopAsk::Close, StopScope::Tree).unwrap(),
             "it has no window"
         );
         two.signal(Signal::Int, StopScope::Main).unwrap();
@@ -424,5 +436,45 @@ fn a_frozen_tree_makes_no_progress() {
         tree.kill().unwrap();
         rig.until_empty(&tree).await;
         reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_program_has_the_priority_and_the_processors_that_it_is_given() {
+    run(async |rig| {
+        let exe = std::env::current_exe().unwrap();
+        let argv = [
+            exe.to_str().unwrap(),
+            "--exact",
+            "host::sys::windows::tests::role",
+        ]
+        .map(OsString::from);
+        let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        env.push((ROLE.into(), "polite".into()));
+        let null = super::null().unwrap();
+        let mut command = Command {
+            name: "orders",
+            program: &exe,
+            argv: &argv,
+            env: &env,
+            working_dir: &std::env::temp_dir(),
+            stdout: null.as_handle(),
+            stderr: null.as_handle(),
+            user: None,
+            priority: Some(Priority::BelowNormal),
+            cpus: &[0],
+        };
+        let tree = rig.processes.spawn(&command).unwrap();
+        let (mut own, mut all) = (0, 0);
+        let process = tree.main.process.as_raw_handle();
+        // SAFETY: the handle is open, and both places outlive the call.
+        let class = unsafe {
+            assert_ne!(GetProcessAffinityMask(process, &mut own, &mut all), 0);
+            GetPriorityClass(process)
+        };
+        assert_eq!((class, own), (BELOW_NORMAL_PRIORITY_CLASS, 1));
+        command.cpus = &[64];
+        let error = rig.processes.spawn(&command).err().unwrap();
+        assert!(error.to_string().contains("processors"), "{error}");
     });
 }
