@@ -7,6 +7,7 @@
 mod logs;
 mod run;
 mod scenarios;
+mod service;
 mod table;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::{Result, cargo};
 use logs::LOGS;
 use run::Side;
 use scenarios::{PROCESSES, Scenario};
+use service::SERVICE;
 use table::Results;
 
 /// The release programs.
@@ -25,6 +27,7 @@ struct Programs {
     mainstay: PathBuf,
     bare: PathBuf,
     stamp: PathBuf,
+    heartbeat: PathBuf,
 }
 
 /// Measures, prints the table. A goal that is missed is no failure, a scenario that cannot be measured is.
@@ -72,14 +75,14 @@ pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
 }
 
 fn scenarios() -> impl Iterator<Item = &'static Scenario> {
-    PROCESSES.iter().chain(LOGS)
+    PROCESSES.iter().chain(LOGS).chain([&SERVICE])
 }
 
 fn build() -> Result<Programs> {
-    let packages = ["--package", "mainstay-cli", "--package", "mainstay-testkit"];
+    let packages = ["mainstay-cli", "mainstay-testkit", "heartbeat"];
     let status = cargo()
         .args(["build", "--release", "--bins"])
-        .args(packages)
+        .args(packages.map(|name| format!("--package={name}")))
         .status()?;
     if !status.success() {
         return Err("the release build failed".into());
@@ -92,5 +95,6 @@ fn build() -> Result<Programs> {
         mainstay: release.join("mainstay"),
         bare: release.join("bare"),
         stamp: release.join("stamp"),
+        heartbeat: release.join("heartbeat"),
     })
 }

@@ -24,6 +24,8 @@ pub(crate) enum Side {
     Cat,
     /// `writer | s6-log`, with timestamps and rotation.
     S6,
+    /// The example with kardianos/service.
+    Kardianos,
     /// `mainstay run`.
     Mainstay,
 }
@@ -216,7 +218,9 @@ impl Run {
     /// The log files of a service, oldest first.
     pub(crate) fn log_files(&self, index: usize) -> Vec<PathBuf> {
         let dir = match self.side {
-            Side::Bare | Side::Cat => return vec![self.path().join("svc000.log")],
+            Side::Bare | Side::Cat | Side::Kardianos => {
+                return vec![self.path().join("svc000.log")];
+            }
             Side::S6 => self.path().join("logs"),
             Side::Mainstay => self.path().join(format!("state/logs/svc{index:03}")),
         };
@@ -294,6 +298,7 @@ fn configure(
             command.args(["-c", script, "sh"]).args(argv);
             command
         }
+        Side::Kardianos => return Err("it is a service, and supervises none".into()),
         Side::Mainstay => {
             writeln!(text, "environment = \"development\"")?;
             for index in 0..count {

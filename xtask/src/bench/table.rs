@@ -46,7 +46,9 @@ impl Results {
                         .filter(|known| std::ptr::eq(known.row, row));
                     figures.for_each(|figures| match side {
                         Side::Mainstay => figures.mainstay.push(value),
-                        Side::Bare | Side::Cat | Side::S6 => figures.bound.push(value),
+                        Side::Bare | Side::Cat | Side::S6 | Side::Kardianos => {
+                            figures.bound.push(value)
+                        }
                     });
                 }
             }
