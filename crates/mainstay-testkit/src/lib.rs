@@ -3,6 +3,8 @@
 //! Programs: `puppet` (does what a test tells it), `stamp` (is measured) and `bare` (the yardstick). A test that runs real programs
 //! owns a [`Sandbox`]: a directory, and every process that was started in it, however far it has strayed since.
 
+#[cfg(target_os = "linux")]
+pub mod lab;
 pub mod procs;
 #[cfg(windows)]
 pub mod procs_windows;

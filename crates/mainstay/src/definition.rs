@@ -27,7 +27,9 @@ pub fn service(name: impl Into<String>) -> Definition {
         graceful: Duration::from_secs(30),
         recovery: Recovery::default(),
         accepts: Accepts::default(),
+        scope: Scope::default(),
         windows: Windows::default(),
+        systemd: Systemd::default(),
     }
 }
 
@@ -45,13 +47,24 @@ pub struct Definition {
     pub(crate) account: Account,
     pub(crate) needs: Vec<String>,
     pub(crate) start: Start,
-    #[cfg_attr(not(windows), expect(dead_code, reason = "only Windows is told"))]
     pub(crate) start_timeout: Duration,
-    #[cfg_attr(not(windows), expect(dead_code, reason = "only Windows is told"))]
     pub(crate) graceful: Duration,
     pub(crate) recovery: Recovery,
     pub(crate) accepts: Accepts,
+    pub(crate) scope: Scope,
     pub(crate) windows: Windows,
+    pub(crate) systemd: Systemd,
+}
+
+/// Whose service it is, where a manager knows both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// The machine's: started with it. To install it takes root.
+    #[default]
+    System,
+    /// The user's who installs it: started when that user logs in, without root (systemd; Windows has no such services, and ignores it).
+    User,
 }
 
 /// When a manager starts a service.
@@ -139,6 +152,50 @@ pub struct Windows {
     pub(crate) security: Option<String>,
 }
 
+/// What only systemd knows. A unit is sandboxed as far as a program can be that nothing is known of: it writes to its own state directory
+/// (`$STATE_DIRECTORY`) and temporary files alone, has no capability, sees no device and no home, and may not become more than it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Systemd {
+    pub(crate) sandbox: bool,
+    pub(crate) capabilities: Vec<String>,
+    pub(crate) writable: Vec<PathBuf>,
+}
+
+impl Default for Systemd {
+    fn default() -> Self {
+        Self {
+            sandbox: true,
+            capabilities: Vec::new(),
+            writable: Vec::new(),
+        }
+    }
+}
+
+impl Systemd {
+    /// Without a sandbox. [`Account::LocalSystem`] has none in any case.
+    #[must_use]
+    pub fn without_sandbox(self) -> Self {
+        Self {
+            sandbox: false,
+            ..self
+        }
+    }
+
+    /// Leaves it this capability, such as `CAP_NET_BIND_SERVICE` for ports below 1024: capabilities(7).
+    #[must_use]
+    pub fn capability(mut self, name: impl Into<String>) -> Self {
+        self.capabilities.push(name.into());
+        self
+    }
+
+    /// It may write there, too: an absolute path that exists.
+    #[must_use]
+    pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
+        self.writable.push(path.into());
+        self
+    }
+}
+
 /// `SERVICE_SID_INFO`: whether access control lists can name the service itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -198,7 +255,7 @@ impl Definition {
         Self { arguments, ..self }
     }
 
-    /// Where it runs. Default: the program's directory. It is entered before [`Service::run`](crate::Service::run).
+    /// Where it runs. Default: the program's directory on Windows, its own state directory under systemd. It is entered before [`Service::run`](crate::Service::run).
     pub fn working_dir(self, path: impl Into<PathBuf>) -> Self {
         let working_dir = Some(path.into());
         Self {
@@ -256,6 +313,17 @@ impl Definition {
     pub fn windows(self, set: impl FnOnce(Windows) -> Windows) -> Self {
         let windows = set(self.windows);
         Self { windows, ..self }
+    }
+
+    /// Whose service it is. Default: the machine's.
+    pub fn scope(self, scope: Scope) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// Sets what only systemd knows.
+    pub fn systemd(self, set: impl FnOnce(Systemd) -> Systemd) -> Self {
+        let systemd = set(self.systemd);
+        Self { systemd, ..self }
     }
 
     /// Its name.
@@ -353,4 +421,15 @@ impl fmt::Debug for Definition {
             .field("account", &self.account)
             .finish_non_exhaustive()
     }
+}
+
+/// What is wrong with a name, for every manager.
+pub(crate) fn wrong_name(name: &str) -> Option<String> {
+    let is_inner = |byte: u8| byte == b'-' || byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_good = (1..=63).contains(&name.len())
+        && name.bytes().all(is_inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    (!is_good)
+        .then(|| "a name has 1 to 63 of a-z, 0-9 and -, neither first nor last a -".to_owned())
 }

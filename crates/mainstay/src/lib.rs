@@ -55,13 +55,19 @@ mod run;
 mod scm;
 mod service;
 mod sys;
+#[cfg_attr(
+    not(any(unix, test)),
+    expect(dead_code, reason = "only Unix has it, and tests")
+)]
+mod systemd;
 mod trigger;
 mod verbs;
 
 pub use context::{Context, Status};
 pub use control::{Accepts, Control, Power, SessionChange, SessionReason, Stop};
 pub use definition::{
-    Account, Definition, ErrorControl, Recovery, ServiceSid, Start, Windows, service,
+    Account, Definition, ErrorControl, Recovery, Scope, ServiceSid, Start, Systemd, Windows,
+    service,
 };
 pub use error::{Error, ErrorKind};
 pub use logger::Logger;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::service::chain;
-use crate::{Account, Definition, Error, ErrorKind, Password, Service, State, UNDER_SCM};
+use crate::{Account, Definition, Error, ErrorKind, Password, Scope, Service, State, UNDER_SCM};
 
 const USAGE: &str = "  install      make it a service of this system, or bring the installed one up to date
       --account ACCOUNT     virtual, local-service, network-service, local-system, gmsa:DOMAIN\\NAME$, user:NAME
@@ -15,7 +15,8 @@ const USAGE: &str = "  install      make it a service of this system, or bring t
   start [ARGUMENT…], stop, restart, pause, continue, reload
   control N    send it a code of its own, 128 to 255
   status       say how it is
-  run          run it here, until ctrl-c; the same without a verb";
+  run          run it here, until ctrl-c; the same without a verb
+  --user       of the user's own services, not the machine's (systemd)";
 
 /// What a program is asked to do with its own service. For programs with a command line of their own; [`Definition::main`] does all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,12 +178,20 @@ fn wrong(what: impl Into<String>) -> Error {
 
 impl Definition {
     /// Runs the service, or does what the command line says: `install`, `uninstall`, `start`, `stop`, `restart`, `pause`, `continue`, `reload`,
-    /// `control N`, `status`. Returns what the process should exit with, the codes of the `mainstay` command (docs/exit-codes.md).
+    /// `control N`, `status`; with `--user` before the verb, of the user's own services. Returns what the process should exit with, the codes of the `mainstay` command (docs/exit-codes.md).
     pub fn main(self, service: impl Service + Send + 'static) -> ExitCode {
         let name = self.name.clone();
-        let result = match Verb::parse(std::env::args_os().skip(1)) {
+        let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+        let scope = match arguments.first().is_some_and(|first| first == "--user") {
+            true => {
+                arguments.remove(0);
+                Scope::User
+            }
+            false => self.scope,
+        };
+        let result = match Verb::parse(arguments) {
             Ok(Verb::Run) => return self.run(service),
-            Ok(verb) => self.perform(verb),
+            Ok(verb) => self.scope(scope).perform(verb),
             Err(error) => Err(error),
         };
         match result {
@@ -193,7 +202,7 @@ impl Definition {
                     text += &format!("hint: {cure}\n");
                 }
                 if error.kind() == ErrorKind::Usage {
-                    text += &format!("usage: {name} [VERB]\n\n{USAGE}\n");
+                    text += &format!("usage: {name} [--user] [VERB]\n\n{USAGE}\n");
                 }
                 // Nobody is left to be told.
                 let _ = io::stderr().write_all(text.as_bytes());

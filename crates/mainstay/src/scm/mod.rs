@@ -7,7 +7,7 @@ mod command_line;
 #[cfg(test)]
 mod fake;
 pub(crate) mod manage;
-mod refusal;
+pub(crate) mod refusal;
 mod settings;
 
 use std::ffi::OsString;

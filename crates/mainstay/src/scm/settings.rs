@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::command_line::command_line;
 use super::{Base, FailureActions, Setting};
+use crate::definition::wrong_name;
 use crate::{Account, Definition, Error, ErrorControl, ErrorKind, ServiceSid, Start, UNDER_SCM};
 
 /// `SC_ACTION_RESTART`, `SC_ACTION_REBOOT`, `SC_ACTION_RUN_COMMAND`.
@@ -168,16 +169,6 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
         settings.push(Setting::LogonRight(true));
     }
     Ok(settings)
-}
-
-fn wrong_name(name: &str) -> Option<String> {
-    let is_inner = |byte: u8| byte == b'-' || byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let is_good = (1..=63).contains(&name.len())
-        && name.bytes().all(is_inner)
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    (!is_good)
-        .then(|| "a name has 1 to 63 of a-z, 0-9 and -, neither first nor last a -".to_owned())
 }
 
 fn wrong_text(what: &str, text: &str) -> Option<String> {

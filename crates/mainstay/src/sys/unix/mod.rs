@@ -1,4 +1,11 @@
-//! Unix: signals are the controls.
+//! Unix: signals are the controls, and systemd is the manager that is known.
+
+mod systemd;
+
+pub(crate) use systemd::{
+    control, install, may_install, pause, reload, restart, resume, services, start, status, stop,
+    uninstall, wait_for_change,
+};
 
 use std::io;
 use std::thread;
@@ -81,50 +88,4 @@ fn monotonic() -> Duration {
         u64::try_from(now.tv_sec).unwrap_or(0),
         u32::try_from(now.tv_nsec).unwrap_or(0),
     )
-}
-
-pub(crate) use unmanaged::*;
-
-/// Until this library knows the managers of Unix.
-mod unmanaged {
-    use std::ffi::OsString;
-    use std::time::Duration;
-
-    use crate::{Definition, Error, ErrorKind, Installed, ServiceStatus, State};
-
-    fn unsupported<T>(what: &str) -> Result<T, Error> {
-        let what = format!("{what}: this version knows the Windows service manager only");
-        let error = Error::new(ErrorKind::Unsupported, what);
-        Err(error.with_cure("start its verb `run` from a unit of your own, or with `mainstay run`"))
-    }
-
-    pub(crate) fn may_install() -> Result<(), Error> {
-        unsupported("install services")
-    }
-
-    pub(crate) fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
-        unsupported("list services")
-    }
-
-    macro_rules! unsupported {
-        ($($name:ident($($argument:ty),*) -> $result:ty;)*) => {
-            $(pub(crate) fn $name(definition: &Definition, $(_: $argument),*) -> Result<$result, Error> {
-                unsupported(&format!("{} service \"{}\"", stringify!($name), definition.name))
-            })*
-        };
-    }
-
-    unsupported! {
-        install() -> Installed;
-        uninstall() -> ();
-        start(&[OsString]) -> ();
-        stop() -> ();
-        restart() -> ();
-        wait_for_change(State, Duration) -> ServiceStatus;
-        pause() -> ();
-        resume() -> ();
-        reload() -> ();
-        control(u8) -> ();
-        status() -> ServiceStatus;
-    }
 }

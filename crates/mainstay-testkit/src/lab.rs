@@ -1,0 +1,132 @@
+//! A throw-away machine with a real init system as PID 1: labs/unix/lab.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Ends with the value: everything in it is gone then.
+#[derive(Debug)]
+pub struct Lab {
+    kind: &'static str,
+    name: String,
+}
+
+impl Lab {
+    /// Boots one of `systemd`, `openrc`, `sysv`, `runit`, `s6`, which finds the directories of this machine where it is told, for reading.
+    /// The first time it is built, half a minute.
+    ///
+    /// # Errors
+    /// Why there can be none here.
+    pub fn up(kind: &'static str, binds: &[(&Path, &str)]) -> Result<Self, String> {
+        let on_path = |tool: &str| {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).any(|dir| dir.join(tool).is_file())
+        };
+        if !rustix::process::geteuid().is_root() || !on_path("apt-get") {
+            return Err(format!("a lab of {kind} takes root on Debian"));
+        }
+        let lab = Self {
+            kind,
+            name: format!("{kind}-{}", std::process::id()),
+        };
+        let binds = binds
+            .iter()
+            .map(|(here, there)| format!("--bind-ro={}:{there}", here.display()));
+        let mut command = lab.command("up");
+        let output = command.args(binds).output();
+        let output = output.map_err(|error| format!("labs/unix/lab: {error}"))?;
+        if output.status.success() {
+            return Ok(lab);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.trim().lines().next_back().unwrap_or_default();
+        Err(format!("no lab of {kind} can be had here: {last}"))
+    }
+
+    fn command(&self, verb: &str) -> Command {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut command = Command::new(root.join("labs/unix/lab"));
+        command
+            .args([self.kind, verb])
+            .env("LAB_NAME", &self.name)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a program in it, as root.
+    ///
+    /// # Panics
+    /// If the lab is broken.
+    #[track_caller]
+    pub fn run(&self, argv: &[&str]) -> Output {
+        let output = self.command("exec").args(argv).output().expect("the lab");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_ne!(output.status.code(), Some(125), "{argv:?}: {said}");
+        output
+    }
+
+    /// The same, where it must exit with `code`; returns what it says.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn check(&self, code: i32, argv: &[&str]) -> String {
+        let output = self.run(argv);
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{argv:?}: {said}");
+        said.into_owned()
+    }
+
+    /// Runs a script of `sh` in it; returns its output.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[track_caller]
+    pub fn script(&self, text: &str) -> String {
+        let mut child = self
+            .command("exec")
+            .args(["sh", "-eu"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the lab");
+        let mut input = child.stdin.take().expect("its input");
+        input.write_all(text.as_bytes()).expect("it reads");
+        drop(input);
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{}: {text}", output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Boots it anew, by its own init system.
+    ///
+    /// # Panics
+    /// If it does not come back.
+    #[track_caller]
+    pub fn reboot(&self) {
+        let output = self.command("reboot").output().expect("the lab");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+
+    /// The files below `dirs` and what is in them, as a text to compare.
+    ///
+    /// # Panics
+    /// If they cannot be read.
+    #[track_caller]
+    pub fn tree(&self, dirs: &[&str]) -> String {
+        let dirs = dirs.join(" ");
+        self.script(&format!(
+            "find {dirs} -xdev \\( -type f -o -type l -o -type d \\) -printf '%y %m %p %l\\n' | sort\n\
+             find {dirs} -xdev -type f -print0 | sort -z | xargs -0 sha256sum\n"
+        ))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // What is left goes with the machine.
+        let _ = self.command("down").output();
+    }
+}

@@ -1,0 +1,390 @@
+//! Installing and controlling units of systemd: files, and `systemctl`, whose output for programs is all that is read of it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::systemd::{MARK, PROPERTIES, is_ours, unit, version};
+use crate::{
+    Account, Definition, Error, ErrorKind, Installed, Scope, ServiceStatus, Start, State, systemd,
+};
+
+/// How often a state is looked at while it is waited for: nobody tells.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// systemd's manager of the system, or of the user.
+struct Manager {
+    scope: Scope,
+    /// Where units of ours lie.
+    dir: PathBuf,
+}
+
+impl Manager {
+    fn of(scope: Scope) -> Result<Self, Error> {
+        // sd_booted(3)
+        if !Path::new("/run/systemd/system").is_dir() {
+            let what = "find a service manager: this version knows systemd, and it does not run";
+            let error = Error::new(ErrorKind::Unsupported, what);
+            let cure = "start its verb `run` from a unit of your own, or with `mainstay run`";
+            return Err(error.with_cure(cure));
+        }
+        let dir = match scope {
+            Scope::System => "/etc/systemd/system".into(),
+            Scope::User => {
+                let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+                let config = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+                let config = config.or_else(|| Some(variable("HOME")?.join(".config")));
+                let missing = || Error::new(ErrorKind::Invalid, "find your units: HOME is not set");
+                config.ok_or_else(missing)?.join("systemd/user")
+            }
+        };
+        Ok(Self { scope, dir })
+    }
+
+    /// Whether this process may change its services.
+    fn check_rights(&self, what: &str) -> Result<(), Error> {
+        // SAFETY: it takes nothing and cannot fail.
+        #[expect(unsafe_code, reason = "std does not tell who we are")]
+        let user = unsafe { libc::geteuid() };
+        if user == 0 || self.scope == Scope::User {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::PermissionDenied, what);
+        Err(error.with_cure("run it as root"))
+    }
+
+    /// Runs `systemctl`; what it has written.
+    fn systemctl(&self, what: &str, arguments: &[&str]) -> Result<String, Error> {
+        let mut command = Command::new("systemctl");
+        if self.scope == Scope::User {
+            command.arg("--user");
+        }
+        let output = command
+            .args(["--no-pager", "--no-ask-password"])
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .output()
+            .map_err(|error| {
+                Error::new(ErrorKind::Failed, format!("{what}: run systemctl")).because(error)
+            })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_right = ["ccess denied", "authentication required"];
+        let kind = match is_right.iter().any(|part| said.contains(part)) {
+            true => ErrorKind::PermissionDenied,
+            false => ErrorKind::Failed,
+        };
+        let said = io::Error::other(said.trim().to_owned());
+        Err(Error::new(kind, what).because(said))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(unit_name(name))
+    }
+
+    fn status(&self, name: &str) -> Result<ServiceStatus, Error> {
+        let what = format!("query service \"{name}\"");
+        let properties = format!("--property={PROPERTIES}");
+        let said = self.systemctl(&what, &["show", &properties, "--", &unit_name(name)])?;
+        let missing = || {
+            let error = Error::new(ErrorKind::NotInstalled, format!("{what}: there is none"));
+            error.with_cure("install it first")
+        };
+        systemd::status(&said).ok_or_else(missing)
+    }
+
+    /// Has a unit do something, and waits until it is done.
+    fn act(&self, verb: &str, name: &str) -> Result<(), Error> {
+        let what = format!("{verb} service \"{name}\"");
+        let done = self.systemctl(&what, &[verb, "--", &unit_name(name)]);
+        let user = match self.scope {
+            Scope::System => "",
+            Scope::User => " --user",
+        };
+        done.map(drop).map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => error.with_cure("run it as root"),
+            _ => error.with_cure(format!("see `journalctl{user} --unit={name}`")),
+        })
+    }
+
+    /// Writes, or takes back, a unit file, and has systemd read it.
+    fn put(&self, name: &str, text: Option<&str>) -> Result<(), Error> {
+        let path = self.path(name);
+        let what = format!("write {}", path.display());
+        let done = match text {
+            Some(text) => replace(&path, text),
+            None => fs::remove_file(&path),
+        };
+        done.map_err(|error| Error::new(ErrorKind::Failed, &*what).because(error))?;
+        self.systemctl("have systemd read its units", &["daemon-reload"])
+            .map(drop)
+    }
+}
+
+fn unit_name(name: &str) -> String {
+    format!("{name}.service")
+}
+
+/// As a whole, and on disk, or not at all.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir)?;
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(&new)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            // Whatever umask we have: managers read it.
+            file.set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _is_no_more = fs::remove_file(&new);
+    }
+    written
+}
+
+pub(crate) fn may_install() -> Result<(), Error> {
+    Manager::of(Scope::System)?.check_rights("install services")
+}
+
+pub(crate) fn install(definition: &Definition) -> Result<Installed, Error> {
+    let name = &*definition.name;
+    let what = format!("install service \"{name}\"");
+    let manager = Manager::of(definition.scope)?;
+    manager.check_rights(&what)?;
+    let running = std::env::current_exe().map_err(|error| {
+        Error::new(ErrorKind::Failed, "find the path of this program").because(error)
+    })?;
+    let version = version(&manager.systemctl(&what, &["--version"])?).unwrap_or(0);
+    let unit = unit(definition, &running, version)?;
+    let program = definition.executable.as_deref().unwrap_or(&running);
+    check_reach(definition, program)?;
+    let before = ours(&manager, name)?;
+    if before.is_none() {
+        let is_free = |error: &Error| error.kind() == ErrorKind::NotInstalled;
+        match manager.status(name) {
+            Err(error) if is_free(&error) => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Err(foreign(&what)),
+        }
+    }
+    let installed = Installed {
+        is_new: before.is_none(),
+        losses: unit.losses,
+    };
+    let file = unit_name(name);
+    let is_enabled = || {
+        let said = manager.systemctl("", &["is-enabled", "--", &file]);
+        said.is_ok_and(|said| said.trim() == "enabled")
+    };
+    let wants = match definition.start {
+        Start::Automatic | Start::Delayed => "enable",
+        Start::Manual | Start::Disabled => "disable",
+    };
+    let was_enabled = before.is_some() && is_enabled();
+    if before.as_deref() == Some(&*unit.text) && was_enabled == (wants == "enable") {
+        return Ok(installed);
+    }
+    let done = manager.put(name, Some(&unit.text)).and_then(|()| {
+        let done = manager.systemctl(&what, &["--quiet", wants, "--", &file]);
+        done.map(drop)
+    });
+    done.inspect_err(|_| {
+        // What cannot be taken back either is told by the first error.
+        if !was_enabled {
+            let _is_off = manager.systemctl(&what, &["--quiet", "disable", "--", &file]);
+        }
+        let _is_back = manager.put(name, before.as_deref());
+    })?;
+    Ok(installed)
+}
+
+/// The unit of that name, where it is one of ours.
+fn ours(manager: &Manager, name: &str) -> Result<Option<String>, Error> {
+    let path = manager.path(name);
+    match fs::read_to_string(&path) {
+        Ok(text) if is_ours(&text) => Ok(Some(text)),
+        Ok(_) => Err(foreign(&format!("change {}", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let what = format!("read {}", path.display());
+            Err(Error::new(ErrorKind::Failed, what).because(error))
+        }
+    }
+}
+
+fn foreign(what: &str) -> Error {
+    let what = format!("{what}: there is a unit of that name that is somebody else's");
+    Error::new(ErrorKind::Failed, what).with_cure("choose another name, or remove that unit")
+}
+
+/// An account of the service's own has no more rights than everybody: it must be able to run the program.
+fn check_reach(definition: &Definition, program: &Path) -> Result<(), Error> {
+    let is_stranger = matches!(
+        definition.account,
+        Account::Virtual | Account::LocalService | Account::NetworkService
+    );
+    if definition.scope == Scope::User || !is_stranger {
+        return Ok(());
+    }
+    let closed = program.ancestors().find(|path| {
+        let mode = fs::metadata(path).map(|metadata| metadata.permissions().mode());
+        mode.is_ok_and(|mode| mode & 0o001 == 0)
+    });
+    match closed {
+        None => Ok(()),
+        Some(path) => {
+            let what = format!(
+                "install service \"{}\": its account may not run {}, as {} is closed to others",
+                definition.name,
+                program.display(),
+                path.display()
+            );
+            let cure = "put the program where everybody may run it, such as /usr/local/bin";
+            Err(Error::new(ErrorKind::PermissionDenied, what).with_cure(cure))
+        }
+    }
+}
+
+pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
+    let name = &*definition.name;
+    let what = format!("uninstall service \"{name}\"");
+    let manager = Manager::of(definition.scope)?;
+    manager.check_rights(&what)?;
+    if ours(&manager, name)?.is_none() {
+        let error = Error::new(ErrorKind::NotInstalled, what);
+        return Err(error.with_cure("install it first"));
+    }
+    if manager.status(name)?.state != State::Stopped {
+        stop(definition)?;
+    }
+    let file = unit_name(name);
+    manager.systemctl(&what, &["--quiet", "disable", "--", &file])?;
+    manager.put(name, None)?;
+    // It is remembered as long as its failure is; there may be none.
+    let _has_failed = manager.systemctl(&what, &["reset-failed", "--", &file]);
+    Ok(())
+}
+
+pub(crate) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(), Error> {
+    let name = &*definition.name;
+    let manager = Manager::of(definition.scope)?;
+    if !arguments.is_empty() {
+        let what = format!("start service \"{name}\" with arguments");
+        let error = Error::new(ErrorKind::NotAccepted, what);
+        return Err(error.with_cure("systemd passes none on: install it with them"));
+    }
+    if manager.status(name)?.state == State::Running {
+        let what = format!("start service \"{name}\": it runs");
+        return Err(Error::new(ErrorKind::AlreadyRunning, what).with_cure("use restart"));
+    }
+    manager.act("start", name)
+}
+
+pub(crate) fn stop(definition: &Definition) -> Result<(), Error> {
+    let name = &*definition.name;
+    let manager = Manager::of(definition.scope)?;
+    if running(&manager, "stop", name)? == State::Paused {
+        // It would not hear of it.
+        manager.act("thaw", name)?;
+    }
+    manager.act("stop", name)
+}
+
+pub(crate) fn restart(definition: &Definition) -> Result<(), Error> {
+    let name = &*definition.name;
+    let manager = Manager::of(definition.scope)?;
+    if manager.status(name)?.state == State::Paused {
+        manager.act("thaw", name)?;
+    }
+    manager.act("restart", name)
+}
+
+/// By the freezer of its control group: the program is not asked.
+pub(crate) fn pause(definition: &Definition) -> Result<(), Error> {
+    let manager = Manager::of(definition.scope)?;
+    running(&manager, "pause", &definition.name)?;
+    manager.act("freeze", &definition.name)
+}
+
+pub(crate) fn resume(definition: &Definition) -> Result<(), Error> {
+    let manager = Manager::of(definition.scope)?;
+    running(&manager, "continue", &definition.name)?;
+    manager.act("thaw", &definition.name)
+}
+
+pub(crate) fn reload(definition: &Definition) -> Result<(), Error> {
+    let manager = Manager::of(definition.scope)?;
+    running(&manager, "reload", &definition.name)?;
+    manager.act("reload", &definition.name)
+}
+
+/// Its state, unless it is stopped.
+fn running(manager: &Manager, verb: &str, name: &str) -> Result<State, Error> {
+    match manager.status(name)?.state {
+        State::Stopped => {
+            let what = format!("{verb} service \"{name}\": it does not run");
+            Err(Error::new(ErrorKind::NotRunning, what).with_cure("start it first"))
+        }
+        state => Ok(state),
+    }
+}
+
+pub(crate) fn control(definition: &Definition, code: u8) -> Result<(), Error> {
+    let what = format!("send control {code} to service \"{}\"", definition.name);
+    let error = Error::new(ErrorKind::Unsupported, what);
+    Err(error.with_cure("only Windows has codes of a service's own"))
+}
+
+pub(crate) fn status(definition: &Definition) -> Result<ServiceStatus, Error> {
+    Manager::of(definition.scope)?.status(&definition.name)
+}
+
+pub(crate) fn wait_for_change(
+    definition: &Definition,
+    seen: State,
+    timeout: Duration,
+) -> Result<ServiceStatus, Error> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let status = status(definition)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if status.state != seen || left.is_zero() {
+            return Ok(status);
+        }
+        thread::sleep(left.min(LOOK));
+    }
+}
+
+pub(crate) fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
+    let manager = Manager::of(Scope::System)?;
+    let entries = fs::read_dir(&manager.dir).map_err(|error| {
+        let what = format!("list {}", manager.dir.display());
+        Error::new(ErrorKind::Failed, what).because(error)
+    })?;
+    let names = entries.flatten().filter_map(|entry| {
+        let file = entry.file_name();
+        let name = file.to_str()?.strip_suffix(".service")?;
+        let text = fs::read_to_string(entry.path()).ok()?;
+        text.starts_with(MARK).then(|| name.to_owned())
+    });
+    let mut services: Vec<(String, ServiceStatus)> = names
+        .filter_map(|name| Some((manager.status(&name).ok()?, name)))
+        .map(|(status, name)| (name, status))
+        .collect();
+    services.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(services)
+}

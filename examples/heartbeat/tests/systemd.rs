@@ -1,0 +1,181 @@
+//! The example's whole life under a real systemd, seen by its own verbs and by `systemctl`.
+#![cfg(target_os = "linux")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use mainstay_testkit::lab::Lab;
+use mainstay_testkit::{skip, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
+const HEARTBEAT: &str = "/opt/heartbeat/heartbeat";
+const UNIT: &str = "/etc/systemd/system/heartbeat.service";
+
+fn lab() -> Option<Lab> {
+    let dir = Path::new(env!("CARGO_BIN_EXE_heartbeat")).parent();
+    let dir = dir.expect("a program lies somewhere");
+    match Lab::up("systemd", &[(dir, "/opt/heartbeat")]) {
+        Ok(lab) => Some(lab),
+        Err(why) => {
+            skip(why);
+            None
+        }
+    }
+}
+
+/// What another tool says.
+#[track_caller]
+fn property(lab: &Lab, name: &str) -> String {
+    let said = lab.check(
+        0,
+        &[
+            "systemctl",
+            "show",
+            "--value",
+            "--property",
+            name,
+            "heartbeat",
+        ],
+    );
+    said.trim().to_owned()
+}
+
+#[track_caller]
+fn pid_beside(lab: &Lab, old: &str) -> String {
+    wait_until("another process", SOON, || {
+        let pid = property(lab, "MainPID");
+        let is_new = pid != "0" && pid != old && property(lab, "ActiveState") == "active";
+        is_new.then_some(pid)
+    })
+}
+
+#[test]
+fn a_life_under_systemd() {
+    let Some(lab) = lab() else { return };
+    let heartbeat = |code, verb: &str| lab.check(code, &[HEARTBEAT, verb]);
+    // What is there once and for all is there before.
+    lab.script("systemctl daemon-reload");
+    let before = lab.tree(&["/etc", "/usr"]);
+    heartbeat(4, "status");
+    heartbeat(4, "uninstall");
+
+    heartbeat(0, "install");
+    heartbeat(3, "status");
+    heartbeat(3, "stop");
+    assert_eq!(lab.check(0, &["systemd-analyze", "verify", UNIT]), "");
+    let said = lab.check(
+        0,
+        &["systemd-analyze", "security", "--threshold=20", "heartbeat"],
+    );
+    assert!(said.contains("Overall exposure level"), "{said}");
+    // Once more is nothing.
+    let stamp = || lab.check(0, &["stat", "--format=%y %i", UNIT]);
+    let unit = stamp();
+    heartbeat(0, "install");
+    assert_eq!(stamp(), unit);
+
+    heartbeat(0, "start");
+    heartbeat(1, "start");
+    assert!(heartbeat(0, "status").starts_with("running, pid "));
+    assert_eq!(property(&lab, "ActiveState"), "active");
+    assert_ne!(property(&lab, "UID"), "0");
+    heartbeat(0, "pause");
+    assert!(heartbeat(0, "status").starts_with("paused"));
+    heartbeat(0, "continue");
+    heartbeat(0, "reload");
+    let log = lab.check(0, &["journalctl", "--unit=heartbeat", "--output=cat"]);
+    assert!(log.contains("there is nothing to read again"), "{log}");
+    let said = lab.check(69, &[HEARTBEAT, "control", "130"]);
+    assert!(said.contains("only Windows"), "{said}");
+
+    // It comes back: after a crash, and with the machine.
+    let first = property(&lab, "MainPID");
+    heartbeat(0, "restart");
+    let second = pid_beside(&lab, &first);
+    lab.check(0, &["systemctl", "kill", "--signal=KILL", "heartbeat"]);
+    pid_beside(&lab, &second);
+    lab.reboot();
+    assert_ne!(pid_beside(&lab, "0"), "0");
+
+    // A paused one can be stopped, too.
+    heartbeat(0, "pause");
+    heartbeat(0, "stop");
+    assert_eq!(property(&lab, "ActiveState"), "inactive");
+    heartbeat(0, "start");
+    heartbeat(0, "uninstall");
+    heartbeat(4, "status");
+    assert_eq!(lab.tree(&["/etc", "/usr"]), before);
+}
+
+#[test]
+fn what_is_not_ours_or_not_allowed_is_left_alone() {
+    let Some(lab) = lab() else { return };
+    let refused = |code, argv: &[&str], part: &str| {
+        let before = lab.tree(&["/etc"]);
+        let said = lab.check(code, argv);
+        assert!(said.contains(part), "{said}");
+        assert_eq!(lab.tree(&["/etc"]), before);
+    };
+    refused(
+        77,
+        &["runuser", "-u", "nobody", HEARTBEAT, "install"],
+        "install service",
+    );
+    // Somebody else's, in either place.
+    for dir in ["/etc/systemd/system", "/usr/lib/systemd/system"] {
+        lab.script(&format!(
+            "printf '[Service]\\nExecStart=/bin/true\\n' > {dir}/heartbeat.service; systemctl daemon-reload"
+        ));
+        refused(1, &[HEARTBEAT, "install"], "somebody else's");
+        lab.script(&format!(
+            "rm {dir}/heartbeat.service; systemctl daemon-reload"
+        ));
+    }
+    // Its account could not run it.
+    lab.script(&format!("cp {HEARTBEAT} /root/; chmod 700 /root"));
+    refused(
+        77,
+        &["/root/heartbeat", "install"],
+        "/root is closed to others",
+    );
+    // A step that fails in the middle.
+    lab.script("mkdir -p /etc/systemd/system; rm -rf /etc/systemd/system/multi-user.target.wants; touch /etc/systemd/system/multi-user.target.wants");
+    refused(1, &[HEARTBEAT, "install"], "Failed to enable unit");
+}
+
+#[test]
+fn a_user_has_services_too() {
+    let Some(lab) = lab() else { return };
+    lab.script(
+        "useradd --create-home joe; loginctl enable-linger joe
+         until [ -S /run/user/$(id -u joe)/bus ]; do sleep 0.05; done",
+    );
+    let id = lab.check(0, &["id", "-u", "joe"]);
+    let runtime = format!("XDG_RUNTIME_DIR=/run/user/{}", id.trim());
+    let heartbeat = |code, verb: &str| {
+        let argv = [
+            "runuser",
+            "-u",
+            "joe",
+            "--",
+            "env",
+            &runtime,
+            "HOME=/home/joe",
+            HEARTBEAT,
+            "--user",
+            verb,
+        ];
+        lab.check(code, &argv)
+    };
+    let before = lab.tree(&["/etc", "/home"]);
+    heartbeat(0, "install");
+    heartbeat(0, "start");
+    assert!(heartbeat(0, "status").starts_with("running, pid "));
+    let owner = lab.script("ps -o user= -p $(pgrep -x heartbeat)");
+    assert_eq!(owner.trim(), "joe");
+    lab.check(4, &[HEARTBEAT, "status"]);
+    heartbeat(0, "uninstall");
+    heartbeat(4, "status");
+    lab.script("rm -rf /home/joe/.config /home/joe/.local");
+    assert_eq!(lab.tree(&["/etc", "/home"]), before);
+}
