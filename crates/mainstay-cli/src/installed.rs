@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainstay::{Account, Definition, ErrorKind, Recovery, ServiceStatus, State};
+use mainstay::{Account, Definition, ErrorKind, Recovery, ServiceStatus, State, Systemd};
 use mainstay_core::engine::StateName;
 use mainstay_core::manifest::Format;
 use mainstay_core::report::{LastExit, ServiceReport};
@@ -27,6 +27,8 @@ use crate::verbs::host::MARGIN;
 
 /// How long files of a process that has just ended may be in use.
 const RELEASE: Duration = Duration::from_secs(10);
+/// From a crash of a host to its next start.
+const HOST_PAUSE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The place of a service that the system's manager runs; it need not be there.
@@ -86,60 +88,38 @@ impl Installed {
         mainstay::service(self.name.as_str())
     }
 
-    /// Makes `spec` a service of this system, or the installed one what `spec` says. Where that fails everything is as it was.
-    pub(crate) fn install(
-        &self,
-        spec: &Spec,
-        manifest: &Loaded,
-        account: Account,
-    ) -> Result<Done, Failure> {
-        let old = self.manifest();
-        if old.is_none() && self.service().status().is_ok() {
-            let message = format!(
-                "install {}: this system has a service of that name",
-                self.name
-            );
-            let failure = Failure::new(Code::Failed, message);
-            return Err(failure.hint("it is not mainstay's: choose another name"));
-        }
+    /// Whether the system's manager has a service of that name that is not ours.
+    fn is_foreign(&self) -> bool {
+        self.manifest().is_none() && self.service().status().is_ok()
+    }
+
+    /// Puts a copy of the manifest into its place.
+    fn copy(&self, manifest: &Loaded) -> Result<Copied, Failure> {
         let path = self.manifest_path(manifest.format);
-        let old = old.map(|path| (fs::read(&path), path));
-        let written = self.write(manifest, &path).map_err(|error| {
-            let message = format!("write {}: {error}", path.display());
+        let cannot = |what: &str, path: &Path, error: io::Error| {
+            let message = format!("{what} {}: {error}", path.display());
             Failure::new(Code::CannotWrite, message)
-        });
-        let definition = |()| self.definition(spec, &path, &manifest.dir, account.clone());
-        let installed = written
-            .and_then(definition)
-            .and_then(|it| Ok(it.install()?));
-        let installed = installed.and_then(|done| {
-            let losses = match self.entrust(&account) {
-                Ok(losses) => losses,
-                Err(error) => {
-                    if done.is_new {
-                        self.service().uninstall()?;
-                    }
-                    let message = format!("set the access to {}: {error}", self.place.display());
-                    return Err(Failure::new(Code::PermissionDenied, message));
-                }
-            };
-            Ok(Done {
-                is_new: done.is_new,
-                losses: done.losses.into_iter().chain(losses).collect(),
-            })
-        });
-        match (&installed, old) {
-            (Ok(_), Some((_, old_path))) if old_path != path => drop(fs::remove_file(old_path)),
-            (Err(_), Some((Ok(text), old_path))) => {
-                if old_path != path {
-                    drop(fs::remove_file(&path));
-                }
-                drop(state_dir::write_private(&old_path, &text));
+        };
+        let old = match self.manifest() {
+            Some(path) => match fs::read(&path) {
+                Ok(text) => Some((path, text)),
+                Err(error) => return Err(cannot("read", &path, error)),
+            },
+            None => None,
+        };
+        let copied = Copied {
+            place: self.place.clone(),
+            path,
+            old,
+        };
+        match self.write(manifest, &copied.path) {
+            Ok(()) => Ok(copied),
+            Err(error) => {
+                let failure = cannot("write", &copied.path, error);
+                copied.take_back();
+                Err(failure)
             }
-            (Err(_), None) => drop(fs::remove_dir_all(&self.place)),
-            _ => {}
         }
-        installed
     }
 
     fn write(&self, manifest: &Loaded, path: &Path) -> io::Result<()> {
@@ -169,6 +149,7 @@ impl Installed {
         Ok(losses)
     }
 
+    /// Its host is root, as only root can give its program an account.
     #[cfg(unix)]
     #[expect(
         clippy::unused_self,
@@ -208,10 +189,14 @@ impl Installed {
             .account(account)
             // Its host restarts the program by the contract of its exit codes: only the host itself must come back.
             .recovery(Recovery {
+                restart_after: vec![HOST_PAUSE],
                 crashes_only: true,
                 ..Recovery::default()
             })
-            .windows(|windows| windows.preshutdown(spec.stop().graceful() + MARGIN));
+            .start_timeout(spec.start().timeout().saturating_add(MARGIN))
+            .graceful(spec.stop().graceful().saturating_add(MARGIN))
+            .windows(|windows| windows.preshutdown(spec.stop().graceful() + MARGIN))
+            .systemd(Systemd::supervises);
         if let Some(text) = spec.description() {
             definition = definition.description(text);
         }
@@ -248,6 +233,11 @@ impl Installed {
     /// Has the system's manager do it, and waits until it is done. What is so already is no failure.
     pub(crate) fn control(&self, verb: Verb) -> Result<ServiceReport, Failure> {
         let service = self.service();
+        // Their managers do not ask the program, but stop it and its host in their tracks.
+        if cfg!(unix) && matches!(verb, Verb::Pause | Verb::Continue | Verb::Reload) {
+            let done = client::request(&self.state, self.name.as_str(), verb.as_str());
+            return client::block_on(done)?.map(of_manager);
+        }
         if matches!(verb, Verb::Stop | Verb::Restart) {
             self.end_start();
         }
@@ -269,7 +259,7 @@ impl Installed {
     /// The Service Control Manager passes nothing on to a service that is starting: its host is asked itself. A hope, not more.
     fn end_start(&self) {
         let is_starting = |status: ServiceStatus| status.state == State::StartPending;
-        if self.service().status().is_ok_and(is_starting) {
+        if cfg!(windows) && self.service().status().is_ok_and(is_starting) {
             let stopped = client::request(&self.state, self.name.as_str(), Verb::Stop.as_str());
             drop(client::block_on(stopped));
         }
@@ -282,12 +272,9 @@ impl Installed {
         let hosted = answer
             .ok()
             .and_then(|report| report.services.into_iter().next());
-        let report = hosted.unwrap_or_else(|| self.by_manager(&status));
-        Ok(ServiceReport {
-            manager: "windows".to_owned(),
-            mode: "hosted".to_owned(),
-            ..report
-        })
+        Ok(of_manager(
+            hosted.unwrap_or_else(|| self.by_manager(&status)),
+        ))
     }
 
     fn by_manager(&self, status: &ServiceStatus) -> ServiceReport {
@@ -334,6 +321,113 @@ impl Installed {
     }
 }
 
+/// A service that is to be one of this system.
+pub(crate) struct Wanted<'a> {
+    pub(crate) spec: &'a Spec,
+    /// Whom its host runs as.
+    pub(crate) account: Account,
+}
+
+/// Makes all of them services of this system, and the installed ones what their specs say. Where that fails, everything is as it was.
+pub(crate) fn install_all(
+    state: &StateDir,
+    manifest: &Loaded,
+    wanted: &[Wanted<'_>],
+) -> Result<Vec<Done>, Failure> {
+    let places: Vec<Installed> = wanted
+        .iter()
+        .map(|wanted| Installed::at(state, wanted.spec.name()))
+        .collect();
+    if let Some(foreign) = places.iter().find(|place| place.is_foreign()) {
+        let message = format!(
+            "install {}: this system has a service of that name",
+            foreign.name
+        );
+        let failure = Failure::new(Code::Failed, message);
+        return Err(failure.hint("it is not mainstay's: choose another name"));
+    }
+    let mut copies = Vec::with_capacity(places.len());
+    let installed = copy_and_install(manifest, wanted, &places, &mut copies);
+    match installed {
+        Ok(_) => copies.into_iter().for_each(Copied::settle),
+        Err(_) => copies.into_iter().rev().for_each(Copied::take_back),
+    }
+    installed
+}
+
+fn copy_and_install(
+    manifest: &Loaded,
+    wanted: &[Wanted<'_>],
+    places: &[Installed],
+    copies: &mut Vec<Copied>,
+) -> Result<Vec<Done>, Failure> {
+    let mut definitions = Vec::with_capacity(places.len());
+    let mut losses = Vec::with_capacity(places.len());
+    for (place, Wanted { spec, account }) in places.iter().zip(wanted) {
+        losses.push(losses_of_account(spec)?);
+        let copied = place.copy(manifest)?;
+        let definition = place.definition(spec, &copied.path, &manifest.dir, account.clone());
+        copies.push(copied);
+        definitions.push(definition?);
+    }
+    let all = mainstay::install_all(&definitions)?;
+    for ((place, wanted), losses) in places.iter().zip(wanted).zip(&mut losses) {
+        match place.entrust(&wanted.account) {
+            Ok(more) => losses.extend(more),
+            Err(error) => {
+                let added = places.iter().zip(&all).filter(|(_, it)| it.is_new);
+                for (place, _) in added {
+                    place.service().uninstall()?;
+                }
+                let message = format!("set the access to {}: {error}", place.place.display());
+                return Err(Failure::new(Code::PermissionDenied, message));
+            }
+        }
+    }
+    let done = all.into_iter().zip(losses).map(|(installed, more)| Done {
+        is_new: installed.is_new,
+        losses: [installed.losses, more].concat(),
+    });
+    Ok(done.collect())
+}
+
+/// A manifest's copy in its place, and what was there before.
+struct Copied {
+    place: PathBuf,
+    path: PathBuf,
+    old: Option<(PathBuf, Vec<u8>)>,
+}
+
+impl Copied {
+    /// It stays: one in another format goes.
+    fn settle(self) {
+        if let Some((old_path, _)) = self.old.filter(|(old_path, _)| *old_path != self.path) {
+            drop(fs::remove_file(old_path));
+        }
+    }
+
+    /// As it was. Why it could not stay matters more than what of it cannot be taken back.
+    fn take_back(self) {
+        let Some((old_path, text)) = self.old else {
+            return drop(fs::remove_dir_all(self.place));
+        };
+        if old_path != self.path {
+            drop(fs::remove_file(self.path));
+        }
+        drop(state_dir::write_private(&old_path, &text));
+    }
+}
+
+/// As the system's own manager has it.
+fn of_manager(report: ServiceReport) -> ServiceReport {
+    let manager = if cfg!(windows) { "windows" } else { "systemd" };
+    ServiceReport {
+        manager: manager.to_owned(),
+        mode: "hosted".to_owned(),
+        ..report
+    }
+}
+
 /// As soon as a process that has just ended lets go of it.
 fn remove_all(dir: &Path) -> io::Result<()> {
     let deadline = Instant::now() + RELEASE;
@@ -346,7 +440,40 @@ fn remove_all(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Whom the manager is to run its host as: root, who gives the program its account.
+#[cfg(unix)]
+pub(crate) fn account(_of: Option<&spec::Account>) -> Account {
+    Account::LocalSystem
+}
+
+/// What a program does not get that runs as who `spec` says.
+#[cfg(unix)]
+fn losses_of_account(spec: &Spec) -> Result<Vec<String>, Failure> {
+    match spec.account() {
+        Some(spec::Account::User(_) | spec::Account::LocalSystem) => Ok(Vec::new()),
+        None => Ok(vec![
+            "least privilege: without an `account` it runs as root".to_owned(),
+        ]),
+        Some(account) => {
+            let message = format!(
+                "install {}: account {account}: this version gives programs on Unix no such account",
+                spec.name()
+            );
+            let failure = Failure::new(Code::PermissionDenied, message);
+            Err(failure.hint("name a user, `account = \"user:NAME\"`"))
+        }
+    }
+}
+
+/// The manager gives it.
+#[cfg(windows)]
+#[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
+fn losses_of_account(_spec: &Spec) -> Result<Vec<String>, Failure> {
+    Ok(Vec::new())
+}
+
 /// Whom the manager is to run it as. `None` of a manifest is the one with the fewest rights.
+#[cfg(windows)]
 pub(crate) fn account(of: Option<&spec::Account>) -> Account {
     match of {
         None | Some(spec::Account::Virtual | spec::Account::Dynamic) => Account::Virtual,

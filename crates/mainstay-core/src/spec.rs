@@ -139,11 +139,13 @@ impl Spec {
     pub fn needs(&self) -> &[Need] {
         &self.needs
     }
-    /// The same service, for a host whose manager sees to what it needs and whom it runs as.
+    /// The same service, for a host whose manager sees to what it needs, and to whom it runs as, if it `gives_accounts`.
     #[must_use]
-    pub fn under_manager(mut self) -> Self {
+    pub fn under_manager(mut self, gives_accounts: bool) -> Self {
         self.needs = Vec::new();
-        self.account = None;
+        if gives_accounts {
+            self.account = None;
+        }
         self
     }
 

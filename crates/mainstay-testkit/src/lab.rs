@@ -1,8 +1,12 @@
 //! A throw-away machine with a real init system as PID 1: labs/unix/lab.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+/// A real program to be a service, and what shows that it is one.
+const PACKAGES: &str = "redis-server,redis-tools";
 
 /// Ends with the value: everything in it is gone then.
 #[derive(Debug)]
@@ -33,7 +37,8 @@ impl Lab {
             .iter()
             .map(|(here, there)| format!("--bind-ro={}:{there}", here.display()));
         let mut command = lab.command("up");
-        let output = command.args(binds).output();
+        // With a network of its own: ports that are taken here are not taken there.
+        let output = command.arg("--private-network").args(binds).output();
         let output = output.map_err(|error| format!("labs/unix/lab: {error}"))?;
         if output.status.success() {
             return Ok(lab);
@@ -49,6 +54,7 @@ impl Lab {
         command
             .args([self.kind, verb])
             .env("LAB_NAME", &self.name)
+            .env("LAB_PKGS", PACKAGES)
             .stdin(Stdio::null());
         command
     }
@@ -110,17 +116,27 @@ impl Lab {
         assert!(output.status.success(), "{said}");
     }
 
-    /// The files below `dirs` and what is in them, as a text to compare.
+    /// The files below `dirs` and what is in them, a line each, to compare.
     ///
     /// # Panics
     /// If they cannot be read.
     #[track_caller]
-    pub fn tree(&self, dirs: &[&str]) -> String {
+    pub fn tree(&self, dirs: &[&str]) -> BTreeSet<String> {
         let dirs = dirs.join(" ");
-        self.script(&format!(
-            "find {dirs} -xdev \\( -type f -o -type l -o -type d \\) -printf '%y %m %p %l\\n' | sort\n\
-             find {dirs} -xdev -type f -print0 | sort -z | xargs -0 sha256sum\n"
-        ))
+        let text = self.script(&format!(
+            "find {dirs} -xdev \\( -type f -o -type l -o -type d \\) -printf '%y %m %p %l\\n'\n\
+             find {dirs} -xdev -type f -print0 | xargs -0 sha256sum\n"
+        ));
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// # Panics
+    /// If the files below `dirs` are not as they were, with what has changed.
+    #[track_caller]
+    pub fn assert_tree(&self, dirs: &[&str], before: &BTreeSet<String>) {
+        let now = self.tree(dirs);
+        let changed: Vec<&String> = now.symmetric_difference(before).collect();
+        assert!(changed.is_empty(), "changed: {changed:#?}");
     }
 }
 

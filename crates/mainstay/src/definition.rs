@@ -159,6 +159,7 @@ pub struct Systemd {
     pub(crate) sandbox: bool,
     pub(crate) capabilities: Vec<String>,
     pub(crate) writable: Vec<PathBuf>,
+    pub(crate) supervises: bool,
 }
 
 impl Default for Systemd {
@@ -167,6 +168,7 @@ impl Default for Systemd {
             sandbox: true,
             capabilities: Vec::new(),
             writable: Vec::new(),
+            supervises: false,
         }
     }
 }
@@ -186,6 +188,16 @@ impl Systemd {
     pub fn capability(mut self, name: impl Into<String>) -> Self {
         self.capabilities.push(name.into());
         self
+    }
+
+    /// It is a supervisor itself: it gets a control group to divide, ends what it has started when it stops, and where it crashes instead,
+    /// what it has started lives on for its successor (`Delegate`, `KillMode=process`).
+    #[must_use]
+    pub fn supervises(self) -> Self {
+        Self {
+            supervises: true,
+            ..self
+        }
     }
 
     /// It may write there, too: an absolute path that exists.

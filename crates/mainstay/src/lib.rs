@@ -55,10 +55,7 @@ mod run;
 mod scm;
 mod service;
 mod sys;
-#[cfg_attr(
-    not(any(unix, test)),
-    expect(dead_code, reason = "only Unix has it, and tests")
-)]
+#[cfg(unix)]
 mod systemd;
 mod trigger;
 mod verbs;
@@ -71,7 +68,7 @@ pub use definition::{
 };
 pub use error::{Error, ErrorKind};
 pub use logger::Logger;
-pub use manage::{may_install, services};
+pub use manage::{install_all, may_install, services};
 pub use manager::{Manager, UNDER_SCM, is_interactive};
 pub use password::Password;
 pub use scm::manage::Installed;

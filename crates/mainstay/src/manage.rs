@@ -13,6 +13,15 @@ pub fn may_install() -> Result<(), Error> {
     sys::may_install()
 }
 
+/// Makes all of them services of this system, as [`Definition::install`] does, or none: where one cannot be, those that were not there before
+/// go again. It is quicker than one after the other where the manager has to read its files again (systemd).
+///
+/// # Errors
+/// Of the first one that fails.
+pub fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
+    sys::install_all(definitions)
+}
+
 /// The services of this system whose program is made with this library, by name, and how they are. Any user may ask.
 ///
 /// # Errors
@@ -21,8 +30,8 @@ pub fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
     sys::services()
 }
 
-/// Through the service manager of this system: on Windows the Service Control Manager; elsewhere, in this version, all of these fail with
-/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). They block until what they ask for has come about, as long as the service shows
+/// Through the service manager of this system: the Service Control Manager on Windows, systemd on Linux; elsewhere, in this version, all of
+/// these fail with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). They block until what they ask for has come about, as long as the service shows
 /// that it is at it.
 ///
 /// An administrator's rights are needed, but for the status. Errors name the operation and the object; see [`Error::cure`].
@@ -33,7 +42,8 @@ impl Definition {
     /// # Errors
     /// Where the definition makes no sense (all mistakes at once) or the manager refuses; everything is as it was before then.
     pub fn install(&self) -> Result<Installed, Error> {
-        sys::install(self)
+        let installed = sys::install_all(std::slice::from_ref(self))?;
+        Ok(installed.into_iter().next().unwrap_or_default())
     }
 
     /// Stops it, if it runs, and removes it.

@@ -184,8 +184,13 @@ pub(crate) fn unit(definition: &Definition, running: &Path, version: u32) -> Res
     }
     service.line("TimeoutStartSec", &seconds(*start_timeout));
     service.line("TimeoutStopSec", &seconds(*graceful));
-    // Its main process is asked, and ends its own; what is left after that is killed.
-    service.line("KillMode", "mixed");
+    if systemd.supervises {
+        service.line("Delegate", "yes");
+        service.line("KillMode", "process");
+    } else {
+        // Its main process is asked, and ends its own; what is left after that is killed.
+        service.line("KillMode", "mixed");
+    }
     let pauses = &recovery.restart_after;
     service.line(
         "Restart",
@@ -253,6 +258,7 @@ fn sandbox(
                 }
                 // They would hold within it alone.
                 "PrivateUsers" if !systemd.capabilities.is_empty() => {}
+                "ProtectControlGroups" if systemd.supervises => {}
                 _ => service.line(key, value),
             }
         }
@@ -399,7 +405,7 @@ fn seconds(duration: Duration) -> String {
     }
 }
 
-/// Whether this is a unit that [`unit`] has made.
+/// Whether this is a unit that [`unit()`] has made.
 pub(crate) fn is_ours(text: &str) -> bool {
     text.lines().next() == Some(MARK)
 }

@@ -104,7 +104,7 @@ fn a_life_under_systemd() {
     heartbeat(0, "start");
     heartbeat(0, "uninstall");
     heartbeat(4, "status");
-    assert_eq!(lab.tree(&["/etc", "/usr"]), before);
+    lab.assert_tree(&["/etc", "/usr"], &before);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn what_is_not_ours_or_not_allowed_is_left_alone() {
         let before = lab.tree(&["/etc"]);
         let said = lab.check(code, argv);
         assert!(said.contains(part), "{said}");
-        assert_eq!(lab.tree(&["/etc"]), before);
+        lab.assert_tree(&["/etc"], &before);
     };
     refused(
         77,
@@ -177,5 +177,5 @@ fn a_user_has_services_too() {
     heartbeat(0, "uninstall");
     heartbeat(4, "status");
     lab.script("rm -rf /home/joe/.config /home/joe/.local");
-    assert_eq!(lab.tree(&["/etc", "/home"]), before);
+    lab.assert_tree(&["/etc", "/home"], &before);
 }

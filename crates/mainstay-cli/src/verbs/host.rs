@@ -67,8 +67,8 @@ fn host(
     context: Context,
 ) -> Result<(), Exit> {
     let code = host::run(Options {
-        // What it needs is its manager's business.
-        specs: vec![spec.under_manager()],
+        // What it needs is its manager's business; on Unix the account is ours, who are root there.
+        specs: vec![spec.under_manager(cfg!(windows))],
         manifest,
         copy,
         state,

@@ -8,7 +8,7 @@ use mainstay_core::spec::Spec;
 use serde::Serialize;
 
 use crate::failure::{Code, Failure};
-use crate::installed::{self, Installed};
+use crate::installed::{self, Wanted};
 use crate::manifest_file::{self, FormatName};
 use crate::output;
 use crate::state_dir::StateDir;
@@ -16,7 +16,7 @@ use crate::state_dir::StateDir;
 /// Makes services of a manifest services of this system, which start with it; those that are installed become what the manifest says now.
 ///
 /// The manifest is copied: later changes of the file are for the next install. A running service is not touched: what is new holds from its
-/// next start on. Where one cannot be installed, those that this call has added are removed again.
+/// next start on. Where one cannot be installed, none is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Install {
     /// The manifest: .toml, .yaml or .json; `-` is standard input.
@@ -58,23 +58,23 @@ impl Install {
         mainstay::may_install()?;
         let specs = manifest.select(&self.names)?;
         let password = self.password()?;
-        let mut services: Vec<Line> = Vec::new();
-        for spec in &specs {
-            let account = account(spec, password.as_ref());
-            let place = Installed::at(state, spec.name());
-            let done = account.and_then(|account| place.install(spec, &manifest, account));
-            match done {
-                Ok(done) => services.push(Line {
-                    name: spec.name().to_string(),
-                    is_new: done.is_new,
-                    losses: done.losses,
-                }),
-                Err(failure) => {
-                    take_back(state, &services);
-                    return Err(failure);
-                }
-            }
-        }
+        let wanted = specs
+            .iter()
+            .map(|spec| {
+                let account = account(spec, password.as_ref())?;
+                Ok(Wanted { spec, account })
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let done = installed::install_all(state, &manifest, &wanted)?;
+        let services: Vec<Line> = specs
+            .iter()
+            .zip(done)
+            .map(|(spec, done)| Line {
+                name: spec.name().to_string(),
+                is_new: done.is_new,
+                losses: done.losses,
+            })
+            .collect();
         if self.json {
             output::document(&Report { services })?;
             return Ok(ExitCode::SUCCESS);
@@ -133,19 +133,5 @@ fn account(spec: &Spec, password: Option<&Password>) -> Result<Account, Failure>
         }
         Account::User(user, None) => Ok(Account::User(user, password.cloned())),
         account => Ok(account),
-    }
-}
-
-/// The failure that follows is what matters: what cannot be removed either is left.
-fn take_back(state: &StateDir, services: &[Line]) {
-    for line in services.iter().rev() {
-        match (line.is_new, Installed::find(state, &line.name)) {
-            (true, Some(installed)) => {
-                if let Err(failure) = installed.uninstall(true) {
-                    output::complain(&failure);
-                }
-            }
-            _ => output::complain(&format!("{}: up to date", line.name)),
-        }
     }
 }

@@ -8,6 +8,8 @@ mod hello;
 mod lifecycle;
 mod logs;
 mod survival;
+#[cfg(target_os = "linux")]
+mod systemd;
 mod web_stack;
 
 use std::path::PathBuf;

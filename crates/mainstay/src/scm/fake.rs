@@ -326,6 +326,25 @@ fn a_step_that_fails_leaves_nothing() {
 }
 
 #[test]
+fn all_are_installed_or_none_is_added() {
+    let mut fake = Fake::default();
+    install(&mut fake, &orders()).unwrap();
+    let definitions = [orders(), service("billing"), service("Wrong!")];
+    let all = manage::install_all(&mut fake, &definitions, Path::new(RUNNING));
+    assert_eq!(all.unwrap_err().kind(), ErrorKind::Invalid);
+    let names = |fake: &mut Fake| {
+        let names = ["orders", "billing", "Wrong!"].into_iter();
+        let there = names.filter(|name| fake.entry(name).is_ok());
+        there.collect::<Vec<_>>()
+    };
+    assert_eq!(names(&mut fake), ["orders"]);
+    let all = manage::install_all(&mut fake, &definitions[..2], Path::new(RUNNING)).unwrap();
+    let are_new: Vec<bool> = all.iter().map(|it| it.is_new).collect();
+    assert_eq!(are_new, [false, true]);
+    assert_eq!(names(&mut fake), ["orders", "billing"]);
+}
+
+#[test]
 fn what_the_system_lacks_is_a_loss_but_not_of_the_base() {
     let mut fake = Fake {
         lacks: vec![Kind::FailureFlag, Kind::Preshutdown, Kind::Triggers],

@@ -46,6 +46,30 @@ pub(crate) fn no_manager(error: io::Error) -> Error {
     refusal("connect to the Service Control Manager", error)
 }
 
+/// One after the other; where one fails, those that were added before it go again.
+#[cfg(any(windows, test))]
+pub(crate) fn install_all(
+    scm: &mut impl Scm,
+    definitions: &[Definition],
+    running: &Path,
+) -> Result<Vec<Installed>, Error> {
+    let mut all = Vec::with_capacity(definitions.len());
+    for definition in definitions {
+        match install(scm, definition, running) {
+            Ok(installed) => all.push(installed),
+            Err(error) => {
+                let added = definitions.iter().zip(&all).filter(|(_, it)| it.is_new);
+                for (definition, _) in added.rev() {
+                    // Why it failed is what matters.
+                    let _is_gone = uninstall(scm, &definition.name, definition.graceful);
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(all)
+}
+
 pub(crate) fn install(
     scm: &mut impl Scm,
     definition: &Definition,

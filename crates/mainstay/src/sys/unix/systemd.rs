@@ -114,7 +114,7 @@ impl Manager {
         })
     }
 
-    /// Writes, or takes back, a unit file, and has systemd read it.
+    /// Writes, or takes away, a unit file.
     fn put(&self, name: &str, text: Option<&str>) -> Result<(), Error> {
         let path = self.path(name);
         let what = format!("write {}", path.display());
@@ -122,9 +122,17 @@ impl Manager {
             Some(text) => replace(&path, text),
             None => fs::remove_file(&path),
         };
-        done.map_err(|error| Error::new(ErrorKind::Failed, &*what).because(error))?;
-        self.systemctl("have systemd read its units", &["daemon-reload"])
-            .map(drop)
+        done.map_err(|error| Error::new(ErrorKind::Failed, what).because(error))
+    }
+
+    fn read_units(&self) -> Result<(), Error> {
+        let what = "have systemd read its units";
+        self.systemctl(what, &["daemon-reload"]).map(drop)
+    }
+
+    fn version(&self) -> Result<u32, Error> {
+        let said = self.systemctl("ask systemd for its version", &["--version"])?;
+        Ok(version(&said).unwrap_or(0))
     }
 }
 
@@ -160,56 +168,121 @@ pub(crate) fn may_install() -> Result<(), Error> {
     Manager::of(Scope::System)?.check_rights("install services")
 }
 
-pub(crate) fn install(definition: &Definition) -> Result<Installed, Error> {
-    let name = &*definition.name;
-    let what = format!("install service \"{name}\"");
-    let manager = Manager::of(definition.scope)?;
-    manager.check_rights(&what)?;
+/// What is to be done for one service.
+struct Change<'a> {
+    manager: Manager,
+    name: &'a str,
+    text: String,
+    before: Option<String>,
+    is_wanted: bool,
+    was_wanted: bool,
+}
+
+impl Change<'_> {
+    fn is_none(&self) -> bool {
+        self.before.as_deref() == Some(&*self.text) && self.is_wanted == self.was_wanted
+    }
+
+    /// Systemd has to read its units afterwards.
+    fn make(&self) -> Result<(), Error> {
+        self.manager.put(self.name, Some(&self.text))?;
+        self.want(self.is_wanted)
+    }
+
+    /// As it was. Why a change was not made matters more than what of it cannot be taken back.
+    fn take_back(&self) {
+        if !self.was_wanted {
+            let _is_off = self.want(false);
+        }
+        let _is_back = self.manager.put(self.name, self.before.as_deref());
+    }
+
+    /// With the system, or not.
+    fn want(&self, is_wanted: bool) -> Result<(), Error> {
+        let verb = if is_wanted { "enable" } else { "disable" };
+        let what = format!("{verb} service \"{}\"", self.name);
+        let file = unit_name(self.name);
+        let arguments = ["--quiet", "--no-reload", verb, "--", &file];
+        self.manager.systemctl(&what, &arguments).map(drop)
+    }
+}
+
+pub(crate) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
     let running = std::env::current_exe().map_err(|error| {
         Error::new(ErrorKind::Failed, "find the path of this program").because(error)
     })?;
-    let version = version(&manager.systemctl(&what, &["--version"])?).unwrap_or(0);
-    let unit = unit(definition, &running, version)?;
-    let program = definition.executable.as_deref().unwrap_or(&running);
+    let mut changes = Vec::with_capacity(definitions.len());
+    let mut all_installed = Vec::with_capacity(definitions.len());
+    let mut version = None;
+    for definition in definitions {
+        let manager = Manager::of(definition.scope)?;
+        manager.check_rights(&format!("install service \"{}\"", definition.name))?;
+        let version = match version {
+            Some(version) => version,
+            None => *version.insert(manager.version()?),
+        };
+        let (change, installed) = plan(definition, manager, &running, version)?;
+        changes.push(change);
+        all_installed.push(installed);
+    }
+    changes.retain(|change| !change.is_none());
+    for number in 0..changes.len() {
+        if let Err(error) = changes[number].make() {
+            changes[..=number].iter().rev().for_each(Change::take_back);
+            let _as_before = read_units(&changes);
+            return Err(error);
+        }
+    }
+    read_units(&changes).inspect_err(|_| changes.iter().rev().for_each(Change::take_back))?;
+    Ok(all_installed)
+}
+
+/// Once for all that has changed.
+fn read_units(changes: &[Change<'_>]) -> Result<(), Error> {
+    for scope in [Scope::System, Scope::User] {
+        if let Some(change) = changes.iter().find(|change| change.manager.scope == scope) {
+            change.manager.read_units()?;
+        }
+    }
+    Ok(())
+}
+
+/// What is to be done, and what there will be. Touches nothing.
+fn plan<'a>(
+    definition: &'a Definition,
+    manager: Manager,
+    running: &Path,
+    version: u32,
+) -> Result<(Change<'a>, Installed), Error> {
+    let name = &*definition.name;
+    let unit = unit(definition, running, version)?;
+    let program = definition.executable.as_deref().unwrap_or(running);
     check_reach(definition, program)?;
     let before = ours(&manager, name)?;
     if before.is_none() {
-        let is_free = |error: &Error| error.kind() == ErrorKind::NotInstalled;
         match manager.status(name) {
-            Err(error) if is_free(&error) => {}
+            Err(error) if error.kind() == ErrorKind::NotInstalled => {}
             Err(error) => return Err(error),
-            Ok(_) => return Err(foreign(&what)),
+            Ok(_) => return Err(foreign(&format!("install service \"{name}\""))),
         }
     }
+    let was_wanted = before.is_some() && {
+        let said = manager.systemctl("", &["is-enabled", "--", &unit_name(name)]);
+        said.is_ok_and(|said| said.trim() == "enabled")
+    };
     let installed = Installed {
         is_new: before.is_none(),
         losses: unit.losses,
     };
-    let file = unit_name(name);
-    let is_enabled = || {
-        let said = manager.systemctl("", &["is-enabled", "--", &file]);
-        said.is_ok_and(|said| said.trim() == "enabled")
+    let change = Change {
+        manager,
+        name,
+        text: unit.text,
+        before,
+        is_wanted: matches!(definition.start, Start::Automatic | Start::Delayed),
+        was_wanted,
     };
-    let wants = match definition.start {
-        Start::Automatic | Start::Delayed => "enable",
-        Start::Manual | Start::Disabled => "disable",
-    };
-    let was_enabled = before.is_some() && is_enabled();
-    if before.as_deref() == Some(&*unit.text) && was_enabled == (wants == "enable") {
-        return Ok(installed);
-    }
-    let done = manager.put(name, Some(&unit.text)).and_then(|()| {
-        let done = manager.systemctl(&what, &["--quiet", wants, "--", &file]);
-        done.map(drop)
-    });
-    done.inspect_err(|_| {
-        // What cannot be taken back either is told by the first error.
-        if !was_enabled {
-            let _is_off = manager.systemctl(&what, &["--quiet", "disable", "--", &file]);
-        }
-        let _is_back = manager.put(name, before.as_deref());
-    })?;
-    Ok(installed)
+    Ok((change, installed))
 }
 
 /// The unit of that name, where it is one of ours.
@@ -272,8 +345,9 @@ pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
         stop(definition)?;
     }
     let file = unit_name(name);
-    manager.systemctl(&what, &["--quiet", "disable", "--", &file])?;
+    manager.systemctl(&what, &["--quiet", "--no-reload", "disable", "--", &file])?;
     manager.put(name, None)?;
+    manager.read_units()?;
     // It is remembered as long as its failure is; there may be none.
     let _has_failed = manager.systemctl(&what, &["reset-failed", "--", &file]);
     Ok(())

@@ -65,12 +65,12 @@ pub(crate) fn may_install() -> Result<(), Error> {
     connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE).map(drop)
 }
 
-pub(crate) fn install(definition: &Definition) -> Result<Installed, Error> {
+pub(crate) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
     let mut manager = connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE)?;
     let running = std::env::current_exe().map_err(|error| {
         Error::new(ErrorKind::Failed, "find the path of this program").because(error)
     })?;
-    manage::install(&mut manager, definition, &running)
+    manage::install_all(&mut manager, definitions, &running)
 }
 
 pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
