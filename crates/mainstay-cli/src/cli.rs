@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::state_dir::StateDir;
 use crate::verbs::check::Check;
 use crate::verbs::control::{Control, Stop, Verb};
+use crate::verbs::enable::Enable;
 use crate::verbs::events::Events;
 use crate::verbs::host::Host;
 use crate::verbs::install::Install;
@@ -37,6 +38,10 @@ enum Command {
     Run(Run),
     Install(Install),
     Uninstall(Uninstall),
+    /// Has installed services start with the system.
+    Enable(Enable),
+    /// Has installed services start when somebody asks for them only; what runs goes on.
+    Disable(Enable),
     Status(Status),
     List(List),
     /// Starts services, and what they need; waits until they are ready.
@@ -65,6 +70,8 @@ impl Cli {
             Command::Run(verb) => verb.run(state()?),
             Command::Install(verb) => verb.run(&state()?),
             Command::Uninstall(verb) => verb.run(&state()?),
+            Command::Enable(verb) => verb.run(&state()?, true),
+            Command::Disable(verb) => verb.run(&state()?, false),
             Command::Status(verb) => verb.run(&state()?),
             Command::List(verb) => verb.run(&state()?),
             Command::Start(verb) => verb.run(Verb::Start, &state()?),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainstay::{Account, Definition, ErrorKind, Recovery, ServiceStatus, State, Systemd};
+use mainstay::{Account, Definition, ErrorKind, Recovery, ServiceStatus, Start, State, Systemd};
 use mainstay_core::engine::StateName;
 use mainstay_core::manifest::Format;
 use mainstay_core::report::{LastExit, ServiceReport};
@@ -59,6 +59,21 @@ impl Installed {
     pub(crate) fn find(state: &StateDir, name: &str) -> Option<Self> {
         let installed = Self::at(state, &ServiceName::new(name)?);
         installed.manifest().is_some().then_some(installed)
+    }
+
+    /// These, all of which must be there.
+    pub(crate) fn named(state: &StateDir, names: &[String]) -> Result<Vec<Self>, Failure> {
+        let find = |name: &String| {
+            Self::find(state, name).ok_or_else(|| {
+                let message = format!("no service {name} is installed");
+                Failure::new(Code::Unknown, message).hint("`mainstay list` shows those that are")
+            })
+        };
+        names.iter().map(find).collect()
+    }
+
+    pub(crate) fn name(&self) -> &ServiceName {
+        &self.name
     }
 
     /// All of them, by name.
@@ -197,6 +212,14 @@ impl Installed {
             .graceful(spec.stop().graceful().saturating_add(MARGIN))
             .windows(|windows| windows.preshutdown(spec.stop().graceful() + MARGIN))
             .systemd(Systemd::supervises);
+        // What an operator has disabled stays so.
+        if self
+            .service()
+            .is_enabled()
+            .is_ok_and(|is_enabled| !is_enabled)
+        {
+            definition = definition.start(Start::Manual);
+        }
         if let Some(text) = spec.description() {
             definition = definition.description(text);
         }
@@ -228,6 +251,16 @@ impl Installed {
             remove_all(&self.place).map_err(|error| cannot(&self.place, error))?;
         }
         Ok(())
+    }
+
+    /// Whether it starts with the system.
+    pub(crate) fn set_enabled(&self, is_enabled: bool) -> Result<(), Failure> {
+        let service = self.service();
+        let done = match is_enabled {
+            true => service.enable(),
+            false => service.disable(),
+        };
+        Ok(done?)
     }
 
     /// Has the system's manager do it, and waits until it is done. What is so already is no failure.
@@ -353,6 +386,24 @@ pub(crate) fn install_all(
         Err(_) => copies.into_iter().rev().for_each(Copied::take_back),
     }
     installed
+}
+
+/// What [`install_all`] would do, for people. Touches nothing.
+pub(crate) fn plan_all(
+    state: &StateDir,
+    manifest: &Loaded,
+    wanted: &[Wanted<'_>],
+) -> Result<String, Failure> {
+    let mut plan = String::new();
+    let mut definitions = Vec::with_capacity(wanted.len());
+    for Wanted { spec, account } in wanted {
+        losses_of_account(spec)?;
+        let place = Installed::at(state, spec.name());
+        let path = place.manifest_path(manifest.format);
+        plan += &format!("write {}: a copy of the manifest\n", path.display());
+        definitions.push(place.definition(spec, &path, &manifest.dir, account.clone())?);
+    }
+    Ok(plan + &mainstay::plan_all(&definitions)?)
 }
 
 fn copy_and_install(

@@ -379,14 +379,30 @@ fn what_is_installed_again_is_what_the_manifest_says_now() {
     let installation = Installation::new(&manifest("before"), &["again"]);
     installation.check(0, &["start", "again"]);
     let file = installation.sandbox.path().join("mainstay.toml");
-    let text = fs::read_to_string(&file).expect("the manifest");
-    fs::write(&file, text.replace("before", "after")).expect("the manifest");
+    let old = fs::read_to_string(&file).expect("the manifest");
+    fs::write(&file, old.replace("before", "after")).expect("the manifest");
     let said = installation.check(0, &["install", "FILE", "--json"]);
     assert!(said.contains("\"is_new\": false"), "{said}");
     assert!(
         !installation.logs("again").contains("after"),
         "it was not touched"
     );
+    // 2 is with the system, 3 on demand.
+    let start_type = || {
+        let key = "HKLM\\SYSTEM\\CurrentControlSet\\Services\\again";
+        let said = output(Command::new("reg").args(["query", key, "/v", "Start"]));
+        text(&said.stdout).trim().chars().next_back()
+    };
+    installation.check(0, &["disable", "again"]);
+    assert_eq!(start_type(), Some('3'));
+    installation.check(0, &["install", "FILE"]);
+    assert_eq!(
+        start_type(),
+        Some('3'),
+        "what an operator has disabled stays so"
+    );
+    installation.check(0, &["enable", "again"]);
+    assert_eq!(start_type(), Some('2'));
     installation.check(0, &["restart", "again"]);
     assert!(installation.logs("again").contains("after"));
     fs::write(&file, "[service.again]\ncommand = 7\n").expect("the manifest");

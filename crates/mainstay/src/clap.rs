@@ -37,6 +37,9 @@ use crate::service::chain;
 enum Words {
     /// Makes it a service of this system, or brings the installed one up to date
     Install {
+        /// Says what would be done, and does nothing
+        #[arg(long)]
+        dry_run: bool,
         /// virtual, local-service, network-service, local-system, gmsa:DOMAIN\NAME$, user:NAME
         #[arg(long)]
         account: Option<OsString>,
@@ -52,6 +55,10 @@ enum Words {
     },
     /// Stops it and removes it
     Uninstall,
+    /// Has it start with the system from now on
+    Enable,
+    /// Has it start when somebody asks for it only
+    Disable,
     /// Starts it
     Start { arguments: Vec<OsString> },
     /// Stops it
@@ -81,6 +88,7 @@ impl From<Words> for Vec<OsString> {
         let alone = |verb: &str| vec![verb.into()];
         match words {
             Words::Install {
+                dry_run,
                 account,
                 password_stdin,
                 password_file,
@@ -95,12 +103,15 @@ impl From<Words> for Vec<OsString> {
                 for (option, value) in options {
                     words.extend(value.into_iter().flat_map(|value| [option.into(), value]));
                 }
+                words.extend(dry_run.then(|| "--dry-run".into()));
                 words.extend(password_stdin.then(|| "--password-stdin".into()));
                 words
             }
             Words::Start { arguments } => [alone("start"), arguments].concat(),
             Words::Control { code } => vec!["control".into(), code],
             Words::Uninstall => alone("uninstall"),
+            Words::Enable => alone("enable"),
+            Words::Disable => alone("disable"),
             Words::Stop => alone("stop"),
             Words::Restart => alone("restart"),
             Words::Pause => alone("pause"),

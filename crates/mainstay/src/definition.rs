@@ -276,7 +276,7 @@ impl Definition {
         }
     }
 
-    /// Adds a variable to its environment.
+    /// Adds a variable to its environment. No place for secrets: units of systemd can be read by everybody, and the registry by many.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.insert(name.into(), value.into());
         self

@@ -68,7 +68,7 @@ pub use definition::{
 };
 pub use error::{Error, ErrorKind};
 pub use logger::Logger;
-pub use manage::{install_all, may_install, services};
+pub use manage::{install_all, may_install, plan_all, services};
 pub use manager::{Manager, UNDER_SCM, is_interactive};
 pub use password::Password;
 pub use scm::manage::Installed;

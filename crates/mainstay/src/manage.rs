@@ -22,6 +22,15 @@ pub fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> 
     sys::install_all(definitions)
 }
 
+/// What [`install_all`] would do, for people: each file with its mode and what is in it, each command or call, in order. Needs no rights, and
+/// touches nothing. Values of the environment are in it where a file has them.
+///
+/// # Errors
+/// As [`install_all`], as far as that can be told before.
+pub fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
+    sys::plan_all(definitions)
+}
+
 /// The services of this system whose program is made with this library, by name, and how they are. Any user may ask.
 ///
 /// # Errors
@@ -52,6 +61,30 @@ impl Definition {
     /// Where there is none, it does not stop, or other programs hold on to it (then it goes as soon as they let go).
     pub fn uninstall(&self) -> Result<(), Error> {
         sys::uninstall(self)
+    }
+
+    /// Has it start with the system from now on; it is not started now.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn enable(&self) -> Result<(), Error> {
+        sys::set_enabled(self, true)
+    }
+
+    /// Has it start when somebody asks for it, and not with the system. One that runs goes on.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn disable(&self) -> Result<(), Error> {
+        sys::set_enabled(self, false)
+    }
+
+    /// Whether it starts with the system. Any user may ask.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn is_enabled(&self) -> Result<bool, Error> {
+        sys::is_enabled(self)
     }
 
     /// Starts it; returns when it is ready.

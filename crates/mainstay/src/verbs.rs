@@ -9,9 +9,11 @@ use crate::service::chain;
 use crate::{Account, Definition, Error, ErrorKind, Password, Scope, Service, State, UNDER_SCM};
 
 const USAGE: &str = "  install      make it a service of this system, or bring the installed one up to date
+      --dry-run             say what would be done, and do nothing
       --account ACCOUNT     virtual, local-service, network-service, local-system, gmsa:DOMAIN\\NAME$, user:NAME
       --password-stdin, --password-file FILE, --password-env VARIABLE     of user:NAME; else it is asked for
   uninstall    stop it and remove it
+  enable, disable       start it with the system from now on, or not
   start [ARGUMENT…], stop, restart, pause, continue, reload
   control N    send it a code of its own, 128 to 255
   status       say how it is
@@ -26,6 +28,10 @@ pub enum Verb {
     Install(Install),
     /// Stop it and remove it.
     Uninstall,
+    /// Have it start with the system from now on.
+    Enable,
+    /// Have it start when somebody asks for it only.
+    Disable,
     /// Start it, with arguments for [`Context::arguments`](crate::Context::arguments).
     Start(Vec<OsString>),
     /// Stop it.
@@ -52,6 +58,8 @@ pub enum Verb {
 pub struct Install {
     /// Instead of the one that the definition names.
     pub account: Option<Account>,
+    /// Say what would be done, and do nothing.
+    pub is_dry: bool,
 }
 
 impl Verb {
@@ -72,6 +80,8 @@ impl Verb {
             Some("run") => return Ok(Self::Run),
             Some("start") => return Ok(Self::Start(arguments.collect())),
             Some("uninstall") => Self::Uninstall,
+            Some("enable") => Self::Enable,
+            Some("disable") => Self::Disable,
             Some("stop") => Self::Stop,
             Some("restart") => Self::Restart,
             Some("pause") => Self::Pause,
@@ -96,6 +106,7 @@ impl Install {
     fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, Error> {
         let mut account = None;
         let mut password = None;
+        let mut is_dry = false;
         while let Some(option) = arguments.next() {
             let option = option.display().to_string();
             let mut value = || {
@@ -106,6 +117,7 @@ impl Install {
                 Error::new(ErrorKind::Failed, format!("read a password from {from}")).because(error)
             };
             match &*option {
+                "--dry-run" => is_dry = true,
                 "--account" => account = Some(parse_account(&value()?.to_string_lossy())?),
                 "--password-stdin" => {
                     let read = Password::from_stdin();
@@ -135,7 +147,7 @@ impl Install {
             (_, Some(_)) => return Err(wrong("only --account user:NAME has a password")),
             (account, None) => account,
         };
-        Ok(Self { account })
+        Ok(Self { account, is_dry })
     }
 }
 
@@ -177,8 +189,8 @@ fn wrong(what: impl Into<String>) -> Error {
 }
 
 impl Definition {
-    /// Runs the service, or does what the command line says: `install`, `uninstall`, `start`, `stop`, `restart`, `pause`, `continue`, `reload`,
-    /// `control N`, `status`; with `--user` before the verb, of the user's own services. Returns what the process should exit with, the codes of the `mainstay` command (docs/exit-codes.md).
+    /// Runs the service, or does what the command line says: `install`, `uninstall`, `enable`, `disable`, `start`, `stop`, `restart`,
+    /// `pause`, `continue`, `reload`, `control N`, `status`; with `--user` before the verb, of the user's own services. Returns what the process should exit with, the codes of the `mainstay` command (docs/exit-codes.md).
     pub fn main(self, service: impl Service + Send + 'static) -> ExitCode {
         let name = self.name.clone();
         let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -218,9 +230,14 @@ impl Definition {
     /// As the methods of the same names: [`Definition::install`] and so on.
     pub fn perform(mut self, verb: Verb) -> Result<ExitCode, Error> {
         let said = match verb {
-            Verb::Install(Install { account }) => {
+            Verb::Install(Install { account, is_dry }) => {
                 if let Some(account) = account {
                     self.account = account;
+                }
+                if is_dry {
+                    let plan = crate::plan_all(&[self])?;
+                    say(plan.trim_end())?;
+                    return Ok(ExitCode::SUCCESS);
                 }
                 let installed = self.install()?;
                 let losses = installed.losses.iter();
@@ -229,6 +246,8 @@ impl Definition {
                 })
             }
             Verb::Uninstall => self.uninstall().map(|()| "uninstalled".to_owned())?,
+            Verb::Enable => self.enable().map(|()| "enabled".to_owned())?,
+            Verb::Disable => self.disable().map(|()| "disabled".to_owned())?,
             Verb::Start(arguments) => self.start_with(arguments).map(|()| "running".to_owned())?,
             Verb::Stop => self.stop().map(|()| "stopped".to_owned())?,
             Verb::Restart => self.restart().map(|()| "running".to_owned())?,
@@ -287,10 +306,18 @@ mod tests {
         check("start a b", Verb::Start(vec!["a".into(), "b".into()]));
         check("control 200", Verb::Control(200));
         check("install", Verb::Install(Install::default()));
+        let dry = Install {
+            is_dry: true,
+            ..Install::default()
+        };
+        check("install --dry-run", Verb::Install(dry));
         let account = Some(Account::Managed("D\\orders$".into()));
         check(
             "install --account gmsa:D\\orders$",
-            Verb::Install(Install { account }),
+            Verb::Install(Install {
+                account,
+                is_dry: false,
+            }),
         );
     }
 

@@ -88,6 +88,11 @@ fn a_life_under_systemd() {
     let said = lab.check(69, &[HEARTBEAT, "control", "130"]);
     assert!(said.contains("only Windows"), "{said}");
 
+    heartbeat(0, "disable");
+    lab.check(1, &["systemctl", "is-enabled", "--quiet", "heartbeat"]);
+    heartbeat(0, "enable");
+    lab.check(0, &["systemctl", "is-enabled", "--quiet", "heartbeat"]);
+
     // It comes back: after a crash, and with the machine.
     let first = property(&lab, "MainPID");
     heartbeat(0, "restart");

@@ -35,8 +35,11 @@ pub(crate) struct Install {
     /// It is in this variable of the environment.
     #[arg(long, value_name = "VARIABLE", conflicts_with_all = ["password_stdin", "password_file"])]
     password_env: Option<String>,
-    /// One JSON document.
+    /// Says what would be done, each file and each command or call, and does nothing; needs no rights.
     #[arg(long)]
+    dry_run: bool,
+    /// One JSON document.
+    #[arg(long, conflicts_with = "dry_run")]
     json: bool,
 }
 
@@ -55,8 +58,17 @@ struct Line {
 impl Install {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let manifest = manifest_file::load(&self.file, self.format)?;
-        mainstay::may_install()?;
         let specs = manifest.select(&self.names)?;
+        if self.dry_run {
+            let wanted = specs.iter().map(|spec| Wanted {
+                spec,
+                account: installed::account(spec.account()),
+            });
+            let plan = installed::plan_all(state, &manifest, &wanted.collect::<Vec<_>>())?;
+            output::text(&plan)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        mainstay::may_install()?;
         let password = self.password()?;
         let wanted = specs
             .iter()

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::installed::Installed;
 use crate::output;
 use crate::state_dir::StateDir;
@@ -20,19 +20,11 @@ pub(crate) struct Uninstall {
 
 impl Uninstall {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let mut found = Vec::with_capacity(self.names.len());
-        for name in &self.names {
-            let missing = || {
-                let failure =
-                    Failure::new(Code::Unknown, format!("no service {name} is installed"));
-                failure.hint("`mainstay list` shows those that are")
-            };
-            found.push((name, Installed::find(state, name).ok_or_else(missing)?));
-        }
+        let found = Installed::named(state, &self.names)?;
         let mut failure = None;
-        for (name, installed) in found {
+        for installed in found {
             match installed.uninstall(self.purge) {
-                Ok(()) => output::text(&format!("{name}: uninstalled\n"))?,
+                Ok(()) => output::text(&format!("{}: uninstalled\n", installed.name()))?,
                 Err(error) => failure = failure.or(Some(error)),
             }
         }

@@ -63,9 +63,17 @@ fn a_real_server_lives_under_systemd() {
         reload = { exec = ["redis-cli", "-p", "6390", "config", "resetstat"] }
         "#,
     );
+    let plan = mainstay(0, &["install", "--dry-run", "/srv/shop.toml"]);
+    assert!(plan.ends_with("run systemctl daemon-reload\n"), "{plan}");
+    lab.assert_tree(&["/etc", "/usr"], &before);
     let said = mainstay(0, &["install", "/srv/shop.toml"]);
     assert_eq!(said, "shop-redis: installed\n");
     let unit = "/etc/systemd/system/shop-redis.service";
+    let text = lab.check(0, &["cat", unit]);
+    assert!(
+        plan.contains(&format!("write {unit} (0644):\n\n{text}")),
+        "{plan}"
+    );
     assert_eq!(lab.check(0, &["systemd-analyze", "verify", unit]), "");
     assert_eq!(status(&lab, "shop-redis")["state"], "stopped");
     mainstay(3, &["status", "shop-redis"]);
@@ -121,6 +129,18 @@ fn a_real_server_lives_under_systemd() {
     assert!(ping());
     assert!(mainstay(0, &["logs", "shop-redis"]).contains("Ready to accept connections"));
     mainstay(0, &["restart", "shop-redis"]);
+    // What an operator has disabled stays so.
+    let enabled = |code| lab.check(code, &["systemctl", "is-enabled", "shop-redis"]);
+    assert_eq!(enabled(0), "enabled\n");
+    mainstay(0, &["disable", "shop-redis"]);
+    assert_eq!(
+        mainstay(0, &["install", "/srv/shop.toml"]),
+        "shop-redis: up to date\n"
+    );
+    assert_eq!(enabled(1), "disabled\n");
+    mainstay(0, &["enable", "shop-redis"]);
+    assert_eq!(enabled(0), "enabled\n");
+    mainstay(4, &["enable", "nobody"]);
     mainstay(0, &["stop", "shop-redis"]);
     mainstay(0, &["stop", "shop-redis"]);
     mainstay(0, &["uninstall", "shop-redis", "--purge"]);

@@ -421,6 +421,43 @@ fn every_wait_ends() {
 }
 
 #[test]
+fn a_plan_says_what_would_be_done_and_no_secret() {
+    let definition = changed().env("TOKEN", "hunter2");
+    let plan = manage::plan_all(&[definition], Path::new(RUNNING)).unwrap();
+    for line in [
+        "create or change service \"orders\"\n",
+        "  its configuration: \"C:\\orders.exe\" run --under-scm as .\\joe, start type 3\n",
+        "  its environment: A TOKEN\n",
+        "  its privileges: SeChangeNotifyPrivilege\n",
+    ] {
+        assert!(plan.contains(line), "{line}: {plan}");
+    }
+    assert!(
+        !plan.contains("hunter2") && !plan.contains("secret"),
+        "{plan}"
+    );
+}
+
+#[test]
+fn it_starts_with_the_system_or_not() {
+    let mut fake = Fake::default();
+    let error = manage::set_enabled(&mut fake, "orders", true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotInstalled);
+    install(&mut fake, &orders()).unwrap();
+    assert!(manage::is_enabled(&mut fake, "orders").unwrap());
+    manage::set_enabled(&mut fake, "orders", false).unwrap();
+    assert!(!manage::is_enabled(&mut fake, "orders").unwrap());
+    let settings = fake.services["orders"].settings.clone();
+    install(&mut fake, &orders().start(Start::Manual)).unwrap();
+    assert_eq!(
+        fake.services["orders"].settings, settings,
+        "nothing else has changed"
+    );
+    manage::set_enabled(&mut fake, "orders", true).unwrap();
+    assert!(manage::is_enabled(&mut fake, "orders").unwrap());
+}
+
+#[test]
 fn a_service_that_is_starting_is_stopped_too() {
     let mut fake = Fake::default();
     install(&mut fake, &orders()).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::refusal::{self, refusal};
 use super::settings::settings;
-use super::{Kind, Scm, ServiceStatus, Setting, State};
+use super::{AUTO_START, Base, DEMAND_START, Kind, Scm, ServiceStatus, Setting, State};
 use crate::{Definition, Error, ErrorKind, UNDER_SCM};
 
 /// How often a state is looked at while it is waited for, at first; it doubles.
@@ -68,6 +68,19 @@ pub(crate) fn install_all(
         }
     }
     Ok(all)
+}
+
+/// The settings, in the order in which they are made.
+#[cfg(any(windows, test))]
+pub(crate) fn plan_all(definitions: &[Definition], running: &Path) -> Result<String, Error> {
+    let mut plan = String::new();
+    for definition in definitions {
+        plan += &format!("create or change service \"{}\"\n", definition.name);
+        for setting in settings(definition, running)? {
+            plan += &format!("  {setting}\n");
+        }
+    }
+    Ok(plan)
 }
 
 pub(crate) fn install(
@@ -180,6 +193,29 @@ fn exists(scm: &mut impl Scm, name: &str) -> bool {
     match scm.query(name) {
         Ok(_) => true,
         Err(error) => refusal::number(&error) != refusal::DOES_NOT_EXIST,
+    }
+}
+
+pub(crate) fn set_enabled(scm: &mut impl Scm, name: &str, is_enabled: bool) -> Result<(), Error> {
+    let verb = if is_enabled { "enable" } else { "disable" };
+    let start_type = if is_enabled { AUTO_START } else { DEMAND_START };
+    let done = base(scm, name).and_then(|base| {
+        let base = Base { start_type, ..base };
+        scm.write(name, &Setting::Base(base))
+    });
+    done.map_err(|error| refusal(format!("{verb} service \"{name}\""), error))
+}
+
+pub(crate) fn is_enabled(scm: &mut impl Scm, name: &str) -> Result<bool, Error> {
+    let base = base(scm, name);
+    let base = base.map_err(|error| refusal(format!("query service \"{name}\""), error))?;
+    Ok(base.start_type == AUTO_START)
+}
+
+fn base(scm: &mut impl Scm, name: &str) -> io::Result<Base> {
+    match scm.read(name, Kind::Base)? {
+        Setting::Base(base) => Ok(base),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

@@ -114,6 +114,10 @@ impl fmt::Display for ServiceStatus {
     }
 }
 
+/// `SERVICE_AUTO_START` and `SERVICE_DEMAND_START`.
+const AUTO_START: u32 = 2;
+const DEMAND_START: u32 = 3;
+
 /// One of the things that the manager keeps of a service, each with a call of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Setting {
@@ -212,6 +216,38 @@ impl Setting {
             Self::Privileges(names) => names.is_empty(),
             Self::Triggers(triggers) => triggers.is_empty(),
             _ => false,
+        }
+    }
+}
+
+/// For people; values of the environment are not shown.
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.kind())?;
+        match self {
+            Self::Base(base) => write!(
+                f,
+                "{} as {}, start type {}",
+                base.image_path, base.account, base.start_type
+            ),
+            Self::Description(text) => f.write_str(text),
+            Self::DelayedStart(is_set) | Self::FailureFlag(is_set) | Self::LogonRight(is_set) => {
+                write!(f, "{is_set}")
+            }
+            Self::Failure(failure) => {
+                let (actions, seconds) = (&failure.actions, failure.reset_after);
+                write!(f, "{actions:?}, anew after {seconds} s")
+            }
+            Self::Preshutdown(millis) => write!(f, "{millis} ms"),
+            Self::Sid(kind) => write!(f, "type {kind}"),
+            Self::Privileges(names) => f.write_str(&names.join(" ")),
+            Self::Triggers(triggers) => write!(f, "{triggers:?}"),
+            Self::Security(text) => f.write_str(text),
+            Self::Environment(variables) => {
+                let names: Vec<&str> = variables.iter().map(|(name, _)| &**name).collect();
+                f.write_str(&names.join(" "))
+            }
+            Self::EventSource(program) => f.write_str(program.as_deref().unwrap_or("none")),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::command_line::command_line;
-use super::{Base, FailureActions, Setting};
+use super::{AUTO_START, Base, DEMAND_START, FailureActions, Setting};
 use crate::definition::wrong_name;
 use crate::{Account, Definition, Error, ErrorControl, ErrorKind, ServiceSid, Start, UNDER_SCM};
 
@@ -124,8 +124,8 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
             display_name: display_name.clone().unwrap_or_else(|| name.clone()),
             shows_windows: windows.shows_windows,
             start_type: match start {
-                Start::Automatic | Start::Delayed => 2,
-                Start::Manual => 3,
+                Start::Automatic | Start::Delayed => AUTO_START,
+                Start::Manual => DEMAND_START,
                 Start::Disabled => 4,
             },
             error_control: match windows.error_control {

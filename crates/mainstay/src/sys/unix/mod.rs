@@ -3,8 +3,8 @@
 mod systemd;
 
 pub(crate) use systemd::{
-    control, install_all, may_install, pause, reload, restart, resume, services, start, status,
-    stop, uninstall, wait_for_change,
+    control, install_all, is_enabled, may_install, pause, plan_all, reload, restart, resume,
+    services, set_enabled, start, status, stop, uninstall, wait_for_change,
 };
 
 use std::io;

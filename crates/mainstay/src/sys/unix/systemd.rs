@@ -85,6 +85,14 @@ impl Manager {
         Err(Error::new(kind, what).because(said))
     }
 
+    /// As a piece of a command line.
+    fn user(&self) -> &'static str {
+        match self.scope {
+            Scope::System => "",
+            Scope::User => " --user",
+        }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(unit_name(name))
     }
@@ -100,14 +108,17 @@ impl Manager {
         systemd::status(&said).ok_or_else(missing)
     }
 
+    /// It exits with 1 where it is not.
+    fn is_enabled(&self, name: &str) -> bool {
+        let said = self.systemctl("", &["is-enabled", "--", &unit_name(name)]);
+        said.is_ok_and(|said| said.trim() == "enabled")
+    }
+
     /// Has a unit do something, and waits until it is done.
     fn act(&self, verb: &str, name: &str) -> Result<(), Error> {
         let what = format!("{verb} service \"{name}\"");
         let done = self.systemctl(&what, &[verb, "--", &unit_name(name)]);
-        let user = match self.scope {
-            Scope::System => "",
-            Scope::User => " --user",
-        };
+        let user = self.user();
         done.map(drop).map_err(|error| match error.kind() {
             ErrorKind::PermissionDenied => error.with_cure("run it as root"),
             _ => error.with_cure(format!("see `journalctl{user} --unit={name}`")),
@@ -208,24 +219,11 @@ impl Change<'_> {
 }
 
 pub(crate) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
-    let running = std::env::current_exe().map_err(|error| {
-        Error::new(ErrorKind::Failed, "find the path of this program").because(error)
-    })?;
-    let mut changes = Vec::with_capacity(definitions.len());
-    let mut all_installed = Vec::with_capacity(definitions.len());
-    let mut version = None;
     for definition in definitions {
         let manager = Manager::of(definition.scope)?;
         manager.check_rights(&format!("install service \"{}\"", definition.name))?;
-        let version = match version {
-            Some(version) => version,
-            None => *version.insert(manager.version()?),
-        };
-        let (change, installed) = plan(definition, manager, &running, version)?;
-        changes.push(change);
-        all_installed.push(installed);
     }
-    changes.retain(|change| !change.is_none());
+    let (changes, all_installed) = changes(definitions)?;
     for number in 0..changes.len() {
         if let Err(error) = changes[number].make() {
             changes[..=number].iter().rev().for_each(Change::take_back);
@@ -235,6 +233,50 @@ pub(crate) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, 
     }
     read_units(&changes).inspect_err(|_| changes.iter().rev().for_each(Change::take_back))?;
     Ok(all_installed)
+}
+
+pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
+    let (changes, _) = changes(definitions)?;
+    let mut plan = String::new();
+    for change in &changes {
+        let (path, name) = (change.manager.path(change.name), unit_name(change.name));
+        let verb = if change.is_wanted {
+            "enable"
+        } else {
+            "disable"
+        };
+        let user = change.manager.user();
+        plan += &format!("write {} (0644):\n\n{}\n", path.display(), change.text);
+        plan += &format!("run systemctl{user} --quiet --no-reload {verb} -- {name}\n");
+    }
+    for scope in [Scope::System, Scope::User] {
+        if let Some(change) = changes.iter().find(|change| change.manager.scope == scope) {
+            plan += &format!("run systemctl{} daemon-reload\n", change.manager.user());
+        }
+    }
+    Ok(plan)
+}
+
+/// What is to be done for all of them, without those that are as they should be, and what there will be. Touches nothing.
+fn changes(definitions: &[Definition]) -> Result<(Vec<Change<'_>>, Vec<Installed>), Error> {
+    let running = std::env::current_exe().map_err(|error| {
+        Error::new(ErrorKind::Failed, "find the path of this program").because(error)
+    })?;
+    let mut changes = Vec::with_capacity(definitions.len());
+    let mut all_installed = Vec::with_capacity(definitions.len());
+    let mut version = None;
+    for definition in definitions {
+        let manager = Manager::of(definition.scope)?;
+        let version = match version {
+            Some(version) => version,
+            None => *version.insert(manager.version()?),
+        };
+        let (change, installed) = plan(definition, manager, &running, version)?;
+        changes.push(change);
+        all_installed.push(installed);
+    }
+    changes.retain(|change| !change.is_none());
+    Ok((changes, all_installed))
 }
 
 /// Once for all that has changed.
@@ -266,10 +308,7 @@ fn plan<'a>(
             Ok(_) => return Err(foreign(&format!("install service \"{name}\""))),
         }
     }
-    let was_wanted = before.is_some() && {
-        let said = manager.systemctl("", &["is-enabled", "--", &unit_name(name)]);
-        said.is_ok_and(|said| said.trim() == "enabled")
-    };
+    let was_wanted = before.is_some() && manager.is_enabled(name);
     let installed = Installed {
         is_new: before.is_none(),
         losses: unit.losses,
@@ -351,6 +390,23 @@ pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
     // It is remembered as long as its failure is; there may be none.
     let _has_failed = manager.systemctl(&what, &["reset-failed", "--", &file]);
     Ok(())
+}
+
+pub(crate) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(), Error> {
+    let name = &*definition.name;
+    let verb = if is_enabled { "enable" } else { "disable" };
+    let what = format!("{verb} service \"{name}\"");
+    let manager = Manager::of(definition.scope)?;
+    manager.check_rights(&what)?;
+    manager.status(name)?;
+    let arguments = ["--quiet", verb, "--", &unit_name(name)];
+    manager.systemctl(&what, &arguments).map(drop)
+}
+
+pub(crate) fn is_enabled(definition: &Definition) -> Result<bool, Error> {
+    let manager = Manager::of(definition.scope)?;
+    manager.status(&definition.name)?;
+    Ok(manager.is_enabled(&definition.name))
 }
 
 pub(crate) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(), Error> {

@@ -67,15 +67,32 @@ pub(crate) fn may_install() -> Result<(), Error> {
 
 pub(crate) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
     let mut manager = connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE)?;
-    let running = std::env::current_exe().map_err(|error| {
+    manage::install_all(&mut manager, definitions, &running()?)
+}
+
+pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
+    manage::plan_all(definitions, &running()?)
+}
+
+fn running() -> Result<std::path::PathBuf, Error> {
+    std::env::current_exe().map_err(|error| {
         Error::new(ErrorKind::Failed, "find the path of this program").because(error)
-    })?;
-    manage::install_all(&mut manager, definitions, &running)
+    })
 }
 
 pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
     let mut manager = connect(SC_MANAGER_CONNECT)?;
     manage::uninstall(&mut manager, &definition.name, definition.graceful)
+}
+
+pub(crate) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(), Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::set_enabled(&mut manager, &definition.name, is_enabled)
+}
+
+pub(crate) fn is_enabled(definition: &Definition) -> Result<bool, Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::is_enabled(&mut manager, &definition.name)
 }
 
 pub(crate) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(), Error> {

@@ -134,6 +134,7 @@ impl Scm for Manager {
         let rights = match setting {
             Setting::Security(_) => WRITE_DAC,
             Setting::LogonRight(_) => services::SERVICE_QUERY_CONFIG,
+            Setting::Base(_) => services::SERVICE_CHANGE_CONFIG | services::SERVICE_QUERY_CONFIG,
             // A restart among the actions wants the right to start.
             _ => services::SERVICE_CHANGE_CONFIG | services::SERVICE_START,
         };
@@ -315,6 +316,13 @@ impl WideBase {
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn write_base(service: &Handle, base: &Base) -> io::Result<()> {
     let wide = WideBase::new(base);
+    // An account that is named wants its password; one that is not stays.
+    let is_same = base.password.is_none()
+        && read_base(service).is_ok_and(|now| now.account.eq_ignore_ascii_case(&base.account));
+    let account = match is_same {
+        true => ptr::null(),
+        false => wide.account.as_ptr(),
+    };
     // SAFETY: all strings end with a NUL, the list with two, and they outlive the call.
     done(unsafe {
         services::ChangeServiceConfigW(
@@ -326,7 +334,7 @@ fn write_base(service: &Handle, base: &Base) -> io::Result<()> {
             wide.load_order_group.as_ptr(),
             ptr::null_mut(),
             wide.dependencies.as_ptr(),
-            wide.account.as_ptr(),
+            account,
             wide.password(),
             wide.display_name.as_ptr(),
         )
