@@ -25,6 +25,11 @@ use crate::state_dir::{self, StateDir};
 use crate::verbs::control::Verb;
 use crate::verbs::host::MARGIN;
 
+/// Where systemd puts the state of accounts that exist only while their services run, and where it shows it.
+#[cfg(unix)]
+const PRIVATE_DIRS: &str = "/var/lib/private";
+const OWN_DIRS: &str = "/var/lib";
+const MANIFEST: &str = "manifest";
 /// How long files of a process that has just ended may be in use.
 const RELEASE: Duration = Duration::from_secs(10);
 /// From a crash of a host to its next start.
@@ -95,7 +100,7 @@ impl Installed {
     }
 
     fn manifest_path(&self, format: Format) -> PathBuf {
-        self.place.join(format!("manifest.{}", format.name()))
+        self.place.join(format!("{MANIFEST}.{}", format.name()))
     }
 
     /// For all that needs no more than its name.
@@ -109,7 +114,7 @@ impl Installed {
     }
 
     /// Puts a copy of the manifest into its place.
-    fn copy(&self, manifest: &Loaded) -> Result<Copied, Failure> {
+    fn copy(&self, manifest: &Loaded, account: &Account) -> Result<Copied, Failure> {
         let path = self.manifest_path(manifest.format);
         let cannot = |what: &str, path: &Path, error: io::Error| {
             let message = format!("{what} {}: {error}", path.display());
@@ -124,10 +129,11 @@ impl Installed {
         };
         let copied = Copied {
             place: self.place.clone(),
+            is_new_place: !self.place.exists(),
             path,
             old,
         };
-        match self.write(manifest, &copied.path) {
+        match self.write(manifest, &copied.path, account) {
             Ok(()) => Ok(copied),
             Err(error) => {
                 let failure = cannot("write", &copied.path, error);
@@ -137,14 +143,49 @@ impl Installed {
         }
     }
 
-    fn write(&self, manifest: &Loaded, path: &Path) -> io::Result<()> {
+    fn write(&self, manifest: &Loaded, path: &Path, account: &Account) -> io::Result<()> {
         #[cfg(windows)]
         if let Some(all) = self.place.parent() {
             state_dir::create_private_dir(all)?;
             sys::entrust(all, None)?;
         }
-        state_dir::create_private_dir(self.state.path())?;
+        self.create_state_dir(account)?;
         state_dir::write_private(path, manifest.text.as_bytes()).map(drop)
+    }
+
+    /// What systemd calls the directory of a dynamic account's state.
+    fn own_dir(&self) -> String {
+        format!("mainstay-{}", self.name)
+    }
+
+    #[cfg(windows)]
+    fn create_state_dir(&self, _account: &Account) -> io::Result<()> {
+        state_dir::create_private_dir(self.state.path())
+    }
+
+    /// Its host's own, or a link to where systemd makes it at the first start. What one account has left is not another's.
+    #[cfg(unix)]
+    fn create_state_dir(&self, account: &Account) -> io::Result<()> {
+        let path = self.state.path();
+        let is_dynamic = *account == Account::Virtual;
+        let is_other = match path.symlink_metadata() {
+            Ok(there) => there.is_symlink() != is_dynamic,
+            Err(_) => false,
+        };
+        if is_other {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the state there is that of another account: uninstall it with --purge first",
+            ));
+        }
+        if !is_dynamic {
+            return state_dir::create_private_dir(path);
+        }
+        state_dir::create_private_dir(&self.place)?;
+        match std::os::unix::fs::symlink(Path::new(PRIVATE_DIRS).join(self.own_dir()), path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done,
+        }
     }
 
     /// Beyond administrators its account may read the manifest, and write its state.
@@ -164,7 +205,7 @@ impl Installed {
         Ok(losses)
     }
 
-    /// Its host is root, as only root can give its program an account.
+    /// It has that by its place.
     #[cfg(unix)]
     #[expect(
         clippy::unused_self,
@@ -186,9 +227,14 @@ impl Installed {
         let program = std::env::current_exe().map_err(|error| {
             Failure::new(Code::Failed, format!("find the path of mainstay: {error}"))
         })?;
+        let HostPlace {
+            state,
+            manifest,
+            systemd,
+        } = self.host_place(manifest, &account);
         let arguments = [
             "--state-dir".as_ref(),
-            self.state.path().as_os_str(),
+            state.as_os_str(),
             "host".as_ref(),
             self.name.as_str().as_ref(),
             "--manifest".as_ref(),
@@ -211,7 +257,11 @@ impl Installed {
             .start_timeout(spec.start().timeout().saturating_add(MARGIN))
             .graceful(spec.stop().graceful().saturating_add(MARGIN))
             .windows(|windows| windows.preshutdown(spec.stop().graceful() + MARGIN))
-            .systemd(Systemd::supervises);
+            .systemd(|_| systemd);
+        if cfg!(unix) {
+            // The program's is in the manifest.
+            definition = definition.working_dir("/");
+        }
         // What an operator has disabled stays so.
         if self
             .service()
@@ -232,6 +282,30 @@ impl Installed {
         Ok(definition)
     }
 
+    /// Where a host of this account finds what is its own. An account that exists only while its service runs owns nothing but what systemd
+    /// gives it.
+    fn host_place(&self, manifest: &Path, account: &Account) -> HostPlace {
+        let systemd = Systemd::default().supervises();
+        if cfg!(windows) || *account != Account::Virtual {
+            return HostPlace {
+                state: self.state.path().to_owned(),
+                manifest: manifest.to_owned(),
+                systemd,
+            };
+        }
+        let name = manifest
+            .file_name()
+            .unwrap_or_default()
+            .display()
+            .to_string();
+        let own_dir = self.own_dir();
+        HostPlace {
+            state: Path::new(OWN_DIRS).join(&own_dir),
+            manifest: format!("credential:{name}").into(),
+            systemd: systemd.state_directory(own_dir).credential(name, manifest),
+        }
+    }
+
     /// Stops it and has the system's manager forget it; with `purge` its logs and data go as well.
     pub(crate) fn uninstall(&self, purge: bool) -> Result<(), Failure> {
         self.end_start();
@@ -246,6 +320,21 @@ impl Installed {
         };
         if let Some(path) = self.manifest() {
             fs::remove_file(&path).map_err(|error| cannot(&path, error))?;
+        }
+        #[cfg(unix)]
+        if purge && self.state.path().is_symlink() {
+            let own_dir = self.own_dir();
+            let (private, shown) = (
+                Path::new(PRIVATE_DIRS).join(&own_dir),
+                Path::new(OWN_DIRS).join(&own_dir),
+            );
+            remove_all(&private).map_err(|error| cannot(&private, error))?;
+            match fs::remove_file(&shown) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(cannot(&shown, error));
+                }
+                _ => {}
+            }
         }
         if purge {
             remove_all(&self.place).map_err(|error| cannot(&self.place, error))?;
@@ -397,7 +486,7 @@ pub(crate) fn plan_all(
     let mut plan = String::new();
     let mut definitions = Vec::with_capacity(wanted.len());
     for Wanted { spec, account } in wanted {
-        losses_of_account(spec)?;
+        check_account(spec)?;
         let place = Installed::at(state, spec.name());
         let path = place.manifest_path(manifest.format);
         plan += &format!("write {}: a copy of the manifest\n", path.display());
@@ -413,18 +502,18 @@ fn copy_and_install(
     copies: &mut Vec<Copied>,
 ) -> Result<Vec<Done>, Failure> {
     let mut definitions = Vec::with_capacity(places.len());
-    let mut losses = Vec::with_capacity(places.len());
     for (place, Wanted { spec, account }) in places.iter().zip(wanted) {
-        losses.push(losses_of_account(spec)?);
-        let copied = place.copy(manifest)?;
+        check_account(spec)?;
+        let copied = place.copy(manifest, account)?;
         let definition = place.definition(spec, &copied.path, &manifest.dir, account.clone());
         copies.push(copied);
         definitions.push(definition?);
     }
     let all = mainstay::install_all(&definitions)?;
-    for ((place, wanted), losses) in places.iter().zip(wanted).zip(&mut losses) {
+    let mut losses = Vec::with_capacity(places.len());
+    for (place, wanted) in places.iter().zip(wanted) {
         match place.entrust(&wanted.account) {
-            Ok(more) => losses.extend(more),
+            Ok(more) => losses.push(more),
             Err(error) => {
                 let added = places.iter().zip(&all).filter(|(_, it)| it.is_new);
                 for (place, _) in added {
@@ -442,9 +531,18 @@ fn copy_and_install(
     Ok(done.collect())
 }
 
+/// As a host is told of it.
+struct HostPlace {
+    state: PathBuf,
+    manifest: PathBuf,
+    systemd: Systemd,
+}
+
 /// A manifest's copy in its place, and what was there before.
 struct Copied {
     place: PathBuf,
+    /// Nothing of an earlier installation lies there.
+    is_new_place: bool,
     path: PathBuf,
     old: Option<(PathBuf, Vec<u8>)>,
 }
@@ -460,7 +558,10 @@ impl Copied {
     /// As it was. Why it could not stay matters more than what of it cannot be taken back.
     fn take_back(self) {
         let Some((old_path, text)) = self.old else {
-            return drop(fs::remove_dir_all(self.place));
+            return drop(match self.is_new_place {
+                true => fs::remove_dir_all(self.place),
+                false => fs::remove_file(self.path),
+            });
         };
         if old_path != self.path {
             drop(fs::remove_file(self.path));
@@ -491,36 +592,29 @@ fn remove_all(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Whom the manager is to run its host as: root, who gives the program its account.
+/// Whom the manager is to run its host as: an account that may do next to nothing, unless the manifest names one. Only root can give a
+/// program the account of a user.
 #[cfg(unix)]
-pub(crate) fn account(_of: Option<&spec::Account>) -> Account {
-    Account::LocalSystem
+pub(crate) fn account(of: Option<&spec::Account>) -> Account {
+    match of {
+        Some(spec::Account::User(_) | spec::Account::LocalSystem) => Account::LocalSystem,
+        _ => Account::Virtual,
+    }
 }
 
-/// What a program does not get that runs as who `spec` says.
-#[cfg(unix)]
-fn losses_of_account(spec: &Spec) -> Result<Vec<String>, Failure> {
+/// Whether this system has such an account.
+fn check_account(spec: &Spec) -> Result<(), Failure> {
     match spec.account() {
-        Some(spec::Account::User(_) | spec::Account::LocalSystem) => Ok(Vec::new()),
-        None => Ok(vec![
-            "least privilege: without an `account` it runs as root".to_owned(),
-        ]),
-        Some(account) => {
+        Some(account @ spec::Account::Gmsa(_)) if cfg!(unix) => {
             let message = format!(
-                "install {}: account {account}: this version gives programs on Unix no such account",
+                "install {}: account {account}: only Windows has such accounts",
                 spec.name()
             );
             let failure = Failure::new(Code::PermissionDenied, message);
             Err(failure.hint("name a user, `account = \"user:NAME\"`"))
         }
+        _ => Ok(()),
     }
-}
-
-/// The manager gives it.
-#[cfg(windows)]
-#[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
-fn losses_of_account(_spec: &Spec) -> Result<Vec<String>, Failure> {
-    Ok(Vec::new())
 }
 
 /// Whom the manager is to run it as. `None` of a manifest is the one with the fewest rights.

@@ -160,6 +160,8 @@ pub struct Systemd {
     pub(crate) capabilities: Vec<String>,
     pub(crate) writable: Vec<PathBuf>,
     pub(crate) supervises: bool,
+    pub(crate) state_directory: Option<String>,
+    pub(crate) credentials: Vec<(String, PathBuf)>,
 }
 
 impl Default for Systemd {
@@ -169,6 +171,8 @@ impl Default for Systemd {
             capabilities: Vec::new(),
             writable: Vec::new(),
             supervises: false,
+            state_directory: None,
+            credentials: Vec::new(),
         }
     }
 }
@@ -190,7 +194,8 @@ impl Systemd {
         self
     }
 
-    /// It is a supervisor itself: it gets a control group to divide, ends what it has started when it stops, and where it crashes instead,
+    /// It is a supervisor itself, of programs of which nothing is known: its sandbox leaves them homes to read, code that is made at run time,
+    /// and limits to set. It gets a control group to divide, ends what it has started when it stops, and where it crashes instead,
     /// what it has started lives on for its successor (`Delegate`, `KillMode=process`).
     #[must_use]
     pub fn supervises(self) -> Self {
@@ -198,6 +203,23 @@ impl Systemd {
             supervises: true,
             ..self
         }
+    }
+
+    /// Its state directory is `/var/lib/NAME`, its own alone. Default: the service's name.
+    #[must_use]
+    pub fn state_directory(self, name: impl Into<String>) -> Self {
+        let state_directory = Some(name.into());
+        Self {
+            state_directory,
+            ..self
+        }
+    }
+
+    /// The file of this path, which root alone may read, is there for it to read as `$CREDENTIALS_DIRECTORY/NAME` (systemd 247).
+    #[must_use]
+    pub fn credential(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.credentials.push((name.into(), path.into()));
+        self
     }
 
     /// It may write there, too: an absolute path that exists.

@@ -164,7 +164,29 @@ pub(crate) fn unit(definition: &Definition, running: &Path, version: u32) -> Res
         },
         None => service.line("WorkingDirectory", "%S/%N"),
     }
-    service.line("StateDirectory", "%N");
+    let is_plain = |name: &str| {
+        let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_inner)
+    };
+    match &systemd.state_directory {
+        Some(dir) if is_plain(dir) => {
+            service.line("StateDirectory", dir);
+            service.line("StateDirectoryMode", "0700");
+        }
+        Some(dir) => wrong.push(format!("{dir:?} cannot be the name of a state directory")),
+        None => service.line("StateDirectory", "%N"),
+    }
+    for (name, path) in &systemd.credentials {
+        match path
+            .to_str()
+            .filter(|path| path.starts_with('/') && is_plain(name) && is_bare(path))
+        {
+            Some(path) => service.line("LoadCredential", &format!("{name}:{}", specifiers(path))),
+            None => wrong.push(format!(
+                "the credential {name:?} has another name or path than a unit can say"
+            )),
+        }
+    }
     match (scope, account) {
         (Scope::User, Account::Virtual) | (Scope::System, Account::LocalSystem) => {}
         (Scope::User, _) => losses.push("its account: it runs as the user whose it is".to_owned()),
@@ -259,12 +281,14 @@ fn sandbox(
                 // They would hold within it alone.
                 "PrivateUsers" if !systemd.capabilities.is_empty() => {}
                 "ProtectControlGroups" if systemd.supervises => {}
+                // Of another one, it would not see what its predecessor has left.
+                "PrivateUsers" if systemd.supervises => {}
                 _ => service.line(key, value),
             }
         }
         // A program that lies there has to be found.
         let homes = ["/home", "/root", "/run/user"];
-        let is_at_home = homes.iter().any(|home| program.starts_with(home));
+        let is_at_home = systemd.supervises || homes.iter().any(|home| program.starts_with(home));
         service.line("ProtectHome", if is_at_home { "read-only" } else { "yes" });
     }
     if ["/tmp", "/var/tmp"]
@@ -278,7 +302,9 @@ fn sandbox(
     }
     for (key, value) in SANDBOX_OF_USERS {
         let is_said = definition.scope == Scope::System && *key == "NoNewPrivileges";
-        if !is_said {
+        let is_too_much = systemd.supervises
+            && (*key == "MemoryDenyWriteExecute" || value.contains("@resources"));
+        if !is_said && !is_too_much {
             service.line(key, value);
         }
     }
@@ -484,6 +510,39 @@ WantedBy=multi-user.target
         assert_eq!(losses, ["pauses that grow (systemd 254): each is 1s"]);
         assert_eq!(version("systemd 252 (252.39-1~deb12u1)\n+PAM"), Some(252));
         assert_eq!(version("systemd 256~rc3"), Some(256));
+    }
+
+    #[test]
+    fn a_supervisor_gets_what_its_programs_may_need() {
+        let set = |systemd: Systemd| {
+            let systemd = systemd.supervises().state_directory("mainstay-orders");
+            systemd.credential("manifest.toml", "/var/lib/a b/100%.toml")
+        };
+        let text = text_of(&service("orders").systemd(set));
+        for line in [
+            "DynamicUser=yes\n",
+            "StateDirectory=mainstay-orders\nStateDirectoryMode=0700\n",
+            "LoadCredential=manifest.toml:/var/lib/a b/100%%.toml\n",
+            "Delegate=yes\nKillMode=process\n",
+            "ProtectHome=read-only\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        for key in [
+            "MemoryDenyWriteExecute",
+            "@resources",
+            "ProtectControlGroups",
+            "PrivateUsers",
+        ] {
+            assert!(!text.contains(key), "{key}: {text}");
+        }
+        let wrong = |systemd: Systemd| systemd.state_directory("../x").credential("a:b", "/x");
+        let error = unit(&service("orders").systemd(wrong), Path::new(RUNNING), 254).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("state directory") && text.contains("the credential"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `mainstay host`: what a service manager runs in the place of a program that was not written for it.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(crate) const MARGIN: Duration = Duration::from_secs(10);
 pub(crate) struct Host {
     /// The service.
     name: String,
-    /// The manifest: .toml, .yaml or .json.
+    /// The manifest: .toml, .yaml or .json; `credential:NAME` is a credential of systemd.
     #[arg(long, value_name = "FILE")]
     manifest: PathBuf,
     /// Its language, where the file's name does not tell.
@@ -40,7 +40,8 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
-        let manifest = Source::read(&self.manifest, self.format)?
+        let path = credential(&self.manifest).unwrap_or_else(|| self.manifest.clone());
+        let manifest = Source::read(&path, self.format)?
             .based_on(self.base_dir)
             .load()?;
         let copy = Copy::from(&manifest);
@@ -57,6 +58,12 @@ impl Host {
         let manifest = self.manifest.display().to_string();
         Ok(service.run(move |context: Context| host(spec, manifest, copy, state, context)))
     }
+}
+
+/// What systemd has put there for its service alone: systemd.exec(5), "Credentials".
+fn credential(path: &Path) -> Option<PathBuf> {
+    let name = path.to_str()?.strip_prefix("credential:")?;
+    Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
 }
 
 fn host(

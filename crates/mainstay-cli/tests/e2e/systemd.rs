@@ -184,3 +184,73 @@ fn exit_codes_are_a_contract_under_systemd_too() {
         assert_eq!(status(&lab, &unit)["last_exit"]["code"], code);
     }
 }
+
+/// Without an account it has one that exists while it runs, and may do next to nothing.
+#[test]
+fn without_an_account_it_may_do_next_to_nothing() {
+    let Some(lab) = lab() else { return };
+    let before = lab.tree(&["/etc", "/usr"]);
+    write(
+        &lab,
+        "/srv/modest.toml",
+        r#"
+        [service.modest]
+        command = ["sh", "-c", "touch $MAINSTAY_DATA_DIR/own && echo wrote; touch /etc/other || echo kept; touch /srv/other || echo kept; echo up; exec sleep 1000"]
+        start = { ready = { log = "^up$" } }
+        [service.ordinary]
+        command = ["sleep", "1000"]
+        account = "user:nobody"
+        "#,
+    );
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    mainstay(0, &["install", "/srv/modest.toml"]);
+    let unit = "/etc/systemd/system/modest.service";
+    assert_eq!(lab.check(0, &["systemd-analyze", "verify", unit]), "");
+    lab.check(
+        0,
+        &["systemd-analyze", "security", "--threshold=20", "modest"],
+    );
+    // Never started, and already there.
+    assert_eq!(status(&lab, "modest")["state"], "stopped");
+    mainstay(0, &["start", "modest", "ordinary"]);
+    let said = mainstay(0, &["logs", "modest"]);
+    let words: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.starts_with("touch"))
+        .collect();
+    assert_eq!(words, ["wrote", "kept", "kept", "up"]);
+    let running = status(&lab, "modest");
+    let owner = lab.check(0, &["ps", "-o", "uid=", "-p", &running["pid"].to_string()]);
+    let owner: u32 = owner.trim().parse().expect("a number");
+    assert!((61184..=65519).contains(&owner), "{owner}");
+
+    // A crash of its host takes nobody along, here either.
+    let host = property(&lab, "modest", "MainPID");
+    lab.check(0, &["kill", "-KILL", &host]);
+    wait_until("another host", SOON, || {
+        let pid = property(&lab, "modest", "MainPID");
+        let is_ready = property(&lab, "modest", "ActiveState") == "active";
+        (pid != "0" && pid != host && is_ready).then_some(())
+    });
+    assert_eq!(status(&lab, "modest")["pid"], running["pid"]);
+    mainstay(0, &["pause", "modest"]);
+    mainstay(0, &["continue", "modest"]);
+
+    // What it has kept is not another account's.
+    lab.script(
+        "sed 's/^ *start = /account = \"local-system\"\\n&/' /srv/modest.toml > /srv/other.toml",
+    );
+    let said = mainstay(73, &["install", "/srv/other.toml", "modest"]);
+    assert!(said.contains("that of another account"), "{said}");
+    mainstay(0, &["stop", "modest", "ordinary"]);
+    let left = lab.run(&["pgrep", "-u", &owner.to_string()]);
+    assert_eq!(left.stdout, b"");
+    // Neither with another account, nor where that fails, is anything lost that an earlier installation has left.
+    mainstay(0, &["uninstall", "modest"]);
+    mainstay(73, &["install", "/srv/other.toml", "modest"]);
+    mainstay(0, &["install", "/srv/modest.toml"]);
+    assert!(mainstay(0, &["logs", "modest"]).starts_with("wrote\n"));
+    mainstay(0, &["uninstall", "modest", "ordinary", "--purge"]);
+    lab.script("rmdir /var/lib/mainstay/installed /var/lib/mainstay; ! ls -d /var/lib/*/*modest* /var/lib/*modest* 2> /dev/null");
+    lab.assert_tree(&["/etc", "/usr"], &before);
+}
