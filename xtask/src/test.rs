@@ -304,6 +304,9 @@ fn install_real_programs() -> Result<()> {
             "rsyslog-openssl",
         ),
         ("/lib/systemd/systemd-journald", "systemd"),
+        // For the labs of labs/unix.
+        ("mmdebstrap", "mmdebstrap"),
+        ("systemd-nspawn", "systemd-container"),
     ]
     .into_iter()
     .filter(|(probe, _)| !on_path(probe))
