@@ -257,6 +257,7 @@ impl Installed {
             .start_timeout(spec.start().timeout().saturating_add(MARGIN))
             .graceful(spec.stop().graceful().saturating_add(MARGIN))
             .windows(|windows| windows.preshutdown(spec.stop().graceful() + MARGIN))
+            .supervises()
             .systemd(|_| systemd);
         if cfg!(unix) {
             // The program's is in the manifest.
@@ -285,7 +286,7 @@ impl Installed {
     /// Where a host of this account finds what is its own. An account that exists only while its service runs owns nothing but what systemd
     /// gives it.
     fn host_place(&self, manifest: &Path, account: &Account) -> HostPlace {
-        let systemd = Systemd::default().supervises();
+        let systemd = Systemd::default();
         if cfg!(windows) || *account != Account::Virtual {
             return HostPlace {
                 state: self.state.path().to_owned(),

@@ -1,12 +1,12 @@
 //! What a service is: for its manager, and for its own process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{Accepts, Password, Trigger};
+use crate::{Accepts, Manager, Password, Trigger};
 
 /// Begins the definition of a service. `name` is what managers know it by: 1 to 63 of `a-z`, `0-9` and `-`, neither first nor last a `-`.
 ///
@@ -27,6 +27,19 @@ pub fn service(name: impl Into<String>) -> Definition {
         graceful: Duration::from_secs(30),
         recovery: Recovery::default(),
         accepts: Accepts::default(),
+        readiness: Readiness::default(),
+        ready_check: None,
+        stop_signal: "TERM".to_owned(),
+        stop_scope: StopScope::default(),
+        reload_command: None,
+        env_file: None,
+        nice: None,
+        cpus: Vec::new(),
+        limits: BTreeMap::new(),
+        listen: Vec::new(),
+        watchdog: None,
+        supervises: false,
+        manager: None,
         scope: Scope::default(),
         windows: Windows::default(),
         systemd: Systemd::default(),
@@ -51,6 +64,19 @@ pub struct Definition {
     pub(crate) graceful: Duration,
     pub(crate) recovery: Recovery,
     pub(crate) accepts: Accepts,
+    pub(crate) readiness: Readiness,
+    pub(crate) ready_check: Option<Vec<OsString>>,
+    pub(crate) stop_signal: String,
+    pub(crate) stop_scope: StopScope,
+    pub(crate) reload_command: Option<Vec<OsString>>,
+    pub(crate) env_file: Option<PathBuf>,
+    pub(crate) nice: Option<i8>,
+    pub(crate) cpus: Vec<u16>,
+    pub(crate) limits: BTreeMap<Limit, u64>,
+    pub(crate) listen: Vec<String>,
+    pub(crate) watchdog: Option<Duration>,
+    pub(crate) supervises: bool,
+    pub(crate) manager: Option<Manager>,
     pub(crate) scope: Scope,
     pub(crate) windows: Windows,
     pub(crate) systemd: Systemd,
@@ -65,6 +91,42 @@ pub enum Scope {
     System,
     /// The user's who installs it: started when that user logs in, without root (systemd; Windows has no such services, and ignores it).
     User,
+}
+
+/// When a service of Unix counts as started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Readiness {
+    /// When it says so: [`Context::ready`](crate::Context::ready), [`notify::ready`](crate::notify::ready), any other way of sd_notify(3).
+    #[default]
+    Notify,
+    /// When its program runs, as it knows nothing of that.
+    Exec,
+}
+
+/// Who is asked to stop; what is left after [`Definition::graceful`] is killed in any case, where the manager knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopScope {
+    /// Its main process, which ends its own.
+    #[default]
+    Main,
+    /// Each of its processes.
+    Tree,
+}
+
+/// What setrlimit(2) limits, for each process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// `RLIMIT_NOFILE`: descriptors.
+    OpenFiles,
+    /// `RLIMIT_NPROC`: processes and threads of its user.
+    Processes,
+    /// `RLIMIT_CORE`: bytes of a core dump.
+    CoreSize,
+    /// `RLIMIT_MEMLOCK`: bytes that may be kept out of swap.
+    LockedMemory,
 }
 
 /// When a manager starts a service.
@@ -110,6 +172,12 @@ pub struct Recovery {
     pub reset_after: Duration,
     /// Not where it ends in order with a code other than 0: a program that supervises others has its own opinion of those.
     pub crashes_only: bool,
+    /// More starts than this within that time, and it stays down. Default: there is no end.
+    pub limit: Option<(u32, Duration)>,
+    /// Codes after which it stays down, as failed (`RestartPreventExitStatus` of systemd).
+    pub halts: BTreeSet<u8>,
+    /// Codes beside 0 that are a clean end.
+    pub clean: BTreeSet<u8>,
 }
 
 impl Default for Recovery {
@@ -118,6 +186,9 @@ impl Default for Recovery {
             restart_after: [1, 5, 30].map(Duration::from_secs).to_vec(),
             reset_after: Duration::from_secs(600),
             crashes_only: false,
+            limit: None,
+            halts: BTreeSet::new(),
+            clean: BTreeSet::new(),
         }
     }
 }
@@ -159,9 +230,10 @@ pub struct Systemd {
     pub(crate) sandbox: bool,
     pub(crate) capabilities: Vec<String>,
     pub(crate) writable: Vec<PathBuf>,
-    pub(crate) supervises: bool,
     pub(crate) state_directory: Option<String>,
     pub(crate) credentials: Vec<(String, PathBuf)>,
+    pub(crate) makes_code: bool,
+    pub(crate) devices: bool,
 }
 
 impl Default for Systemd {
@@ -170,9 +242,10 @@ impl Default for Systemd {
             sandbox: true,
             capabilities: Vec::new(),
             writable: Vec::new(),
-            supervises: false,
             state_directory: None,
             credentials: Vec::new(),
+            makes_code: false,
+            devices: false,
         }
     }
 }
@@ -194,17 +267,6 @@ impl Systemd {
         self
     }
 
-    /// It is a supervisor itself, of programs of which nothing is known: its sandbox leaves them homes to read, code that is made at run time,
-    /// and limits to set. It gets a control group to divide, ends what it has started when it stops, and where it crashes instead,
-    /// what it has started lives on for its successor (`Delegate`, `KillMode=process`).
-    #[must_use]
-    pub fn supervises(self) -> Self {
-        Self {
-            supervises: true,
-            ..self
-        }
-    }
-
     /// Its state directory is `/var/lib/NAME`, its own alone. Default: the service's name.
     #[must_use]
     pub fn state_directory(self, name: impl Into<String>) -> Self {
@@ -220,6 +282,24 @@ impl Systemd {
     pub fn credential(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.credentials.push((name.into(), path.into()));
         self
+    }
+
+    /// It makes code while it runs, as Java, Node.js and other compilers just in time do.
+    #[must_use]
+    pub fn makes_code(self) -> Self {
+        Self {
+            makes_code: true,
+            ..self
+        }
+    }
+
+    /// It sees the devices of the machine.
+    #[must_use]
+    pub fn devices(self) -> Self {
+        Self {
+            devices: true,
+            ..self
+        }
     }
 
     /// It may write there, too: an absolute path that exists.
@@ -347,6 +427,96 @@ impl Definition {
     pub fn windows(self, set: impl FnOnce(Windows) -> Windows) -> Self {
         let windows = set(self.windows);
         Self { windows, ..self }
+    }
+
+    /// When it counts as started. Default: when it says so.
+    pub fn readiness(self, readiness: Readiness) -> Self {
+        Self { readiness, ..self }
+    }
+
+    /// A command that returns when the service is ready, and fails where it will not be: for managers that cannot be told (OpenRC, SysV, runit, …).
+    pub fn ready_check<A: Into<OsString>>(self, argv: impl IntoIterator<Item = A>) -> Self {
+        let ready_check = Some(argv.into_iter().map(Into::into).collect());
+        Self {
+            ready_check,
+            ..self
+        }
+    }
+
+    /// By which signal it is asked to stop, without `SIG`. Default: TERM.
+    pub fn stop_signal(self, name: impl Into<String>) -> Self {
+        let stop_signal = name.into();
+        Self {
+            stop_signal,
+            ..self
+        }
+    }
+
+    /// Who is asked to stop. Default: its main process.
+    pub fn stop_scope(self, stop_scope: StopScope) -> Self {
+        Self { stop_scope, ..self }
+    }
+
+    /// A command that has it read its configuration again, instead of SIGHUP.
+    pub fn reload_command<A: Into<OsString>>(self, argv: impl IntoIterator<Item = A>) -> Self {
+        let reload_command = Some(argv.into_iter().map(Into::into).collect());
+        Self {
+            reload_command,
+            ..self
+        }
+    }
+
+    /// A file of `NAME=value` lines, read at each start, whose values [`Definition::env`] wins over.
+    pub fn env_file(self, path: impl Into<PathBuf>) -> Self {
+        let env_file = Some(path.into());
+        Self { env_file, ..self }
+    }
+
+    /// Its share of the processors where others want them, too: -20 (much) to 19 (little), nice(2).
+    pub fn nice(self, nice: i8) -> Self {
+        let nice = Some(nice);
+        Self { nice, ..self }
+    }
+
+    /// The processors that it may run on, from 0.
+    pub fn cpus(self, cpus: impl IntoIterator<Item = u16>) -> Self {
+        let cpus = cpus.into_iter().collect();
+        Self { cpus, ..self }
+    }
+
+    /// Sets a limit of the system, the soft one and the hard one.
+    pub fn limit(mut self, limit: Limit, value: u64) -> Self {
+        self.limits.insert(limit, value);
+        self
+    }
+
+    /// Adds an address that its manager listens on for it, `127.0.0.1:8080` or an absolute path; it is given the sockets as sd_listen_fds(3)
+    /// says, in this order.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen.push(address.into());
+        self
+    }
+
+    /// It says [`notify::alive`](crate::notify::alive) at least this often, or it hangs, is ended and started again (systemd).
+    pub fn watchdog(self, interval: Duration) -> Self {
+        let watchdog = Some(interval);
+        Self { watchdog, ..self }
+    }
+
+    /// It is a supervisor itself, of programs of which nothing is known. It ends what it has started when it stops, and where it crashes
+    /// instead, what it has started lives on for its successor. Its sandbox leaves them homes to read, code that is made at run time, and
+    /// limits to set; systemd gives it a control group to divide.
+    pub fn supervises(self) -> Self {
+        Self {
+            supervises: true,
+            ..self
+        }
+    }
+
+    /// Which manager it is a service of. Default: the one that runs this system, [`Manager::detect`].
+    pub fn manager(self, manager: Manager) -> Self {
+        let manager = Some(manager);
+        Self { manager, ..self }
     }
 
     /// Whose service it is. Default: the machine's.

@@ -34,6 +34,8 @@
 //! `uninstall`, `start`, `stop`, `restart`, `status` and more. [`notify`] alone is enough for a program that is supervised by others.
 #![deny(unsafe_code)]
 
+#[cfg(unix)]
+mod backend;
 #[cfg(feature = "clap")]
 mod clap;
 mod context;
@@ -55,20 +57,18 @@ mod run;
 mod scm;
 mod service;
 mod sys;
-#[cfg(unix)]
-mod systemd;
 mod trigger;
 mod verbs;
 
 pub use context::{Context, Status};
 pub use control::{Accepts, Control, Power, SessionChange, SessionReason, Stop};
 pub use definition::{
-    Account, Definition, ErrorControl, Recovery, Scope, ServiceSid, Start, Systemd, Windows,
-    service,
+    Account, Definition, ErrorControl, Limit, Readiness, Recovery, Scope, ServiceSid, Start,
+    StopScope, Systemd, Windows, service,
 };
 pub use error::{Error, ErrorKind};
 pub use logger::Logger;
-pub use manage::{install_all, may_install, plan_all, services};
+pub use manage::{install_all, may_install, plan_all, services, stage_all};
 pub use manager::{Manager, UNDER_SCM, is_interactive};
 pub use password::Password;
 pub use scm::manage::Installed;

@@ -1,16 +1,17 @@
 //! Installing and controlling services of this system.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::{Definition, Error, Installed, ServiceStatus, State, sys};
 
-/// Whether this process may install services.
+/// Whether this process may install such a service.
 ///
 /// # Errors
 /// Which right it lacks; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where there is no manager that this version knows.
-pub fn may_install() -> Result<(), Error> {
-    sys::may_install()
+pub fn may_install(definition: &Definition) -> Result<(), Error> {
+    sys::may_install(definition)
 }
 
 /// Makes all of them services of this system, as [`Definition::install`] does, or none: where one cannot be, those that were not there before
@@ -31,6 +32,15 @@ pub fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
     sys::plan_all(definitions)
 }
 
+/// Puts all of them into a system that does not run: an image or a package, whose `/` is `root`. Its manager is what it is found to be, where
+/// a definition names none; nothing is run, and no rights are needed but to write there. Windows has no such place.
+///
+/// # Errors
+/// As [`install_all`].
+pub fn stage_all(definitions: &[Definition], root: &Path) -> Result<Vec<Installed>, Error> {
+    sys::stage_all(definitions, root)
+}
+
 /// The services of this system whose program is made with this library, by name, and how they are. Any user may ask.
 ///
 /// # Errors
@@ -39,9 +49,8 @@ pub fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
     sys::services()
 }
 
-/// Through the service manager of this system: the Service Control Manager on Windows, systemd on Linux; elsewhere, in this version, all of
-/// these fail with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). They block until what they ask for has come about, as long as the service shows
-/// that it is at it.
+/// Through the service manager of this system ([`Manager::detect`](crate::Manager::detect)), or the one that the definition names. They block until what they ask for has
+/// come about, as long as the service shows that it is at it.
 ///
 /// An administrator's rights are needed, but for the status. Errors name the operation and the object; see [`Error::cure`].
 impl Definition {

@@ -1,6 +1,9 @@
 //! Who started this process.
 
 use std::env;
+use std::fmt;
+
+use crate::sys;
 
 /// What an installed image path on Windows ends with: the one sign that the Service Control Manager started the process. Nothing is probed.
 pub const UNDER_SCM: &str = "--under-scm";
@@ -13,10 +16,28 @@ pub enum Manager {
     WindowsScm,
     /// systemd, for the system or a user.
     Systemd,
-    /// launchd (macOS).
-    Launchd,
-    /// OpenRC.
+    /// OpenRC, with supervise-daemon.
     OpenRc,
+    /// Scripts in /etc/init.d, as the Linux Standard Base describes them.
+    Sysv,
+    /// runit.
+    Runit,
+    /// s6.
+    S6,
+    /// dinit.
+    Dinit,
+    /// Upstart.
+    Upstart,
+    /// procd (OpenWrt).
+    Procd,
+    /// launchd (macOS): daemons of the system, agents of users.
+    Launchd,
+    /// rc.d (FreeBSD).
+    Rcd,
+    /// The Service Management Facility (illumos, Solaris).
+    Smf,
+    /// The System Resource Controller (AIX).
+    Aix,
     /// mainstay's own supervisor.
     Mainstay,
     /// None that is known: somebody at a terminal, a script, a container, or a manager that says nothing of itself.
@@ -48,6 +69,54 @@ impl Manager {
             return Self::OpenRc;
         }
         Self::None
+    }
+
+    /// What runs the services of this system; `None` where there is none, as in most containers, or none that this version knows.
+    /// Looks at what is there, and runs nothing.
+    pub fn detect() -> Option<Self> {
+        sys::detect().into_iter().next()
+    }
+
+    /// All that could be services' managers here, the one that runs the system first.
+    pub fn available() -> Vec<Self> {
+        sys::detect()
+    }
+
+    /// What commands call it.
+    pub fn name(self) -> &'static str {
+        NAMES
+            .iter()
+            .find(|(manager, _)| *manager == self)
+            .map_or("none", |(_, name)| name)
+    }
+
+    /// The one with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let found = NAMES.iter().find(|(_, its)| *its == name);
+        found.map(|(manager, _)| *manager)
+    }
+}
+
+const NAMES: [(Manager, &str); 14] = [
+    (Manager::WindowsScm, "windows"),
+    (Manager::Systemd, "systemd"),
+    (Manager::OpenRc, "openrc"),
+    (Manager::Sysv, "sysv"),
+    (Manager::Runit, "runit"),
+    (Manager::S6, "s6"),
+    (Manager::Dinit, "dinit"),
+    (Manager::Upstart, "upstart"),
+    (Manager::Procd, "procd"),
+    (Manager::Launchd, "launchd"),
+    (Manager::Rcd, "rcd"),
+    (Manager::Smf, "smf"),
+    (Manager::Aix, "aix"),
+    (Manager::Mainstay, "embedded"),
+];
+
+impl fmt::Display for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

@@ -145,7 +145,11 @@ fn what_is_not_ours_or_not_allowed_is_left_alone() {
     );
     // A step that fails in the middle.
     lab.script("mkdir -p /etc/systemd/system; rm -rf /etc/systemd/system/multi-user.target.wants; touch /etc/systemd/system/multi-user.target.wants");
-    refused(1, &[HEARTBEAT, "install"], "Failed to enable unit");
+    refused(
+        1,
+        &[HEARTBEAT, "install"],
+        "write /etc/systemd/system/multi-user.target.wants/heartbeat.service",
+    );
 }
 
 #[test]

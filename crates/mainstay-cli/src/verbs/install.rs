@@ -68,7 +68,7 @@ impl Install {
             output::text(&plan)?;
             return Ok(ExitCode::SUCCESS);
         }
-        mainstay::may_install()?;
+        mainstay::may_install(&mainstay::service("any"))?;
         let password = self.password()?;
         let wanted = specs
             .iter()

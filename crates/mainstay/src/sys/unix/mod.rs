@@ -1,10 +1,11 @@
-//! Unix: signals are the controls, and systemd is the manager that is known.
+//! Unix: signals are the controls, and managers are described in `backend/`.
 
-mod systemd;
+mod executor;
+mod manage;
 
-pub(crate) use systemd::{
-    control, install_all, is_enabled, may_install, pause, plan_all, reload, restart, resume,
-    services, set_enabled, start, status, stop, uninstall, wait_for_change,
+pub(crate) use manage::{
+    control, detect, install_all, is_enabled, may_install, pause, plan_all, reload, restart,
+    resume, services, set_enabled, stage_all, start, status, stop, uninstall, wait_for_change,
 };
 
 use std::io;

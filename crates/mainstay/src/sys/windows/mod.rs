@@ -61,13 +61,27 @@ fn connect(rights: u32) -> Result<scm::Manager, Error> {
     connected.map_err(manage::no_manager)
 }
 
-pub(crate) fn may_install() -> Result<(), Error> {
+/// The Service Control Manager is always there.
+pub(crate) fn detect() -> Vec<Manager> {
+    vec![Manager::WindowsScm]
+}
+
+pub(crate) fn may_install(_definition: &Definition) -> Result<(), Error> {
     connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE).map(drop)
 }
 
 pub(crate) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
     let mut manager = connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE)?;
     manage::install_all(&mut manager, definitions, &running()?)
+}
+
+pub(crate) fn stage_all(
+    _definitions: &[Definition],
+    root: &std::path::Path,
+) -> Result<Vec<Installed>, Error> {
+    let what = format!("install services below {}", root.display());
+    let error = Error::new(ErrorKind::Unsupported, what);
+    Err(error.with_cure("the Service Control Manager keeps services where no file can be put"))
 }
 
 pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {

@@ -1,0 +1,1066 @@
+//! A service as a systemd unit, and what `systemctl show` says of one. Pure: `sys` writes and asks.
+//!
+//! Sources: systemd.unit(5), systemd.service(5), systemd.exec(5), systemd.syntax(7), systemctl(1).
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{
+    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, program,
+    refuse_if,
+};
+use crate::definition::wrong_name;
+use crate::scm::refusal::SERVICE_SPECIFIC;
+use crate::{
+    Accepts, Account, Definition, Error, Limit, Manager, Readiness, Scope, ServiceStatus, Start,
+    State, StopScope,
+};
+
+/// By which a program can be asked to stop: signal(7).
+const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
+/// What [`status`] reads, as `systemctl show --property=` takes it.
+const PROPERTIES: &str =
+    "LoadState,ActiveState,MainPID,ExecMainCode,ExecMainStatus,Result,FreezerState";
+
+/// What holds for every service that is no account of the machine's own; see systemd.exec(5), "Sandboxing".
+const SANDBOX: &[(&str, &str)] = &[
+    ("NoNewPrivileges", "yes"),
+    ("CapabilityBoundingSet", ""),
+    ("ProtectSystem", "strict"),
+    ("PrivateTmp", "yes"),
+    ("PrivateDevices", "yes"),
+    ("ProtectClock", "yes"),
+    ("ProtectControlGroups", "yes"),
+    ("ProtectHostname", "yes"),
+    ("ProtectKernelLogs", "yes"),
+    ("ProtectKernelModules", "yes"),
+    ("ProtectKernelTunables", "yes"),
+    ("ProtectProc", "invisible"),
+    ("RemoveIPC", "yes"),
+    ("PrivateUsers", "yes"),
+    ("UMask", "0077"),
+];
+/// What a user's own manager can enforce, too.
+const SANDBOX_OF_USERS: &[(&str, &str)] = &[
+    ("NoNewPrivileges", "yes"),
+    ("LockPersonality", "yes"),
+    ("MemoryDenyWriteExecute", "yes"),
+    (
+        "RestrictAddressFamilies",
+        "AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    ),
+    ("RestrictNamespaces", "yes"),
+    ("RestrictRealtime", "yes"),
+    ("RestrictSUIDSGID", "yes"),
+    ("SystemCallArchitectures", "native"),
+    ("SystemCallFilter", "@system-service"),
+    ("SystemCallFilter", "~@privileged @resources"),
+    ("SystemCallErrorNumber", "EPERM"),
+];
+
+/// The system's, or a user's, systemd.
+pub(crate) struct Systemd;
+
+impl Backend for Systemd {
+    fn manager(&self) -> Manager {
+        Manager::Systemd
+    }
+
+    fn has_users(&self) -> bool {
+        true
+    }
+
+    fn traces(&self) -> &'static [&'static str] {
+        &["/etc/systemd/system"]
+    }
+
+    /// sd_booted(3)
+    fn signs(&self) -> &'static [Sign] {
+        &[Sign::Path("/run/systemd/system")]
+    }
+
+    fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
+        unit(definition, site)
+    }
+
+    fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
+        dir(site).join(unit_name(name))
+    }
+
+    fn parts(&self, name: &str, site: &Site) -> Vec<PathBuf> {
+        [unit_name(name), socket_name(name)]
+            .map(|file| dir(site).join(file))
+            .into()
+    }
+
+    fn unit_dir(&self, site: &Site) -> PathBuf {
+        dir(site)
+    }
+
+    fn listed(&self, file: &str) -> Option<String> {
+        file.strip_suffix(".service").map(str::to_owned)
+    }
+
+    /// What `systemctl enable` does with the `WantedBy=` of our units: systemd.unit(5).
+    fn switch(&self, name: &str, site: &Site) -> Switch {
+        let wants = dir(site).join(format!("{}.wants", target(site.scope)));
+        let link = Entry::link(wants.join(unit_name(name)), self.unit_path(name, site));
+        Switch {
+            on: vec![link],
+            ..Switch::default()
+        }
+    }
+
+    fn take_notice(&self, _changed: &[&str], site: &Site) -> Vec<Call> {
+        vec![systemctl(site, &["daemon-reload"])]
+    }
+
+    fn let_go(&self, name: &str, site: &Site) -> Vec<Call> {
+        // It is remembered as long as its failure is; there may be none.
+        vec![systemctl(site, &["reset-failed", "--", &unit_name(name)]).may_fail()]
+    }
+
+    fn control(
+        &self,
+        definition: &Definition,
+        order: Order,
+        state: State,
+        site: &Site,
+    ) -> Result<Vec<Call>, Error> {
+        let unit = unit_name(&definition.name);
+        let call = |verb| systemctl(site, &[verb, "--", &unit]);
+        Ok(match order {
+            Order::Start => vec![call("start")],
+            // A frozen one would not hear of it.
+            Order::Stop | Order::Restart if state == State::Paused => {
+                vec![call("thaw"), call(order.as_str())]
+            }
+            Order::Stop | Order::Restart => vec![call(order.as_str())],
+            // By the freezer of its control group: the program is not asked.
+            Order::Pause => vec![call("freeze")],
+            Order::Resume => vec![call("thaw")],
+            Order::Reload => vec![call("reload")],
+        })
+    }
+
+    fn questions(&self, name: &str, site: &Site) -> Vec<Question> {
+        let properties = format!("--property={PROPERTIES}");
+        let call = systemctl(site, &["show", &properties, "--", &unit_name(name)]);
+        vec![Question::Run(call.argv)]
+    }
+
+    fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
+        status(&answers.first()?.text())
+    }
+
+    fn version_question(&self) -> Option<Question> {
+        Some(Question::Run(
+            ["systemctl", "--version"].map(str::to_owned).into(),
+        ))
+    }
+
+    /// `systemd 252 (252.39-1~deb12u1)`
+    fn version(&self, answer: &Answer) -> Option<u32> {
+        let text = answer.text();
+        let word = text.split_ascii_whitespace().nth(1)?;
+        let digits = word.split(|char: char| !char.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    }
+
+    fn journal(&self, name: &str, site: &Site) -> String {
+        format!("journalctl{} --unit={name}", user_option(site.scope))
+    }
+}
+
+fn user_option(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "",
+        Scope::User => " --user",
+    }
+}
+
+fn systemctl(site: &Site, arguments: &[&str]) -> Call {
+    let user = (site.scope == Scope::User).then_some("--user");
+    let options = ["systemctl"].into_iter().chain(user);
+    let options = options.chain(["--no-ask-password"]);
+    Call::new(options.chain(arguments.iter().copied()))
+}
+
+/// Where units of ours lie.
+fn dir(site: &Site) -> PathBuf {
+    match site.scope {
+        Scope::System => "/etc/systemd/system".into(),
+        Scope::User => site.config_dir.join("systemd/user"),
+    }
+}
+
+fn unit_name(name: &str) -> String {
+    format!("{name}.service")
+}
+
+fn socket_name(name: &str) -> String {
+    format!("{name}.socket")
+}
+
+fn target(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "multi-user.target",
+        Scope::User => "default.target",
+    }
+}
+
+fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
+    let Definition { name, start, .. } = definition;
+    let program = program(definition, site);
+    let mut draft = Draft {
+        definition,
+        version: site.version,
+        losses: Vec::new(),
+        wrong: wrong_name(name).into_iter().collect(),
+    };
+    let head = draft.head();
+    let mut service = Section::new("[Service]");
+    draft.command(&mut service, program);
+    draft.environment(&mut service);
+    draft.directories(&mut service);
+    draft.account(&mut service);
+    draft.life(&mut service);
+    draft.recovery(&mut service);
+    draft.resources(&mut service);
+    if definition.systemd.sandbox
+        && !(definition.scope == Scope::System && definition.account == Account::LocalSystem)
+    {
+        draft.sandbox(&mut service, program);
+    }
+    let socket = draft.socket();
+    if *start == Start::Disabled {
+        let loss = "that nobody can start it: it is not started with the system";
+        draft.losses.push(loss.to_owned());
+    }
+    refuse_if(name, &draft.wrong)?;
+    let mut install = Section::new("[Install]");
+    install.line("WantedBy", target(site.scope));
+    let head_line = format!("# {MARK} What is to stay goes into a drop-in: systemctl edit.");
+    let text = format!("{head_line}\n\n{}\n{}\n{}", head.0, service.0, install.0);
+    let mut entries = vec![Entry::file(dir(site).join(unit_name(name)), text)];
+    if let Some(socket) = socket {
+        let path = dir(site).join(socket_name(name));
+        entries.push(Entry::file(path, format!("# {MARK}\n\n{socket}")));
+    }
+    Ok(Unit {
+        entries,
+        losses: draft.losses,
+    })
+}
+
+/// A unit in the making, with what it cannot say, and what is wrong.
+struct Draft<'a> {
+    definition: &'a Definition,
+    version: u32,
+    losses: Vec<String>,
+    wrong: Vec<String>,
+}
+
+impl Draft<'_> {
+    fn head(&mut self) -> Section {
+        let Definition {
+            name,
+            description,
+            display_name,
+            needs,
+            recovery,
+            listen,
+            ..
+        } = self.definition;
+        let mut unit = Section::new("[Unit]");
+        let title = description.as_ref().or(display_name.as_ref());
+        unit.line("Description", &specifiers(&one_line(title.unwrap_or(name))));
+        let mut requires = |unit_name: &str| {
+            unit.line("Requires", unit_name);
+            unit.line("After", unit_name);
+        };
+        for need in needs {
+            let need = match need.contains('.') {
+                true => need.clone(),
+                false => unit_name(need),
+            };
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b":_.\\@-".contains(&byte);
+            if !need.bytes().all(is_plain) {
+                let wrong = format!("{need:?} cannot be the name of a unit");
+                self.wrong.push(wrong);
+            }
+            requires(&need);
+        }
+        if !listen.is_empty() {
+            requires(&socket_name(name));
+        }
+        match recovery.limit {
+            Some((starts, window)) => {
+                unit.line("StartLimitIntervalSec", &seconds(window));
+                unit.line("StartLimitBurst", &starts.to_string());
+            }
+            // Without this, five starts in ten seconds would be the end.
+            None => unit.line("StartLimitIntervalSec", "0"),
+        }
+        unit
+    }
+
+    /// What is run, and when it counts as started.
+    fn command(&mut self, service: &mut Section, program: &Path) {
+        let Definition {
+            arguments,
+            accepts,
+            readiness,
+            reload_command,
+            ..
+        } = self.definition;
+        let is_told = reload_command.is_none() && accepts.contains(Accepts::RELOAD);
+        let waits_for_reload = is_told && self.version >= 253 && *readiness == Readiness::Notify;
+        let kind = match readiness {
+            Readiness::Notify if waits_for_reload => "notify-reload",
+            Readiness::Notify => "notify",
+            Readiness::Exec => "exec",
+        };
+        service.line("Type", kind);
+        if !program.is_absolute() || program.as_os_str().as_encoded_bytes().contains(&b'$') {
+            let path = program.display();
+            self.wrong.push(format!(
+                "the program {path} is no absolute path, or holds a $"
+            ));
+        }
+        let run = ["run".into()];
+        let words = arguments.as_deref().unwrap_or(&run).iter();
+        let words = std::iter::once(program.as_os_str()).chain(words.map(|word| &**word));
+        match command_line(words) {
+            Some(words) => service.line("ExecStart", &words),
+            None => self
+                .wrong
+                .push("the command line holds a NUL, or what is no UTF-8".to_owned()),
+        }
+        match reload_command {
+            Some(argv) => match command_line(argv.iter().map(|word| &**word)) {
+                Some(words) => service.line("ExecReload", &words),
+                None => self
+                    .wrong
+                    .push("the reload command holds a NUL, or what is no UTF-8".to_owned()),
+            },
+            None if is_told && !waits_for_reload => {
+                service.line("ExecReload", "/bin/kill -HUP $MAINPID");
+            }
+            None => {}
+        }
+    }
+
+    fn environment(&mut self, service: &mut Section) {
+        let Definition { env, env_file, .. } = self.definition;
+        for (name, value) in env {
+            let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
+            let is_name = name.bytes().all(is_inner)
+                && name
+                    .bytes()
+                    .next()
+                    .is_some_and(|first| !first.is_ascii_digit());
+            let is_value = !value
+                .chars()
+                .any(|char| char.is_control() && !"\n\t".contains(char));
+            match quoted(&format!("{name}={value}")).filter(|_| is_name && is_value) {
+                Some(word) => service.line("Environment", &word),
+                None => self.wrong.push(format!(
+                    "systemd takes no variable {name:?} with such a value"
+                )),
+            }
+        }
+        let Some(path) = env_file else { return };
+        match bare_path(path) {
+            Some(path) => service.line("EnvironmentFile", &path),
+            None => self.wrong.push(unsayable("the env_file", path)),
+        }
+        if !env.is_empty() {
+            let loss = "that a variable of `env` wins over one of `env_file`";
+            self.losses.push(loss.to_owned());
+        }
+    }
+
+    fn directories(&mut self, service: &mut Section) {
+        let Definition {
+            working_dir,
+            systemd,
+            ..
+        } = self.definition;
+        match working_dir {
+            Some(dir) => match bare_path(dir) {
+                Some(dir) => service.line("WorkingDirectory", &dir),
+                None => self.wrong.push(unsayable("the working directory", dir)),
+            },
+            None => service.line("WorkingDirectory", "%S/%N"),
+        }
+        match &systemd.state_directory {
+            Some(dir) if is_plain_file_name(dir) => {
+                service.line("StateDirectory", dir);
+                service.line("StateDirectoryMode", "0700");
+            }
+            Some(dir) => self
+                .wrong
+                .push(format!("{dir:?} cannot be the name of a state directory")),
+            None => service.line("StateDirectory", "%N"),
+        }
+        for (name, path) in &systemd.credentials {
+            match bare_path(path).filter(|_| is_plain_file_name(name)) {
+                Some(path) => service.line("LoadCredential", &format!("{name}:{path}")),
+                None => self.wrong.push(format!(
+                    "the credential {name:?} has another name or path than a unit can say"
+                )),
+            }
+        }
+    }
+
+    fn account(&mut self, service: &mut Section) {
+        match (self.definition.scope, &self.definition.account) {
+            (Scope::User, Account::Virtual) | (Scope::System, Account::LocalSystem) => {}
+            (Scope::User, _) => self
+                .losses
+                .push("its account: it runs as the user whose it is".to_owned()),
+            (Scope::System, Account::Virtual | Account::LocalService | Account::NetworkService) => {
+                service.line("DynamicUser", "yes");
+            }
+            (Scope::System, Account::User(user, _)) => {
+                let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+                if user.is_empty() || user.starts_with('-') || !user.bytes().all(is_plain) {
+                    self.wrong
+                        .push(format!("{user:?} cannot be the name of a user"));
+                }
+                service.line("User", user);
+            }
+            (Scope::System, Account::Managed(account)) => {
+                self.wrong
+                    .push(format!("{account} is an account of Windows"));
+            }
+        }
+    }
+
+    /// How long it may take, and how it is ended.
+    fn life(&mut self, service: &mut Section) {
+        let Definition {
+            start_timeout,
+            graceful,
+            stop_signal,
+            stop_scope,
+            watchdog,
+            supervises,
+            ..
+        } = self.definition;
+        service.line("TimeoutStartSec", &seconds(*start_timeout));
+        service.line("TimeoutStopSec", &seconds(*graceful));
+        if let Some(interval) = watchdog {
+            service.line("WatchdogSec", &seconds(*interval));
+        }
+        if !SIGNALS.contains(&&**stop_signal) {
+            self.wrong.push(format!(
+                "a stop by the signal {stop_signal:?}: it is one of {}",
+                SIGNALS.join(", ")
+            ));
+        } else if stop_signal != "TERM" {
+            service.line("KillSignal", &format!("SIG{stop_signal}"));
+        }
+        if *supervises {
+            service.line("Delegate", "yes");
+        }
+        service.line(
+            "KillMode",
+            match stop_scope {
+                _ if *supervises => "process",
+                // Its main process is asked, and ends its own; what is left after that is killed.
+                StopScope::Main => "mixed",
+                StopScope::Tree => "control-group",
+            },
+        );
+    }
+
+    /// What follows an end that nobody asked for.
+    fn recovery(&mut self, service: &mut Section) {
+        let recovery = &self.definition.recovery;
+        let pauses = &recovery.restart_after;
+        let restart = match (pauses.is_empty(), recovery.crashes_only) {
+            (true, _) => "no",
+            (false, true) => "on-abnormal",
+            (false, false) => "on-failure",
+        };
+        service.line("Restart", restart);
+        if restart == "on-failure" {
+            // What systemd takes for a wish of somebody's, it being no `systemctl stop`.
+            let mut forced = "SIGHUP SIGINT SIGPIPE SIGTERM".to_owned();
+            let mut clean: Vec<String> = recovery.clean.iter().map(u8::to_string).collect();
+            if self.definition.readiness == Readiness::Exec {
+                // Java and others exit so after a stop that was asked for.
+                let stopped = (128 + 15).to_string();
+                forced = format!("{stopped} {forced}");
+                clean.push(stopped);
+            }
+            if !clean.is_empty() {
+                service.line("SuccessExitStatus", &clean.join(" "));
+            }
+            service.line("RestartForceExitStatus", &forced);
+        }
+        if !recovery.halts.is_empty() {
+            let halts: Vec<String> = recovery.halts.iter().map(u8::to_string).collect();
+            service.line("RestartPreventExitStatus", &halts.join(" "));
+        }
+        let [first, .., last] = &pauses[..] else {
+            if let Some(pause) = pauses.first() {
+                service.line("RestartSec", &seconds(*pause));
+            }
+            return;
+        };
+        service.line("RestartSec", &seconds(*first));
+        if first == last {
+            return;
+        }
+        if self.version >= 254 {
+            service.line("RestartSteps", &(pauses.len() - 1).to_string());
+            service.line("RestartMaxDelaySec", &seconds(*last));
+            self.losses.push(
+                "that a good run makes the next pause before a restart the first again".to_owned(),
+            );
+        } else {
+            let first = seconds(*first);
+            self.losses
+                .push(format!("pauses that grow (systemd 254): each is {first}"));
+        }
+    }
+
+    fn resources(&mut self, service: &mut Section) {
+        let Definition {
+            nice, cpus, limits, ..
+        } = self.definition;
+        if let Some(nice) = nice {
+            service.line("Nice", &nice.to_string());
+        }
+        if !cpus.is_empty() {
+            let cpus: Vec<String> = cpus.iter().map(u16::to_string).collect();
+            service.line("CPUAffinity", &cpus.join(" "));
+        }
+        for (limit, value) in limits {
+            let key = match limit {
+                Limit::OpenFiles => "LimitNOFILE",
+                Limit::Processes => "LimitNPROC",
+                Limit::CoreSize => "LimitCORE",
+                Limit::LockedMemory => "LimitMEMLOCK",
+            };
+            service.line(key, &value.to_string());
+        }
+    }
+
+    /// The unit that listens for it, and goes with it, but stays where it is started anew.
+    fn socket(&mut self) -> Option<String> {
+        let Definition { name, listen, .. } = self.definition;
+        if listen.is_empty() {
+            return None;
+        }
+        let mut unit = Section::new("[Unit]");
+        unit.line("Description", &format!("Sockets of {name}"));
+        let follows = match self.version >= 249 {
+            true => "StopPropagatedFrom",
+            false => "PartOf",
+        };
+        unit.line(follows, &unit_name(name));
+        let mut socket = Section::new("[Socket]");
+        for address in listen {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"[]:._/-".contains(&byte);
+            if address.is_empty() || !address.bytes().all(is_plain) {
+                self.wrong
+                    .push(format!("{address:?} is no address to listen on"));
+            }
+            socket.line("ListenStream", address);
+        }
+        Some(format!("{}\n{}", unit.0, socket.0))
+    }
+
+    /// As tight as it can be for a program of which nothing is known but what its definition says.
+    fn sandbox(&mut self, service: &mut Section, program: &Path) {
+        let Definition {
+            systemd,
+            supervises,
+            ..
+        } = self.definition;
+        let is_of_system = self.definition.scope == Scope::System;
+        if is_of_system {
+            for (key, value) in SANDBOX {
+                match *key {
+                    "CapabilityBoundingSet" if !systemd.capabilities.is_empty() => {
+                        let names = systemd.capabilities.join(" ");
+                        service.line(key, &names);
+                        service.line("AmbientCapabilities", &names);
+                    }
+                    // They would hold within it alone.
+                    "PrivateUsers" if !systemd.capabilities.is_empty() => {}
+                    "PrivateDevices" if systemd.devices => {}
+                    "ProtectControlGroups" if *supervises => {}
+                    // Of another one, it would not see what its predecessor has left.
+                    "PrivateUsers" if *supervises => {}
+                    _ => service.line(key, value),
+                }
+            }
+            // A program that lies there has to be found.
+            let homes = ["/home", "/root", "/run/user"];
+            let is_at_home = *supervises || homes.iter().any(|home| program.starts_with(home));
+            service.line("ProtectHome", if is_at_home { "read-only" } else { "yes" });
+        }
+        if ["/tmp", "/var/tmp"]
+            .iter()
+            .any(|dir| program.starts_with(dir))
+        {
+            let path = program.display();
+            self.wrong.push(format!(
+                "the program {path} lies among temporary files, where its sandbox has its own"
+            ));
+        }
+        for (key, value) in SANDBOX_OF_USERS {
+            let is_too_much = match *key {
+                "NoNewPrivileges" => is_of_system,
+                "MemoryDenyWriteExecute" => *supervises || systemd.makes_code,
+                _ => *supervises && value.contains("@resources"),
+            };
+            if !is_too_much {
+                service.line(key, value);
+            }
+        }
+        let is_name = |name: &str| {
+            let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_uppercase();
+            name.starts_with("CAP_") && name.bytes().all(is_inner)
+        };
+        for name in systemd.capabilities.iter().filter(|name| !is_name(name)) {
+            self.wrong.push(format!(
+                "{name:?} is no capability: CAP_NET_BIND_SERVICE is one"
+            ));
+        }
+        for path in &systemd.writable {
+            let absolute = path.to_str().filter(|path| path.starts_with('/'));
+            match absolute.and_then(quoted) {
+                Some(path) => service.line("ReadWritePaths", &path),
+                None => self.wrong.push(format!(
+                    "the writable path {} is no absolute one",
+                    path.display()
+                )),
+            }
+        }
+    }
+}
+
+/// Words as `ExecStart=` has them: quoted, without variables.
+fn command_line<'a>(words: impl Iterator<Item = &'a OsStr>) -> Option<String> {
+    let words: Option<Vec<String>> = words
+        .map(|word| Some(quoted(word.to_str()?)?.replace('$', "$$")))
+        .collect();
+    Some(words?.join(" "))
+}
+
+/// An absolute path as a whole value.
+fn bare_path(path: &Path) -> Option<String> {
+    let path = path.to_str()?;
+    (path.starts_with('/') && is_bare(path)).then(|| specifiers(path))
+}
+
+fn unsayable(what: &str, path: &Path) -> String {
+    format!(
+        "{what} {} is no absolute path, or holds what no unit can say",
+        path.display()
+    )
+}
+
+fn is_plain_file_name(name: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_inner)
+}
+
+/// What `systemctl show` has said of [`PROPERTIES`]; `None` if there is no such unit.
+fn status(said: &str) -> Option<ServiceStatus> {
+    let property = |key: &str| {
+        let mut pairs = said.lines().filter_map(|line| line.split_once('='));
+        pairs
+            .find(|(name, _)| *name == key)
+            .map_or("", |(_, value)| value)
+    };
+    let number = |key: &str| property(key).parse::<u32>().unwrap_or(0);
+    if property("LoadState") == "not-found" {
+        return None;
+    }
+    let state = match property("ActiveState") {
+        _ if property("FreezerState") == "frozen" => State::Paused,
+        "active" | "reloading" | "refreshing" => State::Running,
+        "activating" => State::StartPending,
+        "deactivating" => State::StopPending,
+        _ => State::Stopped,
+    };
+    // CLD_EXITED is 1; CLD_KILLED and CLD_DUMPED are 2 and 3.
+    let own_code = match (number("ExecMainCode"), number("ExecMainStatus")) {
+        (0, _) => 0,
+        (1, status) => status,
+        (_, signal) => 128 + signal,
+    };
+    let has_failed = state == State::Stopped && property("ActiveState") == "failed";
+    let code = match (has_failed, property("Result")) {
+        (false, _) => 0,
+        (true, "timeout" | "watchdog") => 1053,
+        (true, _) => SERVICE_SPECIFIC,
+    };
+    Some(ServiceStatus {
+        state,
+        pid: Some(number("MainPID")).filter(|pid| *pid != 0),
+        code,
+        own_code: if has_failed { own_code } else { 0 },
+        checkpoint: 0,
+        wait_hint: Duration::ZERO,
+    })
+}
+
+struct Section(String);
+
+impl Section {
+    fn new(head: &str) -> Self {
+        Self(format!("{head}\n"))
+    }
+
+    /// The value is as the file has it.
+    fn line(&mut self, key: &str, value: &str) {
+        let _infallible = writeln!(self.0, "{key}={value}");
+    }
+}
+
+/// One word: within quotes, with C's escapes, and no specifiers. `None` if it holds a NUL.
+fn quoted(text: &str) -> Option<String> {
+    let mut word = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '\0' => return None,
+            '"' | '\\' => word.extend(['\\', char]),
+            '%' => word += "%%",
+            '\n' => word += "\\n",
+            '\t' => word += "\\t",
+            char if char.is_ascii_control() => {
+                let _infallible = write!(word, "\\x{:02x}", u32::from(char));
+            }
+            char => word.push(char),
+        }
+    }
+    word.push('"');
+    Some(word)
+}
+
+/// Whether a value that is taken as it stands, to the end of its line, can say this.
+fn is_bare(text: &str) -> bool {
+    !text.chars().any(char::is_control) && text.trim() == text && !text.ends_with('\\')
+}
+
+fn specifiers(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split(char::is_control).map(str::trim).collect();
+    let line = words.join(" ");
+    line.trim().trim_end_matches('\\').to_owned()
+}
+
+/// "1.5s". Milliseconds are as fine as it gets.
+fn seconds(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{}s", duration.as_secs()),
+        millis => format!("{}s {millis}ms", duration.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Content;
+    use super::*;
+    use crate::{ErrorKind, Recovery, service};
+
+    const RUNNING: &str = "/opt/orders/orders";
+
+    fn site(version: u32) -> Site {
+        Site {
+            scope: Scope::System,
+            running: RUNNING.into(),
+            version,
+            config_dir: "/home/joe/.config".into(),
+            is_staged: false,
+        }
+    }
+
+    fn text(unit: &Unit) -> &str {
+        match &unit.entries[0].content {
+            Content::File { text, .. } => text,
+            Content::Link(_) => unreachable!("a unit is a file"),
+        }
+    }
+
+    fn text_of(definition: &Definition) -> String {
+        text(&unit(definition, &site(254)).unwrap()).to_owned()
+    }
+
+    #[test]
+    fn a_unit_says_what_its_definition_says() {
+        let definition = service("orders")
+            .description("Orders, 100 %")
+            .needs("postgresql")
+            .env("A", "1 \"2\"")
+            .account(Account::User("joe".into(), None))
+            .accepts(Accepts::RELOAD)
+            .graceful(Duration::from_millis(1500))
+            .systemd(crate::Systemd::without_sandbox);
+        let unit = unit(&definition, &site(254)).unwrap();
+        let expected = r#"
+[Unit]
+Description=Orders, 100 %%
+Requires=postgresql.service
+After=postgresql.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify-reload
+ExecStart="/opt/orders/orders" "run"
+Environment="A=1 \"2\""
+WorkingDirectory=%S/%N
+StateDirectory=%N
+User=joe
+TimeoutStartSec=60s
+TimeoutStopSec=1s 500ms
+KillMode=mixed
+Restart=on-failure
+RestartForceExitStatus=SIGHUP SIGINT SIGPIPE SIGTERM
+RestartSec=1s
+RestartSteps=2
+RestartMaxDelaySec=30s
+
+[Install]
+WantedBy=multi-user.target
+"#;
+        let (_head, text) = text(&unit).split_once('\n').unwrap();
+        assert_eq!(text, expected);
+        assert_eq!(
+            unit.losses,
+            ["that a good run makes the next pause before a restart the first again"]
+        );
+    }
+
+    #[test]
+    fn older_systemds_get_what_they_know() {
+        let definition = service("orders").accepts(Accepts::RELOAD);
+        let unit = unit(&definition, &site(252)).unwrap();
+        let text = text(&unit);
+        assert!(
+            text.contains("Type=notify\n") && text.contains("ExecReload="),
+            "{text}"
+        );
+        assert!(!text.contains("RestartSteps"), "{text}");
+        assert_eq!(unit.losses, ["pauses that grow (systemd 254): each is 1s"]);
+        let version = |text: &str| {
+            let output = text.into();
+            let code = Some(0);
+            Backend::version(&Systemd, &Answer { code, output })
+        };
+        assert_eq!(version("systemd 252 (252.39-1~deb12u1)\n+PAM"), Some(252));
+        assert_eq!(version("systemd 256~rc3"), Some(256));
+    }
+
+    #[test]
+    fn a_supervisor_gets_what_its_programs_may_need() {
+        let set = |systemd: crate::Systemd| {
+            let systemd = systemd.state_directory("mainstay-orders");
+            systemd.credential("manifest.toml", "/var/lib/a b/100%.toml")
+        };
+        let text = text_of(&service("orders").supervises().systemd(set));
+        for line in [
+            "DynamicUser=yes\n",
+            "StateDirectory=mainstay-orders\nStateDirectoryMode=0700\n",
+            "LoadCredential=manifest.toml:/var/lib/a b/100%%.toml\n",
+            "Delegate=yes\nKillMode=process\n",
+            "ProtectHome=read-only\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        for key in [
+            "MemoryDenyWriteExecute",
+            "@resources",
+            "ProtectControlGroups",
+            "PrivateUsers",
+        ] {
+            assert!(!text.contains(key), "{key}: {text}");
+        }
+        let wrong =
+            |systemd: crate::Systemd| systemd.state_directory("../x").credential("a:b", "/x");
+        let error = unit(&service("orders").systemd(wrong), &site(254)).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("state directory") && text.contains("the credential"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_sandbox_gives_way_where_it_is_told_to() {
+        let text = text_of(&service("orders"));
+        for line in [
+            "DynamicUser=yes",
+            "CapabilityBoundingSet=\n",
+            "PrivateUsers=yes",
+            "ProtectHome=yes",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        let open = |systemd: crate::Systemd| {
+            systemd
+                .capability("CAP_NET_BIND_SERVICE")
+                .writable("/srv/a b")
+        };
+        let text = text_of(
+            &service("orders")
+                .executable("/home/joe/orders")
+                .systemd(open),
+        );
+        for line in [
+            "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n",
+            "ProtectHome=read-only",
+            "ReadWritePaths=\"/srv/a b\"",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(!text.contains("PrivateUsers"));
+        let text = text_of(&service("orders").account(Account::LocalSystem));
+        assert!(
+            !text.contains("Protect") && !text.contains("User="),
+            "{text}"
+        );
+        let text = text_of(&service("orders").scope(Scope::User));
+        assert!(
+            text.contains("NoNewPrivileges=yes") && !text.contains("PrivateTmp"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_and_no_secret() {
+        let definition = service("Orders!")
+            .executable("orders")
+            .arguments(["a\0b"])
+            .env("A B", "secret")
+            .env("C", "secret\u{1}")
+            .needs("a b")
+            .working_dir("tmp\n")
+            .account(Account::Managed("D\\orders$".into()))
+            .recovery(Recovery::default())
+            .systemd(|systemd| systemd.capability("net").writable("srv"));
+        let error = unit(&definition, &site(254)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let text = error.to_string();
+        for part in [
+            "a name has 1 to 63",
+            "the program orders is no absolute path",
+            "the command line holds a NUL",
+            "no variable \"A B\"",
+            "no variable \"C\"",
+            "\"a b.service\" cannot be",
+            "the working directory",
+            "is an account of Windows",
+            "\"net\" is no capability",
+            "the writable path srv",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn what_systemctl_shows_is_a_state() {
+        let status = |said: &str| status(said).map(|it| (it.state, it.pid, it.exit_code()));
+        let active = "LoadState=loaded\nActiveState=active\nMainPID=7\nExecMainCode=0\nExecMainStatus=0\nResult=success\nFreezerState=running\n";
+        assert_eq!(status(active), Some((State::Running, Some(7), Some(0))));
+        let frozen = active.replace("FreezerState=running", "FreezerState=frozen");
+        assert_eq!(status(&frozen), Some((State::Paused, Some(7), Some(0))));
+        let failed = |code: &str, result: &str| {
+            status(&format!(
+                "LoadState=loaded\nActiveState=failed\nMainPID=0\n{code}\nResult={result}\n"
+            ))
+        };
+        let exited = failed("ExecMainCode=1\nExecMainStatus=75", "exit-code");
+        assert_eq!(exited, Some((State::Stopped, None, Some(75))));
+        let killed = failed("ExecMainCode=2\nExecMainStatus=9", "signal");
+        assert_eq!(killed, Some((State::Stopped, None, Some(137))));
+        assert_eq!(
+            failed("ExecMainCode=2\nExecMainStatus=15", "timeout"),
+            Some((State::Stopped, None, None))
+        );
+        assert_eq!(status("LoadState=not-found\nActiveState=inactive\n"), None);
+    }
+
+    /// Whatever words and values there are, a program under a real systemd is given just those.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn hostile_values_arrive_as_they_are() {
+        use proptest::prelude::*;
+        use proptest::strategy::ValueTree as _;
+        use proptest::test_runner::TestRunner;
+
+        const CASES: usize = 40;
+        let lab = match mainstay_testkit::lab::Lab::up("systemd", &[]) {
+            Ok(lab) => lab,
+            Err(why) => return mainstay_testkit::skip(why),
+        };
+        let odd = "[ \\t\\n\"'\\\\%$;#=,:!@|<>&{}()\\[\\]*?~`a-cn0-9é€😀-]{0,12}";
+        let odd_word = format!("{odd}[\\x01-\\x1f\\x7f]?");
+        let words = prop::collection::vec(odd_word.as_str(), 0..6);
+        let cases = (words, odd, "[ a%$\"'é;#]{0,8}");
+        let mut runner = TestRunner::deterministic();
+        let mut drawn: Vec<(Vec<String>, String, String)> = (0..CASES)
+            .map(|_| cases.new_tree(&mut runner).unwrap().current())
+            .collect();
+        drawn.push((
+            [
+                "", "-x", "%n", "%%", "$HOME", "${HOME}", "$$", "\\", "\\x41", "a\\", ";", "a;b",
+            ]
+            .map(str::to_owned)
+            .into(),
+            "${HOME} %h $A \\".to_owned(),
+            "%h $A".to_owned(),
+        ));
+        let mut script = r#"
+            mkdir -p /opt
+            cat > /opt/dump <<'SCRIPT'
+#!/bin/sh
+{ for word; do printf '%s\0' "$word"; done; printf '%s\0' "$VALUE" "$PWD"; } > "$STATE_DIRECTORY/said"
+SCRIPT
+            chmod 755 /opt/dump
+            "#
+        .to_owned();
+        for (number, (words, value, dir)) in drawn.iter().enumerate() {
+            let dir = format!("/srv/{number}{dir}x");
+            let definition = service(format!("dump-{number}"))
+                .description(value.clone())
+                .executable("/opt/dump")
+                .arguments(words)
+                .env("VALUE", value)
+                .working_dir(&dir);
+            let text = text_of(&definition).replace("Type=notify", "Type=oneshot");
+            let lines = text.lines().filter(|line| !line.starts_with("Restart"));
+            let text: String = lines.map(|line| format!("{line}\n")).collect();
+            let dir = dir.replace('\'', "'\\''");
+            script += &format!(
+                "mkdir -p '{dir}'\ncat > /etc/systemd/system/dump-{number}.service <<'UNIT'\n{text}UNIT\n"
+            );
+        }
+        script += "systemctl daemon-reload\nsystemctl start $(cd /etc/systemd/system && echo dump-*.service)\n";
+        lab.script(&script);
+        for (number, (words, value, dir)) in drawn.iter().enumerate() {
+            let said = lab.run(&["cat", &format!("/var/lib/dump-{number}/said")]);
+            let dir = format!("/srv/{number}{dir}x");
+            let expected: String = words
+                .iter()
+                .chain([value, &dir])
+                .map(|word| format!("{word}\0"))
+                .collect();
+            assert_eq!(String::from_utf8_lossy(&said.stdout), expected, "{number}");
+        }
+    }
+}

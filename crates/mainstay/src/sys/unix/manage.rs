@@ -1,0 +1,576 @@
+//! Installing and controlling services of Unix: asks a [`Backend`] what is to be, compares that with what is, and performs the difference.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::executor::{self, Ground};
+use crate::backend::{
+    self, Answer, Backend, Call, Entry, Order, Question, Site, Step, Switch, is_ours,
+};
+use crate::{
+    Account, Definition, Error, ErrorKind, Installed, Manager, Scope, ServiceStatus, Start, State,
+};
+
+/// How often a state is looked at while it is waited for: nobody tells.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A manager, and the place where its services are.
+struct Seat {
+    backend: &'static dyn Backend,
+    site: Site,
+    /// The directory that stands for `/`.
+    ground: Ground,
+}
+
+impl Seat {
+    /// The manager of a definition on this system.
+    fn of(definition: &Definition) -> Result<Self, Error> {
+        Self::at(definition.manager, definition.scope, Ground::here())
+    }
+
+    fn at(manager: Option<Manager>, scope: Scope, ground: Ground) -> Result<Self, Error> {
+        let manager = manager.or_else(|| detect_in(&ground).into_iter().next());
+        let Some(backend) = manager.and_then(backend::of) else {
+            let found = manager.map_or("there is none that this version knows".into(), |manager| {
+                format!("{manager} is none of Unix")
+            });
+            let error = Error::new(
+                ErrorKind::Unsupported,
+                format!("find a service manager: {found}"),
+            );
+            let cure = "start its verb `run` from a service of your own, or with `mainstay run`";
+            return Err(error.with_cure(cure));
+        };
+        if scope == Scope::User && !backend.has_users() {
+            let what = format!(
+                "find the services of a user: {manager} has none",
+                manager = backend.manager()
+            );
+            return Err(Error::new(ErrorKind::Unsupported, what).with_cure("leave out --user"));
+        }
+        let config_dir = match scope {
+            Scope::System => PathBuf::new(),
+            Scope::User => {
+                let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+                let config = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+                let config = config.or_else(|| Some(variable("HOME")?.join(".config")));
+                let missing = || Error::new(ErrorKind::Invalid, "find your units: HOME is not set");
+                config.ok_or_else(missing)?
+            }
+        };
+        let running = std::env::current_exe().map_err(|error| {
+            Error::new(ErrorKind::Failed, "find the path of this program").because(error)
+        })?;
+        let site = Site {
+            scope,
+            running,
+            version: 0,
+            config_dir,
+            is_staged: ground.is_staged(),
+        };
+        Ok(Self {
+            backend,
+            site,
+            ground,
+        })
+    }
+
+    /// Whether this process may change its services.
+    fn check_rights(&self, what: &str) -> Result<(), Error> {
+        // SAFETY: it takes nothing and cannot fail.
+        #[expect(unsafe_code, reason = "std does not tell who we are")]
+        let user = unsafe { libc::geteuid() };
+        if user == 0 || self.site.scope == Scope::User || self.site.is_staged {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::PermissionDenied, what);
+        Err(error.with_cure("run it as root"))
+    }
+
+    /// Learns what descriptions depend on.
+    fn ask_version(&mut self) {
+        if !self.site.is_staged
+            && let Some(question) = self.backend.version_question()
+            && let Ok(answer) = ask(&question)
+        {
+            self.site.version = self.backend.version(&answer).unwrap_or(0);
+        }
+    }
+
+    fn status(&self, name: &str) -> Result<ServiceStatus, Error> {
+        let what = format!("query service \"{name}\"");
+        let answers = self.backend.questions(name, &self.site);
+        let answers: Vec<Answer> = answers
+            .iter()
+            .map(ask)
+            .collect::<io::Result<_>>()
+            .map_err(|error| Error::new(ErrorKind::Failed, &*what).because(error))?;
+        let missing = || {
+            let error = Error::new(ErrorKind::NotInstalled, format!("{what}: there is none"));
+            error.with_cure("install it first")
+        };
+        self.backend.status(&answers).ok_or_else(missing)
+    }
+
+    /// Whether what makes it start with the system is there, and what keeps it from that is not.
+    fn is_enabled(&self, name: &str) -> bool {
+        let Switch { on, off, .. } = self.backend.switch(name, &self.site);
+        let is_there = |entry: &Entry| self.ground.holds(entry);
+        on.iter().all(is_there) && !off.iter().any(is_there)
+    }
+
+    /// From how it is to how it is to be.
+    fn switch(&self, name: &str, is_wanted: bool) -> Vec<Step> {
+        let Switch {
+            on,
+            off,
+            turn_on,
+            turn_off,
+        } = self.backend.switch(name, &self.site);
+        let (come, go, run, undo) = match is_wanted {
+            true => (on, off, turn_on, turn_off),
+            false => (off, on, turn_off, turn_on),
+        };
+        let come = come.into_iter().filter(|entry| !self.ground.holds(entry));
+        let go = go.into_iter().filter(|entry| self.ground.holds(entry));
+        let files = come
+            .map(Step::Put)
+            .chain(go.map(|entry| Step::Remove(entry.path)));
+        let mut undo = undo.into_iter();
+        let calls = run.into_iter().filter(|_| !self.site.is_staged);
+        files
+            .chain(calls.map(|call| Step::Run(call, undo.next())))
+            .collect()
+    }
+
+    fn take_notice(&self, changed: &[&str]) -> Vec<Call> {
+        match self.site.is_staged || changed.is_empty() {
+            true => Vec::new(),
+            false => self.backend.take_notice(changed, &self.site),
+        }
+    }
+
+    /// Whether there is a service of that name, and it is ours.
+    fn is_ours(&self, name: &str) -> Result<bool, Error> {
+        self.is_our_file(&self.backend.unit_path(name, &self.site))
+    }
+
+    fn is_our_file(&self, path: &Path) -> Result<bool, Error> {
+        match fs::read_to_string(self.ground.at(path)) {
+            Ok(text) if is_ours(&text) => Ok(true),
+            Ok(_) => Err(foreign(&format!("change {}", path.display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => {
+                let what = format!("read {}", path.display());
+                Err(Error::new(ErrorKind::Failed, what).because(error))
+            }
+        }
+    }
+
+    /// Has it done, and returns when it is.
+    fn order(&self, definition: &Definition, order: Order, state: State) -> Result<(), Error> {
+        let what = format!("{} service \"{}\"", order.as_str(), definition.name);
+        for call in self.backend.control(definition, order, state, &self.site)? {
+            executor::run(&call, &what).map_err(|error| match error.kind() {
+                ErrorKind::PermissionDenied => error.with_cure("run it as root"),
+                _ => {
+                    let journal = self.backend.journal(&definition.name, &self.site);
+                    error.with_cure(format!("see `{journal}`"))
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What runs services here, the manager of the system first: each of its traces is there, and on the running system it runs.
+pub(crate) fn detect() -> Vec<Manager> {
+    detect_in(&Ground::here())
+}
+
+fn detect_in(ground: &Ground) -> Vec<Manager> {
+    let all = backend::ALL.iter();
+    let here = all.filter(|backend| {
+        let mut traces = backend.traces().iter();
+        traces.all(|trace| ground.at(Path::new(trace)).exists())
+            && (ground.is_staged() || backend.signs().iter().any(executor::is_there))
+    });
+    here.map(|backend| backend.manager()).collect()
+}
+
+fn ask(question: &Question) -> io::Result<Answer> {
+    match question {
+        Question::Run(argv) => {
+            let output = executor::command(argv).stderr(Stdio::null()).output()?;
+            Ok(Answer {
+                code: output.status.code(),
+                output: output.stdout,
+            })
+        }
+        Question::Read(path) => match fs::read(path) {
+            Ok(output) => Ok(Answer {
+                code: Some(0),
+                output,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Answer::default()),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+fn foreign(what: &str) -> Error {
+    let what = format!("{what}: there is a service of that name that is somebody else's");
+    Error::new(ErrorKind::Failed, what).with_cure("choose another name, or remove that one")
+}
+
+pub(crate) fn may_install(definition: &Definition) -> Result<(), Error> {
+    Seat::of(definition)?.check_rights("install services")
+}
+
+/// What is to be done for one service.
+struct Change<'a> {
+    name: &'a str,
+    seat: Seat,
+    steps: Vec<Step>,
+    is_new: bool,
+    losses: Vec<String>,
+}
+
+pub(crate) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
+    perform(changes(definitions, &Ground::here())?)
+}
+
+pub(crate) fn stage_all(definitions: &[Definition], root: &Path) -> Result<Vec<Installed>, Error> {
+    perform(changes(definitions, &Ground::below(root))?)
+}
+
+/// All of it, or nothing.
+fn perform(changes: Vec<Change<'_>>) -> Result<Vec<Installed>, Error> {
+    let mut done = executor::Done::default();
+    let performed = changes.iter().try_for_each(|change| {
+        change
+            .seat
+            .check_rights(&format!("install service \"{}\"", change.name))?;
+        change
+            .steps
+            .iter()
+            .try_for_each(|step| done.perform(step, &change.seat.ground))
+    });
+    let noticed = performed.and_then(|()| {
+        notices(&changes)
+            .iter()
+            .try_for_each(|call| executor::run(call, "have the manager read what has changed"))
+    });
+    if let Err(error) = noticed {
+        done.take_back();
+        for call in notices(&changes) {
+            // Why it failed matters more than what cannot be taken back.
+            let _as_before = executor::run(&call, "");
+        }
+        return Err(error);
+    }
+    let installed = changes.into_iter().map(|change| Installed {
+        is_new: change.is_new,
+        losses: change.losses,
+    });
+    Ok(installed.collect())
+}
+
+pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
+    let changes = changes(definitions, &Ground::here())?;
+    let steps = changes.iter().flat_map(|change| &change.steps);
+    let mut plan: String = steps.map(Step::to_string).collect();
+    for call in notices(&changes) {
+        plan += &Step::Run(call, None).to_string();
+    }
+    Ok(plan)
+}
+
+/// What managers are told of what has changed, each once.
+fn notices(changes: &[Change<'_>]) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::new();
+    let changed = changes.iter().filter(|change| !change.steps.is_empty());
+    let changed: Vec<&Change<'_>> = changed.collect();
+    for change in &changed {
+        let here = |other: &&&Change<'_>| {
+            let (one, other) = (&change.seat, &other.seat);
+            one.backend.manager() == other.backend.manager() && one.site.scope == other.site.scope
+        };
+        let names: Vec<&str> = changed
+            .iter()
+            .filter(here)
+            .map(|other| other.name)
+            .collect();
+        for call in change.seat.take_notice(&names) {
+            if !calls.contains(&call) {
+                calls.push(call);
+            }
+        }
+    }
+    calls
+}
+
+/// What is to be done for each of them, and what there will be. Touches nothing.
+fn changes<'a>(definitions: &'a [Definition], ground: &Ground) -> Result<Vec<Change<'a>>, Error> {
+    let mut version = None;
+    let mut changes = Vec::with_capacity(definitions.len());
+    for definition in definitions {
+        let mut seat = Seat::at(definition.manager, definition.scope, ground.clone())?;
+        match version {
+            Some((manager, version)) if manager == seat.backend.manager() => {
+                seat.site.version = version;
+            }
+            _ => {
+                seat.ask_version();
+                version = Some((seat.backend.manager(), seat.site.version));
+            }
+        }
+        changes.push(plan(definition, seat)?);
+    }
+    Ok(changes)
+}
+
+fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
+    let name = &*definition.name;
+    let unit = seat.backend.unit(definition, &seat.site)?;
+    let program = backend::program(definition, &seat.site);
+    if seat.backend.manager() == Manager::Systemd {
+        check_reach(definition, program, &seat.ground)?;
+    }
+    let is_new = !seat.is_ours(name)?;
+    if is_new && !seat.site.is_staged {
+        match seat.status(name) {
+            Err(error) if error.kind() == ErrorKind::NotInstalled => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Err(foreign(&format!("install service \"{name}\""))),
+        }
+    }
+    let is_wanted = matches!(definition.start, Start::Automatic | Start::Delayed);
+    let paths: Vec<PathBuf> = unit
+        .entries
+        .iter()
+        .map(|entry| entry.path.clone())
+        .collect();
+    let new = unit.entries.into_iter();
+    let new = new.filter(|entry| !seat.ground.holds(entry)).map(Step::Put);
+    let mut steps: Vec<Step> = new.collect();
+    let is_left = |path: &PathBuf| !paths.contains(path) && seat.is_our_file(path).unwrap_or(false);
+    let left = seat
+        .backend
+        .parts(name, &seat.site)
+        .into_iter()
+        .filter(is_left);
+    steps.extend(left.map(Step::Remove));
+    if is_new || seat.is_enabled(name) != is_wanted {
+        steps.extend(seat.switch(name, is_wanted));
+    }
+    Ok(Change {
+        name,
+        seat,
+        steps,
+        is_new,
+        losses: unit.losses,
+    })
+}
+
+/// An account of the service's own has no more rights than everybody: it must be able to run the program.
+fn check_reach(definition: &Definition, program: &Path, ground: &Ground) -> Result<(), Error> {
+    let is_stranger = matches!(
+        definition.account,
+        Account::Virtual | Account::LocalService | Account::NetworkService
+    );
+    if definition.scope == Scope::User || !is_stranger {
+        return Ok(());
+    }
+    let closed = program.ancestors().find(|path| {
+        let mode = fs::metadata(ground.at(path)).map(|metadata| metadata.permissions().mode());
+        mode.is_ok_and(|mode| mode & 0o001 == 0)
+    });
+    match closed {
+        None => Ok(()),
+        Some(path) => {
+            let what = format!(
+                "install service \"{}\": its account may not run {}, as {} is closed to others",
+                definition.name,
+                program.display(),
+                path.display()
+            );
+            let cure = "put the program where everybody may run it, such as /usr/local/bin";
+            Err(Error::new(ErrorKind::PermissionDenied, what).with_cure(cure))
+        }
+    }
+}
+
+pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
+    let name = &*definition.name;
+    let what = format!("uninstall service \"{name}\"");
+    let seat = Seat::of(definition)?;
+    seat.check_rights(&what)?;
+    if !seat.is_ours(name)? {
+        let error = Error::new(ErrorKind::NotInstalled, what);
+        return Err(error.with_cure("install it first"));
+    }
+    match seat.status(name) {
+        Ok(status) if status.state == State::Stopped => {}
+        Ok(status) => seat.order(definition, Order::Stop, status.state)?,
+        // Its files are there, but its manager has not taken notice of it.
+        Err(error) if error.kind() == ErrorKind::NotInstalled => {}
+        Err(error) => return Err(error),
+    }
+    let mut done = executor::Done::default();
+    for step in seat.switch(name, false) {
+        done.perform(&step, &seat.ground)?;
+    }
+    for call in seat.backend.let_go(name, &seat.site) {
+        executor::run(&call, &what)?;
+    }
+    let parts = seat.backend.parts(name, &seat.site).into_iter();
+    let parts = parts.filter(|path| seat.is_our_file(path).unwrap_or(false));
+    let off = seat.backend.switch(name, &seat.site).off.into_iter();
+    let off = off.map(|entry| entry.path);
+    for path in parts
+        .chain(off)
+        .chain(seat.backend.leavings(name, &seat.site))
+    {
+        done.perform(&Step::Remove(path), &seat.ground)?;
+    }
+    for dir in seat.backend.own_dirs(name, &seat.site) {
+        executor::remove_dir(&dir)?;
+    }
+    for call in seat.take_notice(&[name]) {
+        executor::run(&call, &what)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(), Error> {
+    let name = &*definition.name;
+    let verb = if is_enabled { "enable" } else { "disable" };
+    let what = format!("{verb} service \"{name}\"");
+    let seat = Seat::of(definition)?;
+    seat.check_rights(&what)?;
+    seat.status(name)?;
+    if seat.is_enabled(name) == is_enabled {
+        return Ok(());
+    }
+    let mut done = executor::Done::default();
+    for step in seat.switch(name, is_enabled) {
+        if let Err(error) = done.perform(&step, &seat.ground) {
+            done.take_back();
+            return Err(error);
+        }
+    }
+    for call in seat.take_notice(&[name]) {
+        executor::run(&call, &what)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn is_enabled(definition: &Definition) -> Result<bool, Error> {
+    let seat = Seat::of(definition)?;
+    seat.status(&definition.name)?;
+    Ok(seat.is_enabled(&definition.name))
+}
+
+pub(crate) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(), Error> {
+    let name = &*definition.name;
+    let seat = Seat::of(definition)?;
+    if !arguments.is_empty() {
+        let what = format!("start service \"{name}\" with arguments");
+        let manager = seat.backend.manager();
+        let error = Error::new(ErrorKind::NotAccepted, what);
+        return Err(error.with_cure(format!("{manager} passes none on: install it with them")));
+    }
+    let state = seat.status(name)?.state;
+    if state == State::Running {
+        let what = format!("start service \"{name}\": it runs");
+        return Err(Error::new(ErrorKind::AlreadyRunning, what).with_cure("use restart"));
+    }
+    seat.order(definition, Order::Start, state)
+}
+
+pub(crate) fn restart(definition: &Definition) -> Result<(), Error> {
+    let seat = Seat::of(definition)?;
+    let state = seat.status(&definition.name)?.state;
+    seat.order(definition, Order::Restart, state)
+}
+
+/// Has a service that is not stopped do it.
+fn tell(definition: &Definition, order: Order) -> Result<(), Error> {
+    let seat = Seat::of(definition)?;
+    let name = &*definition.name;
+    match seat.status(name)?.state {
+        State::Stopped => {
+            let what = format!("{} service \"{name}\": it does not run", order.as_str());
+            Err(Error::new(ErrorKind::NotRunning, what).with_cure("start it first"))
+        }
+        state => seat.order(definition, order, state),
+    }
+}
+
+pub(crate) fn stop(definition: &Definition) -> Result<(), Error> {
+    tell(definition, Order::Stop)
+}
+
+pub(crate) fn pause(definition: &Definition) -> Result<(), Error> {
+    tell(definition, Order::Pause)
+}
+
+pub(crate) fn resume(definition: &Definition) -> Result<(), Error> {
+    tell(definition, Order::Resume)
+}
+
+pub(crate) fn reload(definition: &Definition) -> Result<(), Error> {
+    tell(definition, Order::Reload)
+}
+
+pub(crate) fn control(definition: &Definition, code: u8) -> Result<(), Error> {
+    let what = format!("send control {code} to service \"{}\"", definition.name);
+    let error = Error::new(ErrorKind::Unsupported, what);
+    Err(error.with_cure("only Windows has codes of a service's own"))
+}
+
+pub(crate) fn status(definition: &Definition) -> Result<ServiceStatus, Error> {
+    Seat::of(definition)?.status(&definition.name)
+}
+
+pub(crate) fn wait_for_change(
+    definition: &Definition,
+    seen: State,
+    timeout: Duration,
+) -> Result<ServiceStatus, Error> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let status = status(definition)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if status.state != seen || left.is_zero() {
+            return Ok(status);
+        }
+        thread::sleep(left.min(LOOK));
+    }
+}
+
+pub(crate) fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
+    let seat = Seat::at(None, Scope::System, Ground::here())?;
+    let dir = seat.backend.unit_dir(&seat.site);
+    let entries = fs::read_dir(&dir).map_err(|error| {
+        let what = format!("list {}", dir.display());
+        Error::new(ErrorKind::Failed, what).because(error)
+    })?;
+    let names = entries.flatten().filter_map(|entry| {
+        let name = seat.backend.listed(entry.file_name().to_str()?)?;
+        seat.is_ours(&name).unwrap_or(false).then_some(name)
+    });
+    let mut services: Vec<(String, ServiceStatus)> = names
+        .filter_map(|name| Some((seat.status(&name).ok()?, name)))
+        .map(|(status, name)| (name, status))
+        .collect();
+    services.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(services)
+}
