@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mainstay::Scope;
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
 use mainstay_core::spec::{LogPolicy, ServiceName};
 
@@ -120,15 +121,20 @@ impl StateDir {
 
     /// Where a service's supervisor keeps its state: its own place where the system's manager has it, or had, else this one.
     pub(crate) fn of(&self, name: &str) -> Self {
-        let place = ServiceName::new(name).map(|_| self.installed.join(name).join("state"));
-        place
-            .filter(|place| place.is_dir())
+        let scopes = ServiceName::new(name).map(|_| [Scope::User, Scope::System]);
+        let places = scopes.into_iter().flatten();
+        let mut places = places.map(|scope| self.installed_dir(scope).join(name).join("state"));
+        places
+            .find(|place| place.is_dir())
             .map_or_else(|| self.clone(), |place| self.at(place))
     }
 
-    /// The directory of all services that the system's manager was given.
-    pub(crate) fn installed_dir(&self) -> &Path {
-        &self.installed
+    /// The directory of all services that the system's manager was given, or the user's.
+    pub(crate) fn installed_dir(&self, scope: Scope) -> PathBuf {
+        match scope {
+            Scope::User => self.path.join("installed"),
+            _ => self.installed.clone(),
+        }
     }
 
     /// The directory of all services' logs.

@@ -77,6 +77,8 @@ pub struct Spec {
     pub(crate) env_file: Option<PathBuf>,
     pub(crate) priority: Option<Priority>,
     pub(crate) cpus: Vec<u16>,
+    pub(crate) limits: Limits,
+    pub(crate) sandbox: Sandbox,
     pub(crate) account: Option<Account>,
     pub(crate) needs: Vec<Need>,
     pub(crate) start: Start,
@@ -102,6 +104,14 @@ impl Spec {
     /// The processors that it may run on, from 0; all where it is empty.
     pub fn cpus(&self) -> &[u16] {
         &self.cpus
+    }
+    /// What each of its processes may have at most.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+    /// What it may do where its manager puts it into a sandbox.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
     }
     /// Whose constraints it was checked against.
     pub fn environment(&self) -> Environment {
@@ -502,6 +512,32 @@ pub enum Priority {
     AboveNormal,
     /// -10; `HIGH_PRIORITY_CLASS`.
     High,
+}
+
+/// Limits of setrlimit(2) for each process, soft and hard; the supervisor's own where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// `RLIMIT_NOFILE`: descriptors.
+    pub open_files: Option<u64>,
+    /// `RLIMIT_NPROC`: processes and threads of its user.
+    pub processes: Option<u64>,
+    /// `RLIMIT_CORE`: bytes of a core dump; 0 is none at all.
+    pub core_size: Option<u64>,
+    /// `RLIMIT_MEMLOCK`: bytes that may be kept out of swap.
+    pub locked_memory: Option<u64>,
+}
+
+/// What a service needs that a sandbox would take from it (systemd.exec(5)). The default is next to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Absolute paths that it may write to, beside its own state.
+    pub writable: Vec<PathBuf>,
+    /// Capabilities by name, `CAP_NET_BIND_SERVICE`: capabilities(7).
+    pub capabilities: Vec<String>,
+    /// It makes code while it runs, as compilers just in time do.
+    pub jit: bool,
+    /// It sees the devices of the machine.
+    pub devices: bool,
 }
 
 /// How a service is stopped: asked, perhaps in several ways, waited for, then its whole tree is killed.

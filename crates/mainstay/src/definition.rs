@@ -31,6 +31,7 @@ pub fn service(name: impl Into<String>) -> Definition {
         ready_check: None,
         stop_signal: "TERM".to_owned(),
         stop_scope: StopScope::default(),
+        reload_signal: "HUP".to_owned(),
         reload_command: None,
         env_file: None,
         nice: None,
@@ -68,6 +69,7 @@ pub struct Definition {
     pub(crate) ready_check: Option<Vec<OsString>>,
     pub(crate) stop_signal: String,
     pub(crate) stop_scope: StopScope,
+    pub(crate) reload_signal: String,
     pub(crate) reload_command: Option<Vec<OsString>>,
     pub(crate) env_file: Option<PathBuf>,
     pub(crate) nice: Option<i8>,
@@ -457,7 +459,17 @@ impl Definition {
         Self { stop_scope, ..self }
     }
 
-    /// A command that has it read its configuration again, instead of SIGHUP.
+    /// By which signal its main process is told to read its configuration again, without `SIG`; it accepts that. Default: HUP.
+    pub fn reload_signal(self, name: impl Into<String>) -> Self {
+        let (reload_signal, accepts) = (name.into(), self.accepts | Accepts::RELOAD);
+        Self {
+            reload_signal,
+            accepts,
+            ..self
+        }
+    }
+
+    /// A command that has it read its configuration again, instead of a signal.
     pub fn reload_command<A: Into<OsString>>(self, argv: impl IntoIterator<Item = A>) -> Self {
         let reload_command = Some(argv.into_iter().map(Into::into).collect());
         Self {

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fmt;
+use std::path::Path;
 
 use crate::sys;
 
@@ -77,10 +78,26 @@ impl Manager {
         sys::detect().into_iter().next()
     }
 
+    /// What will run the system that lies below `root`, by what is installed there.
+    pub fn detect_below(root: &Path) -> Option<Self> {
+        sys::detect_below(root).into_iter().next()
+    }
+
     /// All that could be services' managers here, the one that runs the system first.
     pub fn available() -> Vec<Self> {
         sys::detect()
     }
+
+    /// All that services can be installed into.
+    pub const ALL: [Self; NAMES.len()] = {
+        let mut all = [Self::None; NAMES.len()];
+        let mut index = 0;
+        while index < NAMES.len() {
+            all[index] = NAMES[index].0;
+            index += 1;
+        }
+        all
+    };
 
     /// What commands call it.
     pub fn name(self) -> &'static str {

@@ -160,6 +160,7 @@ impl Host {
                 user: user.as_ref(),
                 priority: spec.priority(),
                 cpus: spec.cpus(),
+                limits: spec.limits(),
             })
             .map_err(|error| match error.hint() {
                 Some(hint) => format!("{} ({hint})", chain(&error)),

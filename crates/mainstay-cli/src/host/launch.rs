@@ -39,7 +39,7 @@ fn key(name: impl AsRef<OsStr>) -> OsString {
 }
 
 /// Where the service runs: `working_dir`, relative to the manifest's directory, which is the default.
-pub(super) fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
+pub(crate) fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
     spec.working_dir()
         .map_or_else(|| manifest_dir.to_path_buf(), |dir| manifest_dir.join(dir))
 }
@@ -128,7 +128,7 @@ fn parse_line(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
 ///
 /// # Errors
 /// `NotFound`, or `PermissionDenied` where a file is there that may not be executed.
-pub(super) fn find_program(
+pub(crate) fn find_program(
     program: &str,
     base: &Path,
     search: Option<&OsStr>,

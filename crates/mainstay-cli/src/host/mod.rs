@@ -45,6 +45,7 @@ use self::children::Helper;
 use self::control::Command;
 pub(crate) use self::control::endpoint;
 use self::interrupts::{Interrupt, Interrupts};
+pub(crate) use self::launch::{find_program, working_dir};
 pub(crate) use self::ledger::Copy;
 use self::ledger::Ledger;
 use self::legacy::{Heir, Legacy};

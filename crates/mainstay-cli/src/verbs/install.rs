@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use mainstay::{Account, Password};
+use mainstay::{Account, Manager, Password, Scope};
 use mainstay_core::spec::Spec;
 use serde::Serialize;
 
 use crate::failure::{Code, Failure};
-use crate::installed::{self, Wanted};
+use crate::installed::{self, Mode, Order, Record, Wanted};
 use crate::manifest_file::{self, FormatName};
 use crate::output;
 use crate::state_dir::StateDir;
@@ -35,12 +35,34 @@ pub(crate) struct Install {
     /// It is in this variable of the environment.
     #[arg(long, value_name = "VARIABLE", conflicts_with_all = ["password_stdin", "password_file"])]
     password_env: Option<String>,
+    /// Who runs the program.
+    #[arg(long, value_enum, default_value_t = Mode::Hosted)]
+    mode: Mode,
+    /// Which manager is to have it: systemd, openrc, sysv, runit, s6, … Default: the one that runs this system.
+    #[arg(long, value_parser = manager)]
+    manager: Option<Manager>,
+    /// It becomes a service of your own, not of the machine: it takes no root (systemd).
+    #[arg(long)]
+    user: bool,
+    /// Without the sandbox that its manager would put it into (systemd).
+    #[arg(long)]
+    no_sandbox: bool,
+    /// It is for the system that lies below this directory, an image or a package: nothing is run or started.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["dry_run", "user"])]
+    root: Option<PathBuf>,
     /// Says what would be done, each file and each command or call, and does nothing; needs no rights.
     #[arg(long)]
     dry_run: bool,
     /// One JSON document.
     #[arg(long, conflicts_with = "dry_run")]
     json: bool,
+}
+
+fn manager(name: &str) -> Result<Manager, String> {
+    Manager::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Manager::ALL.iter().map(|manager| manager.name()).collect();
+        format!("it is one of {}", names.join(", "))
+    })
 }
 
 #[derive(Serialize)]
@@ -59,25 +81,35 @@ impl Install {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let manifest = manifest_file::load(&self.file, self.format)?;
         let specs = manifest.select(&self.names)?;
-        if self.dry_run {
-            let wanted = specs.iter().map(|spec| Wanted {
+        let record = self.record()?;
+        let password = self.password()?;
+        let wanted = specs.iter().map(|spec| {
+            let account = match self.dry_run {
+                true => installed::account(spec.account(), record.mode),
+                false => account(spec, record.mode, password.as_ref())?,
+            };
+            let has_sandbox = !self.no_sandbox;
+            Ok(Wanted {
                 spec,
-                account: installed::account(spec.account()),
-            });
-            let plan = installed::plan_all(state, &manifest, &wanted.collect::<Vec<_>>())?;
-            output::text(&plan)?;
+                account,
+                has_sandbox,
+            })
+        });
+        let order = Order {
+            manifest: &manifest,
+            wanted: wanted.collect::<Result<_, Failure>>()?,
+            record,
+            root: self.root.clone(),
+        };
+        if self.dry_run {
+            output::text(&installed::plan_all(state, &order)?)?;
             return Ok(ExitCode::SUCCESS);
         }
-        mainstay::may_install(&mainstay::service("any"))?;
-        let password = self.password()?;
-        let wanted = specs
-            .iter()
-            .map(|spec| {
-                let account = account(spec, password.as_ref())?;
-                Ok(Wanted { spec, account })
-            })
-            .collect::<Result<Vec<_>, Failure>>()?;
-        let done = installed::install_all(state, &manifest, &wanted)?;
+        if order.root.is_none() {
+            let any = mainstay::service("any").manager(record.manager);
+            mainstay::may_install(&any.scope(record.scope()))?;
+        }
+        let done = installed::install_all(state, &order)?;
         let services: Vec<Line> = specs
             .iter()
             .zip(done)
@@ -103,6 +135,28 @@ impl Install {
             output::text(&format!("{}: {what}\n", line.name))?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Who is to have them, and how.
+    fn record(&self) -> Result<Record, Failure> {
+        let found = match &self.root {
+            Some(root) => Manager::detect_below(root),
+            None => Manager::detect(),
+        };
+        let Some(manager) = self.manager.or(found) else {
+            let failure = Failure::new(Code::MissingPart, "find a service manager: none runs here");
+            return Err(failure.hint("name the one that will: --manager, or use `mainstay run`"));
+        };
+        if cfg!(windows) && self.mode == Mode::Direct {
+            let message = "install directly: Windows runs only what is written as a service";
+            let failure = Failure::new(Code::Usage, message);
+            return Err(failure.hint("leave out --mode direct: its host is one"));
+        }
+        let scope = match self.user {
+            true => Scope::User,
+            false => Scope::System,
+        };
+        Ok(Record::new(manager, self.mode, scope))
     }
 
     fn password(&self) -> Result<Option<Password>, Failure> {
@@ -131,8 +185,8 @@ impl Install {
 }
 
 /// Whom it runs as, with the password that only a user has.
-fn account(spec: &Spec, password: Option<&Password>) -> Result<Account, Failure> {
-    match installed::account(spec.account()) {
+fn account(spec: &Spec, mode: Mode, password: Option<&Password>) -> Result<Account, Failure> {
+    match installed::account(spec.account(), mode) {
         #[cfg(windows)]
         Account::User(user, None) if password.is_none() => {
             let asked = Password::ask(&format!("Password of {user}: "));

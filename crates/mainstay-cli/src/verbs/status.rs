@@ -1,6 +1,8 @@
 //! `mainstay status` and `mainstay list`: what a running supervisor says of its services, or what a dead one left of them.
 
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mainstay_core::engine::StateName;
 use mainstay_core::report::{ServiceReport, StatusReport};
@@ -10,6 +12,9 @@ use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{client, host, output, table};
 
+/// How often it is looked while it is waited.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Shows the state of services.
 ///
 /// Exits 0 if all that are shown run, 3 if one does not, or their supervisor is gone, 4 if there is no such service.
@@ -17,14 +22,33 @@ use crate::{client, host, output, table};
 pub(crate) struct Status {
     /// Only these services.
     names: Vec<String>,
+    /// Waits until all that are named have come to rest (run, are stopped, paused or halted), this long at most.
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "names")]
+    wait: Option<Duration>,
     /// One JSON document.
     #[arg(long)]
     json: bool,
 }
 
+fn duration(text: &str) -> Result<Duration, String> {
+    mainstay_core::manifest::duration(text)
+}
+
 impl Status {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let report = show(state, &self.names, self.json)?;
+        let deadline = self.wait.map(|wait| Instant::now() + wait);
+        let rests = |report: &StatusReport| report.services.iter().all(|it| it.state.is_settled());
+        let report = loop {
+            let asked = ask(state, &self.names);
+            let has_time = deadline.is_some_and(|deadline| Instant::now() < deadline);
+            // Its host may not be there yet.
+            match asked {
+                Ok(report) if rests(&report) || !has_time => break report,
+                Err(failure) if !has_time => return Err(failure),
+                _ => thread::sleep(LOOK),
+            }
+        };
+        show(&report, self.json)?;
         let up = |service: &ServiceReport| {
             service.ready && matches!(service.state, StateName::Running | StateName::Paused)
         };
@@ -45,7 +69,8 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let report = show(state, &[], self.json)?;
+        let report = ask(state, &[])?;
+        show(&report, self.json)?;
         match is_supervised(&report) {
             true => Ok(ExitCode::SUCCESS),
             false => Ok(ExitCode::from(Code::NotRunning as u8)),
@@ -58,7 +83,7 @@ fn is_supervised(report: &StatusReport) -> bool {
 }
 
 /// From the supervisor; where it was killed, from what it left; from the system's own manager of the services that it has.
-fn show(state: &StateDir, names: &[String], json: bool) -> Result<StatusReport, Failure> {
+fn ask(state: &StateDir, names: &[String]) -> Result<StatusReport, Failure> {
     let installed = installed(state, names);
     let mut report = match names.is_empty() || names.len() > installed.len() {
         true => supervised(state, installed.is_empty())?,
@@ -80,12 +105,14 @@ fn show(state: &StateDir, names: &[String], json: bool) -> Result<StatusReport, 
             .services
             .retain(|service| names.contains(&service.name));
     }
-    if json {
-        output::document(&report)?;
-    } else {
-        output::text(&table::status(&report, output::stdout_has_colour()))?;
-    }
     Ok(report)
+}
+
+fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {
+    match json {
+        true => output::document(report),
+        false => output::text(&table::status(report, output::stdout_has_colour())),
+    }
 }
 
 /// What the supervisor says, or a dead one left; nothing where there is none, unless there `must` be one.

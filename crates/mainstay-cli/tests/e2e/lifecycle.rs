@@ -370,15 +370,16 @@ fn whoever_ignores_one_request_gets_the_next() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn its_priority_processors_and_variables_are_as_the_manifest_says() {
+fn its_priority_processors_limits_and_variables_are_as_the_manifest_says() {
     let (sandbox, manifest) = sandbox(
         r#"
         [service.modest]
-        command = ["sh", "-c", "nice; sed -n 's/^Cpus_allowed_list:[^0-9]*//p' /proc/self/status; echo $GREETING; exec sleep 1000"]
+        command = ["sh", "-c", "nice; sed -n 's/^Cpus_allowed_list:[^0-9]*//p' /proc/self/status; ulimit -n; ulimit -c; echo $GREETING; exec sleep 1000"]
         env_file = "HERE/env"
         env = { GREETING = "hello ${COLOUR} $${COLOUR}" }
         priority = "below-normal"
         cpus = [0]
+        limits = { open_files = 77, core_size = "none" }
         start = { ready = { log = "^hello" } }
         "#,
     );
@@ -386,7 +387,7 @@ fn its_priority_processors_and_variables_are_as_the_manifest_says() {
     let supervisor = Supervisor::start(&sandbox, &manifest);
     event(&supervisor, "modest", "ready");
     let log = std::fs::read_to_string(sandbox.state_dir().join("logs/modest/current.log"));
-    assert_eq!(log.expect("its log"), "10\n0\nhello blue ${COLOUR}\n");
+    assert_eq!(log.expect("its log"), "10\n0\n77\n0\nhello blue ${COLOUR}\n");
     stop(supervisor, &sandbox);
 }
 

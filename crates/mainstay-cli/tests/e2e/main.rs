@@ -22,6 +22,20 @@ use serde_json::Value;
 /// Long enough for a busy machine; nothing here is expected to take a fraction of it.
 const SOON: Duration = Duration::from_secs(20);
 
+/// What the contract of exit codes is seen with, where 5 restarts are the limit.
+const CODES: [i32; 8] = [0, 1, 101, 137, 143, 201, 202, 255];
+
+/// How often a program is started that ends with `code` each time, and what systemd calls the end.
+fn contract(code: i32) -> (u32, &'static str) {
+    match code {
+        // Done.
+        0 => (1, "inactive"),
+        // Wants a snapshot, and there is none.
+        201 => (1, "failed"),
+        _ => (6, "failed"),
+    }
+}
+
 /// A sandbox with a manifest, in development, in which `PUPPET` stands for the puppet's path and `HERE` for the sandbox.
 fn sandbox(services: &str) -> (Sandbox, PathBuf) {
     let sandbox = Sandbox::new();

@@ -152,40 +152,214 @@ fn a_real_server_lives_under_systemd() {
     lab.assert_tree(&["/etc", "/usr"], &before);
 }
 
-/// What follows each code is the same as under `mainstay run`, and systemd knows how it ended.
+/// What follows each code is the same as under `mainstay run`, whoever runs the program, and systemd knows how it ended.
 #[test]
 fn exit_codes_are_a_contract_under_systemd_too() {
     let Some(lab) = lab() else { return };
-    let codes = [0, 1, 101, 137, 143, 201, 202, 255];
-    let mut text = "environment = \"development\"\n".to_owned();
-    for code in codes {
-        text += &format!(
-            "[service.code-{code}]\ncommand = [\"{PUPPET}\", \"count\", \"/srv/starts-{code}\", \"exit\", \"{code}\"]\n\
-             recovery = {{ delay = \"10ms\", limit = {{ restarts = 2, window = \"1m\" }} }}\naccount = \"local-system\"\n"
-        );
+    for mode in ["hosted", "direct"] {
+        let mut text = "environment = \"development\"\n".to_owned();
+        for code in CODES {
+            text += &format!(
+                "[service.{mode}-{code}]\ncommand = [\"{PUPPET}\", \"count\", \"/srv/{mode}-{code}\", \"exit\", \"{code}\"]\n\
+                 recovery = {{ delay = \"10ms\", limit = {{ restarts = 5, window = \"1m\" }} }}\naccount = \"local-system\"\n"
+            );
+        }
+        let path = format!("/srv/{mode}.toml");
+        write(&lab, &path, &text);
+        lab.check(0, &[MAINSTAY, "install", "--mode", mode, &path]);
+        lab.script(&format!(
+            "systemctl start --no-block $(cd /etc/systemd/system && echo {mode}-*.service)"
+        ));
     }
-    write(&lab, "/srv/codes.toml", &text);
-    lab.check(0, &[MAINSTAY, "install", "/srv/codes.toml"]);
-    lab.script("systemctl start --no-block $(cd /etc/systemd/system && echo code-*.service)");
-    for code in codes {
-        let unit = format!("code-{code}");
+    for (mode, code) in ["hosted", "direct"]
+        .iter()
+        .flat_map(|mode| CODES.map(|code| (mode, code)))
+    {
+        let unit = format!("{mode}-{code}");
         wait_until(&format!("the end of {unit}"), SOON, || {
             let state = property(&lab, &unit, "ActiveState");
             ["inactive", "failed"].contains(&&*state).then_some(())
         });
-        let starts = lab.script(&format!("wc -l < /srv/starts-{code}"));
-        // 0 is done, 201 wants a snapshot that is not there, 202 is tried five times more, the rest twice.
-        let (expected, state) = match code {
-            0 => (1, "inactive"),
-            201 => (1, "failed"),
-            202 => (6, "failed"),
-            _ => (3, "failed"),
-        };
-        assert_eq!(starts.trim().parse(), Ok(expected), "{code}");
-        assert_eq!(property(&lab, &unit, "ActiveState"), state, "{code}");
+        let starts = lab.script(&format!("wc -l < /srv/{unit}"));
+        let (expected, state) = contract(code);
+        assert_eq!(starts.trim().parse(), Ok(expected), "{unit}");
+        assert_eq!(property(&lab, &unit, "ActiveState"), state, "{unit}");
         assert_eq!(property(&lab, &unit, "ExecMainStatus"), code.to_string());
-        assert_eq!(status(&lab, &unit)["last_exit"]["code"], code);
+        assert_eq!(status(&lab, &unit)["last_exit"]["code"], code, "{unit}");
     }
+}
+
+#[test]
+fn systemd_can_run_a_program_itself() {
+    let Some(lab) = lab() else { return };
+    lab.script("systemctl disable --quiet --now redis-server");
+    let before = lab.tree(&["/etc", "/usr"]);
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    let ping = || lab.run(&["redis-cli", "-p", "6390", "ping"]).stdout == b"PONG\n";
+    write(
+        &lab,
+        "/srv/plain.toml",
+        r#"
+        [service.plain-redis]
+        command = ["redis-server", "--port", "6390", "--save", "", "--logfile", ""]
+        working_dir = "/"
+        limits = { open_files = 5000 }
+        start = { ready = { tcp = "127.0.0.1:6390" } }
+        recovery = { delay = "10ms" }
+        reload = { exec = ["redis-cli", "-p", "6390", "config", "resetstat"] }
+        "#,
+    );
+    let said = mainstay(0, &["install", "--mode", "direct", "/srv/plain.toml"]);
+    assert!(said.contains("does not keep `start.ready`"), "{said}");
+    let unit = "/etc/systemd/system/plain-redis.service";
+    assert_eq!(lab.check(0, &["systemd-analyze", "verify", unit]), "");
+    let security = [
+        "systemd-analyze",
+        "security",
+        "--threshold=20",
+        "plain-redis",
+    ];
+    lab.check(0, &security);
+    mainstay(0, &["start", "plain-redis"]);
+    wait_until("an answer", SOON, || ping().then_some(()));
+    let running = status(&lab, "plain-redis");
+    assert_eq!(
+        (&running["state"], &running["mode"], &running["ready"]),
+        (&"running".into(), &"direct".into(), &true.into())
+    );
+    let server = running["pid"].to_string();
+    let limits = lab.check(
+        0,
+        &["grep", "open files", &format!("/proc/{server}/limits")],
+    );
+    assert!(limits.contains(" 5000 "), "{limits}");
+    mainstay(0, &["reload", "plain-redis"]);
+    mainstay(0, &["pause", "plain-redis"]);
+    assert_eq!(status(&lab, "plain-redis")["state"], "paused");
+    mainstay(0, &["continue", "plain-redis"]);
+    lab.check(0, &["kill", "-KILL", &server]);
+    wait_until("another server", SOON, || {
+        let now = status(&lab, "plain-redis");
+        (now["pid"] != running["pid"] && now["state"] == "running").then_some(())
+    });
+    lab.reboot();
+    wait_until("an answer after the boot", SOON, || ping().then_some(()));
+    mainstay(0, &["stop", "plain-redis"]);
+    assert!(!ping());
+    // The other way of running it takes its place.
+    mainstay(0, &["install", "/srv/plain.toml"]);
+    mainstay(0, &["start", "plain-redis"]);
+    assert_eq!(status(&lab, "plain-redis")["mode"], "hosted");
+    mainstay(0, &["uninstall", "plain-redis", "--purge"]);
+    lab.script("rmdir /var/lib/mainstay/installed /var/lib/mainstay; ! ls -d /var/lib/*/*plain* 2> /dev/null");
+    lab.assert_tree(&["/etc", "/usr"], &before);
+}
+
+#[test]
+fn many_services_are_installed_at_once() {
+    let Some(lab) = lab() else { return };
+    let text: String = (0..20)
+        .map(|number| format!("[service.many-{number}]\ncommand = [\"sleep\", \"1000\"]\n"))
+        .collect();
+    write(&lab, "/srv/many.toml", &text);
+    let reloads = || {
+        let log = lab.script(
+            "journalctl --sync; journalctl _PID=1 --output=cat | grep -c '^Reloading\\.' || true",
+        );
+        log.trim().parse::<u32>().expect("a number")
+    };
+    let before = reloads();
+    lab.check(0, &[MAINSTAY, "install", "/srv/many.toml"]);
+    assert_eq!(reloads(), before + 1);
+    // What is there already is no reason for another one.
+    lab.check(0, &[MAINSTAY, "install", "/srv/many.toml"]);
+    assert_eq!(reloads(), before + 1);
+    let failed =
+        lab.script("systemctl list-unit-files 'many-*' --no-legend | grep -vc enabled || true");
+    assert_eq!(failed.trim(), "0");
+    lab.check(
+        0,
+        &[
+            "systemd-analyze",
+            "verify",
+            "/etc/systemd/system/many-0.service",
+        ],
+    );
+}
+
+/// Without root, of the user's own manager, and with the user's own state.
+#[test]
+fn a_user_has_services_too() {
+    let Some(lab) = lab() else { return };
+    lab.script(
+        "useradd --create-home joe; loginctl enable-linger joe
+         until [ -S /run/user/$(id -u joe)/bus ]; do sleep 0.05; done",
+    );
+    let id = lab.check(0, &["id", "-u", "joe"]);
+    let runtime = format!("XDG_RUNTIME_DIR=/run/user/{}", id.trim());
+    let joe = [
+        "runuser",
+        "-u",
+        "joe",
+        "--",
+        "env",
+        &runtime,
+        "HOME=/home/joe",
+        MAINSTAY,
+    ];
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&joe[..], arguments].concat());
+    write(
+        &lab,
+        "/srv/own.toml",
+        "[service.own]\ncommand = [\"sh\", \"-c\", \"id -un; exec sleep 1000\"]\nstart = { ready = { log = \"^joe$\" } }\n",
+    );
+    let before = lab.tree(&["/etc", "/home"]);
+    for mode in ["hosted", "direct"] {
+        mainstay(0, &["install", "--user", "--mode", mode, "/srv/own.toml"]);
+        mainstay(0, &["start", "own"]);
+        let said = mainstay(0, &["status", "own", "--json"]);
+        assert!(
+            said.contains(mode) && said.contains("\"running\""),
+            "{said}"
+        );
+        lab.check(4, &[MAINSTAY, "enable", "own"]);
+        mainstay(0, &["uninstall", "own", "--purge"]);
+    }
+    lab.script("rm -rf /home/joe/.config /home/joe/.local");
+    lab.assert_tree(&["/etc", "/home"], &before);
+}
+
+/// For an image: nothing is run, and all is there at its first boot.
+#[test]
+fn an_image_gets_services_before_it_runs() {
+    let Some(lab) = lab() else { return };
+    lab.script("mkdir -p /srv/image/etc/systemd/system");
+    write(
+        &lab,
+        "/srv/image.toml",
+        "[service.first]\ncommand = [\"sleep\", \"1000\"]\n",
+    );
+    let before = lab.tree(&["/etc", "/var/lib"]);
+    let staged = [
+        MAINSTAY,
+        "install",
+        "--root",
+        "/srv/image",
+        "/srv/image.toml",
+    ];
+    assert_eq!(lab.check(0, &staged), "first: installed\n");
+    assert_eq!(lab.check(0, &staged), "first: up to date\n");
+    lab.assert_tree(&["/etc", "/var/lib"], &before);
+    let enabled = ["systemctl", "--root=/srv/image", "is-enabled", "first"];
+    assert_eq!(lab.check(0, &enabled), "enabled\n");
+    // As if this were the image.
+    lab.script(
+        "cp -a /srv/image/etc/. /etc/ && mkdir -p /var/lib && cp -a /srv/image/var/lib/. /var/lib/",
+    );
+    lab.reboot();
+    wait_until("the first service", SOON, || {
+        (status(&lab, "first")["state"] == "running").then_some(())
+    });
 }
 
 /// Without an account it has one that exists while it runs, and may do next to nothing.

@@ -115,6 +115,14 @@ pub fn diagnose(
     findings.finish(text, tree.as_ref()).remove(0)
 }
 
+/// A duration as manifests have it: `"1m30s"`.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    units::duration(text)
+}
+
 /// The JSON Schema (draft 2020-12) of a manifest. It says what can be typed; [`parse`] judges more.
 pub fn schema() -> serde_json::Value {
     let mut schema = Manifest::schema();

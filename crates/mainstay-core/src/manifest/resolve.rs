@@ -10,18 +10,18 @@ use super::needs;
 use super::redact::RedactEntry;
 use super::suggest::one_of_these;
 use super::tables::{
-    HttpTable, KEEP_FILES, KeepTable, LimitTable, LivenessTable, LogTable, Manifest, RecoveryTable,
-    RotateTable, ServiceTable, SinkTable, SnapshotTable, StartTable, StopStepTable, StopTable,
-    WaitForTable,
+    HttpTable, KEEP_FILES, KeepTable, LimitTable, LimitsTable, LivenessTable, LogTable, Manifest,
+    RecoveryTable, RotateTable, SandboxTable, ServiceTable, SinkTable, SnapshotTable, StartTable,
+    StopStepTable, StopTable, WaitForTable,
 };
 use super::tree::{Span, Spanned};
 use super::units::ShowDuration;
 use super::values::{Count, Size, StrategyName, Target, Time, is_absolute};
 use crate::log::redact::{RedactWith, Redaction, Refused};
 use crate::spec::{
-    Backoff, Environment, Facility, Http, Level, Liveness, LogPolicy, Ready, Recovery,
-    RestartLimit, Retention, Rotation, ServiceName, Signal, SinkSpec, SinkTarget, SnapshotPolicy,
-    Spec, Start, Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Zone,
+    Backoff, Environment, Facility, Http, Level, Limits, Liveness, LogPolicy, Ready, Recovery,
+    RestartLimit, Retention, Rotation, Sandbox, ServiceName, Signal, SinkSpec, SinkTarget,
+    SnapshotPolicy, Spec, Start, Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Zone,
 };
 
 /// The specs, in the order of the manifest. They mean something only if nothing was noted.
@@ -104,6 +104,7 @@ impl Resolver<'_> {
         let snapshot = typed.snapshot.and_then(|table| self.snapshot(table.value));
         let log = self.log(or_absent(typed.log), &name);
         let http = typed.http.and_then(|table| self.http(table.value, &name));
+        let sandbox = self.sandbox(or_absent(typed.sandbox));
         Some(Spec {
             name,
             environment: self.environment,
@@ -117,6 +118,8 @@ impl Resolver<'_> {
             cpus: typed.cpus.map_or_else(Vec::new, |list| {
                 list.value.into_iter().map(|cpu| cpu.value.0).collect()
             }),
+            limits: limits(value(typed.limits)),
+            sandbox,
             account: value(typed.account),
             needs: Vec::new(),
             start,
@@ -341,6 +344,25 @@ impl Resolver<'_> {
         })
     }
 
+    fn sandbox(&mut self, typed: SandboxTable) -> Sandbox {
+        let writable = value(typed.writable).unwrap_or_default();
+        for path in &writable {
+            if !path.value.to_str().is_some_and(is_absolute) {
+                let message = "a path of a sandbox must be absolute";
+                let help = Some("write it from the root on: \"/srv/orders\"");
+                self.findings
+                    .add(Code::RelativePath, path.span, message, help);
+            }
+        }
+        let capabilities = value(typed.capabilities).unwrap_or_default();
+        Sandbox {
+            writable: writable.into_iter().map(|path| path.value).collect(),
+            capabilities: capabilities.into_iter().map(|name| name.value.0).collect(),
+            jit: typed.jit.value,
+            devices: typed.devices.value,
+        }
+    }
+
     fn log(&mut self, typed: LogTable, name: &ServiceName) -> LogPolicy {
         let (allowed, word, help) = match self.environment {
             Environment::Production => (
@@ -544,6 +566,19 @@ impl Resolver<'_> {
             self.findings.add(Code::PortTaken, span, message, help);
         }
         Some(Http { port, tls })
+    }
+}
+
+fn limits(typed: Option<LimitsTable>) -> Limits {
+    let Some(typed) = typed else {
+        return Limits::default();
+    };
+    let count = |typed: Option<Spanned<Count>>| value(typed).map(|Count(count)| count.into());
+    Limits {
+        open_files: count(typed.open_files),
+        processes: count(typed.processes),
+        core_size: value(typed.core_size).map(|OrNone(size)| size.map_or(0, |Size(size)| size)),
+        locked_memory: value(typed.locked_memory).map(|Size(size)| size),
     }
 }
 

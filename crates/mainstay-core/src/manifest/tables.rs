@@ -8,8 +8,8 @@ use super::diagnostic::Findings;
 use super::redact::{Expression, LabelName, RedactEntry};
 use super::tree::{Node, Spanned};
 use super::values::{
-    Codes, Count, Cpu, Factor, Line, NeedName, Pattern, Pause, Port, Size, StrategyName, Target,
-    Time, Yes,
+    Capability, Codes, Count, Cpu, Factor, Line, NeedName, Pattern, Pause, Port, Size,
+    StrategyName, Target, Time, Yes,
 };
 use crate::log::redact::RedactWith;
 use crate::spec::{
@@ -55,6 +55,10 @@ table! {
         priority: Priority,
         /// The numbers of the processors it may run on, from 0; all where there is none.
         cpus: Vec<Spanned<Cpu>>,
+        /// What each of its processes may have at most (Unix); as the supervisor where there is none.
+        limits: LimitsTable,
+        /// What it needs that a sandbox would take from it (systemd).
+        sandbox: SandboxTable,
         /// Whom it runs as: local-system, local-service, network-service, virtual, dynamic, user:NAME, gmsa:DOMAIN\NAME$.
         account: Account,
         /// Services of this manifest that must be ready first, or os:NAME for one of the host.
@@ -77,6 +81,28 @@ table! {
         log: LogTable,
         /// Its metrics and control endpoint.
         http: HttpTable,
+    }
+
+    LimitsTable {
+        /// Descriptors.
+        open_files: Count,
+        /// Processes and threads of its user.
+        processes: Count,
+        /// Of a core dump; none is no dump at all.
+        core_size: OrNone<Size>,
+        /// That may be kept out of swap.
+        locked_memory: Size,
+    }
+
+    SandboxTable {
+        /// Absolute paths that it may write to, beside its own state.
+        writable: Vec<Spanned<PathBuf>>,
+        /// What root may do and it may, too: CAP_NET_BIND_SERVICE and others, see capabilities(7).
+        capabilities: Vec<Spanned<Capability>>,
+        /// Whether it makes code while it runs, as Java, Node.js and other compilers just in time do.
+        jit: bool = false,
+        /// Whether it sees the devices of the machine.
+        devices: bool = false,
     }
 
     StartTable {

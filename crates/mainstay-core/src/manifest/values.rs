@@ -376,6 +376,28 @@ impl Decode for Cpu {
     }
 }
 
+/// The name of a capability of Linux.
+pub(super) struct Capability(pub(super) String);
+
+impl FromText for Capability {
+    const WHAT: &'static str = "a capability";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_uppercase();
+        let rest = text.strip_prefix("CAP_").unwrap_or("");
+        if rest.is_empty() || !rest.bytes().all(is_inner) {
+            let message = format!("`{}` is not a capability", Shown(text));
+            let help = "write one of capabilities(7) in full: \"CAP_NET_BIND_SERVICE\"";
+            return Err(Mistake::new(Code::UnknownValue, message, help));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn text_schema() -> Json {
+        json!({ "type": "string", "pattern": "^CAP_[A-Z_]+$" })
+    }
+}
+
 /// A TCP port that can be listened on: neither 0 nor 65535.
 pub(super) struct Port(pub(super) u16);
 

@@ -313,9 +313,13 @@ impl Draft<'_> {
             arguments,
             accepts,
             readiness,
+            reload_signal,
             reload_command,
             ..
         } = self.definition;
+        if !SIGNALS.contains(&&**reload_signal) {
+            self.wrong.push(unknown_signal("a reload", reload_signal));
+        }
         let is_told = reload_command.is_none() && accepts.contains(Accepts::RELOAD);
         let waits_for_reload = is_told && self.version >= 253 && *readiness == Readiness::Notify;
         let kind = match readiness {
@@ -346,8 +350,14 @@ impl Draft<'_> {
                     .wrong
                     .push("the reload command holds a NUL, or what is no UTF-8".to_owned()),
             },
+            None if waits_for_reload && reload_signal != "HUP" => {
+                service.line("ReloadSignal", &format!("SIG{reload_signal}"));
+            }
             None if is_told && !waits_for_reload => {
-                service.line("ExecReload", "/bin/kill -HUP $MAINPID");
+                service.line(
+                    "ExecReload",
+                    &format!("/bin/kill -{reload_signal} $MAINPID"),
+                );
             }
             None => {}
         }
@@ -457,10 +467,7 @@ impl Draft<'_> {
             service.line("WatchdogSec", &seconds(*interval));
         }
         if !SIGNALS.contains(&&**stop_signal) {
-            self.wrong.push(format!(
-                "a stop by the signal {stop_signal:?}: it is one of {}",
-                SIGNALS.join(", ")
-            ));
+            self.wrong.push(unknown_signal("a stop", stop_signal));
         } else if stop_signal != "TERM" {
             service.line("KillSignal", &format!("SIG{stop_signal}"));
         }
@@ -667,6 +674,11 @@ fn unsayable(what: &str, path: &Path) -> String {
         "{what} {} is no absolute path, or holds what no unit can say",
         path.display()
     )
+}
+
+fn unknown_signal(what: &str, signal: &str) -> String {
+    let known = SIGNALS.join(", ");
+    format!("{what} by the signal {signal:?}: it is one of {known}")
 }
 
 fn is_plain_file_name(name: &str) -> bool {

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fmt, io};
 
-use mainstay_core::spec::Priority;
+use mainstay_core::spec::{Limits, Priority};
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
@@ -90,6 +90,9 @@ pub(crate) struct Command<'a> {
     pub(crate) priority: Option<Priority>,
     /// The processors that it may run on; all where it is empty.
     pub(crate) cpus: &'a [u16],
+    /// What it may have at most. Windows knows none of these.
+    #[cfg_attr(windows, expect(dead_code, reason = "limits of Unix"))]
+    pub(crate) limits: Limits,
 }
 
 /// The variable by which an orphan of a tree is told from a stranger where the system has no cgroup or job.

@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use mainstay_core::spec::{Priority, Signal};
+use mainstay_core::spec::{Limits, Priority, Signal};
 
 use super::{Command, Exit, INSTANCE, SpawnError};
 
@@ -289,6 +289,7 @@ pub(super) enum Step {
     Cgroup = 1,
     Session,
     Output,
+    Limits,
     Priority,
     Processors,
     Groups,
@@ -299,10 +300,11 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Cgroup,
         Self::Session,
         Self::Output,
+        Self::Limits,
         Self::Priority,
         Self::Processors,
         Self::Groups,
@@ -320,6 +322,7 @@ pub(super) struct Child<'a> {
     user: Option<&'a User>,
     nice: Option<c_int>,
     cpus: &'a [u16],
+    limits: Limits,
     stdin: RawFd,
     stdout: RawFd,
     stderr: RawFd,
@@ -341,6 +344,7 @@ impl<'a> Child<'a> {
             user: command.user.filter(|user| !user.is_ours()),
             nice: command.priority.map(nice),
             cpus: command.cpus,
+            limits: command.limits,
             stdin,
             stdout: stdout
                 .as_ref()
@@ -403,6 +407,9 @@ impl<'a> Child<'a> {
             if let Some(limit) = INHERITED_FILES.get() {
                 libc::setrlimit(libc::RLIMIT_NOFILE, limit);
             }
+            if !limits::set(self.limits) {
+                return Step::Limits;
+            }
             if let Some(nice) = self.nice
                 && libc::setpriority(libc::PRIO_PROCESS, 0, nice) == -1
             {
@@ -445,6 +452,43 @@ fn nice(priority: Priority) -> c_int {
         Priority::Normal => 0,
         Priority::AboveNormal => -5,
         Priority::High => -10,
+    }
+}
+
+/// Limits of this process, and of what it starts.
+mod limits {
+    use mainstay_core::spec::Limits;
+
+    /// Whether all were set; `errno` tells why not.
+    ///
+    /// # Safety
+    /// None beyond the system's: it is async-signal-safe.
+    pub(super) unsafe fn set(limits: Limits) -> bool {
+        let Limits {
+            open_files,
+            processes,
+            core_size,
+            locked_memory,
+        } = limits;
+        [
+            (libc::RLIMIT_NOFILE, open_files),
+            (libc::RLIMIT_NPROC, processes),
+            (libc::RLIMIT_CORE, core_size),
+            (libc::RLIMIT_MEMLOCK, locked_memory),
+        ]
+        .into_iter()
+        .all(|(resource, value)| {
+            let Some(value) = value else { return true };
+            // rlim_t is signed on some systems.
+            #[expect(clippy::useless_conversion, reason = "not on all of them")]
+            let value = libc::rlim_t::try_from(value).unwrap_or(libc::RLIM_INFINITY);
+            let limit = libc::rlimit {
+                rlim_cur: value,
+                rlim_max: value,
+            };
+            // SAFETY: one that is there.
+            unsafe { libc::setrlimit(resource, &raw const limit) == 0 }
+        })
     }
 }
 
@@ -696,6 +740,7 @@ impl SpawnError {
             Step::Groups | Step::Group | Step::User if errno == libc::EPERM => {
                 Some("only root may start a program as another user".into())
             }
+            Step::Limits => Some("only root may have more than the supervisor has".into()),
             Step::Priority => Some("only root may raise a priority".into()),
             Step::Processors if errno == libc::EINVAL => {
                 Some("there are no such processors, or the supervisor may not use them".into())
@@ -707,6 +752,7 @@ impl SpawnError {
                 Step::Cgroup => "join the service's cgroup".into(),
                 Step::Session => "start a session".into(),
                 Step::Output => "connect the output".into(),
+                Step::Limits => "set the limits".into(),
                 Step::Priority => "set the priority".into(),
                 Step::Processors => format!("bind it to the processors {:?}", command.cpus),
                 Step::Groups => format!("set the groups of user {}", user()),

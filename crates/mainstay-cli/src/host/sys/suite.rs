@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_core::spec::{Priority, Signal, StopAsk, StopScope};
+use mainstay_core::spec::{Limits, Priority, Signal, StopAsk, StopScope};
 
 use super::super::{CONTAINMENT, Command, Containment, Exit, INSTANCE, User};
 use super::{Processes, Tree};
@@ -130,6 +130,7 @@ impl Rig {
             user: changes.user.as_ref(),
             priority: changes.priority,
             cpus: &changes.cpus,
+            limits: Limits::default(),
         })?;
         self.started.push(tree.pid());
         Ok((tree, BufReader::new(reader)))
@@ -711,6 +712,7 @@ fn output_may_lie_among_the_standard_streams() {
                 user: None,
                 priority: None,
                 cpus: &[],
+                limits: Limits::default(),
             })
             .unwrap();
         rig.until_empty(&tree).await;

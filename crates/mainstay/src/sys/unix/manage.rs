@@ -194,6 +194,11 @@ pub(crate) fn detect() -> Vec<Manager> {
     detect_in(&Ground::here())
 }
 
+/// What will run the system below `root`.
+pub(crate) fn detect_below(root: &Path) -> Vec<Manager> {
+    detect_in(&Ground::below(root))
+}
+
 fn detect_in(ground: &Ground) -> Vec<Manager> {
     let all = backend::ALL.iter();
     let here = all.filter(|backend| {

@@ -66,6 +66,11 @@ pub(crate) fn detect() -> Vec<Manager> {
     vec![Manager::WindowsScm]
 }
 
+/// No system of ours lies below a directory.
+pub(crate) fn detect_below(_root: &std::path::Path) -> Vec<Manager> {
+    Vec::new()
+}
+
 pub(crate) fn may_install(_definition: &Definition) -> Result<(), Error> {
     connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE).map(drop)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mainstay_core::spec::{Signal, StopAsk, StopScope};
+use mainstay_core::spec::{Limits, Signal, StopAsk, StopScope};
 
 use super::super::Containment;
 use super::suite::{all, exists, isolated, isolated_with, line};
@@ -176,6 +176,7 @@ fn spawn_and_stop_cost() {
                         user: None,
                         priority: None,
                         cpus: &[],
+                        limits: Limits::default(),
                     };
                     rig.processes.spawn(&command).unwrap()
                 })

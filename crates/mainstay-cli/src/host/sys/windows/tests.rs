@@ -9,7 +9,7 @@ use std::os::windows::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_core::spec::{Priority, Signal, StopAsk, StopScope};
+use mainstay_core::spec::{Limits, Priority, Signal, StopAsk, StopScope};
 use windows_sys::Win32::Foundation::{HANDLE_FLAG_INHERIT, SetHandleInformation};
 use windows_sys::Win32::System::Threading::{
     BELOW_NORMAL_PRIORITY_CLASS, CREATE_NO_WINDOW, DETACHED_PROCESS, GetPriorityClass,
@@ -156,6 +156,7 @@ impl Rig {
             user: None,
             priority: None,
             cpus: &[],
+            limits: Limits::default(),
         })?;
         Ok((tree, BufReader::new(reader)))
     }
@@ -463,6 +464,7 @@ fn a_program_has_the_priority_and_the_processors_that_it_is_given() {
             user: None,
             priority: Some(Priority::BelowNormal),
             cpus: &[0],
+            limits: Limits::default(),
         };
         let tree = rig.processes.spawn(&command).unwrap();
         let (mut own, mut all) = (0, 0);

@@ -1,0 +1,362 @@
+//! What a manager is told of a service: of its host, or of the program itself.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mainstay::{Account, Definition, Limit, Manager, Readiness, Recovery, Scope, Start, Systemd};
+use mainstay_core::spec::{
+    self, CodeAction, Need, Policy, Priority, Ready, Reload, Signal, Spec, StopAsk,
+};
+
+use super::install::Wanted;
+use super::{Installed, Mode, OWN_DIRS};
+use crate::failure::{Code, Failure};
+use crate::host;
+use crate::verbs::host::MARGIN;
+
+/// From a crash of a host to its next start.
+const HOST_PAUSE: Duration = Duration::from_secs(1);
+/// More pauses than these, each longer than the one before, are not worth telling a manager.
+const PAUSES: usize = 20;
+/// After which an ordinary program is not started again: its state failed to load.
+const STATE_FAILED: u8 = 201;
+
+impl Installed {
+    /// What its manager is told, and what that cannot say of what the manifest asks for, one text each.
+    pub(super) fn definition(
+        &self,
+        wanted: &Wanted<'_>,
+        manifest: &Path,
+        base_dir: &Path,
+    ) -> Result<(Definition, Vec<String>), Failure> {
+        let spec = wanted.spec;
+        let (definition, losses) = match self.record.mode {
+            Mode::Hosted => (
+                self.hosted(spec, manifest, base_dir, &wanted.account)?,
+                Vec::new(),
+            ),
+            Mode::Direct => self.direct(spec, base_dir)?,
+        };
+        let mut definition = definition
+            .display_name(spec.display_name())
+            .account(wanted.account.clone())
+            .systemd(|systemd| sandboxed(systemd, spec, wanted.has_sandbox));
+        // What an operator has disabled stays so.
+        let is_enabled = self.service().is_enabled();
+        if self.root.is_none() && is_enabled.is_ok_and(|is_enabled| !is_enabled) {
+            definition = definition.start(Start::Manual);
+        }
+        if let Some(text) = spec.description() {
+            definition = definition.description(text);
+        }
+        for need in spec.needs() {
+            definition = definition.needs(match need {
+                Need::Service(name) => name.as_str(),
+                Need::Os(name) => name,
+            });
+        }
+        Ok((definition, losses))
+    }
+
+    /// Its host.
+    fn hosted(
+        &self,
+        spec: &Spec,
+        manifest: &Path,
+        base_dir: &Path,
+        account: &Account,
+    ) -> Result<Definition, Failure> {
+        let program = std::env::current_exe().map_err(|error| {
+            Failure::new(Code::Failed, format!("find the path of mainstay: {error}"))
+        })?;
+        let HostPlace {
+            state,
+            manifest,
+            systemd,
+        } = self.host_place(manifest, account);
+        let (state, name) = (state.as_os_str(), self.name.as_str().as_ref());
+        let arguments = [
+            "--state-dir".as_ref(),
+            state,
+            "host".as_ref(),
+            name,
+            "--manifest".as_ref(),
+            manifest.as_os_str(),
+            "--base-dir".as_ref(),
+            base_dir.as_os_str(),
+        ];
+        let patience = format!("{}s", (spec.start().timeout() + MARGIN).as_secs());
+        let is_ready: [&OsStr; 7] = [
+            program.as_os_str(),
+            "--state-dir".as_ref(),
+            state,
+            "status".as_ref(),
+            name,
+            "--wait".as_ref(),
+            patience.as_ref(),
+        ];
+        let definition = self
+            .service()
+            .ready_check(is_ready)
+            .executable(&program)
+            .arguments(arguments)
+            // Its host restarts the program by the contract of its exit codes: only the host itself must come back.
+            .recovery(Recovery {
+                restart_after: vec![HOST_PAUSE],
+                crashes_only: true,
+                ..Recovery::default()
+            })
+            .start_timeout(spec.start().timeout().saturating_add(MARGIN))
+            .graceful(spec.stop().graceful().saturating_add(MARGIN))
+            .windows(|windows| windows.preshutdown(spec.stop().graceful() + MARGIN))
+            .supervises()
+            .systemd(|_| systemd);
+        Ok(match cfg!(unix) {
+            // The program's is in the manifest.
+            true => definition.working_dir("/"),
+            false => definition,
+        })
+    }
+
+    /// Where a host of this account finds what is its own. An account that exists only while its service runs owns nothing but what systemd
+    /// gives it.
+    fn host_place(&self, manifest: &Path, account: &Account) -> HostPlace {
+        let systemd = Systemd::default();
+        if !self.is_dynamic(account) {
+            return HostPlace {
+                state: self.state.path().to_owned(),
+                manifest: manifest.to_owned(),
+                systemd,
+            };
+        }
+        let name = manifest.file_name().unwrap_or_default();
+        let name = name.display().to_string();
+        let own_dir = self.own_dir();
+        HostPlace {
+            state: Path::new(OWN_DIRS).join(&own_dir),
+            manifest: format!("credential:{name}").into(),
+            systemd: systemd.state_directory(own_dir).credential(name, manifest),
+        }
+    }
+
+    /// Whether systemd makes the account when it starts the service.
+    pub(super) fn is_dynamic(&self, account: &Account) -> bool {
+        self.record.manager == Manager::Systemd
+            && self.record.scope() == Scope::System
+            && *account == Account::Virtual
+    }
+
+    /// The program itself.
+    fn direct(&self, spec: &Spec, base_dir: &Path) -> Result<(Definition, Vec<String>), Failure> {
+        let name = spec.name();
+        let cannot = |why: String| {
+            let message = format!("install {name}: {why}");
+            Failure::new(Code::MissingPart, message)
+        };
+        let program = spec.command().program();
+        let search = std::env::var_os("PATH");
+        let path = host::find_program(program, base_dir, search.as_deref())
+            .map_err(|error| cannot(format!("program {program}: {error}")))?;
+        let mut losses = Losses(Vec::new());
+        let mut definition = self
+            .service()
+            .executable(path)
+            .arguments(spec.command().args())
+            .working_dir(host::working_dir(spec, base_dir))
+            .start_timeout(spec.start().timeout())
+            .graceful(spec.stop().graceful())
+            .readiness(match spec.start().ready() {
+                Some(Ready::Notify) => Readiness::Notify,
+                _ => Readiness::Exec,
+            })
+            .stop_scope(match spec.stop().scope() {
+                spec::StopScope::Tree => mainstay::StopScope::Tree,
+                spec::StopScope::Main => mainstay::StopScope::Main,
+            })
+            .cpus(spec.cpus().iter().copied())
+            .recovery(recovery(spec, &mut losses));
+        let account = spec.account().unwrap_or(&spec::Account::Dynamic);
+        if self.record.manager == Manager::Systemd && !matches!(account, spec::Account::LocalSystem)
+        {
+            let own_dir = self.own_dir();
+            definition = definition.systemd(|systemd| systemd.state_directory(own_dir));
+        }
+        for (name, value) in spec.env().iter() {
+            if value.contains("${") {
+                let why = format!("env {name}: only a host fills in ${{…}}");
+                return Err(cannot(why).hint("install it hosted, or write the value in full"));
+            }
+            definition = definition.env(name, value);
+        }
+        if let Some(path) = spec.env_file() {
+            definition = definition.env_file(base_dir.join(path));
+        }
+        if let Some(priority) = spec.priority() {
+            definition = definition.nice(match priority {
+                Priority::Low => 19,
+                Priority::BelowNormal => 10,
+                Priority::Normal => 0,
+                Priority::AboveNormal => -5,
+                Priority::High => -10,
+            });
+        }
+        let limits = spec.limits();
+        for (limit, value) in [
+            (Limit::OpenFiles, limits.open_files),
+            (Limit::Processes, limits.processes),
+            (Limit::CoreSize, limits.core_size),
+            (Limit::LockedMemory, limits.locked_memory),
+        ] {
+            if let Some(value) = value {
+                definition = definition.limit(limit, value);
+            }
+        }
+        let asks = spec.stop().ladder().iter().map(|step| step.ask());
+        let mut signals = asks.filter_map(|ask| match ask {
+            StopAsk::Signal(signal) => Some(signal),
+            StopAsk::Close => None,
+        });
+        let signal = signals.next().unwrap_or(Signal::Term);
+        definition = definition.stop_signal(signal.name());
+        losses.lose(signals.next().is_some(), "the second step of `stop.ladder`");
+        definition = match spec.reload() {
+            None => definition.reload_signal(Signal::Hup.name()),
+            Some(Reload::Signal(signal)) => definition.reload_signal(signal.name()),
+            Some(Reload::Exec(argv)) => {
+                let program = argv.program();
+                let path = host::find_program(program, base_dir, search.as_deref())
+                    .map_err(|error| cannot(format!("program {program}: {error}")))?;
+                let words = argv.args().iter().map(Into::into);
+                definition.reload_command(std::iter::once(path.into_os_string()).chain(words))
+            }
+        };
+        let ready = spec.start().ready();
+        let is_asked = !matches!(ready, None | Some(Ready::Notify));
+        losses.lose(is_asked, "`start.ready`: it counts as ready when it runs");
+        losses.lose(!spec.wait_for().is_empty(), "`wait_for`");
+        losses.lose(spec.liveness().is_some(), "`liveness`");
+        losses.lose(spec.snapshot().is_some(), "`snapshot`");
+        losses.lose(spec.http().is_some(), "`http`");
+        losses.lose(
+            *spec.log() != spec::LogPolicy::default(),
+            "`log`: its output is its manager's",
+        );
+        Ok((definition, losses.0))
+    }
+}
+
+/// As a host is told of it.
+struct HostPlace {
+    state: PathBuf,
+    manifest: PathBuf,
+    systemd: Systemd,
+}
+
+struct Losses(Vec<String>);
+
+impl Losses {
+    fn lose(&mut self, is_lost: bool, what: &str) {
+        self.0.extend(is_lost.then(|| what.to_owned()));
+    }
+}
+
+fn sandboxed(systemd: Systemd, spec: &Spec, has_sandbox: bool) -> Systemd {
+    let sandbox = spec.sandbox();
+    let paths = sandbox.writable.iter();
+    let systemd = paths.fold(systemd, |systemd, path| systemd.writable(path));
+    let names = sandbox.capabilities.iter();
+    let mut systemd = names.fold(systemd, |systemd, name| systemd.capability(name));
+    if sandbox.jit {
+        systemd = systemd.makes_code();
+    }
+    if sandbox.devices {
+        systemd = systemd.devices();
+    }
+    match has_sandbox {
+        true => systemd,
+        false => systemd.without_sandbox(),
+    }
+}
+
+/// The contract of exit codes, as far as a manager can keep it by itself.
+fn recovery(spec: &Spec, losses: &mut Losses) -> Recovery {
+    let recovery = spec.recovery();
+    let backoff = recovery.backoff();
+    let mut restart_after = Vec::new();
+    let mut pause = backoff.base();
+    while restart_after.len() < PAUSES {
+        restart_after.push(pause.min(backoff.max()));
+        if pause >= backoff.max() || pause.is_zero() || backoff.factor() <= 1.0 {
+            break;
+        }
+        pause = pause.mul_f64(backoff.factor());
+    }
+    let action = |code: u8| recovery.codes().get(&code).copied();
+    let has = |code: u8, action: CodeAction| recovery.codes().get(&code) == Some(&action);
+    let all = || 1..=u8::MAX;
+    let is_halt = |code: &u8| match action(*code) {
+        Some(action) => matches!(action, CodeAction::Halt | CodeAction::Restore),
+        None => *code == STATE_FAILED,
+    };
+    losses.lose(
+        all().any(|code| has(code, CodeAction::Restore)) || action(STATE_FAILED).is_none(),
+        "the restoring of a snapshot after 201: it stays down",
+    );
+    if recovery.policy() != Policy::Restart {
+        restart_after.clear();
+        losses.lose(
+            recovery.policy() == Policy::Strict,
+            "the tries after 202: it stays down",
+        );
+        losses.lose(
+            recovery
+                .codes()
+                .values()
+                .any(|action| matches!(action, CodeAction::Restart | CodeAction::Retry)),
+            "the restarts after single codes: it stays down",
+        );
+    } else {
+        losses.lose(true, "that the tries after 202 are counted by themselves");
+    }
+    losses.lose(
+        has(0, CodeAction::Restart),
+        "the restart after a clean end: it stays down",
+    );
+    Recovery {
+        restart_after,
+        reset_after: recovery.reset_after(),
+        crashes_only: false,
+        limit: recovery
+            .limit()
+            .map(|limit| (limit.restarts().saturating_add(1), limit.window())),
+        halts: all().filter(is_halt).collect(),
+        clean: all().filter(|code| has(*code, CodeAction::Stop)).collect(),
+    }
+}
+
+/// Whom the manager is to run it as: an account that may do next to nothing, unless the manifest names one. A host that gives its program the
+/// account of a user is root.
+#[cfg(unix)]
+pub(crate) fn account(of: Option<&spec::Account>, mode: Mode) -> Account {
+    match (of, mode) {
+        (Some(spec::Account::LocalSystem), _) | (Some(spec::Account::User(_)), Mode::Hosted) => {
+            Account::LocalSystem
+        }
+        (Some(spec::Account::User(name)), Mode::Direct) => Account::User(name.clone(), None),
+        _ => Account::Virtual,
+    }
+}
+
+/// Whom the manager is to run it as. `None` of a manifest is the one with the fewest rights.
+#[cfg(windows)]
+pub(crate) fn account(of: Option<&spec::Account>, _mode: Mode) -> Account {
+    match of {
+        None | Some(spec::Account::Virtual | spec::Account::Dynamic) => Account::Virtual,
+        Some(spec::Account::LocalSystem) => Account::LocalSystem,
+        Some(spec::Account::LocalService) => Account::LocalService,
+        Some(spec::Account::NetworkService) => Account::NetworkService,
+        Some(spec::Account::User(name)) => Account::User(name.clone(), None),
+        Some(spec::Account::Gmsa(name)) => Account::Managed(name.clone()),
+    }
+}

@@ -1,0 +1,329 @@
+//! Installing: copies of manifests come into their places, managers are told, and all of it is taken back where a part of it fails.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mainstay::{Account, Definition, Manager, Scope};
+use mainstay_core::spec::{self, Spec};
+
+#[cfg(unix)]
+use super::PRIVATE_DIRS;
+use super::{Installed, Mode, Record};
+use crate::failure::{Code, Failure};
+#[cfg(windows)]
+use crate::host::sys;
+use crate::manifest_file::Loaded;
+use crate::state_dir::{self, StateDir};
+
+/// A service that is to be one of this system.
+pub(crate) struct Wanted<'a> {
+    pub(crate) spec: &'a Spec,
+    /// Whom the manager runs it as, or its host.
+    pub(crate) account: Account,
+    /// As tight a sandbox as it can live in, where its manager has them.
+    pub(crate) has_sandbox: bool,
+}
+
+/// Services of a manifest, and what is to have them.
+pub(crate) struct Order<'a> {
+    pub(crate) manifest: &'a Loaded,
+    pub(crate) wanted: Vec<Wanted<'a>>,
+    pub(crate) record: Record,
+    /// They are for the system below this directory.
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// What an installation has brought about.
+pub(crate) struct Done {
+    pub(crate) is_new: bool,
+    /// What this system cannot keep, one text each.
+    pub(crate) losses: Vec<String>,
+}
+
+/// Makes all of them services of this system, and the installed ones what their specs say. Where that fails, everything is as it was.
+pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Done>, Failure> {
+    let places = places(state, order)?;
+    let mut copies = Copies(Vec::new());
+    let installed = copy_and_install(order, &places, &mut copies);
+    if installed.is_err() {
+        copies.take_back();
+    }
+    installed
+}
+
+/// What [`install_all`] would do, for people. Touches nothing.
+pub(crate) fn plan_all(state: &StateDir, order: &Order<'_>) -> Result<String, Failure> {
+    let mut plan = String::new();
+    let mut definitions = Vec::with_capacity(order.wanted.len());
+    for (place, wanted) in places(state, order)?.iter().zip(&order.wanted) {
+        let path = place.manifest_path(order.manifest.format);
+        plan += &format!("write {}: a copy of the manifest\n", path.display());
+        let (definition, _) = place.definition(wanted, &path, &order.manifest.dir)?;
+        definitions.push(definition);
+    }
+    Ok(plan + &mainstay::plan_all(&definitions)?)
+}
+
+/// Where they will be; nobody else may be there.
+fn places(state: &StateDir, order: &Order<'_>) -> Result<Vec<Installed>, Failure> {
+    let mut places = Vec::with_capacity(order.wanted.len());
+    for Wanted { spec, .. } in &order.wanted {
+        let name = spec.name();
+        check_account(spec, order.record)?;
+        let installed = Installed::find(state, name.as_str()).filter(|_| order.root.is_none());
+        let other = installed.map(Installed::into_record).filter(|record| {
+            (record.manager, record.user) != (order.record.manager, order.record.user)
+        });
+        if let Some(other) = other {
+            let message = format!("install {name}: it is a service of {}", other.manager);
+            let failure = Failure::new(Code::Failed, message);
+            return Err(failure.hint(format!("uninstall it first: mainstay uninstall {name}")));
+        }
+        let place = Installed {
+            root: order.root.clone(),
+            ..Installed::at(state, name, order.record)
+        };
+        if place.is_foreign() {
+            let message = format!("install {name}: this system has a service of that name");
+            let failure = Failure::new(Code::Failed, message);
+            return Err(failure.hint("it is not mainstay's: choose another name"));
+        }
+        places.push(place);
+    }
+    Ok(places)
+}
+
+fn copy_and_install(
+    order: &Order<'_>,
+    places: &[Installed],
+    copies: &mut Copies,
+) -> Result<Vec<Done>, Failure> {
+    let mut definitions: Vec<Definition> = Vec::with_capacity(places.len());
+    let mut losses = Vec::with_capacity(places.len());
+    for (place, wanted) in places.iter().zip(&order.wanted) {
+        let path = place.copy(order.manifest, &wanted.account, copies)?;
+        let (definition, lost) = place.definition(wanted, &path, &order.manifest.dir)?;
+        definitions.push(definition);
+        losses.push(lost);
+    }
+    let all = match &order.root {
+        Some(root) => mainstay::stage_all(&definitions, root)?,
+        None => mainstay::install_all(&definitions)?,
+    };
+    for ((place, wanted), losses) in places.iter().zip(&order.wanted).zip(&mut losses) {
+        match place.entrust(&wanted.account) {
+            Ok(more) => losses.extend(more),
+            Err(error) => {
+                let added = places.iter().zip(&all).filter(|(_, it)| it.is_new);
+                for (place, _) in added {
+                    place.service().uninstall()?;
+                }
+                let message = format!("set the access to {}: {error}", place.place.display());
+                return Err(Failure::new(Code::PermissionDenied, message));
+            }
+        }
+    }
+    let done = all.into_iter().zip(losses).map(|(installed, more)| Done {
+        is_new: installed.is_new,
+        losses: [more, installed.losses].concat(),
+    });
+    Ok(done.collect())
+}
+
+impl Installed {
+    fn into_record(self) -> Record {
+        self.record
+    }
+
+    /// Puts a copy of the manifest, and who has it, into its place; the path of the copy.
+    fn copy(
+        &self,
+        manifest: &Loaded,
+        account: &Account,
+        copies: &mut Copies,
+    ) -> Result<PathBuf, Failure> {
+        let path = self.manifest_path(manifest.format);
+        let cannot = |path: &Path, error: io::Error| {
+            let message = format!("write {}: {error}", path.display());
+            let code = match error.kind() {
+                io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+                _ => Code::CannotWrite,
+            };
+            Failure::new(code, message)
+        };
+        let place = self.here(&self.place);
+        copies.expect_dir(&place);
+        self.create_dirs(account)
+            .map_err(|error| cannot(&self.place, error))?;
+        let record = serde_json::to_vec(&self.record).unwrap_or_default();
+        let new = [
+            (path.clone(), manifest.text.as_bytes()),
+            (self.record_path(), &record),
+        ];
+        for (path, bytes) in new {
+            let here = self.here(&path);
+            copies
+                .put(&here, bytes)
+                .map_err(|error| cannot(&path, error))?;
+        }
+        // One in another format.
+        if let Some(old) = self.manifest().filter(|old| *old != path) {
+            copies
+                .remove(&self.here(&old))
+                .map_err(|error| cannot(&old, error))?;
+        }
+        Ok(path)
+    }
+
+    fn create_dirs(&self, account: &Account) -> io::Result<()> {
+        #[cfg(windows)]
+        if let Some(all) = self.place.parent() {
+            state_dir::create_private_dir(all)?;
+            sys::entrust(all, None)?;
+        }
+        self.create_state_dir(account)
+    }
+
+    #[cfg(windows)]
+    fn create_state_dir(&self, _account: &Account) -> io::Result<()> {
+        state_dir::create_private_dir(self.state.path())
+    }
+
+    /// Its host's own, or a link to where systemd makes it at the first start. What one account has left is not another's.
+    #[cfg(unix)]
+    fn create_state_dir(&self, account: &Account) -> io::Result<()> {
+        let path = self.here(self.state.path());
+        let is_dynamic = self.is_dynamic(account);
+        let is_other = match path.symlink_metadata() {
+            Ok(there) => there.is_symlink() != is_dynamic,
+            Err(_) => false,
+        };
+        if is_other {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the state there is that of another account: uninstall it with --purge first",
+            ));
+        }
+        if !is_dynamic {
+            return state_dir::create_private_dir(&path);
+        }
+        state_dir::create_private_dir(&self.here(&self.place))?;
+        match std::os::unix::fs::symlink(Path::new(PRIVATE_DIRS).join(self.own_dir()), path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Beyond administrators its account may read the manifest, and write its state.
+    #[cfg(windows)]
+    fn entrust(&self, account: &Account) -> io::Result<Vec<String>> {
+        let service = self.name.as_str();
+        let mut losses = Vec::new();
+        for (place, access) in [
+            (&*self.place, sys::Access::Read),
+            (self.state.path(), sys::Access::All),
+        ] {
+            let is_known = sys::entrust(place, Some((account, service, access)))?;
+            let name = account.windows_name(service);
+            let loss = || format!("the access of {name} to {}", place.display());
+            losses.extend((!is_known).then(loss));
+        }
+        Ok(losses)
+    }
+
+    /// It has that by its place.
+    #[cfg(unix)]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "as on Windows"
+    )]
+    fn entrust(&self, _account: &Account) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+/// What was there before, to be put back, the last first.
+struct Copies(Vec<Before>);
+
+enum Before {
+    File(PathBuf, Vec<u8>),
+    Nothing(PathBuf),
+    NoDir(PathBuf),
+}
+
+impl Copies {
+    /// It may be made from now on.
+    fn expect_dir(&mut self, path: &Path) {
+        if !path.exists() {
+            self.0.push(Before::NoDir(path.to_owned()));
+        }
+    }
+
+    fn remember(&mut self, path: &Path) -> io::Result<()> {
+        self.0.push(match fs::read(path) {
+            Ok(bytes) => Before::File(path.to_owned(), bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Before::Nothing(path.to_owned())
+            }
+            Err(error) => return Err(error),
+        });
+        Ok(())
+    }
+
+    fn put(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.remember(path)?;
+        state_dir::write_private(path, bytes).map(drop)
+    }
+
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.remember(path)?;
+        fs::remove_file(path)
+    }
+
+    /// As it was. Why it could not stay matters more than what of it cannot be taken back.
+    fn take_back(self) {
+        for before in self.0.into_iter().rev() {
+            drop(match before {
+                Before::File(path, bytes) => state_dir::write_private(&path, &bytes).map(drop),
+                Before::Nothing(path) => fs::remove_file(path),
+                Before::NoDir(path) => fs::remove_dir_all(path),
+            });
+        }
+    }
+}
+
+/// Whether there can be such an account.
+fn check_account(spec: &Spec, record: Record) -> Result<(), Failure> {
+    let name = spec.name();
+    let refuse = |code, why: &str, hint: &str| {
+        let shown = spec
+            .account()
+            .map_or("none".to_owned(), |account| account.to_string());
+        let message = format!("install {name}: account {shown}: {why}");
+        Err(Failure::new(code, message).hint(hint))
+    };
+    let hint = "name a user, `account = \"user:NAME\"`";
+    match spec.account() {
+        _ if cfg!(windows) => Ok(()),
+        Some(spec::Account::Gmsa(_)) => {
+            let why = "only Windows has such accounts";
+            refuse(Code::PermissionDenied, why, hint)
+        }
+        Some(spec::Account::User(_))
+            if record.scope() == Scope::User && record.mode == Mode::Direct =>
+        {
+            let why = "a service of yours runs as you";
+            refuse(Code::PermissionDenied, why, "drop `account`, or --user")
+        }
+        Some(spec::Account::User(_) | spec::Account::LocalSystem) => Ok(()),
+        _ if record.manager == Manager::Systemd || record.scope() == Scope::User => Ok(()),
+        _ => {
+            let manager = record.manager;
+            let why = format!("{manager} has no account of a service's own, and it would be root");
+            let hint = format!("{hint}; root is `account = \"local-system\"`");
+            refuse(Code::InvalidManifest, &why, &hint)
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Services that a manager of the system runs: where they lie, what the manager is told, how they are.
+//!
+//! ```text
+//! STATE/installed/NAME/manifest.toml       what it is (or .yaml, .json): for administrators to write, and its account to read
+//! STATE/installed/NAME/installation.json   which manager has it, and how
+//! STATE/installed/NAME/state/              what its host keeps, see `state_dir.rs`: its account's own
+//! ```
+
+mod definition;
+mod install;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use mainstay::{Definition, ErrorKind, Manager, Scope, ServiceStatus, State};
+use mainstay_core::engine::StateName;
+use mainstay_core::manifest::Format;
+use mainstay_core::report::{LastExit, ServiceReport};
+use mainstay_core::spec::ServiceName;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::definition::account;
+pub(crate) use self::install::{Order, Wanted, install_all, plan_all};
+use crate::client;
+use crate::failure::{Code, Failure};
+use crate::host::sys;
+use crate::state_dir::StateDir;
+use crate::verbs::control::Verb;
+
+/// Where systemd puts the state of accounts that exist only while their services run, and where it shows it.
+#[cfg(unix)]
+const PRIVATE_DIRS: &str = "/var/lib/private";
+const OWN_DIRS: &str = "/var/lib";
+const MANIFEST: &str = "manifest";
+const RECORD: &str = "installation.json";
+/// How long files of a process that has just ended may be in use.
+const RELEASE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Which manager has a service, and how. Stored: a change of what is there is another `version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    #[serde(serialize_with = "name", deserialize_with = "named")]
+    pub(crate) manager: Manager,
+    pub(crate) mode: Mode,
+    /// It is a service of the user whose state directory this is.
+    pub(crate) user: bool,
+}
+
+/// Who runs the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// The manager runs `mainstay host`, which supervises the program
+    Hosted,
+    /// The manager runs the program itself, and does what it can of what the manifest asks for
+    Direct,
+}
+
+impl Mode {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Hosted => "hosted",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+impl Record {
+    pub(crate) fn new(manager: Manager, mode: Mode, scope: Scope) -> Self {
+        Self {
+            version: 1,
+            manager,
+            mode,
+            user: scope == Scope::User,
+        }
+    }
+
+    pub(crate) fn scope(self) -> Scope {
+        if self.user {
+            Scope::User
+        } else {
+            Scope::System
+        }
+    }
+}
+
+fn name<S: serde::Serializer>(manager: &Manager, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(manager.name())
+}
+
+fn named<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Manager, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let unknown = || serde::de::Error::custom(format!("no manager {name}"));
+    Manager::from_name(&name).ok_or_else(unknown)
+}
+
+/// The place of a service that the system's manager runs; it need not be there.
+pub(crate) struct Installed {
+    name: ServiceName,
+    place: PathBuf,
+    state: StateDir,
+    record: Record,
+    /// It is for a system that lies below this directory.
+    root: Option<PathBuf>,
+}
+
+impl Installed {
+    pub(crate) fn at(state: &StateDir, name: &ServiceName, record: Record) -> Self {
+        let place = state.installed_dir(record.scope()).join(name.as_str());
+        Self {
+            state: state.at(place.join("state")),
+            place,
+            name: name.clone(),
+            record,
+            root: None,
+        }
+    }
+
+    /// The service of this name, if it is there: the user's own, or the system's.
+    pub(crate) fn find(state: &StateDir, name: &str) -> Option<Self> {
+        let name = ServiceName::new(name)?;
+        let scopes = [Scope::User, Scope::System].into_iter();
+        let all = scopes.map(|scope| state.installed_dir(scope).join(name.as_str()));
+        let found = all.filter_map(|place| {
+            let text = fs::read(place.join(RECORD)).ok()?;
+            let record = serde_json::from_slice(&text).ok()?;
+            let installed = Self::at(state, &name, record);
+            (installed.place == place && installed.manifest().is_some()).then_some(installed)
+        });
+        found.into_iter().next()
+    }
+
+    /// These, all of which must be there.
+    pub(crate) fn named(state: &StateDir, names: &[String]) -> Result<Vec<Self>, Failure> {
+        let find = |name: &String| {
+            Self::find(state, name).ok_or_else(|| {
+                let message = format!("no service {name} is installed");
+                Failure::new(Code::Unknown, message).hint("`mainstay list` shows those that are")
+            })
+        };
+        names.iter().map(find).collect()
+    }
+
+    pub(crate) fn name(&self) -> &ServiceName {
+        &self.name
+    }
+
+    /// Which manager has it, and how.
+    pub(crate) fn record(&self) -> Record {
+        self.record
+    }
+
+    /// All of them, by name.
+    pub(crate) fn all(state: &StateDir) -> Vec<Self> {
+        let dirs =
+            [Scope::User, Scope::System].map(|scope| fs::read_dir(state.installed_dir(scope)));
+        let entries = dirs.into_iter().flatten().flatten().flatten();
+        let mut all: Vec<Self> = entries
+            .filter_map(|entry| Self::find(state, entry.file_name().to_str()?))
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.dedup_by(|a, b| a.name == b.name);
+        all
+    }
+
+    /// Where a path of the system lies now.
+    fn here(&self, path: &Path) -> PathBuf {
+        match &self.root {
+            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+            None => path.to_owned(),
+        }
+    }
+
+    /// Its copy of its manifest.
+    fn manifest(&self) -> Option<PathBuf> {
+        let formats = [Format::Toml, Format::Yaml, Format::Json];
+        let paths = formats.map(|format| self.manifest_path(format));
+        paths.into_iter().find(|path| self.here(path).exists())
+    }
+
+    fn manifest_path(&self, format: Format) -> PathBuf {
+        self.place.join(format!("{MANIFEST}.{}", format.name()))
+    }
+
+    fn record_path(&self) -> PathBuf {
+        self.place.join(RECORD)
+    }
+
+    /// For all that needs no more than its name.
+    fn service(&self) -> Definition {
+        let service = mainstay::service(self.name.as_str());
+        service
+            .manager(self.record.manager)
+            .scope(self.record.scope())
+    }
+
+    /// Whether the system's manager has a service of that name that is not ours.
+    fn is_foreign(&self) -> bool {
+        self.root.is_none() && self.manifest().is_none() && self.service().status().is_ok()
+    }
+
+    /// What systemd calls the directory of a dynamic account's state.
+    fn own_dir(&self) -> String {
+        format!("mainstay-{}", self.name)
+    }
+
+    /// Stops it and has the system's manager forget it; with `purge` its logs and data go as well.
+    pub(crate) fn uninstall(&self, purge: bool) -> Result<(), Failure> {
+        self.end_start();
+        match self.service().uninstall() {
+            // Somebody else did that part.
+            Err(error) if error.kind() == ErrorKind::NotInstalled => {}
+            done => done?,
+        }
+        let cannot = |path: &Path, error: io::Error| {
+            let message = format!("remove {}: {error}", path.display());
+            Failure::new(Code::CannotWrite, message)
+        };
+        for path in self.manifest().into_iter().chain([self.record_path()]) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(cannot(&path, error));
+                }
+                _ => {}
+            }
+        }
+        #[cfg(unix)]
+        if purge && self.state.path().is_symlink() {
+            let own_dir = self.own_dir();
+            let (private, shown) = (
+                Path::new(PRIVATE_DIRS).join(&own_dir),
+                Path::new(OWN_DIRS).join(&own_dir),
+            );
+            remove_all(&private).map_err(|error| cannot(&private, error))?;
+            match fs::remove_file(&shown) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(cannot(&shown, error));
+                }
+                _ => {}
+            }
+        }
+        if purge {
+            remove_all(&self.place).map_err(|error| cannot(&self.place, error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether it starts with the system.
+    pub(crate) fn set_enabled(&self, is_enabled: bool) -> Result<(), Failure> {
+        let service = self.service();
+        let done = match is_enabled {
+            true => service.enable(),
+            false => service.disable(),
+        };
+        Ok(done?)
+    }
+
+    /// Has the system's manager do it, and waits until it is done. What is so already is no failure.
+    pub(crate) fn control(&self, verb: Verb) -> Result<ServiceReport, Failure> {
+        let service = self.service();
+        // Their managers do not ask the program, but stop it and its host in their tracks.
+        let is_hosted = self.record.mode == Mode::Hosted;
+        if cfg!(unix) && is_hosted && matches!(verb, Verb::Pause | Verb::Continue | Verb::Reload) {
+            let done = client::request(&self.state, self.name.as_str(), verb.as_str());
+            return client::block_on(done)?.map(|report| self.of_manager(report));
+        }
+        if matches!(verb, Verb::Stop | Verb::Restart) {
+            self.end_start();
+        }
+        let (done, is_so_already) = match verb {
+            Verb::Start => (service.start_now(), Some(ErrorKind::AlreadyRunning)),
+            Verb::Stop => (service.stop(), Some(ErrorKind::NotRunning)),
+            Verb::Restart => (service.restart(), None),
+            Verb::Pause => (service.pause(), None),
+            Verb::Continue => (service.resume(), None),
+            Verb::Reload => (service.reload(), None),
+        };
+        match done {
+            Err(error) if Some(error.kind()) == is_so_already => {}
+            done => done?,
+        }
+        self.report()
+    }
+
+    /// The Service Control Manager passes nothing on to a service that is starting: its host is asked itself. A hope, not more.
+    fn end_start(&self) {
+        let is_starting = |status: ServiceStatus| status.state == State::StartPending;
+        if cfg!(windows) && self.service().status().is_ok_and(is_starting) {
+            let stopped = client::request(&self.state, self.name.as_str(), Verb::Stop.as_str());
+            drop(client::block_on(stopped));
+        }
+    }
+
+    /// What the system's manager says, with what its host says, where that answers.
+    pub(crate) fn report(&self) -> Result<ServiceReport, Failure> {
+        let status = self.service().status()?;
+        let hosted = match self.record.mode {
+            Mode::Direct => None,
+            Mode::Hosted => {
+                let answer = client::block_on(client::status(&self.state))?;
+                answer
+                    .ok()
+                    .and_then(|report| report.services.into_iter().next())
+            }
+        };
+        Ok(self.of_manager(hosted.unwrap_or_else(|| self.by_manager(&status))))
+    }
+
+    /// As its manager has it.
+    fn of_manager(&self, report: ServiceReport) -> ServiceReport {
+        ServiceReport {
+            manager: self.record.manager.to_string(),
+            mode: self.record.mode.as_str().to_owned(),
+            ..report
+        }
+    }
+
+    fn by_manager(&self, status: &ServiceStatus) -> ServiceReport {
+        let is_stopped = status.state == State::Stopped;
+        let is_direct = self.record.mode == Mode::Direct;
+        // A manager may be the last to know.
+        let is_gone = status.pid.is_some_and(sys::is_dead);
+        ServiceReport {
+            name: self.name.to_string(),
+            state: match status.state {
+                _ if is_gone => StateName::Stopped,
+                State::Stopped => StateName::Stopped,
+                State::StartPending => StateName::StartPending,
+                State::StopPending => StateName::StopPending,
+                State::Running => StateName::Running,
+                State::ContinuePending => StateName::ContinuePending,
+                State::PausePending => StateName::PausePending,
+                State::Paused => StateName::Paused,
+            },
+            pid: status.pid.filter(|_| is_direct && !is_gone),
+            ready: is_direct && status.state == State::Running && !is_gone,
+            since: None,
+            since_seconds: None,
+            restarts: 0,
+            last_exit: status
+                .exit_code()
+                .filter(|_| is_stopped)
+                .map(|code| LastExit {
+                    code: Some(code.cast_signed()),
+                    signal: None,
+                }),
+            manager: String::new(),
+            mode: String::new(),
+            version: None,
+            etag: None,
+            detail: match is_stopped {
+                true => status.exit_code().is_none().then(|| status.to_string()),
+                false if is_direct && !is_gone => None,
+                false if is_gone => Some(format!("its host is gone; the manager says: {status}")),
+                false => Some(format!("its host says nothing; the manager says: {status}")),
+            },
+            log_problem: None,
+            cpu_ms: None,
+            memory_bytes: None,
+        }
+    }
+}
+
+/// As soon as a process that has just ended lets go of it.
+fn remove_all(dir: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + RELEASE;
+    loop {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
+            done => return done,
+        }
+    }
+}
