@@ -10,6 +10,9 @@
 //!
 //! Should the host be killed, a new engine takes up what the old one left ([`Engine::bequest`], [`Engine::resume`]).
 //!
+//! Services come, change and go while the others live on ([`Engine::define`], [`Engine::remove`]). What a service is changes between two
+//! runs of it; whom it needs changes at once.
+//!
 //! Invariants, checked in `simulation.rs` over a million random events in each test run: never two children of one service; every
 //! wait has a deadline; a pause is bounded; a requested stop is never followed by a restart; no answer never counts as "yes".
 //! (A service that waits for its needs relies on their deadlines. It waits without one only for a need that an operator stopped or
@@ -27,7 +30,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,10 +42,11 @@ pub use self::contract::{Ended, Exit, Human, RETRY_BASE, RETRY_LIMIT, judge};
 pub use self::fact::{Fact, Halt, KillReason, Outcome};
 pub use self::service::{Bequest, Left, Stage, Wish};
 use self::service::{Service, Settled, Situation};
+use crate::slab::Slab;
 use crate::spec::{Probe, ServiceName, Spec, StopAsk};
 use crate::time::Instant;
 
-/// A service of an engine: its place in the list of Specs.
+/// A service of an engine: its place in the list of Specs, for as long as it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId(pub usize);
 
@@ -75,6 +79,23 @@ pub enum Event {
     Restored(ServiceId, Token, Result<(), String>),
     /// The deadline has come; also harmless at any other time.
     Tick,
+}
+
+impl Event {
+    /// Whose it is.
+    fn service(&self) -> Option<ServiceId> {
+        match self {
+            Self::Spawned(id, ..)
+            | Self::SpawnFailed(id, ..)
+            | Self::Exited(id, ..)
+            | Self::Emptied(id, ..)
+            | Self::Answered(id, ..)
+            | Self::Notified(id, ..)
+            | Self::FreezeFailed(id, ..)
+            | Self::Restored(id, ..) => Some(*id),
+            Self::Tick => None,
+        }
+    }
 }
 
 /// What a service may say of itself (sd_notify(3)).
@@ -168,6 +189,8 @@ pub enum Refusal {
     ShuttingDown,
     /// Processes of an earlier run still live, although they were killed.
     Remains,
+    /// These need it.
+    Needed(Vec<ServiceName>),
 }
 
 impl fmt::Display for Refusal {
@@ -176,6 +199,10 @@ impl fmt::Display for Refusal {
             Self::State(state) => write!(f, "it is {state}"),
             Self::ShuttingDown => f.write_str("everything is being stopped"),
             Self::Remains => f.write_str("processes of its last run are still alive"),
+            Self::Needed(names) => {
+                let names: Vec<&str> = names.iter().map(ServiceName::as_str).collect();
+                write!(f, "{} needs it", names.join(", "))
+            }
         }
     }
 }
@@ -297,11 +324,17 @@ impl std::error::Error for GraphError {}
 /// The lifecycle of all services of a host. See the module's head.
 #[derive(Debug)]
 pub struct Engine {
-    services: Vec<Service>,
-    needs: Vec<Vec<ServiceId>>,
-    dependents: Vec<Vec<ServiceId>>,
+    services: Slab<Service>,
+    graph: Graph,
     shared: Shared,
     shutting_down: bool,
+}
+
+/// Who needs whom, by id.
+#[derive(Debug, Default)]
+struct Graph {
+    needs: Vec<Vec<ServiceId>>,
+    dependents: Vec<Vec<ServiceId>>,
 }
 
 /// What the services of an engine share: the time of the current event, its actions, the numbers and the dice.
@@ -326,50 +359,92 @@ impl Engine {
     /// # Errors
     /// Where the Specs do not form a graph: they do if they come from one manifest, in full.
     pub fn new(specs: impl IntoIterator<Item = Arc<Spec>>, seed: u64) -> Result<Self, GraphError> {
-        let specs: Vec<Arc<Spec>> = specs.into_iter().collect();
-        let mut ids = BTreeMap::new();
-        for (i, spec) in specs.iter().enumerate() {
-            if ids.insert(spec.name().clone(), ServiceId(i)).is_some() {
-                return Err(GraphError::Duplicate(spec.name().clone()));
-            }
-        }
-        let mut needs = vec![Vec::new(); specs.len()];
-        let mut dependents = vec![Vec::new(); specs.len()];
-        for (i, spec) in specs.iter().enumerate() {
-            for name in spec.needed_services() {
-                let Some(&need) = ids.get(name) else {
-                    let (service, need) = (spec.name().clone(), name.clone());
-                    return Err(GraphError::Missing { service, need });
-                };
-                needs[i].push(need);
-                dependents[need.0].push(ServiceId(i));
-            }
-        }
-        if let Some(circle) = circle(&needs, &dependents) {
-            let names = circle.iter().map(|&i| specs[i].name().clone());
-            return Err(GraphError::Cycle(names.collect()));
-        }
-        let services = specs
-            .into_iter()
-            .enumerate()
-            .map(|(i, spec)| Service::new(ServiceId(i), spec))
-            .collect();
-        let shared = Shared {
-            now: Instant::ZERO,
-            actions: Vec::new(),
-            next_number: 0,
-            random: Random::new(seed),
-        };
-        Ok(Self {
-            services,
-            needs,
-            dependents,
-            shared,
+        let mut engine = Self {
+            services: Slab::default(),
+            graph: Graph::default(),
+            shared: Shared {
+                now: Instant::ZERO,
+                actions: Vec::new(),
+                next_number: 0,
+                random: Random::new(seed),
+            },
             shutting_down: false,
-        })
+        };
+        engine.define(specs, Instant::ZERO)?;
+        Ok(engine)
     }
 
-    /// How many services there are; their ids are `0..len`.
+    /// Adds services, which are stopped, or has those of these names become something else: at once where nothing of them runs, else with
+    /// the end of their run. Whom they need changes at once.
+    ///
+    /// # Errors
+    /// Where the Specs and the other services do not form a graph; then nothing has changed.
+    pub fn define(
+        &mut self,
+        specs: impl IntoIterator<Item = Arc<Spec>>,
+        now: Instant,
+    ) -> Result<Vec<Action>, GraphError> {
+        let mut defined: Slab<Arc<Spec>> = Slab::default();
+        for (i, service) in self.services.iter() {
+            defined.put(i, Arc::clone(service.definition()));
+        }
+        let mut ids: BTreeMap<ServiceName, usize> = defined
+            .iter()
+            .map(|(i, spec)| (spec.name().clone(), i))
+            .collect();
+        let mut changed = BTreeSet::new();
+        for spec in specs {
+            let known = ids.get(spec.name()).copied();
+            let i = known.unwrap_or_else(|| defined.vacancy());
+            if !changed.insert(ServiceId(i)) {
+                return Err(GraphError::Duplicate(spec.name().clone()));
+            }
+            ids.insert(spec.name().clone(), i);
+            defined.put(i, spec);
+        }
+        self.graph = Graph::new(&defined, &ids)?;
+        self.shared.now = now;
+        for &id in &changed {
+            let spec = Arc::clone(&defined[id.0]);
+            match self.services.get_mut(id.0) {
+                Some(service) => service.redefine(spec),
+                None => drop(self.services.put(id.0, Service::new(id, spec, now))),
+            }
+        }
+        // Those that they needed, too.
+        Ok(self.settle(self.ids().collect()))
+    }
+
+    /// Forgets services of which nothing runs. Their ids may become others'.
+    ///
+    /// # Errors
+    /// For the first of them that is not down, or that others need; then nothing has changed.
+    pub fn remove(&mut self, ids: &[ServiceId]) -> Result<(), (ServiceId, Refusal)> {
+        for &id in ids {
+            let service = &self.services[id.0];
+            let others = self.graph.dependents[id.0].iter();
+            let others = others.filter(|other| !ids.contains(other));
+            let names = others.map(|other| self.services[other.0].spec().name().clone());
+            let names: Vec<ServiceName> = names.collect();
+            let refusal = match () {
+                () if !names.is_empty() => Refusal::Needed(names),
+                () if service.has_remains() => Refusal::Remains,
+                () if !service.is_down() => Refusal::State(service.view().state),
+                () => continue,
+            };
+            return Err((id, refusal));
+        }
+        for &id in ids {
+            self.services.take(id.0);
+            for need in std::mem::take(&mut self.graph.needs[id.0]) {
+                self.graph.dependents[need.0].retain(|dependent| *dependent != id);
+            }
+            self.graph.dependents[id.0].clear();
+        }
+        Ok(())
+    }
+
+    /// How many services there are.
     pub fn len(&self) -> usize {
         self.services.len()
     }
@@ -379,17 +454,20 @@ impl Engine {
         self.services.is_empty()
     }
 
-    /// All ids.
+    /// All ids, in their order.
     pub fn ids(&self) -> impl Iterator<Item = ServiceId> + use<> {
-        (0..self.services.len()).map(ServiceId)
+        let ids: Vec<ServiceId> = self.services.iter().map(|(i, _)| ServiceId(i)).collect();
+        ids.into_iter()
     }
 
     /// The service of this name.
     pub fn find(&self, name: &str) -> Option<ServiceId> {
-        self.ids().find(|id| self.spec(*id).name().as_str() == name)
+        let mut services = self.services.iter();
+        let found = services.find(|(_, service)| service.spec().name().as_str() == name);
+        found.map(|(i, _)| ServiceId(i))
     }
 
-    /// What the service is meant to be.
+    /// What the service is: where it runs, what it was started as.
     pub fn spec(&self, id: ServiceId) -> &Arc<Spec> {
         self.services[id.0].spec()
     }
@@ -411,7 +489,8 @@ impl Engine {
 
     /// When [`Event::Tick`] is due; `None`: not before another event.
     pub fn deadline(&self) -> Option<Instant> {
-        self.services.iter().filter_map(Service::deadline).min()
+        let services = self.services.iter();
+        services.filter_map(|(_, service)| service.deadline()).min()
     }
 
     /// Whether no service runs, and none will without a request. Processes that outlive their kill keep a host up, but cannot keep
@@ -419,66 +498,51 @@ impl Engine {
     pub fn is_down(&self) -> bool {
         let is_down =
             |service: &Service| service.is_down() && (self.shutting_down || !service.has_remains());
-        self.services.iter().all(is_down)
+        self.services.iter().all(|(_, service)| is_down(service))
+    }
+
+    /// Whether everything was asked to end.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down
     }
 
     /// Whether the host may end: nothing runs and nothing will, because everything was asked to end or ended by itself. What an
     /// operator stopped by name may be started by name, so that keeps the host alive.
     pub fn is_finished(&self) -> bool {
-        let mut services = self.services.iter();
-        self.is_down() && (self.shutting_down || !services.any(Service::was_stopped))
+        let was_stopped = |(_, service): (usize, &Service)| service.was_stopped();
+        self.is_down() && (self.shutting_down || !self.services.iter().any(was_stopped))
     }
 
     /// Takes in what the host saw. Events of earlier runs and late answers change nothing.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         self.shared.now = now;
         let shared = &mut self.shared;
-        let services = &mut self.services;
-        let changed = match event {
-            Event::Spawned(id, run, pid) => {
-                services[id.0].spawned(run, pid, shared);
-                id
-            }
-            Event::SpawnFailed(id, run, reason) => {
-                services[id.0].spawn_failed(run, reason, shared);
-                id
-            }
-            Event::Exited(id, run, exit) => {
-                services[id.0].exited(run, exit, shared);
-                id
-            }
-            Event::Emptied(id, run) => {
-                services[id.0].emptied(run, shared);
-                id
-            }
-            Event::Answered(id, token, answer) => {
-                services[id.0].answered(token, answer, shared);
-                id
-            }
-            Event::Notified(id, run, notice) => {
-                services[id.0].notified(run, notice, shared);
-                id
-            }
-            Event::FreezeFailed(id, run, why) => {
-                services[id.0].freeze_failed(run, why, shared);
-                id
-            }
-            Event::Restored(id, token, result) => {
-                services[id.0].restored(token, result, shared);
-                id
-            }
-            Event::Tick => {
-                let mut due = Vec::new();
-                for (i, service) in services.iter_mut().enumerate() {
-                    if service.deadline().is_some_and(|at| at <= now) {
-                        service.tick(shared);
-                        due.push(ServiceId(i));
-                    }
+        let Some(id) = event.service() else {
+            let mut due = Vec::new();
+            for (i, service) in self.services.iter_mut() {
+                if service.deadline().is_some_and(|at| at <= now) {
+                    service.tick(shared);
+                    due.push(ServiceId(i));
                 }
-                return self.settle(due);
             }
+            return self.settle(due);
         };
-        self.settle(vec![changed])
+        // Of one that was removed.
+        let Some(service) = self.services.get_mut(id.0) else {
+            return Vec::new();
+        };
+        match event {
+            Event::Spawned(_, run, pid) => service.spawned(run, pid, shared),
+            Event::SpawnFailed(_, run, reason) => service.spawn_failed(run, reason, shared),
+            Event::Exited(_, run, exit) => service.exited(run, exit, shared),
+            Event::Emptied(_, run) => service.emptied(run, shared),
+            Event::Answered(_, token, answer) => service.answered(token, answer, shared),
+            Event::Notified(_, run, notice) => service.notified(run, notice, shared),
+            Event::FreezeFailed(_, run, why) => service.freeze_failed(run, why, shared),
+            Event::Restored(_, token, result) => service.restored(token, result, shared),
+            Event::Tick => {}
+        }
+        self.settle(vec![id])
     }
 
     /// Takes in what an operator asks.
@@ -515,7 +579,7 @@ impl Engine {
             return Vec::new();
         }
         self.shared.now = now;
-        for service in &mut self.services {
+        for (_, service) in self.services.iter_mut() {
             // One that is paused, or has remains, refuses and stays as it is.
             let _ = service.start(false, &mut self.shared);
         }
@@ -545,7 +609,7 @@ impl Engine {
     /// Takes in that an operator stops every service, each as soon as nothing runs that needs it. Any may be started again.
     pub fn request_stop_of_all(&mut self, now: Instant) -> Vec<Action> {
         self.shared.now = now;
-        for service in &mut self.services {
+        for (_, service) in self.services.iter_mut() {
             service.want_down();
         }
         self.settle(self.ids().collect())
@@ -555,7 +619,7 @@ impl Engine {
     pub fn stop_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
         self.shared.now = now;
-        for service in &mut self.services {
+        for (_, service) in self.services.iter_mut() {
             service.want_end();
         }
         self.settle(self.ids().collect())
@@ -565,7 +629,7 @@ impl Engine {
     pub fn kill_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
         self.shared.now = now;
-        for service in &mut self.services {
+        for (_, service) in self.services.iter_mut() {
             service.want_end();
             service.kill(&mut self.shared);
         }
@@ -577,7 +641,7 @@ impl Engine {
         let mut i = 0;
         while let Some(id) = started.get(i) {
             i += 1;
-            for need in &self.needs[id.0] {
+            for need in &self.graph.needs[id.0] {
                 let service = &mut self.services[need.0];
                 if !service.is_satisfied() && !started.contains(need) {
                     service.start_for_dependent(&mut self.shared);
@@ -595,6 +659,7 @@ impl Engine {
         }
         open.reverse();
         while let Some(id) = open.pop() {
+            self.services[id.0].take_up(&self.shared);
             let situation = self.situation(id);
             match self.services[id.0].settle(&situation, &mut self.shared) {
                 Settled::Still => {}
@@ -604,7 +669,11 @@ impl Engine {
                 }
                 Settled::Moved => {
                     open.push(id);
-                    open.extend(self.dependents[id.0].iter().chain(&self.needs[id.0]));
+                    open.extend(
+                        self.graph.dependents[id.0]
+                            .iter()
+                            .chain(&self.graph.needs[id.0]),
+                    );
                 }
             }
         }
@@ -612,12 +681,16 @@ impl Engine {
     }
 
     fn neighbours(&self, id: ServiceId) -> impl Iterator<Item = ServiceId> {
-        let neighbours = self.dependents[id.0].iter().chain(&self.needs[id.0]);
+        let neighbours = self.graph.dependents[id.0]
+            .iter()
+            .chain(&self.graph.needs[id.0]);
         neighbours.copied()
     }
 
     fn needs(&self, id: ServiceId) -> impl Iterator<Item = &Service> {
-        self.needs[id.0].iter().map(|need| &self.services[need.0])
+        self.graph.needs[id.0]
+            .iter()
+            .map(|need| &self.services[need.0])
     }
 
     /// What it needs and is not ready.
@@ -633,10 +706,39 @@ impl Engine {
                 .needs(id)
                 .find(|need| need.is_halted())
                 .map(|need| need.spec().name().clone()),
-            is_held: self.dependents[id.0].iter().any(|dependent| {
+            is_held: self.graph.dependents[id.0].iter().any(|dependent| {
                 let dependent = &self.services[dependent.0];
                 dependent.wants_down() && !dependent.is_down()
             }),
+        }
+    }
+}
+
+impl Graph {
+    fn new(
+        specs: &Slab<Arc<Spec>>,
+        ids: &BTreeMap<ServiceName, usize>,
+    ) -> Result<Self, GraphError> {
+        let mut graph = Self {
+            needs: vec![Vec::new(); specs.bound()],
+            dependents: vec![Vec::new(); specs.bound()],
+        };
+        for (i, spec) in specs.iter() {
+            for name in spec.needed_services() {
+                let Some(&need) = ids.get(name) else {
+                    let (service, need) = (spec.name().clone(), name.clone());
+                    return Err(GraphError::Missing { service, need });
+                };
+                graph.needs[i].push(ServiceId(need));
+                graph.dependents[need].push(ServiceId(i));
+            }
+        }
+        match circle(&graph.needs, &graph.dependents) {
+            Some(circle) => {
+                let names = circle.iter().map(|&i| specs[i].name().clone());
+                Err(GraphError::Cycle(names.collect()))
+            }
+            None => Ok(graph),
         }
     }
 }

@@ -37,6 +37,8 @@ const READY_CADENCE: Backoff = Backoff {
 pub(super) struct Service {
     id: ServiceId,
     spec: Arc<Spec>,
+    /// What it is from the end of its run on.
+    next: Option<Arc<Spec>>,
     goal: Goal,
     /// What operators last said of it by name; the end of everything changes only the goal.
     wish: Wish,
@@ -74,20 +76,52 @@ pub(super) enum Settled {
 }
 
 impl Service {
-    pub(super) fn new(id: ServiceId, spec: Arc<Spec>) -> Self {
+    pub(super) fn new(id: ServiceId, spec: Arc<Spec>, now: Instant) -> Self {
         Self {
             id,
             spec,
+            next: None,
             goal: Goal::Down,
             wish: Wish::Down,
             state: State::Stopped { is_done: false },
-            since: Instant::ZERO,
+            since: now,
             past: Past::default(),
         }
     }
 
     pub(super) fn spec(&self) -> &Arc<Spec> {
         &self.spec
+    }
+
+    /// What operators last said that it shall be.
+    pub(super) fn definition(&self) -> &Arc<Spec> {
+        self.next.as_ref().unwrap_or(&self.spec)
+    }
+
+    /// It is something else from the end of its run on. The caller settles it afterwards.
+    pub(super) fn redefine(&mut self, spec: Arc<Spec>) {
+        self.next = Some(spec);
+    }
+
+    /// Becomes what it shall be, if nothing of it runs.
+    pub(super) fn take_up(&mut self, shared: &Shared) {
+        let is_free = !matches!(
+            self.state,
+            State::Live { .. }
+                | State::Halted {
+                    remains: Some(_),
+                    ..
+                }
+        );
+        let Some(spec) = self.next.take_if(|_| is_free) else {
+            return;
+        };
+        self.spec = spec;
+        self.past.forgive();
+        // They were another's.
+        if let State::Conditions { .. } = self.state {
+            self.wait(shared);
+        }
     }
 
     pub(super) fn wants_down(&self) -> bool {

@@ -1,10 +1,10 @@
 //! Random services on a random host, against an account of what must hold that knows nothing of the engine's inside.
 //!
 //! One seed is one episode: a graph of Specs, a host that answers late, twice, never or out of order, and operators who ask for
-//! anything at any time; now and then the host is killed, and a new engine takes up what the old one left. At its end everything is
+//! anything at any time, services come, change and go; now and then the host is killed, and a new engine takes up what the old one left. At its end everything is
 //! stopped or killed on a host that behaves. The [`Account`] of each service is kept from events and actions alone. After every event all services are examined. A failing seed prints how to replay it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::mem::{Discriminant, discriminant};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use crate::spec::{
 
 /// Steps of an episode before everything is stopped.
 const STEPS: usize = 600;
+/// The most services that there are at once.
+const MOST: usize = 9;
 /// The engine's own patience with killed processes, and the most that one extension is worth.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
@@ -139,6 +141,12 @@ struct Account {
     restarts: u64,
     retries: u32,
     recent: Vec<Instant>,
+    /// What it becomes once nothing of it runs.
+    next: Option<Spec>,
+    /// What it was when it came to its end, until that has been examined.
+    judged_as: Option<Arc<Spec>>,
+    /// It was removed: nothing is there.
+    is_gone: bool,
 }
 
 /// A tree that the host holds: from [`Action::Spawn`] until nothing of it is left.
@@ -175,6 +183,8 @@ struct World {
     random: Random,
     now: Instant,
     specs: Vec<Arc<Spec>>,
+    /// By which each is called.
+    numbers: Vec<usize>,
     needs: Vec<Vec<usize>>,
     engine: Engine,
     accounts: Vec<Account>,
@@ -231,6 +241,7 @@ impl World {
             random,
             now: Instant::ZERO,
             specs,
+            numbers: (0..n).collect(),
             needs,
             coming: Vec::new(),
             behaves: false,
@@ -274,10 +285,17 @@ impl World {
     }
 
     fn something_happens(&mut self) -> Check {
+        if self.specs.is_empty() {
+            return self.define();
+        }
         let i = self.below(self.specs.len());
         let run = self.accounts[i].run.as_ref().map(|run| run.id);
         let id = ServiceId(i);
         match self.below(100) {
+            28 => self.define(),
+            29 => self.remove(i),
+            // What comes late for those that are gone changes nothing either.
+            0..9 if self.accounts[i].is_gone => self.nonsense(i),
             0..9 => self.request(i),
             9..13 => self.deliver(Event::Tick),
             13..16 => {
@@ -354,7 +372,7 @@ impl World {
             let actions = self.engine.start_all(self.now);
             self.note(|| "start all".to_owned());
             // A service that refuses is as it was.
-            for i in 0..self.specs.len() {
+            for i in self.present() {
                 let is_paused = self.engine.view(ServiceId(i)).state == StateName::Paused;
                 let has_remains = self.accounts[i]
                     .run
@@ -425,6 +443,162 @@ impl World {
         self.performed(actions)
     }
 
+    /// The services that are there.
+    fn present(&self) -> Vec<usize> {
+        let accounts = self.accounts.iter().enumerate();
+        let present = accounts.filter(|(_, account)| !account.is_gone);
+        present.map(|(i, _)| i).collect()
+    }
+
+    /// Services are added, and others become something else, all at once or not at all.
+    fn define(&mut self) -> Check {
+        let present = self.present();
+        let mut names: BTreeSet<usize> = BTreeSet::new();
+        for _ in 0..=self.below(2) {
+            let is_new = present.is_empty() || present.len() < MOST && self.chance(0.4);
+            let vacancy = (0..).find(|i| !present.contains(i) && !names.contains(i));
+            names.insert(match (is_new, vacancy) {
+                (true, Some(i)) => i,
+                _ => present[self.below(present.len())],
+            });
+        }
+        let mut needs = self.needs.clone();
+        let length = needs.len().max(names.last().map_or(0, |last| last + 1));
+        needs.resize_with(length, Vec::new);
+        let density = [0.0, 0.2, 0.5][self.below(3)];
+        let mut numbers = self.numbers.clone();
+        numbers.resize(length, 0);
+        for &i in names.iter().filter(|i| !present.contains(i)) {
+            numbers[i] = 1 + numbers.iter().max().copied().unwrap_or(0);
+        }
+        let nobody = 1_000_000;
+        let mut is_missing = false;
+        let mut specs = Vec::new();
+        for &i in &names {
+            let others = (0..length).filter(|j| present.contains(j) || names.contains(j));
+            let others = others.filter(|&j| j != i && chance(&mut self.random, density));
+            needs[i] = others.collect();
+            let called = needs[i].iter().map(|&need| numbers[need]);
+            let mut called: Vec<usize> = called.collect();
+            if self.chance(0.02) {
+                called.push(nobody);
+                is_missing = true;
+            }
+            specs.push(spec(numbers[i], &called, &mut self.random));
+        }
+        let before = self.snapshot();
+        let defined = specs.iter().cloned().map(Arc::new);
+        let outcome = self.engine.define(defined, self.now);
+        self.note(|| format!("define {specs:?}: {:?}", outcome.as_ref().err()));
+        let has_circle = has_circle(&needs);
+        let actions = match outcome {
+            Ok(actions) => actions,
+            Err(refusal) => {
+                let is_right = match refusal {
+                    GraphError::Missing { .. } => is_missing,
+                    GraphError::Cycle(_) => has_circle,
+                    GraphError::Duplicate(_) => false,
+                };
+                ensure!(is_right, "it is wrong that {refusal}");
+                ensure!(before == self.snapshot(), "a refusal changed something");
+                return self.performed(Vec::new());
+            }
+        };
+        ensure!(!is_missing && !has_circle, "this makes no graph");
+        (self.needs, self.numbers) = (needs, numbers);
+        for (i, spec) in names.into_iter().zip(specs) {
+            if i >= self.accounts.len() || self.accounts[i].is_gone {
+                let old_tokens = match self.accounts.get_mut(i) {
+                    Some(gone) => std::mem::take(&mut gone.old_tokens),
+                    None => Vec::new(),
+                };
+                let account = Account {
+                    is_unwanted: true,
+                    old_tokens,
+                    ..Account::default()
+                };
+                match i < self.accounts.len() {
+                    true => (self.accounts[i], self.specs[i]) = (account, Arc::new(spec)),
+                    false => {
+                        self.accounts.push(account);
+                        self.specs.push(Arc::new(spec));
+                    }
+                }
+                continue;
+            }
+            self.accounts[i].next = Some(spec);
+            self.become_next(i);
+        }
+        self.performed(actions)
+    }
+
+    /// It is what it was to become, if nothing of it runs.
+    fn become_next(&mut self, i: usize) {
+        let account = &mut self.accounts[i];
+        if account.run.is_some() {
+            return;
+        }
+        let Some(next) = account.next.take() else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.specs[i], Arc::new(next));
+        account.judged_as = Some(before);
+        let asked = account.question.take().map(|(token, ..)| token);
+        let asked = asked.into_iter().chain(account.line.take());
+        account.old_tokens.extend(asked);
+    }
+
+    /// What its end is judged by.
+    fn judged_as(&self, i: usize) -> Arc<Spec> {
+        let judged_as = self.accounts[i].judged_as.as_ref();
+        Arc::clone(judged_as.unwrap_or(&self.specs[i]))
+    }
+
+    fn remove(&mut self, i: usize) -> Check {
+        if self.accounts[i].is_gone {
+            return Ok(());
+        }
+        let mut ids = vec![ServiceId(i)];
+        if self.chance(0.3) {
+            let dependents = self.needs.iter().enumerate();
+            let dependents = dependents.filter(|(_, needs)| needs.contains(&i));
+            ids.extend(dependents.map(|(d, _)| ServiceId(d)));
+        }
+        let before = self.snapshot();
+        let outcome = self.engine.remove(&ids);
+        self.note(|| format!("remove {ids:?}: {outcome:?}"));
+        let is_needed = (0..self.needs.len()).any(|d| {
+            let needs = |id: &ServiceId| self.needs[d].contains(&id.0);
+            !ids.contains(&ServiceId(d)) && ids.iter().any(needs)
+        });
+        let is_down = ids.iter().all(|id| {
+            let account = &self.accounts[id.0];
+            let view = before.iter().find(|(of, ..)| of == id);
+            let is_idle = view.is_some_and(|(_, view, _)| {
+                matches!(view.state, StateName::Stopped | StateName::Halted)
+            });
+            is_idle && account.run.is_none()
+        });
+        ensure!(
+            outcome.is_ok() == (is_down && !is_needed),
+            "{ids:?} are removed or not for no reason: {outcome:?}"
+        );
+        if outcome.is_err() {
+            ensure!(before == self.snapshot(), "a refusal changed something");
+            return self.performed(Vec::new());
+        }
+        for id in ids {
+            self.needs[id.0].clear();
+            self.accounts[id.0] = Account {
+                old_tokens: std::mem::take(&mut self.accounts[id.0].old_tokens),
+                is_unwanted: true,
+                is_gone: true,
+                ..Account::default()
+            };
+        }
+        self.performed(Vec::new())
+    }
+
     /// Whether what needs it may start.
     fn is_of_use(&self, i: usize) -> bool {
         let account = &self.accounts[i];
@@ -491,10 +665,12 @@ impl World {
     /// Its processes live on, some of them not for long; the next host takes up what it finds.
     fn host_is_killed(&mut self) -> Check {
         self.note(|| "the host is killed".to_owned());
+        self.close_gaps();
         let mut bequests: Vec<(ServiceId, Bequest)> = self
             .engine
             .ids()
-            .map(|id| (id, self.engine.bequest(id)))
+            .enumerate()
+            .map(|(i, id)| (ServiceId(i), self.engine.bequest(id)))
             .collect();
         if self.chance(0.2) {
             self.now = self.now + self.millis(100_000);
@@ -521,6 +697,10 @@ impl World {
             account.recent.clear();
             account.last_run = 0;
             account.old_tokens.clear();
+            // The new engine knows it by its last definition.
+            if let Some(next) = account.next.take() {
+                self.specs[i] = Arc::new(next);
+            }
             let Some(run) = &mut account.run else {
                 continue;
             };
@@ -550,6 +730,7 @@ impl World {
                     run.dated = self.events;
                     run.start_by = self.now + self.specs[i].start.timeout;
                     run.starts_again = false;
+                    run.has_evidence |= self.specs[i].start.ready.is_none();
                     if is_stopping {
                         self.goes_on_stopping.push(i);
                     }
@@ -579,8 +760,6 @@ impl World {
                 _ => account.run = None,
             }
         }
-        self.coming
-            .retain(|(_, event)| matches!(event, Event::Exited(..) | Event::Notified(..)));
         let seed = self.below(1_000_000) as u64;
         self.engine = Engine::new(self.specs.iter().cloned(), seed).unwrap();
         let actions = self.engine.resume(bequests, self.now);
@@ -604,6 +783,34 @@ impl World {
             }
         }
         self.performed(actions)
+    }
+
+    /// A new engine knows nothing of those that are gone: the others move up.
+    fn close_gaps(&mut self) {
+        let present = self.present();
+        let moved = |old: usize| present.iter().position(|&i| i == old);
+        let (mut accounts, mut specs) = (Vec::new(), Vec::new());
+        let (mut numbers, mut needs) = (Vec::new(), Vec::new());
+        for &i in &present {
+            accounts.push(std::mem::take(&mut self.accounts[i]));
+            specs.push(Arc::clone(&self.specs[i]));
+            numbers.push(self.numbers[i]);
+            needs.push(
+                self.needs[i]
+                    .iter()
+                    .filter_map(|&need| moved(need))
+                    .collect(),
+            );
+        }
+        (self.accounts, self.specs) = (accounts, specs);
+        (self.numbers, self.needs) = (numbers, needs);
+        self.coming.retain_mut(|(_, event)| {
+            let id = match event {
+                Event::Exited(id, ..) | Event::Notified(id, ..) => id,
+                _ => return false,
+            };
+            moved(id.0).inspect(|&i| *id = ServiceId(i)).is_some()
+        });
     }
 
     fn random_index(&self, n: usize) -> usize {
@@ -700,6 +907,7 @@ impl World {
                     }
                     let run = self.accounts[i.0].run.take().unwrap();
                     self.gone.push((i.0, run));
+                    self.become_next(i.0);
                 }
                 _ => return Ok(()),
             },
@@ -720,6 +928,7 @@ impl World {
                 Some(run) if run.id == *id && run.exited => {
                     let run = self.accounts[i.0].run.take().unwrap();
                     self.gone.push((i.0, run));
+                    self.become_next(i.0);
                 }
                 _ => return Ok(()),
             },
@@ -814,6 +1023,12 @@ impl World {
         self.requested.clear();
         self.gone.clear();
         self.goes_on_stopping.clear();
+        for account in &mut self.accounts {
+            if account.judged_as.take().is_some() {
+                account.retries = 0;
+                account.recent.clear();
+            }
+        }
         Ok(())
     }
 
@@ -1064,8 +1279,9 @@ impl World {
         if let Fact::Halted { why } = &fact {
             self.accounts[i].is_hung_up = matches!(why, Halt::Need(_));
         }
+        let judged_as = self.judged_as(i);
         let account = &mut self.accounts[i];
-        let recovery = &self.specs[i].recovery;
+        let recovery = &judged_as.recovery;
         match fact {
             Fact::Failed { .. } => {
                 self.failed.push(i);
@@ -1119,15 +1335,22 @@ impl World {
     /// What must hold after every event.
     fn examine(&mut self) -> Check {
         let now = self.now;
-        let views: Vec<View> = self.engine.ids().map(|id| self.engine.view(id)).collect();
+        let present = self.present();
+        let ids: Vec<usize> = self.engine.ids().map(|id| id.0).collect();
+        ensure!(ids == present, "{ids:?} are there instead of {present:?}");
+        let views: BTreeMap<usize, View> = present
+            .iter()
+            .map(|&i| (i, self.engine.view(ServiceId(i))))
+            .collect();
         let is_idle = |view: &View| matches!(view.state, StateName::Stopped | StateName::Halted);
         let holds_one = self.accounts.iter().any(|account| account.run.is_some());
-        let is_down = views.iter().all(is_idle) && (self.shutting_down || !holds_one);
+        let is_down = views.values().all(is_idle) && (self.shutting_down || !holds_one);
         ensure!(
             self.engine.is_down() == is_down,
             "it is not said whether all is down"
         );
-        for (i, view) in views.iter().enumerate() {
+        for (&i, view) in &views {
+            let judged_as = self.judged_as(i);
             let unwanted_dependent = (0..self.specs.len()).find(|&d| {
                 let account = &self.accounts[d];
                 let lives = account.restore.is_some()
@@ -1217,7 +1440,7 @@ impl World {
             if view.state == S::Halted {
                 let has_halted = self.needs[i]
                     .iter()
-                    .any(|&need| views[need].state == S::Halted);
+                    .any(|&need| views[&need].state == S::Halted);
                 ensure!(
                     !account.is_hung_up || has_halted,
                     "s{i} is halted for a need that is mended"
@@ -1244,7 +1467,7 @@ impl World {
                 let mut missing = 0;
                 for &need in &self.needs[i] {
                     let account = &self.accounts[need];
-                    let state = views[need].state;
+                    let state = views[&need].state;
                     ensure!(
                         state != S::Halted,
                         "s{i} waits for s{need}, which is halted"
@@ -1262,10 +1485,12 @@ impl World {
             // What follows an end.
             let account = &mut self.accounts[i];
             if let Some((_, run)) = self.gone.iter().find(|(gone, _)| *gone == i) {
-                if run.was_ready() && now.since(run.began) >= spec.recovery.reset_after {
+                if run.was_ready() && now.since(run.began) >= judged_as.recovery.reset_after {
                     account.retries = 0;
                 }
-                let action = account.cause.map(|cause| contract(&spec.recovery, cause));
+                let action = account
+                    .cause
+                    .map(|cause| contract(&judged_as.recovery, cause));
                 let fits = match action {
                     _ if run.is_unkillable => matches!(view.state, S::Halted | S::Stopped),
                     _ if account.is_unwanted => view.state == S::Stopped,
@@ -1300,7 +1525,9 @@ impl World {
                     "s{i} restarts twice at once"
                 );
                 account.restarts = view.restarts;
-                let action = account.cause.map(|cause| contract(&spec.recovery, cause));
+                let action = account
+                    .cause
+                    .map(|cause| contract(&judged_as.recovery, cause));
                 match action {
                     _ if self.restored => {}
                     Some(CodeAction::Retry) => {
@@ -1311,7 +1538,7 @@ impl World {
                         );
                     }
                     Some(CodeAction::Restart) => {
-                        if let Some(limit) = spec.recovery.limit {
+                        if let Some(limit) = judged_as.recovery.limit {
                             account.recent.push(now);
                             account.recent.retain(|at| now.since(*at) < limit.window);
                             let within = account.recent.len();
@@ -1400,10 +1627,16 @@ impl World {
         }
     }
 
-    fn snapshot(&self) -> Vec<(View, Option<Instant>)> {
+    fn snapshot(&self) -> Vec<(ServiceId, View, Option<Instant>)> {
         let ids = self.engine.ids();
-        ids.map(|id| (self.engine.view(id), self.engine.services[id.0].deadline()))
-            .collect()
+        ids.map(|id| {
+            (
+                id,
+                self.engine.view(id),
+                self.engine.services[id.0].deadline(),
+            )
+        })
+        .collect()
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
@@ -1412,6 +1645,22 @@ impl World {
             transcript.push(format!("{:>12.3}s {}", now.as_secs_f64(), line()));
         }
     }
+}
+
+/// Whether somebody needs himself through others.
+fn has_circle(needs: &[Vec<usize>]) -> bool {
+    (0..needs.len()).any(|root| {
+        let (mut open, mut seen) = (needs[root].clone(), HashSet::new());
+        while let Some(i) = open.pop() {
+            if i == root {
+                return true;
+            }
+            if seen.insert(i) {
+                open.extend(&needs[i]);
+            }
+        }
+        false
+    })
 }
 
 fn below(random: &mut Random, n: usize) -> usize {
