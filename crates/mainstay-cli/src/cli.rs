@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::state_dir::StateDir;
 use crate::verbs::check::Check;
 use crate::verbs::control::{Control, Stop, Verb};
+use crate::verbs::daemon::Daemon;
 use crate::verbs::enable::Enable;
 use crate::verbs::events::Events;
 use crate::verbs::host::Host;
@@ -36,6 +37,7 @@ enum Command {
     /// Prints the JSON Schema of manifests (draft 2020-12), for editors.
     Schema,
     Run(Run),
+    Daemon(Daemon),
     Install(Install),
     Uninstall(Uninstall),
     /// Has installed services start with the system.
@@ -68,6 +70,7 @@ impl Cli {
             Command::Check(verb) => verb.run(),
             Command::Schema => schema::run(),
             Command::Run(verb) => verb.run(state()?),
+            Command::Daemon(verb) => verb.run(state()?),
             Command::Install(verb) => verb.run(&state()?),
             Command::Uninstall(verb) => verb.run(&state()?),
             Command::Enable(verb) => verb.run(&state()?, true),

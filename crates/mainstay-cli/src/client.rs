@@ -67,6 +67,30 @@ pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> 
     }
 }
 
+/// Has a daemon take up what is installed under these names, all or nothing.
+pub(crate) async fn define(state: &StateDir, names: &[&str]) -> Result<(), Failure> {
+    let path = format!("/v1/services/{}", names.join(","));
+    let (status, body) = ask(state, Method::PUT, &path).await?;
+    done("install", &names.join(", "), status, &body)
+}
+
+/// Has a daemon stop these services and forget them, all or none.
+pub(crate) async fn forget(state: &StateDir, names: &[String]) -> Result<(), Failure> {
+    let path = format!("/v1/services/{}", names.join(","));
+    let (status, body) = ask(state, Method::DELETE, &path).await?;
+    done("uninstall", &names.join(", "), status, &body)
+}
+
+fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), Failure> {
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(Failure::new(
+            Code::Failed,
+            format!("{what} {whom}: {}", reason(body)),
+        )),
+    }
+}
+
 /// Facts as they happen.
 pub(crate) async fn events(state: &StateDir) -> Result<Response<Incoming>, Failure> {
     send(state, Method::GET, "/v1/events").await

@@ -63,6 +63,11 @@ impl Failure {
         self.code
     }
 
+    /// Operation, object and cause, without the rest.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code as u8)
     }

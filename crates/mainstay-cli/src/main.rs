@@ -2,6 +2,7 @@
 
 mod cli;
 mod client;
+mod embedded;
 mod failure;
 mod host;
 mod http;

@@ -36,6 +36,16 @@ impl From<FormatName> for Format {
     }
 }
 
+impl From<Format> for FormatName {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Toml => Self::Toml,
+            Format::Yaml => Self::Yaml,
+            Format::Json => Self::Json,
+        }
+    }
+}
+
 /// The text of a manifest, and where it came from.
 pub(crate) struct Source {
     name: String,

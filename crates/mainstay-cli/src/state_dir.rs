@@ -10,7 +10,8 @@
 //! STATE/spool/          what waits for log hosts
 //! STATE/pipes/NAME      what a service writes to (Linux)
 //! STATE/data/NAME/      the service's own, `MAINSTAY_DATA_DIR`
-//! STATE/installed/NAME/ a service of the system's manager: its manifest, and in `state/` all of the above (`installed.rs`)
+//! STATE/installed/NAME/ a service of the system's manager: its manifest, and in `state/` all of the above (`installed.rs`);
+//!                       or one of the embedded manager: its manifest, and `embedded.json` (`embedded.rs`)
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -20,8 +21,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay::Scope;
-use mainstay_core::log::redact::{RedactWith, RedactionKey};
-use mainstay_core::spec::{LogPolicy, ServiceName};
+use mainstay_core::log::redact::RedactionKey;
+use mainstay_core::spec::ServiceName;
 
 use crate::failure::{Code, Failure};
 use crate::host::sys;
@@ -170,14 +171,8 @@ impl StateDir {
         owner.give(&dir)
     }
 
-    /// The secret by which this installation hides values that must still be told apart, made where `logs` need one and there is none.
-    pub(crate) fn redaction_key<'a>(
-        &self,
-        mut logs: impl Iterator<Item = &'a LogPolicy>,
-    ) -> Result<RedactionKey, Failure> {
-        if !logs.any(|log| !log.redact().is_empty() && log.redact().with() == RedactWith::Hash) {
-            return Ok(RedactionKey::new([0; 32]));
-        }
+    /// The secret by which this installation hides values that must still be told apart, made where there is none.
+    pub(crate) fn redaction_key(&self) -> Result<RedactionKey, Failure> {
         let path = self.path.join("redaction.key");
         let key = read_or_make_key(&path);
         key.map(RedactionKey::new).map_err(|error| {

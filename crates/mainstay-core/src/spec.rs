@@ -159,6 +159,19 @@ impl Spec {
         self
     }
 
+    /// What it needs of its host is a service beside it, as there is no other manager.
+    #[must_use]
+    pub fn beside_others(mut self) -> Self {
+        for need in &mut self.needs {
+            if let Need::Os(name) = need
+                && let Some(name) = ServiceName::new(name)
+            {
+                *need = Need::Service(name);
+            }
+        }
+        self
+    }
+
     /// The names of [`Spec::needs`] that lie in this manifest.
     pub fn needed_services(&self) -> impl Iterator<Item = &ServiceName> {
         self.needs.iter().filter_map(|need| match need {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use mainstay_core::engine::{
     Event, Exit, Fact, Human, KillReason, RunId, ServiceId, StateName, Token,
 };
-use mainstay_core::spec::{Argv, Probe, Ready, Reload, Signal, Spec, StopScope};
+use mainstay_core::spec::{Argv, Probe, Ready, Reload, ServiceName, Signal, Spec, StopScope};
 
 use super::legacy::Heir;
 use super::log::Scope;
 use super::notify::NotifySocket;
 use super::sys::{self, Tree};
-use super::{Held, Host, Message, Running, launch, port, probe};
+use super::{Held, Host, Message, Running, launch, other, port, probe};
 use crate::failure::chain;
 
 /// How long a reload command may run.
@@ -21,21 +21,25 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A short-lived command of ours: an `exec` probe or a reload.
 pub(super) struct Helper {
-    service: ServiceId,
-    tree: Tree,
+    pub(super) service: ServiceId,
+    pub(super) tree: Tree,
     purpose: Purpose,
     limit: Duration,
 }
 
 enum Purpose {
     Probe(Token),
-    Reload,
+    /// Of the service of this name.
+    Reload(ServiceName),
 }
 
 impl Host {
     /// Starts the program of a service.
     pub(super) fn spawn(&mut self, id: ServiceId, run: RunId) -> Result<u32, String> {
         let spec = Arc::clone(&self.held[id.0].spec);
+        if let Err(why) = &self.held[id.0].user {
+            return Err(why.clone());
+        }
         if let Some(taken) = port::taken(&spec) {
             return Err(taken);
         }
@@ -76,7 +80,7 @@ impl Host {
         let Held { spec, user, .. } = &self.held[id.0];
         let to_loop = self.messages.clone();
         let name = spec.name().as_str();
-        NotifySocket::open(&self.state, name, user.as_ref(), known, move |notice| {
+        NotifySocket::open(&self.state, name, other(user), known, move |notice| {
             // Fails only where the loop has ended.
             let _ = to_loop.send(Message::Engine(Event::Notified(id, run, notice)));
         })
@@ -116,14 +120,19 @@ impl Host {
         notify: Option<&NotifySocket>,
     ) -> Result<Tree, String> {
         let Held {
-            spec, user, log, ..
+            spec,
+            dir,
+            user,
+            log,
+            ..
         } = &self.held[id.0];
+        let user = other(user);
         let name = spec.name().as_str();
         let mut inherited = self.inherited.clone();
         if let Some(user) = user {
             inherited.extend(user.environment());
         }
-        let mut environment = launch::environment(spec, &self.manifest_dir, inherited)?;
+        let mut environment = launch::environment(spec, dir, inherited)?;
         let restarts = self.engine.view(id).restarts;
         environment.insert("MAINSTAY_SERVICE".into(), name.into());
         environment.insert("MAINSTAY_RESTARTS".into(), restarts.to_string().into());
@@ -132,18 +141,14 @@ impl Host {
             environment.insert("NOTIFY_SOCKET".into(), socket.address().into());
         }
         let search = environment.get(std::ffi::OsStr::new("PATH"));
-        let program = launch::find_program(
-            argv.program(),
-            &self.manifest_dir,
-            search.map(|path| &**path),
-        )
-        .map_err(|error| format!("find program {}: {error}", argv.program()))?;
+        let program = launch::find_program(argv.program(), dir, search.map(|path| &**path))
+            .map_err(|error| format!("find program {}: {error}", argv.program()))?;
         let words: Vec<_> = std::iter::once(argv.program())
             .chain(argv.args().iter().map(String::as_str))
             .map(Into::into)
             .collect();
         let environment: Vec<_> = environment.into_iter().collect();
-        let working_dir = launch::working_dir(spec, &self.manifest_dir);
+        let working_dir = launch::working_dir(spec, dir);
         let (stdout, stderr) = match output {
             Output::Log => (sys::stream(log.stdout()), sys::stream(log.stderr())),
             Output::Nowhere => (sys::stream(&self.null), sys::stream(&self.null)),
@@ -157,7 +162,7 @@ impl Host {
                 working_dir: &working_dir,
                 stdout,
                 stderr,
-                user: user.as_ref(),
+                user,
                 priority: spec.priority(),
                 cpus: spec.cpus(),
                 limits: spec.limits(),
@@ -215,7 +220,7 @@ impl Host {
                 self.helper_ended(helper, exit);
                 continue;
             }
-            let found = self.held.iter().enumerate().find_map(|(i, held)| {
+            let found = self.held.iter().find_map(|(i, held)| {
                 let running = held.running.as_ref()?;
                 (running.tree.id() == tree).then_some((ServiceId(i), running.run))
             });
@@ -243,6 +248,7 @@ impl Host {
             self.sweeping.swap_remove(i);
             held.notify = None;
             if let Some(Running { run, .. }) = held.running.take() {
+                self.take_up_successor(id);
                 self.step(Event::Emptied(id, run));
             }
         }
@@ -262,7 +268,8 @@ impl Host {
                 .err()
                 .map(|why| Event::Answered(id, token, Err(why)));
         }
-        let base = launch::working_dir(&self.held[id.0].spec, &self.manifest_dir);
+        let Held { spec, dir, .. } = &self.held[id.0];
+        let base = launch::working_dir(spec, dir);
         let messages = self.messages.clone();
         tokio::task::spawn_local(async move {
             let answer = probe::within(limit, probe::ask(&probe, &base)).await;
@@ -298,7 +305,8 @@ impl Host {
         let spec = Arc::clone(&self.held[id.0].spec);
         let signal = match spec.reload() {
             Some(Reload::Exec(argv)) => {
-                return self.start_helper(id, argv, Purpose::Reload, RELOAD_TIMEOUT);
+                let purpose = Purpose::Reload(spec.name().clone());
+                return self.start_helper(id, argv, purpose, RELOAD_TIMEOUT);
             }
             Some(Reload::Signal(signal)) => *signal,
             None => Signal::Hup,
@@ -371,15 +379,12 @@ impl Host {
         };
         match helper.purpose {
             Purpose::Probe(token) => self.step(Event::Answered(helper.service, token, answer)),
-            Purpose::Reload => {
-                let name = self.held[helper.service.0].spec.name().clone();
-                match answer {
-                    Ok(()) => self.reporter.say(&format!("{name}: reloaded")),
-                    Err(why) => self
-                        .reporter
-                        .say(&format!("{name}: its reload command failed: {why}")),
-                }
-            }
+            Purpose::Reload(name) => match answer {
+                Ok(()) => self.reporter.say(&format!("{name}: reloaded")),
+                Err(why) => self
+                    .reporter
+                    .say(&format!("{name}: its reload command failed: {why}")),
+            },
         }
     }
 }

@@ -4,11 +4,14 @@ use std::io;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// A wish that everything end.
+/// A wish, mostly that everything end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interrupt {
-    /// In good order: ctrl-c, SIGTERM, the terminal is closed, the user logs off.
+    /// In good order: ctrl-c, SIGTERM, the user logs off.
     Stop,
+    /// SIGHUP: the terminal is closed, or somebody wants a reload.
+    #[cfg_attr(windows, expect(dead_code, reason = "there is no such signal"))]
+    Hangup,
     /// At once: SIGQUIT (ctrl-\), ctrl-break.
     Quit,
 }
@@ -74,7 +77,7 @@ mod unix {
             tokio::select! {
                 _ = self.interrupt.recv() => Interrupt::Stop,
                 _ = self.terminate.recv() => Interrupt::Stop,
-                _ = self.hangup.recv() => Interrupt::Stop,
+                _ = self.hangup.recv() => Interrupt::Hangup,
                 _ = self.quit.recv() => Interrupt::Quit,
             }
         }

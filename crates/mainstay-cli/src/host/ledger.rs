@@ -15,11 +15,11 @@ use std::time::Duration;
 use mainstay_core::engine::{Bequest, Exit, Left, ServiceId, Stage, StateName, Wish};
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::report::LastExit;
-use mainstay_core::spec::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::Host;
 use super::sys::{self, Birth, Identity};
+use crate::embedded::{self, Definition};
 use crate::manifest_file::Loaded;
 use crate::state_dir::{StateDir, write_private};
 
@@ -38,9 +38,12 @@ pub(super) struct Header {
     /// As the operator named it.
     pub(super) manifest: String,
     manifest_dir: PathBuf,
-    /// Its format, and so the name of the copy.
+    /// Its format, and so the name of the copy; or [`INSTALLED`].
     manifest_format: String,
 }
+
+/// Instead of a format: it lies where each service is installed.
+const INSTALLED: &str = "installed";
 
 /// What is known of one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +55,9 @@ pub(super) struct Slot {
     /// Somebody stopped it by name.
     #[serde(default, skip_serializing_if = "is_default")]
     unwanted: bool,
+    /// Of its installation, if it has one: by which it runs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) version: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) restarts: u64,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -105,6 +111,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// A ledger that is kept.
 pub(super) struct Ledger {
     file: File,
+    /// Whose each slot is.
+    owners: Vec<ServiceId>,
     written: Vec<Option<Slot>>,
     buffer: Vec<u8>,
 }
@@ -114,8 +122,8 @@ impl Ledger {
     pub(super) fn begin(
         state: &StateDir,
         manifest: &str,
-        loaded: &Copy,
-        slots: Vec<Slot>,
+        copy: Option<&Copy>,
+        (owners, slots): (Vec<ServiceId>, Vec<Slot>),
     ) -> io::Result<Option<Self>> {
         let Some(boot) = sys::boot() else {
             return Ok(None);
@@ -127,11 +135,13 @@ impl Ledger {
             supervisor: own.pid,
             birth: own.birth,
             manifest: manifest.to_owned(),
-            manifest_dir: loaded.dir.clone(),
-            manifest_format: loaded.format.clone(),
+            manifest_dir: copy.map_or_else(PathBuf::new, |copy| copy.dir.clone()),
+            manifest_format: copy.map_or(INSTALLED, |copy| &copy.format).to_owned(),
         };
-        let copy_path = state.manifest_path(&loaded.format);
-        write_private(&copy_path, loaded.text.as_bytes())?;
+        if let Some(copy) = copy {
+            let copy_path = state.manifest_path(&copy.format);
+            write_private(&copy_path, copy.text.as_bytes())?;
+        }
         let mut bytes = Vec::with_capacity(HEADER + slots.len() * SLOT);
         if !fill(&header, HEADER, &mut bytes)? {
             return Err(io::Error::other("the paths are too long"));
@@ -144,6 +154,7 @@ impl Ledger {
         let file = write_private(&state.ledger_path(), &bytes)?;
         Ok(Some(Self {
             file,
+            owners,
             written: slots.into_iter().map(Some).collect(),
             buffer,
         }))
@@ -155,13 +166,18 @@ impl Ledger {
             file: fs::OpenOptions::new()
                 .write(true)
                 .open(state.ledger_path())?,
+            owners: (0..services).map(ServiceId).collect(),
             written: vec![None; services],
             buffer: Vec::with_capacity(SLOT),
         })
     }
 
     /// Writes what has changed.
-    fn write(&mut self, index: usize, slot: Slot) -> io::Result<()> {
+    fn write(&mut self, id: ServiceId, slot: Slot) -> io::Result<()> {
+        // One that comes next gets its slot with a new ledger.
+        let Ok(index) = self.owners.binary_search(&id) else {
+            return Ok(());
+        };
         if self.written[index].as_ref() == Some(&slot) {
             return Ok(());
         }
@@ -288,6 +304,11 @@ impl Estate {
         })
     }
 
+    /// Whether its services were installed ones.
+    pub(super) fn is_of_installed(&self) -> bool {
+        self.header.manifest_format == INSTALLED
+    }
+
     /// Whether it knows this service.
     pub(super) fn has(&self, name: &str) -> bool {
         self.slots.iter().any(|slot| slot.name == name)
@@ -297,8 +318,11 @@ impl Estate {
     ///
     /// # Errors
     /// Why that cannot be known.
-    pub(super) fn definitions(&self, state: &StateDir) -> Result<Definitions, String> {
+    pub(super) fn definitions(&self, state: &StateDir) -> Result<Vec<Definition>, String> {
         let format = &self.header.manifest_format;
+        if format == INSTALLED {
+            return Ok(embedded::all(state).0);
+        }
         let path = state.manifest_path(format);
         let text = fs::read_to_string(&path)
             .map_err(|error| format!("read {}: {error}", path.display()))?;
@@ -310,16 +334,12 @@ impl Estate {
                 path.display()
             ));
         };
-        let dir = self.header.manifest_dir.clone();
-        Ok(Definitions { specs, dir })
+        let dir = &self.header.manifest_dir;
+        let specs = specs.into_iter();
+        Ok(specs
+            .map(|spec| Definition::of_manifest(spec, dir))
+            .collect())
     }
-}
-
-/// A manifest of a dead supervisor.
-pub(super) struct Definitions {
-    pub(super) specs: Vec<Spec>,
-    /// What relative paths in it are relative to.
-    pub(super) dir: PathBuf,
 }
 
 impl Slot {
@@ -427,8 +447,8 @@ fn exit_of(last: LastExit) -> Exit {
 
 impl Host {
     /// Begins the ledger with what is, now that the engine has taken up what was left.
-    pub(super) fn begin_ledger(&mut self, copy: &Copy) {
-        let slots = self.engine.ids().map(|id| self.slot(id)).collect();
+    pub(super) fn begin_ledger(&mut self, copy: Option<&Copy>) {
+        let slots = self.engine.ids().map(|id| (id, self.slot(id))).unzip();
         match Ledger::begin(&self.state, &self.manifest, copy, slots) {
             Ok(ledger) => self.ledger = ledger,
             Err(error) => self.lose_ledger(&error),
@@ -442,7 +462,7 @@ impl Host {
         }
         let slot = self.slot(id);
         if let Some(ledger) = &mut self.ledger
-            && let Err(error) = ledger.write(id.0, slot)
+            && let Err(error) = ledger.write(id, slot)
         {
             self.lose_ledger(&error);
         }
@@ -473,6 +493,7 @@ impl Host {
             state: State::Due,
             since_ms: self.boot_ms(since),
             unwanted: wish == Wish::Down,
+            version: held.version,
             restarts,
             last_exit: last_exit.map(LastExit::from),
             was_ready: false,
@@ -543,6 +564,7 @@ mod tests {
             state: State::Running,
             since_ms: u64::MAX,
             unwanted: true,
+            version: u64::MAX,
             restarts: u64::MAX,
             last_exit: Some(LastExit {
                 code: Some(i32::MIN),

@@ -1,14 +1,13 @@
 //! What a killed supervisor left behind: what its ledger accounts for is adopted, the rest is ended, so that nothing runs twice.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::engine::Bequest;
-use mainstay_core::spec::Spec;
 use mainstay_core::time::Instant;
 
-use super::ledger::{Definitions, Estate, Slot};
+use super::ledger::{Estate, Slot};
 use super::sys::{self, Identity, Processes, Tree};
+use crate::embedded::Definition;
 use crate::failure::{Code, Failure};
 use crate::state_dir::{Lock, StateDir};
 
@@ -30,6 +29,8 @@ pub(super) struct Heir {
     slot: Option<Slot>,
     pub(super) tree: Option<Tree>,
     pub(super) is_outdated: bool,
+    /// It starts with its supervisor.
+    pub(super) is_enabled: bool,
 }
 
 impl Heir {
@@ -42,7 +43,11 @@ impl Heir {
     pub(super) fn bequest(&self, zero: Duration) -> Bequest {
         let at = |ms| Instant::at(Duration::from_millis(ms).saturating_sub(zero));
         let slot = self.slot.as_ref();
-        slot.map_or(Bequest::NEW, |slot| slot.bequest(self.tree.is_some(), at))
+        match slot {
+            Some(slot) => slot.bequest(self.tree.is_some(), at),
+            None if self.is_enabled => Bequest::NEW,
+            None => Bequest::DISABLED,
+        }
     }
 
     /// The address that its process knows.
@@ -66,10 +71,13 @@ impl Legacy {
     pub(super) fn take_over(
         lock: &Lock,
         state: &StateDir,
-        (specs, manifest_dir): (&[Arc<Spec>], &std::path::Path),
+        definitions: &[Definition],
         processes: &mut Processes,
     ) -> Result<Self, Failure> {
-        let mut legacy = Self::none(specs.len());
+        let mut legacy = Self::none(definitions.len());
+        for (definition, heir) in definitions.iter().zip(&mut legacy.heirs) {
+            heir.is_enabled = definition.is_enabled;
+        }
         let Some(predecessor) = &lock.predecessor else {
             return Ok(legacy);
         };
@@ -83,12 +91,15 @@ impl Legacy {
             }
         };
         if let Some(estate) = &estate {
-            let manifest = estate.definitions(state).ok();
-            for (spec, heir) in specs.iter().zip(&mut legacy.heirs) {
-                let name = spec.name().as_str();
+            let before = estate.definitions(state).ok();
+            for (definition, heir) in definitions.iter().zip(&mut legacy.heirs) {
+                let name = definition.spec.name().as_str();
                 heir.slot = estate.slots.iter().find(|slot| slot.name == name).cloned();
-                let manifest = manifest.as_ref();
-                heir.is_outdated = manifest.is_some_and(|old| differs(old, spec, manifest_dir));
+                let of_version = heir.slot.as_ref().map_or(0, |slot| slot.version);
+                heir.is_outdated = match of_version {
+                    0 => before.as_ref().is_some_and(|all| differs(all, definition)),
+                    version => version != definition.version,
+                };
                 legacy.remarks.extend(heir.adopt(name, processes));
             }
         }
@@ -177,9 +188,9 @@ impl Heir {
 }
 
 /// Whether a service is defined otherwise than it was.
-fn differs(old: &Definitions, spec: &Spec, manifest_dir: &std::path::Path) -> bool {
-    let before = old.specs.iter().find(|before| before.name() == spec.name());
-    before != Some(spec) || old.dir != manifest_dir
+fn differs(all: &[Definition], now: &Definition) -> bool {
+    let before = all.iter().find(|old| old.spec.name() == now.spec.name());
+    before.is_none_or(|before| before.spec != now.spec || before.dir != now.dir)
 }
 
 /// Ends what a supervisor left running, and how many processes that were.

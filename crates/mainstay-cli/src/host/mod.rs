@@ -7,6 +7,7 @@
 
 mod children;
 mod control;
+mod daemon;
 mod interrupts;
 mod launch;
 mod ledger;
@@ -35,6 +36,8 @@ use hyper::body::Bytes;
 use mainstay_core::engine::{
     Action, Engine, Event, Exit, Fact, RunId, ServiceId, StateName, Token,
 };
+use mainstay_core::log::redact::{RedactWith, RedactionKey};
+use mainstay_core::slab::Slab;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::{Instant, rfc3339};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -44,6 +47,7 @@ use tokio::task::JoinHandle;
 use self::children::Helper;
 use self::control::Command;
 pub(crate) use self::control::endpoint;
+use self::daemon::Daemon;
 use self::interrupts::{Interrupt, Interrupts};
 pub(crate) use self::launch::{find_program, working_dir};
 pub(crate) use self::ledger::Copy;
@@ -52,6 +56,7 @@ use self::legacy::{Heir, Legacy};
 pub(crate) use self::log::read as log_read;
 use self::log::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent};
 use self::notify::NotifySocket;
+pub(crate) use self::preflight::{losses, user_of};
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
 use self::requests::Waiter;
@@ -59,22 +64,36 @@ use self::requests::Waiter;
 pub(crate) use self::sys::run_as_helper;
 use self::sys::{Processes, Tree, TreeId};
 pub(crate) use self::without::{orphans, stop_without_supervisor};
+use crate::embedded::{self, Definition};
 use crate::failure::{Code, Failure, chain};
 use crate::state_dir::{Lock, StateDir};
 
 /// What to supervise, and how to tell of it.
 pub(crate) struct Options {
-    pub(crate) specs: Vec<Spec>,
-    /// As the operator named it.
-    pub(crate) manifest: String,
-    /// What it says.
-    pub(crate) copy: Copy,
+    pub(crate) services: Services,
     pub(crate) state: StateDir,
     pub(crate) output: Output,
     /// Show the services' lines too.
     pub(crate) follow: bool,
     /// Who started us to run the one service of these specs, if that was a service manager.
     pub(crate) manager: Option<mainstay::Context>,
+}
+
+/// Which services.
+pub(crate) enum Services {
+    /// Some of a manifest, for as long as they are not all down.
+    OfManifest {
+        specs: Vec<Spec>,
+        /// As the operator named it.
+        manifest: String,
+        /// What it says.
+        copy: Copy,
+    },
+    /// Those that are installed here, now or later.
+    Installed {
+        /// And only for as long as they are not all down.
+        exits_when_done: bool,
+    },
 }
 
 /// What start-up needs is given back so long after it.
@@ -113,13 +132,50 @@ pub(crate) fn run(options: Options) -> Result<u32, Failure> {
 /// A service as the host holds it.
 struct Held {
     spec: Arc<Spec>,
+    /// What relative paths in it are relative to.
+    dir: PathBuf,
+    /// Of its installation; 0 where it has none.
+    version: u64,
+    /// What it is from the end of its run on.
+    next: Option<Successor>,
     log: LogEnds,
     log_problem: Option<String>,
     /// By the sinks that take no lines.
     sink_problems: BTreeMap<String, String>,
     notify: Option<NotifySocket>,
-    user: Option<sys::User>,
+    user: User,
     running: Option<Running>,
+}
+
+/// Whom it runs as, or why that cannot be.
+type User = Result<Option<sys::User>, String>;
+
+/// What a service becomes.
+struct Successor {
+    definition: Definition,
+    user: User,
+}
+
+impl Held {
+    fn new(definition: Definition, user: User, log: LogEnds) -> Self {
+        Self {
+            spec: definition.spec,
+            dir: definition.dir,
+            version: definition.version,
+            next: None,
+            log,
+            log_problem: None,
+            sink_problems: BTreeMap::new(),
+            notify: None,
+            user,
+            running: None,
+        }
+    }
+}
+
+/// The user, where there is one other than ours.
+fn other(user: &User) -> Option<&sys::User> {
+    user.as_ref().ok()?.as_ref()
 }
 
 /// A tree that may have processes.
@@ -132,14 +188,13 @@ struct Running {
 
 struct Host {
     engine: Engine,
-    held: Vec<Held>,
+    held: Slab<Held>,
     processes: Processes,
     helpers: HashMap<TreeId, Helper>,
     logs: Logs,
     /// Where the output of probes goes.
     null: File,
     manifest: String,
-    manifest_dir: PathBuf,
     state: StateDir,
     ledger: Option<Ledger>,
     inherited: launch::Environment,
@@ -156,6 +211,8 @@ struct Host {
     interrupts: u32,
     /// Some service was, at some time.
     has_halted: bool,
+    /// We are the manager of the services that are installed here.
+    daemon: Option<Daemon>,
     /// A service manager started us for our one service.
     has_manager: bool,
     /// Told when a service gets ready.
@@ -188,11 +245,12 @@ struct Sources {
 
 /// What a host is made of.
 struct Parts {
-    specs: Vec<Arc<Spec>>,
+    definitions: Vec<Definition>,
+    /// Of each.
+    users: Vec<User>,
     manifest: String,
-    manifest_dir: PathBuf,
+    daemon: Option<Daemon>,
     state: StateDir,
-    users: Vec<Option<sys::User>>,
     processes: Processes,
     inherited: launch::Environment,
     output: Output,
@@ -204,36 +262,62 @@ impl Host {
     /// A supervisor: it has taken over what its predecessor left, holds the place, and has told the engine of everything.
     fn new(options: Options, lock: &mut Lock) -> Result<(Self, Sources, Server), Failure> {
         let Options {
-            specs,
-            manifest,
-            copy,
+            services,
             state,
             output,
             follow,
             manager,
         } = options;
-        let manifest_dir = copy.dir.clone();
-        let specs: Vec<Arc<Spec>> = specs.into_iter().map(Arc::new).collect();
+        let mut daemon = None;
+        // Whoever installs meanwhile waits until we can be told.
+        let mut _installing = None;
+        let (definitions, manifest, copy) = match services {
+            Services::OfManifest {
+                specs,
+                manifest,
+                copy,
+            } => {
+                let of_dir = |spec| Definition::of_manifest(spec, &copy.dir);
+                (
+                    specs.into_iter().map(of_dir).collect(),
+                    manifest,
+                    Some(copy),
+                )
+            }
+            Services::Installed { exits_when_done } => {
+                _installing = Some(embedded::lock(&state)?);
+                let (definitions, problems) = embedded::all(&state);
+                daemon = Some(Daemon::new(exits_when_done, problems));
+                (definitions, "what is installed here".to_owned(), None)
+            }
+        };
         let inherited = launch::inherited();
         let mut processes = new_processes()?;
         // First, as what is left may hold the very ports that are looked at next.
-        let mut legacy = Legacy::take_over(lock, &state, (&specs, &manifest_dir), &mut processes)?;
-        let starting = specs.iter().zip(&legacy.heirs);
-        let starting = starting.filter(|(_, heir)| heir.tree.is_none());
-        preflight::check(starting.map(|(spec, _)| &**spec), &manifest_dir, &inherited)?;
-        let users = specs
-            .iter()
-            .map(|spec| preflight::user_of(spec))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut legacy = Legacy::take_over(lock, &state, &definitions, &mut processes)?;
+        let mut users = Vec::with_capacity(definitions.len());
+        for (definition, heir) in definitions.iter().zip(&legacy.heirs) {
+            let user = user_of(&definition.spec);
+            // One of many must not keep the others from being started.
+            users.push(match daemon {
+                Some(_) => user.map_err(|failure| failure.message().to_owned()),
+                None => {
+                    if heir.tree.is_none() {
+                        preflight::check(&definition.spec, &definition.dir, &inherited)?;
+                    }
+                    Ok(user?)
+                }
+            });
+        }
         let testament = sys::testament(&processes);
         lock.sign(&manifest, legacy.testaments.iter().chain([&testament]))
             .map_err(failed("sign the lock"))?;
         let (mut host, received) = Self::assemble(Parts {
-            specs,
-            manifest,
-            manifest_dir,
-            state,
+            definitions,
             users,
+            manifest,
+            daemon,
+            state,
             processes,
             inherited,
             output,
@@ -254,12 +338,20 @@ impl Host {
         for remark in std::mem::take(&mut legacy.remarks) {
             host.reporter.say(&remark);
         }
-        for held in &host.held {
-            preflight::losses(&held.spec)
+        for (_, held) in host.held.iter() {
+            let name = held.spec.name();
+            losses(&held.spec)
                 .iter()
-                .for_each(|loss| host.reporter.say(loss));
+                .for_each(|loss| host.reporter.say(&format!("{name}: {loss}")));
         }
-        host.take_up(legacy.heirs, |_| true, |host| host.begin_ledger(&copy));
+        host.say_problems();
+        let enabled = host.engine.ids().zip(&legacy.heirs);
+        let enabled = enabled.filter(|(_, heir)| heir.is_enabled && !heir.is_known());
+        let enabled: Vec<ServiceId> = enabled.map(|(id, _)| id).collect();
+        let begin_ledger = |host: &mut Self| host.begin_ledger(copy.as_ref());
+        host.take_up(legacy.heirs, |_| true, begin_ledger);
+        host.start_with_needs(&enabled);
+        host.logs.begin();
         let sources = Sources {
             messages: received,
             commands,
@@ -296,53 +388,63 @@ impl Host {
         let to_loop = messages.clone();
         let state = &parts.state;
         let mut pipes = Pipes::new(&state.pipes_dir()).map_err(failed("make the pipes of logs"))?;
-        let mut log_pipes = Vec::with_capacity(parts.specs.len());
-        for (spec, user) in parts.specs.iter().zip(&parts.users) {
-            let made = pipes.make(spec.name(), spec.log(), user.as_ref());
+        let mut log_pipes = Vec::with_capacity(parts.definitions.len());
+        for (Definition { spec, .. }, user) in parts.definitions.iter().zip(&parts.users) {
+            let made = pipes.make(spec.name(), spec.log(), other(user));
             log_pipes.push(made.map_err(|error| {
                 let message = format!("make the pipe of {}: {error}", spec.name());
                 Failure::new(Code::CannotWrite, message)
             })?);
         }
         pipes.keep().map_err(failed("start the keeper of pipes"))?;
-        let key = state.redaction_key(parts.specs.iter().map(|spec| spec.log()))?;
+        let hides = |Definition { spec, .. }: &Definition| {
+            let redact = spec.log().redact();
+            !redact.is_empty() && redact.with() == RedactWith::Hash
+        };
+        // Whoever comes later may need it.
+        let key = match parts.daemon.is_some() || parts.definitions.iter().any(hides) {
+            true => state.redaction_key()?,
+            false => RedactionKey::new([0; 32]),
+        };
         let places = Places {
             logs_dir: state.logs_dir(),
             spool_dir: state.spool_dir(),
-            manifest_dir: parts.manifest_dir.clone(),
         };
         let logs = Logs::start(places, pipes, key, move |event| {
             // Fails only where the loop has ended.
             let _ = to_loop.send(Message::Log(event));
         })
         .map_err(failed("start the log thread"))?;
-        let mut held = Vec::with_capacity(parts.specs.len());
-        for ((spec, user), pipes) in parts.specs.iter().zip(parts.users).zip(log_pipes) {
-            let name = spec.name();
-            let log = logs.open(name, spec.log(), pipes).map_err(|error| {
-                Failure::new(
-                    Code::CannotWrite,
-                    format!("open the log of {name}: {error}"),
-                )
-            })?;
+        let specs: Vec<_> = parts
+            .definitions
+            .iter()
+            .map(|it| Arc::clone(&it.spec))
+            .collect();
+        let mut held = Slab::default();
+        for ((definition, user), pipes) in parts
+            .definitions
+            .into_iter()
+            .zip(parts.users)
+            .zip(log_pipes)
+        {
+            let name = definition.spec.name();
+            let log = logs
+                .open(name, definition.spec.log(), &definition.dir, pipes)
+                .map_err(|error| {
+                    Failure::new(
+                        Code::CannotWrite,
+                        format!("open the log of {name}: {error}"),
+                    )
+                })?;
             parts
                 .state
-                .create_data_dir(name.as_str(), user.as_ref())
+                .create_data_dir(name.as_str(), other(&user))
                 .map_err(failed("create the service's data directory"))?;
-            let spec = Arc::clone(spec);
-            held.push(Held {
-                spec,
-                log,
-                log_problem: None,
-                sink_problems: BTreeMap::new(),
-                notify: None,
-                user,
-                running: None,
-            });
+            held.add(Held::new(definition, user, log));
         }
-        let engine = Engine::new(parts.specs, seed())
+        let engine = Engine::new(specs, seed())
             .map_err(|error| Failure::new(Code::InvalidManifest, error.to_string()))?;
-        let names = held.iter().map(|held| held.spec.name().as_str());
+        let names = held.iter().map(|(_, held)| held.spec.name().as_str());
         let reporter = Reporter::new(parts.output, names);
         let null = sys::null().map_err(failed("open the null device"))?;
         let age = sys::uptime().saturating_sub(parts.zero);
@@ -355,7 +457,6 @@ impl Host {
             logs,
             null,
             manifest: parts.manifest,
-            manifest_dir: parts.manifest_dir,
             state: parts.state,
             ledger: None,
             inherited: parts.inherited,
@@ -369,6 +470,7 @@ impl Host {
             reporter,
             interrupts: 0,
             has_halted: false,
+            daemon: parts.daemon,
             has_manager: false,
             is_ready: Rc::default(),
             settles_at: None,
@@ -397,7 +499,6 @@ impl Host {
         }
         between(self);
         self.perform(actions);
-        self.logs.begin();
     }
 
     /// The loop of a supervisor: it only translates; [`Engine`] decides.
@@ -408,17 +509,22 @@ impl Host {
         self.watch(&mut sources, Host::is_finished).await;
         let report = self.status();
         self.reporter.finish(&report);
+        if let Some(daemon) = &self.daemon {
+            return daemon.exit_code(self.interrupts);
+        }
         let has_failed = self.has_halted && self.interrupts == 0 || self.interrupts > 1;
         match (has_failed, &sources.interrupts) {
             (false, _) => 0,
             (true, Interrupts::Signals(_)) => 1,
-            (true, Interrupts::Manager(_)) => self.code_of_the_service().unwrap_or(1),
+            (true, Interrupts::Manager(_)) => {
+                let id = self.engine.ids().next();
+                id.and_then(|id| self.failure_of(id)).unwrap_or(1)
+            }
         }
     }
 
-    /// What the only service ended with, if it was a failure.
-    fn code_of_the_service(&self) -> Option<u32> {
-        let id = self.engine.ids().next()?;
+    /// What a service ended with, if it was a failure.
+    fn failure_of(&self, id: ServiceId) -> Option<u32> {
         match self.engine.view(id).last_exit? {
             Exit::Code(code) => Some(code.cast_unsigned()).filter(|code| *code != 0),
             exit => exit.contract_code().map(u32::from),
@@ -427,7 +533,18 @@ impl Host {
 
     /// Whether a supervisor has nothing left to do.
     fn is_finished(&self) -> bool {
-        self.engine.is_finished() && self.helpers.is_empty()
+        self.is_done() && self.helpers.is_empty()
+    }
+
+    /// Whether nothing runs, and nothing is waited for that could.
+    fn is_done(&self) -> bool {
+        match &self.daemon {
+            Some(daemon) => {
+                let ends = daemon.exits_when_done || self.engine.is_shutting_down();
+                ends && self.engine.is_down()
+            }
+            None => self.engine.is_finished(),
+        }
     }
 
     /// Translates what happens until `is_over`.
@@ -450,7 +567,8 @@ impl Host {
                 }
             }
             self.answer_waiters();
-            if self.engine.is_finished() {
+            self.tell_parent();
+            if self.is_done() {
                 self.kill_helpers();
             }
             if self.reporter.is_due() {
@@ -555,6 +673,7 @@ impl Host {
 
     fn tell(&mut self, id: ServiceId, fact: &Fact) {
         self.has_halted |= matches!(fact, Fact::Halted { .. });
+        self.judge(id, fact);
         // Also where nothing says when it is ready.
         if self.engine.view(id).state == StateName::Running {
             self.is_ready.notify_one();
@@ -575,7 +694,11 @@ impl Host {
 
     /// What an operator's signal means: the first one stops, the second one kills.
     fn interrupted(&mut self, interrupt: Interrupt) {
+        if self.daemon.is_some() && interrupt == Interrupt::Hangup {
+            return self.reload_all();
+        }
         self.interrupts += 1;
+        self.begin_end();
         let at_once = interrupt == Interrupt::Quit || self.interrupts > 1;
         let now = self.now();
         let actions = match at_once {

@@ -7,44 +7,42 @@ use mainstay_core::spec::{Account, Need, Spec};
 use super::{launch, port, sys};
 use crate::failure::{Code, Failure};
 
-/// Checks every service; the first thing that is wrong with the host (the manifest was checked before) ends it.
-pub(super) fn check<'a>(
-    specs: impl IntoIterator<Item = &'a Spec>,
+/// Checks a service; the first thing that is wrong with the host (the manifest was checked before) ends it.
+pub(super) fn check(
+    spec: &Spec,
     manifest_dir: &Path,
     inherited: &launch::Environment,
 ) -> Result<(), Failure> {
-    for spec in specs {
-        let name = spec.name();
-        let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
-        let environment = launch::environment(spec, manifest_dir, inherited.clone())
-            .map_err(|why| cannot(Code::MissingPart, why))?;
-        let working_dir = launch::working_dir(spec, manifest_dir);
-        if !working_dir.is_dir() {
-            let why = format!("working_dir {} is not a directory", working_dir.display());
-            return Err(cannot(Code::MissingPart, why).hint("create it, or correct `working_dir`"));
-        }
-        let program = spec.command().program();
-        let search = environment.get(std::ffi::OsStr::new("PATH"));
-        let found = launch::find_program(program, manifest_dir, search.map(|path| &**path))
-            .and_then(|path| launch::check_executable(&path));
-        found.map_err(|error| {
-            cannot(Code::MissingPart, format!("program {program}: {error}")).hint(format!(
-                "install it, or correct `command`; relative paths begin at {}",
-                manifest_dir.display()
-            ))
-        })?;
-        if let Some(taken) = port::taken(spec) {
-            return Err(cannot(Code::Busy, taken)
-                .hint("stop whoever listens there, or give the service another port"));
-        }
+    let name = spec.name();
+    let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
+    let environment = launch::environment(spec, manifest_dir, inherited.clone())
+        .map_err(|why| cannot(Code::MissingPart, why))?;
+    let working_dir = launch::working_dir(spec, manifest_dir);
+    if !working_dir.is_dir() {
+        let why = format!("working_dir {} is not a directory", working_dir.display());
+        return Err(cannot(Code::MissingPart, why).hint("create it, or correct `working_dir`"));
+    }
+    let program = spec.command().program();
+    let search = environment.get(std::ffi::OsStr::new("PATH"));
+    let found = launch::find_program(program, manifest_dir, search.map(|path| &**path))
+        .and_then(|path| launch::check_executable(&path));
+    found.map_err(|error| {
+        cannot(Code::MissingPart, format!("program {program}: {error}")).hint(format!(
+            "install it, or correct `command`; relative paths begin at {}",
+            manifest_dir.display()
+        ))
+    })?;
+    if let Some(taken) = port::taken(spec) {
+        return Err(cannot(Code::Busy, taken)
+            .hint("stop whoever listens there, or give the service another port"));
     }
     Ok(())
 }
 
 /// What the manifest asks for and this supervisor does not do: said at the start, never passed over in silence.
-pub(super) fn losses(spec: &Spec) -> Vec<String> {
+pub(crate) fn losses(spec: &Spec) -> Vec<String> {
     let mut losses = Vec::new();
-    let mut lose = |what: String| losses.push(format!("{}: {what}", spec.name()));
+    let mut lose = |what: String| losses.push(what);
     for need in spec.needs() {
         if let Need::Os(name) = need {
             lose(format!(
@@ -70,7 +68,7 @@ pub(super) fn losses(spec: &Spec) -> Vec<String> {
 }
 
 /// Whom the service runs as under a supervisor that is not a service manager.
-pub(super) fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
+pub(crate) fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
     let Some(account) = spec.account() else {
         return Ok(None);
     };

@@ -92,6 +92,11 @@ impl Reporter {
         }
     }
 
+    /// Makes room for another service's name.
+    pub(super) fn widen(&mut self, name: &str) {
+        self.width = self.width.max(name.len());
+    }
+
     pub(super) fn tell(&mut self, time: &str, service: &str, fact: &Fact) {
         let width = self.width;
         let clock = time.get(11..23).unwrap_or(time);

@@ -9,10 +9,24 @@ use super::Host;
 use super::control::{Command, Reply};
 use crate::failure::chain;
 
-/// A client that waits for a service to come to rest, or for all.
+/// A client that waits until services have come to rest.
 pub(super) struct Waiter {
-    service: Option<ServiceId>,
+    on: On,
     reply: oneshot::Sender<Reply>,
+}
+
+enum On {
+    Service(ServiceId),
+    All,
+    /// To be forgotten then.
+    Removal(Vec<ServiceId>),
+}
+
+impl Waiter {
+    pub(super) fn for_removal(ids: Vec<ServiceId>, reply: oneshot::Sender<Reply>) -> Self {
+        let on = On::Removal(ids);
+        Self { on, reply }
+    }
 }
 
 impl Host {
@@ -33,7 +47,8 @@ impl Host {
             }
             Command::StopAll(reply) => {
                 let actions = self.engine.request_stop_of_all(self.now());
-                self.requested(None, actions, reply);
+                let on = On::All;
+                self.requested(Waiter { on, reply }, actions);
             }
             Command::Events(listener) => self.listeners.push(listener),
             Command::Reload { name, reply } => {
@@ -44,6 +59,17 @@ impl Host {
                     },
                     None => self.unknown(&name),
                 });
+            }
+            Command::Define { names, reply } => {
+                let names: Vec<&str> = names.split(',').collect();
+                let _ = reply.send(match self.define(&names) {
+                    Ok(report) => Reply::document(&report),
+                    Err((status, why)) => Reply::error(status, &why),
+                });
+            }
+            Command::Forget { names, reply } => {
+                let names: Vec<&str> = names.split(',').collect();
+                self.forget(&names, reply);
             }
             Command::RotateLog { name, reply } => match self.engine.find(&name) {
                 Some(id) => self.rotate_log(id, reply),
@@ -57,7 +83,8 @@ impl Host {
                 // Its manager is to see that it is down, and would be told of nothing else.
                 Some(id) if self.has_manager && request == Request::Stop => {
                     let actions = self.engine.stop_all(self.now());
-                    self.requested(Some(id), actions, reply);
+                    let on = On::Service(id);
+                    self.requested(Waiter { on, reply }, actions);
                 }
                 Some(id) => self.request(id, request, reply),
                 None => drop(reply.send(self.unknown(&name))),
@@ -81,7 +108,8 @@ impl Host {
     fn request(&mut self, service: ServiceId, request: Request, reply: oneshot::Sender<Reply>) {
         match self.engine.request(service, request, self.now()) {
             Ok(actions) => {
-                self.requested(Some(service), actions, reply);
+                let on = On::Service(service);
+                self.requested(Waiter { on, reply }, actions);
             }
             Err(refusal) => {
                 let status = match refusal {
@@ -93,20 +121,18 @@ impl Host {
         }
     }
 
-    fn requested(
-        &mut self,
-        service: Option<ServiceId>,
-        actions: Vec<Action>,
-        reply: oneshot::Sender<Reply>,
-    ) {
-        self.waiters.push(Waiter { service, reply });
+    pub(super) fn requested(&mut self, waiter: Waiter, actions: Vec<Action>) {
+        self.waiters.push(waiter);
         self.perform(actions);
         // What is wanted of it, and of what it needs, may have changed without anything else having happened.
         self.engine.ids().for_each(|id| self.record(id));
     }
 
     fn unknown(&self, name: &str) -> Reply {
-        let message = format!("{} has no service {name}", self.manifest);
+        let message = match self.daemon {
+            Some(_) => format!("no service {name} is installed here"),
+            None => format!("{} has no service {name}", self.manifest),
+        };
         Reply::error(StatusCode::NOT_FOUND, &message)
     }
 
@@ -117,17 +143,34 @@ impl Host {
                 let state = self.engine.view(id).state;
                 state.is_settled() || state == StateName::BackingOff
             };
-            let reply = match waiter.service {
-                Some(id) => rests(id).then(|| Reply::document(&self.report(id))),
-                None => {
+            // Somebody else had it removed.
+            let is_gone = |id: &ServiceId| !self.engine.has(*id);
+            let Waiter { on, reply } = waiter;
+            let answer = match &on {
+                On::Service(id) if is_gone(id) => {
+                    Some(Reply::error(StatusCode::NOT_FOUND, "it was removed"))
+                }
+                On::Service(id) => rests(*id).then(|| Reply::document(&self.report(*id))),
+                On::All => {
                     let rest = self.engine.ids().all(rests);
                     rest.then(|| Reply::document(&self.status()))
                 }
+                // Also where nobody waits for it any more.
+                On::Removal(ids) if ids.iter().all(|id| is_gone(id) || rests(*id)) => {
+                    let mut ids = ids.clone();
+                    ids.retain(|id| !is_gone(id));
+                    self.remove(&ids, reply);
+                    continue;
+                }
+                On::Removal(_) => {
+                    self.waiters.push(Waiter { on, reply });
+                    continue;
+                }
             };
-            if let Some(reply) = reply {
-                let _ = waiter.reply.send(reply);
-            } else if !waiter.reply.is_closed() {
-                self.waiters.push(waiter);
+            if let Some(answer) = answer {
+                let _ = reply.send(answer);
+            } else if !reply.is_closed() {
+                self.waiters.push(Waiter { on, reply });
             }
         }
     }

@@ -3,12 +3,10 @@
 //! Who stops some of them is their supervisor for as long as that takes, with the same ladder as any. The others are not touched: they
 //! remain in the dead supervisor's ledger, and its lock remains signed.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_core::engine::{ServiceId, StateName};
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
-use mainstay_core::spec::Spec;
 use mainstay_core::time::rfc3339;
 use tokio::sync::mpsc;
 
@@ -18,6 +16,7 @@ use super::legacy::{self, Legacy};
 use super::{
     Host, Output, Parts, Sources, endpoint, failed, launch, new_processes, preflight, sys,
 };
+use crate::embedded::Definition;
 use crate::failure::{Code, Failure};
 use crate::output;
 use crate::state_dir::{Lock, Predecessor, StateDir};
@@ -26,6 +25,8 @@ use crate::state_dir::{Lock, Predecessor, StateDir};
 pub(crate) struct Orphans {
     pub(crate) pid: u32,
     pub(crate) report: StatusReport,
+    /// They were installed.
+    are_installed: bool,
 }
 
 /// What is left of a supervisor that was killed; `None` where there is none, or it lives, or it left no ledger.
@@ -44,7 +45,11 @@ pub(crate) fn orphans(state: &StateDir) -> Option<Orphans> {
         supervisor,
         services,
     };
-    Some(Orphans { pid, report })
+    Some(Orphans {
+        pid,
+        report,
+        are_installed: estate.is_of_installed(),
+    })
 }
 
 impl Orphans {
@@ -52,16 +57,18 @@ impl Orphans {
     pub(crate) fn remark(&self) -> (String, &'static str) {
         let lives = |service: &ServiceReport| service.pid.is_some();
         let pid = self.pid;
-        match self.report.services.iter().any(lives) {
-            true => (
-                format!("the supervisor (pid {pid}) is gone; its services live on"),
-                "`mainstay run FILE` adopts them, `mainstay stop` ends them",
-            ),
-            false => (
-                format!("the supervisor (pid {pid}) is gone, and so are its services"),
-                "`mainstay run FILE` starts them again",
-            ),
-        }
+        let live_on = self.report.services.iter().any(lives);
+        let what = match live_on {
+            true => format!("the supervisor (pid {pid}) is gone; its services live on"),
+            false => format!("the supervisor (pid {pid}) is gone, and so are its services"),
+        };
+        let hint = match (live_on, self.are_installed) {
+            (true, false) => "`mainstay run FILE` adopts them, `mainstay stop` ends them",
+            (true, true) => "`mainstay daemon` adopts them, `mainstay stop` ends them",
+            (false, false) => "`mainstay run FILE` starts them again",
+            (false, true) => "`mainstay daemon` starts them again",
+        };
+        (what, hint)
     }
 }
 
@@ -128,12 +135,12 @@ pub(crate) fn stop_without_supervisor(
     }
     let is_named = |name: &str| names.is_empty() || names.iter().any(|named| named == name);
     let report = match specs(&estate, state) {
-        Ok((specs, manifest_dir)) => {
+        Ok(definitions) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .map_err(failed("start the event loop"))?;
-            let stopping = stop(state, &estate, specs, manifest_dir, is_named);
+            let stopping = stop(state, &estate, definitions, is_named);
             tokio::task::LocalSet::new().block_on(&runtime, stopping)?
         }
         Err(why) => {
@@ -194,44 +201,45 @@ fn end(predecessor: &Predecessor) -> Result<usize, Failure> {
 }
 
 /// Those of the ledger, in its order; or why there are none.
-fn specs(
-    estate: &Estate,
-    state: &StateDir,
-) -> Result<(Vec<Arc<Spec>>, std::path::PathBuf), String> {
+fn specs(estate: &Estate, state: &StateDir) -> Result<Vec<Definition>, String> {
     if !estate.is_whole {
         return Err("its ledger is damaged".to_owned());
     }
-    let loaded = estate.definitions(state)?;
-    let specs = estate.slots.iter().map(|slot| {
-        let mut specs = loaded.specs.iter();
-        let spec = specs.find(|spec| spec.name().as_str() == slot.name);
-        let spec = spec.ok_or_else(|| format!("its copy does not define {}", slot.name))?;
-        Ok(Arc::new(spec.clone()))
+    let mut all = estate.definitions(state)?;
+    let defined = estate.slots.iter().map(|slot| {
+        let found = all
+            .iter()
+            .position(|it| it.spec.name().as_str() == slot.name);
+        let known = found.map(|found| all.swap_remove(found));
+        // One that was uninstalled meanwhile is stopped like any other.
+        let known = known.or_else(|| {
+            let may_be_gone = estate.is_of_installed();
+            may_be_gone.then(|| Definition::of_unknown(&slot.name))?
+        });
+        known.ok_or_else(|| format!("its copy does not define {}", slot.name))
     });
-    Ok((specs.collect::<Result<_, String>>()?, loaded.dir))
+    defined.collect()
 }
 
 async fn stop(
     state: &StateDir,
     estate: &Estate,
-    specs: Vec<Arc<Spec>>,
-    manifest_dir: std::path::PathBuf,
+    definitions: Vec<Definition>,
     is_named: impl Fn(&str) -> bool,
 ) -> Result<StatusReport, Failure> {
     let mut processes = new_processes()?;
     let legacy = Legacy::take_over_some(&estate.slots, &is_named, &mut processes);
     // Whoever it runs as may say that its stop takes longer.
-    let users = specs
-        .iter()
-        .map(|spec| preflight::user_of(spec).unwrap_or(None));
+    let users = definitions.iter();
+    let users = users.map(|it| Ok(preflight::user_of(&it.spec).unwrap_or(None)));
     let users = users.collect();
     let interrupts = Interrupts::new().map_err(failed("listen for signals"))?;
     let (mut host, messages) = Host::assemble(Parts {
-        specs,
-        manifest: estate.header.manifest.clone(),
-        manifest_dir,
-        state: state.clone(),
+        definitions,
         users,
+        manifest: estate.header.manifest.clone(),
+        daemon: None,
+        state: state.clone(),
         processes,
         inherited: launch::inherited(),
         output: Output::Silent,
@@ -259,6 +267,7 @@ async fn stop(
         }
     }
     host.take_up(legacy.heirs, super::Heir::is_known, |_| {});
+    host.logs.begin();
     named.iter().for_each(|id| host.record(*id));
     let (_, commands) = mpsc::unbounded_channel();
     let mut sources = Sources {

@@ -9,7 +9,7 @@ use mainstay::{Accepts, Context, Exit};
 use mainstay_core::spec::Spec;
 
 use crate::failure::{Code, Failure};
-use crate::host::{self, Copy, Options, Output};
+use crate::host::{self, Copy, Options, Output, Services};
 use crate::manifest_file::{FormatName, Source};
 use crate::state_dir::StateDir;
 
@@ -75,9 +75,11 @@ fn host(
 ) -> Result<(), Exit> {
     let code = host::run(Options {
         // What it needs is its manager's business; on Unix the account is ours, who are root there.
-        specs: vec![spec.under_manager(cfg!(windows))],
-        manifest,
-        copy,
+        services: Services::OfManifest {
+            specs: vec![spec.under_manager(cfg!(windows))],
+            manifest,
+            copy,
+        },
         state,
         output: Output::System(context.logger().clone()),
         follow: false,

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod control;
+pub(crate) mod daemon;
 pub(crate) mod enable;
 pub(crate) mod events;
 pub(crate) mod host;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::failure::Failure;
-use crate::host::{self, Copy, Options, Output};
+use crate::host::{self, Copy, Options, Output, Services};
 use crate::manifest_file::{self, FormatName};
 use crate::output;
 use crate::state_dir::StateDir;
@@ -42,9 +42,11 @@ impl Run {
             false => Output::Lines,
         };
         let code = host::run(Options {
-            specs,
-            manifest: self.file.display().to_string(),
-            copy,
+            services: Services::OfManifest {
+                specs,
+                manifest: self.file.display().to_string(),
+                copy,
+            },
             state,
             output,
             follow: self.follow,

@@ -10,7 +10,7 @@ use mainstay_core::report::{ServiceReport, StatusReport};
 use crate::failure::{Code, Failure};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
-use crate::{client, host, output, table};
+use crate::{client, embedded, host, output, table};
 
 /// How often it is looked while it is waited.
 const LOOK: Duration = Duration::from_millis(50);
@@ -133,11 +133,14 @@ fn supervised(state: &StateDir, must: bool) -> Result<StatusReport, Failure> {
 
 /// Those that the system's own manager has: the named ones, or all.
 fn installed(state: &StateDir, names: &[String]) -> Vec<Installed> {
-    match names.is_empty() {
+    let mut found: Vec<Installed> = match names.is_empty() {
         true => Installed::all(state),
         false => {
             let found = names.iter().filter_map(|name| Installed::find(state, name));
             found.collect()
         }
-    }
+    };
+    // Our own daemon is asked like any supervisor.
+    found.retain(|installed| !embedded::is_installed(state, installed.name().as_str()));
+    found
 }

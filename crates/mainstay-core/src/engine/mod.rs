@@ -200,8 +200,9 @@ impl fmt::Display for Refusal {
             Self::ShuttingDown => f.write_str("everything is being stopped"),
             Self::Remains => f.write_str("processes of its last run are still alive"),
             Self::Needed(names) => {
+                let verb = if names.len() == 1 { "needs" } else { "need" };
                 let names: Vec<&str> = names.iter().map(ServiceName::as_str).collect();
-                write!(f, "{} needs it", names.join(", "))
+                write!(f, "{} {verb} it", names.join(", "))
             }
         }
     }
@@ -418,21 +419,25 @@ impl Engine {
     /// Forgets services of which nothing runs. Their ids may become others'.
     ///
     /// # Errors
-    /// For the first of them that is not down, or that others need; then nothing has changed.
+    /// For the first of them that others need, else for the first that is not down; then nothing has changed.
     pub fn remove(&mut self, ids: &[ServiceId]) -> Result<(), (ServiceId, Refusal)> {
         for &id in ids {
-            let service = &self.services[id.0];
             let others = self.graph.dependents[id.0].iter();
             let others = others.filter(|other| !ids.contains(other));
             let names = others.map(|other| self.services[other.0].spec().name().clone());
             let names: Vec<ServiceName> = names.collect();
-            let refusal = match () {
-                () if !names.is_empty() => Refusal::Needed(names),
-                () if service.has_remains() => Refusal::Remains,
-                () if !service.is_down() => Refusal::State(service.view().state),
-                () => continue,
-            };
-            return Err((id, refusal));
+            if !names.is_empty() {
+                return Err((id, Refusal::Needed(names)));
+            }
+        }
+        for &id in ids {
+            let service = &self.services[id.0];
+            if service.has_remains() {
+                return Err((id, Refusal::Remains));
+            }
+            if !service.is_down() {
+                return Err((id, Refusal::State(service.view().state)));
+            }
         }
         for &id in ids {
             self.services.take(id.0);
@@ -499,6 +504,18 @@ impl Engine {
         let is_down =
             |service: &Service| service.is_down() && (self.shutting_down || !service.has_remains());
         self.services.iter().all(|(_, service)| is_down(service))
+    }
+
+    /// Whether nothing is on its way from one state to another, but for those that wait for who is not.
+    pub fn is_calm(&self) -> bool {
+        self.services
+            .iter()
+            .all(|(_, service)| !service.is_moving())
+    }
+
+    /// Whether there is a service of this id.
+    pub fn has(&self, id: ServiceId) -> bool {
+        self.services.get(id.0).is_some()
     }
 
     /// Whether everything was asked to end.

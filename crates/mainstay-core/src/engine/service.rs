@@ -142,6 +142,17 @@ impl Service {
         matches!(self.state, State::Stopped { .. } | State::Halted { .. })
     }
 
+    /// Starting, stopping, or about to.
+    pub(super) fn is_moving(&self) -> bool {
+        match &self.state {
+            State::Conditions { .. } | State::Restoring { .. } => true,
+            State::Live { phase, .. } => {
+                matches!(phase, Phase::Starting { .. } | Phase::Stopping { .. })
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn has_remains(&self) -> bool {
         let State::Halted { remains, .. } = &self.state else {
             return false;

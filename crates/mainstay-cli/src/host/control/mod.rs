@@ -37,6 +37,16 @@ pub(super) enum Command {
         name: String,
         reply: oneshot::Sender<Reply>,
     },
+    /// `PUT /v1/services/NAME[,NAME…]`: takes up what is installed; answered when it is.
+    Define {
+        names: String,
+        reply: oneshot::Sender<Reply>,
+    },
+    /// `DELETE /v1/services/NAME[,NAME…]`: answered when nothing is left of them.
+    Forget {
+        names: String,
+        reply: oneshot::Sender<Reply>,
+    },
     /// `GET /v1/events`: every fact from now on, one JSON object a line.
     Events(mpsc::Sender<Bytes>),
 }

@@ -80,6 +80,14 @@ async fn answer(
             response.headers_mut().insert(CONTENT_TYPE, kind);
             return Ok(response);
         }
+        (&Method::PUT, ["v1", "services", names]) => Command::Define {
+            names: (*names).to_owned(),
+            reply,
+        },
+        (&Method::DELETE, ["v1", "services", names]) => Command::Forget {
+            names: (*names).to_owned(),
+            reply,
+        },
         (&Method::POST, ["v1", "services", name, "logs", "rotate"]) => Command::RotateLog {
             name: (*name).to_owned(),
             reply,

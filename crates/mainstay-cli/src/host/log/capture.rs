@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mainstay_core::log::Line;
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::refine::{Origin, Record, Refiner, Stream};
+use mainstay_core::slab::Slab;
 use mainstay_core::spec::{LogFormat, ServiceName};
 use regex::bytes::Regex;
 
 use super::compress::Compressor;
 use super::disk::RealDisk;
-use super::file::{LogFile, Report, Trouble};
+use super::file::{LogFile, Lost, Report, Trouble};
 use super::lines::{Lines, Terminal};
 use super::sink::{SinkHub, Sinks};
 use super::{LogEvent, Places, Summary, Wanted};
@@ -21,7 +22,7 @@ use super::{LogEvent, Places, Summary, Wanted};
 /// How long the end waits for sinks that take their time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A pipe that feeds a service's log, for as long as it is open. Counts from 0.
+/// A pipe that feeds a service's log, for as long as it is open: its number in a [`Slab`].
 pub(super) type SourceId = usize;
 
 /// Who is told what happens.
@@ -34,8 +35,10 @@ pub(super) struct Capture {
     events: Events,
     compressor: Compressor,
     sinks: SinkHub,
-    logs: Vec<Log>,
-    channels: Vec<Channel>,
+    logs: Slab<Log>,
+    channels: Slab<Channel>,
+    /// Of logs that are closed.
+    lost: Lost,
     terminal: Option<Terminal>,
     /// What [`Capture::refine`] made for [`Capture::put`].
     refined: Vec<u8>,
@@ -89,18 +92,18 @@ impl Capture {
         let Places {
             logs_dir,
             spool_dir,
-            manifest_dir,
         } = places;
         Self {
             root_dir: logs_dir,
             key,
             events,
             compressor: Compressor::new(move |name, report| of_files(event(name, report))),
-            sinks: SinkHub::new(spool_dir, manifest_dir, move |event| {
+            sinks: SinkHub::new(spool_dir, move |event| {
                 of_sinks(LogEvent::Sink(event));
             }),
-            logs: Vec::new(),
-            channels: Vec::new(),
+            logs: Slab::default(),
+            channels: Slab::default(),
+            lost: Lost::default(),
             terminal: None,
             refined: Vec::new(),
             found: Vec::new(),
@@ -122,20 +125,22 @@ impl Capture {
         if stream == Some(Stream::Stderr) && wanted.policy.format() == LogFormat::Raw {
             dir.push("stderr");
         }
-        let log = self.logs.iter().position(|log| log.file.dir() == dir);
+        let is_there = |(_, log): &(usize, &Log)| log.file.dir() == dir;
+        let log = self.logs.iter().find(is_there).map(|(i, _)| i);
         let log = log.unwrap_or_else(|| {
             let mut file = LogFile::new(RealDisk, dir, wanted.limits, self.compressor.of(service));
             if is_new {
                 file.is_of_new_writers();
             }
-            self.logs.push(Log {
+            self.logs.add(Log {
                 service: service.clone(),
                 file,
-            });
-            self.logs.len() - 1
+            })
         });
-        let sinks = self.sinks.open(service, wanted.policy.sinks());
-        self.channels.push(Channel {
+        let sinks = self
+            .sinks
+            .open(service, wanted.policy.sinks(), &wanted.manifest_dir);
+        self.channels.add(Channel {
             service: service.clone(),
             log,
             stream,
@@ -144,13 +149,33 @@ impl Capture {
             sinks,
             lines: Lines::default(),
             expected: None,
-        });
-        self.channels.len() - 1
+        })
+    }
+
+    /// Nothing comes from this source any more.
+    pub(super) fn close(&mut self, source: SourceId) {
+        let Some(mut channel) = self.channels.take(source) else {
+            return;
+        };
+        if let Some(terminal) = &mut self.terminal {
+            terminal.show_rest(&mut channel.lines, &channel.service);
+        }
+        let shares = |(_, other): (usize, &Channel)| other.log == channel.log;
+        if self.channels.iter().any(shares) {
+            return;
+        }
+        if let Some(mut log) = self.logs.take(channel.log) {
+            log.file.end_line();
+            log.file.finish();
+            report(&*self.events, &mut log);
+            self.lost += log.file.lost();
+        }
+        self.settle();
     }
 
     /// Makes the files of all services that have not written yet.
     pub(super) fn prepare(&mut self) {
-        for log in &mut self.logs {
+        for (_, log) in self.logs.iter_mut() {
             log.file.prepare();
             report(&*self.events, log);
         }
@@ -160,7 +185,7 @@ impl Capture {
     /// The sources of a service.
     pub(super) fn sources(&self, service: &ServiceName) -> Vec<SourceId> {
         let of = |(id, channel): (SourceId, &Channel)| (channel.service == *service).then_some(id);
-        self.channels.iter().enumerate().filter_map(of).collect()
+        self.channels.iter().filter_map(of).collect()
     }
 
     /// Where the files that `source` feeds lie, below the root of all logs.
@@ -296,7 +321,8 @@ impl Capture {
 
     pub(super) fn rotate(&mut self, service: &ServiceName) -> Result<(), Trouble> {
         let mut result = Ok(());
-        for log in self.logs.iter_mut().filter(|log| log.service == *service) {
+        let logs = self.logs.iter_mut().map(|(_, log)| log);
+        for log in logs.filter(|log| log.service == *service) {
             result = result.and(log.file.rotate());
             report(&*self.events, log);
         }
@@ -308,7 +334,7 @@ impl Capture {
     pub(super) fn follow(&mut self, out: Box<dyn Write + Send>) {
         self.terminal = Terminal::new(out).ok();
         if let Some(terminal) = &mut self.terminal {
-            let services = self.channels.iter().map(|channel| &channel.service);
+            let services = self.channels.iter().map(|(_, channel)| &channel.service);
             services.for_each(|name| terminal.announce(name));
         }
     }
@@ -318,22 +344,17 @@ impl Capture {
         self.compressor.stop();
         let mut summary = Summary {
             sinks: self.sinks.close(PATIENCE),
-            ..Summary::default()
+            lost: self.lost,
         };
-        for log in &mut self.logs {
+        for (_, log) in self.logs.iter_mut() {
             log.file.finish();
             report(&*self.events, log);
             summary.lost += log.file.lost();
         }
         if let Some(mut terminal) = self.terminal {
-            let mut shown = Vec::new();
-            for channel in &mut self.channels {
-                let service = &channel.service;
-                channel
-                    .lines
-                    .finish(|line| terminal.render(service, line, &mut shown));
+            for (_, channel) in self.channels.iter_mut() {
+                terminal.show_rest(&mut channel.lines, &channel.service);
             }
-            terminal.show(shown);
             terminal.finish();
         }
         summary

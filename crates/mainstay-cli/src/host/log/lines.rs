@@ -117,6 +117,13 @@ impl Terminal {
         }
     }
 
+    /// Shows the line that was begun and will not be ended.
+    pub(super) fn show_rest(&mut self, lines: &mut Lines, name: &ServiceName) {
+        let mut shown = Vec::new();
+        lines.finish(|line| self.render(name, line, &mut shown));
+        self.show(shown);
+    }
+
     /// Waits until all is shown, or the terminal has taken nothing for a second.
     pub(super) fn finish(self) {
         drop(self.queue);

@@ -7,7 +7,7 @@
 //! tests; `read` is the way back, for `mainstay logs`.
 
 use std::io::{self, PipeWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use mainstay_core::log::redact::RedactionKey;
@@ -43,8 +43,7 @@ const STACK: usize = 256 << 10;
 /// The logs of all services, and the thread that writes them. Dropping it ends the thread as [`Logs::close`] does, but does not wait.
 pub(crate) struct Logs {
     pump: Pump,
-    #[cfg(target_os = "linux")]
-    keeper: Option<crate::host::sys::Keeper>,
+    pipes: Pipes,
 }
 
 /// What the log thread has to say. It comes on that thread, or on the one that compresses: take it elsewhere, without blocking.
@@ -92,8 +91,6 @@ pub(crate) struct Places {
     pub(crate) logs_dir: PathBuf,
     /// For what waits for sinks on the network.
     pub(crate) spool_dir: PathBuf,
-    /// What relative paths in a manifest are relative to.
-    pub(crate) manifest_dir: PathBuf,
 }
 
 /// The ends of a service's pipes that its processes write to. They block where the pipe is full and close on exec.
@@ -123,15 +120,18 @@ impl LogEnds {
 struct Wanted {
     service: ServiceName,
     policy: LogPolicy,
+    /// What relative paths in it are relative to.
+    manifest_dir: PathBuf,
     limits: Limits,
 }
 
 impl Wanted {
-    fn new(service: ServiceName, policy: LogPolicy) -> Self {
+    fn new(service: ServiceName, policy: LogPolicy, manifest_dir: &Path) -> Self {
         let limits = Limits::from(&policy);
         Self {
             service,
             policy,
+            manifest_dir: manifest_dir.to_owned(),
             limits,
         }
     }
@@ -179,6 +179,12 @@ enum Command {
         service: ServiceName,
         done: Box<dyn FnOnce(Result<(), Trouble>) + Send>,
     },
+    /// Write what the service's pipes still hold, remove the names of these pipes, and forget it.
+    Forget {
+        service: ServiceName,
+        name_paths: Vec<PathBuf>,
+        done: Box<dyn FnOnce() + Send>,
+    },
     /// Answer (by dropping it) when everything that the pipes hold now is written.
     #[cfg(all(test, unix))]
     Settle(std::sync::mpsc::Sender<()>),
@@ -207,6 +213,8 @@ impl Capture {
             Command::Prepare => self.prepare(),
             Command::Follow(out) => self.follow(out),
             Command::Rotate { service, done } => done(self.rotate(&service)),
+            // Its pipes go with their writers.
+            Command::Forget { done, .. } => done(),
             Command::Starting { service } => {
                 for source in self.sources(&service) {
                     self.ended(source);
@@ -232,32 +240,68 @@ impl Logs {
     ) -> io::Result<Self> {
         let root_dir = places.logs_dir.clone();
         let capture = Capture::new(places, key, Arc::new(events));
-        let logs = Self {
-            pump: Pump::start(capture, &mut pipes, &root_dir)?,
-            #[cfg(target_os = "linux")]
-            keeper: pipes.keeper.take(),
-        };
-        for pipe in std::mem::take(&mut pipes.orphans) {
+        let pump = Pump::start(capture, &mut pipes, &root_dir)?;
+        let orphans = std::mem::take(&mut pipes.orphans);
+        let logs = Self { pump, pipes };
+        for pipe in orphans {
             let (service, stream) = match pipe.name.strip_suffix(STDERR) {
                 Some(service) => (service, Some(Stream::Stderr)),
                 None => (&*pipe.name, None),
             };
             if let Some(service) = ServiceName::new(service) {
-                let wanted = Wanted::new(service, LogPolicy::default());
+                let wanted = Wanted::new(service, LogPolicy::default(), Path::new(""));
                 logs.pump.open(&wanted, stream, Arc::new(pipe))?;
             }
         }
         Ok(logs)
     }
 
-    /// Reads the service's pipes from [`Logs::begin`] on. Touches no disk; see [`Logs::prepare`]. What the disk refuses comes as [`LogEvent::Failing`].
+    /// Pipes for a service that comes later than the others; see [`Pipes::make`]. Have them kept next.
+    pub(crate) fn make(
+        &mut self,
+        service: &ServiceName,
+        policy: &LogPolicy,
+        owner: Option<&crate::host::sys::User>,
+    ) -> io::Result<ServicePipes> {
+        self.pipes.make(service, policy, owner)
+    }
+
+    /// Has the pipes of these services, and those that were made since, held open from now on, and no others.
+    pub(crate) fn keep<'a>(
+        &mut self,
+        services: impl Iterator<Item = &'a LogEnds>,
+    ) -> io::Result<()> {
+        self.pipes.keep_with(services)
+    }
+
+    /// Writes what the service's pipes still hold, and reads them no more; where it `is_removed`, the pipes' names go. `done` is called on
+    /// the log thread, when its files are closed.
+    pub(crate) fn forget(
+        &self,
+        service: &ServiceName,
+        is_removed: bool,
+        done: impl FnOnce() + Send + 'static,
+    ) {
+        let name_paths = match is_removed {
+            true => self.pipes.name_paths(service),
+            false => Vec::new(),
+        };
+        self.pump.send(Command::Forget {
+            service: service.clone(),
+            name_paths,
+            done: Box::new(done),
+        });
+    }
+
+    /// Reads the service's pipes from [`Logs::begin`] on. `manifest_dir` is what relative paths in `policy` are relative to. Touches no disk; see [`Logs::prepare`]. What the disk refuses comes as [`LogEvent::Failing`].
     pub(crate) fn open(
         &self,
         service: &ServiceName,
         policy: &LogPolicy,
+        manifest_dir: &Path,
         pipes: ServicePipes,
     ) -> io::Result<LogEnds> {
-        let wanted = Wanted::new(service.clone(), policy.clone());
+        let wanted = Wanted::new(service.clone(), policy.clone(), manifest_dir);
         let ServicePipes { stdout, stderr } = pipes;
         let is_split = stderr.is_some();
         let mut all_ours = Vec::new();
@@ -286,7 +330,7 @@ impl Logs {
     /// With a pipe that has no name.
     #[cfg(all(test, unix))]
     fn open_with(&self, service: &ServiceName, limits: Limits) -> io::Result<LogEnds> {
-        let mut wanted = Wanted::new(service.clone(), LogPolicy::default());
+        let mut wanted = Wanted::new(service.clone(), LogPolicy::default(), Path::new(""));
         wanted.limits = limits;
         let (reader, stdout) = io::pipe()?;
         let ours = Arc::new(OurEnd::new(service.to_string(), reader, false));
@@ -380,10 +424,7 @@ impl Logs {
     /// Blocks until all that was written before this call is in the files, closes them and ends the thread. What is written later is lost.
     pub(crate) fn close(self) -> Summary {
         let summary = self.pump.close();
-        #[cfg(target_os = "linux")]
-        if let Some(keeper) = self.keeper {
-            keeper.end();
-        }
+        self.pipes.end();
         summary
     }
 

@@ -21,6 +21,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 #[cfg(target_os = "linux")]
 use rustix::io::Errno;
 
+use super::LogEnds;
 use crate::host::sys;
 #[cfg(target_os = "linux")]
 use crate::host::sys::Keeper;
@@ -174,6 +175,22 @@ impl Pipes {
     pub(crate) fn keep(&mut self) -> io::Result<()> {
         Ok(())
     }
+
+    /// The same.
+    pub(super) fn keep_with<'a>(
+        &mut self,
+        _services: impl Iterator<Item = &'a LogEnds>,
+    ) -> io::Result<()> {
+        self.keep()
+    }
+
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(super) fn name_paths(&self, _service: &ServiceName) -> Vec<std::path::PathBuf> {
+        Vec::new()
+    }
+
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(super) fn end(self) {}
 }
 
 #[cfg(target_os = "linux")]
@@ -230,7 +247,36 @@ impl Pipes {
         let fds: Vec<BorrowedFd<'_>> = held.chain(orphans).chain([self.hand.as_fd()]).collect();
         self.keeper = Some(Keeper::start(&fds, &self.dir.join(KEEPER))?);
         self.held = Vec::new();
+        // Nobody else knows of those that are made later.
+        self.are_new = true;
         Ok(())
+    }
+
+    /// Has another keeper hold those of these services, and what was made since the last one. That one ends when this one holds them.
+    pub(super) fn keep_with<'a>(
+        &mut self,
+        services: impl Iterator<Item = &'a LogEnds>,
+    ) -> io::Result<()> {
+        let ends = services.flat_map(|ends| [Some(&ends.stdout), ends.stderr.as_ref()]);
+        let ends = ends.flatten().map(PipeWriter::as_fd);
+        let held = self.held.iter().map(OwnedFd::as_fd);
+        let fds: Vec<BorrowedFd<'_>> = ends.chain(held).chain([self.hand.as_fd()]).collect();
+        self.keeper = Some(Keeper::start(&fds, &self.dir.join(KEEPER))?);
+        self.held = Vec::new();
+        Ok(())
+    }
+
+    /// Where a service's pipes have their names.
+    pub(super) fn name_paths(&self, service: &ServiceName) -> Vec<PathBuf> {
+        let names = [service.to_string(), format!("{service}{STDERR}")];
+        names.iter().map(|name| self.dir.join(name)).collect()
+    }
+
+    /// Nothing needs to be kept any more.
+    pub(super) fn end(self) {
+        if let Some(keeper) = self.keeper {
+            keeper.end();
+        }
     }
 
     /// Finds what services that are not ours any more have left, and removes the names of pipes that hold nothing.

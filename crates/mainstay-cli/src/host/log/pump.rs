@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mainstay_core::log::refine::Stream;
+use mainstay_core::slab::Slab;
 use mainstay_core::spec::ServiceName;
 use rustix::io::Errno;
 
@@ -73,7 +74,7 @@ impl Pump {
             capture,
             poller,
             hand,
-            sources: Vec::new(),
+            sources: Slab::default(),
             again: Vec::new(),
         };
         let thread = thread::Builder::new()
@@ -142,8 +143,8 @@ struct Reader {
     capture: Capture,
     poller: Poller,
     hand: Hand,
-    /// Indexed by [`SourceId`].
-    sources: Vec<Source>,
+    /// By [`SourceId`].
+    sources: Slab<Source>,
     /// Sources to look at without being told to: what comes is told only once.
     again: Vec<SourceId>,
 }
@@ -166,7 +167,7 @@ impl Reader {
                 Ok(command) => later.push(command),
             }
         };
-        for (id, source) in self.sources.iter().enumerate() {
+        for (id, source) in self.sources.iter() {
             self.hand.resume(&mut self.capture, id, &source.pipe.name);
         }
         self.hand.forget();
@@ -192,7 +193,7 @@ impl Reader {
                 // Never seen. Looking without waiting still loses nothing.
                 Err(_) => {
                     thread::sleep(REST);
-                    ready.extend(0..self.sources.len());
+                    ready.extend(self.sources.iter().map(|(id, _)| id));
                     ready.push(WAKE);
                 }
             }
@@ -213,10 +214,8 @@ impl Reader {
     }
 
     fn finish(mut self) -> Summary {
-        for id in 0..self.sources.len() {
-            self.drain(id);
-            self.sources[id].pipe.begin_run();
-            self.drain(id);
+        for id in 0..self.sources.bound() {
+            self.drain_for_good(id);
         }
         self.capture.finish()
     }
@@ -255,9 +254,23 @@ impl Reader {
                     self.again.push(id);
                 }
             }
+            Command::Forget {
+                service,
+                name_paths,
+                done,
+            } => {
+                for id in self.capture.sources(&service) {
+                    self.forget(id);
+                }
+                for path in name_paths {
+                    // Where it stays, the next supervisor removes it.
+                    let _ = std::fs::remove_file(path);
+                }
+                done();
+            }
             #[cfg(test)]
             Command::Settle(_answered_by_drop) => {
-                (0..self.sources.len()).for_each(|id| self.drain(id));
+                (0..self.sources.bound()).for_each(|id| self.drain(id));
             }
             command => self.capture.perform(command),
         }
@@ -296,14 +309,25 @@ impl Reader {
         let id = self.capture.open(wanted, stream, pipe.is_new);
         // Fails only for want of memory or of watches; closing the pipe then would kill its writers.
         let _looked_at_by_errors = self.poller.add(&pipe.reader, id);
-        self.sources.push(Source {
+        let source = Source {
             pipe,
             capacity: PIPE,
             grown: false,
             last_batch: None,
             stream: 0,
             rests_until: None,
-        });
+        };
+        self.sources.put(id, source);
+    }
+
+    fn forget(&mut self, id: SourceId) {
+        self.drain_for_good(id);
+        if let Some(source) = self.sources.take(id) {
+            // Its keeper has it open, too: closing it here is not enough to be told nothing.
+            self.poller.remove(&source.pipe.reader, id);
+        }
+        self.hand.released(id);
+        self.capture.close(id);
     }
 
     fn batch(&mut self, id: SourceId, now: Instant) -> Next {
@@ -331,6 +355,15 @@ impl Reader {
         }
     }
 
+    /// Also what no run was said to have written.
+    fn drain_for_good(&mut self, id: SourceId) {
+        self.drain(id);
+        if let Some(source) = self.sources.get(id) {
+            source.pipe.begin_run();
+        }
+        self.drain(id);
+    }
+
     /// Takes all that a pipe holds now; what others write meanwhile cannot keep it from ending.
     fn drain(&mut self, id: SourceId) {
         let Reader {
@@ -339,7 +372,9 @@ impl Reader {
             sources,
             ..
         } = self;
-        let source = &sources[id];
+        let Some(source) = sources.get(id) else {
+            return;
+        };
         let mut left = source.pipe.held();
         while left > 0 {
             match hand.take(capture, id, &source.pipe, true) {

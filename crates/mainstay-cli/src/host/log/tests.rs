@@ -92,7 +92,6 @@ fn start(root_dir: PathBuf, events: impl Fn(LogEvent) + Send + Sync + 'static) -
     let key = RedactionKey::new([7; 32]);
     let places = Places {
         spool_dir: root_dir.with_extension("spool"),
-        manifest_dir: root_dir.clone(),
         logs_dir: root_dir,
     };
     let logs = Logs::start(places, pipes, key, events).unwrap();

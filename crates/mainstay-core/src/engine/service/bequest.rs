@@ -29,6 +29,12 @@ impl Bequest {
         last_exit: None,
         left: Left::Nothing,
     };
+
+    /// Of one that starts only when somebody asks for it.
+    pub const DISABLED: Self = Self {
+        wish: Wish::Down,
+        ..Self::NEW
+    };
 }
 
 /// What operators want of a service. That everything was to end with its supervisor is no wish for one service.

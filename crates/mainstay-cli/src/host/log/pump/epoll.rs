@@ -27,6 +27,12 @@ impl Poller {
         epoll::add(&self.epoll, pipe, data, flags)
     }
 
+    /// Tells nothing more of it.
+    pub(super) fn remove(&mut self, pipe: &PipeReader, _key: usize) {
+        // It is there.
+        let _ = epoll::delete(&self.epoll, pipe);
+    }
+
     /// Blocks until a pipe is ready or the time is over; `None` is never.
     pub(super) fn wait(
         &mut self,

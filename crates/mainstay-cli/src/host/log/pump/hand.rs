@@ -225,6 +225,11 @@ impl Hand {
         }
     }
 
+    /// This source's number may become another's.
+    pub(super) fn released(&mut self, source: SourceId) {
+        self.through.take_if(|through| *through == source);
+    }
+
     fn make_room(&mut self, held: u64) {
         let size = if held > SMALL_BUFFER as u64 {
             LARGE_BUFFER

@@ -24,6 +24,11 @@ impl Poller {
         Ok(())
     }
 
+    /// Tells nothing more of it.
+    pub(super) fn remove(&mut self, _pipe: &PipeReader, key: usize) {
+        self.pipes.retain(|(_, of)| *of != key);
+    }
+
     /// Blocks until a pipe is ready or the time is over; `None` is never.
     pub(super) fn wait(
         &mut self,

@@ -94,6 +94,11 @@ impl Hand {
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(super) fn forget(&mut self) {}
 
+    /// This source's number may become another's.
+    pub(super) fn released(&mut self, source: SourceId) {
+        self.unfinished.remove(&source);
+    }
+
     fn leave(&mut self, source: SourceId, begun: Vec<u8>) {
         if !begun.is_empty() {
             self.unfinished.insert(source, begun);

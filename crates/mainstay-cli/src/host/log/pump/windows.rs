@@ -74,6 +74,7 @@ impl Pump {
                 if let Some(capture) = &mut *lock(&capture) {
                     let taken = capture.refine(id, &buffer[..begun], true);
                     capture.put(id, &buffer[..taken]);
+                    capture.close(id);
                 }
                 drop(alive);
             })?;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -72,8 +72,6 @@ type Events = Arc<dyn Fn(SinkEvent) + Send + Sync>;
 pub(crate) struct SinkHub {
     /// Holds one directory for each target on the network, once it is needed.
     spool_root: PathBuf,
-    /// What relative paths of certificates are relative to.
-    manifest_dir: PathBuf,
     events: Events,
     targets: BTreeMap<SinkTarget, Target>,
 }
@@ -116,12 +114,10 @@ impl SinkHub {
     /// Touches nothing. `events` is called on the sinks' threads.
     pub(crate) fn new(
         spool_root: PathBuf,
-        manifest_dir: PathBuf,
         events: impl Fn(SinkEvent) + Send + Sync + 'static,
     ) -> Self {
         Self {
             spool_root,
-            manifest_dir,
             events: Arc::new(events),
             targets: BTreeMap::new(),
         }
@@ -129,13 +125,19 @@ impl SinkHub {
 
     /// The sinks of a service. Does not block: connections are made by the targets' threads, which also send what an earlier process
     /// left for them. What this system has not is a [`SinkEvent::Failing`] and left out.
-    pub(crate) fn open(&mut self, service: &ServiceName, specs: &[SinkSpec]) -> Sinks {
+    /// Relative paths of certificates begin at `manifest_dir`.
+    pub(crate) fn open(
+        &mut self,
+        service: &ServiceName,
+        specs: &[SinkSpec],
+        manifest_dir: &Path,
+    ) -> Sinks {
         let targets = specs.iter().filter_map(|spec| {
             let source = Arc::new(Source {
                 service: service.clone(),
                 facility: spec.facility(),
             });
-            match self.target(spec) {
+            match self.target(spec, manifest_dir) {
                 Ok(shared) => {
                     shared.lock().services.insert(service.clone());
                     Some((source, shared))
@@ -157,11 +159,11 @@ impl SinkHub {
     }
 
     /// The thread of a target, which is started with the first service that names it.
-    fn target(&mut self, spec: &SinkSpec) -> io::Result<Arc<Shared>> {
+    fn target(&mut self, spec: &SinkSpec, manifest_dir: &Path) -> io::Result<Arc<Shared>> {
         if let Some(target) = self.targets.get(spec.target()) {
             return Ok(target.shared.clone());
         }
-        let transport = Transport::new(spec, &self.manifest_dir)?;
+        let transport = Transport::new(spec, manifest_dir)?;
         let shared = Arc::new(Shared {
             target: spec.target().clone(),
             queue: Mutex::default(),

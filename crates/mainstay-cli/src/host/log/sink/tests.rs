@@ -33,13 +33,9 @@ impl Rig {
 
     fn in_sandbox(sandbox: Sandbox) -> Self {
         let (sender, events) = mpsc::channel();
-        let hub = SinkHub::new(
-            sandbox.path().join("spool"),
-            sandbox.path().into(),
-            move |event| {
-                let _the_test_may_be_over: Result<(), mpsc::SendError<_>> = sender.send(event);
-            },
-        );
+        let hub = SinkHub::new(sandbox.path().join("spool"), move |event| {
+            let _the_test_may_be_over: Result<(), mpsc::SendError<_>> = sender.send(event);
+        });
         Self {
             sandbox,
             hub,
@@ -48,7 +44,8 @@ impl Rig {
     }
 
     fn open(&mut self, service: &str, sink: &str) -> Sinks {
-        self.hub.open(&name(service), &specs(sink))
+        self.hub
+            .open(&name(service), &specs(sink), self.sandbox.path())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -175,7 +172,7 @@ fn read_counted(stream: &mut impl std::io::Read) -> Vec<String> {
 #[test]
 fn without_sinks_nothing_is_kept() {
     let mut rig = Rig::new();
-    let mut sinks = rig.hub.open(&name("a"), &[]);
+    let mut sinks = rig.hub.open(&name("a"), &[], rig.sandbox.path());
     assert!(sinks.is_empty());
     send(&mut sinks, "x");
     assert!(sinks.pending.is_empty());

@@ -1,0 +1,526 @@
+//! Services of the embedded manager, `mainstay daemon`: where they lie, and how they come and go.
+//!
+//! ```text
+//! STATE/installed/NAME/manifest.toml   what it is (or .yaml, .json), as it was installed
+//! STATE/installed/NAME/embedded.json   that it is the embedded manager's: a [`Record`]
+//! STATE/installed/.lock                held by whoever changes them, and by a daemon while it starts
+//! ```
+//!
+//! The files are what counts: a daemon that runs is told of them afterwards, one that does not finds them when it starts. What is refused by
+//! either is taken back as a whole.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mainstay_core::engine::{Engine, GraphError, Refusal};
+use mainstay_core::manifest::{self, Format};
+use mainstay_core::spec::{ServiceName, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::client;
+use crate::failure::{Code, Failure};
+use crate::host;
+use crate::manifest_file::{Loaded, Source};
+use crate::state_dir::{StateDir, create_private_dir, write_private};
+
+/// Of a [`Record`]; another one is not read.
+const FORMAT: u32 = 1;
+const RECORD: &str = "embedded.json";
+/// How long somebody else may be at it.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What is known of a service beside its manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    /// What relative paths in its manifest are relative to.
+    base_dir: PathBuf,
+    /// Its language, and so the name of the copy.
+    manifest_format: String,
+    /// Whether it starts with the daemon.
+    enabled: bool,
+    /// Counts what it has been, from 1.
+    version: u64,
+}
+
+/// A service, and where it comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Definition {
+    pub(crate) spec: Arc<Spec>,
+    /// What relative paths in it are relative to.
+    pub(crate) dir: PathBuf,
+    /// Of its installation; 0 where it has none.
+    pub(crate) version: u64,
+    /// It starts with its supervisor.
+    pub(crate) is_enabled: bool,
+}
+
+/// What an installation has brought about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Done {
+    pub(crate) name: ServiceName,
+    pub(crate) change: Change,
+    /// What this manager cannot keep, one text each.
+    pub(crate) losses: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    New,
+    /// It is something else: from its next start on, if it runs.
+    Updated,
+    /// It was so already.
+    None,
+}
+
+/// Keeps others from changing what is installed, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl Definition {
+    /// Of a manifest that is not installed.
+    pub(crate) fn of_manifest(spec: Spec, dir: &Path) -> Self {
+        Self {
+            spec: Arc::new(spec),
+            dir: dir.to_owned(),
+            version: 0,
+            is_enabled: true,
+        }
+    }
+
+    /// In the place of one that cannot be known any more: it is stopped like any other.
+    pub(crate) fn of_unknown(name: &str) -> Option<Self> {
+        let text = format!("[service.{name}]\ncommand = [\"{name}\"]\n");
+        let spec = manifest::parse(&text, Format::Toml).ok()?.pop()?;
+        Some(Self::of_manifest(spec, Path::new("/")))
+    }
+}
+
+fn all_dir(state: &StateDir) -> PathBuf {
+    state.path().join("installed")
+}
+
+/// Where the service of this name lies, or would.
+fn place(state: &StateDir, name: &str) -> PathBuf {
+    all_dir(state).join(name)
+}
+
+/// Whether the embedded manager has a service of this name.
+pub(crate) fn is_installed(state: &StateDir, name: &str) -> bool {
+    ServiceName::new(name).is_some() && place(state, name).join(RECORD).is_file()
+}
+
+/// Those that it has, in their order.
+pub(crate) fn names(state: &StateDir) -> Vec<String> {
+    let entries = fs::read_dir(all_dir(state)).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| is_installed(state, name)).collect();
+    names.sort();
+    names
+}
+
+/// Waits, for a while, until nobody else changes what is installed. Blocks.
+///
+/// # Errors
+/// `Busy` after 30 seconds, `CannotWrite` where it cannot be made.
+pub(crate) fn lock(state: &StateDir) -> Result<Lock, Failure> {
+    let path = all_dir(state).join(".lock");
+    let cannot = |error: io::Error| cannot("lock", &path, &error);
+    create_private_dir(&all_dir(state)).map_err(cannot)?;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&path).map_err(cannot)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Lock(file)),
+            Err(fs::TryLockError::Error(error)) => return Err(cannot(error)),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOOK),
+            Err(fs::TryLockError::WouldBlock) => {
+                let message = format!("{}: somebody else is installing", path.display());
+                return Err(Failure::new(Code::Busy, message).hint("try again"));
+            }
+        }
+    }
+}
+
+/// What is installed under this name.
+///
+/// # Errors
+/// What is wrong with it, with its name.
+pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
+    let failed = |why: String| format!("the installed service {name}: {why}");
+    if ServiceName::new(name).is_none() {
+        return Err(failed("this names no service".to_owned()));
+    }
+    let record = read_record(state, name).map_err(failed)?;
+    let path = manifest_path(&place(state, name), &record);
+    let format = Format::from_extension(&record.manifest_format)
+        .ok_or_else(|| failed(format!("its manifest is {}", record.manifest_format)))?;
+    let source = Source::read(&path, Some(format.into()))
+        .map_err(|error| failed(error.message().to_owned()))?;
+    let manifest = source.based_on(Some(record.base_dir.clone())).load();
+    let manifest = manifest.map_err(|error| failed(error.message().to_owned()))?;
+    let mut specs = manifest.specs.into_iter();
+    let spec = specs.find(|spec| spec.name().as_str() == name);
+    let spec = spec.ok_or_else(|| failed(format!("{} does not define it", path.display())))?;
+    Ok(Definition {
+        spec: Arc::new(spec.beside_others()),
+        dir: record.base_dir,
+        version: record.version,
+        is_enabled: record.enabled,
+    })
+}
+
+fn read_record(state: &StateDir, name: &str) -> Result<Record, String> {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let path = place(state, name).join(RECORD);
+    let cannot = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
+    let bytes = fs::read(&path).map_err(|error| cannot(&error))?;
+    let version: Version = serde_json::from_slice(&bytes).map_err(|error| cannot(&error))?;
+    if version.format != FORMAT {
+        return Err(cannot(&format!("its format is {}", version.format)));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| cannot(&error))
+}
+
+fn manifest_path(place: &Path, record: &Record) -> PathBuf {
+    place.join(format!("manifest.{}", record.manifest_format))
+}
+
+/// All that can be started together, those that are needed first; and what is wrong with the others.
+pub(crate) fn all(state: &StateDir) -> (Vec<Definition>, Vec<String>) {
+    let mut problems = Vec::new();
+    let mut found = Vec::new();
+    for name in names(state) {
+        match read(state, &name) {
+            Ok(definition) => found.push(definition),
+            Err(why) => problems.push(format!("{why}; it is not started")),
+        }
+    }
+    // Mostly the first look is the last: whoever installs sees to it that they fit.
+    loop {
+        let wrong = match graph(&found) {
+            Ok(()) => return (found, problems),
+            Err(error @ GraphError::Missing { .. }) => {
+                problems.push(format!("{error}; it is not started"));
+                let GraphError::Missing { service, .. } = error else {
+                    unreachable!("it was matched");
+                };
+                vec![service]
+            }
+            Err(GraphError::Cycle(names)) => {
+                let error = GraphError::Cycle(names.clone());
+                problems.push(format!("{error}; none of them is started"));
+                names
+            }
+            Err(error) => {
+                problems.push(error.to_string());
+                return (Vec::new(), problems);
+            }
+        };
+        found.retain(|definition| !wrong.contains(definition.spec.name()));
+    }
+}
+
+fn graph(definitions: &[Definition]) -> Result<(), GraphError> {
+    let specs = definitions.iter().map(|it| Arc::clone(&it.spec));
+    Engine::new(specs, 0).map(drop)
+}
+
+/// Makes services of a manifest the embedded manager's, or has them become what it says now; all or none. They start with the next start of
+/// the daemon, or when somebody asks for them; what runs goes on as it is until its next start. Blocks until a daemon that runs knows.
+///
+/// # Errors
+/// What is in the way; then nothing has changed.
+pub(crate) fn install_all(
+    state: &StateDir,
+    manifest: &Loaded,
+    specs: &[Spec],
+) -> Result<Vec<Done>, Failure> {
+    // Owner-only, as the daemon would make it.
+    create_private_dir(state.path()).map_err(|error| cannot("create", state.path(), &error))?;
+    let _lock = lock(state)?;
+    let (mut all, _) = all(state);
+    let (mut done, mut changed) = (Vec::new(), Vec::new());
+    for spec in specs {
+        let name = spec.name();
+        let place = place(state, name.as_str());
+        if !place.join(RECORD).exists() && is_of_system(&place) {
+            let message = format!("install {name}: the system's manager has it");
+            let hint = format!("first `mainstay uninstall {name}`");
+            return Err(Failure::new(Code::Failed, message).hint(hint));
+        }
+        host::user_of(spec)?;
+        let definition = Definition::of_manifest(spec.clone().beside_others(), &manifest.dir);
+        let known = all.iter().position(|it| it.spec.name() == name);
+        let known = known.map(|known| all.swap_remove(known));
+        let is_same =
+            known.is_some_and(|it| it.spec == definition.spec && it.dir == definition.dir);
+        let old = read_record(state, name.as_str()).ok();
+        done.push(Done {
+            name: name.clone(),
+            change: match (&old, is_same) {
+                (_, true) => Change::None,
+                (Some(_), false) => Change::Updated,
+                (None, false) => Change::New,
+            },
+            losses: host::losses(&definition.spec),
+        });
+        all.push(definition);
+        if !is_same {
+            changed.push((name.as_str(), old));
+        }
+    }
+    graph(&all).map_err(misfit)?;
+    let mut saved = Vec::new();
+    let written = changed.iter().try_for_each(|(name, old)| {
+        let place = place(state, name);
+        saved.push(Saved::of(&place)?);
+        let record = Record {
+            format: FORMAT,
+            base_dir: manifest.dir.clone(),
+            manifest_format: manifest.format.name().to_owned(),
+            enabled: old.as_ref().is_none_or(|old| old.enabled),
+            version: old.as_ref().map_or(0, |old| old.version) + 1,
+        };
+        put(&place, manifest, &record)
+    });
+    let names: Vec<&str> = changed.iter().map(|(name, _)| *name).collect();
+    match written.and_then(|()| tell(state, &names)) {
+        Ok(()) => Ok(done),
+        Err(failure) => {
+            saved.into_iter().for_each(Saved::take_back);
+            Err(failure)
+        }
+    }
+}
+
+/// Stops services and has the embedded manager forget them, all or none; their logs and data stay, unless all is to be purged. Blocks until nothing
+/// of them runs.
+///
+/// # Errors
+/// What is in the way. What was stopped then stays so.
+pub(crate) fn uninstall_all(
+    state: &StateDir,
+    names: &[String],
+    purge: bool,
+) -> Result<(), Failure> {
+    let _lock = lock(state)?;
+    for name in names {
+        must_be_installed(state, name)?;
+        let needs = |it: &&Definition| {
+            let mut needs = it.spec.needed_services();
+            !names.iter().any(|name| name == it.spec.name().as_str())
+                && needs.any(|need| need.as_str() == name)
+        };
+        let all = all(state).0;
+        let others = all.iter().filter(needs).map(|it| it.spec.name().clone());
+        let others: Vec<ServiceName> = others.collect();
+        if !others.is_empty() {
+            let message = format!("uninstall {name}: {}", Refusal::Needed(others));
+            let failure = Failure::new(Code::Failed, message);
+            return Err(failure.hint("uninstall that first, or all at once"));
+        }
+    }
+    match client::block_on(client::forget(state, names))? {
+        Err(absent) if absent.code() == Code::NotRunning => stop_orphans(state, names)?,
+        done => done?,
+    }
+    names.iter().try_for_each(|name| {
+        let place = place(state, name);
+        // First what says that it is installed.
+        remove(&place.join(RECORD))?;
+        for path in manifest_paths(&place) {
+            remove(&path)?;
+        }
+        // Another may have put something there.
+        let _ = fs::remove_dir(&place);
+        if purge {
+            let pipes = [name.clone(), format!("{name}.stderr")];
+            for pipe in pipes {
+                remove(&state.pipes_dir().join(pipe))?;
+            }
+            for dir in [state.logs_dir().join(name), state.data_dir(name), place] {
+                match fs::remove_dir_all(&dir) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(cannot("remove", &dir, &error));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Has services start with the daemon, or not; what runs goes on.
+///
+/// # Errors
+/// Where one is not installed; then nothing has changed.
+pub(crate) fn set_enabled(
+    state: &StateDir,
+    names: &[String],
+    is_enabled: bool,
+) -> Result<(), Failure> {
+    let _lock = lock(state)?;
+    let mut records = Vec::new();
+    for name in names {
+        must_be_installed(state, name)?;
+        let record = read_record(state, name).map_err(|why| Failure::new(Code::Failed, why))?;
+        records.push((place(state, name).join(RECORD), record));
+    }
+    for (path, record) in records {
+        let record = Record {
+            enabled: is_enabled,
+            ..record
+        };
+        write_record(&path, &record)?;
+    }
+    Ok(())
+}
+
+fn must_be_installed(state: &StateDir, name: &str) -> Result<(), Failure> {
+    match is_installed(state, name) {
+        true => Ok(()),
+        false => {
+            let message = format!("no service {name} is installed");
+            Err(Failure::new(Code::Unknown, message).hint("`mainstay list` shows those that are"))
+        }
+    }
+}
+
+/// Has a daemon that runs take up what is new.
+fn tell(state: &StateDir, names: &[&str]) -> Result<(), Failure> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    match client::block_on(client::define(state, names))? {
+        // It will find them.
+        Err(absent) if absent.code() == Code::NotRunning => Ok(()),
+        told => told,
+    }
+}
+
+/// Those of a daemon that was killed live on.
+fn stop_orphans(state: &StateDir, names: &[String]) -> Result<(), Failure> {
+    let Some(orphans) = host::orphans(state) else {
+        return Ok(());
+    };
+    let living = orphans.report.services.into_iter();
+    let living = living.filter(|service| service.pid.is_some() && names.contains(&service.name));
+    let living: Vec<String> = living.map(|service| service.name).collect();
+    match living.is_empty() {
+        true => Ok(()),
+        false => host::stop_without_supervisor(state, &living).map(drop),
+    }
+}
+
+fn misfit(error: GraphError) -> Failure {
+    match error {
+        GraphError::Missing { service, need } => {
+            let message = format!(
+                "install {service}: it needs {need}, which is neither in its manifest nor installed"
+            );
+            Failure::new(Code::Failed, message).hint(format!("install {need} first"))
+        }
+        error => Failure::new(Code::Failed, format!("install: {error}"))
+            .hint("remove one of these needs; `os:NAME` is an installed service, too"),
+    }
+}
+
+/// What lay in a place before.
+struct Saved {
+    place: PathBuf,
+    is_new: bool,
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Saved {
+    fn of(place: &Path) -> Result<Self, Failure> {
+        let mut files = Vec::new();
+        for path in manifest_paths(place).chain([place.join(RECORD)]) {
+            match fs::read(&path) {
+                Ok(bytes) => files.push((path, bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(cannot("read", &path, &error)),
+            }
+        }
+        Ok(Self {
+            place: place.to_owned(),
+            is_new: !place.exists(),
+            files,
+        })
+    }
+
+    /// As far as that goes: what fails here failed before.
+    fn take_back(self) {
+        let written = manifest_paths(&self.place).chain([self.place.join(RECORD)]);
+        for path in written.filter(|path| self.files.iter().all(|(old, _)| old != path)) {
+            let _ = fs::remove_file(path);
+        }
+        for (path, bytes) in self.files {
+            let _ = write_private(&path, &bytes);
+        }
+        if self.is_new {
+            let _ = fs::remove_dir(self.place);
+        }
+    }
+}
+
+fn put(place: &Path, manifest: &Loaded, record: &Record) -> Result<(), Failure> {
+    create_private_dir(place).map_err(|error| cannot("create", place, &error))?;
+    let path = manifest_path(place, record);
+    let written = write_private(&path, manifest.text.as_bytes());
+    written.map_err(|error| cannot("write", &path, &error))?;
+    write_record(&place.join(RECORD), record)?;
+    for other in manifest_paths(place).filter(|other| *other != path) {
+        remove(&other)?;
+    }
+    Ok(())
+}
+
+fn write_record(path: &Path, record: &Record) -> Result<(), Failure> {
+    let bytes = serde_json::to_vec(record).map_err(io::Error::other);
+    let written = bytes.and_then(|bytes| write_private(path, &bytes));
+    written
+        .map(drop)
+        .map_err(|error| cannot("write", path, &error))
+}
+
+fn manifest_paths(place: &Path) -> impl Iterator<Item = PathBuf> + use<'_> {
+    let formats = Format::ALL.into_iter();
+    formats.map(|format| place.join(format!("manifest.{}", format.name())))
+}
+
+/// Whether what lies there was given to the system's manager.
+fn is_of_system(place: &Path) -> bool {
+    manifest_paths(place).any(|path| path.exists())
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(cannot("remove", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
+    let code = match error.kind() {
+        io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+        _ => Code::CannotWrite,
+    };
+    Failure::new(code, format!("{what} {}: {error}", path.display()))
+}

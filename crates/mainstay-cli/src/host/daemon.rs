@@ -1,0 +1,376 @@
+//! What the embedded manager does beyond any supervisor: services come, change and go while the others live on; a hang-up is passed on; its own
+//! end is judged as a whole.
+//!
+//! Whoever installs writes files first (`embedded.rs`), then names the services here. They are read, and taken up all or not at all.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use mainstay_core::engine::{Fact, KillReason, Refusal, Request, ServiceId, StateName};
+use mainstay_core::report::StatusReport;
+use tokio::sync::oneshot;
+
+use super::control::Reply;
+use super::requests::Waiter;
+use super::{Held, Host, Successor, other, preflight};
+use crate::embedded::{self, Definition};
+use crate::failure::chain;
+
+/// The manager of the services that are installed in a state directory.
+pub(super) struct Daemon {
+    pub(super) exits_when_done: bool,
+    /// What keeps installed services from being known.
+    problems: Vec<String>,
+    /// Who started us is told when the first services have come to rest.
+    is_starting: bool,
+    /// The code of the first service that halted, or what stands for it.
+    first_failure: Option<u32>,
+    /// At the orderly end: something had halted, or has to be killed.
+    ends_badly: bool,
+}
+
+impl Daemon {
+    pub(super) fn new(exits_when_done: bool, problems: Vec<String>) -> Self {
+        Self {
+            exits_when_done,
+            first_failure: (!problems.is_empty()).then_some(1),
+            ends_badly: !problems.is_empty(),
+            problems,
+            is_starting: true,
+        }
+    }
+
+    /// See docs/exit-codes.md.
+    pub(super) fn exit_code(&self, interrupts: u32) -> u32 {
+        match interrupts {
+            0 => self.first_failure.unwrap_or(0),
+            _ => u32::from(self.ends_badly),
+        }
+    }
+}
+
+/// Why services are not taken up, or not forgotten.
+type Refused = (StatusCode, String);
+
+fn conflict(why: impl ToString) -> Refused {
+    (StatusCode::CONFLICT, why.to_string())
+}
+
+fn failed(operation: &str, name: &str, error: &std::io::Error) -> Refused {
+    let why = format!("{operation} {name}: {error}");
+    (StatusCode::INTERNAL_SERVER_ERROR, why)
+}
+
+impl Host {
+    pub(super) fn say_problems(&mut self) {
+        let problems = self.daemon.iter().flat_map(|daemon| &daemon.problems);
+        for problem in problems {
+            self.reporter.say(problem);
+        }
+    }
+
+    /// Starts services and what they need, though that may be for those only who ask.
+    pub(super) fn start_with_needs(&mut self, ids: &[ServiceId]) {
+        for &id in ids {
+            // One that is paused, or has remains, stays as it is.
+            if let Ok(actions) = self.engine.request(id, Request::Start, self.now()) {
+                self.perform(actions);
+            }
+        }
+    }
+
+    /// Tells whoever started us that all that starts with us has, or has failed.
+    pub(super) fn tell_parent(&mut self) {
+        if let Some(daemon) = self.daemon.as_mut().filter(|daemon| daemon.is_starting)
+            && self.engine.is_calm()
+        {
+            daemon.is_starting = false;
+            self.told(mainstay::notify::ready());
+        }
+    }
+
+    fn told(&mut self, result: std::io::Result<bool>) {
+        if let Err(error) = result {
+            self.reporter.say(&format!("NOTIFY_SOCKET: {error}"));
+        }
+    }
+
+    /// Counts what our own exit code depends on.
+    pub(super) fn judge(&mut self, id: ServiceId, fact: &Fact) {
+        let code = match fact {
+            Fact::Halted { .. } => Some(self.failure_of(id).unwrap_or(1)),
+            _ => None,
+        };
+        let is_ending = self.interrupts > 0;
+        if let Some(daemon) = &mut self.daemon {
+            daemon.first_failure = daemon.first_failure.or(code);
+            daemon.ends_badly |= is_ending
+                && matches!(
+                    fact,
+                    Fact::Killing {
+                        why: KillReason::GraceOver | KillReason::Requested
+                    }
+                );
+        }
+    }
+
+    /// Everything is about to be stopped.
+    pub(super) fn begin_end(&mut self) {
+        let is_halted = |id| self.engine.view(id).state == StateName::Halted;
+        let any_is_halted = self.engine.ids().any(is_halted);
+        if let Some(daemon) = &mut self.daemon
+            && self.interrupts == 1
+        {
+            daemon.ends_badly |= any_is_halted;
+            self.told(mainstay::notify::stopping());
+        }
+    }
+
+    /// Has all services reload that know how to; the others are left alone.
+    pub(super) fn reload_all(&mut self) {
+        let mut reloaded = Vec::new();
+        for id in self.engine.ids() {
+            let spec = Arc::clone(&self.held[id.0].spec);
+            match self.reload(id) {
+                Ok(()) => reloaded.push(spec.name().to_string()),
+                Err(why) if spec.reload().is_some() => {
+                    self.reporter
+                        .say(&format!("{}: not reloaded: {why}", spec.name()));
+                }
+                Err(_) => {}
+            }
+        }
+        self.reporter.say(&match reloaded.is_empty() {
+            true => "SIGHUP: no service reloads".to_owned(),
+            false => format!("SIGHUP: {} told to reload", reloaded.join(", ")),
+        });
+    }
+
+    /// Takes up what is installed under these names: new services are stopped, others are what they shall be from their next start on.
+    pub(super) fn define(&mut self, names: &[&str]) -> Result<StatusReport, Refused> {
+        self.refuse_changes()?;
+        let mut changed = Vec::new();
+        for name in names {
+            let definition = embedded::read(&self.state, name).map_err(conflict)?;
+            let is_known = self.engine.find(name).is_some_and(|id| {
+                let held = &self.held[id.0];
+                let next = held.next.as_ref();
+                held.version == definition.version && next.is_none()
+                    || next.is_some_and(|next| next.definition.version == definition.version)
+            });
+            if !is_known {
+                let user = preflight::user_of(&definition.spec);
+                let user = user.map_err(|failure| conflict(failure.message()))?;
+                changed.push((definition, user));
+            }
+        }
+        let mut opened = Vec::new();
+        let taken = self.prepare(&changed, &mut opened).and_then(|()| {
+            let specs = changed.iter().map(|(definition, _)| &definition.spec);
+            let defined = self.engine.define(specs.cloned(), self.now());
+            defined.map_err(conflict)
+        });
+        let actions = match taken {
+            Ok(actions) => actions,
+            Err(refused) => {
+                for (name, _) in opened {
+                    self.logs.forget(&name, true, || {});
+                }
+                return Err(refused);
+            }
+        };
+        let mut opened = opened.into_iter();
+        for (definition, user) in changed {
+            let name = definition.spec.name().clone();
+            let Some(id) = self.engine.find(name.as_str()) else {
+                continue;
+            };
+            for loss in preflight::losses(&definition.spec) {
+                self.reporter.say(&format!("{name}: {loss}"));
+            }
+            let user = Ok(user);
+            match self.held.get_mut(id.0) {
+                None => {
+                    if let Some((_, log)) = opened.next() {
+                        self.held.put(id.0, Held::new(definition, user, log));
+                        self.reporter.widen(name.as_str());
+                        self.reporter.say(&format!("{name}: installed"));
+                    }
+                }
+                Some(held) => {
+                    held.next = Some(Successor { definition, user });
+                    let is_up = held.running.as_mut().map(|run| run.is_outdated = true);
+                    self.reporter.say(&format!(
+                        "{name}: changed{}",
+                        is_up.map_or("", |()| "; restart it to apply that")
+                    ));
+                    self.take_up_successor(id);
+                }
+            }
+        }
+        self.begin_ledger(None);
+        self.perform(actions);
+        let ids = names.iter().filter_map(|name| self.engine.find(name));
+        Ok(StatusReport {
+            supervisor: None,
+            services: ids.map(|id| self.report(id)).collect(),
+        })
+    }
+
+    fn refuse_changes(&self) -> Result<(), Refused> {
+        if self.daemon.is_none() {
+            let what = &self.manifest;
+            return Err(conflict(format!(
+                "this supervisor is not `mainstay daemon`: it has the services of {what}, and takes no others"
+            )));
+        }
+        match self.engine.is_shutting_down() {
+            true => {
+                let why = Refusal::ShuttingDown.to_string();
+                Err((StatusCode::SERVICE_UNAVAILABLE, why))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Makes what new services need before anybody can be told of them.
+    fn prepare(
+        &mut self,
+        changed: &[(Definition, Option<super::sys::User>)],
+        opened: &mut Vec<(mainstay_core::spec::ServiceName, super::LogEnds)>,
+    ) -> Result<(), Refused> {
+        for (Definition { spec, dir, .. }, user) in changed {
+            let name = spec.name();
+            if self.engine.find(name.as_str()).is_some() {
+                continue;
+            }
+            // An earlier one of this name may have left something to read.
+            self.logs.forget(name, false, || {});
+            let made = self.logs.make(name, spec.log(), user.as_ref());
+            let log = made.and_then(|pipes| self.logs.open(name, spec.log(), dir, pipes));
+            let log = log.map_err(|error| failed("open the log of", name.as_str(), &error))?;
+            opened.push((name.clone(), log));
+            let data_dir = self.state.create_data_dir(name.as_str(), user.as_ref());
+            data_dir
+                .map_err(|error| failed("create the data directory of", name.as_str(), &error))?;
+        }
+        if !opened.is_empty() {
+            let held = self.held.iter().map(|(_, held)| &held.log);
+            let kept = self
+                .logs
+                .keep(held.chain(opened.iter().map(|(_, log)| log)));
+            kept.map_err(|error| failed("start the keeper of", "pipes", &error))?;
+        }
+        Ok(())
+    }
+
+    /// A service of which nothing runs is what it was to become, as it is for the engine.
+    pub(super) fn take_up_successor(&mut self, id: ServiceId) {
+        let held = &mut self.held[id.0];
+        if held.running.is_some() {
+            return;
+        }
+        let Some(Successor { definition, user }) = held.next.take() else {
+            return;
+        };
+        let Definition { spec, dir, .. } = &definition;
+        let name = spec.name().clone();
+        let is_same_log = held.spec.log() == spec.log() && held.dir == *dir && held.user == user;
+        let owner = other(&user);
+        let log = (!is_same_log).then(|| {
+            let pipes = self.logs.make(&name, spec.log(), owner)?;
+            self.logs.forget(&name, false, || {});
+            self.logs.open(&name, spec.log(), dir, pipes)
+        });
+        let data_dir = self.state.create_data_dir(name.as_str(), owner);
+        (held.spec, held.dir) = (definition.spec, definition.dir);
+        (held.version, held.user) = (definition.version, user);
+        let mut problems = Vec::new();
+        match log {
+            Some(Ok(log)) => held.log = log,
+            Some(Err(error)) => problems.push(format!("its log stays as it was: {error}")),
+            None => {}
+        }
+        if !is_same_log {
+            let kept = self.logs.keep(self.held.iter().map(|(_, held)| &held.log));
+            let why = "if this daemon is killed, what it writes next is lost";
+            problems.extend(
+                kept.err()
+                    .map(|error| format!("keep its pipes: {error}; {why}")),
+            );
+        }
+        let why = data_dir.err();
+        problems.extend(why.map(|error| format!("create its data directory: {error}")));
+        for problem in problems {
+            self.reporter.say(&format!("{name}: {problem}"));
+        }
+    }
+
+    /// Stops these services and forgets them; those that are not there need nothing. Answered when nothing of them is left.
+    pub(super) fn forget(&mut self, names: &[&str], reply: oneshot::Sender<Reply>) {
+        if let Err((status, why)) = self.refuse_changes() {
+            let _ = reply.send(Reply::error(status, &why));
+            return;
+        }
+        let ids = names.iter().filter_map(|name| self.engine.find(name));
+        let ids: Vec<ServiceId> = ids.collect();
+        match self.engine.remove(&ids) {
+            Ok(()) => self.forgotten(&ids, reply),
+            Err((id, refusal @ Refusal::Needed(_))) => {
+                let name = self.held[id.0].spec.name();
+                let why = format!("{name}: {refusal}");
+                let _ = reply.send(Reply::error(StatusCode::CONFLICT, &why));
+            }
+            Err(_) => {
+                let mut all = Vec::new();
+                for &id in &ids {
+                    // Never refused.
+                    let stopped = self.engine.request(id, Request::Stop, self.now());
+                    all.extend(stopped.into_iter().flatten());
+                }
+                self.requested(Waiter::for_removal(ids, reply), all);
+            }
+        }
+    }
+
+    /// They have come to rest.
+    pub(super) fn remove(&mut self, ids: &[ServiceId], reply: oneshot::Sender<Reply>) {
+        match self.engine.remove(ids) {
+            Ok(()) => self.forgotten(ids, reply),
+            Err((id, refusal)) => {
+                let name = self.held[id.0].spec.name();
+                let why = format!("{name} was not removed: {refusal}");
+                let _ = reply.send(Reply::error(StatusCode::CONFLICT, &why));
+            }
+        }
+    }
+
+    /// The engine has forgotten them.
+    fn forgotten(&mut self, ids: &[ServiceId], reply: oneshot::Sender<Reply>) {
+        for helper in self.helpers.values() {
+            if ids.contains(&helper.service) {
+                // Where this fails its limit ends it.
+                let _ = helper.tree.kill();
+            }
+        }
+        let gone: Vec<Held> = ids.iter().filter_map(|id| self.held.take(id.0)).collect();
+        let answer = move || drop(reply.send(Reply::document(&serde_json::json!({}))));
+        let Some((last, others)) = gone.split_last() else {
+            return answer();
+        };
+        for held in others {
+            self.logs.forget(held.spec.name(), true, || {});
+        }
+        // The log thread takes one after the other: when this one's files are closed, so are those of all.
+        self.logs.forget(last.spec.name(), true, answer);
+        for held in &gone {
+            self.reporter.say(&format!("{}: removed", held.spec.name()));
+        }
+        drop(gone);
+        if let Err(error) = self.logs.keep(self.held.iter().map(|(_, held)| &held.log)) {
+            self.reporter
+                .say(&format!("start the keeper of pipes: {}", chain(&error)));
+        }
+        self.begin_ledger(None);
+    }
+}
