@@ -115,6 +115,13 @@ pub(crate) fn is_installed(state: &StateDir, name: &str) -> bool {
     ServiceName::new(name).is_some() && place(state, name).join(RECORD).is_file()
 }
 
+/// Those of these names that the embedded manager has, and the others.
+pub(crate) fn split(state: &StateDir, names: Vec<String>) -> (Vec<String>, Vec<String>) {
+    names
+        .into_iter()
+        .partition(|name| is_installed(state, name))
+}
+
 /// Those that it has, in their order.
 pub(crate) fn names(state: &StateDir) -> Vec<String> {
     let entries = fs::read_dir(all_dir(state)).into_iter().flatten().flatten();

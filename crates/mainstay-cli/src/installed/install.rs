@@ -10,6 +10,7 @@ use mainstay_core::spec::{self, Spec};
 #[cfg(unix)]
 use super::PRIVATE_DIRS;
 use super::{Installed, Mode, Record};
+use crate::embedded;
 use crate::failure::{Code, Failure};
 #[cfg(windows)]
 use crate::host::sys;
@@ -71,12 +72,15 @@ fn places(state: &StateDir, order: &Order<'_>) -> Result<Vec<Installed>, Failure
     for Wanted { spec, .. } in &order.wanted {
         let name = spec.name();
         check_account(spec, order.record)?;
-        let installed = Installed::find(state, name.as_str()).filter(|_| order.root.is_none());
-        let other = installed.map(Installed::into_record).filter(|record| {
-            (record.manager, record.user) != (order.record.manager, order.record.user)
-        });
-        if let Some(other) = other {
-            let message = format!("install {name}: it is a service of {}", other.manager);
+        let is_other = |other: &(Manager, bool)| {
+            *other != (order.record.manager, order.record.user) && order.root.is_none()
+        };
+        let installed = Installed::find(state, name.as_str());
+        let installed = installed.map(|it| (it.record.manager, it.record.user));
+        let embedded = embedded::is_installed(state, name.as_str());
+        let embedded = embedded.then_some((Manager::Mainstay, false));
+        if let Some((manager, _)) = installed.or(embedded).filter(is_other) {
+            let message = format!("install {name}: it is a service of {manager}");
             let failure = Failure::new(Code::Failed, message);
             return Err(failure.hint(format!("uninstall it first: mainstay uninstall {name}")));
         }
@@ -132,10 +136,6 @@ fn copy_and_install(
 }
 
 impl Installed {
-    fn into_record(self) -> Record {
-        self.record
-    }
-
     /// Puts a copy of the manifest, and who has it, into its place; the path of the copy.
     fn copy(
         &self,

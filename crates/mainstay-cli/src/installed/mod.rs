@@ -156,6 +156,11 @@ impl Installed {
         self.record
     }
 
+    /// Whether its manager runs the program itself.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.record.mode == Mode::Direct
+    }
+
     /// All of them, by name.
     pub(crate) fn all(state: &StateDir) -> Vec<Self> {
         let dirs =

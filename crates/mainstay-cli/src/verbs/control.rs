@@ -10,7 +10,7 @@ use crate::failure::{Code, Failure};
 use crate::host;
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
-use crate::{client, embedded, output};
+use crate::{client, output};
 
 /// Which services.
 #[derive(Debug, clap::Args)]
@@ -90,9 +90,7 @@ impl Control {
         let answers = client::block_on(async {
             let ask = |name: &String| {
                 let (state, name) = (state.clone(), name.clone());
-                match Installed::find(&state, &name)
-                    .filter(|_| !embedded::is_installed(&state, &name))
-                {
+                match Installed::find(&state, &name) {
                     Some(installed) => tokio::task::spawn_blocking(move || installed.control(verb)),
                     None => tokio::task::spawn_local(async move {
                         client::request(&state, &name, verb.as_str()).await

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use crate::failure::Failure;
 use crate::installed::Installed;
-use crate::output;
 use crate::state_dir::StateDir;
+use crate::{embedded, output};
 
 /// Which services.
 #[derive(Debug, clap::Args)]
@@ -17,11 +17,17 @@ pub(crate) struct Enable {
 
 impl Enable {
     pub(crate) fn run(self, state: &StateDir, is_enabled: bool) -> Result<ExitCode, Failure> {
-        let all = Installed::named(state, &self.names)?;
+        let (embedded, of_system) = embedded::split(state, self.names.clone());
+        let all = Installed::named(state, &of_system)?;
+        if !embedded.is_empty() {
+            embedded::set_enabled(state, &embedded, is_enabled)?;
+        }
         for installed in all {
             installed.set_enabled(is_enabled)?;
-            let what = if is_enabled { "enabled" } else { "disabled" };
-            output::text(&format!("{}: {what}\n", installed.name()))?;
+        }
+        let what = if is_enabled { "enabled" } else { "disabled" };
+        for name in self.names {
+            output::text(&format!("{name}: {what}\n"))?;
         }
         Ok(ExitCode::SUCCESS)
     }

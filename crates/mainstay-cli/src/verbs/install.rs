@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::failure::{Code, Failure};
 use crate::installed::{self, Mode, Order, Record, Wanted};
-use crate::manifest_file::{self, FormatName};
-use crate::output;
+use crate::manifest_file::{self, FormatName, Loaded};
 use crate::state_dir::StateDir;
+use crate::{embedded, output};
 
 /// Makes services of a manifest services of this system, which start with it; those that are installed become what the manifest says now.
 ///
@@ -38,7 +38,8 @@ pub(crate) struct Install {
     /// Who runs the program.
     #[arg(long, value_enum, default_value_t = Mode::Hosted)]
     mode: Mode,
-    /// Which manager is to have it: systemd, openrc, sysv, runit, s6, … Default: the one that runs this system.
+    /// Which manager is to have it: systemd, openrc, sysv, runit, s6, …, or embedded: `mainstay daemon`. Default: the one that runs this
+    /// system, embedded where there is none.
     #[arg(long, value_parser = manager)]
     manager: Option<Manager>,
     /// It becomes a service of your own, not of the machine: it takes no root (systemd).
@@ -82,6 +83,9 @@ impl Install {
         let manifest = manifest_file::load(&self.file, self.format)?;
         let specs = manifest.select(&self.names)?;
         let record = self.record()?;
+        if record.manager == Manager::Mainstay {
+            return self.install_embedded(state, &manifest, &specs);
+        }
         let password = self.password()?;
         let wanted = specs.iter().map(|spec| {
             let account = match self.dry_run {
@@ -119,6 +123,30 @@ impl Install {
                 losses: done.losses,
             })
             .collect();
+        self.show(services)
+    }
+
+    /// For `mainstay daemon`, whether or not it runs now.
+    fn install_embedded(
+        &self,
+        state: &StateDir,
+        manifest: &Loaded,
+        specs: &[Spec],
+    ) -> Result<ExitCode, Failure> {
+        if self.mode == Mode::Direct || self.root.is_some() || self.dry_run {
+            let message = "install into the embedded manager: it knows neither --mode direct, --root nor --dry-run";
+            return Err(Failure::new(Code::Usage, message));
+        }
+        let done = embedded::install_all(state, manifest, specs)?;
+        let lines = done.into_iter().map(|done| Line {
+            name: done.name.to_string(),
+            is_new: done.change == embedded::Change::New,
+            losses: done.losses,
+        });
+        self.show(lines.collect())
+    }
+
+    fn show(&self, services: Vec<Line>) -> Result<ExitCode, Failure> {
         if self.json {
             output::document(&Report { services })?;
             return Ok(ExitCode::SUCCESS);
@@ -143,10 +171,8 @@ impl Install {
             Some(root) => Manager::detect_below(root),
             None => Manager::detect(),
         };
-        let Some(manager) = self.manager.or(found) else {
-            let failure = Failure::new(Code::MissingPart, "find a service manager: none runs here");
-            return Err(failure.hint("name the one that will: --manager, or use `mainstay run`"));
-        };
+        // In a container there is mostly none, and `mainstay daemon` is one.
+        let manager = self.manager.or(found).unwrap_or(Manager::Mainstay);
         if cfg!(windows) && self.mode == Mode::Direct {
             let message = "install directly: Windows runs only what is written as a service";
             let failure = Failure::new(Code::Usage, message);

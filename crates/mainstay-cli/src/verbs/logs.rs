@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::ValueEnum;
+use mainstay::Manager;
 use mainstay_core::log::stored::{Stored, Stream};
 use mainstay_core::spec::ServiceName;
 use mainstay_core::time::{WHEN, when};
@@ -19,6 +20,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::failure::{Code, Failure};
 use crate::host::log_read::{Followed, Keep, Lines, Log, Position, Query, Range, Time, follow};
+use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{client, output};
 use pager::Pager;
@@ -147,6 +149,18 @@ impl Logs {
         let regex = self.regex()?;
         let mut sources = Vec::new();
         for (number, name) in self.names.iter().enumerate() {
+            if let Some(direct) = Installed::find(state, name).filter(Installed::is_direct) {
+                let manager = direct.record().manager;
+                let message =
+                    format!("logs of {name}: {manager} runs it itself, and has its output");
+                let failure = Failure::new(Code::MissingPart, message);
+                return Err(failure.hint(match manager {
+                    Manager::Systemd => format!("journalctl --unit={name}"),
+                    _ => {
+                        "look where the manager's output goes, mostly the log of the system".into()
+                    }
+                }));
+            }
             sources.extend(self.sources(&state.of(name), number, name, regex.as_ref())?);
         }
         // Bytes can be copied as they are where nobody asks for lines.

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use crate::failure::Failure;
 use crate::installed::Installed;
-use crate::output;
 use crate::state_dir::StateDir;
+use crate::{embedded, output};
 
 /// Stops services and removes them from this system. Their logs and data stay.
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,14 @@ pub(crate) struct Uninstall {
 
 impl Uninstall {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let found = Installed::named(state, &self.names)?;
+        let (embedded, of_system) = embedded::split(state, self.names);
+        let found = Installed::named(state, &of_system)?;
+        if !embedded.is_empty() {
+            embedded::uninstall_all(state, &embedded, self.purge)?;
+            for name in embedded {
+                output::text(&format!("{name}: uninstalled\n"))?;
+            }
+        }
         let mut failure = None;
         for installed in found {
             match installed.uninstall(self.purge) {

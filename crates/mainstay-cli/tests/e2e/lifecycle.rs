@@ -387,7 +387,10 @@ fn its_priority_processors_limits_and_variables_are_as_the_manifest_says() {
     let supervisor = Supervisor::start(&sandbox, &manifest);
     event(&supervisor, "modest", "ready");
     let log = std::fs::read_to_string(sandbox.state_dir().join("logs/modest/current.log"));
-    assert_eq!(log.expect("its log"), "10\n0\n77\n0\nhello blue ${COLOUR}\n");
+    assert_eq!(
+        log.expect("its log"),
+        "10\n0\n77\n0\nhello blue ${COLOUR}\n"
+    );
     stop(supervisor, &sandbox);
 }
 
