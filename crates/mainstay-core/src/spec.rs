@@ -81,6 +81,7 @@ pub struct Spec {
     pub(crate) sandbox: Sandbox,
     pub(crate) account: Option<Account>,
     pub(crate) needs: Vec<Need>,
+    pub(crate) listen: Vec<Listen>,
     pub(crate) start: Start,
     pub(crate) wait_for: Vec<WaitFor>,
     pub(crate) liveness: Option<Liveness>,
@@ -178,6 +179,10 @@ impl Spec {
             Need::Service(name) => Some(name),
             Need::Os(_) => None,
         })
+    }
+    /// Where its manager listens for it; it is given the sockets in this order (sd_listen_fds(3)).
+    pub fn listen(&self) -> &[Listen] {
+        &self.listen
     }
     /// How its start is judged.
     pub fn start(&self) -> &Start {
@@ -309,6 +314,25 @@ pub enum Need {
     Service(ServiceName),
     /// `os:NAME`: a service of the host's own manager.
     Os(String),
+}
+
+/// An address that its manager listens on for a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Listen {
+    /// TCP.
+    Tcp(HostPort),
+    /// A Unix stream socket at this absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    /// As a manifest has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// How a start is judged.

@@ -40,9 +40,12 @@ impl Host {
         if let Err(why) = &self.held[id.0].user {
             return Err(why.clone());
         }
-        if let Some(taken) = port::taken(&spec) {
+        if self.held[id.0].sockets.list().is_empty()
+            && let Some(taken) = port::taken(&spec)
+        {
             return Err(taken);
         }
+        self.held[id.0].sockets.open(&spec)?;
         let mut notify = None;
         if spec.start().ready() == Some(&Ready::Notify) {
             let socket = self.listen(id, run, None);
@@ -124,6 +127,7 @@ impl Host {
             dir,
             user,
             log,
+            sockets,
             ..
         } = &self.held[id.0];
         let user = other(user);
@@ -149,9 +153,13 @@ impl Host {
             .collect();
         let environment: Vec<_> = environment.into_iter().collect();
         let working_dir = launch::working_dir(spec, dir);
-        let (stdout, stderr) = match output {
-            Output::Log => (sys::stream(log.stdout()), sys::stream(log.stderr())),
-            Output::Nowhere => (sys::stream(&self.null), sys::stream(&self.null)),
+        let (stdout, stderr, sockets) = match output {
+            Output::Log => (
+                sys::stream(log.stdout()),
+                sys::stream(log.stderr()),
+                sockets.list(),
+            ),
+            Output::Nowhere => (sys::stream(&self.null), sys::stream(&self.null), &[][..]),
         };
         self.processes
             .spawn(&sys::Command {
@@ -165,6 +173,7 @@ impl Host {
                 user,
                 priority: spec.priority(),
                 cpus: spec.cpus(),
+                sockets,
                 limits: spec.limits(),
             })
             .map_err(|error| match error.hint() {

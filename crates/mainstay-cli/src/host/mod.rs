@@ -20,6 +20,7 @@ mod preflight;
 mod probe;
 mod report;
 mod requests;
+mod sockets;
 pub(crate) mod sys;
 mod without;
 
@@ -60,6 +61,7 @@ pub(crate) use self::preflight::{losses, user_of};
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
 use self::requests::Waiter;
+use self::sockets::Sockets;
 #[cfg(windows)]
 pub(crate) use self::sys::run_as_helper;
 use self::sys::{Processes, Tree, TreeId};
@@ -144,6 +146,7 @@ struct Held {
     sink_problems: BTreeMap<String, String>,
     notify: Option<NotifySocket>,
     user: User,
+    sockets: Sockets,
     running: Option<Running>,
 }
 
@@ -168,6 +171,7 @@ impl Held {
             sink_problems: BTreeMap::new(),
             notify: None,
             user,
+            sockets: Sockets::default(),
             running: None,
         }
     }
@@ -674,9 +678,11 @@ impl Host {
     fn tell(&mut self, id: ServiceId, fact: &Fact) {
         self.has_halted |= matches!(fact, Fact::Halted { .. });
         self.judge(id, fact);
-        // Also where nothing says when it is ready.
-        if self.engine.view(id).state == StateName::Running {
-            self.is_ready.notify_one();
+        match self.engine.view(id).state {
+            // Also where nothing says when it is ready.
+            StateName::Running => self.is_ready.notify_one(),
+            StateName::Stopped | StateName::Halted => self.held[id.0].sockets.close(),
+            _ => {}
         }
         if !matches!(fact, Fact::Missed { .. } | Fact::Status { .. }) {
             self.record(id);

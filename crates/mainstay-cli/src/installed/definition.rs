@@ -201,6 +201,9 @@ impl Installed {
                 Priority::High => -10,
             });
         }
+        for address in spec.listen() {
+            definition = definition.listen(address.to_string());
+        }
         let limits = spec.limits();
         for (limit, value) in [
             (Limit::OpenFiles, limits.open_files),

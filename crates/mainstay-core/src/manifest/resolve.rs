@@ -19,9 +19,9 @@ use super::units::ShowDuration;
 use super::values::{Count, Size, StrategyName, Target, Time, is_absolute};
 use crate::log::redact::{RedactWith, Redaction, Refused};
 use crate::spec::{
-    Backoff, Environment, Facility, Http, Level, Limits, Liveness, LogPolicy, Ready, Recovery,
-    RestartLimit, Retention, Rotation, Sandbox, ServiceName, Signal, SinkSpec, SinkTarget,
-    SnapshotPolicy, Spec, Start, Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Zone,
+    Backoff, Environment, Facility, Http, Level, Limits, Listen, Liveness, LogPolicy, Probe, Ready,
+    Recovery, RestartLimit, Retention, Rotation, Sandbox, ServiceName, Signal, SinkSpec,
+    SinkTarget, SnapshotPolicy, Spec, Start, Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Zone,
 };
 
 /// The specs, in the order of the manifest. They mean something only if nothing was noted.
@@ -37,6 +37,7 @@ pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
     let mut resolver = Resolver {
         environment: manifest.environment.value,
         ports: BTreeMap::new(),
+        listeners: BTreeMap::new(),
         sinks: BTreeMap::new(),
         findings,
     };
@@ -58,6 +59,8 @@ struct Resolver<'f> {
     environment: Environment,
     /// Who listens where.
     ports: BTreeMap<u16, ServiceName>,
+    /// For whom each address is listened on.
+    listeners: BTreeMap<Listen, ServiceName>,
     /// How each sink was set up first, and by whom.
     sinks: BTreeMap<SinkTarget, (SinkSpec, ServiceName)>,
     findings: &'f mut Findings,
@@ -91,6 +94,7 @@ impl Resolver<'_> {
     /// Every table is looked at before the lack of a command ends it.
     fn service(&mut self, name: ServiceName, typed: ServiceTable) -> Option<Spec> {
         let start = self.start(typed.start);
+        let listen = self.listen(typed.listen, start.ready.as_ref(), &name);
         let liveness = typed
             .liveness
             .and_then(|liveness| self.liveness(liveness, start.ready.as_ref()));
@@ -122,6 +126,7 @@ impl Resolver<'_> {
             sandbox,
             account: value(typed.account),
             needs: Vec::new(),
+            listen,
             start,
             wait_for,
             liveness,
@@ -140,6 +145,35 @@ impl Resolver<'_> {
             timeout: typed.timeout.value.0,
             ready: value(typed.ready).and_then(|table| value(table.ready)),
         }
+    }
+
+    /// Each address once in the manifest; none that readiness is asked of by a connection alone, which its manager would accept.
+    fn listen(
+        &mut self,
+        typed: Option<Spanned<Vec<Spanned<Listen>>>>,
+        ready: Option<&Ready>,
+        name: &ServiceName,
+    ) -> Vec<Listen> {
+        let asked = match ready {
+            Some(Ready::Probe(Probe::Tcp(address))) => Some(Listen::Tcp(address.clone())),
+            Some(Ready::Probe(Probe::Unix(path))) => Some(Listen::Unix(path.clone())),
+            _ => None,
+        };
+        let mut listen = Vec::new();
+        for Spanned { value, span } in value(typed).unwrap_or_default() {
+            if asked.as_ref() == Some(&value) {
+                let message = "whoever connects here is let in before the program is ready";
+                let help = Some("have `start.ready` ask by `http`, `log`, `exec` or `notify`");
+                self.findings.add(Code::Conflict, span, message, help);
+            }
+            if let Some(other) = self.listeners.insert(value.clone(), name.clone()) {
+                let message = format!("the service `{other}` has this address");
+                let help = Some("give each service addresses of its own");
+                self.findings.add(Code::Conflict, span, message, help);
+            }
+            listen.push(value);
+        }
+        listen
     }
 
     fn liveness(

@@ -13,7 +13,7 @@ use super::values::{
 };
 use crate::log::redact::RedactWith;
 use crate::spec::{
-    Account, Argv, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl, Level,
+    Account, Argv, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl, Level, Listen,
     LogFormat, Policy, Priority, Probe, Ready, Reload, Signal, SinkTarget, SnapshotWhen, StopAsk,
     StopScope, Streams, Zone,
 };
@@ -63,6 +63,8 @@ table! {
         account: Account,
         /// Services of this manifest that must be ready first, or os:NAME for one of the host.
         needs: Vec<Spanned<NeedName>>,
+        /// Addresses that its manager listens on for it, host:port or an absolute path; it is given the sockets, as sd_listen_fds(3) says.
+        listen: Vec<Spanned<Listen>>,
         /// How its start is judged.
         start: StartTable,
         /// Conditions that must hold before a start, one after the other.

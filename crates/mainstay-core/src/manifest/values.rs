@@ -16,8 +16,8 @@ use super::units::{self, ShowDuration, ShowSize};
 use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, CodeAction, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
-    Level, LogFormat, Policy, Priority, Signal, SinkTarget, SnapshotWhen, StopAsk, StopScope,
-    Streams, Zone,
+    Level, Listen, LogFormat, Policy, Priority, Signal, SinkTarget, SnapshotWhen, StopAsk,
+    StopScope, Streams, Zone,
 };
 
 /// Words that stand for the variants of an enum.
@@ -608,6 +608,21 @@ impl FromText for HostPort {
             let message = format!("`{}` is not an address", Shown(text));
             Mistake::new(Code::Address, message, help)
         })
+    }
+}
+
+impl FromText for Listen {
+    const WHAT: &'static str = "an address";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        match text.starts_with('/') {
+            true if text.contains('\0') => {
+                let message = "a path holds no NUL";
+                Err(Mistake::new(Code::Address, message, "remove it"))
+            }
+            true => Ok(Self::Unix(text.into())),
+            false => HostPort::from_text(text).map(Self::Tcp),
+        }
     }
 }
 

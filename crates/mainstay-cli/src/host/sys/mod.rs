@@ -52,11 +52,15 @@ pub(crate) use linux::{
     own_identity, settle_in, testament, uptime, yield_to_others,
 };
 #[cfg(unix)]
-pub(crate) use posix::{Stream, User, is_privileged, null, stream, utc_offset, write_at};
+pub(crate) use posix::{
+    Socket, Stream, User, is_privileged, listen, null, stream, utc_offset, write_at,
+};
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
 #[cfg(windows)]
 pub(crate) use windows::access::{Access, entrust, is_foreign};
+#[cfg(windows)]
+pub(crate) use windows::sockets::{Socket, listen};
 #[cfg(windows)]
 pub(crate) use windows::{
     Processes, Stream, Tree, User, is_dead, is_privileged, null, run_as_helper, stream, utc_offset,
@@ -90,6 +94,9 @@ pub(crate) struct Command<'a> {
     pub(crate) priority: Option<Priority>,
     /// The processors that it may run on; all where it is empty.
     pub(crate) cpus: &'a [u16],
+    /// Listening sockets that it is given as descriptors from 3 on, with `LISTEN_FDS` and `LISTEN_PID` in its environment.
+    #[cfg_attr(windows, expect(dead_code, reason = "there are none"))]
+    pub(crate) sockets: &'a [Socket],
     /// What it may have at most. Windows knows none of these.
     #[cfg_attr(windows, expect(dead_code, reason = "limits of Unix"))]
     pub(crate) limits: Limits,

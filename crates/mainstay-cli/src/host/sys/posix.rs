@@ -3,15 +3,17 @@
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use mainstay_core::spec::{Limits, Priority, Signal};
+use mainstay_core::spec::{Limits, Listen, Priority, Signal};
 
 use super::{Command, Exit, INSTANCE, SpawnError};
 
@@ -230,7 +232,14 @@ pub(super) struct Image {
     /// Ends in null, as does `env`.
     argv: Vec<*const c_char>,
     env: Vec<*const c_char>,
+    /// Where the child's number is written that the variable [`PID`] has room for; null where nobody asks.
+    pid: *mut u8,
 }
+
+/// By which a program knows that sockets are meant for it: sd_listen_fds(3).
+const PID: &str = "LISTEN_PID=";
+/// As many digits as a pid may have.
+const PID_DIGITS: usize = 10;
 
 impl Image {
     /// Fails with `InvalidInput` if a string holds a NUL byte, which no Unix can pass on.
@@ -266,6 +275,17 @@ impl Image {
         if let Some(id) = instance {
             env.push(push(&[OsStr::new(INSTANCE), equals, OsStr::new(id)])?);
         }
+        let mut pid = None;
+        if !command.sockets.is_empty() {
+            let count = command.sockets.len().to_string();
+            env.push(push(&[OsStr::new("LISTEN_FDS="), OsStr::new(&count)])?);
+            let digits = "0".repeat(PID_DIGITS);
+            let room = [PID, &digits].map(OsStr::new);
+            let variable = push(&room)?;
+            env.push(variable);
+            pid = Some(variable + PID.len());
+        }
+        let pid = pid.map_or(ptr::null_mut(), |at| text.as_mut_ptr().wrapping_add(at));
         let base: *const c_char = text.as_ptr().cast();
         let at = |offset: usize| base.wrapping_add(offset);
         let list = |offsets: Vec<usize>| {
@@ -277,8 +297,30 @@ impl Image {
             working_dir: at(working_dir),
             argv: list(argv),
             env: list(env),
+            pid,
             _text: text,
         })
+    }
+
+    /// Writes the number of this process where its environment has room for it.
+    ///
+    /// # Safety
+    /// In a child that the image is for, while nobody else looks at it. It is async-signal-safe.
+    unsafe fn say_pid(&self) {
+        if self.pid.is_null() {
+            return;
+        }
+        // SAFETY: it cannot fail.
+        let mut rest = unsafe { libc::getpid() };
+        // Without leading zeros: some would take it for an octal number.
+        let digits = rest.unsigned_abs().ilog10() as usize + 1;
+        for place in (0..digits).rev() {
+            // SAFETY: there is room for as many digits as there are.
+            unsafe { *self.pid.add(place) = b'0' + u8::try_from(rest % 10).unwrap_or(0) };
+            rest /= 10;
+        }
+        // SAFETY: behind them, at the latest where the text ends in a NUL.
+        unsafe { *self.pid.add(digits) = 0 };
     }
 }
 
@@ -323,6 +365,8 @@ pub(super) struct Child<'a> {
     nice: Option<c_int>,
     cpus: &'a [u16],
     limits: Limits,
+    /// Where none of them is overwritten before it is in its place.
+    sockets: Vec<OwnedFd>,
     stdin: RawFd,
     stdout: RawFd,
     stderr: RawFd,
@@ -345,6 +389,7 @@ impl<'a> Child<'a> {
             nice: command.priority.map(nice),
             cpus: command.cpus,
             limits: command.limits,
+            sockets: above(command.sockets)?,
             stdin,
             stdout: stdout
                 .as_ref()
@@ -404,6 +449,12 @@ impl<'a> Child<'a> {
                 return Step::Output;
             }
             close_on_exec();
+            for (to, socket) in (3..).zip(&self.sockets) {
+                if libc::dup2(socket.as_raw_fd(), to) == -1 {
+                    return Step::Output;
+                }
+            }
+            self.image.say_pid();
             if let Some(limit) = INHERITED_FILES.get() {
                 libc::setrlimit(libc::RLIMIT_NOFILE, limit);
             }
@@ -553,6 +604,43 @@ pub(super) fn failure(step: i32, errno: i32) -> Option<(Step, i32)> {
 }
 
 /// A duplicate of `stream` beyond 2 if it lies among the standard streams, which the child's own would overwrite.
+/// Duplicates above those that these are to become.
+fn above(sockets: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
+    let lowest = 3 + c_int::try_from(sockets.len()).map_err(io::Error::other)?;
+    let duplicate = |socket: &OwnedFd| {
+        // SAFETY: the descriptor is open while it is borrowed, and the new one is nobody else's.
+        unsafe {
+            let moved = libc::fcntl(socket.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest);
+            Ok(OwnedFd::from_raw_fd(cvt(moved)?))
+        }
+    };
+    sockets.iter().map(duplicate).collect()
+}
+
+/// A listening socket.
+pub(crate) type Socket = OwnedFd;
+
+/// Connections that may wait until they are accepted; the system has a limit of its own.
+const BACKLOG: c_int = 4096;
+
+/// Listens there. A Unix socket that nobody answers on any more gives way, and everybody who can reach it may connect.
+pub(crate) fn listen(address: &Listen) -> io::Result<Socket> {
+    let socket: OwnedFd = match address {
+        Listen::Tcp(address) => TcpListener::bind((address.host(), address.port()))?.into(),
+        Listen::Unix(path) => {
+            let is_dead = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            if UnixStream::connect(path).is_err_and(|error| is_dead(&error)) {
+                std::fs::remove_file(path)?;
+            }
+            UnixListener::bind(path)?.into()
+        }
+    };
+    // std's own backlog is a small one.
+    // SAFETY: a socket of ours; no memory is involved.
+    cvt(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
+    Ok(socket)
+}
+
 fn above_standard(stream: Stream<'_>) -> io::Result<Option<OwnedFd>> {
     if stream.as_raw_fd() > 2 {
         return Ok(None);

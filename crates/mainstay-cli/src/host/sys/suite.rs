@@ -130,6 +130,7 @@ impl Rig {
             user: changes.user.as_ref(),
             priority: changes.priority,
             cpus: &changes.cpus,
+            sockets: &[],
             limits: Limits::default(),
         })?;
         self.started.push(tree.pid());
@@ -712,6 +713,7 @@ fn output_may_lie_among_the_standard_streams() {
                 user: None,
                 priority: None,
                 cpus: &[],
+                sockets: &[],
                 limits: Limits::default(),
             })
             .unwrap();

@@ -20,17 +20,23 @@ pub(crate) fn start(what: Serve) {
 
 fn serve(what: &Serve) -> io::Result<()> {
     match what.protocol {
-        Protocol::Tcp => TcpListener::bind(&what.address)?
+        Protocol::Tcp => listener(&what.address)?
             .incoming()
             .try_for_each(|stream| stream.map(drop)),
         Protocol::Unix => sys::serve_unix(&what.address),
-        Protocol::Http => TcpListener::bind(&what.address)?
-            .incoming()
-            .try_for_each(|stream| {
-                // A client that gives up half-way is no reason to end.
-                let _ = answer(&mut stream?, what.status);
-                Ok(())
-            }),
+        Protocol::Http => listener(&what.address)?.incoming().try_for_each(|stream| {
+            // A client that gives up half-way is no reason to end.
+            let _ = answer(&mut stream?, what.status);
+            Ok(())
+        }),
+    }
+}
+
+/// `given:N` is the N-th of the sockets that sd_listen_fds(3) speaks of, from 0.
+fn listener(address: &str) -> io::Result<TcpListener> {
+    match address.strip_prefix("given:") {
+        Some(number) => sys::given(number.parse().map_err(io::Error::other)?),
+        None => TcpListener::bind(address),
     }
 }
 

@@ -19,7 +19,8 @@ pub(crate) enum Step {
     Ignore(Vec<String>),
     /// `on-term exit N [after D]`: a graceful handler for TERM and INT. Unix.
     OnTerm { code: i32, after: Duration },
-    /// `serve tcp|http|unix ADDR [--after D] [--status N]`: in the background; http answers 200 or N to everything.
+    /// `serve tcp|http|unix ADDR [--after D] [--status N]`: in the background; http answers 200 or N to everything. `given:0` is an
+    /// address, too: the first socket of `LISTEN_FDS`.
     Serve(Serve),
     /// `touch FILE`: creates it.
     Touch(PathBuf),

@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, FromRawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,6 +21,18 @@ pub(crate) fn signal_self(name: &str) -> io::Result<()> {
     let signal = number(name)?;
     // SAFETY: raise(3) takes any number and touches no memory of ours.
     check(unsafe { libc::raise(signal) })
+}
+
+/// A socket that was given to this very process.
+pub(crate) fn given(number: i32) -> io::Result<TcpListener> {
+    let variable = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    let is_ours = variable("LISTEN_PID") == Some(std::process::id());
+    let count = variable("LISTEN_FDS").filter(|_| is_ours).unwrap_or(0);
+    if number.unsigned_abs() >= count {
+        return Err(io::Error::other("there is no such socket"));
+    }
+    // SAFETY: descriptors from 3 on are sockets that nobody else uses, says who has started us.
+    Ok(unsafe { TcpListener::from_raw_fd(3 + number) })
 }
 
 /// Ignored from now on, by later grandchildren too.

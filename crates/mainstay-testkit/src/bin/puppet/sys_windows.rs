@@ -52,3 +52,8 @@ pub(crate) fn inherited() -> io::Result<Map<String, Value>> {
 fn unsupported() -> io::Result<()> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
+
+/// Windows passes no sockets on.
+pub(crate) fn given(_number: i32) -> std::io::Result<std::net::TcpListener> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}

@@ -176,6 +176,7 @@ fn spawn_and_stop_cost() {
                         user: None,
                         priority: None,
                         cpus: &[],
+                        sockets: &[],
                         limits: Limits::default(),
                     };
                     rig.processes.spawn(&command).unwrap()

@@ -10,6 +10,7 @@
 pub(crate) mod access;
 mod ask;
 mod job;
+pub(crate) mod sockets;
 #[cfg(test)]
 mod tests;
 pub(super) mod text;

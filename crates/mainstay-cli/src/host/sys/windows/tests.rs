@@ -156,6 +156,7 @@ impl Rig {
             user: None,
             priority: None,
             cpus: &[],
+            sockets: &[],
             limits: Limits::default(),
         })?;
         Ok((tree, BufReader::new(reader)))
@@ -464,6 +465,7 @@ fn a_program_has_the_priority_and_the_processors_that_it_is_given() {
             user: None,
             priority: Some(Priority::BelowNormal),
             cpus: &[0],
+            sockets: &[],
             limits: Limits::default(),
         };
         let tree = rig.processes.spawn(&command).unwrap();
