@@ -59,7 +59,7 @@ fn whoever_connects_while_a_program_is_away_waits_for_it() {
 fn an_address_that_somebody_has_is_told() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port();
-    let (supervisor, _sandbox) = supervise(&format!(
+    let (mut supervisor, _sandbox) = supervise(&format!(
         r#"
         [service.late]
         command = ["PUPPET", "hang"]
@@ -75,4 +75,5 @@ fn an_address_that_somebody_has_is_told() {
         message.contains(&format!("listen on 127.0.0.1:{port}")),
         "{message}"
     );
+    assert_eq!(code(supervisor.wait(SOON)), 1);
 }
