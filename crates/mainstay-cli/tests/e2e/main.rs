@@ -3,6 +3,7 @@
 
 mod adoption;
 mod control;
+mod daemon;
 mod failures;
 mod hello;
 mod lifecycle;
