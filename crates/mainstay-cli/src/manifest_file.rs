@@ -162,6 +162,16 @@ impl Source {
         })
     }
 
+    /// What somebody handed over.
+    pub(crate) fn of(name: String, text: String, format: Format, dir: PathBuf) -> Self {
+        Self {
+            name,
+            dir,
+            text,
+            format,
+        }
+    }
+
     /// Its relative paths start there, not where the file is.
     pub(crate) fn based_on(mut self, dir: Option<PathBuf>) -> Self {
         self.dir = dir.unwrap_or(self.dir);

@@ -195,6 +195,16 @@ impl StateDir {
         self.path.join("ledger")
     }
 
+    /// What services have become by updates.
+    pub(crate) fn updated_dir(&self) -> PathBuf {
+        self.path.join("updated")
+    }
+
+    /// What a service has become by an update.
+    pub(crate) fn updated_path(&self, name: &str) -> PathBuf {
+        self.updated_dir().join(format!("{name}.json"))
+    }
+
     /// The place of a copy of the manifest, by the name of its format.
     pub(crate) fn manifest_path(&self, format: &str) -> PathBuf {
         self.path.join(format!("manifest.{format}"))

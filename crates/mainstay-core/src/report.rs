@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Exit, StateName, View};
+use crate::engine::{Exit, StateName, Style, TrialPhase, View};
 
 /// The document of `status --json` and `list --json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,22 @@ pub struct ServiceReport {
     pub cpu_ms: Option<u64>,
     /// Resident memory of its whole tree, bytes, where the system tells.
     pub memory_bytes: Option<u64>,
+    /// The trial of a new definition, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateReport>,
+}
+
+/// What is known of the trial of a new definition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateReport {
+    /// How far it is.
+    pub phase: TrialPhase,
+    /// Whether the old run goes on meanwhile.
+    pub style: Style,
+    /// The new definition's state.
+    pub state: StateName,
+    /// Its main process.
+    pub pid: Option<u32>,
 }
 
 /// How a run ended: one of the two, or neither where nobody could tell.
@@ -100,6 +116,7 @@ impl ServiceReport {
             log_problem: None,
             cpu_ms: None,
             memory_bytes: None,
+            update: None,
         }
     }
 }

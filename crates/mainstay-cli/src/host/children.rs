@@ -53,11 +53,18 @@ impl Host {
                 Some(socket.map_err(|error| format!("open its notification socket: {error}"))?);
         }
         let restarts = self.engine.view(id).restarts;
+        let is_apart = self.prepare_candidate(id)?;
         let log = &self.held[id.0].log;
         let is_watched = matches!(spec.start().ready(), Some(Ready::Log(_)));
-        let tells_run = restarts > 0 || log.tells_runs || is_watched;
+        let tells_run = match is_apart {
+            None => restarts > 0 || log.tells_runs || is_watched,
+            Some(is_apart) => is_apart,
+        };
         if tells_run {
             self.logs.starting(spec.name(), log);
+        }
+        if is_apart.is_some() && self.engine.is_beside(id).is_some() {
+            self.logs.remember(spec.name());
         }
         let tree = self.start(id, spec.command(), Output::Log, notify.as_ref());
         if tells_run {

@@ -152,6 +152,19 @@ impl Host {
         let mut changed = Vec::new();
         for name in names {
             let definition = embedded::read(&self.state, name).map_err(conflict)?;
+            if let Some(id) = self.engine.find(name) {
+                if self.engine.trial(id).is_some() {
+                    let why = format!("{name}: {}", Refusal::Updating);
+                    return Err(conflict(why));
+                }
+                let held = &mut self.held[id.0];
+                let is_same = *held.spec == *definition.spec && held.dir == definition.dir;
+                if held.is_updated && is_same && held.next.is_none() {
+                    // An update has made it so, and now it is installed as well.
+                    (held.version, held.is_updated) = (definition.version, false);
+                    continue;
+                }
+            }
             let is_known = self.engine.find(name).is_some_and(|id| {
                 let held = &self.held[id.0];
                 let next = held.next.as_ref();
@@ -273,15 +286,12 @@ impl Host {
         let Some(Successor { definition, user }) = held.next.take() else {
             return;
         };
+        held.is_updated = false;
         let Definition { spec, dir, .. } = &definition;
         let name = spec.name().clone();
         let is_same_log = held.spec.log() == spec.log() && held.dir == *dir && held.user == user;
         let owner = other(&user);
-        let log = (!is_same_log).then(|| {
-            let pipes = self.logs.make(&name, spec.log(), owner)?;
-            self.logs.forget(&name, false, || {});
-            self.logs.open(&name, spec.log(), dir, pipes)
-        });
+        let log = (!is_same_log).then(|| self.logs.replace(spec, dir, owner));
         let data_dir = self.state.create_data_dir(name.as_str(), owner);
         (held.spec, held.dir) = (definition.spec, definition.dir);
         (held.version, held.user) = (definition.version, user);

@@ -21,7 +21,7 @@ use super::Host;
 use super::sys::{self, Birth, Identity};
 use crate::embedded::{self, Definition};
 use crate::manifest_file::Loaded;
-use crate::state_dir::{StateDir, write_private};
+use crate::state_dir::{StateDir, create_private_dir, write_private};
 
 /// Of what is written; another one is not read.
 const FORMAT: u32 = 1;
@@ -58,6 +58,9 @@ pub(super) struct Slot {
     /// Of its installation, if it has one: by which it runs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) version: u64,
+    /// It has become what it is by an update: what that is lies with the state, and not in the manifest's copy.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) is_updated: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) restarts: u64,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -110,6 +113,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// A ledger that is kept.
 pub(super) struct Ledger {
+    /// Where it is ours.
+    header: Option<Header>,
     file: File,
     /// Whose each slot is.
     owners: Vec<ServiceId>,
@@ -142,6 +147,22 @@ impl Ledger {
             let copy_path = state.manifest_path(&copy.format);
             write_private(&copy_path, copy.text.as_bytes())?;
         }
+        Self::of(state, header, (owners, slots)).map(Some)
+    }
+
+    /// The same for other services, in its place.
+    fn renew(&self, state: &StateDir, slots: (Vec<ServiceId>, Vec<Slot>)) -> io::Result<Self> {
+        match self.header.clone() {
+            Some(header) => Self::of(state, header, slots),
+            None => Err(io::Error::other("it is that of another supervisor")),
+        }
+    }
+
+    fn of(
+        state: &StateDir,
+        header: Header,
+        (owners, slots): (Vec<ServiceId>, Vec<Slot>),
+    ) -> io::Result<Self> {
         let mut bytes = Vec::with_capacity(HEADER + slots.len() * SLOT);
         if !fill(&header, HEADER, &mut bytes)? {
             return Err(io::Error::other("the paths are too long"));
@@ -152,17 +173,19 @@ impl Ledger {
             bytes.extend_from_slice(&buffer);
         }
         let file = write_private(&state.ledger_path(), &bytes)?;
-        Ok(Some(Self {
+        Ok(Self {
+            header: Some(header),
             file,
             owners,
             written: slots.into_iter().map(Some).collect(),
             buffer,
-        }))
+        })
     }
 
     /// Goes on with that of a dead supervisor.
     pub(super) fn go_on(state: &StateDir, services: usize) -> io::Result<Self> {
         Ok(Self {
+            header: None,
             file: fs::OpenOptions::new()
                 .write(true)
                 .open(state.ledger_path())?,
@@ -175,7 +198,7 @@ impl Ledger {
     /// Writes what has changed.
     fn write(&mut self, id: ServiceId, slot: Slot) -> io::Result<()> {
         // One that comes next gets its slot with a new ledger.
-        let Ok(index) = self.owners.binary_search(&id) else {
+        let Some(index) = self.owners.iter().position(|owner| *owner == id) else {
             return Ok(());
         };
         if self.written[index].as_ref() == Some(&slot) {
@@ -193,6 +216,7 @@ impl Ledger {
 pub(super) fn discard(state: &StateDir) {
     // What stays is void, as the lock is given back.
     let _ = fs::remove_file(state.ledger_path());
+    let _ = fs::remove_dir_all(state.updated_dir());
     for format in Format::ALL {
         let _ = fs::remove_file(state.manifest_path(format.name()));
     }
@@ -319,6 +343,16 @@ impl Estate {
     /// # Errors
     /// Why that cannot be known.
     pub(super) fn definitions(&self, state: &StateDir) -> Result<Vec<Definition>, String> {
+        let mut all = self.original_definitions(state)?;
+        for slot in self.slots.iter().filter(|slot| slot.is_updated) {
+            let updated = Updated::read(state, &slot.name)?;
+            all.retain(|it| it.spec.name().as_str() != slot.name);
+            all.push(updated);
+        }
+        Ok(all)
+    }
+
+    fn original_definitions(&self, state: &StateDir) -> Result<Vec<Definition>, String> {
         let format = &self.header.manifest_format;
         if format == INSTALLED {
             return Ok(embedded::all(state).0);
@@ -339,6 +373,49 @@ impl Estate {
         Ok(specs
             .map(|spec| Definition::of_manifest(spec, dir))
             .collect())
+    }
+}
+
+/// What a service has become by an update, as it lies in `STATE/updated/NAME.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Updated {
+    format: u32,
+    pub(super) base_dir: PathBuf,
+    pub(super) manifest_format: String,
+    pub(super) manifest: String,
+}
+
+impl Updated {
+    pub(super) fn new(base_dir: PathBuf, format: Format, manifest: String) -> Self {
+        Self {
+            format: FORMAT,
+            base_dir,
+            manifest_format: format.name().to_owned(),
+            manifest,
+        }
+    }
+
+    pub(super) fn write(&self, state: &StateDir, name: &str) -> io::Result<()> {
+        create_private_dir(&state.updated_dir())?;
+        let bytes = serde_json::to_vec(self)?;
+        write_private(&state.updated_path(name), &bytes).map(drop)
+    }
+
+    fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
+        let path = state.updated_path(name);
+        let cannot = |why: String| format!("read {}: {why}", path.display());
+        let bytes = fs::read(&path).map_err(|error| cannot(error.to_string()))?;
+        let updated: Self =
+            serde_json::from_slice(&bytes).map_err(|error| cannot(error.to_string()))?;
+        if updated.format != FORMAT {
+            return Err(cannot(format!("its format is {}", updated.format)));
+        }
+        let format = Format::from_extension(&updated.manifest_format);
+        let specs = format.and_then(|format| manifest::parse(&updated.manifest, format).ok());
+        let spec = specs.into_iter().flatten();
+        let spec = spec.into_iter().find(|spec| spec.name().as_str() == name);
+        let spec = spec.ok_or_else(|| cannot("it does not define the service".to_owned()))?;
+        Ok(Definition::of_manifest(spec, &updated.base_dir))
     }
 }
 
@@ -455,6 +532,16 @@ impl Host {
         }
     }
 
+    /// Goes on in a new one, as other services, or others' ids, are accounted for.
+    pub(super) fn renew_ledger(&mut self) {
+        let slots = self.engine.ids().map(|id| (id, self.slot(id))).unzip();
+        let Some(ledger) = &self.ledger else { return };
+        match ledger.renew(&self.state, slots) {
+            Ok(ledger) => self.ledger = Some(ledger),
+            Err(error) => self.lose_ledger(&error),
+        }
+    }
+
     /// Writes down what has changed of a service.
     pub(super) fn record(&mut self, id: ServiceId) {
         if self.ledger.is_none() {
@@ -494,6 +581,7 @@ impl Host {
             since_ms: self.boot_ms(since),
             unwanted: wish == Wish::Down,
             version: held.version,
+            is_updated: held.is_updated,
             restarts,
             last_exit: last_exit.map(LastExit::from),
             was_ready: false,
@@ -565,6 +653,7 @@ mod tests {
             since_ms: u64::MAX,
             unwanted: true,
             version: u64::MAX,
+            is_updated: true,
             restarts: u64::MAX,
             last_exit: Some(LastExit {
                 code: Some(i32::MIN),

@@ -95,7 +95,8 @@ impl Legacy {
             for (definition, heir) in definitions.iter().zip(&mut legacy.heirs) {
                 let name = definition.spec.name().as_str();
                 heir.slot = estate.slots.iter().find(|slot| slot.name == name).cloned();
-                let of_version = heir.slot.as_ref().map_or(0, |slot| slot.version);
+                let slot = heir.slot.as_ref().filter(|slot| !slot.is_updated);
+                let of_version = slot.map_or(0, |slot| slot.version);
                 heir.is_outdated = match of_version {
                     0 => before.as_ref().is_some_and(|all| differs(all, definition)),
                     version => version != definition.version,

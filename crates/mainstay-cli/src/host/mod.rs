@@ -22,6 +22,7 @@ mod report;
 mod requests;
 mod sockets;
 pub(crate) mod sys;
+mod update;
 mod without;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -65,6 +66,7 @@ use self::sockets::Sockets;
 #[cfg(windows)]
 pub(crate) use self::sys::run_as_helper;
 use self::sys::{Processes, Tree, TreeId};
+use self::update::Update;
 pub(crate) use self::without::{orphans, stop_without_supervisor};
 use crate::embedded::{self, Definition};
 use crate::failure::{Code, Failure, chain};
@@ -107,6 +109,8 @@ enum Message {
     Log(LogEvent),
     /// A helper command has had its time.
     HelperLate(TreeId),
+    /// Whoever wants the update with this candidate is gone.
+    ClientLeft(ServiceId),
 }
 
 /// Supervises until every service is down or the operator, or the manager, says stop. Blocks. Returns what to exit with: 1 where a service was
@@ -140,6 +144,8 @@ struct Held {
     version: u64,
     /// What it is from the end of its run on.
     next: Option<Successor>,
+    /// It has become so by an update, and no manifest may say so yet.
+    is_updated: bool,
     log: LogEnds,
     log_problem: Option<String>,
     /// By the sinks that take no lines.
@@ -166,6 +172,7 @@ impl Held {
             dir: definition.dir,
             version: definition.version,
             next: None,
+            is_updated: false,
             log,
             log_problem: None,
             sink_problems: BTreeMap::new(),
@@ -210,6 +217,7 @@ struct Host {
     /// Trees whose main process is gone and which are not empty yet.
     sweeping: Vec<ServiceId>,
     waiters: Vec<Waiter>,
+    updates: Vec<Update>,
     listeners: Vec<mpsc::Sender<Bytes>>,
     reporter: Reporter,
     interrupts: u32,
@@ -352,7 +360,11 @@ impl Host {
         let enabled = host.engine.ids().zip(&legacy.heirs);
         let enabled = enabled.filter(|(_, heir)| heir.is_enabled && !heir.is_known());
         let enabled: Vec<ServiceId> = enabled.map(|(id, _)| id).collect();
-        let begin_ledger = |host: &mut Self| host.begin_ledger(copy.as_ref());
+        let begin_ledger = |host: &mut Self| {
+            host.begin_ledger(copy.as_ref());
+            // It says by itself what is outdated.
+            let _ = std::fs::remove_dir_all(host.state.updated_dir());
+        };
         host.take_up(legacy.heirs, |_| true, begin_ledger);
         host.start_with_needs(&enabled);
         host.logs.begin();
@@ -470,6 +482,7 @@ impl Host {
             messages,
             sweeping: Vec::new(),
             waiters: Vec::new(),
+            updates: Vec::new(),
             listeners: Vec::new(),
             reporter,
             interrupts: 0,
@@ -662,6 +675,15 @@ impl Host {
                     let why = "this version of mainstay cannot restore snapshots yet: restore its state by hand, then start it";
                     Some(Event::Restored(service, token, Err(why.to_owned())))
                 }
+                Action::RestoreSnapshot {
+                    service,
+                    token,
+                    snapshot,
+                } => Some(Event::Restored(service, token, self.restore(service, &snapshot))),
+                Action::Forget(id) => {
+                    self.forget_beside(id);
+                    Some(Event::Forgotten(id))
+                }
                 Action::Tell(id, fact) => {
                     self.tell(id, &fact);
                     None
@@ -676,12 +698,18 @@ impl Host {
     }
 
     fn tell(&mut self, id: ServiceId, fact: &Fact) {
-        self.has_halted |= matches!(fact, Fact::Halted { .. });
-        self.judge(id, fact);
+        let beside = self.engine.is_beside(id);
+        if beside.is_none() {
+            self.has_halted |= matches!(fact, Fact::Halted { .. });
+            self.judge(id, fact);
+        }
         match self.engine.view(id).state {
             // Also where nothing says when it is ready.
             StateName::Running => self.is_ready.notify_one(),
-            StateName::Stopped | StateName::Halted => self.held[id.0].sockets.close(),
+            // An old definition may come back to them.
+            StateName::Stopped | StateName::Halted if self.engine.trial(id).is_none() => {
+                self.held[id.0].sockets.close();
+            }
             _ => {}
         }
         if !matches!(fact, Fact::Missed { .. } | Fact::Status { .. }) {
@@ -689,13 +717,14 @@ impl Host {
         }
         let time = self.wall_clock(self.now());
         let name = self.held[id.0].spec.name().as_str();
-        self.reporter.tell(&time, name, fact);
+        self.reporter.tell(&time, (name, beside), fact);
         if !self.listeners.is_empty() {
-            let line = Bytes::from(report::json_line(&time, name, fact));
+            let line = Bytes::from(report::json_line(&time, (name, beside), fact));
             // A listener that is gone, or too far behind, is cut off.
             self.listeners
                 .retain(|listener| listener.try_send(line.clone()).is_ok());
         }
+        self.update_told(id, fact);
     }
 
     /// What an operator's signal means: the first one stops, the second one kills.
@@ -723,6 +752,7 @@ impl Host {
             Message::Engine(event) => self.step(event),
             Message::Log(event) => self.log_event(event),
             Message::HelperLate(id) => self.helper_late(id),
+            Message::ClientLeft(candidate) => self.client_left(candidate),
         }
     }
 
@@ -732,7 +762,11 @@ impl Host {
         match event {
             LogEvent::Matched { service, token } => {
                 if let Some(id) = find(&service) {
-                    self.step(Event::Answered(id, Token(token), Ok(())));
+                    // It is new to one of the two.
+                    let candidate = self.engine.trial(id).map(|trial| trial.candidate);
+                    for id in candidate.into_iter().chain([id]) {
+                        self.step(Event::Answered(id, Token(token), Ok(())));
+                    }
                 }
             }
             LogEvent::Failing { service, trouble } => {

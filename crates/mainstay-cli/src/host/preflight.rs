@@ -13,6 +13,23 @@ pub(super) fn check(
     manifest_dir: &Path,
     inherited: &launch::Environment,
 ) -> Result<(), Failure> {
+    check_files(spec, manifest_dir, inherited)?;
+    match port::taken(spec) {
+        Some(taken) => {
+            let message = format!("start {}: {taken}", spec.name());
+            let hint = "stop whoever listens there, or give the service another port";
+            Err(Failure::new(Code::Busy, message).hint(hint))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The same, but for what an earlier definition of it may hold.
+pub(super) fn check_files(
+    spec: &Spec,
+    manifest_dir: &Path,
+    inherited: &launch::Environment,
+) -> Result<(), Failure> {
     let name = spec.name();
     let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
     let environment = launch::environment(spec, manifest_dir, inherited.clone())
@@ -32,10 +49,6 @@ pub(super) fn check(
             manifest_dir.display()
         ))
     })?;
-    if let Some(taken) = port::taken(spec) {
-        return Err(cannot(Code::Busy, taken)
-            .hint("stop whoever listens there, or give the service another port"));
-    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Stdout, Write as _};
 use std::time::{Duration, Instant};
 
-use mainstay_core::engine::{Fact, StateName};
+use mainstay_core::engine::{Beside, Fact, StateName};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use serde::Serialize;
 
@@ -55,6 +55,9 @@ struct Table {
 struct Line<'a> {
     time: &'a str,
     service: &'a str,
+    /// It is of another run than the service's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beside: Option<Beside>,
     alert: bool,
     #[serde(flatten)]
     fact: &'a Fact,
@@ -62,11 +65,16 @@ struct Line<'a> {
 }
 
 /// One JSON object and a newline.
-pub(super) fn json_line(time: &str, service: &str, fact: &Fact) -> Vec<u8> {
-    let (alert, message) = (fact.is_alert(), fact.to_string());
+pub(super) fn json_line(
+    time: &str,
+    (service, beside): (&str, Option<Beside>),
+    fact: &Fact,
+) -> Vec<u8> {
+    let (alert, message) = (fact.is_alert(), message(beside, fact));
     let mut line = serde_json::to_vec(&Line {
         time,
         service,
+        beside,
         alert,
         fact,
         message,
@@ -74,6 +82,15 @@ pub(super) fn json_line(time: &str, service: &str, fact: &Fact) -> Vec<u8> {
     .unwrap_or_default();
     line.push(b'\n');
     line
+}
+
+/// For people, who have to know which of two runs it is about.
+fn message(beside: Option<Beside>, fact: &Fact) -> String {
+    match beside {
+        None => fact.to_string(),
+        Some(Beside::Candidate) => format!("new definition: {fact}"),
+        Some(Beside::Predecessor) => format!("old definition: {fact}"),
+    }
 }
 
 impl Reporter {
@@ -97,17 +114,25 @@ impl Reporter {
         self.width = self.width.max(name.len());
     }
 
-    pub(super) fn tell(&mut self, time: &str, service: &str, fact: &Fact) {
+    pub(super) fn tell(
+        &mut self,
+        time: &str,
+        (service, beside): (&str, Option<Beside>),
+        fact: &Fact,
+    ) {
         let width = self.width;
+        let message = message(beside, fact);
         let clock = time.get(11..23).unwrap_or(time);
         match &self.output {
             Output::Silent => {}
-            Output::System(logger) if fact.is_alert() => logger.warn(fact.to_string()),
-            Output::System(logger) => logger.info(fact.to_string()),
-            Output::Json => drop(self.out.write_all(&json_line(time, service, fact))),
+            Output::System(logger) if fact.is_alert() => logger.warn(message),
+            Output::System(logger) => logger.info(message),
+            Output::Json => {
+                drop(self.out.write_all(&json_line(time, (service, beside), fact)));
+            }
             Output::Lines | Output::Table => {
                 let mark = if fact.is_alert() { '!' } else { ' ' };
-                self.line(format!("{clock} {mark} {service:width$}  {fact}"));
+                self.line(format!("{clock} {mark} {service:width$}  {message}"));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use mainstay_core::engine::{Action, Refusal, Request, ServiceId, StateName};
-use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
+use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport, UpdateReport};
 use tokio::sync::oneshot;
 
 use super::Host;
@@ -67,6 +67,17 @@ impl Host {
                     Err((status, why)) => Reply::error(status, &why),
                 });
             }
+            Command::Update { name, body, reply } => self.update(&name, &body, reply),
+            Command::Decide {
+                name,
+                decision,
+                reply,
+            } => {
+                let _ = reply.send(match self.engine.find(&name) {
+                    Some(id) => self.decide(id, decision),
+                    None => self.unknown(&name),
+                });
+            }
             Command::Forget { names, reply } => {
                 let names: Vec<&str> = names.split(',').collect();
                 self.forget(&names, reply);
@@ -128,7 +139,21 @@ impl Host {
         self.engine.ids().for_each(|id| self.record(id));
     }
 
-    fn unknown(&self, name: &str) -> Reply {
+    /// Another id is the service's.
+    pub(super) fn pass_waiters_on(&mut self, from: ServiceId, to: ServiceId) {
+        for waiter in &mut self.waiters {
+            let ids = match &mut waiter.on {
+                On::Service(id) => std::slice::from_mut(id),
+                On::Removal(ids) => ids,
+                On::All => &mut [],
+            };
+            for id in ids.iter_mut().filter(|id| **id == from) {
+                *id = to;
+            }
+        }
+    }
+
+    pub(super) fn unknown(&self, name: &str) -> Reply {
         let message = match self.daemon {
             Some(_) => format!("no service {name} is installed here"),
             None => format!("{} has no service {name}", self.manifest),
@@ -141,7 +166,8 @@ impl Host {
         for waiter in std::mem::take(&mut self.waiters) {
             let rests = |id: ServiceId| {
                 let state = self.engine.view(id).state;
-                state.is_settled() || state == StateName::BackingOff
+                let is_tried = self.engine.trial(id).is_some();
+                !is_tried && (state.is_settled() || state == StateName::BackingOff)
             };
             // Somebody else had it removed.
             let is_gone = |id: &ServiceId| !self.engine.has(*id);
@@ -191,6 +217,15 @@ impl Host {
         let held = &self.held[id.0];
         let (since, ago) = (self.wall_clock(view.since), self.now().since(view.since));
         let mut report = ServiceReport::new(held.spec.name().as_str(), view, since, ago.as_secs());
+        report.update = self.engine.trial(id).map(|trial| {
+            let view = self.engine.view(trial.candidate);
+            UpdateReport {
+                phase: trial.phase,
+                style: trial.style,
+                state: view.state,
+                pid: view.pid,
+            }
+        });
         let problems = held.log_problem.iter().chain(held.sink_problems.values());
         let problems: Vec<&str> = problems.map(String::as_str).collect();
         report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));

@@ -3,35 +3,55 @@
 
 use std::io;
 
-use mainstay_core::spec::Spec;
+use mainstay_core::spec::{Listen, Spec};
 
 use super::sys;
 
 /// The sockets of a service.
 #[derive(Debug, Default)]
-pub(super) struct Sockets(Option<Vec<sys::Socket>>);
+pub(super) struct Sockets {
+    open: Option<Vec<sys::Socket>>,
+    /// Those of its addresses that another listens on already, for the same service.
+    shared: Vec<(Listen, sys::Socket)>,
+}
 
 impl Sockets {
     /// Listens, if that was not begun before.
     pub(super) fn open(&mut self, spec: &Spec) -> Result<(), String> {
-        if self.0.is_none() {
+        if self.open.is_none() {
             let addresses = spec.listen().iter();
             let sockets = addresses.map(|address| {
                 let failed = |error: io::Error| format!("listen on {address}: {error}");
-                sys::listen(address).map_err(failed)
+                let shared = self.shared.iter().find(|(other, _)| other == address);
+                match shared {
+                    Some((_, socket)) => sys::share(socket).map_err(failed),
+                    None => sys::listen(address).map_err(failed),
+                }
             });
-            self.0 = Some(sockets.collect::<Result<_, _>>()?);
+            self.open = Some(sockets.collect::<Result<_, _>>()?);
+            self.shared.clear();
         }
         Ok(())
     }
 
+    /// For another definition of the same service than the one they were opened for: what both listen on is not closed in between.
+    pub(super) fn share(&self, of: &Spec, with: &Spec) -> io::Result<Self> {
+        let open = of.listen().iter().zip(self.open.iter().flatten());
+        let both = open.filter(|(address, _)| with.listen().contains(address));
+        let shared = both.map(|(address, socket)| Ok((address.clone(), sys::share(socket)?)));
+        Ok(Self {
+            open: None,
+            shared: shared.collect::<io::Result<_>>()?,
+        })
+    }
+
     /// Those that we listen on.
     pub(super) fn list(&self) -> &[sys::Socket] {
-        self.0.as_deref().unwrap_or_default()
+        self.open.as_deref().unwrap_or_default()
     }
 
     /// Nobody is let in any more.
     pub(super) fn close(&mut self) {
-        self.0 = None;
+        *self = Self::default();
     }
 }

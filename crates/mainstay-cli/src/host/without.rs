@@ -96,6 +96,7 @@ fn report(slot: &Slot) -> ServiceReport {
         log_problem: None,
         cpu_ms: None,
         memory_bytes: None,
+        update: None,
     }
 }
 

@@ -368,6 +368,7 @@ impl Installed {
             log_problem: None,
             cpu_ms: None,
             memory_bytes: None,
+            update: None,
         }
     }
 }

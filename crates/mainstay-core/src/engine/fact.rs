@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::contract::{Ended, Exit, Human};
+use super::trial::{Flaw, Style, TrialPhase};
 use crate::spec::ServiceName;
 
 /// Something that happened to a service. `Display` is one line for people, without the service's name.
@@ -113,6 +114,22 @@ pub enum Fact {
         /// Why.
         why: String,
     },
+    /// A new definition of it is tried.
+    Updating {
+        /// Whether the old run goes on meanwhile.
+        style: Style,
+    },
+    /// The new definition is healthy, and waits for somebody to commit it.
+    Trial,
+    /// It is what the new definition says.
+    Updated,
+    /// The new definition was given up; it is what it was.
+    RolledBack {
+        /// How far the trial was.
+        phase: TrialPhase,
+        /// What led to it.
+        why: Flaw,
+    },
 }
 
 /// Why a tree is killed.
@@ -186,7 +203,10 @@ impl Fact {
     pub fn is_alert(&self) -> bool {
         matches!(
             self,
-            Self::Halted { .. } | Self::Failed { .. } | Self::Restoring { .. }
+            Self::Halted { .. }
+                | Self::Failed { .. }
+                | Self::Restoring { .. }
+                | Self::RolledBack { .. }
         )
     }
 }
@@ -252,6 +272,17 @@ impl fmt::Display for Fact {
             Self::Paused => f.write_str("paused"),
             Self::Continued => f.write_str("continued"),
             Self::PauseFailed { why } => write!(f, "could not be paused: {why}"),
+            Self::Updating {
+                style: Style::Restart,
+            } => f.write_str("trying a new definition in its place"),
+            Self::Updating {
+                style: Style::Overlap,
+            } => f.write_str("trying a new definition beside it"),
+            Self::Trial => f.write_str("the new definition is healthy"),
+            Self::Updated => f.write_str("updated to the new definition"),
+            Self::RolledBack { why, .. } => {
+                write!(f, "the new definition was given up: {why}; rolled back")
+            }
         }
     }
 }

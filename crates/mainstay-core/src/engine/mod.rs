@@ -13,7 +13,10 @@
 //! Services come, change and go while the others live on ([`Engine::define`], [`Engine::remove`]). What a service is changes between two
 //! runs of it; whom it needs changes at once.
 //!
-//! Invariants, checked in `simulation.rs` over a million random events in each test run: never two children of one service; every
+//! A new definition of a service may be tried before it takes the old one's place ([`Engine::try_out`], `trial.rs`).
+//!
+//! Invariants, checked in `simulation.rs` over a million random events in each test run: never two children of one definition, and of one
+//! service only during a trial; every
 //! wait has a deadline; a pause is bounded; a requested stop is never followed by a restart; no answer never counts as "yes".
 //! (A service that waits for its needs relies on their deadlines. It waits without one only for a need that an operator stopped or
 //! paused, or that ended cleanly without having been ready: only an operator can end such a wait, and its view says for whom.)
@@ -29,6 +32,7 @@ mod simulation;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -41,7 +45,9 @@ use self::backoff::Random;
 pub use self::contract::{Ended, Exit, Human, RETRY_BASE, RETRY_LIMIT, judge};
 pub use self::fact::{Fact, Halt, KillReason, Outcome};
 pub use self::service::{Bequest, Left, Stage, Wish};
-use self::service::{Service, Settled, Situation};
+use self::service::{Role, Service, Settled, Situation};
+use self::trial::Trial;
+pub use self::trial::{Beside, COMMIT_PATIENCE, Flaw, Style, TrialPhase, TrialView, Tryout};
 use crate::slab::Slab;
 use crate::spec::{Probe, ServiceName, Spec, StopAsk};
 use crate::time::Instant;
@@ -75,8 +81,10 @@ pub enum Event {
     Notified(ServiceId, RunId, Notice),
     /// [`Action::Freeze`] failed.
     FreezeFailed(ServiceId, RunId, String),
-    /// The answer to [`Action::Restore`]: restored, or why not.
+    /// The answer to [`Action::Restore`] and [`Action::RestoreSnapshot`]: restored, or why not.
     Restored(ServiceId, Token, Result<(), String>),
+    /// The answer to [`Action::Forget`].
+    Forgotten(ServiceId),
     /// The deadline has come; also harmless at any other time.
     Tick,
 }
@@ -92,7 +100,8 @@ impl Event {
             | Self::Answered(id, ..)
             | Self::Notified(id, ..)
             | Self::FreezeFailed(id, ..)
-            | Self::Restored(id, ..) => Some(*id),
+            | Self::Restored(id, ..)
+            | Self::Forgotten(id) => Some(*id),
             Self::Tick => None,
         }
     }
@@ -147,6 +156,17 @@ pub enum Action {
         /// How many snapshots back, from 1.
         back: u32,
     },
+    /// Restore the state from this snapshot; answer [`Event::Restored`].
+    RestoreSnapshot {
+        /// Whose state.
+        service: ServiceId,
+        /// To be given back.
+        token: Token,
+        /// Which.
+        snapshot: String,
+    },
+    /// Nothing of it runs, and nothing comes of it any more: forget it, and answer [`Event::Forgotten`].
+    Forget(ServiceId),
     /// Something happened: tell whoever listens.
     Tell(ServiceId, Fact),
 }
@@ -191,6 +211,12 @@ pub enum Refusal {
     Remains,
     /// These need it.
     Needed(Vec<ServiceName>),
+    /// A new definition of it is being tried.
+    Updating,
+    /// None is.
+    NotUpdating,
+    /// The new definition makes no graph with the other services.
+    Misfit(GraphError),
 }
 
 impl fmt::Display for Refusal {
@@ -204,6 +230,9 @@ impl fmt::Display for Refusal {
                 let names: Vec<&str> = names.iter().map(ServiceName::as_str).collect();
                 write!(f, "{} {verb} it", names.join(", "))
             }
+            Self::Updating => f.write_str("it is being updated"),
+            Self::NotUpdating => f.write_str("it is not being updated"),
+            Self::Misfit(error) => error.fmt(f),
         }
     }
 }
@@ -329,6 +358,7 @@ pub struct Engine {
     graph: Graph,
     shared: Shared,
     shutting_down: bool,
+    trials: Vec<Trial>,
 }
 
 /// Who needs whom, by id.
@@ -370,6 +400,7 @@ impl Engine {
                 random: Random::new(seed),
             },
             shutting_down: false,
+            trials: Vec::new(),
         };
         engine.define(specs, Instant::ZERO)?;
         Ok(engine)
@@ -385,14 +416,7 @@ impl Engine {
         specs: impl IntoIterator<Item = Arc<Spec>>,
         now: Instant,
     ) -> Result<Vec<Action>, GraphError> {
-        let mut defined: Slab<Arc<Spec>> = Slab::default();
-        for (i, service) in self.services.iter() {
-            defined.put(i, Arc::clone(service.definition()));
-        }
-        let mut ids: BTreeMap<ServiceName, usize> = defined
-            .iter()
-            .map(|(i, spec)| (spec.name().clone(), i))
-            .collect();
+        let (mut defined, mut ids) = self.definitions();
         let mut changed = BTreeSet::new();
         for spec in specs {
             let known = ids.get(spec.name()).copied();
@@ -416,6 +440,18 @@ impl Engine {
         Ok(self.settle(self.ids().collect()))
     }
 
+    /// What everything shall be, and who is called by which name.
+    fn definitions(&self) -> (Slab<Arc<Spec>>, BTreeMap<ServiceName, usize>) {
+        let (mut defined, mut ids) = (Slab::default(), BTreeMap::new());
+        for (i, service) in self.services.iter() {
+            defined.put(i, Arc::clone(service.definition()));
+            if service.is_on_duty() {
+                ids.insert(service.spec().name().clone(), i);
+            }
+        }
+        (defined, ids)
+    }
+
     /// Forgets services of which nothing runs. Their ids may become others'.
     ///
     /// # Errors
@@ -432,6 +468,9 @@ impl Engine {
         }
         for &id in ids {
             let service = &self.services[id.0];
+            if self.trial(id).is_some() {
+                return Err((id, Refusal::Updating));
+            }
             if service.has_remains() {
                 return Err((id, Refusal::Remains));
             }
@@ -461,14 +500,16 @@ impl Engine {
 
     /// All ids, in their order.
     pub fn ids(&self) -> impl Iterator<Item = ServiceId> + use<> {
-        let ids: Vec<ServiceId> = self.services.iter().map(|(i, _)| ServiceId(i)).collect();
-        ids.into_iter()
+        let on_duty = self.services.iter().filter(|(_, it)| it.is_on_duty());
+        let mut ids: Vec<_> = on_duty.map(|(i, it)| (it.rank(), ServiceId(i))).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id)
     }
 
     /// The service of this name.
     pub fn find(&self, name: &str) -> Option<ServiceId> {
         let mut services = self.services.iter();
-        let found = services.find(|(_, service)| service.spec().name().as_str() == name);
+        let found = services.find(|(_, it)| it.is_on_duty() && it.spec().name().as_str() == name);
         found.map(|(i, _)| ServiceId(i))
     }
 
@@ -495,7 +536,8 @@ impl Engine {
     /// When [`Event::Tick`] is due; `None`: not before another event.
     pub fn deadline(&self) -> Option<Instant> {
         let services = self.services.iter();
-        services.filter_map(|(_, service)| service.deadline()).min()
+        let deadlines = services.filter_map(|(_, service)| service.deadline());
+        deadlines.chain(self.trial_deadline()).min()
     }
 
     /// Whether no service runs, and none will without a request. Processes that outlive their kill keep a host up, but cannot keep
@@ -544,6 +586,12 @@ impl Engine {
             }
             return self.settle(due);
         };
+        if let Event::Restored(_, token, result) = &event
+            && let Some(service) = self.trial_restored(*token, result)
+        {
+            return self.settle(vec![service]);
+        }
+        let shared = &mut self.shared;
         // Of one that was removed.
         let Some(service) = self.services.get_mut(id.0) else {
             return Vec::new();
@@ -557,7 +605,15 @@ impl Engine {
             Event::Notified(_, run, notice) => service.notified(run, notice, shared),
             Event::FreezeFailed(_, run, why) => service.freeze_failed(run, why, shared),
             Event::Restored(_, token, result) => service.restored(token, result, shared),
-            Event::Tick => {}
+            Event::Forgotten(_) if *service.role() == Role::Forgotten => {
+                self.services.take(id.0);
+                self.graph.needs[id.0].clear();
+                for dependents in &mut self.graph.dependents {
+                    dependents.retain(|dependent| *dependent != id);
+                }
+                return Vec::new();
+            }
+            Event::Forgotten(_) | Event::Tick => {}
         }
         self.settle(vec![id])
     }
@@ -575,7 +631,13 @@ impl Engine {
         if self.shutting_down && request != Request::Stop {
             return Err(Refusal::ShuttingDown);
         }
+        if self.trial(id).is_some() && request != Request::Stop {
+            return Err(Refusal::Updating);
+        }
         self.shared.now = now;
+        if request == Request::Stop {
+            self.end_trials(|service| service == id);
+        }
         let service = &mut self.services[id.0];
         let mut changed = vec![id];
         match request {
@@ -596,9 +658,11 @@ impl Engine {
             return Vec::new();
         }
         self.shared.now = now;
-        for (_, service) in self.services.iter_mut() {
-            // One that is paused, or has remains, refuses and stays as it is.
-            let _ = service.start(false, &mut self.shared);
+        for id in self.ids() {
+            if self.trial(id).is_none() {
+                // One that is paused, or has remains, refuses and stays as it is.
+                let _ = self.services[id.0].start(false, &mut self.shared);
+            }
         }
         self.settle(self.ids().collect())
     }
@@ -626,6 +690,7 @@ impl Engine {
     /// Takes in that an operator stops every service, each as soon as nothing runs that needs it. Any may be started again.
     pub fn request_stop_of_all(&mut self, now: Instant) -> Vec<Action> {
         self.shared.now = now;
+        self.end_trials(|_| true);
         for (_, service) in self.services.iter_mut() {
             service.want_down();
         }
@@ -636,6 +701,7 @@ impl Engine {
     pub fn stop_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
         self.shared.now = now;
+        self.end_trials(|_| true);
         for (_, service) in self.services.iter_mut() {
             service.want_end();
         }
@@ -646,6 +712,7 @@ impl Engine {
     pub fn kill_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
         self.shared.now = now;
+        self.end_trials(|_| true);
         for (_, service) in self.services.iter_mut() {
             service.want_end();
             service.kill(&mut self.shared);
@@ -659,8 +726,10 @@ impl Engine {
         while let Some(id) = started.get(i) {
             i += 1;
             for need in &self.graph.needs[id.0] {
+                // One on trial comes back by itself.
+                let is_tried = self.trials.iter().any(|trial| trial.is_of(*need));
                 let service = &mut self.services[need.0];
-                if !service.is_satisfied() && !started.contains(need) {
+                if !is_tried && !service.is_satisfied() && !started.contains(need) {
                     service.start_for_dependent(&mut self.shared);
                     started.push(*need);
                 }
@@ -669,7 +738,15 @@ impl Engine {
     }
 
     /// Looks at the services whose situation may have changed until nothing moves, and hands out the actions.
-    fn settle(&mut self, mut open: Vec<ServiceId>) -> Vec<Action> {
+    fn settle(&mut self, open: Vec<ServiceId>) -> Vec<Action> {
+        self.settle_services(open);
+        while let Some(changed) = self.advance() {
+            self.settle_services(changed);
+        }
+        std::mem::take(&mut self.shared.actions)
+    }
+
+    fn settle_services(&mut self, mut open: Vec<ServiceId>) {
         // A change of one may free its dependents (start) and its needs (stop).
         for i in 0..open.len() {
             open.extend(self.neighbours(open[i]));
@@ -694,7 +771,6 @@ impl Engine {
                 }
             }
         }
-        std::mem::take(&mut self.shared.actions)
     }
 
     fn neighbours(&self, id: ServiceId) -> impl Iterator<Item = ServiceId> {

@@ -13,6 +13,7 @@ use super::contract::{Ended, Exit, judge};
 use super::fact::{Fact, Halt, KillReason, Outcome};
 use super::past::{Next, Past};
 use super::state::{Child, Evidence, Main, Phase, Rung, State, Then, Watch};
+use super::trial::Flaw;
 use super::{Action, Notice, Refusal, RunId, ServiceId, Shared, StateName, Token, View};
 use crate::spec::{Backoff, CodeAction, Ready, ServiceName, Spec, StopScope, Strategy};
 use crate::time::Instant;
@@ -45,6 +46,22 @@ pub(super) struct Service {
     state: State,
     since: Instant,
     past: Past,
+    role: Role,
+    /// Its place among the services that are on duty.
+    rank: usize,
+}
+
+/// What it is to the others.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It is the service of its name.
+    OnDuty,
+    /// It is on trial, and has failed where there is a flaw.
+    Candidate { flaw: Option<Flaw> },
+    /// Another has taken its place.
+    Replaced,
+    /// The host is told that it is over.
+    Forgotten,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +103,72 @@ impl Service {
             state: State::Stopped { is_done: false },
             since: now,
             past: Past::default(),
+            role: Role::OnDuty,
+            rank: id.0,
         }
+    }
+
+    // Updates.
+
+    /// It is on trial for another.
+    pub(super) fn tried_for(mut self, old: &Self) -> Self {
+        self.role = Role::Candidate { flaw: None };
+        self.rank = old.rank;
+        self.goal = Goal::Down;
+        self.past.last_exit = old.past.last_exit;
+        self
+    }
+
+    /// Takes the place of another, which is to go.
+    pub(super) fn replace(&mut self, old: &mut Self) {
+        self.role = Role::OnDuty;
+        self.wish = old.wish;
+        self.past.restarts += old.past.restarts;
+        old.role = Role::Replaced;
+        old.next = None;
+        old.goal = Goal::Down;
+    }
+
+    pub(super) fn be_forgotten(&mut self) {
+        self.role = Role::Forgotten;
+    }
+
+    pub(super) fn role(&self) -> &Role {
+        &self.role
+    }
+
+    pub(super) fn is_on_duty(&self) -> bool {
+        self.role == Role::OnDuty
+    }
+
+    pub(super) fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// What disqualifies a candidate.
+    pub(super) fn flaw(&self) -> Option<&Flaw> {
+        match &self.role {
+            Role::Candidate { flaw } => flaw.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The first failure of a candidate is the verdict.
+    pub(super) fn flawed(&mut self, why: Flaw) {
+        if let Role::Candidate { flaw } = &mut self.role {
+            flaw.get_or_insert(why);
+        }
+    }
+
+    /// Operators want it up.
+    pub(super) fn is_wished(&self) -> bool {
+        self.wish == Wish::Up
+    }
+
+    /// It is where it stays for now: a failed start counts, too.
+    pub(super) fn has_come_to_rest(&self) -> bool {
+        let state = self.state.name();
+        state.is_settled() || matches!(state, StateName::BackingOff | StateName::Waiting)
     }
 
     pub(super) fn spec(&self) -> &Arc<Spec> {
@@ -378,6 +460,9 @@ impl Service {
         };
         self.past.last_exit = Some(exit);
         self.tell(Fact::Exited { exit, after }, shared);
+        if let Some(Then::Judge(ended @ Ended::Exit(_))) = &then {
+            self.flawed(Flaw::Failed(ended.clone()));
+        }
         if let Some(then) = then {
             shared.actions.push(Action::Kill(self.id, run));
             let until = shared.now + KILL_PATIENCE;
@@ -653,7 +738,10 @@ impl Service {
         self.enter(State::Stopped { is_done: false }, shared);
     }
 
-    fn halt(&mut self, why: Halt, remains: Option<RunId>, shared: &mut Shared) {
+    pub(super) fn halt(&mut self, why: Halt, remains: Option<RunId>, shared: &mut Shared) {
+        if let Halt::Need(need) = &why {
+            self.flawed(Flaw::Need(need.clone()));
+        }
         self.tell(Fact::Halted { why: why.clone() }, shared);
         self.enter(State::Halted { why, remains }, shared);
     }
@@ -780,6 +868,7 @@ impl Service {
 
     /// A live child is of no use: it is stopped, then judged.
     fn failed(&mut self, ended: Ended, shared: &mut Shared) {
+        self.flawed(Flaw::Failed(ended.clone()));
         self.tell(Fact::Failed { why: ended.clone() }, shared);
         self.begin_stop(Then::Judge(ended), shared);
     }
@@ -853,6 +942,11 @@ impl Service {
     fn judged(&mut self, ended: Ended, child: Option<Child>, shared: &mut Shared) {
         if self.goal == Goal::Down {
             return self.stopped(Outcome::Requested, shared);
+        }
+        if let Role::Candidate { .. } = self.role {
+            self.flawed(Flaw::Failed(ended.clone()));
+            self.tell(Fact::Failed { why: ended }, shared);
+            return self.enter(State::Stopped { is_done: false }, shared);
         }
         let now = shared.now;
         let spec = Arc::clone(&self.spec);

@@ -1729,6 +1729,9 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         env_file: None,
         priority: None,
         cpus: Vec::new(),
+        limits: crate::spec::Limits::default(),
+        sandbox: crate::spec::Sandbox::default(),
+        listen: Vec::new(),
         account: None,
         needs: needs
             .iter()

@@ -37,6 +37,18 @@ pub(super) enum Command {
         name: String,
         reply: oneshot::Sender<Reply>,
     },
+    /// `POST /v1/services/NAME/update`: answered when the new definition is healthy, or the old one runs again.
+    Update {
+        name: String,
+        body: Bytes,
+        reply: oneshot::Sender<Reply>,
+    },
+    /// `POST /v1/services/NAME/update/commit` and `…/abort`
+    Decide {
+        name: String,
+        decision: Decision,
+        reply: oneshot::Sender<Reply>,
+    },
     /// `PUT /v1/services/NAME[,NAME…]`: takes up what is installed; answered when it is.
     Define {
         names: String,
@@ -49,6 +61,13 @@ pub(super) enum Command {
     },
     /// `GET /v1/events`: every fact from now on, one JSON object a line.
     Events(mpsc::Sender<Bytes>),
+}
+
+/// What becomes of a new definition.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Decision {
+    Commit,
+    Abort,
 }
 
 /// An answer: a status and a JSON document.

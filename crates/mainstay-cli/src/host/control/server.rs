@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::server::conn::http1;
@@ -17,10 +18,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::endpoint::Listener;
-use super::{Command, Reply};
+use super::{Command, Decision, Reply};
 
 /// Events that a slow listener may be behind before it is cut off.
 const EVENT_BACKLOG: usize = 4096;
+/// The longest body of a request, a manifest in it included.
+const LARGEST_BODY: usize = 1 << 20;
 /// After a failure to accept.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long clients have to take their last answers.
@@ -88,6 +91,31 @@ async fn answer(
             names: (*names).to_owned(),
             reply,
         },
+        (&Method::POST, ["v1", "services", name, "update"]) => {
+            let name = (*name).to_owned();
+            let body = match Limited::new(request.into_body(), LARGEST_BODY).collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(error) => {
+                    let status = match error.is::<LengthLimitError>() {
+                        true => StatusCode::PAYLOAD_TOO_LARGE,
+                        false => StatusCode::BAD_REQUEST,
+                    };
+                    let why = format!("read the request, {LARGEST_BODY} bytes at most: {error}");
+                    return Ok(whole(Reply::error(status, &why)));
+                }
+            };
+            Command::Update { name, body, reply }
+        }
+        (&Method::POST, ["v1", "services", name, "update", word @ ("commit" | "abort")]) => {
+            Command::Decide {
+                name: (*name).to_owned(),
+                decision: match *word {
+                    "commit" => Decision::Commit,
+                    _ => Decision::Abort,
+                },
+                reply,
+            }
+        }
         (&Method::POST, ["v1", "services", name, "logs", "rotate"]) => Command::RotateLog {
             name: (*name).to_owned(),
             reply,

@@ -1,5 +1,6 @@
 //! What is done with output, whichever way it was read: refined, written, looked at, shown, handed to sinks.
 
+use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +45,12 @@ pub(super) struct Capture {
     refined: Vec<u8>,
     /// What [`Capture::refine`] found, to be told once it is in the log.
     found: Vec<LogEvent>,
+    remembered: HashMap<ServiceName, VecDeque<String>>,
 }
+
+/// So many of the last lines are remembered, and of each so many bytes.
+const REMEMBERED: usize = 20;
+const REMEMBERED_BYTES: usize = 1000;
 
 /// The files of a service, or of one of its streams.
 struct Log {
@@ -107,7 +113,24 @@ impl Capture {
             terminal: None,
             refined: Vec::new(),
             found: Vec::new(),
+            remembered: HashMap::new(),
         }
+    }
+
+    pub(super) fn remember(&mut self, service: ServiceName) {
+        for source in self.sources(&service) {
+            self.channels[source].lines = Lines::default();
+        }
+        self.remembered.insert(service, VecDeque::new());
+    }
+
+    pub(super) fn recall(&mut self, service: &ServiceName) -> Vec<String> {
+        let mut last = self.remembered.remove(service);
+        for source in self.sources(service) {
+            let lines = &mut self.channels[source].lines;
+            lines.finish(|line| keep_last(&mut last.as_mut(), line));
+        }
+        last.unwrap_or_default().into()
     }
 
     /// A pipe of this service will be read. Where it `is_new`, whoever wrote to the log before will not go on.
@@ -211,7 +234,11 @@ impl Capture {
     #[cfg(target_os = "linux")]
     pub(super) fn way(&mut self, source: SourceId) -> Way<'_> {
         let channel = &self.channels[source];
-        if channel.refiner.is_none() && channel.expected.is_none() && self.terminal.is_none() {
+        let is_looked_at = channel.refiner.is_some()
+            || channel.expected.is_some()
+            || self.terminal.is_some()
+            || self.remembered.contains_key(&channel.service);
+        if !is_looked_at {
             return Way::Through(&mut self.logs[channel.log].file);
         }
         Way::Look
@@ -239,6 +266,7 @@ impl Capture {
                 restart: channel.run.restart,
             };
             let terminal = &self.terminal;
+            let mut last = self.remembered.get_mut(&channel.service);
             let service = &channel.service;
             let sinks = &mut channel.sinks;
             let mut each = |record: &Record<'_>| {
@@ -251,6 +279,7 @@ impl Capture {
                     message: record.message,
                     partial: record.partial,
                 });
+                keep_last(&mut last, record.message);
                 if let Some(terminal) = terminal {
                     terminal.render(service, record.message, &mut shown);
                 }
@@ -260,13 +289,17 @@ impl Capture {
         }
         let is_plain = channel.refiner.is_none();
         let expected = &mut channel.expected;
-        if expected.is_some() || is_plain && self.terminal.is_some() {
+        let mut last = self.remembered.get_mut(&channel.service);
+        if expected.is_some() || is_plain && (self.terminal.is_some() || last.is_some()) {
             channel.lines.feed(&input[..taken], |line| {
                 if let Some(found) = expected.take_if(|expected| expected.regex.is_match(line)) {
                     self.found.push(LogEvent::Matched {
                         service: channel.service.clone(),
                         token: found.token,
                     });
+                }
+                if is_plain {
+                    keep_last(&mut last, line);
                 }
                 if let (true, Some(terminal)) = (is_plain, &self.terminal) {
                     terminal.render(&channel.service, line, &mut shown);
@@ -358,6 +391,16 @@ impl Capture {
             terminal.finish();
         }
         summary
+    }
+}
+
+fn keep_last(last: &mut Option<&mut VecDeque<String>>, line: &[u8]) {
+    if let Some(last) = last {
+        if last.len() == REMEMBERED {
+            last.pop_front();
+        }
+        let line = &line[..line.len().min(REMEMBERED_BYTES)];
+        last.push_back(String::from_utf8_lossy(line).trim_end().to_owned());
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::refine::Stream;
-use mainstay_core::spec::{LogFormat, LogPolicy, ServiceName, SinkTarget};
+use mainstay_core::spec::{LogFormat, LogPolicy, ServiceName, SinkTarget, Spec};
 use regex::bytes::Regex;
 
 mod capture;
@@ -105,6 +105,16 @@ pub(crate) struct LogEnds {
 }
 
 impl LogEnds {
+    /// For another process of the same service.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            stdout: self.stdout.try_clone()?,
+            stderr: self.stderr.as_ref().map(PipeWriter::try_clone).transpose()?,
+            ours: self.ours.clone(),
+            tells_runs: self.tells_runs,
+        })
+    }
+
     /// For `AsFd`, `AsHandle` or, through `try_clone`, `Stdio`.
     pub(crate) fn stdout(&self) -> &PipeWriter {
         &self.stdout
@@ -173,6 +183,15 @@ enum Command {
         token: u64,
         scope: Scope,
     },
+    /// Remember the last lines from now on.
+    Remember {
+        service: ServiceName,
+    },
+    /// Tell what was remembered, all that the service's pipes hold now included, and remember no more.
+    Recall {
+        service: ServiceName,
+        done: Box<dyn FnOnce(Vec<String>) + Send>,
+    },
     Prepare,
     Follow(Box<dyn Write + Send>),
     Rotate {
@@ -210,6 +229,8 @@ impl Capture {
                     self.began(source, pid, restart);
                 }
             }
+            Command::Remember { service } => self.remember(service),
+            Command::Recall { service, done } => done(self.recall(&service)),
             Command::Prepare => self.prepare(),
             Command::Follow(out) => self.follow(out),
             Command::Rotate { service, done } => done(self.rotate(&service)),
@@ -264,6 +285,18 @@ impl Logs {
         owner: Option<&crate::host::sys::User>,
     ) -> io::Result<ServicePipes> {
         self.pipes.make(service, policy, owner)
+    }
+
+    /// Another log for a service of which nothing runs, in the place of the one that it has. Have its pipes kept next.
+    pub(crate) fn replace(
+        &mut self,
+        spec: &Spec,
+        manifest_dir: &Path,
+        owner: Option<&crate::host::sys::User>,
+    ) -> io::Result<LogEnds> {
+        let pipes = self.make(spec.name(), spec.log(), owner)?;
+        self.forget(spec.name(), false, || {});
+        self.open(spec.name(), spec.log(), manifest_dir, pipes)
     }
 
     /// Has the pipes of these services, and those that were made since, held open from now on, and no others.
@@ -389,6 +422,23 @@ impl Logs {
             scope,
         });
         Ok(())
+    }
+
+    /// Has the last lines of a service kept in memory, from the next run on if [`Logs::starting`] comes before.
+    pub(crate) fn remember(&self, service: &ServiceName) {
+        let service = service.clone();
+        self.pump.send(Command::Remember { service });
+    }
+
+    /// Calls `done`, on the log thread, with the last lines, at most 20, that the service wrote since [`Logs::remember`]; they are as they are in
+    /// the log, without what is to be redacted. Then they are forgotten.
+    pub(crate) fn recall(
+        &self,
+        service: &ServiceName,
+        done: impl FnOnce(Vec<String>) + Send + 'static,
+    ) {
+        let (service, done) = (service.clone(), Box::new(done));
+        self.pump.send(Command::Recall { service, done });
     }
 
     /// Has the directories (0700) and files (0600) made of all services that have not written yet; until then, they come with the first

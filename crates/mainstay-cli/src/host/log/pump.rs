@@ -254,6 +254,10 @@ impl Reader {
                     self.again.push(id);
                 }
             }
+            Command::Recall { service, done } => {
+                self.drain_service(&service);
+                self.capture.perform(Command::Recall { service, done });
+            }
             Command::Forget {
                 service,
                 name_paths,

@@ -53,14 +53,14 @@ pub(crate) use linux::{
 };
 #[cfg(unix)]
 pub(crate) use posix::{
-    Socket, Stream, User, is_privileged, listen, null, stream, utc_offset, write_at,
+    Socket, Stream, User, is_privileged, listen, null, share, stream, utc_offset, write_at,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
 #[cfg(windows)]
 pub(crate) use windows::access::{Access, entrust, is_foreign};
 #[cfg(windows)]
-pub(crate) use windows::sockets::{Socket, listen};
+pub(crate) use windows::sockets::{Socket, listen, share};
 #[cfg(windows)]
 pub(crate) use windows::{
     Processes, Stream, Tree, User, is_dead, is_privileged, null, run_as_helper, stream, utc_offset,

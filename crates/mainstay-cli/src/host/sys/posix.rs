@@ -641,6 +641,11 @@ pub(crate) fn listen(address: &Listen) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// The same socket once more: it listens until both are closed.
+pub(crate) fn share(socket: &Socket) -> io::Result<Socket> {
+    socket.try_clone()
+}
+
 fn above_standard(stream: Stream<'_>) -> io::Result<Option<OwnedFd>> {
     if stream.as_raw_fd() > 2 {
         return Ok(None);

@@ -15,3 +15,8 @@ pub(crate) fn listen(_address: &Listen) -> io::Result<Socket> {
         "Windows passes no sockets on: leave out `listen`",
     ))
 }
+
+/// There is none to share.
+pub(crate) fn share(socket: &Socket) -> io::Result<Socket> {
+    match *socket {}
+}

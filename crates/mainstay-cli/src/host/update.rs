@@ -1,0 +1,408 @@
+//! Updates: what the host does for the trial of a new definition (`engine/trial.rs`), and what a client of the control socket is told of it.
+//!
+//! The candidate is held like any service, under its own id. It writes to the service's log, has its variables, and listens on those of its
+//! sockets that both definitions want. Where it runs alone, its log is its own definition's; beside the old run, both are the same.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use mainstay_core::engine::{
+    Beside, Event, Fact, Flaw, Refusal, ServiceId, Style, TrialPhase, Tryout,
+};
+use mainstay_core::manifest::Format;
+use mainstay_core::spec::{Ready, Spec};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::control::{Decision, Reply};
+use super::ledger::Updated;
+use super::{Held, Host, Message, User, other, preflight};
+use crate::embedded::Definition;
+use crate::failure::Failure;
+use crate::manifest_file::Source;
+
+/// The longest trial.
+const LONGEST_CANARY: Duration = Duration::from_secs(24 * 3600);
+
+/// A trial under way, and who wants it.
+pub(super) struct Update {
+    service: ServiceId,
+    candidate: ServiceId,
+    /// Waits for the first decision.
+    reply: Option<oneshot::Sender<Reply>>,
+    /// To be written down with the commit.
+    written: Updated,
+    /// The candidate has a log of its own definition.
+    has_own_log: bool,
+    /// Once the candidate is gone.
+    last_lines: Option<oneshot::Receiver<Vec<String>>>,
+}
+
+/// The body of a request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    manifest: String,
+    format: String,
+    base_dir: PathBuf,
+    canary_ms: u64,
+    #[serde(default)]
+    snapshot: Option<String>,
+    /// Of the installation that the new definition will be.
+    #[serde(default)]
+    version: Option<u64>,
+}
+
+/// A definition that could be started, as far as that can be seen.
+struct Judged {
+    definition: Definition,
+    user: User,
+    written: Updated,
+    canary: Duration,
+    snapshot: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Healthy<'a> {
+    #[serde(flatten)]
+    report: &'a mainstay_core::report::ServiceReport,
+    outcome: &'static str,
+}
+
+fn rolled_back(phase: TrialPhase, why: &Flaw, last_lines: &[String]) -> Reply {
+    Reply {
+        status: StatusCode::CONFLICT,
+        body: serde_json::json!({
+            "error": format!("the new definition was given up: {why}"),
+            "outcome": "rolled-back",
+            "phase": phase,
+            "last_lines": last_lines,
+        })
+        .to_string(),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Reply {
+    let status = match refusal {
+        Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Misfit(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => StatusCode::CONFLICT,
+    };
+    Reply::error(status, &refusal.to_string())
+}
+
+impl Host {
+    /// Tries a new definition of a service; nothing is touched where that cannot be.
+    pub(super) fn update(&mut self, name: &str, body: &[u8], reply: oneshot::Sender<Reply>) {
+        let Some(id) = self.engine.find(name) else {
+            drop(reply.send(self.unknown(name)));
+            return;
+        };
+        let begun = self
+            .judge_definition(name, id, body)
+            .and_then(|judged| self.try_out(id, judged));
+        let (candidate, actions) = match begun {
+            Ok(begun) => begun,
+            Err(refusal) => return drop(reply.send(refusal)),
+        };
+        let (answer, answered) = oneshot::channel();
+        let messages = self.messages.clone();
+        let mut reply = reply;
+        tokio::task::spawn_local(async move {
+            let is_told = tokio::select! {
+                answer = answered => answer.is_ok_and(|answer| reply.send(answer).is_ok()),
+                () = reply.closed() => false,
+            };
+            if !is_told {
+                // Fails only where the loop has ended.
+                let _ = messages.send(Message::ClientLeft(candidate));
+            }
+        });
+        if let Some(update) = self.updates.last_mut() {
+            update.reply = Some(answer);
+        }
+        self.perform(actions);
+        self.engine.ids().for_each(|id| self.record(id));
+    }
+
+    /// The definition, or everything that speaks against it.
+    fn judge_definition(&self, name: &str, id: ServiceId, body: &[u8]) -> Result<Judged, Reply> {
+        let bad = |why: &str| Reply::error(StatusCode::BAD_REQUEST, why);
+        let unfit = |why: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, why);
+        let failed = |failure: Failure| unfit(failure.message());
+        let request: Request =
+            serde_json::from_slice(body).map_err(|error| bad(&format!("the request: {error}")))?;
+        let format = Format::ALL
+            .into_iter()
+            .find(|format| format.name() == request.format);
+        let format = format.ok_or_else(|| bad("`format` is toml, yaml or json"))?;
+        if !request.base_dir.is_absolute() {
+            return Err(bad("`base_dir` is not an absolute path"));
+        }
+        let canary = Duration::from_millis(request.canary_ms);
+        if canary > LONGEST_CANARY {
+            return Err(bad("`canary_ms` is more than a day"));
+        }
+        if let Some(snapshot) = &request.snapshot
+            && let Err(why) = self.can_restore(snapshot)
+        {
+            return Err(unfit(&why));
+        }
+        let (text, dir) = (request.manifest, request.base_dir);
+        let source = Source::of("the manifest".to_owned(), text.clone(), format, dir.clone());
+        let specs = source.specs().map_err(|found| Reply {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            body: serde_json::json!({
+                "error": source.count(&found).message(),
+                "mistakes": found,
+            })
+            .to_string(),
+        })?;
+        let spec = specs.into_iter().find(|spec| spec.name().as_str() == name);
+        let spec = spec.ok_or_else(|| unfit(&format!("the manifest has no service {name}")))?;
+        let spec = match (self.has_manager, &self.daemon) {
+            (true, _) => spec.under_manager(cfg!(windows)),
+            (false, Some(_)) => spec.beside_others(),
+            (false, None) => spec,
+        };
+        preflight::check_files(&spec, &dir, &self.inherited).map_err(failed)?;
+        let user = preflight::user_of(&spec).map_err(failed)?;
+        Ok(Judged {
+            definition: Definition {
+                spec: Arc::new(spec),
+                version: request.version.unwrap_or(self.held[id.0].version),
+                dir: dir.clone(),
+                is_enabled: true,
+            },
+            user: Ok(user),
+            written: Updated::new(dir, format, text),
+            canary,
+            snapshot: request.snapshot,
+        })
+    }
+
+    fn try_out(
+        &mut self,
+        service: ServiceId,
+        judged: Judged,
+    ) -> Result<(ServiceId, Vec<mainstay_core::engine::Action>), Reply> {
+        let Judged {
+            definition,
+            user,
+            written,
+            canary,
+            snapshot,
+        } = judged;
+        let old = &self.held[service.0];
+        let broken = |what: &str, error: std::io::Error| {
+            let why = format!("{what}: {error}");
+            Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &why)
+        };
+        let spec = Arc::clone(&definition.spec);
+        let log = old.log.try_clone();
+        let log = log.map_err(|error| broken("share its log", error))?;
+        let sockets = old.sockets.share(&old.spec, &spec);
+        let sockets = sockets.map_err(|error| broken("share its sockets", error))?;
+        let is_same_log = has_same_log(old, &spec, &definition, &user);
+        let style = match is_same_log && snapshot.is_none() && may_overlap(&old.spec, &spec) {
+            true => Style::Overlap,
+            false => Style::Restart,
+        };
+        let how = Tryout {
+            style,
+            canary,
+            snapshot,
+        };
+        let begun = self.engine.try_out(service, spec, how, self.now());
+        let (candidate, actions) = begun.map_err(|refusal| refused(&refusal))?;
+        let mut held = Held::new(definition, user, log);
+        held.sockets = sockets;
+        self.held.put(candidate.0, held);
+        self.updates.push(Update {
+            service,
+            candidate,
+            reply: None,
+            written,
+            has_own_log: is_same_log,
+            last_lines: None,
+        });
+        Ok((candidate, actions))
+    }
+
+    /// What a client decides of the trial.
+    pub(super) fn decide(&mut self, service: ServiceId, decision: Decision) -> Reply {
+        match decision {
+            Decision::Commit => self.commit(service),
+            Decision::Abort if self.engine.trial(service).is_none() => {
+                refused(&Refusal::NotUpdating)
+            }
+            Decision::Abort => {
+                let actions = self.engine.abort(service, self.now());
+                self.perform(actions);
+                Reply::document(&self.report(service))
+            }
+        }
+    }
+
+    fn commit(&mut self, service: ServiceId) -> Reply {
+        let (id, actions) = match self.engine.commit(service, self.now()) {
+            Ok(committed) => committed,
+            Err(refusal) => {
+                // Where it turned out that it does not fit, it is rolled back.
+                self.step(Event::Tick);
+                return refused(&refusal);
+            }
+        };
+        let name = self.held[id.0].spec.name().clone();
+        if let Some(at) = self.updates.iter().position(|it| it.candidate == id) {
+            let update = self.updates.swap_remove(at);
+            let old = &mut self.held[service.0];
+            let sink_problems = std::mem::take(&mut old.sink_problems);
+            let log_problem = old.log_problem.take();
+            let held = &mut self.held[id.0];
+            (held.log_problem, held.sink_problems) = (log_problem, sink_problems);
+            held.is_updated = true;
+            if !update.has_own_log
+                && let Err(why) = self.take_own_log(id)
+            {
+                self.reporter.say(&format!("{name}: {why}"));
+            }
+            self.logs.recall(&name, drop);
+            if let Err(error) = update.written.write(&self.state, name.as_str()) {
+                let what = format!("{name}: write down its new definition: {error}");
+                self.reporter.say(&what);
+            }
+        }
+        self.pass_waiters_on(service, id);
+        self.renew_ledger();
+        if let Some(pid) = self.engine.view(id).pid {
+            // Of two that wrote, it is the one that goes on.
+            self.logs.began(&name, pid, 0);
+        }
+        self.perform(actions);
+        Reply::document(&self.report(id))
+    }
+
+    /// Whoever wanted the update is gone.
+    pub(super) fn client_left(&mut self, candidate: ServiceId) {
+        let update = self.updates.iter().find(|it| it.candidate == candidate);
+        if let Some(service) = update.map(|update| update.service) {
+            let actions = self.engine.abort(service, self.now());
+            self.perform(actions);
+        }
+    }
+
+    /// Answers the client when it is decided.
+    pub(super) fn update_told(&mut self, id: ServiceId, fact: &Fact) {
+        let Some(at) = self.updates.iter().position(|it| it.service == id) else {
+            return;
+        };
+        match fact {
+            Fact::Trial => {
+                let report = Healthy {
+                    report: &self.report(id),
+                    outcome: "healthy",
+                };
+                let answer = Reply::document(&report);
+                if let Some(reply) = self.updates[at].reply.take() {
+                    // Where the client is gone, that is told as well.
+                    let _ = reply.send(answer);
+                }
+            }
+            Fact::RolledBack { phase, why } => {
+                let update = self.updates.swap_remove(at);
+                let (phase, why) = (*phase, why.clone());
+                tokio::task::spawn_local(async move {
+                    let last_lines = match update.last_lines {
+                        Some(lines) => lines.await.unwrap_or_default(),
+                        None => Vec::new(),
+                    };
+                    if let Some(reply) = update.reply {
+                        let _ = reply.send(rolled_back(phase, &why, &last_lines));
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// What a start of this service must know of an update: whether it runs apart from the other definition.
+    pub(super) fn prepare_candidate(&mut self, id: ServiceId) -> Result<Option<bool>, String> {
+        let is_of = |it: &&mut Update| it.service == id || it.candidate == id;
+        let Some(update) = self.updates.iter_mut().find(is_of) else {
+            return Ok(None);
+        };
+        let trial = self.engine.trial(update.service);
+        let overlaps = trial.is_some_and(|trial| trial.style == Style::Overlap);
+        if update.candidate != id {
+            return Ok((!overlaps).then_some(true));
+        }
+        if !std::mem::replace(&mut update.has_own_log, true) {
+            self.take_own_log(id)?;
+        }
+        Ok(Some(!overlaps))
+    }
+
+    /// Opens the log of a definition that runs alone, and has its data directory belong to whom it runs as.
+    fn take_own_log(&mut self, id: ServiceId) -> Result<(), String> {
+        let Held {
+            spec, dir, user, ..
+        } = &self.held[id.0];
+        let owner = other(user);
+        let log = self.logs.replace(spec, dir, owner);
+        let data_dir = self.state.create_data_dir(spec.name().as_str(), owner);
+        self.held[id.0].log = log.map_err(|error| format!("open its log: {error}"))?;
+        data_dir.map_err(|error| format!("create its data directory: {error}"))?;
+        let kept = self.logs.keep(self.held.iter().map(|(_, held)| &held.log));
+        kept.map_err(|error| format!("keep its pipes: {error}"))
+    }
+
+    /// Nothing is left of a candidate that was given up, or of what a candidate has replaced.
+    pub(super) fn forget_beside(&mut self, id: ServiceId) {
+        let gone = self.held.take(id.0);
+        let update = self.updates.iter_mut().find(|it| it.candidate == id);
+        let (Some(gone), Some(update)) = (gone, update) else {
+            return;
+        };
+        let (lines, last_lines) = oneshot::channel();
+        self.logs.recall(gone.spec.name(), move |last| {
+            // Fails where nobody waits for them.
+            let _ = lines.send(last);
+        });
+        update.last_lines = Some(last_lines);
+        let service = update.service;
+        let old = &self.held[service.0];
+        let is_same_log = old.spec.log() == gone.spec.log() && old.dir == gone.dir;
+        if !(is_same_log && old.user == gone.user)
+            && let Err(why) = self.take_own_log(service)
+        {
+            let name = gone.spec.name();
+            self.reporter.say(&format!("{name}: {why}"));
+        }
+    }
+
+    /// Restores the state of a service from a snapshot, which nothing of it uses.
+    pub(super) fn restore(&self, _service: ServiceId, snapshot: &str) -> Result<(), String> {
+        self.can_restore(snapshot)
+    }
+
+    #[expect(clippy::unused_self, reason = "the snapshots are the host's")]
+    fn can_restore(&self, snapshot: &str) -> Result<(), String> {
+        Err(format!(
+            "this version of mainstay cannot restore the snapshot {snapshot} should the update fail"
+        ))
+    }
+}
+
+/// Whether both definitions may run at once. Only what a program says itself, or that it runs, is about the new run alone: a probe could be
+/// answered by the old one.
+fn may_overlap(old: &Spec, new: &Spec) -> bool {
+    let is_told_apart = matches!(new.start().ready(), None | Some(Ready::Notify));
+    !new.listen().is_empty() && old.listen() == new.listen() && is_told_apart
+}
+
+fn has_same_log(old: &Held, spec: &Spec, new: &Definition, user: &User) -> bool {
+    old.spec.log() == spec.log() && old.dir == new.dir && old.user == *user
+}
