@@ -298,6 +298,7 @@ fn install_real_programs() -> Result<()> {
         ("nginx", "nginx"),
         ("python3", "python3"),
         ("openssl", "openssl"),
+        ("xmllint", "libxml2-utils"),
         ("rsyslogd", "rsyslog"),
         (
             "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_ossl.so",

@@ -5,7 +5,11 @@
 //! which can be shown, and taken back. So an installation can be looked at beforehand, put into an image (`--root`), and leaves nothing where
 //! it fails. What a manager cannot express is a loss, as data; what would be read there as something else is refused.
 
+mod checked;
+pub(crate) mod launchd;
+mod sh;
 pub(crate) mod systemd;
+mod xml;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -66,6 +70,16 @@ pub(crate) trait Backend: Sync {
     /// What makes it start with the system, or not.
     fn switch(&self, name: &str, site: &Site) -> Switch;
 
+    /// What is asked to know whether it starts with the system, where files do not tell.
+    fn enabled_questions(&self, _name: &str, _site: &Site) -> Vec<Question> {
+        Vec::new()
+    }
+
+    /// What the answers mean, beside the files of [`Backend::switch`].
+    fn is_enabled(&self, _name: &str, _answers: &[Answer]) -> bool {
+        true
+    }
+
     /// What is run once after files were written, or removed: for `changed` services.
     fn take_notice(&self, changed: &[&str], site: &Site) -> Vec<Call>;
 
@@ -107,7 +121,7 @@ pub(crate) trait Backend: Sync {
 }
 
 /// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd];
+pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &launchd::Launchd];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {
@@ -137,6 +151,9 @@ pub(crate) struct Site {
     pub(crate) version: u32,
     /// The configuration directory of the user: `$XDG_CONFIG_HOME`. For [`Scope::User`].
     pub(crate) config_dir: PathBuf,
+    /// That user's home, and number. For [`Scope::User`].
+    pub(crate) home_dir: PathBuf,
+    pub(crate) user: u32,
     /// The system is not the running one, but lies below a directory: nothing can be asked or run.
     pub(crate) is_staged: bool,
 }

@@ -208,6 +208,7 @@ pub(super) fn run(call: &Call, what: &str) -> Result<(), Error> {
         "ccess denied",
         "authentication required",
         "ermission denied",
+        "not permitted",
     ];
     let kind = match is_right.iter().any(|part| said.contains(part)) {
         true => ErrorKind::PermissionDenied,

@@ -54,14 +54,14 @@ impl Seat {
             );
             return Err(Error::new(ErrorKind::Unsupported, what).with_cure("leave out --user"));
         }
-        let config_dir = match scope {
-            Scope::System => PathBuf::new(),
+        let (config_dir, home_dir) = match scope {
+            Scope::System => (PathBuf::new(), PathBuf::new()),
             Scope::User => {
                 let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-                let config = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
-                let config = config.or_else(|| Some(variable("HOME")?.join(".config")));
                 let missing = || Error::new(ErrorKind::Invalid, "find your units: HOME is not set");
-                config.ok_or_else(missing)?
+                let home = variable("HOME").ok_or_else(missing)?;
+                let config = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+                (config.unwrap_or_else(|| home.join(".config")), home)
             }
         };
         let running = std::env::current_exe().map_err(|error| {
@@ -72,6 +72,8 @@ impl Seat {
             running,
             version: 0,
             config_dir,
+            home_dir,
+            user: user(),
             is_staged: ground.is_staged(),
         };
         Ok(Self {
@@ -83,10 +85,7 @@ impl Seat {
 
     /// Whether this process may change its services.
     fn check_rights(&self, what: &str) -> Result<(), Error> {
-        // SAFETY: it takes nothing and cannot fail.
-        #[expect(unsafe_code, reason = "std does not tell who we are")]
-        let user = unsafe { libc::geteuid() };
-        if user == 0 || self.site.scope == Scope::User || self.site.is_staged {
+        if user() == 0 || self.site.scope == Scope::User || self.site.is_staged {
             return Ok(());
         }
         let error = Error::new(ErrorKind::PermissionDenied, what);
@@ -122,7 +121,13 @@ impl Seat {
     fn is_enabled(&self, name: &str) -> bool {
         let Switch { on, off, .. } = self.backend.switch(name, &self.site);
         let is_there = |entry: &Entry| self.ground.holds(entry);
-        on.iter().all(is_there) && !off.iter().any(is_there)
+        let by_files = on.iter().all(is_there) && !off.iter().any(is_there);
+        if !by_files || self.site.is_staged {
+            return by_files;
+        }
+        let questions = self.backend.enabled_questions(name, &self.site);
+        let answers: io::Result<Vec<Answer>> = questions.iter().map(ask).collect();
+        answers.is_ok_and(|answers| self.backend.is_enabled(name, &answers))
     }
 
     /// From how it is to how it is to be.
@@ -186,6 +191,15 @@ impl Seat {
             })?;
         }
         Ok(())
+    }
+}
+
+/// Who this process is.
+fn user() -> u32 {
+    // SAFETY: it takes nothing and cannot fail.
+    #[expect(unsafe_code, reason = "std does not tell who we are")]
+    unsafe {
+        libc::geteuid()
     }
 }
 
