@@ -467,17 +467,10 @@ fn status(said: &str, file: &str) -> ServiceStatus {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
-
-    use proptest::prelude::*;
-    use proptest::strategy::ValueTree as _;
-    use proptest::test_runner::TestRunner;
-
     use super::super::Content;
     use super::super::checked::examples;
     use super::*;
-    use crate::{Account, ErrorKind, Readiness, service};
+    use crate::{Account, ErrorKind, service};
 
     fn text_of(definition: &Definition, site: &Site) -> (String, Vec<String>) {
         let unit = unit(definition, site).unwrap();
@@ -751,8 +744,11 @@ mod tests {
     }
 
     /// A launchctl that keeps its state in files stands for the real one: what the scripts do with what it says.
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_service_is_loaded_anew_and_disabled_as_before() {
+        use std::process::Command;
+
         let dir = std::env::temp_dir().join(format!("mainstay-launchctl-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
         let fake = r#"#!/bin/sh
@@ -798,6 +794,7 @@ esac
     }
 
     /// Apple's, of which this is all that says what may be where.
+    #[cfg(target_os = "linux")]
     const DTD: &str = "<!ENTITY % plistObject \"(array | data | date | dict | real | integer | string | true | false)\">
 <!ELEMENT plist %plistObject;> <!ATTLIST plist version CDATA \"1.0\">
 <!ELEMENT array (%plistObject;)*> <!ELEMENT dict (key, %plistObject;)*> <!ELEMENT key (#PCDATA)>
@@ -805,8 +802,16 @@ esac
 <!ELEMENT false EMPTY> <!ELEMENT real (#PCDATA)> <!ELEMENT integer (#PCDATA)>";
 
     /// Whatever words and values there are, other readers of property lists find just those.
+    #[cfg(target_os = "linux")]
     #[test]
     fn hostile_values_arrive_as_they_are() {
+        use crate::Readiness;
+        use proptest::prelude::*;
+        use proptest::strategy::ValueTree as _;
+        use proptest::test_runner::TestRunner;
+        use std::io::Write as _;
+        use std::process::{Command, Stdio};
+
         let python = "
 import plistlib, sys
 for path in sys.argv[1:]:

@@ -7,6 +7,7 @@
 
 mod checked;
 pub(crate) mod launchd;
+pub(crate) mod rcd;
 mod sh;
 pub(crate) mod systemd;
 mod xml;
@@ -121,7 +122,7 @@ pub(crate) trait Backend: Sync {
 }
 
 /// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &launchd::Launchd];
+pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &launchd::Launchd, &rcd::Rcd];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::executor::{self, Ground};
 use crate::backend::{
-    self, Answer, Backend, Call, Entry, Order, Question, Site, Step, Switch, is_ours,
+    self, Answer, Backend, Call, Content, Entry, Order, Question, Site, Step, Switch, is_ours,
 };
 use crate::{
     Account, Definition, Error, ErrorKind, Installed, Manager, Scope, ServiceStatus, Start, State,
@@ -131,7 +131,7 @@ impl Seat {
     }
 
     /// From how it is to how it is to be.
-    fn switch(&self, name: &str, is_wanted: bool) -> Vec<Step> {
+    fn switch(&self, name: &str, is_wanted: bool) -> Result<Vec<Step>, Error> {
         let Switch {
             on,
             off,
@@ -142,16 +142,23 @@ impl Seat {
             true => (on, off, turn_on, turn_off),
             false => (off, on, turn_off, turn_on),
         };
+        for entry in &come {
+            if matches!(entry.content, Content::File { .. }) {
+                self.is_our_file(&entry.path)?;
+            }
+        }
+        let paths: Vec<PathBuf> = come.iter().map(|entry| entry.path.clone()).collect();
         let come = come.into_iter().filter(|entry| !self.ground.holds(entry));
-        let go = go.into_iter().filter(|entry| self.ground.holds(entry));
+        // What comes in the place of another replaces it.
+        let go = go.into_iter();
+        let go = go.filter(|entry| !paths.contains(&entry.path) && self.ground.holds(entry));
         let files = come
             .map(Step::Put)
             .chain(go.map(|entry| Step::Remove(entry.path)));
         let mut undo = undo.into_iter();
         let calls = run.into_iter().filter(|_| !self.site.is_staged);
-        files
-            .chain(calls.map(|call| Step::Run(call, undo.next())))
-            .collect()
+        let calls = calls.map(|call| Step::Run(call, undo.next()));
+        Ok(files.chain(calls).collect())
     }
 
     fn take_notice(&self, changed: &[&str]) -> Vec<Call> {
@@ -387,7 +394,7 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
         .filter(is_left);
     steps.extend(left.map(Step::Remove));
     if is_new || seat.is_enabled(name) != is_wanted {
-        steps.extend(seat.switch(name, is_wanted));
+        steps.extend(seat.switch(name, is_wanted)?);
     }
     Ok(Change {
         name,
@@ -443,7 +450,7 @@ pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
         Err(error) => return Err(error),
     }
     let mut done = executor::Done::default();
-    for step in seat.switch(name, false) {
+    for step in seat.switch(name, false)? {
         done.perform(&step, &seat.ground)?;
     }
     for call in seat.backend.let_go(name, &seat.site) {
@@ -479,7 +486,7 @@ pub(crate) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(
         return Ok(());
     }
     let mut done = executor::Done::default();
-    for step in seat.switch(name, is_enabled) {
+    for step in seat.switch(name, is_enabled)? {
         if let Err(error) = done.perform(&step, &seat.ground) {
             done.take_back();
             return Err(error);
