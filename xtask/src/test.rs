@@ -299,6 +299,8 @@ fn install_real_programs() -> Result<()> {
         ("python3", "python3"),
         ("openssl", "openssl"),
         ("xmllint", "libxml2-utils"),
+        // The shell of illumos and Solaris.
+        ("ksh93", "ksh"),
         ("rsyslogd", "rsyslog"),
         (
             "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_ossl.so",

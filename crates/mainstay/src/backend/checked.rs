@@ -194,6 +194,13 @@ impl<'a> Checked<'a> {
         }
     }
 
+    /// Where its user sets it: that takes root.
+    pub(super) fn lose_nice(&mut self) {
+        if self.definition.nice.is_some_and(|nice| nice < 0) && self.user.is_some() {
+            self.lose("a nice below 0 of a user's program");
+        }
+    }
+
     pub(super) fn lose_listen(&mut self) {
         if !self.definition.listen.is_empty() {
             self.lose("sockets that are opened for it (`listen`)");

@@ -9,6 +9,7 @@ mod checked;
 pub(crate) mod launchd;
 pub(crate) mod rcd;
 mod sh;
+pub(crate) mod smf;
 pub(crate) mod systemd;
 mod xml;
 
@@ -122,7 +123,8 @@ pub(crate) trait Backend: Sync {
 }
 
 /// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &launchd::Launchd, &rcd::Rcd];
+pub(crate) const ALL: &[&dyn Backend] =
+    &[&systemd::Systemd, &launchd::Launchd, &rcd::Rcd, &smf::Smf];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {

@@ -209,9 +209,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         it.lose("that what it needs must run: it is only started after that");
     }
     let options = options(&mut it);
-    if definition.nice.is_some_and(|nice| nice < 0) && it.user.is_some() {
-        it.lose("a nice below 0 of a user's program");
-    }
+    it.lose_nice();
     if let Some(title) = it.title() {
         it.text("the description", title.as_ref());
     }
