@@ -5,6 +5,7 @@
 //! which can be shown, and taken back. So an installation can be looked at beforehand, put into an image (`--root`), and leaves nothing where
 //! it fails. What a manager cannot express is a loss, as data; what would be read there as something else is refused.
 
+pub(crate) mod aix;
 mod checked;
 pub(crate) mod launchd;
 pub(crate) mod rcd;
@@ -123,8 +124,13 @@ pub(crate) trait Backend: Sync {
 }
 
 /// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] =
-    &[&systemd::Systemd, &launchd::Launchd, &rcd::Rcd, &smf::Smf];
+pub(crate) const ALL: &[&dyn Backend] = &[
+    &systemd::Systemd,
+    &launchd::Launchd,
+    &rcd::Rcd,
+    &smf::Smf,
+    &aix::Aix,
+];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {
