@@ -649,6 +649,74 @@ restarter/state_timestamp time 1444982937.339000000
         assert_eq!(code(&halts, "exit 3"), Some(1));
     }
 
+    /// Commands that keep their state in files stand for SMF's: what the scripts do with what they say.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_starts_with_the_system_is_set_without_starting_it() {
+        use std::process::Command;
+
+        // A service runs where its temporary setting says so, and else where its lasting one does.
+        const SMF: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+runs() { if [ -e temporary ]; then cat temporary; else cat lasting; fi; }
+case "${0##*/} $1" in
+"svccfg import") [ -e "$2" ] || exit 1; [ -e lasting ] || echo false > lasting ;;
+"svccfg delete") [ -e lasting ] || exit 1; rm -f lasting temporary ;;
+"svccfg -s") [ -e lasting ] || exit 1; echo "$7" > lasting ;;
+"svcadm enable") [ "$2" = -t ] && echo true > temporary ;;
+"svcadm disable") [ "$2" = -t ] && echo false > temporary ;;
+svcprop*) [ -e lasting ] || exit 1; [ "$(runs)" = true ] && echo online || echo disabled ;;
+esac
+[ ! -e lasting ] || [ "$(runs)" = false ] || echo ran >> ran
+"#;
+        let root = std::env::temp_dir().join(format!("mainstay-svc-{}", std::process::id()));
+        std::fs::create_dir(&root).unwrap();
+        for tool in ["svccfg", "svcadm", "svcprop"] {
+            let path = root.join(tool);
+            std::fs::write(&path, SMF).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).unwrap();
+        }
+        let here = root.to_str().unwrap();
+        let put = |file: &str, text: &str| std::fs::write(root.join(file), text).unwrap();
+        let read = |file: &str| std::fs::read_to_string(root.join(file)).ok();
+        let run = |calls: Vec<Call>| {
+            for call in calls {
+                let argv = call.argv.iter().map(|word| {
+                    let word = word.replace("/usr/sbin", here).replace("/usr/bin", here);
+                    word.replace(DIR, here)
+                });
+                let argv: Vec<String> = argv.collect();
+                let status = Command::new(&argv[0]).args(&argv[1..]).status().unwrap();
+                assert!(status.success(), "{call}");
+            }
+        };
+        let site = examples::site();
+        let switch = || Smf.switch("orders", &site);
+        let is = |lasting: &str, ran: bool| {
+            assert_eq!(read("lasting").as_deref().map(str::trim), Some(lasting));
+            assert_eq!(read("ran").is_some(), ran);
+        };
+        put("orders.xml", "");
+        run(switch().turn_on);
+        is("true", false);
+        run(Smf.take_notice(&["orders"], &site));
+        is("true", false);
+        run(switch().turn_off);
+        is("false", false);
+        put("temporary", "true");
+        run(switch().turn_on);
+        is("true", true);
+        run(switch().turn_off);
+        is("false", true);
+        assert_eq!(read("temporary").unwrap().trim(), "true", "it runs on");
+        std::fs::remove_file(root.join("orders.xml")).unwrap();
+        run(Smf.take_notice(&["orders"], &site));
+        assert_eq!(read("lasting"), None);
+        run(Smf.take_notice(&["orders"], &site));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
     /// What is used here of service_bundle.dtd.1: which element may be where, in this order.
     #[cfg(target_os = "linux")]
     const DTD: &str = "
