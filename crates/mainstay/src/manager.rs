@@ -69,6 +69,9 @@ impl Manager {
         if is_set("RC_SVCNAME") {
             return Self::OpenRc;
         }
+        if is_set("SMF_FMRI") {
+            return Self::Smf;
+        }
         Self::None
     }
 

@@ -339,8 +339,8 @@ fn recovery(it: &mut Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
         false => ("SuccessfulExit", false),
     };
     keys.push(("KeepAlive", Value::Keys(vec![(when, Value::Flag(is))])));
-    // Between two starts, not between an end and a start: after a run that was longer there is none.
     keys.push(("ThrottleInterval", seconds(pause)));
+    it.lose("the pause after a longer run: launchd counts it from start to start");
     if crashes_only {
         it.lose("that it starts again after a SIGKILL: after the signals of a crash it does");
     } else if has_clean {
@@ -526,6 +526,7 @@ mod tests {
             losses,
             [
                 "pauses that grow: each is 1s",
+                "the pause after a longer run: launchd counts it from start to start",
                 "that what it needs runs first",
                 "when it is ready: it counts as started when its program runs",
             ]
@@ -544,7 +545,10 @@ mod tests {
         assert!(!text.contains("SuccessfulExit"), "{text}");
         assert_eq!(
             losses,
-            ["that it starts again after a SIGKILL: after the signals of a crash it does"]
+            [
+                "the pause after a longer run: launchd counts it from start to start",
+                "that it starts again after a SIGKILL: after the signals of a crash it does",
+            ]
         );
     }
 
@@ -569,6 +573,7 @@ mod tests {
                 "that it is ended and started again where it hangs (`watchdog`)",
                 "the exit codes after which it stays down",
                 "that it stays down after too many starts",
+                "the pause after a longer run: launchd counts it from start to start",
                 "exit codes beside 0 that are a clean end",
                 "how it is given its sockets: launch_activate_socket(3) has them, as \"Listeners\"",
                 "its stop signal INT: it gets SIGTERM",

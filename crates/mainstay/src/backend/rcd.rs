@@ -588,7 +588,7 @@ run_rc_command() {
 	case $rc_arg in
 	describe) echo "$desc"; return ;;
 	status) ;;
-	*) checkyesno $rcvar || { echo "Cannot $rc_arg"; return 0; } ;;
+	*) checkyesno $rcvar || { echo "Cannot '$rc_arg'"; return 0; } ;;
 	esac
 	if [ $rc_arg = restart ]; then
 		( run_rc_command ${_prefix}stop )
@@ -704,7 +704,7 @@ while True:
         assert_eq!(call("describe").text(), "it's $HOME\n");
         assert_eq!(status(), Some((State::Stopped, None)));
         assert_eq!(call("onestop").code, Some(0));
-        assert!(call("start").text().contains("Cannot start"));
+        assert!(call("start").text().contains("Cannot 'start'"));
         assert_eq!(status(), Some((State::Stopped, None)));
         assert_eq!(call("onestart").code, Some(0));
         let first = wait_for(State::Running).unwrap();
