@@ -1,5 +1,9 @@
 //! Services of managers that cannot run here, put into an image: just the files of each, and nothing else.
 #![cfg(unix)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where something is not as it should be"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
 //! The service managers of Unix, each as a description: which files make a service, which make it start with the system, what is run to
 //! control it, and what is read to know how it is.
 //!
-//! A description never acts. `sys/unix/manage.rs` compares it with what is there, and performs the difference as a [`Plan`], each [`Step`] of
+//! A description never acts. `sys/unix/manage.rs` compares it with what is there, and performs the difference as a plan, each [`Step`] of
 //! which can be shown, and taken back. So an installation can be looked at beforehand, put into an image (`--root`), and leaves nothing where
 //! it fails. What a manager cannot express is a loss, as data; what would be read there as something else is refused.
 
