@@ -380,6 +380,7 @@ mod tests {
         assert_eq!(
             losses,
             [
+                "that root reads its `env_file`: its user must be able to",
                 "that it is ended and started again where it hangs (`watchdog`)",
                 "the pause before it starts again: the SRC makes none",
                 "that it is started again each time: where it ends more than twice within `graceful`, the SRC leaves it",

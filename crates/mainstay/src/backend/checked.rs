@@ -59,6 +59,9 @@ impl<'a> Checked<'a> {
                 SIGNALS.join(", ")
             ));
         }
+        if it.env_file.is_some() && it.user.is_some() {
+            it.lose("that root reads its `env_file`: its user must be able to");
+        }
         if definition.watchdog.is_some() {
             it.lose("that it is ended and started again where it hangs (`watchdog`)");
         }

@@ -570,6 +570,7 @@ mod tests {
         assert_eq!(
             losses,
             [
+                "that root reads its `env_file`: its user must be able to",
                 "that it is ended and started again where it hangs (`watchdog`)",
                 "the exit codes after which it stays down",
                 "that it stays down after too many starts",

@@ -23,12 +23,13 @@ const DOWN: &str = " is not running.";
 
 /// The functions of a script; `@name` is the service's for shells, `@service` for people.
 const FUNCTIONS: &str = r#"
+# With -a: even if the service itself asks.
 @name_daemon() {
-	pgrep -L -F /var/run/@service.daemon.pid 2>/dev/null
+	pgrep -a -L -F /var/run/@service.daemon.pid 2>/dev/null
 }
 
 @name_pid() {
-	keeper=$(@name_daemon) && pgrep -P "$keeper" -F /var/run/@service.child.pid 2>/dev/null
+	keeper=$(@name_daemon) && pgrep -a -P "$keeper" -F /var/run/@service.child.pid 2>/dev/null
 }
 
 @name_start() {
@@ -307,6 +308,15 @@ fn program(it: &Checked<'_>) -> String {
         limits, nice, cpus, ..
     } = it.definition;
     let mut text = String::new();
+    // Before its environment, which may have another PATH.
+    if let Some(nice) = nice {
+        let _infallible = writeln!(text, "renice -n {nice} -p $$ >/dev/null");
+    }
+    if !cpus.is_empty() {
+        let cpus: Vec<String> = cpus.iter().map(u16::to_string).collect();
+        let cpus = cpus.join(",");
+        let _infallible = writeln!(text, "cpuset -l {cpus} -p $$ || exit 78");
+    }
     if let Some(path) = it.env_file {
         text += &sh::read_env_file(path, &it.env);
     }
@@ -324,15 +334,7 @@ fn program(it: &Checked<'_>) -> String {
     if let Some(dir) = it.working_dir {
         let _infallible = writeln!(text, "cd -- {} || exit 78", sh::quoted(dir));
     }
-    text += "exec ";
-    if let Some(nice) = nice {
-        let _infallible = write!(text, "nice -n {nice} ");
-    }
-    if !cpus.is_empty() {
-        let cpus: Vec<String> = cpus.iter().map(u16::to_string).collect();
-        let _infallible = write!(text, "cpuset -l {} ", cpus.join(","));
-    }
-    text + &sh::command_line(it.argv.iter().copied()) + "\n"
+    text + "exec " + &sh::command_line(it.argv.iter().copied()) + "\n"
 }
 
 #[cfg(test)]
@@ -424,11 +426,12 @@ run_rc_command \"$1\"
 export A='1 \"$2\"'
 ulimit -n 1024 || exit 78
 cd -- '/srv/a b' || exit 78
-exec nice -n -5 cpuset -l 0,2 /usr/bin/orders -c 'it'\\''s $HOME'
+exec /usr/bin/orders -c 'it'\\''s $HOME'
 fi
 ";
         for part in [
             exec,
+            "--exec ]; then\nrenice -n -5 -p $$ >/dev/null\ncpuset -l 0,2 -p $$ || exit 78\n",
             "done < '/etc/orders env' || exit 78\n",
             "name=orders_2\n",
             "rcvar=orders_2_enable\n",
@@ -442,6 +445,7 @@ fi
         assert_eq!(
             losses,
             [
+                "that root reads its `env_file`: its user must be able to",
                 "that it is ended and started again where it hangs (`watchdog`)",
                 "the exit codes after which it stays down",
                 "that it stays down after too many starts",
@@ -659,6 +663,8 @@ while True:
             let run = format!("{}/", root.display());
             let text = text_of(definition)
                 .0
+                // There is no pgrep but FreeBSD's that leaves its ancestors out.
+                .replace("pgrep -a", "pgrep")
                 .replace("/etc/rc.subr", &rc_subr)
                 .replace("/usr/sbin/daemon", &daemon)
                 .replace("/var/run/", &run)

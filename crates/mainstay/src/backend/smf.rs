@@ -273,7 +273,7 @@ fn methods(it: &mut Checked<'_>) -> String {
     // The program, by the process that svc.startd has started.
     let tell = |signal: &str| match parent {
         None => format!("kill -{signal} \"$1\""),
-        Some(_) => format!("pkill -{signal} -P \"$1\""),
+        Some(_) => format!("/usr/bin/pkill -{signal} -P \"$1\""),
     };
     let tell = |signal: &str| {
         // It may just have ended by itself.
@@ -370,7 +370,7 @@ fn start(it: &mut Checked<'_>, parent: Option<&str>) -> String {
         };
         let _infallible = writeln!(script, "ulimit {option} {value} || exit 96");
     }
-    let nice = nice.map(|nice| format!("nice -n {nice} "));
+    let nice = nice.map(|nice| format!("/usr/bin/nice -n {nice} "));
     let nice = nice.unwrap_or_default();
     match parent {
         None if script.is_empty() => return nice + &sh::command_line(it.argv.iter().copied()),
@@ -491,7 +491,7 @@ mod tests {
     fn a_supervisor_that_ended_in_order_is_left_alone() {
         let (text, losses) = text_of(&examples::hosted());
         let start = "exec=\"/bin/sh -c 'trap : TERM&#10;&quot;$@&quot;&#10;[ $? -gt 256 ] || exit 96&#10;exit 1&#10;' sh /usr/local/bin/mainstay host orders\" timeout_seconds=\"0\"";
-        let stop = "pkill -TERM -P &quot;$1&quot;";
+        let stop = "/usr/bin/pkill -TERM -P &quot;$1&quot;";
         assert!(text.contains(start) && text.contains(stop), "{text}");
         assert_eq!(
             losses,
@@ -509,7 +509,7 @@ mod tests {
             "<method_context working_directory=\"/srv/a b\">",
             "<envvar name=\"A\" value=\"1 &quot;$2&quot;\"/>",
             "ulimit -n 1024 || exit 96&#10;",
-            "nice -n -5 &quot;$@&quot;&#10;case $? in 78) exit 96 ;; esac&#10;exit 1&#10;",
+            "/usr/bin/nice -n -5 &quot;$@&quot;&#10;case $? in 78) exit 96 ;; esac&#10;exit 1&#10;",
             " sh /usr/bin/orders -c 'it'\\''s $HOME'\"",
             "name=\"stop\" exec=\":kill -INT\"",
             "name=\"refresh\" exec=\"/usr/bin/orders 'reload it'\"",
@@ -519,6 +519,7 @@ mod tests {
         assert_eq!(
             losses,
             [
+                "that root reads its `env_file`: its user must be able to",
                 "that it is ended and started again where it hangs (`watchdog`)",
                 "that it stays down where it ended well: SMF starts it again after each end",
                 "the pause before it starts again: SMF makes none, but one of 1s where it fails too often",
