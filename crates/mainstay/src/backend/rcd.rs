@@ -29,7 +29,10 @@ const FUNCTIONS: &str = r#"
 }
 
 @name_pid() {
-	keeper=$(@name_daemon) && pgrep -a -P "$keeper" -F /var/run/@service.child.pid 2>/dev/null
+	keeper=$(@name_daemon) && child=$(pgrep -a -P "$keeper" -F /var/run/@service.child.pid 2>/dev/null) || return 1
+	# daemon(8) may not have noticed its end, while something else holds its output.
+	case $(ps -o state= -p "$child") in '' | Z*) return 1 ;; esac
+	echo "$child"
 }
 
 @name_start() {
@@ -54,7 +57,7 @@ const FUNCTIONS: &str = r#"
 		left=@tenths
 		while [ "$(@name_pid)" = "$pid" ]; do
 			[ $((left -= 1)) -ge 0 ] || kill -KILL "$pid"
-			[ $left -gt -100 ] || { echo "$name does not end" >&2; return 1; }
+			[ $left -gt -100 ] || { echo "$name: process $pid does not end" >&2; return 1; }
 			sleep 0.1
 		done
 	fi
@@ -623,8 +626,10 @@ null = os.open("/dev/null", os.O_RDWR)
 for number in 0, 1, 2: os.dup2(null, number)
 write(keeper, os.getpid())
 while True:
+    output, says = os.pipe()
     pid = os.fork()
     if pid == 0:
+        os.dup2(says, 1); os.dup2(says, 2)
         write(child, os.getpid())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         os.execv(argv[0], argv)
@@ -635,6 +640,9 @@ while True:
         os.unlink(options["-P"]); os.unlink(options["-p"]); os._exit(1)
     signal.signal(signal.SIGTERM, ended)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    os.close(says)
+    while os.read(output, 4096): pass
+    os.close(output)
     os.waitpid(pid, 0)
     signal.signal(signal.SIGTERM, done)
     if "-r" not in options: done()
@@ -657,7 +665,7 @@ while True:
         let daemon = put("daemon", DAEMON);
         let program = put(
             "program it's",
-            "#!/bin/sh\n[ -z \"$1\" ] || trap '' TERM\nwhile :; do sleep 0.05; done\n",
+            "#!/bin/sh\n[ \"$1\" != leave ] || { sleep 300 & echo $! > left; exit 0; }\n[ -z \"$1\" ] || trap '' TERM\nwhile :; do sleep 0.05; done\n",
         );
         let install = |definition: &Definition| {
             let run = format!("{}/", root.display());
@@ -748,6 +756,16 @@ while True:
         wait_for(State::Running);
         assert_eq!(call("faststop").code, Some(0));
         assert_eq!(status(), Some((State::Stopped, None)));
+        // What holds its output keeps daemon(8) from noticing its end, and is not it.
+        definition = definition.arguments(["leave"]);
+        install(&definition);
+        assert_eq!(call("onestart").code, Some(0));
+        wait_for(State::StartPending);
+        assert_eq!(call("onestop").code, Some(0));
+        assert_eq!(status(), Some((State::Stopped, None)));
+        let left = std::fs::read_to_string(root.join("left")).unwrap();
+        signal("-KILL", left.trim().parse().unwrap());
+        definition = definition.arguments([""]);
         install(&definition.ready_check(["/bin/false"]));
         assert_eq!(call("onestart").code, Some(1), "it does not get ready");
         assert_eq!(call("onestop").code, Some(0));
