@@ -5,6 +5,10 @@
 //! which can be shown, and taken back. So an installation can be looked at beforehand, put into an image (`--root`), and leaves nothing where
 //! it fails. What a manager cannot express is a loss, as data; what would be read there as something else is refused.
 
+#[cfg(test)]
+mod golden;
+pub(crate) mod openrc;
+pub(crate) mod shell;
 pub(crate) mod systemd;
 
 use std::fmt;
@@ -107,7 +111,7 @@ pub(crate) trait Backend: Sync {
 }
 
 /// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd];
+pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &openrc::OpenRc];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {

@@ -15,6 +15,8 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::backend::openrc::SUPERVISOR;
+use crate::backend::shell::ends_for_good;
 use crate::context::{Said, Shared, Voice};
 use crate::run::{arguments, work};
 use crate::{
@@ -55,8 +57,27 @@ pub(crate) fn run(
             }
         })
         .map_err(|error| failed("start a thread for signals", error))?;
-    let context = Context::new(shared, Manager::current(), arguments(), logger.clone());
-    Ok(work(service, context))
+    let manager = Manager::current();
+    let context = Context::new(shared, manager, arguments(), logger.clone());
+    let code = work(service, context);
+    if manager == Manager::OpenRc && ends_for_good(&definition.recovery, code) {
+        end_supervisor();
+    }
+    Ok(code)
+}
+
+/// supervise-daemon would start us again, whatever our code is. Asked to end, it stops us, who are about to end, and has OpenRC know that the
+/// service has stopped (supervise-daemon.c). A user who is not root may not ask.
+fn end_supervisor() {
+    let parent = std::os::unix::process::parent_id();
+    let comm = std::fs::read_to_string(format!("/proc/{parent}/comm"));
+    if comm.is_ok_and(|comm| comm.trim_end() == SUPERVISOR)
+        && let Ok(parent) = libc::pid_t::try_from(parent)
+    {
+        // SAFETY: it takes numbers; the process is our parent, and not reaped before it has ended.
+        #[expect(unsafe_code, reason = "std signals no processes but its own children")]
+        let _is_told = unsafe { libc::kill(parent, libc::SIGTERM) };
+    }
 }
 
 /// Talks sd_notify(3), to whoever listens. A manager that cannot be told is no failure of the service.
