@@ -10,7 +10,7 @@ use mainstay_testkit::{skip, wait_until};
 const SOON: Duration = Duration::from_secs(20);
 const HEARTBEAT: &str = "/opt/heartbeat/heartbeat";
 /// Without /usr/lib, where OpenRC keeps what it has found at the last shutdown.
-const DIRS: &[&str] = &["/etc", "/usr/bin", "/usr/sbin", "/usr/local", "/var/lib"];
+const DIRS: &[&str] = &["/etc", "/usr/bin", "/usr/sbin", "/usr/local"];
 
 /// What a manager has of its own.
 struct Native {

@@ -7,6 +7,8 @@
 
 #[cfg(test)]
 mod golden;
+#[cfg(all(test, target_os = "linux"))]
+mod hostile;
 pub(crate) mod openrc;
 pub(crate) mod shell;
 pub(crate) mod systemd;

@@ -454,6 +454,12 @@ mod tests {
         golden::check(&OpenRc);
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn hostile_values_arrive_as_they_are() {
+        super::super::hostile::check(&OpenRc, "openrc", "rc-service \"$1\" start");
+    }
+
     #[test]
     fn only_a_process_that_is_there_runs() {
         let check = |code, child: &str, has_failed, expected| {
