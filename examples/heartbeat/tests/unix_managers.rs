@@ -42,6 +42,18 @@ const OPENRC: Native = Native {
     foreign: "printf '#!/sbin/openrc-run\\n' > /etc/init.d/heartbeat; chmod 755 /etc/init.d/heartbeat",
 };
 
+const SYSV: Native = Native {
+    kind: "sysv",
+    unit: "/etc/init.d/heartbeat",
+    prepare: "insserv",
+    runs: "service heartbeat status",
+    is_enabled: "ls /etc/rc2.d/S??heartbeat",
+    start: "service heartbeat start",
+    stop: "service heartbeat stop",
+    restarts: false,
+    foreign: "printf '#!/bin/sh\\n' > /etc/init.d/heartbeat; chmod 755 /etc/init.d/heartbeat",
+};
+
 fn lab(native: &Native) -> Option<Lab> {
     let dir = Path::new(env!("CARGO_BIN_EXE_heartbeat")).parent();
     let dir = dir.expect("a program lies somewhere");
@@ -183,6 +195,16 @@ fn refusals(native: &Native) {
 #[test]
 fn a_life_under_openrc() {
     life(&OPENRC);
+}
+
+#[test]
+fn a_life_under_sysv() {
+    life(&SYSV);
+}
+
+#[test]
+fn sysv_refusals() {
+    refusals(&SYSV);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod hostile;
 pub(crate) mod openrc;
 pub(crate) mod shell;
 pub(crate) mod systemd;
+pub(crate) mod sysv;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -113,7 +114,7 @@ pub(crate) trait Backend: Sync {
 }
 
 /// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &openrc::OpenRc];
+pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &openrc::OpenRc, &sysv::Sysv];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {
@@ -165,6 +166,8 @@ pub(crate) struct Switch {
     pub(crate) turn_on: Vec<Call>,
     /// The same for the other way.
     pub(crate) turn_off: Vec<Call>,
+    /// Where the manager chooses the names of its files: one of these, in which a `?` is any character, is there while it does.
+    pub(crate) shown_by: Vec<PathBuf>,
 }
 
 /// A file or link.

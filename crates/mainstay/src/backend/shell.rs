@@ -19,21 +19,21 @@ const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"
 /// Takes the variables of a file of `NAME=value` lines, but for those that it is given the names of: as `host/launch.rs` of the command does.
 const READ_ENV_FILE: &str = r#"read_env_file() {
 	[ -r "$1" ] || { echo "env_file $1 cannot be read" >&2; return 1; }
-	while IFS= read -r line || [ -n "$line" ]; do
-		line=${line#"${line%%[![:space:]]*}"}
-		line=${line%"${line##*[![:space:]]}"}
-		case $line in '' | '#'* | ';'*) continue ;; esac
-		line=${line#export }
-		key=${line%%=*}
-		key=${key%"${key##*[![:space:]]}"}
-		value=${line#*=}
-		value=${value#"${value%%[![:space:]]*}"}
-		case $line in *=*) ;; *) key= ;; esac
-		case $key in '' | [0-9]* | *[!A-Za-z0-9_]*) echo "env_file $1: not a variable's name before =" >&2; return 1 ;; esac
-		case $value in
-			\"*\" | \'*\') [ ${#value} -gt 1 ] && value=${value#?} && value=${value%?} ;;
+	while IFS= read -r _line || [ -n "$_line" ]; do
+		_line=${_line#"${_line%%[![:space:]]*}"}
+		_line=${_line%"${_line##*[![:space:]]}"}
+		case $_line in '' | '#'* | ';'*) continue ;; esac
+		_line=${_line#export }
+		_key=${_line%%=*}
+		_key=${_key%"${_key##*[![:space:]]}"}
+		_value=${_line#*=}
+		_value=${_value#"${_value%%[![:space:]]*}"}
+		case $_line in *=*) ;; *) _key= ;; esac
+		case $_key in '' | [0-9]* | *[!A-Za-z0-9_]*) echo "env_file $1: not a variable's name before =" >&2; return 1 ;; esac
+		case $_value in
+			\"*\" | \'*\') [ ${#_value} -gt 1 ] && _value=${_value#?} && _value=${_value%?} ;;
 		esac
-		case " $2 " in *" $key "*) ;; *) export "$key=$value" ;; esac
+		case " $2 " in *" $_key "*) ;; *) export "$_key=$_value" ;; esac
 	done < "$1"
 }
 "#;
@@ -49,9 +49,9 @@ look_at() {
 }
 # Sends a signal to all processes of a session, or to those that are not the one of the third argument.
 signal_session() {
-	for dir in /proc/[0-9]*; do
-		pid=${dir#/proc/}
-		[ "$pid" != "$3" ] && look_at "$pid" && [ "$session" = "$2" ] && kill -"$1" "$pid" 2>/dev/null
+	for one in /proc/[0-9]*; do
+		one=${one#/proc/}
+		[ "$one" != "$3" ] && look_at "$one" && [ "$session" = "$2" ] && kill -"$1" "$one" 2>/dev/null
 	done
 	:
 }
@@ -380,7 +380,7 @@ pub(crate) fn line(words: &[String]) -> String {
 
 /// The second line of each script.
 pub(crate) fn head(comment: &str) -> String {
-    format!("# {MARK} {comment}\n")
+    format!("# {}\n", format!("{MARK} {comment}").trim_end())
 }
 
 fn is_user(user: &str) -> bool {
