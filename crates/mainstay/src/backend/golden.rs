@@ -105,11 +105,17 @@ pub(crate) fn direct() -> Definition {
 /// Compares all of them with what was written down.
 #[track_caller]
 pub(crate) fn check(backend: &dyn Backend) {
-    for (case, definition) in [
+    let cases = [
         ("library", library()),
         ("hosted", hosted()),
         ("direct", direct()),
-    ] {
+    ];
+    check_each(backend, cases);
+}
+
+#[track_caller]
+pub(crate) fn check_each(backend: &dyn Backend, cases: [(&str, Definition); 3]) {
+    for (case, definition) in cases {
         check_case(backend, case, &definition);
     }
 }

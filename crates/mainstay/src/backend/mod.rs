@@ -6,13 +6,17 @@
 //! it fails. What a manager cannot express is a loss, as data; what would be read there as something else is refused.
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
 mod golden;
 #[cfg(all(test, target_os = "linux"))]
+#[expect(clippy::unwrap_used, reason = "a test")]
 mod hostile;
 pub(crate) mod openrc;
+pub(crate) mod procd;
 pub(crate) mod shell;
 pub(crate) mod systemd;
 pub(crate) mod sysv;
+pub(crate) mod upstart;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -114,7 +118,13 @@ pub(crate) trait Backend: Sync {
 }
 
 /// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &openrc::OpenRc, &sysv::Sysv];
+pub(crate) const ALL: &[&dyn Backend] = &[
+    &systemd::Systemd,
+    &openrc::OpenRc,
+    &upstart::Upstart,
+    &procd::Procd,
+    &sysv::Sysv,
+];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {

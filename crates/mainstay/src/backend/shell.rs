@@ -132,6 +132,11 @@ impl<'a> Draft<'a> {
             watchdog,
             ..
         } = definition;
+        if let Some(path) = &definition.env_file
+            && path.as_os_str().as_encoded_bytes().contains(&b'\n')
+        {
+            draft.wrong("the env_file has a new line in its path");
+        }
         if !listen.is_empty() {
             draft
                 .wrong("this system does not listen for a service: let the program do that itself");
@@ -283,11 +288,11 @@ impl<'a> Draft<'a> {
         text
     }
 
-    /// What sets its variables, within a function.
-    pub(crate) fn exports(&self) -> String {
+    /// What sets its variables, within a function, each value as `quote` has it.
+    pub(crate) fn exports(&self, quote: impl Fn(&str) -> Option<String>) -> String {
         let values = self.definition.env.iter();
         values
-            .filter_map(|(name, value)| Some(format!("\texport {name}={}\n", word(value)?)))
+            .filter_map(|(name, value)| Some(format!("\texport {name}={}\n", quote(value)?)))
             .collect()
     }
 

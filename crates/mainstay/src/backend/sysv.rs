@@ -333,7 +333,7 @@ fn launch(draft: &mut Draft<'_>, program: &Path) -> String {
     if let Some((call, _)) = file {
         text += &format!("\t{call} || return 78\n");
     }
-    text += &draft.exports();
+    text += &draft.exports(word);
     text += "\texec \"$@\"\n}\n";
     text
 }
