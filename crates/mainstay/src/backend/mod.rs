@@ -7,11 +7,22 @@
 
 pub(crate) mod aix;
 mod checked;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod golden;
+#[cfg(all(test, target_os = "linux"))]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod hostile;
 pub(crate) mod launchd;
+pub(crate) mod openrc;
+pub(crate) mod procd;
 pub(crate) mod rcd;
 mod sh;
+pub(crate) mod shell;
 pub(crate) mod smf;
 pub(crate) mod systemd;
+pub(crate) mod sysv;
+pub(crate) mod upstart;
 mod xml;
 
 use std::fmt;
@@ -126,6 +137,10 @@ pub(crate) trait Backend: Sync {
 /// All of them, the more likely ones first where a system has several.
 pub(crate) const ALL: &[&dyn Backend] = &[
     &systemd::Systemd,
+    &openrc::OpenRc,
+    &upstart::Upstart,
+    &procd::Procd,
+    &sysv::Sysv,
     &launchd::Launchd,
     &rcd::Rcd,
     &smf::Smf,
@@ -185,6 +200,8 @@ pub(crate) struct Switch {
     pub(crate) turn_on: Vec<Call>,
     /// The same for the other way.
     pub(crate) turn_off: Vec<Call>,
+    /// Where the manager chooses the names of its files: one of these, in which a `?` is any character, is there while it does.
+    pub(crate) shown_by: Vec<PathBuf>,
 }
 
 /// A file or link.

@@ -119,7 +119,12 @@ impl Seat {
 
     /// Whether what makes it start with the system is there, and what keeps it from that is not.
     fn is_enabled(&self, name: &str) -> bool {
-        let Switch { on, off, .. } = self.backend.switch(name, &self.site);
+        let Switch {
+            on, off, shown_by, ..
+        } = self.backend.switch(name, &self.site);
+        if !shown_by.is_empty() {
+            return shown_by.iter().any(|path| self.ground.has_like(path));
+        }
         let is_there = |entry: &Entry| self.ground.holds(entry);
         let by_files = on.iter().all(is_there) && !off.iter().any(is_there);
         if !by_files || self.site.is_staged {
@@ -137,6 +142,7 @@ impl Seat {
             off,
             turn_on,
             turn_off,
+            ..
         } = self.backend.switch(name, &self.site);
         let (come, go, run, undo) = match is_wanted {
             true => (on, off, turn_on, turn_off),
