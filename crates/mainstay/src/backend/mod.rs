@@ -5,6 +5,10 @@
 //! which can be shown, and taken back. So an installation can be looked at beforehand, put into an image (`--root`), and leaves nothing where
 //! it fails. What a manager cannot express is a loss, as data; what would be read there as something else is refused.
 
+mod checked;
+mod run_script;
+pub(crate) mod runit;
+mod sh;
 pub(crate) mod systemd;
 
 use std::fmt;
@@ -27,6 +31,11 @@ pub(crate) trait Backend: Sync {
 
     /// Directories of the system by which it is known to be installed, in an image, too; all of them must be there.
     fn traces(&self) -> &'static [&'static str];
+
+    /// Paths that differ between systems with this manager, and of which a description must know which are there: [`Site::found`].
+    fn landmarks(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// What shows that it runs the system; one of them is enough.
     fn signs(&self) -> &'static [Sign];
@@ -65,6 +74,12 @@ pub(crate) trait Backend: Sync {
 
     /// What makes it start with the system, or not.
     fn switch(&self, name: &str, site: &Site) -> Switch;
+
+    /// For a manager that starts by itself what it finds: [`Switch::off`] is there when a new service comes, this is run until the manager has
+    /// it, and only then [`Switch::off`] goes, if it is to.
+    fn take_in(&self, _name: &str, _site: &Site) -> Option<TakeIn> {
+        None
+    }
 
     /// What is run once after files were written, or removed: for `changed` services.
     fn take_notice(&self, changed: &[&str], site: &Site) -> Vec<Call>;
@@ -107,7 +122,7 @@ pub(crate) trait Backend: Sync {
 }
 
 /// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd];
+pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &runit::Runit];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {
@@ -137,6 +152,8 @@ pub(crate) struct Site {
     pub(crate) version: u32,
     /// The configuration directory of the user: `$XDG_CONFIG_HOME`. For [`Scope::User`].
     pub(crate) config_dir: PathBuf,
+    /// Those of [`Backend::landmarks`] that are there.
+    pub(crate) found: Vec<&'static str>,
     /// The system is not the running one, but lies below a directory: nothing can be asked or run.
     pub(crate) is_staged: bool,
 }
@@ -159,6 +176,14 @@ pub(crate) struct Switch {
     pub(crate) turn_on: Vec<Call>,
     /// The same for the other way.
     pub(crate) turn_off: Vec<Call>,
+}
+
+/// What is run until a manager has a new service.
+#[derive(Debug)]
+pub(crate) struct TakeIn {
+    pub(crate) call: Call,
+    /// Has the manager forget it.
+    pub(crate) undo: Call,
 }
 
 /// A file or link.
@@ -278,6 +303,18 @@ impl Order {
             Self::Resume => "continue",
             Self::Reload => "reload",
         }
+    }
+}
+
+impl Site {
+    /// The first of these landmarks that is there, or else this.
+    pub(crate) fn first_of(
+        &self,
+        landmarks: &[&'static str],
+        default: &'static str,
+    ) -> &'static str {
+        let found = landmarks.iter().find(|path| self.found.contains(path));
+        found.copied().unwrap_or(default)
     }
 }
 

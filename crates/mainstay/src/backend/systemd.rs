@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::checked::SIGNALS;
 use super::{
     Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, program,
     refuse_if,
@@ -18,8 +19,6 @@ use crate::{
     State, StopScope,
 };
 
-/// By which a program can be asked to stop: signal(7).
-const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
 /// What [`status`] reads, as `systemctl show --property=` takes it.
 const PROPERTIES: &str =
     "LoadState,ActiveState,MainPID,ExecMainCode,ExecMainStatus,Result,FreezerState";
@@ -785,6 +784,7 @@ mod tests {
             running: RUNNING.into(),
             version,
             config_dir: "/home/joe/.config".into(),
+            found: Vec::new(),
             is_staged: false,
         }
     }

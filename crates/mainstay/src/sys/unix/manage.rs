@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::executor::{self, Ground};
 use crate::backend::{
-    self, Answer, Backend, Call, Entry, Order, Question, Site, Step, Switch, is_ours,
+    self, Answer, Backend, Call, Entry, Order, Question, Site, Step, Switch, TakeIn, is_ours,
 };
 use crate::{
     Account, Definition, Error, ErrorKind, Installed, Manager, Scope, ServiceStatus, Start, State,
@@ -67,9 +67,12 @@ impl Seat {
         let running = std::env::current_exe().map_err(|error| {
             Error::new(ErrorKind::Failed, "find the path of this program").because(error)
         })?;
+        let landmarks = backend.landmarks().iter().copied();
+        let found = landmarks.filter(|path| ground.at(Path::new(path)).exists());
         let site = Site {
             scope,
             running,
+            found: found.collect(),
             version: 0,
             config_dir,
             is_staged: ground.is_staged(),
@@ -106,11 +109,19 @@ impl Seat {
     fn status(&self, name: &str) -> Result<ServiceStatus, Error> {
         let what = format!("query service \"{name}\"");
         let answers = self.backend.questions(name, &self.site);
-        let answers: Vec<Answer> = answers
-            .iter()
-            .map(ask)
-            .collect::<io::Result<_>>()
-            .map_err(|error| Error::new(ErrorKind::Failed, &*what).because(error))?;
+        let answers: Vec<Answer> =
+            answers
+                .iter()
+                .map(ask)
+                .collect::<io::Result<_>>()
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        Error::new(ErrorKind::PermissionDenied, &*what)
+                            .because(error)
+                            .with_cure("run it as root")
+                    }
+                    _ => Error::new(ErrorKind::Failed, &*what).because(error),
+                })?;
         let missing = || {
             let error = Error::new(ErrorKind::NotInstalled, format!("{what}: there is none"));
             error.with_cure("install it first")
@@ -367,8 +378,20 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
         .into_iter()
         .filter(is_left);
     steps.extend(left.map(Step::Remove));
-    if is_new || seat.is_enabled(name) != is_wanted {
-        steps.extend(seat.switch(name, is_wanted));
+    let is_here = is_new && !seat.site.is_staged;
+    match seat.backend.take_in(name, &seat.site).filter(|_| is_here) {
+        Some(TakeIn { call, undo }) => {
+            let off = seat.backend.switch(name, &seat.site).off;
+            let paths: Vec<PathBuf> = off.iter().map(|entry| entry.path.clone()).collect();
+            steps.splice(0..0, off.into_iter().map(Step::Put));
+            steps.push(Step::Run(call, Some(undo)));
+            let go = paths.into_iter().filter(|_| is_wanted);
+            steps.extend(go.map(Step::Remove));
+        }
+        None if is_new || seat.is_enabled(name) != is_wanted => {
+            steps.extend(seat.switch(name, is_wanted));
+        }
+        None => {}
     }
     Ok(Change {
         name,

@@ -1,0 +1,193 @@
+//! What a definition says, as text that a manager can be told, for those that have no accounts, limits or contracts of their own like
+//! systemd's: what is wrong and what is lost is the same with all of them.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Site, program};
+use crate::definition::wrong_name;
+use crate::{Account, Definition, Scope, Start};
+
+/// By which a program can be asked to stop: signal(7).
+pub(super) const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
+
+/// A definition, read for a manager.
+pub(super) struct Checked<'a> {
+    pub(super) definition: &'a Definition,
+    /// The program, and what it is started with.
+    pub(super) argv: Vec<&'a str>,
+    pub(super) env: Vec<(&'a str, &'a str)>,
+    pub(super) env_file: Option<&'a str>,
+    pub(super) working_dir: Option<&'a str>,
+    /// `None`: root, or the user whose service it is.
+    pub(super) user: Option<&'a str>,
+    pub(super) reload: Option<Vec<&'a str>>,
+    pub(super) ready_check: Option<Vec<&'a str>>,
+    pub(super) wrong: Vec<String>,
+    pub(super) losses: Vec<String>,
+    can_say: fn(char) -> bool,
+}
+
+impl<'a> Checked<'a> {
+    /// `can_say`: what its files can hold.
+    pub(super) fn new(
+        definition: &'a Definition,
+        site: &'a Site,
+        can_say: fn(char) -> bool,
+    ) -> Self {
+        let mut it = Self {
+            definition,
+            argv: Vec::new(),
+            env: Vec::new(),
+            env_file: None,
+            working_dir: None,
+            user: None,
+            reload: None,
+            ready_check: None,
+            wrong: wrong_name(&definition.name).into_iter().collect(),
+            losses: Vec::new(),
+            can_say,
+        };
+        it.commands(program(definition, site));
+        it.environment();
+        it.account();
+        if !SIGNALS.contains(&&*definition.stop_signal) {
+            it.wrong.push(format!(
+                "a stop by the signal {:?}: it is one of {}",
+                definition.stop_signal,
+                SIGNALS.join(", ")
+            ));
+        }
+        if definition.watchdog.is_some() {
+            it.lose("that it is ended and started again where it hangs (`watchdog`)");
+        }
+        if definition.start == Start::Disabled {
+            it.lose("that nobody can start it: it is not started with the system");
+        }
+        it
+    }
+
+    pub(super) fn lose(&mut self, what: impl Into<String>) {
+        self.losses.push(what.into());
+    }
+
+    /// `None` where there is something that its files cannot hold, which is told.
+    pub(super) fn text(&mut self, what: &str, text: &'a OsStr) -> Option<&'a str> {
+        let said = text.to_str().filter(|text| text.chars().all(self.can_say));
+        if said.is_none() {
+            self.wrong.push(format!(
+                "{what} holds a control character that cannot be said, or what is no UTF-8"
+            ));
+        }
+        said
+    }
+
+    fn path(&mut self, what: &str, path: &'a Path) -> Option<&'a str> {
+        if !path.is_absolute() {
+            let path = path.display();
+            self.wrong
+                .push(format!("{what} {path} is no absolute path"));
+        }
+        self.text(what, path.as_os_str())
+    }
+
+    fn words(&mut self, what: &str, words: &'a [std::ffi::OsString]) -> Vec<&'a str> {
+        let words = words.iter();
+        words.filter_map(|word| self.text(what, word)).collect()
+    }
+
+    fn commands(&mut self, program: &'a Path) {
+        let program = self.path("the program", program);
+        self.argv.extend(program);
+        let arguments = match &self.definition.arguments {
+            Some(arguments) => self.words("the command line", arguments),
+            None => vec!["run"],
+        };
+        self.argv.extend(arguments);
+        let (reload, ready) = (
+            &self.definition.reload_command,
+            &self.definition.ready_check,
+        );
+        self.reload = reload
+            .as_ref()
+            .map(|argv| self.words("the reload command", argv));
+        self.ready_check = ready
+            .as_ref()
+            .map(|argv| self.words("the ready check", argv));
+        if let Some(dir) = &self.definition.working_dir {
+            self.working_dir = self.path("the working directory", dir);
+        }
+    }
+
+    fn environment(&mut self) {
+        for (name, value) in &self.definition.env {
+            let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
+            let first = name.bytes().next();
+            let is_name =
+                name.bytes().all(is_inner) && first.is_some_and(|first| !first.is_ascii_digit());
+            if is_name && value.chars().all(self.can_say) {
+                self.env.push((name, value));
+            } else {
+                self.wrong.push(format!(
+                    "there can be no variable {name:?} with such a value"
+                ));
+            }
+        }
+        if let Some(path) = &self.definition.env_file {
+            self.env_file = self.path("the env_file", path);
+        }
+    }
+
+    fn account(&mut self) {
+        match (self.definition.scope, &self.definition.account) {
+            (Scope::User, Account::Virtual) | (Scope::System, Account::LocalSystem) => {}
+            (Scope::User, _) => self.lose("its account: it runs as the user whose it is"),
+            (Scope::System, Account::Virtual | Account::LocalService | Account::NetworkService) => {
+                let wrong = "this system has no accounts that exist for one service alone: name a user (--account user:NAME), or local-system";
+                self.wrong.push(wrong.to_owned());
+            }
+            (Scope::System, Account::User(user, _)) => {
+                let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+                if user.is_empty() || user.starts_with('-') || !user.bytes().all(is_plain) {
+                    self.wrong
+                        .push(format!("{user:?} cannot be the name of a user"));
+                }
+                self.user = Some(user);
+            }
+            (Scope::System, Account::Managed(account)) => {
+                self.wrong
+                    .push(format!("{account} is an account of Windows"));
+            }
+        }
+    }
+
+    pub(super) fn lose_listen(&mut self) {
+        if !self.definition.listen.is_empty() {
+            self.lose("sockets that are opened for it (`listen`)");
+        }
+    }
+
+    pub(super) fn lose_tree(&mut self) {
+        if self.definition.stop_scope == crate::StopScope::Tree {
+            self.lose("that each of its processes is asked to stop: its main process is");
+        }
+    }
+
+    pub(super) fn title(&self) -> Option<&'a str> {
+        let Definition {
+            description,
+            display_name,
+            ..
+        } = self.definition;
+        description.as_deref().or(display_name.as_deref())
+    }
+}
+
+/// As managers count: none is less than asked for, and none is 0, which means for ever.
+pub(super) fn whole_seconds(duration: Duration) -> u64 {
+    duration
+        .as_millis()
+        .div_ceil(1000)
+        .clamp(1, i32::MAX as u128) as u64
+}

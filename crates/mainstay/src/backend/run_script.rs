@@ -1,0 +1,320 @@
+//! The scripts of supervisors that know nothing but directories: how a program is run (`run`), and what follows its end (`finish`).
+//!
+//! What the supervisor itself does not keep lies beside its own files in `supervise/`:
+//!
+//! ```text
+//! asked    somebody has asked for this end
+//! exit     the code of the last end that nobody asked for, where it has not been started since
+//! starts   when it was started (seconds since 1970), a line each, the last one being the run's own
+//! row      how many pauses before restarts there were since the last good run
+//! ```
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::checked::{Checked, whole_seconds};
+use super::{MARK, sh};
+use crate::notify::{READY_FD, READY_PID};
+use crate::{Definition, Limit, Readiness};
+
+/// The descriptor that readiness is said on; one more is the env_file's.
+pub(super) const READY: u32 = 3;
+
+/// What differs between supervisors.
+pub(super) struct Dialect {
+    /// What a command begins with to have it run as the user of this name.
+    pub(super) as_user: fn(&str) -> String,
+    /// What starts a service that is needed, and fails where it is not up within a minute.
+    pub(super) start: fn(&str) -> String,
+    /// What makes [`READY`], and what takes back what was said on it; nothing where the supervisor does.
+    pub(super) open_ready: &'static str,
+    pub(super) close_ready: &'static str,
+    /// Succeeds as long as nobody has asked for a stop.
+    pub(super) is_wanted: &'static str,
+    /// Ends `finish` so that the program stays down.
+    pub(super) stay_down: &'static str,
+}
+
+/// The head of each of our files that `sh` runs.
+pub(super) fn head(checked: &Checked<'_>) -> String {
+    let mut text = format!("#!/bin/sh\n# {MARK}\n");
+    if let Some(title) = checked.title() {
+        let title: Vec<&str> = title.split(char::is_control).collect();
+        let _infallible = writeln!(text, "# {}", title.join(" "));
+    }
+    text
+}
+
+/// Runs the program in the place of `sh`.
+pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
+    let mut first = "exec </dev/null 2>&1\nrm -f supervise/asked supervise/exit\n".to_owned();
+    for need in &checked.definition.needs {
+        let _infallible = writeln!(first, "until {}; do sleep 1; done", (dialect.start)(need));
+    }
+    if keeps_starts(checked.definition) {
+        first += "date +%s >>supervise/starts\n";
+    }
+    let mut last = String::new();
+    if checked.definition.readiness == Readiness::Notify {
+        first += dialect.open_ready;
+        last = format!("export {READY_FD}={READY} {READY_PID}=$$\n");
+    }
+    script(checked, dialect, &first, &last, &checked.argv)
+}
+
+/// The same for the command that has it read its configuration again.
+pub(super) fn reload(checked: &Checked<'_>, dialect: &Dialect) -> Option<String> {
+    let argv = checked.reload.as_ref()?;
+    Some(script(checked, dialect, "", "", argv))
+}
+
+/// Runs a command as the program is run: what takes root comes first; what others may write to is looked at by the user alone.
+fn script(
+    checked: &Checked<'_>,
+    dialect: &Dialect,
+    first: &str,
+    last: &str,
+    argv: &[&str],
+) -> String {
+    let mut text = head(checked);
+    let mut first = first.to_owned() + "umask 022\n";
+    let env_file = READY + 1;
+    if let Some(path) = checked.env_file {
+        let _infallible = writeln!(first, "exec {env_file}<{}", sh::quoted(path));
+    }
+    match wrappers(checked, dialect) {
+        wrappers if wrappers.is_empty() => text += &first,
+        wrappers => {
+            let indented: String = first.lines().map(|line| format!("\t{line}\n")).collect();
+            let _infallible = write!(
+                text,
+                "if [ \"${{1-}}\" != -- ]; then\n{indented}\texec {wrappers}/bin/sh \"$0\" --\nfi\n"
+            );
+        }
+    }
+    if let Some(user) = checked.user {
+        let _infallible = writeln!(
+            text,
+            "HOME=~{user} USER={user} LOGNAME={user}\nexport HOME USER LOGNAME"
+        );
+    }
+    let _infallible = writeln!(
+        text,
+        "cd {}",
+        sh::quoted(checked.working_dir.unwrap_or("/"))
+    );
+    if checked.env_file.is_some() {
+        let _infallible = writeln!(text, "{ENV_FILE} <&{env_file}\nexec {env_file}<&-");
+    }
+    for (name, value) in &checked.env {
+        let _infallible = writeln!(text, "export {name}={}", sh::quoted(value));
+    }
+    text + last + "exec " + &sh::command_line(argv.iter().copied()) + "\n"
+}
+
+/// Its lines are data: comments, an optional `export `, `NAME=value`, one pair of quotes around the value.
+const ENV_FILE: &str = r#"while IFS= read -r mainstay_line || [ -n "$mainstay_line" ]; do
+	mainstay_line=${mainstay_line#"${mainstay_line%%[![:space:]]*}"}
+	mainstay_line=${mainstay_line%"${mainstay_line##*[![:space:]]}"}
+	mainstay_line=${mainstay_line#export }
+	mainstay_name=${mainstay_line%%=*} mainstay_value=${mainstay_line#*=}
+	mainstay_name=${mainstay_name%"${mainstay_name##*[![:space:]]}"}
+	mainstay_value=${mainstay_value#"${mainstay_value%%[![:space:]]*}"}
+	case $mainstay_line in
+	'' | '#'* | ';'*) continue ;;
+	*=*) ;;
+	*) mainstay_name= ;;
+	esac
+	case $mainstay_name in
+	'' | [!A-Za-z_]* | *[!A-Za-z0-9_]*) echo "a line of the env_file is no NAME=value" && exit 78 ;;
+	esac
+	case $mainstay_value in
+	\"*\" | \'*\') mainstay_value=${mainstay_value#?} mainstay_value=${mainstay_value%?} ;;
+	esac
+	export "$mainstay_name=$mainstay_value"
+done"#;
+
+/// Commands that run another one with other limits, priority, processors and user.
+fn wrappers(checked: &Checked<'_>, dialect: &Dialect) -> String {
+    let Definition {
+        limits, nice, cpus, ..
+    } = checked.definition;
+    let mut words = String::new();
+    if !limits.is_empty() {
+        words += "prlimit ";
+    }
+    for (limit, value) in limits {
+        let option = match limit {
+            Limit::OpenFiles => "nofile",
+            Limit::Processes => "nproc",
+            Limit::CoreSize => "core",
+            Limit::LockedMemory => "memlock",
+        };
+        let _infallible = write!(words, "--{option}={value}:{value} ");
+    }
+    if let Some(nice) = nice {
+        let _infallible = write!(words, "nice -n {nice} ");
+    }
+    if !cpus.is_empty() {
+        let cpus: Vec<String> = cpus.iter().map(u16::to_string).collect();
+        let _infallible = write!(words, "taskset -c {} ", cpus.join(","));
+    }
+    if let Some(user) = checked.user {
+        words += &(dialect.as_user)(user);
+    }
+    words
+}
+
+fn grows(definition: &Definition) -> bool {
+    let pauses = &definition.recovery.restart_after;
+    pauses.iter().any(|pause| *pause != pauses[0])
+}
+
+fn keeps_starts(definition: &Definition) -> bool {
+    grows(definition) || definition.recovery.limit.is_some()
+}
+
+/// What follows an end that nobody asked for: a pause, or none and no restart either. `$1` is the code, or no such number where a signal,
+/// `$2`, has ended it.
+pub(super) fn finish(checked: &Checked<'_>, dialect: &Dialect) -> String {
+    let Definition {
+        recovery,
+        readiness,
+        ..
+    } = checked.definition;
+    let Dialect {
+        close_ready,
+        is_wanted,
+        stay_down,
+        ..
+    } = dialect;
+    let mut text = head(checked);
+    let _infallible = write!(
+        text,
+        "is_wanted() {{\n{is_wanted}}}\n\
+         stay_down() {{\n\techo \"it has ended with code $1, and stays down\"\n\trm -f supervise/starts supervise/row\n\techo \"$1\" >supervise/exit\n{stay_down}}}\n\
+         exec 2>&1\n"
+    );
+    if *readiness == Readiness::Notify {
+        text += close_ready;
+    }
+    text += "is_wanted && [ ! -e supervise/asked ] || exec rm -f supervise/starts supervise/row\ncase $1 in\n";
+    let mut rows = |codes: &mut dyn Iterator<Item = String>, then: &str| {
+        let codes: Vec<String> = codes.collect();
+        if !codes.is_empty() {
+            let _infallible = writeln!(text, "{}) {then} ;;", codes.join(" | "));
+        }
+    };
+    let numbers = |codes: &std::collections::BTreeSet<u8>| -> Vec<String> {
+        codes.iter().map(u8::to_string).collect()
+    };
+    let restarts = !recovery.restart_after.is_empty();
+    let mut clean = vec!["0".to_owned()];
+    clean.extend(
+        numbers(&recovery.clean)
+            .into_iter()
+            .filter(|code| code != "0"),
+    );
+    rows(&mut clean.into_iter(), "stay_down 0");
+    rows(
+        &mut numbers(&recovery.halts).into_iter(),
+        "stay_down \"$1\"",
+    );
+    rows(
+        &mut ["-1", "256"].map(str::to_owned).into_iter(),
+        "code=$((128 + $2))",
+    );
+    let other = match recovery.crashes_only || !restarts {
+        true => "stay_down \"$1\"",
+        false => "code=$1",
+    };
+    rows(&mut std::iter::once("*".to_owned()), other);
+    text += "esac\n";
+    if !restarts {
+        return text + "stay_down \"$code\"\n";
+    }
+    if let Some((starts, window)) = recovery.limit {
+        let window = whole_seconds(window);
+        let _infallible = write!(
+            text,
+            "now=$(date +%s) recent=\n\
+             for start in $(cat supervise/starts); do\n\
+             \t[ $((now - start)) -gt {window} ] || recent=\"$recent $start\"\n\
+             done\n\
+             set -- $recent\n\
+             [ $# -lt {starts} ] || stay_down \"$code\"\n"
+        );
+    }
+    text += &pause(checked.definition);
+    text += "echo \"it has ended with code $code, and starts again in $pause s\"\n\
+             while [ \"$pause\" -gt 0 ]; do\n\
+             \tsleep 1\n\
+             \tis_wanted || exec rm -f supervise/starts supervise/row\n\
+             \tpause=$((pause - 1))\n\
+             done\n";
+    text
+}
+
+/// How long it is, in whole seconds.
+fn pause(definition: &Definition) -> String {
+    let recovery = &definition.recovery;
+    // The supervisor has a second between starts of its own.
+    let seconds = |pause: &Duration| match *pause < Duration::from_secs(1) {
+        true => 0,
+        false => whole_seconds(*pause),
+    };
+    let pauses: Vec<u64> = recovery.restart_after.iter().map(seconds).collect();
+    let mut text = String::new();
+    let Some((last, others)) = pauses.split_last() else {
+        return text;
+    };
+    if keeps_starts(definition) {
+        text += "last=$(tail -n 1 supervise/starts 2>/dev/null)\n";
+        text += match recovery.limit {
+            Some(_) => "printf '%s\\n' \"$@\" >supervise/starts\n",
+            None => "rm -f supervise/starts\n",
+        };
+    }
+    if !grows(definition) {
+        let _infallible = writeln!(text, "pause={last}");
+        return text;
+    }
+    let _infallible = write!(
+        text,
+        "[ $(($(date +%s) - ${{last:-0}})) -lt {} ] || rm -f supervise/row\n\
+         row=$(cat supervise/row 2>/dev/null) || row=0\n\
+         echo $((row + 1)) >supervise/row\n\
+         case $row in\n",
+        whole_seconds(recovery.reset_after)
+    );
+    for (row, pause) in others.iter().enumerate() {
+        let _infallible = writeln!(text, "{row}) pause={pause} ;;");
+    }
+    let _infallible = writeln!(text, "*) pause={last} ;;\nesac");
+    text
+}
+
+/// What no supervisor of this kind keeps.
+pub(super) fn lose(checked: &mut Checked<'_>) {
+    let definition = checked.definition;
+    for need in &definition.needs {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(&byte);
+        if need.is_empty() || need.starts_with(['.', '-']) || !need.bytes().all(is_plain) {
+            let wrong = format!("{need:?} cannot be the name of a service");
+            checked.wrong.push(wrong);
+        }
+    }
+    if !definition.needs.is_empty() {
+        checked.lose("that it stops with a service that it needs");
+    }
+    checked.lose("that a start that takes too long is taken back: it is reported");
+    if !definition.supervises {
+        checked.lose("that processes which it leaves behind are ended");
+    }
+    let is_short = |pause: &Duration| *pause < Duration::from_secs(1);
+    if definition.recovery.restart_after.iter().any(is_short) {
+        checked.lose("pauses before a restart that are shorter than a second");
+    }
+    checked.lose_tree();
+    checked.lose_listen();
+}
