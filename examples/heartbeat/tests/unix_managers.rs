@@ -21,6 +21,8 @@ struct Native {
     start: &'static str,
     stop: &'static str,
     restart: &'static str,
+    /// Lists what the manager has.
+    running: &'static str,
     /// What it has said.
     log: &'static str,
     /// Makes a service of its name that is somebody else's, and removes it.
@@ -35,9 +37,23 @@ const RUNIT: Native = Native {
     start: "sv start heartbeat",
     stop: "sv stop heartbeat",
     restart: "sv restart heartbeat",
+    running: "ls -A /etc/service",
     log: "cat /var/log/runit/heartbeat/current",
     foreign: "mkdir /etc/sv/heartbeat; printf '#!/bin/sh\\nexec sleep 1000\\n' > /etc/sv/heartbeat/run; touch /etc/sv/heartbeat/down; chmod +x /etc/sv/heartbeat/run",
     unforeign: "rm -r /etc/sv/heartbeat",
+};
+
+const S6: Native = Native {
+    kind: "s6",
+    unit: "/etc/s6/service/heartbeat/run",
+    pid: "s6-svstat -o pid /run/service/heartbeat | sed 's/^-1$/0/'",
+    start: "s6-svc -u -wU -T 10000 /run/service/heartbeat",
+    stop: "s6-svc -d -wD -T 10000 /run/service/heartbeat",
+    restart: "s6-svc -d -wD -T 10000 /run/service/heartbeat; s6-svc -u -wU -T 10000 /run/service/heartbeat",
+    running: "ls -A /run/service",
+    log: "cat /var/log/s6/heartbeat/current",
+    foreign: "mkdir /etc/s6/service/heartbeat; printf '#!/bin/sh\\nexec sleep 1000\\n' > /etc/s6/service/heartbeat/run",
+    unforeign: "rm -r /etc/s6/service/heartbeat",
 };
 
 struct Life {
@@ -99,6 +115,7 @@ fn a_life(native: &'static Native) {
     };
     let lab = &life.lab;
     let before = lab.tree(&["/etc", "/usr"]);
+    let running = lab.script(native.running);
     life.heartbeat(4, "status");
     life.heartbeat(4, "uninstall");
     let said = life.heartbeat(78, "install");
@@ -161,6 +178,7 @@ fn a_life(native: &'static Native) {
     life.heartbeat(4, "status");
     lab.check(1, &["pidof", "heartbeat"]);
     lab.assert_tree(&["/etc", "/usr"], &before);
+    assert_eq!(lab.script(native.running), running);
 }
 
 fn what_is_not_ours(native: &'static Native) {
@@ -194,4 +212,14 @@ fn a_life_under_runit() {
 #[test]
 fn what_is_not_ours_or_not_allowed_is_left_alone_under_runit() {
     what_is_not_ours(&RUNIT);
+}
+
+#[test]
+fn a_life_under_s6() {
+    a_life(&S6);
+}
+
+#[test]
+fn what_is_not_ours_or_not_allowed_is_left_alone_under_s6() {
+    what_is_not_ours(&S6);
 }

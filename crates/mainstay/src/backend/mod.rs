@@ -8,6 +8,7 @@
 mod checked;
 mod run_script;
 pub(crate) mod runit;
+pub(crate) mod s6;
 mod sh;
 pub(crate) mod systemd;
 
@@ -31,6 +32,11 @@ pub(crate) trait Backend: Sync {
 
     /// Directories of the system by which it is known to be installed, in an image, too; all of them must be there.
     fn traces(&self) -> &'static [&'static str];
+
+    /// Whether it is installed, by what is there.
+    fn is_traced(&self, is_there: &dyn Fn(&str) -> bool) -> bool {
+        self.traces().iter().all(|trace| is_there(trace))
+    }
 
     /// Paths that differ between systems with this manager, and of which a description must know which are there: [`Site::found`].
     fn landmarks(&self) -> &'static [&'static str] {
@@ -122,7 +128,7 @@ pub(crate) trait Backend: Sync {
 }
 
 /// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &runit::Runit];
+pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &runit::Runit, &s6::S6];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {

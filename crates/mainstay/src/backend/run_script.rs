@@ -10,10 +10,11 @@
 //! ```
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::checked::{Checked, whole_seconds};
-use super::{MARK, sh};
+use super::{Call, MARK, sh};
 use crate::notify::{READY_FD, READY_PID};
 use crate::{Definition, Limit, Readiness};
 
@@ -26,6 +27,8 @@ pub(super) struct Dialect {
     pub(super) as_user: fn(&str) -> String,
     /// What starts a service that is needed, and fails where it is not up within a minute.
     pub(super) start: fn(&str) -> String,
+    /// What a command begins with to have its `ready_check` watched, where it does not tell by itself.
+    pub(super) watch: fn(&Definition) -> String,
     /// What makes [`READY`], and what takes back what was said on it; nothing where the supervisor does.
     pub(super) open_ready: &'static str,
     pub(super) close_ready: &'static str,
@@ -82,7 +85,7 @@ fn script(
     if let Some(path) = checked.env_file {
         let _infallible = writeln!(first, "exec {env_file}<{}", sh::quoted(path));
     }
-    match wrappers(checked, dialect) {
+    match wrappers(checked, dialect, argv) {
         wrappers if wrappers.is_empty() => text += &first,
         wrappers => {
             let indented: String = first.lines().map(|line| format!("\t{line}\n")).collect();
@@ -135,11 +138,18 @@ const ENV_FILE: &str = r#"while IFS= read -r mainstay_line || [ -n "$mainstay_li
 done"#;
 
 /// Commands that run another one with other limits, priority, processors and user.
-fn wrappers(checked: &Checked<'_>, dialect: &Dialect) -> String {
+fn wrappers(checked: &Checked<'_>, dialect: &Dialect, argv: &[&str]) -> String {
     let Definition {
-        limits, nice, cpus, ..
+        limits,
+        nice,
+        cpus,
+        readiness,
+        ..
     } = checked.definition;
-    let mut words = String::new();
+    let mut words = match (readiness, &checked.ready_check) {
+        (Readiness::Exec, Some(_)) if argv == checked.argv => (dialect.watch)(checked.definition),
+        _ => String::new(),
+    };
     if !limits.is_empty() {
         words += "prlimit ";
     }
@@ -317,4 +327,15 @@ pub(super) fn lose(checked: &mut Checked<'_>) {
     }
     checked.lose_tree();
     checked.lose_listen();
+}
+
+/// A script with what it is given.
+pub(super) fn shell<const N: usize>(script: &str, arguments: [String; N]) -> Call {
+    let words = ["sh", "-c", script.trim(), "sh"].map(str::to_owned);
+    Call::new(words.into_iter().chain(arguments))
+}
+
+/// Of a path that is made of ours and a service's name.
+pub(super) fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }

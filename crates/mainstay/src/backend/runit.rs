@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::checked::{Checked, whole_seconds};
-use super::run_script::{self, Dialect};
+use super::run_script::{self, Dialect, shell, text};
 use super::{
     Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, TakeIn, Unit,
     refuse_if, sh,
@@ -31,6 +31,8 @@ const DIALECT: Dialect = Dialect {
     // By its name, chpst would leave it none but its first group.
     as_user: |user| format!("chpst -u \":$(id -u {user}):$(id -G {user} | tr ' ' :)\" "),
     start: |need| format!("sv -w 60 start {need}"),
+    // By the file `check`.
+    watch: |_| String::new(),
     open_ready: "exec 3>supervise/ready\n",
     close_ready: "[ ! -e supervise/ready ] || : >supervise/ready\n",
     is_wanted: "\tread -r state <supervise/stat\n\tcase $state in *'want down'* | *'want exit'*) return 1 ;; esac\n",
@@ -223,19 +225,8 @@ fn link(name: &str, site: &Site) -> PathBuf {
     PathBuf::from(scan_dir).join(name)
 }
 
-/// Of a path that is made of ours and a service's name.
-fn text(path: &std::path::Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
 fn let_go(name: &str, site: &Site) -> Call {
     shell(LET_GO, [text(&link(name, site)), text(&dir(name, site))])
-}
-
-/// A script with what it is given.
-fn shell<const N: usize>(script: &str, arguments: [String; N]) -> Call {
-    let words = ["sh", "-c", script.trim(), "sh"].map(str::to_owned);
-    Call::new(words.into_iter().chain(arguments))
 }
 
 fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {

@@ -208,8 +208,7 @@ pub(crate) fn detect() -> Vec<Manager> {
 fn detect_in(ground: &Ground) -> Vec<Manager> {
     let all = backend::ALL.iter();
     let here = all.filter(|backend| {
-        let mut traces = backend.traces().iter();
-        traces.all(|trace| ground.at(Path::new(trace)).exists())
+        backend.is_traced(&|trace| ground.at(Path::new(trace)).exists())
             && (ground.is_staged() || backend.signs().iter().any(executor::is_there))
     });
     here.map(|backend| backend.manager()).collect()
@@ -371,7 +370,14 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
     let new = unit.entries.into_iter();
     let new = new.filter(|entry| !seat.ground.holds(entry)).map(Step::Put);
     let mut steps: Vec<Step> = new.collect();
-    let is_left = |path: &PathBuf| !paths.contains(path) && seat.is_our_file(path).unwrap_or(false);
+    let own_dirs = seat.backend.own_dirs(name, &seat.site);
+    let is_own = |path: &PathBuf| !is_new && own_dirs.iter().any(|dir| path.starts_with(dir));
+    let is_left = |path: &PathBuf| {
+        let is_there = seat.ground.at(path).exists();
+        !paths.contains(path)
+            && is_there
+            && (is_own(path) || seat.is_our_file(path).unwrap_or(false))
+    };
     let left = seat
         .backend
         .parts(name, &seat.site)
