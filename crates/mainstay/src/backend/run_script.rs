@@ -101,6 +101,8 @@ fn script(
             "HOME=~{user} USER={user} LOGNAME={user}\nexport HOME USER LOGNAME"
         );
     }
+    // Whoever has started the supervisor may have been given one.
+    text += "unset NOTIFY_SOCKET\n";
     let _infallible = writeln!(
         text,
         "cd {}",
@@ -338,4 +340,342 @@ pub(super) fn shell<const N: usize>(script: &str, arguments: [String; N]) -> Cal
 /// Of a path that is made of ours and a service's name.
 pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+/// Under real supervisors.
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use mainstay_testkit::lab::Lab;
+    use mainstay_testkit::{skip, wait_until};
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
+
+    use super::super::{Answer, Backend, Content, Question, Site, runit::Runit, s6::S6};
+    use super::*;
+    use crate::{Account, Recovery, Scope, ServiceStatus, State, service};
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    struct Machine {
+        lab: Lab,
+        backend: &'static dyn Backend,
+        site: Site,
+    }
+
+    impl Machine {
+        fn up(kind: &'static str) -> Option<Self> {
+            let backend: &'static dyn Backend = if kind == "s6" { &S6 } else { &Runit };
+            let lab = Lab::up(kind, &[]).map_err(skip).ok()?;
+            let is_there = |path: &&str| lab.run(&["test", "-e", path]).status.success();
+            let found = backend.landmarks().iter().copied().filter(is_there);
+            let site = Site {
+                scope: Scope::System,
+                running: "/opt/orders".into(),
+                version: 0,
+                config_dir: "/root".into(),
+                found: found.collect(),
+                is_staged: false,
+            };
+            lab.script("mkdir -p /opt /tmp && chmod 1777 /tmp");
+            Some(Self { lab, backend, site })
+        }
+
+        fn program(&self, path: &str, script: &str) {
+            self.lab.script(&format!(
+                "cat > {path} <<'SCRIPT'\n#!/bin/sh\n{script}SCRIPT\nchmod 755 {path}\n"
+            ));
+        }
+
+        /// Puts them where they start by themselves.
+        fn put(&self, definitions: &[Definition]) {
+            let mut script = String::new();
+            for definition in definitions {
+                let unit = self.backend.unit(definition, &self.site).unwrap();
+                for entry in unit.entries {
+                    let path = entry.path.display();
+                    let _infallible = match &entry.content {
+                        Content::File { mode, text } => write!(
+                            script,
+                            "mkdir -p {}\ncat > {path} <<'ENTRY'\n{text}ENTRY\nchmod {mode:o} {path}\n",
+                            entry.path.parent().unwrap().display()
+                        ),
+                        Content::Link(target) => {
+                            writeln!(script, "ln -s {} {path}", target.display())
+                        }
+                    };
+                }
+            }
+            if self.backend.manager() == crate::Manager::S6 {
+                script += "s6-svscanctl -a /run/service\n";
+            }
+            self.lab.script(&script);
+        }
+
+        fn answer(&self, question: &Question) -> Answer {
+            let (argv, is_file) = match question {
+                Question::Run(argv) => (argv.clone(), false),
+                Question::Read(path) => (vec!["cat".into(), text(path)], true),
+            };
+            let argv: Vec<&str> = argv.iter().map(|word| &**word).collect();
+            let output = self.lab.run(&argv);
+            match is_file && !output.status.success() {
+                true => Answer::default(),
+                false => Answer {
+                    code: output.status.code(),
+                    output: output.stdout,
+                },
+            }
+        }
+
+        fn status(&self, name: &str) -> Option<ServiceStatus> {
+            let questions = self.backend.questions(name, &self.site);
+            let answers: Vec<Answer> = questions.iter().map(|it| self.answer(it)).collect();
+            self.backend.status(&answers)
+        }
+
+        /// The status once there is no more to come.
+        fn end(&self, name: &str) -> ServiceStatus {
+            wait_until("its end", SOON, || {
+                let status = self.status(name)?;
+                (status.state == State::Stopped).then_some(status)
+            })
+        }
+
+        fn read(&self, path: &str) -> Option<String> {
+            let output = self.lab.run(&["cat", path]);
+            let is_read = output.status.success();
+            is_read.then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+    }
+
+    /// Whatever words and values there are, a program is given just those: as root, and through the change to a user.
+    fn hostile_values_arrive(kind: &'static str) {
+        let Some(machine) = Machine::up(kind) else {
+            return;
+        };
+        machine.program(
+            "/opt/dump",
+            "{ for word; do printf '%s\\0' \"$word\"; done; printf '%s\\0' \"$VALUE\" \"$PWD\" \"$(id -un)\"; } > /tmp/new$$ && mv /tmp/new$$ /tmp/said-$NUMBER\n",
+        );
+        let odd = "[ \\t\\n\"'\\\\%$;#=,:!@|<>&{}()\\[\\]*?~`a-cn0-9é€😀-]{0,12}";
+        let odd_word = format!("{odd}[\\x01-\\x1f\\x7f]?");
+        let words = prop::collection::vec(odd_word.as_str(), 0..6);
+        let cases = (words, odd_word.as_str(), "[ a%$\"'é;#\n]{0,8}");
+        let mut runner = TestRunner::deterministic();
+        let mut drawn: Vec<(Vec<String>, String, String)> = (0..30)
+            .map(|_| cases.new_tree(&mut runner).unwrap().current())
+            .collect();
+        drawn.push((
+            [
+                "", "-x", "--", "'", "''", "$HOME", "`id`", "\\", "a\\", "\n", "~", "!",
+            ]
+            .map(str::to_owned)
+            .into(),
+            "it's\n\"$A\" \\".to_owned(),
+            "%h $A".to_owned(),
+        ));
+        let user = |number: usize| {
+            if number.is_multiple_of(2) {
+                "root"
+            } else {
+                "nobody"
+            }
+        };
+        let dir = |number: usize, name: &str| format!("/srv/{number}{name}x");
+        let mut script = String::new();
+        let definitions: Vec<Definition> = drawn
+            .iter()
+            .enumerate()
+            .map(|(number, (words, value, name))| {
+                let dir = dir(number, name);
+                let _infallible = writeln!(script, "mkdir -p '{}'", dir.replace('\'', "'\\''"));
+                service(format!("dump-{number}"))
+                    .description(value.clone())
+                    .executable("/opt/dump")
+                    .arguments(words)
+                    .env("VALUE", value)
+                    .env("NUMBER", number.to_string())
+                    .working_dir(&dir)
+                    .account(match user(number) {
+                        "root" => Account::LocalSystem,
+                        user => Account::User(user.into(), None),
+                    })
+                    .readiness(Readiness::Exec)
+            })
+            .collect();
+        machine.lab.script(&script);
+        machine.put(&definitions);
+        for (number, (words, value, name)) in drawn.iter().enumerate() {
+            let said = wait_until("what was said", SOON, || {
+                machine.read(&format!("/tmp/said-{number}"))
+            });
+            let last = [value.clone(), dir(number, name), user(number).to_owned()];
+            let expected = words.iter().chain(&last);
+            let expected: String = expected.map(|word| format!("{word}\0")).collect();
+            assert_eq!(said, expected, "{number}");
+        }
+    }
+
+    /// What follows which end: how often it was started at last, and which code is shown.
+    fn ends_are_told_apart(kind: &'static str) {
+        let Some(machine) = Machine::up(kind) else {
+            return;
+        };
+        machine.program(
+            "/opt/end",
+            "echo >> /tmp/$1\nshift\ncase $1 in kill) kill -9 $$ ;; esac\nexit $1\n",
+        );
+        let at_once = Recovery {
+            restart_after: vec![Duration::ZERO],
+            limit: Some((3, Duration::from_secs(60))),
+            ..Recovery::default()
+        };
+        let codes = |codes: &[u8]| codes.iter().copied().collect();
+        let crashes = Recovery {
+            crashes_only: true,
+            ..at_once.clone()
+        };
+        let told = Recovery {
+            halts: codes(&[75]),
+            clean: codes(&[3]),
+            ..at_once.clone()
+        };
+        let never = Recovery {
+            restart_after: Vec::new(),
+            ..Recovery::default()
+        };
+        let cases: [(&str, &Recovery, &str, usize, u32); 9] = [
+            ("well", &at_once, "0", 1, 0),
+            ("failed", &at_once, "1", 3, 1),
+            ("killed", &at_once, "kill", 3, 137),
+            ("clean", &told, "3", 1, 0),
+            ("halted", &told, "75", 1, 75),
+            ("host-ended", &crashes, "75", 1, 75),
+            ("host-killed", &crashes, "kill", 3, 137),
+            ("never", &never, "1", 1, 1),
+            ("never-killed", &never, "kill", 1, 137),
+        ];
+        let definitions = cases.map(|(name, recovery, what, ..)| {
+            service(name)
+                .executable("/opt/end")
+                .arguments([name, what])
+                .account(Account::LocalSystem)
+                .readiness(Readiness::Exec)
+                .recovery(recovery.clone())
+        });
+        machine.put(&definitions);
+        for (name, _, _, starts, code) in cases {
+            wait_until("its starts", SOON, || {
+                let lines = machine.read(&format!("/tmp/{name}"))?.lines().count();
+                (lines >= starts).then_some(())
+            });
+            let status = machine.end(name);
+            assert_eq!(status.exit_code(), Some(code), "{name}");
+            let lines = machine.read(&format!("/tmp/{name}")).unwrap();
+            assert_eq!(lines.lines().count(), starts, "{name}");
+        }
+    }
+
+    /// All that a definition can say of how a program runs.
+    fn everything_is_so(kind: &'static str) {
+        let Some(machine) = Machine::up(kind) else {
+            return;
+        };
+        machine.lab.script(
+            "useradd --create-home joe && groupadd extra && usermod -aG extra joe
+             printf '%s\\n' '# x' 'FILE = \"a b\"' \"export QUOTED='\\$HOME'\" 'BOTH=file' ' LAST=1' > /etc/orders.env
+             chmod 600 /etc/orders.env",
+        );
+        machine.program(
+            "/opt/facts",
+            "{ id -un; id -Gn | tr ' ' '\\n' | sort | tr '\\n' ' '; echo; ulimit -Hn; ulimit -Sn; nice; taskset -cp $$ | sed 's/.*: //'
+               echo \"$HOME $USER|$FILE|$QUOTED|$BOTH|$LAST|$NOTIFY_SOCKET|$#\"; cat /proc/self/limits | sed -n 's/^Max locked memory *//p'; ls -l /proc/self/fd | grep -c pipe: ; } > /tmp/facts
+             trap 'echo told > /tmp/told; exit 0' INT
+             while :; do sleep 0.1; done\n",
+        );
+        machine.program("/opt/again", "id -un > /tmp/again\n");
+        machine.program("/opt/check", "test -e /tmp/is-ready\n");
+        let definition = service("facts")
+            .executable("/opt/facts")
+            .arguments([""])
+            .account(Account::User("joe".into(), None))
+            .readiness(Readiness::Exec)
+            .ready_check(["/opt/check"])
+            .env("BOTH", "env")
+            .env_file("/etc/orders.env")
+            .nice(5)
+            .cpus([0])
+            .limit(Limit::OpenFiles, 512)
+            .limit(Limit::LockedMemory, 65536)
+            .stop_signal("INT")
+            .reload_command(["/opt/again"]);
+        machine.put(std::slice::from_ref(&definition));
+        let facts = wait_until("its facts", SOON, || {
+            machine
+                .read("/tmp/facts")
+                .filter(|text| text.lines().count() > 8)
+        });
+        let facts: Vec<&str> = facts.lines().collect();
+        assert_eq!(facts[..6], ["joe", "extra joe ", "512", "512", "5", "0"]);
+        assert_eq!(facts[6], "/home/joe joe|a b|$HOME|env|1||1");
+        assert!(facts[7].starts_with("65536"), "{facts:?}");
+
+        let order = |order| {
+            let state = machine.status("facts").unwrap().state;
+            let calls = machine
+                .backend
+                .control(&definition, order, state, &machine.site);
+            for call in calls.unwrap() {
+                let argv: Vec<&str> = call.argv.iter().map(|word| &**word).collect();
+                machine.lab.check(0, &argv);
+            }
+        };
+        order(super::super::Order::Reload);
+        assert_eq!(machine.read("/tmp/again").as_deref(), Some("joe\n"));
+        order(super::super::Order::Stop);
+        assert_eq!(machine.read("/tmp/told").as_deref(), Some("told\n"));
+        assert_eq!(machine.end("facts").exit_code(), Some(0));
+
+        // Ready is what its check says.
+        machine
+            .lab
+            .script("rm /tmp/facts; (sleep 2; touch /tmp/is-ready) >/dev/null 2>&1 &");
+        let begun = Instant::now();
+        order(super::super::Order::Start);
+        assert!(begun.elapsed() > Duration::from_secs(1));
+        assert_eq!(machine.status("facts").unwrap().state, State::Running);
+    }
+
+    #[test]
+    fn hostile_values_arrive_as_they_are_under_runit() {
+        hostile_values_arrive("runit");
+    }
+
+    #[test]
+    fn hostile_values_arrive_as_they_are_under_s6() {
+        hostile_values_arrive("s6");
+    }
+
+    #[test]
+    fn ends_are_told_apart_under_runit() {
+        ends_are_told_apart("runit");
+    }
+
+    #[test]
+    fn ends_are_told_apart_under_s6() {
+        ends_are_told_apart("s6");
+    }
+
+    #[test]
+    fn everything_is_so_under_runit() {
+        everything_is_so("runit");
+    }
+
+    #[test]
+    fn everything_is_so_under_s6() {
+        everything_is_so("s6");
+    }
 }
