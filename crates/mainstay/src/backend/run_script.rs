@@ -25,14 +25,16 @@ pub(super) const READY: u32 = 3;
 pub(super) struct Dialect {
     /// What a command begins with to have it run as the user of this name.
     pub(super) as_user: fn(&str) -> String,
-    /// What starts a service that is needed, and fails where it is not up within a minute.
-    pub(super) start: fn(&str) -> String,
-    /// What a command begins with to have its `ready_check` watched, where it does not tell by itself.
-    pub(super) watch: fn(&Definition) -> String,
+    /// What the supervisor sets itself.
+    pub(super) own_limits: &'static [Limit],
+    /// What starts a service that is needed, and fails where it is not up within a minute; `None` where the supervisor does.
+    pub(super) start: Option<fn(&str) -> String>,
+    /// What comes first: nothing is known of the last end any more.
+    pub(super) begin: &'static str,
     /// What makes [`READY`], and what takes back what was said on it; nothing where the supervisor does.
     pub(super) open_ready: &'static str,
     pub(super) close_ready: &'static str,
-    /// Succeeds as long as nobody has asked for a stop.
+    /// Succeeds as long as nobody has asked for a stop; empty where there is no `finish`.
     pub(super) is_wanted: &'static str,
     /// Ends `finish` so that the program stays down.
     pub(super) stay_down: &'static str,
@@ -48,19 +50,39 @@ pub(super) fn head(checked: &Checked<'_>) -> String {
     text
 }
 
+/// Whether the supervisor is told when it is ready, by the program itself or by its check.
+pub(super) fn is_told(definition: &Definition) -> bool {
+    definition.readiness == Readiness::Notify || definition.ready_check.is_some()
+}
+
 /// Runs the program in the place of `sh`.
 pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
-    let mut first = "exec </dev/null 2>&1\nrm -f supervise/asked supervise/exit\n".to_owned();
-    for need in &checked.definition.needs {
-        let _infallible = writeln!(first, "until {}; do sleep 1; done", (dialect.start)(need));
+    let definition = checked.definition;
+    let mut first = format!("exec </dev/null 2>&1\n{}", dialect.begin);
+    for need in &definition.needs {
+        if let Some(start) = dialect.start {
+            let _infallible = writeln!(first, "until {}; do sleep 1; done", start(need));
+        }
     }
-    if keeps_starts(checked.definition) {
+    if keeps_starts(definition) && !dialect.is_wanted.is_empty() {
         first += "date +%s >>supervise/starts\n";
     }
     let mut last = String::new();
-    if checked.definition.readiness == Readiness::Notify {
+    if is_told(definition) {
         first += dialect.open_ready;
-        last = format!("export {READY_FD}={READY} {READY_PID}=$$\n");
+    }
+    match (definition.readiness, &checked.ready_check) {
+        (Readiness::Notify, _) => last = format!("export {READY_FD}={READY} {READY_PID}=$$\n"),
+        // Nobody's child, which the program would know nothing of.
+        (Readiness::Exec, Some(check)) => {
+            let timeout = whole_seconds(definition.start_timeout);
+            let check = sh::command_line(check.iter().copied());
+            let _infallible = writeln!(
+                first,
+                "( {{ timeout {timeout} {check} && echo >&{READY}; }} >/dev/null 2>&1 & )\nexec {READY}>&-"
+            );
+        }
+        (Readiness::Exec, None) => {}
     }
     script(checked, dialect, &first, &last, &checked.argv)
 }
@@ -85,7 +107,7 @@ fn script(
     if let Some(path) = checked.env_file {
         let _infallible = writeln!(first, "exec {env_file}<{}", sh::quoted(path));
     }
-    match wrappers(checked, dialect, argv) {
+    match wrappers(checked, dialect) {
         wrappers if wrappers.is_empty() => text += &first,
         wrappers => {
             let indented: String = first.lines().map(|line| format!("\t{line}\n")).collect();
@@ -105,7 +127,7 @@ fn script(
     text += "unset NOTIFY_SOCKET\n";
     let _infallible = writeln!(
         text,
-        "cd {}",
+        "cd {} || exit 1",
         sh::quoted(checked.working_dir.unwrap_or("/"))
     );
     if checked.env_file.is_some() {
@@ -140,18 +162,15 @@ const ENV_FILE: &str = r#"while IFS= read -r mainstay_line || [ -n "$mainstay_li
 done"#;
 
 /// Commands that run another one with other limits, priority, processors and user.
-fn wrappers(checked: &Checked<'_>, dialect: &Dialect, argv: &[&str]) -> String {
+fn wrappers(checked: &Checked<'_>, dialect: &Dialect) -> String {
     let Definition {
-        limits,
-        nice,
-        cpus,
-        readiness,
-        ..
+        limits, nice, cpus, ..
     } = checked.definition;
-    let mut words = match (readiness, &checked.ready_check) {
-        (Readiness::Exec, Some(_)) if argv == checked.argv => (dialect.watch)(checked.definition),
-        _ => String::new(),
-    };
+    let limits: Vec<(&Limit, &u64)> = limits
+        .iter()
+        .filter(|(limit, _)| !dialect.own_limits.contains(limit))
+        .collect();
+    let mut words = String::new();
     if !limits.is_empty() {
         words += "prlimit ";
     }
@@ -189,11 +208,7 @@ fn keeps_starts(definition: &Definition) -> bool {
 /// What follows an end that nobody asked for: a pause, or none and no restart either. `$1` is the code, or no such number where a signal,
 /// `$2`, has ended it.
 pub(super) fn finish(checked: &Checked<'_>, dialect: &Dialect) -> String {
-    let Definition {
-        recovery,
-        readiness,
-        ..
-    } = checked.definition;
+    let Definition { recovery, .. } = checked.definition;
     let Dialect {
         close_ready,
         is_wanted,
@@ -207,7 +222,7 @@ pub(super) fn finish(checked: &Checked<'_>, dialect: &Dialect) -> String {
          stay_down() {{\n\techo \"it has ended with code $1, and stays down\"\n\trm -f supervise/starts supervise/row\n\techo \"$1\" >supervise/exit\n{stay_down}}}\n\
          exec 2>&1\n"
     );
-    if *readiness == Readiness::Notify {
+    if is_told(checked.definition) {
         text += close_ready;
     }
     text += "is_wanted && [ ! -e supervise/asked ] || exec rm -f supervise/starts supervise/row\ncase $1 in\n";
@@ -353,7 +368,7 @@ mod tests {
     use proptest::strategy::ValueTree as _;
     use proptest::test_runner::TestRunner;
 
-    use super::super::{Answer, Backend, Content, Question, Site, runit::Runit, s6::S6};
+    use super::super::{Answer, Backend, Content, Order, Question, Site, runit::Runit, s6::S6};
     use super::*;
     use crate::{Account, Recovery, Scope, ServiceStatus, State, service};
 
@@ -444,6 +459,15 @@ mod tests {
             })
         }
 
+        fn order(&self, definition: &Definition, order: Order) {
+            let state = self.status(definition.name()).unwrap().state;
+            let calls = self.backend.control(definition, order, state, &self.site);
+            for call in calls.unwrap() {
+                let argv: Vec<&str> = call.argv.iter().map(|word| &**word).collect();
+                self.lab.check(0, &argv);
+            }
+        }
+
         fn read(&self, path: &str) -> Option<String> {
             let output = self.lab.run(&["cat", path]);
             let is_read = output.status.success();
@@ -526,7 +550,7 @@ mod tests {
         };
         machine.program(
             "/opt/end",
-            "echo >> /tmp/$1\nshift\ncase $1 in kill) kill -9 $$ ;; esac\nexit $1\n",
+            "date +%s.%N >> /tmp/$1\nshift\ncase $1 in kill) kill -9 $$ ;; esac\nexit $1\n",
         );
         let at_once = Recovery {
             restart_after: vec![Duration::ZERO],
@@ -567,6 +591,16 @@ mod tests {
                 .recovery(recovery.clone())
         });
         machine.put(&definitions);
+        let again = service("again")
+            .executable("/opt/end")
+            .arguments(["again", "1"])
+            .account(Account::LocalSystem)
+            .readiness(Readiness::Exec)
+            .recovery(Recovery {
+                restart_after: [0, 3, 600].map(Duration::from_secs).to_vec(),
+                ..Recovery::default()
+            });
+        machine.put(std::slice::from_ref(&again));
         for (name, _, _, starts, code) in cases {
             wait_until("its starts", SOON, || {
                 let lines = machine.read(&format!("/tmp/{name}"))?.lines().count();
@@ -577,6 +611,20 @@ mod tests {
             let lines = machine.read(&format!("/tmp/{name}")).unwrap();
             assert_eq!(lines.lines().count(), starts, "{name}");
         }
+        // Each pause is longer than the last one, and a stop ends it.
+        let starts = wait_until("its starts", SOON, || {
+            machine
+                .read("/tmp/again")
+                .filter(|lines| lines.lines().count() >= 3)
+        });
+        let starts: Vec<f64> = starts.lines().map(|it| it.parse().unwrap()).collect();
+        assert!(starts[1] - starts[0] < 2.5, "{starts:?}");
+        assert!(starts[2] - starts[1] >= 3.0, "{starts:?}");
+        let begun = Instant::now();
+        assert_eq!(machine.status("again").unwrap().state, State::StartPending);
+        machine.order(&again, Order::Stop);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert_eq!(machine.end("again").exit_code(), Some(0));
     }
 
     /// All that a definition can say of how a program runs.
@@ -597,8 +645,24 @@ mod tests {
              while :; do sleep 0.1; done\n",
         );
         machine.program("/opt/again", "id -un > /tmp/again\n");
-        machine.program("/opt/check", "test -e /tmp/is-ready\n");
+        machine.program(
+            "/opt/check",
+            "until test -e /tmp/is-ready; do sleep 0.1; done\n",
+        );
+        machine.program("/opt/db", "echo > /tmp/db; exec sleep 1000\n");
+        let db = service("db")
+            .executable("/opt/db")
+            .account(Account::LocalSystem)
+            .readiness(Readiness::Exec);
+        for off in machine.backend.switch("db", &machine.site).off {
+            let path = off.path.display();
+            machine
+                .lab
+                .script(&format!("mkdir -p $(dirname {path}); touch {path}"));
+        }
+        machine.put(&[db]);
         let definition = service("facts")
+            .needs("db")
             .executable("/opt/facts")
             .arguments([""])
             .account(Account::User("joe".into(), None))
@@ -619,23 +683,14 @@ mod tests {
                 .filter(|text| text.lines().count() > 8)
         });
         let facts: Vec<&str> = facts.lines().collect();
+        assert!(machine.read("/tmp/db").is_some());
         assert_eq!(facts[..6], ["joe", "extra joe ", "512", "512", "5", "0"]);
         assert_eq!(facts[6], "/home/joe joe|a b|$HOME|env|1||1");
         assert!(facts[7].starts_with("65536"), "{facts:?}");
 
-        let order = |order| {
-            let state = machine.status("facts").unwrap().state;
-            let calls = machine
-                .backend
-                .control(&definition, order, state, &machine.site);
-            for call in calls.unwrap() {
-                let argv: Vec<&str> = call.argv.iter().map(|word| &**word).collect();
-                machine.lab.check(0, &argv);
-            }
-        };
-        order(super::super::Order::Reload);
+        machine.order(&definition, Order::Reload);
         assert_eq!(machine.read("/tmp/again").as_deref(), Some("joe\n"));
-        order(super::super::Order::Stop);
+        machine.order(&definition, Order::Stop);
         assert_eq!(machine.read("/tmp/told").as_deref(), Some("told\n"));
         assert_eq!(machine.end("facts").exit_code(), Some(0));
 
@@ -644,7 +699,7 @@ mod tests {
             .lab
             .script("rm /tmp/facts; (sleep 2; touch /tmp/is-ready) >/dev/null 2>&1 &");
         let begun = Instant::now();
-        order(super::super::Order::Start);
+        machine.order(&definition, Order::Start);
         assert!(begun.elapsed() > Duration::from_secs(1));
         assert_eq!(machine.status("facts").unwrap().state, State::Running);
     }

@@ -12,7 +12,7 @@ use super::{
     refuse_if, sh,
 };
 use crate::scm::refusal::SERVICE_SPECIFIC;
-use crate::{Accepts, Definition, Error, Manager, Readiness, ServiceStatus, State};
+use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
 
 /// Where services lie that may run: Debian and Void, Artix.
 const SERVICE_DIRS: &[&str] = &["/etc/sv", "/etc/runit/sv"];
@@ -30,9 +30,9 @@ const LOG_DIR: &str = "/var/log/runit";
 const DIALECT: Dialect = Dialect {
     // By its name, chpst would leave it none but its first group.
     as_user: |user| format!("chpst -u \":$(id -u {user}):$(id -G {user} | tr ' ' :)\" "),
-    start: |need| format!("sv -w 60 start {need}"),
-    // By the file `check`.
-    watch: |_| String::new(),
+    own_limits: &[],
+    start: Some(|need| format!("sv -w 60 start {need}")),
+    begin: "rm -f supervise/asked supervise/exit\n",
     open_ready: "exec 3>supervise/ready\n",
     close_ready: "[ ! -e supervise/ready ] || : >supervise/ready\n",
     is_wanted: "\tread -r state <supervise/stat\n\tcase $state in *'want down'* | *'want exit'*) return 1 ;; esac\n",
@@ -255,15 +255,9 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
             ),
         ),
     ];
-    let check = match (definition.readiness, &checked.ready_check) {
-        (Readiness::Notify, _) => Some("[ -s supervise/ready ]".to_owned()),
-        (Readiness::Exec, Some(argv)) => {
-            Some(format!("exec {}", sh::command_line(argv.iter().copied())))
-        }
-        (Readiness::Exec, None) => None,
-    };
-    if let Some(check) = check {
-        entries.push(Entry::script(dir.join("check"), format!("{head}{check}\n")));
+    if run_script::is_told(definition) {
+        let check = format!("{head}[ -s supervise/ready ]\n");
+        entries.push(Entry::script(dir.join("check"), check));
     }
     // SIGHUP would end a program that knows nothing of it.
     let reload = match run_script::reload(&checked, &DIALECT) {

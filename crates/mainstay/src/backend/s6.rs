@@ -1,6 +1,6 @@
 //! A service as a directory that s6-supervise looks after: one that outlives the machine's boots, and one where s6-svscan sees it now.
 //!
-//! Sources: the documentation of s6 2.11 (servicedir, s6-supervise, s6-svc, s6-svstat, s6-svscanctl, notifywhenup, s6-notifyoncheck).
+//! Sources: the documentation of s6 2.11 (servicedir, s6-supervise, s6-svc, s6-svstat, s6-svscanctl, notifywhenup).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{
     refuse_if, sh,
 };
 use crate::scm::refusal::SERVICE_SPECIFIC;
-use crate::{Accepts, Definition, Error, Manager, Readiness, ServiceStatus, State};
+use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
 
 const PLACES: &[&str] = &[
     // What the boot copies into the scan directory: of s6-linux-init, plain s6, s6-overlay.
@@ -32,11 +32,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 const DIALECT: Dialect = Dialect {
     as_user: |user| format!("s6-setuidgid {user} "),
-    start: |need| format!("s6-svc -u -wU -T 60000 ../{need}"),
-    watch: |definition| {
-        let timeout = millis(definition.start_timeout);
-        format!("s6-notifyoncheck -d -3 {READY} -n 0 -T {timeout} ")
-    },
+    own_limits: &[],
+    start: Some(|need| format!("s6-svc -u -wU -T 60000 ../{need}")),
+    begin: "rm -f supervise/exit\n",
     open_ready: "",
     close_ready: "",
     is_wanted: "\t[ \"$(s6-svstat -o wantedup .)\" != false ]\n",
@@ -119,7 +117,6 @@ impl Backend for S6 {
             "timeout-kill",
             "timeout-finish",
             "down-signal",
-            "data/check",
             "data/reload",
         ];
         let dirs = dirs(name, site).into_iter();
@@ -265,14 +262,8 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         value("down-signal", definition.stop_signal.clone()),
     ]
     .concat();
-    match (definition.readiness, &checked.ready_check) {
-        (Readiness::Notify, _) => entries.extend(value("notification-fd", READY.to_string())),
-        (Readiness::Exec, Some(argv)) => {
-            entries.extend(value("notification-fd", READY.to_string()));
-            let check = sh::command_line(argv.iter().copied());
-            entries.extend(script("data/check", format!("{head}exec {check}\n")));
-        }
-        (Readiness::Exec, None) => {}
+    if run_script::is_told(definition) {
+        entries.extend(value("notification-fd", READY.to_string()));
     }
     let reload = run_script::reload(&checked, &DIALECT);
     let refusal =
