@@ -6,6 +6,7 @@
 //! it fails. What a manager cannot express is a loss, as data; what would be read there as something else is refused.
 
 mod checked;
+pub(crate) mod dinit;
 mod run_script;
 pub(crate) mod runit;
 pub(crate) mod s6;
@@ -128,7 +129,7 @@ pub(crate) trait Backend: Sync {
 }
 
 /// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &runit::Runit, &s6::S6];
+pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &runit::Runit, &s6::S6, &dinit::Dinit];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {

@@ -321,16 +321,26 @@ fn pause(definition: &Definition) -> String {
     text
 }
 
-/// What no supervisor of this kind keeps.
-pub(super) fn lose(checked: &mut Checked<'_>) {
-    let definition = checked.definition;
-    for need in &definition.needs {
+/// In the place of [`reload`] for a program that SIGHUP would end.
+pub(super) fn refusal(checked: &Checked<'_>) -> String {
+    let head = head(checked);
+    format!("{head}echo \"it does not read its configuration again\" >&2\nexit 1\n")
+}
+
+pub(super) fn check_needs(checked: &mut Checked<'_>) {
+    for need in &checked.definition.needs {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(&byte);
         if need.is_empty() || need.starts_with(['.', '-']) || !need.bytes().all(is_plain) {
             let wrong = format!("{need:?} cannot be the name of a service");
             checked.wrong.push(wrong);
         }
     }
+}
+
+/// What no supervisor of this kind keeps.
+pub(super) fn lose(checked: &mut Checked<'_>) {
+    let definition = checked.definition;
+    check_needs(checked);
     if !definition.needs.is_empty() {
         checked.lose("that it stops with a service that it needs");
     }

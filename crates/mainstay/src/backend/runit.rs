@@ -260,14 +260,9 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         entries.push(Entry::script(dir.join("check"), check));
     }
     // SIGHUP would end a program that knows nothing of it.
-    let reload = match run_script::reload(&checked, &DIALECT) {
-        Some(script) => Some(script),
-        None if definition.accepts.contains(Accepts::RELOAD) => None,
-        None => Some(format!(
-            "{head}echo \"it does not read its configuration again\" >&2\nexit 1\n"
-        )),
-    };
-    if let Some(script) = reload {
+    let reload = run_script::reload(&checked, &DIALECT);
+    if reload.is_some() || !definition.accepts.contains(Accepts::RELOAD) {
+        let script = reload.unwrap_or_else(|| run_script::refusal(&checked));
         entries.push(Entry::script(dir.join("reload"), script));
         let instead = format!("{head}./reload\nexit 0\n");
         entries.push(Entry::script(dir.join("control/h"), instead));

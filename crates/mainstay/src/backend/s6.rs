@@ -249,7 +249,6 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     };
     let pauses = definition.recovery.restart_after.iter().max();
     let pause = pauses.map_or(0, |pause| whole_seconds(*pause));
-    let head = run_script::head(&checked);
     let mut entries = [
         script("run", run_script::run(&checked, &DIALECT)),
         script("finish", run_script::finish(&checked, &DIALECT)),
@@ -266,8 +265,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         entries.extend(value("notification-fd", READY.to_string()));
     }
     let reload = run_script::reload(&checked, &DIALECT);
-    let refusal =
-        || format!("{head}echo \"it does not read its configuration again\" >&2\nexit 1\n");
+    let refusal = || run_script::refusal(&checked);
     if reload.is_some() || !definition.accepts.contains(Accepts::RELOAD) {
         entries.extend(script("data/reload", reload.unwrap_or_else(refusal)));
     }
