@@ -409,9 +409,9 @@ fn read_line(line: &str) -> Option<ServiceStatus> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Content;
+    use super::super::{Content, golden};
     use super::*;
-    use crate::{ErrorKind, Readiness, Recovery, service};
+    use crate::{ErrorKind, service};
 
     fn site(version: u32, config_dir: &str) -> Site {
         Site {
@@ -506,101 +506,16 @@ mod tests {
         }
     }
 
-    fn everything() -> Definition {
-        service("orders")
-            .description("Orders, \"100 %\"\\")
-            .arguments(["it's", ""])
-            .needs("db")
-            .account(Account::User("joe".into(), None))
-            .readiness(Readiness::Exec)
-            .ready_check(["/opt/check", "a b"])
-            .env("A", "1 \"2\" $3")
-            .working_dir("/srv/a b")
-            .nice(5)
-            .limit(Limit::OpenFiles, 512)
-            .limit(Limit::Processes, 64)
-            .stop_signal("INT")
-            .graceful(Duration::from_millis(1500))
-            .recovery(Recovery {
-                restart_after: vec![Duration::from_millis(100)],
-                limit: Some((3, Duration::from_secs(60))),
-                ..Recovery::default()
-            })
-    }
-
     #[test]
-    fn a_description_says_what_its_definition_says() {
-        let unit = unit(&everything(), &site(20, "")).unwrap();
-        let expected = r#"# Written by `install`, which overwrites it.
-# Orders, "100 %"
-type = process
-command = "/etc/dinit.d/orders.d/run"
-run-as = joe
-logfile = /var/log/orders.log
-depends-on = db
-ready-notification = pipefd:3
-restart = on-failure
-smooth-recovery = true
-restart-delay = 0.100
-restart-limit-interval = 60
-restart-limit-count = 3
-start-timeout = 60
-stop-timeout = 2
-term-signal = INT
-options = signal-process-only
-rlimit-nofile = 512
-"#;
-        assert_eq!(text_of(&unit.entries[0]), expected);
-        for line in expected.lines() {
-            read(line).unwrap();
+    fn descriptions_are_as_they_were() {
+        golden::check(&Dinit);
+        for definition in [golden::library(), golden::hosted(), golden::direct()] {
+            let unit = unit(&definition, &golden::site()).unwrap();
+            for line in text_of(&unit.entries[0]).lines() {
+                read(line).unwrap();
+            }
+            assert_eq!(command(&unit), ["/etc/dinit.d/orders.d/run"]);
         }
-        let expected = r#"#!/bin/sh
-# Written by `install`, which overwrites it.
-# Orders, "100 %"\
-if [ "${1-}" != -- ]; then
-	exec </dev/null 2>&1
-	( { timeout 60 /opt/check 'a b' && echo >&3; } >/dev/null 2>&1 & )
-	exec 3>&-
-	umask 022
-	exec prlimit --nproc=64:64 nice -n 5 /bin/sh "$0" --
-fi
-HOME=~joe USER=joe LOGNAME=joe
-export HOME USER LOGNAME
-unset NOTIFY_SOCKET
-cd '/srv/a b' || exit 1
-export A='1 "2" $3'
-exec /opt/orders 'it'\''s' ''
-"#;
-        assert_eq!(text_of(&unit.entries[1]), expected);
-        assert_eq!(
-            unit.losses,
-            [
-                "that processes which it leaves behind are ended",
-                "limits of processes and locked memory above those of dinit itself",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_host_is_left_down_after_an_end_of_its_own() {
-        let definition = service("orders")
-            .account(Account::LocalSystem)
-            .supervises()
-            .recovery(Recovery {
-                restart_after: vec![Duration::from_secs(1)],
-                crashes_only: true,
-                ..Recovery::default()
-            });
-        let unit = unit(&definition, &site(20, "")).unwrap();
-        let text = text_of(&unit.entries[0]);
-        assert!(text.contains("restart = false\n"), "{text}");
-        assert!(text.contains("options = signal-process-only\n"), "{text}");
-        assert!(text.contains("ready-notification = pipefd:3\n"), "{text}");
-        assert!(
-            unit.losses[0].contains("after a crash"),
-            "{:?}",
-            unit.losses
-        );
     }
 
     #[test]

@@ -7,6 +7,8 @@
 
 mod checked;
 pub(crate) mod dinit;
+#[cfg(test)]
+mod golden;
 mod run_script;
 pub(crate) mod runit;
 pub(crate) mod s6;

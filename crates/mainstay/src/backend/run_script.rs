@@ -157,6 +157,7 @@ const ENV_FILE: &str = r#"while IFS= read -r mainstay_line || [ -n "$mainstay_li
 	esac
 	case $mainstay_value in
 	\"*\" | \'*\') mainstay_value=${mainstay_value#?} mainstay_value=${mainstay_value%?} ;;
+	\"* | \'*) echo "a quote in the env_file is not closed" && exit 78 ;;
 	esac
 	export "$mainstay_name=$mainstay_value"
 done"#;
@@ -368,7 +369,8 @@ pub(super) fn text(path: &Path) -> String {
 }
 
 /// Under real supervisors.
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::time::{Duration, Instant};
 

@@ -296,7 +296,8 @@ fn read_status(status: &[u8], ready: &Answer, exit: &Answer) -> Option<ServiceSt
         // Between its end and its next start.
         2 if is_wanted => State::StartPending,
         2 => State::StopPending,
-        _ => State::Stopped,
+        0 => State::Stopped,
+        _ => return None,
     };
     let code = exit.text().trim().parse().unwrap_or(0);
     let own_code = if state == State::Stopped { code } else { 0 };
@@ -308,4 +309,159 @@ fn read_status(status: &[u8], ready: &Answer, exit: &Answer) -> Option<ServiceSt
         checkpoint: 0,
         wait_hint: Duration::ZERO,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden;
+    use super::*;
+    use crate::{Account, ErrorKind, service};
+
+    #[test]
+    fn directories_are_as_they_were() {
+        golden::check(&Runit);
+    }
+
+    #[test]
+    fn it_is_linked_where_the_system_has_it() {
+        let path = |found: &[&'static str], is_staged| {
+            let site = Site {
+                found: found.into(),
+                is_staged,
+                ..golden::site()
+            };
+            let unit = unit(&golden::library(), &site).unwrap();
+            unit.entries.last().map(|entry| text(&entry.path))
+        };
+        for (found, is_staged, expect) in [
+            (
+                &["/etc/sv", "/etc/service"][..],
+                false,
+                "/etc/service/orders",
+            ),
+            (&["/etc/sv", "/var/service"], false, "/var/service/orders"),
+            (
+                &["/etc/runit/sv", "/run/runit/service"],
+                false,
+                "/run/runit/service/orders",
+            ),
+            (
+                &["/etc/sv", "/etc/service"],
+                true,
+                "/etc/runit/runsvdir/default/orders",
+            ),
+        ] {
+            assert_eq!(path(found, is_staged).as_deref(), Some(expect));
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let definition = service("Orders!")
+            .executable("orders")
+            .arguments(["a\0b"])
+            .env("A B", "secret")
+            .needs("../db")
+            .working_dir("tmp")
+            .stop_signal("KILL")
+            .account(Account::Virtual);
+        let error = unit(&definition, &golden::site()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let text = error.to_string();
+        for part in [
+            "a name has 1 to 63",
+            "no absolute path",
+            "the command line",
+            "\"A B\"",
+            "\"../db\" cannot be",
+            "the working directory",
+            "\"KILL\"",
+            "--account user:NAME",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn twenty_bytes_are_a_state() {
+        let file = |text: &[u8]| Answer {
+            code: Some(0),
+            output: text.into(),
+        };
+        let check = |last: [u8; 4], ready: &Answer, exit: &Answer| {
+            let mut status = vec![
+                0x40, 0, 0, 0, 0x6b, 0x0a, 0x4e, 0xa9, 0x10, 0x10, 0xe0, 0x7c,
+            ];
+            status.extend([0x7e, 2, 0, 0]);
+            status.extend(last);
+            let status = Runit.status(&[file(&status), file(b""), ready.clone(), exit.clone()])?;
+            Some((status.state, status.pid, status.exit_code()))
+        };
+        let (none, no_exit) = (Answer::default(), Answer::default());
+        let (unready, ready, exit) = (file(b""), file(b"\n"), file(b"75\n"));
+        let pid = Some(0x27e);
+        for (last, is_ready, exit, expect) in [
+            (
+                [0, b'u', 0, 1],
+                &none,
+                &no_exit,
+                (State::Running, pid, Some(0)),
+            ),
+            (
+                [0, b'u', 0, 1],
+                &ready,
+                &no_exit,
+                (State::Running, pid, Some(0)),
+            ),
+            (
+                [0, b'u', 0, 1],
+                &unready,
+                &no_exit,
+                (State::StartPending, pid, Some(0)),
+            ),
+            (
+                [1, b'u', 0, 1],
+                &ready,
+                &no_exit,
+                (State::Paused, pid, Some(0)),
+            ),
+            (
+                [0, b'd', 1, 1],
+                &ready,
+                &no_exit,
+                (State::StopPending, pid, Some(0)),
+            ),
+            (
+                [0, b'u', 0, 2],
+                &unready,
+                &no_exit,
+                (State::StartPending, None, Some(0)),
+            ),
+            (
+                [0, b'd', 0, 2],
+                &unready,
+                &no_exit,
+                (State::StopPending, None, Some(0)),
+            ),
+            (
+                [0, b'd', 0, 0],
+                &unready,
+                &no_exit,
+                (State::Stopped, None, Some(0)),
+            ),
+            (
+                [0, b'd', 0, 0],
+                &unready,
+                &exit,
+                (State::Stopped, None, Some(75)),
+            ),
+        ] {
+            assert_eq!(check(last, is_ready, exit), Some(expect), "{last:?}");
+        }
+        assert_eq!(check([0, b'u', 0, 9], &ready, &exit).map(|it| it.0), None);
+        // Left behind by a runsv that is no more.
+        let answers = [file(&[0; 20]), Answer::default(), none.clone(), none];
+        assert_eq!(Runit.status(&answers).map(|it| it.state), None);
+    }
 }

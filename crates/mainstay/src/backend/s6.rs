@@ -303,3 +303,104 @@ fn read_status(said: &str, is_told: bool, exit: &Answer) -> Option<ServiceStatus
         wait_hint: Duration::ZERO,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden;
+    use super::*;
+
+    #[test]
+    fn directories_are_as_they_were() {
+        golden::check(&S6);
+    }
+
+    #[test]
+    fn an_image_has_no_running_directory() {
+        let site = Site {
+            is_staged: true,
+            found: vec!["/etc/services.d"],
+            ..golden::site()
+        };
+        let unit = unit(&golden::library(), &site).unwrap();
+        let off = S6.switch("orders", &site).off;
+        for entry in unit.entries.iter().chain(&off) {
+            assert!(
+                entry.path.starts_with("/etc/services.d/orders"),
+                "{entry:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_svstat_says_is_a_state() {
+        let file = |text: &str| Answer {
+            code: Some(0),
+            output: text.into(),
+        };
+        let read = |said: &str, told: bool, exit: &str| {
+            let exit = if exit.is_empty() {
+                Answer::default()
+            } else {
+                file(exit)
+            };
+            let told = if told { file("3\n") } else { Answer::default() };
+            let status = S6.status(&[exit, file(said), told])?;
+            Some((status.state, status.pid, status.exit_code()))
+        };
+        for (said, told, exit, expect) in [
+            (
+                "true true true false 7\n",
+                true,
+                "",
+                (State::Running, Some(7), Some(0)),
+            ),
+            (
+                "true true false false 7\n",
+                false,
+                "",
+                (State::Running, Some(7), Some(0)),
+            ),
+            (
+                "true true false false 7\n",
+                true,
+                "",
+                (State::StartPending, Some(7), Some(0)),
+            ),
+            (
+                "true true true true 7\n",
+                true,
+                "",
+                (State::Paused, Some(7), Some(0)),
+            ),
+            (
+                "true false true false 7\n",
+                true,
+                "",
+                (State::StopPending, Some(7), Some(0)),
+            ),
+            (
+                "false true false false -1\n",
+                true,
+                "",
+                (State::StartPending, None, Some(0)),
+            ),
+            (
+                "false false false false -1\n",
+                true,
+                "",
+                (State::Stopped, None, Some(0)),
+            ),
+            (
+                "false false false false -1\n",
+                true,
+                "75\n",
+                (State::Stopped, None, Some(75)),
+            ),
+        ] {
+            assert_eq!(read(said, told, exit), Some(expect), "{said}");
+        }
+        for said in ["", "perhaps true true false 7", "true true"] {
+            assert_eq!(read(said, true, ""), None, "{said}");
+        }
+    }
+}
