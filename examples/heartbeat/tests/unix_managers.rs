@@ -134,6 +134,9 @@ fn a_life(native: &'static Native) {
     life.heartbeat(0, "start");
     life.heartbeat(1, "start");
     let first = life.pid_beside("0");
+    let nobody = ["runuser", "-u", "nobody", "--", HEARTBEAT, "status"];
+    let said = lab.check(77, &nobody);
+    assert!(said.contains("run it as root"), "{said}");
     life.heartbeat(0, "pause");
     assert!(life.heartbeat(0, "status").starts_with("paused"));
     life.heartbeat(0, "continue");

@@ -56,8 +56,13 @@ impl Backend for Dinit {
         &["/etc/dinit.d"]
     }
 
+    /// Started as /sbin/init, it has that name.
     fn signs(&self) -> &'static [Sign] {
-        &[Sign::Init("dinit"), Sign::Process("dinit")]
+        &[
+            Sign::Init("dinit"),
+            Sign::Path("/run/dinitctl"),
+            Sign::Path("/dev/dinitctl"),
+        ]
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {

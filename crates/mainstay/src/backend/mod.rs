@@ -130,8 +130,8 @@ pub(crate) trait Backend: Sync {
     fn journal(&self, name: &str, site: &Site) -> String;
 }
 
-/// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &runit::Runit, &s6::S6, &dinit::Dinit];
+/// All of them, the more likely ones first where a system has several: runit and s6 may also run below any other, dinit may be called init.
+pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd, &dinit::Dinit, &runit::Runit, &s6::S6];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {

@@ -50,15 +50,21 @@ pub(super) fn head(checked: &Checked<'_>) -> String {
     text
 }
 
-/// Whether the supervisor is told when it is ready, by the program itself or by its check.
+/// Whether the supervisor is told when it is ready: by the program itself, by its check, or when there is more than a shell that waits for
+/// what the program needs.
 pub(super) fn is_told(definition: &Definition) -> bool {
-    definition.readiness == Readiness::Notify || definition.ready_check.is_some()
+    definition.readiness == Readiness::Notify
+        || definition.ready_check.is_some()
+        || !definition.needs.is_empty()
 }
 
 /// Runs the program in the place of `sh`.
 pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
     let definition = checked.definition;
     let mut first = format!("exec </dev/null 2>&1\n{}", dialect.begin);
+    if is_told(definition) {
+        first += dialect.open_ready;
+    }
     for need in &definition.needs {
         if let Some(start) = dialect.start {
             let _infallible = writeln!(first, "until {}; do sleep 1; done", start(need));
@@ -68,9 +74,6 @@ pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
         first += "date +%s >>supervise/starts\n";
     }
     let mut last = String::new();
-    if is_told(definition) {
-        first += dialect.open_ready;
-    }
     match (definition.readiness, &checked.ready_check) {
         (Readiness::Notify, _) => last = format!("export {READY_FD}={READY} {READY_PID}=$$\n"),
         // Nobody's child, which the program would know nothing of.
@@ -81,6 +84,9 @@ pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
                 first,
                 "( {{ timeout {timeout} {check} && echo >&{READY}; }} >/dev/null 2>&1 & )\nexec {READY}>&-"
             );
+        }
+        (Readiness::Exec, None) if is_told(definition) => {
+            last = format!("echo >&{READY}\nexec {READY}>&-\n");
         }
         (Readiness::Exec, None) => {}
     }
@@ -673,6 +679,12 @@ mod tests {
                 .script(&format!("mkdir -p $(dirname {path}); touch {path}"));
         }
         machine.put(&[db]);
+        machine.program("/opt/orders", "echo > /tmp/orders; exec sleep 1000\n");
+        let definition = service("orders")
+            .account(Account::LocalSystem)
+            .needs("nowhere")
+            .readiness(Readiness::Exec);
+        machine.put(std::slice::from_ref(&definition));
         let definition = service("facts")
             .needs("db")
             .executable("/opt/facts")
@@ -696,6 +708,8 @@ mod tests {
         });
         let facts: Vec<&str> = facts.lines().collect();
         assert!(machine.read("/tmp/db").is_some());
+        assert_eq!(machine.status("orders").unwrap().state, State::StartPending);
+        assert!(machine.read("/tmp/orders").is_none());
         assert_eq!(facts[..6], ["joe", "extra joe ", "512", "512", "5", "0"]);
         assert_eq!(facts[6], "/home/joe joe|a b|$HOME|env|1||1");
         assert!(facts[7].starts_with("65536"), "{facts:?}");
