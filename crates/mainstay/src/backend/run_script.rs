@@ -29,7 +29,7 @@ pub(super) struct Dialect {
     pub(super) own_limits: &'static [Limit],
     /// What starts a service that is needed, and fails where it is not up within a minute; `None` where the supervisor does.
     pub(super) start: Option<fn(&str) -> String>,
-    /// What comes first: nothing is known of the last end any more.
+    /// Shows that it has begun: nothing is known of the last end any more.
     pub(super) begin: &'static str,
     /// What makes [`READY`], and what takes back what was said on it; nothing where the supervisor does.
     pub(super) open_ready: &'static str,
@@ -61,10 +61,11 @@ pub(super) fn is_told(definition: &Definition) -> bool {
 /// Runs the program in the place of `sh`.
 pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
     let definition = checked.definition;
-    let mut first = format!("exec </dev/null 2>&1\n{}", dialect.begin);
+    let mut first = "exec </dev/null 2>&1\n".to_owned();
     if is_told(definition) {
         first += dialect.open_ready;
     }
+    first += dialect.begin;
     for need in &definition.needs {
         if let Some(start) = dialect.start {
             let _infallible = writeln!(first, "until {}; do sleep 1; done", start(need));
@@ -436,7 +437,7 @@ mod tests {
                             entry.path.parent().unwrap().display()
                         ),
                         Content::Link(target) => {
-                            writeln!(script, "ln -s {} {path}", target.display())
+                            writeln!(script, "ln -sfn {} {path}", target.display())
                         }
                     };
                 }
@@ -642,6 +643,20 @@ mod tests {
         assert_eq!(machine.status("again").unwrap().state, State::StartPending);
         machine.order(&again, Order::Stop);
         assert!(begun.elapsed() < Duration::from_secs(10));
+        // A start that fails does so at its first end.
+        let definition = again.clone().readiness(Readiness::Notify);
+        machine.put(std::slice::from_ref(&definition));
+        let begun = Instant::now();
+        let calls =
+            machine
+                .backend
+                .control(&definition, Order::Start, State::Stopped, &machine.site);
+        let argv = calls.unwrap().remove(0).argv;
+        let argv: Vec<&str> = argv.iter().map(|word| &**word).collect();
+        let said = machine.lab.check(1, &argv);
+        assert!(said.contains("it has ended before it was ready"), "{said}");
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        machine.order(&definition, Order::Stop);
         assert_eq!(machine.end("again").exit_code(), Some(0));
     }
 

@@ -53,16 +53,15 @@ sv -w 15 force-shutdown "$2" || sv -w 5 exit "$2"
 ! sv status "$2" >/dev/null 2>&1 || { echo "runsv goes on with $2" >&2; exit 1; }
 rm -rf "$2/supervise" "$2/log/supervise""#;
 
-/// `check` tells that it is ready; where a start fails, the first end is known at once.
+/// `run` takes away what is put there before, `check` tells that it is ready; where a start fails, its first end is known at once.
 const START: &str = r#"
-cd "$1" && sv -w 5 up . || exit 1
-[ -x check ] || exit 0
+cd "$1" && : >supervise/asked && sv up . || exit 1
 end=$(($(date +%s) + $2))
-until ./check; do
+until [ ! -e supervise/asked ] && { [ ! -x check ] || ./check; }; do
     read -r state <supervise/stat
     case $state in
     run*) ;;
-    *) echo "it has ended before it was ready" >&2; exit 1 ;;
+    *) [ -e supervise/asked ] || { echo "it has ended before it was ready" >&2; exit 1; } ;;
     esac
     [ "$(date +%s)" -lt "$end" ] || { echo "it is not ready after $2 s" >&2; exit 1; }
     sleep 0.1 || sleep 1

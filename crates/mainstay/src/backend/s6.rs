@@ -59,6 +59,20 @@ while s6-svok ".$2" || s6-svok ".$2/log"; do
     sleep 0.1 || sleep 1; tries=$((tries - 1))
 done
 rm -rf ".$2""#;
+/// Where it fails, its first end is known at once.
+const START: &str = r#"
+s6-svc -u -wu -T 5000 "$1" || exit 1
+[ -e "$1/notification-fd" ] || exit 0
+end=$(($(date +%s) + $2))
+while :; do
+    case $(s6-svstat -o up,ready "$1") in
+    'true true') exit 0 ;;
+    'true false') ;;
+    *) echo "it has ended before it was ready" >&2; exit 1 ;;
+    esac
+    [ "$(date +%s)" -lt "$end" ] || { echo "it is not ready after $2 s" >&2; exit 1; }
+    sleep 0.1 || sleep 1
+done"#;
 /// It is killed by `timeout-kill`, unless that is not known to the supervisor yet.
 const STOP: &str =
     r#"s6-svc -d -wD -T "$2" "$1" || { s6-svc -k "$1" && s6-svc -d -wD -T 10000 "$1"; }"#;
@@ -166,8 +180,8 @@ impl Backend for S6 {
             shell(STOP, [dir.clone(), millis(timeout)])
         };
         let start = || {
-            let timeout = millis(definition.start_timeout);
-            Call::new(["s6-svc", "-u", "-wU", "-T", &timeout, &dir])
+            let timeout = whole_seconds(definition.start_timeout);
+            shell(START, [dir.clone(), timeout.to_string()])
         };
         let signal = |option: &str, paused: &str| {
             shell(SIGNAL, [dir.clone(), option.to_owned(), paused.to_owned()])
