@@ -230,6 +230,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     }
     run_script::check_needs(&mut checked);
     lose(&mut checked, site);
+    let restarts = recovery.limit.map(|(starts, _)| starts.saturating_sub(1));
     let mut lines = format!("# {MARK}\n");
     if let Some(title) = checked.title() {
         let title: Vec<&str> = title.split(char::is_control).collect();
@@ -252,24 +253,27 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     if run_script::is_told(definition) {
         line("ready-notification", &format!("pipefd:{READY}"));
     }
+    // Where it does not know which end it was, it would come back after those that are final, too.
     let pause = recovery.restart_after.first();
+    let pause = pause.filter(|_| !recovery.crashes_only && restarts != Some(0));
     line(
         "restart",
         match pause {
-            // It would come back after an end of its own, too.
             None => "false",
-            Some(_) if recovery.crashes_only => "false",
             Some(_) if site.version >= ON_FAILURE => "on-failure",
             Some(_) => "true",
         },
     );
-    if let Some(pause) = pause.filter(|_| !recovery.crashes_only) {
+    if let Some(pause) = pause {
         // What depends on it goes on meanwhile.
         line("smooth-recovery", "true");
         line("restart-delay", &seconds(*pause));
-        let (starts, window) = recovery.limit.unwrap_or((0, Duration::from_secs(10)));
-        line("restart-limit-interval", &seconds(window));
-        line("restart-limit-count", &starts.to_string());
+        let window = recovery.limit.map_or(Duration::ZERO, |(_, window)| window);
+        if restarts.is_some() {
+            line("restart-limit-interval", &seconds(window));
+        }
+        // 0 is no limit.
+        line("restart-limit-count", &restarts.unwrap_or(0).to_string());
     }
     line("start-timeout", &whole_seconds(*start_timeout).to_string());
     line("stop-timeout", &whole_seconds(*graceful).to_string());
@@ -416,7 +420,7 @@ mod tests {
 
     use super::super::{Content, golden};
     use super::*;
-    use crate::{ErrorKind, service};
+    use crate::{ErrorKind, Recovery, service};
 
     fn site(version: u32, config_dir: &str) -> Site {
         Site {
@@ -521,6 +525,22 @@ mod tests {
             }
             assert_eq!(command(&unit), ["/etc/dinit.d/orders.d/run"]);
         }
+    }
+
+    #[test]
+    fn starts_are_one_more_than_restarts() {
+        let text = |starts| {
+            let recovery = Recovery {
+                limit: Some((starts, Duration::from_secs(60))),
+                ..Recovery::default()
+            };
+            let definition = golden::library().recovery(recovery);
+            let unit = unit(&definition, &golden::site()).unwrap();
+            text_of(&unit.entries[0]).to_owned()
+        };
+        assert!(text(3).contains("restart-limit-count = 2\n"));
+        assert!(text(1).contains("restart = false\n"));
+        assert!(!text(1).contains("restart-limit-count"));
     }
 
     #[test]

@@ -735,6 +735,28 @@ mod tests {
         assert_eq!(machine.read("/tmp/told").as_deref(), Some("told\n"));
         assert_eq!(machine.end("facts").exit_code(), Some(0));
 
+        // One that does not hear is killed.
+        machine.program(
+            "/opt/deaf",
+            "trap '' TERM; echo > /tmp/deaf; while :; do sleep 0.1; done\n",
+        );
+        let deaf = service("deaf")
+            .executable("/opt/deaf")
+            .account(Account::LocalSystem)
+            .readiness(Readiness::Exec)
+            .graceful(Duration::from_secs(1));
+        machine.put(std::slice::from_ref(&deaf));
+        wait_until("its trap", SOON, || machine.read("/tmp/deaf"));
+        machine.order(&deaf, Order::Stop);
+        assert_eq!(machine.end("deaf").pid, None);
+        assert!(
+            !machine
+                .lab
+                .run(&["pgrep", "-f", "/opt/deaf"])
+                .status
+                .success()
+        );
+
         // Ready is what its check says.
         machine
             .lab
