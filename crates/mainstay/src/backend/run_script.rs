@@ -660,6 +660,46 @@ mod tests {
         assert_eq!(machine.end("again").exit_code(), Some(0));
     }
 
+    /// What a supervisor of its own has started lives on for its successor.
+    fn a_crash_takes_nobody_along(kind: &'static str) {
+        let Some(machine) = Machine::up(kind) else {
+            return;
+        };
+        machine.program(
+            "/opt/host",
+            "[ -e /tmp/child ] || { sleep 1000 >/dev/null 2>&1 & echo $! > /tmp/child; }\n\
+             echo $$ >> /tmp/hosts\nwhile :; do sleep 0.1; done\n",
+        );
+        let definition = service("host")
+            .executable("/opt/host")
+            .account(Account::LocalSystem)
+            .readiness(Readiness::Exec)
+            .recovery(Recovery {
+                restart_after: vec![Duration::from_secs(1)],
+                crashes_only: true,
+                ..Recovery::default()
+            })
+            .supervises();
+        machine.put(std::slice::from_ref(&definition));
+        let hosts = |count| {
+            wait_until("a host", SOON, || {
+                let hosts = machine.read("/tmp/hosts")?;
+                let hosts: Vec<String> = hosts.lines().map(str::to_owned).collect();
+                (hosts.len() == count).then_some(hosts)
+            })
+        };
+        let first = hosts(1).remove(0);
+        machine.lab.check(0, &["kill", "-KILL", &first]);
+        let second = hosts(2).remove(1);
+        let status = machine.status("host").unwrap();
+        assert_eq!(status.pid.map(|pid| pid.to_string()), Some(second));
+        let child = machine.read("/tmp/child").unwrap();
+        let is_there = || machine.lab.check(0, &["kill", "-0", child.trim()]);
+        is_there();
+        machine.order(&definition, Order::Stop);
+        is_there();
+    }
+
     /// All that a definition can say of how a program runs.
     fn everything_is_so(kind: &'static str) {
         let Some(machine) = Machine::up(kind) else {
@@ -785,6 +825,16 @@ mod tests {
     #[test]
     fn ends_are_told_apart_under_s6() {
         ends_are_told_apart("s6");
+    }
+
+    #[test]
+    fn a_crash_takes_nobody_along_under_runit() {
+        a_crash_takes_nobody_along("runit");
+    }
+
+    #[test]
+    fn a_crash_takes_nobody_along_under_s6() {
+        a_crash_takes_nobody_along("s6");
     }
 
     #[test]
