@@ -169,7 +169,7 @@ impl Definition {
         sys::wait_for_change(self, seen, timeout)
     }
 
-    /// How it is. Any user may ask.
+    /// How it is. Any user may ask; under runit and s6, which tell nobody else, root.
     ///
     /// # Errors
     /// Where there is none.

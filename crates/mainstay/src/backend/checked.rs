@@ -263,20 +263,15 @@ pub(super) fn reload(definition: &Definition, hangup: Call) -> Result<Vec<Call>,
 pub(super) mod examples {
     use std::time::Duration;
 
-    use super::super::Site;
+    use super::super::{Site, golden};
     use crate::{
-        Accepts, Account, Definition, Limit, Readiness, Recovery, Scope, Start, StopScope, service,
+        Accepts, Account, Definition, Limit, Readiness, Recovery, Start, StopScope, service,
     };
 
     pub(in super::super) fn site() -> Site {
         Site {
-            scope: Scope::System,
-            running: "/opt/orders/orders".into(),
             version: 0,
-            config_dir: "/home/joe/.config".into(),
-            home_dir: "/home/joe".into(),
-            user: 1000,
-            is_staged: false,
+            ..golden::site()
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) fn site() -> Site {
         config_dir: "/home/joe/.config".into(),
         home_dir: "/home/joe".into(),
         user: 1000,
+        found: Vec::new(),
         is_staged: false,
     }
 }

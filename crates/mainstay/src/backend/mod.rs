@@ -7,6 +7,7 @@
 
 pub(crate) mod aix;
 mod checked;
+pub(crate) mod dinit;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod golden;
@@ -17,6 +18,9 @@ pub(crate) mod launchd;
 pub(crate) mod openrc;
 pub(crate) mod procd;
 pub(crate) mod rcd;
+mod run_script;
+pub(crate) mod runit;
+pub(crate) mod s6;
 mod sh;
 pub(crate) mod shell;
 pub(crate) mod smf;
@@ -45,6 +49,16 @@ pub(crate) trait Backend: Sync {
 
     /// Directories of the system by which it is known to be installed, in an image, too; all of them must be there.
     fn traces(&self) -> &'static [&'static str];
+
+    /// Whether it is installed, by what is there.
+    fn is_traced(&self, is_there: &dyn Fn(&str) -> bool) -> bool {
+        self.traces().iter().all(|trace| is_there(trace))
+    }
+
+    /// Paths that differ between systems with this manager, and of which a description must know which are there: [`Site::found`].
+    fn landmarks(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// What shows that it runs the system; one of them is enough.
     fn signs(&self) -> &'static [Sign];
@@ -94,6 +108,12 @@ pub(crate) trait Backend: Sync {
         true
     }
 
+    /// For a manager that starts by itself what it finds: [`Switch::off`] is there when a new service comes, this is run until the manager has
+    /// it, and only then [`Switch::off`] goes, if it is to.
+    fn take_in(&self, _name: &str, _site: &Site) -> Option<TakeIn> {
+        None
+    }
+
     /// What is run once after files were written, or removed: for `changed` services.
     fn take_notice(&self, changed: &[&str], site: &Site) -> Vec<Call>;
 
@@ -134,9 +154,10 @@ pub(crate) trait Backend: Sync {
     fn journal(&self, name: &str, site: &Site) -> String;
 }
 
-/// All of them, the more likely ones first where a system has several.
+/// All of them, the more likely ones first where a system has several: runit and s6 may also run below any other, dinit may be called init.
 pub(crate) const ALL: &[&dyn Backend] = &[
     &systemd::Systemd,
+    &dinit::Dinit,
     &openrc::OpenRc,
     &upstart::Upstart,
     &procd::Procd,
@@ -145,6 +166,8 @@ pub(crate) const ALL: &[&dyn Backend] = &[
     &rcd::Rcd,
     &smf::Smf,
     &aix::Aix,
+    &runit::Runit,
+    &s6::S6,
 ];
 
 /// The one of this name.
@@ -178,6 +201,8 @@ pub(crate) struct Site {
     /// That user's home, and number. For [`Scope::User`].
     pub(crate) home_dir: PathBuf,
     pub(crate) user: u32,
+    /// Those of [`Backend::landmarks`] that are there.
+    pub(crate) found: Vec<&'static str>,
     /// The system is not the running one, but lies below a directory: nothing can be asked or run.
     pub(crate) is_staged: bool,
 }
@@ -202,6 +227,14 @@ pub(crate) struct Switch {
     pub(crate) turn_off: Vec<Call>,
     /// Where the manager chooses the names of its files: one of these, in which a `?` is any character, is there while it does.
     pub(crate) shown_by: Vec<PathBuf>,
+}
+
+/// What is run until a manager has a new service.
+#[derive(Debug)]
+pub(crate) struct TakeIn {
+    pub(crate) call: Call,
+    /// Has the manager forget it.
+    pub(crate) undo: Call,
 }
 
 /// A file or link.
@@ -321,6 +354,18 @@ impl Order {
             Self::Resume => "continue",
             Self::Reload => "reload",
         }
+    }
+}
+
+impl Site {
+    /// The first of these landmarks that is there, or else this.
+    pub(crate) fn first_of(
+        &self,
+        landmarks: &[&'static str],
+        default: &'static str,
+    ) -> &'static str {
+        let found = landmarks.iter().find(|path| self.found.contains(path));
+        found.copied().unwrap_or(default)
     }
 }
 

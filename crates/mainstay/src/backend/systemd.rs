@@ -784,7 +784,7 @@ fn seconds(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Content;
+    use super::super::{Content, golden};
     use super::*;
     use crate::{ErrorKind, Recovery, service};
 
@@ -792,13 +792,8 @@ mod tests {
 
     fn site(version: u32) -> Site {
         Site {
-            scope: Scope::System,
-            running: RUNNING.into(),
             version,
-            config_dir: "/home/joe/.config".into(),
-            home_dir: "/home/joe".into(),
-            user: 1000,
-            is_staged: false,
+            ..golden::site()
         }
     }
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::executor::{self, Ground};
 use crate::backend::{
-    self, Answer, Backend, Call, Content, Entry, Order, Question, Site, Step, Switch, is_ours,
+    self, Answer, Backend, Call, Content, Entry, Order, Question, Site, Step, Switch, TakeIn,
+    is_ours,
 };
 use crate::{
     Account, Definition, Error, ErrorKind, Installed, Manager, Scope, ServiceStatus, Start, State,
@@ -67,9 +68,12 @@ impl Seat {
         let running = std::env::current_exe().map_err(|error| {
             Error::new(ErrorKind::Failed, "find the path of this program").because(error)
         })?;
+        let landmarks = backend.landmarks().iter().copied();
+        let found = landmarks.filter(|path| ground.at(Path::new(path)).exists());
         let site = Site {
             scope,
             running,
+            found: found.collect(),
             version: 0,
             config_dir,
             home_dir,
@@ -105,11 +109,19 @@ impl Seat {
     fn status(&self, name: &str) -> Result<ServiceStatus, Error> {
         let what = format!("query service \"{name}\"");
         let answers = self.backend.questions(name, &self.site);
-        let answers: Vec<Answer> = answers
-            .iter()
-            .map(ask)
-            .collect::<io::Result<_>>()
-            .map_err(|error| Error::new(ErrorKind::Failed, &*what).because(error))?;
+        let answers: Vec<Answer> =
+            answers
+                .iter()
+                .map(ask)
+                .collect::<io::Result<_>>()
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        Error::new(ErrorKind::PermissionDenied, &*what)
+                            .because(error)
+                            .with_cure("run it as root")
+                    }
+                    _ => Error::new(ErrorKind::Failed, &*what).because(error),
+                })?;
         let missing = || {
             let error = Error::new(ErrorKind::NotInstalled, format!("{what}: there is none"));
             error.with_cure("install it first")
@@ -229,8 +241,7 @@ pub(crate) fn detect_below(root: &Path) -> Vec<Manager> {
 fn detect_in(ground: &Ground) -> Vec<Manager> {
     let all = backend::ALL.iter();
     let here = all.filter(|backend| {
-        let mut traces = backend.traces().iter();
-        traces.all(|trace| ground.at(Path::new(trace)).exists())
+        backend.is_traced(&|trace| ground.at(Path::new(trace)).exists())
             && (ground.is_staged() || backend.signs().iter().any(executor::is_there))
     });
     here.map(|backend| backend.manager()).collect()
@@ -392,15 +403,34 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
     let new = unit.entries.into_iter();
     let new = new.filter(|entry| !seat.ground.holds(entry)).map(Step::Put);
     let mut steps: Vec<Step> = new.collect();
-    let is_left = |path: &PathBuf| !paths.contains(path) && seat.is_our_file(path).unwrap_or(false);
+    let own_dirs = seat.backend.own_dirs(name, &seat.site);
+    let is_own = |path: &PathBuf| !is_new && own_dirs.iter().any(|dir| path.starts_with(dir));
+    let is_left = |path: &PathBuf| {
+        let is_there = seat.ground.at(path).exists();
+        !paths.contains(path)
+            && is_there
+            && (is_own(path) || seat.is_our_file(path).unwrap_or(false))
+    };
     let left = seat
         .backend
         .parts(name, &seat.site)
         .into_iter()
         .filter(is_left);
     steps.extend(left.map(Step::Remove));
-    if is_new || seat.is_enabled(name) != is_wanted {
-        steps.extend(seat.switch(name, is_wanted)?);
+    let is_here = is_new && !seat.site.is_staged;
+    match seat.backend.take_in(name, &seat.site).filter(|_| is_here) {
+        Some(TakeIn { call, undo }) => {
+            let off = seat.backend.switch(name, &seat.site).off;
+            let paths: Vec<PathBuf> = off.iter().map(|entry| entry.path.clone()).collect();
+            steps.splice(0..0, off.into_iter().map(Step::Put));
+            steps.push(Step::Run(call, Some(undo)));
+            let go = paths.into_iter().filter(|_| is_wanted);
+            steps.extend(go.map(Step::Remove));
+        }
+        None if is_new || seat.is_enabled(name) != is_wanted => {
+            steps.extend(seat.switch(name, is_wanted)?);
+        }
+        None => {}
     }
     Ok(Change {
         name,

@@ -2,12 +2,14 @@
 
 mod executor;
 mod manage;
+mod ready;
 
 pub(crate) use manage::{
     control, detect, detect_below, install_all, is_enabled, may_install, pause, plan_all, reload,
     restart, resume, services, set_enabled, stage_all, start, status, stop, uninstall,
     wait_for_change,
 };
+pub(crate) use ready::{claim_ready_descriptor, write_ready};
 
 use std::io;
 use std::os::unix::process::parent_id;
@@ -34,6 +36,7 @@ pub(crate) fn run(
     service: impl Service,
     logger: &Logger,
 ) -> Result<u32, Error> {
+    claim_ready_descriptor();
     let failed = |what: &str, error: io::Error| Error::new(ErrorKind::Failed, what).because(error);
     if let Some(dir) = &definition.working_dir {
         std::env::set_current_dir(dir)
