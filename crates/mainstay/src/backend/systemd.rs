@@ -788,8 +788,6 @@ mod tests {
     use super::*;
     use crate::{ErrorKind, Recovery, service};
 
-    const RUNNING: &str = "/opt/orders/orders";
-
     fn site(version: u32) -> Site {
         Site {
             version,
