@@ -77,6 +77,7 @@ impl Host {
                 self.perform(actions);
             }
         }
+        self.engine.ids().for_each(|id| self.record(id));
     }
 
     /// Tells whoever started us that all that starts with us has, or has failed.
@@ -154,9 +155,11 @@ impl Host {
             let definition = embedded::read(&self.state, name).map_err(conflict)?;
             let is_known = self.engine.find(name).is_some_and(|id| {
                 let held = &self.held[id.0];
-                let next = held.next.as_ref();
-                held.version == definition.version && next.is_none()
-                    || next.is_some_and(|next| next.definition.version == definition.version)
+                let (version, spec, dir) = match &held.next {
+                    Some(Successor { definition: it, .. }) => (it.version, &it.spec, &it.dir),
+                    None => (held.version, &held.spec, &held.dir),
+                };
+                (version, spec, dir) == (definition.version, &definition.spec, &definition.dir)
             });
             if !is_known {
                 let user = preflight::user_of(&definition.spec);
@@ -220,9 +223,10 @@ impl Host {
     fn refuse_changes(&self) -> Result<(), Refused> {
         if self.daemon.is_none() {
             let what = &self.manifest;
-            return Err(conflict(format!(
+            let why = format!(
                 "this supervisor is not `mainstay daemon`: it has the services of {what}, and takes no others"
-            )));
+            );
+            return Err((StatusCode::METHOD_NOT_ALLOWED, why));
         }
         match self.engine.is_shutting_down() {
             true => {

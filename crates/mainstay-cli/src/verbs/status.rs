@@ -115,7 +115,7 @@ fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {
     }
 }
 
-/// What the supervisor says, or a dead one left; nothing where there is none, unless there `must` be one.
+/// What the supervisor says, or a dead one left; what is installed for one, where there is none; nothing, unless there `must` be something.
 fn supervised(state: &StateDir, must: bool) -> Result<StatusReport, Failure> {
     match client::block_on(client::status(state))? {
         Err(absent) if absent.code() == Code::NotRunning => match host::orphans(state) {
@@ -124,8 +124,16 @@ fn supervised(state: &StateDir, must: bool) -> Result<StatusReport, Failure> {
                 output::complain(&format!("{what}\nhint: {hint}"));
                 Ok(orphans.report)
             }
-            None if must => Err(absent),
-            None => Ok(StatusReport::default()),
+            None => {
+                let services = embedded::reports(state);
+                match must && services.is_empty() {
+                    true => Err(absent),
+                    false => Ok(StatusReport {
+                        supervisor: None,
+                        services,
+                    }),
+                }
+            }
         },
         answer => answer,
     }

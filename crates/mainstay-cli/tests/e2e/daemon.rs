@@ -357,7 +357,7 @@ fn one_of_many_that_is_broken_harms_no_other() {
     notice(&supervisor, "the installed service torn: read");
     notice(
         &supervisor,
-        "after needs torn, which is not among the services; it is not started",
+        "after needs torn, which is not among the services; so that is not started",
     );
     assert_eq!(names(&sandbox), ["good", "missing"]);
     // To install it again mends it.

@@ -1,8 +1,9 @@
 //! Random services on a random host, against an account of what must hold that knows nothing of the engine's inside.
 //!
 //! One seed is one episode: a graph of Specs, a host that answers late, twice, never or out of order, and operators who ask for
-//! anything at any time, services come, change and go; now and then the host is killed, and a new engine takes up what the old one left. At its end everything is
-//! stopped or killed on a host that behaves. The [`Account`] of each service is kept from events and actions alone. After every event all services are examined. A failing seed prints how to replay it.
+//! anything at any time; services come, change and go; now and then the host is killed, and a new engine takes up what the old one left. At
+//! its end everything is stopped or killed on a host that behaves. The [`Account`] of each service is kept from events and actions alone.
+//! After every event all services are examined. A failing seed prints how to replay it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::mem::{Discriminant, discriminant};
