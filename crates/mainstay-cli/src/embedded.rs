@@ -339,6 +339,7 @@ pub(crate) fn uninstall_all(
     purge: bool,
 ) -> Result<(), Failure> {
     let _lock = lock(state)?;
+    let (all, _) = all(state);
     for name in names {
         must_be_installed(state, name)?;
         let needs = |it: &&Definition| {
@@ -346,7 +347,6 @@ pub(crate) fn uninstall_all(
             !names.iter().any(|name| name == it.spec.name().as_str())
                 && needs.any(|need| need.as_str() == name)
         };
-        let all = all(state).0;
         let others = all.iter().filter(needs).map(|it| it.spec.name().clone());
         let others: Vec<ServiceName> = others.collect();
         if !others.is_empty() {

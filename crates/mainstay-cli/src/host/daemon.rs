@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::control::Reply;
 use super::requests::Waiter;
-use super::{Held, Host, Successor, other, preflight};
+use super::{Held, Host, SETTLED, Successor, other, preflight};
 use crate::embedded::{self, Definition};
 use crate::failure::chain;
 
@@ -213,6 +213,8 @@ impl Host {
         }
         self.begin_ledger(None);
         self.perform(actions);
+        // What reading manifests needed is given back.
+        self.settles_at = Some(std::time::Instant::now() + SETTLED);
         let ids = names.iter().filter_map(|name| self.engine.find(name));
         Ok(StatusReport {
             supervisor: None,
@@ -370,7 +372,9 @@ impl Host {
         for held in &gone {
             self.reporter.say(&format!("{}: removed", held.spec.name()));
         }
-        drop(gone);
+        for held in gone {
+            super::sys::forget_service(&self.processes, held.spec.name().as_str());
+        }
         if let Err(error) = self.logs.keep(self.held.iter().map(|(_, held)| &held.log)) {
             self.reporter
                 .say(&format!("start the keeper of pipes: {}", chain(&error)));
