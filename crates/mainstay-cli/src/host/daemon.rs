@@ -213,8 +213,7 @@ impl Host {
         }
         self.begin_ledger(None);
         self.perform(actions);
-        // What reading manifests needed is given back.
-        self.settles_at = Some(std::time::Instant::now() + SETTLED);
+        self.settle_soon();
         let ids = names.iter().filter_map(|name| self.engine.find(name));
         Ok(StatusReport {
             supervisor: None,
@@ -380,5 +379,11 @@ impl Host {
                 .say(&format!("start the keeper of pipes: {}", chain(&error)));
         }
         self.begin_ledger(None);
+        self.settle_soon();
+    }
+
+    /// What such a change needs is given back after it.
+    fn settle_soon(&mut self) {
+        self.settles_at = Some(std::time::Instant::now() + SETTLED);
     }
 }
