@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::backoff::Random;
 use super::*;
 use crate::spec::{
-    Argv, Backoff, CodeAction, Compress, Env, Environment, Level, Liveness, LogFormat, LogPolicy,
-    Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation, Signal, Start, Stop, StopAsk,
-    StopScope, StopStep, Strategy, WaitFor,
+    Argv, Backoff, CodeAction, Compress, Env, Environment, Level, Limits, Liveness, LogFormat,
+    LogPolicy, Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation, Sandbox, Signal,
+    Start, Stop, StopAsk, StopScope, StopStep, Strategy, WaitFor,
 };
 
 /// Steps of an episode before everything is stopped.
@@ -1729,6 +1729,9 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         env_file: None,
         priority: None,
         cpus: Vec::new(),
+        limits: Limits::default(),
+        listen: Vec::new(),
+        sandbox: Sandbox::default(),
         account: None,
         needs: needs
             .iter()
