@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{cannot, database};
 use crate::failure::{Code, Failure};
@@ -59,7 +59,9 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Fa
     let failed = |error| database("open", path, &error);
     connection.busy_timeout(PATIENCE).map_err(failed)?;
     let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
-    let found = version(connection, path)?;
+    let look = connection.transaction().map_err(failed)?;
+    let found = version(&look, path)?;
+    drop(look);
     if found > known {
         let what = format!("it is of a newer mainstay (schema {found}, not {known})");
         return Err(cannot(Code::Failed, "open", path, &what).hint("use that version of mainstay"));
@@ -86,8 +88,8 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Fa
         .map_err(failed)
 }
 
-/// Of its schema, 0 for an empty file.
-fn version(connection: &Connection, path: &Path) -> Result<i32, Failure> {
+/// Of its schema, 0 for an empty file. All that it asks is of one moment: others may be making the file.
+fn version(connection: &Transaction<'_>, path: &Path) -> Result<i32, Failure> {
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
     let failed = |error| database("open", path, &error);
     let application = number("PRAGMA application_id").map_err(failed)?;
