@@ -8,11 +8,12 @@ use mainstay_core::registry::Expected;
 use mainstay_core::spec::Spec;
 use serde::Serialize;
 
+use crate::embedded::{self, Change};
 use crate::failure::{Code, Failure};
 use crate::installed::{self, Mode, Order, Record, Wanted};
 use crate::manifest_file::{self, FormatName, Loaded};
+use crate::output;
 use crate::state_dir::StateDir;
-use crate::{embedded, output};
 
 /// Makes services of a manifest services of this system, which start with it; those that are installed become what the manifest says now.
 ///
@@ -79,6 +80,8 @@ struct Report {
 struct Line {
     name: String,
     is_new: bool,
+    #[serde(skip)]
+    what: &'static str,
     losses: Vec<String>,
 }
 
@@ -129,6 +132,10 @@ impl Install {
             .map(|(spec, done)| Line {
                 name: spec.name().to_string(),
                 is_new: done.is_new,
+                what: match done.is_new {
+                    true => "installed",
+                    false => "up to date",
+                },
                 losses: done.losses,
             })
             .collect();
@@ -150,7 +157,12 @@ impl Install {
         let done = embedded::install_all(state, manifest, specs)?;
         let lines = done.into_iter().map(|done| Line {
             name: done.name.to_string(),
-            is_new: done.change == embedded::Change::New,
+            is_new: done.change == Change::New,
+            what: match done.change {
+                Change::New => "installed",
+                Change::Updated => "updated",
+                Change::None => "up to date",
+            },
             losses: done.losses,
         });
         self.show(lines.collect())
@@ -165,12 +177,7 @@ impl Install {
             for loss in line.losses {
                 output::complain(&format!("{}: this system does not keep {loss}", line.name));
             }
-            let what = if line.is_new {
-                "installed"
-            } else {
-                "up to date"
-            };
-            output::text(&format!("{}: {what}\n", line.name))?;
+            output::text(&format!("{}: {}\n", line.name, line.what))?;
         }
         Ok(ExitCode::SUCCESS)
     }
