@@ -197,12 +197,29 @@ impl Installed {
     }
 
     fn create_dirs(&self, account: &Account) -> io::Result<()> {
-        #[cfg(windows)]
+        self.create_all_dir()?;
+        self.create_state_dir(account)
+    }
+
+    /// The directory of all of them, and of their registry: the administrators' alone.
+    #[cfg(windows)]
+    pub(super) fn create_all_dir(&self) -> io::Result<()> {
         if let Some(all) = self.place.parent() {
             state_dir::create_private_dir(all)?;
             sys::entrust(all, None)?;
         }
-        self.create_state_dir(account)
+        Ok(())
+    }
+
+    /// It is made with what is in it, its owner's alone.
+    #[cfg(unix)]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "as on Windows"
+    )]
+    pub(super) fn create_all_dir(&self) -> io::Result<()> {
+        Ok(())
     }
 
     #[cfg(windows)]

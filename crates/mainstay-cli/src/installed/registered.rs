@@ -126,8 +126,15 @@ pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Fai
             }),
         });
     let wishes: Vec<Wish> = wishes.collect();
-    let path = places.first().map(Installed::registry_path);
-    let registry = Registry::open(&path.unwrap_or_default())?;
+    let Some(place) = places.first() else {
+        return Err(Failure::new(Code::Usage, "install no services"));
+    };
+    let path = place.registry_path();
+    place.create_all_dir().map_err(|error| {
+        let message = format!("create the place of {}: {error}", path.display());
+        Failure::new(Code::CannotWrite, message)
+    })?;
+    let registry = Registry::open(&path)?;
     Ok(registry.begin(&wishes)?)
 }
 
