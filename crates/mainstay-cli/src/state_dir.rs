@@ -4,6 +4,7 @@
 //! STATE/lock            held while a supervisor lives; says who it is
 //! STATE/ledger          what a successor needs to go on, should it be killed (`host/ledger.rs`)
 //! STATE/registry.db     every definition that was installed, and its history (`registry/`); on Windows in `installed`
+//! STATE/registry.owner-… held by whoever is changing one of them
 //! STATE/manifest.toml   what it supervises, as it was read (or .yaml, .json)
 //! STATE/control.sock    docs/control.md (a named pipe on Windows)
 //! STATE/logs/NAME/      what a service wrote

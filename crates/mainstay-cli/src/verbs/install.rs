@@ -57,7 +57,7 @@ pub(crate) struct Install {
     #[arg(long)]
     dry_run: bool,
     /// Only where this is the version that is installed; 0: where none is. For one service.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "dry_run")]
     if_version: Option<u64>,
     /// One JSON document.
     #[arg(long, conflicts_with = "dry_run")]
