@@ -26,6 +26,8 @@ pub(crate) enum Code {
     PermissionDenied = 77,
     /// The manifest is invalid (`EX_CONFIG`).
     InvalidManifest = 78,
+    /// What was seen does not agree.
+    Disagreement = 79,
 }
 
 /// One line of operation, object and cause; perhaps a report before it and a line of cure after it; an exit code.

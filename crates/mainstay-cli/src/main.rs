@@ -9,6 +9,7 @@ mod http;
 mod installed;
 mod manifest_file;
 mod output;
+mod registry;
 mod state_dir;
 mod table;
 mod verbs;

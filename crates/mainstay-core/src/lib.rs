@@ -7,6 +7,7 @@
 pub mod engine;
 pub mod log;
 pub mod manifest;
+pub mod registry;
 pub mod report;
 pub mod slab;
 pub mod spec;

@@ -48,6 +48,8 @@ impl Status {
                 _ => thread::sleep(LOOK),
             }
         };
+        let mut report = report;
+        look_for_drift(state, &mut report);
         show(&report, self.json)?;
         let up = |service: &ServiceReport| {
             service.ready && matches!(service.state, StateName::Running | StateName::Paused)
@@ -69,11 +71,25 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let report = ask(state, &[])?;
+        let mut report = ask(state, &[])?;
+        look_for_drift(state, &mut report);
         show(&report, self.json)?;
         match is_supervised(&report) {
             true => Ok(ExitCode::SUCCESS),
             false => Ok(ExitCode::from(Code::NotRunning as u8)),
+        }
+    }
+}
+
+/// Of services that the system's manager has.
+fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
+    let names: Vec<String> = report.services.iter().map(|it| it.name.clone()).collect();
+    for installed in installed(state, &names) {
+        let name = installed.name().as_str();
+        let mut services = report.services.iter_mut();
+        // A supervisor's own may have the same name.
+        if let Some(service) = services.find(|it| it.name == name && it.manager != "embedded") {
+            service.drift = Some(installed.drift());
         }
     }
 }

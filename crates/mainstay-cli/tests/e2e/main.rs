@@ -8,6 +8,8 @@ mod failures;
 mod hello;
 mod lifecycle;
 mod logs;
+#[cfg(target_os = "linux")]
+mod registry;
 mod sockets;
 mod survival;
 #[cfg(target_os = "linux")]

@@ -335,6 +335,17 @@ pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
     Ok(plan)
 }
 
+pub(crate) fn changed_files(definition: &Definition) -> Result<Vec<PathBuf>, Error> {
+    let changes = changes(std::slice::from_ref(definition), &Ground::here())?;
+    let steps = changes.into_iter().flat_map(|change| change.steps);
+    let paths = steps.filter_map(|step| match step {
+        Step::Put(entry) => Some(entry.path),
+        Step::Remove(path) => Some(path),
+        Step::Run(..) => None,
+    });
+    Ok(paths.collect())
+}
+
 /// What managers are told of what has changed, each once.
 fn notices(changes: &[Change<'_>]) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();

@@ -5,9 +5,9 @@ mod manage;
 mod ready;
 
 pub(crate) use manage::{
-    control, detect, detect_below, install_all, is_enabled, may_install, pause, plan_all, reload,
-    restart, resume, services, set_enabled, stage_all, start, status, stop, uninstall,
-    wait_for_change,
+    changed_files, control, detect, detect_below, install_all, is_enabled, may_install, pause,
+    plan_all, reload, restart, resume, services, set_enabled, stage_all, start, status, stop,
+    uninstall, wait_for_change,
 };
 pub(crate) use ready::{claim_ready_descriptor, write_ready};
 
