@@ -147,6 +147,7 @@ pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
         mode: "embedded".to_owned(),
         version: None,
         etag: None,
+        drift: None,
         detail: None,
         log_problem: None,
         cpu_ms: None,
