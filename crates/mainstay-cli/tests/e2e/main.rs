@@ -9,6 +9,8 @@ mod hello;
 mod lifecycle;
 mod logs;
 #[cfg(target_os = "linux")]
+mod managers;
+#[cfg(target_os = "linux")]
 mod registry;
 mod sockets;
 mod survival;
