@@ -165,7 +165,9 @@ fn a_real_server_lives_under(kind: &str) {
     mainstay(0, &["uninstall", "shop-redis", "--purge"]);
     mainstay(4, &["uninstall", "shop-redis"]);
     assert!(!ping());
-    lab.script("! pgrep -x 'mainstay|mainstay-keeper|redis-server'");
+    let left =
+        lab.script("ps -eo pid,ppid,stat,args | grep -E 'mainstay|:6390' | grep -v grep || true");
+    assert_eq!(left, "");
     lab.assert_tree(DIRS, &before);
 }
 

@@ -9,7 +9,6 @@ pub(crate) mod aix;
 mod checked;
 pub(crate) mod dinit;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
 mod golden;
 #[cfg(all(test, target_os = "linux"))]
 #[expect(clippy::unwrap_used, reason = "a test")]

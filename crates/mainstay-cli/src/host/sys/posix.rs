@@ -556,7 +556,6 @@ mod limits {
         .all(|(resource, value)| {
             let Some(value) = value else { return true };
             // rlim_t is signed on some systems.
-            #[expect(clippy::useless_conversion, reason = "not on all of them")]
             let value = libc::rlim_t::try_from(value).unwrap_or(libc::RLIM_INFINITY);
             let limit = libc::rlimit {
                 rlim_cur: value,
