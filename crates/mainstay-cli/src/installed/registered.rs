@@ -255,14 +255,18 @@ impl Installed {
             return Err(failure);
         }
         match (work, Registry::find(&path)?) {
-            (Some(work), _) => work.delete(purge),
+            (Some(work), _) => work.delete(purge)?,
             // Of one that was deleted before.
             (None, Some(mut registry)) if purge => match registry.forget(&self.name) {
-                Err(Error::Refused(Refusal::NotFound { .. })) => Ok(()),
-                done => Ok(done?),
+                Err(Error::Refused(Refusal::NotFound { .. })) => {}
+                done => done?,
             },
-            _ => Ok(()),
+            _ => {}
         }
+        if purge {
+            Registry::remove_empty(&path);
+        }
+        Ok(())
     }
 
     /// What is not as it was registered, a sentence each.

@@ -35,6 +35,8 @@ const CURE: &str = "move it away and install the services again: what is install
 pub(crate) struct Registry {
     connection: Connection,
     path: PathBuf,
+    /// Goes after the connection: until then nobody removes the file ([`Registry::remove_empty`]).
+    _place: Option<std::fs::File>,
 }
 
 /// What is known of a name.
@@ -124,8 +126,18 @@ impl Registry {
         // SQLite gives the files that it puts beside it the same mode.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(path).map_err(failed)?;
-        Self::open_file(path)
+        loop {
+            options.open(path).map_err(failed)?;
+            match Self::open_file(path) {
+                // Whoever has purged the last service has removed it just now.
+                Err(_) if !path.exists() => {
+                    if let Some(dir) = path.parent() {
+                        state_dir::create_private_dir(dir).map_err(failed)?;
+                    }
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// The same; nothing where there is none.
@@ -137,6 +149,13 @@ impl Registry {
     }
 
     fn open_file(path: &Path) -> Result<Self, Failure> {
+        let place = place(path).and_then(|place| {
+            if let Some(place) = &place {
+                place.lock_shared()?;
+            }
+            Ok(place)
+        });
+        let place = place.map_err(|error| cannot(Code::CannotWrite, "open", path, &error))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)
             .map_err(|error| database("open", path, &error))?;
@@ -144,9 +163,31 @@ impl Registry {
         let mut registry = Self {
             connection,
             path: path.to_owned(),
+            _place: place,
         };
         registry.bury()?;
         Ok(registry)
+    }
+
+    /// Removes one that knows no name any more, and the directories above it that hold nothing else; a hope, not more. Where somebody has it
+    /// open, it stays.
+    pub(crate) fn remove_empty(path: &Path) {
+        let Ok(Some(place)) = place(path) else { return };
+        if place.try_lock().is_err() {
+            return;
+        }
+        let is_empty = || {
+            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            let count = "SELECT count(*) FROM service";
+            connection.query_row(count, [], |row| Ok(row.get::<_, i64>(0)? == 0))
+        };
+        if is_empty().unwrap_or(false) && std::fs::remove_file(path).is_ok() {
+            let dir = path.parent().unwrap_or(path);
+            for dir in [&*dir.join("installed"), dir] {
+                // Others may lie there.
+                let _ = std::fs::remove_dir(dir);
+            }
+        }
     }
 
     fn dir(&self) -> &Path {
@@ -328,6 +369,18 @@ impl Registry {
         };
         Err(Error::Refused(refusal))
     }
+}
+
+/// What is locked while the file is in use: its directory, so that nothing is left of the lock.
+#[cfg(unix)]
+fn place(path: &Path) -> std::io::Result<Option<std::fs::File>> {
+    path.parent().map(std::fs::File::open).transpose()
+}
+
+/// Windows removes no file that somebody has open, and does not lock directories.
+#[cfg(windows)]
+fn place(_path: &Path) -> std::io::Result<Option<std::fs::File>> {
+    Ok(None)
 }
 
 impl Work {

@@ -237,7 +237,7 @@ fn last_words_of_a_removed_service_are_kept() {
     "#;
     install(&sandbox, "all", services);
     ok(&sandbox, &["start", "talks", "stays"]);
-    ok(&sandbox, &["daemon", "uninstall", "talks"]);
+    ok(&sandbox, &["uninstall", "talks"]);
     let log = fs::read_to_string(sandbox.state_dir().join("logs/talks/current.log"));
     let log = log.expect("a log");
     // The shell has its say about its own children, too.
