@@ -8,5 +8,6 @@ pub mod engine;
 pub mod log;
 pub mod manifest;
 pub mod report;
+pub mod snapshot;
 pub mod spec;
 pub mod time;
