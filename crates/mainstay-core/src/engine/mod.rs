@@ -39,6 +39,7 @@ pub use self::contract::{Ended, Exit, Human, RETRY_BASE, RETRY_LIMIT, judge};
 pub use self::fact::{Fact, Halt, KillReason, Outcome};
 pub use self::service::{Bequest, Left, Stage, Wish};
 use self::service::{Service, Settled, Situation};
+use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{Probe, ServiceName, Spec, StopAsk};
 use crate::time::Instant;
 
@@ -71,10 +72,21 @@ pub enum Event {
     Notified(ServiceId, RunId, Notice),
     /// [`Action::Freeze`] failed.
     FreezeFailed(ServiceId, RunId, String),
-    /// The answer to [`Action::Restore`]: restored, or why not.
-    Restored(ServiceId, Token, Result<(), String>),
+    /// The answer to [`Action::Restore`]: what was restored, or why nothing was.
+    Restored(ServiceId, Token, Result<SnapshotId, String>),
+    /// The answer to [`Action::Snapshot`], also after [`Action::AbandonSnapshot`]: what came of it, or why nothing did.
+    Snapshotted(ServiceId, Token, Result<Snapshotted, String>),
     /// The deadline has come; also harmless at any other time.
     Tick,
+}
+
+/// What came of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshotted {
+    /// It was taken.
+    Taken(SnapshotId),
+    /// The state is that of the newest stable one.
+    Unchanged,
 }
 
 /// What a service may say of itself (sd_notify(3)).
@@ -117,15 +129,30 @@ pub enum Action {
     /// Answer [`Event::Answered`] at the first line of output from now on that matches. It comes before its [`Action::Spawn`], so
     /// that not even the first line of a quick program is missed.
     ExpectLine(ServiceId, Token, String),
-    /// Restore the state from the `back`-th newest stable snapshot (1 is the newest); answer [`Event::Restored`].
+    /// Restore the state from the newest stable snapshot that is whole; answer [`Event::Restored`]. Nothing of the service runs.
     Restore {
         /// Whose state.
         service: ServiceId,
         /// To be given back.
         token: Token,
-        /// How many snapshots back, from 1.
-        back: u32,
+        /// Only one that is older than this.
+        before: Option<SnapshotId>,
     },
+    /// Copy the state of this run, if it is to be copied; answer [`Event::Snapshotted`]. Where it is to be suspended for that, it is.
+    Snapshot {
+        /// Whose state.
+        service: ServiceId,
+        /// Which run must go on meanwhile.
+        run: RunId,
+        /// To be given back.
+        token: Token,
+        /// Why; one that nobody asked for is left out where nothing has changed.
+        reason: Reason,
+        /// Whether the service is healthy with this state.
+        stable: bool,
+    },
+    /// Leave nothing of a snapshot that is being taken, unless it is complete.
+    AbandonSnapshot(ServiceId, Token),
     /// Something happened: tell whoever listens.
     Tell(ServiceId, Fact),
 }
@@ -168,6 +195,10 @@ pub enum Refusal {
     ShuttingDown,
     /// Processes of an earlier run still live, although they were killed.
     Remains,
+    /// Another snapshot of it has not ended yet.
+    Snapshotting,
+    /// Its manifest says of no state that it be kept.
+    NoSnapshots,
 }
 
 impl fmt::Display for Refusal {
@@ -176,6 +207,8 @@ impl fmt::Display for Refusal {
             Self::State(state) => write!(f, "it is {state}"),
             Self::ShuttingDown => f.write_str("everything is being stopped"),
             Self::Remains => f.write_str("processes of its last run are still alive"),
+            Self::Snapshotting => f.write_str("another snapshot of it has not ended yet"),
+            Self::NoSnapshots => f.write_str("its manifest has no `snapshot`"),
         }
     }
 }
@@ -467,6 +500,10 @@ impl Engine {
                 services[id.0].restored(token, result, shared);
                 id
             }
+            Event::Snapshotted(id, token, result) => {
+                services[id.0].snapshotted(token, result, shared);
+                id
+            }
             Event::Tick => {
                 let mut due = Vec::new();
                 for (i, service) in services.iter_mut().enumerate() {
@@ -507,6 +544,20 @@ impl Engine {
             Request::Continue => service.resume(&mut self.shared)?,
         }
         Ok(self.settle(changed))
+    }
+
+    /// Takes in that an operator wants a snapshot of a service that runs; the token is that of its [`Event::Snapshotted`].
+    ///
+    /// # Errors
+    /// Where it does not run, or a snapshot is being taken; then nothing has changed.
+    pub fn request_snapshot(
+        &mut self,
+        id: ServiceId,
+        now: Instant,
+    ) -> Result<(Token, Vec<Action>), Refusal> {
+        self.shared.now = now;
+        let token = self.services[id.0].request_snapshot(&mut self.shared)?;
+        Ok((token, self.settle(vec![id])))
     }
 
     /// Starts every service, each as soon as its needs are ready.
