@@ -16,6 +16,7 @@ use crate::verbs::install::Install;
 use crate::verbs::logs::Logs;
 use crate::verbs::run::Run;
 use crate::verbs::schema;
+use crate::verbs::snapshot::Snapshot;
 use crate::verbs::status::{List, Status};
 use crate::verbs::uninstall::Uninstall;
 
@@ -58,6 +59,7 @@ enum Command {
     Reload(Control),
     Logs(Logs),
     Events(Events),
+    Snapshot(Snapshot),
     Host(Host),
 }
 
@@ -82,6 +84,7 @@ impl Cli {
             Command::Reload(verb) => verb.run(Verb::Reload, &state()?),
             Command::Logs(verb) => verb.run(&state()?),
             Command::Events(verb) => verb.run(&state()?),
+            Command::Snapshot(verb) => verb.run(&state()?),
             Command::Host(verb) => verb.run(state()?),
         }
     }

@@ -8,6 +8,7 @@ mod http;
 mod installed;
 mod manifest_file;
 mod output;
+mod snapshot;
 mod state_dir;
 mod table;
 mod verbs;

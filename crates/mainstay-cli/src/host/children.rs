@@ -27,9 +27,11 @@ pub(super) struct Helper {
     limit: Duration,
 }
 
-enum Purpose {
+pub(super) enum Purpose {
     Probe(Token),
     Reload,
+    Quiesce(Token),
+    Thaw,
 }
 
 impl Host {
@@ -39,6 +41,7 @@ impl Host {
         if let Some(taken) = port::taken(&spec) {
             return Err(taken);
         }
+        let in_use = self.claim_state(&spec)?;
         let mut notify = None;
         if spec.start().ready() == Some(&Ready::Notify) {
             let socket = self.listen(id, run, None);
@@ -68,6 +71,7 @@ impl Host {
             run,
             tree,
             is_outdated: false,
+            _in_use: in_use,
         });
         Ok(pid)
     }
@@ -99,10 +103,17 @@ impl Host {
         }
         let is_outdated = heir.is_outdated;
         if let Some(tree) = heir.tree {
+            let in_use = self.claim_state(&Arc::clone(&self.held[id.0].spec));
+            let in_use = in_use.unwrap_or_else(|why| {
+                let name = self.held[id.0].spec.name();
+                self.reporter.say(&format!("{name}: {why}"));
+                None
+            });
             self.held[id.0].running = Some(Running {
                 run,
                 tree,
                 is_outdated,
+                _in_use: in_use,
             });
         }
     }
@@ -317,7 +328,7 @@ impl Host {
             .map_err(|error| format!("SIG{}: {error}", signal.name()))
     }
 
-    fn start_helper(
+    pub(super) fn start_helper(
         &mut self,
         service: ServiceId,
         argv: &Argv,
@@ -370,6 +381,14 @@ impl Host {
         };
         match helper.purpose {
             Purpose::Probe(token) => self.step(Event::Answered(helper.service, token, answer)),
+            Purpose::Quiesce(token) => self.quiesced(helper.service, token, answer),
+            Purpose::Thaw => {
+                if let Err(why) = answer {
+                    let name = self.held[helper.service.0].spec.name();
+                    let what = format!("{name}: the command that ends its quiesce failed: {why}");
+                    self.reporter.say(&what);
+                }
+            }
             Purpose::Reload => {
                 let name = self.held[helper.service.0].spec.name().clone();
                 match answer {

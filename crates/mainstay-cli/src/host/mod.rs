@@ -19,6 +19,7 @@ mod preflight;
 mod probe;
 mod report;
 mod requests;
+mod snapshots;
 pub(crate) mod sys;
 mod without;
 
@@ -33,7 +34,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Fact, RunId, ServiceId, StateName, Token,
+    Action, Engine, Event, Exit, Fact, RunId, ServiceId, Snapshotted, StateName, Token,
 };
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::{Instant, rfc3339};
@@ -54,6 +55,7 @@ use self::notify::NotifySocket;
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
 use self::requests::Waiter;
+use self::snapshots::Taking;
 #[cfg(windows)]
 pub(crate) use self::sys::run_as_helper;
 use self::sys::{Processes, Tree, TreeId};
@@ -85,6 +87,10 @@ enum Message {
     Log(LogEvent),
     /// A helper command has had its time.
     HelperLate(TreeId),
+    /// The state of a service was copied, or was not.
+    Copied(ServiceId, Token, Result<Snapshotted, String>),
+    /// Something to be told of a service.
+    Remark(ServiceId, String),
 }
 
 /// Supervises until every service is down or the operator, or the manager, says stop. Blocks. Returns what to exit with: 1 where a service was
@@ -119,6 +125,9 @@ struct Held {
     notify: Option<NotifySocket>,
     user: Option<sys::User>,
     running: Option<Running>,
+    snapshot: Option<Taking>,
+    /// A snapshot that is not to be begun.
+    called_off: Option<Token>,
 }
 
 /// A tree that may have processes.
@@ -127,6 +136,8 @@ struct Running {
     tree: Tree,
     /// It was started by an earlier definition.
     is_outdated: bool,
+    /// Keeps its state from being restored.
+    _in_use: Option<File>,
 }
 
 struct Host {
@@ -337,6 +348,8 @@ impl Host {
                 notify: None,
                 user,
                 running: None,
+                snapshot: None,
+                called_off: None,
             });
         }
         let engine = Engine::new(parts.specs, seed())
@@ -535,9 +548,27 @@ impl Host {
                     .expect_line(id, token, &regex)
                     .err()
                     .map(|why| Event::Answered(id, token, Err(why))),
-                Action::Restore { service, token, .. } => {
-                    let why = "this version of mainstay cannot restore snapshots yet: restore its state by hand, then start it";
-                    Some(Event::Restored(service, token, Err(why.to_owned())))
+                Action::Restore {
+                    service,
+                    token,
+                    before,
+                } => {
+                    self.restore(service, token, before);
+                    None
+                }
+                Action::Snapshot {
+                    service,
+                    token,
+                    reason,
+                    stable,
+                    ..
+                } => {
+                    self.snapshot(service, token, reason, stable);
+                    None
+                }
+                Action::AbandonSnapshot(id, token) => {
+                    self.abandon_snapshot(id, token);
+                    None
                 }
                 Action::Tell(id, fact) => {
                     self.tell(id, &fact);
@@ -593,6 +624,11 @@ impl Host {
             Message::Engine(event) => self.step(event),
             Message::Log(event) => self.log_event(event),
             Message::HelperLate(id) => self.helper_late(id),
+            Message::Copied(id, token, result) => self.copied(id, token, result),
+            Message::Remark(id, remark) => {
+                let name = self.held[id.0].spec.name();
+                self.reporter.say(&format!("{name}: {remark}"));
+            }
         }
     }
 

@@ -45,6 +45,10 @@ impl Host {
                     None => self.unknown(&name),
                 });
             }
+            Command::Snapshot { name, reply } => match self.engine.find(&name) {
+                Some(id) => self.request_snapshot(id, reply),
+                None => drop(reply.send(self.unknown(&name))),
+            },
             Command::RotateLog { name, reply } => match self.engine.find(&name) {
                 Some(id) => self.rotate_log(id, reply),
                 None => drop(reply.send(self.unknown(&name))),

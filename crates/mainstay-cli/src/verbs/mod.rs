@@ -9,5 +9,6 @@ pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod uninstall;
