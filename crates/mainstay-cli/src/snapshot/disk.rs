@@ -11,13 +11,16 @@ use super::sys::{self, Dir, FileKind, Stat};
 
 /// Who hears of every change before it happens, and may refuse it.
 pub(crate) trait Seam: Send + Sync {
-    /// An error keeps it from happening, and is what the operation fails with.
+    /// An error keeps it from happening, and is what the operation fails with; but an exchange that is `Unsupported` is done otherwise.
     fn before(&self, change: Change<'_>) -> io::Result<()>;
 }
 
 /// A change of the file system.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "only a test looks at them"))]
+#[cfg_attr(
+    not(all(test, unix)),
+    expect(dead_code, reason = "only tests look at what it is")
+)]
 pub(crate) enum Change<'a> {
     /// A new file of any kind.
     Create(&'a Path),
@@ -79,8 +82,10 @@ impl Disk<'_> {
     /// False where the system cannot.
     pub(super) fn exchange(self, dir: &Dir, one: &Path, other: &Path) -> io::Result<bool> {
         let (one_path, other_path) = (dir.path().join(one), dir.path().join(other));
-        self.0.before(Change::Exchange(&one_path, &other_path))?;
-        dir.exchange(one, other)
+        match self.0.before(Change::Exchange(&one_path, &other_path)) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+            allowed => allowed.and_then(|()| dir.exchange(one, other)),
+        }
     }
 
     pub(super) fn sync(self, dir: &Dir) -> io::Result<()> {

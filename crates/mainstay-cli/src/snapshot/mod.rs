@@ -17,7 +17,7 @@ mod disk;
 mod restore;
 mod store;
 mod sys;
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
 
 use std::io;

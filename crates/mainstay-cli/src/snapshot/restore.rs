@@ -77,7 +77,7 @@ impl Session<'_> {
         for (id, why) in &damaged {
             message.push_str(&format!("; {id} is damaged: {why}"));
         }
-        let hint = format!("which there are: mainstay snapshot list {name}");
+        let hint = format!("another one can be restored by its ID: mainstay snapshot list {name}");
         Err(Failure::new(Code::Unknown, message).hint(hint))
     }
 
@@ -189,11 +189,7 @@ impl Session<'_> {
     /// Before the commit: nothing but what was prepared has changed.
     fn undo(&self, began: SnapshotId, journal: &Journal) -> Result<(), Failure> {
         for one in &journal.moves {
-            let parent = parent_of(one)?;
-            let new = path_of(&one.new);
-            let path = parent.path().join(&new);
-            let removed = self.disk().remove_all(&parent, &new);
-            removed.map_err(doing("remove", &path))?;
+            self.remove_aside(one, &one.new)?;
         }
         self.remove_journal(began)
     }
@@ -341,13 +337,19 @@ impl Session<'_> {
         }
         drop(replaced);
         for one in &journal.moves {
-            let parent = parent_of(one)?;
-            let old = path_of(&one.old);
-            let path = parent.path().join(&old);
-            let removed = self.disk().remove_all(&parent, &old);
-            removed.map_err(doing("remove", &path))?;
+            self.remove_aside(one, &one.old)?;
         }
         self.remove_journal(began)
+    }
+
+    /// Removes what lies beside a target, for good: the journal, which goes next, must not be missed.
+    fn remove_aside(&self, one: &Move, name: &Raw) -> Result<(), Failure> {
+        let parent = parent_of(one)?;
+        let name = path_of(name);
+        let path = parent.path().join(&name);
+        let removed = self.disk().remove_all(&parent, &name);
+        let synced = removed.and_then(|()| self.disk().sync(&parent));
+        synced.map_err(doing("remove", &path))
     }
 }
 
