@@ -252,7 +252,9 @@ impl Host {
             }
             self.sweeping.swap_remove(i);
             held.notify = None;
-            if let Some(Running { run, .. }) = held.running.take() {
+            // What follows may be a restore: by then, its state is not in use any more.
+            let run = held.running.take().map(|running| running.run);
+            if let Some(run) = run {
                 self.step(Event::Emptied(id, run));
             }
         }

@@ -4,7 +4,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mainstay_core::snapshot::{
     Bad, Entry, Index, Known, Reason, Root, SnapshotId, older_stable, surplus,
@@ -51,6 +52,10 @@ pub(crate) enum Created {
     Unchanged,
 }
 
+/// How long a lock is tried to be taken.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The same by a supervisor's loop, which has others to look after.
+const SHARED_PATIENCE: Duration = Duration::from_millis(50);
 const INDEX: &str = "index.json";
 const SEAL: &str = "index.sha256";
 const TREE: &str = "tree";
@@ -119,7 +124,7 @@ impl Store {
         if waits {
             lock.lock().map_err(doing("lock", &path))?;
         } else {
-            try_lock(&lock, &path, || {
+            try_lock(&lock, &path, PATIENCE, File::try_lock, || {
                 let message = format!(
                     "a snapshot of {} is being taken, restored or deleted",
                     self.service
@@ -147,14 +152,11 @@ impl Store {
         create_private_dir(&self.dir).map_err(doing("create", &self.dir))?;
         let path = self.in_use_path();
         let file = open_lock(&path).map_err(doing("open", &path))?;
-        match file.try_lock_shared() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                let message = format!("the state of {} is being restored", self.service);
-                Err(Failure::new(Code::Busy, message))
-            }
-            Err(TryLockError::Error(error)) => Err(doing("lock", &path)(error)),
-        }
+        try_lock(&file, &path, SHARED_PATIENCE, File::try_lock_shared, || {
+            let message = format!("the state of {} is being restored", self.service);
+            Failure::new(Code::Busy, message)
+        })?;
+        Ok(file)
     }
 
     /// Keeps supervisors from starting the service, for as long as the file is open.
@@ -164,7 +166,7 @@ impl Store {
     pub(super) fn keep_down(&self) -> Result<File, Failure> {
         let path = self.in_use_path();
         let file = open_lock(&path).map_err(doing("open", &path))?;
-        try_lock(&file, &path, || {
+        try_lock(&file, &path, PATIENCE, File::try_lock, || {
             let name = &self.service;
             Failure::new(Code::Busy, format!("{name} runs: its state is in use")).hint(format!(
                 "stop it first: mainstay stop {name}, or let that be done: --stop"
@@ -186,11 +188,24 @@ fn open_lock(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-fn try_lock(file: &File, path: &Path, busy: impl FnOnce() -> Failure) -> Result<(), Failure> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(busy()),
-        Err(TryLockError::Error(error)) => Err(doing("lock", path)(error)),
+/// Takes a lock, or says who has it. A program that is about to be started has all our locks until it is that program: a moment.
+fn try_lock(
+    file: &File,
+    path: &Path,
+    patience: Duration,
+    take: impl Fn(&File) -> Result<(), TryLockError>,
+    busy: impl FnOnce() -> Failure,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match take(file) {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(TryLockError::WouldBlock) => return Err(busy()),
+            Err(TryLockError::Error(error)) => return Err(doing("lock", path)(error)),
+        }
     }
 }
 

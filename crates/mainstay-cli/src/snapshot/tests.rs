@@ -375,7 +375,9 @@ fn whatever_happens(
 ) -> usize {
     let mut most = 0;
     for loss in [Loss::Nothing, Loss::Half, Loss::Everything] {
-        for changes in 0.. {
+        // The two extremes everywhere, what is between them here and there.
+        let step = if loss == Loss::Half { 5 } else { 1 };
+        for changes in (0..).step_by(step) {
             let (place, ids) = place(versions);
             let plug = Plug::new(&place, changes, can_exchange);
             let done = act(&place.store(Arc::clone(&plug) as _), &place, &ids);
@@ -397,7 +399,6 @@ fn whatever_happens(
             session.finish();
             assert_eq!(session.remarks, [""; 0], "{changes} changes, then {loss:?}");
             drop(session);
-            println!("{changes} changes, then {loss:?}");
             place.assert_tidy();
             judge(&store, &place, &ids, done.is_ok());
             most = most.max(changes);

@@ -7,6 +7,7 @@ mod failures;
 mod hello;
 mod lifecycle;
 mod logs;
+mod snapshots;
 mod survival;
 #[cfg(target_os = "linux")]
 mod systemd;
