@@ -17,7 +17,7 @@ mod disk;
 mod restore;
 mod store;
 mod sys;
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;
 
 use std::io;

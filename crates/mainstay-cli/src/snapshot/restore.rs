@@ -1,9 +1,9 @@
 //! All directories of a snapshot back in their places, or none.
 //!
-//! 1. The journal names what will be made beside each target, on the same file system. 2. It is made, each content judged while it is
-//! copied, and all of it is on the disk. 3. The journal is committed: until here a crash undoes everything, from here it completes it.
-//! 4. Old and new change places, one directory after the other, at once where the system can. 5. What was there becomes a snapshot,
-//! or goes; then the journal goes.
+//! The journal names what will be made beside each target, on the same file system. That is made, each content judged while it is
+//! copied, until all of it is on the disk. Then the journal is committed: until here a crash undoes everything, from here it completes
+//! it. Old and new change places, one directory after the other, at once where the system can. What was there becomes a snapshot, or
+//! goes; last, the journal goes.
 
 use std::fs::{self, File};
 use std::io;

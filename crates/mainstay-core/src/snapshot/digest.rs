@@ -62,7 +62,7 @@ impl Hasher {
 
     /// Takes in so many zeros: what a hole reads as.
     pub fn zeros(&mut self, mut count: u64) {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         while count > 0 {
             let now = usize::try_from(count).map_or(ZEROS.len(), |count| count.min(ZEROS.len()));
             self.update(&ZEROS[..now]);

@@ -240,7 +240,6 @@ impl Root {
 }
 
 fn is_name(name: &[u8]) -> bool {
-    !matches!(name, b"" | b"." | b"..")
-        && !name.contains(&0)
-        && !(cfg!(windows) && name.contains(&b'\\'))
+    let is_separator = |byte: &u8| *byte == 0 || cfg!(windows) && *byte == b'\\';
+    !matches!(name, b"" | b"." | b"..") && !name.iter().any(is_separator)
 }

@@ -248,7 +248,6 @@ pub(in crate::snapshot) fn set_metadata_of(file: &File, wanted: &Metadata) -> io
 
 #[expect(
     clippy::unnecessary_cast,
-    clippy::cast_lossless,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     reason = "the fields have other types on other systems"
@@ -267,7 +266,7 @@ fn stat(found: &fs::Stat) -> Stat {
             _ => FileKind::Other,
         },
         metadata: Metadata {
-            mode: u32::from(found.st_mode as u32) & 0o7777,
+            mode: (found.st_mode as u32) & 0o7777,
             uid: found.st_uid,
             gid: found.st_gid,
             mtime_ns: nanos(found.st_mtime as i64, found.st_mtime_nsec as i64),
@@ -280,10 +279,6 @@ fn stat(found: &fs::Stat) -> Stat {
     }
 }
 
-#[expect(
-    clippy::unnecessary_fallible_conversions,
-    reason = "a mode has 16 bits on some systems"
-)]
 fn raw_mode(metadata: &Metadata) -> RawMode {
     RawMode::try_from(metadata.mode & 0o7777).unwrap_or_default()
 }
@@ -296,10 +291,6 @@ fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
 fn times(metadata: &Metadata) -> Timestamps {
     let time = Timespec {
         tv_sec: metadata.mtime_ns.div_euclid(1_000_000_000),
-        #[expect(
-            clippy::unnecessary_cast,
-            reason = "its type is another where pointers have 32 bits"
-        )]
         tv_nsec: metadata.mtime_ns.rem_euclid(1_000_000_000) as _,
     };
     Timestamps {

@@ -264,17 +264,17 @@ impl Service {
 
     /// Has the state restored, once no snapshot is being taken.
     pub(super) fn restore(&mut self, shared: &mut Shared) {
-        if let (State::Restoring { asked, .. }, None) = (&mut self.state, self.abandoned) {
-            if asked.is_none() {
-                let (service, token) = (self.id, Token(shared.number()));
-                *asked = Some(token);
-                let before = self.past.restored;
-                shared.actions.push(Action::Restore {
-                    service,
-                    token,
-                    before,
-                });
-            }
+        if let (State::Restoring { asked, .. }, None) = (&mut self.state, self.abandoned)
+            && asked.is_none()
+        {
+            let (service, token) = (self.id, Token(shared.number()));
+            *asked = Some(token);
+            let before = self.past.restored;
+            shared.actions.push(Action::Restore {
+                service,
+                token,
+                before,
+            });
         }
     }
 
