@@ -18,7 +18,7 @@ pub(crate) trait Seam: Send + Sync {
 /// A change of the file system.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
-    not(all(test, unix)),
+    not(all(test, target_os = "linux")),
     expect(dead_code, reason = "only tests look at what it is")
 )]
 pub(crate) enum Change<'a> {

@@ -1,7 +1,7 @@
 //! The plug is pulled before every single change that is made, and what was not made safe by then is lost, or half of it, or nothing.
 //! Whatever is left then must come right by itself.
 
-#![cfg(unix)]
+#![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -9,9 +9,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use mainstay_core::snapshot::{Metadata, Raw};
-use rustix::fs::{
-    self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::{FileKind, Stat};
@@ -246,12 +244,11 @@ pub(in crate::snapshot) fn set_metadata_of(file: &File, wanted: &Metadata) -> io
     set_metadata(file, wanted)
 }
 
-#[expect(
-    clippy::unnecessary_cast,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "the fields have other types on other systems"
-)]
+/// Numbers whose types differ from system to system; none is out of range.
+fn number<From: TryInto<To>, To: Default>(number: From) -> To {
+    number.try_into().unwrap_or_default()
+}
+
 fn stat(found: &fs::Stat) -> Stat {
     let nanos = |seconds: i64, nanos: i64| {
         let whole = seconds.saturating_mul(1_000_000_000);
@@ -266,21 +263,21 @@ fn stat(found: &fs::Stat) -> Stat {
             _ => FileKind::Other,
         },
         metadata: Metadata {
-            mode: (found.st_mode as u32) & 0o7777,
+            mode: number::<_, u32>(found.st_mode) & 0o7777,
             uid: found.st_uid,
             gid: found.st_gid,
-            mtime_ns: nanos(found.st_mtime as i64, found.st_mtime_nsec as i64),
+            mtime_ns: nanos(number(found.st_mtime), number(found.st_mtime_nsec)),
             xattrs: BTreeMap::new(),
         },
-        size: found.st_size as u64,
-        inode: found.st_ino as u64,
-        links: found.st_nlink as u64,
-        changed_ns: nanos(found.st_ctime as i64, found.st_ctime_nsec as i64),
+        size: number(found.st_size),
+        inode: number(found.st_ino),
+        links: number(found.st_nlink),
+        changed_ns: nanos(number(found.st_ctime), number(found.st_ctime_nsec)),
     }
 }
 
 fn raw_mode(metadata: &Metadata) -> RawMode {
-    RawMode::try_from(metadata.mode & 0o7777).unwrap_or_default()
+    number(metadata.mode & 0o7777)
 }
 
 fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
@@ -291,7 +288,7 @@ fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
 fn times(metadata: &Metadata) -> Timestamps {
     let time = Timespec {
         tv_sec: metadata.mtime_ns.div_euclid(1_000_000_000),
-        tv_nsec: metadata.mtime_ns.rem_euclid(1_000_000_000) as _,
+        tv_nsec: number(metadata.mtime_ns.rem_euclid(1_000_000_000)),
     };
     Timestamps {
         last_access: time,
@@ -310,7 +307,7 @@ fn set_metadata(fd: impl AsFd, wanted: &Metadata) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_vendor = "apple"))]
     for (name, value) in &wanted.xattrs {
         let name = OsStr::from_bytes(&name.0);
-        if let Err(error) = fs::fsetxattr(fd, name, &value.0, XattrFlags::empty()) {
+        if let Err(error) = fs::fsetxattr(fd, name, &value.0, fs::XattrFlags::empty()) {
             // A label that the system gave it anyway, and that only the system may give.
             if xattr(fd, name).ok().as_ref() != Some(value) {
                 return Err(error.into());
