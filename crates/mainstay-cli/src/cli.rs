@@ -19,6 +19,7 @@ use crate::verbs::install::Install;
 use crate::verbs::logs::Logs;
 use crate::verbs::run::Run;
 use crate::verbs::schema;
+use crate::verbs::snapshot::Snapshot;
 use crate::verbs::status::{List, Status};
 use crate::verbs::uninstall::Uninstall;
 use crate::verbs::verify::Verify;
@@ -66,6 +67,7 @@ enum Command {
     Reload(Control),
     Logs(Logs),
     Events(Events),
+    Snapshot(Snapshot),
     Host(Host),
 }
 
@@ -94,6 +96,7 @@ impl Cli {
             Command::Reload(verb) => verb.run(Verb::Reload, &state()?),
             Command::Logs(verb) => verb.run(&state()?),
             Command::Events(verb) => verb.run(&state()?),
+            Command::Snapshot(verb) => verb.run(&state()?),
             Command::Host(verb) => verb.run(state()?),
         }
     }

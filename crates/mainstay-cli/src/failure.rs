@@ -61,6 +61,14 @@ impl Failure {
         Self { details, ..self }
     }
 
+    /// All of it in one line, where it is told as part of something else.
+    pub(crate) fn line(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     pub(crate) fn code(&self) -> Code {
         self.code
     }

@@ -10,6 +10,7 @@ mod installed;
 mod manifest_file;
 mod output;
 mod registry;
+mod snapshot;
 mod state_dir;
 mod table;
 mod verbs;

@@ -12,6 +12,7 @@
 //! STATE/spool/          what waits for log hosts
 //! STATE/pipes/NAME      what a service writes to (Linux)
 //! STATE/data/NAME/      the service's own, `MAINSTAY_DATA_DIR`
+//! STATE/snapshots/NAME/ what was kept of its state (`snapshot/mod.rs`)
 //! STATE/installed/NAME/ a service of the system's manager: its manifest, and in `state/` all of the above (`installed.rs`);
 //!                       or one of the embedded manager: its manifest, and `embedded.json` (`embedded.rs`)
 //! ```
@@ -153,6 +154,11 @@ impl StateDir {
     /// The directory of what waits for log hosts.
     pub(crate) fn spool_dir(&self) -> PathBuf {
         self.path.join("spool")
+    }
+
+    /// The directory of all services' snapshots.
+    pub(crate) fn snapshots_dir(&self) -> PathBuf {
+        self.path.join("snapshots")
     }
 
     /// The directory of the pipes that services write to.

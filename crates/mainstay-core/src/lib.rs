@@ -10,5 +10,6 @@ pub mod manifest;
 pub mod registry;
 pub mod report;
 pub mod slab;
+pub mod snapshot;
 pub mod spec;
 pub mod time;

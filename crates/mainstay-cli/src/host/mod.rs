@@ -20,6 +20,7 @@ mod preflight;
 mod probe;
 mod report;
 mod requests;
+mod snapshots;
 mod sockets;
 pub(crate) mod sys;
 mod without;
@@ -35,7 +36,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Fact, RunId, ServiceId, StateName, Token,
+    Action, Engine, Event, Exit, Fact, RunId, ServiceId, Snapshotted, StateName, Token,
 };
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
 use mainstay_core::slab::Slab;
@@ -61,6 +62,7 @@ pub(crate) use self::preflight::{losses, user_of};
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
 use self::requests::Waiter;
+use self::snapshots::Taking;
 use self::sockets::Sockets;
 #[cfg(windows)]
 pub(crate) use self::sys::run_as_helper;
@@ -107,6 +109,10 @@ enum Message {
     Log(LogEvent),
     /// A helper command has had its time.
     HelperLate(TreeId),
+    /// The state of a service was copied, or was not.
+    Copied(ServiceId, Token, Result<Snapshotted, String>),
+    /// Something to be told of a service.
+    Remark(ServiceId, String),
 }
 
 /// Supervises until every service is down or the operator, or the manager, says stop. Blocks. Returns what to exit with: 1 where a service was
@@ -148,6 +154,9 @@ struct Held {
     user: User,
     sockets: Sockets,
     running: Option<Running>,
+    snapshot: Option<Taking>,
+    /// A snapshot that is not to be begun.
+    called_off: Option<Token>,
 }
 
 /// Whom it runs as, or why that cannot be.
@@ -173,6 +182,8 @@ impl Held {
             user,
             sockets: Sockets::default(),
             running: None,
+            snapshot: None,
+            called_off: None,
         }
     }
 }
@@ -188,6 +199,8 @@ struct Running {
     tree: Tree,
     /// It was started by an earlier definition.
     is_outdated: bool,
+    /// Keeps its state from being restored.
+    _in_use: Option<File>,
 }
 
 struct Host {
@@ -658,9 +671,27 @@ impl Host {
                     .expect_line(id, token, &regex)
                     .err()
                     .map(|why| Event::Answered(id, token, Err(why))),
-                Action::Restore { service, token, .. } => {
-                    let why = "this version of mainstay cannot restore snapshots yet: restore its state by hand, then start it";
-                    Some(Event::Restored(service, token, Err(why.to_owned())))
+                Action::Restore {
+                    service,
+                    token,
+                    before,
+                } => {
+                    self.restore(service, token, before);
+                    None
+                }
+                Action::Snapshot {
+                    service,
+                    token,
+                    reason,
+                    stable,
+                    ..
+                } => {
+                    self.snapshot(service, token, reason, stable);
+                    None
+                }
+                Action::AbandonSnapshot(id, token) => {
+                    self.abandon_snapshot(id, token);
+                    None
                 }
                 Action::Tell(id, fact) => {
                     self.tell(id, &fact);
@@ -723,6 +754,11 @@ impl Host {
             Message::Engine(event) => self.step(event),
             Message::Log(event) => self.log_event(event),
             Message::HelperLate(id) => self.helper_late(id),
+            Message::Copied(id, token, result) => self.copied(id, token, result),
+            Message::Remark(id, remark) => {
+                let name = self.held[id.0].spec.name();
+                self.reporter.say(&format!("{name}: {remark}"));
+            }
         }
     }
 

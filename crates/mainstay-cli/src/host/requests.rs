@@ -71,6 +71,10 @@ impl Host {
                 let names: Vec<&str> = names.split(',').collect();
                 self.forget(&names, reply);
             }
+            Command::Snapshot { name, reply } => match self.engine.find(&name) {
+                Some(id) => self.request_snapshot(id, reply),
+                None => drop(reply.send(self.unknown(&name))),
+            },
             Command::RotateLog { name, reply } => match self.engine.find(&name) {
                 Some(id) => self.rotate_log(id, reply),
                 None => drop(reply.send(self.unknown(&name))),

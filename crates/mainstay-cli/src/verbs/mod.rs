@@ -12,6 +12,7 @@ pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod uninstall;
 pub(crate) mod verify;

@@ -12,6 +12,7 @@ mod logs;
 mod managers;
 #[cfg(target_os = "linux")]
 mod registry;
+mod snapshots;
 mod sockets;
 mod survival;
 #[cfg(target_os = "linux")]

@@ -43,6 +43,7 @@ pub use self::fact::{Fact, Halt, KillReason, Outcome};
 pub use self::service::{Bequest, Left, Stage, Wish};
 use self::service::{Service, Settled, Situation};
 use crate::slab::Slab;
+use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{Probe, ServiceName, Spec, StopAsk};
 use crate::time::Instant;
 
@@ -75,8 +76,10 @@ pub enum Event {
     Notified(ServiceId, RunId, Notice),
     /// [`Action::Freeze`] failed.
     FreezeFailed(ServiceId, RunId, String),
-    /// The answer to [`Action::Restore`]: restored, or why not.
-    Restored(ServiceId, Token, Result<(), String>),
+    /// The answer to [`Action::Restore`]: what was restored, or why nothing was.
+    Restored(ServiceId, Token, Result<SnapshotId, String>),
+    /// The answer to [`Action::Snapshot`], also after [`Action::AbandonSnapshot`]: what came of it, or why nothing did.
+    Snapshotted(ServiceId, Token, Result<Snapshotted, String>),
     /// The deadline has come; also harmless at any other time.
     Tick,
 }
@@ -92,10 +95,20 @@ impl Event {
             | Self::Answered(id, ..)
             | Self::Notified(id, ..)
             | Self::FreezeFailed(id, ..)
-            | Self::Restored(id, ..) => Some(*id),
+            | Self::Restored(id, ..)
+            | Self::Snapshotted(id, ..) => Some(*id),
             Self::Tick => None,
         }
     }
+}
+
+/// What came of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshotted {
+    /// It was taken.
+    Taken(SnapshotId),
+    /// The state is that of the newest stable one.
+    Unchanged,
 }
 
 /// What a service may say of itself (sd_notify(3)).
@@ -138,15 +151,30 @@ pub enum Action {
     /// Answer [`Event::Answered`] at the first line of output from now on that matches. It comes before its [`Action::Spawn`], so
     /// that not even the first line of a quick program is missed.
     ExpectLine(ServiceId, Token, String),
-    /// Restore the state from the `back`-th newest stable snapshot (1 is the newest); answer [`Event::Restored`].
+    /// Restore the state from the newest stable snapshot that is whole; answer [`Event::Restored`]. Nothing of the service runs.
     Restore {
         /// Whose state.
         service: ServiceId,
         /// To be given back.
         token: Token,
-        /// How many snapshots back, from 1.
-        back: u32,
+        /// Only one that is older than this.
+        before: Option<SnapshotId>,
     },
+    /// Copy the state of this run, if it is to be copied; answer [`Event::Snapshotted`]. Where it is to be suspended for that, it is.
+    Snapshot {
+        /// Whose state.
+        service: ServiceId,
+        /// Which run must go on meanwhile.
+        run: RunId,
+        /// To be given back.
+        token: Token,
+        /// Why; one that nobody asked for is left out where nothing has changed.
+        reason: Reason,
+        /// Whether the service is healthy with this state.
+        stable: bool,
+    },
+    /// Leave nothing of a snapshot that is being taken, unless it is complete.
+    AbandonSnapshot(ServiceId, Token),
     /// Something happened: tell whoever listens.
     Tell(ServiceId, Fact),
 }
@@ -191,6 +219,10 @@ pub enum Refusal {
     Remains,
     /// These need it.
     Needed(Vec<ServiceName>),
+    /// Another snapshot of it has not ended yet.
+    Snapshotting,
+    /// Its manifest says of no state that it be kept.
+    NoSnapshots,
 }
 
 impl fmt::Display for Refusal {
@@ -204,6 +236,8 @@ impl fmt::Display for Refusal {
                 let names: Vec<&str> = names.iter().map(ServiceName::as_str).collect();
                 write!(f, "{} {verb} it", names.join(", "))
             }
+            Self::Snapshotting => f.write_str("another snapshot of it has not ended yet"),
+            Self::NoSnapshots => f.write_str("its manifest has no `snapshot`"),
         }
     }
 }
@@ -557,6 +591,7 @@ impl Engine {
             Event::Notified(_, run, notice) => service.notified(run, notice, shared),
             Event::FreezeFailed(_, run, why) => service.freeze_failed(run, why, shared),
             Event::Restored(_, token, result) => service.restored(token, result, shared),
+            Event::Snapshotted(_, token, result) => service.snapshotted(token, result, shared),
             Event::Tick => {}
         }
         self.settle(vec![id])
@@ -588,6 +623,20 @@ impl Engine {
             Request::Continue => service.resume(&mut self.shared)?,
         }
         Ok(self.settle(changed))
+    }
+
+    /// Takes in that an operator wants a snapshot of a service that runs; the token is that of its [`Event::Snapshotted`].
+    ///
+    /// # Errors
+    /// Where it does not run, or a snapshot is being taken; then nothing has changed.
+    pub fn request_snapshot(
+        &mut self,
+        id: ServiceId,
+        now: Instant,
+    ) -> Result<(Token, Vec<Action>), Refusal> {
+        self.shared.now = now;
+        let token = self.services[id.0].request_snapshot(&mut self.shared)?;
+        Ok((token, self.settle(vec![id])))
     }
 
     /// Starts every service, each as soon as its needs are ready.

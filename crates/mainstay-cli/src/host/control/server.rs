@@ -92,6 +92,10 @@ async fn answer(
             name: (*name).to_owned(),
             reply,
         },
+        (&Method::POST, ["v1", "services", name, "snapshot"]) => Command::Snapshot {
+            name: (*name).to_owned(),
+            reply,
+        },
         (&Method::POST, ["v1", "services", name, "reload"]) => Command::Reload {
             name: (*name).to_owned(),
             reply,
