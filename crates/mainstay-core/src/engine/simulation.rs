@@ -757,9 +757,7 @@ impl World {
                     }
                     (run.asked, run.killed) = (false, false);
                     // Its successor lets it go on, as it may have been.
-                    let policy = self.specs[i].snapshot.as_ref();
-                    let freezes = policy.is_some_and(|policy| policy.still == Still::Pause);
-                    run.frozen |= freezes && *stage == Stage::Running;
+                    run.frozen |= *stage == Stage::Running;
                     run.dated = self.events;
                     run.start_by = self.now + self.specs[i].start.timeout;
                     run.starts_again = false;

@@ -211,10 +211,8 @@ impl Service {
             Stage::Starting => self.tick(shared),
             // It is in this state since its predecessor's time.
             Stage::Running => {
-                // It may have been suspended for a snapshot when that was killed.
-                if self.freezes() {
-                    shared.actions.push(Action::Thaw(self.id, child.run));
-                }
+                // It may have been suspended for a snapshot when that was killed, by a definition that is not known any more.
+                shared.actions.push(Action::Thaw(self.id, child.run));
                 self.run(shared);
                 self.since = since;
             }
