@@ -38,8 +38,8 @@ pub(crate) enum Change<'a> {
     RemoveDir(&'a Path),
 }
 
-/// Between two looks at whether to stop.
-const CHUNK: usize = 1 << 20;
+/// What is read, hashed and written at once, and between two looks at whether to stop: it stays in a processor's own cache.
+const CHUNK: usize = 128 << 10;
 /// How many files are made safe one by one; more of them, with the whole file system at once.
 const FEW: usize = 64;
 
@@ -145,6 +145,7 @@ impl Disk<'_> {
         })?;
         // For a hole at its end.
         to.set_len(copied.0)?;
+        sys::begin_to_write(to);
         Ok(copied)
     }
 

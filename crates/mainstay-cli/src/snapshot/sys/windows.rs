@@ -207,6 +207,8 @@ pub(in crate::snapshot) fn clone_content(_from: &File, _to: &File) -> bool {
     false
 }
 
+pub(in crate::snapshot) fn begin_to_write(_file: &File) {}
+
 pub(in crate::snapshot) fn next_data(
     _file: &File,
     offset: u64,
