@@ -66,6 +66,10 @@ pub struct Definition {
     pub(crate) recovery: Recovery,
     pub(crate) accepts: Accepts,
     pub(crate) readiness: Readiness,
+    #[cfg_attr(
+        not(all(unix, feature = "managers")),
+        expect(dead_code, reason = "for managers that cannot be told")
+    )]
     pub(crate) ready_check: Option<Vec<OsString>>,
     pub(crate) stop_signal: String,
     pub(crate) stop_scope: StopScope,

@@ -68,6 +68,13 @@ recovery = { delay = "10ms" }
 reload = { exec = ["redis-cli", "-p", "6390", "config", "resetstat"] }
 "#;
 
+const BROKEN: &str = r#"
+[service.shop-broken]
+command = ["sh", "-c", "echo >> /srv/starts; exit 3"]
+account = "local-system"
+recovery = { delay = "10ms", limit = { restarts = 1, window = "1h" } }
+"#;
+
 fn a_real_server_lives_under(kind: &str) {
     let found = MANAGERS.iter().find(|native| native.kind == kind);
     let native = found.expect("a manager");
@@ -79,7 +86,9 @@ fn a_real_server_lives_under(kind: &str) {
     };
     lab.script("useradd --system shop");
     lab.script(native.prepare);
-    lab.script(&format!("cat > /srv/shop.toml <<'TEXT'\n{MANIFEST}TEXT"));
+    lab.script(&format!(
+        "cat > /srv/shop.toml <<'TEXT'\n{MANIFEST}TEXT\ncat > /srv/broken.toml <<'TEXT'\n{BROKEN}TEXT"
+    ));
     let before = lab.tree(DIRS);
     let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
     let ping = || lab.run(&["redis-cli", "-p", "6390", "ping"]).stdout == b"PONG\n";
@@ -102,6 +111,9 @@ fn a_real_server_lives_under(kind: &str) {
     mainstay(3, &["status", "shop-redis"]);
     let said = mainstay(0, &["install", "/srv/shop.toml"]);
     assert!(said.contains("shop-redis: up to date\n"), "{said}");
+
+    mainstay(0, &["install", "/srv/broken.toml"]);
+    mainstay(0, &["disable", "shop-broken"]);
 
     mainstay(0, &["start", "shop-redis"]);
     assert!(ping(), "it is ready when start says so");
@@ -148,6 +160,14 @@ fn a_real_server_lives_under(kind: &str) {
     mainstay(0, &["restart", "shop-redis"]);
     assert!(ping());
 
+    // Where a host gives up, its manager does not try again.
+    mainstay(1, &["start", "shop-broken"]);
+    let is_down = || {
+        let code = lab.run(&[MAINSTAY, "status", "shop-broken"]).status.code();
+        (code == Some(3)).then_some(())
+    };
+    wait_until("that it is given up", SOON, is_down);
+
     // What ends for good is down for its manager, too.
     lab.check(0, &["redis-cli", "-p", "6390", "shutdown", "nosave"]);
     wait_until("the end", SOON, || (!says(native.runs)).then_some(()));
@@ -162,7 +182,8 @@ fn a_real_server_lives_under(kind: &str) {
     mainstay(0, &["stop", "shop-redis"]);
     mainstay(0, &["stop", "shop-redis"]);
     mainstay(0, &["start", "shop-redis"]);
-    mainstay(0, &["uninstall", "shop-redis", "--purge"]);
+    assert_eq!(lab.script("wc -l < /srv/starts").trim(), "2");
+    mainstay(0, &["uninstall", "shop-redis", "shop-broken", "--purge"]);
     mainstay(4, &["uninstall", "shop-redis"]);
     assert!(!ping());
     let left =

@@ -5,12 +5,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Call, Order, Site, cannot, program};
+use super::{Call, Order, SIGNALS, Site, cannot, program};
 use crate::definition::wrong_name;
 use crate::{Accepts, Account, Definition, Error, Readiness, Scope, Start};
-
-/// By which a program can be asked to stop: signal(7).
-pub(super) const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
 
 /// A definition, read for a manager.
 pub(super) struct Checked<'a> {

@@ -4,28 +4,48 @@
 //! A description never acts. `sys/unix/manage.rs` compares it with what is there, and performs the difference as a plan, each [`Step`] of
 //! which can be shown, and taken back. So an installation can be looked at beforehand, put into an image (`--root`), and leaves nothing where
 //! it fails. What a manager cannot express is a loss, as data; what would be read there as something else is refused.
+#![cfg_attr(
+    not(feature = "managers"),
+    expect(dead_code, reason = "what all managers together need")
+)]
 
+#[cfg(feature = "managers")]
 pub(crate) mod aix;
+#[cfg(feature = "managers")]
 mod checked;
+#[cfg(feature = "managers")]
 pub(crate) mod dinit;
 #[cfg(test)]
 mod golden;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, target_os = "linux", feature = "managers"))]
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod hostile;
+#[cfg(feature = "managers")]
 pub(crate) mod launchd;
+#[cfg(feature = "managers")]
 pub(crate) mod openrc;
+#[cfg(feature = "managers")]
 pub(crate) mod procd;
+#[cfg(feature = "managers")]
 pub(crate) mod rcd;
+#[cfg(feature = "managers")]
 mod run_script;
+#[cfg(feature = "managers")]
 pub(crate) mod runit;
+#[cfg(feature = "managers")]
 pub(crate) mod s6;
+#[cfg(feature = "managers")]
 mod sh;
+#[cfg(feature = "managers")]
 pub(crate) mod shell;
+#[cfg(feature = "managers")]
 pub(crate) mod smf;
 pub(crate) mod systemd;
+#[cfg(feature = "managers")]
 pub(crate) mod sysv;
+#[cfg(feature = "managers")]
 pub(crate) mod upstart;
+#[cfg(feature = "managers")]
 mod xml;
 
 use std::fmt;
@@ -35,6 +55,9 @@ use crate::{Definition, Error, ErrorKind, Manager, Scope, ServiceStatus, State};
 
 /// What is in the first lines of each file by which a manager knows a service of ours.
 pub(crate) const MARK: &str = "Written by `install`, which overwrites it.";
+
+/// By which a program can be asked to stop, or told something: signal(7).
+pub(crate) const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
 
 /// One service manager.
 pub(crate) trait Backend: Sync {
@@ -156,16 +179,27 @@ pub(crate) trait Backend: Sync {
 /// All of them, the more likely ones first where a system has several: runit and s6 may also run below any other, dinit may be called init.
 pub(crate) const ALL: &[&dyn Backend] = &[
     &systemd::Systemd,
+    #[cfg(feature = "managers")]
     &dinit::Dinit,
+    #[cfg(feature = "managers")]
     &openrc::OpenRc,
+    #[cfg(feature = "managers")]
     &upstart::Upstart,
+    #[cfg(feature = "managers")]
     &procd::Procd,
+    #[cfg(feature = "managers")]
     &sysv::Sysv,
+    #[cfg(feature = "managers")]
     &launchd::Launchd,
+    #[cfg(feature = "managers")]
     &rcd::Rcd,
+    #[cfg(feature = "managers")]
     &smf::Smf,
+    #[cfg(feature = "managers")]
     &aix::Aix,
+    #[cfg(feature = "managers")]
     &runit::Runit,
+    #[cfg(feature = "managers")]
     &s6::S6,
 ];
 

@@ -8,13 +8,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Entry, MARK, Unit, refuse_if};
+use super::{Entry, MARK, SIGNALS, Unit, refuse_if};
 use crate::definition::wrong_name;
 use crate::manager::MANAGER_VARIABLE;
 use crate::{Account, Definition, Error, Limit, Manager, Readiness, Recovery, Start, StopScope};
-
-/// By which a program can be asked to stop: signal(7).
-const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
 
 /// Takes the variables of a file of `NAME=value` lines, but for those that it is given the names of: as `host/launch.rs` of the command does.
 const READ_ENV_FILE: &str = r#"read_env_file() {

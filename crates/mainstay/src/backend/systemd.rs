@@ -7,10 +7,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::checked::SIGNALS;
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, program,
-    refuse_if,
+    Answer, Backend, Call, Entry, MARK, Order, Question, SIGNALS, Sign, Site, Switch, Unit,
+    program, refuse_if,
 };
 use crate::definition::wrong_name;
 use crate::scm::refusal::SERVICE_SPECIFIC;

@@ -2,6 +2,8 @@
 
 mod executor;
 mod manage;
+#[cfg(feature = "managers")]
+mod openrc;
 mod ready;
 
 pub(crate) use manage::{
@@ -12,23 +14,17 @@ pub(crate) use manage::{
 pub(crate) use ready::{claim_ready_descriptor, write_ready};
 
 use std::io;
-use std::os::unix::process::parent_id;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::backend::openrc::SUPERVISOR;
-use crate::backend::shell::ends_for_good;
 use crate::context::{Said, Shared, Voice};
 use crate::run::{arguments, work};
 use crate::{
     Accepts, Context, Control, Definition, Error, ErrorKind, Logger, Manager, Service, Stop, notify,
 };
-
-/// How long a supervisor may take to note a signal.
-const NOTED: Duration = Duration::from_secs(5);
 
 /// Runs the service on this thread, and has another one turn signals into controls.
 pub(crate) fn run(
@@ -68,46 +64,9 @@ pub(crate) fn run(
     let manager = Manager::current();
     let context = Context::new(shared, manager, arguments(), logger.clone());
     let code = work(service, context);
-    if manager == Manager::OpenRc && ends_for_good(&definition.recovery, code) {
-        end_supervisor();
-    }
+    #[cfg(feature = "managers")]
+    openrc::settle(manager, &definition.recovery, code);
     Ok(code)
-}
-
-/// supervise-daemon would start us again, whatever our code is. Asked to end, it stops us, who are about to end, and has OpenRC know that the
-/// service has stopped (supervise-daemon.c). A user who is not root may not ask.
-fn end_supervisor() {
-    let parent = parent_id();
-    let comm = std::fs::read_to_string(format!("/proc/{parent}/comm"));
-    if !comm.is_ok_and(|comm| comm.trim_end() == SUPERVISOR) {
-        return;
-    }
-    let Ok(pid) = libc::pid_t::try_from(parent) else {
-        return;
-    };
-    // SAFETY: it takes numbers; the process is our parent, and not reaped before it has ended.
-    #[expect(unsafe_code, reason = "std signals no processes but its own children")]
-    let is_told = unsafe { libc::kill(pid, libc::SIGTERM) } == 0;
-    // If it learned first that we have ended, it would wait for us in vain, as long as a stop may take. Twice, as one look is none at an instant.
-    let deadline = Instant::now() + NOTED;
-    let mut noted = 0;
-    while is_told && noted < 2 && parent_id() == parent && Instant::now() < deadline {
-        noted = if has_noted(parent) { noted + 1 } else { 0 };
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Whether a process sleeps, and no SIGTERM waits for it: proc(5), "status".
-fn has_noted(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
-    let waits = |key: &str| {
-        let set = value(key).and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-        set.is_none_or(|set| set & 1 << (libc::SIGTERM - 1) != 0)
-    };
-    value("State:").is_some_and(|state| state.trim_start().starts_with('S'))
-        && !waits("SigPnd:")
-        && !waits("ShdPnd:")
 }
 
 /// Talks sd_notify(3), to whoever listens. A manager that cannot be told is no failure of the service.
