@@ -22,6 +22,9 @@ mod golden;
 mod hostile;
 #[cfg(feature = "managers")]
 pub(crate) mod launchd;
+#[cfg(all(test, target_os = "linux", feature = "managers"))]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod lives;
 #[cfg(feature = "managers")]
 pub(crate) mod openrc;
 #[cfg(feature = "managers")]

@@ -42,9 +42,14 @@ const TAKE_NOTICE: &str = r#"[ -e "/etc/init.d/$1" ] && exit
 
 /// What the script does with its process.
 const FUNCTIONS: &str = r#"
-# Sets pid where its process is there: the file has its number, its stat of proc(5) as it began, and the boot.
+# The number of its process, its stat of proc(5) as it began, and the boot.
+read_record() {
+	[ -r "$pid_file" ] && { read -r pid && read -r stat && read -r boot; } < "$pid_file"
+}
+
+# Whether that process is there, and no other of its number.
 is_running() {
-	[ -r "$pid_file" ] && { read -r pid && read -r stat && read -r boot; } < "$pid_file" || return 1
+	read_record || return 1
 	set -- ${stat##*) }
 	[ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] && look_at "$pid" && [ "$birth" = "${20}" ]
 }
@@ -106,7 +111,7 @@ status() {
 }
 
 case $#:$1 in
-	1:launch) launch ;;
+	1:launch) launch; rm -f "$pid_file"; exit 1 ;;
 	1:start | 1:stop) need_root "$1"; lock; "$1" ;;
 	1:restart) need_root restart; lock; stop && start ;;
 	1:try-restart) need_root restart; lock; ! is_running || { stop && start; } ;;
@@ -349,17 +354,28 @@ start() {{
 	umask 022
 	rm -f "$pid_file"
 	: > "$pid_file"
-	set -- setsid env -i {says} PATH="$PATH" "$script" launch
-	command -v setsid >/dev/null || shift
 	if command -v logger >/dev/null && [ -S /dev/log ]; then
-		"$@" 3> "$pid_file" 2>&1 < /dev/null 9<&- | setsid logger -t "$name" -p daemon.info > /dev/null 2>&1 9<&- &
+		rm -f "$pid_file.log"
+		mkfifo -m 0600 "$pid_file.log"
+		logger -t "$name" -p daemon.info < "$pid_file.log" > /dev/null 2>&1 9<&- &
+		exec 4> "$pid_file.log"
+		rm -f "$pid_file.log"
 	else
-		"$@" 3> "$pid_file" >> "/var/log/$name.log" 2>&1 < /dev/null 9<&- &
+		exec 4>> "/var/log/$name.log"
 	fi
+	set -- env -i {says} PATH="$PATH" "$script" launch
+	# What a shell starts with & ignores SIGINT and SIGQUIT.
+	if setsid -f true 2>/dev/null; then
+		setsid -f "$@" 3> "$pid_file" >&4 2>&1 < /dev/null 4>&- 9<&-
+	elif command -v setsid >/dev/null; then
+		setsid "$@" 3> "$pid_file" >&4 2>&1 < /dev/null 4>&- 9<&- &
+	else
+		"$@" 3> "$pid_file" >&4 2>&1 < /dev/null 4>&- 9<&- &
+	fi
+	exec 4>&-
 	tries={BEGIN}
 	until has_begun; do
-		# It has gone, or never came.
-		if [ "$tries" -eq 0 ] || {{ ! is_running && ! look_at "$!"; }}; then
+		if [ "$tries" -eq 0 ] || [ ! -e "$pid_file" ] || {{ read_record && ! is_running; }}; then
 			rm -f "$pid_file"
 			echo "$name does not start: see the system's log" >&2
 			return 1
