@@ -273,3 +273,42 @@ fn a_number_is_no_process_under_sysv() {
     assert_eq!(system.run(&name, "stop"), Some(0));
     assert_eq!(system.run(&name, "start"), Some(5));
 }
+
+#[test]
+fn its_output_goes_to_syslog_under_sysv() {
+    let lab = match Lab::up("sysv", &[]) {
+        Ok(lab) => lab,
+        Err(why) => return mainstay_testkit::skip(why),
+    };
+    // A system log: what comes, a line each.
+    lab.script(
+        "cat > /opt/syslog.pl <<'END'\n\
+         use Socket; socket(my $s, AF_UNIX, SOCK_DGRAM, 0); bind($s, sockaddr_un('/dev/log')) or die;\n\
+         open(my $f, '>>', '/tmp/syslog'); $f->autoflush(1);\n\
+         while (defined(recv($s, my $m, 8192, 0))) { print $f \"$m\\n\" }\n\
+         END\n\
+         setsid -f perl -MIO::Handle /opt/syslog.pl < /dev/null > /dev/null 2>&1\n\
+         until [ -S /dev/log ]; do sleep 0.05; done",
+    );
+    let system = System {
+        lab,
+        backend: &Sysv,
+    };
+    let program = "echo 'to be kept'; echo 'as is this' >&2; trap 'echo last; exit' TERM; while :; do sleep 0.1; done";
+    let name = system.install(direct("talks"), program);
+    assert_eq!(system.run(&name, "start"), Some(0));
+    assert_eq!(system.run(&name, "stop"), Some(0));
+    for text in ["to be kept", "as is this", "last"] {
+        wait_until("its output", SOON, || {
+            let said = system.lab.script("cat /tmp/syslog 2>/dev/null || true");
+            let line = said.lines().find(|line| line.ends_with(text))?;
+            line.contains("talks: ").then_some(())
+        });
+    }
+    wait_until("the end of its logger", SOON, || {
+        (system.count("logger -t talks.*") == 0).then_some(())
+    });
+    system
+        .lab
+        .check(2, &["sh", "-c", "ls /run/talks.pid* /var/log/talks.log"]);
+}
