@@ -1,12 +1,13 @@
-//! Units of the same definitions for each manager, as text to read: `golden/MANAGER-CASE.txt`. UPDATE_GOLDEN=1 writes them anew.
+//! Units of the same dozen definitions for each manager, as text to read: `golden/MANAGER.txt`. UPDATE_GOLDEN=1 writes them anew.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Backend, Content, Site};
+use super::{ALL, Content, Site, Unit};
 use crate::{
-    Accepts, Account, Definition, Limit, Manager, Readiness, Recovery, Scope, StopScope, service,
+    Accepts, Account, Definition, Limit, Manager, Readiness, Recovery, Scope, Start, StopScope,
+    service,
 };
 
 /// Where the program of each definition lies that names none.
@@ -105,29 +106,97 @@ pub(crate) fn direct() -> Definition {
         })
 }
 
-/// Compares all of them with what was written down.
-#[track_caller]
-pub(crate) fn check(backend: &dyn Backend) {
-    let cases = [
-        ("library", library()),
-        ("hosted", hosted()),
-        ("direct", direct()),
-    ];
-    check_each(backend, cases);
+/// A dozen services, each of another kind.
+fn dozen() -> [(&'static str, Definition); 12] {
+    let direct_only = || {
+        service("orders")
+            .executable("/usr/bin/orders")
+            .readiness(Readiness::Exec)
+    };
+    let as_root = || {
+        direct_only()
+            .arguments(["--port", "80"])
+            .account(Account::LocalSystem)
+    };
+    let as_joe = || {
+        direct_only()
+            .arguments([""; 0])
+            .account(Account::User("joe".into(), None))
+    };
+    let never = Recovery {
+        restart_after: Vec::new(),
+        ..Recovery::default()
+    };
+    let growing = Recovery {
+        restart_after: [0, 1, 60].map(Duration::from_secs).into(),
+        limit: Some((11, Duration::from_secs(600))),
+        halts: [201].into(),
+        clean: [3, 143].into(),
+        ..Recovery::default()
+    };
+    [
+        ("a program of the library", library()),
+        ("a host of the command", hosted()),
+        ("a program with everything set", direct()),
+        ("a program that is root", as_root()),
+        ("a program with an account of its own", service("orders")),
+        (
+            "a program that stops by TERM, and is never started again",
+            direct().stop_signal("TERM").recovery(never),
+        ),
+        ("pauses, a limit and codes", as_joe().recovery(growing)),
+        (
+            "started by hand, and told by a signal",
+            as_joe().start(Start::Manual).reload_signal("USR1"),
+        ),
+        (
+            "a watchdog, and a signal for stops",
+            as_joe()
+                .watchdog(Duration::from_secs(10))
+                .stop_signal("QUIT"),
+        ),
+        (
+            "sockets",
+            as_joe().listen("127.0.0.1:8080").listen("/run/orders.sock"),
+        ),
+        ("a user's own", direct_only().scope(Scope::User)),
+        (
+            "mistakes",
+            service("Orders!")
+                .executable("orders")
+                .env("A B", "x")
+                .needs("a b")
+                .stop_signal("KILL"),
+        ),
+    ]
 }
 
-#[track_caller]
-pub(crate) fn check_each(backend: &dyn Backend, cases: [(&str, Definition); 3]) {
-    for (case, definition) in cases {
-        check_case(backend, case, &definition);
+/// What each manager is told of each of them, and what it is not.
+#[test]
+fn every_manager_is_told_a_dozen_services() {
+    for backend in ALL {
+        let mut text = String::new();
+        for (case, definition) in dozen() {
+            let site = Site {
+                scope: definition.scope,
+                ..site()
+            };
+            let _infallible = writeln!(text, "##### {case}\n");
+            match backend.unit(&definition, &site) {
+                _ if definition.scope == Scope::User && !backend.has_users() => {
+                    text += "it has no services of users\n\n";
+                }
+                Ok(unit) => show(&unit, &mut text),
+                Err(error) => {
+                    let _infallible = writeln!(text, "refused: {error}\n");
+                }
+            }
+        }
+        compare(backend.manager(), &text);
     }
 }
 
-#[track_caller]
-fn check_case(backend: &dyn Backend, case: &str, definition: &Definition) {
-    let manager: Manager = backend.manager();
-    let unit = backend.unit(definition, &site()).unwrap();
-    let mut text = String::new();
+fn show(unit: &Unit, text: &mut String) {
     for entry in &unit.entries {
         let path = entry.path.display();
         let _infallible = match &entry.content {
@@ -135,20 +204,27 @@ fn check_case(backend: &dyn Backend, case: &str, definition: &Definition) {
             Content::Link(target) => writeln!(text, "=== {path} -> {}\n", target.display()),
         };
     }
-    text += "=== not kept\n";
     for loss in &unit.losses {
-        let _infallible = writeln!(text, "{loss}");
+        let _infallible = writeln!(text, "not kept: {loss}");
     }
+    text.push('\n');
+}
+
+#[track_caller]
+fn compare(manager: Manager, text: &str) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/backend/golden");
-    let path = dir.join(format!("{manager}-{case}.txt"));
+    let path = dir.join(format!("{manager}.txt"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(&path, &text).unwrap();
+        std::fs::write(&path, text).expect("it can be written");
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    let differs = text
+        .lines()
+        .zip(expected.lines())
+        .find(|(is, was)| is != was);
     assert!(
         text == expected,
-        "{} differs: UPDATE_GOLDEN=1 writes it; it is now\n{text}",
+        "{} differs, first in {differs:?}: UPDATE_GOLDEN=1 writes it",
         path.display()
     );
 }

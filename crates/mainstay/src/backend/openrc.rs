@@ -445,13 +445,7 @@ impl Script {
 
 #[cfg(test)]
 mod tests {
-    use super::super::golden;
     use super::*;
-
-    #[test]
-    fn units_are_as_they_were() {
-        golden::check(&OpenRc);
-    }
 
     #[cfg(target_os = "linux")]
     #[test]

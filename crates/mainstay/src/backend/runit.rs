@@ -317,11 +317,6 @@ mod tests {
     use crate::{Account, ErrorKind, service};
 
     #[test]
-    fn directories_are_as_they_were() {
-        golden::check(&Runit);
-    }
-
-    #[test]
     fn it_is_linked_where_the_system_has_it() {
         let path = |found: &[&'static str], is_staged| {
             let site = Site {

@@ -324,11 +324,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_are_as_they_were() {
-        golden::check(&S6);
-    }
-
-    #[test]
     fn an_image_has_no_running_directory() {
         let site = Site {
             is_staged: true,

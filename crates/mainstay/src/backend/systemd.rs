@@ -497,11 +497,12 @@ impl Draft<'_> {
             // What systemd takes for a wish of somebody's, it being no `systemctl stop`.
             let mut forced = "SIGHUP SIGINT SIGPIPE SIGTERM".to_owned();
             let mut clean: Vec<String> = recovery.clean.iter().map(u8::to_string).collect();
-            if self.definition.readiness == Readiness::Exec {
-                // Java and others exit so after a stop that was asked for.
-                let stopped = (128 + 15).to_string();
+            // Java and others exit so after a stop that was asked for.
+            let stopped = 128 + 15;
+            let is_told = recovery.clean.contains(&stopped);
+            if self.definition.readiness == Readiness::Exec && !is_told {
                 forced = format!("{stopped} {forced}");
-                clean.push(stopped);
+                clean.push(stopped.to_string());
             }
             if !clean.is_empty() {
                 service.line("SuccessExitStatus", &clean.join(" "));

@@ -421,13 +421,7 @@ stop() {{
 
 #[cfg(test)]
 mod tests {
-    use super::super::golden;
     use super::*;
-
-    #[test]
-    fn units_are_as_they_were() {
-        golden::check(&Sysv);
-    }
 
     #[cfg(target_os = "linux")]
     #[test]

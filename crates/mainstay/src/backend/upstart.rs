@@ -301,13 +301,7 @@ fn line(words: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::golden;
     use super::*;
-
-    #[test]
-    fn units_are_as_they_were() {
-        golden::check(&Upstart);
-    }
 
     /// As Upstart does: up to the line that ends it, without what all lines begin with.
     #[cfg(target_os = "linux")]
