@@ -243,12 +243,12 @@ impl Place {
             fs::create_dir(dir.join("empty")).unwrap();
             fs::write(
                 dir.join("deep/file"),
-                format!("version {version}").repeat(1000),
+                format!("version {version}").repeat(100),
             )
             .unwrap();
             fs::hard_link(dir.join("deep/file"), dir.join("same")).unwrap();
             let sparse = File::create(dir.join("sparse")).unwrap();
-            std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 100_000 + version).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 12_000 + version).unwrap();
             std::os::unix::fs::symlink(format!("deep/{version}"), dir.join("link")).unwrap();
             let fifo = rustix::fs::FileType::Fifo;
             let mode = rustix::fs::Mode::from_raw_mode(0o620);
