@@ -160,7 +160,9 @@ impl Seat {
             true => (on, off, turn_on, turn_off),
             false => (off, on, turn_off, turn_on),
         };
-        for entry in &come {
+        let own_dirs = self.backend.own_dirs(name, &self.site);
+        let is_own = |entry: &&Entry| own_dirs.iter().any(|dir| entry.path.starts_with(dir));
+        for entry in come.iter().filter(|entry| !is_own(entry)) {
             if matches!(entry.content, Content::File { .. }) {
                 self.is_our_file(&entry.path)?;
             }
