@@ -189,8 +189,7 @@ fn a_real_server_lives_under(kind: &str) {
     let left =
         lab.script("ps -eo pid,ppid,stat,args | grep -E 'mainstay|:6390' | grep -v grep || true");
     assert_eq!(left, "");
-    let left =
-        lab.script("ls -d /var/lib/mainstay /run/*shop-* 2> /dev/null || true");
+    let left = lab.script("ls -d /var/lib/mainstay /run/*shop-* 2> /dev/null || true");
     assert_eq!(left, "");
     lab.assert_tree(DIRS, &before);
 }
