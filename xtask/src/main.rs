@@ -24,6 +24,7 @@ usage: cargo xtask COMMAND
   test                             every check that a change must pass
   check-targets                    type-check what is shipped for the systems that are not this one
   lab windows                      set up what builds and runs Windows programs here (Debian, root)
+  lab MANAGER                      run the tests under the real systemd, openrc, sysv, runit or s6 (Debian, root)
   bench [SCENARIO…] [--rounds N]   measure mainstay against a bare spawn loop, cat and s6-log (Linux)";
 
 fn main() -> ExitCode {
@@ -33,6 +34,10 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["check-targets"] => targets::run(),
         ["lab", "windows"] => lab::run(),
+        [
+            "lab",
+            manager @ ("systemd" | "openrc" | "sysv" | "runit" | "s6"),
+        ] => test::under(manager),
         #[cfg(target_os = "linux")]
         ["bench", rest @ ..] => bench::run(rest),
         _ => {

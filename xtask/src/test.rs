@@ -12,6 +12,9 @@ use std::time::Instant;
 use crate::lab::Lab;
 use crate::{Result, cargo, heading};
 
+/// Where tests find the programs that they are about.
+const BIN_DIR: &str = "MAINSTAY_BIN_DIR";
+
 /// What became of checks so far.
 #[derive(Default)]
 struct Tally {
@@ -88,30 +91,57 @@ pub(crate) fn run() -> Result<ExitCode> {
     tally.check("documentation", &mut doc_command)?;
     tally.windows()?;
 
-    heading(&format!("summary, after {} s", start.elapsed().as_secs()));
-    let Tally {
-        passed,
-        failed,
-        skipped,
-        ..
-    } = tally;
-    tally
-        .failures
-        .iter()
-        .for_each(|failure| println!("failed: {failure}"));
-    tally
-        .skips
-        .iter()
-        .for_each(|skip| println!("skipped: {skip}"));
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(tally.close(start))
+}
+
+/// The tests whose names say that they run under this manager, one after the other: each boots a machine of its own.
+pub(crate) fn under(manager: &str) -> Result<ExitCode> {
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    let programs = ["build", "--workspace", "--exclude", "xtask", "--bins"];
+    if tally.check("programs under test", cargo().args(programs))? {
+        let mut tests = cargo();
+        tests.args([
+            "test",
+            "--workspace",
+            "--exclude",
+            "xtask",
+            "--tests",
+            manager,
+        ]);
+        tests.args(["--no-fail-fast", "--", "--test-threads=1"]);
+        let bin_dir = std::env::current_exe()?;
+        tests.env(
+            BIN_DIR,
+            bin_dir.parent().ok_or("not in a target directory")?,
+        );
+        tally.run_tests(&format!("under {manager}"), Runner::Libtest, tests)?;
+    }
+    Ok(tally.close(start))
 }
 
 impl Tally {
+    /// Says what became of all.
+    fn close(self, start: Instant) -> ExitCode {
+        heading(&format!("summary, after {} s", start.elapsed().as_secs()));
+        let Self {
+            passed,
+            failed,
+            skipped,
+            failures,
+            skips,
+        } = self;
+        failures
+            .iter()
+            .for_each(|failure| println!("failed: {failure}"));
+        skips.iter().for_each(|skip| println!("skipped: {skip}"));
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        match failed {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        }
+    }
+
     /// One check: the command's exit status.
     fn check(&mut self, name: &str, command: &mut Command) -> Result<bool> {
         heading(name);
@@ -152,7 +182,7 @@ impl Tally {
             ][..],
             Runner::Libtest => &["test", "--no-fail-fast", "--workspace", "--tests"],
         });
-        command.env("MAINSTAY_BIN_DIR", bin_dir);
+        command.env(BIN_DIR, bin_dir);
         self.run_tests("tests", runner, command)
     }
 
@@ -298,6 +328,9 @@ fn install_real_programs() -> Result<()> {
         ("nginx", "nginx"),
         ("python3", "python3"),
         ("openssl", "openssl"),
+        ("xmllint", "libxml2-utils"),
+        // The shell of illumos and Solaris.
+        ("ksh93", "ksh"),
         ("rsyslogd", "rsyslog"),
         (
             "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_ossl.so",

@@ -10,15 +10,19 @@ use crate::state_dir::StateDir;
 use crate::verbs::check::Check;
 use crate::verbs::control::{Control, Stop, Verb};
 use crate::verbs::daemon::Daemon;
+use crate::verbs::diff::Diff;
 use crate::verbs::enable::Enable;
 use crate::verbs::events::Events;
+use crate::verbs::history::History;
 use crate::verbs::host::Host;
 use crate::verbs::install::Install;
 use crate::verbs::logs::Logs;
 use crate::verbs::run::Run;
 use crate::verbs::schema;
+use crate::verbs::snapshot::Snapshot;
 use crate::verbs::status::{List, Status};
 use crate::verbs::uninstall::Uninstall;
+use crate::verbs::verify::Verify;
 
 /// Runs any program as a production service.
 #[derive(Debug, Parser)]
@@ -46,6 +50,9 @@ enum Command {
     Disable(Enable),
     Status(Status),
     List(List),
+    Verify(Verify),
+    History(History),
+    Diff(Diff),
     /// Starts services, and what they need; waits until they are ready.
     Start(Control),
     /// Stops services, also those that a killed supervisor left; waits until nothing of them is left.
@@ -60,6 +67,7 @@ enum Command {
     Reload(Control),
     Logs(Logs),
     Events(Events),
+    Snapshot(Snapshot),
     Host(Host),
 }
 
@@ -77,6 +85,9 @@ impl Cli {
             Command::Disable(verb) => verb.run(&state()?, false),
             Command::Status(verb) => verb.run(&state()?),
             Command::List(verb) => verb.run(&state()?),
+            Command::Verify(verb) => verb.run(&state()?),
+            Command::History(verb) => verb.run(&state()?),
+            Command::Diff(verb) => verb.run(&state()?),
             Command::Start(verb) => verb.run(Verb::Start, &state()?),
             Command::Stop(verb) => verb.run(&state()?),
             Command::Restart(verb) => verb.run(Verb::Restart, &state()?),
@@ -85,6 +96,7 @@ impl Cli {
             Command::Reload(verb) => verb.run(Verb::Reload, &state()?),
             Command::Logs(verb) => verb.run(&state()?),
             Command::Events(verb) => verb.run(&state()?),
+            Command::Snapshot(verb) => verb.run(&state()?),
             Command::Host(verb) => verb.run(state()?),
         }
     }

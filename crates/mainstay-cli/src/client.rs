@@ -5,6 +5,7 @@ use std::io;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Response, StatusCode};
 use mainstay_core::report::{ServiceReport, StatusReport};
+use mainstay_core::snapshot::SnapshotId;
 use serde::Deserialize;
 
 use crate::failure::{Code, Failure};
@@ -52,6 +53,26 @@ pub(crate) async fn request(
         code,
         format!("{verb} {name}: {}", reason(&body)),
     ))
+}
+
+/// Has a snapshot of a running service taken, and waits until it is complete; its name.
+pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId, Failure> {
+    #[derive(Deserialize)]
+    struct Taken {
+        snapshot: SnapshotId,
+    }
+    let path = format!("/v1/services/{name}/snapshot");
+    let (status, body) = ask(state, Method::POST, &path).await?;
+    if status.is_success() {
+        return parse::<Taken>(status, &body).map(|taken| taken.snapshot);
+    }
+    let code = match status {
+        StatusCode::NOT_FOUND => Code::Unknown,
+        StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
+        _ => Code::Failed,
+    };
+    let message = format!("take a snapshot of {name}: {}", reason(&body));
+    Err(Failure::new(code, message))
 }
 
 /// Has the log of a service rotated.

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainstay_core::engine::{Engine, GraphError, Refusal};
+use mainstay_core::engine::{Engine, GraphError, Refusal, StateName};
 use mainstay_core::manifest::{self, Format};
+use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,31 @@ pub(crate) fn names(state: &StateDir) -> Vec<String> {
     names
 }
 
+/// What can be said of those that it has while no daemon runs, and none was killed.
+pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
+    let report = |name: String| ServiceReport {
+        name,
+        state: StateName::Stopped,
+        pid: None,
+        ready: false,
+        since: None,
+        since_seconds: None,
+        restarts: 0,
+        last_exit: None,
+        manager: "embedded".to_owned(),
+        mode: "embedded".to_owned(),
+        version: None,
+        etag: None,
+        drift: None,
+        detail: None,
+        log_problem: None,
+        cpu_ms: None,
+        memory_bytes: None,
+        update: None,
+    };
+    names(state).into_iter().map(report).collect()
+}
+
 /// Waits, for a while, until nobody else changes what is installed. Blocks.
 ///
 /// # Errors
@@ -205,38 +231,29 @@ fn manifest_path(place: &Path, record: &Record) -> PathBuf {
     place.join(format!("manifest.{}", record.manifest_format))
 }
 
-/// All that can be started together, those that are needed first; and what is wrong with the others.
+/// All that can be started together, by name; and what is wrong with the others.
 pub(crate) fn all(state: &StateDir) -> (Vec<Definition>, Vec<String>) {
     let mut problems = Vec::new();
     let mut found = Vec::new();
     for name in names(state) {
         match read(state, &name) {
             Ok(definition) => found.push(definition),
-            Err(why) => problems.push(format!("{why}; it is not started")),
+            Err(why) => problems.push(format!("{why}; so it is not started")),
         }
     }
     // Mostly the first look is the last: whoever installs sees to it that they fit.
     loop {
         let wrong = match graph(&found) {
             Ok(()) => return (found, problems),
-            Err(error @ GraphError::Missing { .. }) => {
-                problems.push(format!("{error}; it is not started"));
-                let GraphError::Missing { service, .. } = error else {
-                    unreachable!("it was matched");
-                };
-                vec![service]
-            }
-            Err(GraphError::Cycle(names)) => {
-                let error = GraphError::Cycle(names.clone());
-                problems.push(format!("{error}; none of them is started"));
-                names
-            }
-            Err(error) => {
-                problems.push(error.to_string());
-                return (Vec::new(), problems);
-            }
+            Err(error) => error,
         };
-        found.retain(|definition| !wrong.contains(definition.spec.name()));
+        problems.push(format!("{wrong}; so that is not started"));
+        found.retain(|definition| match &wrong {
+            GraphError::Missing { service, .. } => definition.spec.name() != service,
+            GraphError::Cycle(names) => !names.contains(definition.spec.name()),
+            // A directory has no two entries of one name.
+            _ => false,
+        });
     }
 }
 
@@ -324,6 +341,7 @@ pub(crate) fn uninstall_all(
     purge: bool,
 ) -> Result<(), Failure> {
     let _lock = lock(state)?;
+    let (all, _) = all(state);
     for name in names {
         must_be_installed(state, name)?;
         let needs = |it: &&Definition| {
@@ -331,7 +349,6 @@ pub(crate) fn uninstall_all(
             !names.iter().any(|name| name == it.spec.name().as_str())
                 && needs.any(|need| need.as_str() == name)
         };
-        let all = all(state).0;
         let others = all.iter().filter(needs).map(|it| it.spec.name().clone());
         let others: Vec<ServiceName> = others.collect();
         if !others.is_empty() {

@@ -26,6 +26,8 @@ pub(crate) enum Code {
     PermissionDenied = 77,
     /// The manifest is invalid (`EX_CONFIG`).
     InvalidManifest = 78,
+    /// What was seen does not agree.
+    Disagreement = 79,
 }
 
 /// One line of operation, object and cause; perhaps a report before it and a line of cure after it; an exit code.
@@ -57,6 +59,14 @@ impl Failure {
     /// A report that is shown before the line.
     pub(crate) fn details(self, details: String) -> Self {
         Self { details, ..self }
+    }
+
+    /// All of it in one line, where it is told as part of something else.
+    pub(crate) fn line(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.message),
+            None => self.message.clone(),
+        }
     }
 
     pub(crate) fn code(&self) -> Code {

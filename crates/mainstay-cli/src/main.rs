@@ -9,6 +9,8 @@ mod http;
 mod installed;
 mod manifest_file;
 mod output;
+mod registry;
+mod snapshot;
 mod state_dir;
 mod table;
 mod verbs;

@@ -3,6 +3,8 @@
 //! ```text
 //! STATE/lock            held while a supervisor lives; says who it is
 //! STATE/ledger          what a successor needs to go on, should it be killed (`host/ledger.rs`)
+//! STATE/registry.db     every definition that was installed, and its history (`registry/`); on Windows in `installed`
+//! STATE/registry.owner-… held by whoever is changing one of them
 //! STATE/manifest.toml   what it supervises, as it was read (or .yaml, .json)
 //! STATE/control.sock    docs/control.md (a named pipe on Windows)
 //! STATE/logs/NAME/      what a service wrote
@@ -10,6 +12,7 @@
 //! STATE/spool/          what waits for log hosts
 //! STATE/pipes/NAME      what a service writes to (Linux)
 //! STATE/data/NAME/      the service's own, `MAINSTAY_DATA_DIR`
+//! STATE/snapshots/NAME/ what was kept of its state (`snapshot/mod.rs`)
 //! STATE/installed/NAME/ a service of the system's manager: its manifest, and in `state/` all of the above (`installed.rs`);
 //!                       or one of the embedded manager: its manifest, and `embedded.json` (`embedded.rs`)
 //! ```
@@ -138,6 +141,11 @@ impl StateDir {
         }
     }
 
+    /// The registry of those services.
+    pub(crate) fn registry_path(&self, scope: Scope) -> PathBuf {
+        registry_path(&self.installed_dir(scope))
+    }
+
     /// The directory of all services' logs.
     pub(crate) fn logs_dir(&self) -> PathBuf {
         self.path.join("logs")
@@ -146,6 +154,11 @@ impl StateDir {
     /// The directory of what waits for log hosts.
     pub(crate) fn spool_dir(&self) -> PathBuf {
         self.path.join("spool")
+    }
+
+    /// The directory of all services' snapshots.
+    pub(crate) fn snapshots_dir(&self) -> PathBuf {
+        self.path.join("snapshots")
     }
 
     /// The directory of the pipes that services write to.
@@ -304,6 +317,16 @@ impl StateDir {
         let failure = Failure::new(Code::PermissionDenied, message);
         Err(failure.hint("choose one of your own: --state-dir DIR"))
     }
+}
+
+/// The registry of the services in a directory of installed ones. It lies beside it, but for Windows, where that directory is what is the
+/// administrators' alone.
+pub(crate) fn registry_path(installed_dir: &Path) -> PathBuf {
+    let dir = match cfg!(windows) {
+        true => installed_dir,
+        false => installed_dir.parent().unwrap_or(installed_dir),
+    };
+    dir.join("registry.db")
 }
 
 /// What cannot be read is not told; that the lock is held is certain all the same.

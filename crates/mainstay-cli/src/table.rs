@@ -27,6 +27,9 @@ pub(crate) fn status(report: &StatusReport, colour: bool) -> String {
         line(&mut text, row, widths, colour.then(|| paint(service)));
     }
     for service in &report.services {
+        for cause in service.drift.iter().flatten() {
+            let _ = writeln!(text, "  {}: not as registered: {cause}", service.name);
+        }
         for remark in service.detail.iter().chain(&service.log_problem) {
             let _ = writeln!(text, "  {}: {remark}", service.name);
         }

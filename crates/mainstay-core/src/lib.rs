@@ -7,7 +7,9 @@
 pub mod engine;
 pub mod log;
 pub mod manifest;
+pub mod registry;
 pub mod report;
 pub mod slab;
+pub mod snapshot;
 pub mod spec;
 pub mod time;

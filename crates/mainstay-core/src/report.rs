@@ -50,6 +50,9 @@ pub struct ServiceReport {
     pub version: Option<u64>,
     /// The entity tag of that version.
     pub etag: Option<String>,
+    /// What is not as it was registered, a sentence each; not said where nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Vec<String>>,
     /// Why it is halted or waits, or what it says of itself.
     pub detail: Option<String>,
     /// What is wrong with its log, if something is.
@@ -112,6 +115,7 @@ impl ServiceReport {
             mode: "embedded".to_owned(),
             version: None,
             etag: None,
+            drift: None,
             detail: view.detail,
             log_problem: None,
             cpu_ms: None,

@@ -769,29 +769,69 @@ pub enum CodeAction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotPolicy {
     pub(crate) paths: Vec<PathBuf>,
-    pub(crate) keep: u32,
+    pub(crate) keep: SnapshotKeep,
     pub(crate) when: SnapshotWhen,
+    pub(crate) after: Duration,
+    pub(crate) every: Option<Duration>,
+    pub(crate) still: Still,
 }
 
 impl SnapshotPolicy {
-    /// Absolute directories.
+    /// Absolute directories, none of which lies in another; where there is none, it is the service's own, `MAINSTAY_DATA_DIR`.
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
-    /// How many snapshots stay, at least 1.
-    pub fn keep(&self) -> u32 {
+    /// Which snapshots stay.
+    pub fn keep(&self) -> SnapshotKeep {
         self.keep
     }
-    /// What triggers one, besides an update and a command.
+    /// What triggers one, besides an update, a command and its time.
     pub fn when(&self) -> SnapshotWhen {
         self.when
     }
+    /// How long it must have been ready without a break to count as healthy.
+    pub fn after(&self) -> Duration {
+        self.after
+    }
+    /// From one snapshot to the next, while it is healthy; `None`: not by the clock.
+    pub fn every(&self) -> Option<Duration> {
+        self.every
+    }
+    /// What keeps its state still while it is copied.
+    pub fn still(&self) -> &Still {
+        &self.still
+    }
+}
+
+/// Which snapshots stay: those that every rule given allows, and always the newest stable one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SnapshotKeep {
+    /// The newest, this many; at least 1.
+    pub count: Option<u32>,
+    /// Those that are not older.
+    pub age: Option<Duration>,
+}
+
+/// What keeps a service's state still while it is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Still {
+    /// Nothing: a file that changes meanwhile is noticed.
+    Nothing,
+    /// All its processes are suspended.
+    Pause,
+    /// Commands of its own, in its directory, environment and account; exit 0 is success.
+    Commands {
+        /// Before.
+        quiesce: Argv,
+        /// After, whatever became of the snapshot.
+        thaw: Option<Argv>,
+    },
 }
 
 /// What triggers a snapshot, besides an update and a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotWhen {
-    /// Once the service has been healthy for a while.
+    /// Once the service has been healthy for a while, if its state has changed since the last one.
     Healthy,
     /// Nothing else.
     Manual,

@@ -14,9 +14,10 @@ use std::time::Duration;
 use std::{env, fs};
 
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Left, Notice, Request, RunId, ServiceId, Token,
+    Action, Engine, Event, Exit, Left, Notice, Request, RunId, ServiceId, Snapshotted, Token,
 };
 use mainstay_core::manifest::{Format, parse};
+use mainstay_core::snapshot::SnapshotId;
 use mainstay_core::spec::StopAsk;
 use mainstay_core::time::Instant;
 
@@ -92,6 +93,7 @@ struct Host {
     question: Option<Token>,
     line: Option<Token>,
     restore: Option<Token>,
+    snapshot: Option<Token>,
     /// What a probe answers, if it does.
     answer: Option<Result<(), String>>,
     spawn_fails: Option<String>,
@@ -228,12 +230,24 @@ impl Stage {
             ["restored", name, ref why @ ..] => {
                 let id = find(&name)?;
                 let token = self.hosts[id.0].restore.take()?;
-                let result = if why.is_empty() {
-                    Ok(())
-                } else {
-                    Err(why.join(" "))
+                let result = match why {
+                    [] => Ok(SnapshotId::new(1, None)),
+                    [id] if id.parse::<SnapshotId>().is_ok() => Ok(id.parse().ok()?),
+                    why => Err(why.join(" ")),
                 };
                 self.step(Event::Restored(id, token, result));
+            }
+            ["snapshotted", name, ref what @ ..] => {
+                let id = find(&name)?;
+                let token = self.hosts[id.0].snapshot.take()?;
+                let result = match what {
+                    [] => Ok(Snapshotted::Unchanged),
+                    [id] if id.parse::<SnapshotId>().is_ok() => {
+                        Ok(Snapshotted::Taken(id.parse().ok()?))
+                    }
+                    why => Err(why.join(" ")),
+                };
+                self.step(Event::Snapshotted(id, token, result));
             }
             ["spawn", "of", name, "fails", ref why @ ..] => {
                 self.hosts[find(&name)?.0].spawn_fails = Some(why.join(" "));
@@ -318,11 +332,24 @@ impl Stage {
                 Action::Restore {
                     service,
                     token,
-                    back,
+                    before,
                 } => {
-                    self.say(service, &format!("-> restore the snapshot {back} back"));
+                    let which = before.map_or_else(String::new, |id| format!(" before {id}"));
+                    self.say(service, &format!("-> restore the stable snapshot{which}"));
                     self.hosts[service.0].restore = Some(token);
                 }
+                Action::Snapshot {
+                    service,
+                    token,
+                    reason,
+                    stable,
+                    ..
+                } => {
+                    let which = if stable { "stable " } else { "" };
+                    self.say(service, &format!("-> take a {which}snapshot: {reason}"));
+                    self.hosts[service.0].snapshot = Some(token);
+                }
+                Action::AbandonSnapshot(id, _) => self.say(id, "-> leave its snapshot"),
             }
             for event in seen {
                 open.extend(self.engine.step(event, self.now));

@@ -50,6 +50,10 @@ pub fn service(name: impl Into<String>) -> Definition {
 /// A service, as its manager is told of it. Values of its environment and passwords appear in no `Debug`, error or log.
 #[derive(Clone)]
 #[must_use = "nothing happens before it is run, installed or controlled"]
+#[cfg_attr(
+    not(all(unix, feature = "managers")),
+    expect(dead_code, reason = "for managers that are not here")
+)]
 pub struct Definition {
     pub(crate) name: String,
     pub(crate) display_name: Option<String>,

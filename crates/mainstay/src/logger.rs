@@ -96,9 +96,12 @@ fn sink(name: &str, manager: Manager) -> Arc<dyn Sink> {
         Manager::Systemd if is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) => {
             Arc::new(Stderr { has_levels: true })
         }
-        Manager::Systemd | Manager::Launchd | Manager::OpenRc => {
-            Arc::new(syslog::Syslog::new(name))
-        }
+        Manager::Systemd
+        | Manager::Launchd
+        | Manager::OpenRc
+        | Manager::Sysv
+        | Manager::Upstart
+        | Manager::Procd => Arc::new(syslog::Syslog::new(name)),
         _ => Arc::new(Stderr { has_levels: false }),
     }
 }

@@ -1,7 +1,7 @@
 //! Installing and controlling services of this system.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::{Definition, Error, Installed, ServiceStatus, State, sys};
@@ -62,6 +62,15 @@ impl Definition {
     pub fn install(&self) -> Result<Installed, Error> {
         let installed = sys::install_all(std::slice::from_ref(self))?;
         Ok(installed.into_iter().next().unwrap_or_default())
+    }
+
+    /// Files of its manager's that are not what [`Definition::install`] would make them, or are there and should not be. Needs no rights
+    /// but to read them. Windows keeps none: it has nothing to say.
+    ///
+    /// # Errors
+    /// As [`Definition::install`], as far as that can be told before.
+    pub fn changed_files(&self) -> Result<Vec<PathBuf>, Error> {
+        sys::changed_files(self)
     }
 
     /// Stops it, if it runs, and removes it.
@@ -169,7 +178,7 @@ impl Definition {
         sys::wait_for_change(self, seen, timeout)
     }
 
-    /// How it is. Any user may ask.
+    /// How it is. Any user may ask; under runit and s6, which tell nobody else, root.
     ///
     /// # Errors
     /// Where there is none.

@@ -9,6 +9,9 @@ use crate::sys;
 /// What an installed image path on Windows ends with: the one sign that the Service Control Manager started the process. Nothing is probed.
 pub const UNDER_SCM: &str = "--under-scm";
 
+/// In the environment, has the name of the manager where that says nothing of itself.
+pub(crate) const MANAGER_VARIABLE: &str = "MAINSTAY_MANAGER";
+
 /// What runs services on a system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -69,7 +72,16 @@ impl Manager {
         if is_set("RC_SVCNAME") {
             return Self::OpenRc;
         }
-        Self::None
+        if is_set("SMF_FMRI") {
+            return Self::Smf;
+        }
+        if is_set("UPSTART_JOB") {
+            return Self::Upstart;
+        }
+        // Of scripts that `install` has written, where the manager itself says nothing.
+        let said = env::var(MANAGER_VARIABLE).ok();
+        said.and_then(|name| Self::from_name(&name))
+            .unwrap_or(Self::None)
     }
 
     /// What runs the services of this system; `None` where there is none, as in most containers, or none that this version knows.

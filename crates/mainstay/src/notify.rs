@@ -4,6 +4,9 @@
 //! `Ok(false)` where nobody listens, so a program may call it wherever it runs. Calls do not block: the datagram is queued by the
 //! kernel or refused. On systems without Unix datagram sockets (Windows) nobody ever listens.
 //!
+//! Supervisors that wait for a newline on a descriptor (s6, dinit, runit as we set it up) name it in [`READY_FD`]; [`ready`] writes that and
+//! closes it, the first time that it is called.
+//!
 //! ```
 //! # fn main() -> std::io::Result<()> {
 //! // after the listening socket is open:
@@ -16,12 +19,19 @@
 use std::io;
 use std::time::Duration;
 
+/// The variable with the number of the descriptor on which a supervisor waits for readiness, at least 3 and open for writing: a pipe, or a
+/// file if [`READY_PID`] is set, too. A number that stands for anything else is left alone.
+pub const READY_FD: &str = "MAINSTAY_READY_FD";
+/// The variable with the process that is meant by [`READY_FD`], for its children inherit both.
+pub const READY_PID: &str = "MAINSTAY_READY_PID";
+
 /// The service is ready: whoever waits for it may go on. `Ok(true)` if somebody was told.
 ///
 /// # Errors
-/// Where a socket is named but cannot be reached.
+/// Where a socket or a descriptor is named but cannot be reached.
 pub fn ready() -> io::Result<bool> {
-    send("READY=1")
+    let (written, sent) = (write_ready(), send("READY=1"));
+    Ok(written? | sent?)
 }
 
 /// What it is doing now, in one line; shown by `status`. Line breaks become spaces.
@@ -118,6 +128,15 @@ fn send_abstract(
         io::ErrorKind::Unsupported,
         "abstract sockets exist on Linux only",
     ))
+}
+
+#[cfg(unix)]
+use crate::sys::write_ready;
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
+fn write_ready() -> io::Result<bool> {
+    Ok(false)
 }
 
 #[cfg(not(unix))]

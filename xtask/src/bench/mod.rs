@@ -1,10 +1,11 @@
 //! `cargo xtask bench`: what supervision by mainstay costs, against the least it can cost on this machine.
 //!
-//! The yardstick is `bare`, a spawn loop without any safety; for logs it is `writer | cat > file`, or `| s6-log`. Both sides run the same
+//! The yardstick is `bare`, a spawn loop without any safety; for logs it is `writer | cat > file`, or `| s6-log`, for a restore `cp -a`. Both sides run the same
 //! measured program (`stamp`) in the same rounds, one after the other and in turns, so that a machine's mood touches both. Absolute
 //! figures drift; ratios hold.
 
 mod logs;
+mod recovery;
 mod run;
 mod scenarios;
 mod service;
@@ -17,6 +18,7 @@ use mainstay_testkit::procs;
 
 use crate::{Result, cargo};
 use logs::LOGS;
+use recovery::RECOVERY;
 use run::Side;
 use scenarios::{PROCESSES, Scenario};
 use service::SERVICE;
@@ -75,7 +77,8 @@ pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
 }
 
 fn scenarios() -> impl Iterator<Item = &'static Scenario> {
-    PROCESSES.iter().chain(LOGS).chain([&SERVICE])
+    let others = [&SERVICE, &RECOVERY];
+    PROCESSES.iter().chain(LOGS).chain(others)
 }
 
 fn build() -> Result<Programs> {

@@ -95,7 +95,12 @@ impl Run {
             let fifo = rustix::fs::FileType::Fifo;
             rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("go"), fifo, mode, 0)?;
         }
-        let mut command = configure(programs, side, dir.path(), count, &argv, log)?;
+        let command = configure(programs, side, dir.path(), count, &argv, log)?;
+        Self::launch(dir, side, command)
+    }
+
+    /// Starts a supervisor that is configured already, in a directory that is prepared.
+    pub(crate) fn launch(dir: TempDir, side: Side, mut command: Command) -> Result<Self> {
         let output = File::create(dir.path().join("output"))?;
         command
             .current_dir(dir.path())

@@ -27,10 +27,12 @@ pub(super) struct Helper {
     limit: Duration,
 }
 
-enum Purpose {
+pub(super) enum Purpose {
     Probe(Token),
     /// Of the service of this name.
     Reload(ServiceName),
+    Quiesce(Token),
+    Thaw,
 }
 
 impl Host {
@@ -46,6 +48,7 @@ impl Host {
             return Err(taken);
         }
         self.held[id.0].sockets.open(&spec)?;
+        let in_use = self.claim_state(&spec)?;
         let mut notify = None;
         if spec.start().ready() == Some(&Ready::Notify) {
             let socket = self.listen(id, run, None);
@@ -63,7 +66,7 @@ impl Host {
         if tells_run {
             self.logs.starting(spec.name(), log);
         }
-        if is_apart.is_some() && self.engine.is_beside(id).is_some() {
+        if is_apart.is_some() && self.engine.beside(id).is_some() {
             self.logs.remember(spec.name());
         }
         let tree = self.start(id, spec.command(), Output::Log, notify.as_ref());
@@ -82,6 +85,7 @@ impl Host {
             run,
             tree,
             is_outdated: false,
+            _in_use: in_use,
         });
         Ok(pid)
     }
@@ -113,10 +117,17 @@ impl Host {
         }
         let is_outdated = heir.is_outdated;
         if let Some(tree) = heir.tree {
+            let in_use = self.claim_state(&Arc::clone(&self.held[id.0].spec));
+            let in_use = in_use.unwrap_or_else(|why| {
+                let name = self.held[id.0].spec.name();
+                self.reporter.say(&format!("{name}: {why}"));
+                None
+            });
             self.held[id.0].running = Some(Running {
                 run,
                 tree,
                 is_outdated,
+                _in_use: in_use,
             });
         }
     }
@@ -263,7 +274,9 @@ impl Host {
             }
             self.sweeping.swap_remove(i);
             held.notify = None;
-            if let Some(Running { run, .. }) = held.running.take() {
+            // What follows may be a restore: by then, its state is not in use any more.
+            let run = held.running.take().map(|running| running.run);
+            if let Some(run) = run {
                 self.take_up_successor(id);
                 self.step(Event::Emptied(id, run));
             }
@@ -342,7 +355,7 @@ impl Host {
             .map_err(|error| format!("SIG{}: {error}", signal.name()))
     }
 
-    fn start_helper(
+    pub(super) fn start_helper(
         &mut self,
         service: ServiceId,
         argv: &Argv,
@@ -401,6 +414,14 @@ impl Host {
                     .reporter
                     .say(&format!("{name}: its reload command failed: {why}")),
             },
+            Purpose::Quiesce(token) => self.quiesced(helper.service, token, answer),
+            Purpose::Thaw => {
+                if let Err(why) = answer {
+                    let name = self.held[helper.service.0].spec.name();
+                    let what = format!("{name}: the command that ends its quiesce failed: {why}");
+                    self.reporter.say(&what);
+                }
+            }
         }
     }
 }

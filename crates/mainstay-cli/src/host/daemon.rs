@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::control::Reply;
 use super::requests::Waiter;
-use super::{Held, Host, Successor, other, preflight};
+use super::{Held, Host, SETTLED, Successor, other, preflight};
 use crate::embedded::{self, Definition};
 use crate::failure::chain;
 
@@ -77,6 +77,7 @@ impl Host {
                 self.perform(actions);
             }
         }
+        self.engine.ids().for_each(|id| self.record(id));
     }
 
     /// Tells whoever started us that all that starts with us has, or has failed.
@@ -167,9 +168,11 @@ impl Host {
             }
             let is_known = self.engine.find(name).is_some_and(|id| {
                 let held = &self.held[id.0];
-                let next = held.next.as_ref();
-                held.version == definition.version && next.is_none()
-                    || next.is_some_and(|next| next.definition.version == definition.version)
+                let (version, spec, dir) = match &held.next {
+                    Some(Successor { definition: it, .. }) => (it.version, &it.spec, &it.dir),
+                    None => (held.version, &held.spec, &held.dir),
+                };
+                (version, spec, dir) == (definition.version, &definition.spec, &definition.dir)
             });
             if !is_known {
                 let user = preflight::user_of(&definition.spec);
@@ -223,6 +226,7 @@ impl Host {
         }
         self.begin_ledger(None);
         self.perform(actions);
+        self.settle_soon();
         let ids = names.iter().filter_map(|name| self.engine.find(name));
         Ok(StatusReport {
             supervisor: None,
@@ -233,9 +237,10 @@ impl Host {
     fn refuse_changes(&self) -> Result<(), Refused> {
         if self.daemon.is_none() {
             let what = &self.manifest;
-            return Err(conflict(format!(
+            let why = format!(
                 "this supervisor is not `mainstay daemon`: it has the services of {what}, and takes no others"
-            )));
+            );
+            return Err((StatusCode::METHOD_NOT_ALLOWED, why));
         }
         match self.engine.is_shutting_down() {
             true => {
@@ -376,11 +381,19 @@ impl Host {
         for held in &gone {
             self.reporter.say(&format!("{}: removed", held.spec.name()));
         }
-        drop(gone);
+        for held in gone {
+            super::sys::forget_service(&self.processes, held.spec.name().as_str());
+        }
         if let Err(error) = self.logs.keep(self.held.iter().map(|(_, held)| &held.log)) {
             self.reporter
                 .say(&format!("start the keeper of pipes: {}", chain(&error)));
         }
         self.begin_ledger(None);
+        self.settle_soon();
+    }
+
+    /// What such a change needs is given back after it.
+    fn settle_soon(&mut self) {
+        self.settles_at = Some(std::time::Instant::now() + SETTLED);
     }
 }

@@ -10,7 +10,6 @@ pub(super) enum Interrupt {
     /// In good order: ctrl-c, SIGTERM, the user logs off.
     Stop,
     /// SIGHUP: the terminal is closed, or somebody wants a reload.
-    #[cfg_attr(windows, expect(dead_code, reason = "there is no such signal"))]
     Hangup,
     /// At once: SIGQUIT (ctrl-\), ctrl-break.
     Quit,

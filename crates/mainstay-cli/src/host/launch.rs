@@ -8,8 +8,10 @@ use std::{env, fs, io};
 use mainstay_core::spec::Spec;
 
 /// Variables that are about the supervisor, not about its children.
-const NOT_INHERITED: [&str; 8] = [
+const NOT_INHERITED: [&str; 10] = [
     "MAINSTAY_STATE_DIR",
+    mainstay::notify::READY_FD,
+    mainstay::notify::READY_PID,
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
     "LISTEN_PID",

@@ -20,6 +20,7 @@ mod preflight;
 mod probe;
 mod report;
 mod requests;
+mod snapshots;
 mod sockets;
 pub(crate) mod sys;
 mod update;
@@ -36,7 +37,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Fact, RunId, ServiceId, StateName, Token,
+    Action, Engine, Event, Exit, Fact, RunId, ServiceId, Snapshotted, StateName, Token,
 };
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
 use mainstay_core::slab::Slab;
@@ -62,6 +63,7 @@ pub(crate) use self::preflight::{losses, user_of};
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
 use self::requests::Waiter;
+use self::snapshots::Taking;
 use self::sockets::Sockets;
 #[cfg(windows)]
 pub(crate) use self::sys::run_as_helper;
@@ -70,6 +72,7 @@ use self::update::Update;
 pub(crate) use self::without::{orphans, stop_without_supervisor};
 use crate::embedded::{self, Definition};
 use crate::failure::{Code, Failure, chain};
+use crate::snapshot::Which;
 use crate::state_dir::{Lock, StateDir};
 
 /// What to supervise, and how to tell of it.
@@ -111,6 +114,10 @@ enum Message {
     HelperLate(TreeId),
     /// Whoever wants the update with this candidate is gone.
     ClientLeft(ServiceId),
+    /// The state of a service was copied, or was not.
+    Copied(ServiceId, Token, Result<Snapshotted, String>),
+    /// Something to be told of a service.
+    Remark(ServiceId, String),
 }
 
 /// Supervises until every service is down or the operator, or the manager, says stop. Blocks. Returns what to exit with: 1 where a service was
@@ -154,6 +161,9 @@ struct Held {
     user: User,
     sockets: Sockets,
     running: Option<Running>,
+    snapshot: Option<Taking>,
+    /// A snapshot that is not to be begun.
+    called_off: Option<Token>,
 }
 
 /// Whom it runs as, or why that cannot be.
@@ -180,6 +190,8 @@ impl Held {
             user,
             sockets: Sockets::default(),
             running: None,
+            snapshot: None,
+            called_off: None,
         }
     }
 }
@@ -195,6 +207,8 @@ struct Running {
     tree: Tree,
     /// It was started by an earlier definition.
     is_outdated: bool,
+    /// Keeps its state from being restored.
+    _in_use: Option<File>,
 }
 
 struct Host {
@@ -671,15 +685,36 @@ impl Host {
                     .expect_line(id, token, &regex)
                     .err()
                     .map(|why| Event::Answered(id, token, Err(why))),
-                Action::Restore { service, token, .. } => {
-                    let why = "this version of mainstay cannot restore snapshots yet: restore its state by hand, then start it";
-                    Some(Event::Restored(service, token, Err(why.to_owned())))
+                Action::Restore {
+                    service,
+                    token,
+                    before,
+                } => {
+                    self.restore((service, token), Which::Stable(before), before.is_none());
+                    None
+                }
+                Action::Snapshot {
+                    service,
+                    token,
+                    reason,
+                    stable,
+                    ..
+                } => {
+                    self.snapshot(service, token, reason, stable);
+                    None
+                }
+                Action::AbandonSnapshot(id, token) => {
+                    self.abandon_snapshot(id, token);
+                    None
                 }
                 Action::RestoreSnapshot {
                     service,
                     token,
                     snapshot,
-                } => Some(Event::Restored(service, token, self.restore(service, &snapshot))),
+                } => {
+                    self.restore((service, token), Which::Exactly(snapshot), true);
+                    None
+                }
                 Action::Forget(id) => {
                     self.forget_beside(id);
                     Some(Event::Forgotten(id))
@@ -698,7 +733,7 @@ impl Host {
     }
 
     fn tell(&mut self, id: ServiceId, fact: &Fact) {
-        let beside = self.engine.is_beside(id);
+        let beside = self.engine.beside(id);
         if beside.is_none() {
             self.has_halted |= matches!(fact, Fact::Halted { .. });
             self.judge(id, fact);
@@ -753,6 +788,13 @@ impl Host {
             Message::Log(event) => self.log_event(event),
             Message::HelperLate(id) => self.helper_late(id),
             Message::ClientLeft(candidate) => self.client_left(candidate),
+            Message::Copied(id, token, result) => self.copied(id, token, result),
+            Message::Remark(id, remark) => {
+                if let Some(held) = self.held.get(id.0) {
+                    let name = held.spec.name();
+                    self.reporter.say(&format!("{name}: {remark}"));
+                }
+            }
         }
     }
 
@@ -763,7 +805,7 @@ impl Host {
             LogEvent::Matched { service, token } => {
                 if let Some(id) = find(&service) {
                     // It is new to one of the two.
-                    let candidate = self.engine.trial(id).map(|trial| trial.candidate);
+                    let candidate = self.engine.trial(id).and_then(|trial| trial.candidate);
                     for id in candidate.into_iter().chain([id]) {
                         self.step(Event::Answered(id, Token(token), Ok(())));
                     }

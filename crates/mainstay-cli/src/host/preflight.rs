@@ -71,9 +71,6 @@ pub(crate) fn losses(spec: &Spec) -> Vec<String> {
             "`account` {account} is for a service manager: it runs as you"
         ));
     }
-    if spec.snapshot().is_some() {
-        lose("`snapshot` is not performed by this version: an exit with 201 halts it".to_owned());
-    }
     if spec.http().is_some() {
         lose("`http` is not served by this version".to_owned());
     }

@@ -128,7 +128,10 @@ impl Reporter {
             Output::System(logger) if fact.is_alert() => logger.warn(message),
             Output::System(logger) => logger.info(message),
             Output::Json => {
-                drop(self.out.write_all(&json_line(time, (service, beside), fact)));
+                drop(
+                    self.out
+                        .write_all(&json_line(time, (service, beside), fact)),
+                );
             }
             Output::Lines | Output::Table => {
                 let mark = if fact.is_alert() { '!' } else { ' ' };

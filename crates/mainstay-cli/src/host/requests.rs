@@ -1,7 +1,7 @@
 //! What clients of the control socket ask, answered by the host.
 
 use hyper::StatusCode;
-use mainstay_core::engine::{Action, Refusal, Request, ServiceId, StateName};
+use mainstay_core::engine::{Action, Refusal, Request, ServiceId, StateName, Style};
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport, UpdateReport};
 use tokio::sync::oneshot;
 
@@ -82,6 +82,10 @@ impl Host {
                 let names: Vec<&str> = names.split(',').collect();
                 self.forget(&names, reply);
             }
+            Command::Snapshot { name, reply } => match self.engine.find(&name) {
+                Some(id) => self.request_snapshot(id, reply),
+                None => drop(reply.send(self.unknown(&name))),
+            },
             Command::RotateLog { name, reply } => match self.engine.find(&name) {
                 Some(id) => self.rotate_log(id, reply),
                 None => drop(reply.send(self.unknown(&name))),
@@ -213,23 +217,29 @@ impl Host {
     }
 
     pub(super) fn report(&self, id: ServiceId) -> ServiceReport {
-        let view = self.engine.view(id);
+        let trial = self.engine.trial(id);
+        // What runs alone in its place is what there is of the service.
+        let in_its_place = trial.filter(|trial| trial.style == Style::Restart);
+        let in_its_place = in_its_place.and_then(|trial| trial.candidate);
+        let runs = |candidate: &ServiceId| self.engine.view(*candidate).run.is_some();
+        let shown = in_its_place.filter(runs).unwrap_or(id);
+        let view = self.engine.view(shown);
         let held = &self.held[id.0];
         let (since, ago) = (self.wall_clock(view.since), self.now().since(view.since));
         let mut report = ServiceReport::new(held.spec.name().as_str(), view, since, ago.as_secs());
-        report.update = self.engine.trial(id).map(|trial| {
-            let view = self.engine.view(trial.candidate);
+        report.update = trial.map(|trial| {
+            let view = trial.candidate.map(|id| self.engine.view(id));
             UpdateReport {
                 phase: trial.phase,
                 style: trial.style,
-                state: view.state,
-                pid: view.pid,
+                state: view.as_ref().map_or(StateName::Stopped, |view| view.state),
+                pid: view.and_then(|view| view.pid),
             }
         });
         let problems = held.log_problem.iter().chain(held.sink_problems.values());
         let problems: Vec<&str> = problems.map(String::as_str).collect();
         report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));
-        if let Some(usage) = held
+        if let Some(usage) = self.held[shown.0]
             .running
             .as_ref()
             .and_then(|running| running.tree.usage())

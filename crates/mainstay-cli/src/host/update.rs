@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_core::engine::{
-    Beside, Event, Fact, Flaw, Refusal, ServiceId, Style, TrialPhase, Tryout,
+    Action, Event, Fact, Flaw, Refusal, ServiceId, Style, TrialPhase, Tryout,
 };
 use mainstay_core::manifest::Format;
+use mainstay_core::report::ServiceReport;
+use mainstay_core::snapshot::SnapshotId;
 use mainstay_core::spec::{Ready, Spec};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -61,13 +63,13 @@ struct Judged {
     user: User,
     written: Updated,
     canary: Duration,
-    snapshot: Option<String>,
+    snapshot: Option<SnapshotId>,
 }
 
 #[derive(Serialize)]
 struct Healthy<'a> {
     #[serde(flatten)]
-    report: &'a mainstay_core::report::ServiceReport,
+    report: &'a ServiceReport,
     outcome: &'static str,
 }
 
@@ -145,10 +147,10 @@ impl Host {
         if canary > LONGEST_CANARY {
             return Err(bad("`canary_ms` is more than a day"));
         }
-        if let Some(snapshot) = &request.snapshot
-            && let Err(why) = self.can_restore(snapshot)
-        {
-            return Err(unfit(&why));
+        let snapshot = request.snapshot.map(|text| text.parse());
+        let snapshot: Option<SnapshotId> = snapshot.transpose().map_err(bad)?;
+        if let Some(snapshot) = snapshot {
+            self.can_restore(id, snapshot).map_err(|why| unfit(&why))?;
         }
         let (text, dir) = (request.manifest, request.base_dir);
         let source = Source::of("the manifest".to_owned(), text.clone(), format, dir.clone());
@@ -179,7 +181,7 @@ impl Host {
             user: Ok(user),
             written: Updated::new(dir, format, text),
             canary,
-            snapshot: request.snapshot,
+            snapshot,
         })
     }
 
@@ -187,7 +189,7 @@ impl Host {
         &mut self,
         service: ServiceId,
         judged: Judged,
-    ) -> Result<(ServiceId, Vec<mainstay_core::engine::Action>), Reply> {
+    ) -> Result<(ServiceId, Vec<Action>), Reply> {
         let Judged {
             definition,
             user,
@@ -382,25 +384,15 @@ impl Host {
             self.reporter.say(&format!("{name}: {why}"));
         }
     }
-
-    /// Restores the state of a service from a snapshot, which nothing of it uses.
-    pub(super) fn restore(&self, _service: ServiceId, snapshot: &str) -> Result<(), String> {
-        self.can_restore(snapshot)
-    }
-
-    #[expect(clippy::unused_self, reason = "the snapshots are the host's")]
-    fn can_restore(&self, snapshot: &str) -> Result<(), String> {
-        Err(format!(
-            "this version of mainstay cannot restore the snapshot {snapshot} should the update fail"
-        ))
-    }
 }
 
-/// Whether both definitions may run at once. Only what a program says itself, or that it runs, is about the new run alone: a probe could be
+/// Whether both definitions may run at once: not on a state that is kept in snapshots, which is one program's. Only what a program says itself, or that it runs, is about the new run alone: a probe could be
 /// answered by the old one.
 fn may_overlap(old: &Spec, new: &Spec) -> bool {
     let is_told_apart = matches!(new.start().ready(), None | Some(Ready::Notify));
-    !new.listen().is_empty() && old.listen() == new.listen() && is_told_apart
+    let is_stateful = old.snapshot().is_some() || new.snapshot().is_some();
+    let is_same_place = !new.listen().is_empty() && old.listen() == new.listen();
+    is_same_place && is_told_apart && !is_stateful
 }
 
 fn has_same_log(old: &Held, spec: &Spec, new: &Definition, user: &User) -> bool {

@@ -92,6 +92,7 @@ fn report(slot: &Slot) -> ServiceReport {
         mode: "embedded".to_owned(),
         version: None,
         etag: None,
+        drift: None,
         detail: slot.remark(lives),
         log_problem: None,
         cpu_ms: None,

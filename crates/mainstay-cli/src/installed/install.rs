@@ -5,11 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mainstay::{Account, Definition, Manager, Scope};
+use mainstay_core::registry::Expected;
 use mainstay_core::spec::{self, Spec};
 
 #[cfg(unix)]
 use super::PRIVATE_DIRS;
-use super::{Installed, Mode, Record};
+use super::{Installed, Mode, Record, registered};
 use crate::embedded;
 use crate::failure::{Code, Failure};
 #[cfg(windows)]
@@ -31,6 +32,8 @@ pub(crate) struct Order<'a> {
     pub(crate) manifest: &'a Loaded,
     pub(crate) wanted: Vec<Wanted<'a>>,
     pub(crate) record: Record,
+    /// Which versions are to be replaced.
+    pub(crate) expected: Expected,
     /// They are for the system below this directory.
     pub(crate) root: Option<PathBuf>,
 }
@@ -45,12 +48,32 @@ pub(crate) struct Done {
 /// Makes all of them services of this system, and the installed ones what their specs say. Where that fails, everything is as it was.
 pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Done>, Failure> {
     let places = places(state, order)?;
+    let work = registered::begin(order, &places)?;
     let mut copies = Copies(Vec::new());
-    let installed = copy_and_install(order, &places, &mut copies);
-    if installed.is_err() {
+    let done = match copy_and_install(order, &places, &mut copies) {
+        Ok(done) => done,
+        Err(failure) => {
+            copies.take_back();
+            // Why it failed matters more; whoever opens the registry next rolls back what could not be.
+            drop(work.roll_back(failure.message()));
+            return Err(failure);
+        }
+    };
+    if let Err(failure) = work.commit(&registered::programs(order)) {
+        uninstall_new(&places, done.iter().map(|done| done.is_new))?;
         copies.take_back();
+        return Err(failure);
     }
-    installed
+    Ok(done)
+}
+
+/// Those of an installation that cannot be completed.
+fn uninstall_new(places: &[Installed], are_new: impl Iterator<Item = bool>) -> Result<(), Failure> {
+    let new = places.iter().zip(are_new).filter(|(_, is_new)| *is_new);
+    for (place, _) in new {
+        place.service().uninstall()?;
+    }
+    Ok(())
 }
 
 /// What [`install_all`] would do, for people. Touches nothing.
@@ -119,10 +142,7 @@ fn copy_and_install(
         match place.entrust(&wanted.account) {
             Ok(more) => losses.extend(more),
             Err(error) => {
-                let added = places.iter().zip(&all).filter(|(_, it)| it.is_new);
-                for (place, _) in added {
-                    place.service().uninstall()?;
-                }
+                uninstall_new(places, all.iter().map(|it| it.is_new))?;
                 let message = format!("set the access to {}: {error}", place.place.display());
                 return Err(Failure::new(Code::PermissionDenied, message));
             }
@@ -177,12 +197,29 @@ impl Installed {
     }
 
     fn create_dirs(&self, account: &Account) -> io::Result<()> {
-        #[cfg(windows)]
+        self.create_all_dir()?;
+        self.create_state_dir(account)
+    }
+
+    /// The directory of all of them, and of their registry: the administrators' alone.
+    #[cfg(windows)]
+    pub(super) fn create_all_dir(&self) -> io::Result<()> {
         if let Some(all) = self.place.parent() {
             state_dir::create_private_dir(all)?;
             sys::entrust(all, None)?;
         }
-        self.create_state_dir(account)
+        Ok(())
+    }
+
+    /// It is made with what is in it, its owner's alone.
+    #[cfg(unix)]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "as on Windows"
+    )]
+    pub(super) fn create_all_dir(&self) -> io::Result<()> {
+        Ok(())
     }
 
     #[cfg(windows)]

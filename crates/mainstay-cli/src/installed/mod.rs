@@ -3,11 +3,13 @@
 //! ```text
 //! STATE/installed/NAME/manifest.toml       what it is (or .yaml, .json): for administrators to write, and its account to read
 //! STATE/installed/NAME/installation.json   which manager has it, and how
+//! STATE/registry.db                        what is registered of it, see `registry/`
 //! STATE/installed/NAME/state/              what its host keeps, see `state_dir.rs`: its account's own
 //! ```
 
 mod definition;
 mod install;
+mod registered;
 
 use std::fs;
 use std::io;
@@ -19,12 +21,14 @@ use clap::ValueEnum;
 use mainstay::{Definition, ErrorKind, Manager, Scope, ServiceStatus, State};
 use mainstay_core::engine::StateName;
 use mainstay_core::manifest::Format;
+use mainstay_core::registry::Expected;
 use mainstay_core::report::{LastExit, ServiceReport};
 use mainstay_core::spec::ServiceName;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::definition::account;
 pub(crate) use self::install::{Order, Wanted, install_all, plan_all};
+pub(crate) use self::registered::{Witness, kept, registry_of};
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host::sys;
@@ -133,7 +137,10 @@ impl Installed {
             let installed = Self::at(state, &name, record);
             (installed.place == place && installed.manifest().is_some()).then_some(installed)
         });
-        found.into_iter().next()
+        found
+            .into_iter()
+            .next()
+            .or_else(|| Self::unfinished(state, &name))
     }
 
     /// These, all of which must be there.
@@ -166,9 +173,9 @@ impl Installed {
         let dirs =
             [Scope::User, Scope::System].map(|scope| fs::read_dir(state.installed_dir(scope)));
         let entries = dirs.into_iter().flatten().flatten().flatten();
-        let mut all: Vec<Self> = entries
-            .filter_map(|entry| Self::find(state, entry.file_name().to_str()?))
-            .collect();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.chain(registered::unfinished_names(state));
+        let mut all: Vec<Self> = names.filter_map(|name| Self::find(state, &name)).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.dedup_by(|a, b| a.name == b.name);
         all
@@ -215,8 +222,12 @@ impl Installed {
         format!("mainstay-{}", self.name)
     }
 
-    /// Stops it and has the system's manager forget it; with `purge` its logs and data go as well.
-    pub(crate) fn uninstall(&self, purge: bool) -> Result<(), Failure> {
+    /// Stops it and has the system's manager forget it; with `purge` its logs, data and history go as well.
+    pub(crate) fn uninstall(&self, expected: Expected, purge: bool) -> Result<(), Failure> {
+        self.unregister(expected, purge, || self.remove(purge))
+    }
+
+    fn remove(&self, purge: bool) -> Result<(), Failure> {
         self.end_start();
         match self.service().uninstall() {
             // Somebody else did that part.
@@ -304,7 +315,12 @@ impl Installed {
 
     /// What the system's manager says, with what its host says, where that answers.
     pub(crate) fn report(&self) -> Result<ServiceReport, Failure> {
-        let status = self.service().status()?;
+        let status = match self.service().status() {
+            Err(error) if error.kind() == ErrorKind::NotInstalled => {
+                return self.unfinished_report().ok_or(error.into());
+            }
+            status => status?,
+        };
         let hosted = match self.record.mode {
             Mode::Direct => None,
             Mode::Hosted => {
@@ -319,9 +335,12 @@ impl Installed {
 
     /// As its manager has it.
     fn of_manager(&self, report: ServiceReport) -> ServiceReport {
+        let registered = self.registered().ok().flatten();
         ServiceReport {
             manager: self.record.manager.to_string(),
             mode: self.record.mode.as_str().to_owned(),
+            version: registered.as_ref().map(|it| it.life.version().0),
+            etag: registered.map(|it| it.etag.as_str().to_owned()),
             ..report
         }
     }
@@ -332,7 +351,6 @@ impl Installed {
         // A manager may be the last to know.
         let is_gone = status.pid.is_some_and(sys::is_dead);
         ServiceReport {
-            name: self.name.to_string(),
             state: match status.state {
                 _ if is_gone => StateName::Stopped,
                 State::Stopped => StateName::Stopped,
@@ -345,9 +363,6 @@ impl Installed {
             },
             pid: status.pid.filter(|_| is_direct && !is_gone),
             ready: is_direct && status.state == State::Running && !is_gone,
-            since: None,
-            since_seconds: None,
-            restarts: 0,
             last_exit: status
                 .exit_code()
                 .filter(|_| is_stopped)
@@ -355,16 +370,32 @@ impl Installed {
                     code: Some(code.cast_signed()),
                     signal: None,
                 }),
-            manager: String::new(),
-            mode: String::new(),
-            version: None,
-            etag: None,
             detail: match is_stopped {
                 true => status.exit_code().is_none().then(|| status.to_string()),
                 false if is_direct && !is_gone => None,
                 false if is_gone => Some(format!("its host is gone; the manager says: {status}")),
                 false => Some(format!("its host says nothing; the manager says: {status}")),
             },
+            ..self.nothing_known()
+        }
+    }
+
+    fn nothing_known(&self) -> ServiceReport {
+        ServiceReport {
+            name: self.name.to_string(),
+            state: StateName::Stopped,
+            pid: None,
+            ready: false,
+            since: None,
+            since_seconds: None,
+            restarts: 0,
+            last_exit: None,
+            manager: String::new(),
+            mode: String::new(),
+            version: None,
+            etag: None,
+            drift: None,
+            detail: None,
             log_problem: None,
             cpu_ms: None,
             memory_bytes: None,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use mainstay::{Accepts, Context, Exit};
+use mainstay::{Accepts, Context, Exit, Recovery};
 use mainstay_core::spec::Spec;
 
 use crate::failure::{Code, Failure};
@@ -54,7 +54,12 @@ impl Host {
         let service = mainstay::service(self.name)
             .start_timeout(start.saturating_add(MARGIN))
             .graceful(stop.saturating_add(MARGIN))
-            .accepts(Accepts::PAUSE | Accepts::RELOAD);
+            .accepts(Accepts::PAUSE | Accepts::RELOAD)
+            // As it was installed: where it ends by itself, that is for good.
+            .recovery(Recovery {
+                crashes_only: true,
+                ..Recovery::default()
+            });
         let manifest = self.manifest.display().to_string();
         Ok(service.run(move |context: Context| host(spec, manifest, copy, state, context)))
     }

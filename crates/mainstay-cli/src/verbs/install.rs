@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use mainstay::{Account, Manager, Password, Scope};
+use mainstay_core::registry::Expected;
 use mainstay_core::spec::Spec;
 use serde::Serialize;
 
@@ -55,6 +56,9 @@ pub(crate) struct Install {
     /// Says what would be done, each file and each command or call, and does nothing; needs no rights.
     #[arg(long)]
     dry_run: bool,
+    /// Only where this is the version that is installed; 0: where none is. For one service.
+    #[arg(long, value_name = "N", conflicts_with = "dry_run")]
+    if_version: Option<u64>,
     /// One JSON document.
     #[arg(long, conflicts_with = "dry_run")]
     json: bool,
@@ -85,6 +89,10 @@ impl Install {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let manifest = manifest_file::load(&self.file, self.format)?;
         let specs = manifest.select(&self.names)?;
+        if self.if_version.is_some() && specs.len() != 1 {
+            let message = format!("install {} services: --if-version is for one", specs.len());
+            return Err(Failure::new(Code::Usage, message).hint("name it"));
+        }
         let record = self.record()?;
         if record.manager == Manager::Mainstay {
             return self.install_embedded(state, &manifest, &specs);
@@ -106,6 +114,7 @@ impl Install {
             manifest: &manifest,
             wanted: wanted.collect::<Result<_, Failure>>()?,
             record,
+            expected: self.if_version.map_or(Expected::Any, Expected::from),
             root: self.root.clone(),
         };
         if self.dry_run {
@@ -140,8 +149,9 @@ impl Install {
         manifest: &Loaded,
         specs: &[Spec],
     ) -> Result<ExitCode, Failure> {
-        if self.mode == Mode::Direct || self.root.is_some() || self.dry_run {
-            let message = "install into the embedded manager: it knows neither --mode direct, --root nor --dry-run";
+        let is_other = self.root.is_some() || self.dry_run || self.if_version.is_some();
+        if self.mode == Mode::Direct || is_other {
+            let message = "install into the embedded manager: it knows neither --mode direct, --root, --dry-run nor --if-version";
             return Err(Failure::new(Code::Usage, message));
         }
         let done = embedded::install_all(state, manifest, specs)?;

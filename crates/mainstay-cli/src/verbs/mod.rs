@@ -3,12 +3,23 @@
 pub(crate) mod check;
 pub(crate) mod control;
 pub(crate) mod daemon;
+pub(crate) mod diff;
 pub(crate) mod enable;
 pub(crate) mod events;
+pub(crate) mod history;
 pub(crate) mod host;
 pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod uninstall;
+pub(crate) mod verify;
+
+use crate::failure::{Code, Failure};
+
+fn unregistered(name: &str) -> Failure {
+    let message = format!("the registry knows no service {name}");
+    Failure::new(Code::Unknown, message).hint("it has those that `mainstay install` has installed")
+}

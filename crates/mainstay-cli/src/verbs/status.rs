@@ -48,6 +48,8 @@ impl Status {
                 _ => thread::sleep(LOOK),
             }
         };
+        let mut report = report;
+        look_for_drift(state, &mut report);
         show(&report, self.json)?;
         let up = |service: &ServiceReport| {
             service.ready && matches!(service.state, StateName::Running | StateName::Paused)
@@ -69,11 +71,25 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let report = ask(state, &[])?;
+        let mut report = ask(state, &[])?;
+        look_for_drift(state, &mut report);
         show(&report, self.json)?;
         match is_supervised(&report) {
             true => Ok(ExitCode::SUCCESS),
             false => Ok(ExitCode::from(Code::NotRunning as u8)),
+        }
+    }
+}
+
+/// Of services that the system's manager has.
+fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
+    let names: Vec<String> = report.services.iter().map(|it| it.name.clone()).collect();
+    for installed in installed(state, &names) {
+        let name = installed.name().as_str();
+        let mut services = report.services.iter_mut();
+        // A supervisor's own may have the same name.
+        if let Some(service) = services.find(|it| it.name == name && it.manager != "embedded") {
+            service.drift = Some(installed.drift());
         }
     }
 }
@@ -115,7 +131,7 @@ fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {
     }
 }
 
-/// What the supervisor says, or a dead one left; nothing where there is none, unless there `must` be one.
+/// What the supervisor says, or a dead one left; what is installed for one, where there is none; nothing, unless there `must` be something.
 fn supervised(state: &StateDir, must: bool) -> Result<StatusReport, Failure> {
     match client::block_on(client::status(state))? {
         Err(absent) if absent.code() == Code::NotRunning => match host::orphans(state) {
@@ -124,8 +140,16 @@ fn supervised(state: &StateDir, must: bool) -> Result<StatusReport, Failure> {
                 output::complain(&format!("{what}\nhint: {hint}"));
                 Ok(orphans.report)
             }
-            None if must => Err(absent),
-            None => Ok(StatusReport::default()),
+            None => {
+                let services = embedded::reports(state);
+                match must && services.is_empty() {
+                    true => Err(absent),
+                    false => Ok(StatusReport {
+                        supervisor: None,
+                        services,
+                    }),
+                }
+            }
         },
         answer => answer,
     }

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::failure::Failure;
+use mainstay_core::registry::Expected;
+
+use crate::failure::{Code, Failure};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{embedded, output};
@@ -13,15 +15,26 @@ pub(crate) struct Uninstall {
     /// The services.
     #[arg(required = true)]
     names: Vec<String>,
-    /// Their logs and data go as well.
+    /// Their logs, data and history go as well; also those of services that were uninstalled without it.
     #[arg(long)]
     purge: bool,
+    /// Only where this is the version that is installed. For one service.
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
 }
 
 impl Uninstall {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let (embedded, of_system) = embedded::split(state, self.names);
-        let found = Installed::named(state, &of_system)?;
+        if self.if_version.is_some() && (of_system.len() != 1 || !embedded.is_empty()) {
+            let message = "uninstall services: --if-version is for one of the system's manager";
+            return Err(Failure::new(Code::Usage, message));
+        }
+        let expected = self.if_version.map_or(Expected::Any, Expected::from);
+        let found = match self.purge {
+            true => Installed::named_once(state, &of_system)?,
+            false => Installed::named(state, &of_system)?,
+        };
         if !embedded.is_empty() {
             embedded::uninstall_all(state, &embedded, self.purge)?;
             for name in embedded {
@@ -30,7 +43,7 @@ impl Uninstall {
         }
         let mut failure = None;
         for installed in found {
-            match installed.uninstall(self.purge) {
+            match installed.uninstall(expected, self.purge) {
                 Ok(()) => output::text(&format!("{}: uninstalled\n", installed.name()))?,
                 Err(error) => failure = failure.or(Some(error)),
             }

@@ -221,7 +221,8 @@ fn the_socket_speaks_http() {
         ("POST /v1/services/db/start", "409", "it is paused"),
         ("POST /v1/services/none/stop", "404", "has no service none"),
         ("POST /v1/services/db/dance", "404", "no such verb"),
-        ("DELETE /v1/services/db", "405", "no such request"),
+        ("DELETE /v1/services", "405", "no such request"),
+        ("DELETE /v1/services/db", "405", "not `mainstay daemon`"),
         ("GET /", "404", "/v1"),
     ] {
         let answer = ask(request);

@@ -222,6 +222,38 @@ fn services_come_change_and_go_while_others_run_untouched() {
     stop(supervisor, &sandbox);
 }
 
+/// What a service says when it is stopped to be removed is in its log.
+#[test]
+fn last_words_of_a_removed_service_are_kept() {
+    let sandbox = Sandbox::new();
+    let supervisor = daemon(&sandbox, &[]);
+    wait_up(&sandbox);
+    let services = r#"
+        [service.talks]
+        command = ["sh", "-c", "trap 'PUPPET flood 5000; exit' TERM; echo up; while :; do sleep 0.01; done"]
+        start = { ready = { log = "^up$" } }
+        [service.stays]
+        command = ["PUPPET", "hang"]
+    "#;
+    install(&sandbox, "all", services);
+    ok(&sandbox, &["start", "talks", "stays"]);
+    ok(&sandbox, &["uninstall", "talks"]);
+    let log = fs::read_to_string(sandbox.state_dir().join("logs/talks/current.log"));
+    let log = log.expect("a log");
+    // The shell has its say about its own children, too.
+    let flood = log.lines().filter(|line| line.starts_with("0000000"));
+    let numbers = flood.map(|line| line[..12].parse::<u32>().expect("a number"));
+    assert!(numbers.eq(0..5000), "{log}");
+    // With nothing to do nothing wakes up, whoever has come and gone.
+    let pid = Pid::from_raw(supervisor.id() as i32).expect("a pid");
+    wait_until("two looks between which nothing woke", SOON, || {
+        let before = procs::cost(pid).switches;
+        std::thread::sleep(Duration::from_millis(500));
+        (procs::cost(pid).switches == before).then_some(())
+    });
+    stop(supervisor, &sandbox);
+}
+
 /// A service that was installed a moment ago is adopted like any other, and no line of it is lost or told twice.
 #[test]
 fn a_daemon_that_is_killed_is_succeeded() {
@@ -357,7 +389,7 @@ fn one_of_many_that_is_broken_harms_no_other() {
     notice(&supervisor, "the installed service torn: read");
     notice(
         &supervisor,
-        "after needs torn, which is not among the services; it is not started",
+        "after needs torn, which is not among the services; so that is not started",
     );
     assert_eq!(names(&sandbox), ["good", "missing"]);
     // To install it again mends it.

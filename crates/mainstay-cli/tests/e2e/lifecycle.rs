@@ -72,7 +72,7 @@ fn exit_codes_are_a_contract() {
         (r#""exit", "101""#, "backing-off", "attempt 1"),
         (r#""signal", "KILL""#, "backing-off", "attempt 1"),
         (r#""exit", "143""#, "backing-off", "attempt 1"),
-        (r#""exit", "201""#, "halted", "cannot restore snapshots yet"),
+        (r#""exit", "201""#, "halted", "has no stable snapshot"),
         (
             r#""exit", "202""#,
             "halted",

@@ -8,10 +8,17 @@ mod failures;
 mod hello;
 mod lifecycle;
 mod logs;
+#[cfg(target_os = "linux")]
+mod managers;
+#[cfg(target_os = "linux")]
+mod registry;
+mod snapshots;
 mod sockets;
 mod survival;
+
 #[cfg(target_os = "linux")]
 mod systemd;
+mod update;
 mod web_stack;
 
 use std::path::PathBuf;

@@ -4,10 +4,10 @@ use mainstay_testkit::lab::Lab;
 
 use super::*;
 
-const MAINSTAY: &str = "/opt/mainstay/mainstay";
+pub(super) const MAINSTAY: &str = "/opt/mainstay/mainstay";
 const PUPPET: &str = "/opt/mainstay/puppet";
 
-fn lab() -> Option<Lab> {
+pub(super) fn lab() -> Option<Lab> {
     let mainstay = mainstay();
     let dir = mainstay.parent().expect("a program lies somewhere");
     match Lab::up("systemd", &[(dir, "/opt/mainstay")]) {
@@ -19,14 +19,14 @@ fn lab() -> Option<Lab> {
     }
 }
 
-fn write(lab: &Lab, path: &str, text: &str) {
+pub(super) fn write(lab: &Lab, path: &str, text: &str) {
     lab.script(&format!(
         "mkdir -p $(dirname {path}); cat > {path} <<'TEXT'\n{text}\nTEXT"
     ));
 }
 
 #[track_caller]
-fn status(lab: &Lab, name: &str) -> Value {
+pub(super) fn status(lab: &Lab, name: &str) -> Value {
     let output = lab.run(&[MAINSTAY, "status", name, "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
     report["services"][0].clone()
@@ -148,7 +148,7 @@ fn a_real_server_lives_under_systemd() {
     mainstay(0, &["stop", "shop-redis"]);
     mainstay(0, &["uninstall", "shop-redis", "--purge"]);
     mainstay(4, &["uninstall", "shop-redis"]);
-    lab.script("rmdir /var/lib/mainstay/installed /var/lib/mainstay");
+    lab.script("test -z \"$(ls -d /var/lib/mainstay 2> /dev/null)\"");
     lab.assert_tree(&["/etc", "/usr"], &before);
 }
 
@@ -251,7 +251,7 @@ fn systemd_can_run_a_program_itself() {
     mainstay(0, &["start", "plain-redis"]);
     assert_eq!(status(&lab, "plain-redis")["mode"], "hosted");
     mainstay(0, &["uninstall", "plain-redis", "--purge"]);
-    lab.script("rmdir /var/lib/mainstay/installed /var/lib/mainstay; ! ls -d /var/lib/*/*plain* 2> /dev/null");
+    lab.script("test -z \"$(ls -d /var/lib/mainstay /var/lib/*/*plain* 2> /dev/null)\"");
     lab.assert_tree(&["/etc", "/usr"], &before);
 }
 
@@ -428,6 +428,8 @@ fn without_an_account_it_may_do_next_to_nothing() {
     mainstay(0, &["install", "/srv/modest.toml"]);
     assert!(mainstay(0, &["logs", "modest"]).starts_with("wrote\n"));
     mainstay(0, &["uninstall", "modest", "ordinary", "--purge"]);
-    lab.script("rmdir /var/lib/mainstay/installed /var/lib/mainstay; ! ls -d /var/lib/*/*modest* /var/lib/*modest* 2> /dev/null");
+    lab.script(
+        "test -z \"$(ls -d /var/lib/mainstay /var/lib/*/*modest* /var/lib/*modest* 2> /dev/null)\"",
+    );
     lab.assert_tree(&["/etc", "/usr"], &before);
 }

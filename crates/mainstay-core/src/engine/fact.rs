@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::contract::{Ended, Exit, Human};
 use super::trial::{Flaw, Style, TrialPhase};
+use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::ServiceName;
 
 /// Something that happened to a service. `Display` is one line for people, without the service's name.
@@ -95,10 +96,34 @@ pub enum Fact {
         /// Which in a row, from 1.
         attempt: u32,
     },
-    /// A previous snapshot of its state is to be restored.
+    /// A snapshot of its state is to be restored: the newest stable one.
     Restoring {
-        /// How many snapshots back, from 1.
-        back: u32,
+        /// Only one that is older than this, which was of no use.
+        before: Option<SnapshotId>,
+    },
+    /// Its state is that of a snapshot again.
+    Restored {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// A snapshot of its state is being taken.
+    Snapshotting {
+        /// Why.
+        reason: Reason,
+    },
+    /// It is complete.
+    SnapshotTaken {
+        /// Its name.
+        snapshot: SnapshotId,
+    },
+    /// It is not needed: nothing has changed since the last one.
+    SnapshotUnneeded,
+    /// It was called off: the service did not go on undisturbed.
+    SnapshotAbandoned,
+    /// It could not be taken.
+    SnapshotFailed {
+        /// Why.
+        why: String,
     },
     /// It stays down until a human looks.
     Halted {
@@ -207,6 +232,7 @@ impl Fact {
                 | Self::Failed { .. }
                 | Self::Restoring { .. }
                 | Self::RolledBack { .. }
+                | Self::SnapshotFailed { .. }
         )
     }
 }
@@ -262,12 +288,23 @@ impl fmt::Display for Fact {
                     Human(*pause)
                 )
             }
-            Self::Restoring { back } => {
-                write!(
-                    f,
-                    "its state failed to load: restoring the snapshot {back} back"
-                )
+            Self::Restoring { before: None } => {
+                f.write_str("its state failed to load: restoring the last stable snapshot")
             }
+            Self::Restoring {
+                before: Some(before),
+            } => write!(
+                f,
+                "its state failed to load again: restoring the stable snapshot before {before}"
+            ),
+            Self::Restored { snapshot } => write!(f, "its state is that of snapshot {snapshot}"),
+            Self::Snapshotting { reason } => write!(f, "taking a snapshot: {reason}"),
+            Self::SnapshotTaken { snapshot } => write!(f, "snapshot {snapshot} is complete"),
+            Self::SnapshotUnneeded => {
+                f.write_str("no snapshot: its state has not changed since the last one")
+            }
+            Self::SnapshotAbandoned => f.write_str("no snapshot: it did not go on undisturbed"),
+            Self::SnapshotFailed { why } => write!(f, "no snapshot: {why}"),
             Self::Halted { why } => write!(f, "halted: {why}"),
             Self::Paused => f.write_str("paused"),
             Self::Continued => f.write_str("continued"),

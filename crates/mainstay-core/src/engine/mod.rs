@@ -49,6 +49,7 @@ use self::service::{Role, Service, Settled, Situation};
 use self::trial::Trial;
 pub use self::trial::{Beside, COMMIT_PATIENCE, Flaw, Style, TrialPhase, TrialView, Tryout};
 use crate::slab::Slab;
+use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{Probe, ServiceName, Spec, StopAsk};
 use crate::time::Instant;
 
@@ -81,10 +82,12 @@ pub enum Event {
     Notified(ServiceId, RunId, Notice),
     /// [`Action::Freeze`] failed.
     FreezeFailed(ServiceId, RunId, String),
-    /// The answer to [`Action::Restore`] and [`Action::RestoreSnapshot`]: restored, or why not.
-    Restored(ServiceId, Token, Result<(), String>),
     /// The answer to [`Action::Forget`].
     Forgotten(ServiceId),
+    /// The answer to [`Action::Restore`] and [`Action::RestoreSnapshot`]: what was restored, or why nothing was.
+    Restored(ServiceId, Token, Result<SnapshotId, String>),
+    /// The answer to [`Action::Snapshot`], also after [`Action::AbandonSnapshot`]: what came of it, or why nothing did.
+    Snapshotted(ServiceId, Token, Result<Snapshotted, String>),
     /// The deadline has come; also harmless at any other time.
     Tick,
 }
@@ -101,10 +104,20 @@ impl Event {
             | Self::Notified(id, ..)
             | Self::FreezeFailed(id, ..)
             | Self::Restored(id, ..)
-            | Self::Forgotten(id) => Some(*id),
+            | Self::Forgotten(id)
+            | Self::Snapshotted(id, ..) => Some(*id),
             Self::Tick => None,
         }
     }
+}
+
+/// What came of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshotted {
+    /// It was taken.
+    Taken(SnapshotId),
+    /// The state is that of the newest stable one.
+    Unchanged,
 }
 
 /// What a service may say of itself (sd_notify(3)).
@@ -147,14 +160,14 @@ pub enum Action {
     /// Answer [`Event::Answered`] at the first line of output from now on that matches. It comes before its [`Action::Spawn`], so
     /// that not even the first line of a quick program is missed.
     ExpectLine(ServiceId, Token, String),
-    /// Restore the state from the `back`-th newest stable snapshot (1 is the newest); answer [`Event::Restored`].
+    /// Restore the state from the newest stable snapshot that is whole; answer [`Event::Restored`]. Nothing of the service runs.
     Restore {
         /// Whose state.
         service: ServiceId,
         /// To be given back.
         token: Token,
-        /// How many snapshots back, from 1.
-        back: u32,
+        /// Only one that is older than this.
+        before: Option<SnapshotId>,
     },
     /// Restore the state from this snapshot; answer [`Event::Restored`].
     RestoreSnapshot {
@@ -163,10 +176,25 @@ pub enum Action {
         /// To be given back.
         token: Token,
         /// Which.
-        snapshot: String,
+        snapshot: SnapshotId,
     },
     /// Nothing of it runs, and nothing comes of it any more: forget it, and answer [`Event::Forgotten`].
     Forget(ServiceId),
+    /// Copy the state of this run, if it is to be copied; answer [`Event::Snapshotted`]. Where it is to be suspended for that, it is.
+    Snapshot {
+        /// Whose state.
+        service: ServiceId,
+        /// Which run must go on meanwhile.
+        run: RunId,
+        /// To be given back.
+        token: Token,
+        /// Why; one that nobody asked for is left out where nothing has changed.
+        reason: Reason,
+        /// Whether the service is healthy with this state.
+        stable: bool,
+    },
+    /// Leave nothing of a snapshot that is being taken, unless it is complete.
+    AbandonSnapshot(ServiceId, Token),
     /// Something happened: tell whoever listens.
     Tell(ServiceId, Fact),
 }
@@ -217,6 +245,10 @@ pub enum Refusal {
     NotUpdating,
     /// The new definition makes no graph with the other services.
     Misfit(GraphError),
+    /// Another snapshot of it has not ended yet.
+    Snapshotting,
+    /// Its manifest says of no state that it be kept.
+    NoSnapshots,
 }
 
 impl fmt::Display for Refusal {
@@ -233,6 +265,8 @@ impl fmt::Display for Refusal {
             Self::Updating => f.write_str("it is being updated"),
             Self::NotUpdating => f.write_str("it is not being updated"),
             Self::Misfit(error) => error.fmt(f),
+            Self::Snapshotting => f.write_str("another snapshot of it has not ended yet"),
+            Self::NoSnapshots => f.write_str("its manifest has no `snapshot`"),
         }
     }
 }
@@ -605,7 +639,7 @@ impl Engine {
             Event::Notified(_, run, notice) => service.notified(run, notice, shared),
             Event::FreezeFailed(_, run, why) => service.freeze_failed(run, why, shared),
             Event::Restored(_, token, result) => service.restored(token, result, shared),
-            Event::Forgotten(_) if *service.role() == Role::Forgotten => {
+            Event::Forgotten(_) if matches!(service.role(), Role::Forgotten(_)) => {
                 self.services.take(id.0);
                 self.graph.needs[id.0].clear();
                 for dependents in &mut self.graph.dependents {
@@ -613,6 +647,7 @@ impl Engine {
                 }
                 return Vec::new();
             }
+            Event::Snapshotted(_, token, result) => service.snapshotted(token, result, shared),
             Event::Forgotten(_) | Event::Tick => {}
         }
         self.settle(vec![id])
@@ -650,6 +685,20 @@ impl Engine {
             Request::Continue => service.resume(&mut self.shared)?,
         }
         Ok(self.settle(changed))
+    }
+
+    /// Takes in that an operator wants a snapshot of a service that runs; the token is that of its [`Event::Snapshotted`].
+    ///
+    /// # Errors
+    /// Where it does not run, or a snapshot is being taken; then nothing has changed.
+    pub fn request_snapshot(
+        &mut self,
+        id: ServiceId,
+        now: Instant,
+    ) -> Result<(Token, Vec<Action>), Refusal> {
+        self.shared.now = now;
+        let token = self.services[id.0].request_snapshot(&mut self.shared)?;
+        Ok((token, self.settle(vec![id])))
     }
 
     /// Starts every service, each as soon as its needs are ready.
@@ -738,7 +787,9 @@ impl Engine {
     }
 
     /// Looks at the services whose situation may have changed until nothing moves, and hands out the actions.
-    fn settle(&mut self, open: Vec<ServiceId>) -> Vec<Action> {
+    fn settle(&mut self, mut open: Vec<ServiceId>) -> Vec<Action> {
+        // What is asked of a service may be a verdict on its candidate.
+        open.extend(self.trials.iter().filter_map(Trial::candidate));
         self.settle_services(open);
         while let Some(changed) = self.advance() {
             self.settle_services(changed);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::backoff::{Random, pause};
 use super::contract::{Ended, Exit, RETRY_BASE, RETRY_LIMIT};
 use super::fact::Halt;
+use crate::snapshot::SnapshotId;
 use crate::spec::{Backoff, CodeAction, Recovery};
 use crate::time::Instant;
 
@@ -27,8 +28,10 @@ pub(super) struct Past {
     streak: u32,
     /// Exits with 202 since the last good run.
     retries: u32,
-    /// Restores since the last good run.
-    restores: u32,
+    /// What was restored last, since the last good run.
+    pub(super) restored: Option<SnapshotId>,
+    /// When a snapshot was last taken, or not needed.
+    pub(super) kept: Option<Instant>,
     /// When it was restarted, within the limit's window.
     recent: VecDeque<Instant>,
 }
@@ -38,7 +41,7 @@ pub(super) enum Next {
     Stop,
     Halt(Halt),
     BackOff { pause: Duration, attempt: u32 },
-    Restore { back: u32 },
+    Restore { before: Option<SnapshotId> },
 }
 
 impl Past {
@@ -52,7 +55,7 @@ impl Past {
     pub(super) fn good_run(&mut self) {
         self.streak = 0;
         self.retries = 0;
-        self.restores = 0;
+        self.restored = None;
     }
 
     pub(super) fn next(
@@ -67,9 +70,8 @@ impl Past {
             CodeAction::Stop => return Next::Stop,
             CodeAction::Halt => return Next::Halt(Halt::Policy(ended)),
             CodeAction::Restore => {
-                self.restores += 1;
                 return Next::Restore {
-                    back: self.restores,
+                    before: self.restored,
                 };
             }
             CodeAction::Retry => {

@@ -1,6 +1,7 @@
 //! One service: what it is asked for and what is seen of it lead from one [`State`] to the next.
 
 mod bequest;
+mod keeping;
 
 use std::mem;
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use std::time::Duration;
 pub use self::bequest::{Bequest, Left, Stage, Wish};
 use super::asking::{Asking, Due};
 use super::backoff::pause;
-use super::contract::{Ended, Exit, judge};
+use super::contract::{Ended, Exit, Human, judge};
 use super::fact::{Fact, Halt, KillReason, Outcome};
 use super::past::{Next, Past};
-use super::state::{Child, Evidence, Main, Phase, Rung, State, Then, Watch};
-use super::trial::Flaw;
+use super::state::{Child, Evidence, Keeping, Main, Phase, Rung, State, Then, Watch};
+use super::trial::{Beside, Flaw};
 use super::{Action, Notice, Refusal, RunId, ServiceId, Shared, StateName, Token, View};
 use crate::spec::{Backoff, CodeAction, Ready, ServiceName, Spec, StopScope, Strategy};
 use crate::time::Instant;
@@ -49,6 +50,8 @@ pub(super) struct Service {
     role: Role,
     /// Its place among the services that are on duty.
     rank: usize,
+    /// A snapshot that was called off and has not ended yet.
+    abandoned: Option<Token>,
 }
 
 /// What it is to the others.
@@ -60,8 +63,8 @@ pub(super) enum Role {
     Candidate { flaw: Option<Flaw> },
     /// Another has taken its place.
     Replaced,
-    /// The host is told that it is over.
-    Forgotten,
+    /// It was either, and the host is told that it is over.
+    Forgotten(Beside),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +108,7 @@ impl Service {
             past: Past::default(),
             role: Role::OnDuty,
             rank: id.0,
+            abandoned: None,
         }
     }
 
@@ -124,13 +128,28 @@ impl Service {
         self.role = Role::OnDuty;
         self.wish = old.wish;
         self.past.restarts += old.past.restarts;
+        self.past.kept = old.past.kept;
+        // What it does from now on is worth keeping.
+        let next = self.next_keeping(self.since);
+        self.keep_next(next);
         old.role = Role::Replaced;
         old.next = None;
         old.goal = Goal::Down;
     }
 
     pub(super) fn be_forgotten(&mut self) {
-        self.role = Role::Forgotten;
+        if let Some(beside) = self.beside() {
+            self.role = Role::Forgotten(beside);
+        }
+    }
+
+    pub(super) fn beside(&self) -> Option<Beside> {
+        match self.role {
+            Role::OnDuty => None,
+            Role::Candidate { .. } => Some(Beside::Candidate),
+            Role::Replaced => Some(Beside::Predecessor),
+            Role::Forgotten(beside) => Some(beside),
+        }
     }
 
     pub(super) fn role(&self) -> &Role {
@@ -274,6 +293,7 @@ impl Service {
                 let wait = self.spec.wait_for().get(*index);
                 wait.map(|wait| format!("waiting for {}", wait.probe()))
             }
+            State::Restoring { .. } => Some("restoring its state".to_owned()),
             State::Live { phase, .. } => match phase {
                 Phase::Starting {
                     evidence: Evidence::Probe(Some(asking)),
@@ -353,7 +373,9 @@ impl Service {
                 child,
                 phase: Phase::Running { .. },
             } => {
-                shared.actions.push(Action::Freeze(self.id, child.run));
+                let run = child.run;
+                self.abandon_snapshot(shared);
+                shared.actions.push(Action::Freeze(self.id, run));
                 self.tell(Fact::Paused, shared);
                 self.pass_to(Phase::Paused, shared);
                 Ok(())
@@ -443,12 +465,15 @@ impl Service {
 
     pub(super) fn exited(&mut self, run: RunId, exit: Exit, shared: &mut Shared) {
         let scope = self.spec.stop().scope();
-        let Some((child, phase)) = self.live(run).filter(|(child, _)| child.main != Main::Gone)
-        else {
+        let Some((child, _)) = self.live(run).filter(|(child, _)| child.main != Main::Gone) else {
             return;
         };
         child.main = Main::Gone;
         let after = shared.now.since(child.began);
+        self.abandon_snapshot(shared);
+        let Some((_, phase)) = self.live(run) else {
+            return;
+        };
         let then = match phase {
             Phase::Stopping {
                 rung: Rung::Killed, ..
@@ -513,7 +538,9 @@ impl Service {
                     evidence: Evidence::Line(expected),
                     ..
                 } if *expected == token && answer.is_ok() => self.ready(shared),
-                Phase::Running { watch: Some(watch) } if watch.asking.expects(token) => {
+                Phase::Running {
+                    watch: Some(watch), ..
+                } if watch.asking.expects(token) => {
                     self.liveness_answered(answer, shared);
                 }
                 _ => {}
@@ -554,27 +581,14 @@ impl Service {
     }
 
     pub(super) fn freeze_failed(&mut self, run: RunId, why: String, shared: &mut Shared) {
-        if let Some((_, Phase::Paused)) = self.live(run) {
-            self.tell(Fact::PauseFailed { why }, shared);
-            // What was suspended before it failed must go on.
-            let _ = self.resume(shared);
-        }
-    }
-
-    pub(super) fn restored(
-        &mut self,
-        answered: Token,
-        result: Result<(), String>,
-        shared: &mut Shared,
-    ) {
-        if matches!(self.state, State::Restoring { token, .. } if token == answered) {
-            match result {
-                Ok(()) => {
-                    self.past.restarts += u64::from(self.goal == Goal::Up);
-                    self.wait(shared);
-                }
-                Err(why) => self.halt(Halt::NotRestored { why }, None, shared),
+        match self.live(run) {
+            Some((_, Phase::Paused)) => {
+                self.tell(Fact::PauseFailed { why }, shared);
+                // What was suspended before it failed must go on.
+                let _ = self.resume(shared);
             }
+            Some((_, Phase::Running { .. })) => self.snapshot_freeze_failed(why, shared),
+            _ => {}
         }
     }
 
@@ -629,8 +643,15 @@ impl Service {
                         asking.ask((self.id, Some(child.run)), probe, timeout, shared);
                     }
                 }
-                Phase::Running { watch } => {
-                    let (Some(watch), Some(liveness)) = (watch, self.spec.liveness()) else {
+                Phase::Running { keeping, .. }
+                    if keeping.deadline().is_some_and(|at| at <= now) =>
+                {
+                    self.keep(shared);
+                }
+                Phase::Running { watch, keeping } => {
+                    let (Some(watch), Some(liveness), false) =
+                        (watch, self.spec.liveness(), keeping.is_still())
+                    else {
                         return;
                     };
                     let asking = &mut watch.asking;
@@ -662,7 +683,8 @@ impl Service {
             },
             State::BackingOff { until } if *until <= now => self.wait(shared),
             State::Restoring { until, .. } if *until <= now => {
-                let why = "the restore did not end".to_owned();
+                let limit = Human(RESTORE_PATIENCE);
+                let why = format!("the restore did not end within {limit}");
                 self.halt(Halt::NotRestored { why }, None, shared);
             }
             _ => {}
@@ -805,6 +827,7 @@ impl Service {
             began: shared.now,
             main: Main::Called,
             was_ready: false,
+            is_kept: false,
         };
         let evidence = self.evidence_of(None, shared);
         shared.actions.push(Action::Spawn(self.id, run));
@@ -837,12 +860,17 @@ impl Service {
             asking: Asking::from(shared.now + liveness.every()),
             misses: 0,
         });
-        self.pass_to(Phase::Running { watch }, shared);
+        let keeping = self.next_keeping(shared.now);
+        self.pass_to(Phase::Running { watch, keeping }, shared);
     }
 
     fn liveness_answered(&mut self, answer: Result<(), String>, shared: &mut Shared) {
         let State::Live {
-            phase: Phase::Running { watch: Some(watch) },
+            phase:
+                Phase::Running {
+                    watch: Some(watch),
+                    keeping,
+                },
             ..
         } = &mut self.state
         else {
@@ -853,7 +881,7 @@ impl Service {
         };
         watch.asking.again_in(liveness.every(), shared.now);
         let why = match answer {
-            Err(why) if self.goal == Goal::Up => why,
+            Err(why) if self.goal == Goal::Up && !keeping.is_still() => why,
             // Where it is only kept until its dependents are gone, a miss would take it away from under them.
             _ => return watch.misses = 0,
         };
@@ -875,6 +903,7 @@ impl Service {
 
     /// Asks a live child to stop, once.
     fn begin_stop(&mut self, then: Then, shared: &mut Shared) {
+        self.abandon_snapshot(shared);
         let State::Live { child, phase } = &self.state else {
             return;
         };
@@ -976,16 +1005,11 @@ impl Service {
                 let until = now + pause;
                 self.enter(State::BackingOff { until }, shared);
             }
-            Next::Restore { back } => {
-                let (service, token) = (self.id, Token(shared.number()));
-                self.tell(Fact::Restoring { back }, shared);
-                shared.actions.push(Action::Restore {
-                    service,
-                    token,
-                    back,
-                });
+            Next::Restore { before } => {
+                self.tell(Fact::Restoring { before }, shared);
                 let until = now + RESTORE_PATIENCE;
-                self.enter(State::Restoring { token, until }, shared);
+                self.enter(State::Restoring { asked: None, until }, shared);
+                self.restore(shared);
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Random services on a random host, against an account of what must hold that knows nothing of the engine's inside.
 //!
 //! One seed is one episode: a graph of Specs, a host that answers late, twice, never or out of order, and operators who ask for
-//! anything at any time, services come, change and go; now and then the host is killed, and a new engine takes up what the old one left. At its end everything is
-//! stopped or killed on a host that behaves. The [`Account`] of each service is kept from events and actions alone. After every event all services are examined. A failing seed prints how to replay it.
+//! anything at any time; services come, change and go; now and then the host is killed, and a new engine takes up what the old one left. At
+//! its end everything is stopped or killed on a host that behaves. The [`Account`] of each service is kept from events and actions alone.
+//! After every event all services are examined. A failing seed prints how to replay it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::mem::{Discriminant, discriminant};
@@ -13,9 +14,10 @@ use std::time::Duration;
 use super::backoff::Random;
 use super::*;
 use crate::spec::{
-    Argv, Backoff, CodeAction, Compress, Env, Environment, Level, Liveness, LogFormat, LogPolicy,
-    Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation, Signal, Start, Stop, StopAsk,
-    StopScope, StopStep, Strategy, WaitFor,
+    Argv, Backoff, CodeAction, Compress, Env, Environment, Level, Limits, Liveness, LogFormat,
+    LogPolicy, Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation, Sandbox, Signal,
+    SnapshotKeep, SnapshotPolicy, SnapshotWhen, Start, Still, Stop, StopAsk, StopScope, StopStep,
+    Strategy, WaitFor,
 };
 
 /// Steps of an episode before everything is stopped.
@@ -64,7 +66,7 @@ fn whatever_happens_what_must_hold_holds() {
         }
         seen.extend(world.seen);
     }
-    let (facts, halts) = (17, 7);
+    let (facts, halts) = (23, 7);
     assert_eq!(
         seen.len(),
         facts + halts,
@@ -136,6 +138,14 @@ struct Account {
     question: Option<(Token, Option<RunId>, Instant)>,
     line: Option<Token>,
     restore: Option<Token>,
+    /// It is to be restored as soon as no snapshot is being taken.
+    is_to_restore: bool,
+    /// What was restored last.
+    restored: Option<SnapshotId>,
+    /// A snapshot that the host takes, and by when it must end.
+    snapshot: Option<(Token, Instant)>,
+    /// One that it was told to leave.
+    abandoned: Option<Token>,
     old_tokens: Vec<Token>,
     not_before: Instant,
     restarts: u64,
@@ -395,6 +405,18 @@ impl World {
             }
             return self.performed(actions);
         }
+        if self.chance(0.1) {
+            let before = self.snapshot();
+            let outcome = self.engine.request_snapshot(ServiceId(i), self.now);
+            self.note(|| format!("request snapshot s{i}: {}", outcome.is_ok()));
+            let is_refused = outcome.is_err();
+            ensure!(
+                !is_refused || before == self.snapshot(),
+                "a refusal changed something"
+            );
+            let actions = outcome.map_or_else(|_| Vec::new(), |(_, actions)| actions);
+            return self.performed(actions);
+        }
         let before = self.snapshot();
         let outcome = self.engine.request(ServiceId(i), request, self.now);
         self.note(|| {
@@ -604,7 +626,8 @@ impl World {
         let account = &self.accounts[i];
         match &account.run {
             Some(run) => {
-                let is_up = run.was_ready() && !run.exited && !run.asked && !run.frozen;
+                let is_suspended = run.frozen && account.snapshot.is_none();
+                let is_up = run.was_ready() && !run.exited && !run.asked && !is_suspended;
                 is_up && !account.is_unwanted
             }
             None => account.is_done,
@@ -636,7 +659,7 @@ impl World {
             true => Token(u64::MAX),
             false => account.old_tokens[self.random_index(account.old_tokens.len())],
         };
-        let kind = below(&mut self.random, 9);
+        let kind = below(&mut self.random, 10);
         let event = match kind {
             // Before its main process ended.
             8 => match &account.run {
@@ -649,7 +672,8 @@ impl World {
             3 => Event::Emptied(id, run),
             4 => Event::Notified(id, run, Notice::Ready),
             5 => Event::FreezeFailed(id, run, "no".into()),
-            6 => Event::Restored(id, token, Ok(())),
+            6 => Event::Restored(id, token, Ok(SnapshotId::new(1, None))),
+            9 => Event::Snapshotted(id, token, Ok(Snapshotted::Unchanged)),
             _ => Event::Answered(id, token, Ok(())),
         };
         let before = self.snapshot();
@@ -691,6 +715,10 @@ impl World {
             account.question = None;
             account.line = None;
             account.restore = None;
+            account.is_to_restore = false;
+            account.restored = None;
+            let was_kept_still = account.snapshot.take().is_some();
+            account.abandoned = None;
             account.is_hung_up = false;
             account.not_before = Instant::ZERO;
             account.retries = 0;
@@ -714,7 +742,8 @@ impl World {
                     );
                     let is_stopping = matches!(stage, Stage::Stopping | Stage::Failing);
                     ensure!(
-                        is_stopping == run.asked && (*stage == Stage::Paused) == run.frozen,
+                        is_stopping == run.asked
+                            && (*stage == Stage::Paused) == (run.frozen && !was_kept_still),
                         "s{i} leaves a child that is elsewhere"
                     );
                     if has_died {
@@ -727,6 +756,8 @@ impl World {
                         continue;
                     }
                     (run.asked, run.killed) = (false, false);
+                    // Its successor lets it go on, as it may have been.
+                    run.frozen |= *stage == Stage::Running;
                     run.dated = self.events;
                     run.start_by = self.now + self.specs[i].start.timeout;
                     run.starts_again = false;
@@ -829,7 +860,16 @@ impl World {
             let at = self.now + Duration::from_millis(1);
             let account = &self.accounts[i];
             if let Some(token) = account.restore.filter(|_| !kills) {
-                self.coming.push((at, Event::Restored(id, token, Ok(()))));
+                let answer = Ok(SnapshotId::new(1, None));
+                self.coming.push((at, Event::Restored(id, token, answer)));
+            }
+            for token in account
+                .abandoned
+                .into_iter()
+                .chain(account.snapshot.map(|(token, _)| token))
+            {
+                let why = Err("called off".to_owned());
+                self.coming.push((at, Event::Snapshotted(id, token, why)));
             }
             let Some(run) = &account.run else { continue };
             patience += run.kill_at.since(self.now) + KILL_PATIENCE;
@@ -977,14 +1017,30 @@ impl World {
                     account.old_tokens.push(*token);
                 }
             }
-            Event::Restored(i, token, _) => {
+            Event::Snapshotted(i, token, _) => {
+                let account = &mut self.accounts[i.0];
+                let is_expected = account
+                    .snapshot
+                    .is_some_and(|(expected, _)| expected == *token);
+                if account.abandoned == Some(*token) {
+                    account.abandoned = None;
+                } else if is_expected {
+                    account.snapshot = None;
+                } else {
+                    return Ok(());
+                }
+                account.old_tokens.push(*token);
+            }
+            Event::Restored(i, token, answer) => {
                 let account = &mut self.accounts[i.0];
                 self.restored = account.restore == Some(*token);
                 if self.restored {
+                    account.restored = answer.clone().ok();
                     account.restore = None;
                     account.old_tokens.push(*token);
                 }
             }
+            Event::Forgotten(_) => {}
             Event::Tick => {
                 self.ticked = true;
                 for account in &mut self.accounts {
@@ -1045,7 +1101,7 @@ impl World {
                 let account = &mut self.accounts[i];
                 ensure!(account.run.is_none(), "s{i} has two children");
                 ensure!(
-                    account.restore.is_none(),
+                    account.restore.is_none() && !account.is_to_restore,
                     "s{i} starts while its state is being restored"
                 );
                 ensure!(
@@ -1239,23 +1295,98 @@ impl World {
             Action::Restore {
                 service,
                 token,
-                back,
+                before,
             } => {
+                let account = &mut self.accounts[service.0];
                 ensure!(
-                    back > 0 && self.accounts[service.0].run.is_none(),
+                    account.is_to_restore && account.run.is_none(),
                     "a restore out of turn"
                 );
-                self.accounts[service.0].restore = Some(token);
+                ensure!(
+                    account.snapshot.is_none() && account.abandoned.is_none(),
+                    "a restore during a snapshot"
+                );
+                ensure!(
+                    before.is_none() || before == account.restored,
+                    "a restore of what was not restored before"
+                );
+                account.is_to_restore = false;
+                account.restore = Some(token);
                 if self.behaves || self.chance(0.9) {
                     let at = now + self.millis(1_000);
-                    let answer = if self.chance(0.8) {
-                        Ok(())
-                    } else {
-                        Err("none left".to_owned())
+                    let answer = match self.chance(0.8) {
+                        true => Ok(SnapshotId::new(self.events, None)),
+                        false => Err("none left".to_owned()),
                     };
                     self.coming
                         .push((at, Event::Restored(service, token, answer)));
                 }
+            }
+            Action::Snapshot {
+                service,
+                run,
+                token,
+                stable,
+                ..
+            } => {
+                let i = service.0;
+                let policy = self.specs[i].snapshot.clone().ok_or("nothing to keep")?;
+                let held = self.held(service, run)?;
+                ensure!(
+                    held.was_ready() && !held.exited && !held.asked,
+                    "a snapshot of {run:?}, which does not run undisturbed"
+                );
+                let is_frozen = policy.still == Still::Pause;
+                ensure!(
+                    held.frozen == is_frozen,
+                    "{run:?} is not as still as its snapshot needs it"
+                );
+                let since = held.began;
+                ensure!(
+                    !stable || now.since(since) >= policy.after,
+                    "{run:?} cannot be known to be healthy yet"
+                );
+                let account = &mut self.accounts[i];
+                ensure!(
+                    account.snapshot.is_none() && account.abandoned.is_none(),
+                    "two snapshots of s{i} at once"
+                );
+                ensure!(
+                    account.restore.is_none(),
+                    "a snapshot of s{i} during a restore"
+                );
+                let is_still = policy.still != Still::Nothing;
+                let limit = Duration::from_secs(if is_still { 60 } else { 3600 });
+                account.snapshot = Some((token, now + limit));
+                if self.behaves || self.chance(0.9) {
+                    let most = [100, 5_000, 100_000][self.below(3)];
+                    let at = now + self.millis(most);
+                    let answer = match self.below(4) {
+                        0 => Err("a file changed".to_owned()),
+                        1 => Ok(Snapshotted::Unchanged),
+                        _ => Ok(Snapshotted::Taken(SnapshotId::new(self.events, None))),
+                    };
+                    self.coming
+                        .push((at, Event::Snapshotted(service, token, answer)));
+                }
+            }
+            Action::AbandonSnapshot(id, token) => {
+                let account = &mut self.accounts[id.0];
+                let taken = account.snapshot.take();
+                ensure!(
+                    taken.is_some_and(|(taken, _)| taken == token) && account.abandoned.is_none(),
+                    "s{} abandons a snapshot that is not taken",
+                    id.0
+                );
+                account.abandoned = Some(token);
+                if self.behaves || self.chance(0.9) {
+                    let at = now + self.millis(100);
+                    let why = Err("called off".to_owned());
+                    self.coming.push((at, Event::Snapshotted(id, token, why)));
+                }
+            }
+            Action::RestoreSnapshot { .. } | Action::Forget(_) => {
+                return Err("nothing is tried here".to_owned());
             }
             Action::Tell(id, fact) => self.told(id.0, fact)?,
         }
@@ -1319,7 +1450,11 @@ impl World {
             }
             Fact::Halted {
                 why: Halt::NotRestored { .. },
-            } => account.old_tokens.extend(account.restore.take()),
+            } => {
+                account.is_to_restore = false;
+                account.old_tokens.extend(account.restore.take());
+            }
+            Fact::Restoring { .. } => account.is_to_restore = true,
             Fact::Halted {
                 why: Halt::Unkillable { .. },
             } => {
@@ -1354,6 +1489,7 @@ impl World {
             let unwanted_dependent = (0..self.specs.len()).find(|&d| {
                 let account = &self.accounts[d];
                 let lives = account.restore.is_some()
+                    || account.is_to_restore
                     || account.run.as_ref().is_some_and(|run| !run.is_unkillable);
                 self.needs[d].contains(&i) && account.is_unwanted && lives
             });
@@ -1383,7 +1519,7 @@ impl World {
                     );
                     let expect = match run {
                         _ if run.exited || run.asked || run.killed => S::StopPending,
-                        _ if run.frozen => S::Paused,
+                        _ if run.frozen && account.snapshot.is_none() => S::Paused,
                         _ if run.was_ready() => S::Running,
                         _ => S::StartPending,
                     };
@@ -1415,7 +1551,8 @@ impl World {
                         view.run.is_none() && view.pid.is_none() && !view.ready,
                         "s{i} shows a run"
                     );
-                    let is_starting = view.state == S::StartPending && account.restore.is_some();
+                    let is_restoring = account.restore.is_some() || account.is_to_restore;
+                    let is_starting = view.state == S::StartPending && is_restoring;
                     let is_idle = matches!(
                         view.state,
                         S::Stopped | S::Waiting | S::BackingOff | S::Halted
@@ -1449,6 +1586,14 @@ impl World {
             }
             if self.shutting_down && account.run.is_none() && view.state == S::Stopped {
                 account.restore = None;
+                account.is_to_restore = false;
+            }
+            if let Some((_, by)) = account.snapshot {
+                ensure!(
+                    deadline.is_some_and(|at| at <= by) && view.state == S::Running,
+                    "a snapshot of s{i} has no end, though it is {}",
+                    view.state
+                );
             }
 
             // Every wait has an end.
@@ -1502,7 +1647,8 @@ impl World {
                     Some(CodeAction::Halt) => view.state == S::Halted,
                     Some(CodeAction::Retry) => matches!(view.state, S::BackingOff | S::Halted),
                     Some(CodeAction::Restore) => {
-                        view.state == S::StartPending && account.restore.is_some()
+                        view.state == S::StartPending
+                            && (account.restore.is_some() || account.is_to_restore)
                     }
                     Some(CodeAction::Restart) => {
                         matches!(
@@ -1729,8 +1875,8 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         env_file: None,
         priority: None,
         cpus: Vec::new(),
-        limits: crate::spec::Limits::default(),
-        sandbox: crate::spec::Sandbox::default(),
+        limits: Limits::default(),
+        sandbox: Sandbox::default(),
         listen: Vec::new(),
         account: None,
         needs: needs
@@ -1789,7 +1935,24 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
             }),
             codes,
         },
-        snapshot: None,
+        snapshot: chance(random, 0.5).then(|| SnapshotPolicy {
+            paths: Vec::new(),
+            keep: SnapshotKeep::default(),
+            when: match chance(random, 0.7) {
+                true => SnapshotWhen::Healthy,
+                false => SnapshotWhen::Manual,
+            },
+            after: millis(&[1, 1_000, 60_000], random),
+            every: chance(random, 0.5).then(|| millis(&[1_000, 60_000, 3_600_000], random)),
+            still: match below(random, 3) {
+                0 => Still::Nothing,
+                1 => Still::Pause,
+                _ => Still::Commands {
+                    quiesce: Argv::new(vec!["quiesce".into()]).unwrap(),
+                    thaw: None,
+                },
+            },
+        }),
         log: LogPolicy {
             level: Level::Warn,
             rotate: Rotation::default(),

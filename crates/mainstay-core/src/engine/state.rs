@@ -4,6 +4,7 @@ use super::asking::Asking;
 use super::contract::Ended;
 use super::fact::Halt;
 use super::{RunId, StateName, Token};
+use crate::snapshot::Reason;
 use crate::time::Instant;
 
 #[derive(Debug)]
@@ -31,8 +32,9 @@ pub(super) enum State {
     BackingOff {
         until: Instant,
     },
+    /// `asked`: once no snapshot is being taken any more.
     Restoring {
-        token: Token,
+        asked: Option<Token>,
         until: Instant,
     },
     /// `remains`: processes that outlived their kill.
@@ -48,6 +50,8 @@ pub(super) struct Child {
     pub(super) began: Instant,
     pub(super) main: Main,
     pub(super) was_ready: bool,
+    /// Since it was healthy, its state was kept, or did not need to be.
+    pub(super) is_kept: bool,
 }
 
 /// The main process of a run.
@@ -67,6 +71,7 @@ pub(super) enum Phase {
     },
     Running {
         watch: Option<Watch>,
+        keeping: Keeping,
     },
     Paused,
     /// Asked to stop, then killed; `until` ends the patience with either.
@@ -108,6 +113,39 @@ pub(super) struct Watch {
     pub(super) misses: u32,
 }
 
+/// How its state is kept while it runs.
+#[derive(Debug)]
+pub(super) enum Keeping {
+    /// Nothing is to be done.
+    Idle,
+    Due {
+        at: Instant,
+        reason: Reason,
+    },
+    /// `is_still`: it need not answer meanwhile. `is_frozen`: it cannot.
+    Taking {
+        token: Token,
+        until: Instant,
+        is_still: bool,
+        is_frozen: bool,
+    },
+}
+
+impl Keeping {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Idle => None,
+            Self::Due { at, .. } => Some(*at),
+            Self::Taking { until, .. } => Some(*until),
+        }
+    }
+
+    /// Whether no answer means nothing.
+    pub(super) fn is_still(&self) -> bool {
+        matches!(self, Self::Taking { is_still: true, .. })
+    }
+}
+
 /// What a stop is for.
 #[derive(Debug)]
 pub(super) enum Then {
@@ -132,7 +170,11 @@ impl State {
                     evidence: Evidence::Probe(Some(asking)),
                 } => Some(asking.deadline().min(*deadline)),
                 Phase::Starting { deadline, .. } => Some(*deadline),
-                Phase::Running { watch } => watch.as_ref().map(|watch| watch.asking.deadline()),
+                Phase::Running { watch, keeping } => {
+                    let watch = watch.as_ref().filter(|_| !keeping.is_still());
+                    let asks_at = watch.map(|watch| watch.asking.deadline());
+                    asks_at.into_iter().chain(keeping.deadline()).min()
+                }
                 Phase::Paused => None,
                 Phase::Stopping {
                     until,

@@ -17,6 +17,7 @@ use super::contract::{Ended, Human};
 use super::fact::{Fact, Halt};
 use super::service::{Role, Service};
 use super::{Action, Engine, Graph, Refusal, ServiceId, StateName, Token};
+use crate::snapshot::SnapshotId;
 use crate::spec::{ServiceName, Spec};
 use crate::time::Instant;
 
@@ -43,7 +44,7 @@ pub struct Tryout {
     /// How long the candidate has to be ready without a failure.
     pub canary: Duration,
     /// What the state is restored from before the old definition runs again, if it was stopped.
-    pub snapshot: Option<String>,
+    pub snapshot: Option<SnapshotId>,
 }
 
 /// How far a trial is.
@@ -127,8 +128,8 @@ impl fmt::Display for Flaw {
 /// What can be said of a trial now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrialView {
-    /// By which the engine calls the new definition.
-    pub candidate: ServiceId,
+    /// By which the engine calls the new definition, as long as there is something of it.
+    pub candidate: Option<ServiceId>,
     /// Whether both run.
     pub style: Style,
     /// How far it is.
@@ -141,7 +142,7 @@ pub(super) struct Trial {
     candidate: ServiceId,
     style: Style,
     canary: Duration,
-    snapshot: Option<String>,
+    snapshot: Option<SnapshotId>,
     /// The old definition ran, or was about to, and was stopped for this.
     returns: bool,
     step: Step,
@@ -152,12 +153,21 @@ enum Step {
     /// The old run is stopped.
     Clearing,
     /// `until`: what it needs has to be ready.
-    Starting { until: Instant },
-    Canary { until: Instant },
+    Starting {
+        until: Instant,
+    },
+    Canary {
+        until: Instant,
+    },
     /// For a commit.
-    Held { until: Instant },
+    Held {
+        until: Instant,
+    },
     /// The candidate is stopped.
-    Ending { phase: TrialPhase, why: Flaw },
+    Ending {
+        phase: TrialPhase,
+        why: Flaw,
+    },
     Restoring {
         token: Token,
         until: Instant,
@@ -165,7 +175,10 @@ enum Step {
         why: Flaw,
     },
     /// The old definition is started again.
-    Returning { phase: TrialPhase, why: Flaw },
+    Returning {
+        phase: TrialPhase,
+        why: Flaw,
+    },
 }
 
 impl Trial {
@@ -179,6 +192,12 @@ impl Trial {
                 TrialPhase::RollBack
             }
         }
+    }
+
+    /// Until it is forgotten.
+    pub(super) fn candidate(&self) -> Option<ServiceId> {
+        let is_there = !matches!(self.step, Step::Returning { .. });
+        is_there.then_some(self.candidate)
     }
 
     pub(super) fn is_of(&self, service: ServiceId) -> bool {
@@ -310,19 +329,15 @@ impl Engine {
     pub fn trial(&self, service: ServiceId) -> Option<TrialView> {
         let trial = self.trials.iter().find(|it| it.service == service)?;
         Some(TrialView {
-            candidate: trial.candidate,
+            candidate: trial.candidate(),
             style: trial.style,
             phase: trial.phase(),
         })
     }
 
     /// Whether it is tried for a service, or was replaced and is not gone yet.
-    pub fn is_beside(&self, id: ServiceId) -> Option<Beside> {
-        match self.services.get(id.0)?.role() {
-            Role::OnDuty => None,
-            Role::Candidate { .. } => Some(Beside::Candidate),
-            Role::Replaced | Role::Forgotten => Some(Beside::Predecessor),
-        }
+    pub fn beside(&self, id: ServiceId) -> Option<Beside> {
+        self.services.get(id.0)?.beside()
     }
 
     pub(super) fn trial_deadline(&self) -> Option<Instant> {
@@ -352,15 +367,22 @@ impl Engine {
     pub(super) fn trial_restored(
         &mut self,
         answered: Token,
-        result: &Result<(), String>,
+        result: &Result<SnapshotId, String>,
     ) -> Option<ServiceId> {
         let is_of = |trial: &&mut Trial| matches!(trial.step, Step::Restoring { token, .. } if token == answered);
         let trial = self.trials.iter_mut().find(is_of)?;
         let service = trial.service;
-        if let Err(why) = result {
-            trial.returns = false;
-            let why = Halt::NotRestored { why: why.clone() };
-            self.services[service.0].halt(why, None, &mut self.shared);
+        let old = &mut self.services[service.0];
+        match result {
+            Ok(snapshot) => {
+                let snapshot = *snapshot;
+                old.tell(Fact::Restored { snapshot }, &mut self.shared);
+            }
+            Err(why) => {
+                trial.returns = false;
+                let why = Halt::NotRestored { why: why.clone() };
+                old.halt(why, None, &mut self.shared);
+            }
         }
         if let Step::Restoring { phase, why, .. } = trial.step.clone() {
             trial.step = Step::Ending { phase, why };
@@ -424,14 +446,24 @@ impl Engine {
         let now = self.shared.now;
         let trial = &self.trials[at];
         let (service, candidate, canary) = (trial.service, trial.candidate, trial.canary);
+        if let Step::Returning { phase, why } = &trial.step {
+            let fact = Fact::RolledBack {
+                phase: *phase,
+                why: why.clone(),
+            };
+            let old = &self.services[service.0];
+            return old.has_come_to_rest().then(|| {
+                old.tell(fact, &mut self.shared);
+                self.trials.remove(at);
+                vec![service]
+            });
+        }
         let (old, new) = (&self.services[service.0], &self.services[candidate.0]);
         let mut changed = vec![service, candidate];
         let flaw = new.flaw().filter(|_| trial.is_open()).cloned();
         let flaw = flaw.or_else(|| match trial.step {
             Step::Clearing if old.has_remains() => Some(Flaw::Remains),
-            Step::Starting { until }
-                if until <= now && new.view().state == StateName::Waiting =>
-            {
+            Step::Starting { until } if until <= now && new.view().state == StateName::Waiting => {
                 let after = new.spec().start().timeout();
                 Some(Flaw::NeedsLate { after })
             }
@@ -470,6 +502,7 @@ impl Engine {
                     }
                 } else {
                     self.forget(candidate);
+                    changed = vec![service];
                     let returns = self.trials[at].returns && !self.shutting_down;
                     let old = &mut self.services[service.0];
                     // Nobody wanted it down but we; or else somebody does, and it stays so.
@@ -481,12 +514,6 @@ impl Engine {
                     }
                     Step::Returning { phase, why }
                 }
-            }
-            Step::Returning { phase, why } if old.has_come_to_rest() => {
-                self.trials.remove(at);
-                let fact = Fact::RolledBack { phase, why };
-                self.services[service.0].tell(fact, &mut self.shared);
-                return Some(changed);
             }
             _ => return None,
         };

@@ -217,6 +217,29 @@ impl Findings {
             })
             .collect()
     }
+
+    /// The text with a mask in the place of each value that nobody may see. Its lines stay lines.
+    pub(super) fn mask(self, text: &str, tree: Option<&Node<'_>>) -> String {
+        let mut map = Map::default();
+        let unknown = self.0.iter().filter(|f| f.code == Code::UnknownKey);
+        map.secret_keys = unknown.map(|f| f.span).collect();
+        let readable = tree.filter(|_| self.0.iter().all(|f| !f.code.hides_text()));
+        if let Some(root) = readable {
+            map.visit(root, "", false);
+        }
+        let env = first_env(text);
+        let mut at = 0;
+        let lines = text.split_inclusive('\n').map(|line| {
+            let start = at;
+            at += line.len();
+            match readable {
+                Some(_) => masks(line, start, in_spans(start, &map.secrets)),
+                None if at > env => masks(line, 0, in_values(line, 0, line)),
+                None => line.to_owned(),
+            }
+        });
+        lines.collect()
+    }
 }
 
 /// The path of each key and value, and which values nobody may see.
@@ -323,8 +346,10 @@ impl<'a> Lines<'a> {
         let text = self.text.get(first..last).unwrap_or_default();
         // Each char keeps its bytes, so that positions in `text` hold in the masked line.
         let masked = match secrets {
-            Some(secrets) => mask_spans(text, first, secrets),
-            None if end > self.env => mask_values(whole, first - start, text),
+            Some(secrets) => stars(text, first, in_spans(first, secrets)),
+            None if end > self.env => {
+                stars(text, first - start, in_values(whole, first - start, text))
+            }
             None => text.to_owned(),
         };
         let marked_start = at.min(last) - first;
@@ -346,29 +371,29 @@ fn boundary(text: &str, at: usize) -> usize {
     at
 }
 
-/// Replaces what lies in `secrets` by stars; `text` starts at byte `offset`. Lengths, and so all spans, stay as they are.
-fn mask_spans(text: &str, offset: usize, secrets: &[Span]) -> String {
+/// Whether a byte lies in `secrets`; asked in order, from byte `offset` on.
+fn in_spans(offset: usize, secrets: &[Span]) -> impl FnMut(usize) -> bool {
     let mut next = secrets.partition_point(|secret| secret.end <= offset);
-    let hidden = |at: usize| {
+    move |at| {
         while secrets.get(next).is_some_and(|secret| secret.end <= at) {
             next += 1;
         }
         secrets.get(next).is_some_and(|secret| secret.start <= at)
-    };
-    stars(text, offset, hidden)
+    }
 }
 
-/// In a line that could not be read, hides all but the punctuation of the format after the first `=` or `:`; the whole line if
-/// there is none.
-fn mask_values(line: &str, skipped: usize, text: &str) -> String {
+/// Of a line that could not be read, whether a byte of its part `text` is more than the punctuation of the format after the first `=` or
+/// `:`; every byte if there is none.
+fn in_values(line: &str, skipped: usize, text: &str) -> impl FnMut(usize) -> bool {
     let values = line.find(['=', ':']).unwrap_or(0);
     let bytes = text.as_bytes();
-    stars(text, skipped, |at| {
+    move |at| {
         let byte = bytes.get(at - skipped).copied().unwrap_or_default();
         at >= values && !b" \t\"'[]{},=:".contains(&byte)
-    })
+    }
 }
 
+/// Stars for what is hidden; `text` starts at byte `offset`. Lengths, and so all spans, stay as they are.
 fn stars(text: &str, offset: usize, mut hidden: impl FnMut(usize) -> bool) -> String {
     let mut masked = String::with_capacity(text.len());
     for (index, c) in text.char_indices() {
@@ -377,6 +402,22 @@ fn stars(text: &str, offset: usize, mut hidden: impl FnMut(usize) -> bool) -> St
         } else {
             masked.push(c);
         }
+    }
+    masked
+}
+
+/// One mask for each part that is hidden, which does not tell its length. Line breaks stay.
+fn masks(text: &str, offset: usize, mut hidden: impl FnMut(usize) -> bool) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut was_hidden = false;
+    for (index, c) in text.char_indices() {
+        let is_hidden = c != '\n' && hidden(offset + index);
+        match is_hidden {
+            false => masked.push(c),
+            true if !was_hidden => masked.push_str("***"),
+            true => {}
+        }
+        was_hidden = is_hidden;
     }
     masked
 }

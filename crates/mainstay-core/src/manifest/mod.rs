@@ -115,6 +115,17 @@ pub fn diagnose(
     findings.finish(text, tree.as_ref()).remove(0)
 }
 
+/// `text` for the eyes of others: `***` in the place of each value of `env`, and of each URL with a password. Its lines stay lines.
+pub fn masked(text: &str, format: Format) -> String {
+    let mut findings = Findings::default();
+    let tree = read(text, format, &mut findings);
+    if let Some(tree) = &tree {
+        // A key that it does not know may be a misspelt `env`.
+        drop(Manifest::decode(tree, &mut findings));
+    }
+    findings.mask(text, tree.as_ref())
+}
+
 /// A duration as manifests have it: `"1m30s"`.
 ///
 /// # Errors

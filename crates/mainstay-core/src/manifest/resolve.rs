@@ -1,6 +1,6 @@
 //! From what was typed to what is meant: constraints, and rules about several keys.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use super::needs;
 use super::redact::RedactEntry;
 use super::suggest::one_of_these;
 use super::tables::{
-    HttpTable, KEEP_FILES, KeepTable, LimitTable, LimitsTable, LivenessTable, LogTable, Manifest,
-    RecoveryTable, RotateTable, SandboxTable, ServiceTable, SinkTable, SnapshotTable, StartTable,
-    StopStepTable, StopTable, WaitForTable,
+    HttpTable, KEEP_FILES, KEEP_SNAPSHOTS, KeepTable, LimitTable, LimitsTable, LivenessTable,
+    LogTable, Manifest, RecoveryTable, RotateTable, SandboxTable, ServiceTable, SinkTable,
+    SnapshotKeepTable, SnapshotTable, StartTable, StopStepTable, StopTable, WaitForTable,
 };
 use super::tree::{Span, Spanned};
 use super::units::ShowDuration;
@@ -21,7 +21,8 @@ use crate::log::redact::{RedactWith, Redaction, Refused};
 use crate::spec::{
     Backoff, Environment, Facility, Http, Level, Limits, Listen, Liveness, LogPolicy, Probe, Ready,
     Recovery, RestartLimit, Retention, Rotation, Sandbox, ServiceName, Signal, SinkSpec,
-    SinkTarget, SnapshotPolicy, Spec, Start, Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Zone,
+    SinkTarget, SnapshotKeep, SnapshotPolicy, Spec, Start, Still, Stop, StopAsk, StopStep,
+    Strategy, Tls, WaitFor, Zone,
 };
 
 /// The specs, in the order of the manifest. They mean something only if nothing was noted.
@@ -105,7 +106,7 @@ impl Resolver<'_> {
         let wait_for = wait_for.collect();
         let stop = self.stop(or_absent(typed.stop));
         let recovery = self.recovery(or_absent(typed.recovery));
-        let snapshot = typed.snapshot.and_then(|table| self.snapshot(table.value));
+        let snapshot = typed.snapshot.map(|table| self.snapshot(table.value));
         let log = self.log(or_absent(typed.log), &name);
         let http = typed.http.and_then(|table| self.http(table.value, &name));
         let sandbox = self.sandbox(or_absent(typed.sandbox));
@@ -351,31 +352,75 @@ impl Resolver<'_> {
         }
     }
 
-    fn snapshot(&mut self, typed: SnapshotTable) -> Option<SnapshotPolicy> {
-        let Spanned { value: paths, span } = typed.paths?;
+    fn snapshot(&mut self, typed: SnapshotTable) -> SnapshotPolicy {
+        let still = self.still(&typed);
+        SnapshotPolicy {
+            paths: typed
+                .paths
+                .map_or_else(Vec::new, |paths| self.snapshot_paths(paths)),
+            keep: snapshot_keep(typed.keep.value),
+            when: typed.when.value,
+            after: typed.after.value.0,
+            every: value(typed.every).map(|every| every.0),
+            still,
+        }
+    }
+
+    fn snapshot_paths(
+        &mut self,
+        Spanned { value: paths, span }: Spanned<Vec<Spanned<PathBuf>>>,
+    ) -> Vec<PathBuf> {
         if paths.is_empty() {
-            let help = Some("name a directory, or leave `snapshot` out");
+            let help = Some("name a directory; without `paths`, it is the service's own");
             self.findings
                 .add(Code::MissingKey, span, "there is no path", help);
         }
-        let mut seen = BTreeSet::new();
-        for path in &paths {
-            if !path.value.to_str().is_some_and(is_absolute) {
+        let mut seen: Vec<PathBuf> = Vec::new();
+        for Spanned { value: path, span } in paths {
+            if !path.to_str().is_some_and(is_absolute) {
                 let message = "a path of a snapshot must be absolute";
                 let help = Some("write it from the root on: \"/var/lib/orders\"");
-                self.findings
-                    .add(Code::RelativePath, path.span, message, help);
-            } else if !seen.insert(&path.value) {
+                self.findings.add(Code::RelativePath, span, message, help);
+            } else if seen.contains(&path) {
                 let help = Some("keep one of them");
                 self.findings
-                    .add(Code::Conflict, path.span, "this path is there twice", help);
+                    .add(Code::Conflict, span, "this path is there twice", help);
+            } else if let Some(other) = seen
+                .iter()
+                .find(|other| path.starts_with(other) || other.starts_with(&path))
+            {
+                let message = format!(
+                    "one of this path and `{}` lies in the other",
+                    other.display()
+                );
+                let help = Some("keep the outer one");
+                self.findings.add(Code::Conflict, span, message, help);
             }
+            seen.push(path);
         }
-        Some(SnapshotPolicy {
-            paths: paths.into_iter().map(|path| path.value).collect(),
-            keep: typed.keep.value.0,
-            when: typed.when.value,
-        })
+        seen
+    }
+
+    fn still(&mut self, typed: &SnapshotTable) -> Still {
+        if let (Some(quiesce), true) = (&typed.quiesce, typed.pause.value) {
+            let message = "`quiesce` does not go with `pause`";
+            let help = Some("remove one: a suspended program answers no command");
+            self.findings
+                .add(Code::Conflict, quiesce.span, message, help);
+        }
+        if let (None, Some(thaw)) = (&typed.quiesce, &typed.thaw) {
+            let message = "`thaw` means nothing without `quiesce`";
+            let help = Some("add the command that `thaw` ends, or remove it");
+            self.findings.add(Code::Conflict, thaw.span, message, help);
+        }
+        match &typed.quiesce {
+            Some(quiesce) => Still::Commands {
+                quiesce: quiesce.value.clone(),
+                thaw: typed.thaw.as_ref().map(|thaw| thaw.value.clone()),
+            },
+            None if typed.pause.value => Still::Pause,
+            None => Still::Nothing,
+        }
     }
 
     fn sandbox(&mut self, typed: SandboxTable) -> Sandbox {
@@ -628,6 +673,25 @@ fn limit(typed: Option<Spanned<OrNone<LimitTable>>>) -> Option<RestartLimit> {
             restarts: limit.restarts?.value.0,
             window: limit.window?.value.0,
         }),
+    }
+}
+
+fn snapshot_keep(typed: OrTable<Count, SnapshotKeepTable>) -> SnapshotKeep {
+    let table = match typed {
+        OrTable::Single(Count(count)) => {
+            return SnapshotKeep {
+                count: Some(count),
+                age: None,
+            };
+        }
+        OrTable::Table(table) => table,
+    };
+    let age = value(table.age).map(|Time(age)| age);
+    let count = value(table.count).map(|Count(count)| count);
+    let Count(usual) = KEEP_SNAPSHOTS;
+    SnapshotKeep {
+        count: count.or_else(|| age.is_none().then_some(usual)),
+        age,
     }
 }
 

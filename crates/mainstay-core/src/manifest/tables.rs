@@ -21,6 +21,7 @@ use crate::spec::{
 /// What holds with and without a table.
 const ROTATE_SIZE: Size = Size(10_000_000);
 pub(super) const KEEP_FILES: Count = Count(8);
+pub(super) const KEEP_SNAPSHOTS: Count = Count(5);
 
 const fn seconds(seconds: u64) -> Time {
     Time(Duration::from_secs(seconds))
@@ -193,12 +194,29 @@ table! {
     }
 
     SnapshotTable {
-        /// Absolute directories.
-        paths: Vec<Spanned<PathBuf>> [required],
-        /// How many stay.
-        keep: Count = Count(5),
-        /// What triggers one, besides an update and a command.
+        /// Absolute directories; the service's own (MAINSTAY_DATA_DIR) where there is none.
+        paths: Vec<Spanned<PathBuf>>,
+        /// How many stay, or a table of rules.
+        keep: OrTable<Count, SnapshotKeepTable> = OrTable::Single(KEEP_SNAPSHOTS),
+        /// What triggers one, besides an update, a command and its time.
         when: SnapshotWhen = SnapshotWhen::Healthy,
+        /// How long it must have been ready to count as healthy.
+        after: Time = seconds(60),
+        /// From one to the next while it is healthy; not by the clock where there is none.
+        every: Time,
+        /// Whether all its processes are suspended while its state is copied.
+        pause: bool = false,
+        /// A command that makes it keep its state still, instead.
+        quiesce: Argv,
+        /// A command that lets it go on, after `quiesce`.
+        thaw: Argv,
+    }
+
+    SnapshotKeepTable {
+        /// The newest, this many (5 where no other rule is given).
+        count: Count,
+        /// Those that are not older than this.
+        age: Time,
     }
 
     LogTable {

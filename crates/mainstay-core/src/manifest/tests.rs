@@ -442,3 +442,37 @@ fn to_json(toml: &str) -> Json {
     }
     convert(&read(toml, Format::Toml, &mut Findings::default()).unwrap())
 }
+
+#[test]
+fn a_masked_text_keeps_its_lines_and_no_secret() {
+    for (format, text, expect) in [
+        (
+            Format::Toml,
+            "# orders\n[service.a]\ncommand = [\"a\"]\nenv = { KEY = \"hunter2\", N = 5 }\nworking_dir = \"/\"\n",
+            "# orders\n[service.a]\ncommand = [\"a\"]\nenv = { KEY = ***, N = *** }\nworking_dir = \"/\"\n",
+        ),
+        (
+            Format::Toml,
+            "[service.a]\ncommand = [\"a\"]\n[service.a.env]\nKEY = \"\"\"hun\nter2\"\"\"\n",
+            "[service.a]\ncommand = [\"a\"]\n[service.a.env]\nKEY = ***\n***\n",
+        ),
+        (
+            Format::Yaml,
+            "service:\n  a:\n    command: [a]\n    environ:\n      KEY: hunter2\n",
+            "service:\n  a:\n    command: [a]\n    environ:\n      KEY: ***\n",
+        ),
+        (
+            Format::Json,
+            r#"{"service":{"a":{"command":["a"],"env":{"KEY":"hunter2"}}}}"#,
+            r#"{"service":{"a":{"command":["a"],"env":{"KEY":***}}}}"#,
+        ),
+        // One that cannot be read shows nothing from the first `env` on.
+        (
+            Format::Toml,
+            "[service.a]\ncommand = [\nenv.KEY = \"hunter2\"\nhunter2\n",
+            "[service.a]\ncommand = [\nenv.KEY = \"***\"\n***\n",
+        ),
+    ] {
+        assert_eq!(masked(text, format), expect);
+    }
+}

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `idle` | waits for a signal |
 //! | `crash MS` | lives so long, records E, exits 1 |
+//! | `state FILE` | if FILE begins with `bad` records E, exits 201 |
 //! | `stubborn` | ignores TERM, INT and HUP |
 //! | `tree` | starts a grandchild (G) and a double-forked one with a session of its own (D), both stubborn |
 //! | `block FIFO LINES` | once FIFO is opened writes numbered 120-byte lines in 64 KiB writes: B, E |
@@ -58,6 +59,12 @@ mod unix {
                 }
                 record(&mut records, 'E')?;
                 return Ok(1);
+            }
+            ["state", file] => {
+                if fs::read(file)?.starts_with(b"bad") {
+                    record(&mut records, 'E')?;
+                    return Ok(201);
+                }
             }
             ["stubborn"] => become_stubborn(),
             ["tree"] => {

@@ -1,11 +1,55 @@
 //! The service managers of Unix, each as a description: which files make a service, which make it start with the system, what is run to
 //! control it, and what is read to know how it is.
 //!
-//! A description never acts. `sys/unix/manage.rs` compares it with what is there, and performs the difference as a [`Plan`], each [`Step`] of
+//! A description never acts. `sys/unix/manage.rs` compares it with what is there, and performs the difference as a plan, each [`Step`] of
 //! which can be shown, and taken back. So an installation can be looked at beforehand, put into an image (`--root`), and leaves nothing where
 //! it fails. What a manager cannot express is a loss, as data; what would be read there as something else is refused.
+#![cfg_attr(
+    not(feature = "managers"),
+    expect(dead_code, reason = "what all managers together need")
+)]
 
+#[cfg(feature = "managers")]
+pub(crate) mod aix;
+#[cfg(feature = "managers")]
+mod checked;
+#[cfg(feature = "managers")]
+pub(crate) mod dinit;
+#[cfg(test)]
+mod golden;
+#[cfg(all(test, target_os = "linux", feature = "managers"))]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod hostile;
+#[cfg(feature = "managers")]
+pub(crate) mod launchd;
+#[cfg(all(test, target_os = "linux", feature = "managers"))]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod lives;
+#[cfg(feature = "managers")]
+pub(crate) mod openrc;
+#[cfg(feature = "managers")]
+pub(crate) mod procd;
+#[cfg(feature = "managers")]
+pub(crate) mod rcd;
+#[cfg(feature = "managers")]
+mod run_script;
+#[cfg(feature = "managers")]
+pub(crate) mod runit;
+#[cfg(feature = "managers")]
+pub(crate) mod s6;
+#[cfg(feature = "managers")]
+mod sh;
+#[cfg(feature = "managers")]
+pub(crate) mod shell;
+#[cfg(feature = "managers")]
+pub(crate) mod smf;
 pub(crate) mod systemd;
+#[cfg(feature = "managers")]
+pub(crate) mod sysv;
+#[cfg(feature = "managers")]
+pub(crate) mod upstart;
+#[cfg(feature = "managers")]
+mod xml;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,6 +58,9 @@ use crate::{Definition, Error, ErrorKind, Manager, Scope, ServiceStatus, State};
 
 /// What is in the first lines of each file by which a manager knows a service of ours.
 pub(crate) const MARK: &str = "Written by `install`, which overwrites it.";
+
+/// By which a program can be asked to stop, or told something: signal(7).
+pub(crate) const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
 
 /// One service manager.
 pub(crate) trait Backend: Sync {
@@ -27,6 +74,16 @@ pub(crate) trait Backend: Sync {
 
     /// Directories of the system by which it is known to be installed, in an image, too; all of them must be there.
     fn traces(&self) -> &'static [&'static str];
+
+    /// Whether it is installed, by what is there.
+    fn is_traced(&self, is_there: &dyn Fn(&str) -> bool) -> bool {
+        self.traces().iter().all(|trace| is_there(trace))
+    }
+
+    /// Paths that differ between systems with this manager, and of which a description must know which are there: [`Site::found`].
+    fn landmarks(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// What shows that it runs the system; one of them is enough.
     fn signs(&self) -> &'static [Sign];
@@ -65,6 +122,22 @@ pub(crate) trait Backend: Sync {
 
     /// What makes it start with the system, or not.
     fn switch(&self, name: &str, site: &Site) -> Switch;
+
+    /// What is asked to know whether it starts with the system, where files do not tell.
+    fn enabled_questions(&self, _name: &str, _site: &Site) -> Vec<Question> {
+        Vec::new()
+    }
+
+    /// What the answers mean, beside the files of [`Backend::switch`].
+    fn is_enabled(&self, _name: &str, _answers: &[Answer]) -> bool {
+        true
+    }
+
+    /// For a manager that starts by itself what it finds: [`Switch::off`] is there when a new service comes, this is run until the manager has
+    /// it, and only then [`Switch::off`] goes, if it is to.
+    fn take_in(&self, _name: &str, _site: &Site) -> Option<TakeIn> {
+        None
+    }
 
     /// What is run once after files were written, or removed: for `changed` services.
     fn take_notice(&self, changed: &[&str], site: &Site) -> Vec<Call>;
@@ -106,8 +179,32 @@ pub(crate) trait Backend: Sync {
     fn journal(&self, name: &str, site: &Site) -> String;
 }
 
-/// All of them, the more likely ones first where a system has several.
-pub(crate) const ALL: &[&dyn Backend] = &[&systemd::Systemd];
+/// All of them, the more likely ones first where a system has several: runit and s6 may also run below any other, dinit may be called init.
+pub(crate) const ALL: &[&dyn Backend] = &[
+    &systemd::Systemd,
+    #[cfg(feature = "managers")]
+    &dinit::Dinit,
+    #[cfg(feature = "managers")]
+    &openrc::OpenRc,
+    #[cfg(feature = "managers")]
+    &upstart::Upstart,
+    #[cfg(feature = "managers")]
+    &procd::Procd,
+    #[cfg(feature = "managers")]
+    &sysv::Sysv,
+    #[cfg(feature = "managers")]
+    &launchd::Launchd,
+    #[cfg(feature = "managers")]
+    &rcd::Rcd,
+    #[cfg(feature = "managers")]
+    &smf::Smf,
+    #[cfg(feature = "managers")]
+    &aix::Aix,
+    #[cfg(feature = "managers")]
+    &runit::Runit,
+    #[cfg(feature = "managers")]
+    &s6::S6,
+];
 
 /// The one of this name.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {
@@ -137,6 +234,11 @@ pub(crate) struct Site {
     pub(crate) version: u32,
     /// The configuration directory of the user: `$XDG_CONFIG_HOME`. For [`Scope::User`].
     pub(crate) config_dir: PathBuf,
+    /// That user's home, and number. For [`Scope::User`].
+    pub(crate) home_dir: PathBuf,
+    pub(crate) user: u32,
+    /// Those of [`Backend::landmarks`] that are there.
+    pub(crate) found: Vec<&'static str>,
     /// The system is not the running one, but lies below a directory: nothing can be asked or run.
     pub(crate) is_staged: bool,
 }
@@ -159,6 +261,16 @@ pub(crate) struct Switch {
     pub(crate) turn_on: Vec<Call>,
     /// The same for the other way.
     pub(crate) turn_off: Vec<Call>,
+    /// Where the manager chooses the names of its files: one of these, in which a `?` is any character, is there while it does.
+    pub(crate) shown_by: Vec<PathBuf>,
+}
+
+/// What is run until a manager has a new service.
+#[derive(Debug)]
+pub(crate) struct TakeIn {
+    pub(crate) call: Call,
+    /// Has the manager forget it.
+    pub(crate) undo: Call,
 }
 
 /// A file or link.
@@ -278,6 +390,18 @@ impl Order {
             Self::Resume => "continue",
             Self::Reload => "reload",
         }
+    }
+}
+
+impl Site {
+    /// The first of these landmarks that is there, or else this.
+    pub(crate) fn first_of(
+        &self,
+        landmarks: &[&'static str],
+        default: &'static str,
+    ) -> &'static str {
+        let found = landmarks.iter().find(|path| self.found.contains(path));
+        found.copied().unwrap_or(default)
     }
 }
 

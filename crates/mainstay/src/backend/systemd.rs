@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, program,
-    refuse_if,
+    Answer, Backend, Call, Entry, MARK, Order, Question, SIGNALS, Sign, Site, Switch, Unit,
+    program, refuse_if,
 };
 use crate::definition::wrong_name;
 use crate::scm::refusal::SERVICE_SPECIFIC;
@@ -18,8 +18,6 @@ use crate::{
     State, StopScope,
 };
 
-/// By which a program can be asked to stop: signal(7).
-const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
 /// What [`status`] reads, as `systemctl show --property=` takes it.
 const PROPERTIES: &str =
     "LoadState,ActiveState,MainPID,ExecMainCode,ExecMainStatus,Result,FreezerState";
@@ -499,11 +497,12 @@ impl Draft<'_> {
             // What systemd takes for a wish of somebody's, it being no `systemctl stop`.
             let mut forced = "SIGHUP SIGINT SIGPIPE SIGTERM".to_owned();
             let mut clean: Vec<String> = recovery.clean.iter().map(u8::to_string).collect();
-            if self.definition.readiness == Readiness::Exec {
-                // Java and others exit so after a stop that was asked for.
-                let stopped = (128 + 15).to_string();
+            // Java and others exit so after a stop that was asked for.
+            let stopped = 128 + 15;
+            let is_told = recovery.clean.contains(&stopped);
+            if self.definition.readiness == Readiness::Exec && !is_told {
                 forced = format!("{stopped} {forced}");
-                clean.push(stopped);
+                clean.push(stopped.to_string());
             }
             if !clean.is_empty() {
                 service.line("SuccessExitStatus", &clean.join(" "));
@@ -785,19 +784,14 @@ fn seconds(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Content;
+    use super::super::{Content, golden};
     use super::*;
     use crate::{ErrorKind, Recovery, service};
 
-    const RUNNING: &str = "/opt/orders/orders";
-
     fn site(version: u32) -> Site {
         Site {
-            scope: Scope::System,
-            running: RUNNING.into(),
             version,
-            config_dir: "/home/joe/.config".into(),
-            is_staged: false,
+            ..golden::site()
         }
     }
 

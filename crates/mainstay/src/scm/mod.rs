@@ -50,6 +50,23 @@ pub enum State {
 }
 
 impl ServiceStatus {
+    /// It has ended with this code; 0 also where it never ran.
+    #[cfg(unix)]
+    pub(crate) fn stopped(own_code: u32) -> Self {
+        Self {
+            state: State::Stopped,
+            pid: None,
+            code: if own_code == 0 {
+                0
+            } else {
+                refusal::SERVICE_SPECIFIC
+            },
+            own_code,
+            checkpoint: 0,
+            wait_hint: Duration::ZERO,
+        }
+    }
+
     /// The code that the service itself ended with; `None` where the system has another reason to say that it failed.
     pub fn exit_code(&self) -> Option<u32> {
         match self.code {

@@ -9,6 +9,9 @@ pub(super) const ALREADY_RUNNING: u32 = 1056;
 pub(super) const DOES_NOT_EXIST: u32 = 1060;
 pub(super) const NOT_ACTIVE: u32 = 1062;
 pub(crate) const SERVICE_SPECIFIC: u32 = 1066;
+/// It has ended, and nobody knows how.
+#[cfg(unix)]
+pub(crate) const ABORTED: u32 = 1067;
 pub(super) const MARKED_FOR_DELETE: u32 = 1072;
 pub(super) const NEVER_STARTED: u32 = 1077;
 

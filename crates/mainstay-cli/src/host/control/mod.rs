@@ -32,6 +32,11 @@ pub(super) enum Command {
         name: String,
         reply: oneshot::Sender<Reply>,
     },
+    /// `POST /v1/services/NAME/snapshot`: answered when it is complete.
+    Snapshot {
+        name: String,
+        reply: oneshot::Sender<Reply>,
+    },
     /// `POST /v1/services/NAME/logs/rotate`
     RotateLog {
         name: String,

@@ -93,7 +93,10 @@ async fn answer(
         },
         (&Method::POST, ["v1", "services", name, "update"]) => {
             let name = (*name).to_owned();
-            let body = match Limited::new(request.into_body(), LARGEST_BODY).collect().await {
+            let body = match Limited::new(request.into_body(), LARGEST_BODY)
+                .collect()
+                .await
+            {
                 Ok(body) => body.to_bytes(),
                 Err(error) => {
                     let status = match error.is::<LengthLimitError>() {
@@ -106,17 +109,28 @@ async fn answer(
             };
             Command::Update { name, body, reply }
         }
-        (&Method::POST, ["v1", "services", name, "update", word @ ("commit" | "abort")]) => {
-            Command::Decide {
-                name: (*name).to_owned(),
-                decision: match *word {
-                    "commit" => Decision::Commit,
-                    _ => Decision::Abort,
-                },
-                reply,
-            }
-        }
+        (
+            &Method::POST,
+            [
+                "v1",
+                "services",
+                name,
+                "update",
+                word @ ("commit" | "abort"),
+            ],
+        ) => Command::Decide {
+            name: (*name).to_owned(),
+            decision: match *word {
+                "commit" => Decision::Commit,
+                _ => Decision::Abort,
+            },
+            reply,
+        },
         (&Method::POST, ["v1", "services", name, "logs", "rotate"]) => Command::RotateLog {
+            name: (*name).to_owned(),
+            reply,
+        },
+        (&Method::POST, ["v1", "services", name, "snapshot"]) => Command::Snapshot {
             name: (*name).to_owned(),
             reply,
         },

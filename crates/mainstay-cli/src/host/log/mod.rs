@@ -109,7 +109,11 @@ impl LogEnds {
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             stdout: self.stdout.try_clone()?,
-            stderr: self.stderr.as_ref().map(PipeWriter::try_clone).transpose()?,
+            stderr: self
+                .stderr
+                .as_ref()
+                .map(PipeWriter::try_clone)
+                .transpose()?,
             ours: self.ours.clone(),
             tells_runs: self.tells_runs,
         })

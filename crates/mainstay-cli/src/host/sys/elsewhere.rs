@@ -64,6 +64,9 @@ impl Tree {
     }
 }
 
+/// Nothing is kept for the next start of a service.
+pub(crate) fn forget_service(_processes: &Processes, _name: &str) {}
+
 /// Has nothing to do.
 pub(crate) fn settle_in(_processes: &Processes) {}
 

@@ -41,15 +41,15 @@ mod windows_text;
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) use elsewhere::{
-    boot, end_remains, end_tree, give_memory_back, lives, own_identity, settle_in, testament,
-    uptime,
+    boot, end_remains, end_tree, forget_service, give_memory_back, lives, own_identity, settle_in,
+    testament, uptime,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use elsewhere::{is_dead, yield_to_others};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{
-    Keeper, Processes, Tree, boot, end_remains, end_tree, give_memory_back, is_dead, lives,
-    own_identity, settle_in, testament, uptime, yield_to_others,
+    Keeper, Processes, Tree, boot, end_remains, end_tree, forget_service, give_memory_back,
+    is_dead, lives, own_identity, settle_in, testament, uptime, yield_to_others,
 };
 #[cfg(unix)]
 pub(crate) use posix::{

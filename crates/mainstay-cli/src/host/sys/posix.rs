@@ -159,33 +159,22 @@ impl User {
     /// Asks the system's user database; `None` if it has no such user. Blocks: that may be a directory server.
     pub(crate) fn lookup(name: &str) -> io::Result<Option<Self>> {
         let c_name = CString::new(name)?;
-        let mut text = vec![0; 1024];
-        // SAFETY: a passwd is integers and pointers, for all of which zero is valid.
-        let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
-        let mut found = ptr::null_mut();
-        loop {
-            // SAFETY: every pointer is valid for the call, and the length is the buffer's.
-            let error = unsafe {
-                libc::getpwnam_r(
-                    c_name.as_ptr(),
-                    &mut entry,
-                    text.as_mut_ptr(),
-                    text.len(),
-                    &mut found,
-                )
-            };
-            match error {
-                libc::ERANGE => text.resize(text.len() * 2, 0),
-                libc::EINTR => {}
-                // POSIX lets "not found" be an error too, and systems do.
-                0 | libc::ENOENT | libc::ESRCH if found.is_null() => return Ok(None),
-                0 => break,
-                error => return Err(io::Error::from_raw_os_error(error)),
-            }
-        }
-        // SAFETY: the call succeeded, so the fields point at NUL-terminated strings within `text`.
-        let (found_name, home) =
-            unsafe { (CStr::from_ptr(entry.pw_name), CStr::from_ptr(entry.pw_dir)) };
+        let found = find_user(
+            // SAFETY: the name ends in NUL; the other pointers are valid for the call, and the length is the buffer's.
+            |entry, text, length, found| unsafe {
+                libc::getpwnam_r(c_name.as_ptr(), entry, text, length, found)
+            },
+            |entry| {
+                // SAFETY: the fields of an entry that was found point at NUL-terminated strings.
+                let (name, home) =
+                    unsafe { (CStr::from_ptr(entry.pw_name), CStr::from_ptr(entry.pw_dir)) };
+                let own = |text: &CStr| OsString::from_vec(text.to_bytes().to_vec());
+                (own(name), own(home), entry.pw_uid, entry.pw_gid)
+            },
+        )?;
+        let Some((name, home, uid, gid)) = found else {
+            return Ok(None);
+        };
         let mut groups: Vec<libc::gid_t> = vec![0; 32];
         loop {
             let mut count = c_int::try_from(groups.len()).map_err(io::Error::other)?;
@@ -193,7 +182,7 @@ impl User {
             let fits = unsafe {
                 libc::getgrouplist(
                     c_name.as_ptr(),
-                    entry.pw_gid as _,
+                    gid as _,
                     groups.as_mut_ptr().cast(),
                     &mut count,
                 )
@@ -207,12 +196,27 @@ impl User {
             groups.resize(room, 0);
         }
         Ok(Some(Self {
-            name: OsString::from_vec(found_name.to_bytes().to_vec()),
-            home: OsString::from_vec(home.to_bytes().to_vec()).into(),
-            uid: entry.pw_uid,
-            gid: entry.pw_gid,
+            name,
+            home: home.into(),
+            uid,
+            gid,
             groups,
         }))
+    }
+
+    /// The name of a user, by its number; `None` if it has none. Blocks like [`User::lookup`].
+    pub(crate) fn name_of(uid: u32) -> io::Result<Option<OsString>> {
+        find_user(
+            // SAFETY: the pointers are valid for the call, and the length is the buffer's.
+            |entry, text, length, found| unsafe {
+                libc::getpwuid_r(uid, entry, text, length, found)
+            },
+            |entry| {
+                // SAFETY: the field of an entry that was found points at a NUL-terminated string.
+                let name = unsafe { CStr::from_ptr(entry.pw_name) };
+                OsString::from_vec(name.to_bytes().to_vec())
+            },
+        )
     }
 
     /// Whether this process already runs as the user and could not become it again: `setgroups` is root's alone.
@@ -220,6 +224,27 @@ impl User {
         // SAFETY: they cannot fail and touch no memory.
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
         uid != 0 && (uid, gid) == (self.uid, self.gid)
+    }
+}
+
+/// Asks the user database, with room for as much text as the answer takes; `read` gets the entry while its strings are there.
+fn find_user<T>(
+    ask: impl Fn(*mut libc::passwd, *mut c_char, usize, *mut *mut libc::passwd) -> c_int,
+    read: impl FnOnce(&libc::passwd) -> T,
+) -> io::Result<Option<T>> {
+    let mut text = vec![0; 1024];
+    // SAFETY: a passwd is integers and pointers, for all of which zero is valid.
+    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+    let mut found = ptr::null_mut();
+    loop {
+        match ask(&mut entry, text.as_mut_ptr(), text.len(), &mut found) {
+            libc::ERANGE => text.resize(text.len() * 2, 0),
+            libc::EINTR => {}
+            // POSIX lets "not found" be an error too, and systems do.
+            0 | libc::ENOENT | libc::ESRCH if found.is_null() => return Ok(None),
+            0 => return Ok(Some(read(&entry))),
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
     }
 }
 
@@ -531,7 +556,6 @@ mod limits {
         .all(|(resource, value)| {
             let Some(value) = value else { return true };
             // rlim_t is signed on some systems.
-            #[expect(clippy::useless_conversion, reason = "not on all of them")]
             let value = libc::rlim_t::try_from(value).unwrap_or(libc::RLIM_INFINITY);
             let limit = libc::rlimit {
                 rlim_cur: value,

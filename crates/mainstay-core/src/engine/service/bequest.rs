@@ -1,8 +1,8 @@
 //! What one supervisor leaves of a service to the next: written down while it lives, taken up where it was killed.
 
 use super::{
-    Asking, Child, Ended, Evidence, Exit, Fact, Goal, Halt, Main, Phase, Ready, Service, State,
-    Then,
+    Asking, Child, Ended, Evidence, Exit, Fact, Goal, Halt, Keeping, Main, Phase, Ready, Service,
+    State, Then,
 };
 use crate::engine::{Action, RunId, Shared, Token};
 use crate::time::Instant;
@@ -172,6 +172,7 @@ impl Service {
             began,
             main: Main::Gone,
             was_ready,
+            is_kept: false,
         };
         self.judged(Ended::Exit(exit), Some(child), shared);
     }
@@ -190,6 +191,7 @@ impl Service {
             began,
             main: Main::Lives(pid),
             was_ready: matches!(stage, Stage::Running | Stage::Paused),
+            is_kept: false,
         };
         let phase = match stage {
             Stage::Starting => Phase::Starting {
@@ -197,7 +199,10 @@ impl Service {
                 evidence: self.evidence_of(Some(shared.now), shared),
             },
             Stage::Paused => Phase::Paused,
-            Stage::Running | Stage::Stopping | Stage::Failing => Phase::Running { watch: None },
+            Stage::Running | Stage::Stopping | Stage::Failing => Phase::Running {
+                watch: None,
+                keeping: Keeping::Idle,
+            },
         };
         self.enter(State::Live { child, phase }, shared);
         match stage {
@@ -206,6 +211,8 @@ impl Service {
             Stage::Starting => self.tick(shared),
             // It is in this state since its predecessor's time.
             Stage::Running => {
+                // It may have been suspended for a snapshot when that was killed, by a definition that is not known any more.
+                shared.actions.push(Action::Thaw(self.id, child.run));
                 self.run(shared);
                 self.since = since;
             }

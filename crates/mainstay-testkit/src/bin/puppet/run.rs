@@ -73,6 +73,11 @@ fn perform(step: Step) -> io::Result<Next> {
                 return Ok(Next::Exit(code));
             }
         }
+        Step::ExitIf { file, text, code } => {
+            if fs::read_to_string(file)?.contains(&text) {
+                return Ok(Next::Exit(code));
+            }
+        }
         Step::ReportState => println!("{}", report_state()?),
     }
     Ok(Next::GoOn)

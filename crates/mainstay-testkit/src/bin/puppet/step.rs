@@ -52,6 +52,12 @@ pub(crate) enum Step {
         starts: usize,
         code: i32,
     },
+    /// `exit-if FILE TEXT CODE`: exits with CODE if FILE holds TEXT.
+    ExitIf {
+        file: PathBuf,
+        text: String,
+        code: i32,
+    },
     /// `report-state`: a line of JSON: what it inherited.
     ReportState,
 }
@@ -117,6 +123,11 @@ impl Words {
             "crash-until" => Step::CrashUntil {
                 file: self.word("FILE")?.into(),
                 starts: self.number("N")?,
+                code: self.number("CODE")?,
+            },
+            "exit-if" => Step::ExitIf {
+                file: self.word("FILE")?.into(),
+                text: self.word("TEXT")?,
                 code: self.number("CODE")?,
             },
             "report-state" => Step::ReportState,

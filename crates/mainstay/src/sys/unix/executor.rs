@@ -34,6 +34,21 @@ impl Ground {
         }
     }
 
+    /// Whether something is there whose name has any character where this one has a `?`.
+    pub(super) fn has_like(&self, path: &Path) -> bool {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+            return false;
+        };
+        let name = name.as_encoded_bytes();
+        let is_like = |other: &[u8]| {
+            let mut pairs = other.iter().zip(name);
+            other.len() == name.len() && pairs.all(|(is, wanted)| *wanted == b'?' || is == wanted)
+        };
+        let entries = fs::read_dir(self.at(dir)).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name());
+        names.any(|name| is_like(name.as_encoded_bytes()))
+    }
+
     /// Whether it is there, just so.
     pub(super) fn holds(&self, entry: &Entry) -> bool {
         read(&self.at(&entry.path)).is_ok_and(|found| found.as_ref() == Some(&entry.content))
@@ -208,6 +223,7 @@ pub(super) fn run(call: &Call, what: &str) -> Result<(), Error> {
         "ccess denied",
         "authentication required",
         "ermission denied",
+        "not permitted",
     ];
     let kind = match is_right.iter().any(|part| said.contains(part)) {
         true => ErrorKind::PermissionDenied,

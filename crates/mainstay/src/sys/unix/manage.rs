@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::executor::{self, Ground};
 use crate::backend::{
-    self, Answer, Backend, Call, Entry, Order, Question, Site, Step, Switch, is_ours,
+    self, Answer, Backend, Call, Content, Entry, Order, Question, Site, Step, Switch, TakeIn,
+    is_ours,
 };
 use crate::{
     Account, Definition, Error, ErrorKind, Installed, Manager, Scope, ServiceStatus, Start, State,
@@ -54,24 +55,29 @@ impl Seat {
             );
             return Err(Error::new(ErrorKind::Unsupported, what).with_cure("leave out --user"));
         }
-        let config_dir = match scope {
-            Scope::System => PathBuf::new(),
+        let (config_dir, home_dir) = match scope {
+            Scope::System => (PathBuf::new(), PathBuf::new()),
             Scope::User => {
                 let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-                let config = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
-                let config = config.or_else(|| Some(variable("HOME")?.join(".config")));
                 let missing = || Error::new(ErrorKind::Invalid, "find your units: HOME is not set");
-                config.ok_or_else(missing)?
+                let home = variable("HOME").ok_or_else(missing)?;
+                let config = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+                (config.unwrap_or_else(|| home.join(".config")), home)
             }
         };
         let running = std::env::current_exe().map_err(|error| {
             Error::new(ErrorKind::Failed, "find the path of this program").because(error)
         })?;
+        let landmarks = backend.landmarks().iter().copied();
+        let found = landmarks.filter(|path| ground.at(Path::new(path)).exists());
         let site = Site {
             scope,
             running,
+            found: found.collect(),
             version: 0,
             config_dir,
+            home_dir,
+            user: user(),
             is_staged: ground.is_staged(),
         };
         Ok(Self {
@@ -83,10 +89,7 @@ impl Seat {
 
     /// Whether this process may change its services.
     fn check_rights(&self, what: &str) -> Result<(), Error> {
-        // SAFETY: it takes nothing and cannot fail.
-        #[expect(unsafe_code, reason = "std does not tell who we are")]
-        let user = unsafe { libc::geteuid() };
-        if user == 0 || self.site.scope == Scope::User || self.site.is_staged {
+        if user() == 0 || self.site.scope == Scope::User || self.site.is_staged {
             return Ok(());
         }
         let error = Error::new(ErrorKind::PermissionDenied, what);
@@ -106,11 +109,19 @@ impl Seat {
     fn status(&self, name: &str) -> Result<ServiceStatus, Error> {
         let what = format!("query service \"{name}\"");
         let answers = self.backend.questions(name, &self.site);
-        let answers: Vec<Answer> = answers
-            .iter()
-            .map(ask)
-            .collect::<io::Result<_>>()
-            .map_err(|error| Error::new(ErrorKind::Failed, &*what).because(error))?;
+        let answers: Vec<Answer> =
+            answers
+                .iter()
+                .map(ask)
+                .collect::<io::Result<_>>()
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        Error::new(ErrorKind::PermissionDenied, &*what)
+                            .because(error)
+                            .with_cure("run it as root")
+                    }
+                    _ => Error::new(ErrorKind::Failed, &*what).because(error),
+                })?;
         let missing = || {
             let error = Error::new(ErrorKind::NotInstalled, format!("{what}: there is none"));
             error.with_cure("install it first")
@@ -120,33 +131,54 @@ impl Seat {
 
     /// Whether what makes it start with the system is there, and what keeps it from that is not.
     fn is_enabled(&self, name: &str) -> bool {
-        let Switch { on, off, .. } = self.backend.switch(name, &self.site);
+        let Switch {
+            on, off, shown_by, ..
+        } = self.backend.switch(name, &self.site);
+        if !shown_by.is_empty() {
+            return shown_by.iter().any(|path| self.ground.has_like(path));
+        }
         let is_there = |entry: &Entry| self.ground.holds(entry);
-        on.iter().all(is_there) && !off.iter().any(is_there)
+        let by_files = on.iter().all(is_there) && !off.iter().any(is_there);
+        if !by_files || self.site.is_staged {
+            return by_files;
+        }
+        let questions = self.backend.enabled_questions(name, &self.site);
+        let answers: io::Result<Vec<Answer>> = questions.iter().map(ask).collect();
+        answers.is_ok_and(|answers| self.backend.is_enabled(name, &answers))
     }
 
     /// From how it is to how it is to be.
-    fn switch(&self, name: &str, is_wanted: bool) -> Vec<Step> {
+    fn switch(&self, name: &str, is_wanted: bool) -> Result<Vec<Step>, Error> {
         let Switch {
             on,
             off,
             turn_on,
             turn_off,
+            ..
         } = self.backend.switch(name, &self.site);
         let (come, go, run, undo) = match is_wanted {
             true => (on, off, turn_on, turn_off),
             false => (off, on, turn_off, turn_on),
         };
+        let own_dirs = self.backend.own_dirs(name, &self.site);
+        let is_own = |entry: &&Entry| own_dirs.iter().any(|dir| entry.path.starts_with(dir));
+        for entry in come.iter().filter(|entry| !is_own(entry)) {
+            if matches!(entry.content, Content::File { .. }) {
+                self.is_our_file(&entry.path)?;
+            }
+        }
+        let paths: Vec<PathBuf> = come.iter().map(|entry| entry.path.clone()).collect();
         let come = come.into_iter().filter(|entry| !self.ground.holds(entry));
-        let go = go.into_iter().filter(|entry| self.ground.holds(entry));
+        // What comes in the place of another replaces it.
+        let go = go.into_iter();
+        let go = go.filter(|entry| !paths.contains(&entry.path) && self.ground.holds(entry));
         let files = come
             .map(Step::Put)
             .chain(go.map(|entry| Step::Remove(entry.path)));
         let mut undo = undo.into_iter();
         let calls = run.into_iter().filter(|_| !self.site.is_staged);
-        files
-            .chain(calls.map(|call| Step::Run(call, undo.next())))
-            .collect()
+        let calls = calls.map(|call| Step::Run(call, undo.next()));
+        Ok(files.chain(calls).collect())
     }
 
     fn take_notice(&self, changed: &[&str]) -> Vec<Call> {
@@ -189,6 +221,15 @@ impl Seat {
     }
 }
 
+/// Who this process is.
+fn user() -> u32 {
+    // SAFETY: it takes nothing and cannot fail.
+    #[expect(unsafe_code, reason = "std does not tell who we are")]
+    unsafe {
+        libc::geteuid()
+    }
+}
+
 /// What runs services here, the manager of the system first: each of its traces is there, and on the running system it runs.
 pub(crate) fn detect() -> Vec<Manager> {
     detect_in(&Ground::here())
@@ -202,8 +243,7 @@ pub(crate) fn detect_below(root: &Path) -> Vec<Manager> {
 fn detect_in(ground: &Ground) -> Vec<Manager> {
     let all = backend::ALL.iter();
     let here = all.filter(|backend| {
-        let mut traces = backend.traces().iter();
-        traces.all(|trace| ground.at(Path::new(trace)).exists())
+        backend.is_traced(&|trace| ground.at(Path::new(trace)).exists())
             && (ground.is_staged() || backend.signs().iter().any(executor::is_there))
     });
     here.map(|backend| backend.manager()).collect()
@@ -297,6 +337,17 @@ pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
     Ok(plan)
 }
 
+pub(crate) fn changed_files(definition: &Definition) -> Result<Vec<PathBuf>, Error> {
+    let changes = changes(std::slice::from_ref(definition), &Ground::here())?;
+    let steps = changes.into_iter().flat_map(|change| change.steps);
+    let paths = steps.filter_map(|step| match step {
+        Step::Put(entry) => Some(entry.path),
+        Step::Remove(path) => Some(path),
+        Step::Run(..) => None,
+    });
+    Ok(paths.collect())
+}
+
 /// What managers are told of what has changed, each once.
 fn notices(changes: &[Change<'_>]) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
@@ -365,15 +416,34 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
     let new = unit.entries.into_iter();
     let new = new.filter(|entry| !seat.ground.holds(entry)).map(Step::Put);
     let mut steps: Vec<Step> = new.collect();
-    let is_left = |path: &PathBuf| !paths.contains(path) && seat.is_our_file(path).unwrap_or(false);
+    let own_dirs = seat.backend.own_dirs(name, &seat.site);
+    let is_own = |path: &PathBuf| !is_new && own_dirs.iter().any(|dir| path.starts_with(dir));
+    let is_left = |path: &PathBuf| {
+        let is_there = seat.ground.at(path).exists();
+        !paths.contains(path)
+            && is_there
+            && (is_own(path) || seat.is_our_file(path).unwrap_or(false))
+    };
     let left = seat
         .backend
         .parts(name, &seat.site)
         .into_iter()
         .filter(is_left);
     steps.extend(left.map(Step::Remove));
-    if is_new || seat.is_enabled(name) != is_wanted {
-        steps.extend(seat.switch(name, is_wanted));
+    let is_here = is_new && !seat.site.is_staged;
+    match seat.backend.take_in(name, &seat.site).filter(|_| is_here) {
+        Some(TakeIn { call, undo }) => {
+            let off = seat.backend.switch(name, &seat.site).off;
+            let paths: Vec<PathBuf> = off.iter().map(|entry| entry.path.clone()).collect();
+            steps.splice(0..0, off.into_iter().map(Step::Put));
+            steps.push(Step::Run(call, Some(undo)));
+            let go = paths.into_iter().filter(|_| is_wanted);
+            steps.extend(go.map(Step::Remove));
+        }
+        None if is_new || seat.is_enabled(name) != is_wanted => {
+            steps.extend(seat.switch(name, is_wanted)?);
+        }
+        None => {}
     }
     Ok(Change {
         name,
@@ -429,7 +499,7 @@ pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
         Err(error) => return Err(error),
     }
     let mut done = executor::Done::default();
-    for step in seat.switch(name, false) {
+    for step in seat.switch(name, false)? {
         done.perform(&step, &seat.ground)?;
     }
     for call in seat.backend.let_go(name, &seat.site) {
@@ -465,7 +535,7 @@ pub(crate) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(
         return Ok(());
     }
     let mut done = executor::Done::default();
-    for step in seat.switch(name, is_enabled) {
+    for step in seat.switch(name, is_enabled)? {
         if let Err(error) = done.perform(&step, &seat.ground) {
             done.take_back();
             return Err(error);

@@ -2,12 +2,16 @@
 
 mod executor;
 mod manage;
+#[cfg(feature = "managers")]
+mod openrc;
+mod ready;
 
 pub(crate) use manage::{
-    control, detect, detect_below, install_all, is_enabled, may_install, pause, plan_all, reload,
-    restart, resume, services, set_enabled, stage_all, start, status, stop, uninstall,
-    wait_for_change,
+    changed_files, control, detect, detect_below, install_all, is_enabled, may_install, pause,
+    plan_all, reload, restart, resume, services, set_enabled, stage_all, start, status, stop,
+    uninstall, wait_for_change,
 };
+pub(crate) use ready::{claim_ready_descriptor, write_ready};
 
 use std::io;
 use std::thread;
@@ -28,6 +32,7 @@ pub(crate) fn run(
     service: impl Service,
     logger: &Logger,
 ) -> Result<u32, Error> {
+    claim_ready_descriptor();
     let failed = |what: &str, error: io::Error| Error::new(ErrorKind::Failed, what).because(error);
     if let Some(dir) = &definition.working_dir {
         std::env::set_current_dir(dir)
@@ -56,8 +61,12 @@ pub(crate) fn run(
             }
         })
         .map_err(|error| failed("start a thread for signals", error))?;
-    let context = Context::new(shared, Manager::current(), arguments(), logger.clone());
-    Ok(work(service, context))
+    let manager = Manager::current();
+    let context = Context::new(shared, manager, arguments(), logger.clone());
+    let code = work(service, context);
+    #[cfg(feature = "managers")]
+    openrc::settle(manager, &definition.recovery, code);
+    Ok(code)
 }
 
 /// Talks sd_notify(3), to whoever listens. A manager that cannot be told is no failure of the service.

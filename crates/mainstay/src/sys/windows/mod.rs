@@ -89,6 +89,12 @@ pub(crate) fn stage_all(
     Err(error.with_cure("the Service Control Manager keeps services where no file can be put"))
 }
 
+/// Its definitions lie in the Service Control Manager, not in files.
+#[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
+pub(crate) fn changed_files(_definition: &Definition) -> Result<Vec<std::path::PathBuf>, Error> {
+    Ok(Vec::new())
+}
+
 pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
     manage::plan_all(definitions, &running()?)
 }

@@ -253,6 +253,9 @@ impl Sinks {
 impl Drop for Sinks {
     fn drop(&mut self) {
         self.flush();
+        for (source, shared) in &self.targets {
+            shared.lock().services.remove(&source.service);
+        }
     }
 }
 

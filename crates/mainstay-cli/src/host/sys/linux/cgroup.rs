@@ -100,6 +100,16 @@ impl Nest {
         self.watches.changed().await;
     }
 
+    /// A service of this name does not come again: nothing is kept for it.
+    pub(super) fn forget(&self, service: &str) {
+        if let Some(place) = self.idle.borrow_mut().remove(service) {
+            let dir = self.dir.join(place.name);
+            if remove(&dir).is_err() {
+                self.leftovers.borrow_mut().push(dir);
+            }
+        }
+    }
+
     fn create(&self, name: String) -> io::Result<Place> {
         let dir = self.dir.join(&name);
         match fs::create_dir(&dir) {

@@ -378,6 +378,13 @@ pub(crate) fn settle_in(processes: &Processes) {
     let _ = memory::forget_start_up();
 }
 
+/// Gives back what is kept for the next start of a service that has none. Its trees have been dropped.
+pub(crate) fn forget_service(processes: &Processes, name: &str) {
+    if let Some(nest) = &processes.nest {
+        nest.forget(name);
+    }
+}
+
 /// Lets this thread run, and use the disk, only where nobody else wants to. Its effect is a hope: what is refused is left as it is.
 pub(crate) fn yield_to_others() {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;

@@ -158,7 +158,7 @@ pub(crate) fn is_privileged() -> bool {
 }
 
 /// Another user. There is none: to start a process as somebody else Windows wants a password or a service manager.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum User {}
 
 impl User {

@@ -1,0 +1,281 @@
+//! Keeping and restoring the state of services, off the loop: the engine says when, `crate::snapshot` how.
+//!
+//! A snapshot goes: the service's own command to keep still, if it has one; the copy, on a thread; its command to go on; the answer
+//! to the engine. Called off, it leaves out the copy, and nothing else.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use mainstay_core::engine::{Event, Refusal, ServiceId, Snapshotted, Token};
+use mainstay_core::snapshot::{Reason, SnapshotId};
+use mainstay_core::spec::{Spec, Still};
+use tokio::sync::oneshot;
+
+use super::children::Purpose;
+use super::control::Reply;
+use super::{Host, Message, sys};
+use crate::failure::Failure;
+use crate::snapshot::{CallOff, Created, Occasion, Store, Which};
+
+/// How long the commands around a copy may run each.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// A snapshot that is being taken.
+pub(super) struct Taking {
+    token: Token,
+    occasion: Occasion,
+    call_off: CallOff,
+    is_quiesced: bool,
+    /// Who asked for it.
+    reply: Option<oneshot::Sender<Reply>>,
+}
+
+impl Host {
+    /// Says that the state of a service is in use from now on, after whatever a restore has left to be done.
+    pub(super) fn claim_state(&self, spec: &Spec) -> Result<Option<File>, String> {
+        let store = Store::new(&self.state, spec.name(), Arc::new(CallOff::default()));
+        if spec.snapshot().is_none() && !store.exists() {
+            return Ok(None);
+        }
+        let claim = || {
+            let in_use = store.mark_in_use()?;
+            if store.is_torn()? {
+                store.lock(false)?;
+            }
+            Ok(Some(in_use))
+        };
+        claim().map_err(|failure: Failure| failure.line())
+    }
+
+    /// Has the state of a service copied; [`Event::Snapshotted`] follows.
+    pub(super) fn snapshot(&mut self, id: ServiceId, token: Token, reason: Reason, stable: bool) {
+        let occasion = Occasion {
+            reason,
+            stable,
+            only_if_changed: reason != Reason::Manual,
+        };
+        let call_off = match self.held[id.0].called_off.take() {
+            Some(early) if early == token => {
+                let why = "it was called off".to_owned();
+                return self.send(Message::Engine(Event::Snapshotted(id, token, Err(why))));
+            }
+            _ => CallOff::default(),
+        };
+        self.held[id.0].snapshot = Some(Taking {
+            token,
+            occasion,
+            call_off,
+            is_quiesced: false,
+            reply: None,
+        });
+        let spec = Arc::clone(&self.held[id.0].spec);
+        match spec.snapshot().map(|policy| policy.still()) {
+            Some(Still::Commands { quiesce, .. }) => {
+                let purpose = Purpose::Quiesce(token);
+                if let Err(why) = self.start_helper(id, quiesce, purpose, COMMAND_LIMIT) {
+                    self.quiesced(id, token, Err(why));
+                }
+            }
+            _ => self.copy(id, token),
+        }
+    }
+
+    /// The command to keep still has ended.
+    pub(super) fn quiesced(&mut self, id: ServiceId, token: Token, answer: Result<(), String>) {
+        let taking = self.held[id.0].snapshot.as_mut();
+        let Some(taking) = taking.filter(|taking| taking.token == token) else {
+            return;
+        };
+        // Whatever it did, its counterpart undoes it.
+        taking.is_quiesced = true;
+        match answer {
+            Ok(()) => self.copy(id, token),
+            Err(why) => {
+                let why = format!("its `quiesce` failed: {why}");
+                self.send(Message::Copied(id, token, Err(why)));
+            }
+        }
+    }
+
+    fn copy(&self, id: ServiceId, token: Token) {
+        let held = &self.held[id.0];
+        let (Some(taking), Some(policy)) = (&held.snapshot, held.spec.snapshot()) else {
+            return;
+        };
+        let (occasion, keep) = (taking.occasion, policy.keep());
+        let store = Store::new(
+            &self.state,
+            held.spec.name(),
+            Arc::new(taking.call_off.clone()),
+        );
+        let paths = self.kept_paths(&held.spec);
+        // One that is kept still does not wait for others.
+        let yields = *policy.still() == Still::Nothing;
+        let messages = self.messages.clone();
+        let run = move || {
+            if yields {
+                sys::yield_to_others();
+            }
+            let take = || {
+                let mut session = store.lock(true)?;
+                session.finish();
+                let created = session.create(&paths, occasion)?;
+                session.prune(keep)?;
+                Ok((created, std::mem::take(&mut session.remarks)))
+            };
+            let result = take().map(|(created, remarks)| {
+                for remark in remarks {
+                    let _ = messages.send(Message::Remark(id, remark));
+                }
+                match created {
+                    Created::Taken(index) => Snapshotted::Taken(index.id),
+                    Created::Unchanged => Snapshotted::Unchanged,
+                }
+            });
+            let result = result.map_err(|failure: Failure| failure.line());
+            // Fails only where the loop has ended.
+            let _ = messages.send(Message::Copied(id, token, result));
+        };
+        if let Err(error) = start_thread("snapshot", run) {
+            let why = format!("start a thread: {error}");
+            self.send(Message::Copied(id, token, Err(why)));
+        }
+    }
+
+    pub(super) fn copied(
+        &mut self,
+        id: ServiceId,
+        token: Token,
+        result: Result<Snapshotted, String>,
+    ) {
+        let held = self.held.get_mut(id.0);
+        let taking = held.and_then(|held| held.snapshot.take_if(|taking| taking.token == token));
+        let Some(taking) = taking else { return };
+        let spec = Arc::clone(&self.held[id.0].spec);
+        let still = spec.snapshot().map(|policy| policy.still());
+        if let (true, Some(Still::Commands { thaw, .. })) = (taking.is_quiesced, still)
+            && let Some(thaw) = thaw
+            && let Err(why) = self.start_helper(id, thaw, Purpose::Thaw, COMMAND_LIMIT)
+        {
+            let what = format!("{}: start its `thaw`: {why}", spec.name());
+            self.reporter.say(&what);
+        }
+        if let Some(reply) = taking.reply {
+            let _ = reply.send(match &result {
+                Ok(Snapshotted::Taken(snapshot)) => {
+                    Reply::document(&serde_json::json!({ "snapshot": snapshot }))
+                }
+                Ok(Snapshotted::Unchanged) => Reply::document(&serde_json::json!({})),
+                Err(why) => Reply::error(StatusCode::INTERNAL_SERVER_ERROR, why),
+            });
+        }
+        self.step(Event::Snapshotted(id, token, result));
+    }
+
+    /// Its answer still comes.
+    pub(super) fn abandon_snapshot(&mut self, id: ServiceId, token: Token) {
+        let held = &mut self.held[id.0];
+        match held
+            .snapshot
+            .as_ref()
+            .filter(|taking| taking.token == token)
+        {
+            Some(taking) => taking.call_off.call_off(),
+            // It could not be suspended for it, and it comes next.
+            None => held.called_off = Some(token),
+        }
+    }
+
+    /// An operator wants one.
+    pub(super) fn request_snapshot(&mut self, id: ServiceId, reply: oneshot::Sender<Reply>) {
+        match self.engine.request_snapshot(id, self.now()) {
+            Ok((token, actions)) => {
+                self.perform(actions);
+                let taking = self.held[id.0].snapshot.as_mut();
+                if let Some(taking) = taking.filter(|taking| taking.token == token) {
+                    taking.reply = Some(reply);
+                }
+            }
+            Err(refusal) => {
+                let status = match refusal {
+                    Refusal::Snapshotting => StatusCode::SERVICE_UNAVAILABLE,
+                    _ => StatusCode::CONFLICT,
+                };
+                let _ = reply.send(Reply::error(status, &refusal.to_string()));
+            }
+        }
+    }
+
+    /// Whether there is this snapshot to go back to.
+    pub(super) fn can_restore(&self, id: ServiceId, snapshot: SnapshotId) -> Result<(), String> {
+        let name = self.held[id.0].spec.name();
+        let store = Store::new(&self.state, name, Arc::new(CallOff::default()));
+        let listed = store.list().map_err(|failure| failure.line())?;
+        match listed.iter().any(|listed| listed.id == snapshot) {
+            true => Ok(()),
+            false => Err(format!("{name} has no snapshot {snapshot}")),
+        }
+    }
+
+    /// Has the state of a service restored; [`Event::Restored`] follows. What that replaces is kept the first time in a row, as what it
+    /// replaces later is mostly its own work; the service need not wait for that.
+    pub(super) fn restore(&self, (id, token): (ServiceId, Token), which: Which, keeps: bool) {
+        let store = Store::new(
+            &self.state,
+            self.held[id.0].spec.name(),
+            Arc::new(CallOff::default()),
+        );
+        let messages = self.messages.clone();
+        let run = move || {
+            let tell = |message| {
+                // Fails only where the loop has ended; then the next who takes the lock does the rest.
+                let _ = messages.send(message);
+            };
+            let restored = |result| Message::Engine(Event::Restored(id, token, result));
+            let mut session = match store.lock(true) {
+                Ok(session) => session,
+                Err(failure) => return tell(restored(Err(failure.line()))),
+            };
+            match session.restore(which, keeps) {
+                Ok(done) => {
+                    for (snapshot, why) in done.damaged {
+                        let remark = format!("snapshot {snapshot} is damaged: {why}");
+                        tell(Message::Remark(id, remark));
+                    }
+                    tell(restored(Ok(done.index.id)));
+                }
+                Err(failure) => tell(restored(Err(failure.line()))),
+            }
+            session.finish();
+            for remark in std::mem::take(&mut session.remarks) {
+                tell(Message::Remark(id, remark));
+            }
+        };
+        if let Err(error) = start_thread("restore", run) {
+            let why = format!("start a thread: {error}");
+            self.send(Message::Engine(Event::Restored(id, token, Err(why))));
+        }
+    }
+
+    fn kept_paths(&self, spec: &Spec) -> Vec<PathBuf> {
+        match spec.snapshot().map(|policy| policy.paths()) {
+            Some(paths) if !paths.is_empty() => paths.to_vec(),
+            _ => vec![self.state.data_dir(spec.name().as_str())],
+        }
+    }
+
+    /// To ourselves: what follows is not to come before what is being done.
+    fn send(&self, message: Message) {
+        // Fails only where the loop has ended.
+        let _ = self.messages.send(message);
+    }
+}
+
+fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let name = format!("mainstay-{name}");
+    thread::Builder::new().name(name).spawn(run).map(drop)
+}

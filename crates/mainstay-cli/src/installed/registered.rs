@@ -1,0 +1,416 @@
+//! What the registry has of installed services, and whether what is there is still that.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mainstay::{Manager, Scope};
+use mainstay_core::manifest;
+use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
+use mainstay_core::report::ServiceReport;
+use mainstay_core::spec::{ServiceName, Spec};
+use serde::Serialize;
+
+use super::install::{Order, Wanted};
+use super::{Installed, Mode, Record, account};
+use crate::client;
+use crate::failure::{Code, Failure};
+use crate::host;
+use crate::registry::{Error, Program, Registered, Registry, Wish, Work};
+use crate::state_dir::{self, StateDir};
+
+/// What one of those says who should know.
+#[derive(Debug, Serialize)]
+pub(crate) struct Witness {
+    name: &'static str,
+    /// In a word or two.
+    claim: String,
+    detail: Option<String>,
+    /// What of it disagrees, a sentence each.
+    #[serde(skip)]
+    pub(crate) causes: Vec<String>,
+}
+
+impl Witness {
+    /// For people. Ends in a newline.
+    pub(crate) fn line(&self) -> String {
+        let detail = self.detail.as_deref().filter(|_| self.causes.is_empty());
+        let detail = detail.map(|text| format!("  ({text})")).unwrap_or_default();
+        format!("{:<10}  {}{detail}\n", self.name, self.claim)
+    }
+
+    fn agrees(name: &'static str, claim: impl Into<String>, detail: Option<String>) -> Self {
+        let (claim, causes) = (claim.into(), Vec::new());
+        Self {
+            name,
+            claim,
+            detail,
+            causes,
+        }
+    }
+
+    fn disagrees(name: &'static str, claim: impl Into<String>, causes: Vec<String>) -> Self {
+        Self {
+            name,
+            claim: claim.into(),
+            detail: causes.first().cloned(),
+            causes,
+        }
+    }
+
+    /// What is as it was registered, or the causes why it is not.
+    fn of(name: &'static str, causes: Vec<String>) -> Self {
+        match causes.is_empty() {
+            true => Self::agrees(name, "as registered", None),
+            false => Self::disagrees(name, "changed", causes),
+        }
+    }
+}
+
+/// The registry that knows this name, the user's own first; also of one that is deleted.
+pub(crate) fn registry_of(
+    state: &StateDir,
+    name: &str,
+) -> Result<Option<(Registry, Registered)>, Failure> {
+    for scope in [Scope::User, Scope::System] {
+        let Some(registry) = Registry::find(&state.registry_path(scope))? else {
+            continue;
+        };
+        if let Some(registered) = registry.get(name)? {
+            return Ok(Some((registry, registered)));
+        }
+    }
+    Ok(None)
+}
+
+/// Names whose installation has begun, or did not come to an end.
+pub(super) fn unfinished_names(state: &StateDir) -> Vec<String> {
+    let scopes = [Scope::User, Scope::System].into_iter();
+    let registries = scopes.map(|scope| Registry::find(&state.registry_path(scope)));
+    let names = registries.flatten().flatten().filter_map(|registry| {
+        let names = registry.names().ok()?.into_iter();
+        let unfinished = names.filter(|name| {
+            let found = registry.get(name).ok().flatten();
+            found.is_some_and(|it| is_unfinished(&it.life))
+        });
+        Some(unfinished.collect::<Vec<_>>())
+    });
+    names.flatten().collect()
+}
+
+fn is_unfinished(life: &Stored) -> bool {
+    matches!(life, Stored::Pending(_) | Stored::Failed(_)) || life.why().is_some()
+}
+
+/// Marks all of an order as this process's.
+pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Failure> {
+    let base_dir = order.manifest.dir.to_str().ok_or_else(|| {
+        let dir = order.manifest.dir.display();
+        let message = format!("register services below {dir}: this path is not UTF-8");
+        Failure::new(Code::InvalidManifest, message).hint("give its directories other names")
+    })?;
+    let wishes = places
+        .iter()
+        .zip(&order.wanted)
+        .map(|(place, wanted)| Wish {
+            name: place.name.clone(),
+            expected: order.expected,
+            definition: Some(Definition {
+                manifest: order.manifest.text.clone(),
+                format: order.manifest.format,
+                base_dir: base_dir.to_owned(),
+                manager: order.record.manager.name().to_owned(),
+                mode: order.record.mode.as_str().to_owned(),
+                user: order.record.user,
+                sandbox: wanted.has_sandbox,
+            }),
+        });
+    let wishes: Vec<Wish> = wishes.collect();
+    let Some(place) = places.first() else {
+        return Err(Failure::new(Code::Usage, "install no services"));
+    };
+    let path = place.registry_path();
+    place.create_all_dir().map_err(|error| {
+        let message = format!("create the place of {}: {error}", path.display());
+        Failure::new(Code::CannotWrite, message)
+    })?;
+    let registry = Registry::open(&path)?;
+    Ok(registry.begin(&wishes)?)
+}
+
+/// The files of the programs, where they can be read now.
+pub(super) fn programs(order: &Order<'_>) -> Vec<Option<Program>> {
+    let dir = &order.manifest.dir;
+    let programs = order.wanted.iter().map(|wanted| {
+        // Those of an image are not here.
+        order.root.is_none().then_some(())?;
+        Program::read(&program(wanted.spec, dir).ok()?).ok()
+    });
+    programs.collect()
+}
+
+fn program(spec: &Spec, base_dir: &Path) -> io::Result<PathBuf> {
+    let search = std::env::var_os("PATH");
+    host::find_program(spec.command().program(), base_dir, search.as_deref())
+}
+
+impl Record {
+    /// As it was registered.
+    fn of(definition: &Definition) -> Option<Self> {
+        let mode = match &*definition.mode {
+            "hosted" => Mode::Hosted,
+            "direct" => Mode::Direct,
+            _ => return None,
+        };
+        let scope = match definition.user {
+            true => Scope::User,
+            false => Scope::System,
+        };
+        Some(Self::new(
+            Manager::from_name(&definition.manager)?,
+            mode,
+            scope,
+        ))
+    }
+}
+
+impl Installed {
+    fn registry_path(&self) -> PathBuf {
+        let all = self.place.parent().unwrap_or(&self.place);
+        self.here(&state_dir::registry_path(all))
+    }
+
+    /// What is registered of it; nothing of one that was deleted.
+    pub(super) fn registered(&self) -> Result<Option<Registered>, Failure> {
+        let Some(registry) = Registry::find(&self.registry_path())? else {
+            return Ok(None);
+        };
+        let found = registry.get(self.name.as_str())?;
+        Ok(found.filter(|it| !matches!(it.life, Stored::Deleted(_))))
+    }
+
+    /// One whose installation has not come to an end, so that it may have left anything, or nothing.
+    pub(super) fn unfinished(state: &StateDir, name: &ServiceName) -> Option<Self> {
+        let (_, found) = registry_of(state, name.as_str()).ok()??;
+        let record = Record::of(&found.definition).filter(|_| is_unfinished(&found.life))?;
+        Some(Self::at(state, name, record))
+    }
+
+    /// These, each of which must be there, or have been.
+    pub(crate) fn named_once(state: &StateDir, names: &[String]) -> Result<Vec<Self>, Failure> {
+        let find = |name: &String| {
+            let once = || {
+                let (_, found) = registry_of(state, name).ok()??;
+                let record = Record::of(&found.definition)?;
+                Some(Self::at(state, &ServiceName::new(name)?, record))
+            };
+            match Self::find(state, name).or_else(once) {
+                Some(installed) => Ok(vec![installed]),
+                None => Self::named(state, std::slice::from_ref(name)),
+            }
+        };
+        let found: Result<Vec<_>, Failure> = names.iter().map(find).collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
+    /// What is told of one that its manager does not have.
+    pub(super) fn unfinished_report(&self) -> Option<ServiceReport> {
+        let registered = self.registered().ok()??;
+        let why = registered.life.why().unwrap_or("its manager has none");
+        let detail = format!("{why}; install it again, or uninstall it");
+        let report = self.nothing_known();
+        Some(self.of_manager(ServiceReport {
+            detail: Some(detail),
+            ..report
+        }))
+    }
+
+    /// Does it while the registry is told that it goes, and has it gone there if it is. One that is not in the registry is no failure.
+    pub(super) fn unregister(
+        &self,
+        expected: Expected,
+        purge: bool,
+        remove: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let path = self.registry_path();
+        let registry = Registry::find(&path)?;
+        let is_there = self.registered()?.is_some();
+        let work = match registry.filter(|_| is_there) {
+            Some(registry) => Some(registry.begin(&[Wish {
+                name: self.name.clone(),
+                expected,
+                definition: None,
+            }])?),
+            None if expected != Expected::Any => {
+                let name = self.name.clone();
+                return Err(Error::Refused(Refusal::NotFound { name }).into());
+            }
+            None => None,
+        };
+        if let Err(failure) = remove() {
+            if let Some(work) = work {
+                // As above all it says why; whoever opens the registry next does what cannot be done now.
+                drop(work.roll_back(failure.message()));
+            }
+            return Err(failure);
+        }
+        match (work, Registry::find(&path)?) {
+            (Some(work), _) => work.delete(purge)?,
+            // Of one that was deleted before.
+            (None, Some(mut registry)) if purge => match registry.forget(&self.name) {
+                Err(Error::Refused(Refusal::NotFound { .. })) => {}
+                done => done?,
+            },
+            _ => {}
+        }
+        if purge {
+            Registry::remove_empty(&path);
+        }
+        Ok(())
+    }
+
+    /// What is not as it was registered, a sentence each.
+    pub(crate) fn drift(&self) -> Vec<String> {
+        let witnesses = self.registered_witnesses().into_iter();
+        witnesses.flat_map(|witness| witness.causes).collect()
+    }
+
+    /// What each of those says who should know how it is. Asks its manager and its host. Blocks.
+    pub(crate) fn witnesses(&self) -> Vec<Witness> {
+        let mut witnesses = self.registered_witnesses();
+        let status = self.service().status();
+        let hosted = match self.record.mode {
+            Mode::Direct => None,
+            Mode::Hosted => Some(client::block_on(client::status(&self.state)).and_then(|it| it)),
+        };
+        let is_up = status
+            .as_ref()
+            .is_ok_and(|status| status.state == mainstay::State::Running);
+        witnesses.push(match &status {
+            Ok(status) => Witness::agrees("manager", self.by_manager(status).state.to_string(), {
+                Some(format!("{}: {status}", self.record.manager))
+            }),
+            Err(error) => {
+                let why = crate::failure::chain(error);
+                Witness::disagrees("manager", "unknown", vec![why])
+            }
+        });
+        witnesses.extend(hosted.map(|answer| match answer {
+            Ok(report) => {
+                let state = report.services.first().map(|it| it.state.to_string());
+                Witness::agrees("host", state.unwrap_or_else(|| "no service".into()), None)
+            }
+            Err(failure) if is_up => {
+                let why = format!(
+                    "{} says that it runs, and its host does not answer: {}",
+                    self.record.manager,
+                    failure.message()
+                );
+                Witness::disagrees("host", "silent", vec![why])
+            }
+            Err(failure) => Witness::agrees("host", "gone", Some(failure.message().to_owned())),
+        }));
+        witnesses
+    }
+
+    /// Of the registry, and of what it has registered.
+    fn registered_witnesses(&self) -> Vec<Witness> {
+        const NAME: &str = "registry";
+        let registered = match self.registered() {
+            Ok(Some(registered)) => registered,
+            Ok(None) => {
+                let why = "the registry does not have it: install it again".to_owned();
+                return vec![Witness::disagrees(NAME, "unknown", vec![why])];
+            }
+            Err(failure) => {
+                let why = failure.message().to_owned();
+                return vec![Witness::disagrees(NAME, "unreadable", vec![why])];
+            }
+        };
+        let life = &registered.life;
+        let claim = format!("{}, version {}", life.state(), life.version());
+        let mut witnesses = vec![match life.why() {
+            Some(why) => Witness::disagrees(NAME, claim, vec![why.to_owned()]),
+            None => {
+                let etag = format!("etag {}", registered.etag.as_str());
+                Witness::agrees(NAME, claim, Some(etag))
+            }
+        }];
+        witnesses.push(Witness::of("manifest", self.changed_manifest(&registered)));
+        let files = match self.changed_files(&registered.definition) {
+            Ok(paths) => paths
+                .iter()
+                .map(|path| match path.exists() {
+                    true => format!("{} is not what was installed", path.display()),
+                    false => format!("{} is missing", path.display()),
+                })
+                .collect(),
+            Err(failure) => vec![failure.message().to_owned()],
+        };
+        witnesses.push(Witness::of("unit files", files));
+        witnesses.push(match &registered.program {
+            Some(program) => Witness {
+                detail: program
+                    .change()
+                    .or_else(|| Some(program.path.display().to_string())),
+                ..Witness::of("program", program.change().into_iter().collect())
+            },
+            None => Witness::agrees("program", "not registered", None),
+        });
+        witnesses
+    }
+
+    fn changed_manifest(&self, registered: &Registered) -> Vec<String> {
+        let definition = &registered.definition;
+        let path = self.manifest_path(definition.format);
+        match fs::read_to_string(&path) {
+            Ok(text) if text == definition.manifest => Vec::new(),
+            Ok(_) => {
+                let version = registered.life.version();
+                vec![format!("{} is not version {version}", path.display())]
+            }
+            Err(error) => vec![format!("read {}: {error}", path.display())],
+        }
+    }
+
+    fn changed_files(&self, definition: &Definition) -> Result<Vec<PathBuf>, Failure> {
+        let unknown = |why: &str| {
+            let message = format!("what is registered of {}: {why}", self.name);
+            Failure::new(Code::Failed, message)
+        };
+        let specs = manifest::parse(&definition.manifest, definition.format)
+            .map_err(|_| unknown("this version of mainstay refuses its manifest"))?;
+        let spec = specs.iter().find(|spec| *spec.name() == self.name);
+        let spec = spec.ok_or_else(|| unknown("its manifest does not have it"))?;
+        let record = Record::of(definition).ok_or_else(|| unknown("of no manager here"))?;
+        let wanted = Wanted {
+            spec,
+            account: account(spec.account(), record.mode),
+            has_sandbox: definition.sandbox,
+        };
+        let as_registered = Self {
+            name: self.name.clone(),
+            place: self.place.clone(),
+            state: self.state.clone(),
+            record,
+            root: None,
+        };
+        let path = as_registered.manifest_path(definition.format);
+        let base_dir = Path::new(&definition.base_dir);
+        let (definition, _) = as_registered.definition(&wanted, &path, base_dir)?;
+        Ok(definition.changed_files()?)
+    }
+}
+
+/// One of the definitions that are kept.
+pub(crate) fn kept(
+    registry: &Registry,
+    name: &str,
+    version: Version,
+) -> Result<Definition, Failure> {
+    registry.definition(name, version)?.ok_or_else(|| {
+        let message = format!("{name} has no version {version}, or it is too old to be kept");
+        let hint = format!("mainstay history {name} shows its versions");
+        Failure::new(Code::Unknown, message).hint(hint)
+    })
+}

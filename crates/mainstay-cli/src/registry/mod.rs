@@ -1,0 +1,682 @@
+//! The registry of definitions on disk: SQLite in `STATE/registry.db`, for administrators' eyes only, as manifests may hold secrets.
+//!
+//! Several processes use it at once. A change is two short transactions with the work between them: [`Registry::begin`] marks all that it
+//! is about as this process's, [`Work`] is that work, and ends with commit, roll back or delete. Whoever opens the registry first rolls back
+//! what owners that have died left ([`owner`]). What may follow what is decided in the core (`mainstay_core::registry`).
+
+mod owner;
+mod program;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod who;
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use mainstay_core::manifest::Format;
+use mainstay_core::registry::{
+    self as core, Change, Definition, Entry, Etag, Event, Expected, Owner, Refusal, Stored, Version,
+};
+use mainstay_core::spec::ServiceName;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
+
+use self::owner::Holder;
+pub(crate) use self::program::Program;
+use crate::failure::{Code, Failure};
+use crate::state_dir;
+
+/// So many definitions of a service are kept; the history is kept as a whole.
+const KEPT_VERSIONS: u64 = 20;
+const CURE: &str = "move it away and install the services again: what is installed runs on without it, only the history is lost";
+
+/// An open registry.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    connection: Connection,
+    path: PathBuf,
+    /// Goes after the connection: until then nobody removes the file ([`Registry::remove_empty`]).
+    _place: Option<std::fs::File>,
+}
+
+/// What is known of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Registered {
+    /// Random, 32 hexadecimal digits; the same for as long as anything is known of it.
+    pub(crate) id: String,
+    pub(crate) life: Stored,
+    /// Of `life`'s version.
+    pub(crate) etag: Etag,
+    pub(crate) definition: Definition,
+    /// Where it is known.
+    pub(crate) program: Option<Program>,
+}
+
+/// What is wanted of a service.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) name: ServiceName,
+    pub(crate) expected: Expected,
+    /// What it is to be; nothing where it is to be deleted.
+    pub(crate) definition: Option<Definition>,
+}
+
+/// Why a change was not begun.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// For what is there.
+    Refused(Refusal),
+    /// The registry cannot be used.
+    Failed(Failure),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let refusal = match error {
+            Error::Failed(failure) => return failure,
+            Error::Refused(refusal) => refusal,
+        };
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::NotFound { .. } => {
+                Self::new(Code::Unknown, message).hint("`mainstay list` shows those that are")
+            }
+            Refusal::Conflict { name, .. } | Refusal::Exists { name, .. } => {
+                let hint = format!("look at it, and name its version: mainstay history {name}");
+                Self::new(Code::Busy, message).hint(hint)
+            }
+            _ => Self::new(Code::Busy, message).hint("try again"),
+        }
+    }
+}
+
+/// A change that has begun: nobody else changes these definitions while it lives. Dropped without an end, it is rolled back by whoever opens
+/// the registry next.
+#[derive(Debug)]
+pub(crate) struct Work {
+    registry: Registry,
+    names: Vec<ServiceName>,
+    holder: Holder,
+}
+
+impl Registry {
+    /// Opens it, made where there is none, and rolls back what has died. Blocks while others write, for milliseconds.
+    ///
+    /// # Errors
+    /// Where it cannot be written, is broken or somebody else's; it is left as it is then.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            let code = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+                _ => Code::CannotWrite,
+            };
+            cannot(code, "create", path, &error)
+        };
+        if let Some(dir) = path.parent() {
+            state_dir::create_private_dir(dir).map_err(failed)?;
+        }
+        let mut options = std::fs::File::options();
+        options.write(true).create(true).truncate(false);
+        // SQLite gives the files that it puts beside it the same mode.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        loop {
+            options.open(path).map_err(failed)?;
+            match Self::open_file(path) {
+                // Whoever has purged the last service has removed it just now.
+                Err(_) if !path.exists() => {
+                    if let Some(dir) = path.parent() {
+                        state_dir::create_private_dir(dir).map_err(failed)?;
+                    }
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// The same; nothing where there is none.
+    pub(crate) fn find(path: &Path) -> Result<Option<Self>, Failure> {
+        match path.exists() {
+            true => Self::open_file(path).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn open_file(path: &Path) -> Result<Self, Failure> {
+        let place = place(path).and_then(|place| {
+            if let Some(place) = &place {
+                place.lock_shared()?;
+            }
+            Ok(place)
+        });
+        let place = place.map_err(|error| cannot(Code::CannotWrite, "open", path, &error))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags)
+            .map_err(|error| database("open", path, &error))?;
+        schema::prepare(&mut connection, path)?;
+        let mut registry = Self {
+            connection,
+            path: path.to_owned(),
+            _place: place,
+        };
+        registry.bury()?;
+        Ok(registry)
+    }
+
+    /// Removes one that knows no name any more, and the directories above it that hold nothing else; a hope, not more. Where somebody has it
+    /// open, it stays.
+    pub(crate) fn remove_empty(path: &Path) {
+        let Ok(Some(place)) = place(path) else { return };
+        if place.try_lock().is_err() {
+            return;
+        }
+        let is_empty = || {
+            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            let count = "SELECT count(*) FROM service";
+            connection.query_row(count, [], |row| Ok(row.get::<_, i64>(0)? == 0))
+        };
+        if is_empty().unwrap_or(false) && std::fs::remove_file(path).is_ok() {
+            let dir = path.parent().unwrap_or(path);
+            for dir in [&*dir.join("installed"), dir] {
+                // Others may lie there.
+                let _ = std::fs::remove_dir(dir);
+            }
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Finishes what owners that have died left.
+    fn bury(&mut self) -> Result<(), Failure> {
+        let dir = self.dir().to_owned();
+        let tokens = owner::tokens(&dir);
+        let known = |connection: &Connection| {
+            let mut query = connection
+                .prepare("SELECT name FROM service WHERE owner_token IS NOT NULL ORDER BY name")?;
+            let names = query.query_map([], |row| row.get::<_, String>(0))?;
+            names.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let reading = |error| database("read", &self.path, &error);
+        if tokens.is_empty() && known(&self.connection).map_err(reading)?.is_empty() {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        let failed = |error| database("repair", &path, &error);
+        let transaction = immediate(&mut self.connection).map_err(failed)?;
+        let mut living = Vec::new();
+        for name in known(&transaction).map_err(failed)? {
+            let Some(found) = read(&transaction, &name).map_err(failed)? else {
+                continue;
+            };
+            match found.life.owner() {
+                Some(owner) if owner::lives(&dir, owner) => living.push(owner.token.clone()),
+                _ => {
+                    let target = found.life.target();
+                    let (life, happened) = found.life.bury();
+                    settle(&transaction, &name, &life, target).map_err(failed)?;
+                    if let Some((event, why)) = happened {
+                        note(&transaction, &name, event, life.version(), Some(&why))
+                            .map_err(failed)?;
+                    }
+                }
+            }
+        }
+        // Nobody makes one while this transaction lasts.
+        for token in owner::tokens(&dir) {
+            if !living.contains(&token) {
+                owner::sweep(&dir, &token);
+            }
+        }
+        transaction.commit().map_err(failed)
+    }
+
+    /// What is known of `name`, also of a deleted one.
+    pub(crate) fn get(&self, name: &str) -> Result<Option<Registered>, Failure> {
+        read(&self.connection, name).map_err(|error| database("read", &self.path, &error))
+    }
+
+    /// One of its definitions.
+    pub(crate) fn definition(
+        &self,
+        name: &str,
+        version: Version,
+    ) -> Result<Option<Definition>, Failure> {
+        let sql = format!("SELECT {DEFINITION} FROM definition WHERE name = ?1 AND version = ?2");
+        let found = self
+            .connection
+            .query_row(&sql, params![name, number(version.0)], |row| {
+                definition(row, 0)
+            })
+            .optional();
+        found.map_err(|error| database("read", &self.path, &error))
+    }
+
+    /// All names that were ever installed and not purged.
+    pub(crate) fn names(&self) -> Result<Vec<String>, Failure> {
+        let read = || {
+            let mut query = self
+                .connection
+                .prepare("SELECT name FROM service ORDER BY name")?;
+            let names = query.query_map([], |row| row.get(0))?;
+            names.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| database("read", &self.path, &error))
+    }
+
+    /// What has happened to `name`, the oldest first.
+    pub(crate) fn history(&self, name: &str) -> Result<Vec<Entry>, Failure> {
+        let read = || {
+            let mut query = self.connection.prepare(
+                "SELECT at, who, event, version, etag, detail FROM history WHERE name = ?1 ORDER BY number",
+            )?;
+            let entries = query.query_map([name], |row| {
+                let who: String = row.get(1)?;
+                let event: String = row.get(2)?;
+                let event = Event::ALL.into_iter().find(|it| it.as_str() == event);
+                Ok(Entry {
+                    at: row.get::<_, i64>(0)?.cast_unsigned(),
+                    who: serde_json::from_str(&who).map_err(|_| broken(1))?,
+                    event: event.ok_or_else(|| broken(2))?,
+                    version: Version(row.get::<_, i64>(3)?.cast_unsigned()),
+                    etag: row.get(4)?,
+                    detail: row.get(5)?,
+                })
+            })?;
+            entries.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| database("read", &self.path, &error))
+    }
+
+    /// Begins what is wished, all of it or nothing.
+    ///
+    /// # Errors
+    /// `Refused` where something else is there than is expected, or somebody is at it.
+    pub(crate) fn begin(mut self, wishes: &[Wish]) -> Result<Work, Error> {
+        let path = self.path.clone();
+        let failed = |error| Error::Failed(database("write to", &path, &error));
+        let dir = self.dir().to_owned();
+        let transaction = immediate(&mut self.connection).map_err(failed)?;
+        let holder = Holder::new(&dir, random()?, now())
+            .map_err(|error| cannot(Code::CannotWrite, "write beside", &path, &error))?;
+        for wish in wishes {
+            let name = wish.name.as_str();
+            let found = read(&transaction, name).map_err(failed)?;
+            let change = match &wish.definition {
+                None => Change::Delete,
+                Some(definition) => Change::Define {
+                    is_another: found.as_ref().is_none_or(|it| it.etag != definition.etag()),
+                },
+            };
+            let stored = found.as_ref().map(|it| it.life.clone());
+            let owner = holder.owner.clone();
+            let begun = core::begin(&wish.name, stored, wish.expected, change, owner);
+            let life = Stored::from(begun.map_err(Error::Refused)?);
+            let new = match &life {
+                Stored::Pending(_) => Some(life.version()),
+                life => life.target(),
+            };
+            if found.is_none() {
+                let sql =
+                    "INSERT INTO service (name, id, state, version) VALUES (?1, ?2, 'pending', 1)";
+                transaction
+                    .execute(sql, params![name, random()?])
+                    .map_err(failed)?;
+            }
+            write(&transaction, name, &life).map_err(failed)?;
+            if let (Some(version), Some(definition)) = (new, &wish.definition) {
+                define(&transaction, name, version, definition).map_err(failed)?;
+            }
+        }
+        transaction.commit().map_err(failed)?;
+        Ok(Work {
+            registry: self,
+            names: wishes.iter().map(|wish| wish.name.clone()).collect(),
+            holder,
+        })
+    }
+
+    /// Forgets all of a name that is deleted.
+    pub(crate) fn forget(&mut self, name: &ServiceName) -> Result<(), Error> {
+        let path = self.path.clone();
+        let failed = |error| Error::Failed(database("write to", &path, &error));
+        let transaction = immediate(&mut self.connection).map_err(failed)?;
+        let name = || name.clone();
+        let found = read(&transaction, name().as_str()).map_err(failed)?;
+        let refusal = match found.map(|it| it.life) {
+            None => Refusal::NotFound { name: name() },
+            Some(Stored::Deleted(_)) => {
+                purge(&transaction, name().as_str()).map_err(failed)?;
+                return transaction.commit().map_err(failed);
+            }
+            Some(life) => match life.owner() {
+                Some(owner) => Refusal::Busy {
+                    name: name(),
+                    owner: owner.clone(),
+                },
+                None => Refusal::Exists {
+                    name: name(),
+                    actual: life.version(),
+                },
+            },
+        };
+        Err(Error::Refused(refusal))
+    }
+}
+
+/// What is locked while the file is in use: its directory, so that nothing is left of the lock.
+#[cfg(unix)]
+fn place(path: &Path) -> std::io::Result<Option<std::fs::File>> {
+    path.parent().map(std::fs::File::open).transpose()
+}
+
+/// Windows removes no file that somebody has open, and does not lock directories.
+#[cfg(windows)]
+fn place(_path: &Path) -> std::io::Result<Option<std::fs::File>> {
+    Ok(None)
+}
+
+impl Work {
+    /// It is done: what was wished holds, with these programs, in the order of the wishes. The versions.
+    ///
+    /// # Errors
+    /// Where it cannot be written; it is rolled back then by whoever comes next.
+    pub(crate) fn commit(self, programs: &[Option<Program>]) -> Result<Vec<Version>, Failure> {
+        let mut programs = programs.iter();
+        let mut versions = Vec::with_capacity(self.names.len());
+        self.finish(|transaction, name, found| {
+            let program = programs.next().cloned().flatten();
+            let was_failed = found.life.why().is_some();
+            let (life, event) = match found.life {
+                Stored::Pending(life) => (life.activate(), Some(Event::Created)),
+                Stored::Updating(life) => {
+                    let is_refreshed = was_failed || program != found.program;
+                    let event = match life.target() {
+                        Some(_) => Some(Event::Updated),
+                        None => is_refreshed.then_some(Event::Refreshed),
+                    };
+                    (life.commit(), event)
+                }
+                other => return Err(lost(&other)),
+            };
+            let version = life.version();
+            versions.push(version);
+            write(transaction, name, &Stored::Active(life))?;
+            let json = program.map(|program| serde_json::to_string(&program).unwrap_or_default());
+            let sql = "UPDATE definition SET program = ?3 WHERE name = ?1 AND version = ?2";
+            transaction.execute(sql, params![name, number(version.0), json])?;
+            let sql = "DELETE FROM definition WHERE name = ?1 AND version <= ?2";
+            let last = version.0.saturating_sub(KEPT_VERSIONS);
+            transaction.execute(sql, params![name, number(last)])?;
+            match event {
+                Some(event) => note(transaction, name, event, version, None),
+                None => Ok(()),
+            }
+        })?;
+        Ok(versions)
+    }
+
+    /// It was taken back, for this reason: all is as it was.
+    pub(crate) fn roll_back(self, why: &str) -> Result<(), Failure> {
+        self.finish(|transaction, name, found| match found.life {
+            Stored::Pending(life) => match life.abandon() {
+                None => purge(transaction, name),
+                Some(life) => {
+                    let pending = Some(life.version().next());
+                    settle(transaction, name, &Stored::Deleted(life), pending)
+                }
+            },
+            Stored::Updating(life) => {
+                let (version, target) = (life.version(), life.target());
+                settle(transaction, name, &life.roll_back(), target)?;
+                note(transaction, name, Event::RolledBack, version, Some(why))
+            }
+            other => Err(lost(&other)),
+        })
+    }
+
+    /// It is gone; with `is_purged` its history as well.
+    pub(crate) fn delete(self, is_purged: bool) -> Result<(), Failure> {
+        self.finish(|transaction, name, found| match found.life {
+            _ if is_purged => purge(transaction, name),
+            Stored::Updating(life) => {
+                let (version, target) = (life.version(), life.target());
+                settle(transaction, name, &Stored::Deleted(life.delete()), target)?;
+                note(transaction, name, Event::Deleted, version, None)
+            }
+            other => Err(lost(&other)),
+        })
+    }
+
+    /// One transaction for all of them; the lock goes last.
+    fn finish(
+        mut self,
+        mut end: impl FnMut(&Transaction<'_>, &str, Registered) -> rusqlite::Result<()>,
+    ) -> Result<(), Failure> {
+        let path = self.registry.path.clone();
+        let failed = |error| database("write to", &path, &error);
+        let transaction = immediate(&mut self.registry.connection).map_err(failed)?;
+        for name in &self.names {
+            let found = read(&transaction, name.as_str()).map_err(failed)?;
+            let found = found.filter(|it| it.life.owner() == Some(&self.holder.owner));
+            let Some(found) = found else {
+                let what = format!("{name} was taken from this process while it was at it");
+                return Err(cannot(Code::Failed, "write to", &path, &what));
+            };
+            end(&transaction, name.as_str(), found).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)
+    }
+}
+
+const SERVICE: &str =
+    "s.id, s.state, s.version, s.target, s.why, s.owner_token, s.owner_pid, s.owner_since";
+const DEFINITION: &str = "manifest, format, base_dir, manager, mode, user, sandbox";
+
+fn immediate(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+}
+
+fn read(connection: &Connection, name: &str) -> rusqlite::Result<Option<Registered>> {
+    let sql = format!(
+        "SELECT {SERVICE}, d.etag, d.program, {DEFINITION} FROM service s JOIN definition d USING (name, version) WHERE name = ?1"
+    );
+    let mut query = connection.prepare(&sql)?;
+    query.query_row([name], registered).optional()
+}
+
+fn registered(row: &Row<'_>) -> rusqlite::Result<Registered> {
+    let version = |index| row.get::<_, Option<i64>>(index);
+    let number = |index| row.get::<_, Option<i64>>(index);
+    let owner = match row.get::<_, Option<String>>(5)? {
+        None => None,
+        Some(token) => Some(Owner {
+            token,
+            pid: u32::try_from(number(6)?.unwrap_or_default()).map_err(|_| broken(6))?,
+            since: number(7)?.unwrap_or_default().cast_unsigned(),
+        }),
+    };
+    let state: String = row.get(1)?;
+    let target = version(3)?.map(|number| Version(number.cast_unsigned()));
+    let held = Version(version(2)?.unwrap_or_default().cast_unsigned());
+    let program: Option<String> = row.get(9)?;
+    Ok(Registered {
+        id: row.get(0)?,
+        life: Stored::restore(&state, held, target, row.get(4)?, owner).ok_or_else(|| broken(1))?,
+        etag: Etag::from(row.get::<_, String>(8)?),
+        program: program.and_then(|json| serde_json::from_str(&json).ok()),
+        definition: definition(row, 10)?,
+    })
+}
+
+fn definition(row: &Row<'_>, first: usize) -> rusqlite::Result<Definition> {
+    let format: String = row.get(first + 1)?;
+    Ok(Definition {
+        manifest: row.get(first)?,
+        format: Format::from_extension(&format).ok_or_else(|| broken(first + 1))?,
+        base_dir: row.get(first + 2)?,
+        manager: row.get(first + 3)?,
+        mode: row.get(first + 4)?,
+        user: row.get(first + 5)?,
+        sandbox: row.get(first + 6)?,
+    })
+}
+
+/// Stores a life of a name that is there.
+fn write(transaction: &Transaction<'_>, name: &str, life: &Stored) -> rusqlite::Result<()> {
+    let owner = life.owner();
+    let sql = "UPDATE service SET state = ?2, version = ?3, target = ?4, why = ?5, owner_token = ?6, owner_pid = ?7, owner_since = ?8
+        WHERE name = ?1";
+    let changed = transaction.prepare(sql)?.execute(params![
+        name,
+        life.state(),
+        number(life.version().0),
+        life.target().map(|version| number(version.0)),
+        life.why(),
+        owner.map(|owner| &owner.token),
+        owner.map(|owner| owner.pid),
+        owner.map(|owner| number(owner.since)),
+    ])?;
+    match changed {
+        1 => Ok(()),
+        _ => Err(rusqlite::Error::QueryReturnedNoRows),
+    }
+}
+
+/// Stores a life that nobody is at any more, without the definition that did not come to be.
+fn settle(
+    transaction: &Transaction<'_>,
+    name: &str,
+    life: &Stored,
+    lost: Option<Version>,
+) -> rusqlite::Result<()> {
+    write(transaction, name, life)?;
+    if let Some(version) = lost {
+        let sql = "DELETE FROM definition WHERE name = ?1 AND version = ?2";
+        transaction.execute(sql, params![name, number(version.0)])?;
+    }
+    Ok(())
+}
+
+fn define(
+    transaction: &Transaction<'_>,
+    name: &str,
+    version: Version,
+    definition: &Definition,
+) -> rusqlite::Result<()> {
+    let sql = format!(
+        "INSERT OR REPLACE INTO definition (name, version, etag, {DEFINITION}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+    );
+    transaction.prepare(&sql)?.execute(params![
+        name,
+        number(version.0),
+        definition.etag().as_str(),
+        definition.manifest,
+        definition.format.name(),
+        definition.base_dir,
+        definition.manager,
+        definition.mode,
+        definition.user,
+        definition.sandbox,
+    ])?;
+    Ok(())
+}
+
+/// Adds a line to the history; the version's definition is there.
+fn note(
+    transaction: &Transaction<'_>,
+    name: &str,
+    event: Event,
+    version: Version,
+    detail: Option<&str>,
+) -> rusqlite::Result<()> {
+    let who = serde_json::to_string(&who::who()).unwrap_or_default();
+    let sql = "INSERT INTO history (name, at, who, event, version, etag, detail)
+        SELECT ?1, ?2, ?3, ?4, ?5, etag, ?6 FROM definition WHERE name = ?1 AND version = ?5";
+    transaction.prepare(sql)?.execute(params![
+        name,
+        number(now()),
+        who,
+        event.as_str(),
+        number(version.0),
+        detail,
+    ])?;
+    Ok(())
+}
+
+/// All of it.
+fn purge(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<()> {
+    transaction
+        .execute("DELETE FROM service WHERE name = ?1", [name])
+        .map(drop)
+}
+
+/// SQLite's integers have a sign; ours are counted from zero and end long before.
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Microseconds since 1970.
+fn now() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since_1970.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// 128 bits, which no two processes get.
+fn random() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(Code::MissingPart, format!("get random numbers: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A value in this column that no version of mainstay has written.
+fn broken(column: usize) -> rusqlite::Error {
+    let what = "a value that mainstay does not write".into();
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what)
+}
+
+/// A state that an owner's definition cannot be in.
+fn lost(life: &Stored) -> rusqlite::Error {
+    let what = format!(
+        "the state {} of a definition that is being changed",
+        life.state()
+    );
+    rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, what.into())
+}
+
+fn cannot(code: Code, verb: &str, path: &Path, why: &dyn std::fmt::Display) -> Failure {
+    Failure::new(
+        code,
+        format!("{verb} the registry {}: {why}", path.display()),
+    )
+}
+
+/// What an error of the database means, and what helps.
+fn database(verb: &str, path: &Path, error: &rusqlite::Error) -> Failure {
+    use rusqlite::ErrorCode;
+    let why = error.to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            cannot(Code::Busy, verb, path, &why).hint("another process writes to it: try again")
+        }
+        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
+            cannot(Code::PermissionDenied, verb, path, &why)
+        }
+        Some(
+            ErrorCode::ReadOnly
+            | ErrorCode::CannotOpen
+            | ErrorCode::DiskFull
+            | ErrorCode::SystemIoFailure,
+        ) => cannot(Code::CannotWrite, verb, path, &why)
+            .hint("see whether its disk is full or read-only, and who may write there"),
+        _ => cannot(Code::Failed, verb, path, &why).hint(CURE),
+    }
+}

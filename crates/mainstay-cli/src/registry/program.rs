@@ -1,0 +1,105 @@
+//! What a program's file was when it was registered.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Stored as JSON: what is added must be optional.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Program {
+    pub(crate) path: PathBuf,
+    /// Bytes.
+    size: u64,
+    /// Nanoseconds since 1970, as text: JSON's numbers are too short for them.
+    modified: String,
+    sha256: String,
+}
+
+impl Program {
+    /// As it is now. Reads all of it.
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            size: metadata.len(),
+            modified: modified(&metadata),
+            sha256: hash(path)?,
+        })
+    }
+
+    /// What has become of it, if it is not what it was. Reads it only where its size or time differs.
+    pub(crate) fn change(&self) -> Option<String> {
+        let path = self.path.display();
+        let metadata = match fs::metadata(&self.path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Some(format!("the program {path} is gone"));
+            }
+            Err(error) => return Some(format!("the program {path} cannot be seen: {error}")),
+        };
+        if (metadata.len(), modified(&metadata)) == (self.size, self.modified.clone()) {
+            return None;
+        }
+        match hash(&self.path) {
+            Ok(hash) if hash == self.sha256 => None,
+            Ok(_) => Some(format!(
+                "the program {path} is another one than was installed"
+            )),
+            Err(error) => Some(format!("the program {path} cannot be read: {error}")),
+        }
+    }
+}
+
+fn modified(metadata: &fs::Metadata) -> String {
+    let at = metadata.modified().ok();
+    let since_1970 = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    since_1970.unwrap_or_default().as_nanos().to_string()
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => hash.update(&buffer[..count]),
+        }
+    }
+    let hex = hash.finalize().into_iter();
+    Ok(hex.map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_another_one_by_what_is_in_it() {
+        let sandbox = mainstay_testkit::Sandbox::new();
+        let path = sandbox.write("program", "one");
+        let program = Program::read(&path).unwrap();
+        assert_eq!(program.change(), None);
+        let later = |seconds| {
+            let at = SystemTime::now() + std::time::Duration::from_secs(seconds);
+            File::options()
+                .append(true)
+                .open(&path)
+                .unwrap()
+                .set_modified(at)
+                .unwrap();
+        };
+        // A touch is no change; other content of the same size is one.
+        later(10);
+        assert_eq!(program.change(), None);
+        fs::write(&path, "two").unwrap();
+        later(20);
+        assert!(program.change().unwrap().contains("another one"));
+        fs::remove_file(&path).unwrap();
+        assert!(program.change().unwrap().contains("gone"));
+    }
+}

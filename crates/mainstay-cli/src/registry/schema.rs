@@ -1,0 +1,125 @@
+//! The tables, and how a file of an older version becomes one of this version.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{cannot, database};
+use crate::failure::{Code, Failure};
+
+/// `application_id` of a file that is ours: `MSty`.
+const APPLICATION: i32 = 0x4d53_7479;
+/// How long another process may hold on to the file. It does so for milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The step to each version of the schema (`user_version`). One that was released never changes, and every version has its old file in
+/// `tests/fixtures`, which must open.
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE service (
+    name TEXT PRIMARY KEY,
+    id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    target INTEGER,
+    why TEXT,
+    owner_token TEXT,
+    owner_pid INTEGER,
+    owner_since INTEGER
+) STRICT;
+CREATE TABLE definition (
+    name TEXT NOT NULL REFERENCES service (name) ON DELETE CASCADE,
+    version INTEGER NOT NULL,
+    etag TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    format TEXT NOT NULL,
+    base_dir TEXT NOT NULL,
+    manager TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    user INTEGER NOT NULL,
+    sandbox INTEGER NOT NULL,
+    program TEXT,
+    PRIMARY KEY (name, version)
+) STRICT;
+CREATE TABLE history (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL REFERENCES service (name) ON DELETE CASCADE,
+    at INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    event TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    etag TEXT NOT NULL,
+    detail TEXT
+) STRICT;
+CREATE INDEX history_of_service ON history (name, number);
+"];
+
+/// Makes the file ready for use, if it is ours or empty. Nothing is written to any other.
+pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Failure> {
+    let failed = |error| database("open", path, &error);
+    connection.busy_timeout(PATIENCE).map_err(failed)?;
+    let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
+    let look = connection.transaction().map_err(failed)?;
+    let found = version(&look, path)?;
+    drop(look);
+    if found > known {
+        let what = format!("it is of a newer mainstay (schema {found}, not {known})");
+        return Err(cannot(Code::Failed, "open", path, &what).hint("use that version of mainstay"));
+    }
+    keep_a_log(connection).map_err(failed)?;
+    connection
+        .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+        .map_err(failed)?;
+    if found == known {
+        return Ok(());
+    }
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failed)?;
+    // Another process may have done it meanwhile.
+    let found = version(&transaction, path)?;
+    for step in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(step).map_err(failed)?;
+    }
+    transaction
+        .pragma_update(None, "application_id", APPLICATION)
+        .and_then(|()| transaction.pragma_update(None, "user_version", known))
+        .and_then(|()| transaction.commit())
+        .map_err(failed)
+}
+
+/// Of its schema, 0 for an empty file. All that it asks is of one moment: others may be making the file.
+fn version(connection: &Transaction<'_>, path: &Path) -> Result<i32, Failure> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
+    let failed = |error| database("open", path, &error);
+    let application = number("PRAGMA application_id").map_err(failed)?;
+    let version = number("PRAGMA user_version").map_err(failed)?;
+    let tables = number("SELECT count(*) FROM sqlite_schema").map_err(failed)?;
+    match (application, version, tables) {
+        (APPLICATION, 1.., _) | (0, 0, 0) => Ok(version),
+        _ => {
+            let what = "it is a database of another program";
+            Err(cannot(Code::Failed, "open", path, &what).hint(super::CURE))
+        }
+    }
+}
+
+/// Readers and a writer do not wait for each other (write-ahead log). The mode stays with the file.
+fn keep_a_log(connection: &Connection) -> rusqlite::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| {
+            row.get::<_, String>(0)
+        });
+        match mode {
+            // SQLite does not wait where two processes make one new file at once.
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && Instant::now() < deadline =>
+            {
+                std::thread::yield_now();
+            }
+            done => return done.map(drop),
+        }
+    }
+}

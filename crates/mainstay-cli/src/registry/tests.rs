@@ -1,0 +1,453 @@
+//! The registry with real files and real processes: this test's own program is started again as the others.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use mainstay_testkit::Sandbox;
+
+use super::*;
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/registry-v1.db");
+const WORKER: &str = "MAINSTAY_TEST_REGISTRY";
+const WORKERS: u64 = 8;
+const UPDATES: u64 = 125;
+
+fn name(text: &str) -> ServiceName {
+    ServiceName::new(text).unwrap()
+}
+
+fn definition(text: &str) -> Definition {
+    Definition {
+        manifest: text.to_owned(),
+        format: Format::Toml,
+        base_dir: "/srv".to_owned(),
+        manager: "systemd".to_owned(),
+        mode: "hosted".to_owned(),
+        user: false,
+        sandbox: true,
+    }
+}
+
+fn wish(service: &str, expected: impl Into<Expected>, text: Option<&str>) -> Wish {
+    Wish {
+        name: name(service),
+        expected: expected.into(),
+        definition: text.map(definition),
+    }
+}
+
+fn begin(path: &Path, wish: Wish) -> Result<Work, Error> {
+    Registry::open(path)?.begin(&[wish])
+}
+
+fn install(path: &Path, service: &str, text: &str) -> Version {
+    let work = begin(path, wish(service, Expected::Any, Some(text))).unwrap();
+    work.commit(&[None]).unwrap()[0]
+}
+
+fn get(path: &Path, service: &str) -> Option<Registered> {
+    Registry::find(path).unwrap()?.get(service).unwrap()
+}
+
+/// State, version and text.
+fn shown(path: &Path, service: &str) -> String {
+    get(path, service).map_or("nothing".to_owned(), |it| {
+        format!(
+            "{} {} {}",
+            it.life.state(),
+            it.life.version(),
+            it.definition.manifest
+        )
+    })
+}
+
+fn events(path: &Path, service: &str) -> Vec<String> {
+    let registry = Registry::open(path).unwrap();
+    let history = registry.history(service).unwrap().into_iter();
+    history
+        .map(|entry| format!("{} {}", entry.event.as_str(), entry.version))
+        .collect()
+}
+
+#[track_caller]
+fn refused(begun: Result<Work, Error>) -> String {
+    match begun {
+        Err(Error::Refused(refusal)) => refusal.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_definition_lives() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("state/registry.db");
+    assert!(Registry::find(&path).unwrap().is_none());
+    assert!(!path.exists());
+    assert_eq!(install(&path, "db", "one"), Version(1));
+    // As it is already: no new version, and nothing to tell.
+    assert_eq!(install(&path, "db", "one"), Version(1));
+    assert_eq!(install(&path, "db", "two"), Version(2));
+    let id = get(&path, "db").unwrap().id;
+
+    // Somebody is at it: others see what holds, and may not change it.
+    let work = begin(&path, wish("db", 2, Some("three"))).unwrap();
+    assert_eq!(shown(&path, "db"), "updating 2 two");
+    let busy = format!(
+        "db is being changed by another mainstay, pid {}",
+        std::process::id()
+    );
+    assert_eq!(refused(begin(&path, wish("db", 2, Some("four")))), busy);
+    assert_eq!(refused(begin(&path, wish("db", 2, None))), busy);
+    work.roll_back("systemd refused").unwrap();
+    assert_eq!(shown(&path, "db"), "active 2 two");
+
+    // A stale version changes nothing.
+    for (expected, text, why) in [
+        (1, Some("four"), "db is at version 2, not 1"),
+        (3, None, "db is at version 2, not 3"),
+        (0, Some("four"), "db is there, at version 2"),
+    ] {
+        assert_eq!(refused(begin(&path, wish("db", expected, text))), why);
+    }
+    // All of it, or nothing.
+    let registry = Registry::open(&path).unwrap();
+    let both = [wish("web", 0, Some("web")), wish("db", 9, Some("four"))];
+    assert_eq!(refused(registry.begin(&both)), "db is at version 2, not 9");
+    assert_eq!(shown(&path, "web"), "nothing");
+
+    begin(&path, wish("db", 2, None))
+        .unwrap()
+        .delete(false)
+        .unwrap();
+    assert_eq!(shown(&path, "db"), "deleted 2 two");
+    assert_eq!(
+        refused(begin(&path, wish("db", 2, None))),
+        "db has no definition"
+    );
+    // What is taken back leaves what was, here and where there was nothing.
+    begin(&path, wish("db", 0, Some("five")))
+        .unwrap()
+        .roll_back("")
+        .unwrap();
+    assert_eq!(shown(&path, "db"), "deleted 2 two");
+    begin(&path, wish("web", 0, Some("web")))
+        .unwrap()
+        .roll_back("")
+        .unwrap();
+    assert_eq!(shown(&path, "web"), "nothing");
+    // A version never means two things.
+    assert_eq!(install(&path, "db", "five"), Version(3));
+    assert_eq!(get(&path, "db").unwrap().id, id);
+    let expect = [
+        "created 1",
+        "updated 2",
+        "rolled-back 2",
+        "deleted 2",
+        "created 3",
+    ];
+    assert_eq!(events(&path, "db"), expect);
+    let registry = Registry::open(&path).unwrap();
+    let one = registry.definition("db", Version(1)).unwrap();
+    assert_eq!(one, Some(definition("one")));
+
+    begin(&path, wish("db", 3, None))
+        .unwrap()
+        .delete(true)
+        .unwrap();
+    assert_eq!(shown(&path, "db"), "nothing");
+    assert_eq!(events(&path, "db"), [""; 0]);
+    // Nothing lies beside it.
+    drop(registry);
+    let left = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["registry.db"]);
+}
+
+#[test]
+fn the_last_versions_are_kept() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("registry.db");
+    for number in 1..=25 {
+        install(&path, "db", &number.to_string());
+    }
+    let registry = Registry::open(&path).unwrap();
+    let kept = |version| {
+        registry
+            .definition("db", Version(version))
+            .unwrap()
+            .is_some()
+    };
+    let kept: Vec<u64> = (1..=30).filter(|version| kept(*version)).collect();
+    assert_eq!(kept, (6..=25).collect::<Vec<_>>());
+    assert_eq!(registry.history("db").unwrap().len(), 25);
+}
+
+#[test]
+fn what_has_failed_is_said_and_can_be_repaired() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("registry.db");
+    for service in ["db", "web"] {
+        // As if the process had died: its lock is gone.
+        drop(begin(&path, wish(service, 0, Some("one"))).unwrap());
+        assert_eq!(shown(&path, service), "failed 1 one");
+        assert!(
+            get(&path, service)
+                .unwrap()
+                .life
+                .why()
+                .unwrap()
+                .contains("died")
+        );
+    }
+    // Once more.
+    drop(begin(&path, wish("db", 1, Some("two"))).unwrap());
+    assert_eq!(shown(&path, "db"), "failed 1 one");
+    assert_eq!(install(&path, "db", "one"), Version(1));
+    assert_eq!(shown(&path, "db"), "active 1 one");
+    begin(&path, wish("web", 1, None))
+        .unwrap()
+        .delete(false)
+        .unwrap();
+    assert_eq!(
+        events(&path, "db"),
+        ["failed 1", "rolled-back 1", "refreshed 1"]
+    );
+    assert_eq!(events(&path, "web"), ["failed 1", "deleted 1"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn only_its_owner_reads_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("registry.db");
+    install(&path, "db", "one");
+    // With all that lies beside it while it is written.
+    let work = begin(&path, wish("db", 1, Some("two"))).unwrap();
+    let mut count = 0;
+    for entry in std::fs::read_dir(sandbox.path()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("registry") {
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{:?}", entry.file_name());
+            count += 1;
+        }
+    }
+    assert!(count >= 3, "{count}");
+    drop(work);
+}
+
+#[test]
+fn what_is_not_a_registry_is_left_alone() {
+    let sandbox = Sandbox::new();
+    let check = |path: &Path, why: &str| {
+        let before = std::fs::read(path).unwrap();
+        let failure = Registry::open(path).unwrap_err().to_string();
+        assert!(
+            failure.contains(why) && failure.contains("hint: "),
+            "{failure}"
+        );
+        assert_eq!(std::fs::read(path).unwrap(), before);
+    };
+    let text = sandbox.write("text.db", &"this is no database\n".repeat(100));
+    check(&text, "not a database");
+    let foreign = sandbox.path().join("foreign.db");
+    let connection = Connection::open(&foreign).unwrap();
+    connection.execute_batch("CREATE TABLE other (a)").unwrap();
+    drop(connection);
+    check(&foreign, "of another program");
+    let newer = sandbox.path().join("newer.db");
+    install(&newer, "db", "one");
+    let connection = Connection::open(&newer).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    check(&newer, "newer mainstay");
+    let torn = sandbox.path().join("torn.db");
+    install(&torn, "db", "one");
+    let mut bytes = std::fs::read(&torn).unwrap();
+    for byte in &mut bytes[4096..] {
+        *byte = 0x55;
+    }
+    std::fs::write(&torn, bytes).unwrap();
+    let opened = Registry::open(&torn).and_then(|registry| registry.names());
+    let failure = opened.unwrap_err().to_string();
+    assert!(
+        failure.contains("malformed") && failure.contains("hint: "),
+        "{failure}"
+    );
+}
+
+#[test]
+#[ignore = "writes the file of a new version of the schema, once, to be committed"]
+fn write_the_file_of_this_version() {
+    let path = Path::new(FIXTURE);
+    assert!(!path.exists(), "an old file never changes");
+    install(path, "db", "one");
+    install(path, "db", "two");
+    drop(begin(path, wish("db", 2, Some("three"))).unwrap());
+    install(path, "web", "web");
+    begin(path, wish("web", 1, None))
+        .unwrap()
+        .delete(false)
+        .unwrap();
+}
+
+/// Of the first release that had a registry.
+#[test]
+fn an_old_file_opens() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("registry.db");
+    std::fs::copy(FIXTURE, &path).unwrap();
+    // Its last owner died in the middle of an update.
+    assert_eq!(shown(&path, "db"), "active 2 two");
+    assert_eq!(shown(&path, "web"), "deleted 1 web");
+    assert_eq!(
+        events(&path, "db"),
+        ["created 1", "updated 2", "rolled-back 2"]
+    );
+    assert_eq!(events(&path, "web"), ["created 1", "deleted 1"]);
+    let first = &Registry::open(&path).unwrap().history("db").unwrap()[0];
+    assert_eq!((&*first.who.user, first.who.uid), ("root", Some(0)));
+    assert_eq!(install(&path, "db", "three"), Version(3));
+}
+
+/// This test, in a process of its own.
+fn start(test: &str, path: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([
+            &format!("registry::tests::{test}"),
+            "--exact",
+            "--nocapture",
+            "--quiet",
+        ])
+        .env(WORKER, path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Whether this is such a process, and where its registry is.
+fn is_worker() -> Option<PathBuf> {
+    std::env::var_os(WORKER).map(PathBuf::from)
+}
+
+/// Counts one up from what is there, as long as nobody else has meanwhile.
+fn count_up(path: &Path) {
+    loop {
+        let seen = get(path, "counter").unwrap();
+        let version = seen.life.version();
+        let count: u64 = seen.definition.manifest.parse().unwrap();
+        let next = (count + 1).to_string();
+        match begin(path, wish("counter", version.0, Some(&next))) {
+            Ok(work) => {
+                assert_eq!(work.commit(&[None]).unwrap(), [version.next()]);
+                return;
+            }
+            Err(Error::Refused(Refusal::Busy { .. } | Refusal::Conflict { .. })) => {
+                std::thread::yield_now();
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[cfg_attr(
+    windows,
+    ignore = "Wine runs out of descriptors where eight processes share a database"
+)]
+#[test]
+fn of_many_processes_one_wins_each_version() {
+    if let Some(path) = is_worker() {
+        (0..UPDATES).for_each(|_| count_up(&path));
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("registry.db");
+    install(&path, "counter", "0");
+    let workers = (0..WORKERS).map(|_| start("of_many_processes_one_wins_each_version", &path));
+    for mut worker in workers.collect::<Vec<_>>() {
+        assert!(worker.wait().unwrap().success());
+    }
+    let all = WORKERS * UPDATES;
+    assert_eq!(shown(&path, "counter"), format!("active {} {all}", all + 1));
+    let expect = (2..=all + 1).map(|version| format!("updated {version}"));
+    let expect: Vec<String> = ["created 1".to_owned()].into_iter().chain(expect).collect();
+    assert_eq!(events(&path, "counter"), expect);
+}
+
+/// Also where nobody has made the file yet.
+#[test]
+fn many_processes_make_one_file() {
+    let test = "many_processes_make_one_file";
+    if let Some(path) = is_worker() {
+        let pid = std::process::id();
+        install(&path, &format!("of-{pid}"), "one");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    for round in 0..10 {
+        let path = sandbox.path().join(format!("{round}/registry.db"));
+        let workers: Vec<Child> = (0..WORKERS).map(|_| start(test, &path)).collect();
+        // All of them end before any is judged: what they work in goes with this test.
+        let ends = workers.into_iter().map(|mut worker| worker.wait().unwrap());
+        let ends: Vec<_> = ends.collect();
+        assert!(ends.iter().all(|end| end.success()), "{ends:?}");
+        let names = Registry::open(&path).unwrap().names().unwrap();
+        assert_eq!(names.len() as u64, WORKERS);
+    }
+}
+
+/// Two definitions that always change together show whether a change was done by halves.
+#[test]
+fn whoever_opens_it_after_a_kill_finds_it_whole() {
+    if let Some(path) = is_worker() {
+        for count in 1.. {
+            let text = format!("{} {count}", std::process::id());
+            let registry = Registry::open(&path).unwrap();
+            let both = ["one", "other"].map(|it| wish(it, Expected::Any, Some(&text)));
+            let work = registry.begin(&both).unwrap();
+            if count % 7 == 0 {
+                work.roll_back("for a test").unwrap();
+            } else {
+                work.commit(&[None, None]).unwrap();
+            }
+            println!("done");
+        }
+    }
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("registry.db");
+    install(&path, "one", "0");
+    install(&path, "other", "0");
+    let mut buried = 0;
+    for round in 0..60_u64 {
+        let mut child = start("whoever_opens_it_after_a_kill_finds_it_whole", &path);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let is_at_it = |line: &std::io::Result<String>| line.as_ref().unwrap().ends_with("done");
+        assert!(lines.any(|line| is_at_it(&line)));
+        // Some instant of the next changes: each takes a few milliseconds.
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).unwrap();
+        std::thread::sleep(Duration::from_micros(
+            u64::from(u16::from_le_bytes(random)) % 20_000,
+        ));
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let registry = Registry::open(&path).unwrap();
+        let check = "PRAGMA integrity_check";
+        let said: String = registry
+            .connection
+            .query_row(check, [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(said, "ok");
+        let [one, other] = ["one", "other"].map(|it| registry.get(it).unwrap().unwrap());
+        assert_eq!((one.life.state(), other.life.state()), ("active", "active"));
+        assert_eq!(one.life, other.life, "round {round}");
+        assert_eq!(one.definition, other.definition);
+        let last = registry.history("one").unwrap().pop().unwrap();
+        buried += usize::from(last.detail.is_some_and(|why| why.contains("died")));
+        assert_eq!(owner::tokens(sandbox.path()), [""; 0]);
+    }
+    assert!(buried > 0, "no kill came in the middle of a change");
+}

@@ -1,0 +1,443 @@
+//! A directory into a snapshot, and back.
+//!
+//! A copy is of one moment, or it is none. What is copied is looked over first, and again afterwards: what differs by then is copied
+//! again, until nothing differs. Then nothing was changed between the two looks, so all of it was like this at the second.
+
+use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mainstay_core::snapshot::{Digest, Entry, Kind, Metadata, Raw, Root};
+
+use super::disk::{Disk, read_through};
+use super::sys::{self, Dir, FileKind, Stat};
+use super::{Trouble, doing};
+use crate::failure::{Code, Failure};
+
+/// How often it is tried to catch a moment.
+const PASSES: usize = 5;
+/// The coarsest time of change that a file system keeps: within that, a second change does not show.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Everything in a directory, by its path from there.
+type Seen = BTreeMap<Raw, Stat>;
+
+/// Looks over a directory. Where something is mounted, there is an empty directory; what is no file of ours to keep is left out.
+fn look_over(dir: &Dir) -> Result<Seen, Failure> {
+    let mut seen = Seen::new();
+    let own = dir.own_stat().map_err(doing("read", dir.path()))?;
+    seen.insert(Raw::default(), own);
+    look_into(dir, &Raw::default(), &mut seen)?;
+    Ok(seen)
+}
+
+fn look_into(dir: &Dir, at: &Raw, seen: &mut Seen) -> Result<(), Failure> {
+    for name in dir.names().map_err(doing("read", dir.path()))? {
+        let path = dir.path().join(&name);
+        let stat = match dir.stat(Path::new(&name)) {
+            Ok(stat) => stat,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(doing("read", &path)(error)),
+        };
+        if stat.kind == FileKind::Other {
+            continue;
+        }
+        let mut relative = at.clone();
+        if !relative.0.is_empty() {
+            relative.0.push(b'/');
+        }
+        let name_of = sys::to_raw(&name).map_err(doing("copy", &path))?;
+        relative.0.extend(name_of.0);
+        let is_dir = stat.kind == FileKind::Dir;
+        seen.insert(relative.clone(), stat);
+        if is_dir {
+            match dir.dir(Path::new(&name)) {
+                Ok(below) => look_into(&below, &relative, seen)?,
+                Err(error) if has_gone(&error) => continue,
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => continue,
+                Err(error) => return Err(doing("read", &path)(error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// It was there, and is not any more, or is something else.
+fn has_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory) || sys::is_of_a_link(error)
+}
+
+/// The same, once no change can be so fresh that another would not show.
+fn look_over_at_rest(dir: &Dir) -> Result<Seen, Failure> {
+    let seen = look_over(dir)?;
+    let newest = seen.values().map(|stat| stat.changed_ns).max().unwrap_or(0);
+    let newest = UNIX_EPOCH + Duration::from_nanos(u64::try_from(newest).unwrap_or(0));
+    match SystemTime::now().duration_since(newest) {
+        Ok(age) if age >= TICK => Ok(seen),
+        _ => {
+            thread::sleep(TICK);
+            look_over(dir)
+        }
+    }
+}
+
+/// Whether a directory looks like this root, without reading a file: kinds, sizes, times, modes, owners.
+pub(super) fn looks_like(dir: &Dir, root: &Root) -> Result<bool, Failure> {
+    let seen = look_over(dir)?;
+    let sizes: HashMap<&Raw, u64> = root
+        .entries
+        .iter()
+        .filter_map(|entry| match entry.kind {
+            Kind::File { size, .. } => Some((&entry.path, size)),
+            _ => None,
+        })
+        .collect();
+    let is_like = |entry: &Entry| {
+        let Some(stat) = seen.get(&entry.path) else {
+            return false;
+        };
+        let (kind, size) = match &entry.kind {
+            Kind::Dir => (FileKind::Dir, None),
+            Kind::File { size, .. } => (FileKind::File, Some(*size)),
+            Kind::HardLink { to } => (FileKind::File, sizes.get(to).copied()),
+            Kind::Symlink { .. } => (FileKind::Symlink, None),
+            Kind::Fifo => (FileKind::Fifo, None),
+        };
+        let metadata = Metadata {
+            xattrs: BTreeMap::new(),
+            ..entry.metadata.clone()
+        };
+        stat.kind == kind && size.is_none_or(|size| stat.size == size) && stat.metadata == metadata
+    };
+    Ok(seen.len() == root.entries.len() && root.entries.iter().all(is_like))
+}
+
+/// A directory that is being copied.
+pub(super) struct Copy<'a> {
+    pub(super) disk: Disk<'a>,
+    pub(super) from: &'a Dir,
+    /// Where its files and directories go, under their paths.
+    pub(super) to: &'a Dir,
+}
+
+/// What was copied under a path.
+struct Copied {
+    stat: Stat,
+    kind: Kind,
+    metadata: Metadata,
+}
+
+impl Copy<'_> {
+    /// Copies all of it. The entries are in an order in which they can be made again.
+    pub(super) fn take(&self) -> Result<Vec<Entry>, Failure> {
+        let mut copied: BTreeMap<Raw, Copied> = BTreeMap::new();
+        let mut seen = look_over_at_rest(self.from)?;
+        for _ in 0..PASSES {
+            self.catch_up(&seen, &mut copied)?;
+            let now = look_over_at_rest(self.from)?;
+            if now == seen {
+                return Ok(copied
+                    .into_iter()
+                    .map(|(path, one)| Entry {
+                        path,
+                        kind: one.kind,
+                        metadata: one.metadata,
+                    })
+                    .collect());
+            }
+            seen = now;
+        }
+        let restless = seen.iter().find(|(path, stat)| {
+            let copied = copied.get(path);
+            copied.is_none_or(|copied| copied.stat != **stat)
+        });
+        let gone = copied.keys().find(|path| !seen.contains_key(path));
+        let path = restless.map(|(path, _)| path).or(gone);
+        let path = self
+            .from
+            .path()
+            .join(sys::from_raw(path.unwrap_or(&Raw::default())).unwrap_or_default());
+        let message = format!("copy {}: it changes while it is copied", path.display());
+        Err(Failure::new(Code::Busy, message).hint(
+            "stop the service first, or let its manifest keep it still: snapshot = { pause = true }, or `quiesce`",
+        ))
+    }
+
+    /// Copies what is not copied as it looks now, and removes what is gone.
+    fn catch_up(&self, seen: &Seen, copied: &mut BTreeMap<Raw, Copied>) -> Result<(), Failure> {
+        let outdated: Vec<Raw> = copied
+            .iter()
+            .filter(|(path, one)| seen.get(path) != Some(&one.stat))
+            .filter(|(path, one)| {
+                // A directory whose times changed goes on being one.
+                let now = seen.get(path).map(|stat| stat.kind);
+                one.stat.kind != FileKind::Dir || now != Some(FileKind::Dir)
+            })
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in outdated.iter().rev() {
+            copied.remove(path);
+            let name = sys::from_raw(path).map_err(doing("copy", self.from.path()))?;
+            let gone = self.disk.remove_all(self.to, &name);
+            gone.map_err(doing("remove", &self.to.path().join(&name)))?;
+        }
+        // Where the first name of a file is gone, another one is the first.
+        let mut first_names: HashMap<u64, Raw> = HashMap::new();
+        for (path, stat) in seen {
+            let first = match stat.kind {
+                FileKind::File if stat.links > 1 && stat.inode != 0 => {
+                    let first = first_names.entry(stat.inode);
+                    Some(first.or_insert_with(|| path.clone()).clone())
+                        .filter(|first| first != path)
+                }
+                _ => None,
+            };
+            let is_as_was = match copied.entry(path.clone()) {
+                Slot::Vacant(_) => false,
+                Slot::Occupied(one) => {
+                    let one = one.get();
+                    let linked_to = match &one.kind {
+                        Kind::HardLink { to } => Some(to),
+                        _ => None,
+                    };
+                    let is_linked_alike = linked_to == first.as_ref();
+                    one.stat == *stat && is_linked_alike
+                }
+            };
+            if is_as_was {
+                continue;
+            }
+            let is_there = copied.remove(path).map(|one| one.kind);
+            let name = sys::from_raw(path).map_err(doing("copy", self.from.path()))?;
+            if let Some(Kind::File { .. }) = is_there {
+                let removed = self.disk.remove_file(self.to, &name);
+                removed.map_err(doing("remove", &self.to.path().join(&name)))?;
+            }
+            let is_dir_already = path.0.is_empty() || is_there == Some(Kind::Dir);
+            if let Some(one) = self.copy_one(&name, stat, first, is_dir_already)? {
+                copied.insert(path.clone(), one);
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` where it is gone, or something else, by now.
+    fn copy_one(
+        &self,
+        name: &Path,
+        stat: &Stat,
+        first: Option<Raw>,
+        is_dir_already: bool,
+    ) -> Result<Option<Copied>, Failure> {
+        let path = self.from.path().join(name);
+        let result = match (stat.kind, first) {
+            (FileKind::File, Some(to)) => self.metadata_of(name, stat).map(|metadata| {
+                let kind = Kind::HardLink { to };
+                Some((kind, metadata))
+            }),
+            (FileKind::File, None) => self.copy_file(name, stat),
+            (FileKind::Dir, _) => self.copy_dir(name, stat, is_dir_already),
+            (FileKind::Symlink, _) => {
+                let (dir, last) = self.above(name).map_err(doing("copy", &path))?;
+                let target = dir.as_ref().unwrap_or(self.from).link_target(&last);
+                target.map(|target| Some((Kind::Symlink { target }, stat.metadata.clone())))
+            }
+            (FileKind::Fifo, _) => Ok(Some((Kind::Fifo, stat.metadata.clone()))),
+            (FileKind::Other, _) => Ok(None),
+        };
+        match result {
+            Ok(found) => Ok(found.map(|(kind, metadata)| Copied {
+                stat: stat.clone(),
+                kind,
+                metadata,
+            })),
+            Err(error) if has_gone(&error) => Ok(None),
+            Err(error) => Err(doing("copy", &path)(error)),
+        }
+    }
+
+    /// The directory that something lies in, unless it is the uppermost, reached step by step; and its name there.
+    fn above(&self, name: &Path) -> io::Result<(Option<Dir>, PathBuf)> {
+        let mut parts: Vec<_> = name.iter().collect();
+        let Some(last) = parts.pop() else {
+            return Ok((None, PathBuf::from(".")));
+        };
+        let mut dir: Option<Dir> = None;
+        for part in parts {
+            dir = Some(dir.as_ref().unwrap_or(self.from).dir(Path::new(part))?);
+        }
+        Ok((dir, last.into()))
+    }
+
+    fn open(&self, name: &Path) -> io::Result<File> {
+        let (dir, last) = self.above(name)?;
+        dir.as_ref().unwrap_or(self.from).file(&last)
+    }
+
+    fn metadata_of(&self, name: &Path, stat: &Stat) -> io::Result<Metadata> {
+        let xattrs = sys::xattrs_of(&self.open(name)?)?;
+        Ok(Metadata {
+            xattrs,
+            ..stat.metadata.clone()
+        })
+    }
+
+    fn copy_file(&self, name: &Path, stat: &Stat) -> io::Result<Option<(Kind, Metadata)>> {
+        let file = self.open(name)?;
+        if sys::stat_of(&file)?.kind != FileKind::File {
+            return Ok(None);
+        }
+        let metadata = Metadata {
+            xattrs: sys::xattrs_of(&file)?,
+            ..stat.metadata.clone()
+        };
+        let copy = self.disk.create_file(self.to, name)?;
+        let (size, sha256) = self.disk.copy(&file, &copy, &self.to.path().join(name))?;
+        Ok(Some((Kind::File { size, sha256 }, metadata)))
+    }
+
+    fn copy_dir(
+        &self,
+        name: &Path,
+        stat: &Stat,
+        is_there: bool,
+    ) -> io::Result<Option<(Kind, Metadata)>> {
+        let xattrs = match name.as_os_str().is_empty() {
+            true => self.from.xattrs()?,
+            false => {
+                let (above, last) = self.above(name)?;
+                match above.as_ref().unwrap_or(self.from).dir(&last) {
+                    Ok(dir) => dir.xattrs()?,
+                    // Something is mounted there; what lies below is not ours.
+                    Err(error) if error.kind() == io::ErrorKind::CrossesDevices => BTreeMap::new(),
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        if !is_there {
+            self.disk.create_dir(self.to, name)?;
+        }
+        let metadata = Metadata {
+            xattrs,
+            ..stat.metadata.clone()
+        };
+        Ok(Some((Kind::Dir, metadata)))
+    }
+}
+
+/// The directories and the files with content of a root, by their paths.
+pub(super) fn stored(root: &Root) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let (mut dirs, mut files) = (Vec::new(), Vec::new());
+    for entry in root.entries.iter().filter(|entry| !entry.path.0.is_empty()) {
+        match entry.kind {
+            Kind::Dir => dirs.push(sys::from_raw(&entry.path)?),
+            Kind::File { .. } => files.push(sys::from_raw(&entry.path)?),
+            _ => {}
+        }
+    }
+    Ok((dirs, files))
+}
+
+/// Makes what a root was in an empty directory, from the contents in `from`; each is judged while it is copied.
+pub(super) fn make(disk: Disk<'_>, root: &Root, from: &Dir, to: &Dir) -> Result<(), Trouble> {
+    for entry in &root.entries {
+        let name = sys::from_raw(&entry.path).map_err(doing("restore", to.path()))?;
+        let path = to.path().join(&name);
+        let failed = doing("restore", &path);
+        let made = match &entry.kind {
+            Kind::Dir if name.as_os_str().is_empty() => Ok(()),
+            Kind::Dir => disk.create_dir(to, &name),
+            Kind::File { size, sha256 } => {
+                let source = open_stored(from, &name, &entry.path)?;
+                let made = disk.create_file(to, &name).and_then(|file| {
+                    let copied = disk.copy(&source, &file, &path)?;
+                    disk.set_metadata_of(&file, &path, &entry.metadata)?;
+                    Ok(copied)
+                });
+                match made {
+                    Ok(copied) => {
+                        judge(&entry.path, copied, (*size, *sha256))?;
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Kind::HardLink { to: first } => match sys::from_raw(first) {
+                Ok(first) => disk.hard_link(to, &first, &name),
+                Err(error) => Err(error),
+            },
+            Kind::Symlink { target } => disk
+                .symlink(to, target, &name)
+                .and_then(|()| disk.set_metadata_of_special(to, &name, true, &entry.metadata)),
+            Kind::Fifo => disk
+                .fifo(to, &name)
+                .and_then(|()| disk.set_metadata_of_special(to, &name, false, &entry.metadata)),
+        };
+        made.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Has all that was made on the disk, and gives the directories what they had, the innermost first: nothing is put into them any more.
+pub(super) fn seal(disk: Disk<'_>, root: &Root, to: &Dir) -> Result<(), Failure> {
+    let (dirs, files) = stored(root).map_err(doing("restore", to.path()))?;
+    disk.sync_all(to, &dirs, &files)
+        .map_err(doing("write", to.path()))?;
+    for entry in root.entries.iter().rev() {
+        if entry.kind != Kind::Dir {
+            continue;
+        }
+        let failed = doing("restore", to.path());
+        let name = sys::from_raw(&entry.path).map_err(failed)?;
+        // What its owner may not read he could not open afterwards.
+        let finish = |dir: &Dir| {
+            disk.set_metadata(dir, &entry.metadata)?;
+            disk.sync(dir)
+        };
+        let done = match name.as_os_str().is_empty() {
+            true => finish(to),
+            false => to.dir(&name).and_then(|dir| finish(&dir)),
+        };
+        done.map_err(doing("restore", &to.path().join(&name)))?;
+    }
+    Ok(())
+}
+
+/// Reads every content of a root.
+pub(super) fn verify(root: &Root, from: &Dir) -> Result<(), Trouble> {
+    for entry in &root.entries {
+        let Kind::File { size, sha256 } = &entry.kind else {
+            continue;
+        };
+        let name = sys::from_raw(&entry.path).map_err(doing("read", from.path()))?;
+        let file = open_stored(from, &name, &entry.path)?;
+        let found = read_through(&file, |_, _| Ok(()));
+        let found = found.map_err(doing("read", &from.path().join(&name)))?;
+        judge(&entry.path, found, (*size, *sha256))?;
+    }
+    Ok(())
+}
+
+fn open_stored(from: &Dir, name: &Path, path: &Raw) -> Result<File, Trouble> {
+    match from.file(name) {
+        Ok(file) => Ok(file),
+        Err(error) if has_gone(&error) => Err(Trouble::Damaged(format!("{path} is missing"))),
+        Err(error) => Err(doing("read", &from.path().join(name))(error).into()),
+    }
+}
+
+fn judge(path: &Raw, found: (u64, Digest), wanted: (u64, Digest)) -> Result<(), Trouble> {
+    if found == wanted {
+        return Ok(());
+    }
+    let (found, wanted) = (found.0, wanted.0);
+    Err(Trouble::Damaged(match found == wanted {
+        true => format!("the content of {path} is not what was copied"),
+        false => format!("{path} has {found} bytes instead of {wanted}"),
+    }))
+}

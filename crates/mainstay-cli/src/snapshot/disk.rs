@@ -1,0 +1,241 @@
+//! The seam between snapshots and the file system: everything that changes something goes through here, and is announced first. So a
+//! snapshot can be called off between any two changes, and a test can pull the plug there.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use mainstay_core::snapshot::{Digest, Hasher, Metadata, Raw};
+
+use super::sys::{self, Dir, FileKind, Stat};
+
+/// Who hears of every change before it happens, and may refuse it.
+pub(crate) trait Seam: Send + Sync {
+    /// An error keeps it from happening, and is what the operation fails with; but an exchange that is `Unsupported` is done otherwise.
+    fn before(&self, change: Change<'_>) -> io::Result<()>;
+}
+
+/// A change of the file system.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(all(test, target_os = "linux")),
+    expect(dead_code, reason = "only tests look at what it is")
+)]
+pub(crate) enum Change<'a> {
+    /// A new file of any kind.
+    Create(&'a Path),
+    /// A stretch of content.
+    Write(&'a Path),
+    /// Owner, mode, times, attributes.
+    SetMetadata(&'a Path),
+    /// Of a file its content, of a directory its names.
+    Sync(&'a Path),
+    /// The same for everything in a directory.
+    SyncAll(&'a Path),
+    Rename(&'a Path, &'a Path),
+    Exchange(&'a Path, &'a Path),
+    RemoveFile(&'a Path),
+    RemoveDir(&'a Path),
+}
+
+/// What is read, hashed and written at once, and between two looks at whether to stop: it stays in a processor's own cache.
+const CHUNK: usize = 128 << 10;
+/// How many files are made safe one by one; more of them, with the whole file system at once.
+const FEW: usize = 64;
+
+/// Changes the file system.
+#[derive(Clone, Copy)]
+pub(super) struct Disk<'s>(pub(super) &'s dyn Seam);
+
+impl Disk<'_> {
+    pub(super) fn create_dir(self, dir: &Dir, name: &Path) -> io::Result<()> {
+        self.0.before(Change::Create(&dir.path().join(name)))?;
+        dir.create_dir(name)
+    }
+
+    pub(super) fn create_file(self, dir: &Dir, name: &Path) -> io::Result<File> {
+        self.0.before(Change::Create(&dir.path().join(name)))?;
+        dir.create_file(name)
+    }
+
+    pub(super) fn symlink(self, dir: &Dir, target: &Raw, name: &Path) -> io::Result<()> {
+        self.0.before(Change::Create(&dir.path().join(name)))?;
+        dir.symlink(target, name)
+    }
+
+    pub(super) fn fifo(self, dir: &Dir, name: &Path) -> io::Result<()> {
+        self.0.before(Change::Create(&dir.path().join(name)))?;
+        dir.fifo(name)
+    }
+
+    pub(super) fn hard_link(self, dir: &Dir, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.before(Change::Create(&dir.path().join(to)))?;
+        dir.hard_link(from, to)
+    }
+
+    pub(super) fn rename(self, dir: &Dir, from: &Path, to: &Path) -> io::Result<()> {
+        let (from_path, to_path) = (dir.path().join(from), dir.path().join(to));
+        self.0.before(Change::Rename(&from_path, &to_path))?;
+        dir.rename(from, to)
+    }
+
+    /// False where the system cannot.
+    pub(super) fn exchange(self, dir: &Dir, one: &Path, other: &Path) -> io::Result<bool> {
+        let (one_path, other_path) = (dir.path().join(one), dir.path().join(other));
+        match self.0.before(Change::Exchange(&one_path, &other_path)) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+            allowed => allowed.and_then(|()| dir.exchange(one, other)),
+        }
+    }
+
+    pub(super) fn sync(self, dir: &Dir) -> io::Result<()> {
+        self.0.before(Change::Sync(dir.path()))?;
+        dir.sync()
+    }
+
+    /// Has a directory and everything in it on the disk: `dirs` and `files` are all there is.
+    pub(super) fn sync_all(self, dir: &Dir, dirs: &[PathBuf], files: &[PathBuf]) -> io::Result<()> {
+        self.0.before(Change::SyncAll(dir.path()))?;
+        if dirs.len() + files.len() > FEW && dir.sync_file_system()? {
+            return Ok(());
+        }
+        for file in files {
+            dir.file(file)?.sync_all()?;
+        }
+        for below in dirs.iter().rev() {
+            dir.dir(below)?.sync()?;
+        }
+        dir.sync()
+    }
+
+    /// A small file that is on the disk when it has its name.
+    pub(super) fn write_whole(self, dir: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let unfinished = format!("{name}.tmp");
+        let (unfinished, name) = (Path::new(&unfinished), Path::new(name));
+        if dir.stat(unfinished).is_ok() {
+            self.remove_file(dir, unfinished)?;
+        }
+        let mut file = self.create_file(dir, unfinished)?;
+        let path = dir.path().join(unfinished);
+        self.0.before(Change::Write(&path))?;
+        file.write_all(bytes)?;
+        self.0.before(Change::Sync(&path))?;
+        file.sync_all()?;
+        self.rename(dir, unfinished, name)?;
+        self.sync(dir)
+    }
+
+    /// Adds a file with this content; not on the disk yet.
+    pub(super) fn write(self, dir: &Dir, name: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.create_file(dir, name)?;
+        self.0.before(Change::Write(&dir.path().join(name)))?;
+        file.write_all(bytes)
+    }
+
+    /// Copies the content of a file: shared where the file system can, else with its holes. How much it was, and its digest.
+    pub(super) fn copy(self, from: &File, to: &File, to_path: &Path) -> io::Result<(u64, Digest)> {
+        self.0.before(Change::Write(to_path))?;
+        if sys::clone_content(from, to) {
+            let digest = read_through(to, |_, _| self.0.before(Change::Write(to_path)));
+            return digest;
+        }
+        let copied = read_through(from, |bytes, at| {
+            self.0.before(Change::Write(to_path))?;
+            sys::write_at(to, bytes, at)
+        })?;
+        // For a hole at its end.
+        to.set_len(copied.0)?;
+        sys::begin_to_write(to);
+        Ok(copied)
+    }
+
+    pub(super) fn set_metadata(self, dir: &Dir, wanted: &Metadata) -> io::Result<()> {
+        self.0.before(Change::SetMetadata(dir.path()))?;
+        dir.set_metadata(wanted)
+    }
+
+    pub(super) fn set_metadata_of(
+        self,
+        file: &File,
+        path: &Path,
+        wanted: &Metadata,
+    ) -> io::Result<()> {
+        self.0.before(Change::SetMetadata(path))?;
+        sys::set_metadata_of(file, wanted)
+    }
+
+    pub(super) fn set_metadata_of_special(
+        self,
+        dir: &Dir,
+        name: &Path,
+        is_link: bool,
+        wanted: &Metadata,
+    ) -> io::Result<()> {
+        self.0.before(Change::SetMetadata(&dir.path().join(name)))?;
+        dir.set_metadata_of_special(name, is_link, wanted)
+    }
+
+    pub(super) fn remove_file(self, dir: &Dir, name: &Path) -> io::Result<()> {
+        self.0.before(Change::RemoveFile(&dir.path().join(name)))?;
+        dir.remove_file(name)
+    }
+
+    /// Removes whatever has this name, if anything has. Never goes into another mount.
+    pub(super) fn remove_all(self, dir: &Dir, name: &Path) -> io::Result<()> {
+        match dir.stat(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(Stat {
+                kind: FileKind::Dir,
+                ..
+            }) => {
+                if let Err(error) = self.empty(dir, name) {
+                    if error.kind() != io::ErrorKind::PermissionDenied {
+                        return Err(error);
+                    }
+                    // A directory of ours that we may not look into, or write to.
+                    dir.make_removable(name)?;
+                    self.empty(dir, name)?;
+                }
+                self.0.before(Change::RemoveDir(&dir.path().join(name)))?;
+                dir.remove_dir(name)
+            }
+            Ok(_) => self.remove_file(dir, name),
+        }
+    }
+
+    fn empty(self, dir: &Dir, name: &Path) -> io::Result<()> {
+        let below = dir.dir(name)?;
+        let names = below.names()?;
+        let mut names = names.iter().map(Path::new);
+        names.try_for_each(|name| self.remove_all(&below, name))
+    }
+}
+
+/// Reads a file, but not its holes: how much it is with them, and its digest. `each` gets every stretch, and where it lies.
+pub(super) fn read_through(
+    file: &File,
+    mut each: impl FnMut(&[u8], u64) -> io::Result<()>,
+) -> io::Result<(u64, Digest)> {
+    let size = sys::stat_of(file)?.size;
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK)).max(1)];
+    let mut at = 0;
+    while let Some((start, end)) = sys::next_data(file, at, size)? {
+        hasher.zeros(start - at);
+        at = start;
+        while at < end {
+            let wanted = buffer.len().min(usize::try_from(end - at).unwrap_or(CHUNK));
+            let read = sys::read_at(file, &mut buffer[..wanted], at)?;
+            if read == 0 {
+                // It became shorter, which its time of change tells.
+                return Ok((at, hasher.finish()));
+            }
+            hasher.update(&buffer[..read]);
+            each(&buffer[..read], at)?;
+            at += read as u64;
+        }
+    }
+    hasher.zeros(size.saturating_sub(at));
+    Ok((size, hasher.finish()))
+}

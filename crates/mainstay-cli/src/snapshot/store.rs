@@ -1,0 +1,459 @@
+//! The snapshots of one service: listed, taken, judged, deleted.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mainstay_core::snapshot::{
+    Bad, Entry, Index, Known, Reason, Root, SnapshotId, older_stable, surplus,
+};
+use mainstay_core::spec::{ServiceName, SnapshotKeep};
+
+use super::copy::{self, Copy, looks_like, stored};
+use super::disk::{Disk, Seam};
+use super::sys::{self, Dir};
+use super::{Trouble, doing};
+use crate::failure::{Code, Failure};
+use crate::state_dir::{StateDir, create_private_dir};
+
+/// Where the snapshots of a service are; none need exist.
+#[derive(Clone)]
+pub(crate) struct Store {
+    pub(super) dir: PathBuf,
+    pub(super) service: ServiceName,
+    pub(super) seam: Arc<dyn Seam>,
+}
+
+/// A snapshot, and what its index says.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) id: SnapshotId,
+    /// Or why it is of no use.
+    pub(crate) index: Result<Index, String>,
+}
+
+/// What a snapshot is taken for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Occasion {
+    pub(crate) reason: Reason,
+    /// The service is healthy with this state.
+    pub(crate) stable: bool,
+    /// Not where the state looks like that of the newest stable one.
+    pub(crate) only_if_changed: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Created {
+    Taken(Index),
+    Unchanged,
+}
+
+/// How long a lock is tried to be taken.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The same by a supervisor's loop, which has others to look after.
+const SHARED_PATIENCE: Duration = Duration::from_millis(50);
+const INDEX: &str = "index.json";
+const SEAL: &str = "index.sha256";
+const TREE: &str = "tree";
+/// Before the name of a snapshot that is being taken, and of one that is being deleted.
+const UNFINISHED: &str = ".new-";
+const DELETED: &str = ".old-";
+
+impl Store {
+    pub(crate) fn new(state: &StateDir, service: &ServiceName, seam: Arc<dyn Seam>) -> Self {
+        let dir = state.snapshots_dir().join(service.as_str());
+        let service = service.clone();
+        Self { dir, service, seam }
+    }
+
+    /// Whether there ever was one.
+    pub(crate) fn exists(&self) -> bool {
+        self.dir.is_dir()
+    }
+
+    /// All that are whole or were once, oldest first.
+    pub(crate) fn list(&self) -> Result<Vec<Listed>, Failure> {
+        let dir = match Dir::open(&self.dir) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(doing("read", &self.dir)(error)),
+        };
+        let mut ids = ids_in(&dir)?;
+        ids.sort_unstable();
+        Ok(ids
+            .into_iter()
+            .map(|id| Listed {
+                id,
+                index: self.index(id),
+            })
+            .filter(|listed| listed.index.is_ok() || self.dir_of(listed.id).exists())
+            .collect())
+    }
+
+    fn dir_of(&self, id: SnapshotId) -> PathBuf {
+        self.dir.join(id.to_string())
+    }
+
+    /// What a snapshot's index says.
+    fn index(&self, id: SnapshotId) -> Result<Index, String> {
+        let dir = self.dir_of(id);
+        let read = |name: &str| {
+            fs::read(dir.join(name)).map_err(|error| format!("its {name} cannot be read: {error}"))
+        };
+        let (text, seal) = (read(INDEX)?, read(SEAL)?);
+        let index = Index::read(&text, &String::from_utf8_lossy(&seal));
+        let index = index.map_err(|bad: Bad| bad.to_string())?;
+        match index.id == id && index.service == self.service.as_str() {
+            true => Ok(index),
+            false => Err(format!(
+                "it is snapshot {} of {} in another's place",
+                index.id, index.service
+            )),
+        }
+    }
+
+    /// Takes the lock, waiting for it if `waits`, and ends what was interrupted.
+    pub(crate) fn lock(&self, waits: bool) -> Result<Session<'_>, Failure> {
+        create_private_dir(&self.dir).map_err(doing("create", &self.dir))?;
+        let path = self.dir.join("lock");
+        let lock = open_lock(&path).map_err(doing("open", &path))?;
+        if waits {
+            lock.lock().map_err(doing("lock", &path))?;
+        } else {
+            try_lock(&lock, &path, PATIENCE, File::try_lock, || {
+                let message = format!(
+                    "a snapshot of {} is being taken, restored or deleted",
+                    self.service
+                );
+                Failure::new(Code::Busy, message).hint("try again when that has ended")
+            })?;
+        }
+        let dir = Dir::open(&self.dir).map_err(doing("open", &self.dir))?;
+        let mut session = Session {
+            store: self,
+            dir,
+            remarks: Vec::new(),
+            _lock: lock,
+        };
+        session.clean_up()?;
+        session.recover()?;
+        Ok(session)
+    }
+
+    /// Says that the service runs, for as long as the file is open.
+    ///
+    /// # Errors
+    /// Where its state is being restored.
+    pub(crate) fn mark_in_use(&self) -> Result<File, Failure> {
+        create_private_dir(&self.dir).map_err(doing("create", &self.dir))?;
+        let path = self.in_use_path();
+        let file = open_lock(&path).map_err(doing("open", &path))?;
+        try_lock(&file, &path, SHARED_PATIENCE, File::try_lock_shared, || {
+            let message = format!("the state of {} is being restored", self.service);
+            Failure::new(Code::Busy, message)
+        })?;
+        Ok(file)
+    }
+
+    /// Keeps supervisors from starting the service, for as long as the file is open.
+    ///
+    /// # Errors
+    /// Where one runs it.
+    pub(super) fn keep_down(&self) -> Result<File, Failure> {
+        let path = self.in_use_path();
+        let file = open_lock(&path).map_err(doing("open", &path))?;
+        try_lock(&file, &path, PATIENCE, File::try_lock, || {
+            let name = &self.service;
+            Failure::new(Code::Busy, format!("{name} runs: its state is in use")).hint(format!(
+                "stop it first: mainstay stop {name}, or let that be done: --stop"
+            ))
+        })?;
+        Ok(file)
+    }
+
+    fn in_use_path(&self) -> PathBuf {
+        self.dir.join("in-use")
+    }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Takes a lock, or says who has it. A program that is about to be started has all our locks until it is that program: a moment.
+fn try_lock(
+    file: &File,
+    path: &Path,
+    patience: Duration,
+    take: impl Fn(&File) -> Result<(), TryLockError>,
+    busy: impl FnOnce() -> Failure,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match take(file) {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(TryLockError::WouldBlock) => return Err(busy()),
+            Err(TryLockError::Error(error)) => return Err(doing("lock", path)(error)),
+        }
+    }
+}
+
+fn ids_in(dir: &Dir) -> Result<Vec<SnapshotId>, Failure> {
+    let names = dir.names().map_err(doing("read", dir.path()))?;
+    let ids = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    Ok(ids.collect())
+}
+
+/// The right to change the snapshots of a service. Nothing is unfinished, but for states that restores replaced and that could not be
+/// kept yet.
+pub(crate) struct Session<'s> {
+    pub(super) store: &'s Store,
+    pub(super) dir: Dir,
+    /// What an operator should know, though nothing failed.
+    pub(crate) remarks: Vec<String>,
+    _lock: File,
+}
+
+impl Session<'_> {
+    pub(super) fn disk(&self) -> Disk<'_> {
+        Disk(&*self.store.seam)
+    }
+
+    /// Removes what an interruption left of a snapshot.
+    fn clean_up(&self) -> Result<(), Failure> {
+        for name in self.dir.names().map_err(doing("read", self.dir.path()))? {
+            let is_left = name.to_str().is_some_and(|name| {
+                [UNFINISHED, DELETED].iter().any(|p| name.starts_with(p)) || name.ends_with(".tmp")
+            });
+            if is_left {
+                let path = self.dir.path().join(&name);
+                let removed = self.disk().remove_all(&self.dir, Path::new(&name));
+                removed.map_err(doing("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn known(&self) -> Result<Vec<Known>, Failure> {
+        let listed = self.store.list()?;
+        Ok(listed
+            .into_iter()
+            .map(|Listed { id, index }| match index {
+                Ok(index) => Known {
+                    id,
+                    reason: index.reason,
+                    stable: index.stable,
+                },
+                // It goes when its time has come, and is restored by nobody.
+                Err(_) => Known {
+                    id,
+                    reason: Reason::Manual,
+                    stable: false,
+                },
+            })
+            .collect())
+    }
+
+    pub(super) fn index(&self, id: SnapshotId) -> Result<Index, Trouble> {
+        if !self.store.dir_of(id).is_dir() {
+            let message = format!("{} has no snapshot {id}", self.store.service);
+            let hint = format!(
+                "which there are: mainstay snapshot list {}",
+                self.store.service
+            );
+            return Err(Failure::new(Code::Unknown, message).hint(hint).into());
+        }
+        self.store.index(id).map_err(Trouble::Damaged)
+    }
+
+    pub(super) fn tree(&self, id: SnapshotId, root: usize) -> Result<Dir, Trouble> {
+        let name = PathBuf::from(id.to_string())
+            .join(TREE)
+            .join(root.to_string());
+        let missing = |error| Trouble::Damaged(format!("{}: {error}", name.display()));
+        self.dir.dir(&name).map_err(missing)
+    }
+
+    /// A name that no snapshot has, nor a restore.
+    pub(super) fn new_id(&self) -> Result<SnapshotId, Failure> {
+        let names = self.dir.names().map_err(doing("read", self.dir.path()))?;
+        let last = names
+            .iter()
+            .filter_map(|name| {
+                let name = name.to_str()?;
+                let name = name.strip_prefix("restore-").unwrap_or(name);
+                name.strip_suffix(".json").unwrap_or(name).parse().ok()
+            })
+            .max();
+        let micros = u64::try_from(since_epoch().as_micros()).unwrap_or(u64::MAX);
+        Ok(SnapshotId::new(micros, last))
+    }
+
+    /// Copies these directories, as they are at one moment.
+    pub(crate) fn create(
+        &mut self,
+        paths: &[PathBuf],
+        occasion: Occasion,
+    ) -> Result<Created, Failure> {
+        let mut sources = Vec::with_capacity(paths.len());
+        for path in paths {
+            let path = fs::canonicalize(path).map_err(doing("copy", path))?;
+            if self.dir.path().starts_with(&path) {
+                let message = format!("copy {}: its own snapshots lie in it", path.display());
+                let failure = Failure::new(Code::InvalidManifest, message);
+                return Err(failure.hint("name a directory inside, or another --state-dir"));
+            }
+            let dir = Dir::open(&path).map_err(doing("copy", &path))?;
+            sources.push((path, dir));
+        }
+        let inside = |one: &(PathBuf, Dir)| {
+            let lies_in = |other: &&(PathBuf, Dir)| one.0 != other.0 && one.0.starts_with(&other.0);
+            sources.iter().any(|other| lies_in(&other))
+        };
+        if let Some((path, _)) = sources.iter().find(|one| inside(one)) {
+            let message = format!("copy {}: it lies in another of the paths", path.display());
+            return Err(Failure::new(Code::InvalidManifest, message).hint("keep the outer one"));
+        }
+        if occasion.only_if_changed && self.is_kept(&sources)? {
+            return Ok(Created::Unchanged);
+        }
+        let id = self.new_id()?;
+        self.take(id, &sources, occasion).map(Created::Taken)
+    }
+
+    /// Whether the newest stable snapshot looks like this.
+    fn is_kept(&self, sources: &[(PathBuf, Dir)]) -> Result<bool, Failure> {
+        let Some(id) = older_stable(&self.known()?, None) else {
+            return Ok(false);
+        };
+        let Ok(index) = self.store.index(id) else {
+            return Ok(false);
+        };
+        if index.roots.len() != sources.len() {
+            return Ok(false);
+        }
+        for ((path, dir), root) in sources.iter().zip(&index.roots) {
+            let is_of = sys::to_raw(path.as_os_str()).is_ok_and(|path| path == root.path);
+            if !is_of || !looks_like(dir, root)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes a snapshot of directories, each to be known by another path.
+    pub(super) fn take(
+        &self,
+        id: SnapshotId,
+        sources: &[(PathBuf, Dir)],
+        occasion: Occasion,
+    ) -> Result<Index, Failure> {
+        let unfinished = PathBuf::from(format!("{UNFINISHED}{id}"));
+        let taken = self.build(id, &unfinished, sources, occasion);
+        if taken.is_err() {
+            // Where this fails, too, the next one who takes the lock does it.
+            let _ = self.disk().remove_all(&self.dir, &unfinished);
+        }
+        taken
+    }
+
+    fn build(
+        &self,
+        id: SnapshotId,
+        unfinished: &Path,
+        sources: &[(PathBuf, Dir)],
+        occasion: Occasion,
+    ) -> Result<Index, Failure> {
+        let disk = self.disk();
+        let path = self.dir.path().join(unfinished);
+        let failed = doing("write", &path);
+        let create = |dir: &Dir, name: &Path| {
+            disk.create_dir(dir, name)
+                .and_then(|()| dir.dir(name))
+                .map_err(failed)
+        };
+        let new = create(&self.dir, unfinished)?;
+        let tree = create(&new, Path::new(TREE))?;
+        let (mut roots, mut dirs, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        dirs.push(PathBuf::from(TREE));
+        for (number, (path, from)) in sources.iter().enumerate() {
+            let name = PathBuf::from(number.to_string());
+            let to = &create(&tree, &name)?;
+            let entries: Vec<Entry> = Copy { disk, from, to }.take()?;
+            let path = sys::to_raw(path.as_os_str()).map_err(doing("copy", path))?;
+            let root = Root { path, entries };
+            let below = Path::new(TREE).join(&name);
+            let (dirs_below, files_below) = stored(&root).map_err(failed)?;
+            dirs.push(below.clone());
+            dirs.extend(dirs_below.iter().map(|name| below.join(name)));
+            files.extend(files_below.iter().map(|name| below.join(name)));
+            roots.push(root);
+        }
+        let Occasion { reason, stable, .. } = occasion;
+        let index = Index::new(id, &self.store.service, reason, stable, roots);
+        let (text, seal) = index.to_files().map_err(io::Error::other).map_err(failed)?;
+        for (name, bytes) in [(INDEX, &text[..]), (SEAL, seal.as_bytes())] {
+            disk.write(&new, Path::new(name), bytes).map_err(failed)?;
+            files.push(name.into());
+        }
+        disk.sync_all(&new, &dirs, &files).map_err(failed)?;
+        let name = PathBuf::from(id.to_string());
+        disk.rename(&self.dir, unfinished, &name).map_err(failed)?;
+        disk.sync(&self.dir).map_err(failed)?;
+        Ok(index)
+    }
+
+    /// Whether everything of a snapshot is as it was copied; if not, what is wrong.
+    pub(crate) fn verify(&self, id: SnapshotId) -> Result<Result<Index, String>, Failure> {
+        let judged = self.index(id).and_then(|index| {
+            for (number, root) in index.roots.iter().enumerate() {
+                copy::verify(root, &self.tree(id, number)?)?;
+            }
+            Ok(index)
+        });
+        match judged {
+            Ok(index) => Ok(Ok(index)),
+            Err(Trouble::Damaged(why)) => Ok(Err(why)),
+            Err(Trouble::Failed(failure)) => Err(failure),
+        }
+    }
+
+    /// Deletes what is to go by these rules.
+    pub(crate) fn prune(&self, keep: SnapshotKeep) -> Result<Vec<SnapshotId>, Failure> {
+        let gone = surplus(&self.known()?, keep, since_epoch());
+        gone.iter().try_for_each(|id| self.delete(*id))?;
+        Ok(gone.into_iter().collect())
+    }
+
+    /// Deletes one snapshot, whatever it is.
+    pub(crate) fn delete(&self, id: SnapshotId) -> Result<(), Failure> {
+        match self.index(id) {
+            Ok(_) | Err(Trouble::Damaged(_)) => {}
+            Err(Trouble::Failed(failure)) => return Err(failure),
+        }
+        let name = PathBuf::from(id.to_string());
+        let deleted = PathBuf::from(format!("{DELETED}{id}"));
+        let path = self.dir.path().join(&name);
+        let disk = self.disk();
+        disk.rename(&self.dir, &name, &deleted)
+            .and_then(|()| disk.sync(&self.dir))
+            .and_then(|()| disk.remove_all(&self.dir, &deleted))
+            .map_err(doing("delete", &path))
+    }
+}
+
+fn since_epoch() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default()
+}

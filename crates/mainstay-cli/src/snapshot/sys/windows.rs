@@ -1,0 +1,243 @@
+//! Windows: by paths. There are no owners to keep (files inherit the access list of their directory), no exchange of two names (a
+//! restore takes two renames, and its journal tells how far it came), no holes and no extended attributes. Symbolic links and
+//! junctions are not followed; a link is refused, as only administrators could restore it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::windows::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use mainstay_core::snapshot::{Metadata, Raw};
+
+use super::{FileKind, Stat};
+
+/// `FILE_FLAG_BACKUP_SEMANTICS`: directories can be opened, too; `FILE_FLAG_OPEN_REPARSE_POINT`: links are not followed.
+const AS_IT_IS: u32 = 0x0200_0000 | 0x0020_0000;
+/// From 1601 to 1970, in units of 100 ns.
+const UNIX_EPOCH_100NS: u64 = 116_444_736_000_000_000;
+
+/// A directory.
+#[derive(Debug)]
+pub(in crate::snapshot) struct Dir {
+    path: PathBuf,
+}
+
+impl Dir {
+    pub(in crate::snapshot) fn open(path: &Path) -> io::Result<Self> {
+        match fs::symlink_metadata(path)?.file_type().is_dir() {
+            true => Ok(Self {
+                path: path.to_owned(),
+            }),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    pub(in crate::snapshot) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(in crate::snapshot) fn dir(&self, name: &Path) -> io::Result<Self> {
+        Self::open(&self.path.join(name))
+    }
+
+    pub(in crate::snapshot) fn file(&self, name: &Path) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(AS_IT_IS);
+        options.open(self.path.join(name))
+    }
+
+    pub(in crate::snapshot) fn names(&self) -> io::Result<Vec<OsString>> {
+        let entries = fs::read_dir(&self.path)?;
+        entries.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    pub(in crate::snapshot) fn stat(&self, name: &Path) -> io::Result<Stat> {
+        Ok(stat(&fs::symlink_metadata(self.path.join(name))?))
+    }
+
+    pub(in crate::snapshot) fn own_stat(&self) -> io::Result<Stat> {
+        Ok(stat(&fs::symlink_metadata(&self.path)?))
+    }
+
+    pub(in crate::snapshot) fn link_target(&self, _name: &Path) -> io::Result<Raw> {
+        let why = "symbolic links are not kept on Windows";
+        Err(io::Error::new(io::ErrorKind::Unsupported, why))
+    }
+
+    pub(in crate::snapshot) fn create_dir(&self, name: &Path) -> io::Result<()> {
+        fs::create_dir(self.path.join(name))
+    }
+
+    pub(in crate::snapshot) fn create_file(&self, name: &Path) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        options.open(self.path.join(name))
+    }
+
+    pub(in crate::snapshot) fn symlink(&self, _target: &Raw, _name: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(in crate::snapshot) fn fifo(&self, _name: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(in crate::snapshot) fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(self.path.join(from), self.path.join(to))
+    }
+
+    pub(in crate::snapshot) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    pub(in crate::snapshot) fn exchange(&self, _one: &Path, _other: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    pub(in crate::snapshot) fn remove_file(&self, name: &Path) -> io::Result<()> {
+        let path = self.path.join(name);
+        set_read_only(&path, false)?;
+        fs::remove_file(path)
+    }
+
+    pub(in crate::snapshot) fn remove_dir(&self, name: &Path) -> io::Result<()> {
+        fs::remove_dir(self.path.join(name))
+    }
+
+    pub(in crate::snapshot) fn make_removable(&self, _name: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// NTFS writes names in order, and asks for no more.
+    pub(in crate::snapshot) fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(in crate::snapshot) fn sync_file_system(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    pub(in crate::snapshot) fn xattrs(&self) -> io::Result<BTreeMap<Raw, Raw>> {
+        Ok(BTreeMap::new())
+    }
+
+    pub(in crate::snapshot) fn set_metadata(&self, wanted: &Metadata) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).custom_flags(AS_IT_IS);
+        set_time(&options.open(&self.path)?, wanted)
+    }
+
+    pub(in crate::snapshot) fn set_metadata_of_special(
+        &self,
+        _name: &Path,
+        _is_link: bool,
+        _wanted: &Metadata,
+    ) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+pub(in crate::snapshot) fn is_of_a_link(_error: &io::Error) -> bool {
+    false
+}
+
+pub(in crate::snapshot) fn stat_of(file: &File) -> io::Result<Stat> {
+    Ok(stat(&file.metadata()?))
+}
+
+pub(in crate::snapshot) fn xattrs_of(_file: &File) -> io::Result<BTreeMap<Raw, Raw>> {
+    Ok(BTreeMap::new())
+}
+
+pub(in crate::snapshot) fn set_metadata_of(file: &File, wanted: &Metadata) -> io::Result<()> {
+    set_time(file, wanted)?;
+    let mut permissions = file.metadata()?.permissions();
+    permissions.set_readonly(wanted.mode == 0);
+    file.set_permissions(permissions)
+}
+
+fn set_time(file: &File, wanted: &Metadata) -> io::Result<()> {
+    let nanos = Duration::from_nanos(wanted.mtime_ns.unsigned_abs());
+    file.set_modified(match wanted.mtime_ns < 0 {
+        true => UNIX_EPOCH - nanos,
+        false => UNIX_EPOCH + nanos,
+    })
+}
+
+fn set_read_only(path: &Path, is_read_only: bool) -> io::Result<()> {
+    let mut permissions = fs::symlink_metadata(path)?.permissions();
+    if permissions.readonly() == is_read_only {
+        return Ok(());
+    }
+    permissions.set_readonly(is_read_only);
+    fs::set_permissions(path, permissions)
+}
+
+fn stat(found: &fs::Metadata) -> Stat {
+    let kind = match found.file_type() {
+        kind if kind.is_dir() => FileKind::Dir,
+        kind if kind.is_file() => FileKind::File,
+        kind if kind.is_symlink() => FileKind::Symlink,
+        _ => FileKind::Other,
+    };
+    let since_epoch = i128::from(found.last_write_time()) - i128::from(UNIX_EPOCH_100NS);
+    let mtime_ns = i64::try_from(since_epoch * 100).unwrap_or_default();
+    let is_read_only = kind == FileKind::File && found.permissions().readonly();
+    Stat {
+        kind,
+        metadata: Metadata {
+            mode: if is_read_only { 0 } else { 0o600 },
+            mtime_ns,
+            ..Metadata::default()
+        },
+        size: match kind {
+            FileKind::File => found.file_size(),
+            _ => 0,
+        },
+        inode: 0,
+        links: 1,
+        changed_ns: mtime_ns,
+    }
+}
+
+pub(in crate::snapshot) fn clone_content(_from: &File, _to: &File) -> bool {
+    false
+}
+
+pub(in crate::snapshot) fn begin_to_write(_file: &File) {}
+
+pub(in crate::snapshot) fn next_data(
+    _file: &File,
+    offset: u64,
+    size: u64,
+) -> io::Result<Option<(u64, u64)>> {
+    Ok((offset < size).then_some((offset, size)))
+}
+
+pub(in crate::snapshot) fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    file.seek_read(buffer, at)
+}
+
+pub(in crate::snapshot) fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = file.seek_write(bytes, at)?;
+        bytes = &bytes[written..];
+        at += written as u64;
+    }
+    Ok(())
+}
+
+pub(in crate::snapshot) fn to_raw(name: &OsStr) -> io::Result<Raw> {
+    let text = name.to_str().map(|text| text.replace('\\', "/"));
+    let why = "its name is no Unicode";
+    text.map(|text| Raw(text.into_bytes()))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, why))
+}
+
+pub(in crate::snapshot) fn from_raw(raw: &Raw) -> io::Result<PathBuf> {
+    let text = str::from_utf8(&raw.0).map_err(io::Error::other)?;
+    Ok(PathBuf::from(text.replace('/', "\\")))
+}

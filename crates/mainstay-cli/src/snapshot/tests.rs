@@ -1,0 +1,782 @@
+//! The plug is pulled before every single change that is made, and what was not made safe by then is lost, or half of it, or nothing.
+//! Whatever is left then must come right by itself.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use mainstay_core::snapshot::{Reason, SnapshotId};
+use mainstay_core::spec::{ServiceName, SnapshotKeep};
+
+use super::*;
+
+/// What of the changes that were not made safe is lost with the power.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Loss {
+    /// The process was killed.
+    Nothing,
+    Half,
+    Everything,
+}
+
+/// A change that is not on the disk yet: how it is undone.
+#[derive(Debug)]
+enum Undo {
+    Create(PathBuf),
+    Content(PathBuf),
+    Metadata(PathBuf),
+    Rename(PathBuf, PathBuf),
+    Exchange(PathBuf, PathBuf),
+    RemoveFile(PathBuf, PathBuf),
+    RemoveDir(PathBuf, u32),
+}
+
+/// Lets so many changes happen.
+struct Plug {
+    left: Mutex<Option<usize>>,
+    unsafe_yet: Mutex<Vec<Undo>>,
+    trash: PathBuf,
+    can_exchange: bool,
+    number: AtomicU32,
+}
+
+impl Plug {
+    fn new(place: &Place, changes: usize, can_exchange: bool) -> Arc<Self> {
+        Arc::new(Self {
+            left: Mutex::new(Some(changes)),
+            unsafe_yet: Mutex::default(),
+            trash: place.path.join("trash"),
+            can_exchange,
+            number: AtomicU32::new(0),
+        })
+    }
+
+    fn was_pulled(&self) -> bool {
+        self.left.lock().unwrap().is_none()
+    }
+
+    fn kept(&self, path: &Path) -> io::Result<PathBuf> {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let kept = self.trash.join(number.to_string());
+        fs::hard_link(path, &kept)?;
+        Ok(kept)
+    }
+
+    fn note(&self, change: Change<'_>) -> io::Result<()> {
+        let mut log = self.unsafe_yet.lock().unwrap();
+        let owned = Path::to_path_buf;
+        match change {
+            Change::Create(path) => log.push(Undo::Create(owned(path))),
+            Change::Write(path) => log.push(Undo::Content(owned(path))),
+            Change::SetMetadata(path) => log.push(Undo::Metadata(owned(path))),
+            Change::Sync(path) => log.retain(|undo| match undo {
+                Undo::Create(one) | Undo::RemoveFile(one, _) | Undo::RemoveDir(one, _) => {
+                    one.parent() != Some(path)
+                }
+                Undo::Content(one) | Undo::Metadata(one) => one != path,
+                Undo::Rename(one, other) | Undo::Exchange(one, other) => {
+                    assert_eq!(one.parent(), other.parent(), "moved to elsewhere");
+                    one.parent() != Some(path)
+                }
+            }),
+            Change::SyncAll(path) => log.retain(|undo| {
+                let one = undo.path();
+                // Its own name is its parent's matter.
+                !one.starts_with(path) || one == path && matches!(undo, Undo::Create(_))
+            }),
+            Change::Rename(one, other) => {
+                let is_hazard = |undo: &&Undo| {
+                    let is_below = undo.path().starts_with(one);
+                    let is_itself = matches!(undo, Undo::Create(path) | Undo::Rename(_, path) | Undo::Exchange(path, _) if path == one);
+                    is_below && !is_itself
+                };
+                let hazard = log.iter().find(is_hazard);
+                assert!(hazard.is_none(), "renamed before it was safe: {hazard:?}");
+                // What it takes the place of comes back with it.
+                if other.is_file() {
+                    let kept = self.kept(other)?;
+                    log.push(Undo::RemoveFile(owned(other), kept));
+                }
+                log.push(Undo::Rename(owned(one), owned(other)));
+            }
+            Change::Exchange(..) if !self.can_exchange => {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            Change::Exchange(one, other) => {
+                let hazard = log.iter().find(|undo| undo.path().starts_with(one));
+                assert!(hazard.is_none(), "exchanged before it was safe: {hazard:?}");
+                log.push(Undo::Exchange(owned(one), owned(other)));
+            }
+            Change::RemoveFile(path) => {
+                let kept = self.kept(path)?;
+                log.push(Undo::RemoveFile(owned(path), kept));
+            }
+            Change::RemoveDir(path) => {
+                let mode = fs::symlink_metadata(path)?.mode();
+                log.push(Undo::RemoveDir(owned(path), mode));
+            }
+        }
+        Ok(())
+    }
+
+    /// The power is gone.
+    fn lose(&self, loss: Loss) {
+        let mut log = std::mem::take(&mut *self.unsafe_yet.lock().unwrap());
+        let kept = match loss {
+            Loss::Nothing => log.len(),
+            Loss::Half => log.len() / 2,
+            Loss::Everything => 0,
+        };
+        for undo in log.drain(kept..).rev() {
+            // What was announced last did not happen; what is gone with its directory needs no undoing.
+            let _ = undo.perform();
+        }
+        fs::remove_dir_all(&self.trash).unwrap();
+        fs::create_dir(&self.trash).unwrap();
+    }
+}
+
+impl Undo {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Create(path) | Self::Content(path) | Self::Metadata(path) => path,
+            Self::Rename(_, path) | Self::Exchange(path, _) => path,
+            Self::RemoveFile(path, _) | Self::RemoveDir(path, _) => path,
+        }
+    }
+
+    fn perform(self) -> io::Result<()> {
+        match self {
+            Self::Create(path) => match fs::symlink_metadata(&path)?.is_dir() {
+                true => fs::remove_dir_all(path),
+                false => fs::remove_file(path),
+            },
+            Self::Content(path) => File::options().write(true).open(path)?.set_len(0),
+            Self::Metadata(path) => {
+                let kind = fs::symlink_metadata(&path)?.file_type();
+                match kind.is_file() || kind.is_dir() {
+                    true => File::open(path)?.set_modified(UNIX_EPOCH),
+                    false => Ok(()),
+                }
+            }
+            Self::Rename(from, to) => fs::rename(to, from),
+            Self::Exchange(one, other) => {
+                let cwd = rustix::fs::CWD;
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                Ok(rustix::fs::renameat_with(cwd, one, cwd, other, flags)?)
+            }
+            Self::RemoveFile(path, kept) => fs::hard_link(kept, path),
+            Self::RemoveDir(path, mode) => fs::DirBuilder::new().mode(mode & 0o7777).create(path),
+        }
+    }
+}
+
+impl Seam for Plug {
+    fn before(&self, change: Change<'_>) -> io::Result<()> {
+        let mut left = self.left.lock().unwrap();
+        let pulled = || io::Error::other("the plug is pulled");
+        *left = Some(
+            left.ok_or_else(pulled)?
+                .checked_sub(1)
+                .ok_or_else(pulled)
+                .inspect_err(|_| *left = None)?,
+        );
+        self.note(change)
+    }
+}
+
+/// A directory in memory, where there is such: what is made safe there costs nothing.
+struct Place {
+    path: PathBuf,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+impl Place {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let memory = Path::new("/dev/shm");
+        let above = match memory.is_dir() {
+            true => memory.to_owned(),
+            false => std::env::temp_dir(),
+        };
+        let path = above.join(format!(
+            "mainstay-snapshots-{}-{number}",
+            std::process::id()
+        ));
+        for dir in ["trash", "state", "one", "two"] {
+            fs::create_dir_all(path.join(dir)).unwrap();
+        }
+        Self { path }
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.path.join("one/data"), self.path.join("two/data")]
+    }
+
+    fn store(&self, seam: Arc<dyn Seam>) -> Store {
+        Store {
+            dir: self.path.join("state/a"),
+            service: ServiceName::new("a").unwrap(),
+            seam,
+        }
+    }
+
+    /// The state as of some version: every kind of file, in two directories.
+    fn write(&self, version: u64) {
+        for dir in self.paths() {
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir(&dir).unwrap();
+            fs::create_dir(dir.join("deep")).unwrap();
+            fs::create_dir(dir.join("empty")).unwrap();
+            fs::write(
+                dir.join("deep/file"),
+                format!("version {version}").repeat(100),
+            )
+            .unwrap();
+            fs::hard_link(dir.join("deep/file"), dir.join("same")).unwrap();
+            let sparse = File::create(dir.join("sparse")).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 12_000 + version).unwrap();
+            std::os::unix::fs::symlink(format!("deep/{version}"), dir.join("link")).unwrap();
+            let fifo = rustix::fs::FileType::Fifo;
+            let mode = rustix::fs::Mode::from_raw_mode(0o620);
+            rustix::fs::mknodat(rustix::fs::CWD, dir.join("pipe"), fifo, mode, 0).unwrap();
+            fs::write(dir.join(format!("only-{version}")), []).unwrap();
+            let mode = fs::Permissions::from_mode(0o640 + u32::try_from(version).unwrap());
+            fs::set_permissions(dir.join("sparse"), mode).unwrap();
+            fs::set_permissions(dir.join("deep"), fs::Permissions::from_mode(0o2751)).unwrap();
+            let at =
+                UNIX_EPOCH + Duration::from_secs(1_000_000 + version) + Duration::from_nanos(7);
+            for timed in ["sparse", "deep", "."] {
+                File::open(dir.join(timed))
+                    .unwrap()
+                    .set_modified(at)
+                    .unwrap();
+            }
+        }
+    }
+
+    fn picture(&self) -> Vec<BTreeMap<PathBuf, String>> {
+        self.paths().iter().map(|dir| picture(dir)).collect()
+    }
+
+    /// Beside the state, and in the store, there is nothing else.
+    #[track_caller]
+    fn assert_tidy(&self) {
+        for dir in ["one", "two"] {
+            let names = names(&self.path.join(dir));
+            assert_eq!(names, ["data"], "in {dir}");
+        }
+        let names = names(&self.path.join("state/a"));
+        let is_known = |name: &String| {
+            name.parse::<SnapshotId>().is_ok() || matches!(name.as_str(), "lock" | "in-use")
+        };
+        assert!(names.iter().all(is_known), "{names:?}");
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// All that a program could see of a directory, but inode numbers.
+fn picture(dir: &Path) -> BTreeMap<PathBuf, String> {
+    fn look(dir: &Path, at: &Path, seen: &mut BTreeMap<PathBuf, String>) {
+        for name in names(&dir.join(at)) {
+            let below = at.join(name);
+            describe(dir, &below, seen);
+        }
+    }
+    fn describe(dir: &Path, at: &Path, seen: &mut BTreeMap<PathBuf, String>) {
+        let path = dir.join(at);
+        let stat = fs::symlink_metadata(&path).unwrap();
+        let content = match stat.file_type() {
+            kind if kind.is_file() => {
+                let bytes = fs::read(&path).unwrap();
+                let same = dir.join("same");
+                let is_same = fs::metadata(same).is_ok_and(|same| same.ino() == stat.ino());
+                format!(
+                    "{} bytes, {}, {is_same}",
+                    bytes.len(),
+                    mainstay_core::snapshot::Digest::of(&bytes)
+                )
+            }
+            kind if kind.is_symlink() => fs::read_link(&path).unwrap().display().to_string(),
+            _ => String::new(),
+        };
+        let time = (stat.mtime(), stat.mtime_nsec());
+        let links = stat.nlink();
+        let line = format!(
+            "{:o} {}:{} {time:?} {links} {content}",
+            stat.mode(),
+            stat.uid(),
+            stat.gid()
+        );
+        seen.insert(at.to_owned(), line);
+        if stat.is_dir() {
+            look(dir, at, seen);
+        }
+    }
+    let mut seen = BTreeMap::new();
+    describe(dir, Path::new(""), &mut seen);
+    seen
+}
+
+fn occasion(stable: bool) -> Occasion {
+    Occasion {
+        reason: Reason::Healthy,
+        stable,
+        only_if_changed: false,
+    }
+}
+
+#[track_caller]
+fn taken(created: Created) -> SnapshotId {
+    match created {
+        Created::Taken(index) => index.id,
+        Created::Unchanged => panic!("it was to be taken"),
+    }
+}
+
+/// A place with the snapshots of versions 1 … n, all stable, and the state of version n.
+fn place(versions: u64) -> (Place, Vec<SnapshotId>) {
+    let place = Place::new();
+    let store = place.store(Arc::new(CallOff::default()));
+    let mut session = store.lock(false).unwrap();
+    let take = |version| {
+        place.write(version);
+        taken(session.create(&place.paths(), occasion(true)).unwrap())
+    };
+    let ids = (1..=versions).map(take).collect();
+    (place, ids)
+}
+
+/// Does something with the plug pulled before its n-th change, for every n, with every loss; then somebody comes after.
+fn whatever_happens(
+    versions: u64,
+    can_exchange: bool,
+    act: impl Fn(&Store, &Place, &[SnapshotId]) -> Result<(), Failure>,
+    judge: impl Fn(&Store, &Place, &[SnapshotId], bool),
+) -> usize {
+    let mut most = 0;
+    for loss in [Loss::Nothing, Loss::Half, Loss::Everything] {
+        // The two extremes everywhere, what is between them here and there.
+        let step = if loss == Loss::Half { 5 } else { 1 };
+        for changes in (0..).step_by(step) {
+            let (place, ids) = place(versions);
+            let plug = Plug::new(&place, changes, can_exchange);
+            let done = act(&place.store(Arc::clone(&plug) as _), &place, &ids);
+            let was_pulled = plug.was_pulled();
+            plug.lose(loss);
+            if was_pulled {
+                // The first who comes after fares no better, if he has anything to do.
+                let plug = Plug::new(&place, changes % 11, can_exchange);
+                let store = place.store(Arc::clone(&plug) as _);
+                if let Ok(mut session) = store.lock(false) {
+                    session.finish();
+                }
+                plug.lose(loss);
+            } else {
+                done.as_ref().unwrap();
+            }
+            let store = place.store(Arc::new(CallOff::default()));
+            let mut session = store.lock(false).unwrap();
+            session.finish();
+            assert_eq!(session.remarks, [""; 0], "{changes} changes, then {loss:?}");
+            drop(session);
+            place.assert_tidy();
+            judge(&store, &place, &ids, done.is_ok());
+            most = most.max(changes);
+            if !was_pulled {
+                break;
+            }
+        }
+    }
+    most
+}
+
+/// Everything that is listed is whole.
+fn whole(store: &Store) -> Vec<SnapshotId> {
+    let session = store.lock(false).unwrap();
+    let listed = store.list().unwrap();
+    let verified = listed.into_iter().map(|one| {
+        session.verify(one.id).unwrap().unwrap();
+        one.id
+    });
+    verified.collect()
+}
+
+#[test]
+fn a_snapshot_is_whole_or_not_there() {
+    let changes = whatever_happens(
+        1,
+        true,
+        |store, place, _| {
+            place.write(2);
+            let mut session = store.lock(false)?;
+            session.create(&place.paths(), occasion(true)).map(drop)
+        },
+        |store, place, ids, is_done| {
+            let left = whole(store);
+            assert_eq!(left[0], ids[0]);
+            assert!(left.len() == 2 || !is_done && left.len() == 1, "{left:?}");
+            let expected = place.picture();
+            // Whichever is there brings its own state back.
+            let session = &mut store.lock(false).unwrap();
+            session
+                .restore(Which::Exactly(left[left.len() - 1]), false)
+                .unwrap();
+            session.finish();
+            let restored = place.picture();
+            place.write(left.len() as u64);
+            let own = place.picture();
+            assert_eq!(expected == restored, left.len() == 2);
+            for (restored, own) in restored.iter().zip(&own) {
+                assert_eq!(
+                    restored.keys().collect::<Vec<_>>(),
+                    own.keys().collect::<Vec<_>>()
+                );
+            }
+        },
+    );
+    assert!(changes > 25, "{changes}");
+}
+
+fn a_restore_is_all_or_nothing(can_exchange: bool) {
+    let (reference, _) = place(1);
+    let kinds = reference.picture()[0].len();
+    let changes = whatever_happens(
+        2,
+        can_exchange,
+        |store, _, ids| {
+            let mut session = store.lock(false)?;
+            session.restore(Which::Exactly(ids[0]), true)?;
+            session.finish();
+            Ok(())
+        },
+        |store, place, ids, is_done| {
+            let left = whole(store);
+            assert_eq!(left[..2], ids[..]);
+            let now = place.picture();
+            let is_of = |version: u64| {
+                let only = PathBuf::from(format!("only-{version}"));
+                now.iter()
+                    .all(|dir| dir.contains_key(&only) && dir.len() == kinds)
+            };
+            assert!(is_of(1) || is_of(2), "half of each: {now:#?}");
+            assert!(is_of(1) || !is_done, "it was said to be done");
+            let kept = left.get(2).copied();
+            assert_eq!(kept.is_some(), is_of(1), "what is replaced is kept");
+            // And it is exactly what the snapshot has.
+            let session = &mut store.lock(false).unwrap();
+            for id in [Some(ids[usize::from(is_of(2))]), kept]
+                .into_iter()
+                .flatten()
+            {
+                session.restore(Which::Exactly(id), false).unwrap();
+                session.finish();
+                let again = place.picture();
+                match Some(id) == kept {
+                    true => assert_ne!(again, now),
+                    false => assert_eq!(again, now),
+                }
+            }
+        },
+    );
+    assert!(changes > 60, "{changes}");
+}
+
+#[test]
+fn a_restore_is_all_or_nothing_where_directories_can_be_exchanged() {
+    a_restore_is_all_or_nothing(true);
+}
+
+#[test]
+fn a_restore_is_all_or_nothing_where_they_cannot() {
+    a_restore_is_all_or_nothing(false);
+}
+
+#[test]
+fn pruning_leaves_whole_ones() {
+    let keep = SnapshotKeep {
+        count: Some(1),
+        age: None,
+    };
+    let changes = whatever_happens(
+        3,
+        true,
+        |store, _, _| store.lock(false)?.prune(keep).map(drop),
+        |store, _, ids, is_done| {
+            let left = whole(store);
+            assert!(left.contains(&ids[2]));
+            assert!(!is_done || left == ids[2..], "{left:?}");
+        },
+    );
+    assert!(changes > 20, "{changes}");
+}
+
+#[test]
+fn a_restore_brings_back_exactly_what_there_was() {
+    let (place, ids) = place(1);
+    let before = place.picture();
+    place.write(2);
+    fs::remove_dir_all(&place.paths()[1]).unwrap();
+    let store = place.store(Arc::new(CallOff::default()));
+    let mut session = store.lock(false).unwrap();
+    session.restore(Which::Stable(None), true).unwrap();
+    session.finish();
+    assert_eq!(place.picture(), before);
+    let sparse = fs::metadata(place.paths()[0].join("sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < sparse.len(), "its hole was filled");
+    let kept = store.list().unwrap().pop().unwrap();
+    let index = kept.index.unwrap();
+    assert_eq!((index.reason, index.stable), (Reason::BeforeRestore, false));
+    assert_eq!(index.roots.len(), 1, "the other directory was not there");
+    assert_ne!(kept.id, ids[0]);
+    place.assert_tidy();
+}
+
+#[test]
+fn a_damaged_snapshot_is_found_before_anything_is_changed() {
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 5] = [
+        ("content", |dir| {
+            fs::write(dir.join("tree/1/deep/file"), "other").unwrap()
+        }),
+        ("missing", |dir| {
+            fs::remove_file(dir.join("tree/0/sparse")).unwrap()
+        }),
+        ("same length", |dir| {
+            let path = dir.join("tree/1/deep/file");
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[500] ^= 1;
+            fs::write(path, bytes).unwrap();
+        }),
+        ("index", |dir| {
+            let text = fs::read_to_string(dir.join("index.json")).unwrap();
+            fs::write(dir.join("index.json"), text.replace("420", "511")).unwrap();
+        }),
+        ("no index", |dir| {
+            fs::remove_file(dir.join("index.json")).unwrap()
+        }),
+    ];
+    for (what, harm) in harms {
+        let (place, ids) = place(3);
+        place.write(4);
+        let before = place.picture();
+        let store = place.store(Arc::new(CallOff::default()));
+        harm(&store.dir.join(ids[2].to_string()));
+        let mut session = store.lock(false).unwrap();
+        assert!(session.verify(ids[2]).unwrap().is_err(), "{what}");
+        let refused = session.restore(Which::Exactly(ids[2]), true).unwrap_err();
+        let refused = refused.to_string();
+        assert!(refused.contains("is damaged"), "{what}: {refused}");
+        assert!(
+            refused.contains(&ids[1].to_string()),
+            "the next older one is offered: {refused}"
+        );
+        assert_eq!(place.picture(), before, "{what}");
+        place.assert_tidy();
+        // 201 does not stop there.
+        let done = session.restore(Which::Stable(None), false).unwrap();
+        assert_eq!(done.index.id, ids[1], "{what}");
+        let damaged = done.damaged.len();
+        assert_eq!(damaged, usize::from(!what.contains("index")), "{what}");
+        session.finish();
+        place.assert_tidy();
+    }
+}
+
+#[test]
+fn the_one_before_until_none_is_left() {
+    let (place, ids) = place(3);
+    let store = place.store(Arc::new(CallOff::default()));
+    let mut session = store.lock(false).unwrap();
+    let mut before = None;
+    for expect in ids.iter().rev() {
+        let done = session
+            .restore(Which::Stable(before), before.is_none())
+            .unwrap();
+        session.finish();
+        assert_eq!(done.index.id, *expect);
+        before = Some(*expect);
+    }
+    let none = session.restore(Which::Stable(before), false).unwrap_err();
+    assert_eq!(none.code(), Code::Unknown);
+    assert!(
+        none.to_string().contains("no stable snapshot before"),
+        "{none}"
+    );
+}
+
+#[test]
+fn what_changes_meanwhile_is_copied_again_or_named() {
+    /// Changes a file whenever a copy of it begins, so many times.
+    struct Restless {
+        file: PathBuf,
+        times: AtomicU32,
+    }
+    impl Seam for Restless {
+        fn before(&self, change: Change<'_>) -> io::Result<()> {
+            let is_copy =
+                matches!(change, Change::Create(path) if path.ends_with("tree/0/deep/file"));
+            let left = self.times.load(Ordering::Relaxed);
+            if is_copy && left > 0 {
+                self.times.store(left - 1, Ordering::Relaxed);
+                fs::write(&self.file, format!("{left} are left"))?;
+            }
+            Ok(())
+        }
+    }
+    for (times, is_caught) in [(1, true), (3, true), (100, false)] {
+        let place = Place::new();
+        place.write(1);
+        let file = place.paths()[0].join("deep/file");
+        let store = place.store(Arc::new(Restless {
+            file: file.clone(),
+            times: AtomicU32::new(times),
+        }));
+        let mut session = store.lock(false).unwrap();
+        match session.create(&place.paths(), occasion(true)) {
+            Ok(created) => {
+                assert!(is_caught, "{times}");
+                let id = taken(created);
+                session.verify(id).unwrap().unwrap();
+                let copy = store.dir.join(id.to_string()).join("tree/0/deep/file");
+                assert_eq!(fs::read(copy).unwrap(), fs::read(&file).unwrap());
+            }
+            Err(failure) => {
+                assert!(!is_caught, "{failure}");
+                assert!(
+                    failure.to_string().contains("deep/file: it changes"),
+                    "{failure}"
+                );
+                assert!(failure.to_string().contains("pause = true"), "{failure}");
+                assert!(store.list().unwrap().is_empty());
+            }
+        }
+        place.assert_tidy();
+    }
+}
+
+#[test]
+fn nothing_new_is_not_kept_again() {
+    let (place, _) = place(1);
+    let store = place.store(Arc::new(CallOff::default()));
+    let mut session = store.lock(false).unwrap();
+    let again = Occasion {
+        only_if_changed: true,
+        ..occasion(true)
+    };
+    let create = |session: &mut store::Session<'_>| session.create(&place.paths(), again).unwrap();
+    assert!(matches!(create(&mut session), Created::Unchanged));
+    fs::write(place.paths()[1].join("empty/new"), "").unwrap();
+    assert!(matches!(create(&mut session), Created::Taken(_)));
+    assert!(matches!(create(&mut session), Created::Unchanged));
+    // What a restore brings back looks like what was kept.
+    session.restore(Which::Stable(None), false).unwrap();
+    session.finish();
+    assert!(matches!(create(&mut session), Created::Unchanged));
+}
+
+#[test]
+fn one_at_a_time() {
+    let (place, ids) = place(1);
+    let store = place.store(Arc::new(CallOff::default()));
+    let session = store.lock(false).unwrap();
+    let busy = store.lock(false).map(drop).unwrap_err();
+    assert_eq!(busy.code(), Code::Busy);
+    drop(session);
+    let runs = store.mark_in_use().unwrap();
+    let also = store.mark_in_use().unwrap();
+    let mut session = store.lock(false).unwrap();
+    let refused = session.restore(Which::Exactly(ids[0]), true).unwrap_err();
+    assert_eq!(refused.code(), Code::Busy);
+    drop((runs, also));
+    let down = store.keep_down().unwrap();
+    assert_eq!(store.mark_in_use().unwrap_err().code(), Code::Busy);
+    drop(down);
+    session.restore(Which::Exactly(ids[0]), true).unwrap();
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused() {
+    let place = Place::new();
+    place.write(1);
+    let store = place.store(Arc::new(CallOff::default()));
+    let mut session = store.lock(false).unwrap();
+    let mut refused = |paths: &[PathBuf]| {
+        let failure = session.create(paths, occasion(true)).unwrap_err();
+        failure.to_string()
+    };
+    let one = place.path.join("one");
+    assert!(refused(&[place.path.join("absent")]).contains("absent"));
+    assert!(refused(&[one.join("data/sparse")]).contains("sparse"));
+    assert!(refused(&[one.clone(), one.join("data")]).contains("lies in another"));
+    assert!(refused(std::slice::from_ref(&place.path)).contains("its own snapshots lie in it"));
+    place.assert_tidy();
+}
+
+#[test]
+fn sockets_are_left_out() {
+    let place = Place::new();
+    place.write(1);
+    let socket = place.paths()[0].join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let store = place.store(Arc::new(CallOff::default()));
+    let mut session = store.lock(false).unwrap();
+    session.create(&place.paths(), occasion(true)).unwrap();
+    session.restore(Which::Stable(None), false).unwrap();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn owners_and_attributes_come_back() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root may give files away");
+    }
+    let place = Place::new();
+    place.write(1);
+    let dir = &place.paths()[0];
+    std::os::unix::fs::lchown(dir.join("link"), Some(1234), Some(5)).unwrap();
+    std::os::unix::fs::chown(dir.join("sparse"), Some(1234), Some(4321)).unwrap();
+    std::os::unix::fs::chown(dir, Some(1234), Some(4321)).unwrap();
+    let set_user = fs::Permissions::from_mode(0o4755);
+    fs::set_permissions(dir.join("sparse"), set_user).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    let has_attributes = ["deep", "sparse", "."].iter().all(|name| {
+        rustix::fs::setxattr(dir.join(name), "trusted.mark", name.as_bytes(), flags).is_ok()
+    });
+    let before = place.picture();
+    let store = place.store(Arc::new(CallOff::default()));
+    let mut session = store.lock(false).unwrap();
+    session.create(&place.paths(), occasion(true)).unwrap();
+    place.write(2);
+    session.restore(Which::Stable(None), false).unwrap();
+    assert_eq!(place.picture(), before);
+    if !has_attributes {
+        return mainstay_testkit::skip("no extended attributes here; the rest was checked");
+    }
+    for name in ["deep", "sparse", "."] {
+        let mut value = [0; 32];
+        let len = rustix::fs::getxattr(dir.join(name), "trusted.mark", &mut value[..]).unwrap();
+        assert_eq!(&value[..len], name.as_bytes());
+    }
+}

@@ -1,0 +1,190 @@
+//! `mainstay diff`: what differs between two definitions of a service.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use mainstay_core::manifest;
+use mainstay_core::registry::{Definition, Version};
+use serde::Serialize;
+use similar::{ChangeTag, TextDiff};
+
+use crate::failure::{Code, Failure};
+use crate::installed::{kept, registry_of};
+use crate::manifest_file;
+use crate::output;
+use crate::state_dir::StateDir;
+
+/// Lines around a difference.
+const CONTEXT: usize = 3;
+
+/// Shows what differs between two definitions of a service, in the form of `diff -u`; nothing where they are the same.
+///
+/// Values of `env` are not shown, but that they differ is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Diff {
+    /// The service.
+    name: String,
+    /// The version to start from. Default: the one before; with a file: the one that is installed.
+    #[arg(long, value_name = "VERSION")]
+    from: Option<u64>,
+    /// The version, or the manifest, to compare it with. Default: the one that is installed.
+    #[arg(long, value_name = "VERSION|FILE")]
+    to: Option<String>,
+    /// One JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    name: &'a str,
+    from: &'a str,
+    to: &'a str,
+    diff: &'a str,
+}
+
+impl Diff {
+    pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
+        let found = registry_of(state, &self.name)?;
+        let (registry, registered) = found.ok_or_else(|| super::unregistered(&self.name))?;
+        let current = registered.life.version();
+        let numbered = |version: Version| {
+            let definition = kept(&registry, &self.name, version)?;
+            Ok::<_, Failure>((format!("version {version}"), definition))
+        };
+        let to = self.to.as_deref();
+        let (to_name, to, before) = match to.map(|to| (to, to.parse())) {
+            None => {
+                let (name, definition) = numbered(current)?;
+                (name, definition, Version(current.0.saturating_sub(1)))
+            }
+            Some((_, Ok(version))) => {
+                let (name, definition) = numbered(Version(version))?;
+                (name, definition, Version(version.saturating_sub(1)))
+            }
+            Some((file, Err(_))) => {
+                let manifest = manifest_file::load(&PathBuf::from(file), None)?;
+                let definition = Definition {
+                    manifest: manifest.text,
+                    format: manifest.format,
+                    base_dir: manifest.dir.display().to_string(),
+                    ..registered.definition.clone()
+                };
+                (file.to_owned(), definition, current)
+            }
+        };
+        let from = self.from.map_or(before, Version);
+        if from == Version(0) {
+            let message = format!("compare {}: it has one version only", self.name);
+            return Err(Failure::new(Code::Unknown, message).hint("name a file: --to FILE"));
+        }
+        let (from_name, from) = numbered(from)?;
+        let diff = unified(&self.name, (&from_name, &from), (&to_name, &to));
+        match self.json {
+            true => output::document(&Report {
+                name: &self.name,
+                from: &from_name,
+                to: &to_name,
+                diff: &diff,
+            })?,
+            false => output::text(&diff)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What there is beside the manifest, as comments before it.
+fn text(definition: &Definition, manifest: &str) -> String {
+    let scope = if definition.user { "user" } else { "system" };
+    let sandbox = if definition.sandbox { "on" } else { "off" };
+    let Definition {
+        manager,
+        mode,
+        base_dir,
+        format,
+        ..
+    } = definition;
+    format!(
+        "# manager {manager}, {mode}, {scope}; sandbox {sandbox}\n# {format}, relative to {base_dir}\n{manifest}"
+    )
+}
+
+/// Compared is what is there; shown is what may be seen of it.
+fn unified(name: &str, from: (&str, &Definition), to: (&str, &Definition)) -> String {
+    let [(before, seen_before), (after, seen_after)] = [from.1, to.1].map(|definition| {
+        let masked = manifest::masked(&definition.manifest, definition.format);
+        (
+            text(definition, &definition.manifest),
+            text(definition, &masked),
+        )
+    });
+    let [seen_before, seen_after] =
+        [&seen_before, &seen_after].map(|text| text.split_inclusive('\n').collect::<Vec<_>>());
+    let diff = TextDiff::from_lines(&before, &after);
+    let mut shown = String::new();
+    for hunk in diff.unified_diff().context_radius(CONTEXT).iter_hunks() {
+        shown += &format!("{}\n", hunk.header());
+        for change in hunk.iter_changes() {
+            let (sign, seen, index) = match change.tag() {
+                ChangeTag::Delete => ('-', &seen_before, change.old_index()),
+                ChangeTag::Insert => ('+', &seen_after, change.new_index()),
+                ChangeTag::Equal => (' ', &seen_after, change.new_index()),
+            };
+            let line = index.and_then(|index| seen.get(index)).unwrap_or(&"***");
+            shown += &format!("{sign}{}\n", line.trim_end_matches(['\n', '\r']));
+        }
+    }
+    match shown.is_empty() {
+        true => shown,
+        false => format!("--- {name} {}\n+++ {name} {}\n{shown}", from.0, to.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_core::manifest::Format;
+
+    use super::*;
+
+    fn definition(manifest: &str) -> Definition {
+        Definition {
+            manifest: manifest.to_owned(),
+            format: Format::Toml,
+            base_dir: "/srv".to_owned(),
+            manager: "systemd".to_owned(),
+            mode: "hosted".to_owned(),
+            user: false,
+            sandbox: true,
+        }
+    }
+
+    #[test]
+    fn a_difference_is_seen_and_a_secret_is_not() {
+        let one = definition(
+            "[service.a]\ncommand = [\"a\"]\n[service.a.env]\nKEY = \"hunter2\"\nNEW = \"\"\"one\ntwo\"\"\"\n",
+        );
+        let mut two = definition(
+            "[service.a]\ncommand = [\"b\"]\n[service.a.env]\nKEY = \"hunter3\"\nNEW = \"\"\"one\ntwo\"\"\"\n",
+        );
+        assert_eq!(unified("a", ("version 1", &one), ("version 1", &one)), "");
+        two.mode = "direct".to_owned();
+        let diff = unified("a", ("version 1", &one), ("version 2", &two));
+        let expect = "\
+--- a version 1
++++ a version 2
+@@ -1,8 +1,8 @@
+-# manager systemd, hosted, system; sandbox on
++# manager systemd, direct, system; sandbox on
+ # toml, relative to /srv
+ [service.a]
+-command = [\"a\"]
++command = [\"b\"]
+ [service.a.env]
+-KEY = ***
++KEY = ***
+ NEW = ***
+ ***
+";
+        assert_eq!(diff, expect);
+    }
+}

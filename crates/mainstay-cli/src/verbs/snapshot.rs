@@ -1,0 +1,515 @@
+//! `mainstay snapshot create|list|show|verify|restore|prune NAME [ID]`: what is kept of a service's state.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use mainstay::Scope;
+use mainstay_core::engine::StateName;
+use mainstay_core::manifest::Format;
+use mainstay_core::report::ServiceReport;
+use mainstay_core::snapshot::{Digest, Index, Kind, Reason, SnapshotId};
+use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
+use serde_json::{Value, json};
+
+use crate::failure::{Code, Failure};
+use crate::installed::Installed;
+use crate::manifest_file;
+use crate::snapshot::{CallOff, Created, Listed, Occasion, Store, Which};
+use crate::state_dir::StateDir;
+use crate::verbs::control::Verb;
+use crate::{client, host, output};
+
+/// Keeps the state of a service, and restores it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Snapshot {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Takes a snapshot; of a running service by its supervisor, as its manifest says.
+    Create {
+        #[command(flatten)]
+        of: Of,
+        /// Where its manifest is, if no supervisor has it.
+        #[arg(long, value_name = "FILE")]
+        manifest: Option<PathBuf>,
+    },
+    /// Lists the snapshots, the oldest first.
+    List(Of),
+    /// Shows what a snapshot holds, the newest one if none is named.
+    Show {
+        #[command(flatten)]
+        of: Of,
+        id: Option<SnapshotId>,
+    },
+    /// Reads every content of a snapshot, or of all, and compares it with what was copied. Exits 1 if one is damaged.
+    Verify {
+        #[command(flatten)]
+        of: Of,
+        id: Option<SnapshotId>,
+    },
+    /// Restores a snapshot: all its directories or none. Without an ID, the newest stable one that is whole.
+    Restore {
+        #[command(flatten)]
+        of: Of,
+        id: Option<SnapshotId>,
+        /// Stop the service first if it runs, and start it afterwards.
+        #[arg(long)]
+        stop: bool,
+        /// Do not keep the state that is replaced.
+        #[arg(long)]
+        discard: bool,
+    },
+    /// Deletes the snapshots that are to go, or the one that is named.
+    Prune {
+        #[command(flatten)]
+        of: Of,
+        id: Option<SnapshotId>,
+        /// How many stay; what its manifest says if this is not given, or 5.
+        #[arg(long, value_name = "N", conflicts_with = "id", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: Option<u32>,
+    },
+}
+
+/// Whose.
+#[derive(Debug, clap::Args)]
+struct Of {
+    /// The service.
+    name: String,
+    /// One JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A service's snapshots, and where its supervisor is.
+struct Kept {
+    name: ServiceName,
+    /// Of the supervisor that has it.
+    state: StateDir,
+    /// Of all.
+    base: StateDir,
+    store: Store,
+}
+
+impl Snapshot {
+    pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
+        match self.action {
+            Action::Create { of, manifest } => {
+                let kept = Kept::of(&of.name, state)?;
+                create(&kept, manifest.as_deref(), of.json)?;
+            }
+            Action::List(of) => list(&Kept::known(&of.name, state)?, of.json)?,
+            Action::Show { of, id } => show(&Kept::known(&of.name, state)?, id, of.json)?,
+            Action::Verify { of, id } => verify(&Kept::known(&of.name, state)?, id, of.json)?,
+            Action::Restore {
+                of,
+                id,
+                stop,
+                discard,
+            } => {
+                let kept = Kept::known(&of.name, state)?;
+                let which = id.map_or(Which::Stable(None), Which::Exactly);
+                restore(&kept, which, stop, !discard, of.json)?;
+            }
+            Action::Prune { of, id, keep } => {
+                prune(&Kept::known(&of.name, state)?, id, keep, of.json)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Kept {
+    fn of(name: &str, base: &StateDir) -> Result<Self, Failure> {
+        let Some(name) = ServiceName::new(name) else {
+            let message = format!("no service can be named {name:?}");
+            return Err(Failure::new(Code::Unknown, message));
+        };
+        let state = base.of(name.as_str());
+        Ok(Self {
+            store: Store::new(&state, &name, Arc::new(CallOff::default())),
+            base: base.clone(),
+            state,
+            name,
+        })
+    }
+
+    /// One that has snapshots, or may have.
+    fn known(name: &str, base: &StateDir) -> Result<Self, Failure> {
+        let kept = Self::of(name, base)?;
+        if kept.store.exists() {
+            return Ok(kept);
+        }
+        let message = format!("{name} has no snapshots in {}", kept.state.path().display());
+        let hint = format!("take one: mainstay snapshot create {name}");
+        Err(Failure::new(Code::Unknown, message).hint(hint))
+    }
+
+    /// What the manifest says of it: the given one, that of its installation, or what its supervisor has read.
+    fn policy(&self, manifest: Option<&Path>) -> Result<SnapshotPolicy, Failure> {
+        let copies = [Format::Toml, Format::Yaml, Format::Json].map(|format| format.name());
+        let installed = [Scope::User, Scope::System].map(|scope| {
+            let place = self.base.installed_dir(scope).join(self.name.as_str());
+            copies.map(|format| place.join(format!("manifest.{format}")))
+        });
+        let supervised = copies.map(|format| self.state.manifest_path(format));
+        let mut places = installed.into_iter().flatten().chain(supervised);
+        let found = places.find(|place| place.is_file());
+        let Some(path) = manifest.or(found.as_deref()) else {
+            let message = format!("nobody knows what the state of {} is", self.name);
+            let hint = "name its manifest: --manifest FILE";
+            return Err(Failure::new(Code::Unknown, message).hint(hint));
+        };
+        let manifest = manifest_file::load(path, None)?;
+        let mut specs = manifest.specs.iter();
+        let Some(spec) = specs.find(|spec| *spec.name() == self.name) else {
+            let message = format!("{} has no service {}", path.display(), self.name);
+            return Err(Failure::new(Code::Unknown, message));
+        };
+        spec.snapshot().cloned().ok_or_else(|| {
+            let message = format!("the manifest of {} has no `snapshot`", self.name);
+            let hint = "say what its state is: snapshot = { paths = [\"/var/lib/…\"] }, or {} for its own directory";
+            Failure::new(Code::InvalidManifest, message).hint(hint)
+        })
+    }
+
+    /// The service as its supervisor sees it, if it has one.
+    fn report(&self) -> Result<Option<ServiceReport>, Failure> {
+        match client::block_on(client::status(&self.state))? {
+            Ok(report) => {
+                let mut services = report.services.into_iter();
+                Ok(services.find(|service| service.name == self.name.as_str()))
+            }
+            Err(absent) if absent.code() == Code::NotRunning => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Has the service started or stopped, and waits until it is.
+    fn control(&self, verb: Verb) -> Result<ServiceReport, Failure> {
+        match Installed::find(&self.base, self.name.as_str()) {
+            Some(installed) => installed.control(verb),
+            None => {
+                let request = client::request(&self.state, self.name.as_str(), verb.as_str());
+                client::block_on(request)?
+            }
+        }
+    }
+
+    fn tell(&self, remarks: &[String]) {
+        for remark in remarks {
+            output::complain(&format!("{}: {remark}", self.name));
+        }
+    }
+}
+
+fn create(kept: &Kept, manifest: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let runs = kept
+        .report()?
+        .is_some_and(|service| service.state == StateName::Running);
+    let id = if runs {
+        client::block_on(client::snapshot(&kept.state, kept.name.as_str()))??
+    } else {
+        let policy = kept.policy(manifest)?;
+        let paths = match policy.paths() {
+            [] => vec![kept.state.data_dir(kept.name.as_str())],
+            paths => paths.to_vec(),
+        };
+        let mut session = kept.store.lock(false)?;
+        session.finish();
+        let occasion = Occasion {
+            reason: Reason::Manual,
+            stable: false,
+            only_if_changed: false,
+        };
+        let created = session.create(&paths, occasion)?;
+        session.prune(policy.keep())?;
+        kept.tell(&session.remarks);
+        match created {
+            Created::Taken(index) => index.id,
+            Created::Unchanged => return Ok(()),
+        }
+    };
+    let taken = kept.store.list()?.into_iter().find(|one| one.id == id);
+    match (taken, json) {
+        (Some(taken), true) => {
+            let document = json!({ "name": kept.name, "snapshot": summary(&taken) });
+            output::document(&document)
+        }
+        (Some(taken), false) => output::text(&format!("{}\n", row(&taken))),
+        (None, _) => output::text(&format!("{id}\n")),
+    }
+}
+
+fn list(kept: &Kept, json: bool) -> Result<(), Failure> {
+    let listed = kept.store.list()?;
+    if json {
+        let snapshots: Vec<Value> = listed.iter().map(summary).collect();
+        return output::document(&json!({ "name": kept.name, "snapshots": snapshots }));
+    }
+    let mut text = format!(
+        "{:<23}  {:<14}  {:<6}  {:>8}  {:>10}\n",
+        "ID", "REASON", "STABLE", "FILES", "SIZE"
+    );
+    for one in &listed {
+        text.push_str(&row(one));
+        text.push('\n');
+    }
+    output::text(&text)
+}
+
+fn row(one: &Listed) -> String {
+    match &one.index {
+        Ok(index) => {
+            let (files, bytes) = index.size();
+            let stable = if index.stable { "yes" } else { "no" };
+            let size = size(bytes);
+            format!(
+                "{:<23}  {:<14}  {stable:<6}  {files:>8}  {size:>10}",
+                one.id, index.reason
+            )
+        }
+        Err(why) => format!("{:<23}  damaged: {why}", one.id),
+    }
+}
+
+/// In the largest unit that leaves a digit before the point.
+fn size(bytes: u64) -> String {
+    let units = [(1_000_000_000_u64, "GB"), (1_000_000, "MB"), (1000, "kB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => {
+            let tenths = bytes / (unit / 10);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+fn summary(one: &Listed) -> Value {
+    match &one.index {
+        Ok(index) => {
+            let (files, bytes) = index.size();
+            json!({
+                "id": one.id, "created": index.created, "reason": index.reason, "stable": index.stable,
+                "files": files, "bytes": bytes, "damaged": null,
+            })
+        }
+        Err(why) => json!({
+            "id": one.id, "created": one.id.time(), "reason": null, "stable": false,
+            "files": null, "bytes": null, "damaged": why,
+        }),
+    }
+}
+
+/// The one that is named, else the newest.
+fn find(kept: &Kept, id: Option<SnapshotId>) -> Result<Listed, Failure> {
+    let mut listed = kept.store.list()?;
+    let found = match id {
+        Some(id) => listed.into_iter().find(|one| one.id == id),
+        None => listed.pop(),
+    };
+    found.ok_or_else(|| {
+        let message = match id {
+            Some(id) => format!("{} has no snapshot {id}", kept.name),
+            None => format!("{} has no snapshot", kept.name),
+        };
+        let hint = format!("which there are: mainstay snapshot list {}", kept.name);
+        Failure::new(Code::Unknown, message).hint(hint)
+    })
+}
+
+fn show(kept: &Kept, id: Option<SnapshotId>, json: bool) -> Result<(), Failure> {
+    let found = find(kept, id)?;
+    let index = found.index.map_err(|why| {
+        let message = format!("snapshot {} of {} is damaged: {why}", found.id, kept.name);
+        Failure::new(Code::Failed, message)
+    })?;
+    if json {
+        return output::document(&index);
+    }
+    output::text(&described(&index))
+}
+
+fn described(index: &Index) -> String {
+    let (files, bytes) = index.size();
+    let stable = if index.stable { ", stable" } else { "" };
+    let mut text = format!(
+        "{} of {}: {}{stable}, {files} files, {}\n",
+        index.id,
+        index.service,
+        index.reason,
+        size(bytes)
+    );
+    for root in &index.roots {
+        text.push_str(&format!("{}\n", root.path));
+        for entry in &root.entries {
+            let (kind, what) = match &entry.kind {
+                Kind::Dir => ('d', String::new()),
+                Kind::File { size, sha256 } => ('-', format!("  {size} bytes  {}", short(sha256))),
+                Kind::HardLink { to } => ('-', format!("  = {to}")),
+                Kind::Symlink { target } => ('l', format!("  -> {target}")),
+                Kind::Fifo => ('p', String::new()),
+            };
+            let path = match entry.path.0.is_empty() {
+                true => ".".to_owned(),
+                false => entry.path.to_string(),
+            };
+            let metadata = &entry.metadata;
+            text.push_str(&format!(
+                "  {kind} {:04o} {:>5} {:>5}  {path}{what}\n",
+                metadata.mode, metadata.uid, metadata.gid
+            ));
+        }
+    }
+    text
+}
+
+fn short(digest: &Digest) -> String {
+    digest.to_string().chars().take(12).collect()
+}
+
+fn verify(kept: &Kept, id: Option<SnapshotId>, json: bool) -> Result<(), Failure> {
+    let ids = match id {
+        Some(id) => vec![find(kept, Some(id))?.id],
+        None => kept.store.list()?.into_iter().map(|one| one.id).collect(),
+    };
+    let mut session = kept.store.lock(false)?;
+    session.finish();
+    kept.tell(&session.remarks);
+    let (mut snapshots, mut text, mut damaged) = (Vec::new(), String::new(), 0);
+    for id in ids {
+        let verdict = session.verify(id)?;
+        let why = verdict.err();
+        damaged += usize::from(why.is_some());
+        let word = if why.is_some() { "damaged" } else { "whole" };
+        text.push_str(&match &why {
+            Some(why) => format!("{id}  {word}: {why}\n"),
+            None => format!("{id}  {word}\n"),
+        });
+        snapshots.push(json!({ "id": id, "verdict": word, "detail": why }));
+    }
+    match json {
+        true => output::document(&json!({ "name": kept.name, "snapshots": snapshots }))?,
+        false => output::text(&text)?,
+    }
+    match damaged {
+        0 => Ok(()),
+        1 => Err(damage(kept, "1 snapshot is damaged")),
+        many => Err(damage(kept, &format!("{many} snapshots are damaged"))),
+    }
+}
+
+fn damage(kept: &Kept, what: &str) -> Failure {
+    let name = &kept.name;
+    let hint =
+        format!("a restore takes no damaged one; delete it: mainstay snapshot prune {name} ID");
+    Failure::new(Code::Failed, format!("{name}: {what}")).hint(hint)
+}
+
+fn restore(kept: &Kept, which: Which, stops: bool, keeps: bool, json: bool) -> Result<(), Failure> {
+    let name = &kept.name;
+    let report = kept.report()?;
+    let is_down = |state| {
+        use StateName::{BackingOff, Halted, Stopped, Waiting};
+        matches!(state, Stopped | Halted | Waiting | BackingOff)
+    };
+    let runs = report.as_ref().filter(|service| !is_down(service.state));
+    if report.is_none()
+        && kept.state.is_signed()
+        && let Some(orphans) = host::orphans(&kept.state)
+    {
+        let (what, hint) = orphans.remark();
+        let message = format!("restore the state of {name}: {what}");
+        return Err(Failure::new(Code::Failed, message).hint(hint));
+    }
+    match runs {
+        Some(service) if !stops => {
+            let message = format!(
+                "restore the state of {name}: it is {}, so its state is in use",
+                service.state
+            );
+            let hint = format!("stop it first: mainstay stop {name}, or let that be done: --stop");
+            return Err(Failure::new(Code::Failed, message).hint(hint));
+        }
+        Some(_) => drop(kept.control(Verb::Stop)?),
+        None => {}
+    }
+    let is_to_start = runs.is_some();
+    let restored = restore_now(kept, which, keeps);
+    // Also where nothing was restored: it ran before.
+    if is_to_start {
+        let started = kept.control(Verb::Start);
+        if restored.is_ok() {
+            started?;
+        }
+    }
+    let (document, text) = restored?;
+    match json {
+        true => output::document(&document),
+        false => output::text(&text),
+    }
+}
+
+fn restore_now(kept: &Kept, which: Which, keeps: bool) -> Result<(Value, String), Failure> {
+    let mut session = kept.store.lock(false)?;
+    let done = session.restore(which, keeps)?;
+    session.finish();
+    for (id, why) in &done.damaged {
+        output::complain(&format!(
+            "{}: snapshot {id} is damaged: {why}; an older one is taken",
+            kept.name
+        ));
+    }
+    kept.tell(&session.remarks);
+    let id = done.index.id;
+    let damaged: Vec<Value> = done
+        .damaged
+        .iter()
+        .map(|(id, why)| json!({ "id": id, "detail": why }))
+        .collect();
+    let document = json!({
+        "name": kept.name, "restored": id, "damaged": damaged, "kept_as": done.kept_as,
+    });
+    let mut text = format!("{}: restored {id}\n", kept.name);
+    if let Some(kept_as) = done.kept_as {
+        text.push_str(&format!("what was there before is snapshot {kept_as}\n"));
+    }
+    Ok((document, text))
+}
+
+fn prune(
+    kept: &Kept,
+    id: Option<SnapshotId>,
+    keep: Option<u32>,
+    json: bool,
+) -> Result<(), Failure> {
+    let usual = SnapshotKeep {
+        count: Some(5),
+        age: None,
+    };
+    let keep = match keep {
+        Some(count) => SnapshotKeep {
+            count: Some(count),
+            age: None,
+        },
+        None => kept.policy(None).map_or(usual, |policy| policy.keep()),
+    };
+    let mut session = kept.store.lock(false)?;
+    session.finish();
+    kept.tell(&session.remarks);
+    let deleted = match id {
+        Some(id) => {
+            session.delete(id)?;
+            vec![id]
+        }
+        None => session.prune(keep)?,
+    };
+    if json {
+        return output::document(&json!({ "name": kept.name, "deleted": deleted }));
+    }
+    let lines: String = deleted.iter().map(|id| format!("deleted {id}\n")).collect();
+    output::text(&lines)
+}

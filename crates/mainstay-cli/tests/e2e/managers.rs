@@ -1,0 +1,234 @@
+//! A real server that `mainstay install` has made a service of other real managers than systemd: from installation over crash and boot to the
+//! day when nothing of it is left.
+
+use mainstay_testkit::lab::Lab;
+
+use super::*;
+
+const MAINSTAY: &str = "/opt/mainstay/mainstay";
+/// What a manager keeps below /usr/lib while it runs is its own affair.
+const DIRS: &[&str] = &["/etc", "/usr/bin", "/usr/sbin", "/usr/local"];
+
+/// What a manager has of its own.
+struct Native {
+    kind: &'static str,
+    /// Makes what is there once and for all.
+    prepare: &'static str,
+    /// Exits with 0 if it runs.
+    runs: &'static str,
+    stop: &'static str,
+    start: &'static str,
+    /// It starts a host again that was killed; else an operator does.
+    restarts: bool,
+}
+
+const MANAGERS: [Native; 4] = [
+    Native {
+        kind: "openrc",
+        prepare: "rc-update del redis-server default 2> /dev/null || true",
+        runs: "rc-service shop-redis status",
+        stop: "rc-service shop-redis stop",
+        start: "rc-service shop-redis start",
+        restarts: true,
+    },
+    Native {
+        kind: "sysv",
+        prepare: "insserv -r redis-server 2> /dev/null; insserv",
+        runs: "service shop-redis status",
+        stop: "service shop-redis stop",
+        start: "service shop-redis start",
+        restarts: false,
+    },
+    Native {
+        kind: "runit",
+        prepare: "rm -f /etc/service/redis-server",
+        runs: "sv check shop-redis && sv status shop-redis | grep ^run",
+        stop: "sv stop shop-redis",
+        start: "sv start shop-redis",
+        restarts: true,
+    },
+    Native {
+        kind: "s6",
+        prepare: "true",
+        runs: "s6-svstat -o up,ready /run/service/shop-redis | grep '^true true'",
+        stop: "s6-svc -wD -T 20000 -d /run/service/shop-redis",
+        start: "s6-svc -wU -T 20000 -u /run/service/shop-redis",
+        restarts: true,
+    },
+];
+
+const MANIFEST: &str = r#"
+[service.shop-redis]
+description = "The shop's cache, 100 %"
+command = ["redis-server", "--port", "6390", "--save", ""]
+account = "user:shop"
+working_dir = "/"
+start = { ready = { tcp = "127.0.0.1:6390" } }
+recovery = { delay = "10ms" }
+reload = { exec = ["redis-cli", "-p", "6390", "config", "resetstat"] }
+"#;
+
+const BROKEN: &str = r#"
+[service.shop-broken]
+command = ["sh", "-c", "echo >> /srv/starts; exit 3"]
+account = "local-system"
+recovery = { delay = "10ms", limit = { restarts = 1, window = "1h" } }
+"#;
+
+fn a_real_server_lives_under(kind: &str) {
+    let found = MANAGERS.iter().find(|native| native.kind == kind);
+    let native = found.expect("a manager");
+    let program = mainstay();
+    let dir = program.parent().expect("a program lies somewhere");
+    let lab = match Lab::up(native.kind, &[(dir, "/opt/mainstay")]) {
+        Ok(lab) => lab,
+        Err(why) => return mainstay_testkit::skip(why),
+    };
+    lab.script("useradd --system shop");
+    lab.script(native.prepare);
+    lab.script(&format!(
+        "cat > /srv/shop.toml <<'TEXT'\n{MANIFEST}TEXT\ncat > /srv/broken.toml <<'TEXT'\n{BROKEN}TEXT"
+    ));
+    let before = lab.tree(DIRS);
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    let ping = || lab.run(&["redis-cli", "-p", "6390", "ping"]).stdout == b"PONG\n";
+    let says = |line: &str| lab.run(&["sh", "-c", line]).status.code() == Some(0);
+    let status = || {
+        let output = lab.run(&[MAINSTAY, "status", "shop-redis", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
+        report["services"][0].clone()
+    };
+    let running_beside = |old: &Value| {
+        wait_until("another server", SOON, || {
+            let now = status();
+            (now["pid"] != *old && now["state"] == "running").then(|| now["pid"].clone())
+        })
+    };
+
+    let said = mainstay(0, &["install", "/srv/shop.toml"]);
+    assert!(said.contains("shop-redis: installed\n"), "{said}");
+    assert_eq!(status()["state"], "stopped");
+    mainstay(3, &["status", "shop-redis"]);
+    let said = mainstay(0, &["install", "/srv/shop.toml"]);
+    assert!(said.contains("shop-redis: up to date\n"), "{said}");
+
+    mainstay(0, &["install", "/srv/broken.toml"]);
+    mainstay(0, &["disable", "shop-broken"]);
+
+    mainstay(0, &["start", "shop-redis"]);
+    assert!(ping(), "it is ready when start says so");
+    assert!(says(native.runs));
+    let running = status();
+    assert_eq!(
+        (&running["manager"], &running["mode"]),
+        (&native.kind.into(), &"hosted".into())
+    );
+    let server = running["pid"].to_string();
+    let owner = lab.check(0, &["ps", "-o", "user=", "-p", &server]);
+    assert_eq!(owner.trim(), "shop");
+    mainstay(0, &["reload", "shop-redis"]);
+    mainstay(0, &["pause", "shop-redis"]);
+    assert_eq!(status()["state"], "paused");
+    mainstay(0, &["continue", "shop-redis"]);
+    assert!(ping());
+
+    // A crash of the server is its host's affair.
+    lab.check(0, &["kill", "-KILL", &server]);
+    let server = running_beside(&running["pid"]);
+    assert!(ping() && says(native.runs));
+    // A crash of the host takes nobody along.
+    lab.script("pkill -KILL -x mainstay");
+    if !native.restarts {
+        assert!(ping());
+        mainstay(0, &["start", "shop-redis"]);
+    }
+    wait_until("another host", SOON, || {
+        let now = status();
+        (now["state"] == "running" && now["pid"] == server).then_some(())
+    });
+    assert!(ping());
+
+    // With the machine, and by the manager's own commands.
+    lab.reboot();
+    wait_until("an answer after the boot", SOON, || ping().then_some(()));
+    lab.script(native.stop);
+    assert!(!ping() && !says(native.runs));
+    assert_eq!(status()["state"], "stopped");
+    lab.script(native.start);
+    wait_until("an answer", SOON, || ping().then_some(()));
+    assert!(mainstay(0, &["logs", "shop-redis"]).contains("Ready to accept connections"));
+    mainstay(0, &["restart", "shop-redis"]);
+    assert!(ping());
+
+    // Where a host gives up, its manager does not try again.
+    mainstay(1, &["start", "shop-broken"]);
+    let is_down = || {
+        let code = lab.run(&[MAINSTAY, "status", "shop-broken"]).status.code();
+        (code == Some(3)).then_some(())
+    };
+    wait_until("that it is given up", SOON, is_down);
+
+    // What ends for good is down for its manager, too.
+    lab.check(0, &["redis-cli", "-p", "6390", "shutdown", "nosave"]);
+    wait_until("the end", SOON, || (!says(native.runs)).then_some(()));
+    assert_eq!(status()["state"], "stopped");
+    mainstay(0, &["start", "shop-redis"]);
+    mainstay(0, &["disable", "shop-redis"]);
+    lab.reboot();
+    mainstay(3, &["status", "shop-redis"]);
+    assert!(!ping());
+    mainstay(0, &["enable", "shop-redis"]);
+    mainstay(0, &["start", "shop-redis"]);
+    mainstay(0, &["stop", "shop-redis"]);
+    mainstay(0, &["stop", "shop-redis"]);
+    mainstay(0, &["start", "shop-redis"]);
+    assert_eq!(lab.script("wc -l < /srv/starts").trim(), "2");
+    mainstay(0, &["uninstall", "shop-redis", "shop-broken", "--purge"]);
+    mainstay(4, &["uninstall", "shop-redis"]);
+    assert!(!ping());
+    let left =
+        lab.script("ps -eo pid,ppid,stat,args | grep -E 'mainstay|:6390' | grep -v grep || true");
+    assert_eq!(left, "");
+    let left = lab.script("ls -d /var/lib/mainstay /run/*shop-* 2> /dev/null || true");
+    assert_eq!(left, "");
+    lab.assert_tree(DIRS, &before);
+}
+
+#[test]
+fn a_real_server_lives_under_openrc() {
+    a_real_server_lives_under("openrc");
+}
+
+#[test]
+fn a_real_server_lives_under_sysv() {
+    a_real_server_lives_under("sysv");
+}
+
+#[test]
+fn a_real_server_lives_under_runit() {
+    a_real_server_lives_under("runit");
+}
+
+#[test]
+fn a_real_server_lives_under_s6() {
+    a_real_server_lives_under("s6");
+}
+
+/// As root everything would be allowed: where there is no account of a service's own, one is to be named.
+#[test]
+fn without_an_account_it_is_refused_where_it_would_be_root() {
+    let program = mainstay();
+    let dir = program.parent().expect("a program lies somewhere");
+    let lab = match Lab::up("s6", &[(dir, "/opt/mainstay")]) {
+        Ok(lab) => lab,
+        Err(why) => return mainstay_testkit::skip(why),
+    };
+    lab.script("printf '[service.a]\\ncommand = [\"sleep\", \"1\"]\\n' > /srv/a.toml");
+    let before = lab.tree(&["/etc", "/var/lib"]);
+    let said = lab.check(78, &[MAINSTAY, "install", "/srv/a.toml"]);
+    assert!(
+        said.contains("s6 has no account of a service's own"),
+        "{said}"
+    );
+    lab.assert_tree(&["/etc", "/var/lib"], &before);
+}

@@ -1,0 +1,303 @@
+//! When the state of a service is kept, and when it is brought back. Never both at once: a restore waits until a snapshot that was
+//! called off has ended. A snapshot disturbs nothing else: whatever takes the service out of `Running` calls it off.
+
+use std::mem;
+use std::time::Duration;
+
+use super::{Fact, Goal, Halt, Human, Keeping, Main, Phase, Service, State};
+use crate::engine::{Action, Refusal, Shared, Snapshotted, Token};
+use crate::snapshot::{Reason, SnapshotId};
+use crate::spec::{SnapshotWhen, Still};
+use crate::time::Instant;
+
+/// How long a snapshot may take.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// How long a service may be kept still for one.
+const STILL_PATIENCE: Duration = Duration::from_secs(60);
+/// After one that failed.
+const RETRY: Duration = Duration::from_secs(600);
+
+impl Service {
+    /// Whether it is suspended for its snapshots.
+    pub(super) fn freezes(&self) -> bool {
+        let policy = self.spec.snapshot();
+        policy.is_some_and(|policy| *policy.still() == Still::Pause)
+    }
+
+    /// When the state of a run that is ready since `since` is kept next.
+    pub(super) fn next_keeping(&self, since: Instant) -> Keeping {
+        let (Some(policy), State::Live { child, .. }) = (self.spec.snapshot(), &self.state) else {
+            return Keeping::Idle;
+        };
+        if !self.is_on_duty() {
+            return Keeping::Idle;
+        }
+        let healthy_at = since + policy.after();
+        let is_wanted = policy.when() == SnapshotWhen::Healthy && !child.is_kept;
+        let last = self.past.kept.unwrap_or(Instant::ZERO);
+        let scheduled = policy.every().map(|every| healthy_at.max(last + every));
+        match scheduled {
+            _ if is_wanted => Keeping::Due {
+                at: healthy_at,
+                reason: Reason::Healthy,
+            },
+            Some(at) => Keeping::Due {
+                at,
+                reason: Reason::Scheduled,
+            },
+            None => Keeping::Idle,
+        }
+    }
+
+    pub(in crate::engine) fn request_snapshot(
+        &mut self,
+        shared: &mut Shared,
+    ) -> Result<Token, Refusal> {
+        let Some(policy) = self.spec.snapshot() else {
+            return Err(Refusal::NoSnapshots);
+        };
+        let State::Live {
+            phase: Phase::Running { keeping, .. },
+            ..
+        } = &self.state
+        else {
+            return Err(Refusal::State(self.state.name()));
+        };
+        if matches!(keeping, Keeping::Taking { .. }) || self.abandoned.is_some() {
+            return Err(Refusal::Snapshotting);
+        }
+        let stable = shared.now.since(self.since) >= policy.after();
+        let token = self.snapshot(Reason::Manual, stable, shared);
+        token.ok_or(Refusal::State(self.state.name()))
+    }
+
+    /// Its time has come: for a snapshot to be taken, or to end.
+    pub(super) fn keep(&mut self, shared: &mut Shared) {
+        let State::Live {
+            phase: Phase::Running { keeping, .. },
+            ..
+        } = &mut self.state
+        else {
+            return;
+        };
+        match *keeping {
+            Keeping::Idle => {}
+            // It only waits for its dependents to be gone.
+            Keeping::Due { .. } if self.goal == Goal::Down => *keeping = Keeping::Idle,
+            Keeping::Due { reason, .. } if self.abandoned.is_some() => {
+                let at = shared.now + RETRY;
+                *keeping = Keeping::Due { at, reason };
+            }
+            Keeping::Due { reason, .. } => {
+                self.snapshot(reason, true, shared);
+            }
+            Keeping::Taking { is_still, .. } => {
+                let limit = Human(if is_still { STILL_PATIENCE } else { PATIENCE });
+                let why = format!("it was not complete within {limit}");
+                self.call_off(shared);
+                self.failed_to_keep(why, shared);
+            }
+        }
+    }
+
+    fn snapshot(&mut self, reason: Reason, stable: bool, shared: &mut Shared) -> Option<Token> {
+        let is_frozen = self.freezes();
+        let is_still = self.spec.snapshot()?.still() != &Still::Nothing;
+        let State::Live {
+            child,
+            phase: Phase::Running { keeping, .. },
+        } = &mut self.state
+        else {
+            return None;
+        };
+        let (service, run, token) = (self.id, child.run, Token(shared.number()));
+        *keeping = Keeping::Taking {
+            token,
+            until: shared.now + if is_still { STILL_PATIENCE } else { PATIENCE },
+            is_still,
+            is_frozen,
+        };
+        self.tell(Fact::Snapshotting { reason }, shared);
+        if is_frozen {
+            shared.actions.push(Action::Freeze(service, run));
+        }
+        shared.actions.push(Action::Snapshot {
+            service,
+            run,
+            token,
+            reason,
+            stable,
+        });
+        Some(token)
+    }
+
+    /// Calls off a snapshot that is being taken, as the service does not go on undisturbed.
+    pub(super) fn abandon_snapshot(&mut self, shared: &mut Shared) {
+        if self.call_off(shared) {
+            self.tell(Fact::SnapshotAbandoned, shared);
+        }
+    }
+
+    fn call_off(&mut self, shared: &mut Shared) -> bool {
+        let State::Live {
+            phase: Phase::Running { keeping, .. },
+            ..
+        } = &self.state
+        else {
+            return false;
+        };
+        let Keeping::Taking { token, .. } = *keeping else {
+            return false;
+        };
+        let action = Action::AbandonSnapshot(self.id, token);
+        shared.actions.push(action);
+        self.abandoned = Some(token);
+        self.release(shared);
+        true
+    }
+
+    /// Lets a service go on that was kept still for a snapshot.
+    fn release(&mut self, shared: &mut Shared) {
+        let State::Live {
+            child,
+            phase: Phase::Running { watch, keeping },
+        } = &mut self.state
+        else {
+            return;
+        };
+        let Keeping::Taking {
+            is_still,
+            is_frozen,
+            ..
+        } = mem::replace(keeping, Keeping::Idle)
+        else {
+            return;
+        };
+        if is_frozen && child.main != Main::Gone {
+            shared.actions.push(Action::Thaw(self.id, child.run));
+        }
+        if let (true, Some(watch), Some(liveness)) = (is_still, watch, self.spec.liveness()) {
+            watch.asking.again_in(liveness.every(), shared.now);
+        }
+    }
+
+    fn failed_to_keep(&mut self, why: String, shared: &mut Shared) {
+        self.tell(Fact::SnapshotFailed { why }, shared);
+        // Not sooner, though it was due at once.
+        let next = match self.next_keeping(self.since) {
+            Keeping::Due { at, reason } => Keeping::Due {
+                at: at.max(shared.now + RETRY),
+                reason,
+            },
+            next => next,
+        };
+        self.keep_next(next);
+    }
+
+    pub(super) fn keep_next(&mut self, next: Keeping) {
+        if let State::Live {
+            phase: Phase::Running { keeping, .. },
+            ..
+        } = &mut self.state
+        {
+            *keeping = next;
+        }
+    }
+
+    pub(super) fn snapshot_freeze_failed(&mut self, why: String, shared: &mut Shared) {
+        if self.call_off(shared) {
+            self.failed_to_keep(format!("it could not be suspended: {why}"), shared);
+        }
+    }
+
+    pub(in crate::engine) fn snapshotted(
+        &mut self,
+        answered: Token,
+        result: Result<Snapshotted, String>,
+        shared: &mut Shared,
+    ) {
+        if self.abandoned == Some(answered) {
+            self.abandoned = None;
+            // It was complete before it could be called off.
+            if let Ok(Snapshotted::Taken(snapshot)) = result {
+                self.tell(Fact::SnapshotTaken { snapshot }, shared);
+            }
+            return self.restore(shared);
+        }
+        let State::Live {
+            child,
+            phase: Phase::Running { keeping, .. },
+        } = &mut self.state
+        else {
+            return;
+        };
+        if !matches!(keeping, Keeping::Taking { token, .. } if *token == answered) {
+            return;
+        }
+        let done = match result {
+            Ok(done) => done,
+            Err(why) => {
+                self.release(shared);
+                return self.failed_to_keep(why, shared);
+            }
+        };
+        // One that an operator took early leaves the one that is due.
+        let is_healthy = self
+            .spec
+            .snapshot()
+            .is_some_and(|policy| shared.now.since(self.since) >= policy.after());
+        child.is_kept |= is_healthy;
+        self.release(shared);
+        if is_healthy {
+            self.past.kept = Some(shared.now);
+        }
+        match done {
+            Snapshotted::Taken(snapshot) => {
+                if is_healthy {
+                    // What comes next is judged by this one.
+                    self.past.restored = None;
+                }
+                self.tell(Fact::SnapshotTaken { snapshot }, shared);
+            }
+            Snapshotted::Unchanged => self.tell(Fact::SnapshotUnneeded, shared),
+        }
+        let next = self.next_keeping(self.since);
+        self.keep_next(next);
+    }
+
+    /// Has the state restored, once no snapshot is being taken.
+    pub(super) fn restore(&mut self, shared: &mut Shared) {
+        if let (State::Restoring { asked, .. }, None) = (&mut self.state, self.abandoned)
+            && asked.is_none()
+        {
+            let (service, token) = (self.id, Token(shared.number()));
+            *asked = Some(token);
+            let before = self.past.restored;
+            shared.actions.push(Action::Restore {
+                service,
+                token,
+                before,
+            });
+        }
+    }
+
+    pub(in crate::engine) fn restored(
+        &mut self,
+        answered: Token,
+        result: Result<SnapshotId, String>,
+        shared: &mut Shared,
+    ) {
+        if !matches!(self.state, State::Restoring { asked, .. } if asked == Some(answered)) {
+            return;
+        }
+        match result {
+            Ok(snapshot) => {
+                self.past.restored = Some(snapshot);
+                self.past.restarts += u64::from(self.goal == Goal::Up);
+                self.tell(Fact::Restored { snapshot }, shared);
+                self.wait(shared);
+            }
+            Err(why) => self.halt(Halt::NotRestored { why }, None, shared),
+        }
+    }
+}

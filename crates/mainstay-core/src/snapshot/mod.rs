@@ -1,0 +1,80 @@
+//! Snapshots of a service's state directories: what they are called, what is written of them, which of them go.
+//!
+//! A snapshot is a directory named by its [`SnapshotId`]: `index.json` ([`Index`]) says of every file what it is and what it holds,
+//! `index.sha256` vouches for the index in the format of sha256sum(1), and `tree/` has the contents. So a snapshot proves itself
+//! whole, or it is damaged; there is nothing in between. A restore that may be interrupted writes its [`Journal`] first.
+
+mod digest;
+mod index;
+mod journal;
+mod raw;
+mod retention;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::digest::{Digest, Hasher};
+pub use self::index::{Bad, Entry, Index, Kind, Metadata, Reason, Root};
+pub use self::journal::{Journal, Move};
+pub use self::raw::Raw;
+pub use self::retention::{BEFORE_RESTORE, Known, older_stable, surplus};
+use crate::log::Stamp;
+use crate::time::rfc3339;
+
+/// The name of a snapshot: when it was begun, `20261122T101112.123456Z`. Of one service, no two are alike, and they sort by age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotId(Stamp);
+
+impl SnapshotId {
+    /// `micros` microseconds after 1970, or the first one after `last` where the clock stood still or went back.
+    pub fn new(micros: u64, last: Option<Self>) -> Self {
+        Self(Stamp::from_unix_micros(micros).after(last.map(|last| last.0)))
+    }
+
+    /// Since 1970.
+    pub fn since_epoch(self) -> Duration {
+        Duration::from_micros(self.0.unix_micros())
+    }
+
+    /// When it was begun, as RFC 3339.
+    pub fn time(self) -> String {
+        rfc3339(self.since_epoch())
+    }
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.0.file_name().trim_end_matches(".log"))
+    }
+}
+
+impl FromStr for SnapshotId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let stamp = Stamp::of_file_name(&format!("{text}.log"));
+        let stamp = stamp.filter(|_| !text.contains(".log"));
+        stamp
+            .map(Self)
+            .ok_or("the id of a snapshot looks like 20261122T101112.123456Z")
+    }
+}
+
+impl Serialize for SnapshotId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SnapshotId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests;

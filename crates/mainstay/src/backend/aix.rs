@@ -1,0 +1,565 @@
+//! A service of AIX's System Resource Controller, which keeps its subsystems in a database of its own.
+//!
+//! What is written is one script, from which all else follows: it is what init runs at boot (`start`), what defines the subsystem
+//! (`register`), and what the subsystem's process becomes the program by (`run`). So the subsystem has one argument, which no rule of
+//! quoting can touch.
+//!
+//! Sources: IBM's AIX commands reference for mkssys, chssys, rmssys, startsrc, stopsrc, lssrc and ulimit; "System Resource Controller".
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::checked::{Checked, whole_seconds};
+use super::{
+    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot,
+    refuse_if, sh,
+};
+use crate::{Accepts, Definition, Error, Limit, Manager, ServiceStatus, State};
+
+const DIR: &str = "/etc/rc.d/init.d";
+/// Less than 30 bytes: mkssys, "-s".
+const LONGEST_NAME: usize = 29;
+/// sys/signal.h of AIX.
+const SIGNALS: [(&str, u8); 7] = [
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("TERM", 15),
+    ("WINCH", 28),
+    ("USR1", 30),
+    ("USR2", 31),
+];
+/// `$1` is the script, `$2` the service.
+const REGISTER: &str = r#"if [ -x "$1" ]; then
+	"$1" register
+else
+	/usr/bin/rmssys -s "$2" >/dev/null 2>&1 || :
+fi
+"#;
+
+/// AIX.
+pub(crate) struct Aix;
+
+impl Backend for Aix {
+    fn manager(&self) -> Manager {
+        Manager::Aix
+    }
+
+    fn traces(&self) -> &'static [&'static str] {
+        &["/usr/bin/mkssys", "/etc/rc.d/init.d"]
+    }
+
+    fn signs(&self) -> &'static [Sign] {
+        &[Sign::Path("/usr/sbin/srcmstr")]
+    }
+
+    fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
+        unit(definition, site)
+    }
+
+    fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
+        self.unit_dir(site).join(name)
+    }
+
+    fn unit_dir(&self, _site: &Site) -> PathBuf {
+        DIR.into()
+    }
+
+    /// What /etc/rc.d/rc runs for run level 2, the one of AIX.
+    fn switch(&self, name: &str, site: &Site) -> Switch {
+        let link = |kind| {
+            let path = format!("/etc/rc.d/rc2.d/{kind}{name}");
+            Entry::link(path, self.unit_path(name, site))
+        };
+        Switch {
+            on: vec![link("S99"), link("K01")],
+            ..Switch::default()
+        }
+    }
+
+    fn take_notice(&self, changed: &[&str], _site: &Site) -> Vec<Call> {
+        let script = |name: &&str| {
+            let path = format!("{DIR}/{name}");
+            Call::new(["/bin/sh", "-c", REGISTER, "sh", &path, name])
+        };
+        changed.iter().map(script).collect()
+    }
+
+    fn let_go(&self, name: &str, _site: &Site) -> Vec<Call> {
+        vec![Call::new(["/usr/bin/rmssys", "-s", name]).may_fail()]
+    }
+
+    fn control(
+        &self,
+        definition: &Definition,
+        order: Order,
+        _state: State,
+        _site: &Site,
+    ) -> Result<Vec<Call>, Error> {
+        let path = format!("{DIR}/{}", definition.name);
+        let call = |verb| Call::new([&*path, verb]);
+        Ok(match order {
+            Order::Start => vec![call("start")],
+            Order::Stop => vec![call("stop")],
+            Order::Restart => vec![call("stop"), call("start")],
+            Order::Reload => vec![call("reload")],
+            Order::Pause | Order::Resume => {
+                return Err(cannot(definition, order, "the SRC pauses no services"));
+            }
+        })
+    }
+
+    fn questions(&self, name: &str, _site: &Site) -> Vec<Question> {
+        vec![Question::Run(
+            Call::new(["/usr/bin/lssrc", "-s", name]).argv,
+        )]
+    }
+
+    fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
+        let answer = answers.first().filter(|answer| answer.code == Some(0))?;
+        status(&answer.text())
+    }
+
+    fn journal(&self, name: &str, _site: &Site) -> String {
+        format!("errpt -a; tail {}", log_path(name))
+    }
+}
+
+fn log_path(name: &str) -> String {
+    format!("/var/log/{name}.log")
+}
+
+fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
+    let name = &*definition.name;
+    let mut it = Checked::new(definition, site, sh::can_say);
+    if name.len() > LONGEST_NAME {
+        it.wrong.push(format!(
+            "the SRC takes names of no more than {LONGEST_NAME} bytes"
+        ));
+    }
+    let register = register(&mut it);
+    let run = run(&mut it);
+    if !definition.needs.is_empty() {
+        it.lose("that what it needs runs first");
+    }
+    it.lose_cpus();
+    it.lose_readiness();
+    it.lose_listen();
+    it.lose_tree();
+    refuse_if(name, &it.wrong)?;
+    let reload = match &it.reload {
+        Some(argv) => Some(sh::command_line(argv.iter().copied())),
+        None => definition
+            .accepts
+            .contains(Accepts::RELOAD)
+            .then(|| "kill -HUP \"$pid\"".to_owned()),
+    };
+    let reload = reload.map_or_else(String::new, |command| {
+        format!(
+            "reload)\n\tpid=$(lssrc -s {name} | awk '$NF == \"active\" {{ print $(NF - 1) }}')\n\
+             \t[ -n \"$pid\" ] || {{ echo \"{name} does not run\" >&2; exit 1; }}\n\t{command}\n\t;;\n"
+        )
+    });
+    let ready = it.ready_check.iter();
+    let ready = ready.map(|argv| format!("\n\t{}", sh::command_line(argv.iter().copied())));
+    let usage = match reload.is_empty() {
+        true => "start|stop|status",
+        false => "start|stop|status|reload",
+    };
+    let text = format!(
+        r#"#!/bin/sh
+# {MARK}
+
+if [ "$1" = run ]; then
+{run}fi
+
+PATH=/usr/bin:/usr/sbin:$PATH
+is_down() {{
+	lssrc -s {name} 2>/dev/null | grep inoperative >/dev/null || ! lssrc -s {name} >/dev/null 2>&1
+}}
+register() {{
+{register}}}
+
+case $1 in
+register)
+	register
+	;;
+start)
+	# In an image, there was no SRC yet.
+	lssrc -s {name} >/dev/null 2>&1 || register || exit 1
+	startsrc -s {name} || exit 1{ready}
+	;;
+stop)
+	is_down && exit 0
+	stopsrc -s {name} || exit 1
+	left={graceful}
+	until is_down; do
+		[ $left -ne 0 ] || stopsrc -f -s {name}
+		[ $left -gt -10 ] || {{ echo "{name} does not end" >&2; exit 1; }}
+		left=$((left - 1))
+		sleep 1
+	done
+	;;
+status)
+	lssrc -s {name}
+	;;
+{reload}*)
+	echo "usage: $0 {usage}" >&2
+	exit 2
+	;;
+esac
+"#,
+        ready = ready.collect::<String>(),
+        graceful = whole_seconds(definition.graceful),
+    );
+    Ok(Unit {
+        entries: vec![Entry::script(format!("{DIR}/{name}"), text)],
+        losses: it.losses,
+    })
+}
+
+/// How the subsystem becomes what its definition says, whether it is there or not.
+fn register(it: &mut Checked<'_>) -> String {
+    let Definition {
+        name,
+        nice,
+        graceful,
+        stop_signal,
+        recovery,
+        ..
+    } = it.definition;
+    let signal = SIGNALS.iter().find(|(name, _)| name == stop_signal);
+    let signal = signal.map_or(15, |(_, number)| *number);
+    let restart = match (recovery.restart_after.is_empty(), recovery.crashes_only) {
+        (true, _) => "-O",
+        (false, true) => {
+            // The SRC has no opinion of how.
+            it.lose("that it starts again after a crash");
+            "-O"
+        }
+        (false, false) => {
+            it.lose("the pause before it starts again: the SRC makes none");
+            it.lose("that it is started again each time: where it ends more than twice within `graceful`, the SRC leaves it");
+            it.lose("which exit codes are failures: that is for the SRC to say");
+            "-R"
+        }
+    };
+    let (user, known) = match it.user {
+        None => ("0".to_owned(), String::new()),
+        Some(user) => (
+            "$user".to_owned(),
+            format!("\tuser=$(id -u {user}) || return 1\n"),
+        ),
+    };
+    // 0 to 39, 20 being none.
+    let nice = i16::from(nice.unwrap_or(0)).clamp(-20, 19) + 20;
+    let log = log_path(name);
+    format!(
+        "{known}\tset -- -s {name} -p {DIR}/{name} -a run -u {user} -S -n {signal} -f 9 {restart} -Q -d -E {nice} -w {wait} -i /dev/null -o {log} -e {log}\n\
+         \tif lssrc -S -s {name} >/dev/null 2>&1; then\n\t\tchssys \"$@\"\n\telse\n\t\tmkssys \"$@\"\n\tfi\n",
+        wait = whole_seconds(*graceful),
+    )
+}
+
+/// How the process of the subsystem becomes the program.
+fn run(it: &mut Checked<'_>) -> String {
+    let mut text = String::new();
+    if let Some(path) = it.env_file {
+        text += &sh::read_env_file(path, &it.env);
+    }
+    text += &sh::exports(&it.env);
+    for (limit, value) in &it.definition.limits {
+        // In 512 bytes: ulimit.
+        let (option, value) = match limit {
+            Limit::OpenFiles => ("-n", *value),
+            Limit::Processes => ("-u", *value),
+            Limit::CoreSize => ("-c", value.div_ceil(512)),
+            Limit::LockedMemory => {
+                it.lose("its limit of locked memory");
+                continue;
+            }
+        };
+        let _infallible = writeln!(text, "ulimit {option} {value} || exit 78");
+    }
+    if let Some(dir) = it.working_dir {
+        let _infallible = writeln!(text, "cd {} || exit 78", sh::quoted(dir));
+    }
+    text + "exec " + &sh::command_line(it.argv.iter().copied()) + "\n"
+}
+
+/// What `lssrc -s` has said: a head, and a line of name, group, pid and status, of which group and pid may be missing. There are two lines
+/// where one of another definition still runs.
+fn status(said: &str) -> Option<ServiceStatus> {
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let number = |word: &&str| word.parse::<u32>().ok();
+        let stopped = ServiceStatus::stopped(0);
+        Some(match words[..] {
+            [_, .., ref pid, "active"] => ServiceStatus {
+                state: State::Running,
+                pid: Some(number(pid)?),
+                ..stopped
+            },
+            [_, .., "stopping"] | [_, .., "warned", "to", "stop"] => ServiceStatus {
+                state: State::StopPending,
+                ..stopped
+            },
+            [_, .., "starting"] => ServiceStatus {
+                state: State::StartPending,
+                ..stopped
+            },
+            [_, .., "inoperative"] => stopped,
+            _ => return None,
+        })
+    };
+    let all: Vec<ServiceStatus> = said.lines().skip(1).filter_map(line).collect();
+    let running = all.iter().find(|status| status.state != State::Stopped);
+    running.or(all.first()).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Content;
+    use super::super::checked::examples;
+    use super::*;
+    use crate::{Account, service};
+
+    fn text_of(definition: &Definition) -> (String, Vec<String>) {
+        let unit = unit(definition, &examples::site()).unwrap();
+        match unit.entries.into_iter().next().unwrap().content {
+            Content::File { text, .. } => (text, unit.losses),
+            Content::Link(_) => unreachable!("a script is a file"),
+        }
+    }
+
+    #[test]
+    fn a_library_program_is_a_subsystem() {
+        let (text, losses) = text_of(&examples::library());
+        assert!(super::super::is_ours(&text), "{text}");
+        for part in [
+            "if [ \"$1\" = run ]; then\nexec /opt/orders/orders run\nfi\n",
+            "\tuser=$(id -u joe) || return 1\n\tset -- -s orders -p /etc/rc.d/init.d/orders -a run -u $user -S -n 15 -f 9 -R -Q -d -E 20 -w 2 -i /dev/null -o /var/log/orders.log -e /var/log/orders.log\n",
+            "\tleft=2\n",
+            "\tkill -HUP \"$pid\"\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(
+            losses,
+            [
+                "the pause before it starts again: the SRC makes none",
+                "that it is started again each time: where it ends more than twice within `graceful`, the SRC leaves it",
+                "which exit codes are failures: that is for the SRC to say",
+                "that what it needs runs first",
+                "when it is ready: it counts as started when its program runs",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_supervisor_is_left_where_it_ended() {
+        let (text, losses) = text_of(&examples::hosted());
+        assert!(text.contains(" -u 0 -S -n 15 -f 9 -O "), "{text}");
+        assert!(
+            text.contains("exit 1\n\t/usr/local/bin/mainstay await orders\n\t;;\n"),
+            "{text}"
+        );
+        assert_eq!(losses, ["that it starts again after a crash"]);
+    }
+
+    #[test]
+    fn everything_a_program_may_have_is_said_or_lost() {
+        let (text, losses) = text_of(&examples::direct());
+        for part in [
+            "export A='1 \"$2\"'\nulimit -n 1024 || exit 78\ncd '/srv/a b' || exit 78\nexec /usr/bin/orders -c 'it'\\''s $HOME'\n",
+            " -n 2 -f 9 -R -Q -d -E 15 -w 30 ",
+            "\t/usr/bin/orders 'reload it'\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(
+            losses,
+            [
+                "that root reads its `env_file`: its user must be able to",
+                "that it is ended and started again where it hangs (`watchdog`)",
+                "the pause before it starts again: the SRC makes none",
+                "that it is started again each time: where it ends more than twice within `graceful`, the SRC leaves it",
+                "which exit codes are failures: that is for the SRC to say",
+                "the processors that it may run on",
+                "sockets that are opened for it (`listen`)",
+                "that each of its processes is asked to stop: its main process is",
+            ]
+        );
+        let long = service("a".repeat(30)).account(Account::LocalSystem);
+        let error = unit(&long, &examples::site()).unwrap_err().to_string();
+        assert!(error.contains("no more than 29 bytes"), "{error}");
+    }
+
+    #[test]
+    fn what_lssrc_says_is_a_state() {
+        let says = |lines: &str| {
+            let said = format!("Subsystem         Group            PID          Status \n{lines}");
+            status(&said).map(|status| (status.state, status.pid))
+        };
+        let running = Some((State::Running, Some(4711)));
+        let down = " orders                                         inoperative\n";
+        assert_eq!(
+            says(" orders                            4711         active\n"),
+            running
+        );
+        assert_eq!(
+            says(" orders           tcpip            4711         active\n"),
+            running
+        );
+        assert_eq!(says(down), Some((State::Stopped, None)));
+        assert_eq!(says(&format!("{down} orders   4711   active\n")), running);
+        assert_eq!(
+            says(" orders  4711  stopping\n"),
+            Some((State::StopPending, None))
+        );
+        assert_eq!(
+            says(" orders  4711  warned to stop\n"),
+            Some((State::StopPending, None))
+        );
+        for odd in [
+            "",
+            " orders active\n",
+            " orders 4711 awake\n",
+            " 4711 active\n",
+        ] {
+            let state = says(odd);
+            assert!(
+                state.is_none() || odd == " 4711 active\n",
+                "{odd}: {state:?}"
+            );
+        }
+        let gone = Answer {
+            code: Some(1),
+            output: Vec::new(),
+        };
+        assert!(Aix.status(&[gone]).is_none());
+    }
+
+    /// Whatever words and values there are, the process of a subsystem becomes a program that is given just those.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn hostile_values_arrive_as_they_are() {
+        use proptest::prelude::*;
+        use proptest::strategy::ValueTree as _;
+        use proptest::test_runner::TestRunner;
+        use std::process::Command;
+
+        // AIX has ksh88 as its /bin/sh.
+        let has_ksh = Command::new("ksh93").arg("--version").output().is_ok();
+        let shell = if has_ksh { "ksh93" } else { "/bin/sh" };
+        let root = std::env::temp_dir().join(format!("mainstay-aix-{}", std::process::id()));
+        std::fs::create_dir(&root).unwrap();
+        let dump = root.join("dump it's");
+        let says = "#!/bin/sh\nfor word; do printf '%s\\0' \"$word\"; done\nprintf '%s\\0' \"$VALUE\" \"$PWD\"\n";
+        std::fs::write(&dump, says).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&dump, mode).unwrap();
+        let odd = "[ \\t\\n\\r\"'\\\\%$;#=,:!@|<>&{}()\\[\\]*?~`a-cn0-9é€😀\\x01\\x1b\\x7f-]{0,12}";
+        let cases = (prop::collection::vec(odd, 0..6), odd, odd);
+        let mut runner = TestRunner::deterministic();
+        for number in 0..60 {
+            let (words, value, place): (Vec<String>, String, String) =
+                cases.new_tree(&mut runner).unwrap().current();
+            let place = root.join(format!("{number}{place}x"));
+            std::fs::create_dir(&place).unwrap();
+            let definition = service("orders")
+                .account(Account::LocalSystem)
+                .executable(&dump)
+                .arguments(&words)
+                .env("VALUE", &value)
+                .working_dir(&place)
+                .ready_check(&words)
+                .reload_command(&words);
+            let script = root.join("script");
+            std::fs::write(&script, text_of(&definition).0).unwrap();
+            let parsed = Command::new(shell).arg("-n").arg(&script).output().unwrap();
+            assert!(parsed.status.success(), "{number}");
+            let said = Command::new(shell)
+                .arg(&script)
+                .arg("run")
+                .output()
+                .unwrap();
+            let place = place.to_str().unwrap().to_owned();
+            let expected = words.iter().chain([&value, &place]);
+            let expected: String = expected.map(|word| format!("{word}\0")).collect();
+            assert_eq!(String::from_utf8_lossy(&said.stdout), expected, "{number}");
+        }
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    /// Commands that keep their state in files stand for the SRC's: what the script does with what they say.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_script_defines_starts_and_stops_its_subsystem() {
+        use std::process::Command;
+
+        const SRC: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+echo "${0##*/} $*" >> calls
+case ${0##*/} in
+mkssys) [ ! -e known ] && echo "$*" > known ;;
+chssys) [ -e known ] && echo "$*" > known ;;
+startsrc) [ -e known ] && [ ! -e active ] && touch active ;;
+stopsrc) [ -e active ] || exit 1; case $1 in -f) rm active ;; *) [ -e deaf ] || rm active ;; esac ;;
+lssrc)
+	[ -e known ] || exit 1
+	echo "Subsystem         Group            PID          Status "
+	if [ -e active ]; then echo " orders  4711  active"; else echo " orders  inoperative"; fi ;;
+esac
+"#;
+        let root = std::env::temp_dir().join(format!("mainstay-src-{}", std::process::id()));
+        std::fs::create_dir(&root).unwrap();
+        let put = |file: &str, text: &str| {
+            let path = root.join(file);
+            std::fs::write(&path, text).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).unwrap();
+        };
+        for tool in ["mkssys", "chssys", "startsrc", "stopsrc", "lssrc"] {
+            put(tool, SRC);
+        }
+        let definition = service("orders")
+            .account(Account::LocalSystem)
+            .executable("/opt/orders")
+            .graceful(std::time::Duration::from_secs(1))
+            .ready_check(["test", "-e", root.join("active").to_str().unwrap()]);
+        put("orders", &text_of(&definition).0);
+        let call = |verb: &str| {
+            let path = format!("{}:/usr/bin:/bin", root.display());
+            let mut command = Command::new(root.join("orders"));
+            command
+                .arg(verb)
+                .env("PATH", path)
+                .output()
+                .unwrap()
+                .status
+                .code()
+        };
+        let has = |file: &str| root.join(file).exists();
+        assert_eq!(call("stop"), Some(0), "there is none");
+        assert_eq!(call("start"), Some(0), "it is defined first");
+        assert!(has("active"));
+        assert_eq!(call("start"), Some(1), "it runs");
+        assert_eq!(call("register"), Some(0));
+        let known = std::fs::read_to_string(root.join("known")).unwrap();
+        assert!(
+            known.starts_with("-s orders -p /etc/rc.d/init.d/orders -a run -u 0 "),
+            "{known}"
+        );
+        assert_eq!(call("stop"), Some(0));
+        assert!(!has("active"));
+        put("deaf", "");
+        assert_eq!(call("start"), Some(0));
+        assert_eq!(call("stop"), Some(0), "it is killed");
+        assert!(!has("active"));
+        let calls = std::fs::read_to_string(root.join("calls")).unwrap();
+        assert!(calls.contains("stopsrc -f -s orders\n"), "{calls}");
+        assert_eq!(call("reload"), Some(2), "it has not said that it does");
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -1,0 +1,331 @@
+//! What a definition says, as text that a manager can be told, for those that have no accounts, limits or contracts of their own like
+//! systemd's: what is wrong and what is lost is the same with all of them.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Call, Order, SIGNALS, Site, cannot, program};
+use crate::definition::wrong_name;
+use crate::{Accepts, Account, Definition, Error, Readiness, Scope, Start};
+
+/// A definition, read for a manager.
+pub(super) struct Checked<'a> {
+    pub(super) definition: &'a Definition,
+    /// The program, and what it is started with.
+    pub(super) argv: Vec<&'a str>,
+    pub(super) env: Vec<(&'a str, &'a str)>,
+    pub(super) env_file: Option<&'a str>,
+    pub(super) working_dir: Option<&'a str>,
+    /// `None`: root, or the user whose service it is.
+    pub(super) user: Option<&'a str>,
+    pub(super) reload: Option<Vec<&'a str>>,
+    pub(super) ready_check: Option<Vec<&'a str>>,
+    pub(super) wrong: Vec<String>,
+    pub(super) losses: Vec<String>,
+    can_say: fn(char) -> bool,
+}
+
+impl<'a> Checked<'a> {
+    /// `can_say`: what its files can hold.
+    pub(super) fn new(
+        definition: &'a Definition,
+        site: &'a Site,
+        can_say: fn(char) -> bool,
+    ) -> Self {
+        let mut it = Self {
+            definition,
+            argv: Vec::new(),
+            env: Vec::new(),
+            env_file: None,
+            working_dir: None,
+            user: None,
+            reload: None,
+            ready_check: None,
+            wrong: wrong_name(&definition.name).into_iter().collect(),
+            losses: Vec::new(),
+            can_say,
+        };
+        it.commands(program(definition, site));
+        it.environment();
+        it.account();
+        if !SIGNALS.contains(&&*definition.stop_signal) {
+            it.wrong.push(format!(
+                "a stop by the signal {:?}: it is one of {}",
+                definition.stop_signal,
+                SIGNALS.join(", ")
+            ));
+        }
+        if it.env_file.is_some() && it.user.is_some() {
+            it.lose("that root reads its `env_file`: its user must be able to");
+        }
+        if definition.watchdog.is_some() {
+            it.lose("that it is ended and started again where it hangs (`watchdog`)");
+        }
+        if definition.start == Start::Disabled {
+            it.lose("that nobody can start it: it is not started with the system");
+        }
+        it
+    }
+
+    pub(super) fn lose(&mut self, what: impl Into<String>) {
+        self.losses.push(what.into());
+    }
+
+    /// `None` where there is something that its files cannot hold, which is told.
+    pub(super) fn text(&mut self, what: &str, text: &'a OsStr) -> Option<&'a str> {
+        let said = text.to_str().filter(|text| text.chars().all(self.can_say));
+        if said.is_none() {
+            self.wrong.push(format!(
+                "{what} holds a control character that cannot be said, or what is no UTF-8"
+            ));
+        }
+        said
+    }
+
+    fn path(&mut self, what: &str, path: &'a Path) -> Option<&'a str> {
+        if !path.is_absolute() {
+            let path = path.display();
+            self.wrong
+                .push(format!("{what} {path} is no absolute path"));
+        }
+        self.text(what, path.as_os_str())
+    }
+
+    fn words(&mut self, what: &str, words: &'a [std::ffi::OsString]) -> Vec<&'a str> {
+        let words = words.iter();
+        words.filter_map(|word| self.text(what, word)).collect()
+    }
+
+    fn commands(&mut self, program: &'a Path) {
+        let program = self.path("the program", program);
+        self.argv.extend(program);
+        let arguments = match &self.definition.arguments {
+            Some(arguments) => self.words("the command line", arguments),
+            None => vec!["run"],
+        };
+        self.argv.extend(arguments);
+        let (reload, ready) = (
+            &self.definition.reload_command,
+            &self.definition.ready_check,
+        );
+        self.reload = reload
+            .as_ref()
+            .map(|argv| self.words("the reload command", argv));
+        self.ready_check = ready
+            .as_ref()
+            .map(|argv| self.words("the ready check", argv));
+        if let Some(dir) = &self.definition.working_dir {
+            self.working_dir = self.path("the working directory", dir);
+        }
+    }
+
+    fn environment(&mut self) {
+        for (name, value) in &self.definition.env {
+            let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
+            let first = name.bytes().next();
+            let is_name =
+                name.bytes().all(is_inner) && first.is_some_and(|first| !first.is_ascii_digit());
+            if is_name && value.chars().all(self.can_say) {
+                self.env.push((name, value));
+            } else {
+                self.wrong.push(format!(
+                    "there can be no variable {name:?} with such a value"
+                ));
+            }
+        }
+        if let Some(path) = &self.definition.env_file {
+            self.env_file = self.path("the env_file", path);
+        }
+    }
+
+    fn account(&mut self) {
+        match (self.definition.scope, &self.definition.account) {
+            (Scope::User, Account::Virtual) | (Scope::System, Account::LocalSystem) => {}
+            (Scope::User, _) => self.lose("its account: it runs as the user whose it is"),
+            (Scope::System, Account::Virtual | Account::LocalService | Account::NetworkService) => {
+                let wrong = "this system has no accounts that exist for one service alone: name a user (--account user:NAME), or local-system";
+                self.wrong.push(wrong.to_owned());
+            }
+            (Scope::System, Account::User(user, _)) => {
+                let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+                if user.is_empty() || user.starts_with('-') || !user.bytes().all(is_plain) {
+                    self.wrong
+                        .push(format!("{user:?} cannot be the name of a user"));
+                }
+                self.user = Some(user);
+            }
+            (Scope::System, Account::Managed(account)) => {
+                self.wrong
+                    .push(format!("{account} is an account of Windows"));
+            }
+        }
+    }
+
+    /// Where the manager starts it again after the same pause each time, which this is; `None` if it is to stay down.
+    pub(super) fn pause(&mut self) -> Option<Duration> {
+        let recovery = &self.definition.recovery;
+        let pauses = &recovery.restart_after;
+        let first = *pauses.first()?;
+        if pauses.iter().any(|pause| *pause != first) {
+            self.lose(format!(
+                "pauses that grow: each is {}s",
+                whole_seconds(first)
+            ));
+        }
+        if !recovery.halts.is_empty() {
+            self.lose("the exit codes after which it stays down");
+        }
+        if recovery.limit.is_some() {
+            self.lose("that it stays down after too many starts");
+        }
+        Some(first)
+    }
+
+    pub(super) fn lose_readiness(&mut self) {
+        if self.definition.readiness == Readiness::Notify && self.ready_check.is_none() {
+            self.lose("when it is ready: it counts as started when its program runs");
+        }
+    }
+
+    pub(super) fn lose_cpus(&mut self) {
+        if !self.definition.cpus.is_empty() {
+            self.lose("the processors that it may run on");
+        }
+    }
+
+    /// Where its user sets it: that takes root.
+    pub(super) fn lose_nice(&mut self) {
+        if self.definition.nice.is_some_and(|nice| nice < 0) && self.user.is_some() {
+            self.lose("a nice below 0 of a user's program");
+        }
+    }
+
+    pub(super) fn lose_listen(&mut self) {
+        if !self.definition.listen.is_empty() {
+            self.lose("sockets that are opened for it (`listen`)");
+        }
+    }
+
+    pub(super) fn lose_tree(&mut self) {
+        if self.definition.stop_scope == crate::StopScope::Tree {
+            self.lose("that each of its processes is asked to stop: its main process is");
+        }
+    }
+
+    pub(super) fn title(&self) -> Option<&'a str> {
+        let Definition {
+            description,
+            display_name,
+            ..
+        } = self.definition;
+        description.as_deref().or(display_name.as_deref())
+    }
+}
+
+/// As managers count: none is less than asked for, and none is 0, which means for ever.
+pub(super) fn whole_seconds(duration: Duration) -> u64 {
+    duration
+        .as_millis()
+        .div_ceil(1000)
+        .clamp(1, i32::MAX as u128) as u64
+}
+
+/// What tells that it is ready, where its definition is at hand.
+pub(super) fn ready_check(definition: &Definition) -> Option<Call> {
+    let argv = definition.ready_check.as_ref()?;
+    let words: Option<Vec<&str>> = argv.iter().map(|word| word.to_str()).collect();
+    words.map(Call::new)
+}
+
+/// What has it read its configuration again: its own command, or else this, by which it gets a SIGHUP. One that is known to take neither is
+/// left alone: the signal would end it.
+pub(super) fn reload(definition: &Definition, hangup: Call) -> Result<Vec<Call>, Error> {
+    match &definition.reload_command {
+        Some(argv) => {
+            let words: Option<Vec<&str>> = argv.iter().map(|word| word.to_str()).collect();
+            Ok(words.map(Call::new).into_iter().collect())
+        }
+        None if definition.accepts.contains(Accepts::RELOAD) => Ok(vec![hangup]),
+        None => Err(cannot(
+            definition,
+            Order::Reload,
+            "it has not said that it does: Definition::accepts",
+        )),
+    }
+}
+
+/// One of each kind of service, for the tests of all managers.
+#[cfg(test)]
+pub(super) mod examples {
+    use std::time::Duration;
+
+    use super::super::{Site, golden};
+    use crate::{
+        Accepts, Account, Definition, Limit, Readiness, Recovery, Start, StopScope, service,
+    };
+
+    pub(in super::super) fn site() -> Site {
+        Site {
+            version: 0,
+            ..golden::site()
+        }
+    }
+
+    /// A Rust program that uses the library.
+    pub(in super::super) fn library() -> Definition {
+        service("orders")
+            .description("Orders, 100 % <b>")
+            .needs("postgresql")
+            .account(Account::User("joe".into(), None))
+            .accepts(Accepts::RELOAD)
+            .graceful(Duration::from_millis(1500))
+    }
+
+    /// Any program, which a host of ours supervises.
+    pub(in super::super) fn hosted() -> Definition {
+        let recovery = Recovery {
+            restart_after: vec![Duration::from_secs(1)],
+            crashes_only: true,
+            ..Recovery::default()
+        };
+        let host = ["host", "orders"];
+        service("orders")
+            .executable("/usr/local/bin/mainstay")
+            .arguments(host)
+            .account(Account::LocalSystem)
+            .ready_check(["/usr/local/bin/mainstay", "await", "orders"])
+            .recovery(recovery)
+            .supervises()
+    }
+
+    /// Any program, with all that there is.
+    pub(in super::super) fn direct() -> Definition {
+        let recovery = Recovery {
+            restart_after: vec![Duration::from_secs(3)],
+            limit: Some((5, Duration::from_secs(60))),
+            halts: [78].into(),
+            clean: [143].into(),
+            ..Recovery::default()
+        };
+        service("orders-2")
+            .executable("/usr/bin/orders")
+            .arguments(["-c", "it's $HOME"])
+            .env("A", "1 \"$2\"")
+            .env_file("/etc/orders env")
+            .working_dir("/srv/a b")
+            .account(Account::User("joe".into(), None))
+            .readiness(Readiness::Exec)
+            .start(Start::Manual)
+            .stop_signal("INT")
+            .stop_scope(StopScope::Tree)
+            .reload_command(["/usr/bin/orders", "reload it"])
+            .nice(-5)
+            .cpus([0, 2])
+            .limit(Limit::OpenFiles, 1024)
+            .listen("[::1]:80")
+            .listen("/run/orders.sock")
+            .watchdog(Duration::from_secs(10))
+            .recovery(recovery)
+    }
+}

@@ -1,0 +1,863 @@
+//! A service as a manifest of the Service Management Facility of illumos and Solaris, and what svcprop(1) says of one.
+//!
+//! A "wait" service (`duration` is `child`): its method becomes the program, whose end is the service's. What the program has started may
+//! crash (`ignore_error`) and outlives it, in the contract that svc.startd abandons. After any end it is started again, but for the code 96,
+//! after which it is in maintenance; where a definition knows other ends that are final, a shell stays as the program's parent to say 96.
+//!
+//! svc.startd keeps whether a service starts with the system beside whether it is to run now (svcadm(8), `-t`), so the one is set without
+//! the other, and what is imported is not enabled by that.
+//!
+//! Sources: service_bundle(5), smf_method(7), svc.startd(8), svccfg(8), svcadm(8), svcprop(1), svc.startd's own method.c and wait.c.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::checked::{self, Checked, whole_seconds};
+use super::{
+    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot,
+    refuse_if, sh, xml,
+};
+use crate::{Accepts, Definition, Error, Limit, Manager, ServiceStatus, Start, State, StopScope};
+
+const DIR: &str = "/lib/svc/manifest/site";
+/// ERROR_PROCESS_ABORTED: in maintenance, of which SMF tells no code.
+const ABORTED: u32 = 1067;
+/// It is to be as its file says; `$1` is the service, `$2` the file. One that has gone is deleted once more: as long as its file is there,
+/// Solaris 11 only hides it.
+const IMPORT: &str = r#"if [ -f "$2" ]; then
+	/usr/sbin/svccfg import "$2"
+else
+	/usr/sbin/svccfg delete -f "$1" 2>/dev/null || :
+fi
+"#;
+/// Whether it (`$1`) starts with the system is to be `$3`, and what it does now is to stay. It may be there as a file (`$2`) alone.
+const ENABLE: &str = r#"/usr/bin/svcprop -q -p general/enabled "$1:default" 2>/dev/null || /usr/sbin/svccfg import "$2" || exit 1
+case $(/usr/bin/svcprop -p restarter/state "$1:default" 2>/dev/null) in
+online* | degraded* | offline*) now=enable ;;
+*) now=disable ;;
+esac
+/usr/sbin/svcadm $now -t "$1:default" && /usr/sbin/svccfg -s "$1:default" setprop general/enabled = boolean: "$3"
+"#;
+
+/// illumos and Solaris.
+pub(crate) struct Smf;
+
+impl Backend for Smf {
+    fn manager(&self) -> Manager {
+        Manager::Smf
+    }
+
+    fn traces(&self) -> &'static [&'static str] {
+        &[DIR]
+    }
+
+    fn signs(&self) -> &'static [Sign] {
+        &[Sign::Path("/lib/svc/bin/svc.startd")]
+    }
+
+    fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
+        unit(definition, site)
+    }
+
+    fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
+        self.unit_dir(site).join(format!("{name}.xml"))
+    }
+
+    fn unit_dir(&self, _site: &Site) -> PathBuf {
+        DIR.into()
+    }
+
+    fn listed(&self, file: &str) -> Option<String> {
+        file.strip_suffix(".xml").map(str::to_owned)
+    }
+
+    fn switch(&self, name: &str, _site: &Site) -> Switch {
+        Switch {
+            turn_on: vec![script(ENABLE, name, &["true"])],
+            turn_off: vec![script(ENABLE, name, &["false"])],
+            ..Switch::default()
+        }
+    }
+
+    fn enabled_questions(&self, name: &str, _site: &Site) -> Vec<Question> {
+        let argv = ["/usr/bin/svcprop", "-p", "general/enabled", &instance(name)];
+        vec![Question::Run(Call::new(argv).argv)]
+    }
+
+    fn is_enabled(&self, _name: &str, answers: &[Answer]) -> bool {
+        answers
+            .first()
+            .is_some_and(|answer| answer.text().trim() == "true")
+    }
+
+    fn take_notice(&self, changed: &[&str], _site: &Site) -> Vec<Call> {
+        changed
+            .iter()
+            .map(|name| script(IMPORT, name, &[]))
+            .collect()
+    }
+
+    fn let_go(&self, name: &str, _site: &Site) -> Vec<Call> {
+        let delete = ["/usr/sbin/svccfg", "delete", "-f", &service(name)];
+        vec![
+            svcadm(&["disable", "-st"], name).may_fail(),
+            Call::new(delete).may_fail(),
+        ]
+    }
+
+    fn control(
+        &self,
+        definition: &Definition,
+        order: Order,
+        _state: State,
+        _site: &Site,
+    ) -> Result<Vec<Call>, Error> {
+        let name = &*definition.name;
+        // One that is in maintenance stays in it, and one that did not stop in time comes into it.
+        let clear = svcadm(&["clear"], name).may_fail();
+        let disable = svcadm(&["disable", "-st"], name);
+        let enable = svcadm(&["enable", "-st"], name);
+        let stop = [disable.clone().may_fail(), clear, disable];
+        Ok(match order {
+            Order::Stop => stop.into(),
+            Order::Start | Order::Restart => {
+                let calls = stop.into_iter().chain([enable]);
+                calls.chain(checked::ready_check(definition)).collect()
+            }
+            Order::Reload => {
+                let has_method = [
+                    "/usr/bin/svcprop",
+                    "-q",
+                    "-p",
+                    "refresh/exec",
+                    &instance(name),
+                ];
+                vec![Call::new(has_method), svcadm(&["refresh"], name)]
+            }
+            Order::Pause | Order::Resume => {
+                return Err(cannot(definition, order, "SMF pauses no services"));
+            }
+        })
+    }
+
+    fn questions(&self, name: &str, _site: &Site) -> Vec<Question> {
+        let argv = ["/usr/bin/svcprop", "-p", "restarter", &instance(name)];
+        vec![Question::Run(Call::new(argv).argv)]
+    }
+
+    fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
+        let answer = answers.first().filter(|answer| answer.code == Some(0))?;
+        Some(status(&answer.text()))
+    }
+
+    fn journal(&self, name: &str, _site: &Site) -> String {
+        format!("svcs -x {name}; tail /var/svc/log/site-{name}:default.log")
+    }
+}
+
+fn service(name: &str) -> String {
+    format!("svc:/site/{name}")
+}
+
+fn instance(name: &str) -> String {
+    format!("{}:default", service(name))
+}
+
+fn svcadm(verb: &[&str], name: &str) -> Call {
+    let instance = instance(name);
+    let words = ["/usr/sbin/svcadm"].into_iter().chain(verb.iter().copied());
+    Call::new(words.chain([&*instance]))
+}
+
+fn script(text: &str, name: &str, arguments: &[&str]) -> Call {
+    let (service, path) = (service(name), format!("{DIR}/{name}.xml"));
+    let words = ["/bin/sh", "-c", text, "smf", &service, &path];
+    Call::new(words.into_iter().chain(arguments.iter().copied()))
+}
+
+fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
+    let Definition { name, start, .. } = definition;
+    let mut it = Checked::new(definition, site, xml::can_say);
+    let title = it.title().unwrap_or(name);
+    it.text("the description", title.as_ref());
+    let dependencies = dependencies(&mut it);
+    let methods = methods(&mut it);
+    it.lose_nice();
+    it.lose_readiness();
+    it.lose_listen();
+    it.lose_cpus();
+    refuse_if(name, &it.wrong)?;
+    // What is imported enabled would start at once; in an image, this is all that says it.
+    let is_enabled = site.is_staged && matches!(start, Start::Automatic | Start::Delayed);
+    let text = format!(
+        r#"<?xml version="1.0"?>
+<!DOCTYPE service_bundle SYSTEM "/usr/share/lib/xml/dtd/service_bundle.dtd.1">
+<!-- {MARK} -->
+<service_bundle type="manifest" name="{name}">
+<service name="site/{name}" type="service" version="1">
+	<create_default_instance enabled="{is_enabled}"/>
+{dependencies}{context}{methods}	<property_group name="startd" type="framework">
+		<propval name="duration" type="astring" value="child"/>
+		<propval name="ignore_error" type="astring" value="core,signal"/>
+	</property_group>
+	<stability value="Unstable"/>
+	<template>
+		<common_name><loctext xml:lang="C">{title}</loctext></common_name>
+	</template>
+</service>
+</service_bundle>
+"#,
+        context = context(&it),
+        title = xml::escaped(title),
+    );
+    Ok(Unit {
+        entries: vec![Entry::file(format!("{DIR}/{name}.xml"), text)],
+        losses: it.losses,
+    })
+}
+
+fn dependencies(it: &mut Checked<'_>) -> String {
+    let mut text = String::new();
+    let mut add = |name: &str, grouping: &str, instance: &str| {
+        let _infallible = write!(
+            text,
+            "\t<dependency name=\"{name}\" grouping=\"{grouping}\" restart_on=\"none\" type=\"service\">\n\
+             \t\t<service_fmri value=\"{instance}\"/>\n\t</dependency>\n"
+        );
+    };
+    add(
+        "filesystem",
+        "require_all",
+        "svc:/system/filesystem/local:default",
+    );
+    add("network", "optional_all", "svc:/milestone/network:default");
+    for (number, need) in it.definition.needs.iter().enumerate() {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.,+:/-".contains(&byte);
+        if need.is_empty() || !need.bytes().all(is_plain) {
+            it.wrong
+                .push(format!("{need:?} cannot be the name of a service"));
+            continue;
+        }
+        let fmri = match need {
+            need if need.starts_with("svc:/") => need.clone(),
+            need if need.contains('/') => format!("svc:/{need}"),
+            // One of ours.
+            need => instance(need),
+        };
+        add(&format!("need-{number}"), "require_all", &fmri);
+    }
+    text
+}
+
+/// Whose, where, and with what environment each method runs.
+fn context(it: &Checked<'_>) -> String {
+    let mut text = format!(
+        "\t<method_context working_directory=\"{}\">\n\t\t<method_credential user=\"{}\" group=\":default\"/>\n",
+        xml::escaped(it.working_dir.unwrap_or("/")),
+        xml::escaped(it.user.unwrap_or("root")),
+    );
+    if !it.env.is_empty() {
+        text += "\t\t<method_environment>\n";
+        for (name, value) in &it.env {
+            let value = xml::escaped(value);
+            let _infallible = writeln!(text, "\t\t\t<envvar name=\"{name}\" value=\"{value}\"/>");
+        }
+        text += "\t\t</method_environment>\n";
+    }
+    text + "\t</method_context>\n"
+}
+
+fn methods(it: &mut Checked<'_>) -> String {
+    let definition = it.definition;
+    let parent = parent(it);
+    // The program, by the process that svc.startd has started.
+    let tell = |signal: &str| match parent {
+        None => format!("kill -{signal} \"$1\""),
+        Some(_) => format!("/usr/bin/pkill -{signal} -P \"$1\""),
+    };
+    let tell = |signal: &str| {
+        // It may just have ended by itself.
+        let script = format!("{} 2>/dev/null || :", tell(signal));
+        let words = sh::command_line(["/bin/sh", "-c", &script, "sh"]);
+        tokens(&words) + " %{restarter/start_pid}"
+    };
+    let start = tokens(&start(it, parent.as_deref()));
+    let stop = match definition.stop_scope {
+        StopScope::Main => tell(&definition.stop_signal),
+        StopScope::Tree => format!(":kill -{}", definition.stop_signal),
+    };
+    let reload = match &it.reload {
+        Some(argv) => Some(tokens(&sh::command_line(argv.iter().copied()))),
+        None => definition
+            .accepts
+            .contains(Accepts::RELOAD)
+            .then(|| tell("HUP")),
+    };
+    let graceful = whole_seconds(definition.graceful);
+    let mut text = String::new();
+    let mut add = |name: &str, exec: &str, timeout: u64| {
+        let exec = xml::escaped(exec);
+        let _infallible = writeln!(
+            text,
+            "\t<exec_method type=\"method\" name=\"{name}\" exec=\"{exec}\" timeout_seconds=\"{timeout}\"/>"
+        );
+    };
+    // svc.startd does not wait for a program that is its own child.
+    add("start", &start, 0);
+    add("stop", &stop, graceful);
+    if let Some(reload) = reload {
+        add("refresh", &reload, 60);
+    }
+    text
+}
+
+/// svc.startd puts values in the place of some: smf_method(7), "Method Tokens".
+fn tokens(exec: &str) -> String {
+    exec.replace('%', "%%")
+}
+
+/// What the shell that stays as the parent of the program says after its end; `None` where none has to. It is ksh93 on these systems, in
+/// which an end by a signal is 256 and more, and no code of the program's own.
+fn parent(it: &mut Checked<'_>) -> Option<String> {
+    let recovery = &it.definition.recovery;
+    let halts: Vec<String> = recovery.halts.iter().map(u8::to_string).collect();
+    let ends = match (recovery.restart_after.is_empty(), recovery.crashes_only) {
+        (true, _) => "exit 96".to_owned(),
+        (false, true) => "[ $? -gt 256 ] || exit 96\nexit 1".to_owned(),
+        (false, false) => {
+            let loss = "that it stays down where it ended well: SMF starts it again after each end";
+            it.lose(loss);
+            if halts.is_empty() {
+                it.lose_pauses();
+                return None;
+            }
+            format!("case $? in {}) exit 96 ;; esac\nexit 1", halts.join(" | "))
+        }
+    };
+    if !recovery.restart_after.is_empty() {
+        it.lose_pauses();
+    }
+    it.lose("the code that it ended with for good: it is in maintenance then");
+    Some(ends)
+}
+
+impl Checked<'_> {
+    fn lose_pauses(&mut self) {
+        self.lose("the pause before it starts again: SMF makes none, but one of 1s where it fails too often");
+        if self.definition.recovery.limit.is_some() {
+            self.lose("that it stays down after too many starts");
+        }
+    }
+}
+
+/// What `exec` is put before.
+fn start(it: &mut Checked<'_>, parent: Option<&str>) -> String {
+    let Definition { limits, nice, .. } = it.definition;
+    let mut script = String::new();
+    if let Some(path) = it.env_file {
+        script += &sh::read_env_file(path, &it.env);
+    }
+    for (limit, value) in limits {
+        // In 512 bytes: ksh93(1).
+        let (option, value) = match limit {
+            Limit::OpenFiles => ("-n", *value),
+            Limit::Processes => ("-u", *value),
+            Limit::CoreSize => ("-c", value.div_ceil(512)),
+            Limit::LockedMemory => {
+                it.lose("its limit of locked memory");
+                continue;
+            }
+        };
+        let _infallible = writeln!(script, "ulimit {option} {value} || exit 96");
+    }
+    let nice = nice.map(|nice| format!("/usr/bin/nice -n {nice} "));
+    let nice = nice.unwrap_or_default();
+    match parent {
+        None if script.is_empty() => return nice + &sh::command_line(it.argv.iter().copied()),
+        None => {
+            let _infallible = writeln!(script, "exec {nice}\"$@\"");
+        }
+        Some(ends) => {
+            // Not ignored: that would be inherited.
+            let _infallible = writeln!(script, "trap : TERM\n{nice}\"$@\"\n{ends}");
+        }
+    }
+    let shell = ["/bin/sh", "-c", &script, "sh"];
+    sh::command_line(shell.into_iter().chain(it.argv.iter().copied()))
+}
+
+/// What `svcprop -p restarter` has said: lines of a property, its type and its value.
+fn status(said: &str) -> ServiceStatus {
+    let property = |name: &str| {
+        said.lines().find_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            (words.next()?.strip_prefix("restarter/")? == name).then(|| words.nth(1))?
+        })
+    };
+    let next = property("next_state").filter(|next| *next != "none");
+    let state = match (property("state"), next) {
+        (Some("online" | "degraded"), None) => State::Running,
+        (Some("online" | "degraded"), Some(_)) => State::StopPending,
+        (Some("offline" | "uninitialized"), Some("disabled" | "maintenance")) => State::StopPending,
+        // Waiting for what it needs, or between two starts.
+        (Some("offline"), _) => State::StartPending,
+        _ => State::Stopped,
+    };
+    let pid = property("start_pid").and_then(|pid| pid.parse().ok());
+    let stopped = ServiceStatus::stopped(0);
+    match (state, pid, property("state")) {
+        (State::Running, Some(pid), _) => ServiceStatus {
+            state,
+            pid: Some(pid),
+            ..stopped
+        },
+        (State::Running, None, _) => stopped,
+        (State::Stopped, _, Some("maintenance")) => ServiceStatus {
+            code: ABORTED,
+            ..stopped
+        },
+        _ => ServiceStatus { state, ..stopped },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Content;
+    use super::super::checked::examples;
+    use super::*;
+    use crate::service as definition;
+
+    fn text_of(definition: &Definition) -> (String, Vec<String>) {
+        let unit = unit(definition, &examples::site()).unwrap();
+        match unit.entries.into_iter().next().unwrap().content {
+            Content::File { text, .. } => (text, unit.losses),
+            Content::Link(_) => unreachable!("a manifest is a file"),
+        }
+    }
+
+    #[test]
+    fn a_library_program_is_a_child_of_startd() {
+        let (text, losses) = text_of(&examples::library());
+        assert!(super::super::is_ours(&text), "{text}");
+        let (_head, body) = text.split_once("<service_bundle ").unwrap();
+        let expected = r#"type="manifest" name="orders">
+<service name="site/orders" type="service" version="1">
+	<create_default_instance enabled="false"/>
+	<dependency name="filesystem" grouping="require_all" restart_on="none" type="service">
+		<service_fmri value="svc:/system/filesystem/local:default"/>
+	</dependency>
+	<dependency name="network" grouping="optional_all" restart_on="none" type="service">
+		<service_fmri value="svc:/milestone/network:default"/>
+	</dependency>
+	<dependency name="need-0" grouping="require_all" restart_on="none" type="service">
+		<service_fmri value="svc:/site/postgresql:default"/>
+	</dependency>
+	<method_context working_directory="/">
+		<method_credential user="joe" group=":default"/>
+	</method_context>
+	<exec_method type="method" name="start" exec="/opt/orders/orders run" timeout_seconds="0"/>
+	<exec_method type="method" name="stop" exec="/bin/sh -c 'kill -TERM &quot;$1&quot; 2&gt;/dev/null || :' sh %{restarter/start_pid}" timeout_seconds="2"/>
+	<exec_method type="method" name="refresh" exec="/bin/sh -c 'kill -HUP &quot;$1&quot; 2&gt;/dev/null || :' sh %{restarter/start_pid}" timeout_seconds="60"/>
+	<property_group name="startd" type="framework">
+		<propval name="duration" type="astring" value="child"/>
+		<propval name="ignore_error" type="astring" value="core,signal"/>
+	</property_group>
+	<stability value="Unstable"/>
+	<template>
+		<common_name><loctext xml:lang="C">Orders, 100 % &lt;b&gt;</loctext></common_name>
+	</template>
+</service>
+</service_bundle>
+"#;
+        assert_eq!(body, expected);
+        assert_eq!(
+            losses,
+            [
+                "that it stays down where it ended well: SMF starts it again after each end",
+                "the pause before it starts again: SMF makes none, but one of 1s where it fails too often",
+                "when it is ready: it counts as started when its program runs",
+            ]
+        );
+        let staged = Site {
+            is_staged: true,
+            ..examples::site()
+        };
+        let unit = unit(&examples::library(), &staged).unwrap();
+        let is_enabled = matches!(&unit.entries[0].content, Content::File { text, .. } if text.contains("instance enabled=\"true\""));
+        assert!(is_enabled);
+    }
+
+    #[test]
+    fn a_supervisor_that_ended_in_order_is_left_alone() {
+        let (text, losses) = text_of(&examples::hosted());
+        let start = "exec=\"/bin/sh -c 'trap : TERM&#10;&quot;$@&quot;&#10;[ $? -gt 256 ] || exit 96&#10;exit 1&#10;' sh /usr/local/bin/mainstay host orders\" timeout_seconds=\"0\"";
+        let stop = "/usr/bin/pkill -TERM -P &quot;$1&quot;";
+        assert!(text.contains(start) && text.contains(stop), "{text}");
+        assert_eq!(
+            losses,
+            [
+                "the pause before it starts again: SMF makes none, but one of 1s where it fails too often",
+                "the code that it ended with for good: it is in maintenance then",
+            ]
+        );
+    }
+
+    #[test]
+    fn everything_a_program_may_have_is_said_or_lost() {
+        let (text, losses) = text_of(&examples::direct());
+        for part in [
+            "<method_context working_directory=\"/srv/a b\">",
+            "<envvar name=\"A\" value=\"1 &quot;$2&quot;\"/>",
+            "ulimit -n 1024 || exit 96&#10;",
+            "/usr/bin/nice -n -5 &quot;$@&quot;&#10;case $? in 78) exit 96 ;; esac&#10;exit 1&#10;",
+            " sh /usr/bin/orders -c 'it'\\''s $HOME'\"",
+            "name=\"stop\" exec=\":kill -INT\"",
+            "name=\"refresh\" exec=\"/usr/bin/orders 'reload it'\"",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(
+            losses,
+            [
+                "that root reads its `env_file`: its user must be able to",
+                "that it is ended and started again where it hangs (`watchdog`)",
+                "that it stays down where it ended well: SMF starts it again after each end",
+                "the pause before it starts again: SMF makes none, but one of 1s where it fails too often",
+                "that it stays down after too many starts",
+                "the code that it ended with for good: it is in maintenance then",
+                "a nice below 0 of a user's program",
+                "sockets that are opened for it (`listen`)",
+                "the processors that it may run on",
+            ]
+        );
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let wrong = definition("orders")
+            .needs("a b")
+            .arguments(["\u{fffe}"])
+            .executable("x");
+        let error = unit(&wrong, &examples::site()).unwrap_err().to_string();
+        for part in [
+            "no absolute path",
+            "\"a b\" cannot be",
+            "the command line holds",
+            "--account user:NAME",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_svcprop_says_is_a_state() {
+        let says = |said: &str| {
+            let status = status(said);
+            (status.state, status.pid, status.exit_code())
+        };
+        let online = "restarter/logfile astring /var/svc/log/site-orders:default.log
+restarter/contract count 131
+restarter/start_pid count 702
+restarter/start_method_timestamp time 1444982937.336603000
+restarter/start_method_waitstatus integer 0
+restarter/auxiliary_state astring dependencies_satisfied
+restarter/next_state astring none
+restarter/state astring online
+restarter/state_timestamp time 1444982937.339000000
+";
+        assert_eq!(says(online), (State::Running, Some(702), Some(0)));
+        let state = |state: &str, next: &str| {
+            let said = online.replace("/state astring online", &format!("/state astring {state}"));
+            let said = said.replace(
+                "next_state astring none",
+                &format!("next_state astring {next}"),
+            );
+            let (state, _pid, code) = says(&said);
+            (state, code)
+        };
+        assert_eq!(state("online", "disabled"), (State::StopPending, Some(0)));
+        assert_eq!(state("offline", "online"), (State::StartPending, Some(0)));
+        assert_eq!(state("offline", "none"), (State::StartPending, Some(0)));
+        assert_eq!(state("disabled", "none"), (State::Stopped, Some(0)));
+        assert_eq!(state("maintenance", "none"), (State::Stopped, None));
+        for odd in [
+            "",
+            "restarter/state astring online\n",
+            "x/state astring online\nrestarter/start_pid count 5\n",
+            "restarter/state astring onlineish\nrestarter/start_pid count 5\n",
+        ] {
+            assert_eq!(says(odd).0, State::Stopped, "{odd}");
+        }
+        let gone = Answer {
+            code: Some(1),
+            output: online.into(),
+        };
+        assert_eq!(Smf.status(&[gone]), None);
+    }
+
+    /// How the shell that stays behind a program's end tells svc.startd of it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_final_end_is_told_from_a_crash() {
+        use crate::Recovery;
+        use std::process::Command;
+        use std::time::Duration;
+
+        if Command::new("ksh93").args(["-c", ":"]).status().is_err() {
+            return mainstay_testkit::skip("ksh93, the shell of these systems, is not installed");
+        }
+        let code = |recovery: &Recovery, script: &str| {
+            let definition = examples::hosted()
+                .executable("/bin/dash")
+                .arguments(["-c", script]);
+            let definition = definition.recovery(recovery.clone());
+            let site = examples::site();
+            let mut it = Checked::new(&definition, &site, xml::can_say);
+            let parent = parent(&mut it);
+            let exec = format!("exec {}", super::start(&mut it, parent.as_deref()));
+            let exec = exec.replace("/bin/sh", "ksh93");
+            Command::new("ksh93")
+                .args(["-c", &exec])
+                .output()
+                .unwrap()
+                .status
+                .code()
+        };
+        let crashes = Recovery {
+            crashes_only: true,
+            ..Recovery::default()
+        };
+        assert_eq!(code(&crashes, "exit 0"), Some(96));
+        assert_eq!(code(&crashes, "exit 137"), Some(96));
+        assert_eq!(code(&crashes, "exit 255"), Some(96));
+        assert_eq!(code(&crashes, "kill -KILL $$"), Some(1));
+        assert_eq!(
+            code(&crashes, "kill -TERM $$"),
+            Some(1),
+            "it is not ignored"
+        );
+        let never = Recovery {
+            restart_after: Vec::new(),
+            ..Recovery::default()
+        };
+        assert_eq!(code(&never, "kill -KILL $$"), Some(96));
+        let halts = Recovery {
+            halts: [78, 79].into(),
+            restart_after: vec![Duration::ZERO],
+            ..Recovery::default()
+        };
+        assert_eq!(code(&halts, "exit 79"), Some(96));
+        assert_eq!(code(&halts, "exit 3"), Some(1));
+    }
+
+    /// Commands that keep their state in files stand for SMF's: what the scripts do with what they say.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_starts_with_the_system_is_set_without_starting_it() {
+        use std::process::Command;
+
+        // A service runs where its temporary setting says so, and else where its lasting one does.
+        const SMF: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+runs() { if [ -e temporary ]; then cat temporary; else cat lasting; fi; }
+case "${0##*/} $1" in
+"svccfg import") [ -e "$2" ] || exit 1; [ -e lasting ] || echo false > lasting ;;
+"svccfg delete") [ -e lasting ] || exit 1; rm -f lasting temporary ;;
+"svccfg -s") [ -e lasting ] || exit 1; echo "$7" > lasting ;;
+"svcadm enable") [ "$2" = -t ] && echo true > temporary ;;
+"svcadm disable") [ "$2" = -t ] && echo false > temporary ;;
+svcprop*) [ -e lasting ] || exit 1; [ "$(runs)" = true ] && echo online || echo disabled ;;
+esac
+[ ! -e lasting ] || [ "$(runs)" = false ] || echo ran >> ran
+"#;
+        let root = std::env::temp_dir().join(format!("mainstay-svc-{}", std::process::id()));
+        std::fs::create_dir(&root).unwrap();
+        for tool in ["svccfg", "svcadm", "svcprop"] {
+            let path = root.join(tool);
+            std::fs::write(&path, SMF).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).unwrap();
+        }
+        let here = root.to_str().unwrap();
+        let put = |file: &str, text: &str| std::fs::write(root.join(file), text).unwrap();
+        let read = |file: &str| std::fs::read_to_string(root.join(file)).ok();
+        let run = |calls: Vec<Call>| {
+            for call in calls {
+                let argv = call.argv.iter().map(|word| {
+                    let word = word.replace("/usr/sbin", here).replace("/usr/bin", here);
+                    word.replace(DIR, here)
+                });
+                let argv: Vec<String> = argv.collect();
+                let status = Command::new(&argv[0]).args(&argv[1..]).status().unwrap();
+                assert!(status.success(), "{call}");
+            }
+        };
+        let site = examples::site();
+        let switch = || Smf.switch("orders", &site);
+        let is = |lasting: &str, ran: bool| {
+            assert_eq!(read("lasting").as_deref().map(str::trim), Some(lasting));
+            assert_eq!(read("ran").is_some(), ran);
+        };
+        put("orders.xml", "");
+        run(switch().turn_on);
+        is("true", false);
+        run(Smf.take_notice(&["orders"], &site));
+        is("true", false);
+        run(switch().turn_off);
+        is("false", false);
+        put("temporary", "true");
+        run(switch().turn_on);
+        is("true", true);
+        run(switch().turn_off);
+        is("false", true);
+        assert_eq!(read("temporary").unwrap().trim(), "true", "it runs on");
+        std::fs::remove_file(root.join("orders.xml")).unwrap();
+        run(Smf.take_notice(&["orders"], &site));
+        assert_eq!(read("lasting"), None);
+        run(Smf.take_notice(&["orders"], &site));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    /// What is used here of service_bundle.dtd.1: which element may be where, in this order.
+    #[cfg(target_os = "linux")]
+    const DTD: &str = "
+<!ELEMENT service_bundle (service*)> <!ATTLIST service_bundle type CDATA #REQUIRED name CDATA #REQUIRED>
+<!ELEMENT service (create_default_instance?, dependency*, method_context?, exec_method*, property_group*, stability?, template?)>
+<!ATTLIST service name CDATA #REQUIRED version CDATA #REQUIRED type (service|restarter|milestone) #REQUIRED>
+<!ELEMENT create_default_instance EMPTY> <!ATTLIST create_default_instance enabled (true|false) #REQUIRED>
+<!ELEMENT dependency (service_fmri*)>
+<!ATTLIST dependency name CDATA #REQUIRED grouping (require_all|require_any|exclude_all|optional_all) #REQUIRED
+  restart_on (error|restart|refresh|none) #REQUIRED type CDATA #REQUIRED>
+<!ELEMENT service_fmri EMPTY> <!ATTLIST service_fmri value CDATA #REQUIRED>
+<!ELEMENT method_context (method_credential?, method_environment?)> <!ATTLIST method_context working_directory CDATA #IMPLIED>
+<!ELEMENT method_credential EMPTY> <!ATTLIST method_credential user CDATA #REQUIRED group CDATA #IMPLIED>
+<!ELEMENT method_environment (envvar+)> <!ELEMENT envvar EMPTY> <!ATTLIST envvar name CDATA #REQUIRED value CDATA #REQUIRED>
+<!ELEMENT exec_method EMPTY>
+<!ATTLIST exec_method type (method|monitor) #REQUIRED name CDATA #REQUIRED exec CDATA #REQUIRED timeout_seconds CDATA #REQUIRED>
+<!ELEMENT property_group (propval*)> <!ATTLIST property_group name CDATA #REQUIRED type CDATA #REQUIRED>
+<!ELEMENT propval EMPTY> <!ATTLIST propval name CDATA #REQUIRED type (astring|boolean) #REQUIRED value CDATA #REQUIRED>
+<!ELEMENT stability EMPTY> <!ATTLIST stability value (Standard|Stable|Evolving|Unstable|External|Obsolete) #REQUIRED>
+<!ELEMENT template (common_name)> <!ELEMENT common_name (loctext+)>
+<!ELEMENT loctext (#PCDATA)> <!ATTLIST loctext xml:lang CDATA #REQUIRED>
+";
+
+    /// Whatever words and values there are, what svc.startd does with a manifest gives a program just those.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn hostile_values_arrive_as_they_are() {
+        use crate::{Account, Recovery};
+        use proptest::prelude::*;
+        use proptest::strategy::ValueTree as _;
+        use proptest::test_runner::TestRunner;
+        use std::process::{Command, Stdio};
+
+        // As method.c and expand.c: `exec` is put before, and a shell of these systems reads the rest.
+        let startd = r#"
+import re, subprocess, sys, xml.etree.ElementTree as tree
+shell, paths = sys.argv[1], sys.argv[2:]
+def token(match):
+    if match[1] != "%": sys.exit("unknown method token")
+    return "%"
+for path in paths:
+    bundle = tree.parse(path)
+    exec = bundle.find(".//exec_method[@name='start']").get("exec")
+    exec = re.sub("%(.|$)", token, exec, flags=re.S).replace("/bin/sh", shell)
+    env = {it.get("name"): it.get("value") for it in bundle.iter("envvar")}
+    env["PATH"] = "/usr/sbin:/usr/bin"
+    place = bundle.find(".//method_context").get("working_directory")
+    said = subprocess.run([shell, "-c", "exec " + exec], env=env, cwd=place, stdout=subprocess.PIPE)
+    title = bundle.find(".//loctext").text or ""
+    sys.stdout.buffer.write(said.stdout + title.encode() + b"END")
+"#;
+        let has = |tool: &str| Command::new(tool).arg("--version").output().is_ok();
+        for tool in ["python3", "xmllint"] {
+            if !has(tool) {
+                return mainstay_testkit::skip(format!("{tool} is not installed"));
+            }
+        }
+        let shell = if has("ksh93") {
+            "/usr/bin/ksh93"
+        } else {
+            "/usr/bin/dash"
+        };
+        let root = std::env::temp_dir().join(format!("mainstay-smf-{}", std::process::id()));
+        std::fs::create_dir(&root).unwrap();
+        let dump = root.join("dump 100% it's");
+        let says = "#!/usr/bin/dash\nfor word; do printf '%s\\0' \"$word\"; done\nprintf '%s\\0' \"$VALUE\" \"$PWD\"\n";
+        std::fs::write(&dump, says).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&dump, mode).unwrap();
+        let dtd = root.join("dtd");
+        std::fs::write(&dtd, DTD).unwrap();
+        let odd = "[ \\t\\n\\r\"'\\\\%$;#=,:!@|<>&{}()\\[\\]*?~`a-cn0-9é€😀\\x7f-]{0,12}";
+        let cases = (prop::collection::vec(odd, 0..6), odd, odd);
+        let mut runner = TestRunner::deterministic();
+        let mut drawn: Vec<(Vec<String>, String, String)> = (0..60)
+            .map(|_| cases.new_tree(&mut runner).unwrap().current())
+            .collect();
+        let edges = [
+            "",
+            "-x",
+            "%s",
+            "%%",
+            "%{restarter/state}",
+            "]]>",
+            "-->",
+            "&amp;",
+            ":kill",
+            "\r\n",
+        ];
+        drawn.push((
+            edges.map(str::to_owned).into(),
+            "%f &lt;".to_owned(),
+            "%".to_owned(),
+        ));
+        let mut files = Vec::new();
+        let mut expected = String::new();
+        for (number, (words, value, place)) in drawn.iter().enumerate() {
+            let place = root.join(format!("{number}{place}x"));
+            std::fs::create_dir(&place).unwrap();
+            let place = place.to_str().unwrap().to_owned();
+            let mut it = definition("orders")
+                .account(Account::LocalSystem)
+                .description(value)
+                .executable(&dump)
+                .arguments(words)
+                .env("VALUE", value)
+                .reload_command(words)
+                .working_dir(&place);
+            if number % 2 == 0 {
+                it = it.recovery(Recovery {
+                    crashes_only: true,
+                    ..Recovery::default()
+                });
+            }
+            let path = root.join(format!("{number}.xml"));
+            std::fs::write(&path, text_of(&it).0).unwrap();
+            files.push(path);
+            for word in words.iter().chain([value, &place]) {
+                expected += &format!("{word}\0");
+            }
+            expected += &format!("{value}END");
+        }
+        let said = Command::new("python3")
+            .args(["-c", startd, shell])
+            .args(&files)
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&said.stdout), expected);
+        let mut lint = Command::new("xmllint");
+        let lint = lint
+            .args(["--nonet", "--noout", "--dtdvalid"])
+            .arg(&dtd)
+            .args(&files);
+        let lint = lint.output().unwrap();
+        assert!(
+            lint.status.success(),
+            "{}",
+            String::from_utf8_lossy(&lint.stderr)
+        );
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -1,0 +1,347 @@
+//! A service as a job of Upstart, and what `initctl status` says of one. Pure.
+//!
+//! Everything that a shell can say is in the job's script, which becomes the program: Upstart's own words have rules of their own. A line
+//! `end script` would end it, and indentation is taken off, so no value has a new line as it is.
+//!
+//! Sources: init(5), initctl(8) (1.12), "Upstart Intro, Cookbook and Best Practices".
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::shell::{Draft, head, quoted, whole_seconds, word};
+use super::{
+    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot, program,
+};
+use crate::{Account, Definition, Error, Limit, Manager, ServiceStatus, State, StopScope};
+
+const JOBS: &str = "/etc/init";
+/// The first version with `setuid`, as its parts times 100.
+const SETUID: u32 = 104;
+
+/// Upstart as the system's init.
+pub(crate) struct Upstart;
+
+impl Backend for Upstart {
+    fn manager(&self) -> Manager {
+        Manager::Upstart
+    }
+
+    fn traces(&self) -> &'static [&'static str] {
+        &["/etc/init", "/sbin/initctl"]
+    }
+
+    fn signs(&self) -> &'static [Sign] {
+        &[Sign::Init("init")]
+    }
+
+    fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
+        unit(definition, site)
+    }
+
+    fn unit_path(&self, name: &str, _site: &Site) -> PathBuf {
+        Path::new(JOBS).join(format!("{name}.conf"))
+    }
+
+    fn unit_dir(&self, _site: &Site) -> PathBuf {
+        JOBS.into()
+    }
+
+    fn listed(&self, file: &str) -> Option<String> {
+        file.strip_suffix(".conf").map(str::to_owned)
+    }
+
+    /// init(5), "Override File Handling".
+    fn switch(&self, name: &str, _site: &Site) -> Switch {
+        let path = Path::new(JOBS).join(format!("{name}.override"));
+        Switch {
+            off: vec![Entry::file(path, format!("# {MARK}\nmanual\n"))],
+            ..Switch::default()
+        }
+    }
+
+    /// Where it does not see its files change by itself.
+    fn take_notice(&self, _changed: &[&str], _site: &Site) -> Vec<Call> {
+        vec![Call::new(["initctl", "reload-configuration"])]
+    }
+
+    fn control(
+        &self,
+        definition: &Definition,
+        order: Order,
+        state: State,
+        _site: &Site,
+    ) -> Result<Vec<Call>, Error> {
+        let call = |verb| Call::new(["initctl", verb, &definition.name]);
+        Ok(match order {
+            // Its own restart keeps what the job said when it was started.
+            Order::Restart if state == State::Stopped => vec![call("start")],
+            Order::Restart => vec![call("stop"), call("start")],
+            Order::Start | Order::Stop | Order::Reload => vec![call(order.as_str())],
+            Order::Pause | Order::Resume => {
+                return Err(cannot(definition, order, "Upstart has no pause: stop it"));
+            }
+        })
+    }
+
+    fn questions(&self, name: &str, _site: &Site) -> Vec<Question> {
+        vec![Question::Run(
+            ["initctl", "status", name].map(str::to_owned).into(),
+        )]
+    }
+
+    fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
+        let answer = answers.first()?;
+        (answer.code == Some(0)).then(|| status_of(&answer.text()))
+    }
+
+    fn version_question(&self) -> Option<Question> {
+        Some(Question::Run(
+            ["initctl", "--version"].map(str::to_owned).into(),
+        ))
+    }
+
+    /// `initctl (upstart 1.12.1)`
+    fn version(&self, answer: &Answer) -> Option<u32> {
+        let text = answer.text();
+        let (_, version) = text.split_once("upstart ")?;
+        let mut parts = version.split(|char: char| !char.is_ascii_digit());
+        let (major, minor): (u32, u32) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(major * 100 + minor)
+    }
+
+    fn journal(&self, name: &str, _site: &Site) -> String {
+        format!("tail /var/log/upstart/{name}.log")
+    }
+}
+
+/// `orders start/running, process 1234`: a goal, a state, and the main process.
+fn status_of(said: &str) -> ServiceStatus {
+    let line = said.lines().next().unwrap_or_default();
+    let mut parts = line.split(", process ");
+    let state = parts.next().and_then(|part| part.rsplit(' ').next());
+    let pid = parts.next().and_then(|pid| pid.trim().parse().ok());
+    let state = match state.and_then(|state| state.split_once('/')) {
+        Some(("start", "running")) if pid.is_some() => State::Running,
+        Some(("start" | "respawn", _)) => State::StartPending,
+        Some(("stop", "waiting")) | None => State::Stopped,
+        Some(("stop", _)) => State::StopPending,
+        Some(_) => State::Stopped,
+    };
+    ServiceStatus {
+        state,
+        pid: pid.filter(|_| state != State::Stopped),
+        code: 0,
+        own_code: 0,
+        checkpoint: 0,
+        wait_hint: Duration::ZERO,
+    }
+}
+
+fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
+    let Definition {
+        name,
+        graceful,
+        limits,
+        nice,
+        reload_command,
+        stop_scope,
+        stop_signal,
+        supervises,
+        ..
+    } = definition;
+    let mut draft = Draft::new(definition);
+    // A token in quotes knows only these two.
+    let title = draft.title().replace('\\', "/").replace('"', "'");
+    let mut job = format!(
+        "{}\ndescription \"{title}\"\n",
+        head(&format!("What is to stay goes into {name}.override."))
+    );
+    let needs = draft.needs();
+    let (started, stopping): (String, String) = (
+        needs
+            .iter()
+            .map(|need| format!(" and started {need}"))
+            .collect(),
+        needs
+            .iter()
+            .map(|need| format!(" or stopping {need}"))
+            .collect(),
+    );
+    job += &format!(
+        "start on (runlevel [2345]{started})\nstop on (runlevel [!2345]{stopping})\n\nconsole log\numask 022\n"
+    );
+    if let Account::User(user, _) = &definition.account {
+        if (1..SETUID).contains(&site.version) {
+            draft.wrong("an account of a user: Upstart knows them from 1.4 on");
+        }
+        job += &format!("setuid {user}\n");
+    }
+    if let Some(nice) = nice {
+        job += &format!("nice {nice}\n");
+    }
+    for (limit, value) in limits {
+        let key = match limit {
+            Limit::OpenFiles => "nofile",
+            Limit::Processes => "nproc",
+            Limit::CoreSize => "core",
+            Limit::LockedMemory => "memlock",
+        };
+        let value = match *value {
+            u64::MAX => "unlimited".to_owned(),
+            value => value.to_string(),
+        };
+        job += &format!("limit {key} {value} {value}\n");
+    }
+    job += &format!("kill timeout {}\n", whole_seconds(*graceful).max(1));
+    if stop_signal != "TERM" {
+        job += &format!("kill signal SIG{stop_signal}\n");
+    }
+    if !supervises && *stop_scope == StopScope::Main {
+        draft.loses("that its main process alone is asked to stop: its process group is");
+    }
+    if !supervises {
+        draft.loses("that what is left of it outside of its process group is ended");
+    }
+    if reload_command.is_some() {
+        draft.loses("its reload command: `initctl reload` sends SIGHUP");
+    }
+    job += &recovery(&mut draft);
+    job += &script(&mut draft, program(definition, site));
+    if let Some(words) = &definition.ready_check {
+        let words = draft.texts("the ready check", words.iter().map(|word| &**word));
+        job += &format!(
+            "\npost-start script\n{NEW_LINE}\t{} || {{ initctl stop --no-wait \"$UPSTART_JOB\"; exit 1; }}\nend script\n",
+            line(&words)
+        );
+    }
+    let path = Path::new(JOBS).join(format!("{name}.conf"));
+    draft.finish(vec![Entry::file(path, job)])
+}
+
+/// What follows an end that nobody asked for.
+fn recovery(draft: &mut Draft<'_>) -> String {
+    let recovery = &draft.definition.recovery;
+    let [first, ..] = &recovery.restart_after[..] else {
+        return String::new();
+    };
+    let mut text = "\nrespawn\n".to_owned();
+    text += &match recovery.limit {
+        Some((starts, window)) => {
+            format!("respawn limit {starts} {}\n", whole_seconds(window).max(1))
+        }
+        None => "respawn limit unlimited\n".to_owned(),
+    };
+    let mut clean: Vec<u8> = match recovery.crashes_only {
+        // It takes no ranges; a signal is none of them.
+        true => (0..=u8::MAX).collect(),
+        false => [0]
+            .iter()
+            .chain(&recovery.clean)
+            .chain(&recovery.halts)
+            .copied()
+            .collect(),
+    };
+    clean.dedup();
+    let clean: Vec<String> = clean.iter().map(u8::to_string).collect();
+    text += &format!("normal exit {}\n", clean.join(" "));
+    if !recovery.crashes_only && !recovery.halts.is_empty() {
+        draft.loses("that codes after which it stays down are failures");
+    }
+    // It would be started again at once.
+    let pause = whole_seconds(*first);
+    if recovery.restart_after.iter().any(|other| other != first) {
+        draft.loses(format!("pauses that grow: each is {pause}s"));
+    }
+    text += &format!(
+        "post-stop script\n\tcase $(initctl status \"$UPSTART_JOB\") in *' start/'* | *' respawn/'*) sleep {pause} ;; esac\nend script\n"
+    );
+    text
+}
+
+/// A new line, which no value of a script may have as it is.
+const NEW_LINE: &str = "\t_nl=$(printf '\\nx') && _nl=${_nl%x}\n";
+
+/// What becomes the program.
+fn script(draft: &mut Draft<'_>, program: &Path) -> String {
+    let mut text = format!("\nscript\n{NEW_LINE}");
+    if let Some(dir) = &draft.definition.working_dir {
+        let dir = draft.path("the working directory", dir);
+        text += &format!("\tcd {}\n", line(&[dir]));
+    }
+    let command = line(&draft.command(program));
+    text += &format!("\tset -- {command}\n");
+    if let Some(cpus) = draft.cpus() {
+        let cpus = cpus.trim_start_matches("taskset ");
+        text += &format!("\tset -- \"$(command -v taskset)\" {cpus} \"$@\"\n");
+    }
+    if let Some((call, function)) = draft.env_file() {
+        text += &function
+            .lines()
+            .map(|line| format!("\t{line}\n"))
+            .collect::<String>();
+        text += &format!("\t{call}\n");
+    }
+    text += &draft.exports(one_word);
+    text += "\texec \"$@\"\nend script\n";
+    text
+}
+
+/// One word of a job's script.
+fn one_word(text: &str) -> Option<String> {
+    match text.contains('\n') {
+        true => quoted(text).map(|word| word.replace('\n', "'\"$_nl\"'")),
+        false => word(text),
+    }
+}
+
+fn line(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().filter_map(|text| one_word(text)).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Upstart does: up to the line that ends it, without what all lines begin with.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn hostile_values_arrive_as_they_are() {
+        super::super::hostile::check_script(&Upstart, |job| {
+            let script = job.lines().skip_while(|line| *line != "script").skip(1);
+            let script = script.take_while(|line| line.trim() != "end script");
+            let lines = script.map(|line| line.trim_start());
+            lines.map(|line| format!("{line}\n")).collect()
+        });
+    }
+
+    #[test]
+    fn what_initctl_says_is_a_state() {
+        let check = |said: &str, expected| {
+            let status = status_of(said);
+            assert_eq!((status.state, status.pid), expected, "{said}");
+        };
+        check(
+            "orders start/running, process 7\n",
+            (State::Running, Some(7)),
+        );
+        check("orders start/running\n", (State::StartPending, None));
+        check(
+            "orders start/post-start, process 7\n\tpost-start process 8\n",
+            (State::StartPending, Some(7)),
+        );
+        check("orders stop/waiting\n", (State::Stopped, None));
+        check(
+            "orders stop/killed, process 7\n",
+            (State::StopPending, Some(7)),
+        );
+        check("what?\n", (State::Stopped, None));
+        let version = |text: &str| {
+            let output = text.into();
+            let code = Some(0);
+            Backend::version(&Upstart, &Answer { code, output })
+        };
+        assert_eq!(version("initctl (upstart 1.12.1)\n"), Some(112));
+        assert_eq!(version("initctl (upstart 0.6.5)\n"), Some(6));
+    }
+}
