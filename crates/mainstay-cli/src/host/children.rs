@@ -13,6 +13,7 @@ use super::legacy::Heir;
 use super::log::Scope;
 use super::notify::NotifySocket;
 use super::sys::{self, Tree};
+use super::update::Part;
 use super::{Held, Host, Message, Running, launch, other, port, probe};
 use crate::failure::chain;
 
@@ -42,7 +43,7 @@ impl Host {
         if let Err(why) = &self.held[id.0].user {
             return Err(why.clone());
         }
-        if self.held[id.0].sockets.list().is_empty()
+        if !self.held[id.0].sockets.are_ours()
             && let Some(taken) = port::taken(&spec)
         {
             return Err(taken);
@@ -56,27 +57,27 @@ impl Host {
                 Some(socket.map_err(|error| format!("open its notification socket: {error}"))?);
         }
         let restarts = self.engine.view(id).restarts;
-        let is_apart = self.prepare_candidate(id)?;
+        let part = self.part_in_update(id)?;
         let log = &self.held[id.0].log;
         let is_watched = matches!(spec.start().ready(), Some(Ready::Log(_)));
-        let tells_run = match is_apart {
-            None => restarts > 0 || log.tells_runs || is_watched,
-            Some(is_apart) => is_apart,
-        };
-        if tells_run {
-            self.logs.starting(spec.name(), log);
+        let tells_run = restarts > 0 || log.tells_runs || is_watched || part.is_some();
+        match part {
+            Some(Part::Beside { .. }) => self.logs.starting_beside(log),
+            _ if tells_run => self.logs.starting(spec.name(), log),
+            _ => {}
         }
-        if is_apart.is_some() && self.engine.beside(id).is_some() {
+        if matches!(part, Some(Part::Alone | Part::Beside { .. })) {
             self.logs.remember(spec.name());
         }
         let tree = self.start(id, spec.command(), Output::Log, notify.as_ref());
         if tells_run {
-            let pid = tree.as_ref().map_or(0, Tree::pid);
-            self.logs.began(
-                spec.name(),
-                pid,
-                u32::try_from(restarts).unwrap_or(u32::MAX),
-            );
+            let (pid, restarts) = match part {
+                // Until it is decided, all lines count as the old run's.
+                Some(Part::Beside { pid, restarts }) => (pid, restarts),
+                _ => (tree.as_ref().map_or(0, Tree::pid), restarts),
+            };
+            let restarts = u32::try_from(restarts).unwrap_or(u32::MAX);
+            self.logs.began(spec.name(), pid, restarts);
         }
         let tree = tree?;
         let pid = tree.pid();

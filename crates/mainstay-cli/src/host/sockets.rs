@@ -45,6 +45,11 @@ impl Sockets {
         })
     }
 
+    /// Whether we listen on any for it.
+    pub(super) fn are_ours(&self) -> bool {
+        !self.list().is_empty() || !self.shared.is_empty()
+    }
+
     /// Those that we listen on.
     pub(super) fn list(&self) -> &[sys::Socket] {
         self.open.as_deref().unwrap_or_default()

@@ -3,13 +3,13 @@
 //! The candidate is held like any service, under its own id. It writes to the service's log, has its variables, and listens on those of its
 //! sockets that both definitions want. Where it runs alone, its log is its own definition's; beside the old run, both are the same.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_core::engine::{
-    Action, Event, Fact, Flaw, Refusal, ServiceId, Style, TrialPhase, Tryout,
+    Action, Beside, Event, Fact, Flaw, Refusal, ServiceId, Style, TrialPhase, Tryout,
 };
 use mainstay_core::manifest::Format;
 use mainstay_core::report::ServiceReport;
@@ -40,6 +40,17 @@ pub(super) struct Update {
     has_own_log: bool,
     /// Once the candidate is gone.
     last_lines: Option<oneshot::Receiver<Vec<String>>>,
+}
+
+/// What a start has to do with an update.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    /// A candidate, after the old run.
+    Alone,
+    /// A candidate, beside the old run, which is this one.
+    Beside { pid: u32, restarts: u64 },
+    /// The old definition again.
+    Back,
 }
 
 /// The body of a request.
@@ -207,7 +218,7 @@ impl Host {
         let log = log.map_err(|error| broken("share its log", error))?;
         let sockets = old.sockets.share(&old.spec, &spec);
         let sockets = sockets.map_err(|error| broken("share its sockets", error))?;
-        let is_same_log = has_same_log(old, &spec, &definition, &user);
+        let is_same_log = has_same_log(old, &spec, &definition.dir, &user);
         let style = match is_same_log && snapshot.is_none() && may_overlap(&old.spec, &spec) {
             true => Style::Overlap,
             false => Style::Restart,
@@ -314,6 +325,7 @@ impl Host {
                 }
             }
             Fact::RolledBack { phase, why } => {
+                self.recall_last_lines(self.updates[at].candidate);
                 let update = self.updates.swap_remove(at);
                 let (phase, why) = (*phase, why.clone());
                 tokio::task::spawn_local(async move {
@@ -330,8 +342,8 @@ impl Host {
         }
     }
 
-    /// What a start of this service must know of an update: whether it runs apart from the other definition.
-    pub(super) fn prepare_candidate(&mut self, id: ServiceId) -> Result<Option<bool>, String> {
+    /// What a start has to do with an update. A candidate that runs alone gets its log.
+    pub(super) fn part_in_update(&mut self, id: ServiceId) -> Result<Option<Part>, String> {
         let is_of = |it: &&mut Update| it.service == id || it.candidate == id;
         let Some(update) = self.updates.iter_mut().find(is_of) else {
             return Ok(None);
@@ -339,12 +351,17 @@ impl Host {
         let trial = self.engine.trial(update.service);
         let overlaps = trial.is_some_and(|trial| trial.style == Style::Overlap);
         if update.candidate != id {
-            return Ok((!overlaps).then_some(true));
+            return Ok((!overlaps).then_some(Part::Back));
+        }
+        if overlaps {
+            let old = self.engine.view(update.service);
+            let (pid, restarts) = (old.pid.unwrap_or(0), old.restarts);
+            return Ok(Some(Part::Beside { pid, restarts }));
         }
         if !std::mem::replace(&mut update.has_own_log, true) {
             self.take_own_log(id)?;
         }
-        Ok(Some(!overlaps))
+        Ok(Some(Part::Alone))
     }
 
     /// Opens the log of a definition that runs alone, and has its data directory belong to whom it runs as.
@@ -363,25 +380,33 @@ impl Host {
 
     /// Nothing is left of a candidate that was given up, or of what a candidate has replaced.
     pub(super) fn forget_beside(&mut self, id: ServiceId) {
-        let gone = self.held.take(id.0);
-        let update = self.updates.iter_mut().find(|it| it.candidate == id);
-        let (Some(gone), Some(update)) = (gone, update) else {
+        let is_candidate = self.engine.beside(id) == Some(Beside::Candidate);
+        let Some(gone) = self.held.take(id.0).filter(|_| is_candidate) else {
             return;
         };
-        let (lines, last_lines) = oneshot::channel();
-        self.logs.recall(gone.spec.name(), move |last| {
-            // Fails where nobody waits for them.
-            let _ = lines.send(last);
-        });
-        update.last_lines = Some(last_lines);
-        let service = update.service;
-        let old = &self.held[service.0];
-        let is_same_log = old.spec.log() == gone.spec.log() && old.dir == gone.dir;
-        if !(is_same_log && old.user == gone.user)
+        let name = gone.spec.name();
+        self.recall_last_lines(id);
+        let Some(service) = self.engine.find(name.as_str()) else {
+            return;
+        };
+        if !has_same_log(&self.held[service.0], &gone.spec, &gone.dir, &gone.user)
             && let Err(why) = self.take_own_log(service)
         {
-            let name = gone.spec.name();
             self.reporter.say(&format!("{name}: {why}"));
+        }
+    }
+
+    /// The last words of a candidate that is gone: before the old definition says something.
+    fn recall_last_lines(&mut self, candidate: ServiceId) {
+        let update = self.updates.iter_mut().find(|it| it.candidate == candidate);
+        if let Some(update) = update.filter(|update| update.last_lines.is_none()) {
+            let (lines, last_lines) = oneshot::channel();
+            update.last_lines = Some(last_lines);
+            let name = self.held[update.service.0].spec.name();
+            self.logs.recall(name, move |last| {
+                // Fails where nobody waits for them.
+                let _ = lines.send(last);
+            });
         }
     }
 }
@@ -395,6 +420,6 @@ fn may_overlap(old: &Spec, new: &Spec) -> bool {
     is_same_place && is_told_apart && !is_stateful
 }
 
-fn has_same_log(old: &Held, spec: &Spec, new: &Definition, user: &User) -> bool {
-    old.spec.log() == spec.log() && old.dir == new.dir && old.user == *user
+fn has_same_log(old: &Held, spec: &Spec, dir: &Path, user: &User) -> bool {
+    old.spec.log() == spec.log() && old.dir == *dir && old.user == *user
 }

@@ -76,7 +76,8 @@ fn read(sandbox: &Sandbox, name: &str) -> String {
 
 const OLD: &str = r#"
     [service.shop]
-    command = ["PUPPET", "print", "old", "count", "HERE/old", "hang"]
+    command = ["PUPPET", "count", "HERE/old", "print", "old", "hang"]
+    start = { ready = { log = "old" } }
     stop = { graceful = "5s" }
     [service.other]
     command = ["PUPPET", "hang"]
@@ -399,4 +400,369 @@ fn a_stop_in_a_trial_stops_both() {
     });
     stop(supervisor, &sandbox);
     drop(client);
+}
+
+/// Visitors who ask one thing after the other, each on a connection of its own.
+struct Load {
+    is_over: std::sync::Arc<AtomicBool>,
+    answered: std::sync::Arc<AtomicUsize>,
+    visitors: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn on(port: u16) -> Self {
+        let is_over = std::sync::Arc::new(AtomicBool::new(false));
+        let answered = std::sync::Arc::new(AtomicUsize::new(0));
+        let visitors = (0..4).map(|_| {
+            let (is_over, answered) = (is_over.clone(), answered.clone());
+            thread::spawn(move || {
+                let mut failures = Vec::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    match visit(port) {
+                        Ok(_) => drop(answered.fetch_add(1, Ordering::Relaxed)),
+                        Err(why) => failures.push(why),
+                    }
+                }
+                failures
+            })
+        });
+        let visitors = visitors.collect();
+        let load = Self {
+            is_over,
+            answered,
+            visitors,
+        };
+        load.go_on();
+        load
+    }
+
+    /// Waits until many more were answered.
+    fn go_on(&self) {
+        let before = self.answered.load(Ordering::Relaxed);
+        wait_until("visits", SOON, || {
+            (self.answered.load(Ordering::Relaxed) > before + 200).then_some(())
+        });
+    }
+
+    /// How many were answered, if nobody was not.
+    #[track_caller]
+    fn end(self) -> usize {
+        self.go_on();
+        self.is_over.store(true, Ordering::Relaxed);
+        let visitors = self.visitors.into_iter();
+        let failures: Vec<String> = visitors
+            .flat_map(|visitor| visitor.join().expect("a visitor"))
+            .collect();
+        let answered = self.answered.load(Ordering::Relaxed);
+        assert!(
+            failures.is_empty(),
+            "{} of {answered}: {failures:?}",
+            failures.len()
+        );
+        answered
+    }
+}
+
+/// The status and the body of one answer.
+fn visit(port: u16) -> Result<String, String> {
+    let said = |error: std::io::Error| error.to_string();
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).map_err(said)?;
+    stream.set_read_timeout(Some(SOON)).map_err(said)?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(said)?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).map_err(said)?;
+    let status = text.split(' ').nth(1).unwrap_or_default();
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    match (status, body) {
+        ("200", Some(body)) if !body.is_empty() => Ok(body),
+        _ => Err(format!("it answered {text:?}")),
+    }
+}
+
+/// A server that says when it is ready, of this version, on this port.
+fn server(port: u16, version: &str, more: &str) -> String {
+    format!(
+        r#"
+        [service.web]
+        command = ["PUPPET", "print", "{version}", "count", "HERE/{version}", "serve", "http", "given:0", "--drain", {more} "notify", "READY=1", "hang"]
+        listen = ["127.0.0.1:{port}"]
+        start = {{ ready = {{ notify = true }}, timeout = "5s" }}
+        stop = {{ graceful = "10s" }}
+        "#
+    )
+}
+
+#[test]
+fn nobody_notices_a_good_update_of_who_listens() {
+    let port = free_port();
+    let (supervisor, sandbox) = supervise(&server(port, "one", ""));
+    event(&supervisor, "web", "ready");
+    let old = pid(&sandbox, "web");
+    let load = Load::on(port);
+    for (version, before) in [("two", old), ("three", None)] {
+        let before = before.or_else(|| pid(&sandbox, "web"));
+        let body = tried(&sandbox, &server(port, version, ""), 200);
+        let (status, body) = ask(&sandbox, "web/update", &body);
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(
+            (&body["update"]["style"], body["pid"].as_u64()),
+            (&"overlap".into(), before)
+        );
+        load.go_on();
+        assert_eq!(sandbox.processes().len(), 3, "both run");
+        let report = commit(&sandbox, "web");
+        assert_eq!(
+            (&report["state"], &report["ready"]),
+            (&"running".into(), &true.into())
+        );
+        assert_ne!(report["pid"].as_u64(), before);
+        wait_until("one of them", SOON, || {
+            (sandbox.processes().len() == 2).then_some(())
+        });
+    }
+    let answered = load.end();
+    assert!(answered > 800);
+    // The old ones were asked, and were let finish.
+    let exits = events(&supervisor, "web", "exited", 2);
+    assert!(
+        exits
+            .iter()
+            .all(|exit| exit["exit"]["code"] == 0 && exit["beside"] == "predecessor")
+    );
+    assert_eq!(order(&supervisor, "killing"), [""; 0]);
+    // It is started again as what it is now.
+    json(&sandbox, &["restart", "web", "--json"]);
+    assert_eq!(read(&sandbox, "three").lines().count(), 2);
+    assert!(visit(port).is_ok());
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn nobody_notices_a_broken_update_of_who_listens() {
+    let port = free_port();
+    let (supervisor, sandbox) = supervise(&server(port, "one", ""));
+    event(&supervisor, "web", "ready");
+    let old = pid(&sandbox, "web");
+    let load = Load::on(port);
+    // It accepts nothing: whom it let in it would have to answer.
+    let broken = |steps: &str| {
+        server(port, "broken", "").replace(
+            r#""serve", "http", "given:0", "--drain",  "notify", "READY=1", "hang""#,
+            steps,
+        )
+    };
+    for (steps, phase) in [
+        (r#""exit", "1""#, "start"),
+        (r#""hang""#, "ready"),
+        (
+            r#""notify", "READY=1", "sleep", "100ms", "exit", "0""#,
+            "canary",
+        ),
+    ] {
+        let services = broken(steps).replace("\"5s\"", "\"300ms\"");
+        let (status, body) = ask(&sandbox, "web/update", &tried(&sandbox, &services, 20_000));
+        assert_eq!((status, &body["phase"]), (409, &phase.into()), "{body}");
+        assert_eq!(body["last_lines"], serde_json::json!(["broken"]));
+        let web = service(&sandbox, "web");
+        assert_eq!((web["pid"].as_u64(), &web["restarts"]), (old, &0.into()));
+        assert_eq!(sandbox.processes().len(), 2);
+    }
+    // One that drains may as well be called off.
+    let body = tried(&sandbox, &server(port, "two", ""), 100);
+    let (status, body) = ask(&sandbox, "web/update", &body);
+    assert_eq!(status, 200, "{body}");
+    load.go_on();
+    assert_eq!(ask(&sandbox, "web/update/abort", "").0, 200);
+    events(&supervisor, "web", "rolled-back", 4);
+    load.end();
+    assert_eq!(pid(&sandbox, "web"), old);
+    assert_eq!(read(&sandbox, "one").lines().count(), 1);
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn whoever_comes_while_one_listener_takes_the_place_of_another_waits() {
+    let port = free_port();
+    // A probe of the shared address could be answered by the old run: one after the other.
+    let probed = |version: &str| {
+        let text = server(port, version, "").replace(
+            "notify = true",
+            &format!("http = \"http://127.0.0.1:{port}/\""),
+        );
+        text.replace(r#""notify", "READY=1", "#, "")
+    };
+    let (supervisor, sandbox) = supervise(&probed("one"));
+    event(&supervisor, "web", "ready");
+    let load = Load::on(port);
+    let (status, body) = ask(
+        &sandbox,
+        "web/update",
+        &tried(&sandbox, &probed("two"), 100),
+    );
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["update"]["style"], "restart");
+    commit(&sandbox, "web");
+    let broken = probed("broken").replace("\"serve\"", "\"exit\", \"1\", \"serve\"");
+    let (status, body) = ask(&sandbox, "web/update", &tried(&sandbox, &broken, 100));
+    assert_eq!(status, 409, "{body}");
+    load.end();
+    assert_eq!(read(&sandbox, "two").lines().count(), 2, "started again");
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn nginx_is_updated_under_load() {
+    let nginx = Path::new("/usr/sbin/nginx");
+    if !nginx.exists() {
+        return mainstay_testkit::skip("nginx is not installed");
+    }
+    let port = free_port();
+    let sandbox = Sandbox::new();
+    let services = |version: &str| {
+        let here = sandbox.path().display();
+        let conf = format!(
+            "daemon off; master_process on; worker_processes 2; pid {here}/{version}.pid; error_log stderr;\n\
+             events {{ worker_connections 256; }}\n\
+             http {{ access_log off; keepalive_timeout 0; client_body_temp_path {here}/{version}-body; proxy_temp_path {here}/{version}-proxy;\n\
+             fastcgi_temp_path {here}/{version}-fastcgi; uwsgi_temp_path {here}/{version}-uwsgi; scgi_temp_path {here}/{version}-scgi;\n\
+             server {{ listen 127.0.0.1:{port}; location / {{ return 200 \"{version}\"; }} }} }}\n"
+        );
+        sandbox.write(&format!("{version}.conf"), &conf);
+        format!(
+            r#"
+            environment = "development"
+            [service.web]
+            command = ["/usr/sbin/nginx", "-e", "stderr", "-c", "{here}/{version}.conf"]
+            listen = ["127.0.0.1:{port}"]
+            env = {{ NGINX = "3;" }}
+            stop = {{ graceful = "10s", signal = "QUIT" }}
+            "#
+        )
+    };
+    let manifest = sandbox.write("mainstay.toml", &services("one"));
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "web", "started");
+    wait_until("nginx", SOON, || (visit(port).ok()? == "one").then_some(()));
+    let load = Load::on(port);
+    let body = |services: String| {
+        let text = services.replace("environment = \"development\"", "");
+        tried(&sandbox, &text, 500)
+    };
+    let (status, answer) = ask(&sandbox, "web/update", &body(services("two")));
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["update"]["style"], "overlap");
+    load.go_on();
+    let seen: std::collections::BTreeSet<String> =
+        (0..200).filter_map(|_| visit(port).ok()).collect();
+    assert_eq!(seen.len(), 2, "both serve: {seen:?}");
+    commit(&sandbox, "web");
+    events(&supervisor, "web", "stopped", 1);
+    // One that its own configuration ends.
+    let broken = services("three");
+    sandbox.write("three.conf", "nonsense;");
+    let (status, answer) = ask(&sandbox, "web/update", &body(broken));
+    assert_eq!(status, 409, "{answer}");
+    let lines = answer["last_lines"].to_string();
+    assert!(lines.contains("unknown directive"), "{lines}");
+    let answered = load.end();
+    assert!(answered > 600, "{answered}");
+    let seen: std::collections::BTreeSet<String> =
+        (0..50).filter_map(|_| visit(port).ok()).collect();
+    assert_eq!(Vec::from_iter(seen), ["two"]);
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_supervisor_that_is_killed_in_a_trial_leaves_the_old_definition() {
+    let port = free_port();
+    for (services, new, style) in [
+        (OLD.to_owned(), HEALTHY.to_owned(), "restart"),
+        (server(port, "old", ""), server(port, "new", ""), "overlap"),
+    ] {
+        let name = if style == "restart" { "shop" } else { "web" };
+        let (sandbox, manifest) = sandbox(&services);
+        let mut supervisor = Supervisor::start(&sandbox, &manifest);
+        let is_up = |event: &Value| {
+            let event = event["event"].as_str().unwrap_or_default();
+            ["started", "ready", "adopted"].contains(&event)
+        };
+        supervisor.wait_event(SOON, is_up);
+        wait_until("it runs", SOON, || {
+            (service(&sandbox, name)["ready"] == true).then_some(())
+        });
+        let old = pid(&sandbox, name);
+        let client = send(
+            &sandbox,
+            &format!("{name}/update"),
+            &tried(&sandbox, &new, 60_000),
+        );
+        wait_until("the candidate", SOON, || {
+            (service(&sandbox, name)["update"]["phase"] == "canary").then_some(())
+        });
+        supervisor.kill_dash_nine();
+        drop(client);
+        let supervisor = Supervisor::start(&sandbox, &manifest);
+        supervisor.wait_event(SOON, is_up);
+        wait_until("it runs", SOON, || {
+            (service(&sandbox, name)["ready"] == true).then_some(())
+        });
+        let now = service(&sandbox, name);
+        assert!(now["update"].is_null());
+        match style {
+            "overlap" => assert_eq!(now["pid"].as_u64(), old, "it never noticed"),
+            _ => assert_eq!(
+                read(&sandbox, "old").lines().count(),
+                2,
+                "it is started again"
+            ),
+        }
+        let count = if style == "overlap" { 2 } else { 3 };
+        assert_eq!(sandbox.processes().len(), count, "the candidate was ended");
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn a_successor_knows_what_a_service_has_become() {
+    let (sandbox, manifest) = sandbox(OLD);
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "other", "started");
+    let new = r#"
+        [service.shop]
+        command = ["PUPPET", "count", "HERE/new", "on-term", "exit", "9", "hang"]
+        stop = { graceful = "5s", signal = "INT" }
+    "#;
+    let (status, body) = ask(&sandbox, "shop/update", &tried(&sandbox, new, 0));
+    assert_eq!(status, 200, "{body}");
+    let candidate = commit(&sandbox, "shop")["pid"].as_u64();
+    supervisor.kill_dash_nine();
+    // The manifest that it is given says otherwise, and that is said.
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    supervisor.wait_event(SOON, |event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.contains("shop: its definition has changed")
+    });
+    assert_eq!(pid(&sandbox, "shop"), candidate, "it is adopted");
+    assert_eq!(read(&sandbox, "new").lines().count(), 1);
+    // Given the new one, there is nothing to say; and so where nobody else comes.
+    supervisor.kill_dash_nine();
+    let stopped = json(&sandbox, &["stop", "--json"]);
+    assert_eq!(stopped["services"][0]["state"], "stopped");
+    sandbox.assert_no_leftovers();
+}
+
+#[test]
+fn the_old_definition_serves_again_soon_after_the_verdict() {
+    let (supervisor, sandbox) = supervise(OLD);
+    event(&supervisor, "other", "started");
+    let new = "[service.shop]\ncommand = [\"PUPPET\", \"exit\", \"1\"]\nstart = { ready = { file = \"HERE/no\" } }\n";
+    let began = Instant::now();
+    let (status, body) = ask(&sandbox, "shop/update", &tried(&sandbox, new, 60_000));
+    assert_eq!(status, 409, "{body}");
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    stop(supervisor, &sandbox);
 }

@@ -105,6 +105,16 @@ pub(crate) struct LogEnds {
 }
 
 impl LogEnds {
+    /// What comes next is left in the pipes until [`Logs::began`].
+    fn draw_line(&self) {
+        #[cfg(unix)]
+        for pipe in self.ours.iter().filter_map(Weak::upgrade) {
+            pipe.end_run();
+        }
+        #[cfg(not(unix))]
+        let _ = &self.ours;
+    }
+
     /// For another process of the same service.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
@@ -385,12 +395,7 @@ impl Logs {
     /// ([`LogEnds::tells_runs`]), or after [`Logs::expect_line`]. On Windows, where nothing tells what a pipe holds, what comes right after
     /// this call may be taken for the last run's.
     pub(crate) fn starting(&self, service: &ServiceName, ends: &LogEnds) {
-        #[cfg(unix)]
-        for pipe in ends.ours.iter().filter_map(Weak::upgrade) {
-            pipe.end_run();
-        }
-        #[cfg(not(unix))]
-        let _ = &ends.ours;
+        ends.draw_line();
         let service = service.clone();
         self.pump.send(Command::Starting { service });
     }
@@ -428,7 +433,13 @@ impl Logs {
         Ok(())
     }
 
-    /// Has the last lines of a service kept in memory, from the next run on if [`Logs::starting`] comes before.
+    /// Says that another run of the service will be started beside the one that goes on: what comes next is left in the pipes until
+    /// [`Logs::began`], but no line ends here.
+    pub(crate) fn starting_beside(&self, ends: &LogEnds) {
+        ends.draw_line();
+    }
+
+    /// Has the last lines of a service kept in memory: those of the run whose start was said before.
     pub(crate) fn remember(&self, service: &ServiceName) {
         let service = service.clone();
         self.pump.send(Command::Remember { service });

@@ -254,6 +254,10 @@ impl Reader {
                     self.again.push(id);
                 }
             }
+            Command::Remember { service } => {
+                self.drain_service(&service);
+                self.capture.perform(Command::Remember { service });
+            }
             Command::Recall { service, done } => {
                 self.drain_service(&service);
                 self.capture.perform(Command::Recall { service, done });

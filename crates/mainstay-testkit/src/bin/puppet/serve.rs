@@ -24,6 +24,13 @@ fn serve(what: &Serve) -> io::Result<()> {
             .incoming()
             .try_for_each(|stream| stream.map(drop)),
         Protocol::Unix => sys::serve_unix(&what.address),
+        Protocol::Http if what.drain => {
+            let listener = listener(&what.address)?;
+            sys::accept_until_term(&listener, |mut stream| {
+                let _ = answer(&mut stream, what.status);
+            })?;
+            std::process::exit(0);
+        }
         Protocol::Http => listener(&what.address)?.incoming().try_for_each(|stream| {
             // A client that gives up half-way is no reason to end.
             let _ = answer(&mut stream?, what.status);

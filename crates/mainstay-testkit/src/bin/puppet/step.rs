@@ -19,8 +19,8 @@ pub(crate) enum Step {
     Ignore(Vec<String>),
     /// `on-term exit N [after D]`: a graceful handler for TERM and INT. Unix.
     OnTerm { code: i32, after: Duration },
-    /// `serve tcp|http|unix ADDR [--after D] [--status N]`: in the background; http answers 200 or N to everything. `given:0` is an
-    /// address, too: the first socket of `LISTEN_FDS`.
+    /// `serve tcp|http|unix ADDR [--after D] [--status N] [--drain]`: in the background; http answers 200 or N to everything. `given:0` is
+    /// an address, too: the first socket of `LISTEN_FDS`. With `--drain` (http, Unix) TERM has it answer whom it has let in, then exit 0.
     Serve(Serve),
     /// `touch FILE`: creates it.
     Touch(PathBuf),
@@ -69,6 +69,7 @@ pub(crate) struct Serve {
     pub(crate) address: String,
     pub(crate) after: Duration,
     pub(crate) status: u16,
+    pub(crate) drain: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -149,6 +150,7 @@ impl Words {
             status: self
                 .option("--status", |words| words.number("N"))?
                 .unwrap_or(200),
+            drain: self.flag("--drain"),
         })
     }
 

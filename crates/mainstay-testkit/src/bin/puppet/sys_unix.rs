@@ -5,7 +5,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, FromRawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::umask;
@@ -62,6 +62,43 @@ pub(crate) fn on_term(code: i32, after: Duration) -> io::Result<()> {
     let handler = leave as extern "C" fn(libc::c_int) as libc::sighandler_t;
     handle(libc::SIGTERM, handler)?;
     handle(libc::SIGINT, handler)
+}
+
+/// Hands out connections, one after the other, until TERM has come.
+pub(crate) fn accept_until_term(
+    listener: &TcpListener,
+    mut each: impl FnMut(std::net::TcpStream),
+) -> io::Result<()> {
+    static HAS_COME: AtomicBool = AtomicBool::new(false);
+    extern "C" fn come(_: libc::c_int) {
+        HAS_COME.store(true, Ordering::Relaxed);
+    }
+    handle(
+        libc::SIGTERM,
+        come as extern "C" fn(libc::c_int) as libc::sighandler_t,
+    )?;
+    // Others may accept from it, too, and be quicker.
+    listener.set_nonblocking(true)?;
+    let wait = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 10_000_000,
+    };
+    while !HAS_COME.load(Ordering::Relaxed) {
+        let mut poll = [rustix::event::PollFd::new(
+            listener,
+            rustix::event::PollFlags::IN,
+        )];
+        let _woken_or_not = rustix::event::poll(&mut poll, Some(&wait));
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                each(stream);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn handle(signal: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {

@@ -57,3 +57,10 @@ fn unsupported() -> io::Result<()> {
 pub(crate) fn given(_number: i32) -> std::io::Result<std::net::TcpListener> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
+
+pub(crate) fn accept_until_term(
+    _listener: &std::net::TcpListener,
+    _each: impl FnMut(std::net::TcpStream),
+) -> io::Result<()> {
+    unsupported()
+}
