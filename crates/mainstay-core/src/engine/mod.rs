@@ -618,6 +618,7 @@ impl Engine {
                     due.push(ServiceId(i));
                 }
             }
+            self.tick_trials();
             return self.settle(due);
         };
         if let Event::Restored(_, token, result) = &event

@@ -129,6 +129,12 @@ impl Service {
         self.wish = old.wish;
         self.past.restarts += old.past.restarts;
         self.past.kept = old.past.kept;
+        if let (State::Stopped { is_done }, &State::Stopped { is_done: was_done }) =
+            (&mut self.state, &old.state)
+        {
+            // It was not started for the trial: what is wanted, and what was done, holds.
+            (*is_done, self.goal) = (was_done, old.goal);
+        }
         // What it does from now on is worth keeping.
         let next = self.next_keeping(self.since);
         self.keep_next(next);
@@ -184,6 +190,21 @@ impl Service {
         self.wish == Wish::Up
     }
 
+    /// It was stopped for a trial. Where processes of its run are left, it stays halted for them.
+    pub(super) fn come_back(&mut self, shared: &mut Shared) {
+        if self.start(false, shared).is_err() {
+            self.goal = Goal::Up;
+        }
+    }
+
+    /// It was stopped for a trial, and what it would go on with could not be restored.
+    pub(super) fn lost_its_state(&mut self, why: String, is_over: bool, shared: &mut Shared) {
+        if self.is_wished() && !is_over {
+            self.goal = Goal::Up;
+        }
+        self.halt(Halt::NotRestored { why }, None, shared);
+    }
+
     /// It is where it stays for now: a failed start counts, too.
     pub(super) fn has_come_to_rest(&self) -> bool {
         let state = self.state.name();
@@ -231,6 +252,13 @@ impl Service {
 
     pub(super) fn is_halted(&self) -> bool {
         matches!(self.state, State::Halted { .. })
+    }
+
+    pub(super) fn is_halted_for_a_need(&self) -> bool {
+        let State::Halted { why, .. } = &self.state else {
+            return false;
+        };
+        matches!(why, Halt::Need(_))
     }
 
     /// Down because an operator wanted it so.

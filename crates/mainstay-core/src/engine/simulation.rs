@@ -24,6 +24,8 @@ use crate::spec::{
 const STEPS: usize = 600;
 /// The most services that there are at once.
 const MOST: usize = 9;
+/// No service has this number.
+const GONE: usize = usize::MAX;
 /// The engine's own patience with killed processes, and the most that one extension is worth.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
@@ -66,7 +68,7 @@ fn whatever_happens_what_must_hold_holds() {
         }
         seen.extend(world.seen);
     }
-    let (facts, halts) = (23, 7);
+    let (facts, halts) = (27, 7);
     assert_eq!(
         seen.len(),
         facts + halts,
@@ -130,6 +132,10 @@ struct Account {
     last_run: u64,
     /// Operators want it down.
     is_unwanted: bool,
+    /// A candidate is tried in its place.
+    is_displaced: bool,
+    /// It is on trial, or was replaced.
+    beside: Option<Beside>,
     /// Its last run was ready and ended cleanly by itself.
     is_done: bool,
     /// It is halted for a need.
@@ -189,7 +195,19 @@ impl Run {
     }
 }
 
+impl Account {
+    fn unwanted(&self) -> bool {
+        self.is_unwanted || self.is_displaced
+    }
+
+    fn is_on_duty(&self) -> bool {
+        !self.is_gone && self.beside.is_none()
+    }
+}
+
 struct World {
+    /// By the number of the service, that of its candidate; and whether that was started.
+    trials: BTreeMap<usize, (usize, bool)>,
     random: Random,
     now: Instant,
     specs: Vec<Arc<Spec>>,
@@ -249,6 +267,7 @@ impl World {
                 })
                 .collect(),
             random,
+            trials: BTreeMap::new(),
             now: Instant::ZERO,
             specs,
             numbers: (0..n).collect(),
@@ -304,8 +323,10 @@ impl World {
         match self.below(100) {
             28 => self.define(),
             29 => self.remove(i),
+            30 | 31 => self.try_out(i),
+            32..35 => self.decide(),
             // What comes late for those that are gone changes nothing either.
-            0..9 if self.accounts[i].is_gone => self.nonsense(i),
+            0..9 if !self.accounts[i].is_on_duty() => self.nonsense(i),
             0..9 => self.request(i),
             9..13 => self.deliver(Event::Tick),
             13..16 => {
@@ -382,7 +403,9 @@ impl World {
             let actions = self.engine.start_all(self.now);
             self.note(|| "start all".to_owned());
             // A service that refuses is as it was.
-            for i in self.present() {
+            let mut startable = self.on_duty();
+            startable.retain(|i| !self.trials.contains_key(i));
+            for i in startable {
                 let is_paused = self.engine.view(ServiceId(i)).state == StateName::Paused;
                 let has_remains = self.accounts[i]
                     .run
@@ -444,25 +467,199 @@ impl World {
                 }
             }
             Request::Start | Request::Restart => {
+                ensure!(!self.trials.contains_key(&i), "s{i} is started in a trial");
                 self.wanted(i, request == Request::Restart);
-                let mut open = self.needs[i].clone();
-                while let Some(need) = open.pop() {
-                    if !self.is_of_use(need) {
-                        let account = &self.accounts[need];
-                        let starts = match &account.run {
-                            Some(run) => account.is_unwanted && !run.is_unkillable,
-                            None => true,
-                        };
-                        if starts {
-                            self.wanted(need, false);
-                        }
-                        open.extend(&self.needs[need]);
-                    }
-                }
+                self.wanted_with(i);
             }
             Request::Pause | Request::Continue => {}
         }
         self.performed(actions)
+    }
+
+    /// What it needs is started, too.
+    fn wanted_with(&mut self, i: usize) {
+        let mut open = self.needs[i].clone();
+        while let Some(need) = open.pop() {
+            if !self.is_of_use(need) && !self.trials.contains_key(&need) {
+                let account = &self.accounts[need];
+                let starts = match &account.run {
+                    Some(run) => account.unwanted() && !run.is_unkillable,
+                    None => true,
+                };
+                if starts {
+                    self.wanted(need, false);
+                }
+                open.extend(&self.needs[need]);
+            }
+        }
+    }
+
+    /// A new definition is tried.
+    fn try_out(&mut self, i: usize) -> Check {
+        if !self.accounts[i].is_on_duty() {
+            return Ok(());
+        }
+        let id = ServiceId(i);
+        let density = [0.0, 0.2, 0.5][self.below(3)];
+        let others = self.on_duty().into_iter().filter(|&j| j != i);
+        let needs: Vec<usize> = others
+            .filter(|_| chance(&mut self.random, density))
+            .collect();
+        let called: Vec<usize> = needs.iter().map(|&need| self.numbers[need]).collect();
+        let spec = Arc::new(spec(self.numbers[i], &called, &mut self.random));
+        let snapshot = self.chance(0.3).then(|| SnapshotId::new(1, None));
+        let how = Tryout {
+            style: [Style::Restart, Style::Overlap][self.below(2)],
+            canary: self.millis(5_000),
+            snapshot,
+        };
+        let (before, was) = (self.snapshot(), self.engine.view(id).state);
+        self.note(|| format!("try s{i}: {how:?} {spec:?}"));
+        let outcome = self.engine.try_out(id, Arc::clone(&spec), how, self.now);
+        let (candidate, actions) = match outcome {
+            Ok(tried) => tried,
+            Err(refusal) => {
+                let mut all = self.needs.clone();
+                all[i].clone_from(&needs);
+                let is_right = match &refusal {
+                    Refusal::Updating => self.trials.contains_key(&i),
+                    Refusal::Remains => self.accounts[i].run.is_some(),
+                    Refusal::State(StateName::StopPending) => self.accounts[i].is_unwanted,
+                    Refusal::State(state) => *state == was && was != StateName::Running,
+                    Refusal::Misfit(_) => has_circle(&all),
+                    _ => false,
+                };
+                ensure!(is_right, "it is wrong that s{i} is not tried: {refusal}");
+                ensure!(before == self.snapshot(), "a refusal changed something");
+                return self.performed(Vec::new());
+            }
+        };
+        ensure!(!self.trials.contains_key(&i), "two trials of s{i}");
+        let new = candidate.0;
+        if new >= self.accounts.len() {
+            ensure!(new == self.accounts.len(), "s{new} leaves a gap");
+            self.accounts.push(Account::default());
+            self.specs.push(Arc::clone(&spec));
+            self.numbers.push(0);
+            self.needs.push(Vec::new());
+        } else {
+            ensure!(self.accounts[new].is_gone, "s{new} is there already");
+        }
+        self.accounts[new] = Account {
+            old_tokens: std::mem::take(&mut self.accounts[new].old_tokens),
+            is_unwanted: true,
+            beside: Some(Beside::Candidate),
+            ..Account::default()
+        };
+        self.specs[new] = spec;
+        self.numbers[new] = self.numbers[i];
+        self.needs[new] = needs;
+        if was != StateName::Stopped {
+            self.wanted_with(new);
+        }
+        self.trials.insert(i, (new, false));
+        let is_up = match was {
+            StateName::Stopped => false,
+            StateName::Halted => self.accounts[i].is_hung_up,
+            _ => true,
+        };
+        let style = self.engine.trial(id).map(|trial| trial.style);
+        self.accounts[i].is_displaced = is_up && style == Some(Style::Restart);
+        if let Some(run) = self.accounts[i].run.as_mut().filter(|_| is_up) {
+            run.starts_again &= style != Some(Style::Restart);
+        }
+        self.performed(actions)
+    }
+
+    /// Somebody commits a trial, or calls it off.
+    fn decide(&mut self) -> Check {
+        let Some((&i, &(new, _))) = self.trials.iter().next() else {
+            return Ok(());
+        };
+        let id = ServiceId(i);
+        if self.chance(0.1) {
+            self.note(|| format!("abort s{i}"));
+            let actions = self.engine.abort(id, self.now);
+            return self.performed(actions);
+        }
+        let phase = self.engine.trial(id).map(|trial| trial.phase);
+        let is_held = phase == Some(TrialPhase::Trial);
+        let outcome = self.engine.commit(id, self.now);
+        self.note(|| format!("commit s{i} as s{new}: {:?}", outcome.as_ref().err()));
+        let actions = match outcome {
+            Ok((id, actions)) => {
+                ensure!(is_held && id.0 == new, "s{i} is committed in {phase:?}");
+                actions
+            }
+            Err(Refusal::Misfit(_)) => {
+                let mut needs = self.needs.clone();
+                needs[i] = std::mem::take(&mut needs[new]);
+                ensure!(is_held && has_circle(&needs), "s{i} does fit");
+                return self.deliver(Event::Tick);
+            }
+            Err(refusal) => {
+                ensure!(!is_held, "s{i} is not committed: {refusal}");
+                return self.performed(Vec::new());
+            }
+        };
+        self.trials.remove(&i);
+        for needs in &mut self.needs {
+            for need in needs.iter_mut().filter(|need| **need == i) {
+                *need = new;
+            }
+        }
+        let old = &mut self.accounts[i];
+        let (is_unwanted, is_done, cause) = (old.is_unwanted, old.is_done, old.cause);
+        let (restarts, ran) = (old.restarts, self.accounts[new].run.is_some());
+        let old = &mut self.accounts[i];
+        (old.is_unwanted, old.is_displaced) = (true, false);
+        (old.beside, old.next) = (Some(Beside::Predecessor), None);
+        if let Some(run) = &mut old.run {
+            run.starts_again = false;
+        }
+        let account = &mut self.accounts[new];
+        account.beside = None;
+        account.is_unwanted = is_unwanted;
+        account.restarts += restarts;
+        if !ran {
+            (account.is_done, account.cause) = (is_done, cause);
+        }
+        self.performed(actions)
+    }
+
+    /// What trials have come to is what is wanted of whom it is about.
+    fn follow_trials(&mut self) {
+        for (i, (new, was_launched)) in self.trials.clone() {
+            let candidate = self.engine.services.get(new);
+            let is_launched = candidate.is_some_and(Service::is_wished);
+            if is_launched && !was_launched {
+                self.trials.insert(i, (new, true));
+                self.accounts[new].is_unwanted = false;
+                self.requested.push(new);
+            }
+            let trial = self.engine.trial(ServiceId(i));
+            let is_open = trial.is_some_and(|trial| trial.phase != TrialPhase::RollBack);
+            if let Some(account) = self.accounts.get_mut(new) {
+                account.is_unwanted |= !is_open;
+            }
+            if trial.is_none_or(|trial| trial.candidate.is_none()) {
+                let is_back = std::mem::take(&mut self.accounts[i].is_displaced);
+                let old = &self.engine.services[i];
+                let is_lost = old.is_halted() && !old.is_halted_for_a_need();
+                if is_back && !is_lost && !self.accounts[i].is_unwanted && !self.shutting_down {
+                    self.wanted(i, false);
+                }
+            }
+            if trial.is_none() {
+                self.trials.remove(&i);
+            }
+        }
+    }
+
+    fn on_duty(&self) -> Vec<usize> {
+        let mut all = self.present();
+        all.retain(|&i| self.accounts[i].is_on_duty());
+        all
     }
 
     /// The services that are there.
@@ -474,14 +671,22 @@ impl World {
 
     /// Services are added, and others become something else, all at once or not at all.
     fn define(&mut self) -> Check {
-        let present = self.present();
+        let present = self.on_duty();
+        let all = self.present();
         let mut names: BTreeSet<usize> = BTreeSet::new();
         for _ in 0..=self.below(2) {
             let is_new = present.is_empty() || present.len() < MOST && self.chance(0.4);
-            let vacancy = (0..).find(|i| !present.contains(i) && !names.contains(i));
+            let vacancy = (0..).find(|i| !all.contains(i) && !names.contains(i));
             names.insert(match (is_new, vacancy) {
                 (true, Some(i)) => i,
-                _ => present[self.below(present.len())],
+                _ => {
+                    let i = present[self.below(present.len())];
+                    // The host refuses to.
+                    if self.trials.contains_key(&i) {
+                        return Ok(());
+                    }
+                    i
+                }
             });
         }
         let mut needs = self.needs.clone();
@@ -577,13 +782,14 @@ impl World {
     }
 
     fn remove(&mut self, i: usize) -> Check {
-        if self.accounts[i].is_gone {
+        if !self.accounts[i].is_on_duty() {
             return Ok(());
         }
         let mut ids = vec![ServiceId(i)];
         if self.chance(0.3) {
             let dependents = self.needs.iter().enumerate();
             let dependents = dependents.filter(|(_, needs)| needs.contains(&i));
+            let dependents = dependents.filter(|(d, _)| self.accounts[*d].is_on_duty());
             ids.extend(dependents.map(|(d, _)| ServiceId(d)));
         }
         let before = self.snapshot();
@@ -601,8 +807,9 @@ impl World {
             });
             is_idle && account.run.is_none()
         });
+        let is_tried = ids.iter().any(|id| self.trials.contains_key(&id.0));
         ensure!(
-            outcome.is_ok() == (is_down && !is_needed),
+            outcome.is_ok() == (is_down && !is_needed && !is_tried),
             "{ids:?} are removed or not for no reason: {outcome:?}"
         );
         if outcome.is_err() {
@@ -628,7 +835,7 @@ impl World {
             Some(run) => {
                 let is_suspended = run.frozen && account.snapshot.is_none();
                 let is_up = run.was_ready() && !run.exited && !run.asked && !is_suspended;
-                is_up && !account.is_unwanted
+                is_up && !account.unwanted()
             }
             None => account.is_done,
         }
@@ -643,6 +850,10 @@ impl World {
         account.recent.clear();
         if let Some(run) = &mut account.run {
             run.starts_again |= afresh || run.asked || run.exited;
+        }
+        // Its end was judged, and then a trial needed it.
+        for (_, run) in self.gone.iter_mut().filter(|(gone, _)| *gone == i) {
+            run.starts_again = true;
         }
         self.requested.push(i);
     }
@@ -689,10 +900,17 @@ impl World {
     /// Its processes live on, some of them not for long; the next host takes up what it finds.
     fn host_is_killed(&mut self) -> Check {
         self.note(|| "the host is killed".to_owned());
+        // The next one knows of no trial, and ends what it does not know.
+        self.trials.clear();
+        for account in &mut self.accounts {
+            account.is_displaced = false;
+            account.is_gone |= account.beside.is_some();
+        }
         self.close_gaps();
-        let mut bequests: Vec<(ServiceId, Bequest)> = self
-            .engine
-            .ids()
+        let mut ids: Vec<ServiceId> = self.engine.ids().collect();
+        ids.sort();
+        let mut bequests: Vec<(ServiceId, Bequest)> = ids
+            .into_iter()
             .enumerate()
             .map(|(i, id)| (ServiceId(i), self.engine.bequest(id)))
             .collect();
@@ -1067,6 +1285,7 @@ impl World {
 
     fn performed(&mut self, actions: Vec<Action>) -> Check {
         self.events += 1;
+        self.follow_trials();
         for action in actions {
             self.note(|| format!("    {action:?}"));
             self.perform(action)?;
@@ -1101,11 +1320,19 @@ impl World {
                 let account = &mut self.accounts[i];
                 ensure!(account.run.is_none(), "s{i} has two children");
                 ensure!(
+                    account.beside != Some(Beside::Predecessor),
+                    "s{i} is started though it was replaced"
+                );
+                ensure!(
+                    account.beside.is_none() || account.last_run == 0,
+                    "s{i} is started again in a trial"
+                );
+                ensure!(
                     account.restore.is_none() && !account.is_to_restore,
                     "s{i} starts while its state is being restored"
                 );
                 ensure!(
-                    !account.is_unwanted,
+                    !account.unwanted(),
                     "s{i} starts though it was asked to stop"
                 );
                 ensure!(!self.shutting_down, "s{i} starts during a shutdown");
@@ -1157,12 +1384,12 @@ impl World {
                 let was_ready = account.run.as_ref().is_some_and(Run::was_ready);
                 let is_late = self.failed.contains(&i) && !was_ready;
                 let goes_on = self.goes_on_stopping.contains(&i);
-                let is_ordered = account.is_unwanted && !self.killing && !is_late && !goes_on;
+                let is_ordered = account.unwanted() && !self.killing && !is_late && !goes_on;
                 for dependent in
                     (0..self.specs.len()).filter(|&d| is_ordered && self.needs[d].contains(&i))
                 {
                     let account = &self.accounts[dependent];
-                    let lives = account.is_unwanted
+                    let lives = account.unwanted()
                         && account.run.as_ref().is_some_and(|run| !run.is_unkillable);
                     ensure!(
                         !lives,
@@ -1181,7 +1408,7 @@ impl World {
                 held.kill_at = now + graceful;
                 let has_reason = self.requested.contains(&i) || self.failed.contains(&i);
                 ensure!(
-                    has_reason || self.accounts[i].is_unwanted,
+                    has_reason || self.accounts[i].unwanted(),
                     "s{i} is asked to stop for no reason"
                 );
                 self.stop(id, run, graceful);
@@ -1385,8 +1612,48 @@ impl World {
                     self.coming.push((at, Event::Snapshotted(id, token, why)));
                 }
             }
-            Action::RestoreSnapshot { .. } | Action::Forget(_) => {
-                return Err("nothing is tried here".to_owned());
+            Action::RestoreSnapshot {
+                service,
+                token,
+                snapshot,
+            } => {
+                let (new, _) = self.trials.get(&service.0).ok_or("nothing is tried")?;
+                let runs = |i: usize| self.accounts[i].run.is_some();
+                ensure!(
+                    !runs(*new) && !runs(service.0),
+                    "a restore under a program that runs"
+                );
+                self.accounts[service.0].restore = Some(token);
+                if self.behaves || self.chance(0.9) {
+                    let at = now + self.millis(1_000);
+                    let answer = match self.chance(0.8) {
+                        true => Ok(snapshot),
+                        false => Err("damaged".to_owned()),
+                    };
+                    self.coming
+                        .push((at, Event::Restored(service, token, answer)));
+                }
+            }
+            Action::Forget(id) => {
+                let account = &mut self.accounts[id.0];
+                ensure!(account.beside.is_some(), "s{} is forgotten", id.0);
+                ensure!(
+                    account.run.is_none(),
+                    "s{} is forgotten while it runs",
+                    id.0
+                );
+                *account = Account {
+                    old_tokens: std::mem::take(&mut account.old_tokens),
+                    is_unwanted: true,
+                    is_gone: true,
+                    ..Account::default()
+                };
+                for (new, _) in self.trials.values_mut().filter(|(new, _)| *new == id.0) {
+                    *new = GONE;
+                }
+                self.needs[id.0].clear();
+                let actions = self.engine.step(Event::Forgotten(id), now);
+                ensure!(actions.is_empty(), "who is forgotten does something");
             }
             Action::Tell(id, fact) => self.told(id.0, fact)?,
         }
@@ -1444,6 +1711,9 @@ impl World {
                 let run = self.gone.iter().find(|(gone, _)| *gone == i);
                 account.is_done = run.is_some_and(|(_, run)| run.was_ready());
             }
+            Fact::RolledBack { .. } => {
+                ensure!(!account.is_displaced, "s{i} is not back");
+            }
             Fact::Ready { .. } => {
                 let has_evidence = account.run.as_ref().is_some_and(|run| run.was_ready());
                 ensure!(has_evidence, "s{i} is ready without evidence");
@@ -1471,8 +1741,22 @@ impl World {
     fn examine(&mut self) -> Check {
         let now = self.now;
         let present = self.present();
-        let ids: Vec<usize> = self.engine.ids().map(|id| id.0).collect();
-        ensure!(ids == present, "{ids:?} are there instead of {present:?}");
+        let mut ids: Vec<usize> = self.engine.ids().map(|id| id.0).collect();
+        ids.sort_unstable();
+        let on_duty = self.on_duty();
+        ensure!(ids == on_duty, "{ids:?} are there instead of {on_duty:?}");
+        // Of two definitions at most one runs, but for an overlap.
+        for (&i, &(new, _)) in &self.trials {
+            let runs = |i: usize| {
+                let run = self.accounts.get(i).and_then(|it| it.run.as_ref());
+                run.is_some_and(|run| !run.is_unkillable)
+            };
+            let style = self.engine.trial(ServiceId(i)).map(|trial| trial.style);
+            ensure!(
+                style == Some(Style::Overlap) || !(runs(i) && runs(new)),
+                "s{i} runs beside its candidate s{new}"
+            );
+        }
         let views: BTreeMap<usize, View> = present
             .iter()
             .map(|&i| (i, self.engine.view(ServiceId(i))))
@@ -1491,7 +1775,7 @@ impl World {
                 let lives = account.restore.is_some()
                     || account.is_to_restore
                     || account.run.as_ref().is_some_and(|run| !run.is_unkillable);
-                self.needs[d].contains(&i) && account.is_unwanted && lives
+                self.needs[d].contains(&i) && account.unwanted() && lives
             });
             let deadline = self.engine.services[i].deadline();
             let (account, spec) = (&mut self.accounts[i], &self.specs[i]);
@@ -1531,7 +1815,7 @@ impl World {
                     ensure!(run.killed || !are_remains, "what s{i} left behind lives on");
                     ensure!(!(run.asked && run.frozen), "s{i} is to stop, but suspended");
                     let is_forgotten =
-                        account.is_unwanted && is_ready && unwanted_dependent.is_none();
+                        account.unwanted() && is_ready && unwanted_dependent.is_none();
                     ensure!(!is_forgotten, "the stop of s{i} is forgotten");
                     let is_ticked = self.ticked && run.dated < self.events;
                     let is_late = is_ticked && run.asked && !run.killed && now >= run.kill_at;
@@ -1564,7 +1848,7 @@ impl World {
                     );
                     let is_down = matches!(view.state, S::Stopped) || run.is_some() || is_starting;
                     ensure!(
-                        !account.is_unwanted || is_down,
+                        !account.unwanted() || is_down,
                         "s{i} is {} though unwanted",
                         view.state
                     );
@@ -1617,11 +1901,11 @@ impl World {
                         state != S::Halted,
                         "s{i} waits for s{need}, which is halted"
                     );
-                    let is_of_use = state == S::Running && !account.is_unwanted
+                    let is_of_use = state == S::Running && !account.unwanted()
                         || state == S::Stopped && account.is_done;
                     missing += usize::from(!is_of_use);
                     let has_ended = matches!(account.cause, Some(Cause::Exit(_)));
-                    let is_held = state != S::Stopped || account.is_unwanted || has_ended;
+                    let is_held = state != S::Stopped || account.unwanted() || has_ended;
                     ensure!(is_held, "s{i} waits for s{need}, which nobody starts");
                 }
                 ensure!(missing > 0, "s{i} waits for nothing");
@@ -1638,7 +1922,9 @@ impl World {
                     .map(|cause| contract(&judged_as.recovery, cause));
                 let fits = match action {
                     _ if run.is_unkillable => matches!(view.state, S::Halted | S::Stopped),
-                    _ if account.is_unwanted => view.state == S::Stopped,
+                    // No policy is applied on trial.
+                    _ if account.beside.is_some() => view.state == S::Stopped,
+                    _ if account.unwanted() => view.state == S::Stopped,
                     _ if run.starts_again => {
                         matches!(view.state, S::Waiting | S::StartPending | S::Halted)
                     }

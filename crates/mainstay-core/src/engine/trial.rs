@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::contract::{Ended, Human};
-use super::fact::{Fact, Halt};
+use super::fact::Fact;
 use super::service::{Role, Service};
 use super::{Action, Engine, Graph, Refusal, ServiceId, StateName, Token};
 use crate::snapshot::SnapshotId;
@@ -146,6 +146,8 @@ pub(super) struct Trial {
     /// The old definition ran, or was about to, and was stopped for this.
     returns: bool,
     step: Step,
+    /// The time of its step is over.
+    is_due: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -237,7 +239,11 @@ impl Engine {
         let is_up = !old.wants_down() && state != StateName::Stopped;
         let is_down = state == StateName::Stopped;
         if state == StateName::Paused || !is_up && !is_down {
-            return Err(Refusal::State(state));
+            return Err(Refusal::State(match state {
+                // Until nothing runs that needs it.
+                StateName::Running => StateName::StopPending,
+                state => state,
+            }));
         }
         // As it will be, then as it is until then.
         let (mut defined, ids) = self.definitions();
@@ -247,12 +253,13 @@ impl Engine {
         let candidate = ServiceId(defined.add(Arc::clone(&spec)));
         self.graph = Graph::new(&defined, &ids).map_err(Refusal::Misfit)?;
         self.shared.now = now;
-        let is_halted = old.is_halted();
+        // One that is halted for a need would come back by itself.
+        let stays_down = old.is_halted() && !old.is_halted_for_a_need();
         let style = match how.style {
             Style::Overlap if old.is_satisfied() => Style::Overlap,
             _ => Style::Restart,
         };
-        let returns = is_up && style == Style::Restart && !is_halted;
+        let returns = is_up && style == Style::Restart && !stays_down;
         let new = Service::new(candidate, spec, now).tried_for(old);
         self.services.put(candidate.0, new);
         self.services[service.0].tell(Fact::Updating { style }, &mut self.shared);
@@ -264,15 +271,21 @@ impl Engine {
             snapshot: how.snapshot.filter(|_| style == Style::Restart && is_up),
             returns,
             step: Step::Clearing,
+            is_due: false,
         };
-        let mut changed = vec![service, candidate];
+        let mut changed = vec![candidate];
         if is_down {
             trial.step = self.hold(service);
-        } else if returns {
-            self.services[service.0].want_end();
         } else {
-            trial.step = self.launch(candidate, &mut changed);
+            // It is asked for now: later somebody may stop what it needs.
+            self.start_needs(&mut changed);
+            if returns {
+                self.services[service.0].want_end();
+            } else {
+                trial.step = self.launch(candidate);
+            }
         }
+        changed.push(service);
         self.trials.push(trial);
         Ok((candidate, self.settle(changed)))
     }
@@ -341,17 +354,29 @@ impl Engine {
     }
 
     pub(super) fn trial_deadline(&self) -> Option<Instant> {
-        let deadlines = self.trials.iter().filter_map(|trial| match trial.step {
+        let deadlines = self.trials.iter().filter_map(|it| self.deadline_of(it));
+        deadlines.min()
+    }
+
+    fn deadline_of(&self, trial: &Trial) -> Option<Instant> {
+        match trial.step {
+            // What comes after the wait for its needs has deadlines of its own.
             Step::Starting { until } => {
-                let candidate = &self.services[trial.candidate.0];
-                (candidate.view().state == StateName::Waiting).then_some(until)
+                let state = self.services[trial.candidate.0].view().state;
+                (state == StateName::Waiting).then_some(until)
             }
             Step::Canary { until } | Step::Held { until } | Step::Restoring { until, .. } => {
                 Some(until)
             }
             Step::Clearing | Step::Ending { .. } | Step::Returning { .. } => None,
-        });
-        deadlines.min()
+        }
+    }
+
+    pub(super) fn tick_trials(&mut self) {
+        for at in 0..self.trials.len() {
+            let deadline = self.deadline_of(&self.trials[at]);
+            self.trials[at].is_due = deadline.is_some_and(|until| until <= self.shared.now);
+        }
     }
 
     /// The service was asked to stop, or all were.
@@ -380,12 +405,13 @@ impl Engine {
             }
             Err(why) => {
                 trial.returns = false;
-                let why = Halt::NotRestored { why: why.clone() };
-                old.halt(why, None, &mut self.shared);
+                let is_over = self.shutting_down;
+                old.lost_its_state(why.clone(), is_over, &mut self.shared);
             }
         }
         if let Step::Restoring { phase, why, .. } = trial.step.clone() {
             trial.step = Step::Ending { phase, why };
+            trial.is_due = false;
         }
         Some(service)
     }
@@ -402,19 +428,16 @@ impl Engine {
                 trial.snapshot = None;
             }
             trial.step = Step::Ending { phase, why };
+            trial.is_due = false;
             self.services[trial.candidate.0].want_end();
         }
     }
 
-    /// Starts the candidate, and what it needs.
-    fn launch(&mut self, candidate: ServiceId, changed: &mut Vec<ServiceId>) -> Step {
+    fn launch(&mut self, candidate: ServiceId) -> Step {
         let new = &mut self.services[candidate.0];
         let until = self.shared.now + new.spec().start().timeout();
         // It was never started: nothing refuses.
         let _ = new.start(false, &mut self.shared);
-        let mut started = vec![candidate];
-        self.start_needs(&mut started);
-        changed.append(&mut started);
         Step::Starting { until }
     }
 
@@ -463,11 +486,11 @@ impl Engine {
         let flaw = new.flaw().filter(|_| trial.is_open()).cloned();
         let flaw = flaw.or_else(|| match trial.step {
             Step::Clearing if old.has_remains() => Some(Flaw::Remains),
-            Step::Starting { until } if until <= now && new.view().state == StateName::Waiting => {
+            Step::Starting { .. } if trial.is_due && new.view().state == StateName::Waiting => {
                 let after = new.spec().start().timeout();
                 Some(Flaw::NeedsLate { after })
             }
-            Step::Held { until } if until <= now => Some(Flaw::NotCommitted),
+            Step::Held { .. } if trial.is_due => Some(Flaw::NotCommitted),
             _ => None,
         });
         if let Some(flaw) = flaw {
@@ -475,12 +498,12 @@ impl Engine {
             return Some(changed);
         }
         let step = match trial.step.clone() {
-            Step::Clearing if old.is_down() => self.launch(candidate, &mut changed),
+            Step::Clearing if old.is_down() => self.launch(candidate),
             Step::Starting { .. } if new.is_satisfied() => Step::Canary {
                 until: now + canary,
             },
-            Step::Canary { until } if until <= now => self.hold(service),
-            Step::Restoring { token, until, .. } if until <= now => {
+            Step::Canary { .. } if trial.is_due => self.hold(service),
+            Step::Restoring { token, .. } if trial.is_due => {
                 let why = "the restore did not end".to_owned();
                 self.trial_restored(token, &Err(why));
                 return Some(changed);
@@ -507,10 +530,7 @@ impl Engine {
                     let old = &mut self.services[service.0];
                     // Nobody wanted it down but we; or else somebody does, and it stays so.
                     if returns && old.is_wished() {
-                        let _ = old.start(false, &mut self.shared);
-                        let mut started = vec![service];
-                        self.start_needs(&mut started);
-                        changed.append(&mut started);
+                        old.come_back(&mut self.shared);
                     }
                     Step::Returning { phase, why }
                 }
@@ -518,6 +538,7 @@ impl Engine {
             _ => return None,
         };
         self.trials[at].step = step;
+        self.trials[at].is_due = false;
         Some(changed)
     }
 }
