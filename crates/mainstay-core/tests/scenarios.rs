@@ -350,6 +350,9 @@ impl Stage {
                     self.hosts[service.0].snapshot = Some(token);
                 }
                 Action::AbandonSnapshot(id, _) => self.say(id, "-> leave its snapshot"),
+                Action::RestoreSnapshot { .. } | Action::Forget(_) => {
+                    unreachable!("only trials have these")
+                }
             }
             for event in seen {
                 open.extend(self.engine.step(event, self.now));
