@@ -350,7 +350,7 @@ impl Stage {
                     self.hosts[service.0].snapshot = Some(token);
                 }
                 Action::AbandonSnapshot(id, _) => self.say(id, "-> leave its snapshot"),
-                Action::RestoreSnapshot { .. } | Action::Forget(_) => {
+                Action::KeepState { .. } | Action::RestoreSnapshot { .. } | Action::Forget(_) => {
                     unreachable!("only trials have these")
                 }
             }

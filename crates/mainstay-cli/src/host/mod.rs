@@ -707,6 +707,14 @@ impl Host {
                     self.abandon_snapshot(id, token);
                     None
                 }
+                Action::KeepState {
+                    service,
+                    token,
+                    stable,
+                } => {
+                    self.keep_state(service, token, stable);
+                    None
+                }
                 Action::RestoreSnapshot {
                     service,
                     token,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_core::engine::{Event, Refusal, ServiceId, Snapshotted, Token};
-use mainstay_core::snapshot::{Reason, SnapshotId};
+use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::{Spec, Still};
 use tokio::sync::oneshot;
 
@@ -32,6 +32,18 @@ pub(super) struct Taking {
     is_quiesced: bool,
     /// Who asked for it.
     reply: Option<oneshot::Sender<Reply>>,
+}
+
+impl Taking {
+    fn new(token: Token, occasion: Occasion, call_off: CallOff) -> Self {
+        Self {
+            token,
+            occasion,
+            call_off,
+            is_quiesced: false,
+            reply: None,
+        }
+    }
 }
 
 impl Host {
@@ -65,13 +77,7 @@ impl Host {
             }
             _ => CallOff::default(),
         };
-        self.held[id.0].snapshot = Some(Taking {
-            token,
-            occasion,
-            call_off,
-            is_quiesced: false,
-            reply: None,
-        });
+        self.held[id.0].snapshot = Some(Taking::new(token, occasion, call_off));
         let spec = Arc::clone(&self.held[id.0].spec);
         match spec.snapshot().map(|policy| policy.still()) {
             Some(Still::Commands { quiesce, .. }) => {
@@ -82,6 +88,17 @@ impl Host {
             }
             _ => self.copy(id, token),
         }
+    }
+
+    /// Has the state of a service that is down copied, whatever it is; [`Event::Snapshotted`] follows.
+    pub(super) fn keep_state(&mut self, id: ServiceId, token: Token, stable: bool) {
+        let occasion = Occasion {
+            reason: Reason::Update,
+            stable,
+            only_if_changed: false,
+        };
+        self.held[id.0].snapshot = Some(Taking::new(token, occasion, CallOff::default()));
+        self.copy(id, token);
     }
 
     /// The command to keep still has ended.
@@ -113,8 +130,8 @@ impl Host {
             Arc::new(taking.call_off.clone()),
         );
         let paths = self.kept_paths(&held.spec);
-        // One that is kept still does not wait for others.
-        let yields = *policy.still() == Still::Nothing;
+        // One that is kept still, or is down, does not wait for others.
+        let yields = *policy.still() == Still::Nothing && occasion.reason != Reason::Update;
         let messages = self.messages.clone();
         let run = move || {
             if yields {
@@ -207,17 +224,6 @@ impl Host {
                 };
                 let _ = reply.send(Reply::error(status, &refusal.to_string()));
             }
-        }
-    }
-
-    /// Whether there is this snapshot to go back to.
-    pub(super) fn can_restore(&self, id: ServiceId, snapshot: SnapshotId) -> Result<(), String> {
-        let name = self.held[id.0].spec.name();
-        let store = Store::new(&self.state, name, Arc::new(CallOff::default()));
-        let listed = store.list().map_err(|failure| failure.line())?;
-        match listed.iter().any(|listed| listed.id == snapshot) {
-            true => Ok(()),
-            false => Err(format!("{name} has no snapshot {snapshot}")),
         }
     }
 

@@ -13,7 +13,6 @@ use mainstay_core::engine::{
 };
 use mainstay_core::manifest::Format;
 use mainstay_core::report::ServiceReport;
-use mainstay_core::snapshot::SnapshotId;
 use mainstay_core::spec::{Ready, Spec};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -61,8 +60,6 @@ struct Request {
     format: String,
     base_dir: PathBuf,
     canary_ms: u64,
-    #[serde(default)]
-    snapshot: Option<String>,
     /// Of the installation that the new definition will be.
     #[serde(default)]
     version: Option<u64>,
@@ -74,7 +71,6 @@ struct Judged {
     user: User,
     written: Updated,
     canary: Duration,
-    snapshot: Option<SnapshotId>,
 }
 
 #[derive(Serialize)]
@@ -158,11 +154,6 @@ impl Host {
         if canary > LONGEST_CANARY {
             return Err(bad("`canary_ms` is more than a day"));
         }
-        let snapshot = request.snapshot.map(|text| text.parse());
-        let snapshot: Option<SnapshotId> = snapshot.transpose().map_err(bad)?;
-        if let Some(snapshot) = snapshot {
-            self.can_restore(id, snapshot).map_err(|why| unfit(&why))?;
-        }
         let (text, dir) = (request.manifest, request.base_dir);
         let source = Source::of("the manifest".to_owned(), text.clone(), format, dir.clone());
         let specs = source.specs().map_err(|found| Reply {
@@ -192,7 +183,6 @@ impl Host {
             user: Ok(user),
             written: Updated::new(dir, format, text),
             canary,
-            snapshot,
         })
     }
 
@@ -206,7 +196,6 @@ impl Host {
             user,
             written,
             canary,
-            snapshot,
         } = judged;
         let old = &self.held[service.0];
         let broken = |what: &str, error: std::io::Error| {
@@ -219,15 +208,11 @@ impl Host {
         let sockets = old.sockets.share(&old.spec, &spec);
         let sockets = sockets.map_err(|error| broken("share its sockets", error))?;
         let is_same_log = has_same_log(old, &spec, &definition.dir, &user);
-        let style = match is_same_log && snapshot.is_none() && may_overlap(&old.spec, &spec) {
+        let style = match is_same_log && may_overlap(&old.spec, &spec) {
             true => Style::Overlap,
             false => Style::Restart,
         };
-        let how = Tryout {
-            style,
-            canary,
-            snapshot,
-        };
+        let how = Tryout { style, canary };
         let begun = self.engine.try_out(service, spec, how, self.now());
         let (candidate, actions) = begun.map_err(|refusal| refused(&refusal))?;
         let mut held = Held::new(definition, user, log);

@@ -54,7 +54,6 @@ fn tried(sandbox: &Sandbox, services: &str, canary_ms: u64) -> String {
         "format": "toml",
         "base_dir": sandbox.path(),
         "canary_ms": canary_ms,
-        "snapshot": null,
     })
     .to_string()
 }
@@ -262,18 +261,6 @@ fn what_cannot_be_tried_touches_nothing() {
             422,
             "working_dir",
         ),
-        (
-            "shop/update",
-            whole(OLD).replace("null", "\"x\""),
-            400,
-            "snapshot",
-        ),
-        (
-            "shop/update",
-            whole(OLD).replace("null", "\"20261122T101112.123456Z\""),
-            422,
-            "has no snapshot",
-        ),
         ("shop/update", large, 413, "bytes at most"),
         (
             "shop/update/commit",
@@ -294,6 +281,88 @@ fn what_cannot_be_tried_touches_nothing() {
     }
     assert_eq!(pid(&sandbox, "shop"), before);
     assert_eq!(order(&supervisor, "updating"), [""; 0]);
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn what_a_candidate_did_to_the_state_is_undone() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.shop]
+        command = ["PUPPET", "hang"]
+        snapshot = { paths = ["HERE/data"] }
+    "#,
+    );
+    let state = sandbox.path().join("data/state");
+    std::fs::create_dir(sandbox.path().join("data")).expect("a directory");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "shop", "started");
+    // No other snapshot has it.
+    std::fs::write(&state, "of the old run\n").expect("written");
+    let broken = r#"
+        [service.shop]
+        command = ["PUPPET", "count", "HERE/data/state", "exit", "1"]
+        snapshot = { paths = ["HERE/data"] }
+    "#;
+    let (status, body) = ask(&sandbox, "shop/update", &tried(&sandbox, broken, 9_000));
+    assert_eq!((status, &body["phase"]), (409, &"canary".into()), "{body}");
+    assert_eq!(read(&sandbox, "data/state"), "of the old run\n");
+    assert_eq!(service(&sandbox, "shop")["state"], "running");
+    let order: Vec<Value> = supervisor.events();
+    let order: Vec<&str> = order.iter().filter_map(|it| it["event"].as_str()).collect();
+    let at = |name: &str| order.iter().position(|event| *event == name);
+    assert!(
+        at("snapshot-taken") < at("restored") && at("restored") < at("rolled-back"),
+        "{order:?}"
+    );
+
+    let good = broken.replace("\"exit\", \"1\"", "\"hang\"");
+    let (status, body) = ask(&sandbox, "shop/update", &tried(&sandbox, &good, 0));
+    assert_eq!(status, 200, "{body}");
+    commit(&sandbox, "shop");
+    assert_ne!(read(&sandbox, "data/state"), "of the old run\n");
+    let list = json(&sandbox, &["snapshot", "list", "shop", "--json"]);
+    let reasons: Vec<&str> = list["snapshots"]
+        .as_array()
+        .expect("snapshots")
+        .iter()
+        .filter_map(|one| one["reason"].as_str())
+        .collect();
+    assert_eq!(
+        reasons.iter().filter(|reason| **reason == "update").count(),
+        2,
+        "{list}"
+    );
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_state_that_cannot_be_kept_is_not_put_at_risk() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.shop]
+        command = ["PUPPET", "hang"]
+        snapshot = { paths = ["HERE/missing"] }
+    "#,
+    );
+    event(&supervisor, "shop", "started");
+    let new = r#"
+        [service.shop]
+        command = ["PUPPET", "count", "HERE/new", "hang"]
+    "#;
+    let (status, body) = ask(&sandbox, "shop/update", &tried(&sandbox, new, 0));
+    assert_eq!(
+        (status, &body["phase"]),
+        (409, &"snapshot".into()),
+        "{body}"
+    );
+    let why = body["error"].as_str().expect("why");
+    assert!(
+        why.contains("could not be kept") && why.contains("missing"),
+        "{why}"
+    );
+    assert_eq!(read(&sandbox, "new"), "");
+    assert_eq!(service(&sandbox, "shop")["state"], "running");
     stop(supervisor, &sandbox);
 }
 

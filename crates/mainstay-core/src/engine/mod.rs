@@ -86,7 +86,7 @@ pub enum Event {
     Forgotten(ServiceId),
     /// The answer to [`Action::Restore`] and [`Action::RestoreSnapshot`]: what was restored, or why nothing was.
     Restored(ServiceId, Token, Result<SnapshotId, String>),
-    /// The answer to [`Action::Snapshot`], also after [`Action::AbandonSnapshot`]: what came of it, or why nothing did.
+    /// The answer to [`Action::Snapshot`] and [`Action::KeepState`], also after [`Action::AbandonSnapshot`]: what came of it, or why nothing did.
     Snapshotted(ServiceId, Token, Result<Snapshotted, String>),
     /// The deadline has come; also harmless at any other time.
     Tick,
@@ -177,6 +177,15 @@ pub enum Action {
         token: Token,
         /// Which.
         snapshot: SnapshotId,
+    },
+    /// Copy the state of a service that is down, before a new definition of it runs; answer [`Event::Snapshotted`].
+    KeepState {
+        /// Whose state.
+        service: ServiceId,
+        /// To be given back.
+        token: Token,
+        /// Whether the service was healthy with this state.
+        stable: bool,
     },
     /// Nothing of it runs, and nothing comes of it any more: forget it, and answer [`Event::Forgotten`].
     Forget(ServiceId),
@@ -623,6 +632,11 @@ impl Engine {
         };
         if let Event::Restored(_, token, result) = &event
             && let Some(service) = self.trial_restored(*token, result)
+        {
+            return self.settle(vec![service]);
+        }
+        if let Event::Snapshotted(_, token, result) = &event
+            && let Some(service) = self.trial_kept(*token, result)
         {
             return self.settle(vec![service]);
         }

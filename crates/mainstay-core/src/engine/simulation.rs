@@ -507,11 +507,9 @@ impl World {
             .collect();
         let called: Vec<usize> = needs.iter().map(|&need| self.numbers[need]).collect();
         let spec = Arc::new(spec(self.numbers[i], &called, &mut self.random));
-        let snapshot = self.chance(0.3).then(|| SnapshotId::new(1, None));
         let how = Tryout {
             style: [Style::Restart, Style::Overlap][self.below(2)],
             canary: self.millis(5_000),
-            snapshot,
         };
         let (before, was) = (self.snapshot(), self.engine.view(id).state);
         self.note(|| format!("try s{i}: {how:?} {spec:?}"));
@@ -1612,15 +1610,39 @@ impl World {
                     self.coming.push((at, Event::Snapshotted(id, token, why)));
                 }
             }
+            Action::KeepState {
+                service,
+                token,
+                stable,
+            } => {
+                ensure!(
+                    !self.has_runs(service)?,
+                    "a snapshot under a program that runs"
+                );
+                ensure!(!stable || self.accounts[service.0].is_displaced, "of whom?");
+                let account = &mut self.accounts[service.0];
+                ensure!(
+                    account.snapshot.is_none() && account.abandoned.is_none(),
+                    "two snapshots of {service:?} at once"
+                );
+                account.snapshot = Some((token, now + Duration::from_secs(3600)));
+                if self.behaves || self.chance(0.9) {
+                    let at = now + self.millis(1_000);
+                    let answer = match self.chance(0.8) {
+                        true => Ok(Snapshotted::Taken(SnapshotId::new(self.events, None))),
+                        false => Err("the disk is full".to_owned()),
+                    };
+                    self.coming
+                        .push((at, Event::Snapshotted(service, token, answer)));
+                }
+            }
             Action::RestoreSnapshot {
                 service,
                 token,
                 snapshot,
             } => {
-                let (new, _) = self.trials.get(&service.0).ok_or("nothing is tried")?;
-                let runs = |i: usize| self.accounts[i].run.is_some();
                 ensure!(
-                    !runs(*new) && !runs(service.0),
+                    !self.has_runs(service)?,
                     "a restore under a program that runs"
                 );
                 self.accounts[service.0].restore = Some(token);
@@ -1658,6 +1680,13 @@ impl World {
             Action::Tell(id, fact) => self.told(id.0, fact)?,
         }
         Ok(())
+    }
+
+    /// Of a service that is being updated, or of its candidate.
+    fn has_runs(&self, service: ServiceId) -> Result<bool, String> {
+        let (new, _) = self.trials.get(&service.0).ok_or("nothing is tried")?;
+        let runs = |i: usize| self.accounts[i].run.is_some();
+        Ok(runs(*new) || runs(service.0))
     }
 
     fn held(&mut self, id: ServiceId, run: RunId) -> Result<&mut Run, String> {
@@ -1873,8 +1902,14 @@ impl World {
                 account.is_to_restore = false;
             }
             if let Some((_, by)) = account.snapshot {
+                let is_tried = self.engine.trial(ServiceId(i)).map(|trial| trial.phase)
+                    == Some(TrialPhase::Snapshot);
+                let deadline = match is_tried {
+                    true => self.engine.deadline(),
+                    false => deadline,
+                };
                 ensure!(
-                    deadline.is_some_and(|at| at <= by) && view.state == S::Running,
+                    deadline.is_some_and(|at| at <= by) && (view.state == S::Running || is_tried),
                     "a snapshot of s{i} has no end, though it is {}",
                     view.state
                 );

@@ -2,7 +2,8 @@
 //!
 //! The candidate is a service of its own, which [`Engine::ids`] and [`Engine::find`] do not know: nobody needs it, and nobody asks it for
 //! anything. It has no restart policy, as its first failure is the verdict. With [`Style::Restart`] the old run is gone before it starts; with
-//! [`Style::Overlap`] both run. What is committed takes the service's name, dependents and place in the list, and keeps its id, so that no
+//! [`Style::Overlap`] both run. A state that is kept in snapshots is kept between the two runs, and restored before the old definition runs
+//! again. What is committed takes the service's name, dependents and place in the list, and keeps its id, so that no
 //! answer to a question of its is lost; what it replaces is stopped, then forgotten ([`Action::Forget`]). Otherwise the candidate is stopped
 //! and forgotten, and the old definition is what it was. Every step is bounded in time. An engine that takes up what a killed host left
 //! knows of no trial: the old definition is on duty.
@@ -16,15 +17,15 @@ use serde::Serialize;
 use super::contract::{Ended, Human};
 use super::fact::Fact;
 use super::service::{Role, Service};
-use super::{Action, Engine, Graph, Refusal, ServiceId, StateName, Token};
+use super::{Action, Engine, Graph, Refusal, ServiceId, Snapshotted, StateName, Token};
 use crate::snapshot::SnapshotId;
 use crate::spec::{ServiceName, Spec};
 use crate::time::Instant;
 
 /// How long a healthy candidate is held for somebody to commit it.
 pub const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a restore may take.
-const RESTORE_PATIENCE: Duration = Duration::from_secs(3600);
+/// How long a snapshot, or a restore, may take.
+const STATE_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Whether the candidate runs beside the old run or after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -37,14 +38,12 @@ pub enum Style {
 }
 
 /// How a definition is tried.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tryout {
     /// Where it cannot be an overlap, because the service is not ready, it is a restart.
     pub style: Style,
     /// How long the candidate has to be ready without a failure.
     pub canary: Duration,
-    /// What the state is restored from before the old definition runs again, if it was stopped.
-    pub snapshot: Option<SnapshotId>,
 }
 
 /// How far a trial is.
@@ -53,6 +52,8 @@ pub struct Tryout {
 pub enum TrialPhase {
     /// The old run is being stopped.
     Stop,
+    /// Its state is being kept.
+    Snapshot,
     /// The candidate is being started.
     Start,
     /// It runs, and was not ready in time.
@@ -70,6 +71,7 @@ impl TrialPhase {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
+            Self::Snapshot => "snapshot",
             Self::Start => "start",
             Self::Ready => "ready",
             Self::Canary => "canary",
@@ -96,6 +98,8 @@ pub enum Flaw {
     },
     /// Processes of the old run outlived their kill.
     Remains,
+    /// There is no snapshot to go back to.
+    NotKept(String),
     /// Meanwhile others were defined with whom it makes no graph.
     Misfit(String),
     /// The service, or everything, was asked to stop.
@@ -115,6 +119,7 @@ impl fmt::Display for Flaw {
                 write!(f, "what it needs was not ready after {}", Human(*after))
             }
             Self::Remains => f.write_str("processes of the old run live on, although killed"),
+            Self::NotKept(why) => write!(f, "its state could not be kept: {why}"),
             Self::Misfit(why) => f.write_str(why),
             Self::Stopped => f.write_str("it was asked to stop"),
             Self::Aborted => f.write_str("it was called off"),
@@ -142,7 +147,10 @@ pub(super) struct Trial {
     candidate: ServiceId,
     style: Style,
     canary: Duration,
+    /// Of a state that the candidate has not seen.
     snapshot: Option<SnapshotId>,
+    /// The old run was healthy.
+    was_healthy: bool,
     /// The old definition ran, or was about to, and was stopped for this.
     returns: bool,
     step: Step,
@@ -154,6 +162,11 @@ pub(super) struct Trial {
 enum Step {
     /// The old run is stopped.
     Clearing,
+    /// `token`: it has begun.
+    Keeping {
+        token: Option<Token>,
+        until: Instant,
+    },
     /// `until`: what it needs has to be ready.
     Starting {
         until: Instant,
@@ -187,6 +200,7 @@ impl Trial {
     fn phase(&self) -> TrialPhase {
         match self.step {
             Step::Clearing => TrialPhase::Stop,
+            Step::Keeping { .. } => TrialPhase::Snapshot,
             Step::Starting { .. } => TrialPhase::Start,
             Step::Canary { .. } => TrialPhase::Canary,
             Step::Held { .. } => TrialPhase::Trial,
@@ -260,6 +274,7 @@ impl Engine {
             _ => Style::Restart,
         };
         let returns = is_up && style == Style::Restart && !stays_down;
+        let was_healthy = old.is_satisfied();
         let new = Service::new(candidate, spec, now).tried_for(old);
         self.services.put(candidate.0, new);
         self.services[service.0].tell(Fact::Updating { style }, &mut self.shared);
@@ -268,7 +283,8 @@ impl Engine {
             candidate,
             style,
             canary: how.canary,
-            snapshot: how.snapshot.filter(|_| style == Style::Restart && is_up),
+            snapshot: None,
+            was_healthy,
             returns,
             step: Step::Clearing,
             is_due: false,
@@ -281,7 +297,7 @@ impl Engine {
             self.start_needs(&mut changed);
             if returns {
                 self.services[service.0].want_end();
-            } else {
+            } else if style == Style::Overlap {
                 trial.step = self.launch(candidate);
             }
         }
@@ -365,9 +381,10 @@ impl Engine {
                 let state = self.services[trial.candidate.0].view().state;
                 (state == StateName::Waiting).then_some(until)
             }
-            Step::Canary { until } | Step::Held { until } | Step::Restoring { until, .. } => {
-                Some(until)
-            }
+            Step::Keeping { until, .. }
+            | Step::Canary { until }
+            | Step::Held { until }
+            | Step::Restoring { until, .. } => Some(until),
             Step::Clearing | Step::Ending { .. } | Step::Returning { .. } => None,
         }
     }
@@ -386,6 +403,40 @@ impl Engine {
         for service in services {
             self.give_up(service, Flaw::Stopped);
         }
+    }
+
+    /// The answer to [`Action::KeepState`], if it is one.
+    pub(super) fn trial_kept(
+        &mut self,
+        answered: Token,
+        result: &Result<Snapshotted, String>,
+    ) -> Option<ServiceId> {
+        let is_of = |trial: &&mut Trial| matches!(trial.step, Step::Keeping { token, .. } if token == Some(answered));
+        let trial = self.trials.iter_mut().find(is_of)?;
+        let (service, candidate) = (trial.service, trial.candidate);
+        match result {
+            Ok(Snapshotted::Taken(snapshot)) => {
+                let snapshot = *snapshot;
+                trial.snapshot = Some(snapshot);
+                self.services[service.0].tell(Fact::SnapshotTaken { snapshot }, &mut self.shared);
+                let step = self.launch(candidate);
+                if let Some(trial) = self.trials.iter_mut().find(|it| it.service == service) {
+                    (trial.step, trial.is_due) = (step, false);
+                }
+            }
+            Ok(Snapshotted::Unchanged) => self.not_kept(service, "there is none".to_owned()),
+            Err(why) => self.not_kept(service, why.clone()),
+        }
+        Some(service)
+    }
+
+    fn not_kept(&mut self, service: ServiceId, why: String) {
+        if let Some(trial) = self.trials.iter_mut().find(|it| it.service == service)
+            && let Step::Keeping { token, .. } = &mut trial.step
+        {
+            *token = None;
+        }
+        self.give_up(service, Flaw::NotKept(why));
     }
 
     /// The answer to [`Action::RestoreSnapshot`], if it is one.
@@ -423,9 +474,11 @@ impl Engine {
                 Flaw::Failed(Ended::NotReady { .. }) => TrialPhase::Ready,
                 _ => trial.phase(),
             };
-            if let Step::Clearing = trial.step {
-                // It has never run.
-                trial.snapshot = None;
+            if let Step::Keeping {
+                token: Some(token), ..
+            } = trial.step
+            {
+                self.services[service.0].abandon(token, &mut self.shared);
             }
             trial.step = Step::Ending { phase, why };
             trial.is_due = false;
@@ -490,6 +543,9 @@ impl Engine {
                 let after = new.spec().start().timeout();
                 Some(Flaw::NeedsLate { after })
             }
+            Step::Keeping { .. } if trial.is_due => {
+                Some(Flaw::NotKept("its snapshot did not end".to_owned()))
+            }
             Step::Held { .. } if trial.is_due => Some(Flaw::NotCommitted),
             _ => None,
         });
@@ -498,7 +554,24 @@ impl Engine {
             return Some(changed);
         }
         let step = match trial.step.clone() {
+            Step::Clearing if old.is_down() && old.spec().snapshot().is_some() => Step::Keeping {
+                token: None,
+                until: now + STATE_PATIENCE,
+            },
             Step::Clearing if old.is_down() => self.launch(candidate),
+            // One that was called off has to end first.
+            Step::Keeping { token: None, until } if !old.is_abandoning() => {
+                let token = Token(self.shared.number());
+                self.shared.actions.push(Action::KeepState {
+                    service,
+                    token,
+                    stable: trial.was_healthy,
+                });
+                Step::Keeping {
+                    token: Some(token),
+                    until,
+                }
+            }
             Step::Starting { .. } if new.is_satisfied() => Step::Canary {
                 until: now + canary,
             },
@@ -516,7 +589,7 @@ impl Engine {
                         token,
                         snapshot,
                     });
-                    let until = now + RESTORE_PATIENCE;
+                    let until = now + STATE_PATIENCE;
                     Step::Restoring {
                         token,
                         until,

@@ -149,11 +149,21 @@ impl Service {
         let Keeping::Taking { token, .. } = *keeping else {
             return false;
         };
+        self.abandon(token, shared);
+        self.release(shared);
+        true
+    }
+
+    /// Calls off what is being copied; its answer still comes.
+    pub(in crate::engine) fn abandon(&mut self, token: Token, shared: &mut Shared) {
         let action = Action::AbandonSnapshot(self.id, token);
         shared.actions.push(action);
         self.abandoned = Some(token);
-        self.release(shared);
-        true
+    }
+
+    /// Whether one that was called off has not ended yet.
+    pub(in crate::engine) fn is_abandoning(&self) -> bool {
+        self.abandoned.is_some()
     }
 
     /// Lets a service go on that was kept still for a snapshot.
