@@ -22,6 +22,7 @@ use crate::verbs::schema;
 use crate::verbs::snapshot::Snapshot;
 use crate::verbs::status::{List, Status};
 use crate::verbs::uninstall::Uninstall;
+use crate::verbs::update::{Rollback, Update};
 use crate::verbs::verify::Verify;
 
 /// Runs any program as a production service.
@@ -53,6 +54,8 @@ enum Command {
     Verify(Verify),
     History(History),
     Diff(Diff),
+    Update(Update),
+    Rollback(Rollback),
     /// Starts services, and what they need; waits until they are ready.
     Start(Control),
     /// Stops services, also those that a killed supervisor left; waits until nothing of them is left.
@@ -88,6 +91,8 @@ impl Cli {
             Command::Verify(verb) => verb.run(&state()?),
             Command::History(verb) => verb.run(&state()?),
             Command::Diff(verb) => verb.run(&state()?),
+            Command::Update(verb) => verb.run(&state()?),
+            Command::Rollback(verb) => verb.run(&state()?),
             Command::Start(verb) => verb.run(Verb::Start, &state()?),
             Command::Stop(verb) => verb.run(&state()?),
             Command::Restart(verb) => verb.run(Verb::Restart, &state()?),

@@ -4,12 +4,13 @@ use std::io;
 
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Response, StatusCode};
+use mainstay_core::engine::TrialPhase;
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::snapshot::SnapshotId;
 use serde::Deserialize;
 
 use crate::failure::{Code, Failure};
-use crate::host::endpoint;
+use crate::host::{TrialRequest, endpoint};
 use crate::http;
 use crate::state_dir::StateDir;
 
@@ -75,6 +76,75 @@ pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId,
     Err(Failure::new(code, message))
 }
 
+/// What has become of a definition that was tried.
+pub(crate) enum Tried {
+    /// It is healthy, and held for a moment until somebody [decides](decide).
+    Healthy(Box<ServiceReport>),
+    /// The old one is what it was.
+    GivenUp(GivenUp),
+}
+
+/// Why a definition was given up.
+#[derive(Debug, Deserialize)]
+pub(crate) struct GivenUp {
+    /// For people.
+    #[serde(rename = "error")]
+    pub(crate) why: String,
+    pub(crate) phase: TrialPhase,
+    /// The last that its program wrote.
+    pub(crate) last_lines: Vec<String>,
+}
+
+/// Tries a new definition of a service, for as long as that takes. It is given up where this ends before.
+pub(crate) async fn try_out(
+    state: &StateDir,
+    name: &str,
+    request: &TrialRequest,
+) -> Result<Tried, Failure> {
+    let unwritten = |error| Failure::new(Code::Failed, format!("write a request: {error}"));
+    let body = serde_json::to_vec(request).map_err(unwritten)?;
+    let path = format!("/v1/services/{name}/update");
+    let (status, body) = ask_with(state, Method::POST, &path, body.into()).await?;
+    if status.is_success() {
+        return Ok(Tried::Healthy(Box::new(parse(status, &body)?)));
+    }
+    if let Ok(given_up) = serde_json::from_slice(&body) {
+        return Ok(Tried::GivenUp(given_up));
+    }
+    let code = match status {
+        StatusCode::NOT_FOUND => Code::Unknown,
+        StatusCode::LOCKED | StatusCode::PRECONDITION_FAILED => Code::Busy,
+        StatusCode::UNPROCESSABLE_ENTITY => Code::InvalidManifest,
+        _ => Code::Failed,
+    };
+    Err(Failure::new(
+        code,
+        format!("update {name}: {}", reason(&body)),
+    ))
+}
+
+/// What follows on a trial.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Decision {
+    /// The new definition takes the place of the old one.
+    Commit,
+    /// It is given up.
+    Abort,
+}
+
+/// Decides on a definition that is being tried.
+pub(crate) async fn decide(
+    state: &StateDir,
+    name: &str,
+    decision: Decision,
+) -> Result<ServiceReport, Failure> {
+    let verb = match decision {
+        Decision::Commit => "update/commit",
+        Decision::Abort => "update/abort",
+    };
+    request(state, name, verb).await
+}
+
 /// Has the log of a service rotated.
 pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> {
     let path = format!("/v1/services/{name}/logs/rotate");
@@ -114,21 +184,35 @@ fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), F
 
 /// Facts as they happen.
 pub(crate) async fn events(state: &StateDir) -> Result<Response<Incoming>, Failure> {
-    send(state, Method::GET, "/v1/events").await
+    send(state, Method::GET, "/v1/events", Bytes::new()).await
 }
 
 async fn ask(state: &StateDir, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
-    let response = send(state, method, path).await?;
+    ask_with(state, method, path, Bytes::new()).await
+}
+
+async fn ask_with(
+    state: &StateDir,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), Failure> {
+    let response = send(state, method, path, body).await?;
     http::whole(response)
         .await
         .map_err(|error| broken(state, &error))
 }
 
-async fn send(state: &StateDir, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
+async fn send(
+    state: &StateDir,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>, Failure> {
     let stream = endpoint::connect(state.path())
         .await
         .map_err(|error| absent(state, &error))?;
-    http::exchange(stream, method, "mainstay", path)
+    http::exchange(stream, method, "mainstay", path, body)
         .await
         .map_err(|error| broken(state, &error))
 }

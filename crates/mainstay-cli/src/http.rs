@@ -2,13 +2,13 @@
 
 use std::io;
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Sends a request without a body and returns as soon as the head of the answer is there.
+/// Sends a request and returns as soon as the head of the answer is there.
 ///
 /// The connection lives on in a task of its own until the answer's body is read or dropped.
 pub(crate) async fn exchange<S>(
@@ -16,6 +16,7 @@ pub(crate) async fn exchange<S>(
     method: Method,
     host: &str,
     path_and_query: &str,
+    body: Bytes,
 ) -> io::Result<Response<Incoming>>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -33,7 +34,7 @@ where
             concat!("mainstay/", env!("CARGO_PKG_VERSION")),
         )
         .header("accept", "*/*")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body))
         .map_err(io::Error::other)?;
     sender.send_request(request).await.map_err(io::Error::other)
 }

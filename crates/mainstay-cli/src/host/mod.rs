@@ -68,6 +68,7 @@ use self::sockets::Sockets;
 #[cfg(windows)]
 pub(crate) use self::sys::run_as_helper;
 use self::sys::{Processes, Tree, TreeId};
+pub(crate) use self::update::TrialRequest;
 use self::update::Update;
 pub(crate) use self::without::{orphans, stop_without_supervisor};
 use crate::embedded::{self, Definition};

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper::Method;
+use hyper::body::Bytes;
 use mainstay_core::spec::{HostPort, HttpUrl, Probe};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -57,6 +58,7 @@ async fn http(url: &HttpUrl) -> Answer {
             Method::GET,
             &address.to_string(),
             url.path_and_query(),
+            Bytes::new(),
         )
         .await
     };

@@ -52,17 +52,17 @@ pub(super) enum Part {
     Back,
 }
 
-/// The body of a request.
-#[derive(Debug, Deserialize)]
+/// The body of a request: a definition that is to be tried. It may hold secrets.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Request {
-    manifest: String,
-    format: String,
-    base_dir: PathBuf,
-    canary_ms: u64,
+pub(crate) struct TrialRequest {
+    pub(crate) manifest: String,
+    pub(crate) format: String,
+    pub(crate) base_dir: PathBuf,
+    pub(crate) canary_ms: u64,
     /// Of the installation that the new definition will be.
     #[serde(default)]
-    version: Option<u64>,
+    pub(crate) version: Option<u64>,
 }
 
 /// A definition that could be started, as far as that can be seen.
@@ -141,7 +141,7 @@ impl Host {
         let bad = |why: &str| Reply::error(StatusCode::BAD_REQUEST, why);
         let unfit = |why: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, why);
         let failed = |failure: Failure| unfit(failure.message());
-        let request: Request =
+        let request: TrialRequest =
             serde_json::from_slice(body).map_err(|error| bad(&format!("the request: {error}")))?;
         let format = Format::ALL
             .into_iter()

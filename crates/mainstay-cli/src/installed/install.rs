@@ -10,7 +10,8 @@ use mainstay_core::spec::{self, Spec};
 
 #[cfg(unix)]
 use super::PRIVATE_DIRS;
-use super::{Installed, Mode, Record, registered};
+use super::registered::{self, Kept};
+use super::{Installed, Mode, Record};
 use crate::embedded;
 use crate::failure::{Code, Failure};
 #[cfg(windows)]
@@ -65,6 +66,16 @@ pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Don
         return Err(failure);
     }
     Ok(done)
+}
+
+/// Has its place and its manager say what is kept of it; where that fails, they are as they were.
+pub(super) fn put(place: &Installed, kept: &Kept) -> Result<(), Failure> {
+    let mut copies = Copies(Vec::new());
+    let done = copy_and_install(&kept.order(), std::slice::from_ref(place), &mut copies);
+    if done.is_err() {
+        copies.take_back();
+    }
+    done.map(drop)
 }
 
 /// Those of an installation that cannot be completed.

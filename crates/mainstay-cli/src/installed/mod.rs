@@ -10,6 +10,7 @@
 mod definition;
 mod install;
 mod registered;
+mod update;
 
 use std::fs;
 use std::io;
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::definition::account;
 pub(crate) use self::install::{Order, Wanted, install_all, plan_all};
-pub(crate) use self::registered::{Witness, kept, registry_of};
+pub(crate) use self::registered::{Witness, base_dir, kept, registry_of};
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host::sys;
@@ -205,7 +206,7 @@ impl Installed {
     }
 
     /// For all that needs no more than its name.
-    fn service(&self) -> Definition {
+    pub(crate) fn service(&self) -> Definition {
         let service = mainstay::service(self.name.as_str());
         service
             .manager(self.record.manager)

@@ -16,6 +16,7 @@ use super::{Installed, Mode, Record, account};
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host;
+use crate::manifest_file::Loaded;
 use crate::registry::{Error, Program, Registered, Registry, Wish, Work};
 use crate::state_dir::{self, StateDir};
 
@@ -102,13 +103,20 @@ fn is_unfinished(life: &Stored) -> bool {
     matches!(life, Stored::Pending(_) | Stored::Failed(_)) || life.why().is_some()
 }
 
+/// As it is stored.
+pub(crate) fn base_dir(dir: &Path) -> Result<String, Failure> {
+    dir.to_str().map(str::to_owned).ok_or_else(|| {
+        let message = format!(
+            "register services below {}: this path is not UTF-8",
+            dir.display()
+        );
+        Failure::new(Code::InvalidManifest, message).hint("give its directories other names")
+    })
+}
+
 /// Marks all of an order as this process's.
 pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Failure> {
-    let base_dir = order.manifest.dir.to_str().ok_or_else(|| {
-        let dir = order.manifest.dir.display();
-        let message = format!("register services below {dir}: this path is not UTF-8");
-        Failure::new(Code::InvalidManifest, message).hint("give its directories other names")
-    })?;
+    let base_dir = base_dir(&order.manifest.dir)?;
     let wishes = places
         .iter()
         .zip(&order.wanted)
@@ -118,7 +126,7 @@ pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Fai
             definition: Some(Definition {
                 manifest: order.manifest.text.clone(),
                 format: order.manifest.format,
-                base_dir: base_dir.to_owned(),
+                base_dir: base_dir.clone(),
                 manager: order.record.manager.name().to_owned(),
                 mode: order.record.mode.as_str().to_owned(),
                 user: order.record.user,
@@ -175,7 +183,7 @@ impl Record {
 }
 
 impl Installed {
-    fn registry_path(&self) -> PathBuf {
+    pub(super) fn registry_path(&self) -> PathBuf {
         let all = self.place.parent().unwrap_or(&self.place);
         self.here(&state_dir::registry_path(all))
     }
@@ -373,32 +381,69 @@ impl Installed {
         }
     }
 
-    fn changed_files(&self, definition: &Definition) -> Result<Vec<PathBuf>, Failure> {
-        let unknown = |why: &str| {
-            let message = format!("what is registered of {}: {why}", self.name);
-            Failure::new(Code::Failed, message)
-        };
-        let specs = manifest::parse(&definition.manifest, definition.format)
-            .map_err(|_| unknown("this version of mainstay refuses its manifest"))?;
-        let spec = specs.iter().find(|spec| *spec.name() == self.name);
-        let spec = spec.ok_or_else(|| unknown("its manifest does not have it"))?;
-        let record = Record::of(definition).ok_or_else(|| unknown("of no manager here"))?;
-        let wanted = Wanted {
-            spec,
-            account: account(spec.account(), record.mode),
-            has_sandbox: definition.sandbox,
-        };
+    pub(super) fn changed_files(&self, definition: &Definition) -> Result<Vec<PathBuf>, Failure> {
+        let kept = Kept::of(&self.name, definition)?;
         let as_registered = Self {
             name: self.name.clone(),
             place: self.place.clone(),
             state: self.state.clone(),
-            record,
+            record: kept.record,
             root: None,
         };
         let path = as_registered.manifest_path(definition.format);
         let base_dir = Path::new(&definition.base_dir);
-        let (definition, _) = as_registered.definition(&wanted, &path, base_dir)?;
+        let (definition, _) = as_registered.definition(&kept.wanted(), &path, base_dir)?;
         Ok(definition.changed_files()?)
+    }
+}
+
+/// A definition that is kept, with what it means.
+pub(super) struct Kept {
+    manifest: Loaded,
+    pub(super) spec: Spec,
+    record: Record,
+    has_sandbox: bool,
+}
+
+impl Kept {
+    pub(super) fn of(name: &ServiceName, definition: &Definition) -> Result<Self, Failure> {
+        let unknown = |why: &str| {
+            let message = format!("what is registered of {name}: {why}");
+            Failure::new(Code::Failed, message)
+        };
+        let specs = manifest::parse(&definition.manifest, definition.format)
+            .map_err(|_| unknown("this version of mainstay refuses its manifest"))?;
+        let spec = specs.iter().find(|spec| spec.name() == name).cloned();
+        Ok(Self {
+            spec: spec.ok_or_else(|| unknown("its manifest does not have it"))?,
+            manifest: Loaded {
+                specs,
+                dir: definition.base_dir.clone().into(),
+                text: definition.manifest.clone(),
+                format: definition.format,
+            },
+            record: Record::of(definition).ok_or_else(|| unknown("of no manager here"))?,
+            has_sandbox: definition.sandbox,
+        })
+    }
+
+    /// As it is installed.
+    pub(super) fn order(&self) -> Order<'_> {
+        Order {
+            manifest: &self.manifest,
+            wanted: vec![self.wanted()],
+            record: self.record,
+            expected: Expected::Any,
+            root: None,
+        }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            spec: &self.spec,
+            account: account(self.spec.account(), self.record.mode),
+            has_sandbox: self.has_sandbox,
+        }
     }
 }
 

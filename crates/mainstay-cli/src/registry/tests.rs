@@ -203,6 +203,8 @@ fn what_has_failed_is_said_and_can_be_repaired() {
     // Once more.
     drop(begin(&path, wish("db", 1, Some("two"))).unwrap());
     assert_eq!(shown(&path, "db"), "failed 1 one");
+    let why = get(&path, "db").unwrap().life.why().unwrap().to_owned();
+    assert!(why.contains("whoever changed it died"), "{why}");
     assert_eq!(install(&path, "db", "one"), Version(1));
     assert_eq!(shown(&path, "db"), "active 1 one");
     begin(&path, wish("web", 1, None))
@@ -417,10 +419,13 @@ fn whoever_opens_it_after_a_kill_finds_it_whole() {
     }
     let sandbox = Sandbox::new();
     let path = sandbox.path().join("registry.db");
-    install(&path, "one", "0");
-    install(&path, "other", "0");
+    let both = |text| ["one", "other"].map(|it| wish(it, Expected::Any, Some(text)));
     let mut buried = 0;
     for round in 0..60_u64 {
+        let registry = Registry::open(&path).unwrap();
+        // What was left half-way is made whole.
+        let work = registry.begin(&both("0")).unwrap();
+        work.commit(&[None, None]).unwrap();
         let mut child = start("whoever_opens_it_after_a_kill_finds_it_whole", &path);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let is_at_it = |line: &std::io::Result<String>| line.as_ref().unwrap().ends_with("done");
@@ -442,11 +447,15 @@ fn whoever_opens_it_after_a_kill_finds_it_whole() {
             .unwrap();
         assert_eq!(said, "ok");
         let [one, other] = ["one", "other"].map(|it| registry.get(it).unwrap().unwrap());
-        assert_eq!((one.life.state(), other.life.state()), ("active", "active"));
+        assert!(matches!(one.life, Stored::Active(_) | Stored::Failed(_)));
         assert_eq!(one.life, other.life, "round {round}");
         assert_eq!(one.definition, other.definition);
         let last = registry.history("one").unwrap().pop().unwrap();
-        buried += usize::from(last.detail.is_some_and(|why| why.contains("died")));
+        assert_eq!(
+            one.life.why(),
+            last.detail.as_deref().filter(|why| why.contains("died"))
+        );
+        buried += usize::from(one.life.why().is_some());
         assert_eq!(owner::tokens(sandbox.path()), [""; 0]);
     }
     assert!(buried > 0, "no kill came in the middle of a change");

@@ -15,9 +15,16 @@ pub(crate) mod schema;
 pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod uninstall;
+pub(crate) mod update;
 pub(crate) mod verify;
 
+use std::time::Duration;
+
 use crate::failure::{Code, Failure};
+
+fn duration(text: &str) -> Result<Duration, String> {
+    mainstay_core::manifest::duration(text)
+}
 
 fn unregistered(name: &str) -> Failure {
     let message = format!("the registry knows no service {name}");

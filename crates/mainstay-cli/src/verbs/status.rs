@@ -23,15 +23,11 @@ pub(crate) struct Status {
     /// Only these services.
     names: Vec<String>,
     /// Waits until all that are named have come to rest (run, are stopped, paused or halted), this long at most.
-    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "names")]
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, requires = "names")]
     wait: Option<Duration>,
     /// One JSON document.
     #[arg(long)]
     json: bool,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    mainstay_core::manifest::duration(text)
 }
 
 impl Status {

@@ -19,6 +19,8 @@ mod survival;
 #[cfg(target_os = "linux")]
 mod systemd;
 mod update;
+#[cfg(target_os = "linux")]
+mod updates;
 mod web_stack;
 
 use std::path::PathBuf;

@@ -1,0 +1,79 @@
+//! What an update does with a service of the system's manager.
+
+use std::path::PathBuf;
+
+use mainstay_core::engine::{StateName, Style};
+use mainstay_core::registry::{Definition, Version};
+use mainstay_core::spec::{ServiceName, Spec};
+
+use super::registered::{self, Kept};
+use super::{Installed, Mode, install};
+use crate::failure::Failure;
+use crate::registry::Program;
+use crate::state_dir::StateDir;
+use crate::update::{Change, Site, Trouble};
+use crate::verbs::control::Verb;
+
+impl Site for Installed {
+    fn name(&self) -> &ServiceName {
+        &self.name
+    }
+
+    fn registry_path(&self) -> PathBuf {
+        Self::registry_path(self)
+    }
+
+    fn drift(&self) -> Vec<String> {
+        Self::drift(self)
+    }
+
+    fn program(&self, definition: &Definition) -> Option<Program> {
+        let kept = Kept::of(&self.name, definition).ok()?;
+        registered::programs(&kept.order()).pop().flatten()
+    }
+
+    /// Its host, which is of the account and in the sandbox of the old definition.
+    fn supervisor(&self, old: &Definition, new: &Definition) -> Result<Option<StateDir>, Failure> {
+        let (old, new) = (self.spec(old)?, self.spec(new)?);
+        let is_same_host = old.account() == new.account() && old.sandbox() == new.sandbox();
+        let has_host = self.record.mode == Mode::Hosted && is_same_host;
+        Ok(has_host.then(|| self.state.clone()))
+    }
+
+    fn put(&self, definition: &Definition, _version: Version) -> Result<(), Failure> {
+        install::put(self, &Kept::of(&self.name, definition)?)
+    }
+
+    fn restore(&self, definition: &Definition, version: Version) -> Result<(), Failure> {
+        // What a manager is told holds from the next start on.
+        let is_other = self.runs_another(definition)?;
+        self.put(definition, version)?;
+        match self.report()?.state {
+            StateName::Running if is_other => self.control(Verb::Restart).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble> {
+        change.by_manager(self)
+    }
+}
+
+impl Installed {
+    /// What a definition makes of it.
+    pub(crate) fn spec(&self, definition: &Definition) -> Result<Spec, Failure> {
+        Ok(Kept::of(&self.name, definition)?.spec)
+    }
+
+    /// Where its host keeps what is its own.
+    pub(crate) fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    fn runs_another(&self, definition: &Definition) -> Result<bool, Failure> {
+        if self.is_direct() {
+            return Ok(!self.changed_files(definition)?.is_empty());
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,198 @@
+//! Updates without a supervisor that could try the definition: its manager runs the program itself, or the host has to be another one, or is
+//! gone. The manager stops what runs and starts what is new, and is asked how it is.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mainstay::{Manager, Scope};
+use mainstay_core::engine::{StateName, Style, TrialPhase};
+use mainstay_core::report::{LastExit, ServiceReport};
+use mainstay_core::snapshot::{Reason, SnapshotId};
+use mainstay_core::spec::Spec;
+
+use super::{Change, Trouble};
+use crate::client::GivenUp;
+use crate::failure::{Code, Failure};
+use crate::installed::Installed;
+use crate::snapshot::{CallOff, Created, Occasion, Store, Which};
+use crate::verbs::control::Verb;
+use crate::verbs::host::MARGIN;
+
+/// How often the manager is asked.
+const LOOK: Duration = Duration::from_millis(50);
+const LAST_LINES: &str = "10";
+
+impl Change<'_> {
+    /// A service that is down is not started for it, unless it has failed: somebody wants it to run.
+    pub(crate) fn by_manager(&self, installed: &Installed) -> Result<Option<Style>, Trouble> {
+        let was = installed.report()?;
+        let is_up = was.state != StateName::Stopped;
+        let is_failure = |exit: LastExit| exit.code != Some(0);
+        if !is_up && !was.last_exit.is_some_and(is_failure) {
+            self.site.put(self.new.0, self.new.1)?;
+            return Ok(None);
+        }
+        if is_up {
+            installed.control(Verb::Stop)?;
+        }
+        let old = installed.spec(self.old.0)?;
+        let mut kept = None;
+        let tried = keep_state(installed, &old)
+            .map_err(Trouble::Failed)
+            .and_then(|snapshot| {
+                kept = snapshot;
+                self.start(installed)
+            });
+        if let Err(trouble) = tried {
+            self.go_back(installed, &old, kept, is_up)?;
+            return Err(trouble);
+        }
+        Ok(Some(Style::Restart))
+    }
+
+    fn start(&self, installed: &Installed) -> Result<(), Trouble> {
+        self.site.put(self.new.0, self.new.1)?;
+        let spec = installed.spec(self.new.0)?;
+        let give_up = |phase, why: &str| {
+            Trouble::GivenUp(GivenUp {
+                why: format!("the new definition was given up: {why}"),
+                phase,
+                last_lines: last_lines(installed),
+            })
+        };
+        let started = installed.control(Verb::Start);
+        started.map_err(|failure| give_up(TrialPhase::Start, failure.message()))?;
+        let until = Instant::now() + spec.start().timeout() + MARGIN;
+        let first = loop {
+            let report = installed.report()?;
+            match report.state {
+                StateName::Running if report.ready => break report,
+                StateName::Running | StateName::StartPending | StateName::Waiting => {}
+                _ => return Err(give_up(TrialPhase::Start, &state(&report))),
+            }
+            if Instant::now() > until {
+                return Err(give_up(TrialPhase::Ready, "it was not ready in time"));
+            }
+            thread::sleep(LOOK);
+        };
+        let until = Instant::now() + self.canary;
+        loop {
+            let report = installed.report()?;
+            if !report.ready || report.pid != first.pid || report.restarts != first.restarts {
+                let what = match report.pid == first.pid {
+                    true => state(&report),
+                    false => format!("its program ended; {}", state(&report)),
+                };
+                return Err(give_up(TrialPhase::Canary, &what));
+            }
+            if Instant::now() >= until {
+                return Ok(());
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// The old definition, and its state; as far as that goes, whatever fails.
+    fn go_back(
+        &self,
+        installed: &Installed,
+        old: &Spec,
+        kept: Option<SnapshotId>,
+        is_up: bool,
+    ) -> Result<(), Failure> {
+        let stopped = installed.control(Verb::Stop).map(drop);
+        let restored = kept.map_or(Ok(()), |snapshot| {
+            let store = store(installed, old);
+            let mut session = store.lock(true)?;
+            session.restore(Which::Exactly(snapshot), true)?;
+            session.finish();
+            Ok(())
+        });
+        let put = self.site.put(self.old.0, self.old.1);
+        let done = stopped.and(restored).and(put);
+        let done = done.and_then(|()| match is_up {
+            true => installed.control(Verb::Start).map(drop),
+            false => Ok(()),
+        });
+        done.map_err(|failure| {
+            let name = installed.name();
+            let message = format!(
+                "update {name}: it was given up, and going back failed: {}",
+                failure.message()
+            );
+            let hint = format!("once that is mended: mainstay restart {name}");
+            Failure::new(Code::Failed, message).hint(hint)
+        })
+    }
+}
+
+fn state(report: &ServiceReport) -> String {
+    let exit = report.last_exit.map(|exit| match (exit.code, exit.signal) {
+        (Some(code), _) => format!("its last run ended with code {code}"),
+        (None, Some(signal)) => format!("its last run was ended by signal {signal}"),
+        (None, None) => "its last run ended, nobody knows how".to_owned(),
+    });
+    let why = report.detail.clone().or(exit);
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    format!("it is {}{why}", report.state)
+}
+
+fn store(installed: &Installed, spec: &Spec) -> Store {
+    Store::new(installed.state(), spec.name(), Arc::new(CallOff::default()))
+}
+
+/// A snapshot to go back to, of a service that is down, if its state is kept.
+fn keep_state(installed: &Installed, spec: &Spec) -> Result<Option<SnapshotId>, Failure> {
+    let Some(policy) = spec.snapshot().filter(|_| !installed.is_direct()) else {
+        return Ok(None);
+    };
+    let paths: Vec<PathBuf> = match policy.paths() {
+        [] => vec![installed.state().data_dir(spec.name().as_str())],
+        paths => paths.to_vec(),
+    };
+    let store = store(installed, spec);
+    let mut session = store.lock(true)?;
+    session.finish();
+    let occasion = Occasion {
+        reason: Reason::Update,
+        stable: false,
+        only_if_changed: false,
+    };
+    let created = session.create(&paths, occasion)?;
+    session.prune(policy.keep())?;
+    Ok(match created {
+        Created::Taken(index) => Some(index.id),
+        Created::Unchanged => None,
+    })
+}
+
+/// The last that its program wrote, where that can be asked; a help, not more.
+fn last_lines(installed: &Installed) -> Vec<String> {
+    let name = installed.name().as_str();
+    let command = match (installed.is_direct(), installed.record().manager) {
+        (true, Manager::Systemd) => {
+            let mut command = Command::new("journalctl");
+            command.args(["--output=cat", "--no-pager", "--lines", LAST_LINES]);
+            // What the unit's processes wrote, not what is said of them.
+            command.arg(match installed.record().scope() {
+                Scope::User => format!("_SYSTEMD_USER_UNIT={name}.service"),
+                _ => format!("_SYSTEMD_UNIT={name}.service"),
+            });
+            Ok(command)
+        }
+        (true, _) => return Vec::new(),
+        (false, _) => std::env::current_exe().map(|program| {
+            let mut command = Command::new(program);
+            command.arg("--state-dir").arg(installed.state().path());
+            command.args(["logs", name, "-n", LAST_LINES]);
+            command
+        }),
+    };
+    let output = command.and_then(|mut command| command.output());
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let text = text.unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}

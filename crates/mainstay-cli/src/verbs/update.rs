@@ -1,0 +1,270 @@
+//! `mainstay update` and `mainstay rollback`: installed services become what a manifest says, or what they were before.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use mainstay_core::engine::{Style, TrialPhase};
+use mainstay_core::registry::{Definition, Expected, Version};
+use mainstay_core::spec::{ServiceName, Spec};
+use serde::Serialize;
+
+use crate::failure::{Code, Failure};
+use crate::installed::{self, Installed};
+use crate::manifest_file::{self, FormatName, Loaded};
+use crate::output;
+use crate::state_dir::StateDir;
+use crate::update::{self, Done, Outcome, Site};
+
+/// Has installed services become what a manifest says now: each is tried, and holds if it is healthy; else it stays what it is.
+///
+/// They are taken one after the other, each after those that it needs; the first that is given up ends it, and those before it stay as they
+/// have become. A service that runs is started anew by its new definition, whose place its old one takes again should it fail; with the same
+/// `listen` in both, the new run is ready before the old one is asked to end, and nobody who connects is turned away.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Update {
+    /// The manifest: .toml, .yaml or .json; `-` is standard input.
+    file: PathBuf,
+    /// Only these services.
+    names: Vec<String>,
+    /// Its language, where the file's name does not tell (standard input: toml).
+    #[arg(long, value_enum)]
+    format: Option<FormatName>,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Has an installed service become again what it was in an earlier version, in the same way as `update`. That is a new version.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rollback {
+    /// The service.
+    name: String,
+    /// To this version; default: the one before.
+    #[arg(long, value_name = "N")]
+    to: Option<u64>,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, clap::Args)]
+struct How {
+    /// Only where this is the version that is installed. For one service.
+    #[arg(long, value_name = "N")]
+    if_version: Option<u64>,
+    /// How long it has to be healthy once it is ready.
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
+    canary: Duration,
+    /// One JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    services: Vec<Line>,
+}
+
+/// What has become of a service.
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    outcome: &'static str,
+    /// What holds now.
+    version: u64,
+    /// What held before.
+    before: u64,
+    /// Whether the old run went on meanwhile; nothing where none was.
+    style: Option<Style>,
+    /// How far a definition came that was given up.
+    phase: Option<TrialPhase>,
+    why: Option<String>,
+    last_lines: Vec<String>,
+}
+
+impl Update {
+    pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
+        let manifest = manifest_file::load(&self.file, self.format)?;
+        let names = self.in_order(&manifest)?;
+        if self.how.if_version.is_some() && names.len() != 1 {
+            let message = format!("update {} services: --if-version is for one", names.len());
+            return Err(Failure::new(Code::Usage, message).hint("name it"));
+        }
+        let base_dir = installed::base_dir(&manifest.dir)?;
+        // All must be there before one is touched.
+        let sites = names.iter().map(|name| site(state, name, &self.file));
+        let sites = sites.collect::<Result<Vec<_>, Failure>>()?;
+        let mut lines = Vec::new();
+        for site in sites {
+            let done = self.how.update(&*site, |_, found| {
+                Ok(Definition {
+                    manifest: manifest.text.clone(),
+                    format: manifest.format,
+                    base_dir: base_dir.clone(),
+                    ..found.definition.clone()
+                })
+            });
+            let end = match done {
+                Ok(done) => {
+                    lines.push(Line::new(site.name(), done));
+                    self.how.end(&lines)
+                }
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = end {
+                self.how.show(lines)?;
+                return Err(failure);
+            }
+        }
+        self.how.show(lines)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Those that are meant, each after what it needs.
+    fn in_order(&self, manifest: &Loaded) -> Result<Vec<ServiceName>, Failure> {
+        fn visit<'a>(spec: &'a Spec, all: &'a [Spec], order: &mut Vec<&'a ServiceName>) {
+            if order.contains(&spec.name()) {
+                return;
+            }
+            let needs = |name: &&ServiceName| spec.needed_services().any(|need| need == *name);
+            let needed = all.iter().filter(|it| needs(&it.name()));
+            needed.for_each(|it| visit(it, all, order));
+            order.push(spec.name());
+        }
+        // Those that there are not are told.
+        let known = manifest.select(&self.names)?;
+        let mut order = Vec::new();
+        known
+            .iter()
+            .for_each(|spec| visit(spec, &known, &mut order));
+        let is_meant = |name: &&ServiceName| {
+            self.names.is_empty() || self.names.iter().any(|it| it == name.as_str())
+        };
+        Ok(order.into_iter().filter(is_meant).cloned().collect())
+    }
+}
+
+impl Rollback {
+    pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
+        let name = ServiceName::new(&self.name).ok_or_else(|| super::unregistered(&self.name))?;
+        let site = site(state, &name, "FILE".as_ref())?;
+        let done = self.how.update(&*site, |registry, found| {
+            let before = found.life.version().0.saturating_sub(1);
+            let version = self.to.unwrap_or(before);
+            if version == 0 {
+                let message = format!("roll back {name}: there is no version before the first");
+                return Err(Failure::new(Code::Unknown, message));
+            }
+            let kept = installed::kept(registry, &self.name, Version(version))?;
+            let place = |it: &Definition| (it.manager.clone(), it.mode.clone(), it.user);
+            if place(&kept) != place(&found.definition) {
+                let message = format!(
+                    "roll back {name}: version {version} was a service of {}, {}",
+                    kept.manager, kept.mode
+                );
+                let hint = "install that again: it is another place, not only another definition";
+                return Err(Failure::new(Code::Failed, message).hint(hint));
+            }
+            Ok(kept)
+        })?;
+        let lines = vec![Line::new(&name, done)];
+        let end = self.how.end(&lines);
+        self.how.show(lines)?;
+        end.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+impl How {
+    fn update(
+        &self,
+        site: &dyn Site,
+        new: impl FnOnce(
+            &crate::registry::Registry,
+            &crate::registry::Registered,
+        ) -> Result<Definition, Failure>,
+    ) -> Result<Done, Failure> {
+        let expected = self.if_version.map_or(Expected::Any, Expected::from);
+        update::update(site, expected, self.canary, new)
+    }
+
+    /// That the last one was given up is a failure.
+    fn end(&self, lines: &[Line]) -> Result<(), Failure> {
+        let Some(line) = lines.last().filter(|line| line.why.is_some()) else {
+            return Ok(());
+        };
+        let Line { name, before, .. } = line;
+        let why = line.why.as_deref().unwrap_or_default();
+        let said = line
+            .last_lines
+            .iter()
+            .map(|line| format!("{name} | {line}\n"));
+        let details = match self.json {
+            true => String::new(),
+            false => said.collect(),
+        };
+        let failure = Failure::new(Code::Failed, format!("update {name}: {why}"));
+        let hint = format!("version {before} holds as before");
+        Err(failure.details(details).hint(hint))
+    }
+
+    fn show(&self, services: Vec<Line>) -> Result<(), Failure> {
+        if self.json {
+            return output::document(&Report { services });
+        }
+        let text = services.iter().map(|line| {
+            let Line {
+                name,
+                version,
+                before,
+                ..
+            } = line;
+            match line.outcome {
+                "updated" => format!("{name}: version {version}, in the place of {before}\n"),
+                "up-to-date" => format!("{name}: up to date, version {version}\n"),
+                // The failure says it.
+                _ => String::new(),
+            }
+        });
+        output::text(&text.collect::<String>())
+    }
+}
+
+impl Line {
+    fn new(name: &ServiceName, done: Done) -> Self {
+        let mut line = Self {
+            name: name.to_string(),
+            outcome: "up-to-date",
+            version: done.version.0,
+            before: done.before.0,
+            style: None,
+            phase: None,
+            why: None,
+            last_lines: Vec::new(),
+        };
+        match done.outcome {
+            Outcome::UpToDate => {}
+            Outcome::Updated(style) => (line.outcome, line.style) = ("updated", style),
+            Outcome::RolledBack(given_up) => {
+                line.outcome = "rolled-back";
+                line.phase = Some(given_up.phase);
+                line.why = Some(given_up.why);
+                line.last_lines = given_up.last_lines;
+            }
+        }
+        line
+    }
+}
+
+/// Who has a service.
+fn site(
+    state: &StateDir,
+    name: &ServiceName,
+    file: &std::path::Path,
+) -> Result<Box<dyn Site>, Failure> {
+    if let Some(installed) = Installed::find(state, name.as_str()) {
+        mainstay::may_install(&installed.service())?;
+        return Ok(Box::new(installed));
+    }
+    let message = format!("update {name}: it is not installed");
+    let hint = format!("mainstay install {} {name}", file.display());
+    Err(Failure::new(Code::Unknown, message).hint(hint))
+}
