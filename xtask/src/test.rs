@@ -331,6 +331,8 @@ fn install_real_programs() -> Result<()> {
         ("xmllint", "libxml2-utils"),
         // The shell of illumos and Solaris.
         ("ksh93", "ksh"),
+        // Stops a program at any of its calls.
+        ("strace", "strace"),
         ("rsyslogd", "rsyslog"),
         (
             "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_ossl.so",

@@ -10,7 +10,7 @@
 mod definition;
 mod install;
 mod registered;
-mod update;
+mod site;
 
 use std::fs;
 use std::io;
@@ -34,6 +34,7 @@ use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host::sys;
 use crate::state_dir::StateDir;
+use crate::update;
 use crate::verbs::control::Verb;
 
 /// Where systemd puts the state of accounts that exist only while their services run, and where it shows it.
@@ -280,6 +281,9 @@ impl Installed {
 
     /// Has the system's manager do it, and waits until it is done. What is so already is no failure.
     pub(crate) fn control(&self, verb: Verb) -> Result<ServiceReport, Failure> {
+        if matches!(verb, Verb::Start | Verb::Restart) {
+            update::mend(self)?;
+        }
         let service = self.service();
         // Their managers do not ask the program, but stop it and its host in their tracks.
         let is_hosted = self.record.mode == Mode::Hosted;
