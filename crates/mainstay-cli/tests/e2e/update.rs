@@ -69,7 +69,7 @@ fn pid(sandbox: &Sandbox, name: &str) -> Option<u64> {
     service(sandbox, name)["pid"].as_u64()
 }
 
-fn read(sandbox: &Sandbox, name: &str) -> String {
+pub(super) fn read(sandbox: &Sandbox, name: &str) -> String {
     std::fs::read_to_string(sandbox.path().join(name)).unwrap_or_default()
 }
 
@@ -472,14 +472,14 @@ fn a_stop_in_a_trial_stops_both() {
 }
 
 /// Visitors who ask one thing after the other, each on a connection of its own.
-struct Load {
+pub(super) struct Load {
     is_over: std::sync::Arc<AtomicBool>,
     answered: std::sync::Arc<AtomicUsize>,
     visitors: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Load {
-    fn on(port: u16) -> Self {
+    pub(super) fn on(port: u16) -> Self {
         let is_over = std::sync::Arc::new(AtomicBool::new(false));
         let answered = std::sync::Arc::new(AtomicUsize::new(0));
         let visitors = (0..4).map(|_| {
@@ -506,7 +506,7 @@ impl Load {
     }
 
     /// Waits until many more were answered.
-    fn go_on(&self) {
+    pub(super) fn go_on(&self) {
         let before = self.answered.load(Ordering::Relaxed);
         wait_until("visits", SOON, || {
             (self.answered.load(Ordering::Relaxed) > before + 200).then_some(())
@@ -515,7 +515,7 @@ impl Load {
 
     /// How many were answered, if nobody was not.
     #[track_caller]
-    fn end(self) -> usize {
+    pub(super) fn end(self) -> usize {
         self.go_on();
         self.is_over.store(true, Ordering::Relaxed);
         let visitors = self.visitors.into_iter();
@@ -533,7 +533,7 @@ impl Load {
 }
 
 /// The status and the body of one answer.
-fn visit(port: u16) -> Result<String, String> {
+pub(super) fn visit(port: u16) -> Result<String, String> {
     let said = |error: std::io::Error| error.to_string();
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).map_err(said)?;
     stream.set_read_timeout(Some(SOON)).map_err(said)?;
@@ -549,7 +549,7 @@ fn visit(port: u16) -> Result<String, String> {
 }
 
 /// A server that says when it is ready, of this version, on this port.
-fn server(port: u16, version: &str, more: &str) -> String {
+pub(super) fn server(port: u16, version: &str, more: &str) -> String {
     format!(
         r#"
         [service.web]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use mainstay_testkit::lab::Lab;
 
 use super::systemd::{MAINSTAY, lab, status, write};
+use super::update::{Load, server, visit};
 use super::*;
 
 const PUPPET: &str = "/opt/mainstay/puppet";
@@ -159,4 +160,211 @@ fn a_service_of_systemd_is_updated_and_rolled_back() {
         assert_eq!(status(&lab, "shop")["state"], "running");
         mainstay(0, &["uninstall", "shop", "--purge"]);
     }
+}
+
+/// Writes a manifest in development.
+fn manifest(sandbox: &Sandbox, name: &str, services: &str) -> String {
+    let text = services
+        .replace("PUPPET", &puppet().display().to_string())
+        .replace("HERE", &sandbox.path().display().to_string());
+    let text = format!("environment = \"development\"\n{text}");
+    sandbox.write(name, &text).display().to_string()
+}
+
+/// A daemon that has what this manifest says.
+fn daemon(sandbox: &Sandbox, manifest: &str) -> Supervisor {
+    let installed = verb(sandbox, &["install", "--manager", "embedded", manifest]);
+    assert!(installed.status.success(), "{installed:?}");
+    let mut command = sandbox.command(mainstay());
+    command.args(["daemon", "--json"]);
+    Supervisor::spawn(command)
+}
+
+/// The document of `update` or `rollback`, for its one service.
+#[track_caller]
+fn said(sandbox: &Sandbox, expected: i32, arguments: &[&str]) -> Value {
+    let output = verb(sandbox, &[arguments, &["--json"]].concat());
+    assert_eq!(code(output.status), expected, "{arguments:?}: {output:?}");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
+    document["services"][0].clone()
+}
+
+#[test]
+fn nobody_notices_an_update_good_or_broken_of_who_listens() {
+    let sandbox = Sandbox::new();
+    let port = mainstay_testkit::free_port();
+    let path = manifest(&sandbox, "one.toml", &server(port, "one", ""));
+    let daemon = daemon(&sandbox, &path);
+    event(&daemon, "web", "ready");
+    let load = Load::on(port);
+    let two = manifest(&sandbox, "two.toml", &server(port, "two", ""));
+    let updated = said(&sandbox, 0, &["update", &two, "--canary", "300ms"]);
+    assert_eq!(
+        (&updated["outcome"], &updated["style"]),
+        (&"updated".into(), &"overlap".into())
+    );
+    let text = server(port, "broken", "").replace("\"--drain\",", "\"--drain\", \"exit\", \"1\",");
+    let broken = manifest(&sandbox, "broken.toml", &text);
+    let refused = said(&sandbox, 1, &["update", &broken, "--canary", "20s"]);
+    assert_eq!(refused["outcome"], "rolled-back", "{refused}");
+    load.go_on();
+    let back = said(&sandbox, 0, &["rollback", "web", "--canary", "300ms"]);
+    assert_eq!((&back["version"], &back["before"]), (&3.into(), &2.into()));
+    assert!(load.end() > 100);
+    assert_eq!(visit(port).as_deref(), Ok("one"));
+    json(&sandbox, &["verify", "web", "--json"]);
+    stop(daemon, &sandbox);
+    // It is what it became, also for the next daemon.
+    let daemon = daemon_again(&sandbox);
+    event(&daemon, "web", "ready");
+    assert_eq!(visit(port).as_deref(), Ok("one"));
+    assert_eq!(service(&sandbox, "web")["version"], 3);
+    stop(daemon, &sandbox);
+}
+
+fn daemon_again(sandbox: &Sandbox) -> Supervisor {
+    let mut command = sandbox.command(mainstay());
+    command.args(["daemon", "--json"]);
+    Supervisor::spawn(command)
+}
+
+/// Compare and swap, 8 processes at a time: whoever succeeds has seen the last version, and nobody's is lost.
+#[test]
+fn of_a_thousand_updates_at_once_one_wins_each_version() {
+    const WORKERS: usize = 8;
+    const EACH: usize = 125;
+    let sandbox = Sandbox::new();
+    let text = |who: &str| {
+        format!("[service.shop]\ncommand = [\"PUPPET\", \"hang\"]\ndescription = \"{who}\"\n")
+    };
+    let first = manifest(&sandbox, "first.toml", &text("nobody"));
+    let installed = verb(&sandbox, &["install", "--manager", "embedded", &first]);
+    assert!(installed.status.success(), "{installed:?}");
+    let won: Vec<u64> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|worker| {
+                let (sandbox, text) = (&sandbox, &text);
+                scope.spawn(move || {
+                    let mut won = Vec::new();
+                    for count in 0..EACH {
+                        let version = service(sandbox, "shop")["version"]
+                            .as_u64()
+                            .expect("a version");
+                        let name = format!("{worker}.toml");
+                        let path = manifest(sandbox, &name, &text(&format!("{worker} {count}")));
+                        let output = verb(
+                            sandbox,
+                            &[
+                                "update",
+                                &path,
+                                "--if-version",
+                                &version.to_string(),
+                                "--json",
+                            ],
+                        );
+                        match code(output.status) {
+                            0 => {
+                                let done: Value =
+                                    serde_json::from_slice(&output.stdout).expect("JSON");
+                                let done = &done["services"][0];
+                                assert_eq!(done["before"], version);
+                                won.push(done["version"].as_u64().expect("a version"));
+                            }
+                            75 => {}
+                            _ => panic!("{output:?}"),
+                        }
+                    }
+                    won
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .flat_map(|it| it.join().expect("no panic"))
+            .collect()
+    });
+    let mut versions = won.clone();
+    versions.sort_unstable();
+    let expected: Vec<u64> = (2..2 + won.len() as u64).collect();
+    assert_eq!(versions, expected, "each version has one winner");
+    assert!(won.len() >= EACH, "somebody always wins: {}", won.len());
+    println!("{} of {} updates won", won.len(), WORKERS * EACH);
+    assert_eq!(service(&sandbox, "shop")["version"], 1 + won.len());
+    let history = json(&sandbox, &["history", "shop", "--json"]);
+    let entries = history["entries"].as_array().expect("entries");
+    let updated = entries.iter().filter(|it| it["event"] == "updated");
+    assert_eq!(updated.count(), won.len());
+    json(&sandbox, &["verify", "shop", "--json"]);
+}
+
+/// What an update changes: files, locks, what it asks of others.
+const STEPS: &str = "write,writev,pwrite64,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,fsync,fdatasync,ftruncate,\
+                     link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,connect,sendto";
+
+/// Runs a verb that is killed just before the `n`th such call; whether it was.
+fn killed_at(sandbox: &Sandbox, n: usize, arguments: &[&str]) -> bool {
+    let mut command = sandbox.command("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
+    command.arg(format!("trace={STEPS}")).arg("-e");
+    command.arg(format!("inject={STEPS}:signal=KILL:when={n}"));
+    let output = command
+        .arg(mainstay())
+        .args(arguments)
+        .output()
+        .expect("strace runs");
+    std::os::unix::process::ExitStatusExt::signal(&output.status) == Some(9)
+}
+
+#[test]
+fn an_update_that_is_killed_anywhere_leaves_nothing_for_a_human() {
+    let sandbox = Sandbox::new();
+    if sandbox.command("strace").arg("-V").output().is_err() {
+        return mainstay_testkit::skip("strace is not installed");
+    }
+    let shop = |version: usize| {
+        let text = format!(
+            "[service.shop]\ncommand = [\"PUPPET\", \"print\", \"{version}\", \"hang\"]\nstart = {{ ready = {{ log = \"{version}\" }} }}\n"
+        );
+        manifest(&sandbox, "shop.toml", &text)
+    };
+    let daemon = daemon(&sandbox, &shop(0));
+    event(&daemon, "shop", "ready");
+    let version = || {
+        service(&sandbox, "shop")["version"]
+            .as_u64()
+            .expect("a version")
+    };
+    let (mut steps, mut torn) = ([0; 2], 0);
+    for (verb_number, is_rollback) in [false, true].into_iter().enumerate() {
+        for n in 1.. {
+            let path = shop(n + 10_000 * verb_number);
+            let before = version();
+            let is_killed = match is_rollback {
+                false => killed_at(&sandbox, n, &["update", &path, "--canary", "0s"]),
+                true => killed_at(&sandbox, n, &["rollback", "shop", "--canary", "0s"]),
+            };
+            // It serves, whatever happened.
+            let report = wait_until("the end of it", SOON, || {
+                let report = service(&sandbox, "shop");
+                (report["state"] == "running" && report["update"].is_null()).then_some(report)
+            });
+            assert!(report["pid"].is_u64(), "{n}: {report}");
+            assert_eq!(sandbox.processes().len(), 2, "{n}: one run, and the daemon");
+            torn += usize::from(code(verb(&sandbox, &["verify", "shop"]).status) != 0);
+            // Whoever does something with it next, mends it.
+            json(&sandbox, &["start", "shop", "--json"]);
+            let verified = verb(&sandbox, &["verify", "shop"]);
+            assert!(verified.status.success(), "{n}: {verified:?}");
+            assert!([before, before + 1].contains(&version()), "{n}");
+            assert_eq!(service(&sandbox, "shop")["state"], "running", "{n}");
+            if !is_killed {
+                assert_eq!(version(), before + 1, "{n}: it was not killed");
+                break;
+            }
+            steps[verb_number] = n;
+        }
+    }
+    println!("killed at {steps:?} steps, {torn} times something was to be mended");
+    assert!(steps.iter().all(|steps| *steps > 20), "{steps:?}");
+    stop(daemon, &sandbox);
 }
