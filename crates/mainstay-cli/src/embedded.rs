@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use mainstay_core::engine::{Engine, GraphError, Refusal, StateName};
 use mainstay_core::manifest::{self, Format};
+use mainstay_core::registry::TextDigest;
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,8 @@ pub(crate) struct Definition {
     pub(crate) version: u64,
     /// It starts with its supervisor.
     pub(crate) is_enabled: bool,
+    /// Of the text that says so, where that is known.
+    pub(crate) digest: Option<TextDigest>,
 }
 
 /// What an installation has brought about.
@@ -85,12 +88,13 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl Definition {
     /// Of a manifest that is not installed.
-    pub(crate) fn of_manifest(spec: Spec, dir: &Path) -> Self {
+    pub(crate) fn of_manifest(spec: Spec, dir: &Path, digest: Option<TextDigest>) -> Self {
         Self {
             spec: Arc::new(spec),
             dir: dir.to_owned(),
             version: 0,
             is_enabled: true,
+            digest,
         }
     }
 
@@ -98,7 +102,7 @@ impl Definition {
     pub(crate) fn of_unknown(name: &str) -> Option<Self> {
         let text = format!("[service.{name}]\ncommand = [\"{name}\"]\n");
         let spec = manifest::parse(&text, Format::Toml).ok()?.pop()?;
-        Some(Self::of_manifest(spec, Path::new("/")))
+        Some(Self::of_manifest(spec, Path::new("/"), None))
     }
 }
 
@@ -147,6 +151,7 @@ pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
         mode: "embedded".to_owned(),
         version: None,
         etag: None,
+        definition_digest: None,
         drift: None,
         detail: None,
         log_problem: None,
@@ -201,6 +206,7 @@ pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
         .map_err(|error| failed(error.message().to_owned()))?;
     let manifest = source.based_on(Some(record.base_dir.clone())).load();
     let manifest = manifest.map_err(|error| failed(error.message().to_owned()))?;
+    let digest = manifest.digest();
     let mut specs = manifest.specs.into_iter();
     let spec = specs.find(|spec| spec.name().as_str() == name);
     let spec = spec.ok_or_else(|| failed(format!("{} does not define it", path.display())))?;
@@ -209,6 +215,7 @@ pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
         dir: record.base_dir,
         version: record.version,
         is_enabled: record.enabled,
+        digest: Some(digest),
     })
 }
 
@@ -286,7 +293,8 @@ pub(crate) fn install_all(
             return Err(Failure::new(Code::Failed, message).hint(hint));
         }
         host::user_of(spec)?;
-        let definition = Definition::of_manifest(spec.clone().beside_others(), &manifest.dir);
+        let (spec_here, digest) = (spec.clone().beside_others(), manifest.digest());
+        let definition = Definition::of_manifest(spec_here, &manifest.dir, Some(digest));
         let known = all.iter().position(|it| it.spec.name() == name);
         let known = known.map(|known| all.swap_remove(known));
         let is_same =

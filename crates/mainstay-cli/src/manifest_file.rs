@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use mainstay_core::manifest::{self, Diagnostic, Format};
+use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
 
 use crate::failure::{Code, Failure};
@@ -71,6 +72,11 @@ pub(crate) fn load(path: &Path, format: Option<FormatName>) -> Result<Loaded, Fa
 }
 
 impl Loaded {
+    /// Of what it says.
+    pub(crate) fn digest(&self) -> TextDigest {
+        TextDigest::of(&self.text, self.format, &self.dir.to_string_lossy(), None)
+    }
+
     /// The named services and what they need; all of them where none is named.
     pub(crate) fn select(&self, names: &[String]) -> Result<Vec<Spec>, Failure> {
         if names.is_empty() {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Exit, StateName, Style, TrialPhase, View};
+use crate::registry::TextDigest;
 
 /// The document of `status --json` and `list --json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,10 @@ pub struct ServiceReport {
     pub version: Option<u64>,
     /// The entity tag of that version.
     pub etag: Option<String>,
+    /// Of the definition that it runs by, or would be started by: SHA-256 of the manifest, its language and its base directory. Not said where
+    /// no supervisor of ours knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition_digest: Option<TextDigest>,
     /// What is not as it was registered, a sentence each; not said where nobody has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Vec<String>>,
@@ -115,6 +120,7 @@ impl ServiceReport {
             mode: "embedded".to_owned(),
             version: None,
             etag: None,
+            definition_digest: None,
             drift: None,
             detail: view.detail,
             log_problem: None,

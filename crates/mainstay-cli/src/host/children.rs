@@ -82,10 +82,12 @@ impl Host {
         let tree = tree?;
         let pid = tree.pid();
         self.held[id.0].notify = notify;
+        let digest = self.held[id.0].digest.clone();
         self.held[id.0].running = Some(Running {
             run,
             tree,
             is_outdated: false,
+            digest,
             _in_use: in_use,
         });
         Ok(pid)
@@ -117,6 +119,8 @@ impl Host {
             }
         }
         let is_outdated = heir.is_outdated;
+        let digest = heir.digest().cloned();
+        let digest = digest.or_else(|| self.held[id.0].digest.clone().filter(|_| !is_outdated));
         if let Some(tree) = heir.tree {
             let in_use = self.claim_state(&Arc::clone(&self.held[id.0].spec));
             let in_use = in_use.unwrap_or_else(|why| {
@@ -128,6 +132,7 @@ impl Host {
                 run,
                 tree,
                 is_outdated,
+                digest,
                 _in_use: in_use,
             });
         }

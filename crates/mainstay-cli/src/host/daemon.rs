@@ -160,9 +160,10 @@ impl Host {
                 }
                 let held = &mut self.held[id.0];
                 let is_same = *held.spec == *definition.spec && held.dir == definition.dir;
-                if held.is_updated && is_same && held.next.is_none() {
-                    // An update has made it so, and now it is installed as well.
+                if is_same && held.next.is_none() {
+                    // An update has made it so, or it is said in other words.
                     (held.version, held.is_updated) = (definition.version, false);
+                    held.reword(definition.digest);
                     continue;
                 }
             }
@@ -300,6 +301,7 @@ impl Host {
         let data_dir = self.state.create_data_dir(name.as_str(), owner);
         (held.spec, held.dir) = (definition.spec, definition.dir);
         (held.version, held.user) = (definition.version, user);
+        held.digest = definition.digest;
         let mut problems = Vec::new();
         match log {
             Some(Ok(log)) => held.log = log,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use mainstay_core::engine::{Bequest, Exit, Left, ServiceId, Stage, StateName, Wish};
 use mainstay_core::manifest::{self, Format};
+use mainstay_core::registry::TextDigest;
 use mainstay_core::report::LastExit;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,9 @@ pub(super) struct Child {
     /// It was started by an earlier definition than the manifest's beside the ledger.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) is_outdated: bool,
+    /// Of the definition that it was started by.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) digest: Option<TextDigest>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,10 +145,10 @@ impl Ledger {
             birth: own.birth,
             manifest: manifest.to_owned(),
             manifest_dir: copy.map_or_else(PathBuf::new, |copy| copy.dir.clone()),
-            manifest_format: copy.map_or(INSTALLED, |copy| &copy.format).to_owned(),
+            manifest_format: copy.map_or(INSTALLED, |copy| copy.format.name()).to_owned(),
         };
         if let Some(copy) = copy {
-            let copy_path = state.manifest_path(&copy.format);
+            let copy_path = state.manifest_path(copy.format.name());
             write_private(&copy_path, copy.text.as_bytes())?;
         }
         Self::of(state, header, (owners, slots)).map(Some)
@@ -222,13 +226,16 @@ pub(super) fn discard(state: &StateDir) {
     }
 }
 
-/// The slot as it is written. What is too long for it loses its reason, or else its child, which is then ended and not adopted.
+/// The slot as it is written. What is too long for it loses its reason and its digest, or else its child, which is then ended and not adopted.
 fn lay_out(slot: &Slot, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
     if fill(slot, SLOT, buffer)? {
         return Ok(());
     }
     let mut shorter = slot.clone();
+    if let Some(child) = &mut shorter.child {
+        child.digest = None;
+    }
     shorter.why = slot.why.as_ref().map(|why| why.chars().take(60).collect());
     buffer.clear();
     if fill(&shorter, SLOT, buffer)? {
@@ -254,16 +261,19 @@ fn fill(document: &impl Serialize, size: usize, to: &mut Vec<u8>) -> io::Result<
 /// The manifest as it was read, to be laid beside the ledger.
 pub(crate) struct Copy {
     pub(crate) text: String,
-    pub(crate) format: String,
+    pub(crate) format: Format,
     pub(crate) dir: PathBuf,
+    /// Of what it says.
+    pub(crate) digest: TextDigest,
 }
 
 impl From<&Loaded> for Copy {
     fn from(loaded: &Loaded) -> Self {
         Self {
             text: loaded.text.clone(),
-            format: loaded.format.name().to_owned(),
+            format: loaded.format,
             dir: loaded.dir.clone(),
+            digest: loaded.digest(),
         }
     }
 }
@@ -361,7 +371,8 @@ impl Estate {
         let text = fs::read_to_string(&path)
             .map_err(|error| format!("read {}: {error}", path.display()))?;
         // It was checked before; what may be different by now does not matter to those who stop it.
-        let specs = Format::from_extension(format).map(|format| manifest::parse(&text, format));
+        let format = Format::from_extension(format);
+        let specs = format.map(|format| manifest::parse(&text, format));
         let Some(Ok(specs)) = specs else {
             return Err(format!(
                 "{} is not the manifest that it was",
@@ -369,9 +380,11 @@ impl Estate {
             ));
         };
         let dir = &self.header.manifest_dir;
+        let digest =
+            format.map(|format| TextDigest::of(&text, format, &dir.to_string_lossy(), None));
         let specs = specs.into_iter();
         Ok(specs
-            .map(|spec| Definition::of_manifest(spec, dir))
+            .map(|spec| Definition::of_manifest(spec, dir, digest.clone()))
             .collect())
     }
 }
@@ -415,7 +428,10 @@ impl Updated {
         let spec = specs.into_iter().flatten();
         let spec = spec.into_iter().find(|spec| spec.name().as_str() == name);
         let spec = spec.ok_or_else(|| cannot("it does not define the service".to_owned()))?;
-        Ok(Definition::of_manifest(spec, &updated.base_dir))
+        let dir = &updated.base_dir;
+        let digest = format
+            .map(|format| TextDigest::of(&updated.manifest, format, &dir.to_string_lossy(), None));
+        Ok(Definition::of_manifest(spec, dir, digest))
     }
 }
 
@@ -620,6 +636,7 @@ impl Host {
                     began_ms: self.boot_ms(began),
                     notify: notify.map(str::to_owned),
                     is_outdated: running.is_outdated,
+                    digest: running.digest.clone(),
                 });
                 match stage {
                     Stage::Starting => State::Starting,
@@ -671,6 +688,7 @@ mod tests {
                 began_ms: u64::MAX,
                 notify: Some("n".repeat(107)),
                 is_outdated: true,
+                digest: Some(TextDigest::of("", Format::Toml, "/", None)),
             }),
         }
     }
@@ -692,6 +710,11 @@ mod tests {
         assert_eq!(buffer.len(), SLOT);
         let read: Slot = serde_json::from_slice(&buffer).unwrap();
         assert_eq!((read.child, read.state), (None, State::Due));
+        let mut long = slot();
+        long.child.as_mut().unwrap().tree = "d".repeat(440);
+        lay_out(&long, &mut buffer).unwrap();
+        let read: Slot = serde_json::from_slice(&buffer).unwrap();
+        assert_eq!(read.child.map(|child| child.digest), Some(None));
         let mut halted = slot();
         (halted.why, halted.state) = (Some("ü".repeat(SLOT)), State::Halted);
         lay_out(&halted, &mut buffer).unwrap();

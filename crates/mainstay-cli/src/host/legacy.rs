@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mainstay_core::engine::Bequest;
+use mainstay_core::registry::TextDigest;
 use mainstay_core::time::Instant;
 
 use super::ledger::{Estate, Slot};
@@ -48,6 +49,11 @@ impl Heir {
             None if self.is_enabled => Bequest::NEW,
             None => Bequest::DISABLED,
         }
+    }
+
+    /// Of what its process was started by.
+    pub(super) fn digest(&self) -> Option<&TextDigest> {
+        self.slot.as_ref()?.child.as_ref()?.digest.as_ref()
     }
 
     /// The address that its process knows.

@@ -40,6 +40,7 @@ use mainstay_core::engine::{
     Action, Engine, Event, Exit, Fact, RunId, ServiceId, Snapshotted, StateName, Token,
 };
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
+use mainstay_core::registry::TextDigest;
 use mainstay_core::slab::Slab;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::{Instant, rfc3339};
@@ -152,6 +153,8 @@ struct Held {
     version: u64,
     /// What it is from the end of its run on.
     next: Option<Successor>,
+    /// Of the text that says what it is, where that is known.
+    digest: Option<TextDigest>,
     /// It has become so by an update, and no manifest may say so yet.
     is_updated: bool,
     log: LogEnds,
@@ -182,6 +185,7 @@ impl Held {
             spec: definition.spec,
             dir: definition.dir,
             version: definition.version,
+            digest: definition.digest,
             next: None,
             is_updated: false,
             log,
@@ -194,6 +198,15 @@ impl Held {
             snapshot: None,
             called_off: None,
         }
+    }
+
+    /// Another text says the same.
+    fn reword(&mut self, digest: Option<TextDigest>) {
+        let running = self.running.as_mut().filter(|running| !running.is_outdated);
+        if let Some(running) = running {
+            running.digest.clone_from(&digest);
+        }
+        self.digest = digest;
     }
 }
 
@@ -208,6 +221,8 @@ struct Running {
     tree: Tree,
     /// It was started by an earlier definition.
     is_outdated: bool,
+    /// Of the definition that it was started by, where that is known.
+    digest: Option<TextDigest>,
     /// Keeps its state from being restored.
     _in_use: Option<File>,
 }
@@ -304,7 +319,8 @@ impl Host {
                 manifest,
                 copy,
             } => {
-                let of_dir = |spec| Definition::of_manifest(spec, &copy.dir);
+                let digest = Some(&copy.digest);
+                let of_dir = |spec| Definition::of_manifest(spec, &copy.dir, digest.cloned());
                 (
                     specs.into_iter().map(of_dir).collect(),
                     manifest,

@@ -239,11 +239,12 @@ impl Host {
         let problems = held.log_problem.iter().chain(held.sink_problems.values());
         let problems: Vec<&str> = problems.map(String::as_str).collect();
         report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));
-        if let Some(usage) = self.held[shown.0]
-            .running
-            .as_ref()
-            .and_then(|running| running.tree.usage())
-        {
+        let held = &self.held[shown.0];
+        report.definition_digest = match &held.running {
+            Some(running) => running.digest.clone(),
+            None => held.digest.clone(),
+        };
+        if let Some(usage) = held.running.as_ref().and_then(|it| it.tree.usage()) {
             report.cpu_ms = u64::try_from(usage.cpu.as_millis()).ok();
             report.memory_bytes = Some(usage.resident);
         }

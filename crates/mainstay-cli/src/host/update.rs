@@ -12,6 +12,7 @@ use mainstay_core::engine::{
     Action, Beside, Event, Fact, Flaw, Refusal, ServiceId, Style, TrialPhase, Tryout,
 };
 use mainstay_core::manifest::Format;
+use mainstay_core::registry::TextDigest;
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{Ready, Spec};
 use serde::{Deserialize, Serialize};
@@ -155,6 +156,7 @@ impl Host {
             return Err(bad("`canary_ms` is more than a day"));
         }
         let (text, dir) = (request.manifest, request.base_dir);
+        let digest = TextDigest::of(&text, format, &dir.to_string_lossy(), None);
         let source = Source::of("the manifest".to_owned(), text.clone(), format, dir.clone());
         let specs = source.specs().map_err(|found| Reply {
             status: StatusCode::UNPROCESSABLE_ENTITY,
@@ -179,6 +181,7 @@ impl Host {
                 version: request.version.unwrap_or(self.held[id.0].version),
                 dir: dir.clone(),
                 is_enabled: true,
+                digest: Some(digest),
             },
             user: Ok(user),
             written: Updated::new(dir, format, text),

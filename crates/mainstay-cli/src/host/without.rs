@@ -92,6 +92,7 @@ fn report(slot: &Slot) -> ServiceReport {
         mode: "embedded".to_owned(),
         version: None,
         etag: None,
+        definition_digest: slot.child.as_ref().and_then(|it| it.digest.clone()),
         drift: None,
         detail: slot.remark(lives),
         log_problem: None,

@@ -399,6 +399,7 @@ impl Installed {
             mode: String::new(),
             version: None,
             etag: None,
+            definition_digest: None,
             drift: None,
             detail: None,
             log_problem: None,

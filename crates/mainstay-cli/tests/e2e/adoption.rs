@@ -497,6 +497,9 @@ fn a_changed_manifest_is_said_and_what_it_has_no_more_is_ended() {
             event(&supervisor, name, "started");
         }
         let before = listed(&sandbox);
+        let digest = || service(&sandbox, "changed")["definition_digest"].clone();
+        let old_digest = digest();
+        assert!(old_digest.is_string());
         supervisor.kill_dash_nine();
         let text = std::fs::read_to_string(&manifest).expect("the manifest");
         let (rest, _) = text.split_once("[service.vanished]").expect("the last one");
@@ -523,6 +526,7 @@ fn a_changed_manifest_is_said_and_what_it_has_no_more_is_ended() {
             for name in ["same", "changed"] {
                 assert_eq!(listed(&sandbox)[name], before[name]);
             }
+            assert_eq!(digest(), old_digest, "of what runs");
             supervisor.kill_dash_nine();
         }
         supervisor = run(&sandbox, &manifest, containment);
@@ -531,6 +535,7 @@ fn a_changed_manifest_is_said_and_what_it_has_no_more_is_ended() {
         supervisor.kill_dash_nine();
         supervisor = run(&sandbox, &manifest, containment);
         event(&supervisor, "changed", "adopted");
+        assert_ne!(digest(), old_digest);
         let said = supervisor.events();
         assert!(!said.iter().any(|event| {
             event["message"]

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use mainstay_core::manifest::Format;
+use mainstay_core::registry::TextDigest;
 use mainstay_testkit::free_port;
 
 use super::*;
@@ -88,12 +90,16 @@ fn a_healthy_definition_takes_the_place_of_the_old_one() {
     let (supervisor, sandbox) = supervise(OLD);
     event(&supervisor, "other", "started");
     let old = pid(&sandbox, "shop").expect("it runs");
+    let digest = || service(&sandbox, "shop")["definition_digest"].clone();
+    let old_digest = digest();
+    assert_eq!(old_digest.as_str().map(str::len), Some(64));
     let new = r#"
         [service.shop]
         command = ["PUPPET", "print-env", "touch", "HERE/up", "hang"]
         start = { ready = { file = "HERE/up" } }
     "#;
-    let (status, body) = ask(&sandbox, "shop/update", &tried(&sandbox, new, 300));
+    let request = tried(&sandbox, new, 300);
+    let (status, body) = ask(&sandbox, "shop/update", &request);
     assert_eq!(status, 200, "{body}");
     assert_eq!(body["outcome"], "healthy");
     assert_eq!(body["update"]["phase"], "trial", "{body}");
@@ -105,6 +111,11 @@ fn a_healthy_definition_takes_the_place_of_the_old_one() {
     assert_eq!(report["pid"].as_u64(), Some(candidate));
     assert!(candidate != old && report["update"].is_null(), "{report}");
     assert_eq!(pid(&sandbox, "shop"), Some(candidate));
+    let request: Value = serde_json::from_str(&request).expect("JSON");
+    let field = |name: &str| request[name].as_str().expect("text");
+    let expect = TextDigest::of(field("manifest"), Format::Toml, field("base_dir"), None);
+    assert_eq!(digest(), expect.as_str());
+    assert_ne!(digest(), old_digest);
     event(&supervisor, "shop", "updated");
     // In the order of the manifest, as before; who needs it was not touched.
     let listed = json(&sandbox, &["list", "--json"]);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::manifest::Format;
@@ -31,7 +32,7 @@ impl Definition {
     /// The entity tag: SHA-256 over a name of this form and all fields, each after its length (64 bits, big endian).
     pub fn etag(&self) -> Etag {
         let flag = |it: bool| if it { "1" } else { "0" };
-        let fields = [
+        Etag(sha256(&[
             "mainstay definition 1",
             &self.manifest,
             self.format.name(),
@@ -40,18 +41,24 @@ impl Definition {
             &self.mode,
             flag(self.user),
             flag(self.sandbox),
-        ];
-        let mut hash = Sha256::new();
-        for field in fields {
-            hash.update((field.len() as u64).to_be_bytes());
-            hash.update(field);
-        }
-        let hex = hash
-            .finalize()
-            .into_iter()
-            .map(|byte| format!("{byte:02x}"));
-        Etag(hex.collect())
+        ]))
     }
+
+    /// Of what of it its host is started with.
+    pub fn text_digest(&self) -> TextDigest {
+        TextDigest::of(&self.manifest, self.format, &self.base_dir, None)
+    }
+}
+
+/// SHA-256 over the fields, each after its length (64 bits, big endian), as 64 hexadecimal digits.
+fn sha256(fields: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for field in fields {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field);
+    }
+    let bytes = hash.finalize().into_iter();
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Debug for Definition {
@@ -76,6 +83,27 @@ impl Etag {
 impl From<String> for Etag {
     fn from(text: String) -> Self {
         Self(text)
+    }
+}
+
+/// Tells what a host runs from all else that it could run: 64 hexadecimal digits. Whoever supervises a service knows this much of its
+/// definition; how it was installed, which an [`Etag`] covers as well, only the registry knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TextDigest(String);
+
+impl TextDigest {
+    /// SHA-256 over a name of this form, the text of the manifest, its language, what its relative paths are relative to, and the artifact
+    /// that it runs from, where there is one.
+    pub fn of(manifest: &str, format: Format, base_dir: &str, artifact: Option<&str>) -> Self {
+        let text = ["mainstay text 1", manifest, format.name(), base_dir];
+        let fields: Vec<&str> = text.into_iter().chain(artifact).collect();
+        Self(sha256(&fields))
+    }
+
+    /// As it is shown.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -126,6 +154,58 @@ mod tests {
             assert!(!seen.contains(&etag), "{etag:?}");
             seen.push(etag);
         }
+    }
+
+    /// They are stored, too, and compared with those of hosts of another version.
+    #[test]
+    fn a_digest_of_text_stays_what_it_is_and_is_of_the_text_alone() {
+        let known = definition().text_digest();
+        assert_eq!(
+            known.as_str(),
+            "bc0c5d5a87c58847387f9e363348462c75784f7e4424956e17682bb85a7d97cd"
+        );
+        let digest = |it: Definition| it.text_digest();
+        let manager = "embedded".to_owned();
+        let user = true;
+        let elsewhere = Definition {
+            manager,
+            user,
+            ..definition()
+        };
+        assert_eq!(digest(elsewhere), known);
+        let base_dir = "/srv2".to_owned();
+        assert_ne!(
+            digest(Definition {
+                base_dir,
+                ..definition()
+            }),
+            known
+        );
+        let format = Format::Yaml;
+        assert_ne!(
+            digest(Definition {
+                format,
+                ..definition()
+            }),
+            known
+        );
+        let manifest = String::new();
+        assert_ne!(
+            digest(Definition {
+                manifest,
+                ..definition()
+            }),
+            known
+        );
+        let Definition {
+            manifest,
+            format,
+            base_dir,
+            ..
+        } = definition();
+        let of = |artifact| TextDigest::of(&manifest, format, &base_dir, artifact);
+        assert_eq!(of(None), known);
+        assert!(![known, of(Some("b"))].contains(&of(Some("a"))));
     }
 
     #[test]
