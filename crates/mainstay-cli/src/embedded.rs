@@ -9,6 +9,8 @@
 //! The files are what counts: a daemon that runs is told of them afterwards, one that does not finds them when it starts. What is refused by
 //! either is taken back as a whole.
 
+mod site;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,6 +82,13 @@ pub(crate) enum Change {
     Updated,
     /// It was so already.
     None,
+}
+
+/// One that is installed.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    state: StateDir,
+    name: ServiceName,
 }
 
 /// Keeps others from changing what is installed, for as long as it lives.
@@ -326,7 +335,7 @@ pub(crate) fn install_all(
             enabled: old.as_ref().is_none_or(|old| old.enabled),
             version: old.as_ref().map_or(0, |old| old.version) + 1,
         };
-        put(&place, manifest, &record)
+        put(&place, &manifest.text, &record)
     });
     let names: Vec<&str> = changed.iter().map(|(name, _)| *name).collect();
     match written.and_then(|()| tell(state, &names)) {
@@ -510,10 +519,10 @@ impl Saved {
     }
 }
 
-fn put(place: &Path, manifest: &Loaded, record: &Record) -> Result<(), Failure> {
+fn put(place: &Path, manifest: &str, record: &Record) -> Result<(), Failure> {
     create_private_dir(place).map_err(|error| cannot("create", place, &error))?;
     let path = manifest_path(place, record);
-    let written = write_private(&path, manifest.text.as_bytes());
+    let written = write_private(&path, manifest.as_bytes());
     written.map_err(|error| cannot("write", &path, &error))?;
     write_record(&place.join(RECORD), record)?;
     for other in manifest_paths(place).filter(|other| *other != path) {

@@ -45,10 +45,15 @@ impl Site for Installed {
     }
 
     fn restore(&self, definition: &Definition, version: Version) -> Result<(), Failure> {
-        // What a manager is told holds from the next start on.
-        let is_other = self.runs_another(definition)?;
+        let is_changed = !self.changed_files(definition)?.is_empty();
         self.put(definition, version)?;
-        match self.report()?.state {
+        let report = self.report()?;
+        let is_other = match &report.definition_digest {
+            Some(digest) => *digest != definition.text_digest(),
+            // What a manager was told holds from the next start on.
+            None => is_changed && self.is_direct(),
+        };
+        match report.state {
             StateName::Running if is_other => self.control(Verb::Restart).map(drop),
             _ => Ok(()),
         }
@@ -68,12 +73,5 @@ impl Installed {
     /// Where its host keeps what is its own.
     pub(crate) fn state(&self) -> &StateDir {
         &self.state
-    }
-
-    fn runs_another(&self, definition: &Definition) -> Result<bool, Failure> {
-        if self.is_direct() {
-            return Ok(!self.changed_files(definition)?.is_empty());
-        }
-        Ok(false)
     }
 }

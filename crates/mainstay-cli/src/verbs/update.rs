@@ -9,6 +9,7 @@ use mainstay_core::registry::{Definition, Expected, Version};
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::Serialize;
 
+use crate::embedded::Embedded;
 use crate::failure::{Code, Failure};
 use crate::installed::{self, Installed};
 use crate::manifest_file::{self, FormatName, Loaded};
@@ -260,6 +261,9 @@ fn site(
     name: &ServiceName,
     file: &std::path::Path,
 ) -> Result<Box<dyn Site>, Failure> {
+    if let Some(embedded) = Embedded::find(state, name) {
+        return Ok(Box::new(embedded));
+    }
     if let Some(installed) = Installed::find(state, name.as_str()) {
         mainstay::may_install(&installed.service())?;
         return Ok(Box::new(installed));

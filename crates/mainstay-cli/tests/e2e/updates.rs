@@ -368,3 +368,74 @@ fn an_update_that_is_killed_anywhere_leaves_nothing_for_a_human() {
     assert!(steps.iter().all(|steps| *steps > 20), "{steps:?}");
     stop(daemon, &sandbox);
 }
+
+/// Whoever updates it dies: before anything was written, and as if it had been half-way.
+#[test]
+fn what_a_dead_updater_left_is_put_back_under_systemd() {
+    let Some(lab) = lab() else { return };
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    write(&lab, "/srv/one.toml", &shop("one", "\"hang\"", ""));
+    write(
+        &lab,
+        "/srv/two.toml",
+        &shop("two", "\"hang\"", "stop = { graceful = \"2s\" }"),
+    );
+    mainstay(0, &["install", "/srv/one.toml"]);
+    mainstay(0, &["start", "shop"]);
+    let pid = lab.script(&format!(
+        "{MAINSTAY} update /srv/two.toml --canary 60s > /dev/null 2>&1 < /dev/null & echo $!"
+    ));
+    wait_until("its canary", SOON, || {
+        (status(&lab, "shop")["update"]["phase"] == "canary").then_some(())
+    });
+    let busy = mainstay(75, &["update", "/srv/one.toml"]);
+    assert!(
+        busy.contains("is being changed by another mainstay"),
+        "{busy}"
+    );
+    lab.check(0, &["kill", "-KILL", pid.trim()]);
+    wait_until("the old version", SOON, || {
+        let report = status(&lab, "shop");
+        (report["update"].is_null() && report["state"] == "running").then_some(())
+    });
+    assert_eq!((starts(&lab, "one"), starts(&lab, "two")), (2, 1));
+    // As if it had begun to write.
+    let copy = "/var/lib/mainstay/installed/shop/manifest.toml";
+    lab.script(&format!(
+        "cp /srv/two.toml {copy}; echo '# half' >> /etc/systemd/system/shop.service; systemctl daemon-reload"
+    ));
+    let said = mainstay(79, &["verify", "shop"]);
+    assert!(said.contains("whoever changed it died"), "{said}");
+    let before = status(&lab, "shop")["pid"].clone();
+    mainstay(0, &["start", "shop"]);
+    mainstay(0, &["verify", "shop"]);
+    let report = status(&lab, "shop");
+    assert_eq!(
+        (&report["version"], &report["pid"]),
+        (&1.into(), &before),
+        "it was not touched"
+    );
+    let said = mainstay(0, &["history", "shop"]);
+    assert!(
+        said.contains("rolled-back") && said.contains("refreshed"),
+        "{said}"
+    );
+
+    // The host runs what was never committed: it goes back, too.
+    lab.script(&format!(
+        "{MAINSTAY} update /srv/two.toml --canary 60s > /dev/null 2>&1 < /dev/null & echo $! > /srv/pid"
+    ));
+    wait_until("its canary", SOON, || {
+        (status(&lab, "shop")["update"]["phase"] == "canary").then_some(())
+    });
+    lab.script("kill -KILL $(cat /srv/pid)");
+    wait_until("the old version", SOON, || {
+        status(&lab, "shop")["update"].is_null().then_some(())
+    });
+    lab.script(&format!("cp /srv/two.toml {copy}; systemctl restart shop"));
+    assert_eq!(starts(&lab, "two"), 3);
+    mainstay(0, &["start", "shop"]);
+    mainstay(0, &["verify", "shop"]);
+    assert_eq!((starts(&lab, "one"), starts(&lab, "two")), (4, 3));
+    assert_eq!(status(&lab, "shop")["state"], "running");
+}

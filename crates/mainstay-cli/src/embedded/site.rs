@@ -1,0 +1,111 @@
+//! What an update does with a service of the embedded manager.
+
+use std::path::PathBuf;
+
+use mainstay::Scope;
+use mainstay_core::engine::{StateName, Style};
+use mainstay_core::manifest;
+use mainstay_core::registry::{self, Version};
+use mainstay_core::spec::ServiceName;
+
+use super::{Definition, Embedded, FORMAT, Record, Saved};
+use crate::client;
+use crate::failure::{Code, Failure};
+use crate::registry::Program;
+use crate::state_dir::StateDir;
+use crate::update::{Change, Site, Trouble};
+
+impl Embedded {
+    /// The service of this name, if it is there.
+    pub(crate) fn find(state: &StateDir, name: &ServiceName) -> Option<Self> {
+        super::is_installed(state, name.as_str()).then(|| Self {
+            state: state.clone(),
+            name: name.clone(),
+        })
+    }
+
+    fn defined(&self, definition: &registry::Definition) -> Result<Definition, Failure> {
+        let specs = manifest::parse(&definition.manifest, definition.format).unwrap_or_default();
+        let spec = specs.into_iter().find(|spec| *spec.name() == self.name);
+        let spec = spec.ok_or_else(|| {
+            let message = format!("what is registered of {}: it does not define it", self.name);
+            Failure::new(Code::Failed, message)
+        })?;
+        let dir = definition.base_dir.as_ref();
+        let digest = Some(definition.text_digest());
+        Ok(Definition::of_manifest(spec.beside_others(), dir, digest))
+    }
+}
+
+impl Site for Embedded {
+    fn name(&self) -> &ServiceName {
+        &self.name
+    }
+
+    fn registry_path(&self) -> PathBuf {
+        self.state.registry_path(Scope::System)
+    }
+
+    fn drift(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn program(&self, _definition: &registry::Definition) -> Option<Program> {
+        None
+    }
+
+    /// The daemon.
+    fn supervisor(
+        &self,
+        _old: &registry::Definition,
+        _new: &registry::Definition,
+    ) -> Result<Option<StateDir>, Failure> {
+        Ok(Some(self.state.clone()))
+    }
+
+    fn put(&self, definition: &registry::Definition, version: Version) -> Result<(), Failure> {
+        let _lock = super::lock(&self.state)?;
+        let place = super::place(&self.state, self.name.as_str());
+        let old = super::read_record(&self.state, self.name.as_str()).ok();
+        let record = Record {
+            format: FORMAT,
+            base_dir: definition.base_dir.clone().into(),
+            manifest_format: definition.format.name().to_owned(),
+            enabled: old.is_none_or(|old| old.enabled),
+            version: version.0,
+        };
+        let saved = Saved::of(&place)?;
+        super::put(&place, &definition.manifest, &record).inspect_err(|_| saved.take_back())
+    }
+
+    fn restore(&self, definition: &registry::Definition, version: Version) -> Result<(), Failure> {
+        self.put(definition, version)?;
+        let name = self.name.as_str();
+        super::tell(&self.state, &[name])?;
+        let report = match client::block_on(client::status(&self.state))? {
+            Err(absent) if absent.code() == Code::NotRunning => return Ok(()),
+            report => report?,
+        };
+        let is_other = report.services.iter().any(|service| {
+            let digest = service.definition_digest.as_ref();
+            service.name == name
+                && service.state == StateName::Running
+                && digest.is_some_and(|digest| *digest != definition.text_digest())
+        });
+        match is_other {
+            true => client::block_on(client::request(&self.state, name, "restart"))?.map(drop),
+            false => Ok(()),
+        }
+    }
+
+    /// Nothing runs.
+    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble> {
+        let (new, version) = change.new;
+        let (mut all, _) = super::all(&self.state);
+        all.retain(|it| *it.spec.name() != self.name);
+        all.push(self.defined(new)?);
+        super::graph(&all).map_err(super::misfit)?;
+        self.put(new, version)?;
+        Ok(None)
+    }
+}
