@@ -11,6 +11,7 @@ use mainstay_core::spec::ServiceName;
 use super::{Definition, Embedded, FORMAT, Record, Saved};
 use crate::client;
 use crate::failure::{Code, Failure};
+use crate::host;
 use crate::registry::Program;
 use crate::state_dir::StateDir;
 use crate::update::{Change, Site, Trouble};
@@ -83,18 +84,31 @@ impl Site for Embedded {
         let name = self.name.as_str();
         super::tell(&self.state, &[name])?;
         let report = match client::block_on(client::status(&self.state))? {
-            Err(absent) if absent.code() == Code::NotRunning => return Ok(()),
-            report => report?,
+            Err(absent) if absent.code() == Code::NotRunning => None,
+            report => Some(report?),
         };
-        let is_other = report.services.iter().any(|service| {
+        let is_supervised = report.is_some();
+        // What a daemon has left that was killed lives on.
+        let report = report.or_else(|| Some(host::orphans(&self.state)?.report));
+        let services = report.map(|report| report.services).unwrap_or_default();
+        let is_other = services.iter().any(|service| {
             let digest = service.definition_digest.as_ref();
             service.name == name
                 && service.state == StateName::Running
                 && digest.is_some_and(|digest| *digest != definition.text_digest())
         });
-        match is_other {
-            true => client::block_on(client::request(&self.state, name, "restart"))?.map(drop),
-            false => Ok(()),
+        match (is_other, is_supervised) {
+            (false, _) => Ok(()),
+            (true, true) => {
+                client::block_on(client::request(&self.state, name, "restart"))?.map(drop)
+            }
+            (true, false) => {
+                let message = format!(
+                    "put {name} back: it runs by another definition, and nobody supervises it"
+                );
+                Err(Failure::new(Code::NotRunning, message)
+                    .hint("start the daemon again, then the service"))
+            }
         }
     }
 

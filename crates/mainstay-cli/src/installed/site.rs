@@ -8,7 +8,7 @@ use mainstay_core::spec::{ServiceName, Spec};
 
 use super::registered::{self, Kept};
 use super::{Installed, Mode, install};
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::registry::Program;
 use crate::state_dir::StateDir;
 use crate::update::{Change, Site, Trouble};
@@ -51,7 +51,12 @@ impl Site for Installed {
         let is_other = match &report.definition_digest {
             Some(digest) => *digest != definition.text_digest(),
             // What a manager was told holds from the next start on.
-            None => is_changed && self.is_direct(),
+            None if self.is_direct() => is_changed,
+            None if report.state == StateName::Stopped => false,
+            None => {
+                let message = format!("put {} back: its host does not answer", self.name);
+                return Err(Failure::new(Code::Busy, message).hint("try again"));
+            }
         };
         match report.state {
             StateName::Running if is_other => self.control(Verb::Restart).map(drop),

@@ -16,7 +16,7 @@ mod by_manager;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mainstay_core::engine::{Style, TrialPhase};
+use mainstay_core::engine::Style;
 use mainstay_core::registry::{Definition, Expected, Stored, Version};
 use mainstay_core::spec::ServiceName;
 
@@ -68,7 +68,10 @@ pub(crate) enum Outcome {
 pub(crate) enum Trouble {
     /// It was tried.
     GivenUp(GivenUp),
+    /// Nothing of it is left.
     Failed(Failure),
+    /// It may hold, or not.
+    Torn(Failure),
 }
 
 impl From<Failure> for Trouble {
@@ -133,6 +136,12 @@ pub(crate) fn update(
         Err(Trouble::Failed(failure)) => {
             // Why it failed matters more; what is not written here, the next one finds.
             drop(work.roll_back(failure.message()));
+            return Err(failure);
+        }
+        Err(Trouble::Torn(failure)) => {
+            // As if this process had died: the change has no end.
+            drop(work);
+            drop(mend(site));
             return Err(failure);
         }
     };
@@ -226,14 +235,8 @@ impl Change<'_> {
         }
         match decide(Decision::Commit)? {
             Ok(_) => Ok(()),
-            Err(failure) => {
-                self.site.put(self.old.0, self.old.1)?;
-                Err(Trouble::GivenUp(GivenUp {
-                    why: failure.message().to_owned(),
-                    phase: TrialPhase::Trial,
-                    last_lines: Vec::new(),
-                }))
-            }
+            // It was not held any more; or who had to commit it is gone, and may have done so before.
+            Err(failure) => Err(Trouble::Torn(failure)),
         }
     }
 }

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use mainstay_core::engine::StateName;
 use mainstay_core::report::{ServiceReport, StatusReport};
+use mainstay_core::spec::ServiceName;
 
+use crate::embedded::Embedded;
 use crate::failure::{Code, Failure};
 use crate::host;
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
-use crate::{client, output};
+use crate::{client, output, update};
 
 /// Which services.
 #[derive(Debug, clap::Args)]
@@ -92,8 +94,14 @@ impl Control {
                 let (state, name) = (state.clone(), name.clone());
                 match Installed::find(&state, &name) {
                     Some(installed) => tokio::task::spawn_blocking(move || installed.control(verb)),
-                    None => tokio::task::spawn_local(async move {
-                        client::request(&state, &name, verb.as_str()).await
+                    None => tokio::task::spawn_blocking(move || {
+                        if matches!(verb, Verb::Start | Verb::Restart)
+                            && let Some(name) = ServiceName::new(&name)
+                            && let Some(embedded) = Embedded::find(&state, &name)
+                        {
+                            update::mend(&embedded)?;
+                        }
+                        client::block_on(client::request(&state, &name, verb.as_str()))?
                     }),
                 }
             };

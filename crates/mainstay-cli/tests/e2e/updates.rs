@@ -439,3 +439,73 @@ fn what_a_dead_updater_left_is_put_back_under_systemd() {
     assert_eq!((starts(&lab, "one"), starts(&lab, "two")), (4, 3));
     assert_eq!(status(&lab, "shop")["state"], "running");
 }
+
+/// The daemon is killed instead, just before any of the calls of its loop.
+#[test]
+fn a_daemon_that_is_killed_anywhere_in_an_update_leaves_nothing_for_a_human() {
+    let sandbox = Sandbox::new();
+    if sandbox.command("strace").arg("-V").output().is_err() {
+        return mainstay_testkit::skip("strace is not installed");
+    }
+    let shop = |version: usize| {
+        let text = format!(
+            "[service.shop]\ncommand = [\"PUPPET\", \"print\", \"{version}\", \"hang\"]\nstart = {{ ready = {{ log = \"{version}\" }} }}\n"
+        );
+        manifest(&sandbox, "shop.toml", &text)
+    };
+    let mut daemon = daemon(&sandbox, &shop(0));
+    let is_up = |what: &str| {
+        wait_until(what, SOON, || {
+            let report = service(&sandbox, "shop");
+            (report["state"] == "running" && report["update"].is_null()).then_some(())
+        });
+    };
+    is_up("its first run");
+    let (mut committed, mut last) = (0, 0);
+    for n in 1.. {
+        let path = shop(n);
+        let before = service(&sandbox, "shop")["version"]
+            .as_u64()
+            .expect("a version");
+        let mut strace = sandbox.command("strace");
+        strace
+            .args(["-qq", "-e"])
+            .arg(format!("trace={STEPS}"))
+            .arg("-e");
+        strace.arg(format!("inject={STEPS}:signal=KILL:when={n}"));
+        strace
+            .args(["-o", "/dev/null", "-p"])
+            .arg(daemon.id().to_string());
+        let mut strace = strace.spawn().expect("strace runs");
+        wait_until("strace", SOON, || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).ok()?;
+            (!status.contains("TracerPid:\t0")).then_some(())
+        });
+        let output = verb(&sandbox, &["update", &path, "--canary", "0s"]);
+        // It lets the daemon go on, if that lives.
+        drop(strace.kill());
+        drop(strace.wait());
+        let is_killed = !verb(&sandbox, &["list"]).status.success();
+        if is_killed {
+            daemon.wait(SOON);
+            daemon = daemon_again(&sandbox);
+        }
+        is_up("it runs again");
+        assert_eq!(sandbox.processes().len(), 2, "{n}: one run, and the daemon");
+        json(&sandbox, &["start", "shop", "--json"]);
+        let verified = verb(&sandbox, &["verify", "shop"]);
+        assert!(verified.status.success(), "{n}: {verified:?} {output:?}");
+        is_up("it runs once more");
+        let now = service(&sandbox, "shop")["version"]
+            .as_u64()
+            .expect("a version");
+        committed += now - before;
+        last = n;
+        if !is_killed {
+            break;
+        }
+    }
+    println!("killed at {last} calls, {committed} updates held");
+    assert!(last > 5, "{last}");
+    stop(daemon, &sandbox);
+}
