@@ -4,10 +4,11 @@
 //! STATE/installed/NAME/manifest.toml   what it is (or .yaml, .json), as it was installed
 //! STATE/installed/NAME/embedded.json   that it is the embedded manager's: a [`Record`]
 //! STATE/installed/.lock                held by whoever changes them, and by a daemon while it starts
+//! STATE/registry.db                    what is registered of them, see `registry/`
 //! ```
 //!
 //! The files are what counts: a daemon that runs is told of them afterwards, one that does not finds them when it starts. What is refused by
-//! either is taken back as a whole.
+//! either is taken back as a whole. Whoever changes something holds the lock first, then what it is about in the registry.
 
 mod site;
 
@@ -18,9 +19,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mainstay::Manager;
 use mainstay_core::engine::{Engine, GraphError, Refusal, StateName};
 use mainstay_core::manifest::{self, Format};
-use mainstay_core::registry::TextDigest;
+use mainstay_core::registry::{Expected, Stored, TextDigest};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::{Deserialize, Serialize};
@@ -28,12 +30,17 @@ use serde::{Deserialize, Serialize};
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host;
+use crate::installed::Installed;
+use crate::installed::registered::{self, Witness};
 use crate::manifest_file::{Loaded, Source};
-use crate::state_dir::{StateDir, create_private_dir, write_private};
+use crate::registry::{Registered, Registry, Wish, Work};
+use crate::state_dir::{self, StateDir, create_private_dir, write_private};
 
 /// Of a [`Record`]; another one is not read.
 const FORMAT: u32 = 1;
 const RECORD: &str = "embedded.json";
+/// How the registry and reports call the way in which this manager runs a service.
+const MODE: &str = "embedded";
 /// How long somebody else may be at it.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
@@ -48,7 +55,7 @@ struct Record {
     manifest_format: String,
     /// Whether it starts with the daemon.
     enabled: bool,
-    /// Counts what it has been, from 1.
+    /// In the registry.
     version: u64,
 }
 
@@ -136,6 +143,35 @@ pub(crate) fn split(state: &StateDir, names: Vec<String>) -> (Vec<String>, Vec<S
         .partition(|name| is_installed(state, name))
 }
 
+/// The same for those that are to be removed: also what an installation that died has left, and to be purged what was uninstalled.
+pub(crate) fn split_left(
+    state: &StateDir,
+    names: Vec<String>,
+    purge: bool,
+) -> (Vec<String>, Vec<String>) {
+    names
+        .into_iter()
+        .partition(|name| has_left(state, name, purge))
+}
+
+fn has_left(state: &StateDir, name: &str, purge: bool) -> bool {
+    let is_left = |it: Registered| {
+        let is_deleted = matches!(it.life, Stored::Deleted(_));
+        it.definition.mode == MODE && (registered::is_unfinished(&it.life) || purge && is_deleted)
+    };
+    let known = || {
+        Registry::find(&registry_path(state))
+            .ok()??
+            .get(name)
+            .ok()?
+    };
+    is_installed(state, name) || known().is_some_and(is_left)
+}
+
+fn registry_path(state: &StateDir) -> PathBuf {
+    state_dir::registry_path(&all_dir(state))
+}
+
 /// Those that it has, in their order.
 pub(crate) fn names(state: &StateDir) -> Vec<String> {
     let entries = fs::read_dir(all_dir(state)).into_iter().flatten().flatten();
@@ -147,7 +183,33 @@ pub(crate) fn names(state: &StateDir) -> Vec<String> {
 
 /// What can be said of those that it has while no daemon runs, and none was killed.
 pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
-    let report = |name: String| ServiceReport {
+    let version = |name: &str| Some(read_record(state, name).ok()?.version);
+    let names = names(state).into_iter();
+    names
+        .map(|name| stopped(version(&name), None, name))
+        .collect()
+}
+
+/// Of those whose installation has not come to an end, so that no daemon knows of them.
+pub(crate) fn unfinished(state: &StateDir) -> Vec<ServiceReport> {
+    let Ok(Some(registry)) = Registry::find(&registry_path(state)) else {
+        return Vec::new();
+    };
+    let names = registry.names().unwrap_or_default().into_iter();
+    let reports = names
+        .filter(|name| !is_installed(state, name))
+        .filter_map(|name| {
+            let found = registry.get(&name).ok()??;
+            let is_ours = found.definition.mode == MODE && registered::is_unfinished(&found.life);
+            let why = found.life.why().unwrap_or("it is being installed");
+            let detail = format!("{why}; install it again, or uninstall it");
+            is_ours.then(|| stopped(Some(found.life.version().0), Some(detail), name))
+        });
+    reports.collect()
+}
+
+fn stopped(version: Option<u64>, detail: Option<String>, name: String) -> ServiceReport {
+    ServiceReport {
         name,
         state: StateName::Stopped,
         pid: None,
@@ -156,19 +218,101 @@ pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
         since_seconds: None,
         restarts: 0,
         last_exit: None,
-        manager: "embedded".to_owned(),
-        mode: "embedded".to_owned(),
-        version: None,
+        manager: Manager::Mainstay.name().to_owned(),
+        mode: MODE.to_owned(),
+        version,
         etag: None,
         definition_digest: None,
         drift: None,
-        detail: None,
+        detail,
         log_problem: None,
         cpu_ms: None,
         memory_bytes: None,
         update: None,
-    };
-    names(state).into_iter().map(report).collect()
+    }
+}
+
+/// Adds what the registry knows, and what is not as it was registered, to what is told of a service that is installed.
+pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
+    // A supervisor's own may have the same name.
+    if report.mode != MODE || report.version.is_none() {
+        return;
+    }
+    let registered = registered::find(&registry_path(state), &report.name);
+    let witnesses = registered_witnesses(state, &report.name, &registered).into_iter();
+    let causes = witnesses.flat_map(|witness| witness.causes);
+    let drift = causes.chain(outdated(state, &registered, report)).collect();
+    let known = registered.as_ref().ok().and_then(Option::as_ref);
+    report.version = known.map(|it| it.life.version().0);
+    report.etag = known.map(|it| it.etag.as_str().to_owned());
+    report.drift = Some(drift);
+}
+
+/// What each of those says who should know how it is; asks the daemon. Blocks. `None`: it is not the embedded manager's.
+pub(crate) fn witnesses(state: &StateDir, name: &str) -> Result<Option<Vec<Witness>>, Failure> {
+    const DAEMON: &str = "manager";
+    if !has_left(state, name, false) {
+        return Ok(None);
+    }
+    let registered = registered::find(&registry_path(state), name);
+    let mut witnesses = registered_witnesses(state, name, &registered);
+    let answer = client::block_on(client::status(state))?;
+    let report = answer.map(|report| report.services.into_iter().find(|it| it.name == name));
+    witnesses.push(match report {
+        Ok(Some(report)) => {
+            let causes = outdated(state, &registered, &report).into_iter().collect();
+            Witness::says(DAEMON, report.state.to_string(), causes)
+        }
+        Ok(None) => {
+            let why = "the supervisor that runs here does not have it: install it again".to_owned();
+            Witness::disagrees(DAEMON, "unknown", vec![why])
+        }
+        Err(absent) if absent.code() == Code::NotRunning => {
+            Witness::agrees(DAEMON, "gone", Some(absent.message().to_owned()))
+        }
+        Err(failure) => Witness::disagrees(DAEMON, "silent", vec![failure.message().to_owned()]),
+    });
+    Ok(Some(witnesses))
+}
+
+fn outdated(
+    state: &StateDir,
+    registered: &Result<Option<Registered>, Failure>,
+    report: &ServiceReport,
+) -> Option<String> {
+    registered::outdated(
+        &registry_path(state),
+        registered.as_ref().ok()?.as_ref()?,
+        report,
+    )
+}
+
+fn registered_witnesses(
+    state: &StateDir,
+    name: &str,
+    registered: &Result<Option<Registered>, Failure>,
+) -> Vec<Witness> {
+    registered::witnesses(registered, |registered| {
+        let (definition, version) = (&registered.definition, registered.life.version());
+        let place = place(state, name);
+        let path = place.join(format!("manifest.{}", definition.format.name()));
+        let mut causes = registered::changed_manifest(&path, registered);
+        causes.extend(match read_record(state, name) {
+            Ok(record)
+                if record.version == version.0
+                    && record.base_dir == Path::new(&definition.base_dir)
+                    && record.manifest_format == definition.format.name() =>
+            {
+                None
+            }
+            Ok(_) => Some(format!(
+                "{} is not version {version}",
+                place.join(RECORD).display()
+            )),
+            Err(why) => Some(why),
+        });
+        vec![Witness::of("manifest", causes)]
+    })
 }
 
 /// Waits, for a while, until nobody else changes what is installed. Blocks.
@@ -287,64 +431,96 @@ pub(crate) fn install_all(
     state: &StateDir,
     manifest: &Loaded,
     specs: &[Spec],
+    expected: Expected,
 ) -> Result<Vec<Done>, Failure> {
     // Owner-only, as the daemon would make it.
     create_private_dir(state.path()).map_err(|error| cannot("create", state.path(), &error))?;
     let _lock = lock(state)?;
     let (mut all, _) = all(state);
-    let (mut done, mut changed) = (Vec::new(), Vec::new());
+    let mut done = Vec::new();
     for spec in specs {
         let name = spec.name();
-        let place = place(state, name.as_str());
-        if !place.join(RECORD).exists() && is_of_system(&place) {
+        if Installed::find(state, name.as_str()).is_some() {
             let message = format!("install {name}: the system's manager has it");
             let hint = format!("first `mainstay uninstall {name}`");
             return Err(Failure::new(Code::Failed, message).hint(hint));
         }
         host::user_of(spec)?;
-        let (spec_here, digest) = (spec.clone().beside_others(), manifest.digest());
-        let definition = Definition::of_manifest(spec_here, &manifest.dir, Some(digest));
+        let (here, digest) = (spec.clone().beside_others(), manifest.digest());
+        let definition = Definition::of_manifest(here, &manifest.dir, Some(digest));
         let known = all.iter().position(|it| it.spec.name() == name);
         let known = known.map(|known| all.swap_remove(known));
         let is_same =
             known.is_some_and(|it| it.spec == definition.spec && it.dir == definition.dir);
-        let old = read_record(state, name.as_str()).ok();
         done.push(Done {
             name: name.clone(),
-            change: match (&old, is_same) {
+            change: match (is_installed(state, name.as_str()), is_same) {
                 (_, true) => Change::None,
-                (Some(_), false) => Change::Updated,
-                (None, false) => Change::New,
+                (true, false) => Change::Updated,
+                (false, false) => Change::New,
             },
             losses: host::losses(&definition.spec),
         });
         all.push(definition);
-        if !is_same {
-            changed.push((name.as_str(), old));
-        }
     }
     graph(&all).map_err(misfit)?;
+    let work = begin(state, manifest, specs, expected)?;
     let mut saved = Vec::new();
-    let written = changed.iter().try_for_each(|(name, old)| {
-        let place = place(state, name);
-        saved.push(Saved::of(&place)?);
-        let record = Record {
-            format: FORMAT,
-            base_dir: manifest.dir.clone(),
-            manifest_format: manifest.format.name().to_owned(),
-            enabled: old.as_ref().is_none_or(|old| old.enabled),
-            version: old.as_ref().map_or(0, |old| old.version) + 1,
-        };
-        put(&place, &manifest.text, &record)
-    });
-    let names: Vec<&str> = changed.iter().map(|(name, _)| *name).collect();
-    match written.and_then(|()| tell(state, &names)) {
-        Ok(()) => Ok(done),
-        Err(failure) => {
-            saved.into_iter().for_each(Saved::take_back);
-            Err(failure)
-        }
+    let put = specs
+        .iter()
+        .zip(work.versions())
+        .try_for_each(|(spec, version)| {
+            let place = place(state, spec.name().as_str());
+            saved.push(Saved::of(&place)?);
+            let old = read_record(state, spec.name().as_str()).ok();
+            let record = Record {
+                format: FORMAT,
+                base_dir: manifest.dir.clone(),
+                manifest_format: manifest.format.name().to_owned(),
+                enabled: old.as_ref().is_none_or(|old| old.enabled),
+                version: version.0,
+            };
+            put(&place, &manifest.text, &record)
+        });
+    let names: Vec<&str> = specs.iter().map(|spec| spec.name().as_str()).collect();
+    if let Err(failure) = put.and_then(|()| tell(state, &names)) {
+        saved.into_iter().for_each(Saved::take_back);
+        // Why it failed matters more; whoever opens the registry next rolls back what could not be.
+        drop(work.roll_back(failure.message()));
+        return Err(failure);
     }
+    let programs = specs
+        .iter()
+        .map(|spec| registered::program(spec, &manifest.dir));
+    if let Err(failure) = work.commit(&programs.collect::<Vec<_>>()) {
+        saved.into_iter().for_each(Saved::take_back);
+        let (old, new): (Vec<&str>, Vec<&str>) = names
+            .into_iter()
+            .partition(|name| is_installed(state, name));
+        let new: Vec<String> = new.into_iter().map(str::to_owned).collect();
+        // A daemon that cannot go back says so; `status` tells what differs.
+        drop(client::block_on(client::forget(state, &new)));
+        drop(tell(state, &old));
+        return Err(failure);
+    }
+    Ok(done)
+}
+
+/// Marks all of them as this process's.
+fn begin(
+    state: &StateDir,
+    manifest: &Loaded,
+    specs: &[Spec],
+    expected: Expected,
+) -> Result<Work, Failure> {
+    let definition = registered::definition(manifest, Manager::Mainstay, MODE)?;
+    let wishes = specs.iter().map(|spec| Wish {
+        name: spec.name().clone(),
+        expected,
+        definition: Some(definition.clone()),
+    });
+    let wishes: Vec<Wish> = wishes.collect();
+    Ok(Registry::open(&registry_path(state))?.begin(&wishes)?)
 }
 
 /// Stops services and has the embedded manager forget them, all or none; their logs and data stay, unless all is to be purged. Blocks until nothing
@@ -355,12 +531,15 @@ pub(crate) fn install_all(
 pub(crate) fn uninstall_all(
     state: &StateDir,
     names: &[String],
+    expected: Expected,
     purge: bool,
 ) -> Result<(), Failure> {
     let _lock = lock(state)?;
     let (all, _) = all(state);
     for name in names {
-        must_be_installed(state, name)?;
+        if !has_left(state, name, purge) {
+            return Err(unknown(name));
+        }
         let needs = |it: &&Definition| {
             let mut needs = it.spec.needed_services();
             !names.iter().any(|name| name == it.spec.name().as_str())
@@ -374,6 +553,12 @@ pub(crate) fn uninstall_all(
             return Err(failure.hint("uninstall that first, or all at once"));
         }
     }
+    let services: Vec<ServiceName> = names.iter().filter_map(|it| ServiceName::new(it)).collect();
+    let (path, how) = (registry_path(state), (expected, purge));
+    registered::unregister(&path, &services, how, || remove_all(state, names, purge))
+}
+
+fn remove_all(state: &StateDir, names: &[String], purge: bool) -> Result<(), Failure> {
     match client::block_on(client::forget(state, names))? {
         Err(absent) if absent.code() == Code::NotRunning => stop_orphans(state, names)?,
         done => done?,
@@ -417,7 +602,9 @@ pub(crate) fn set_enabled(
     let _lock = lock(state)?;
     let mut records = Vec::new();
     for name in names {
-        must_be_installed(state, name)?;
+        if !is_installed(state, name) {
+            return Err(unknown(name));
+        }
         let record = read_record(state, name).map_err(|why| Failure::new(Code::Failed, why))?;
         records.push((place(state, name).join(RECORD), record));
     }
@@ -431,14 +618,9 @@ pub(crate) fn set_enabled(
     Ok(())
 }
 
-fn must_be_installed(state: &StateDir, name: &str) -> Result<(), Failure> {
-    match is_installed(state, name) {
-        true => Ok(()),
-        false => {
-            let message = format!("no service {name} is installed");
-            Err(Failure::new(Code::Unknown, message).hint("`mainstay list` shows those that are"))
-        }
-    }
+fn unknown(name: &str) -> Failure {
+    let message = format!("no service {name} is installed");
+    Failure::new(Code::Unknown, message).hint("`mainstay list` shows those that are")
 }
 
 /// Has a daemon that runs take up what is new.
@@ -542,11 +724,6 @@ fn write_record(path: &Path, record: &Record) -> Result<(), Failure> {
 fn manifest_paths(place: &Path) -> impl Iterator<Item = PathBuf> + use<'_> {
     let formats = Format::ALL.into_iter();
     formats.map(|format| place.join(format!("manifest.{}", format.name())))
-}
-
-/// Whether what lies there was given to the system's manager.
-fn is_of_system(place: &Path) -> bool {
-    manifest_paths(place).any(|path| path.exists())
 }
 
 fn remove(path: &Path) -> Result<(), Failure> {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use mainstay::Scope;
 use mainstay_core::engine::{StateName, Style};
 use mainstay_core::manifest;
 use mainstay_core::registry::{self, Version};
@@ -12,6 +11,7 @@ use super::{Definition, Embedded, FORMAT, Record, Saved};
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host;
+use crate::installed::registered;
 use crate::registry::Program;
 use crate::state_dir::StateDir;
 use crate::update::{Change, Site, Trouble};
@@ -44,15 +44,22 @@ impl Site for Embedded {
     }
 
     fn registry_path(&self) -> PathBuf {
-        self.state.registry_path(Scope::System)
+        super::registry_path(&self.state)
     }
 
     fn drift(&self) -> Vec<String> {
-        Vec::new()
+        match super::witnesses(&self.state, self.name.as_str()) {
+            Ok(witnesses) => {
+                let witnesses = witnesses.into_iter().flatten();
+                witnesses.flat_map(|witness| witness.causes).collect()
+            }
+            Err(failure) => vec![failure.message().to_owned()],
+        }
     }
 
-    fn program(&self, _definition: &registry::Definition) -> Option<Program> {
-        None
+    fn program(&self, definition: &registry::Definition) -> Option<Program> {
+        let defined = self.defined(definition).ok()?;
+        registered::program(&defined.spec, &defined.dir)
     }
 
     /// The daemon.

@@ -239,6 +239,11 @@ impl Host {
         let problems = held.log_problem.iter().chain(held.sink_problems.values());
         let problems: Vec<&str> = problems.map(String::as_str).collect();
         report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));
+        let version = held
+            .next
+            .as_ref()
+            .map_or(held.version, |next| next.definition.version);
+        report.version = (version > 0).then_some(version);
         let held = &self.held[shown.0];
         report.definition_digest = match &held.running {
             Some(running) => running.digest.clone(),

@@ -90,7 +90,7 @@ fn report(slot: &Slot) -> ServiceReport {
         last_exit: slot.last_exit,
         manager: "embedded".to_owned(),
         mode: "embedded".to_owned(),
-        version: None,
+        version: (slot.version > 0).then_some(slot.version),
         etag: None,
         definition_digest: slot.child.as_ref().and_then(|it| it.digest.clone()),
         drift: None,

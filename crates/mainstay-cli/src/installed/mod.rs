@@ -9,7 +9,7 @@
 
 mod definition;
 mod install;
-mod registered;
+pub(crate) mod registered;
 mod site;
 
 use std::fs;
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::definition::account;
 pub(crate) use self::install::{Order, Wanted, install_all, plan_all};
-pub(crate) use self::registered::{Witness, base_dir, kept, registry_of};
+pub(crate) use self::registered::{kept, registry_of};
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host::sys;

@@ -1,7 +1,6 @@
 //! What the registry has of installed services, and whether what is there is still that.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use mainstay::{Manager, Scope};
@@ -40,7 +39,11 @@ impl Witness {
         format!("{:<10}  {}{detail}\n", self.name, self.claim)
     }
 
-    fn agrees(name: &'static str, claim: impl Into<String>, detail: Option<String>) -> Self {
+    pub(crate) fn agrees(
+        name: &'static str,
+        claim: impl Into<String>,
+        detail: Option<String>,
+    ) -> Self {
         let (claim, causes) = (claim.into(), Vec::new());
         Self {
             name,
@@ -50,7 +53,11 @@ impl Witness {
         }
     }
 
-    fn disagrees(name: &'static str, claim: impl Into<String>, causes: Vec<String>) -> Self {
+    pub(crate) fn disagrees(
+        name: &'static str,
+        claim: impl Into<String>,
+        causes: Vec<String>,
+    ) -> Self {
         Self {
             name,
             claim: claim.into(),
@@ -59,8 +66,16 @@ impl Witness {
         }
     }
 
+    /// What says this, with the causes why that is not as it was registered.
+    pub(crate) fn says(name: &'static str, claim: String, causes: Vec<String>) -> Self {
+        match causes.is_empty() {
+            true => Self::agrees(name, claim, None),
+            false => Self::disagrees(name, claim, causes),
+        }
+    }
+
     /// What is as it was registered, or the causes why it is not.
-    fn of(name: &'static str, causes: Vec<String>) -> Self {
+    pub(crate) fn of(name: &'static str, causes: Vec<String>) -> Self {
         match causes.is_empty() {
             true => Self::agrees(name, "as registered", None),
             false => Self::disagrees(name, "changed", causes),
@@ -84,6 +99,15 @@ pub(crate) fn registry_of(
     Ok(None)
 }
 
+/// What is registered under this name, where it is not deleted.
+pub(crate) fn find(registry: &Path, name: &str) -> Result<Option<Registered>, Failure> {
+    let Some(registry) = Registry::find(registry)? else {
+        return Ok(None);
+    };
+    let found = registry.get(name)?;
+    Ok(found.filter(|it| !matches!(it.life, Stored::Deleted(_))))
+}
+
 /// Names whose installation has begun, or did not come to an end.
 pub(super) fn unfinished_names(state: &StateDir) -> Vec<String> {
     let scopes = [Scope::User, Scope::System].into_iter();
@@ -99,24 +123,45 @@ pub(super) fn unfinished_names(state: &StateDir) -> Vec<String> {
     names.flatten().collect()
 }
 
-fn is_unfinished(life: &Stored) -> bool {
+pub(crate) fn is_unfinished(life: &Stored) -> bool {
     matches!(life, Stored::Pending(_) | Stored::Failed(_)) || life.why().is_some()
 }
 
 /// As it is stored.
 pub(crate) fn base_dir(dir: &Path) -> Result<String, Failure> {
     dir.to_str().map(str::to_owned).ok_or_else(|| {
-        let message = format!(
-            "register services below {}: this path is not UTF-8",
-            dir.display()
-        );
+        let dir = dir.display();
+        let message = format!("register services below {dir}: this path is not UTF-8");
         Failure::new(Code::InvalidManifest, message).hint("give its directories other names")
+    })
+}
+
+/// What is to be registered of a manifest that this manager is to have for the machine, without a sandbox.
+pub(crate) fn definition(
+    manifest: &Loaded,
+    manager: Manager,
+    mode: &str,
+) -> Result<Definition, Failure> {
+    Ok(Definition {
+        manifest: manifest.text.clone(),
+        format: manifest.format,
+        base_dir: base_dir(&manifest.dir)?,
+        manager: manager.name().to_owned(),
+        mode: mode.to_owned(),
+        user: false,
+        sandbox: false,
     })
 }
 
 /// Marks all of an order as this process's.
 pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Failure> {
-    let base_dir = base_dir(&order.manifest.dir)?;
+    let Record {
+        manager,
+        mode,
+        user,
+        ..
+    } = order.record;
+    let definition = definition(order.manifest, manager, mode.as_str())?;
     let wishes = places
         .iter()
         .zip(&order.wanted)
@@ -124,13 +169,9 @@ pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Fai
             name: place.name.clone(),
             expected: order.expected,
             definition: Some(Definition {
-                manifest: order.manifest.text.clone(),
-                format: order.manifest.format,
-                base_dir: base_dir.clone(),
-                manager: order.record.manager.name().to_owned(),
-                mode: order.record.mode.as_str().to_owned(),
-                user: order.record.user,
+                user,
                 sandbox: wanted.has_sandbox,
+                ..definition.clone()
             }),
         });
     let wishes: Vec<Wish> = wishes.collect();
@@ -152,14 +193,150 @@ pub(super) fn programs(order: &Order<'_>) -> Vec<Option<Program>> {
     let programs = order.wanted.iter().map(|wanted| {
         // Those of an image are not here.
         order.root.is_none().then_some(())?;
-        Program::read(&program(wanted.spec, dir).ok()?).ok()
+        program(wanted.spec, dir)
     });
     programs.collect()
 }
 
-fn program(spec: &Spec, base_dir: &Path) -> io::Result<PathBuf> {
+/// The file of its program, where it can be read now.
+pub(crate) fn program(spec: &Spec, base_dir: &Path) -> Option<Program> {
     let search = std::env::var_os("PATH");
-    host::find_program(spec.command().program(), base_dir, search.as_deref())
+    let path = host::find_program(spec.command().program(), base_dir, search.as_deref());
+    Program::read(&path.ok()?).ok()
+}
+
+/// Does it while the registry is told that these go, and has them gone there if they are. One that is not in the registry is no failure.
+pub(crate) fn unregister(
+    path: &Path,
+    names: &[ServiceName],
+    (expected, purge): (Expected, bool),
+    remove: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (mut wishes, mut others) = (Vec::new(), Vec::new());
+    for name in names {
+        match find(path, name.as_str())? {
+            Some(_) => wishes.push(Wish {
+                name: name.clone(),
+                expected,
+                definition: None,
+            }),
+            None if expected != Expected::Any => {
+                let name = name.clone();
+                return Err(Error::Refused(Refusal::NotFound { name }).into());
+            }
+            None => others.push(name),
+        }
+    }
+    let registry = Registry::find(path)?.filter(|_| !wishes.is_empty());
+    let work = registry
+        .map(|registry| registry.begin(&wishes))
+        .transpose()?;
+    if let Err(failure) = remove() {
+        if let Some(work) = work {
+            // As above all it says why; whoever opens the registry next does what cannot be done now.
+            drop(work.roll_back(failure.message()));
+        }
+        return Err(failure);
+    }
+    if let Some(work) = work {
+        work.delete(purge)?;
+    }
+    if purge {
+        // Of those that were deleted before.
+        if let Some(mut registry) = Registry::find(path)? {
+            for name in others {
+                match registry.forget(name) {
+                    Err(Error::Refused(Refusal::NotFound { .. })) => {}
+                    done => done?,
+                }
+            }
+        }
+        Registry::remove_empty(path);
+    }
+    Ok(())
+}
+
+/// Of the registry, of `others` who know what was installed, and of the program's file.
+pub(crate) fn witnesses(
+    registered: &Result<Option<Registered>, Failure>,
+    others: impl FnOnce(&Registered) -> Vec<Witness>,
+) -> Vec<Witness> {
+    const NAME: &str = "registry";
+    let registered = match registered {
+        Ok(Some(registered)) => registered,
+        Ok(None) => {
+            let why = "the registry does not have it: install it again".to_owned();
+            return vec![Witness::disagrees(NAME, "unknown", vec![why])];
+        }
+        Err(failure) => {
+            let why = failure.message().to_owned();
+            return vec![Witness::disagrees(NAME, "unreadable", vec![why])];
+        }
+    };
+    let life = &registered.life;
+    let claim = format!("{}, version {}", life.state(), life.version());
+    let mut witnesses = vec![match life.why() {
+        Some(why) => Witness::disagrees(NAME, claim, vec![why.to_owned()]),
+        None => {
+            let etag = format!("etag {}", registered.etag.as_str());
+            Witness::agrees(NAME, claim, Some(etag))
+        }
+    }];
+    witnesses.extend(others(registered));
+    witnesses.push(match &registered.program {
+        Some(program) => Witness {
+            detail: program
+                .change()
+                .or_else(|| Some(program.path.display().to_string())),
+            ..Witness::of("program", program.change().into_iter().collect())
+        },
+        None => Witness::agrees("program", "not registered", None),
+    });
+    witnesses
+}
+
+/// What is wrong with the copy of its manifest.
+pub(crate) fn changed_manifest(path: &Path, registered: &Registered) -> Vec<String> {
+    match fs::read_to_string(path) {
+        Ok(text) if text == registered.definition.manifest => Vec::new(),
+        Ok(_) => {
+            let version = registered.life.version();
+            vec![format!("{} is not version {version}", path.display())]
+        }
+        Err(error) => vec![format!("read {}: {error}", path.display())],
+    }
+}
+
+/// What is wrong with what it runs by, as its host tells: not what says the same in other words.
+pub(crate) fn outdated(
+    registry: &Path,
+    registered: &Registered,
+    report: &ServiceReport,
+) -> Option<String> {
+    let (digest, name) = (report.definition_digest.as_ref()?, &*report.name);
+    let now = &registered.definition;
+    // Somebody is at it.
+    if now.text_digest() == *digest || registered.life.owner().is_some() {
+        return None;
+    }
+    let is_that = |definition: &Definition| definition.text_digest() == *digest;
+    let registry = Registry::find(registry).ok()??;
+    let what = match registry.version_like(name, is_that).ok()? {
+        Some((_, before)) if says_the_same(name, &before, now) => return None,
+        Some((version, _)) => format!("version {version}"),
+        None => "what is not registered, or not any more".to_owned(),
+    };
+    Some(format!(
+        "it still runs {what}: restart it (mainstay restart {name})"
+    ))
+}
+
+fn says_the_same(name: &str, one: &Definition, other: &Definition) -> bool {
+    let spec = |it: &Definition| {
+        let specs = manifest::parse(&it.manifest, it.format).ok()?;
+        specs.into_iter().find(|spec| spec.name().as_str() == name)
+    };
+    one.base_dir == other.base_dir && spec(one).is_some_and(|one| Some(one) == spec(other))
 }
 
 impl Record {
@@ -190,11 +367,7 @@ impl Installed {
 
     /// What is registered of it; nothing of one that was deleted.
     pub(super) fn registered(&self) -> Result<Option<Registered>, Failure> {
-        let Some(registry) = Registry::find(&self.registry_path())? else {
-            return Ok(None);
-        };
-        let found = registry.get(self.name.as_str())?;
-        Ok(found.filter(|it| !matches!(it.life, Stored::Deleted(_))))
+        find(&self.registry_path(), self.name.as_str())
     }
 
     /// One whose installation has not come to an end, so that it may have left anything, or nothing.
@@ -233,59 +406,41 @@ impl Installed {
         }))
     }
 
-    /// Does it while the registry is told that it goes, and has it gone there if it is. One that is not in the registry is no failure.
+    /// [`unregister`]s it.
     pub(super) fn unregister(
         &self,
         expected: Expected,
         purge: bool,
         remove: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let path = self.registry_path();
-        let registry = Registry::find(&path)?;
-        let is_there = self.registered()?.is_some();
-        let work = match registry.filter(|_| is_there) {
-            Some(registry) => Some(registry.begin(&[Wish {
-                name: self.name.clone(),
-                expected,
-                definition: None,
-            }])?),
-            None if expected != Expected::Any => {
-                let name = self.name.clone();
-                return Err(Error::Refused(Refusal::NotFound { name }).into());
-            }
-            None => None,
-        };
-        if let Err(failure) = remove() {
-            if let Some(work) = work {
-                // As above all it says why; whoever opens the registry next does what cannot be done now.
-                drop(work.roll_back(failure.message()));
-            }
-            return Err(failure);
-        }
-        match (work, Registry::find(&path)?) {
-            (Some(work), _) => work.delete(purge)?,
-            // Of one that was deleted before.
-            (None, Some(mut registry)) if purge => match registry.forget(&self.name) {
-                Err(Error::Refused(Refusal::NotFound { .. })) => {}
-                done => done?,
-            },
-            _ => {}
-        }
-        if purge {
-            Registry::remove_empty(&path);
-        }
-        Ok(())
+        let name = std::slice::from_ref(&self.name);
+        unregister(&self.registry_path(), name, (expected, purge), remove)
     }
 
-    /// What is not as it was registered, a sentence each.
-    pub(crate) fn drift(&self) -> Vec<String> {
-        let witnesses = self.registered_witnesses().into_iter();
-        witnesses.flat_map(|witness| witness.causes).collect()
+    /// What is not as it was registered, a sentence each; of what runs, as far as this tells.
+    pub(crate) fn drift(&self, report: &ServiceReport) -> Vec<String> {
+        let registered = self.registered();
+        let witnesses = self.registered_witnesses(&registered).into_iter();
+        let causes = witnesses.flat_map(|witness| witness.causes);
+        causes.chain(self.outdated(&registered, report)).collect()
+    }
+
+    fn outdated(
+        &self,
+        registered: &Result<Option<Registered>, Failure>,
+        report: &ServiceReport,
+    ) -> Option<String> {
+        outdated(
+            &self.registry_path(),
+            registered.as_ref().ok()?.as_ref()?,
+            report,
+        )
     }
 
     /// What each of those says who should know how it is. Asks its manager and its host. Blocks.
     pub(crate) fn witnesses(&self) -> Vec<Witness> {
-        let mut witnesses = self.registered_witnesses();
+        let registered = self.registered();
+        let mut witnesses = self.registered_witnesses(&registered);
         let status = self.service().status();
         let hosted = match self.record.mode {
             Mode::Direct => None,
@@ -304,10 +459,13 @@ impl Installed {
             }
         });
         witnesses.extend(hosted.map(|answer| match answer {
-            Ok(report) => {
-                let state = report.services.first().map(|it| it.state.to_string());
-                Witness::agrees("host", state.unwrap_or_else(|| "no service".into()), None)
-            }
+            Ok(report) => match report.services.first() {
+                Some(report) => {
+                    let causes = self.outdated(&registered, report).into_iter().collect();
+                    Witness::says("host", report.state.to_string(), causes)
+                }
+                None => Witness::agrees("host", "no service", None),
+            },
             Err(failure) if is_up => {
                 let why = format!(
                     "{} says that it runs, and its host does not answer: {}",
@@ -322,63 +480,27 @@ impl Installed {
     }
 
     /// Of the registry, and of what it has registered.
-    fn registered_witnesses(&self) -> Vec<Witness> {
-        const NAME: &str = "registry";
-        let registered = match self.registered() {
-            Ok(Some(registered)) => registered,
-            Ok(None) => {
-                let why = "the registry does not have it: install it again".to_owned();
-                return vec![Witness::disagrees(NAME, "unknown", vec![why])];
-            }
-            Err(failure) => {
-                let why = failure.message().to_owned();
-                return vec![Witness::disagrees(NAME, "unreadable", vec![why])];
-            }
-        };
-        let life = &registered.life;
-        let claim = format!("{}, version {}", life.state(), life.version());
-        let mut witnesses = vec![match life.why() {
-            Some(why) => Witness::disagrees(NAME, claim, vec![why.to_owned()]),
-            None => {
-                let etag = format!("etag {}", registered.etag.as_str());
-                Witness::agrees(NAME, claim, Some(etag))
-            }
-        }];
-        witnesses.push(Witness::of("manifest", self.changed_manifest(&registered)));
-        let files = match self.changed_files(&registered.definition) {
-            Ok(paths) => paths
-                .iter()
-                .map(|path| match path.exists() {
-                    true => format!("{} is not what was installed", path.display()),
-                    false => format!("{} is missing", path.display()),
-                })
-                .collect(),
-            Err(failure) => vec![failure.message().to_owned()],
-        };
-        witnesses.push(Witness::of("unit files", files));
-        witnesses.push(match &registered.program {
-            Some(program) => Witness {
-                detail: program
-                    .change()
-                    .or_else(|| Some(program.path.display().to_string())),
-                ..Witness::of("program", program.change().into_iter().collect())
-            },
-            None => Witness::agrees("program", "not registered", None),
-        });
-        witnesses
-    }
-
-    fn changed_manifest(&self, registered: &Registered) -> Vec<String> {
-        let definition = &registered.definition;
-        let path = self.manifest_path(definition.format);
-        match fs::read_to_string(&path) {
-            Ok(text) if text == definition.manifest => Vec::new(),
-            Ok(_) => {
-                let version = registered.life.version();
-                vec![format!("{} is not version {version}", path.display())]
-            }
-            Err(error) => vec![format!("read {}: {error}", path.display())],
-        }
+    fn registered_witnesses(
+        &self,
+        registered: &Result<Option<Registered>, Failure>,
+    ) -> Vec<Witness> {
+        witnesses(registered, |registered| {
+            let path = self.manifest_path(registered.definition.format);
+            let files = match self.changed_files(&registered.definition) {
+                Ok(paths) => paths
+                    .iter()
+                    .map(|path| match path.exists() {
+                        true => format!("{} is not what was installed", path.display()),
+                        false => format!("{} is missing", path.display()),
+                    })
+                    .collect(),
+                Err(failure) => vec![failure.message().to_owned()],
+            };
+            vec![
+                Witness::of("manifest", changed_manifest(&path, registered)),
+                Witness::of("unit files", files),
+            ]
+        })
     }
 
     pub(super) fn changed_files(&self, definition: &Definition) -> Result<Vec<PathBuf>, Failure> {

@@ -24,7 +24,8 @@ impl Site for Installed {
     }
 
     fn drift(&self) -> Vec<String> {
-        Self::drift(self)
+        let witnesses = self.witnesses().into_iter();
+        witnesses.flat_map(|witness| witness.causes).collect()
     }
 
     fn program(&self, definition: &Definition) -> Option<Program> {

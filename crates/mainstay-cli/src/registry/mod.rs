@@ -102,6 +102,7 @@ impl From<Error> for Failure {
 pub(crate) struct Work {
     registry: Registry,
     names: Vec<ServiceName>,
+    versions: Vec<Version>,
     holder: Holder,
 }
 
@@ -259,6 +260,30 @@ impl Registry {
         found.map_err(|error| database("read", &self.path, &error))
     }
 
+    /// The latest of its kept versions whose definition is like this.
+    pub(crate) fn version_like(
+        &self,
+        name: &str,
+        is_like: impl Fn(&Definition) -> bool,
+    ) -> Result<Option<(Version, Definition)>, Failure> {
+        let sql = format!(
+            "SELECT version, {DEFINITION} FROM definition WHERE name = ?1 ORDER BY version DESC"
+        );
+        let read = || {
+            let mut query = self.connection.prepare(&sql)?;
+            let kept = query.query_map([name], |row| {
+                let version = Version(row.get::<_, i64>(0)?.cast_unsigned());
+                Ok((version, definition(row, 1)?))
+            })?;
+            let is_found = |kept: &rusqlite::Result<(_, Definition)>| {
+                kept.as_ref()
+                    .map_or(true, |(_, definition)| is_like(definition))
+            };
+            kept.into_iter().find(is_found).transpose()
+        };
+        read().map_err(|error| database("read", &self.path, &error))
+    }
+
     /// All names that were ever installed and not purged.
     pub(crate) fn names(&self) -> Result<Vec<String>, Failure> {
         let read = || {
@@ -306,6 +331,7 @@ impl Registry {
         let transaction = immediate(&mut self.connection).map_err(failed)?;
         let holder = Holder::new(&dir, random()?, now())
             .map_err(|error| cannot(Code::CannotWrite, "write beside", &path, &error))?;
+        let mut versions = Vec::with_capacity(wishes.len());
         for wish in wishes {
             let name = wish.name.as_str();
             let found = read(&transaction, name).map_err(failed)?;
@@ -331,6 +357,7 @@ impl Registry {
                     .map_err(failed)?;
             }
             write(&transaction, name, &life).map_err(failed)?;
+            versions.push(life.target().unwrap_or(life.version()));
             if let (Some(version), Some(definition)) = (new, &wish.definition) {
                 define(&transaction, name, version, definition).map_err(failed)?;
             }
@@ -339,6 +366,7 @@ impl Registry {
         Ok(Work {
             registry: self,
             names: wishes.iter().map(|wish| wish.name.clone()).collect(),
+            versions,
             holder,
         })
     }
@@ -384,6 +412,11 @@ fn place(_path: &Path) -> std::io::Result<Option<std::fs::File>> {
 }
 
 impl Work {
+    /// Those that will hold when it is done, in the order of the wishes.
+    pub(crate) fn versions(&self) -> &[Version] {
+        &self.versions
+    }
+
     /// It is done: what was wished holds, with these programs, in the order of the wishes. The versions.
     ///
     /// # Errors

@@ -114,7 +114,7 @@ impl Install {
             manifest: &manifest,
             wanted: wanted.collect::<Result<_, Failure>>()?,
             record,
-            expected: self.if_version.map_or(Expected::Any, Expected::from),
+            expected: self.expected(),
             root: self.root.clone(),
         };
         if self.dry_run {
@@ -149,12 +149,11 @@ impl Install {
         manifest: &Loaded,
         specs: &[Spec],
     ) -> Result<ExitCode, Failure> {
-        let is_other = self.root.is_some() || self.dry_run || self.if_version.is_some();
-        if self.mode == Mode::Direct || is_other {
-            let message = "install into the embedded manager: it knows neither --mode direct, --root, --dry-run nor --if-version";
+        if self.mode == Mode::Direct || self.root.is_some() || self.dry_run {
+            let message = "install into the embedded manager: it knows neither --mode direct, --root nor --dry-run";
             return Err(Failure::new(Code::Usage, message));
         }
-        let done = embedded::install_all(state, manifest, specs)?;
+        let done = embedded::install_all(state, manifest, specs, self.expected())?;
         let lines = done.into_iter().map(|done| Line {
             name: done.name.to_string(),
             is_new: done.change == Change::New,
@@ -166,6 +165,11 @@ impl Install {
             losses: done.losses,
         });
         self.show(lines.collect())
+    }
+
+    /// What is to be there before.
+    fn expected(&self) -> Expected {
+        self.if_version.map_or(Expected::Any, Expected::from)
     }
 
     fn show(&self, services: Vec<Line>) -> Result<ExitCode, Failure> {

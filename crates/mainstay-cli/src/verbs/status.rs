@@ -77,7 +77,7 @@ impl List {
     }
 }
 
-/// Of services that the system's manager has.
+/// Of services that are installed.
 fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
     let names: Vec<String> = report.services.iter().map(|it| it.name.clone()).collect();
     for installed in installed(state, &names) {
@@ -85,9 +85,11 @@ fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
         let mut services = report.services.iter_mut();
         // A supervisor's own may have the same name.
         if let Some(service) = services.find(|it| it.name == name && it.manager != "embedded") {
-            service.drift = Some(installed.drift());
+            service.drift = Some(installed.drift(service));
         }
     }
+    let services = report.services.iter_mut();
+    services.for_each(|service| embedded::complete(state, service));
 }
 
 fn is_supervised(report: &StatusReport) -> bool {
@@ -129,26 +131,29 @@ fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {
 
 /// What the supervisor says, or a dead one left; what is installed for one, where there is none; nothing, unless there `must` be something.
 fn supervised(state: &StateDir, must: bool) -> Result<StatusReport, Failure> {
-    match client::block_on(client::status(state))? {
+    let unfinished = embedded::unfinished(state);
+    let mut report = match client::block_on(client::status(state))? {
         Err(absent) if absent.code() == Code::NotRunning => match host::orphans(state) {
             Some(orphans) => {
                 let (what, hint) = orphans.remark();
                 output::complain(&format!("{what}\nhint: {hint}"));
-                Ok(orphans.report)
+                orphans.report
             }
             None => {
                 let services = embedded::reports(state);
-                match must && services.is_empty() {
-                    true => Err(absent),
-                    false => Ok(StatusReport {
-                        supervisor: None,
-                        services,
-                    }),
+                if must && services.is_empty() && unfinished.is_empty() {
+                    return Err(absent);
+                }
+                StatusReport {
+                    supervisor: None,
+                    services,
                 }
             }
         },
-        answer => answer,
-    }
+        answer => answer?,
+    };
+    report.services.extend(unfinished);
+    Ok(report)
 }
 
 /// Those that the system's own manager has: the named ones, or all.

@@ -25,18 +25,21 @@ pub(crate) struct Uninstall {
 
 impl Uninstall {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let (embedded, of_system) = embedded::split(state, self.names);
-        if self.if_version.is_some() && (of_system.len() != 1 || !embedded.is_empty()) {
-            let message = "uninstall services: --if-version is for one of the system's manager";
+        if self.if_version.is_some() && self.names.len() != 1 {
+            let message = format!(
+                "uninstall {} services: --if-version is for one",
+                self.names.len()
+            );
             return Err(Failure::new(Code::Usage, message));
         }
+        let (embedded, of_system) = embedded::split_left(state, self.names, self.purge);
         let expected = self.if_version.map_or(Expected::Any, Expected::from);
         let found = match self.purge {
             true => Installed::named_once(state, &of_system)?,
             false => Installed::named(state, &of_system)?,
         };
         if !embedded.is_empty() {
-            embedded::uninstall_all(state, &embedded, self.purge)?;
+            embedded::uninstall_all(state, &embedded, expected, self.purge)?;
             for name in embedded {
                 output::text(&format!("{name}: uninstalled\n"))?;
             }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::embedded::Embedded;
 use crate::failure::{Code, Failure};
-use crate::installed::{self, Installed};
+use crate::installed::{self, Installed, registered};
 use crate::manifest_file::{self, FormatName, Loaded};
 use crate::output;
 use crate::state_dir::StateDir;
@@ -90,7 +90,7 @@ impl Update {
             let message = format!("update {} services: --if-version is for one", names.len());
             return Err(Failure::new(Code::Usage, message).hint("name it"));
         }
-        let base_dir = installed::base_dir(&manifest.dir)?;
+        let base_dir = registered::base_dir(&manifest.dir)?;
         // All must be there before one is touched.
         let sites = names.iter().map(|name| site(state, name, &self.file));
         let sites = sites.collect::<Result<Vec<_>, Failure>>()?;

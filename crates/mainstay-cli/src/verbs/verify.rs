@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::failure::{Code, Failure};
-use crate::installed::{Installed, Witness};
-use crate::output;
+use crate::installed::Installed;
+use crate::installed::registered::Witness;
 use crate::state_dir::StateDir;
+use crate::{embedded, output};
 
 /// Asks all who should know how an installed service is: the registry, the files of its manager, its program's file, its manager, its host.
 ///
@@ -31,8 +32,13 @@ struct Report {
 
 impl Verify {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let installed = Installed::named(state, std::slice::from_ref(&self.name))?;
-        let witnesses: Vec<Witness> = installed.iter().flat_map(Installed::witnesses).collect();
+        let witnesses = match embedded::witnesses(state, &self.name)? {
+            Some(witnesses) => witnesses,
+            None => {
+                let installed = Installed::named(state, std::slice::from_ref(&self.name))?;
+                installed.iter().flat_map(Installed::witnesses).collect()
+            }
+        };
         let causes = witnesses.iter().flat_map(|witness| witness.causes.clone());
         let causes: Vec<String> = causes.collect();
         let (verdict, code) = match causes.is_empty() {

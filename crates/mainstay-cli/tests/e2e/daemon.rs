@@ -661,3 +661,340 @@ fn a_container_that_was_killed_begins_anew() {
     assert_eq!(code(supervisor.wait(SOON)), 1, "one is halted");
     sandbox.assert_no_leftovers();
 }
+
+/// The copy of a service's manifest.
+fn copy_of(sandbox: &Sandbox, name: &str) -> PathBuf {
+    let place = sandbox.state_dir().join("installed").join(name);
+    place.join("mainstay.toml").with_file_name("manifest.toml")
+}
+
+/// What a verb says as a JSON document, whatever its exit code.
+fn document(sandbox: &Sandbox, args: &[&str]) -> Value {
+    let output = verb(sandbox, &[args, &["--json"]].concat());
+    let text = [output.stdout, output.stderr].concat();
+    serde_json::from_slice(&text)
+        .unwrap_or_else(|_| panic!("{args:?}: {}", String::from_utf8_lossy(&text)))
+}
+
+fn entry(sandbox: &Sandbox, name: &str) -> Value {
+    document(sandbox, &["status", name])["services"][0].clone()
+}
+
+fn history(sandbox: &Sandbox, name: &str) -> Vec<String> {
+    let history = document(sandbox, &["history", name]);
+    let entries = history["entries"].as_array().expect("entries").iter();
+    let shown = |it: &Value| format!("{} {}", it["event"].as_str().expect("text"), it["version"]);
+    entries.map(shown).collect()
+}
+
+const SECRET: &str = r#"
+    [service.shop]
+    command = ["HERE/program", "1000"]
+    env = { KEY = "hunter2" }
+"#;
+
+/// As with the managers of systems (registry.rs).
+#[test]
+fn a_definition_has_versions_a_history_and_drift_here_too() {
+    let sandbox = Sandbox::new();
+    let program = sandbox.path().join("program");
+    let renew = |from: &str| {
+        let new = sandbox.path().join("new");
+        fs::copy(from, &new).expect("a program");
+        fs::rename(new, &program).expect("it is ours");
+    };
+    renew("/bin/sleep");
+    let one = manifest(&sandbox, "one", SECRET).display().to_string();
+    let two = SECRET.replace("hunter2", "hunter3") + "stop = { graceful = \"2s\" }";
+    let two = manifest(&sandbox, "one/two", &two).display().to_string();
+    let stale = [&INSTALL[..], &[&one, "--if-version"]].concat();
+    let at = |file: &str, version: &str| {
+        let words = [&INSTALL[..], &[file, "--if-version", version]].concat();
+        said(&sandbox, &words)
+    };
+    let version = || entry(&sandbox, "shop")["version"].clone();
+    let no_drift = || assert_eq!(entry(&sandbox, "shop")["drift"], Value::Array(vec![]));
+    assert_eq!(said(&sandbox, &[&stale[..], &["1"]].concat()).0, 4);
+    assert_eq!(at(&one, "0").0, 0);
+    assert_eq!(version(), 1);
+    let etag = entry(&sandbox, "shop")["etag"].clone();
+    assert_eq!(etag.as_str().map(str::len), Some(64));
+    no_drift();
+    // As it is already: no other version.
+    ok(&sandbox, &[&INSTALL[..], &[&one]].concat());
+    assert_eq!(version(), 1);
+
+    let supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "shop", "started");
+    assert_eq!(
+        (version(), &entry(&sandbox, "shop")["etag"]),
+        (1.into(), &etag)
+    );
+    assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 0);
+
+    // Stale: refused, and nothing is touched.
+    let copy = copy_of(&sandbox, "shop");
+    let text = fs::read_to_string(&copy).expect("the copy");
+    let (status, words) = at(&two, "2");
+    assert_eq!(status, 75, "{words}");
+    assert!(words.contains("shop is at version 1, not 2"), "{words}");
+    assert_eq!(at(&two, "0").0, 75);
+    assert_eq!(
+        said(&sandbox, &["uninstall", "shop", "--if-version", "2"]).0,
+        75
+    );
+    assert_eq!(fs::read_to_string(&copy).expect("the copy"), text);
+
+    // What runs is another version until it is restarted.
+    assert_eq!(at(&two, "1").0, 0);
+    assert_eq!(version(), 2);
+    assert_ne!(entry(&sandbox, "shop")["etag"], etag);
+    let outdated = "it still runs version 1: restart it (mainstay restart shop)";
+    assert_eq!(
+        entry(&sandbox, "shop")["drift"],
+        serde_json::json!([outdated])
+    );
+    assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 79);
+    assert_eq!(
+        document(&sandbox, &["verify", "shop"])["causes"],
+        serde_json::json!([outdated])
+    );
+    ok(&sandbox, &["restart", "shop"]);
+    no_drift();
+    assert_eq!(history(&sandbox, "shop"), ["created 1", "updated 2"]);
+
+    // Said in other words it is another version, but nothing to restart for.
+    let text = fs::read_to_string(&two).expect("ours") + "\n# in other words\n";
+    fs::write(&two, text).expect("ours");
+    assert_eq!(at(&two, "2").1, "shop: up to date\n");
+    assert_eq!(version(), 3);
+    no_drift();
+
+    let diff = ok(&sandbox, &["diff", "shop", "--from", "1"]);
+    assert!(
+        diff.contains("+++ shop version 3\n") && diff.contains("+stop ="),
+        "{diff}"
+    );
+    assert!(
+        diff.contains("KEY = ***") && !diff.contains("hunter"),
+        "{diff}"
+    );
+
+    // Drift, and its cure.
+    let record = copy.with_file_name("embedded.json");
+    let spoil = |path: &Path, from: &str, to: &str| {
+        let text = fs::read_to_string(path)
+            .expect("the file")
+            .replace(from, to);
+        fs::write(path, text).expect("written");
+    };
+    let spoiled: [(&dyn Fn(), String); 4] = [
+        (
+            &|| spoil(&copy, "other words", "my words"),
+            format!("{} is not version 3", copy.display()),
+        ),
+        (
+            &|| fs::remove_file(&copy).expect("it was there"),
+            format!(
+                "read {}: No such file or directory (os error 2)",
+                copy.display()
+            ),
+        ),
+        (
+            &|| spoil(&record, "\"version\":3", "\"version\":7"),
+            format!("{} is not version 3", record.display()),
+        ),
+        (
+            &|| renew("/bin/cat"),
+            format!(
+                "the program {} is another one than was installed",
+                program.display()
+            ),
+        ),
+    ];
+    for (spoil, cause) in spoiled {
+        spoil();
+        assert_eq!(
+            code(verb(&sandbox, &["verify", "shop"]).status),
+            79,
+            "{cause}"
+        );
+        let seen = document(&sandbox, &["verify", "shop"]);
+        assert_eq!(seen["causes"], serde_json::json!([cause]));
+        assert_eq!(entry(&sandbox, "shop")["drift"], serde_json::json!([cause]));
+        ok(&sandbox, &[&INSTALL[..], &[&two]].concat());
+        no_drift();
+        assert_eq!(version(), 3, "{cause}");
+    }
+    assert_eq!(history(&sandbox, "shop")[3..], ["refreshed 3"]);
+
+    let seen = document(&sandbox, &["verify", "shop"]);
+    let witnesses = seen["witnesses"].as_array().expect("witnesses").iter();
+    let claims: Vec<&str> = witnesses.filter_map(|it| it["claim"].as_str()).collect();
+    let expect = [
+        "active, version 3",
+        "as registered",
+        "as registered",
+        "running",
+    ];
+    assert_eq!(claims, expect);
+
+    ok(&sandbox, &["uninstall", "shop", "--if-version", "3"]);
+    assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 4);
+    assert_eq!(document(&sandbox, &["history", "shop"])["state"], "deleted");
+    ok(&sandbox, &[&INSTALL[..], &[&one]].concat());
+    assert_eq!(version(), 4, "a version never means two things");
+    ok(&sandbox, &["uninstall", "shop"]);
+    assert_eq!(said(&sandbox, &["uninstall", "shop"]).0, 4);
+    ok(&sandbox, &["uninstall", "shop", "--purge"]);
+    assert_eq!(said(&sandbox, &["history", "shop"]).0, 4);
+    assert_eq!(said(&sandbox, &["uninstall", "shop", "--purge"]).0, 4);
+    for left in ["registry.db", "installed/shop", "logs/shop", "data/shop"] {
+        assert!(!sandbox.state_dir().join(left).exists(), "{left}");
+    }
+    stop(supervisor, &sandbox);
+}
+
+/// It is registered when it is installed again, and can be removed without that.
+#[test]
+fn what_was_installed_before_there_was_a_registry_goes_on() {
+    let sandbox = Sandbox::new();
+    let services = "[service.shop]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    let forget = || {
+        for entry in fs::read_dir(sandbox.state_dir())
+            .expect("it is there")
+            .flatten()
+        {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("registry.db")
+            {
+                fs::remove_file(entry.path()).expect("it is ours");
+            }
+        }
+    };
+    install(&sandbox, "shop", services);
+    forget();
+    let supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "shop", "started");
+    let unknown = "the registry does not have it: install it again";
+    assert_eq!(
+        entry(&sandbox, "shop")["drift"],
+        serde_json::json!([unknown])
+    );
+    assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 79);
+    assert_eq!(install(&sandbox, "shop", services), "shop: up to date\n");
+    assert_eq!(entry(&sandbox, "shop")["drift"], Value::Array(vec![]));
+    assert_eq!(history(&sandbox, "shop"), ["created 1"]);
+    forget();
+    ok(&sandbox, &["uninstall", "shop", "--purge"]);
+    assert_eq!(names(&sandbox), [""; 0]);
+    stop(supervisor, &sandbox);
+}
+
+/// What a change leaves half-way is seen, and repaired by the next one.
+#[test]
+fn a_change_that_died_is_seen_and_repaired() {
+    let services = "[service.shop]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    let changed = format!("{services}env = {{ A = \"1\" }}\n");
+    for repair in ["install", "uninstall"] {
+        for is_new in [true, false] {
+            let sandbox = Sandbox::new();
+            if !is_new {
+                install(&sandbox, "shop", services);
+            }
+            // A daemon that never answers stands for any moment in which it could die: what it asks has been written by then.
+            let socket = sandbox.state_dir().join("control.sock");
+            fs::create_dir_all(sandbox.state_dir()).expect("a directory");
+            let daemon = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+            let file = manifest(&sandbox, "shop", &changed).display().to_string();
+            let mut command = sandbox.command(mainstay());
+            command.args(INSTALL).arg(&file);
+            let mut dying = command.spawn().expect("mainstay runs");
+            let (asked, _) = daemon.accept().expect("it asks");
+            let busy = document(&sandbox, &["history", "shop"]);
+            assert!(["pending", "updating"].contains(&busy["state"].as_str().expect("text")));
+            dying.kill().expect("it lives");
+            dying.wait().expect("our child");
+            drop((asked, daemon));
+            fs::remove_file(&socket).expect("ours");
+            if is_new {
+                // Or earlier, between the two files.
+                fs::remove_file(copy_of(&sandbox, "shop").with_file_name("embedded.json"))
+                    .expect("it was written");
+            }
+            let seen = entry(&sandbox, "shop");
+            let drift = seen["drift"].to_string();
+            let cause = match is_new {
+                true => "whoever installed it died",
+                false => "is not version 1",
+            };
+            assert!(drift.contains(cause), "{seen}");
+            assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 79);
+            match repair {
+                "install" => {
+                    install(&sandbox, "shop", services);
+                    let seen = entry(&sandbox, "shop");
+                    // What failed was another definition.
+                    assert_eq!(seen["version"], 1 + u64::from(is_new));
+                    assert_eq!(seen["drift"], Value::Array(vec![]));
+                    assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 0);
+                }
+                _ => ok(&sandbox, &["uninstall", "shop"]).clear(),
+            }
+            ok(&sandbox, &["uninstall", "shop", "--purge"]);
+            assert_eq!(said(&sandbox, &["history", "shop"]).0, 4);
+            assert!(!sandbox.state_dir().join("installed/shop").exists());
+        }
+    }
+}
+
+/// Of several who change the same version, one does.
+#[test]
+fn a_version_has_one_author() {
+    const AUTHORS: usize = 4;
+    const TRIES: usize = 10;
+    let sandbox = Sandbox::new();
+    let services = "[service.shop]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    install(&sandbox, "shop", services);
+    let supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "shop", "started");
+    let author = |author: usize| {
+        let mut won = 0;
+        for turn in 0..TRIES {
+            let seen = entry(&sandbox, "shop")["version"].to_string();
+            let services = format!("{services}env = {{ A = \"{author} {turn}\" }}\n");
+            let file = manifest(&sandbox, &format!("{author}-{turn}"), &services);
+            let words = [
+                &INSTALL[..],
+                &[file.to_str().expect("text"), "--if-version", &seen],
+            ];
+            match said(&sandbox, &words.concat()) {
+                (0, _) => won += 1,
+                (75, words) => assert!(words.contains("is at version"), "{words}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        won
+    };
+    let won: usize = std::thread::scope(|scope| {
+        let author = &author;
+        let authors: Vec<_> = (0..AUTHORS)
+            .map(|it| scope.spawn(move || author(it)))
+            .collect();
+        authors
+            .into_iter()
+            .map(|it| it.join().expect("no panic"))
+            .sum()
+    });
+    let versions: Vec<String> = (1..=won)
+        .map(|version| format!("updated {}", version + 1))
+        .collect();
+    assert_eq!(history(&sandbox, "shop")[1..], versions);
+    assert!(won >= TRIES, "{won}: somebody wins each time");
+    assert_eq!(entry(&sandbox, "shop")["version"], won + 1);
+    ok(&sandbox, &["restart", "shop"]);
+    assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 0);
+    stop(supervisor, &sandbox);
+}
