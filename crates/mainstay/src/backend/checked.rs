@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::sh::is_name;
 use super::{Call, Order, SIGNALS, Site, cannot, program};
 use crate::definition::wrong_name;
 use crate::{Accepts, Account, Definition, Error, Readiness, Scope, Start};
@@ -122,11 +123,7 @@ impl<'a> Checked<'a> {
 
     fn environment(&mut self) {
         for (name, value) in &self.definition.env {
-            let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
-            let first = name.bytes().next();
-            let is_name =
-                name.bytes().all(is_inner) && first.is_some_and(|first| !first.is_ascii_digit());
-            if is_name && value.chars().all(self.can_say) {
+            if is_name(name) && value.chars().all(self.can_say) {
                 self.env.push((name, value));
             } else {
                 self.wrong.push(format!(

@@ -8,7 +8,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::shell::{Draft, PROCESSES, head, is_plain, quoted, whole_seconds, word};
+use super::sh::is_plain;
+use super::shell::{Draft, PROCESSES, head, quoted, whole_seconds, word};
 use super::{
     Answer, Backend, Call, Entry, Order, Question, Sign, Site, Switch, Unit, cannot, program,
 };

@@ -435,7 +435,7 @@ fi
         for part in [
             exec,
             "--exec ]; then\nrenice -n -5 -p $$ >/dev/null\ncpuset -l 0,2 -p $$ || exit 78\n",
-            "done < '/etc/orders env' || exit 78\n",
+            "< '/etc/orders env' || exit 78\n",
             "name=orders_2\n",
             "rcvar=orders_2_enable\n",
             "# PROVIDE: orders-2\n",

@@ -138,36 +138,17 @@ fn script(
         sh::quoted(checked.working_dir.unwrap_or("/"))
     );
     if checked.env_file.is_some() {
-        let _infallible = writeln!(text, "{ENV_FILE} <&{env_file}\nexec {env_file}<&-");
+        let read = sh::READ_ENV_FILE;
+        let _infallible = writeln!(
+            text,
+            "{read}read_env_file '' <&{env_file} || exit 78\nexec {env_file}<&-"
+        );
     }
     for (name, value) in &checked.env {
         let _infallible = writeln!(text, "export {name}={}", sh::quoted(value));
     }
     text + last + "exec " + &sh::command_line(argv.iter().copied()) + "\n"
 }
-
-/// Its lines are data: comments, an optional `export `, `NAME=value`, one pair of quotes around the value.
-const ENV_FILE: &str = r#"while IFS= read -r mainstay_line || [ -n "$mainstay_line" ]; do
-	mainstay_line=${mainstay_line#"${mainstay_line%%[![:space:]]*}"}
-	mainstay_line=${mainstay_line%"${mainstay_line##*[![:space:]]}"}
-	mainstay_line=${mainstay_line#export }
-	mainstay_name=${mainstay_line%%=*} mainstay_value=${mainstay_line#*=}
-	mainstay_name=${mainstay_name%"${mainstay_name##*[![:space:]]}"}
-	mainstay_value=${mainstay_value#"${mainstay_value%%[![:space:]]*}"}
-	case $mainstay_line in
-	'' | '#'* | ';'*) continue ;;
-	*=*) ;;
-	*) mainstay_name= ;;
-	esac
-	case $mainstay_name in
-	'' | [!A-Za-z_]* | *[!A-Za-z0-9_]*) echo "a line of the env_file is no NAME=value" && exit 78 ;;
-	esac
-	case $mainstay_value in
-	\"*\" | \'*\') mainstay_value=${mainstay_value#?} mainstay_value=${mainstay_value%?} ;;
-	\"* | \'*) echo "a quote in the env_file is not closed" && exit 78 ;;
-	esac
-	export "$mainstay_name=$mainstay_value"
-done"#;
 
 /// Commands that run another one with other limits, priority, processors and user.
 fn wrappers(checked: &Checked<'_>, dialect: &Dialect) -> String {

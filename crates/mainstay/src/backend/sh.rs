@@ -5,10 +5,21 @@ pub(super) fn can_say(char: char) -> bool {
     char != '\0'
 }
 
+/// Whether it can be the name of a variable.
+pub(super) fn is_name(name: &str) -> bool {
+    let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
+    name.bytes().all(is_inner) && name.bytes().next().is_some_and(|it| !it.is_ascii_digit())
+}
+
+/// Whether a shell takes it for what it is, however often it reads it.
+pub(super) fn is_plain(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_plain)
+}
+
 /// One word, in which nothing means anything.
 pub(super) fn quoted(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
-    match !text.is_empty() && text.bytes().all(is_plain) {
+    match is_plain(text) {
         true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', "'\\''")),
     }
@@ -20,16 +31,35 @@ pub(super) fn command_line<'a>(words: impl IntoIterator<Item = &'a str>) -> Stri
     words.join(" ")
 }
 
-/// Statements that put the variables of a file into the environment, but for those that win over it. The file is data: lines of `NAME=value`.
+/// A function that takes variables from its standard input, but for those whose names it is given in one word. The lines are data, as
+/// `host/launch.rs` of the command reads them: comments, an optional `export `, `NAME=value`, one pair of quotes around the value.
+pub(super) const READ_ENV_FILE: &str = r#"read_env_file() {
+	while IFS= read -r _line || [ -n "$_line" ]; do
+		_line=${_line#"${_line%%[![:space:]]*}"}
+		_line=${_line%"${_line##*[![:space:]]}"}
+		case $_line in '' | '#'* | ';'*) continue ;; esac
+		_line=${_line#export }
+		_key=${_line%%=*} _value=${_line#*=}
+		_key=${_key%"${_key##*[![:space:]]}"}
+		_value=${_value#"${_value%%[![:space:]]*}"}
+		case $_line in *=*) ;; *) _key= ;; esac
+		case $_key in
+		'' | [!A-Za-z_]* | *[!A-Za-z0-9_]*) echo "a line of the env_file is no NAME=value" >&2; return 1 ;;
+		esac
+		case $_value in
+		\"*\" | \'*\') [ ${#_value} -gt 1 ] && _value=${_value#?} _value=${_value%?} ;;
+		\"* | \'*) echo "a quote in the env_file is not closed" >&2; return 1 ;;
+		esac
+		case " $1 " in *" $_key "*) ;; *) export "$_key=$_value" ;; esac
+	done
+}
+"#;
+
+/// Statements that put the variables of a file into the environment, but for those that win over it.
 pub(super) fn read_env_file(path: &str, winners: &[(&str, &str)]) -> String {
-    let winners = winners.iter().map(|(name, _)| format!("{name}=*) ;; "));
-    let winners: String = winners.collect();
-    let path = quoted(path);
-    format!(
-        "while IFS= read -r mainstay_line || [ -n \"$mainstay_line\" ]; do\n\
-         \tcase $mainstay_line in {winners}[A-Za-z_]*=*) export \"$mainstay_line\" ;; esac\n\
-         done < {path} || exit 78\n"
-    )
+    let winners: Vec<&str> = winners.iter().map(|(name, _)| *name).collect();
+    let (winners, path) = (quoted(&winners.join(" ")), quoted(path));
+    format!("{READ_ENV_FILE}read_env_file {winners} < {path} || exit 78\n")
 }
 
 /// Statements that put variables into the environment.
@@ -46,18 +76,24 @@ mod tests {
     #[test]
     fn a_file_of_variables_is_data_and_loses_to_what_is_said() {
         let path = std::env::temp_dir().join(format!("mainstay env'{}", std::process::id()));
-        std::fs::write(&path, "# x\nA=1 $HOME `id` \\n\n\nB=no\n C=2\nD='4'").unwrap();
+        let text = "# x\n; y\nexport A = 1 $HOME `id` \\n \n\nB=no\n C=2\nD='4'\nE=\"5 \"\nF=";
+        std::fs::write(&path, text).unwrap();
         let script = exports(&[("B", "it's \"$B\"")])
             + &read_env_file(path.to_str().unwrap(), &[("B", "")])
-            + "printf '%s|' \"$A\" \"$B\" \"$C\" \"$D\"";
+            + "printf '%s|' \"$A\" \"$B\" \"$C\" \"$D\" \"$E\" \"${F-none}\"";
         let mut shell = std::process::Command::new("/bin/sh");
         let said = shell
             .args(["-c", &script])
             .env_remove("C")
             .output()
             .unwrap();
-        let expected = "1 $HOME `id` \\n|it's \"$B\"||'4'|";
+        let expected = "1 $HOME `id` \\n|it's \"$B\"|2|4|5 ||";
         assert_eq!(String::from_utf8_lossy(&said.stdout), expected, "{script}");
+        for bad in ["just words", "=x", "1A=x", "A=\"b", "A='"] {
+            std::fs::write(&path, bad).unwrap();
+            let said = shell.args(["-c", &script]).output().unwrap();
+            assert_eq!(said.status.code(), Some(78), "{bad}");
+        }
         std::fs::remove_file(&path).unwrap();
         let said = shell.args(["-c", &script]).output().unwrap();
         assert!(!said.status.success());

@@ -8,32 +8,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use super::sh::{self, is_name};
 use super::{Entry, MARK, SIGNALS, Unit, refuse_if};
 use crate::definition::wrong_name;
 use crate::manager::MANAGER_VARIABLE;
 use crate::{Account, Definition, Error, Limit, Manager, Readiness, Recovery, Start, StopScope};
-
-/// Takes the variables of a file of `NAME=value` lines, but for those that it is given the names of: as `host/launch.rs` of the command does.
-const READ_ENV_FILE: &str = r#"read_env_file() {
-	[ -r "$1" ] || { echo "env_file $1 cannot be read" >&2; return 1; }
-	while IFS= read -r _line || [ -n "$_line" ]; do
-		_line=${_line#"${_line%%[![:space:]]*}"}
-		_line=${_line%"${_line##*[![:space:]]}"}
-		case $_line in '' | '#'* | ';'*) continue ;; esac
-		_line=${_line#export }
-		_key=${_line%%=*}
-		_key=${_key%"${_key##*[![:space:]]}"}
-		_value=${_line#*=}
-		_value=${_value#"${_value%%[![:space:]]*}"}
-		case $_line in *=*) ;; *) _key= ;; esac
-		case $_key in '' | [0-9]* | *[!A-Za-z0-9_]*) echo "env_file $1: not a variable's name before =" >&2; return 1 ;; esac
-		case $_value in
-			\"*\" | \'*\') [ ${#_value} -gt 1 ] && _value=${_value#?} && _value=${_value%?} ;;
-		esac
-		case " $2 " in *" $_key "*) ;; *) export "$_key=$_value" ;; esac
-	done < "$1"
-}
-"#;
 
 /// What is known of processes without a tool: proc(5), "stat". A name may hold anything, but for its last parenthesis.
 pub(crate) const PROCESSES: &str = r#"# Sets state, session and birth (in ticks since the boot) of a process; fails where there is none that lives.
@@ -62,22 +41,7 @@ pub(crate) fn quoted(text: &str) -> Option<String> {
 
 /// The same, without quotes where it needs none.
 pub(crate) fn word(text: &str) -> Option<String> {
-    match is_plain(text) {
-        true => Some(text.to_owned()),
-        false => quoted(text),
-    }
-}
-
-/// Whether a shell takes it for what it is, however often it reads it.
-pub(crate) fn is_plain(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:,+@%-".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_plain)
-}
-
-/// Whether it can be the name of a variable in a script.
-pub(crate) fn is_name(name: &str) -> bool {
-    let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
-    !name.is_empty() && name.bytes().all(is_inner) && !name.as_bytes()[0].is_ascii_digit()
+    (!text.contains('\0')).then(|| sh::quoted(text))
 }
 
 /// Whole ones, rather too many than too few.
@@ -298,8 +262,12 @@ impl<'a> Draft<'a> {
         let path = self.definition.env_file.as_deref()?;
         let path = self.path("the env_file", path);
         let own: Vec<&str> = self.definition.env.keys().map(String::as_str).collect();
-        let call = format!("read_env_file {} {}", line(&[path]), line(&[own.join(" ")]));
-        Some((call, READ_ENV_FILE))
+        let call = format!(
+            "read_env_file {} < {}",
+            line(&[own.join(" ")]),
+            line(&[path])
+        );
+        Some((call, sh::READ_ENV_FILE))
     }
 
     /// What goes before a command that is to run on some processors only.
