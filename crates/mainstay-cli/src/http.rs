@@ -1,7 +1,6 @@
 //! One HTTP/1.1 exchange over a stream that is already connected: what probes and the control client have in common.
 //! Requests to elsewhere go by [`agent`], which blocks.
 
-#[expect(dead_code, reason = "its users come with the next commits")]
 pub(crate) mod agent;
 
 use std::io;

@@ -52,7 +52,7 @@ struct Table {
 
 /// A fact as `run --json` and the event stream show it.
 #[derive(Serialize)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     time: &'a str,
     service: &'a str,
     /// It is of another run than the service's own.
@@ -61,25 +61,29 @@ struct Line<'a> {
     alert: bool,
     #[serde(flatten)]
     fact: &'a Fact,
-    message: String,
+    pub(super) message: String,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn new(
+        time: &'a str,
+        (service, beside): (&'a str, Option<Beside>),
+        fact: &'a Fact,
+    ) -> Self {
+        Self {
+            time,
+            service,
+            beside,
+            alert: fact.is_alert(),
+            fact,
+            message: message(beside, fact),
+        }
+    }
 }
 
 /// One JSON object and a newline.
-pub(super) fn json_line(
-    time: &str,
-    (service, beside): (&str, Option<Beside>),
-    fact: &Fact,
-) -> Vec<u8> {
-    let (alert, message) = (fact.is_alert(), message(beside, fact));
-    let mut line = serde_json::to_vec(&Line {
-        time,
-        service,
-        beside,
-        alert,
-        fact,
-        message,
-    })
-    .unwrap_or_default();
+pub(super) fn json_line(time: &str, about: (&str, Option<Beside>), fact: &Fact) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&Line::new(time, about, fact)).unwrap_or_default();
     line.push(b'\n');
     line
 }
@@ -163,6 +167,11 @@ impl Reporter {
         }
         self.table.recent.push_back(line);
         self.table.due = self.table.due.min(Instant::now() + REDRAW_SOON);
+    }
+
+    /// Somebody else tells what becomes of services.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self.output, Output::Silent)
     }
 
     pub(super) fn flush(&mut self) {
