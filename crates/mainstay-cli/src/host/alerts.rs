@@ -461,7 +461,7 @@ impl Host {
                 self.send_later(left, AlertEvent::Enough);
                 let count: usize = self.alerts.outboxes.values().map(Outbox::len).sum();
                 self.reporter.say(&format!(
-                    "waiting up to {} until alerts are delivered: {count} more",
+                    "waiting up to {} for {count} alerts to be delivered",
                     Human(left)
                 ));
                 let names: Vec<_> = self.alerts.outboxes.keys().cloned().collect();
