@@ -481,7 +481,10 @@ impl Host {
         let engine = Engine::new(specs, seed())
             .map_err(|error| Failure::new(Code::InvalidManifest, error.to_string()))?;
         let names = held.iter().map(|(_, held)| held.spec.name().as_str());
-        let reporter = Reporter::new(parts.output, names);
+        let mut reporter = Reporter::new(parts.output, names);
+        if parts.daemon.is_some() {
+            reporter.tell_system();
+        }
         let null = sys::null().map_err(failed("open the null device"))?;
         let age = sys::uptime().saturating_sub(parts.zero);
         let (now, now_at) = (std::time::Instant::now(), SystemTime::now());

@@ -1,6 +1,6 @@
 //! What `run` shows: a table on a terminal, event lines elsewhere, JSON lines for machines.
 
-use std::io::{self, BufWriter, Stdout, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
 use std::time::{Duration, Instant};
 
 use mainstay_core::engine::{Beside, Fact, StateName};
@@ -39,6 +39,8 @@ pub(crate) enum Output {
 /// Writes to standard output. What cannot be written (a closed pipe) is dropped: a reader that left must not end the services.
 pub(super) struct Reporter {
     output: Output,
+    /// Has the alerts, too.
+    system: Option<mainstay::Logger>,
     out: BufWriter<Stdout>,
     width: usize,
     table: Table,
@@ -107,9 +109,17 @@ impl Reporter {
         };
         Self {
             output,
+            system: None,
             out: BufWriter::new(io::stdout()),
             width,
             table,
+        }
+    }
+
+    /// Tells the log of the system of alerts, if there is one that does not have them already.
+    pub(super) fn tell_system(&mut self) {
+        if !io::stdout().is_terminal() {
+            self.system = mainstay::Logger::of_system("mainstay");
         }
     }
 
@@ -127,6 +137,9 @@ impl Reporter {
         let width = self.width;
         let message = message(beside, fact);
         let clock = time.get(11..23).unwrap_or(time);
+        if let Some(system) = self.system.as_ref().filter(|_| fact.is_alert()) {
+            system.warn(format!("{service}: {message}"));
+        }
         match &self.output {
             Output::Silent => {}
             Output::System(logger) if fact.is_alert() => logger.warn(message),

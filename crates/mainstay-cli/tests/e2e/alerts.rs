@@ -553,3 +553,53 @@ fn over_tls_only_whom_the_manifest_trusts_is_told() {
     supervisor.wait(SOON);
     assert!(got.try_recv().is_err());
 }
+
+/// `/dev/log` leads nowhere, or into `/run`, which the test replaces.
+#[cfg(target_os = "linux")]
+fn syslog_may_be_ours() -> bool {
+    let place = fs::canonicalize("/dev/log");
+    place.map_or(true, |place| place.starts_with("/run"))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_daemon_tells_the_log_of_the_system_of_alerts_and_of_nothing_else() {
+    let (sandbox, manifest) = sandbox(HALTS);
+    let run_dir = sandbox.path().join("run");
+    fs::create_dir(&run_dir).expect("a directory");
+    let syslog = std::os::unix::net::UnixDatagram::bind(run_dir.join("syslog")).expect("a socket");
+    syslog.set_nonblocking(true).expect("a socket");
+    let manifest = manifest.display().to_string();
+    let installed = verb(&sandbox, &["install", "--manager", "embedded", &manifest]);
+    assert!(installed.status.success(), "{installed:?}");
+    let script = "mount --bind run /run && exec \"$0\" \"$@\"";
+    let mut command = sandbox.command("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .arg(mainstay())
+        .args(["daemon", "--json", "--exit-when-done"]);
+    let may_mount = sandbox
+        .command("unshare")
+        .args(["--mount", "true"])
+        .status();
+    if !syslog_may_be_ours() || !may_mount.is_ok_and(|status| status.success()) {
+        return mainstay_testkit::skip("this user may not mount, or a syslog daemon is in the way");
+    }
+    let mut daemon = Supervisor::spawn(command);
+    assert_eq!(code(daemon.wait(SOON)), 7);
+    let mut entries = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(length) = syslog.recv(&mut buffer) {
+        entries.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    let pid = daemon.id();
+    assert_eq!(
+        entries,
+        [
+            format!("<28>mainstay[{pid}]: orders: failed: exit code 7"),
+            format!(
+                "<28>mainstay[{pid}]: orders: halted: exit code 7; its policy does not restart it"
+            ),
+        ]
+    );
+}
