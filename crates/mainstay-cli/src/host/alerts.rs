@@ -9,14 +9,14 @@ mod webhook;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_core::alert::{Answer, Limiter, Next, Tries};
 use mainstay_core::engine::{Beside, Fact, Human, ServiceId};
-use mainstay_core::spec::{Argv, ServiceName, Spec};
+use mainstay_core::spec::{OnAlert, ServiceName, Spec};
 use serde::Serialize;
 
 use super::children::{Purpose, spawn};
@@ -87,6 +87,8 @@ struct Delivery {
     alert: Arc<Alert>,
     /// Whose webhook.
     spec: Arc<Spec>,
+    /// Of its manifest.
+    dir: PathBuf,
     tries: Tries,
     due: Instant,
 }
@@ -197,6 +199,7 @@ impl Host {
                 tries: Tries::new(webhook.deadline(), now, seed()),
                 due: Instant::now(),
                 spec: Arc::clone(&spec),
+                dir: self.held[id.0].dir.clone(),
             });
             if outbox.for_webhook.len() > WAITING {
                 pushed_out.extend(outbox.for_webhook.pop_front().map(|it| it.alert));
@@ -239,18 +242,8 @@ impl Host {
             && outbox.running.is_none()
             && let Some(alert) = outbox.for_command.pop_front()
         {
-            let id = self.engine.find(name.as_str());
-            let started = match id.and_then(|id| self.held.get(id.0)) {
-                Some(Held { spec, .. }) => {
-                    let spec = Arc::clone(spec);
-                    let id = id.unwrap_or(ServiceId(0));
-                    match spec.on_alert().and_then(|it| Some((it, it.exec()?))) {
-                        Some((it, argv)) => {
-                            self.start_alert_command(id, argv, it.timeout(), &alert)
-                        }
-                        None => Err("its definition names no command any more".to_owned()),
-                    }
-                }
+            let started = match self.engine.find(name.as_str()) {
+                Some(id) => self.start_alert_command(id, &alert),
                 None => Err("it was removed".to_owned()),
             };
             match started {
@@ -265,20 +258,19 @@ impl Host {
     }
 
     /// As the service's account, but in our environment: what keeps the service from starting must not keep this from telling it.
-    fn start_alert_command(
-        &mut self,
-        id: ServiceId,
-        argv: &Argv,
-        limit: Duration,
-        alert: &Arc<Alert>,
-    ) -> Result<(), String> {
+    fn start_alert_command(&mut self, id: ServiceId, alert: &Arc<Alert>) -> Result<(), String> {
+        let spec = Arc::clone(&self.held[id.0].spec);
+        let command = spec
+            .on_alert()
+            .and_then(|it| Some((it.exec()?, it.timeout())));
+        let Some((argv, limit)) = command else {
+            return Err("its definition names no command any more".to_owned());
+        };
         let failed = |error: io::Error| format!("make a pipe: {error}");
         let (input, mut to_command) = io::pipe().map_err(failed)?;
         let (from_command, output) = io::pipe().map_err(failed)?;
         let held = &self.held[id.0];
-        let Held {
-            spec, dir, user, ..
-        } = held;
+        let Held { dir, user, .. } = held;
         let mut environment = self.inherited.clone();
         if let Some(user) = user.as_ref().map_err(String::clone)? {
             environment.extend(user.environment());
@@ -287,7 +279,7 @@ impl Host {
         for (name, value) in &alert.variables {
             environment.insert(name.into(), value.into());
         }
-        let working_dir = launch::working_dir(spec, dir);
+        let working_dir = launch::working_dir(&spec, dir);
         let working_dir = match working_dir.is_dir() {
             true => working_dir,
             false => dir.clone(),
@@ -318,7 +310,9 @@ impl Host {
             // It must not wait for us, either.
             let _ = io::copy(&mut from_command.into_inner(), &mut io::sink());
             let said = String::from_utf8_lossy(&said);
-            let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            let said = said.split(|c: char| c.is_whitespace() || c.is_control());
+            let said: Vec<&str> = said.filter(|word| !word.is_empty()).collect();
+            let said = said.join(" ");
             if !said.is_empty() {
                 // Fails only where the loop has ended.
                 let _ = messages.send(Message::Alert(AlertEvent::Said(name, said)));
@@ -351,15 +345,15 @@ impl Host {
             return;
         };
         outbox.is_trying = true;
-        let (spec, alert) = (Arc::clone(&next.spec), Arc::clone(&next.alert));
-        let id = self.engine.find(name.as_str());
-        let dir = id
-            .and_then(|id| self.held.get(id.0))
-            .map(|held| held.dir.clone());
+        let (spec, dir, alert) = (
+            Arc::clone(&next.spec),
+            next.dir.clone(),
+            Arc::clone(&next.alert),
+        );
         let (name, messages) = (name.clone(), self.messages.clone());
         let tell = {
-            let (name, alert) = (name.clone(), Arc::clone(&alert));
-            move |answer, why| {
+            let alert = Arc::clone(&alert);
+            move |(answer, why)| {
                 // Fails only where the loop has ended.
                 let _ = messages.send(Message::Alert(AlertEvent::Tried(name, alert, answer, why)));
             }
@@ -367,17 +361,14 @@ impl Host {
         let ask = {
             let tell = tell.clone();
             move || {
-                let webhook = spec.on_alert().and_then(|it| it.webhook());
-                if let Some(webhook) = webhook {
-                    let dir = dir.unwrap_or_default();
-                    let (answer, why) = webhook::post(webhook, &dir, &alert.id, &alert.document);
-                    tell(answer, why);
+                if let Some(webhook) = spec.on_alert().and_then(OnAlert::webhook) {
+                    tell(webhook::post(webhook, &dir, &alert.id, &alert.document));
                 }
             }
         };
         let thread = thread::Builder::new().name("mainstay-alert".to_owned());
         if let Err(error) = thread.spawn(ask) {
-            tell(Answer::Nothing, format!("start a thread: {error}"));
+            tell((Answer::Nothing, format!("start a thread: {error}")));
         }
     }
 
@@ -396,12 +387,8 @@ impl Host {
                 (Next::Again(pause), Some((end, _))) if Instant::now() + pause > end => Next::Lost,
                 (next, _) => next,
             };
-            let url = delivery
-                .spec
-                .on_alert()
-                .and_then(|it| it.webhook())
-                .map(|it| it.url());
-            let url = url.map(ToString::to_string).unwrap_or_default();
+            let webhook = delivery.spec.on_alert().and_then(OnAlert::webhook);
+            let url = webhook.map(|it| it.url().to_string()).unwrap_or_default();
             match next {
                 Next::Delivered => drop(outbox.for_webhook.remove(at)),
                 Next::Lost => {
@@ -461,7 +448,7 @@ impl Host {
                 self.send_later(left, AlertEvent::Enough);
                 let count: usize = self.alerts.outboxes.values().map(Outbox::len).sum();
                 self.reporter.say(&format!(
-                    "waiting up to {} for {count} alerts to be delivered",
+                    "waiting up to {} for alerts to be delivered: {count}",
                     Human(left)
                 ));
                 let names: Vec<_> = self.alerts.outboxes.keys().cloned().collect();

@@ -20,11 +20,11 @@ const LONGEST_FILE: u64 = 8 << 10;
 pub(super) fn post(webhook: &Webhook, dir: &Path, id: &str, document: &[u8]) -> (Answer, String) {
     match try_post(webhook, dir, id, document) {
         Ok((status, wanted)) => {
-            let wanted = wanted.filter(|_| matches!(status, 429 | 503));
-            (
-                Answer::Status(status, wanted),
-                format!("it answers {status}"),
-            )
+            let what = match status {
+                300..=399 => format!("it answers {status}; write its new address into `url`"),
+                _ => format!("it answers {status}"),
+            };
+            (Answer::Status(status, wanted), what)
         }
         Err(why) => (Answer::Nothing, why),
     }
