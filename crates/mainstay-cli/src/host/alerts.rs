@@ -453,10 +453,12 @@ impl Host {
                 ));
                 let names: Vec<_> = self.alerts.outboxes.keys().cloned().collect();
                 for name in names {
-                    // There is no time for pauses.
+                    // There is no time for pauses that would end later.
                     let outbox = self.alerts.outboxes.get_mut(&name);
                     for delivery in outbox.into_iter().flat_map(|it| &mut it.for_webhook) {
-                        delivery.due = delivery.due.min(now);
+                        if delivery.due > now + left {
+                            delivery.due = now;
+                        }
                     }
                     self.try_webhook(&name);
                 }
