@@ -1,4 +1,7 @@
 //! One HTTP/1.1 exchange over a stream that is already connected: what probes and the control client have in common.
+//! Requests to elsewhere go by [`agent`], which blocks.
+
+pub(crate) mod agent;
 
 use std::io;
 
@@ -7,6 +10,9 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// How we introduce ourselves.
+const USER_AGENT: &str = concat!("mainstay/", env!("CARGO_PKG_VERSION"));
 
 /// Sends a request and returns as soon as the head of the answer is there.
 ///
@@ -29,10 +35,7 @@ where
         .method(method)
         .uri(path_and_query)
         .header("host", host)
-        .header(
-            "user-agent",
-            concat!("mainstay/", env!("CARGO_PKG_VERSION")),
-        )
+        .header("user-agent", USER_AGENT)
         .header("accept", "*/*")
         .body(Full::new(body))
         .map_err(io::Error::other)?;

@@ -13,6 +13,7 @@ mod registry;
 mod snapshot;
 mod state_dir;
 mod table;
+mod tls;
 mod update;
 mod verbs;
 

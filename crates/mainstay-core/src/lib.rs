@@ -4,6 +4,7 @@
 //! given into actions. Nothing here reads a file, a clock, the environment or a socket: the shells around it do.
 #![forbid(unsafe_code)]
 
+pub mod alert;
 pub mod engine;
 pub mod log;
 pub mod manifest;

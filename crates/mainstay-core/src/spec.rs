@@ -89,6 +89,7 @@ pub struct Spec {
     pub(crate) reload: Option<Reload>,
     pub(crate) recovery: Recovery,
     pub(crate) snapshot: Option<SnapshotPolicy>,
+    pub(crate) on_alert: Option<OnAlert>,
     pub(crate) log: LogPolicy,
     pub(crate) http: Option<Http>,
 }
@@ -211,6 +212,10 @@ impl Spec {
     /// Which of its state is kept, and when.
     pub fn snapshot(&self) -> Option<&SnapshotPolicy> {
         self.snapshot.as_ref()
+    }
+    /// Who is told of its alerts, beside the log of the system.
+    pub fn on_alert(&self) -> Option<&OnAlert> {
+        self.on_alert.as_ref()
     }
     /// What happens to its output.
     pub fn log(&self) -> &LogPolicy {
@@ -715,6 +720,121 @@ impl Recovery {
     /// Exit codes whose action the manifest overrides. Keys are 0–255.
     pub fn codes(&self) -> &BTreeMap<u8, CodeAction> {
         &self.codes
+    }
+}
+
+/// Who is told at once when a service needs a human: a command, a webhook, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnAlert {
+    pub(crate) exec: Option<Argv>,
+    pub(crate) timeout: Duration,
+    pub(crate) webhook: Option<Webhook>,
+    pub(crate) limit: Option<AlertLimit>,
+}
+
+impl OnAlert {
+    /// This command, as the service's account.
+    pub fn exec(&self) -> Option<&Argv> {
+        self.exec.as_ref()
+    }
+    /// How long that may run.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+    /// Whoever listens there.
+    pub fn webhook(&self) -> Option<&Webhook> {
+        self.webhook.as_ref()
+    }
+    /// How many in which window are too many; `None` is never.
+    pub fn limit(&self) -> Option<AlertLimit> {
+        self.limit
+    }
+}
+
+/// More than `alerts` within `window` are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AlertLimit {
+    pub(crate) alerts: u32,
+    pub(crate) window: Duration,
+}
+
+impl AlertLimit {
+    /// At least 1.
+    pub fn alerts(self) -> u32 {
+        self.alerts
+    }
+    /// A sliding window.
+    pub fn window(self) -> Duration {
+        self.window
+    }
+}
+
+/// A receiver of alerts over HTTP, which knows us by a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    pub(crate) url: WebhookUrl,
+    pub(crate) secret_file: PathBuf,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) timeout: Duration,
+    pub(crate) deadline: Duration,
+}
+
+impl Webhook {
+    /// Where it listens.
+    pub fn url(&self) -> &WebhookUrl {
+        &self.url
+    }
+    /// The file of the keys, or `credential:NAME`, one of systemd. Relative to the manifest's directory.
+    pub fn secret_file(&self) -> &Path {
+        &self.secret_file
+    }
+    /// PEM certificates of whom to trust over TLS; `None` is whom the system trusts. Relative to the manifest's directory.
+    pub fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+    /// How long one try may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+    /// How long an alert is tried to be delivered.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+}
+
+/// `https://…`, or `http://…` of this machine itself. Its path may be a secret: `Debug` and `Display` show the scheme and the host only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookUrl {
+    pub(crate) text: String,
+    /// How much of it is the scheme and the host.
+    pub(crate) origin: usize,
+    pub(crate) is_local: bool,
+}
+
+impl WebhookUrl {
+    /// All of it.
+    pub fn reveal(&self) -> &str {
+        &self.text
+    }
+    /// Whether this machine itself listens there.
+    pub fn is_local(&self) -> bool {
+        self.is_local
+    }
+    /// Whether the request goes over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.text.starts_with("https:")
+    }
+}
+
+impl fmt::Display for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text[..self.origin])
+    }
+}
+
+impl fmt::Debug for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 

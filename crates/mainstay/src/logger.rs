@@ -59,6 +59,13 @@ impl Logger {
         Self(sink(name, manager))
     }
 
+    /// The log of the system, for a program that no manager of the system has started: that of the local syslog daemon (the journal is one,
+    /// too). `None` where none listens; where standard error is the journal, which has what the program says; and on Windows, where only a
+    /// registered source may write to the Event Log.
+    pub fn of_system(name: &str) -> Option<Self> {
+        system_log(name).map(Self)
+    }
+
     /// Something worth knowing.
     pub fn info(&self, message: impl AsRef<str>) {
         self.event(Event::Information, message.as_ref(), &[]);
@@ -104,6 +111,20 @@ fn sink(name: &str, manager: Manager) -> Arc<dyn Sink> {
         | Manager::Procd => Arc::new(syslog::Syslog::new(name)),
         _ => Arc::new(Stderr { has_levels: false }),
     }
+}
+
+#[cfg(unix)]
+fn system_log(name: &str) -> Option<Arc<dyn Sink>> {
+    let has_journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref());
+    if has_journal || !syslog::listens() {
+        return None;
+    }
+    Some(Arc::new(syslog::Syslog::new(name)))
+}
+
+#[cfg(windows)]
+fn system_log(_name: &str) -> Option<Arc<dyn Sink>> {
+    None
 }
 
 #[cfg(windows)]

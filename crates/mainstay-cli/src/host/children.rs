@@ -1,6 +1,7 @@
 //! Starting, signalling and reaping: services, and the short-lived commands (probes, reloads) that run in their name.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::log::Scope;
 use super::notify::NotifySocket;
 use super::sys::{self, Tree};
 use super::update::Part;
-use super::{Held, Host, Message, Running, launch, other, port, probe};
+use super::{Held, Host, Message, Processes, Running, launch, other, port, probe};
 use crate::failure::chain;
 
 /// How long a reload command may run.
@@ -34,6 +35,8 @@ pub(super) enum Purpose {
     Reload(ServiceName),
     Quiesce(Token),
     Thaw,
+    /// Of the service of this name.
+    Alert(ServiceName),
 }
 
 impl Host {
@@ -168,42 +171,23 @@ impl Host {
         if let Some(socket) = notify {
             environment.insert("NOTIFY_SOCKET".into(), socket.address().into());
         }
-        let search = environment.get(std::ffi::OsStr::new("PATH"));
-        let program = launch::find_program(argv.program(), dir, search.map(|path| &**path))
-            .map_err(|error| format!("find program {}: {error}", argv.program()))?;
-        let words: Vec<_> = std::iter::once(argv.program())
-            .chain(argv.args().iter().map(String::as_str))
-            .map(Into::into)
-            .collect();
-        let environment: Vec<_> = environment.into_iter().collect();
         let working_dir = launch::working_dir(spec, dir);
-        let (stdout, stderr, sockets) = match output {
+        let (streams, sockets) = match output {
             Output::Log => (
-                sys::stream(log.stdout()),
-                sys::stream(log.stderr()),
+                [sys::stream(log.stdout()), sys::stream(log.stderr())],
                 sockets.list(),
             ),
-            Output::Nowhere => (sys::stream(&self.null), sys::stream(&self.null), &[][..]),
+            Output::Nowhere => ([&self.null, &self.null].map(sys::stream), &[][..]),
         };
-        self.processes
-            .spawn(&sys::Command {
-                name,
-                program: &program,
-                argv: &words,
-                env: &environment,
-                working_dir: &working_dir,
-                stdout,
-                stderr,
-                user,
-                priority: spec.priority(),
-                cpus: spec.cpus(),
-                sockets,
-                limits: spec.limits(),
-            })
-            .map_err(|error| match error.hint() {
-                Some(hint) => format!("{} ({hint})", chain(&error)),
-                None => chain(&error),
-            })
+        spawn(
+            &mut self.processes,
+            &self.held[id.0],
+            argv,
+            environment,
+            &working_dir,
+            (None, streams),
+            sockets,
+        )
     }
 
     /// The tree of this run, if it is still held.
@@ -369,6 +353,18 @@ impl Host {
         limit: Duration,
     ) -> Result<(), String> {
         let tree = self.start(service, argv, Output::Nowhere, None)?;
+        self.keep_helper(service, tree, purpose, limit);
+        Ok(())
+    }
+
+    /// Gives it so long.
+    pub(super) fn keep_helper(
+        &mut self,
+        service: ServiceId,
+        tree: Tree,
+        purpose: Purpose,
+        limit: Duration,
+    ) {
         let id = tree.id();
         self.helpers.insert(
             id,
@@ -384,7 +380,6 @@ impl Host {
             tokio::time::sleep(limit).await;
             let _ = messages.send(Message::HelperLate(id));
         });
-        Ok(())
     }
 
     /// Kills a helper that took too long; its end is reaped like any other.
@@ -394,11 +389,13 @@ impl Host {
         }
     }
 
-    /// Nobody waits for their answers any more.
+    /// Nobody waits for their answers any more, but for what becomes of alerts.
     pub(super) fn kill_helpers(&self) {
         for helper in self.helpers.values() {
-            // Where this fails their limit ends them.
-            let _ = helper.tree.kill();
+            if !matches!(helper.purpose, Purpose::Alert(_)) {
+                // Where this fails their limit ends them.
+                let _ = helper.tree.kill();
+            }
         }
     }
 
@@ -421,6 +418,7 @@ impl Host {
                     .say(&format!("{name}: its reload command failed: {why}")),
             },
             Purpose::Quiesce(token) => self.quiesced(helper.service, token, answer),
+            Purpose::Alert(name) => self.alert_command_ended(&name, answer),
             Purpose::Thaw => {
                 if let Err(why) = answer {
                     let name = self.held[helper.service.0].spec.name();
@@ -430,6 +428,49 @@ impl Host {
             }
         }
     }
+}
+
+/// Starts a program as a service's account, with its limits.
+pub(super) fn spawn(
+    processes: &mut Processes,
+    held: &Held,
+    argv: &Argv,
+    environment: launch::Environment,
+    working_dir: &Path,
+    (stdin, [stdout, stderr]): (Option<sys::Stream<'_>>, [sys::Stream<'_>; 2]),
+    sockets: &[sys::Socket],
+) -> Result<Tree, String> {
+    let Held {
+        spec, dir, user, ..
+    } = held;
+    let search = environment.get(std::ffi::OsStr::new("PATH"));
+    let program = launch::find_program(argv.program(), dir, search.map(|path| &**path))
+        .map_err(|error| format!("find program {}: {error}", argv.program()))?;
+    let words: Vec<_> = std::iter::once(argv.program())
+        .chain(argv.args().iter().map(String::as_str))
+        .map(Into::into)
+        .collect();
+    let environment: Vec<_> = environment.into_iter().collect();
+    processes
+        .spawn(&sys::Command {
+            name: spec.name().as_str(),
+            program: &program,
+            argv: &words,
+            env: &environment,
+            working_dir,
+            stdin,
+            stdout,
+            stderr,
+            user: other(user),
+            priority: spec.priority(),
+            cpus: spec.cpus(),
+            sockets,
+            limits: spec.limits(),
+        })
+        .map_err(|error| match error.hint() {
+            Some(hint) => format!("{} ({hint})", chain(&error)),
+            None => chain(&error),
+        })
 }
 
 /// Where the output of a child goes.

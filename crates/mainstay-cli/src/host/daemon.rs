@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::control::Reply;
 use super::requests::Waiter;
-use super::{Held, Host, SETTLED, Successor, other, preflight};
+use super::{Held, Host, SETTLED, Successor, alerts, other, preflight};
 use crate::embedded::{self, Definition};
 use crate::failure::chain;
 
@@ -202,7 +202,13 @@ impl Host {
             let Some(id) = self.engine.find(name.as_str()) else {
                 continue;
             };
-            for loss in preflight::losses(&definition.spec) {
+            let mut losses = preflight::losses(&definition.spec);
+            losses.extend(alerts::problems(
+                &definition.spec,
+                &definition.dir,
+                &self.inherited,
+            ));
+            for loss in losses {
                 self.reporter.say(&format!("{name}: {loss}"));
             }
             let user = Ok(user);

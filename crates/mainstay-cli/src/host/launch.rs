@@ -46,6 +46,12 @@ pub(crate) fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
         .map_or_else(|| manifest_dir.to_path_buf(), |dir| manifest_dir.join(dir))
 }
 
+/// What `credential:NAME` stands for: what systemd has put there for its service alone, see systemd.exec(5), "Credentials".
+pub(crate) fn credential(path: &Path) -> Option<PathBuf> {
+    let name = path.to_str()?.strip_prefix("credential:")?;
+    Some(PathBuf::from(env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
+}
+
 /// The inherited environment, then `env_file`, then `env`, whose values may refer to what was there before as `${NAME}`.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! performed in order before the loop waits again. With nothing to do it sleeps without a timer. Output of services is not
 //! handled here: the log thread owns it, so that a slow disk delays no restart and a busy restart no line.
 
+mod alerts;
 mod children;
 mod control;
 mod daemon;
@@ -48,12 +49,13 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
+use self::alerts::{AlertEvent, Alerts};
 use self::children::Helper;
 use self::control::Command;
 pub(crate) use self::control::endpoint;
 use self::daemon::Daemon;
 use self::interrupts::{Interrupt, Interrupts};
-pub(crate) use self::launch::{find_program, working_dir};
+pub(crate) use self::launch::{credential, find_program, working_dir};
 pub(crate) use self::ledger::Copy;
 use self::ledger::Ledger;
 use self::legacy::{Heir, Legacy};
@@ -116,6 +118,7 @@ enum Message {
     HelperLate(TreeId),
     /// Whoever wants the update with this candidate is gone.
     ClientLeft(ServiceId),
+    Alert(AlertEvent),
     /// The state of a service was copied, or was not.
     Copied(ServiceId, Token, Result<Snapshotted, String>),
     /// Something to be told of a service.
@@ -250,6 +253,7 @@ struct Host {
     updates: Vec<Update>,
     listeners: Vec<mpsc::Sender<Bytes>>,
     reporter: Reporter,
+    alerts: Alerts,
     interrupts: u32,
     /// Some service was, at some time.
     has_halted: bool,
@@ -383,7 +387,9 @@ impl Host {
         }
         for (_, held) in host.held.iter() {
             let name = held.spec.name();
-            losses(&held.spec)
+            let mut losses = losses(&held.spec);
+            losses.extend(alerts::problems(&held.spec, &held.dir, &host.inherited));
+            losses
                 .iter()
                 .for_each(|loss| host.reporter.say(&format!("{name}: {loss}")));
         }
@@ -492,7 +498,10 @@ impl Host {
         let engine = Engine::new(specs, seed())
             .map_err(|error| Failure::new(Code::InvalidManifest, error.to_string()))?;
         let names = held.iter().map(|(_, held)| held.spec.name().as_str());
-        let reporter = Reporter::new(parts.output, names);
+        let mut reporter = Reporter::new(parts.output, names);
+        if parts.daemon.is_some() {
+            reporter.tell_system();
+        }
         let null = sys::null().map_err(failed("open the null device"))?;
         let age = sys::uptime().saturating_sub(parts.zero);
         let (now, now_at) = (std::time::Instant::now(), SystemTime::now());
@@ -516,6 +525,7 @@ impl Host {
             updates: Vec::new(),
             listeners: Vec::new(),
             reporter,
+            alerts: Alerts::default(),
             interrupts: 0,
             has_halted: false,
             daemon: parts.daemon,
@@ -581,7 +591,7 @@ impl Host {
 
     /// Whether a supervisor has nothing left to do.
     fn is_finished(&self) -> bool {
-        self.is_done() && self.helpers.is_empty()
+        self.is_done() && self.helpers.is_empty() && self.alerts_are_out()
     }
 
     /// Whether nothing runs, and nothing is waited for that could.
@@ -616,8 +626,12 @@ impl Host {
             }
             self.answer_waiters();
             self.tell_parent();
-            if self.is_done() {
-                self.kill_helpers();
+            match self.is_done() {
+                true => {
+                    self.kill_helpers();
+                    self.end_alerts();
+                }
+                false => self.go_on_with_alerts(),
             }
             if self.reporter.is_due() {
                 let report = self.status();
@@ -784,6 +798,9 @@ impl Host {
             self.listeners
                 .retain(|listener| listener.try_send(line.clone()).is_ok());
         }
+        if fact.is_alert() {
+            self.alert(id, &time, beside, fact);
+        }
         self.update_told(id, fact);
     }
 
@@ -812,6 +829,7 @@ impl Host {
             Message::Engine(event) => self.step(event),
             Message::Log(event) => self.log_event(event),
             Message::HelperLate(id) => self.helper_late(id),
+            Message::Alert(event) => self.alert_event(event),
             Message::ClientLeft(candidate) => self.client_left(candidate),
             Message::Copied(id, token, result) => self.copied(id, token, result),
             Message::Remark(id, remark) => {

@@ -1,6 +1,6 @@
 //! What `run` shows: a table on a terminal, event lines elsewhere, JSON lines for machines.
 
-use std::io::{self, BufWriter, Stdout, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
 use std::time::{Duration, Instant};
 
 use mainstay_core::engine::{Beside, Fact, StateName};
@@ -39,6 +39,8 @@ pub(crate) enum Output {
 /// Writes to standard output. What cannot be written (a closed pipe) is dropped: a reader that left must not end the services.
 pub(super) struct Reporter {
     output: Output,
+    /// Has the alerts, too.
+    system: Option<mainstay::Logger>,
     out: BufWriter<Stdout>,
     width: usize,
     table: Table,
@@ -52,7 +54,7 @@ struct Table {
 
 /// A fact as `run --json` and the event stream show it.
 #[derive(Serialize)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     time: &'a str,
     service: &'a str,
     /// It is of another run than the service's own.
@@ -61,25 +63,29 @@ struct Line<'a> {
     alert: bool,
     #[serde(flatten)]
     fact: &'a Fact,
-    message: String,
+    pub(super) message: String,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn new(
+        time: &'a str,
+        (service, beside): (&'a str, Option<Beside>),
+        fact: &'a Fact,
+    ) -> Self {
+        Self {
+            time,
+            service,
+            beside,
+            alert: fact.is_alert(),
+            fact,
+            message: message(beside, fact),
+        }
+    }
 }
 
 /// One JSON object and a newline.
-pub(super) fn json_line(
-    time: &str,
-    (service, beside): (&str, Option<Beside>),
-    fact: &Fact,
-) -> Vec<u8> {
-    let (alert, message) = (fact.is_alert(), message(beside, fact));
-    let mut line = serde_json::to_vec(&Line {
-        time,
-        service,
-        beside,
-        alert,
-        fact,
-        message,
-    })
-    .unwrap_or_default();
+pub(super) fn json_line(time: &str, about: (&str, Option<Beside>), fact: &Fact) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&Line::new(time, about, fact)).unwrap_or_default();
     line.push(b'\n');
     line
 }
@@ -103,9 +109,17 @@ impl Reporter {
         };
         Self {
             output,
+            system: None,
             out: BufWriter::new(io::stdout()),
             width,
             table,
+        }
+    }
+
+    /// Tells the log of the system of alerts, if there is one that does not have them already.
+    pub(super) fn tell_system(&mut self) {
+        if !io::stdout().is_terminal() {
+            self.system = mainstay::Logger::of_system("mainstay");
         }
     }
 
@@ -123,6 +137,9 @@ impl Reporter {
         let width = self.width;
         let message = message(beside, fact);
         let clock = time.get(11..23).unwrap_or(time);
+        if let Some(system) = self.system.as_ref().filter(|_| fact.is_alert()) {
+            system.warn(format!("{service}: {message}"));
+        }
         match &self.output {
             Output::Silent => {}
             Output::System(logger) if fact.is_alert() => logger.warn(message),
@@ -163,6 +180,11 @@ impl Reporter {
         }
         self.table.recent.push_back(line);
         self.table.due = self.table.due.min(Instant::now() + REDRAW_SOON);
+    }
+
+    /// Somebody else tells what becomes of services.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self.output, Output::Silent)
     }
 
     pub(super) fn flush(&mut self) {

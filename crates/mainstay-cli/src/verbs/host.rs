@@ -1,7 +1,7 @@
 //! `mainstay host`: what a service manager runs in the place of a program that was not written for it.
 
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
-        let path = credential(&self.manifest).unwrap_or_else(|| self.manifest.clone());
+        let path = host::credential(&self.manifest).unwrap_or_else(|| self.manifest.clone());
         let manifest = Source::read(&path, self.format)?
             .based_on(self.base_dir)
             .load()?;
@@ -63,12 +63,6 @@ impl Host {
         let manifest = self.manifest.display().to_string();
         Ok(service.run(move |context: Context| host(spec, manifest, copy, state, context)))
     }
-}
-
-/// What systemd has put there for its service alone: systemd.exec(5), "Credentials".
-fn credential(path: &Path) -> Option<PathBuf> {
-    let name = path.to_str()?.strip_prefix("credential:")?;
-    Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
 }
 
 fn host(

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod adoption;
+mod alerts;
 mod control;
 mod daemon;
 mod failures;

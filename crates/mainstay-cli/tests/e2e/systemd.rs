@@ -161,7 +161,8 @@ fn exit_codes_are_a_contract_under_systemd_too() {
         for code in CODES {
             text += &format!(
                 "[service.{mode}-{code}]\ncommand = [\"{PUPPET}\", \"count\", \"/srv/{mode}-{code}\", \"exit\", \"{code}\"]\n\
-                 recovery = {{ delay = \"10ms\", limit = {{ restarts = 5, window = \"1m\" }} }}\naccount = \"local-system\"\n"
+                 recovery = {{ delay = \"10ms\", limit = {{ restarts = 5, window = \"1m\" }} }}\naccount = \"local-system\"\n\
+                 on_alert = [\"sh\", \"-c\", \"cat > /srv/{mode}-{code}.alert\"]\n"
             );
         }
         let path = format!("/srv/{mode}.toml");
@@ -186,6 +187,20 @@ fn exit_codes_are_a_contract_under_systemd_too() {
         assert_eq!(property(&lab, &unit, "ActiveState"), state, "{unit}");
         assert_eq!(property(&lab, &unit, "ExecMainStatus"), code.to_string());
         assert_eq!(status(&lab, &unit)["last_exit"]["code"], code, "{unit}");
+        // A host tells of the halt before it ends.
+        if *mode == "hosted" && code != 0 {
+            let alert = lab.script(&format!("cat /srv/{unit}.alert"));
+            let alert: Value = serde_json::from_str(&alert).expect("JSON");
+            assert_eq!(
+                (&alert["event"], &alert["service"]),
+                (&"halted".into(), &unit.as_str().into())
+            );
+            let warnings = lab.script(&format!(
+                "journalctl --unit {unit} --priority warning --output cat"
+            ));
+            let halted = alert["message"].as_str().unwrap_or_default();
+            assert!(warnings.contains(halted), "{unit}: {warnings}");
+        }
     }
 }
 

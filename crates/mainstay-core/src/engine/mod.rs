@@ -22,7 +22,7 @@
 //! paused, or that ended cleanly without having been ready: only an operator can end such a wait, and its view says for whom.)
 
 mod asking;
-mod backoff;
+pub(crate) mod backoff;
 mod contract;
 mod fact;
 mod past;

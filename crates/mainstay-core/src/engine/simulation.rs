@@ -2256,6 +2256,7 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
             }),
             codes,
         },
+        on_alert: None,
         snapshot: chance(random, 0.5).then(|| SnapshotPolicy {
             paths: Vec::new(),
             keep: SnapshotKeep::default(),

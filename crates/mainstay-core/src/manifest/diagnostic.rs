@@ -82,7 +82,7 @@ codes! {
     EnvName "env-name" "Not the name of an environment variable.",
     Account "account" "Not an account.",
     Address "address" "Not `host:port`.",
-    Url "url" "Not a plain `http://` URL.",
+    Url "url" "Not a URL, or not one that may stand here.",
     Regex "regex" "Not a regular expression.",
     FieldPath "field-path" "Not a path to a field of a JSON object.",
     ServiceName "service-name" "Not the name of a service.",
@@ -227,14 +227,14 @@ impl Findings {
         if let Some(root) = readable {
             map.visit(root, "", false);
         }
-        let env = first_env(text);
+        let secret = first_secret(text);
         let mut at = 0;
         let lines = text.split_inclusive('\n').map(|line| {
             let start = at;
             at += line.len();
             match readable {
                 Some(_) => masks(line, start, in_spans(start, &map.secrets)),
-                None if at > env => masks(line, 0, in_values(line, 0, line)),
+                None if at > secret => masks(line, 0, in_values(line, 0, line)),
                 None => line.to_owned(),
             }
         });
@@ -276,6 +276,8 @@ impl Map {
             Value::Text(text) if text.contains("://") && text.contains('@') => {
                 self.secrets.push(node.span);
             }
+            // Who knows its path may use it.
+            _ if path.ends_with(".webhook.url") => self.secrets.push(node.span),
             _ => {}
         }
     }
@@ -312,8 +314,8 @@ impl fmt::Display for Shown<'_> {
 struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
-    /// From where on a line may hold a value of `env`, if nothing better is known.
-    env: usize,
+    /// From where on a line may hold a secret, if nothing better is known.
+    secret: usize,
 }
 
 impl<'a> Lines<'a> {
@@ -324,7 +326,7 @@ impl<'a> Lines<'a> {
             starts: std::iter::once(0)
                 .chain(breaks.map(|(i, _)| i + 1))
                 .collect(),
-            env: first_env(text),
+            secret: first_secret(text),
         }
     }
 
@@ -347,7 +349,7 @@ impl<'a> Lines<'a> {
         // Each char keeps its bytes, so that positions in `text` hold in the masked line.
         let masked = match secrets {
             Some(secrets) => stars(text, first, in_spans(first, secrets)),
-            None if end > self.env => {
+            None if end > self.secret => {
                 stars(text, first - start, in_values(whole, first - start, text))
             }
             None => text.to_owned(),
@@ -422,14 +424,16 @@ fn masks(text: &str, offset: usize, mut hidden: impl FnMut(usize) -> bool) -> St
     masked
 }
 
-/// Where the first key `env` stands; the length of the text if there is none.
-fn first_env(text: &str) -> usize {
-    let found = text.match_indices("env").find(|(at, word)| {
+/// Where the first key stands that may have a secret below it; the length of the text if there is none.
+fn first_secret(text: &str) -> usize {
+    let is_key = |(at, word): &(usize, &str)| {
         let before = text.get(..*at).and_then(|t| t.chars().next_back());
         let after = text.get(at + word.len()..).unwrap_or_default();
         let after = after.trim_start_matches(['"', '\'', ' ', '\t']);
         !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
             && after.starts_with(['=', ':', '.', ']'])
-    });
-    found.map_or(text.len(), |(at, _)| at)
+    };
+    let keys = ["env", "webhook"].iter();
+    let found = keys.filter_map(|key| text.match_indices(key).find(is_key));
+    found.map(|(at, _)| at).min().unwrap_or(text.len())
 }

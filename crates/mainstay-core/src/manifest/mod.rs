@@ -115,7 +115,7 @@ pub fn diagnose(
     findings.finish(text, tree.as_ref()).remove(0)
 }
 
-/// `text` for the eyes of others: `***` in the place of each value of `env`, and of each URL with a password. Its lines stay lines.
+/// `text` for the eyes of others: `***` in the place of each value of `env`, of each URL with a password, and of those of webhooks. Its lines stay lines.
 pub fn masked(text: &str, format: Format) -> String {
     let mut findings = Findings::default();
     let tree = read(text, format, &mut findings);

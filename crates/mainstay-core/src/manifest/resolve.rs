@@ -10,19 +10,20 @@ use super::needs;
 use super::redact::RedactEntry;
 use super::suggest::one_of_these;
 use super::tables::{
-    HttpTable, KEEP_FILES, KEEP_SNAPSHOTS, KeepTable, LimitTable, LimitsTable, LivenessTable,
-    LogTable, Manifest, RecoveryTable, RotateTable, SandboxTable, ServiceTable, SinkTable,
-    SnapshotKeepTable, SnapshotTable, StartTable, StopStepTable, StopTable, WaitForTable,
+    ALERT_TIMEOUT, AlertLimitTable, HttpTable, KEEP_FILES, KEEP_SNAPSHOTS, KeepTable, LimitTable,
+    LimitsTable, LivenessTable, LogTable, Manifest, OnAlertTable, RecoveryTable, RotateTable,
+    SandboxTable, ServiceTable, SinkTable, SnapshotKeepTable, SnapshotTable, StartTable,
+    StopStepTable, StopTable, WaitForTable, WebhookTable,
 };
 use super::tree::{Span, Spanned};
 use super::units::ShowDuration;
 use super::values::{Count, Size, StrategyName, Target, Time, is_absolute};
 use crate::log::redact::{RedactWith, Redaction, Refused};
 use crate::spec::{
-    Backoff, Environment, Facility, Http, Level, Limits, Listen, Liveness, LogPolicy, Probe, Ready,
-    Recovery, RestartLimit, Retention, Rotation, Sandbox, ServiceName, Signal, SinkSpec,
-    SinkTarget, SnapshotKeep, SnapshotPolicy, Spec, Start, Still, Stop, StopAsk, StopStep,
-    Strategy, Tls, WaitFor, Zone,
+    AlertLimit, Argv, Backoff, Environment, Facility, Http, Level, Limits, Listen, Liveness,
+    LogPolicy, OnAlert, Probe, Ready, Recovery, RestartLimit, Retention, Rotation, Sandbox,
+    ServiceName, Signal, SinkSpec, SinkTarget, SnapshotKeep, SnapshotPolicy, Spec, Start, Still,
+    Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Webhook, Zone,
 };
 
 /// The specs, in the order of the manifest. They mean something only if nothing was noted.
@@ -107,6 +108,7 @@ impl Resolver<'_> {
         let stop = self.stop(or_absent(typed.stop));
         let recovery = self.recovery(or_absent(typed.recovery));
         let snapshot = typed.snapshot.map(|table| self.snapshot(table.value));
+        let on_alert = typed.on_alert.and_then(|typed| self.on_alert(typed));
         let log = self.log(or_absent(typed.log), &name);
         let http = typed.http.and_then(|table| self.http(table.value, &name));
         let sandbox = self.sandbox(or_absent(typed.sandbox));
@@ -135,6 +137,7 @@ impl Resolver<'_> {
             reload: value(typed.reload).and_then(|table| value(table.reload)),
             recovery,
             snapshot,
+            on_alert,
             log,
             http,
         })
@@ -423,6 +426,51 @@ impl Resolver<'_> {
         }
     }
 
+    fn on_alert(
+        &mut self,
+        Spanned { value: typed, span }: Spanned<OrTable<Argv, OnAlertTable>>,
+    ) -> Option<OnAlert> {
+        let table = match typed {
+            OrTable::Single(argv) => {
+                return Some(OnAlert {
+                    exec: Some(argv),
+                    timeout: ALERT_TIMEOUT.0,
+                    webhook: None,
+                    limit: alert_limit(None),
+                });
+            }
+            OrTable::Table(table) => table,
+        };
+        if table.sound && table.exec.is_none() && table.webhook.is_none() {
+            let help = Some("add `exec`, `webhook`, or both");
+            self.findings
+                .add(Code::MissingKey, span, "there is nobody to tell", help);
+        }
+        let webhook = value(table.webhook);
+        Some(OnAlert {
+            exec: value(table.exec),
+            timeout: table.timeout.value.0,
+            webhook: webhook.and_then(|table| self.webhook(table)),
+            limit: alert_limit(table.limit),
+        })
+    }
+
+    fn webhook(&mut self, typed: WebhookTable) -> Option<Webhook> {
+        let url = typed.url?.value;
+        if let Some(ca) = typed.ca.as_ref().filter(|_| !url.is_secure()) {
+            let message = "`ca` does not go with `http://`";
+            let help = Some("remove it, or write https://");
+            self.findings.add(Code::Conflict, ca.span, message, help);
+        }
+        Some(Webhook {
+            url,
+            secret_file: typed.secret_file?.value,
+            ca: value(typed.ca),
+            timeout: typed.timeout.value.0,
+            deadline: typed.deadline.value.0,
+        })
+    }
+
     fn sandbox(&mut self, typed: SandboxTable) -> Sandbox {
         let writable = value(typed.writable).unwrap_or_default();
         for path in &writable {
@@ -671,6 +719,21 @@ fn limit(typed: Option<Spanned<OrNone<LimitTable>>>) -> Option<RestartLimit> {
         Some(OrNone(None)) => None,
         Some(OrNone(Some(limit))) => Some(RestartLimit {
             restarts: limit.restarts?.value.0,
+            window: limit.window?.value.0,
+        }),
+    }
+}
+
+fn alert_limit(typed: Option<Spanned<OrNone<AlertLimitTable>>>) -> Option<AlertLimit> {
+    let usual = AlertLimit {
+        alerts: 10,
+        window: Duration::from_secs(3600),
+    };
+    match value(typed) {
+        None => Some(usual),
+        Some(OrNone(None)) => None,
+        Some(OrNone(Some(limit))) => Some(AlertLimit {
+            alerts: limit.alerts?.value.0,
             window: limit.window?.value.0,
         }),
     }

@@ -15,12 +15,13 @@ use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl, Level, Listen,
     LogFormat, Policy, Priority, Probe, Ready, Reload, Signal, SinkTarget, SnapshotWhen, StopAsk,
-    StopScope, Streams, Zone,
+    StopScope, Streams, WebhookUrl, Zone,
 };
 
 /// What holds with and without a table.
 const ROTATE_SIZE: Size = Size(10_000_000);
 pub(super) const KEEP_FILES: Count = Count(8);
+pub(super) const ALERT_TIMEOUT: Time = seconds(30);
 pub(super) const KEEP_SNAPSHOTS: Count = Count(5);
 
 const fn seconds(seconds: u64) -> Time {
@@ -80,6 +81,8 @@ table! {
         recovery: RecoveryTable,
         /// Which of its state is kept.
         snapshot: SnapshotTable,
+        /// Who is told at once when it needs a human: a command, or a table that holds more.
+        on_alert: OrTable<Argv, OnAlertTable>,
         /// What happens to its output.
         log: LogTable,
         /// Its metrics and control endpoint.
@@ -217,6 +220,37 @@ table! {
         count: Count,
         /// Those that are not older than this.
         age: Time,
+    }
+
+    OnAlertTable {
+        /// A command that gets the event as JSON on its standard input.
+        exec: Argv,
+        /// How long that may run.
+        timeout: Time = ALERT_TIMEOUT,
+        /// Where the event is posted to, as signed JSON.
+        webhook: WebhookTable,
+        /// How many alerts are too many (10 in 1h), or none. A halt always goes out.
+        limit: OrNone<AlertLimitTable>,
+    }
+
+    AlertLimitTable {
+        /// More than these, within the window, are counted and not sent.
+        alerts: Count [required],
+        /// A sliding window.
+        window: Time [required],
+    }
+
+    WebhookTable {
+        /// https://…, or http://… of this machine itself.
+        url: WebhookUrl [required],
+        /// The file of the key that signs (whsec_…, as Standard Webhooks has it), for its owner only; or credential:NAME, one of systemd.
+        secret_file: PathBuf [required],
+        /// PEM certificates of whom to trust over TLS; whom the system trusts where there is none.
+        ca: PathBuf,
+        /// How long one try may take.
+        timeout: Time = seconds(10),
+        /// How long an alert is tried to be delivered.
+        deadline: Time = seconds(3600),
     }
 
     LogTable {

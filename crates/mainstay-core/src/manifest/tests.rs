@@ -29,6 +29,30 @@ fn a_short_manifest_gets_every_default() {
         log("rotate = '10MB', keep = 8, compress = 'zstd'")
     );
     assert_eq!(spec.display_name(), "a");
+    assert_eq!(spec.on_alert, None);
+}
+
+#[test]
+fn a_command_alone_is_told_with_the_usual_limits() {
+    let on_alert = |keys: &str| {
+        let text = format!("[service.a]\ncommand = ['a']\non_alert = {keys}");
+        parse(&text, Format::Toml).unwrap().remove(0).on_alert
+    };
+    let plain = on_alert("['page', '--urgent']").unwrap();
+    let limit = plain.limit.unwrap();
+    assert_eq!((limit.alerts, limit.window.as_secs()), (10, 3600));
+    assert_eq!(plain.timeout.as_secs(), 30);
+    assert_eq!(on_alert("{ exec = ['page', '--urgent'] }"), Some(plain));
+    let url = "https://hooks/T0/hunter2";
+    let table = on_alert(&format!(
+        "{{ limit = 'none', webhook = {{ url = '{url}', secret_file = 'k' }} }}"
+    ));
+    assert!(!format!("{table:?}").contains("hunter2"), "{table:?}");
+    let table = table.unwrap();
+    let webhook = table.webhook.unwrap();
+    assert_eq!((table.limit, webhook.url().reveal()), (None, url));
+    let (timeout, deadline) = (webhook.timeout.as_secs(), webhook.deadline.as_secs());
+    assert_eq!((timeout, deadline), (10, 3600));
 }
 
 /// What a service's `log` with these keys means.
@@ -263,6 +287,10 @@ fn secrets_stay_secret() {
         "[service.a.env]\nTOKEN = hunter2",
         "[service.a.env]\nTOKEN = \"\"\"\nx\nhunter2\\q\n\"\"\"",
         "[service.a.'env']\nTOKEN = 'hunter2' x",
+        "service.a.on_alert = { webhook = { url = \"http://hooks/hunter2\" } }",
+        "service.a.on_alert = { webhook = { urL = \"https://hooks/hunter2\" } }",
+        "service.a.on_alert = { webhook = { url = \"https://hooks/hunter2\"",
+        "[service.a.on_alert.webhook]\nurl = 'https://hooks/hunter2' x",
     ] {
         check(Format::Toml, text);
     }
@@ -466,7 +494,12 @@ fn a_masked_text_keeps_its_lines_and_no_secret() {
             r#"{"service":{"a":{"command":["a"],"env":{"KEY":"hunter2"}}}}"#,
             r#"{"service":{"a":{"command":["a"],"env":{"KEY":***}}}}"#,
         ),
-        // One that cannot be read shows nothing from the first `env` on.
+        (
+            Format::Yaml,
+            "service:\n  a:\n    command: [a]\n    on_alert:\n      webhook: {url: 'https://hooks/hunter2', secret_file: k}\n",
+            "service:\n  a:\n    command: [a]\n    on_alert:\n      webhook: {url: ***, secret_file: k}\n",
+        ),
+        // One that cannot be read shows nothing from the first `env` or `webhook` on.
         (
             Format::Toml,
             "[service.a]\ncommand = [\nenv.KEY = \"hunter2\"\nhunter2\n",

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, CodeAction, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
     Level, Listen, LogFormat, Policy, Priority, Signal, SinkTarget, SnapshotWhen, StopAsk,
-    StopScope, Streams, Zone,
+    StopScope, Streams, WebhookUrl, Zone,
 };
 
 /// Words that stand for the variants of an enum.
@@ -698,6 +698,57 @@ fn http_url(text: &str) -> Result<HttpUrl, &'static str> {
     })
 }
 
+impl FromText for WebhookUrl {
+    const WHAT: &'static str = "a URL";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        webhook_url(text).map_err(|help| {
+            // Not the text itself: its path may be a secret.
+            Mistake::new(Code::Url, "this is not a URL that alerts can go to", help)
+        })
+    }
+
+    fn text_schema() -> Json {
+        json!({ "type": "string", "pattern": "^https?://" })
+    }
+}
+
+fn webhook_url(text: &str) -> Result<WebhookUrl, &'static str> {
+    const EXAMPLE: &str = "write \"https://alerts.example.com/mainstay\"";
+    let (scheme, rest) = text.split_once("://").ok_or(EXAMPLE)?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err("remove the user name and password: the signature says who we are");
+    }
+    if path.contains('#') {
+        return Err("remove the fragment: it is never sent");
+    }
+    if !path.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("write spaces and other special characters as %20");
+    }
+    let end = authority.rsplit(']').next();
+    let has_port = end.is_some_and(|end| end.contains(':'));
+    let host = match has_port {
+        true => host_port(authority)?.host,
+        false => host_port(&format!("{authority}:443"))?.host,
+    };
+    let is_local = match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host == "localhost",
+    };
+    match scheme {
+        "https" => {}
+        "http" if is_local => {}
+        "http" => return Err("write https:// : only this machine itself is told without TLS"),
+        _ => return Err(EXAMPLE),
+    }
+    Ok(WebhookUrl {
+        text: text.to_owned(),
+        origin: scheme.len() + "://".len() + authority.len(),
+        is_local,
+    })
+}
+
 impl FromText for SinkTarget {
     const WHAT: &'static str = "a sink";
 
@@ -826,6 +877,36 @@ mod tests {
             "http://db/a b",
             "http://db/#x",
             "http://db/ü",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn urls_of_webhooks_are_read_and_keep_their_path_to_themselves() {
+        let check = |text, expect: Option<&str>| {
+            let shown = webhook_url(text).ok().map(|url| format!("{url:?}"));
+            assert_eq!(shown.as_deref(), expect, "{text}");
+        };
+        check("https://hooks/T0/hunter2", Some("https://hooks"));
+        check("https://hooks:8443?key=hunter2", Some("https://hooks:8443"));
+        check("https://[::2]:1/", Some("https://[::2]:1"));
+        check("http://localhost:8080/a", Some("http://localhost:8080"));
+        check("http://127.1.2.3/a", Some("http://127.1.2.3"));
+        check("http://[::1]", Some("http://[::1]"));
+        for bad in [
+            "",
+            "hooks",
+            "https://",
+            "https:///a",
+            "ftp://hooks/",
+            "HTTPS://hooks/",
+            "http://hooks/",
+            "http://10.0.0.1/",
+            "http://localhost.example.com/",
+            "https://u:p@hooks/",
+            "https://hooks/#a",
+            "https://hooks/a b",
         ] {
             check(bad, None);
         }

@@ -66,6 +66,11 @@ impl Sink for Syslog {
     }
 }
 
+/// Whether there is a daemon now.
+pub(super) fn listens() -> bool {
+    connect(&SOCKETS).is_ok()
+}
+
 /// To the first of them where somebody listens.
 fn connect(paths: &[impl AsRef<Path>]) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;

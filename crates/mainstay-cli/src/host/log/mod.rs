@@ -35,7 +35,7 @@ pub(crate) use file::{Lost, Trouble};
 use pipes::{OurEnd, Pipe, STDERR};
 pub(crate) use pipes::{Pipes, ServicePipes, end_keeper};
 use pump::Pump;
-pub(crate) use sink::SinkEvent;
+pub(crate) use sink::{SinkEvent, this_host};
 
 /// Bytes of stack for each thread; only touched pages count.
 const STACK: usize = 256 << 10;

@@ -53,7 +53,8 @@ pub(crate) use linux::{
 };
 #[cfg(unix)]
 pub(crate) use posix::{
-    Socket, Stream, User, is_privileged, listen, null, share, stream, utc_offset, write_at,
+    Socket, Stream, User, exposure, is_privileged, listen, null, share, stream, utc_offset,
+    write_at,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
@@ -63,11 +64,11 @@ pub(crate) use windows::access::{Access, entrust, is_foreign};
 pub(crate) use windows::sockets::{Socket, listen, share};
 #[cfg(windows)]
 pub(crate) use windows::{
-    Processes, Stream, Tree, User, is_dead, is_privileged, null, run_as_helper, stream, utc_offset,
-    write_at, yield_to_others,
+    Processes, Stream, Tree, User, exposure, is_dead, is_privileged, null, run_as_helper, stream,
+    utc_offset, write_at, yield_to_others,
 };
 
-/// What to start. Standard input is always the null device.
+/// What to start.
 #[derive(Clone, Copy)]
 pub(crate) struct Command<'a> {
     /// The service's name; its cgroup is called after it.
@@ -84,6 +85,8 @@ pub(crate) struct Command<'a> {
     pub(crate) env: &'a [(OsString, OsString)],
     /// Entered after the change of user, so with the user's rights.
     pub(crate) working_dir: &'a Path,
+    /// What it reads; nothing where it is `None`.
+    pub(crate) stdin: Option<Stream<'a>>,
     /// Where its standard output goes.
     pub(crate) stdout: Stream<'a>,
     /// Where its standard error goes; may be the same as `stdout`.

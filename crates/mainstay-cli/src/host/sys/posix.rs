@@ -101,6 +101,20 @@ pub(crate) fn stream(end: &impl AsFd) -> Stream<'_> {
     end.as_fd()
 }
 
+/// Why not only its owner, who is us or root, may read a file.
+pub(crate) fn exposure(_path: &Path, file: &std::fs::File) -> io::Result<Option<String>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = file.metadata()?;
+    let (mode, owner) = (metadata.mode() & 0o777, metadata.uid());
+    if mode & 0o077 != 0 {
+        return Ok(Some(format!(
+            "others may use it (mode {mode:04o}); chmod 600 it"
+        )));
+    }
+    let is_trusted = owner == 0 || owner == rustix::process::geteuid().as_raw();
+    Ok((!is_trusted).then(|| format!("it belongs to somebody else (uid {owner})")))
+}
+
 /// The null device, for writing.
 pub(crate) fn null() -> io::Result<std::fs::File> {
     std::fs::OpenOptions::new().write(true).open("/dev/null")
@@ -398,14 +412,15 @@ pub(super) struct Child<'a> {
     /// A `cgroup.procs` to write itself into, or -1.
     pub(super) cgroup_procs: RawFd,
     /// Duplicates of streams that lay among the standard ones, where the child's own would overwrite them.
-    _moved: [Option<OwnedFd>; 2],
+    _moved: [Option<OwnedFd>; 3],
     step: AtomicI32,
     errno: AtomicI32,
 }
 
 impl<'a> Child<'a> {
-    pub(super) fn new(command: &Command<'a>, image: &'a Image, stdin: RawFd) -> io::Result<Self> {
+    pub(super) fn new(command: &Command<'a>, image: &'a Image, null: RawFd) -> io::Result<Self> {
         processors::check(command.cpus)?;
+        let given = command.stdin.map(above_standard).transpose()?.flatten();
         let stdout = above_standard(command.stdout)?;
         let stderr = above_standard(command.stderr)?;
         Ok(Self {
@@ -415,7 +430,11 @@ impl<'a> Child<'a> {
             cpus: command.cpus,
             limits: command.limits,
             sockets: above(command.sockets)?,
-            stdin,
+            stdin: match (&given, command.stdin) {
+                (Some(moved), _) => moved.as_raw_fd(),
+                (None, Some(given)) => given.as_raw_fd(),
+                (None, None) => null,
+            },
             stdout: stdout
                 .as_ref()
                 .map_or(command.stdout.as_raw_fd(), AsRawFd::as_raw_fd),
@@ -423,7 +442,7 @@ impl<'a> Child<'a> {
                 .as_ref()
                 .map_or(command.stderr.as_raw_fd(), AsRawFd::as_raw_fd),
             cgroup_procs: -1,
-            _moved: [stdout, stderr],
+            _moved: [given, stdout, stderr],
             step: AtomicI32::new(0),
             errno: AtomicI32::new(0),
         })

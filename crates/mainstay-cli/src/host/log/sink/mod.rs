@@ -35,6 +35,7 @@ mod worker;
 
 use record::{Block, Source};
 use transport::Transport;
+pub(crate) use transport::this_host;
 use worker::Worker;
 
 /// Bytes that may wait in memory for one target. Only what waits takes memory.

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use mainstay_core::log::syslog;
 use mainstay_core::spec::{HostPort, SinkSpec};
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use super::record::Block;
 use super::transport::{CONNECT, PATIENCE, Refusal};
+use crate::tls;
 
 /// Bytes that are written at once.
 const CHUNK: usize = 16 << 10;
@@ -64,27 +65,8 @@ impl Tls {
 
     /// Reads the files anew, as they may have been renewed.
     fn config(&self) -> Result<ClientConfig, String> {
-        let mut roots = RootCertStore::empty();
-        match &self.ca {
-            Some(path) => {
-                for certificate in certificates(path)? {
-                    roots
-                        .add(certificate)
-                        .map_err(|error| format!("use ca {}: {error}", path.display()))?;
-                }
-            }
-            None => {
-                let found = rustls_native_certs::load_native_certs();
-                let (added, _unusable) = roots.add_parsable_certificates(found.certs);
-                if added == 0 {
-                    let first = found.errors.first();
-                    let cause = first.map_or("there are none".to_owned(), ToString::to_string);
-                    return Err(format!("read the system's certificates: {cause}"));
-                }
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let roots = tls::roots(self.ca.as_deref())?;
+        let builder = ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| format!("set up TLS: {error}"))?
             .with_root_certificates(roots);
@@ -94,24 +76,9 @@ impl Tls {
         let key = PrivateKeyDer::from_pem_file(key_path)
             .map_err(|error| format!("read key {}: {error}", key_path.display()))?;
         builder
-            .with_client_auth_cert(certificates(cert_path)?, key)
+            .with_client_auth_cert(tls::certificates(cert_path)?, key)
             .map_err(|error| format!("use cert {}: {error}", cert_path.display()))
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |error: &dyn std::fmt::Display| {
-        let path = path.display();
-        format!("read certificates {path}: {error}")
-    };
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(|error| wrong(&error))?
-        .collect();
-    let certificates = certificates.map_err(|error| wrong(&error))?;
-    if certificates.is_empty() {
-        return Err(wrong(&"there is no certificate in it"));
-    }
-    Ok(certificates)
 }
 
 impl Remote {

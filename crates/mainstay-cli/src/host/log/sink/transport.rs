@@ -116,7 +116,7 @@ impl Transport {
 }
 
 /// This machine's name, for headers.
-fn this_host() -> String {
+pub(crate) fn this_host() -> String {
     #[cfg(unix)]
     let name = rustix::system::uname()
         .nodename()

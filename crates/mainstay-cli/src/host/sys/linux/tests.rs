@@ -171,6 +171,7 @@ fn spawn_and_stop_cost() {
                         argv: &argv,
                         env: &env,
                         working_dir: Path::new("/"),
+                        stdin: None,
                         stdout: std::os::fd::AsFd::as_fd(&null),
                         stderr: std::os::fd::AsFd::as_fd(&null),
                         user: None,

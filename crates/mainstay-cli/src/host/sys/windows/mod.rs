@@ -75,6 +75,12 @@ pub(crate) fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result
     Ok(())
 }
 
+/// Why somebody else may have a say in who reads a file.
+pub(crate) fn exposure(path: &Path, _file: &File) -> io::Result<Option<String>> {
+    let is_foreign = access::is_foreign(path)?;
+    Ok(is_foreign.then(|| "it belongs to somebody else".to_owned()))
+}
+
 /// The null device, for writing.
 pub(crate) fn null() -> io::Result<File> {
     OpenOptions::new().write(true).open("NUL")
@@ -463,7 +469,12 @@ fn create(
         source,
         hint: None,
     };
-    let inherited = [null.as_handle(), command.stdout, command.stderr].map(inheritable);
+    let inherited = [
+        command.stdin.unwrap_or(null.as_handle()),
+        command.stdout,
+        command.stderr,
+    ]
+    .map(inheritable);
     let [stdin, stdout, stderr] = inherited;
     let (stdin, stdout, stderr) = (
         stdin.map_err(output)?,

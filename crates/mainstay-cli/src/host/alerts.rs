@@ -1,0 +1,498 @@
+//! What becomes of alerts beside the log of the system: a command, a webhook (docs/alerts.md). Which go out, and when one is tried again,
+//! the core says.
+//!
+//! Alerts wait in the outbox of their service, in order for its command, each with its own schedule for its webhook. A service has at most
+//! one command and one try of its webhook at work: the command is a child like any helper, a try is a thread for as long as it takes, and
+//! pauses are timers of the loop. So nothing here is waited for, except at the end: see [`Host::end_alerts`].
+
+mod webhook;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mainstay_core::alert::{Answer, Limiter, Next, Tries};
+use mainstay_core::engine::{Beside, Fact, Human, ServiceId};
+use mainstay_core::spec::{OnAlert, ServiceName, Spec};
+use serde::Serialize;
+
+use super::children::{Purpose, spawn};
+use super::{Held, Host, Message, launch, report, seed, sys};
+
+/// Alerts that may wait for one way out; more push out the oldest.
+const WAITING: usize = 64;
+/// How long the supervisor still lives for its alerts when it was told to end, and when it ends by itself, most often after a halt.
+const FAREWELL: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(30)];
+/// How much of what a command says is shown.
+const SAID: u64 = 2000;
+
+/// An alert that goes out: what is told, and of whom.
+pub(super) struct Alert {
+    /// The same in every try.
+    id: String,
+    service: ServiceName,
+    message: String,
+    /// For the command, beside the document.
+    variables: [(&'static str, String); 5],
+    document: Vec<u8>,
+}
+
+/// The event as everybody is told of it, and what only those outside this machine need to know.
+#[derive(Serialize)]
+struct Document<'a> {
+    id: &'a str,
+    host: &'a str,
+    /// How many alerts of the service were not sent since the last one that was.
+    suppressed: u64,
+    #[serde(flatten)]
+    line: report::Line<'a>,
+}
+
+/// What is new of alerts.
+pub(super) enum AlertEvent {
+    /// The webhook of this service was asked to take the alert of this id.
+    Tried(ServiceName, Arc<Alert>, Answer, String),
+    /// A pause of this service's webhook is over.
+    Due(ServiceName),
+    /// There is no more time.
+    Enough,
+    /// The command of this service said this.
+    Said(ServiceName, String),
+}
+
+/// Of all services.
+#[derive(Default)]
+pub(super) struct Alerts {
+    outboxes: BTreeMap<ServiceName, Outbox>,
+    /// We are about to end, then, after so many interrupts.
+    ends: Option<(Instant, u32)>,
+}
+
+/// Of one service, whatever becomes of its definition.
+#[derive(Default)]
+struct Outbox {
+    limiter: Limiter,
+    for_command: VecDeque<Arc<Alert>>,
+    /// What the command that runs was given.
+    running: Option<Arc<Alert>>,
+    for_webhook: VecDeque<Delivery>,
+    is_trying: bool,
+}
+
+/// An alert that a webhook has not taken yet.
+struct Delivery {
+    alert: Arc<Alert>,
+    /// Whose webhook.
+    spec: Arc<Spec>,
+    /// Of its manifest.
+    dir: PathBuf,
+    tries: Tries,
+    due: Instant,
+}
+
+impl Outbox {
+    fn is_empty(&self) -> bool {
+        self.for_command.is_empty() && self.running.is_none() && self.for_webhook.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.for_command.len() + usize::from(self.running.is_some()) + self.for_webhook.len()
+    }
+}
+
+impl Alert {
+    fn new(
+        time: &str,
+        (service, beside): (&ServiceName, Option<Beside>),
+        fact: &Fact,
+        suppressed: u64,
+    ) -> Self {
+        let id = new_id();
+        let line = report::Line::new(time, (service.as_str(), beside), fact);
+        let message = line.message.clone();
+        let host = super::log::this_host();
+        let document = serde_json::to_value(Document {
+            id: &id,
+            host: &host,
+            suppressed,
+            line,
+        });
+        let document = document.unwrap_or_default();
+        let event = document["event"].as_str().unwrap_or_default().to_owned();
+        Self {
+            variables: [
+                ("MAINSTAY_ALERT_ID", id.clone()),
+                ("MAINSTAY_EVENT", event),
+                ("MAINSTAY_MESSAGE", message.replace('\0', " ")),
+                ("MAINSTAY_SUPPRESSED", suppressed.to_string()),
+                ("MAINSTAY_TIME", time.to_owned()),
+            ],
+            id,
+            service: service.clone(),
+            message,
+            document: document.to_string().into_bytes(),
+        }
+    }
+}
+
+/// What will keep alerts of a service from being delivered, if it stays so: better said at the start than found out at the first alert.
+pub(super) fn problems(spec: &Spec, dir: &Path, inherited: &launch::Environment) -> Vec<String> {
+    let Some(on_alert) = spec.on_alert() else {
+        return Vec::new();
+    };
+    let command = on_alert.exec().and_then(|argv| {
+        let search = inherited.get(std::ffi::OsStr::new("PATH"));
+        let found = launch::find_program(argv.program(), dir, search.map(|path| &**path))
+            .and_then(|path| launch::check_executable(&path));
+        let error = found.err()?;
+        Some(format!("on_alert: program {}: {error}", argv.program()))
+    });
+    let webhook = on_alert
+        .webhook()
+        .and_then(|it| webhook::keys(it, dir).err());
+    let webhook = webhook.map(|why| format!("on_alert: {why}"));
+    command.into_iter().chain(webhook).collect()
+}
+
+impl Host {
+    /// Sends out what is an alert, if whoever gets it has not had too many.
+    pub(super) fn alert(&mut self, id: ServiceId, time: &str, beside: Option<Beside>, fact: &Fact) {
+        if self.reporter.is_silent() {
+            return;
+        }
+        let name = self.held[id.0].spec.name().clone();
+        // During a trial there are two definitions: those of the one that is on duty are told of both.
+        let id = self.engine.find(name.as_str()).unwrap_or(id);
+        let spec = Arc::clone(&self.held[id.0].spec);
+        let Some(on_alert) = spec.on_alert() else {
+            return;
+        };
+        let now = self.now();
+        let outbox = self.alerts.outboxes.entry(name.clone()).or_default();
+        let suppressed = match outbox.limiter.admit(on_alert.limit(), fact, now) {
+            Ok(suppressed) => suppressed,
+            Err(row) => {
+                if let (1, Some(limit)) = (row, on_alert.limit()) {
+                    self.reporter.say(&format!(
+                        "{name}: more than {} alerts in {}: the next ones are counted and not sent, unless it is halted",
+                        limit.alerts(),
+                        Human(limit.window())
+                    ));
+                }
+                return;
+            }
+        };
+        let alert = Arc::new(Alert::new(time, (&name, beside), fact, suppressed));
+        let mut pushed_out = Vec::new();
+        if on_alert.exec().is_some() {
+            outbox.for_command.push_back(Arc::clone(&alert));
+            if outbox.for_command.len() > WAITING {
+                pushed_out.extend(outbox.for_command.pop_front());
+            }
+        }
+        if let Some(webhook) = on_alert.webhook() {
+            outbox.for_webhook.push_back(Delivery {
+                alert,
+                tries: Tries::new(webhook.deadline(), now, seed()),
+                due: Instant::now(),
+                spec: Arc::clone(&spec),
+                dir: self.held[id.0].dir.clone(),
+            });
+            if outbox.for_webhook.len() > WAITING {
+                pushed_out.extend(outbox.for_webhook.pop_front().map(|it| it.alert));
+            }
+        }
+        for alert in pushed_out {
+            self.lost(&alert, "too many wait");
+        }
+        self.run_alert_command(&name);
+        self.try_webhook(&name);
+    }
+
+    /// Never an alert itself: that would go on for ever.
+    fn lost(&mut self, alert: &Alert, why: &str) {
+        let Alert {
+            service, message, ..
+        } = alert;
+        self.reporter
+            .say(&format!("{service}: an alert was lost ({message}): {why}"));
+    }
+
+    pub(super) fn alert_event(&mut self, event: AlertEvent) {
+        match event {
+            AlertEvent::Tried(name, alert, answer, why) => {
+                self.webhook_tried(&name, &alert, answer, &why);
+            }
+            AlertEvent::Due(name) => self.try_webhook(&name),
+            AlertEvent::Said(name, text) => {
+                self.reporter
+                    .say(&format!("{name}: its alert command said: {text}"));
+            }
+            // Looked at in any case.
+            AlertEvent::Enough => {}
+        }
+    }
+
+    /// Gives the next alert that waits to the service's command, if that does not run.
+    fn run_alert_command(&mut self, name: &ServiceName) {
+        while let Some(outbox) = self.alerts.outboxes.get_mut(name)
+            && outbox.running.is_none()
+            && let Some(alert) = outbox.for_command.pop_front()
+        {
+            let started = match self.engine.find(name.as_str()) {
+                Some(id) => self.start_alert_command(id, &alert),
+                None => Err("it was removed".to_owned()),
+            };
+            match started {
+                Ok(()) => {
+                    if let Some(outbox) = self.alerts.outboxes.get_mut(name) {
+                        outbox.running = Some(alert);
+                    }
+                }
+                Err(why) => self.lost(&alert, &why),
+            }
+        }
+    }
+
+    /// As the service's account, but in our environment: what keeps the service from starting must not keep this from telling it.
+    fn start_alert_command(&mut self, id: ServiceId, alert: &Arc<Alert>) -> Result<(), String> {
+        let spec = Arc::clone(&self.held[id.0].spec);
+        let command = spec
+            .on_alert()
+            .and_then(|it| Some((it.exec()?, it.timeout())));
+        let Some((argv, limit)) = command else {
+            return Err("its definition names no command any more".to_owned());
+        };
+        let failed = |error: io::Error| format!("make a pipe: {error}");
+        let (input, mut to_command) = io::pipe().map_err(failed)?;
+        let (from_command, output) = io::pipe().map_err(failed)?;
+        let held = &self.held[id.0];
+        let Held { dir, user, .. } = held;
+        let mut environment = self.inherited.clone();
+        if let Some(user) = user.as_ref().map_err(String::clone)? {
+            environment.extend(user.environment());
+        }
+        environment.insert("MAINSTAY_SERVICE".into(), spec.name().as_str().into());
+        for (name, value) in &alert.variables {
+            environment.insert(name.into(), value.into());
+        }
+        let working_dir = launch::working_dir(&spec, dir);
+        let working_dir = match working_dir.is_dir() {
+            true => working_dir,
+            false => dir.clone(),
+        };
+        let streams = [&output, &output].map(sys::stream);
+        let input_stream = Some(sys::stream(&input));
+        let tree = spawn(
+            &mut self.processes,
+            held,
+            argv,
+            environment,
+            &working_dir,
+            (input_stream, streams),
+            &[],
+        )?;
+        drop((input, output));
+        let name = alert.service.clone();
+        self.keep_helper(id, tree, Purpose::Alert(name.clone()), limit);
+        let (alert, messages) = (Arc::clone(alert), self.messages.clone());
+        let talk = move || {
+            // Whether it listens is its own business.
+            let _ = to_command.write_all(&alert.document);
+            let _ = to_command.write_all(b"\n");
+            drop(to_command);
+            let mut said = Vec::new();
+            let mut from_command = from_command.take(SAID);
+            let _ = from_command.read_to_end(&mut said);
+            // It must not wait for us, either.
+            let _ = io::copy(&mut from_command.into_inner(), &mut io::sink());
+            let said = String::from_utf8_lossy(&said);
+            let said = said.split(|c: char| c.is_whitespace() || c.is_control());
+            let said: Vec<&str> = said.filter(|word| !word.is_empty()).collect();
+            let said = said.join(" ");
+            if !said.is_empty() {
+                // Fails only where the loop has ended.
+                let _ = messages.send(Message::Alert(AlertEvent::Said(name, said)));
+            }
+        };
+        thread::Builder::new()
+            .name("mainstay-alert".to_owned())
+            .spawn(talk)
+            .map(drop)
+            .map_err(|error| format!("start a thread: {error}"))
+    }
+
+    pub(super) fn alert_command_ended(&mut self, name: &ServiceName, answer: Result<(), String>) {
+        let outbox = self.alerts.outboxes.get_mut(name);
+        let running = outbox.and_then(|outbox| outbox.running.take());
+        if let (Some(alert), Err(why)) = (running, answer) {
+            self.lost(&alert, &format!("its alert command failed: {why}"));
+        }
+        self.run_alert_command(name);
+    }
+
+    /// Asks the webhook of a service to take the alert that has waited longest for it, if it is not being asked.
+    fn try_webhook(&mut self, name: &ServiceName) {
+        let Some(outbox) = self.alerts.outboxes.get_mut(name) else {
+            return;
+        };
+        let now = Instant::now();
+        let due = outbox.for_webhook.iter().filter(|it| it.due <= now);
+        let Some(next) = due.min_by_key(|it| it.due).filter(|_| !outbox.is_trying) else {
+            return;
+        };
+        outbox.is_trying = true;
+        let (spec, dir, alert) = (
+            Arc::clone(&next.spec),
+            next.dir.clone(),
+            Arc::clone(&next.alert),
+        );
+        let (name, messages) = (name.clone(), self.messages.clone());
+        let tell = {
+            let alert = Arc::clone(&alert);
+            move |(answer, why)| {
+                // Fails only where the loop has ended.
+                let _ = messages.send(Message::Alert(AlertEvent::Tried(name, alert, answer, why)));
+            }
+        };
+        let ask = {
+            let tell = tell.clone();
+            move || {
+                if let Some(webhook) = spec.on_alert().and_then(OnAlert::webhook) {
+                    tell(webhook::post(webhook, &dir, &alert.id, &alert.document));
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("mainstay-alert".to_owned());
+        if let Err(error) = thread.spawn(ask) {
+            tell((Answer::Nothing, format!("start a thread: {error}")));
+        }
+    }
+
+    fn webhook_tried(&mut self, name: &ServiceName, alert: &Arc<Alert>, answer: Answer, why: &str) {
+        let now = self.now();
+        let Some(outbox) = self.alerts.outboxes.get_mut(name) else {
+            return;
+        };
+        outbox.is_trying = false;
+        let mut waiting = outbox.for_webhook.iter_mut();
+        // It may have been given up meanwhile.
+        if let Some(at) = waiting.position(|it| Arc::ptr_eq(&it.alert, alert)) {
+            let delivery = &mut outbox.for_webhook[at];
+            let next = delivery.tries.judge(answer, now);
+            let next = match (next, self.alerts.ends) {
+                (Next::Again(pause), Some((end, _))) if Instant::now() + pause > end => Next::Lost,
+                (next, _) => next,
+            };
+            let webhook = delivery.spec.on_alert().and_then(OnAlert::webhook);
+            let url = webhook.map(|it| it.url().to_string()).unwrap_or_default();
+            match next {
+                Next::Delivered => drop(outbox.for_webhook.remove(at)),
+                Next::Lost => {
+                    outbox.for_webhook.remove(at);
+                    self.lost(alert, &format!("{url}: {why}"));
+                }
+                Next::Again(pause) => {
+                    delivery.due = Instant::now() + pause;
+                    if delivery.tries.failed() == 1 {
+                        let problem = format!(
+                            "{name}: {url} did not take an alert: {why}; it is tried again"
+                        );
+                        self.reporter.say(&problem);
+                    }
+                    self.send_later(pause, AlertEvent::Due(name.clone()));
+                }
+            }
+        }
+        self.try_webhook(name);
+    }
+
+    fn send_later(&self, pause: Duration, event: AlertEvent) {
+        let messages = self.messages.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            // Fails only where the loop has ended.
+            let _ = messages.send(Message::Alert(event));
+        });
+    }
+
+    /// Whether nothing is left to be sent.
+    pub(super) fn alerts_are_out(&self) -> bool {
+        self.alerts.outboxes.values().all(Outbox::is_empty)
+    }
+
+    /// The services are down, and we end as soon as the alerts are out, or their time is over: what is left is then said to be lost. A
+    /// second interrupt gives them none.
+    pub(super) fn end_alerts(&mut self) {
+        if self.alerts_are_out() {
+            return;
+        }
+        let now = Instant::now();
+        let [told, by_itself] = FAREWELL;
+        match self.alerts.ends {
+            Some((end, interrupts)) if interrupts == self.interrupts => {
+                if now >= end {
+                    self.give_alerts_up();
+                }
+            }
+            _ if self.interrupts > 1 => self.give_alerts_up(),
+            _ => {
+                let left = match self.interrupts {
+                    0 => by_itself,
+                    _ => told,
+                };
+                self.alerts.ends = Some((now + left, self.interrupts));
+                self.send_later(left, AlertEvent::Enough);
+                let count: usize = self.alerts.outboxes.values().map(Outbox::len).sum();
+                self.reporter.say(&format!(
+                    "waiting up to {} for alerts to be delivered: {count}",
+                    Human(left)
+                ));
+                let names: Vec<_> = self.alerts.outboxes.keys().cloned().collect();
+                for name in names {
+                    // There is no time for pauses that would end later.
+                    let outbox = self.alerts.outboxes.get_mut(&name);
+                    for delivery in outbox.into_iter().flat_map(|it| &mut it.for_webhook) {
+                        if delivery.due > now + left {
+                            delivery.due = now;
+                        }
+                    }
+                    self.try_webhook(&name);
+                }
+            }
+        }
+    }
+
+    /// Services run again, so there is time.
+    pub(super) fn go_on_with_alerts(&mut self) {
+        self.alerts.ends = None;
+    }
+
+    fn give_alerts_up(&mut self) {
+        for (_, outbox) in std::mem::take(&mut self.alerts.outboxes) {
+            let of_webhook = outbox.for_webhook.into_iter().map(|it| it.alert);
+            let of_command = outbox.running.into_iter().chain(outbox.for_command);
+            for alert in of_command.chain(of_webhook) {
+                self.lost(&alert, "the supervisor ends");
+            }
+        }
+        for helper in self.helpers.values() {
+            // Where this fails its limit ends it.
+            let _ = helper.tree.kill();
+        }
+    }
+}
+
+/// Nobody has had it before.
+fn new_id() -> String {
+    let mut bytes = [0; 16];
+    // Without the system's random numbers: it is still no other alert's on this machine.
+    if getrandom::fill(&mut bytes).is_err() {
+        bytes[..8].copy_from_slice(&seed().to_ne_bytes());
+        bytes[8..].copy_from_slice(&seed().to_ne_bytes());
+    }
+    format!("alert_{:032x}", u128::from_ne_bytes(bytes))
+}

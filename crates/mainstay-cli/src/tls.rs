@@ -1,0 +1,64 @@
+//! TLS: the one cryptography in use, and whom to trust. Files are read when asked for, as they may have been renewed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+/// ring: no C library of the system's, and it builds everywhere.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Those whom the PEM file `ca` names, all of whom must be usable; else those whom the system trusts.
+pub(crate) fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let authorities = authorities(ca)?;
+    match ca {
+        Some(path) => {
+            for certificate in authorities {
+                roots
+                    .add(certificate)
+                    .map_err(|error| format!("use ca {}: {error}", path.display()))?;
+            }
+        }
+        None => drop(roots.add_parsable_certificates(authorities)),
+    }
+    match roots.is_empty() {
+        true => Err("read the system's certificates: there are none that can be used".to_owned()),
+        false => Ok(roots),
+    }
+}
+
+/// The same, as they lie there.
+pub(crate) fn authorities(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String> {
+    if let Some(path) = ca {
+        return certificates(path);
+    }
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let first = found.errors.first();
+        let cause = first.map_or("there are none".to_owned(), ToString::to_string);
+        return Err(format!("read the system's certificates: {cause}"));
+    }
+    Ok(found.certs)
+}
+
+/// Those of a PEM file, at least one.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        let path = path.display();
+        format!("read certificates {path}: {error}")
+    };
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(|error| wrong(&error))?
+        .collect();
+    let certificates = certificates.map_err(|error| wrong(&error))?;
+    if certificates.is_empty() {
+        return Err(wrong(&"there is no certificate in it"));
+    }
+    Ok(certificates)
+}

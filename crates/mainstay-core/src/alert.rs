@@ -1,0 +1,295 @@
+//! Alerts (docs/alerts.md): which of them go out, when a webhook is asked again, how what it gets is signed.
+//!
+//! The host hands in the facts of [`Fact::is_alert`] and the answers of receivers, with the time, and does what it is told here.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use crate::engine::Fact;
+use crate::engine::backoff::{Random, pause};
+use crate::spec::{AlertLimit, Backoff};
+use crate::time::Instant;
+
+/// What has gone out of one service, so that a storm of alerts does not bury whoever gets them.
+#[derive(Debug, Default)]
+pub struct Limiter {
+    /// Within the limit's window.
+    recent: VecDeque<Instant>,
+    suppressed: u64,
+}
+
+impl Limiter {
+    /// Whether this alert goes out: with how many were suppressed since the last one that did.
+    ///
+    /// A halt always goes out: it comes last, and nothing else will tell that a service is down for good.
+    ///
+    /// # Errors
+    /// It is suppressed, the how manieth in a row.
+    pub fn admit(
+        &mut self,
+        limit: Option<AlertLimit>,
+        fact: &Fact,
+        now: Instant,
+    ) -> Result<u64, u64> {
+        if let Some(limit) = limit {
+            let is_over = |at: &Instant| now.since(*at) >= limit.window();
+            while self.recent.front().is_some_and(is_over) {
+                self.recent.pop_front();
+            }
+            let is_halt = matches!(fact, Fact::Halted { .. });
+            if self.recent.len() >= limit.alerts() as usize {
+                if !is_halt {
+                    self.suppressed += 1;
+                    return Err(self.suppressed);
+                }
+                self.recent.pop_front();
+            }
+            self.recent.push_back(now);
+        }
+        Ok(std::mem::take(&mut self.suppressed))
+    }
+}
+
+/// From the first try on, with jitter.
+const RETRY: Backoff = Backoff {
+    base: Duration::from_secs(1),
+    factor: 2.0,
+    max: Duration::from_secs(300),
+};
+
+/// The tries of one delivery to a webhook.
+#[derive(Debug)]
+pub struct Tries {
+    deadline: Instant,
+    failed: u32,
+    random: Random,
+}
+
+/// What became of a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An HTTP status, and how long the receiver wants to be left alone (`Retry-After`, RFC 9110 §10.2.3).
+    Status(u16, Option<Duration>),
+    /// None: no connection, no TLS, no answer in time; or it could not even be asked, as the key cannot be read, say.
+    Nothing,
+}
+
+/// What follows a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: the receiver has it.
+    Delivered,
+    /// Another, after this pause.
+    Again(Duration),
+    /// Nothing: it would not help, or there is no time left.
+    Lost,
+}
+
+impl Tries {
+    /// Of an alert that must be delivered within `patience` from `now` on. Only jitter depends on `seed`.
+    pub fn new(patience: Duration, now: Instant, seed: u64) -> Self {
+        Self {
+            deadline: now + patience,
+            failed: 0,
+            random: Random::new(seed),
+        }
+    }
+
+    /// How many have failed.
+    pub fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// Judges a try that ended `now`. A refusal is final, unless it is one of those that pass: 408, 425, 429 and 5xx.
+    pub fn judge(&mut self, answer: Answer, now: Instant) -> Next {
+        let wanted = match answer {
+            Answer::Status(200..=299, _) => return Next::Delivered,
+            Answer::Status(408 | 425 | 429 | 500..=599, wanted) => wanted.unwrap_or_default(),
+            Answer::Nothing => Duration::ZERO,
+            Answer::Status(..) => {
+                self.failed += 1;
+                return Next::Lost;
+            }
+        };
+        let pause = pause(RETRY, self.failed, &mut self.random).max(wanted);
+        self.failed += 1;
+        match now + pause <= self.deadline {
+            true => Next::Again(pause),
+            false => Next::Lost,
+        }
+    }
+}
+
+/// The keys that a webhook shares with us: the first is the current one, the others are on their way out. They cannot be shown.
+pub struct SigningKeys(Vec<Vec<u8>>);
+
+impl SigningKeys {
+    /// One a line, each `whsec_` and 24 to 64 bytes in Base64, as Standard Webhooks has it.
+    ///
+    /// # Errors
+    /// What is wrong, for people, without a part of the text.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let keys: Option<Vec<_>> = lines
+            .map(|line| {
+                let key = BASE64_STANDARD.decode(line.strip_prefix("whsec_")?).ok()?;
+                (24..=64).contains(&key.len()).then_some(key)
+            })
+            .collect();
+        match keys {
+            Some(keys) if !keys.is_empty() => Ok(Self(keys)),
+            _ => Err("a key is `whsec_` and 24 to 64 bytes in Base64, on a line of its own"),
+        }
+    }
+
+    /// The header `webhook-signature` of a try: one signature for each key. `timestamp` is in seconds since 1970.
+    pub fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
+        let sign = |key: &Vec<u8>| {
+            // HMAC takes keys of any length (RFC 2104).
+            let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+            mac.update(format!("{id}.{timestamp}.").as_bytes());
+            mac.update(body);
+            let signature = BASE64_STANDARD.encode(mac.finalize().into_bytes());
+            Some(format!("v1,{signature}"))
+        };
+        let signatures: Vec<String> = self.0.iter().filter_map(sign).collect();
+        signatures.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Ended, Exit, Halt};
+
+    fn at(seconds: u64) -> Instant {
+        Instant::at(Duration::from_secs(seconds))
+    }
+
+    fn failed() -> Fact {
+        Fact::Failed {
+            why: Ended::Exit(Exit::Code(1)),
+        }
+    }
+
+    #[test]
+    fn a_storm_is_counted_and_a_halt_goes_out_of_it() {
+        let limit = Some(AlertLimit {
+            alerts: 2,
+            window: Duration::from_secs(60),
+        });
+        let halted = Fact::Halted {
+            why: Halt::RetriesExhausted { tries: 5 },
+        };
+        let mut limiter = Limiter::default();
+        for (second, fact, expect) in [
+            (0, failed(), Ok(0)),
+            (1, failed(), Ok(0)),
+            (2, failed(), Err(1)),
+            (3, failed(), Err(2)),
+            (4, halted.clone(), Ok(2)),
+            (5, halted, Ok(0)),
+            (6, failed(), Err(1)),
+            // The window slides: what went out at 4 is over, what did at 5 is not.
+            (64, failed(), Ok(1)),
+            (64, failed(), Err(1)),
+            (65, failed(), Ok(1)),
+        ] {
+            assert_eq!(limiter.admit(limit, &fact, at(second)), expect, "{second}");
+        }
+    }
+
+    #[test]
+    fn without_a_limit_all_go_out() {
+        let mut limiter = Limiter::default();
+        for _ in 0..100 {
+            assert_eq!(limiter.admit(None, &failed(), at(0)), Ok(0));
+        }
+    }
+
+    #[test]
+    fn what_passes_is_tried_again_and_what_does_not_is_not() {
+        let first = |answer| Tries::new(Duration::from_secs(60), at(0), 7).judge(answer, at(1));
+        for code in [200, 202, 204, 299] {
+            assert_eq!(first(Answer::Status(code, None)), Next::Delivered, "{code}");
+        }
+        for code in [100, 301, 308, 400, 401, 404, 410, 422, 600] {
+            assert_eq!(first(Answer::Status(code, None)), Next::Lost, "{code}");
+        }
+        let passing = [408, 425, 429, 500, 502, 503, 599].map(|code| Answer::Status(code, None));
+        for answer in passing.into_iter().chain([Answer::Nothing]) {
+            let Next::Again(pause) = first(answer) else {
+                panic!("{answer:?} is final")
+            };
+            assert!((900..=1100).contains(&pause.as_millis()), "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_end_with_the_deadline() {
+        let mut tries = Tries::new(Duration::from_secs(3600), at(0), 7);
+        let (mut now, mut pauses) = (at(0), Vec::new());
+        while let Next::Again(pause) = tries.judge(Answer::Nothing, now) {
+            pauses.push(pause.as_secs_f64());
+            now = now + pause;
+            assert!(now <= at(3600));
+        }
+        for (i, pause) in (0..8).zip(&pauses) {
+            let exact = 2_f64.powi(i);
+            assert!((exact * 0.9..=exact * 1.1).contains(pause), "{i}: {pause}");
+        }
+        let longest = pauses.iter().copied().fold(0.0, f64::max);
+        assert!((270.0..=300.0).contains(&longest), "{longest}");
+        assert!(
+            now > at(3300),
+            "it is tried until there is no time left: {now:?}"
+        );
+        assert_eq!(tries.failed() as usize, pauses.len() + 1);
+    }
+
+    #[test]
+    fn a_receiver_is_left_alone_as_long_as_it_wants() {
+        let wants = |seconds| {
+            let answer = Answer::Status(429, Some(Duration::from_secs(seconds)));
+            Tries::new(Duration::from_secs(60), at(0), 7).judge(answer, at(10))
+        };
+        assert_eq!(wants(50), Next::Again(Duration::from_secs(50)));
+        assert_eq!(wants(51), Next::Lost, "there is no time for that");
+        assert!(matches!(wants(0), Next::Again(pause) if !pause.is_zero()));
+    }
+
+    #[test]
+    fn signatures_are_those_of_standard_webhooks() {
+        // The example of its reference libraries.
+        let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let body = br#"{"test": 2432232314}"#;
+        let expect = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
+        let keys = SigningKeys::parse(key).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(keys.sign(id, 1_614_265_330, body), expect);
+        // While a key is being replaced, either will do for the receiver.
+        let both = format!("\nwhsec_{}\r\n{key}\n", BASE64_STANDARD.encode([7; 32]));
+        let keys = SigningKeys::parse(&both).unwrap_or_else(|why| panic!("{why}"));
+        let signed = keys.sign(id, 1_614_265_330, body);
+        assert_eq!(signed.split(' ').count(), 2);
+        assert!(signed.ends_with(expect), "{signed}");
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_not_shown() {
+        let short = format!("whsec_{}", BASE64_STANDARD.encode([7; 23]));
+        let long = format!("whsec_{}", BASE64_STANDARD.encode([7; 65]));
+        let plain = BASE64_STANDARD.encode([7; 32]);
+        for text in [
+            "", "\n", "hunter2", "whsec_", "whsec_h!", &short, &long, &plain,
+        ] {
+            let why = SigningKeys::parse(text).err();
+            assert!(why.is_some_and(|why| !why.contains("hunter2")), "{text}");
+        }
+    }
+}
