@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use mainstay::Manager;
 use mainstay_core::engine::{Engine, GraphError, Refusal, StateName};
 use mainstay_core::manifest::{self, Format};
-use mainstay_core::registry::{Expected, Stored, TextDigest};
+use mainstay_core::registry::{self, Expected, Stored, TextDigest};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::{Deserialize, Serialize};
@@ -237,6 +237,21 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
     report.version = known.map(|it| it.life.version().0);
     report.etag = known.map(|it| it.etag.as_str().to_owned());
     report.drift = Some(drift);
+}
+
+/// Why services are to be left alone: somebody else is at one of them, by the registry. Where that cannot be read, nobody is.
+pub(crate) fn owned_by_others(
+    state: &StateDir,
+    names: &[&str],
+    token: Option<&str>,
+) -> Option<String> {
+    let registry = Registry::find(&registry_path(state)).ok()??;
+    names.iter().find_map(|name| {
+        let found = registry.get(name).ok()??;
+        let owner = found.life.owner().filter(|it| Some(&*it.token) != token)?;
+        let (name, owner) = (ServiceName::new(name)?, owner.clone());
+        Some(registry::Refusal::Busy { name, owner }.to_string())
+    })
 }
 
 /// What each of those says who should know how it is; asks the daemon. Blocks. `None`: it is not the embedded manager's.
@@ -474,7 +489,7 @@ pub(crate) fn install_all(
             put(&place, manifest, &record)
         });
     let names: Vec<&str> = specs.iter().map(|spec| spec.name().as_str()).collect();
-    if let Err(failure) = put.and_then(|()| tell(state, &names)) {
+    if let Err(failure) = put.and_then(|()| tell(state, &names, work.token())) {
         saved.into_iter().for_each(Saved::take_back);
         // Why it failed matters more; whoever opens the registry next rolls back what could not be.
         drop(work.roll_back(failure.message()));
@@ -490,8 +505,8 @@ pub(crate) fn install_all(
             .partition(|name| is_installed(state, name));
         let new: Vec<String> = new.into_iter().map(str::to_owned).collect();
         // A daemon that cannot go back says so; `status` tells what differs.
-        drop(client::block_on(client::forget(state, &new)));
-        drop(tell(state, &old));
+        drop(client::block_on(client::forget(state, &new, None)));
+        drop(tell(state, &old, ""));
         return Err(failure);
     }
     Ok(done)
@@ -546,11 +561,18 @@ pub(crate) fn uninstall_all(
     }
     let services: Vec<ServiceName> = names.iter().filter_map(|it| ServiceName::new(it)).collect();
     let (path, how) = (registry_path(state), (expected, purge));
-    registered::unregister(&path, &services, how, || remove_all(state, names, purge))
+    registered::unregister(&path, &services, how, |token| {
+        remove_all(state, names, purge, token)
+    })
 }
 
-fn remove_all(state: &StateDir, names: &[String], purge: bool) -> Result<(), Failure> {
-    match client::block_on(client::forget(state, names))? {
+fn remove_all(
+    state: &StateDir,
+    names: &[String],
+    purge: bool,
+    token: Option<&str>,
+) -> Result<(), Failure> {
+    match client::block_on(client::forget(state, names, token))? {
         Err(absent) if absent.code() == Code::NotRunning => stop_orphans(state, names)?,
         done => done?,
     }
@@ -615,11 +637,11 @@ fn unknown(name: &str) -> Failure {
 }
 
 /// Has a daemon that runs take up what is new.
-fn tell(state: &StateDir, names: &[&str]) -> Result<(), Failure> {
+fn tell(state: &StateDir, names: &[&str], token: &str) -> Result<(), Failure> {
     if names.is_empty() {
         return Ok(());
     }
-    match client::block_on(client::define(state, names))? {
+    match client::block_on(client::define(state, names, token))? {
         // It will find them.
         Err(absent) if absent.code() == Code::NotRunning => Ok(()),
         told => told,

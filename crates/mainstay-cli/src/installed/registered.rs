@@ -201,12 +201,12 @@ pub(crate) fn program(spec: &Spec, base_dir: &Path) -> Option<Program> {
     Program::read(&path.ok()?).ok()
 }
 
-/// Does it while the registry is told that these go, and has them gone there if they are. One that is not in the registry is no failure.
+/// Does it, with this process's token as their owner, while the registry is told that these go, and has them gone there if they are. One that is not in the registry is no failure.
 pub(crate) fn unregister(
     path: &Path,
     names: &[ServiceName],
     (expected, purge): (Expected, bool),
-    remove: impl FnOnce() -> Result<(), Failure>,
+    remove: impl FnOnce(Option<&str>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let (mut wishes, mut others) = (Vec::new(), Vec::new());
     for name in names {
@@ -227,7 +227,7 @@ pub(crate) fn unregister(
     let work = registry
         .map(|registry| registry.begin(&wishes))
         .transpose()?;
-    if let Err(failure) = remove() {
+    if let Err(failure) = remove(work.as_ref().map(Work::token)) {
         if let Some(work) = work {
             // As above all it says why; whoever opens the registry next does what cannot be done now.
             drop(work.roll_back(failure.message()));
@@ -410,7 +410,7 @@ impl Installed {
         remove: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let name = std::slice::from_ref(&self.name);
-        unregister(&self.registry_path(), name, (expected, purge), remove)
+        unregister(&self.registry_path(), name, (expected, purge), |_| remove())
     }
 
     /// What is not as it was registered, a sentence each; of what runs, as far as this tells.
