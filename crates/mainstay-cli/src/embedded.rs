@@ -134,7 +134,7 @@ pub(crate) fn split(state: &StateDir, names: Vec<String>) -> (Vec<String>, Vec<S
         .partition(|name| is_installed(state, name))
 }
 
-/// The same for those that are to be removed: also what an installation that died has left, and to be purged what was uninstalled.
+/// The same for those that are to be removed: also what is registered though it is not there as a whole, and to be purged what was uninstalled.
 pub(crate) fn split_left(
     state: &StateDir,
     names: Vec<String>,
@@ -147,8 +147,7 @@ pub(crate) fn split_left(
 
 fn has_left(state: &StateDir, name: &str, purge: bool) -> bool {
     let is_left = |it: Registered| {
-        let is_deleted = matches!(it.life, Stored::Deleted(_));
-        it.definition.mode == MODE && (registered::is_unfinished(&it.life) || purge && is_deleted)
+        it.definition.mode == MODE && (purge || !matches!(it.life, Stored::Deleted(_)))
     };
     let known = || {
         Registry::find(&registry_path(state))
@@ -181,8 +180,8 @@ pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
         .collect()
 }
 
-/// Of those whose installation has not come to an end, so that no daemon knows of them.
-pub(crate) fn unfinished(state: &StateDir) -> Vec<ServiceReport> {
+/// Of those that are registered and not there, so that no daemon knows of them: whoever installed or removed them did not come to an end.
+pub(crate) fn missing(state: &StateDir) -> Vec<ServiceReport> {
     let Ok(Some(registry)) = Registry::find(&registry_path(state)) else {
         return Vec::new();
     };
@@ -191,8 +190,12 @@ pub(crate) fn unfinished(state: &StateDir) -> Vec<ServiceReport> {
         .filter(|name| !is_installed(state, name))
         .filter_map(|name| {
             let found = registry.get(&name).ok()??;
-            let is_ours = found.definition.mode == MODE && registered::is_unfinished(&found.life);
-            let why = found.life.why().unwrap_or("it is being installed");
+            let is_ours =
+                found.definition.mode == MODE && !matches!(found.life, Stored::Deleted(_));
+            let why = match found.life.owner() {
+                Some(_) => "it is being installed",
+                None => found.life.why().unwrap_or("its files are gone"),
+            };
             let detail = format!("{why}; install it again, or uninstall it");
             is_ours.then(|| stopped(Some(found.life.version().0), Some(detail), name))
         });

@@ -123,7 +123,7 @@ pub(super) fn unfinished_names(state: &StateDir) -> Vec<String> {
     names.flatten().collect()
 }
 
-pub(crate) fn is_unfinished(life: &Stored) -> bool {
+fn is_unfinished(life: &Stored) -> bool {
     matches!(life, Stored::Pending(_) | Stored::Failed(_)) || life.why().is_some()
 }
 
