@@ -45,13 +45,8 @@ pub(crate) async fn request(
     if status.is_success() {
         return parse(status, &body);
     }
-    let code = if status == StatusCode::NOT_FOUND {
-        Code::Unknown
-    } else {
-        Code::Failed
-    };
     Err(Failure::new(
-        code,
+        code(status),
         format!("{verb} {name}: {}", reason(&body)),
     ))
 }
@@ -68,9 +63,8 @@ pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId,
         return parse::<Taken>(status, &body).map(|taken| taken.snapshot);
     }
     let code = match status {
-        StatusCode::NOT_FOUND => Code::Unknown,
         StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
-        _ => Code::Failed,
+        status => code(status),
     };
     let message = format!("take a snapshot of {name}: {}", reason(&body));
     Err(Failure::new(code, message))
@@ -158,16 +152,21 @@ pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> 
     }
 }
 
-/// Has a daemon take up what is installed under these names, all or nothing.
-pub(crate) async fn define(state: &StateDir, names: &[&str]) -> Result<(), Failure> {
-    let path = format!("/v1/services/{}", names.join(","));
+/// Has a daemon take up what is installed under these names, all or nothing; for their owner in the registry.
+pub(crate) async fn define(state: &StateDir, names: &[&str], owner: &str) -> Result<(), Failure> {
+    let path = format!("/v1/services/{}?owner={owner}", names.join(","));
     let (status, body) = ask(state, Method::PUT, &path).await?;
     done("install", &names.join(", "), status, &body)
 }
 
-/// Has a daemon stop these services and forget them, all or none.
-pub(crate) async fn forget(state: &StateDir, names: &[String]) -> Result<(), Failure> {
-    let path = format!("/v1/services/{}", names.join(","));
+/// Has a daemon stop these services and forget them, all or none; for their owner in the registry, where they have one.
+pub(crate) async fn forget(
+    state: &StateDir,
+    names: &[String],
+    owner: Option<&str>,
+) -> Result<(), Failure> {
+    let owner = owner.unwrap_or_default();
+    let path = format!("/v1/services/{}?owner={owner}", names.join(","));
     let (status, body) = ask(state, Method::DELETE, &path).await?;
     done("uninstall", &names.join(", "), status, &body)
 }
@@ -176,7 +175,7 @@ fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), F
     match status.is_success() {
         true => Ok(()),
         false => Err(Failure::new(
-            Code::Failed,
+            code(status),
             format!("{what} {whom}: {}", reason(body)),
         )),
     }
@@ -261,6 +260,15 @@ fn parse<'a, T: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<T
             format!("read the supervisor's answer: {error}"),
         )
     })
+}
+
+/// What a refusal means to whoever asked.
+fn code(status: StatusCode) -> Code {
+    match status {
+        StatusCode::NOT_FOUND => Code::Unknown,
+        StatusCode::LOCKED | StatusCode::PRECONDITION_FAILED => Code::Busy,
+        _ => Code::Failed,
+    }
 }
 
 fn reason(body: &[u8]) -> String {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use mainstay::Manager;
 use mainstay_core::engine::{Engine, GraphError, Refusal, StateName};
 use mainstay_core::manifest::{self, Format};
-use mainstay_core::registry::{Expected, Stored, TextDigest};
+use mainstay_core::registry::{self, Expected, Stored, TextDigest};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::{Deserialize, Serialize};
@@ -143,7 +143,7 @@ pub(crate) fn split(state: &StateDir, names: Vec<String>) -> (Vec<String>, Vec<S
         .partition(|name| is_installed(state, name))
 }
 
-/// The same for those that are to be removed: also what an installation that died has left, and to be purged what was uninstalled.
+/// The same for those that are to be removed: also what is registered though it is not there as a whole, and to be purged what was uninstalled.
 pub(crate) fn split_left(
     state: &StateDir,
     names: Vec<String>,
@@ -156,8 +156,7 @@ pub(crate) fn split_left(
 
 fn has_left(state: &StateDir, name: &str, purge: bool) -> bool {
     let is_left = |it: Registered| {
-        let is_deleted = matches!(it.life, Stored::Deleted(_));
-        it.definition.mode == MODE && (registered::is_unfinished(&it.life) || purge && is_deleted)
+        it.definition.mode == MODE && (purge || !matches!(it.life, Stored::Deleted(_)))
     };
     let known = || {
         Registry::find(&registry_path(state))
@@ -190,8 +189,8 @@ pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
         .collect()
 }
 
-/// Of those whose installation has not come to an end, so that no daemon knows of them.
-pub(crate) fn unfinished(state: &StateDir) -> Vec<ServiceReport> {
+/// Of those that are registered and not there, so that no daemon knows of them: whoever installed or removed them did not come to an end.
+pub(crate) fn missing(state: &StateDir) -> Vec<ServiceReport> {
     let Ok(Some(registry)) = Registry::find(&registry_path(state)) else {
         return Vec::new();
     };
@@ -200,8 +199,12 @@ pub(crate) fn unfinished(state: &StateDir) -> Vec<ServiceReport> {
         .filter(|name| !is_installed(state, name))
         .filter_map(|name| {
             let found = registry.get(&name).ok()??;
-            let is_ours = found.definition.mode == MODE && registered::is_unfinished(&found.life);
-            let why = found.life.why().unwrap_or("it is being installed");
+            let is_ours =
+                found.definition.mode == MODE && !matches!(found.life, Stored::Deleted(_));
+            let why = match found.life.owner() {
+                Some(_) => "it is being installed",
+                None => found.life.why().unwrap_or("its files are gone"),
+            };
             let detail = format!("{why}; install it again, or uninstall it");
             is_ours.then(|| stopped(Some(found.life.version().0), Some(detail), name))
         });
@@ -246,6 +249,21 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
     report.version = known.map(|it| it.life.version().0);
     report.etag = known.map(|it| it.etag.as_str().to_owned());
     report.drift = Some(drift);
+}
+
+/// Why services are to be left alone: somebody else is at one of them, by the registry. Where that cannot be read, nobody is.
+pub(crate) fn owned_by_others(
+    state: &StateDir,
+    names: &[&str],
+    token: Option<&str>,
+) -> Option<String> {
+    let registry = Registry::find(&registry_path(state)).ok()??;
+    names.iter().find_map(|name| {
+        let found = registry.get(name).ok()??;
+        let owner = found.life.owner().filter(|it| Some(&*it.token) != token)?;
+        let (name, owner) = (ServiceName::new(name)?, owner.clone());
+        Some(registry::Refusal::Busy { name, owner }.to_string())
+    })
 }
 
 /// What each of those says who should know how it is; asks the daemon. Blocks. `None`: it is not the embedded manager's.
@@ -483,7 +501,7 @@ pub(crate) fn install_all(
             put(&place, &manifest.text, &record)
         });
     let names: Vec<&str> = specs.iter().map(|spec| spec.name().as_str()).collect();
-    if let Err(failure) = put.and_then(|()| tell(state, &names)) {
+    if let Err(failure) = put.and_then(|()| tell(state, &names, work.token())) {
         saved.into_iter().for_each(Saved::take_back);
         // Why it failed matters more; whoever opens the registry next rolls back what could not be.
         drop(work.roll_back(failure.message()));
@@ -499,8 +517,8 @@ pub(crate) fn install_all(
             .partition(|name| is_installed(state, name));
         let new: Vec<String> = new.into_iter().map(str::to_owned).collect();
         // A daemon that cannot go back says so; `status` tells what differs.
-        drop(client::block_on(client::forget(state, &new)));
-        drop(tell(state, &old));
+        drop(client::block_on(client::forget(state, &new, None)));
+        drop(tell(state, &old, ""));
         return Err(failure);
     }
     Ok(done)
@@ -555,11 +573,18 @@ pub(crate) fn uninstall_all(
     }
     let services: Vec<ServiceName> = names.iter().filter_map(|it| ServiceName::new(it)).collect();
     let (path, how) = (registry_path(state), (expected, purge));
-    registered::unregister(&path, &services, how, || remove_all(state, names, purge))
+    registered::unregister(&path, &services, how, |token| {
+        remove_all(state, names, purge, token)
+    })
 }
 
-fn remove_all(state: &StateDir, names: &[String], purge: bool) -> Result<(), Failure> {
-    match client::block_on(client::forget(state, names))? {
+fn remove_all(
+    state: &StateDir,
+    names: &[String],
+    purge: bool,
+    token: Option<&str>,
+) -> Result<(), Failure> {
+    match client::block_on(client::forget(state, names, token))? {
         Err(absent) if absent.code() == Code::NotRunning => stop_orphans(state, names)?,
         done => done?,
     }
@@ -624,11 +649,11 @@ fn unknown(name: &str) -> Failure {
 }
 
 /// Has a daemon that runs take up what is new.
-fn tell(state: &StateDir, names: &[&str]) -> Result<(), Failure> {
+fn tell(state: &StateDir, names: &[&str], token: &str) -> Result<(), Failure> {
     if names.is_empty() {
         return Ok(());
     }
-    match client::block_on(client::define(state, names))? {
+    match client::block_on(client::define(state, names, token))? {
         // It will find them.
         Err(absent) if absent.code() == Code::NotRunning => Ok(()),
         told => told,

@@ -86,10 +86,15 @@ impl Site for Embedded {
         super::put(&place, &definition.manifest, &record).inspect_err(|_| saved.take_back())
     }
 
-    fn restore(&self, definition: &registry::Definition, version: Version) -> Result<(), Failure> {
+    fn restore(
+        &self,
+        definition: &registry::Definition,
+        version: Version,
+        owner: &str,
+    ) -> Result<(), Failure> {
         self.put(definition, version)?;
         let name = self.name.as_str();
-        super::tell(&self.state, &[name])?;
+        super::tell(&self.state, &[name], owner)?;
         let report = match client::block_on(client::status(&self.state))? {
             Err(absent) if absent.code() == Code::NotRunning => None,
             report => Some(report?),

@@ -148,16 +148,16 @@ impl Host {
     }
 
     /// Takes up what is installed under these names: new services are stopped, others are what they shall be from their next start on.
-    pub(super) fn define(&mut self, names: &[&str]) -> Result<StatusReport, Refused> {
-        self.refuse_changes()?;
+    pub(super) fn define(
+        &mut self,
+        names: &[&str],
+        owner: Option<&str>,
+    ) -> Result<StatusReport, Refused> {
+        self.refuse_changes(names, owner)?;
         let mut changed = Vec::new();
         for name in names {
             let definition = embedded::read(&self.state, name).map_err(conflict)?;
             if let Some(id) = self.engine.find(name) {
-                if self.engine.trial(id).is_some() {
-                    let why = format!("{name}: {}", Refusal::Updating);
-                    return Err(conflict(why));
-                }
                 let held = &mut self.held[id.0];
                 let is_same = *held.spec == *definition.spec && held.dir == definition.dir;
                 if is_same && held.next.is_none() {
@@ -241,7 +241,8 @@ impl Host {
         })
     }
 
-    fn refuse_changes(&self) -> Result<(), Refused> {
+    /// Whoever changes what is installed is its owner in the registry. Who does not say that he is gives way to an owner.
+    fn refuse_changes(&self, names: &[&str], owner: Option<&str>) -> Result<(), Refused> {
         if self.daemon.is_none() {
             let what = &self.manifest;
             let why = format!(
@@ -254,7 +255,16 @@ impl Host {
                 let why = Refusal::ShuttingDown.to_string();
                 Err((StatusCode::SERVICE_UNAVAILABLE, why))
             }
-            false => Ok(()),
+            false => {
+                let is_tried = |name: &&&str| {
+                    let id = self.engine.find(name);
+                    id.is_some_and(|id| self.engine.trial(id).is_some())
+                };
+                let tried = names.iter().find(is_tried);
+                let why = tried.map(|name| format!("{name}: {}", Refusal::Updating));
+                let why = why.or_else(|| embedded::owned_by_others(&self.state, names, owner));
+                why.map_or(Ok(()), |why| Err((StatusCode::LOCKED, why)))
+            }
         }
     }
 
@@ -330,8 +340,13 @@ impl Host {
     }
 
     /// Stops these services and forgets them; those that are not there need nothing. Answered when nothing of them is left.
-    pub(super) fn forget(&mut self, names: &[&str], reply: oneshot::Sender<Reply>) {
-        if let Err((status, why)) = self.refuse_changes() {
+    pub(super) fn forget(
+        &mut self,
+        names: &[&str],
+        owner: Option<&str>,
+        reply: oneshot::Sender<Reply>,
+    ) {
+        if let Err((status, why)) = self.refuse_changes(names, owner) {
             let _ = reply.send(Reply::error(status, &why));
             return;
         }

@@ -1,12 +1,13 @@
 //! What clients of the control socket ask, answered by the host.
 
 use hyper::StatusCode;
-use mainstay_core::engine::{Action, Refusal, Request, ServiceId, StateName, Style};
+use mainstay_core::engine::{Action, Request, ServiceId, StateName, Style};
+use mainstay_core::registry::TextDigest;
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport, UpdateReport};
 use tokio::sync::oneshot;
 
 use super::Host;
-use super::control::{Command, Reply};
+use super::control::{Command, Conditions, Reply, Unmet};
 use crate::failure::chain;
 
 /// A client that waits until services have come to rest.
@@ -45,6 +46,23 @@ impl Host {
             Command::Status(reply) => {
                 let _ = reply.send(Reply::document(&self.status()));
             }
+            Command::Entry { name, reply } => {
+                let _ = reply.send(match self.engine.find(&name) {
+                    Some(id) => Reply {
+                        etag: Some(self.etag(id).to_owned()),
+                        ..Reply::document(&self.report(id))
+                    },
+                    None => self.unknown(&name),
+                });
+            }
+            Command::If {
+                names,
+                conditions,
+                command,
+            } => match self.unmet(&names, &conditions, &command) {
+                Some(reply) => command.answer(reply),
+                None => self.commanded(*command),
+            },
             Command::StopAll(reply) => {
                 let actions = self.engine.request_stop_of_all(self.now());
                 let on = On::All;
@@ -60,9 +78,13 @@ impl Host {
                     None => self.unknown(&name),
                 });
             }
-            Command::Define { names, reply } => {
+            Command::Define {
+                names,
+                owner,
+                reply,
+            } => {
                 let names: Vec<&str> = names.split(',').collect();
-                let _ = reply.send(match self.define(&names) {
+                let _ = reply.send(match self.define(&names, owner.as_deref()) {
                     Ok(report) => Reply::document(&report),
                     Err((status, why)) => Reply::error(status, &why),
                 });
@@ -78,9 +100,13 @@ impl Host {
                     None => self.unknown(&name),
                 });
             }
-            Command::Forget { names, reply } => {
+            Command::Forget {
+                names,
+                owner,
+                reply,
+            } => {
                 let names: Vec<&str> = names.split(',').collect();
-                self.forget(&names, reply);
+                self.forget(&names, owner.as_deref(), reply);
             }
             Command::Snapshot { name, reply } => match self.engine.find(&name) {
                 Some(id) => self.request_snapshot(id, reply),
@@ -107,6 +133,38 @@ impl Host {
         }
     }
 
+    /// Of the definition that a service has: by which it runs, or will from its next start on. Empty where nobody knows.
+    fn etag(&self, id: ServiceId) -> &str {
+        let held = &self.held[id.0];
+        let digest = match &held.next {
+            Some(next) => &next.definition.digest,
+            None => &held.digest,
+        };
+        digest.as_ref().map_or("", TextDigest::as_str)
+    }
+
+    /// The answer where one of them is not what the client believes.
+    fn unmet(&self, names: &str, conditions: &Conditions, command: &Command) -> Option<Reply> {
+        names.split(',').find_map(|name| {
+            let current = self.engine.find(name).map(|id| self.etag(id));
+            let unmet = conditions.check(current)?;
+            let reply = match (unmet, command) {
+                (Unmet::NoneMatch, Command::Entry { .. }) => {
+                    Reply::new(StatusCode::NOT_MODIFIED, String::new())
+                }
+                _ => {
+                    let why = match current {
+                        Some(_) => format!("the definition of {name} is not what is expected"),
+                        None => format!("there is no service {name}"),
+                    };
+                    Reply::error(StatusCode::PRECONDITION_FAILED, &why)
+                }
+            };
+            let etag = current.map(str::to_owned);
+            Some(Reply { etag, ..reply })
+        })
+    }
+
     /// Answered by the log thread when it is done.
     fn rotate_log(&self, id: ServiceId, reply: oneshot::Sender<Reply>) {
         self.logs
@@ -126,13 +184,7 @@ impl Host {
                 let on = On::Service(service);
                 self.requested(Waiter { on, reply }, actions);
             }
-            Err(refusal) => {
-                let status = match refusal {
-                    Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-                    _ => StatusCode::CONFLICT,
-                };
-                let _ = reply.send(Reply::error(status, &refusal.to_string()));
-            }
+            Err(refusal) => drop(reply.send(Reply::refused(&refusal))),
         }
     }
 

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use mainstay_core::engine::{Event, Refusal, ServiceId, Snapshotted, Token};
+use mainstay_core::engine::{Event, ServiceId, Snapshotted, Token};
 use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::{Spec, Still};
 use tokio::sync::oneshot;
@@ -217,13 +217,7 @@ impl Host {
                     taking.reply = Some(reply);
                 }
             }
-            Err(refusal) => {
-                let status = match refusal {
-                    Refusal::Snapshotting => StatusCode::SERVICE_UNAVAILABLE,
-                    _ => StatusCode::CONFLICT,
-                };
-                let _ = reply.send(Reply::error(status, &refusal.to_string()));
-            }
+            Err(refusal) => drop(reply.send(Reply::refused(&refusal))),
         }
     }
 

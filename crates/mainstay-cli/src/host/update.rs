@@ -82,25 +82,13 @@ struct Healthy<'a> {
 }
 
 fn rolled_back(phase: TrialPhase, why: &Flaw, last_lines: &[String]) -> Reply {
-    Reply {
-        status: StatusCode::CONFLICT,
-        body: serde_json::json!({
-            "error": format!("the new definition was given up: {why}"),
-            "outcome": "rolled-back",
-            "phase": phase,
-            "last_lines": last_lines,
-        })
-        .to_string(),
-    }
-}
-
-fn refused(refusal: &Refusal) -> Reply {
-    let status = match refusal {
-        Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::Misfit(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        _ => StatusCode::CONFLICT,
-    };
-    Reply::error(status, &refusal.to_string())
+    let body = serde_json::json!({
+        "error": format!("the new definition was given up: {why}"),
+        "outcome": "rolled-back",
+        "phase": phase,
+        "last_lines": last_lines,
+    });
+    Reply::new(StatusCode::CONFLICT, body.to_string())
 }
 
 impl Host {
@@ -158,13 +146,12 @@ impl Host {
         let (text, dir) = (request.manifest, request.base_dir);
         let digest = TextDigest::of(&text, format, &dir.to_string_lossy(), None);
         let source = Source::of("the manifest".to_owned(), text.clone(), format, dir.clone());
-        let specs = source.specs().map_err(|found| Reply {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            body: serde_json::json!({
+        let specs = source.specs().map_err(|found| {
+            let body = serde_json::json!({
                 "error": source.count(&found).message(),
                 "mistakes": found,
-            })
-            .to_string(),
+            });
+            Reply::new(StatusCode::UNPROCESSABLE_ENTITY, body.to_string())
         })?;
         let spec = specs.into_iter().find(|spec| spec.name().as_str() == name);
         let spec = spec.ok_or_else(|| unfit(&format!("the manifest has no service {name}")))?;
@@ -217,7 +204,7 @@ impl Host {
         };
         let how = Tryout { style, canary };
         let begun = self.engine.try_out(service, spec, how, self.now());
-        let (candidate, actions) = begun.map_err(|refusal| refused(&refusal))?;
+        let (candidate, actions) = begun.map_err(|refusal| Reply::refused(&refusal))?;
         let mut held = Held::new(definition, user, log);
         held.sockets = sockets;
         self.held.put(candidate.0, held);
@@ -237,7 +224,7 @@ impl Host {
         match decision {
             Decision::Commit => self.commit(service),
             Decision::Abort if self.engine.trial(service).is_none() => {
-                refused(&Refusal::NotUpdating)
+                Reply::refused(&Refusal::NotUpdating)
             }
             Decision::Abort => {
                 let actions = self.engine.abort(service, self.now());
@@ -253,7 +240,7 @@ impl Host {
             Err(refusal) => {
                 // Where it turned out that it does not fit, it is rolled back.
                 self.step(Event::Tick);
-                return refused(&refusal);
+                return Reply::refused(&refusal);
             }
         };
         let name = self.held[id.0].spec.name().clone();

@@ -123,7 +123,7 @@ pub(super) fn unfinished_names(state: &StateDir) -> Vec<String> {
     names.flatten().collect()
 }
 
-pub(crate) fn is_unfinished(life: &Stored) -> bool {
+fn is_unfinished(life: &Stored) -> bool {
     matches!(life, Stored::Pending(_) | Stored::Failed(_)) || life.why().is_some()
 }
 
@@ -205,12 +205,12 @@ pub(crate) fn program(spec: &Spec, base_dir: &Path) -> Option<Program> {
     Program::read(&path.ok()?).ok()
 }
 
-/// Does it while the registry is told that these go, and has them gone there if they are. One that is not in the registry is no failure.
+/// Does it, with this process's token as their owner, while the registry is told that these go, and has them gone there if they are. One that is not in the registry is no failure.
 pub(crate) fn unregister(
     path: &Path,
     names: &[ServiceName],
     (expected, purge): (Expected, bool),
-    remove: impl FnOnce() -> Result<(), Failure>,
+    remove: impl FnOnce(Option<&str>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let (mut wishes, mut others) = (Vec::new(), Vec::new());
     for name in names {
@@ -231,7 +231,7 @@ pub(crate) fn unregister(
     let work = registry
         .map(|registry| registry.begin(&wishes))
         .transpose()?;
-    if let Err(failure) = remove() {
+    if let Err(failure) = remove(work.as_ref().map(Work::token)) {
         if let Some(work) = work {
             // As above all it says why; whoever opens the registry next does what cannot be done now.
             drop(work.roll_back(failure.message()));
@@ -414,7 +414,7 @@ impl Installed {
         remove: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let name = std::slice::from_ref(&self.name);
-        unregister(&self.registry_path(), name, (expected, purge), remove)
+        unregister(&self.registry_path(), name, (expected, purge), |_| remove())
     }
 
     /// What is not as it was registered, a sentence each; of what runs, as far as this tells.

@@ -45,7 +45,12 @@ impl Site for Installed {
         install::put(self, &Kept::of(&self.name, definition)?)
     }
 
-    fn restore(&self, definition: &Definition, version: Version) -> Result<(), Failure> {
+    fn restore(
+        &self,
+        definition: &Definition,
+        version: Version,
+        _owner: &str,
+    ) -> Result<(), Failure> {
         let is_changed = !self.changed_files(definition)?.is_empty();
         self.put(definition, version)?;
         let report = self.report()?;

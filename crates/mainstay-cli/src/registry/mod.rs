@@ -412,6 +412,11 @@ fn place(_path: &Path) -> std::io::Result<Option<std::fs::File>> {
 }
 
 impl Work {
+    /// By which this process is known as the owner.
+    pub(crate) fn token(&self) -> &str {
+        &self.holder.owner.token
+    }
+
     /// Those that will hold when it is done, in the order of the wishes.
     pub(crate) fn versions(&self) -> &[Version] {
         &self.versions

@@ -38,8 +38,13 @@ pub(crate) trait Site {
     fn supervisor(&self, old: &Definition, new: &Definition) -> Result<Option<StateDir>, Failure>;
     /// Has its place and its manager say this; what runs is not touched. Where it fails, they are as they were.
     fn put(&self, definition: &Definition, version: Version) -> Result<(), Failure>;
-    /// Has all be as it was, also what runs.
-    fn restore(&self, definition: &Definition, version: Version) -> Result<(), Failure>;
+    /// Has all be as it was, also what runs; for its owner in the registry.
+    fn restore(
+        &self,
+        definition: &Definition,
+        version: Version,
+        owner: &str,
+    ) -> Result<(), Failure>;
     /// The change, but for the registry, where no supervisor can try it.
     fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble>;
 }
@@ -178,7 +183,7 @@ pub(crate) fn mend(site: &dyn Site) -> Result<(), Failure> {
         expected: Expected::Version(version),
         definition: Some(definition.clone()),
     }])?;
-    let done = site.restore(&definition, version);
+    let done = site.restore(&definition, version, work.token());
     match done {
         Ok(()) => work.commit(&[site.program(&definition)]).map(drop),
         Err(failure) => {

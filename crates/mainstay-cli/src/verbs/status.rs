@@ -131,7 +131,7 @@ fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {
 
 /// What the supervisor says, or a dead one left; what is installed for one, where there is none; nothing, unless there `must` be something.
 fn supervised(state: &StateDir, must: bool) -> Result<StatusReport, Failure> {
-    let unfinished = embedded::unfinished(state);
+    let missing = embedded::missing(state);
     let mut report = match client::block_on(client::status(state))? {
         Err(absent) if absent.code() == Code::NotRunning => match host::orphans(state) {
             Some(orphans) => {
@@ -141,7 +141,7 @@ fn supervised(state: &StateDir, must: bool) -> Result<StatusReport, Failure> {
             }
             None => {
                 let services = embedded::reports(state);
-                if must && services.is_empty() && unfinished.is_empty() {
+                if must && services.is_empty() && missing.is_empty() {
                     return Err(absent);
                 }
                 StatusReport {
@@ -152,7 +152,7 @@ fn supervised(state: &StateDir, must: bool) -> Result<StatusReport, Failure> {
         },
         answer => answer?,
     };
-    report.services.extend(unfinished);
+    report.services.extend(missing);
     Ok(report)
 }
 

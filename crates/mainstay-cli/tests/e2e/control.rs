@@ -197,41 +197,229 @@ fn events_are_told_as_they_happen() {
     );
 }
 
+/// What the socket answers to a request of these lines; its head, and its body as it comes.
+fn ask(sandbox: &Sandbox, lines: &str, body: &str) -> (String, String) {
+    use std::io::{Read as _, Write as _};
+    let path = sandbox.state_dir().join("control.sock");
+    let mut stream = std::os::unix::net::UnixStream::connect(path).expect("it listens");
+    let (first, more) = lines.split_once('\n').unwrap_or((lines, ""));
+    let length = body.len();
+    let head = format!("{first} HTTP/1.1\nHost: x\nContent-Length: {length}\n{more}");
+    let head = head.trim_end().replace('\n', "\r\n");
+    write!(stream, "{head}\r\n\r\n{body}").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
+    (head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[track_caller]
+fn answers(sandbox: &Sandbox, lines: &str, body: &str, status: u16, part: &str) -> String {
+    let (head, body) = ask(sandbox, lines, body);
+    assert!(
+        head.starts_with(&format!("http/1.1 {status}")),
+        "{lines}: {head} {body}"
+    );
+    assert!(body.contains(part), "{lines}: {body}");
+    head
+}
+
+/// The entity tag in a head, with its quotes.
+#[track_caller]
+fn etag(head: &str) -> String {
+    let lines = head.lines();
+    let tag = lines.filter_map(|line| line.strip_prefix("etag: ")).next();
+    tag.unwrap_or_else(|| panic!("no ETag: {head}")).to_owned()
+}
+
 #[test]
 fn the_socket_speaks_http() {
-    use std::io::{Read as _, Write as _};
     let (supervisor, sandbox) = supervise(TWO);
     event(&supervisor, "api", "ready");
-    let ask = |request: &str| {
-        let path = sandbox.state_dir().join("control.sock");
-        let mut stream = std::os::unix::net::UnixStream::connect(path).expect("it listens");
-        write!(
-            stream,
-            "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        )
-        .expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answered");
-        answer
-    };
     for (request, status, part) in [
-        ("GET /v1", "200", r#""pid":"#),
-        ("GET /v1/services", "200", r#""name":"db""#),
-        ("POST /v1/services/db/pause", "200", r#""state":"paused""#),
-        ("POST /v1/services/db/start", "409", "it is paused"),
-        ("POST /v1/services/none/stop", "404", "has no service none"),
-        ("POST /v1/services/db/dance", "404", "no such verb"),
-        ("DELETE /v1/services", "405", "no such request"),
-        ("DELETE /v1/services/db", "405", "not `mainstay daemon`"),
-        ("GET /", "404", "/v1"),
+        ("GET /v1", 200, r#""pid":"#),
+        ("GET /v1/services", 200, r#""name":"db""#),
+        ("GET /v1/services/api", 200, r#"{"name":"api""#),
+        ("GET /v1/services/none", 404, "has no service none"),
+        ("POST /v1/services/db/pause", 200, r#""state":"paused""#),
+        ("POST /v1/services/db/start", 409, "it is paused"),
+        ("POST /v1/services/none/stop", 404, "has no service none"),
+        ("POST /v1/services/db/dance", 404, "no such verb"),
+        ("DELETE /v1/services", 405, "no such request"),
+        ("DELETE /v1/services/db", 405, "not `mainstay daemon`"),
+        ("GET /", 404, "/v1"),
     ] {
-        let answer = ask(request);
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{request}: {answer}"
-        );
-        assert!(answer.contains(part), "{request}: {answer}");
+        // A body that nobody wants is in nobody's way.
+        for body in ["", "words"] {
+            answers(&sandbox, request, body, status, part);
+        }
     }
+    stop(supervisor, &sandbox);
+}
+
+/// RFC 9110, sections 13.1 and 13.2.
+#[test]
+fn a_request_may_be_for_one_definition_only() {
+    let (supervisor, sandbox) = supervise(TWO);
+    event(&supervisor, "api", "ready");
+    let tag = etag(&answers(
+        &sandbox,
+        "GET /v1/services/db",
+        "",
+        200,
+        "running",
+    ));
+    let digest = service(&sandbox, "db")["definition_digest"].clone();
+    assert_eq!(tag, digest.to_string());
+    let unchanged = format!("GET /v1/services/db\nIf-None-Match: \"other\", W/{tag}");
+    let head = answers(&sandbox, &unchanged, "", 304, "");
+    assert_eq!(etag(&head), tag);
+    assert_eq!(ask(&sandbox, &unchanged, "").1, "");
+    answers(
+        &sandbox,
+        "GET /v1/services/db\nIf-None-Match: \"other\"",
+        "",
+        200,
+        "running",
+    );
+
+    let stale = "POST /v1/services/db/restart\nIf-Match: \"other\", \"another\"";
+    let head = answers(
+        &sandbox,
+        stale,
+        "",
+        412,
+        "the definition of db is not what is expected",
+    );
+    assert_eq!(etag(&head), tag);
+    for (lines, status, part) in [
+        (
+            format!("restart\nIf-Match: W/{tag}"),
+            412,
+            "not what is expected",
+        ),
+        (
+            "restart\nIf-None-Match: *".to_owned(),
+            412,
+            "not what is expected",
+        ),
+        (
+            format!("restart\nIf-Match: {}", tag.trim_matches('"')),
+            400,
+            "if-match is `*`, or",
+        ),
+        (
+            "update\nIf-Match: \"other\"".to_owned(),
+            412,
+            "not what is expected",
+        ),
+        (format!("update\nIf-Match: {tag}"), 400, "the request"),
+        (
+            "update/abort\nIf-Match: \"other\"".to_owned(),
+            412,
+            "not what is expected",
+        ),
+    ] {
+        let lines = format!("POST /v1/services/db/{lines}");
+        answers(&sandbox, &lines, "", status, part);
+    }
+    let none = "POST /v1/services/none/restart\nIf-Match: *";
+    answers(&sandbox, none, "", 412, "there is no service none");
+    assert_eq!(starts(&sandbox, "db"), 1, "nothing of that was done");
+    let other = format!("POST /v1/services/db/restart\nIf-Match: \"other\"\nIf-Match: {tag}");
+    answers(&sandbox, &other, "", 200, "running");
+    answers(
+        &sandbox,
+        "POST /v1/services/db/restart\nIf-Match: *",
+        "",
+        200,
+        "running",
+    );
+    assert_eq!(starts(&sandbox, "db"), 3);
+    stop(supervisor, &sandbox);
+}
+
+/// Where several change a service, by whatever means, none undoes what another did without knowing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_daemon_changes_what_is_expected_and_nobody_else_is_at() {
+    let sandbox = Sandbox::new();
+    let here = sandbox.path().display().to_string();
+    let program = "trap 'touch HERE/asked; while [ ! -e HERE/go ]; do sleep 0.01; done; exit 0' TERM\n\
+                   echo up; while :; do sleep 0.01; done";
+    let program = sandbox.write("slow.sh", &program.replace("HERE", &here));
+    let services = |more: &str| {
+        let program = program.display().to_string();
+        format!(
+            "environment = \"development\"\n[service.slow]\ncommand = [\"sh\", {program:?}]\n\
+             start = {{ ready = {{ log = \"up\" }} }}\n{more}"
+        )
+    };
+    let install = |more: &str| {
+        let file = sandbox.write("mainstay.toml", &services(more));
+        let file = file.display().to_string();
+        let output = verb(&sandbox, &["install", "--manager", "embedded", &file]);
+        assert_eq!(
+            code(output.status),
+            0,
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    install("");
+    let mut command = sandbox.command(mainstay());
+    command.args(["daemon", "--json"]);
+    let supervisor = Supervisor::spawn(command);
+    event(&supervisor, "slow", "ready");
+    let tag = || etag(&answers(&sandbox, "GET /v1/services/slow", "", 200, "slow"));
+    let first = tag();
+    install("stop = { graceful = \"60s\" }");
+    let second = tag();
+    assert_ne!(
+        first, second,
+        "it is of what is installed, though the first runs"
+    );
+    assert_eq!(
+        service(&sandbox, "slow")["definition_digest"].to_string(),
+        first
+    );
+    for method in ["PUT", "DELETE"] {
+        let stale = format!("{method} /v1/services/slow\nIf-Match: {first}");
+        let head = answers(&sandbox, &stale, "", 412, "not what is expected");
+        assert_eq!(etag(&head), second);
+    }
+    let right = format!("PUT /v1/services/slow\nIf-Match: {second}");
+    answers(&sandbox, &right, "", 200, "running");
+    sandbox.write("go", "");
+    json(&sandbox, &["restart", "slow", "--json"]);
+    for file in ["go", "asked"] {
+        std::fs::remove_file(sandbox.path().join(file)).expect("it was made");
+    }
+
+    // Whoever uninstalls it is at it until it is down.
+    let mut command = sandbox.command(mainstay());
+    command.args(["uninstall", "slow"]);
+    let mut uninstall = command.spawn().expect("mainstay runs");
+    wait_until("the stop", SOON, || {
+        sandbox.path().join("asked").exists().then_some(())
+    });
+    for method in ["PUT", "DELETE"] {
+        for more in ["", "?owner=nobody"] {
+            let request = format!("{method} /v1/services/slow{more}");
+            let why = format!("by another mainstay, pid {}", uninstall.id());
+            answers(&sandbox, &request, "", 423, &why);
+        }
+    }
+    sandbox.write("go", "");
+    assert!(uninstall.wait().expect("our child").success());
+    answers(&sandbox, "DELETE /v1/services/slow", "", 200, "{}");
+    answers(
+        &sandbox,
+        "GET /v1/services/slow",
+        "",
+        404,
+        "no service slow",
+    );
     stop(supervisor, &sandbox);
 }
 

@@ -950,6 +950,37 @@ fn a_change_that_died_is_seen_and_repaired() {
     }
 }
 
+/// The registry knows of it, so that it can be removed or installed again.
+#[test]
+fn an_uninstallation_that_died_is_seen_and_repaired() {
+    let services = "[service.shop]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    for repair in ["install", "uninstall"] {
+        let sandbox = Sandbox::new();
+        install(&sandbox, "shop", services);
+        let place = sandbox.state_dir().join("installed/shop");
+        fs::remove_file(place.join("embedded.json")).expect("it is what goes first");
+        let supervisor = daemon(&sandbox, &[]);
+        wait_up(&sandbox);
+        let seen = entry(&sandbox, "shop");
+        assert_eq!(
+            (&seen["state"], &seen["version"]),
+            (&"stopped".into(), &1.into())
+        );
+        let detail = seen["detail"].as_str().expect("text");
+        assert!(detail.contains("its files are gone"), "{detail}");
+        assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 79);
+        if repair == "install" {
+            assert_eq!(install(&sandbox, "shop", services), "shop: installed\n");
+            ok(&sandbox, &["start", "shop"]);
+            assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 0);
+        }
+        ok(&sandbox, &["uninstall", "shop"]);
+        assert!(!place.exists());
+        assert_eq!(names(&sandbox), [""; 0]);
+        stop(supervisor, &sandbox);
+    }
+}
+
 /// Of several who change the same version, one does.
 #[test]
 fn a_version_has_one_author() {

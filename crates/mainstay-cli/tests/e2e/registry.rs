@@ -164,11 +164,24 @@ fn a_definition_has_versions_a_history_and_drift() {
     }
     assert_eq!(events()[3..], ["refreshed 2"]);
 
-    mainstay(0, &["uninstall", "shop", "--if-version", "2"]);
+    // What runs is another version until it is restarted; not where that says the same.
+    mainstay(0, &["verify", "shop"]);
+    lab.script("cp /bin/sleep /srv/bin/new; mv /srv/bin/new /srv/bin/shop");
+    lab.script("(cat /srv/two.toml; echo; echo '# in other words') > /srv/words.toml");
+    mainstay(0, &["install", "/srv/words.toml"]);
+    assert_eq!((drift(), version()), (Value::Array(vec![]), 3.into()));
+    mainstay(0, &["install", "/srv/three.toml"]);
+    let outdated = "it still runs version 2: restart it (mainstay restart shop)";
+    assert_eq!(drift(), serde_json::json!([outdated]));
+    assert_eq!(verify(79)["causes"], drift());
+    mainstay(0, &["restart", "shop"]);
+    assert_eq!(verify(0)["causes"], Value::Array(vec![]));
+
+    mainstay(0, &["uninstall", "shop", "--if-version", "4"]);
     mainstay(4, &["verify", "shop"]);
     assert_eq!(json(&["history", "shop"])["state"], "deleted");
     mainstay(0, &["install", "/srv/one.toml"]);
-    assert_eq!(version(), 3);
+    assert_eq!(version(), 5);
     mainstay(0, &["uninstall", "shop"]);
     mainstay(4, &["uninstall", "shop"]);
     mainstay(0, &["uninstall", "shop", "--purge"]);

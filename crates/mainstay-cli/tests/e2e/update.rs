@@ -414,12 +414,12 @@ fn nobody_who_waits_for_the_answer_means_no() {
         let (status, answer) = ask(&sandbox, &format!("shop/{word}"), &body);
         assert_eq!(
             (status, &answer["error"]),
-            (409, &"it is being updated".into()),
+            (423, &"it is being updated".into()),
             "{word}"
         );
     }
     let early = ask(&sandbox, "shop/update/commit", "");
-    assert_eq!(early.0, 409, "{}", early.1);
+    assert_eq!(early.0, 423, "{}", early.1);
     drop(client);
     let fact = event(&supervisor, "shop", "rolled-back");
     assert_eq!(fact["why"], "aborted");

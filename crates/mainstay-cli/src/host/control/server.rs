@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, ETAG};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::endpoint::Listener;
-use super::{Command, Decision, Reply};
+use super::{Command, Conditions, Decision, Reply};
 
 /// Events that a slow listener may be behind before it is cut off.
 const EVENT_BACKLOG: usize = 4096;
@@ -70,10 +70,34 @@ async fn answer(
     host: UnboundedSender<Command>,
 ) -> Result<Response<Answer>, Infallible> {
     let (reply, replied) = oneshot::channel();
-    let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
-    let command = match (request.method(), path.as_slice()) {
+    let (request, body) = request.into_parts();
+    // Also where nobody wants it: whoever still sends when we close never sees the answer.
+    let body = match Limited::new(body, LARGEST_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => {
+            let status = match error.is::<LengthLimitError>() {
+                true => StatusCode::PAYLOAD_TOO_LARGE,
+                false => StatusCode::BAD_REQUEST,
+            };
+            let why = format!("read the request, {LARGEST_BODY} bytes at most: {error}");
+            return Ok(whole(Reply::error(status, &why)));
+        }
+    };
+    let conditions = match Conditions::of(&request.headers) {
+        Ok(conditions) => conditions,
+        Err(why) => return Ok(whole(Reply::error(StatusCode::BAD_REQUEST, &why))),
+    };
+    let query = request.uri.query().unwrap_or_default().split('&');
+    let owner = query.filter_map(|part| part.strip_prefix("owner="));
+    let owner = owner.map(str::to_owned).next();
+    let path: Vec<&str> = request.uri.path().trim_matches('/').split('/').collect();
+    let command = match (&request.method, path.as_slice()) {
         (&Method::GET, ["v1"]) => Command::About(reply),
         (&Method::GET, ["v1", "services"]) => Command::Status(reply),
+        (&Method::GET, ["v1", "services", name]) => Command::Entry {
+            name: (*name).to_owned(),
+            reply,
+        },
         (&Method::POST, ["v1", "stop"]) => Command::StopAll(reply),
         (&Method::GET, ["v1", "events"]) => {
             let (sender, receiver) = mpsc::channel(EVENT_BACKLOG);
@@ -85,30 +109,19 @@ async fn answer(
         }
         (&Method::PUT, ["v1", "services", names]) => Command::Define {
             names: (*names).to_owned(),
+            owner,
             reply,
         },
         (&Method::DELETE, ["v1", "services", names]) => Command::Forget {
             names: (*names).to_owned(),
+            owner,
             reply,
         },
-        (&Method::POST, ["v1", "services", name, "update"]) => {
-            let name = (*name).to_owned();
-            let body = match Limited::new(request.into_body(), LARGEST_BODY)
-                .collect()
-                .await
-            {
-                Ok(body) => body.to_bytes(),
-                Err(error) => {
-                    let status = match error.is::<LengthLimitError>() {
-                        true => StatusCode::PAYLOAD_TOO_LARGE,
-                        false => StatusCode::BAD_REQUEST,
-                    };
-                    let why = format!("read the request, {LARGEST_BODY} bytes at most: {error}");
-                    return Ok(whole(Reply::error(status, &why)));
-                }
-            };
-            Command::Update { name, body, reply }
-        }
+        (&Method::POST, ["v1", "services", name, "update"]) => Command::Update {
+            name: (*name).to_owned(),
+            body,
+            reply,
+        },
         (
             &Method::POST,
             [
@@ -159,6 +172,14 @@ async fn answer(
             )));
         }
     };
+    let command = match (conditions, path.as_slice()) {
+        (Some(conditions), ["v1", "services", names, ..]) => Command::If {
+            names: (*names).to_owned(),
+            conditions,
+            command: Box::new(command),
+        },
+        _ => command,
+    };
     // Both fail only where the host is ending.
     let _ = host.send(command);
     let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");
@@ -175,6 +196,10 @@ fn parse_verb(verb: &str) -> Option<Request> {
 fn whole(reply: Reply) -> Response<Answer> {
     let mut response = Response::new(Answer::Whole(Some(reply.body.into())));
     *response.status_mut() = reply.status;
+    let etag = reply.etag.map(|etag| format!("\"{etag}\"").try_into());
+    if let Some(Ok(etag)) = etag {
+        response.headers_mut().insert(ETAG, etag);
+    }
     let kind = hyper::header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
