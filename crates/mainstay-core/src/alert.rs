@@ -29,7 +29,7 @@ impl Limiter {
     /// A halt always goes out: it comes last, and nothing else will tell that a service is down for good.
     ///
     /// # Errors
-    /// It is suppressed, the how manieth in a row.
+    /// It is suppressed: its number in the row of those that are.
     pub fn admit(
         &mut self,
         limit: Option<AlertLimit>,

@@ -230,6 +230,35 @@ fn cmdlines(sandbox: &Sandbox) -> String {
 }
 
 #[test]
+fn while_services_run_a_busy_receiver_is_asked_again_later() {
+    let (address, got) = receiver(&["500 Internal Server Error\r\n"]);
+    let (sandbox, manifest) = sandbox(&format!(
+        r#"
+        [service.orders]
+        command = ["sh", "-c", "test -e once && exec PUPPET hang; touch once; exit 3"]
+        on_alert.webhook = {{ url = "http://{address}/", secret_file = "webhook.key" }}
+        "#
+    ));
+    write_key(&sandbox);
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    let tries = [next(&got), next(&got)];
+    assert_eq!(tries[0].judge(), tries[1].judge());
+    assert!(tries[1].at - tries[0].at >= Duration::from_millis(900));
+    let words = format!(
+        "orders: http://{address} did not take an alert: it answers 500; it is tried again"
+    );
+    assert_eq!(
+        notices(&supervisor)
+            .iter()
+            .filter(|it| **it == words)
+            .count(),
+        1
+    );
+    stop(supervisor, &sandbox);
+    assert!(got.try_recv().is_err());
+}
+
+#[test]
 fn a_host_tells_of_the_halt_that_ends_it() {
     let (address, got) = receiver(&[]);
     let (sandbox, _) = sandbox(&format!(
@@ -477,6 +506,7 @@ fn a_killed_supervisor_leaves_no_command_behind() {
         (!mainstay_testkit::procs::alive(pager)).then_some(())
     });
     supervisor.ctrl_c();
+    notice(&supervisor, "stopping all services");
     supervisor.ctrl_c();
     let mut supervisor = supervisor;
     supervisor.wait(SOON);
@@ -551,6 +581,7 @@ fn over_tls_only_whom_the_manifest_trusts_is_told() {
         "{said}"
     );
     supervisor.ctrl_c();
+    notice(&supervisor, "stopping all services");
     supervisor.ctrl_c();
     let mut supervisor = supervisor;
     supervisor.wait(SOON);

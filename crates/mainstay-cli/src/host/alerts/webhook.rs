@@ -85,6 +85,10 @@ pub(super) fn keys(webhook: &Webhook, dir: &Path) -> Result<SigningKeys, String>
     let credential = launch::credential(named);
     let path: PathBuf = credential.clone().unwrap_or_else(|| dir.join(named));
     let read = || -> io::Result<Result<String, String>> {
+        // Others could make us wait for ever.
+        if !std::fs::metadata(&path)?.is_file() {
+            return Ok(Err("it is not a file".to_owned()));
+        }
         let file = File::open(&path)?;
         // systemd sees to its credentials, by access lists that look like a group's.
         if credential.is_none()
