@@ -335,7 +335,7 @@ fn a_request_may_be_for_one_definition_only() {
         200,
         "running",
     );
-    assert_eq!(starts(&sandbox, "db"), 3);
+    events(&supervisor, "db", "started", 3);
     stop(supervisor, &sandbox);
 }
 
