@@ -27,6 +27,7 @@ use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host;
@@ -602,6 +603,10 @@ fn remove_all(
             for pipe in pipes {
                 remove(&state.pipes_dir().join(pipe))?;
             }
+            let programs = Programs::of_place(&place);
+            programs
+                .purge()
+                .map_err(|error| cannot("remove the programs of", &place, &error))?;
             for dir in [state.logs_dir().join(name), state.data_dir(name), place] {
                 match fs::remove_dir_all(&dir) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {

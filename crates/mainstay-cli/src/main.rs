@@ -1,5 +1,6 @@
 //! The `mainstay` command. Its exit codes are documented in docs/exit-codes.md.
 
+mod artifact;
 mod cli;
 mod client;
 mod embedded;

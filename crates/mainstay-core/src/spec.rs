@@ -174,6 +174,13 @@ impl Spec {
         self
     }
 
+    /// With another program, and the same arguments. `None` where no program can be called that.
+    pub(crate) fn with_program(mut self, program: &str) -> Option<Self> {
+        let words = std::iter::once(program.to_owned()).chain(self.command.args().iter().cloned());
+        self.command = Argv::new(words.collect())?;
+        Some(self)
+    }
+
     /// The names of [`Spec::needs`] that lie in this manifest.
     pub fn needed_services(&self) -> impl Iterator<Item = &ServiceName> {
         self.needs.iter().filter_map(|need| match need {

@@ -8,6 +8,7 @@ use mainstay_core::registry::{self, Version};
 use mainstay_core::spec::ServiceName;
 
 use super::{Definition, Embedded, FORMAT, Record, Saved};
+use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host;
@@ -45,6 +46,10 @@ impl Site for Embedded {
 
     fn registry_path(&self) -> PathBuf {
         super::registry_path(&self.state)
+    }
+
+    fn programs(&self) -> Programs {
+        Programs::of_place(&super::place(&self.state, self.name.as_str()))
     }
 
     fn drift(&self) -> Vec<String> {

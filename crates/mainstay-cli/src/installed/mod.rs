@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::definition::account;
 pub(crate) use self::install::{Order, Wanted, install_all, plan_all};
 pub(crate) use self::registered::{kept, registry_of};
+use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host::sys;
@@ -264,6 +265,10 @@ impl Installed {
             }
         }
         if purge {
+            let programs = Programs::of_place(&self.place);
+            programs
+                .purge()
+                .map_err(|error| cannot(&self.place, error))?;
             remove_all(&self.place).map_err(|error| cannot(&self.place, error))?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use mainstay_core::spec::{ServiceName, Spec};
 
 use super::registered::{self, Kept};
 use super::{Installed, Mode, install};
+use crate::artifact::Programs;
 use crate::failure::{Code, Failure};
 use crate::registry::Program;
 use crate::state_dir::StateDir;
@@ -21,6 +22,10 @@ impl Site for Installed {
 
     fn registry_path(&self) -> PathBuf {
         Self::registry_path(self)
+    }
+
+    fn programs(&self) -> Programs {
+        Programs::of_place(&self.place)
     }
 
     fn drift(&self) -> Vec<String> {

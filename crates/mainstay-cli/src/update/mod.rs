@@ -20,6 +20,7 @@ use mainstay_core::engine::Style;
 use mainstay_core::registry::{Definition, Expected, Stored, Version};
 use mainstay_core::spec::ServiceName;
 
+use crate::artifact::Programs;
 use crate::client::{self, Decision, GivenUp, Tried};
 use crate::failure::{Code, Failure};
 use crate::host::TrialRequest;
@@ -30,6 +31,8 @@ use crate::state_dir::StateDir;
 pub(crate) trait Site {
     fn name(&self) -> &ServiceName;
     fn registry_path(&self) -> PathBuf;
+    /// Those that have come along with its updates.
+    fn programs(&self) -> Programs;
     /// What is not as it was registered, a sentence each.
     fn drift(&self) -> Vec<String>;
     /// The program of a definition, where it can be read.
@@ -156,11 +159,25 @@ pub(crate) fn update(
         drop(mend(site));
         return Err(failure);
     }
+    prune_programs(site)?;
     Ok(Done {
         version,
         before,
         outcome: Outcome::Updated(style),
     })
+}
+
+/// Only those that a kept definition names.
+fn prune_programs(site: &dyn Site) -> Result<(), Failure> {
+    let Some(registry) = Registry::find(&site.registry_path())? else {
+        return Ok(());
+    };
+    site.programs().prune(|hash| {
+        let names_it = |definition: &Definition| definition.manifest.contains(hash);
+        let found = registry.version_like(site.name().as_str(), names_it);
+        !matches!(found, Ok(None))
+    });
+    Ok(())
 }
 
 /// Where whoever changed the service last has died half-way: puts what held before into its place, and has the service run by it.

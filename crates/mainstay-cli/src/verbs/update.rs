@@ -1,19 +1,22 @@
 //! `mainstay update` and `mainstay rollback`: installed services become what a manifest says, or what they were before.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use mainstay_core::engine::{Style, TrialPhase};
+use mainstay_core::manifest as core;
 use mainstay_core::registry::{Definition, Expected, Version};
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::Serialize;
 
+use crate::artifact::{Hash, Source};
 use crate::embedded::Embedded;
 use crate::failure::{Code, Failure};
 use crate::installed::{self, Installed, registered};
 use crate::manifest_file::{self, FormatName, Loaded};
 use crate::output;
+use crate::registry::{Registered, Registry};
 use crate::state_dir::StateDir;
 use crate::update::{self, Done, Outcome, Site};
 
@@ -31,6 +34,13 @@ pub(crate) struct Update {
     /// Its language, where the file's name does not tell (standard input: toml).
     #[arg(long, value_enum)]
     format: Option<FormatName>,
+    /// A new program for it, a file or https://…: it is kept, and takes the place of the program that `command` names, until another comes
+    /// along, or `install` goes by the manifest alone. For one service.
+    #[arg(long, value_name = "PATH|URL")]
+    artifact: Option<Source>,
+    /// Only if that is its SHA-256. A URL needs it.
+    #[arg(long, value_name = "HEX", requires = "artifact")]
+    sha256: Option<Hash>,
     #[command(flatten)]
     how: How,
 }
@@ -90,6 +100,14 @@ impl Update {
             let message = format!("update {} services: --if-version is for one", names.len());
             return Err(Failure::new(Code::Usage, message).hint("name it"));
         }
+        if self.artifact.is_some() && names.len() != 1 {
+            let message = format!("update {} services: --artifact is for one", names.len());
+            return Err(Failure::new(Code::Usage, message).hint("name it"));
+        }
+        if let (Some(Source::Url(_)), None) = (&self.artifact, &self.sha256) {
+            let message = "update by a program from elsewhere: say what it is by --sha256";
+            return Err(Failure::new(Code::Usage, message));
+        }
         let base_dir = registered::base_dir(&manifest.dir)?;
         // All must be there before one is touched.
         let sites = names.iter().map(|name| site(state, name, &self.file));
@@ -98,7 +116,7 @@ impl Update {
         for site in sites {
             let done = self.how.update(&*site, |_, found| {
                 Ok(Definition {
-                    manifest: manifest.text.clone(),
+                    manifest: self.text(&manifest, &*site, found)?,
                     format: manifest.format,
                     base_dir: base_dir.clone(),
                     ..found.definition.clone()
@@ -118,6 +136,51 @@ impl Update {
         }
         self.how.show(lines)?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The manifest as it is to be kept: with the program that came along, now or with an earlier update.
+    fn text(
+        &self,
+        manifest: &Loaded,
+        site: &dyn Site,
+        found: &Registered,
+    ) -> Result<String, Failure> {
+        let name = site.name().as_str();
+        let program = |specs: &[Spec]| {
+            let spec = specs.iter().find(|spec| spec.name().as_str() == name)?;
+            Some(spec.command().program().to_owned())
+        };
+        let typed = program(&manifest.specs).unwrap_or_default();
+        let programs = site.programs();
+        let path = match &self.artifact {
+            Some(source) => {
+                let file_name = Path::new(&typed).file_name().unwrap_or_default();
+                let file_name = file_name.to_str().unwrap_or("program");
+                let path = programs.fetch(file_name, source, self.sha256.as_ref())?;
+                path.to_str().map(str::to_owned)
+            }
+            None => {
+                let old = &found.definition;
+                let specs = core::parse(&old.manifest, old.format).unwrap_or_default();
+                program(&specs).filter(|program| programs.have(program))
+            }
+        };
+        let Some(path) = path else {
+            return Ok(manifest.text.clone());
+        };
+        let text = core::with_program(&manifest.text, manifest.format, name, &path);
+        let text = text.ok_or_else(|| {
+            let message = format!("update {name}: its manifest cannot name the program {path}");
+            Failure::new(Code::InvalidManifest, message)
+        })?;
+        let kept = manifest_file::Source::of(
+            self.file.display().to_string(),
+            text,
+            manifest.format,
+            manifest.dir.clone(),
+        );
+        // It may be one that others could change.
+        Ok(kept.load()?.text)
     }
 
     /// Those that are meant, each after what it needs.
@@ -178,10 +241,7 @@ impl How {
     fn update(
         &self,
         site: &dyn Site,
-        new: impl FnOnce(
-            &crate::registry::Registry,
-            &crate::registry::Registered,
-        ) -> Result<Definition, Failure>,
+        new: impl FnOnce(&Registry, &Registered) -> Result<Definition, Failure>,
     ) -> Result<Done, Failure> {
         let expected = self.if_version.map_or(Expected::Any, Expected::from);
         update::update(site, expected, self.canary, new)
@@ -256,11 +316,7 @@ impl Line {
 }
 
 /// Who has a service.
-fn site(
-    state: &StateDir,
-    name: &ServiceName,
-    file: &std::path::Path,
-) -> Result<Box<dyn Site>, Failure> {
+fn site(state: &StateDir, name: &ServiceName, file: &Path) -> Result<Box<dyn Site>, Failure> {
     if let Some(embedded) = Embedded::find(state, name) {
         return Ok(Box::new(embedded));
     }

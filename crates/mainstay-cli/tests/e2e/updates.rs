@@ -298,6 +298,108 @@ fn of_a_thousand_updates_at_once_one_wins_each_version() {
     json(&sandbox, &["verify", "shop", "--json"]);
 }
 
+#[test]
+fn a_program_comes_along_and_goes_back() {
+    let sandbox = Sandbox::new();
+    let copy = |name: &str| {
+        let mut bytes = std::fs::read(puppet()).expect("the puppet");
+        // An executable may be longer than it says.
+        bytes.extend(name.as_bytes());
+        let path = sandbox.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("set");
+        path.display().to_string()
+    };
+    let (old, new) = (copy("shop"), copy("new"));
+    let services = |more: &str| {
+        format!(
+            "[service.shop] # mine\ncommand = [\"HERE/shop\", \"print\", \"up\", \"hang\"]\nstart = {{ ready = {{ log = \"up\" }} }}\n{more}"
+        )
+    };
+    let path = manifest(&sandbox, "shop.toml", &services(""));
+    let daemon = daemon(&sandbox, &path);
+    event(&daemon, "shop", "ready");
+    let running = || {
+        let pid = service(&sandbox, "shop")["pid"].to_string();
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).expect("it runs");
+        program.display().to_string()
+    };
+    assert_eq!(running(), old);
+    let update = |code, more: &[&str]| {
+        let arguments = [&["update", &*path, "--canary", "0s"], more].concat();
+        let output = verb(&sandbox, &arguments);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(super::code(output.status), code, "{more:?}: {error}");
+        error
+    };
+    let wrong = "0".repeat(64);
+    let error = update(1, &["--artifact", &new, "--sha256", &wrong]);
+    assert!(
+        error.contains(&format!("and {wrong} was expected")),
+        "{error}"
+    );
+    update(2, &["--artifact", "https://127.0.0.1:1/shop"]);
+    update(2, &["--artifact", "http://192.0.2.1/shop"]);
+    assert_eq!(
+        (running(), service(&sandbox, "shop")["version"].clone()),
+        (old.clone(), 1.into())
+    );
+
+    update(0, &["--artifact", &new]);
+    let first = running();
+    let programs = format!("{}-programs/shop/", sandbox.state_dir().display());
+    assert!(
+        first.starts_with(&programs) && first.ends_with("/shop"),
+        "{first}"
+    );
+    json(&sandbox, &["verify", "shop", "--json"]);
+    // It stays, whatever else the manifest says.
+    manifest(
+        &sandbox,
+        "shop.toml",
+        &services("description = \"other\"\n"),
+    );
+    update(0, &[]);
+    assert_eq!(running(), first);
+    // One that does not work.
+    let broken = sandbox.write("broken", "#!/bin/sh\necho broken\nexit 1\n");
+    let error = update(1, &["--artifact", &broken.display().to_string()]);
+    assert!(
+        error.contains("shop | broken") && error.contains("version 3 holds"),
+        "{error}"
+    );
+    assert_eq!(running(), first);
+    let copies = std::fs::read_to_string(sandbox.state_dir().join("installed/shop/manifest.toml"));
+    let text = copies.expect("its manifest");
+    assert!(
+        text.starts_with("environment = \"development\"\n[service.shop] # mine\n"),
+        "{text}"
+    );
+    let back = said(
+        &sandbox,
+        0,
+        &["rollback", "shop", "--to", "1", "--canary", "0s"],
+    );
+    assert_eq!(back["version"], 4);
+    assert_eq!(running(), old);
+    let back = said(&sandbox, 0, &["rollback", "shop", "--canary", "0s"]);
+    assert_eq!((running(), &back["version"]), (first, &5.into()));
+    // What no kept definition names is gone.
+    let kept = std::fs::read_dir(&programs).expect("programs").flatten();
+    let kept = kept.filter(|entry| entry.path().is_dir());
+    assert_eq!(kept.count(), 1);
+    stop(daemon, &sandbox);
+    let gone = verb(&sandbox, &["uninstall", "shop", "--purge"]);
+    assert!(gone.status.success(), "{gone:?}");
+    assert!(
+        !std::path::Path::new(&programs)
+            .parent()
+            .expect("above")
+            .exists()
+    );
+}
+
 /// What an update changes: files, locks, what it asks of others.
 const STEPS: &str = "write,writev,pwrite64,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,fsync,fdatasync,ftruncate,\
                      link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,connect,sendto";
@@ -335,14 +437,22 @@ fn an_update_that_is_killed_anywhere_leaves_nothing_for_a_human() {
             .as_u64()
             .expect("a version")
     };
-    let (mut steps, mut torn) = ([0; 2], 0);
-    for (verb_number, is_rollback) in [false, true].into_iter().enumerate() {
+    let (mut steps, mut torn) = ([0; 3], 0);
+    let artifact = sandbox.path().join("artifact");
+    for (verb_number, steps) in steps.iter_mut().enumerate() {
         for n in 1.. {
             let path = shop(n + 10_000 * verb_number);
             let before = version();
-            let is_killed = match is_rollback {
-                false => killed_at(&sandbox, n, &["update", &path, "--canary", "0s"]),
-                true => killed_at(&sandbox, n, &["rollback", "shop", "--canary", "0s"]),
+            let update = ["update", &path, "--canary", "0s"];
+            let is_killed = match verb_number {
+                0 => killed_at(&sandbox, n, &update),
+                1 => killed_at(&sandbox, n, &["rollback", "shop", "--canary", "0s"]),
+                _ => {
+                    let program = format!("#!/bin/sh\nexec {} \"$@\" # {n}\n", puppet().display());
+                    std::fs::write(&artifact, program).expect("written");
+                    let came_along = ["--artifact", artifact.to_str().expect("UTF-8")];
+                    killed_at(&sandbox, n, &[&update[..], &came_along].concat())
+                }
             };
             // It serves, whatever happened.
             let report = wait_until("the end of it", SOON, || {
@@ -362,7 +472,7 @@ fn an_update_that_is_killed_anywhere_leaves_nothing_for_a_human() {
                 assert_eq!(version(), before + 1, "{n}: it was not killed");
                 break;
             }
-            steps[verb_number] = n;
+            *steps = n;
         }
     }
     println!("killed at {steps:?} steps, {torn} times something was to be mended");

@@ -126,6 +126,35 @@ pub fn masked(text: &str, format: Format) -> String {
     findings.mask(text, tree.as_ref())
 }
 
+/// The same manifest, but for the program of one service (the first word of its `command`); all else stays as it was typed. `None` where that
+/// cannot be said in it, or it has no such service.
+pub fn with_program(text: &str, format: Format, service: &str, program: &str) -> Option<String> {
+    let tree = read(text, format, &mut Findings::default())?;
+    let mut node = &tree;
+    for key in ["service", service, "command"] {
+        let Value::Table(entries) = &node.value else {
+            return None;
+        };
+        node = &entries.iter().find(|entry| entry.key.value == key)?.node;
+    }
+    let Value::List(words) = &node.value else {
+        return None;
+    };
+    let Span { start, end } = words.first()?.span;
+    // A string of JSON is one of TOML and of YAML, too.
+    let word = serde_json::to_string(program).ok()?;
+    let changed = format!("{}{word}{}", text.get(..start)?, text.get(end..)?);
+    let (old, new) = (parse(text, format).ok()?, parse(&changed, format).ok()?);
+    let expected = old
+        .into_iter()
+        .map(|spec| match spec.name().as_str() == service {
+            true => spec.with_program(program),
+            false => Some(spec),
+        });
+    let expected: Option<Vec<Spec>> = expected.collect();
+    (expected? == new).then_some(changed)
+}
+
 /// A duration as manifests have it: `"1m30s"`.
 ///
 /// # Errors

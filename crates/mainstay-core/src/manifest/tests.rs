@@ -509,3 +509,36 @@ fn a_masked_text_keeps_its_lines_and_no_secret() {
         assert_eq!(masked(text, format), expect);
     }
 }
+
+#[test]
+fn a_program_is_replaced_and_nothing_else() {
+    let toml = "# mine\n[service.a]\ncommand = [ 'bin/a' , \"x\"]  # two\n[service.b]\ncommand = [\n  \"b\",\n]\n";
+    let yaml = "service:\n  a:\n    command: [bin/a, 'x']\n  b:\n    command:\n      - b # one\n";
+    let json = r#"{"service": {"a": {"command": ["bin/a", "x"]}, "b": {"command": ["b"]}}}"#;
+    let path = "/srv/my \"programs\"/ü";
+    for (text, format) in [
+        (toml, Format::Toml),
+        (yaml, Format::Yaml),
+        (json, Format::Json),
+    ] {
+        for (service, old) in [("a", "bin/a"), ("b", "b")] {
+            let Some(new) = with_program(text, format, service, path) else {
+                panic!("{format} {service}")
+            };
+            let specs = parse(&new, format).unwrap();
+            let spec = specs
+                .iter()
+                .find(|spec| spec.name().as_str() == service)
+                .unwrap();
+            assert_eq!(spec.command().program(), path);
+            // Back again: whatever else was typed is there still.
+            let back = with_program(&new, format, service, old).unwrap();
+            assert_eq!(parse(&back, format), parse(text, format));
+        }
+        assert!(with_program(text, format, "c", path).is_none());
+        assert!(with_program(text, format, "a", "").is_none());
+        assert!(with_program("[", format, "a", path).is_none());
+    }
+    let commented = with_program(toml, Format::Toml, "a", "/p").unwrap();
+    assert_eq!(commented, toml.replace("'bin/a'", "\"/p\""));
+}
