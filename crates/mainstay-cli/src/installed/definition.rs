@@ -241,6 +241,7 @@ impl Installed {
         losses.lose(spec.liveness().is_some(), "`liveness`");
         losses.lose(spec.snapshot().is_some(), "`snapshot`");
         losses.lose(spec.http().is_some(), "`http`");
+        losses.lose(spec.on_alert().is_some(), "`on_alert`");
         losses.lose(
             *spec.log() != spec::LogPolicy::default(),
             "`log`: its output is its manager's",
