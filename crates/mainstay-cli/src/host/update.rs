@@ -386,8 +386,8 @@ impl Host {
     }
 }
 
-/// Whether both definitions may run at once: not on a state that is kept in snapshots, which is one program's. Only what a program says itself, or that it runs, is about the new run alone: a probe could be
-/// answered by the old one.
+/// Whether both definitions may run at once: not on a state that is kept in snapshots, which is one program's. Only what a program says
+/// itself, or that it runs, is about the new run alone: a probe could be answered by the old one.
 fn may_overlap(old: &Spec, new: &Spec) -> bool {
     let is_told_apart = matches!(new.start().ready(), None | Some(Ready::Notify));
     let is_stateful = old.snapshot().is_some() || new.snapshot().is_some();

@@ -16,15 +16,15 @@ mod by_manager;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mainstay_core::engine::Style;
-use mainstay_core::registry::{Definition, Expected, Stored, Version};
+use mainstay_core::engine::{StateName, Style};
+use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
 use mainstay_core::spec::ServiceName;
 
 use crate::artifact::Programs;
 use crate::client::{self, Decision, GivenUp, Tried};
 use crate::failure::{Code, Failure};
 use crate::host::TrialRequest;
-use crate::registry::{Program, Registered, Registry, Wish};
+use crate::registry::{self, Program, Registered, Registry, Wish};
 use crate::state_dir::StateDir;
 
 /// An installed service, by who has it.
@@ -108,12 +108,27 @@ pub(crate) fn update(
         let message = format!("update {}: the registry does not have it", site.name());
         Failure::new(Code::Unknown, message).hint("install it again")
     })?;
+    let before = old.life.version();
+    if let Expected::Version(expected) = expected
+        && expected != before
+    {
+        let (name, actual) = (site.name().clone(), before);
+        let refusal = Refusal::Conflict {
+            name,
+            expected,
+            actual,
+        };
+        return Err(registry::Error::Refused(refusal).into());
+    }
     let new = new(&registry, &old)?;
     let is_same = old.definition.etag() == new.etag();
-    let before = old.life.version();
     let work = registry.begin(&[Wish {
         name: site.name().clone(),
-        expected,
+        // Whatever it was to be: what has been looked at is what is gone back to.
+        expected: match expected {
+            Expected::Absent => expected,
+            _ => Expected::Version(before),
+        },
         definition: Some(new.clone()),
     }])?;
     if is_same && site.drift().is_empty() {
@@ -159,7 +174,7 @@ pub(crate) fn update(
         drop(mend(site));
         return Err(failure);
     }
-    prune_programs(site)?;
+    prune_programs(site);
     Ok(Done {
         version,
         before,
@@ -167,17 +182,16 @@ pub(crate) fn update(
     })
 }
 
-/// Only those that a kept definition names.
-fn prune_programs(site: &dyn Site) -> Result<(), Failure> {
-    let Some(registry) = Registry::find(&site.registry_path())? else {
-        return Ok(());
+/// Only those stay that a kept definition names. What is not removed now is so after the next update.
+fn prune_programs(site: &dyn Site) {
+    let Ok(Some(registry)) = Registry::find(&site.registry_path()) else {
+        return;
     };
     site.programs().prune(|hash| {
         let names_it = |definition: &Definition| definition.manifest.contains(hash);
         let found = registry.version_like(site.name().as_str(), names_it);
         !matches!(found, Ok(None))
     });
-    Ok(())
 }
 
 /// Where whoever changed the service last has died half-way: puts what held before into its place, and has the service run by it.
@@ -235,7 +249,9 @@ impl Change<'_> {
                 match client::block_on(client::try_out(&supervisor, name, &request))? {
                     Ok(Tried::Healthy(report)) => {
                         self.take_over(&supervisor)?;
-                        Ok(report.update.map(|update| update.style))
+                        let is_up = report.state != StateName::Stopped;
+                        let update = report.update.filter(|_| is_up);
+                        Ok(update.map(|update| update.style))
                     }
                     Ok(Tried::GivenUp(given_up)) => Err(Trouble::GivenUp(given_up)),
                     Err(absent) if absent.code() == Code::NotRunning => self.site.change(self),

@@ -89,9 +89,8 @@ impl Install {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let manifest = manifest_file::load(&self.file, self.format)?;
         let specs = manifest.select(&self.names)?;
-        if self.if_version.is_some() && specs.len() != 1 {
-            let message = format!("install {} services: --if-version is for one", specs.len());
-            return Err(Failure::new(Code::Usage, message).hint("name it"));
+        if self.if_version.is_some() {
+            super::must_be_one("install", "--if-version", specs.len())?;
         }
         let record = self.record()?;
         if record.manager == Manager::Mainstay {

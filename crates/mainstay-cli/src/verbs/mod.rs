@@ -26,6 +26,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     mainstay_core::manifest::duration(text)
 }
 
+/// Refuses an option that is about one service where there are more, or none.
+fn must_be_one(verb: &str, option: &str, count: usize) -> Result<(), Failure> {
+    match count {
+        1 => Ok(()),
+        count => {
+            let message = format!("{verb} {count} services: {option} is for one");
+            Err(Failure::new(Code::Usage, message).hint("name it"))
+        }
+    }
+}
+
 fn unregistered(name: &str) -> Failure {
     let message = format!("the registry knows no service {name}");
     Failure::new(Code::Unknown, message).hint("it has those that `mainstay install` has installed")

@@ -96,13 +96,11 @@ impl Update {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let manifest = manifest_file::load(&self.file, self.format)?;
         let names = self.in_order(&manifest)?;
-        if self.how.if_version.is_some() && names.len() != 1 {
-            let message = format!("update {} services: --if-version is for one", names.len());
-            return Err(Failure::new(Code::Usage, message).hint("name it"));
+        if self.how.if_version.is_some() {
+            super::must_be_one("update", "--if-version", names.len())?;
         }
-        if self.artifact.is_some() && names.len() != 1 {
-            let message = format!("update {} services: --artifact is for one", names.len());
-            return Err(Failure::new(Code::Usage, message).hint("name it"));
+        if self.artifact.is_some() {
+            super::must_be_one("update", "--artifact", names.len())?;
         }
         if let (Some(Source::Url(_)), None) = (&self.artifact, &self.sha256) {
             let message = "update by a program from elsewhere: say what it is by --sha256";

@@ -158,6 +158,24 @@ fn a_service_of_systemd_is_updated_and_rolled_back() {
         lab.check(0, &["systemctl", "restart", "shop"]);
         assert_eq!(starts(&lab, "two"), 2);
         assert_eq!(status(&lab, "shop")["state"], "running");
+
+        // One that has failed is wanted: what mends it has it run.
+        let hopeless = shop("hopeless", "\"exit\", \"201\"", "");
+        write(&lab, "/srv/hopeless.toml", &hopeless);
+        mainstay(0, &["install", "--mode", mode, "/srv/hopeless.toml"]);
+        lab.run(&["systemctl", "restart", "shop"]);
+        wait_until("its end", SOON, || {
+            let state = lab.run(&["systemctl", "is-failed", "shop"]);
+            state.status.success().then_some(())
+        });
+        let said = done(&lab, 0, &["update", "/srv/two.toml", "--canary", "100ms"]);
+        assert_eq!(
+            (&said["outcome"], &said["style"]),
+            (&"updated".into(), &"restart".into()),
+            "{said}"
+        );
+        assert_eq!(status(&lab, "shop")["state"], "running");
+        agrees();
         mainstay(0, &["uninstall", "shop", "--purge"]);
     }
 }
@@ -404,6 +422,22 @@ fn a_program_comes_along_and_goes_back() {
 const STEPS: &str = "write,writev,pwrite64,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,fsync,fdatasync,ftruncate,\
                      link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,connect,sendto";
 
+fn lacks_strace(sandbox: &Sandbox) -> bool {
+    let is_missing = sandbox.command("strace").arg("-V").output().is_err();
+    if is_missing {
+        mainstay_testkit::skip("strace is not installed");
+    }
+    is_missing
+}
+
+/// A manifest whose service is another one with each number.
+fn numbered(sandbox: &Sandbox, version: usize) -> String {
+    let text = format!(
+        "[service.shop]\ncommand = [\"PUPPET\", \"print\", \"{version}\", \"hang\"]\nstart = {{ ready = {{ log = \"{version}\" }} }}\n"
+    );
+    manifest(sandbox, "shop.toml", &text)
+}
+
 /// Runs a verb that is killed just before the `n`th such call; whether it was.
 fn killed_at(sandbox: &Sandbox, n: usize, arguments: &[&str]) -> bool {
     let mut command = sandbox.command("strace");
@@ -421,15 +455,10 @@ fn killed_at(sandbox: &Sandbox, n: usize, arguments: &[&str]) -> bool {
 #[test]
 fn an_update_that_is_killed_anywhere_leaves_nothing_for_a_human() {
     let sandbox = Sandbox::new();
-    if sandbox.command("strace").arg("-V").output().is_err() {
-        return mainstay_testkit::skip("strace is not installed");
+    if lacks_strace(&sandbox) {
+        return;
     }
-    let shop = |version: usize| {
-        let text = format!(
-            "[service.shop]\ncommand = [\"PUPPET\", \"print\", \"{version}\", \"hang\"]\nstart = {{ ready = {{ log = \"{version}\" }} }}\n"
-        );
-        manifest(&sandbox, "shop.toml", &text)
-    };
+    let shop = |version| numbered(&sandbox, version);
     let daemon = daemon(&sandbox, &shop(0));
     event(&daemon, "shop", "ready");
     let version = || {
@@ -555,15 +584,10 @@ fn what_a_dead_updater_left_is_put_back_under_systemd() {
 #[test]
 fn a_daemon_that_is_killed_anywhere_in_an_update_leaves_nothing_for_a_human() {
     let sandbox = Sandbox::new();
-    if sandbox.command("strace").arg("-V").output().is_err() {
-        return mainstay_testkit::skip("strace is not installed");
+    if lacks_strace(&sandbox) {
+        return;
     }
-    let shop = |version: usize| {
-        let text = format!(
-            "[service.shop]\ncommand = [\"PUPPET\", \"print\", \"{version}\", \"hang\"]\nstart = {{ ready = {{ log = \"{version}\" }} }}\n"
-        );
-        manifest(&sandbox, "shop.toml", &text)
-    };
+    let shop = |version| numbered(&sandbox, version);
     let mut daemon = daemon(&sandbox, &shop(0));
     let is_up = |what: &str| {
         wait_until(what, SOON, || {
