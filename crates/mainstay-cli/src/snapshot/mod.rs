@@ -18,7 +18,7 @@ mod restore;
 mod store;
 mod sys;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::path::Path;

@@ -19,7 +19,7 @@ use super::*;
 
 /// What of the changes that were not made safe is lost with the power.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Loss {
+pub(crate) enum Loss {
     /// The process was killed.
     Nothing,
     Half,
@@ -39,7 +39,7 @@ enum Undo {
 }
 
 /// Lets so many changes happen.
-struct Plug {
+pub(crate) struct Plug {
     left: Mutex<Option<usize>>,
     unsafe_yet: Mutex<Vec<Undo>>,
     trash: PathBuf,
@@ -48,17 +48,18 @@ struct Plug {
 }
 
 impl Plug {
-    fn new(place: &Place, changes: usize, can_exchange: bool) -> Arc<Self> {
+    /// `trash` is an empty directory beside all that is changed.
+    pub(crate) fn new(trash: PathBuf, changes: usize, can_exchange: bool) -> Arc<Self> {
         Arc::new(Self {
             left: Mutex::new(Some(changes)),
             unsafe_yet: Mutex::default(),
-            trash: place.path.join("trash"),
+            trash,
             can_exchange,
             number: AtomicU32::new(0),
         })
     }
 
-    fn was_pulled(&self) -> bool {
+    pub(crate) fn was_pulled(&self) -> bool {
         self.left.lock().unwrap().is_none()
     }
 
@@ -81,7 +82,9 @@ impl Plug {
                     one.parent() != Some(path)
                 }
                 Undo::Content(one) | Undo::Metadata(one) => one != path,
-                Undo::Rename(one, other) | Undo::Exchange(one, other) => {
+                // What the old name stands for then is nobody's.
+                Undo::Rename(_, other) => other.parent() != Some(path),
+                Undo::Exchange(one, other) => {
                     assert_eq!(one.parent(), other.parent(), "moved to elsewhere");
                     one.parent() != Some(path)
                 }
@@ -127,7 +130,7 @@ impl Plug {
     }
 
     /// The power is gone.
-    fn lose(&self, loss: Loss) {
+    pub(crate) fn lose(&self, loss: Loss) {
         let mut log = std::mem::take(&mut *self.unsafe_yet.lock().unwrap());
         let kept = match loss {
             Loss::Nothing => log.len(),
@@ -193,8 +196,8 @@ impl Seam for Plug {
 }
 
 /// A directory in memory, where there is such: what is made safe there costs nothing.
-struct Place {
-    path: PathBuf,
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
 }
 
 impl Drop for Place {
@@ -204,7 +207,8 @@ impl Drop for Place {
 }
 
 impl Place {
-    fn new() -> Self {
+    /// With `trash` in it.
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let memory = Path::new("/dev/shm");
@@ -381,13 +385,13 @@ fn whatever_happens(
         let step = if loss == Loss::Half { 5 } else { 1 };
         for changes in (0..).step_by(step) {
             let (place, ids) = place(versions);
-            let plug = Plug::new(&place, changes, can_exchange);
+            let plug = Plug::new(place.path.join("trash"), changes, can_exchange);
             let done = act(&place.store(Arc::clone(&plug) as _), &place, &ids);
             let was_pulled = plug.was_pulled();
             plug.lose(loss);
             if was_pulled {
                 // The first who comes after fares no better, if he has anything to do.
-                let plug = Plug::new(&place, changes % 11, can_exchange);
+                let plug = Plug::new(place.path.join("trash"), changes % 11, can_exchange);
                 let store = place.store(Arc::clone(&plug) as _);
                 if let Ok(mut session) = store.lock(false) {
                     session.finish();

@@ -14,7 +14,7 @@
 mod by_manager;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mainstay_core::engine::{StateName, Style};
 use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
@@ -100,6 +100,7 @@ pub(crate) fn update(
     canary: Duration,
     new: impl FnOnce(&Registry, &Registered) -> Result<Definition, Failure>,
 ) -> Result<Done, Failure> {
+    let begun = SystemTime::now();
     mend(site)?;
     let registry = Registry::open(&site.registry_path())?;
     let old = registry.get(site.name().as_str())?;
@@ -174,7 +175,7 @@ pub(crate) fn update(
         drop(mend(site));
         return Err(failure);
     }
-    prune_programs(site);
+    prune_programs(site, begun);
     Ok(Done {
         version,
         before,
@@ -183,11 +184,11 @@ pub(crate) fn update(
 }
 
 /// Only those stay that a kept definition names. What is not removed now is so after the next update.
-fn prune_programs(site: &dyn Site) {
+fn prune_programs(site: &dyn Site, begun: SystemTime) {
     let Ok(Some(registry)) = Registry::find(&site.registry_path()) else {
         return;
     };
-    site.programs().prune(|hash| {
+    site.programs().prune(begun, |hash| {
         let names_it = |definition: &Definition| definition.manifest.contains(hash);
         let found = registry.version_like(site.name().as_str(), names_it);
         !matches!(found, Ok(None))

@@ -1,0 +1,171 @@
+//! How programs get to the disk: every step is announced first (`snapshot/disk.rs` has the seam), so that a test can pull the plug there.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::snapshot::{Change, Seam};
+
+#[derive(Clone, Copy)]
+pub(super) struct Disk<'s>(pub(super) &'s dyn Seam);
+
+impl Disk<'_> {
+    /// A directory that its owner changes, and everybody may look into. Its name is on the disk, too; one that is there stays as it is.
+    pub(super) fn create_dir(self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        self.0.before(Change::Create(dir))?;
+        fs::create_dir(dir)?;
+        self.0.before(Change::SetMetadata(dir))?;
+        sys::open_to_all(dir)?;
+        match dir.parent() {
+            Some(above) => self.sync_dir(above),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn create_file(self, path: &Path) -> io::Result<File> {
+        self.0.before(Change::Create(path))?;
+        File::options().write(true).create_new(true).open(path)
+    }
+
+    pub(super) fn write(self, mut file: &File, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.0.before(Change::Write(path))?;
+        file.write_all(bytes)
+    }
+
+    /// What was written is on the disk, for everybody to run.
+    pub(super) fn finish(self, file: &File, path: &Path) -> io::Result<()> {
+        self.0.before(Change::SetMetadata(path))?;
+        sys::open_to_all(path)?;
+        self.0.before(Change::Sync(path))?;
+        file.sync_all()
+    }
+
+    pub(super) fn rename(self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.before(Change::Rename(from, to))?;
+        fs::rename(from, to)
+    }
+
+    pub(super) fn sync_dir(self, dir: &Path) -> io::Result<()> {
+        self.0.before(Change::Sync(dir))?;
+        sys::sync_dir(dir)
+    }
+
+    /// Removes whatever has this name, if anything has.
+    pub(super) fn remove_all(self, path: &Path) -> io::Result<()> {
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(found) if found.is_dir() => {
+                for entry in fs::read_dir(path)? {
+                    self.remove_all(&entry?.path())?;
+                }
+                self.0.before(Change::RemoveDir(path))?;
+                fs::remove_dir(path)
+            }
+            Ok(_) => {
+                self.0.before(Change::RemoveFile(path))?;
+                fs::remove_file(path)
+            }
+        }
+    }
+}
+
+/// Who else could change what lies there, so that it is not to be run: the first directory on the way, and why.
+pub(super) fn exposed(dir: &Path) -> io::Result<Option<(PathBuf, String)>> {
+    // Also whoever can change where a link leads.
+    let above = dir.parent().map(fs::canonicalize).transpose()?;
+    let here = dir.exists().then(|| fs::canonicalize(dir)).transpose()?;
+    for place in [above, here].iter().flatten().flat_map(|it| it.ancestors()) {
+        if let Some(why) = sys::exposure(place)? {
+            return Ok(Some((place.to_owned(), why)));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) use sys::{is_executable_by_all, room};
+
+#[cfg(unix)]
+mod sys {
+    use std::fs::{self, File};
+    use std::io;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::path::Path;
+
+    use rustix::fs::StatVfsMountFlags;
+
+    const MODE: u32 = 0o755;
+    const STICKY: u32 = 0o1000;
+
+    /// To read and to run, whatever the umask.
+    pub(super) fn open_to_all(path: &Path) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(MODE))
+    }
+
+    pub(in super::super) fn is_executable_by_all(file: &fs::Metadata) -> bool {
+        file.mode() & 0o7777 == MODE
+    }
+
+    pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    /// In a sticky directory (such as `/tmp`) nobody replaces what is another's.
+    pub(super) fn exposure(place: &Path) -> io::Result<Option<String>> {
+        let found = fs::metadata(place)?;
+        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+        let me = rustix::process::geteuid().as_raw();
+        Ok(match () {
+            () if owner != 0 && owner != me => Some(format!("user {owner} owns it")),
+            () if mode & 0o022 != 0 && mode & STICKY == 0 => {
+                Some(format!("others may write to it (mode {mode:o})"))
+            }
+            () => None,
+        })
+    }
+
+    /// How many bytes a new file there can have.
+    ///
+    /// # Errors
+    /// Also where nothing can be run from there.
+    pub(in super::super) fn room(dir: &Path) -> io::Result<Option<u64>> {
+        let found = rustix::fs::statvfs(dir)?;
+        if found.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+            let why = "it is mounted with `noexec`: nothing can be run from there";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+}
+
+/// Access is as the directory above has it, and directories cannot be synchronised.
+#[cfg(windows)]
+#[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
+mod sys {
+    use std::fs;
+    use std::io;
+    use std::path::Path;
+
+    pub(super) fn open_to_all(_path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(in super::super) fn is_executable_by_all(_file: &fs::Metadata) -> bool {
+        true
+    }
+
+    pub(super) fn sync_dir(_dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn exposure(_place: &Path) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+
+    pub(in super::super) fn room(_dir: &Path) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,176 @@
+//! Where a program comes from.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ureq::http::Uri;
+
+use super::LARGEST;
+use crate::failure::{Code, Failure};
+use crate::http::agent::{self, Trust};
+
+/// So often a download may be sent on to somewhere else.
+const REDIRECTS: u32 = 5;
+
+/// A file, or a download.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    File(PathBuf),
+    /// `https://`, or `http://` of this machine. What follows a `?` may be a secret, and is never shown.
+    Url(Uri),
+}
+
+/// What is to be read.
+pub(super) struct Content {
+    /// In bytes, where it is known before.
+    pub(super) size: Option<u64>,
+    pub(super) bytes: Box<dyn Read>,
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if !text.contains("://") {
+            return Ok(Self::File(text.into()));
+        }
+        let uri: Uri = text
+            .parse()
+            .map_err(|_| "this is not a URL: write https://HOST/PATH".to_owned())?;
+        if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
+            let why = "remove the user name and password, or fetch it yourself and name the file";
+            return Err(why.into());
+        }
+        match uri.scheme_str() {
+            Some("https") => Ok(Self::Url(uri)),
+            Some("http") if is_here(&uri) => Ok(Self::Url(uri)),
+            _ => Err("a program is fetched by https:// (http:// only from this machine)".into()),
+        }
+    }
+}
+
+fn is_here(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    match literal.parse::<std::net::IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host == "localhost",
+    }
+}
+
+impl Source {
+    /// Blocks until it is known what there is; `patience` is for each answer of a server, here and while it is read.
+    pub(super) fn open(&self, patience: Duration) -> Result<Content, Failure> {
+        let cannot = |why: String| self.failure(Code::Failed, &why);
+        let content = match self {
+            Self::File(path) => open(path).map_err(|error| {
+                let failure = cannot(error.to_string());
+                match error.kind() {
+                    io::ErrorKind::NotFound => failure.hint("name the file that is to be run"),
+                    _ => failure,
+                }
+            })?,
+            Self::Url(uri) => ask(uri, patience).map_err(|why| {
+                cannot(why).hint(
+                    "see whether that is where it lies, or fetch it yourself and name the file",
+                )
+            })?,
+        };
+        match content.size {
+            Some(size) if size > LARGEST => Err(cannot(too_large())),
+            _ => Ok(content),
+        }
+    }
+
+    /// Something is wrong with what comes from there.
+    pub(super) fn failure(&self, code: Code, why: &str) -> Failure {
+        let from = match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Url(uri) => {
+                let text = uri.to_string();
+                text.split('?').next().unwrap_or_default().to_owned()
+            }
+        };
+        Failure::new(code, format!("fetch the program {from}: {why}"))
+    }
+}
+
+pub(super) fn too_large() -> String {
+    format!("it has more than {} GiB", LARGEST >> 30)
+}
+
+fn open(path: &Path) -> io::Result<Content> {
+    // Before it is opened: a pipe would be waited for.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let file = File::open(path)?;
+    Ok(Content {
+        size: Some(file.metadata()?.len()),
+        bytes: Box::new(file),
+    })
+}
+
+fn ask(uri: &Uri, patience: Duration) -> Result<Content, String> {
+    let is_plain = uri.scheme_str() == Some("http");
+    let trust = if is_plain {
+        Trust::Plain
+    } else {
+        Trust::System
+    };
+    let agent: ureq::Agent = agent::builder(trust)?
+        .max_redirects(if is_plain { 0 } else { REDIRECTS })
+        .max_redirects_will_error(!is_plain)
+        .timeout_resolve(Some(patience))
+        .timeout_recv_response(Some(patience))
+        // Not for all of it: a slow line may take its time, as long as something comes.
+        .timeout_per_read(Some(patience))
+        .build()
+        .into();
+    let answer = agent.get(uri).call().map_err(|error| match error {
+        ureq::Error::Timeout(_) => silence(patience),
+        ureq::Error::TooManyRedirects => format!("it is sent on more than {REDIRECTS} times"),
+        // These would show the URL.
+        ureq::Error::RequireHttpsOnly(_) => "it is sent on to where there is no TLS".to_owned(),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the URL cannot be used".to_owned(),
+        error => error.to_string(),
+    })?;
+    match answer.status().as_u16() {
+        200 => {}
+        // From this machine to another.
+        status @ 300..=399 => {
+            let to = answer.headers().get("location");
+            let to = to.and_then(|to| to.to_str().ok()?.parse::<Uri>().ok());
+            return match to.filter(|to| to.scheme_str() == Some("https")) {
+                Some(to) if is_plain => ask(&to, patience),
+                _ => Err(format!(
+                    "the server answers {status}, and does not send on to https://"
+                )),
+            };
+        }
+        status => return Err(format!("the server answers {status}")),
+    }
+    let size = answer.body().content_length();
+    let body = answer.into_body().into_with_config().limit(LARGEST + 1);
+    Ok(Content {
+        size,
+        bytes: Box::new(body.reader()),
+    })
+}
+
+/// What an error in the middle of it means.
+pub(super) fn interrupted(error: &io::Error, patience: Duration) -> String {
+    let of_client = error.get_ref().and_then(|it| it.downcast_ref());
+    match (of_client, error.kind()) {
+        (Some(ureq::Error::Timeout(_)), _) => silence(patience),
+        (_, io::ErrorKind::UnexpectedEof) => "it ended before all of it was there".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn silence(patience: Duration) -> String {
+    format!("the server says nothing for {} s", patience.as_secs_f32())
+}
