@@ -144,13 +144,17 @@ fn each_run_begins_with_a_line_of_its_own() {
         recovery = { delay = "1ms" }
         "#,
     );
-    events(&supervisor, "a", "started", 2);
+    let runs = |count| {
+        wait_until(&format!("the beginnings of {count} lines"), SOON, || {
+            let text = fs::read_to_string(sandbox.state_dir().join("logs/a/current.log")).ok()?;
+            (text.matches("run ").count() == count).then_some(text)
+        })
+    };
+    // Not sooner: it may be stopped before it has said anything.
+    runs(2);
     stop(supervisor, &sandbox);
     let supervisor = Supervisor::start(&sandbox, &sandbox.path().join("mainstay.toml"));
-    let text = wait_until("three lines' beginnings", SOON, || {
-        let text = fs::read_to_string(sandbox.state_dir().join("logs/a/current.log")).ok()?;
-        (text.matches("run ").count() == 3).then_some(text)
-    });
+    let text = runs(3);
     stop(supervisor, &sandbox);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
