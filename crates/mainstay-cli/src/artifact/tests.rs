@@ -13,8 +13,13 @@ const OTHER: &str = "6b8ec51d4d4b0e5ce4a8ef9f4ab1f4cbd5aa4a1d0a1d6b5b6f0f3a5f0b8
 /// Of a server in a test that shall not take long.
 const SHORT: Duration = Duration::from_millis(300);
 
-fn programs(place: &Path) -> Programs {
-    Programs::of_place(&place.join("state/installed/shop"))
+fn programs(dir: &Path) -> Programs {
+    let place = dir.join("state").join("installed").join("shop");
+    if cfg!(windows) {
+        // They lie in it.
+        fs::create_dir_all(&place).unwrap();
+    }
+    Programs::of_place(&place)
 }
 
 fn sandbox() -> (Sandbox, Programs, Source) {
@@ -108,7 +113,7 @@ fn what_is_not_what_was_expected_is_not_kept() {
     assert!(both.iter().all(|it| why.contains(it)), "{why}");
     let missing = Source::File(sandbox.path().join("none"));
     let why = refused(programs.fetch("shop", &missing, None));
-    assert!(why.contains("/none: "), "{why}");
+    assert!(why.contains("none: "), "{why}");
     let dir = Source::File(sandbox.path().to_owned());
     let why = refused(programs.fetch("shop", &dir, None));
     assert!(why.contains("it is not a file"), "{why}");
@@ -185,6 +190,10 @@ fn answer(status: &str, more: &str, length: usize, body: &str) -> String {
 }
 
 #[test]
+#[cfg_attr(
+    windows,
+    ignore = "how Windows words refused connections, and whom Wine trusts, has not been seen"
+)]
 fn a_program_comes_by_http_or_not_at_all() {
     let (_sandbox, programs, _) = sandbox();
     let text = std::str::from_utf8(WORDS).unwrap();
