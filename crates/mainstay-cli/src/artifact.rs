@@ -245,7 +245,10 @@ fn used(program: &Path) {
 fn copy(disk: Disk<'_>, source: &Source, patience: Duration, path: &Path) -> Result<Hash, Failure> {
     let mut content = source.open(patience)?;
     let dir = path.parent().unwrap_or(path);
-    let room = disk::room(dir).map_err(doing("keep a program in", dir))?;
+    let room = disk::room(dir).map_err(|error| {
+        let failure = doing("keep a program in", dir)(error);
+        failure.hint("mount it with `exec`, or keep the state elsewhere: --state-dir DIR")
+    })?;
     if let (Some(size), Some(room)) = (content.size, room)
         && size > room
     {

@@ -95,7 +95,7 @@ mod sys {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     use std::path::Path;
 
-    use rustix::fs::StatVfsMountFlags;
+    use rustix::fs::StatVfs;
 
     const MODE: u32 = 0o755;
     const STICKY: u32 = 0o1000;
@@ -133,11 +133,23 @@ mod sys {
     /// Also where nothing can be run from there.
     pub(in super::super) fn room(dir: &Path) -> io::Result<Option<u64>> {
         let found = rustix::fs::statvfs(dir)?;
-        if found.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        if runs_nothing(&found) {
             let why = "it is mounted with `noexec`: nothing can be run from there";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn runs_nothing(mounted: &StatVfs) -> bool {
+        use rustix::fs::StatVfsMountFlags;
+        mounted.f_flag.contains(StatVfsMountFlags::NOEXEC)
+    }
+
+    /// The call does not tell there.
+    #[cfg(not(target_os = "linux"))]
+    fn runs_nothing(_mounted: &StatVfs) -> bool {
+        false
     }
 }
 
