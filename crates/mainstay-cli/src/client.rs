@@ -106,10 +106,8 @@ pub(crate) async fn try_out(
         return Ok(Tried::GivenUp(given_up));
     }
     let code = match status {
-        StatusCode::NOT_FOUND => Code::Unknown,
-        StatusCode::LOCKED | StatusCode::PRECONDITION_FAILED => Code::Busy,
         StatusCode::UNPROCESSABLE_ENTITY => Code::InvalidManifest,
-        _ => Code::Failed,
+        status => code(status),
     };
     Err(Failure::new(
         code,

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use mainstay::Manager;
 use mainstay_core::engine::{Engine, GraphError, Refusal, StateName};
 use mainstay_core::manifest::{self, Format};
-use mainstay_core::registry::{self, Expected, Stored, TextDigest};
+use mainstay_core::registry::{self, Expected, Stored, TextDigest, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::{Deserialize, Serialize};
@@ -491,14 +491,8 @@ pub(crate) fn install_all(
         .try_for_each(|(spec, version)| {
             let place = place(state, spec.name().as_str());
             saved.push(Saved::of(&place)?);
-            let old = read_record(state, spec.name().as_str()).ok();
-            let record = Record {
-                format: FORMAT,
-                base_dir: manifest.dir.clone(),
-                manifest_format: manifest.format.name().to_owned(),
-                enabled: old.as_ref().is_none_or(|old| old.enabled),
-                version: version.0,
-            };
+            let (dir, format) = (manifest.dir.clone(), manifest.format);
+            let record = next_record(state, spec.name().as_str(), (dir, format), *version);
             put(&place, &manifest.text, &record)
         });
     let names: Vec<&str> = specs.iter().map(|spec| spec.name().as_str()).collect();
@@ -741,6 +735,23 @@ fn put(place: &Path, manifest: &str, record: &Record) -> Result<(), Failure> {
         remove(&other)?;
     }
     Ok(())
+}
+
+/// Of another version: what an operator has disabled stays so.
+fn next_record(
+    state: &StateDir,
+    name: &str,
+    (base_dir, format): (PathBuf, Format),
+    version: Version,
+) -> Record {
+    let old = read_record(state, name).ok();
+    Record {
+        format: FORMAT,
+        base_dir,
+        manifest_format: format.name().to_owned(),
+        enabled: old.is_none_or(|old| old.enabled),
+        version: version.0,
+    }
 }
 
 fn write_record(path: &Path, record: &Record) -> Result<(), Failure> {

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use mainstay::Scope;
 use mainstay_core::log::redact::RedactionKey;
-use mainstay_core::spec::ServiceName;
+use mainstay_core::spec::{ServiceName, SnapshotPolicy};
 
 use crate::failure::{Code, Failure};
 use crate::host::sys;
@@ -169,6 +169,14 @@ impl StateDir {
     /// A service's own writable directory.
     pub(crate) fn data_dir(&self, name: &str) -> PathBuf {
         self.path.join("data").join(name)
+    }
+
+    /// What is kept of a service's state: what its policy names, else its own directory.
+    pub(crate) fn kept_paths(&self, policy: &SnapshotPolicy, name: &str) -> Vec<PathBuf> {
+        match policy.paths() {
+            [] => vec![self.data_dir(name)],
+            paths => paths.to_vec(),
+        }
     }
 
     /// Makes a service's own directory. Where another user owns it, the directories above let him through, but not look around.

@@ -7,7 +7,7 @@ use mainstay_core::manifest;
 use mainstay_core::registry::{self, Version};
 use mainstay_core::spec::ServiceName;
 
-use super::{Definition, Embedded, FORMAT, Record, Saved};
+use super::{Definition, Embedded, Saved};
 use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
@@ -79,14 +79,8 @@ impl Site for Embedded {
     fn put(&self, definition: &registry::Definition, version: Version) -> Result<(), Failure> {
         let _lock = super::lock(&self.state)?;
         let place = super::place(&self.state, self.name.as_str());
-        let old = super::read_record(&self.state, self.name.as_str()).ok();
-        let record = Record {
-            format: FORMAT,
-            base_dir: definition.base_dir.clone().into(),
-            manifest_format: definition.format.name().to_owned(),
-            enabled: old.is_none_or(|old| old.enabled),
-            version: version.0,
-        };
+        let what = (definition.base_dir.clone().into(), definition.format);
+        let record = super::next_record(&self.state, self.name.as_str(), what, version);
         let saved = Saved::of(&place)?;
         super::put(&place, &definition.manifest, &record).inspect_err(|_| saved.take_back())
     }

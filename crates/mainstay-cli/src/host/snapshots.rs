@@ -4,7 +4,6 @@
 //! to the engine. Called off, it leaves out the copy, and nothing else.
 
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -129,7 +128,7 @@ impl Host {
             held.spec.name(),
             Arc::new(taking.call_off.clone()),
         );
-        let paths = self.kept_paths(&held.spec);
+        let paths = self.state.kept_paths(policy, held.spec.name().as_str());
         // One that is kept still, or is down, does not wait for others.
         let yields = *policy.still() == Still::Nothing && occasion.reason != Reason::Update;
         let messages = self.messages.clone();
@@ -258,13 +257,6 @@ impl Host {
         if let Err(error) = start_thread("restore", run) {
             let why = format!("start a thread: {error}");
             self.send(Message::Engine(Event::Restored(id, token, Err(why))));
-        }
-    }
-
-    fn kept_paths(&self, spec: &Spec) -> Vec<PathBuf> {
-        match spec.snapshot().map(|policy| policy.paths()) {
-            Some(paths) if !paths.is_empty() => paths.to_vec(),
-            _ => vec![self.state.data_dir(spec.name().as_str())],
         }
     }
 

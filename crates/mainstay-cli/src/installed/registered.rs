@@ -284,12 +284,14 @@ pub(crate) fn witnesses(
     }];
     witnesses.extend(others(registered));
     witnesses.push(match &registered.program {
-        Some(program) => Witness {
-            detail: program
-                .change()
-                .or_else(|| Some(program.path.display().to_string())),
-            ..Witness::of("program", program.change().into_iter().collect())
-        },
+        Some(program) => {
+            let change = program.change();
+            let path = || program.path.display().to_string();
+            Witness {
+                detail: change.clone().or_else(|| Some(path())),
+                ..Witness::of("program", change.into_iter().collect())
+            }
+        }
         None => Witness::agrees("program", "not registered", None),
     });
     witnesses

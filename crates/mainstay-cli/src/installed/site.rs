@@ -56,7 +56,7 @@ impl Site for Installed {
         version: Version,
         _owner: &str,
     ) -> Result<(), Failure> {
-        let is_changed = !self.changed_files(definition)?.is_empty();
+        let is_changed = self.is_direct() && !self.changed_files(definition)?.is_empty();
         self.put(definition, version)?;
         let report = self.report()?;
         let is_other = match &report.definition_digest {

@@ -1,7 +1,6 @@
 //! Updates without a supervisor that could try the definition: its manager runs the program itself, or the host has to be another one, or is
 //! gone. The manager stops what runs and starts what is new, and is asked how it is.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -149,10 +148,7 @@ fn keep_state(installed: &Installed, spec: &Spec) -> Result<Option<SnapshotId>, 
     let Some(policy) = spec.snapshot().filter(|_| !installed.is_direct()) else {
         return Ok(None);
     };
-    let paths: Vec<PathBuf> = match policy.paths() {
-        [] => vec![installed.state().data_dir(spec.name().as_str())],
-        paths => paths.to_vec(),
-    };
+    let paths = installed.state().kept_paths(policy, spec.name().as_str());
     let store = store(installed, spec);
     let mut session = store.lock(true)?;
     session.finish();

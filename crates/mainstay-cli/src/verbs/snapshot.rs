@@ -214,10 +214,7 @@ fn create(kept: &Kept, manifest: Option<&Path>, json: bool) -> Result<(), Failur
         client::block_on(client::snapshot(&kept.state, kept.name.as_str()))??
     } else {
         let policy = kept.policy(manifest)?;
-        let paths = match policy.paths() {
-            [] => vec![kept.state.data_dir(kept.name.as_str())],
-            paths => paths.to_vec(),
-        };
+        let paths = kept.state.kept_paths(&policy, kept.name.as_str());
         let mut session = kept.store.lock(false)?;
         session.finish();
         let occasion = Occasion {
