@@ -9,6 +9,8 @@
 #[cfg(target_os = "linux")]
 mod bench;
 mod lab;
+#[cfg(target_os = "linux")]
+mod soak;
 mod targets;
 mod test;
 
@@ -25,6 +27,7 @@ usage: cargo xtask COMMAND
   check-targets                    type-check what is shipped for the systems that are not this one
   lab windows                      set up what builds and runs Windows programs here (Debian, root)
   lab MANAGER                      run the tests under the real systemd, openrc, sysv, runit or s6 (Debian, root)
+  soak [--minutes N] [--seed N]    attack a supervisor beside healthy services (Linux, root)
   bench [SCENARIO…] [--rounds N]   measure mainstay against a bare spawn loop, cat and s6-log (Linux)";
 
 fn main() -> ExitCode {
@@ -38,6 +41,10 @@ fn main() -> ExitCode {
             "lab",
             manager @ ("systemd" | "openrc" | "sysv" | "runit" | "s6"),
         ] => test::under(manager),
+        #[cfg(target_os = "linux")]
+        ["soak", rest @ ..] => soak::run(rest),
+        #[cfg(target_os = "linux")]
+        [soak::INSIDE, rest @ ..] => soak::inside(rest),
         #[cfg(target_os = "linux")]
         ["bench", rest @ ..] => bench::run(rest),
         _ => {
