@@ -6,7 +6,7 @@
     reason = "a test reads its fixtures; the core does not"
 )]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ fn play(input: &str) -> Result<String, String> {
     let (manifest, events) = input.split_once("\n--- events\n").ok_or("no events")?;
     let specs = parse(manifest, Format::Toml).map_err(|mistakes| format!("{mistakes:#?}"))?;
     let mut stage = Stage {
-        hosts: specs.iter().map(|_| Host::default()).collect(),
+        hosts: BTreeMap::new(),
         width: specs
             .iter()
             .map(|spec| spec.name().as_str().len())
@@ -103,7 +103,7 @@ struct Host {
 
 struct Stage {
     engine: Engine,
-    hosts: Vec<Host>,
+    hosts: BTreeMap<ServiceId, Host>,
     now: Instant,
     pids: u32,
     width: usize,
@@ -163,8 +163,8 @@ impl Stage {
                     "unknown" => Exit::Unknown,
                     code => Exit::Code(code.parse().ok()?),
                 };
-                let run = self.hosts[id.0].run?;
-                self.hosts[id.0].has_exited = true;
+                let run = self.host(id).run?;
+                self.host(id).has_exited = true;
                 self.step(Event::Exited(id, run, exit));
                 if remains.is_empty() {
                     self.emptied(id, run);
@@ -172,11 +172,12 @@ impl Stage {
             }
             ["children", "of", name, "end"] => {
                 let id = find(&name)?;
-                self.emptied(id, self.hosts[id.0].run?);
+                let run = self.host(id).run?;
+                self.emptied(id, run);
             }
             ["probe", name, ref answer @ ..] => {
                 let id = find(&name)?;
-                let host = &mut self.hosts[id.0];
+                let host = self.host(id);
                 host.answer = match answer {
                     ["ok"] => Some(Ok(())),
                     ["silent"] => None,
@@ -188,7 +189,7 @@ impl Stage {
             }
             ["line", name] => {
                 let id = find(&name)?;
-                let token = self.hosts[id.0].line.take()?;
+                let token = self.host(id).line.take()?;
                 self.step(Event::Answered(id, token, Ok(())));
             }
             ["notify", name, ref notice @ ..] => {
@@ -198,14 +199,15 @@ impl Stage {
                     ["extend", by] => Notice::ExtendTimeout(time(by)?),
                     text => Notice::Status(text.join(" ")),
                 };
-                self.step(Event::Notified(id, self.hosts[id.0].run?, notice));
+                let run = self.host(id).run?;
+                self.step(Event::Notified(id, run, notice));
             }
             // The host is killed, and another one takes up what it left; of these, the main process is gone by then.
             ["another", "host", ref without @ ..] => {
                 let mut bequests = Vec::new();
                 for id in self.engine.ids() {
-                    let mut bequest = self.engine.bequest(id);
-                    let name = self.engine.spec(id).name().as_str();
+                    let mut bequest = self.engine.bequest(id)?;
+                    let name = self.engine.spec(id)?.name().as_str();
                     if let Left::Child { began, .. } = bequest.left
                         && without.contains(&name)
                     {
@@ -216,20 +218,21 @@ impl Stage {
                 let specs: Vec<_> = self
                     .engine
                     .ids()
-                    .map(|id| self.engine.spec(id).clone())
+                    .filter_map(|id| self.engine.spec(id).cloned())
                     .collect();
                 self.engine = Engine::new(specs, 1).ok()?;
                 let actions = self.engine.resume(bequests, self.now);
                 for id in self.engine.ids() {
-                    let host = &mut self.hosts[id.0];
-                    host.run = self.engine.view(id).run;
+                    let run = self.engine.view(id)?.run;
+                    let host = self.host(id);
+                    host.run = run;
                     host.question = None;
                 }
                 self.perform(actions);
             }
             ["restored", name, ref why @ ..] => {
                 let id = find(&name)?;
-                let token = self.hosts[id.0].restore.take()?;
+                let token = self.host(id).restore.take()?;
                 let result = match why {
                     [] => Ok(SnapshotId::new(1, None)),
                     [id] if id.parse::<SnapshotId>().is_ok() => Ok(id.parse().ok()?),
@@ -239,7 +242,7 @@ impl Stage {
             }
             ["snapshotted", name, ref what @ ..] => {
                 let id = find(&name)?;
-                let token = self.hosts[id.0].snapshot.take()?;
+                let token = self.host(id).snapshot.take()?;
                 let result = match what {
                     [] => Ok(Snapshotted::Unchanged),
                     [id] if id.parse::<SnapshotId>().is_ok() => {
@@ -250,12 +253,12 @@ impl Stage {
                 self.step(Event::Snapshotted(id, token, result));
             }
             ["spawn", "of", name, "fails", ref why @ ..] => {
-                self.hosts[find(&name)?.0].spawn_fails = Some(why.join(" "));
+                self.host(find(&name)?).spawn_fails = Some(why.join(" "));
             }
             ["freeze", "of", name, "fails", ref why @ ..] => {
-                self.hosts[find(&name)?.0].freeze_fails = Some(why.join(" "));
+                self.host(find(&name)?).freeze_fails = Some(why.join(" "));
             }
-            ["kill", "of", name, "fails"] => self.hosts[find(&name)?.0].survives_kill = true,
+            ["kill", "of", name, "fails"] => self.host(find(&name)?).survives_kill = true,
             _ => return None,
         }
         Some(())
@@ -267,8 +270,8 @@ impl Stage {
     }
 
     fn emptied(&mut self, id: ServiceId, run: RunId) {
-        if self.hosts[id.0].run == Some(run) {
-            self.hosts[id.0].run = None;
+        if self.host(id).run == Some(run) {
+            self.host(id).run = None;
             self.step(Event::Emptied(id, run));
         }
     }
@@ -284,11 +287,11 @@ impl Stage {
                 }
                 Action::Spawn(id, run) => {
                     self.say(id, "-> start its program");
-                    if let Some(why) = self.hosts[id.0].spawn_fails.clone() {
+                    if let Some(why) = self.host(id).spawn_fails.clone() {
                         seen.push(Event::SpawnFailed(id, run, why));
                     } else {
-                        self.hosts[id.0].run = Some(run);
-                        self.hosts[id.0].has_exited = false;
+                        self.host(id).run = Some(run);
+                        self.host(id).has_exited = false;
                         self.pids += 1;
                         seen.push(Event::Spawned(id, run, self.pids));
                     }
@@ -297,7 +300,7 @@ impl Stage {
                 Action::AskToStop(id, ..) => self.say(id, "-> ask it to stop"),
                 Action::Kill(id, run) => {
                     self.say(id, "-> kill all that is left of it");
-                    let host = &mut self.hosts[id.0];
+                    let host = self.host(id);
                     if !host.survives_kill && host.run == Some(run) {
                         if !host.has_exited {
                             seen.push(Event::Exited(id, run, Exit::Signal(9)));
@@ -308,7 +311,7 @@ impl Stage {
                 }
                 Action::Freeze(id, run) => {
                     self.say(id, "-> suspend its processes");
-                    let why = self.hosts[id.0].freeze_fails.clone();
+                    let why = self.host(id).freeze_fails.clone();
                     seen.extend(why.map(|why| Event::FreezeFailed(id, run, why)));
                 }
                 Action::Thaw(id, _) => self.say(id, "-> let its processes go on"),
@@ -319,7 +322,7 @@ impl Stage {
                     ..
                 } => {
                     self.say(service, &format!("-> ask {probe}"));
-                    let host = &mut self.hosts[service.0];
+                    let host = self.host(service);
                     match host.answer.clone() {
                         Some(answer) => seen.push(Event::Answered(service, token, answer)),
                         None => host.question = Some(token),
@@ -327,7 +330,7 @@ impl Stage {
                 }
                 Action::ExpectLine(id, token, regex) => {
                     self.say(id, &format!("-> expect a line like {regex}"));
-                    self.hosts[id.0].line = Some(token);
+                    self.host(id).line = Some(token);
                 }
                 Action::Restore {
                     service,
@@ -336,7 +339,7 @@ impl Stage {
                 } => {
                     let which = before.map_or_else(String::new, |id| format!(" before {id}"));
                     self.say(service, &format!("-> restore the stable snapshot{which}"));
-                    self.hosts[service.0].restore = Some(token);
+                    self.host(service).restore = Some(token);
                 }
                 Action::Snapshot {
                     service,
@@ -347,7 +350,7 @@ impl Stage {
                 } => {
                     let which = if stable { "stable " } else { "" };
                     self.say(service, &format!("-> take a {which}snapshot: {reason}"));
-                    self.hosts[service.0].snapshot = Some(token);
+                    self.host(service).snapshot = Some(token);
                 }
                 Action::AbandonSnapshot(id, _) => self.say(id, "-> leave its snapshot"),
                 Action::KeepState { .. } | Action::RestoreSnapshot { .. } | Action::Forget(_) => {
@@ -360,12 +363,19 @@ impl Stage {
         }
     }
 
+    fn host(&mut self, id: ServiceId) -> &mut Host {
+        self.hosts.entry(id).or_default()
+    }
+
     fn time(&self) -> String {
         format!("{:>9.3}", self.now.elapsed().as_secs_f64())
     }
 
     fn say(&mut self, id: ServiceId, what: &str) {
-        let name = self.engine.spec(id).name().clone();
+        let Some(spec) = self.engine.spec(id) else {
+            return;
+        };
+        let name = spec.name().clone();
         let _ = writeln!(
             self.transcript,
             "{}   {name:width$}  {what}",
@@ -376,7 +386,9 @@ impl Stage {
 
     fn end(mut self) -> String {
         for id in self.engine.ids() {
-            let view = self.engine.view(id);
+            let Some(view) = self.engine.view(id) else {
+                continue;
+            };
             let mut line = format!("= {}", view.state);
             if let Some(pid) = view.pid {
                 let _ = write!(line, ", pid {pid}");

@@ -163,10 +163,16 @@ impl Host {
         if self.reporter.is_silent() {
             return;
         }
-        let name = self.held[id.0].spec.name().clone();
+        let Some(held) = self.held.get(&id) else {
+            return;
+        };
+        let name = held.spec.name().clone();
         // During a trial there are two definitions: those of the one that is on duty are told of both.
         let id = self.engine.find(name.as_str()).unwrap_or(id);
-        let spec = Arc::clone(&self.held[id.0].spec);
+        let Some(held) = self.held.get(&id) else {
+            return;
+        };
+        let spec = Arc::clone(&held.spec);
         let Some(on_alert) = spec.on_alert() else {
             return;
         };
@@ -199,7 +205,7 @@ impl Host {
                 tries: Tries::new(webhook.deadline(), now, seed()),
                 due: Instant::now(),
                 spec: Arc::clone(&spec),
-                dir: self.held[id.0].dir.clone(),
+                dir: held.dir.clone(),
             });
             if outbox.for_webhook.len() > WAITING {
                 pushed_out.extend(outbox.for_webhook.pop_front().map(|it| it.alert));
@@ -259,7 +265,8 @@ impl Host {
 
     /// As the service's account, but in our environment: what keeps the service from starting must not keep this from telling it.
     fn start_alert_command(&mut self, id: ServiceId, alert: &Arc<Alert>) -> Result<(), String> {
-        let spec = Arc::clone(&self.held[id.0].spec);
+        let held = self.held.get(&id).ok_or("it was removed")?;
+        let spec = Arc::clone(&held.spec);
         let command = spec
             .on_alert()
             .and_then(|it| Some((it.exec()?, it.timeout())));
@@ -269,7 +276,6 @@ impl Host {
         let failed = |error: io::Error| format!("make a pipe: {error}");
         let (input, mut to_command) = io::pipe().map_err(failed)?;
         let (from_command, output) = io::pipe().map_err(failed)?;
-        let held = &self.held[id.0];
         let Held { dir, user, .. } = held;
         let mut environment = self.inherited.clone();
         if let Some(user) = user.as_ref().map_err(String::clone)? {

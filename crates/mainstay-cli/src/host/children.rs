@@ -18,6 +18,8 @@ use super::update::Part;
 use super::{Held, Host, Message, Processes, Running, launch, other, port, probe};
 use crate::failure::chain;
 
+/// Why nothing is done for a service that does not exist any more.
+const REMOVED: &str = "it was removed";
 /// How long a reload command may run.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -42,16 +44,17 @@ pub(super) enum Purpose {
 impl Host {
     /// Starts the program of a service.
     pub(super) fn spawn(&mut self, id: ServiceId, run: RunId) -> Result<u32, String> {
-        let spec = Arc::clone(&self.held[id.0].spec);
-        if let Err(why) = &self.held[id.0].user {
+        let held = self.held_mut(id)?;
+        let spec = Arc::clone(&held.spec);
+        if let Err(why) = &held.user {
             return Err(why.clone());
         }
-        if !self.held[id.0].sockets.are_ours()
+        if !held.sockets.are_ours()
             && let Some(taken) = port::taken(&spec)
         {
             return Err(taken);
         }
-        self.held[id.0].sockets.open(&spec)?;
+        held.sockets.open(&spec)?;
         let in_use = self.claim_state(&spec)?;
         let mut notify = None;
         if spec.start().ready() == Some(&Ready::Notify) {
@@ -59,9 +62,9 @@ impl Host {
             notify =
                 Some(socket.map_err(|error| format!("open its notification socket: {error}"))?);
         }
-        let restarts = self.engine.view(id).restarts;
+        let restarts = self.restarts(id);
         let part = self.part_in_update(id)?;
-        let log = &self.held[id.0].log;
+        let log = &self.held.get(&id).ok_or(REMOVED)?.log;
         let is_watched = matches!(spec.start().ready(), Some(Ready::Log(_)));
         let tells_run = restarts > 0 || log.tells_runs || is_watched || part.is_some();
         match part {
@@ -84,20 +87,30 @@ impl Host {
         }
         let tree = tree?;
         let pid = tree.pid();
-        self.held[id.0].notify = notify;
-        let digest = self.held[id.0].digest.clone();
-        self.held[id.0].running = Some(Running {
+        let held = self.held_mut(id)?;
+        held.notify = notify;
+        held.running = Some(Running {
             run,
             tree,
             is_outdated: false,
-            digest,
+            digest: held.digest.clone(),
             _in_use: in_use,
         });
         Ok(pid)
     }
 
+    /// What is held of a service, or why nothing is.
+    fn held_mut(&mut self, id: ServiceId) -> Result<&mut Held, String> {
+        self.held.get_mut(&id).ok_or_else(|| REMOVED.to_owned())
+    }
+
+    fn restarts(&self, id: ServiceId) -> u64 {
+        self.engine.view(id).map_or(0, |view| view.restarts)
+    }
+
     fn listen(&self, id: ServiceId, run: RunId, known: Option<&str>) -> io::Result<NotifySocket> {
-        let Held { spec, user, .. } = &self.held[id.0];
+        let held = self.held.get(&id);
+        let Held { spec, user, .. } = held.ok_or_else(|| io::Error::other(REMOVED))?;
         let to_loop = self.messages.clone();
         let name = spec.name().as_str();
         NotifySocket::open(&self.state, name, other(user), known, move |notice| {
@@ -108,30 +121,32 @@ impl Host {
 
     /// Holds what was adopted for a service, now that the engine knows of it.
     pub(super) fn hold(&mut self, id: ServiceId, heir: Heir) {
-        let Some(run) = self.engine.view(id).run else {
+        let Some(run) = self.engine.view(id).and_then(|view| view.run) else {
             return;
         };
-        if let Some(address) = heir.notify() {
-            match self.listen(id, run, Some(address)) {
-                Ok(socket) => self.held[id.0].notify = Some(socket),
-                Err(error) => {
-                    let name = self.held[id.0].spec.name();
-                    let what = format!("{name}: open its notification socket again: {error}");
-                    self.reporter.say(&what);
-                }
-            }
-        }
+        let notify = heir.notify().map(|at| self.listen(id, run, Some(at)));
+        let in_use = match (&heir.tree, self.held.get(&id)) {
+            (Some(_), Some(held)) => self.claim_state(&held.spec),
+            _ => Ok(None),
+        };
+        let Some(held) = self.held.get_mut(&id) else {
+            return;
+        };
+        let name = held.spec.name();
+        held.notify = notify.transpose().unwrap_or_else(|error| {
+            let what = format!("{name}: open its notification socket again: {error}");
+            self.reporter.say(&what);
+            None
+        });
         let is_outdated = heir.is_outdated;
         let digest = heir.digest().cloned();
-        let digest = digest.or_else(|| self.held[id.0].digest.clone().filter(|_| !is_outdated));
+        let digest = digest.or_else(|| held.digest.clone().filter(|_| !is_outdated));
         if let Some(tree) = heir.tree {
-            let in_use = self.claim_state(&Arc::clone(&self.held[id.0].spec));
             let in_use = in_use.unwrap_or_else(|why| {
-                let name = self.held[id.0].spec.name();
                 self.reporter.say(&format!("{name}: {why}"));
                 None
             });
-            self.held[id.0].running = Some(Running {
+            held.running = Some(Running {
                 run,
                 tree,
                 is_outdated,
@@ -149,6 +164,8 @@ impl Host {
         output: Output,
         notify: Option<&NotifySocket>,
     ) -> Result<Tree, String> {
+        let restarts = self.restarts(id);
+        let held = self.held.get(&id).ok_or(REMOVED)?;
         let Held {
             spec,
             dir,
@@ -156,7 +173,7 @@ impl Host {
             log,
             sockets,
             ..
-        } = &self.held[id.0];
+        } = held;
         let user = other(user);
         let name = spec.name().as_str();
         let mut inherited = self.inherited.clone();
@@ -164,7 +181,6 @@ impl Host {
             inherited.extend(user.environment());
         }
         let mut environment = launch::environment(spec, dir, inherited)?;
-        let restarts = self.engine.view(id).restarts;
         environment.insert("MAINSTAY_SERVICE".into(), name.into());
         environment.insert("MAINSTAY_RESTARTS".into(), restarts.to_string().into());
         environment.insert("MAINSTAY_DATA_DIR".into(), self.state.data_dir(name).into());
@@ -181,7 +197,7 @@ impl Host {
         };
         spawn(
             &mut self.processes,
-            &self.held[id.0],
+            held,
             argv,
             environment,
             &working_dir,
@@ -192,7 +208,7 @@ impl Host {
 
     /// The tree of this run, if it is still held.
     fn running(&self, id: ServiceId, run: RunId) -> Option<&Running> {
-        let running = self.held[id.0].running.as_ref();
+        let running = self.held.get(&id)?.running.as_ref();
         running.filter(|running| running.run == run)
     }
 
@@ -204,7 +220,7 @@ impl Host {
         act: impl FnOnce(&Tree, &Spec) -> io::Result<()>,
     ) -> Option<io::Error> {
         let running = self.running(id, run)?;
-        act(&running.tree, &self.held[id.0].spec).err()
+        act(&running.tree, &self.held.get(&id)?.spec).err()
     }
 
     /// Kills what is left of a tree.
@@ -237,9 +253,9 @@ impl Host {
                 self.helper_ended(helper, exit);
                 continue;
             }
-            let found = self.held.iter().find_map(|(i, held)| {
+            let found = self.held.iter().find_map(|(id, held)| {
                 let running = held.running.as_ref()?;
-                (running.tree.id() == tree).then_some((ServiceId(i), running.run))
+                (running.tree.id() == tree).then_some((*id, running.run))
             });
             let Some((id, run)) = found else { continue };
             self.sweeping.push(id);
@@ -253,12 +269,12 @@ impl Host {
         let mut i = 0;
         while i < self.sweeping.len() {
             let id = self.sweeping[i];
-            let held = &mut self.held[id.0];
-            if held
-                .running
-                .as_ref()
-                .is_some_and(|running| !running.tree.is_empty())
-            {
+            let Some(held) = self.held.get_mut(&id) else {
+                self.sweeping.swap_remove(i);
+                continue;
+            };
+            let running = held.running.as_ref();
+            if running.is_some_and(|running| !running.tree.is_empty()) {
                 i += 1;
                 continue;
             }
@@ -287,7 +303,7 @@ impl Host {
                 .err()
                 .map(|why| Event::Answered(id, token, Err(why)));
         }
-        let Held { spec, dir, .. } = &self.held[id.0];
+        let Held { spec, dir, .. } = self.held.get(&id)?;
         let base = launch::working_dir(spec, dir);
         let messages = self.messages.clone();
         tokio::task::spawn_local(async move {
@@ -305,7 +321,7 @@ impl Host {
         token: Token,
         regex: &str,
     ) -> Result<(), String> {
-        let Held { spec, running, .. } = &self.held[id.0];
+        let Held { spec, running, .. } = self.held.get(&id).ok_or(REMOVED)?;
         let scope = match running {
             Some(_) => Scope::Unread,
             None => Scope::NextRun,
@@ -317,11 +333,12 @@ impl Host {
 
     /// Has a running service read its configuration again, as its manifest says.
     pub(super) fn reload(&mut self, id: ServiceId) -> Result<(), String> {
-        let state = self.engine.view(id).state;
+        let state = self.engine.view(id).ok_or(REMOVED)?.state;
         if state != StateName::Running {
             return Err(format!("it is {state}"));
         }
-        let spec = Arc::clone(&self.held[id.0].spec);
+        let held = self.held.get(&id).ok_or(REMOVED)?;
+        let spec = Arc::clone(&held.spec);
         let signal = match spec.reload() {
             Some(Reload::Exec(argv)) => {
                 let purpose = Purpose::Reload(spec.name().clone());
@@ -330,7 +347,7 @@ impl Host {
             Some(Reload::Signal(signal)) => *signal,
             None => Signal::Hup,
         };
-        let Some(running) = &self.held[id.0].running else {
+        let Some(running) = &held.running else {
             return Ok(());
         };
         if spec.reload().is_none() && running.tree.handles(signal) != Some(true) {
@@ -420,8 +437,10 @@ impl Host {
             Purpose::Quiesce(token) => self.quiesced(helper.service, token, answer),
             Purpose::Alert(name) => self.alert_command_ended(&name, answer),
             Purpose::Thaw => {
-                if let Err(why) = answer {
-                    let name = self.held[helper.service.0].spec.name();
+                if let Err(why) = answer
+                    && let Some(held) = self.held.get(&helper.service)
+                {
+                    let name = held.spec.name();
                     let what = format!("{name}: the command that ends its quiesce failed: {why}");
                     self.reporter.say(&what);
                 }

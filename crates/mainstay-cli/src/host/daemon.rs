@@ -117,7 +117,8 @@ impl Host {
 
     /// Everything is about to be stopped.
     pub(super) fn begin_end(&mut self) {
-        let is_halted = |id| self.engine.view(id).state == StateName::Halted;
+        let state = |id| self.engine.view(id).map(|view| view.state);
+        let is_halted = |id| state(id) == Some(StateName::Halted);
         let any_is_halted = self.engine.ids().any(is_halted);
         if let Some(daemon) = &mut self.daemon
             && self.interrupts == 1
@@ -131,7 +132,9 @@ impl Host {
     pub(super) fn reload_all(&mut self) {
         let mut reloaded = Vec::new();
         for id in self.engine.ids() {
-            let spec = Arc::clone(&self.held[id.0].spec);
+            let Some(spec) = self.held.get(&id).map(|held| Arc::clone(&held.spec)) else {
+                continue;
+            };
             match self.reload(id) {
                 Ok(()) => reloaded.push(spec.name().to_string()),
                 Err(why) if spec.reload().is_some() => {
@@ -157,8 +160,8 @@ impl Host {
         let mut changed = Vec::new();
         for name in names {
             let definition = embedded::read(&self.state, name).map_err(conflict)?;
-            if let Some(id) = self.engine.find(name) {
-                let held = &mut self.held[id.0];
+            let id = self.engine.find(name);
+            if let Some(held) = id.and_then(|id| self.held.get_mut(&id)) {
                 let is_same = *held.spec == *definition.spec && held.dir == definition.dir;
                 if is_same && held.next.is_none() {
                     // An update has made it so, or it is said in other words.
@@ -167,8 +170,8 @@ impl Host {
                     continue;
                 }
             }
-            let is_known = self.engine.find(name).is_some_and(|id| {
-                let held = &self.held[id.0];
+            let held = id.and_then(|id| self.held.get(&id));
+            let is_known = held.is_some_and(|held| {
                 let (version, spec, dir) = match &held.next {
                     Some(Successor { definition: it, .. }) => (it.version, &it.spec, &it.dir),
                     None => (held.version, &held.spec, &held.dir),
@@ -212,10 +215,10 @@ impl Host {
                 self.reporter.say(&format!("{name}: {loss}"));
             }
             let user = Ok(user);
-            match self.held.get_mut(id.0) {
+            match self.held.get_mut(&id) {
                 None => {
                     if let Some((_, log)) = opened.next() {
-                        self.held.put(id.0, Held::new(definition, user, log));
+                        self.held.insert(id, Held::new(definition, user, log));
                         self.reporter.widen(name.as_str());
                         self.reporter.say(&format!("{name}: installed"));
                     }
@@ -237,7 +240,7 @@ impl Host {
         let ids = names.iter().filter_map(|name| self.engine.find(name));
         Ok(StatusReport {
             supervisor: None,
-            services: ids.map(|id| self.report(id)).collect(),
+            services: ids.filter_map(|id| self.report(id)).collect(),
         })
     }
 
@@ -290,7 +293,7 @@ impl Host {
                 .map_err(|error| failed("create the data directory of", name.as_str(), &error))?;
         }
         if !opened.is_empty() {
-            let held = self.held.iter().map(|(_, held)| &held.log);
+            let held = self.held.values().map(|held| &held.log);
             let kept = self
                 .logs
                 .keep(held.chain(opened.iter().map(|(_, log)| log)));
@@ -301,10 +304,9 @@ impl Host {
 
     /// A service of which nothing runs is what it was to become, as it is for the engine.
     pub(super) fn take_up_successor(&mut self, id: ServiceId) {
-        let held = &mut self.held[id.0];
-        if held.running.is_some() {
+        let Some(held) = self.held.get_mut(&id).filter(|held| held.running.is_none()) else {
             return;
-        }
+        };
         let Some(Successor { definition, user }) = held.next.take() else {
             return;
         };
@@ -325,7 +327,7 @@ impl Host {
             None => {}
         }
         if !is_same_log {
-            let kept = self.logs.keep(self.held.iter().map(|(_, held)| &held.log));
+            let kept = self.logs.keep(self.held.values().map(|held| &held.log));
             let why = "if this daemon is killed, what it writes next is lost";
             problems.extend(
                 kept.err()
@@ -355,8 +357,7 @@ impl Host {
         match self.engine.remove(&ids) {
             Ok(()) => self.forgotten(&ids, reply),
             Err((id, refusal @ Refusal::Needed(_))) => {
-                let name = self.held[id.0].spec.name();
-                let why = format!("{name}: {refusal}");
+                let why = format!("{}: {refusal}", self.name(id));
                 let _ = reply.send(Reply::error(StatusCode::CONFLICT, &why));
             }
             Err(_) => {
@@ -376,8 +377,7 @@ impl Host {
         match self.engine.remove(ids) {
             Ok(()) => self.forgotten(ids, reply),
             Err((id, refusal)) => {
-                let name = self.held[id.0].spec.name();
-                let why = format!("{name} was not removed: {refusal}");
+                let why = format!("{} was not removed: {refusal}", self.name(id));
                 let _ = reply.send(Reply::error(StatusCode::CONFLICT, &why));
             }
         }
@@ -391,7 +391,12 @@ impl Host {
                 let _ = helper.tree.kill();
             }
         }
-        let gone: Vec<Held> = ids.iter().filter_map(|id| self.held.take(id.0)).collect();
+        let mut gone: Vec<Held> = ids.iter().filter_map(|id| self.held.remove(id)).collect();
+        for held in &mut gone {
+            if let Some(taking) = held.snapshot.take() {
+                taking.removed();
+            }
+        }
         let answer = move || drop(reply.send(Reply::document(&serde_json::json!({}))));
         let Some((last, others)) = gone.split_last() else {
             return answer();
@@ -407,12 +412,18 @@ impl Host {
         for held in gone {
             super::sys::forget_service(&self.processes, held.spec.name().as_str());
         }
-        if let Err(error) = self.logs.keep(self.held.iter().map(|(_, held)| &held.log)) {
+        if let Err(error) = self.logs.keep(self.held.values().map(|held| &held.log)) {
             self.reporter
                 .say(&format!("start the keeper of pipes: {}", chain(&error)));
         }
         self.begin_ledger(None);
         self.settle_soon();
+    }
+
+    /// By which people call it, for messages.
+    fn name(&self, id: ServiceId) -> &str {
+        let held = self.held.get(&id);
+        held.map_or("the service", |held| held.spec.name().as_str())
     }
 
     /// What such a change needs is given back after it.

@@ -187,14 +187,14 @@ impl Ledger {
     }
 
     /// Goes on with that of a dead supervisor.
-    pub(super) fn go_on(state: &StateDir, services: usize) -> io::Result<Self> {
+    pub(super) fn go_on(state: &StateDir, owners: Vec<ServiceId>) -> io::Result<Self> {
         Ok(Self {
             header: None,
             file: fs::OpenOptions::new()
                 .write(true)
                 .open(state.ledger_path())?,
-            owners: (0..services).map(ServiceId).collect(),
-            written: vec![None; services],
+            written: vec![None; owners.len()],
+            owners,
             buffer: Vec::with_capacity(SLOT),
         })
     }
@@ -541,7 +541,7 @@ fn exit_of(last: LastExit) -> Exit {
 impl Host {
     /// Begins the ledger with what is, now that the engine has taken up what was left.
     pub(super) fn begin_ledger(&mut self, copy: Option<&Copy>) {
-        let slots = self.engine.ids().map(|id| (id, self.slot(id))).unzip();
+        let slots = self.slots();
         match Ledger::begin(&self.state, &self.manifest, copy, slots) {
             Ok(ledger) => self.ledger = ledger,
             Err(error) => self.lose_ledger(&error),
@@ -550,7 +550,7 @@ impl Host {
 
     /// Goes on in a new one, as other services, or others' ids, are accounted for.
     pub(super) fn renew_ledger(&mut self) {
-        let slots = self.engine.ids().map(|id| (id, self.slot(id))).unzip();
+        let slots = self.slots();
         let Some(ledger) = &self.ledger else { return };
         match ledger.renew(&self.state, slots) {
             Ok(ledger) => self.ledger = Some(ledger),
@@ -565,10 +565,16 @@ impl Host {
         }
         let slot = self.slot(id);
         if let Some(ledger) = &mut self.ledger
+            && let Some(slot) = slot
             && let Err(error) = ledger.write(id, slot)
         {
             self.lose_ledger(&error);
         }
+    }
+
+    fn slots(&self) -> (Vec<ServiceId>, Vec<Slot>) {
+        let ids = self.engine.ids();
+        ids.filter_map(|id| Some((id, self.slot(id)?))).unzip()
     }
 
     fn lose_ledger(&mut self, error: &io::Error) {
@@ -582,15 +588,15 @@ impl Host {
         ));
     }
 
-    fn slot(&self, id: ServiceId) -> Slot {
+    fn slot(&self, id: ServiceId) -> Option<Slot> {
         let Bequest {
             wish,
             restarts,
             last_exit,
             left,
-        } = self.engine.bequest(id);
-        let held = &self.held[id.0];
-        let since = self.engine.since(id);
+        } = self.engine.bequest(id)?;
+        let held = self.held.get(&id)?;
+        let since = self.engine.since(id)?;
         let mut slot = Slot {
             name: held.spec.name().as_str().to_owned(),
             state: State::Due,
@@ -622,7 +628,7 @@ impl Host {
             Left::Gone { .. } => State::Due,
             Left::Child { began, stage, .. } => {
                 let Some(running) = &held.running else {
-                    return slot;
+                    return Some(slot);
                 };
                 let Identity { pid, birth, tree } = running.tree.identity();
                 let notify = held
@@ -647,7 +653,7 @@ impl Host {
                 }
             }
         };
-        slot
+        Some(slot)
     }
 
     fn boot_ms(&self, at: mainstay_core::time::Instant) -> u64 {

@@ -42,7 +42,6 @@ use mainstay_core::engine::{
 };
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
 use mainstay_core::registry::TextDigest;
-use mainstay_core::slab::Slab;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::{Instant, rfc3339};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -232,7 +231,7 @@ struct Running {
 
 struct Host {
     engine: Engine,
-    held: Slab<Held>,
+    held: BTreeMap<ServiceId, Held>,
     processes: Processes,
     helpers: HashMap<TreeId, Helper>,
     logs: Logs,
@@ -385,7 +384,7 @@ impl Host {
         for remark in std::mem::take(&mut legacy.remarks) {
             host.reporter.say(&remark);
         }
-        for (_, held) in host.held.iter() {
+        for held in host.held.values() {
             let name = held.spec.name();
             let mut losses = losses(&held.spec);
             losses.extend(alerts::problems(&held.spec, &held.dir, &host.inherited));
@@ -426,7 +425,11 @@ impl Host {
         self.has_manager = true;
         let (interrupts, received) = mpsc::unbounded_channel();
         let line = managed::Line {
-            service: self.held[0].spec.name().to_string(),
+            service: self
+                .held
+                .values()
+                .next()
+                .map_or_else(String::new, |held| held.spec.name().to_string()),
             commands: commands.clone(),
             interrupts,
             is_ready: Rc::clone(&self.is_ready),
@@ -473,7 +476,7 @@ impl Host {
             .iter()
             .map(|it| Arc::clone(&it.spec))
             .collect();
-        let mut held = Slab::default();
+        let mut held = Vec::new();
         for ((definition, user), pipes) in parts
             .definitions
             .into_iter()
@@ -493,11 +496,12 @@ impl Host {
                 .state
                 .create_data_dir(name.as_str(), other(&user))
                 .map_err(failed("create the service's data directory"))?;
-            held.add(Held::new(definition, user, log));
+            held.push(Held::new(definition, user, log));
         }
         let engine = Engine::new(specs, seed())
             .map_err(|error| Failure::new(Code::InvalidManifest, error.to_string()))?;
-        let names = held.iter().map(|(_, held)| held.spec.name().as_str());
+        let held: BTreeMap<ServiceId, Held> = engine.ids().zip(held).collect();
+        let names = held.values().map(|held| held.spec.name().as_str());
         let mut reporter = Reporter::new(parts.output, names);
         if parts.daemon.is_some() {
             reporter.tell_system();
@@ -583,7 +587,7 @@ impl Host {
 
     /// What a service ended with, if it was a failure.
     fn failure_of(&self, id: ServiceId) -> Option<u32> {
-        match self.engine.view(id).last_exit? {
+        match self.engine.view(id)?.last_exit? {
             Exit::Code(code) => Some(code.cast_unsigned()).filter(|code| *code != 0),
             exit => exit.contract_code().map(u32::from),
         }
@@ -777,12 +781,14 @@ impl Host {
             self.has_halted |= matches!(fact, Fact::Halted { .. });
             self.judge(id, fact);
         }
-        match self.engine.view(id).state {
+        match self.engine.view(id).map(|view| view.state) {
             // Also where nothing says when it is ready.
-            StateName::Running => self.is_ready.notify_one(),
+            Some(StateName::Running) => self.is_ready.notify_one(),
             // An old definition may come back to them.
-            StateName::Stopped | StateName::Halted if self.engine.trial(id).is_none() => {
-                self.held[id.0].sockets.close();
+            Some(StateName::Stopped | StateName::Halted) if self.engine.trial(id).is_none() => {
+                if let Some(held) = self.held.get_mut(&id) {
+                    held.sockets.close();
+                }
             }
             _ => {}
         }
@@ -790,7 +796,10 @@ impl Host {
             self.record(id);
         }
         let time = self.wall_clock(self.now());
-        let name = self.held[id.0].spec.name().as_str();
+        let Some(held) = self.held.get(&id) else {
+            return;
+        };
+        let name = held.spec.name().as_str();
         self.reporter.tell(&time, (name, beside), fact);
         if !self.listeners.is_empty() {
             let line = Bytes::from(report::json_line(&time, (name, beside), fact));
@@ -833,7 +842,7 @@ impl Host {
             Message::ClientLeft(candidate) => self.client_left(candidate),
             Message::Copied(id, token, result) => self.copied(id, token, result),
             Message::Remark(id, remark) => {
-                if let Some(held) = self.held.get(id.0) {
+                if let Some(held) = self.held.get(&id) {
                     let name = held.spec.name();
                     self.reporter.say(&format!("{name}: {remark}"));
                 }
@@ -860,7 +869,9 @@ impl Host {
                     self.reporter.say(&format!(
                         "{service}: {problem}; it runs on, and what is lost is counted"
                     ));
-                    self.held[id.0].log_problem = Some(problem);
+                    if let Some(held) = self.held.get_mut(&id) {
+                        held.log_problem = Some(problem);
+                    }
                 }
             }
             LogEvent::Recovered { service, lost } => {
@@ -869,7 +880,9 @@ impl Host {
                         "{service}: its log is written again; lost: {} bytes, {} lines",
                         lost.bytes, lost.lines
                     ));
-                    self.held[id.0].log_problem = None;
+                    if let Some(held) = self.held.get_mut(&id) {
+                        held.log_problem = None;
+                    }
                 }
             }
             LogEvent::Sink(SinkEvent::Failing {
@@ -883,8 +896,10 @@ impl Host {
                     list(&services)
                 ));
                 for id in services.iter().filter_map(find) {
-                    let problems = &mut self.held[id.0].sink_problems;
-                    problems.insert(sink.to_string(), problem.clone());
+                    if let Some(held) = self.held.get_mut(&id) {
+                        let problems = &mut held.sink_problems;
+                        problems.insert(sink.to_string(), problem.clone());
+                    }
                 }
             }
             LogEvent::Sink(SinkEvent::Recovered {
@@ -901,7 +916,9 @@ impl Host {
                     dropped.collect::<String>()
                 ));
                 for id in services.iter().filter_map(find) {
-                    self.held[id.0].sink_problems.remove(&sink.to_string());
+                    if let Some(held) = self.held.get_mut(&id) {
+                        held.sink_problems.remove(&sink.to_string());
+                    }
                 }
             }
         }

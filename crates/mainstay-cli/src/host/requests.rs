@@ -1,7 +1,7 @@
 //! What clients of the control socket ask, answered by the host.
 
 use hyper::StatusCode;
-use mainstay_core::engine::{Action, Request, ServiceId, StateName, Style};
+use mainstay_core::engine::{Action, Refusal, Request, ServiceId, StateName, Style};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport, UpdateReport};
 use tokio::sync::oneshot;
@@ -50,7 +50,7 @@ impl Host {
                 let _ = reply.send(match self.engine.find(&name) {
                     Some(id) => Reply {
                         etag: Some(self.etag(id).to_owned()),
-                        ..Reply::document(&self.report(id))
+                        ..self.entry(id)
                     },
                     None => self.unknown(&name),
                 });
@@ -72,7 +72,7 @@ impl Host {
             Command::Reload { name, reply } => {
                 let _ = reply.send(match self.engine.find(&name) {
                     Some(id) => match self.reload(id) {
-                        Ok(()) => Reply::document(&self.report(id)),
+                        Ok(()) => self.entry(id),
                         Err(why) => Reply::error(StatusCode::CONFLICT, &why),
                     },
                     None => self.unknown(&name),
@@ -135,12 +135,11 @@ impl Host {
 
     /// Of the definition that a service has: by which it runs, or will from its next start on. Empty where nobody knows.
     fn etag(&self, id: ServiceId) -> &str {
-        let held = &self.held[id.0];
-        let digest = match &held.next {
-            Some(next) => &next.definition.digest,
-            None => &held.digest,
-        };
-        digest.as_ref().map_or("", TextDigest::as_str)
+        let digest = self.held.get(&id).and_then(|held| match &held.next {
+            Some(next) => next.definition.digest.as_ref(),
+            None => held.digest.as_ref(),
+        });
+        digest.map_or("", TextDigest::as_str)
     }
 
     /// The answer where one of them is not what the client believes.
@@ -167,15 +166,15 @@ impl Host {
 
     /// Answered by the log thread when it is done.
     fn rotate_log(&self, id: ServiceId, reply: oneshot::Sender<Reply>) {
-        self.logs
-            .rotate(self.held[id.0].spec.name(), move |result| {
-                let _ = reply.send(match result {
-                    Ok(()) => Reply::document(&serde_json::json!({})),
-                    Err(trouble) => {
-                        Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &chain(&trouble))
-                    }
-                });
+        let Some(held) = self.held.get(&id) else {
+            return drop(reply.send(Reply::refused(&Refusal::Removed)));
+        };
+        self.logs.rotate(held.spec.name(), move |result| {
+            let _ = reply.send(match result {
+                Ok(()) => Reply::document(&serde_json::json!({})),
+                Err(trouble) => Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &chain(&trouble)),
             });
+        });
     }
 
     fn request(&mut self, service: ServiceId, request: Request, reply: oneshot::Sender<Reply>) {
@@ -221,26 +220,24 @@ impl Host {
     pub(super) fn answer_waiters(&mut self) {
         for waiter in std::mem::take(&mut self.waiters) {
             let rests = |id: ServiceId| {
-                let state = self.engine.view(id).state;
                 let is_tried = self.engine.trial(id).is_some();
-                !is_tried && (state.is_settled() || state == StateName::BackingOff)
+                // One that somebody else had removed rests, too.
+                !is_tried
+                    && self.engine.view(id).is_none_or(|view| {
+                        view.state.is_settled() || view.state == StateName::BackingOff
+                    })
             };
-            // Somebody else had it removed.
-            let is_gone = |id: &ServiceId| !self.engine.has(*id);
             let Waiter { on, reply } = waiter;
             let answer = match &on {
-                On::Service(id) if is_gone(id) => {
-                    Some(Reply::error(StatusCode::NOT_FOUND, "it was removed"))
-                }
-                On::Service(id) => rests(*id).then(|| Reply::document(&self.report(*id))),
+                On::Service(id) => rests(*id).then(|| self.entry(*id)),
                 On::All => {
                     let rest = self.engine.ids().all(rests);
                     rest.then(|| Reply::document(&self.status()))
                 }
                 // Also where nobody waits for it any more.
-                On::Removal(ids) if ids.iter().all(|id| is_gone(id) || rests(*id)) => {
+                On::Removal(ids) if ids.iter().all(|id| rests(*id)) => {
                     let mut ids = ids.clone();
-                    ids.retain(|id| !is_gone(id));
+                    ids.retain(|id| self.engine.has(*id));
                     self.remove(&ids, reply);
                     continue;
                 }
@@ -264,23 +261,35 @@ impl Host {
                 pid: std::process::id(),
                 alive: true,
             }),
-            services: self.engine.ids().map(|id| self.report(id)).collect(),
+            services: self.engine.ids().filter_map(|id| self.report(id)).collect(),
         }
     }
 
-    pub(super) fn report(&self, id: ServiceId) -> ServiceReport {
+    /// The entry of a service, for a client.
+    pub(super) fn entry(&self, id: ServiceId) -> Reply {
+        match self.report(id) {
+            Some(report) => Reply::document(&report),
+            None => Reply::refused(&Refusal::Removed),
+        }
+    }
+
+    /// What is known of a service, unless it was removed.
+    pub(super) fn report(&self, id: ServiceId) -> Option<ServiceReport> {
         let trial = self.engine.trial(id);
         // What runs alone in its place is what there is of the service.
         let in_its_place = trial.filter(|trial| trial.style == Style::Restart);
         let in_its_place = in_its_place.and_then(|trial| trial.candidate);
-        let runs = |candidate: &ServiceId| self.engine.view(*candidate).run.is_some();
-        let shown = in_its_place.filter(runs).unwrap_or(id);
-        let view = self.engine.view(shown);
-        let held = &self.held[id.0];
+        let is_up = |candidate: &ServiceId| {
+            let view = self.engine.view(*candidate);
+            view.is_some_and(|view| view.run.is_some())
+        };
+        let shown = in_its_place.filter(is_up).unwrap_or(id);
+        let view = self.engine.view(shown)?;
+        let held = self.held.get(&id)?;
         let (since, ago) = (self.wall_clock(view.since), self.now().since(view.since));
         let mut report = ServiceReport::new(held.spec.name().as_str(), view, since, ago.as_secs());
         report.update = trial.map(|trial| {
-            let view = trial.candidate.map(|id| self.engine.view(id));
+            let view = trial.candidate.and_then(|id| self.engine.view(id));
             UpdateReport {
                 phase: trial.phase,
                 style: trial.style,
@@ -296,7 +305,7 @@ impl Host {
             .as_ref()
             .map_or(held.version, |next| next.definition.version);
         report.version = (version > 0).then_some(version);
-        let held = &self.held[shown.0];
+        let held = self.held.get(&shown)?;
         report.definition_digest = match &held.running {
             Some(running) => running.digest.clone(),
             None => held.digest.clone(),
@@ -305,6 +314,6 @@ impl Host {
             report.cpu_ms = u64::try_from(usage.cpu.as_millis()).ok();
             report.memory_bytes = Some(usage.resident);
         }
-        report
+        Some(report)
     }
 }

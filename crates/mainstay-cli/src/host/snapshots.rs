@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use mainstay_core::engine::{Event, ServiceId, Snapshotted, Token};
+use mainstay_core::engine::{Event, Refusal, ServiceId, Snapshotted, Token};
 use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::{Spec, Still};
 use tokio::sync::oneshot;
@@ -43,6 +43,14 @@ impl Taking {
             reply: None,
         }
     }
+
+    /// The service is removed: nothing comes of it.
+    pub(super) fn removed(self) {
+        self.call_off.call_off();
+        if let Some(reply) = self.reply {
+            let _ = reply.send(Reply::refused(&Refusal::Removed));
+        }
+    }
 }
 
 impl Host {
@@ -69,15 +77,18 @@ impl Host {
             stable,
             only_if_changed: reason != Reason::Manual,
         };
-        let call_off = match self.held[id.0].called_off.take() {
+        let Some(held) = self.held.get_mut(&id) else {
+            return;
+        };
+        let call_off = match held.called_off.take() {
             Some(early) if early == token => {
                 let why = "it was called off".to_owned();
                 return self.send(Message::Engine(Event::Snapshotted(id, token, Err(why))));
             }
             _ => CallOff::default(),
         };
-        self.held[id.0].snapshot = Some(Taking::new(token, occasion, call_off));
-        let spec = Arc::clone(&self.held[id.0].spec);
+        held.snapshot = Some(Taking::new(token, occasion, call_off));
+        let spec = Arc::clone(&held.spec);
         match spec.snapshot().map(|policy| policy.still()) {
             Some(Still::Commands { quiesce, .. }) => {
                 let purpose = Purpose::Quiesce(token);
@@ -96,13 +107,16 @@ impl Host {
             stable,
             only_if_changed: false,
         };
-        self.held[id.0].snapshot = Some(Taking::new(token, occasion, CallOff::default()));
-        self.copy(id, token);
+        if let Some(held) = self.held.get_mut(&id) {
+            held.snapshot = Some(Taking::new(token, occasion, CallOff::default()));
+            self.copy(id, token);
+        }
     }
 
     /// The command to keep still has ended.
     pub(super) fn quiesced(&mut self, id: ServiceId, token: Token, answer: Result<(), String>) {
-        let taking = self.held[id.0].snapshot.as_mut();
+        let held = self.held.get_mut(&id);
+        let taking = held.and_then(|held| held.snapshot.as_mut());
         let Some(taking) = taking.filter(|taking| taking.token == token) else {
             return;
         };
@@ -118,7 +132,9 @@ impl Host {
     }
 
     fn copy(&self, id: ServiceId, token: Token) {
-        let held = &self.held[id.0];
+        let Some(held) = self.held.get(&id) else {
+            return;
+        };
         let (Some(taking), Some(policy)) = (&held.snapshot, held.spec.snapshot()) else {
             return;
         };
@@ -168,10 +184,12 @@ impl Host {
         token: Token,
         result: Result<Snapshotted, String>,
     ) {
-        let held = self.held.get_mut(id.0);
-        let taking = held.and_then(|held| held.snapshot.take_if(|taking| taking.token == token));
+        let Some(held) = self.held.get_mut(&id) else {
+            return;
+        };
+        let taking = held.snapshot.take_if(|taking| taking.token == token);
         let Some(taking) = taking else { return };
-        let spec = Arc::clone(&self.held[id.0].spec);
+        let spec = Arc::clone(&held.spec);
         let still = spec.snapshot().map(|policy| policy.still());
         if let (true, Some(Still::Commands { thaw, .. })) = (taking.is_quiesced, still)
             && let Some(thaw) = thaw
@@ -194,7 +212,9 @@ impl Host {
 
     /// Its answer still comes.
     pub(super) fn abandon_snapshot(&mut self, id: ServiceId, token: Token) {
-        let held = &mut self.held[id.0];
+        let Some(held) = self.held.get_mut(&id) else {
+            return;
+        };
         match held
             .snapshot
             .as_ref()
@@ -211,7 +231,8 @@ impl Host {
         match self.engine.request_snapshot(id, self.now()) {
             Ok((token, actions)) => {
                 self.perform(actions);
-                let taking = self.held[id.0].snapshot.as_mut();
+                let held = self.held.get_mut(&id);
+                let taking = held.and_then(|held| held.snapshot.as_mut());
                 if let Some(taking) = taking.filter(|taking| taking.token == token) {
                     taking.reply = Some(reply);
                 }
@@ -223,11 +244,11 @@ impl Host {
     /// Has the state of a service restored; [`Event::Restored`] follows. What that replaces is kept the first time in a row, as what it
     /// replaces later is mostly its own work; the service need not wait for that.
     pub(super) fn restore(&self, (id, token): (ServiceId, Token), which: Which, keeps: bool) {
-        let store = Store::new(
-            &self.state,
-            self.held[id.0].spec.name(),
-            Arc::new(CallOff::default()),
-        );
+        let Some(held) = self.held.get(&id) else {
+            return;
+        };
+        let call_off = Arc::new(CallOff::default());
+        let store = Store::new(&self.state, held.spec.name(), call_off);
         let messages = self.messages.clone();
         let run = move || {
             let tell = |message| {

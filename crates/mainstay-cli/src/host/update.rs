@@ -75,9 +75,9 @@ struct Judged {
 }
 
 #[derive(Serialize)]
-struct Healthy<'a> {
+struct Healthy {
     #[serde(flatten)]
-    report: &'a ServiceReport,
+    report: Option<ServiceReport>,
     outcome: &'static str,
 }
 
@@ -162,10 +162,11 @@ impl Host {
         };
         preflight::check_files(&spec, &dir, &self.inherited).map_err(failed)?;
         let user = preflight::user_of(&spec).map_err(failed)?;
+        let version = self.held.get(&id).map_or(0, |held| held.version);
         Ok(Judged {
             definition: Definition {
                 spec: Arc::new(spec),
-                version: request.version.unwrap_or(self.held[id.0].version),
+                version: request.version.unwrap_or(version),
                 dir: dir.clone(),
                 is_enabled: true,
                 digest: Some(digest),
@@ -187,7 +188,8 @@ impl Host {
             written,
             canary,
         } = judged;
-        let old = &self.held[service.0];
+        let old = self.held.get(&service);
+        let old = old.ok_or_else(|| Reply::refused(&Refusal::Removed))?;
         let broken = |what: &str, error: std::io::Error| {
             let why = format!("{what}: {error}");
             Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &why)
@@ -207,7 +209,7 @@ impl Host {
         let (candidate, actions) = begun.map_err(|refusal| Reply::refused(&refusal))?;
         let mut held = Held::new(definition, user, log);
         held.sockets = sockets;
-        self.held.put(candidate.0, held);
+        self.held.insert(candidate, held);
         self.updates.push(Update {
             service,
             candidate,
@@ -229,7 +231,7 @@ impl Host {
             Decision::Abort => {
                 let actions = self.engine.abort(service, self.now());
                 self.perform(actions);
-                Reply::document(&self.report(service))
+                self.entry(service)
             }
         }
     }
@@ -243,15 +245,20 @@ impl Host {
                 return Reply::refused(&refusal);
             }
         };
-        let name = self.held[id.0].spec.name().clone();
+        let Some(held) = self.held.get(&id) else {
+            return Reply::refused(&Refusal::Removed);
+        };
+        let name = held.spec.name().clone();
         if let Some(at) = self.updates.iter().position(|it| it.candidate == id) {
             let update = self.updates.swap_remove(at);
-            let old = &mut self.held[service.0];
-            let sink_problems = std::mem::take(&mut old.sink_problems);
-            let log_problem = old.log_problem.take();
-            let held = &mut self.held[id.0];
-            (held.log_problem, held.sink_problems) = (log_problem, sink_problems);
-            held.is_updated = true;
+            let problems = self.held.get_mut(&service).map(|old| {
+                let sink_problems = std::mem::take(&mut old.sink_problems);
+                (old.log_problem.take(), sink_problems)
+            });
+            if let Some(held) = self.held.get_mut(&id) {
+                (held.log_problem, held.sink_problems) = problems.unwrap_or_default();
+                held.is_updated = true;
+            }
             if !update.has_own_log
                 && let Err(why) = self.take_own_log(id)
             {
@@ -265,12 +272,12 @@ impl Host {
         }
         self.pass_waiters_on(service, id);
         self.renew_ledger();
-        if let Some(pid) = self.engine.view(id).pid {
+        if let Some(pid) = self.engine.view(id).and_then(|view| view.pid) {
             // Of two that wrote, it is the one that goes on.
             self.logs.began(&name, pid, 0);
         }
         self.perform(actions);
-        Reply::document(&self.report(id))
+        self.entry(id)
     }
 
     /// Whoever wanted the update is gone.
@@ -290,7 +297,7 @@ impl Host {
         match fact {
             Fact::Trial => {
                 let report = Healthy {
-                    report: &self.report(id),
+                    report: self.report(id),
                     outcome: "healthy",
                 };
                 let answer = Reply::document(&report);
@@ -329,7 +336,7 @@ impl Host {
             return Ok((!overlaps).then_some(Part::Back));
         }
         if overlaps {
-            let old = self.engine.view(update.service);
+            let old = self.engine.view(update.service).ok_or("it was removed")?;
             let (pid, restarts) = (old.pid.unwrap_or(0), old.restarts);
             return Ok(Some(Part::Beside { pid, restarts }));
         }
@@ -341,22 +348,20 @@ impl Host {
 
     /// Opens the log of a definition that runs alone, and has its data directory belong to whom it runs as.
     fn take_own_log(&mut self, id: ServiceId) -> Result<(), String> {
-        let Held {
-            spec, dir, user, ..
-        } = &self.held[id.0];
-        let owner = other(user);
-        let log = self.logs.replace(spec, dir, owner);
+        let held = self.held.get_mut(&id).ok_or("it was removed")?;
+        let (spec, owner) = (&held.spec, other(&held.user));
+        let log = self.logs.replace(spec, &held.dir, owner);
         let data_dir = self.state.create_data_dir(spec.name().as_str(), owner);
-        self.held[id.0].log = log.map_err(|error| format!("open its log: {error}"))?;
+        held.log = log.map_err(|error| format!("open its log: {error}"))?;
         data_dir.map_err(|error| format!("create its data directory: {error}"))?;
-        let kept = self.logs.keep(self.held.iter().map(|(_, held)| &held.log));
+        let kept = self.logs.keep(self.held.values().map(|held| &held.log));
         kept.map_err(|error| format!("keep its pipes: {error}"))
     }
 
     /// Nothing is left of a candidate that was given up, or of what a candidate has replaced.
     pub(super) fn forget_beside(&mut self, id: ServiceId) {
         let is_candidate = self.engine.beside(id) == Some(Beside::Candidate);
-        let Some(gone) = self.held.take(id.0).filter(|_| is_candidate) else {
+        let Some(gone) = self.held.remove(&id).filter(|_| is_candidate) else {
             return;
         };
         let name = gone.spec.name();
@@ -364,7 +369,8 @@ impl Host {
         let Some(service) = self.engine.find(name.as_str()) else {
             return;
         };
-        if !has_same_log(&self.held[service.0], &gone.spec, &gone.dir, &gone.user)
+        let held = self.held.get(&service);
+        if held.is_some_and(|it| !has_same_log(it, &gone.spec, &gone.dir, &gone.user))
             && let Err(why) = self.take_own_log(service)
         {
             self.reporter.say(&format!("{name}: {why}"));
@@ -377,11 +383,12 @@ impl Host {
         if let Some(update) = update.filter(|update| update.last_lines.is_none()) {
             let (lines, last_lines) = oneshot::channel();
             update.last_lines = Some(last_lines);
-            let name = self.held[update.service.0].spec.name();
-            self.logs.recall(name, move |last| {
-                // Fails where nobody waits for them.
-                let _ = lines.send(last);
-            });
+            if let Some(held) = self.held.get(&update.service) {
+                self.logs.recall(held.spec.name(), move |last| {
+                    // Fails where nobody waits for them.
+                    let _ = lines.send(last);
+                });
+            }
         }
     }
 }

@@ -249,12 +249,10 @@ async fn stop(
         zero: legacy.zero,
     })?;
     // Where it cannot be written, its successor finds a main process that is gone.
-    host.ledger = Ledger::go_on(state, estate.slots.len()).ok();
-    let named: Vec<ServiceId> = host
-        .engine
-        .ids()
-        .filter(|id| is_named(&estate.slots[id.0].name))
-        .collect();
+    host.ledger = Ledger::go_on(state, host.engine.ids().collect()).ok();
+    let named = host.engine.ids().zip(&estate.slots);
+    let named = named.filter(|(_, slot)| is_named(&slot.name));
+    let named: Vec<ServiceId> = named.map(|(id, _)| id).collect();
     // What has no main process any more may have left others.
     let gone = legacy.heirs.iter().zip(&estate.slots);
     for (_, slot) in gone.filter(|(heir, slot)| heir.tree.is_none() && is_named(&slot.name)) {
@@ -279,13 +277,13 @@ async fn stop(
         interrupts,
     };
     let is_over = |host: &Host| {
-        let rests = |id: &ServiceId| host.engine.view(*id).state.is_settled();
-        named.iter().all(rests)
+        let mut views = named.iter().filter_map(|id| host.engine.view(*id));
+        views.all(|view| view.state.is_settled())
     };
     host.watch(&mut sources, is_over).await;
     let report = StatusReport {
         supervisor: None,
-        services: named.iter().map(|id| host.report(*id)).collect(),
+        services: named.iter().filter_map(|id| host.report(*id)).collect(),
     };
     let mut others = estate.slots.iter().filter(|slot| !is_named(&slot.name));
     match others.any(|slot| slot.living().is_some()) {

@@ -13,6 +13,7 @@ mod logs;
 mod managers;
 #[cfg(target_os = "linux")]
 mod registry;
+mod responsive;
 mod snapshots;
 mod sockets;
 mod survival;

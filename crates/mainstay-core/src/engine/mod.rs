@@ -34,7 +34,7 @@ mod state;
 mod tests;
 mod trial;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,14 +48,13 @@ pub use self::service::{Bequest, Left, Stage, Wish};
 use self::service::{Role, Service, Settled, Situation};
 use self::trial::Trial;
 pub use self::trial::{Beside, COMMIT_PATIENCE, Flaw, Style, TrialPhase, TrialView, Tryout};
-use crate::slab::Slab;
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{Probe, ServiceName, Spec, StopAsk};
 use crate::time::Instant;
 
-/// A service of an engine: its place in the list of Specs, for as long as it is there.
+/// A service of an engine. Later services have greater ids. Never used twice, so that what comes late for a removed service finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceId(pub usize);
+pub struct ServiceId(u64);
 
 /// One start of one service. Never used twice, so that what belongs to an earlier child is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -258,6 +257,8 @@ pub enum Refusal {
     Snapshotting,
     /// Its manifest says of no state that it be kept.
     NoSnapshots,
+    /// The service does not exist any more.
+    Removed,
 }
 
 impl fmt::Display for Refusal {
@@ -276,6 +277,7 @@ impl fmt::Display for Refusal {
             Self::Misfit(error) => error.fmt(f),
             Self::Snapshotting => f.write_str("another snapshot of it has not ended yet"),
             Self::NoSnapshots => f.write_str("its manifest has no `snapshot`"),
+            Self::Removed => f.write_str("it was removed"),
         }
     }
 }
@@ -397,19 +399,46 @@ impl std::error::Error for GraphError {}
 /// The lifecycle of all services of a host. See the module's head.
 #[derive(Debug)]
 pub struct Engine {
-    services: Slab<Service>,
+    services: BTreeMap<ServiceId, Service>,
+    /// Of the next service.
+    next_id: ServiceId,
     graph: Graph,
     shared: Shared,
     shutting_down: bool,
     trials: Vec<Trial>,
 }
 
-/// Who needs whom, by id.
+/// Who needs whom.
 #[derive(Debug, Default)]
 struct Graph {
-    needs: Vec<Vec<ServiceId>>,
-    dependents: Vec<Vec<ServiceId>>,
+    needs: Edges,
+    dependents: Edges,
 }
+
+/// The neighbours of every service in one direction.
+#[derive(Debug, Default)]
+struct Edges(BTreeMap<ServiceId, Vec<ServiceId>>);
+
+impl Edges {
+    fn of(&self, id: ServiceId) -> &[ServiceId] {
+        self.0.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    fn add(&mut self, from: ServiceId, to: ServiceId) {
+        self.0.entry(from).or_default().push(to);
+    }
+
+    /// Removes a service and every edge to it.
+    fn remove(&mut self, id: ServiceId) {
+        self.0.remove(&id);
+        for neighbours in self.0.values_mut() {
+            neighbours.retain(|neighbour| *neighbour != id);
+        }
+    }
+}
+
+/// The definition of every service, including those that are not on duty.
+type Definitions = BTreeMap<ServiceId, Arc<Spec>>;
 
 /// What the services of an engine share: the time of the current event, its actions, the numbers and the dice.
 #[derive(Debug)]
@@ -434,7 +463,8 @@ impl Engine {
     /// Where the Specs do not form a graph: they do if they come from one manifest, in full.
     pub fn new(specs: impl IntoIterator<Item = Arc<Spec>>, seed: u64) -> Result<Self, GraphError> {
         let mut engine = Self {
-            services: Slab::default(),
+            services: BTreeMap::new(),
+            next_id: ServiceId(0),
             graph: Graph::default(),
             shared: Shared {
                 now: Instant::ZERO,
@@ -460,23 +490,24 @@ impl Engine {
         now: Instant,
     ) -> Result<Vec<Action>, GraphError> {
         let (mut defined, mut ids) = self.definitions();
-        let mut changed = BTreeSet::new();
+        let mut changed = BTreeMap::new();
+        let mut next_id = self.next_id;
         for spec in specs {
             let known = ids.get(spec.name()).copied();
-            let i = known.unwrap_or_else(|| defined.vacancy());
-            if !changed.insert(ServiceId(i)) {
+            let id = known.unwrap_or_else(|| next_id.take());
+            if changed.insert(id, Arc::clone(&spec)).is_some() {
                 return Err(GraphError::Duplicate(spec.name().clone()));
             }
-            ids.insert(spec.name().clone(), i);
-            defined.put(i, spec);
+            ids.insert(spec.name().clone(), id);
+            defined.insert(id, spec);
         }
         self.graph = Graph::new(&defined, &ids)?;
+        self.next_id = next_id;
         self.shared.now = now;
-        for &id in &changed {
-            let spec = Arc::clone(&defined[id.0]);
-            match self.services.get_mut(id.0) {
+        for (id, spec) in changed {
+            match self.services.get_mut(&id) {
                 Some(service) => service.redefine(spec),
-                None => drop(self.services.put(id.0, Service::new(id, spec, now))),
+                None => drop(self.services.insert(id, Service::new(id, spec, now))),
             }
         }
         // Those that they needed, too.
@@ -484,33 +515,33 @@ impl Engine {
     }
 
     /// What everything shall be, and who is called by which name.
-    fn definitions(&self) -> (Slab<Arc<Spec>>, BTreeMap<ServiceName, usize>) {
-        let (mut defined, mut ids) = (Slab::default(), BTreeMap::new());
-        for (i, service) in self.services.iter() {
-            defined.put(i, Arc::clone(service.definition()));
+    fn definitions(&self) -> (Definitions, BTreeMap<ServiceName, ServiceId>) {
+        let (mut defined, mut ids) = (Definitions::new(), BTreeMap::new());
+        for (&id, service) in &self.services {
+            defined.insert(id, Arc::clone(service.definition()));
             if service.is_on_duty() {
-                ids.insert(service.spec().name().clone(), i);
+                ids.insert(service.spec().name().clone(), id);
             }
         }
         (defined, ids)
     }
 
-    /// Forgets services of which nothing runs. Their ids may become others'.
+    /// Forgets services of which nothing runs. Nothing that comes for them later has an effect.
     ///
     /// # Errors
     /// For the first of them that others need, else for the first that is not down; then nothing has changed.
     pub fn remove(&mut self, ids: &[ServiceId]) -> Result<(), (ServiceId, Refusal)> {
         for &id in ids {
-            let others = self.graph.dependents[id.0].iter();
+            let others = self.graph.dependents.of(id).iter();
             let others = others.filter(|other| !ids.contains(other));
-            let names = others.map(|other| self.services[other.0].spec().name().clone());
-            let names: Vec<ServiceName> = names.collect();
+            let others = others.filter_map(|other| self.services.get(other));
+            let names: Vec<ServiceName> = others.map(|it| it.spec().name().clone()).collect();
             if !names.is_empty() {
                 return Err((id, Refusal::Needed(names)));
             }
         }
         for &id in ids {
-            let service = &self.services[id.0];
+            let service = self.services.get(&id).ok_or((id, Refusal::Removed))?;
             if self.trial(id).is_some() {
                 return Err((id, Refusal::Updating));
             }
@@ -521,14 +552,14 @@ impl Engine {
                 return Err((id, Refusal::State(service.view().state)));
             }
         }
-        for &id in ids {
-            self.services.take(id.0);
-            for need in std::mem::take(&mut self.graph.needs[id.0]) {
-                self.graph.dependents[need.0].retain(|dependent| *dependent != id);
-            }
-            self.graph.dependents[id.0].clear();
-        }
+        ids.iter().for_each(|id| self.drop_service(*id));
         Ok(())
+    }
+
+    fn drop_service(&mut self, id: ServiceId) {
+        self.services.remove(&id);
+        self.graph.needs.remove(id);
+        self.graph.dependents.remove(id);
     }
 
     /// How many services there are.
@@ -544,7 +575,7 @@ impl Engine {
     /// All ids, in their order.
     pub fn ids(&self) -> impl Iterator<Item = ServiceId> + use<> {
         let on_duty = self.services.iter().filter(|(_, it)| it.is_on_duty());
-        let mut ids: Vec<_> = on_duty.map(|(i, it)| (it.rank(), ServiceId(i))).collect();
+        let mut ids: Vec<_> = on_duty.map(|(id, it)| (it.rank(), *id)).collect();
         ids.sort_unstable();
         ids.into_iter().map(|(_, id)| id)
     }
@@ -553,33 +584,33 @@ impl Engine {
     pub fn find(&self, name: &str) -> Option<ServiceId> {
         let mut services = self.services.iter();
         let found = services.find(|(_, it)| it.is_on_duty() && it.spec().name().as_str() == name);
-        found.map(|(i, _)| ServiceId(i))
+        found.map(|(id, _)| *id)
     }
 
-    /// What the service is: where it runs, what it was started as.
-    pub fn spec(&self, id: ServiceId) -> &Arc<Spec> {
-        self.services[id.0].spec()
+    /// What the service is: where it runs, what it was started as. `None`: it was removed.
+    pub fn spec(&self, id: ServiceId) -> Option<&Arc<Spec>> {
+        Some(self.services.get(&id)?.spec())
     }
 
-    /// What can be said of it now.
-    pub fn view(&self, id: ServiceId) -> View {
-        let mut view = self.services[id.0].view();
+    /// What can be said of it now. `None`: it was removed.
+    pub fn view(&self, id: ServiceId) -> Option<View> {
+        let mut view = self.services.get(&id)?.view();
         if view.state == StateName::Waiting && view.detail.is_none() {
             let names: Vec<&str> = self.missing(id).map(ServiceName::as_str).collect();
             view.detail = Some(format!("waiting for {}", names.join(", ")));
         }
-        view
+        Some(view)
     }
 
     /// When it entered its state: what the view says, without the rest of it.
-    pub fn since(&self, id: ServiceId) -> Instant {
-        self.services[id.0].since()
+    pub fn since(&self, id: ServiceId) -> Option<Instant> {
+        Some(self.services.get(&id)?.since())
     }
 
     /// When [`Event::Tick`] is due; `None`: not before another event.
     pub fn deadline(&self) -> Option<Instant> {
-        let services = self.services.iter();
-        let deadlines = services.filter_map(|(_, service)| service.deadline());
+        let services = self.services.values();
+        let deadlines = services.filter_map(Service::deadline);
         deadlines.chain(self.trial_deadline()).min()
     }
 
@@ -588,19 +619,17 @@ impl Engine {
     pub fn is_down(&self) -> bool {
         let is_down =
             |service: &Service| service.is_down() && (self.shutting_down || !service.has_remains());
-        self.services.iter().all(|(_, service)| is_down(service))
+        self.services.values().all(is_down)
     }
 
     /// Whether nothing is on its way from one state to another, but for those that wait for who is not.
     pub fn is_calm(&self) -> bool {
-        self.services
-            .iter()
-            .all(|(_, service)| !service.is_moving())
+        !self.services.values().any(Service::is_moving)
     }
 
     /// Whether there is a service of this id.
     pub fn has(&self, id: ServiceId) -> bool {
-        self.services.get(id.0).is_some()
+        self.services.contains_key(&id)
     }
 
     /// Whether everything was asked to end.
@@ -611,8 +640,8 @@ impl Engine {
     /// Whether the host may end: nothing runs and nothing will, because everything was asked to end or ended by itself. What an
     /// operator stopped by name may be started by name, so that keeps the host alive.
     pub fn is_finished(&self) -> bool {
-        let was_stopped = |(_, service): (usize, &Service)| service.was_stopped();
-        self.is_down() && (self.shutting_down || !self.services.iter().any(was_stopped))
+        let was_stopped = self.services.values().any(Service::was_stopped);
+        self.is_down() && (self.shutting_down || !was_stopped)
     }
 
     /// Takes in what the host saw. Events of earlier runs and late answers change nothing.
@@ -621,10 +650,10 @@ impl Engine {
         let shared = &mut self.shared;
         let Some(id) = event.service() else {
             let mut due = Vec::new();
-            for (i, service) in self.services.iter_mut() {
+            for (id, service) in &mut self.services {
                 if service.deadline().is_some_and(|at| at <= now) {
                     service.tick(shared);
-                    due.push(ServiceId(i));
+                    due.push(*id);
                 }
             }
             self.tick_trials();
@@ -642,7 +671,7 @@ impl Engine {
         }
         let shared = &mut self.shared;
         // Of one that was removed.
-        let Some(service) = self.services.get_mut(id.0) else {
+        let Some(service) = self.services.get_mut(&id) else {
             return Vec::new();
         };
         match event {
@@ -655,11 +684,7 @@ impl Engine {
             Event::FreezeFailed(_, run, why) => service.freeze_failed(run, why, shared),
             Event::Restored(_, token, result) => service.restored(token, result, shared),
             Event::Forgotten(_) if matches!(service.role(), Role::Forgotten(_)) => {
-                self.services.take(id.0);
-                self.graph.needs[id.0].clear();
-                for dependents in &mut self.graph.dependents {
-                    dependents.retain(|dependent| *dependent != id);
-                }
+                self.drop_service(id);
                 return Vec::new();
             }
             Event::Snapshotted(_, token, result) => service.snapshotted(token, result, shared),
@@ -684,11 +709,14 @@ impl Engine {
         if self.trial(id).is_some() && request != Request::Stop {
             return Err(Refusal::Updating);
         }
+        if !self.has(id) {
+            return Err(Refusal::Removed);
+        }
         self.shared.now = now;
         if request == Request::Stop {
             self.end_trials(|service| service == id);
         }
-        let service = &mut self.services[id.0];
+        let service = self.services.get_mut(&id).ok_or(Refusal::Removed)?;
         let mut changed = vec![id];
         match request {
             Request::Start | Request::Restart => {
@@ -712,7 +740,8 @@ impl Engine {
         now: Instant,
     ) -> Result<(Token, Vec<Action>), Refusal> {
         self.shared.now = now;
-        let token = self.services[id.0].request_snapshot(&mut self.shared)?;
+        let service = self.services.get_mut(&id).ok_or(Refusal::Removed)?;
+        let token = service.request_snapshot(&mut self.shared)?;
         Ok((token, self.settle(vec![id])))
     }
 
@@ -723,17 +752,19 @@ impl Engine {
         }
         self.shared.now = now;
         for id in self.ids() {
-            if self.trial(id).is_none() {
+            if self.trial(id).is_none()
+                && let Some(service) = self.services.get_mut(&id)
+            {
                 // One that is paused, or has remains, refuses and stays as it is.
-                let _ = self.services[id.0].start(false, &mut self.shared);
+                let _ = service.start(false, &mut self.shared);
             }
         }
         self.settle(self.ids().collect())
     }
 
     /// What a successor needs to go on with a service, should this engine's host be killed now.
-    pub fn bequest(&self, id: ServiceId) -> Bequest {
-        self.services[id.0].bequest()
+    pub fn bequest(&self, id: ServiceId) -> Option<Bequest> {
+        Some(self.services.get(&id)?.bequest())
     }
 
     /// Takes up what a killed host left, in a new engine, instead of [`Engine::start_all`]: what lives goes on, what is to be down stays
@@ -746,7 +777,9 @@ impl Engine {
     ) -> Vec<Action> {
         self.shared.now = now;
         for (id, bequest) in bequests {
-            self.services[id.0].inherit(bequest, &mut self.shared);
+            if let Some(service) = self.services.get_mut(&id) {
+                service.inherit(bequest, &mut self.shared);
+            }
         }
         self.settle(self.ids().collect())
     }
@@ -755,7 +788,7 @@ impl Engine {
     pub fn request_stop_of_all(&mut self, now: Instant) -> Vec<Action> {
         self.shared.now = now;
         self.end_trials(|_| true);
-        for (_, service) in self.services.iter_mut() {
+        for service in self.services.values_mut() {
             service.want_down();
         }
         self.settle(self.ids().collect())
@@ -766,7 +799,7 @@ impl Engine {
         self.shutting_down = true;
         self.shared.now = now;
         self.end_trials(|_| true);
-        for (_, service) in self.services.iter_mut() {
+        for service in self.services.values_mut() {
             service.want_end();
         }
         self.settle(self.ids().collect())
@@ -777,7 +810,7 @@ impl Engine {
         self.shutting_down = true;
         self.shared.now = now;
         self.end_trials(|_| true);
-        for (_, service) in self.services.iter_mut() {
+        for service in self.services.values_mut() {
             service.want_end();
             service.kill(&mut self.shared);
         }
@@ -789,10 +822,12 @@ impl Engine {
         let mut i = 0;
         while let Some(id) = started.get(i) {
             i += 1;
-            for need in &self.graph.needs[id.0] {
+            for need in self.graph.needs.of(*id) {
                 // One on trial comes back by itself.
                 let is_tried = self.trials.iter().any(|trial| trial.is_of(*need));
-                let service = &mut self.services[need.0];
+                let Some(service) = self.services.get_mut(need) else {
+                    continue;
+                };
                 if !is_tried && !service.is_satisfied() && !started.contains(need) {
                     service.start_for_dependent(&mut self.shared);
                     started.push(*need);
@@ -819,37 +854,37 @@ impl Engine {
         }
         open.reverse();
         while let Some(id) = open.pop() {
-            self.services[id.0].take_up(&self.shared);
             let situation = self.situation(id);
-            match self.services[id.0].settle(&situation, &mut self.shared) {
+            let Some(service) = self.services.get_mut(&id) else {
+                continue;
+            };
+            service.take_up(&self.shared);
+            match service.settle(&situation, &mut self.shared) {
                 Settled::Still => {}
                 Settled::Untold => {
                     let on = self.missing(id).cloned().collect();
-                    self.services[id.0].tell(Fact::Waiting { on }, &mut self.shared);
+                    self.tell(id, Fact::Waiting { on });
                 }
                 Settled::Moved => {
                     open.push(id);
-                    open.extend(
-                        self.graph.dependents[id.0]
-                            .iter()
-                            .chain(&self.graph.needs[id.0]),
-                    );
+                    open.extend(self.neighbours(id));
                 }
             }
         }
     }
 
+    fn tell(&mut self, id: ServiceId, fact: Fact) {
+        self.shared.actions.push(Action::Tell(id, fact));
+    }
+
     fn neighbours(&self, id: ServiceId) -> impl Iterator<Item = ServiceId> {
-        let neighbours = self.graph.dependents[id.0]
-            .iter()
-            .chain(&self.graph.needs[id.0]);
-        neighbours.copied()
+        let (dependents, needs) = (self.graph.dependents.of(id), self.graph.needs.of(id));
+        dependents.iter().chain(needs).copied()
     }
 
     fn needs(&self, id: ServiceId) -> impl Iterator<Item = &Service> {
-        self.graph.needs[id.0]
-            .iter()
-            .map(|need| &self.services[need.0])
+        let needs = self.graph.needs.of(id).iter();
+        needs.filter_map(|need| self.services.get(need))
     }
 
     /// What it needs and is not ready.
@@ -859,69 +894,79 @@ impl Engine {
     }
 
     fn situation(&self, id: ServiceId) -> Situation {
+        let dependents = self.graph.dependents.of(id).iter();
+        let mut dependents = dependents.filter_map(|it| self.services.get(it));
         Situation {
             has_needs: self.needs(id).all(Service::is_satisfied),
             halted: self
                 .needs(id)
                 .find(|need| need.is_halted())
                 .map(|need| need.spec().name().clone()),
-            is_held: self.graph.dependents[id.0].iter().any(|dependent| {
-                let dependent = &self.services[dependent.0];
-                dependent.wants_down() && !dependent.is_down()
-            }),
+            is_held: dependents.any(|it| it.wants_down() && !it.is_down()),
         }
+    }
+}
+
+impl ServiceId {
+    /// Returns this id; what is left is the next one.
+    fn take(&mut self) -> Self {
+        let next = Self(self.0 + 1);
+        std::mem::replace(self, next)
     }
 }
 
 impl Graph {
     fn new(
-        specs: &Slab<Arc<Spec>>,
-        ids: &BTreeMap<ServiceName, usize>,
+        specs: &Definitions,
+        ids: &BTreeMap<ServiceName, ServiceId>,
     ) -> Result<Self, GraphError> {
-        let mut graph = Self {
-            needs: vec![Vec::new(); specs.bound()],
-            dependents: vec![Vec::new(); specs.bound()],
-        };
-        for (i, spec) in specs.iter() {
+        let mut graph = Self::default();
+        for (&id, spec) in specs {
             for name in spec.needed_services() {
                 let Some(&need) = ids.get(name) else {
                     let (service, need) = (spec.name().clone(), name.clone());
                     return Err(GraphError::Missing { service, need });
                 };
-                graph.needs[i].push(ServiceId(need));
-                graph.dependents[need].push(ServiceId(i));
+                graph.needs.add(id, need);
+                graph.dependents.add(need, id);
             }
         }
-        match circle(&graph.needs, &graph.dependents) {
+        match graph.circle(specs.keys().copied()) {
             Some(circle) => {
-                let names = circle.iter().map(|&i| specs[i].name().clone());
+                let names = circle.iter().filter_map(|id| specs.get(id));
+                let names = names.map(|spec| spec.name().clone());
                 Err(GraphError::Cycle(names.collect()))
             }
             None => Ok(graph),
         }
     }
-}
 
-/// Services that need each other in a circle, each the next one, if there are some.
-fn circle(needs: &[Vec<ServiceId>], dependents: &[Vec<ServiceId>]) -> Option<Vec<usize>> {
-    // Kahn: take away what needs nothing that is left.
-    let mut open: Vec<usize> = needs.iter().map(Vec::len).collect();
-    let mut free: Vec<usize> = (0..open.len()).filter(|&i| open[i] == 0).collect();
-    while let Some(i) = free.pop() {
-        for &ServiceId(dependent) in &dependents[i] {
-            open[dependent] -= 1;
-            if open[dependent] == 0 {
-                free.push(dependent);
+    /// Services that need each other in a circle, each the next one, if there are some.
+    fn circle(&self, ids: impl Iterator<Item = ServiceId>) -> Option<Vec<ServiceId>> {
+        // Kahn: take away what needs nothing that is left.
+        let mut open: BTreeMap<_, _> = ids.map(|id| (id, self.needs.of(id).len())).collect();
+        let free = open.iter().filter(|(_, needs)| **needs == 0);
+        let mut free: Vec<ServiceId> = free.map(|(id, _)| *id).collect();
+        while let Some(id) = free.pop() {
+            open.remove(&id);
+            for dependent in self.dependents.of(id) {
+                if let Some(needs) = open.get_mut(dependent) {
+                    *needs -= 1;
+                    if *needs == 0 {
+                        free.push(*dependent);
+                    }
+                }
             }
         }
-    }
-    // What cannot be taken is in a circle, or needs what is: from need to need, one comes around.
-    let mut path = vec![(0..open.len()).find(|&i| open[i] > 0)?];
-    loop {
-        let ServiceId(next) = *needs[*path.last()?].iter().find(|need| open[need.0] > 0)?;
-        if let Some(at) = path.iter().position(|&i| i == next) {
-            return Some(path.split_off(at));
+        // What cannot be taken is in a circle, or needs what is: from need to need, one comes around.
+        let mut path = vec![*open.keys().next()?];
+        loop {
+            let needs = self.needs.of(*path.last()?);
+            let next = *needs.iter().find(|need| open.contains_key(need))?;
+            if let Some(at) = path.iter().position(|&id| id == next) {
+                return Some(path.split_off(at));
+            }
+            path.push(next);
         }
-        path.push(next);
     }
 }

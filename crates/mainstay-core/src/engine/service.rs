@@ -49,7 +49,7 @@ pub(super) struct Service {
     past: Past,
     role: Role,
     /// Its place among the services that are on duty.
-    rank: usize,
+    rank: u64,
     /// A snapshot that was called off and has not ended yet.
     abandoned: Option<Token>,
 }
@@ -166,7 +166,7 @@ impl Service {
         self.role == Role::OnDuty
     }
 
-    pub(super) fn rank(&self) -> usize {
+    pub(super) fn rank(&self) -> u64 {
         self.rank
     }
 

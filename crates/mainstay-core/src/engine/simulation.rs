@@ -32,6 +32,17 @@ const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
 /// How much later than its timeout an answer still counts.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
+impl ServiceId {
+    /// Its place among all services that ever were.
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+fn sid(index: usize) -> ServiceId {
+    ServiceId(index as u64)
+}
+
 type Check = Result<(), String>;
 
 macro_rules! ensure {
@@ -317,15 +328,19 @@ impl World {
         if self.specs.is_empty() {
             return self.define();
         }
-        let i = self.below(self.specs.len());
+        // What comes late for those that are gone changes nothing either.
+        let present = self.present();
+        let i = match present.is_empty() || self.chance(0.1) {
+            true => self.below(self.specs.len()),
+            false => present[self.below(present.len())],
+        };
         let run = self.accounts[i].run.as_ref().map(|run| run.id);
-        let id = ServiceId(i);
+        let id = sid(i);
         match self.below(100) {
             28 => self.define(),
             29 => self.remove(i),
             30 | 31 => self.try_out(i),
             32..35 => self.decide(),
-            // What comes late for those that are gone changes nothing either.
             0..9 if !self.accounts[i].is_on_duty() => self.nonsense(i),
             0..9 => self.request(i),
             9..13 => self.deliver(Event::Tick),
@@ -406,7 +421,7 @@ impl World {
             let mut startable = self.on_duty();
             startable.retain(|i| !self.trials.contains_key(i));
             for i in startable {
-                let is_paused = self.engine.view(ServiceId(i)).state == StateName::Paused;
+                let is_paused = self.engine.view(sid(i)).unwrap().state == StateName::Paused;
                 let has_remains = self.accounts[i]
                     .run
                     .as_ref()
@@ -430,7 +445,7 @@ impl World {
         }
         if self.chance(0.1) {
             let before = self.snapshot();
-            let outcome = self.engine.request_snapshot(ServiceId(i), self.now);
+            let outcome = self.engine.request_snapshot(sid(i), self.now);
             self.note(|| format!("request snapshot s{i}: {}", outcome.is_ok()));
             let is_refused = outcome.is_err();
             ensure!(
@@ -441,7 +456,7 @@ impl World {
             return self.performed(actions);
         }
         let before = self.snapshot();
-        let outcome = self.engine.request(ServiceId(i), request, self.now);
+        let outcome = self.engine.request(sid(i), request, self.now);
         self.note(|| {
             format!(
                 "request {request} s{i}: {}",
@@ -499,7 +514,7 @@ impl World {
         if !self.accounts[i].is_on_duty() {
             return Ok(());
         }
-        let id = ServiceId(i);
+        let id = sid(i);
         let density = [0.0, 0.2, 0.5][self.below(3)];
         let others = self.on_duty().into_iter().filter(|&j| j != i);
         let needs: Vec<usize> = others
@@ -511,7 +526,7 @@ impl World {
             style: [Style::Restart, Style::Overlap][self.below(2)],
             canary: self.millis(5_000),
         };
-        let (before, was) = (self.snapshot(), self.engine.view(id).state);
+        let (before, was) = (self.snapshot(), self.engine.view(id).unwrap().state);
         self.note(|| format!("try s{i}: {how:?} {spec:?}"));
         let outcome = self.engine.try_out(id, Arc::clone(&spec), how, self.now);
         let (candidate, actions) = match outcome {
@@ -533,25 +548,16 @@ impl World {
             }
         };
         ensure!(!self.trials.contains_key(&i), "two trials of s{i}");
-        let new = candidate.0;
-        if new >= self.accounts.len() {
-            ensure!(new == self.accounts.len(), "s{new} leaves a gap");
-            self.accounts.push(Account::default());
-            self.specs.push(Arc::clone(&spec));
-            self.numbers.push(0);
-            self.needs.push(Vec::new());
-        } else {
-            ensure!(self.accounts[new].is_gone, "s{new} is there already");
-        }
-        self.accounts[new] = Account {
-            old_tokens: std::mem::take(&mut self.accounts[new].old_tokens),
+        let new = candidate.index();
+        ensure!(new == self.accounts.len(), "s{new} was there before");
+        self.accounts.push(Account {
             is_unwanted: true,
             beside: Some(Beside::Candidate),
             ..Account::default()
-        };
-        self.specs[new] = spec;
-        self.numbers[new] = self.numbers[i];
-        self.needs[new] = needs;
+        });
+        self.specs.push(spec);
+        self.numbers.push(self.numbers[i]);
+        self.needs.push(needs);
         if was != StateName::Stopped {
             self.wanted_with(new);
         }
@@ -574,7 +580,7 @@ impl World {
         let Some((&i, &(new, _))) = self.trials.iter().next() else {
             return Ok(());
         };
-        let id = ServiceId(i);
+        let id = sid(i);
         if self.chance(0.1) {
             self.note(|| format!("abort s{i}"));
             let actions = self.engine.abort(id, self.now);
@@ -586,7 +592,10 @@ impl World {
         self.note(|| format!("commit s{i} as s{new}: {:?}", outcome.as_ref().err()));
         let actions = match outcome {
             Ok((id, actions)) => {
-                ensure!(is_held && id.0 == new, "s{i} is committed in {phase:?}");
+                ensure!(
+                    is_held && id.index() == new,
+                    "s{i} is committed in {phase:?}"
+                );
                 actions
             }
             Err(Refusal::Misfit(_)) => {
@@ -628,21 +637,21 @@ impl World {
     /// What trials have come to is what is wanted of whom it is about.
     fn follow_trials(&mut self) {
         for (i, (new, was_launched)) in self.trials.clone() {
-            let candidate = self.engine.services.get(new);
+            let candidate = self.engine.services.get(&sid(new));
             let is_launched = candidate.is_some_and(Service::is_wished);
             if is_launched && !was_launched {
                 self.trials.insert(i, (new, true));
                 self.accounts[new].is_unwanted = false;
                 self.requested.push(new);
             }
-            let trial = self.engine.trial(ServiceId(i));
+            let trial = self.engine.trial(sid(i));
             let is_open = trial.is_some_and(|trial| trial.phase != TrialPhase::RollBack);
             if let Some(account) = self.accounts.get_mut(new) {
                 account.is_unwanted |= !is_open;
             }
             if trial.is_none_or(|trial| trial.candidate.is_none()) {
                 let is_back = std::mem::take(&mut self.accounts[i].is_displaced);
-                let old = &self.engine.services[i];
+                let old = &self.engine.services[&sid(i)];
                 let is_lost = old.is_halted() && !old.is_halted_for_a_need();
                 if is_back && !is_lost && !self.accounts[i].is_unwanted && !self.shutting_down {
                     self.wanted(i, false);
@@ -670,14 +679,17 @@ impl World {
     /// Services are added, and others become something else, all at once or not at all.
     fn define(&mut self) -> Check {
         let present = self.on_duty();
-        let all = self.present();
+        // Ids are never used again.
+        let mut length = self.accounts.len();
         let mut names: BTreeSet<usize> = BTreeSet::new();
         for _ in 0..=self.below(2) {
             let is_new = present.is_empty() || present.len() < MOST && self.chance(0.4);
-            let vacancy = (0..).find(|i| !all.contains(i) && !names.contains(i));
-            names.insert(match (is_new, vacancy) {
-                (true, Some(i)) => i,
-                _ => {
+            names.insert(match is_new {
+                true => {
+                    length += 1;
+                    length - 1
+                }
+                false => {
                     let i = present[self.below(present.len())];
                     // The host refuses to.
                     if self.trials.contains_key(&i) {
@@ -688,7 +700,6 @@ impl World {
             });
         }
         let mut needs = self.needs.clone();
-        let length = needs.len().max(names.last().map_or(0, |last| last + 1));
         needs.resize_with(length, Vec::new);
         let density = [0.0, 0.2, 0.5][self.below(3)];
         let mut numbers = self.numbers.clone();
@@ -732,23 +743,12 @@ impl World {
         ensure!(!is_missing && !has_circle, "this makes no graph");
         (self.needs, self.numbers) = (needs, numbers);
         for (i, spec) in names.into_iter().zip(specs) {
-            if i >= self.accounts.len() || self.accounts[i].is_gone {
-                let old_tokens = match self.accounts.get_mut(i) {
-                    Some(gone) => std::mem::take(&mut gone.old_tokens),
-                    None => Vec::new(),
-                };
-                let account = Account {
+            if i >= self.accounts.len() {
+                self.accounts.push(Account {
                     is_unwanted: true,
-                    old_tokens,
                     ..Account::default()
-                };
-                match i < self.accounts.len() {
-                    true => (self.accounts[i], self.specs[i]) = (account, Arc::new(spec)),
-                    false => {
-                        self.accounts.push(account);
-                        self.specs.push(Arc::new(spec));
-                    }
-                }
+                });
+                self.specs.push(Arc::new(spec));
                 continue;
             }
             self.accounts[i].next = Some(spec);
@@ -783,29 +783,29 @@ impl World {
         if !self.accounts[i].is_on_duty() {
             return Ok(());
         }
-        let mut ids = vec![ServiceId(i)];
+        let mut ids = vec![sid(i)];
         if self.chance(0.3) {
             let dependents = self.needs.iter().enumerate();
             let dependents = dependents.filter(|(_, needs)| needs.contains(&i));
             let dependents = dependents.filter(|(d, _)| self.accounts[*d].is_on_duty());
-            ids.extend(dependents.map(|(d, _)| ServiceId(d)));
+            ids.extend(dependents.map(|(d, _)| sid(d)));
         }
         let before = self.snapshot();
         let outcome = self.engine.remove(&ids);
         self.note(|| format!("remove {ids:?}: {outcome:?}"));
         let is_needed = (0..self.needs.len()).any(|d| {
-            let needs = |id: &ServiceId| self.needs[d].contains(&id.0);
-            !ids.contains(&ServiceId(d)) && ids.iter().any(needs)
+            let needs = |id: &ServiceId| self.needs[d].contains(&id.index());
+            !ids.contains(&sid(d)) && ids.iter().any(needs)
         });
         let is_down = ids.iter().all(|id| {
-            let account = &self.accounts[id.0];
+            let account = &self.accounts[id.index()];
             let view = before.iter().find(|(of, ..)| of == id);
             let is_idle = view.is_some_and(|(_, view, _)| {
                 matches!(view.state, StateName::Stopped | StateName::Halted)
             });
             is_idle && account.run.is_none()
         });
-        let is_tried = ids.iter().any(|id| self.trials.contains_key(&id.0));
+        let is_tried = ids.iter().any(|id| self.trials.contains_key(&id.index()));
         ensure!(
             outcome.is_ok() == (is_down && !is_needed && !is_tried),
             "{ids:?} are removed or not for no reason: {outcome:?}"
@@ -815,9 +815,9 @@ impl World {
             return self.performed(Vec::new());
         }
         for id in ids {
-            self.needs[id.0].clear();
-            self.accounts[id.0] = Account {
-                old_tokens: std::mem::take(&mut self.accounts[id.0].old_tokens),
+            self.needs[id.index()].clear();
+            self.accounts[id.index()] = Account {
+                old_tokens: std::mem::take(&mut self.accounts[id.index()].old_tokens),
                 is_unwanted: true,
                 is_gone: true,
                 ..Account::default()
@@ -859,7 +859,7 @@ impl World {
     /// Something of an earlier run or question, or out of turn: changes nothing.
     fn nonsense(&mut self, i: usize) -> Check {
         let account = &self.accounts[i];
-        let id = ServiceId(i);
+        let id = sid(i);
         let run = match &account.run {
             Some(run) => RunId(run.id.0.wrapping_sub(1)),
             None => RunId(account.last_run),
@@ -886,6 +886,17 @@ impl World {
             _ => Event::Answered(id, token, Ok(())),
         };
         let before = self.snapshot();
+        if self.accounts[i].is_gone {
+            let refused = [
+                self.engine.request(id, Request::Start, self.now).err(),
+                self.engine.request_snapshot(id, self.now).err(),
+                self.engine.remove(&[id]).err().map(|(_, why)| why),
+            ];
+            let is_refused = refused.iter().all(|why| *why == Some(Refusal::Removed));
+            let is_seen = self.engine.view(id).is_some() || self.engine.spec(id).is_some();
+            ensure!(is_refused && !is_seen, "s{i} is not gone: {refused:?}");
+            ensure!(self.engine.abort(id, self.now).is_empty(), "s{i} is tried");
+        }
         self.note(|| format!("nonsense: {event:?}"));
         let actions = self.engine.step(event, self.now);
         ensure!(
@@ -910,13 +921,13 @@ impl World {
         let mut bequests: Vec<(ServiceId, Bequest)> = ids
             .into_iter()
             .enumerate()
-            .map(|(i, id)| (ServiceId(i), self.engine.bequest(id)))
+            .map(|(i, id)| (sid(i), self.engine.bequest(id).unwrap()))
             .collect();
         if self.chance(0.2) {
             self.now = self.now + self.millis(100_000);
         }
         for (id, bequest) in &mut bequests {
-            let i = id.0;
+            let i = id.index();
             let has_died = self.chance(0.2);
             let account = &mut self.accounts[i];
             let is_wanted = bequest.wish == Wish::Up;
@@ -1014,14 +1025,14 @@ impl World {
             let Some(run) = &mut account.run else {
                 continue;
             };
-            let id = self.engine.view(ServiceId(i)).run;
+            let id = self.engine.view(sid(i)).unwrap().run;
             let new = id.ok_or_else(|| format!("s{i} is forgotten"))?;
             account.last_run = new.0;
             let old = std::mem::replace(&mut run.id, new);
             for (_, event) in &mut self.coming {
                 match event {
                     Event::Exited(of, run, _) | Event::Notified(of, run, _)
-                        if (*of, *run) == (ServiceId(i), old) =>
+                        if (*of, *run) == (sid(i), old) =>
                     {
                         *run = new;
                     }
@@ -1056,7 +1067,7 @@ impl World {
                 Event::Exited(id, ..) | Event::Notified(id, ..) => id,
                 _ => return false,
             };
-            moved(id.0).inspect(|&i| *id = ServiceId(i)).is_some()
+            moved(id.index()).inspect(|&i| *id = sid(i)).is_some()
         });
     }
 
@@ -1072,7 +1083,7 @@ impl World {
         let kills = self.chance(0.3);
         let mut patience = Duration::from_secs(2);
         for i in 0..self.specs.len() {
-            let id = ServiceId(i);
+            let id = sid(i);
             let at = self.now + Duration::from_millis(1);
             let account = &self.accounts[i];
             if let Some(token) = account.restore.filter(|_| !kills) {
@@ -1124,7 +1135,7 @@ impl World {
             for (i, account) in self.accounts.iter().enumerate() {
                 if let Some(run) = account.run.as_ref().filter(|run| !run.killed) {
                     ensure!(
-                        actions.contains(&Action::Kill(ServiceId(i), run.id)),
+                        actions.contains(&Action::Kill(sid(i), run.id)),
                         "kill all forgot s{i}"
                     );
                 }
@@ -1146,8 +1157,8 @@ impl World {
         let now = self.now;
         match &event {
             Event::Spawned(i, id, pid) => {
-                let needs_no_evidence = self.specs[i.0].start.ready.is_none();
-                match &mut self.accounts[i.0].run {
+                let needs_no_evidence = self.specs[i.index()].start.ready.is_none();
+                match &mut self.accounts[i.index()].run {
                     Some(run) if run.id == *id && run.pid.is_none() && !run.exited => {
                         run.pid = Some(*pid);
                         run.has_evidence |= needs_no_evidence;
@@ -1156,19 +1167,19 @@ impl World {
                     _ => return Ok(()),
                 }
             }
-            Event::SpawnFailed(i, id, _) => match &mut self.accounts[i.0].run {
+            Event::SpawnFailed(i, id, _) => match &mut self.accounts[i.index()].run {
                 Some(run) if run.id == *id && run.pid.is_none() && !run.exited => {
                     if !run.asked {
-                        self.accounts[i.0].cause = Some(Cause::Other);
+                        self.accounts[i.index()].cause = Some(Cause::Other);
                     }
-                    let run = self.accounts[i.0].run.take().unwrap();
-                    self.gone.push((i.0, run));
-                    self.become_next(i.0);
+                    let run = self.accounts[i.index()].run.take().unwrap();
+                    self.gone.push((i.index(), run));
+                    self.become_next(i.index());
                 }
                 _ => return Ok(()),
             },
             Event::Exited(i, id, exit) => {
-                let account = &mut self.accounts[i.0];
+                let account = &mut self.accounts[i.index()];
                 match &mut account.run {
                     Some(run) if run.id == *id && !run.exited => {
                         run.exited = true;
@@ -1180,17 +1191,17 @@ impl World {
                     _ => return Ok(()),
                 }
             }
-            Event::Emptied(i, id) => match &self.accounts[i.0].run {
+            Event::Emptied(i, id) => match &self.accounts[i.index()].run {
                 Some(run) if run.id == *id && run.exited => {
-                    let run = self.accounts[i.0].run.take().unwrap();
-                    self.gone.push((i.0, run));
-                    self.become_next(i.0);
+                    let run = self.accounts[i.index()].run.take().unwrap();
+                    self.gone.push((i.index(), run));
+                    self.become_next(i.index());
                 }
                 _ => return Ok(()),
             },
             Event::Notified(i, id, notice) => {
-                let wants_notice = self.specs[i.0].start.ready == Some(Ready::Notify);
-                match (&mut self.accounts[i.0].run, notice) {
+                let wants_notice = self.specs[i.index()].start.ready == Some(Ready::Notify);
+                match (&mut self.accounts[i.index()].run, notice) {
                     (Some(run), Notice::Ready) if run.id == *id => {
                         run.has_evidence |= wants_notice && !run.asked && !run.exited;
                     }
@@ -1206,12 +1217,12 @@ impl World {
                     _ => return Ok(()),
                 }
             }
-            Event::FreezeFailed(i, id, _) => match &self.accounts[i.0].run {
+            Event::FreezeFailed(i, id, _) => match &self.accounts[i.index()].run {
                 Some(run) if run.id == *id => {}
                 _ => return Ok(()),
             },
             Event::Answered(i, token, answer) => {
-                let account = &mut self.accounts[i.0];
+                let account = &mut self.accounts[i.index()];
                 let is_line = account.line == Some(*token);
                 let of = account
                     .question
@@ -1234,7 +1245,7 @@ impl World {
                 }
             }
             Event::Snapshotted(i, token, _) => {
-                let account = &mut self.accounts[i.0];
+                let account = &mut self.accounts[i.index()];
                 let is_expected = account
                     .snapshot
                     .is_some_and(|(expected, _)| expected == *token);
@@ -1248,7 +1259,7 @@ impl World {
                 account.old_tokens.push(*token);
             }
             Event::Restored(i, token, answer) => {
-                let account = &mut self.accounts[i.0];
+                let account = &mut self.accounts[i.index()];
                 self.restored = account.restore == Some(*token);
                 if self.restored {
                     account.restored = answer.clone().ok();
@@ -1310,7 +1321,7 @@ impl World {
         let now = self.now;
         match action {
             Action::Spawn(id, run) => {
-                let i = id.0;
+                let i = id.index();
                 for &need in &self.needs[i] {
                     ensure!(self.is_of_use(need), "s{i} starts before s{need} is ready");
                 }
@@ -1360,7 +1371,7 @@ impl World {
                 self.spawn(id, run);
             }
             Action::AskToStop(id, run, ask) => {
-                let i = id.0;
+                let i = id.index();
                 let ladder = self.specs[i].stop.ladder.clone();
                 let held = self.held(id, run)?;
                 let is_first = !held.asked;
@@ -1413,7 +1424,7 @@ impl World {
             }
             Action::Kill(id, run) => {
                 let killing = self.killing;
-                let scope = self.specs[id.0].stop.scope;
+                let scope = self.specs[id.index()].stop.scope;
                 let held = self.held(id, run)?;
                 ensure!(!held.killed, "{run:?} is killed twice");
                 // Those that were asked, too, have the rest of the time.
@@ -1473,12 +1484,12 @@ impl World {
                         ensure!(answers, "{run:?} is asked though it cannot answer");
                     }
                     None => ensure!(
-                        self.accounts[service.0].run.is_none(),
+                        self.accounts[service.index()].run.is_none(),
                         "a condition with a child"
                     ),
                 }
                 let by = now + timeout + ANSWER_GRACE;
-                let account = &mut self.accounts[service.0];
+                let account = &mut self.accounts[service.index()];
                 if let Some((old, ..)) = account.question.replace((token, of, by)) {
                     account.old_tokens.push(old);
                 }
@@ -1504,8 +1515,8 @@ impl World {
                 }
             }
             Action::ExpectLine(id, token, _) => {
-                if let Some(old) = self.accounts[id.0].line.replace(token) {
-                    self.accounts[id.0].old_tokens.push(old);
+                if let Some(old) = self.accounts[id.index()].line.replace(token) {
+                    self.accounts[id.index()].old_tokens.push(old);
                 }
                 if self.chance(0.8) {
                     let at = now + self.millis(3_000);
@@ -1522,7 +1533,7 @@ impl World {
                 token,
                 before,
             } => {
-                let account = &mut self.accounts[service.0];
+                let account = &mut self.accounts[service.index()];
                 ensure!(
                     account.is_to_restore && account.run.is_none(),
                     "a restore out of turn"
@@ -1554,7 +1565,7 @@ impl World {
                 stable,
                 ..
             } => {
-                let i = service.0;
+                let i = service.index();
                 let policy = self.specs[i].snapshot.clone().ok_or("nothing to keep")?;
                 let held = self.held(service, run)?;
                 ensure!(
@@ -1596,12 +1607,12 @@ impl World {
                 }
             }
             Action::AbandonSnapshot(id, token) => {
-                let account = &mut self.accounts[id.0];
+                let account = &mut self.accounts[id.index()];
                 let taken = account.snapshot.take();
                 ensure!(
                     taken.is_some_and(|(taken, _)| taken == token) && account.abandoned.is_none(),
                     "s{} abandons a snapshot that is not taken",
-                    id.0
+                    id.index()
                 );
                 account.abandoned = Some(token);
                 if self.behaves || self.chance(0.9) {
@@ -1619,8 +1630,11 @@ impl World {
                     !self.has_runs(service)?,
                     "a snapshot under a program that runs"
                 );
-                ensure!(!stable || self.accounts[service.0].is_displaced, "of whom?");
-                let account = &mut self.accounts[service.0];
+                ensure!(
+                    !stable || self.accounts[service.index()].is_displaced,
+                    "of whom?"
+                );
+                let account = &mut self.accounts[service.index()];
                 ensure!(
                     account.snapshot.is_none() && account.abandoned.is_none(),
                     "two snapshots of {service:?} at once"
@@ -1645,7 +1659,7 @@ impl World {
                     !self.has_runs(service)?,
                     "a restore under a program that runs"
                 );
-                self.accounts[service.0].restore = Some(token);
+                self.accounts[service.index()].restore = Some(token);
                 if self.behaves || self.chance(0.9) {
                     let at = now + self.millis(1_000);
                     let answer = match self.chance(0.8) {
@@ -1657,12 +1671,12 @@ impl World {
                 }
             }
             Action::Forget(id) => {
-                let account = &mut self.accounts[id.0];
-                ensure!(account.beside.is_some(), "s{} is forgotten", id.0);
+                let account = &mut self.accounts[id.index()];
+                ensure!(account.beside.is_some(), "s{} is forgotten", id.index());
                 ensure!(
                     account.run.is_none(),
                     "s{} is forgotten while it runs",
-                    id.0
+                    id.index()
                 );
                 *account = Account {
                     old_tokens: std::mem::take(&mut account.old_tokens),
@@ -1670,31 +1684,38 @@ impl World {
                     is_gone: true,
                     ..Account::default()
                 };
-                for (new, _) in self.trials.values_mut().filter(|(new, _)| *new == id.0) {
+                for (new, _) in self
+                    .trials
+                    .values_mut()
+                    .filter(|(new, _)| *new == id.index())
+                {
                     *new = GONE;
                 }
-                self.needs[id.0].clear();
+                self.needs[id.index()].clear();
                 let actions = self.engine.step(Event::Forgotten(id), now);
                 ensure!(actions.is_empty(), "who is forgotten does something");
             }
-            Action::Tell(id, fact) => self.told(id.0, fact)?,
+            Action::Tell(id, fact) => self.told(id.index(), fact)?,
         }
         Ok(())
     }
 
     /// Of a service that is being updated, or of its candidate.
     fn has_runs(&self, service: ServiceId) -> Result<bool, String> {
-        let (new, _) = self.trials.get(&service.0).ok_or("nothing is tried")?;
+        let (new, _) = self
+            .trials
+            .get(&service.index())
+            .ok_or("nothing is tried")?;
         let runs = |i: usize| self.accounts[i].run.is_some();
-        Ok(runs(*new) || runs(service.0))
+        Ok(runs(*new) || runs(service.index()))
     }
 
     fn held(&mut self, id: ServiceId, run: RunId) -> Result<&mut Run, String> {
-        let held = self.accounts[id.0]
+        let held = self.accounts[id.index()]
             .run
             .as_mut()
             .filter(|held| held.id == run);
-        held.ok_or_else(|| format!("{run:?} of s{} is not there", id.0))
+        held.ok_or_else(|| format!("{run:?} of s{} is not there", id.index()))
     }
 
     fn told(&mut self, i: usize, fact: Fact) -> Check {
@@ -1770,7 +1791,7 @@ impl World {
     fn examine(&mut self) -> Check {
         let now = self.now;
         let present = self.present();
-        let mut ids: Vec<usize> = self.engine.ids().map(|id| id.0).collect();
+        let mut ids: Vec<usize> = self.engine.ids().map(|id| id.index()).collect();
         ids.sort_unstable();
         let on_duty = self.on_duty();
         ensure!(ids == on_duty, "{ids:?} are there instead of {on_duty:?}");
@@ -1780,7 +1801,7 @@ impl World {
                 let run = self.accounts.get(i).and_then(|it| it.run.as_ref());
                 run.is_some_and(|run| !run.is_unkillable)
             };
-            let style = self.engine.trial(ServiceId(i)).map(|trial| trial.style);
+            let style = self.engine.trial(sid(i)).map(|trial| trial.style);
             ensure!(
                 style == Some(Style::Overlap) || !(runs(i) && runs(new)),
                 "s{i} runs beside its candidate s{new}"
@@ -1788,7 +1809,7 @@ impl World {
         }
         let views: BTreeMap<usize, View> = present
             .iter()
-            .map(|&i| (i, self.engine.view(ServiceId(i))))
+            .map(|&i| (i, self.engine.view(sid(i)).unwrap()))
             .collect();
         let is_idle = |view: &View| matches!(view.state, StateName::Stopped | StateName::Halted);
         let holds_one = self.accounts.iter().any(|account| account.run.is_some());
@@ -1806,7 +1827,7 @@ impl World {
                     || account.run.as_ref().is_some_and(|run| !run.is_unkillable);
                 self.needs[d].contains(&i) && account.unwanted() && lives
             });
-            let deadline = self.engine.services[i].deadline();
+            let deadline = self.engine.services[&sid(i)].deadline();
             let (account, spec) = (&mut self.accounts[i], &self.specs[i]);
             let run = account.run.as_ref();
             use StateName as S;
@@ -1902,7 +1923,7 @@ impl World {
                 account.is_to_restore = false;
             }
             if let Some((_, by)) = account.snapshot {
-                let is_tried = self.engine.trial(ServiceId(i)).map(|trial| trial.phase)
+                let is_tried = self.engine.trial(sid(i)).map(|trial| trial.phase)
                     == Some(TrialPhase::Snapshot);
                 let deadline = match is_tried {
                     true => self.engine.deadline(),
@@ -2025,7 +2046,7 @@ impl World {
     // The host.
 
     fn spawn(&mut self, id: ServiceId, run: RunId) {
-        let i = id.0;
+        let i = id.index();
         let (soon, later) = (self.millis(20), self.millis(20_000));
         let at = self.now + soon;
         if !self.behaves && self.chance(0.04) {
@@ -2053,7 +2074,7 @@ impl World {
     }
 
     fn stop(&mut self, id: ServiceId, run: RunId, graceful: Duration) {
-        let exit = self.exit(id.0);
+        let exit = self.exit(id.index());
         let at = self.now
             + match self.below(10) {
                 0..7 => graceful.mul_f64(self.random.unit()),
@@ -2099,8 +2120,8 @@ impl World {
         ids.map(|id| {
             (
                 id,
-                self.engine.view(id),
-                self.engine.services[id.0].deadline(),
+                self.engine.view(id).unwrap(),
+                self.engine.services[&id].deadline(),
             )
         })
         .collect()
@@ -2345,7 +2366,7 @@ fn what_services_cost() {
         assert!(
             engine
                 .ids()
-                .all(|id| engine.view(id).state == StateName::Running)
+                .all(|id| engine.view(id).unwrap().state == StateName::Running)
         );
         open.extend(engine.stop_all(Instant::ZERO));
         drive(&mut engine, &mut open);

@@ -245,7 +245,7 @@ impl Engine {
         if self.trial(service).is_some() {
             return Err(Refusal::Updating);
         }
-        let old = &self.services[service.0];
+        let old = self.services.get(&service).ok_or(Refusal::Removed)?;
         if old.has_remains() {
             return Err(Refusal::Remains);
         }
@@ -261,11 +261,13 @@ impl Engine {
         }
         // As it will be, then as it is until then.
         let (mut defined, ids) = self.definitions();
-        defined.put(service.0, Arc::clone(&spec));
+        defined.insert(service, Arc::clone(&spec));
         Graph::new(&defined, &ids).map_err(Refusal::Misfit)?;
         let (mut defined, ids) = self.definitions();
-        let candidate = ServiceId(defined.add(Arc::clone(&spec)));
+        let candidate = self.next_id;
+        defined.insert(candidate, Arc::clone(&spec));
         self.graph = Graph::new(&defined, &ids).map_err(Refusal::Misfit)?;
+        self.next_id.take();
         self.shared.now = now;
         // One that is halted for a need would come back by itself.
         let stays_down = old.is_halted() && !old.is_halted_for_a_need();
@@ -276,8 +278,8 @@ impl Engine {
         let returns = is_up && style == Style::Restart && !stays_down;
         let was_healthy = old.is_satisfied();
         let new = Service::new(candidate, spec, now).tried_for(old);
-        self.services.put(candidate.0, new);
-        self.services[service.0].tell(Fact::Updating { style }, &mut self.shared);
+        self.services.insert(candidate, new);
+        self.tell(service, Fact::Updating { style });
         let mut trial = Trial {
             service,
             candidate,
@@ -296,7 +298,7 @@ impl Engine {
             // It is asked for now: later somebody may stop what it needs.
             self.start_needs(&mut changed);
             if returns {
-                self.services[service.0].want_end();
+                self.want_end(service);
             } else if style == Style::Overlap {
                 trial.step = self.launch(candidate);
             }
@@ -327,23 +329,28 @@ impl Engine {
         };
         self.shared.now = now;
         let (defined, mut ids) = self.definitions();
-        ids.insert(defined[candidate.0].name().clone(), candidate.0);
+        let new = defined.get(&candidate).ok_or(Refusal::Removed)?;
+        ids.insert(new.name().clone(), candidate);
         self.graph = match Graph::new(&defined, &ids) {
             Ok(graph) => graph,
             Err(error) => {
                 // It is rolled back with the next event, and that is now.
-                self.services[candidate.0].flawed(Flaw::Misfit(error.to_string()));
+                if let Some(new) = self.services.get_mut(&candidate) {
+                    new.flawed(Flaw::Misfit(error.to_string()));
+                }
                 return Err(Refusal::Misfit(error));
             }
         };
         self.trials.remove(at);
         // Both are there: they are two entries.
-        if let Some(mut old) = self.services.take(service.0) {
-            self.services[candidate.0].replace(&mut old);
-            self.services.put(service.0, old);
+        if let Some(mut old) = self.services.remove(&service) {
+            if let Some(new) = self.services.get_mut(&candidate) {
+                new.replace(&mut old);
+            }
+            self.services.insert(service, old);
         }
-        self.services[candidate.0].tell(Fact::Updated, &mut self.shared);
-        let all = self.services.iter().map(|(i, _)| ServiceId(i)).collect();
+        self.tell(candidate, Fact::Updated);
+        let all = self.services.keys().copied().collect();
         Ok((candidate, self.settle(all)))
     }
 
@@ -366,7 +373,7 @@ impl Engine {
 
     /// Whether it is tried for a service, or was replaced and is not gone yet.
     pub fn beside(&self, id: ServiceId) -> Option<Beside> {
-        self.services.get(id.0)?.beside()
+        self.services.get(&id)?.beside()
     }
 
     pub(super) fn trial_deadline(&self) -> Option<Instant> {
@@ -378,8 +385,8 @@ impl Engine {
         match trial.step {
             // What comes after the wait for its needs has deadlines of its own.
             Step::Starting { until } => {
-                let state = self.services[trial.candidate.0].view().state;
-                (state == StateName::Waiting).then_some(until)
+                let candidate = self.services.get(&trial.candidate)?;
+                (candidate.view().state == StateName::Waiting).then_some(until)
             }
             Step::Keeping { until, .. }
             | Step::Canary { until }
@@ -418,7 +425,7 @@ impl Engine {
             Ok(Snapshotted::Taken(snapshot)) => {
                 let snapshot = *snapshot;
                 trial.snapshot = Some(snapshot);
-                self.services[service.0].tell(Fact::SnapshotTaken { snapshot }, &mut self.shared);
+                self.tell(service, Fact::SnapshotTaken { snapshot });
                 let step = self.launch(candidate);
                 if let Some(trial) = self.trials.iter_mut().find(|it| it.service == service) {
                     (trial.step, trial.is_due) = (step, false);
@@ -448,21 +455,22 @@ impl Engine {
         let is_of = |trial: &&mut Trial| matches!(trial.step, Step::Restoring { token, .. } if token == answered);
         let trial = self.trials.iter_mut().find(is_of)?;
         let service = trial.service;
-        let old = &mut self.services[service.0];
-        match result {
-            Ok(snapshot) => {
-                let snapshot = *snapshot;
-                old.tell(Fact::Restored { snapshot }, &mut self.shared);
-            }
-            Err(why) => {
-                trial.returns = false;
-                let is_over = self.shutting_down;
-                old.lost_its_state(why.clone(), is_over, &mut self.shared);
-            }
-        }
         if let Step::Restoring { phase, why, .. } = trial.step.clone() {
             trial.step = Step::Ending { phase, why };
             trial.is_due = false;
+        }
+        trial.returns &= result.is_ok();
+        match result {
+            Ok(snapshot) => {
+                let snapshot = *snapshot;
+                self.tell(service, Fact::Restored { snapshot });
+            }
+            Err(why) => {
+                let is_over = self.shutting_down;
+                if let Some(old) = self.services.get_mut(&service) {
+                    old.lost_its_state(why.clone(), is_over, &mut self.shared);
+                }
+            }
         }
         Some(service)
     }
@@ -477,25 +485,35 @@ impl Engine {
             if let Step::Keeping {
                 token: Some(token), ..
             } = trial.step
+                && let Some(old) = self.services.get_mut(&service)
             {
-                self.services[service.0].abandon(token, &mut self.shared);
+                old.abandon(token, &mut self.shared);
             }
             trial.step = Step::Ending { phase, why };
             trial.is_due = false;
-            self.services[trial.candidate.0].want_end();
+            let candidate = trial.candidate;
+            self.want_end(candidate);
+        }
+    }
+
+    fn want_end(&mut self, id: ServiceId) {
+        if let Some(service) = self.services.get_mut(&id) {
+            service.want_end();
         }
     }
 
     fn launch(&mut self, candidate: ServiceId) -> Step {
-        let new = &mut self.services[candidate.0];
-        let until = self.shared.now + new.spec().start().timeout();
-        // It was never started: nothing refuses.
-        let _ = new.start(false, &mut self.shared);
+        let mut until = self.shared.now;
+        if let Some(new) = self.services.get_mut(&candidate) {
+            until = until + new.spec().start().timeout();
+            // It was never started: nothing refuses.
+            let _ = new.start(false, &mut self.shared);
+        }
         Step::Starting { until }
     }
 
     fn hold(&mut self, service: ServiceId) -> Step {
-        self.services[service.0].tell(Fact::Trial, &mut self.shared);
+        self.tell(service, Fact::Trial);
         let until = self.shared.now + COMMIT_PATIENCE;
         Step::Held { until }
     }
@@ -506,15 +524,17 @@ impl Engine {
             *service.role() == Role::Replaced && service.is_down() && !service.has_remains()
         };
         let gone = self.services.iter().find(|(_, service)| is_gone(service));
-        if let Some((i, _)) = gone {
-            self.forget(ServiceId(i));
-            return Some(vec![ServiceId(i)]);
+        if let Some((&id, _)) = gone {
+            self.forget(id);
+            return Some(vec![id]);
         }
         (0..self.trials.len()).find_map(|at| self.advance_one(at))
     }
 
     fn forget(&mut self, id: ServiceId) {
-        self.services[id.0].be_forgotten();
+        if let Some(service) = self.services.get_mut(&id) {
+            service.be_forgotten();
+        }
         self.shared.actions.push(Action::Forget(id));
     }
 
@@ -527,14 +547,14 @@ impl Engine {
                 phase: *phase,
                 why: why.clone(),
             };
-            let old = &self.services[service.0];
+            let old = self.services.get(&service)?;
             return old.has_come_to_rest().then(|| {
-                old.tell(fact, &mut self.shared);
+                self.tell(service, fact);
                 self.trials.remove(at);
                 vec![service]
             });
         }
-        let (old, new) = (&self.services[service.0], &self.services[candidate.0]);
+        let (old, new) = (self.services.get(&service)?, self.services.get(&candidate)?);
         let mut changed = vec![service, candidate];
         let flaw = new.flaw().filter(|_| trial.is_open()).cloned();
         let flaw = flaw.or_else(|| match trial.step {
@@ -600,9 +620,11 @@ impl Engine {
                     self.forget(candidate);
                     changed = vec![service];
                     let returns = self.trials[at].returns && !self.shutting_down;
-                    let old = &mut self.services[service.0];
                     // Nobody wanted it down but we; or else somebody does, and it stays so.
-                    if returns && old.is_wished() {
+                    if let Some(old) = self.services.get_mut(&service)
+                        && returns
+                        && old.is_wished()
+                    {
                         old.come_back(&mut self.shared);
                     }
                     Step::Returning { phase, why }

@@ -142,6 +142,7 @@ impl Reply {
             Refusal::ShuttingDown | Refusal::Snapshotting => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Misfit(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Updating => StatusCode::LOCKED,
+            Refusal::Removed => StatusCode::NOT_FOUND,
             _ => StatusCode::CONFLICT,
         };
         Self::error(status, &refusal.to_string())

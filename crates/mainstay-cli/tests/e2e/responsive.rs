@@ -1,0 +1,205 @@
+//! Nothing that services, clients or other programs do stops the supervisor, or keeps it from answering.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+
+use mainstay_testkit::procs;
+
+use super::*;
+
+/// Starts `mainstay daemon` and waits until it answers.
+fn daemon(sandbox: &Sandbox) -> Supervisor {
+    let mut command = sandbox.command(mainstay());
+    command.args(["daemon", "--json"]);
+    let supervisor = Supervisor::spawn(command);
+    wait_until("a daemon that answers", SOON, || {
+        verb(sandbox, &["list"]).status.success().then_some(())
+    });
+    supervisor
+}
+
+/// Runs a verb that must succeed.
+#[track_caller]
+fn ok(sandbox: &Sandbox, args: &[&str]) {
+    let output = verb(sandbox, args);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {complaint}");
+}
+
+/// Waits until this file exists.
+#[track_caller]
+fn wait_for_file(sandbox: &Sandbox, name: &str) {
+    let path = sandbox.path().join(name);
+    wait_until(name, SOON, || path.exists().then_some(()));
+}
+
+/// The names of its threads.
+fn threads(supervisor: &Supervisor) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", supervisor.id())).expect("it runs");
+    let names = tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.map(|name| name.trim_end().to_owned()).collect()
+}
+
+/// A service may be removed while something that was done for it is still under way. The late answer concerns nobody, not even the service
+/// that is installed next.
+#[test]
+fn what_is_under_way_for_a_removed_service_ends_without_a_trace() {
+    const BEGUN: &str = r#"["sh", "-c", "touch HERE/NAME.begun; exec sleep 1000"]"#;
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/", server.local_addr().expect("an address"));
+    let hang = r#"command = ["PUPPET", "hang"]"#;
+    let fail = "command = [\"PUPPET\", \"exit\", \"3\"]\nrecovery = { policy = \"never\" }";
+    let late = r#"timeout = "1h", ready ="#;
+    let kinds = [
+        (
+            "thaw",
+            hang,
+            format!(
+                "snapshot = {{ paths = [\"HERE/data\"], quiesce = [\"true\"], thaw = {BEGUN} }}"
+            ),
+        ),
+        (
+            "quiesce",
+            hang,
+            format!(
+                "snapshot = {{ paths = [\"HERE/data\"], quiesce = {BEGUN}, thaw = [\"true\"] }}"
+            ),
+        ),
+        (
+            "copy",
+            hang,
+            "snapshot = { paths = [\"HERE/data\"] }".to_owned(),
+        ),
+        ("reload", hang, format!("reload = {{ exec = {BEGUN} }}")),
+        (
+            "probe",
+            hang,
+            format!("start = {{ {late} {{ exec = {BEGUN} }} }}"),
+        ),
+        (
+            "request",
+            hang,
+            format!("start = {{ {late} {{ http = \"{url}\" }} }}"),
+        ),
+        (
+            "condition",
+            hang,
+            format!("wait_for = [{{ exec = {BEGUN}, deadline = \"1h\" }}]"),
+        ),
+        ("alert", fail, format!("on_alert = {BEGUN}")),
+        (
+            "webhook",
+            fail,
+            format!("on_alert = {{ webhook = {{ url = \"{url}\", secret_file = \"HERE/key\" }} }}"),
+        ),
+    ];
+    let mut services = format!("[service.neighbour]\n{hang}\n");
+    for (name, command, more) in &kinds {
+        services += &format!(
+            "[service.{name}]\n{command}\n{}\n",
+            more.replace("NAME", name)
+        );
+    }
+    services += &format!("[service.update]\n{hang}\n");
+    let (sandbox, manifest) = sandbox(&services);
+    let key = sandbox.write("key", "whsec_dGhpcnR5LXR3byBieXRlcyB0aGF0IGFyZSBzZWNyZXQ=");
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    fs::create_dir(sandbox.path().join("data")).expect("a directory");
+    let supervisor = daemon(&sandbox);
+    let install = [
+        "install",
+        "--manager",
+        "embedded",
+        &manifest.display().to_string(),
+    ];
+    ok(&sandbox, &install);
+    ok(&sandbox, &["start", "neighbour"]);
+    let neighbour = || {
+        let entry = service(&sandbox, "neighbour");
+        (entry["pid"].clone(), entry["since"].clone())
+    };
+    let before = neighbour();
+
+    for (name, ..) in kinds {
+        let mut clients = Vec::new();
+        let mut client = |verb: &[&str]| {
+            let mut command = sandbox.command(mainstay());
+            clients.push(command.args(verb).spawn().expect("mainstay runs"));
+        };
+        let mut copying = None;
+        match name {
+            "copy" => {
+                ok(&sandbox, &["start", name]);
+                // As if another copy was being made.
+                let dir = sandbox.state_dir().join("snapshots/copy");
+                fs::create_dir_all(&dir).expect("a directory");
+                let lock = fs::File::create(dir.join("lock")).expect("a lock");
+                lock.lock().expect("nobody else has it");
+                copying = Some(lock);
+                client(&["snapshot", "create", name]);
+                wait_until("its copy is under way", SOON, || {
+                    let name = "mainstay-snapshot".get(..15);
+                    threads(&supervisor)
+                        .iter()
+                        .any(|it| Some(&**it) == name)
+                        .then_some(())
+                });
+            }
+            "thaw" | "quiesce" => {
+                ok(&sandbox, &["start", name]);
+                client(&["snapshot", "create", name]);
+            }
+            "reload" => {
+                ok(&sandbox, &["start", name]);
+                ok(&sandbox, &["reload", name]);
+            }
+            _ => client(&["start", name]),
+        }
+        let held = match name {
+            "copy" => None,
+            "request" | "webhook" => Some(server.accept().expect("a request")),
+            _ => {
+                wait_for_file(&sandbox, &format!("{name}.begun"));
+                None
+            }
+        };
+        ok(&sandbox, &["uninstall", name]);
+        drop((held, copying));
+        for mut client in clients {
+            client.wait().expect("it ends");
+        }
+        wait_until("nothing is under way any more", SOON, || {
+            let helpers = sandbox.processes().into_iter();
+            let mut helpers = helpers.filter(|pid| procs::is_named(*pid, "sleep"));
+            helpers.next().is_none().then_some(())
+        });
+        assert_eq!(neighbour(), before, "{name}");
+    }
+    let _ = fs::remove_dir_all(sandbox.path().join("data"));
+    ok(&sandbox, &install);
+    assert_eq!(neighbour(), before);
+
+    // An update that is under way is ended first.
+    let text = fs::read_to_string(&manifest).expect("a manifest");
+    let update = sandbox.write("update.toml", &(text + "env = { CHANGED = \"yes\" }\n"));
+    let update = update.display().to_string();
+    let mut client = sandbox.command(mainstay());
+    client.args(["update", &update, "update", "--canary", "1h"]);
+    ok(&sandbox, &["start", "update"]);
+    let mut client = client.spawn().expect("mainstay runs");
+    wait_until("the new definition is tried", SOON, || {
+        let phase = service(&sandbox, "update")["update"]["phase"].clone();
+        (phase == "canary").then_some(())
+    });
+    assert!(!verb(&sandbox, &["uninstall", "update"]).status.success());
+    ok(&sandbox, &["stop", "update"]);
+    assert!(!client.wait().expect("it ends").success());
+    ok(&sandbox, &["uninstall", "update"]);
+    assert_eq!(neighbour(), before);
+    ok(&sandbox, &["stop"]);
+    stop(supervisor, &sandbox);
+}
