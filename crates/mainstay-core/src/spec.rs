@@ -75,6 +75,7 @@ pub struct Spec {
     pub(crate) working_dir: Option<PathBuf>,
     pub(crate) env: Env,
     pub(crate) env_file: Option<PathBuf>,
+    pub(crate) inherit_env: Vec<String>,
     pub(crate) priority: Option<Priority>,
     pub(crate) cpus: Vec<u16>,
     pub(crate) limits: Limits,
@@ -142,6 +143,10 @@ impl Spec {
     /// A file of `NAME=value` lines, read at each start.
     pub fn env_file(&self) -> Option<&Path> {
         self.env_file.as_deref()
+    }
+    /// Variables that it inherits although it runs as another account than the supervisor.
+    pub fn inherit_env(&self) -> &[String] {
+        &self.inherit_env
     }
     /// Whom it runs as; `None` is whoever runs mainstay.
     pub fn account(&self) -> Option<&Account> {

@@ -240,6 +240,7 @@ pub struct Systemd {
     pub(crate) credentials: Vec<(String, PathBuf)>,
     pub(crate) makes_code: bool,
     pub(crate) devices: bool,
+    pub(crate) passed_variables: Vec<String>,
 }
 
 impl Default for Systemd {
@@ -252,6 +253,7 @@ impl Default for Systemd {
             credentials: Vec::new(),
             makes_code: false,
             devices: false,
+            passed_variables: Vec::new(),
         }
     }
 }
@@ -306,6 +308,13 @@ impl Systemd {
             devices: true,
             ..self
         }
+    }
+
+    /// Passes a variable of systemd's own environment to the service, which otherwise gets a clean one: `PassEnvironment=`.
+    #[must_use]
+    pub fn pass_variable(mut self, name: impl Into<String>) -> Self {
+        self.passed_variables.push(name.into());
+        self
     }
 
     /// It may write there, too: an absolute path that exists.

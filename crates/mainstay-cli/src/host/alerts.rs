@@ -263,7 +263,7 @@ impl Host {
         }
     }
 
-    /// As the service's account, but in our environment: what keeps the service from starting must not keep this from telling it.
+    /// As the service's account, but without the service's `env` and `env_file`: what keeps the service from starting must not keep this from telling it.
     fn start_alert_command(&mut self, id: ServiceId, alert: &Arc<Alert>) -> Result<(), String> {
         let held = self.held.get(&id).ok_or("it was removed")?;
         let spec = Arc::clone(&held.spec);
@@ -277,10 +277,8 @@ impl Host {
         let (input, mut to_command) = io::pipe().map_err(failed)?;
         let (from_command, output) = io::pipe().map_err(failed)?;
         let Held { dir, user, .. } = held;
-        let mut environment = self.inherited.clone();
-        if let Some(user) = user.as_ref().map_err(String::clone)? {
-            environment.extend(user.environment());
-        }
+        let user = user.as_ref().map_err(String::clone)?.as_ref();
+        let mut environment = launch::inherited_by(&spec, user, &self.inherited);
         environment.insert("MAINSTAY_SERVICE".into(), spec.name().as_str().into());
         for (name, value) in &alert.variables {
             environment.insert(name.into(), value.into());

@@ -174,13 +174,8 @@ impl Host {
             sockets,
             ..
         } = held;
-        let user = other(user);
         let name = spec.name().as_str();
-        let mut inherited = self.inherited.clone();
-        if let Some(user) = user {
-            inherited.extend(user.environment());
-        }
-        let mut environment = launch::environment(spec, dir, inherited)?;
+        let mut environment = launch::environment(spec, dir, other(user), &self.inherited)?;
         environment.insert("MAINSTAY_SERVICE".into(), name.into());
         environment.insert("MAINSTAY_RESTARTS".into(), restarts.to_string().into());
         environment.insert("MAINSTAY_DATA_DIR".into(), self.state.data_dir(name).into());

@@ -5,31 +5,47 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
+use mainstay_core::environment;
 use mainstay_core::spec::Spec;
 
-/// Variables that are about the supervisor, not about its children.
-const NOT_INHERITED: [&str; 10] = [
-    "MAINSTAY_STATE_DIR",
-    mainstay::notify::READY_FD,
-    mainstay::notify::READY_PID,
-    "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "INVOCATION_ID",
-];
+use super::sys;
 
 /// An environment under construction.
 pub(super) type Environment = BTreeMap<OsString, OsString>;
 
-/// What every child inherits. Taken once: the supervisor never changes its own environment.
+/// The supervisor's own environment, without what concerns it alone. Taken once: it never changes.
 pub(super) fn inherited() -> Environment {
     env::vars_os()
-        .filter(|(name, _)| !NOT_INHERITED.iter().any(|not| name == not))
         .map(|(name, value)| (key(&name), value))
+        .filter(|(name, _)| !name.to_str().is_some_and(environment::is_private))
         .collect()
+}
+
+/// What a service and the commands of its account inherit of `ours`: everything, unless they run as another `user`. That one has no claim to
+/// what the supervisor was started with, so its environment is a clean one.
+pub(super) fn inherited_by(
+    spec: &Spec,
+    user: Option<&sys::User>,
+    ours: &Environment,
+) -> Environment {
+    let Some(user) = user else {
+        return ours.clone();
+    };
+    let is_named = |name: &str| {
+        let named = spec.inherit_env().iter().map(String::as_str);
+        environment::BASE
+            .into_iter()
+            .chain(named)
+            .any(|it| it == name)
+    };
+    let passed = ours
+        .iter()
+        .filter(|(name, _)| name.to_str().is_some_and(is_named));
+    let mut inherited: Environment = passed
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    inherited.extend(user.environment());
+    inherited
 }
 
 /// Windows takes `Path` and `PATH` for one variable, so here they are one, too.
@@ -52,16 +68,17 @@ pub(crate) fn credential(path: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
 }
 
-/// The inherited environment, then `env_file`, then `env`, whose values may refer to what was there before as `${NAME}`.
+/// What is [inherited](inherited_by), then `env_file`, then `env`, whose values may refer to what was there before as `${NAME}`.
 ///
 /// # Errors
 /// With the operation and the file in the message, never a value.
 pub(super) fn environment(
     spec: &Spec,
     manifest_dir: &Path,
-    inherited: Environment,
+    user: Option<&sys::User>,
+    ours: &Environment,
 ) -> Result<Environment, String> {
-    let mut environment = inherited;
+    let mut environment = inherited_by(spec, user, ours);
     if let Some(path) = spec.env_file() {
         let path = manifest_dir.join(path);
         let text = fs::read_to_string(&path)
@@ -76,8 +93,13 @@ pub(super) fn environment(
     }
     let mut own = Vec::new();
     for (name, value) in spec.env().iter() {
-        let value = expand(value, &environment)
-            .map_err(|missing| format!("env {name}: there is no variable {missing} to take"))?;
+        let value = expand(value, &environment).map_err(|missing| {
+            let hint = match ours.contains_key(&key(missing)) {
+                true => format!(" (add it to `inherit_env = [\"{missing}\"]`)"),
+                false => String::new(),
+            };
+            format!("env {name}: there is no variable {missing} to take{hint}")
+        })?;
         own.push((key(name), value));
     }
     environment.extend(own);

@@ -348,10 +348,12 @@ impl Host {
             users.push(match daemon {
                 Some(_) => user.map_err(|failure| failure.message().to_owned()),
                 None => {
+                    let user = user?;
                     if heir.tree.is_none() {
-                        preflight::check(&definition.spec, &definition.dir, &inherited)?;
+                        let Definition { spec, dir, .. } = definition;
+                        preflight::check(spec, dir, user.as_ref(), &inherited)?;
                     }
-                    Ok(user?)
+                    Ok(user)
                 }
             });
         }

@@ -11,9 +11,10 @@ use crate::failure::{Code, Failure};
 pub(super) fn check(
     spec: &Spec,
     manifest_dir: &Path,
-    inherited: &launch::Environment,
+    user: Option<&sys::User>,
+    ours: &launch::Environment,
 ) -> Result<(), Failure> {
-    check_files(spec, manifest_dir, inherited)?;
+    check_files(spec, manifest_dir, user, ours)?;
     match port::taken(spec) {
         Some(taken) => {
             let message = format!("start {}: {taken}", spec.name());
@@ -28,11 +29,12 @@ pub(super) fn check(
 pub(super) fn check_files(
     spec: &Spec,
     manifest_dir: &Path,
-    inherited: &launch::Environment,
+    user: Option<&sys::User>,
+    ours: &launch::Environment,
 ) -> Result<(), Failure> {
     let name = spec.name();
     let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
-    let environment = launch::environment(spec, manifest_dir, inherited.clone())
+    let environment = launch::environment(spec, manifest_dir, user, ours)
         .map_err(|why| cannot(Code::MissingPart, why))?;
     let working_dir = launch::working_dir(spec, manifest_dir);
     if !working_dir.is_dir() {

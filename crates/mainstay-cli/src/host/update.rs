@@ -160,8 +160,8 @@ impl Host {
             (false, Some(_)) => spec.beside_others(),
             (false, None) => spec,
         };
-        preflight::check_files(&spec, &dir, &self.inherited).map_err(failed)?;
         let user = preflight::user_of(&spec).map_err(failed)?;
+        preflight::check_files(&spec, &dir, user.as_ref(), &self.inherited).map_err(failed)?;
         let version = self.held.get(&id).map_or(0, |held| held.version);
         Ok(Judged {
             definition: Definition {

@@ -42,6 +42,9 @@ impl Installed {
             .display_name(spec.display_name())
             .account(wanted.account.clone())
             .systemd(|systemd| sandboxed(systemd, spec, wanted.has_sandbox));
+        for name in spec.inherit_env() {
+            definition = definition.systemd(|systemd| systemd.pass_variable(name));
+        }
         // What an operator has disabled stays so.
         let is_enabled = self.service().is_enabled();
         if self.root.is_none() && is_enabled.is_ok_and(|is_enabled| !is_enabled) {
@@ -204,6 +207,11 @@ impl Installed {
         for address in spec.listen() {
             definition = definition.listen(address.to_string());
         }
+        let is_left_to_manager = self.record.manager != Manager::Systemd;
+        losses.lose(
+            is_left_to_manager && !spec.inherit_env().is_empty(),
+            "`inherit_env`: its manager decides what it inherits",
+        );
         let limits = spec.limits();
         for (limit, value) in [
             (Limit::OpenFiles, limits.open_files),

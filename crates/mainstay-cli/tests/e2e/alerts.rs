@@ -462,7 +462,7 @@ fn a_command_runs_as_the_service_does() {
         return mainstay_testkit::skip("only root may start programs as somebody else");
     }
     let (sandbox, manifest) = sandbox(&format!(
-        "{HALTS}account = 'user:nobody'\non_alert = ['sh', '-c', 'id -un > HERE/who/name']\n"
+        "{HALTS}account = 'user:nobody'\ninherit_env = ['MAINSTAY_TESTKIT_SANDBOX']\non_alert = ['sh', '-c', 'id -un > HERE/who/name']\n"
     ));
     fs::set_permissions(sandbox.path(), fs::Permissions::from_mode(0o755)).expect("mode");
     let who = sandbox.path().join("who");

@@ -315,6 +315,7 @@ fn another_account_has_its_own_home_and_data() {
         [service.guest]
         command = ["sh", "-c", "id -un > \"$MAINSTAY_DATA_DIR/who\" && echo $USER $LOGNAME && exec sleep 1000"]
         account = "user:nobody"
+        inherit_env = ["MAINSTAY_TESTKIT_SANDBOX"]
         working_dir = "/"
         start = { ready = { log = "^nobody nobody$" } }
         "#,

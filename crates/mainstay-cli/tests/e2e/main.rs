@@ -12,6 +12,8 @@ mod logs;
 #[cfg(target_os = "linux")]
 mod managers;
 #[cfg(target_os = "linux")]
+mod processes;
+#[cfg(target_os = "linux")]
 mod registry;
 mod responsive;
 mod snapshots;

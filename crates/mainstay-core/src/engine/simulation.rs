@@ -2215,6 +2215,7 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         working_dir: None,
         env: Env::default(),
         env_file: None,
+        inherit_env: Vec::new(),
         priority: None,
         cpus: Vec::new(),
         limits: Limits::default(),

@@ -121,6 +121,9 @@ impl Resolver<'_> {
             working_dir: value(typed.working_dir),
             env: value(typed.env).unwrap_or_default(),
             env_file: value(typed.env_file),
+            inherit_env: typed.inherit_env.map_or_else(Vec::new, |list| {
+                list.value.into_iter().map(|name| name.value.0).collect()
+            }),
             priority: value(typed.priority),
             cpus: typed.cpus.map_or_else(Vec::new, |list| {
                 list.value.into_iter().map(|cpu| cpu.value.0).collect()

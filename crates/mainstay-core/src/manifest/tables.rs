@@ -9,7 +9,7 @@ use super::redact::{Expression, LabelName, RedactEntry};
 use super::tree::{Node, Spanned};
 use super::values::{
     Capability, Codes, Count, Cpu, Factor, Line, NeedName, Pattern, Pause, Port, Size,
-    StrategyName, Target, Time, Yes,
+    StrategyName, Target, Time, VariableName, Yes,
 };
 use crate::log::redact::RedactWith;
 use crate::spec::{
@@ -53,6 +53,8 @@ table! {
         env: Env,
         /// A file of NAME=value lines, read at each start.
         env_file: PathBuf,
+        /// Variables of the supervisor that a service of another account inherits beside PATH, LANG and TZ.
+        inherit_env: Vec<Spanned<VariableName>>,
         /// How much of a processor it gets where others want it, too; as the supervisor where there is none.
         priority: Priority,
         /// The numbers of the processors it may run on, from 0; all where there is none.

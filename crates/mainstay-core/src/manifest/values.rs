@@ -13,6 +13,7 @@ use super::diagnostic::{Code, Findings, Shown};
 use super::suggest::{did_you_mean, one_of_these};
 use super::tree::{Entry, Node, Value};
 use super::units::{self, ShowDuration, ShowSize};
+use crate::environment::is_private;
 use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, CodeAction, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
@@ -514,6 +515,27 @@ impl Decode for Env {
 
     fn schema() -> Json {
         json!({ "type": "object", "additionalProperties": { "type": "string" } })
+    }
+}
+
+/// The name of a variable that services can inherit.
+pub(super) struct VariableName(pub(super) String);
+
+impl FromText for VariableName {
+    const WHAT: &'static str = "the name of a variable";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        if text.is_empty() || text.contains(['=', '\0']) {
+            let message = "this cannot be the name of a variable";
+            let help = "a name is not empty and has no `=` and no NUL";
+            return Err(Mistake::new(Code::EnvName, message, help));
+        }
+        if is_private(text) {
+            let message = format!("`{}` concerns the supervisor alone", Shown(text));
+            let help = "remove it: no service inherits it";
+            return Err(Mistake::new(Code::EnvName, message, help));
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 

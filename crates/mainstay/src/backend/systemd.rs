@@ -362,18 +362,29 @@ impl Draft<'_> {
     }
 
     fn environment(&mut self, service: &mut Section) {
-        let Definition { env, env_file, .. } = self.definition;
-        for (name, value) in env {
+        let Definition {
+            env,
+            env_file,
+            systemd,
+            ..
+        } = self.definition;
+        let is_name = |name: &str| {
             let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
-            let is_name = name.bytes().all(is_inner)
-                && name
-                    .bytes()
-                    .next()
-                    .is_some_and(|first| !first.is_ascii_digit());
+            name.bytes().all(is_inner) && name.starts_with(|first: char| !first.is_ascii_digit())
+        };
+        for name in &systemd.passed_variables {
+            match is_name(name) {
+                true => service.line("PassEnvironment", name),
+                false => self
+                    .wrong
+                    .push(format!("{name:?} cannot be the name of a variable")),
+            }
+        }
+        for (name, value) in env {
             let is_value = !value
                 .chars()
                 .any(|char| char.is_control() && !"\n\t".contains(char));
-            match quoted(&format!("{name}={value}")).filter(|_| is_name && is_value) {
+            match quoted(&format!("{name}={value}")).filter(|_| is_name(name) && is_value) {
                 Some(word) => service.line("Environment", &word),
                 None => self.wrong.push(format!(
                     "systemd takes no variable {name:?} with such a value"
@@ -848,6 +859,19 @@ WantedBy=multi-user.target
         assert_eq!(
             unit.losses,
             ["that a good run makes the next pause before a restart the first again"]
+        );
+    }
+
+    #[test]
+    fn variables_of_the_manager_are_passed_by_name() {
+        let pass = |name: &str| service("orders").systemd(|systemd| systemd.pass_variable(name));
+        assert!(text_of(&pass("HTTPS_PROXY")).contains("\nPassEnvironment=HTTPS_PROXY\n"));
+        let refused = unit(&pass("A B"), &site(254)).err().unwrap();
+        assert!(
+            refused
+                .to_string()
+                .contains("cannot be the name of a variable"),
+            "{refused}"
         );
     }
 

@@ -91,6 +91,7 @@ pub(crate) struct User {
     pub(crate) name: OsString,
     /// Its home directory, which may not exist.
     pub(crate) home: PathBuf,
+    shell: OsString,
     uid: libc::uid_t,
     gid: libc::gid_t,
     groups: Vec<libc::gid_t>,
@@ -156,10 +157,11 @@ impl User {
     }
 
     /// What a login would set (environ(7)).
-    pub(crate) fn environment(&self) -> [(OsString, OsString); 3] {
+    pub(crate) fn environment(&self) -> [(OsString, OsString); 4] {
         let name = || self.name.clone();
         [
             ("HOME".into(), self.home.clone().into()),
+            ("SHELL".into(), self.shell.clone()),
             ("USER".into(), name()),
             ("LOGNAME".into(), name()),
         ]
@@ -179,15 +181,21 @@ impl User {
                 libc::getpwnam_r(c_name.as_ptr(), entry, text, length, found)
             },
             |entry| {
-                // SAFETY: the fields of an entry that was found point at NUL-terminated strings.
-                let (name, home) =
-                    unsafe { (CStr::from_ptr(entry.pw_name), CStr::from_ptr(entry.pw_dir)) };
-                let own = |text: &CStr| OsString::from_vec(text.to_bytes().to_vec());
-                (own(name), own(home), entry.pw_uid, entry.pw_gid)
+                let own = |text: *mut c_char| {
+                    // SAFETY: the fields of an entry that was found point at NUL-terminated strings.
+                    let text = unsafe { CStr::from_ptr(text) };
+                    OsString::from_vec(text.to_bytes().to_vec())
+                };
+                let texts = [entry.pw_name, entry.pw_dir, entry.pw_shell].map(own);
+                (texts, entry.pw_uid, entry.pw_gid)
             },
         )?;
-        let Some((name, home, uid, gid)) = found else {
+        let Some(([name, home, shell], uid, gid)) = found else {
             return Ok(None);
+        };
+        let shell = match shell.is_empty() {
+            true => "/bin/sh".into(), // passwd(5)
+            false => shell,
         };
         let mut groups: Vec<libc::gid_t> = vec![0; 32];
         loop {
@@ -212,6 +220,7 @@ impl User {
         Ok(Some(Self {
             name,
             home: home.into(),
+            shell,
             uid,
             gid,
             groups,

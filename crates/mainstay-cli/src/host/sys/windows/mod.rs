@@ -184,7 +184,7 @@ impl User {
         match *self {}
     }
     /// What a login would set.
-    pub(crate) fn environment(&self) -> [(OsString, OsString); 3] {
+    pub(crate) fn environment(&self) -> [(OsString, OsString); 4] {
         match *self {}
     }
     /// Makes it the owner of a file or directory.
