@@ -23,6 +23,9 @@ const REMOVED: &str = "it was removed";
 /// How long a reload command may run.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// From a failed start of a keeper to the next try.
+const KEEPER_PAUSE: Duration = Duration::from_secs(10);
+
 /// A short-lived command of ours: an `exec` probe or a reload.
 pub(super) struct Helper {
     pub(super) service: ServiceId,
@@ -257,6 +260,28 @@ impl Host {
             self.step(Event::Exited(id, run, exit));
         }
         self.sweep();
+        let keeper = self.processes.others().iter().copied();
+        if let Some(pid) = { keeper }.find(|pid| self.logs.keeper_ended(*pid)) {
+            self.reporter.say(&format!(
+                "the keeper of the log pipes (mainstay-keeper, pid {pid}) ended unexpectedly; starting another one"
+            ));
+            self.keep_pipes();
+        }
+    }
+
+    /// Has the pipes of logs held open by a process that outlives this one; tries again where that fails.
+    pub(super) fn keep_pipes(&mut self) {
+        let kept = self.logs.keep(self.held.values().map(|held| &held.log));
+        let Err(error) = kept else { return };
+        self.reporter.say(&format!(
+            "start a keeper of the log pipes: {error}; trying again in {}",
+            Human(KEEPER_PAUSE)
+        ));
+        let messages = self.messages.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(KEEPER_PAUSE).await;
+            let _ = messages.send(Message::KeepPipes);
+        });
     }
 
     /// Tells the engine of trees that have become empty.

@@ -133,6 +133,11 @@ impl Legacy {
         legacy
     }
 
+    /// Whether anything that runs was taken over.
+    pub(super) fn adopts(&self) -> bool {
+        self.heirs.iter().any(|heir| heir.tree.is_some())
+    }
+
     fn find_zero(&mut self) {
         for heir in &self.heirs {
             let child = heir.slot.as_ref().and_then(|slot| slot.child.as_ref());

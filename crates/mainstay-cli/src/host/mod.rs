@@ -115,6 +115,8 @@ enum Message {
     Log(LogEvent),
     /// A helper command has had its time.
     HelperLate(TreeId),
+    /// The pipes of logs have no keeper, and are to have one.
+    KeepPipes,
     /// Whoever wants the update with this candidate is gone.
     ClientLeft(ServiceId),
     Alert(AlertEvent),
@@ -301,6 +303,8 @@ struct Parts {
     output: Output,
     /// In [`Legacy::zero`]'s sense.
     zero: Duration,
+    /// Some of the services run already.
+    adopts: bool,
 }
 
 impl Host {
@@ -370,6 +374,7 @@ impl Host {
             inherited,
             output,
             zero: legacy.zero,
+            adopts: legacy.adopts(),
         })?;
         let (to_host, commands) = mpsc::unbounded_channel();
         let listener = endpoint::Listener::bind(host.state.path())
@@ -446,6 +451,9 @@ impl Host {
         let to_loop = messages.clone();
         let state = &parts.state;
         let mut pipes = Pipes::new(&state.pipes_dir()).map_err(failed("make the pipes of logs"))?;
+        if parts.adopts {
+            pipes.need();
+        }
         let mut log_pipes = Vec::with_capacity(parts.definitions.len());
         for (Definition { spec, .. }, user) in parts.definitions.iter().zip(&parts.users) {
             let made = pipes.make(spec.name(), spec.log(), other(user));
@@ -556,6 +564,7 @@ impl Host {
             .iter()
             .map(|(id, heir)| (*id, heir.bequest(self.zero)));
         let bequests: Vec<_> = bequests.collect();
+        self.logs.need();
         let now = self.now();
         let actions = self.engine.resume(bequests, now);
         for (id, heir) in heirs {
@@ -840,6 +849,7 @@ impl Host {
             Message::Engine(event) => self.step(event),
             Message::Log(event) => self.log_event(event),
             Message::HelperLate(id) => self.helper_late(id),
+            Message::KeepPipes => self.keep_pipes(),
             Message::Alert(event) => self.alert_event(event),
             Message::ClientLeft(candidate) => self.client_left(candidate),
             Message::Copied(id, token, result) => self.copied(id, token, result),

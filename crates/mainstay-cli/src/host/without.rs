@@ -247,6 +247,7 @@ async fn stop(
         inherited: launch::inherited(),
         output: Output::Silent,
         zero: legacy.zero,
+        adopts: true,
     })?;
     // Where it cannot be written, its successor finds a main process that is gone.
     host.ledger = Ledger::go_on(state, host.engine.ids().collect()).ok();

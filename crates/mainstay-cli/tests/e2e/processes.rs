@@ -143,3 +143,80 @@ fn another_account_inherits_none_of_the_supervisors_secrets() {
     }
     drop(supervisor);
 }
+
+/// The process that holds a supervisor's log pipes open.
+fn keeper(sandbox: &Sandbox) -> rustix::process::Pid {
+    wait_until("a keeper", SOON, || {
+        let record = fs::read_to_string(sandbox.state_dir().join("pipes/.keeper")).ok()?;
+        let [line] = record.lines().collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let pid = line.split_once(' ')?.0;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        (name == "mainstay-keeper\n").then(|| rustix::process::Pid::from_raw(pid.parse().ok()?))?
+    })
+}
+
+#[test]
+fn a_killed_keeper_is_replaced_and_no_line_is_lost() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.writer]
+        command = ["PUPPET", "flood", "1000", "await", "HERE/orphaned", "print", "last words", "touch", "HERE/said", "hang"]
+        "#,
+    );
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "writer", "started");
+    let mut keepers = vec![keeper(&sandbox)];
+    for _ in 0..2 {
+        let last = *keepers.last().expect("one");
+        rustix::process::kill_process(last, rustix::process::Signal::KILL).expect("it lives");
+        supervisor.wait_event(SOON, |event| {
+            let said = event["message"].as_str().unwrap_or_default();
+            said.contains(&format!(
+                "keeper of the log pipes (mainstay-keeper, pid {last})"
+            ))
+        });
+        keepers.push(wait_until("another keeper", SOON, || {
+            Some(keeper(&sandbox)).filter(|keeper| *keeper != last)
+        }));
+    }
+    supervisor.kill_dash_nine();
+    fs::write(sandbox.path().join("orphaned"), "").expect("written");
+    wait_until("the last words", SOON, || {
+        sandbox.path().join("said").exists().then_some(())
+    });
+    for pid in sandbox.processes() {
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
+    }
+    fs::remove_file(sandbox.path().join("orphaned")).expect("removed");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "writer", "started");
+    let log = wait_until("the log", SOON, || {
+        let log = fs::read_to_string(sandbox.state_dir().join("logs/writer/current.log")).ok()?;
+        log.contains("last words\n").then_some(log)
+    });
+    assert_eq!(log.matches("last words\n").count(), 1);
+    assert!(log.lines().take(1000).all(|line| line.len() == 79), "{log}");
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn no_keeper_is_left_behind_by_a_start_that_failed() {
+    for in_the_way in ["control.sock", "data"] {
+        let (sandbox, manifest) = sandbox("[service.idle]\ncommand = [\"PUPPET\", \"hang\"]\n");
+        match in_the_way {
+            "control.sock" => fs::create_dir_all(sandbox.state_dir().join("control.sock/in-use")),
+            _ => fs::create_dir(sandbox.state_dir())
+                .and_then(|()| fs::write(sandbox.state_dir().join("data"), "")),
+        }
+        .expect("made");
+        let mode = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(sandbox.state_dir(), mode).expect("mode");
+        for _ in 0..3 {
+            let mut supervisor = Supervisor::start(&sandbox, &manifest);
+            assert!(!supervisor.wait(SOON).success(), "{in_the_way}");
+        }
+        sandbox.assert_no_leftovers();
+    }
+}

@@ -321,6 +321,16 @@ impl Logs {
         self.pipes.keep_with(services)
     }
 
+    /// Services write from now on: the pipes outlive this process, unless it [closes](Logs::close) them.
+    pub(crate) fn need(&mut self) {
+        self.pipes.need();
+    }
+
+    /// Whether this child, which has ended, held the pipes open. Have them kept again then.
+    pub(crate) fn keeper_ended(&mut self, pid: u32) -> bool {
+        self.pipes.keeper_ended(pid)
+    }
+
     /// Writes what the service's pipes still hold, and reads them no more; where it `is_removed`, the pipes' names go. `done` is called on
     /// the log thread, when its files are closed.
     pub(crate) fn forget(

@@ -45,7 +45,10 @@ pub(crate) struct Pipes {
     #[cfg(target_os = "linux")]
     hand: OwnedFd,
     #[cfg(target_os = "linux")]
-    pub(super) keeper: Option<Keeper>,
+    keeper: Option<Keeper>,
+    /// Somebody may write to them, or they hold what nobody has read: the keeper outlives a supervisor that ends early.
+    #[cfg(target_os = "linux")]
+    are_needed: bool,
     /// Nobody held them open.
     #[cfg(target_os = "linux")]
     are_new: bool,
@@ -190,6 +193,14 @@ impl Pipes {
     }
 
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(crate) fn need(&mut self) {}
+
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(super) fn keeper_ended(&mut self, _pid: u32) -> bool {
+        false
+    }
+
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(super) fn end(self) {}
 }
 
@@ -209,6 +220,7 @@ impl Pipes {
             made: Vec::new(),
             hand,
             keeper: None,
+            are_needed: false,
             orphans: Vec::new(),
         })
     }
@@ -245,6 +257,9 @@ impl Pipes {
         let orphans = self.orphans.iter().map(|orphan| orphan.reader.as_fd());
         let held = self.held.iter().map(OwnedFd::as_fd);
         let fds: Vec<BorrowedFd<'_>> = held.chain(orphans).chain([self.hand.as_fd()]).collect();
+        let holds_any =
+            |pipe: &BorrowedFd<'_>| rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0);
+        self.are_needed |= fds.iter().any(holds_any);
         self.keeper = Some(Keeper::start(&fds, &self.dir.join(KEEPER))?);
         self.held = Vec::new();
         // Nobody else knows of those that are made later.
@@ -272,11 +287,19 @@ impl Pipes {
         names.iter().map(|name| self.dir.join(name)).collect()
     }
 
+    /// Services write to them from now on, or have done so all the time.
+    pub(crate) fn need(&mut self) {
+        self.are_needed = true;
+    }
+
+    /// Whether this child, which has ended, was their keeper. Then there is none.
+    pub(super) fn keeper_ended(&mut self, pid: u32) -> bool {
+        self.keeper.take_if(|keeper| keeper.pid() == pid).is_some()
+    }
+
     /// Nothing needs to be kept any more.
-    pub(super) fn end(self) {
-        if let Some(keeper) = self.keeper {
-            keeper.end();
-        }
+    pub(super) fn end(mut self) {
+        self.are_needed = false;
     }
 
     /// Finds what services that are not ours any more have left, and removes the names of pipes that hold nothing.
@@ -300,6 +323,16 @@ impl Pipes {
             self.orphans.push(orphan);
         }
         Ok(())
+    }
+}
+
+/// A start that failed leaves no keeper behind.
+#[cfg(target_os = "linux")]
+impl Drop for Pipes {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.take().filter(|_| !self.are_needed) {
+            keeper.end();
+        }
     }
 }
 

@@ -54,6 +54,9 @@ pub(crate) struct Processes {
     /// Tells this supervisor's marks from another's.
     instance: String,
     started: u64,
+    /// Children that the last [`Processes::reap`] collected and that were nobody's main process.
+    others: Vec<u32>,
+    #[cfg(test)]
     orphans: u64,
     /// Once something was adopted.
     adopted: OnceCell<Rc<Adopted>>,
@@ -107,6 +110,8 @@ impl Processes {
             has_clone3: true,
             instance,
             started: 0,
+            others: Vec::new(),
+            #[cfg(test)]
             orphans: 0,
             adopted: OnceCell::new(),
         })
@@ -266,17 +271,22 @@ impl Processes {
         }
     }
 
-    /// Collects every child that has ended, and returns those that were main processes. Orphans are only counted.
+    /// Collects every child that has ended, and returns those that were main processes; see [`Processes::others`] for the rest.
     pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit)> {
         let mut ended = Vec::new();
+        self.others.clear();
         while let Some((pid, status)) = posix::wait(-1) {
             let Some(main) = self.mains.borrow_mut().remove(&pid) else {
-                self.orphans += 1;
+                self.others.push(pid);
                 continue;
             };
             let exit = posix::exit(status);
             main.exit.set(Some(exit));
             ended.push((main.id, exit));
+        }
+        #[cfg(test)]
+        {
+            self.orphans += self.others.len() as u64;
         }
         if let Some(nest) = &self.nest {
             nest.sweep();
@@ -285,6 +295,11 @@ impl Processes {
             adopted.reap(&mut ended);
         }
         ended
+    }
+
+    /// The other children that the last [`Processes::reap`] collected.
+    pub(crate) fn others(&self) -> &[u32] {
+        &self.others
     }
 
     /// How many processes have been collected that were nobody's main process.
