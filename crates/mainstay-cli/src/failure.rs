@@ -69,6 +69,19 @@ impl Failure {
         }
     }
 
+    /// The report and the message, without colours, in one line a fact.
+    pub(crate) fn report(&self) -> String {
+        match self.details.trim_end() {
+            "" => self.message.clone(),
+            details => format!("{}\n{details}", self.message),
+        }
+    }
+
+    /// What the reader can do about it, if anything is known.
+    pub(crate) fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     pub(crate) fn code(&self) -> Code {
         self.code
     }

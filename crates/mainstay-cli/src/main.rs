@@ -12,6 +12,7 @@ mod manifest_file;
 mod output;
 mod registry;
 mod snapshot;
+mod start_failure;
 mod state_dir;
 mod table;
 mod tls;

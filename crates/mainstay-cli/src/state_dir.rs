@@ -6,6 +6,7 @@
 //! STATE/registry.db     every definition that was installed, and its history (`registry/`); on Windows in `installed`
 //! STATE/registry.owner-… held by whoever is changing one of them
 //! STATE/manifest.toml   what it supervises, as it was read (or .yaml, .json)
+//! STATE/start-failure.json  why the last start of a host failed, if it did (`start_failure.rs`)
 //! STATE/control.sock    docs/control.md (a named pipe on Windows)
 //! STATE/logs/NAME/      what a service wrote
 //! STATE/redaction.key   by which `redact_with = "hash"` hides values
@@ -216,6 +217,11 @@ impl StateDir {
         self.path.join("ledger")
     }
 
+    /// Why the last start of its supervisor failed (`start_failure.rs`).
+    pub(crate) fn start_failure_path(&self) -> PathBuf {
+        self.path.join("start-failure.json")
+    }
+
     /// What services have become by updates.
     pub(crate) fn updated_dir(&self) -> PathBuf {
         self.path.join("updated")
@@ -294,7 +300,7 @@ impl StateDir {
     }
 
     #[cfg(unix)]
-    fn refuse_foreign(&self) -> Result<(), Failure> {
+    pub(crate) fn refuse_foreign(&self) -> Result<(), Failure> {
         use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
         let found = fs::metadata(&self.path).map_err(|error| self.cannot_write("read", &error))?;
         let mode = found.permissions().mode() & 0o777;
@@ -316,7 +322,7 @@ impl StateDir {
     }
 
     #[cfg(windows)]
-    fn refuse_foreign(&self) -> Result<(), Failure> {
+    pub(crate) fn refuse_foreign(&self) -> Result<(), Failure> {
         let is_foreign = sys::is_foreign(&self.path);
         if !is_foreign.map_err(|error| self.cannot_write("read", &error))? {
             return Ok(());

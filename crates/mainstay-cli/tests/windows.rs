@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use mainstay_testkit::procs_windows::alive as lives;
+use mainstay_testkit::scm_windows::controls_accepted;
 use mainstay_testkit::{Sandbox, free_port, puppet, wait_until};
 use serde_json::Value;
 
@@ -473,5 +474,105 @@ fn a_real_server_is_wrapped() {
         assert_eq!(sc(service, "STATE"), Some(STOPPED));
         // Nobody holds its port, whatever process that was.
         assert_eq!(get(port), None, "{service}");
+    }
+}
+
+/// START_PENDING ends at `start.timeout`. The host keeps trying, so its state is RUNNING, as with any restart.
+#[test]
+fn a_start_that_never_gets_ready_has_an_end() {
+    let installation = Installation::new(
+        r#"
+        [service.crashes]
+        command = ['PUPPET', "exit", "1"]
+        start = { timeout = "2s", ready = { file = 'HERE\never' } }
+        [service.silent]
+        command = ['PUPPET', "hang"]
+        start = { timeout = "2s", ready = { file = 'HERE\never' } }
+        "#,
+        &["crashes", "silent"],
+    );
+    for service in ["crashes", "silent"] {
+        sc_does(&["start", service]);
+    }
+    for service in ["crashes", "silent"] {
+        wait_until("the end of its start", SOON, || {
+            (sc(service, "STATE") == Some(RUNNING)).then_some(())
+        });
+        let text = installation.check(3, &["status", service]);
+        assert!(
+            text.contains(service) && !text.contains("running"),
+            "{text}"
+        );
+        sc_does(&["stop", service]);
+        wait_until("its stop", SOON, || {
+            (sc(service, "STATE") == Some(STOPPED)).then_some(())
+        });
+        assert_eq!(sc(service, "WIN32_EXIT_CODE"), Some(0), "{service}");
+    }
+}
+
+/// PRESHUTDOWN, or a database is killed in the middle of its flush when the machine restarts.
+#[test]
+fn a_host_accepts_what_its_service_needs() {
+    const STOPS: u32 = 0x105;
+    const ALL: u32 = 0x10F;
+    let installation = Installation::new(
+        r#"
+        [service.accepts]
+        command = ['PUPPET', "await", 'HERE\go', "print", "up", "hang"]
+        start = { timeout = "10m", ready = { log = "up" } }
+        stop = { graceful = "30s" }
+        "#,
+        &["accepts"],
+    );
+    sc_does(&["start", "accepts"]);
+    wait_until("a stop is accepted while it starts", SOON, || {
+        (controls_accepted("accepts") == Some(STOPS)).then_some(())
+    });
+    sc_does(&["stop", "accepts"]);
+    wait_until("its stop", SOON, || {
+        (sc("accepts", "STATE") == Some(STOPPED)).then_some(())
+    });
+    assert_eq!(sc("accepts", "WIN32_EXIT_CODE"), Some(0));
+    installation.sandbox.write("go", "");
+    installation.check(0, &["start", "accepts"]);
+    assert_eq!(controls_accepted("accepts"), Some(ALL));
+}
+
+/// The manager is connected to first, so there is a place to say why a start failed.
+#[test]
+fn the_cause_of_a_start_that_fails_is_shown() {
+    let installation = Installation::new(
+        r#"
+        [service.damaged]
+        command = ['PUPPET', "hang"]
+        [service.homeless]
+        command = ['PUPPET', "hang"]
+        working_dir = 'HERE\home'
+        "#,
+        &["damaged", "homeless"],
+    );
+    let installed = installation.sandbox.state_dir().join("installed");
+    fs::write(installed.join("damaged/manifest.toml"), "[service.damaged").expect("the manifest");
+    for (service, code, cause) in [
+        ("damaged", 78, "manifest.toml has 1 mistake"),
+        ("homeless", 69, "home"),
+    ] {
+        sc_does(&["start", service]);
+        wait_until("its end", SOON, || {
+            (sc(service, "STATE") == Some(STOPPED)).then_some(())
+        });
+        let codes = [
+            sc(service, "WIN32_EXIT_CODE"),
+            sc(service, "SERVICE_EXIT_CODE"),
+        ];
+        assert_eq!(codes, [Some(1066), Some(code)], "{service}");
+        for verb in ["status", "events"] {
+            let said = installation.mainstay(&[verb, service]);
+            let said = text(&said.stdout) + &text(&said.stderr);
+            assert!(said.contains(cause), "{verb} {service}: {said}");
+        }
+        let said = installation.check(1, &["start", service]);
+        assert!(said.contains(cause), "start {service}: {said}");
     }
 }

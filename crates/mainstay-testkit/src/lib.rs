@@ -10,6 +10,8 @@ pub mod procs;
 pub mod procs_windows;
 mod programs;
 mod sandbox;
+#[cfg(windows)]
+pub mod scm_windows;
 mod supervisor;
 
 use std::fmt::Display;

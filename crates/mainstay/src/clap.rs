@@ -32,7 +32,7 @@ use ::clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 use crate::Verb;
 use crate::service::chain;
 
-/// The same as words: [`Verb::parse`] is what understands them.
+// The verbs as words, which `Verb::parse` reads. No doc comment: clap would make it the description of the program.
 #[derive(::clap::Subcommand)]
 enum Words {
     /// Makes it a service of this system, or brings the installed one up to date
@@ -147,5 +147,46 @@ impl Subcommand for Verb {
 
     fn has_subcommand(name: &str) -> bool {
         Words::has_subcommand(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::clap::CommandFactory as _;
+    use ::clap::Parser;
+
+    use crate::Verb;
+
+    /// Counts orders.
+    #[derive(Parser)]
+    #[command(name = "orders")]
+    struct Flat {
+        #[command(subcommand)]
+        _verb: Verb,
+    }
+
+    #[derive(::clap::Subcommand)]
+    enum Command {
+        /// Something of its own.
+        Migrate,
+        #[command(flatten)]
+        Service(Verb),
+    }
+
+    /// Counts orders.
+    #[derive(Parser)]
+    #[command(name = "orders")]
+    struct Mixed {
+        #[command(subcommand)]
+        _command: Command,
+    }
+
+    #[test]
+    fn help_describes_the_program_and_not_this_library() {
+        for mut command in [Flat::command(), Mixed::command()] {
+            let help = command.render_long_help().to_string();
+            assert!(help.starts_with("Counts orders\n"), "{help}");
+            assert!(help.contains("install"), "{help}");
+        }
     }
 }

@@ -16,6 +16,7 @@ pub fn service(name: impl Into<String>) -> Definition {
         name: name.into(),
         display_name: None,
         description: None,
+        version: None,
         executable: None,
         arguments: None,
         working_dir: None,
@@ -58,6 +59,7 @@ pub struct Definition {
     pub(crate) name: String,
     pub(crate) display_name: Option<String>,
     pub(crate) description: Option<String>,
+    pub(crate) version: Option<String>,
     pub(crate) executable: Option<PathBuf>,
     pub(crate) arguments: Option<Vec<OsString>>,
     pub(crate) working_dir: Option<PathBuf>,
@@ -370,6 +372,12 @@ impl Definition {
             description,
             ..self
         }
+    }
+
+    /// The version of its program, for `--version`: `env!("CARGO_PKG_VERSION")`.
+    pub fn version(self, version: impl Into<String>) -> Self {
+        let version = Some(version.into());
+        Self { version, ..self }
     }
 
     /// The program. Default: the running one.

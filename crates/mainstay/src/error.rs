@@ -4,7 +4,10 @@ use std::error;
 use std::fmt;
 use std::io;
 
-/// An operation, its object, the cause, and what to do about it. `Display` is one line without the cause, which is the source.
+/// An operation, its object, the cause, and what to do about it.
+///
+/// `{}` shows the operation and its object on one line; the cause is [`source`](std::error::Error::source), for whoever joins the chain of
+/// errors at the edge of a program. `{:#}` shows both: `start service "orders": access denied (os error 5)`.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -76,12 +79,40 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
+        match &self.source {
+            Some(cause) if f.alternate() => write!(f, "{}: {cause}", self.what),
+            _ => f.write_str(&self.what),
+        }
     }
 }
 
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         self.source.as_ref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn one_level_is_shown_and_the_chain_on_request() {
+        let cause = io::Error::other("access denied");
+        let error = Error::new(ErrorKind::PermissionDenied, "start service \"orders\"");
+        assert_eq!(format!("{error:#}"), "start service \"orders\"");
+        let error = error.because(cause);
+        assert_eq!(error.to_string(), "start service \"orders\"");
+        assert_eq!(
+            format!("{error:#}"),
+            "start service \"orders\": access denied"
+        );
+        assert_eq!(
+            error.source().map(ToString::to_string).as_deref(),
+            Some("access denied")
+        );
+        assert_eq!(crate::service::chain(&error), format!("{error:#}"));
     }
 }

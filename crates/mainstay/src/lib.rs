@@ -57,6 +57,7 @@ mod run;
 mod scm;
 mod service;
 mod sys;
+pub mod testing;
 mod trigger;
 mod verbs;
 

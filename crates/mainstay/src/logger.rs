@@ -40,8 +40,8 @@ pub(crate) enum Severity {
 /// What is logged: an event, in words, and its numbers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
-    event: Event,
-    message: &'a str,
+    pub(crate) event: Event,
+    pub(crate) message: &'a str,
     #[cfg_attr(
         not(any(windows, test)),
         expect(dead_code, reason = "lines have no room for them")
@@ -57,6 +57,11 @@ pub(crate) trait Sink: Send + Sync {
 impl Logger {
     pub(crate) fn new(name: &str, manager: Manager) -> Self {
         Self(sink(name, manager))
+    }
+
+    /// One that writes there.
+    pub(crate) fn to(sink: impl Sink + 'static) -> Self {
+        Self(Arc::new(sink))
     }
 
     /// The log of the system, for a program that no manager of the system has started: that of the local syslog daemon (the journal is one,

@@ -1,8 +1,8 @@
 //! What a manager is shown while a service starts, stops, pauses: SERVICE_STATUS, as a pure state machine.
 //!
-//! A pending state ticks: its checkpoint grows once a [`TICK`], with a wait hint that leaves room for a few lost ticks, so that whoever waits
-//! knows that the process is alive. It does so only as long as the state may take; after that the checkpoint stands still, which tells
-//! those who wait that it hangs. See "Service State Transitions" and `SetServiceStatus` (Microsoft).
+//! A pending state ticks: its checkpoint grows once a [`TICK`], with a wait hint that leaves room for a few lost ticks, so that clients that
+//! wait can tell that the process makes progress. Every pending state has a limit. A service that exceeds it is stopped: the process ends.
+//! A stop is accepted in every state but the last two. See "Service State Transitions" and `SetServiceStatus` (Microsoft).
 
 use std::time::{Duration, Instant};
 
@@ -16,24 +16,45 @@ const WAIT_HINT: Duration = Duration::from_secs(5);
 /// How a service ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With this code of its own; 0 is well.
+    /// With this code of its own. 0 is success, as is any end that was requested.
     Code(u32),
-    /// It was told to stop and did not in time.
+    /// It exceeded the limit of a pending state.
     Overdue,
+}
+
+/// The controls that are accepted in a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Controls {
+    /// None: it is stopping, or has stopped.
+    None,
+    /// A stop, a shutdown, and a preshutdown where the service asks for one.
+    Stops,
+    /// The same, and what the service accepts.
+    All,
 }
 
 /// What the manager is told: the state and how it gets on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) state: State,
-    /// Whether it takes controls now.
-    pub(crate) is_settled: bool,
+    pub(crate) controls: Controls,
     pub(crate) checkpoint: u32,
     pub(crate) wait_hint: Duration,
     pub(crate) end: Option<End>,
 }
 
-/// Where the service is.
+/// What the passing of time has brought about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tick {
+    /// Nothing yet.
+    TooSoon,
+    /// The pending state goes on.
+    Goes(Report),
+    /// The limit of this pending state is exceeded: the service counts as stopped, and its process has to end.
+    Overdue(State, Report),
+}
+
+/// The current state of a service, and how long it may last.
 #[derive(Debug)]
 pub(crate) struct Progress {
     state: State,
@@ -69,7 +90,13 @@ impl Progress {
     pub(crate) fn report(&self) -> Report {
         Report {
             state: self.state,
-            is_settled: matches!(self.state, State::Running | State::Paused),
+            controls: match self.state {
+                State::Running | State::Paused => Controls::All,
+                State::StopPending | State::Stopped => Controls::None,
+                State::StartPending | State::PausePending | State::ContinuePending => {
+                    Controls::Stops
+                }
+            },
             checkpoint: self.checkpoint,
             wait_hint: match self.next_tick {
                 Some(_) => WAIT_HINT,
@@ -116,8 +143,13 @@ impl Progress {
         }
     }
 
-    /// It is over.
+    /// The service has ended. After a requested stop that is a success, however it ended: recovery actions must not restart what an
+    /// operator has stopped.
     pub(crate) fn ended(&mut self, end: End) -> Report {
+        let end = match self.state {
+            State::StopPending => End::Code(0),
+            _ => end,
+        };
         self.settle(State::Stopped);
         Report {
             end: Some(end),
@@ -127,22 +159,24 @@ impl Progress {
 
     /// When [`Progress::tick`] has to be called next.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        match self.state {
-            State::StopPending => self.next_tick.or(self.limit),
-            _ => self.next_tick,
+        match (self.next_tick, self.limit) {
+            (Some(tick), Some(limit)) => Some(tick.min(limit)),
+            (tick, limit) => tick.or(limit),
         }
     }
 
-    /// Time has passed. `None` where nothing is to be told.
-    pub(crate) fn tick(&mut self, now: Instant) -> Option<Report> {
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Instant) -> Tick {
         if self.limit.is_some_and(|limit| now >= limit) {
-            self.next_tick = None;
-            return (self.state == State::StopPending).then(|| self.ended(End::Overdue));
+            let state = self.state;
+            return Tick::Overdue(state, self.ended(End::Overdue));
         }
-        let due = self.next_tick.filter(|at| now >= *at)?;
+        let Some(due) = self.next_tick.filter(|at| now >= *at) else {
+            return Tick::TooSoon;
+        };
         self.checkpoint += 1;
         self.next_tick = Some(due.max(now - TICK) + TICK);
-        Some(self.report())
+        Tick::Goes(self.report())
     }
 
     fn enter(&mut self, state: State, limit: Duration, now: Instant) {
@@ -173,70 +207,123 @@ mod tests {
         Progress::new(3 * SECOND, 3 * SECOND, Accepts::PAUSE, now)
     }
 
-    fn states(progress: &Progress) -> (State, u32, bool) {
+    fn states(progress: &Progress) -> (State, u32, Controls) {
         let report = progress.report();
-        (report.state, report.checkpoint, report.is_settled)
+        (report.state, report.checkpoint, report.controls)
+    }
+
+    #[track_caller]
+    fn goes(tick: Tick) -> Report {
+        match tick {
+            Tick::Goes(report) => report,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn a_life_goes_through_all_states() {
         let now = Instant::now();
         let mut progress = progress(now);
-        assert_eq!(states(&progress), (State::StartPending, 1, false));
+        assert_eq!(states(&progress), (State::StartPending, 1, Controls::Stops));
         assert!(!progress.wanted(Control::Pause, now), "not yet");
         assert!(progress.did(None));
-        assert_eq!(states(&progress), (State::Running, 0, true));
+        assert_eq!(states(&progress), (State::Running, 0, Controls::All));
         assert!(!progress.did(None), "once");
         assert!(!progress.wanted(Control::Continue, now));
         assert!(progress.wanted(Control::Pause, now));
-        assert_eq!(states(&progress), (State::PausePending, 1, false));
+        assert_eq!(states(&progress), (State::PausePending, 1, Controls::Stops));
         assert!(progress.did(Some(Control::Pause)));
-        assert_eq!(states(&progress), (State::Paused, 0, true));
+        assert_eq!(states(&progress), (State::Paused, 0, Controls::All));
         assert!(progress.wanted(Control::Custom(200), now));
-        assert_eq!(states(&progress), (State::Paused, 0, true));
+        assert_eq!(states(&progress), (State::Paused, 0, Controls::All));
         assert!(progress.wanted(Control::Continue, now));
         assert!(progress.did(Some(Control::Continue)));
         assert!(progress.wanted(STOP, now));
-        assert_eq!(states(&progress), (State::StopPending, 1, false));
+        assert_eq!(states(&progress), (State::StopPending, 1, Controls::None));
         assert!(!progress.wanted(STOP, now), "it has heard");
         assert!(!progress.did(Some(Control::Pause)));
         let report = progress.ended(End::Code(75));
         assert_eq!(
             (report.state, report.end),
-            (State::Stopped, Some(End::Code(75)))
+            (State::Stopped, Some(End::Code(0))),
+            "a requested stop is a success"
         );
         assert_eq!(progress.wake_at(), None);
+    }
+
+    #[test]
+    fn an_end_that_nobody_requested_keeps_its_code() {
+        let now = Instant::now();
+        let mut progress = progress(now);
+        progress.did(None);
+        assert_eq!(progress.ended(End::Code(75)).end, Some(End::Code(75)));
     }
 
     #[test]
     fn a_pending_state_ticks_as_long_as_it_may_last() {
         let now = Instant::now();
         let mut progress = progress(now);
-        assert_eq!(progress.tick(now), None, "too soon");
+        assert_eq!(progress.tick(now), Tick::TooSoon);
         assert_eq!(progress.wake_at(), Some(now + SECOND));
-        assert_eq!(progress.tick(now + SECOND).unwrap().checkpoint, 2);
-        assert_eq!(progress.tick(now + 2 * SECOND).unwrap().checkpoint, 3);
-        assert_eq!(progress.tick(now + 3 * SECOND), None, "it hangs");
-        assert_eq!(progress.wake_at(), None);
-        progress.extend(5 * SECOND, now + 4 * SECOND);
-        assert_eq!(progress.tick(now + 4 * SECOND).unwrap().checkpoint, 4);
+        assert_eq!(goes(progress.tick(now + SECOND)).checkpoint, 2);
+        progress.extend(5 * SECOND, now + SECOND);
+        for second in 2..6 {
+            assert_eq!(
+                goes(progress.tick(now + second * SECOND)).checkpoint,
+                second + 1
+            );
+        }
         assert!(progress.did(None), "late is better than never");
         assert_eq!(progress.report().wait_hint, Duration::ZERO);
+        assert_eq!(progress.wake_at(), None);
     }
 
+    /// Each pending state ends at its limit, and not only when somebody looks: the limit is a time to wake up at.
     #[test]
-    fn a_stop_that_hangs_is_over() {
-        let now = Instant::now();
-        let mut progress = progress(now);
-        assert!(progress.wanted(STOP, now));
-        assert_eq!(progress.tick(now + SECOND).unwrap().end, None);
-        assert_eq!(progress.tick(now + 2 * SECOND).unwrap().end, None);
-        let report = progress.tick(now + 3 * SECOND).unwrap();
-        assert_eq!(
-            (report.state, report.end),
-            (State::Stopped, Some(End::Overdue))
+    fn every_pending_state_has_an_end() {
+        let check = |enter: fn(&mut Progress, Instant), state: State, end: End| {
+            let now = Instant::now();
+            let mut progress = progress(now);
+            enter(&mut progress, now);
+            assert_eq!(progress.report().state, state);
+            let at = loop {
+                let at = progress.wake_at().expect("a pending state has an end");
+                assert!(at <= now + 3 * SECOND, "{state}: it goes on for ever");
+                if let Tick::Overdue(overdue, report) = progress.tick(at) {
+                    assert_eq!((overdue, at), (state, now + 3 * SECOND));
+                    assert_eq!((report.state, report.end), (State::Stopped, Some(end)));
+                    break at;
+                }
+            };
+            assert_eq!(progress.tick(at + 9 * SECOND), Tick::TooSoon);
+            assert_eq!(progress.wake_at(), None);
+        };
+        check(|_, _| {}, State::StartPending, End::Overdue);
+        check(
+            |progress, now| {
+                progress.did(None);
+                progress.wanted(Control::Pause, now);
+            },
+            State::PausePending,
+            End::Overdue,
         );
-        assert_eq!(progress.tick(now + 9 * SECOND), None);
+        check(
+            |progress, now| {
+                progress.did(None);
+                progress.wanted(Control::Pause, now);
+                progress.did(Some(Control::Pause));
+                progress.wanted(Control::Continue, now);
+            },
+            State::ContinuePending,
+            End::Overdue,
+        );
+        check(
+            |progress, now| {
+                progress.wanted(STOP, now);
+            },
+            State::StopPending,
+            End::Code(0),
+        );
     }
 
     #[test]
@@ -244,7 +331,7 @@ mod tests {
         let now = Instant::now();
         let mut progress = Progress::new(Duration::MAX, Duration::MAX, Accepts::default(), now);
         for second in 1..1000 {
-            let report = progress.tick(now + second * SECOND).unwrap();
+            let report = goes(progress.tick(now + second * SECOND));
             assert_eq!(report.checkpoint, second + 1);
         }
     }

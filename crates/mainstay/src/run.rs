@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process::ExitCode;
+use std::thread;
 
 use crate::logger::Event;
 use crate::service::chain;
@@ -16,8 +17,10 @@ impl Definition {
     /// Runs the service and returns what the process should exit with. Blocks until it ends; to be called once, from `main`.
     ///
     /// Under the Windows Service Control Manager (and there the image path ends with [`UNDER_SCM`](crate::UNDER_SCM)) all states are reported, and a
-    /// pending one ticks by itself, as long as it may take by [`Definition::start_timeout`] and [`Definition::graceful`]; a service that
-    /// has not stopped by then is ended. Elsewhere SIGTERM and SIGINT are a stop, SIGHUP is a reload if the service accepts that, a second
+    /// pending one ticks by itself. A start may take [`Definition::start_timeout`]; a stop, a pause and a continue may take
+    /// [`Definition::graceful`]. If one takes longer, the process is ended and the state becomes STOPPED, with error 1053 (a failure, which
+    /// recovery actions follow), or 0 if a stop was requested. A stop is accepted while the service starts, and its exit code is 0 for the
+    /// manager whatever [`Service::run`] returns. Elsewhere SIGTERM and SIGINT are a stop, SIGHUP is a reload if the service accepts that, a second
     /// SIGINT ends the process, and readiness, status and the like go to `NOTIFY_SOCKET`.
     pub fn run(self, service: impl Service + Send + 'static) -> ExitCode {
         let manager = Manager::current();
@@ -50,6 +53,20 @@ pub(crate) fn arguments() -> Vec<OsString> {
 /// Runs the service itself; returns its exit code, 0 if it has ended well. A failure is in the log.
 pub(crate) fn work(service: impl Service, context: Context) -> u32 {
     let logger = context.logger().clone();
+    // The log of the system may not be where standard error goes, so the message is logged, too. In the hook, as a program that is
+    // built to abort has no later time. Panics of other threads are theirs.
+    let (thread, to_log) = (thread::current().id(), logger.clone());
+    let said_by_program = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        said_by_program(panic);
+        if thread::current().id() == thread {
+            to_log.event(
+                Event::Panicked,
+                &message_of(panic),
+                &[("code", u64::from(PANICKED))],
+            );
+        }
+    }));
     // A panic has no state that would be looked at afterwards.
     let result = panic::catch_unwind(AssertUnwindSafe(|| service.run(context)));
     match result {
@@ -58,20 +75,27 @@ pub(crate) fn work(service: impl Service, context: Context) -> u32 {
             0
         }
         Ok(Err(exit)) => failed(&exit, &logger),
-        Err(_said_by_the_hook) => {
-            logger.event(
-                Event::Panicked,
-                "see standard error",
-                &[("code", u64::from(PANICKED))],
-            );
-            PANICKED
-        }
+        Err(_logged_by_the_hook) => PANICKED,
     }
 }
 
-fn failed(exit: &Exit, logger: &Logger) -> u32 {
+/// "the service has panicked at src/main.rs:7: why", in one line.
+fn message_of(panic: &PanicHookInfo<'_>) -> String {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let why = text.unwrap_or("a value that is no text");
+    match panic.location() {
+        Some(place) => format!("panicked at {}:{}: {why}", place.file(), place.line()),
+        None => format!("panicked: {why}"),
+    }
+}
+
+/// A failure is in the log; its exit code.
+pub(crate) fn failed(exit: &Exit, logger: &Logger) -> u32 {
     let code = exit.code.get();
-    let reason = exit.reason().unwrap_or_else(|| format!("code {code}"));
-    logger.event(Event::Failed, &reason, &[("code", u64::from(code))]);
+    let without = format!("code {code}");
+    let reason = exit.reason().unwrap_or(&without);
+    logger.event(Event::Failed, reason, &[("code", u64::from(code))]);
     code
 }

@@ -18,6 +18,7 @@ const USAGE: &str = "  install      make it a service of this system, or bring t
   control N    send it a code of its own, 128 to 255
   status       say how it is
   run          run it here, until ctrl-c; the same without a verb
+  help, version         show this, or the version of the program (also --help, --version)
   --user       of the user's own services, not the machine's (systemd)";
 
 /// What a program is asked to do with its own service. For programs with a command line of their own; [`Definition::main`] does all of it.
@@ -50,6 +51,10 @@ pub enum Verb {
     Status,
     /// Run it in this process.
     Run,
+    /// Show how the program is used.
+    Help,
+    /// Show its version, [`Definition::version`].
+    Version,
 }
 
 /// What `install` leaves open for the person who installs.
@@ -88,6 +93,8 @@ impl Verb {
             Some("continue") => Self::Continue,
             Some("reload") => Self::Reload,
             Some("status") => Self::Status,
+            Some("help" | "--help" | "-h") => return Ok(Self::Help),
+            Some("version" | "--version" | "-V") => return Ok(Self::Version),
             Some("control") => {
                 let code = arguments.next();
                 let code = code.as_ref().and_then(|code| code.to_str()?.parse().ok());
@@ -214,13 +221,20 @@ impl Definition {
                     text += &format!("hint: {cure}\n");
                 }
                 if error.kind() == ErrorKind::Usage {
-                    text += &format!("usage: {name} [--user] [VERB]\n\n{USAGE}\n");
+                    text += &usage(&name);
                 }
                 // Nobody is left to be told.
                 let _ = io::stderr().write_all(text.as_bytes());
                 ExitCode::from(exit_code(error.kind()))
             }
         }
+    }
+
+    /// What it is for, and how its program is used.
+    fn about(&self) -> String {
+        let about = self.description.as_ref();
+        let about = about.map(|text| format!("{text}\n\n"));
+        about.unwrap_or_default() + &usage(&self.name)
     }
 
     /// Does what a verb asks for, and says so on standard output; blocks until it is done. [`Verb::Run`] needs the service: it is for
@@ -259,15 +273,29 @@ impl Definition {
                 let status = self.status()?;
                 say(&status.to_string())?;
                 return Ok(match status.state {
-                    State::Stopped => ExitCode::from(3),
-                    _ => ExitCode::SUCCESS,
+                    State::Running | State::Paused => ExitCode::SUCCESS,
+                    // Also one that starts, for the hundredth time perhaps, or stops.
+                    _ => ExitCode::from(exit_code(ErrorKind::NotRunning)),
                 });
+            }
+            Verb::Help => {
+                say(self.about().trim_end())?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Verb::Version => {
+                let version = self.version.as_deref().unwrap_or("(no version)");
+                say(&format!("{} {version}", self.name))?;
+                return Ok(ExitCode::SUCCESS);
             }
             Verb::Run => return Err(wrong("run needs the service itself")),
         };
         say(&format!("{}: {said}", self.name))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn usage(name: &str) -> String {
+    format!("usage: {name} [--user] [VERB]\n\n{USAGE}\n")
 }
 
 fn say(text: &str) -> Result<(), Error> {
@@ -301,6 +329,12 @@ mod tests {
     fn command_lines_are_verbs() {
         let check = |line, expected| assert_eq!(parse(line).unwrap(), expected, "{line}");
         check("", Verb::Run);
+        for line in ["--help", "-h", "help", "help install"] {
+            check(line, Verb::Help);
+        }
+        for line in ["--version", "-V", "version"] {
+            check(line, Verb::Version);
+        }
         check("--under-scm", Verb::Run);
         check("run --config x --under-scm", Verb::Run);
         check("start a b", Verb::Start(vec!["a".into(), "b".into()]));

@@ -15,12 +15,13 @@ fn main() -> ExitCode {
     mainstay::service("heartbeat")
         .display_name("Heartbeat")
         .description("Says every few seconds that it lives")
+        .version(env!("CARGO_PKG_VERSION"))
         .accepts(Accepts::PAUSE | Accepts::RELOAD)
         .main(heartbeat)
 }
 
 /// `heartbeat start SECONDS` (on Windows) or `heartbeat run SECONDS`: from one beat to the next, 5 by default; a second number is how long
-/// the last one takes.
+/// the last one takes. The third argument `panic` shows what becomes of a panic.
 fn heartbeat(mut context: Context) -> Result<(), Exit> {
     let seconds = |index: usize, default| {
         let text = context
@@ -36,6 +37,13 @@ fn heartbeat(mut context: Context) -> Result<(), Exit> {
         })
     };
     let (mut every, last) = (seconds(0, 5)?, seconds(1, 0)?);
+    if context
+        .arguments()
+        .get(2)
+        .is_some_and(|word| word == "panic")
+    {
+        panic!("asked for");
+    }
     let log = context.logger().clone();
     let status = context.status();
     let mut beats = 0;
@@ -49,8 +57,14 @@ fn heartbeat(mut context: Context) -> Result<(), Exit> {
                 log.info("alive");
                 status.text(&format!("{beats} beats"));
             }
-            Some(Control::Pause) => is_paused = true,
-            Some(Control::Continue) => is_paused = false,
+            Some(Control::Pause) => {
+                is_paused = true;
+                log.info("paused");
+            }
+            Some(Control::Continue) => {
+                is_paused = false;
+                log.info("continued");
+            }
             Some(Control::Reload) => log.info("there is nothing to read again"),
             // `heartbeat control 129`: every second, and so on; 255 is a failure, for those who want to see what follows.
             Some(Control::Custom(code @ 129..255)) => {

@@ -84,6 +84,10 @@ fn a_life_under_systemd() {
     heartbeat(0, "continue");
     heartbeat(0, "reload");
     let log = lab.check(0, &["journalctl", "--unit=heartbeat", "--output=cat"]);
+    let pauses = log
+        .lines()
+        .filter(|line| matches!(*line, "paused" | "continued"));
+    assert_eq!(pauses.collect::<Vec<_>>(), ["paused", "continued"], "{log}");
     assert!(log.contains("there is nothing to read again"), "{log}");
     let said = lab.check(69, &[HEARTBEAT, "control", "130"]);
     assert!(said.contains("only Windows"), "{said}");
@@ -110,6 +114,33 @@ fn a_life_under_systemd() {
     heartbeat(0, "uninstall");
     heartbeat(4, "status");
     lab.assert_tree(&["/etc", "/usr"], &before);
+}
+
+#[test]
+fn a_crash_loop_is_no_success_and_its_panic_is_in_the_journal() {
+    let Some(lab) = lab() else { return };
+    lab.check(0, &[HEARTBEAT, "install"]);
+    lab.script(&format!(
+        "mkdir -p {UNIT}.d
+         printf '[Service]\\nExecStart=\\nExecStart={HEARTBEAT} run 1 0 panic\\nRestart=always\\nRestartSec=1h\\n' > {UNIT}.d/loop.conf
+         systemctl daemon-reload; systemctl start heartbeat || true"
+    ));
+    wait_until("the pause before its next start", SOON, || {
+        (property(&lab, "SubState") == "auto-restart").then_some(())
+    });
+    assert_eq!(property(&lab, "ExecMainStatus"), "101");
+    let said = lab.check(3, &[HEARTBEAT, "status"]);
+    assert!(said.contains("restarting after code 101"), "{said}");
+    let argv = [
+        "journalctl",
+        "--unit=heartbeat",
+        "--output=cat",
+        "--priority=err",
+    ];
+    let log = lab.check(0, &argv);
+    assert!(log.contains(": asked for"), "{log}");
+    lab.check(0, &[HEARTBEAT, "stop"]);
+    lab.check(3, &[HEARTBEAT, "status"]);
 }
 
 #[test]

@@ -27,6 +27,8 @@ impl Service {
             .arg("run")
             .args(arguments)
             .env("NOTIFY_SOCKET", path)
+            // As a manager's script would.
+            .env("MAINSTAY_MANAGER", "runit")
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
@@ -103,4 +105,62 @@ fn a_wrong_command_line_explains_itself() {
     let text = String::from_utf8(output.stderr).unwrap();
     let begin = "error: there is no verb instal\nusage: heartbeat [--user] [VERB]\n\n  install ";
     assert!(text.starts_with(begin), "{text}");
+}
+
+#[test]
+fn pause_and_continue_reach_it() {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&sandbox, &["3600"]);
+    assert_eq!(service.says(), "READY=1");
+    service.signal(Signal::TSTP);
+    assert_eq!(service.says(), "STATUS=paused");
+    // It is not stopped by that, and hears what follows.
+    service.signal(Signal::TSTP);
+    service.signal(Signal::CONT);
+    assert_eq!(service.says(), "STATUS=");
+    service.signal(Signal::TSTP);
+    assert_eq!(service.says(), "STATUS=paused");
+    service.signal(Signal::TERM);
+    assert_eq!(service.says(), "STOPPING=1");
+    let Output { status, stderr, .. } = service.end();
+    assert_eq!(status.code(), Some(0));
+    let log = String::from_utf8_lossy(&stderr);
+    assert!(log.contains("paused\ncontinued\npaused\n"), "{log}");
+}
+
+#[test]
+fn a_panic_is_said_with_its_message_and_is_the_exit_code() {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&sandbox, &["0", "0", "panic"]);
+    let Output { status, stderr, .. } = service.end();
+    assert_eq!(status.code(), Some(101));
+    let log = String::from_utf8_lossy(&stderr);
+    let last = log.lines().next_back().unwrap_or_default();
+    assert!(
+        last.starts_with("panicked at ") && last.ends_with(": asked for"),
+        "{log}"
+    );
+}
+
+#[test]
+fn help_and_version_are_what_they_are_everywhere() {
+    let said = |argument: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heartbeat"));
+        let output = command.arg(argument).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{argument}");
+        assert!(output.stderr.is_empty(), "{argument}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let version = format!("heartbeat {}\n", env!("CARGO_PKG_VERSION"));
+    for argument in ["--version", "-V", "version"] {
+        assert_eq!(said(argument), version);
+    }
+    for argument in ["--help", "-h", "help"] {
+        let text = said(argument);
+        assert!(text.starts_with("Says every few seconds"), "{text}");
+        assert!(
+            text.contains("\nusage: heartbeat [--user] [VERB]\n"),
+            "{text}"
+        );
+    }
 }

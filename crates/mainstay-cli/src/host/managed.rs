@@ -3,13 +3,22 @@
 
 use std::rc::Rc;
 
-use mainstay::{Context, Control, Stop};
+use std::time::Duration;
+
+use mainstay::{Context, Control, Manager, Stop};
 use mainstay_core::engine::Request;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 
 use super::control::{Command, Reply};
 use super::interrupts::Interrupt;
+
+/// The service manager that started this host.
+pub(crate) struct Started {
+    pub(crate) context: Context,
+    /// How long the manager is shown a pending start.
+    pub(crate) start_timeout: Duration,
+}
 
 /// The host's end of the line to its manager.
 pub(super) struct Line {
@@ -22,12 +31,25 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Serves the manager until it wants an end, and then holds the line: the manager is shown a pending stop until the process has ended.
-    pub(super) async fn serve(self, mut context: Context) {
+    /// Serves the manager until it requests a stop. After that a stop is pending for the manager until the process has ended.
+    pub(super) async fn serve(self, started: Started) {
+        let Started {
+            mut context,
+            start_timeout,
+        } = started;
+        // Other managers end a host that is not ready in time, and start it again.
+        let has_end = context.manager() == Manager::WindowsScm;
         tokio::select! {
-            () = self.is_ready.notified() => context.ready(),
+            () = self.is_ready.notified() => {}
+            // A start that goes on for ever would block the manager's own requests, and whatever waits for them. The host
+            // restarts the program, so it is the host that runs.
+            () = tokio::time::sleep(start_timeout), if has_end => context.logger().warn(format!(
+                "{} is not ready after {start_timeout:?}: it is reported as running while its starts are retried",
+                self.service
+            )),
             stop = context.stop() => return self.stop(stop, context).await,
         }
+        context.ready();
         loop {
             // What was asked for is done once the service has come to rest.
             let (reply, replied) = oneshot::channel();

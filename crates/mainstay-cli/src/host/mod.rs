@@ -60,6 +60,7 @@ use self::ledger::Ledger;
 use self::legacy::{Heir, Legacy};
 pub(crate) use self::log::read as log_read;
 use self::log::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent};
+pub(crate) use self::managed::Started;
 use self::notify::NotifySocket;
 pub(crate) use self::preflight::{losses, user_of};
 use self::report::Reporter;
@@ -76,6 +77,7 @@ pub(crate) use self::without::{orphans, stop_without_supervisor};
 use crate::embedded::{self, Definition};
 use crate::failure::{Code, Failure, chain};
 use crate::snapshot::Which;
+use crate::start_failure::StartFailure;
 use crate::state_dir::{Lock, StateDir};
 
 /// What to supervise, and how to tell of it.
@@ -85,8 +87,8 @@ pub(crate) struct Options {
     pub(crate) output: Output,
     /// Show the services' lines too.
     pub(crate) follow: bool,
-    /// Who started us to run the one service of these specs, if that was a service manager.
-    pub(crate) manager: Option<mainstay::Context>,
+    /// The service manager that started us to run the one service of these specs, if one did.
+    pub(crate) manager: Option<Started>,
 }
 
 /// Which services.
@@ -380,7 +382,10 @@ impl Host {
         let listener = endpoint::Listener::bind(host.state.path())
             .map_err(failed("open the control socket in the state directory"))?;
         let interrupts = match manager {
-            Some(context) => host.serve(context, &to_host),
+            Some(started) => {
+                StartFailure::clear(&host.state);
+                host.serve(started, &to_host)
+            }
             None => Interrupts::new().map_err(failed("listen for signals"))?,
         };
         let (control_closes, closing) = oneshot::channel();
@@ -424,11 +429,7 @@ impl Host {
     }
 
     /// Takes orders from the manager that started us.
-    fn serve(
-        &mut self,
-        context: mainstay::Context,
-        commands: &UnboundedSender<Command>,
-    ) -> Interrupts {
+    fn serve(&mut self, started: Started, commands: &UnboundedSender<Command>) -> Interrupts {
         self.has_manager = true;
         let (interrupts, received) = mpsc::unbounded_channel();
         let line = managed::Line {
@@ -441,7 +442,7 @@ impl Host {
             interrupts,
             is_ready: Rc::clone(&self.is_ready),
         };
-        tokio::task::spawn_local(line.serve(context));
+        tokio::task::spawn_local(line.serve(started));
         Interrupts::Manager(received)
     }
 

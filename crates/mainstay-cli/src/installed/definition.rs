@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mainstay::{Account, Definition, Limit, Manager, Readiness, Recovery, Scope, Start, Systemd};
 use mainstay_core::spec::{
@@ -13,10 +12,8 @@ use super::install::Wanted;
 use super::{Installed, Mode, OWN_DIRS};
 use crate::failure::{Code, Failure};
 use crate::host;
-use crate::verbs::host::MARGIN;
+use crate::verbs::host::{MARGIN, of_host};
 
-/// From a crash of a host to its next start.
-const HOST_PAUSE: Duration = Duration::from_secs(1);
 /// More pauses than these, each longer than the one before, are not worth telling a manager.
 const PAUSES: usize = 20;
 /// After which an ordinary program is not started again: its state failed to load.
@@ -104,17 +101,9 @@ impl Installed {
             .ready_check(is_ready)
             .executable(&program)
             .arguments(arguments)
-            // Its host restarts the program by the contract of its exit codes: only the host itself must come back.
-            .recovery(Recovery {
-                restart_after: vec![HOST_PAUSE],
-                crashes_only: true,
-                ..Recovery::default()
-            })
-            .start_timeout(spec.start().timeout().saturating_add(MARGIN))
-            .graceful(spec.stop().graceful().saturating_add(MARGIN))
-            .windows(|windows| windows.preshutdown(spec.stop().graceful() + MARGIN))
             .supervises()
             .systemd(|_| systemd);
+        let definition = of_host(definition, spec);
         Ok(match cfg!(unix) {
             // The program's is in the manifest.
             true => definition.working_dir("/"),

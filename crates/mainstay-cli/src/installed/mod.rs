@@ -34,6 +34,7 @@ use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host::sys;
+use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 use crate::update;
 use crate::verbs::control::Verb;
@@ -309,9 +310,33 @@ impl Installed {
         };
         match done {
             Err(error) if Some(error.kind()) == is_so_already => {}
+            Err(error) if matches!(verb, Verb::Start | Verb::Restart) => {
+                return Err(self.because(error.into()));
+            }
             done => done?,
         }
         self.report()
+    }
+
+    /// The failure of a start, with the cause that its host has stored.
+    fn because(&self, failure: Failure) -> Failure {
+        let Some(cause) = self.start_failure() else {
+            return failure;
+        };
+        let message = format!("{}: {}", failure.message(), cause.message);
+        let failure = Failure::new(failure.code(), message);
+        match cause.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+
+    /// Why the last start of its host failed, if it did.
+    pub(crate) fn start_failure(&self) -> Option<StartFailure> {
+        match self.record.mode {
+            Mode::Hosted => StartFailure::load(&self.state),
+            Mode::Direct => None,
+        }
     }
 
     /// The Service Control Manager passes nothing on to a service that is starting: its host is asked itself. A hope, not more.
@@ -381,7 +406,10 @@ impl Installed {
                     signal: None,
                 }),
             detail: match is_stopped {
-                true => status.exit_code().is_none().then(|| status.to_string()),
+                true => {
+                    let cause = self.start_failure().map(|failure| failure.line());
+                    cause.or_else(|| status.exit_code().is_none().then(|| status.to_string()))
+                }
                 false if is_direct && !is_gone => None,
                 false if is_gone => Some(format!("its host is gone; the manager says: {status}")),
                 false => Some(format!("its host says nothing; the manager says: {status}")),

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
+use crate::installed::Installed;
+use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 use crate::{client, output};
 
@@ -29,12 +31,20 @@ struct Line {
 
 impl Events {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let state = self
-            .name
-            .as_ref()
-            .map_or_else(|| state.clone(), |name| state.of(name));
+        let name = self.name.as_ref();
+        let installed = name.and_then(|name| Installed::find(state, name));
+        let state = name.map_or_else(|| state.clone(), |name| state.of(name));
         client::block_on(async {
-            let mut body = client::events(&state).await?.into_body();
+            let events = match client::events(&state).await {
+                Err(failure) if failure.code() == Code::NotRunning => {
+                    // A host that could not start has nobody to tell.
+                    let cause = installed.and_then(|it| it.start_failure());
+                    self.show_start_failure(&cause.ok_or(failure)?)?;
+                    return Ok(ExitCode::from(Code::NotRunning as u8));
+                }
+                events => events?,
+            };
+            let mut body = events.into_body();
             let mut pending = Vec::new();
             while let Some(Ok(frame)) = body.frame().await {
                 let Ok(data) = frame.into_data() else {
@@ -51,6 +61,18 @@ impl Events {
             }
             Ok(ExitCode::SUCCESS)
         })?
+    }
+
+    fn show_start_failure(&self, cause: &StartFailure) -> Result<(), Failure> {
+        let name = self.name.as_deref().unwrap_or_default();
+        let json = serde_json::json!({
+            "time": cause.time,
+            "service": name,
+            "event": "start_failed",
+            "message": cause.line(),
+        });
+        let shown = self.show(format!("{json}\n").as_bytes());
+        output::ignore_closed(shown)
     }
 
     fn show(&self, json: &[u8]) -> io::Result<()> {

@@ -5,16 +5,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use mainstay::{Accepts, Context, Exit, Recovery};
+use mainstay::{Accepts, Context, Definition, Exit, Recovery};
 use mainstay_core::spec::Spec;
 
 use crate::failure::{Code, Failure};
-use crate::host::{self, Copy, Options, Output, Services};
+use crate::host::{self, Copy, Options, Output, Services, Started};
 use crate::manifest_file::{FormatName, Source};
+use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 
 /// What a host needs beyond its service's own time, to write down what is left.
 pub(crate) const MARGIN: Duration = Duration::from_secs(10);
+/// From a crash of a host to its next start.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs one service of a manifest for the service manager that started this process.
 ///
@@ -38,53 +41,91 @@ pub(crate) struct Host {
     under_scm: bool,
 }
 
-impl Host {
-    pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
-        let path = host::credential(&self.manifest).unwrap_or_else(|| self.manifest.clone());
-        let manifest = Source::read(&path, self.format)?
-            .based_on(self.base_dir)
-            .load()?;
-        let copy = Copy::from(&manifest);
-        let mut specs = manifest.specs.into_iter();
-        let Some(spec) = specs.find(|spec| spec.name().as_str() == self.name) else {
-            let message = format!("the manifest has no service {}", self.name);
-            return Err(Failure::new(Code::Unknown, message));
-        };
-        let (start, stop) = (spec.start().timeout(), spec.stop().graceful());
-        let service = mainstay::service(self.name)
-            .start_timeout(start.saturating_add(MARGIN))
-            .graceful(stop.saturating_add(MARGIN))
-            .accepts(Accepts::PAUSE | Accepts::RELOAD)
-            // As it was installed: where it ends by itself, that is for good.
-            .recovery(Recovery {
-                crashes_only: true,
-                ..Recovery::default()
-            });
-        let manifest = self.manifest.display().to_string();
-        Ok(service.run(move |context: Context| host(spec, manifest, copy, state, context)))
-    }
-}
-
-fn host(
+/// What a host needs of its manifest.
+struct Job {
     spec: Spec,
     manifest: String,
     copy: Copy,
-    state: StateDir,
-    context: Context,
-) -> Result<(), Exit> {
-    let code = host::run(Options {
-        // What it needs is its manager's business; on Unix the account is ours, who are root there.
-        services: Services::OfManifest {
-            specs: vec![spec.under_manager(cfg!(windows))],
-            manifest,
+}
+
+impl Host {
+    pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
+        let job = self.job();
+        if let Err(failure) = &job {
+            StartFailure::store(&state, failure);
+        }
+        let service = mainstay::service(self.name);
+        let service = match &job {
+            Ok(job) => of_host(service, &job.spec),
+            Err(_) if self.under_scm => service,
+            Err(_) => return job.map(|_| ExitCode::FAILURE),
+        };
+        // The Service Control Manager hears of a failure only from a process that has connected to it.
+        Ok(service.run(move |context: Context| host(job, state, context)))
+    }
+
+    fn job(&self) -> Result<Job, Failure> {
+        let path = host::credential(&self.manifest).unwrap_or_else(|| self.manifest.clone());
+        let manifest = Source::read(&path, self.format)?
+            .based_on(self.base_dir.clone())
+            .load()?;
+        let copy = Copy::from(&manifest);
+        let mut specs = manifest.specs.into_iter();
+        let spec = specs.find(|spec| spec.name().as_str() == self.name);
+        let spec = spec.ok_or_else(|| {
+            let message = format!("the manifest has no service {}", self.name);
+            Failure::new(Code::Unknown, message)
+        })?;
+        Ok(Job {
+            spec,
+            manifest: self.manifest.display().to_string(),
             copy,
+        })
+    }
+}
+
+/// Completes the definition of a host with what depends on its service: the same when it is installed and when it runs.
+pub(crate) fn of_host(host: Definition, spec: &Spec) -> Definition {
+    let graceful = spec.stop().graceful().saturating_add(MARGIN);
+    host.start_timeout(spec.start().timeout().saturating_add(MARGIN))
+        .graceful(graceful)
+        .windows(|windows| windows.preshutdown(graceful))
+        .accepts(Accepts::PAUSE | Accepts::RELOAD)
+        // The host restarts the program by the contract of its exit codes: only the host itself must come back.
+        .recovery(Recovery {
+            restart_after: vec![PAUSE],
+            crashes_only: true,
+            ..Recovery::default()
+        })
+}
+
+fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<(), Exit> {
+    let done = job.and_then(
+        |Job {
+             spec,
+             manifest,
+             copy,
+         }| {
+            let start_timeout = spec.start().timeout();
+            let done = host::run(Options {
+                // What it needs is its manager's business; on Unix the account is ours, who are root there.
+                services: Services::OfManifest {
+                    specs: vec![spec.under_manager(cfg!(windows))],
+                    manifest,
+                    copy,
+                },
+                state: state.clone(),
+                output: Output::System(context.logger().clone()),
+                follow: false,
+                manager: Some(Started {
+                    context,
+                    start_timeout,
+                }),
+            });
+            done.inspect_err(|failure| StartFailure::store(&state, failure))
         },
-        state,
-        output: Output::System(context.logger().clone()),
-        follow: false,
-        manager: Some(context),
-    });
-    match code {
+    );
+    match done {
         Ok(code) => NonZeroU32::new(code).map_or(Ok(()), |code| Err(Exit::code(code))),
         Err(failure) => {
             let code = NonZeroU32::new(failure.code() as u32).unwrap_or(NonZeroU32::MIN);

@@ -59,6 +59,9 @@ use crate::{Definition, Error, ErrorKind, Manager, Scope, ServiceStatus, State};
 /// What is in the first lines of each file by which a manager knows a service of ours.
 pub(crate) const MARK: &str = "Written by `install`, which overwrites it.";
 
+/// What the status text of a service begins with that has paused itself ([`Control::Pause`](crate::Control::Pause)).
+pub(crate) const PAUSED: &str = "paused";
+
 /// By which a program can be asked to stop, or told something: signal(7).
 pub(crate) const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
 

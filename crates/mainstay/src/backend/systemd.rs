@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, SIGNALS, Sign, Site, Switch, Unit,
+    Answer, Backend, Call, Entry, MARK, Order, PAUSED, Question, SIGNALS, Sign, Site, Switch, Unit,
     program, refuse_if,
 };
 use crate::definition::wrong_name;
@@ -19,8 +19,7 @@ use crate::{
 };
 
 /// What [`status`] reads, as `systemctl show --property=` takes it.
-const PROPERTIES: &str =
-    "LoadState,ActiveState,MainPID,ExecMainCode,ExecMainStatus,Result,FreezerState";
+const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,ExecMainCode,ExecMainStatus,Result,FreezerState,StatusText";
 
 /// What holds for every service that is no account of the machine's own; see systemd.exec(5), "Sandboxing".
 const SANDBOX: &[(&str, &str)] = &[
@@ -132,10 +131,23 @@ impl Backend for Systemd {
         Ok(match order {
             Order::Start => vec![call("start")],
             // A frozen one would not hear of it.
-            Order::Stop | Order::Restart if state == State::Paused => {
+            Order::Stop | Order::Restart
+                if state == State::Paused && !definition.accepts.contains(Accepts::PAUSE) =>
+            {
                 vec![call("thaw"), call(order.as_str())]
             }
             Order::Stop | Order::Restart => vec![call(order.as_str())],
+            // `--kill-who` is understood by all versions.
+            Order::Pause | Order::Resume if definition.accepts.contains(Accepts::PAUSE) => {
+                let signal = match order {
+                    Order::Pause => "--signal=TSTP",
+                    _ => "--signal=CONT",
+                };
+                vec![systemctl(
+                    site,
+                    &["kill", "--kill-who=main", signal, "--", &unit],
+                )]
+            }
             // By the freezer of its control group: the program is not asked.
             Order::Pause => vec![call("freeze")],
             Order::Resume => vec![call("thaw")],
@@ -708,8 +720,12 @@ fn status(said: &str) -> Option<ServiceStatus> {
     if property("LoadState") == "not-found" {
         return None;
     }
+    let is_paused = property("StatusText")
+        .strip_prefix(PAUSED)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(';'));
     let state = match property("ActiveState") {
         _ if property("FreezerState") == "frozen" => State::Paused,
+        "active" if is_paused => State::Paused,
         "active" | "reloading" | "refreshing" => State::Running,
         "activating" => State::StartPending,
         "deactivating" => State::StopPending,
@@ -721,7 +737,9 @@ fn status(said: &str) -> Option<ServiceStatus> {
         (1, status) => status,
         (_, signal) => 128 + signal,
     };
-    let has_failed = state == State::Stopped && property("ActiveState") == "failed";
+    // Between two starts its unit is activating, and how the last run ended is what there is to know.
+    let has_failed =
+        property("ActiveState") == "failed" || property("SubState").starts_with("auto-restart");
     let code = match (has_failed, property("Result")) {
         (false, _) => 0,
         (true, "timeout" | "watchdog") => 1053,
@@ -1016,6 +1034,15 @@ WantedBy=multi-user.target
         };
         let exited = failed("ExecMainCode=1\nExecMainStatus=75", "exit-code");
         assert_eq!(exited, Some((State::Stopped, None, Some(75))));
+        let paused = format!("{active}StatusText=paused; 7 beats\n");
+        assert_eq!(status(&paused), Some((State::Paused, Some(7), Some(0))));
+        let other = format!("{active}StatusText=paused jobs: 7\n");
+        assert_eq!(status(&other), Some((State::Running, Some(7), Some(0))));
+        let looping = "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nMainPID=0\nExecMainCode=1\nExecMainStatus=101\nResult=exit-code\n";
+        assert_eq!(
+            status(looping),
+            Some((State::StartPending, None, Some(101)))
+        );
         let killed = failed("ExecMainCode=2\nExecMainStatus=9", "signal");
         assert_eq!(killed, Some((State::Stopped, None, Some(137))));
         assert_eq!(

@@ -17,6 +17,8 @@ macro_rules! for_each_event {
             Failed "failed" 0xE000_00C8 "The service has failed: %1";
             Panicked "panicked" 0xE000_00C9 "The service has panicked: %1";
             StopOverdue "stop_overdue" 0xE000_00CA "The service has not stopped in time: %1";
+            StartOverdue "start_overdue" 0xE000_00CB "The service has not become ready in time: %1";
+            PauseOverdue "pause_overdue" 0xE000_00CC "The service has not paused or continued in time: %1";
         }
     };
 }

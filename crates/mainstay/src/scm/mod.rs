@@ -126,6 +126,10 @@ impl fmt::Display for ServiceStatus {
             (State::Stopped, refusal::SERVICE_SPECIFIC) => write!(f, ", code {}", self.own_code),
             (State::Stopped, refusal::NEVER_STARTED) => write!(f, ", never started"),
             (State::Stopped, 1..) => write!(f, ", system error {}", self.code),
+            // Its manager will start it again.
+            (State::StartPending, refusal::SERVICE_SPECIFIC) => {
+                write!(f, ", restarting after code {}", self.own_code)
+            }
             _ => Ok(()),
         }
     }

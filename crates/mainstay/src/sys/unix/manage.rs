@@ -15,7 +15,8 @@ use crate::backend::{
     is_ours,
 };
 use crate::{
-    Account, Definition, Error, ErrorKind, Installed, Manager, Scope, ServiceStatus, Start, State,
+    Accepts, Account, Definition, Error, ErrorKind, Installed, Manager, Scope, ServiceStatus,
+    Start, State,
 };
 
 /// How often a state is looked at while it is waited for: nobody tells.
@@ -594,11 +595,37 @@ pub(crate) fn stop(definition: &Definition) -> Result<(), Error> {
 }
 
 pub(crate) fn pause(definition: &Definition) -> Result<(), Error> {
-    tell(definition, Order::Pause)
+    tell(definition, Order::Pause)?;
+    arrive(definition, Order::Pause, State::Paused)
 }
 
 pub(crate) fn resume(definition: &Definition) -> Result<(), Error> {
-    tell(definition, Order::Resume)
+    tell(definition, Order::Resume)?;
+    arrive(definition, Order::Resume, State::Running)
+}
+
+/// A service that does it by itself says when it is done.
+fn arrive(definition: &Definition, order: Order, wanted: State) -> Result<(), Error> {
+    let seat = Seat::of(definition)?;
+    if !definition.accepts.contains(Accepts::PAUSE) || seat.backend.manager() != Manager::Systemd {
+        return Ok(());
+    }
+    let name = &*definition.name;
+    let deadline = Instant::now() + definition.graceful;
+    loop {
+        let what = || format!("{} service \"{name}\"", order.as_str());
+        match seat.status(name)?.state {
+            state if state == wanted => return Ok(()),
+            State::Stopped => {
+                return Err(Error::new(ErrorKind::Failed, what() + ": it has stopped"));
+            }
+            state if Instant::now() >= deadline => {
+                let error = Error::new(ErrorKind::TimedOut, format!("{}: it is {state}", what()));
+                return Err(error.with_cure("see its own log"));
+            }
+            _ => thread::sleep(LOOK),
+        }
+    }
 }
 
 pub(crate) fn reload(definition: &Definition) -> Result<(), Error> {

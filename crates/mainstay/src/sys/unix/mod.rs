@@ -14,12 +14,14 @@ pub(crate) use manage::{
 pub(crate) use ready::{claim_ready_descriptor, write_ready};
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 
+use crate::backend::PAUSED;
 use crate::context::{Said, Shared, Voice};
 use crate::run::{arguments, work};
 use crate::{
@@ -38,19 +40,34 @@ pub(crate) fn run(
         std::env::set_current_dir(dir)
             .map_err(|error| failed(&format!("enter directory {}", dir.display()), error))?;
     }
-    let shared = Shared::new(Notifier);
+    let manager = Manager::current();
+    let shared = Shared::new(Notifier::default());
     let mut signals = vec![SIGTERM, SIGINT];
     if definition.accepts.contains(Accepts::RELOAD) {
         signals.push(SIGHUP);
+    }
+    // At a terminal, ctrl-z is the shell's.
+    if definition.accepts.contains(Accepts::PAUSE) && manager != Manager::None {
+        signals.extend([SIGTSTP, SIGCONT]);
     }
     let mut signals = Signals::new(signals).map_err(|error| failed("listen for signals", error))?;
     let teller = shared.clone();
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
+            let mut is_paused = false;
             for signal in signals.forever() {
                 let control = match signal {
                     SIGHUP => Control::Reload,
+                    // One that is paused twice is paused. SIGCONT also follows SIGSTOP, and comes before the end of a stopped service.
+                    SIGTSTP | SIGCONT => {
+                        let was_paused = std::mem::replace(&mut is_paused, signal == SIGTSTP);
+                        match (was_paused, is_paused) {
+                            (false, true) => Control::Pause,
+                            (true, false) => Control::Continue,
+                            _ => continue,
+                        }
+                    }
                     _ => Control::Stop(Stop::Requested),
                 };
                 let is_first = teller.tell(control);
@@ -61,7 +78,6 @@ pub(crate) fn run(
             }
         })
         .map_err(|error| failed("start a thread for signals", error))?;
-    let manager = Manager::current();
     let context = Context::new(shared, manager, arguments(), logger.clone());
     let code = work(service, context);
     #[cfg(feature = "managers")]
@@ -70,13 +86,40 @@ pub(crate) fn run(
 }
 
 /// Talks sd_notify(3), to whoever listens. A manager that cannot be told is no failure of the service.
-struct Notifier;
+///
+/// No manager of Unix has a state for a service that has paused itself, so it is in the status text: [`PAUSED`], and what the service says.
+#[derive(Default)]
+struct Notifier(Mutex<Shown>);
+
+/// What the status text is made of.
+#[derive(Default)]
+struct Shown {
+    is_paused: bool,
+    text: String,
+}
+
+impl Shown {
+    fn tell(&self) -> io::Result<bool> {
+        match (self.is_paused, &*self.text) {
+            (false, text) => notify::status(text),
+            (true, "") => notify::status(PAUSED),
+            (true, text) => notify::status(&format!("{PAUSED}; {text}")),
+        }
+    }
+}
 
 impl Voice for Notifier {
     fn say(&self, said: Said<'_>) {
+        let change = |change: &dyn Fn(&mut Shown)| {
+            let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut shown);
+            shown.tell()
+        };
         let _untold = match said {
             Said::Ready | Said::Did(Control::Reload) => notify::ready(),
-            Said::Status(text) => notify::status(text),
+            Said::Status(text) => change(&|shown| text.clone_into(&mut shown.text)),
+            Said::Did(Control::Pause) => change(&|shown| shown.is_paused = true),
+            Said::Began(Control::Continue) => change(&|shown| shown.is_paused = false),
             Said::Alive => notify::alive(),
             Said::ExtendTimeout(by) => notify::extend_timeout(by),
             Said::Began(Control::Stop(_)) => notify::stopping(),

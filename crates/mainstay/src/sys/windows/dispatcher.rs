@@ -6,6 +6,7 @@
 use std::ffi::{OsString, c_void};
 use std::io;
 use std::os::windows::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -22,11 +23,11 @@ use windows_sys::core::PWSTR;
 use super::wide;
 use crate::context::{Said, Shared, Voice};
 use crate::logger::Event;
-use crate::progress::{End, Progress, Report};
-use crate::run::work;
+use crate::progress::{Controls, End, Progress, Report, Tick};
+use crate::run::{failed, work};
 use crate::{
-    Accepts, Context, Control, Definition, Error, ErrorKind, Logger, Manager, Power, Service,
-    SessionChange, SessionReason, Stop,
+    Accepts, Context, Control, Definition, Error, ErrorKind, Exit, Logger, Manager, Power, Service,
+    SessionChange, SessionReason, State, Stop,
 };
 
 /// What `ServiceMain`, which is given no context, has to do.
@@ -55,6 +56,18 @@ pub(super) fn run(
     });
     dispatch(&mut wide_name).map_err(|error| refused(&name, error))?;
     Ok(CODE.get().copied().unwrap_or(1))
+}
+
+/// Services begin in the system's own directory, where nothing of theirs is: enters the definition's, or that of the program.
+fn enter(working_dir: Option<PathBuf>) -> Result<(), Error> {
+    let of_program = || Some(std::env::current_exe().ok()?.parent()?.to_owned());
+    let Some(dir) = working_dir.or_else(of_program) else {
+        return Ok(());
+    };
+    std::env::set_current_dir(&dir).map_err(|error| {
+        let what = format!("enter directory {}", dir.display());
+        Error::new(ErrorKind::Failed, what).because(error)
+    })
 }
 
 fn refused(name: &str, error: io::Error) -> Error {
@@ -129,7 +142,10 @@ impl Job {
             changed: Condvar::new(),
             shared: OnceLock::new(),
             accepts: definition.accepts,
-            waits_for_preshutdown: definition.windows.preshutdown.is_some(),
+            preshutdown: match definition.windows.preshutdown {
+                None => Preshutdown::Ignored,
+                Some(_) => Preshutdown::Accepted,
+            },
             logger: logger.clone(),
         });
         let shared = Shared::new(LinkVoice(Arc::clone(&link)));
@@ -152,8 +168,10 @@ impl Job {
                 "start a thread that reports progress: {error}; long starts and stops will look like hanging ones"
             ));
         }
-        let context = Context::new(shared, Manager::WindowsScm, arguments, logger);
-        let code = work(context);
+        let code = match enter(definition.working_dir) {
+            Ok(()) => work(Context::new(shared, Manager::WindowsScm, arguments, logger)),
+            Err(error) => failed(&Exit::from(error), &logger),
+        };
         let _first: Result<(), _> = CODE.set(code);
         link.end(End::Code(code));
     }
@@ -167,8 +185,15 @@ struct Link {
     changed: Condvar,
     shared: OnceLock<Arc<Shared>>,
     accepts: Accepts,
-    waits_for_preshutdown: bool,
+    preshutdown: Preshutdown,
     logger: Logger,
+}
+
+/// Whether the service is told of a shutdown before it begins.
+#[derive(Clone, Copy, Debug)]
+enum Preshutdown {
+    Ignored,
+    Accepted,
 }
 
 #[derive(Debug)]
@@ -215,10 +240,7 @@ impl Link {
         let status = scm::SERVICE_STATUS {
             dwServiceType: scm::SERVICE_WIN32_OWN_PROCESS,
             dwCurrentState: report.state as u32,
-            dwControlsAccepted: match report.is_settled {
-                true => self.accepted(),
-                false => 0,
-            },
+            dwControlsAccepted: accepted(report.controls, self.accepts, self.preshutdown),
             dwWin32ExitCode: code,
             dwServiceSpecificExitCode: own_code,
             dwCheckPoint: report.checkpoint,
@@ -232,30 +254,6 @@ impl Link {
                 report.state
             ));
         }
-    }
-
-    fn accepted(&self) -> u32 {
-        let mut accepted = scm::SERVICE_ACCEPT_STOP | scm::SERVICE_ACCEPT_SHUTDOWN;
-        if self.waits_for_preshutdown {
-            accepted |= scm::SERVICE_ACCEPT_PRESHUTDOWN;
-        }
-        let table = [
-            (Accepts::PAUSE, scm::SERVICE_ACCEPT_PAUSE_CONTINUE),
-            (Accepts::RELOAD, scm::SERVICE_ACCEPT_PARAMCHANGE),
-            (Accepts::SESSION_CHANGE, scm::SERVICE_ACCEPT_SESSIONCHANGE),
-            (Accepts::POWER, scm::SERVICE_ACCEPT_POWEREVENT),
-            (Accepts::TIME_CHANGE, scm::SERVICE_ACCEPT_TIMECHANGE),
-            (
-                Accepts::HARDWARE_PROFILE,
-                scm::SERVICE_ACCEPT_HARDWAREPROFILECHANGE,
-            ),
-        ];
-        for (ours, theirs) in table {
-            if self.accepts.contains(ours) {
-                accepted |= theirs;
-            }
-        }
-        accepted
     }
 
     /// On the dispatcher's thread.
@@ -294,11 +292,18 @@ impl Link {
         let mut progress = self.progress();
         loop {
             let now = Instant::now();
-            if let Some(report) = progress.tick(now) {
-                self.tell(&report);
-                if report.end == Some(End::Overdue) {
-                    self.logger
-                        .event(Event::StopOverdue, "its process is ended", &[]);
+            match progress.tick(now) {
+                Tick::TooSoon => {}
+                Tick::Goes(report) => self.tell(&report),
+                Tick::Overdue(state, report) => {
+                    let event = match state {
+                        State::StartPending => Event::StartOverdue,
+                        State::PausePending | State::ContinuePending => Event::PauseOverdue,
+                        _ => Event::StopOverdue,
+                    };
+                    // First: the manager may end the process as soon as it knows.
+                    self.logger.event(event, "its process is ended", &[]);
+                    self.tell(&report);
                     std::process::exit(1);
                 }
             }
@@ -313,6 +318,37 @@ impl Link {
                     woken.unwrap_or_else(PoisonError::into_inner)
                 }
             };
+        }
+    }
+}
+
+/// `SERVICE_ACCEPT_…` for what is accepted in a state.
+fn accepted(controls: Controls, accepts: Accepts, preshutdown: Preshutdown) -> u32 {
+    let stops = match preshutdown {
+        Preshutdown::Ignored => scm::SERVICE_ACCEPT_STOP | scm::SERVICE_ACCEPT_SHUTDOWN,
+        Preshutdown::Accepted => {
+            scm::SERVICE_ACCEPT_STOP
+                | scm::SERVICE_ACCEPT_SHUTDOWN
+                | scm::SERVICE_ACCEPT_PRESHUTDOWN
+        }
+    };
+    let table = [
+        (Accepts::PAUSE, scm::SERVICE_ACCEPT_PAUSE_CONTINUE),
+        (Accepts::RELOAD, scm::SERVICE_ACCEPT_PARAMCHANGE),
+        (Accepts::SESSION_CHANGE, scm::SERVICE_ACCEPT_SESSIONCHANGE),
+        (Accepts::POWER, scm::SERVICE_ACCEPT_POWEREVENT),
+        (Accepts::TIME_CHANGE, scm::SERVICE_ACCEPT_TIMECHANGE),
+        (
+            Accepts::HARDWARE_PROFILE,
+            scm::SERVICE_ACCEPT_HARDWAREPROFILECHANGE,
+        ),
+    ];
+    match controls {
+        Controls::None => 0,
+        Controls::Stops => stops,
+        Controls::All => {
+            let own = table.iter().filter(|(ours, _)| accepts.contains(*ours));
+            own.fold(stops, |accepted, (_, theirs)| accepted | theirs)
         }
     }
 }
@@ -416,6 +452,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_accepted_depends_on_the_state_and_the_definition() {
+        let check = |controls, accepts, preshutdown, expected| {
+            assert_eq!(accepted(controls, accepts, preshutdown), expected);
+        };
+        let all = Accepts::PAUSE | Accepts::RELOAD;
+        check(Controls::None, all, Preshutdown::Accepted, 0);
+        // STOP 1, PAUSE_CONTINUE 2, SHUTDOWN 4, PARAMCHANGE 8, PRESHUTDOWN 0x100.
+        check(Controls::Stops, all, Preshutdown::Accepted, 0x105);
+        check(Controls::Stops, all, Preshutdown::Ignored, 0x5);
+        check(Controls::All, all, Preshutdown::Accepted, 0x10F);
+        check(Controls::All, all, Preshutdown::Ignored, 0xF);
+        check(Controls::All, Accepts::default(), Preshutdown::Ignored, 0x5);
+    }
 
     #[test]
     fn every_control_has_its_counterpart() {

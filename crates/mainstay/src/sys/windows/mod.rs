@@ -28,27 +28,23 @@ pub(crate) fn run(
     service: impl Service + Send + 'static,
     logger: &Logger,
 ) -> Result<u32, Error> {
-    let working_dir = definition.working_dir.clone();
-    if let Some(dir) = working_dir.or_else(|| under_scm().then(executable_dir).flatten()) {
-        std::env::set_current_dir(&dir).map_err(|error| {
-            let what = format!("enter directory {}", dir.display());
-            Error::new(crate::ErrorKind::Failed, what).because(error)
-        })?;
-    }
     match under_scm() {
+        // The dispatcher comes first: a failure before it is a time-out (1053) for the manager, without a cause.
         true => dispatcher::run(definition, service, logger.clone()),
-        false => console::run(service, logger),
+        false => {
+            if let Some(dir) = &definition.working_dir {
+                std::env::set_current_dir(dir).map_err(|error| {
+                    let what = format!("enter directory {}", dir.display());
+                    Error::new(ErrorKind::Failed, what).because(error)
+                })?;
+            }
+            console::run(service, logger)
+        }
     }
 }
 
 fn under_scm() -> bool {
     Manager::current() == Manager::WindowsScm
-}
-
-/// Services begin in the system's own directory, where nothing of theirs is.
-fn executable_dir() -> Option<std::path::PathBuf> {
-    let path = std::env::current_exe().ok()?;
-    path.parent().map(Into::into)
 }
 
 /// With a NUL at its end.
