@@ -28,6 +28,7 @@ use mainstay_core::snapshot::Hasher;
 use self::disk::Disk;
 pub(crate) use self::source::Source;
 use crate::failure::{Code, Failure};
+use crate::guarded;
 use crate::snapshot::{CallOff, Seam};
 
 /// The largest program.
@@ -219,7 +220,7 @@ fn refuse_exposed(dir: &Path) -> Result<(), Failure> {
 
 /// Whether this program is there as it came.
 fn is_whole(program: &Path, expected: &Hash) -> io::Result<bool> {
-    let mut file = match File::open(program) {
+    let mut file = match guarded::file(program) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened?,
     };

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
+use crate::guarded;
 use crate::host;
 use crate::installed::Installed;
 use crate::installed::registered::{self, Witness};
@@ -374,7 +375,7 @@ pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
     let path = manifest_path(&place(state, name), &record);
     let format = Format::from_extension(&record.manifest_format)
         .ok_or_else(|| failed(format!("its manifest is {}", record.manifest_format)))?;
-    let source = Source::read(&path, Some(format.into()))
+    let source = Source::read_installed(&path, Some(format.into()))
         .map_err(|error| failed(error.message().to_owned()))?;
     let manifest = source.based_on(Some(record.base_dir.clone())).load();
     let manifest = manifest.map_err(|error| failed(error.message().to_owned()))?;
@@ -398,7 +399,7 @@ fn read_record(state: &StateDir, name: &str) -> Result<Record, String> {
     }
     let path = place(state, name).join(RECORD);
     let cannot = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
-    let bytes = fs::read(&path).map_err(|error| cannot(&error))?;
+    let bytes = guarded::read(&path, guarded::MANIFEST).map_err(|error| cannot(&error))?;
     let version: Version = serde_json::from_slice(&bytes).map_err(|error| cannot(&error))?;
     if version.format != FORMAT {
         return Err(cannot(&format!("its format is {}", version.format)));
@@ -697,7 +698,7 @@ impl Saved {
     fn of(place: &Path) -> Result<Self, Failure> {
         let mut files = Vec::new();
         for path in manifest_paths(place).chain([place.join(RECORD)]) {
-            match fs::read(&path) {
+            match guarded::read(&path, guarded::MANIFEST) {
                 Ok(bytes) => files.push((path, bytes)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(cannot("read", &path, &error)),

@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod embedded;
 mod failure;
+mod guarded;
 mod host;
 mod http;
 mod installed;

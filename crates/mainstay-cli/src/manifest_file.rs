@@ -4,8 +4,8 @@ mod render;
 mod writable;
 
 use std::collections::HashSet;
-use std::fs;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -14,6 +14,7 @@ use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
 
 use crate::failure::{Code, Failure};
+use crate::guarded;
 use crate::output;
 
 /// `--format`
@@ -106,8 +107,24 @@ impl Loaded {
 }
 
 impl Source {
-    /// Reads `path`, `-` being stdin. Without a `format` the extension tells; stdin is TOML.
+    /// Reads `path`, which an operator named; `-` is stdin. Without a `format` the extension tells; stdin is TOML.
     pub(crate) fn read(path: &Path, format: Option<FormatName>) -> Result<Self, Failure> {
+        // It may be a pipe: `mainstay check <(generate)`.
+        Self::read_by(path, format, |path| {
+            guarded::read_limited(File::open(path)?, guarded::MANIFEST)
+        })
+    }
+
+    /// The same of a manifest that was installed.
+    pub(crate) fn read_installed(path: &Path, format: Option<FormatName>) -> Result<Self, Failure> {
+        Self::read_by(path, format, |path| guarded::read(path, guarded::MANIFEST))
+    }
+
+    fn read_by(
+        path: &Path,
+        format: Option<FormatName>,
+        read_file: impl FnOnce(&Path) -> io::Result<Vec<u8>>,
+    ) -> Result<Self, Failure> {
         let is_stdin = path == Path::new("-");
         let extension = path.extension().and_then(|extension| extension.to_str());
         let format = match (format, extension) {
@@ -131,7 +148,7 @@ impl Source {
         };
         let read = match is_stdin {
             true => read_stdin(),
-            false => fs::read(path),
+            false => read_file(path),
         };
         let bytes = read.map_err(|error| {
             let code = match error.kind() {
@@ -232,7 +249,5 @@ impl Source {
 }
 
 fn read_stdin() -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes)?;
-    Ok(bytes)
+    guarded::read_limited(io::stdin().lock(), guarded::MANIFEST)
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::guarded;
 
 /// ring: no C library of the system's, and it builds everywhere.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -47,15 +49,25 @@ pub(crate) fn authorities(ca: Option<&Path>) -> Result<Vec<CertificateDer<'stati
     Ok(found.certs)
 }
 
+/// The private key in a PEM file, the first if there are several.
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let key = read(path)
+        .and_then(|text| PrivateKeyDer::from_pem_slice(&text).map_err(|error| error.to_string()));
+    key.map_err(|why| format!("read key {}: {why}", path.display()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    guarded::read(path, guarded::PEM).map_err(|error| guarded::explain(&error))
+}
+
 /// Those of a PEM file, at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let wrong = |error: &dyn std::fmt::Display| {
         let path = path.display();
         format!("read certificates {path}: {error}")
     };
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(|error| wrong(&error))?
-        .collect();
+    let text = read(path).map_err(|why| wrong(&why))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let certificates = certificates.map_err(|error| wrong(&error))?;
     if certificates.is_empty() {
         return Err(wrong(&"there is no certificate in it"));

@@ -1,6 +1,5 @@
 //! Where a program comes from.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,6 +9,7 @@ use ureq::http::Uri;
 
 use super::LARGEST;
 use crate::failure::{Code, Failure};
+use crate::guarded;
 use crate::http::agent::{self, Trust};
 
 /// So often a download may be sent on to somewhere else.
@@ -67,7 +67,7 @@ impl Source {
         let cannot = |why: String| self.failure(Code::Failed, &why);
         let content = match self {
             Self::File(path) => open(path).map_err(|error| {
-                let failure = cannot(error.to_string());
+                let failure = cannot(guarded::explain(&error));
                 match error.kind() {
                     io::ErrorKind::NotFound => failure.hint("name the file that is to be run"),
                     _ => failure,
@@ -103,11 +103,7 @@ pub(super) fn too_large() -> String {
 }
 
 fn open(path: &Path) -> io::Result<Content> {
-    // Before it is opened: a pipe would be waited for.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    let file = File::open(path)?;
+    let file = guarded::file(path)?;
     Ok(Content {
         size: Some(file.metadata()?.len()),
         bytes: Box::new(file),

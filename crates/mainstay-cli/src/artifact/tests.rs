@@ -116,7 +116,10 @@ fn what_is_not_what_was_expected_is_not_kept() {
     assert!(why.contains("none: "), "{why}");
     let dir = Source::File(sandbox.path().to_owned());
     let why = refused(programs.fetch("shop", &dir, None));
-    assert!(why.contains("it is not a file"), "{why}");
+    assert!(
+        why.contains("it is a directory, not a regular file"),
+        "{why}"
+    );
     assert_eq!(left(&programs), [""; 0]);
     for text in ["", "x", &OTHER[1..], &OTHER.replace('6', "g")] {
         assert!(text.parse::<Hash>().is_err(), "{text}");

@@ -9,6 +9,7 @@ use mainstay_core::environment;
 use mainstay_core::spec::Spec;
 
 use super::sys;
+use crate::guarded;
 
 /// An environment under construction.
 pub(super) type Environment = BTreeMap<OsString, OsString>;
@@ -81,8 +82,10 @@ pub(super) fn environment(
     let mut environment = inherited_by(spec, user, ours);
     if let Some(path) = spec.env_file() {
         let path = manifest_dir.join(path);
-        let text = fs::read_to_string(&path)
-            .map_err(|error| format!("read env_file {}: {error}", path.display()))?;
+        let text = guarded::read_to_string(&path, guarded::ENV_FILE).map_err(|error| {
+            let why = guarded::explain(&error);
+            format!("read env_file {}: {why}", path.display())
+        })?;
         for (i, line) in text.lines().enumerate() {
             if let Some((name, value)) = parse_line(line).map_err(|problem| {
                 format!("env_file {} line {}: {problem}", path.display(), i + 1)

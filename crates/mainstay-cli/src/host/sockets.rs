@@ -6,6 +6,7 @@ use std::io;
 use mainstay_core::spec::{Listen, Spec};
 
 use super::sys;
+use crate::guarded;
 
 /// The sockets of a service.
 #[derive(Debug, Default)]
@@ -21,7 +22,8 @@ impl Sockets {
         if self.open.is_none() {
             let addresses = spec.listen().iter();
             let sockets = addresses.map(|address| {
-                let failed = |error: io::Error| format!("listen on {address}: {error}");
+                let failed =
+                    |error: io::Error| format!("listen on {address}: {}", guarded::explain(&error));
                 let shared = self.shared.iter().find(|(other, _)| other == address);
                 match shared {
                     Some((_, socket)) => sys::share(socket).map_err(failed),

@@ -14,6 +14,7 @@ use super::registered::{self, Kept};
 use super::{Installed, Mode, Record};
 use crate::embedded;
 use crate::failure::{Code, Failure};
+use crate::guarded;
 #[cfg(windows)]
 use crate::host::sys;
 use crate::manifest_file::Loaded;
@@ -310,7 +311,7 @@ impl Copies {
     }
 
     fn remember(&mut self, path: &Path) -> io::Result<()> {
-        self.0.push(match fs::read(path) {
+        self.0.push(match guarded::read(path, guarded::MANIFEST) {
             Ok(bytes) => Before::File(path.to_owned(), bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Before::Nothing(path.to_owned())

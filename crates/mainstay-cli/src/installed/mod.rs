@@ -33,6 +33,7 @@ pub(crate) use self::registered::{kept, registry_of};
 use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
+use crate::guarded;
 use crate::host::sys;
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
@@ -136,7 +137,7 @@ impl Installed {
         let scopes = [Scope::User, Scope::System].into_iter();
         let all = scopes.map(|scope| state.installed_dir(scope).join(name.as_str()));
         let found = all.filter_map(|place| {
-            let text = fs::read(place.join(RECORD)).ok()?;
+            let text = guarded::read(&place.join(RECORD), guarded::MANIFEST).ok()?;
             let record = serde_json::from_slice(&text).ok()?;
             let installed = Self::at(state, &name, record);
             (installed.place == place && installed.manifest().is_some()).then_some(installed)

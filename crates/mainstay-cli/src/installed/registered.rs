@@ -1,6 +1,5 @@
 //! What the registry has of installed services, and whether what is there is still that.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use mainstay::{Manager, Scope};
@@ -14,6 +13,7 @@ use super::install::{Order, Wanted};
 use super::{Installed, Mode, Record, account};
 use crate::client;
 use crate::failure::{Code, Failure};
+use crate::guarded;
 use crate::host;
 use crate::manifest_file::Loaded;
 use crate::registry::{Error, Program, Registered, Registry, Wish, Work};
@@ -299,7 +299,7 @@ pub(crate) fn witnesses(
 
 /// What is wrong with the copy of its manifest.
 pub(crate) fn changed_manifest(path: &Path, registered: &Registered) -> Vec<String> {
-    match fs::read_to_string(path) {
+    match guarded::read_to_string(path, guarded::MANIFEST) {
         Ok(text) if text == registered.definition.manifest => Vec::new(),
         Ok(_) => {
             let version = registered.life.version();

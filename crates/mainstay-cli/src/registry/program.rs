@@ -1,12 +1,14 @@
 //! What a program's file was when it was registered.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::guarded;
 
 /// Stored as JSON: what is added must be optional.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +63,7 @@ fn modified(metadata: &fs::Metadata) -> String {
 }
 
 fn hash(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = guarded::plain_file(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -86,7 +88,7 @@ mod tests {
         assert_eq!(program.change(), None);
         let later = |seconds| {
             let at = SystemTime::now() + std::time::Duration::from_secs(seconds);
-            File::options()
+            fs::File::options()
                 .append(true)
                 .open(&path)
                 .unwrap()

@@ -29,6 +29,7 @@ pub(crate) use self::disk::{Change, Seam};
 pub(crate) use self::restore::Which;
 pub(crate) use self::store::{Created, Listed, Occasion, Store};
 use crate::failure::{Code, Failure};
+use crate::guarded;
 
 /// Why something did not work out.
 #[derive(Debug)]
@@ -74,6 +75,9 @@ fn doing<'a>(operation: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failur
             _ => Code::Failed,
         };
         let failure = Failure::new(code, format!("{operation} {}: {error}", path.display()));
+        if let Some(hint) = guarded::hint(&error) {
+            return failure.hint(hint);
+        }
         match code {
             Code::PermissionDenied => failure
                 .hint("state of another user can be copied and restored by root only: use sudo"),

@@ -308,13 +308,13 @@ impl Session<'_> {
     ) -> Result<Created, Failure> {
         let mut sources = Vec::with_capacity(paths.len());
         for path in paths {
-            let path = fs::canonicalize(path).map_err(doing("copy", path))?;
+            let dir = Dir::open(path).map_err(doing("copy", path))?;
+            let path = dir.path().to_owned();
             if self.dir.path().starts_with(&path) {
                 let message = format!("copy {}: its own snapshots lie in it", path.display());
                 let failure = Failure::new(Code::InvalidManifest, message);
                 return Err(failure.hint("name a directory inside, or another --state-dir"));
             }
-            let dir = Dir::open(&path).map_err(doing("copy", &path))?;
             sources.push((path, dir));
         }
         let inside = |one: &(PathBuf, Dir)| {

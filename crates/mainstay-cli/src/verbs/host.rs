@@ -66,7 +66,7 @@ impl Host {
 
     fn job(&self) -> Result<Job, Failure> {
         let path = host::credential(&self.manifest).unwrap_or_else(|| self.manifest.clone());
-        let manifest = Source::read(&path, self.format)?
+        let manifest = Source::read_installed(&path, self.format)?
             .based_on(self.base_dir.clone())
             .load()?;
         let copy = Copy::from(&manifest);

@@ -12,6 +12,8 @@ mod logs;
 #[cfg(target_os = "linux")]
 mod managers;
 #[cfg(target_os = "linux")]
+mod paths;
+#[cfg(target_os = "linux")]
 mod processes;
 #[cfg(target_os = "linux")]
 mod registry;

@@ -1,7 +1,6 @@
 //! One try of a webhook: a POST of the event, signed as Standard Webhooks has it. Blocks.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +9,7 @@ use mainstay_core::engine::Human;
 use mainstay_core::spec::Webhook;
 use ureq::Agent;
 
+use crate::guarded;
 use crate::host::{launch, sys};
 use crate::http::agent::{self, Trust};
 
@@ -85,23 +85,18 @@ pub(super) fn keys(webhook: &Webhook, dir: &Path) -> Result<SigningKeys, String>
     let credential = launch::credential(named);
     let path: PathBuf = credential.clone().unwrap_or_else(|| dir.join(named));
     let read = || -> io::Result<Result<String, String>> {
-        // Others could make us wait for ever.
-        if !std::fs::metadata(&path)?.is_file() {
-            return Ok(Err("it is not a file".to_owned()));
-        }
-        let file = File::open(&path)?;
+        let file = guarded::file(&path)?;
         // systemd sees to its credentials, by access lists that look like a group's.
         if credential.is_none()
             && let Some(why) = sys::exposure(&path, &file)?
         {
             return Ok(Err(why));
         }
-        let mut text = String::new();
-        file.take(LONGEST_FILE).read_to_string(&mut text)?;
-        Ok(Ok(text))
+        let text = guarded::read_limited(&file, LONGEST_FILE)?;
+        Ok(String::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned()))
     };
     let wrong = |why: &str| format!("secret_file {}: {why}", named.display());
-    let text = read().map_err(|error| wrong(&error.to_string()))?;
+    let text = read().map_err(|error| wrong(&guarded::explain(&error)))?;
     SigningKeys::parse(&text.map_err(|why| wrong(&why))?).map_err(wrong)
 }
 

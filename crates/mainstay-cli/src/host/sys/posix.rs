@@ -7,15 +7,17 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use mainstay_core::spec::{Limits, Listen, Priority, Signal};
+use rustix::io::Errno;
 
 use super::{Command, Exit, INSTANCE, SpawnError};
+use crate::guarded;
 
 /// Where a child's output goes.
 pub(crate) type Stream<'a> = BorrowedFd<'a>;
@@ -675,22 +677,70 @@ pub(crate) type Socket = OwnedFd;
 /// Connections that may wait until they are accepted; the system has a limit of its own.
 const BACKLOG: c_int = 4096;
 
-/// Listens there. A Unix socket that nobody answers on any more gives way, and everybody who can reach it may connect.
+/// Opens a listening socket. A Unix socket that nothing listens on is replaced; anything else at its path is an error.
 pub(crate) fn listen(address: &Listen) -> io::Result<Socket> {
     let socket: OwnedFd = match address {
         Listen::Tcp(address) => TcpListener::bind((address.host(), address.port()))?.into(),
-        Listen::Unix(path) => {
-            let is_dead = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-            if UnixStream::connect(path).is_err_and(|error| is_dead(&error)) {
-                std::fs::remove_file(path)?;
-            }
-            UnixListener::bind(path)?.into()
-        }
+        Listen::Unix(path) => bind_unix(path)?,
     };
     // std's own backlog is a small one.
     // SAFETY: a socket of ours; no memory is involved.
     cvt(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
     Ok(socket)
+}
+
+/// Binds a Unix socket in a directory that is held open, so that nobody who can replace a directory above leads it elsewhere.
+fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
+    use rustix::fs::{AtFlags, FileType, statat, unlinkat};
+    let (dir, name) = guarded::parent(path)?;
+    let address = address_in(&dir, path, &name);
+    let in_the_way = |what: &str| {
+        let message = format!("{what} (remove it, or write another path into `listen`)");
+        io::Error::new(io::ErrorKind::AlreadyExists, message)
+    };
+    match statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+        Ok(found) => match FileType::from_raw_mode(found.st_mode) {
+            FileType::Socket if is_dead_socket(&address)? => {
+                unlinkat(&dir, &name, AtFlags::empty())?;
+            }
+            FileType::Socket => {
+                let message =
+                    "another process listens there (stop it, or write another path into `listen`)";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+            }
+            FileType::RegularFile => return Err(in_the_way("a file of that name exists")),
+            FileType::Directory => return Err(in_the_way("a directory of that name exists")),
+            FileType::Symlink => return Err(in_the_way("a symbolic link of that name exists")),
+            _ => return Err(in_the_way("something else of that name exists")),
+        },
+    }
+    Ok(UnixListener::bind(address)?.into())
+}
+
+/// A path that leads to `name` in `dir`; `path` itself where only root can change what that leads to.
+fn address_in(dir: &guarded::Reached, path: &Path, name: &OsStr) -> PathBuf {
+    match cfg!(target_os = "linux") && !dir.is_settled() {
+        true => Path::new("/proc/self/fd")
+            .join(dir.as_fd().as_raw_fd().to_string())
+            .join(name),
+        false => path.to_owned(),
+    }
+}
+
+/// Whether a Unix socket has been left behind: nothing listens on it. Never waits for room among the connections that do.
+fn is_dead_socket(address: &Path) -> io::Result<bool> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+    let probe = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&probe, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&probe, true)?;
+    match connect(&probe, &SocketAddrUnix::new(address)?) {
+        Err(Errno::CONNREFUSED) => Ok(true),
+        // Accepted, or its queue is full, or it is of another type: something has it open.
+        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS | Errno::PROTOTYPE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The same socket once more: it listens until both are closed.
@@ -928,7 +978,10 @@ fn why_not_executed(program: &Path, errno: i32) -> Option<String> {
         };
     }
     let mut head = [0; 256];
-    let length = std::fs::File::open(program).ok()?.read(&mut head).ok()?;
+    let length = crate::guarded::plain_file(program)
+        .ok()?
+        .read(&mut head)
+        .ok()?;
     let head = &head[..length];
     let interpreter = head.strip_prefix(b"#!").map(|rest| {
         let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();

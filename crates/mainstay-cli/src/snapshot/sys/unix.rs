@@ -13,6 +13,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, 
 use rustix::io::Errno;
 
 use super::{FileKind, Stat};
+use crate::guarded;
 
 /// A directory that is held open.
 #[derive(Debug)]
@@ -26,14 +27,16 @@ const OPEN_DIR: OFlags = OFlags::DIRECTORY
     .union(OFlags::CLOEXEC);
 
 impl Dir {
-    /// The path is followed wherever it leads, but for its last part.
+    /// Links are followed as far as [`guarded`] has it.
     pub(in crate::snapshot) fn open(path: &Path) -> io::Result<Self> {
-        let fd = fs::open(path, OPEN_DIR, Mode::empty())?;
-        let path = path.to_owned();
-        Ok(Self { fd, path })
+        let reached = guarded::directory(path)?;
+        Ok(Self {
+            fd: reached.readable()?,
+            path: reached.path().to_owned(),
+        })
     }
 
-    /// What it was opened as.
+    /// Without links, if it was opened by itself.
     pub(in crate::snapshot) fn path(&self) -> &Path {
         &self.path
     }

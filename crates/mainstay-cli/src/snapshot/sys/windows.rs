@@ -13,6 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use mainstay_core::snapshot::{Metadata, Raw};
 
 use super::{FileKind, Stat};
+use crate::guarded;
 
 /// `FILE_FLAG_BACKUP_SEMANTICS`: directories can be opened, too; `FILE_FLAG_OPEN_REPARSE_POINT`: links are not followed.
 const AS_IT_IS: u32 = 0x0200_0000 | 0x0020_0000;
@@ -26,7 +27,13 @@ pub(in crate::snapshot) struct Dir {
 }
 
 impl Dir {
+    /// Links are followed as far as [`guarded`] has it.
     pub(in crate::snapshot) fn open(path: &Path) -> io::Result<Self> {
+        let path = guarded::directory(path)?;
+        Ok(Self { path })
+    }
+
+    fn open_below(path: &Path) -> io::Result<Self> {
         match fs::symlink_metadata(path)?.file_type().is_dir() {
             true => Ok(Self {
                 path: path.to_owned(),
@@ -40,7 +47,7 @@ impl Dir {
     }
 
     pub(in crate::snapshot) fn dir(&self, name: &Path) -> io::Result<Self> {
-        Self::open(&self.path.join(name))
+        Self::open_below(&self.path.join(name))
     }
 
     pub(in crate::snapshot) fn file(&self, name: &Path) -> io::Result<File> {

@@ -15,8 +15,7 @@ use std::time::Duration;
 use mainstay_core::log::syslog;
 use mainstay_core::spec::{HostPort, SinkSpec};
 use rustls::ClientConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -73,8 +72,7 @@ impl Tls {
         let Some((cert_path, key_path)) = &self.identity else {
             return Ok(builder.with_no_client_auth());
         };
-        let key = PrivateKeyDer::from_pem_file(key_path)
-            .map_err(|error| format!("read key {}: {error}", key_path.display()))?;
+        let key = tls::private_key(key_path)?;
         builder
             .with_client_auth_cert(tls::certificates(cert_path)?, key)
             .map_err(|error| format!("use cert {}: {error}", cert_path.display()))

@@ -1,0 +1,166 @@
+//! Opening paths that a manifest names: env files, keys, certificates, state directories, sockets.
+//!
+//! Another account may own part of such a path, typically the service's own. It must not be able to make a privileged supervisor
+//! follow a link to a place of its choosing, wait for a pipe, or read without end. So:
+//!
+//! - A path is resolved one component at a time, each relative to the descriptor of the directory before it. Symbolic links are
+//!   followed up to the first component that an account other than root can replace, and never below. An unprivileged process has no
+//!   rights to be abused, and leaves resolution to the kernel.
+//! - Files are opened without blocking, must be regular, and are read up to a limit.
+//!
+//! All of it is checked on open descriptors: nothing that is renamed or replaced meanwhile makes a difference.
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::{error, fmt};
+
+#[cfg(unix)]
+pub(crate) use self::unix::{Reached, directory, parent};
+#[cfg(unix)]
+use self::unix::{open, open_plainly};
+#[cfg(windows)]
+pub(crate) use self::windows::directory;
+#[cfg(windows)]
+use self::windows::{open, open_plainly};
+
+/// The size limit of an env file.
+pub(crate) const ENV_FILE: u64 = 1 << 20;
+/// The size limit of PEM files: certificates, private keys, the authorities of a whole system.
+pub(crate) const PEM: u64 = 8 << 20;
+/// The size limit of manifests, and of what is recorded with an installed one.
+pub(crate) const MANIFEST: u64 = 16 << 20;
+
+/// Why a path is not opened. An [`io::Error`] carries it.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// A symbolic link that somebody else can replace.
+    Link { path: PathBuf, by: Other },
+    /// What it is instead of a regular file.
+    Kind(&'static str),
+    /// More bytes than this.
+    TooLarge(u64),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link { path, by } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "{path} is a symbolic link that {by} can change, so it is not followed as root"
+                )
+            }
+            Self::Kind(kind) => write!(f, "it is {kind}, not a regular file"),
+            Self::TooLarge(limit) => write!(f, "it is larger than {} KiB", limit >> 10),
+        }
+    }
+}
+
+impl error::Error for Refusal {}
+
+/// An account other than root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(windows, expect(dead_code, reason = "accounts have no numbers there"))]
+pub(crate) enum Other {
+    User(u32),
+    Group(u32),
+    Everyone,
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(uid) => write!(f, "uid {uid}"),
+            Self::Group(gid) => write!(f, "gid {gid}"),
+            Self::Everyone => f.write_str("every user"),
+        }
+    }
+}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            // No right is missing.
+            Refusal::Link { .. } => io::ErrorKind::Other,
+            Refusal::Kind(_) => io::ErrorKind::InvalidInput,
+            Refusal::TooLarge(_) => io::ErrorKind::FileTooLarge,
+        };
+        Self::new(kind, refusal)
+    }
+}
+
+/// The refusal that an error carries.
+pub(crate) fn refusal(error: &io::Error) -> Option<&Refusal> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// What an operator can do about a refused path.
+pub(crate) fn hint(error: &io::Error) -> Option<&'static str> {
+    match refusal(error)? {
+        Refusal::Link { .. } => Some(
+            "name the place that the link leads to, or let only root write to the directory that it lies in",
+        ),
+        Refusal::Kind(_) | Refusal::TooLarge(_) => None,
+    }
+}
+
+/// The cause and the hint, where both go into one line.
+pub(crate) fn explain(error: &io::Error) -> String {
+    match hint(error) {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
+    }
+}
+
+/// Opens a regular file for reading. Never blocks.
+///
+/// # Errors
+/// A [`Refusal`], or the system's own.
+pub(crate) fn file(path: &Path) -> io::Result<File> {
+    open(path)
+}
+
+/// The same, but links are followed whoever made them: for files whose content goes nowhere.
+///
+/// # Errors
+/// As [`file`].
+pub(crate) fn plain_file(path: &Path) -> io::Result<File> {
+    open_plainly(path)
+}
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`file`], and where it is larger.
+pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_limited(&file(path)?, limit)
+}
+
+/// The same of a file that is UTF-8.
+pub(crate) fn read_to_string(path: &Path, limit: u64) -> io::Result<String> {
+    let bytes = read(path, limit)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let message = format!("byte {at} is not UTF-8");
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
+}
+
+/// Reads to the end, of which there must be one within `limit` bytes.
+pub(crate) fn read_limited(source: impl io::Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(limit + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > limit {
+        true => Err(Refusal::TooLarge(limit).into()),
+        false => Ok(bytes),
+    }
+}

@@ -1,0 +1,263 @@
+//! Unix: resolution by `openat`, component by component.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::{Other, Refusal};
+use crate::host::sys::is_privileged;
+
+/// As many as Linux follows.
+const MOST_LINKS: usize = 40;
+
+/// Enough to reach what lies in a directory; its names cannot be read through it, nor can it be synced.
+#[cfg(target_os = "linux")]
+const PASS: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const PASS: OFlags = OFlags::RDONLY;
+
+/// A directory that was reached.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    fd: OwnedFd,
+    /// Without links.
+    path: PathBuf,
+    /// Who can put something else in the place of this directory, or of one above it.
+    exposed_to: Option<Other>,
+}
+
+impl AsFd for Reached {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Reached {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether only root can change what its path leads to.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.exposed_to.is_none()
+    }
+
+    /// Opened so that its names can be read.
+    pub(crate) fn readable(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(fs::openat(&self.fd, ".", flags, Mode::empty())?)
+    }
+
+    /// Opens a directory without protection against links.
+    fn plainly(path: PathBuf) -> io::Result<Self> {
+        let flags = PASS | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self {
+            fd: fs::open(&path, flags, Mode::empty())?,
+            path,
+            exposed_to: None,
+        })
+    }
+
+    /// A directory in it, which is not a link.
+    fn enter(&self, name: &OsStr, exposed_to: Option<Other>) -> io::Result<Self> {
+        let flags = PASS | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self {
+            fd: fs::openat(&self.fd, name, flags, Mode::empty())?,
+            path: self.path.join(name),
+            exposed_to,
+        })
+    }
+
+    /// Who can put something else in the place of `entry`, which lies in it.
+    fn exposure_of(&self, entry: &Stat) -> io::Result<Option<Other>> {
+        if self.exposed_to.is_some() {
+            return Ok(self.exposed_to);
+        }
+        let dir = fs::fstat(&self.fd)?;
+        let mode = Mode::from_raw_mode(dir.st_mode);
+        Ok(if dir.st_uid != 0 {
+            Some(Other::User(dir.st_uid))
+        } else if !mode.intersects(Mode::WGRP | Mode::WOTH) {
+            None
+        } else if mode.contains(Mode::SVTX) {
+            // A name can be changed by the owner of what it stands for.
+            (entry.st_uid != 0).then_some(Other::User(entry.st_uid))
+        } else if mode.contains(Mode::WOTH) {
+            Some(Other::Everyone)
+        } else {
+            Some(Other::Group(dir.st_gid))
+        })
+    }
+}
+
+/// What to do where the last component is a link.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Follow,
+    Leave,
+}
+
+/// A path on its way.
+struct Walk {
+    /// From the root to where it is.
+    stack: Vec<Reached>,
+    /// What is still to be gone, the next component last.
+    ahead: Vec<OsString>,
+    links: usize,
+}
+
+impl Walk {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            stack: vec![Reached::plainly(PathBuf::from("/"))?],
+            ahead: components(path),
+            links: 0,
+        })
+    }
+
+    /// The directory that the last component lies in, and that component; `.` where the path leads to a directory by itself.
+    fn run(mut self, last: Last) -> io::Result<(Reached, OsString)> {
+        while let Some(name) = self.ahead.pop() {
+            let is_last = self.ahead.is_empty();
+            if name == ".." {
+                if self.stack.len() > 1 {
+                    self.stack.pop();
+                }
+            } else if is_last && last == Last::Leave || !self.step(&name, is_last)? {
+                return Ok((self.here()?, name));
+            }
+        }
+        Ok((self.here()?, OsString::from(".")))
+    }
+
+    /// Goes into a directory or takes a link. False where it is the last component, and no link.
+    fn step(&mut self, name: &OsStr, is_last: bool) -> io::Result<bool> {
+        let Some(dir) = self.stack.last() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let found = fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let exposed_to = dir.exposure_of(&found)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
+            if !is_last {
+                let next = dir.enter(name, exposed_to)?;
+                self.stack.push(next);
+            }
+            return Ok(!is_last);
+        }
+        if let Some(by) = exposed_to {
+            let path = dir.path.join(name);
+            return Err(Refusal::Link { path, by }.into());
+        }
+        self.links += 1;
+        if self.links > MOST_LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        let target = fs::readlinkat(&dir.fd, name, Vec::new())?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        if target.is_absolute() {
+            self.stack.truncate(1);
+        }
+        self.ahead.extend(components(&target));
+        Ok(true)
+    }
+
+    fn here(&mut self) -> io::Result<Reached> {
+        self.stack
+            .pop()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// The last one first.
+fn components(path: &Path) -> Vec<OsString> {
+    let names = path.components().rev().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// The directory of this path.
+///
+/// # Errors
+/// A [`Refusal`], or the system's own.
+pub(crate) fn directory(path: &Path) -> io::Result<Reached> {
+    if !is_privileged() {
+        return Reached::plainly(std::fs::canonicalize(path)?);
+    }
+    let (above, name) = Walk::new(&std::path::absolute(path)?)?.run(Last::Follow)?;
+    if name == "." {
+        return Ok(above);
+    }
+    let found = fs::statat(&above.fd, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let exposed_to = above.exposure_of(&found)?;
+    above.enter(&name, exposed_to)
+}
+
+/// The directory that something lies in, and its name there, whatever has it.
+///
+/// # Errors
+/// A [`Refusal`], or the system's own.
+pub(crate) fn parent(path: &Path) -> io::Result<(Reached, OsString)> {
+    let path = std::path::absolute(path)?;
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it has no parent",
+        ));
+    };
+    match is_privileged() {
+        true => Walk::new(&path)?.run(Last::Leave),
+        false => Ok((
+            Reached::plainly(std::fs::canonicalize(above)?)?,
+            name.to_owned(),
+        )),
+    }
+}
+
+/// See [`super::file`].
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    if !is_privileged() {
+        return open_plainly(path);
+    }
+    let (above, name) = Walk::new(&std::path::absolute(path)?)?.run(Last::Follow)?;
+    open_regular(&above.fd, &name, OFlags::NOFOLLOW)
+}
+
+/// See [`super::plain_file`].
+pub(super) fn open_plainly(path: &Path) -> io::Result<File> {
+    open_regular(CWD, path.as_os_str(), OFlags::empty())
+}
+
+fn open_regular(above: impl AsFd, name: &OsStr, nofollow: OFlags) -> io::Result<File> {
+    let links = match nofollow.is_empty() {
+        true => AtFlags::empty(),
+        false => AtFlags::SYMLINK_NOFOLLOW,
+    };
+    // Before it is opened, as opening some devices has effects; and afterwards, as it may have been replaced.
+    regular(&fs::statat(&above, name, links)?)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | nofollow;
+    let file = fs::openat(&above, name, flags, Mode::empty())?;
+    regular(&fs::fstat(&file)?)?;
+    Ok(file.into())
+}
+
+fn regular(found: &Stat) -> io::Result<()> {
+    let kind = match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => return Ok(()),
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a named pipe",
+        FileType::Socket => "a socket",
+        FileType::Symlink => "a symbolic link",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "something else",
+    };
+    Err(Refusal::Kind(kind).into())
+}

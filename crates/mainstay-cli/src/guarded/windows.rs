@@ -1,0 +1,48 @@
+//! Windows: links are refused in directories of other accounts. Unlike on Unix, they could still be made between the look and the use.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Refusal;
+use crate::host::sys::{is_foreign, is_privileged};
+
+/// See [`super::file`].
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let path = std::path::absolute(path)?;
+    refuse_foreign_links(&path)?;
+    open_plainly(&path)
+}
+
+/// The directory of this path, without links.
+pub(crate) fn directory(path: &Path) -> io::Result<PathBuf> {
+    refuse_foreign_links(&std::path::absolute(path)?)?;
+    let path = fs::canonicalize(path)?;
+    match fs::symlink_metadata(&path)?.file_type().is_dir() {
+        true => Ok(path),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    }
+}
+
+fn refuse_foreign_links(path: &Path) -> io::Result<()> {
+    match is_privileged() && path.ancestors().any(is_foreign_link) {
+        true => Err(Refusal::Kind("reached by a link of another account").into()),
+        false => Ok(()),
+    }
+}
+
+/// See [`super::plain_file`].
+pub(super) fn open_plainly(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(Refusal::Kind("a directory or a device").into());
+    }
+    File::open(path)
+}
+
+/// The root of a volume belongs to the system, whoever its owner is.
+fn is_foreign_link(path: &Path) -> bool {
+    let found = fs::symlink_metadata(path);
+    let above = path.parent().filter(|above| above.parent().is_some());
+    found.is_ok_and(|found| found.file_type().is_symlink())
+        && above.is_some_and(|above| is_foreign(above).unwrap_or(true))
+}
