@@ -1,6 +1,8 @@
 //! The other end of the control socket: what verbs ask of a running supervisor (docs/control.md).
 
 use std::io;
+use std::pin::pin;
+use std::time::Duration;
 
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Response, StatusCode};
@@ -13,6 +15,11 @@ use crate::failure::{Code, Failure};
 use crate::host::{TrialRequest, endpoint};
 use crate::http;
 use crate::state_dir::StateDir;
+
+/// A supervisor that runs answers a question about itself within this time, whatever its services do.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a supervisor whose queue of connections is full is left alone.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs one conversation to its end. Blocks.
 pub(crate) fn block_on<T>(conversation: impl Future<Output = T>) -> Result<T, Failure> {
@@ -181,7 +188,8 @@ fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), F
 
 /// Facts as they happen.
 pub(crate) async fn events(state: &StateDir) -> Result<Response<Incoming>, Failure> {
-    send(state, Method::GET, "/v1/events", Bytes::new()).await
+    let conversation = send(state, Method::GET, "/v1/events", Bytes::new());
+    while_it_responds(state, conversation).await
 }
 
 async fn ask(state: &StateDir, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
@@ -194,10 +202,68 @@ async fn ask_with(
     path: &str,
     body: Bytes,
 ) -> Result<(StatusCode, Bytes), Failure> {
-    let response = send(state, method, path, body).await?;
-    http::whole(response)
-        .await
-        .map_err(|error| broken(state, &error))
+    let conversation = async {
+        let response = send(state, method, path, body).await?;
+        let whole = http::whole(response).await;
+        whole.map_err(|error| broken(state, &error))
+    };
+    while_it_responds(state, conversation).await
+}
+
+/// Waits for an answer as long as it takes, provided that the supervisor responds meanwhile.
+async fn while_it_responds<T>(
+    state: &StateDir,
+    conversation: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut conversation = pin!(conversation);
+    loop {
+        let check = async {
+            tokio::time::sleep(PATIENCE).await;
+            let question = async {
+                let response = send(state, Method::GET, "/v1", Bytes::new()).await?;
+                let whole = http::whole(response).await;
+                whole.map_err(|error| broken(state, &error))
+            };
+            tokio::time::timeout(PATIENCE, question).await
+        };
+        tokio::select! {
+            result = &mut conversation => return result,
+            answer = check => {
+                let Ok(answer) = answer else {
+                    return Err(unresponsive(state));
+                };
+                answer?;
+            }
+        }
+    }
+}
+
+fn unresponsive(state: &StateDir) -> Failure {
+    let pid = state.holder();
+    let who = pid.map_or_else(String::new, |pid| format!(", pid {pid},"));
+    let failure = Failure::new(
+        Code::Busy,
+        format!(
+            "the supervisor of {}{who} does not respond",
+            state.path().display()
+        ),
+    );
+    match pid {
+        Some(pid) if is_stopped(pid) => {
+            failure.hint(format!("it is stopped (SIGSTOP): kill -CONT {pid}"))
+        }
+        _ => failure.hint("try again; nothing was done that was not answered"),
+    }
+}
+
+/// Whether the process is stopped by a signal or a debugger, if the system tells.
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before may hold anything (proc(5)).
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('T' | 't'))
 }
 
 async fn send(
@@ -206,9 +272,14 @@ async fn send(
     path: &str,
     body: Bytes,
 ) -> Result<Response<Incoming>, Failure> {
-    let stream = endpoint::connect(state.path())
-        .await
-        .map_err(|error| absent(state, &error))?;
+    let stream = loop {
+        match endpoint::connect(state.path()).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            connected => break connected.map_err(|error| absent(state, &error))?,
+        }
+    };
     http::exchange(stream, method, "mainstay", path, body)
         .await
         .map_err(|error| broken(state, &error))

@@ -212,6 +212,12 @@ impl StateDir {
         fs::read_to_string(self.lock_path()).is_ok_and(|text| signed(&text).is_some())
     }
 
+    /// The process that signed the lock, if it said so.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.lock_path()).ok()?;
+        signed(&text)?.0.parse().ok()
+    }
+
     /// What a successor goes on with.
     pub(crate) fn ledger_path(&self) -> PathBuf {
         self.path.join("ledger")

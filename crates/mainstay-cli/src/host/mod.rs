@@ -21,6 +21,7 @@ mod preflight;
 mod probe;
 mod report;
 mod requests;
+mod screen;
 mod snapshots;
 mod sockets;
 pub(crate) mod sys;
@@ -390,8 +391,8 @@ impl Host {
         };
         let (control_closes, closing) = oneshot::channel();
         let control = tokio::task::spawn_local(control::serve(listener, to_host, closing));
-        if follow {
-            host.logs.follow(io::stdout());
+        if let Some(screen) = host.reporter.screen().filter(|_| follow) {
+            host.logs.follow(screen.clone());
         }
         for remark in std::mem::take(&mut legacy.remarks) {
             host.reporter.say(&remark);
@@ -672,7 +673,6 @@ impl Host {
                 "{service}: {sink} did not take its last {bytes} bytes ({lines} lines); the files have them"
             ));
         }
-        self.reporter.flush();
     }
 
     /// The same, where services go on without a supervisor: what they write waits for the next one.

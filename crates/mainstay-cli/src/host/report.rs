@@ -1,12 +1,13 @@
 //! What `run` shows: a table on a terminal, event lines elsewhere, JSON lines for machines.
 
-use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use mainstay_core::engine::{Beside, Fact, StateName};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use serde::Serialize;
 
+use super::screen::{Matter, Piece, Screen, hidden_lines};
 use crate::table;
 
 /// How often the table is drawn while nothing happens: its uptimes and figures move.
@@ -36,12 +37,15 @@ pub(crate) enum Output {
     Silent,
 }
 
-/// Writes to standard output. What cannot be written (a closed pipe) is dropped: a reader that left must not end the services.
+/// Shows events. What cannot be written (a closed pipe) is dropped: a reader that left must not end the services. Drop waits until
+/// everything is shown, or nobody accepts it.
 pub(super) struct Reporter {
     output: Output,
     /// Has the alerts, too.
     system: Option<mainstay::Logger>,
-    out: BufWriter<Stdout>,
+    screen: Option<Screen>,
+    /// Lines of this turn of the loop.
+    lines: Vec<u8>,
     width: usize,
     table: Table,
 }
@@ -90,6 +94,11 @@ pub(super) fn json_line(time: &str, about: (&str, Option<Beside>), fact: &Fact) 
     line
 }
 
+fn json_notice(text: &str) -> Vec<u8> {
+    let notice = serde_json::json!({ "event": "notice", "message": text });
+    format!("{notice}\n").into()
+}
+
 /// For people, who have to know which of two runs it is about.
 fn message(beside: Option<Beside>, fact: &Fact) -> String {
     match beside {
@@ -107,13 +116,31 @@ impl Reporter {
             height: 0,
             due: Instant::now(),
         };
+        let screen = match &output {
+            Output::Silent => None,
+            Output::Json => Some(Screen::new(io::stdout(), |count| {
+                Piece::Output(json_notice(&hidden_lines(count)))
+            })),
+            // A log of the system says itself what it does not accept.
+            Output::Table | Output::Lines | Output::System(_) => {
+                Some(Screen::new(io::stdout(), |count| {
+                    Piece::Output(format!("mainstay: {}\n", hidden_lines(count)).into())
+                }))
+            }
+        };
         Self {
             output,
             system: None,
-            out: BufWriter::new(io::stdout()),
+            screen,
+            lines: Vec::new(),
             width,
             table,
         }
+    }
+
+    /// Where it is shown, if it is.
+    pub(super) fn screen(&self) -> Option<&Screen> {
+        self.screen.as_ref()
     }
 
     /// Tells the log of the system of alerts, if there is one that does not have them already.
@@ -138,17 +165,18 @@ impl Reporter {
         let message = message(beside, fact);
         let clock = time.get(11..23).unwrap_or(time);
         if let Some(system) = self.system.as_ref().filter(|_| fact.is_alert()) {
-            system.warn(format!("{service}: {message}"));
+            let text = format!("{service}: {message}");
+            self.show(Piece::Warning(system.clone(), text));
         }
         match &self.output {
             Output::Silent => {}
-            Output::System(logger) if fact.is_alert() => logger.warn(message),
-            Output::System(logger) => logger.info(message),
+            Output::System(logger) if fact.is_alert() => {
+                self.show(Piece::Warning(logger.clone(), message));
+            }
+            Output::System(logger) => self.show(Piece::Info(logger.clone(), message)),
             Output::Json => {
-                drop(
-                    self.out
-                        .write_all(&json_line(time, (service, beside), fact)),
-                );
+                let line = json_line(time, (service, beside), fact);
+                self.lines.extend_from_slice(&line);
             }
             Output::Lines | Output::Table => {
                 let mark = if fact.is_alert() { '!' } else { ' ' };
@@ -161,18 +189,16 @@ impl Reporter {
     pub(super) fn say(&mut self, text: &str) {
         match &self.output {
             Output::Silent => {}
-            Output::System(logger) => logger.warn(text),
-            Output::Json => {
-                let line = serde_json::json!({ "event": "notice", "message": text });
-                drop(writeln!(self.out, "{line}"));
-            }
+            Output::System(logger) => self.show(Piece::Warning(logger.clone(), text.to_owned())),
+            Output::Json => self.lines.extend(json_notice(text)),
             Output::Lines | Output::Table => self.line(format!("mainstay: {text}")),
         }
     }
 
     fn line(&mut self, line: String) {
         if matches!(self.output, Output::Lines) {
-            drop(writeln!(self.out, "{line}"));
+            self.lines.extend_from_slice(line.as_bytes());
+            self.lines.push(b'\n');
             return;
         }
         if self.table.recent.len() == RECENT {
@@ -187,8 +213,17 @@ impl Reporter {
         matches!(self.output, Output::Silent)
     }
 
+    fn show(&self, piece: Piece) {
+        if let Some(screen) = &self.screen {
+            screen.show(piece, Matter::Events);
+        }
+    }
+
     pub(super) fn flush(&mut self) {
-        drop(self.out.flush());
+        if !self.lines.is_empty() {
+            let lines = std::mem::take(&mut self.lines);
+            self.show(Piece::Output(lines));
+        }
     }
 
     /// When the table wants to be drawn; never, where there is none.
@@ -200,8 +235,12 @@ impl Reporter {
         self.next_draw().is_some_and(|due| due <= Instant::now())
     }
 
-    /// Draws the table over the last one.
+    /// Draws the table over the last one, unless that is not shown yet.
     pub(super) fn draw(&mut self, report: &StatusReport) {
+        self.table.due = Instant::now() + REDRAW;
+        if self.screen.as_ref().is_none_or(|screen| !screen.is_idle()) {
+            return;
+        }
         let mut text = table::status(report, true);
         for line in &self.table.recent {
             text.push_str(line);
@@ -213,24 +252,34 @@ impl Reporter {
             0 => String::new(),
             height => format!("\r\x1b[{height}A\x1b[J"),
         };
-        drop(write!(self.out, "{up}\x1b[?7l{text}\x1b[?7h"));
-        drop(self.out.flush());
+        let picture = format!("{up}\x1b[?7l{text}\x1b[?7h");
+        self.show(Piece::Output(picture.into()));
         self.table.height = text.lines().count();
-        self.table.due = Instant::now() + REDRAW;
     }
 
     /// The last picture, and why what is halted is halted.
     pub(super) fn finish(&mut self, report: &StatusReport) {
-        if matches!(self.output, Output::Table) {
+        if let (Output::Table, Some(screen)) = (&self.output, &self.screen) {
+            screen.drain();
             self.draw(report);
         }
         let halted = |service: &&ServiceReport| service.state == StateName::Halted;
         for service in report.services.iter().filter(halted) {
             if matches!(self.output, Output::Lines | Output::Table) {
                 let why = service.detail.as_deref().unwrap_or("unknown");
-                drop(writeln!(self.out, "{}: halted: {why}", service.name));
+                let line = format!("{}: halted: {why}\n", service.name);
+                self.lines.extend_from_slice(line.as_bytes());
             }
         }
         self.flush();
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.flush();
+        if let Some(screen) = &self.screen {
+            screen.drain();
+        }
     }
 }

@@ -31,8 +31,11 @@ impl Waiter {
 }
 
 impl Host {
-    /// Performs a command; a reply that nobody waits for any more is dropped.
+    /// Performs a command, unless whoever sent it is gone.
     pub(super) fn commanded(&mut self, command: Command) {
+        if command.is_abandoned() {
+            return;
+        }
         match command {
             Command::About(reply) => {
                 let about = serde_json::json!({

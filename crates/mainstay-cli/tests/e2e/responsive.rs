@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
 use mainstay_testkit::procs;
+use rustix::process::Signal;
 
 use super::*;
 
@@ -202,4 +203,173 @@ fn what_is_under_way_for_a_removed_service_ends_without_a_trace() {
     assert_eq!(neighbour(), before);
     ok(&sandbox, &["stop"]);
     stop(supervisor, &sandbox);
+}
+
+/// Standard output is a pipe that is full and that nobody reads.
+fn unread(sandbox: &Sandbox, args: &[&str]) -> (std::process::Child, std::io::PipeReader) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let stderr = writer.try_clone().expect("a descriptor");
+    let mut command = sandbox.command(mainstay());
+    command.args(args).stdin(std::process::Stdio::null());
+    let child = command.stdout(writer).stderr(stderr).spawn();
+    (child.expect("mainstay runs"), reader)
+}
+
+/// Fills the pipe, whatever is written to it next waits.
+fn fill(child: &std::process::Child) {
+    let path = format!("/proc/{}/fd/1", child.id());
+    let pipe = fs::File::options()
+        .write(true)
+        .open(path)
+        .expect("its standard output");
+    rustix::io::ioctl_fionbio(&pipe, true).expect("a description of its own");
+    while std::io::Write::write(&mut &pipe, &[b' '; 4096]).is_ok() {}
+    while std::io::Write::write(&mut &pipe, b" ").is_ok() {}
+}
+
+/// What a supervisor shows is not what it waits for: verbs and signals work while nobody reads it.
+#[test]
+fn nobody_has_to_read_what_a_supervisor_shows() {
+    let chatter = "[service.chatter]\ncommand = [\"sh\", \"-c\", \"yes\"]\nlog = { rotate = \"1MB\", keep = 1 }\n";
+    let quiet = "[service.quiet]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    for (args, services) in [
+        (&["run", "--follow"][..], format!("{chatter}{quiet}")),
+        (&["run"], quiet.to_owned()),
+        (&["run", "--json"], quiet.to_owned()),
+        (&["daemon"], quiet.to_owned()),
+    ] {
+        let (sandbox, manifest) = sandbox(&services);
+        let manifest = manifest.display().to_string();
+        let mut args = args.to_vec();
+        if args[0] == "daemon" {
+            ok(&sandbox, &["install", "--manager", "embedded", &manifest]);
+        } else {
+            args.push(&manifest);
+        }
+        let (mut child, reader) = unread(&sandbox, &args);
+        wait_until("it is up", SOON, || {
+            let output = verb(&sandbox, &["status", "quiet"]);
+            output.status.success().then_some(())
+        });
+        fill(&child);
+        // More than a pipe takes, said one by one.
+        for _ in 0..20 {
+            ok(&sandbox, &["restart", "quiet"]);
+        }
+        assert_eq!(service(&sandbox, "quiet")["state"], "running", "{args:?}");
+        // Once it is read again, it says what was missed.
+        if args.contains(&"--follow") {
+            let (told, missed) = std::sync::mpsc::channel();
+            let look = std::thread::spawn(move || {
+                let lines = std::io::BufRead::lines(std::io::BufReader::new(reader));
+                for line in lines.map_while(Result::ok) {
+                    if line.contains("lines not shown") {
+                        let _ = told.send(line);
+                    }
+                }
+            });
+            let line = missed.recv_timeout(SOON).expect("lines were missed");
+            assert!(line.starts_with("mainstay: "), "{line}");
+            signal(&child, Signal::TERM);
+            child.wait().expect("it ends");
+            look.join().expect("a reader");
+        } else {
+            signal(&child, Signal::TERM);
+            let status = wait_until("it ends", SOON, || child.try_wait().expect("a child"));
+            assert!(status.success(), "{args:?}: {status:?}");
+        }
+        sandbox.assert_no_leftovers();
+    }
+}
+
+fn signal(child: &std::process::Child, signal: Signal) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, signal).expect("it is not reaped yet");
+}
+
+/// A supervisor that is stopped answers nobody: each verb says so in time, and what was asked meanwhile is not done afterwards.
+#[test]
+fn a_supervisor_that_does_not_respond_is_named() {
+    let (supervisor, sandbox) = supervise("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
+    event(&supervisor, "a", "started");
+    let before = service(&sandbox, "a");
+    supervisor.signal(Signal::STOP);
+    let verbs = [
+        &["status"][..],
+        &["list", "--json"],
+        &["stop", "a"],
+        &["stop"],
+        &["restart", "a"],
+        &["pause", "a"],
+        &["reload", "a"],
+        &["events"],
+        &["logs", "rotate", "a"],
+    ];
+    let clients = verbs.map(|args| {
+        let mut command = sandbox.command(mainstay());
+        command.args(args).stderr(std::process::Stdio::piped());
+        (args, command.spawn().expect("mainstay runs"))
+    });
+    for (args, client) in clients {
+        let output = client.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let pid = supervisor.id();
+        assert_eq!(code(output.status), 75, "{args:?}: {said}");
+        let hint = format!("kill -CONT {pid}");
+        assert!(
+            said.contains("does not respond") && said.contains(&hint),
+            "{args:?}: {said}"
+        );
+    }
+    supervisor.signal(Signal::CONT);
+    // Whatever it had to read first is read when this is answered.
+    let after = wait_until("it answers again", SOON, || {
+        let output = verb(&sandbox, &["list", "--json"]);
+        output.status.success().then(|| service(&sandbox, "a"))
+    });
+    assert_eq!(
+        (&after["pid"], &after["state"]),
+        (&before["pid"], &before["state"])
+    );
+    assert_eq!(order(&supervisor, "stopping"), [""; 0]);
+    stop(supervisor, &sandbox);
+}
+
+/// Whoever listens on a service's address and does not accept delays that service alone.
+#[test]
+fn a_full_queue_of_connections_delays_nobody() {
+    let (sandbox, manifest) = sandbox(
+        "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\nlisten = [\"HERE/a.sock\"]\n\
+         [service.b]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    let path = sandbox.path().join("a.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let address = rustix::net::SocketAddrUnix::new(&path).expect("a short path");
+    let mut waiting = Vec::new();
+    // Until the kernel says that no more may wait.
+    loop {
+        let socket = rustix::net::socket(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::STREAM,
+            None,
+        );
+        let socket = socket.expect("a socket");
+        rustix::io::ioctl_fionbio(&socket, true).expect("a socket");
+        if rustix::net::connect(&socket, &address).is_err() {
+            break;
+        }
+        waiting.push(socket);
+    }
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    let failed = supervisor.wait_event(SOON, |event| {
+        event["service"] == "a" && event["event"] == "failed"
+    });
+    let why = failed["message"].as_str().unwrap_or_default();
+    assert!(why.contains("another process listens there"), "{why}");
+    assert_eq!(service(&sandbox, "b")["state"], "running");
+    assert!(path.exists(), "it is somebody's");
+    drop(waiting);
+    let mut supervisor = supervisor;
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
 }

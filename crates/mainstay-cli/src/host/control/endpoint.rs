@@ -49,13 +49,11 @@ mod unix {
     }
 
     /// # Errors
-    /// `NotFound` where no supervisor ever was, `ConnectionRefused` where it is dead.
+    /// `NotFound` where no supervisor ever was, `ConnectionRefused` where it is dead, `WouldBlock` where too many wait for it.
     pub(crate) async fn connect(state_dir: &Path) -> io::Result<UnixStream> {
-        let stream = super::short(&super::path(state_dir), |short| {
-            std::os::unix::net::UnixStream::connect(short)
-        })?;
-        stream.set_nonblocking(true)?;
-        UnixStream::from_std(stream)
+        let connect = |short: &Path| Ok(crate::host::sys::connect_unix(short)?);
+        let stream = super::short(&super::path(state_dir), connect)?;
+        UnixStream::from_std(stream.into())
     }
 }
 
@@ -97,6 +95,9 @@ mod windows {
         ClientOptions, NamedPipeClient, NamedPipeServer, ServerOptions,
     };
 
+    /// "All pipe instances are busy."
+    const ERROR_PIPE_BUSY: i32 = 231;
+
     /// Accepts connections from this machine; the default access list lets only this user and administrators write.
     pub(crate) struct Listener {
         name: String,
@@ -125,10 +126,14 @@ mod windows {
     }
 
     /// # Errors
-    /// `NotFound` where no supervisor lives.
+    /// `NotFound` where no supervisor lives, `WouldBlock` where too many wait for it.
     #[expect(clippy::unused_async, reason = "the same shape on every system")]
     pub(crate) async fn connect(state_dir: &Path) -> io::Result<NamedPipeClient> {
-        ClientOptions::new().open(super::pipe_name(state_dir))
+        let client = ClientOptions::new().open(super::pipe_name(state_dir));
+        client.map_err(|error| match error.raw_os_error() {
+            Some(ERROR_PIPE_BUSY) => io::ErrorKind::WouldBlock.into(),
+            _ => error,
+        })
     }
 }
 

@@ -92,6 +92,26 @@ pub(super) enum Decision {
 }
 
 impl Command {
+    /// Whether nobody waits for its answer any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        match self {
+            Self::About(reply)
+            | Self::Status(reply)
+            | Self::Entry { reply, .. }
+            | Self::StopAll(reply)
+            | Self::Request { reply, .. }
+            | Self::Reload { reply, .. }
+            | Self::Snapshot { reply, .. }
+            | Self::RotateLog { reply, .. }
+            | Self::Update { reply, .. }
+            | Self::Decide { reply, .. }
+            | Self::Define { reply, .. }
+            | Self::Forget { reply, .. } => reply.is_closed(),
+            Self::If { command, .. } => command.is_abandoned(),
+            Self::Events(listener) => listener.is_closed(),
+        }
+    }
+
     /// Answers it, and does not do it.
     pub(super) fn answer(self, answer: Reply) {
         match self {

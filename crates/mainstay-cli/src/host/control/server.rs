@@ -180,6 +180,8 @@ async fn answer(
         },
         _ => command,
     };
+    // The connection looks for the end of its client now. If that is gone, this goes no further: nobody waits for the answer.
+    tokio::task::yield_now().await;
     // Both fail only where the host is ending.
     let _ = host.send(command);
     let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");

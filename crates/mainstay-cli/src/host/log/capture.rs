@@ -1,7 +1,6 @@
 //! What is done with output, whichever way it was read: refined, written, looked at, shown, handed to sinks.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,6 +12,7 @@ use mainstay_core::slab::Slab;
 use mainstay_core::spec::{LogFormat, ServiceName};
 use regex::bytes::Regex;
 
+use super::super::screen::Screen;
 use super::compress::Compressor;
 use super::disk::RealDisk;
 use super::file::{LogFile, Lost, Report, Trouble};
@@ -363,13 +363,12 @@ impl Capture {
         result
     }
 
-    /// Shows every line from now on. Without a thread to show them nothing is shown; the log is not touched.
-    pub(super) fn follow(&mut self, out: Box<dyn Write + Send>) {
-        self.terminal = Terminal::new(out).ok();
-        if let Some(terminal) = &mut self.terminal {
-            let services = self.channels.iter().map(|(_, channel)| &channel.service);
-            services.for_each(|name| terminal.announce(name));
-        }
+    /// Shows every line from now on.
+    pub(super) fn follow(&mut self, screen: Screen) {
+        let mut terminal = Terminal::new(screen);
+        let services = self.channels.iter().map(|(_, channel)| &channel.service);
+        services.for_each(|name| terminal.announce(name));
+        self.terminal = Some(terminal);
     }
 
     /// Says and shows what waits, and closes every log.
@@ -384,11 +383,10 @@ impl Capture {
             report(&*self.events, log);
             summary.lost += log.file.lost();
         }
-        if let Some(mut terminal) = self.terminal {
+        if let Some(terminal) = self.terminal {
             for (_, channel) in self.channels.iter_mut() {
                 terminal.show_rest(&mut channel.lines, &channel.service);
             }
-            terminal.finish();
         }
         summary
     }

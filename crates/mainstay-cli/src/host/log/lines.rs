@@ -1,18 +1,11 @@
 //! Lines out of chunks, for those who look at the output while it passes: a readiness pattern, a terminal.
 
-use std::io::Write;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::thread;
-use std::time::Duration;
-
 use mainstay_core::spec::ServiceName;
+
+use super::super::screen::{Matter, Piece, Screen};
 
 /// Of a longer line only this many bytes are looked at.
 const LINE_MAX: usize = 64 << 10;
-/// Chunks that may wait for a slow terminal.
-const QUEUE: usize = 8;
-/// How long the end waits for a terminal that takes nothing any more.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The unfinished line of one service.
 #[derive(Default)]
@@ -53,35 +46,16 @@ impl Lines {
     }
 }
 
-/// Shows lines somewhere, in a thread of its own: whoever is too slow misses lines, and is told how many, but holds up no service.
+/// Shows the lines of all services.
 pub(super) struct Terminal {
-    queue: SyncSender<Vec<u8>>,
-    done: Receiver<()>,
+    screen: Screen,
     /// Of the longest name so far.
     width: usize,
-    skipped: u64,
 }
 
 impl Terminal {
-    pub(super) fn new(mut out: Box<dyn Write + Send>) -> std::io::Result<Self> {
-        let (queue, chunks) = mpsc::sync_channel::<Vec<u8>>(QUEUE);
-        let (finished, done) = mpsc::channel();
-        thread::Builder::new()
-            .name("follow".into())
-            .stack_size(super::STACK)
-            .spawn(move || {
-                let _until_gone: Result<(), std::io::Error> = chunks.iter().try_for_each(|chunk| {
-                    out.write_all(&chunk)?;
-                    out.flush()
-                });
-                drop(finished);
-            })?;
-        Ok(Self {
-            queue,
-            done,
-            width: 0,
-            skipped: 0,
-        })
+    pub(super) fn new(screen: Screen) -> Self {
+        Self { screen, width: 0 }
     }
 
     /// Makes room for `name` in front of each line.
@@ -98,35 +72,16 @@ impl Terminal {
     }
 
     /// Shows rendered lines, or counts them where too many wait.
-    pub(super) fn show(&mut self, mut chunk: Vec<u8>) {
-        if chunk.is_empty() {
-            return;
-        }
-        let lines = memchr::memchr_iter(b'\n', &chunk).count() as u64;
-        if self.skipped > 0 {
-            let skipped = self.skipped;
-            let message = format!(
-                "mainstay: {skipped} lines were too fast for this terminal; the log has them\n"
-            );
-            chunk.splice(0..0, message.into_bytes());
-        }
-        match self.queue.try_send(chunk) {
-            Ok(()) => self.skipped = 0,
-            Err(TrySendError::Full(_)) => self.skipped += lines,
-            Err(TrySendError::Disconnected(_)) => {}
+    pub(super) fn show(&self, chunk: Vec<u8>) {
+        if !chunk.is_empty() {
+            self.screen.show(Piece::Output(chunk), Matter::Lines);
         }
     }
 
     /// Shows the line that was begun and will not be ended.
-    pub(super) fn show_rest(&mut self, lines: &mut Lines, name: &ServiceName) {
+    pub(super) fn show_rest(&self, lines: &mut Lines, name: &ServiceName) {
         let mut shown = Vec::new();
         lines.finish(|line| self.render(name, line, &mut shown));
         self.show(shown);
-    }
-
-    /// Waits until all is shown, or the terminal has taken nothing for a second.
-    pub(super) fn finish(self) {
-        drop(self.queue);
-        let _either_way: Result<(), RecvTimeoutError> = self.done.recv_timeout(PATIENCE);
     }
 }

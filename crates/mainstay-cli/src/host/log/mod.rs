@@ -6,7 +6,7 @@
 //! `pipes` are made, `pump` waits for them, `pump/hand` moves what they hold, `capture` distributes it, `file` writes, `disk` is the seam for
 //! tests; `read` is the way back, for `mainstay logs`.
 
-use std::io::{self, PipeWriter, Write};
+use std::io::{self, PipeWriter};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -37,8 +37,10 @@ pub(crate) use pipes::{Pipes, ServicePipes, end_keeper};
 use pump::Pump;
 pub(crate) use sink::{SinkEvent, this_host};
 
+use super::screen::Screen;
+
 /// Bytes of stack for each thread; only touched pages count.
-const STACK: usize = 256 << 10;
+pub(super) const STACK: usize = 256 << 10;
 
 /// The logs of all services, and the thread that writes them. Dropping it ends the thread as [`Logs::close`] does, but does not wait.
 pub(crate) struct Logs {
@@ -207,7 +209,7 @@ enum Command {
         done: Box<dyn FnOnce(Vec<String>) + Send>,
     },
     Prepare,
-    Follow(Box<dyn Write + Send>),
+    Follow(Screen),
     Rotate {
         service: ServiceName,
         done: Box<dyn FnOnce(Result<(), Trouble>) + Send>,
@@ -246,7 +248,7 @@ impl Capture {
             Command::Remember { service } => self.remember(service),
             Command::Recall { service, done } => done(self.recall(&service)),
             Command::Prepare => self.prepare(),
-            Command::Follow(out) => self.follow(out),
+            Command::Follow(screen) => self.follow(screen),
             Command::Rotate { service, done } => done(self.rotate(&service)),
             // Its pipes go with their writers.
             Command::Forget { done, .. } => done(),
@@ -472,10 +474,9 @@ impl Logs {
         self.pump.send(Command::Prepare);
     }
 
-    /// Shows the whole lines of all services as `name | line`, in the order in which they arrive. Whoever reads `out` too slowly misses lines,
-    /// and is told how many; no service waits for it.
-    pub(crate) fn follow(&self, out: impl Write + Send + 'static) {
-        self.pump.send(Command::Follow(Box::new(out)));
+    /// Shows the whole lines of all services as `name | line`, in the order in which they arrive.
+    pub(super) fn follow(&self, screen: Screen) {
+        self.pump.send(Command::Follow(screen));
     }
 
     /// Begins a new file at the next end of a line. `done` is called on the log thread.

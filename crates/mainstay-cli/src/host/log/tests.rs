@@ -10,6 +10,7 @@ use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::{CURRENT, Stamp};
 use mainstay_core::spec::ServiceName;
 
+use super::super::screen::{Piece, Screen};
 use super::file::Limits;
 use super::{LogEvent, Logs, Lost, Pipes, Places, Scope, Summary};
 
@@ -348,13 +349,19 @@ impl Write for Shown {
     }
 }
 
+fn screen(out: impl Write + Send + 'static) -> Screen {
+    Screen::new(out, |count| {
+        Piece::Output(format!("{count} hidden\n").into())
+    })
+}
+
 #[test]
 fn following_shows_whole_lines_with_the_name_of_their_service() {
     let dir = TempDir::new("shown");
     let (sender, shown) = mpsc::channel();
     let logs = start(dir.0.clone(), ignore);
     let first = logs.open_with(&name("db"), ENDLESS).unwrap();
-    logs.follow(Shown(sender));
+    logs.follow(screen(Shown(sender)));
     let second = logs.open_with(&name("orders"), ENDLESS).unwrap();
     for (ends, text) in [
         (&first, "one\ntw"),
@@ -394,7 +401,7 @@ fn a_terminal_that_takes_nothing_holds_up_nobody() {
     let (_release, stuck) = mpsc::channel();
     let logs = start(dir.0.clone(), ignore);
     let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
-    logs.follow(Stuck(stuck));
+    logs.follow(screen(Stuck(stuck)));
     ends.stdout().write_all(&numbered(0..200_000)).unwrap();
     logs.close();
     check_numbered(&dir.0.join("a"), 200_000);

@@ -53,8 +53,8 @@ pub(crate) use linux::{
 };
 #[cfg(unix)]
 pub(crate) use posix::{
-    Socket, Stream, User, exposure, is_privileged, listen, null, share, stream, utc_offset,
-    write_at,
+    Socket, Stream, User, connect_unix, exposure, is_privileged, listen, null, share, stream,
+    utc_offset, write_at,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};

@@ -677,6 +677,19 @@ pub(crate) type Socket = OwnedFd;
 /// Connections that may wait until they are accepted; the system has a limit of its own.
 const BACKLOG: c_int = 4096;
 
+/// A non-blocking stream to a Unix socket. Never waits: the kernel connects at once, or says why not.
+///
+/// # Errors
+/// `EAGAIN` where too many wait to be accepted: somebody listens (unix(7)).
+pub(crate) fn connect_unix(path: &Path) -> Result<OwnedFd, Errno> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
 /// Opens a listening socket. A Unix socket that nothing listens on is replaced; anything else at its path is an error.
 pub(crate) fn listen(address: &Listen) -> io::Result<Socket> {
     let socket: OwnedFd = match address {
@@ -731,14 +744,10 @@ fn address_in(dir: &guarded::Reached, path: &Path, name: &OsStr) -> PathBuf {
 
 /// Whether a Unix socket has been left behind: nothing listens on it. Never waits for room among the connections that do.
 fn is_dead_socket(address: &Path) -> io::Result<bool> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
-    let probe = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
-    rustix::io::fcntl_setfd(&probe, rustix::io::FdFlags::CLOEXEC)?;
-    rustix::io::ioctl_fionbio(&probe, true)?;
-    match connect(&probe, &SocketAddrUnix::new(address)?) {
+    match connect_unix(address) {
         Err(Errno::CONNREFUSED) => Ok(true),
         // Accepted, or its queue is full, or it is of another type: something has it open.
-        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS | Errno::PROTOTYPE) => Ok(false),
+        Ok(_) | Err(Errno::AGAIN | Errno::INPROGRESS | Errno::PROTOTYPE) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
