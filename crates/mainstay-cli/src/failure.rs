@@ -82,6 +82,19 @@ impl Failure {
         self.hint.as_deref()
     }
 
+    /// The lines before it, which may have colours.
+    pub(crate) fn preface(&self) -> &str {
+        &self.details
+    }
+
+    /// The line, and one of hint.
+    pub(crate) fn summary(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("error: {}\nhint: {hint}", self.message),
+            None => format!("error: {}", self.message),
+        }
+    }
+
     pub(crate) fn code(&self) -> Code {
         self.code
     }
@@ -130,10 +143,6 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}error: {}", self.details, self.message)?;
-        match &self.hint {
-            Some(hint) => write!(f, "\nhint: {hint}"),
-            None => Ok(()),
-        }
+        write!(f, "{}{}", self.details, self.summary())
     }
 }

@@ -29,11 +29,26 @@ fn main() -> ExitCode {
     if let Some(code) = host::run_as_helper() {
         return code;
     }
-    match cli::Cli::parse().run() {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return answer_usage(&answer),
+    };
+    match cli.run() {
         Ok(code) => code,
         Err(failure) => {
-            output::complain(&failure);
+            output::fail(&failure);
             failure.exit_code()
         }
     }
+}
+
+/// Help and the version go to standard output, mistakes to standard error: file names are among the words that are wrong.
+fn answer_usage(answer: &clap::Error) -> ExitCode {
+    let text = answer.render().to_string();
+    match answer.use_stderr() {
+        true => output::complain(&text.trim_end_matches('\n')),
+        // Nobody is left to be told.
+        false => drop(output::text(&text)),
+    }
+    ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(1))
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use mainstay_core::engine::{Human, StateName};
 use mainstay_core::report::{ServiceReport, StatusReport};
 
+use crate::output::Painted;
+
 const HEAD: [&str; 8] = [
     "SERVICE", "STATE", "PID", "READY", "RESTARTS", "CPU", "MEMORY", "SINCE",
 ];
@@ -13,7 +15,7 @@ const HEAD: [&str; 8] = [
 const RIGHT: [bool; 8] = [false, false, true, false, true, true, true, true];
 
 /// One row a service, then a line for each that has something to say. Ends in a newline.
-pub(crate) fn status(report: &StatusReport, colour: bool) -> String {
+pub(crate) fn status(report: &StatusReport) -> Painted {
     let rows: Vec<[String; 8]> = report.services.iter().map(row).collect();
     let mut widths = HEAD.map(str::len);
     for row in &rows {
@@ -21,11 +23,12 @@ pub(crate) fn status(report: &StatusReport, colour: bool) -> String {
             *width = (*width).max(cell.len());
         }
     }
-    let mut text = String::new();
-    line(&mut text, &HEAD.map(str::to_owned), widths, None);
+    let mut table = Painted::default();
+    line(&mut table, &HEAD.map(str::to_owned), widths, None);
     for (row, service) in rows.iter().zip(&report.services) {
-        line(&mut text, row, widths, colour.then(|| paint(service)));
+        line(&mut table, row, widths, Some(paint(service)));
     }
+    let mut text = String::new();
     for service in &report.services {
         for cause in service.drift.iter().flatten() {
             let _ = writeln!(text, "  {}: not as registered: {cause}", service.name);
@@ -34,7 +37,8 @@ pub(crate) fn status(report: &StatusReport, colour: bool) -> String {
             let _ = writeln!(text, "  {}: {remark}", service.name);
         }
     }
-    text
+    table.push(&text);
+    table
 }
 
 fn row(service: &ServiceReport) -> [String; 8] {
@@ -59,7 +63,12 @@ fn row(service: &ServiceReport) -> [String; 8] {
     ]
 }
 
-fn line(text: &mut String, cells: &[String; 8], widths: [usize; 8], colour: Option<&str>) {
+fn line(
+    table: &mut Painted,
+    cells: &[String; 8],
+    widths: [usize; 8],
+    colour: Option<&'static str>,
+) {
     for (i, cell) in cells.iter().enumerate() {
         let width = widths[i];
         let padded = if RIGHT[i] {
@@ -68,15 +77,13 @@ fn line(text: &mut String, cells: &[String; 8], widths: [usize; 8], colour: Opti
             format!("{cell:<width$}")
         };
         match colour {
-            Some(colour) if i == 1 => drop(write!(text, "{colour}{padded}\x1b[0m")),
-            _ => text.push_str(&padded),
+            Some(colour) if i == 1 => table.paint(colour, &padded),
+            _ => table.push(&padded),
         }
-        text.push_str(if i + 1 < cells.len() { "  " } else { "" });
+        table.push(if i + 1 < cells.len() { "  " } else { "" });
     }
-    while text.ends_with(' ') {
-        text.pop();
-    }
-    text.push('\n');
+    table.trim_end();
+    table.push("\n");
 }
 
 fn paint(service: &ServiceReport) -> &'static str {

@@ -14,4 +14,5 @@ pub mod report;
 pub mod slab;
 pub mod snapshot;
 pub mod spec;
+pub mod terminal;
 pub mod time;

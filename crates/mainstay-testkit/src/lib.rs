@@ -13,6 +13,8 @@ mod sandbox;
 #[cfg(windows)]
 pub mod scm_windows;
 mod supervisor;
+#[cfg(unix)]
+mod terminal;
 
 use std::fmt::Display;
 use std::fs::OpenOptions;
@@ -24,6 +26,8 @@ use std::time::{Duration, Instant};
 pub use programs::{mainstay, puppet};
 pub use sandbox::Sandbox;
 pub use supervisor::Supervisor;
+#[cfg(unix)]
+pub use terminal::Terminal;
 
 /// Names the file that [`skip`] appends to; `cargo xtask test` sets it.
 pub const SKIPS_VARIABLE: &str = "MAINSTAY_SKIPS";

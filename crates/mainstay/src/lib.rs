@@ -57,6 +57,7 @@ mod run;
 mod scm;
 mod service;
 mod sys;
+mod terminal;
 pub mod testing;
 mod trigger;
 mod verbs;

@@ -11,7 +11,6 @@ mod event_log;
 mod syslog;
 
 use std::fmt;
-use std::io::Write as _;
 use std::sync::Arc;
 
 pub(crate) use event::Event;
@@ -175,7 +174,7 @@ impl Sink for Stderr {
             .flat_map(|line| [level, line, "\n"])
             .collect();
         // Nobody is left to be told.
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        let _ = crate::terminal::write(std::io::stderr().lock(), &text);
     }
 }
 

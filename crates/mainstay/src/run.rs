@@ -1,13 +1,14 @@
 //! Running a service under whoever started the process.
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process::ExitCode;
 use std::thread;
 
 use crate::logger::Event;
 use crate::service::chain;
+use crate::terminal;
 use crate::{Context, Definition, Exit, Logger, Manager, Service, sys};
 
 /// What a panic becomes, as in any Rust program.
@@ -33,7 +34,7 @@ impl Definition {
                 logger.error(&text);
                 // Perhaps it was somebody at a console after all, who does not look into the Event Log.
                 if manager == Manager::WindowsScm {
-                    let _ = writeln!(io::stderr(), "{text}");
+                    let _ = terminal::write(io::stderr(), &format!("{text}\n"));
                 }
                 ExitCode::FAILURE
             }

@@ -1,11 +1,12 @@
 //! The verbs that a service's own program has: `install`, `start`, `status` and so on.
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::service::chain;
+use crate::terminal;
 use crate::{Account, Definition, Error, ErrorKind, Password, Scope, Service, State, UNDER_SCM};
 
 const USAGE: &str = "  install      make it a service of this system, or bring the installed one up to date
@@ -224,7 +225,7 @@ impl Definition {
                     text += &usage(&name);
                 }
                 // Nobody is left to be told.
-                let _ = io::stderr().write_all(text.as_bytes());
+                let _ = terminal::write(io::stderr(), &text);
                 ExitCode::from(exit_code(error.kind()))
             }
         }
@@ -299,7 +300,7 @@ fn usage(name: &str) -> String {
 }
 
 fn say(text: &str) -> Result<(), Error> {
-    let said = writeln!(io::stdout(), "{text}");
+    let said = terminal::write(io::stdout(), &format!("{text}\n"));
     said.map_err(|error| Error::new(ErrorKind::Failed, "write to standard output").because(error))
 }
 

@@ -77,6 +77,7 @@ use self::update::Update;
 pub(crate) use self::without::{orphans, stop_without_supervisor};
 use crate::embedded::{self, Definition};
 use crate::failure::{Code, Failure, chain};
+use crate::output::Foreign;
 use crate::snapshot::Which;
 use crate::start_failure::StartFailure;
 use crate::state_dir::{Lock, StateDir};
@@ -87,7 +88,7 @@ pub(crate) struct Options {
     pub(crate) state: StateDir,
     pub(crate) output: Output,
     /// Show the services' lines too.
-    pub(crate) follow: bool,
+    pub(crate) follow: Option<Foreign>,
     /// The service manager that started us to run the one service of these specs, if one did.
     pub(crate) manager: Option<Started>,
 }
@@ -391,8 +392,8 @@ impl Host {
         };
         let (control_closes, closing) = oneshot::channel();
         let control = tokio::task::spawn_local(control::serve(listener, to_host, closing));
-        if let Some(screen) = host.reporter.screen().filter(|_| follow) {
-            host.logs.follow(screen.clone());
+        if let Some((screen, foreign)) = host.reporter.screen().zip(follow) {
+            host.logs.follow(screen.clone(), foreign);
         }
         for remark in std::mem::take(&mut legacy.remarks) {
             host.reporter.say(&remark);

@@ -1,6 +1,5 @@
 //! What `run` shows: a table on a terminal, event lines elsewhere, JSON lines for machines.
 
-use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use mainstay_core::engine::{Beside, Fact, StateName};
@@ -8,6 +7,7 @@ use mainstay_core::report::{ServiceReport, StatusReport};
 use serde::Serialize;
 
 use super::screen::{Matter, Piece, Screen, hidden_lines};
+use crate::output::{self, Foreign};
 use crate::table;
 
 /// How often the table is drawn while nothing happens: its uptimes and figures move.
@@ -118,13 +118,13 @@ impl Reporter {
         };
         let screen = match &output {
             Output::Silent => None,
-            Output::Json => Some(Screen::new(io::stdout(), |count| {
-                Piece::Output(json_notice(&hidden_lines(count)))
+            Output::Json => Some(Screen::new(output::screen(Foreign::Raw), |count| {
+                Piece::output(&json_notice(&hidden_lines(count)))
             })),
             // A log of the system says itself what it does not accept.
             Output::Table | Output::Lines | Output::System(_) => {
-                Some(Screen::new(io::stdout(), |count| {
-                    Piece::Output(format!("mainstay: {}\n", hidden_lines(count)).into())
+                Some(Screen::new(output::screen(Foreign::Raw), |count| {
+                    Piece::output(format!("mainstay: {}\n", hidden_lines(count)).as_bytes())
                 }))
             }
         };
@@ -145,7 +145,7 @@ impl Reporter {
 
     /// Tells the log of the system of alerts, if there is one that does not have them already.
     pub(super) fn tell_system(&mut self) {
-        if !io::stdout().is_terminal() {
+        if !output::is_terminal() {
             self.system = mainstay::Logger::of_system("mainstay");
         }
     }
@@ -222,7 +222,7 @@ impl Reporter {
     pub(super) fn flush(&mut self) {
         if !self.lines.is_empty() {
             let lines = std::mem::take(&mut self.lines);
-            self.show(Piece::Output(lines));
+            self.show(Piece::output(&lines));
         }
     }
 
@@ -241,10 +241,10 @@ impl Reporter {
         if self.screen.as_ref().is_none_or(|screen| !screen.is_idle()) {
             return;
         }
-        let mut text = table::status(report, true);
+        let mut picture = table::status(report);
         for line in &self.table.recent {
-            text.push_str(line);
-            text.push('\n');
+            picture.push(&output::one_line(line));
+            picture.push("\n");
         }
         // Back to the first line of the last picture (ECMA-48 CUU), clear from there (ED); lines that are too long are cut, not wrapped
         // (DECAWM), as the next picture counts on it.
@@ -252,9 +252,12 @@ impl Reporter {
             0 => String::new(),
             height => format!("\r\x1b[{height}A\x1b[J"),
         };
-        let picture = format!("{up}\x1b[?7l{text}\x1b[?7h");
-        self.show(Piece::Output(picture.into()));
-        self.table.height = text.lines().count();
+        self.table.height = picture.text().lines().count();
+        let drawn = output::safe(Foreign::Text)
+            .own(&format!("{up}\x1b[?7l"))
+            .painted(&picture)
+            .own("\x1b[?7h");
+        self.show(Piece::Output(drawn.finish()));
     }
 
     /// The last picture, and why what is halted is halted.

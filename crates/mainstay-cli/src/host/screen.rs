@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use mainstay::Logger;
 
+use crate::output::{self, Foreign, Safe};
+
 /// What services write may wait for the reader up to this size, in bytes; events have as much again.
 const LINES_ROOM: usize = 1 << 20;
 const EVENTS_ROOM: usize = 2 << 20;
@@ -43,7 +45,7 @@ struct Queue {
 
 /// What is written at once.
 pub(super) enum Piece {
-    Output(Vec<u8>),
+    Output(Safe),
     Info(Logger, String),
     Warning(Logger, String),
 }
@@ -57,10 +59,15 @@ pub(super) enum Matter {
 }
 
 impl Piece {
+    /// Events, with the texts of other programs in them.
+    pub(super) fn output(bytes: &[u8]) -> Self {
+        Self::Output(output::safe(Foreign::Text).foreign(bytes).finish())
+    }
+
     /// What it costs to keep, in bytes.
     fn size(&self) -> usize {
         let text = match self {
-            Self::Output(bytes) => bytes.capacity(),
+            Self::Output(safe) => safe.bytes().len(),
             Self::Info(_, text) | Self::Warning(_, text) => text.capacity(),
         };
         text + size_of::<Self>()
@@ -68,14 +75,14 @@ impl Piece {
 
     fn lines(&self) -> u64 {
         match self {
-            Self::Output(bytes) => memchr::memchr_iter(b'\n', bytes).count() as u64,
+            Self::Output(safe) => memchr::memchr_iter(b'\n', safe.bytes()).count() as u64,
             Self::Info(..) | Self::Warning(..) => 1,
         }
     }
 
     fn write(self, out: &mut dyn Write) -> std::io::Result<()> {
         match self {
-            Self::Output(bytes) => out.write_all(&bytes).and_then(|()| out.flush())?,
+            Self::Output(safe) => out.write_all(safe.bytes()).and_then(|()| out.flush())?,
             Self::Info(logger, text) => logger.info(text),
             Self::Warning(logger, text) => logger.warn(text),
         }

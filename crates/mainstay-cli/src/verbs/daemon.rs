@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::failure::Failure;
 use crate::host::{self, Options, Output, Services};
+use crate::output::Foreign;
 use crate::state_dir::StateDir;
 
 /// Is the manager of the services that are installed in its state directory: for containers, CI, and users without root.
@@ -20,6 +21,9 @@ pub(crate) struct Daemon {
     /// Show what the services write, each line with its service's name.
     #[arg(long)]
     follow: bool,
+    /// With --follow: let control characters through to a terminal, not colours alone.
+    #[arg(long, requires = "follow")]
+    raw: bool,
     /// One JSON object an event.
     #[arg(long)]
     json: bool,
@@ -36,7 +40,10 @@ impl Daemon {
                 true => Output::Json,
                 false => Output::Lines,
             },
-            follow: self.follow,
+            follow: self.follow.then_some(match self.raw {
+                true => Foreign::Raw,
+                false => Foreign::Coloured,
+            }),
             manager: None,
         })?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 
+use crate::client;
 use crate::failure::{Code, Failure};
 use crate::installed::Installed;
+use crate::output::{self, Foreign};
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
-use crate::{client, output};
 
 /// Shows events of the running supervisor from now on, until it ends or you press ctrl-c.
 #[derive(Debug, clap::Args)]
@@ -82,7 +83,7 @@ impl Events {
         if self.name.as_ref().is_some_and(|name| *name != line.service) {
             return Ok(());
         }
-        let mut out = io::stdout().lock();
+        let mut out = output::screen(Foreign::Text);
         match self.json {
             true => out.write_all(json)?,
             false => writeln!(out, "{} {}: {}", line.time, line.service, line.message)?,

@@ -116,7 +116,7 @@ fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<
                 },
                 state: state.clone(),
                 output: Output::System(context.logger().clone()),
-                follow: false,
+                follow: None,
                 manager: Some(Started {
                     context,
                     start_timeout,

@@ -18,11 +18,12 @@ use mainstay_core::spec::ServiceName;
 use mainstay_core::time::{WHEN, when};
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::client;
 use crate::failure::{Code, Failure};
 use crate::host::log_read::{Followed, Keep, Lines, Log, Position, Query, Range, Time, follow};
 use crate::installed::Installed;
+use crate::output::{self, Foreign};
 use crate::state_dir::StateDir;
-use crate::{client, output};
 use pager::Pager;
 use show::{Added, Form, Shown, Tag};
 
@@ -69,6 +70,9 @@ pub(crate) struct Logs {
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
+    /// Let control characters through to a terminal, not colours alone.
+    #[arg(long)]
+    raw: bool,
     /// Write to the terminal even what does not fit on it.
     #[arg(long)]
     no_pager: bool,
@@ -174,13 +178,20 @@ impl Logs {
         let is_paged = !self.follow && !self.no_pager;
         let out: Box<dyn Write> = match is_paged.then(Pager::for_terminal).flatten() {
             Some(pager) => Box::new(pager),
-            None => Box::new(BufWriter::with_capacity(64 << 10, io::stdout())),
+            None => Box::new(BufWriter::with_capacity(
+                64 << 10,
+                output::screen(Foreign::Raw),
+            )),
+        };
+        let foreign = match self.raw {
+            true => Foreign::Raw,
+            false => Foreign::Coloured,
         };
         let form = Form {
             is_json: self.json,
             highlight: regex.clone().filter(|_| output::stdout_has_colour()),
         };
-        let shown = RefCell::new(Shown::new(form, out));
+        let shown = RefCell::new(Shown::new(form, output::onto(out, foreign)));
         let result = match as_bytes {
             true => copy(&sources[0], &query, &shown),
             false => self.merge(&sources, &query, &shown),
@@ -200,14 +211,14 @@ impl Logs {
             let failure = Failure::new(Code::Failed, format!("read {path}: {}", damage.error))
                 .hint("what could be read of it was shown");
             if let Err(failure) = std::mem::replace(&mut damaged, Err(failure)) {
-                output::complain(&failure);
+                output::fail(&failure);
             }
         }
         if !self.follow {
             return damaged;
         }
         if let Err(failure) = damaged {
-            output::complain(&failure);
+            output::fail(&failure);
         }
         self.go_on(sources, as_bytes, &shown)
     }

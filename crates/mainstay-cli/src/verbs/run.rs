@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::failure::Failure;
 use crate::host::{self, Copy, Options, Output, Services};
 use crate::manifest_file::{self, FormatName};
-use crate::output;
+use crate::output::{self, Foreign};
 use crate::state_dir::StateDir;
 
 /// Runs the services of a manifest in the foreground, until they are all down or you press ctrl-c.
@@ -24,6 +24,9 @@ pub(crate) struct Run {
     /// Show what the services write, each line with its service's name.
     #[arg(long)]
     follow: bool,
+    /// With --follow: let control characters through to a terminal, not colours alone.
+    #[arg(long, requires = "follow")]
+    raw: bool,
     /// One JSON object an event.
     #[arg(long)]
     json: bool,
@@ -49,7 +52,10 @@ impl Run {
             },
             state,
             output,
-            follow: self.follow,
+            follow: self.follow.then_some(match self.raw {
+                true => Foreign::Raw,
+                false => Foreign::Coloured,
+            }),
             manager: None,
         })?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))

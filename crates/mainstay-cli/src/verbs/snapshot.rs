@@ -341,18 +341,23 @@ fn described(index: &Index) -> String {
         size(bytes)
     );
     for root in &index.roots {
-        text.push_str(&format!("{}\n", root.path));
+        text.push_str(&format!("{}\n", output::one_line(&root.path.to_string())));
         for entry in &root.entries {
             let (kind, what) = match &entry.kind {
                 Kind::Dir => ('d', String::new()),
                 Kind::File { size, sha256 } => ('-', format!("  {size} bytes  {}", short(sha256))),
-                Kind::HardLink { to } => ('-', format!("  = {to}")),
-                Kind::Symlink { target } => ('l', format!("  -> {target}")),
+                Kind::HardLink { to } => {
+                    ('-', format!("  = {}", output::one_line(&to.to_string())))
+                }
+                Kind::Symlink { target } => (
+                    'l',
+                    format!("  -> {}", output::one_line(&target.to_string())),
+                ),
                 Kind::Fifo => ('p', String::new()),
             };
             let path = match entry.path.0.is_empty() {
                 true => ".".to_owned(),
-                false => entry.path.to_string(),
+                false => output::one_line(&entry.path.to_string()),
             };
             let metadata = &entry.metadata;
             text.push_str(&format!(

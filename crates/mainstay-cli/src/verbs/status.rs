@@ -125,7 +125,7 @@ fn ask(state: &StateDir, names: &[String]) -> Result<StatusReport, Failure> {
 fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {
     match json {
         true => output::document(report),
-        false => output::text(&table::status(report, output::stdout_has_colour())),
+        false => output::painted(&table::status(report)),
     }
 }
 

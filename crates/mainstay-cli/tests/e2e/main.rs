@@ -24,6 +24,7 @@ mod survival;
 
 #[cfg(target_os = "linux")]
 mod systemd;
+mod terminal;
 mod update;
 #[cfg(target_os = "linux")]
 mod updates;

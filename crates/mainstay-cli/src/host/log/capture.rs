@@ -19,6 +19,7 @@ use super::file::{LogFile, Lost, Report, Trouble};
 use super::lines::{Lines, Terminal};
 use super::sink::{SinkHub, Sinks};
 use super::{LogEvent, Places, Summary, Wanted};
+use crate::output::Foreign;
 
 /// How long the end waits for sinks that take their time.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -364,8 +365,8 @@ impl Capture {
     }
 
     /// Shows every line from now on.
-    pub(super) fn follow(&mut self, screen: Screen) {
-        let mut terminal = Terminal::new(screen);
+    pub(super) fn follow(&mut self, screen: Screen, foreign: Foreign) {
+        let mut terminal = Terminal::new(screen, foreign);
         let services = self.channels.iter().map(|(_, channel)| &channel.service);
         services.for_each(|name| terminal.announce(name));
         self.terminal = Some(terminal);

@@ -3,6 +3,7 @@
 use mainstay_core::spec::ServiceName;
 
 use super::super::screen::{Matter, Piece, Screen};
+use crate::output::{self, Foreign};
 
 /// Of a longer line only this many bytes are looked at.
 const LINE_MAX: usize = 64 << 10;
@@ -49,13 +50,18 @@ impl Lines {
 /// Shows the lines of all services.
 pub(super) struct Terminal {
     screen: Screen,
+    foreign: Foreign,
     /// Of the longest name so far.
     width: usize,
 }
 
 impl Terminal {
-    pub(super) fn new(screen: Screen) -> Self {
-        Self { screen, width: 0 }
+    pub(super) fn new(screen: Screen, foreign: Foreign) -> Self {
+        Self {
+            screen,
+            foreign,
+            width: 0,
+        }
     }
 
     /// Makes room for `name` in front of each line.
@@ -74,7 +80,8 @@ impl Terminal {
     /// Shows rendered lines, or counts them where too many wait.
     pub(super) fn show(&self, chunk: Vec<u8>) {
         if !chunk.is_empty() {
-            self.screen.show(Piece::Output(chunk), Matter::Lines);
+            let safe = output::safe(self.foreign).foreign(&chunk).finish();
+            self.screen.show(Piece::Output(safe), Matter::Lines);
         }
     }
 

@@ -38,6 +38,7 @@ use pump::Pump;
 pub(crate) use sink::{SinkEvent, this_host};
 
 use super::screen::Screen;
+use crate::output::Foreign;
 
 /// Bytes of stack for each thread; only touched pages count.
 pub(super) const STACK: usize = 256 << 10;
@@ -209,7 +210,7 @@ enum Command {
         done: Box<dyn FnOnce(Vec<String>) + Send>,
     },
     Prepare,
-    Follow(Screen),
+    Follow(Screen, Foreign),
     Rotate {
         service: ServiceName,
         done: Box<dyn FnOnce(Result<(), Trouble>) + Send>,
@@ -248,7 +249,7 @@ impl Capture {
             Command::Remember { service } => self.remember(service),
             Command::Recall { service, done } => done(self.recall(&service)),
             Command::Prepare => self.prepare(),
-            Command::Follow(screen) => self.follow(screen),
+            Command::Follow(screen, foreign) => self.follow(screen, foreign),
             Command::Rotate { service, done } => done(self.rotate(&service)),
             // Its pipes go with their writers.
             Command::Forget { done, .. } => done(),
@@ -475,8 +476,8 @@ impl Logs {
     }
 
     /// Shows the whole lines of all services as `name | line`, in the order in which they arrive.
-    pub(super) fn follow(&self, screen: Screen) {
-        self.pump.send(Command::Follow(screen));
+    pub(super) fn follow(&self, screen: Screen, foreign: Foreign) {
+        self.pump.send(Command::Follow(screen, foreign));
     }
 
     /// Begins a new file at the next end of a line. `done` is called on the log thread.

@@ -13,6 +13,7 @@ use mainstay_core::spec::ServiceName;
 use super::super::screen::{Piece, Screen};
 use super::file::Limits;
 use super::{LogEvent, Logs, Lost, Pipes, Places, Scope, Summary};
+use crate::output::Foreign;
 
 const ENDLESS: Limits = Limits::ENDLESS;
 
@@ -351,7 +352,7 @@ impl Write for Shown {
 
 fn screen(out: impl Write + Send + 'static) -> Screen {
     Screen::new(out, |count| {
-        Piece::Output(format!("{count} hidden\n").into())
+        Piece::output(format!("{count} hidden\n").as_bytes())
     })
 }
 
@@ -361,7 +362,7 @@ fn following_shows_whole_lines_with_the_name_of_their_service() {
     let (sender, shown) = mpsc::channel();
     let logs = start(dir.0.clone(), ignore);
     let first = logs.open_with(&name("db"), ENDLESS).unwrap();
-    logs.follow(screen(Shown(sender)));
+    logs.follow(screen(Shown(sender)), Foreign::Coloured);
     let second = logs.open_with(&name("orders"), ENDLESS).unwrap();
     for (ends, text) in [
         (&first, "one\ntw"),
@@ -401,7 +402,7 @@ fn a_terminal_that_takes_nothing_holds_up_nobody() {
     let (_release, stuck) = mpsc::channel();
     let logs = start(dir.0.clone(), ignore);
     let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
-    logs.follow(screen(Stuck(stuck)));
+    logs.follow(screen(Stuck(stuck)), Foreign::Coloured);
     ends.stdout().write_all(&numbered(0..200_000)).unwrap();
     logs.close();
     check_numbered(&dir.0.join("a"), 200_000);

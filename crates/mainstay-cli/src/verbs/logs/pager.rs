@@ -1,12 +1,12 @@
 //! What does not fit on the terminal goes through a pager: `MAINSTAY_PAGER`, `PAGER` or `less`.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::output;
+use crate::output::{self, Foreign};
 
 struct Paging {
     input: ChildStdin,
@@ -37,7 +37,7 @@ impl Pager {
     /// `None` where standard output is no terminal, or the user wants no pager.
     pub(super) fn for_terminal() -> Option<Self> {
         let (rows, columns) = output::terminal_size()?;
-        (io::stdout().is_terminal() && !program().is_empty()).then_some(Self {
+        (output::is_terminal() && !program().is_empty()).then_some(Self {
             rows,
             columns,
             state: State::Holding {
@@ -75,7 +75,7 @@ impl Write for Pager {
                 Ok(bytes.len())
             }
             State::Paging(paging) => paging.input.write(bytes),
-            State::Plain => io::stdout().write(bytes),
+            State::Plain => plain().write(bytes),
         }
     }
 
@@ -83,8 +83,8 @@ impl Write for Pager {
     fn flush(&mut self) -> io::Result<()> {
         match std::mem::replace(&mut self.state, State::Plain) {
             State::Holding { text, .. } => {
-                io::stdout().write_all(&text)?;
-                io::stdout().flush()
+                plain().write_all(&text)?;
+                plain().flush()
             }
             State::Paging(paging) => {
                 paging.is_complete.store(true, Ordering::SeqCst);
@@ -93,7 +93,7 @@ impl Write for Pager {
                 let _ = paging.watcher.join();
                 Ok(())
             }
-            State::Plain => io::stdout().flush(),
+            State::Plain => plain().flush(),
         }
     }
 }
@@ -103,6 +103,11 @@ impl Drop for Pager {
         // Its user may still read; the terminal is his until he has left.
         let _ = self.flush();
     }
+}
+
+/// Standard output. What comes here has been escaped.
+fn plain() -> impl Write {
+    output::screen(Foreign::Raw)
 }
 
 /// The words of the pager's command line; none is "no pager".

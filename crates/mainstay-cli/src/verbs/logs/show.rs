@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 
 use crate::host::log_read::{Keep, Sink, Time, without_end};
-use crate::output;
+use crate::output::{self, Writer};
 
 /// Of names, in turn: those that are read well on black and on white.
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
@@ -87,11 +87,11 @@ fn is_false(flag: &bool) -> bool {
 /// The output, and how lines come there.
 pub(super) struct Shown {
     form: Form,
-    out: Box<dyn Write>,
+    out: Writer<Box<dyn Write>>,
 }
 
 impl Shown {
-    pub(super) fn new(form: Form, out: Box<dyn Write>) -> Self {
+    pub(super) fn new(form: Form, out: Writer<Box<dyn Write>>) -> Self {
         Self { form, out }
     }
 
@@ -105,7 +105,7 @@ impl Shown {
         if self.form.is_json {
             return self.json(tag, time, without_end(line));
         }
-        self.out.write_all(tag.prefix.as_bytes())?;
+        self.out.own(&tag.prefix)?;
         match &self.form.highlight {
             None => self.out.write_all(line)?,
             Some(regex) => {
@@ -113,9 +113,9 @@ impl Shown {
                 let mut from = 0;
                 for found in regex.find_iter(bare).filter(|found| !found.is_empty()) {
                     self.out.write_all(&bare[from..found.start()])?;
-                    self.out.write_all(MATCH[0].as_bytes())?;
+                    self.out.own(MATCH[0])?;
                     self.out.write_all(found.as_bytes())?;
-                    self.out.write_all(MATCH[1].as_bytes())?;
+                    self.out.own(MATCH[1])?;
                     from = found.end();
                 }
                 self.out.write_all(&line[from..])?;

@@ -22,6 +22,7 @@ use super::{Exit, Processes, Tree};
 const ROLE: &str = "MAINSTAY_TEST_ROLE";
 
 /// What a child does; nothing in the test run itself.
+#[expect(clippy::disallowed_methods, reason = "no terminal looks on")]
 #[test]
 fn role() {
     if let Some(code) = super::run_as_helper() {

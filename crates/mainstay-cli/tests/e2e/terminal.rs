@@ -1,0 +1,140 @@
+//! What a terminal gets to see of text that others wrote.
+
+use std::fs;
+
+use mainstay_testkit::Terminal;
+
+use super::*;
+
+/// Everything that the service writes: a window title, a cleared screen, CSI as C1, an overwritten line, reversed text, and a colour that
+/// is not reset.
+const SCRIPT: &str = r"
+printf '\033]0;owned\007title\n\033[2Jscreen\n\302\2332Jc1\nhidden\rshown\n\342\200\256gpj.exe\n\033[31mred\nplain\n'
+";
+/// How a terminal shows it, with colours.
+const SHOWN: &str = "\\x1b]0;owned\\x07title\n\\x1b[2Jscreen\n\\u009b2Jc1\nhidden\\rshown\n\\u202egpj.exe\n\x1b[31mred\x1b[0m\nplain\n";
+/// How it is in the file.
+const WRITTEN: &[u8] = b"\x1b]0;owned\x07title\n\x1b[2Jscreen\n\xc2\x9b2Jc1\nhidden\rshown\n\xe2\x80\xaegpj.exe\n\x1b[31mred\nplain\n";
+
+/// Runs a verb on a terminal.
+fn on_terminal(sandbox: &Sandbox, args: &[&str]) -> String {
+    let mut command = sandbox.command(mainstay());
+    command.args(args).env("PAGER", "cat");
+    command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE");
+    Terminal::run(command).1
+}
+
+/// Everything that a terminal may obey, but for colours of our own.
+#[track_caller]
+fn assert_harmless(what: &str, shown: &str) {
+    let mut rest = shown;
+    while let Some(at) = rest.find(|c: char| {
+        c.is_control() && !matches!(c, '\n' | '\t') || matches!(c, '\u{202a}'..='\u{202e}')
+    }) {
+        let sequence = &rest[at..];
+        let end = sequence.find('m').unwrap_or(0);
+        let is_colour = sequence.starts_with("\x1b[")
+            && sequence[2..end.max(2)]
+                .chars()
+                .all(|c| c.is_ascii_digit() || c == ';');
+        assert!(is_colour, "{what}: {shown:?}");
+        rest = &sequence[end..];
+    }
+}
+
+#[test]
+fn control_sequences_of_others_do_not_reach_a_terminal() {
+    let (supervisor, sandbox) = supervise(&format!(
+        r#"
+        [service.a]
+        command = ["/bin/sh", "-c", '''{SCRIPT}
+            exec PUPPET notify "STATUS=$(printf '\033[2Jfine\033]0;x\007\302\233')" notify READY=1 hang''']
+        start.ready = {{ notify = true }}
+        snapshot.paths = ["HERE/data"]
+        "#
+    ));
+    event(&supervisor, "a", "ready");
+    let data = sandbox.path().join("data");
+    fs::create_dir_all(&data).expect("a directory");
+    fs::write(data.join("\x1b[2Jfile\nforged\u{202e}"), "").expect("a file");
+
+    assert_eq!(on_terminal(&sandbox, &["logs", "a"]), SHOWN);
+    let raw = verb(&sandbox, &["logs", "a"]).stdout;
+    assert_eq!(raw, WRITTEN, "a pipe gets the bytes");
+    assert_eq!(
+        on_terminal(&sandbox, &["logs", "a", "--raw"]).as_bytes(),
+        WRITTEN
+    );
+    let marked = on_terminal(&sandbox, &["logs", "a", "--grep", "screen"]);
+    assert_eq!(marked, "\\x1b[2J\x1b[1;31mscreen\x1b[22;39m\n");
+    let json = on_terminal(&sandbox, &["logs", "a", "--json"]);
+    assert_harmless("logs --json", &json);
+    let c1 = json
+        .lines()
+        .find(|line| line.contains("c1"))
+        .expect("a line");
+    let line: Value = serde_json::from_str(c1).expect("still JSON");
+    assert_eq!(line["message"], "\u{9b}2Jc1");
+
+    let status = on_terminal(&sandbox, &["status", "a"]);
+    assert!(
+        status.contains(r"\x1b[2Jfine\x1b]0;x\x07\u009b"),
+        "{status:?}"
+    );
+    let status = verb(&sandbox, &["status", "a"]).stdout;
+    let status = String::from_utf8(status).expect("text");
+    assert!(status.contains("\x1b[2Jfine"), "{status:?}");
+
+    let taken = verb(&sandbox, &["snapshot", "create", "a"]);
+    assert!(taken.status.success(), "{taken:?}");
+    let file = on_terminal(&sandbox, &["snapshot", "show", "a"]);
+    assert!(file.contains(r"\x1b[2Jfile\nforged\u202e"), "{file:?}");
+
+    for args in [
+        ["check", "\x1b[2J\u{9b}.toml"],
+        ["check", "\x1b]0;x\x07\u{202e}"],
+        ["status", "\x1b[2J"],
+        ["start", "\x1b[2J\r"],
+        ["logs", "\x1b[2J"],
+        ["--\x1b[2J", "x"],
+        ["list", "--json"],
+        ["history", "\x1b[2J"],
+    ] {
+        assert_harmless(&args.join(" "), &on_terminal(&sandbox, &args));
+    }
+    let text =
+        "# \x1b[2J \u{9b} \u{202e}\n[service.a]\ncommand = \"\u{9b}2J\u{202e}\"\nkey\u{9b} = 1\n";
+    sandbox.write("wrong.toml", text);
+    assert_harmless("check", &on_terminal(&sandbox, &["check", "wrong.toml"]));
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn what_run_shows_cannot_be_forged() {
+    let (sandbox, manifest) = sandbox(&format!(
+        r#"
+        [service.a]
+        command = ["/bin/sh", "-c", '''{SCRIPT}
+            printf '\033[2Jlast\033]0;x\007 words\n' >&2
+            exec PUPPET notify "STATUS=$(printf '\033[2Jfine\302\233')" notify READY=1 exit 3''']
+        start.ready = {{ notify = true }}
+        recovery = {{ policy = "strict" }}
+        "#
+    ));
+    let run = |args: &[&str]| {
+        let mut command = sandbox.command(mainstay());
+        command.arg("run").arg(&manifest).args(args);
+        Terminal::run(command).1
+    };
+    let table = run(&[]);
+    assert!(!table.contains("\x1b[2J"), "{table:?}");
+    assert!(!table.contains('\u{9b}'), "{table:?}");
+    assert!(table.contains("\x1b[1;31mhalted"), "the table: {table:?}");
+
+    let lines = run(&["--follow"]);
+    assert_harmless("run --follow", &lines);
+    assert!(lines.contains("a | \x1b[31mred\x1b[0m\n"), "{lines:?}");
+    let raw = run(&["--follow", "--raw"]);
+    assert!(raw.contains("a | \x1b[2Jscreen\n"), "{raw:?}");
+    assert_harmless("run --json", &run(&["--json"]));
+}

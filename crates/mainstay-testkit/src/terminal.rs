@@ -1,0 +1,126 @@
+//! A command on a pseudo-terminal.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
+
+/// A process whose standard streams are a pseudo-terminal of 50 lines and 160 columns. Drop kills the process.
+pub struct Terminal {
+    child: Child,
+    keyboard: File,
+    shown: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Terminal {
+    /// Starts `command`. The terminal does not change what is written to it (no CR before a newline), and echoes nothing.
+    ///
+    /// # Panics
+    /// If the system has no pseudo-terminals left, or the command cannot be started.
+    pub fn start(mut command: Command) -> Self {
+        let (master, slave) = pair().expect("a pseudo-terminal");
+        let stream = || Stdio::from(slave.try_clone().expect("a descriptor"));
+        command.stdin(stream()).stdout(stream()).stderr(stream());
+        let child = command.spawn().expect("the command starts");
+        // The command has its own copies of the descriptors.
+        drop((command, slave));
+        let keyboard = master.try_clone().expect("a descriptor");
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let reader = thread::spawn({
+            let shown = Arc::clone(&shown);
+            move || read(master, &shown)
+        });
+        Self {
+            child,
+            keyboard,
+            shown,
+            reader: Some(reader),
+        }
+    }
+
+    /// Runs `command` to its end: how it ended, and everything that was shown.
+    ///
+    /// # Panics
+    /// As [`Terminal::start`].
+    pub fn run(command: Command) -> (ExitStatus, String) {
+        Self::start(command).finish()
+    }
+
+    /// What was shown so far; what is not UTF-8 is replaced.
+    pub fn shown(&self) -> String {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+
+    /// Types `keys`.
+    ///
+    /// # Panics
+    /// If nobody has the terminal any more.
+    pub fn type_keys(&mut self, keys: &str) {
+        let typed = self.keyboard.write_all(keys.as_bytes());
+        typed.expect("somebody has the terminal");
+    }
+
+    /// Sends it SIGINT.
+    pub fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+    }
+
+    /// Waits for its end, and for that of all who have the terminal.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub fn finish(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().expect("a child");
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("a reader");
+        }
+        (status, self.shown())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Both ends.
+fn pair() -> std::io::Result<(File, File)> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let path = ptsname(&master, Vec::new())?;
+    let slave = rustix::fs::open(
+        &*path,
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    let mut modes = tcgetattr(&slave)?;
+    modes.make_raw();
+    tcsetattr(&slave, OptionalActions::Now, &modes)?;
+    let size = Winsize {
+        ws_row: 50,
+        ws_col: 160,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&slave, size)?;
+    Ok((File::from(master), File::from(slave)))
+}
+
+/// Until the last process has closed the terminal: Linux says EIO then.
+fn read(mut master: File, shown: &Mutex<Vec<u8>>) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = master.read(&mut buffer) {
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.extend_from_slice(&buffer[..count]);
+    }
+}

@@ -1,0 +1,50 @@
+//! Text for people. A terminal obeys control sequences in it, and some of it was written by others: status texts of services, the
+//! output of a manager's commands, file names. Control characters are escaped on a terminal; files and pipes get every byte.
+
+use std::io::{self, IsTerminal, Write};
+
+/// Writes `text` to standard output or standard error.
+pub(crate) fn write(mut stream: impl Write + IsTerminal, text: &str) -> io::Result<()> {
+    match stream.is_terminal() {
+        true => stream.write_all(escaped(text).as_bytes()),
+        false => stream.write_all(text.as_bytes()),
+    }
+}
+
+/// As the command does it: C0 but tab and newline, DEL, C1, and what reorders or breaks lines.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '\n' | '\t' => escaped.push(char),
+            '\0'..' ' => escaped += &format!("\\x{:02x}", u32::from(char)),
+            '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => escaped += &format!("\\u{:04x}", u32::from(char)),
+            char => escaped.push(char),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        for (text, expect) in [
+            ("plain\ttext → 🦀\n", "plain\ttext → 🦀\n"),
+            ("\u{1b}[2J\r\u{7f}", r"\x1b[2J\x0d\u007f"),
+            (
+                "\u{9b}\u{202e}\u{2066}\u{2028}",
+                r"\u009b\u202e\u2066\u2028",
+            ),
+        ] {
+            assert_eq!(escaped(text), expect);
+        }
+    }
+}
