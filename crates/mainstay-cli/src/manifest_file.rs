@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use mainstay_core::manifest::{self, Diagnostic, Format};
+use mainstay_core::manifest::{self, Diagnostic, Format, Tool};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
 
@@ -135,6 +135,9 @@ impl Source {
                 // A directory has no extension either, and that is the better thing to say.
                 None if path.is_dir() => Format::Toml,
                 None => {
+                    if let Some(tool) = foreign_file(path) {
+                        return Err(foreign(&path.display().to_string(), tool));
+                    }
                     let message =
                         format!("read {}: its name does not tell its format", path.display());
                     let hint = "pass --format toml, yaml or json";
@@ -234,18 +237,47 @@ impl Source {
 
     /// Shows everything that was found.
     pub(crate) fn failure(&self, found: &[Diagnostic]) -> Failure {
+        // Mistakes in a file that was never meant to be a manifest help nobody.
+        if self.tool().is_some() {
+            return self.count(found);
+        }
         let details = render::all(&self.name, found, output::stderr_has_colour());
         self.count(found).details(details)
     }
 
-    /// Only says how much was found.
+    /// Only says how much was found, or the tool that the file belongs to.
     pub(crate) fn count(&self, found: &[Diagnostic]) -> Failure {
+        if let Some(tool) = self.tool() {
+            return foreign(&self.name, tool);
+        }
         let message = match found.len() {
             1 => format!("{} has 1 mistake", self.name),
             count => format!("{} has {count} mistakes", self.name),
         };
         Failure::new(Code::InvalidManifest, message)
     }
+}
+
+impl Source {
+    /// The other tool that the text belongs to.
+    fn tool(&self) -> Option<Tool> {
+        let name = Path::new(&self.name).file_name().unwrap_or_default();
+        manifest::tool_of(&name.to_string_lossy(), &self.text)
+    }
+}
+
+/// The other tool that a file belongs to whose name is no manifest's.
+fn foreign_file(path: &Path) -> Option<Tool> {
+    let bytes = guarded::read(path, guarded::MANIFEST).ok()?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    manifest::tool_of(&name, &String::from_utf8_lossy(&bytes))
+}
+
+fn foreign(name: &str, tool: Tool) -> Failure {
+    let message = format!("{name} is {tool}, not a mainstay manifest");
+    let hint = "importing it is not available yet; write a manifest: [service.NAME] with command = [\"/path/to/program\"] \
+                is enough to begin with";
+    Failure::new(Code::InvalidManifest, message).hint(hint)
 }
 
 fn read_stdin() -> io::Result<Vec<u8>> {

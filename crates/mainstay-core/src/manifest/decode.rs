@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use serde_json::{Map as JsonMap, Value as Json, json};
 
 use super::diagnostic::{Code, Findings, Shown};
+use super::foreign;
 use super::suggest::{did_you_mean, one_of_these};
 use super::tree::{Entry, Node, Span, Spanned, Value};
 
@@ -255,8 +256,10 @@ impl<'t, 'f> Keys<'t, 'f> {
     pub(super) fn close(self) {
         for key in unknown(self.entries, &self.known) {
             let message = format!("unknown key `{}`", Shown(&key.value));
-            let help = did_you_mean(&key.value, self.known.iter().copied());
-            let help = help.unwrap_or_else(|| one_of_these(&self.known));
+            let foreign = foreign::help(&key.value, &self.known).map(str::to_owned);
+            let help = foreign
+                .or_else(|| did_you_mean(&key.value, self.known.iter().copied()))
+                .unwrap_or_else(|| one_of_these(&self.known));
             self.findings
                 .add(Code::UnknownKey, key.span, message, Some(&help));
         }

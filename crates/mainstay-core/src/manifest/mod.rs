@@ -6,6 +6,7 @@
 
 mod decode;
 mod diagnostic;
+mod foreign;
 mod json;
 mod needs;
 mod redact;
@@ -25,6 +26,7 @@ use std::fmt;
 use self::decode::Decode;
 use self::diagnostic::Findings;
 pub use self::diagnostic::{Code, Diagnostic, Excerpt};
+pub use self::foreign::{Tool, tool_of};
 use self::tables::Manifest;
 use self::tree::{Node, Span, Value};
 use crate::spec::Spec;

@@ -609,9 +609,22 @@ impl FromText for Account {
             (_, Some(("gmsa", account))) => gmsa(account),
             _ => None,
         };
-        account.ok_or_else(|| Mistake {
-            code: Code::Account,
-            ..unknown_word("an account", text, &WORDS)
+        account.ok_or_else(|| {
+            let mistake = unknown_word("an account", text, &WORDS);
+            let known = did_you_mean(text, WORDS);
+            // Other tools name the user alone.
+            let user = match text {
+                "root" | "LocalSystem" | "SYSTEM" => Some("local-system".to_owned()),
+                "LocalService" => Some("local-service".to_owned()),
+                "NetworkService" => Some("network-service".to_owned()),
+                text if known.is_none() => name(text).map(|user| format!("user:{user}")),
+                _ => None,
+            };
+            Mistake {
+                code: Code::Account,
+                help: user.map_or(mistake.help, |user| Some(format!("write \"{user}\""))),
+                ..mistake
+            }
         })
     }
 
