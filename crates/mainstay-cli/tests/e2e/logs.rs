@@ -354,3 +354,83 @@ fn a_sink_that_takes_nothing_is_said_and_gets_it_later() {
     wait_until("no problem", SOON, || problem().is_none().then_some(()));
     stop(supervisor, &sandbox);
 }
+
+/// The numbers of the lines `line N`, which must all be whole.
+#[track_caller]
+fn numbers(text: &str) -> Vec<u64> {
+    assert!(
+        text.is_empty() || text.ends_with('\n'),
+        "a torn end: {text:?}"
+    );
+    let number = |line: &str| line.strip_prefix("line ").and_then(|it| it.parse().ok());
+    let numbers = text.lines().map(|line| number(line).expect(line));
+    numbers.collect()
+}
+
+#[test]
+fn files_that_others_rotate_lose_no_line() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["/bin/sh", "-c", "i=0; while :; do i=$((i + 1)); echo line $i; sleep 0.005; done"]
+        log = { compress = "none" }
+        "#,
+    );
+    let dir = sandbox.state_dir().join("logs/a");
+    let current = dir.join("current.log");
+    let grows = |path: &std::path::Path| {
+        wait_until("lines in the current file", SOON, || {
+            fs::metadata(path)
+                .is_ok_and(|it| it.len() > 40)
+                .then_some(())
+        });
+    };
+    grows(&current);
+    fs::rename(&current, dir.join("current.log.1")).expect("a rename");
+    grows(&current);
+    // Shown while it is so, and compressed.
+    let all = numbers(&logs(&sandbox, &["a", "-n", "1000000"]));
+    assert_eq!(all.first(), Some(&1));
+    assert!(all.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{all:?}");
+    let packed = sandbox
+        .command("gzip")
+        .arg(dir.join("current.log.1"))
+        .status();
+    assert!(packed.expect("gzip").success());
+    fs::rename(&current, dir.join("current.log-20261129")).expect("a rename");
+    grows(&current);
+    // Lines that were written last are still in the pipe.
+    assert_eq!(code(verb(&sandbox, &["pause", "a"]).status), 0);
+    // Copied and cut; and deleted.
+    let (mut size, mut looks) = (0, 0);
+    wait_until("silence", SOON, || {
+        let before = std::mem::replace(&mut size, fs::metadata(&current).ok()?.len());
+        looks = if before == size { looks + 1 } else { 0 };
+        (looks > 40).then_some(())
+    });
+    fs::copy(&current, dir.join("current.log-20261130")).expect("a copy");
+    fs::write(&current, "").expect("a cut");
+    assert_eq!(code(verb(&sandbox, &["continue", "a"]).status), 0);
+    grows(&current);
+    let all = numbers(&logs(&sandbox, &["a", "-n", "1000000"]));
+    assert_eq!(all.first(), Some(&1));
+    assert!(all.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{all:?}");
+    fs::remove_file(&current).expect("a removal");
+    grows(&current);
+    stop(supervisor, &sandbox);
+    let all = numbers(&logs(&sandbox, &["a", "-n", "1000000"]));
+    let gaps = all.windows(2).filter(|pair| pair[0] + 1 != pair[1]).count();
+    assert_eq!(gaps, 1, "only the deleted file's are missing: {all:?}");
+}
+
+#[test]
+fn a_moved_log_of_a_silent_service_is_shown() {
+    let (supervisor, sandbox) = supervise(
+        "[service.a]\ncommand = [\"PUPPET\", \"print\", \"one\", \"hang\"]\nstart = { ready = { log = \"one\" } }\n",
+    );
+    event(&supervisor, "a", "ready");
+    let dir = sandbox.state_dir().join("logs/a");
+    fs::rename(dir.join("current.log"), dir.join("current.log.1")).expect("a rename");
+    assert_eq!(logs(&sandbox, &["a"]), "one\n");
+    stop(supervisor, &sandbox);
+}

@@ -23,6 +23,8 @@ pub(super) trait Disk {
     fn create(&self, path: &Path) -> io::Result<Self::File>;
     /// What the file is now.
     fn status(&self, file: &Self::File) -> io::Result<Status>;
+    /// Whether `path` names this file. `false` if it names none.
+    fn is_at(&self, file: &Self::File, path: &Path) -> io::Result<bool>;
     /// Reads at `offset`; 0 is the end of the file.
     fn read_at(&self, file: &Self::File, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes some of `bytes` at `offset`, at least one unless there are none.
@@ -121,6 +123,22 @@ impl Disk for RealDisk {
             named,
             modified: metadata.modified().ok().map(stamp),
         })
+    }
+
+    fn is_at(&self, file: &File, path: &Path) -> io::Result<bool> {
+        let there = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found?,
+        };
+        let open = file.metadata()?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            Ok((open.dev(), open.ino()) == (there.dev(), there.ino()))
+        }
+        // std does not tell a Windows file's index; files made at the same 100 ns are the same.
+        #[cfg(not(unix))]
+        Ok(open.created()? == there.created()?)
     }
 
     fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

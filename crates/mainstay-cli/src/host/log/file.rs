@@ -6,7 +6,8 @@
 //! reported once.
 //!
 //! The file is not open for appending, as splice(2) cannot write to such a file: each write says where. Before it, the file is looked at:
-//! what others cut off or add is seen then, unless they do so in the microsecond between the look and the write.
+//! what others cut off or add is seen then, unless they do so in the microsecond between the look and the write. Once a second at most it
+//! is compared with the file that has its name: one that another program has moved away, as logrotate does, is left at the end of a line.
 
 use std::fmt;
 use std::io;
@@ -30,6 +31,8 @@ const NEVER: Stamp = Stamp::from_unix_micros(u64::MAX);
 const LONGEST_DAY: u64 = 48 * 3600 * 1_000_000;
 /// The time from one entry of the index to the next, at least.
 const INDEX_STEP: u64 = 1_000_000;
+/// The time from one comparison of the current file with the one that has its name to the next, at least.
+const MOVE_STEP: u64 = 1_000_000;
 /// After a failed rotation the file may grow by this much before the next try; each failure doubles it.
 const FIRST_PAUSE: u64 = 64 << 10;
 const LAST_PAUSE: u64 = 64 << 20;
@@ -165,7 +168,7 @@ struct Current<F> {
     end: Option<End>,
     /// From here on, all of it came through us.
     ours: u64,
-    /// It has already got its rotated name; what is missing is a new current file.
+    /// It has got another name, by a rotation of ours or of another program; what is missing is a new current file.
     renamed: bool,
 }
 
@@ -223,6 +226,8 @@ pub(super) struct LogFile<D: Disk> {
     due: Stamp,
     /// The time of the present batch of bytes, once it was asked for.
     batch: Option<Stamp>,
+    /// When the current file had its name last.
+    named: Option<Stamp>,
     index: Index,
     /// The directory has been looked through since the start.
     opened: bool,
@@ -268,6 +273,7 @@ impl<D: Disk> LogFile<D> {
             rotated_to: compressor,
             due: NEVER,
             batch: None,
+            named: None,
             index: Index::default(),
             opened: false,
             ends_line: false,
@@ -339,12 +345,14 @@ impl<D: Disk> LogFile<D> {
     /// Begins a new file with the next line. An empty file is left alone.
     pub(super) fn rotate(&mut self) -> Result<(), Trouble> {
         self.batch = None;
+        self.named = None;
         let extent = match self.current {
-            Some(_) => Some(self.extent()?),
+            Some(_) => Some(self.ready()?),
             None => None,
         };
+        let renamed = self.current.as_ref().is_some_and(|c| c.renamed);
         match extent {
-            Some(extent) if extent.size == 0 => Ok(()),
+            Some(extent) if extent.size == 0 && !renamed => Ok(()),
             Some(extent) if extent.mid_line => {
                 self.rotate_at = 0;
                 Ok(())
@@ -426,11 +434,31 @@ impl<D: Disk> LogFile<D> {
                 if status.size < before {
                     self.drop_index();
                 }
+                self.notice_move();
                 return Ok(());
             }
             self.current = None;
         }
         self.open()
+    }
+
+    /// Has the current file rotated, after the line that is being written, if another program has taken its name away.
+    fn notice_move(&mut self) {
+        let now = self.now();
+        let is_recent = |named: Stamp| named.unix_micros().abs_diff(now.unix_micros()) < MOVE_STEP;
+        if self.named.is_some_and(is_recent) {
+            return;
+        }
+        self.named = Some(now);
+        let Some(current) = self.current.as_mut().filter(|current| !current.renamed) else {
+            return;
+        };
+        // What cannot be told now is told by a later look.
+        if let Ok(false) = self.disk.is_at(&current.file, &self.path) {
+            current.renamed = true;
+            self.rotate_at = 0;
+            self.drop_index();
+        }
     }
 
     /// How the current file ends, which is read where it is not known.

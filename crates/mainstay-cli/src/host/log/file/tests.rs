@@ -130,6 +130,9 @@ impl Disk for FakeDisk {
             named: self.0.names.borrow().values().any(|id| id == file),
         })
     }
+    fn is_at(&self, file: &usize, path: &Path) -> io::Result<bool> {
+        Ok(self.0.names.borrow().get(path) == Some(file))
+    }
     fn open_existing(&self, path: &Path) -> io::Result<usize> {
         self.operate("open")?;
         let names = self.0.names.borrow();
@@ -1008,4 +1011,53 @@ fn what_others_do_to_the_file_is_noticed() {
     );
     log.write(b"5:in a new file\n");
     assert!(text(&disk).ends_with("3:begun\n|5:in a new file\n"));
+}
+
+#[test]
+fn a_file_that_another_program_moved_away_is_left_at_the_end_of_a_line() {
+    let away = |disk: &FakeDisk, name: &str| {
+        let path = |name| Path::new("logs").join(name);
+        disk.rename(&path(CURRENT), &path(name)).unwrap();
+    };
+    let content = |disk: &FakeDisk, name| String::from_utf8(disk.content(name)).unwrap();
+    let disk = FakeDisk::default();
+    let mut log = log_on(&disk, u64::MAX, 8);
+    log.write(b"one\ntw");
+    away(&disk, "current.log.1");
+    NOW.set(NOW.get() + SECOND);
+    log.write(b"o\nthree\n");
+    assert_eq!(content(&disk, "current.log.1"), "one\ntwo\n");
+    assert_eq!(content(&disk, CURRENT), "three\n");
+    // It has just been looked at: not again before a second has gone by.
+    NOW.set(NOW.get() + SECOND);
+    log.write(b"four\n");
+    away(&disk, "current.log.2");
+    log.write(b"five\n");
+    NOW.set(NOW.get() + SECOND);
+    log.write(b"six\n");
+    assert_eq!(content(&disk, "current.log.2"), "three\nfour\nfive\n");
+    assert_eq!(content(&disk, CURRENT), "six\n");
+    // Those who write by themselves.
+    NOW.set(NOW.get() + SECOND);
+    splice(&mut log, &disk, b"seven\nei");
+    away(&disk, "current.log.3");
+    NOW.set(NOW.get() + SECOND);
+    splice(&mut log, &disk, b"ght\nnine\n");
+    assert_eq!(content(&disk, "current.log.3"), "six\nseven\neight\n");
+    assert_eq!(content(&disk, CURRENT), "nine\n");
+    // A rotation that is asked for looks at once, and begins a file in the place of one that is empty.
+    away(&disk, "current.log.4");
+    log.rotate().unwrap();
+    assert_eq!(content(&disk, CURRENT), "");
+    log.write(b"ten\n");
+    assert_eq!(content(&disk, CURRENT), "ten\n");
+    assert_eq!(content(&disk, "current.log.4"), "nine\n");
+    // Another file has taken its place.
+    away(&disk, "current.log.5");
+    disk.put(CURRENT, b"");
+    NOW.set(NOW.get() + SECOND);
+    log.write(b"eleven\n");
+    assert_eq!(content(&disk, "current.log.5"), "ten\n");
+    assert_eq!(content(&disk, CURRENT), "eleven\n");
+    assert_eq!(log.lost(), Lost::default());
 }

@@ -42,6 +42,8 @@ pub(crate) struct Log {
 pub(super) struct Piece {
     /// When it was rotated; `None` is the current one.
     pub(super) stamp: Option<Stamp>,
+    /// What another program has called it, without `.gz` or `.zst`.
+    moved: Option<String>,
     /// No line in it is older; 0 is "unknown". Microseconds since 1970, as all times here.
     pub(super) begun: u64,
     /// No line in it is younger.
@@ -76,16 +78,17 @@ pub(super) enum Content<'a> {
 impl Log {
     /// Lists the files and opens the current one, at the same instant. A log that was never written is [`io::ErrorKind::NotFound`].
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        let mut stamps = list(dir)?;
+        let mut listed = list(dir)?;
         for _ in 0..TRIES {
             let current = match File::open(dir.join(CURRENT)) {
                 Ok(file) => Some((file, Index::open(&dir.join("current.idx")))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             };
-            let before = std::mem::replace(&mut stamps, list(dir)?);
-            if before.last() == stamps.last() {
-                return Self::of(dir, &stamps, current);
+            let before = std::mem::replace(&mut listed, list(dir)?);
+            let last = before.last().map(Listed::identity);
+            if last == listed.last().map(Listed::identity) {
+                return Self::of(dir, &listed, current);
             }
         }
         Err(io::Error::new(
@@ -96,17 +99,21 @@ impl Log {
 
     fn of(
         dir: &Path,
-        stamps: &[Stamp],
+        listed: &[Listed],
         current: Option<(File, Option<Index>)>,
     ) -> io::Result<Self> {
         let mut begun = 0;
-        let mut pieces = Vec::with_capacity(stamps.len() + 1);
-        for stamp in stamps {
+        let mut pieces = Vec::with_capacity(listed.len() + 1);
+        for Listed { stamp, moved } in listed {
             let ended = stamp.unix_micros();
             pieces.push(Piece {
                 stamp: Some(*stamp),
+                moved: moved.as_ref().map(|moved| moved.name.clone()),
                 begun,
-                ended,
+                ended: match moved {
+                    Some(_) => ended.saturating_add(SLACK),
+                    None => ended,
+                },
             });
             begun = ended;
         }
@@ -115,6 +122,7 @@ impl Log {
             let metadata = file.metadata()?;
             pieces.push(Piece {
                 stamp: None,
+                moved: None,
                 begun,
                 ended: last_change(&metadata).max(begun),
             });
@@ -125,13 +133,16 @@ impl Log {
                 file,
                 index,
             });
-        } else if let Some(stamp) = stamps.last()
-            && let Ok(file) = File::open(dir.join(stamp.file_name()))
+        } else if let Some(piece) = pieces.last()
+            && let Some(name) = piece.plain_name()
+            && let Ok(file) = File::open(dir.join(name))
         {
             // Between the two steps of a rotation: it may still grow.
             live = Some(Live {
                 len: file.metadata()?.len(),
-                index: Index::open(&dir.join(index_name(*stamp))),
+                index: piece
+                    .index_name()
+                    .and_then(|name| Index::open(&dir.join(name))),
                 file,
             });
         }
@@ -179,11 +190,11 @@ impl Log {
         if let Some(live) = self.live_of(piece) {
             return Ok(Content::Plain(live.file.try_clone()?, live.len));
         }
-        let Some(stamp) = self.pieces[piece].stamp else {
+        let Some(name) = self.pieces[piece].plain_name() else {
             return Ok(Content::Gone);
         };
         for (suffix, packing) in PACKINGS {
-            let path = self.dir.join(stamp.file_name() + suffix);
+            let path = self.dir.join(format!("{name}{suffix}"));
             let file = match File::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(named(&path, &error)),
@@ -215,7 +226,23 @@ impl Log {
         if let Some(live) = self.live_of(piece) {
             return live.index.as_ref().and_then(Index::try_clone);
         }
-        Index::open(&self.dir.join(index_name(self.pieces[piece].stamp?)))
+        Index::open(&self.dir.join(self.pieces[piece].index_name()?))
+    }
+}
+
+impl Piece {
+    /// What it is called where it is not packed; `None` is the current one.
+    fn plain_name(&self) -> Option<String> {
+        let moved = self.moved.clone();
+        moved.or_else(|| self.stamp.map(Stamp::file_name))
+    }
+
+    /// What its index is called, if it can have one.
+    fn index_name(&self) -> Option<String> {
+        match self.moved {
+            Some(_) => None,
+            None => self.stamp.map(Stamp::index_name),
+        }
     }
 }
 
@@ -309,24 +336,101 @@ fn last_change(metadata: &fs::Metadata) -> u64 {
     }
 }
 
-fn index_name(stamp: Stamp) -> String {
-    let name = stamp.file_name();
-    format!("{}.idx", name.strip_suffix(".log").unwrap_or(&name))
-}
-
 /// An error with the file that it is about.
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-fn list(dir: &Path) -> io::Result<Vec<Stamp>> {
-    let mut stamps = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        if let Ok(name) = entry?.file_name().into_string() {
-            stamps.extend(Stamp::of_file_name(&name));
+/// A file that is not the current one.
+struct Listed {
+    /// When it was rotated; of a moved one, when it was written last.
+    stamp: Stamp,
+    moved: Option<Moved>,
+}
+
+/// A file that another program has moved away, as logrotate does.
+struct Moved {
+    /// Without `.gz` or `.zst`.
+    name: String,
+    /// Tells it from another one that has its name later.
+    inode: u64,
+}
+
+impl Listed {
+    /// What does not change while the file grows.
+    fn identity(&self) -> (Option<Stamp>, Option<(&str, u64)>) {
+        match &self.moved {
+            Some(moved) => (None, Some((&moved.name, moved.inode))),
+            None => (Some(self.stamp), None),
         }
     }
-    stamps.sort_unstable();
-    stamps.dedup();
-    Ok(stamps)
+}
+
+/// All but the current one, oldest first.
+fn list(dir: &Path) -> io::Result<Vec<Listed>> {
+    let mut listed = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        if let Some(stamp) = Stamp::of_file_name(&name) {
+            listed.push(Listed { stamp, moved: None });
+        } else if let Some(name) = moved_name(&name)
+            && let Ok(metadata) = entry.metadata()
+            && metadata.is_file()
+        {
+            let moved = Moved {
+                name: name.to_owned(),
+                inode: inode(&metadata),
+            };
+            let written = metadata.modified().map_or(0, micros);
+            listed.push(Listed {
+                stamp: Stamp::from_unix_micros(written),
+                moved: Some(moved),
+            });
+        }
+    }
+    // A file that is there both plain and packed is listed once.
+    listed.sort_by(|a, b| (a.stamp, a.moved_name()).cmp(&(b.stamp, b.moved_name())));
+    let mut seen: Vec<String> = Vec::new();
+    listed.retain(|it| match it.moved_name() {
+        Some(name) if seen.iter().any(|seen| seen == name) => false,
+        Some(name) => {
+            seen.push(name.to_owned());
+            true
+        }
+        None => true,
+    });
+    listed.dedup_by(|a, b| a.moved.is_none() && b.moved.is_none() && a.stamp == b.stamp);
+    Ok(listed)
+}
+
+impl Listed {
+    fn moved_name(&self) -> Option<&str> {
+        self.moved.as_ref().map(|moved| &*moved.name)
+    }
+}
+
+/// The name, without `.gz` or `.zst`, that logrotate and its kin give to a current file: a number (`current.log.1`) or a date
+/// (`current.log-20261122`) follows. Others may be copies.
+fn moved_name(name: &str) -> Option<&str> {
+    let bare = name
+        .strip_suffix(".gz")
+        .or_else(|| name.strip_suffix(".zst"));
+    let bare = bare.unwrap_or(name);
+    let suffix = bare.strip_prefix(CURRENT)?.strip_prefix(['.', '-', '_'])?;
+    let is_number = |byte: u8| byte.is_ascii_digit() || b"-._T".contains(&byte);
+    let begins = suffix.starts_with(|c: char| c.is_ascii_digit());
+    (begins && suffix.bytes().all(is_number)).then_some(bare)
+}
+
+#[cfg(unix)]
+fn inode(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn inode(metadata: &fs::Metadata) -> u64 {
+    metadata.created().map_or(0, micros)
 }
