@@ -29,7 +29,8 @@ use crate::verbs::verify::Verify;
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// Where the supervisor keeps its state: logs, control socket, the services' own directories.
+    /// State directory: logs, control socket, data of services [default: /var/lib/mainstay for root, else
+    /// ~/.local/state/mainstay; %LOCALAPPDATA%\mainstay on Windows].
     #[arg(long, global = true, value_name = "DIR", env = "MAINSTAY_STATE_DIR")]
     state_dir: Option<PathBuf>,
     #[command(subcommand)]

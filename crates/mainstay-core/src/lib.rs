@@ -6,6 +6,7 @@
 
 pub mod alert;
 pub mod engine;
+pub mod env_file;
 pub mod environment;
 pub mod log;
 pub mod manifest;

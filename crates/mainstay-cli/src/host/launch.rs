@@ -5,11 +5,14 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use mainstay_core::environment;
 use mainstay_core::spec::Spec;
+use mainstay_core::{env_file, environment};
 
 use super::sys;
 use crate::guarded;
+
+/// Tells every program its `log.level`.
+pub(crate) const LOG_LEVEL: &str = "MAINSTAY_LOG_LEVEL";
 
 /// An environment under construction.
 pub(super) type Environment = BTreeMap<OsString, OsString>;
@@ -69,7 +72,7 @@ pub(crate) fn credential(path: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
 }
 
-/// What is [inherited](inherited_by), then `env_file`, then `env`, whose values may refer to what was there before as `${NAME}`.
+/// What is [inherited](inherited_by), the level of the log, then `env_file`, then `env`, whose values may refer to what was there before as `${NAME}`.
 ///
 /// # Errors
 /// With the operation and the file in the message, never a value.
@@ -80,18 +83,12 @@ pub(super) fn environment(
     ours: &Environment,
 ) -> Result<Environment, String> {
     let mut environment = inherited_by(spec, user, ours);
-    if let Some(path) = spec.env_file() {
-        let path = manifest_dir.join(path);
-        let text = guarded::read_to_string(&path, guarded::ENV_FILE).map_err(|error| {
-            let why = guarded::explain(&error);
-            format!("read env_file {}: {why}", path.display())
-        })?;
-        for (i, line) in text.lines().enumerate() {
-            if let Some((name, value)) = parse_line(line).map_err(|problem| {
-                format!("env_file {} line {}: {problem}", path.display(), i + 1)
-            })? {
-                environment.insert(key(name), value.into());
-            }
+    environment.insert(LOG_LEVEL.into(), spec.log().level().name().into());
+    if let Some((path, text)) = read_env_file(spec, manifest_dir)? {
+        let variables = env_file::parse(&text)
+            .map_err(|mistake| format!("env_file {} {mistake}", path.display()))?;
+        for variable in variables {
+            environment.insert(key(variable.name), variable.value.into());
         }
     }
     let mut own = Vec::new();
@@ -107,6 +104,36 @@ pub(super) fn environment(
     }
     environment.extend(own);
     Ok(environment)
+}
+
+/// The path and the text of the `env_file`, where there is one.
+fn read_env_file(spec: &Spec, manifest_dir: &Path) -> Result<Option<(PathBuf, String)>, String> {
+    let Some(path) = spec.env_file() else {
+        return Ok(None);
+    };
+    let path = manifest_dir.join(path);
+    let text = guarded::read_to_string(&path, guarded::ENV_FILE).map_err(|error| {
+        let why = guarded::explain(&error);
+        format!("read env_file {}: {why}", path.display())
+    })?;
+    Ok(Some((path, text)))
+}
+
+/// What of the `env_file` may mean something else than its author thinks, one text each; nothing where it cannot be read.
+pub(super) fn env_file_remarks(spec: &Spec, manifest_dir: &Path) -> Vec<String> {
+    let Ok(Some((path, text))) = read_env_file(spec, manifest_dir) else {
+        return Vec::new();
+    };
+    let variables = env_file::parse(&text).unwrap_or_default().into_iter();
+    let remarks = variables.filter(|variable| variable.ends_like_comment);
+    let remarks = remarks.map(|variable| {
+        let (path, line, name) = (path.display(), variable.line, variable.name);
+        format!(
+            "env_file {path} line {line}: the ` #` and what follows is part of the value of {name}; \
+             write a comment on a line of its own, or quote the value"
+        )
+    });
+    remarks.collect()
 }
 
 /// Puts in the values of variables: `${NAME}`; `$${` is `${` itself. Fails with the name of one that is not there.
@@ -131,29 +158,6 @@ fn expand<'a>(text: &'a str, environment: &Environment) -> Result<OsString, &'a 
     }
     expanded.push(rest);
     Ok(expanded)
-}
-
-/// One line of an env file: `NAME=value`, an optional `export `, `#` comments, one pair of quotes around the value. No expansion.
-fn parse_line(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
-    let line = line.trim();
-    if line.is_empty() || line.starts_with(['#', ';']) {
-        return Ok(None);
-    }
-    let line = line.strip_prefix("export ").unwrap_or(line);
-    let (name, value) = line.split_once('=').ok_or("no `=`")?;
-    let (name, value) = (name.trim_end(), value.trim_start());
-    if name.is_empty() || name.contains(char::is_whitespace) || line.contains('\0') {
-        return Err("not a variable's name before `=`");
-    }
-    for quote in ['"', '\''] {
-        if let Some(rest) = value.strip_prefix(quote) {
-            return match rest.strip_suffix(quote) {
-                Some(value) => Ok(Some((name, value))),
-                None => Err("a quote is not closed"),
-            };
-        }
-    }
-    Ok(Some((name, value)))
 }
 
 /// The absolute path of a program: as given (relative to `base`) if it holds a separator, and then not looked at; else the first match
@@ -233,24 +237,6 @@ mod tests {
             ("${}", Err("")),
         ] {
             assert_eq!(expand(text, &environment), expect.map(Into::into), "{text}");
-        }
-    }
-
-    #[test]
-    fn lines_of_an_env_file() {
-        for (line, expect) in [
-            ("", Ok(None)),
-            ("  # note", Ok(None)),
-            ("A=1", Ok(Some(("A", "1")))),
-            ("export A = 1 ", Ok(Some(("A", "1")))),
-            ("A=\"b c\"", Ok(Some(("A", "b c")))),
-            ("A='b=c'", Ok(Some(("A", "b=c")))),
-            ("A=", Ok(Some(("A", "")))),
-            ("A=\"b", Err("a quote is not closed")),
-            ("just words", Err("no `=`")),
-            ("=x", Err("not a variable's name before `=`")),
-        ] {
-            assert_eq!(parse_line(line), expect, "{line}");
         }
     }
 }

@@ -55,7 +55,7 @@ use self::control::Command;
 pub(crate) use self::control::endpoint;
 use self::daemon::Daemon;
 use self::interrupts::{Interrupt, Interrupts};
-pub(crate) use self::launch::{credential, find_program, working_dir};
+pub(crate) use self::launch::{LOG_LEVEL, credential, find_program, working_dir};
 pub(crate) use self::ledger::Copy;
 use self::ledger::Ledger;
 use self::legacy::{Heir, Legacy};
@@ -401,6 +401,7 @@ impl Host {
         for held in host.held.values() {
             let name = held.spec.name();
             let mut losses = losses(&held.spec);
+            losses.extend(launch::env_file_remarks(&held.spec, &held.dir));
             losses.extend(alerts::problems(&held.spec, &held.dir, &host.inherited));
             losses
                 .iter()

@@ -174,6 +174,7 @@ impl Installed {
             let own_dir = self.own_dir();
             definition = definition.systemd(|systemd| systemd.state_directory(own_dir));
         }
+        definition = definition.env(host::LOG_LEVEL, spec.log().level().name());
         for (name, value) in spec.env().iter() {
             if value.contains("${") {
                 let why = format!("env {name}: only a host fills in ${{…}}");

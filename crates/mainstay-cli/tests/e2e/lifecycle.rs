@@ -413,3 +413,31 @@ fn a_variable_that_is_not_there_is_told_before_anything_starts() {
     );
     assert!(!sandbox.path().join("started").exists());
 }
+
+#[test]
+fn an_env_file_of_any_editor_is_read_and_the_level_is_told() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.a]
+        command = ["/bin/sh", "-c", 'echo "$A|$B|$E|$Q|$MAINSTAY_LOG_LEVEL"']
+        env_file = "HERE/a.env"
+        log = { level = "info" }
+        [service.b]
+        command = ["/bin/sh", "-c", 'echo "$MAINSTAY_LOG_LEVEL"']
+        env = { MAINSTAY_LOG_LEVEL = "trace" }
+        "#,
+    );
+    sandbox.write(
+        "a.env",
+        "\u{feff}A=first\r\n# comment\r\nexport B='b b'\r\nE=v # c\r\nQ=\"q # q\"\r\n",
+    );
+    let output = verb(&sandbox, &["run", &manifest.display().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+    let shown = |name| String::from_utf8(verb(&sandbox, &["logs", name]).stdout).expect("text");
+    assert_eq!(shown("a"), "first|b b|v # c|q # q|info\n");
+    assert_eq!(shown("b"), "trace\n");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let warned = "a.env line 4: the ` #` and what follows is part of the value of E";
+    assert!(said.contains(warned), "{said}");
+    assert_eq!(said.matches("is part of the value").count(), 1, "{said}");
+}

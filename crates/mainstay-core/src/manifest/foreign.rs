@@ -272,7 +272,7 @@ const WORDS: &[(Place, &[&str], &str)] = {
         (
             Service,
             &["passenvironment", "inheritenv"],
-            "remove it: a service inherits the environment of its supervisor",
+            "write inherit_env = [\"NAME\"]",
         ),
         (
             Service,

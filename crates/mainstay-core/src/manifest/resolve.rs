@@ -280,9 +280,12 @@ impl Resolver<'_> {
         let graceful = typed.graceful.value.0;
         if self.is_strict() && graceful < SHORTEST {
             let shown = ShowDuration(graceful);
-            let message = format!("{shown} is too short for a graceful stop");
-            let help =
-                Some("allow at least \"30s\"; only the environment development may use less");
+            let message = format!(
+                "{shown} is too short for a graceful stop: a program that is killed before it has finished may lose data"
+            );
+            let help = Some(
+                "write \"30s\" or more (a program that stops sooner is not waited for), or set environment = \"development\"",
+            );
             self.findings
                 .add(Code::GracefulTooShort, typed.graceful.span, message, help);
         }
@@ -498,17 +501,20 @@ impl Resolver<'_> {
             Environment::Production => (
                 Level::Warn,
                 "production",
-                "write \"warn\"; `info` is for environment = \"staging\", `debug` for \"development\"",
+                "write \"warn\" or \"error\", or set environment = \"staging\" (allows \"info\") or \"development\" (allows all)",
             ),
             Environment::Staging => (
                 Level::Info,
                 "staging",
-                "write \"info\"; `debug` and `trace` are for environment = \"development\"",
+                "write \"info\", \"warn\" or \"error\", or set environment = \"development\" (allows all)",
             ),
             Environment::Development => (Level::Trace, "development", ""),
         };
         if typed.level.value < allowed {
-            let message = format!("this level is too verbose for {word}");
+            let message = format!(
+                "this level is too verbose for {word}: debugging output fills disks and may contain personal data; \
+                 the program is told the level in MAINSTAY_LOG_LEVEL"
+            );
             self.findings
                 .add(Code::LogTooVerbose, typed.level.span, message, Some(help));
         }

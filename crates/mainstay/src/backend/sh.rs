@@ -32,13 +32,16 @@ pub(super) fn command_line<'a>(words: impl IntoIterator<Item = &'a str>) -> Stri
 }
 
 /// A function that takes variables from its standard input, but for those whose names it is given in one word. The lines are data, as
-/// `host/launch.rs` of the command reads them: comments, an optional `export `, `NAME=value`, one pair of quotes around the value.
+/// `env_file` of the core reads them: a byte order mark, comment lines, an optional `export `, `NAME=value`, one pair of quotes around
+/// the value.
 pub(super) const READ_ENV_FILE: &str = r#"read_env_file() {
+	_mark=$(printf '\357\273\277')
 	while IFS= read -r _line || [ -n "$_line" ]; do
+		_line=${_line#"$_mark"} _mark=
 		_line=${_line#"${_line%%[![:space:]]*}"}
 		_line=${_line%"${_line##*[![:space:]]}"}
 		case $_line in '' | '#'* | ';'*) continue ;; esac
-		_line=${_line#export }
+		case $_line in export[[:space:]]*) _line=${_line#export} _line=${_line#"${_line%%[![:space:]]*}"} ;; esac
 		_key=${_line%%=*} _value=${_line#*=}
 		_key=${_key%"${_key##*[![:space:]]}"}
 		_value=${_value#"${_value%%[![:space:]]*}"}
@@ -76,18 +79,18 @@ mod tests {
     #[test]
     fn a_file_of_variables_is_data_and_loses_to_what_is_said() {
         let path = std::env::temp_dir().join(format!("mainstay env'{}", std::process::id()));
-        let text = "# x\n; y\nexport A = 1 $HOME `id` \\n \n\nB=no\n C=2\nD='4'\nE=\"5 \"\nF=";
+        let text = "\u{feff}# x\n; y\nexport A = 1 $HOME `id` \\n \n\nB=no\n C=2\nD='4'\r\nE=\"5 \"\nG=v # c\n\texport\tH=8\nF=";
         std::fs::write(&path, text).unwrap();
         let script = exports(&[("B", "it's \"$B\"")])
             + &read_env_file(path.to_str().unwrap(), &[("B", "")])
-            + "printf '%s|' \"$A\" \"$B\" \"$C\" \"$D\" \"$E\" \"${F-none}\"";
+            + "printf '%s|' \"$A\" \"$B\" \"$C\" \"$D\" \"$E\" \"$G\" \"$H\" \"${F-none}\"";
         let mut shell = std::process::Command::new("/bin/sh");
         let said = shell
             .args(["-c", &script])
             .env_remove("C")
             .output()
             .unwrap();
-        let expected = "1 $HOME `id` \\n|it's \"$B\"|2|4|5 ||";
+        let expected = "1 $HOME `id` \\n|it's \"$B\"|2|4|5 |v # c|8||";
         assert_eq!(String::from_utf8_lossy(&said.stdout), expected, "{script}");
         for bad in ["just words", "=x", "1A=x", "A=\"b", "A='"] {
             std::fs::write(&path, bad).unwrap();

@@ -408,7 +408,8 @@ impl Draft<'_> {
             Some(path) => service.line("EnvironmentFile", &path),
             None => self.wrong.push(unsayable("the env_file", path)),
         }
-        if !env.is_empty() {
+        // The level of the log is a default, which the file may change.
+        if env.iter().any(|(name, _)| name != "MAINSTAY_LOG_LEVEL") {
             let loss = "that a variable of `env` wins over one of `env_file`";
             self.losses.push(loss.to_owned());
         }
