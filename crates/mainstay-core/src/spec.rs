@@ -79,7 +79,7 @@ pub struct Spec {
     pub(crate) priority: Option<Priority>,
     pub(crate) cpus: Vec<u16>,
     pub(crate) limits: Limits,
-    pub(crate) sandbox: Sandbox,
+    pub(crate) sandbox: Option<Sandbox>,
     pub(crate) account: Option<Account>,
     pub(crate) needs: Vec<Need>,
     pub(crate) listen: Vec<Listen>,
@@ -112,9 +112,9 @@ impl Spec {
     pub fn limits(&self) -> Limits {
         self.limits
     }
-    /// What it may do where its manager puts it into a sandbox.
-    pub fn sandbox(&self) -> &Sandbox {
-        &self.sandbox
+    /// What it may do in its sandbox, where the manifest asks for one.
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandbox.as_ref()
     }
     /// Whose constraints it was checked against.
     pub fn environment(&self) -> Environment {
@@ -357,6 +357,17 @@ impl fmt::Display for Listen {
 pub struct Start {
     pub(crate) timeout: Duration,
     pub(crate) ready: Option<Ready>,
+    pub(crate) owner: Owner,
+}
+
+/// Which process may answer for a service on a local TCP address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// One of the service's, or one that cannot be seen.
+    #[default]
+    Service,
+    /// Any.
+    Any,
 }
 
 impl Start {
@@ -368,6 +379,10 @@ impl Start {
     pub fn ready(&self) -> Option<&Ready> {
         self.ready.as_ref()
     }
+    /// Which process may listen where `tcp` or `http` asks.
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
 }
 
 /// Evidence that a service is ready.
@@ -378,7 +393,16 @@ pub enum Ready {
     /// A line of its output matches this regular expression (the `regex` crate's syntax, on bytes, checked for validity).
     Log(String),
     /// It says `READY=1` on `NOTIFY_SOCKET` (sd_notify(3)).
-    Notify,
+    Notify(Senders),
+}
+
+/// Which processes are believed on `NOTIFY_SOCKET`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Senders {
+    /// The service's main process and the processes that it started, directly or not.
+    Tree,
+    /// Any process of the service's account, the supervisor's, or root.
+    All,
 }
 
 /// A question whose answer is yes or no.
@@ -579,6 +603,11 @@ pub struct Limits {
     pub core_size: Option<u64>,
     /// `RLIMIT_MEMLOCK`: bytes that may be kept out of swap.
     pub locked_memory: Option<u64>,
+}
+
+impl Limits {
+    /// No limit.
+    pub const UNLIMITED: u64 = u64::MAX;
 }
 
 /// What a service needs that a sandbox would take from it (systemd.exec(5)). The default is next to nothing.

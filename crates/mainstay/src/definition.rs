@@ -243,6 +243,8 @@ pub struct Systemd {
     pub(crate) makes_code: bool,
     pub(crate) devices: bool,
     pub(crate) passed_variables: Vec<String>,
+    pub(crate) notified_by_tree: bool,
+    pub(crate) confines_root: bool,
 }
 
 impl Default for Systemd {
@@ -256,12 +258,14 @@ impl Default for Systemd {
             makes_code: false,
             devices: false,
             passed_variables: Vec::new(),
+            notified_by_tree: false,
+            confines_root: false,
         }
     }
 }
 
 impl Systemd {
-    /// Without a sandbox. [`Account::LocalSystem`] has none in any case.
+    /// Without a sandbox. [`Account::LocalSystem`] has none unless it is [asked for](Systemd::confine_root).
     #[must_use]
     pub fn without_sandbox(self) -> Self {
         Self {
@@ -317,6 +321,24 @@ impl Systemd {
     pub fn pass_variable(mut self, name: impl Into<String>) -> Self {
         self.passed_variables.push(name.into());
         self
+    }
+
+    /// A sandbox even for [`Account::LocalSystem`]: for a supervisor that starts its programs as another user. It keeps root's capabilities.
+    #[must_use]
+    pub fn confine_root(self) -> Self {
+        Self {
+            confines_root: true,
+            ..self
+        }
+    }
+
+    /// Every process of the service may send notifications, not only the main one: `NotifyAccess=all`.
+    #[must_use]
+    pub fn notified_by_tree(self) -> Self {
+        Self {
+            notified_by_tree: true,
+            ..self
+        }
     }
 
     /// It may write there, too: an absolute path that exists.
@@ -517,7 +539,7 @@ impl Definition {
         Self { cpus, ..self }
     }
 
-    /// Sets a limit of the system, the soft one and the hard one.
+    /// Sets a limit of the system, the soft one and the hard one; `u64::MAX` is no limit.
     pub fn limit(mut self, limit: Limit, value: u64) -> Self {
         self.limits.insert(limit, value);
         self

@@ -8,11 +8,14 @@ use std::time::Duration;
 use mainstay_core::engine::{
     Event, Exit, Fact, Human, KillReason, RunId, ServiceId, StateName, Token,
 };
-use mainstay_core::spec::{Argv, Probe, Ready, Reload, ServiceName, Signal, Spec, StopScope};
+use mainstay_core::spec::{
+    self, Argv, Probe, Ready, Reload, Senders, ServiceName, Signal, Spec, StopScope,
+};
 
 use super::legacy::Heir;
 use super::log::Scope;
-use super::notify::NotifySocket;
+use super::notify::{Heard, NotifySocket, Trust};
+use super::owner::Owner;
 use super::sys::{self, Tree};
 use super::update::Part;
 use super::{Held, Host, Message, Processes, Running, launch, other, port, probe};
@@ -60,7 +63,7 @@ impl Host {
         held.sockets.open(&spec)?;
         let in_use = self.claim_state(&spec)?;
         let mut notify = None;
-        if spec.start().ready() == Some(&Ready::Notify) {
+        if let Some(Ready::Notify(_)) = spec.start().ready() {
             let socket = self.listen(id, run, None);
             notify =
                 Some(socket.map_err(|error| format!("open its notification socket: {error}"))?);
@@ -91,6 +94,9 @@ impl Host {
         let tree = tree?;
         let pid = tree.pid();
         let held = self.held_mut(id)?;
+        if let Some(socket) = &notify {
+            socket.belongs_to(&tree);
+        }
         held.notify = notify;
         held.running = Some(Running {
             run,
@@ -116,9 +122,25 @@ impl Host {
         let Held { spec, user, .. } = held.ok_or_else(|| io::Error::other(REMOVED))?;
         let to_loop = self.messages.clone();
         let name = spec.name().as_str();
-        NotifySocket::open(&self.state, name, other(user), known, move |notice| {
+        let trust = Trust {
+            senders: match spec.start().ready() {
+                Some(Ready::Notify(senders)) => *senders,
+                _ => Senders::Tree,
+            },
+            user: other(user),
+        };
+        NotifySocket::open(&self.state, name, &trust, known, move |heard| {
+            let message = match heard {
+                Heard::Notice(notice) => Message::Engine(Event::Notified(id, run, notice)),
+                Heard::Stranger(pid) => Message::Remark(
+                    id,
+                    format!(
+                        "ignored a notification from pid {pid}, which is not one of its processes or had already exited; `notify = \"all\"` accepts any process of its account"
+                    ),
+                ),
+            };
             // Fails only where the loop has ended.
-            let _ = to_loop.send(Message::Engine(Event::Notified(id, run, notice)));
+            let _ = to_loop.send(message);
         })
     }
 
@@ -145,6 +167,9 @@ impl Host {
         let digest = heir.digest().cloned();
         let digest = digest.or_else(|| held.digest.clone().filter(|_| !is_outdated));
         if let Some(tree) = heir.tree {
+            if let Some(socket) = &held.notify {
+                socket.belongs_to(&tree);
+            }
             let in_use = in_use.unwrap_or_else(|why| {
                 self.reporter.say(&format!("{name}: {why}"));
                 None
@@ -312,7 +337,7 @@ impl Host {
     /// Asks a probe. The answer comes as a message; here only where the question could not be asked.
     pub(super) fn ask(
         &mut self,
-        id: ServiceId,
+        (id, of): (ServiceId, Option<RunId>),
         token: Token,
         probe: Probe,
         limit: Duration,
@@ -325,13 +350,36 @@ impl Host {
         }
         let Held { spec, dir, .. } = self.held.get(&id)?;
         let base = launch::working_dir(spec, dir);
+        let answerers = of.and_then(|run| self.answerers(id, run));
         let messages = self.messages.clone();
         tokio::task::spawn_local(async move {
-            let answer = probe::within(limit, probe::ask(&probe, &base)).await;
+            let question = async {
+                let at = probe::ask(&probe, &base).await?;
+                let (Some(at), Some(members)) = (at, answerers) else {
+                    return Ok(());
+                };
+                if probe::owner(at, members).await? == Owner::Unknown && cfg!(target_os = "linux") {
+                    let remark = format!(
+                        "{at} answers; which process listens there cannot be seen, and it is taken for the service"
+                    );
+                    let _ = messages.send(Message::Remark(id, remark));
+                }
+                Ok(())
+            };
+            let answer = probe::within(limit, question).await;
             // Fails only where the loop has ended.
             let _ = messages.send(Message::Engine(Event::Answered(id, token, answer)));
         });
         None
+    }
+
+    /// The processes that may answer the readiness probe of this run; `None` where any may.
+    fn answerers(&self, id: ServiceId, run: RunId) -> Option<sys::Members> {
+        let is_starting = self.engine.view(id)?.state == StateName::StartPending;
+        let held = self.held.get(&id)?;
+        let is_any = held.spec.start().owner() == spec::Owner::Any || held.sockets.are_ours();
+        let running = self.running(id, run)?;
+        (is_starting && !is_any).then(|| running.tree.members())
     }
 
     /// Looks for a line in the output of the run that was adopted, or of the next one.
@@ -501,6 +549,7 @@ pub(super) fn spawn(
             stdout,
             stderr,
             user: other(user),
+            capabilities: spec.sandbox().map_or(&[], |sandbox| &sandbox.capabilities),
             priority: spec.priority(),
             cpus: spec.cpus(),
             sockets,

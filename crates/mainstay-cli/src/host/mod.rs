@@ -16,6 +16,7 @@ mod legacy;
 mod log;
 mod managed;
 mod notify;
+mod owner;
 mod port;
 mod preflight;
 mod probe;
@@ -725,11 +726,11 @@ impl Host {
                 }
                 Action::Ask {
                     service,
+                    of,
                     token,
                     probe,
                     timeout,
-                    ..
-                } => self.ask(service, token, probe, timeout),
+                } => self.ask((service, of), token, probe, timeout),
                 Action::ExpectLine(id, token, regex) => self
                     .expect_line(id, token, &regex)
                     .err()

@@ -1,13 +1,18 @@
 //! `NOTIFY_SOCKET`: what a service says of itself (sd_notify(3)), one socket a run, so that no message is taken for another's.
 //!
-//! On Linux the socket is abstract with a random name, which the ledger keeps for a successor, and messages count only from the service's own user, ours, or root. On other
-//! Unixes it is a file in the owner-only state directory. Windows has no datagram sockets of this kind: opening fails and says so.
+//! On Linux the socket is abstract with a random name, which the ledger keeps for a successor. Who sent a message is known by its
+//! credentials (unix(7)), and looked at before the next one is read: sd_notify_barrier(3), and so systemd-notify(1), wait for that, and the
+//! sender is still there. A sender that is gone by then counts as a stranger. On other Unixes the socket is a file in the owner-only state
+//! directory, and senders are not told apart. Windows has no datagram sockets of this kind: opening fails and says so.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use mainstay_core::engine::Notice;
+use mainstay_core::spec::Senders;
 use tokio::task::AbortHandle;
 
 use super::sys;
@@ -20,33 +25,79 @@ const LONGEST: usize = 4096;
 pub(super) struct NotifySocket {
     address: OsString,
     reader: AbortHandle,
+    members: Rc<OnceCell<sys::Members>>,
+}
+
+/// What reaches a socket.
+pub(super) enum Heard {
+    Notice(Notice),
+    /// A message from this process is not believed. Comes once.
+    Stranger(u32),
+}
+
+/// Who may send.
+pub(super) struct Trust<'a> {
+    pub(super) senders: Senders,
+    /// The service's, where it is not ours.
+    pub(super) user: Option<&'a sys::User>,
+}
+
+/// As a message's credentials say.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "never told"))]
+struct Sender {
+    pid: u32,
+    uid: u32,
 }
 
 impl NotifySocket {
-    /// Opens a socket and calls `on` for each notice that arrives there; at the address that the service knows, if it runs already.
+    /// Opens a socket and calls `on` for what arrives there; at the address that the service knows, if it runs already.
     pub(super) fn open(
         state: &StateDir,
         name: &str,
-        user: Option<&sys::User>,
+        trust: &Trust<'_>,
         known: Option<&str>,
-        on: impl Fn(Notice) + 'static,
+        on: impl Fn(Heard) + 'static,
     ) -> io::Result<Self> {
         let (address, socket) = platform::bind(state, name, known)?;
-        let uid = user.map(sys::User::uid);
+        let members = Rc::new(OnceCell::<sys::Members>::new());
+        let ours = Rc::clone(&members);
+        let uid = trust.user.map(sys::User::uid);
+        let senders = trust.senders;
+        let is_believed = move |sender: Option<Sender>| match (sender, senders) {
+            // The socket's place says who may reach it.
+            (None, _) => !cfg!(target_os = "linux"),
+            (Some(sender), Senders::Tree) => ours.get().is_some_and(|it| it.has(sender.pid)),
+            (Some(sender), Senders::All) => {
+                sender.uid == 0 || sys::is_current_user(sender.uid) || Some(sender.uid) == uid
+            }
+        };
         let reader = tokio::task::spawn_local(async move {
             let mut buffer = [0; LONGEST];
-            while let Ok(message) = platform::receive(&socket, &mut buffer, uid).await {
-                for line in String::from_utf8_lossy(message).lines() {
-                    if let Some(notice) = parse(line) {
-                        on(notice);
+            let mut knows_strangers = false;
+            while let Ok((message, sender)) = platform::receive(&socket, &mut buffer).await {
+                if is_believed(sender) {
+                    for line in String::from_utf8_lossy(message).lines() {
+                        if let Some(notice) = parse(line) {
+                            on(Heard::Notice(notice));
+                        }
                     }
+                } else if !std::mem::replace(&mut knows_strangers, true) {
+                    on(Heard::Stranger(sender.map_or(0, |sender| sender.pid)));
                 }
             }
         });
         Ok(Self {
             address,
             reader: reader.abort_handle(),
+            members,
         })
+    }
+
+    /// Says which processes are the service's. Nothing is read between a start and this.
+    pub(super) fn belongs_to(&self, tree: &sys::Tree) {
+        // It never belongs to another one.
+        let _ = self.members.set(tree.members());
     }
 
     /// The value of `NOTIFY_SOCKET`.
@@ -88,6 +139,7 @@ mod platform {
     };
     use tokio::net::UnixDatagram;
 
+    use super::Sender;
     use crate::state_dir::StateDir;
 
     pub(super) type Socket = UnixDatagram;
@@ -117,32 +169,29 @@ mod platform {
         ))
     }
 
-    /// The next message whose sender is `uid`, us, or root. Cancel-safe.
+    /// The next message. Descriptors that come with it are closed. Cancel-safe.
     pub(super) async fn receive<'a>(
         socket: &Socket,
         buffer: &'a mut [u8],
-        uid: Option<u32>,
-    ) -> io::Result<&'a [u8]> {
-        let me = rustix::process::geteuid().as_raw();
-        loop {
-            let (length, sender) = socket
-                .async_io(tokio::io::Interest::READABLE, || {
-                    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
-                    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-                    let mut slices = [IoSliceMut::new(buffer)];
-                    let flags = RecvFlags::CMSG_CLOEXEC;
-                    let message = recvmsg(socket, &mut slices, &mut ancillary, flags)?;
-                    let sender = ancillary.drain().find_map(|message| match message {
-                        RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.uid.as_raw()),
-                        _ => None,
-                    });
-                    Ok((message.bytes, sender))
-                })
-                .await?;
-            if sender.is_some_and(|sender| sender == 0 || sender == me || Some(sender) == uid) {
-                return Ok(&buffer[..length]);
-            }
-        }
+    ) -> io::Result<(&'a [u8], Option<Sender>)> {
+        let (length, sender) = socket
+            .async_io(tokio::io::Interest::READABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+                let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+                let mut slices = [IoSliceMut::new(buffer)];
+                let flags = RecvFlags::CMSG_CLOEXEC;
+                let message = recvmsg(socket, &mut slices, &mut ancillary, flags)?;
+                let sender = ancillary.drain().find_map(|message| match message {
+                    RecvAncillaryMessage::ScmCredentials(sender) => Some(Sender {
+                        pid: sender.pid.as_raw_pid().cast_unsigned(),
+                        uid: sender.uid.as_raw(),
+                    }),
+                    _ => None,
+                });
+                Ok((message.bytes, sender))
+            })
+            .await?;
+        Ok((&buffer[..length], sender))
     }
 }
 
@@ -154,6 +203,7 @@ mod platform {
 
     use tokio::net::UnixDatagram;
 
+    use super::Sender;
     use crate::state_dir::StateDir;
 
     pub(super) type Socket = UnixDatagram;
@@ -175,10 +225,9 @@ mod platform {
     pub(super) async fn receive<'a>(
         socket: &Socket,
         buffer: &'a mut [u8],
-        _uid: Option<u32>,
-    ) -> io::Result<&'a [u8]> {
+    ) -> io::Result<(&'a [u8], Option<Sender>)> {
         let length = socket.recv(buffer).await?;
-        Ok(&buffer[..length])
+        Ok((&buffer[..length], None))
     }
 }
 
@@ -187,6 +236,7 @@ mod platform {
     use std::ffi::OsString;
     use std::io;
 
+    use super::Sender;
     use crate::state_dir::StateDir;
 
     pub(super) type Socket = ();
@@ -206,8 +256,7 @@ mod platform {
     pub(super) async fn receive<'a>(
         (): &Socket,
         _buffer: &'a mut [u8],
-        _uid: Option<u32>,
-    ) -> io::Result<&'a [u8]> {
+    ) -> io::Result<(&'a [u8], Option<Sender>)> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

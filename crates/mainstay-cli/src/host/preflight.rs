@@ -36,6 +36,10 @@ pub(super) fn check_files(
     let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
     let environment = launch::environment(spec, manifest_dir, user, ours)
         .map_err(|why| cannot(Code::MissingPart, why))?;
+    if let Some(why) = sys::refused_limit(spec.limits()) {
+        return Err(cannot(Code::PermissionDenied, why)
+            .hint("ask for less, or have the supervisor started with a higher hard limit"));
+    }
     let working_dir = launch::working_dir(spec, manifest_dir);
     if !working_dir.is_dir() {
         let why = format!("working_dir {} is not a directory", working_dir.display());
@@ -72,6 +76,14 @@ pub(crate) fn losses(spec: &Spec) -> Vec<String> {
         lose(format!(
             "`account` {account} is for a service manager: it runs as you"
         ));
+    }
+    let capabilities = spec.sandbox().map_or(&[][..], |it| &it.capabilities);
+    if !sys::is_privileged() {
+        for name in sys::lacking_capabilities(capabilities) {
+            lose(format!(
+                "`sandbox.capabilities`: it runs without {name}, which the supervisor does not have"
+            ));
+        }
     }
     if spec.http().is_some() {
         lose("`http` is not served by this version".to_owned());

@@ -4,6 +4,7 @@
 //! other and are not asked here (`children.rs`).
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,13 +14,18 @@ use mainstay_core::spec::{HostPort, HttpUrl, Probe};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::owner::{self, Owner};
+use super::sys;
 use crate::http::exchange;
 
-/// The answer to a probe.
-pub(super) type Answer = Result<(), String>;
+/// The answer to a probe: yes, and by whom on this machine where that is known, or why not.
+pub(super) type Answer = Result<Option<SocketAddr>, String>;
 
 /// No answer in time is a no.
-pub(super) async fn within(limit: Duration, question: impl Future<Output = Answer>) -> Answer {
+pub(super) async fn within<T>(
+    limit: Duration,
+    question: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
     match timeout(limit, question).await {
         Ok(answer) => answer,
         Err(_) => Err(format!(
@@ -40,12 +46,31 @@ pub(super) async fn ask(probe: &Probe, base: &Path) -> Answer {
     }
 }
 
+/// Looks which process listens on an address of this machine: an error if that is none of the service's. A look at every process takes
+/// its time, so it is a thread's.
+pub(super) async fn owner(at: SocketAddr, members: sys::Members) -> Result<Owner, String> {
+    let look = tokio::task::spawn_blocking(move || owner::of(at, Some(&members)));
+    match look.await {
+        Ok(Owner::Stranger(who)) => Err(format!(
+            "{at} is answered by {who}, which is not one of its processes; `owner = \"any\"` accepts it"
+        )),
+        Ok(owner) => Ok(owner),
+        Err(_) => Ok(Owner::Unknown),
+    }
+}
+
 /// A connection is accepted.
 async fn tcp(address: &HostPort) -> Answer {
     connect(address)
         .await
-        .map(drop)
+        .map(|stream| here(&stream))
         .map_err(|error| format!("connect to {address}: {}", brief(&error)))
+}
+
+/// The other end, if that is on this machine.
+fn here(stream: &TcpStream) -> Option<SocketAddr> {
+    let (ours, other) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
+    (other.ip().is_loopback() || other.ip() == ours.ip()).then_some(other)
 }
 
 /// The status is 200–399; the body is not read.
@@ -53,18 +78,15 @@ async fn http(url: &HttpUrl) -> Answer {
     let address = url.address();
     let answer = async {
         let stream = connect(address).await?;
-        exchange(
-            stream,
-            Method::GET,
-            &address.to_string(),
-            url.path_and_query(),
-            Bytes::new(),
-        )
-        .await
+        let here = here(&stream);
+        let host = address.to_string();
+        let path = url.path_and_query();
+        let response = exchange(stream, Method::GET, &host, path, Bytes::new()).await?;
+        Ok((response.status(), here))
     };
-    match answer.await.map(|response| response.status()) {
-        Ok(status) if status.is_success() || status.is_redirection() => Ok(()),
-        Ok(status) => Err(format!("GET {url}: status {}", status.as_u16())),
+    match answer.await {
+        Ok((status, here)) if status.is_success() || status.is_redirection() => Ok(here),
+        Ok((status, _)) => Err(format!("GET {url}: status {}", status.as_u16())),
         Err(error) => Err(format!("GET {url}: {}", brief(&error))),
     }
 }
@@ -74,7 +96,7 @@ async fn http(url: &HttpUrl) -> Answer {
 async fn unix(path: &Path) -> Answer {
     let stream = tokio::net::UnixStream::connect(path).await;
     stream
-        .map(drop)
+        .map(|_| None)
         .map_err(|error| format!("connect to {}: {}", path.display(), brief(&error)))
 }
 
@@ -90,7 +112,7 @@ async fn unix(path: &Path) -> Answer {
 /// It exists.
 fn file(path: &Path) -> Answer {
     match path.try_exists() {
-        Ok(true) => Ok(()),
+        Ok(true) => Ok(None),
         Ok(false) => Err(format!("{} does not exist", path.display())),
         Err(error) => Err(format!("look for {}: {}", path.display(), brief(&error))),
     }

@@ -396,7 +396,7 @@ impl Host {
 /// Whether both definitions may run at once: not on a state that is kept in snapshots, which is one program's. Only what a program says
 /// itself, or that it runs, is about the new run alone: a probe could be answered by the old one.
 fn may_overlap(old: &Spec, new: &Spec) -> bool {
-    let is_told_apart = matches!(new.start().ready(), None | Some(Ready::Notify));
+    let is_told_apart = matches!(new.start().ready(), None | Some(Ready::Notify(_)));
     let is_stateful = old.snapshot().is_some() || new.snapshot().is_some();
     let is_same_place = !new.listen().is_empty() && old.listen() == new.listen();
     is_same_place && is_told_apart && !is_stateful

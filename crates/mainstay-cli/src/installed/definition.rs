@@ -39,6 +39,13 @@ impl Installed {
             .display_name(spec.display_name())
             .account(wanted.account.clone())
             .systemd(|systemd| sandboxed(systemd, spec, wanted.has_sandbox));
+        // Its host is root, and gives it its account.
+        let is_hosted = self.record.mode == Mode::Hosted && wanted.account == Account::LocalSystem;
+        let has_user = matches!(spec.account(), Some(spec::Account::User(_)));
+        if is_hosted && has_user && spec.sandbox().is_some() {
+            let state = self.state.path();
+            definition = definition.systemd(|systemd| systemd.confine_root().writable(state));
+        }
         for name in spec.inherit_env() {
             definition = definition.systemd(|systemd| systemd.pass_variable(name));
         }
@@ -159,7 +166,7 @@ impl Installed {
             .start_timeout(spec.start().timeout())
             .graceful(spec.stop().graceful())
             .readiness(match spec.start().ready() {
-                Some(Ready::Notify) => Readiness::Notify,
+                Some(Ready::Notify(_)) => Readiness::Notify,
                 _ => Readiness::Exec,
             })
             .stop_scope(match spec.stop().scope() {
@@ -181,6 +188,9 @@ impl Installed {
                 return Err(cannot(why).hint("install it hosted, or write the value in full"));
             }
             definition = definition.env(name, value);
+        }
+        if matches!(spec.start().ready(), Some(Ready::Notify(_))) {
+            definition = definition.systemd(Systemd::notified_by_tree);
         }
         if let Some(path) = spec.env_file() {
             definition = definition.env_file(base_dir.join(path));
@@ -233,7 +243,7 @@ impl Installed {
             }
         };
         let ready = spec.start().ready();
-        let is_asked = !matches!(ready, None | Some(Ready::Notify));
+        let is_asked = !matches!(ready, None | Some(Ready::Notify(_)));
         losses.lose(is_asked, "`start.ready`: it counts as ready when it runs");
         losses.lose(!spec.wait_for().is_empty(), "`wait_for`");
         losses.lose(spec.liveness().is_some(), "`liveness`");
@@ -264,7 +274,13 @@ impl Losses {
 }
 
 fn sandboxed(systemd: Systemd, spec: &Spec, has_sandbox: bool) -> Systemd {
-    let sandbox = spec.sandbox();
+    let systemd = match has_sandbox {
+        true => systemd,
+        false => systemd.without_sandbox(),
+    };
+    let Some(sandbox) = spec.sandbox() else {
+        return systemd;
+    };
     let paths = sandbox.writable.iter();
     let systemd = paths.fold(systemd, |systemd, path| systemd.writable(path));
     let names = sandbox.capabilities.iter();
@@ -275,10 +291,7 @@ fn sandboxed(systemd: Systemd, spec: &Spec, has_sandbox: bool) -> Systemd {
     if sandbox.devices {
         systemd = systemd.devices();
     }
-    match has_sandbox {
-        true => systemd,
-        false => systemd.without_sandbox(),
-    }
+    systemd
 }
 
 /// The contract of exit codes, as far as a manager can keep it by itself.

@@ -220,3 +220,217 @@ fn no_keeper_is_left_behind_by_a_start_that_failed() {
         sandbox.assert_no_leftovers();
     }
 }
+
+/// Sends a message to a service's notification socket, as a process that is not the service's.
+fn notify_from_outside(pid: u64, message: &str) {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let environment = fs::read_to_string(format!("/proc/{pid}/environ")).expect("it lives");
+    let mut variables = environment.split('\0');
+    let name = variables.find_map(|it| it.strip_prefix("NOTIFY_SOCKET=@"));
+    let address = SocketAddr::from_abstract_name(name.expect("a socket")).expect("an address");
+    let socket = UnixDatagram::unbound().expect("a socket");
+    let sent = socket.send_to_addr(message.as_bytes(), &address);
+    sent.expect("somebody listens");
+}
+
+#[test]
+fn only_the_processes_of_a_service_are_believed_on_its_socket() {
+    for containment in ["cgroup", "subreaper"] {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.own]
+            command = ["PUPPET", "await", "HERE/go", "notify", "READY=1", "hang"]
+            start = { ready = { notify = true } }
+            [service.child]
+            command = ["sh", "-c", "PUPPET setsid notify READY=1 hang & wait"]
+            start = { ready = { notify = true } }
+            [service.open]
+            command = ["PUPPET", "hang"]
+            start = { ready = { notify = "all" } }
+            "#,
+        );
+        let mut command = sandbox.command(mainstay());
+        command.args(["run", "--json"]).arg(manifest);
+        command.env("MAINSTAY_CONTAINMENT", containment);
+        let supervisor = Supervisor::spawn(command);
+        let pid = |name| event(&supervisor, name, "started")["pid"].as_u64();
+        let (own, open) = (pid("own").expect("a pid"), pid("open").expect("a pid"));
+        notify_from_outside(own, "READY=1\nSTATUS=forged");
+        notify_from_outside(own, "READY=1");
+        supervisor.wait_event(SOON, |event| {
+            let said = event["message"].as_str().unwrap_or_default();
+            let ours = format!(
+                "own: ignored a notification from pid {}",
+                std::process::id()
+            );
+            said.starts_with(&ours)
+        });
+        notify_from_outside(open, "READY=1");
+        event(&supervisor, "open", "ready");
+        event(&supervisor, "child", "ready");
+        let own = service(&sandbox, "own");
+        assert_eq!(own["state"], "start-pending", "{containment}: {own}");
+        assert!(!own.to_string().contains("forged"), "{containment}: {own}");
+        fs::write(sandbox.path().join("go"), "").expect("written");
+        event(&supervisor, "own", "ready");
+        let events = supervisor.events();
+        let said = events
+            .iter()
+            .filter(|it| it.to_string().contains("ignored a notification"));
+        assert_eq!(said.count(), 1, "{containment}: {events:#?}");
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn a_shell_says_that_it_is_ready_by_systemd_notify() {
+    let Ok(_) = std::process::Command::new("systemd-notify")
+        .arg("--version")
+        .output()
+    else {
+        return mainstay_testkit::skip("systemd-notify is not installed");
+    };
+    // Root's may pretend to be its parent.
+    let account = match rustix::process::geteuid().is_root() {
+        true => "account = \"user:nobody\"",
+        false => "",
+    };
+    let services = (0..12).map(|i| {
+        format!(
+            "[service.s{i}]\ncommand = [\"sh\", \"-c\", \"systemd-notify --ready --status=up; exec sleep 1000\"]\n\
+             working_dir = \"/\"\ninherit_env = [\"MAINSTAY_TESTKIT_SANDBOX\"]\n\
+             {account}\nstart = {{ ready = {{ notify = true }} }}\n"
+        )
+    });
+    let services: String = services.collect();
+    for containment in ["cgroup", "subreaper"] {
+        let (supervisor, sandbox) = supervise_guests(&services, |command| {
+            command.env("MAINSTAY_CONTAINMENT", containment);
+        });
+        for i in 0..12 {
+            event(&supervisor, &format!("s{i}"), "ready");
+        }
+        stop(supervisor, &sandbox);
+    }
+}
+
+#[test]
+fn a_limit_is_what_the_machine_gives_or_refused_with_its_cause() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root may raise a limit");
+    }
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").expect("a number");
+    let most: u64 = most.trim_end().parse().expect("a number");
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let hard = hard.expect("Linux has always one");
+    // Root of a container may not.
+    let mut raise = std::process::Command::new("sh");
+    raise.args(["-c", &format!("ulimit -Hn {}", hard + 1)]);
+    let may_raise = raise.output().expect("it runs").status.success();
+    let (asked, given) = match may_raise {
+        true => ("\"unlimited\"".to_owned(), most),
+        false => (hard.to_string(), hard),
+    };
+    let (supervisor, sandbox) = supervise_guests(
+        &format!(
+            r#"
+            [service.much]
+            command = ["bash", "-c", "(ulimit -n; ulimit -Hn) > HERE/out/new && mv HERE/out/new HERE/out/much; exec sleep 1000"]
+            account = "user:nobody"
+            working_dir = "/"
+            inherit_env = ["MAINSTAY_TESTKIT_SANDBOX"]
+            limits = {{ open_files = {asked} }}
+            "#
+        ),
+        |_| {},
+    );
+    let seen = wait_until("its limits", SOON, || {
+        fs::read_to_string(sandbox.path().join("out/much")).ok()
+    });
+    assert_eq!(seen, format!("{given}\n{given}\n"));
+    stop(supervisor, &sandbox);
+
+    let refused = |asked: u64, who: u32, cause: &str| {
+        let manifest = format!(
+            "[service.more]\ncommand = [\"sleep\", \"1000\"]\nlimits = {{ open_files = {asked} }}\n"
+        );
+        let (mut supervisor, _sandbox) = supervise_guests(&manifest, |command| {
+            use std::os::unix::process::CommandExt as _;
+            let dir = command.get_current_dir().expect("a directory").to_owned();
+            command.uid(who).gid(who);
+            command.env("MAINSTAY_STATE_DIR", dir.join("out/state"));
+            command.stderr(fs::File::create(dir.join("said")).expect("made"));
+        });
+        assert_eq!(
+            code(supervisor.wait(SOON)),
+            77,
+            "{asked}: {:#?}",
+            supervisor.events()
+        );
+        let said = fs::read_to_string(_sandbox.path().join("said")).expect("text");
+        assert!(
+            said.contains(&format!("limits.open_files = {asked}: ")),
+            "{said}"
+        );
+        assert!(said.contains(cause), "{said}");
+    };
+    refused(most + 1, 0, &format!("fs.nr_open is {most}"));
+    refused(hard + 1, 65534, &format!("hard limit is {hard}"));
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+#[test]
+fn a_stranger_on_a_services_port_does_not_make_it_ready() {
+    for containment in ["cgroup", "subreaper"] {
+        let [own, child, taken, any] = [(); 4].map(|()| free_port());
+        let (sandbox, manifest) = sandbox(&format!(
+            r#"
+            [service.own]
+            command = ["PUPPET", "serve", "tcp", "127.0.0.1:{own}", "hang"]
+            start = {{ ready = {{ tcp = "127.0.0.1:{own}" }} }}
+            [service.child]
+            command = ["sh", "-c", "PUPPET setsid serve http 0.0.0.0:{child} hang & wait"]
+            start = {{ ready = {{ http = "http://localhost:{child}/" }} }}
+            [service.taken]
+            command = ["PUPPET", "await", "HERE/go", "serve", "tcp", "127.0.0.1:{taken}", "hang"]
+            start = {{ timeout = "1s", ready = {{ tcp = "127.0.0.1:{taken}" }} }}
+            recovery = {{ delay = "10ms" }}
+            [service.any]
+            command = ["PUPPET", "hang"]
+            start = {{ ready = {{ tcp = "127.0.0.1:{any}", owner = "any" }} }}
+            "#
+        ));
+        let mut command = sandbox.command(mainstay());
+        command.args(["run", "--json"]).arg(manifest);
+        command.env("MAINSTAY_CONTAINMENT", containment);
+        let supervisor = Supervisor::spawn(command);
+        event(&supervisor, "taken", "started");
+        event(&supervisor, "any", "started");
+        let listen = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).expect("free");
+        let (stranger, _any) = (listen(taken), listen(any));
+        for ready in ["own", "child", "any"] {
+            event(&supervisor, ready, "ready");
+        }
+        let by_us = format!("(pid {})", std::process::id());
+        supervisor.wait_event(SOON, |event| {
+            let said = event.to_string();
+            event["service"] == "taken" && said.contains("is answered by") && said.contains(&by_us)
+        });
+        drop(stranger);
+        fs::write(sandbox.path().join("go"), "").expect("written");
+        event(&supervisor, "taken", "ready");
+        let ready = order(&supervisor, "ready");
+        assert_eq!(
+            ready.iter().filter(|name| *name == "taken").count(),
+            1,
+            "{ready:?}"
+        );
+        stop(supervisor, &sandbox);
+    }
+}

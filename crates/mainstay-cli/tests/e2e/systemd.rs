@@ -377,6 +377,58 @@ fn an_image_gets_services_before_it_runs() {
     });
 }
 
+/// A host that is root keeps what the sandbox of its program promises.
+#[test]
+fn a_sandbox_holds_for_the_account_of_a_user_too() {
+    let Some(lab) = lab() else { return };
+    write(
+        &lab,
+        "/srv/caged.toml",
+        r#"
+        [service.caged]
+        command = ["sh", "-c", "grep -E '^(CapEff|CapAmb|NoNewPrivs)' /proc/self/status; touch /srv/open/file && echo wrote; touch /srv/closed/file || echo kept; ls /dev/kmsg || echo hidden; id -un; exec sleep 1000"]
+        account = "user:nobody"
+        working_dir = "/"
+        start = { ready = { log = "^nobody$" } }
+        sandbox = { writable = ["/srv/open"], capabilities = ["CAP_NET_BIND_SERVICE"] }
+        "#,
+    );
+    lab.script("mkdir -p /srv/open /srv/closed && chmod 777 /srv/open /srv/closed");
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    mainstay(0, &["install", "/srv/caged.toml"]);
+    let unit = "/etc/systemd/system/caged.service";
+    assert_eq!(lab.check(0, &["systemd-analyze", "verify", unit]), "");
+    mainstay(0, &["start", "caged"]);
+    let said = mainstay(0, &["logs", "caged"]);
+    let bind = format!("{:016x}", 1 << 10);
+    let expected = [
+        &format!("CapEff:\t{bind}"),
+        "NoNewPrivs:\t1",
+        &format!("CapAmb:\t{bind}"),
+        "wrote",
+        "kept",
+        "hidden",
+        "nobody",
+    ];
+    let mut said: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.starts_with("touch") && !line.starts_with("ls"))
+        .collect();
+    said[..3].sort_unstable();
+    let mut expected = expected;
+    expected[..3].sort_unstable();
+    assert_eq!(said, expected);
+    // Its host goes on through a crash, and starts it again, as outside of a sandbox.
+    let before = status(&lab, "caged");
+    lab.check(0, &["kill", "-KILL", &before["pid"].to_string()]);
+    wait_until("another process", SOON, || {
+        let now = status(&lab, "caged");
+        (now["pid"] != before["pid"] && now["state"] == "running").then_some(())
+    });
+    mainstay(0, &["stop", "caged"]);
+    mainstay(0, &["uninstall", "caged", "--purge"]);
+}
+
 /// Without an account it has one that exists while it runs, and may do next to nothing.
 #[test]
 fn without_an_account_it_may_do_next_to_nothing() {

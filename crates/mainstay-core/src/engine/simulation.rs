@@ -15,7 +15,7 @@ use super::backoff::Random;
 use super::*;
 use crate::spec::{
     Argv, Backoff, CodeAction, Compress, Env, Environment, Level, Limits, Liveness, LogFormat,
-    LogPolicy, Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation, Sandbox, Signal,
+    LogPolicy, Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation, Senders, Signal,
     SnapshotKeep, SnapshotPolicy, SnapshotWhen, Start, Still, Stop, StopAsk, StopScope, StopStep,
     Strategy, WaitFor,
 };
@@ -1200,7 +1200,8 @@ impl World {
                 _ => return Ok(()),
             },
             Event::Notified(i, id, notice) => {
-                let wants_notice = self.specs[i.index()].start.ready == Some(Ready::Notify);
+                let ready = &self.specs[i.index()].start.ready;
+                let wants_notice = matches!(ready, Some(Ready::Notify(_)));
                 match (&mut self.accounts[i.index()].run, notice) {
                     (Some(run), Notice::Ready) if run.id == *id => {
                         run.has_evidence |= wants_notice && !run.asked && !run.exited;
@@ -2219,7 +2220,7 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         priority: None,
         cpus: Vec::new(),
         limits: Limits::default(),
-        sandbox: Sandbox::default(),
+        sandbox: None,
         listen: Vec::new(),
         account: None,
         needs: needs
@@ -2227,12 +2228,13 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
             .map(|&need| Need::Service(name(need)))
             .collect(),
         start: Start {
+            owner: crate::spec::Owner::Service,
             timeout: millis(&[1, 1_000, 10_000, 60_000], random),
             ready: match below(random, 4) {
                 0 => None,
                 1 => Some(Ready::Probe(probe())),
                 2 => Some(Ready::Log("ready".into())),
-                _ => Some(Ready::Notify),
+                _ => Some(Ready::Notify(Senders::Tree)),
             },
         },
         wait_for,
@@ -2332,7 +2334,7 @@ fn what_services_cost() {
             .map(|i| {
                 let mut spec = spec(i, &needs(i), &mut Random::new(1));
                 (spec.wait_for, spec.liveness, spec.start.ready) =
-                    (vec![], None, Some(Ready::Notify));
+                    (vec![], None, Some(Ready::Notify(Senders::Tree)));
                 Arc::new(spec)
             })
             .collect();

@@ -147,6 +147,26 @@ impl<T: Decode> Decode for OrNone<T> {
     }
 }
 
+/// `"unlimited"`, or a value.
+pub(super) struct OrUnlimited<T>(pub(super) Option<T>);
+
+impl<T: Decode> Decode for OrUnlimited<T> {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) if text == "unlimited" => Some(Self(None)),
+            _ => T::decode(node, findings).map(|value| Self(Some(value))),
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [{ "const": "unlimited" }, T::schema()] })
+    }
+
+    fn show(&self) -> Json {
+        self.0.as_ref().map_or(json!("unlimited"), Decode::show)
+    }
+}
+
 /// A single value, or a table where that says too little.
 pub(super) enum OrTable<S, T> {
     Single(S),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::decode::{OrNone, OrTable, Table};
+use super::decode::{OrNone, OrTable, OrUnlimited, Table};
 use super::diagnostic::{Code, Findings, Shown};
 use super::needs;
 use super::redact::RedactEntry;
@@ -17,11 +17,11 @@ use super::tables::{
 };
 use super::tree::{Span, Spanned};
 use super::units::ShowDuration;
-use super::values::{Count, Size, StrategyName, Target, Time, is_absolute};
+use super::values::{Amount, Count, Size, StrategyName, Target, Time, is_absolute};
 use crate::log::redact::{RedactWith, Redaction, Refused};
 use crate::spec::{
     AlertLimit, Argv, Backoff, Environment, Facility, Http, Level, Limits, Listen, Liveness,
-    LogPolicy, OnAlert, Probe, Ready, Recovery, RestartLimit, Retention, Rotation, Sandbox,
+    LogPolicy, OnAlert, Owner, Probe, Ready, Recovery, RestartLimit, Retention, Rotation, Sandbox,
     ServiceName, Signal, SinkSpec, SinkTarget, SnapshotKeep, SnapshotPolicy, Spec, Start, Still,
     Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Webhook, Zone,
 };
@@ -111,7 +111,7 @@ impl Resolver<'_> {
         let on_alert = typed.on_alert.and_then(|typed| self.on_alert(typed));
         let log = self.log(or_absent(typed.log), &name);
         let http = typed.http.and_then(|table| self.http(table.value, &name));
-        let sandbox = self.sandbox(or_absent(typed.sandbox));
+        let sandbox = typed.sandbox.map(|table| self.sandbox(table.value));
         Some(Spec {
             name,
             environment: self.environment,
@@ -148,9 +148,13 @@ impl Resolver<'_> {
 
     fn start(&mut self, typed: Option<Spanned<StartTable>>) -> Start {
         let typed = or_absent(typed);
+        let ready = value(typed.ready);
         Start {
             timeout: typed.timeout.value.0,
-            ready: value(typed.ready).and_then(|table| value(table.ready)),
+            owner: ready
+                .as_ref()
+                .map_or(Owner::Service, |table| table.owner.value),
+            ready: ready.and_then(|table| value(table.ready)),
         }
     }
 
@@ -709,12 +713,16 @@ fn limits(typed: Option<LimitsTable>) -> Limits {
     let Some(typed) = typed else {
         return Limits::default();
     };
-    let count = |typed: Option<Spanned<Count>>| value(typed).map(|Count(count)| count.into());
+    let amount = |OrUnlimited(amount): OrUnlimited<Amount>| {
+        amount.map_or(Limits::UNLIMITED, |Amount(amount)| amount)
+    };
+    let size =
+        |OrUnlimited(size): OrUnlimited<Size>| size.map_or(Limits::UNLIMITED, |Size(size)| size);
     Limits {
-        open_files: count(typed.open_files),
-        processes: count(typed.processes),
-        core_size: value(typed.core_size).map(|OrNone(size)| size.map_or(0, |Size(size)| size)),
-        locked_memory: value(typed.locked_memory).map(|Size(size)| size),
+        open_files: value(typed.open_files).map(amount),
+        processes: value(typed.processes).map(amount),
+        core_size: value(typed.core_size).map(|OrNone(core)| core.map_or(0, size)),
+        locked_memory: value(typed.locked_memory).map(size),
     }
 }
 

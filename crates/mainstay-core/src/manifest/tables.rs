@@ -3,19 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::decode::{self, Decode, Keys, Named, OneOf, OrNone, OrTable, Table, one_of, table};
+use super::decode::{
+    self, Decode, Keys, Named, OneOf, OrNone, OrTable, OrUnlimited, Table, one_of, table,
+};
 use super::diagnostic::Findings;
 use super::redact::{Expression, LabelName, RedactEntry};
 use super::tree::{Node, Spanned};
 use super::values::{
-    Capability, Codes, Count, Cpu, Factor, Line, NeedName, Pattern, Pause, Port, Size,
-    StrategyName, Target, Time, VariableName, Yes,
+    Amount, Capability, Codes, Count, Cpu, Factor, Line, NeedName, NotifySenders, Pattern, Pause,
+    Port, Size, StrategyName, Target, Time, VariableName, Yes,
 };
 use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl, Level, Listen,
-    LogFormat, Policy, Priority, Probe, Ready, Reload, Signal, SinkTarget, SnapshotWhen, StopAsk,
-    StopScope, Streams, WebhookUrl, Zone,
+    LogFormat, Owner, Policy, Priority, Probe, Ready, Reload, Signal, SinkTarget, SnapshotWhen,
+    StopAsk, StopScope, Streams, WebhookUrl, Zone,
 };
 
 /// What holds with and without a table.
@@ -93,13 +95,13 @@ table! {
 
     LimitsTable {
         /// Descriptors.
-        open_files: Count,
+        open_files: OrUnlimited<Amount>,
         /// Processes and threads of its user.
-        processes: Count,
+        processes: OrUnlimited<Amount>,
         /// Of a core dump; none is no dump at all.
-        core_size: OrNone<Size>,
+        core_size: OrNone<OrUnlimited<Size>>,
         /// That may be kept out of swap.
-        locked_memory: Size,
+        locked_memory: OrUnlimited<Size>,
     }
 
     SandboxTable {
@@ -121,6 +123,8 @@ table! {
     }
 
     ReadyTable {
+        /// Which process may listen on a local address of `tcp` or `http`: one of the service's, or any.
+        owner: Owner = Owner::Service,
         ..ready: Ready [required],
     }
 
@@ -352,8 +356,8 @@ one_of! {
     Ready {
         /// A line of its output matches this regular expression.
         log: Pattern => |pattern: Pattern| Self::Log(pattern.0),
-        /// It says READY=1, as sd_notify(3) does.
-        notify: Yes => |_| Self::Notify,
+        /// It sends READY=1, as sd_notify(3) does: its processes (true), or any process of its account ("all").
+        notify: NotifySenders => |senders: NotifySenders| Self::Notify(senders.0),
         ..Probe => Self::Probe,
     }
 

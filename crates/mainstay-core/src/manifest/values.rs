@@ -17,8 +17,8 @@ use crate::environment::is_private;
 use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, CodeAction, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
-    Level, Listen, LogFormat, Policy, Priority, Signal, SinkTarget, SnapshotWhen, StopAsk,
-    StopScope, Streams, WebhookUrl, Zone,
+    Level, Listen, LogFormat, Owner, Policy, Priority, Senders, Signal, SinkTarget, SnapshotWhen,
+    StopAsk, StopScope, Streams, WebhookUrl, Zone,
 };
 
 /// Words that stand for the variants of an enum.
@@ -58,6 +58,7 @@ words! {
         "low" => Low, "below-normal" => BelowNormal, "normal" => Normal, "above-normal" => AboveNormal, "high" => High,
     }
     StopScope "a scope" { "tree" => Tree, "main" => Main, }
+    Owner "an owner" { "service" => Service, "any" => Any, }
     SnapshotWhen "an occasion" { "healthy" => Healthy, "manual" => Manual, }
     Level "a log level" {
         "trace" => Trace, "debug" => Debug, "info" => Info, "warn" => Warn, "error" => Error,
@@ -324,6 +325,26 @@ impl Decode for Yes {
     }
 }
 
+/// Who is believed on `NOTIFY_SOCKET`.
+pub(super) struct NotifySenders(pub(super) Senders);
+
+impl Decode for NotifySenders {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        match &node.value {
+            Value::Bool(true) => Some(Self(Senders::Tree)),
+            Value::Text(text) if text == "all" => Some(Self(Senders::All)),
+            _ => {
+                let help = Some("write true, or \"all\" to accept any process of its account");
+                wrong_type(node, "true or \"all\"", help, findings)
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        json!({ "enum": [true, "all"] })
+    }
+}
+
 impl Decode for bool {
     fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         match node.value {
@@ -352,6 +373,28 @@ impl Decode for Count {
 
     fn schema() -> Json {
         json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 })
+    }
+
+    fn show(&self) -> Json {
+        self.0.into()
+    }
+}
+
+/// How many, of what only the machine limits; at least one.
+pub(super) struct Amount(pub(super) u64);
+
+impl Decode for Amount {
+    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
+        if let Value::Text(_) = node.value {
+            let help = Some("write a number, or \"unlimited\"");
+            return wrong_type(node, "an integer", help, findings);
+        }
+        integer(node, 1..=i64::MAX, "1 on, or \"unlimited\"", findings)
+            .and_then(|amount| u64::try_from(amount).ok().map(Self))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "integer", "minimum": 1 })
     }
 
     fn show(&self) -> Json {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use super::checked::{Checked, whole_seconds};
 use super::{
     Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot,
-    refuse_if, sh,
+    limit_in, refuse_if, sh,
 };
 use crate::{Accepts, Definition, Error, Limit, Manager, ServiceStatus, State};
 
@@ -270,15 +270,16 @@ fn run(it: &mut Checked<'_>) -> String {
     text += &sh::exports(&it.env);
     for (limit, value) in &it.definition.limits {
         // In 512 bytes: ulimit.
-        let (option, value) = match limit {
-            Limit::OpenFiles => ("-n", *value),
-            Limit::Processes => ("-u", *value),
-            Limit::CoreSize => ("-c", value.div_ceil(512)),
+        let (option, unit) = match limit {
+            Limit::OpenFiles => ("-n", 1),
+            Limit::Processes => ("-u", 1),
+            Limit::CoreSize => ("-c", 512),
             Limit::LockedMemory => {
                 it.lose("its limit of locked memory");
                 continue;
             }
         };
+        let value = limit_in(unit, *value);
         let _infallible = writeln!(text, "ulimit {option} {value} || exit 78");
     }
     if let Some(dir) = it.working_dir {

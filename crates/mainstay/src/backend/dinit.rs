@@ -288,7 +288,12 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         (Limit::CoreSize, "rlimit-core"),
     ] {
         if let Some(value) = limits.get(&limit) {
-            line(key, &value.to_string());
+            // dinit-service(5)
+            let value = match *value {
+                u64::MAX => "-".to_owned(),
+                value => value.to_string(),
+            };
+            line(key, &value);
         }
     }
     refuse_if(name, &checked.wrong)?;

@@ -65,6 +65,14 @@ pub(crate) const PAUSED: &str = "paused";
 /// By which a program can be asked to stop, or told something: signal(7).
 pub(crate) const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
 
+/// A limit as ulimit(1) takes it, in units of so many bytes; `u64::MAX` is no limit.
+pub(crate) fn limit_in(unit: u64, value: u64) -> String {
+    match value {
+        u64::MAX => "unlimited".to_owned(),
+        value => value.div_ceil(unit).to_string(),
+    }
+}
+
 /// One service manager.
 pub(crate) trait Backend: Sync {
     /// Which.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use super::checked::{Checked, whole_seconds};
 use super::{
     Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot,
-    refuse_if, sh,
+    limit_in, refuse_if, sh,
 };
 use crate::{Accepts, Definition, Error, Limit, Manager, ServiceStatus, State};
 
@@ -326,12 +326,13 @@ fn program(it: &Checked<'_>) -> String {
     text += &sh::exports(&it.env);
     for (limit, value) in limits {
         // In 512 bytes and in kilobytes: sh(1).
-        let (option, value) = match limit {
-            Limit::OpenFiles => ("-n", *value),
-            Limit::Processes => ("-u", *value),
-            Limit::CoreSize => ("-c", value.div_ceil(512)),
-            Limit::LockedMemory => ("-l", value.div_ceil(1024)),
+        let (option, unit) = match limit {
+            Limit::OpenFiles => ("-n", 1),
+            Limit::Processes => ("-u", 1),
+            Limit::CoreSize => ("-c", 512),
+            Limit::LockedMemory => ("-l", 1024),
         };
+        let value = limit_in(unit, *value);
         let _infallible = writeln!(text, "ulimit {option} {value} || exit 78");
     }
     if let Some(dir) = it.working_dir {

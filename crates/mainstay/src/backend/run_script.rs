@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::checked::{Checked, whole_seconds};
-use super::{Call, MARK, sh};
+use super::{Call, MARK, limit_in, sh};
 use crate::notify::{READY_FD, READY_PID};
 use crate::{Definition, Limit, Readiness};
 
@@ -170,6 +170,7 @@ fn wrappers(checked: &Checked<'_>, dialect: &Dialect) -> String {
             Limit::CoreSize => "core",
             Limit::LockedMemory => "memlock",
         };
+        let value = limit_in(1, *value);
         let _infallible = write!(words, "--{option}={value}:{value} ");
     }
     if let Some(nice) = nice {

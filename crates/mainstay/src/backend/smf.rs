@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use super::checked::{self, Checked, whole_seconds};
 use super::{
     Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot,
-    refuse_if, sh, xml,
+    limit_in, refuse_if, sh, xml,
 };
 use crate::{Accepts, Definition, Error, Limit, Manager, ServiceStatus, Start, State, StopScope};
 
@@ -359,15 +359,16 @@ fn start(it: &mut Checked<'_>, parent: Option<&str>) -> String {
     }
     for (limit, value) in limits {
         // In 512 bytes: ksh93(1).
-        let (option, value) = match limit {
-            Limit::OpenFiles => ("-n", *value),
-            Limit::Processes => ("-u", *value),
-            Limit::CoreSize => ("-c", value.div_ceil(512)),
+        let (option, unit) = match limit {
+            Limit::OpenFiles => ("-n", 1),
+            Limit::Processes => ("-u", 1),
+            Limit::CoreSize => ("-c", 512),
             Limit::LockedMemory => {
                 it.lose("its limit of locked memory");
                 continue;
             }
         };
+        let value = limit_in(unit, *value);
         let _infallible = writeln!(script, "ulimit {option} {value} || exit 96");
     }
     let nice = nice.map(|nice| format!("/usr/bin/nice -n {nice} "));

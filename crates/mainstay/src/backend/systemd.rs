@@ -239,9 +239,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     draft.life(&mut service);
     draft.recovery(&mut service);
     draft.resources(&mut service);
-    if definition.systemd.sandbox
-        && !(definition.scope == Scope::System && definition.account == Account::LocalSystem)
-    {
+    if definition.systemd.sandbox && (!is_root(definition) || definition.systemd.confines_root) {
         draft.sandbox(&mut service, program);
     }
     let socket = draft.socket();
@@ -263,6 +261,10 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         entries,
         losses: draft.losses,
     })
+}
+
+fn is_root(definition: &Definition) -> bool {
+    definition.scope == Scope::System && definition.account == Account::LocalSystem
 }
 
 /// A unit in the making, with what it cannot say, and what is wrong.
@@ -325,6 +327,7 @@ impl Draft<'_> {
             readiness,
             reload_signal,
             reload_command,
+            systemd,
             ..
         } = self.definition;
         if !SIGNALS.contains(&&**reload_signal) {
@@ -338,6 +341,9 @@ impl Draft<'_> {
             Readiness::Exec => "exec",
         };
         service.line("Type", kind);
+        if *readiness == Readiness::Notify && systemd.notified_by_tree {
+            service.line("NotifyAccess", "all");
+        }
         if !program.is_absolute() || program.as_os_str().as_encoded_bytes().contains(&b'$') {
             let path = program.display();
             self.wrong.push(format!(
@@ -578,7 +584,11 @@ impl Draft<'_> {
                 Limit::CoreSize => "LimitCORE",
                 Limit::LockedMemory => "LimitMEMLOCK",
             };
-            service.line(key, &value.to_string());
+            let value = match *value {
+                u64::MAX => "infinity".to_owned(),
+                value => value.to_string(),
+            };
+            service.line(key, &value);
         }
     }
 
@@ -615,9 +625,13 @@ impl Draft<'_> {
             ..
         } = self.definition;
         let is_of_system = self.definition.scope == Scope::System;
+        let is_root = is_root(self.definition);
         if is_of_system {
             for (key, value) in SANDBOX {
                 match *key {
+                    // It is for what root starts as another user, in directories that both have to enter.
+                    "CapabilityBoundingSet" | "PrivateUsers" | "RemoveIPC" | "UMask" if is_root => {
+                    }
                     "CapabilityBoundingSet" if !systemd.capabilities.is_empty() => {
                         let names = systemd.capabilities.join(" ");
                         service.line(key, &names);

@@ -59,7 +59,25 @@ impl Processes {
     }
 }
 
+/// Nobody tells which processes are part of a tree, so none is said not to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Members;
+
+impl Members {
+    /// Always: it cannot be told.
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(crate) fn has(&self, _pid: u32) -> bool {
+        true
+    }
+}
+
 impl Tree {
+    /// See [`Members`].
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(crate) fn members(&self) -> Members {
+        Members
+    }
+
     /// For nobody, as there is no [`boot`].
     pub(crate) fn identity(&self) -> Identity {
         Identity {

@@ -41,20 +41,20 @@ mod windows_text;
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) use elsewhere::{
-    boot, end_remains, end_tree, forget_service, give_memory_back, lives, own_identity, settle_in,
-    testament, uptime,
+    Members, boot, end_remains, end_tree, forget_service, give_memory_back, lives, own_identity,
+    settle_in, testament, uptime,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use elsewhere::{is_dead, yield_to_others};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{
-    Keeper, Processes, Tree, boot, end_remains, end_tree, forget_service, give_memory_back,
-    is_dead, lives, own_identity, settle_in, testament, uptime, yield_to_others,
+    Keeper, Members, Processes, Tree, boot, end_remains, end_tree, forget_service,
+    give_memory_back, is_dead, lives, own_identity, settle_in, testament, uptime, yield_to_others,
 };
 #[cfg(unix)]
 pub(crate) use posix::{
-    Socket, Stream, User, connect_unix, exposure, is_privileged, listen, null, share, stream,
-    utc_offset, write_at,
+    Socket, Stream, User, connect_unix, exposure, is_current_user, is_privileged,
+    lacking_capabilities, listen, null, refused_limit, share, stream, utc_offset, write_at,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
@@ -64,8 +64,8 @@ pub(crate) use windows::access::{Access, entrust, is_foreign};
 pub(crate) use windows::sockets::{Socket, listen, share};
 #[cfg(windows)]
 pub(crate) use windows::{
-    Processes, Stream, Tree, User, exposure, is_dead, is_privileged, null, run_as_helper, stream,
-    utc_offset, write_at, yield_to_others,
+    Processes, Stream, Tree, User, exposure, is_current_user, is_dead, is_privileged, null,
+    run_as_helper, stream, utc_offset, write_at, yield_to_others,
 };
 
 /// What to start.
@@ -93,6 +93,9 @@ pub(crate) struct Command<'a> {
     pub(crate) stderr: Stream<'a>,
     /// Whom it runs as; `None` is the supervisor's own user. Needs root (CAP_SETUID and CAP_SETGID) unless it is that user anyway.
     pub(crate) user: Option<&'a User>,
+    /// Capabilities that it keeps although it runs as another user, by name (capabilities(7)). Linux.
+    #[cfg_attr(windows, expect(dead_code, reason = "Linux has them"))]
+    pub(crate) capabilities: &'a [String],
     /// The supervisor's own where it is `None`.
     pub(crate) priority: Option<Priority>,
     /// The processors that it may run on; all where it is empty.

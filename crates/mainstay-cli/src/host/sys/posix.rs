@@ -147,6 +147,11 @@ pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Whether this is the number of the user that this process acts as.
+pub(crate) fn is_current_user(uid: u32) -> bool {
+    uid == rustix::process::geteuid().as_raw()
+}
+
 impl User {
     /// Its number.
     pub(crate) fn uid(&self) -> u32 {
@@ -387,12 +392,13 @@ pub(super) enum Step {
     Groups,
     Group,
     User,
+    Capabilities,
     Directory,
     Execute,
 }
 
 impl Step {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Cgroup,
         Self::Session,
         Self::Output,
@@ -402,6 +408,7 @@ impl Step {
         Self::Groups,
         Self::Group,
         Self::User,
+        Self::Capabilities,
         Self::Directory,
         Self::Execute,
     ];
@@ -412,6 +419,8 @@ impl Step {
 pub(super) struct Child<'a> {
     image: &'a Image,
     user: Option<&'a User>,
+    /// Kept across the change of user.
+    capabilities: capabilities::Set,
     nice: Option<c_int>,
     cpus: &'a [u16],
     limits: Limits,
@@ -434,12 +443,16 @@ impl<'a> Child<'a> {
         let given = command.stdin.map(above_standard).transpose()?.flatten();
         let stdout = above_standard(command.stdout)?;
         let stderr = above_standard(command.stderr)?;
+        let user = command.user.filter(|user| !user.is_ours());
+        // Without a change of user nothing is taken from it.
+        let kept = user.map_or(&[][..], |_| command.capabilities);
         Ok(Self {
             image,
-            user: command.user.filter(|user| !user.is_ours()),
+            user,
+            capabilities: capabilities::parse(kept)?,
             nice: command.priority.map(nice),
             cpus: command.cpus,
-            limits: command.limits,
+            limits: limits::possible(command.limits),
             sockets: above(command.sockets)?,
             stdin: match (&given, command.stdin) {
                 (Some(moved), _) => moved.as_raw_fd(),
@@ -531,8 +544,14 @@ impl<'a> Child<'a> {
                 if !identity::set_gid(user.gid) {
                     return Step::Group;
                 }
+                if !capabilities::keep(&self.capabilities) {
+                    return Step::Capabilities;
+                }
                 if !identity::set_uid(user.uid) {
                     return Step::User;
+                }
+                if !capabilities::hand_on(&self.capabilities) {
+                    return Step::Capabilities;
                 }
             }
             if libc::chdir(self.image.working_dir) == -1 {
@@ -563,13 +582,19 @@ fn nice(priority: Priority) -> c_int {
 
 /// Limits of this process, and of what it starts.
 mod limits {
+    use std::io;
+
     use mainstay_core::spec::Limits;
 
-    /// Whether all were set; `errno` tells why not.
-    ///
-    /// # Safety
-    /// None beyond the system's: it is async-signal-safe.
-    pub(super) unsafe fn set(limits: Limits) -> bool {
+    use super::cvt;
+
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    type Resource = libc::__rlimit_resource_t;
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    type Resource = libc::c_int;
+
+    /// Each of them: what it is for the system and in a manifest.
+    fn all(limits: Limits) -> [(Resource, &'static str, Option<u64>); 4] {
         let Limits {
             open_files,
             processes,
@@ -577,24 +602,99 @@ mod limits {
             locked_memory,
         } = limits;
         [
-            (libc::RLIMIT_NOFILE, open_files),
-            (libc::RLIMIT_NPROC, processes),
-            (libc::RLIMIT_CORE, core_size),
-            (libc::RLIMIT_MEMLOCK, locked_memory),
+            (libc::RLIMIT_NOFILE, "open_files", open_files),
+            (libc::RLIMIT_NPROC, "processes", processes),
+            (libc::RLIMIT_CORE, "core_size", core_size),
+            (libc::RLIMIT_MEMLOCK, "locked_memory", locked_memory),
         ]
-        .into_iter()
-        .all(|(resource, value)| {
+    }
+
+    /// How many descriptors the system lets a process have at all (proc_sys_fs(5)).
+    fn most_open_files() -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?;
+        text.trim_end().parse().ok()
+    }
+
+    /// The same, with as many descriptors as the system knows for no limit: Linux has none that is unlimited.
+    pub(super) fn possible(limits: Limits) -> Limits {
+        let is_unlimited = limits.open_files == Some(Limits::UNLIMITED);
+        match most_open_files().filter(|_| is_unlimited) {
+            Some(most) => Limits {
+                open_files: Some(most),
+                ..limits
+            },
+            None => limits,
+        }
+    }
+
+    fn amount(value: u64) -> libc::rlim_t {
+        // rlim_t is signed on some systems.
+        libc::rlim_t::try_from(value).unwrap_or(libc::RLIM_INFINITY)
+    }
+
+    /// The first of these that this process may not give, and why: it tries to raise its own hard limit.
+    pub(super) fn refused(limits: Limits) -> Option<String> {
+        let wanted = all(possible(limits)).into_iter();
+        wanted
+            .filter_map(|(resource, key, value)| Some((resource, key, value?)))
+            .find_map(|(resource, key, value)| {
+                let mut before = libc::rlimit {
+                    rlim_cur: 0,
+                    rlim_max: 0,
+                };
+                // SAFETY: one that is there, and a place for its value.
+                cvt(unsafe { libc::getrlimit(resource, &mut before) }).ok()?;
+                if amount(value) <= before.rlim_max {
+                    return None;
+                }
+                let raised = libc::rlimit {
+                    rlim_max: amount(value),
+                    ..before
+                };
+                // SAFETY: as above; what is raised is lowered again at once.
+                let error = unsafe {
+                    match cvt(libc::setrlimit(resource, &raw const raised)) {
+                        Ok(_) => {
+                            libc::setrlimit(resource, &raw const before);
+                            return None;
+                        }
+                        Err(error) => error,
+                    }
+                };
+                Some(why(key, value, before.rlim_max, &error))
+            })
+    }
+
+    fn why(key: &str, value: u64, hard: libc::rlim_t, error: &io::Error) -> String {
+        let value = match value {
+            Limits::UNLIMITED => "unlimited".to_owned(),
+            value => value.to_string(),
+        };
+        let most = most_open_files().filter(|_| key == "open_files");
+        let most = most.map_or(String::new(), |most| format!(", fs.nr_open is {most}"));
+        format!("limits.{key} = {value}: {error}; the supervisor's hard limit is {hard}{most}")
+    }
+
+    /// Whether all were set; `errno` tells why not.
+    ///
+    /// # Safety
+    /// None beyond the system's: it is async-signal-safe.
+    pub(super) unsafe fn set(limits: Limits) -> bool {
+        all(limits).into_iter().all(|(resource, _, value)| {
             let Some(value) = value else { return true };
-            // rlim_t is signed on some systems.
-            let value = libc::rlim_t::try_from(value).unwrap_or(libc::RLIM_INFINITY);
             let limit = libc::rlimit {
-                rlim_cur: value,
-                rlim_max: value,
+                rlim_cur: amount(value),
+                rlim_max: amount(value),
             };
             // SAFETY: one that is there.
             unsafe { libc::setrlimit(resource, &raw const limit) == 0 }
         })
     }
+}
+
+/// Why this process may not give what it starts these limits: the first one that is too high. `None` where it may.
+pub(crate) fn refused_limit(limits: Limits) -> Option<String> {
+    limits::refused(limits)
 }
 
 /// Binding this process, and what it starts, to processors; none named are all.
@@ -851,6 +951,12 @@ pub(super) fn seal_inherited() {
     }
 }
 
+/// Those of these capabilities that the programs which this process starts, as its own user, do not have.
+pub(crate) fn lacking_capabilities(names: &[String]) -> Vec<&String> {
+    let lacks = |name: &&String| !capabilities::is_passed_on(name);
+    names.iter().filter(lacks).collect()
+}
+
 /// The changes of identity in a child. They set `errno`.
 #[cfg(target_os = "linux")]
 mod identity {
@@ -874,11 +980,94 @@ mod identity {
         report(set_thread_res_uid(uid, uid, uid))
     }
 
-    fn report(result: rustix::io::Result<()>) -> bool {
+    pub(super) fn report(result: rustix::io::Result<()>) -> bool {
         let Err(error) = result else { return true };
         // SAFETY: this thread's own errno.
         unsafe { *libc::__errno_location() = error.raw_os_error() };
         false
+    }
+}
+
+/// Capabilities that a program has although it is not root's: ambient ones, as only these outlive an `execve` of a file without
+/// capabilities of its own. They set `errno`.
+#[cfg(target_os = "linux")]
+mod capabilities {
+    use std::io;
+
+    use rustix::thread::{
+        CapabilitySet, CapabilitySets, capability_is_in_ambient_set,
+        configure_capability_in_ambient_set, set_capabilities, set_keep_capabilities,
+    };
+
+    use super::identity::report;
+
+    pub(super) type Set = CapabilitySet;
+
+    /// Fails for a name that Linux does not have.
+    pub(super) fn parse(names: &[String]) -> io::Result<Set> {
+        let one = |name: &String| {
+            let known = name.strip_prefix("CAP_").and_then(Set::from_name);
+            known.ok_or_else(|| {
+                let message = format!("this system has no capability {name}");
+                io::Error::new(io::ErrorKind::InvalidInput, message)
+            })
+        };
+        names.iter().map(one).collect()
+    }
+
+    /// Whether what this process starts has it, as long as the user stays the same.
+    pub(super) fn is_passed_on(name: &str) -> bool {
+        let known = name.strip_prefix("CAP_").and_then(Set::from_name);
+        known.is_some_and(|one| capability_is_in_ambient_set(one).unwrap_or(false))
+    }
+
+    /// Before the change of user, which would take all.
+    pub(super) fn keep(set: &Set) -> bool {
+        set.is_empty() || report(set_keep_capabilities(true))
+    }
+
+    /// After it.
+    pub(super) fn hand_on(set: &Set) -> bool {
+        let sets = CapabilitySets {
+            effective: *set,
+            permitted: *set,
+            inheritable: *set,
+        };
+        set.is_empty()
+            || report(set_capabilities(None, sets))
+                && set
+                    .iter()
+                    .all(|one| report(configure_capability_in_ambient_set(one, true)))
+    }
+}
+
+/// Only Linux has capabilities.
+#[cfg(not(target_os = "linux"))]
+mod capabilities {
+    use std::io;
+
+    pub(super) type Set = ();
+
+    pub(super) fn parse(names: &[String]) -> io::Result<Set> {
+        match names {
+            [] => Ok(()),
+            _ => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this system has no capabilities",
+            )),
+        }
+    }
+
+    pub(super) fn is_passed_on(_name: &str) -> bool {
+        false
+    }
+
+    pub(super) fn keep((): &Set) -> bool {
+        true
+    }
+
+    pub(super) fn hand_on((): &Set) -> bool {
+        true
     }
 }
 
@@ -944,7 +1133,10 @@ impl SpawnError {
             Step::Groups | Step::Group | Step::User if errno == libc::EPERM => {
                 Some("only root may start a program as another user".into())
             }
-            Step::Limits => Some("only root may have more than the supervisor has".into()),
+            Step::Limits => limits::refused(command.limits),
+            Step::Capabilities => {
+                Some("the supervisor does not have them, or may not pass them on".into())
+            }
             Step::Priority => Some("only root may raise a priority".into()),
             Step::Processors if errno == libc::EINVAL => {
                 Some("there are no such processors, or the supervisor may not use them".into())
@@ -962,6 +1154,9 @@ impl SpawnError {
                 Step::Groups => format!("set the groups of user {}", user()),
                 Step::Group => format!("set the group of user {}", user()),
                 Step::User => format!("set user {}", user()),
+                Step::Capabilities => {
+                    format!("keep the capabilities {}", command.capabilities.join(", "))
+                }
                 Step::Directory => format!("change to directory {}", command.working_dir.display()),
                 Step::Execute => format!("execute {}", command.program.display()),
             },

@@ -133,6 +133,7 @@ impl Rig {
             cpus: &changes.cpus,
             sockets: &[],
             limits: Limits::default(),
+            capabilities: &[],
         })?;
         self.started.push(tree.pid());
         Ok((tree, BufReader::new(reader)))
@@ -717,6 +718,7 @@ fn output_may_lie_among_the_standard_streams() {
                 cpus: &[],
                 sockets: &[],
                 limits: Limits::default(),
+                capabilities: &[],
             })
             .unwrap();
         rig.until_empty(&tree).await;

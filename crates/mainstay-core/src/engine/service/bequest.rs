@@ -231,7 +231,7 @@ impl Service {
         match self.spec.start().ready() {
             None => Evidence::Existence,
             Some(Ready::Probe(_)) => Evidence::Probe(asked_from.map(Asking::from)),
-            Some(Ready::Notify) => Evidence::Notice,
+            Some(Ready::Notify(_)) => Evidence::Notice,
             Some(Ready::Log(regex)) => {
                 let token = Token(shared.number());
                 let line = Action::ExpectLine(self.id, token, regex.clone());

@@ -241,6 +241,11 @@ impl Cgroup {
         self.nest.dir.join(self.name())
     }
 
+    /// As `/proc/PID/cgroup` names it.
+    pub(super) fn path(&self) -> String {
+        format!("{}/{}", self.nest.path, self.name())
+    }
+
     fn name(&self) -> &str {
         self.place.as_ref().map_or("", |place| &place.name)
     }
@@ -306,7 +311,7 @@ impl Cgroup {
 
     /// Sends `signal` to each process that is provably in it at that moment.
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
-        let path = format!("{}/{}", self.nest.path, self.name());
+        let path = self.path();
         kin::each(self.processes()?, |pid| {
             kin::signal_if(pid, signal, || is_member(pid, &path))
         })
@@ -366,7 +371,7 @@ fn is_populated(events: &File) -> io::Result<bool> {
         .any(|word| word == b"populated 1"))
 }
 
-fn is_member(pid: u32, path: &str) -> bool {
+pub(super) fn is_member(pid: u32, path: &str) -> bool {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let own = text.lines().find_map(|line| line.strip_prefix("0::"));
     own.and_then(|own| own.strip_prefix(path))

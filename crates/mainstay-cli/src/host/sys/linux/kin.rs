@@ -24,10 +24,10 @@ use super::watches::Watches;
 pub(super) struct Stat {
     pub(super) pid: u32,
     state: u8,
-    parent: u32,
-    session: u32,
+    pub(super) parent: u32,
+    pub(super) session: u32,
     /// With `pid`, the identity of a process: clock ticks from boot to its birth.
-    start: u64,
+    pub(super) start: u64,
     /// Clock ticks, its own and its collected children's.
     cpu: u64,
 }
@@ -198,6 +198,11 @@ impl Kin {
         }
     }
 
+    /// The variable in the environment of its members, `MAINSTAY_INSTANCE=…`.
+    pub(super) fn mark(&self) -> &[u8] {
+        &self.mark
+    }
+
     /// Which tree of which supervisor: the value of its mark.
     pub(super) fn instance(&self) -> std::borrow::Cow<'_, str> {
         let value = self.mark.splitn(2, |byte| *byte == b'=').nth(1);
@@ -354,7 +359,7 @@ pub(super) fn signal(process: &Stat, signal: i32) -> io::Result<()> {
     })
 }
 
-fn has_mark(pid: u32, mark: &[u8]) -> bool {
+pub(super) fn has_mark(pid: u32, mark: &[u8]) -> bool {
     // In the middle of an exec a process has no environment for a moment, which is not the same as an empty one.
     for _ in 0..10_000 {
         let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {

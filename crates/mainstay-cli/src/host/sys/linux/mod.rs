@@ -6,6 +6,7 @@ mod cgroup;
 mod clone;
 mod keeper;
 mod kin;
+mod members;
 mod memory;
 mod pidfd;
 #[cfg(test)]
@@ -28,10 +29,12 @@ use mainstay_core::spec::{Signal, StopAsk, StopScope};
 use tokio::signal::unix::SignalKind;
 
 pub(crate) use self::keeper::Keeper;
+pub(crate) use self::members::Members;
 
 use self::cgroup::{Cgroup, Nest};
 use self::clone::Stack;
 use self::kin::Kin;
+use self::members::Bond;
 use self::pidfd::Stranger;
 use self::watches::Watches;
 use super::posix::{self, Child, Image};
@@ -516,6 +519,17 @@ impl Tree {
         }
     }
 
+    /// Tells which processes are part of it.
+    pub(crate) fn members(&self) -> Members {
+        Members::new(
+            self.main.pid,
+            match &self.holder {
+                Holder::Cgroup(cgroup) => Bond::Cgroup(cgroup.path()),
+                Holder::Kin(kin) => Bond::Kin(kin.borrow().mark().to_owned()),
+            },
+        )
+    }
+
     /// How the main process ended, if it has and was collected.
     pub(crate) fn exit(&self) -> Option<Exit> {
         self.main.exit.get()
@@ -552,7 +566,7 @@ impl Tree {
                 // A process with a pending signal cannot fork. Once a look finds nobody new, all are stopped or about to be, none
                 // can escape by losing its parent, and one round takes them all.
                 let stopped = self.stop_all();
-                let killed = kin::each(self.members(), |process| {
+                let killed = kin::each(self.family(), |process| {
                     self.signal_member(&process, libc::SIGKILL)
                 });
                 stopped.and(killed)
@@ -570,7 +584,7 @@ impl Tree {
                     .is_empty()
                     .unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound),
                 Holder::Kin(kin) => {
-                    let members = self.members();
+                    let members = self.family();
                     kin.borrow_mut().watch(&members);
                     members.is_empty()
                 }
@@ -622,7 +636,7 @@ impl Tree {
                 // To find the orphans of an adopted tree is a look at every process of the system.
                 let members = match self.main.stranger {
                     Some(_) if self.exit().is_none() => kin::family(self.main.pid),
-                    _ => self.members(),
+                    _ => self.family(),
                 };
                 let ticks: u64 = members.iter().map(kin::Stat::cpu).sum();
                 let nanos = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
@@ -653,7 +667,7 @@ impl Tree {
     fn signal_all(&self, signal: i32) -> io::Result<()> {
         match &self.holder {
             Holder::Cgroup(cgroup) => cgroup.signal(signal),
-            Holder::Kin(_) => kin::each(self.members(), |process| {
+            Holder::Kin(_) => kin::each(self.family(), |process| {
                 self.signal_member(&process, signal)
             }),
         }
@@ -673,7 +687,7 @@ impl Tree {
         let mut result = Ok(());
         let mut quiet = 0;
         while quiet < 2 {
-            let mut members = self.members();
+            let mut members = self.family();
             members.retain(|process| known.insert(process.identity()));
             quiet = if members.is_empty() { quiet + 1 } else { 0 };
             let stopped = kin::each(members, |process| {
@@ -684,7 +698,7 @@ impl Tree {
         result
     }
 
-    fn members(&self) -> Vec<kin::Stat> {
+    fn family(&self) -> Vec<kin::Stat> {
         let Holder::Kin(kin) = &self.holder else {
             return Vec::new();
         };

@@ -179,6 +179,7 @@ fn spawn_and_stop_cost() {
                         cpus: &[],
                         sockets: &[],
                         limits: Limits::default(),
+                        capabilities: &[],
                     };
                     rig.processes.spawn(&command).unwrap()
                 })

@@ -163,6 +163,21 @@ pub(crate) fn is_privileged() -> bool {
     done != 0 && elevation.TokenIsElevated != 0
 }
 
+/// Numbers of users are Unix's.
+pub(crate) fn is_current_user(_uid: u32) -> bool {
+    false
+}
+
+/// Capabilities are Linux's, and nothing else is asked of Windows in their place.
+pub(crate) fn lacking_capabilities(_names: &[String]) -> Vec<&String> {
+    Vec::new()
+}
+
+/// Windows has none of these limits.
+pub(crate) fn refused_limit(_limits: mainstay_core::spec::Limits) -> Option<String> {
+    None
+}
+
 /// Another user. There is none: to start a process as somebody else Windows wants a password or a service manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum User {}

@@ -160,6 +160,7 @@ impl Rig {
             cpus: &[],
             sockets: &[],
             limits: Limits::default(),
+            capabilities: &[],
         })?;
         Ok((tree, BufReader::new(reader)))
     }
@@ -470,6 +471,7 @@ fn a_program_has_the_priority_and_the_processors_that_it_is_given() {
             cpus: &[0],
             sockets: &[],
             limits: Limits::default(),
+            capabilities: &[],
         };
         let tree = rig.processes.spawn(&command).unwrap();
         let (mut own, mut all) = (0, 0);
