@@ -12,7 +12,7 @@ use mainstay_core::snapshot::SnapshotId;
 use serde::Deserialize;
 
 use crate::failure::{Code, Failure};
-use crate::host::{TrialRequest, endpoint};
+use crate::host::{Reach, TrialRequest, endpoint};
 use crate::http;
 use crate::state_dir::StateDir;
 
@@ -56,6 +56,28 @@ pub(crate) async fn request(
         code(status),
         format!("{verb} {name}: {}", reason(&body)),
     ))
+}
+
+/// Stops services together and waits until all are down; with the others that it is to stop too.
+pub(crate) async fn stop(
+    state: &StateDir,
+    names: &[String],
+    reach: Reach,
+) -> Result<Vec<ServiceReport>, Failure> {
+    if let ([name], Reach::Named) = (names, reach) {
+        return Ok(vec![request(state, name, "stop").await?]);
+    }
+    let query = match reach {
+        Reach::Named => "",
+        Reach::WithDependents => "?with-dependents",
+    };
+    let path = format!("/v1/services/{}/stop{query}", names.join(","));
+    let (status, body) = ask(state, Method::POST, &path).await?;
+    if status.is_success() {
+        return parse::<StatusReport>(status, &body).map(|report| report.services);
+    }
+    let message = format!("stop {}: {}", names.join(", "), reason(&body));
+    Err(Failure::new(code(status), message))
 }
 
 /// Has a snapshot of a running service taken, and waits until it is complete; its name.

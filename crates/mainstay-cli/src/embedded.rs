@@ -31,7 +31,7 @@ use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::guarded;
-use crate::host;
+use crate::host::{self, Reach};
 use crate::installed::Installed;
 use crate::installed::registered::{self, Witness};
 use crate::manifest_file::{Loaded, Source};
@@ -233,6 +233,7 @@ fn stopped(version: Option<u64>, detail: Option<String>, name: String) -> Servic
         log_problem: None,
         cpu_ms: None,
         memory_bytes: None,
+        needed_by: Vec::new(),
         update: None,
     }
 }
@@ -670,7 +671,7 @@ fn stop_orphans(state: &StateDir, names: &[String]) -> Result<(), Failure> {
     let living: Vec<String> = living.map(|service| service.name).collect();
     match living.is_empty() {
         true => Ok(()),
-        false => host::stop_without_supervisor(state, &living).map(drop),
+        false => host::stop_without_supervisor(state, &living, Reach::Named).map(drop),
     }
 }
 

@@ -66,6 +66,9 @@ pub struct ServiceReport {
     pub cpu_ms: Option<u64>,
     /// Resident memory of its whole tree, bytes, where the system tells.
     pub memory_bytes: Option<u64>,
+    /// Running services that need this one, although it is stopped or stopping.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needed_by: Vec<String>,
     /// The trial of a new definition, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<UpdateReport>,
@@ -126,6 +129,7 @@ impl ServiceReport {
             log_problem: None,
             cpu_ms: None,
             memory_bytes: None,
+            needed_by: Vec::new(),
             update: None,
         }
     }

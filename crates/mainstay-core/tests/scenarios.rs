@@ -133,6 +133,11 @@ impl Stage {
                 let actions = self.engine.stop_all(self.now);
                 self.perform(actions);
             }
+            ["stop", _, _, ..] => {
+                let ids: Option<Vec<ServiceId>> = words[1..].iter().map(find).collect();
+                let actions = self.engine.stop(&ids?, self.now);
+                self.perform(actions);
+            }
             ["kill", "all"] => {
                 let actions = self.engine.kill_all(self.now);
                 self.perform(actions);

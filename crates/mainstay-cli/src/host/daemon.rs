@@ -361,13 +361,8 @@ impl Host {
                 let _ = reply.send(Reply::error(StatusCode::CONFLICT, &why));
             }
             Err(_) => {
-                let mut all = Vec::new();
-                for &id in &ids {
-                    // Never refused.
-                    let stopped = self.engine.request(id, Request::Stop, self.now());
-                    all.extend(stopped.into_iter().flatten());
-                }
-                self.requested(Waiter::for_removal(ids, reply), all);
+                let actions = self.engine.stop(&ids, self.now());
+                self.requested(Waiter::for_removal(ids, reply), actions);
             }
         }
     }

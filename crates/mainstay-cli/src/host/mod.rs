@@ -53,7 +53,7 @@ use tokio::task::JoinHandle;
 use self::alerts::{AlertEvent, Alerts};
 use self::children::Helper;
 use self::control::Command;
-pub(crate) use self::control::endpoint;
+pub(crate) use self::control::{Reach, endpoint};
 use self::daemon::Daemon;
 use self::interrupts::{Interrupt, Interrupts};
 pub(crate) use self::launch::{LOG_LEVEL, credential, find_program, working_dir};
@@ -113,6 +113,10 @@ pub(crate) enum Services {
 
 /// What start-up needs is given back so long after it.
 const SETTLED: Duration = Duration::from_millis(250);
+
+/// A signal that follows the first one within this time is the same request: a wrapper or a terminal sends it to the group and to
+/// the process, and nobody has seen yet what a second one does.
+const ECHO: Duration = Duration::from_millis(500);
 
 /// What reaches the loop from its helpers.
 enum Message {
@@ -261,6 +265,8 @@ struct Host {
     reporter: Reporter,
     alerts: Alerts,
     interrupts: u32,
+    /// When the first of them came.
+    ending_since: Option<std::time::Instant>,
     /// Some service was, at some time.
     has_halted: bool,
     /// We are the manager of the services that are installed here.
@@ -546,6 +552,7 @@ impl Host {
             reporter,
             alerts: Alerts::default(),
             interrupts: 0,
+            ending_since: None,
             has_halted: false,
             daemon: parts.daemon,
             has_manager: false,
@@ -833,6 +840,12 @@ impl Host {
         if self.daemon.is_some() && interrupt == Interrupt::Hangup {
             return self.reload_all();
         }
+        let now = std::time::Instant::now();
+        let is_echo = |ending: std::time::Instant| now.duration_since(ending) < ECHO;
+        if interrupt != Interrupt::Quit && self.ending_since.is_some_and(is_echo) {
+            return;
+        }
+        self.ending_since.get_or_insert(now);
         self.interrupts += 1;
         self.begin_end();
         let at_once = interrupt == Interrupt::Quit || self.interrupts > 1;

@@ -7,7 +7,7 @@ use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport, Updat
 use tokio::sync::oneshot;
 
 use super::Host;
-use super::control::{Command, Conditions, Reply, Unmet};
+use super::control::{Command, Conditions, Reach, Reply, Unmet};
 use crate::failure::chain;
 
 /// A client that waits until services have come to rest.
@@ -17,10 +17,20 @@ pub(super) struct Waiter {
 }
 
 enum On {
-    Service(ServiceId),
+    /// These services, as asked.
+    Services(Vec<ServiceId>, Request, Form),
     All,
     /// To be forgotten then.
     Removal(Vec<ServiceId>),
+}
+
+/// What is answered.
+#[derive(Clone, Copy)]
+enum Form {
+    /// The entry of the one service.
+    Entry,
+    /// A document with the entries of all.
+    Document,
 }
 
 impl Waiter {
@@ -119,17 +129,16 @@ impl Host {
                 Some(id) => self.rotate_log(id, reply),
                 None => drop(reply.send(self.unknown(&name))),
             },
+            Command::Stop {
+                names,
+                reach,
+                reply,
+            } => self.stop(&names, reach, reply),
             Command::Request {
                 name,
                 request,
                 reply,
             } => match self.engine.find(&name) {
-                // Its manager is to see that it is down, and would be told of nothing else.
-                Some(id) if self.has_manager && request == Request::Stop => {
-                    let actions = self.engine.stop_all(self.now());
-                    let on = On::Service(id);
-                    self.requested(Waiter { on, reply }, actions);
-                }
                 Some(id) => self.request(id, request, reply),
                 None => drop(reply.send(self.unknown(&name))),
             },
@@ -180,10 +189,35 @@ impl Host {
         });
     }
 
+    /// Stops services together: those that need others of them first.
+    fn stop(&mut self, names: &str, reach: Reach, reply: oneshot::Sender<Reply>) {
+        let mut ids = Vec::new();
+        for name in names.split(',') {
+            match self.engine.find(name) {
+                Some(id) => ids.push(id),
+                None => return drop(reply.send(self.unknown(name))),
+            }
+        }
+        let form = match (ids.len(), reach) {
+            (1, Reach::Named) => Form::Entry,
+            _ => Form::Document,
+        };
+        if reach == Reach::WithDependents {
+            ids = self.engine.with_dependents(&ids);
+        }
+        let actions = match self.has_manager {
+            // Its manager is to see that it is down, and would be told of nothing else.
+            true => self.engine.stop_all(self.now()),
+            false => self.engine.stop(&ids, self.now()),
+        };
+        let on = On::Services(ids, Request::Stop, form);
+        self.requested(Waiter { on, reply }, actions);
+    }
+
     fn request(&mut self, service: ServiceId, request: Request, reply: oneshot::Sender<Reply>) {
         match self.engine.request(service, request, self.now()) {
             Ok(actions) => {
-                let on = On::Service(service);
+                let on = On::Services(vec![service], request, Form::Entry);
                 self.requested(Waiter { on, reply }, actions);
             }
             Err(refusal) => drop(reply.send(Reply::refused(&refusal))),
@@ -201,9 +235,8 @@ impl Host {
     pub(super) fn pass_waiters_on(&mut self, from: ServiceId, to: ServiceId) {
         for waiter in &mut self.waiters {
             let ids = match &mut waiter.on {
-                On::Service(id) => std::slice::from_mut(id),
-                On::Removal(ids) => ids,
-                On::All => &mut [],
+                On::Services(ids, ..) | On::Removal(ids) => ids,
+                On::All => continue,
             };
             for id in ids.iter_mut().filter(|id| **id == from) {
                 *id = to;
@@ -232,7 +265,13 @@ impl Host {
             };
             let Waiter { on, reply } = waiter;
             let answer = match &on {
-                On::Service(id) => rests(*id).then(|| self.entry(*id)),
+                On::Services(ids, request, form) => {
+                    let overtaken = ids.iter().find_map(|id| self.overtaken(*id, *request));
+                    overtaken.or_else(|| {
+                        let rest = ids.iter().copied().all(rests);
+                        rest.then(|| self.document(ids, *form))
+                    })
+                }
                 On::All => {
                     let rest = self.engine.ids().all(rests);
                     rest.then(|| Reply::document(&self.status()))
@@ -254,6 +293,33 @@ impl Host {
             } else if !reply.is_closed() {
                 self.waiters.push(Waiter { on, reply });
             }
+        }
+    }
+
+    /// The answer to a request whose opposite was asked for before it was done.
+    fn overtaken(&self, id: ServiceId, request: Request) -> Option<Reply> {
+        let is_wanted = self.engine.is_wanted(id);
+        let is_tried = self.engine.trial(id).is_some();
+        let name = self.held.get(&id)?.spec.name();
+        let why = match request {
+            Request::Stop if is_wanted => {
+                format!("overtaken by a start: {name} was started again before it was down")
+            }
+            Request::Start | Request::Restart if !is_wanted && !is_tried => {
+                format!("overtaken by a stop: {name} was stopped before it was up")
+            }
+            _ => return None,
+        };
+        Some(Reply::error(StatusCode::CONFLICT, &why))
+    }
+
+    fn document(&self, ids: &[ServiceId], form: Form) -> Reply {
+        match (form, ids) {
+            (Form::Entry, [id]) => self.entry(*id),
+            _ => Reply::document(&StatusReport {
+                supervisor: None,
+                services: ids.iter().filter_map(|id| self.report(*id)).collect(),
+            }),
         }
     }
 
@@ -300,6 +366,10 @@ impl Host {
                 pid: view.and_then(|view| view.pid),
             }
         });
+        if !self.engine.is_wanted(id) {
+            let names = self.engine.running_dependents(id).into_iter();
+            report.needed_by = names.map(|name| name.to_string()).collect();
+        }
         let problems = held.log_problem.iter().chain(held.sink_problems.values());
         let problems: Vec<&str> = problems.map(String::as_str).collect();
         report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));

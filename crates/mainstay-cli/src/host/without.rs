@@ -14,7 +14,7 @@ use super::interrupts::Interrupts;
 use super::ledger::{self, Estate, Ledger, Slot};
 use super::legacy::{self, Legacy};
 use super::{
-    Host, Output, Parts, Sources, endpoint, failed, launch, new_processes, preflight, sys,
+    Host, Output, Parts, Reach, Sources, endpoint, failed, launch, new_processes, preflight, sys,
 };
 use crate::embedded::Definition;
 use crate::failure::{Code, Failure};
@@ -98,6 +98,7 @@ fn report(slot: &Slot) -> ServiceReport {
         log_problem: None,
         cpu_ms: None,
         memory_bytes: None,
+        needed_by: Vec::new(),
         update: None,
     }
 }
@@ -108,6 +109,7 @@ fn report(slot: &Slot) -> ServiceReport {
 pub(crate) fn stop_without_supervisor(
     state: &StateDir,
     names: &[String],
+    reach: Reach,
 ) -> Result<StatusReport, Failure> {
     let lock = state.lock()?;
     let Some(predecessor) = &lock.predecessor else {
@@ -136,8 +138,13 @@ pub(crate) fn stop_without_supervisor(
         );
         return Err(Failure::new(Code::Unknown, message));
     }
-    let is_named = |name: &str| names.is_empty() || names.iter().any(|named| named == name);
-    let report = match specs(&estate, state) {
+    let specs = specs(&estate, state);
+    let mut all = names.to_vec();
+    if let (Ok(definitions), Reach::WithDependents) = (&specs, reach) {
+        add_dependents(&mut all, definitions);
+    }
+    let is_named = |name: &str| all.is_empty() || all.iter().any(|named| named == name);
+    let report = match specs {
         Ok(definitions) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -165,6 +172,21 @@ pub(crate) fn stop_without_supervisor(
         give_back(state, lock);
     }
     Ok(report)
+}
+
+/// Adds what needs one of the named services, directly or through others.
+fn add_dependents(names: &mut Vec<String>, definitions: &[Definition]) {
+    let mut next = 0;
+    while let Some(name) = names.get(next).cloned() {
+        let needs_it = |it: &&Definition| it.spec.needed_services().any(|it| it.as_str() == name);
+        let dependents = definitions.iter().filter(needs_it);
+        for dependent in dependents.map(|it| it.spec.name().to_string()) {
+            if !names.contains(&dependent) {
+                names.push(dependent);
+            }
+        }
+        next += 1;
+    }
 }
 
 fn nothing_left(state: &StateDir) -> Failure {
@@ -230,6 +252,12 @@ async fn stop(
     definitions: Vec<Definition>,
     is_named: impl Fn(&str) -> bool,
 ) -> Result<StatusReport, Failure> {
+    let lives = |it: &&Definition| {
+        let name = it.spec.name().as_str();
+        let slot = estate.slots.iter().find(|slot| slot.name == name);
+        !is_named(name) && slot.is_some_and(|slot| slot.living().is_some())
+    };
+    let others: Vec<Definition> = definitions.iter().filter(lives).cloned().collect();
     let mut processes = new_processes()?;
     let legacy = Legacy::take_over_some(&estate.slots, &is_named, &mut processes);
     // Whoever it runs as may say that its stop takes longer.
@@ -282,9 +310,21 @@ async fn stop(
         views.all(|view| view.state.is_settled())
     };
     host.watch(&mut sources, is_over).await;
+    let report = |id: &ServiceId| {
+        let report = host.report(*id)?;
+        let needs_it = |it: &&Definition| {
+            let mut needs = it.spec.needed_services();
+            needs.any(|need| need.as_str() == report.name)
+        };
+        let dependents = others.iter().filter(needs_it);
+        Some(ServiceReport {
+            needed_by: dependents.map(|it| it.spec.name().to_string()).collect(),
+            ..report
+        })
+    };
     let report = StatusReport {
         supervisor: None,
-        services: named.iter().filter_map(|id| host.report(*id)).collect(),
+        services: named.iter().filter_map(report).collect(),
     };
     let mut others = estate.slots.iter().filter(|slot| !is_named(&slot.name));
     match others.any(|slot| slot.living().is_some()) {

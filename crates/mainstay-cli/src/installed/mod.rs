@@ -439,6 +439,7 @@ impl Installed {
             log_problem: None,
             cpu_ms: None,
             memory_bytes: None,
+            needed_by: Vec::new(),
             update: None,
         }
     }

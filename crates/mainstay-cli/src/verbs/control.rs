@@ -9,7 +9,7 @@ use mainstay_core::spec::ServiceName;
 
 use crate::embedded::Embedded;
 use crate::failure::{Code, Failure};
-use crate::host;
+use crate::host::{self, Reach};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{client, output, update};
@@ -30,6 +30,9 @@ pub(crate) struct Control {
 pub(crate) struct Stop {
     /// The services; all of them if none is named.
     names: Vec<String>,
+    /// Also stop the services that need these, directly or through others; those go first.
+    #[arg(long, requires = "names")]
+    with_dependents: bool,
     /// One JSON document.
     #[arg(long)]
     json: bool,
@@ -70,7 +73,11 @@ impl Verb {
 
 impl Stop {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let Self { names, json } = self;
+        let (names, json) = (self.names, self.json);
+        let reach = match self.with_dependents {
+            true => Reach::WithDependents,
+            false => Reach::Named,
+        };
         if names.is_empty() {
             return match client::block_on(client::stop_all(state))? {
                 Ok(report) => show(Verb::Stop, report.services.into_iter().map(Ok), json),
@@ -78,34 +85,46 @@ impl Stop {
                     if !state.is_signed() {
                         return Err(absent);
                     }
-                    stop_orphans(state, &names, json)
+                    stop_orphans(state, &names, reach, json)
                 }
                 Err(failure) => Err(failure),
             };
         }
-        Control { names, json }.run(Verb::Stop, state)
+        Control { names, json }.ask(Verb::Stop, reach, state)
     }
 }
 
+/// What one question brings: an entry for each service that it was about.
+type Answer = Result<Vec<ServiceReport>, Failure>;
+
 impl Control {
     pub(crate) fn run(self, verb: Verb, state: &StateDir) -> Result<ExitCode, Failure> {
+        self.ask(verb, Reach::Named, state)
+    }
+
+    fn ask(self, verb: Verb, reach: Reach, state: &StateDir) -> Result<ExitCode, Failure> {
         let answers = client::block_on(async {
-            let ask = |name: &String| {
-                let (state, name) = (state.clone(), name.clone());
-                match Installed::find(&state, &name) {
-                    Some(installed) => tokio::task::spawn_blocking(move || installed.control(verb)),
-                    None => tokio::task::spawn_blocking(move || {
-                        if matches!(verb, Verb::Start | Verb::Restart)
-                            && let Some(name) = ServiceName::new(&name)
-                            && let Some(embedded) = Embedded::find(&state, &name)
-                        {
-                            update::mend(&embedded)?;
-                        }
-                        client::block_on(client::request(&state, &name, verb.as_str()))?
-                    }),
+            let (mut asked, mut supervised) = (Vec::new(), Vec::new());
+            for name in &self.names {
+                match Installed::find(state, name) {
+                    Some(installed) => {
+                        asked.push(tokio::task::spawn_blocking(move || -> Answer {
+                            Ok(vec![installed.control(verb)?])
+                        }))
+                    }
+                    None => supervised.push(name.clone()),
                 }
+            }
+            // One request for all that is to be stopped, so that what needs others goes first.
+            let groups: Vec<Vec<String>> = match verb {
+                Verb::Stop if supervised.is_empty() => Vec::new(),
+                Verb::Stop => vec![supervised],
+                _ => supervised.into_iter().map(|name| vec![name]).collect(),
             };
-            let asked: Vec<_> = self.names.iter().map(ask).collect();
+            asked.extend(groups.into_iter().map(|names| {
+                let state = state.clone();
+                tokio::task::spawn_blocking(move || supervised_control(&state, &names, verb, reach))
+            }));
             let mut answers = Vec::with_capacity(asked.len());
             for answer in asked {
                 let failed =
@@ -114,13 +133,13 @@ impl Control {
             }
             answers
         })?;
-        let is_absent = |answer: &Result<_, Failure>| {
+        let is_absent = |answer: &Answer| {
             let failure = answer.as_ref().err();
             failure.is_some_and(|failure| failure.code() == Code::NotRunning)
         };
         if answers.iter().all(is_absent) && state.is_signed() {
             if verb == Verb::Stop {
-                return stop_orphans(state, &self.names, self.json);
+                return stop_orphans(state, &self.names, reach, self.json);
             }
             if let Some(orphans) = host::orphans(state) {
                 let (what, hint) = orphans.remark();
@@ -128,17 +147,47 @@ impl Control {
                 return Err(Failure::new(Code::NotRunning, message).hint(hint));
             }
         }
-        let answers = answers.into_iter();
+        let answers = answers.into_iter().flat_map(|answer| match answer {
+            Ok(services) => services.into_iter().map(Ok).collect(),
+            Err(failure) => vec![Err(failure)],
+        });
         show(verb, answers, self.json)
     }
 }
 
+/// Asks the supervisor of this state directory.
+fn supervised_control(state: &StateDir, names: &[String], verb: Verb, reach: Reach) -> Answer {
+    if verb == Verb::Stop {
+        return client::block_on(client::stop(state, names, reach))?;
+    }
+    let mut services = Vec::with_capacity(names.len());
+    for name in names {
+        if matches!(verb, Verb::Start | Verb::Restart)
+            && let Some(service) = ServiceName::new(name)
+            && let Some(embedded) = Embedded::find(state, &service)
+        {
+            update::mend(&embedded)?;
+        }
+        services.push(client::block_on(client::request(
+            state,
+            name,
+            verb.as_str(),
+        ))??);
+    }
+    Ok(services)
+}
+
 /// They come to rest like those of a living supervisor.
-fn stop_orphans(state: &StateDir, names: &[String], json: bool) -> Result<ExitCode, Failure> {
+fn stop_orphans(
+    state: &StateDir,
+    names: &[String],
+    reach: Reach,
+    json: bool,
+) -> Result<ExitCode, Failure> {
     if let Some(orphans) = host::orphans(state) {
         output::complain(&orphans.remark().0);
     }
-    let report = host::stop_without_supervisor(state, names)?;
+    let report = host::stop_without_supervisor(state, names, reach)?;
     show(Verb::Stop, report.services.into_iter().map(Ok), json)
 }
 
@@ -166,7 +215,28 @@ fn show(
             output::text(&format!("{}: {}\n", service.name, service.state))?;
         }
     }
+    if verb == Verb::Stop {
+        let needed = report.services.iter();
+        needed
+            .filter_map(still_needed)
+            .for_each(|note| output::complain(&note));
+    }
     failure.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// What a stop has left running that needs the service.
+fn still_needed(service: &ServiceReport) -> Option<String> {
+    let (by, name) = (&service.needed_by, &service.name);
+    let (need, keep, all) = match by.len() {
+        0 => return None,
+        1 => ("needs", "keeps", "both"),
+        _ => ("need", "keep", "all of them"),
+    };
+    let by = by.join(", ");
+    Some(format!(
+        "note: {by} {need} {name} and {keep} running\n\
+         hint: `mainstay stop {name} --with-dependents` stops {all}"
+    ))
 }
 
 /// A service that came to rest elsewhere than asked. One that has done its work and ended cleanly did what `start` asked.

@@ -314,7 +314,7 @@ fn whoever_cannot_be_reached_keeps_no_supervisor_alive() {
         &supervisor,
         "waiting up to 5s for alerts to be delivered: 2",
     );
-    supervisor.ctrl_c();
+    ctrl_c_again(&supervisor);
     assert_eq!(code(supervisor.wait(SOON)), 1);
     let lost = notices(&supervisor);
     let lost = lost.iter().filter(|it| it.contains("an alert was lost"));
@@ -507,7 +507,7 @@ fn a_killed_supervisor_leaves_no_command_behind() {
     });
     supervisor.ctrl_c();
     notice(&supervisor, "stopping all services");
-    supervisor.ctrl_c();
+    ctrl_c_again(&supervisor);
     let mut supervisor = supervisor;
     supervisor.wait(SOON);
     sandbox.assert_no_leftovers();
@@ -582,7 +582,7 @@ fn over_tls_only_whom_the_manifest_trusts_is_told() {
     );
     supervisor.ctrl_c();
     notice(&supervisor, "stopping all services");
-    supervisor.ctrl_c();
+    ctrl_c_again(&supervisor);
     let mut supervisor = supervisor;
     supervisor.wait(SOON);
     assert!(got.try_recv().is_err());

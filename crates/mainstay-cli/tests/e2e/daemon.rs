@@ -622,6 +622,8 @@ fn a_second_signal_kills_and_is_no_orderly_end() {
     event(&supervisor, "stubborn", "ready");
     signal(init, Signal::INT);
     event(&supervisor, "stubborn", "stopping");
+    // It counts once the first one was shown for half a second.
+    std::thread::sleep(Duration::from_millis(600));
     signal(init, Signal::TERM);
     assert_eq!(code(supervisor.wait(SOON)), 1);
     sandbox.assert_no_leftovers();

@@ -160,7 +160,7 @@ fn a_second_ctrl_c_kills() {
     event(&supervisor, "deaf", "ready");
     supervisor.ctrl_c();
     event(&supervisor, "deaf", "stopping");
-    supervisor.ctrl_c();
+    ctrl_c_again(&supervisor);
     assert_eq!(code(supervisor.wait(SOON)), 1);
     sandbox.assert_no_leftovers();
 }

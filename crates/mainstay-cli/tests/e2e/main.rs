@@ -17,6 +17,7 @@ mod paths;
 mod processes;
 #[cfg(target_os = "linux")]
 mod registry;
+mod requests;
 mod responsive;
 mod snapshots;
 mod sockets;
@@ -133,6 +134,12 @@ fn order(supervisor: &Supervisor, kind: &str) -> Vec<String> {
     of_kind
         .map(|event| event["service"].as_str().unwrap_or_default().to_owned())
         .collect()
+}
+
+/// A second ctrl-c counts once the first one was shown for half a second.
+fn ctrl_c_again(supervisor: &Supervisor) {
+    std::thread::sleep(Duration::from_millis(600));
+    supervisor.ctrl_c();
 }
 
 /// Ends it as an operator would, and checks that it went well and left nothing.

@@ -78,6 +78,11 @@ pub enum Fact {
         #[serde(rename = "graceful_ms", serialize_with = "millis")]
         graceful: Duration,
     },
+    /// An operator stops it while other services that need it keep running.
+    StillNeeded {
+        /// Those services.
+        by: Vec<ServiceName>,
+    },
     /// It did not stop in time, or something of it was left: its whole tree is killed.
     Killing {
         /// Why.
@@ -240,13 +245,7 @@ impl Fact {
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Waiting { on } => {
-                f.write_str("waiting for ")?;
-                for (i, name) in on.iter().enumerate() {
-                    write!(f, "{}{name}", if i == 0 { "" } else { ", " })?;
-                }
-                Ok(())
-            }
+            Self::Waiting { on } => write!(f, "waiting for {}", Names(on)),
             Self::WaitingFor { probe } => write!(f, "waiting for {probe}"),
             Self::Started { pid, restarts: 0 } => write!(f, "started, pid {pid}"),
             Self::Started { pid, restarts } => {
@@ -263,6 +262,14 @@ impl fmt::Display for Fact {
             Self::Exited { exit, after } => write!(f, "ended after {}: {exit}", Human(*after)),
             Self::Failed { why } => write!(f, "failed: {why}"),
             Self::Stopping { graceful } => write!(f, "stopping, {} at most", Human(*graceful)),
+            Self::StillNeeded { by } => {
+                let (need, keep) = match by.len() {
+                    1 => ("needs", "keeps"),
+                    _ => ("need", "keep"),
+                };
+                let by = Names(by);
+                write!(f, "stopping on request: {by} {need} it and {keep} running")
+            }
             Self::Killing {
                 why: KillReason::GraceOver,
             } => f.write_str("did not stop in time: killing it and all its children"),
@@ -356,6 +363,18 @@ impl fmt::Display for Halt {
                 )
             }
         }
+    }
+}
+
+/// Names of services, separated by commas.
+struct Names<'a>(&'a [ServiceName]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, name) in self.0.iter().enumerate() {
+            write!(f, "{}{name}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 

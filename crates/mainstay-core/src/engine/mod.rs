@@ -712,10 +712,10 @@ impl Engine {
         if !self.has(id) {
             return Err(Refusal::Removed);
         }
-        self.shared.now = now;
         if request == Request::Stop {
-            self.end_trials(|service| service == id);
+            return Ok(self.stop(&[id], now));
         }
+        self.shared.now = now;
         let service = self.services.get_mut(&id).ok_or(Refusal::Removed)?;
         let mut changed = vec![id];
         match request {
@@ -723,11 +723,59 @@ impl Engine {
                 service.start(request == Request::Restart, &mut self.shared)?;
                 self.start_needs(&mut changed);
             }
-            Request::Stop => service.want_down(),
+            Request::Stop => {}
             Request::Pause => service.pause(&mut self.shared)?,
             Request::Continue => service.resume(&mut self.shared)?,
         }
         Ok(self.settle(changed))
+    }
+
+    /// Stops these services, each as soon as nothing runs among them that needs it. Other services that need one of them keep running,
+    /// which is told at once.
+    pub fn stop(&mut self, ids: &[ServiceId], now: Instant) -> Vec<Action> {
+        self.shared.now = now;
+        self.end_trials(|service| ids.contains(&service));
+        let mut stopping = Vec::new();
+        for id in ids {
+            if let Some(service) = self.services.get_mut(id) {
+                stopping.extend((!service.is_down()).then_some(*id));
+                service.want_down();
+            }
+        }
+        for id in stopping {
+            let by = self.running_dependents(id);
+            if let Some(service) = self.services.get(&id).filter(|_| !by.is_empty()) {
+                service.tell(Fact::StillNeeded { by }, &mut self.shared);
+            }
+        }
+        self.settle(ids.to_vec())
+    }
+
+    /// These services and all that need them, directly or through others.
+    pub fn with_dependents(&self, ids: &[ServiceId]) -> Vec<ServiceId> {
+        let mut all = ids.to_vec();
+        let mut next = 0;
+        while let Some(id) = all.get(next) {
+            let dependents = self.graph.dependents.of(*id).iter().copied();
+            let new: Vec<ServiceId> = dependents.filter(|id| !all.contains(id)).collect();
+            all.extend(new);
+            next += 1;
+        }
+        all
+    }
+
+    /// The services that need this one, run, and are not to be stopped.
+    pub fn running_dependents(&self, id: ServiceId) -> Vec<ServiceName> {
+        let dependents = self.graph.dependents.of(id).iter();
+        let dependents = dependents.filter_map(|dependent| self.services.get(dependent));
+        let running = dependents.filter(|it| it.is_on_duty() && !it.wants_down() && it.is_live());
+        running.map(|it| it.spec().name().clone()).collect()
+    }
+
+    /// Whether the service is to be up.
+    pub fn is_wanted(&self, id: ServiceId) -> bool {
+        let service = self.services.get(&id);
+        service.is_some_and(|service| !service.wants_down())
     }
 
     /// Takes in that an operator wants a snapshot of a service that runs; the token is that of its [`Event::Snapshotted`].

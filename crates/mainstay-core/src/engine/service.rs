@@ -271,6 +271,11 @@ impl Service {
         matches!(self.state, State::Stopped { .. } | State::Halted { .. })
     }
 
+    /// It has processes.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.state, State::Live { .. })
+    }
+
     /// Starting, stopping, or about to.
     pub(super) fn is_moving(&self) -> bool {
         match &self.state {
@@ -314,7 +319,11 @@ impl Service {
             State::Live { child, .. } => Some(child),
             _ => None,
         };
-        let state = self.state.name();
+        let state = match self.state.name() {
+            // Its stop begins as soon as nothing runs that needs it.
+            _ if self.is_live() && self.wants_down() => StateName::StopPending,
+            state => state,
+        };
         let detail = match &self.state {
             State::Halted { why, .. } => Some(why.to_string()),
             State::Conditions { index, .. } => {
@@ -339,7 +348,7 @@ impl Service {
                 Main::Called | Main::Gone => None,
             }),
             run: child.map(|child| child.run),
-            ready: matches!(state, StateName::Running | StateName::Paused),
+            ready: matches!(self.state.name(), StateName::Running | StateName::Paused),
             since: self.since,
             started: child.map(|child| child.began),
             restarts: self.past.restarts,

@@ -34,6 +34,12 @@ pub(super) enum Command {
     },
     /// `POST /v1/stop`: answered when every service has come to rest.
     StopAll(oneshot::Sender<Reply>),
+    /// `POST /v1/services/NAME[,NAME…]/stop`: answered when all of them are down.
+    Stop {
+        names: String,
+        reach: Reach,
+        reply: oneshot::Sender<Reply>,
+    },
     /// `POST /v1/services/NAME/VERB`: answered when the service has come to rest.
     Request {
         name: String,
@@ -84,6 +90,15 @@ pub(super) enum Command {
     Events(mpsc::Sender<Bytes>),
 }
 
+/// Which services a stop is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Those that were named.
+    Named,
+    /// Also all that need one of them.
+    WithDependents,
+}
+
 /// What becomes of a new definition.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Decision {
@@ -119,6 +134,7 @@ impl Command {
             | Self::Status(reply)
             | Self::Entry { reply, .. }
             | Self::StopAll(reply)
+            | Self::Stop { reply, .. }
             | Self::Request { reply, .. }
             | Self::Reload { reply, .. }
             | Self::Snapshot { reply, .. }

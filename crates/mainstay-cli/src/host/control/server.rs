@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::endpoint::Listener;
-use super::{Command, Conditions, Decision, Reply};
+use super::{Command, Conditions, Decision, Reach, Reply};
 
 /// Events that a slow listener may be behind before it is cut off.
 const EVENT_BACKLOG: usize = 4096;
@@ -88,6 +88,10 @@ async fn answer(
         Err(why) => return Ok(whole(Reply::error(StatusCode::BAD_REQUEST, &why))),
     };
     let query = request.uri.query().unwrap_or_default().split('&');
+    let reach = match query.clone().any(|part| part == "with-dependents") {
+        true => Reach::WithDependents,
+        false => Reach::Named,
+    };
     let owner = query.filter_map(|part| part.strip_prefix("owner="));
     let owner = owner.map(str::to_owned).next();
     let path: Vec<&str> = request.uri.path().trim_matches('/').split('/').collect();
@@ -151,6 +155,11 @@ async fn answer(
             name: (*name).to_owned(),
             reply,
         },
+        (&Method::POST, ["v1", "services", names, "stop"]) => Command::Stop {
+            names: (*names).to_owned(),
+            reach,
+            reply,
+        },
         (&Method::POST, ["v1", "services", name, verb]) => match parse_verb(verb) {
             Some(request) => Command::Request {
                 name: (*name).to_owned(),
@@ -189,8 +198,8 @@ async fn answer(
 }
 
 fn parse_verb(verb: &str) -> Option<Request> {
-    use Request::{Continue, Pause, Restart, Start, Stop};
-    [Start, Stop, Restart, Pause, Continue]
+    use Request::{Continue, Pause, Restart, Start};
+    [Start, Restart, Pause, Continue]
         .into_iter()
         .find(|known| known.to_string() == verb)
 }

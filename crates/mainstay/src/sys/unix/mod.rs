@@ -16,7 +16,7 @@ pub(crate) use ready::{claim_ready_descriptor, write_ready};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
@@ -56,6 +56,7 @@ pub(crate) fn run(
         .name("signals".into())
         .spawn(move || {
             let mut is_paused = false;
+            let mut stopping_since = None;
             for signal in signals.forever() {
                 let control = match signal {
                     SIGHUP => Control::Reload,
@@ -71,8 +72,12 @@ pub(crate) fn run(
                     _ => Control::Stop(Stop::Requested),
                 };
                 let is_first = teller.tell(control);
-                // Whoever presses ctrl-c twice means it.
-                if signal == SIGINT && !is_first {
+                if signal == SIGHUP {
+                    continue;
+                }
+                let since: &mut Instant = stopping_since.get_or_insert_with(Instant::now);
+                // A second ctrl-c ends the process, but not the copy that a wrapper sends to the group as well.
+                if signal == SIGINT && !is_first && since.elapsed() >= ECHO {
                     let _ends_us = signal_hook::low_level::emulate_default_handler(SIGINT);
                 }
             }
@@ -84,6 +89,9 @@ pub(crate) fn run(
     openrc::settle(manager, &definition.recovery, code);
     Ok(code)
 }
+
+/// A signal that follows the first one within this time is the same request.
+const ECHO: Duration = Duration::from_millis(500);
 
 /// Talks sd_notify(3), to whoever listens. A manager that cannot be told is no failure of the service.
 ///

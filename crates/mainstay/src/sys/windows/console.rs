@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::windows::io::AsRawHandle as _;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use windows_sys::Win32::Foundation::{FALSE, TRUE};
 use windows_sys::Win32::System::Console::{
@@ -20,6 +20,10 @@ use crate::{Context, Control, Error, ErrorKind, Logger, Manager, Service, Stop};
 
 /// What the console's handler, which has no context of its own, tells.
 static SHARED: OnceLock<Arc<Shared>> = OnceLock::new();
+/// When the first stop was asked for.
+static STOPPING_SINCE: OnceLock<Instant> = OnceLock::new();
+/// An event that follows the first one within this time is the same request.
+const ECHO: Duration = Duration::from_millis(500);
 
 /// Whom a service at a console tells how it is.
 struct Nobody;
@@ -90,9 +94,10 @@ unsafe extern "system" fn handle(event: u32) -> BOOL {
         return FALSE;
     };
     let is_first = shared.tell(Control::Stop(Stop::Requested));
+    let is_echo = STOPPING_SINCE.get_or_init(Instant::now).elapsed() < ECHO;
     match event {
-        // Whoever presses ctrl-c twice means it: the next handler ends the process.
-        CTRL_C_EVENT | CTRL_BREAK_EVENT => BOOL::from(is_first),
+        // A second ctrl-c ends the process, by the next handler, but not the copy that a wrapper sends as well.
+        CTRL_C_EVENT | CTRL_BREAK_EVENT => BOOL::from(is_first || is_echo),
         // The process ends when this returns, and no later than the system likes.
         _ => loop {
             thread::sleep(Duration::from_secs(3600));

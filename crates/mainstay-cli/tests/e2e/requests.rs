@@ -1,0 +1,200 @@
+//! What operators ask of a supervisor: several services at once, one request after another, and what a stop means for dependents.
+
+use std::thread;
+
+use rustix::process::Signal;
+
+use super::*;
+
+/// `b` needs `a`, and takes its time to stop, until `HERE/go` exists.
+const SLOW_DEPENDENT: &str = r#"
+    [service.a]
+    command = ["PUPPET", "touch", "HERE/a", "hang"]
+    start = { ready = { file = "HERE/a" } }
+    [service.b]
+    command = ["sh", "-c", "trap 'until [ -e HERE/go ]; do sleep 0.01; done; exit 0' TERM; echo up; while :; do sleep 0.01; done"]
+    needs = ["a"]
+    start = { ready = { log = "up" } }
+"#;
+
+/// A verb, from another terminal.
+fn ask(sandbox: &Sandbox, args: &'static [&'static str]) -> thread::JoinHandle<Output> {
+    let mut command = sandbox.command(mainstay());
+    command.args(args);
+    thread::spawn(move || command.output().expect("mainstay runs"))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn state(sandbox: &Sandbox, name: &str) -> String {
+    let state = service(sandbox, name)["state"].clone();
+    state.as_str().expect("a state").to_owned()
+}
+
+fn wait_state(sandbox: &Sandbox, name: &str, expect: &str) {
+    wait_until(&format!("{name} to be {expect}"), SOON, || {
+        (state(sandbox, name) == expect).then_some(())
+    });
+}
+
+#[test]
+fn a_stop_waits_for_the_dependents_that_are_stopping() {
+    let (supervisor, sandbox) = supervise(SLOW_DEPENDENT);
+    event(&supervisor, "b", "ready");
+    let stop_b = ask(&sandbox, &["stop", "b"]);
+    wait_state(&sandbox, "b", "stop-pending");
+    let stop_a = ask(&sandbox, &["stop", "a"]);
+    wait_state(&sandbox, "a", "stop-pending");
+    sandbox.write("go", "");
+    for (name, stop) in [("b", stop_b), ("a", stop_a)] {
+        let output = stop.join().expect("it ran");
+        assert_eq!(code(output.status), 0, "{name}: {}", stderr(&output));
+    }
+    assert_eq!(order(&supervisor, "stopped"), ["b", "a"]);
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn services_that_are_stopped_together_go_in_the_order_of_their_needs() {
+    let (supervisor, sandbox) = supervise(SLOW_DEPENDENT);
+    sandbox.write("go", "");
+    event(&supervisor, "b", "ready");
+    for names in [["b", "a"], ["a", "b"]].repeat(5) {
+        let output = verb(&sandbox, &["stop", names[0], names[1]]);
+        assert_eq!(code(output.status), 0, "{}", stderr(&output));
+        let expect = format!("{}: stopped\n{}: stopped\n", names[0], names[1]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expect);
+        assert_eq!(code(verb(&sandbox, &["start", "b", "a"]).status), 0);
+        assert_eq!(state(&sandbox, "a"), "running");
+        assert_eq!(state(&sandbox, "b"), "running");
+    }
+    let stopping = order(&supervisor, "stopping");
+    let stopped = order(&supervisor, "stopped");
+    assert_eq!(stopped, ["b", "a"].repeat(10));
+    assert_eq!(stopping, ["b", "a"].repeat(10));
+    for names in [["b", "a"], ["a", "b"]].repeat(3) {
+        let output = verb(&sandbox, &["restart", names[0], names[1]]);
+        assert_eq!(code(output.status), 0, "{}", stderr(&output));
+        assert_eq!(state(&sandbox, "a"), "running");
+        assert_eq!(state(&sandbox, "b"), "running");
+    }
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_request_that_is_overtaken_says_so() {
+    let (supervisor, sandbox) = supervise(SLOW_DEPENDENT);
+    event(&supervisor, "b", "ready");
+    let stop_b = ask(&sandbox, &["stop", "b"]);
+    wait_state(&sandbox, "b", "stop-pending");
+    let restart = ask(&sandbox, &["restart", "b"]);
+    let output = stop_b.join().expect("it ran");
+    assert_eq!(code(output.status), 1);
+    let expect = "overtaken by a start: b was started again before it was down";
+    assert!(stderr(&output).contains(expect), "{}", stderr(&output));
+    let stop_b = ask(&sandbox, &["stop", "b"]);
+    let output = restart.join().expect("it ran");
+    assert_eq!(code(output.status), 1);
+    let expect = "overtaken by a stop: b was stopped before it was up";
+    assert!(stderr(&output).contains(expect), "{}", stderr(&output));
+    // A start of what needs it is a start of it.
+    let stop_a = ask(&sandbox, &["stop", "a"]);
+    wait_state(&sandbox, "a", "stop-pending");
+    let start_b = ask(&sandbox, &["start", "b"]);
+    for stop in [stop_a, stop_b] {
+        let output = stop.join().expect("it ran");
+        assert_eq!(code(output.status), 1);
+        assert!(stderr(&output).contains("overtaken"), "{}", stderr(&output));
+    }
+    sandbox.write("go", "");
+    assert_eq!(code(start_b.join().expect("it ran").status), 0);
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_stopped_need_leaves_its_dependents_running_and_says_so() {
+    for daemon in [false, true] {
+        let (sandbox, manifest) = sandbox(SLOW_DEPENDENT);
+        sandbox.write("go", "");
+        let path = manifest.display().to_string();
+        let mut command = sandbox.command(mainstay());
+        match daemon {
+            false => command.args(["run", "--json", &path]),
+            true => {
+                let install = verb(&sandbox, &["install", "--manager", "embedded", &path]);
+                assert_eq!(code(install.status), 0, "{}", stderr(&install));
+                command.args(["daemon", "--json"])
+            }
+        };
+        let mut supervisor = Supervisor::spawn(command);
+        event(&supervisor, "b", "ready");
+        let output = verb(&sandbox, &["stop", "a"]);
+        assert_eq!(code(output.status), 0, "{}", stderr(&output));
+        let note = "note: b needs a and keeps running\n\
+                    hint: `mainstay stop a --with-dependents` stops both\n";
+        assert_eq!(stderr(&output), note);
+        let told = event(&supervisor, "a", "still-needed");
+        assert_eq!(told["by"], serde_json::json!(["b"]));
+        let a = service(&sandbox, "a");
+        assert_eq!(a["needed_by"], serde_json::json!(["b"]));
+        assert_eq!(state(&sandbox, "b"), "running");
+
+        json(&sandbox, &["start", "a", "--json"]);
+        let report = json(&sandbox, &["stop", "a", "--with-dependents", "--json"]);
+        let services = report["services"].as_array().expect("services");
+        let names: Vec<&Value> = services.iter().map(|it| &it["name"]).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert!(services.iter().all(|it| it["state"] == "stopped"));
+        // The first was by itself.
+        assert_eq!(order(&supervisor, "stopped"), ["a", "b", "a"]);
+        supervisor.ctrl_c();
+        assert_eq!(code(supervisor.wait(SOON)), 0);
+        sandbox.assert_no_leftovers();
+    }
+}
+
+#[test]
+fn a_need_is_stopped_the_same_way_without_a_supervisor() {
+    let (mut supervisor, sandbox) = supervise(SLOW_DEPENDENT);
+    sandbox.write("go", "");
+    event(&supervisor, "b", "ready");
+    supervisor.kill_dash_nine();
+    let output = verb(&sandbox, &["stop", "a"]);
+    assert_eq!(code(output.status), 0, "{}", stderr(&output));
+    let note = "note: b needs a and keeps running\n";
+    assert!(stderr(&output).contains(note), "{}", stderr(&output));
+    let output = verb(&sandbox, &["stop", "a", "--with-dependents"]);
+    assert_eq!(code(output.status), 0, "{}", stderr(&output));
+    let expect = "a: stopped\nb: stopped\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expect);
+    sandbox.assert_no_leftovers();
+}
+
+/// `timeout -s INT`, and a terminal with a wrapper, send a signal to the group and to the process.
+#[test]
+fn two_signals_at_once_are_one() {
+    let (mut supervisor, sandbox) = supervise(
+        r#"
+        [service.slow]
+        command = ["sh", "-c", "trap 'until [ -e HERE/go ]; do sleep 0.01; done; exit 0' TERM; echo up; while :; do sleep 0.01; done"]
+        start = { ready = { log = "up" } }
+        "#,
+    );
+    event(&supervisor, "slow", "ready");
+    for signal in [Signal::INT, Signal::TERM, Signal::INT] {
+        supervisor.signal(signal);
+        thread::sleep(Duration::from_millis(10));
+    }
+    event(&supervisor, "slow", "stopping");
+    sandbox.write("go", "");
+    let status = supervisor.wait(SOON);
+    assert_eq!(code(status), 0, "{:#?}", supervisor.events());
+    let killed = |event: &Value| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.contains("killing")
+    };
+    assert!(!supervisor.events().iter().any(killed));
+    sandbox.assert_no_leftovers();
+}
