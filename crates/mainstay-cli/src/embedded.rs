@@ -3,6 +3,7 @@
 //! ```text
 //! STATE/installed/NAME/manifest.toml   what it is (or .yaml, .json), as it was installed
 //! STATE/installed/NAME/embedded.json   that it is the embedded manager's: a [`Record`]
+//! STATE/installed/NAME/desired.json    that it is to stay down, and why: [`Desired`]
 //! STATE/installed/.lock                held by whoever changes them, and by a daemon while it starts
 //! STATE/registry.db                    what is registered of them, see `registry/`
 //! ```
@@ -10,6 +11,7 @@
 //! The files are what counts: a daemon that runs is told of them afterwards, one that does not finds them when it starts. What is refused by
 //! either is taken back as a whole. Whoever changes something holds the lock first, then what it is about in the registry.
 
+mod desired;
 mod site;
 
 use std::fs::{self, File};
@@ -27,6 +29,7 @@ use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::desired::{Desired, write as write_desired};
 use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
@@ -71,6 +74,8 @@ pub(crate) struct Definition {
     pub(crate) version: u64,
     /// It starts with its supervisor.
     pub(crate) is_enabled: bool,
+    /// Why it stays down nevertheless.
+    pub(crate) desired: Option<Desired>,
     /// Of the text that says so, where that is known.
     pub(crate) digest: Option<TextDigest>,
 }
@@ -112,6 +117,7 @@ impl Definition {
             dir: dir.to_owned(),
             version: 0,
             is_enabled: true,
+            desired: None,
             digest,
         }
     }
@@ -186,9 +192,25 @@ pub(crate) fn names(state: &StateDir) -> Vec<String> {
 pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
     let version = |name: &str| Some(read_record(state, name).ok()?.version);
     let names = names(state).into_iter();
-    names
-        .map(|name| stopped(version(&name), None, name))
-        .collect()
+    let report = |name: String| {
+        let desired = desired::read(state, &name).ok().flatten();
+        let report = stopped(version(&name), None, name);
+        match desired {
+            Some(Desired::Halted {
+                why,
+                restarts,
+                last_exit,
+            }) => ServiceReport {
+                state: StateName::Halted,
+                detail: Some(why),
+                restarts,
+                last_exit,
+                ..report
+            },
+            _ => report,
+        }
+    };
+    names.map(report).collect()
 }
 
 /// Of those that are registered and not there, so that no daemon knows of them: whoever installed or removed them did not come to an end.
@@ -389,6 +411,7 @@ pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
         dir: record.base_dir,
         version: record.version,
         is_enabled: record.enabled,
+        desired: desired::read(state, name).map_err(failed)?,
         digest: Some(digest),
     })
 }
@@ -589,6 +612,7 @@ fn remove_all(
         let place = place(state, name);
         // First what says that it is installed.
         remove(&place.join(RECORD))?;
+        write_desired(state, name, None).map_err(|error| cannot("write in", &place, &error))?;
         for path in manifest_paths(&place) {
             remove(&path)?;
         }

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use mainstay_core::engine::{Fact, KillReason, Refusal, Request, ServiceId, StateName};
-use mainstay_core::report::StatusReport;
+use mainstay_core::engine::{Fact, KillReason, Left, Refusal, ServiceId, StateName, Wish};
+use mainstay_core::report::{LastExit, StatusReport};
 use tokio::sync::oneshot;
 
 use super::control::Reply;
 use super::requests::Waiter;
 use super::{Held, Host, SETTLED, Successor, alerts, other, preflight};
-use crate::embedded::{self, Definition};
+use crate::embedded::{self, Definition, Desired};
 use crate::failure::chain;
 
 /// The manager of the services that are installed in a state directory.
@@ -69,15 +69,37 @@ impl Host {
         }
     }
 
-    /// Starts services and what they need, though that may be for those only who ask.
-    pub(super) fn start_with_needs(&mut self, ids: &[ServiceId]) {
-        for &id in ids {
-            // One that is paused, or has remains, stays as it is.
-            if let Ok(actions) = self.engine.request(id, Request::Start, self.now()) {
-                self.perform(actions);
-            }
+    /// Keeps what is to hold of a service over every end of this daemon. That everything ends with it is not that.
+    pub(super) fn record_desired(&mut self, id: ServiceId) {
+        if self.daemon.is_none() || self.engine.is_shutting_down() {
+            return;
         }
-        self.engine.ids().for_each(|id| self.record(id));
+        let (Some(bequest), Some(held)) = (self.engine.bequest(id), self.held.get_mut(&id)) else {
+            return;
+        };
+        let name = held.spec.name();
+        if self.engine.find(name.as_str()) != Some(id) {
+            return;
+        }
+        held.is_stopped &= bequest.wish == Wish::Down;
+        let desired = match bequest.left {
+            Left::Halted { why } => Some(Desired::Halted {
+                why,
+                restarts: bequest.restarts,
+                last_exit: bequest.last_exit.map(LastExit::from),
+            }),
+            _ => held.is_stopped.then_some(Desired::Stopped),
+        };
+        if held.desired == desired {
+            return;
+        }
+        let written = embedded::write_desired(&self.state, name.as_str(), desired.as_ref());
+        held.desired = desired;
+        if let Err(error) = written {
+            let why = "the next daemon will not know whether it is to stay down";
+            self.reporter
+                .say(&format!("{name}: write its desired state: {error}; {why}"));
+        }
     }
 
     /// Tells whoever started us that all that starts with us has, or has failed.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Host;
 use super::sys::{self, Birth, Identity};
-use crate::embedded::{self, Definition};
+use crate::embedded::{self, Definition, Desired};
 use crate::manifest_file::Loaded;
 use crate::state_dir::{StateDir, create_private_dir, write_private};
 
@@ -518,6 +518,38 @@ impl Slot {
     pub(super) fn want_down(&mut self) {
         self.unwanted = true;
     }
+
+    /// Of a service that is to stay down, where no ledger tells.
+    pub(super) fn of_desired(name: &str, desired: &Desired) -> Self {
+        let slot = Self {
+            name: name.to_owned(),
+            state: State::Due,
+            since_ms: millis(sys::uptime()),
+            unwanted: true,
+            version: 0,
+            is_updated: false,
+            restarts: 0,
+            last_exit: None,
+            was_ready: false,
+            why: None,
+            child: None,
+        };
+        match desired {
+            Desired::Stopped => slot,
+            Desired::Halted {
+                why,
+                restarts,
+                last_exit,
+            } => Self {
+                state: State::Halted,
+                unwanted: false,
+                why: Some(why.clone()),
+                restarts: *restarts,
+                last_exit: *last_exit,
+                ..slot
+            },
+        }
+    }
 }
 
 impl Child {
@@ -560,6 +592,7 @@ impl Host {
 
     /// Writes down what has changed of a service.
     pub(super) fn record(&mut self, id: ServiceId) {
+        self.record_desired(id);
         if self.ledger.is_none() {
             return;
         }

@@ -85,6 +85,7 @@ impl Legacy {
             heir.is_enabled = definition.is_enabled;
         }
         let Some(predecessor) = &lock.predecessor else {
+            legacy.keep_down(definitions);
             return Ok(legacy);
         };
         let estate = match Estate::read(state) {
@@ -110,8 +111,34 @@ impl Legacy {
                 legacy.remarks.extend(heir.adopt(name, processes));
             }
         }
+        legacy.keep_down(definitions);
         legacy.settle(&predecessor.pid, &predecessor.testaments)?;
         Ok(legacy)
+    }
+
+    /// What operators stopped, and what is halted, stays down where no ledger knows better. What else is needed by a service that starts
+    /// starts with it.
+    fn keep_down(&mut self, definitions: &[Definition]) {
+        for (definition, heir) in definitions.iter().zip(&mut self.heirs) {
+            if let (Some(desired), None) = (&definition.desired, &heir.slot) {
+                let name = definition.spec.name().as_str();
+                heir.slot = Some(Slot::of_desired(name, desired));
+            }
+        }
+        let starts = |heir: &Heir| heir.is_enabled && !heir.is_known();
+        let all = definitions.iter().enumerate();
+        let mut open: Vec<usize> = all
+            .filter_map(|(i, _)| starts(&self.heirs[i]).then_some(i))
+            .collect();
+        while let Some(i) = open.pop() {
+            for need in definitions[i].spec.needed_services() {
+                let found = definitions.iter().position(|it| it.spec.name() == need);
+                if let Some(found) = found.filter(|&found| !self.heirs[found].is_enabled) {
+                    self.heirs[found].is_enabled = true;
+                    open.extend(starts(&self.heirs[found]).then_some(found));
+                }
+            }
+        }
     }
 
     /// Adopts only what lives of the `named` services, and leaves everything else as it is.

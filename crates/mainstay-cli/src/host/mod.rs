@@ -76,7 +76,7 @@ use self::sys::{Processes, Tree, TreeId};
 pub(crate) use self::update::TrialRequest;
 use self::update::Update;
 pub(crate) use self::without::{orphans, stop_without_supervisor};
-use crate::embedded::{self, Definition};
+use crate::embedded::{self, Definition, Desired};
 use crate::failure::{Code, Failure, chain};
 use crate::output::Foreign;
 use crate::snapshot::Which;
@@ -178,6 +178,10 @@ struct Held {
     user: User,
     sockets: Sockets,
     running: Option<Running>,
+    /// An operator stopped it by name, and nobody has started it since.
+    is_stopped: bool,
+    /// What is written down of that.
+    desired: Option<Desired>,
     snapshot: Option<Taking>,
     /// A snapshot that is not to be begun.
     called_off: Option<Token>,
@@ -208,6 +212,8 @@ impl Held {
             user,
             sockets: Sockets::default(),
             running: None,
+            is_stopped: definition.desired == Some(Desired::Stopped),
+            desired: definition.desired,
             snapshot: None,
             called_off: None,
         }
@@ -415,16 +421,12 @@ impl Host {
                 .for_each(|loss| host.reporter.say(&format!("{name}: {loss}")));
         }
         host.say_problems();
-        let enabled = host.engine.ids().zip(&legacy.heirs);
-        let enabled = enabled.filter(|(_, heir)| heir.is_enabled && !heir.is_known());
-        let enabled: Vec<ServiceId> = enabled.map(|(id, _)| id).collect();
         let begin_ledger = |host: &mut Self| {
             host.begin_ledger(copy.as_ref());
             // It says by itself what is outdated.
             let _ = std::fs::remove_dir_all(host.state.updated_dir());
         };
         host.take_up(legacy.heirs, |_| true, begin_ledger);
-        host.start_with_needs(&enabled);
         host.logs.begin();
         let sources = Sources {
             messages: received,

@@ -77,6 +77,8 @@ impl Host {
                 None => self.commanded(*command),
             },
             Command::StopAll(reply) => {
+                let all: Vec<ServiceId> = self.engine.ids().collect();
+                self.stopped_by_name(&all);
                 let actions = self.engine.request_stop_of_all(self.now());
                 let on = On::All;
                 self.requested(Waiter { on, reply }, actions);
@@ -205,6 +207,7 @@ impl Host {
         if reach == Reach::WithDependents {
             ids = self.engine.with_dependents(&ids);
         }
+        self.stopped_by_name(&ids);
         let actions = match self.has_manager {
             // Its manager is to see that it is down, and would be told of nothing else.
             true => self.engine.stop_all(self.now()),
@@ -212,6 +215,14 @@ impl Host {
         };
         let on = On::Services(ids, Request::Stop, form);
         self.requested(Waiter { on, reply }, actions);
+    }
+
+    fn stopped_by_name(&mut self, ids: &[ServiceId]) {
+        for id in ids {
+            if let Some(held) = self.held.get_mut(id) {
+                held.is_stopped = true;
+            }
+        }
     }
 
     fn request(&mut self, service: ServiceId, request: Request, reply: oneshot::Sender<Reply>) {

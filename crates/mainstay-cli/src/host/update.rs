@@ -169,6 +169,7 @@ impl Host {
                 version: request.version.unwrap_or(version),
                 dir: dir.clone(),
                 is_enabled: true,
+                desired: None,
                 digest: Some(digest),
             },
             user: Ok(user),

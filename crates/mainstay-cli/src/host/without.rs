@@ -16,7 +16,7 @@ use super::legacy::{self, Legacy};
 use super::{
     Host, Output, Parts, Reach, Sources, endpoint, failed, launch, new_processes, preflight, sys,
 };
-use crate::embedded::Definition;
+use crate::embedded::{self, Definition, Desired};
 use crate::failure::{Code, Failure};
 use crate::output;
 use crate::state_dir::{Lock, Predecessor, StateDir};
@@ -144,6 +144,16 @@ pub(crate) fn stop_without_supervisor(
         add_dependents(&mut all, definitions);
     }
     let is_named = |name: &str| all.is_empty() || all.iter().any(|named| named == name);
+    if estate.is_of_installed() {
+        let named = estate.slots.iter().filter(|slot| is_named(&slot.name));
+        for slot in named.filter(|slot| embedded::is_installed(state, &slot.name)) {
+            let written = embedded::write_desired(state, &slot.name, Some(&Desired::Stopped));
+            written.map_err(|error| {
+                let message = format!("write the desired state of {}: {error}", slot.name);
+                Failure::new(Code::CannotWrite, message)
+            })?;
+        }
+    }
     let report = match specs {
         Ok(definitions) => {
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1031,3 +1031,100 @@ fn a_version_has_one_author() {
     assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 0);
     stop(supervisor, &sandbox);
 }
+
+/// What operators stopped, and what halted, stays down whatever ends the daemon and the container around it.
+#[test]
+fn a_stop_by_name_and_a_halt_hold_over_every_end_of_the_daemon() {
+    let sandbox = Sandbox::new();
+    let services = r#"
+        [service.base]
+        command = ["PUPPET", "count", "HERE/base", "hang"]
+        [service.down]
+        command = ["PUPPET", "count", "HERE/down", "hang"]
+        needs = ["base"]
+        [service.left]
+        command = ["PUPPET", "count", "HERE/left", "hang"]
+        needs = ["down"]
+        [service.bad]
+        command = ["PUPPET", "count", "HERE/bad", "exit", "3"]
+        recovery = { policy = "strict" }
+        [service.spare]
+        command = ["PUPPET", "count", "HERE/spare", "hang"]
+        [service.other]
+        command = ["PUPPET", "count", "HERE/other", "hang"]
+        needs = ["spare"]
+    "#;
+    install(&sandbox, "it", services);
+    ok(&sandbox, &["disable", "spare"]);
+    let starts = |name: &str| {
+        let text = fs::read_to_string(sandbox.path().join(name));
+        text.map_or(0, |text| text.lines().count())
+    };
+    let mut supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "bad", "halted");
+    event(&supervisor, "left", "started");
+    // It is disabled, and started with what needs it.
+    event(&supervisor, "other", "started");
+    ok(&sandbox, &["stop", "down"]);
+    let path = sandbox.state_dir().join("installed/down/desired.json");
+    for end in ["orderly", "kill", "orderly"] {
+        match end {
+            "kill" => supervisor.kill_dash_nine(),
+            _ => {
+                supervisor.signal(Signal::TERM);
+                supervisor.wait(SOON);
+            }
+        }
+        supervisor = daemon(&sandbox, &[]);
+        event(&supervisor, "bad", "halted");
+        let kind = if end == "kill" { "adopted" } else { "started" };
+        event(&supervisor, "other", kind);
+        let now = listed(&sandbox);
+        assert_eq!(now["down"].0, "stopped", "{end}");
+        assert_eq!(now["bad"].0, "halted", "{end}");
+        let detail = service(&sandbox, "bad")["detail"].to_string();
+        assert!(detail.contains("exit code 3"), "{end}: {detail}");
+        assert_eq!((starts("down"), starts("bad")), (1, 1), "{end}");
+    }
+    // What needs it waits for its operator.
+    assert_eq!(listed(&sandbox)["left"].0, "waiting");
+    use std::os::unix::fs::PermissionsExt as _;
+    let found = fs::metadata(&path).expect("it was written");
+    assert_eq!(found.permissions().mode() & 0o777, 0o600);
+    // Until somebody starts it.
+    ok(&sandbox, &["start", "down"]);
+    assert!(!path.exists());
+    verb(&sandbox, &["restart", "bad"]);
+    wait_until("another halt", SOON, || {
+        (starts("bad") == 2 && listed(&sandbox)["bad"].0 == "halted").then_some(())
+    });
+    supervisor.kill_dash_nine();
+    // The same for one that is stopped while there is no daemon.
+    ok(&sandbox, &["stop", "other"]);
+    supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "down", "adopted");
+    assert_eq!(listed(&sandbox)["other"].0, "stopped");
+    supervisor.signal(Signal::TERM);
+    supervisor.wait(SOON);
+    supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "down", "started");
+    assert_eq!(listed(&sandbox)["other"].0, "stopped");
+    let before = starts("other");
+    ok(&sandbox, &["uninstall", "other"]);
+    install(&sandbox, "it", services);
+    ok(&sandbox, &["stop"]);
+    supervisor.signal(Signal::TERM);
+    supervisor.wait(SOON);
+    supervisor = daemon(&sandbox, &[]);
+    wait_up(&sandbox);
+    let now = listed(&sandbox);
+    assert!(
+        now.iter()
+            .all(|(name, (state, _))| name == "other" || state != "running"),
+        "{now:?}"
+    );
+    assert_eq!(starts("other"), before, "its need is stopped");
+    supervisor.signal(Signal::TERM);
+    supervisor.wait(SOON);
+    sandbox.assert_no_leftovers();
+}

@@ -569,6 +569,10 @@ impl World {
         };
         let style = self.engine.trial(id).map(|trial| trial.style);
         self.accounts[i].is_displaced = is_up && style == Some(Style::Restart);
+        if is_up && how.style == Style::Restart {
+            // When it comes back it is started afresh.
+            self.accounts[i].not_before = Instant::ZERO;
+        }
         if let Some(run) = self.accounts[i].run.as_mut().filter(|_| is_up) {
             run.starts_again &= style != Some(Style::Restart);
         }

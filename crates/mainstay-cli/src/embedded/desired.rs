@@ -1,0 +1,73 @@
+//! What holds of an installed service over every end and start of its daemon: that an operator stopped it by name, or that it is halted.
+//!
+//! `STATE/installed/NAME/desired.json` is there while either holds. It is written before the request is answered and replaced as a
+//! whole, so a daemon that is killed, or a container that is replaced, leaves what was said last.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use mainstay_core::report::LastExit;
+use serde::{Deserialize, Serialize};
+
+use super::{FORMAT, place};
+use crate::state_dir::{StateDir, write_private};
+
+const FILE: &str = "desired.json";
+
+/// Why a service stays down until somebody starts it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub(crate) enum Desired {
+    /// An operator stopped it by name.
+    Stopped,
+    /// It halted.
+    Halted {
+        why: String,
+        restarts: u64,
+        last_exit: Option<LastExit>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    format: u32,
+    #[serde(flatten)]
+    desired: Desired,
+}
+
+fn path(state: &StateDir, name: &str) -> PathBuf {
+    place(state, name).join(FILE)
+}
+
+/// What holds of a service; nothing where it starts as usual.
+///
+/// # Errors
+/// Why that cannot be read.
+pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, String> {
+    let path = path(state, name);
+    let cannot = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|error| cannot(&error))?,
+    };
+    let file: File = serde_json::from_slice(&bytes).map_err(|error| cannot(&error))?;
+    match file.format {
+        FORMAT => Ok(Some(file.desired)),
+        format => Err(cannot(&format!("its format is {format}"))),
+    }
+}
+
+/// Writes down what holds from now on.
+pub(crate) fn write(state: &StateDir, name: &str, desired: Option<&Desired>) -> io::Result<()> {
+    let path = path(state, name);
+    let Some(desired) = desired.cloned() else {
+        return match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    };
+    let format = FORMAT;
+    let bytes = serde_json::to_vec(&File { format, desired })?;
+    write_private(&path, &bytes)?.sync_all()
+}
