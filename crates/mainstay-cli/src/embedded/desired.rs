@@ -11,6 +11,7 @@ use mainstay_core::report::LastExit;
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, place};
+use crate::guarded;
 use crate::state_dir::{StateDir, write_private};
 
 const FILE: &str = "desired.json";
@@ -47,7 +48,7 @@ fn path(state: &StateDir, name: &str) -> PathBuf {
 pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, String> {
     let path = path(state, name);
     let cannot = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
-    let bytes = match fs::read(&path) {
+    let bytes = match guarded::read(&path, guarded::MANIFEST) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read.map_err(|error| cannot(&error))?,
     };
