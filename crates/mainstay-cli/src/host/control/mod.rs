@@ -114,6 +114,7 @@ impl Command {
             | Self::Status(reply)
             | Self::Entry { reply, .. }
             | Self::StopAll(reply)
+            | Self::Stop { reply, .. }
             | Self::Request { reply, .. }
             | Self::Reload { reply, .. }
             | Self::Snapshot { reply, .. }
