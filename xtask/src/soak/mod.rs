@@ -25,8 +25,10 @@ use site::Site;
 /// The hidden command that runs in the namespaces.
 pub(crate) const INSIDE: &str = "soak-inside";
 
-/// The supervisor's resident memory, in KiB.
-const MAX_RSS: u64 = 16 * 1024;
+/// The supervisor's resident memory, in KiB: fields of proc_pid_status(5) and their limits. The
+/// pages of a debug build's program alone are more than the first of them.
+const RELEASE_LIMITS: &[(&str, u64)] = &[("VmRSS", 16 * 1024)];
+const DEBUG_LIMITS: &[(&str, u64)] = &[("RssAnon", 12 * 1024)];
 
 /// Runs for an hour with the release build, unless told otherwise.
 pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
@@ -101,7 +103,11 @@ pub(crate) fn inside(args: &[&str]) -> Result<ExitCode> {
     let site = Site::set_up(dir.path(), Path::new(bin_dir), seed)?;
     let before = RootsFiles::read(site.roots())?;
     let start = Instant::now();
-    let mut soak = operator::Soak::start(site, seed)?;
+    let memory_limits = match bin_dir.ends_with("release") {
+        true => RELEASE_LIMITS,
+        false => DEBUG_LIMITS,
+    };
+    let mut soak = operator::Soak::start(site, seed, memory_limits)?;
     while start.elapsed() < Duration::from_secs(minutes * 60) && soak.faults.is_empty() {
         soak.act();
     }

@@ -13,7 +13,6 @@ use mainstay_testkit::procs;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::MAX_RSS;
 use super::site::{ATTACKER, Site, own_by};
 use crate::Result;
 
@@ -68,13 +67,19 @@ pub(crate) struct Soak {
     tally: BTreeMap<&'static str, u32>,
     /// How much of the supervisors' output was read.
     seen: u64,
-    max_rss: u64,
+    memory_limits: &'static [(&'static str, u64)],
+    /// In KiB.
+    max_memory: u64,
     slowest: (Duration, String),
 }
 
 impl Soak {
     /// Starts the first supervisor and waits for the healthy services.
-    pub(crate) fn start(site: Site, seed: u64) -> Result<Self> {
+    pub(crate) fn start(
+        site: Site,
+        seed: u64,
+        memory_limits: &'static [(&'static str, u64)],
+    ) -> Result<Self> {
         let supervisor = supervise(&site)?;
         let mut soak = Self {
             site,
@@ -84,7 +89,8 @@ impl Soak {
             neighbours: BTreeMap::from([("neighbour", None), ("diary", None)]),
             tally: BTreeMap::new(),
             seen: 0,
-            max_rss: 0,
+            memory_limits,
+            max_memory: 0,
             slowest: (Duration::ZERO, String::new()),
         };
         soak.wait_for_neighbours();
@@ -138,8 +144,8 @@ impl Soak {
         }
         println!("after {} s:", elapsed.as_secs());
         println!(
-            "  resident memory of the supervisor: {} KiB at most",
-            self.max_rss
+            "  memory of the supervisor: {} KiB at most",
+            self.max_memory
         );
         println!(
             "  slowest command: {:?}, {}",
@@ -160,11 +166,13 @@ impl Soak {
             }
         }
         let pid = Pid::from_child(&self.supervisor);
-        let rss = procs::field(pid, "status", "VmRSS").unwrap_or(0);
-        self.max_rss = self.max_rss.max(rss);
-        if rss > MAX_RSS {
-            self.faults
-                .push(format!("the supervisor has {rss} KiB of resident memory"));
+        for (field, limit) in self.memory_limits {
+            let used = procs::field(pid, "status", field).unwrap_or(0);
+            self.max_memory = self.max_memory.max(used);
+            if used > *limit {
+                let fault = format!("{field} of the supervisor is {used} KiB, over {limit}");
+                self.faults.push(fault);
+            }
         }
         self.look_at_neighbours();
         self.look_at_events();
