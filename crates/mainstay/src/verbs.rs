@@ -256,9 +256,11 @@ impl Definition {
                 }
                 let installed = self.install()?;
                 let losses = installed.losses.iter();
-                losses.fold("installed".to_owned(), |text, loss| {
+                let said = losses.fold("installed".to_owned(), |text, loss| {
                     format!("{text}\nnot taken by this system: {loss}")
-                })
+                });
+                let warnings = installed.warnings.iter();
+                warnings.fold(said, |text, warning| format!("{text}\nwarning: {warning}"))
             }
             Verb::Uninstall => self.uninstall().map(|()| "uninstalled".to_owned())?,
             Verb::Enable => self.enable().map(|()| "enabled".to_owned())?,

@@ -74,9 +74,18 @@ impl Installed {
         base_dir: &Path,
         account: &Account,
     ) -> Result<Definition, Failure> {
-        let program = std::env::current_exe().map_err(|error| {
+        let mut program = std::env::current_exe().map_err(|error| {
             Failure::new(Code::Failed, format!("find the path of mainstay: {error}"))
         })?;
+        if let Some(root) = &self.root {
+            let below = program
+                .strip_prefix(root)
+                .map(|path| Path::new("/").join(path));
+            program = below
+                .ok()
+                .or_else(|| in_image("mainstay", root))
+                .unwrap_or(program);
+        }
         let HostPlace {
             state,
             manifest,
@@ -155,8 +164,14 @@ impl Installed {
         };
         let program = spec.command().program();
         let search = std::env::var_os("PATH");
-        let path = host::find_program(program, base_dir, search.as_deref())
-            .map_err(|error| cannot(format!("program {program}: {error}")))?;
+        let find = |program: &str| {
+            let image = self.root.as_deref().filter(|_| !program.contains('/'));
+            let found = image.and_then(|root| in_image(program, root)).map(Ok);
+            found
+                .unwrap_or_else(|| host::find_program(program, base_dir, search.as_deref()))
+                .map_err(|error| cannot(format!("program {program}: {error}")))
+        };
+        let path = find(program)?;
         let mut losses = Losses(Vec::new());
         let mut definition = self
             .service()
@@ -236,8 +251,7 @@ impl Installed {
             Some(Reload::Signal(signal)) => definition.reload_signal(signal.name()),
             Some(Reload::Exec(argv)) => {
                 let program = argv.program();
-                let path = host::find_program(program, base_dir, search.as_deref())
-                    .map_err(|error| cannot(format!("program {program}: {error}")))?;
+                let path = find(program)?;
                 let words = argv.args().iter().map(Into::into);
                 definition.reload_command(std::iter::once(path.into_os_string()).chain(words))
             }
@@ -256,6 +270,21 @@ impl Installed {
         );
         Ok((definition, losses.0))
     }
+}
+
+/// Where the system below `root` has a program, by the usual `PATH`.
+fn in_image(program: &str, root: &Path) -> Option<PathBuf> {
+    let dirs = [
+        "usr/local/sbin",
+        "usr/local/bin",
+        "usr/sbin",
+        "usr/bin",
+        "sbin",
+        "bin",
+    ];
+    let paths = dirs.iter().map(|dir| Path::new(dir).join(program));
+    let mut found = paths.filter(|path| root.join(path).is_file());
+    found.next().map(|path| Path::new("/").join(path))
 }
 
 /// As a host is told of it.

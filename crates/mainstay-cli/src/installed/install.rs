@@ -45,10 +45,14 @@ pub(crate) struct Done {
     pub(crate) is_new: bool,
     /// What this system cannot keep, one text each.
     pub(crate) losses: Vec<String>,
+    /// What may keep it from running later, one text each.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Makes all of them services of this system, and the installed ones what their specs say. Where that fails, everything is as it was.
 pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Done>, Failure> {
+    #[cfg(unix)]
+    super::reach::check(order)?;
     let places = places(state, order)?;
     let work = registered::begin(order, &places)?;
     let mut copies = Copies(Vec::new());
@@ -98,7 +102,10 @@ pub(crate) fn plan_all(state: &StateDir, order: &Order<'_>) -> Result<String, Fa
         let (definition, _) = place.definition(wanted, &path, &order.manifest.dir)?;
         definitions.push(definition);
     }
-    Ok(plan + &mainstay::plan_all(&definitions)?)
+    plan += &mainstay::plan_all(&definitions)?;
+    #[cfg(unix)]
+    super::reach::check(order)?;
+    Ok(plan)
 }
 
 /// Where they will be; nobody else may be there.
@@ -163,6 +170,7 @@ fn copy_and_install(
     let done = all.into_iter().zip(losses).map(|(installed, more)| Done {
         is_new: installed.is_new,
         losses: [more, installed.losses].concat(),
+        warnings: installed.warnings,
     });
     Ok(done.collect())
 }

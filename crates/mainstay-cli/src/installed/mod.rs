@@ -9,6 +9,8 @@
 
 mod definition;
 mod install;
+#[cfg(unix)]
+mod reach;
 pub(crate) mod registered;
 mod site;
 
@@ -324,7 +326,12 @@ impl Installed {
         let Some(cause) = self.start_failure() else {
             return failure;
         };
-        let message = format!("{}: {}", failure.message(), cause.message);
+        // It says more than the manager does.
+        let (operation, _) = failure
+            .message()
+            .split_once(": ")
+            .unwrap_or((failure.message(), ""));
+        let message = format!("{operation}: {}", cause.message);
         let failure = Failure::new(failure.code(), message);
         match cause.hint {
             Some(hint) => failure.hint(hint),

@@ -1,6 +1,6 @@
 //! `mainstay install`: services of a manifest become services of this system.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mainstay::{Account, Manager, Password, Scope};
@@ -83,11 +83,16 @@ struct Line {
     #[serde(skip)]
     what: &'static str,
     losses: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 impl Install {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let manifest = manifest_file::load(&self.file, self.format)?;
+        let mut manifest = manifest_file::load(&self.file, self.format)?;
+        if let Some(root) = &self.root {
+            manifest.dir = dir_in_image(&manifest.dir, root)?;
+        }
         let specs = manifest.select(&self.names)?;
         if self.if_version.is_some() {
             super::must_be_one("install", "--if-version", specs.len())?;
@@ -136,6 +141,7 @@ impl Install {
                     false => "up to date",
                 },
                 losses: done.losses,
+                warnings: done.warnings,
             })
             .collect();
         self.show(services)
@@ -162,6 +168,7 @@ impl Install {
                 Change::None => "up to date",
             },
             losses: done.losses,
+            warnings: Vec::new(),
         });
         self.show(lines.collect())
     }
@@ -179,6 +186,9 @@ impl Install {
         for line in services {
             for loss in line.losses {
                 output::complain(&format!("{}: this system does not keep {loss}", line.name));
+            }
+            for warning in line.warnings {
+                output::complain(&format!("warning: {}: {warning}", line.name));
             }
             output::text(&format!("{}: {}\n", line.name, line.what))?;
         }
@@ -228,6 +238,17 @@ impl Install {
         let missing = || Failure::new(Code::Usage, format!("there is no variable {name}"));
         Password::from_env(name).ok_or_else(missing).map(Some)
     }
+}
+
+/// The manifest's directory as the system below `root` has it; `/` where it lies elsewhere.
+fn dir_in_image(dir: &Path, root: &Path) -> Result<PathBuf, Failure> {
+    let canonical = |path: &Path| {
+        let failed = |error| format!("find {}: {error}", path.display());
+        let found = path.canonicalize().map_err(failed);
+        found.map_err(|message| Failure::new(Code::Failed, message))
+    };
+    let (dir, root) = (canonical(dir)?, canonical(root)?);
+    Ok(Path::new("/").join(dir.strip_prefix(&root).unwrap_or(Path::new(""))))
 }
 
 /// Whom it runs as, with the password that only a user has.

@@ -232,3 +232,96 @@ fn without_an_account_it_is_refused_where_it_would_be_root() {
     );
     lab.assert_tree(&["/etc", "/var/lib"], &before);
 }
+
+#[test]
+fn a_manager_that_does_not_run_is_said_to() {
+    if std::path::Path::new("/run/systemd/system").exists() {
+        return mainstay_testkit::skip("systemd runs here");
+    }
+    let (sandbox, manifest) = sandbox("[service.any]\ncommand = [\"/bin/sleep\", \"1\"]\n");
+    let path = manifest.display().to_string();
+    for more in [&["--dry-run"][..], &[]] {
+        let args = ["install", "--manager", "systemd", &path];
+        let output = verb(&sandbox, &[&args, more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(output.status), 69, "{said}");
+        let cause = "systemd does not run on this system\nhint: ";
+        assert!(said.contains(cause), "{said}");
+    }
+}
+
+#[test]
+fn an_image_is_installed_into_as_it_will_be() {
+    use std::os::unix::fs::PermissionsExt;
+    let (sandbox, _) = sandbox("");
+    let root = sandbox.path().join("image");
+    let app = root.join("srv/app");
+    std::fs::create_dir_all(&app).expect("directories");
+    std::fs::create_dir_all(root.join("etc/systemd/system")).expect("directories");
+    for dir in [sandbox.path(), &root] {
+        std::fs::set_permissions(dir, PermissionsExt::from_mode(0o700)).expect("a mode");
+    }
+    let text = "[service.app]\ncommand = [\"/opt/app/run\"]\n[service.other]\ncommand = [\"sleep\", \"9\"]\n";
+    std::fs::write(app.join("app.toml"), text).expect("a manifest");
+    let path = app.join("app.toml").display().to_string();
+    let root_path = root.display().to_string();
+    let install = |more: &[&str]| {
+        let args = [
+            "install",
+            &path,
+            "--root",
+            &root_path,
+            "--manager",
+            "systemd",
+        ];
+        let output = verb(&sandbox, &[&args, more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let unit = |name: &str| {
+        let path = root.join(format!("etc/systemd/system/{name}.service"));
+        std::fs::read_to_string(path).expect("a unit")
+    };
+    let (code, said) = install(&["--mode", "direct"]);
+    assert_eq!(code, Some(0), "{said}");
+    let missing = "warning: app: the image has no /opt/app/run: another package has to bring it";
+    assert!(said.contains(missing), "{said}");
+    assert!(said.contains("warning: other: the image has no "), "{said}");
+    assert!(
+        unit("app").contains("WorkingDirectory=/srv/app\n"),
+        "{}",
+        unit("app")
+    );
+
+    // Programs of the image, and one that its account cannot run.
+    let make = |path: &str, mode| {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+        std::fs::write(&path, "#!/bin/sh\n").expect("a program");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("a mode");
+    };
+    make("opt/app/run", 0o755);
+    make("usr/bin/sleep", 0o755);
+    make("usr/bin/mainstay", 0o755);
+    let (code, said) = install(&["--mode", "direct"]);
+    assert_eq!((code, said.contains("warning")), (Some(0), false), "{said}");
+    assert!(
+        unit("other").contains("ExecStart=/usr/bin/sleep 9\n")
+            || unit("other").contains("\"/usr/bin/sleep\""),
+        "{}",
+        unit("other")
+    );
+    let (code, said) = install(&[]);
+    assert_eq!((code, said.contains("warning")), (Some(0), false), "{said}");
+    assert!(unit("app").contains("/usr/bin/mainstay"), "{}", unit("app"));
+    assert!(unit("app").contains("/srv/app"), "{}", unit("app"));
+    make("opt/app/run", 0o700);
+    let (code, said) = install(&["--mode", "direct"]);
+    let run = root.join("opt/app/run");
+    let closed = format!(
+        "cannot execute /opt/app/run: {} has mode 0700",
+        run.display()
+    );
+    assert_eq!(code, Some(77), "{said}");
+    assert!(said.contains(&closed), "{said}");
+}

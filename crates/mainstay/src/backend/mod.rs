@@ -173,6 +173,11 @@ pub(crate) trait Backend: Sync {
     /// What is asked to know how it is; the answers are for [`Backend::status`].
     fn questions(&self, name: &str, site: &Site) -> Vec<Question>;
 
+    /// Whether these are answers of the manager's, and not of a client that has not found it.
+    fn has_answered(&self, _answers: &[Answer]) -> bool {
+        true
+    }
+
     /// What the answers mean, in the order of the questions; `None` if the manager knows no such service.
     fn status(&self, answers: &[Answer]) -> Option<ServiceStatus>;
 
@@ -183,6 +188,16 @@ pub(crate) trait Backend: Sync {
 
     /// What the answer means.
     fn version(&self, _answer: &Answer) -> Option<u32> {
+        None
+    }
+
+    /// What tells why it failed, since so many seconds after 1970.
+    fn failure_question(&self, _name: &str, _since: u64, _site: &Site) -> Option<Question> {
+        None
+    }
+
+    /// The cause in that answer, in one line.
+    fn failure(&self, _name: &str, _answer: &Answer) -> Option<String> {
         None
     }
 

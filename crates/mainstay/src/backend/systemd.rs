@@ -161,6 +161,13 @@ impl Backend for Systemd {
         vec![Question::Run(call.argv)]
     }
 
+    /// systemctl(1) has properties of units that do not exist, too.
+    fn has_answered(&self, answers: &[Answer]) -> bool {
+        answers
+            .iter()
+            .all(|answer| answer.text().contains("LoadState="))
+    }
+
     fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
         status(&answers.first()?.text())
     }
@@ -177,6 +184,39 @@ impl Backend for Systemd {
         let word = text.split_ascii_whitespace().nth(1)?;
         let digits = word.split(|char: char| !char.is_ascii_digit()).next()?;
         digits.parse().ok()
+    }
+
+    fn failure_question(&self, name: &str, since: u64, site: &Site) -> Option<Question> {
+        let unit = unit_name(name);
+        let words = format!(
+            "journalctl{} --quiet --no-pager --output=cat --priority=warning --lines=20 --since=@{since} --unit={unit}",
+            user_option(site.scope)
+        );
+        Some(Question::Run(words.split(' ').map(str::to_owned).collect()))
+    }
+
+    fn failure(&self, name: &str, answer: &Answer) -> Option<String> {
+        let unit = format!("{}: ", unit_name(name));
+        let text = answer.text();
+        // What systemd says of every unit that has failed tells nothing.
+        let is_general = |line: &&str| {
+            let of_unit = line.strip_prefix(&*unit).unwrap_or_default();
+            let general = [
+                "Failed with result",
+                "Main process exited",
+                "Scheduled restart",
+                "Start request repeated",
+            ];
+            line.is_empty()
+                || line.starts_with("Failed to start ")
+                || line.starts_with("hint: ")
+                || general.iter().any(|general| of_unit.starts_with(general))
+        };
+        let line = text
+            .lines()
+            .map(str::trim)
+            .rfind(|line| !is_general(line))?;
+        Some(line.strip_prefix(&*unit).unwrap_or(line).to_owned())
     }
 
     fn journal(&self, name: &str, site: &Site) -> String {

@@ -32,6 +32,8 @@ pub struct Installed {
     pub is_new: bool,
     /// What this system does not know how to keep, one text each; all else holds.
     pub losses: Vec<String>,
+    /// What may keep it from running later, one text each: a program that an image does not have yet.
+    pub warnings: Vec<String>,
 }
 
 /// How to take back one step.

@@ -158,6 +158,11 @@ impl User {
         self.uid
     }
 
+    /// Whether it belongs to this group.
+    pub(crate) fn is_in(&self, gid: u32) -> bool {
+        self.gid == gid || self.groups.contains(&(gid as libc::gid_t))
+    }
+
     /// Whether it is who we are already.
     pub(crate) fn is_current(&self) -> bool {
         self.uid == rustix::process::geteuid().as_raw()

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::executor::{self, Ground};
 use crate::backend::{
@@ -107,8 +107,23 @@ impl Seat {
         }
     }
 
+    /// Whether the manager runs, so that what it does not say means something.
+    fn check_runs(&self, what: &str) -> Result<(), Error> {
+        let manager = self.backend.manager();
+        let is_running = || self.backend.signs().iter().any(executor::is_there);
+        // A manager of a user is asked itself.
+        if self.site.is_staged || self.site.scope == Scope::User || is_running() {
+            return Ok(());
+        }
+        let what = format!("{what}: {manager} does not run on this system");
+        let error = Error::new(ErrorKind::Unsupported, what);
+        Err(error
+            .with_cure("name the manager that runs (--manager), or install into an image (--root)"))
+    }
+
     fn status(&self, name: &str) -> Result<ServiceStatus, Error> {
         let what = format!("query service \"{name}\"");
+        self.check_runs(&what)?;
         let answers = self.backend.questions(name, &self.site);
         let answers: Vec<Answer> =
             answers
@@ -123,6 +138,11 @@ impl Seat {
                     }
                     _ => Error::new(ErrorKind::Failed, &*what).because(error),
                 })?;
+        if !self.backend.has_answered(&answers) {
+            let what = format!("{what}: {} does not answer", self.backend.manager());
+            let error = Error::new(ErrorKind::Unsupported, what);
+            return Err(error.with_cure("is it running, for this user?"));
+        }
         let missing = || {
             let error = Error::new(ErrorKind::NotInstalled, format!("{what}: there is none"));
             error.with_cure("install it first")
@@ -209,16 +229,31 @@ impl Seat {
     /// Has it done, and returns when it is.
     fn order(&self, definition: &Definition, order: Order, state: State) -> Result<(), Error> {
         let what = format!("{} service \"{}\"", order.as_str(), definition.name);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
         for call in self.backend.control(definition, order, state, &self.site)? {
             executor::run(&call, &what).map_err(|error| match error.kind() {
                 ErrorKind::PermissionDenied => error.with_cure("run it as root"),
-                _ => {
+                kind => {
+                    let since = since.clone().unwrap_or_default().as_secs();
                     let journal = self.backend.journal(&definition.name, &self.site);
+                    let error = match self.failure(&definition.name, order, since) {
+                        Some(cause) => Error::new(kind, &*what).because(io::Error::other(cause)),
+                        None => error,
+                    };
                     error.with_cure(format!("see `{journal}`"))
                 }
             })?;
         }
         Ok(())
+    }
+
+    /// Why a service could not be started, where its manager can tell.
+    fn failure(&self, name: &str, order: Order, since: u64) -> Option<String> {
+        if !matches!(order, Order::Start | Order::Restart) {
+            return None;
+        }
+        let question = self.backend.failure_question(name, since, &self.site)?;
+        self.backend.failure(name, &ask(&question).ok()?)
     }
 }
 
@@ -276,7 +311,9 @@ fn foreign(what: &str) -> Error {
 }
 
 pub(crate) fn may_install(definition: &Definition) -> Result<(), Error> {
-    Seat::of(definition)?.check_rights("install services")
+    let seat = Seat::of(definition)?;
+    seat.check_runs("install services")?;
+    seat.check_rights("install services")
 }
 
 /// What is to be done for one service.
@@ -286,6 +323,7 @@ struct Change<'a> {
     steps: Vec<Step>,
     is_new: bool,
     losses: Vec<String>,
+    warnings: Vec<String>,
 }
 
 pub(crate) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
@@ -324,6 +362,7 @@ fn perform(changes: Vec<Change<'_>>) -> Result<Vec<Installed>, Error> {
     let installed = changes.into_iter().map(|change| Installed {
         is_new: change.is_new,
         losses: change.losses,
+        warnings: change.warnings,
     });
     Ok(installed.collect())
 }
@@ -395,9 +434,16 @@ fn changes<'a>(definitions: &'a [Definition], ground: &Ground) -> Result<Vec<Cha
 
 fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
     let name = &*definition.name;
+    seat.check_runs(&format!("install service \"{name}\""))?;
     let unit = seat.backend.unit(definition, &seat.site)?;
     let program = backend::program(definition, &seat.site);
-    if seat.backend.manager() == Manager::Systemd {
+    let mut warnings = Vec::new();
+    if seat.site.is_staged && !seat.ground.at(program).exists() {
+        warnings.push(format!(
+            "the image has no {}: another package has to bring it",
+            program.display()
+        ));
+    } else if seat.backend.manager() == Manager::Systemd {
         check_reach(definition, program, &seat.ground)?;
     }
     let is_new = !seat.is_ours(name)?;
@@ -452,6 +498,7 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
         steps,
         is_new,
         losses: unit.losses,
+        warnings,
     })
 }
 
@@ -464,18 +511,24 @@ fn check_reach(definition: &Definition, program: &Path, ground: &Ground) -> Resu
     if definition.scope == Scope::User || !is_stranger {
         return Ok(());
     }
-    let closed = program.ancestors().find(|path| {
-        let mode = fs::metadata(ground.at(path)).map(|metadata| metadata.permissions().mode());
-        mode.is_ok_and(|mode| mode & 0o001 == 0)
+    let mode = |path: &Path| {
+        let metadata = fs::metadata(ground.at(path)).ok()?;
+        Some(metadata.permissions().mode() & 0o7777)
+    };
+    let closed = program.ancestors().find_map(|path| {
+        // The directory of an image is not `/` itself: who unpacks it decides on that.
+        let is_outside = ground.is_staged() && path == Path::new("/");
+        let mode = mode(path).filter(|mode| mode & 0o001 == 0 && !is_outside)?;
+        Some((path, mode))
     });
     match closed {
         None => Ok(()),
-        Some(path) => {
+        Some((path, mode)) => {
             let what = format!(
-                "install service \"{}\": its account may not run {}, as {} is closed to others",
+                "install service \"{}\": its account cannot execute {}: {} has mode {mode:04o}",
                 definition.name,
                 program.display(),
-                path.display()
+                ground.at(path).display()
             );
             let cure = "put the program where everybody may run it, such as /usr/local/bin";
             Err(Error::new(ErrorKind::PermissionDenied, what).with_cure(cure))

@@ -1,0 +1,200 @@
+//! Whether the account of a service can use what its manifest names, inside the sandbox that its manager puts it into: what would keep it
+//! from starting is said when it is installed.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use mainstay::{Account, Manager, Scope};
+use mainstay_core::spec;
+
+use super::install::{Order, Wanted};
+use super::{Mode, Record};
+use crate::failure::{Code, Failure};
+use crate::host::{self, sys};
+
+/// Directories that `PrivateTmp=` replaces.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+/// Directories that `ProtectHome=yes` hides.
+const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+
+/// What is wanted of the last component of a path; the directories above it have to be searchable.
+#[derive(Clone, Copy)]
+enum Access {
+    Read,
+    /// Of a directory: to be searched.
+    Execute,
+}
+
+/// Refuses an installation of which a service could not start. What does not exist yet is left alone, and so is an image.
+pub(super) fn check(order: &Order<'_>) -> Result<(), Failure> {
+    if order.root.is_some() || order.record.scope() == Scope::User {
+        return Ok(());
+    }
+    let mut all = order.wanted.iter();
+    all.try_for_each(|wanted| check_one(wanted, order))
+}
+
+fn check_one(wanted: &Wanted<'_>, order: &Order<'_>) -> Result<(), Failure> {
+    let (spec, dir) = (wanted.spec, &*order.manifest.dir);
+    let Some(who) = Who::of(wanted, order.record)? else {
+        return Ok(());
+    };
+    let sandbox = Sandbox::of(wanted, order.record);
+    let search = std::env::var_os("PATH");
+    let program = host::find_program(spec.command().program(), dir, search.as_deref()).ok();
+    let working_dir = Some(host::working_dir(spec, dir));
+    // systemd itself, or a host that is root, reads it for others.
+    let is_read = order.record.mode == Mode::Hosted && matches!(who, Who::Stranger);
+    let env_file = spec
+        .env_file()
+        .map(|path| dir.join(path))
+        .filter(|_| is_read);
+    for (what, path, access) in [
+        ("its working directory", working_dir, Access::Execute),
+        ("its program", program, Access::Execute),
+        ("its env_file", env_file, Access::Read),
+    ] {
+        // What is not there is another mistake, or comes later.
+        let Some(path) = path.and_then(|path| fs::canonicalize(path).ok()) else {
+            continue;
+        };
+        let why = match (sandbox.hides(&path), who.obstacle(&path, access)) {
+            (Some(why), _) => why,
+            (None, Some((place, mode))) => {
+                format!("{} has mode {mode:04o}, and {who} may not", place.display())
+            }
+            (None, None) => continue,
+        };
+        let verb = match access {
+            Access::Read => "read",
+            Access::Execute => "use",
+        };
+        let name = spec.name();
+        let message = format!(
+            "install {name}: it cannot {verb} {what} {}: {why}",
+            path.display()
+        );
+        return Err(Failure::new(Code::PermissionDenied, message).hint(hint(&sandbox, &path)));
+    }
+    Ok(())
+}
+
+fn hint(sandbox: &Sandbox, path: &Path) -> String {
+    let place = "move it to a directory that everybody may enter, such as /srv or /opt";
+    match sandbox.hides(path) {
+        Some(_) if sandbox.can_be_left => format!("{place}, or install with --no-sandbox"),
+        Some(_) => place.to_owned(),
+        None => format!("{place}, or name an account that may use it: account = \"user:NAME\""),
+    }
+}
+
+/// Whose rights count.
+enum Who {
+    /// An account of its own, which has the rights of everybody.
+    Stranger,
+    User(String, sys::User),
+}
+
+impl Who {
+    /// `None`: root, who may do everything, or a user who is not known, which is told elsewhere.
+    fn of(wanted: &Wanted<'_>, record: Record) -> Result<Option<Self>, Failure> {
+        let user = match (&wanted.account, wanted.spec.account()) {
+            (_, Some(spec::Account::User(user))) => user,
+            (Account::Virtual, _) if record.manager == Manager::Systemd => {
+                return Ok(Some(Self::Stranger));
+            }
+            _ => return Ok(None),
+        };
+        let found = sys::User::lookup(user).map_err(|error| {
+            let message = format!("look up the user {user}: {error}");
+            Failure::new(Code::Failed, message)
+        })?;
+        let found = found.filter(|found| found.uid() != 0);
+        Ok(found.map(|found| Self::User(user.clone(), found)))
+    }
+
+    /// The first component of an absolute path that keeps it away, and its mode. An access control list may say anything.
+    fn obstacle(&self, path: &Path, access: Access) -> Option<(PathBuf, u32)> {
+        let mut all: Vec<&Path> = path.ancestors().collect();
+        all.reverse();
+        all.into_iter().find_map(|place| {
+            let metadata = fs::metadata(place).ok()?;
+            let right = match access {
+                Access::Read if place == path => 4,
+                _ => 1,
+            };
+            let is_free = self.bits(&metadata) & right != 0 || has_acl(place);
+            (!is_free).then(|| (place.to_owned(), metadata.permissions().mode() & 0o7777))
+        })
+    }
+
+    /// What of a mode is for it.
+    fn bits(&self, metadata: &Metadata) -> u32 {
+        let mode = metadata.permissions().mode();
+        match self {
+            Self::User(_, user) if user.uid() == metadata.uid() => mode >> 6,
+            Self::User(_, user) if user.is_in(metadata.gid()) => mode >> 3,
+            _ => mode,
+        }
+    }
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stranger => f.write_str("an account of the service's own"),
+            Self::User(name, _) => write!(f, "user {name}"),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn has_acl(path: &Path) -> bool {
+    let mut list = [0_u8; 0];
+    rustix::fs::getxattr(path, "system.posix_acl_access", &mut list).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_acl(_path: &Path) -> bool {
+    false
+}
+
+/// What systemd replaces by something empty.
+struct Sandbox {
+    hides_temporary: bool,
+    hides_homes: bool,
+    /// `--no-sandbox` helps.
+    can_be_left: bool,
+}
+
+impl Sandbox {
+    fn of(wanted: &Wanted<'_>, record: Record) -> Self {
+        let spec = wanted.spec;
+        // The host of a user's program is root; it is confined if the manifest has a sandbox.
+        let is_confined = wanted.account != Account::LocalSystem
+            || matches!(spec.account(), Some(spec::Account::User(_))) && spec.sandbox().is_some();
+        let is_sandboxed = record.manager == Manager::Systemd && wanted.has_sandbox && is_confined;
+        let program = Path::new(spec.command().program());
+        let is_at_home = HOMES.iter().any(|home| program.starts_with(home));
+        Self {
+            // systemd gives every dynamic account temporary directories of its own.
+            hides_temporary: is_sandboxed || wanted.account == Account::Virtual,
+            // Of a host, or of a program that lies there, they can be read.
+            hides_homes: is_sandboxed && record.mode == Mode::Direct && !is_at_home,
+            can_be_left: wanted.account != Account::Virtual,
+        }
+    }
+
+    /// Why a path is not there.
+    fn hides(&self, path: &Path) -> Option<String> {
+        let below = |dirs: &[&str]| dirs.iter().any(|dir| path.starts_with(dir));
+        if self.hides_temporary && below(&TEMPORARY) {
+            return Some(
+                "its sandbox has temporary directories of its own (PrivateTmp)".to_owned(),
+            );
+        }
+        let is_hidden = self.hides_homes && below(&HOMES);
+        is_hidden.then(|| "its sandbox hides home directories (ProtectHome)".to_owned())
+    }
+}
