@@ -736,6 +736,68 @@ pub(super) fn help(key: &str, known: &[&str]) -> Option<&'static str> {
         .map(|(_, _, help)| *help)
 }
 
+/// Foreign values (lower case), what they stand for as [`FromText::WHAT`](super::decode::FromText::WHAT) has it, and what to write.
+const VALUES: &[(&str, &[&str], &str)] = &[
+    (
+        "a recovery policy",
+        &[
+            "always",
+            "on-failure",
+            "on-abnormal",
+            "on-abort",
+            "on-watchdog",
+            "unless-stopped",
+            "unexpected",
+            "yes",
+            "true",
+        ],
+        "restart",
+    ),
+    ("a recovery policy", &["no", "none", "false"], "never"),
+    ("a log level", &["warning", "notice"], "warn"),
+    (
+        "a log level",
+        &[
+            "err", "crit", "critical", "fatal", "alert", "emerg", "blather",
+        ],
+        "error",
+    ),
+    ("a log level", &["information", "informational"], "info"),
+    ("a log level", &["verbose"], "debug"),
+    ("a log format", &["plain", "none", "default"], "raw"),
+    ("a compression", &["gz", "true", "yes"], "gzip"),
+    ("a compression", &["zst"], "zstd"),
+    ("a compression", &["false", "no", "off"], "none"),
+    ("an environment", &["prod", "live"], "production"),
+    (
+        "an environment",
+        &["stage", "test", "testing", "qa"],
+        "staging",
+    ),
+    ("an environment", &["dev", "local"], "development"),
+    ("a priority", &["idle", "belownormal", "background"], "low"),
+    (
+        "a priority",
+        &["abovenormal", "interactive"],
+        "above-normal",
+    ),
+    ("a priority", &["realtime"], "high"),
+    (
+        "a scope",
+        &["control-group", "process-group", "group", "mixed"],
+        "tree",
+    ),
+    ("a scope", &["process"], "main"),
+];
+
+/// What `text` is called here, where it is another tool's word for `what`.
+pub(super) fn value(what: &str, text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    let mut rows = VALUES.iter();
+    let found = rows.find(|(of, words, _)| *of == what && words.contains(&&*text));
+    found.map(|(_, _, ours)| format!("write \"{ours}\""))
+}
+
 /// A tool whose files are recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "names of tools")]
@@ -962,6 +1024,32 @@ mod tests {
         }
         let words = WORDS.iter().map(|(_, words, _)| words.len()).sum::<usize>();
         assert!(words > 200, "{words}");
+    }
+
+    #[test]
+    fn values_of_other_tools_are_translated() {
+        for (line, expect) in [
+            ("recovery = { policy = \"always\" }", "write \"restart\""),
+            (
+                "recovery = { policy = \"on-failure\" }",
+                "write \"restart\"",
+            ),
+            ("recovery = { policy = \"no\" }", "write \"never\""),
+            ("log = { level = \"WARNING\" }", "write \"warn\""),
+            ("stop = { scope = \"control-group\" }", "write \"tree\""),
+            ("account = \"postgres\"", "write \"user:postgres\""),
+            ("account = \"root\"", "write \"local-system\""),
+            ("account = \"virtuel\"", "did you mean `virtual`?"),
+            (
+                "recovery = { policy = \"restrat\" }",
+                "did you mean `restart`?",
+            ),
+        ] {
+            let text = format!("[service.a]\ncommand = [\"a\"]\n{line}\n");
+            let found = parse(&text, Format::Toml).expect_err(line);
+            let help = found.first().and_then(|one| one.help.as_deref());
+            assert_eq!(help, Some(expect), "{line}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::decode::{Decode, FromText, Mistake, wrong_type};
 use super::diagnostic::{Code, Findings, Shown};
+use super::foreign;
 use super::suggest::{did_you_mean, one_of_these};
 use super::tree::{Entry, Node, Value};
 use super::units::{self, ShowDuration, ShowSize};
@@ -86,7 +87,8 @@ pub(super) enum StrategyName {
 }
 
 pub(super) fn unknown_word(what: &str, text: &str, words: &[&str]) -> Mistake {
-    let help = did_you_mean(text, words.iter().copied());
+    let help = foreign::value(what, text);
+    let help = help.or_else(|| did_you_mean(text, words.iter().copied()));
     Mistake {
         code: Code::UnknownValue,
         message: format!("`{}` is not {what}", Shown(text)),
