@@ -329,11 +329,11 @@ impl StateDir {
 
     #[cfg(windows)]
     pub(crate) fn refuse_foreign(&self) -> Result<(), Failure> {
-        let is_foreign = sys::is_foreign(&self.path);
-        if !is_foreign.map_err(|error| self.cannot_write("read", &error))? {
+        let exposure = sys::acl_exposure(&self.path);
+        let Some(exposure) = exposure.map_err(|error| self.cannot_write("read", &error))? else {
             return Ok(());
-        }
-        let message = format!("state directory {} is somebody else's", self.path.display());
+        };
+        let message = format!("state directory {}: {exposure}", self.path.display());
         let failure = Failure::new(Code::PermissionDenied, message);
         Err(failure.hint("choose one of your own: --state-dir DIR"))
     }
@@ -376,13 +376,9 @@ fn read_or_make_key(path: &Path) -> io::Result<[u8; 32]> {
         Err(error) => return Err(error),
     }
     getrandom::fill(&mut key).map_err(io::Error::other)?;
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     // Whole or not at all: a key that is lost makes two values of one.
     let unfinished_path = path.with_extension("tmp");
-    let mut file = options.open(&unfinished_path)?;
+    let mut file = create_anew(&unfinished_path)?;
     file.write_all(&key)?;
     file.sync_all()?;
     fs::rename(unfinished_path, path)?;
@@ -402,14 +398,23 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut new_path = path.as_os_str().to_owned();
     new_path.push(".new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&new_path)?;
+    let mut file = create_anew(Path::new(&new_path))?;
     file.write_all(bytes)?;
     fs::rename(&new_path, path)?;
     Ok(file)
+}
+
+/// Creates a file that only its owner reads. One that is there, or a link, is removed first: its owner could still change it.
+fn create_anew(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// What belongs to the whole system: FHS 3.0, Apple's and Microsoft's places on theirs.
@@ -445,4 +450,29 @@ fn default_place() -> Option<PathBuf> {
 fn variable(name: &str) -> Option<PathBuf> {
     let value = std::env::var_os(name).filter(|value| !value.is_empty());
     value.map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody who left a file of that name has it open, and owns it.
+    #[test]
+    fn what_somebody_left_does_not_become_ours() {
+        let dir = mainstay_testkit::Sandbox::new();
+        let path = dir.path().join("manifest.toml");
+        let left = dir.path().join("manifest.toml.new");
+        let theirs = File::create(&left).unwrap();
+        write_private(&path, b"ours").unwrap();
+        (&theirs).write_all(b"theirs").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"ours");
+        #[cfg(unix)]
+        {
+            let target = dir.path().join("target");
+            std::os::unix::fs::symlink(&target, &left).unwrap();
+            write_private(&path, b"again").unwrap();
+            assert!(!target.exists());
+            assert!(!path.symlink_metadata().unwrap().is_symlink());
+        }
+    }
 }

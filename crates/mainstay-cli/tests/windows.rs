@@ -576,3 +576,97 @@ fn the_cause_of_a_start_that_fails_is_shown() {
         assert!(said.contains(cause), "start {service}: {said}");
     }
 }
+
+/// Their paths differ in what a pipe's old name left out, or are longer than a pipe's name may be.
+#[test]
+fn supervisors_of_similar_directories_are_told_apart() {
+    let sandbox = Sandbox::new();
+    let puppet = puppet().display().to_string();
+    sandbox.write(
+        "mainstay.toml",
+        &format!(
+            "environment = \"development\"\n[service.only]\ncommand = ['{puppet}', \"hang\"]\n"
+        ),
+    );
+    let dirs = [
+        "a-b".to_owned(),
+        "a b".to_owned(),
+        "x".repeat(110) + "/" + &"y".repeat(110),
+    ];
+    let dirs = dirs.map(|name| sandbox.path().join(name));
+    let mainstay = |dir: &PathBuf| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.arg("--state-dir").arg(dir);
+        command
+    };
+    let state = |dir: &PathBuf| {
+        let said = output(mainstay(dir).args(["status", "--json", "only"]));
+        let report: Value = serde_json::from_slice(&said.stdout).ok()?;
+        Some(report["services"][0]["state"].as_str()?.to_owned())
+    };
+    let mut supervisors = dirs.each_ref().map(|dir| {
+        let mut command = mainstay(dir);
+        command.arg("run").arg(sandbox.path().join("mainstay.toml"));
+        command.spawn().expect("it starts")
+    });
+    for dir in &dirs {
+        wait_until("its service", SOON, || {
+            (state(dir)? == "running").then_some(())
+        });
+    }
+    for (index, supervisor) in supervisors.iter_mut().enumerate() {
+        let said = output(mainstay(&dirs[index]).arg("stop"));
+        assert!(said.status.success(), "{}", text(&said.stderr));
+        for other in &dirs[index + 1..] {
+            assert_eq!(
+                state(other).as_deref(),
+                Some("running"),
+                "{}",
+                other.display()
+            );
+        }
+        wait_until("its end", SOON, || supervisor.try_wait().expect("a child"));
+    }
+}
+
+/// Where everybody may change the program, everybody has the rights of the service. Only a privileged account is worth that.
+#[test]
+fn a_privileged_service_needs_a_program_that_nobody_else_may_change() {
+    let installation = Installation::without_installing(
+        "[service.open]\ncommand = ['HERE\\program.exe']\naccount = \"local-system\"\n",
+        &["open"],
+    );
+    let program = installation.sandbox.path().join("program.exe");
+    fs::copy(puppet(), &program).expect("a copy");
+    mainstay_testkit::scm_windows::open_to_everyone(&program);
+    let said = installation.check(78, &["check", "FILE"]);
+    assert!(
+        said.contains("may write to") && said.contains("program.exe"),
+        "{said}"
+    );
+    installation.check(78, &["install", "FILE"]);
+    assert_eq!(sc("open", "STATE"), None);
+}
+
+#[test]
+fn what_others_have_made_beforehand_is_refused() {
+    let manifest = "[service.trap]\ncommand = ['PUPPET', \"hang\"]\n";
+    let installation = Installation::without_installing(manifest, &["trap"]);
+    let place = installation
+        .sandbox
+        .state_dir()
+        .join("installed")
+        .join("trap");
+    fs::create_dir_all(&place).expect("its place");
+    mainstay_testkit::scm_windows::open_to_everyone(&place);
+    let said = installation.check(77, &["install", "FILE"]);
+    assert!(said.contains("Everyone may change"), "{said}");
+    assert_eq!(sc("trap", "STATE"), None);
+    fs::remove_dir_all(&place).expect("its place");
+
+    // A manifest that becomes another's after the installation is not read.
+    installation.check(0, &["install", "FILE"]);
+    mainstay_testkit::scm_windows::open_to_everyone(&place.join("manifest.toml"));
+    let said = installation.check(1, &["start", "trap"]);
+    assert!(said.contains("Everyone may change"), "{said}");
+}

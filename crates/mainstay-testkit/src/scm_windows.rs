@@ -1,7 +1,12 @@
 //! The Service Control Manager's view of a service.
 
+use std::os::windows::ffi::OsStrExt as _;
+use std::path::Path;
 use std::ptr;
 
+use windows_sys::Win32::Foundation::LocalFree;
+use windows_sys::Win32::Security as security;
+use windows_sys::Win32::Security::Authorization as authorization;
 use windows_sys::Win32::System::Services as scm;
 
 /// The controls that a service accepts now, `SERVICE_ACCEPT_…`; `None` where there is no such service.
@@ -23,6 +28,33 @@ pub fn controls_accepted(service: &str) -> Option<u32> {
     // SAFETY: the service is open, and the status is there.
     let is_told = unsafe { scm::QueryServiceStatus(service.0, &raw mut status) } != 0;
     is_told.then_some(status.dwControlsAccepted)
+}
+
+/// Lets everyone do everything with a file or directory.
+///
+/// # Panics
+/// Where the system refuses.
+pub fn open_to_everyone(path: &Path) {
+    let sddl: Vec<u16> = "D:P(A;;FA;;;WD)".encode_utf16().chain([0]).collect();
+    let path: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
+    let mut descriptor = ptr::null_mut();
+    // SAFETY: the texts end with a NUL; the descriptor is freed after its use.
+    let done = unsafe {
+        authorization::ConvertStringSecurityDescriptorToSecurityDescriptorW(
+            sddl.as_ptr(),
+            authorization::SDDL_REVISION_1,
+            &raw mut descriptor,
+            ptr::null_mut(),
+        ) != 0
+            && security::SetFileSecurityW(
+                path.as_ptr(),
+                security::DACL_SECURITY_INFORMATION,
+                descriptor,
+            ) != 0
+    };
+    // SAFETY: the system allocated it, for us; null is no failure.
+    unsafe { LocalFree(descriptor) };
+    assert!(done, "{}", std::io::Error::last_os_error());
 }
 
 /// Closed when dropped.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::{Accepts, Manager, Password, Trigger};
 
-/// Begins the definition of a service. `name` is what managers know it by: 1 to 63 of `a-z`, `0-9` and `-`, neither first nor last a `-`.
+/// Begins the definition of a service. `name` is what its manager knows it by, and may be any that this manager accepts: for the Service
+/// Control Manager 1 to 256 characters without `/` and `\`, such as `GoSampleService`; on Unix letters, digits, `-`, `_`, `.` and `@`.
 ///
 /// Whatever is wrong with a definition is said when it is used, all at once.
 pub fn service(name: impl Into<String>) -> Definition {
@@ -17,6 +18,7 @@ pub fn service(name: impl Into<String>) -> Definition {
         display_name: None,
         description: None,
         version: None,
+        log_dir: None,
         executable: None,
         arguments: None,
         working_dir: None,
@@ -60,6 +62,7 @@ pub struct Definition {
     pub(crate) display_name: Option<String>,
     pub(crate) description: Option<String>,
     pub(crate) version: Option<String>,
+    pub(crate) log_dir: Option<PathBuf>,
     pub(crate) executable: Option<PathBuf>,
     pub(crate) arguments: Option<Vec<OsString>>,
     pub(crate) working_dir: Option<PathBuf>,
@@ -402,6 +405,16 @@ impl Definition {
         Self { version, ..self }
     }
 
+    /// Has [`Definition::run`] write standard output and standard error to `stdout.log` and `stderr.log` in this directory, which is
+    /// created, rotated at line ends: eight files of 10 MiB each stay. Panics are in `stderr.log`.
+    ///
+    /// Default: `%ProgramData%\NAME\logs` under the Windows Service Control Manager, which keeps no output; elsewhere the output is the
+    /// manager's. What the program writes immediately before [`std::process::exit`] or an abort may be lost.
+    pub fn log_dir(self, path: impl Into<PathBuf>) -> Self {
+        let log_dir = Some(path.into());
+        Self { log_dir, ..self }
+    }
+
     /// The program. Default: the running one.
     pub fn executable(self, path: impl Into<PathBuf>) -> Self {
         let executable = Some(path.into());
@@ -682,13 +695,57 @@ impl fmt::Debug for Definition {
     }
 }
 
-/// What is wrong with a name, for every manager.
+/// What is wrong with a name, for the managers of Unix: names of files, and words of scripts.
+#[cfg(any(unix, test))]
 pub(crate) fn wrong_name(name: &str) -> Option<String> {
-    let is_inner = |byte: u8| byte == b'-' || byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let is_good = (1..=63).contains(&name.len())
+    const LONGEST: usize = 200;
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    let is_good = (1..=LONGEST).contains(&name.len())
         && name.bytes().all(is_inner)
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    (!is_good)
-        .then(|| "a name has 1 to 63 of a-z, 0-9 and -, neither first nor last a -".to_owned())
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && !name.ends_with(['-', '.', '@']);
+    (!is_good).then(|| {
+        format!(
+            "a name has 1 to {LONGEST} of A-Z, a-z, 0-9, -, _, . and @; it begins with a letter or digit, and does not end with -, . or @"
+        )
+    })
+}
+
+/// What is wrong with a name, for the Service Control Manager ("CreateServiceW").
+pub(crate) fn wrong_windows_name(name: &str) -> Option<String> {
+    const LONGEST: usize = 256;
+    let is_good = (1..=LONGEST).contains(&name.encode_utf16().count())
+        && !name.contains(|char: char| char.is_control() || matches!(char, '/' | '\\'))
+        && name.trim() == name;
+    (!is_good).then(|| format!("a name has 1 to {LONGEST} characters, neither / nor \\ among them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_decides_what_is_a_name() {
+        let check = |name: &str, windows: bool, unix: bool| {
+            let is_good = (
+                wrong_windows_name(name).is_none(),
+                wrong_name(name).is_none(),
+            );
+            assert_eq!(is_good, (windows, unix), "{name:?}");
+        };
+        let longest = "x".repeat(256);
+        check("GoSampleService", true, true);
+        check("com.example.orders_2", true, true);
+        check("openvpn@office", true, true);
+        check("Orders Service (EU)", true, false);
+        check(&longest, true, false);
+        check(&format!("{longest}x"), false, false);
+        check("", false, false);
+        check("a/b", false, false);
+        check("a\\b", false, false);
+        check("a\0b", false, false);
+        check("../x", false, false);
+        check("-x", true, false);
+        check("$(reboot)", true, false);
+    }
 }

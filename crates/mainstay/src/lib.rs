@@ -36,6 +36,7 @@
 
 #[cfg(unix)]
 mod backend;
+mod capture;
 #[cfg(feature = "clap")]
 mod clap;
 mod context;

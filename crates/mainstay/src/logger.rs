@@ -17,7 +17,7 @@ pub(crate) use event::Event;
 #[cfg(all(windows, feature = "message-table"))]
 pub(crate) use event::for_each_event;
 #[cfg(windows)]
-pub(crate) use event_log::Reporter;
+pub(crate) use event_log::{Reporter, source_of};
 
 use crate::Manager;
 

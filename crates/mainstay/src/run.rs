@@ -6,6 +6,7 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process::ExitCode;
 use std::thread;
 
+use crate::capture;
 use crate::logger::Event;
 use crate::service::chain;
 use crate::terminal;
@@ -66,6 +67,9 @@ pub(crate) fn work(service: impl Service, context: Context) -> u32 {
                 &message_of(panic),
                 &[("code", u64::from(PANICKED))],
             );
+        }
+        if cfg!(panic = "abort") {
+            capture::end();
         }
     }));
     // A panic has no state that would be looked at afterwards.

@@ -12,16 +12,22 @@ const USAGE: NonZeroU32 = NonZeroU32::new(2).unwrap();
 const TEMPORARY_FAILURE: NonZeroU32 = NonZeroU32::new(75).unwrap();
 
 fn main() -> ExitCode {
-    mainstay::service("heartbeat")
+    let service = mainstay::service("heartbeat")
         .display_name("Heartbeat")
         .description("Says every few seconds that it lives")
         .version(env!("CARGO_PKG_VERSION"))
-        .accepts(Accepts::PAUSE | Accepts::RELOAD)
-        .main(heartbeat)
+        .accepts(Accepts::PAUSE | Accepts::RELOAD);
+    // Where its manager keeps what it prints, there is no need for this.
+    let service = match std::env::var_os("HEARTBEAT_LOG_DIR") {
+        Some(dir) => service.log_dir(dir),
+        None => service,
+    };
+    service.main(heartbeat)
 }
 
 /// `heartbeat start SECONDS` (on Windows) or `heartbeat run SECONDS`: from one beat to the next, 5 by default; a second number is how long
-/// the last one takes. The third argument `panic` shows what becomes of a panic.
+/// the last one takes. The third argument `panic` or `chatter` shows what becomes of a panic, and of what a
+/// service prints.
 fn heartbeat(mut context: Context) -> Result<(), Exit> {
     let seconds = |index: usize, default| {
         let text = context
@@ -37,12 +43,10 @@ fn heartbeat(mut context: Context) -> Result<(), Exit> {
         })
     };
     let (mut every, last) = (seconds(0, 5)?, seconds(1, 0)?);
-    if context
-        .arguments()
-        .get(2)
-        .is_some_and(|word| word == "panic")
-    {
-        panic!("asked for");
+    match context.arguments().get(2).and_then(|word| word.to_str()) {
+        Some("panic") => panic!("asked for"),
+        Some("chatter") => chatter(),
+        _ => {}
     }
     let log = context.logger().clone();
     let status = context.status();
@@ -78,4 +82,18 @@ fn heartbeat(mut context: Context) -> Result<(), Exit> {
             Some(_) => {}
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "it is about printing")]
+fn chatter() -> ! {
+    thread::scope(|scope| {
+        for number in 0..8 {
+            scope.spawn(move || {
+                for line in 0..30_000 {
+                    println!("{number} {line} {}", "x".repeat(50));
+                }
+            });
+        }
+    });
+    panic!("enough said")
 }

@@ -1,12 +1,16 @@
 //! The example's whole life under the Service Control Manager, seen by its own verbs and by `sc`.
 #![cfg(windows)]
 
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay::State;
+
+#[path = "log_dir.rs"]
+mod log_dir;
 
 /// How long anything may take.
 const SOON: Duration = Duration::from_secs(30);
@@ -209,4 +213,25 @@ fn in_a_console_it_says_what_to_do_instead() {
         text.contains("hint: start it with `sc start heartbeat`"),
         "{text}"
     );
+}
+
+/// The manager keeps no output: it is in files, and a panic is an exit code.
+#[test]
+fn what_it_prints_is_in_its_log_directory() {
+    let _alone = alone();
+    heartbeat(&["uninstall"]);
+    let data = std::env::var_os("ProgramData").expect("its place");
+    let dir = Path::new(&data).join("heartbeat");
+    let _ = std::fs::remove_dir_all(&dir);
+    check(0, &["install"]);
+    // It may end before it is seen running.
+    heartbeat(&["start", "0", "0", "chatter"]);
+    let deadline = Instant::now() + 2 * SOON;
+    while state() != STOPPED && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(query(), Some([STOPPED, 1066, 101, 0]));
+    log_dir::check(&dir.join("logs"));
+    check(0, &["uninstall"]);
+    std::fs::remove_dir_all(&dir).expect("its directory");
 }

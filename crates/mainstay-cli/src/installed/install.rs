@@ -224,11 +224,18 @@ impl Installed {
     /// The directory of all of them, and of their registry: the administrators' alone.
     #[cfg(windows)]
     pub(super) fn create_all_dir(&self) -> io::Result<()> {
-        if let Some(all) = self.place.parent() {
-            state_dir::create_private_dir(all)?;
-            sys::entrust(all, None)?;
+        let Some(all) = self.place.parent() else {
+            return Ok(());
+        };
+        // Whoever made one of them before may hold files in it open, or lead it elsewhere.
+        for place in [all.parent(), Some(all), Some(&*self.place)]
+            .into_iter()
+            .flatten()
+        {
+            refuse_exposed(place)?;
         }
-        Ok(())
+        state_dir::create_private_dir(all)?;
+        sys::entrust(all, None).map(drop)
     }
 
     /// It is made with what is in it, its owner's alone.
@@ -277,14 +284,18 @@ impl Installed {
     fn entrust(&self, account: &Account) -> io::Result<Vec<String>> {
         let service = self.name.as_str();
         let mut losses = Vec::new();
+        let manifest = self.manifest().unwrap_or_else(|| self.place.clone());
         for (place, access) in [
             (&*self.place, sys::Access::Read),
+            (&manifest, sys::Access::Read),
+            (&self.record_path(), sys::Access::Read),
             (self.state.path(), sys::Access::All),
         ] {
             let is_known = sys::entrust(place, Some((account, service, access)))?;
             let name = account.windows_name(service);
             let loss = || format!("the access of {name} to {}", place.display());
-            losses.extend((!is_known).then(loss));
+            let is_dir = place.is_dir();
+            losses.extend((!is_known && is_dir).then(loss));
         }
         Ok(losses)
     }
@@ -298,6 +309,16 @@ impl Installed {
     )]
     fn entrust(&self, _account: &Account) -> io::Result<Vec<String>> {
         Ok(Vec::new())
+    }
+}
+
+/// Refuses a directory that is there and that somebody beside administrators and the system may change.
+#[cfg(windows)]
+fn refuse_exposed(dir: &Path) -> io::Result<()> {
+    match sys::acl_exposure(dir) {
+        Ok(Some(exposure)) => Err(io::Error::new(io::ErrorKind::PermissionDenied, exposure)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -88,8 +88,15 @@ mod sys {
 mod sys {
     use std::path::{Path, PathBuf};
 
-    /// Access control lists are judged where a service is installed.
-    pub(super) fn everyone_may_change(_: &Path) -> Option<PathBuf> {
-        None
+    use crate::host::sys;
+
+    /// `path`, if somebody beside this user, administrators and the system may change it, or exchange a directory above it: the directory's
+    /// access control lists tell. What cannot be read is not known to be safe; what is not there is not judged.
+    pub(super) fn everyone_may_change(path: &Path) -> Option<PathBuf> {
+        if !path.exists() {
+            return None;
+        }
+        let is_safe = matches!(sys::exposure_of_program(path), Ok(None));
+        (!is_safe).then(|| path.to_owned())
     }
 }

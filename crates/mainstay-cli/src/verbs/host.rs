@@ -1,7 +1,7 @@
 //! `mainstay host`: what a service manager runs in the place of a program that was not written for it.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -60,12 +60,17 @@ impl Host {
             Err(_) if self.under_scm => service,
             Err(_) => return job.map(|_| ExitCode::FAILURE),
         };
+        let service = match self.under_scm {
+            true => service.log_dir(state.path().join("host")),
+            false => service,
+        };
         // The Service Control Manager hears of a failure only from a process that has connected to it.
         Ok(service.run(move |context: Context| host(job, state, context)))
     }
 
     fn job(&self) -> Result<Job, Failure> {
         let path = host::credential(&self.manifest).unwrap_or_else(|| self.manifest.clone());
+        refuse_exposed(&path)?;
         let manifest = Source::read_installed(&path, self.format)?
             .based_on(self.base_dir.clone())
             .load()?;
@@ -82,6 +87,26 @@ impl Host {
             copy,
         })
     }
+}
+
+/// A host has the rights of its service, and so has whoever may change its manifest. On Unix the file is judged when it is opened.
+#[cfg(windows)]
+fn refuse_exposed(manifest: &Path) -> Result<(), Failure> {
+    match host::sys::acl_exposure(manifest) {
+        Ok(Some(exposure)) => {
+            let message = format!("read {}: {exposure}", manifest.display());
+            let failure = Failure::new(Code::PermissionDenied, message);
+            Err(failure.hint("install the service again"))
+        }
+        // What cannot be judged cannot be read, which is said next.
+        _ => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "as on Windows")]
+fn refuse_exposed(_manifest: &Path) -> Result<(), Failure> {
+    Ok(())
 }
 
 /// Completes the definition of a host with what depends on its service: the same when it is installed and when it runs.

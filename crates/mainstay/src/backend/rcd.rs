@@ -192,7 +192,7 @@ fn service(name: &str, verb: &str) -> Call {
 
 /// A name that variables of the shell can begin with.
 fn mangled(name: &str) -> String {
-    let name = name.replace('-', "_");
+    let name = name.replace(['-', '.', '@'], "_");
     match name.starts_with(|first: char| first.is_ascii_digit()) {
         true => format!("_{name}"),
         false => name,

@@ -1059,7 +1059,7 @@ WantedBy=multi-user.target
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [
-            "a name has 1 to 63",
+            "a name has 1 to 200",
             "the program orders is no absolute path",
             "the command line holds a NUL",
             "no variable \"A B\"",

@@ -9,13 +9,18 @@ use super::{Entry, Event, Sink, fall_back};
 /// Of each string at most this many UTF-16 units: both together stay below the 61 440 bytes that an event may have.
 const UNITS_MAX: usize = 15_000;
 
+/// The source of a service's events. Not the service's own name: programs bring sources of theirs (`mysql`, `postgresql`).
+pub(crate) fn source_of(service: &str) -> String {
+    format!("mainstay-{service}")
+}
+
 /// An open source of events: Windows, or a fake.
 pub(crate) trait Reporter: Send + Sized {
     fn open(source: &str) -> io::Result<Self>;
     fn report(&self, event: Event, strings: [&str; 2]) -> io::Result<()>;
 }
 
-/// Reports events under the service's name. The source is opened with the first of them, and anew if the Event Log has gone meanwhile.
+/// Reports events of a service, in its JSON under its own name. The source is opened with the first of them, and anew if the Event Log has gone meanwhile.
 pub(super) struct EventLog<R> {
     name: String,
     reporter: Mutex<Option<R>>,
@@ -39,7 +44,7 @@ impl<R: Reporter> EventLog<R> {
             *reporter = Some(open);
             return Ok(());
         }
-        let open = R::open(&self.name)?;
+        let open = R::open(&source_of(&self.name))?;
         open.report(entry.event, [&message, &data])?;
         *reporter = Some(open);
         Ok(())
@@ -177,7 +182,7 @@ mod tests {
             r#"{{"service":"orders","pid":{},"kind":"failed","code":3,"message":"after"}}"#,
             std::process::id()
         );
-        assert_eq!(logs[1].0, "orders");
+        assert_eq!(logs[1].0, "mainstay-orders");
         assert_eq!(logs[1].1, Event::Failed);
         assert_eq!(logs[1].2[1], data);
     }

@@ -329,7 +329,7 @@ fn a_step_that_fails_leaves_nothing() {
 fn all_are_installed_or_none_is_added() {
     let mut fake = Fake::default();
     install(&mut fake, &orders()).unwrap();
-    let definitions = [orders(), service("billing"), service("Wrong!")];
+    let definitions = [orders(), service("billing"), service("Wro/ng")];
     let all = manage::install_all(&mut fake, &definitions, Path::new(RUNNING));
     assert_eq!(all.unwrap_err().kind(), ErrorKind::Invalid);
     let names = |fake: &mut Fake| {

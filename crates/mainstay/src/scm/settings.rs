@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::command_line::command_line;
 use super::{AUTO_START, Base, DEMAND_START, FailureActions, Setting};
-use crate::definition::wrong_name;
+use crate::definition::wrong_windows_name;
 use crate::{Account, Definition, Error, ErrorControl, ErrorKind, ServiceSid, Start, UNDER_SCM};
 
 /// `SC_ACTION_RESTART`, `SC_ACTION_REBOOT`, `SC_ACTION_RUN_COMMAND`.
@@ -36,7 +36,7 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
         windows,
         ..
     } = definition;
-    wrong.extend(wrong_name(name));
+    wrong.extend(wrong_windows_name(name));
     let texts = [
         ("display name", display_name.as_ref()),
         ("description", description.as_ref()),
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_told_at_once_and_no_secret() {
-        let definition = service("Orders!")
+        let definition = service("Or/ders")
             .display_name("")
             .executable("orders.exe")
             .env("A=B", "secret")
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [
-            "a name has 1 to 63",
+            "a name has 1 to 256",
             "a display name is empty",
             "orders.exe is no absolute path",
             "\"A=B\" cannot be",

@@ -89,61 +89,128 @@ fn short<T>(path: &Path, with: impl FnOnce(&Path) -> std::io::Result<T>) -> std:
 #[cfg(windows)]
 mod windows {
     use std::io;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
-    use tokio::net::windows::named_pipe::{
-        ClientOptions, NamedPipeClient, NamedPipeServer, ServerOptions,
-    };
+    use sha2::{Digest as _, Sha256};
+    use tokio::net::windows::named_pipe::{ClientOptions, NamedPipeClient, NamedPipeServer};
+    use windows_sys::Win32::Foundation::ERROR_PIPE_BUSY;
 
-    /// "All pipe instances are busy."
-    const ERROR_PIPE_BUSY: i32 = 231;
+    use crate::host::sys;
+    use crate::state_dir::write_private;
 
-    /// Accepts connections from this machine; the default access list lets only this user and administrators write.
+    /// How often, and how long after each other, a client tries to get one of the pipe's instances.
+    const TRIES: u32 = 100;
+    const PAUSE: Duration = Duration::from_millis(20);
+
+    /// Accepts connections of this user, administrators and the system, from this machine.
     pub(crate) struct Listener {
         name: String,
         next: NamedPipeServer,
+        pid_path: PathBuf,
     }
 
     impl Listener {
-        /// Takes the name; fails if somebody else has it.
+        /// Takes the name; fails if somebody else has it. The caller holds the state directory's lock.
         pub(crate) fn bind(state_dir: &Path) -> io::Result<Self> {
-            let name = super::pipe_name(state_dir);
-            let next = ServerOptions::new()
-                .first_pipe_instance(true)
-                .reject_remote_clients(true)
-                .create(&name)?;
-            Ok(Self { name, next })
+            let name = name(state_dir)?;
+            let next = sys::create_pipe(&name, sys::Instance::First)?;
+            let pid_path = pid_path(state_dir);
+            write_private(&pid_path, std::process::id().to_string().as_bytes())?;
+            Ok(Self {
+                name,
+                next,
+                pid_path,
+            })
         }
 
         /// The next connection. Cancel-safe.
         pub(crate) async fn accept(&mut self) -> io::Result<NamedPipeServer> {
             self.next.connect().await?;
-            let next = ServerOptions::new()
-                .reject_remote_clients(true)
-                .create(&self.name)?;
+            let next = sys::create_pipe(&self.name, sys::Instance::Another)?;
             Ok(std::mem::replace(&mut self.next, next))
         }
     }
 
-    /// # Errors
-    /// `NotFound` where no supervisor lives, `WouldBlock` where too many wait for it.
-    #[expect(clippy::unused_async, reason = "the same shape on every system")]
-    pub(crate) async fn connect(state_dir: &Path) -> io::Result<NamedPipeClient> {
-        let client = ClientOptions::new().open(super::pipe_name(state_dir));
-        client.map_err(|error| match error.raw_os_error() {
-            Some(ERROR_PIPE_BUSY) => io::ErrorKind::WouldBlock.into(),
-            _ => error,
-        })
+    impl Drop for Listener {
+        fn drop(&mut self) {
+            // Whatever stays names a process that serves no such pipe.
+            let _ = std::fs::remove_file(&self.pid_path);
+        }
     }
-}
 
-/// Pipes have one flat namespace: the state directory's path, without what a name may not hold.
-#[cfg(windows)]
-fn pipe_name(state_dir: &Path) -> String {
-    let place = state_dir.to_string_lossy().to_lowercase();
-    let place: String = place
-        .chars()
-        .map(|c| if c.is_alphanumeric() { c } else { '-' })
-        .collect();
-    format!(r"\\.\pipe\mainstay-{place}")
+    /// # Errors
+    /// `NotFound` where no supervisor lives, `WouldBlock` where too many wait for it, `PermissionDenied` where another process than this state directory's supervisor has the pipe.
+    pub(crate) async fn connect(state_dir: &Path) -> io::Result<NamedPipeClient> {
+        let name = name(state_dir)?;
+        let mut tries = 0..TRIES;
+        let pipe = loop {
+            match ClientOptions::new().open(&name) {
+                // All instances are in use, or the next one is being made.
+                Err(error)
+                    if error.raw_os_error() == Some(ERROR_PIPE_BUSY.cast_signed())
+                        && tries.next().is_some() =>
+                {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) if error.raw_os_error() == Some(ERROR_PIPE_BUSY.cast_signed()) => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                opened => break opened?,
+            }
+        };
+        // Anybody may make a pipe of that name, but only those who may write to the directory can say that it is its supervisor's.
+        let expected = std::fs::read_to_string(pid_path(state_dir))?;
+        let server = sys::pipe_server(&pipe)?;
+        match expected.trim().parse() == Ok(server) {
+            true => Ok(pipe),
+            false => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("its pipe belongs to process {server}, its supervisor is {expected}"),
+            )),
+        }
+    }
+
+    fn pid_path(state_dir: &Path) -> PathBuf {
+        state_dir.join("control.pid")
+    }
+
+    /// Pipes have one flat namespace, and their names a limit of 256 characters: a hash of the directory's one true path.
+    pub(super) fn name(state_dir: &Path) -> io::Result<String> {
+        let place = std::fs::canonicalize(state_dir)?;
+        let digest = Sha256::digest(place.to_string_lossy().to_lowercase().as_bytes());
+        let id: String = digest
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(format!(r"\\.\pipe\mainstay-{id}"))
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn directories_have_pipes_of_their_own() {
+            let dir = std::env::temp_dir().join(format!("mainstay-pipes-{}", std::process::id()));
+            let names = ["a-b", "a b", "a_b", &"x".repeat(120)].map(|name| {
+                let dir = dir.join(name).join("y".repeat(100));
+                std::fs::create_dir_all(&dir).unwrap();
+                let upper = dir.to_string_lossy().to_uppercase();
+                let pipe = name_of(&dir);
+                assert_eq!(name_of(Path::new(&upper)), pipe, "{name}");
+                assert_eq!(name_of(&dir.join("..").join("y".repeat(100))), pipe);
+                assert!(pipe.len() < 64, "{pipe}");
+                pipe
+            });
+            let different: std::collections::BTreeSet<_> = names.iter().collect();
+            assert_eq!(different.len(), names.len(), "{names:?}");
+            std::fs::remove_dir_all(&dir).unwrap();
+        }
+
+        fn name_of(dir: &Path) -> String {
+            name(dir).unwrap()
+        }
+    }
 }

@@ -39,6 +39,10 @@ mod windows;
 #[path = "windows/text.rs"]
 mod windows_text;
 
+#[cfg(all(test, not(windows)))]
+#[path = "windows/acl.rs"]
+mod windows_acl;
+
 #[cfg(not(target_os = "linux"))]
 pub(crate) use elsewhere::{
     Members, boot, end_remains, end_tree, forget_service, give_memory_back, lives, own_identity,
@@ -59,7 +63,9 @@ pub(crate) use posix::{
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
 #[cfg(windows)]
-pub(crate) use windows::access::{Access, entrust, is_foreign};
+pub(crate) use windows::access::{Access, entrust, exposure as acl_exposure, exposure_of_program};
+#[cfg(windows)]
+pub(crate) use windows::pipe::{Instance, create_pipe, pipe_server};
 #[cfg(windows)]
 pub(crate) use windows::sockets::{Socket, listen, share};
 #[cfg(windows)]

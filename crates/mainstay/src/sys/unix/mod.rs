@@ -5,6 +5,7 @@ mod manage;
 #[cfg(feature = "managers")]
 mod openrc;
 mod ready;
+mod redirect;
 
 pub(crate) use manage::{
     changed_files, control, detect, detect_below, install_all, is_enabled, may_install, pause,
@@ -12,6 +13,7 @@ pub(crate) use manage::{
     uninstall, wait_for_change,
 };
 pub(crate) use ready::{claim_ready_descriptor, write_ready};
+pub(crate) use redirect::{Redirected, redirect};
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -22,6 +24,7 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 
 use crate::backend::PAUSED;
+use crate::capture;
 use crate::context::{Said, Shared, Voice};
 use crate::run::{arguments, work};
 use crate::{
@@ -84,7 +87,12 @@ pub(crate) fn run(
         })
         .map_err(|error| failed("start a thread for signals", error))?;
     let context = Context::new(shared, manager, arguments(), logger.clone());
+    if let Some(dir) = &definition.log_dir {
+        capture::begin(dir)
+            .map_err(|error| failed(&format!("write output to {}", dir.display()), error))?;
+    }
     let code = work(service, context);
+    capture::end();
     #[cfg(feature = "managers")]
     openrc::settle(manager, &definition.recovery, code);
     Ok(code)

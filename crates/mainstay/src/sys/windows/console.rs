@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::windows::io::AsRawHandle as _;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use windows_sys::Win32::System::Console::{
 };
 use windows_sys::core::BOOL;
 
+use crate::capture;
 use crate::context::{Said, Shared, Voice};
 use crate::run::{arguments, work};
 use crate::{Context, Control, Error, ErrorKind, Logger, Manager, Service, Stop};
@@ -32,7 +34,11 @@ impl Voice for Nobody {
     fn say(&self, _said: Said<'_>) {}
 }
 
-pub(super) fn run(service: impl Service, logger: &Logger) -> Result<u32, Error> {
+pub(super) fn run(
+    service: impl Service,
+    log_dir: Option<&Path>,
+    logger: &Logger,
+) -> Result<u32, Error> {
     let shared = SHARED.get_or_init(|| Shared::new(Nobody)).clone();
     listen().map_err(|error| {
         Error::new(
@@ -42,7 +48,15 @@ pub(super) fn run(service: impl Service, logger: &Logger) -> Result<u32, Error> 
         .because(error)
     })?;
     let context = Context::new(shared, Manager::current(), arguments(), logger.clone());
-    Ok(work(service, context))
+    if let Some(dir) = log_dir {
+        capture::begin(dir).map_err(|error| {
+            let what = format!("write output to {}", dir.display());
+            Error::new(ErrorKind::Failed, what).because(error)
+        })?;
+    }
+    let code = work(service, context);
+    capture::end();
+    Ok(code)
 }
 
 /// Reads a line that the console does not show.

@@ -20,7 +20,9 @@ use windows_sys::Win32::System::Services as scm;
 use windows_sys::Win32::UI::WindowsAndMessaging as messages;
 use windows_sys::core::PWSTR;
 
+use super::redirect::default_log_dir;
 use super::wide;
+use crate::capture;
 use crate::context::{Said, Shared, Voice};
 use crate::logger::Event;
 use crate::progress::{Controls, End, Progress, Report, Tick};
@@ -168,11 +170,21 @@ impl Job {
                 "start a thread that reports progress: {error}; long starts and stops will look like hanging ones"
             ));
         }
+        let dir = definition.log_dir;
+        let dir = dir.or_else(|| default_log_dir(&definition.name));
+        if let Some(dir) = dir
+            && let Err(error) = capture::begin(&dir)
+        {
+            // Its output is lost, as that of any service. That is no reason not to run it.
+            logger.warn(format!("write output to {}: {error}", dir.display()));
+        }
         let code = match enter(definition.working_dir) {
             Ok(()) => work(Context::new(shared, Manager::WindowsScm, arguments, logger)),
             Err(error) => failed(&Exit::from(error), &logger),
         };
         let _first: Result<(), _> = CODE.set(code);
+        // The process may end as soon as the manager knows.
+        capture::end();
         link.end(End::Code(code));
     }
 }
@@ -303,6 +315,7 @@ impl Link {
                     };
                     // First: the manager may end the process as soon as it knows.
                     self.logger.event(event, "its process is ended", &[]);
+                    capture::end();
                     self.tell(&report);
                     std::process::exit(1);
                 }

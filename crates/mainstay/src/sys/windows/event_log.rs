@@ -1,6 +1,7 @@
 //! The Windows Event Log: the registration of a source in the registry, and reporting events.
 //!
-//! A source is a key under the log `Application`. It names the file that has the texts of the source's events: the program itself.
+//! A source is a key under the log `Application`. It names the file that has the texts of the source's events: the program itself. A source
+//! of ours has a [`MARK`]; one without it belongs to another program, and is neither changed nor removed.
 
 #![expect(
     unsafe_code,
@@ -13,7 +14,8 @@ use std::path::Path;
 use std::ptr::{null, null_mut};
 
 use windows_sys::Win32::Foundation::{
-    ERROR_FILE_NOT_FOUND, ERROR_MORE_DATA, ERROR_NO_MORE_ITEMS, ERROR_SUCCESS, HANDLE,
+    ERROR_FILE_NOT_FOUND, ERROR_MORE_DATA, ERROR_NO_MORE_ITEMS, ERROR_NOT_SUPPORTED, ERROR_SUCCESS,
+    HANDLE,
 };
 use windows_sys::Win32::System::EventLog::{
     DeregisterEventSource, EVENTLOG_ERROR_TYPE, EVENTLOG_INFORMATION_TYPE, EVENTLOG_WARNING_TYPE,
@@ -21,7 +23,8 @@ use windows_sys::Win32::System::EventLog::{
 };
 use windows_sys::Win32::System::Registry::{
     HKEY, HKEY_LOCAL_MACHINE, KEY_ALL_ACCESS, REG_DWORD, REG_EXPAND_SZ, REG_OPTION_NON_VOLATILE,
-    RegCloseKey, RegCreateKeyExW, RegDeleteTreeW, RegEnumValueW, RegOpenKeyExW, RegSetValueExW,
+    REG_SZ, RegCloseKey, RegCreateKeyExW, RegDeleteTreeW, RegEnumValueW, RegOpenKeyExW,
+    RegSetValueExW,
 };
 
 use crate::logger::{Event, Reporter, Severity};
@@ -32,6 +35,10 @@ const SOURCES: &str = r"SYSTEM\CurrentControlSet\Services\EventLog\Application";
 /// Information, warnings and errors.
 const TYPES_SUPPORTED: u32 =
     (EVENTLOG_INFORMATION_TYPE | EVENTLOG_WARNING_TYPE | EVENTLOG_ERROR_TYPE) as u32;
+
+/// The value by which a source is known to be ours.
+const MARK: &str = "RegisteredBy";
+const MAINSTAY: &str = "mainstay";
 
 /// What a source's key held before it was changed: all its values.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,18 +54,19 @@ struct Value {
 
 /// Makes `name` a source whose texts are in `exe`, which is an absolute path. Returns what was there, for [`restore`]: `None` if nothing.
 ///
-/// Needs administrative rights (5 otherwise). Registering anew with another `exe` moves the source; values that are not ours stay. If it
+/// Needs administrative rights (5 otherwise). Refuses with 50 (not supported) where another program has a source of this name. Registering anew with another `exe` moves the source; values that are not ours stay. If it
 /// fails, all is as it was, as far as the registry lets us.
 pub(crate) fn register(name: &str, exe: &Path) -> io::Result<Option<Previous>> {
     let previous = read(name)?;
-    let file: Vec<u8> = exe
-        .as_os_str()
-        .encode_wide()
-        .chain([0])
-        .flat_map(u16::to_le_bytes)
-        .collect();
+    if previous.as_ref().is_some_and(Previous::is_foreign) {
+        return Err(io::Error::from_raw_os_error(
+            ERROR_NOT_SUPPORTED.cast_signed(),
+        ));
+    }
+    let file = bytes(exe.as_os_str().encode_wide());
     let set = || {
         let key = Key::create(name)?;
+        key.set(&wide(MARK), REG_SZ, &bytes(MAINSTAY.encode_utf16()))?;
         key.set(&wide("EventMessageFile"), REG_EXPAND_SZ, &file)?;
         let types = TYPES_SUPPORTED.to_le_bytes();
         key.set(&wide("TypesSupported"), REG_DWORD, &types)
@@ -87,11 +95,27 @@ pub(crate) fn message_file(name: &str) -> io::Result<Option<String>> {
     }))
 }
 
-/// Removes the source. Returns what it was, for [`restore`]: `None` if it was none, which is no error.
+/// Removes the source, if it is ours. Returns what it was, for [`restore`]: `None` if there was none of ours, which is no error.
 pub(crate) fn unregister(name: &str) -> io::Result<Option<Previous>> {
-    let previous = read(name)?;
-    restore(name, None)?;
+    let previous = read(name)?.filter(|previous| !previous.is_foreign());
+    if previous.is_some() {
+        restore(name, None)?;
+    }
     Ok(previous)
+}
+
+impl Previous {
+    /// Whether another program has made it.
+    fn is_foreign(&self) -> bool {
+        let (name, data) = (wide(MARK), bytes(MAINSTAY.encode_utf16()));
+        let mut values = self.0.iter();
+        !values.any(|value| value.name == name && value.data == data)
+    }
+}
+
+/// A text as the registry has it, with a NUL.
+fn bytes(units: impl Iterator<Item = u16>) -> Vec<u8> {
+    units.chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
 /// Undoes [`register`] and [`unregister`], with what they returned.
@@ -313,6 +337,7 @@ mod tests {
         let file = wide(exe).into_iter().flat_map(u16::to_le_bytes).collect();
         Some(vec![
             ("EventMessageFile".into(), REG_EXPAND_SZ, file),
+            (MARK.into(), REG_SZ, bytes(MAINSTAY.encode_utf16())),
             ("TypesSupported".into(), REG_DWORD, vec![7, 0, 0, 0]),
         ])
     }
@@ -344,6 +369,24 @@ mod tests {
         unregister(name).unwrap();
         restore(name, None).unwrap();
         assert_eq!(values(name), None);
+    }
+
+    /// Such as `mysql` or `postgresql`, whose texts would be lost.
+    #[test]
+    fn a_source_of_another_program_is_left_alone() {
+        let name = "mainstay-test-foreign";
+        let key = Key::create(name).unwrap();
+        let file = bytes(r"C:\mysql\mysqld.exe".encode_utf16());
+        key.set(&wide("EventMessageFile"), REG_EXPAND_SZ, &file)
+            .unwrap();
+        drop(key);
+        let before = values(name);
+        let error = register(name, Path::new(r"C:\orders.exe")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(50));
+        assert_eq!(values(name), before);
+        assert_eq!(unregister(name).unwrap(), None);
+        assert_eq!(values(name), before);
+        restore(name, None).unwrap();
     }
 
     #[test]

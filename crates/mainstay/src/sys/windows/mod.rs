@@ -5,9 +5,11 @@ mod dispatcher;
 pub(crate) mod event_log;
 #[cfg(feature = "message-table")]
 mod message_table;
+mod redirect;
 mod scm;
 
 pub(crate) use console::ask;
+pub(crate) use redirect::{Redirected, redirect};
 
 use std::ffi::{OsStr, OsString};
 use std::os::windows::ffi::OsStrExt as _;
@@ -38,7 +40,7 @@ pub(crate) fn run(
                     Error::new(ErrorKind::Failed, what).because(error)
                 })?;
             }
-            console::run(service, logger)
+            console::run(service, definition.log_dir.as_deref(), logger)
         }
     }
 }

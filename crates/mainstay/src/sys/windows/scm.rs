@@ -23,6 +23,7 @@ use windows_sys::core::GUID;
 use self::watch::Watch;
 use super::{event_log, wide};
 use crate::Trigger;
+use crate::logger::source_of;
 use crate::scm::{Base, FailureActions, Kind, Scm, ServiceStatus, Setting, State};
 
 /// Where services have what is theirs.
@@ -104,7 +105,9 @@ impl Scm for Manager {
     fn read(&mut self, name: &str, kind: Kind) -> io::Result<Setting> {
         match kind {
             Kind::Environment => return environment(name).map(Setting::Environment),
-            Kind::EventSource => return event_log::message_file(name).map(Setting::EventSource),
+            Kind::EventSource => {
+                return event_log::message_file(&source_of(name)).map(Setting::EventSource);
+            }
             _ => {}
         }
         let rights = match kind {
@@ -126,9 +129,11 @@ impl Scm for Manager {
         match setting {
             Setting::Environment(variables) => return set_environment(name, variables),
             Setting::EventSource(Some(program)) => {
-                return event_log::register(name, Path::new(program)).map(drop);
+                return event_log::register(&source_of(name), Path::new(program)).map(drop);
             }
-            Setting::EventSource(None) => return event_log::unregister(name).map(drop),
+            Setting::EventSource(None) => {
+                return event_log::unregister(&source_of(name)).map(drop);
+            }
             _ => {}
         }
         let rights = match setting {

@@ -16,6 +16,8 @@ use windows_sys::Win32::Security::Authorization as acl;
 use windows_sys::Win32::Security::{ACL, PSECURITY_DESCRIPTOR, PSID, WELL_KNOWN_SID_TYPE};
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
 
+use super::acl::{Ace, AceKind, Place, stranger};
+
 /// What an account may do with a directory and all that is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -82,6 +84,107 @@ fn set(dir: &Path, owner: &Sid, entries: &[acl::EXPLICIT_ACCESS_W]) -> io::Resul
     set
 }
 
+/// Who beside this user, administrators and the system may change this file or directory, in words; `None`: nobody. A link, or a junction,
+/// is not followed: it is an exposure itself.
+pub(crate) fn exposure(path: &Path) -> io::Result<Option<String>> {
+    if std::fs::symlink_metadata(path)?.is_symlink() {
+        return Ok(Some(format!("{} is a link", path.display())));
+    }
+    let (owner, list) = read(path)?;
+    let who = stranger(&owner, list.as_deref(), Place::Itself, &user_sid()?);
+    Ok(who.map(|who| format!("{who} may change {}", path.display())))
+}
+
+/// The same of what a program's path leads to, with the directories above it.
+pub(crate) fn exposure_of_program(path: &Path) -> io::Result<Option<String>> {
+    let real = std::fs::canonicalize(path)?;
+    let is_file = real.is_file();
+    let user = user_sid()?;
+    for (depth, place) in real.ancestors().enumerate() {
+        let kind = match depth {
+            0 => Place::Itself,
+            1 if is_file => Place::Itself,
+            _ => Place::Above,
+        };
+        let (owner, list) = match read(place) {
+            Ok(read) => read,
+            // Who may not look at a directory far above may not change it either.
+            Err(error)
+                if kind == Place::Above && error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(who) = stranger(&owner, list.as_deref(), kind, &user) {
+            return Ok(Some(format!("{who} may change {}", place.display())));
+        }
+    }
+    Ok(None)
+}
+
+/// Its owner, and its list; no list at all is `None`.
+fn read(path: &Path) -> io::Result<(String, Option<Vec<Ace>>)> {
+    let path = wide(path.as_os_str());
+    let mut owner: PSID = ptr::null_mut();
+    let mut list: *mut ACL = ptr::null_mut();
+    let mut descriptor: PSECURITY_DESCRIPTOR = ptr::null_mut();
+    // SAFETY: the path ends with a NUL; what comes back is freed below, and the owner and the list lie in it.
+    done(unsafe {
+        acl::GetNamedSecurityInfoW(
+            path.as_ptr(),
+            acl::SE_FILE_OBJECT,
+            security::OWNER_SECURITY_INFORMATION | security::DACL_SECURITY_INFORMATION,
+            &raw mut owner,
+            ptr::null_mut(),
+            &raw mut list,
+            ptr::null_mut(),
+            &raw mut descriptor,
+        )
+    })?;
+    let read = sid_text(owner).and_then(|owner| match list.is_null() {
+        true => Ok((owner, None)),
+        false => Ok((owner, Some(entries(list)?))),
+    });
+    // SAFETY: `GetNamedSecurityInfo` allocated it.
+    unsafe { LocalFree(descriptor) };
+    read
+}
+
+/// Of a valid list.
+fn entries(list: *const ACL) -> io::Result<Vec<Ace>> {
+    const ALLOWED: u8 = 0;
+    const DENIED: u8 = 1;
+    const ALLOWED_IF: u8 = 9;
+    const DENIED_IF: u8 = 10;
+    const INHERIT_ONLY: u8 = 8;
+    // SAFETY: by contract of this function it is a list.
+    let count = unsafe { (*list).AceCount };
+    let mut entries = Vec::with_capacity(count.into());
+    for index in 0..u32::from(count) {
+        let mut entry = ptr::null_mut();
+        // SAFETY: the list has so many entries.
+        if unsafe { security::GetAce(list, index, &raw mut entry) } == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: each entry begins with a header, and those of these kinds are alike up to their SID.
+        let entry = unsafe { &*entry.cast::<security::ACCESS_ALLOWED_ACE>() };
+        let kind = match entry.Header.AceType {
+            ALLOWED | ALLOWED_IF => AceKind::Allow,
+            DENIED => AceKind::Deny,
+            // What is refused on a condition only is not counted; the rest is for audits.
+            DENIED_IF | 2.. => continue,
+        };
+        entries.push(Ace {
+            kind,
+            is_inherit_only: entry.Header.AceFlags & INHERIT_ONLY != 0,
+            mask: entry.Mask,
+            sid: sid_text((&raw const entry.SidStart).cast_mut().cast())?,
+        });
+    }
+    Ok(entries)
+}
+
 /// Whether it belongs to somebody else than this user, administrators or the system: they may change who else may touch it.
 pub(crate) fn is_foreign(dir: &Path) -> io::Result<bool> {
     let path = wide(dir.as_os_str());
@@ -116,6 +219,14 @@ pub(crate) fn is_foreign(dir: &Path) -> io::Result<bool> {
 }
 
 fn is_this_user(sid: PSID) -> io::Result<bool> {
+    with_user(|user| {
+        // SAFETY: both SIDs are valid.
+        Ok(unsafe { security::EqualSid(sid, user) != 0 })
+    })
+}
+
+/// Calls `with` with the SID of the user whom this process runs as.
+fn with_user<T>(with: impl FnOnce(PSID) -> io::Result<T>) -> io::Result<T> {
     let mut token: HANDLE = ptr::null_mut();
     // SAFETY: this process's own handle; the token is closed below.
     if unsafe { OpenProcessToken(GetCurrentProcess(), security::TOKEN_QUERY, &raw mut token) } == 0
@@ -141,11 +252,78 @@ fn is_this_user(sid: PSID) -> io::Result<bool> {
     if told == 0 {
         return Err(error);
     }
-    // SAFETY: the system has filled it in, and the buffer is aligned for it; both SIDs are valid.
-    Ok(unsafe {
-        let user = &*user.as_ptr().cast::<security::TOKEN_USER>();
-        security::EqualSid(sid, user.User.Sid) != 0
-    })
+    // SAFETY: the system has filled it in, and the buffer is aligned for it.
+    let user = unsafe { &*user.as_ptr().cast::<security::TOKEN_USER>() };
+    with(user.User.Sid)
+}
+
+/// A security descriptor for what only this user, administrators and the system may use. Everyone and anonymous users are not in it, as
+/// they are in the default one of pipes.
+pub(crate) struct Private {
+    descriptor: PSECURITY_DESCRIPTOR,
+}
+
+impl Private {
+    pub(crate) fn new() -> io::Result<Self> {
+        let sddl = wide(OsStr::new(&private_sddl(&user_sid()?)));
+        let mut descriptor: PSECURITY_DESCRIPTOR = ptr::null_mut();
+        // SAFETY: the text ends with a NUL; what is made is freed on drop.
+        let made = unsafe {
+            acl::ConvertStringSecurityDescriptorToSecurityDescriptorW(
+                sddl.as_ptr(),
+                acl::SDDL_REVISION_1,
+                &raw mut descriptor,
+                ptr::null_mut(),
+            )
+        };
+        match made {
+            0 => Err(io::Error::last_os_error()),
+            _ => Ok(Self { descriptor }),
+        }
+    }
+
+    /// Valid for as long as this lives. Handles that are made with it are not inherited.
+    pub(crate) fn attributes(&self) -> security::SECURITY_ATTRIBUTES {
+        security::SECURITY_ATTRIBUTES {
+            nLength: u32::try_from(size_of::<security::SECURITY_ATTRIBUTES>()).unwrap_or(0),
+            lpSecurityDescriptor: self.descriptor,
+            bInheritHandle: 0,
+        }
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // SAFETY: the system allocated it, for us.
+        unsafe { LocalFree(self.descriptor) };
+    }
+}
+
+/// Full access (FA) for the system (SY), administrators (BA) and this user, protected (P) from what is inherited; nobody else.
+fn private_sddl(user: &str) -> String {
+    format!("D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FA;;;{user})")
+}
+
+/// `S-1-5-21-…` of the user whom this process runs as.
+fn user_sid() -> io::Result<String> {
+    with_user(sid_text)
+}
+
+/// `S-1-…` of a valid SID.
+fn sid_text(sid: PSID) -> io::Result<String> {
+    let mut text = ptr::null_mut();
+    // SAFETY: the SID is valid; the text is freed below.
+    if unsafe { acl::ConvertSidToStringSidW(sid, &raw mut text) } == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let units = (0..).map(|index| {
+        // SAFETY: read up to the NUL that ends it.
+        unsafe { *text.add(index) }
+    });
+    let units: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
+    // SAFETY: the system allocated it, for us.
+    unsafe { LocalFree(text.cast()) };
+    Ok(String::from_utf16_lossy(&units))
 }
 
 fn well_known(kind: WELL_KNOWN_SID_TYPE) -> io::Result<Sid> {
@@ -209,5 +387,38 @@ fn done(error: WIN32_ERROR) -> io::Result<()> {
     match error {
         ERROR_SUCCESS => Ok(()),
         error => Err(io::Error::from_raw_os_error(error.cast_signed())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_user_administrators_and_the_system_are_in_a_private_list() {
+        let sddl = private_sddl(&user_sid().unwrap());
+        for stranger in [";WD)", ";AN)", ";BU)", ";AU)"] {
+            assert!(!sddl.contains(stranger), "{sddl}");
+        }
+        Private::new().unwrap();
+    }
+
+    #[test]
+    fn an_open_directory_is_seen() {
+        let dir = std::env::temp_dir().join(format!("mainstay-access-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        entrust(&dir, None).unwrap();
+        assert_eq!(exposure(&dir).unwrap(), None);
+        let administrators = well_known(security::WinBuiltinAdministratorsSid).unwrap();
+        let everyone = well_known(security::WinWorldSid).unwrap();
+        let entries = [
+            entry(&(administrators, GENERIC_ALL)),
+            entry(&(everyone, GENERIC_ALL)),
+        ];
+        set(&dir, &administrators, &entries).unwrap();
+        let seen = exposure(&dir).unwrap();
+        assert!(seen.is_some_and(|seen| seen.starts_with("Everyone may change ")));
+        assert!(exposure_of_program(&dir.join(".")).unwrap().is_some());
+        std::fs::remove_dir(&dir).unwrap();
     }
 }

@@ -8,8 +8,10 @@
 //! thread, for the end of the last process. Sources: "Job Objects", "CreateProcessW", "Console Functions", Microsoft Learn.
 
 pub(crate) mod access;
+mod acl;
 mod ask;
 mod job;
+pub(crate) mod pipe;
 pub(crate) mod sockets;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,247 @@
+//! Standard output and standard error in files, for a service whose manager keeps neither (the Service Control Manager), or that asks for it
+//! ([`Definition::log_dir`](crate::Definition::log_dir)).
+//!
+//! Both streams of the process become pipes. A thread for each copies what arrives into `stdout.log` or `stderr.log`, and rotates that at a
+//! line end. A line is never split, and lines of different threads are not mixed, as `println!` holds a lock for each. [`end`] waits until
+//! everything that was written is in the files.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, PipeReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::sys::{self, Redirected};
+
+/// A file is rotated before it exceeds this, in bytes.
+const LIMIT: u64 = 10 << 20;
+/// Rotated files of each stream: `stdout.log.1` is the newest.
+const KEEP: u32 = 8;
+/// How long [`end`] waits for a stream, which a child of the service may hold open.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+static CAPTURE: Mutex<Option<Capture>> = Mutex::new(None);
+
+struct Capture {
+    redirected: Redirected,
+    /// Disconnected when a stream is copied to its end.
+    copied: [Receiver<()>; 2],
+}
+
+/// Captures both streams from now on, into files of this directory, which is created.
+///
+/// # Errors
+/// The directory cannot be used. The streams are what they were.
+pub(crate) fn begin(dir: &Path) -> io::Result<()> {
+    create(dir)?;
+    let begin = |name: &str| {
+        let log = Log::open(dir.join(name), LIMIT)?;
+        let (reader, writer) = io::pipe()?;
+        let (copying, copied) = mpsc::channel();
+        thread::Builder::new()
+            .name("output".into())
+            .spawn(move || {
+                copy(reader, log);
+                drop(copying);
+            })?;
+        Ok::<_, io::Error>((writer, copied))
+    };
+    let (stdout, stdout_copied) = begin("stdout.log")?;
+    let (stderr, stderr_copied) = begin("stderr.log")?;
+    let capture = Capture {
+        redirected: sys::redirect(stdout, stderr)?,
+        copied: [stdout_copied, stderr_copied],
+    };
+    *CAPTURE.lock().unwrap_or_else(PoisonError::into_inner) = Some(capture);
+    Ok(())
+}
+
+/// Gives the streams back, and waits until what was written is in the files. Does nothing where nothing is captured.
+pub(crate) fn end() {
+    let capture = CAPTURE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let Some(Capture { redirected, copied }) = capture else {
+        return;
+    };
+    // It may hold the start of a line.
+    let _ = io::stdout().flush();
+    drop(redirected);
+    for copied in copied {
+        let _ = copied.recv_timeout(PATIENCE);
+    }
+}
+
+/// A directory of the service's own: what is a link may lead elsewhere.
+fn create(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)?;
+    let own = [Some(dir), dir.parent()].into_iter().flatten();
+    for place in own {
+        if fs::symlink_metadata(place)?.is_symlink() {
+            let what = format!("{} is a link", place.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
+    }
+    Ok(())
+}
+
+/// Until nobody writes any more. The pipe is always read: nothing of the service waits for a disk that is full.
+fn copy(mut reader: PipeReader, mut log: Log) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut lost = 0;
+    loop {
+        let count = match reader.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return,
+        };
+        if lost > 0
+            && log
+                .write(format!("[{lost} bytes lost]\n").as_bytes())
+                .is_ok()
+        {
+            lost = 0;
+        }
+        if log.write(&buffer[..count]).is_err() {
+            lost += count;
+        }
+    }
+}
+
+/// A file that is rotated at line ends.
+struct Log {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    limit: u64,
+    /// The last byte ends a line, or there is none.
+    ends_line: bool,
+}
+
+impl Log {
+    fn open(path: PathBuf, limit: u64) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path)?;
+        let size = file.metadata()?.len();
+        Ok(Self {
+            path,
+            file,
+            size,
+            limit,
+            // What was cut off by a crash is a line of its own, as far as can be told.
+            ends_line: true,
+        })
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        loop {
+            let room = self.limit.saturating_sub(self.size);
+            let room = usize::try_from(room).unwrap_or(usize::MAX);
+            if bytes.len() <= room {
+                return self.append(bytes);
+            }
+            let is_end = |byte: &u8| *byte == b'\n';
+            let fits = bytes[..room].iter().rposition(is_end);
+            let cut = match fits {
+                Some(at) => at + 1,
+                None if self.ends_line && self.size > 0 => 0,
+                // A line that is longer than a file, or has begun already.
+                None => bytes
+                    .iter()
+                    .position(is_end)
+                    .map_or(bytes.len(), |at| at + 1),
+            };
+            let (head, rest) = bytes.split_at(cut);
+            self.append(head)?;
+            if !self.ends_line {
+                return Ok(());
+            }
+            self.rotate()?;
+            bytes = rest;
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(last) = bytes.last() else {
+            return Ok(());
+        };
+        self.file.write_all(bytes)?;
+        self.size += bytes.len() as u64;
+        self.ends_line = *last == b'\n';
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let rotated = |number: u32| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(format!(".{number}"));
+            PathBuf::from(path)
+        };
+        for number in (1..KEEP).rev() {
+            // There may be none.
+            let _ = fs::rename(rotated(number), rotated(number + 1));
+        }
+        if fs::rename(&self.path, rotated(1)).is_err() {
+            // Somebody holds it: another try after as much again.
+            self.size = 0;
+            return Ok(());
+        }
+        *self = Self::open(self.path.clone(), self.limit)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(path: &Path) -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(
+            text.is_empty() || text.ends_with('\n'),
+            "{}: a line is split",
+            path.display()
+        );
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn files_are_rotated_at_line_ends_whatever_the_pieces_are() {
+        for piece in [1, 3, 7, 1000] {
+            let dir = std::env::temp_dir()
+                .join(format!("mainstay-capture-{}-{piece}", std::process::id()));
+            let _ = fs::remove_dir_all(&dir);
+            create(&dir).unwrap();
+            let path = dir.join("stdout.log");
+            let mut log = Log::open(path.clone(), 40).unwrap();
+            // The ninth is longer than a file.
+            let length = |number: usize| if number == 9 { 60 } else { number };
+            let written: Vec<String> = (0..14).map(|it| "x".repeat(length(it))).collect();
+            let text: String = written.iter().map(|line| format!("{line}\n")).collect();
+            for piece in text.as_bytes().chunks(piece) {
+                log.write(piece).unwrap();
+            }
+            let mut read = Vec::new();
+            for number in (1..=KEEP).rev() {
+                let rotated = dir.join(format!("stdout.log.{number}"));
+                if rotated.exists() {
+                    read.extend(lines(&rotated));
+                }
+            }
+            read.extend(lines(&path));
+            assert_eq!(read, written, "pieces of {piece}");
+            fs::remove_dir_all(&dir).unwrap();
+        }
+    }
+}
