@@ -1,0 +1,58 @@
+//! A web server with axum: ready when it listens; when it is told to stop, requests under way are answered first. `axum-hello run ADDRESS`
+//! runs it here; without an address it listens on 127.0.0.1:8080.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::routing::get;
+use mainstay::{Context, Control, Exit};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+fn main() -> ExitCode {
+    mainstay::service("axum-hello")
+        .description("Says hello over HTTP")
+        .version(env!("CARGO_PKG_VERSION"))
+        .graceful(Duration::from_secs(30))
+        .main(hello)
+}
+
+fn hello(context: Context) -> Result<(), Exit> {
+    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+    Ok(runtime.block_on(serve(context))?)
+}
+
+async fn serve(mut context: Context) -> anyhow::Result<()> {
+    let address = context.arguments().first();
+    let address = address.map_or("127.0.0.1:8080".into(), |it| it.to_string_lossy());
+    let listener = TcpListener::bind(&*address).await;
+    let listener = listener.with_context(|| format!("listen on {address}"))?;
+    let local = listener.local_addr().context("ask where it listens")?;
+    context.logger().info(format!("listening on {local}"));
+    context.ready();
+    let router = Router::new()
+        .route("/", get(async || "hello\n"))
+        .route("/slow", get(slow));
+    let (stop, stopping) = oneshot::channel::<()>();
+    let controls = tokio::spawn(async move {
+        while !matches!(context.recv().await, Control::Stop(_)) {}
+        // Fails only where the server has ended.
+        let _ = stop.send(());
+        context
+    });
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async {
+            let _ = stopping.await;
+        })
+        .await
+        .context("serve")?;
+    controls.await.context("wait for the last control")?;
+    Ok(())
+}
+
+async fn slow() -> &'static str {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    "finished\n"
+}

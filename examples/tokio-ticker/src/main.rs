@@ -1,0 +1,86 @@
+//! A service on tokio: a task produces, the main one consumes, and a stop ends both in order. `tokio-ticker` alone runs it here.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mainstay::{Accepts, Context, Control, Exit};
+use tokio::sync::mpsc;
+
+fn main() -> ExitCode {
+    mainstay::service("tokio-ticker")
+        .description("Counts ticks of a task")
+        .version(env!("CARGO_PKG_VERSION"))
+        .accepts(Accepts::RELOAD)
+        .main(ticker)
+}
+
+/// The runtime belongs to the service: it is made here, and ends here.
+fn ticker(context: Context) -> Result<(), Exit> {
+    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+    Ok(runtime.block_on(count(context))?)
+}
+
+async fn count(mut context: Context) -> anyhow::Result<()> {
+    let (sender, mut ticks) = mpsc::channel(16);
+    let producer = tokio::spawn(async move {
+        let mut interval = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            interval.tick().await;
+            if sender.send(()).await.is_err() {
+                return;
+            }
+        }
+    });
+    let log = context.logger().clone();
+    let status = context.status();
+    let mut count = 0;
+    loop {
+        tokio::select! {
+            control = context.recv() => match control {
+                Control::Stop(_) => break,
+                Control::Reload => count = 0,
+                _ => {}
+            },
+            tick = ticks.recv() => {
+                tick.context("the producer has ended")?;
+                count += 1;
+                status.text(&format!("{count} ticks"));
+            }
+        }
+    }
+    // The producer sees that nobody receives any more.
+    drop(ticks);
+    producer.await.context("wait for the producer")?;
+    log.info(format!("{count} ticks"));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay::Stop;
+    use mainstay::testing::{self, Said};
+
+    use super::*;
+
+    /// The service as a function, told by a test what a manager would tell it.
+    #[test]
+    fn it_counts_until_it_is_told_to_stop() {
+        const SOON: Duration = Duration::from_secs(20);
+        let test = testing::Context::new::<&str>([]);
+        let context = test.service();
+        let running = std::thread::spawn(|| ticker(context));
+        assert_eq!(test.next(SOON), Some(Said::Ready));
+        for count in 1..4 {
+            assert_eq!(
+                test.next(SOON),
+                Some(Said::Status(format!("{count} ticks")))
+            );
+        }
+        test.tell(Control::Stop(Stop::Requested));
+        let last =
+            std::iter::from_fn(|| test.next(SOON)).find(|said| matches!(said, Said::Info(_)));
+        assert!(matches!(last, Some(Said::Info(text)) if text.ends_with(" ticks")));
+        assert!(running.join().expect("it does not panic").is_ok());
+    }
+}
