@@ -89,8 +89,8 @@ fn chatter() -> ! {
     thread::scope(|scope| {
         for number in 0..8 {
             scope.spawn(move || {
-                for line in 0..30_000 {
-                    println!("{number} {line} {}", "x".repeat(50));
+                for line in 0..3_000 {
+                    println!("{number} {line} {}", "x".repeat(500));
                 }
             });
         }
