@@ -614,9 +614,10 @@ fn supervisors_of_similar_directories_are_told_apart() {
             (state(dir)? == "running").then_some(())
         });
     }
-    for (index, supervisor) in supervisors.iter_mut().enumerate() {
-        let said = output(mainstay(&dirs[index]).arg("stop"));
+    for (index, dir) in dirs.iter().enumerate() {
+        let said = output(mainstay(dir).arg("stop"));
         assert!(said.status.success(), "{}", text(&said.stderr));
+        assert_eq!(state(dir).as_deref(), Some("stopped"));
         for other in &dirs[index + 1..] {
             assert_eq!(
                 state(other).as_deref(),
@@ -625,7 +626,10 @@ fn supervisors_of_similar_directories_are_told_apart() {
                 other.display()
             );
         }
-        wait_until("its end", SOON, || supervisor.try_wait().expect("a child"));
+    }
+    for supervisor in &mut supervisors {
+        supervisor.kill().expect("it runs");
+        supervisor.wait().expect("it ends");
     }
 }
 

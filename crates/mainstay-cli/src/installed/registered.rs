@@ -1,5 +1,6 @@
 //! What the registry has of installed services, and whether what is there is still that.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use mainstay::{Manager, Scope};
@@ -181,7 +182,11 @@ pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Fai
     let path = place.registry_path();
     place.create_all_dir().map_err(|error| {
         let message = format!("create the place of {}: {error}", path.display());
-        Failure::new(Code::CannotWrite, message)
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Failure::new(Code::PermissionDenied, message)
+                .hint("run it as an administrator; remove what another account has made there"),
+            _ => Failure::new(Code::CannotWrite, message),
+        }
     })?;
     let registry = Registry::open(&path)?;
     Ok(registry.begin(&wishes)?)
