@@ -63,15 +63,18 @@ pub(crate) use posix::{
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
 #[cfg(windows)]
-pub(crate) use windows::access::{Access, entrust, exposure as acl_exposure, exposure_of_program};
+pub(crate) use windows::access::{
+    Access, entrust, exposure as acl_exposure, exposure_of_program, is_foreign,
+};
 #[cfg(windows)]
 pub(crate) use windows::pipe::{Instance, create_pipe, pipe_server};
 #[cfg(windows)]
 pub(crate) use windows::sockets::{Socket, listen, share};
 #[cfg(windows)]
 pub(crate) use windows::{
-    Processes, Stream, Tree, User, exposure, is_current_user, is_dead, is_privileged, null,
-    run_as_helper, stream, utc_offset, write_at, yield_to_others,
+    Processes, Stream, Tree, User, exposure, is_current_user, is_dead, is_privileged,
+    lacking_capabilities, null, refused_limit, run_as_helper, stream, utc_offset, write_at,
+    yield_to_others,
 };
 
 /// What to start.
