@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use mainstay::{Definition, ErrorKind, Manager, Scope, ServiceStatus, State};
 use mainstay_core::engine::StateName;
-use mainstay_core::manifest::Format;
+use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::Expected;
 use mainstay_core::report::{LastExit, ServiceReport};
-use mainstay_core::spec::ServiceName;
+use mainstay_core::spec::{Need, ServiceName, Spec};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::definition::account;
@@ -37,6 +37,7 @@ use crate::client;
 use crate::failure::{Code, Failure};
 use crate::guarded;
 use crate::host::sys;
+use crate::output;
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 use crate::update;
@@ -286,6 +287,104 @@ impl Installed {
             false => service.disable(),
         };
         Ok(done?)
+    }
+
+    /// The names of what its manifest says that it needs.
+    fn needs(&self) -> Vec<String> {
+        let text = self.manifest().and_then(|path| {
+            let format = Format::from_extension(path.extension()?.to_str()?)?;
+            Some((fs::read_to_string(path).ok()?, format))
+        });
+        let specs = text.and_then(|(text, format)| manifest::parse(&text, format).ok());
+        let spec = specs
+            .into_iter()
+            .flatten()
+            .find(|spec| *spec.name() == self.name);
+        let needs = spec.iter().flat_map(Spec::needs).map(|need| match need {
+            Need::Service(name) => name.to_string(),
+            Need::Os(name) => name.clone(),
+        });
+        needs.collect()
+    }
+
+    /// Those of all installed services that need one of these, directly or through others, in the order in which they are to stop:
+    /// none before what needs it. These themselves are among them.
+    pub(crate) fn with_dependents(state: &StateDir, names: &[String]) -> Vec<Self> {
+        let all: Vec<(Self, Vec<String>)> = Self::all(state)
+            .into_iter()
+            .map(|installed| {
+                let needs = installed.needs();
+                (installed, needs)
+            })
+            .collect();
+        let needs = |i: usize, need: usize| {
+            let name = all[need].0.name.as_str();
+            i != need && all[i].1.iter().any(|it| it == name)
+        };
+        let is_named = |i: &usize| names.iter().any(|name| name == all[*i].0.name.as_str());
+        let mut chosen: Vec<usize> = (0..all.len()).filter(is_named).collect();
+        let mut next = 0;
+        while let Some(&need) = chosen.get(next) {
+            let is_new = |i: &usize| needs(*i, need) && !chosen.contains(i);
+            let new: Vec<usize> = (0..all.len()).filter(is_new).collect();
+            chosen.extend(new);
+            next += 1;
+        }
+        let mut order = Vec::with_capacity(chosen.len());
+        while !chosen.is_empty() {
+            let is_free = |need: &usize| !chosen.iter().any(|&i| needs(i, *need));
+            let free = chosen.iter().position(is_free);
+            order.push(chosen.remove(free.unwrap_or(0)));
+        }
+        let mut all: Vec<Option<Self>> = all.into_iter().map(|(it, _)| Some(it)).collect();
+        order.into_iter().filter_map(|i| all[i].take()).collect()
+    }
+
+    /// Those that need it and run.
+    pub(crate) fn running_dependents(&self, state: &StateDir) -> Vec<Self> {
+        let needs_it = |other: &Self| {
+            other
+                .needs()
+                .iter()
+                .any(|need| *need == *self.name.as_str())
+        };
+        let all = Self::all(state).into_iter();
+        all.filter(|other| needs_it(other) && other.is_up())
+            .collect()
+    }
+
+    /// Whether its manager says that it runs, or is on its way to.
+    pub(crate) fn is_up(&self) -> bool {
+        self.service()
+            .status()
+            .is_ok_and(|status| !matches!(status.state, State::Stopped | State::StopPending))
+    }
+
+    /// Stops it, and adds to what is told of it the services that need it and keep running.
+    pub(crate) fn stop(&self, state: &StateDir) -> Result<ServiceReport, Failure> {
+        let dependents = self.running_dependents(state);
+        let names: Vec<&str> = dependents.iter().map(|it| it.name.as_str()).collect();
+        let mut report = self.control(Verb::Stop).map_err(|failure| {
+            // The Service Control Manager stops nothing that a running service depends on.
+            match names.as_slice() {
+                [] => failure,
+                _ => failure.hint(format!(
+                    "{} is needed by {}: stop that first, or use `--with-dependents`",
+                    self.name,
+                    names.join(", ")
+                )),
+            }
+        })?;
+        for dependent in &dependents {
+            match dependent.is_up() {
+                true => report.needed_by.push(dependent.name.to_string()),
+                false => output::complain(&format!(
+                    "note: {} needs {}, so {} stopped it too",
+                    dependent.name, self.name, dependent.record.manager
+                )),
+            }
+        }
+        Ok(report)
     }
 
     /// Has the system's manager do it, and waits until it is done. What is so already is no failure.

@@ -105,8 +105,10 @@ impl Control {
     fn ask(self, verb: Verb, reach: Reach, state: &StateDir) -> Result<ExitCode, Failure> {
         let answers = client::block_on(async {
             let (mut asked, mut supervised) = (Vec::new(), Vec::new());
+            let mut stopping = Vec::new();
             for name in &self.names {
                 match Installed::find(state, name) {
+                    Some(_) if verb == Verb::Stop => stopping.push(name.clone()),
                     Some(installed) => {
                         asked.push(tokio::task::spawn_blocking(move || -> Answer {
                             Ok(vec![installed.control(verb)?])
@@ -114,6 +116,12 @@ impl Control {
                     }
                     None => supervised.push(name.clone()),
                 }
+            }
+            if !stopping.is_empty() {
+                let state = state.clone();
+                asked.push(tokio::task::spawn_blocking(move || {
+                    stop_installed(&state, &stopping, reach)
+                }));
             }
             // One request for all that is to be stopped, so that what needs others goes first.
             let groups: Vec<Vec<String>> = match verb {
@@ -153,6 +161,15 @@ impl Control {
         });
         show(verb, answers, self.json)
     }
+}
+
+/// Has the system's manager stop services, each after those that need it.
+fn stop_installed(state: &StateDir, names: &[String], reach: Reach) -> Answer {
+    let mut all = Installed::with_dependents(state, names);
+    if reach == Reach::Named {
+        all.retain(|it| names.iter().any(|name| name == it.name().as_str()));
+    }
+    all.iter().map(|installed| installed.stop(state)).collect()
 }
 
 /// Asks the supervisor of this state directory.

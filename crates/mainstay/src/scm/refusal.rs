@@ -31,7 +31,10 @@ pub(super) fn refusal(what: impl Into<String>, error: io::Error) -> Error {
     use ErrorKind::*;
     let (kind, cure) = match number(&error) {
         ACCESS_DENIED => (PermissionDenied, "run it as administrator"),
-        1051 => (NotAccepted, "stop the services that need it first"),
+        1051 => (
+            NotAccepted,
+            "stop the services that need it first, or use `--with-dependents`",
+        ),
         1052 => (
             NotAccepted,
             "the service has to accept this control, see its definition",
