@@ -54,10 +54,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Link { path, by } => {
                 let path = path.display();
-                write!(
-                    f,
-                    "{path} is a symbolic link that {by} can change, so it is not followed as root"
-                )
+                write!(f, "{path} is a symbolic link that {by} can change")
             }
             Self::Kind(kind) => write!(f, "it is {kind}, not a regular file"),
             Self::TooLarge(limit) => write!(f, "it is larger than {} KiB", limit >> 10),
@@ -67,21 +64,30 @@ impl fmt::Display for Refusal {
 
 impl error::Error for Refusal {}
 
-/// An account other than root.
+/// An account other than root, or the system's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(windows, expect(dead_code, reason = "accounts have no numbers there"))]
 pub(crate) enum Other {
+    #[cfg(unix)]
     User(u32),
+    #[cfg(unix)]
     Group(u32),
+    #[cfg(unix)]
     Everyone,
+    #[cfg(windows)]
+    Account,
 }
 
 impl fmt::Display for Other {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            #[cfg(unix)]
             Self::User(uid) => write!(f, "uid {uid}"),
+            #[cfg(unix)]
             Self::Group(gid) => write!(f, "gid {gid}"),
+            #[cfg(unix)]
             Self::Everyone => f.write_str("every user"),
+            #[cfg(windows)]
+            Self::Account => f.write_str("another account"),
         }
     }
 }
@@ -106,9 +112,9 @@ pub(crate) fn refusal(error: &io::Error) -> Option<&Refusal> {
 /// What an operator can do about a refused path.
 pub(crate) fn hint(error: &io::Error) -> Option<&'static str> {
     match refusal(error)? {
-        Refusal::Link { .. } => Some(
-            "name the place that the link leads to, or let only root write to the directory that it lies in",
-        ),
+        Refusal::Link { .. } => {
+            Some("a privileged supervisor does not follow it: name the place that it leads to")
+        }
         Refusal::Kind(_) | Refusal::TooLarge(_) => None,
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Refusal;
+use super::{Other, Refusal};
 use crate::host::sys::{is_foreign, is_privileged};
 
 /// See [`super::file`].
@@ -25,9 +25,15 @@ pub(crate) fn directory(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn refuse_foreign_links(path: &Path) -> io::Result<()> {
-    match is_privileged() && path.ancestors().any(is_foreign_link) {
-        true => Err(Refusal::Kind("reached by a link of another account").into()),
-        false => Ok(()),
+    if !is_privileged() {
+        return Ok(());
+    }
+    match path.ancestors().find(|place| is_foreign_link(place)) {
+        Some(link) => {
+            let (path, by) = (link.to_owned(), Other::Account);
+            Err(Refusal::Link { path, by }.into())
+        }
+        None => Ok(()),
     }
 }
 

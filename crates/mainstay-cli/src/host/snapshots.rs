@@ -62,9 +62,7 @@ impl Host {
         }
         let claim = || {
             let in_use = store.mark_in_use()?;
-            if store.is_torn()? {
-                store.lock(false)?;
-            }
+            store.complete()?;
             Ok(Some(in_use))
         };
         claim().map_err(|failure: Failure| failure.line())

@@ -5,6 +5,7 @@
 
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_core::snapshot::{Digest, Entry, Kind, Metadata, Raw, Root};
 
+use super::descent::Descent;
 use super::disk::{Disk, read_through};
 use super::sys::{self, Dir, FileKind, Stat};
 use super::{Trouble, doing};
@@ -20,54 +22,121 @@ use crate::failure::{Code, Failure};
 
 /// How often it is tried to catch a moment.
 const PASSES: usize = 5;
+/// How deep directories may be nested, for each file is reached through all of those above it.
+const DEEPEST: usize = 256;
+/// What a path in a directory may take: as it stands in a snapshot, the system must still accept it (PATH_MAX).
+const LONGEST: usize = 4000;
+/// How many files, links and directories there may be: each takes some memory while they are copied.
+const MOST: usize = 2_000_000;
 /// The coarsest time of change that a file system keeps: within that, a second change does not show.
 const TICK: Duration = Duration::from_millis(20);
 
 /// Everything in a directory, by its path from there.
 type Seen = BTreeMap<Raw, Stat>;
 
+/// Why a directory cannot be kept, whatever is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excess {
+    Depth,
+    Path,
+    Entries,
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Depth => write!(
+                f,
+                "its directories are nested more than {DEEPEST} levels deep"
+            ),
+            Self::Path => write!(f, "it holds paths longer than {LONGEST} bytes"),
+            Self::Entries => write!(f, "it holds more than {MOST} files"),
+        }
+    }
+}
+
 /// Looks over a directory. Where something is mounted, there is an empty directory; what is no file of ours to keep is left out.
 fn look_over(dir: &Dir) -> Result<Seen, Failure> {
     let mut seen = Seen::new();
     let own = dir.own_stat().map_err(doing("read", dir.path()))?;
     seen.insert(Raw::default(), own);
-    look_into(dir, &Raw::default(), &mut seen)?;
-    Ok(seen)
+    let excess = look_into(dir, |path, stat| {
+        seen.insert(path, stat);
+    })?;
+    match excess {
+        Some(excess) => {
+            let message = format!("copy {}: {excess}", dir.path().display());
+            let failure = Failure::new(Code::Failed, message);
+            Err(failure.hint("name the directories that are to be kept in snapshot.paths"))
+        }
+        None => Ok(seen),
+    }
 }
 
-fn look_into(dir: &Dir, at: &Raw, seen: &mut Seen) -> Result<(), Failure> {
-    for name in dir.names().map_err(doing("read", dir.path()))? {
-        let path = dir.path().join(&name);
-        let stat = match dir.stat(Path::new(&name)) {
+/// Why a directory cannot be kept, if so.
+pub(super) fn excess_of(dir: &Dir) -> Result<Option<Excess>, Failure> {
+    look_into(dir, |_, _| {})
+}
+
+/// Shows everything below a directory, by its path from there.
+fn look_into(dir: &Dir, mut show: impl FnMut(Raw, Stat)) -> Result<Option<Excess>, Failure> {
+    let mut way = Descent::new(dir);
+    let names = |dir: &Dir| dir.names().map_err(doing("read", dir.path()));
+    // Of each directory on the way down its path, and what is still to be seen in it.
+    let mut left = vec![(Raw::default(), names(dir)?)];
+    let mut count = 0;
+    while let Some((at, rest)) = left.last_mut() {
+        let Some(name) = rest.pop() else {
+            way.leave().map_err(doing("read", dir.path()))?;
+            left.pop();
+            continue;
+        };
+        let name = Path::new(&name);
+        let failed = |error| doing("read", &way.dir().path().join(name))(error);
+        let stat = match way.dir().stat(name) {
             Ok(stat) => stat,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(doing("read", &path)(error)),
+            Err(error) => return Err(failed(error)),
         };
         if stat.kind == FileKind::Other {
             continue;
         }
-        let mut relative = at.clone();
-        if !relative.0.is_empty() {
-            relative.0.push(b'/');
+        let mut path = at.clone();
+        if !path.0.is_empty() {
+            path.0.push(b'/');
         }
-        let name_of = sys::to_raw(&name).map_err(doing("copy", &path))?;
-        relative.0.extend(name_of.0);
+        path.0
+            .extend(sys::to_raw(name.as_os_str()).map_err(failed)?.0);
+        count += 1;
+        if path.0.len() > LONGEST {
+            return Ok(Some(Excess::Path));
+        }
+        if count > MOST {
+            return Ok(Some(Excess::Entries));
+        }
         let is_dir = stat.kind == FileKind::Dir;
-        seen.insert(relative.clone(), stat);
-        if is_dir {
-            match dir.dir(Path::new(&name)) {
-                Ok(below) => look_into(&below, &relative, seen)?,
-                Err(error) if has_gone(&error) => continue,
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => continue,
-                Err(error) => return Err(doing("read", &path)(error)),
+        show(path.clone(), stat);
+        if !is_dir {
+            continue;
+        }
+        if way.depth() == DEEPEST {
+            return Ok(Some(Excess::Depth));
+        }
+        match way.enter(name) {
+            Ok(()) => {
+                let below = names(way.dir())?;
+                left.push((path, below));
             }
+            Err(error) if has_gone(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+            Err(error) => return Err(doing("read", &way.dir().path().join(name))(error)),
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// It was there, and is not any more, or is something else.
-fn has_gone(error: &io::Error) -> bool {
+pub(super) fn has_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound};
     matches!(error.kind(), NotFound | NotADirectory) || sys::is_of_a_link(error)
 }

@@ -1,13 +1,15 @@
 //! The seam between snapshots and the file system: everything that changes something goes through here, and is announced first. So a
 //! snapshot can be called off between any two changes, and a test can pull the plug there.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use mainstay_core::snapshot::{Digest, Hasher, Metadata, Raw};
 
-use super::sys::{self, Dir, FileKind, Stat};
+use super::descent::Descent;
+use super::sys::{self, Dir, FileKind};
 
 /// Who hears of every change before it happens, and may refuse it.
 pub(crate) trait Seam: Send + Sync {
@@ -40,6 +42,8 @@ pub(crate) enum Change<'a> {
 
 /// What is read, hashed and written at once, and between two looks at whether to stop: it stays in a processor's own cache.
 const CHUNK: usize = 128 << 10;
+/// How much of a hole is hashed at once.
+const HOLE: u64 = 64 << 20;
 /// How many files are made safe one by one; more of them, with the whole file system at once.
 const FEW: usize = 64;
 
@@ -185,30 +189,72 @@ impl Disk<'_> {
         match dir.stat(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-            Ok(Stat {
-                kind: FileKind::Dir,
-                ..
-            }) => {
-                if let Err(error) = self.empty(dir, name) {
-                    if error.kind() != io::ErrorKind::PermissionDenied {
-                        return Err(error);
-                    }
-                    // A directory of ours that we may not look into, or write to.
-                    dir.make_removable(name)?;
-                    self.empty(dir, name)?;
-                }
-                self.0.before(Change::RemoveDir(&dir.path().join(name)))?;
-                dir.remove_dir(name)
-            }
+            Ok(stat) if stat.kind == FileKind::Dir => self.remove_tree(dir, name, None).map(drop),
             Ok(_) => self.remove_file(dir, name),
         }
     }
 
-    fn empty(self, dir: &Dir, name: &Path) -> io::Result<()> {
-        let below = dir.dir(name)?;
-        let names = below.names()?;
-        let mut names = names.iter().map(Path::new);
-        names.try_for_each(|name| self.remove_all(&below, name))
+    /// Removes a directory; false where there is something in it, or it is none.
+    pub(super) fn remove_empty(self, dir: &Dir, name: &Path) -> io::Result<bool> {
+        use io::ErrorKind::{DirectoryNotEmpty, NotADirectory};
+        self.0.before(Change::RemoveDir(&dir.path().join(name)))?;
+        match dir.remove_dir(name) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), DirectoryNotEmpty | NotADirectory) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a directory and all that is in it, the innermost first; false where it does not have this inode number.
+    pub(super) fn remove_tree(
+        self,
+        dir: &Dir,
+        name: &Path,
+        inode: Option<u64>,
+    ) -> io::Result<bool> {
+        let mut way = Descent::new(dir);
+        // Of each directory on the way down its name, and what is still in it.
+        let names = Self::enter(&mut way, name)?;
+        if let Some(inode) = inode
+            && way.dir().own_stat()?.inode != inode
+        {
+            return Ok(false);
+        }
+        let mut left = vec![(name.to_owned(), names)];
+        while let Some((name, names)) = left.last_mut() {
+            let Some(next) = names.pop().map(PathBuf::from) else {
+                way.leave()?;
+                let path = way.dir().path().join(&*name);
+                self.0.before(Change::RemoveDir(&path))?;
+                way.dir().remove_dir(name)?;
+                left.pop();
+                continue;
+            };
+            match way.dir().stat(&next) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+                Ok(stat) if stat.kind == FileKind::Dir => {
+                    let names = Self::enter(&mut way, &next)?;
+                    left.push((next, names));
+                }
+                Ok(_) => self.remove_file(way.dir(), &next)?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Goes into a directory that is to be removed; what is in it.
+    fn enter(way: &mut Descent<'_>, name: &Path) -> io::Result<Vec<OsString>> {
+        match way.enter(name) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                // A directory of ours that we may not look into.
+                way.dir().make_removable(name)?;
+                way.enter(name)?;
+            }
+            entered => entered?,
+        }
+        way.dir().let_owner_in()?;
+        way.dir().names()
     }
 }
 
@@ -222,8 +268,13 @@ pub(super) fn read_through(
     let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK)).max(1)];
     let mut at = 0;
     while let Some((start, end)) = sys::next_data(file, at, size)? {
-        hasher.zeros(start - at);
-        at = start;
+        while at < start {
+            // An endless hole must not keep anybody from being called off.
+            let hole = HOLE.min(start - at);
+            each(&[], at)?;
+            hasher.zeros(hole);
+            at += hole;
+        }
         while at < end {
             let wanted = buffer.len().min(usize::try_from(end - at).unwrap_or(CHUNK));
             let read = sys::read_at(file, &mut buffer[..wanted], at)?;
@@ -236,6 +287,11 @@ pub(super) fn read_through(
             at += read as u64;
         }
     }
-    hasher.zeros(size.saturating_sub(at));
+    while at < size {
+        let hole = HOLE.min(size - at);
+        each(&[], at)?;
+        hasher.zeros(hole);
+        at += hole;
+    }
     Ok((size, hasher.finish()))
 }

@@ -13,6 +13,7 @@
 //! what a crash interrupted; so there is no state that would need a human.
 
 mod copy;
+mod descent;
 mod disk;
 mod restore;
 mod store;

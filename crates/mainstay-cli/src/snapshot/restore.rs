@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 
 use mainstay_core::snapshot::{Index, Journal, Move, Raw, Reason, SnapshotId, older_stable};
 
-use super::copy::{make, seal};
+use super::copy::{Excess, excess_of, has_gone, make, seal};
+use super::descent::Descent;
 use super::store::{Occasion, Session, Store};
 use super::sys::{self, Dir, FileKind};
 use super::{Trouble, doing};
 use crate::failure::{Code, Failure};
+use crate::guarded;
 
 /// What is to be restored.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +111,7 @@ impl Session<'_> {
         let keep = (keeps && any_old).then_some(began);
         let mut journal = Journal::new(id, keep, moves);
         self.write_journal(began, &journal)?;
-        let prepared = self.prepare(&index, &mut journal);
+        let prepared = self.prepare(&index, began, &mut journal);
         if let Err(trouble) = prepared {
             self.undo(began, &journal)?;
             return Err(trouble);
@@ -129,17 +131,18 @@ impl Session<'_> {
             return Err(Failure::new(Code::Failed, message));
         };
         let parent_dir = Dir::open(parent).map_err(failed)?;
-        match parent_dir.stat(Path::new(name)) {
+        let old_inode = match parent_dir.stat(Path::new(name)) {
             Ok(stat) if stat.kind == FileKind::Dir => {
                 refuse_mounts(&parent_dir, Path::new(name))?;
+                Some(stat.inode)
             }
             Ok(_) => {
                 let message = format!("restore {}: it is no directory now", target_path.display());
                 return Err(Failure::new(Code::Failed, message).hint("move it out of the way"));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
-        }
+        };
         let aside = format!(".mainstay-{}-{began}-{number}", self.store.service);
         let raw = |name: &Path| sys::to_raw(name.as_os_str()).map_err(failed);
         Ok(Move {
@@ -148,23 +151,39 @@ impl Session<'_> {
             new: Raw(format!("{aside}.new").into_bytes()),
             old: Raw(format!("{aside}.old").into_bytes()),
             inode: None,
+            old_inode,
         })
     }
 
     /// Makes everything that will be exchanged, and has it on the disk.
-    fn prepare(&self, index: &Index, journal: &mut Journal) -> Result<(), Trouble> {
+    fn prepare(
+        &self,
+        index: &Index,
+        began: SnapshotId,
+        journal: &mut Journal,
+    ) -> Result<(), Trouble> {
         let disk = self.disk();
-        for (number, (root, one)) in index.roots.iter().zip(&mut journal.moves).enumerate() {
+        let mut made = Vec::with_capacity(journal.moves.len());
+        for one in &mut journal.moves {
             let parent = parent_of(one)?;
             let new = path_of(&one.new);
             let path = parent.path().join(&new);
             let failed = doing("create", &path);
             disk.create_dir(&parent, &new).map_err(failed)?;
             let to = parent.dir(&new).map_err(failed)?;
-            make(disk, root, &self.tree(index.id, number)?, &to)?;
-            seal(disk, root, &to)?;
+            // Whoever owns the directory above could have put another one into its place.
+            if !to.is_untouched().map_err(failed)? {
+                return Err(failed(io::Error::other("it was replaced meanwhile")).into());
+            }
             one.inode = Some(to.own_stat().map_err(failed)?.inode);
-            disk.sync(&parent).map_err(doing("write", parent.path()))?;
+            made.push((parent, to));
+        }
+        // From here on it is known what may be removed again.
+        self.write_journal(began, journal)?;
+        for (number, (root, (parent, to))) in index.roots.iter().zip(&made).enumerate() {
+            make(disk, root, &self.tree(index.id, number)?, to)?;
+            seal(disk, root, to)?;
+            disk.sync(parent).map_err(doing("write", parent.path()))?;
         }
         Ok(())
     }
@@ -187,9 +206,11 @@ impl Session<'_> {
     }
 
     /// Before the commit: nothing but what was prepared has changed.
-    fn undo(&self, began: SnapshotId, journal: &Journal) -> Result<(), Failure> {
+    fn undo(&mut self, began: SnapshotId, journal: &Journal) -> Result<(), Failure> {
         for one in &journal.moves {
-            self.remove_aside(one, &one.new)?;
+            let aside = one.inode.map_or(Aside::Empty, Aside::of);
+            let remark = self.remove_aside(one, &one.new, aside)?;
+            self.remarks.extend(remark);
         }
         self.remove_journal(began)
     }
@@ -216,16 +237,24 @@ impl Session<'_> {
             Err(error) => Err(error),
         };
         // What is new has that name no more: all is done.
-        if stat(&new)?.is_none() {
+        let Some(prepared) = stat(&new)? else {
             return Ok(());
-        }
+        };
+        let is_prepared = one.inode.is_none_or(|inode| prepared.inode == inode);
+        let replaced = || io::Error::other(format!("{} was replaced meanwhile", new.display()));
         let Some(current) = stat(&target)? else {
             // It was not there, or was moved out of the way already.
-            return disk.rename(parent, &new, &target);
+            return match is_prepared {
+                true => disk.rename(parent, &new, &target),
+                false => Err(replaced()),
+            };
         };
         let is_exchanged = one
             .inode
             .is_some_and(|inode| inode != 0 && current.inode == inode);
+        if !is_exchanged && !is_prepared {
+            return Err(replaced());
+        }
         if is_exchanged || disk.exchange(parent, &new, &target)? {
             return disk.rename(parent, &new, &old);
         }
@@ -248,14 +277,21 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Completes those that were decided.
+    pub(super) fn complete(&self) -> Result<(), Failure> {
+        let journals = self.journals()?.into_iter();
+        let mut decided = journals.filter(|(_, journal)| journal.committed);
+        decided.try_for_each(|(_, journal)| self.exchange_all(&journal))
+    }
+
     fn journals(&self) -> Result<Vec<(SnapshotId, Journal)>, Failure> {
         self.store.journals(&self.dir)
     }
 }
 
 impl Store {
-    /// Whether a restore was interrupted before all of the state was in its place. [`Store::lock`] ends it.
-    pub(crate) fn is_torn(&self) -> Result<bool, Failure> {
+    /// Whether a restore was interrupted between its decision and its last directory.
+    pub(super) fn is_torn(&self) -> Result<bool, Failure> {
         let dir = match Dir::open(&self.dir) {
             Ok(dir) => dir,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -265,7 +301,7 @@ impl Store {
             let is_open = |one: &Move| {
                 parent_of(one).is_ok_and(|parent| parent.stat(&path_of(&one.new)).is_ok())
             };
-            if !journal.committed || journal.moves.iter().any(is_open) {
+            if journal.committed && journal.moves.iter().any(is_open) {
                 return Ok(true);
             }
         }
@@ -313,18 +349,38 @@ impl Session<'_> {
         }
     }
 
-    fn finish_one(&self, began: SnapshotId, journal: &Journal) -> Result<(), Failure> {
+    fn finish_one(&mut self, began: SnapshotId, journal: &Journal) -> Result<(), Failure> {
         let is_kept = journal
             .keep
             .is_none_or(|id| self.dir.stat(Path::new(&id.to_string())).is_ok());
-        let mut replaced = Vec::new();
+        // What is to be kept, and what is to be removed afterwards.
+        let (mut replaced, mut gone) = (Vec::new(), Vec::new());
         for one in &journal.moves {
-            let parent = parent_of(one)?;
             let old = path_of(&one.old);
-            match parent.dir(&old) {
-                Ok(dir) => replaced.push((parent.path().join(path_of(&one.target)), dir)),
+            let path = path_of(&one.parent).join(&old);
+            let aside = one.old_inode.map_or(Aside::Any, Aside::of);
+            let opened = Dir::open(&path_of(&one.parent)).and_then(|parent| parent.dir(&old));
+            match opened {
+                Ok(dir) if !aside.is(&dir).map_err(doing("read", &path))? => {
+                    self.remarks.push(not_ours(&path));
+                }
+                Ok(dir) => match self.excess_of(&dir, is_kept)? {
+                    Some(excess) => self.remarks.push(format!(
+                        "the state that restoring {} replaced cannot be kept: {excess}; it stays at {}",
+                        journal.snapshot,
+                        path.display()
+                    )),
+                    None => {
+                        let target = path_of(&one.parent).join(path_of(&one.target));
+                        replaced.push((target, dir));
+                        gone.push((one, aside));
+                    }
+                },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(doing("read", &parent.path().join(old))(error)),
+                Err(error) if guarded::refusal(&error).is_some() => {
+                    self.remarks.push(format!("{} is left: {error}", path.display()));
+                }
+                Err(error) => return Err(doing("read", &path)(error)),
             }
         }
         if let (Some(id), false) = (journal.keep, is_kept || replaced.is_empty()) {
@@ -336,21 +392,94 @@ impl Session<'_> {
             self.take(id, &replaced, occasion)?;
         }
         drop(replaced);
-        for one in &journal.moves {
-            self.remove_aside(one, &one.old)?;
+        for (one, aside) in gone {
+            let remark = self.remove_aside(one, &one.old, aside)?;
+            self.remarks.extend(remark);
         }
         self.remove_journal(began)
     }
 
-    /// Removes what lies beside a target, for good: the journal, which goes next, must not be missed.
-    fn remove_aside(&self, one: &Move, name: &Raw) -> Result<(), Failure> {
-        let parent = parent_of(one)?;
-        let name = path_of(name);
-        let path = parent.path().join(&name);
-        let removed = self.disk().remove_all(&parent, &name);
-        let synced = removed.and_then(|()| self.disk().sync(&parent));
-        synced.map_err(doing("remove", &path))
+    /// Why something that is yet to be kept cannot be, if so.
+    fn excess_of(&self, dir: &Dir, is_kept: bool) -> Result<Option<Excess>, Failure> {
+        match is_kept {
+            true => Ok(None),
+            false => excess_of(dir),
+        }
     }
+
+    /// Removes what lies beside a target, for good: the journal, which goes next, must not be missed. What is not ours stays; then there
+    /// is something to say.
+    fn remove_aside(
+        &self,
+        one: &Move,
+        name: &Raw,
+        aside: Aside,
+    ) -> Result<Option<String>, Failure> {
+        let above = path_of(&one.parent);
+        let name = path_of(name);
+        let path = above.join(&name);
+        let parent = match Dir::open(&above) {
+            Ok(parent) => parent,
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    || guarded::refusal(&error).is_some() =>
+            {
+                return Ok(Some(format!("{} may be left: {error}", path.display())));
+            }
+            Err(error) => return Err(doing("open", &above)(error)),
+        };
+        let failed = doing("remove", &path);
+        let is_dir = match parent.stat(&name) {
+            Ok(stat) => stat.kind == FileKind::Dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let disk = self.disk();
+        let is_removed = match aside {
+            Aside::Any => disk.remove_all(&parent, &name).map(|()| true),
+            Aside::Inode(inode) if is_dir => disk.remove_tree(&parent, &name, Some(inode)),
+            Aside::Inode(_) => Ok(false),
+            Aside::Empty => disk.remove_empty(&parent, &name),
+        };
+        let is_removed = is_removed.map_err(failed)?;
+        self.disk().sync(&parent).map_err(failed)?;
+        Ok((!is_removed).then(|| not_ours(&path)))
+    }
+}
+
+/// What is known of a directory beside a target, which whoever owns the directory above may have replaced.
+#[derive(Clone, Copy)]
+enum Aside {
+    Inode(u64),
+    /// It was just made.
+    Empty,
+    /// Nothing.
+    Any,
+}
+
+impl Aside {
+    /// By an inode number, 0 where the system does not tell.
+    fn of(inode: u64) -> Self {
+        match inode {
+            0 => Self::Any,
+            inode => Self::Inode(inode),
+        }
+    }
+
+    fn is(self, dir: &Dir) -> io::Result<bool> {
+        Ok(match self {
+            Self::Inode(inode) => dir.own_stat()?.inode == inode,
+            Self::Empty => dir.names()?.is_empty(),
+            Self::Any => true,
+        })
+    }
+}
+
+fn not_ours(path: &Path) -> String {
+    format!(
+        "{} was replaced meanwhile and is left as it is",
+        path.display()
+    )
 }
 
 fn journal_name(began: SnapshotId) -> String {
@@ -373,20 +502,46 @@ fn refuse_mounts(parent: &Dir, name: &Path) -> Result<(), Failure> {
     let dir = match parent.dir(name) {
         Ok(dir) => dir,
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            let message = format!("restore {}: something is mounted there", path.display());
-            return Err(Failure::new(Code::Failed, message)
-                .hint("unmount it, or keep a directory inside of it: snapshot = { paths = […] }"));
+            return Err(mounted(&path));
         }
         Err(error) => return Err(doing("read", &path)(error)),
     };
-    for name in dir.names().map_err(doing("read", &path))? {
-        let name = Path::new(&name);
-        match dir.stat(name) {
-            Ok(stat) if stat.kind == FileKind::Dir => refuse_mounts(&dir, name)?,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(doing("read", &path.join(name))(error)),
+    match mount_in(&dir).map_err(doing("read", &path))? {
+        Some(mount) => Err(mounted(&mount)),
+        None => Ok(()),
+    }
+}
+
+/// Where something is mounted below a directory.
+fn mount_in(dir: &Dir) -> io::Result<Option<PathBuf>> {
+    let mut way = Descent::new(dir);
+    let mut left = vec![dir.names()?];
+    while let Some(names) = left.last_mut() {
+        let Some(name) = names.pop().map(PathBuf::from) else {
+            way.leave()?;
+            left.pop();
+            continue;
+        };
+        match way.dir().stat(&name) {
+            Ok(stat) if stat.kind == FileKind::Dir => {}
+            Ok(_) => continue,
+            Err(error) if has_gone(&error) => continue,
+            Err(error) => return Err(error),
+        }
+        match way.enter(&name) {
+            Ok(()) => left.push(way.dir().names()?),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                return Ok(Some(way.dir().path().join(name)));
+            }
+            Err(error) if has_gone(&error) => {}
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+fn mounted(path: &Path) -> Failure {
+    let message = format!("restore {}: something is mounted there", path.display());
+    Failure::new(Code::Failed, message)
+        .hint("unmount it, or keep a directory inside of it: snapshot = { paths = […] }")
 }

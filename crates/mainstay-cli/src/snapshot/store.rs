@@ -118,30 +118,43 @@ impl Store {
 
     /// Takes the lock, waiting for it if `waits`, and ends what was interrupted.
     pub(crate) fn lock(&self, waits: bool) -> Result<Session<'_>, Failure> {
+        let mut session = self.lock_only((!waits).then_some(PATIENCE))?;
+        session.clean_up()?;
+        session.recover()?;
+        Ok(session)
+    }
+
+    /// Completes restores that were decided before they were interrupted: a few renames, however much the state is. [`Store::lock`] does
+    /// the rest.
+    pub(crate) fn complete(&self) -> Result<(), Failure> {
+        match self.is_torn()? {
+            true => self.lock_only(Some(SHARED_PATIENCE))?.complete(),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes the lock within this time, or whenever that will be.
+    fn lock_only(&self, patience: Option<Duration>) -> Result<Session<'_>, Failure> {
         create_private_dir(&self.dir).map_err(doing("create", &self.dir))?;
         let path = self.dir.join("lock");
         let lock = open_lock(&path).map_err(doing("open", &path))?;
-        if waits {
-            lock.lock().map_err(doing("lock", &path))?;
-        } else {
-            try_lock(&lock, &path, PATIENCE, File::try_lock, || {
+        match patience {
+            None => lock.lock().map_err(doing("lock", &path))?,
+            Some(patience) => try_lock(&lock, &path, patience, File::try_lock, || {
                 let message = format!(
                     "a snapshot of {} is being taken, restored or deleted",
                     self.service
                 );
                 Failure::new(Code::Busy, message).hint("try again when that has ended")
-            })?;
+            })?,
         }
         let dir = Dir::open(&self.dir).map_err(doing("open", &self.dir))?;
-        let mut session = Session {
+        Ok(Session {
             store: self,
             dir,
             remarks: Vec::new(),
             _lock: lock,
-        };
-        session.clean_up()?;
-        session.recover()?;
-        Ok(session)
+        })
     }
 
     /// Says that the service runs, for as long as the file is open.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,7 @@ enum Undo {
     Rename(PathBuf, PathBuf),
     Exchange(PathBuf, PathBuf),
     RemoveFile(PathBuf, PathBuf),
-    RemoveDir(PathBuf, u32),
+    RemoveDir(PathBuf, PathBuf),
 }
 
 /// Lets so many changes happen.
@@ -122,8 +122,12 @@ impl Plug {
                 log.push(Undo::RemoveFile(owned(path), kept));
             }
             Change::RemoveDir(path) => {
-                let mode = fs::symlink_metadata(path)?.mode();
-                log.push(Undo::RemoveDir(owned(path), mode));
+                // It is another one that is removed, so that it comes back as itself.
+                let number = self.number.fetch_add(1, Ordering::Relaxed);
+                let kept = self.trash.join(number.to_string());
+                fs::rename(path, &kept)?;
+                fs::create_dir(path)?;
+                log.push(Undo::RemoveDir(owned(path), kept));
             }
         }
         Ok(())
@@ -176,7 +180,11 @@ impl Undo {
                 Ok(rustix::fs::renameat_with(cwd, one, cwd, other, flags)?)
             }
             Self::RemoveFile(path, kept) => fs::hard_link(kept, path),
-            Self::RemoveDir(path, mode) => fs::DirBuilder::new().mode(mode & 0o7777).create(path),
+            Self::RemoveDir(path, kept) => {
+                // If it was not removed.
+                let _ = fs::remove_dir(&path);
+                fs::rename(kept, path)
+            }
         }
     }
 }
@@ -782,5 +790,243 @@ fn owners_and_attributes_come_back() {
         let mut value = [0; 32];
         let len = rustix::fs::getxattr(dir.join(name), "trusted.mark", &mut value[..]).unwrap();
         assert_eq!(&value[..len], name.as_bytes());
+    }
+}
+
+/// So many directories, each in the one before.
+fn nest(dir: &Path, depth: usize) {
+    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut dir = openat(rustix::fs::CWD, dir, flags, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        mkdirat(&dir, "d", Mode::RWXU).unwrap();
+        dir = openat(&dir, "d", flags, Mode::empty()).unwrap();
+    }
+}
+
+#[test]
+fn directories_nested_without_end_are_refused_replaced_and_removed() {
+    let (place, ids) = place(1);
+    let store = place.store(Arc::new(CallOff::default()));
+    let mut session = store.lock(false).unwrap();
+    let data = &place.paths()[0];
+    for depth in [256, 257, 4500] {
+        nest(data, depth);
+        match session.create(&place.paths(), occasion(true)) {
+            Ok(_) => assert_eq!(depth, 256),
+            Err(failure) => {
+                assert_eq!(
+                    failure.to_string(),
+                    format!(
+                        "error: copy {}: its directories are nested more than 256 levels deep\n\
+                         hint: name the directories that are to be kept in snapshot.paths",
+                        data.display()
+                    )
+                );
+                assert_ne!(depth, 256);
+            }
+        }
+        // What is replaced and not to be kept goes, however deep it is.
+        session.restore(Which::Exactly(ids[0]), false).unwrap();
+        session.finish();
+        assert_eq!(session.remarks, [""; 0]);
+        assert!(!data.join("d").exists());
+        place.assert_tidy();
+    }
+    // What cannot be kept stays where it is, which is told once.
+    nest(data, 4500);
+    session.restore(Which::Exactly(ids[0]), true).unwrap();
+    session.finish();
+    let remarks = std::mem::take(&mut session.remarks);
+    assert!(
+        remarks[0].contains("cannot be kept: its directories"),
+        "{remarks:?}"
+    );
+    assert_eq!(remarks.len(), 1);
+    drop(session);
+    let mut session = store.lock(false).unwrap();
+    session.finish();
+    assert_eq!(session.remarks, [""; 0]);
+    let aside = remarks[0].rsplit(" at ").next().unwrap();
+    let aside = Path::new(aside);
+    assert!(aside.join("d").is_dir());
+    let above = sys::Dir::open(aside.parent().unwrap()).unwrap();
+    let disk = disk::Disk(&*store.seam);
+    disk.remove_all(&above, Path::new(aside.file_name().unwrap()))
+        .unwrap();
+    place.assert_tidy();
+}
+
+#[test]
+fn a_directory_that_is_moved_away_is_not_left_by_another_door() {
+    let place = Place::new();
+    let top = place.path.join("one");
+    nest(&top, 40);
+    let dir = sys::Dir::open(&top).unwrap();
+    let mut way = descent::Descent::new(&dir);
+    for _ in 0..40 {
+        way.enter(Path::new("d")).unwrap();
+    }
+    assert_eq!(way.depth(), 40);
+    // Within what is held open nothing is noticed; above, it would lead to another directory.
+    let deep = |depth| top.join(vec!["d"; depth].join("/"));
+    fs::rename(deep(20), place.path.join("two/elsewhere")).unwrap();
+    while way.depth() > 20 {
+        way.leave().unwrap();
+    }
+    let error = way.leave().unwrap_err();
+    assert!(error.to_string().contains("moved meanwhile"), "{error}");
+}
+
+/// Replaces a directory by a link, after so many changes.
+struct Swap {
+    left: AtomicU32,
+    app: PathBuf,
+    link: PathBuf,
+}
+
+impl Swap {
+    fn swap(&self) {
+        fs::rename(&self.app, self.app.with_extension("aside")).unwrap();
+        std::os::unix::fs::symlink(&self.link, &self.app).unwrap();
+    }
+}
+
+impl Seam for Swap {
+    fn before(&self, _: Change<'_>) -> io::Result<()> {
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 1 {
+            self.swap();
+        }
+        Ok(())
+    }
+}
+
+/// An account that owns a directory above the state replaces it by a link, whenever that is worst.
+#[test]
+fn no_link_of_another_account_leads_a_snapshot_or_a_restore_elsewhere() {
+    const OTHER: Option<u32> = Some(65_534);
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root can give a directory to another account");
+    }
+    for changes in 0.. {
+        let place = Place::new();
+        let trusted = place.path.join("two");
+        let app = place.path.join("one/app");
+        let data = app.join("data");
+        fs::create_dir_all(data.join("deep")).unwrap();
+        fs::create_dir_all(trusted.join("data")).unwrap();
+        fs::write(trusted.join("data/key"), "root's").unwrap();
+        fs::write(data.join("deep/key"), "its own").unwrap();
+        for path in ["one", "one/app", "one/app/data", "one/app/data/deep"] {
+            std::os::unix::fs::chown(place.path.join(path), OTHER, OTHER).unwrap();
+        }
+        let before = picture(&trusted);
+        let store = place.store(Arc::new(CallOff::default()));
+        let id = {
+            let mut session = store.lock(false).unwrap();
+            let paths = [data.clone()];
+            taken(session.create(&paths, occasion(true)).unwrap())
+        };
+        fs::write(data.join("new"), "").unwrap();
+        let swap = Arc::new(Swap {
+            left: AtomicU32::new(changes),
+            app: app.clone(),
+            link: trusted.clone(),
+        });
+        if changes == 0 {
+            swap.swap();
+        }
+        let attacked = place.store(Arc::clone(&swap) as _);
+        let mut session = attacked.lock(false).unwrap();
+        let restored = session.restore(Which::Exactly(id), true);
+        session.finish();
+        drop(session);
+        let was_attacked = app.is_symlink();
+        if changes == 0 {
+            let why = restored.unwrap_err().to_string();
+            let expect = format!(
+                "{} is a symbolic link that uid 65534 can change",
+                app.display()
+            );
+            assert!(why.contains(&expect), "{why}");
+        }
+        // Whoever comes after is not led there either.
+        if let Ok(mut session) = store.lock(false) {
+            session.finish();
+            let created = session.create(&[data], occasion(true));
+            assert_eq!(created.is_err(), was_attacked);
+        }
+        assert_eq!(picture(&trusted), before, "after {changes} changes");
+        if !was_attacked {
+            assert!(changes > 20, "{changes}");
+            break;
+        }
+    }
+}
+
+/// Puts another directory in the place of the one that a restore prepares, at one of the changes that it makes in there.
+struct Substitute {
+    left: AtomicU32,
+    other: PathBuf,
+    /// The restore goes on, or is undone.
+    fails: bool,
+}
+
+impl Seam for Substitute {
+    fn before(&self, change: Change<'_>) -> io::Result<()> {
+        let (Change::Create(path) | Change::SetMetadata(path) | Change::Sync(path)) = change else {
+            return Ok(());
+        };
+        let prepared = path.ancestors().find(|place| {
+            let name = place.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(".mainstay") && place.is_dir()
+        });
+        let Some(prepared) = prepared else {
+            return Ok(());
+        };
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left != 1 {
+            return Ok(());
+        }
+        fs::rename(prepared, prepared.with_extension("aside"))?;
+        fs::rename(&self.other, prepared)?;
+        match self.fails {
+            true => Err(io::Error::other("the disk is full")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn what_takes_the_place_of_a_prepared_directory_is_neither_removed_nor_restored() {
+    for (fails, changes) in [(true, 1), (true, 4), (false, 1), (false, 4), (false, 9)] {
+        let (place, ids) = place(1);
+        let other = place.path.join("one/other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("precious"), "").unwrap();
+        let inode = fs::metadata(&other).unwrap().ino();
+        place.write(2);
+        let store = place.store(Arc::new(Substitute {
+            left: AtomicU32::new(changes),
+            other: other.clone(),
+            fails,
+        }));
+        let mut session = store.lock(false).unwrap();
+        let failure = session.restore(Which::Exactly(ids[0]), true).unwrap_err();
+        let expect = match fails {
+            true => "the disk is full",
+            false => "was replaced meanwhile",
+        };
+        assert!(failure.to_string().contains(expect), "{failure}");
+        assert!(!other.exists(), "after {changes} changes");
+        let one = fs::read_dir(place.path.join("one")).unwrap();
+        let mut found = one.map(|entry| entry.unwrap().path());
+        let kept = found.find(|path| fs::metadata(path).unwrap().ino() == inode);
+        let kept = kept.expect("it is left");
+        assert!(kept.join("precious").exists() && kept != place.paths()[0]);
+        assert_eq!(session.remarks.len(), usize::from(fails));
     }
 }

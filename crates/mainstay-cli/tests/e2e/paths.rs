@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+
+use mainstay_testkit::skip;
 
 use super::*;
 
@@ -108,4 +110,166 @@ fn connect_now(path: &Path) -> Option<OwnedFd> {
     let address = SocketAddrUnix::new(path).expect("an address");
     rustix::net::connect(&socket, &address).ok()?;
     Some(socket)
+}
+
+/// `nobody`, and the group of the same number.
+const OTHER: u32 = 65_534;
+
+/// Whether directories can be given to another account, and left to it.
+fn can_be_another() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        skip("only root can run a service as another account");
+    }
+    is_root
+}
+
+/// A sandbox that every account may enter, with a directory `app` of another account.
+fn shared_sandbox(services: &str) -> (Sandbox, std::path::PathBuf) {
+    let (sandbox, manifest) = sandbox(services);
+    let open = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(sandbox.path(), open).expect("set");
+    fs::create_dir(sandbox.path().join("home")).expect("a directory");
+    chown(sandbox.path().join("home"), Some(OTHER), Some(OTHER)).expect("given");
+    (sandbox, manifest)
+}
+
+#[test]
+fn a_service_that_replaces_a_directory_by_a_link_has_nothing_of_roots_restored_over() {
+    if !can_be_another() {
+        return;
+    }
+    let (sandbox, manifest) = shared_sandbox(
+        r#"
+        [service.led]
+        account = "user:nobody"
+        command = ["/bin/sh", "HERE/led.sh"]
+        snapshot = { paths = ["HERE/home/app/etc/ssh"], after = "50ms" }
+        stop = { graceful = "0s" }
+        "#,
+    );
+    let at = |name: &str| sandbox.path().join(name);
+    let here = sandbox.path().display();
+    sandbox.write(
+        "led.sh",
+        &format!(
+            "cd {here}/home\n\
+             if [ -e go ]; then mv app moved; ln -s {here}/trusted app; exit 201; fi\n\
+             mkdir -p app/etc/ssh; echo mine > app/etc/ssh/key\n\
+             until [ -e go ]; do sleep 0.05; done\n\
+             exit 1\n"
+        ),
+    );
+    fs::create_dir_all(at("trusted/etc/ssh")).expect("directories");
+    fs::write(at("trusted/etc/ssh/key"), "root's").expect("written");
+    let inode = fs::metadata(at("trusted/etc/ssh"))
+        .expect("it is there")
+        .ino();
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "led", "snapshot-taken");
+    fs::write(at("home/go"), "").expect("written");
+    let halted = event(&supervisor, "led", "halted");
+    let message = halted["message"].as_str().expect("a message");
+    let why = format!("{here}/home/app is a symbolic link that uid {OTHER} can change");
+    assert!(message.contains(&why), "{message}");
+    let found = fs::metadata(at("trusted/etc/ssh")).expect("it is there");
+    assert_eq!((found.ino(), found.uid()), (inode, 0));
+    let key = fs::read_to_string(at("trusted/etc/ssh/key")).expect("it is there");
+    assert_eq!(key, "root's");
+    for dir in ["trusted", "trusted/etc"] {
+        assert_eq!(fs::read_dir(at(dir)).expect("a directory").count(), 1);
+    }
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
+    sandbox.assert_no_leftovers();
+}
+
+#[test]
+fn directories_nested_beyond_reason_are_refused_in_one_line_by_every_supervisor() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.deep]
+        command = ["PUPPET", "hang"]
+        snapshot = { paths = ["HERE/data"], after = "50ms" }
+        stop = { graceful = "0s" }
+        [service.neighbor]
+        command = ["PUPPET", "hang"]
+        stop = { graceful = "0s" }
+        "#,
+    );
+    fs::create_dir(sandbox.path().join("data")).expect("a directory");
+    nest(&sandbox.path().join("data"), 4500);
+    for _ in 0..2 {
+        let mut supervisor = Supervisor::start(&sandbox, &manifest);
+        let failed = event(&supervisor, "deep", "snapshot-failed");
+        let message = failed["message"].as_str().expect("a message");
+        assert!(
+            message.contains("its directories are nested more than 256 levels deep"),
+            "{message}"
+        );
+        assert_eq!(message.lines().count(), 1);
+        assert_eq!(service(&sandbox, "neighbor")["state"], "running");
+        supervisor.kill_dash_nine();
+    }
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "deep", "snapshot-failed");
+    stop(supervisor, &sandbox);
+    // std would open them all at once.
+    let removed = sandbox.command("rm").args(["-rf", "data"]).status();
+    assert!(removed.expect("rm runs").success());
+}
+
+/// So many directories, each in the one before.
+fn nest(dir: &Path, depth: usize) {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut dir = openat(CWD, dir, flags, Mode::empty()).expect("a directory");
+    for _ in 0..depth {
+        mkdirat(&dir, "d", Mode::RWXU).expect("made");
+        dir = openat(&dir, "d", flags, Mode::empty()).expect("a directory");
+    }
+}
+
+#[test]
+fn listening_follows_no_link_of_another_account() {
+    if !can_be_another() {
+        return;
+    }
+    let (sandbox, manifest) = shared_sandbox(
+        r#"
+        [service.led]
+        command = ["PUPPET", "hang"]
+        listen = ["HERE/home/app/run.sock"]
+        recovery = { delay = "1ms", limit = { restarts = 1, window = "1m" } }
+        stop = { graceful = "0s" }
+        [service.inside]
+        command = ["PUPPET", "hang"]
+        listen = ["HERE/home/own/run.sock"]
+        stop = { graceful = "0s" }
+        "#,
+    );
+    let at = |name: &str| sandbox.path().join(name);
+    for dir in ["trusted", "home/own"] {
+        fs::create_dir(at(dir)).expect("a directory");
+    }
+    chown(at("home/own"), Some(OTHER), Some(OTHER)).expect("given");
+    drop(UnixListener::bind(at("trusted/run.sock")).expect("a socket"));
+    let inode = fs::metadata(at("trusted/run.sock"))
+        .expect("it is there")
+        .ino();
+    symlink(at("trusted"), at("home/app")).expect("a link");
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    let failed = event(&supervisor, "led", "failed");
+    let message = failed["message"].as_str().expect("a message");
+    assert!(
+        message.contains("app is a symbolic link that uid"),
+        "{message}"
+    );
+    let left = fs::metadata(at("trusted/run.sock")).expect("it is there");
+    assert_eq!(left.ino(), inode);
+    event(&supervisor, "inside", "started");
+    assert!(UnixStream::connect(at("home/own/run.sock")).is_ok());
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
+    sandbox.assert_no_leftovers();
 }

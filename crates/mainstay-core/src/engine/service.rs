@@ -52,6 +52,8 @@ pub(super) struct Service {
     rank: u64,
     /// A snapshot that was called off and has not ended yet.
     abandoned: Option<Token>,
+    /// Why the last snapshot failed, if it did: the same reason is told once, however often it is tried again.
+    not_kept: Option<String>,
 }
 
 /// What it is to the others.
@@ -109,6 +111,7 @@ impl Service {
             role: Role::OnDuty,
             rank: id.0,
             abandoned: None,
+            not_kept: None,
         }
     }
 

@@ -30,8 +30,11 @@ pub struct Move {
     pub new: Raw,
     /// What was there.
     pub old: Raw,
-    /// The inode number of `new`, once it is prepared: it tells whether the two were exchanged.
+    /// The inode number of `new`, once it exists: it tells whether the two were exchanged.
     pub inode: Option<u64>,
+    /// The inode number of what was there, to become `old`.
+    #[serde(default)]
+    pub old_inode: Option<u64>,
 }
 
 const VERSION: u32 = 1;

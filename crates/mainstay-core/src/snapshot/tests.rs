@@ -168,6 +168,7 @@ fn a_journal_is_read_again() {
         new: part(".new"),
         old: part(".old"),
         inode: Some(7),
+        old_inode: Some(8),
     };
     let journal = Journal::new(id(5), Some(id(6)), vec![one]);
     assert_eq!(Journal::read(&journal.to_text().unwrap()), Ok(journal));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,9 @@ use rustix::io::Errno;
 
 use super::{FileKind, Stat};
 use crate::guarded;
+
+/// Device and inode.
+pub(in crate::snapshot) type Id = (u64, u64);
 
 /// A directory that is held open.
 #[derive(Debug)]
@@ -49,6 +52,26 @@ impl Dir {
         let fd = self.open_dir(name)?;
         let path = self.path.join(name);
         Ok(Self { fd, path })
+    }
+
+    /// The directory that it lies in now.
+    pub(in crate::snapshot) fn above(&self) -> io::Result<Self> {
+        let fd = fs::openat(&self.fd, "..", OPEN_DIR, Mode::empty())?;
+        let path = self.path.parent().unwrap_or(&self.path).to_owned();
+        Ok(Self { fd, path })
+    }
+
+    /// What it is told from all other directories by, as long as it exists.
+    pub(in crate::snapshot) fn id(&self) -> io::Result<Id> {
+        let found = fs::fstat(&self.fd)?;
+        Ok((number(found.st_dev), number(found.st_ino)))
+    }
+
+    /// Whether nobody but us can have put anything into it: it is ours, private, and empty.
+    pub(in crate::snapshot) fn is_untouched(&self) -> io::Result<bool> {
+        let metadata = self.own_stat()?.metadata;
+        let is_ours = metadata.uid == rustix::process::geteuid().as_raw();
+        Ok(is_ours && metadata.mode & 0o077 == 0 && self.names()?.is_empty())
     }
 
     #[cfg(target_os = "linux")]
@@ -175,8 +198,29 @@ impl Dir {
     }
 
     /// Lets its owner look into a directory in it, and remove what is there.
+    #[cfg(target_os = "linux")]
     pub(in crate::snapshot) fn make_removable(&self, name: &Path) -> io::Result<()> {
-        Ok(fs::chmodat(&self.fd, name, Mode::RWXU, AtFlags::empty())?)
+        let flags = OPEN_DIR | OFlags::PATH;
+        let dir = fs::openat(&self.fd, name, flags, Mode::empty())?;
+        // fchmod(2) takes no such descriptor, and fchmodat(2) follows links.
+        let itself = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        Ok(fs::chmod(itself, Mode::RWXU)?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(in crate::snapshot) fn make_removable(&self, name: &Path) -> io::Result<()> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        Ok(fs::chmodat(&self.fd, name, Mode::RWXU, flags)?)
+    }
+
+    /// Lets its owner remove what is in it, where he may not.
+    pub(in crate::snapshot) fn let_owner_in(&self) -> io::Result<()> {
+        let metadata = self.own_stat()?.metadata;
+        let is_ours = metadata.uid == rustix::process::geteuid().as_raw();
+        if is_ours && metadata.mode & 0o700 != 0o700 {
+            fs::fchmod(&self.fd, Mode::RWXU)?;
+        }
+        Ok(())
     }
 
     /// Has the names in it on the disk.

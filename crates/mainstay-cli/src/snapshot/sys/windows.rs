@@ -20,6 +20,9 @@ const AS_IT_IS: u32 = 0x0200_0000 | 0x0020_0000;
 /// From 1601 to 1970, in units of 100 ns.
 const UNIX_EPOCH_100NS: u64 = 116_444_736_000_000_000;
 
+/// A directory is known by its path.
+pub(in crate::snapshot) type Id = ();
+
 /// A directory.
 #[derive(Debug)]
 pub(in crate::snapshot) struct Dir {
@@ -48,6 +51,20 @@ impl Dir {
 
     pub(in crate::snapshot) fn dir(&self, name: &Path) -> io::Result<Self> {
         Self::open_below(&self.path.join(name))
+    }
+
+    pub(in crate::snapshot) fn above(&self) -> io::Result<Self> {
+        Self::open_below(self.path.parent().unwrap_or(&self.path))
+    }
+
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Unix")]
+    pub(in crate::snapshot) fn id(&self) -> io::Result<Id> {
+        Ok(())
+    }
+
+    /// Whether there is nothing in it.
+    pub(in crate::snapshot) fn is_untouched(&self) -> io::Result<bool> {
+        Ok(self.names()?.is_empty())
     }
 
     pub(in crate::snapshot) fn file(&self, name: &Path) -> io::Result<File> {
@@ -115,6 +132,11 @@ impl Dir {
     }
 
     pub(in crate::snapshot) fn make_removable(&self, _name: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Unix")]
+    pub(in crate::snapshot) fn let_owner_in(&self) -> io::Result<()> {
         Ok(())
     }
 

@@ -117,7 +117,9 @@ impl Service {
             is_still,
             is_frozen,
         };
-        self.tell(Fact::Snapshotting { reason }, shared);
+        if self.not_kept.is_none() || reason == Reason::Manual {
+            self.tell(Fact::Snapshotting { reason }, shared);
+        }
         if is_frozen {
             shared.actions.push(Action::Freeze(service, run));
         }
@@ -192,7 +194,10 @@ impl Service {
     }
 
     fn failed_to_keep(&mut self, why: String, shared: &mut Shared) {
-        self.tell(Fact::SnapshotFailed { why }, shared);
+        if self.not_kept.as_ref() != Some(&why) {
+            self.not_kept = Some(why.clone());
+            self.tell(Fact::SnapshotFailed { why }, shared);
+        }
         // Not sooner, though it was due at once.
         let next = match self.next_keeping(self.since) {
             Keeping::Due { at, reason } => Keeping::Due {
@@ -261,6 +266,7 @@ impl Service {
         if is_healthy {
             self.past.kept = Some(shared.now);
         }
+        self.not_kept = None;
         match done {
             Snapshotted::Taken(snapshot) => {
                 if is_healthy {
