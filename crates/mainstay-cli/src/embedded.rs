@@ -237,26 +237,9 @@ pub(crate) fn missing(state: &StateDir) -> Vec<ServiceReport> {
 
 fn stopped(version: Option<u64>, detail: Option<String>, name: String) -> ServiceReport {
     ServiceReport {
-        name,
-        state: StateName::Stopped,
-        pid: None,
-        ready: false,
-        since: None,
-        since_seconds: None,
-        restarts: 0,
-        last_exit: None,
-        manager: Manager::Mainstay.name().to_owned(),
-        mode: MODE.to_owned(),
         version,
-        etag: None,
-        definition_digest: None,
-        drift: None,
         detail,
-        log_problem: None,
-        cpu_ms: None,
-        memory_bytes: None,
-        needed_by: Vec::new(),
-        update: None,
+        ..ServiceReport::stopped(&name, Manager::Mainstay.name(), MODE)
     }
 }
 

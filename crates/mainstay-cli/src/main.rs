@@ -6,6 +6,7 @@ mod client;
 mod embedded;
 mod failure;
 mod guarded;
+mod halted;
 mod host;
 mod http;
 mod installed;

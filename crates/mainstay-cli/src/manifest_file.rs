@@ -235,14 +235,23 @@ impl Source {
         }
     }
 
+    /// What deserves a second look in a manifest without mistakes.
+    pub(crate) fn warnings(&self, specs: &[Spec]) -> Vec<Diagnostic> {
+        manifest::warnings(&self.text, self.format, specs)
+    }
+
+    /// As people see them.
+    pub(crate) fn rendered(&self, found: &[Diagnostic]) -> String {
+        render::all(&self.name, found, output::stderr_has_colour())
+    }
+
     /// Shows everything that was found.
     pub(crate) fn failure(&self, found: &[Diagnostic]) -> Failure {
         // Mistakes in a file that was never meant to be a manifest help nobody.
         if self.tool().is_some() {
             return self.count(found);
         }
-        let details = render::all(&self.name, found, output::stderr_has_colour());
-        self.count(found).details(details)
+        self.count(found).details(self.rendered(found))
     }
 
     /// Only says how much was found, or the tool that the file belongs to.

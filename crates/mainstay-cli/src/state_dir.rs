@@ -6,6 +6,7 @@
 //! STATE/registry.db     every definition that was installed, and its history (`registry/`); on Windows in `installed`
 //! STATE/registry.owner-… held by whoever is changing one of them
 //! STATE/manifest.toml   what it supervises, as it was read (or .yaml, .json)
+//! STATE/halted.json         the last report of a host whose service is halted (`halted.rs`)
 //! STATE/start-failure.json  why the last start of a host failed, if it did (`start_failure.rs`)
 //! STATE/control.sock    docs/control.md (a named pipe on Windows)
 //! STATE/logs/NAME/      what a service wrote
@@ -221,6 +222,11 @@ impl StateDir {
     /// What a successor goes on with.
     pub(crate) fn ledger_path(&self) -> PathBuf {
         self.path.join("ledger")
+    }
+
+    /// The last report of a host whose service is halted (`halted.rs`).
+    pub(crate) fn halted_path(&self) -> PathBuf {
+        self.path.join("halted.json")
     }
 
     /// Why the last start of its supervisor failed (`start_failure.rs`).

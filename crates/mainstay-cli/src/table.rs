@@ -33,7 +33,7 @@ pub(crate) fn status(report: &StatusReport) -> Painted {
         for cause in service.drift.iter().flatten() {
             let _ = writeln!(text, "  {}: not as registered: {cause}", service.name);
         }
-        for remark in service.detail.iter().chain(&service.log_problem) {
+        for remark in service.remark().iter().chain(&service.log_problem) {
             let _ = writeln!(text, "  {}: {remark}", service.name);
         }
     }

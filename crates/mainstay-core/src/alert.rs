@@ -26,7 +26,7 @@ pub struct Limiter {
 impl Limiter {
     /// Whether this alert goes out: with how many were suppressed since the last one that did.
     ///
-    /// A halt always goes out: it comes last, and nothing else will tell that a service is down for good.
+    /// Urgent alerts (see [`Fact::is_urgent`]) always go out.
     ///
     /// # Errors
     /// It is suppressed: its number in the row of those that are.
@@ -41,9 +41,8 @@ impl Limiter {
             while self.recent.front().is_some_and(is_over) {
                 self.recent.pop_front();
             }
-            let is_halt = matches!(fact, Fact::Halted { .. });
             if self.recent.len() >= limit.alerts() as usize {
-                if !is_halt {
+                if !fact.is_urgent() {
                     self.suppressed += 1;
                     return Err(self.suppressed);
                 }
@@ -173,6 +172,7 @@ mod tests {
 
     fn failed() -> Fact {
         Fact::Failed {
+            news: crate::engine::News::Alert,
             why: Ended::Exit(Exit::Code(1)),
         }
     }

@@ -1,8 +1,11 @@
 //! The shapes of what is reported: `status --json` and the control protocol (docs/control.md).
 
+use std::fmt;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Exit, StateName, Style, TrialPhase, View};
+use crate::engine::{Exit, Human, StateName, Style, TrialPhase, View};
 use crate::registry::TextDigest;
 
 /// The document of `status --json` and `list --json`.
@@ -58,7 +61,17 @@ pub struct ServiceReport {
     /// What is not as it was registered, a sentence each; not said where nobody has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Vec<String>>,
-    /// Why it is halted or waits, or what it says of itself.
+    /// Whether it was restarted more often than its limit allows, and has not been ready for
+    /// `reset_after` since.
+    #[serde(default)]
+    pub crash_looping: bool,
+    /// When a service that is backing off is started again: RFC 3339, UTC.
+    #[serde(default)]
+    pub next_try: Option<String>,
+    /// Seconds until then.
+    #[serde(default)]
+    pub next_try_seconds: Option<u64>,
+    /// Why it is halted, waits or backs off, or what it says of itself.
     pub detail: Option<String>,
     /// What is wrong with its log, if something is.
     pub log_problem: Option<String>,
@@ -107,11 +120,50 @@ impl From<Exit> for LastExit {
     }
 }
 
+impl fmt::Display for LastExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exit = match (self.code, self.signal) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Unknown,
+        };
+        exit.fmt(f)
+    }
+}
+
 impl ServiceReport {
+    /// A stopped service of which nothing more is known.
+    pub fn stopped(name: &str, manager: &str, mode: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: StateName::Stopped,
+            pid: None,
+            ready: false,
+            since: None,
+            since_seconds: None,
+            restarts: 0,
+            last_exit: None,
+            manager: manager.to_owned(),
+            mode: mode.to_owned(),
+            version: None,
+            etag: None,
+            definition_digest: None,
+            drift: None,
+            crash_looping: false,
+            next_try: None,
+            next_try_seconds: None,
+            detail: None,
+            log_problem: None,
+            cpu_ms: None,
+            memory_bytes: None,
+            needed_by: Vec::new(),
+            update: None,
+        }
+    }
+
     /// The part that the engine knows; `since` is the wall clock's time of `view.since`, `since_seconds` how long ago that was.
     pub fn new(name: &str, view: View, since: String, since_seconds: u64) -> Self {
         Self {
-            name: name.to_owned(),
             state: view.state,
             pid: view.pid,
             ready: view.ready,
@@ -119,18 +171,27 @@ impl ServiceReport {
             since_seconds: Some(since_seconds),
             restarts: view.restarts,
             last_exit: view.last_exit.map(LastExit::from),
-            manager: "embedded".to_owned(),
-            mode: "embedded".to_owned(),
-            version: None,
-            etag: None,
-            definition_digest: None,
-            drift: None,
+            crash_looping: view.crash_looping,
             detail: view.detail,
-            log_problem: None,
-            cpu_ms: None,
-            memory_bytes: None,
-            needed_by: Vec::new(),
-            update: None,
+            ..Self::stopped(name, "embedded", "embedded")
         }
+    }
+
+    /// What the state alone does not say, on one line: why, the last exit, the next try.
+    pub fn remark(&self) -> Option<String> {
+        let mut parts = Vec::new();
+        if self.crash_looping {
+            parts.push("crash-looping".to_owned());
+        }
+        parts.extend(self.detail.clone());
+        let is_down = matches!(self.state, StateName::Halted | StateName::BackingOff);
+        if let Some(exit) = self.last_exit.filter(|_| is_down) {
+            let exit = exit.to_string();
+            let is_said = parts.iter().any(|part| part.contains(&exit));
+            parts.extend((!is_said).then(|| format!("last exit: {exit}")));
+        }
+        let next_try = self.next_try_seconds.map(Duration::from_secs);
+        parts.extend(next_try.map(|pause| format!("next start in {}", Human(pause))));
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 }

@@ -758,6 +758,25 @@ impl Recovery {
     pub fn limit(&self) -> Option<RestartLimit> {
         self.limit
     }
+    /// Where not even a program that always fails at once reaches the limit: how many restarts the pauses allow within its window.
+    pub fn most_restarts(&self) -> Option<u32> {
+        let limit = self.limit?;
+        let restarts = |action: &CodeAction| *action == CodeAction::Restart;
+        if self.policy != Policy::Restart && !self.codes.values().any(restarts) {
+            return None;
+        }
+        let mut elapsed = Duration::ZERO;
+        for restart in 0..limit.restarts {
+            elapsed += self.backoff.shortest(restart);
+            if elapsed >= limit.window {
+                return Some(restart + 1);
+            }
+            if restart > 0 && self.backoff.shortest(restart).is_zero() {
+                break;
+            }
+        }
+        None
+    }
     /// Exit codes whose action the manifest overrides. Keys are 0–255.
     pub fn codes(&self) -> &BTreeMap<u8, CodeAction> {
         &self.codes
@@ -897,6 +916,18 @@ pub enum Policy {
 pub struct RestartLimit {
     pub(crate) restarts: u32,
     pub(crate) window: Duration,
+    pub(crate) then: BeyondLimit,
+}
+
+/// What too many restarts lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BeyondLimit {
+    /// The service is crash-looping: alert, and go on restarting it at the longest pause.
+    #[default]
+    Alert,
+    /// Alert and halt.
+    Halt,
 }
 
 impl RestartLimit {
@@ -907,6 +938,10 @@ impl RestartLimit {
     /// A sliding window.
     pub fn window(self) -> Duration {
         self.window
+    }
+    /// What follows once there were too many.
+    pub fn then(self) -> BeyondLimit {
+        self.then
     }
 }
 

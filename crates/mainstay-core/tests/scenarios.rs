@@ -14,7 +14,8 @@ use std::time::Duration;
 use std::{env, fs};
 
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Left, Notice, Request, RunId, ServiceId, Snapshotted, Token,
+    Action, Engine, Event, Exit, Left, Notice, Request, RunId, ServiceId, Snapshotted,
+    StartFailure, Token,
 };
 use mainstay_core::manifest::{Format, parse};
 use mainstay_core::snapshot::SnapshotId;
@@ -96,7 +97,7 @@ struct Host {
     snapshot: Option<Token>,
     /// What a probe answers, if it does.
     answer: Option<Result<(), String>>,
-    spawn_fails: Option<String>,
+    spawn_fails: Option<StartFailure>,
     freeze_fails: Option<String>,
     survives_kill: bool,
 }
@@ -258,8 +259,13 @@ impl Stage {
                 self.step(Event::Snapshotted(id, token, result));
             }
             ["spawn", "of", name, "fails", ref why @ ..] => {
-                self.host(find(&name)?).spawn_fails = Some(why.join(" "));
+                self.host(find(&name)?).spawn_fails = Some(why.join(" ").into());
             }
+            ["spawn", "of", name, "never", "works"] => {
+                let why = StartFailure::Permanent("not a program".to_owned());
+                self.host(find(&name)?).spawn_fails = Some(why);
+            }
+            ["spawn", "of", name, "works"] => self.host(find(&name)?).spawn_fails = None,
             ["freeze", "of", name, "fails", ref why @ ..] => {
                 self.host(find(&name)?).freeze_fails = Some(why.join(" "));
             }

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_core::alert::{Answer, Limiter, Next, Tries};
-use mainstay_core::engine::{Beside, Fact, Human, ServiceId};
+use mainstay_core::engine::{Beside, Fact, Halt, Human, ServiceId};
 use mainstay_core::spec::{OnAlert, ServiceName, Spec};
 use serde::Serialize;
 
@@ -176,6 +176,16 @@ impl Host {
         let Some(on_alert) = spec.on_alert() else {
             return;
         };
+        if let Fact::Halted {
+            why: Halt::Need(need),
+        } = fact
+            && let Some(need) = self.engine.find(need.as_str())
+            && let Some(held) = self.held.get(&need)
+            && held.spec.on_alert() == Some(on_alert)
+        {
+            // Whoever gets this was told of the need.
+            return;
+        }
         let now = self.now();
         let outbox = self.alerts.outboxes.entry(name.clone()).or_default();
         let suppressed = match outbox.limiter.admit(on_alert.limit(), fact, now) {
@@ -183,7 +193,7 @@ impl Host {
             Err(row) => {
                 if let (1, Some(limit)) = (row, on_alert.limit()) {
                     self.reporter.say(&format!(
-                        "{name}: more than {} alerts in {}: the next ones are counted and not sent, unless it is halted",
+                        "{name}: more than {} alerts in {}: the next ones are counted and not sent, except halts and crash loops",
                         limit.alerts(),
                         Human(limit.window())
                     ));
@@ -298,7 +308,8 @@ impl Host {
             &working_dir,
             (input_stream, streams),
             &[],
-        )?;
+        )
+        .map_err(|failure| failure.to_string())?;
         drop((input, output));
         let name = alert.service.clone();
         self.keep_helper(id, tree, Purpose::Alert(name.clone()), limit);

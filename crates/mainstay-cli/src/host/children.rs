@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::engine::{
-    Event, Exit, Fact, Human, KillReason, RunId, ServiceId, StateName, Token,
+    Awaited, Event, Exit, Fact, Human, KillReason, RunId, ServiceId, StartFailure, StateName, Token,
 };
 use mainstay_core::spec::{
     self, Argv, Probe, Ready, Reload, Senders, ServiceName, Signal, Spec, StopScope,
@@ -23,6 +23,9 @@ use crate::failure::chain;
 
 /// Why nothing is done for a service that does not exist any more.
 const REMOVED: &str = "it was removed";
+/// How long an exit may wait until the log thread has looked at what was written before it.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long a reload command may run.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -49,16 +52,16 @@ pub(super) enum Purpose {
 
 impl Host {
     /// Starts the program of a service.
-    pub(super) fn spawn(&mut self, id: ServiceId, run: RunId) -> Result<u32, String> {
+    pub(super) fn spawn(&mut self, id: ServiceId, run: RunId) -> Result<u32, StartFailure> {
         let held = self.held_mut(id)?;
         let spec = Arc::clone(&held.spec);
         if let Err(why) = &held.user {
-            return Err(why.clone());
+            return Err(StartFailure::Permanent(why.clone()));
         }
         if !held.sockets.are_ours()
             && let Some(taken) = port::taken(&spec)
         {
-            return Err(taken);
+            return Err(taken.into());
         }
         held.sockets.open(&spec)?;
         let in_use = self.claim_state(&spec)?;
@@ -191,9 +194,9 @@ impl Host {
         argv: &Argv,
         output: Output,
         notify: Option<&NotifySocket>,
-    ) -> Result<Tree, String> {
+    ) -> Result<Tree, StartFailure> {
         let restarts = self.restarts(id);
-        let held = self.held.get(&id).ok_or(REMOVED)?;
+        let held = self.held.get(&id).ok_or_else(|| REMOVED.to_owned())?;
         let Held {
             spec,
             dir,
@@ -281,8 +284,12 @@ impl Host {
                 (running.tree.id() == tree).then_some((*id, running.run))
             });
             let Some((id, run)) = found else { continue };
-            self.sweeping.push(id);
-            self.step(Event::Exited(id, run, exit));
+            let Some(awaited) = self.engine.awaits(id, run) else {
+                self.exited(id, run, exit);
+                continue;
+            };
+            self.exits.insert((id, run), exit);
+            self.look_at_last_words(id, run, awaited);
         }
         self.sweep();
         let keeper = self.processes.others().iter().copied();
@@ -307,6 +314,38 @@ impl Host {
             tokio::time::sleep(KEEPER_PAUSE).await;
             let _ = messages.send(Message::KeepPipes);
         });
+    }
+
+    /// Takes in the end of a main process.
+    pub(super) fn exited(&mut self, id: ServiceId, run: RunId, exit: Exit) {
+        self.sweeping.push(id);
+        self.step(Event::Exited(id, run, exit));
+    }
+
+    /// Has [`Message::Exited`] come after everything that a run said before it exited, and that may show that it was ready.
+    fn look_at_last_words(&self, id: ServiceId, run: RunId, awaited: Awaited) {
+        let to_loop = self.messages.clone();
+        let exited = move || {
+            // Fails only where the loop has ended.
+            let _ = to_loop.send(Message::Exited(id, run));
+        };
+        let Some(held) = self.held.get(&id) else {
+            return exited();
+        };
+        match awaited {
+            Awaited::Notice => {
+                held.notify.iter().for_each(NotifySocket::drain);
+                exited();
+            }
+            Awaited::Line => {
+                self.logs.drain(held.spec.name(), exited.clone());
+                // A disk that takes nothing must not hold up the verdict.
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(LAST_WORDS_PATIENCE).await;
+                    exited();
+                });
+            }
+        }
     }
 
     /// Tells the engine of trees that have become empty.
@@ -437,7 +476,8 @@ impl Host {
         purpose: Purpose,
         limit: Duration,
     ) -> Result<(), String> {
-        let tree = self.start(service, argv, Output::Nowhere, None)?;
+        let tree = self.start(service, argv, Output::Nowhere, None);
+        let tree = tree.map_err(|failure| failure.to_string())?;
         self.keep_helper(service, tree, purpose, limit);
         Ok(())
     }
@@ -526,13 +566,19 @@ pub(super) fn spawn(
     working_dir: &Path,
     (stdin, [stdout, stderr]): (Option<sys::Stream<'_>>, [sys::Stream<'_>; 2]),
     sockets: &[sys::Socket],
-) -> Result<Tree, String> {
+) -> Result<Tree, StartFailure> {
     let Held {
         spec, dir, user, ..
     } = held;
     let search = environment.get(std::ffi::OsStr::new("PATH"));
-    let program = launch::find_program(argv.program(), dir, search.map(|path| &**path))
-        .map_err(|error| format!("find program {}: {error}", argv.program()))?;
+    let program =
+        launch::find_program(argv.program(), dir, search.map(|path| &**path)).map_err(|error| {
+            let why = format!("find program {}: {error}", argv.program());
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => StartFailure::Permanent(why),
+                _ => StartFailure::Transient(why),
+            }
+        })?;
     let words: Vec<_> = std::iter::once(argv.program())
         .chain(argv.args().iter().map(String::as_str))
         .map(Into::into)
@@ -555,9 +601,15 @@ pub(super) fn spawn(
             sockets,
             limits: spec.limits(),
         })
-        .map_err(|error| match error.hint() {
-            Some(hint) => format!("{} ({hint})", chain(&error)),
-            None => chain(&error),
+        .map_err(|error| {
+            let why = match error.hint() {
+                Some(hint) => format!("{} ({hint})", chain(&error)),
+                None => chain(&error),
+            };
+            match error.is_permanent {
+                true => StartFailure::Permanent(why),
+                false => StartFailure::Transient(why),
+            }
         })
 }
 

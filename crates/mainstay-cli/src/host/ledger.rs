@@ -69,7 +69,7 @@ pub(super) struct Slot {
     /// Where it is completed or ended: it had been ready.
     #[serde(default, skip_serializing_if = "is_default")]
     was_ready: bool,
-    /// Why it is halted.
+    /// Why it is halted, or backs off.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) why: Option<String>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -496,6 +496,7 @@ impl Slot {
             State::Paused if lives => StateName::Paused,
             State::Stopping | State::Failing if lives => StateName::StopPending,
             State::Halted => StateName::Halted,
+            State::Due if self.why.is_some() => StateName::BackingOff,
             _ => StateName::Stopped,
         }
     }
@@ -505,6 +506,10 @@ impl Slot {
         let remark = match self.state {
             _ if lives => return None,
             State::Halted => return self.why.clone(),
+            State::Due if self.why.is_some() => {
+                let why = self.why.as_deref().unwrap_or_default();
+                return Some(format!("{why}; its supervisor was killed"));
+            }
             State::Starting | State::Running | State::Paused => {
                 "it ended after its supervisor was killed"
             }
@@ -644,7 +649,12 @@ impl Host {
             child: None,
         };
         slot.state = match left {
-            Left::Nothing => State::Due,
+            Left::Nothing => {
+                let view = self.engine.view(id);
+                let view = view.filter(|view| view.state == StateName::BackingOff);
+                slot.why = view.and_then(|view| view.detail);
+                State::Due
+            }
             Left::Completed { was_ready } => {
                 slot.was_ready = was_ready;
                 State::Completed

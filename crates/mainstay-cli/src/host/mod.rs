@@ -78,6 +78,7 @@ use self::update::Update;
 pub(crate) use self::without::{orphans, stop_without_supervisor};
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::{Code, Failure, chain};
+use crate::halted;
 use crate::output::Foreign;
 use crate::snapshot::Which;
 use crate::start_failure::StartFailure;
@@ -122,6 +123,8 @@ const ECHO: Duration = Duration::from_millis(500);
 enum Message {
     Engine(Event),
     Log(LogEvent),
+    /// What a run said before it exited has been looked at.
+    Exited(ServiceId, RunId),
     /// A helper command has had its time.
     HelperLate(TreeId),
     /// The pipes of logs have no keeper, and are to have one.
@@ -263,6 +266,8 @@ struct Host {
     began_at: SystemTime,
     zero: Duration,
     messages: UnboundedSender<Message>,
+    /// Exits that are reported once what was said before them has been looked at.
+    exits: BTreeMap<(ServiceId, RunId), Exit>,
     /// Trees whose main process is gone and which are not empty yet.
     sweeping: Vec<ServiceId>,
     waiters: Vec<Waiter>,
@@ -399,6 +404,7 @@ impl Host {
         let interrupts = match manager {
             Some(started) => {
                 StartFailure::clear(&host.state);
+                halted::clear(&host.state);
                 host.serve(started, &to_host)
             }
             None => Interrupts::new().map_err(failed("listen for signals"))?,
@@ -547,6 +553,7 @@ impl Host {
             began_at: now_at.checked_sub(age).unwrap_or(now_at),
             zero: parts.zero,
             messages,
+            exits: BTreeMap::new(),
             sweeping: Vec::new(),
             waiters: Vec::new(),
             updates: Vec::new(),
@@ -596,6 +603,9 @@ impl Host {
         self.watch(&mut sources, Host::is_finished).await;
         let report = self.status();
         self.reporter.finish(&report);
+        if self.has_manager {
+            halted::store(&self.state, &report);
+        }
         if let Some(daemon) = &self.daemon {
             return daemon.exit_code(self.interrupts);
         }
@@ -867,6 +877,12 @@ impl Host {
         match message {
             Message::Engine(event) => self.step(event),
             Message::Log(event) => self.log_event(event),
+            Message::Exited(id, run) => {
+                if let Some(exit) = self.exits.remove(&(id, run)) {
+                    self.exited(id, run, exit);
+                    self.sweep();
+                }
+            }
             Message::HelperLate(id) => self.helper_late(id),
             Message::KeepPipes => self.keep_pipes(),
             Message::Alert(event) => self.alert_event(event),

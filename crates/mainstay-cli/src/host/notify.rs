@@ -5,7 +5,7 @@
 //! sender is still there. A sender that is gone by then counts as a stranger. On other Unixes the socket is a file in the owner-only state
 //! directory, and senders are not told apart. Windows has no datagram sockets of this kind: opening fails and says so.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
 use std::io;
 use std::rc::Rc;
@@ -24,9 +24,48 @@ const LONGEST: usize = 4096;
 /// A socket that is read until it is dropped.
 pub(super) struct NotifySocket {
     address: OsString,
-    reader: AbortHandle,
-    members: Rc<OnceCell<sys::Members>>,
+    reader: Rc<Reader>,
+    task: AbortHandle,
 }
+
+/// What is read, who is believed, and who is told.
+struct Reader {
+    socket: platform::Socket,
+    senders: Senders,
+    uid: Option<u32>,
+    members: OnceCell<sys::Members>,
+    knows_strangers: Cell<bool>,
+    on: Box<dyn Fn(Heard)>,
+}
+
+impl Reader {
+    fn believes(&self, sender: Option<Sender>) -> bool {
+        match (sender, self.senders) {
+            // The socket's place says who may reach it.
+            (None, _) => !cfg!(target_os = "linux"),
+            (Some(sender), Senders::Tree) => {
+                let members = self.members.get();
+                members.is_some_and(|members| members.has(sender.pid))
+            }
+            (Some(sender), Senders::All) => {
+                sender.uid == 0 || sys::is_current_user(sender.uid) || Some(sender.uid) == self.uid
+            }
+        }
+    }
+
+    fn take_in(&self, message: &[u8], sender: Option<Sender>) {
+        if self.believes(sender) {
+            let text = String::from_utf8_lossy(message);
+            let notices = text.lines().filter_map(parse);
+            notices.for_each(|notice| (self.on)(Heard::Notice(notice)));
+        } else if !self.knows_strangers.replace(true) {
+            (self.on)(Heard::Stranger(sender.map_or(0, |sender| sender.pid)));
+        }
+    }
+}
+
+/// More than any system queues on one socket.
+const MOST_WAITING: usize = 4096;
 
 /// What reaches a socket.
 pub(super) enum Heard {
@@ -60,44 +99,44 @@ impl NotifySocket {
         on: impl Fn(Heard) + 'static,
     ) -> io::Result<Self> {
         let (address, socket) = platform::bind(state, name, known)?;
-        let members = Rc::new(OnceCell::<sys::Members>::new());
-        let ours = Rc::clone(&members);
-        let uid = trust.user.map(sys::User::uid);
-        let senders = trust.senders;
-        let is_believed = move |sender: Option<Sender>| match (sender, senders) {
-            // The socket's place says who may reach it.
-            (None, _) => !cfg!(target_os = "linux"),
-            (Some(sender), Senders::Tree) => ours.get().is_some_and(|it| it.has(sender.pid)),
-            (Some(sender), Senders::All) => {
-                sender.uid == 0 || sys::is_current_user(sender.uid) || Some(sender.uid) == uid
-            }
-        };
-        let reader = tokio::task::spawn_local(async move {
+        let reader = Rc::new(Reader {
+            socket,
+            senders: trust.senders,
+            uid: trust.user.map(sys::User::uid),
+            members: OnceCell::new(),
+            knows_strangers: Cell::new(false),
+            on: Box::new(on),
+        });
+        let reads = Rc::clone(&reader);
+        let task = tokio::task::spawn_local(async move {
             let mut buffer = [0; LONGEST];
-            let mut knows_strangers = false;
-            while let Ok((message, sender)) = platform::receive(&socket, &mut buffer).await {
-                if is_believed(sender) {
-                    for line in String::from_utf8_lossy(message).lines() {
-                        if let Some(notice) = parse(line) {
-                            on(Heard::Notice(notice));
-                        }
-                    }
-                } else if !std::mem::replace(&mut knows_strangers, true) {
-                    on(Heard::Stranger(sender.map_or(0, |sender| sender.pid)));
-                }
+            while let Ok((message, sender)) = platform::receive(&reads.socket, &mut buffer).await {
+                reads.take_in(message, sender);
             }
         });
         Ok(Self {
             address,
-            reader: reader.abort_handle(),
-            members,
+            reader,
+            task: task.abort_handle(),
         })
+    }
+
+    /// Reads what was sent before this call.
+    pub(super) fn drain(&self) {
+        let mut buffer = [0; LONGEST];
+        for _ in 0..MOST_WAITING {
+            let Ok((message, sender)) = platform::receive_now(&self.reader.socket, &mut buffer)
+            else {
+                return;
+            };
+            self.reader.take_in(message, sender);
+        }
     }
 
     /// Says which processes are the service's. Nothing is read between a start and this.
     pub(super) fn belongs_to(&self, tree: &sys::Tree) {
         // It never belongs to another one.
-        let _ = self.members.set(tree.members());
+        let _ = self.reader.members.set(tree.members());
     }
 
     /// The value of `NOTIFY_SOCKET`.
@@ -108,7 +147,7 @@ impl NotifySocket {
 
 impl Drop for NotifySocket {
     fn drop(&mut self) {
-        self.reader.abort();
+        self.task.abort();
     }
 }
 
@@ -175,23 +214,34 @@ mod platform {
         buffer: &'a mut [u8],
     ) -> io::Result<(&'a [u8], Option<Sender>)> {
         let (length, sender) = socket
-            .async_io(tokio::io::Interest::READABLE, || {
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
-                let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-                let mut slices = [IoSliceMut::new(buffer)];
-                let flags = RecvFlags::CMSG_CLOEXEC;
-                let message = recvmsg(socket, &mut slices, &mut ancillary, flags)?;
-                let sender = ancillary.drain().find_map(|message| match message {
-                    RecvAncillaryMessage::ScmCredentials(sender) => Some(Sender {
-                        pid: sender.pid.as_raw_pid().cast_unsigned(),
-                        uid: sender.uid.as_raw(),
-                    }),
-                    _ => None,
-                });
-                Ok((message.bytes, sender))
-            })
+            .async_io(tokio::io::Interest::READABLE, || take(socket, buffer))
             .await?;
         Ok((&buffer[..length], sender))
+    }
+
+    /// The next message that is there already.
+    pub(super) fn receive_now<'a>(
+        socket: &Socket,
+        buffer: &'a mut [u8],
+    ) -> io::Result<(&'a [u8], Option<Sender>)> {
+        let (length, sender) = take(socket, buffer)?;
+        Ok((&buffer[..length], sender))
+    }
+
+    fn take(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut slices = [IoSliceMut::new(buffer)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let message = recvmsg(socket, &mut slices, &mut ancillary, flags)?;
+        let sender = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmCredentials(sender) => Some(Sender {
+                pid: sender.pid.as_raw_pid().cast_unsigned(),
+                uid: sender.uid.as_raw(),
+            }),
+            _ => None,
+        });
+        Ok((message.bytes, sender))
     }
 }
 
@@ -229,6 +279,15 @@ mod platform {
         let length = socket.recv(buffer).await?;
         Ok((&buffer[..length], None))
     }
+
+    pub(super) fn receive_now<'a>(
+        socket: &Socket,
+        buffer: &'a mut [u8],
+    ) -> io::Result<(&'a [u8], Option<Sender>)> {
+        let flags = rustix::net::RecvFlags::DONTWAIT;
+        let (length, _) = rustix::net::recv(socket, &mut *buffer, flags)?;
+        Ok((&buffer[..length], None))
+    }
 }
 
 #[cfg(windows)]
@@ -254,6 +313,13 @@ mod platform {
 
     #[expect(clippy::unused_async, reason = "the same shape on every system")]
     pub(super) async fn receive<'a>(
+        (): &Socket,
+        _buffer: &'a mut [u8],
+    ) -> io::Result<(&'a [u8], Option<Sender>)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn receive_now<'a>(
         (): &Socket,
         _buffer: &'a mut [u8],
     ) -> io::Result<(&'a [u8], Option<Sender>)> {

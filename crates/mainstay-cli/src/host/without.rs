@@ -80,7 +80,6 @@ fn report(slot: &Slot) -> ServiceReport {
     let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
     let state = slot.name_of_state(lives);
     ServiceReport {
-        name: slot.name.clone(),
         state,
         pid: living.map(|identity| identity.pid),
         ready: matches!(state, StateName::Running | StateName::Paused),
@@ -88,18 +87,10 @@ fn report(slot: &Slot) -> ServiceReport {
         since_seconds: Some(ago.as_secs()),
         restarts: slot.restarts,
         last_exit: slot.last_exit,
-        manager: "embedded".to_owned(),
-        mode: "embedded".to_owned(),
         version: (slot.version > 0).then_some(slot.version),
-        etag: None,
         definition_digest: slot.child.as_ref().and_then(|it| it.digest.clone()),
-        drift: None,
         detail: slot.remark(lives),
-        log_problem: None,
-        cpu_ms: None,
-        memory_bytes: None,
-        needed_by: Vec::new(),
-        update: None,
+        ..ServiceReport::stopped(&slot.name, "embedded", "embedded")
     }
 }
 

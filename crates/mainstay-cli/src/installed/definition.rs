@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mainstay::{Account, Definition, Limit, Manager, Readiness, Recovery, Scope, Start, Systemd};
 use mainstay_core::spec::{
-    self, CodeAction, Need, Policy, Priority, Ready, Reload, Signal, Spec, StopAsk,
+    self, BeyondLimit, CodeAction, Need, Policy, Priority, Ready, Reload, Signal, Spec, StopAsk,
 };
 
 use super::install::Wanted;
@@ -367,13 +367,17 @@ fn recovery(spec: &Spec, losses: &mut Losses) -> Recovery {
         has(0, CodeAction::Restart),
         "the restart after a clean end: it stays down",
     );
+    let limit = recovery.limit();
+    let halts = limit.filter(|limit| limit.then() == BeyondLimit::Halt);
+    losses.lose(
+        recovery.policy() == Policy::Restart && limit.is_some() && halts.is_none(),
+        "that it is known to be crash-looping: it is restarted without an alert",
+    );
     Recovery {
         restart_after,
         reset_after: recovery.reset_after(),
         crashes_only: false,
-        limit: recovery
-            .limit()
-            .map(|limit| (limit.restarts().saturating_add(1), limit.window())),
+        limit: halts.map(|limit| (limit.restarts().saturating_add(1), limit.window())),
         halts: all().filter(is_halt).collect(),
         clean: all().filter(|code| has(*code, CodeAction::Stop)).collect(),
     }

@@ -36,6 +36,7 @@ use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::guarded;
+use crate::halted;
 use crate::host::sys;
 use crate::output;
 use crate::start_failure::StartFailure;
@@ -412,10 +413,15 @@ impl Installed {
         };
         match done {
             Err(error) if Some(error.kind()) == is_so_already => {}
+            // The report says why it is halted.
+            Err(_) if self.halted().is_some() => {}
             Err(error) if matches!(verb, Verb::Start | Verb::Restart) => {
                 return Err(self.because(error.into()));
             }
             done => done?,
+        }
+        if verb == Verb::Stop {
+            halted::clear(&self.state);
         }
         self.report()
     }
@@ -443,6 +449,14 @@ impl Installed {
         match self.record.mode {
             Mode::Hosted => StartFailure::load(&self.state),
             Mode::Direct => None,
+        }
+    }
+
+    /// The last report of its host, if that ended because the service is halted and no later start failed.
+    fn halted(&self) -> Option<ServiceReport> {
+        match (self.record.mode, self.start_failure()) {
+            (Mode::Hosted, None) => halted::load(&self.state),
+            _ => None,
         }
     }
 
@@ -489,6 +503,9 @@ impl Installed {
 
     fn by_manager(&self, status: &ServiceStatus) -> ServiceReport {
         let is_stopped = status.state == State::Stopped;
+        if let Some(halted) = self.halted().filter(|_| is_stopped) {
+            return halted;
+        }
         let is_direct = self.record.mode == Mode::Direct;
         // A manager may be the last to know.
         let is_gone = status.pid.is_some_and(sys::is_dead);
@@ -526,28 +543,7 @@ impl Installed {
     }
 
     fn nothing_known(&self) -> ServiceReport {
-        ServiceReport {
-            name: self.name.to_string(),
-            state: StateName::Stopped,
-            pid: None,
-            ready: false,
-            since: None,
-            since_seconds: None,
-            restarts: 0,
-            last_exit: None,
-            manager: String::new(),
-            mode: String::new(),
-            version: None,
-            etag: None,
-            definition_digest: None,
-            drift: None,
-            detail: None,
-            log_problem: None,
-            cpu_ms: None,
-            memory_bytes: None,
-            needed_by: Vec::new(),
-            update: None,
-        }
+        ServiceReport::stopped(self.name.as_str(), "", "")
     }
 }
 

@@ -1,7 +1,7 @@
 //! Diagnostics as `rustc` shows them.
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
-use mainstay_core::manifest::Diagnostic;
+use mainstay_core::manifest::{Diagnostic, Severity};
 
 /// Every diagnostic of the file `name`, each followed by an empty line.
 pub(crate) fn all(name: &str, found: &[Diagnostic], colour: bool) -> String {
@@ -25,7 +25,11 @@ fn one(renderer: &Renderer, name: &str, found: &Diagnostic) -> String {
     let snippet = Snippet::source(&*excerpt.text)
         .line_start(found.line)
         .annotation(marked);
-    let title = Level::ERROR.primary_title(title).id(found.code.as_str());
+    let level = match found.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let title = level.primary_title(title).id(found.code.as_str());
     let before = excerpt.text.get(..excerpt.marked.start).unwrap_or_default();
     let mut group = if before.chars().count() + 1 == found.column {
         title.element(snippet.path(name))

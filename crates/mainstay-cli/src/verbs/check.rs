@@ -12,7 +12,7 @@ use crate::output;
 
 /// Checks a manifest and shows every mistake in it; starts nothing.
 ///
-/// Exits 78 if there is one.
+/// Exits 78 if there is one. Warnings do not change the exit code.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
     /// The manifest: .toml, .yaml or .json; `-` is standard input.
@@ -20,7 +20,7 @@ pub(crate) struct Check {
     /// Its language, where the file's name does not tell (standard input: toml).
     #[arg(long, value_enum)]
     format: Option<FormatName>,
-    /// Print the mistakes as one JSON array: code, path, message, help, line, column.
+    /// Print the mistakes and warnings as one JSON array: code, path, message, help, line, column; `severity` of warnings.
     #[arg(long)]
     json: bool,
 }
@@ -29,11 +29,20 @@ impl Check {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let source = Source::read(&self.file, self.format)?;
         let checked = source.specs();
+        let warnings = match &checked {
+            Ok(specs) => source.warnings(specs),
+            Err(_) => Vec::new(),
+        };
         if self.json {
-            output::document(&checked.as_ref().err().map_or(&[][..], |found| found))?;
+            output::document(checked.as_ref().err().unwrap_or(&warnings))?;
         }
         match checked {
-            Ok(specs) if !self.json => output::text(&summary(&source, &specs))?,
+            Ok(specs) if !self.json => {
+                if !warnings.is_empty() {
+                    output::complain(&source.rendered(&warnings).trim_end());
+                }
+                output::text(&summary(&source, &specs))?;
+            }
             Ok(_) => {}
             Err(found) if self.json => return Err(source.count(&found)),
             Err(found) => return Err(source.failure(&found)),

@@ -265,9 +265,8 @@ fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
         return None;
     }
     let detail = service
-        .detail
-        .as_ref()
-        .map_or_else(String::new, |detail| format!(": {detail}"));
+        .remark()
+        .map_or_else(String::new, |remark| format!(": {remark}"));
     let message = format!(
         "{} {}: it is {}{detail}",
         verb.as_str(),

@@ -337,7 +337,7 @@ fn a_storm_of_alerts_is_counted_and_the_halt_goes_out_of_it() {
         [service.orders]
         command = ["PUPPET", "exit", "1"]
         env = { TOKEN = "hunter2" }
-        recovery = { delay = "0s", limit = { restarts = 5, window = "1m" } }
+        recovery = { delay = "0s", limit = { restarts = 5, window = "1m", then = "halt" } }
         on_alert = { exec = ["sh", "-c", "cat >> alerts; env >> variables; echo paged $MAINSTAY_EVENT"], limit = { alerts = 2, window = "1h" } }
         "#,
     );

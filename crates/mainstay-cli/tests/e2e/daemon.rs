@@ -478,7 +478,7 @@ fn exit_codes_are_a_contract_under_the_daemon_too() {
         let sandbox = Sandbox::new();
         let services = format!(
             "[service.it]\ncommand = [\"PUPPET\", \"count\", \"HERE/starts\", \"exit\", \"{code}\"]\n\
-             recovery = {{ delay = \"10ms\", limit = {{ restarts = 5, window = \"1m\" }} }}\n"
+             recovery = {{ delay = \"10ms\", limit = {{ restarts = 5, window = \"1m\", then = \"halt\" }} }}\n"
         );
         install(&sandbox, "it", &services);
         (code, daemon(&sandbox, &["--exit-when-done"]), sandbox)

@@ -15,6 +15,7 @@ mod managers;
 mod paths;
 #[cfg(target_os = "linux")]
 mod processes;
+mod recovery;
 #[cfg(target_os = "linux")]
 mod registry;
 mod requests;

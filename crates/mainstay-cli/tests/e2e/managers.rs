@@ -72,7 +72,7 @@ const BROKEN: &str = r#"
 [service.shop-broken]
 command = ["sh", "-c", "echo >> /srv/starts; exit 3"]
 account = "local-system"
-recovery = { delay = "10ms", limit = { restarts = 1, window = "1h" } }
+recovery = { delay = "10ms", limit = { restarts = 1, window = "1h", then = "halt" } }
 "#;
 
 fn a_real_server_lives_under(kind: &str) {

@@ -64,7 +64,7 @@ fn an_address_that_somebody_has_is_told() {
         [service.late]
         command = ["PUPPET", "hang"]
         listen = ["127.0.0.1:{port}"]
-        recovery = {{ delay = "1ms", limit = {{ restarts = 1, window = "1m" }} }}
+        recovery = {{ delay = "1ms", limit = {{ restarts = 1, window = "1m", then = "halt" }} }}
         stop = {{ graceful = "0s" }}
         "#
     ));

@@ -161,7 +161,7 @@ fn exit_codes_are_a_contract_under_systemd_too() {
         for code in CODES {
             text += &format!(
                 "[service.{mode}-{code}]\ncommand = [\"{PUPPET}\", \"count\", \"/srv/{mode}-{code}\", \"exit\", \"{code}\"]\n\
-                 recovery = {{ delay = \"10ms\", limit = {{ restarts = 5, window = \"1m\" }} }}\naccount = \"local-system\"\n\
+                 recovery = {{ delay = \"10ms\", limit = {{ restarts = 5, window = \"1m\", then = \"halt\" }} }}\naccount = \"local-system\"\n\
                  on_alert = [\"sh\", \"-c\", \"cat > /srv/{mode}-{code}.alert\"]\n"
             );
         }
@@ -187,6 +187,11 @@ fn exit_codes_are_a_contract_under_systemd_too() {
         assert_eq!(property(&lab, &unit, "ActiveState"), state, "{unit}");
         assert_eq!(property(&lab, &unit, "ExecMainStatus"), code.to_string());
         assert_eq!(status(&lab, &unit)["last_exit"]["code"], code, "{unit}");
+        if *mode == "hosted" && code != 0 {
+            let halted = status(&lab, &unit);
+            assert_eq!(halted["state"], "halted", "{unit}");
+            assert!(halted["detail"].is_string(), "{halted}");
+        }
         // A host tells of the halt before it ends.
         if *mode == "hosted" && code != 0 {
             let alert = lab.script(&format!("cat /srv/{unit}.alert"));

@@ -19,6 +19,15 @@ pub(crate) fn pause(backoff: Backoff, n: u32, random: &mut Random) -> Duration {
     Duration::try_from_secs_f64(jittered).map_or(backoff.max(), |pause| pause.min(backoff.max()))
 }
 
+impl Backoff {
+    /// The `n`-th pause in a row (0 is the first), as short as jitter makes it.
+    pub(crate) fn shortest(self, n: u32) -> Duration {
+        let exact = self.base.as_secs_f64() * self.factor.powi(n.min(1_000).cast_signed());
+        let shortest = exact.min(self.max.as_secs_f64()) * (1.0 - JITTER);
+        Duration::try_from_secs_f64(shortest).unwrap_or(self.max)
+    }
+}
+
 /// SplitMix64: enough for jitter, and the same on every machine for the same seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);

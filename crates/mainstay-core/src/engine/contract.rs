@@ -62,14 +62,50 @@ fn signal_name(signal: i32) -> Option<&'static str> {
     })
 }
 
+/// Why a program could not be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartFailure {
+    /// Another attempt may succeed.
+    Transient(String),
+    /// Every attempt fails until somebody changes the program, its manifest or the machine.
+    Permanent(String),
+}
+
+impl From<String> for StartFailure {
+    /// What is not known to last may pass.
+    fn from(why: String) -> Self {
+        Self::Transient(why)
+    }
+}
+
+impl From<&str> for StartFailure {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Transient(why) | Self::Permanent(why)) = self;
+        f.write_str(why)
+    }
+}
+
 /// Why a run, or an attempt at one, came to its end without being asked to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ended {
     /// The main process ended.
     Exit(Exit),
-    /// The program could not be started.
+    /// The program could not be started; another attempt may succeed.
     SpawnFailed(String),
+    /// The program cannot be started until somebody changes something.
+    Unstartable(String),
+    /// The main process exited with 0 soon after its start, and its children ran on.
+    Backgrounded {
+        /// How to keep this program in the foreground.
+        hint: String,
+    },
     /// It did not become ready in time; the last answer of its probe.
     NotReady {
         /// `start.timeout`, extensions included.
@@ -102,7 +138,12 @@ impl fmt::Display for Ended {
         };
         match self {
             Self::Exit(exit) => write!(f, "{exit}"),
-            Self::SpawnFailed(reason) => f.write_str(reason),
+            Self::SpawnFailed(reason) | Self::Unstartable(reason) => f.write_str(reason),
+            Self::Backgrounded { hint } => write!(
+                f,
+                "went to the background: its main process exited with 0 and its children \
+                 ran on ({hint})"
+            ),
             Self::NotReady { after, last } => {
                 write!(f, "not ready after {}", Human(*after))?;
                 because(f, last)
@@ -122,6 +163,8 @@ impl fmt::Display for Ended {
 pub fn judge(recovery: &Recovery, ended: &Ended) -> CodeAction {
     let exit = match ended {
         Ended::Exit(exit) => *exit,
+        // Another attempt would end in the same way.
+        Ended::Unstartable(_) | Ended::Backgrounded { .. } => return CodeAction::Halt,
         _ => Exit::Unknown,
     };
     let code = exit.contract_code();

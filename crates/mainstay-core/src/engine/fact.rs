@@ -71,6 +71,29 @@ pub enum Fact {
     Failed {
         /// Why.
         why: Ended,
+        /// Whether this is an alert of its own.
+        #[serde(skip)]
+        news: News,
+    },
+    /// More restarts within the limit's window than it allows: the service is restarted at its
+    /// longest pause from now on. Told at once, and every hour while it lasts.
+    CrashLooping {
+        /// How many restarts the limit allows.
+        limit: u32,
+        /// Within how long.
+        #[serde(rename = "window_ms", serialize_with = "millis")]
+        window: Duration,
+        /// How long it has lasted.
+        #[serde(rename = "for_ms", serialize_with = "millis")]
+        lasts: Duration,
+        /// What ended the last run.
+        last: Ended,
+    },
+    /// It was crash-looping, and has been ready for `reset_after` since.
+    Recovered {
+        /// How long the crash loop lasted.
+        #[serde(rename = "after_ms", serialize_with = "millis")]
+        after: Duration,
     },
     /// It was asked to stop.
     Stopping {
@@ -162,6 +185,15 @@ pub enum Fact {
     },
 }
 
+/// Whether a failure is an alert of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It is.
+    Alert,
+    /// Another alert covers it: the crash loop that it belongs to, or the halt that says the same.
+    Covered,
+}
+
 /// Why a tree is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -215,6 +247,18 @@ pub enum Halt {
     },
     /// A service that it needs is halted.
     Need(ServiceName),
+    /// A service that it needs ended by itself before it was ready.
+    NeedEnded(ServiceName),
+    /// Its program cannot be started until somebody changes something.
+    Unstartable {
+        /// Why.
+        why: String,
+    },
+    /// Its main process exited with 0 soon after its start, and its children ran on.
+    Backgrounded {
+        /// How to keep this program in the foreground.
+        hint: String,
+    },
     /// It was halted under the last supervisor, which was killed.
     Inherited {
         /// Why.
@@ -234,10 +278,26 @@ impl Fact {
         matches!(
             self,
             Self::Halted { .. }
-                | Self::Failed { .. }
+                | Self::Failed {
+                    news: News::Alert,
+                    ..
+                }
+                | Self::CrashLooping { .. }
+                | Self::Recovered { .. }
                 | Self::Restoring { .. }
                 | Self::RolledBack { .. }
                 | Self::SnapshotFailed { .. }
+        )
+    }
+}
+
+impl Fact {
+    /// Whether this alert is sent however many others were: it begins or ends a condition that
+    /// nothing else will tell of.
+    pub fn is_urgent(&self) -> bool {
+        matches!(
+            self,
+            Self::Halted { .. } | Self::CrashLooping { .. } | Self::Recovered { .. }
         )
     }
 }
@@ -260,7 +320,26 @@ impl fmt::Display for Fact {
                 write!(f, "missed liveness probe {misses} of {of}: {why}")
             }
             Self::Exited { exit, after } => write!(f, "ended after {}: {exit}", Human(*after)),
-            Self::Failed { why } => write!(f, "failed: {why}"),
+            Self::Failed { why, .. } => write!(f, "failed: {why}"),
+            Self::CrashLooping {
+                limit,
+                window,
+                lasts,
+                last,
+            } => {
+                match lasts.is_zero() {
+                    true => f.write_str("crash-looping: ")?,
+                    false => write!(f, "still crash-looping after {}: ", Human(*lasts))?,
+                }
+                write!(
+                    f,
+                    "more than {limit} restarts in {}; last failure: {last}",
+                    Human(*window)
+                )
+            }
+            Self::Recovered { after } => {
+                write!(f, "recovered: crash-looping ended after {}", Human(*after))
+            }
             Self::Stopping { graceful } => write!(f, "stopping, {} at most", Human(*graceful)),
             Self::StillNeeded { by } => {
                 let (need, keep) = match by.len() {
@@ -354,6 +433,11 @@ impl fmt::Display for Halt {
             }
             Self::NotRestored { why } => write!(f, "its state failed to load (201): {why}"),
             Self::Need(name) => write!(f, "it needs {name}, which is halted"),
+            Self::NeedEnded(name) => {
+                write!(f, "it needs {name}, which ended before it was ready")
+            }
+            Self::Unstartable { why } => write!(f, "cannot be started: {why}"),
+            Self::Backgrounded { hint } => Ended::Backgrounded { hint: hint.clone() }.fmt(f),
             Self::Inherited { why } => f.write_str(why),
             Self::Unkillable { after } => {
                 write!(

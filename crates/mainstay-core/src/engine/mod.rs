@@ -18,13 +18,14 @@
 //! Invariants, checked in `simulation.rs` over a million random events in each test run: never two children of one definition, and of one
 //! service only during a trial; every
 //! wait has a deadline; a pause is bounded; a requested stop is never followed by a restart; no answer never counts as "yes".
-//! (A service that waits for its needs relies on their deadlines. It waits without one only for a need that an operator stopped or
-//! paused, or that ended cleanly without having been ready: only an operator can end such a wait, and its view says for whom.)
+//! (A service that waits for its needs relies on their deadlines, and halts with the reason where a need is halted or ended by itself
+//! before it was ready. It waits without a deadline only for a need that an operator stopped or paused; its view names the need.)
 
 mod asking;
 pub(crate) mod backoff;
 mod contract;
 mod fact;
+mod foreground;
 mod past;
 mod service;
 #[cfg(test)]
@@ -42,8 +43,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::backoff::Random;
-pub use self::contract::{Ended, Exit, Human, RETRY_BASE, RETRY_LIMIT, judge};
-pub use self::fact::{Fact, Halt, KillReason, Outcome};
+pub use self::contract::{Ended, Exit, Human, RETRY_BASE, RETRY_LIMIT, StartFailure, judge};
+pub use self::fact::{Fact, Halt, KillReason, News, Outcome};
 pub use self::service::{Bequest, Left, Stage, Wish};
 use self::service::{Role, Service, Settled, Situation};
 use self::trial::Trial;
@@ -70,7 +71,7 @@ pub enum Event {
     /// The child of [`Action::Spawn`] runs.
     Spawned(ServiceId, RunId, u32),
     /// It could not be started; there is no child.
-    SpawnFailed(ServiceId, RunId, String),
+    SpawnFailed(ServiceId, RunId, StartFailure),
     /// The main process of a run ended and was reaped.
     Exited(ServiceId, RunId, Exit),
     /// After [`Event::Exited`]: nothing of the run's tree is left. Sent once.
@@ -117,6 +118,15 @@ pub enum Snapshotted {
     Taken(SnapshotId),
     /// The state is that of the newest stable one.
     Unchanged,
+}
+
+/// Evidence of readiness that a run gives by itself, and may have given before it was seen to exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// A line of its output.
+    Line,
+    /// A message on its notification socket.
+    Notice,
 }
 
 /// What a service may say of itself (sd_notify(3)).
@@ -355,7 +365,12 @@ pub struct View {
     pub restarts: u64,
     /// How its last run ended.
     pub last_exit: Option<Exit>,
-    /// Why it is halted or waits, or what it says of itself.
+    /// It was restarted more often than its limit allows, and has not been ready for `reset_after`
+    /// since.
+    pub crash_looping: bool,
+    /// When a service that is backing off is started again.
+    pub next_try: Option<Instant>,
+    /// Why it is halted, waits or backs off, or what it says of itself.
     pub detail: Option<String>,
 }
 
@@ -596,7 +611,13 @@ impl Engine {
     pub fn view(&self, id: ServiceId) -> Option<View> {
         let mut view = self.services.get(&id)?.view();
         if view.state == StateName::Waiting && view.detail.is_none() {
-            let names: Vec<&str> = self.missing(id).map(ServiceName::as_str).collect();
+            let missing = self.needs(id).filter(|need| !need.is_satisfied());
+            let names: Vec<String> = missing
+                .map(|need| match need.is_crash_looping() {
+                    true => format!("{}, which is crash-looping", need.spec().name()),
+                    false => need.spec().name().to_string(),
+                })
+                .collect();
             view.detail = Some(format!("waiting for {}", names.join(", ")));
         }
         Some(view)
@@ -605,6 +626,11 @@ impl Engine {
     /// When it entered its state: what the view says, without the rest of it.
     pub fn since(&self, id: ServiceId) -> Option<Instant> {
         Some(self.services.get(&id)?.since())
+    }
+
+    /// What a host has to look at before it reports [`Event::Exited`] of this run: what was written or sent before the exit counts.
+    pub fn awaits(&self, id: ServiceId, run: RunId) -> Option<Awaited> {
+        self.services.get(&id)?.awaits(run)
     }
 
     /// When [`Event::Tick`] is due; `None`: not before another event.
@@ -946,10 +972,13 @@ impl Engine {
         let mut dependents = dependents.filter_map(|it| self.services.get(it));
         Situation {
             has_needs: self.needs(id).all(Service::is_satisfied),
-            halted: self
-                .needs(id)
-                .find(|need| need.is_halted())
-                .map(|need| need.spec().name().clone()),
+            blocked: self.needs(id).find_map(|need| {
+                let name = || need.spec().name().clone();
+                match need.is_halted() {
+                    true => Some(Halt::Need(name())),
+                    false => need.is_spent().then(|| Halt::NeedEnded(name())),
+                }
+            }),
             is_held: dependents.any(|it| it.wants_down() && !it.is_down()),
         }
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::backoff::{Random, pause};
 use super::contract::{Ended, Exit, RETRY_BASE, RETRY_LIMIT};
-use super::fact::Halt;
+use super::fact::{Fact, Halt};
 use crate::snapshot::SnapshotId;
-use crate::spec::{Backoff, CodeAction, Recovery};
+use crate::spec::{Backoff, BeyondLimit, CodeAction, Recovery, RestartLimit};
 use crate::time::Instant;
 
 /// The pauses before the tries of a service whose dependency is briefly away.
@@ -16,6 +16,42 @@ const RETRY: Backoff = Backoff {
     factor: 2.0,
     max: Duration::from_secs(30),
 };
+
+/// How often a crash loop is told again while it lasts.
+const REMINDER: Duration = Duration::from_secs(3600);
+
+/// Even a manifest without pauses has this one between the restarts of a crash loop.
+const LEAST_LOOP_PAUSE: Duration = Duration::from_millis(100);
+
+/// More restarts within the limit's window than it allows, until the service is well again.
+#[derive(Debug)]
+pub(super) struct CrashLoop {
+    limit: RestartLimit,
+    since: Instant,
+    last: Ended,
+    /// When it is told again.
+    pub(super) remind_at: Instant,
+}
+
+impl CrashLoop {
+    pub(super) fn fact(&self, now: Instant) -> Fact {
+        Fact::CrashLooping {
+            limit: self.limit.restarts(),
+            window: self.limit.window(),
+            lasts: now.since(self.since),
+            last: self.last.clone(),
+        }
+    }
+
+    /// Told again, where it is time.
+    pub(super) fn reminder(&mut self, now: Instant) -> Option<Fact> {
+        if self.remind_at > now {
+            return None;
+        }
+        self.remind_at = now + REMINDER;
+        Some(self.fact(now))
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Past {
@@ -32,8 +68,10 @@ pub(super) struct Past {
     pub(super) restored: Option<SnapshotId>,
     /// When a snapshot was last taken, or not needed.
     pub(super) kept: Option<Instant>,
-    /// When it was restarted, within the limit's window.
+    /// When it was restarted, within the limit's window; as many as the limit allows.
     recent: VecDeque<Instant>,
+    /// It was restarted more often than the limit allows, and is not well again.
+    pub(super) crash_loop: Option<CrashLoop>,
 }
 
 /// What happens next to a service that has no process.
@@ -45,7 +83,8 @@ pub(super) enum Next {
 }
 
 impl Past {
-    /// An operator starts it afresh: what went wrong before counts no more.
+    /// An operator starts it afresh: what went wrong before counts no more. A crash loop lasts until
+    /// the service is seen to be well.
     pub(super) fn forgive(&mut self) {
         self.good_run();
         self.recent.clear();
@@ -58,6 +97,14 @@ impl Past {
         self.restored = None;
     }
 
+    /// It is well again: the end of its crash loop, if it was in one.
+    pub(super) fn recover(&mut self, now: Instant) -> Option<Fact> {
+        let CrashLoop { since, .. } = self.crash_loop.take()?;
+        self.forgive();
+        let after = now.since(since);
+        Some(Fact::Recovered { after })
+    }
+
     pub(super) fn next(
         &mut self,
         action: CodeAction,
@@ -68,7 +115,13 @@ impl Past {
     ) -> Next {
         let (cadence, attempt) = match action {
             CodeAction::Stop => return Next::Stop,
-            CodeAction::Halt => return Next::Halt(Halt::Policy(ended)),
+            CodeAction::Halt => {
+                return Next::Halt(match ended {
+                    Ended::Unstartable(why) => Halt::Unstartable { why },
+                    Ended::Backgrounded { hint } => Halt::Backgrounded { hint },
+                    ended => Halt::Policy(ended),
+                });
+            }
             CodeAction::Restore => {
                 return Next::Restore {
                     before: self.restored,
@@ -82,22 +135,32 @@ impl Past {
                 (RETRY, self.retries)
             }
             CodeAction::Restart => {
+                let mut cadence = recovery.backoff();
                 if let Some(limit) = recovery.limit() {
                     let is_over = |at: &Instant| now.since(*at) >= limit.window();
                     while self.recent.front().is_some_and(is_over) {
                         self.recent.pop_front();
                     }
                     if self.recent.len() >= limit.restarts() as usize {
-                        return Next::Halt(Halt::TooManyRestarts {
-                            limit: limit.restarts(),
-                            window: limit.window(),
-                            last: ended,
-                        });
+                        if limit.then() == BeyondLimit::Halt {
+                            return Next::Halt(Halt::TooManyRestarts {
+                                limit: limit.restarts(),
+                                window: limit.window(),
+                                last: ended,
+                            });
+                        }
+                        self.recent.pop_front();
+                        self.begin_crash_loop(limit, &ended, now);
+                        cadence.max = cadence.max.max(LEAST_LOOP_PAUSE);
+                        cadence.base = cadence.max;
                     }
                     self.recent.push_back(now);
                 }
+                if let Some(crash_loop) = &mut self.crash_loop {
+                    crash_loop.last = ended;
+                }
                 self.streak = self.streak.saturating_add(1);
-                (recovery.backoff(), self.streak)
+                (cadence, self.streak)
             }
         };
         self.restarts += 1;
@@ -105,5 +168,14 @@ impl Past {
             pause: pause(cadence, attempt - 1, random),
             attempt,
         }
+    }
+
+    fn begin_crash_loop(&mut self, limit: RestartLimit, last: &Ended, now: Instant) {
+        self.crash_loop.get_or_insert_with(|| CrashLoop {
+            limit,
+            since: now,
+            last: last.clone(),
+            remind_at: now + REMINDER,
+        });
     }
 }

@@ -10,17 +10,20 @@ use std::time::Duration;
 pub use self::bequest::{Bequest, Left, Stage, Wish};
 use super::asking::{Asking, Due};
 use super::backoff::pause;
-use super::contract::{Ended, Exit, Human, judge};
-use super::fact::{Fact, Halt, KillReason, Outcome};
+use super::contract::{Ended, Exit, Human, StartFailure, judge};
+use super::fact::{Fact, Halt, KillReason, News, Outcome};
+use super::foreground;
 use super::past::{Next, Past};
 use super::state::{Child, Evidence, Keeping, Main, Phase, Rung, State, Then, Watch};
 use super::trial::{Beside, Flaw};
-use super::{Action, Notice, Refusal, RunId, ServiceId, Shared, StateName, Token, View};
-use crate::spec::{Backoff, CodeAction, Ready, ServiceName, Spec, StopScope, Strategy};
+use super::{Action, Awaited, Notice, Refusal, RunId, ServiceId, Shared, StateName, Token, View};
+use crate::spec::{Backoff, CodeAction, Ready, Spec, StopScope, Strategy};
 use crate::time::Instant;
 
 /// How long killed processes may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the children of a main process that exited with 0 may take to follow it.
+pub(super) const LINGER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a restore may take.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(3600);
 /// How long one question of readiness, or of a condition, may take.
@@ -80,8 +83,8 @@ enum Goal {
 pub(super) struct Situation {
     /// Whether all its needs are ready.
     pub(super) has_needs: bool,
-    /// A need that will not become ready by itself.
-    pub(super) halted: Option<ServiceName>,
+    /// Why one of its needs will not become ready without an operator who starts it.
+    pub(super) blocked: Option<Halt>,
     /// Whether something that needs this one has to go first.
     pub(super) is_held: bool,
 }
@@ -242,8 +245,7 @@ impl Service {
             return;
         };
         self.spec = spec;
-        self.past.forgive();
-        // They were another's.
+        // The conditions of the former definition. Its failures still count.
         if let State::Conditions { .. } = self.state {
             self.wait(shared);
         }
@@ -261,7 +263,17 @@ impl Service {
         let State::Halted { why, .. } = &self.state else {
             return false;
         };
-        matches!(why, Halt::Need(_))
+        matches!(why, Halt::Need(_) | Halt::NeedEnded(_))
+    }
+
+    /// It ended by itself before it was ready, and only an operator starts it again.
+    pub(super) fn is_spent(&self) -> bool {
+        matches!(self.state, State::Stopped { is_done: false }) && self.goal == Goal::Up
+    }
+
+    /// It was restarted more often than its limit allows, and is not well again.
+    pub(super) fn is_crash_looping(&self) -> bool {
+        self.past.crash_loop.is_some()
     }
 
     /// Down because an operator wanted it so.
@@ -314,7 +326,28 @@ impl Service {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
+        let crash_loop = self.past.crash_loop.as_ref();
+        let reminder = crash_loop.map(|crash_loop| crash_loop.remind_at);
+        let recovery = crash_loop.and_then(|_| self.well_at());
+        let deadlines = self.state.deadline().into_iter();
+        deadlines.chain(reminder).chain(recovery).min()
+    }
+
+    /// Without what is only told again.
+    #[cfg(test)]
+    pub(super) fn deadline_of_state(&self) -> Option<Instant> {
         self.state.deadline()
+    }
+
+    /// When a service that is ready has been so for long enough.
+    fn well_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Live {
+                phase: Phase::Running { .. },
+                ..
+            } => Some(self.since + self.spec.recovery().reset_after()),
+            _ => None,
+        }
     }
 
     pub(super) fn view(&self) -> View {
@@ -329,6 +362,7 @@ impl Service {
         };
         let detail = match &self.state {
             State::Halted { why, .. } => Some(why.to_string()),
+            State::BackingOff { why, .. } => Some(why.to_string()),
             State::Conditions { index, .. } => {
                 let wait = self.spec.wait_for().get(*index);
                 wait.map(|wait| format!("waiting for {}", wait.probe()))
@@ -356,6 +390,11 @@ impl Service {
             started: child.map(|child| child.began),
             restarts: self.past.restarts,
             last_exit: self.past.last_exit,
+            crash_looping: self.is_crash_looping(),
+            next_try: match self.state {
+                State::BackingOff { until, .. } => Some(until),
+                _ => None,
+            },
             detail,
         }
     }
@@ -456,6 +495,23 @@ impl Service {
         self.kill_tree(KillReason::Requested, shared);
     }
 
+    /// What may show that this run was ready, though it is not known yet.
+    pub(super) fn awaits(&self, run: RunId) -> Option<Awaited> {
+        let State::Live {
+            child,
+            phase: Phase::Starting { evidence, .. },
+        } = &self.state
+        else {
+            return None;
+        };
+        match evidence {
+            _ if child.run != run => None,
+            Evidence::Line(_) => Some(Awaited::Line),
+            Evidence::Notice => Some(Awaited::Notice),
+            Evidence::Existence | Evidence::Probe(_) => None,
+        }
+    }
+
     // Events. Each ignores what does not belong to the current run or question.
 
     fn live(&mut self, run: RunId) -> Option<(&mut Child, &mut Phase)> {
@@ -490,12 +546,16 @@ impl Service {
         }
     }
 
-    pub(super) fn spawn_failed(&mut self, run: RunId, reason: String, shared: &mut Shared) {
+    pub(super) fn spawn_failed(&mut self, run: RunId, why: StartFailure, shared: &mut Shared) {
         match &mut self.state {
             State::Live { child, phase } if child.run == run && child.main == Main::Called => {
+                let ended = match why {
+                    StartFailure::Transient(why) => Ended::SpawnFailed(why),
+                    StartFailure::Permanent(why) => Ended::Unstartable(why),
+                };
                 match phase {
                     Phase::Stopping { .. } => self.gone(shared),
-                    _ => self.judged(Ended::SpawnFailed(reason), None, shared),
+                    _ => self.judged(ended, None, shared),
                 }
             }
             State::Halted { remains, .. } if *remains == Some(run) => *remains = None,
@@ -529,17 +589,44 @@ impl Service {
             self.flawed(Flaw::Failed(ended.clone()));
         }
         if let Some(then) = then {
-            shared.actions.push(Action::Kill(self.id, run));
-            let until = shared.now + KILL_PATIENCE;
-            self.pass_to(
-                Phase::Stopping {
-                    then,
-                    rung: Rung::Killed,
-                    until,
-                },
-                shared,
-            );
+            let is_quick = after <= self.spec.start().timeout();
+            let (rung, patience) = match then {
+                // Children that outlive it by more than a moment are what it left in the background.
+                Then::Judge(Ended::Exit(Exit::Code(0)))
+                    if is_quick && !self.spec.recovery().codes().contains_key(&0) =>
+                {
+                    (Rung::Lingering, LINGER_PATIENCE)
+                }
+                _ => {
+                    shared.actions.push(Action::Kill(self.id, run));
+                    (Rung::Killed, KILL_PATIENCE)
+                }
+            };
+            let until = shared.now + patience;
+            self.pass_to(Phase::Stopping { then, rung, until }, shared);
         }
+    }
+
+    /// The main process exited with 0, and its children did not follow.
+    fn went_to_background(&mut self, shared: &mut Shared) {
+        let State::Live {
+            child,
+            phase: Phase::Stopping { then, rung, until },
+        } = &mut self.state
+        else {
+            return;
+        };
+        let run = child.run;
+        (*rung, *until) = (Rung::Killed, shared.now + KILL_PATIENCE);
+        if let Then::Judge(ended) = then
+            && self.goal == Goal::Up
+        {
+            let hint = foreground::hint(self.spec.command().program());
+            *ended = Ended::Backgrounded { hint };
+            let (why, news) = (ended.clone(), News::Covered);
+            self.tell(Fact::Failed { why, news }, shared);
+        }
+        shared.actions.push(Action::Kill(self.id, run));
     }
 
     pub(super) fn emptied(&mut self, run: RunId, shared: &mut Shared) {
@@ -634,6 +721,15 @@ impl Service {
 
     pub(super) fn tick(&mut self, shared: &mut Shared) {
         let now = shared.now;
+        let is_well = self.well_at().is_some_and(|at| at <= now);
+        let told = match &mut self.past.crash_loop {
+            Some(_) if is_well => self.past.recover(now),
+            Some(crash_loop) => crash_loop.reminder(now),
+            None => None,
+        };
+        if let Some(fact) = told {
+            self.tell(fact, shared);
+        }
         match &mut self.state {
             State::Conditions {
                 index,
@@ -710,6 +806,7 @@ impl Service {
                         let remains = Some(child.run);
                         self.halt(Halt::Unkillable { after }, remains, shared);
                     }
+                    Rung::Lingering => self.went_to_background(shared),
                     Rung::Asked { .. } => self.kill_tree(KillReason::GraceOver, shared),
                 },
                 Phase::Stopping {
@@ -721,7 +818,7 @@ impl Service {
                 }
                 Phase::Paused | Phase::Stopping { .. } => {}
             },
-            State::BackingOff { until } if *until <= now => self.wait(shared),
+            State::BackingOff { until, .. } if *until <= now => self.wait(shared),
             State::Restoring { until, .. } if *until <= now => {
                 let limit = Human(RESTORE_PATIENCE);
                 let why = format!("the restore did not end within {limit}");
@@ -749,8 +846,8 @@ impl Service {
                 Goal::Down,
             ) if !situation.is_held => self.begin_stop(Then::Down, shared),
             (State::Waiting { is_told }, Goal::Up) => {
-                if let Some(need) = &situation.halted {
-                    self.halt(Halt::Need(need.clone()), None, shared);
+                if let Some(why) = &situation.blocked {
+                    self.halt(why.clone(), None, shared);
                 } else if situation.has_needs {
                     self.next_condition(0, shared);
                 } else if mem::replace(is_told, true) {
@@ -763,10 +860,11 @@ impl Service {
             (State::Conditions { .. }, Goal::Up) if !situation.has_needs => self.wait(shared),
             (
                 State::Halted {
-                    why: Halt::Need(_), ..
+                    why: Halt::Need(_) | Halt::NeedEnded(_),
+                    ..
                 },
                 Goal::Up,
-            ) if situation.halted.is_none() => self.wait(shared),
+            ) if situation.blocked.is_none() => self.wait(shared),
             _ => return Settled::Still,
         }
         Settled::Moved
@@ -775,6 +873,9 @@ impl Service {
     // Transitions.
 
     fn enter(&mut self, state: State, shared: &Shared) {
+        if let State::Stopped { .. } | State::Halted { .. } = state {
+            self.past.crash_loop = None;
+        }
         self.state = state;
         self.since = shared.now;
     }
@@ -801,7 +902,7 @@ impl Service {
     }
 
     pub(super) fn halt(&mut self, why: Halt, remains: Option<RunId>, shared: &mut Shared) {
-        if let Halt::Need(need) = &why {
+        if let Halt::Need(need) | Halt::NeedEnded(need) = &why {
             self.flawed(Flaw::Need(need.clone()));
         }
         self.tell(Fact::Halted { why: why.clone() }, shared);
@@ -937,7 +1038,12 @@ impl Service {
     /// A live child is of no use: it is stopped, then judged.
     fn failed(&mut self, ended: Ended, shared: &mut Shared) {
         self.flawed(Flaw::Failed(ended.clone()));
-        self.tell(Fact::Failed { why: ended.clone() }, shared);
+        let news = match self.is_crash_looping() {
+            true => News::Covered,
+            false => News::Alert,
+        };
+        let why = ended.clone();
+        self.tell(Fact::Failed { why, news }, shared);
         self.begin_stop(Then::Judge(ended), shared);
     }
 
@@ -972,7 +1078,7 @@ impl Service {
             child,
             phase:
                 Phase::Stopping {
-                    rung: rung @ Rung::Asked { .. },
+                    rung: rung @ (Rung::Asked { .. } | Rung::Lingering),
                     until,
                     ..
                 },
@@ -1014,7 +1120,8 @@ impl Service {
         }
         if let Role::Candidate { .. } = self.role {
             self.flawed(Flaw::Failed(ended.clone()));
-            self.tell(Fact::Failed { why: ended }, shared);
+            let (why, news) = (ended, News::Alert);
+            self.tell(Fact::Failed { why, news }, shared);
             return self.enter(State::Stopped { is_done: false }, shared);
         }
         let now = shared.now;
@@ -1025,13 +1132,32 @@ impl Service {
             self.past.good_run();
         }
         let action = judge(recovery, &ended);
-        let is_told = matches!(ended, Ended::NotReady { .. } | Ended::LivenessLost { .. });
-        if matches!(action, CodeAction::Restart | CodeAction::Halt) && !is_told {
-            self.tell(Fact::Failed { why: ended.clone() }, shared);
-        }
+        let is_told = matches!(
+            ended,
+            Ended::NotReady { .. } | Ended::LivenessLost { .. } | Ended::Backgrounded { .. }
+        );
+        let was_looping = self.is_crash_looping();
         let next = self
             .past
-            .next(action, ended, recovery, now, &mut shared.random);
+            .next(action, ended.clone(), recovery, now, &mut shared.random);
+        if matches!(action, CodeAction::Restart | CodeAction::Halt) && !is_told {
+            let news = match &next {
+                // It fails and halts for one reason.
+                Next::Halt(Halt::Unstartable { .. }) => News::Covered,
+                _ if self.is_crash_looping() => News::Covered,
+                _ => News::Alert,
+            };
+            self.tell(
+                Fact::Failed {
+                    why: ended.clone(),
+                    news,
+                },
+                shared,
+            );
+        }
+        if let (false, Some(crash_loop)) = (was_looping, &self.past.crash_loop) {
+            self.tell(crash_loop.fact(now), shared);
+        }
         match next {
             Next::Stop => {
                 let is_done = ready.is_some();
@@ -1043,7 +1169,7 @@ impl Service {
             Next::BackOff { pause, attempt } => {
                 self.tell(Fact::BackingOff { pause, attempt }, shared);
                 let until = now + pause;
-                self.enter(State::BackingOff { until }, shared);
+                self.enter(State::BackingOff { until, why: ended }, shared);
             }
             Next::Restore { before } => {
                 self.tell(Fact::Restoring { before }, shared);

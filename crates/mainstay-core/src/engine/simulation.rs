@@ -14,10 +14,10 @@ use std::time::Duration;
 use super::backoff::Random;
 use super::*;
 use crate::spec::{
-    Argv, Backoff, CodeAction, Compress, Env, Environment, Level, Limits, Liveness, LogFormat,
-    LogPolicy, Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation, Senders, Signal,
-    SnapshotKeep, SnapshotPolicy, SnapshotWhen, Start, Still, Stop, StopAsk, StopScope, StopStep,
-    Strategy, WaitFor,
+    Argv, Backoff, BeyondLimit, CodeAction, Compress, Env, Environment, Level, Limits, Liveness,
+    LogFormat, LogPolicy, Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation,
+    Senders, Signal, SnapshotKeep, SnapshotPolicy, SnapshotWhen, Start, Still, Stop, StopAsk,
+    StopScope, StopStep, Strategy, WaitFor,
 };
 
 /// Steps of an episode before everything is stopped.
@@ -29,6 +29,10 @@ const GONE: usize = usize::MAX;
 /// The engine's own patience with killed processes, and the most that one extension is worth.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
+/// How long the children of a main process that exited with 0 may take to follow it.
+const LINGER_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a crash loop is told.
+const REMINDER: Duration = Duration::from_secs(3600);
 /// How much later than its timeout an answer still counts.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
@@ -79,7 +83,7 @@ fn whatever_happens_what_must_hold_holds() {
         }
         seen.extend(world.seen);
     }
-    let (facts, halts) = (28, 7);
+    let (facts, halts) = (30, 10);
     assert_eq!(
         seen.len(),
         facts + halts,
@@ -111,10 +115,15 @@ enum Cause {
     Exit(Exit),
     /// It could not be started, was not ready or not alive in time, or a condition did not hold.
     Other,
+    /// What another attempt cannot mend.
+    Lasting,
 }
 
 /// The contract of the design, once more: one row a line.
 fn contract(recovery: &Recovery, cause: Cause) -> CodeAction {
+    if cause == Cause::Lasting {
+        return CodeAction::Halt;
+    }
     let (code, is_exit) = match cause {
         Cause::Exit(Exit::Code(code)) => (code, true),
         Cause::Exit(Exit::Signal(signal)) => (128 + signal, false),
@@ -168,6 +177,9 @@ struct Account {
     restarts: u64,
     retries: u32,
     recent: Vec<Instant>,
+    /// It is crash-looping; when that was told last.
+    is_looping: bool,
+    looped_at: Instant,
     /// What it becomes once nothing of it runs.
     next: Option<Spec>,
     /// What it was when it came to its end, until that has been examined.
@@ -185,6 +197,7 @@ struct Run {
     pid: Option<u32>,
     has_evidence: bool,
     exited: bool,
+    exited_at: Instant,
     frozen: bool,
     asked: bool,
     /// When, and how many steps of the ladder were taken.
@@ -573,6 +586,13 @@ impl World {
             // When it comes back it is started afresh.
             self.accounts[i].not_before = Instant::ZERO;
         }
+        if is_up && style.is_none() {
+            // It was rolled back at once, which is a start like any other.
+            let account = &mut self.accounts[i];
+            account.not_before = Instant::ZERO;
+            account.retries = 0;
+            account.recent.clear();
+        }
         if let Some(run) = self.accounts[i].run.as_mut().filter(|_| is_up) {
             run.starts_again &= style != Some(Style::Restart);
         }
@@ -880,7 +900,7 @@ impl World {
                 _ => return Ok(()),
             },
             0 => Event::Spawned(id, run, 1),
-            1 => Event::SpawnFailed(id, run, "no".into()),
+            1 => Event::SpawnFailed(id, run, StartFailure::Transient("no".into())),
             2 => Event::Exited(id, run, Exit::Code(0)),
             3 => Event::Emptied(id, run),
             4 => Event::Notified(id, run, Notice::Ready),
@@ -955,6 +975,7 @@ impl World {
             account.retries = 0;
             account.recent.clear();
             account.last_run = 0;
+            account.is_looping = false;
             account.old_tokens.clear();
             // The new engine knows it by its last definition.
             if let Some(next) = account.next.take() {
@@ -1171,10 +1192,13 @@ impl World {
                     _ => return Ok(()),
                 }
             }
-            Event::SpawnFailed(i, id, _) => match &mut self.accounts[i.index()].run {
+            Event::SpawnFailed(i, id, why) => match &mut self.accounts[i.index()].run {
                 Some(run) if run.id == *id && run.pid.is_none() && !run.exited => {
                     if !run.asked {
-                        self.accounts[i.index()].cause = Some(Cause::Other);
+                        self.accounts[i.index()].cause = Some(match why {
+                            StartFailure::Transient(_) => Cause::Other,
+                            StartFailure::Permanent(_) => Cause::Lasting,
+                        });
                     }
                     let run = self.accounts[i.index()].run.take().unwrap();
                     self.gone.push((i.index(), run));
@@ -1187,6 +1211,7 @@ impl World {
                 match &mut account.run {
                     Some(run) if run.id == *id && !run.exited => {
                         run.exited = true;
+                        run.exited_at = now;
                         if !run.asked {
                             account.cause = Some(Cause::Exit(*exit));
                         }
@@ -1313,10 +1338,8 @@ impl World {
         self.gone.clear();
         self.goes_on_stopping.clear();
         for account in &mut self.accounts {
-            if account.judged_as.take().is_some() {
-                account.retries = 0;
-                account.recent.clear();
-            }
+            // Another definition does not forgive what went wrong under the last one.
+            account.judged_as = None;
         }
         Ok(())
     }
@@ -1364,6 +1387,7 @@ impl World {
                     pid: None,
                     has_evidence: false,
                     exited: false,
+                    exited_at: now,
                     frozen: false,
                     asked: false,
                     climb: (Instant::ZERO, 0),
@@ -1730,15 +1754,55 @@ impl World {
         };
         self.seen.insert((discriminant(&fact), halt));
         if let Fact::Halted { why } = &fact {
-            self.accounts[i].is_hung_up = matches!(why, Halt::Need(_));
+            let for_need = matches!(why, Halt::Need(_) | Halt::NeedEnded(_));
+            self.accounts[i].is_hung_up = for_need;
         }
         let judged_as = self.judged_as(i);
+        let now = self.now;
         let account = &mut self.accounts[i];
+        account.is_looping &= !matches!(fact, Fact::Stopped { .. } | Fact::Halted { .. });
         let recovery = &judged_as.recovery;
         match fact {
-            Fact::Failed { .. } => {
+            Fact::CrashLooping { lasts, .. } => {
+                let is_new = lasts.is_zero();
+                ensure!(
+                    is_new != account.is_looping,
+                    "the crash loop of s{i} begins twice, or was not told"
+                );
+                ensure!(
+                    is_new || now >= account.looped_at + REMINDER,
+                    "the crash loop of s{i} is told too often"
+                );
+                account.is_looping = true;
+                account.looped_at = now;
+            }
+            Fact::Recovered { .. } => {
+                ensure!(account.is_looping, "s{i} recovers from nothing");
+                let runs = self.gone.iter().filter(|(gone, _)| *gone == i);
+                let run = runs.map(|(_, run)| run).chain(&account.run).next();
+                let was_well = run.is_some_and(|run| {
+                    run.was_ready() && now.since(run.began) >= recovery.reset_after
+                });
+                ensure!(was_well, "s{i} recovers without having been ready for long");
+                account.is_looping = false;
+                account.recent.clear();
+                account.retries = 0;
+            }
+            Fact::Failed { why, news } => {
+                ensure!(
+                    news == News::Covered || !account.is_looping,
+                    "each failure of the crash loop of s{i} is an alert"
+                );
                 self.failed.push(i);
-                if let Some(run) = &account.run
+                if let Ended::Backgrounded { .. } = why {
+                    let run = account.run.as_ref().filter(|run| run.exited);
+                    let exited_at = run.ok_or("nothing went to the background")?.exited_at;
+                    ensure!(
+                        now >= exited_at + LINGER_PATIENCE,
+                        "the children of s{i} have no time to follow it"
+                    );
+                    account.cause = Some(Cause::Lasting);
+                } else if let Some(run) = &account.run
                     && !run.exited
                 {
                     account.cause = Some(Cause::Other);
@@ -1753,6 +1817,17 @@ impl World {
                     _ => recovery.backoff.max,
                 };
                 ensure!(pause <= longest, "s{i} pauses for too long: {pause:?}");
+                let is_over = recovery.limit.is_some_and(|limit| {
+                    let mut recent = account.recent.clone();
+                    recent.retain(|at| now.since(*at) < limit.window);
+                    recent.len() >= limit.restarts as usize
+                });
+                if action == Some(CodeAction::Restart) && is_over {
+                    ensure!(
+                        account.is_looping && pause >= recovery.backoff.max.mul_f64(0.89),
+                        "s{i} is over its limit and pauses for {pause:?} only"
+                    );
+                }
                 account.not_before = self.now + pause;
             }
             Fact::Stopped {
@@ -1823,6 +1898,11 @@ impl World {
             self.engine.is_down() == is_down,
             "it is not said whether all is down"
         );
+        let accounts: BTreeMap<usize, (bool, bool)> = present
+            .iter()
+            .map(|&i| (i, &self.accounts[i]))
+            .map(|(i, account)| (i, (account.unwanted(), account.is_done)))
+            .collect();
         for (&i, view) in &views {
             let judged_as = self.judged_as(i);
             let unwanted_dependent = (0..self.specs.len()).find(|&d| {
@@ -1832,7 +1912,7 @@ impl World {
                     || account.run.as_ref().is_some_and(|run| !run.is_unkillable);
                 self.needs[d].contains(&i) && account.unwanted() && lives
             });
-            let deadline = self.engine.services[&sid(i)].deadline();
+            let deadline = self.engine.services[&sid(i)].deadline_of_state();
             let (account, spec) = (&mut self.accounts[i], &self.specs[i]);
             let run = account.run.as_ref();
             use StateName as S;
@@ -1872,7 +1952,14 @@ impl World {
                     ensure!(view.ready == is_ready, "s{i}: ready is {}", view.ready);
                     let are_remains =
                         run.exited && !(run.asked && spec.stop.scope == StopScope::Tree);
-                    ensure!(run.killed || !are_remains, "what s{i} left behind lives on");
+                    let lingers = !run.asked
+                        && account.cause == Some(Cause::Exit(Exit::Code(0)))
+                        && run.exited_at.since(run.began) <= spec.start.timeout
+                        && !spec.recovery.codes.contains_key(&0);
+                    ensure!(
+                        run.killed || !are_remains || lingers,
+                        "what s{i} left behind lives on"
+                    );
                     ensure!(!(run.asked && run.frozen), "s{i} is to stop, but suspended");
                     let is_forgotten =
                         account.unwanted() && is_ready && unwanted_dependent.is_none();
@@ -1919,9 +2006,11 @@ impl World {
                 }
             }
             if view.state == S::Halted {
-                let has_halted = self.needs[i]
-                    .iter()
-                    .any(|&need| views[&need].state == S::Halted);
+                let has_halted = self.needs[i].iter().any(|&need| {
+                    let of = accounts.get(&need).copied().unwrap_or_default();
+                    let has_ended = views[&need].state == S::Stopped && of == (false, false);
+                    views[&need].state == S::Halted || has_ended
+                });
                 ensure!(
                     !account.is_hung_up || has_halted,
                     "s{i} is halted for a need that is mended"
@@ -1957,6 +2046,25 @@ impl World {
                 );
             }
 
+            // A crash loop is seen, told again, and over with the service.
+            if matches!(view.state, S::Stopped | S::Halted) {
+                account.is_looping = false;
+            }
+            ensure!(
+                view.crash_looping == account.is_looping,
+                "s{i}: crash-looping is {}",
+                view.crash_looping
+            );
+            if view.crash_looping {
+                let next = self.engine.services[&sid(i)].deadline();
+                let by = account.looped_at + REMINDER;
+                ensure!(next.is_some_and(|at| at <= by), "s{i} loops unseen");
+            }
+            let is_lingering = run.is_some_and(|run| {
+                run.exited && !run.asked && !run.killed && now >= run.exited_at + LINGER_PATIENCE
+            });
+            ensure!(!(self.ticked && is_lingering), "what is left of s{i} stays");
+
             // Every wait has an end.
             let must_wake = match within {
                 S::StartPending | S::StopPending | S::BackingOff => true,
@@ -1969,7 +2077,7 @@ impl World {
                 view.state
             );
             if view.state == S::Waiting && deadline.is_none() {
-                // What it waits for either moves by itself, or an operator holds it, or it ended without being of use.
+                // What it waits for either moves by itself, or an operator holds it.
                 let mut missing = 0;
                 for &need in &self.needs[i] {
                     let account = &self.accounts[need];
@@ -1981,9 +2089,11 @@ impl World {
                     let is_of_use = state == S::Running && !account.unwanted()
                         || state == S::Stopped && account.is_done;
                     missing += usize::from(!is_of_use);
-                    let has_ended = matches!(account.cause, Some(Cause::Exit(_)));
-                    let is_held = state != S::Stopped || account.unwanted() || has_ended;
-                    ensure!(is_held, "s{i} waits for s{need}, which nobody starts");
+                    let is_held = state != S::Stopped || account.unwanted();
+                    ensure!(
+                        is_of_use || is_held,
+                        "s{i} waits for s{need}, which nobody starts"
+                    );
                 }
                 ensure!(missing > 0, "s{i} waits for nothing");
             }
@@ -2051,10 +2161,18 @@ impl World {
                             account.recent.push(now);
                             account.recent.retain(|at| now.since(*at) < limit.window);
                             let within = account.recent.len();
+                            let is_over = within > limit.restarts as usize;
                             ensure!(
-                                within <= limit.restarts as usize,
+                                !is_over || limit.then == BeyondLimit::Alert,
                                 "s{i} restarts {within} times within its window"
                             );
+                            ensure!(
+                                !is_over || view.crash_looping,
+                                "s{i} restarts {within} times and is not crash-looping"
+                            );
+                            while account.recent.len() > limit.restarts as usize {
+                                account.recent.remove(0);
+                            }
                         }
                     }
                     action => return Err(format!("s{i} restarts where {action:?} is due")),
@@ -2075,8 +2193,11 @@ impl World {
         }
         if !self.behaves && self.chance(0.08) {
             let at = at + [Duration::ZERO, Duration::from_secs(120)][self.below(2)];
-            self.coming
-                .push((at, Event::SpawnFailed(id, run, "no such file".into())));
+            let why = match self.chance(0.3) {
+                true => StartFailure::Permanent("not a program".into()),
+                false => StartFailure::Transient("no such file".into()),
+            };
+            self.coming.push((at, Event::SpawnFailed(id, run, why)));
             return;
         }
         self.pids += 1;
@@ -2297,6 +2418,7 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
             limit: chance(random, 0.7).then(|| RestartLimit {
                 restarts: 1 + below(random, 10) as u32,
                 window: millis(&[1, 1_000, 60_000], random),
+                then: [BeyondLimit::Alert, BeyondLimit::Halt][below(random, 2)],
             }),
             codes,
         },

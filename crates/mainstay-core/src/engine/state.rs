@@ -10,13 +10,9 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub(super) enum State {
     /// `is_done`: its readiness was seen and it ended cleanly, so what needs it may start.
-    Stopped {
-        is_done: bool,
-    },
+    Stopped { is_done: bool },
     /// For its needs.
-    Waiting {
-        is_told: bool,
-    },
+    Waiting { is_told: bool },
     /// For the `index`-th of its conditions.
     Conditions {
         index: usize,
@@ -25,23 +21,16 @@ pub(super) enum State {
         passes: u32,
     },
     /// The host holds a tree for it.
-    Live {
-        child: Child,
-        phase: Phase,
-    },
-    BackingOff {
-        until: Instant,
-    },
+    Live { child: Child, phase: Phase },
+    /// `why`: what ended the last run, or attempt at one.
+    BackingOff { until: Instant, why: Ended },
     /// `asked`: once no snapshot is being taken any more.
     Restoring {
         asked: Option<Token>,
         until: Instant,
     },
     /// `remains`: processes that outlived their kill.
-    Halted {
-        why: Halt,
-        remains: Option<RunId>,
-    },
+    Halted { why: Halt, remains: Option<RunId> },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +81,8 @@ pub(super) enum Rung {
         /// When the next one is taken.
         next: Option<Instant>,
     },
+    /// The main process exited with 0; its children have a moment to follow it.
+    Lingering,
     Killed,
 }
 
@@ -186,7 +177,7 @@ impl State {
                 } => Some(*next.min(until)),
                 Phase::Stopping { until, .. } => Some(*until),
             },
-            State::BackingOff { until } | State::Restoring { until, .. } => Some(*until),
+            State::BackingOff { until, .. } | State::Restoring { until, .. } => Some(*until),
             State::Stopped { .. } | State::Waiting { .. } | State::Halted { .. } => None,
         }
     }

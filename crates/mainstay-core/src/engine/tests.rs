@@ -46,6 +46,9 @@ fn the_contract_is_the_table() {
     }
     check(Ended::Exit(Exit::Unknown), Halt, Restart, Halt);
     check(Ended::SpawnFailed(last()), Halt, Restart, Halt);
+    // What another attempt cannot mend is not attempted again.
+    check(Ended::Unstartable(last()), Halt, Halt, Halt);
+    check(Ended::Backgrounded { hint: last() }, Halt, Halt, Halt);
     let (after, probe) = (Duration::ZERO, last());
     check(Ended::NotReady { after, last: None }, Halt, Restart, Halt);
     check(
@@ -161,4 +164,134 @@ fn what_is_no_graph_is_refused() {
         new(&[(0, &[1]), (1, &[2]), (2, &[1])]),
         "services need each other in a circle: s1 s2"
     );
+}
+
+fn specs(manifest: &str) -> Vec<Arc<Spec>> {
+    let text = format!("environment = \"development\"\n{manifest}");
+    let specs = crate::manifest::parse(&text, crate::manifest::Format::Toml).unwrap();
+    specs.into_iter().map(Arc::new).collect()
+}
+
+fn at(seconds: u64) -> Instant {
+    Instant::at(Duration::from_secs(seconds))
+}
+
+/// The one run that these actions start.
+#[track_caller]
+fn spawned(actions: &[Action]) -> (ServiceId, RunId) {
+    let spawns = actions.iter().filter_map(|action| match action {
+        Action::Spawn(id, run) => Some((*id, *run)),
+        _ => None,
+    });
+    let spawns: Vec<_> = spawns.collect();
+    assert_eq!(spawns.len(), 1, "{actions:?}");
+    spawns[0]
+}
+
+fn facts(actions: &[Action]) -> Vec<String> {
+    let facts = actions.iter().filter_map(|action| match action {
+        Action::Tell(_, fact) => Some(fact.to_string()),
+        _ => None,
+    });
+    facts.collect()
+}
+
+/// Starts the one service that there is to start, and has it fail.
+fn fail(engine: &mut Engine, (id, run): (ServiceId, RunId), now: Instant) -> Vec<Action> {
+    engine.step(Event::Spawned(id, run, 1), now);
+    engine.step(Event::Exited(id, run, Exit::Code(1)), now);
+    engine.step(Event::Emptied(id, run), now)
+}
+
+/// A dependent that is started while the stop of its need is under way has the need start again, and waits for that run.
+#[test]
+fn a_need_that_is_being_stopped_starts_again_for_a_dependent() {
+    let specs = specs(
+        "[service.db]\ncommand = ['db']\nstart = { ready = { notify = true } }\n\
+         [service.api]\ncommand = ['api']\nneeds = ['db']\n",
+    );
+    let mut engine = Engine::new(specs, 1).unwrap();
+    let (db, api) = (engine.find("db").unwrap(), engine.find("api").unwrap());
+    let (_, old) = spawned(&engine.request(db, Request::Start, at(0)).unwrap());
+    engine.step(Event::Spawned(db, old, 1), at(0));
+    engine.step(Event::Notified(db, old, Notice::Ready), at(1));
+    engine.request(db, Request::Stop, at(2)).unwrap();
+    let actions = engine.request(api, Request::Start, at(3)).unwrap();
+    assert_eq!(facts(&actions), ["waiting for db"]);
+    assert!(!actions.iter().any(|it| matches!(it, Action::Spawn(..))));
+    // The old run says that it is ready, too late to count.
+    assert_eq!(
+        engine.step(Event::Notified(db, old, Notice::Ready), at(3)),
+        []
+    );
+    engine.step(Event::Exited(db, old, Exit::Code(0)), at(4));
+    let (id, new) = spawned(&engine.step(Event::Emptied(db, old), at(4)));
+    assert!(id == db && new != old);
+    engine.step(Event::Spawned(db, new, 2), at(4));
+    let (id, _) = spawned(&engine.step(Event::Notified(db, new, Notice::Ready), at(5)));
+    assert_eq!(id, api);
+}
+
+/// The first end of a run is the one that counts.
+#[test]
+fn a_run_exits_once() {
+    let mut engine = Engine::new(specs("[service.a]\ncommand = ['a']\n"), 1).unwrap();
+    let (id, run) = spawned(&engine.start_all(at(0)));
+    engine.step(Event::Spawned(id, run, 1), at(0));
+    let first = engine.step(Event::Exited(id, run, Exit::Code(3)), at(1));
+    assert!(first.contains(&Action::Kill(id, run)));
+    let before = engine.view(id);
+    for exit in [Exit::Code(0), Exit::Code(3), Exit::Signal(9), Exit::Unknown] {
+        assert_eq!(engine.step(Event::Exited(id, run, exit), at(2)), []);
+        assert_eq!(engine.view(id), before);
+    }
+    let judged = engine.step(Event::Emptied(id, run), at(3));
+    assert_eq!(facts(&judged)[0], "failed: exit code 3");
+    assert_eq!(
+        engine.step(Event::Exited(id, run, Exit::Code(3)), at(3)),
+        []
+    );
+    assert_eq!(engine.step(Event::Emptied(id, run), at(3)), []);
+    assert_eq!(engine.view(id).unwrap().restarts, 1);
+}
+
+/// What went wrong under the last definition counts under the next: only an operator's start forgives it.
+#[test]
+fn another_definition_forgives_nothing() {
+    let define = |limit: u32, then: &str, argument: u32| {
+        specs(&format!(
+            "[service.a]\ncommand = ['a', '{argument}']\nrecovery = {{ delay = '1s', \
+             limit = {{ restarts = {limit}, window = '1h', then = '{then}' }} }}\n"
+        ))
+    };
+    for then in ["halt", "alert"] {
+        let mut engine = Engine::new(define(2, then, 0), 1).unwrap();
+        let mut next = engine.start_all(at(0));
+        for i in 1..=2 {
+            let now = u64::from(i) * 100;
+            let judged = fail(&mut engine, spawned(&next), at(now));
+            // While it backs off, and once more while it runs.
+            engine.define(define(2, then, i), at(now)).unwrap();
+            let told = facts(&judged);
+            assert!(
+                told[1].ends_with(&format!("(attempt {i} in a row)")),
+                "{told:?}"
+            );
+            next = engine.step(Event::Tick, at(now + 99));
+            engine
+                .define(define(2, then, 10 + i), at(now + 99))
+                .unwrap();
+        }
+        let id = engine.find("a").unwrap();
+        assert_eq!(engine.view(id).unwrap().restarts, 2);
+        let told = facts(&fail(&mut engine, spawned(&next), at(300)));
+        let expect = match then {
+            "halt" => "halted: more than 2 restarts",
+            _ => "crash-looping: more than 2 restarts",
+        };
+        assert!(told.iter().any(|fact| fact.starts_with(expect)), "{told:?}");
+        // Nor does it end the crash loop.
+        engine.define(define(2, then, 99), at(300)).unwrap();
+        assert_eq!(engine.view(id).unwrap().crash_looping, then == "alert");
+    }
 }

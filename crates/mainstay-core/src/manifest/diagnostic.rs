@@ -11,12 +11,31 @@ use serde::{Serialize, Serializer};
 
 use super::tree::{Entry, Node, Span, Value};
 
-/// One mistake in a manifest. It serialises to `{code, path, message, help, line, column}`.
+/// How much a diagnostic matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The manifest cannot be used.
+    Error,
+    /// It can, but does not do what it seems to.
+    Warning,
+}
+
+impl Severity {
+    fn is_error(&self) -> bool {
+        *self == Self::Error
+    }
+}
+
+/// One mistake in a manifest. It serialises to `{code, path, message, help, line, column}`; a warning also has its `severity`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Diagnostic {
     /// Which rule is broken.
     pub code: Code,
+    /// How much it matters; the code says.
+    #[serde(skip_serializing_if = "Severity::is_error")]
+    pub severity: Severity,
     /// The key, such as `service.orders.stop.graceful`; empty for the text as a whole.
     pub path: String,
     /// What is wrong, on one line, without a value of `env`.
@@ -99,9 +118,18 @@ codes! {
     GracefulTooShort "graceful-too-short" "Less than 30 s to stop, outside development.",
     LogTooVerbose "log-too-verbose" "A log level that this environment does not allow.",
     WorldWritable "world-writable" "Everyone may change what a privileged account runs.",
+    UnreachableLimit "unreachable-limit" "A warning: the pauses between restarts are too long for the limit ever to be reached.",
 }
 
 impl Code {
+    /// How much it matters.
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::UnreachableLimit => Severity::Warning,
+            _ => Severity::Error,
+        }
+    }
+
     /// Whether the tree lacks a part of the text, whose values are then not known as such.
     fn hides_text(self) -> bool {
         use Code::{DuplicateKey, Syntax, TooDeep, YamlFeature};
@@ -206,6 +234,7 @@ impl Findings {
                 let (line, column, excerpt) = lines.locate(finding.span, secrets);
                 Diagnostic {
                     code: finding.code,
+                    severity: finding.code.severity(),
                     path,
                     message: finding.message,
                     help: finding.help,

@@ -25,10 +25,11 @@ use std::fmt;
 
 use self::decode::Decode;
 use self::diagnostic::Findings;
-pub use self::diagnostic::{Code, Diagnostic, Excerpt};
+pub use self::diagnostic::{Code, Diagnostic, Excerpt, Severity};
 pub use self::foreign::{Tool, tool_of};
 use self::tables::Manifest;
 use self::tree::{Node, Span, Value};
+use crate::engine::Human;
 use crate::spec::Spec;
 
 /// The language of a manifest.
@@ -90,6 +91,28 @@ pub fn parse(text: &str, format: Format) -> Result<Vec<Spec>, Vec<Diagnostic>> {
         Some(specs) if findings.is_empty() => Ok(specs),
         _ => Err(findings.finish(text, tree.as_ref())),
     }
+}
+
+/// Warnings about a manifest that [`parse`] accepts, in the order of its text.
+pub fn warnings(text: &str, format: Format, specs: &[Spec]) -> Vec<Diagnostic> {
+    let unreachable = |spec: &Spec| {
+        let recovery = spec.recovery();
+        let (limit, most) = recovery.limit().zip(recovery.most_restarts())?;
+        let window = Human(limit.window());
+        let message = format!(
+            "this limit is never reached: the pauses allow {most} restarts in {window} at most"
+        );
+        let help = format!(
+            "allow fewer than {most} restarts, lengthen `window`, or shorten `max_delay` ({})",
+            Human(recovery.backoff().max())
+        );
+        let path = ["service", spec.name().as_str(), "recovery", "limit"];
+        let code = Code::UnreachableLimit;
+        Some(diagnose(text, format, &path, code, &message, Some(&help)))
+    };
+    let mut warnings: Vec<_> = specs.iter().filter_map(unreachable).collect();
+    warnings.sort_by_key(|warning| warning.span.start);
+    warnings
 }
 
 /// A diagnostic about the key `path` (the innermost part of it that is there), for rules that need more than the text to judge.

@@ -20,10 +20,10 @@ use super::units::ShowDuration;
 use super::values::{Amount, Count, Size, StrategyName, Target, Time, is_absolute};
 use crate::log::redact::{RedactWith, Redaction, Refused};
 use crate::spec::{
-    AlertLimit, Argv, Backoff, Environment, Facility, Http, Level, Limits, Listen, Liveness,
-    LogPolicy, OnAlert, Owner, Probe, Ready, Recovery, RestartLimit, Retention, Rotation, Sandbox,
-    ServiceName, Signal, SinkSpec, SinkTarget, SnapshotKeep, SnapshotPolicy, Spec, Start, Still,
-    Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Webhook, Zone,
+    AlertLimit, Argv, Backoff, BeyondLimit, Environment, Facility, Http, Level, Limits, Listen,
+    Liveness, LogPolicy, OnAlert, Owner, Probe, Ready, Recovery, RestartLimit, Retention, Rotation,
+    Sandbox, ServiceName, Signal, SinkSpec, SinkTarget, SnapshotKeep, SnapshotPolicy, Spec, Start,
+    Still, Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Webhook, Zone,
 };
 
 /// The specs, in the order of the manifest. They mean something only if nothing was noted.
@@ -728,8 +728,9 @@ fn limits(typed: Option<LimitsTable>) -> Limits {
 
 fn limit(typed: Option<Spanned<OrNone<LimitTable>>>) -> Option<RestartLimit> {
     let usual = RestartLimit {
-        restarts: 10,
-        window: Duration::from_secs(60),
+        restarts: 20,
+        window: Duration::from_secs(15 * 60),
+        then: BeyondLimit::Alert,
     };
     match value(typed) {
         None => Some(usual),
@@ -737,6 +738,7 @@ fn limit(typed: Option<Spanned<OrNone<LimitTable>>>) -> Option<RestartLimit> {
         Some(OrNone(Some(limit))) => Some(RestartLimit {
             restarts: limit.restarts?.value.0,
             window: limit.window?.value.0,
+            then: limit.then.value,
         }),
     }
 }

@@ -15,9 +15,9 @@ use super::values::{
 };
 use crate::log::redact::RedactWith;
 use crate::spec::{
-    Account, Argv, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl, Level, Listen,
-    LogFormat, Owner, Policy, Priority, Probe, Ready, Reload, Signal, SinkTarget, SnapshotWhen,
-    StopAsk, StopScope, Streams, WebhookUrl, Zone,
+    Account, Argv, BeyondLimit, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
+    Level, Listen, LogFormat, Owner, Policy, Priority, Probe, Ready, Reload, Signal, SinkTarget,
+    SnapshotWhen, StopAsk, StopScope, Streams, WebhookUrl, Zone,
 };
 
 /// What holds with and without a table.
@@ -189,7 +189,7 @@ table! {
         max_delay: Pause = millis(30_000),
         /// A run at least this long makes the next pause the first again.
         reset_after: Time = seconds(10),
-        /// How many restarts are too many (10 in 1m), or none.
+        /// How many restarts are too many (20 in 15m), and what then; or none.
         limit: OrNone<LimitTable>,
         /// What single exit codes lead to.
         codes: Codes,
@@ -200,6 +200,8 @@ table! {
         restarts: Count [required],
         /// A sliding window.
         window: Time [required],
+        /// alert: the service is crash-looping and restarted at max_delay from then on; halt: it stays down.
+        then: BeyondLimit = BeyondLimit::Alert,
     }
 
     SnapshotTable {

@@ -23,7 +23,13 @@ fn a_short_manifest_gets_every_default() {
     assert_eq!(spec.recovery.backoff.base, second / 10);
     assert_eq!(spec.recovery.backoff.max, 30 * second);
     let limit = spec.recovery.limit.unwrap();
-    assert_eq!((limit.restarts, limit.window), (10, 60 * second));
+    assert_eq!((limit.restarts, limit.window), (20, 900 * second));
+    assert_eq!(limit.then, crate::spec::BeyondLimit::Alert);
+    assert_eq!(
+        spec.recovery.most_restarts(),
+        None,
+        "the default is reachable"
+    );
     assert_eq!(
         spec.log,
         log("rotate = '10MB', keep = 8, compress = 'zstd'")

@@ -17,9 +17,9 @@ use super::units::{self, ShowDuration, ShowSize};
 use crate::environment::is_private;
 use crate::log::redact::RedactWith;
 use crate::spec::{
-    Account, Argv, CodeAction, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
-    Level, Listen, LogFormat, Owner, Policy, Priority, Senders, Signal, SinkTarget, SnapshotWhen,
-    StopAsk, StopScope, Streams, WebhookUrl, Zone,
+    Account, Argv, BeyondLimit, CodeAction, Compress, Env, Environment, Every, Facility, HostPort,
+    HttpUrl, Level, Listen, LogFormat, Owner, Policy, Priority, Senders, Signal, SinkTarget,
+    SnapshotWhen, StopAsk, StopScope, Streams, WebhookUrl, Zone,
 };
 
 /// Words that stand for the variants of an enum.
@@ -51,6 +51,7 @@ words! {
     Environment "an environment" {
         "production" => Production, "staging" => Staging, "development" => Development,
     }
+    BeyondLimit "what follows the limit" { "alert" => Alert, "halt" => Halt, }
     Policy "a recovery policy" { "restart" => Restart, "strict" => Strict, "never" => Never, }
     CodeAction "an action" {
         "stop" => Stop, "restart" => Restart, "retry" => Retry, "restore" => Restore, "halt" => Halt,

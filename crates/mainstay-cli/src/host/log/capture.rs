@@ -353,6 +353,25 @@ impl Capture {
         }
     }
 
+    /// What a run that has exited left of a line counts for what was asked of it.
+    pub(super) fn look_at_unfinished(&mut self, service: &ServiceName) {
+        for source in self.sources(service) {
+            let channel = &mut self.channels[source];
+            let line = channel.lines.unfinished();
+            let is_match = |expected: &mut Expected| expected.regex.is_match(line);
+            if let Some(found) = channel
+                .expected
+                .take_if(|it| !line.is_empty() && is_match(it))
+            {
+                self.found.push(LogEvent::Matched {
+                    service: channel.service.clone(),
+                    token: found.token,
+                });
+            }
+        }
+        self.settle();
+    }
+
     pub(super) fn rotate(&mut self, service: &ServiceName) -> Result<(), Trouble> {
         let mut result = Ok(());
         let logs = self.logs.iter_mut().map(|(_, log)| log);

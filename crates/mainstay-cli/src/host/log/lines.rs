@@ -32,6 +32,11 @@ impl Lines {
         self.keep(&bytes[start..]);
     }
 
+    /// The beginning of a line.
+    pub(super) fn unfinished(&self) -> &[u8] {
+        &self.partial
+    }
+
     /// Ends the unfinished line.
     pub(super) fn finish(&mut self, mut each: impl FnMut(&[u8])) {
         let line = std::mem::take(&mut self.partial);

@@ -221,6 +221,11 @@ enum Command {
         name_paths: Vec<PathBuf>,
         done: Box<dyn FnOnce() + Send>,
     },
+    /// Look at all that the service's pipes hold now, an unfinished line included.
+    Drain {
+        service: ServiceName,
+        done: Box<dyn FnOnce() + Send>,
+    },
     /// Answer (by dropping it) when everything that the pipes hold now is written.
     #[cfg(all(test, unix))]
     Settle(std::sync::mpsc::Sender<()>),
@@ -253,6 +258,10 @@ impl Capture {
             Command::Rotate { service, done } => done(self.rotate(&service)),
             // Its pipes go with their writers.
             Command::Forget { done, .. } => done(),
+            Command::Drain { service, done } => {
+                self.look_at_unfinished(&service);
+                done();
+            }
             Command::Starting { service } => {
                 for source in self.sources(&service) {
                     self.ended(source);
@@ -444,6 +453,14 @@ impl Logs {
             scope,
         });
         Ok(())
+    }
+
+    /// Has all that the service has written up to now looked at for what was asked by [`Logs::expect_line`], an unfinished line included.
+    /// Calls `done` on the log thread, after any [`LogEvent::Matched`]. Windows cannot tell what a pipe holds: what has not been read there
+    /// is not looked at.
+    pub(crate) fn drain(&self, service: &ServiceName, done: impl FnOnce() + Send + 'static) {
+        let (service, done) = (service.clone(), Box::new(done));
+        self.pump.send(Command::Drain { service, done });
     }
 
     /// Says that another run of the service will be started beside the one that goes on: what comes next is left in the pipes until

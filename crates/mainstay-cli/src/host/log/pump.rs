@@ -262,6 +262,10 @@ impl Reader {
                 self.drain_service(&service);
                 self.capture.perform(Command::Recall { service, done });
             }
+            Command::Drain { service, done } => {
+                self.drain_service(&service);
+                self.capture.perform(Command::Drain { service, done });
+            }
             Command::Forget {
                 service,
                 name_paths,

@@ -234,6 +234,8 @@ pub(crate) struct SpawnError {
     step: String,
     source: io::Error,
     hint: Option<String>,
+    /// Every attempt fails until somebody changes the program, its manifest or the machine.
+    pub(crate) is_permanent: bool,
 }
 
 impl SpawnError {

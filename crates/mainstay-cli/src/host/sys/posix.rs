@@ -1123,6 +1123,7 @@ impl SpawnError {
             step: step.into(),
             source: source.into(),
             hint: None,
+            is_permanent: false,
         }
     }
 
@@ -1167,8 +1168,18 @@ impl SpawnError {
             },
             source: io::Error::from_raw_os_error(errno),
             hint,
+            is_permanent: !matches!(step, Step::Cgroup) && lasts(errno),
         }
     }
+}
+
+/// Whether a step of the child's that failed with this fails again. A missing file may still come, and memory be free again.
+fn lasts(errno: i32) -> bool {
+    use libc::{E2BIG, EACCES, EINVAL, ELOOP, ENAMETOOLONG, ENOEXEC, ENOTDIR, EPERM};
+    matches!(
+        errno,
+        E2BIG | EACCES | EINVAL | ELOOP | ENAMETOOLONG | ENOEXEC | ENOTDIR | EPERM
+    )
 }
 
 /// What `execve` means where its error misleads: a missing *interpreter* is reported as a missing file, for one.

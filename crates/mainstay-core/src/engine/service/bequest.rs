@@ -115,7 +115,8 @@ impl Service {
             | State::BackingOff { .. }
             | State::Restoring { .. }
             | State::Halted {
-                why: Halt::Need(_), ..
+                why: Halt::Need(_) | Halt::NeedEnded(_),
+                ..
             } => Left::Nothing,
             State::Halted { why, .. } => Left::Halted {
                 why: why.to_string(),

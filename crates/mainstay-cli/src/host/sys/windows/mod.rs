@@ -256,6 +256,7 @@ impl Processes {
                 step: step.into(),
                 source,
                 hint: None,
+                is_permanent: false,
             }
         };
         let class = command.priority.map(class);
@@ -455,6 +456,7 @@ fn create(
         step: "prepare the arguments".into(),
         source: io::Error::new(io::ErrorKind::InvalidInput, what),
         hint: None,
+        is_permanent: true,
     };
     if let Some(user) = command.user {
         match *user {}
@@ -485,6 +487,7 @@ fn create(
         step: "connect the output".into(),
         source,
         hint: None,
+        is_permanent: false,
     };
     let inherited = [
         command.stdin.unwrap_or(null.as_handle()),
@@ -545,6 +548,7 @@ fn create(
                 format!("execute {}", command.program.display())
             },
             source,
+            is_permanent: matches!(code, ERROR_BAD_EXE_FORMAT | ERROR_ELEVATION_REQUIRED),
             hint: match code {
                 ERROR_BAD_EXE_FORMAT => Some(
                     "it is no program for this Windows; start a script through its interpreter"

@@ -1,0 +1,82 @@
+//! Why the service of a host is halted. The host has ended by then, and its service manager only knows that it is down, or failed.
+
+use std::fs;
+
+use mainstay_core::engine::StateName;
+use mainstay_core::report::{ServiceReport, StatusReport};
+
+use crate::state_dir::{self, StateDir};
+
+/// Larger files are not ours.
+const LARGEST: u64 = 64 * 1024;
+
+/// Stores the last report of a halted service, at the end of its host. Best effort: the halt is logged as well.
+pub(crate) fn store(state: &StateDir, report: &StatusReport) {
+    let mut services = report.services.iter();
+    let halted = services.find(|service| service.state == StateName::Halted);
+    if let Some(json) = halted.and_then(|halted| serde_json::to_vec(halted).ok()) {
+        let _ = state_dir::write_private(&state.halted_path(), &json);
+    }
+}
+
+/// The service is not halted any more.
+pub(crate) fn clear(state: &StateDir) {
+    let _ = fs::remove_file(state.halted_path());
+}
+
+/// The last report of a service that is halted.
+pub(crate) fn load(state: &StateDir) -> Option<ServiceReport> {
+    let path = state.halted_path();
+    let found = fs::symlink_metadata(&path).ok()?;
+    if !found.is_file() || found.len() > LARGEST {
+        return None;
+    }
+    let report: ServiceReport = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+    let stored_since = found.modified().ok().and_then(|at| at.elapsed().ok());
+    let since_seconds = report.since_seconds.zip(stored_since);
+    Some(ServiceReport {
+        since_seconds: since_seconds.map(|(before, stored)| before + stored.as_secs()),
+        ..report
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_halted_is_stored() {
+        let sandbox = mainstay_testkit::Sandbox::new();
+        let state = StateDir::locate(Some(sandbox.path().to_owned())).unwrap();
+        let report = |state| ServiceReport {
+            state,
+            detail: Some("exit code 3".to_owned()),
+            since_seconds: Some(60),
+            ..ServiceReport::stopped("a", "embedded", "embedded")
+        };
+        let store_of = |names: &[StateName]| {
+            let services = names.iter().map(|name| report(*name)).collect();
+            let supervisor = None;
+            store(
+                &state,
+                &StatusReport {
+                    supervisor,
+                    services,
+                },
+            );
+        };
+        store_of(&[StateName::Stopped]);
+        assert_eq!(load(&state), None);
+        store_of(&[StateName::Halted]);
+        let loaded = load(&state).unwrap();
+        assert_eq!(
+            (loaded.state, loaded.detail.as_deref()),
+            (StateName::Halted, Some("exit code 3"))
+        );
+        assert!(loaded.since_seconds.is_some_and(|seconds| seconds >= 60));
+        fs::write(state.halted_path(), vec![b' '; LARGEST as usize + 1]).unwrap();
+        assert_eq!(load(&state), None, "what is larger is not ours");
+        clear(&state);
+        assert_eq!(load(&state), None);
+    }
+}

@@ -1,0 +1,402 @@
+//! What follows a failure: one attempt where another is of no use, and no wait that nobody ends.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+/// All events of a service of this kind so far.
+fn told(supervisor: &Supervisor, name: &str, kind: &str) -> Vec<Value> {
+    let mut events = supervisor.events();
+    events.retain(|event| event["service"] == name && event["event"] == kind);
+    events
+}
+
+/// `a` cannot be started, and 20 services need it, directly or not.
+fn unstartable(policy: &str) -> String {
+    let mut text = format!(
+        "[service.a]\ncommand = [\"HERE/program\"]\nrecovery = {{ policy = \"{policy}\" }}\n\
+         on_alert = {{ exec = [\"sh\", \"-c\", \"echo $MAINSTAY_EVENT >> HERE/alerts\"] }}\n"
+    );
+    for i in 0..20 {
+        let need = if i < 15 {
+            "a".into()
+        } else {
+            format!("b{}", i - 1)
+        };
+        let _ = write!(
+            text,
+            "[service.b{i}]\ncommand = [\"PUPPET\", \"hang\"]\nneeds = [\"{need}\"]\n"
+        );
+    }
+    text
+}
+
+/// A program that no retry mends is tried once, whatever the policy; all that needs it halts once.
+#[test]
+fn a_program_that_cannot_be_started_is_tried_once() {
+    for (policy, mode) in [("restart", 0o755), ("strict", 0o755), ("restart", 0o644)] {
+        for embedded in [false, true] {
+            if mode == 0o644 && !embedded {
+                // `run` refuses it before it starts anything.
+                continue;
+            }
+            let (sandbox, manifest) = sandbox(&unstartable(policy));
+            let program = sandbox.write("program", "neither a program nor a script\n");
+            fs::set_permissions(program, fs::Permissions::from_mode(mode)).expect("mode");
+            let path = manifest.display().to_string();
+            let mut command = sandbox.command(mainstay());
+            match embedded {
+                true => {
+                    let installed = verb(&sandbox, &["install", "--manager", "embedded", &path]);
+                    assert!(installed.status.success(), "{installed:?}");
+                    command.args(["daemon", "--json", "--exit-when-done"]);
+                }
+                false => drop(command.args(["run", "--json", &path])),
+            }
+            let mut supervisor = Supervisor::spawn(command);
+            assert_eq!(code(supervisor.wait(SOON)), 1);
+            let what = format!("{policy} {mode:o} {embedded}");
+            assert_eq!(told(&supervisor, "a", "failed").len(), 1, "{what}");
+            let halted = told(&supervisor, "a", "halted");
+            assert_eq!(halted.len(), 1, "{what}");
+            let message = halted[0]["message"].as_str().expect("a message");
+            assert!(message.contains("execute"), "{message}");
+            for i in 0..20 {
+                let halted = told(&supervisor, &format!("b{i}"), "halted");
+                assert_eq!(halted.len(), 1, "{what}: b{i}");
+            }
+            let alerts = fs::read_to_string(sandbox.path().join("alerts")).expect("an alert");
+            assert_eq!(alerts, "halted\n", "{what}");
+            sandbox.assert_no_leftovers();
+        }
+    }
+}
+
+/// What needs a service that ends before it is ready halts with the reason, and starts with it.
+#[test]
+fn what_needs_a_service_that_ended_too_early_halts() {
+    for end in ["exit 0", "exit 3"] {
+        let (mut supervisor, sandbox) = supervise(&format!(
+            r#"
+            [service.a]
+            command = ["sh", "-c", "[ -e HERE/go ] && touch HERE/up && exec sleep 1000; {end}"]
+            start = {{ ready = {{ file = "HERE/up" }} }}
+            recovery = {{ codes = {{ 3 = "stop" }} }}
+            [service.b]
+            command = ["PUPPET", "hang"]
+            needs = ["a"]
+            [service.c]
+            command = ["PUPPET", "hang"]
+            needs = ["b"]
+            [service.other]
+            command = ["PUPPET", "hang"]
+            "#
+        ));
+        let halted = event(&supervisor, "b", "halted");
+        assert_eq!(halted["why"]["need-ended"], "a", "{halted}");
+        event(&supervisor, "c", "halted");
+        let b = service(&sandbox, "b");
+        assert_eq!(b["state"], "halted");
+        let detail = b["detail"].as_str().expect("a reason");
+        assert!(
+            detail.contains("a, which ended before it was ready"),
+            "{detail}"
+        );
+        sandbox.write("go", "");
+        assert_eq!(code(verb(&sandbox, &["start", "a"]).status), 0);
+        event(&supervisor, "c", "started");
+        supervisor.ctrl_c();
+        assert_eq!(code(supervisor.wait(SOON)), 0);
+        sandbox.assert_no_leftovers();
+    }
+}
+
+/// Nothing else is left: the supervisor ends, and says that not all was well.
+#[test]
+fn run_ends_when_a_need_ended_too_early() {
+    let (mut supervisor, _sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["true"]
+        start = { ready = { file = "HERE/never" } }
+        [service.b]
+        command = ["PUPPET", "hang"]
+        needs = ["a"]
+        "#,
+    );
+    assert_eq!(code(supervisor.wait(SOON)), 1);
+    event(&supervisor, "b", "halted");
+}
+
+/// Past its limit: one alert, tried on, one alert when it is well; shown meanwhile.
+#[test]
+fn a_crash_loop_is_told_once_and_tried_on() {
+    let (mut supervisor, sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["sh", "-c", "[ -e HERE/go ] || exit 3; exec sleep 1000"]
+        recovery = { delay = "1ms", max_delay = "20ms", reset_after = "100ms", limit = { restarts = 3, window = "15m" } }
+        on_alert = { exec = ["sh", "-c", "echo $MAINSTAY_EVENT >> HERE/alerts"], limit = { alerts = 1, window = "1h" } }
+        "#,
+    );
+    let begun = event(&supervisor, "a", "crash-looping");
+    assert_eq!(
+        (&begun["alert"], &begun["limit"]),
+        (&Value::Bool(true), &3.into())
+    );
+    // It goes on trying.
+    events(&supervisor, "a", "exited", 12);
+    let a = wait_until("a pause", SOON, || {
+        let a = service(&sandbox, "a");
+        (a["state"] == "backing-off").then_some(a)
+    });
+    assert_eq!(a["crash_looping"], true, "{a}");
+    assert_eq!(a["detail"], "exit code 3");
+    assert_eq!(a["last_exit"]["code"], 3);
+    assert!(a["next_try"].is_string(), "{a}");
+    let table = verb(&sandbox, &["status"]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("a: crash-looping"), "{table}");
+    sandbox.write("go", "");
+    event(&supervisor, "a", "recovered");
+    assert_eq!(service(&sandbox, "a")["crash_looping"], false);
+    for failed in told(&supervisor, "a", "failed").iter().skip(4) {
+        assert_eq!(failed["alert"], false, "{failed}");
+    }
+    assert_eq!(told(&supervisor, "a", "crash-looping").len(), 1);
+    assert_eq!(told(&supervisor, "a", "halted").len(), 0);
+    supervisor.ctrl_c();
+    assert_eq!(code(supervisor.wait(SOON)), 0);
+    // The limit of alerts swallows neither.
+    let alerts = fs::read_to_string(sandbox.path().join("alerts")).expect("alerts");
+    assert_eq!(alerts, "failed\ncrash-looping\nrecovered\n");
+}
+
+#[test]
+fn a_limit_that_halts_still_halts() {
+    let (mut supervisor, _sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["PUPPET", "exit", "3"]
+        recovery = { delay = "1ms", limit = { restarts = 3, window = "15m", then = "halt" } }
+        "#,
+    );
+    assert_eq!(code(supervisor.wait(SOON)), 1);
+    assert_eq!(told(&supervisor, "a", "exited").len(), 4);
+    assert_eq!(told(&supervisor, "a", "crash-looping").len(), 0);
+}
+
+/// A limit that the pauses keep from ever being reached is warned of; the manifest is valid all the same.
+#[test]
+fn a_limit_out_of_reach_is_warned_of() {
+    let (sandbox, _) = sandbox(
+        "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n\
+         recovery = { limit = { restarts = 10, window = \"1m\" } }\n",
+    );
+    let output = verb(&sandbox, &["check", "mainstay.toml"]);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(output.status), 0, "{complaint}");
+    assert!(
+        complaint.contains("warning[unreachable-limit]"),
+        "{complaint}"
+    );
+    let found = json(&sandbox, &["check", "mainstay.toml", "--json"]);
+    assert_eq!(found[0]["severity"], "warning", "{found}");
+    assert_eq!(found[0]["path"], "service.a.recovery.limit");
+}
+
+/// A program that forks away is not taken for one that ended cleanly; its children are ended.
+#[test]
+fn a_program_that_goes_to_the_background_is_said_to() {
+    let (mut supervisor, sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["sh", "-c", "sleep 1000 & exit 0"]
+        "#,
+    );
+    assert_eq!(code(supervisor.wait(SOON)), 1);
+    let halted = event(&supervisor, "a", "halted");
+    let message = halted["message"].as_str().expect("a message");
+    assert!(message.contains("went to the background"), "{message}");
+    assert!(
+        message.contains("hint: keep it in the foreground"),
+        "{message}"
+    );
+    let all = format!("{:?}", supervisor.events());
+    assert!(!all.contains("ended cleanly"), "{all}");
+    assert_eq!(told(&supervisor, "a", "started").len(), 1);
+    sandbox.assert_no_leftovers();
+}
+
+/// Children that follow their parent within a moment are no daemon, and have the time to say their last words.
+#[test]
+fn children_that_follow_are_no_daemon() {
+    let (mut supervisor, sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["sh", "-c", "(sleep 0.2; echo done) & exit 0"]
+        "#,
+    );
+    assert_eq!(code(supervisor.wait(SOON)), 0);
+    let stopped = event(&supervisor, "a", "stopped");
+    assert_eq!(stopped["outcome"], "completed");
+    let said = verb(&sandbox, &["logs", "a"]);
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "done\n");
+}
+
+#[test]
+fn nginx_is_told_how_to_stay() {
+    let nginx = "/usr/sbin/nginx";
+    if fs::metadata(nginx).is_err() {
+        return mainstay_testkit::skip("nginx is not installed");
+    }
+    let port = mainstay_testkit::free_port();
+    let (sandbox, manifest) = sandbox(&format!(
+        "[service.web]\ncommand = [\"{nginx}\", \"-p\", \"HERE\", \"-c\", \"HERE/nginx.conf\", \
+         \"-e\", \"HERE/error.log\"]\n"
+    ));
+    let here = sandbox.path().display().to_string();
+    sandbox.write(
+        "nginx.conf",
+        &format!(
+            "pid {here}/nginx.pid;\ndaemon on;\nevents {{}}\n\
+             http {{ access_log off; server {{ listen 127.0.0.1:{port}; }} }}\n"
+        ),
+    );
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    assert_eq!(code(supervisor.wait(SOON)), 1);
+    let halted = event(&supervisor, "web", "halted");
+    let message = halted["message"].as_str().expect("a message");
+    assert!(message.contains("nginx -g 'daemon off;'"), "{message}");
+    sandbox.assert_no_leftovers();
+}
+
+/// How often the program of a test that is about a race is run; more on demand.
+fn rounds() -> usize {
+    let rounds = std::env::var("MAINSTAY_ROUNDS").ok();
+    rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(200)
+}
+
+/// Services that show that they are ready and exit at once, each needed by one that counts.
+#[track_caller]
+fn last_words_count(command: &str, ready: &str) {
+    let (mut supervisor, sandbox) = supervise(&format!(
+        r#"
+        [service.a]
+        command = {command}
+        start = {{ ready = {ready} }}
+        recovery = {{ delay = "0s", limit = "none", codes = {{ 0 = "restart" }} }}
+        "#
+    ));
+    let exits = events(&supervisor, "a", "exited", rounds());
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
+    let mut ready = false;
+    let (mut seen, mut missed) = (0, 0);
+    for event in supervisor.events() {
+        match event["event"].as_str() {
+            Some("ready") => ready = true,
+            Some("exited") if seen < exits.len() => {
+                missed += usize::from(!std::mem::take(&mut ready));
+                seen += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(missed, 0, "of {seen} runs that were ready");
+    drop(sandbox);
+}
+
+#[test]
+fn a_line_before_the_exit_counts() {
+    last_words_count(
+        r#"["sh", "-c", "echo migrated"]"#,
+        r#"{ log = "^migrated$" }"#,
+    );
+}
+
+#[test]
+fn an_unfinished_line_before_the_exit_counts() {
+    last_words_count(
+        r#"["sh", "-c", "printf migrated"]"#,
+        r#"{ log = "^migrated$" }"#,
+    );
+}
+
+#[test]
+fn a_notice_before_the_exit_counts() {
+    last_words_count(r#"["PUPPET", "notify", "READY=1"]"#, "{ notify = true }");
+}
+
+/// Why a service is down, its last exit and its next start are in the table, in JSON and in errors, also after its supervisor was killed.
+#[test]
+fn what_is_down_says_why() {
+    let (mut supervisor, sandbox) = supervise(
+        r#"
+        [service.off]
+        command = ["PUPPET", "exit", "3"]
+        start = { ready = { file = "HERE/never" } }
+        recovery = { delay = "1h", max_delay = "1h" }
+        [service.halted]
+        command = ["PUPPET", "exit", "4"]
+        start = { ready = { file = "HERE/never" } }
+        recovery = { policy = "strict" }
+        [service.up]
+        command = ["PUPPET", "hang"]
+        "#,
+    );
+    event(&supervisor, "off", "backing-off");
+    event(&supervisor, "halted", "halted");
+    let off = service(&sandbox, "off");
+    assert_eq!(
+        (&off["state"], &off["detail"]),
+        (&"backing-off".into(), &"exit code 3".into())
+    );
+    let seconds = off["next_try_seconds"].as_u64().expect("seconds");
+    assert!((3000..=3600).contains(&seconds), "{off}");
+    let said = |args: &[&str]| {
+        let output = verb(&sandbox, args);
+        let text = [output.stdout, output.stderr].concat();
+        (
+            code(output.status),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    let (_, table) = said(&["status"]);
+    for line in [
+        "  off: exit code 3; next start in ",
+        "  halted: exit code 4; its policy",
+    ] {
+        assert!(table.contains(line), "{table}");
+    }
+    let (code, error) = said(&["restart", "off"]);
+    assert_eq!(code, 1);
+    assert!(
+        error.contains("it is backing-off: exit code 3; next start in "),
+        "{error}"
+    );
+    let (code, error) = said(&["restart", "halted"]);
+    assert_eq!(code, 1);
+    assert!(
+        error.contains("it is halted: exit code 4; its policy"),
+        "{error}"
+    );
+
+    supervisor.kill_dash_nine();
+    for (name, state, why) in [
+        ("off", "backing-off", "exit code 3"),
+        ("halted", "halted", "exit code 4"),
+    ] {
+        let output = verb(&sandbox, &["list", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let mut services = report["services"].as_array().expect("services").iter();
+        let service = services.find(|it| it["name"] == name).expect("it");
+        assert_eq!(service["state"], state);
+        let detail = service["detail"].as_str().expect("a reason");
+        assert!(detail.starts_with(why), "{detail}");
+    }
+    assert_eq!(said(&["stop"]).0, 0);
+    sandbox.assert_no_leftovers();
+}
