@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -440,6 +441,20 @@ pub struct HostPort {
 }
 
 impl HostPort {
+    /// The socket addresses that are meant if no resolver has to be asked: an IP address, or `localhost` (RFC 6761, section 6.3). Empty for
+    /// any other name.
+    pub fn literal(&self) -> Vec<SocketAddr> {
+        let addresses: Vec<IpAddr> = match self.host.parse() {
+            Ok(address) => vec![address],
+            Err(_) if self.host == "localhost" || self.host.ends_with(".localhost") => {
+                vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+            }
+            Err(_) => Vec::new(),
+        };
+        let at = |address| SocketAddr::new(address, self.port);
+        addresses.into_iter().map(at).collect()
+    }
+
     /// A name or an address, without brackets.
     pub fn host(&self) -> &str {
         &self.host

@@ -14,6 +14,7 @@ use mainstay_core::spec::{
 
 use super::legacy::Heir;
 use super::log::Scope;
+use super::notices::Notices;
 use super::notify::{Heard, NotifySocket, Trust};
 use super::owner::Owner;
 use super::sys::{self, Tree};
@@ -124,6 +125,7 @@ impl Host {
         let held = self.held.get(&id);
         let Held { spec, user, .. } = held.ok_or_else(|| io::Error::other(REMOVED))?;
         let to_loop = self.messages.clone();
+        let notices = Notices::new(id, run);
         let name = spec.name().as_str();
         let trust = Trust {
             senders: match spec.start().ready() {
@@ -133,17 +135,15 @@ impl Host {
             user: other(user),
         };
         NotifySocket::open(&self.state, name, &trust, known, move |heard| {
-            let message = match heard {
-                Heard::Notice(notice) => Message::Engine(Event::Notified(id, run, notice)),
-                Heard::Stranger(pid) => Message::Remark(
-                    id,
-                    format!(
-                        "ignored a notification from pid {pid}, which is not one of its processes or had already exited; `notify = \"all\"` accepts any process of its account"
-                    ),
-                ),
+            let pid = match heard {
+                Heard::Notice(notice) => return notices.push(notice, &to_loop),
+                Heard::Stranger(pid) => pid,
             };
+            let remark = format!(
+                "ignored a notification from pid {pid}, which is not one of its processes or had already exited; `notify = \"all\"` accepts any process of its account"
+            );
             // Fails only where the loop has ended.
-            let _ = to_loop.send(message);
+            let _ = to_loop.send(Message::Remark(id, remark));
         })
     }
 

@@ -1,10 +1,12 @@
 //! What the operator, or the system, asks of the supervisor as a whole.
+//!
+//! Every other signal that would end it is ignored (`sys`).
 
 use std::io;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// A wish, mostly that everything end.
+/// A request, mostly to end everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interrupt {
     /// In good order: ctrl-c, SIGTERM, the user logs off.
@@ -13,15 +15,26 @@ pub(super) enum Interrupt {
     Hangup,
     /// At once: SIGQUIT (ctrl-\), ctrl-break.
     Quit,
+    /// Rotate the logs of all services: SIGUSR1.
+    #[cfg_attr(windows, expect(dead_code, reason = "no such signal"))]
+    RotateLogs,
+    /// Write the state of everything to the supervisor's own output: SIGUSR2.
+    #[cfg_attr(windows, expect(dead_code, reason = "no such signal"))]
+    WriteState,
 }
 
 #[cfg(unix)]
-use unix::Signals;
+use unix::{Signals, UserSignals};
 #[cfg(windows)]
-use windows::Signals;
+use windows::{Signals, UserSignals};
 
 /// Where they come from.
-pub(super) enum Interrupts {
+pub(super) struct Interrupts {
+    source: Source,
+    user: UserSignals,
+}
+
+enum Source {
     /// A terminal, or whoever sends signals.
     Signals(Signals),
     /// The manager that started us.
@@ -31,11 +44,35 @@ pub(super) enum Interrupts {
 impl Interrupts {
     /// Those of the system, from now on.
     pub(super) fn new() -> io::Result<Self> {
-        Signals::new().map(Self::Signals)
+        Ok(Self {
+            source: Source::Signals(Signals::new()?),
+            user: UserSignals::new()?,
+        })
+    }
+
+    /// What the manager that started us requests.
+    pub(super) fn of_manager(requests: UnboundedReceiver<Interrupt>) -> io::Result<Self> {
+        Ok(Self {
+            source: Source::Manager(requests),
+            user: UserSignals::new()?,
+        })
+    }
+
+    pub(super) fn has_manager(&self) -> bool {
+        matches!(self.source, Source::Manager(_))
     }
 
     /// The next one. Cancel-safe.
     pub(super) async fn next(&mut self) -> Interrupt {
+        tokio::select! {
+            interrupt = self.source.next() => interrupt,
+            interrupt = self.user.next() => interrupt,
+        }
+    }
+}
+
+impl Source {
+    async fn next(&mut self) -> Interrupt {
         match self {
             Self::Signals(signals) => signals.next().await,
             Self::Manager(manager) => match manager.recv().await {
@@ -59,6 +96,29 @@ mod unix {
         terminate: Signal,
         hangup: Signal,
         quit: Signal,
+    }
+
+    /// SIGUSR1 and SIGUSR2, from now on.
+    pub(crate) struct UserSignals {
+        first: Signal,
+        second: Signal,
+    }
+
+    impl UserSignals {
+        pub(crate) fn new() -> io::Result<Self> {
+            Ok(Self {
+                first: signal(SignalKind::user_defined1())?,
+                second: signal(SignalKind::user_defined2())?,
+            })
+        }
+
+        /// The next one. Cancel-safe.
+        pub(crate) async fn next(&mut self) -> Interrupt {
+            tokio::select! {
+                _ = self.first.recv() => Interrupt::RotateLogs,
+                _ = self.second.recv() => Interrupt::WriteState,
+            }
+        }
     }
 
     impl Signals {
@@ -99,6 +159,20 @@ mod windows {
         close: CtrlClose,
         logoff: CtrlLogoff,
         shutdown: CtrlShutdown,
+    }
+
+    /// Windows has none.
+    pub(crate) struct UserSignals;
+
+    impl UserSignals {
+        #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
+        pub(crate) fn new() -> io::Result<Self> {
+            Ok(Self)
+        }
+
+        pub(crate) async fn next(&mut self) -> Interrupt {
+            std::future::pending().await
+        }
     }
 
     impl Signals {

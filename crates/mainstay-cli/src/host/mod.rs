@@ -15,6 +15,7 @@ mod ledger;
 mod legacy;
 mod log;
 mod managed;
+mod notices;
 mod notify;
 mod owner;
 mod port;
@@ -63,6 +64,7 @@ use self::legacy::{Heir, Legacy};
 pub(crate) use self::log::read as log_read;
 use self::log::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent};
 pub(crate) use self::managed::Started;
+use self::notices::Notices;
 use self::notify::NotifySocket;
 pub(crate) use self::preflight::{losses, user_of};
 use self::report::Reporter;
@@ -122,6 +124,8 @@ const ECHO: Duration = Duration::from_millis(500);
 /// What reaches the loop from its helpers.
 enum Message {
     Engine(Event),
+    /// A run says something of itself.
+    Notices(Notices),
     Log(LogEvent),
     /// What a run said before it exited has been looked at.
     Exited(ServiceId, RunId),
@@ -154,7 +158,11 @@ pub(crate) fn run(options: Options) -> Result<u32, Failure> {
         host.close();
         server.close().await;
         Ok::<_, Failure>(code)
-    })?;
+    });
+    drop(local);
+    // A resolver that still looks for a name is not waited for.
+    runtime.shutdown_background();
+    let code = code?;
     ledger::discard(&state);
     lock.give_back();
     Ok(code)
@@ -407,8 +415,9 @@ impl Host {
                 halted::clear(&host.state);
                 host.serve(started, &to_host)
             }
-            None => Interrupts::new().map_err(failed("listen for signals"))?,
+            None => Interrupts::new(),
         };
+        let interrupts = interrupts.map_err(failed("listen for signals"))?;
         let (control_closes, closing) = oneshot::channel();
         let control = tokio::task::spawn_local(control::serve(listener, to_host, closing));
         if let Some((screen, foreign)) = host.reporter.screen().zip(follow) {
@@ -447,7 +456,11 @@ impl Host {
     }
 
     /// Takes orders from the manager that started us.
-    fn serve(&mut self, started: Started, commands: &UnboundedSender<Command>) -> Interrupts {
+    fn serve(
+        &mut self,
+        started: Started,
+        commands: &UnboundedSender<Command>,
+    ) -> io::Result<Interrupts> {
         self.has_manager = true;
         let (interrupts, received) = mpsc::unbounded_channel();
         let line = managed::Line {
@@ -461,7 +474,7 @@ impl Host {
             is_ready: Rc::clone(&self.is_ready),
         };
         tokio::task::spawn_local(line.serve(started));
-        Interrupts::Manager(received)
+        Interrupts::of_manager(received)
     }
 
     /// A host of these services, which does nothing yet.
@@ -610,10 +623,10 @@ impl Host {
             return daemon.exit_code(self.interrupts);
         }
         let has_failed = self.has_halted && self.interrupts == 0 || self.interrupts > 1;
-        match (has_failed, &sources.interrupts) {
+        match (has_failed, sources.interrupts.has_manager()) {
             (false, _) => 0,
-            (true, Interrupts::Signals(_)) => 1,
-            (true, Interrupts::Manager(_)) => {
+            (true, false) => 1,
+            (true, true) => {
                 let id = self.engine.ids().next();
                 id.and_then(|id| self.failure_of(id)).unwrap_or(1)
             }
@@ -849,8 +862,11 @@ impl Host {
 
     /// What an operator's signal means: the first one stops, the second one kills.
     fn interrupted(&mut self, interrupt: Interrupt) {
-        if self.daemon.is_some() && interrupt == Interrupt::Hangup {
-            return self.reload_all();
+        match interrupt {
+            Interrupt::Hangup if self.daemon.is_some() => return self.reload_all(),
+            Interrupt::RotateLogs => return self.rotate_logs(),
+            Interrupt::WriteState => return self.write_state(),
+            Interrupt::Stop | Interrupt::Hangup | Interrupt::Quit => {}
         }
         let now = std::time::Instant::now();
         let is_echo = |ending: std::time::Instant| now.duration_since(ending) < ECHO;
@@ -873,9 +889,45 @@ impl Host {
         self.perform(actions);
     }
 
+    /// Begins a new log file for every service.
+    fn rotate_logs(&mut self) {
+        self.reporter.say("SIGUSR1: rotating all logs");
+        for (&id, held) in &self.held {
+            let messages = self.messages.clone();
+            self.logs.rotate(held.spec.name(), move |result| {
+                if let Err(trouble) = result {
+                    let remark = format!("rotate its log: {}", chain(&trouble));
+                    // Fails only where the loop has ended.
+                    let _ = messages.send(Message::Remark(id, remark));
+                }
+            });
+        }
+    }
+
+    /// Writes what is known of every service, and what is under way, where everything is told.
+    fn write_state(&mut self) {
+        let report = self.status();
+        self.reporter.say(&format!(
+            "SIGUSR2: pid {}, {} services, {} commands under way, {} requests waiting, {} listeners",
+            std::process::id(),
+            report.services.len(),
+            self.helpers.len(),
+            self.waiters.len(),
+            self.listeners.len(),
+        ));
+        for line in crate::table::status(&report).text().lines() {
+            self.reporter.say(line);
+        }
+    }
+
     fn received(&mut self, message: Message) {
         match message {
             Message::Engine(event) => self.step(event),
+            Message::Notices(notices) => {
+                for event in notices.take() {
+                    self.step(event);
+                }
+            }
             Message::Log(event) => self.log_event(event),
             Message::Exited(id, run) => {
                 if let Some(exit) = self.exits.remove(&(id, run)) {

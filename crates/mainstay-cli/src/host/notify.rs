@@ -21,6 +21,9 @@ use crate::state_dir::StateDir;
 /// The longest message that is read; a longer one is cut, as sd_notify(3) senders never need it.
 const LONGEST: usize = 4096;
 
+/// So many messages are read at once, before anything else has its turn.
+const TURN: u32 = 16;
+
 /// A socket that is read until it is dropped.
 pub(super) struct NotifySocket {
     address: OsString,
@@ -110,8 +113,13 @@ impl NotifySocket {
         let reads = Rc::clone(&reader);
         let task = tokio::task::spawn_local(async move {
             let mut buffer = [0; LONGEST];
+            let mut turn = 0;
             while let Ok((message, sender)) = platform::receive(&reads.socket, &mut buffer).await {
                 reads.take_in(message, sender);
+                turn += 1;
+                if turn % TURN == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
         });
         Ok(Self {

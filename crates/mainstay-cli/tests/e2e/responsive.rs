@@ -373,3 +373,144 @@ fn a_full_queue_of_connections_delays_nobody() {
     supervisor.ctrl_c();
     supervisor.wait(SOON);
 }
+
+/// The time that `mainstay list` takes.
+#[track_caller]
+fn time_to_answer(sandbox: &Sandbox) -> Duration {
+    let began = std::time::Instant::now();
+    ok(sandbox, &["list"]);
+    began.elapsed()
+}
+
+/// A name server that never answers delays the services that ask for its names, and nothing else: no other service, and not the end.
+#[test]
+fn names_are_looked_up_beside_the_loop() {
+    let (sandbox, manifest) = sandbox(
+        "[service.slow]\ncommand = [\"PUPPET\", \"hang\"]\n\
+         start = { timeout = \"1h\", ready = { tcp = \"slow.example.org:1234\" } }\n\
+         [service.waits]\ncommand = [\"PUPPET\", \"hang\"]\n\
+         wait_for = [{ http = \"http://slow.example.org/\", deadline = \"1h\" }]\n\
+         [service.b]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    let resolver = std::net::UdpSocket::bind("127.77.0.1:53");
+    let text = "nameserver 127.77.0.1\noptions timeout:10 attempts:2\n";
+    let config = sandbox.write("resolv.conf", text);
+    let mut command = sandbox.command("unshare");
+    let script = "mount --bind \"$0\" /etc/resolv.conf || exit 99; exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script]).arg(&config);
+    command
+        .arg(mainstay())
+        .args(["run", "--json"])
+        .arg(&manifest);
+    let (true, Ok(_resolver)) = (rustix::process::geteuid().is_root(), resolver) else {
+        return mainstay_testkit::skip("needs root, port 53 and a mount namespace");
+    };
+    let mut supervisor = Supervisor::spawn(command);
+    event(&supervisor, "slow", "started");
+    for _ in 0..2 {
+        let mut restart = sandbox.command(mainstay());
+        let restart = restart.args(["restart", "slow"]).spawn();
+        let mut restart = restart.expect("mainstay runs");
+        wait_until("it is started again", SOON, || {
+            let took = time_to_answer(&sandbox);
+            assert!(took < Duration::from_secs(5), "it answered after {took:?}");
+            let state = service(&sandbox, "slow")["state"].clone();
+            (state == "start-pending").then_some(())
+        });
+        let _ = restart.kill();
+        let _ = restart.wait();
+    }
+    assert_eq!(service(&sandbox, "b")["state"], "running");
+    let began = std::time::Instant::now();
+    supervisor.ctrl_c();
+    assert!(supervisor.wait(SOON).success());
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(8), "it ended after {took:?}");
+    sandbox.assert_no_leftovers();
+}
+
+/// No signal but those that mean an end ends a supervisor; services have the system's defaults.
+#[test]
+fn signals_that_mean_nothing_to_a_supervisor_are_ignored() {
+    let services = "[service.a]\ncommand = [\"PUPPET\", \"print\", \"one\", \"hang\"]\n";
+    let (supervisor, sandbox) = supervise(services);
+    event(&supervisor, "a", "started");
+    wait_until("its line is in the log", SOON, || {
+        let log = verb(&sandbox, &["logs", "a"]).stdout;
+        (!log.is_empty()).then_some(())
+    });
+    let before = service(&sandbox, "a");
+    let names = [
+        "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "XCPU", "XFSZ", "PIPE", "TTIN", "TTOU",
+        "RTMIN", "RTMAX", "USR1", "USR2",
+    ];
+    for name in names {
+        let mut kill = std::process::Command::new("bash");
+        kill.args(["-c", &format!("kill -{name} {}", supervisor.id())]);
+        assert!(kill.status().expect("bash runs").success(), "{name}");
+        let after = service(&sandbox, "a");
+        assert_eq!(after["pid"], before["pid"], "after SIG{name}");
+    }
+    let logs = sandbox.state_dir().join("logs/a");
+    wait_until("USR1 has rotated its log", SOON, || {
+        let files = fs::read_dir(&logs).expect("its logs").flatten();
+        let rotated = |file: &fs::DirEntry| {
+            let name = file.file_name().to_string_lossy().into_owned();
+            name.contains(".log") && name != "current.log"
+        };
+        files.into_iter().any(|file| rotated(&file)).then_some(())
+    });
+    supervisor.wait_event(SOON, |event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        event["event"] == "notice" && message.starts_with("a ") && message.contains("running")
+    });
+    let status = format!("/proc/{}/status", before["pid"]);
+    let status = fs::read_to_string(status).expect("it runs");
+    assert!(status.contains("SigIgn:\t0000000000000000"), "{status}");
+    stop(supervisor, &sandbox);
+}
+
+/// However much a service says of itself, the last of it counts, and neither its supervisor nor its neighbours notice.
+#[test]
+fn a_flood_of_statuses_is_the_last_one_of_each_second() {
+    const SCRIPT: &str = r#"
+import os, socket, time
+address = os.environ["NOTIFY_SOCKET"]
+link = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+link.connect("\0" + address[1:] if address[0] == "@" else address)
+link.send(b"READY=1")
+message = b"STATUS=busy\n" * 50
+for _ in range(20000):
+    link.send(message)
+link.send(b"STATUS=the last")
+time.sleep(1000)
+"#;
+    if std::process::Command::new("python3")
+        .arg("-V")
+        .output()
+        .is_err()
+    {
+        return mainstay_testkit::skip("python3 is missing");
+    }
+    let (sandbox, manifest) = sandbox(
+        "[service.noisy]\ncommand = [\"python3\", \"HERE/noisy.py\"]\nstart = { ready = { notify = true } }\n\
+         [service.quiet]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    sandbox.write("noisy.py", SCRIPT);
+    let began = std::time::Instant::now();
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "noisy", "ready");
+    let pid = rustix::process::Pid::from_raw(supervisor.id().cast_signed()).expect("a pid");
+    let detail = || service(&sandbox, "noisy")["detail"].clone();
+    wait_until("the last status is shown", 3 * SOON, || {
+        let took = time_to_answer(&sandbox);
+        assert!(took < Duration::from_secs(5), "it answered after {took:?}");
+        (detail() == "the last").then_some(())
+    });
+    let told = events(&supervisor, "noisy", "status", 1).len();
+    let seconds = began.elapsed().as_secs() as usize;
+    assert!(told <= seconds + 2, "{told} statuses in {seconds} s");
+    let peak = procs::field(pid, "status", "VmHWM").expect("it runs");
+    assert!(peak < 64 << 10, "{peak} KiB");
+    stop(supervisor, &sandbox);
+}

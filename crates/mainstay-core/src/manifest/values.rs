@@ -702,7 +702,15 @@ impl FromText for Listen {
                 Err(Mistake::new(Code::Address, message, "remove it"))
             }
             true => Ok(Self::Unix(text.into())),
-            false => HostPort::from_text(text).map(Self::Tcp),
+            false => {
+                let address = HostPort::from_text(text)?;
+                if address.literal().is_empty() {
+                    let message = format!("`{}` is not an address of this machine", Shown(text));
+                    let help = "write its IP address, `[::]` for all: a name is not looked up";
+                    return Err(Mistake::new(Code::Address, message, help));
+                }
+                Ok(Self::Tcp(address))
+            }
         }
     }
 }

@@ -798,7 +798,7 @@ pub(crate) fn connect_unix(path: &Path) -> Result<OwnedFd, Errno> {
 /// Opens a listening socket. A Unix socket that nothing listens on is replaced; anything else at its path is an error.
 pub(crate) fn listen(address: &Listen) -> io::Result<Socket> {
     let socket: OwnedFd = match address {
-        Listen::Tcp(address) => TcpListener::bind((address.host(), address.port()))?.into(),
+        Listen::Tcp(address) => TcpListener::bind(&*address.literal())?.into(),
         Listen::Unix(path) => bind_unix(path)?,
     };
     // std's own backlog is a small one.
@@ -877,15 +877,14 @@ fn above_standard(stream: Stream<'_>) -> io::Result<Option<OwnedFd>> {
 static INHERITED_FILES: OnceLock<libc::rlimit> = OnceLock::new();
 
 /// As many descriptors as the hard limit allows, since each service takes three (a soft limit of 1024 is for `select`, which is not
-/// used here; children get theirs back, for they may use it). And a file size limit is an error of one write, not our end (SIGXFSZ).
+/// used here; children get theirs back, for they may use it).
 pub(super) fn raise_limits() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: the pointers are valid for the calls; nobody else in this process changes limits or this signal.
+    // SAFETY: the pointers are valid for the calls; nobody else in this process changes limits.
     unsafe {
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0
             && INHERITED_FILES.set(limit).is_ok()
         {
@@ -896,6 +895,31 @@ pub(super) fn raise_limits() {
             // Without it there are fewer services, and the one too many says why.
             libc::setrlimit(libc::RLIMIT_NOFILE, &raised);
         }
+    }
+}
+
+/// Ignores every signal that would end or stop this process and means nothing to a supervisor. Faults, what a terminal's user asks for
+/// and what has a handler stay as they are. Children get the defaults back.
+pub(super) fn ignore_signals() {
+    // A file size limit is an error of one write, not our end.
+    let mut ignored = vec![
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGPIPE,
+        libc::SIGXCPU,
+        libc::SIGXFSZ,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+    ];
+    #[cfg(target_os = "linux")]
+    {
+        ignored.extend([libc::SIGPOLL, libc::SIGPWR, libc::SIGSTKFLT]);
+        ignored.extend(libc::SIGRTMIN()..=libc::SIGRTMAX());
+    }
+    for signal in ignored {
+        // SAFETY: no memory is involved. A number that the system refuses changes nothing.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 

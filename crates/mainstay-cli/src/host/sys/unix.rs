@@ -89,6 +89,7 @@ impl Processes {
     pub(crate) fn new(_label: &str) -> io::Result<Self> {
         posix::seal_inherited();
         posix::raise_limits();
+        posix::ignore_signals();
         Ok(Self {
             mains: BTreeMap::new(),
             child_ended: tokio::signal::unix::signal(SignalKind::child())?,

@@ -97,6 +97,7 @@ impl Processes {
     pub(crate) fn new(label: &str) -> io::Result<Self> {
         posix::seal_inherited();
         posix::raise_limits();
+        posix::ignore_signals();
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let instance = posix::random_id();
         let nest = match std::env::var_os(CONTAINMENT) {

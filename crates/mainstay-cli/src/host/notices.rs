@@ -1,0 +1,124 @@
+//! What services say of themselves, on its way to the loop: however much that is, at most one message a run waits there.
+//!
+//! Readiness counts once, the last extension of a deadline counts, and of statuses the last one of each second.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mainstay_core::engine::{Event, Notice, RunId, ServiceId};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::Message;
+
+/// A status is passed on at most this often.
+const CADENCE: Duration = Duration::from_secs(1);
+
+/// The notices of one run.
+#[derive(Clone, Debug)]
+pub(super) struct Notices {
+    service: ServiceId,
+    run: RunId,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: Ready,
+    extension: Option<Duration>,
+    status: Option<String>,
+    /// When the last status was passed on.
+    status_at: Option<Instant>,
+    /// The loop has a message to come here.
+    is_announced: bool,
+    /// A timer for the status runs.
+    is_timed: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Ready {
+    #[default]
+    No,
+    Said,
+    Told,
+}
+
+impl Notices {
+    pub(super) fn new(service: ServiceId, run: RunId) -> Self {
+        Self {
+            service,
+            run,
+            state: Arc::default(),
+        }
+    }
+
+    /// Keeps a notice, and has the loop take it when it is due.
+    pub(super) fn push(&self, notice: Notice, to_loop: &UnboundedSender<Message>) {
+        let mut state = self.state();
+        match notice {
+            Notice::Ready if state.ready == Ready::No => state.ready = Ready::Said,
+            Notice::Ready => return,
+            Notice::ExtendTimeout(by) => state.extension = Some(by),
+            Notice::Status(text) => {
+                state.status = Some(text);
+                if let Some(pause) = state.pause() {
+                    if !std::mem::replace(&mut state.is_timed, true) {
+                        self.announce_after(pause, to_loop);
+                    }
+                    return;
+                }
+            }
+        }
+        self.announce(&mut state, to_loop);
+    }
+
+    fn announce(&self, state: &mut State, to_loop: &UnboundedSender<Message>) {
+        if !std::mem::replace(&mut state.is_announced, true) {
+            // Fails only where the loop has ended.
+            let _ = to_loop.send(Message::Notices(self.clone()));
+        }
+    }
+
+    fn announce_after(&self, pause: Duration, to_loop: &UnboundedSender<Message>) {
+        let (notices, to_loop) = (self.clone(), to_loop.clone());
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            let mut state = notices.state();
+            state.is_timed = false;
+            notices.announce(&mut state, &to_loop);
+        });
+    }
+
+    /// What is due.
+    pub(super) fn take(&self) -> Vec<Event> {
+        let mut state = self.state();
+        state.is_announced = false;
+        let mut notices = Vec::new();
+        if state.ready == Ready::Said {
+            state.ready = Ready::Told;
+            notices.push(Notice::Ready);
+        }
+        notices.extend(state.extension.take().map(Notice::ExtendTimeout));
+        if state.pause().is_none()
+            && let Some(text) = state.status.take()
+        {
+            state.status_at = Some(Instant::now());
+            notices.push(Notice::Status(text));
+        }
+        let notices = notices.into_iter();
+        let event = |notice| Event::Notified(self.service, self.run, notice);
+        notices.map(event).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How long the next status has to wait, if it has to.
+    fn pause(&self) -> Option<Duration> {
+        let due = self.status_at? + CADENCE;
+        let pause = due.saturating_duration_since(Instant::now());
+        (!pause.is_zero()).then_some(pause)
+    }
+}
