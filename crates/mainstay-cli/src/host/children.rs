@@ -383,9 +383,7 @@ impl Host {
     ) -> Option<Event> {
         if let Probe::Exec(argv) = &probe {
             let started = self.start_helper(id, argv, Purpose::Probe(token), limit);
-            return started
-                .err()
-                .map(|why| Event::Answered(id, token, Err(why)));
+            return started.err().map(|why| refused(id, token, why));
         }
         let Held { spec, dir, .. } = self.held.get(&id)?;
         let base = launch::working_dir(spec, dir);
@@ -406,8 +404,12 @@ impl Host {
                 Ok(())
             };
             let answer = probe::within(limit, question).await;
+            let event = match answer {
+                Ok(()) => Event::Answered(id, token, Ok(())),
+                Err(why) => refused(id, token, why),
+            };
             // Fails only where the loop has ended.
-            let _ = messages.send(Message::Engine(Event::Answered(id, token, answer)));
+            let _ = messages.send(Message::Engine(event));
         });
         None
     }
@@ -554,6 +556,15 @@ impl Host {
                 }
             }
         }
+    }
+}
+
+/// A no, unless this process lacks descriptors at this moment: then the question may not have been asked at all.
+fn refused(id: ServiceId, token: Token, why: String) -> Event {
+    let spare: io::Result<Vec<_>> = (0..2).map(|_| io::pipe()).collect();
+    match spare {
+        Ok(_) => Event::Answered(id, token, Err(why)),
+        Err(error) => Event::Unasked(id, token, format!("{why} (supervisor: {error})")),
     }
 }
 

@@ -514,3 +514,92 @@ time.sleep(1000)
     assert!(peak < 64 << 10, "{peak} KiB");
     stop(supervisor, &sandbox);
 }
+
+/// Clients that do not finish their requests use neither the supervisor's descriptors nor, for long, its memory.
+#[test]
+fn half_requests_take_nothing_from_services() {
+    let (sandbox, manifest) = sandbox(
+        "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n\
+         liveness = { exec = [\"true\"], every = \"50ms\", misses = 1 }\n",
+    );
+    let mut command = sandbox.command("bash");
+    command.args(["-c", "ulimit -n 64; exec \"$@\"", "bash"]);
+    command
+        .arg(mainstay())
+        .args(["run", "--json"])
+        .arg(&manifest);
+    let supervisor = Supervisor::spawn(command);
+    event(&supervisor, "a", "started");
+    let pid = rustix::process::Pid::from_raw(supervisor.id().cast_signed()).expect("a pid");
+    let memory = || procs::field(pid, "status", "VmRSS").expect("it runs");
+    let before = memory();
+    let socket = sandbox.state_dir().join("control.sock");
+    let mut hanging = Vec::new();
+    for i in 0..2_000 {
+        let Ok(mut stream) = std::os::unix::net::UnixStream::connect(&socket) else {
+            continue;
+        };
+        let body = [b'x'; 4096];
+        let _ = std::io::Write::write_all(
+            &mut stream,
+            b"POST /v1/services/a/update HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n",
+        );
+        let _ = std::io::Write::write_all(&mut stream, &body);
+        if i % 20 == 0 {
+            hanging.push(stream);
+        }
+        if i % 500 == 0 {
+            ok(&sandbox, &["list"]);
+        }
+    }
+    for _ in 0..3 {
+        ok(&sandbox, &["restart", "a"]);
+    }
+    drop(hanging);
+    wait_until("its memory is given back", SOON, || {
+        (memory() < before + (8 << 10)).then_some(())
+    });
+    assert_eq!(service(&sandbox, "a")["state"], "running");
+    let events = supervisor.events();
+    let is_bad = |event: &&Value| event["event"] == "missed" || event["event"] == "failed";
+    assert_eq!(events.iter().find(is_bad), None);
+    stop(supervisor, &sandbox);
+}
+
+/// Ctrl-S stops what is shown, and nothing else.
+#[test]
+fn a_stopped_terminal_stops_nothing() {
+    let services = "[service.chatter]\ncommand = [\"sh\", \"-c\", \"yes\"]\nlog = { rotate = \"1MB\", keep = 1 }\n\
+         [service.a]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    for more in [&[][..], &["--follow"]] {
+        let (sandbox, manifest) = sandbox(services);
+        let mut command = sandbox.command(mainstay());
+        command.arg("run").arg(&manifest).args(more);
+        let terminal = mainstay_testkit::Terminal::start(command);
+        let supervisor = wait_until("a supervisor that answers", SOON, || {
+            let output = verb(&sandbox, &["status", "a"]);
+            let mut processes = sandbox.processes().into_iter();
+            let supervisor = processes.find(|pid| procs::is_named(*pid, "mainstay"));
+            supervisor.filter(|_| output.status.success())
+        });
+        // What the line discipline does on ctrl-S.
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+        let mode = rustix::fs::Mode::empty();
+        let tty = rustix::fs::open(procs::path(supervisor, "fd/1"), flags, mode);
+        let tty = tty.expect("its terminal");
+        rustix::termios::tcflow(&tty, rustix::termios::Action::OOff).expect("a terminal");
+        for _ in 0..5 {
+            ok(&sandbox, &["restart", "a"]);
+        }
+        let took = time_to_answer(&sandbox);
+        assert!(took < Duration::from_secs(5), "it answered after {took:?}");
+        rustix::process::kill_process(supervisor, Signal::TERM).expect("it runs");
+        wait_until("it ends", SOON, || {
+            (!procs::alive(supervisor)).then_some(())
+        });
+        drop(tty);
+        let (status, _) = terminal.finish();
+        assert!(status.success(), "{status:?}");
+        sandbox.assert_no_leftovers();
+    }
+}

@@ -78,6 +78,8 @@ pub enum Event {
     Emptied(ServiceId, RunId),
     /// The answer to [`Action::Ask`] or [`Action::ExpectLine`]: yes, or why not.
     Answered(ServiceId, Token, Result<(), String>),
+    /// [`Action::Ask`] could not be done, for a reason of the host's own: that is no evidence, and the question is asked again.
+    Unasked(ServiceId, Token, String),
     /// It said something on its notification socket (sd_notify(3)).
     Notified(ServiceId, RunId, Notice),
     /// [`Action::Freeze`] failed.
@@ -101,6 +103,7 @@ impl Event {
             | Self::Exited(id, ..)
             | Self::Emptied(id, ..)
             | Self::Answered(id, ..)
+            | Self::Unasked(id, ..)
             | Self::Notified(id, ..)
             | Self::FreezeFailed(id, ..)
             | Self::Restored(id, ..)
@@ -706,6 +709,7 @@ impl Engine {
             Event::Exited(_, run, exit) => service.exited(run, exit, shared),
             Event::Emptied(_, run) => service.emptied(run, shared),
             Event::Answered(_, token, answer) => service.answered(token, answer, shared),
+            Event::Unasked(_, token, why) => service.unasked(token, why, shared.now),
             Event::Notified(_, run, notice) => service.notified(run, notice, shared),
             Event::FreezeFailed(_, run, why) => service.freeze_failed(run, why, shared),
             Event::Restored(_, token, result) => service.restored(token, result, shared),

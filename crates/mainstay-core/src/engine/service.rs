@@ -28,6 +28,8 @@ pub(super) const LINGER_PATIENCE: Duration = Duration::from_secs(2);
 const RESTORE_PATIENCE: Duration = Duration::from_secs(3600);
 /// How long one question of readiness, or of a condition, may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause after a question that the host could not ask.
+const UNASKED_PAUSE: Duration = Duration::from_secs(1);
 /// The most that one `EXTEND_TIMEOUT_USEC=` is worth: who wants longer has to be alive to ask again.
 const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
 /// The pauses between questions of readiness: soon at first, never rare.
@@ -673,6 +675,26 @@ impl Service {
                 _ => {}
             },
             _ => {}
+        }
+    }
+
+    /// A question could not be asked: it is neither a yes nor a no.
+    pub(super) fn unasked(&mut self, token: Token, why: String, now: Instant) {
+        let asking = match &mut self.state {
+            State::Conditions { asking, .. } => Some(asking),
+            State::Live { phase, .. } => match phase {
+                Phase::Starting {
+                    evidence: Evidence::Probe(asking),
+                    ..
+                } => asking.as_mut(),
+                Phase::Running { watch, .. } => watch.as_mut().map(|watch| &mut watch.asking),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(asking) = asking.filter(|asking| asking.expects(token)) {
+            asking.last = Some(why);
+            asking.again_in(UNASKED_PAUSE, now);
         }
     }
 

@@ -1274,6 +1274,16 @@ impl World {
                     account.old_tokens.push(*token);
                 }
             }
+            Event::Unasked(i, token, _) => {
+                let account = &mut self.accounts[i.index()];
+                if account
+                    .question
+                    .take_if(|(asked, ..)| asked == token)
+                    .is_some()
+                {
+                    account.old_tokens.push(*token);
+                }
+            }
             Event::Snapshotted(i, token, _) => {
                 let account = &mut self.accounts[i.index()];
                 let is_expected = account
@@ -1539,8 +1549,11 @@ impl World {
                         Duration::ZERO
                     };
                     let at = now + late + self.millis(60);
-                    self.coming
-                        .push((at, Event::Answered(service, token, answer.clone())));
+                    let event = match self.chance(0.1) {
+                        true => Event::Unasked(service, token, "too many files".into()),
+                        false => Event::Answered(service, token, answer.clone()),
+                    };
+                    self.coming.push((at, event));
                 }
             }
             Action::ExpectLine(id, token, _) => {

@@ -4,6 +4,7 @@
 
 mod condition;
 pub(crate) mod endpoint;
+mod limit;
 mod server;
 
 use hyper::StatusCode;

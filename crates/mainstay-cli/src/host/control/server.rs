@@ -1,7 +1,9 @@
 //! Requests in, commands to the host, replies out.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,13 +19,17 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::super::sys;
 use super::endpoint::Listener;
+use super::limit::{Connections, Phase, Progress};
 use super::{Command, Conditions, Decision, Reach, Reply};
 
 /// Events that a slow listener may be behind before it is cut off.
 const EVENT_BACKLOG: usize = 4096;
 /// The longest body of a request, a manifest in it included.
 const LARGEST_BODY: usize = 1 << 20;
+/// After so many connections at once, their memory is given back.
+const MANY: usize = 16;
 /// After a failure to accept.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long clients have to take their last answers.
@@ -37,10 +43,17 @@ pub(crate) async fn serve(
     mut closing: oneshot::Receiver<Infallible>,
 ) {
     let mut connections = JoinSet::new();
+    let open = Rc::new(RefCell::new(Connections::new()));
+    let mut most_at_once = 0;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = connections.join_next(), if !connections.is_empty() => continue,
+            _ = connections.join_next(), if !connections.is_empty() => {
+                if connections.is_empty() && std::mem::take(&mut most_at_once) > MANY {
+                    sys::give_memory_back();
+                }
+                continue;
+            }
             _ = &mut closing => break,
         };
         let Ok(stream) = accepted else {
@@ -48,16 +61,27 @@ pub(crate) async fn serve(
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let host = host.clone();
-        connections.spawn_local(async move {
-            let service = service_fn(|request| answer(request, host.clone()));
+        let progress = Progress::new();
+        let has_room = open.borrow_mut().make_room();
+        let conversation = Conversation {
+            host: has_room.then(|| host.clone()),
+            progress: Rc::clone(&progress),
+            open: Rc::clone(&open),
+        };
+        let task = connections.spawn_local(async move {
+            let progress = Rc::clone(&conversation.progress);
+            let service = service_fn(|request| conversation.clone().answer(request));
             let mut connection = http1::Builder::new();
             let connection = connection.keep_alive(false);
             // The client left in the middle: nobody to tell.
-            let _ = connection
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let served = connection.serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                _ = served => {}
+                () = progress.overdue() => {}
+            }
         });
+        open.borrow_mut().add(progress, task);
+        most_at_once = most_at_once.max(connections.len());
     }
     drop((listener, host));
     let finished = async { while connections.join_next().await.is_some() {} };
@@ -65,10 +89,48 @@ pub(crate) async fn serve(
     let _ = tokio::time::timeout(PATIENCE, finished).await;
 }
 
+/// What is needed to answer one request.
+#[derive(Clone)]
+struct Conversation {
+    /// `None`: there are too many.
+    host: Option<UnboundedSender<Command>>,
+    progress: Rc<Progress>,
+    open: Rc<RefCell<Connections>>,
+}
+
+impl Conversation {
+    async fn answer(
+        self,
+        request: hyper::Request<Incoming>,
+    ) -> Result<Response<Answer>, Infallible> {
+        let Some(host) = &self.host else {
+            self.progress.enter(Phase::Answering);
+            return Ok(too_many());
+        };
+        let response = answer(request, host.clone(), &self.progress).await;
+        if let Answer::Events(_) = response.body() {
+            if !self.open.borrow().may_listen() {
+                self.progress.enter(Phase::Answering);
+                return Ok(too_many());
+            }
+            self.progress.enter(Phase::Listening);
+        } else {
+            self.progress.enter(Phase::Answering);
+        }
+        Ok(response)
+    }
+}
+
+fn too_many() -> Response<Answer> {
+    let why = "the supervisor has too many connections: try again";
+    whole(Reply::error(StatusCode::SERVICE_UNAVAILABLE, why))
+}
+
 async fn answer(
     request: hyper::Request<Incoming>,
     host: UnboundedSender<Command>,
-) -> Result<Response<Answer>, Infallible> {
+    progress: &Progress,
+) -> Response<Answer> {
     let (reply, replied) = oneshot::channel();
     let (request, body) = request.into_parts();
     // Also where nobody wants it: whoever still sends when we close never sees the answer.
@@ -80,12 +142,13 @@ async fn answer(
                 false => StatusCode::BAD_REQUEST,
             };
             let why = format!("read the request, {LARGEST_BODY} bytes at most: {error}");
-            return Ok(whole(Reply::error(status, &why)));
+            return whole(Reply::error(status, &why));
         }
     };
+    progress.enter(Phase::Working);
     let conditions = match Conditions::of(&request.headers) {
         Ok(conditions) => conditions,
-        Err(why) => return Ok(whole(Reply::error(StatusCode::BAD_REQUEST, &why))),
+        Err(why) => return whole(Reply::error(StatusCode::BAD_REQUEST, &why)),
     };
     let query = request.uri.query().unwrap_or_default().split('&');
     let reach = match query.clone().any(|part| part == "with-dependents") {
@@ -109,7 +172,7 @@ async fn answer(
             let mut response = Response::new(Answer::Events(receiver));
             let kind = hyper::header::HeaderValue::from_static("application/x-ndjson");
             response.headers_mut().insert(CONTENT_TYPE, kind);
-            return Ok(response);
+            return response;
         }
         (&Method::PUT, ["v1", "services", names]) => Command::Define {
             names: (*names).to_owned(),
@@ -166,19 +229,19 @@ async fn answer(
                 request,
                 reply,
             },
-            None => return Ok(whole(Reply::error(StatusCode::NOT_FOUND, "no such verb"))),
+            None => return whole(Reply::error(StatusCode::NOT_FOUND, "no such verb")),
         },
         (_, ["v1", ..]) => {
-            return Ok(whole(Reply::error(
+            return whole(Reply::error(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "no such request",
-            )));
+            ));
         }
         _ => {
-            return Ok(whole(Reply::error(
+            return whole(Reply::error(
                 StatusCode::NOT_FOUND,
                 "the protocol begins at /v1",
-            )));
+            ));
         }
     };
     let command = match (conditions, path.as_slice()) {
@@ -194,7 +257,7 @@ async fn answer(
     // Both fail only where the host is ending.
     let _ = host.send(command);
     let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");
-    Ok(whole(replied.await.unwrap_or_else(|_| gone())))
+    whole(replied.await.unwrap_or_else(|_| gone()))
 }
 
 fn parse_verb(verb: &str) -> Option<Request> {
