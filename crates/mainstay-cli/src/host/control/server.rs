@@ -28,6 +28,8 @@ use super::{Command, Conditions, Decision, Reach, Reply};
 const EVENT_BACKLOG: usize = 4096;
 /// The longest body of a request, a manifest in it included.
 const LARGEST_BODY: usize = 1 << 20;
+/// Turns of the loop in which a connection may see that its client is gone, before its request is begun.
+const TURNS: usize = 8;
 /// After so many connections at once, their memory is given back.
 const MANY: usize = 16;
 /// After a failure to accept.
@@ -253,7 +255,9 @@ async fn answer(
         _ => command,
     };
     // The connection looks for the end of its client now. If that is gone, this goes no further: nobody waits for the answer.
-    tokio::task::yield_now().await;
+    for _ in 0..TURNS {
+        tokio::task::yield_now().await;
+    }
     // Both fail only where the host is ending.
     let _ = host.send(command);
     let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");
