@@ -28,8 +28,9 @@ use super::{Command, Conditions, Decision, Reach, Reply};
 const EVENT_BACKLOG: usize = 4096;
 /// The longest body of a request, a manifest in it included.
 const LARGEST_BODY: usize = 1 << 20;
-/// Turns of the loop in which a connection may see that its client is gone, before its request is begun.
-const TURNS: usize = 8;
+/// How long a request waits before it begins. A timer ends only after the event loop has asked the
+/// system about every socket, so a connection whose client has already left is seen to have ended.
+const CLIENT_CHECK: Duration = Duration::from_millis(1);
 /// After so many connections at once, their memory is given back.
 const MANY: usize = 16;
 /// After a failure to accept.
@@ -254,10 +255,8 @@ async fn answer(
         },
         _ => command,
     };
-    // The connection looks for the end of its client now. If that is gone, this goes no further: nobody waits for the answer.
-    for _ in 0..TURNS {
-        tokio::task::yield_now().await;
-    }
+    // If the client has left, the connection ends here, and the request with it.
+    tokio::time::sleep(CLIENT_CHECK).await;
     // Both fail only where the host is ending.
     let _ = host.send(command);
     let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");
