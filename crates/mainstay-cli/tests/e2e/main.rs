@@ -5,6 +5,8 @@ mod adoption;
 mod alerts;
 mod control;
 mod daemon;
+#[cfg(target_os = "linux")]
+mod exhaustion;
 mod failures;
 mod hello;
 mod lifecycle;

@@ -41,6 +41,21 @@ struct Place {
     is_watched: Cell<bool>,
 }
 
+impl Place {
+    /// Opens what tells when it is empty, before anybody lives there: a supervisor that has no descriptor left later could not tell an
+    /// empty tree from a living one.
+    fn watch_for(&self, nest_dir: &Path) -> io::Result<()> {
+        if self.events.get().is_none() {
+            match File::open(nest_dir.join(&self.name).join("cgroup.events")) {
+                // Somebody tidied up what was idle: it is made again at the start.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => drop(self.events.set(opened?)),
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Nest {
     /// Makes the nest. Fails where cgroups cannot be used.
     pub(super) fn new(label: &str, instance: &str) -> io::Result<Self> {
@@ -207,6 +222,7 @@ impl Cgroup {
     pub(super) fn new(nest: &Rc<Nest>, service: &str, id: u64) -> io::Result<Self> {
         let idle = nest.idle.borrow_mut().remove(service);
         let place = idle.map_or_else(|| nest.create(format!("{service}.{id}")), Ok)?;
+        place.watch_for(&nest.dir)?;
         Ok(Self {
             nest: nest.clone(),
             service: service.to_owned(),

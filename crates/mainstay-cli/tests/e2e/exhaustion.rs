@@ -1,0 +1,126 @@
+//! The machine gives nothing more: no descriptors, no inodes. The supervisor and its services go on, and recover by themselves.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+use super::*;
+
+/// A service that lives through everything, and one that crashes as long as a file is there.
+fn pair(steady: &str) -> String {
+    format!(
+        r#"
+        [service.steady]
+        {steady}
+        [service.worker]
+        command = ["PUPPET", "print", "up", "await", "HERE/crash", "exit", "1"]
+        recovery = {{ delay = "10ms", max_delay = "100ms", limit = "none" }}
+        "#
+    )
+}
+
+fn crash(sandbox: &Sandbox) {
+    fs::write(sandbox.path().join("crash"), "").expect("the sandbox is writable");
+}
+
+/// The worker comes back for good, its output is written again, and nothing happened to the steady service.
+#[track_caller]
+fn assert_recovers(supervisor: Supervisor, sandbox: &Sandbox, steady: &Value) {
+    fs::remove_file(sandbox.path().join("crash")).expect("it was there");
+    wait_until("the worker to run", SOON, || {
+        (service(sandbox, "worker")["state"] == "running").then_some(())
+    });
+    let count = || {
+        let log = fs::read_to_string(sandbox.state_dir().join("logs/worker/current.log"));
+        log.map_or(0, |log| log.matches("up\n").count())
+    };
+    let before = count();
+    json(sandbox, &["restart", "worker", "--json"]);
+    wait_until("its output", SOON, || (count() > before).then_some(()));
+    let now = service(sandbox, "steady");
+    assert_eq!(now["pid"], steady["pid"], "{now}");
+    stop(supervisor, sandbox);
+}
+
+#[test]
+fn a_supervisor_without_descriptors_goes_on() {
+    let (supervisor, sandbox) = supervise(&pair("command = [\"PUPPET\", \"hang\"]"));
+    event(&supervisor, "worker", "started");
+    let steady = service(&sandbox, "steady");
+    let pid = Pid::from_raw(supervisor.id().cast_signed());
+    let open = fs::read_dir(format!("/proc/{}/fd", supervisor.id())).expect("it lives");
+    let open = open
+        .flatten()
+        .filter_map(|fd| fd.file_name().to_str()?.parse::<u64>().ok());
+    let most = getrlimit(Resource::Nofile);
+    let limit = |current| {
+        let limit = Rlimit {
+            current,
+            maximum: most.maximum,
+        };
+        prlimit(pid, Resource::Nofile, limit).expect("it is ours");
+    };
+    let highest = open.max().expect("it has some");
+    // Every number above is refused; what is closed below is used up by the next start.
+    limit(Some(highest.min(12)));
+    crash(&sandbox);
+    supervisor.wait_event(SOON, |event| {
+        event["service"] == "worker" && event.to_string().contains("Too many open files")
+    });
+    limit(most.maximum);
+    assert_recovers(supervisor, &sandbox, &steady);
+}
+
+/// Runs the pair with its state on a small tmpfs, has `break_it` take the file system away, and `mend` give it back.
+fn on_a_file_system(options: &str, break_it: impl Fn(&Path), mend: impl Fn(&Path)) {
+    let port = mainstay_testkit::free_port();
+    let (sandbox, manifest) = sandbox(&pair(&format!(
+        r#"
+        command = ["PUPPET", "serve", "tcp", "127.0.0.1:{port}", "hang"]
+        start = {{ ready = {{ tcp = "127.0.0.1:{port}" }} }}
+        liveness = {{ every = "50ms", misses = 3 }}
+        "#
+    )));
+    let dir = sandbox.state_dir();
+    fs::create_dir(&dir).expect("a directory");
+    if !mount(&["-t", "tmpfs", "-o", options, "tmpfs"], &dir) {
+        return mainstay_testkit::skip("this root may not mount a tmpfs");
+    }
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "steady", "ready");
+    event(&supervisor, "worker", "started");
+    let steady = service(&sandbox, "steady");
+    break_it(&dir);
+    crash(&sandbox);
+    events(&supervisor, "worker", "exited", 5);
+    assert_eq!(service(&sandbox, "steady")["pid"], steady["pid"]);
+    json(&sandbox, &["restart", "worker", "--json"]);
+    mend(&dir);
+    assert_recovers(supervisor, &sandbox, &steady);
+    let unmounted = std::process::Command::new("umount").arg(&dir).status();
+    assert!(unmounted.is_ok_and(|status| status.success()));
+}
+
+fn mount(options: &[&str], dir: &Path) -> bool {
+    let mut command = std::process::Command::new("mount");
+    let status = command.args(options).arg(dir).status();
+    status.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_full_inode_table_stops_nobody() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("a small file system needs a mount, and a mount needs root");
+    }
+    let waste = |dir: &Path| dir.join("waste");
+    on_a_file_system(
+        "size=8m,nr_inodes=100,mode=700",
+        |dir| {
+            fs::create_dir(waste(dir)).expect("there is room yet");
+            let is_full = (0..200).any(|i| fs::write(waste(dir).join(i.to_string()), "").is_err());
+            assert!(is_full, "no inode is left");
+        },
+        |dir| fs::remove_dir_all(waste(dir)).expect("removed"),
+    );
+}
