@@ -225,10 +225,14 @@ fn no_keeper_is_left_behind_by_a_start_that_failed() {
 fn notify_from_outside(pid: u64, message: &str) {
     use std::os::linux::net::SocketAddrExt as _;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
-    let environment = fs::read_to_string(format!("/proc/{pid}/environ")).expect("it lives");
-    let mut variables = environment.split('\0');
-    let name = variables.find_map(|it| it.strip_prefix("NOTIFY_SOCKET=@"));
-    let address = SocketAddr::from_abstract_name(name.expect("a socket")).expect("an address");
+    // In the middle of its exec a process has no environment for a moment.
+    let name = wait_until("its environment", SOON, || {
+        let environment = fs::read_to_string(format!("/proc/{pid}/environ")).ok()?;
+        let mut variables = environment.split('\0');
+        let name = variables.find_map(|it| it.strip_prefix("NOTIFY_SOCKET=@"))?;
+        Some(name.to_owned())
+    });
+    let address = SocketAddr::from_abstract_name(name).expect("an address");
     let socket = UnixDatagram::unbound().expect("a socket");
     let sent = socket.send_to_addr(message.as_bytes(), &address);
     sent.expect("somebody listens");
