@@ -29,6 +29,7 @@ use self::disk::Disk;
 pub(crate) use self::source::Source;
 use crate::failure::{Code, Failure};
 use crate::guarded;
+use crate::lock_file;
 use crate::snapshot::{CallOff, Seam};
 
 /// The largest program.
@@ -179,9 +180,7 @@ impl Programs {
 
     fn lock(&self) -> Result<File, Failure> {
         let path = self.dir.join(LOCK);
-        let mut options = File::options();
-        options.write(true).create(true).truncate(false);
-        let lock = options.open(&path).map_err(doing("open", &path))?;
+        let lock = lock_file::open(&path).map_err(doing("open", &path))?;
         match lock.try_lock() {
             Ok(()) => Ok(lock),
             Err(fs::TryLockError::Error(error)) => Err(doing("lock", &path)(error)),

@@ -78,32 +78,38 @@ enum Command {
 impl Cli {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let state = || StateDir::locate(self.state_dir.clone());
+        // Whoever changes something there must know that it is not another account's place.
+        let own = || {
+            let state = state()?;
+            state.refuse_exposed()?;
+            Ok::<_, Failure>(state)
+        };
         match self.verb {
             Command::Check(verb) => verb.run(),
             Command::Schema => schema::run(),
-            Command::Run(verb) => verb.run(state()?),
-            Command::Daemon(verb) => verb.run(state()?),
-            Command::Install(verb) => verb.run(&state()?),
-            Command::Uninstall(verb) => verb.run(&state()?),
-            Command::Enable(verb) => verb.run(&state()?, true),
-            Command::Disable(verb) => verb.run(&state()?, false),
+            Command::Run(verb) => verb.run(own()?),
+            Command::Daemon(verb) => verb.run(own()?),
+            Command::Install(verb) => verb.run(&own()?),
+            Command::Uninstall(verb) => verb.run(&own()?),
+            Command::Enable(verb) => verb.run(&own()?, true),
+            Command::Disable(verb) => verb.run(&own()?, false),
             Command::Status(verb) => verb.run(&state()?),
             Command::List(verb) => verb.run(&state()?),
             Command::Verify(verb) => verb.run(&state()?),
             Command::History(verb) => verb.run(&state()?),
             Command::Diff(verb) => verb.run(&state()?),
-            Command::Update(verb) => verb.run(&state()?),
-            Command::Rollback(verb) => verb.run(&state()?),
-            Command::Start(verb) => verb.run(Verb::Start, &state()?),
-            Command::Stop(verb) => verb.run(&state()?),
-            Command::Restart(verb) => verb.run(Verb::Restart, &state()?),
-            Command::Pause(verb) => verb.run(Verb::Pause, &state()?),
-            Command::Continue(verb) => verb.run(Verb::Continue, &state()?),
-            Command::Reload(verb) => verb.run(Verb::Reload, &state()?),
+            Command::Update(verb) => verb.run(&own()?),
+            Command::Rollback(verb) => verb.run(&own()?),
+            Command::Start(verb) => verb.run(Verb::Start, &own()?),
+            Command::Stop(verb) => verb.run(&own()?),
+            Command::Restart(verb) => verb.run(Verb::Restart, &own()?),
+            Command::Pause(verb) => verb.run(Verb::Pause, &own()?),
+            Command::Continue(verb) => verb.run(Verb::Continue, &own()?),
+            Command::Reload(verb) => verb.run(Verb::Reload, &own()?),
             Command::Logs(verb) => verb.run(&state()?),
             Command::Events(verb) => verb.run(&state()?),
-            Command::Snapshot(verb) => verb.run(&state()?),
-            Command::Host(verb) => verb.run(state()?),
+            Command::Snapshot(verb) => verb.run(&own()?),
+            Command::Host(verb) => verb.run(own()?),
         }
     }
 }

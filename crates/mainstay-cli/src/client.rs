@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Response, StatusCode};
@@ -12,7 +12,7 @@ use mainstay_core::snapshot::SnapshotId;
 use serde::Deserialize;
 
 use crate::failure::{Code, Failure};
-use crate::host::{Reach, TrialRequest, endpoint};
+use crate::host::{self, Reach, TrialRequest, endpoint};
 use crate::http;
 use crate::state_dir::StateDir;
 
@@ -20,6 +20,10 @@ use crate::state_dir::StateDir;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a supervisor whose queue of connections is full is left alone.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a supervisor that lives may be without a socket.
+const WITHOUT_SOCKET: Duration = Duration::from_secs(2);
+/// How often it is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs one conversation to its end. Blocks.
 pub(crate) fn block_on<T>(conversation: impl Future<Output = T>) -> Result<T, Failure> {
@@ -294,21 +298,50 @@ async fn send(
     path: &str,
     body: Bytes,
 ) -> Result<Response<Incoming>, Failure> {
-    let stream = loop {
-        match endpoint::connect(state.path()).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            connected => break connected.map_err(|error| absent(state, &error))?,
-        }
-    };
+    let stream = connect(state).await?;
     http::exchange(stream, method, "mainstay", path, body)
         .await
         .map_err(|error| broken(state, &error))
 }
 
+/// A supervisor whose socket somebody has deleted makes another one in a moment.
+async fn connect(state: &StateDir) -> Result<endpoint::Stream, Failure> {
+    let deadline = Instant::now() + WITHOUT_SOCKET;
+    loop {
+        let error = match endpoint::connect(state.path()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Err(error) => error,
+        };
+        let is_gone = matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        );
+        let Some(pid) = is_gone.then(|| host::supervisor(state)).flatten() else {
+            return Err(absent(state, &error));
+        };
+        if Instant::now() > deadline {
+            let place = state.path().display();
+            let message =
+                format!("talk to the supervisor of {place} (pid {pid}): its socket is lost");
+            let hint = format!("see what it does, or end it: kill {pid}");
+            return Err(Failure::new(Code::Failed, message).hint(hint));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 fn absent(state: &StateDir, error: &io::Error) -> Failure {
     let place = state.path().display();
+    let foreign = error.get_ref().and_then(|it| it.downcast_ref());
+    if let Some(endpoint::Foreign { owner }) = foreign {
+        let message = format!("talk to the supervisor of {place}: its socket belongs to {owner}");
+        let hint = "ask as that user, or name another --state-dir DIR";
+        return Failure::new(Code::PermissionDenied, message).hint(hint);
+    }
     match error.kind() {
         io::ErrorKind::NotFound => {
             Failure::new(Code::NotRunning, format!("no supervisor runs in {place}"))

@@ -37,8 +37,10 @@ use crate::guarded;
 use crate::host::{self, Reach};
 use crate::installed::Installed;
 use crate::installed::registered::{self, Witness};
+use crate::lock_file;
 use crate::manifest_file::{Loaded, Source};
 use crate::registry::{Registered, Registry, Wish, Work};
+use crate::runs;
 use crate::state_dir::{self, StateDir, create_private_dir, write_private};
 
 /// Of a [`Record`]; another one is not read.
@@ -349,11 +351,7 @@ pub(crate) fn lock(state: &StateDir) -> Result<Lock, Failure> {
     let path = all_dir(state).join(".lock");
     let cannot = |error: io::Error| cannot("lock", &path, &error);
     create_private_dir(&all_dir(state)).map_err(cannot)?;
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(&path).map_err(cannot)?;
+    let file = lock_file::open(&path).map_err(cannot)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         match file.try_lock() {
@@ -460,8 +458,8 @@ pub(crate) fn install_all(
     specs: &[Spec],
     expected: Expected,
 ) -> Result<Vec<Done>, Failure> {
-    // Owner-only, as the daemon would make it.
-    create_private_dir(state.path()).map_err(|error| cannot("create", state.path(), &error))?;
+    // As the daemon would make it.
+    state.prepare()?;
     let _lock = lock(state)?;
     let (mut all, _) = all(state);
     let mut done = Vec::new();
@@ -473,6 +471,8 @@ pub(crate) fn install_all(
             return Err(Failure::new(Code::Failed, message).hint(hint));
         }
         host::user_of(spec)?;
+        let search = std::env::var_os("PATH");
+        runs::refuse_exposed(spec, &manifest.dir, search.as_deref())?;
         let (here, digest) = (spec.clone().beside_others(), manifest.digest());
         let definition = Definition::of_manifest(here, &manifest.dir, Some(digest));
         let known = all.iter().position(|it| it.spec.name() == name);

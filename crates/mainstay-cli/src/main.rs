@@ -10,14 +10,18 @@ mod halted;
 mod host;
 mod http;
 mod installed;
+mod lock_file;
 mod manifest_file;
 mod output;
 mod registry;
+mod runs;
 mod snapshot;
 mod start_failure;
 mod state_dir;
 mod table;
 mod tls;
+#[cfg(unix)]
+mod trust;
 mod update;
 mod verbs;
 

@@ -39,10 +39,7 @@ impl StartFailure {
             return;
         };
         // Not where another supervisor lives, nor in a directory that others may change.
-        if failure.code() == Code::Busy
-            || state_dir::create_private_dir(state.path()).is_err()
-            || state.refuse_foreign().is_err()
-        {
+        if failure.code() == Code::Busy || state.prepare().is_err() {
             return;
         }
         let _ = state_dir::write_private(&state.start_failure_path(), &json);

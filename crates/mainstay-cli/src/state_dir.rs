@@ -1,7 +1,8 @@
 //! Where everything that a supervisor keeps lies: one owner-only directory.
 //!
 //! ```text
-//! STATE/lock            held while a supervisor lives; says who it is
+//! STATE/lock            held while a supervisor lives; says who it is (`lock.rs`)
+//! STATE/lock-guard      held by whoever takes that one, for a moment
 //! STATE/ledger          what a successor needs to go on, should it be killed (`host/ledger.rs`)
 //! STATE/registry.db     every definition that was installed, and its history (`registry/`); on Windows in `installed`
 //! STATE/registry.owner-… held by whoever is changing one of them
@@ -19,21 +20,21 @@
 //!                       or one of the embedded manager: its manifest, and `embedded.json` (`embedded.rs`)
 //! ```
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+mod lock;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use mainstay::Scope;
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::spec::{ServiceName, SnapshotPolicy};
 
+pub(crate) use self::lock::{Hold, Left, Lock, PATIENCE, Patience, Predecessor, Try};
 use crate::failure::{Code, Failure};
 use crate::host::sys;
-
-/// How long a lock is waited for whose holder is dead.
-const PATIENCE: Duration = Duration::from_secs(5);
+#[cfg(unix)]
+use crate::trust;
 
 /// The place of a supervisor's state; it need not exist yet.
 #[derive(Clone, Debug)]
@@ -41,56 +42,6 @@ pub(crate) struct StateDir {
     path: PathBuf,
     /// Where installed services are.
     installed: PathBuf,
-}
-
-/// The right to supervise from a state directory, for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    file: File,
-    /// What the last holder left in it, if it died without giving it back.
-    pub(crate) predecessor: Option<Predecessor>,
-}
-
-/// A supervisor that died without stopping its services.
-#[derive(Debug)]
-pub(crate) struct Predecessor {
-    pub(crate) pid: String,
-    /// How to find them (`sys::testament`): what it started itself, and what it had adopted.
-    pub(crate) testaments: Vec<String>,
-}
-
-impl Lock {
-    /// Says in it who holds it, for those who ask, and how to find our children, for a successor.
-    pub(crate) fn sign(
-        &mut self,
-        manifest: &str,
-        testaments: impl IntoIterator<Item = impl AsRef<str>>,
-    ) -> io::Result<()> {
-        let mut text = format!("{}\n{manifest}\n", std::process::id());
-        for testament in testaments {
-            text.push_str(testament.as_ref());
-            text.push('\n');
-        }
-        // An empty line ends it: should we be killed before the rest is cut off, that is not read.
-        text.push('\n');
-        self.file.rewind()?;
-        self.file.write_all(text.as_bytes())?;
-        self.file.set_len(text.len() as u64)
-    }
-
-    /// Gives it back: nothing was left behind.
-    pub(crate) fn give_back(self) {
-        // Where this fails the next one looks for processes that are not there.
-        let _ = self.file.set_len(0);
-    }
-}
-
-/// Who signed a lock; `None` if it was given back.
-fn signed(text: &str) -> Option<(&str, &str, Vec<String>)> {
-    let mut lines = text.lines().take_while(|line| !line.is_empty());
-    let pid = lines.next()?;
-    let manifest = lines.next().unwrap_or("another manifest");
-    Some((pid, manifest, lines.map(str::to_owned).collect()))
 }
 
 impl StateDir {
@@ -123,6 +74,26 @@ impl StateDir {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same place without links, by which processes are known that were started from it.
+    pub(crate) fn real_path(&self) -> PathBuf {
+        if let Ok(real) = fs::canonicalize(&self.path) {
+            return real;
+        }
+        let above = self
+            .path
+            .parent()
+            .and_then(|above| fs::canonicalize(above).ok());
+        match (above, self.path.file_name()) {
+            (Some(above), Some(name)) => above.join(name),
+            _ => self.path.clone(),
+        }
+    }
+
+    /// By which whatever is started from here is known, should the place be lost.
+    pub(crate) fn mark(&self) -> String {
+        self.real_path().display().to_string()
     }
 
     /// Where a service's supervisor keeps its state: its own place where the system's manager has it, or had, else this one.
@@ -204,21 +175,6 @@ impl StateDir {
         })
     }
 
-    fn lock_path(&self) -> PathBuf {
-        self.path.join("lock")
-    }
-
-    /// Whether somebody signed the lock and did not give it back: a supervisor that lives, or one that was killed.
-    pub(crate) fn is_signed(&self) -> bool {
-        fs::read_to_string(self.lock_path()).is_ok_and(|text| signed(&text).is_some())
-    }
-
-    /// The process that signed the lock, if it said so.
-    pub(crate) fn holder(&self) -> Option<u32> {
-        let text = fs::read_to_string(self.lock_path()).ok()?;
-        signed(&text)?.0.parse().ok()
-    }
-
     /// What a successor goes on with.
     pub(crate) fn ledger_path(&self) -> PathBuf {
         self.path.join("ledger")
@@ -249,54 +205,15 @@ impl StateDir {
         self.path.join(format!("manifest.{format}"))
     }
 
-    /// Makes the directory, owner-only, and takes the lock. Sign it next.
-    pub(crate) fn lock(&self) -> Result<Lock, Failure> {
+    /// Makes the directory, owner-only, where it is missing; of one that is there, others see no more what is in it.
+    ///
+    /// # Errors
+    /// Where another account may change it, or could put another one in its place.
+    pub(crate) fn prepare(&self) -> Result<(), Failure> {
+        self.refuse_exposed()?;
         create_private_dir(&self.path).map_err(|error| self.cannot_write("create", &error))?;
-        self.refuse_foreign()?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(self.lock_path())
-            .map_err(|error| self.cannot_write("write to", &error))?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                // A process that it was about to start when it was killed has the lock for as long as it is not that program yet.
-                Err(TryLockError::WouldBlock)
-                    if holder_is_dead(&mut file) && Instant::now() < deadline =>
-                {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                Err(TryLockError::WouldBlock) => return Err(self.held(&mut file)),
-                Err(TryLockError::Error(error)) => return Err(self.cannot_write("lock", &error)),
-            }
-        }
-        file.rewind()
-            .map_err(|error| self.cannot_write("read", &error))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)
-            .map_err(|error| self.cannot_write("read", &error))?;
-        let predecessor = signed(&text).map(|(pid, _, testaments)| Predecessor {
-            pid: pid.to_owned(),
-            testaments,
-        });
-        Ok(Lock { file, predecessor })
-    }
-
-    fn held(&self, file: &mut File) -> Failure {
-        let text = read_again(file);
-        let (pid, manifest, _) = signed(&text).unwrap_or(("unknown", "another manifest", vec![]));
-        let place = self.path.display();
-        Failure::new(
-            Code::Busy,
-            format!(
-                "state directory {place} is in use: mainstay, pid {pid}, supervises {manifest}"
-            ),
-        )
-        .hint("talk to that one (`mainstay status`), or give this one its own --state-dir DIR")
+        self.refuse_exposed()?;
+        self.refuse_foreign()
     }
 
     fn cannot_write(&self, verb: &str, error: &io::Error) -> Failure {
@@ -311,30 +228,55 @@ impl StateDir {
         .hint("choose a directory that you may write to: --state-dir DIR")
     }
 
+    /// Refuses a place that another account may change, or exchange for another one.
     #[cfg(unix)]
-    pub(crate) fn refuse_foreign(&self) -> Result<(), Failure> {
-        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-        let found = fs::metadata(&self.path).map_err(|error| self.cannot_write("read", &error))?;
-        let mode = found.permissions().mode() & 0o777;
-        let me = rustix::process::geteuid().as_raw();
-        if found.uid() != me || mode & 0o022 != 0 {
+    pub(crate) fn refuse_exposed(&self) -> Result<(), Failure> {
+        let exposure = trust::exposure(&self.path);
+        let exposure = exposure.map_err(|error| self.cannot_write("read", &error))?;
+        let Some(exposure) = exposure else {
+            return Ok(());
+        };
+        let message = format!("state directory {}: {exposure}", self.path.display());
+        let hint = format!(
+            "{}, or choose another one: --state-dir DIR",
+            exposure.cure()
+        );
+        Err(Failure::new(Code::PermissionDenied, message).hint(hint))
+    }
+
+    /// Access control lists are judged with the directory itself.
+    #[cfg(windows)]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
+    pub(crate) fn refuse_exposed(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Refuses a directory that is not ours, and hides from others what is in ours.
+    #[cfg(unix)]
+    fn refuse_foreign(&self) -> Result<(), Failure> {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+        let cannot = |error: io::Error| self.cannot_write("open", &error);
+        let dir = File::open(&self.path).map_err(cannot)?;
+        let found = dir.metadata().map_err(cannot)?;
+        let mode = found.mode() & 0o7777;
+        if found.uid() != rustix::process::geteuid().as_raw() {
             let place = self.path.display();
-            return Err(Failure::new(
-                Code::PermissionDenied,
-                format!(
-                    "state directory {place} (owner {}, mode {mode:o}) is open to others",
-                    found.uid()
-                ),
-            )
-            .hint(format!(
-                "make it yours alone: chown {me} {place} && chmod 700 {place}"
-            )));
+            let owner = trust::user(found.uid());
+            let message = format!("state directory {place} belongs to {owner} (mode {mode:04o})");
+            let hint = "run mainstay as its owner, or choose another one: --state-dir DIR";
+            return Err(Failure::new(Code::PermissionDenied, message).hint(hint));
+        }
+        // Through it, services of other accounts reach their own directories.
+        const SEEN: u32 = 0o044;
+        if mode & SEEN != 0 {
+            let mode = PermissionsExt::from_mode(mode & !SEEN);
+            dir.set_permissions(mode).map_err(cannot)?;
         }
         Ok(())
     }
 
     #[cfg(windows)]
-    pub(crate) fn refuse_foreign(&self) -> Result<(), Failure> {
+    fn refuse_foreign(&self) -> Result<(), Failure> {
         let exposure = sys::acl_exposure(&self.path);
         let Some(exposure) = exposure.map_err(|error| self.cannot_write("read", &error))? else {
             return Ok(());
@@ -353,22 +295,6 @@ pub(crate) fn registry_path(installed_dir: &Path) -> PathBuf {
         false => installed_dir.parent().unwrap_or(installed_dir),
     };
     dir.join("registry.db")
-}
-
-/// What cannot be read is not told; that the lock is held is certain all the same.
-fn read_again(file: &mut File) -> String {
-    let mut text = String::new();
-    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    text
-}
-
-/// Whether nobody lives any more who signed the lock.
-fn holder_is_dead(file: &mut File) -> bool {
-    let text = read_again(file);
-    let Some((pid, ..)) = signed(&text) else {
-        return true;
-    };
-    pid.parse().is_ok_and(sys::is_dead)
 }
 
 fn read_or_make_key(path: &Path) -> io::Result<[u8; 32]> {
@@ -417,7 +343,7 @@ fn create_anew(path: &Path) -> io::Result<File> {
         _ => {}
     }
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
+    options.read(true).write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)

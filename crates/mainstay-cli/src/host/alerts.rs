@@ -290,6 +290,7 @@ impl Host {
         let user = user.as_ref().map_err(String::clone)?.as_ref();
         let mut environment = launch::inherited_by(&spec, user, &self.inherited);
         environment.insert("MAINSTAY_SERVICE".into(), spec.name().as_str().into());
+        environment.insert(sys::SUPERVISED_FROM.into(), self.state.mark().into());
         for (name, value) in &alert.variables {
             environment.insert(name.into(), value.into());
         }

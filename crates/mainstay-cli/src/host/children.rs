@@ -21,6 +21,7 @@ use super::sys::{self, Tree};
 use super::update::Part;
 use super::{Held, Host, Message, Processes, Running, launch, other, port, probe};
 use crate::failure::chain;
+use crate::runs;
 
 /// Why nothing is done for a service that does not exist any more.
 const REMOVED: &str = "it was removed";
@@ -209,6 +210,7 @@ impl Host {
         let mut environment = launch::environment(spec, dir, other(user), &self.inherited)?;
         environment.insert("MAINSTAY_SERVICE".into(), name.into());
         environment.insert("MAINSTAY_RESTARTS".into(), restarts.to_string().into());
+        environment.insert(sys::SUPERVISED_FROM.into(), self.state.mark().into());
         environment.insert("MAINSTAY_DATA_DIR".into(), self.state.data_dir(name).into());
         if let Some(socket) = notify {
             environment.insert("NOTIFY_SOCKET".into(), socket.address().into());
@@ -590,6 +592,16 @@ pub(super) fn spawn(
                 _ => StartFailure::Transient(why),
             }
         })?;
+    // It may have been another one, or another's, when its service was first started.
+    let env_file = spec.env_file().map(|path| dir.join(path));
+    if runs::as_root(spec)
+        && let Some(why) = [Some(program.clone()), env_file]
+            .into_iter()
+            .flatten()
+            .find_map(|path| runs::refusal(&path))
+    {
+        return Err(StartFailure::Permanent(why));
+    }
     let words: Vec<_> = std::iter::once(argv.program())
         .chain(argv.args().iter().map(String::as_str))
         .map(Into::into)

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::Host;
 use super::sys::{self, Birth, Identity};
 use crate::embedded::{self, Definition, Desired};
+use crate::lock_file;
 use crate::manifest_file::Loaded;
 use crate::state_dir::{StateDir, create_private_dir, write_private};
 
@@ -41,6 +42,9 @@ pub(super) struct Header {
     manifest_dir: PathBuf,
     /// Its format, and so the name of the copy; or [`INSTALLED`].
     manifest_format: String,
+    /// The same as in the lock, should that be lost.
+    #[serde(default)]
+    pub(super) testaments: Vec<String>,
 }
 
 /// Instead of a format: it lies where each service is installed.
@@ -120,6 +124,8 @@ pub(super) struct Ledger {
     /// Where it is ours.
     header: Option<Header>,
     file: File,
+    /// The copy of the manifest, whatever becomes of its name.
+    copy: Option<File>,
     /// Whose each slot is.
     owners: Vec<ServiceId>,
     written: Vec<Option<Slot>>,
@@ -130,7 +136,7 @@ impl Ledger {
     /// Begins a new one in the place of the last; `None` where the system leaves nothing to go on with.
     pub(super) fn begin(
         state: &StateDir,
-        manifest: &str,
+        (manifest, testaments): (&str, &[String]),
         copy: Option<&Copy>,
         (owners, slots): (Vec<ServiceId>, Vec<Slot>),
     ) -> io::Result<Option<Self>> {
@@ -146,25 +152,34 @@ impl Ledger {
             manifest: manifest.to_owned(),
             manifest_dir: copy.map_or_else(PathBuf::new, |copy| copy.dir.clone()),
             manifest_format: copy.map_or(INSTALLED, |copy| copy.format.name()).to_owned(),
+            testaments: testaments.to_vec(),
         };
-        if let Some(copy) = copy {
+        let copy = copy.map(|copy| {
             let copy_path = state.manifest_path(copy.format.name());
-            write_private(&copy_path, copy.text.as_bytes())?;
-        }
-        Self::of(state, header, (owners, slots)).map(Some)
+            write_private(&copy_path, copy.text.as_bytes())
+        });
+        Self::of(state, header, copy.transpose()?, (owners, slots)).map(Some)
     }
 
     /// The same for other services, in its place.
     fn renew(&self, state: &StateDir, slots: (Vec<ServiceId>, Vec<Slot>)) -> io::Result<Self> {
-        match self.header.clone() {
-            Some(header) => Self::of(state, header, slots),
-            None => Err(io::Error::other("it is that of another supervisor")),
-        }
+        let Some(header) = self.header.clone() else {
+            return Err(io::Error::other("it is that of another supervisor"));
+        };
+        let copy = self.copy.as_ref().map(|copy| {
+            let copy_path = state.manifest_path(&header.manifest_format);
+            match lock_file::is_at(&copy_path, copy)? {
+                true => copy.try_clone(),
+                false => write_private(&copy_path, &sys::read_from_start(copy)?),
+            }
+        });
+        Self::of(state, header, copy.transpose()?, slots)
     }
 
     fn of(
         state: &StateDir,
         header: Header,
+        copy: Option<File>,
         (owners, slots): (Vec<ServiceId>, Vec<Slot>),
     ) -> io::Result<Self> {
         let mut bytes = Vec::with_capacity(HEADER + slots.len() * SLOT);
@@ -180,6 +195,7 @@ impl Ledger {
         Ok(Self {
             header: Some(header),
             file,
+            copy,
             owners,
             written: slots.into_iter().map(Some).collect(),
             buffer,
@@ -193,6 +209,7 @@ impl Ledger {
             file: fs::OpenOptions::new()
                 .write(true)
                 .open(state.ledger_path())?,
+            copy: None,
             written: vec![None; owners.len()],
             owners,
             buffer: Vec::with_capacity(SLOT),
@@ -578,8 +595,12 @@ fn exit_of(last: LastExit) -> Exit {
 impl Host {
     /// Begins the ledger with what is, now that the engine has taken up what was left.
     pub(super) fn begin_ledger(&mut self, copy: Option<&Copy>) {
+        if !self.is_adoptable {
+            return;
+        }
         let slots = self.slots();
-        match Ledger::begin(&self.state, &self.manifest, copy, slots) {
+        let head = (&*self.manifest, &*self.testaments);
+        match Ledger::begin(&self.state, head, copy, slots) {
             Ok(ledger) => self.ledger = ledger,
             Err(error) => self.lose_ledger(&error),
         }
@@ -593,6 +614,15 @@ impl Host {
             Ok(ledger) => self.ledger = Some(ledger),
             Err(error) => self.lose_ledger(&error),
         }
+    }
+
+    /// Whether it is still in its place, if there is one.
+    pub(super) fn has_ledger(&self) -> bool {
+        let ledger_path = self.state.ledger_path();
+        let is_at = |ledger: &Ledger| lock_file::is_at(&ledger_path, &ledger.file);
+        self.ledger
+            .as_ref()
+            .is_none_or(|it| is_at(it).unwrap_or(false))
     }
 
     /// Writes down what has changed of a service.

@@ -10,7 +10,7 @@ use super::ledger::{Estate, Slot};
 use super::sys::{self, Identity, Processes, Tree};
 use crate::embedded::Definition;
 use crate::failure::{Code, Failure};
-use crate::state_dir::{Lock, StateDir};
+use crate::state_dir::{Left, Lock, Predecessor, StateDir};
 
 /// What was taken over.
 pub(super) struct Legacy {
@@ -84,19 +84,17 @@ impl Legacy {
         for (definition, heir) in definitions.iter().zip(&mut legacy.heirs) {
             heir.is_enabled = definition.is_enabled;
         }
-        let Some(predecessor) = &lock.predecessor else {
+        legacy.remarks.extend(lock.remark.clone());
+        let Some((predecessor, estate)) = left(lock, state) else {
             legacy.keep_down(definitions);
             return Ok(legacy);
         };
-        let estate = match Estate::read(state) {
-            Ok(estate) => estate,
-            Err(why) => {
-                legacy.remarks.push(format!(
-                    "{why}; what runs is not adopted, but ended and started anew"
-                ));
-                None
-            }
-        };
+        let estate = estate.unwrap_or_else(|why| {
+            legacy.remarks.push(format!(
+                "{why}; what runs is not adopted, but ended and started anew"
+            ));
+            None
+        });
         if let Some(estate) = &estate {
             let before = estate.definitions(state).ok();
             for (definition, heir) in definitions.iter().zip(&mut legacy.heirs) {
@@ -112,7 +110,7 @@ impl Legacy {
             }
         }
         legacy.keep_down(definitions);
-        legacy.settle(&predecessor.pid, &predecessor.testaments)?;
+        legacy.settle(&predecessor)?;
         Ok(legacy)
     }
 
@@ -175,30 +173,29 @@ impl Legacy {
     }
 
     /// Ends what was not adopted, and says what became of all.
-    fn settle(&mut self, pid: &str, testaments: &[String]) -> Result<(), Failure> {
+    fn settle(&mut self, predecessor: &Predecessor) -> Result<(), Failure> {
         let trees = self.heirs.iter().filter_map(|heir| heir.tree.as_ref());
         let spared: Vec<Identity> = trees.map(Tree::identity).collect();
         let mut killed = 0;
-        for testament in testaments {
-            killed += end_remains(pid, testament, &spared)?;
+        for testament in &predecessor.testaments {
+            killed += end_remains(predecessor, testament, &spared)?;
             let is_of = |tree: &&Identity| tree.tree.starts_with(testament.as_str());
             if spared.iter().any(|tree| is_of(&tree)) {
                 self.testaments.push(testament.clone());
             }
         }
         self.find_zero();
+        let who = predecessor.name();
         let summary = match (spared.len(), killed) {
             (0, 0) => return Ok(()),
             (0, _) => format!(
-                "the last supervisor (pid {pid}) died without stopping its services: their {killed} processes were killed"
+                "{who} died without stopping its services: their {killed} processes were killed"
             ),
             (count, 0) => {
-                format!(
-                    "the last supervisor (pid {pid}) was killed: {count} of its services live on and are adopted"
-                )
+                format!("{who} was killed: {count} of its services live on and are adopted")
             }
             (count, _) => format!(
-                "the last supervisor (pid {pid}) was killed: {count} of its services live on and are adopted; {killed} processes that belong to none of them were killed"
+                "{who} was killed: {count} of its services live on and are adopted; {killed} processes that belong to none of them were killed"
             ),
         };
         self.remarks.insert(0, summary);
@@ -232,16 +229,57 @@ fn differs(all: &[Definition], now: &Definition) -> bool {
     before.is_none_or(|before| before.spec != now.spec || before.dir != now.dir)
 }
 
+/// The supervisor whose services may still run, and its ledger; `None` where the last one ended in good order.
+///
+/// Where the lock does not tell, the ledger does; where that is lost too, the processes themselves: each bears the name of its state directory.
+pub(super) fn left(
+    lock: &Lock,
+    state: &StateDir,
+) -> Option<(Predecessor, Result<Option<Estate>, String>)> {
+    let estate = || Estate::read(state);
+    match &lock.left {
+        Left::Nothing => None,
+        Left::Services(predecessor) => Some((predecessor.clone(), estate())),
+        Left::Unknown => {
+            let estate = estate();
+            let header = match &estate {
+                Ok(Some(estate)) => Some(&estate.header),
+                _ => None,
+            };
+            let marked = sys::testament_of(&state.mark());
+            let predecessor = Predecessor {
+                pid: header.map(|header| header.supervisor),
+                testaments: match header {
+                    Some(header) if !header.testaments.is_empty() => header.testaments.clone(),
+                    _ => vec![marked],
+                },
+            };
+            Some((predecessor, estate))
+        }
+    }
+}
+
+impl Predecessor {
+    /// In a sentence.
+    pub(super) fn name(&self) -> String {
+        match self.pid {
+            Some(pid) => format!("the last supervisor (pid {pid})"),
+            None => "the last supervisor".to_owned(),
+        }
+    }
+}
+
 /// Ends what a supervisor left running, and how many processes that were.
 pub(super) fn end_remains(
-    pid: &str,
+    predecessor: &Predecessor,
     testament: &str,
     spared: &[Identity],
 ) -> Result<usize, Failure> {
     sys::end_remains(testament, spared).map_err(|error| {
+        let who = predecessor.name();
         Failure::new(
             Code::Failed,
-            format!("kill the processes that the last supervisor (pid {pid}) left: {error}"),
+            format!("kill the processes that {who} left: {error}"),
         )
         .hint(format!(
             "find them by {testament:?}, end them, then try again"

@@ -19,6 +19,7 @@ mod notices;
 mod notify;
 mod owner;
 mod port;
+mod possession;
 mod preflight;
 mod probe;
 mod report;
@@ -66,6 +67,8 @@ use self::log::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent};
 pub(crate) use self::managed::Started;
 use self::notices::Notices;
 use self::notify::NotifySocket;
+use self::possession::Possession;
+pub(crate) use self::possession::supervisor;
 pub(crate) use self::preflight::{losses, user_of};
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
@@ -145,26 +148,29 @@ enum Message {
 /// Supervises until every service is down or the operator, or the manager, says stop. Blocks. Returns what to exit with: 1 where a service was
 /// halted, or had to be killed; for a manager that service's own code, if it had one.
 pub(crate) fn run(options: Options) -> Result<u32, Failure> {
-    let mut lock = options.state.lock()?;
+    let lock = possession::take(&options.state)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Code::Failed, format!("start the event loop: {error}")))?;
     let local = tokio::task::LocalSet::new();
     let state = options.state.clone();
-    let code = local.block_on(&runtime, async {
-        let (mut host, sources, server) = Host::new(options, &mut lock)?;
+    let ended = local.block_on(&runtime, async {
+        let (mut host, sources, server) = Host::new(options, lock)?;
         let code = host.supervise(sources).await;
+        let possession = host.possession.take();
         host.close();
         server.close().await;
-        Ok::<_, Failure>(code)
+        Ok::<_, Failure>((code, possession))
     });
     drop(local);
     // A resolver that still looks for a name is not waited for.
     runtime.shutdown_background();
-    let code = code?;
+    let (code, possession) = ended?;
     ledger::discard(&state);
-    lock.give_back();
+    if let Some(possession) = possession {
+        possession.into_lock().give_back();
+    }
     Ok(code)
 }
 
@@ -268,6 +274,12 @@ struct Host {
     manifest: String,
     state: StateDir,
     ledger: Option<Ledger>,
+    /// How a successor finds what runs: what was started by us, and what was adopted.
+    testaments: Vec<String>,
+    /// A successor could go on with what runs.
+    is_adoptable: bool,
+    /// The state directory is ours; not where what a dead supervisor left is stopped.
+    possession: Option<Possession>,
     inherited: launch::Environment,
     /// The beginning of our time: of this process, or of the oldest that it adopted; also by the calendar, and since the system started.
     began: std::time::Instant,
@@ -339,7 +351,7 @@ struct Parts {
 
 impl Host {
     /// A supervisor: it has taken over what its predecessor left, holds the place, and has told the engine of everything.
-    fn new(options: Options, lock: &mut Lock) -> Result<(Self, Sources, Server), Failure> {
+    fn new(options: Options, mut lock: Lock) -> Result<(Self, Sources, Server), Failure> {
         let Options {
             services,
             state,
@@ -374,7 +386,7 @@ impl Host {
         let inherited = launch::inherited();
         let mut processes = new_processes()?;
         // First, as what is left may hold the very ports that are looked at next.
-        let mut legacy = Legacy::take_over(lock, &state, &definitions, &mut processes)?;
+        let mut legacy = Legacy::take_over(&lock, &state, &definitions, &mut processes)?;
         let mut users = Vec::with_capacity(definitions.len());
         for (definition, heir) in definitions.iter().zip(&legacy.heirs) {
             let user = user_of(&definition.spec);
@@ -391,8 +403,9 @@ impl Host {
                 }
             });
         }
-        let testament = sys::testament(&processes);
-        lock.sign(&manifest, legacy.testaments.iter().chain([&testament]))
+        let mut testaments = std::mem::take(&mut legacy.testaments);
+        testaments.push(sys::testament(&processes));
+        lock.sign(&manifest, &testaments)
             .map_err(failed("sign the lock"))?;
         let (mut host, received) = Self::assemble(Parts {
             definitions,
@@ -406,9 +419,13 @@ impl Host {
             zero: legacy.zero,
             adopts: legacy.adopts(),
         })?;
+        host.testaments = testaments;
         let (to_host, commands) = mpsc::unbounded_channel();
         let listener = endpoint::Listener::bind(host.state.path())
             .map_err(failed("open the control socket in the state directory"))?;
+        let (to_server, listeners) = mpsc::unbounded_channel();
+        let possession = Possession::new(&host.state, lock, listener.place(), to_server);
+        host.possession = Some(possession.map_err(failed("watch the state directory"))?);
         let interrupts = match manager {
             Some(started) => {
                 StartFailure::clear(&host.state);
@@ -419,7 +436,8 @@ impl Host {
         };
         let interrupts = interrupts.map_err(failed("listen for signals"))?;
         let (control_closes, closing) = oneshot::channel();
-        let control = tokio::task::spawn_local(control::serve(listener, to_host, closing));
+        let control =
+            tokio::task::spawn_local(control::serve(listener, listeners, to_host, closing));
         if let Some((screen, foreign)) = host.reporter.screen().zip(follow) {
             host.logs.follow(screen.clone(), foreign);
         }
@@ -561,6 +579,9 @@ impl Host {
             manifest: parts.manifest,
             state: parts.state,
             ledger: None,
+            testaments: Vec::new(),
+            is_adoptable: true,
+            possession: None,
             inherited: parts.inherited,
             began: now.checked_sub(age).unwrap_or(now),
             began_at: now_at.checked_sub(age).unwrap_or(now_at),
@@ -663,6 +684,7 @@ impl Host {
             self.reporter.flush();
             let wake = self.engine.deadline().map(|at| self.began + at.elapsed());
             let redraw = self.reporter.next_draw();
+            let mends_at = self.possession.as_ref().and_then(Possession::mends_at);
             tokio::select! {
                 biased;
                 interrupt = sources.interrupts.next() => self.interrupted(interrupt),
@@ -670,6 +692,8 @@ impl Host {
                 Some(message) = sources.messages.recv() => self.received(message),
                 Some(command) = sources.commands.recv() => self.commanded(command),
                 () = sleep_until(wake), if wake.is_some() => self.step(Event::Tick),
+                () = possession::changed(self.possession.as_ref()) => self.look_at_possession(),
+                () = sleep_until(mends_at), if mends_at.is_some() => self.mend_possession(),
                 () = sleep_until(redraw), if redraw.is_some() => {}
                 () = sleep_until(self.settles_at), if self.settles_at.is_some() => {
                     self.settles_at = None;

@@ -6,6 +6,7 @@ use mainstay_core::spec::{Account, Need, Spec};
 
 use super::{launch, port, sys};
 use crate::failure::{Code, Failure};
+use crate::runs;
 
 /// Checks a service; the first thing that is wrong with the host (the manifest was checked before) ends it.
 pub(super) fn check(
@@ -34,6 +35,8 @@ pub(super) fn check_files(
 ) -> Result<(), Failure> {
     let name = spec.name();
     let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
+    let search = ours.get(std::ffi::OsStr::new("PATH"));
+    runs::refuse_exposed(spec, manifest_dir, search.map(|path| &**path))?;
     let environment = launch::environment(spec, manifest_dir, user, ours)
         .map_err(|why| cannot(Code::MissingPart, why))?;
     if let Some(why) = sys::refused_limit(spec.limits()) {

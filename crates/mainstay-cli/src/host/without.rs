@@ -14,7 +14,8 @@ use super::interrupts::Interrupts;
 use super::ledger::{self, Estate, Ledger, Slot};
 use super::legacy::{self, Legacy};
 use super::{
-    Host, Output, Parts, Reach, Sources, endpoint, failed, launch, new_processes, preflight, sys,
+    Host, Output, Parts, Reach, Sources, endpoint, failed, launch, new_processes, possession,
+    preflight, sys,
 };
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::{Code, Failure};
@@ -32,7 +33,7 @@ pub(crate) struct Orphans {
 /// What is left of a supervisor that was killed; `None` where there is none, or it lives, or it left no ledger.
 pub(crate) fn orphans(state: &StateDir) -> Option<Orphans> {
     let estate = state
-        .is_signed()
+        .may_be_orphaned()
         .then(|| Estate::read(state).ok())
         .flatten()??;
     if estate.is_kept() {
@@ -102,22 +103,22 @@ pub(crate) fn stop_without_supervisor(
     names: &[String],
     reach: Reach,
 ) -> Result<StatusReport, Failure> {
-    let lock = state.lock()?;
-    let Some(predecessor) = &lock.predecessor else {
+    let lock = possession::take(state)?;
+    let Some((predecessor, estate)) = legacy::left(&lock, state) else {
         return Err(nothing_left(state));
     };
-    let estate = match Estate::read(state) {
+    let estate = match estate {
         Ok(Some(estate)) => estate,
         Ok(None) => {
             let why = "the supervisor left no ledger".to_owned();
-            if kill_all(why, predecessor, names)? == 0 {
+            if kill_all(why, &predecessor, names)? == 0 {
                 return Err(nothing_left(state));
             }
             give_back(state, lock);
             return Ok(StatusReport::default());
         }
         Err(why) => {
-            kill_all(why, predecessor, names)?;
+            kill_all(why, &predecessor, names)?;
             give_back(state, lock);
             return Ok(StatusReport::default());
         }
@@ -155,7 +156,7 @@ pub(crate) fn stop_without_supervisor(
             tokio::task::LocalSet::new().block_on(&runtime, stopping)?
         }
         Err(why) => {
-            kill_all(why, predecessor, names)?;
+            kill_all(why, &predecessor, names)?;
             let mut slots = estate.slots;
             slots.iter_mut().for_each(Slot::want_down);
             StatusReport {
@@ -169,7 +170,7 @@ pub(crate) fn stop_without_supervisor(
     });
     if !is_left {
         // Helpers, and what services that were gone already had left.
-        end(predecessor)?;
+        end(&predecessor)?;
         give_back(state, lock);
     }
     Ok(report)
@@ -222,7 +223,7 @@ fn give_back(state: &StateDir, lock: Lock) {
 
 fn end(predecessor: &Predecessor) -> Result<usize, Failure> {
     let ends = predecessor.testaments.iter();
-    ends.map(|testament| legacy::end_remains(&predecessor.pid, testament, &[]))
+    ends.map(|testament| legacy::end_remains(predecessor, testament, &[]))
         .sum()
 }
 

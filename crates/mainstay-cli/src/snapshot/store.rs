@@ -1,6 +1,6 @@
 //! The snapshots of one service: listed, taken, judged, deleted.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::disk::{Disk, Seam};
 use super::sys::{self, Dir};
 use super::{Trouble, doing};
 use crate::failure::{Code, Failure};
+use crate::lock_file;
 use crate::state_dir::{StateDir, create_private_dir};
 
 /// Where the snapshots of a service are; none need exist.
@@ -137,7 +138,7 @@ impl Store {
     fn lock_only(&self, patience: Option<Duration>) -> Result<Session<'_>, Failure> {
         create_private_dir(&self.dir).map_err(doing("create", &self.dir))?;
         let path = self.dir.join("lock");
-        let lock = open_lock(&path).map_err(doing("open", &path))?;
+        let lock = lock_file::open(&path).map_err(doing("open", &path))?;
         match patience {
             None => lock.lock().map_err(doing("lock", &path))?,
             Some(patience) => try_lock(&lock, &path, patience, File::try_lock, || {
@@ -164,7 +165,7 @@ impl Store {
     pub(crate) fn mark_in_use(&self) -> Result<File, Failure> {
         create_private_dir(&self.dir).map_err(doing("create", &self.dir))?;
         let path = self.in_use_path();
-        let file = open_lock(&path).map_err(doing("open", &path))?;
+        let file = lock_file::open(&path).map_err(doing("open", &path))?;
         try_lock(&file, &path, SHARED_PATIENCE, File::try_lock_shared, || {
             let message = format!("the state of {} is being restored", self.service);
             Failure::new(Code::Busy, message)
@@ -178,7 +179,7 @@ impl Store {
     /// Where one runs it.
     pub(super) fn keep_down(&self) -> Result<File, Failure> {
         let path = self.in_use_path();
-        let file = open_lock(&path).map_err(doing("open", &path))?;
+        let file = lock_file::open(&path).map_err(doing("open", &path))?;
         try_lock(&file, &path, PATIENCE, File::try_lock, || {
             let name = &self.service;
             Failure::new(Code::Busy, format!("{name} runs: its state is in use")).hint(format!(
@@ -191,14 +192,6 @@ impl Store {
     fn in_use_path(&self) -> PathBuf {
         self.dir.join("in-use")
     }
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 /// Takes a lock, or says who has it. A program that is about to be started has all our locks until it is that program: a moment.

@@ -82,7 +82,7 @@ impl Stop {
             return match client::block_on(client::stop_all(state))? {
                 Ok(report) => show(Verb::Stop, report.services.into_iter().map(Ok), json),
                 Err(absent) if absent.code() == Code::NotRunning => {
-                    if !state.is_signed() {
+                    if !state.has_left_something() {
                         return Err(absent);
                     }
                     stop_orphans(state, &names, reach, json)
@@ -145,7 +145,7 @@ impl Control {
             let failure = answer.as_ref().err();
             failure.is_some_and(|failure| failure.code() == Code::NotRunning)
         };
-        if answers.iter().all(is_absent) && state.is_signed() {
+        if answers.iter().all(is_absent) && state.has_left_something() {
             if verb == Verb::Stop {
                 return stop_orphans(state, &self.names, reach, self.json);
             }

@@ -420,7 +420,7 @@ fn restore(kept: &Kept, which: Which, stops: bool, keeps: bool, json: bool) -> R
     };
     let runs = report.as_ref().filter(|service| !is_down(service.state));
     if report.is_none()
-        && kept.state.is_signed()
+        && kept.state.has_left_something()
         && let Some(orphans) = host::orphans(&kept.state)
     {
         let (what, hint) = orphans.remark();

@@ -129,7 +129,7 @@ fn a_state_directory_that_is_open_to_others() {
         &sandbox,
         &["run", "mainstay.toml"],
         77,
-        &["is open to others", "chmod 700"],
+        &["everyone may write to", "hint: chmod go-w"],
     );
 }
 

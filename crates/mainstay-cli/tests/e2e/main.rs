@@ -10,6 +10,8 @@ mod exhaustion;
 mod failures;
 mod hello;
 mod lifecycle;
+#[cfg(target_os = "linux")]
+mod locks;
 mod logs;
 #[cfg(target_os = "linux")]
 mod managers;
@@ -29,6 +31,8 @@ mod survival;
 #[cfg(target_os = "linux")]
 mod systemd;
 mod terminal;
+#[cfg(target_os = "linux")]
+mod trust;
 mod update;
 #[cfg(target_os = "linux")]
 mod updates;

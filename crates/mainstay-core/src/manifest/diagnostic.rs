@@ -117,7 +117,7 @@ codes! {
     PortTaken "port-taken" "Two services listen on one port.",
     GracefulTooShort "graceful-too-short" "Less than 30 s to stop, outside development.",
     LogTooVerbose "log-too-verbose" "A log level that this environment does not allow.",
-    WorldWritable "world-writable" "Everyone may change what a privileged account runs.",
+    WorldWritable "world-writable" "Another account may change what a privileged account runs.",
     UnreachableLimit "unreachable-limit" "A warning: the pauses between restarts are too long for the limit ever to be reached.",
 }
 

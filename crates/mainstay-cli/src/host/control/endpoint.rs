@@ -3,15 +3,21 @@
 use std::path::Path;
 
 #[cfg(unix)]
-pub(crate) use self::unix::{Listener, connect};
+pub(crate) use self::unix::{Listener, Place, connect, listener, place};
 #[cfg(windows)]
-pub(crate) use self::windows::{Listener, connect};
+pub(crate) use self::windows::{Listener, Place, connect, listener, place};
+/// A client's end.
+#[cfg(unix)]
+pub(crate) type Stream = tokio::net::UnixStream;
+/// A client's end.
+#[cfg(windows)]
+pub(crate) type Stream = tokio::net::windows::named_pipe::NamedPipeClient;
 
 #[cfg(unix)]
 mod unix {
     use std::fs;
     use std::io;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     use std::path::{Path, PathBuf};
 
     use tokio::net::{UnixListener, UnixStream};
@@ -20,6 +26,17 @@ mod unix {
     pub(crate) struct Listener {
         socket: UnixListener,
         path: PathBuf,
+        place: Place,
+    }
+
+    /// Which file a socket is: its device and its number there.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Place(u64, u64);
+
+    /// Of what is in the place of the control socket now.
+    pub(crate) fn place(state_dir: &Path) -> io::Result<Place> {
+        let found = fs::symlink_metadata(super::path(state_dir))?;
+        Ok(Place(found.dev(), found.ino()))
     }
 
     impl Listener {
@@ -32,7 +49,17 @@ mod unix {
             }
             let socket = super::short(&path, |short| UnixListener::bind(short))?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-            Ok(Self { socket, path })
+            let place = place(state_dir)?;
+            Ok(Self {
+                socket,
+                path,
+                place,
+            })
+        }
+
+        /// By which it is seen whether it is still in its place.
+        pub(crate) fn place(&self) -> Place {
+            self.place
         }
 
         /// The next connection. Cancel-safe.
@@ -43,18 +70,98 @@ mod unix {
 
     impl Drop for Listener {
         fn drop(&mut self) {
-            // Whatever stays is recognised as stale: nobody listens.
-            let _ = fs::remove_file(&self.path);
+            // Whatever stays is recognised as stale: nobody listens. What came in its place is another's.
+            let dir = self.path.parent().map(place);
+            if dir.is_some_and(|found| found.is_ok_and(|place| place == self.place)) {
+                let _ = fs::remove_file(&self.path);
+            }
         }
     }
 
     /// # Errors
-    /// `NotFound` where no supervisor ever was, `ConnectionRefused` where it is dead, `WouldBlock` where too many wait for it.
+    /// `NotFound` where no supervisor ever was, `ConnectionRefused` where it is dead, `WouldBlock` where too many wait for it,
+    /// [`Foreign`](super::Foreign) where another account listens there: what it says is not to be believed.
     pub(crate) async fn connect(state_dir: &Path) -> io::Result<UnixStream> {
         let connect = |short: &Path| Ok(crate::host::sys::connect_unix(short)?);
         let stream = super::short(&super::path(state_dir), connect)?;
-        UnixStream::from_std(stream.into())
+        let stream = UnixStream::from_std(stream.into())?;
+        let peer = stream.peer_cred()?;
+        // What a dead supervisor had open, a program that it was about to start may have for a moment.
+        if peer
+            .pid()
+            .is_some_and(|pid| pid > 0 && crate::host::sys::is_dead(pid.unsigned_abs()))
+        {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let peer = peer.uid();
+        let is_trusted = peer == 0 || peer == rustix::process::geteuid().as_raw();
+        match is_trusted || is_delegated(state_dir, peer) {
+            true => Ok(stream),
+            false => Err(io::Error::other(super::Foreign {
+                owner: crate::trust::user(peer),
+            })),
+        }
     }
+
+    /// Whether this is the place of an installed service that a manager runs as this user, by our own will: `STATE/installed/NAME/state`.
+    fn is_delegated(state_dir: &Path, uid: u32) -> bool {
+        let above = state_dir.parent().unwrap_or(state_dir);
+        let all = above.parent().and_then(Path::file_name);
+        let is_place = state_dir.ends_with("state") && all.is_some_and(|name| name == "installed");
+        is_place
+            && matches!(crate::trust::exposure(above), Ok(None))
+            && fs::metadata(state_dir).is_ok_and(|found| found.uid() == uid)
+    }
+
+    /// The process that listens there, if one does; its pid, if that is known.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn listener(state_dir: &Path) -> Option<Option<u32>> {
+        use rustix::io::Errno;
+        let connect = |short: &Path| Ok(crate::host::sys::connect_unix(short));
+        let socket = match super::short(&super::path(state_dir), connect).ok()? {
+            Ok(socket) => socket,
+            // Somebody listens, and many wait.
+            Err(Errno::AGAIN) => return Some(None),
+            Err(_) => return None,
+        };
+        let peer = rustix::net::sockopt::socket_peercred(&socket).ok()?;
+        let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
+        // What it had open, a program that it was about to start may have for a moment.
+        (!crate::host::sys::is_dead(pid)).then_some(Some(pid))
+    }
+
+    /// The lock has to tell.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn listener(_state_dir: &Path) -> Option<Option<u32>> {
+        None
+    }
+}
+
+/// A control socket is another account's.
+#[derive(Debug)]
+#[cfg_attr(windows, expect(dead_code, reason = "the system judges pipes"))]
+pub(crate) struct Foreign {
+    pub(crate) owner: String,
+}
+
+impl std::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "its socket belongs to {}", self.owner)
+    }
+}
+
+impl std::error::Error for Foreign {}
+
+/// The state directory itself.
+#[cfg(unix)]
+pub(crate) fn open_dir(state_dir: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::File::open(state_dir)
+}
+
+/// Windows opens no directories like files; nobody removes one with an open file in it.
+#[cfg(windows)]
+pub(crate) fn open_dir(_state_dir: &Path) -> std::io::Result<std::fs::File> {
+    crate::host::sys::null()
 }
 
 /// Removes what a dead supervisor left there. The caller holds the state directory's lock.
@@ -137,6 +244,27 @@ mod windows {
             // Whatever stays names a process that serves no such pipe.
             let _ = std::fs::remove_file(&self.pid_path);
         }
+    }
+
+    /// A pipe has no file that could be taken from it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Place;
+
+    #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
+    pub(crate) fn place(_state_dir: &Path) -> io::Result<Place> {
+        Ok(Place)
+    }
+
+    impl Listener {
+        #[expect(clippy::unused_self, reason = "the same shape on every system")]
+        pub(crate) fn place(&self) -> Place {
+            Place
+        }
+    }
+
+    /// The lock has to tell.
+    pub(crate) fn listener(_state_dir: &Path) -> Option<Option<u32>> {
+        None
     }
 
     /// # Errors

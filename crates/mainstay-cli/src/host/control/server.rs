@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use mainstay_core::engine::Request;
-use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -38,10 +38,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long clients have to take their last answers.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Serves until `closing` is dropped, then until the answers that are under way are sent. A connection that fails harms no other,
+/// Serves, on another listener as soon as there is one, until `closing` is dropped, then until the answers that are under way are sent. A connection that fails harms no other,
 /// and carries one request.
 pub(crate) async fn serve(
     mut listener: Listener,
+    mut others: UnboundedReceiver<Listener>,
     host: UnboundedSender<Command>,
     mut closing: oneshot::Receiver<Infallible>,
 ) {
@@ -51,6 +52,10 @@ pub(crate) async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            Some(other) = others.recv() => {
+                listener = other;
+                continue;
+            }
             _ = connections.join_next(), if !connections.is_empty() => {
                 if connections.is_empty() && std::mem::take(&mut most_at_once) > MANY {
                     sys::give_memory_back();

@@ -343,6 +343,11 @@ impl Logs {
         self.pipes.keeper_ended(pid)
     }
 
+    /// Makes what is needed in a state directory that was lost.
+    pub(crate) fn make_dir_again(&self) -> io::Result<()> {
+        self.pipes.make_dir_again()
+    }
+
     /// Writes what the service's pipes still hold, and reads them no more; where it `is_removed`, the pipes' names go. `done` is called on
     /// the log thread, when its files are closed.
     pub(crate) fn forget(

@@ -195,6 +195,16 @@ impl Pipes {
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(crate) fn need(&mut self) {}
 
+    /// There is no directory of pipes.
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "the same shape on every system"
+    )]
+    pub(super) fn make_dir_again(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(super) fn keeper_ended(&mut self, _pid: u32) -> bool {
         false
@@ -290,6 +300,12 @@ impl Pipes {
     /// Services write to them from now on, or have done so all the time.
     pub(crate) fn need(&mut self) {
         self.are_needed = true;
+    }
+
+    /// Makes their directory again, in which those that are made later have their names, and a successor finds their keeper.
+    pub(super) fn make_dir_again(&self) -> io::Result<()> {
+        crate::state_dir::create_private_dir(&self.dir)?;
+        self.keeper.as_ref().map_or(Ok(()), Keeper::record_again)
     }
 
     /// Whether this child, which has ended, was their keeper. Then there is none.

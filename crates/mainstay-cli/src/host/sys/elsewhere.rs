@@ -1,5 +1,6 @@
 //! What only Linux has, for the others: nothing to do, and nothing that would fail.
 
+use std::fs::File;
 use std::io;
 use std::time::Duration;
 
@@ -8,6 +9,46 @@ use super::{Birth, Identity, Processes, Tree};
 /// Nothing by which a successor could find what is left behind: a job dies with its holder, and kinship is not recorded elsewhere.
 pub(crate) fn testament(_processes: &Processes) -> String {
     String::new()
+}
+
+/// The same.
+pub(crate) fn testament_of(_mark: &str) -> String {
+    String::new()
+}
+
+/// Nobody can tell.
+pub(crate) fn home_of_pids() -> Option<String> {
+    None
+}
+
+/// Nobody can tell.
+pub(crate) fn supervisor_of(_mark: &str) -> Option<u32> {
+    None
+}
+
+/// Notices nothing.
+pub(crate) struct PlaceWatch;
+
+impl PlaceWatch {
+    #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
+    pub(crate) fn new(_mark: &str) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "the same shape on every system"
+    )]
+    pub(crate) fn look_at(&self, _dir: &File, _lock: &File) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Never resolves.
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(crate) async fn changed(&self) {
+        std::future::pending().await
+    }
 }
 
 /// Finds nothing.

@@ -45,20 +45,22 @@ mod windows_acl;
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) use elsewhere::{
-    Members, boot, end_remains, end_tree, forget_service, give_memory_back, lives, own_identity,
-    settle_in, testament, uptime,
+    Members, PlaceWatch, boot, end_remains, end_tree, forget_service, give_memory_back,
+    home_of_pids, lives, own_identity, settle_in, supervisor_of, testament, testament_of, uptime,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use elsewhere::{is_dead, yield_to_others};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{
-    Keeper, Members, Processes, Tree, boot, end_remains, end_tree, forget_service,
-    give_memory_back, is_dead, lives, own_identity, settle_in, testament, uptime, yield_to_others,
+    Keeper, Members, PlaceWatch, Processes, Tree, boot, end_remains, end_tree, forget_service,
+    give_memory_back, home_of_pids, is_dead, lives, own_identity, settle_in, supervisor_of,
+    testament, testament_of, uptime, yield_to_others,
 };
 #[cfg(unix)]
 pub(crate) use posix::{
     Socket, Stream, User, connect_unix, exposure, is_current_user, is_privileged,
-    lacking_capabilities, listen, null, refused_limit, share, stream, utc_offset, write_at,
+    lacking_capabilities, listen, null, read_from_start, refused_limit, share, stream, utc_offset,
+    write_at,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
@@ -73,8 +75,8 @@ pub(crate) use windows::sockets::{Socket, listen, share};
 #[cfg(windows)]
 pub(crate) use windows::{
     Processes, Stream, Tree, User, exposure, is_current_user, is_dead, is_privileged,
-    lacking_capabilities, null, refused_limit, run_as_helper, stream, utc_offset, write_at,
-    yield_to_others,
+    lacking_capabilities, null, read_from_start, refused_limit, run_as_helper, stream, utc_offset,
+    write_at, yield_to_others,
 };
 
 /// What to start.
@@ -120,6 +122,9 @@ pub(crate) struct Command<'a> {
 /// The variable by which an orphan of a tree is told from a stranger where the system has no cgroup or job.
 #[cfg(unix)]
 pub(crate) const INSTANCE: &str = "MAINSTAY_INSTANCE";
+
+/// The variable by which whatever was started from a state directory is known, should that directory be lost: its path, without links.
+pub(crate) const SUPERVISED_FROM: &str = "MAINSTAY_SUPERVISED_FROM";
 
 /// A diagnostic switch, read once by [`Processes::new`]: `subreaper` makes Linux do without a cgroup.
 #[cfg(target_os = "linux")]

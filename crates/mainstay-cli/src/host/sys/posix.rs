@@ -142,6 +142,14 @@ pub(crate) fn write_at(file: &std::fs::File, bytes: &[u8], at: u64) -> io::Resul
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
 
+/// Reads all of a file, wherever in it somebody else is.
+pub(crate) fn read_from_start(file: &std::fs::File) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 0)?;
+    Ok(bytes)
+}
+
 /// Whether this process may do everything: the effective user is root.
 pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()

@@ -69,6 +69,13 @@ impl Keeper {
         Ok(())
     }
 
+    /// Records it again, where the record is lost.
+    pub(crate) fn record_again(&self) -> io::Result<()> {
+        let stat = kin::Stat::of(self.pid).ok_or(io::ErrorKind::NotFound)?;
+        let (pid, start) = stat.identity();
+        fs::write(&self.record_path, format!("{pid} {start}\n"))
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.pid

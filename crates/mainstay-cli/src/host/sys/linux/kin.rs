@@ -411,7 +411,7 @@ pub(super) fn family(root: u32) -> Vec<Stat> {
     members
 }
 
-fn every_pid() -> impl Iterator<Item = u32> {
+pub(super) fn every_pid() -> impl Iterator<Item = u32> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

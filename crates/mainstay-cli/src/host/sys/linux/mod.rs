@@ -9,6 +9,7 @@ mod kin;
 mod members;
 mod memory;
 mod pidfd;
+mod place;
 #[cfg(test)]
 #[path = "../suite.rs"]
 mod suite;
@@ -30,6 +31,7 @@ use tokio::signal::unix::SignalKind;
 
 pub(crate) use self::keeper::Keeper;
 pub(crate) use self::members::Members;
+pub(crate) use self::place::{PlaceWatch, supervisor_of};
 
 use self::cgroup::{Cgroup, Nest};
 use self::clone::Stack;
@@ -39,7 +41,8 @@ use self::pidfd::Stranger;
 use self::watches::Watches;
 use super::posix::{self, Child, Image};
 use super::{
-    Birth, CONTAINMENT, Command, Containment, Exit, INSTANCE, Identity, SpawnError, TreeId, Usage,
+    Birth, CONTAINMENT, Command, Containment, Exit, INSTANCE, Identity, SUPERVISED_FROM,
+    SpawnError, TreeId, Usage,
 };
 
 /// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
@@ -441,6 +444,17 @@ pub(crate) fn testament(processes: &Processes) -> String {
     }
 }
 
+/// How a later supervisor finds what was started with this value of [`SUPERVISED_FROM`]; for [`end_remains`].
+pub(crate) fn testament_of(mark: &str) -> String {
+    format!("state {mark}")
+}
+
+/// In which boot of the system and which pid namespace a number means a process. `None` where the system does not tell.
+pub(crate) fn home_of_pids() -> Option<String> {
+    let pids = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{}/{}", boot()?, pids.display()))
+}
+
 /// How long what a dead supervisor left may take to die.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -466,6 +480,11 @@ pub(crate) fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<us
                 variable.starts_with(begin.as_bytes()) && !spared.contains(variable)
             };
             kin::end_remains(is_mark, PATIENCE)
+        }
+        Some(("state", dir)) => {
+            let mark = format!("{SUPERVISED_FROM}={dir}").into_bytes();
+            let ended = kin::end_remains(|variable| variable == mark, PATIENCE);
+            place::end_keepers(dir).and(ended)
         }
         _ => Ok(0),
     }

@@ -77,6 +77,15 @@ pub(crate) fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result
     Ok(())
 }
 
+/// Reads all of a file.
+pub(crate) fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
+    use std::io::{Read as _, Seek as _};
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Why somebody else may have a say in who reads a file.
 pub(crate) fn exposure(path: &Path, _file: &File) -> io::Result<Option<String>> {
     let is_foreign = access::is_foreign(path)?;

@@ -1,0 +1,383 @@
+//! What makes this process the supervisor of its state directory: the directory itself, its lock, the control socket and the ledger in it.
+//!
+//! Somebody may delete, empty or replace any of them while we run. A watch on the directory (Linux) tells us at once, without polling; what is lost is
+//! made anew after a moment, in which `rm -r` comes to its end. Whoever starts a supervisor meanwhile finds us all the same
+//! ([`take`]): by the ledger, by the socket, or as the process that bears the mark of this directory.
+
+use std::fs::{self, File};
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::control::endpoint::{self, Listener};
+use super::ledger::Estate;
+use super::sys::{self, PlaceWatch};
+use super::{Host, other};
+use crate::failure::Failure;
+use crate::lock_file;
+use crate::state_dir::{Hold, Left, Lock, PATIENCE, Patience, StateDir, Try};
+
+/// How long it takes until what is lost is made anew.
+const MOMENT: Duration = Duration::from_millis(50);
+/// The same, where that failed or another supervisor has it.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The same thing is not said again so soon.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Takes a state directory, to supervise from it or to end what runs.
+///
+/// # Errors
+/// `Busy` where a supervisor lives, whatever has become of its lock.
+pub(super) fn take(state: &StateDir) -> Result<Lock, Failure> {
+    let lock = state.lock()?;
+    let by_ledger = || {
+        let estate = Estate::read(state).ok()??;
+        estate.is_kept().then_some(estate.header.supervisor)
+    };
+    let pid = by_ledger()
+        .map(Some)
+        .or_else(|| endpoint::listener(state.path()))
+        .or_else(|| match lock.left {
+            Left::Unknown => by_mark(state).map(Some),
+            Left::Nothing | Left::Services(_) => None,
+        });
+    let Some(pid) = pid else { return Ok(lock) };
+    let who = pid.map_or_else(String::new, |pid| format!(", pid {pid},"));
+    Err(state.held(&format!(
+        "mainstay{who} supervises from there, though it has lost its lock"
+    )))
+}
+
+/// The supervisor that bears the mark of a state directory. A program that one was about to start when it was killed bears it for a moment.
+fn by_mark(state: &StateDir) -> Option<u32> {
+    let mark = state.mark();
+    let deadline = Instant::now() + MOMENT;
+    loop {
+        let found = sys::supervisor_of(&mark)?;
+        if Instant::now() > deadline {
+            return Some(found);
+        }
+        std::thread::sleep(MOMENT / 10);
+    }
+}
+
+/// The supervisor of a state directory, if it lives, whatever has become of its socket.
+pub(crate) fn supervisor(state: &StateDir) -> Option<u32> {
+    let by_lock = state.holder().filter(|pid| *pid != std::process::id());
+    by_lock.or_else(|| sys::supervisor_of(&state.mark()))
+}
+
+/// See the [module](self).
+pub(super) struct Possession {
+    lock: Lock,
+    dir: File,
+    watch: PlaceWatch,
+    /// The control socket's task, which takes a new listener.
+    server: UnboundedSender<Listener>,
+    socket: endpoint::Place,
+    mend: Option<Mend>,
+    said: Option<(String, Instant)>,
+}
+
+/// Resolves when something has changed. Cancel-safe.
+pub(super) async fn changed(possession: Option<&Possession>) {
+    match possession {
+        Some(possession) => possession.watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Something is to be made anew.
+struct Mend {
+    at: Instant,
+    since: Instant,
+    /// As it was seen first: meanwhile others may have put something in its place.
+    seen: Losses,
+}
+
+/// What somebody has taken.
+#[derive(Clone, Copy, Default)]
+struct Losses {
+    dir: Option<&'static str>,
+    lock: Option<&'static str>,
+    socket: Option<&'static str>,
+    ledger: Option<&'static str>,
+}
+
+impl Losses {
+    fn are_none(&self) -> bool {
+        let Self {
+            dir,
+            lock,
+            socket,
+            ledger,
+        } = self;
+        [dir, lock, socket, ledger].iter().all(|it| it.is_none())
+    }
+
+    /// The same, as it was seen before.
+    fn seen_as(self, before: Self) -> Self {
+        let seen = |now: Option<_>, before: Option<_>| now.and(before.or(now));
+        Self {
+            dir: seen(self.dir, before.dir),
+            lock: seen(self.lock, before.lock),
+            socket: seen(self.socket, before.socket),
+            ledger: seen(self.ledger, before.ledger),
+        }
+    }
+
+    /// In a sentence.
+    fn text(&self, state: &StateDir) -> String {
+        let place = state.path();
+        if let Some(what) = self.dir {
+            let place = place.display();
+            return format!(
+                "the state directory {place} was {what}: it is made anew, without the logs and data that were in it; if this supervisor is killed, its services are ended, not adopted"
+            );
+        }
+        let lost = [
+            ("lock", self.lock),
+            ("control.sock", self.socket),
+            ("ledger", self.ledger),
+        ];
+        let lost = lost.into_iter().filter_map(|(name, what)| {
+            Some(format!("{} was {}", place.join(name).display(), what?))
+        });
+        let lost: Vec<String> = lost.collect();
+        format!("{}: made anew", lost.join(", "))
+    }
+}
+
+fn missing(is_there: bool) -> Option<&'static str> {
+    Some(match is_there {
+        true => "replaced",
+        false => "deleted",
+    })
+}
+
+impl Possession {
+    /// The lock is signed, and the socket is in its place.
+    pub(super) fn new(
+        state: &StateDir,
+        lock: Lock,
+        socket: endpoint::Place,
+        server: UnboundedSender<Listener>,
+    ) -> io::Result<Self> {
+        let dir = endpoint::open_dir(state.path())?;
+        let watch = PlaceWatch::new(&state.mark())?;
+        watch.look_at(&dir, lock.file())?;
+        Ok(Self {
+            lock,
+            dir,
+            watch,
+            server,
+            socket,
+            mend: None,
+            said: None,
+        })
+    }
+
+    /// Gives the place back.
+    pub(super) fn into_lock(self) -> Lock {
+        self.lock
+    }
+
+    /// When something is to be made anew.
+    pub(super) fn mends_at(&self) -> Option<Instant> {
+        self.mend.as_ref().map(|mend| mend.at)
+    }
+
+    fn losses(&self, state: &StateDir, has_ledger: impl Fn() -> bool) -> io::Result<Losses> {
+        let path = state.path();
+        let mut losses = Losses::default();
+        if !lock_file::leads_to(path, &self.dir)? {
+            losses.dir = match lock_file::is_deleted(&self.dir)? {
+                true => Some("deleted"),
+                false => Some("moved"),
+            };
+            return Ok(losses);
+        }
+        losses.lock = match self.lock.hold()? {
+            Hold::Intact => None,
+            Hold::Overwritten => Some("overwritten"),
+            Hold::Deleted => Some("deleted"),
+            Hold::Replaced => Some("replaced"),
+        };
+        if endpoint::place(path).ok() != Some(self.socket) {
+            losses.socket = missing(endpoint::place(path).is_ok());
+        }
+        if !has_ledger() {
+            losses.ledger = missing(fs::exists(state.ledger_path())?);
+        }
+        Ok(losses)
+    }
+
+    /// Takes the lock again that was lost; whether it is ours.
+    fn retake(&mut self, state: &StateDir, since: Instant) -> Result<bool, Failure> {
+        let patience = match since.elapsed() < PATIENCE {
+            true => Patience::Left,
+            false => Patience::Over,
+        };
+        match state.try_lock(patience)? {
+            Try::Taken(mut lock) => {
+                lock.sign_like(&self.lock)
+                    .map_err(super::failed("sign the lock"))?;
+                self.lock = lock;
+                Ok(true)
+            }
+            Try::Held(failure) => Err(failure),
+            Try::Later => Ok(false),
+        }
+    }
+
+    /// Makes anew what is lost, but for what only the host can; whether that was done.
+    fn mend(&mut self, state: &StateDir, losses: &Losses, since: Instant) -> Result<bool, Failure> {
+        let new_dir = match losses.dir {
+            Some(_) => {
+                state.prepare()?;
+                let opened = endpoint::open_dir(state.path());
+                Some(opened.map_err(super::failed("open the state directory"))?)
+            }
+            None => None,
+        };
+        let is_lost = losses.dir.is_some() || losses.lock.is_some();
+        let hold = self
+            .lock
+            .hold()
+            .map_err(super::failed("look at the lock"))?;
+        if is_lost && hold == Hold::Overwritten {
+            let rewritten = self.lock.rewrite();
+            rewritten.map_err(super::failed("write the lock"))?;
+        } else if is_lost && !self.retake(state, since)? {
+            return Ok(false);
+        }
+        if losses.dir.is_some() || losses.socket.is_some() {
+            let listener =
+                Listener::bind(state.path()).map_err(super::failed("open the control socket"))?;
+            self.socket = listener.place();
+            // Fails only where we are ending.
+            let _ = self.server.send(listener);
+        }
+        // Not before: a directory without our lock is not ours yet.
+        if let Some(dir) = new_dir {
+            self.dir = dir;
+        }
+        let watched = self.watch.look_at(&self.dir, self.lock.file());
+        watched.map_err(super::failed("watch it"))?;
+        Ok(true)
+    }
+
+    /// Whether it is time to say this.
+    fn is_new(&mut self, text: &str) -> bool {
+        let is_same = |(said, at): &(String, Instant)| said == text && at.elapsed() < QUIET;
+        if self.said.as_ref().is_some_and(is_same) {
+            return false;
+        }
+        self.said = Some((text.to_owned(), Instant::now()));
+        true
+    }
+}
+
+impl Host {
+    /// Looks whether everything is still ours.
+    pub(super) fn look_at_possession(&mut self) {
+        let losses = self.losses();
+        let now = Instant::now();
+        let Some(possession) = &mut self.possession else {
+            return;
+        };
+        if possession.mend.is_none() && !losses.as_ref().is_ok_and(Losses::are_none) {
+            possession.mend = Some(Mend {
+                at: now + MOMENT,
+                since: now,
+                seen: losses.unwrap_or_default(),
+            });
+        }
+    }
+
+    fn losses(&self) -> io::Result<Losses> {
+        let has_ledger = || self.has_ledger();
+        let losses = self.possession.as_ref();
+        losses.map_or_else(
+            || Ok(Losses::default()),
+            |it| it.losses(&self.state, has_ledger),
+        )
+    }
+
+    /// Makes anew what somebody has taken, and says so.
+    pub(super) fn mend_possession(&mut self) {
+        let losses = self.losses();
+        let Some(mut possession) = self.possession.take() else {
+            return;
+        };
+        let now = Instant::now();
+        let (since, seen) = match possession.mend.take() {
+            Some(mend) => (mend.since, mend.seen),
+            None => (now, Losses::default()),
+        };
+        let mended = losses.map_err(super::failed("look at it"));
+        let mended = mended.and_then(|losses| match losses.are_none() {
+            true => Ok(None),
+            false => {
+                let is_done = possession.mend(&self.state, &losses, since)?;
+                Ok(Some((losses.seen_as(seen), is_done)))
+            }
+        });
+        let again = |pause| {
+            Some(Mend {
+                at: now + pause,
+                since,
+                seen,
+            })
+        };
+        match mended {
+            Ok(None) => {}
+            Ok(Some((_, false))) => possession.mend = again(MOMENT),
+            Ok(Some((losses, true))) => {
+                let text = losses.text(&self.state);
+                if possession.is_new(&text) {
+                    self.reporter.say(&text);
+                }
+                match losses.dir {
+                    Some(_) => self.furnish(),
+                    None if losses.ledger.is_some() => self.renew_ledger(),
+                    None => {}
+                }
+            }
+            Err(failure) => {
+                let place = self.state.path().display();
+                let text = format!(
+                    "{place} is not ours any more, and cannot be had again: {}; it is tried again",
+                    failure.line()
+                );
+                if possession.is_new(&text) {
+                    self.reporter.say(&text);
+                }
+                possession.mend = again(PAUSE);
+            }
+        }
+        self.possession = Some(possession);
+        // Meanwhile something else may have gone.
+        self.look_at_possession();
+    }
+
+    /// Makes what services need in a new state directory.
+    fn furnish(&mut self) {
+        // Their pipes had names in there, by which alone a successor could read what they write.
+        self.ledger = None;
+        self.is_adoptable = false;
+        if let Err(error) = self.logs.make_dir_again() {
+            self.reporter
+                .say(&format!("make the directory of pipes: {error}"));
+        }
+        for (_, held) in self.held.iter() {
+            let name = held.spec.name();
+            let made = self.state.create_data_dir(name.as_str(), other(&held.user));
+            if let Err(error) = made {
+                let text = format!("{name}: create its data directory: {error}");
+                self.reporter.say(&text);
+            }
+        }
+    }
+}

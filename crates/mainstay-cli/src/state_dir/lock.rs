@@ -1,0 +1,453 @@
+//! `STATE/lock`: one supervisor for each state directory.
+//!
+//! The lock is flock(2)'s, which ends with its process; the file's text is the record of who holds it. The two are told apart: a process that has
+//! the file locked and is not in the record is no supervisor, such as a process of another account that opened the file while an
+//! earlier version left it readable. The file is replaced then, and that process holds nothing any more.
+//!
+//! ```text
+//! PID BIRTH BOOT/PIDS   the holder, its time of birth, and the boot and the pid namespace in which these numbers mean something (Linux)
+//! MANIFEST              what it supervises
+//! TESTAMENT…            how its processes are found
+//! ```
+//!
+//! The record is written as soon as the lock is taken. Until it is signed it names what an earlier holder left, too. After an orderly end it says so;
+//! an empty file is one that somebody else has emptied, or a new one. Whoever takes or replaces the lock holds `STATE/lock-guard` for that moment,
+//! which no other account could ever open.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::StateDir;
+use crate::failure::{Code, Failure};
+use crate::host::sys;
+use crate::lock_file;
+
+/// How long a lock is waited for whose holder is dead or unknown.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(2);
+/// What is left in the file by an orderly end. A record does not begin with an empty line.
+const GIVEN_BACK: &str = "\ngiven back\n";
+
+/// The right to supervise from a state directory, for as long as it lives. Dropped before it is [signed](Lock::sign), it says again what it said
+/// before.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    file: File,
+    path: PathBuf,
+    text: String,
+    before: Option<String>,
+    /// What the last holder left behind.
+    pub(crate) left: Left,
+    /// What the operator has to know.
+    pub(crate) remark: Option<String>,
+}
+
+/// What the last holder of a lock left behind.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// It ended in good order.
+    Nothing,
+    /// The file is new, or somebody emptied it: other evidence has to tell.
+    Unknown,
+    Services(Predecessor),
+}
+
+/// A supervisor that died without stopping its services.
+#[derive(Clone, Debug)]
+pub(crate) struct Predecessor {
+    /// Where it is known.
+    pub(crate) pid: Option<u32>,
+    /// How to find them (`sys::testament`): what it started itself, and what it had adopted.
+    pub(crate) testaments: Vec<String>,
+}
+
+/// What has become of a lock that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Intact,
+    Overwritten,
+    Deleted,
+    Replaced,
+}
+
+/// What one try to take the lock came to.
+pub(crate) enum Try {
+    Taken(Lock),
+    /// A supervisor has it.
+    Held(Failure),
+    /// Who has it is dead or unknown, or it is just being taken: try again.
+    Later,
+}
+
+/// Whether a lock may be taken from a process that is no supervisor as far as anybody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Left,
+    Over,
+}
+
+impl Lock {
+    /// Says who holds it, for those who ask, and how to find our children, for a successor.
+    pub(crate) fn sign(
+        &mut self,
+        manifest: &str,
+        testaments: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> io::Result<()> {
+        self.text = record(manifest, testaments);
+        self.write(&self.text)?;
+        self.before = None;
+        Ok(())
+    }
+
+    /// Takes the place of one that was lost, for the same holder.
+    pub(crate) fn sign_like(&mut self, lost: &Self) -> io::Result<()> {
+        self.text.clone_from(&lost.text);
+        self.rewrite()?;
+        self.before = None;
+        Ok(())
+    }
+
+    /// Says again what it is to say.
+    pub(crate) fn rewrite(&self) -> io::Result<()> {
+        self.write(&self.text)
+    }
+
+    /// Gives it back: nothing was left behind.
+    pub(crate) fn give_back(mut self) {
+        self.before = None;
+        // Where this fails the next one looks for processes that are not there.
+        let _ = self.write(GIVEN_BACK);
+    }
+
+    /// The file that is locked.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether the lock still is what a starter looks at.
+    pub(crate) fn hold(&self) -> io::Result<Hold> {
+        if !lock_file::is_at(&self.path, &self.file)? {
+            return Ok(match fs::exists(&self.path)? {
+                true => Hold::Replaced,
+                false => Hold::Deleted,
+            });
+        }
+        Ok(match read(&self.file) == self.text {
+            true => Hold::Intact,
+            false => Hold::Overwritten,
+        })
+    }
+
+    fn write(&self, text: &str) -> io::Result<()> {
+        let mut file = &self.file;
+        file.rewind()?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            // Where this fails it names a process that is dead.
+            let _ = self.write(&before);
+        }
+    }
+}
+
+/// As it is written down. An empty line ends it: should we be killed before the rest is cut off, that is not read.
+fn record(manifest: &str, testaments: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let mut text = std::process::id().to_string();
+    if let (Ok(own), Some(home)) = (sys::own_identity(), sys::home_of_pids()) {
+        text.push_str(&format!(" {} {home}", own.birth.first));
+    }
+    text.push_str(&format!("\n{manifest}\n"));
+    for testament in testaments {
+        text.push_str(testament.as_ref());
+        text.push('\n');
+    }
+    text.push('\n');
+    text
+}
+
+/// What a lock file says.
+enum Said<'t> {
+    Nothing,
+    GivenBack,
+    Signed(Record<'t>),
+}
+
+struct Record<'t> {
+    pid: u32,
+    /// Where it is known: its time of birth, and where that counts.
+    birth: Option<(u64, &'t str)>,
+    manifest: &'t str,
+    testaments: Vec<&'t str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Lives,
+    Dead,
+    /// It is of another container or another machine.
+    Unknown,
+}
+
+impl<'t> Said<'t> {
+    fn parse(text: &'t str) -> Self {
+        let mut lines = text.lines().take_while(|line| !line.is_empty());
+        let Some(first) = lines.next() else {
+            return match text.is_empty() {
+                true => Self::Nothing,
+                false => Self::GivenBack,
+            };
+        };
+        let mut words = first.split(' ');
+        let Some(pid) = words.next().and_then(|pid| pid.parse().ok()) else {
+            return Self::Nothing;
+        };
+        let birth = words.next().and_then(|birth| birth.parse().ok());
+        Self::Signed(Record {
+            pid,
+            birth: birth.zip(words.next()),
+            manifest: lines.next().unwrap_or("another manifest"),
+            testaments: lines.collect(),
+        })
+    }
+}
+
+impl Record<'_> {
+    fn holder(&self) -> Holder {
+        let is_dead = match self.birth {
+            Some((_, home)) if sys::home_of_pids().as_deref() != Some(home) => {
+                return Holder::Unknown;
+            }
+            Some((birth, _)) => !sys::lives(&sys::Identity {
+                pid: self.pid,
+                birth: sys::Birth {
+                    first: birth,
+                    last: birth,
+                },
+                tree: String::new(),
+            }),
+            None => sys::is_dead(self.pid),
+        };
+        match is_dead {
+            true => Holder::Dead,
+            false => Holder::Lives,
+        }
+    }
+}
+
+/// What cannot be read says nothing.
+fn read(file: &File) -> String {
+    let mut text = String::new();
+    let mut file = file;
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    text
+}
+
+impl StateDir {
+    pub(super) fn lock_path(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
+    /// The supervisor that the lock names, if it lives.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.lock_path()).ok()?;
+        match Said::parse(&text) {
+            Said::Signed(record) => (record.holder() == Holder::Lives).then_some(record.pid),
+            Said::Nothing | Said::GivenBack => None,
+        }
+    }
+
+    /// Whether a supervisor may have left something: it lives, or was killed, or what it wrote about that is lost.
+    pub(crate) fn may_be_orphaned(&self) -> bool {
+        let text = fs::read_to_string(self.lock_path()).unwrap_or_default();
+        !matches!(Said::parse(&text), Said::GivenBack)
+    }
+
+    /// Whether a supervisor lives, or was killed and left something.
+    pub(crate) fn has_left_something(&self) -> bool {
+        let text = fs::read_to_string(self.lock_path()).unwrap_or_default();
+        match Said::parse(&text) {
+            Said::GivenBack => false,
+            Said::Nothing => self.ledger_path().exists(),
+            Said::Signed(_) => true,
+        }
+    }
+
+    /// Makes the directory, owner-only, and takes the lock. Sign it next. Blocks for [`PATIENCE`] at most.
+    pub(crate) fn lock(&self) -> Result<Lock, Failure> {
+        self.prepare()?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let patience = match Instant::now() < deadline {
+                true => Patience::Left,
+                false => Patience::Over,
+            };
+            match self.try_lock(patience)? {
+                Try::Taken(lock) => return Ok(lock),
+                Try::Held(failure) => return Err(failure),
+                Try::Later if patience == Patience::Left => thread::sleep(LOOK),
+                Try::Later => return Err(self.held("another mainstay is starting")),
+            }
+        }
+    }
+
+    /// Takes the lock, if that is possible now.
+    pub(crate) fn try_lock(&self, patience: Patience) -> Result<Try, Failure> {
+        let cannot = |error: io::Error| self.cannot_write("lock", &error);
+        let guard_path = self.path.join("lock-guard");
+        let guard = lock_file::open(&guard_path).map_err(cannot)?;
+        let path = self.lock_path();
+        match guard.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(Try::Later),
+            Err(TryLockError::Error(error)) => return Err(cannot(error)),
+            Ok(()) if lock_file::is_at(&guard_path, &guard).map_err(cannot)? => {}
+            Ok(()) => return Ok(Try::Later),
+        }
+        let (mut file, _) = lock_file::open_repaired(&path).map_err(cannot)?;
+        let mut remark = None;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::Error(error)) => return Err(cannot(error)),
+            Err(TryLockError::WouldBlock) => {
+                let text = read(&file);
+                let said = Said::parse(&text);
+                let is_dead = match &said {
+                    Said::Signed(record) => match record.holder() {
+                        Holder::Dead => true,
+                        Holder::Lives | Holder::Unknown => {
+                            let Record { pid, manifest, .. } = record;
+                            let who = format!("mainstay, pid {pid}, supervises {manifest}");
+                            return Ok(Try::Held(self.held(&who)));
+                        }
+                    },
+                    Said::Nothing | Said::GivenBack => false,
+                };
+                // A process that the dead was about to start has the lock for as long as it is not that program yet.
+                if !is_dead && patience == Patience::Left {
+                    return Ok(Try::Later);
+                }
+                if cfg!(windows) {
+                    return match patience {
+                        Patience::Left => Ok(Try::Later),
+                        Patience::Over => Ok(Try::Held(self.held("by an unknown process"))),
+                    };
+                }
+                file = lock_file::replace(&path, text.as_bytes()).map_err(cannot)?;
+                file.try_lock().map_err(|error| cannot(error.into()))?;
+                let path = path.display();
+                remark = Some(format!(
+                    "{path} was locked by a process that is not its supervisor: it is a new file now"
+                ));
+            }
+        }
+        if !lock_file::is_at(&path, &file).map_err(cannot)? {
+            return Ok(Try::Later);
+        }
+        self.claim(file, &path, remark).map(Try::Taken)
+    }
+
+    /// Says that we are at it.
+    fn claim(&self, file: File, path: &Path, remark: Option<String>) -> Result<Lock, Failure> {
+        let before = read(&file);
+        let mut manifest = "nothing yet";
+        let left = match Said::parse(&before) {
+            Said::Nothing => Left::Unknown,
+            Said::GivenBack => Left::Nothing,
+            Said::Signed(record) => {
+                manifest = record.manifest;
+                let testaments = record.testaments.iter();
+                Left::Services(Predecessor {
+                    pid: Some(record.pid),
+                    testaments: testaments.map(|text| (*text).to_owned()).collect(),
+                })
+            }
+        };
+        let testaments = match &left {
+            Left::Services(predecessor) => &predecessor.testaments[..],
+            Left::Nothing | Left::Unknown => &[],
+        };
+        let text = record(manifest, testaments);
+        let lock = Lock {
+            file,
+            path: path.to_owned(),
+            text,
+            before: Some(before),
+            left,
+            remark,
+        };
+        lock.rewrite()
+            .map_err(|error| self.cannot_write("write the lock of", &error))?;
+        Ok(lock)
+    }
+
+    /// Why nobody else may supervise from here.
+    pub(crate) fn held(&self, who: &str) -> Failure {
+        let place = self.path.display();
+        Failure::new(
+            Code::Busy,
+            format!("state directory {place} is in use: {who}"),
+        )
+        .hint("talk to that one (`mainstay status`), or give this one its own --state-dir DIR")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> (mainstay_testkit::Sandbox, StateDir) {
+        let sandbox = mainstay_testkit::Sandbox::new();
+        let state = StateDir::locate(Some(sandbox.state_dir())).expect("a place");
+        (sandbox, state)
+    }
+
+    #[test]
+    fn an_unsigned_lock_says_again_what_it_said() {
+        let (_sandbox, state) = place();
+        let lock = state.lock().expect("nobody has it");
+        assert!(matches!(lock.left, Left::Unknown), "{lock:?}");
+        drop(lock);
+        assert!(!state.has_left_something() && state.may_be_orphaned());
+        let mut lock = state.lock().expect("nobody has it");
+        lock.sign("a.toml", ["instance x"]).expect("written");
+        assert_eq!(lock.hold().expect("it is there"), Hold::Intact);
+        drop(lock);
+        for _ in 0..2 {
+            let lock = state.lock().expect("nobody has it");
+            let Left::Services(left) = &lock.left else {
+                panic!("{lock:?}");
+            };
+            assert_eq!(left.testaments, ["instance x"]);
+            assert_eq!(left.pid, Some(std::process::id()));
+        }
+        state.lock().expect("nobody has it").give_back();
+        assert!(!state.may_be_orphaned());
+        let lock = state.lock().expect("nobody has it");
+        assert!(matches!(lock.left, Left::Nothing), "{lock:?}");
+    }
+
+    #[test]
+    fn a_record_of_earlier_versions_is_read() {
+        let Said::Signed(record) = Said::parse("17\nweb.toml\ncgroup /x\n\nold rest\n") else {
+            panic!("it is signed");
+        };
+        assert_eq!((record.pid, record.birth), (17, None));
+        assert_eq!(
+            (record.manifest, &record.testaments[..]),
+            ("web.toml", &["cgroup /x"][..])
+        );
+        for text in ["nonsense\n", ""] {
+            assert!(matches!(Said::parse(text), Said::Nothing), "{text:?}");
+        }
+        assert!(matches!(Said::parse(GIVEN_BACK), Said::GivenBack));
+        assert!(matches!(Said::parse("\n17\n"), Said::GivenBack));
+    }
+}
