@@ -15,6 +15,12 @@ use crate::{Result, cargo, heading};
 /// Where tests find the programs that they are about.
 const BIN_DIR: &str = "MAINSTAY_BIN_DIR";
 
+/// How much of the soak is a check of every change.
+#[cfg(target_os = "linux")]
+const SOAK_MINUTES: u64 = 2;
+#[cfg(target_os = "linux")]
+const SOAK_SEED: u64 = 1;
+
 /// What became of checks so far.
 #[derive(Default)]
 struct Tally {
@@ -78,6 +84,8 @@ pub(crate) fn run() -> Result<ExitCode> {
         let mut doc_tests = cargo();
         doc_tests.args(["test", "--workspace", "--doc"]);
         tally.run_tests("documentation tests", Runner::Libtest, doc_tests)?;
+        #[cfg(target_os = "linux")]
+        tally.soak()?;
     }
     let doc = [
         "doc",
@@ -184,6 +192,20 @@ impl Tally {
         });
         command.env(BIN_DIR, bin_dir);
         self.run_tests("tests", runner, command)
+    }
+
+    /// A part of the soak, always the same.
+    #[cfg(target_os = "linux")]
+    fn soak(&mut self) -> Result<()> {
+        let own = std::env::current_exe()?;
+        let bin_dir = own.parent().ok_or("not in a target directory")?;
+        match crate::soak::command(bin_dir, SOAK_MINUTES, SOAK_SEED) {
+            Ok(mut command) => self.check("soak", &mut command).map(drop),
+            Err(error) => {
+                self.skip(&format!("soak: {error}"));
+                Ok(())
+            }
+        }
     }
 
     /// The tests on Windows, as far as Wine is one.

@@ -172,7 +172,7 @@ fn what_is_not_ours_or_not_allowed_is_left_alone() {
     refused(
         77,
         &["/root/heartbeat", "install"],
-        "/root is closed to others",
+        "cannot execute /root/heartbeat: /root has mode 0700",
     );
     // A step that fails in the middle.
     lab.script("mkdir -p /etc/systemd/system; rm -rf /etc/systemd/system/multi-user.target.wants; touch /etc/systemd/system/multi-user.target.wants");

@@ -613,7 +613,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [
-            "a name has 1 to 63",
+            "a name has 1 to 200",
             "the program orders is no absolute path",
             "the command line holds a control character",
             "no variable \"A B\"",

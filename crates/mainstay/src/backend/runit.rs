@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [
-            "a name has 1 to 63",
+            "a name has 1 to 200",
             "no absolute path",
             "the command line",
             "\"A B\"",
