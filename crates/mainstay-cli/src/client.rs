@@ -206,7 +206,10 @@ fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), F
     match status.is_success() {
         true => Ok(()),
         false => Err(Failure::new(
-            code(status),
+            match status {
+                StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
+                status => code(status),
+            },
             format!("{what} {whom}: {}", reason(body)),
         )),
     }

@@ -261,19 +261,35 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
     report.drift = Some(drift);
 }
 
-/// Why services are to be left alone: somebody else is at one of them, by the registry. Where that cannot be read, nobody is.
+/// Why services are to be left alone: somebody else is at one of them, by the registry. Where that cannot be read, nobody is. Blocks.
+///
+/// # Errors
+/// `Busy` where another process keeps the registry locked.
 pub(crate) fn owned_by_others(
     state: &StateDir,
     names: &[&str],
     token: Option<&str>,
-) -> Option<String> {
-    let registry = Registry::find(&registry_path(state)).ok()??;
-    names.iter().find_map(|name| {
-        let found = registry.get(name).ok()??;
-        let owner = found.life.owner().filter(|it| Some(&*it.token) != token)?;
-        let (name, owner) = (ServiceName::new(name)?, owner.clone());
-        Some(registry::Refusal::Busy { name, owner }.to_string())
-    })
+) -> Result<Option<String>, Failure> {
+    let registry = match Registry::find(&registry_path(state)) {
+        Ok(Some(registry)) => registry,
+        Err(failure) if failure.code() == Code::Busy => return Err(failure),
+        Ok(None) | Err(_) => return Ok(None),
+    };
+    for name in names {
+        let found = match registry.get(name) {
+            Ok(found) => found,
+            Err(failure) if failure.code() == Code::Busy => return Err(failure),
+            Err(_) => None,
+        };
+        let owner = found.as_ref().and_then(|it| it.life.owner());
+        if let Some(owner) = owner.filter(|it| Some(&*it.token) != token)
+            && let Some(name) = ServiceName::new(name)
+        {
+            let owner = owner.clone();
+            return Ok(Some(registry::Refusal::Busy { name, owner }.to_string()));
+        }
+    }
+    Ok(None)
 }
 
 /// What each of those says who should know how it is; asks the daemon. Blocks. `None`: it is not the embedded manager's.

@@ -173,12 +173,8 @@ impl Host {
     }
 
     /// Takes up what is installed under these names: new services are stopped, others are what they shall be from their next start on.
-    pub(super) fn define(
-        &mut self,
-        names: &[&str],
-        owner: Option<&str>,
-    ) -> Result<StatusReport, Refused> {
-        self.refuse_changes(names, owner)?;
+    pub(super) fn define(&mut self, names: &[&str]) -> Result<StatusReport, Refused> {
+        self.refuse_changes(names)?;
         let mut changed = Vec::new();
         for name in names {
             let definition = embedded::read(&self.state, name).map_err(conflict)?;
@@ -266,8 +262,8 @@ impl Host {
         })
     }
 
-    /// Whoever changes what is installed is its owner in the registry. Who does not say that he is gives way to an owner.
-    fn refuse_changes(&self, names: &[&str], owner: Option<&str>) -> Result<(), Refused> {
+    /// The control socket has asked the registry whether another process is their owner.
+    fn refuse_changes(&self, names: &[&str]) -> Result<(), Refused> {
         if self.daemon.is_none() {
             let what = &self.manifest;
             let why = format!(
@@ -287,7 +283,6 @@ impl Host {
                 };
                 let tried = names.iter().find(is_tried);
                 let why = tried.map(|name| format!("{name}: {}", Refusal::Updating));
-                let why = why.or_else(|| embedded::owned_by_others(&self.state, names, owner));
                 why.map_or(Ok(()), |why| Err((StatusCode::LOCKED, why)))
             }
         }
@@ -364,13 +359,8 @@ impl Host {
     }
 
     /// Stops these services and forgets them; those that are not there need nothing. Answered when nothing of them is left.
-    pub(super) fn forget(
-        &mut self,
-        names: &[&str],
-        owner: Option<&str>,
-        reply: oneshot::Sender<Reply>,
-    ) {
-        if let Err((status, why)) = self.refuse_changes(names, owner) {
+    pub(super) fn forget(&mut self, names: &[&str], reply: oneshot::Sender<Reply>) {
+        if let Err((status, why)) = self.refuse_changes(names) {
             let _ = reply.send(Reply::error(status, &why));
             return;
         }

@@ -436,8 +436,9 @@ impl Host {
         };
         let interrupts = interrupts.map_err(failed("listen for signals"))?;
         let (control_closes, closing) = oneshot::channel();
-        let control =
-            tokio::task::spawn_local(control::serve(listener, listeners, to_host, closing));
+        let state = host.state.clone();
+        let serving = control::serve(listener, listeners, to_host, state, closing);
+        let control = tokio::task::spawn_local(serving);
         if let Some((screen, foreign)) = host.reporter.screen().zip(follow) {
             host.logs.follow(screen.clone(), foreign);
         }

@@ -93,13 +93,9 @@ impl Host {
                     None => self.unknown(&name),
                 });
             }
-            Command::Define {
-                names,
-                owner,
-                reply,
-            } => {
+            Command::Define { names, reply } => {
                 let names: Vec<&str> = names.split(',').collect();
-                let _ = reply.send(match self.define(&names, owner.as_deref()) {
+                let _ = reply.send(match self.define(&names) {
                     Ok(report) => Reply::document(&report),
                     Err((status, why)) => Reply::error(status, &why),
                 });
@@ -115,13 +111,9 @@ impl Host {
                     None => self.unknown(&name),
                 });
             }
-            Command::Forget {
-                names,
-                owner,
-                reply,
-            } => {
+            Command::Forget { names, reply } => {
                 let names: Vec<&str> = names.split(',').collect();
-                self.forget(&names, owner.as_deref(), reply);
+                self.forget(&names, reply);
             }
             Command::Snapshot { name, reply } => match self.engine.find(&name) {
                 Some(id) => self.request_snapshot(id, reply),

@@ -11,8 +11,10 @@ mod schema;
 mod tests;
 mod who;
 
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use mainstay_core::manifest::Format;
 use mainstay_core::registry::{
@@ -28,6 +30,14 @@ use crate::state_dir;
 
 /// So many definitions of a service are kept; the history is kept as a whole.
 const KEPT_VERSIONS: u64 = 20;
+/// How long another process may keep the registry locked. It does so for milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same after it has been locked for longer: a command opens it more than once.
+const SHORT_PATIENCE: Duration = Duration::from_millis(100);
+/// How often a lock is tried that the system does not wait for.
+const LOOK: Duration = Duration::from_millis(10);
+/// Whether this process has found it locked for longer than it waits.
+static IS_LOCKED: AtomicBool = AtomicBool::new(false);
 const CURE: &str = "move it away and install the services again: what is installed runs on without it, only the history is lost";
 
 /// An open registry.
@@ -150,17 +160,38 @@ impl Registry {
     }
 
     fn open_file(path: &Path) -> Result<Self, Failure> {
-        let place = place(path).and_then(|place| {
-            if let Some(place) = &place {
-                place.lock_shared()?;
+        let patience = match IS_LOCKED.load(Ordering::Relaxed) {
+            true => SHORT_PATIENCE,
+            false => PATIENCE,
+        };
+        let opened = Self::open_within(path, patience);
+        let is_locked = matches!(&opened, Err(failure) if failure.code() == Code::Busy);
+        IS_LOCKED.store(is_locked, Ordering::Relaxed);
+        opened
+    }
+
+    fn open_within(path: &Path, patience: Duration) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| cannot(Code::CannotWrite, "open", path, &error);
+        let place = place(path).map_err(failed)?;
+        if let Some(place) = &place {
+            let deadline = Instant::now() + patience;
+            while let Err(error) = place.try_lock_shared() {
+                match error {
+                    TryLockError::Error(error) => return Err(failed(error)),
+                    TryLockError::WouldBlock if Instant::now() < deadline => {
+                        std::thread::sleep(LOOK);
+                    }
+                    TryLockError::WouldBlock => {
+                        let why = "another process has locked its directory";
+                        return Err(cannot(Code::Busy, "open", path, &why).hint("try again"));
+                    }
+                }
             }
-            Ok(place)
-        });
-        let place = place.map_err(|error| cannot(Code::CannotWrite, "open", path, &error))?;
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)
             .map_err(|error| database("open", path, &error))?;
-        schema::prepare(&mut connection, path)?;
+        schema::prepare(&mut connection, path, patience)?;
         let mut registry = Self {
             connection,
             path: path.to_owned(),
@@ -703,7 +734,11 @@ fn database(verb: &str, path: &Path, error: &rusqlite::Error) -> Failure {
     let why = error.to_string();
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            cannot(Code::Busy, verb, path, &why).hint("another process writes to it: try again")
+            let holder = holder(path).map_or_else(
+                || "another process has it locked".to_owned(),
+                |pid| format!("process {pid} has it locked"),
+            );
+            cannot(Code::Busy, verb, path, &why).hint(format!("{holder}: try again"))
         }
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
             cannot(Code::PermissionDenied, verb, path, &why)
@@ -717,4 +752,36 @@ fn database(verb: &str, path: &Path, error: &rusqlite::Error) -> Failure {
             .hint("see whether its disk is full or read-only, and who may write there"),
         _ => cannot(Code::Failed, verb, path, &why).hint(CURE),
     }
+}
+
+/// The process that has the database or its write-ahead log locked, where the system tells
+/// (proc_locks(5)).
+#[cfg(target_os = "linux")]
+fn holder(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    let files = [path.to_owned(), path.with_extension("db-shm")];
+    let files = files.iter().filter_map(|file| {
+        let found = std::fs::metadata(file).ok()?;
+        let (major, minor) = (
+            rustix::fs::major(found.dev()),
+            rustix::fs::minor(found.dev()),
+        );
+        Some(format!("{major:02x}:{minor:02x}:{}", found.ino()))
+    });
+    let files: Vec<String> = files.collect();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|lock| {
+        let fields: Vec<&str> = lock.split_ascii_whitespace().collect();
+        let [_, "POSIX", _, "WRITE", pid, file, ..] = *fields else {
+            return None;
+        };
+        let pid = pid.parse().ok()?;
+        let is_another = pid != 0 && pid != std::process::id();
+        (is_another && files.iter().any(|it| it == file)).then_some(pid)
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn holder(_path: &Path) -> Option<u32> {
+    None
 }

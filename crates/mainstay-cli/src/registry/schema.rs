@@ -10,9 +10,6 @@ use crate::failure::{Code, Failure};
 
 /// `application_id` of a file that is ours: `MSty`.
 const APPLICATION: i32 = 0x4d53_7479;
-/// How long another process may hold on to the file. It does so for milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// The step to each version of the schema (`user_version`). One that was released never changes, and every version has its old file in
 /// `tests/fixtures`, which must open.
 const MIGRATIONS: [&str; 1] = ["
@@ -55,9 +52,14 @@ CREATE INDEX history_of_service ON history (name, number);
 "];
 
 /// Makes the file ready for use, if it is ours or empty. Nothing is written to any other.
-pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Failure> {
+/// Waits for other processes for as long as `patience`, and so does what the connection is used for later.
+pub(super) fn prepare(
+    connection: &mut Connection,
+    path: &Path,
+    patience: Duration,
+) -> Result<(), Failure> {
     let failed = |error| database("open", path, &error);
-    connection.busy_timeout(PATIENCE).map_err(failed)?;
+    connection.busy_timeout(patience).map_err(failed)?;
     let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     let look = connection.transaction().map_err(failed)?;
     let found = version(&look, path)?;
@@ -66,7 +68,7 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Fa
         let what = format!("it is of a newer mainstay (schema {found}, not {known})");
         return Err(cannot(Code::Failed, "open", path, &what).hint("use that version of mainstay"));
     }
-    keep_a_log(connection).map_err(failed)?;
+    keep_a_log(connection, patience).map_err(failed)?;
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(failed)?;
@@ -105,8 +107,8 @@ fn version(connection: &Transaction<'_>, path: &Path) -> Result<i32, Failure> {
 }
 
 /// Readers and a writer do not wait for each other (write-ahead log). The mode stays with the file.
-fn keep_a_log(connection: &Connection) -> rusqlite::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+fn keep_a_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    let deadline = Instant::now() + patience;
     loop {
         let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| {
             row.get::<_, String>(0)

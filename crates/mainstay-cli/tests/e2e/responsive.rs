@@ -603,3 +603,70 @@ fn a_stopped_terminal_stops_nothing() {
         sandbox.assert_no_leftovers();
     }
 }
+
+/// Whoever locks the registry delays neither the supervisor nor, for long, a verb, and is named.
+#[test]
+fn a_locked_registry_delays_only_who_needs_it() {
+    use std::io::{Read as _, Write as _};
+    const SERVICE: &str = "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    let (sandbox, manifest) = sandbox(SERVICE);
+    let manifest = manifest.display().to_string();
+    let supervisor = daemon(&sandbox);
+    ok(&sandbox, &["install", "--manager", "embedded", &manifest]);
+    let registry = sandbox.state_dir().join("registry.db");
+    let holder = rusqlite::Connection::open(registry).expect("it is there");
+    let lock = "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE;";
+    holder.execute_batch(lock).expect("nobody else is at it");
+
+    let socket = sandbox.state_dir().join("control.sock");
+    let send = |what: &str| {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).expect("it listens");
+        write!(stream, "{what} HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        stream
+    };
+    let receive = |mut stream: std::os::unix::net::UnixStream| {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer
+    };
+    let changes = ["PUT /v1/services/a", "DELETE /v1/services/a"].map(send);
+    // It is read after them.
+    assert!(receive(send("GET /v1/services/a")).starts_with("HTTP/1.1 200"));
+    for mut change in &changes {
+        change.set_nonblocking(true).expect("a socket");
+        let early = change.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(early, Err(std::io::ErrorKind::WouldBlock), "it waits");
+        change.set_nonblocking(false).expect("a socket");
+    }
+    for change in changes {
+        let answer = receive(change);
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("locked"), "{answer}");
+    }
+
+    let begun = std::time::Instant::now();
+    let verbs = [
+        &["uninstall", "a"][..],
+        &["update", &manifest],
+        &["history", "a"],
+    ];
+    let clients = verbs.map(|args| {
+        let mut command = sandbox.command(mainstay());
+        command.args(args);
+        command.stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::piped());
+        (args, command.spawn().expect("mainstay runs"))
+    });
+    let holder_pid = format!("process {} ", std::process::id());
+    for (args, client) in clients {
+        let output = client.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(code(output.status), 75, "{args:?}: {said}");
+        assert!(said.contains(&holder_pid), "{args:?}: {said}");
+    }
+    // One after the other, as they change what is installed.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(29));
+    drop(holder);
+    ok(&sandbox, &["uninstall", "a"]);
+    stop(supervisor, &sandbox);
+}

@@ -77,14 +77,11 @@ pub(super) enum Command {
     /// `PUT /v1/services/NAME[,NAME…]`: takes up what is installed; answered when it is.
     Define {
         names: String,
-        owner: Option<String>,
         reply: oneshot::Sender<Reply>,
     },
     /// `DELETE /v1/services/NAME[,NAME…]`: answered when nothing is left of them.
     Forget {
         names: String,
-        /// By whose hand, in the registry.
-        owner: Option<String>,
         reply: oneshot::Sender<Reply>,
     },
     /// `GET /v1/events`: every fact from now on, one JSON object a line.

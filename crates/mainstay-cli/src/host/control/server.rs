@@ -23,6 +23,8 @@ use super::super::sys;
 use super::endpoint::Listener;
 use super::limit::{Connections, Phase, Progress};
 use super::{Command, Conditions, Decision, Reach, Reply};
+use crate::embedded;
+use crate::state_dir::StateDir;
 
 /// Events that a slow listener may be behind before it is cut off.
 const EVENT_BACKLOG: usize = 4096;
@@ -44,8 +46,10 @@ pub(crate) async fn serve(
     mut listener: Listener,
     mut others: UnboundedReceiver<Listener>,
     host: UnboundedSender<Command>,
+    state: StateDir,
     mut closing: oneshot::Receiver<Infallible>,
 ) {
+    let state = Rc::new(state);
     let mut connections = JoinSet::new();
     let open = Rc::new(RefCell::new(Connections::new()));
     let mut most_at_once = 0;
@@ -73,6 +77,7 @@ pub(crate) async fn serve(
         let has_room = open.borrow_mut().make_room();
         let conversation = Conversation {
             host: has_room.then(|| host.clone()),
+            state: Rc::clone(&state),
             progress: Rc::clone(&progress),
             open: Rc::clone(&open),
         };
@@ -102,6 +107,7 @@ pub(crate) async fn serve(
 struct Conversation {
     /// `None`: there are too many.
     host: Option<UnboundedSender<Command>>,
+    state: Rc<StateDir>,
     progress: Rc<Progress>,
     open: Rc<RefCell<Connections>>,
 }
@@ -115,7 +121,7 @@ impl Conversation {
             self.progress.enter(Phase::Answering);
             return Ok(too_many());
         };
-        let response = answer(request, host.clone(), &self.progress).await;
+        let response = answer(request, host.clone(), &self.state, &self.progress).await;
         if let Answer::Events(_) = response.body() {
             if !self.open.borrow().may_listen() {
                 self.progress.enter(Phase::Answering);
@@ -137,6 +143,7 @@ fn too_many() -> Response<Answer> {
 async fn answer(
     request: hyper::Request<Incoming>,
     host: UnboundedSender<Command>,
+    state: &StateDir,
     progress: &Progress,
 ) -> Response<Answer> {
     let (reply, replied) = oneshot::channel();
@@ -166,6 +173,12 @@ async fn answer(
     let owner = query.filter_map(|part| part.strip_prefix("owner="));
     let owner = owner.map(str::to_owned).next();
     let path: Vec<&str> = request.uri.path().trim_matches('/').split('/').collect();
+    if let (&Method::PUT | &Method::DELETE, ["v1", "services", names]) =
+        (&request.method, path.as_slice())
+        && let Some(refused) = refuse_owned(state, names, owner).await
+    {
+        return whole(refused);
+    }
     let command = match (&request.method, path.as_slice()) {
         (&Method::GET, ["v1"]) => Command::About(reply),
         (&Method::GET, ["v1", "services"]) => Command::Status(reply),
@@ -184,12 +197,10 @@ async fn answer(
         }
         (&Method::PUT, ["v1", "services", names]) => Command::Define {
             names: (*names).to_owned(),
-            owner,
             reply,
         },
         (&Method::DELETE, ["v1", "services", names]) => Command::Forget {
             names: (*names).to_owned(),
-            owner,
             reply,
         },
         (&Method::POST, ["v1", "services", name, "update"]) => Command::Update {
@@ -266,6 +277,22 @@ async fn answer(
     let _ = host.send(command);
     let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");
     whole(replied.await.unwrap_or_else(|_| gone()))
+}
+
+/// The answer where the services are to be left alone, by the registry. Another process may have it
+/// locked, which is waited for beside the event loop.
+async fn refuse_owned(state: &StateDir, names: &str, owner: Option<String>) -> Option<Reply> {
+    let (state, names) = (state.clone(), names.to_owned());
+    let look = tokio::task::spawn_blocking(move || {
+        let names: Vec<&str> = names.split(',').collect();
+        embedded::owned_by_others(&state, &names, owner.as_deref())
+    });
+    let (status, why) = match look.await {
+        Ok(Ok(owned)) => (StatusCode::LOCKED, owned?),
+        Ok(Err(busy)) => (StatusCode::SERVICE_UNAVAILABLE, busy.line()),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    Some(Reply::error(status, &why))
 }
 
 fn parse_verb(verb: &str) -> Option<Request> {
