@@ -116,10 +116,19 @@ fn copy(mut reader: PipeReader, mut log: Log) {
     }
 }
 
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 /// A file that is rotated at line ends.
 struct Log {
     path: PathBuf,
-    file: File,
+    /// Closed where it is being renamed, or could not be opened again.
+    file: Option<File>,
     size: u64,
     limit: u64,
     /// The last byte ends a line, or there is none.
@@ -128,15 +137,11 @@ struct Log {
 
 impl Log {
     fn open(path: PathBuf, limit: u64) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&path)?;
+        let file = open(&path)?;
         let size = file.metadata()?.len();
         Ok(Self {
             path,
-            file,
+            file: Some(file),
             size,
             limit,
             // What was cut off by a crash is a line of its own, as far as can be told.
@@ -176,7 +181,11 @@ impl Log {
         let Some(last) = bytes.last() else {
             return Ok(());
         };
-        self.file.write_all(bytes)?;
+        let file = match &mut self.file {
+            Some(file) => file,
+            closed => closed.insert(open(&self.path)?),
+        };
+        file.write_all(bytes)?;
         self.size += bytes.len() as u64;
         self.ends_line = *last == b'\n';
         Ok(())
@@ -188,6 +197,8 @@ impl Log {
             path.push(format!(".{number}"));
             PathBuf::from(path)
         };
+        // Not every Windows renames a file that is open.
+        self.file = None;
         for number in (1..KEEP).rev() {
             // There may be none.
             let _ = fs::rename(rotated(number), rotated(number + 1));
@@ -232,6 +243,8 @@ mod tests {
             for piece in text.as_bytes().chunks(piece) {
                 log.write(piece).unwrap();
             }
+            drop(log);
+            assert!(dir.join("stdout.log.1").exists(), "it is rotated");
             let mut read = Vec::new();
             for number in (1..=KEEP).rev() {
                 let rotated = dir.join(format!("stdout.log.{number}"));

@@ -387,20 +387,18 @@ impl Host {
         let mut processes = new_processes()?;
         // First, as what is left may hold the very ports that are looked at next.
         let mut legacy = Legacy::take_over(&lock, &state, &definitions, &mut processes)?;
+        // A service that cannot be started must not keep a daemon's other services from being
+        // started, nor services that are running from being supervised again.
+        let starts_afresh = !legacy.adopts();
         let mut users = Vec::with_capacity(definitions.len());
-        for (definition, heir) in definitions.iter().zip(&legacy.heirs) {
-            let user = user_of(&definition.spec);
-            // One of many must not keep the others from being started.
-            users.push(match daemon {
-                Some(_) => user.map_err(|failure| failure.message().to_owned()),
-                None => {
-                    let user = user?;
-                    if heir.tree.is_none() {
-                        let Definition { spec, dir, .. } = definition;
-                        preflight::check(spec, dir, user.as_ref(), &inherited)?;
-                    }
-                    Ok(user)
-                }
+        for Definition { spec, dir, .. } in &definitions {
+            let user = user_of(spec);
+            users.push(if daemon.is_none() && starts_afresh {
+                let user = user?;
+                preflight::check(spec, dir, user.as_ref(), &inherited)?;
+                Ok(user)
+            } else {
+                user.map_err(|failure| failure.message().to_owned())
             });
         }
         let mut testaments = std::mem::take(&mut legacy.testaments);

@@ -692,3 +692,24 @@ fn a_service_that_got_ready_without_a_supervisor_is_ready() {
     event(&supervisor, "a", "ready");
     stop(supervisor, &sandbox);
 }
+
+/// What a service names may be gone, or in other hands, when a successor starts.
+#[test]
+fn a_service_that_cannot_be_started_keeps_no_other_from_being_adopted() {
+    let (sandbox, manifest) = sandbox(
+        "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n\
+         [service.b]\ncommand = [\"PUPPET\", \"exit\", \"1\"]\nenv_file = \"HERE/env\"\n\
+         recovery = { delay = \"1h\", max_delay = \"1h\" }\n",
+    );
+    let env_path = sandbox.write("env", "A=1\n");
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "a", "ready");
+    event(&supervisor, "b", "backing-off");
+    let before = pid(&sandbox, "a");
+    supervisor.kill_dash_nine();
+    std::fs::remove_file(env_path).expect("the sandbox is writable");
+    let successor = Supervisor::start(&sandbox, &manifest);
+    event(&successor, "a", "adopted");
+    assert_eq!(pid(&sandbox, "a"), before);
+    stop(successor, &sandbox);
+}
