@@ -210,6 +210,26 @@ pub(super) fn check_executable(path: &Path) -> io::Result<()> {
     Ok(access(path, Access::EXEC_OK)?)
 }
 
+/// Why it cannot be executed, as far as that is known beforehand, and what helps where the error alone misleads.
+#[cfg(unix)]
+pub(super) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
+    match check_executable(path) {
+        Err(error) => {
+            let errno = error.raw_os_error();
+            let hint = errno.and_then(|errno| sys::why_not_executed(path, errno));
+            Some((error, hint))
+        }
+        Ok(()) => sys::lacks_interpreter(path)
+            .map(|hint| (io::Error::from_raw_os_error(libc::ENOENT), Some(hint))),
+    }
+}
+
+/// Why it cannot be executed, as far as that is known beforehand.
+#[cfg(windows)]
+pub(super) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
+    check_executable(path).err().map(|error| (error, None))
+}
+
 /// Whether it is a file; Windows tells what may be executed by trying.
 #[cfg(windows)]
 pub(super) fn check_executable(path: &Path) -> io::Result<()> {

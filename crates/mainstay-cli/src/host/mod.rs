@@ -69,7 +69,7 @@ use self::notices::Notices;
 use self::notify::NotifySocket;
 use self::possession::Possession;
 pub(crate) use self::possession::supervisor;
-pub(crate) use self::preflight::{losses, user_of};
+pub(crate) use self::preflight::{losses, user_of, warning};
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
 use self::requests::Waiter;
@@ -109,6 +109,8 @@ pub(crate) enum Services {
         manifest: String,
         /// What it says.
         copy: Copy,
+        /// Its other services.
+        left_out: Vec<String>,
     },
     /// Those that are installed here, now or later.
     Installed {
@@ -272,6 +274,8 @@ struct Host {
     /// Where the output of probes goes.
     null: File,
     manifest: String,
+    /// Services of the manifest that this supervisor was started without.
+    left_out: Vec<String>,
     state: StateDir,
     ledger: Option<Ledger>,
     /// How a successor finds what runs: what was started by us, and what was adopted.
@@ -360,6 +364,7 @@ impl Host {
             manager,
         } = options;
         let mut daemon = None;
+        let mut others = Vec::new();
         // Whoever installs meanwhile waits until we can be told.
         let mut _installing = None;
         let (definitions, manifest, copy) = match services {
@@ -367,7 +372,9 @@ impl Host {
                 specs,
                 manifest,
                 copy,
+                left_out,
             } => {
+                others = left_out;
                 let digest = Some(&copy.digest);
                 let of_dir = |spec| Definition::of_manifest(spec, &copy.dir, digest.cloned());
                 (
@@ -418,6 +425,7 @@ impl Host {
             adopts: legacy.adopts(),
         })?;
         host.testaments = testaments;
+        host.left_out = others;
         let (to_host, commands) = mpsc::unbounded_channel();
         let listener = endpoint::Listener::bind(host.state.path())
             .map_err(failed("open the control socket in the state directory"))?;
@@ -576,6 +584,7 @@ impl Host {
             logs,
             null,
             manifest: parts.manifest,
+            left_out: Vec::new(),
             state: parts.state,
             ledger: None,
             testaments: Vec::new(),
@@ -899,7 +908,11 @@ impl Host {
         self.ending_since.get_or_insert(now);
         self.interrupts += 1;
         self.begin_end();
-        let at_once = interrupt == Interrupt::Quit || self.interrupts > 1;
+        if interrupt == Interrupt::Quit {
+            // It is the second one at once.
+            self.interrupts = self.interrupts.max(2);
+        }
+        let at_once = self.interrupts > 1;
         let now = self.now();
         let actions = match at_once {
             true => self.engine.kill_all(now),

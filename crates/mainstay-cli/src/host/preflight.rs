@@ -1,11 +1,13 @@
 //! What would fail anyway is said before anything is started: missing programs, taken ports, accounts that cannot be had.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use mainstay_core::spec::{Account, Need, Spec};
 
 use super::{launch, port, sys};
 use crate::failure::{Code, Failure};
+use crate::guarded;
 use crate::runs;
 
 /// Checks a service; the first thing that is wrong with the host (the manifest was checked before) ends it.
@@ -37,6 +39,8 @@ pub(super) fn check_files(
     let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
     let search = ours.get(std::ffi::OsStr::new("PATH"));
     runs::refuse_exposed(spec, manifest_dir, search.map(|path| &**path))?;
+    let refuse = |problem: Problem| cannot(problem.code, problem.why).hint(problem.hint);
+    check_env_file(spec, manifest_dir).map_err(refuse)?;
     let environment = launch::environment(spec, manifest_dir, user, ours)
         .map_err(|why| cannot(Code::MissingPart, why))?;
     if let Some(why) = sys::refused_limit(spec.limits()) {
@@ -48,17 +52,73 @@ pub(super) fn check_files(
         let why = format!("working_dir {} is not a directory", working_dir.display());
         return Err(cannot(Code::MissingPart, why).hint("create it, or correct `working_dir`"));
     }
+    check_program(spec, manifest_dir, &environment).map_err(refuse)
+}
+
+/// What keeps a service from being started, and what helps.
+struct Problem {
+    code: Code,
+    why: String,
+    hint: String,
+}
+
+fn check_env_file(spec: &Spec, manifest_dir: &Path) -> Result<(), Problem> {
+    let Some(path) = spec.env_file() else {
+        return Ok(());
+    };
+    let path = manifest_dir.join(path);
+    match guarded::read(&path, guarded::ENV_FILE) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let (code, hint) = match error.kind() {
+                ErrorKind::PermissionDenied => (
+                    Code::PermissionDenied,
+                    "let the user who runs mainstay read it",
+                ),
+                _ => (Code::MissingPart, "create it, or correct `env_file`"),
+            };
+            let why = guarded::explain(&error);
+            let why = format!("read env_file {}: {why}", path.display());
+            let hint = hint.to_owned();
+            Err(Problem { code, why, hint })
+        }
+    }
+}
+
+fn check_program(
+    spec: &Spec,
+    manifest_dir: &Path,
+    environment: &launch::Environment,
+) -> Result<(), Problem> {
     let program = spec.command().program();
     let search = environment.get(std::ffi::OsStr::new("PATH"));
-    let found = launch::find_program(program, manifest_dir, search.map(|path| &**path))
-        .and_then(|path| launch::check_executable(&path));
-    found.map_err(|error| {
-        cannot(Code::MissingPart, format!("program {program}: {error}")).hint(format!(
-            "install it, or correct `command`; relative paths begin at {}",
-            manifest_dir.display()
-        ))
-    })?;
-    Ok(())
+    let found = launch::find_program(program, manifest_dir, search.map(|path| &**path));
+    let obstacle = match found {
+        Ok(path) => launch::obstacle(&path),
+        Err(error) => Some((error, None)),
+    };
+    let Some((error, hint)) = obstacle else {
+        return Ok(());
+    };
+    Err(Problem {
+        code: Code::MissingPart,
+        why: format!("program {program}: {error}"),
+        hint: hint.unwrap_or_else(|| {
+            let dir = manifest_dir.display();
+            format!("install it, or correct `command`; relative paths begin at {dir}")
+        }),
+    })
+}
+
+/// What would keep it from being started now, for whoever installs it: it may still come.
+pub(crate) fn warning(spec: &Spec, manifest_dir: &Path) -> Option<String> {
+    let ours = launch::inherited();
+    let environment = launch::environment(spec, manifest_dir, None, &ours).unwrap_or(ours);
+    let checked = check_env_file(spec, manifest_dir)
+        .and_then(|()| check_program(spec, manifest_dir, &environment));
+    checked
+        .err()
+        .map(|Problem { why, hint, .. }| format!("it cannot be started yet: {why} ({hint})"))
 }
 
 /// What the manifest asks for and this supervisor does not do: said at the start, never passed over in silence.
@@ -100,17 +160,19 @@ pub(crate) fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
         return Ok(None);
     };
     let name = spec.name();
-    let refuse = |why: &str, hint: &str| {
+    let fail = |code, why: &str, hint: &str| {
         let message = format!("start {name}: account {account}: {why}");
-        Err(Failure::new(Code::PermissionDenied, message).hint(hint))
+        Err(Failure::new(code, message).hint(hint))
     };
+    let refuse = |why: &str, hint: &str| fail(Code::PermissionDenied, why, hint);
     match account {
         Account::LocalSystem if sys::is_privileged() => Ok(None),
         Account::LocalSystem => refuse("you are not privileged", "run as root, or drop `account`"),
         Account::User(user) => match sys::User::lookup(user) {
             Ok(Some(found)) if found.is_current() => Ok(None),
             Ok(Some(found)) if sys::is_privileged() => Ok(Some(found)),
-            Ok(None) => refuse(
+            Ok(None) => fail(
+                Code::MissingPart,
                 "there is no such user",
                 "create the user, or correct `account`",
             ),

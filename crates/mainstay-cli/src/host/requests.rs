@@ -250,6 +250,10 @@ impl Host {
     pub(super) fn unknown(&self, name: &str) -> Reply {
         let message = match self.daemon {
             Some(_) => format!("no service {name} is installed here"),
+            None if self.left_out.iter().any(|it| it == name) => format!(
+                "this supervisor was started without it; run {} without names, or name {name} too",
+                self.manifest
+            ),
             None => format!("{} has no service {name}", self.manifest),
         };
         Reply::error(StatusCode::NOT_FOUND, &message)

@@ -15,7 +15,6 @@ use super::{Installed, Mode, Record};
 use crate::embedded;
 use crate::failure::{Code, Failure};
 use crate::guarded;
-#[cfg(windows)]
 use crate::host::sys;
 use crate::manifest_file::Loaded;
 use crate::state_dir::{self, StateDir};
@@ -113,7 +112,7 @@ fn places(state: &StateDir, order: &Order<'_>) -> Result<Vec<Installed>, Failure
     let mut places = Vec::with_capacity(order.wanted.len());
     for Wanted { spec, .. } in &order.wanted {
         let name = spec.name();
-        check_account(spec, order.record)?;
+        check_account(spec, order)?;
         let is_other = |other: &(Manager, bool)| {
             *other != (order.record.manager, order.record.user) && order.root.is_none()
         };
@@ -373,7 +372,8 @@ impl Copies {
 }
 
 /// Whether there can be such an account.
-fn check_account(spec: &Spec, record: Record) -> Result<(), Failure> {
+fn check_account(spec: &Spec, order: &Order<'_>) -> Result<(), Failure> {
+    let record = order.record;
     let name = spec.name();
     let refuse = |code, why: &str, hint: &str| {
         let shown = spec
@@ -394,6 +394,13 @@ fn check_account(spec: &Spec, record: Record) -> Result<(), Failure> {
         {
             let why = "a service of yours runs as you";
             refuse(Code::PermissionDenied, why, "drop `account`, or --user")
+        }
+        Some(spec::Account::User(user))
+            if order.root.is_none() && matches!(sys::User::lookup(user), Ok(None)) =>
+        {
+            let why = "there is no such user";
+            let hint = "create the user, or correct `account`";
+            refuse(Code::MissingPart, why, hint)
         }
         Some(spec::Account::User(_) | spec::Account::LocalSystem) => Ok(()),
         _ if record.manager == Manager::Systemd || record.scope() == Scope::User => Ok(()),

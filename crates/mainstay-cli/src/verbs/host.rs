@@ -138,6 +138,7 @@ fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<
                     specs: vec![spec.under_manager(cfg!(windows))],
                     manifest,
                     copy,
+                    left_out: Vec::new(),
                 },
                 state: state.clone(),
                 output: Output::System(context.logger().clone()),

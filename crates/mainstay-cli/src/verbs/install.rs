@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::embedded::{self, Change};
 use crate::failure::{Code, Failure};
+use crate::host;
 use crate::installed::{self, Mode, Order, Record, Wanted};
 use crate::manifest_file::{self, FormatName, Loaded};
 use crate::output;
@@ -141,7 +142,13 @@ impl Install {
                     false => "up to date",
                 },
                 losses: done.losses,
-                warnings: done.warnings,
+                warnings: match &self.root {
+                    Some(_) => done.warnings,
+                    None => {
+                        let warning = host::warning(spec, &manifest.dir);
+                        done.warnings.into_iter().chain(warning).collect()
+                    }
+                },
             })
             .collect();
         self.show(services)
@@ -159,7 +166,7 @@ impl Install {
             return Err(Failure::new(Code::Usage, message));
         }
         let done = embedded::install_all(state, manifest, specs, self.expected())?;
-        let lines = done.into_iter().map(|done| Line {
+        let lines = specs.iter().zip(done).map(|(spec, done)| Line {
             name: done.name.to_string(),
             is_new: done.change == Change::New,
             what: match done.change {
@@ -168,7 +175,7 @@ impl Install {
                 Change::None => "up to date",
             },
             losses: done.losses,
-            warnings: Vec::new(),
+            warnings: host::warning(spec, &manifest.dir).into_iter().collect(),
         });
         self.show(lines.collect())
     }

@@ -37,6 +37,9 @@ impl Run {
         let manifest = manifest_file::load(&self.file, self.format)?;
         let copy = Copy::from(&manifest);
         let specs = manifest.select(&self.names)?;
+        let is_left_out = |name: &String| !specs.iter().any(|spec| spec.name().as_str() == name);
+        let all = manifest.specs.iter().map(|spec| spec.name().to_string());
+        let left_out = all.filter(is_left_out).collect();
         let fits = output::terminal_height()
             .is_some_and(|height| host::table_height(specs.len()) < height);
         let output = match self.json {
@@ -49,6 +52,7 @@ impl Run {
                 specs,
                 manifest: self.file.display().to_string(),
                 copy,
+                left_out,
             },
             state,
             output,

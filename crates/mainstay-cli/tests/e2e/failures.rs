@@ -44,8 +44,83 @@ fn a_file_that_is_no_program() {
         &sandbox,
         &["run", "mainstay.toml"],
         69,
-        &["ermission denied", "hint: "],
+        &[
+            "ermission denied",
+            "hint: it is not marked as executable; try: chmod +x ",
+        ],
     );
+}
+
+/// Scripts and env files that cannot be used: `run` refuses them, `install` warns of them.
+#[test]
+fn what_a_service_cannot_be_started_with() {
+    let carriage_return = "its #! line ends in a carriage return; save it with Unix line ends";
+    for (script, env_file, cause, hint) in [
+        (
+            "#!/bin/sh\r\nexit 0\r\n",
+            "env",
+            "program ./script: ",
+            carriage_return,
+        ),
+        (
+            "#!/usr/bin/env sh\r\n",
+            "env",
+            "program ./script: ",
+            carriage_return,
+        ),
+        (
+            "#!/no/such/shell -e\n",
+            "env",
+            "program ./script: ",
+            "the interpreter of its #! line does not: /no/such/shell",
+        ),
+        (
+            "#!/bin/sh\n",
+            "none",
+            "read env_file ",
+            "create it, or correct `env_file`",
+        ),
+    ] {
+        let (sandbox, _) = sandbox(&format!(
+            "[service.a]\ncommand = [\"./script\"]\nenv_file = \"{env_file}\"\n"
+        ));
+        sandbox.write("env", "");
+        let path = sandbox.write("script", script);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("mode");
+        let parts = [&format!("error: start a: {cause}"), "hint: ", hint];
+        refused(&sandbox, &["run", "mainstay.toml"], 69, &parts);
+        let install = ["install", "--manager", "embedded", "mainstay.toml"];
+        let output = verb(&sandbox, &install);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(code(output.status), 0, "{said}");
+        let warning = format!("warning: a: it cannot be started yet: {cause}");
+        assert!(said.contains(&warning) && said.contains(hint), "{said}");
+    }
+}
+
+#[test]
+fn a_service_that_the_supervisor_was_started_without() {
+    let (sandbox, manifest) = sandbox(
+        "[service.x]\ncommand = [\"PUPPET\", \"hang\"]\n\
+         [service.y]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    let args = [manifest.as_os_str(), "x".as_ref()];
+    let mut supervisor = Supervisor::start_with(&sandbox, args);
+    supervisor.wait_event(SOON, |event| event["event"] == "started");
+    let part = "this supervisor was started without it";
+    refused_by(&sandbox, &["start", "y"], 4, part);
+    refused_by(&sandbox, &["start", "z"], 4, "has no service z");
+    // It is at once what the second ctrl-c is: the services are killed.
+    supervisor.signal(rustix::process::Signal::QUIT);
+    assert_eq!(code(supervisor.wait(SOON)), 1);
+}
+
+#[track_caller]
+fn refused_by(sandbox: &Sandbox, args: &[&str], expect: i32, part: &str) {
+    let output = verb(sandbox, args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(output.status), expect, "{said}");
+    assert!(said.contains(part), "{said}");
 }
 
 #[test]
@@ -138,14 +213,14 @@ fn an_account_that_cannot_be_had() {
     if !rustix::process::geteuid().is_root() {
         return mainstay_testkit::skip("only root asks for other accounts");
     }
-    for (account, part) in [
-        ("user:nobody-has-this-name", "there is no such user"),
-        ("dynamic", "only a service manager can give it"),
+    for (account, code, part) in [
+        ("user:nobody-has-this-name", 69, "there is no such user"),
+        ("dynamic", 77, "only a service manager can give it"),
     ] {
         let (sandbox, _) = sandbox(&format!(
             "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\naccount = \"{account}\"\n"
         ));
-        refused(&sandbox, &["run", "mainstay.toml"], 77, &[part, "hint: "]);
+        refused(&sandbox, &["run", "mainstay.toml"], code, &[part, "hint: "]);
     }
 }
 

@@ -1214,8 +1214,58 @@ fn lasts(errno: i32) -> bool {
     )
 }
 
+/// What a script that was saved with the line ends of Windows needs.
+const DOS_SCRIPT: &str = "its #! line ends in a carriage return; save it with Unix line ends";
+
+enum LineEnd {
+    Plain,
+    CarriageReturn,
+}
+
+/// The beginning of a file.
+fn head(program: &Path) -> Option<Vec<u8>> {
+    let mut head = vec![0; 256];
+    let length = crate::guarded::plain_file(program)
+        .ok()?
+        .read(&mut head)
+        .ok()?;
+    head.truncate(length);
+    Some(head)
+}
+
+/// The interpreter that the `#!` line of a script names, and how the line ends.
+fn interpreter(head: &[u8]) -> Option<(String, LineEnd)> {
+    let line = head
+        .strip_prefix(b"#!")?
+        .split(|byte| *byte == b'\n')
+        .next()?;
+    let (line, end) = match line.strip_suffix(b"\r") {
+        Some(line) => (line, LineEnd::CarriageReturn),
+        None => (line, LineEnd::Plain),
+    };
+    let mut words = line
+        .split(|byte| b" \t".contains(byte))
+        .filter(|word| !word.is_empty());
+    let name = words.next().unwrap_or_default();
+    Some((String::from_utf8_lossy(name).into_owned(), end))
+}
+
+/// Why a script has no interpreter, told without executing it. With a carriage return the kernel, or `env`, looks for a name that ends in it.
+pub(crate) fn lacks_interpreter(program: &Path) -> Option<String> {
+    let head = head(program)?;
+    let line = head.split(|byte| *byte == b'\n').next()?;
+    let (name, end) = interpreter(line)?;
+    let is_alone = line.trim_ascii().ends_with(name.as_bytes());
+    let path = Path::new(&name);
+    match end {
+        LineEnd::CarriageReturn if is_alone || path.ends_with("env") => Some(DOS_SCRIPT.into()),
+        _ if path.is_absolute() && !path.exists() => why_not_executed(program, libc::ENOENT),
+        _ => None,
+    }
+}
+
 /// What `execve` means where its error misleads: a missing *interpreter* is reported as a missing file, for one.
-fn why_not_executed(program: &Path, errno: i32) -> Option<String> {
+pub(crate) fn why_not_executed(program: &Path, errno: i32) -> Option<String> {
     let metadata = std::fs::metadata(program).ok()?;
     if errno == libc::EACCES {
         return if metadata.is_dir() {
@@ -1229,24 +1279,10 @@ fn why_not_executed(program: &Path, errno: i32) -> Option<String> {
             Some("the user may not execute it, or its file system is mounted noexec".into())
         };
     }
-    let mut head = [0; 256];
-    let length = crate::guarded::plain_file(program)
-        .ok()?
-        .read(&mut head)
-        .ok()?;
-    let head = &head[..length];
-    let interpreter = head.strip_prefix(b"#!").map(|rest| {
-        let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let mut words = line
-            .split(|byte| b" \t".contains(byte))
-            .filter(|word| !word.is_empty());
-        String::from_utf8_lossy(words.next().unwrap_or_default()).into_owned()
-    });
-    match (errno, interpreter) {
-        (libc::ENOENT, Some(name)) if name.ends_with('\r') => {
-            Some("its #! line ends in a carriage return; save it with Unix line ends".into())
-        }
-        (libc::ENOENT, Some(name)) => Some(format!("the file exists, but the interpreter of its #! line does not: {name}")),
+    let head = head(program)?;
+    match (errno, interpreter(&head)) {
+        (libc::ENOENT, Some((_, LineEnd::CarriageReturn))) => Some(DOS_SCRIPT.into()),
+        (libc::ENOENT, Some((name, LineEnd::Plain))) => Some(format!("the file exists, but the interpreter of its #! line does not: {name}")),
         (libc::ENOENT, None) => Some(
             "the file exists, but its dynamic loader does not: it was built for another C library or architecture".into(),
         ),
