@@ -703,7 +703,7 @@ fn a_service_that_cannot_be_started_keeps_no_other_from_being_adopted() {
     );
     let env_path = sandbox.write("env", "A=1\n");
     let mut supervisor = Supervisor::start(&sandbox, &manifest);
-    event(&supervisor, "a", "ready");
+    event(&supervisor, "a", "started");
     event(&supervisor, "b", "backing-off");
     let before = pid(&sandbox, "a");
     supervisor.kill_dash_nine();

@@ -362,8 +362,12 @@ fn a_limit_is_what_the_machine_gives_or_refused_with_its_cause() {
         let (mut supervisor, _sandbox) = supervise_guests(&manifest, |command| {
             use std::os::unix::process::CommandExt as _;
             let dir = command.get_current_dir().expect("a directory").to_owned();
+            // A state directory must be out of the reach of others.
+            let own = dir.join("own");
+            fs::create_dir(&own).expect("made");
+            std::os::unix::fs::chown(&own, Some(who), Some(who)).expect("root may");
             command.uid(who).gid(who);
-            command.env("MAINSTAY_STATE_DIR", dir.join("out/state"));
+            command.env("MAINSTAY_STATE_DIR", own.join("state"));
             command.stderr(fs::File::create(dir.join("said")).expect("made"));
         });
         assert_eq!(
