@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 
 use mainstay_testkit::procs;
 use rustix::process::Signal;
@@ -138,7 +138,10 @@ fn what_is_under_way_for_a_removed_service_ends_without_a_trace() {
                 // As if another copy was being made.
                 let dir = sandbox.state_dir().join("snapshots/copy");
                 fs::create_dir_all(&dir).expect("a directory");
-                let lock = fs::File::create(dir.join("lock")).expect("a lock");
+                // One that others could open would be replaced.
+                let mut options = fs::File::options();
+                options.write(true).create(true).truncate(false).mode(0o600);
+                let lock = options.open(dir.join("lock")).expect("a lock");
                 lock.lock().expect("nobody else has it");
                 copying = Some(lock);
                 client(&["snapshot", "create", name]);
