@@ -24,7 +24,15 @@ fn lines(dir: &Path, stream: &str) -> Vec<String> {
 /// Every line of every thread, whole, once, in its thread's order; the panic.
 #[track_caller]
 pub(crate) fn check(dir: &Path) {
-    assert!(dir.join("stdout.log.1").exists(), "it is rotated");
+    let sizes: Vec<_> = fs::read_dir(dir)
+        .expect("the directory")
+        .flatten()
+        .map(|entry| (entry.file_name(), entry.metadata().map_or(0, |it| it.len())))
+        .collect();
+    assert!(
+        dir.join("stdout.log.1").exists(),
+        "it is rotated: {sizes:?}"
+    );
     let mut next = [0; THREADS];
     for line in lines(dir, "stdout") {
         let mut words = line.split(' ');
