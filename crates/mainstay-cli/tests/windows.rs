@@ -645,7 +645,7 @@ fn a_privileged_service_needs_a_program_that_nobody_else_may_change() {
     mainstay_testkit::scm_windows::open_to_everyone(&program);
     let said = installation.check(78, &["check", "FILE"]);
     assert!(
-        said.contains("may write to") && said.contains("program.exe"),
+        said.contains("Everyone may change") && said.contains("program.exe"),
         "{said}"
     );
     installation.check(78, &["install", "FILE"]);
