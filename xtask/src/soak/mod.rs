@@ -53,9 +53,10 @@ pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
     let own = std::env::current_exe()?;
     let target_dir = own.ancestors().nth(2).ok_or("not in a target directory")?;
     let mut soak = command(&target_dir.join("release"), minutes, seed)?;
-    Ok(match soak.status()?.success() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(if soak.status()?.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 
@@ -126,6 +127,8 @@ pub(crate) fn inside(args: &[&str]) -> Result<ExitCode> {
     // Directories may be nested deeper than std removes them.
     let path = dir.keep();
     Command::new("rm").arg("-rf").arg(&path).status()?;
-    fs::exists(&path)?.then(|| println!("left behind: {}", path.display()));
+    if fs::exists(&path)? {
+        println!("left behind: {}", path.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
