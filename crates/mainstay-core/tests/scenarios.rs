@@ -126,6 +126,10 @@ impl Stage {
         let find = |name: &&str| self.engine.find(name);
         match *words {
             ["nothing"] => {}
+            ["suspended", "until", end] => {
+                self.now = Instant::at(time(end)?);
+                self.step(Event::Late);
+            }
             ["start", "all"] => {
                 let actions = self.engine.start_all(self.now);
                 self.perform(actions);

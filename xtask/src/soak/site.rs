@@ -93,7 +93,7 @@ impl Site {
 command = ["HERE/bin/puppet", "serve", "http", "127.0.0.1:PORT", "hang"]
 account = "user:daemon"
 start = { ready = { http = "http://127.0.0.1:PORT/" } }
-liveness = { every = "100ms", timeout = "15s" }
+liveness = { every = "100ms", timeout = "5s" }
 stop = { graceful = "5s" }
 
 [service.diary]

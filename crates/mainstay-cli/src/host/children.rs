@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::engine::{
-    Awaited, Event, Exit, Fact, Human, KillReason, RunId, ServiceId, StartFailure, StateName, Token,
+    Awaited, Event, Exit, Fact, Human, KillReason, RunId, ServiceId, StartFailure, StateName,
+    Token, Unasked,
 };
 use mainstay_core::spec::{
     self, Argv, Probe, Ready, Reload, Senders, ServiceName, Signal, Spec, StopScope,
 };
 
+use super::delay::{Limit, undelayed};
 use super::legacy::Heir;
 use super::log::Scope;
 use super::notices::Notices;
 use super::notify::{Heard, NotifySocket, Trust};
 use super::owner::Owner;
+use super::probe::no_answer_within;
 use super::sys::{self, Tree};
 use super::update::Part;
 use super::{Held, Host, Message, Processes, Running, launch, other, port, probe};
@@ -343,7 +346,7 @@ impl Host {
                 self.logs.drain(held.spec.name(), exited.clone());
                 // A disk that takes nothing must not hold up the verdict.
                 tokio::task::spawn_local(async move {
-                    tokio::time::sleep(LAST_WORDS_PATIENCE).await;
+                    undelayed(LAST_WORDS_PATIENCE).await;
                     exited();
                 });
             }
@@ -408,7 +411,8 @@ impl Host {
             let answer = probe::within(limit, question).await;
             let event = match answer {
                 Ok(()) => Event::Answered(id, token, Ok(())),
-                Err(why) => refused(id, token, why),
+                Err(no) if no.was_delayed => Event::Unasked(id, token, Unasked::Delayed),
+                Err(no) => refused(id, token, no.why),
             };
             // Fails only where the loop has ended.
             let _ = messages.send(Message::Engine(event));
@@ -506,15 +510,28 @@ impl Host {
         );
         let messages = self.messages.clone();
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(limit).await;
-            let _ = messages.send(Message::HelperLate(id));
+            let mut time = Limit::new(limit);
+            time.over().await;
+            let was_delayed = time.was_delayed();
+            let _ = messages.send(Message::HelperLate { id, was_delayed });
         });
     }
 
     /// Kills a helper that took too long; its end is reaped like any other.
-    pub(super) fn helper_late(&self, id: sys::TreeId) {
-        if let Some(helper) = self.helpers.get(&id) {
-            let _ = helper.tree.kill();
+    pub(super) fn helper_late(&mut self, id: sys::TreeId, was_delayed: bool) {
+        // It may have ended while we did not run.
+        self.reap();
+        let Some(helper) = self.helpers.get(&id) else {
+            return;
+        };
+        let _ = helper.tree.kill();
+        let (service, limit) = (helper.service, helper.limit);
+        if let Purpose::Probe(token) = helper.purpose {
+            // What comes of the kill is no answer, and may take its time.
+            self.step(match was_delayed {
+                true => Event::Unasked(service, token, Unasked::Delayed),
+                false => Event::Answered(service, token, Err(no_answer_within(limit))),
+            });
         }
     }
 
@@ -535,7 +552,7 @@ impl Host {
         }
         let answer = match exit {
             Exit::Code(0) => Ok(()),
-            Exit::Signal(9) => Err(format!("no answer within {}", Human(helper.limit))),
+            Exit::Signal(9) => Err(no_answer_within(helper.limit)),
             exit => Err(exit.to_string()),
         };
         match helper.purpose {
@@ -566,7 +583,10 @@ fn refused(id: ServiceId, token: Token, why: String) -> Event {
     let spare: io::Result<Vec<_>> = (0..2).map(|_| io::pipe()).collect();
     match spare {
         Ok(_) => Event::Answered(id, token, Err(why)),
-        Err(error) => Event::Unasked(id, token, format!("{why} (supervisor: {error})")),
+        Err(error) => {
+            let why = format!("{why} (supervisor: {error})");
+            Event::Unasked(id, token, Unasked::Lacking(why))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod alerts;
 mod children;
 mod control;
 mod daemon;
+mod delay;
 mod interrupts;
 mod launch;
 mod ledger;
@@ -57,6 +58,7 @@ use self::children::Helper;
 use self::control::Command;
 pub(crate) use self::control::{Reach, endpoint};
 use self::daemon::Daemon;
+use self::delay::Deadlines;
 use self::interrupts::{Interrupt, Interrupts};
 pub(crate) use self::launch::{LOG_LEVEL, credential, find_program, working_dir};
 pub(crate) use self::ledger::Copy;
@@ -134,8 +136,11 @@ enum Message {
     Log(LogEvent),
     /// What a run said before it exited has been looked at.
     Exited(ServiceId, RunId),
-    /// A helper command has had its time.
-    HelperLate(TreeId),
+    /// A helper command has had its time, unless we were delayed.
+    HelperLate {
+        id: TreeId,
+        was_delayed: bool,
+    },
     /// The pipes of logs have no keeper, and are to have one.
     KeepPipes,
     /// Whoever wants the update with this candidate is gone.
@@ -312,6 +317,7 @@ struct Host {
     is_ready: Rc<Notify>,
     /// When start-up is over.
     settles_at: Option<std::time::Instant>,
+    deadlines: Deadlines,
 }
 
 /// The control socket's task.
@@ -609,6 +615,7 @@ impl Host {
             has_manager: false,
             is_ready: Rc::default(),
             settles_at: None,
+            deadlines: Deadlines::default(),
         };
         Ok((host, received))
     }
@@ -699,7 +706,10 @@ impl Host {
                 () = self.processes.changed() => self.reap(),
                 Some(message) = sources.messages.recv() => self.received(message),
                 Some(command) = sources.commands.recv() => self.commanded(command),
-                () = sleep_until(wake), if wake.is_some() => self.step(Event::Tick),
+                () = sleep_until(wake), if wake.is_some() => {
+                    let event = wake.map(|at| self.deadlines.event(at));
+                    self.step(event.unwrap_or(Event::Tick));
+                }
                 () = possession::changed(self.possession.as_ref()) => self.look_at_possession(),
                 () = sleep_until(mends_at), if mends_at.is_some() => self.mend_possession(),
                 () = sleep_until(redraw), if redraw.is_some() => {}
@@ -971,7 +981,7 @@ impl Host {
                     self.sweep();
                 }
             }
-            Message::HelperLate(id) => self.helper_late(id),
+            Message::HelperLate { id, was_delayed } => self.helper_late(id, was_delayed),
             Message::KeepPipes => self.keep_pipes(),
             Message::Alert(event) => self.alert_event(event),
             Message::ClientLeft(candidate) => self.client_left(candidate),

@@ -12,8 +12,8 @@ use hyper::Method;
 use hyper::body::Bytes;
 use mainstay_core::spec::{HostPort, HttpUrl, Probe};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
+use super::delay::Limit;
 use super::owner::{self, Owner};
 use super::sys;
 use crate::http::exchange;
@@ -21,18 +21,32 @@ use crate::http::exchange;
 /// The answer to a probe: yes, and by whom on this machine where that is known, or why not.
 pub(super) type Answer = Result<Option<SocketAddr>, String>;
 
+/// Why the answer is no.
+pub(super) struct No {
+    pub(super) why: String,
+    /// This process did not run for a part of the time: the service may have answered, or given up.
+    pub(super) was_delayed: bool,
+}
+
+pub(super) fn no_answer_within(limit: Duration) -> String {
+    format!("no answer within {}", mainstay_core::engine::Human(limit))
+}
+
 /// No answer in time is a no.
 pub(super) async fn within<T>(
     limit: Duration,
     question: impl Future<Output = Result<T, String>>,
-) -> Result<T, String> {
-    match timeout(limit, question).await {
-        Ok(answer) => answer,
-        Err(_) => Err(format!(
-            "no answer within {}",
-            mainstay_core::engine::Human(limit)
-        )),
-    }
+) -> Result<T, No> {
+    let mut time = Limit::new(limit);
+    let answer = tokio::select! {
+        biased;
+        answer = question => answer,
+        () = time.over() => Err(no_answer_within(limit)),
+    };
+    answer.map_err(|why| No {
+        why,
+        was_delayed: time.was_delayed(),
+    })
 }
 
 /// Asks any probe but `exec`; relative paths begin at `base`.

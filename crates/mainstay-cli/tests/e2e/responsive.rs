@@ -2,8 +2,11 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use mainstay_testkit::procs;
 use rustix::process::Signal;
@@ -672,4 +675,118 @@ fn a_locked_registry_delays_only_who_needs_it() {
     drop(holder);
     ok(&sandbox, &["uninstall", "a"]);
     stop(supervisor, &sandbox);
+}
+
+/// Waits until the supervisor is suspended.
+#[track_caller]
+fn wait_until_suspended(supervisor: &Supervisor) {
+    wait_until("a suspended supervisor", SOON, || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", supervisor.id())).ok()?;
+        let (_, rest) = stat.rsplit_once(") ")?;
+        rest.starts_with('T').then_some(())
+    });
+}
+
+/// A time limit of the service that passes while the supervisor is suspended.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// What services do while the supervisor is suspended was done in time, and a question whose answer nobody listened to is asked again.
+#[test]
+fn a_suspension_of_the_supervisor_counts_against_no_service() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("an address").port();
+    let (holds, (keep, held)) = (Arc::new(AtomicBool::new(false)), mpsc::channel());
+    let is_to_hold = Arc::clone(&holds);
+    std::thread::spawn(move || answer(&server, &is_to_hold, &keep));
+    // The last one to be started suspends the supervisor, and another one does when it is asked to stop.
+    let (supervisor, sandbox) = supervise(&format!(
+        r#"
+[service.file]
+command = ["PUPPET", "await", "HERE/go", "touch", "HERE/file", "hang"]
+start = {{ timeout = "2s", ready = {{ file = "HERE/file" }} }}
+
+[service.line]
+command = ["PUPPET", "await", "HERE/go", "print", "up", "touch", "HERE/line", "hang"]
+start = {{ timeout = "2s", ready = {{ log = "up" }} }}
+
+[service.notice]
+command = ["PUPPET", "await", "HERE/go", "notify", "READY=1", "touch", "HERE/notice", "hang"]
+start = {{ timeout = "2s", ready = {{ notify = true }} }}
+
+[service.probed]
+command = ["PUPPET", "hang"]
+liveness = {{ http = "http://127.0.0.1:{port}/", every = "10ms", timeout = "2s", misses = 1 }}
+
+[service.slow]
+command = ["sh", "-c", "trap 'kill -STOP $PPID; exec PUPPET await HERE/leave exit 0' TERM; touch HERE/slow; while :; do sleep 0.01; done"]
+stop = {{ graceful = "2s" }}
+
+[service.suspends]
+command = ["sh", "-c", "kill -STOP $PPID; exec PUPPET hang"]
+"#
+    ));
+    let suspended = || {
+        wait_until_suspended(&supervisor);
+        std::thread::sleep(LIMIT + LIMIT / 2);
+    };
+
+    suspended();
+    sandbox.write("go", "");
+    for name in ["file", "line", "notice", "slow"] {
+        wait_for_file(&sandbox, name);
+    }
+    supervisor.signal(Signal::CONT);
+    for name in ["file", "line", "notice"] {
+        event(&supervisor, name, "ready");
+    }
+
+    holds.store(true, Ordering::Relaxed);
+    let question = held.recv().expect("a question");
+    supervisor.signal(Signal::STOP);
+    suspended();
+    drop(question);
+    supervisor.signal(Signal::CONT);
+
+    let mut client = sandbox.command(mainstay());
+    let mut client = client.args(["stop", "slow"]).spawn().expect("it runs");
+    suspended();
+    let slow = procs::descendants();
+    let slow = slow
+        .into_iter()
+        .find(|pid| procs::has_env(*pid, "MAINSTAY_SERVICE", "slow"));
+    sandbox.write("leave", "");
+    wait_until("its exit", SOON, || {
+        slow.is_none_or(|pid| !procs::alive(pid)).then_some(())
+    });
+    supervisor.signal(Signal::CONT);
+    let status = client.wait().expect("a child");
+    assert!(status.success(), "{status:?}");
+
+    for kind in ["missed", "failed", "killing"] {
+        assert_eq!(
+            order(&supervisor, kind),
+            [""; 0],
+            "{:#?}",
+            supervisor.events()
+        );
+    }
+    stop(supervisor, &sandbox);
+}
+
+/// Answers every question of a probe, but for one that is to be held.
+fn answer(server: &TcpListener, holds: &AtomicBool, held: &mpsc::Sender<TcpStream>) {
+    for question in server.incoming() {
+        let mut question = question.expect("a question");
+        if holds.swap(false, Ordering::Relaxed) {
+            held.send(question).expect("the test waits for it");
+            continue;
+        }
+        // Who asked may be gone.
+        let request = BufReader::new(&question).lines();
+        request
+            .map_while(Result::ok)
+            .take_while(|line| !line.is_empty())
+            .for_each(drop);
+        let _ = question.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    }
 }

@@ -6,8 +6,9 @@ use super::{Action, RunId, ServiceId, Shared, Token};
 use crate::spec::Probe;
 use crate::time::Instant;
 
-/// How much later than its timeout an answer of the host still counts; after that there is none.
-const ANSWER_GRACE: Duration = Duration::from_secs(1);
+/// How much later than its timeout an answer of the host still counts. The host answers in time, if only that it heard nothing:
+/// without an answer it was the host that failed, and the question is asked again.
+pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Asking {
@@ -22,14 +23,6 @@ pub(super) struct Asking {
 enum Next {
     Ask { at: Instant },
     Answer { token: Token, by: Instant },
-}
-
-/// What an [`Asking`] has to do at its time.
-pub(super) enum Due {
-    Nothing,
-    Ask,
-    /// The answer is overdue.
-    NoAnswer,
 }
 
 impl Asking {
@@ -48,12 +41,9 @@ impl Asking {
         }
     }
 
-    pub(super) fn due(&self, now: Instant) -> Due {
-        match self.next {
-            Next::Ask { at } if at <= now => Due::Ask,
-            Next::Answer { by, .. } if by <= now => Due::NoAnswer,
-            _ => Due::Nothing,
-        }
+    /// Whether it is to be asked now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.deadline() <= now
     }
 
     pub(super) fn expects(&self, token: Token) -> bool {

@@ -79,7 +79,7 @@ pub enum Event {
     /// The answer to [`Action::Ask`] or [`Action::ExpectLine`]: yes, or why not.
     Answered(ServiceId, Token, Result<(), String>),
     /// [`Action::Ask`] could not be done, for a reason of the host's own: that is no evidence, and the question is asked again.
-    Unasked(ServiceId, Token, String),
+    Unasked(ServiceId, Token, Unasked),
     /// It said something on its notification socket (sd_notify(3)).
     Notified(ServiceId, RunId, Notice),
     /// [`Action::Freeze`] failed.
@@ -92,6 +92,18 @@ pub enum Event {
     Snapshotted(ServiceId, Token, Result<Snapshotted, String>),
     /// The deadline has come; also harmless at any other time.
     Tick,
+    /// The same, but the host did not run for a while (it was suspended, or the machine is overloaded). Evidence that arrived
+    /// meanwhile may not have reached the engine yet, so nothing is concluded from a deadline that passed.
+    Late,
+}
+
+/// Why a question was not asked, or its answer was not heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unasked {
+    /// The host lacks a resource (descriptors, memory). It is asked again after a pause.
+    Lacking(String),
+    /// The host did not run for a while. It is asked again at once.
+    Delayed,
 }
 
 impl Event {
@@ -109,7 +121,7 @@ impl Event {
             | Self::Restored(id, ..)
             | Self::Forgotten(id)
             | Self::Snapshotted(id, ..) => Some(*id),
-            Self::Tick => None,
+            Self::Tick | Self::Late => None,
         }
     }
 }
@@ -676,9 +688,12 @@ impl Engine {
     /// Takes in what the host saw. Events of earlier runs and late answers change nothing.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         self.shared.now = now;
-        let shared = &mut self.shared;
         let Some(id) = event.service() else {
             let mut due = Vec::new();
+            if event == Event::Late {
+                self.postpone();
+            }
+            let shared = &mut self.shared;
             for (id, service) in &mut self.services {
                 if service.deadline().is_some_and(|at| at <= now) {
                     service.tick(shared);
@@ -709,7 +724,7 @@ impl Engine {
             Event::Exited(_, run, exit) => service.exited(run, exit, shared),
             Event::Emptied(_, run) => service.emptied(run, shared),
             Event::Answered(_, token, answer) => service.answered(token, answer, shared),
-            Event::Unasked(_, token, why) => service.unasked(token, why, shared.now),
+            Event::Unasked(_, token, why) => service.unasked(token, why, shared),
             Event::Notified(_, run, notice) => service.notified(run, notice, shared),
             Event::FreezeFailed(_, run, why) => service.freeze_failed(run, why, shared),
             Event::Restored(_, token, result) => service.restored(token, result, shared),
@@ -718,9 +733,18 @@ impl Engine {
                 return Vec::new();
             }
             Event::Snapshotted(_, token, result) => service.snapshotted(token, result, shared),
-            Event::Forgotten(_) | Event::Tick => {}
+            Event::Forgotten(_) | Event::Tick | Event::Late => {}
         }
         self.settle(vec![id])
+    }
+
+    /// Gives every wait that is over, or nearly so, the time in which its evidence can still arrive.
+    fn postpone(&mut self) {
+        let now = self.shared.now;
+        for service in self.services.values_mut() {
+            service.postpone(now);
+        }
+        self.postpone_trials();
     }
 
     /// Takes in what an operator asks.

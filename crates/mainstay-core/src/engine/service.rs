@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::bequest::{Bequest, Left, Stage, Wish};
-use super::asking::{Asking, Due};
+use super::asking::{ANSWER_GRACE, Asking};
 use super::backoff::pause;
 use super::contract::{Ended, Exit, Human, StartFailure, judge};
 use super::fact::{Fact, Halt, KillReason, News, Outcome};
@@ -16,7 +16,9 @@ use super::foreground;
 use super::past::{Next, Past};
 use super::state::{Child, Evidence, Keeping, Main, Phase, Rung, State, Then, Watch};
 use super::trial::{Beside, Flaw};
-use super::{Action, Awaited, Notice, Refusal, RunId, ServiceId, Shared, StateName, Token, View};
+use super::{
+    Action, Awaited, Notice, Refusal, RunId, ServiceId, Shared, StateName, Token, Unasked, View,
+};
 use crate::spec::{Backoff, CodeAction, Ready, Spec, StopScope, Strategy};
 use crate::time::Instant;
 
@@ -679,7 +681,7 @@ impl Service {
     }
 
     /// A question could not be asked: it is neither a yes nor a no.
-    pub(super) fn unasked(&mut self, token: Token, why: String, now: Instant) {
+    pub(super) fn unasked(&mut self, token: Token, why: Unasked, shared: &mut Shared) {
         let asking = match &mut self.state {
             State::Conditions { asking, .. } => Some(asking),
             State::Live { phase, .. } => match phase {
@@ -693,8 +695,14 @@ impl Service {
             _ => None,
         };
         if let Some(asking) = asking.filter(|asking| asking.expects(token)) {
-            asking.last = Some(why);
-            asking.again_in(UNASKED_PAUSE, now);
+            let pause = match why {
+                Unasked::Lacking(why) => {
+                    asking.last = Some(why);
+                    UNASKED_PAUSE
+                }
+                Unasked::Delayed => Duration::ZERO,
+            };
+            asking.again_in(pause, shared.now);
         }
     }
 
@@ -741,6 +749,32 @@ impl Service {
         }
     }
 
+    /// The host did not run for a while: what it is to hear by a deadline may still be on its way.
+    pub(super) fn postpone(&mut self, now: Instant) {
+        match &mut self.state {
+            State::Conditions { deadline, .. } => {
+                *deadline = (*deadline).max(now + ANSWER_TIMEOUT);
+            }
+            State::Live { phase, .. } => match phase {
+                Phase::Starting { deadline, .. } => {
+                    *deadline = (*deadline).max(now + ANSWER_TIMEOUT);
+                }
+                Phase::Running { keeping, .. } => {
+                    if let Keeping::Taking { until, .. } = keeping {
+                        *until = (*until).max(now + ANSWER_GRACE);
+                    }
+                }
+                Phase::Stopping { until, .. } => *until = (*until).max(now + ANSWER_GRACE),
+                Phase::Paused => {}
+            },
+            State::Restoring { until, .. } => *until = (*until).max(now + ANSWER_GRACE),
+            State::Stopped { .. }
+            | State::Waiting { .. }
+            | State::BackingOff { .. }
+            | State::Halted { .. } => {}
+        }
+    }
+
     pub(super) fn tick(&mut self, shared: &mut Shared) {
         let now = shared.now;
         let is_well = self.well_at().is_some_and(|at| at <= now);
@@ -767,13 +801,9 @@ impl Service {
                     let last = asking.last.take();
                     return self.judged(Ended::ConditionMissed { probe, last }, None, shared);
                 }
-                match asking.due(now) {
-                    Due::Nothing => {}
-                    Due::Ask => {
-                        let timeout = ANSWER_TIMEOUT.min(deadline.since(now));
-                        asking.ask((self.id, None), wait.probe(), timeout, shared);
-                    }
-                    Due::NoAnswer => self.condition_answered(Err("no answer".into()), shared),
+                if asking.is_due(now) {
+                    let timeout = ANSWER_TIMEOUT.min(deadline.since(now));
+                    asking.ask((self.id, None), wait.probe(), timeout, shared);
                 }
             }
             State::Live { child, phase } => match phase {
@@ -792,11 +822,7 @@ impl Service {
                     else {
                         return;
                     };
-                    if let Due::NoAnswer = asking.due(now) {
-                        asking.last = Some("no answer".into());
-                        asking.again_in(Duration::ZERO, now);
-                    }
-                    if let Due::Ask = asking.due(now) {
+                    if asking.is_due(now) {
                         let timeout = ANSWER_TIMEOUT.min(deadline.since(now));
                         asking.ask((self.id, Some(child.run)), probe, timeout, shared);
                     }
@@ -813,13 +839,9 @@ impl Service {
                         return;
                     };
                     let asking = &mut watch.asking;
-                    match asking.due(now) {
-                        Due::Nothing => {}
-                        Due::Ask => {
-                            let of = (self.id, Some(child.run));
-                            asking.ask(of, liveness.probe(), liveness.timeout(), shared);
-                        }
-                        Due::NoAnswer => self.liveness_answered(Err("no answer".into()), shared),
+                    if asking.is_due(now) {
+                        let of = (self.id, Some(child.run));
+                        asking.ask(of, liveness.probe(), liveness.timeout(), shared);
                     }
                 }
                 Phase::Stopping { rung, until, .. } if *until <= now => match rung {

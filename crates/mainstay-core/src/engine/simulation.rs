@@ -35,6 +35,8 @@ const LINGER_PATIENCE: Duration = Duration::from_secs(2);
 const REMINDER: Duration = Duration::from_secs(3600);
 /// How much later than its timeout an answer still counts.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
+/// How long a question may take at most.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ServiceId {
     /// Its place among all services that ever were.
@@ -198,6 +200,7 @@ struct Run {
     has_evidence: bool,
     exited: bool,
     exited_at: Instant,
+    lingers_until: Instant,
     frozen: bool,
     asked: bool,
     /// When, and how many steps of the ladder were taken.
@@ -220,6 +223,19 @@ impl Run {
 }
 
 impl Account {
+    /// The host did not run for a while: verdicts wait until it has heard what happened.
+    fn postpone(&mut self, now: Instant) {
+        let (soon, answered) = (now + ANSWER_GRACE, now + ANSWER_TIMEOUT);
+        if let Some(run) = &mut self.run {
+            run.start_by = run.start_by.max(answered);
+            run.kill_at = run.kill_at.max(soon);
+            run.lingers_until = run.lingers_until.max(soon);
+        }
+        if let Some((_, by)) = &mut self.snapshot {
+            *by = (*by).max(soon);
+        }
+    }
+
     fn unwanted(&self) -> bool {
         self.is_unwanted || self.is_displaced
     }
@@ -356,7 +372,8 @@ impl World {
             32..35 => self.decide(),
             0..9 if !self.accounts[i].is_on_duty() => self.nonsense(i),
             0..9 => self.request(i),
-            9..13 => self.deliver(Event::Tick),
+            9..12 => self.deliver(Event::Tick),
+            12 => self.deliver(Event::Late),
             13..16 => {
                 let Some(run) = run else { return Ok(()) };
                 let exit = self.exit(i);
@@ -388,6 +405,13 @@ impl World {
         }
     }
 
+    fn unasked(&mut self) -> Unasked {
+        match self.chance(0.5) {
+            true => Unasked::Lacking("too many files".into()),
+            false => Unasked::Delayed,
+        }
+    }
+
     /// The next thing that is due.
     fn time_passes(&mut self) -> Check {
         let next = (0..self.coming.len()).min_by_key(|&i| self.coming[i].0);
@@ -404,9 +428,13 @@ impl World {
                     return Ok(());
                 };
                 self.now = self.now.max(wake);
-                if !self.behaves && self.chance(0.1) {
+                let late = !self.behaves && self.chance(0.1);
+                if late {
                     let late = self.below(3_000) as u64;
                     self.now = self.now + Duration::from_millis(late);
+                }
+                if late && self.chance(0.5) {
+                    self.deliver(Event::Late)?;
                 }
                 for _ in 0..4 * self.specs.len() + 4 {
                     self.deliver(Event::Tick)?;
@@ -1212,6 +1240,7 @@ impl World {
                     Some(run) if run.id == *id && !run.exited => {
                         run.exited = true;
                         run.exited_at = now;
+                        run.lingers_until = now + LINGER_PATIENCE;
                         if !run.asked {
                             account.cause = Some(Cause::Exit(*exit));
                         }
@@ -1308,9 +1337,12 @@ impl World {
                 }
             }
             Event::Forgotten(_) => {}
-            Event::Tick => {
+            Event::Tick | Event::Late => {
                 self.ticked = true;
                 for account in &mut self.accounts {
+                    if event == Event::Late {
+                        account.postpone(now);
+                    }
                     if account.question.is_some_and(|(.., by)| by <= now) {
                         let (token, ..) = account.question.take().unwrap();
                         account.old_tokens.push(token);
@@ -1398,6 +1430,7 @@ impl World {
                     has_evidence: false,
                     exited: false,
                     exited_at: now,
+                    lingers_until: now,
                     frozen: false,
                     asked: false,
                     climb: (Instant::ZERO, 0),
@@ -1550,7 +1583,7 @@ impl World {
                     };
                     let at = now + late + self.millis(60);
                     let event = match self.chance(0.1) {
-                        true => Event::Unasked(service, token, "too many files".into()),
+                        true => Event::Unasked(service, token, self.unasked()),
                         false => Event::Answered(service, token, answer.clone()),
                     };
                     self.coming.push((at, event));
@@ -2074,7 +2107,7 @@ impl World {
                 ensure!(next.is_some_and(|at| at <= by), "s{i} loops unseen");
             }
             let is_lingering = run.is_some_and(|run| {
-                run.exited && !run.asked && !run.killed && now >= run.exited_at + LINGER_PATIENCE
+                run.exited && !run.asked && !run.killed && now >= run.lingers_until
             });
             ensure!(!(self.ticked && is_lingering), "what is left of s{i} stays");
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::asking::ANSWER_GRACE;
 use super::contract::{Ended, Human};
 use super::fact::Fact;
 use super::service::{Role, Service};
@@ -393,6 +394,21 @@ impl Engine {
             | Step::Held { until }
             | Step::Restoring { until, .. } => Some(until),
             Step::Clearing | Step::Ending { .. } | Step::Returning { .. } => None,
+        }
+    }
+
+    /// As [`Service::postpone`].
+    pub(super) fn postpone_trials(&mut self) {
+        let soonest = self.shared.now + ANSWER_GRACE;
+        for trial in &mut self.trials {
+            match &mut trial.step {
+                Step::Starting { until }
+                | Step::Keeping { until, .. }
+                | Step::Canary { until }
+                | Step::Held { until }
+                | Step::Restoring { until, .. } => *until = (*until).max(soonest),
+                Step::Clearing | Step::Ending { .. } | Step::Returning { .. } => {}
+            }
         }
     }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::super::delay::undelayed;
+
 /// To send a request, and then to read its answer.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Connections, if there are descriptors enough: a quarter of them at most.
@@ -54,7 +56,7 @@ impl Progress {
             let phase = self.phase.get();
             let limit = async {
                 match phase {
-                    Phase::Reading | Phase::Answering => tokio::time::sleep(LIMIT).await,
+                    Phase::Reading | Phase::Answering => undelayed(LIMIT).await,
                     Phase::Working | Phase::Listening => std::future::pending().await,
                 }
             };
