@@ -984,10 +984,14 @@ pub struct SnapshotPolicy {
     pub(crate) when: SnapshotWhen,
     pub(crate) after: Duration,
     pub(crate) every: Option<Duration>,
+    pub(crate) max_size: u64,
     pub(crate) still: Still,
 }
 
 impl SnapshotPolicy {
+    /// The default of [`SnapshotPolicy::max_size`].
+    pub const MAX_SIZE: u64 = 64_000_000_000;
+
     /// Absolute directories, none of which lies in another; where there is none, it is the service's own, `MAINSTAY_DATA_DIR`.
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
@@ -1007,6 +1011,10 @@ impl SnapshotPolicy {
     /// From one snapshot to the next, while it is healthy; `None`: not by the clock.
     pub fn every(&self) -> Option<Duration> {
         self.every
+    }
+    /// The most bytes that each directory may hold, holes of sparse files included. A larger one is not copied.
+    pub fn max_size(&self) -> u64 {
+        self.max_size
     }
     /// What keeps its state still while it is copied.
     pub fn still(&self) -> &Still {

@@ -56,7 +56,8 @@ impl Taking {
 impl Host {
     /// Says that the state of a service is in use from now on, after whatever a restore has left to be done.
     pub(super) fn claim_state(&self, spec: &Spec) -> Result<Option<File>, String> {
-        let store = Store::new(&self.state, spec.name(), Arc::new(CallOff::default()));
+        let seam = Arc::new(CallOff::default());
+        let store = Store::new(&self.state, spec.name(), spec.snapshot(), seam);
         if spec.snapshot().is_none() && !store.exists() {
             return Ok(None);
         }
@@ -140,6 +141,7 @@ impl Host {
         let store = Store::new(
             &self.state,
             held.spec.name(),
+            Some(policy),
             Arc::new(taking.call_off.clone()),
         );
         let paths = self.state.kept_paths(policy, held.spec.name().as_str());
@@ -246,7 +248,12 @@ impl Host {
             return;
         };
         let call_off = Arc::new(CallOff::default());
-        let store = Store::new(&self.state, held.spec.name(), call_off);
+        let store = Store::new(
+            &self.state,
+            held.spec.name(),
+            held.spec.snapshot(),
+            call_off,
+        );
         let messages = self.messages.clone();
         let run = move || {
             let tell = |message| {

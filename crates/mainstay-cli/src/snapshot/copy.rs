@@ -4,7 +4,7 @@
 //! again, until nothing differs. Then nothing was changed between the two looks, so all of it was like this at the second.
 
 use std::collections::btree_map::Entry as Slot;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mainstay_core::manifest::ShowSize;
 use mainstay_core::snapshot::{Digest, Entry, Kind, Metadata, Raw, Root};
 
 use super::descent::Descent;
@@ -40,6 +41,24 @@ pub(super) enum Excess {
     Depth,
     Path,
     Entries,
+    /// More bytes than this, holes included.
+    Size(u64),
+}
+
+impl Excess {
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Size(_) => {
+                "raise snapshot.max_size, or name the directories that are to be kept in snapshot.paths"
+            }
+            _ => "name the directories that are to be kept in snapshot.paths",
+        }
+    }
+
+    fn failure(self, dir: &Dir) -> Failure {
+        let message = format!("{} cannot be kept: {self}", dir.path().display());
+        Failure::new(Code::Failed, message).hint(self.hint())
+    }
 }
 
 impl fmt::Display for Excess {
@@ -51,40 +70,44 @@ impl fmt::Display for Excess {
             ),
             Self::Path => write!(f, "it holds paths longer than {LONGEST} bytes"),
             Self::Entries => write!(f, "it holds more than {MOST} files"),
+            Self::Size(most) => write!(f, "its files have more than {} in all", ShowSize(*most)),
         }
     }
 }
 
 /// Looks over a directory. Where something is mounted, there is an empty directory; what is no file of ours to keep is left out.
-fn look_over(dir: &Dir) -> Result<Seen, Failure> {
+fn look_over(dir: &Dir, max_size: u64) -> Result<Seen, Failure> {
     let mut seen = Seen::new();
     let own = dir.own_stat().map_err(doing("read", dir.path()))?;
     seen.insert(Raw::default(), own);
-    let excess = look_into(dir, |path, stat| {
+    let excess = look_into(dir, max_size, |path, stat| {
         seen.insert(path, stat);
     })?;
     match excess {
-        Some(excess) => {
-            let message = format!("copy {}: {excess}", dir.path().display());
-            let failure = Failure::new(Code::Failed, message);
-            Err(failure.hint("name the directories that are to be kept in snapshot.paths"))
-        }
+        Some(excess) => Err(excess.failure(dir)),
         None => Ok(seen),
     }
 }
 
 /// Why a directory cannot be kept, if so.
-pub(super) fn excess_of(dir: &Dir) -> Result<Option<Excess>, Failure> {
-    look_into(dir, |_, _| {})
+pub(super) fn excess_of(dir: &Dir, max_size: u64) -> Result<Option<Excess>, Failure> {
+    look_into(dir, max_size, |_, _| {})
 }
 
 /// Shows everything below a directory, by its path from there.
-fn look_into(dir: &Dir, mut show: impl FnMut(Raw, Stat)) -> Result<Option<Excess>, Failure> {
+fn look_into(
+    dir: &Dir,
+    max_size: u64,
+    mut show: impl FnMut(Raw, Stat),
+) -> Result<Option<Excess>, Failure> {
     let mut way = Descent::new(dir);
     let names = |dir: &Dir| dir.names().map_err(doing("read", dir.path()));
     // Of each directory on the way down its path, and what is still to be seen in it.
     let mut left = vec![(Raw::default(), names(dir)?)];
     let mut count = 0;
+    let mut size: u64 = 0;
+    // Of files that have several names; their content is copied once.
+    let mut linked = HashSet::new();
     while let Some((at, rest)) = left.last_mut() {
         let Some(name) = rest.pop() else {
             way.leave().map_err(doing("read", dir.path()))?;
@@ -114,6 +137,12 @@ fn look_into(dir: &Dir, mut show: impl FnMut(Raw, Stat)) -> Result<Option<Excess
         if count > MOST {
             return Ok(Some(Excess::Entries));
         }
+        if stat.kind == FileKind::File && (stat.links < 2 || linked.insert(stat.inode)) {
+            size = size.saturating_add(stat.size);
+        }
+        if size > max_size {
+            return Ok(Some(Excess::Size(max_size)));
+        }
         let is_dir = stat.kind == FileKind::Dir;
         show(path.clone(), stat);
         if !is_dir {
@@ -142,22 +171,22 @@ pub(super) fn has_gone(error: &io::Error) -> bool {
 }
 
 /// The same, once no change can be so fresh that another would not show.
-fn look_over_at_rest(dir: &Dir) -> Result<Seen, Failure> {
-    let seen = look_over(dir)?;
+fn look_over_at_rest(dir: &Dir, max_size: u64) -> Result<Seen, Failure> {
+    let seen = look_over(dir, max_size)?;
     let newest = seen.values().map(|stat| stat.changed_ns).max().unwrap_or(0);
     let newest = UNIX_EPOCH + Duration::from_nanos(u64::try_from(newest).unwrap_or(0));
     match SystemTime::now().duration_since(newest) {
         Ok(age) if age >= TICK => Ok(seen),
         _ => {
             thread::sleep(TICK);
-            look_over(dir)
+            look_over(dir, max_size)
         }
     }
 }
 
 /// Whether a directory looks like this root, without reading a file: kinds, sizes, times, modes, owners.
-pub(super) fn looks_like(dir: &Dir, root: &Root) -> Result<bool, Failure> {
-    let seen = look_over(dir)?;
+pub(super) fn looks_like(dir: &Dir, root: &Root, max_size: u64) -> Result<bool, Failure> {
+    let seen = look_over(dir, max_size)?;
     let sizes: HashMap<&Raw, u64> = root
         .entries
         .iter()
@@ -192,6 +221,8 @@ pub(super) struct Copy<'a> {
     pub(super) from: &'a Dir,
     /// Where its files and directories go, under their paths.
     pub(super) to: &'a Dir,
+    /// The most that it may hold.
+    pub(super) max_size: u64,
 }
 
 /// What was copied under a path.
@@ -205,10 +236,10 @@ impl Copy<'_> {
     /// Copies all of it. The entries are in an order in which they can be made again.
     pub(super) fn take(&self) -> Result<Vec<Entry>, Failure> {
         let mut copied: BTreeMap<Raw, Copied> = BTreeMap::new();
-        let mut seen = look_over_at_rest(self.from)?;
+        let mut seen = look_over_at_rest(self.from, self.max_size)?;
         for _ in 0..PASSES {
             self.catch_up(&seen, &mut copied)?;
-            let now = look_over_at_rest(self.from)?;
+            let now = look_over_at_rest(self.from, self.max_size)?;
             if now == seen {
                 return Ok(copied
                     .into_iter()
@@ -358,8 +389,17 @@ impl Copy<'_> {
 
     fn copy_file(&self, name: &Path, stat: &Stat) -> io::Result<Option<(Kind, Metadata)>> {
         let file = self.open(name)?;
-        if sys::stat_of(&file)?.kind != FileKind::File {
+        let now = sys::stat_of(&file)?;
+        if now.kind != FileKind::File {
             return Ok(None);
+        }
+        // It has grown since it was looked at.
+        if now.size > self.max_size {
+            let excess = Excess::Size(self.max_size);
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                excess.to_string(),
+            ));
         }
         let metadata = Metadata {
             xattrs: sys::xattrs_of(&file)?,

@@ -403,7 +403,7 @@ impl Session<'_> {
     fn excess_of(&self, dir: &Dir, is_kept: bool) -> Result<Option<Excess>, Failure> {
         match is_kept {
             true => Ok(None),
-            false => excess_of(dir),
+            false => excess_of(dir, self.store.max_size),
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mainstay_core::snapshot::{
     Bad, Entry, Index, Known, Reason, Root, SnapshotId, older_stable, surplus,
 };
-use mainstay_core::spec::{ServiceName, SnapshotKeep};
+use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 
 use super::copy::{self, Copy, looks_like, stored};
 use super::disk::{Disk, Seam};
@@ -26,6 +26,8 @@ pub(crate) struct Store {
     pub(super) dir: PathBuf,
     pub(super) service: ServiceName,
     pub(super) seam: Arc<dyn Seam>,
+    /// The most that a directory may hold to be kept.
+    pub(super) max_size: u64,
 }
 
 /// A snapshot, and what its index says.
@@ -65,10 +67,19 @@ const UNFINISHED: &str = ".new-";
 const DELETED: &str = ".old-";
 
 impl Store {
-    pub(crate) fn new(state: &StateDir, service: &ServiceName, seam: Arc<dyn Seam>) -> Self {
-        let dir = state.snapshots_dir().join(service.as_str());
-        let service = service.clone();
-        Self { dir, service, seam }
+    /// `policy`: of the service, where that is known.
+    pub(crate) fn new(
+        state: &StateDir,
+        service: &ServiceName,
+        policy: Option<&SnapshotPolicy>,
+        seam: Arc<dyn Seam>,
+    ) -> Self {
+        Self {
+            dir: state.snapshots_dir().join(service.as_str()),
+            service: service.clone(),
+            seam,
+            max_size: policy.map_or(SnapshotPolicy::MAX_SIZE, SnapshotPolicy::max_size),
+        }
     }
 
     /// Whether there ever was one.
@@ -351,7 +362,7 @@ impl Session<'_> {
         }
         for ((path, dir), root) in sources.iter().zip(&index.roots) {
             let is_of = sys::to_raw(path.as_os_str()).is_ok_and(|path| path == root.path);
-            if !is_of || !looks_like(dir, root)? {
+            if !is_of || !looks_like(dir, root, self.store.max_size)? {
                 return Ok(false);
             }
         }
@@ -396,7 +407,13 @@ impl Session<'_> {
         for (number, (path, from)) in sources.iter().enumerate() {
             let name = PathBuf::from(number.to_string());
             let to = &create(&tree, &name)?;
-            let entries: Vec<Entry> = Copy { disk, from, to }.take()?;
+            let copy = Copy {
+                disk,
+                from,
+                to,
+                max_size: self.store.max_size,
+            };
+            let entries: Vec<Entry> = copy.take()?;
             let path = sys::to_raw(path.as_os_str()).map_err(doing("copy", path))?;
             let root = Root { path, entries };
             let below = Path::new(TREE).join(&name);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use mainstay_core::snapshot::{Reason, SnapshotId};
-use mainstay_core::spec::{ServiceName, SnapshotKeep};
+use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 
 use super::*;
 
@@ -243,6 +243,7 @@ impl Place {
             dir: self.path.join("state/a"),
             service: ServiceName::new("a").unwrap(),
             seam,
+            max_size: SnapshotPolicy::MAX_SIZE,
         }
     }
 
@@ -818,7 +819,7 @@ fn directories_nested_without_end_are_refused_replaced_and_removed() {
                 assert_eq!(
                     failure.to_string(),
                     format!(
-                        "error: copy {}: its directories are nested more than 256 levels deep\n\
+                        "error: {} cannot be kept: its directories are nested more than 256 levels deep\n\
                          hint: name the directories that are to be kept in snapshot.paths",
                         data.display()
                     )
@@ -855,6 +856,49 @@ fn directories_nested_without_end_are_refused_replaced_and_removed() {
     disk.remove_all(&above, Path::new(aside.file_name().unwrap()))
         .unwrap();
     place.assert_tidy();
+}
+
+/// Holes cost nothing on the disk, but each byte of them would be hashed.
+#[test]
+fn directories_of_any_size_are_refused_and_replaced() {
+    let (place, ids) = place(1);
+    let store = place.store(Arc::new(CallOff::default()));
+    let mut session = store.lock(false).unwrap();
+    let data = &place.paths()[0];
+    let huge = || fs::File::create(data.join("huge")).unwrap();
+    huge().set_len(1 << 40).unwrap();
+    let failure = session.create(&place.paths(), occasion(true)).unwrap_err();
+    assert_eq!(
+        failure.to_string(),
+        format!(
+            "error: {} cannot be kept: its files have more than 64GB in all\n\
+             hint: raise snapshot.max_size, or name the directories that are to be kept in snapshot.paths",
+            data.display()
+        )
+    );
+    // Another name of it is not another file.
+    let small = Store {
+        max_size: 2_000_000,
+        ..store.clone()
+    };
+    huge().set_len(1_500_000).unwrap();
+    fs::hard_link(data.join("huge"), data.join("again")).unwrap();
+    drop(session);
+    let mut session = small.lock(false).unwrap();
+    session.create(&place.paths(), occasion(true)).unwrap();
+    drop(session);
+    // A restore does not wait for it either.
+    huge().set_len(1 << 40).unwrap();
+    let mut session = store.lock(false).unwrap();
+    session.restore(Which::Exactly(ids[0]), true).unwrap();
+    session.finish();
+    let remarks = std::mem::take(&mut session.remarks);
+    assert!(
+        remarks[0].contains("cannot be kept: its files have more than 64GB in all"),
+        "{remarks:?}"
+    );
+    assert_eq!(remarks.len(), 1);
+    assert!(!data.join("huge").exists());
 }
 
 #[test]

@@ -140,7 +140,8 @@ fn state(report: &ServiceReport) -> String {
 }
 
 fn store(installed: &Installed, spec: &Spec) -> Store {
-    Store::new(installed.state(), spec.name(), Arc::new(CallOff::default()))
+    let seam = Arc::new(CallOff::default());
+    Store::new(installed.state(), spec.name(), spec.snapshot(), seam)
 }
 
 /// A snapshot to go back to, of a service that is down, if its state is kept.

@@ -130,7 +130,7 @@ impl Kept {
         };
         let state = base.of(name.as_str());
         Ok(Self {
-            store: Store::new(&state, &name, Arc::new(CallOff::default())),
+            store: Store::new(&state, &name, None, Arc::new(CallOff::default())),
             base: base.clone(),
             state,
             name,

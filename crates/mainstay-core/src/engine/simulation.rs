@@ -2478,6 +2478,7 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
             },
             after: millis(&[1, 1_000, 60_000], random),
             every: chance(random, 0.5).then(|| millis(&[1_000, 60_000, 3_600_000], random)),
+            max_size: SnapshotPolicy::MAX_SIZE,
             still: match below(random, 3) {
                 0 => Still::Nothing,
                 1 => Still::Pause,

@@ -29,6 +29,7 @@ pub use self::diagnostic::{Code, Diagnostic, Excerpt, Severity};
 pub use self::foreign::{Tool, tool_of};
 use self::tables::Manifest;
 use self::tree::{Node, Span, Value};
+pub use self::units::ShowSize;
 use crate::engine::Human;
 use crate::spec::Spec;
 

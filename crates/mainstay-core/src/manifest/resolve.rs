@@ -375,6 +375,7 @@ impl Resolver<'_> {
             when: typed.when.value,
             after: typed.after.value.0,
             every: value(typed.every).map(|every| every.0),
+            max_size: typed.max_size.value.0,
             still,
         }
     }

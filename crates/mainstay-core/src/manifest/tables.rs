@@ -17,7 +17,7 @@ use crate::log::redact::RedactWith;
 use crate::spec::{
     Account, Argv, BeyondLimit, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
     Level, Listen, LogFormat, Owner, Policy, Priority, Probe, Ready, Reload, Signal, SinkTarget,
-    SnapshotWhen, StopAsk, StopScope, Streams, WebhookUrl, Zone,
+    SnapshotPolicy, SnapshotWhen, StopAsk, StopScope, Streams, WebhookUrl, Zone,
 };
 
 /// What holds with and without a table.
@@ -215,6 +215,8 @@ table! {
         after: Time = seconds(60),
         /// From one to the next while it is healthy; not by the clock where there is none.
         every: Time,
+        /// The most that each directory may hold, holes of sparse files included; a larger one is not kept.
+        max_size: Size = Size(SnapshotPolicy::MAX_SIZE),
         /// Whether all its processes are suspended while its state is copied.
         pause: bool = false,
         /// A command that makes it keep its state still, instead.

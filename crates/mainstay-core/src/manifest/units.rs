@@ -109,7 +109,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Shows a size as [`size`] reads it, in the largest unit that divides it.
-pub(super) struct ShowSize(pub(super) u64);
+pub struct ShowSize(pub u64);
 
 impl fmt::Display for ShowSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

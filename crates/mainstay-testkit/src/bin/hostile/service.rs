@@ -151,7 +151,7 @@ fn strange_files(record: &Record, rng: &mut Rng) -> io::Result<()> {
     std::os::unix::fs::symlink("/etc/shadow", place.join("shadow"))?;
     std::os::unix::fs::symlink("..", place.join("loop"))?;
     mknodat(CWD, place.join("fifo"), FileType::Fifo, Mode::RWXU, 0)?;
-    File::create(place.join("sparse"))?.set_len(1 << 26)?;
+    File::create(place.join("sparse"))?.set_len(1 << 40)?;
     for number in 0..rng.usize(1..200) {
         File::create(place.join(number.to_string()))?;
     }
