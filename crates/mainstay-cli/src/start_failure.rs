@@ -28,6 +28,14 @@ pub(crate) struct StartFailure {
 impl StartFailure {
     /// Stores why this supervisor does not start. Best effort: the cause is returned and logged as well.
     pub(crate) fn store(state: &StateDir, failure: &Failure) {
+        // Not where another supervisor lives, nor in a directory that others may change.
+        if failure.code() != Code::Busy && state.prepare().is_ok() {
+            Self::write(state, failure);
+        }
+    }
+
+    /// The same for the supervisor of another account, whose directory that is. Its links are not followed.
+    pub(crate) fn write(state: &StateDir, failure: &Failure) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let stored = Self {
             time: rfc3339(now.unwrap_or_default()),
@@ -38,10 +46,6 @@ impl StartFailure {
         let Ok(json) = serde_json::to_vec(&stored) else {
             return;
         };
-        // Not where another supervisor lives, nor in a directory that others may change.
-        if failure.code() == Code::Busy || state.prepare().is_err() {
-            return;
-        }
         let _ = state_dir::write_private(&state.start_failure_path(), &json);
     }
 

@@ -25,6 +25,7 @@ pub fn service(name: impl Into<String>) -> Definition {
         env: BTreeMap::new(),
         account: Account::default(),
         needs: Vec::new(),
+        wants: Vec::new(),
         start: Start::default(),
         start_timeout: Duration::from_secs(60),
         graceful: Duration::from_secs(30),
@@ -69,6 +70,7 @@ pub struct Definition {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) account: Account,
     pub(crate) needs: Vec<String>,
+    pub(crate) wants: Vec<String>,
     pub(crate) start: Start,
     pub(crate) start_timeout: Duration,
     pub(crate) graceful: Duration,
@@ -248,6 +250,7 @@ pub struct Systemd {
     pub(crate) passed_variables: Vec<String>,
     pub(crate) notified_by_tree: bool,
     pub(crate) confines_root: bool,
+    pub(crate) before_start: Option<Vec<OsString>>,
 }
 
 impl Default for Systemd {
@@ -263,6 +266,7 @@ impl Default for Systemd {
             passed_variables: Vec::new(),
             notified_by_tree: false,
             confines_root: false,
+            before_start: None,
         }
     }
 }
@@ -331,6 +335,17 @@ impl Systemd {
     pub fn confine_root(self) -> Self {
         Self {
             confines_root: true,
+            ..self
+        }
+    }
+
+    /// A command that must succeed before the program is started: `ExecStartPre=+`. It runs with systemd's own rights and outside the sandbox,
+    /// whatever the account of the service.
+    #[must_use]
+    pub fn before_start<A: Into<OsString>>(self, argv: impl IntoIterator<Item = A>) -> Self {
+        let before_start = Some(argv.into_iter().map(Into::into).collect());
+        Self {
+            before_start,
             ..self
         }
     }
@@ -447,9 +462,17 @@ impl Definition {
         Self { account, ..self }
     }
 
-    /// Adds a service of the system that must run first.
+    /// Adds a service of the system that must run first. Under systemd, OpenRC, dinit and Upstart, a stop of that service stops this one too.
     pub fn needs(mut self, service: impl Into<String>) -> Self {
         self.needs.push(service.into());
+        self
+    }
+
+    /// Adds a service of the system that the manager starts first, where it has an order of starts. If that service fails, this one is started
+    /// all the same, and when it stops, this one keeps running: a program that cannot do without it checks for it. The Windows Service
+    /// Control Manager treats it as [`Definition::needs`].
+    pub fn wants(mut self, service: impl Into<String>) -> Self {
+        self.wants.push(service.into());
         self
     }
 

@@ -12,7 +12,7 @@ use super::install::Wanted;
 use super::{Installed, Mode, OWN_DIRS};
 use crate::failure::{Code, Failure};
 use crate::host;
-use crate::verbs::host::{MARGIN, of_host};
+use crate::verbs::host::{of_host, patience};
 
 /// More pauses than these, each longer than the one before, are not worth telling a manager.
 const PAUSES: usize = 20;
@@ -58,10 +58,15 @@ impl Installed {
             definition = definition.description(text);
         }
         for need in spec.needs() {
-            definition = definition.needs(match need {
+            let name = match need {
                 Need::Service(name) => name.as_str(),
                 Need::Os(name) => name,
-            });
+            };
+            definition = match self.record.mode {
+                // Its host checks that it runs.
+                Mode::Hosted => definition.wants(name),
+                Mode::Direct => definition.needs(name),
+            };
         }
         Ok((definition, losses))
     }
@@ -86,11 +91,16 @@ impl Installed {
                 .or_else(|| in_image("mainstay", root))
                 .unwrap_or(program);
         }
+        let own_manifest = manifest;
         let HostPlace {
             state,
             manifest,
             systemd,
         } = self.host_place(manifest, account);
+        let systemd = match self.is_checked_before() && !spec.needs().is_empty() {
+            true => systemd.before_start(self.needs_check(&program, own_manifest, base_dir)),
+            false => systemd,
+        };
         let (state, name) = (state.as_os_str(), self.name.as_str().as_ref());
         let arguments = [
             "--state-dir".as_ref(),
@@ -102,7 +112,7 @@ impl Installed {
             "--base-dir".as_ref(),
             base_dir.as_os_str(),
         ];
-        let patience = format!("{}s", (spec.start().timeout() + MARGIN).as_secs());
+        let patience = format!("{}s", patience(spec).as_secs());
         let is_ready: [&OsStr; 7] = [
             program.as_os_str(),
             "--state-dir".as_ref(),
@@ -125,6 +135,28 @@ impl Installed {
             true => definition.working_dir("/"),
             false => definition,
         })
+    }
+
+    /// The command that checks its needs: of root, in the place of all services.
+    fn needs_check<'a>(
+        &'a self,
+        program: &'a Path,
+        manifest: &'a Path,
+        base_dir: &'a Path,
+    ) -> [&'a OsStr; 10] {
+        let all = self.place.ancestors().nth(2).unwrap_or(&self.place);
+        [
+            program.as_os_str(),
+            "--state-dir".as_ref(),
+            all.as_os_str(),
+            "host".as_ref(),
+            self.name.as_str().as_ref(),
+            "--manifest".as_ref(),
+            manifest.as_os_str(),
+            "--base-dir".as_ref(),
+            base_dir.as_os_str(),
+            "--check-needs".as_ref(),
+        ]
     }
 
     /// Where a host of this account finds what is its own. An account that exists only while its service runs owns nothing but what systemd
@@ -260,6 +292,19 @@ impl Installed {
         let is_asked = !matches!(ready, None | Some(Ready::Notify(_)));
         losses.lose(is_asked, "`start.ready`: it counts as ready when it runs");
         losses.lose(!spec.wait_for().is_empty(), "`wait_for`");
+        let manager = self.record.manager;
+        let stops_too = [
+            Manager::Systemd,
+            Manager::OpenRc,
+            Manager::Dinit,
+            Manager::Upstart,
+        ];
+        losses.lose(
+            !spec.needs().is_empty() && stops_too.contains(&manager),
+            &format!(
+                "that it keeps running when a service that it needs stops: {manager} stops both"
+            ),
+        );
         losses.lose(spec.liveness().is_some(), "`liveness`");
         losses.lose(spec.snapshot().is_some(), "`snapshot`");
         losses.lose(spec.http().is_some(), "`http`");

@@ -9,6 +9,7 @@
 
 mod definition;
 mod install;
+mod needs;
 #[cfg(unix)]
 mod reach;
 pub(crate) mod registered;
@@ -367,14 +368,15 @@ impl Installed {
         let names: Vec<&str> = dependents.iter().map(|it| it.name.as_str()).collect();
         let mut report = self.control(Verb::Stop).map_err(|failure| {
             // The Service Control Manager stops nothing that a running service depends on.
-            match names.as_slice() {
-                [] => failure,
-                _ => failure.hint(format!(
-                    "{} is needed by {}: stop that first, or use `--with-dependents`",
-                    self.name,
-                    names.join(", ")
-                )),
-            }
+            let (need, all) = match names.len() {
+                _ if !cfg!(windows) || failure.code() != Code::Failed => return failure,
+                0 => return failure,
+                1 => ("needs", names.join(", ")),
+                _ => ("need", names.join(", ")),
+            };
+            let message = format!("stop {}: {all} {need} it", self.name);
+            let failure = Failure::new(failure.code(), message);
+            failure.hint(format!("stop {all} first, or use `--with-dependents`"))
         })?;
         for dependent in &dependents {
             match dependent.is_up() {

@@ -10,6 +10,7 @@ use mainstay_core::spec::Spec;
 
 use crate::failure::{Code, Failure};
 use crate::host::{self, Copy, Options, Output, Services, Started};
+use crate::installed::Installed;
 use crate::manifest_file::{FormatName, Source};
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
@@ -39,6 +40,9 @@ pub(crate) struct Host {
     /// The Windows Service Control Manager started this.
     #[arg(long)]
     under_scm: bool,
+    /// Only waits for what the service needs, and fails where that does not run: before a host that may not ask the manager.
+    #[arg(long, hide = true)]
+    check_needs: bool,
 }
 
 /// What a host needs of its manifest.
@@ -51,6 +55,16 @@ struct Job {
 impl Host {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
         let job = self.job();
+        if self.check_needs {
+            let Job { spec, .. } = job?;
+            let installed = Installed::named(&state, std::slice::from_ref(&self.name))?;
+            let check = move |context: Context| {
+                let mut all = installed.iter();
+                let done = all.try_for_each(|it| it.check_needs(&spec, &context));
+                done.map_err(|failure| exit(&failure))
+            };
+            return Ok(mainstay::service(self.name).run(check));
+        }
         if let Err(failure) = &job {
             StartFailure::store(&state, failure);
         }
@@ -112,7 +126,7 @@ fn refuse_exposed(_manifest: &Path) -> Result<(), Failure> {
 /// Completes the definition of a host with what depends on its service: the same when it is installed and when it runs.
 pub(crate) fn of_host(host: Definition, spec: &Spec) -> Definition {
     let graceful = spec.stop().graceful().saturating_add(MARGIN);
-    host.start_timeout(spec.start().timeout().saturating_add(MARGIN))
+    host.start_timeout(patience(spec))
         .graceful(graceful)
         .windows(|windows| windows.preshutdown(graceful))
         .accepts(Accepts::PAUSE | Accepts::RELOAD)
@@ -124,6 +138,16 @@ pub(crate) fn of_host(host: Definition, spec: &Spec) -> Definition {
         })
 }
 
+/// How long a host takes to be ready: `start.timeout` for its program, and as long for what that needs.
+pub(crate) fn patience(spec: &Spec) -> Duration {
+    let timeout = spec.start().timeout();
+    let needs = match spec.needs() {
+        [] => Duration::ZERO,
+        _ => timeout,
+    };
+    needs.saturating_add(timeout).saturating_add(MARGIN)
+}
+
 fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<(), Exit> {
     let done = job.and_then(
         |Job {
@@ -132,30 +156,40 @@ fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<
              copy,
          }| {
             let start_timeout = spec.start().timeout();
-            let done = host::run(Options {
-                // What it needs is its manager's business; on Unix the account is ours, who are root there.
-                services: Services::OfManifest {
-                    specs: vec![spec.under_manager(cfg!(windows))],
-                    manifest,
-                    copy,
-                    left_out: Vec::new(),
-                },
-                state: state.clone(),
-                output: Output::System(context.logger().clone()),
-                follow: None,
-                manager: Some(Started {
-                    context,
-                    start_timeout,
-                }),
-            });
+            let installed = Installed::of_host(&state, spec.name().as_str());
+            let done = installed.map_or(Ok(true), |it| it.wait_for_needs(&spec, &context));
+            if let Ok(false) = done {
+                return Ok(0);
+            }
+            let run = || {
+                host::run(Options {
+                    // What it needs runs; on Unix the account is ours, who are root there.
+                    services: Services::OfManifest {
+                        specs: vec![spec.under_manager(cfg!(windows))],
+                        manifest,
+                        copy,
+                        left_out: Vec::new(),
+                    },
+                    state: state.clone(),
+                    output: Output::System(context.logger().clone()),
+                    follow: None,
+                    manager: Some(Started {
+                        context,
+                        start_timeout,
+                    }),
+                })
+            };
+            let done = done.and_then(|_| run());
             done.inspect_err(|failure| StartFailure::store(&state, failure))
         },
     );
     match done {
         Ok(code) => NonZeroU32::new(code).map_or(Ok(()), |code| Err(Exit::code(code))),
-        Err(failure) => {
-            let code = NonZeroU32::new(failure.code() as u32).unwrap_or(NonZeroU32::MIN);
-            Err(Exit::new(code, failure.to_string()))
-        }
+        Err(failure) => Err(exit(&failure)),
     }
+}
+
+fn exit(failure: &Failure) -> Exit {
+    let code = NonZeroU32::new(failure.code() as u32).unwrap_or(NonZeroU32::MIN);
+    Exit::new(code, failure.to_string())
 }

@@ -325,3 +325,41 @@ fn an_image_is_installed_into_as_it_will_be() {
     assert_eq!(code, Some(77), "{said}");
     assert!(said.contains(&closed), "{said}");
 }
+
+#[test]
+fn a_stopped_need_leaves_hosted_services_running_under_openrc() {
+    let Some(lab) = systemd::lab_of("openrc") else {
+        return;
+    };
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    systemd::write(
+        &lab,
+        "/srv/needs.toml",
+        r#"
+        environment = "development"
+        [service.a]
+        command = ["sleep", "1000"]
+        account = "local-system"
+        [service.b]
+        command = ["sleep", "1000"]
+        account = "local-system"
+        needs = ["a"]
+        start = { timeout = "2s" }
+        "#,
+    );
+    mainstay(0, &["install", "/srv/needs.toml"]);
+    mainstay(0, &["start", "b"]);
+    assert_eq!(systemd::status(&lab, "a")["state"], "running");
+    let pid = systemd::status(&lab, "b")["pid"].clone();
+    let said = mainstay(0, &["stop", "a"]);
+    assert!(said.contains("note: b needs a and keeps running"), "{said}");
+    lab.check(3, &["rc-service", "a", "status"]);
+    assert_eq!(systemd::status(&lab, "b")["pid"], pid);
+
+    // Its host waits for what cannot be started, and says why it gives up.
+    mainstay(0, &["stop", "b"]);
+    lab.script("mkdir -p /etc/conf.d; echo 'rc_need=nowhere' > /etc/conf.d/a");
+    let said = lab.run(&[MAINSTAY, "start", "b"]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("b needs a, which is stopped"), "{said}");
+}

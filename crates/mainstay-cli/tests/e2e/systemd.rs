@@ -8,9 +8,13 @@ pub(super) const MAINSTAY: &str = "/opt/mainstay/mainstay";
 const PUPPET: &str = "/opt/mainstay/puppet";
 
 pub(super) fn lab() -> Option<Lab> {
+    lab_of("systemd")
+}
+
+pub(super) fn lab_of(kind: &'static str) -> Option<Lab> {
     let mainstay = mainstay();
     let dir = mainstay.parent().expect("a program lies somewhere");
-    match Lab::up("systemd", &[(dir, "/opt/mainstay")]) {
+    match Lab::up(kind, &[(dir, "/opt/mainstay")]) {
         Ok(lab) => Some(lab),
         Err(why) => {
             mainstay_testkit::skip(why);
@@ -599,4 +603,81 @@ fn a_start_that_fails_says_why() {
     assert!(text.contains("CHDIR"), "{text}");
     assert!(text.contains("No such file or directory"), "{text}");
     assert!(!text.contains("Job for"), "{text}");
+}
+
+/// `b` needs `a`, and so do `direct` and `os`, the latter as a service of the system.
+const NEEDS: &str = r#"
+    environment = "development"
+    [service.a]
+    command = ["sleep", "1000"]
+    [service.b]
+    command = ["sleep", "1000"]
+    needs = ["a"]
+    start = { timeout = "2s" }
+    [service.os]
+    command = ["sleep", "1000"]
+    account = "local-system"
+    needs = ["os:redis-server", "os:network.target"]
+    "#;
+
+/// As under `mainstay run`: what a need does after the start of its dependents is no affair of theirs.
+#[test]
+fn a_stopped_need_leaves_hosted_services_running() {
+    let Some(lab) = lab() else { return };
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    write(&lab, "/srv/needs.toml", NEEDS);
+    mainstay(0, &["install", "/srv/needs.toml"]);
+    let said = lab.script("systemd-analyze verify /etc/systemd/system/[ab].service 2>&1");
+    assert_eq!(said, "");
+    mainstay(0, &["start", "b", "os"]);
+    assert_eq!(status(&lab, "a")["state"], "running");
+
+    let note = "a: stopped\n\
+                note: b needs a and keeps running\n\
+                hint: `mainstay stop a --with-dependents` stops both\n";
+    let pid = status(&lab, "b")["pid"].clone();
+    assert_eq!(mainstay(0, &["stop", "a"]), note);
+    assert_eq!(property(&lab, "a", "ActiveState"), "inactive");
+    lab.check(0, &["systemctl", "stop", "redis-server"]);
+    for (name, pid) in [("b", pid), ("os", status(&lab, "os")["pid"].clone())] {
+        let now = status(&lab, name);
+        assert_eq!(
+            (&now["state"], &now["pid"]),
+            (&"running".into(), &pid),
+            "{now}"
+        );
+    }
+
+    // A need that fails keeps its dependents from starting, with the reason.
+    mainstay(0, &["stop", "b", "os"]);
+    lab.script(
+        "for unit in a redis-server; do mkdir -p /run/systemd/system/$unit.service.d\n\
+         printf '[Service]\\nExecStartPre=false\\n' > /run/systemd/system/$unit.service.d/fail.conf; done\n\
+         systemctl daemon-reload",
+    );
+    for (name, why) in [
+        ("b", "b needs a, which has failed"),
+        ("os", "os needs os:redis-server, which has failed"),
+    ] {
+        let said = mainstay(1, &["start", name]);
+        assert!(said.contains(why), "{said}");
+        let shown = status(&lab, name);
+        assert_eq!(shown["state"], "stopped", "{shown}");
+        let detail = shown["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(why), "{shown}");
+    }
+    lab.script("rm -r /run/systemd/system/*.service.d; systemctl daemon-reload");
+    mainstay(0, &["start", "b", "os"]);
+    assert_eq!(status(&lab, "b")["detail"], Value::Null);
+
+    // systemd itself runs a direct service: it stops it with what it needs, as install and stop say.
+    let said = mainstay(0, &["install", "--mode", "direct", "/srv/needs.toml", "b"]);
+    let loss = "b: this system does not keep that it keeps running when a service that it needs stops: systemd stops both";
+    assert!(said.contains(loss), "{said}");
+    mainstay(0, &["restart", "b"]);
+    let said = mainstay(0, &["stop", "a"]);
+    assert!(
+        said.contains("note: b needs a, so systemd stopped it too"),
+        "{said}"
+    );
 }

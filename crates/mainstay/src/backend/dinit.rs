@@ -206,6 +206,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     let Definition {
         name,
         needs,
+        wants,
         recovery,
         start_timeout,
         graceful,
@@ -249,6 +250,9 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     }
     for need in needs {
         line("depends-on", need);
+    }
+    for want in wants {
+        line("waits-for", want);
     }
     if run_script::is_told(definition) {
         line("ready-notification", &format!("pipefd:{READY}"));

@@ -136,7 +136,12 @@ fn dozen() -> [(&'static str, Definition); 12] {
     };
     [
         ("a program of the library", library()),
-        ("a host of the command", hosted()),
+        (
+            "a host of the command, and what its service needs",
+            hosted()
+                .wants("postgresql")
+                .systemd(|systemd| systemd.before_start(["/usr/bin/mainstay", "host", "orders"])),
+        ),
         ("a program with everything set", direct()),
         ("a program that is root", as_root()),
         ("a program with an account of its own", service("orders")),

@@ -269,10 +269,12 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
         script.set("extra_started_commands", "reload");
         script.set("description_reload", "Has it read its configuration again");
     }
-    let needs = draft.needs();
+    let (needs, wants) = (draft.needs(), draft.wants());
     script.0 += "\ndepend() {\n";
-    if !needs.is_empty() {
-        script.0 += &format!("\tneed {}\n", needs.join(" "));
+    for (word, services) in [("need", &needs), ("want", &wants), ("after", &wants)] {
+        if !services.is_empty() {
+            script.0 += &format!("\t{word} {}\n", services.join(" "));
+        }
     }
     script.0 += "\tuse logger net\n}\n\n";
     script.0 += PROCESSES;

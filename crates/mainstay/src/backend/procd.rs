@@ -177,6 +177,7 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
     if !supervises {
         draft.loses("that what its main process leaves is ended");
     }
+    draft.wants();
     for need in draft.needs() {
         draft.loses(format!(
             "that {need} runs first: it is started as the {START}th of 99"

@@ -203,7 +203,8 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     let name = &*definition.name;
     let mut it = Checked::new(definition, site, sh::can_say);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
-    for need in &definition.needs {
+    let needs = definition.needs.iter().chain(&definition.wants);
+    for need in needs.clone() {
         if need.is_empty() || !need.bytes().all(is_plain) {
             it.wrong
                 .push(format!("{need:?} cannot be the name of a service"));
@@ -222,7 +223,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     it.lose_tree();
     refuse_if(name, &it.wrong)?;
     let mut requires = vec!["DAEMON", "NETWORKING"];
-    requires.extend(definition.needs.iter().map(String::as_str));
+    requires.extend(needs.map(String::as_str));
     let requires = requires.join(" ");
     let shell_name = mangled(name);
     let mut text = format!(

@@ -71,6 +71,11 @@ pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
             let _infallible = writeln!(first, "until {}; do sleep 1; done", start(need));
         }
     }
+    for want in &definition.wants {
+        if let Some(start) = dialect.start {
+            let _infallible = writeln!(first, "{} || :", start(want));
+        }
+    }
     if keeps_starts(definition) && !dialect.is_wanted.is_empty() {
         first += "date +%s >>supervise/starts\n";
     }
@@ -318,7 +323,8 @@ pub(super) fn refusal(checked: &Checked<'_>) -> String {
 }
 
 pub(super) fn check_needs(checked: &mut Checked<'_>) {
-    for need in &checked.definition.needs {
+    let definition = checked.definition;
+    for need in definition.needs.iter().chain(&definition.wants) {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(&byte);
         if need.is_empty() || need.starts_with(['.', '-']) || !need.bytes().all(is_plain) {
             let wrong = format!("{need:?} cannot be the name of a service");
@@ -331,9 +337,6 @@ pub(super) fn check_needs(checked: &mut Checked<'_>) {
 pub(super) fn lose(checked: &mut Checked<'_>) {
     let definition = checked.definition;
     check_needs(checked);
-    if !definition.needs.is_empty() {
-        checked.lose("that it stops with a service that it needs");
-    }
     checked.lose("that a start that takes too long is taken back: it is reported");
     if !definition.supervises {
         checked.lose("that processes which it leaves behind are ended");

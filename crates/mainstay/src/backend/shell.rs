@@ -321,16 +321,24 @@ impl<'a> Draft<'a> {
         one_line(title.unwrap_or(name))
     }
 
-    /// Services that are to run before it.
+    /// Services that must run before it.
     pub(crate) fn needs(&mut self) -> Vec<&'a str> {
-        let needs = &self.definition.needs;
+        self.services(&self.definition.needs)
+    }
+
+    /// Services that are started before it.
+    pub(crate) fn wants(&mut self) -> Vec<&'a str> {
+        self.services(&self.definition.wants)
+    }
+
+    fn services(&mut self, names: &'a [String]) -> Vec<&'a str> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        for need in needs {
-            if need.is_empty() || need.starts_with('-') || !need.bytes().all(is_plain) {
-                self.wrong(format!("{need:?} cannot be the name of a service"));
+        for name in names {
+            if name.is_empty() || name.starts_with('-') || !name.bytes().all(is_plain) {
+                self.wrong(format!("{name:?} cannot be the name of a service"));
             }
         }
-        needs.iter().map(String::as_str).collect()
+        names.iter().map(String::as_str).collect()
     }
 
     pub(crate) fn finish(self, entries: Vec<Entry>) -> Result<Unit, Error> {

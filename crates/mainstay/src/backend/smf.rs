@@ -231,7 +231,9 @@ fn dependencies(it: &mut Checked<'_>) -> String {
         "svc:/system/filesystem/local:default",
     );
     add("network", "optional_all", "svc:/milestone/network:default");
-    for (number, need) in it.definition.needs.iter().enumerate() {
+    let definition = it.definition;
+    let needs = definition.needs.iter().chain(&definition.wants);
+    for (number, need) in needs.enumerate() {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.,+:/-".contains(&byte);
         if need.is_empty() || !need.bytes().all(is_plain) {
             it.wrong

@@ -246,8 +246,33 @@ fn dir(site: &Site) -> PathBuf {
     }
 }
 
+/// What systemd.unit(5) has beside services.
+const KINDS: [&str; 11] = [
+    "service",
+    "socket",
+    "device",
+    "mount",
+    "automount",
+    "swap",
+    "target",
+    "path",
+    "timer",
+    "slice",
+    "scope",
+];
+
+/// The kind of unit that a name ends with.
+fn kind_in(name: &str) -> Option<&str> {
+    let (_, kind) = name.rsplit_once('.')?;
+    KINDS.contains(&kind).then_some(kind)
+}
+
+/// A service, where the name does not end with the kind of a unit, as for systemctl(1).
 fn unit_name(name: &str) -> String {
-    format!("{name}.service")
+    match kind_in(name) {
+        Some(_) => name.to_owned(),
+        None => format!("{name}.service"),
+    }
 }
 
 fn socket_name(name: &str) -> String {
@@ -270,6 +295,10 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         losses: Vec::new(),
         wrong: wrong_name(name).into_iter().collect(),
     };
+    if let Some(kind) = kind_in(name) {
+        let wrong = format!("the name ends with the kind of a unit: leave out .{kind}");
+        draft.wrong.push(wrong);
+    }
     let head = draft.head();
     let mut service = Section::new("[Service]");
     draft.command(&mut service, program);
@@ -322,6 +351,7 @@ impl Draft<'_> {
             description,
             display_name,
             needs,
+            wants,
             recovery,
             listen,
             ..
@@ -329,24 +359,17 @@ impl Draft<'_> {
         let mut unit = Section::new("[Unit]");
         let title = description.as_ref().or(display_name.as_ref());
         unit.line("Description", &specifiers(&one_line(title.unwrap_or(name))));
-        let mut requires = |unit_name: &str| {
-            unit.line("Requires", unit_name);
-            unit.line("After", unit_name);
-        };
-        for need in needs {
-            let need = match need.contains('.') {
-                true => need.clone(),
-                false => unit_name(need),
-            };
+        let needs = needs.iter().map(|need| ("Requires", unit_name(need)));
+        let wants = wants.iter().map(|want| ("Wants", unit_name(want)));
+        let socket = (!listen.is_empty()).then(|| ("Requires", socket_name(name)));
+        for (key, other) in needs.chain(wants).chain(socket) {
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b":_.\\@-".contains(&byte);
-            if !need.bytes().all(is_plain) {
-                let wrong = format!("{need:?} cannot be the name of a unit");
+            if !other.bytes().all(is_plain) {
+                let wrong = format!("{other:?} cannot be the name of a unit");
                 self.wrong.push(wrong);
             }
-            requires(&need);
-        }
-        if !listen.is_empty() {
-            requires(&socket_name(name));
+            unit.line(key, &other);
+            unit.line("After", &other);
         }
         match recovery.limit {
             Some((starts, window)) => {
@@ -389,6 +412,14 @@ impl Draft<'_> {
             self.wrong.push(format!(
                 "the program {path} is no absolute path, or holds a $"
             ));
+        }
+        if let Some(argv) = &systemd.before_start {
+            match command_line(argv.iter().map(|word| &**word)) {
+                Some(words) => service.line("ExecStartPre", &format!("+{words}")),
+                None => self
+                    .wrong
+                    .push("the command before a start holds a NUL, or what is no UTF-8".to_owned()),
+            }
         }
         let run = ["run".into()];
         let words = arguments.as_deref().unwrap_or(&run).iter();

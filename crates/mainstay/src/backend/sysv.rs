@@ -259,11 +259,8 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
     }
     let pid_file = pid_path(name);
     let mut script = format!("#!/bin/sh\n{}", head(""));
-    let needs: String = draft
-        .needs()
-        .iter()
-        .map(|need| format!(" {need}"))
-        .collect();
+    let needs = [draft.needs(), draft.wants()].concat();
+    let needs: String = needs.iter().map(|need| format!(" {need}")).collect();
     script += &format!(
         "### BEGIN INIT INFO\n# Provides:          {name}\n# Required-Start:    $remote_fs $syslog $network{needs}\n# Required-Stop:     $remote_fs $syslog $network{needs}\n# Default-Start:     2 3 4 5\n# Default-Stop:      0 1 6\n# Short-Description: {}\n### END INIT INFO\n\nname={name}\nscript={SCRIPTS}/{name}\npid_file={}\nPATH={PATH}\nexport PATH\n\n",
         draft.title(),

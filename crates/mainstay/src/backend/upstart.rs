@@ -156,11 +156,12 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         "{}\ndescription \"{title}\"\n",
         head(&format!("What is to stay goes into {name}.override."))
     );
-    let needs = draft.needs();
+    let (needs, wants) = (draft.needs(), draft.wants());
     let (started, stopping): (String, String) = (
         needs
             .iter()
-            .map(|need| format!(" and started {need}"))
+            .chain(&wants)
+            .map(|other| format!(" and started {other}"))
             .collect(),
         needs
             .iter()

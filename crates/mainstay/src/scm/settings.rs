@@ -31,6 +31,7 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
         env,
         account,
         needs,
+        wants,
         start,
         recovery,
         windows,
@@ -54,6 +55,7 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
     wrong.extend(too_long.map(|_| format!("the display name is longer than {NAME_MAX}")));
     for (what, list) in [
         ("need", Some(needs)),
+        ("want", Some(wants)),
         ("privilege", windows.privileges.as_ref()),
     ] {
         let texts = list.into_iter().flatten();
@@ -136,7 +138,7 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
             },
             image_path,
             load_order_group: windows.load_order_group.clone().unwrap_or_default(),
-            dependencies: needs.clone(),
+            dependencies: needs.iter().chain(wants).cloned().collect(),
             account: account.windows_name(name),
             password,
         }),
