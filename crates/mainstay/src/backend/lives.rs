@@ -274,6 +274,33 @@ fn a_number_is_no_process_under_sysv() {
     assert_eq!(system.run(&name, "start"), Some(5));
 }
 
+/// Any account that can open a file for reading can hold its lock for ever.
+#[test]
+fn nobody_else_can_hold_the_lock_of_a_script_under_sysv() {
+    let lab = match Lab::up("sysv", &[]) {
+        Ok(lab) => lab,
+        Err(why) => return mainstay_testkit::skip(why),
+    };
+    let system = System {
+        lab,
+        backend: &Sysv,
+    };
+    let name = system.install(direct("orders"), "exec sleep 1006");
+    assert_eq!(system.run(&name, "start"), Some(0));
+    // Another account locks everything of the service that it can open: the script, the program and the pid file.
+    let held = system.lab.script(
+        "for file in /etc/init.d/orders /opt/orders /run/orders*; do\n\
+         runuser -u nobody -- sh -c 'exec 9< \"$1\" && flock 9 && { sleep 1007 < /dev/null > /dev/null 2>&1 & }' sh $file || true\n\
+         done\n\
+         pgrep -fxc 'sleep 1007'",
+    );
+    assert_eq!(held, "3\n");
+    let script = format!("/etc/init.d/{name}");
+    for verb in ["restart", "stop", "start"] {
+        system.lab.check(0, &["timeout", "20", &script, verb]);
+    }
+}
+
 #[test]
 fn its_output_goes_to_syslog_under_sysv() {
     let lab = match Lab::up("sysv", &[]) {
@@ -308,7 +335,12 @@ fn its_output_goes_to_syslog_under_sysv() {
     wait_until("the end of its logger", SOON, || {
         (system.count("logger -t talks.*") == 0).then_some(())
     });
-    system
-        .lab
-        .check(2, &["sh", "-c", "ls /run/talks.pid* /var/log/talks.log"]);
+    system.lab.check(
+        2,
+        &[
+            "sh",
+            "-c",
+            "ls /run/talks.pid /run/talks.pid.log /var/log/talks.log",
+        ],
+    );
 }

@@ -35,6 +35,10 @@ const FUNCTIONS: &str = r#"
 	echo "$child"
 }
 
+@name_keep() {
+	/usr/sbin/daemon -f -S -T @service -t @service -P /var/run/@service.daemon.pid -p /var/run/@service.child.pid @options-- /bin/sh @script --exec
+}
+
 @name_start() {
 	if @name_daemon >/dev/null; then
 		echo "$name runs already" >&2
@@ -45,7 +49,8 @@ const FUNCTIONS: &str = r#"
 		return 1
 	fi
 	echo "Starting $name."
-	/usr/sbin/daemon -f -S -T @service -t @service -P /var/run/@service.daemon.pid -p /var/run/@service.child.pid @options-- /bin/sh @script --exec || return 1
+	# A killed daemon(8) leaves its pid files, whose locks any account can hold then: new files have new locks.
+	@name_keep || { ! @name_daemon >/dev/null && rm -f /var/run/@service.daemon.pid /var/run/@service.child.pid && @name_keep; } || return 1
 	chmod 644 /var/run/@service.daemon.pid /var/run/@service.child.pid@ready
 }
 
@@ -387,7 +392,7 @@ orders_reload() {
 \tkill -HUP \"$pid\"
 }
 ";
-        let daemon = "\t/usr/sbin/daemon -f -S -T orders -t orders -P /var/run/orders.daemon.pid -p /var/run/orders.child.pid -u joe -r -R 1 -- /bin/sh /usr/local/etc/rc.d/orders --exec || return 1\n";
+        let daemon = "\t/usr/sbin/daemon -f -S -T orders -t orders -P /var/run/orders.daemon.pid -p /var/run/orders.child.pid -u joe -r -R 1 -- /bin/sh /usr/local/etc/rc.d/orders --exec\n";
         let end = "
 load_rc_config \"$name\"
 : \"${orders_enable:=NO}\"
@@ -754,6 +759,10 @@ while True:
             .graceful(Duration::from_secs(1));
         install(&definition);
         put("conf/orders_2", "orders_2_enable=\"YES\"\n");
+        // Another account may hold the lock of a pid file that a killed daemon(8) has left.
+        put("orders-2.daemon.pid", "");
+        let foreign = std::fs::File::open(root.join("orders-2.daemon.pid")).unwrap();
+        foreign.lock().unwrap();
         assert_eq!(call("faststart").code, Some(0));
         wait_for(State::Running);
         assert_eq!(call("faststop").code, Some(0));

@@ -89,10 +89,12 @@ need_root() {
 	exit 4
 }
 
-# One at a time.
+# One at a time. Only root can open the file, so no other user can hold its lock.
 lock() {
 	command -v flock >/dev/null || return 0
-	exec 9< "$script"
+	umask 077
+	exec 9>> "$pid_file.lock"
+	umask 022
 	flock 9
 }
 "#;
@@ -152,7 +154,7 @@ impl Backend for Sysv {
     }
 
     fn leavings(&self, name: &str, _site: &Site) -> Vec<PathBuf> {
-        vec![pid_path(name)]
+        vec![pid_path(name), lock_path(name)]
     }
 
     fn switch(&self, name: &str, site: &Site) -> Switch {
@@ -240,6 +242,11 @@ impl Backend for Sysv {
 /// What programs of the Filesystem Hierarchy Standard expect there: the number, in the first line.
 fn pid_path(name: &str) -> PathBuf {
     Path::new("/var/run").join(format!("{name}.pid"))
+}
+
+/// The lock that start and stop take.
+fn lock_path(name: &str) -> PathBuf {
+    Path::new("/var/run").join(format!("{name}.pid.lock"))
 }
 
 fn script_of(text: &str, name: &str) -> Call {
