@@ -158,9 +158,17 @@ impl StateDir {
         create_private_dir(&dir)?;
         let Some(owner) = owner else { return Ok(()) };
         #[cfg(unix)]
-        for above in [&self.path, &self.path.join("data")] {
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-            fs::set_permissions(above, mode)?;
+        {
+            use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+            // `data` and STATE; the state of an installed service lies in three more.
+            let count = match installed_place(&self.path) {
+                Some(_) => 5,
+                None => 2,
+            };
+            for above in dir.ancestors().skip(1).take(count) {
+                let mode = fs::metadata(above)?.mode() | 0o011;
+                fs::set_permissions(above, fs::Permissions::from_mode(mode))?;
+            }
         }
         owner.give(&dir)
     }
@@ -285,6 +293,15 @@ impl StateDir {
         let failure = Failure::new(Code::PermissionDenied, message);
         Err(failure.hint("choose one of your own: --state-dir DIR"))
     }
+}
+
+/// The place of an installed service, `STATE/installed/NAME`, if this is its state: `STATE/installed/NAME/state`.
+#[cfg(unix)]
+pub(crate) fn installed_place(state_dir: &Path) -> Option<&Path> {
+    let place = state_dir
+        .parent()
+        .filter(|_| state_dir.ends_with("state"))?;
+    place.parent()?.ends_with("installed").then_some(place)
 }
 
 /// The registry of the services in a directory of installed ones. It lies beside it, but for Windows, where that directory is what is the

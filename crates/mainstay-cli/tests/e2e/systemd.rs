@@ -455,8 +455,9 @@ fn without_an_account_it_may_do_next_to_nothing() {
         command = ["sh", "-c", "touch $MAINSTAY_DATA_DIR/own && echo wrote; touch /etc/other || echo kept; touch /srv/other || echo kept; echo up; exec sleep 1000"]
         start = { ready = { log = "^up$" } }
         [service.ordinary]
-        command = ["sleep", "1000"]
+        command = ["sh", "-c", "id -un > $MAINSTAY_DATA_DIR/who && echo up; exec sleep 1000"]
         account = "user:nobody"
+        start.ready = { log = "^up$" }
         "#,
     );
     let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
@@ -480,6 +481,11 @@ fn without_an_account_it_may_do_next_to_nothing() {
     let owner = lab.check(0, &["ps", "-o", "uid=", "-p", &running["pid"].to_string()]);
     let owner: u32 = owner.trim().parse().expect("a number");
     assert!((61184..=65519).contains(&owner), "{owner}");
+    // What belongs to another account is all that others can read.
+    let seen =
+        lab.script("cd /var/lib/mainstay && find . -type d ! -perm -001 ! -user nobody -prune -o ! -type l \\( -perm /066 -o -user nobody \\) -print | sort");
+    let own = "./installed/ordinary/state/data/ordinary";
+    assert_eq!(seen, format!("{own}\n{own}/who\n"));
 
     // A crash of its host takes nobody along, here either.
     let host = property(&lab, "modest", "MainPID");

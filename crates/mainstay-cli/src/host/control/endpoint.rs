@@ -105,11 +105,8 @@ mod unix {
 
     /// Whether this is the place of an installed service that a manager runs as this user, by our own will: `STATE/installed/NAME/state`.
     fn is_delegated(state_dir: &Path, uid: u32) -> bool {
-        let above = state_dir.parent().unwrap_or(state_dir);
-        let all = above.parent().and_then(Path::file_name);
-        let is_place = state_dir.ends_with("state") && all.is_some_and(|name| name == "installed");
-        is_place
-            && matches!(crate::trust::exposure(above), Ok(None))
+        let place = crate::state_dir::installed_place(state_dir);
+        place.is_some_and(|place| matches!(crate::trust::exposure(place), Ok(None)))
             && fs::metadata(state_dir).is_ok_and(|found| found.uid() == uid)
     }
 
@@ -139,7 +136,6 @@ mod unix {
 
 /// A control socket is another account's.
 #[derive(Debug)]
-#[cfg_attr(windows, expect(dead_code, reason = "the system judges pipes"))]
 pub(crate) struct Foreign {
     pub(crate) owner: String,
 }
