@@ -217,7 +217,6 @@ fn in_a_console_it_says_what_to_do_instead() {
 
 /// The manager keeps no output: it is in files, and a panic is an exit code.
 #[test]
-#[ignore = "under Wine's services.exe the files are not where they should be, and nobody knows why yet"]
 fn what_it_prints_is_in_its_log_directory() {
     let _alone = alone();
     heartbeat(&["uninstall"]);

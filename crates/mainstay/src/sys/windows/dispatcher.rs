@@ -170,13 +170,15 @@ impl Job {
                 "start a thread that reports progress: {error}; long starts and stops will look like hanging ones"
             ));
         }
-        let dir = definition.log_dir;
-        let dir = dir.or_else(|| default_log_dir(&definition.name));
-        if let Some(dir) = dir
-            && let Err(error) = capture::begin(&dir)
-        {
+        let dir = definition.log_dir.map(Ok);
+        let dir = dir.unwrap_or_else(|| default_log_dir(&definition.name));
+        let captured = dir.and_then(|dir| {
+            let done = capture::begin(&dir);
+            done.map_err(|error| io::Error::other(format!("{}: {error}", dir.display())))
+        });
+        if let Err(error) = captured {
             // Its output is lost, as that of any service. That is no reason not to run it.
-            logger.warn(format!("write output to {}: {error}", dir.display()));
+            logger.warn(format!("write output to files: {error}"));
         }
         let code = match enter(definition.working_dir) {
             Ok(()) => work(Context::new(shared, Manager::WindowsScm, arguments, logger)),

@@ -1,13 +1,19 @@
 //! Where this process writes what it says.
 
+use std::ffi::OsString;
 use std::io::{self, PipeWriter};
+use std::os::windows::ffi::OsStringExt as _;
 use std::os::windows::io::AsRawHandle as _;
 use std::path::PathBuf;
+use std::ptr;
 
 use windows_sys::Win32::Foundation::{FALSE, HANDLE};
 use windows_sys::Win32::System::Console::{
     GetStdHandle, STD_ERROR_HANDLE, STD_HANDLE, STD_OUTPUT_HANDLE, SetStdHandle,
 };
+use windows_sys::Win32::System::Registry as registry;
+
+use super::wide;
 
 /// Standard output and standard error as they were. Dropped, they are that again.
 pub(crate) struct Redirected([Stream; 2]);
@@ -59,7 +65,33 @@ impl Drop for Redirected {
 }
 
 /// The directory for logs of a service whose manager keeps no output: `%ProgramData%\NAME\logs`.
-pub(crate) fn default_log_dir(name: &str) -> Option<PathBuf> {
-    let data = std::env::var_os("ProgramData").filter(|dir| !dir.is_empty())?;
-    Some(PathBuf::from(data).join(name).join("logs"))
+///
+/// The registry is the source of that variable. The environment of a service is the Service Control Manager's choice: Wine's gives
+/// another directory by that name.
+#[expect(unsafe_code, reason = "the system's own interface")]
+pub(crate) fn default_log_dir(name: &str) -> io::Result<PathBuf> {
+    let key = wide(r"SOFTWARE\Microsoft\Windows NT\CurrentVersion\ProfileList");
+    let value = wide("ProgramData");
+    let mut buffer = [0_u16; 1024];
+    let mut size = u32::try_from(size_of_val(&buffer)).unwrap_or(u32::MAX);
+    // SAFETY: the strings end with a NUL; the buffer is as large as is said.
+    let error = unsafe {
+        registry::RegGetValueW(
+            registry::HKEY_LOCAL_MACHINE,
+            key.as_ptr(),
+            value.as_ptr(),
+            // Variables in it are expanded.
+            registry::RRF_RT_REG_SZ,
+            ptr::null_mut(),
+            buffer.as_mut_ptr().cast(),
+            &raw mut size,
+        )
+    };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error.cast_signed()));
+    }
+    let data = buffer.split(|unit| *unit == 0).next().unwrap_or_default();
+    Ok(PathBuf::from(OsString::from_wide(data))
+        .join(name)
+        .join("logs"))
 }
