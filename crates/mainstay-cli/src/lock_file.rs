@@ -11,6 +11,10 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Past {
     Private,
+    #[cfg_attr(
+        windows,
+        expect(dead_code, reason = "access is as the directory has it")
+    )]
     Exposed,
 }
 

@@ -12,6 +12,7 @@ pub(super) enum Interrupt {
     /// In good order: ctrl-c, SIGTERM, the user logs off.
     Stop,
     /// SIGHUP: the terminal is closed, or somebody wants a reload.
+    #[cfg_attr(windows, expect(dead_code, reason = "no such signal"))]
     Hangup,
     /// At once: SIGQUIT (ctrl-\), ctrl-break.
     Quit,

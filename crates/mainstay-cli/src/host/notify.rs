@@ -86,7 +86,6 @@ pub(super) struct Trust<'a> {
 
 /// As a message's credentials say.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "never told"))]
 struct Sender {
     pid: u32,
     uid: u32,

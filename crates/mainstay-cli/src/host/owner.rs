@@ -7,6 +7,10 @@ use super::sys::Members;
 
 /// Who answers on an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "only Linux tells")
+)]
 pub(super) enum Owner {
     /// A process of the tree, or this one.
     Ours,
