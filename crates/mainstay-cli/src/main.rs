@@ -34,6 +34,8 @@ fn main() -> ExitCode {
     if let Some(code) = host::run_as_helper() {
         return code;
     }
+    #[cfg(unix)]
+    host::sys::receive_signals();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => return answer_usage(&answer),

@@ -5,10 +5,13 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::iter::Sum;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +32,43 @@ pub fn keep_descriptors() {
             libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
         )
     };
+}
+
+/// Blocks every signal in what `command` starts.
+pub fn block_signals(command: &mut Command) {
+    // SAFETY: both calls are async-signal-safe, and a zeroed set is valid.
+    unsafe {
+        command.pre_exec(|| {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+            Ok(())
+        });
+    }
+}
+
+/// Starts `command` in a session keyring of its own, which holds a key of this name (session-keyring(7)).
+pub fn give_key(command: &mut Command, name: &'static CStr) {
+    // SAFETY: system calls; the strings are static.
+    unsafe {
+        command.pre_exec(move || {
+            let none = std::ptr::null::<libc::c_char>();
+            let keyring = libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, none);
+            let (kind, session) = (c"user".as_ptr(), libc::KEY_SPEC_SESSION_KEYRING);
+            let key = libc::syscall(
+                libc::SYS_add_key,
+                kind,
+                name.as_ptr(),
+                c"secret".as_ptr(),
+                6_usize,
+                session,
+            );
+            match keyring == -1 || key == -1 {
+                true => Err(io::Error::last_os_error()),
+                false => Ok(()),
+            }
+        });
+    }
 }
 
 /// All living descendants of this process; a parent comes before its children.

@@ -23,6 +23,8 @@ mod port;
 mod possession;
 mod preflight;
 mod probe;
+#[cfg(unix)]
+mod release;
 mod report;
 mod requests;
 mod screen;

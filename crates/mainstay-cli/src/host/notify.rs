@@ -2,7 +2,8 @@
 //!
 //! On Linux the socket is abstract with a random name, which the ledger keeps for a successor. Who sent a message is known by its
 //! credentials (unix(7)), and looked at before the next one is read: sd_notify_barrier(3), and so systemd-notify(1), wait for that, and the
-//! sender is still there. A sender that is gone by then counts as a stranger. On other Unixes the socket is a file in the owner-only state
+//! sender is still there. A sender that is gone by then counts as a stranger. Descriptors that come with a message, as with those of
+//! sd_notify_barrier(3), are closed away from the loop (`release.rs`); nothing else of this socket is read meanwhile. On other Unixes the socket is a file in the owner-only state
 //! directory, and senders are not told apart. Windows has no datagram sockets of this kind: opening fails and says so.
 
 use std::cell::{Cell, OnceCell};
@@ -64,6 +65,13 @@ impl Reader {
         } else if !self.knows_strangers.replace(true) {
             (self.on)(Heard::Stranger(sender.map_or(0, |sender| sender.pid)));
         }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Reader {
+    fn drop(&mut self) {
+        platform::empty(&self.socket);
     }
 }
 
@@ -178,17 +186,24 @@ mod platform {
     use std::hash::{BuildHasher as _, RandomState};
     use std::io::{self, IoSliceMut};
     use std::mem::MaybeUninit;
+    use std::time::Duration;
 
     use rustix::net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
-        SocketFlags, SocketType, bind as bind_to, recvmsg, socket_with, sockopt,
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, Shutdown,
+        SocketAddrUnix, SocketFlags, SocketType, bind as bind_to, recvmsg, shutdown, socket_with,
+        sockopt,
     };
+    use tokio::io::Interest;
     use tokio::net::UnixDatagram;
 
-    use super::Sender;
+    use super::super::release;
+    use super::{MOST_WAITING, Sender};
     use crate::state_dir::StateDir;
 
     pub(super) type Socket = UnixDatagram;
+
+    /// Until there may be a thread to close what a message carries.
+    const RETRY_DELAY: Duration = Duration::from_secs(1);
 
     pub(super) fn bind(
         _state: &StateDir,
@@ -215,31 +230,71 @@ mod platform {
         ))
     }
 
-    /// The next message. Descriptors that come with it are closed. Cancel-safe.
+    /// The next message, whose descriptors are closed. Cancel-safe.
     pub(super) async fn receive<'a>(
         socket: &Socket,
         buffer: &'a mut [u8],
     ) -> io::Result<(&'a [u8], Option<Sender>)> {
-        let (length, sender) = socket
-            .async_io(tokio::io::Interest::READABLE, || take(socket, buffer))
-            .await?;
-        Ok((&buffer[..length], sender))
+        loop {
+            let next = socket
+                .async_io(Interest::READABLE, || look(socket, buffer))
+                .await?;
+            if !next.has_descriptors {
+                remove(socket)?;
+            } else if let Ok(gone) = release::remove_next(socket) {
+                // Without an answer it is gone as well.
+                let _ = gone.await;
+            } else {
+                tokio::time::sleep(RETRY_DELAY).await;
+                continue;
+            }
+            return Ok((&buffer[..next.length], next.sender));
+        }
     }
 
-    /// The next message that is there already.
+    /// The next message that is there already, if it carries no descriptors.
     pub(super) fn receive_now<'a>(
         socket: &Socket,
         buffer: &'a mut [u8],
     ) -> io::Result<(&'a [u8], Option<Sender>)> {
-        let (length, sender) = take(socket, buffer)?;
-        Ok((&buffer[..length], sender))
+        let next = look(socket, buffer)?;
+        if next.has_descriptors {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        remove(socket)?;
+        Ok((&buffer[..next.length], next.sender))
     }
 
-    fn take(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>)> {
+    /// Leaves nothing in the socket that its close would have to close.
+    pub(super) fn empty(socket: &Socket) {
+        // Nothing can be sent to it from here on.
+        let _ = shutdown(socket, Shutdown::Read);
+        let mut buffer = [0; 1];
+        for _ in 0..MOST_WAITING {
+            match look(socket, &mut buffer) {
+                Ok(next) if next.has_descriptors => {
+                    return release::remove_all(socket, MOST_WAITING);
+                }
+                Ok(next) if next.sender.is_some() && remove(socket).is_ok() => {}
+                // Each message has a sender.
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// The message that comes next, which stays where it is.
+    struct Next {
+        length: usize,
+        sender: Option<Sender>,
+        has_descriptors: bool,
+    }
+
+    fn look(socket: &Socket, buffer: &mut [u8]) -> io::Result<Next> {
+        // There is room for the credentials alone, and what does not fit is told.
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(buffer)];
-        let flags = RecvFlags::CMSG_CLOEXEC;
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::PEEK;
         let message = recvmsg(socket, &mut slices, &mut ancillary, flags)?;
         let sender = ancillary.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmCredentials(sender) => Some(Sender {
@@ -248,7 +303,17 @@ mod platform {
             }),
             _ => None,
         });
-        Ok((message.bytes, sender))
+        Ok(Next {
+            length: message.bytes,
+            sender,
+            has_descriptors: message.flags.contains(ReturnFlags::CTRUNC),
+        })
+    }
+
+    /// Removes the message that was looked at: nobody else reads.
+    fn remove(socket: &Socket) -> io::Result<()> {
+        rustix::net::recv(socket, &mut [0_u8; 0][..], RecvFlags::DONTWAIT)?;
+        Ok(())
     }
 }
 

@@ -108,10 +108,9 @@ async fn http(url: &HttpUrl) -> Answer {
 /// A connection is accepted.
 #[cfg(unix)]
 async fn unix(path: &Path) -> Answer {
-    let stream = tokio::net::UnixStream::connect(path).await;
-    stream
-        .map(|_| None)
-        .map_err(|error| format!("connect to {}: {}", path.display(), brief(&error)))
+    super::sys::probe_unix(path)
+        .map(|()| None)
+        .map_err(|error| format!("connect to {}: {}", path.display(), brief(&error.into())))
 }
 
 /// Windows has Unix sockets, the runtime underneath has not.

@@ -5,8 +5,12 @@ use std::io;
 
 use mainstay_core::spec::{Listen, Spec};
 
+#[cfg(unix)]
+use super::release::close as release;
 use super::sys;
 use crate::guarded;
+#[cfg(windows)]
+use drop as release;
 
 /// The sockets of a service.
 #[derive(Debug, Default)]
@@ -31,7 +35,7 @@ impl Sockets {
                 }
             });
             self.open = Some(sockets.collect::<Result<_, _>>()?);
-            self.shared.clear();
+            self.release_shared();
         }
         Ok(())
     }
@@ -59,6 +63,18 @@ impl Sockets {
 
     /// Nobody is let in any more.
     pub(super) fn close(&mut self) {
-        *self = Self::default();
+        self.release_shared();
+        self.open.take().into_iter().flatten().for_each(release);
+    }
+
+    fn release_shared(&mut self) {
+        let shared = self.shared.drain(..).map(|(_, socket)| socket);
+        shared.for_each(release);
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.close();
     }
 }

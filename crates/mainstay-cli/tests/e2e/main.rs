@@ -161,3 +161,17 @@ fn stop(mut supervisor: Supervisor, sandbox: &Sandbox) {
 fn code(status: ExitStatus) -> i32 {
     status.code().expect("it exits by itself")
 }
+
+/// The address that a service sends its notifications to.
+#[cfg(target_os = "linux")]
+fn notification_socket(pid: u64) -> std::os::unix::net::SocketAddr {
+    use std::os::linux::net::SocketAddrExt as _;
+    // In the middle of its exec a process has no environment for a moment.
+    let name = wait_until("its environment", SOON, || {
+        let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).ok()?;
+        let mut variables = environment.split('\0');
+        let name = variables.find_map(|it| it.strip_prefix("NOTIFY_SOCKET=@"))?;
+        Some(name.to_owned())
+    });
+    std::os::unix::net::SocketAddr::from_abstract_name(name).expect("an address")
+}

@@ -380,6 +380,105 @@ fn a_full_queue_of_connections_delays_nobody() {
     supervisor.wait(SOON);
 }
 
+/// Whoever starts the supervisor may have blocked signals, or ignore the end of children.
+#[test]
+fn a_signal_mask_is_not_inherited() {
+    let (sandbox, manifest) = sandbox(
+        "[service.ends]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\n\
+         [service.stays]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    let mut command = sandbox.command(mainstay());
+    command.args(["run", "--json"]).arg(manifest);
+    procs::block_signals(&mut command);
+    let mut supervisor = Supervisor::spawn(command);
+    event(&supervisor, "ends", "stopped");
+    supervisor.ctrl_c();
+    assert!(supervisor.wait(SOON).success());
+}
+
+/// A socket whose last close waits for an hour, as its peer takes nothing of what was sent.
+fn lingering() -> (std::net::TcpStream, std::net::TcpStream) {
+    use std::io::Write as _;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut socket = std::net::TcpStream::connect(address).expect("a connection");
+    let (peer, _) = listener.accept().expect("a connection");
+    socket.set_nonblocking(true).expect("a socket");
+    while socket.write(&[0; 65536]).is_ok() {}
+    let linger = Some(Duration::from_secs(3600));
+    rustix::net::sockopt::set_socket_linger(&socket, linger).expect("a socket");
+    (socket, peer)
+}
+
+/// Sends a message with a descriptor, which nobody but the receiver has any more.
+fn send_descriptor(socket: &impl std::os::fd::AsFd, to: Option<&str>, sent: std::net::TcpStream) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [std::os::fd::AsFd::as_fd(&sent)];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let message = [std::io::IoSlice::new(b"STATUS=lingers")];
+    let flags = SendFlags::empty();
+    match to {
+        Some(name) => {
+            let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).expect("an address");
+            rustix::net::sendmsg_addr(socket, &address, &message, &mut ancillary, flags)
+        }
+        None => rustix::net::sendmsg(socket, &message, &mut ancillary, flags),
+    }
+    .expect("sent");
+}
+
+/// Whoever may send to a Unix socket decides how long the close of what came with a message takes. That is not the loop's time.
+#[test]
+fn a_descriptor_that_lingers_delays_nobody() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.notifies]
+        command = ["PUPPET", "await", "HERE/go", "notify", "READY=1", "hang"]
+        start = { ready = { notify = true } }
+        [service.listens]
+        command = ["PUPPET", "hang"]
+        listen = ["HERE/listens.sock"]
+        "#,
+    );
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    let pid = event(&supervisor, "notifies", "started")["pid"].as_u64();
+    let address = notification_socket(pid.expect("a pid"));
+    let name = String::from_utf8_lossy(address.as_abstract_name().expect("abstract")).into_owned();
+    event(&supervisor, "listens", "started");
+    let outside = UnixDatagram::unbound().expect("a socket");
+
+    // Taken out of the queue of datagrams.
+    let (socket, peer) = lingering();
+    send_descriptor(&outside, Some(&name), socket);
+    assert_eq!(service(&sandbox, "notifies")["state"], "start-pending");
+    // In the queue of a connection that is never accepted, when its listener is closed.
+    let (socket, other_peer) = lingering();
+    let connection = UnixStream::connect(sandbox.path().join("listens.sock")).expect("a listener");
+    send_descriptor(&connection, None, socket);
+    drop(connection);
+    ok(&sandbox, &["stop", "listens"]);
+    assert_eq!(service(&sandbox, "listens")["state"], "stopped");
+
+    // What comes after it is not lost.
+    drop(peer);
+    fs::write(sandbox.path().join("go"), "").expect("written");
+    event(&supervisor, "notifies", "ready");
+    // In the queue of datagrams when the socket is closed.
+    let (first, _peer) = lingering();
+    let (second, _other) = lingering();
+    send_descriptor(&outside, Some(&name), first);
+    send_descriptor(&outside, Some(&name), second);
+    ok(&sandbox, &["stop", "notifies"]);
+    assert_eq!(service(&sandbox, "notifies")["state"], "stopped");
+    supervisor.ctrl_c();
+    assert!(supervisor.wait(SOON).success());
+    drop(other_peer);
+}
+
 /// The time that `mainstay list` takes.
 #[track_caller]
 fn time_to_answer(sandbox: &Sandbox) -> Duration {

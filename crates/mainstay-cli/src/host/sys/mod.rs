@@ -59,8 +59,8 @@ pub(crate) use linux::{
 #[cfg(unix)]
 pub(crate) use posix::{
     Socket, Stream, User, connect_unix, exposure, is_current_user, is_privileged,
-    lacking_capabilities, lacks_interpreter, listen, null, read_from_start, refused_limit, share,
-    stream, utc_offset, why_not_executed, write_at,
+    lacking_capabilities, lacks_interpreter, listen, null, probe_unix, read_from_start,
+    receive_signals, refused_limit, share, stream, utc_offset, why_not_executed, write_at,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};

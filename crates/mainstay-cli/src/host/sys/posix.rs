@@ -150,6 +150,18 @@ pub(crate) fn read_from_start(file: &std::fs::File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Receives every signal, whatever whoever started this process blocked; of children, ignored or not, the exit is awaited.
+/// To be called before there is a second thread.
+pub(crate) fn receive_signals() {
+    // SAFETY: an empty set is valid, it outlives the call, and no handler is installed yet.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &none, ptr::null_mut());
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+    }
+}
+
 /// Whether this process may do everything: the effective user is root.
 pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()
@@ -164,6 +176,11 @@ impl User {
     /// Its number.
     pub(crate) fn uid(&self) -> u32 {
         self.uid
+    }
+
+    /// Whether it may do everything, whatever its name.
+    pub(crate) fn is_root(&self) -> bool {
+        self.uid == 0
     }
 
     /// Whether it belongs to this group.
@@ -551,6 +568,7 @@ impl<'a> Child<'a> {
                 return Step::Processors;
             }
             if let Some(user) = self.user {
+                session_keyring();
                 if !identity::set_groups(&user.groups) {
                     return Step::Groups;
                 }
@@ -580,6 +598,23 @@ impl<'a> Child<'a> {
             );
         }
         Step::Execute
+    }
+}
+
+/// Leaves the supervisor's session keyring for a new, empty one (session-keyring(7)), so that keys of the account that started the
+/// supervisor do not reach another account. A kernel without keyrings, or a container that forbids them, has no keys to hide.
+///
+/// # Safety
+/// Only in a new child.
+unsafe fn session_keyring() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: no name is given, so no memory is involved.
+    unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            ptr::null::<c_char>(),
+        );
     }
 }
 
@@ -790,16 +825,32 @@ pub(crate) type Socket = OwnedFd;
 /// Connections that may wait until they are accepted; the system has a limit of its own.
 const BACKLOG: c_int = 4096;
 
-/// A non-blocking stream to a Unix socket. Never waits: the kernel connects at once, or says why not.
+/// Connects a non-blocking stream to a Unix socket. Never waits: the kernel connects at once, or refuses.
 ///
 /// # Errors
-/// `EAGAIN` where too many wait to be accepted: somebody listens (unix(7)).
+/// `EAGAIN` if the listener's backlog is full (unix(7)).
 pub(crate) fn connect_unix(path: &Path) -> Result<OwnedFd, Errno> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+    let socket = unconnected()?;
+    rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+/// Whether a Unix socket accepts a connection, which is closed at once. The listener cannot send on it: a descriptor that lingers
+/// (`SO_LINGER`) in our receive queue would block the close.
+///
+/// # Errors
+/// As [`connect_unix`].
+pub(crate) fn probe_unix(path: &Path) -> Result<(), Errno> {
+    let socket = unconnected()?;
+    rustix::net::shutdown(&socket, rustix::net::Shutdown::Read)?;
+    rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(path)?)
+}
+
+fn unconnected() -> Result<OwnedFd, Errno> {
+    use rustix::net::{AddressFamily, SocketType};
     let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
 
@@ -857,7 +908,7 @@ fn address_in(dir: &guarded::Reached, path: &Path, name: &OsStr) -> PathBuf {
 
 /// Whether a Unix socket has been left behind: nothing listens on it. Never waits for room among the connections that do.
 fn is_dead_socket(address: &Path) -> io::Result<bool> {
-    match connect_unix(address) {
+    match probe_unix(address) {
         Err(Errno::CONNREFUSED) => Ok(true),
         // Accepted, or its queue is full, or it is of another type: something has it open.
         Ok(_) | Err(Errno::AGAIN | Errno::INPROGRESS | Errno::PROTOTYPE) => Ok(false),

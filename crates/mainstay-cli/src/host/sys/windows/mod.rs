@@ -205,6 +205,10 @@ impl User {
     pub(crate) fn uid(&self) -> u32 {
         match *self {}
     }
+    /// Whether it may do everything.
+    pub(crate) fn is_root(&self) -> bool {
+        match *self {}
+    }
     /// Whether it is who we are already.
     pub(crate) fn is_current(&self) -> bool {
         match *self {}

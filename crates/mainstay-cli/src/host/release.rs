@@ -1,0 +1,74 @@
+//! Releases what other accounts have put into a socket's queue, away from the event loop.
+//!
+//! Whoever may send to a Unix socket may send descriptors (`SCM_RIGHTS`, unix(7)), and a queue can hold the last reference to a file. Whoever
+//! removes such a message, or closes the socket, then closes that file, which may take as long as the sender likes: a TCP socket
+//! with unsent data and `SO_LINGER` blocks its last close for years. So the loop removes a message only once it knows that it carries none.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, recv};
+use tokio::sync::oneshot;
+
+/// How long a close that does not linger may take; the address is free afterwards.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The kernel's frames are elsewhere.
+const STACK: usize = 32 << 10;
+
+fn in_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let builder = thread::Builder::new().name("mainstay-release".to_owned());
+    builder.stack_size(STACK).spawn(work).map(drop)
+}
+
+/// Removes the next message of a datagram socket. The answer comes when it is gone, with whatever it carried.
+pub(super) fn remove_next(socket: &impl AsFd) -> io::Result<oneshot::Receiver<()>> {
+    let socket = socket.as_fd().try_clone_to_owned()?;
+    let (done, gone) = oneshot::channel();
+    in_thread(move || {
+        // Its text was looked at before.
+        let _ = recv(&socket, &mut [0_u8; 0][..], RecvFlags::DONTWAIT);
+        drop(socket);
+        let _ = done.send(());
+    })?;
+    Ok(gone)
+}
+
+/// Removes all messages of a datagram socket to which nothing can be sent any more.
+pub(super) fn remove_all(socket: &impl AsFd, most: usize) {
+    let Ok(socket) = socket.as_fd().try_clone_to_owned() else {
+        return;
+    };
+    let place = Arc::new(socket);
+    let theirs = Arc::clone(&place);
+    let begun = in_thread(move || {
+        for _ in 0..most {
+            let _ = recv(&theirs, &mut [0_u8; 0][..], RecvFlags::DONTWAIT);
+        }
+    });
+    if begun.is_err() {
+        std::mem::forget(place);
+    }
+}
+
+/// Closes a listening socket, with the connections that nobody has accepted. Returns when that is done, or takes longer than usual.
+pub(super) fn close(socket: OwnedFd) {
+    let place = Arc::new(Mutex::new(Some(socket)));
+    let (done, closed) = channel();
+    let theirs = Arc::clone(&place);
+    let begun = in_thread(move || {
+        drop(theirs.lock().ok().and_then(|mut socket| socket.take()));
+        let _ = done.send(());
+    });
+    match begun {
+        Ok(()) => match closed.recv_timeout(CLOSE_TIMEOUT) {
+            Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        },
+        // Without a thread it stays open: better a descriptor less than a loop that waits.
+        Err(_) => std::mem::forget(place),
+    }
+}
