@@ -486,9 +486,9 @@ pub(crate) fn install_all(
             let hint = format!("first `mainstay uninstall {name}`");
             return Err(Failure::new(Code::Failed, message).hint(hint));
         }
-        host::user_of(spec)?;
+        let user = host::user_of(spec)?;
         let search = std::env::var_os("PATH");
-        runs::refuse_exposed(spec, &manifest.dir, search.as_deref())?;
+        runs::refuse_exposed(spec, user.as_ref(), &manifest.dir, search.as_deref())?;
         let (here, digest) = (spec.clone().beside_others(), manifest.digest());
         let definition = Definition::of_manifest(here, &manifest.dir, Some(digest));
         let known = all.iter().position(|it| it.spec.name() == name);

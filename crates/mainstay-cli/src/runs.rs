@@ -132,14 +132,19 @@ fn interpreter(path: &Path) -> Option<PathBuf> {
     interpreter.is_absolute().then(|| interpreter.to_owned())
 }
 
-/// Whether we are root, and a service would be too without anybody having asked for that.
-pub(crate) fn as_root(spec: &Spec) -> bool {
-    let is_other = match spec.account() {
-        None | Some(Account::LocalSystem) => false,
-        Some(Account::User(name)) => name != "root",
-        Some(_) => true,
+/// Whether a service of this supervisor runs as root: we do, and it has no other `user`.
+pub(crate) fn as_root(user: Option<&sys::User>) -> bool {
+    cfg!(unix) && sys::is_privileged() && user.is_none()
+}
+
+/// Whether a service manager gives programs of this account the rights of the system's administrator. Blocks: looks the user up, as any
+/// name may have root's number.
+pub(crate) fn is_privileged(account: &Account) -> bool {
+    let is_root = |user: &String| {
+        let found = sys::User::lookup(user);
+        found.is_ok_and(|user| user.is_some_and(|user| user.is_root()))
     };
-    cfg!(unix) && sys::is_privileged() && !is_other
+    account.is_privileged() || matches!(account, Account::User(user) if is_root(user))
 }
 
 /// Why a file is not run, or read, as root.
@@ -154,10 +159,11 @@ pub(crate) fn refusal(path: &Path) -> Option<String> {
 /// Refuses what would run as root though another account may change it.
 pub(crate) fn refuse_exposed(
     spec: &Spec,
+    user: Option<&sys::User>,
     dir: &Path,
     search: Option<&OsStr>,
 ) -> Result<(), Failure> {
-    if !as_root(spec) {
+    if !as_root(user) {
         return Ok(());
     }
     let exposed = files(spec, dir, search).find_map(|(key, path)| Some((key, exposed(&path)?)));

@@ -221,7 +221,10 @@ impl StateDir {
         self.refuse_exposed()?;
         create_private_dir(&self.path).map_err(|error| self.cannot_write("create", &error))?;
         self.refuse_exposed()?;
-        self.refuse_foreign()
+        self.refuse_foreign()?;
+        #[cfg(unix)]
+        self.refuse_planted()?;
+        Ok(())
     }
 
     fn cannot_write(&self, verb: &str, error: &io::Error) -> Failure {
@@ -279,6 +282,33 @@ impl StateDir {
         if mode & SEEN != 0 {
             let mode = PermissionsExt::from_mode(mode & !SEEN);
             dir.set_permissions(mode).map_err(cannot)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what another account put into the directory while it could: links, and directories whose owner it still is.
+    #[cfg(unix)]
+    fn refuse_planted(&self) -> Result<(), Failure> {
+        let cannot = |error: io::Error| self.cannot_write("read", &error);
+        // Below others lies what is a service's own, as `data/NAME`.
+        let dirs = [self.path.clone(), self.logs_dir(), self.snapshots_dir()];
+        for dir in dirs {
+            let entries = match fs::read_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(cannot)?,
+            };
+            for entry in entries {
+                let path = entry.map_err(cannot)?.path();
+                let Some(exposure) = trust::exposure(&path).map_err(cannot)? else {
+                    continue;
+                };
+                let message = format!("state directory {}: {exposure}", self.path.display());
+                let hint = format!(
+                    "see what it is and remove {}, or choose another directory: --state-dir DIR",
+                    path.display()
+                );
+                return Err(Failure::new(Code::PermissionDenied, message).hint(hint));
+            }
         }
         Ok(())
     }

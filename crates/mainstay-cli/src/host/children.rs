@@ -614,7 +614,7 @@ pub(super) fn spawn(
         })?;
     // It may have been another one, or another's, when its service was first started.
     let env_file = spec.env_file().map(|path| dir.join(path));
-    if runs::as_root(spec)
+    if runs::as_root(other(user))
         && let Some(why) = [Some(program.clone()), env_file]
             .into_iter()
             .flatten()

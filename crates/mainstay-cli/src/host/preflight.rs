@@ -38,7 +38,7 @@ pub(super) fn check_files(
     let name = spec.name();
     let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
     let search = ours.get(std::ffi::OsStr::new("PATH"));
-    runs::refuse_exposed(spec, manifest_dir, search.map(|path| &**path))?;
+    runs::refuse_exposed(spec, user, manifest_dir, search.map(|path| &**path))?;
     let refuse = |problem: Problem| cannot(problem.code, problem.why).hint(problem.hint);
     check_env_file(spec, manifest_dir).map_err(refuse)?;
     let environment = launch::environment(spec, manifest_dir, user, ours)

@@ -34,10 +34,7 @@ impl Problem {
 /// What is wrong with the programs and the directory of `spec`, whose relative paths are relative to `dir`. What is not there yet is
 /// not judged.
 pub(crate) fn problems(spec: &Spec, dir: &Path) -> Vec<Problem> {
-    if !spec
-        .account()
-        .is_some_and(|account| account.is_privileged())
-    {
+    if !spec.account().is_some_and(runs::is_privileged) {
         return Vec::new();
     }
     let search = std::env::var_os("PATH");

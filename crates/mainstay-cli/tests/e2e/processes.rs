@@ -37,6 +37,46 @@ fn environment(sandbox: &Sandbox, file: &str) -> std::collections::BTreeMap<Stri
         .collect()
 }
 
+/// A key in the session keyring of who started the supervisor is not for other accounts. That of the same account may use it.
+#[cfg(target_os = "linux")]
+#[test]
+fn another_account_inherits_no_keys() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root starts programs as another user");
+    }
+    if !std::path::Path::new("/proc/keys").exists() {
+        return mainstay_testkit::skip("this kernel has no keyrings");
+    }
+    let list = |file: &str, then: &str| {
+        format!(
+            r#"["sh", "-c", "(echo keys=$(cat /proc/keys | tr ' ' _); echo END=) > HERE/out/{file}; {then}"]"#
+        )
+    };
+    let (supervisor, sandbox) = supervise_guests(
+        &format!(
+            r#"
+            [service.own]
+            command = {}
+            [service.guest]
+            command = {}
+            account = "user:nobody"
+            working_dir = "/"
+            start = {{ ready = {{ exec = {} }} }}
+            "#,
+            list("own", ""),
+            list("guest", "exec sleep 1000"),
+            list("probe", "")
+        ),
+        |command| mainstay_testkit::procs::give_key(command, c"mainstay-e2e"),
+    );
+    let has_key = |file: &str| environment(&sandbox, file)["keys"].contains("mainstay-e2e");
+    assert!(has_key("own"));
+    for file in ["guest", "probe"] {
+        assert!(!has_key(file), "{file}");
+    }
+    drop(supervisor);
+}
+
 #[test]
 fn another_account_inherits_none_of_the_supervisors_secrets() {
     if !rustix::process::geteuid().is_root() {
@@ -223,18 +263,8 @@ fn no_keeper_is_left_behind_by_a_start_that_failed() {
 
 /// Sends a message to a service's notification socket, as a process that is not the service's.
 fn notify_from_outside(pid: u64, message: &str) {
-    use std::os::linux::net::SocketAddrExt as _;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
-    // In the middle of its exec a process has no environment for a moment.
-    let name = wait_until("its environment", SOON, || {
-        let environment = fs::read_to_string(format!("/proc/{pid}/environ")).ok()?;
-        let mut variables = environment.split('\0');
-        let name = variables.find_map(|it| it.strip_prefix("NOTIFY_SOCKET=@"))?;
-        Some(name.to_owned())
-    });
-    let address = SocketAddr::from_abstract_name(name).expect("an address");
-    let socket = UnixDatagram::unbound().expect("a socket");
-    let sent = socket.send_to_addr(message.as_bytes(), &address);
+    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    let sent = socket.send_to_addr(message.as_bytes(), &notification_socket(pid));
     sent.expect("somebody listens");
 }
 

@@ -260,6 +260,75 @@ fn a_state_directory_that_another_account_may_move() {
     }
 }
 
+/// While a state directory was open to others they may have put something into it that outlives its repair.
+#[test]
+fn what_another_account_put_into_the_state_directory() {
+    if !is_root() {
+        return;
+    }
+    for (what, plant) in [
+        (
+            "logs is a link of nobody",
+            (|state| {
+                symlink("../elsewhere", state.join("logs")).expect("ours");
+                give(&state.join("logs"), OTHER);
+            }) as fn(&Path),
+        ),
+        ("data belongs to nobody (mode 0755)", |state| {
+            fs::create_dir(state.join("data")).expect("ours");
+            chmod(&state.join("data"), 0o755);
+            give(&state.join("data"), OTHER);
+        }),
+        ("everyone may write to STATE/pipes", |state| {
+            fs::create_dir(state.join("pipes")).expect("ours");
+            chmod(&state.join("pipes"), 0o777);
+        }),
+        ("logs/a belongs to nobody (mode 0755)", |state| {
+            fs::create_dir_all(state.join("logs/a")).expect("ours");
+            chmod(&state.join("logs/a"), 0o755);
+            give(&state.join("logs/a"), OTHER);
+        }),
+    ] {
+        let (sandbox, _) = sandbox("[service.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\n");
+        fs::create_dir(sandbox.path().join("elsewhere")).expect("ours");
+        let state = sandbox.state_dir();
+        fs::create_dir(&state).expect("ours");
+        chmod(&state, 0o700);
+        plant(&state);
+        let expect = what.replace("STATE", &state.display().to_string());
+        for args in [&["run", "mainstay.toml"][..], &["daemon"]] {
+            refused(&verb(&sandbox, args), &[&expect, "hint: see what it is"]);
+        }
+        let elsewhere = fs::read_dir(sandbox.path().join("elsewhere")).expect("ours");
+        assert_eq!(elsewhere.count(), 0, "{what}");
+    }
+}
+
+/// Root has more than one name.
+#[test]
+fn another_name_of_root_is_root() {
+    if !is_root() {
+        return;
+    }
+    // The database of users is the machine's: a mount of its own shows another one to this test alone.
+    let passwd = fs::read_to_string("/etc/passwd").expect("a database");
+    for name in ["root", "toor"] {
+        let (sandbox, _) = sandbox(&format!(
+            "[service.a]\ncommand = [\"HERE/run\"]\naccount = \"user:{name}\"\nworking_dir = \"/\"\n"
+        ));
+        sandbox.write("run", "#!/bin/sh\nexit 0\n");
+        chmod(&sandbox.path().join("run"), 0o757);
+        sandbox.write("passwd", &format!("{passwd}toor:x:0:0::/root:/bin/sh\n"));
+        let mut command = sandbox.command(Path::new("unshare"));
+        command.args(["--mount", "sh", "-c"]);
+        command.arg("mount --bind passwd /etc/passwd && exec \"$0\" run mainstay.toml");
+        let output = command.arg(mainstay()).output().expect("unshare is there");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{name}: {complaint}");
+        assert!(complaint.contains("everyone may write to"), "{complaint}");
+    }
+}
+
 #[test]
 fn a_socket_of_another_account_is_not_believed() {
     if !is_root() {
