@@ -367,6 +367,7 @@ impl Stage {
                     self.say(service, &format!("-> take a {which}snapshot: {reason}"));
                     self.host(service).snapshot = Some(token);
                 }
+                Action::AbandonRestore(id, _) => self.say(id, "-> call its restore off"),
                 Action::AbandonSnapshot(id, _) => self.say(id, "-> leave its snapshot"),
                 Action::KeepState { .. } | Action::RestoreSnapshot { .. } | Action::Forget(_) => {
                     unreachable!("only trials have these")

@@ -89,7 +89,7 @@ use crate::embedded::{self, Definition, Desired};
 use crate::failure::{Code, Failure, chain};
 use crate::halted;
 use crate::output::Foreign;
-use crate::snapshot::Which;
+use crate::snapshot::{CallOff, Which};
 use crate::start_failure::StartFailure;
 use crate::state_dir::{Lock, StateDir};
 
@@ -211,6 +211,8 @@ struct Held {
     snapshot: Option<Taking>,
     /// A snapshot that is not to be begun.
     called_off: Option<Token>,
+    /// The last restore.
+    restore: Option<(Token, CallOff)>,
 }
 
 /// Whom it runs as, or why that cannot be.
@@ -242,6 +244,7 @@ impl Held {
             desired: definition.desired,
             snapshot: None,
             called_off: None,
+            restore: None,
         }
     }
 
@@ -831,6 +834,10 @@ impl Host {
                 }
                 Action::AbandonSnapshot(id, token) => {
                     self.abandon_snapshot(id, token);
+                    None
+                }
+                Action::AbandonRestore(id, token) => {
+                    self.abandon_restore(id, token);
                     None
                 }
                 Action::KeepState {

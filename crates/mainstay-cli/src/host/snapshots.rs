@@ -18,7 +18,7 @@ use super::children::Purpose;
 use super::control::Reply;
 use super::{Host, Message, sys};
 use crate::failure::Failure;
-use crate::snapshot::{CallOff, Created, Occasion, Store, Which};
+use crate::snapshot::{CallOff, Created, Occasion, Seam as _, Store, Which};
 
 /// How long the commands around a copy may run each.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -243,17 +243,15 @@ impl Host {
 
     /// Has the state of a service restored; [`Event::Restored`] follows. What that replaces is kept the first time in a row, as what it
     /// replaces later is mostly its own work; the service need not wait for that.
-    pub(super) fn restore(&self, (id, token): (ServiceId, Token), which: Which, keeps: bool) {
-        let Some(held) = self.held.get(&id) else {
+    pub(super) fn restore(&mut self, (id, token): (ServiceId, Token), which: Which, keeps: bool) {
+        let Some(held) = self.held.get_mut(&id) else {
             return;
         };
-        let call_off = Arc::new(CallOff::default());
-        let store = Store::new(
-            &self.state,
-            held.spec.name(),
-            held.spec.snapshot(),
-            call_off,
-        );
+        let call_off = CallOff::default();
+        held.restore = Some((token, call_off.clone()));
+        let seam = Arc::new(call_off.clone());
+        let (name, policy) = (held.spec.name(), held.spec.snapshot());
+        let store = Store::new(&self.state, name, policy, seam);
         let messages = self.messages.clone();
         let run = move || {
             let tell = |message| {
@@ -275,7 +273,10 @@ impl Host {
                 }
                 Err(failure) => tell(restored(Err(failure.line()))),
             }
-            session.finish();
+            // Who calls it off waits for it to end; the next one does the rest.
+            if !call_off.is_called_off() {
+                session.finish();
+            }
             for remark in std::mem::take(&mut session.remarks) {
                 tell(Message::Remark(id, remark));
             }
@@ -283,6 +284,14 @@ impl Host {
         if let Err(error) = start_thread("restore", run) {
             let why = format!("start a thread: {error}");
             self.send(Message::Engine(Event::Restored(id, token, Err(why))));
+        }
+    }
+
+    /// Its answer still comes.
+    pub(super) fn abandon_restore(&self, id: ServiceId, token: Token) {
+        let restore = self.held.get(&id).and_then(|held| held.restore.as_ref());
+        if let Some((_, call_off)) = restore.filter(|(asked, _)| *asked == token) {
+            call_off.call_off();
         }
     }
 

@@ -15,6 +15,11 @@ use super::sys::{self, Dir, FileKind};
 pub(crate) trait Seam: Send + Sync {
     /// An error keeps it from happening, and is what the operation fails with; but an exchange that is `Unsupported` is done otherwise.
     fn before(&self, change: Change<'_>) -> io::Result<()>;
+
+    /// Whether nothing new is to be begun.
+    fn is_called_off(&self) -> bool {
+        false
+    }
 }
 
 /// A change of the file system.

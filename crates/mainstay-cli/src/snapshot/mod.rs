@@ -46,7 +46,8 @@ impl From<Failure> for Trouble {
     }
 }
 
-/// Lets everything happen, until it is called off.
+/// Lets everything happen, until it is called off: from then on nothing is made, but what was decided is completed, and what was not
+/// is taken back.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallOff(Arc<AtomicBool>);
 
@@ -57,12 +58,24 @@ impl CallOff {
 }
 
 impl Seam for CallOff {
-    fn before(&self, _change: Change<'_>) -> io::Result<()> {
-        match self.0.load(Ordering::Relaxed) {
-            true => Err(io::Error::other("it was called off")),
+    fn before(&self, change: Change<'_>) -> io::Result<()> {
+        let makes = matches!(
+            change,
+            Change::Create(_) | Change::Write(_) | Change::SetMetadata(_) | Change::SyncAll(_)
+        );
+        match makes && self.is_called_off() {
+            true => Err(called_off()),
             false => Ok(()),
         }
     }
+
+    fn is_called_off(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn called_off() -> io::Error {
+    io::Error::other("it was called off")
 }
 
 /// What an operation on a file failed with.

@@ -15,7 +15,7 @@ use super::copy::{Excess, excess_of, has_gone, make, seal};
 use super::descent::Descent;
 use super::store::{Occasion, Session, Store};
 use super::sys::{self, Dir, FileKind};
-use super::{Trouble, doing};
+use super::{Trouble, called_off, doing};
 use crate::failure::{Code, Failure};
 use crate::guarded;
 
@@ -112,6 +112,10 @@ impl Session<'_> {
         let mut journal = Journal::new(id, keep, moves);
         self.write_journal(began, &journal)?;
         let prepared = self.prepare(&index, began, &mut journal);
+        let prepared = prepared.and_then(|()| match self.store.seam.is_called_off() {
+            true => Err(doing("restore", self.dir.path())(called_off()).into()),
+            false => Ok(()),
+        });
         if let Err(trouble) = prepared {
             self.undo(began, &journal)?;
             return Err(trouble);

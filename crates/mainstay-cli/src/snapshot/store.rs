@@ -15,7 +15,7 @@ use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 use super::copy::{self, Copy, looks_like, stored};
 use super::disk::{Disk, Seam};
 use super::sys::{self, Dir};
-use super::{Trouble, doing};
+use super::{Trouble, called_off, doing};
 use crate::failure::{Code, Failure};
 use crate::lock_file;
 use crate::state_dir::{StateDir, create_private_dir};
@@ -59,6 +59,8 @@ pub(crate) enum Created {
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The same by a supervisor's loop, which has others to look after.
 const SHARED_PATIENCE: Duration = Duration::from_millis(50);
+/// From one try to the next where somebody may hold it for long.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 const INDEX: &str = "index.json";
 const SEAL: &str = "index.sha256";
 const TREE: &str = "tree";
@@ -151,7 +153,7 @@ impl Store {
         let path = self.dir.join("lock");
         let lock = lock_file::open(&path).map_err(doing("open", &path))?;
         match patience {
-            None => lock.lock().map_err(doing("lock", &path))?,
+            None => self.lock_sometime(&lock).map_err(doing("lock", &path))?,
             Some(patience) => try_lock(&lock, &path, patience, File::try_lock, || {
                 let message = format!(
                     "a snapshot of {} is being taken, restored or deleted",
@@ -167,6 +169,20 @@ impl Store {
             remarks: Vec::new(),
             _lock: lock,
         })
+    }
+
+    /// Takes the lock as soon as it is free, unless that is called off first.
+    fn lock_sometime(&self, lock: &File) -> io::Result<()> {
+        loop {
+            match lock.try_lock() {
+                Err(TryLockError::WouldBlock) if self.seam.is_called_off() => {
+                    return Err(called_off());
+                }
+                Err(TryLockError::WouldBlock) => thread::sleep(LOCK_INTERVAL),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 
     /// Says that the service runs, for as long as the file is open.

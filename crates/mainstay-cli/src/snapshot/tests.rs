@@ -901,6 +901,54 @@ fn directories_of_any_size_are_refused_and_replaced() {
     assert!(!data.join("huge").exists());
 }
 
+/// Calls itself off before the n-th change.
+struct CallsOff(CallOff, AtomicU32);
+
+impl Seam for CallsOff {
+    fn before(&self, change: Change<'_>) -> io::Result<()> {
+        if self.1.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.call_off();
+        }
+        self.0.before(change)
+    }
+
+    fn is_called_off(&self) -> bool {
+        self.0.is_called_off()
+    }
+}
+
+#[test]
+fn a_restore_that_is_called_off_is_complete_or_leaves_nothing() {
+    let (place, ids) = place(1);
+    let before = place.picture();
+    place.write(2);
+    let after = place.picture();
+    let is_tidy = || names(&place.path.join("one")) == ["data"];
+    let (mut called_off, mut untidy) = (0, 0);
+    loop {
+        let seam = CallsOff(CallOff::default(), AtomicU32::new(called_off + 1));
+        let store = place.store(Arc::new(seam));
+        let mut session = store.lock(false).unwrap();
+        let Err(failure) = session.restore(Which::Exactly(ids[0]), false) else {
+            break;
+        };
+        assert!(failure.to_string().contains("was called off"), "{failure}");
+        assert_eq!(place.picture(), after);
+        called_off += 1;
+        drop(session);
+        // Between two writes of the decision, it is left to the next one.
+        untidy += u32::from(!is_tidy());
+        let store = place.store(Arc::new(CallOff::default()));
+        drop(store.lock(false).unwrap());
+        place.assert_tidy();
+    }
+    assert!(called_off > 20 && untidy <= 2, "{called_off}, {untidy}");
+    let store = place.store(Arc::new(CallOff::default()));
+    store.lock(false).unwrap().finish();
+    assert_eq!(place.picture(), before);
+    place.assert_tidy();
+}
+
 #[test]
 fn a_directory_that_is_moved_away_is_not_left_by_another_door() {
     let place = Place::new();

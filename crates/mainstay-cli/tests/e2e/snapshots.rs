@@ -271,3 +271,25 @@ fn two_at_once_take_turns() {
     let verified = verb(&sandbox, &["snapshot", "verify", "fussy"]);
     assert!(verified.status.success());
 }
+
+#[test]
+fn a_restore_that_waits_is_called_off_by_a_stop() {
+    let (supervisor, sandbox) = fussy(FUSSY);
+    let lock = sandbox.state_dir().join("snapshots/fussy/lock");
+    let lock = fs::File::open(lock).expect("the lock of its snapshots");
+    lock.lock().expect("nobody has it for long");
+    write(&sandbox, "bad");
+    verb(&sandbox, &["restart", "fussy"]);
+    event(&supervisor, "fussy", "restoring");
+    let stopped = verb(&sandbox, &["stop", "fussy"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert_eq!(service(&sandbox, "fussy")["state"], "stopped");
+    assert_eq!(order(&supervisor, "halted"), [""; 0]);
+    assert_eq!(read(&sandbox), "bad");
+    lock.unlock().expect("it is ours");
+    // Nothing is left of it: the next start restores.
+    verb(&sandbox, &["start", "fussy"]);
+    event(&supervisor, "fussy", "restored");
+    assert_eq!(read(&sandbox), "good 1");
+    stop(supervisor, &sandbox);
+}

@@ -228,6 +228,8 @@ pub enum Action {
     },
     /// Leave nothing of a snapshot that is being taken, unless it is complete.
     AbandonSnapshot(ServiceId, Token),
+    /// Leave the state as it was before a restore, unless that is decided; answer [`Event::Restored`] soon.
+    AbandonRestore(ServiceId, Token),
     /// Something happened: tell whoever listens.
     Tell(ServiceId, Fact),
 }

@@ -863,7 +863,11 @@ impl Service {
                 Phase::Paused | Phase::Stopping { .. } => {}
             },
             State::BackingOff { until, .. } if *until <= now => self.wait(shared),
-            State::Restoring { until, .. } if *until <= now => {
+            State::Restoring { asked, until, .. } if *until <= now => {
+                if let Some(token) = *asked {
+                    let action = Action::AbandonRestore(self.id, token);
+                    shared.actions.push(action);
+                }
                 let limit = Human(RESTORE_PATIENCE);
                 let why = format!("the restore did not end within {limit}");
                 self.halt(Halt::NotRestored { why }, None, shared);
@@ -889,6 +893,19 @@ impl Service {
                 },
                 Goal::Down,
             ) if !situation.is_held => self.begin_stop(Then::Down, shared),
+            (
+                State::Restoring {
+                    asked: Some(token),
+                    is_called_off,
+                    ..
+                },
+                Goal::Down,
+            ) if !*is_called_off => {
+                *is_called_off = true;
+                let action = Action::AbandonRestore(self.id, *token);
+                shared.actions.push(action);
+                return Settled::Still;
+            }
             (State::Waiting { is_told }, Goal::Up) => {
                 if let Some(why) = &situation.blocked {
                     self.halt(why.clone(), None, shared);
@@ -1218,7 +1235,12 @@ impl Service {
             Next::Restore { before } => {
                 self.tell(Fact::Restoring { before }, shared);
                 let until = now + RESTORE_PATIENCE;
-                self.enter(State::Restoring { asked: None, until }, shared);
+                let state = State::Restoring {
+                    asked: None,
+                    is_called_off: false,
+                    until,
+                };
+                self.enter(state, shared);
                 self.restore(shared);
             }
         }

@@ -168,6 +168,8 @@ struct Account {
     restore: Option<Token>,
     /// It is to be restored as soon as no snapshot is being taken.
     is_to_restore: bool,
+    /// The restore that was asked for is called off.
+    is_called_off: bool,
     /// What was restored last.
     restored: Option<SnapshotId>,
     /// A snapshot that the host takes, and by when it must end.
@@ -1334,6 +1336,10 @@ impl World {
                     account.restored = answer.clone().ok();
                     account.restore = None;
                     account.old_tokens.push(*token);
+                    let is_called_off = std::mem::take(&mut account.is_called_off);
+                    if is_called_off && answer.is_err() && !account.unwanted() {
+                        account.is_to_restore = true;
+                    }
                 }
             }
             Event::Forgotten(_) => {}
@@ -1622,6 +1628,7 @@ impl World {
                     "a restore of what was not restored before"
                 );
                 account.is_to_restore = false;
+                account.is_called_off = false;
                 account.restore = Some(token);
                 if self.behaves || self.chance(0.9) {
                     let at = now + self.millis(1_000);
@@ -1679,6 +1686,20 @@ impl World {
                     };
                     self.coming
                         .push((at, Event::Snapshotted(service, token, answer)));
+                }
+            }
+            Action::AbandonRestore(id, token) => {
+                let account = &mut self.accounts[id.index()];
+                ensure!(
+                    account.restore == Some(token),
+                    "s{} abandons what is not restored",
+                    id.index()
+                );
+                account.is_called_off = true;
+                if self.behaves || self.chance(0.9) {
+                    let at = now + self.millis(100);
+                    let why = Err("called off".to_owned());
+                    self.coming.push((at, Event::Restored(id, token, why)));
                 }
             }
             Action::AbandonSnapshot(id, token) => {

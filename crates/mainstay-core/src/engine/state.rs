@@ -27,6 +27,7 @@ pub(super) enum State {
     /// `asked`: once no snapshot is being taken any more.
     Restoring {
         asked: Option<Token>,
+        is_called_off: bool,
         until: Instant,
     },
     /// `remains`: processes that outlived their kill.

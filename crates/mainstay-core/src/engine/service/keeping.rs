@@ -4,7 +4,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::{Fact, Goal, Halt, Human, Keeping, Main, Phase, Service, State};
+use super::{Fact, Goal, Halt, Human, Keeping, Main, Outcome, Phase, Service, State};
 use crate::engine::{Action, Refusal, Shared, Snapshotted, Token};
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{SnapshotWhen, Still};
@@ -283,9 +283,17 @@ impl Service {
 
     /// Has the state restored, once no snapshot is being taken.
     pub(super) fn restore(&mut self, shared: &mut Shared) {
-        if let (State::Restoring { asked, .. }, None) = (&mut self.state, self.abandoned)
+        if let (
+            State::Restoring {
+                asked,
+                is_called_off,
+                ..
+            },
+            None,
+        ) = (&mut self.state, self.abandoned)
             && asked.is_none()
         {
+            *is_called_off = false;
             let (service, token) = (self.id, Token(shared.number()));
             *asked = Some(token);
             let before = self.past.restored;
@@ -303,10 +311,23 @@ impl Service {
         result: Result<SnapshotId, String>,
         shared: &mut Shared,
     ) {
-        if !matches!(self.state, State::Restoring { asked, .. } if asked == Some(answered)) {
+        let State::Restoring {
+            asked,
+            is_called_off,
+            ..
+        } = &mut self.state
+        else {
+            return;
+        };
+        if asked.take_if(|asked| *asked == answered).is_none() {
             return;
         }
         match result {
+            Err(_) if *is_called_off && self.goal == Goal::Down => {
+                self.stopped(Outcome::Requested, shared);
+            }
+            // It was to be stopped, and is not any more.
+            Err(_) if *is_called_off => self.restore(shared),
             Ok(snapshot) => {
                 self.past.restored = Some(snapshot);
                 self.past.restarts += u64::from(self.goal == Goal::Up);
