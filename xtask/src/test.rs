@@ -3,14 +3,15 @@
 //! All stages run, whatever the earlier ones say; each is one check of the closing line, or as many as it has tests. A test that
 //! could not run says so through `mainstay_testkit::skip`, and then it is skipped, not passed.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use crate::lab::Lab;
-use crate::{Result, cargo, heading};
+use crate::{Result, cargo, heading, root};
 
 /// Where tests find the programs that they are about.
 const BIN_DIR: &str = "MAINSTAY_BIN_DIR";
@@ -20,6 +21,14 @@ const BIN_DIR: &str = "MAINSTAY_BIN_DIR";
 const SOAK_MINUTES: u64 = 2;
 #[cfg(target_os = "linux")]
 const SOAK_SEED: u64 = 1;
+
+/// What is tested on Windows.
+const WINDOWS_PACKAGES: [&str; 4] = [
+    "crates/mainstay",
+    "crates/mainstay-cli",
+    "crates/mainstay-core",
+    "examples/heartbeat",
+];
 
 /// What became of checks so far.
 #[derive(Default)]
@@ -219,16 +228,25 @@ impl Tally {
                 return Ok(());
             }
         };
+        let mut selection: Vec<OsString> = ["--lib", "--bins", "--examples"].map(Into::into).into();
+        for dir in WINDOWS_PACKAGES {
+            let dir = root().join(dir);
+            let package = dir.file_name().unwrap_or_default();
+            selection.extend(["--package".into(), package.to_owned()]);
+            for test in windows_tests(&dir.join("tests"))? {
+                selection.extend(["--test".into(), test.into()]);
+            }
+        }
         let mut puppets = lab.cargo("x86_64-pc-windows-gnu");
         puppets.args(["build", "--package", "mainstay-testkit", "--bins"]);
-        if !self.check(&format!("{name}: programs for tests"), &mut puppets)? {
+        if !self.check(
+            &format!("{name}: programs for tests"),
+            deny_warnings(&mut puppets),
+        )? {
             return Ok(());
         }
         let mut tests = lab.with_prefix("cargo-win");
-        tests.args(["test", "--no-fail-fast", "--tests", "--examples"]);
-        for package in ["mainstay", "heartbeat", "mainstay-core", "mainstay-cli"] {
-            tests.args(["--package", package]);
-        }
+        tests.args(["test", "--no-fail-fast"]).args(&selection);
         self.run_tests(name, Runner::Libtest, tests)
     }
 
@@ -247,12 +265,21 @@ impl Tally {
         // It holds the pipe's writing ends: with them open, reading would never end.
         drop(command);
         let failed_before = self.failed;
+        let mut broken = Vec::new();
+        let mut is_list_of_broken = false;
         for line in BufReader::new(output).split(b'\n') {
             let line = line?;
             let line = String::from_utf8_lossy(&line);
             println!("{line}");
             let line = without_colours(&line);
             self.skips.extend(ignored(runner, &line));
+            is_list_of_broken = match broken_target(&line) {
+                Some(target) if is_list_of_broken => {
+                    broken.push(format!("{name}: {target}"));
+                    true
+                }
+                _ => is_list_of_broken_targets(&line),
+            };
             for (count, outcome) in counts(runner, &line) {
                 match outcome {
                     Outcome::Passed => self.passed += count,
@@ -268,17 +295,27 @@ impl Tally {
             self.passed = self.passed.saturating_sub(1);
             self.skip(line);
         }
-        if !succeeded && self.failed == failed_before {
-            // It broke before any test could fail.
-            self.fail(name);
-        } else if self.failed > failed_before {
-            self.failures.push(format!(
-                "{name}: {}, see above",
-                self.failed - failed_before
-            ));
+        let failed_tests = self.failed - failed_before;
+        if !succeeded && failed_tests == 0 {
+            // It broke before any test could fail, or when all had passed.
+            self.failed += broken.len().max(1);
         }
+        if failed_tests > 0 {
+            self.failures
+                .push(format!("{name}: {failed_tests}, see above"));
+        } else if !succeeded && broken.is_empty() {
+            self.failures.push(name.to_owned());
+        }
+        self.failures.append(&mut broken);
         Ok(())
     }
+}
+
+/// Fails the lab's cargo where the compiler warns of something in the workspace. What was built before is not built again.
+fn deny_warnings(cargo: &mut Command) -> &mut Command {
+    cargo
+        .env("CARGO_UNSTABLE_WARNINGS", "true")
+        .env("CARGO_BUILD_WARNINGS", "deny")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,6 +366,39 @@ fn ignored(runner: Runner, line: &str) -> Option<String> {
             .filter(|rest| rest.contains(" ... ignored"))?,
     };
     Some(format!("ignored: {}", test.trim()))
+}
+
+/// Whether this line of cargo is the head of a list of the test programs that failed, or could not be run.
+fn is_list_of_broken_targets(line: &str) -> bool {
+    let ends = [" target failed:", " targets failed:"];
+    line.starts_with("error: ") && ends.iter().any(|end| line.ends_with(end))
+}
+
+/// The test program in a line of such a list.
+fn broken_target(line: &str) -> Option<&str> {
+    line.strip_prefix("    `")?.strip_suffix('`')
+}
+
+/// The names of a package's test programs of which Windows has something: those whose head does not say that they are another system's.
+fn windows_tests(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let (source, name) = match path.extension() {
+            Some(extension) if extension == "rs" => (path.clone(), path.file_stem()),
+            _ => (path.join("main.rs"), path.file_name()),
+        };
+        let Ok(text) = fs::read_to_string(&source) else {
+            continue;
+        };
+        let is_elsewhere = |line: &str| {
+            line.starts_with("#![cfg(unix)]") || line.starts_with("#![cfg(target_os = \"linux\")]")
+        };
+        if !text.lines().any(is_elsewhere) {
+            names.extend(name.map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(names)
 }
 
 /// Without `ESC [ … m`.
@@ -474,6 +544,37 @@ mod tests {
         check(Libtest, libtest, &[(3, Passed), (1, Failed), (2, Skipped)]);
         check(Nextest, libtest, &[]);
         check(Libtest, "test passed ... ok", &[]);
+    }
+
+    #[test]
+    fn targets_that_broke_are_named() {
+        let mut tally = Tally::default();
+        let mut command = Command::new("sh");
+        let said = "error: 2 targets failed:\n    `-p heartbeat --test systemd`\n    `-p heartbeat --bin it`";
+        command.args(["-c", "echo \"$0\"; echo; echo '    `else`'; exit 101", said]);
+        tally
+            .run_tests("Windows", Runner::Libtest, command)
+            .unwrap();
+        assert_eq!(tally.failed, 2);
+        assert_eq!(
+            tally.failures,
+            [
+                "Windows: -p heartbeat --test systemd",
+                "Windows: -p heartbeat --bin it"
+            ]
+        );
+    }
+
+    /// Another system's are empty there, and still take a start.
+    #[test]
+    fn tests_of_other_systems_are_not_started_on_windows() {
+        let names = |package: &str| {
+            let mut names = windows_tests(&root().join(package).join("tests")).unwrap();
+            names.sort();
+            names
+        };
+        assert_eq!(names("examples/heartbeat"), ["windows"]);
+        assert_eq!(names("crates/mainstay-cli"), ["check", "windows"]);
     }
 
     #[test]

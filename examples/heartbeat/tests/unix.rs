@@ -10,6 +10,8 @@ use std::time::Duration;
 use mainstay_testkit::{Sandbox, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
+mod log_dir;
+
 /// How long anything may take.
 const SOON: Duration = Duration::from_secs(20);
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use mainstay::State;
 
-#[path = "log_dir.rs"]
 mod log_dir;
 
 /// How long anything may take.
