@@ -674,3 +674,40 @@ fn what_others_have_made_beforehand_is_refused() {
     let said = installation.check(1, &["start", "trap"]);
     assert!(said.contains("Everyone may change"), "{said}");
 }
+
+/// What depends on the name that a service has always had finds it, and so do its dependents, by its key.
+#[test]
+fn a_service_keeps_the_name_that_windows_knows_it_by() {
+    let installation = Installation::new(
+        r#"
+        [service.sample]
+        command = ['PUPPET', "hang"]
+        manager_name = "GoSampleService"
+        [service.after-sample]
+        command = ['PUPPET', "hang"]
+        needs = ["sample"]
+        "#,
+        &["after-sample", "sample"],
+    );
+    assert_eq!(sc("sample", "STATE"), None);
+    assert_eq!(sc("GoSampleService", "STATE"), Some(STOPPED));
+    installation.check(0, &["start", "after-sample"]);
+    assert_eq!(sc("GoSampleService", "STATE"), Some(RUNNING));
+    assert_eq!(installation.service("sample")["state"], "running");
+    let said = installation.check(4, &["stop", "GoSampleService"]);
+    assert!(
+        said.contains("calls sample\nhint: use the name sample"),
+        "{said}"
+    );
+
+    // The Service Control Manager stops nothing that a running service depends on.
+    let said = installation.check(1, &["stop", "sample"]);
+    let expect = "error: stop sample: after-sample needs it\n\
+                  hint: stop after-sample first, or use `--with-dependents`";
+    assert!(said.replace('\r', "").contains(expect), "{said}");
+    installation.check(0, &["stop", "sample", "--with-dependents"]);
+    assert_eq!(sc("GoSampleService", "STATE"), Some(STOPPED));
+    assert_eq!(sc("after-sample", "STATE"), Some(STOPPED));
+    installation.check(0, &["uninstall", "after-sample", "sample"]);
+    assert_eq!(sc("GoSampleService", "STATE"), None);
+}

@@ -72,6 +72,7 @@ pub struct Spec {
     pub(crate) environment: Environment,
     pub(crate) description: Option<String>,
     pub(crate) display_name: Option<String>,
+    pub(crate) manager_name: Option<String>,
     pub(crate) command: Argv,
     pub(crate) working_dir: Option<PathBuf>,
     pub(crate) env: Env,
@@ -83,6 +84,8 @@ pub struct Spec {
     pub(crate) sandbox: Option<Sandbox>,
     pub(crate) account: Option<Account>,
     pub(crate) needs: Vec<Need>,
+    /// By what the service manager knows those of them that it does not know by their keys.
+    pub(crate) need_names: BTreeMap<ServiceName, String>,
     pub(crate) listen: Vec<Listen>,
     pub(crate) start: Start,
     pub(crate) wait_for: Vec<WaitFor>,
@@ -128,6 +131,17 @@ impl Spec {
     /// What a service manager's user interface shows; the name where none is given.
     pub fn display_name(&self) -> &str {
         self.display_name.as_deref().unwrap_or(self.name.as_str())
+    }
+    /// The name by which the service manager knows it: the key of its table, unless the manifest has another.
+    pub fn manager_name(&self) -> &str {
+        self.manager_name.as_deref().unwrap_or(self.name.as_str())
+    }
+    /// The name by which the service manager knows one of [`Spec::needs`].
+    pub fn manager_name_of<'a>(&'a self, need: &'a Need) -> &'a str {
+        match need {
+            Need::Service(name) => self.need_names.get(name).map_or(name.as_str(), |it| it),
+            Need::Os(name) => name,
+        }
     }
     /// The program and its arguments.
     pub fn command(&self) -> &Argv {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mainstay::{Account, Definition, Limit, Manager, Readiness, Recovery, Scope, Start, Systemd};
 use mainstay_core::spec::{
-    self, BeyondLimit, CodeAction, Need, Policy, Priority, Ready, Reload, Signal, Spec, StopAsk,
+    self, BeyondLimit, CodeAction, Policy, Priority, Ready, Reload, Signal, Spec, StopAsk,
 };
 
 use super::install::Wanted;
@@ -58,10 +58,7 @@ impl Installed {
             definition = definition.description(text);
         }
         for need in spec.needs() {
-            let name = match need {
-                Need::Service(name) => name.as_str(),
-                Need::Os(name) => name,
-            };
+            let name = spec.manager_name_of(need);
             definition = match self.record.mode {
                 // Its host checks that it runs.
                 Mode::Hosted => definition.wants(name),

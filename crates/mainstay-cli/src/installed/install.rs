@@ -11,7 +11,7 @@ use mainstay_core::spec::{self, Spec};
 #[cfg(unix)]
 use super::PRIVATE_DIRS;
 use super::registered::{self, Kept};
-use super::{Installed, Mode, Record};
+use super::{Installed, Mode, Record, Stored};
 use crate::embedded;
 use crate::failure::{Code, Failure};
 use crate::guarded;
@@ -117,6 +117,9 @@ fn places(state: &StateDir, order: &Order<'_>) -> Result<Vec<Installed>, Failure
             *other != (order.record.manager, order.record.user) && order.root.is_none()
         };
         let installed = Installed::find(state, name.as_str());
+        if let Some(installed) = installed.as_ref().filter(|_| order.root.is_none()) {
+            installed.keeps_manager_name(spec, "install")?;
+        }
         let installed = installed.map(|it| (it.record.manager, it.record.user));
         let embedded = embedded::is_installed(state, name.as_str());
         let embedded = embedded.then_some((Manager::Mainstay, false));
@@ -127,12 +130,18 @@ fn places(state: &StateDir, order: &Order<'_>) -> Result<Vec<Installed>, Failure
         }
         let place = Installed {
             root: order.root.clone(),
-            ..Installed::at(state, name, order.record)
+            ..Installed::at(state, name, order.record).known_as(spec.manager_name())
         };
         if place.is_foreign() {
-            let message = format!("install {name}: this system has a service of that name");
+            let shown = match spec.manager_name() {
+                other if other != name.as_str() => format!("named {other}"),
+                _ => "of that name".to_owned(),
+            };
+            let message = format!("install {name}: this system has a service {shown}");
             let failure = Failure::new(Code::Failed, message);
-            return Err(failure.hint("it is not mainstay's: choose another name"));
+            return Err(
+                failure.hint("it is not mainstay's: choose another name, or remove it first")
+            );
         }
         places.push(place);
     }
@@ -175,6 +184,18 @@ fn copy_and_install(
 }
 
 impl Installed {
+    /// Refuses another name for its manager, to which it would be another service.
+    pub(super) fn keeps_manager_name(&self, spec: &Spec, verb: &str) -> Result<(), Failure> {
+        let (name, old, new) = (&self.name, &*self.manager_name, spec.manager_name());
+        if old == new {
+            return Ok(());
+        }
+        let manager = self.record.manager;
+        let message = format!("{verb} {name}: {manager} knows it as {old}, and would as {new}");
+        let hint = format!("uninstall it first: mainstay uninstall {name}");
+        Err(Failure::new(Code::Failed, message).hint(hint))
+    }
+
     /// Puts a copy of the manifest, and who has it, into its place; the path of the copy.
     fn copy(
         &self,
@@ -195,7 +216,12 @@ impl Installed {
         copies.expect_dir(&place);
         self.create_dirs(account)
             .map_err(|error| cannot(&self.place, error))?;
-        let record = serde_json::to_vec(&self.record).unwrap_or_default();
+        let has_other = self.manager_name != self.name.as_str();
+        let stored = Stored {
+            record: self.record,
+            manager_name: has_other.then(|| self.manager_name.clone()),
+        };
+        let record = serde_json::to_vec(&stored).unwrap_or_default();
         let new = [
             (path.clone(), manifest.text.as_bytes()),
             (self.record_path(), &record),
@@ -281,7 +307,7 @@ impl Installed {
     /// Beyond administrators its account may read the manifest, and write its state.
     #[cfg(windows)]
     fn entrust(&self, account: &Account) -> io::Result<Vec<String>> {
-        let service = self.name.as_str();
+        let service = &*self.manager_name;
         let mut losses = Vec::new();
         let manifest = self.manifest().unwrap_or_else(|| self.place.clone());
         for (place, access) in [

@@ -27,7 +27,7 @@ use mainstay_core::engine::StateName;
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::Expected;
 use mainstay_core::report::{LastExit, ServiceReport};
-use mainstay_core::spec::{Need, ServiceName, Spec};
+use mainstay_core::spec::{Need, ServiceName};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::definition::account;
@@ -104,6 +104,16 @@ impl Record {
     }
 }
 
+/// What is stored of an installed service beside its manifest.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(flatten)]
+    record: Record,
+    /// By what its manager knows it, where that is not its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manager_name: Option<String>,
+}
+
 fn name<S: serde::Serializer>(manager: &Manager, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(manager.name())
 }
@@ -117,6 +127,8 @@ fn named<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Manager, D
 /// The place of a service that the system's manager runs; it need not be there.
 pub(crate) struct Installed {
     name: ServiceName,
+    /// By what its manager knows it.
+    manager_name: String,
     place: PathBuf,
     state: StateDir,
     record: Record,
@@ -131,8 +143,18 @@ impl Installed {
             state: state.at(place.join("state")),
             place,
             name: name.clone(),
+            manager_name: name.to_string(),
             record,
             root: None,
+        }
+    }
+
+    /// The same, which its manager knows by this name.
+    fn known_as(self, manager_name: impl Into<String>) -> Self {
+        let manager_name = manager_name.into();
+        Self {
+            manager_name,
+            ..self
         }
     }
 
@@ -143,8 +165,9 @@ impl Installed {
         let all = scopes.map(|scope| state.installed_dir(scope).join(name.as_str()));
         let found = all.filter_map(|place| {
             let text = guarded::read(&place.join(RECORD), guarded::MANIFEST).ok()?;
-            let record = serde_json::from_slice(&text).ok()?;
-            let installed = Self::at(state, &name, record);
+            let stored: Stored = serde_json::from_slice(&text).ok()?;
+            let manager_name = stored.manager_name.unwrap_or_else(|| name.to_string());
+            let installed = Self::at(state, &name, stored.record).known_as(manager_name);
             (installed.place == place && installed.manifest().is_some()).then_some(installed)
         });
         found
@@ -157,6 +180,9 @@ impl Installed {
     pub(crate) fn named(state: &StateDir, names: &[String]) -> Result<Vec<Self>, Failure> {
         let find = |name: &String| {
             Self::find(state, name).ok_or_else(|| {
+                if let Some(failure) = Self::misnamed(state, name) {
+                    return failure;
+                }
                 let message = format!("no service {name} is installed");
                 Failure::new(Code::Unknown, message).hint("`mainstay list` shows those that are")
             })
@@ -164,8 +190,36 @@ impl Installed {
         names.iter().map(find).collect()
     }
 
+    /// The failure where a name is not that of a service, but what its manager calls one.
+    pub(crate) fn misnamed(state: &StateDir, name: &str) -> Option<Failure> {
+        if Self::find(state, name).is_some() {
+            return None;
+        }
+        let mut all = Self::all(state).into_iter();
+        let it = all.find(|it| it.manager_name == name)?;
+        let (manager, key) = (it.record.manager, &it.name);
+        let message = format!("no service {name} is installed: it is what {manager} calls {key}");
+        Some(Failure::new(Code::Unknown, message).hint(format!("use the name {key}")))
+    }
+
     pub(crate) fn name(&self) -> &ServiceName {
         &self.name
+    }
+
+    /// By what its manager knows it.
+    pub(crate) fn manager_name(&self) -> &str {
+        &self.manager_name
+    }
+
+    /// Whether another service means this one by what it needs.
+    fn is_meant(&self, need: &Need) -> bool {
+        match need {
+            Need::Service(name) => *name == self.name,
+            Need::Os(name) => {
+                let unit = name.strip_suffix(".service");
+                *name == self.manager_name || unit == Some(&self.manager_name)
+            }
+        }
     }
 
     /// Which manager has it, and how.
@@ -216,7 +270,7 @@ impl Installed {
 
     /// For all that needs no more than its name.
     pub(crate) fn service(&self) -> Definition {
-        let service = mainstay::service(self.name.as_str());
+        let service = mainstay::service(&*self.manager_name);
         service
             .manager(self.record.manager)
             .scope(self.record.scope())
@@ -291,8 +345,8 @@ impl Installed {
         Ok(done?)
     }
 
-    /// The names of what its manifest says that it needs.
-    fn needs(&self) -> Vec<String> {
+    /// What its manifest says that it needs.
+    fn needs(&self) -> Vec<Need> {
         let text = self.manifest().and_then(|path| {
             let format = Format::from_extension(path.extension()?.to_str()?)?;
             Some((fs::read_to_string(path).ok()?, format))
@@ -302,27 +356,21 @@ impl Installed {
             .into_iter()
             .flatten()
             .find(|spec| *spec.name() == self.name);
-        let needs = spec.iter().flat_map(Spec::needs).map(|need| match need {
-            Need::Service(name) => name.to_string(),
-            Need::Os(name) => name.clone(),
-        });
-        needs.collect()
+        spec.map_or_else(Vec::new, |spec| spec.needs().to_vec())
     }
 
     /// Those of all installed services that need one of these, directly or through others, in the order in which they are to stop:
     /// none before what needs it. These themselves are among them.
     pub(crate) fn with_dependents(state: &StateDir, names: &[String]) -> Vec<Self> {
-        let all: Vec<(Self, Vec<String>)> = Self::all(state)
+        let all: Vec<(Self, Vec<Need>)> = Self::all(state)
             .into_iter()
             .map(|installed| {
                 let needs = installed.needs();
                 (installed, needs)
             })
             .collect();
-        let needs = |i: usize, need: usize| {
-            let name = all[need].0.name.as_str();
-            i != need && all[i].1.iter().any(|it| it == name)
-        };
+        let needs =
+            |i: usize, need: usize| i != need && all[i].1.iter().any(|it| all[need].0.is_meant(it));
         let is_named = |i: &usize| names.iter().any(|name| name == all[*i].0.name.as_str());
         let mut chosen: Vec<usize> = (0..all.len()).filter(is_named).collect();
         let mut next = 0;
@@ -344,12 +392,7 @@ impl Installed {
 
     /// Those that need it and run.
     pub(crate) fn running_dependents(&self, state: &StateDir) -> Vec<Self> {
-        let needs_it = |other: &Self| {
-            other
-                .needs()
-                .iter()
-                .any(|need| *need == *self.name.as_str())
-        };
+        let needs_it = |other: &Self| other.needs().iter().any(|need| self.is_meant(need));
         let all = Self::all(state).into_iter();
         all.filter(|other| needs_it(other) && other.is_up())
             .collect()

@@ -58,7 +58,7 @@ impl Installed {
     fn await_needs(&self, spec: &Spec, context: &Context) -> Result<bool, Failure> {
         let deadline = Instant::now() + spec.start().timeout();
         for need in spec.needs() {
-            while let Some(lack) = self.lack(need) {
+            while let Some(lack) = self.lack(spec.manager_name_of(need), need) {
                 if context.status().is_stopping() {
                     return Ok(false);
                 }
@@ -72,12 +72,9 @@ impl Installed {
     }
 
     /// By what its manager says.
-    fn lack(&self, need: &Need) -> Option<Lack> {
+    fn lack(&self, name: &str, need: &Need) -> Option<Lack> {
         let manager = self.record.manager;
-        let (name, is_ours) = match need {
-            Need::Service(name) => (name.as_str(), true),
-            Need::Os(name) => (&**name, false),
-        };
+        let is_ours = matches!(need, Need::Service(_));
         let service = mainstay::service(name).manager(manager);
         let is_systemd = manager == Manager::Systemd;
         let (why, is_final) = match service.scope(self.record.scope()).status() {

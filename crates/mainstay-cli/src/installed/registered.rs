@@ -380,8 +380,17 @@ impl Installed {
     /// One whose installation has not come to an end, so that it may have left anything, or nothing.
     pub(super) fn unfinished(state: &StateDir, name: &ServiceName) -> Option<Self> {
         let (_, found) = registry_of(state, name.as_str()).ok()??;
-        let record = Record::of(&found.definition).filter(|_| is_unfinished(&found.life))?;
-        Some(Self::at(state, name, record))
+        let found = Some(found).filter(|found| is_unfinished(&found.life))?;
+        Self::of_definition(state, name, &found.definition)
+    }
+
+    /// As it was registered.
+    fn of_definition(state: &StateDir, name: &ServiceName, of: &Definition) -> Option<Self> {
+        let installed = Self::at(state, name, Record::of(of)?);
+        Some(match Kept::of(name, of) {
+            Ok(kept) => installed.known_as(kept.spec.manager_name()),
+            Err(_) => installed,
+        })
     }
 
     /// These, each of which must be there, or have been.
@@ -389,8 +398,7 @@ impl Installed {
         let find = |name: &String| {
             let once = || {
                 let (_, found) = registry_of(state, name).ok()??;
-                let record = Record::of(&found.definition)?;
-                Some(Self::at(state, &ServiceName::new(name)?, record))
+                Self::of_definition(state, &ServiceName::new(name)?, &found.definition)
             };
             match Self::find(state, name).or_else(once) {
                 Some(installed) => Ok(vec![installed]),
@@ -514,6 +522,7 @@ impl Installed {
         let kept = Kept::of(&self.name, definition)?;
         let as_registered = Self {
             name: self.name.clone(),
+            manager_name: kept.spec.manager_name().to_owned(),
             place: self.place.clone(),
             state: self.state.clone(),
             record: kept.record,

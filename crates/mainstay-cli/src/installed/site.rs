@@ -41,6 +41,7 @@ impl Site for Installed {
     /// Its host, which is of the account and in the sandbox of the old definition.
     fn supervisor(&self, old: &Definition, new: &Definition) -> Result<Option<StateDir>, Failure> {
         let (old, new) = (self.spec(old)?, self.spec(new)?);
+        self.keeps_manager_name(&new, "update")?;
         let is_same_host = old.account() == new.account() && old.sandbox() == new.sandbox();
         let has_host = self.record.mode == Mode::Hosted && is_same_host;
         Ok(has_host.then(|| self.state.clone()))

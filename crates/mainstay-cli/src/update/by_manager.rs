@@ -168,15 +168,15 @@ fn keep_state(installed: &Installed, spec: &Spec) -> Result<Option<SnapshotId>, 
 
 /// The last that its program wrote, where that can be asked; a help, not more.
 fn last_lines(installed: &Installed) -> Vec<String> {
-    let name = installed.name().as_str();
+    let (name, unit) = (installed.name().as_str(), installed.manager_name());
     let command = match (installed.is_direct(), installed.record().manager) {
         (true, Manager::Systemd) => {
             let mut command = Command::new("journalctl");
             command.args(["--output=cat", "--no-pager", "--lines", LAST_LINES]);
             // What the unit's processes wrote, not what is said of them.
             command.arg(match installed.record().scope() {
-                Scope::User => format!("_SYSTEMD_USER_UNIT={name}.service"),
-                _ => format!("_SYSTEMD_UNIT={name}.service"),
+                Scope::User => format!("_SYSTEMD_USER_UNIT={unit}.service"),
+                _ => format!("_SYSTEMD_UNIT={unit}.service"),
             });
             Ok(command)
         }

@@ -174,6 +174,15 @@ fn stop_installed(state: &StateDir, names: &[String], reach: Reach) -> Answer {
 
 /// Asks the supervisor of this state directory.
 fn supervised_control(state: &StateDir, names: &[String], verb: Verb, reach: Reach) -> Answer {
+    ask_supervisor(state, names, verb, reach).map_err(|failure| {
+        let is_unknown = matches!(failure.code(), Code::Unknown | Code::NotRunning);
+        let mut names = names.iter().filter(|_| is_unknown);
+        let misnamed = names.find_map(|name| Installed::misnamed(state, name));
+        misnamed.unwrap_or(failure)
+    })
+}
+
+fn ask_supervisor(state: &StateDir, names: &[String], verb: Verb, reach: Reach) -> Answer {
     if verb == Verb::Stop {
         return client::block_on(client::stop(state, names, reach))?;
     }

@@ -68,7 +68,13 @@ impl Host {
         if let Err(failure) = &job {
             StartFailure::store(&state, failure);
         }
-        let service = mainstay::service(self.name);
+        // Under this name its events are registered.
+        let manager_name = match &job {
+            Ok(job) => job.spec.manager_name().to_owned(),
+            Err(_) => Installed::of_host(&state, &self.name)
+                .map_or(self.name, |it| it.manager_name().to_owned()),
+        };
+        let service = mainstay::service(manager_name);
         let service = match &job {
             Ok(job) => of_host(service, &job.spec),
             Err(_) if self.under_scm => service,

@@ -159,7 +159,7 @@ impl Logs {
                     format!("logs of {name}: {manager} runs it itself, and has its output");
                 let failure = Failure::new(Code::MissingPart, message);
                 return Err(failure.hint(match manager {
-                    Manager::Systemd => format!("journalctl --unit={name}"),
+                    Manager::Systemd => format!("journalctl --unit={}", direct.manager_name()),
                     _ => {
                         "look where the manager's output goes, mostly the log of the system".into()
                     }

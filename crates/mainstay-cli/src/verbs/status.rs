@@ -99,8 +99,14 @@ fn is_supervised(report: &StatusReport) -> bool {
 /// From the supervisor; where it was killed, from what it left; from the system's own manager of the services that it has.
 fn ask(state: &StateDir, names: &[String]) -> Result<StatusReport, Failure> {
     let installed = installed(state, names);
+    let misnamed = || {
+        names
+            .iter()
+            .find_map(|name| Installed::misnamed(state, name))
+    };
     let mut report = match names.is_empty() || names.len() > installed.len() {
-        true => supervised(state, installed.is_empty())?,
+        true => supervised(state, installed.is_empty())
+            .map_err(|failure| misnamed().unwrap_or(failure))?,
         false => StatusReport::default(),
     };
     for service in &installed {
@@ -108,10 +114,10 @@ fn ask(state: &StateDir, names: &[String]) -> Result<StatusReport, Failure> {
     }
     for name in names {
         if !report.services.iter().any(|service| service.name == *name) {
-            return Err(
-                Failure::new(Code::Unknown, format!("no service {name} is supervised"))
-                    .hint("`mainstay list` shows those that are"),
-            );
+            let message = format!("no service {name} is supervised");
+            let unknown = Failure::new(Code::Unknown, message);
+            let unknown = unknown.hint("`mainstay list` shows those that are");
+            return Err(misnamed().unwrap_or(unknown));
         }
     }
     if !names.is_empty() {

@@ -687,3 +687,78 @@ fn a_stopped_need_leaves_hosted_services_running() {
         "{said}"
     );
 }
+
+/// Other units depend on the name that a service has always had.
+#[test]
+fn a_service_keeps_the_name_that_systemd_knows_it_by() {
+    let Some(lab) = lab() else { return };
+    let before = lab.tree(&["/etc"]);
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    let manifest = |name: &str| {
+        format!(
+            "[service.sample]\ncommand = [\"sleep\", \"1000\"]\nmanager_name = \"{name}\"\n\
+             [service.b]\ncommand = [\"sleep\", \"1000\"]\nneeds = [\"sample\"]\n"
+        )
+    };
+    write(&lab, "/srv/legacy.toml", &manifest("GoSampleService"));
+    let other = "[Unit]\nRequires=GoSampleService.service\nAfter=GoSampleService.service\n\
+                 [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true";
+    write(&lab, "/run/systemd/system/other.service", other);
+    mainstay(0, &["install", "/srv/legacy.toml"]);
+    lab.check(0, &["systemctl", "start", "other"]);
+    assert_eq!(property(&lab, "GoSampleService", "ActiveState"), "active");
+    assert_eq!(status(&lab, "sample")["state"], "running");
+    assert_eq!(property(&lab, "sample", "LoadState"), "not-found");
+    mainstay(0, &["stop", "sample"]);
+    assert_eq!(property(&lab, "GoSampleService", "ActiveState"), "inactive");
+
+    // Its dependents mean it by its key, and so do commands.
+    mainstay(0, &["start", "b"]);
+    let wants = property(&lab, "b", "Wants");
+    assert!(
+        wants
+            .split(' ')
+            .any(|unit| unit == "GoSampleService.service"),
+        "{wants}"
+    );
+    assert_eq!(status(&lab, "sample")["state"], "running");
+    let said = mainstay(0, &["stop", "sample"]);
+    assert!(
+        said.contains("note: b needs sample and keeps running"),
+        "{said}"
+    );
+    for verb in ["start", "stop", "status", "enable", "verify", "uninstall"] {
+        let said = mainstay(4, &[verb, "GoSampleService"]);
+        assert!(
+            said.contains("it is what systemd calls sample\nhint: use the name sample"),
+            "{said}"
+        );
+    }
+    mainstay(0, &["restart", "sample"]);
+    mainstay(0, &["disable", "sample"]);
+    lab.check(1, &["systemctl", "is-enabled", "GoSampleService"]);
+    mainstay(0, &["verify", "sample"]);
+    let said = mainstay(0, &["stop", "sample", "--with-dependents"]);
+    assert_eq!(said, "b: stopped\nsample: stopped\n");
+
+    // To systemd, a service of another name is another service.
+    write(&lab, "/srv/legacy.toml", &manifest("other"));
+    for verb in ["install", "update"] {
+        let said = mainstay(1, &[verb, "/srv/legacy.toml", "sample"]);
+        assert!(
+            said.contains("systemd knows it as GoSampleService, and would as other"),
+            "{said}"
+        );
+    }
+    mainstay(0, &["uninstall", "sample", "--purge"]);
+    let said = mainstay(1, &["install", "/srv/legacy.toml", "sample"]);
+    assert!(
+        said.contains("this system has a service named other"),
+        "{said}"
+    );
+    write(&lab, "/srv/legacy.toml", &manifest("my-legacy.service"));
+    let said = mainstay(78, &["install", "/srv/legacy.toml", "sample"]);
+    assert!(said.contains("leave out .service"), "{said}");
+    mainstay(0, &["uninstall", "b", "--purge"]);
+    lab.assert_tree(&["/etc"], &before);
+}

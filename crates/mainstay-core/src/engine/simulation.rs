@@ -2420,6 +2420,7 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         environment: Environment::Development,
         description: None,
         display_name: None,
+        manager_name: None,
         command: Argv::new(vec!["program".into()]).unwrap(),
         working_dir: None,
         env: Env::default(),
@@ -2435,6 +2436,7 @@ pub(super) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
             .iter()
             .map(|&need| Need::Service(name(need)))
             .collect(),
+        need_names: std::collections::BTreeMap::new(),
         start: Start {
             owner: crate::spec::Owner::Service,
             timeout: millis(&[1, 1_000, 10_000, 60_000], random),

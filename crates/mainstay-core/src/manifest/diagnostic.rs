@@ -107,6 +107,7 @@ codes! {
     ServiceName "service-name" "Not the name of a service.",
     NoService "no-service" "A manifest without a service.",
     UnknownNeed "unknown-need" "`needs` names no service of this manifest.",
+    ManagerNameTaken "manager-name-taken" "Two services would have one name for their service manager.",
     SelfNeed "self-need" "A service needs itself.",
     DuplicateNeed "duplicate-need" "`needs` names one thing twice.",
     NeedsCycle "needs-cycle" "Services that wait for each other.",

@@ -277,7 +277,7 @@ const WORDS: &[(Place, &[&str], &str)] = {
         (
             Service,
             &["name", "label", "id", "servicename"],
-            "the name of a service is its table's: [service.NAME]",
+            "the name of a service is its table's: [service.NAME]; manager_name = \"…\" is what its manager calls it",
         ),
         (Service, &["title"], "write display_name = \"…\""),
         // Order.

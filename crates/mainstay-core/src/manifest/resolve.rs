@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::decode::{OrNone, OrTable, OrUnlimited, Table};
+use super::decode::{Named, OrNone, OrTable, OrUnlimited, Table};
 use super::diagnostic::{Code, Findings, Shown};
 use super::needs;
 use super::redact::RedactEntry;
@@ -36,6 +36,7 @@ pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
         findings.add(Code::NoService, services.span, "there is no service", help);
     }
     let needs = needs::resolve(&services.value, findings);
+    let manager_names = manager_names(&services.value, findings);
     let mut resolver = Resolver {
         environment: manifest.environment.value,
         ports: BTreeMap::new(),
@@ -48,10 +49,41 @@ pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
         .filter_map(|((name, table), needs)| {
             let name = resolver.name(name);
             let mut spec = resolver.service(name?, table?)?;
+            let known = |need: &ServiceName| Some((need.clone(), manager_names.get(need)?.clone()));
             spec.needs = needs;
+            spec.need_names = spec.needed_services().filter_map(known).collect();
             Some(spec)
         })
         .collect()
+}
+
+/// The names of services whose manager knows them by another name than their key. No two services share one; some managers ignore case.
+fn manager_names(
+    services: &Named<ServiceTable>,
+    findings: &mut Findings,
+) -> BTreeMap<ServiceName, String> {
+    let all = services.0.iter().map(|(key, table)| {
+        let typed = table.as_ref().and_then(|table| table.manager_name.as_ref());
+        (&*key.value, typed)
+    });
+    let unnamed = all.clone().filter(|(_, typed)| typed.is_none());
+    let mut taken: BTreeMap<String, &str> = unnamed.map(|(key, _)| (key.to_owned(), key)).collect();
+    let mut names = BTreeMap::new();
+    for (key, typed) in all {
+        let Some(Spanned { value, span }) = typed else {
+            continue;
+        };
+        if let Some(other) = taken.insert(value.0.to_lowercase(), key) {
+            let message = format!(
+                "the service manager would know `{}` by this name, too",
+                Shown(other)
+            );
+            let help = Some("give each service a name of its own");
+            findings.add(Code::ManagerNameTaken, *span, message, help);
+        }
+        names.extend(ServiceName::new(key).map(|key| (key, value.0.clone())));
+    }
+    names
 }
 
 /// What may wait on disk for a sink.
@@ -117,6 +149,7 @@ impl Resolver<'_> {
             environment: self.environment,
             description: typed.description.map(|line| line.value.0),
             display_name: typed.display_name.map(|line| line.value.0),
+            manager_name: typed.manager_name.map(|name| name.value.0),
             command: typed.command?.value,
             working_dir: value(typed.working_dir),
             env: value(typed.env).unwrap_or_default(),
@@ -132,6 +165,7 @@ impl Resolver<'_> {
             sandbox,
             account: value(typed.account),
             needs: Vec::new(),
+            need_names: BTreeMap::new(),
             listen,
             start,
             wait_for,

@@ -10,8 +10,8 @@ use super::diagnostic::Findings;
 use super::redact::{Expression, LabelName, RedactEntry};
 use super::tree::{Node, Spanned};
 use super::values::{
-    Amount, Capability, Codes, Count, Cpu, Factor, Line, NeedName, NotifySenders, Pattern, Pause,
-    Port, Size, StrategyName, Target, Time, VariableName, Yes,
+    Amount, Capability, Codes, Count, Cpu, Factor, Line, ManagerName, NeedName, NotifySenders,
+    Pattern, Pause, Port, Size, StrategyName, Target, Time, VariableName, Yes,
 };
 use crate::log::redact::RedactWith;
 use crate::spec::{
@@ -47,6 +47,8 @@ table! {
         description: Line,
         /// What a service manager's user interface shows; the name where there is none.
         display_name: Line,
+        /// The name by which the service manager knows it; the key of its table where there is none.
+        manager_name: ManagerName,
         /// The program and its arguments, never a shell string.
         command: Argv [required],
         /// Where it runs; the manifest's directory where there is none, and a relative path is relative to that.

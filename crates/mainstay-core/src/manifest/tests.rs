@@ -38,6 +38,45 @@ fn a_short_manifest_gets_every_default() {
     assert_eq!(spec.on_alert, None);
 }
 
+/// `needs` means keys; the manager is told its own names.
+#[test]
+fn a_manager_may_know_a_service_by_another_name() {
+    let text = |name: &str, other: &str| {
+        format!(
+            "[service.sample]\ncommand = ['a']\nmanager_name = '{name}'\n\
+             [service.b]\ncommand = ['b']\nneeds = ['sample', 'os:x']\n{other}"
+        )
+    };
+    let specs = parse(&text("GoSampleService", ""), Format::Toml).unwrap();
+    let [sample, b] = &*specs else {
+        panic!("{specs:?}")
+    };
+    assert_eq!(
+        (sample.name().as_str(), sample.manager_name()),
+        ("sample", "GoSampleService")
+    );
+    assert_eq!(b.manager_name(), "b");
+    let names = b.needs().iter().map(|need| b.manager_name_of(need));
+    assert!(names.eq(["GoSampleService", "x"]));
+    for name in [
+        "my-legacy",
+        "Orders Service (EU)",
+        "sample",
+        "com.example.orders_2",
+    ] {
+        assert!(parse(&text(name, ""), Format::Toml).is_ok(), "{name}");
+    }
+    let refused = |name: &str, other: &str| {
+        let refused = parse(&text(name, other), Format::Toml).unwrap_err();
+        refused[0].code
+    };
+    for name in ["", " x", "a/b", "a\\b"] {
+        assert_eq!(refused(name, ""), Code::ServiceName, "{name}");
+    }
+    assert_eq!(refused("b", ""), Code::ManagerNameTaken);
+    assert_eq!(refused("X", "manager_name = 'x'"), Code::ManagerNameTaken);
+}
+
 #[test]
 fn a_command_alone_is_told_with_the_usual_limits() {
     let on_alert = |keys: &str| {

@@ -926,6 +926,31 @@ impl FromText for NeedName {
     }
 }
 
+/// A name that at least one service manager takes: none takes more than Windows ("CreateServiceW"). Which of these a manager of Unix takes
+/// is judged when it is told.
+pub(super) struct ManagerName(pub(super) String);
+
+impl FromText for ManagerName {
+    const WHAT: &'static str = "the name of a service";
+
+    fn from_text(text: &str) -> Result<Self, Mistake> {
+        const LONGEST: usize = 256;
+        let is_good = (1..=LONGEST).contains(&text.encode_utf16().count())
+            && !text.contains(|char: char| char.is_control() || matches!(char, '/' | '\\'))
+            && text.trim() == text;
+        if is_good {
+            return Ok(Self(text.to_owned()));
+        }
+        let message = "no service manager takes this name";
+        let help = "a name has 1 to 256 characters, neither / nor \\ among them, and neither begins nor ends with a space";
+        Err(Mistake::new(Code::ServiceName, message, help))
+    }
+
+    fn text_schema() -> Json {
+        json!({ "type": "string", "minLength": 1, "maxLength": 256 })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
