@@ -71,7 +71,7 @@ pub use definition::{
 };
 pub use error::{Error, ErrorKind};
 pub use logger::Logger;
-pub use manage::{install_all, may_install, plan_all, services, stage_all};
+pub use manage::{check_manager, install_all, may_install, plan_all, services, stage_all};
 pub use manager::{Manager, UNDER_SCM, is_interactive};
 pub use password::Password;
 pub use scm::manage::Installed;

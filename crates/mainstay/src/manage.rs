@@ -14,6 +14,14 @@ pub fn may_install(definition: &Definition) -> Result<(), Error> {
     sys::may_install(definition)
 }
 
+/// Whether the manager of this definition runs on this system. Needs no rights, and touches nothing.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where it does not.
+pub fn check_manager(definition: &Definition) -> Result<(), Error> {
+    sys::check_manager(definition)
+}
+
 /// Makes all of them services of this system, as [`Definition::install`] does, or none: where one cannot be, those that were not there before
 /// go again. It is quicker than one after the other where the manager has to read its files again (systemd).
 ///

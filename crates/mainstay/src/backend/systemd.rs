@@ -632,6 +632,7 @@ impl Draft<'_> {
             );
         } else {
             let first = seconds(*first);
+            let first = first.strip_prefix("0s ").unwrap_or(&first);
             self.losses
                 .push(format!("pauses that grow (systemd 254): each is {first}"));
         }
@@ -990,6 +991,13 @@ WantedBy=multi-user.target
         );
         assert!(!text.contains("RestartSteps"), "{text}");
         assert_eq!(unit.losses, ["pauses that grow (systemd 254): each is 1s"]);
+        let quick = Recovery {
+            restart_after: [100, 1000].map(Duration::from_millis).to_vec(),
+            ..Recovery::default()
+        };
+        let quick = super::unit(&service("orders").recovery(quick), &site(252)).unwrap();
+        let each = "pauses that grow (systemd 254): each is 100ms";
+        assert!(quick.losses.iter().any(|loss| loss == each), "{quick:?}");
         let version = |text: &str| {
             let output = text.into();
             let code = Some(0);

@@ -30,6 +30,8 @@ const PARAMETERS_CHANGED: u32 = 6;
 pub struct Installed {
     /// There was none before.
     pub is_new: bool,
+    /// It was there, and something of it is different now.
+    pub is_changed: bool,
     /// What this system does not know how to keep, one text each; all else holds.
     pub losses: Vec<String>,
     /// What may keep it from running later, one text each: a program that an image does not have yet.
@@ -128,6 +130,7 @@ fn apply(
             let is_there = match before {
                 Ok(before) => match scm.write(name, setting) {
                     Ok(()) => {
+                        installed.is_changed |= before != *setting;
                         undos.push(Undo::Write(before));
                         true
                     }
@@ -150,7 +153,10 @@ fn apply(
         (setting, before) => match scm.write(name, setting) {
             // A new service goes as a whole, with all that is its own.
             Ok(()) if installed.is_new && !setting.kind().outlives_service() => {}
-            Ok(()) => undos.extend(before.ok().map(Undo::Write)),
+            Ok(()) => {
+                installed.is_changed = true;
+                undos.extend(before.ok().map(Undo::Write));
+            }
             Err(error) if refusal::is_lack(&error) => {
                 let is_lost = !setting.is_nothing();
                 installed

@@ -40,13 +40,16 @@ impl Seat {
         let manager = manager.or_else(|| detect_in(&ground).into_iter().next());
         let Some(backend) = manager.and_then(backend::of) else {
             let found = manager.map_or("there is none that this version knows".into(), |manager| {
-                format!("{manager} is none of Unix")
+                format!("{manager} is not a manager of this system")
             });
             let error = Error::new(
                 ErrorKind::Unsupported,
                 format!("find a service manager: {found}"),
             );
-            let cure = "start its verb `run` from a service of your own, or with `mainstay run`";
+            let cure = match manager {
+                Some(_) => "name a manager of this system, or none, to have it found",
+                None => "start its verb `run` from a service of your own, or with `mainstay run`",
+            };
             return Err(error.with_cure(cure));
         };
         if scope == Scope::User && !backend.has_users() {
@@ -310,6 +313,10 @@ fn foreign(what: &str) -> Error {
     Error::new(ErrorKind::Failed, what).with_cure("choose another name, or remove that one")
 }
 
+pub(crate) fn check_manager(definition: &Definition) -> Result<(), Error> {
+    Seat::of(definition)?.check_runs("install services")
+}
+
 pub(crate) fn may_install(definition: &Definition) -> Result<(), Error> {
     let seat = Seat::of(definition)?;
     seat.check_runs("install services")?;
@@ -361,6 +368,7 @@ fn perform(changes: Vec<Change<'_>>) -> Result<Vec<Installed>, Error> {
     }
     let installed = changes.into_iter().map(|change| Installed {
         is_new: change.is_new,
+        is_changed: !change.is_new && !change.steps.is_empty(),
         losses: change.losses,
         warnings: change.warnings,
     });

@@ -8,9 +8,9 @@ mod ready;
 mod redirect;
 
 pub(crate) use manage::{
-    changed_files, control, detect, detect_below, install_all, is_enabled, may_install, pause,
-    plan_all, reload, restart, resume, services, set_enabled, stage_all, start, status, stop,
-    uninstall, wait_for_change,
+    changed_files, check_manager, control, detect, detect_below, install_all, is_enabled,
+    may_install, pause, plan_all, reload, restart, resume, services, set_enabled, stage_all, start,
+    status, stop, uninstall, wait_for_change,
 };
 pub(crate) use ready::{claim_ready_descriptor, write_ready};
 pub(crate) use redirect::{Redirected, redirect};

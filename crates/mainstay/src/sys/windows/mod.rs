@@ -69,6 +69,18 @@ pub(crate) fn detect_below(_root: &std::path::Path) -> Vec<Manager> {
     Vec::new()
 }
 
+/// There is one, and always the same.
+pub(crate) fn check_manager(definition: &Definition) -> Result<(), Error> {
+    match definition.manager {
+        None | Some(Manager::WindowsScm) => Ok(()),
+        Some(manager) => {
+            let what = format!("find a service manager: {manager} is not a manager of this system");
+            let error = Error::new(ErrorKind::Unsupported, what);
+            Err(error.with_cure("name a manager of this system, or none, to have it found"))
+        }
+    }
+}
+
 pub(crate) fn may_install(_definition: &Definition) -> Result<(), Error> {
     connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE).map(drop)
 }
