@@ -1,14 +1,12 @@
 //! From the tree to typed values. One declaration of a table is its type, its decoder, its defaults and its JSON Schema, so that
 //! these cannot drift apart: see the macros [`table!`] and [`one_of!`].
 
-use std::borrow::Cow;
-
 use serde_json::{Map as JsonMap, Value as Json, json};
 
 use super::diagnostic::{Code, Findings, Shown};
-use super::foreign;
 use super::suggest::{did_you_mean, one_of_these};
 use super::tree::{Entry, Node, Span, Spanned, Value};
+use super::{foreign, place};
 
 /// A type that a manifest can hold.
 pub(super) trait Decode: Sized {
@@ -42,7 +40,7 @@ pub(super) trait FromText: Sized {
         None
     }
 
-    /// The text that an integer in its place may have meant.
+    /// What helps where an integer stands in its place.
     fn from_integer(_: i64) -> Option<String> {
         None
     }
@@ -72,7 +70,6 @@ impl<T: FromText> Decode for T {
                 Value::Integer(integer) => T::from_integer(integer),
                 _ => None,
             };
-            let help = help.map(|text| format!("write \"{text}\""));
             return wrong_type(node, T::WHAT, help.as_deref(), findings);
         };
         T::from_text(text)
@@ -134,6 +131,10 @@ impl<T: Decode> Decode for OrNone<T> {
     fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         match &node.value {
             Value::Text(text) if text == "none" => Some(Self(None)),
+            Value::Integer(0) if !fits::<T>(node) && T::schema()["type"] != "object" => {
+                let help = Some("write \"none\"");
+                wrong_type(node, "an amount above zero", help, findings)
+            }
             _ => T::decode(node, findings).map(|value| Self(Some(value))),
         }
     }
@@ -193,14 +194,29 @@ impl<S: Decode, T: Table> Decode for OrTable<S, T> {
     }
 }
 
+const NAME_IT: &str =
+    "each service has a table with its name: write [service.NAME] instead of [service]";
+
 /// Tables by name, in the order of the text; a table that is wrong leaves its name.
 pub(super) struct Named<T>(pub(super) Vec<(Spanned<String>, Option<T>)>);
 
 impl<T: Decode> Decode for Named<T> {
     fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let Value::Table(entries) = &node.value else {
-            return wrong_type(node, "a table", None, findings);
+            return wrong_type(node, "a table", Some(NAME_IT), findings);
         };
+        // Only a table can be a service: these are the keys of one without its name.
+        if let Some(entry) = entries
+            .iter()
+            .find(|entry| !matches!(entry.node.value, Value::Table(_)))
+        {
+            let message = format!(
+                "`{}` stands where the name of a service is expected",
+                Shown(&entry.key.value)
+            );
+            findings.add(Code::WrongType, entry.key.span, message, Some(NAME_IT));
+            return None;
+        }
         let named = entries.iter().map(|Entry { key, node }| {
             let name = Spanned {
                 value: key.value.to_string(),
@@ -220,6 +236,8 @@ impl<T: Decode> Decode for Named<T> {
 pub(super) trait Table: Decode {
     /// The defaults: what a table means that is not there.
     fn absent() -> Self;
+    /// The keys that could have this value.
+    fn fitting(node: &Node<'_>) -> Vec<&'static str>;
 }
 
 /// The keys of a table, which remembers what it was asked for: everything else is unknown.
@@ -231,9 +249,22 @@ pub(super) struct Keys<'t, 'f> {
 }
 
 impl<'t, 'f> Keys<'t, 'f> {
-    pub(super) fn open(node: &'t Node<'t>, findings: &'f mut Findings) -> Option<Self> {
+    /// Where it is no table, `fitting` says which of its keys take such a value.
+    pub(super) fn open(
+        node: &'t Node<'t>,
+        findings: &'f mut Findings,
+        fitting: impl FnOnce() -> Vec<&'static str>,
+    ) -> Option<Self> {
         let Value::Table(entries) = &node.value else {
-            return wrong_type(node, "a table", Some("write it in braces: { … }"), findings);
+            let help = match &*fitting() {
+                [key] => format!("write it in braces, with its key: {{ {key} = … }}"),
+                [key, others @ ..] if others.len() < 3 => {
+                    let others = others.join("`, `");
+                    format!("write it in braces, with its key: {{ {key} = … }} (or `{others}`)")
+                }
+                _ => "write it in braces: { … }".to_owned(),
+            };
+            return wrong_type(node, "a table", Some(&help), findings);
         };
         Some(Self {
             entries,
@@ -274,10 +305,11 @@ impl<'t, 'f> Keys<'t, 'f> {
     }
 
     pub(super) fn close(self) {
-        for key in unknown(self.entries, &self.known) {
+        for Entry { key, node } in unknown(self.entries, &self.known) {
             let message = format!("unknown key `{}`", Shown(&key.value));
-            let foreign = foreign::help(&key.value, &self.known).map(str::to_owned);
-            let help = foreign
+            let help = place::of_whole(&key.value, &node.value, &self.known)
+                .or_else(|| foreign::help(&key.value, &node.value, &self.known))
+                .or_else(|| place::of_key(&key.value, &self.known))
                 .or_else(|| did_you_mean(&key.value, self.known.iter().copied()))
                 .unwrap_or_else(|| one_of_these(&self.known));
             self.findings
@@ -287,20 +319,26 @@ impl<'t, 'f> Keys<'t, 'f> {
 }
 
 /// What nobody has asked for so far.
-fn unknown<'t>(
-    entries: &'t [Entry<'t>],
-    known: &[&str],
-) -> impl Iterator<Item = &'t Spanned<Cow<'t, str>>> {
-    let keys = entries.iter().map(|entry| &entry.key);
-    keys.filter(|key| !known.contains(&&*key.value))
+fn unknown<'t>(entries: &'t [Entry<'t>], known: &[&str]) -> impl Iterator<Item = &'t Entry<'t>> {
+    entries
+        .iter()
+        .filter(|entry| !known.contains(&&*entry.key.value))
 }
 
 /// A set of keys of which one is there; an enum with a key for each variant.
 pub(super) trait OneOf: Sized {
     /// Decodes what is there under `key`, if that is one of its keys; notes the keys in `names`.
     fn read(keys: &mut Keys<'_, '_>, found: &mut Vec<(Spanned<&'static str>, Option<Self>)>);
+    /// The keys that could have this value.
+    fn fitting(node: &Node<'_>) -> Vec<&'static str>;
     /// Adds its keys and their schemas.
     fn properties(properties: &mut JsonMap<String, Json>);
+}
+
+/// Whether a key of this type could have this value.
+pub(super) fn fits<T: Decode>(node: &Node<'_>) -> bool {
+    let mut findings = Findings::default();
+    T::decode(node, &mut findings).is_some() && findings.is_empty()
 }
 
 /// Exactly one of the keys of `T`; if `required` is false, none will do. `None` also if they were wrong, which has been noted.
@@ -380,7 +418,7 @@ macro_rules! table {
         impl Decode for $Name {
             fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
                 let before = findings.count();
-                let mut keys = Keys::open(node, findings)?;
+                let mut keys = Keys::open(node, findings, || Self::fitting(node))?;
                 let mut table = Self {
                     $($key: table!(@read keys, $key, concat!($($doc),*), $([$required])? $(= $default)?),)*
                     $($one: decode::read_one_of(&mut keys, table!(@is_required $mode)),)?
@@ -413,6 +451,13 @@ macro_rules! table {
                     $($one: None::<Spanned<$One>>,)?
                     sound: true,
                 }
+            }
+
+            fn fitting(node: &Node<'_>) -> Vec<&'static str> {
+                let keys: &[Option<&'static str>] = &[$(decode::fits::<$T>(node).then_some(stringify!($key)),)*];
+                let keys: Vec<&'static str> = keys.iter().copied().flatten().collect();
+                $(let keys = [keys, <$One as OneOf>::fitting(node)].concat();)?
+                keys
             }
         }
     )*};
@@ -450,6 +495,13 @@ macro_rules! one_of {
                 $(let mut others = Vec::new();
                 <$Other as OneOf>::read(keys, &mut others);
                 found.extend(others.into_iter().map(|(key, value)| (key, value.map($wrap))));)?
+            }
+
+            fn fitting(node: &Node<'_>) -> Vec<&'static str> {
+                let keys: &[Option<&'static str>] = &[$(decode::fits::<$T>(node).then_some(stringify!($key)),)*];
+                let keys: Vec<&'static str> = keys.iter().copied().flatten().collect();
+                $(let keys = [keys, <$Other as OneOf>::fitting(node)].concat();)?
+                keys
             }
 
             fn properties(properties: &mut serde_json::Map<String, serde_json::Value>) {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::tree::Value;
+
 /// A table of the manifest in which a foreign word may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -33,30 +35,56 @@ impl Place {
     }
 }
 
+/// What to do about a foreign word.
+#[derive(Clone, Copy, Debug)]
+enum Advice {
+    /// Write this TOML there instead; and a remark.
+    Write(&'static str, &'static str),
+    /// Use this key of the same table; and a remark.
+    Key(&'static str, &'static str),
+    /// Nothing that can be copied.
+    Say(&'static str),
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(toml, remark) => write!(f, "write {toml}{remark}"),
+            Self::Key(key, remark) => write!(f, "write `{key}`{remark}"),
+            Self::Say(text) => f.write_str(text),
+        }
+    }
+}
+
 /// Foreign words (lower case, without `-` and `_`), where they stand, and what to write instead.
-const WORDS: &[(Place, &[&str], &str)] = {
+const WORDS: &[(Place, &[&str], Advice)] = {
+    use Advice::{Key, Say, Write};
     use Place::{File, Limits, Liveness, Log, Recovery, Service, Start, Stop};
     &[
         // The whole file.
         (
             File,
             &["services", "programs", "apps", "processes"],
-            "write one table per service: [service.NAME]",
+            Say("write one table per service: [service.NAME]"),
         ),
         (
             File,
             &["unit", "install"],
-            "this is a section of a systemd unit: a manifest has one table per service, [service.NAME]",
+            Say(
+                "this is a section of a systemd unit: a manifest has one table per service, [service.NAME]",
+            ),
         ),
         (
             File,
             &["version"],
-            "a manifest has no version; remove this line",
+            Say("a manifest has no version; remove this line"),
         ),
         (
             File,
             &["volumes", "networks", "secrets", "configs"],
-            "mainstay runs programs, not containers: a service uses the directories and the network of its host",
+            Say(
+                "mainstay runs programs, not containers: a service uses the directories and the network of its host",
+            ),
         ),
         // What is run.
         (
@@ -76,7 +104,7 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "startcommand",
                 "run",
             ],
-            "write command = [\"/path/to/program\", \"argument\"]",
+            Write("command = [\"/path/to/program\", \"argument\"]", ""),
         ),
         (
             Service,
@@ -90,7 +118,10 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "nodeargs",
                 "interpreterargs",
             ],
-            "arguments follow the program in `command`: command = [\"/path/to/program\", \"argument\"]",
+            Write(
+                "command = [\"/path/to/program\", \"argument\"]",
+                ": arguments follow the program",
+            ),
         ),
         (
             Service,
@@ -101,12 +132,18 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "stoparguments",
                 "stopargument",
             ],
-            "a command that stops a service is not supported yet; write the signal that stops it: stop = { signal = \"TERM\" }",
+            Write(
+                "stop = { signal = \"TERM\" }",
+                ", with the signal that stops it; a command that stops a service is not supported yet",
+            ),
         ),
         (
             Service,
             &["execreload"],
-            "write reload = { exec = [\"/path/to/program\", \"argument\"] }",
+            Write(
+                "reload = { exec = [\"/path/to/program\", \"argument\"] }",
+                "",
+            ),
         ),
         (
             Service,
@@ -122,22 +159,19 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "postdeploy",
                 "hooks",
             ],
-            "commands before and after a start or stop are not supported yet; `wait_for` waits for a condition before the start",
-        ),
-        (
-            Service,
-            &["type"],
-            "write start = { ready = { notify = true } } for Type=notify; a program that forks into the background must be told to stay in the foreground",
+            Say(
+                "commands before and after a start or stop are not supported yet; `wait_for` waits for a condition before the start",
+            ),
         ),
         (
             Service,
             &["notifyaccess", "sdnotify", "waitready"],
-            "write start = { ready = { notify = true } }",
+            Write("start = { ready = { notify = true } }", ""),
         ),
         (
             Service,
             &["pidfile"],
-            "remove it: a program is supervised as a process, in the foreground",
+            Say("remove it: a program is supervised as a process, in the foreground"),
         ),
         (
             Service,
@@ -162,7 +196,10 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "shmsize",
                 "extrahosts",
             ],
-            "mainstay runs programs, not containers: write command = [\"/path/to/program\"]",
+            Write(
+                "command = [\"/path/to/program\"]",
+                ": mainstay runs programs, not containers",
+            ),
         ),
         (
             Service,
@@ -174,12 +211,12 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "processname",
                 "numprocsstart",
             ],
-            "several instances of a service are not supported yet; write one table for each",
+            Say("several instances of a service are not supported yet; write one table for each"),
         ),
         (
             Service,
             &["execmode", "mergelogs", "incrementvar", "instancevar"],
-            "a cluster mode is not supported; write one table for each process",
+            Say("a cluster mode is not supported; write one table for each process"),
         ),
         (
             Service,
@@ -194,12 +231,12 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "tasks",
                 "oneshot",
             ],
-            "tasks and schedules are not supported yet",
+            Say("tasks and schedules are not supported yet"),
         ),
         (
             Service,
             &["watch", "ignorewatch", "watchdelay"],
-            "restarts after changes of files are not supported yet",
+            Say("restarts after changes of files are not supported yet"),
         ),
         (
             Service,
@@ -212,7 +249,9 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "startuptype",
                 "disabled",
             ],
-            "`mainstay enable NAME` and `mainstay disable NAME` decide whether an installed service starts at boot",
+            Say(
+                "`mainstay enable NAME` and `mainstay disable NAME` decide whether an installed service starts at boot",
+            ),
         ),
         // Who and where.
         (
@@ -227,14 +266,20 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "owner",
                 "setuid",
             ],
-            "write account = \"user:NAME\"",
+            Write("account = \"user:NAME\"", ""),
         ),
         (
             Service,
             &["group", "gid", "groupname", "setgid", "supplementarygroups"],
-            "a group of its own is not supported yet: a service has the groups of its `account`",
+            Say(
+                "a group of its own is not supported yet: a service has the groups of its `account`",
+            ),
         ),
-        (Service, &["dynamicuser"], "write account = \"dynamic\""),
+        (
+            Service,
+            &["dynamicuser"],
+            Write("account = \"dynamic\"", ""),
+        ),
         (
             Service,
             &[
@@ -247,9 +292,9 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "startupdirectory",
                 "dir",
             ],
-            "write working_dir = \"/path\"",
+            Write("working_dir = \"/path\"", ""),
         ),
-        (Service, &["umask"], "a umask is not supported yet"),
+        (Service, &["umask"], Say("a umask is not supported yet")),
         (
             Service,
             &[
@@ -262,24 +307,26 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "envproduction",
                 "vars",
             ],
-            "write env = { NAME = \"value\" }",
+            Write("env = { NAME = \"value\" }", ""),
         ),
         (
             Service,
             &["environmentfile", "envfiles", "dotenv"],
-            "write env_file = \"/path\"",
+            Write("env_file = \"/path\"", ""),
         ),
         (
             Service,
             &["passenvironment", "inheritenv"],
-            "write inherit_env = [\"NAME\"]",
+            Write("inherit_env = [\"NAME\"]", ""),
         ),
         (
             Service,
             &["name", "label", "id", "servicename"],
-            "the name of a service is its table's: [service.NAME]; manager_name = \"…\" is what its manager calls it",
+            Say(
+                "the name of a service is its table's: [service.NAME]; `manager_name` is what its manager calls it",
+            ),
         ),
-        (Service, &["title"], "write display_name = \"…\""),
+        (Service, &["title"], Write("display_name = \"…\"", "")),
         // Order.
         (
             Service,
@@ -292,22 +339,32 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "bindsto",
                 "partof",
                 "dependonservice",
-                "before",
                 "dependencies",
                 "requisite",
                 "priorityorder",
             ],
-            "write needs = [\"NAME\"], or \"os:NAME\" for a service of the host",
+            Write(
+                "needs = [\"NAME\"]",
+                ", or \"os:NAME\" for a service of the host",
+            ),
+        ),
+        (
+            Service,
+            &["before", "requiredby", "upheldby"],
+            Write(
+                "needs = [\"NAME\"]",
+                " in the other service, with the name of this one: a service names those that it waits for",
+            ),
         ),
         (
             Service,
             &["conditionpathexists", "assertpathexists", "onlyif"],
-            "write wait_for = [{ file = \"/path\" }]",
+            Write("wait_for = [{ file = \"/path\" }]", ""),
         ),
         (
             Service,
             &["sockets", "listenstream", "fileactivation"],
-            "write listen = [\"127.0.0.1:8080\"]",
+            Write("listen = [\"127.0.0.1:8080\"]", ""),
         ),
         // Start, health.
         (
@@ -320,17 +377,26 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "monitor",
                 "enablehealthmonitoring",
             ],
-            "write liveness = { http = \"http://127.0.0.1:8080/healthz\" } (or tcp, exec), and start = { ready = … } for readiness",
+            Write(
+                "liveness = { http = \"http://127.0.0.1:8080/healthz\" }",
+                " (or tcp, exec); `start` has `ready` for readiness",
+            ),
         ),
         (
             Service,
             &["readinessprobe", "startupprobe", "ready", "readiness"],
-            "write start = { ready = { http = \"http://127.0.0.1:8080/healthz\" } } (or tcp, exec, log, notify)",
+            Write(
+                "start = { ready = { http = \"http://127.0.0.1:8080/healthz\" } }",
+                " (or tcp, exec, log, notify)",
+            ),
         ),
         (
             Service,
             &["watchdogsec", "watchdog"],
-            "write liveness = { http = \"…\" } (or tcp, exec)",
+            Write(
+                "liveness = { http = \"http://127.0.0.1:8080/healthz\" }",
+                " (or tcp, exec)",
+            ),
         ),
         (
             Service,
@@ -342,18 +408,28 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "listentimeout",
                 "minuptime",
             ],
-            "write start = { timeout = \"60s\" }; recovery.reset_after is how long a run must last to count as good",
+            Write(
+                "start = { timeout = \"60s\" }",
+                "; recovery.reset_after is how long a run must last to count as good",
+            ),
+        ),
+        (
+            Service,
+            &["timeout", "timeouts"],
+            Say(
+                "`start` has `timeout`, `stop` has `graceful`, and `liveness` has a `timeout` for its probe",
+            ),
         ),
         (
             Service,
             &["delayedautostart"],
-            "a delayed start is not supported yet",
+            Say("a delayed start is not supported yet"),
         ),
         // Stop.
         (
             Service,
-            &["stopsignal", "killsignal", "treekill"],
-            "write stop = { signal = \"TERM\" }",
+            &["stopsignal", "killsignal"],
+            Write("stop = { signal = \"TERM\" }", ""),
         ),
         (
             Service,
@@ -368,18 +444,22 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "terminationgraceperiodseconds",
                 "exittimeout",
             ],
-            "write stop = { graceful = \"30s\" }",
+            Write("stop = { graceful = \"30s\" }", ""),
         ),
         (
             Service,
             &[
                 "killmode",
+                "treekill",
                 "stopasgroup",
                 "killasgroup",
                 "sendsigkill",
                 "stopparentprocessfirst",
             ],
-            "a kill always takes every process of a service; stop = { scope = \"main\" } asks only the main process to stop",
+            Write(
+                "stop = { scope = \"main\" }",
+                " to ask only the main process to stop; a kill always takes every process of a service",
+            ),
         ),
         // Restart.
         (
@@ -393,21 +473,24 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "respawn",
                 "appexit",
                 "recoveryaction",
-                "exitcodes",
             ],
-            "write recovery = { policy = \"restart\" } (or \"strict\", \"never\")",
+            Write(
+                "recovery = { policy = \"restart\" }",
+                " (or \"strict\", \"never\")",
+            ),
         ),
         (
             Service,
             &[
                 "restartsec",
                 "restartdelay",
+                "backoff",
                 "throttleinterval",
                 "apprestartdelay",
                 "appthrottle",
                 "exponentialbackoffrestartdelay",
             ],
-            "write recovery = { delay = \"100ms\", max_delay = \"30s\" }",
+            Write("recovery = { delay = \"100ms\", max_delay = \"30s\" }", ""),
         ),
         (
             Service,
@@ -420,7 +503,10 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "retries",
                 "maxrestartattempts",
             ],
-            "write recovery = { limit = { restarts = 10, window = \"1m\" } }",
+            Write(
+                "recovery = { limit = { restarts = 5, window = \"1m\" } }",
+                "",
+            ),
         ),
         (
             Service,
@@ -429,8 +515,9 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "restartpreventexitstatus",
                 "restartforceexitstatus",
                 "stopexitcodes",
+                "exitcodes",
             ],
-            "write recovery = { codes = { 143 = \"stop\" } }",
+            Write("recovery = { codes = { 143 = \"stop\" } }", ""),
         ),
         (
             Service,
@@ -446,7 +533,20 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "tasksmax",
                 "pidslimit",
             ],
-            "limits of memory, processor time and tasks are not supported yet",
+            Say("limits of memory, processor time and tasks are not supported yet"),
+        ),
+        (
+            Service,
+            &[
+                "cpuschedulingpolicy",
+                "ioschedulingclass",
+                "oomscoreadjust",
+                "oomscoreadj",
+                "ioweight",
+                "cpuweight",
+                "cpushares",
+            ],
+            Say("`priority` is the only weight that is supported so far"),
         ),
         // Rights and resources.
         (
@@ -463,23 +563,20 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "softresourcelimits",
                 "hardresourcelimits",
             ],
-            "write limits = { open_files = 65536 } (also processes, core_size, locked_memory)",
+            Write(
+                "limits = { open_files = 65536 }",
+                " (also processes, core_size, locked_memory)",
+            ),
         ),
         (
             Service,
-            &[
-                "nice",
-                "cpuschedulingpolicy",
-                "oomscoreadjust",
-                "ioweight",
-                "processtype",
-            ],
-            "write priority = \"low\" (to \"high\")",
+            &["nice", "processtype"],
+            Write("priority = \"low\"", " (to \"high\")"),
         ),
         (
             Service,
             &["cpuaffinity", "cpuset", "allowedcpus"],
-            "write cpus = [0, 1]",
+            Write("cpus = [0, 1]", ""),
         ),
         (
             Service,
@@ -491,7 +588,10 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "capabilities",
                 "securityopt",
             ],
-            "write sandbox = { capabilities = [\"CAP_NET_BIND_SERVICE\"] }",
+            Write(
+                "sandbox = { capabilities = [\"CAP_NET_BIND_SERVICE\"] }",
+                "",
+            ),
         ),
         (
             Service,
@@ -503,7 +603,10 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "logsdirectory",
                 "runtimedirectory",
             ],
-            "a service has its own state directory (MAINSTAY_DATA_DIR); write sandbox = { writable = [\"/path\"] } for others",
+            Write(
+                "sandbox = { writable = [\"/path\"] }",
+                " for directories other than its own (MAINSTAY_DATA_DIR)",
+            ),
         ),
         (
             Service,
@@ -520,12 +623,55 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "systemcallfilter",
                 "memorydenywriteexecute",
             ],
-            "remove it: an installed service is sandboxed unless `mainstay install --no-sandbox` is used; `sandbox` lists its exceptions",
+            Say(
+                "remove it: an installed service is sandboxed unless `mainstay install --no-sandbox` is used; `sandbox` lists its exceptions",
+            ),
         ),
         (
             Service,
-            &["loadcredential", "credentials", "credential"],
-            "credentials are not supported yet",
+            &["loadcredential", "credentials", "credential", "secrets"],
+            Write(
+                "env_file = \"/path\"",
+                ", with mode 0600, for secrets; credentials are not supported yet",
+            ),
+        ),
+        (
+            Service,
+            &["shell"],
+            Write(
+                "command = [\"/bin/sh\", \"-c\", \"first | second\"]",
+                " where a shell is needed",
+            ),
+        ),
+        (
+            Service,
+            &["port", "bind", "host"],
+            Write(
+                "listen = [\"127.0.0.1:8080\"]",
+                " for a program that takes its socket from its manager; otherwise it gets its port by `command` or `env`",
+            ),
+        ),
+        (
+            Service,
+            &["tty", "stdinopen", "stdin", "interactive"],
+            Say("remove it: a service has no terminal, and reads nothing from its standard input"),
+        ),
+        (
+            Service,
+            &["labels", "annotations", "tags"],
+            Say("remove it: labels are not supported yet; `description` is for people"),
+        ),
+        (
+            Service,
+            &["profiles", "profile"],
+            Say(
+                "profiles are not supported yet; `mainstay run FILE NAME` runs the services that it names and what they need",
+            ),
+        ),
+        (
+            Service,
+            &["extends", "template", "inherits"],
+            Say("templates are not supported yet; write each service in full"),
         ),
         // Output.
         (
@@ -554,7 +700,9 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "redirectstderr",
                 "syslogidentifier",
             ],
-            "output goes to the service's own log: `mainstay logs NAME`; `log` has its settings",
+            Say(
+                "output goes to the service's own log: `mainstay logs NAME`; `log` has its settings",
+            ),
         ),
         (
             Service,
@@ -567,7 +715,7 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "sizethreshold",
                 "logmode",
             ],
-            "write log = { rotate = \"10MB\" }",
+            Write("log = { rotate = \"10MB\" }", ""),
         ),
         (
             Service,
@@ -577,19 +725,26 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "logfilebackups",
                 "keepfiles",
             ],
-            "write log = { keep = 8 }",
+            Write("log = { keep = 8 }", ""),
         ),
-        (Service, &["loglevel"], "write log = { level = \"warn\" }"),
+        (
+            Service,
+            &["loglevel"],
+            Write("log = { level = \"warn\" }", ""),
+        ),
         (
             Service,
             &["alert", "alerts", "onalerts", "notify", "webhook"],
-            "write on_alert = [\"/path/to/program\"], or on_alert = { webhook = … }",
+            Write(
+                "on_alert = [\"/path/to/program\"]",
+                ", or a table with `webhook`",
+            ),
         ),
         // Parts of tables.
         (
             Start,
             &["timeoutsec", "timeoutstartsec", "startsecs", "startperiod"],
-            "write `timeout`",
+            Key("timeout", ""),
         ),
         (
             Start,
@@ -604,22 +759,25 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "file",
                 "unix",
             ],
-            "a probe stands under `ready`: ready = { tcp = \"127.0.0.1:8080\" }",
+            Write(
+                "ready = { tcp = \"127.0.0.1:8080\" }",
+                ": a probe stands under `ready`",
+            ),
         ),
         (
             Liveness,
             &["interval", "period", "periodseconds"],
-            "write `every`",
+            Key("every", ""),
         ),
         (
             Liveness,
             &["retries", "failurethreshold", "threshold"],
-            "write `misses`",
+            Key("misses", ""),
         ),
         (
             Liveness,
             &["test", "cmd", "command"],
-            "write exec = [\"/path/to/program\"]",
+            Write("exec = [\"/path/to/program\"]", ""),
         ),
         (
             Stop,
@@ -632,28 +790,28 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "stopwaitsecs",
                 "killtimeout",
             ],
-            "write `graceful`",
+            Key("graceful", ""),
         ),
-        (Stop, &["killsignal", "stopsignal"], "write `signal`"),
+        (Stop, &["killsignal", "stopsignal"], Key("signal", "")),
         (
             Stop,
             &["exec", "command", "execstop"],
-            "a command that stops a service is not supported yet",
+            Say("a command that stops a service is not supported yet"),
         ),
         (
             Stop,
             &["killmode", "kill"],
-            "write scope = \"tree\", or \"main\"",
+            Write("scope = \"tree\"", " (or \"main\")"),
         ),
         (
             Recovery,
             &["restart", "autorestart", "mode"],
-            "write policy = \"restart\" (or \"strict\", \"never\")",
+            Write("policy = \"restart\"", " (or \"strict\", \"never\")"),
         ),
         (
             Recovery,
             &["restartsec", "restartdelay", "backoff", "wait"],
-            "write `delay`",
+            Key("delay", ""),
         ),
         (
             Recovery,
@@ -665,28 +823,31 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "attempts",
                 "restarts",
             ],
-            "write limit = { restarts = 10, window = \"1m\" }",
+            Write("limit = { restarts = 5, window = \"1m\" }", ""),
         ),
         (
             Limits,
             &["nofile", "limitnofile", "fds"],
-            "write `open_files`",
+            Key("open_files", ""),
         ),
         (
             Limits,
             &["nproc", "limitnproc", "tasks", "pids"],
-            "write `processes`: of all processes of its user; a limit of its own tasks is not supported yet",
+            Key(
+                "processes",
+                ", which counts all processes of its user; a limit of its own tasks is not supported yet",
+            ),
         ),
-        (Limits, &["core", "limitcore"], "write `core_size`"),
+        (Limits, &["core", "limitcore"], Key("core_size", "")),
         (
             Limits,
             &["memlock", "limitmemlock"],
-            "write `locked_memory`",
+            Key("locked_memory", ""),
         ),
         (
             Limits,
             &["memory", "mem", "memorymax", "cpu", "cpus", "cpuquota"],
-            "limits of memory and processor time are not supported yet",
+            Say("limits of memory and processor time are not supported yet"),
         ),
         (
             Log,
@@ -699,28 +860,61 @@ const WORDS: &[(Place, &[&str], &str)] = {
                 "errorfile",
                 "logfile",
             ],
-            "output goes to the service's own log: `mainstay logs NAME` reads it, or write sinks = [\"journald\"]",
+            Write(
+                "sinks = [\"journald\"]",
+                " to send output there, too; `mainstay logs NAME` reads the service's own log",
+            ),
         ),
         (
             Log,
             &["maxsize", "maxbytes", "size", "maxfilesize"],
-            "write rotate = \"10MB\"",
+            Write("rotate = \"10MB\"", ""),
         ),
         (
             Log,
             &["backups", "maxfile", "maxfiles", "keepfiles", "maxbackups"],
-            "write keep = 8",
+            Write("keep = 8", ""),
         ),
         (
             Log,
             &["driver", "options"],
-            "write sinks = [\"journald\"], or sinks = [{ syslog = … }]",
+            Write(
+                "sinks = [\"journald\"]",
+                " (or \"syslog\", \"syslog+tls://HOST:PORT\")",
+            ),
         ),
     ]
 };
 
-/// What to write instead of `key` in the table that has the keys `known`, where it is a word of another tool.
-pub(super) fn help(key: &str, known: &[&str]) -> Option<&'static str> {
+/// Values of `type` (systemd), lower case.
+const TYPES: &[(&[&str], Advice)] = {
+    use Advice::{Say, Write};
+    &[
+        (
+            &["notify", "notify-reload"],
+            Write("start = { ready = { notify = true } }", ""),
+        ),
+        (
+            &["forking"],
+            Say(
+                "remove it, and have the program stay in the foreground: it is supervised as a process",
+            ),
+        ),
+        (
+            &["oneshot"],
+            Say(
+                "remove it: a program that exits with 0 is not restarted; tasks, whose end others wait for, are not supported yet",
+            ),
+        ),
+        (
+            &["simple", "exec", "idle", "dbus"],
+            Say("remove it: a service is ready when its program runs, unless `start` has `ready`"),
+        ),
+    ]
+};
+
+/// What to do about `key` in the table that has the keys `known`, where it is a word of another tool.
+pub(super) fn help(key: &str, value: &Value<'_>, known: &[&str]) -> Option<String> {
     const LONGEST: usize = 40;
     if key.len() > LONGEST {
         return None;
@@ -731,9 +925,20 @@ pub(super) fn help(key: &str, known: &[&str]) -> Option<&'static str> {
         .filter(|c| !matches!(c, '-' | '_' | '.'))
         .map(|c| c.to_ascii_lowercase())
         .collect();
-    let mut rows = WORDS.iter();
-    rows.find(|(of, words, _)| *of == place && words.contains(&&*key))
-        .map(|(_, _, help)| *help)
+    let advice = match (place, &*key, value) {
+        (Place::Service, "type", Value::Text(text)) => {
+            let text = text.to_ascii_lowercase();
+            let mut rows = TYPES.iter();
+            let row = rows.find(|(types, _)| types.contains(&&*text));
+            row.map(|(_, advice)| *advice)
+        }
+        _ => {
+            let mut rows = WORDS.iter();
+            let row = rows.find(|(of, words, _)| *of == place && words.contains(&&*key));
+            row.map(|(_, _, advice)| *advice)
+        }
+    };
+    advice.map(|advice| advice.to_string())
 }
 
 /// Foreign values (lower case), what they stand for as [`FromText::WHAT`](super::decode::FromText::WHAT) has it, and what to write.
@@ -811,6 +1016,7 @@ pub enum Tool {
     Winsw,
     Servy,
     Launchd,
+    Smf,
     Nssm,
     OpenRc,
     InitScript,
@@ -830,6 +1036,7 @@ impl fmt::Display for Tool {
             Self::Winsw => "a WinSW configuration",
             Self::Servy => "a Servy configuration",
             Self::Launchd => "a launchd property list",
+            Self::Smf => "an SMF manifest",
             Self::Nssm => "an NSSM script",
             Self::OpenRc => "an OpenRC service script",
             Self::InitScript => "an init script",
@@ -878,7 +1085,10 @@ pub fn tool_of(file_name: &str, text: &str) -> Option<Tool> {
         if has("<ServiceDto") {
             return Some(Tool::Servy);
         }
-        return has("<service").then_some(Tool::Winsw);
+        if has("<service_bundle") {
+            return Some(Tool::Smf);
+        }
+        return (has("<service>") || has("<service ")).then_some(Tool::Winsw);
     }
     if [
         "[program:",
@@ -903,7 +1113,11 @@ pub fn tool_of(file_name: &str, text: &str) -> Option<Tool> {
     {
         return Some(Tool::Systemd);
     }
-    if has_key("apps") && (has_key("script") || has("script") || has("exec_mode")) {
+    let is_script = [".config.js", ".config.cjs", ".config.mjs"];
+    if is_script.into_iter().any(is_named)
+        || has("module.exports") && has("apps")
+        || has_key("apps") && (has_key("script") || has("script") || has("exec_mode"))
+    {
         return Some(Tool::Pm2);
     }
     if has_key("apiVersion") && has_key("kind") {
@@ -989,7 +1203,7 @@ mod tests {
             ("image = \"redis\"", "not containers"),
             ("ExecStart = \"/bin/x\"", "command = ["),
             ("script = \"x.js\"", "command = ["),
-            ("args = \"-v\"", "follow the program in `command`"),
+            ("args = \"-v\"", "arguments follow the program"),
             ("numprocs = 4", "not supported yet"),
             ("exec_mode = \"cluster\"", "not supported"),
             ("stopsignal = \"QUIT\"", "stop = { signal"),
@@ -1015,6 +1229,47 @@ mod tests {
             ),
             ("limits = { nofile = 5 }", "write `open_files`"),
             ("log = { path = \"/x\" }", "mainstay logs NAME"),
+            (
+                "before = [\"b\"]",
+                "needs = [\"NAME\"] in the other service",
+            ),
+            ("type = \"oneshot\"", "exits with 0 is not restarted"),
+            ("Type = \"forking\"", "stay in the foreground"),
+            ("type = \"notify\"", "ready = { notify = true }"),
+            ("type = \"simple\"", "remove it"),
+            ("backoff = \"1s\"", "recovery = { delay"),
+            ("shell = true", "\"/bin/sh\", \"-c\""),
+            ("port = 8080", "listen = ["),
+            ("labels = {}", "not supported yet"),
+            ("profiles = [\"x\"]", "mainstay run FILE NAME"),
+            ("extends = \"x\"", "templates are not supported yet"),
+            ("tty = true", "no terminal"),
+            ("secrets = [\"x\"]", "env_file"),
+            // Keys of another table of the manifest.
+            (
+                "timeout = \"5s\"",
+                "`start` has `timeout`, `stop` has `graceful`",
+            ),
+            ("delay = \"5s\"", "write recovery = { delay = … }"),
+            ("policy = \"never\"", "write recovery = { policy = … }"),
+            ("codes = { 3 = \"stop\" }", "write recovery = { codes = … }"),
+            ("rotate = \"1MB\"", "write log = { rotate = … }"),
+            (
+                "environment = \"development\"",
+                "write it at the top of the file, above the first [service.…]",
+            ),
+            (
+                "log = { environment = \"development\" }",
+                "write it at the top of the file, above the first [service.…]",
+            ),
+            (
+                "[service.a.log]\nservice = {}",
+                "write it at the top of the file, above the first [service.…]",
+            ),
+            (
+                "[service.a.log]\nneeds = [\"b\"]",
+                "`needs` is a key of the service itself",
+            ),
             // Not foreign, but mistyped.
             ("comand = [\"x\"]", "did you mean `command`?"),
             ("stop = { gracefull = \"5s\" }", "did you mean `graceful`?"),
@@ -1024,6 +1279,84 @@ mod tests {
         }
         let words = WORDS.iter().map(|(_, words, _)| words.len()).sum::<usize>();
         assert!(words > 200, "{words}");
+    }
+
+    /// What a help says can be copied: `check` neither refuses it nor warns about it, in production.
+    #[test]
+    fn what_is_suggested_is_accepted() {
+        let accept = |place: Place, toml: &str| {
+            let toml = toml.replace("NAME", "name");
+            let line = match place {
+                Place::File => toml,
+                Place::Service => format!("[service.a]\n{toml}"),
+                Place::Start => format!("[service.a.start]\n{toml}"),
+                Place::Liveness => {
+                    let more = match toml.contains(" = [") {
+                        true => "",
+                        false => "exec = [\"a\"]\n",
+                    };
+                    format!("[service.a.liveness]\n{more}{toml}")
+                }
+                Place::Stop => format!("[service.a.stop]\n{toml}"),
+                Place::Recovery => format!("[service.a.recovery]\n{toml}"),
+                Place::Limits => format!("[service.a.limits]\n{toml}"),
+                Place::Log => format!("[service.a.log]\n{toml}"),
+            };
+            let command = match line.contains("command = ") {
+                true => "",
+                false => "\ncommand = [\"a\"]",
+            };
+            let (table, rest) = line.split_once('\n').expect("a table and a line");
+            let head = match table {
+                "[service.a]" => format!("[service.a]{command}\n{rest}"),
+                _ => format!("[service.a]{command}\n{line}"),
+            };
+            let text = format!("{head}\n[service.name]\ncommand = [\"b\"]\n");
+            let specs =
+                parse(&text, Format::Toml).unwrap_or_else(|found| panic!("{text}{found:#?}"));
+            let warnings = crate::manifest::warnings(&text, Format::Toml, &specs);
+            assert!(warnings.is_empty(), "{text}{warnings:#?}");
+        };
+        let types = TYPES.iter().map(|(_, advice)| (Place::Service, advice));
+        let words = WORDS.iter().map(|(place, _, advice)| (*place, advice));
+        let mut count = 0;
+        for (place, advice) in words.chain(types) {
+            match advice {
+                Advice::Write(toml, _) => {
+                    accept(place, toml);
+                    count += 1;
+                }
+                Advice::Key(key, _) => {
+                    let schema = crate::manifest::schema();
+                    let service = &schema["properties"]["service"]["additionalProperties"];
+                    let table = format!("{place:?}").to_lowercase();
+                    let keys = &service["properties"][table]["properties"];
+                    assert!(keys[key].is_object(), "{place:?} has no key {key}");
+                }
+                Advice::Say(text) => assert!(!text.contains(" = "), "{text}"),
+            }
+        }
+        assert!(count > 40, "{count}");
+        for (what, _, ours) in VALUES {
+            let (place, toml) = match *what {
+                "a recovery policy" => (Place::Recovery, format!("policy = \"{ours}\"")),
+                // What is too verbose for production is another matter.
+                "a log level" if matches!(*ours, "info" | "debug") => continue,
+                "a log level" => (Place::Log, format!("level = \"{ours}\"")),
+                "a log format" => (Place::Log, format!("format = \"{ours}\"")),
+                "a compression" => (Place::Log, format!("compress = \"{ours}\"")),
+                "an environment" => {
+                    let text =
+                        format!("environment = \"{ours}\"\n[service.a]\ncommand = [\"a\"]\n");
+                    parse(&text, Format::Toml).expect(&text);
+                    continue;
+                }
+                "a priority" => (Place::Service, format!("priority = \"{ours}\"")),
+                "a scope" => (Place::Stop, format!("scope = \"{ours}\"")),
+                what => panic!("{what} is of no key"),
+            };
+            accept(place, &toml);
+        }
     }
 
     #[test]
@@ -1087,6 +1420,12 @@ mod tests {
                 "module.exports = {\n  apps: [{\n    script: 'a.js' }] }",
                 Some(Pm2),
             ),
+            (
+                "<stdin>",
+                "module.exports = { apps: [{ script: 'a.js' }] }",
+                Some(Pm2),
+            ),
+            ("ecosystem.config.cjs", "require('./apps')", Some(Pm2)),
             ("Procfile", "web: bundle exec puma\n", Some(Procfile)),
             (
                 "-",
@@ -1098,6 +1437,11 @@ mod tests {
                 "a.xml",
                 "<?xml version=\"1.0\"?>\n<ServiceDto>",
                 Some(Servy),
+            ),
+            (
+                "a.xml",
+                "<?xml version=\"1.0\"?>\n<service_bundle type='manifest' name='a'>\n<service name='a'>",
+                Some(Smf),
             ),
             (
                 "a.plist",

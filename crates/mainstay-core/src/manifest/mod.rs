@@ -9,6 +9,7 @@ mod diagnostic;
 mod foreign;
 mod json;
 mod needs;
+mod place;
 mod redact;
 mod resolve;
 mod suggest;

@@ -322,7 +322,7 @@ impl Resolver<'_> {
                 "{shown} is too short for a graceful stop: a program that is killed before it has finished may lose data"
             );
             let help = Some(
-                "write \"30s\" or more (a program that stops sooner is not waited for), or set environment = \"development\"",
+                "write \"30s\" or more (a program that stops sooner is not waited for), or set environment = \"development\" at the top of the file",
             );
             self.findings
                 .add(Code::GracefulTooShort, typed.graceful.span, message, help);
@@ -540,12 +540,12 @@ impl Resolver<'_> {
             Environment::Production => (
                 Level::Warn,
                 "production",
-                "write \"warn\" or \"error\", or set environment = \"staging\" (allows \"info\") or \"development\" (allows all)",
+                "write \"warn\" or \"error\", or set environment = \"staging\" (allows \"info\") or \"development\" (allows all) at the top of the file",
             ),
             Environment::Staging => (
                 Level::Info,
                 "staging",
-                "write \"info\", \"warn\" or \"error\", or set environment = \"development\" (allows all)",
+                "write \"info\", \"warn\" or \"error\", or set environment = \"development\" (allows all) at the top of the file",
             ),
             Environment::Development => (Level::Trace, "development", ""),
         };

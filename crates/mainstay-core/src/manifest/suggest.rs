@@ -21,10 +21,19 @@ pub(super) fn did_you_mean<'a>(
 
 /// "`a`, `b` or `c`".
 pub(super) fn one_of_these(words: &[&str]) -> String {
+    match words.len() {
+        0 => String::new(),
+        1 => format!("write {}", listed(words, "or")),
+        _ => format!("write one of {}", listed(words, "or")),
+    }
+}
+
+/// "`a`, `b` and `c`".
+pub(super) fn listed(words: &[&str], and: &str) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
     match quoted.split_last() {
-        Some((last, [])) => format!("write {last}"),
-        Some((last, rest)) => format!("write one of {} or {last}", rest.join(", ")),
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} {and} {last}", rest.join(", ")),
         None => String::new(),
     }
 }

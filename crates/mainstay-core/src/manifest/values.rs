@@ -191,7 +191,7 @@ impl FromText for Time {
     }
 
     fn from_integer(integer: i64) -> Option<String> {
-        (integer > 0).then(|| format!("{integer}s"))
+        (integer > 0).then(|| format!("write \"{integer}s\""))
     }
 }
 
@@ -211,7 +211,7 @@ impl FromText for Pause {
     }
 
     fn from_integer(integer: i64) -> Option<String> {
-        (integer >= 0).then(|| format!("{integer}s"))
+        (integer >= 0).then(|| format!("write \"{integer}s\""))
     }
 }
 
@@ -242,7 +242,7 @@ impl FromText for Size {
     }
 
     fn from_integer(integer: i64) -> Option<String> {
-        (integer > 0).then(|| format!("{integer}B"))
+        (integer > 0).then(|| format!("write \"{integer}B\""))
     }
 }
 
@@ -426,22 +426,79 @@ impl Decode for Cpu {
 /// The name of a capability of Linux.
 pub(super) struct Capability(pub(super) String);
 
+impl Capability {
+    /// Those of capabilities(7), in the order of their numbers.
+    const ALL: [&'static str; 41] = [
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_DAC_READ_SEARCH",
+        "CAP_FOWNER",
+        "CAP_FSETID",
+        "CAP_KILL",
+        "CAP_SETGID",
+        "CAP_SETUID",
+        "CAP_SETPCAP",
+        "CAP_LINUX_IMMUTABLE",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_NET_BROADCAST",
+        "CAP_NET_ADMIN",
+        "CAP_NET_RAW",
+        "CAP_IPC_LOCK",
+        "CAP_IPC_OWNER",
+        "CAP_SYS_MODULE",
+        "CAP_SYS_RAWIO",
+        "CAP_SYS_CHROOT",
+        "CAP_SYS_PTRACE",
+        "CAP_SYS_PACCT",
+        "CAP_SYS_ADMIN",
+        "CAP_SYS_BOOT",
+        "CAP_SYS_NICE",
+        "CAP_SYS_RESOURCE",
+        "CAP_SYS_TIME",
+        "CAP_SYS_TTY_CONFIG",
+        "CAP_MKNOD",
+        "CAP_LEASE",
+        "CAP_AUDIT_WRITE",
+        "CAP_AUDIT_CONTROL",
+        "CAP_SETFCAP",
+        "CAP_MAC_OVERRIDE",
+        "CAP_MAC_ADMIN",
+        "CAP_SYSLOG",
+        "CAP_WAKE_ALARM",
+        "CAP_BLOCK_SUSPEND",
+        "CAP_AUDIT_READ",
+        "CAP_PERFMON",
+        "CAP_BPF",
+        "CAP_CHECKPOINT_RESTORE",
+    ];
+}
+
 impl FromText for Capability {
     const WHAT: &'static str = "a capability";
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
-        let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_uppercase();
-        let rest = text.strip_prefix("CAP_").unwrap_or("");
-        if rest.is_empty() || !rest.bytes().all(is_inner) {
-            let message = format!("`{}` is not a capability", Shown(text));
-            let help = "write one of capabilities(7) in full: \"CAP_NET_BIND_SERVICE\"";
-            return Err(Mistake::new(Code::UnknownValue, message, help));
+        if Self::ALL.contains(&text) {
+            return Ok(Self(text.to_owned()));
         }
-        Ok(Self(text.to_owned()))
+        // Containers leave the prefix out.
+        let full = text.to_ascii_uppercase();
+        let full = match full.starts_with("CAP_") {
+            true => full,
+            false => format!("CAP_{full}"),
+        };
+        let help = match Self::ALL.contains(&&*full) {
+            true => Some(format!("write \"{full}\"")),
+            false => did_you_mean(text, Self::ALL),
+        };
+        let help = help.unwrap_or_else(|| {
+            "write one of capabilities(7) in full: \"CAP_NET_BIND_SERVICE\"".to_owned()
+        });
+        let message = format!("`{}` is not a capability", Shown(text));
+        Err(Mistake::new(Code::UnknownValue, message, &help))
     }
 
     fn text_schema() -> Json {
-        json!({ "type": "string", "pattern": "^CAP_[A-Z_]+$" })
+        json!({ "enum": Self::ALL[..] })
     }
 }
 
@@ -622,6 +679,14 @@ impl Decode for Codes {
     }
 }
 
+/// For those who write the number of one.
+const NAME_OF_USER: &str =
+    "write the name of the user, not its number: \"user:NAME\" (`id -nu NUMBER` shows it)";
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 impl FromText for Account {
     const WHAT: &'static str = "an account";
 
@@ -666,9 +731,13 @@ impl FromText for Account {
                 text if known.is_none() => name(text).map(|user| format!("user:{user}")),
                 _ => None,
             };
+            let help = match is_number(text) {
+                true => Some(NAME_OF_USER.to_owned()),
+                false => user.map(|user| format!("write \"{user}\"")),
+            };
             Mistake {
                 code: Code::Account,
-                help: user.map_or(mistake.help, |user| Some(format!("write \"{user}\""))),
+                help: help.or(mistake.help),
                 ..mistake
             }
         })
@@ -678,6 +747,10 @@ impl FromText for Account {
         let words = "local-system|local-service|network-service|virtual|dynamic";
         let pattern = format!(r"^(?:{words}|user:[^\s:]+|gmsa:[^\s:\\]+\\[^\s:\\]+\$)$");
         json!({ "type": "string", "pattern": pattern })
+    }
+
+    fn from_integer(_: i64) -> Option<String> {
+        Some(NAME_OF_USER.to_owned())
     }
 }
 

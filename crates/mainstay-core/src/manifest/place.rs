@@ -1,0 +1,64 @@
+//! Keys that exist, in another table than the one they were typed in: where they belong, as the schema has it.
+
+use serde_json::{Map, Value as Json};
+
+use super::decode::Decode as _;
+use super::suggest::listed;
+use super::tables::{Manifest, ServiceTable};
+use super::tree::Value;
+
+/// For a key of the whole file in a table of it: whoever appends a line to a TOML file appends it to the last table.
+pub(super) fn of_whole(key: &str, value: &Value<'_>, known: &[&str]) -> Option<String> {
+    let keys = properties(&Manifest::schema());
+    let is_in_file = known.iter().any(|known| keys.contains_key(*known));
+    // What Docker Compose calls `environment` is a list or a table.
+    let is_meant = match (key, value) {
+        ("environment", Value::Text(_)) => true,
+        ("environment", _) => false,
+        _ => keys.contains_key(key),
+    };
+    (is_meant && !is_in_file).then(|| {
+        format!("`{key}` is a key of the whole file: write it at the top of the file, above the first [service.…]")
+    })
+}
+
+/// For a key of a service in one of its tables, or the other way round.
+pub(super) fn of_key(key: &str, known: &[&str]) -> Option<String> {
+    let service = properties(&ServiceTable::schema());
+    let is_service = known.contains(&"command") && known.contains(&"account");
+    let is_file = known.contains(&"service");
+    if is_file {
+        return service
+            .contains_key(key)
+            .then(|| format!("`{key}` is a key of a service: write it below [service.NAME]"));
+    }
+    if !is_service {
+        return service.contains_key(key).then(|| {
+            format!("`{key}` is a key of the service itself: write it above its tables, below [service.NAME]")
+        });
+    }
+    let tables = service.iter().filter(|(_, schema)| has(schema, key));
+    let tables: Vec<&str> = tables.map(|(table, _)| table.as_str()).collect();
+    let first = tables.first()?;
+    Some(match tables.len() {
+        1 => format!("write {first} = {{ {key} = … }}"),
+        _ => {
+            let all = listed(&tables, "and");
+            format!("`{key}` is a key of {all}: write {first} = {{ {key} = … }} or the like")
+        }
+    })
+}
+
+/// Whether a value of this schema may be a table with this key.
+fn has(schema: &Json, key: &str) -> bool {
+    let alternatives = schema["anyOf"].as_array();
+    properties(schema).contains_key(key)
+        || alternatives.is_some_and(|all| all.iter().any(|schema| has(schema, key)))
+}
+
+fn properties(schema: &Json) -> Map<String, Json> {
+    schema["properties"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default()
+}
