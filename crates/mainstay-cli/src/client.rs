@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Response, StatusCode};
-use mainstay_core::engine::TrialPhase;
+use mainstay_core::engine::{StateName, TrialPhase};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::snapshot::SnapshotId;
 use serde::Deserialize;
@@ -40,6 +40,22 @@ pub(crate) async fn status(state: &StateDir) -> Result<StatusReport, Failure> {
     parse(status, &body)
 }
 
+/// Fails where the supervisor does not have this service, with its reason.
+pub(crate) async fn expect_service(
+    state: &StateDir,
+    what: &str,
+    name: &str,
+) -> Result<(), Failure> {
+    let (status, body) = ask(state, Method::GET, &format!("/v1/services/{name}")).await?;
+    match status {
+        StatusCode::NOT_FOUND => {
+            let message = format!("{what} {name}: {}", reason(&body));
+            Err(Failure::new(Code::Unknown, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Has every service stopped and waits until all have come to rest.
 pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, Failure> {
     let (status, body) = ask(state, Method::POST, "/v1/stop").await?;
@@ -56,10 +72,12 @@ pub(crate) async fn request(
     if status.is_success() {
         return parse(status, &body);
     }
-    Err(Failure::new(
-        code(status),
-        format!("{verb} {name}: {}", reason(&body)),
-    ))
+    let why = reason(&body);
+    let failure = Failure::new(code(status), format!("{verb} {name}: {why}"));
+    Err(match why == format!("it is {}", StateName::Paused) {
+        true => failure.hint(format!("`mainstay continue {name}` lets it run again")),
+        false => failure,
+    })
 }
 
 /// Stops services together and waits until all are down; with the others that it is to stop too.

@@ -35,8 +35,8 @@ use crate::client;
 use crate::failure::{Code, Failure};
 use crate::guarded;
 use crate::host::{self, Reach};
-use crate::installed::Installed;
 use crate::installed::registered::{self, Witness};
+use crate::installed::{Installed, NOT_INSTALLED};
 use crate::lock_file;
 use crate::manifest_file::{Loaded, Source};
 use crate::registry::{Registered, Registry, Wish, Work};
@@ -669,7 +669,7 @@ pub(crate) fn set_enabled(
 
 fn unknown(name: &str) -> Failure {
     let message = format!("no service {name} is installed");
-    Failure::new(Code::Unknown, message).hint("`mainstay list` shows those that are")
+    Failure::new(Code::Unknown, message).hint(NOT_INSTALLED)
 }
 
 /// Has a daemon that runs take up what is new.

@@ -20,13 +20,8 @@ pub(crate) struct Exposed {
     pub(crate) cure: String,
 }
 
-/// Every file that decides what a service executes, with the key that names it. Relative paths begin at `dir`, names are looked up in `search`. Those
-/// that cannot be found are left out.
-pub(crate) fn files<'s>(
-    spec: &'s Spec,
-    dir: &'s Path,
-    search: Option<&'s OsStr>,
-) -> impl Iterator<Item = (&'static str, PathBuf)> + 's {
+/// The commands of a service, with the key that names each.
+pub(crate) fn commands(spec: &Spec) -> impl Iterator<Item = (&'static str, &Argv)> {
     let ready = match spec.start().ready() {
         Some(Ready::Probe(probe)) => exec(probe),
         _ => None,
@@ -49,17 +44,23 @@ pub(crate) fn files<'s>(
         ("snapshot", thaw),
         ("on_alert", spec.on_alert().and_then(OnAlert::exec)),
     ];
-    let waits = spec
-        .wait_for()
-        .iter()
-        .map(|it| ("wait_for", exec(it.probe())));
-    let programs = commands
-        .into_iter()
-        .chain(waits)
-        .filter_map(move |(key, argv)| {
-            let found = host::find_program(argv?.program(), dir, search).ok()?;
-            Some((key, found))
-        });
+    let waits = spec.wait_for().iter();
+    let waits = waits.map(|it| ("wait_for", exec(it.probe())));
+    let commands = commands.into_iter().chain(waits);
+    commands.filter_map(|(key, argv)| Some((key, argv?)))
+}
+
+/// Every file that decides what a service executes, with the key that names it. Relative paths begin at `dir`, names are looked up in `search`. Those
+/// that cannot be found are left out.
+pub(crate) fn files<'s>(
+    spec: &'s Spec,
+    dir: &'s Path,
+    search: Option<&'s OsStr>,
+) -> impl Iterator<Item = (&'static str, PathBuf)> + 's {
+    let programs = commands(spec).filter_map(move |(key, argv)| {
+        let found = host::find_program(argv.program(), dir, search).ok()?;
+        Some((key, found))
+    });
     let env_file = spec.env_file().map(|path| ("env_file", dir.join(path)));
     env_file.into_iter().chain(programs)
 }

@@ -19,8 +19,8 @@ use mainstay_core::engine::{Beside, Fact, Halt, Human, ServiceId};
 use mainstay_core::spec::{OnAlert, ServiceName, Spec};
 use serde::Serialize;
 
-use super::children::{Purpose, spawn};
-use super::{Held, Host, Message, launch, report, seed, sys};
+use super::children::{Purpose, Share, spawn};
+use super::{Host, Message, launch, report, seed, sys};
 
 /// Alerts that may wait for one way out; more push out the oldest.
 const WAITING: usize = 64;
@@ -138,23 +138,11 @@ impl Alert {
     }
 }
 
-/// What will keep alerts of a service from being delivered, if it stays so: better said at the start than found out at the first alert.
-pub(super) fn problems(spec: &Spec, dir: &Path, inherited: &launch::Environment) -> Vec<String> {
-    let Some(on_alert) = spec.on_alert() else {
-        return Vec::new();
-    };
-    let command = on_alert.exec().and_then(|argv| {
-        let search = inherited.get(std::ffi::OsStr::new("PATH"));
-        let found = launch::find_program(argv.program(), dir, search.map(|path| &**path))
-            .and_then(|path| launch::check_executable(&path));
-        let error = found.err()?;
-        Some(format!("on_alert: program {}: {error}", argv.program()))
-    });
-    let webhook = on_alert
-        .webhook()
-        .and_then(|it| webhook::keys(it, dir).err());
-    let webhook = webhook.map(|why| format!("on_alert: {why}"));
-    command.into_iter().chain(webhook).collect()
+/// What will keep alerts of a service from reaching its webhook, if it stays so: better said at the start than found out at the first alert.
+pub(super) fn problems(spec: &Spec, dir: &Path) -> Option<String> {
+    let webhook = spec.on_alert()?.webhook()?;
+    let why = webhook::keys(webhook, dir).err()?;
+    Some(format!("on_alert: {why}"))
 }
 
 impl Host {
@@ -273,7 +261,7 @@ impl Host {
         }
     }
 
-    /// As the service's account, but without the service's `env` and `env_file`: what keeps the service from starting must not keep this from telling it.
+    /// As the service's account, with nothing else of its definition: what keeps the service from starting must not keep this from reporting it.
     fn start_alert_command(&mut self, id: ServiceId, alert: &Arc<Alert>) -> Result<(), String> {
         let held = self.held.get(&id).ok_or("it was removed")?;
         let spec = Arc::clone(&held.spec);
@@ -286,7 +274,7 @@ impl Host {
         let failed = |error: io::Error| format!("make a pipe: {error}");
         let (input, mut to_command) = io::pipe().map_err(failed)?;
         let (from_command, output) = io::pipe().map_err(failed)?;
-        let Held { dir, user, .. } = held;
+        let user = &held.user;
         let user = user.as_ref().map_err(String::clone)?.as_ref();
         let mut environment = launch::inherited_by(&spec, user, &self.inherited);
         environment.insert("MAINSTAY_SERVICE".into(), spec.name().as_str().into());
@@ -294,19 +282,20 @@ impl Host {
         for (name, value) in &alert.variables {
             environment.insert(name.into(), value.into());
         }
-        let working_dir = launch::working_dir(&spec, dir);
-        let working_dir = match working_dir.is_dir() {
-            true => working_dir,
-            false => dir.clone(),
+        // Of all directories, only this one is open to every account.
+        let working_dir = if cfg!(windows) {
+            self.state.path()
+        } else {
+            Path::new("/")
         };
         let streams = [&output, &output].map(sys::stream);
         let input_stream = Some(sys::stream(&input));
         let tree = spawn(
             &mut self.processes,
-            held,
+            (held, Share::Account),
             argv,
             environment,
-            &working_dir,
+            working_dir,
             (input_stream, streams),
             &[],
         )

@@ -228,7 +228,7 @@ impl Host {
         };
         spawn(
             &mut self.processes,
-            held,
+            (held, Share::All),
             argv,
             environment,
             &working_dir,
@@ -590,10 +590,19 @@ fn refused(id: ServiceId, token: Token, why: String) -> Event {
     }
 }
 
-/// Starts a program as a service's account, with its limits.
+/// Which settings of its service a program is started with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// All of them: the program of the service, and the commands that act on it or in its place (probes, reload, quiesce, thaw).
+    All,
+    /// The account alone. Any other setting may be what keeps the service from running, and the alert command has to report that.
+    Account,
+}
+
+/// Starts a program as a service's account.
 pub(super) fn spawn(
     processes: &mut Processes,
-    held: &Held,
+    (held, share): (&Held, Share),
     argv: &Argv,
     environment: launch::Environment,
     working_dir: &Path,
@@ -613,7 +622,9 @@ pub(super) fn spawn(
             }
         })?;
     // It may have been another one, or another's, when its service was first started.
-    let env_file = spec.env_file().map(|path| dir.join(path));
+    let is_all = share == Share::All;
+    let env_file = spec.env_file().filter(|_| is_all);
+    let env_file = env_file.map(|path| dir.join(path));
     if runs::as_root(other(user))
         && let Some(why) = [Some(program.clone()), env_file]
             .into_iter()
@@ -638,11 +649,17 @@ pub(super) fn spawn(
             stdout,
             stderr,
             user: other(user),
-            capabilities: spec.sandbox().map_or(&[], |sandbox| &sandbox.capabilities),
-            priority: spec.priority(),
-            cpus: spec.cpus(),
+            capabilities: match spec.sandbox().filter(|_| is_all) {
+                Some(sandbox) => &sandbox.capabilities,
+                None => &[],
+            },
+            priority: spec.priority().filter(|_| is_all),
+            cpus: if is_all { spec.cpus() } else { &[] },
             sockets,
-            limits: spec.limits(),
+            limits: match share {
+                Share::All => spec.limits(),
+                Share::Account => spec::Limits::default(),
+            },
         })
         .map_err(|error| {
             let why = match error.hint() {

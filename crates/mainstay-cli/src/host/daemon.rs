@@ -224,11 +224,12 @@ impl Host {
                 continue;
             };
             let mut losses = preflight::losses(&definition.spec);
-            losses.extend(alerts::problems(
+            losses.extend(preflight::unusable_helpers(
                 &definition.spec,
                 &definition.dir,
                 &self.inherited,
             ));
+            losses.extend(alerts::problems(&definition.spec, &definition.dir));
             for loss in losses {
                 self.reporter.say(&format!("{name}: {loss}"));
             }

@@ -73,7 +73,7 @@ use self::notices::Notices;
 use self::notify::NotifySocket;
 use self::possession::Possession;
 pub(crate) use self::possession::supervisor;
-pub(crate) use self::preflight::{losses, user_of, warning};
+pub(crate) use self::preflight::{losses, no_such_user, user_of, warnings};
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
 use self::requests::Waiter;
@@ -466,7 +466,12 @@ impl Host {
             let name = held.spec.name();
             let mut losses = losses(&held.spec);
             losses.extend(launch::env_file_remarks(&held.spec, &held.dir));
-            losses.extend(alerts::problems(&held.spec, &held.dir, &host.inherited));
+            losses.extend(preflight::unusable_helpers(
+                &held.spec,
+                &held.dir,
+                &host.inherited,
+            ));
+            losses.extend(alerts::problems(&held.spec, &held.dir));
             losses
                 .iter()
                 .for_each(|loss| host.reporter.say(&format!("{name}: {loss}")));

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use mainstay_core::spec::{Account, Need, Spec};
+use mainstay_core::spec::{Account, Argv, Need, Spec};
 
 use super::{launch, port, sys};
 use crate::failure::{Code, Failure};
@@ -47,12 +47,45 @@ pub(super) fn check_files(
         return Err(cannot(Code::PermissionDenied, why)
             .hint("ask for less, or have the supervisor started with a higher hard limit"));
     }
+    if let Some(setting) = refused_setting(spec, user) {
+        let (code, why, hint) = explain(spec, &setting);
+        return Err(cannot(code, why).hint(hint));
+    }
     let working_dir = launch::working_dir(spec, manifest_dir);
     if !working_dir.is_dir() {
         let why = format!("working_dir {} is not a directory", working_dir.display());
         return Err(cannot(Code::MissingPart, why).hint("create it, or correct `working_dir`"));
     }
-    check_program(spec, manifest_dir, &environment).map_err(refuse)
+    check_program("command", spec.command(), manifest_dir, &environment).map_err(refuse)
+}
+
+fn refused_setting(spec: &Spec, user: Option<&sys::User>) -> Option<sys::RefusedSetting> {
+    // Who stays the user that it is keeps what it has.
+    let capabilities = match (user, spec.sandbox()) {
+        (Some(_), Some(sandbox)) => &sandbox.capabilities[..],
+        _ => &[],
+    };
+    sys::refused_settings(spec.cpus(), spec.priority(), capabilities)
+}
+
+fn explain(spec: &Spec, setting: &sys::RefusedSetting) -> (Code, String, &'static str) {
+    match setting {
+        sys::RefusedSetting::Processors => (
+            Code::MissingPart,
+            format!("cpus = {:?}: none of them can be used here", spec.cpus()),
+            "name processors of this machine that the supervisor may use, or remove `cpus`",
+        ),
+        sys::RefusedSetting::Priority => (
+            Code::PermissionDenied,
+            "the supervisor may not raise its priority".to_owned(),
+            "run as root, or choose \"normal\" or a lower `priority`",
+        ),
+        sys::RefusedSetting::Capability(name) => (
+            Code::PermissionDenied,
+            format!("the supervisor does not have {name}, or may not pass it on"),
+            "start the supervisor with it, or remove it from `sandbox.capabilities`",
+        ),
+    }
 }
 
 /// What keeps a service from being started, and what helps.
@@ -86,11 +119,12 @@ fn check_env_file(spec: &Spec, manifest_dir: &Path) -> Result<(), Problem> {
 }
 
 fn check_program(
-    spec: &Spec,
+    key: &str,
+    argv: &Argv,
     manifest_dir: &Path,
     environment: &launch::Environment,
 ) -> Result<(), Problem> {
-    let program = spec.command().program();
+    let program = argv.program();
     let search = environment.get(std::ffi::OsStr::new("PATH"));
     let found = launch::find_program(program, manifest_dir, search.map(|path| &**path));
     let obstacle = match found {
@@ -105,20 +139,37 @@ fn check_program(
         why: format!("program {program}: {error}"),
         hint: hint.unwrap_or_else(|| {
             let dir = manifest_dir.display();
-            format!("install it, or correct `command`; relative paths begin at {dir}")
+            format!("install it, or correct `{key}`; relative paths begin at {dir}")
         }),
     })
 }
 
-/// What would keep it from being started now, for whoever installs it: it may still come.
-pub(crate) fn warning(spec: &Spec, manifest_dir: &Path) -> Option<String> {
+/// Commands of a service, beside its own program, that cannot be executed as things are.
+pub(super) fn unusable_helpers(
+    spec: &Spec,
+    manifest_dir: &Path,
+    environment: &launch::Environment,
+) -> Vec<String> {
+    let commands = runs::commands(spec).filter(|(key, _)| *key != "command");
+    let unusable = commands.filter_map(|(key, argv)| {
+        let Problem { why, hint, .. } =
+            check_program(key, argv, manifest_dir, environment).err()?;
+        Some(format!("{key}: {why} ({hint})"))
+    });
+    unusable.collect()
+}
+
+/// What would keep it from being started now, or its commands from being run, for whoever installs it: they may still come.
+pub(crate) fn warnings(spec: &Spec, manifest_dir: &Path) -> Vec<String> {
     let ours = launch::inherited();
     let environment = launch::environment(spec, manifest_dir, None, &ours).unwrap_or(ours);
     let checked = check_env_file(spec, manifest_dir)
-        .and_then(|()| check_program(spec, manifest_dir, &environment));
-    checked
+        .and_then(|()| check_program("command", spec.command(), manifest_dir, &environment));
+    let unusable = checked
         .err()
-        .map(|Problem { why, hint, .. }| format!("it cannot be started yet: {why} ({hint})"))
+        .map(|Problem { why, hint, .. }| format!("it cannot be started yet: {why} ({hint})"));
+    let helpers = unusable_helpers(spec, manifest_dir, &environment);
+    unusable.into_iter().chain(helpers).collect()
 }
 
 /// What the manifest asks for and this supervisor does not do: said at the start, never passed over in silence.
@@ -154,6 +205,14 @@ pub(crate) fn losses(spec: &Spec) -> Vec<String> {
     losses
 }
 
+/// What helps where there is no user of this name.
+pub(crate) fn no_such_user(name: &str) -> &'static str {
+    match name.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => "an account has the name of a user, not its number: `id -nu NUMBER` shows it",
+        false => "create the user, or correct `account`",
+    }
+}
+
 /// Whom the service runs as under a supervisor that is not a service manager.
 pub(crate) fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
     let Some(account) = spec.account() else {
@@ -174,7 +233,7 @@ pub(crate) fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
             Ok(None) => fail(
                 Code::MissingPart,
                 "there is no such user",
-                "create the user, or correct `account`",
+                no_such_user(user),
             ),
             Ok(Some(_)) => refuse(
                 "only root may start programs as somebody else",

@@ -15,7 +15,7 @@ use super::{Installed, Mode, Record, Stored};
 use crate::embedded;
 use crate::failure::{Code, Failure};
 use crate::guarded;
-use crate::host::sys;
+use crate::host::{self, sys};
 use crate::manifest_file::Loaded;
 use crate::state_dir::{self, StateDir};
 
@@ -42,6 +42,8 @@ pub(crate) struct Order<'a> {
 /// What an installation has brought about.
 pub(crate) struct Done {
     pub(crate) is_new: bool,
+    /// Its manifest, or what its manager has of it, is different now.
+    pub(crate) is_changed: bool,
     /// What this system cannot keep, one text each.
     pub(crate) losses: Vec<String>,
     /// What may keep it from running later, one text each.
@@ -54,7 +56,7 @@ pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Don
     super::reach::check(order)?;
     let places = places(state, order)?;
     let work = registered::begin(order, &places)?;
-    let mut copies = Copies(Vec::new());
+    let mut copies = Copies::default();
     let done = match copy_and_install(order, &places, &mut copies) {
         Ok(done) => done,
         Err(failure) => {
@@ -74,7 +76,7 @@ pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Don
 
 /// Has its place and its manager say what is kept of it; where that fails, they are as they were.
 pub(super) fn put(place: &Installed, kept: &Kept) -> Result<(), Failure> {
-    let mut copies = Copies(Vec::new());
+    let mut copies = Copies::default();
     let done = copy_and_install(&kept.order(), std::slice::from_ref(place), &mut copies);
     if done.is_err() {
         copies.take_back();
@@ -155,11 +157,14 @@ fn copy_and_install(
 ) -> Result<Vec<Done>, Failure> {
     let mut definitions: Vec<Definition> = Vec::with_capacity(places.len());
     let mut losses = Vec::with_capacity(places.len());
+    let mut are_changed = Vec::with_capacity(places.len());
     for (place, wanted) in places.iter().zip(&order.wanted) {
+        copies.is_changed = false;
         let path = place.copy(order.manifest, &wanted.account, copies)?;
         let (definition, lost) = place.definition(wanted, &path, &order.manifest.dir)?;
         definitions.push(definition);
         losses.push(lost);
+        are_changed.push(copies.is_changed);
     }
     let all = match &order.root {
         Some(root) => mainstay::stage_all(&definitions, root)?,
@@ -175,8 +180,10 @@ fn copy_and_install(
             }
         }
     }
-    let done = all.into_iter().zip(losses).map(|(installed, more)| Done {
+    let done = all.into_iter().zip(losses).zip(are_changed);
+    let done = done.map(|((installed, more), is_changed)| Done {
         is_new: installed.is_new,
+        is_changed: is_changed || installed.is_changed,
         losses: [more, installed.losses].concat(),
         warnings: installed.warnings,
     });
@@ -348,7 +355,12 @@ fn refuse_exposed(dir: &Path) -> io::Result<()> {
 }
 
 /// What was there before, to be put back, the last first.
-struct Copies(Vec<Before>);
+#[derive(Default)]
+struct Copies {
+    before: Vec<Before>,
+    /// Something else is there now.
+    is_changed: bool,
+}
 
 enum Before {
     File(PathBuf, Vec<u8>),
@@ -360,34 +372,38 @@ impl Copies {
     /// It may be made from now on.
     fn expect_dir(&mut self, path: &Path) {
         if !path.exists() {
-            self.0.push(Before::NoDir(path.to_owned()));
+            self.before.push(Before::NoDir(path.to_owned()));
         }
     }
 
     fn remember(&mut self, path: &Path) -> io::Result<()> {
-        self.0.push(match guarded::read(path, guarded::MANIFEST) {
-            Ok(bytes) => Before::File(path.to_owned(), bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Before::Nothing(path.to_owned())
-            }
-            Err(error) => return Err(error),
-        });
+        self.before
+            .push(match guarded::read(path, guarded::MANIFEST) {
+                Ok(bytes) => Before::File(path.to_owned(), bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Before::Nothing(path.to_owned())
+                }
+                Err(error) => return Err(error),
+            });
         Ok(())
     }
 
     fn put(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.remember(path)?;
+        let is_same = matches!(self.before.last(), Some(Before::File(_, old)) if old == bytes);
+        self.is_changed |= !is_same;
         state_dir::write_private(path, bytes).map(drop)
     }
 
     fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.remember(path)?;
+        self.is_changed = true;
         fs::remove_file(path)
     }
 
     /// As it was. Why it could not stay matters more than what of it cannot be taken back.
     fn take_back(self) {
-        for before in self.0.into_iter().rev() {
+        for before in self.before.into_iter().rev() {
             drop(match before {
                 Before::File(path, bytes) => state_dir::write_private(&path, &bytes).map(drop),
                 Before::Nothing(path) => fs::remove_file(path),
@@ -425,8 +441,7 @@ fn check_account(spec: &Spec, order: &Order<'_>) -> Result<(), Failure> {
             if order.root.is_none() && matches!(sys::User::lookup(user), Ok(None)) =>
         {
             let why = "there is no such user";
-            let hint = "create the user, or correct `account`";
-            refuse(Code::MissingPart, why, hint)
+            refuse(Code::MissingPart, why, host::no_such_user(user))
         }
         Some(spec::Account::User(_) | spec::Account::LocalSystem) => Ok(()),
         _ if record.manager == Manager::Systemd || record.scope() == Scope::User => Ok(()),

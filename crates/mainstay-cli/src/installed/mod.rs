@@ -136,6 +136,10 @@ pub(crate) struct Installed {
     root: Option<PathBuf>,
 }
 
+/// For those who name a service that is not.
+pub(crate) const NOT_INSTALLED: &str =
+    "`mainstay install FILE` installs one; a service of `mainstay run` is not installed";
+
 impl Installed {
     pub(crate) fn at(state: &StateDir, name: &ServiceName, record: Record) -> Self {
         let place = state.installed_dir(record.scope()).join(name.as_str());
@@ -184,7 +188,7 @@ impl Installed {
                     return failure;
                 }
                 let message = format!("no service {name} is installed");
-                Failure::new(Code::Unknown, message).hint("`mainstay list` shows those that are")
+                Failure::new(Code::Unknown, message).hint(NOT_INSTALLED)
             })
         };
         names.iter().map(find).collect()

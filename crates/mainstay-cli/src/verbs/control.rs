@@ -273,17 +273,21 @@ fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
     if service.state == verb.expects() || completed {
         return None;
     }
-    let detail = service
-        .remark()
-        .map_or_else(String::new, |remark| format!(": {remark}"));
+    let exit = service.last_exit;
+    let ended = exit.filter(|_| service.state == StateName::Stopped && verb != Verb::Stop);
+    let detail = service.remark().or(ended.map(|exit| exit.to_string()));
+    let detail = detail.map_or_else(String::new, |remark| format!(": {remark}"));
     let message = format!(
         "{} {}: it is {}{detail}",
         verb.as_str(),
         service.name,
         service.state
     );
-    Some(Failure::new(Code::Failed, message).hint(format!(
-        "its last words: mainstay logs {} -n 20",
-        service.name
-    )))
+    let failure = Failure::new(Code::Failed, message);
+    let name = &service.name;
+    // One that has not run has said nothing.
+    Some(match exit.is_some() || service.pid.is_some() {
+        true => failure.hint(format!("its last words: mainstay logs {name} -n 20")),
+        false => failure,
+    })
 }

@@ -36,7 +36,13 @@ impl Events {
         let installed = name.and_then(|name| Installed::find(state, name));
         let state = name.map_or_else(|| state.clone(), |name| state.of(name));
         client::block_on(async {
-            let events = match client::events(&state).await {
+            let events = async {
+                if let Some(name) = name {
+                    client::expect_service(&state, "events", name).await?;
+                }
+                client::events(&state).await
+            };
+            let events = match events.await {
                 Err(failure) if failure.code() == Code::NotRunning => {
                     // A host that could not start has nobody to tell.
                     let cause = installed.and_then(|it| it.start_failure());

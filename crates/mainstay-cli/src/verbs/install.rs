@@ -102,6 +102,11 @@ impl Install {
         if record.manager == Manager::Mainstay {
             return self.install_embedded(state, &manifest, &specs);
         }
+        if self.root.is_none() {
+            // Before anything about its services: on another system these may be fine.
+            let any = mainstay::service("any").manager(record.manager);
+            mainstay::check_manager(&any.scope(record.scope()))?;
+        }
         let password = self.password()?;
         let wanted = specs.iter().map(|spec| {
             let account = match self.dry_run {
@@ -137,16 +142,17 @@ impl Install {
             .map(|(spec, done)| Line {
                 name: spec.name().to_string(),
                 is_new: done.is_new,
-                what: match done.is_new {
-                    true => "installed",
-                    false => "up to date",
+                what: match (done.is_new, done.is_changed) {
+                    (true, _) => "installed",
+                    (false, true) => "updated",
+                    (false, false) => "up to date",
                 },
                 losses: done.losses,
                 warnings: match &self.root {
                     Some(_) => done.warnings,
                     None => {
-                        let warning = host::warning(spec, &manifest.dir);
-                        done.warnings.into_iter().chain(warning).collect()
+                        let warnings = host::warnings(spec, &manifest.dir);
+                        done.warnings.into_iter().chain(warnings).collect()
                     }
                 },
             })
@@ -161,9 +167,32 @@ impl Install {
         manifest: &Loaded,
         specs: &[Spec],
     ) -> Result<ExitCode, Failure> {
-        if self.mode == Mode::Direct || self.root.is_some() || self.dry_run {
-            let message = "install into the embedded manager: it knows neither --mode direct, --root nor --dry-run";
-            return Err(Failure::new(Code::Usage, message));
+        let refused = [
+            (self.mode == Mode::Direct, "--mode direct"),
+            (self.root.is_some(), "--root"),
+            (self.dry_run, "--dry-run"),
+        ];
+        if let Some((_, option)) = refused.into_iter().find(|(is_given, _)| *is_given) {
+            let (code, message) = match (self.manager, &self.root) {
+                (Some(_), _) => (Code::Usage, format!("the embedded manager has no {option}")),
+                (None, Some(root)) => (
+                    Code::MissingPart,
+                    format!("no service manager was found in {}", root.display()),
+                ),
+                (None, None) => (
+                    Code::MissingPart,
+                    format!(
+                        "this system has no service manager but the embedded one, which has no {option}"
+                    ),
+                ),
+            };
+            let hint = match (self.manager, &self.root) {
+                (None, Some(_)) => {
+                    "name the one that the image will have: --manager systemd".to_owned()
+                }
+                _ => format!("leave out {option}; `mainstay daemon` runs what is installed"),
+            };
+            return Err(Failure::new(code, format!("install: {message}")).hint(hint));
         }
         let done = embedded::install_all(state, manifest, specs, self.expected())?;
         let lines = specs.iter().zip(done).map(|(spec, done)| Line {
@@ -175,7 +204,7 @@ impl Install {
                 Change::None => "up to date",
             },
             losses: done.losses,
-            warnings: host::warning(spec, &manifest.dir).into_iter().collect(),
+            warnings: host::warnings(spec, &manifest.dir),
         });
         self.show(lines.collect())
     }

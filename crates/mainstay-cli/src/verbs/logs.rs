@@ -496,6 +496,16 @@ fn names_streams(log: &Log) -> io::Result<bool> {
 fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::NotFound => {
+            // A supervisor that runs knows whether there will be one.
+            let asked = client::block_on(client::expect_service(state, "logs", name)).flatten();
+            match asked {
+                Ok(()) => {
+                    let message = format!("no log of {name} yet: it has not been started");
+                    return Failure::new(Code::Unknown, message);
+                }
+                Err(failure) if failure.code() == Code::Unknown => return failure,
+                Err(_) => {}
+            }
             let place = state.logs_dir();
             Failure::new(
                 Code::Unknown,

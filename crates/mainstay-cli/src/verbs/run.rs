@@ -9,9 +9,9 @@ use crate::manifest_file::{self, FormatName};
 use crate::output::{self, Foreign};
 use crate::state_dir::StateDir;
 
-/// Runs the services of a manifest in the foreground, until they are all down or you press ctrl-c.
+/// Runs the services of a manifest in the foreground, until they have all ended or you press ctrl-c.
 ///
-/// Ctrl-C once stops them in reverse order, twice kills them. Exits 0 if every service ended cleanly or was stopped.
+/// Services that `mainstay stop` has stopped can be started again, so it goes on for them. Ctrl-C once stops them in reverse order, twice kills them. Exits 0 if every service ended cleanly or was stopped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
     /// The manifest: .toml, .yaml or .json; `-` is standard input.

@@ -114,9 +114,13 @@ fn ask(state: &StateDir, names: &[String]) -> Result<StatusReport, Failure> {
     }
     for name in names {
         if !report.services.iter().any(|service| service.name == *name) {
-            let message = format!("no service {name} is supervised");
-            let unknown = Failure::new(Code::Unknown, message);
-            let unknown = unknown.hint("`mainstay list` shows those that are");
+            // A supervisor that runs gives the reason.
+            let asked = client::block_on(client::expect_service(state, "status", name))?;
+            let unknown = match asked {
+                Err(failure) if failure.code() == Code::Unknown => failure,
+                _ => Failure::new(Code::Unknown, format!("no service {name} is supervised")),
+            };
+            let unknown = unknown.hint("`mainstay list` shows those that are supervised");
             return Err(misnamed().unwrap_or(unknown));
         }
     }

@@ -338,7 +338,7 @@ fn a_storm_of_alerts_is_counted_and_the_halt_goes_out_of_it() {
         command = ["PUPPET", "exit", "1"]
         env = { TOKEN = "hunter2" }
         recovery = { delay = "0s", limit = { restarts = 5, window = "1m", then = "halt" } }
-        on_alert = { exec = ["sh", "-c", "cat >> alerts; env >> variables; echo paged $MAINSTAY_EVENT"], limit = { alerts = 2, window = "1h" } }
+        on_alert = { exec = ["sh", "-c", "cat >> HERE/alerts; env >> HERE/variables; echo paged $MAINSTAY_EVENT"], limit = { alerts = 2, window = "1h" } }
         "#,
     );
     let mut supervisor = Supervisor::start(&sandbox, &manifest);
@@ -414,7 +414,7 @@ fn what_keeps_a_service_from_starting_does_not_keep_it_from_being_told() {
 #[test]
 fn a_command_has_its_time_and_then_is_killed_with_all_its_children() {
     let (sandbox, manifest) = sandbox(&format!(
-        "{HALTS}on_alert = {{ exec = ['sh', '-c', 'sleep 1000 & echo $! >> children; wait'], timeout = '300ms' }}\n"
+        "{HALTS}on_alert = {{ exec = ['sh', '-c', 'sleep 1000 & echo $! >> HERE/children; wait'], timeout = '300ms' }}\n"
     ));
     let mut supervisor = Supervisor::start(&sandbox, &manifest);
     assert_eq!(code(supervisor.wait(SOON)), 1);
@@ -456,27 +456,41 @@ fn a_command_that_cannot_be_had_is_said_at_the_start_and_so_is_a_key_that_others
     assert!(!notices(&supervisor).join("\n").contains(&secret));
 }
 
+/// Nothing that may keep a service from running applies to its alert command, except its account.
 #[test]
-fn a_command_runs_as_the_service_does() {
+fn a_command_runs_with_the_account_of_its_service_and_no_other_setting() {
     if !rustix::process::geteuid().is_root() {
         return mainstay_testkit::skip("only root may start programs as somebody else");
     }
     let (sandbox, manifest) = sandbox(&format!(
-        "{HALTS}account = 'user:nobody'\ninherit_env = ['MAINSTAY_TESTKIT_SANDBOX']\non_alert = ['sh', '-c', 'id -un > HERE/who/name']\n"
+        r#"{HALTS}
+        account = 'user:nobody'
+        inherit_env = ['MAINSTAY_TESTKIT_SANDBOX']
+        working_dir = 'HERE/closed'
+        limits = {{ open_files = 77 }}
+        priority = 'low'
+        on_alert = ['sh', '-c', 'echo $(id -un) $(pwd) $(ulimit -n) $(nice) $MAINSTAY_MESSAGE > HERE/who/alert']
+        "#
     ));
+    let closed = sandbox.path().join("closed");
+    fs::create_dir(&closed).expect("a directory");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("mode");
     fs::set_permissions(sandbox.path(), fs::Permissions::from_mode(0o755)).expect("mode");
     let who = sandbox.path().join("who");
     fs::create_dir(&who).expect("a directory");
     fs::set_permissions(&who, fs::Permissions::from_mode(0o777)).expect("mode");
     let mut supervisor = Supervisor::start(&sandbox, &manifest);
     let status = supervisor.wait(SOON);
-    let name = fs::read_to_string(who.join("name"));
-    assert_eq!(
-        name.ok().as_deref(),
-        Some("nobody\n"),
-        "{status:?} {:#?}",
-        supervisor.events()
-    );
+    let told = fs::read_to_string(who.join("alert")).unwrap_or_default();
+    let seen = format!("{status:?} {told:?} {:#?}", supervisor.events());
+    let words: Vec<&str> = told.split(' ').collect();
+    let [user, dir, files, nice, message @ ..] = &*words else {
+        panic!("{seen}");
+    };
+    assert_eq!((*user, *dir), ("nobody", "/"), "{seen}");
+    assert!(*files != "77" && *nice != "19", "{seen}");
+    assert!(message.join(" ").contains("halted: "), "{seen}");
+    assert!(seen.contains("change to directory"), "{seen}");
 }
 
 #[cfg(target_os = "linux")]
@@ -487,7 +501,7 @@ fn a_killed_supervisor_leaves_no_command_behind() {
         [service.orders]
         command = ["PUPPET", "exit", "7"]
         recovery = { policy = "strict" }
-        on_alert = ["sh", "-c", "echo $$ > pager; exec sleep 1000"]
+        on_alert = ["sh", "-c", "echo $$ > HERE/pager; exec sleep 1000"]
 
         [service.other]
         command = ["PUPPET", "hang"]

@@ -37,6 +37,35 @@ fn a_missing_program() {
     );
 }
 
+/// The header of an ELF file says more than the system's "Exec format error".
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_of_another_machine() {
+    // Little-endian, 64 bits, a program, of machine 243; and one that is cut off.
+    let mut riscv = b"\x7fELF\x02\x01\x01".to_vec();
+    riscv.resize(16, 0);
+    riscv.extend([2, 0, 243, 0]);
+    riscv.resize(64, 0);
+    let (sandbox, _) =
+        sandbox("[service.other]\ncommand = [\"./other\"]\n[service.cut]\ncommand = [\"./cut\"]\n");
+    for (name, bytes, part) in [
+        (
+            "other",
+            &*riscv,
+            "a 64-bit little-endian ELF program for RISC-V",
+        ),
+        ("cut", &riscv[..5], "a damaged ELF header"),
+    ] {
+        let path = sandbox.path().join(name);
+        fs::write(&path, bytes).expect("written");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("mode");
+        let output = verb(&sandbox, &["run", "mainstay.toml", name]);
+        let shown = String::from_utf8_lossy(&output.stdout);
+        let part = format!("not an executable for this machine ({part}");
+        assert!(shown.contains(&part), "{part}: {shown}");
+    }
+}
+
 #[test]
 fn a_file_that_is_no_program() {
     let (sandbox, _) = sandbox("[service.a]\ncommand = [\"./mainstay.toml\"]\n");
@@ -121,6 +150,110 @@ fn refused_by(sandbox: &Sandbox, args: &[&str], expect: i32, part: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(code(output.status), expect, "{said}");
     assert!(said.contains(part), "{said}");
+}
+
+/// Every verb that takes a name says why there is no such service, and none waits for one.
+#[test]
+fn a_name_that_the_supervisor_does_not_have() {
+    let (sandbox, manifest) = sandbox(
+        "[service.x]\ncommand = [\"PUPPET\", \"hang\"]\n\
+         [service.y]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    let args = [manifest.as_os_str(), "x".as_ref()];
+    let supervisor = Supervisor::start_with(&sandbox, args);
+    supervisor.wait_event(SOON, |event| event["event"] == "started");
+    for verb in ["events", "status", "logs", "start"] {
+        let part = "this supervisor was started without it";
+        refused_by(&sandbox, &[verb, "y"], 4, part);
+        refused_by(&sandbox, &[verb, "z"], 4, "has no service z");
+    }
+    let part =
+        "hint: `mainstay install FILE` installs one; a service of `mainstay run` is not installed";
+    refused_by(&sandbox, &["enable", "x"], 4, part);
+    stop(supervisor, &sandbox);
+}
+
+/// Commands beside the program itself: `install` and `run` warn of those that cannot be executed.
+#[test]
+fn helper_commands_that_cannot_be_executed() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.a]
+        command = ["PUPPET", "hang"]
+        start = { ready = { exec = ["no-such-ready"] }, timeout = "1h" }
+        liveness = { exec = ["./mainstay.toml"] }
+        reload = { exec = ["/no/such/reload"] }
+        on_alert = ["no-such-pager"]
+        "#,
+    );
+    let causes = [
+        "start: program no-such-ready: not found in PATH (install it, or correct `start`; ",
+        "liveness: program ./mainstay.toml: Permission denied (os error 13) (it is not marked as executable; ",
+        "reload: program /no/such/reload: No such file or directory",
+        "on_alert: program no-such-pager: not found in PATH",
+    ];
+    let output = verb(
+        &sandbox,
+        &["install", "--manager", "embedded", "mainstay.toml"],
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(output.status), 0, "{said}");
+    for cause in causes {
+        let warning = format!("warning: a: {cause}");
+        assert!(said.contains(&warning), "{warning}: {said}");
+    }
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    for cause in causes {
+        let remark = format!("a: {cause}");
+        supervisor.wait_event(SOON, |event| {
+            let message = event["message"].as_str();
+            message.is_some_and(|message| message.starts_with(&remark))
+        });
+    }
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
+}
+
+/// What became of a service that is not where `start` was to bring it.
+#[test]
+fn a_start_that_ends_elsewhere_says_what_happened() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.coded]
+        command = ["PUPPET", "exit", "3"]
+        start = { ready = { file = "HERE/never" } }
+        recovery = { codes = { 3 = "stop" } }
+        [service.need]
+        command = ["PUPPET", "exit", "1"]
+        start = { ready = { file = "HERE/never" } }
+        recovery = { policy = "never" }
+        [service.never-ran]
+        command = ["PUPPET", "hang"]
+        needs = ["need"]
+        [service.held]
+        command = ["PUPPET", "hang"]
+        "#,
+    );
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "never-ran", "halted");
+    let output = verb(&sandbox, &["start", "coded"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(output.status), 1, "{said}");
+    assert!(
+        said.contains("start coded: it is stopped: exit code 3"),
+        "{said}"
+    );
+    let output = verb(&sandbox, &["start", "never-ran"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(output.status), 1, "{said}");
+    assert!(!said.contains("last words"), "{said}");
+    verb(&sandbox, &["pause", "held"]);
+    refused_by(
+        &sandbox,
+        &["start", "held"],
+        1,
+        "hint: `mainstay continue held`",
+    );
 }
 
 #[test]
@@ -215,12 +348,72 @@ fn an_account_that_cannot_be_had() {
     }
     for (account, code, part) in [
         ("user:nobody-has-this-name", 69, "there is no such user"),
+        (
+            "user:4000000001",
+            69,
+            "hint: an account has the name of a user, not its number",
+        ),
         ("dynamic", 77, "only a service manager can give it"),
     ] {
         let (sandbox, _) = sandbox(&format!(
             "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\naccount = \"{account}\"\n"
         ));
         refused(&sandbox, &["run", "mainstay.toml"], code, &[part, "hint: "]);
+    }
+}
+
+/// What the machine, or the supervisor's rights, do not allow is refused before anything starts, and not tried again and again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_setting_that_cannot_be_given() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root asks for other accounts");
+    }
+    let (sandbox, _) = sandbox(
+        r#"
+        [service.processors]
+        command = ["PUPPET", "hang"]
+        cpus = [1023]
+        [service.rank]
+        command = ["PUPPET", "hang"]
+        priority = "high"
+        [service.capability]
+        command = ["PUPPET", "hang"]
+        account = "user:nobody"
+        sandbox = { capabilities = ["CAP_SYS_BOOT"] }
+        "#,
+    );
+    for (name, expect, cause, hint) in [
+        (
+            "processors",
+            69,
+            "cpus = [1023]: none of them can be used here",
+            "hint: name processors of this machine",
+        ),
+        (
+            "rank",
+            77,
+            "may not raise its priority",
+            "hint: run as root, or choose",
+        ),
+        (
+            "capability",
+            77,
+            "does not have CAP_SYS_BOOT",
+            "hint: start the supervisor with it",
+        ),
+    ] {
+        let mut command = sandbox.command("setpriv");
+        command.args(["--bounding-set", "-sys_boot,-sys_nice"]);
+        command.arg(mainstay()).args(["run", "mainstay.toml", name]);
+        let output = command.output().expect("setpriv runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(code(output.status), expect, "{said}");
+        let error = format!("error: start {name}: ");
+        for part in [&error, cause, hint] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        sandbox.assert_no_leftovers();
     }
 }
 

@@ -233,6 +233,63 @@ fn without_an_account_it_is_refused_where_it_would_be_root() {
     lab.assert_tree(&["/etc", "/var/lib"], &before);
 }
 
+/// What is wrong is the manager, whatever the services are.
+#[test]
+fn a_manager_of_another_system_is_said_to_be_one() {
+    // Without an account, which most managers refuse.
+    let (sandbox, manifest) = sandbox("[service.any]\ncommand = [\"/bin/sleep\", \"1\"]\n");
+    let path = manifest.display().to_string();
+    for (manager, cause) in [
+        ("windows", "windows is not a manager of this system\nhint: "),
+        ("smf", "smf does not run on this system\nhint: "),
+        ("aix", "aix does not run on this system\nhint: "),
+    ] {
+        for more in [&["--dry-run"][..], &[]] {
+            let args = ["install", "--manager", manager, &path];
+            let output = verb(&sandbox, &[&args, more].concat());
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(code(output.status), 69, "{said}");
+            assert!(said.contains(cause), "{said}");
+        }
+    }
+    let args = ["install", "--manager", "embedded", "--dry-run", &path];
+    let output = verb(&sandbox, &args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(code(output.status), 2, "{said}");
+    let cause = "the embedded manager has no --dry-run\nhint: leave out --dry-run";
+    assert!(said.contains(cause), "{said}");
+}
+
+/// An image needs no manager that runs: whether anything of it was changed is seen from its files.
+#[test]
+fn an_installation_says_whether_it_changed_anything() {
+    let (sandbox, _) = sandbox("");
+    let root = sandbox.path().join("image");
+    std::fs::create_dir_all(root.join("etc/systemd/system")).expect("directories");
+    let install = |account: &str, more: &[&str]| {
+        let text =
+            format!("[service.a]\ncommand = [\"/bin/sleep\", \"1\"]\naccount = \"{account}\"\n");
+        sandbox.write("a.toml", &text);
+        let root = root.display().to_string();
+        let args = ["install", "--manager", "systemd", "--root", &root, "a.toml"];
+        let output = verb(&sandbox, &[&args, more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(output.status), 0, "{said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let direct = ["--mode", "direct"];
+    for (account, more, expect) in [
+        ("user:one", &[][..], "a: installed\n"),
+        ("user:one", &[], "a: up to date\n"),
+        ("user:two", &[], "a: updated\n"),
+        ("user:two", &direct, "a: updated\n"),
+        ("user:two", &direct, "a: up to date\n"),
+        ("user:two", &[], "a: updated\n"),
+    ] {
+        assert_eq!(install(account, more), expect, "{account} {more:?}");
+    }
+}
+
 #[test]
 fn a_manager_that_does_not_run_is_said_to() {
     if std::path::Path::new("/run/systemd/system").exists() {

@@ -60,7 +60,8 @@ pub(crate) use linux::{
 pub(crate) use posix::{
     Socket, Stream, User, connect_unix, exposure, is_current_user, is_privileged,
     lacking_capabilities, lacks_interpreter, listen, null, probe_unix, read_from_start,
-    receive_signals, refused_limit, share, stream, utc_offset, why_not_executed, write_at,
+    receive_signals, refused_limit, refused_settings, share, stream, utc_offset, why_not_executed,
+    write_at,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
@@ -75,8 +76,8 @@ pub(crate) use windows::sockets::{Socket, listen, share};
 #[cfg(windows)]
 pub(crate) use windows::{
     Processes, Stream, Tree, User, exposure, is_current_user, is_dead, is_privileged,
-    lacking_capabilities, null, read_from_start, refused_limit, run_as_helper, stream, utc_offset,
-    write_at, yield_to_others,
+    lacking_capabilities, null, read_from_start, refused_limit, refused_settings, run_as_helper,
+    stream, utc_offset, write_at, yield_to_others,
 };
 
 /// What to start.
@@ -117,6 +118,21 @@ pub(crate) struct Command<'a> {
     /// What it may have at most. Windows knows none of these.
     #[cfg_attr(windows, expect(dead_code, reason = "limits of Unix"))]
     pub(crate) limits: Limits,
+}
+
+/// What a program cannot be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "elsewhere less is known beforehand")
+)]
+pub(crate) enum RefusedSetting {
+    /// None of its processors can be used.
+    Processors,
+    /// Its priority is above what the supervisor may give.
+    Priority,
+    /// The supervisor does not have this capability, or may not pass it on.
+    Capability(String),
 }
 
 /// The variable by which an orphan of a tree is told from a stranger where the system has no cgroup or job.

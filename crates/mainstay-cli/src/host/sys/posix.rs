@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use mainstay_core::spec::{Limits, Listen, Priority, Signal};
 use rustix::io::Errno;
 
-use super::{Command, Exit, INSTANCE, SpawnError};
+use super::{Command, Exit, INSTANCE, RefusedSetting, SpawnError};
 use crate::guarded;
 
 /// Where a child's output goes.
@@ -745,6 +745,45 @@ pub(crate) fn refused_limit(limits: Limits) -> Option<String> {
     limits::refused(limits)
 }
 
+/// Why a program cannot be given these, as far as that is known before it is started: each is tried in a thread of its own, which ends with what
+/// it was given. Off Linux they are those of the whole process, and the start itself tells.
+#[cfg(target_os = "linux")]
+pub(crate) fn refused_settings(
+    cpus: &[u16],
+    priority: Option<Priority>,
+    capabilities: &[String],
+) -> Option<RefusedSetting> {
+    let try_all = || {
+        // SAFETY: system calls on this thread alone, with what was checked.
+        let is_bound = processors::check(cpus).is_ok() && unsafe { processors::bind(cpus) };
+        if !is_bound {
+            return Some(RefusedSetting::Processors);
+        }
+        // SAFETY: no memory is involved.
+        let is_refused = |nice| unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } == -1;
+        if priority.map(nice).is_some_and(is_refused) {
+            return Some(RefusedSetting::Priority);
+        }
+        let lacks = |name: &&String| !capabilities::can_be_given(name);
+        let lacking = capabilities.iter().find(lacks)?;
+        Some(RefusedSetting::Capability(lacking.clone()))
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, try_all);
+        thread.ok()?.join().ok()?
+    })
+}
+
+/// As above.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn refused_settings(
+    _cpus: &[u16],
+    _priority: Option<Priority>,
+    _capabilities: &[String],
+) -> Option<RefusedSetting> {
+    None
+}
+
 /// Binding this process, and what it starts, to processors; none named are all.
 mod processors {
     use std::io;
@@ -1083,7 +1122,7 @@ mod capabilities {
     use std::io;
 
     use rustix::thread::{
-        CapabilitySet, CapabilitySets, capability_is_in_ambient_set,
+        CapabilitySet, CapabilitySets, capabilities, capability_is_in_ambient_set,
         configure_capability_in_ambient_set, set_capabilities, set_keep_capabilities,
     };
 
@@ -1107,6 +1146,25 @@ mod capabilities {
     pub(super) fn is_passed_on(name: &str) -> bool {
         let known = name.strip_prefix("CAP_").and_then(Set::from_name);
         known.is_some_and(|one| capability_is_in_ambient_set(one).unwrap_or(false))
+    }
+
+    /// Whether this thread can hand it on to a program of another user. It does so, if it can.
+    pub(super) fn can_be_given(name: &str) -> bool {
+        let Some(one) = name.strip_prefix("CAP_").and_then(Set::from_name) else {
+            return false;
+        };
+        let given = capabilities(None).and_then(|ours| {
+            let inheritable = ours.inheritable | one;
+            set_capabilities(
+                None,
+                CapabilitySets {
+                    inheritable,
+                    ..ours
+                },
+            )?;
+            configure_capability_in_ambient_set(one, true)
+        });
+        given.is_ok()
     }
 
     /// Before the change of user, which would take all.
@@ -1200,13 +1258,15 @@ impl Drop for SignalsBlocked {
 }
 
 impl SpawnError {
-    /// A step of the supervisor's own.
+    /// A step of the supervisor's own. What the system does not have at all, it will not have at the next try either.
     pub(super) fn parent(step: &str, source: impl Into<io::Error>) -> Self {
+        use io::ErrorKind::{InvalidInput, Unsupported};
+        let source = source.into();
         Self {
             step: step.into(),
-            source: source.into(),
+            is_permanent: matches!(source.kind(), InvalidInput | Unsupported),
+            source,
             hint: None,
-            is_permanent: false,
         }
     }
 
@@ -1315,6 +1375,44 @@ pub(crate) fn lacks_interpreter(program: &Path) -> Option<String> {
     }
 }
 
+/// What the header of an ELF file says of it (elf(5)).
+fn elf(head: &[u8]) -> String {
+    let at = |place: usize| head.get(place).copied().unwrap_or(0);
+    let (bits, order) = match (at(4), at(5)) {
+        (1, 1) => (32, "little-endian"),
+        (2, 1) => (64, "little-endian"),
+        (1, 2) => (32, "big-endian"),
+        (2, 2) => (64, "big-endian"),
+        _ => return "a damaged ELF header".to_owned(),
+    };
+    let number = |place: usize| match order {
+        "big-endian" => u16::from_be_bytes([at(place), at(place + 1)]),
+        _ => u16::from_le_bytes([at(place), at(place + 1)]),
+    };
+    let kind = match number(16) {
+        2 | 3 => "program",
+        1 => return "an object file that was not linked".to_owned(),
+        4 => return "a core dump".to_owned(),
+        _ => return "a damaged ELF header".to_owned(),
+    };
+    let machine = match number(18) {
+        3 => "x86",
+        8 => "MIPS",
+        20 => "PowerPC",
+        21 => "PowerPC 64",
+        22 => "s390",
+        40 => "ARM",
+        62 => "x86-64",
+        183 => "AArch64",
+        243 => "RISC-V",
+        258 => "LoongArch",
+        number => return format!("a {bits}-bit {order} ELF {kind} for machine number {number}"),
+    };
+    format!(
+        "a {bits}-bit {order} ELF {kind} for {machine}; the file may be damaged if that is this machine"
+    )
+}
+
 /// What `execve` means where its error misleads: a missing *interpreter* is reported as a missing file, for one.
 pub(crate) fn why_not_executed(program: &Path, errno: i32) -> Option<String> {
     let metadata = std::fs::metadata(program).ok()?;
@@ -1337,9 +1435,10 @@ pub(crate) fn why_not_executed(program: &Path, errno: i32) -> Option<String> {
         (libc::ENOENT, None) => Some(
             "the file exists, but its dynamic loader does not: it was built for another C library or architecture".into(),
         ),
-        (libc::ENOEXEC, None) if head.starts_with(b"\x7fELF") => {
-            Some("it was built for another architecture".into())
-        }
+        (libc::ENOEXEC, None) if head.starts_with(b"\x7fELF") => Some(format!(
+            "not an executable for this machine ({})",
+            elf(&head)
+        )),
         (libc::ENOEXEC, None) => Some("it is neither a program nor a script that begins with #!".into()),
         _ => None,
     }

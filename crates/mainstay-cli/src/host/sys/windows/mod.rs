@@ -189,6 +189,17 @@ pub(crate) fn refused_limit(_limits: mainstay_core::spec::Limits) -> Option<Stri
     None
 }
 
+/// Processors that Windows cannot name. It refuses no priority, and has no capabilities.
+pub(crate) fn refused_settings(
+    cpus: &[u16],
+    _priority: Option<Priority>,
+    _capabilities: &[String],
+) -> Option<super::RefusedSetting> {
+    processors(cpus)
+        .err()
+        .map(|_| super::RefusedSetting::Processors)
+}
+
 /// Another user. There is none: to start a process as somebody else Windows wants a password or a service manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum User {}
@@ -265,11 +276,11 @@ impl Processes {
     /// and refused if an argument holds what that would take for syntax.
     pub(crate) fn spawn(&mut self, command: &Command<'_>) -> Result<Tree, SpawnError> {
         let failed = |step: &'static str| {
-            move |source| SpawnError {
+            move |source: io::Error| SpawnError {
                 step: step.into(),
+                is_permanent: source.kind() == io::ErrorKind::InvalidInput,
                 source,
                 hint: None,
-                is_permanent: false,
             }
         };
         let class = command.priority.map(class);
