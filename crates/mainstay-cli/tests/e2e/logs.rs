@@ -434,3 +434,71 @@ fn a_moved_log_of_a_silent_service_is_shown() {
     assert_eq!(logs(&sandbox, &["a"]), "one\n");
     stop(supervisor, &sandbox);
 }
+
+#[test]
+fn a_line_that_never_ends_is_cut_by_rotation_and_loses_nothing() {
+    const BYTES: u64 = 9_000_000;
+    let (supervisor, sandbox) = supervise(&format!(
+        r#"
+        [service.endless]
+        command = ["/bin/sh", "-c", "head -c {BYTES} /dev/zero | tr '\\0' A; exec sleep 1000"]
+        log = {{ rotate = "1MB", keep = 100, compress = "none" }}
+        stop = {{ graceful = "0s" }}
+        "#
+    ));
+    let dir = sandbox.state_dir().join("logs/endless");
+    let files = || {
+        let names = fs::read_dir(&dir).into_iter().flatten().flatten();
+        let mut paths: Vec<_> = names.map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|it| it == "log"));
+        // `current.log` sorts behind every time stamp.
+        paths.sort();
+        paths
+    };
+    let size = |path: &std::path::PathBuf| fs::metadata(path).map_or(0, |it| it.len());
+    wait_until("all of it", SOON, || {
+        (files().iter().map(size).sum::<u64>() >= BYTES).then_some(())
+    });
+    stop(supervisor, &sandbox);
+    let sizes: Vec<u64> = files().iter().map(size).collect();
+    let most = 1_000_000 + (1 << 20);
+    assert!(sizes.iter().all(|size| *size <= most), "{sizes:?}");
+    let all: Vec<u8> = files()
+        .iter()
+        .flat_map(|path| fs::read(path).expect("it is there"))
+        .collect();
+    assert_eq!(all.len() as u64, BYTES);
+    assert!(all.iter().all(|byte| *byte == b'A'));
+}
+
+/// A file from before there was a limit, or of a service without rotation.
+#[test]
+fn an_endless_line_is_read_in_pieces() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.state_dir().join("logs/endless");
+    fs::create_dir_all(&dir).expect("a directory");
+    let file = fs::File::create(dir.join("current.log")).expect("a file");
+    let last = (40 << 20) - 3;
+    file.set_len(last).expect("a sparse file");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"needle", last).expect("written");
+    // Less memory than the line takes, and more than all else.
+    let read = |args: &str| {
+        let mainstay = mainstay().display().to_string();
+        let mut shell = sandbox.command("sh");
+        shell.args([
+            "-c",
+            &format!("ulimit -v 70000; exec {mainstay} logs endless {args}"),
+        ]);
+        let output = shell.output().expect("sh runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(output.status), 0, "{args}: {said}");
+        output.stdout
+    };
+    let shown = read("-n 1");
+    assert_eq!(shown, b"dle", "the last piece");
+    let shown = String::from_utf8(read("-n 1 --json")).expect("text");
+    let line: Value = serde_json::from_str(&shown).expect("one line of JSON");
+    assert_eq!(line["message"], "dle");
+    let found = read("--grep ^$ -n 1");
+    assert!(found.is_empty(), "{}", found.len());
+}

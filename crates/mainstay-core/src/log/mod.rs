@@ -89,9 +89,14 @@ pub struct Extent {
     pub mid_line: bool,
 }
 
+/// The most that one line can make a file larger than its limit. It bounds what a service that never ends its line takes of the disk, and
+/// readers handle a longer line in pieces of this length.
+pub const LINE_MAX: u64 = 1 << 20;
+
 /// How many of `bytes` belong into a file of this extent before it is rotated at `limit` bytes; 0 is "rotate it first".
 ///
-/// The file ends with the last line that fits as a whole. A line that was begun in it, or is alone longer than the limit, stays whole.
+/// The file ends with the last line that fits as a whole. A line that was begun in it, or is alone longer than the limit, stays whole up to
+/// [`LINE_MAX`] beyond the limit; what is longer goes on in the next file.
 pub fn fitting(file: Extent, limit: u64, bytes: &[u8]) -> usize {
     let room = usize::try_from(limit.saturating_sub(file.size)).unwrap_or(usize::MAX);
     if bytes.len() <= room {
@@ -101,10 +106,15 @@ pub fn fitting(file: Extent, limit: u64, bytes: &[u8]) -> usize {
     match bytes[..room].iter().rposition(is_end) {
         Some(end) => end + 1,
         None if file.size > 0 && !file.mid_line => 0,
-        None => bytes
-            .iter()
-            .position(is_end)
-            .map_or(bytes.len(), |end| end + 1),
+        None => {
+            let most = limit.saturating_add(LINE_MAX).saturating_sub(file.size);
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            let bytes = &bytes[..bytes.len().min(most)];
+            bytes
+                .iter()
+                .position(is_end)
+                .map_or(bytes.len(), |end| end + 1)
+        }
     }
 }
 
@@ -184,5 +194,11 @@ mod tests {
         check(9, true, 5, "abcd", 4); // no end in sight
         check(9, false, 5, "\n", 0);
         check(0, false, 0, "ab\ncd\n", 3); // a limit of nothing: a file a line
+        // A line that goes on for too long is cut.
+        check(4 + LINE_MAX, true, 5, "abcd", 1);
+        check(4 + LINE_MAX, true, 5, "\nabcd", 1);
+        check(5 + LINE_MAX, true, 5, "abcd\n", 0);
+        check(9 + LINE_MAX, true, 5, "abcd\n", 0);
+        check(9 + LINE_MAX, true, u64::MAX, "abcd\n", 5);
     }
 }

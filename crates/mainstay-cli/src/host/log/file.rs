@@ -1,7 +1,7 @@
 //! One service's files: bytes in, lines on disk.
 //!
 //! The bytes go to `current.log` as they are. Where the next line would pass the limit, or belongs to another day, the file is renamed to
-//! the time of its rotation and a new one begun. Nothing here ever refuses bytes: what the disk does not take is counted, whole lines at a
+//! the time of its rotation and a new one begun; a line that does not end is cut for that (`LINE_MAX`). Nothing here ever refuses bytes: what the disk does not take is counted, whole lines at a
 //! time, and said in the log as soon as it takes something again. Failures are tried again with the next bytes, never by a timer, and
 //! reported once.
 //!
@@ -354,7 +354,7 @@ impl<D: Disk> LogFile<D> {
         match extent {
             Some(extent) if extent.size == 0 && !renamed => Ok(()),
             Some(extent) if extent.mid_line => {
-                self.rotate_at = 0;
+                self.rotate_at = self.rotate_at.min(extent.size);
                 Ok(())
             }
             _ => self.try_rotate(),
@@ -433,6 +433,10 @@ impl<D: Disk> LogFile<D> {
                 }
                 if status.size < before {
                     self.drop_index();
+                    // It is still due.
+                    if self.rotate_at < self.limits.rotate {
+                        self.rotate_at = status.size;
+                    }
                 }
                 self.notice_move();
                 return Ok(());
@@ -456,7 +460,7 @@ impl<D: Disk> LogFile<D> {
         // What cannot be told now is told by a later look.
         if let Ok(false) = self.disk.is_at(&current.file, &self.path) {
             current.renamed = true;
-            self.rotate_at = 0;
+            self.rotate_at = self.rotate_at.min(current.size);
             self.drop_index();
         }
     }
@@ -513,7 +517,7 @@ impl<D: Disk> LogFile<D> {
         }
         if !std::mem::replace(&mut self.opened, true) {
             if self.limits.at_start && size > 0 {
-                self.rotate_at = 0;
+                self.rotate_at = self.rotate_at.min(size);
             }
             if let Some(upto) = self.last_stamp {
                 if is_untidy(&names, self.limits.compress, upto) {
@@ -564,7 +568,7 @@ impl<D: Disk> LogFile<D> {
         }
         let now = self.now();
         if now >= self.due && size > 0 {
-            self.rotate_at = 0;
+            self.rotate_at = self.rotate_at.min(size);
         }
         let ahead = self.due.unix_micros().saturating_sub(now.unix_micros());
         if ahead == 0 || ahead > LONGEST_DAY {
@@ -903,7 +907,7 @@ impl<D: Disk> LogFile<D> {
     /// he then says [`LogFile::wrote`]. Nobody may write between these two calls, but the bytes may be fewer, or none.
     ///
     /// They may begin and end anywhere in a line: where the room ends, [`LogFile::write`] takes the rest of the line and then rotates, so a
-    /// file may grow beyond its limit by as much as one line. There is no room while something is being lost, nor when the next line belongs
+    /// file may grow beyond its limit by as much as one line, up to `LINE_MAX`. There is no room while something is being lost, nor when the next line belongs
     /// into another file; `write` does then what is due. Nor is there after an error of this call or of the other's write (which has
     /// written nothing beyond what it says that it has): `write` tries the same and accounts for it.
     pub(super) fn room(&mut self) -> Result<Room<'_, D::File>, Trouble> {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
+use mainstay_core::log::LINE_MAX;
 use mainstay_core::log::stored::{Format, Stored, Stream};
 use mainstay_core::time::rfc3339;
 use regex::bytes::Regex;
@@ -196,7 +197,7 @@ impl Sink for Added<'_> {
         };
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.pending.extend_from_slice(part);
-            if part.ends_with(b"\n") {
+            if part.ends_with(b"\n") || self.pending.len() as u64 >= LINE_MAX {
                 let bare = without_end(&self.pending);
                 if keep(bare) {
                     shown.line(&self.tag, time_of(bare), &self.pending)?;

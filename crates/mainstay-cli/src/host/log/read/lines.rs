@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use mainstay_core::log::LINE_MAX;
 use mainstay_core::log::stored::Stored;
 
 use super::files::{Content, Log, Part, copy, micros};
@@ -92,7 +93,7 @@ impl Read for OwnedPart {
     }
 }
 
-/// Goes through lines, one file after the other.
+/// Goes through lines, one file after the other. Each piece of a line that is longer than `LINE_MAX` counts as one.
 pub(crate) struct Lines<'a> {
     log: &'a Log,
     range: Range,
@@ -211,7 +212,7 @@ fn begun(log: &Log, number: usize) -> io::Result<u64> {
     Ok(born.map_or(piece.ended, |born| born.min(piece.ended)))
 }
 
-/// Appends the next line with its end to `line`, and says how long it is; 0 where there is none.
+/// Appends the next line with its end to `line`, or [`LINE_MAX`] bytes of a longer one, and says how much that is; 0 where there is none.
 pub(super) fn next_line(part: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
-    Ok(part.read_until(b'\n', line)? as u64)
+    Ok(part.take(LINE_MAX).read_until(b'\n', line)? as u64)
 }

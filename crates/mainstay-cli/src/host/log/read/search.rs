@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 
+use mainstay_core::log::LINE_MAX;
 use mainstay_core::log::stored::{HEAD, Stored};
 
 use super::files::{Content, Log, Part, micros, read_exact_at, to_usize};
@@ -177,10 +178,7 @@ impl Log {
                 Content::Gone => break,
                 Content::Plain(file, len) => {
                     let (from, to) = (from.min(len), to.min(len));
-                    match keep {
-                        None => last_of_plain(&file, from, to, &mut wanted)?,
-                        Some(keep) => last_kept_of_plain(&file, from, to, &mut wanted, keep)?,
-                    }
+                    last_of_plain(&file, from, to, &mut wanted, keep)?
                 }
                 Content::Packed(mut packed) => {
                     packed.skip(from)?;
@@ -313,74 +311,63 @@ fn next_head(part: &mut impl BufRead, kept: &mut Vec<u8>) -> io::Result<u64> {
     }
 }
 
-/// Where the last `wanted` lines of `from..to` begin, or all of them; `wanted` is lowered by as many.
-fn last_of_plain(file: &File, from: u64, to: u64, wanted: &mut u64) -> io::Result<u64> {
-    let mut block = vec![0; BLOCK];
-    let mut start = to;
-    if from == to {
-        return Ok(to);
-    }
-    while start > from {
-        let length = (start - from).min(BLOCK as u64);
-        start -= length;
-        let block = &mut block[..to_usize(length)];
-        read_exact_at(file, block, start)?;
-        for end in memchr::memrchr_iter(b'\n', block) {
-            let next_line = start + end as u64 + 1;
-            if next_line < to {
-                *wanted -= 1;
-                if *wanted == 0 {
-                    return Ok(next_line);
-                }
-            }
-        }
-    }
-    *wanted -= 1;
-    Ok(from)
-}
-
-/// The same of the lines that count.
-fn last_kept_of_plain(
+/// Where the last `wanted` lines of `from..to` begin that `keep` lets count, or all of them; `wanted` is lowered by as many.
+///
+/// Reads no more than a block and a piece of a line at once, whatever there is.
+fn last_of_plain(
     file: &File,
     from: u64,
     to: u64,
     wanted: &mut u64,
-    keep: &Keep<'_>,
+    keep: Option<&Keep<'_>>,
 ) -> io::Result<u64> {
+    let mut block = vec![0; BLOCK];
+    let mut piece = Vec::new();
     let mut start = to;
-    let mut size = BLOCK as u64;
-    // The block, and behind it the end of the line that begins before it.
-    let mut bytes = Vec::new();
-    while start > from {
-        let length = (start - from).min(size);
-        start -= length;
-        let mut block = vec![0; to_usize(length)];
-        read_exact_at(file, &mut block, start)?;
-        block.append(&mut bytes);
-        bytes = block;
-        let mut end = bytes.len();
+    // Where the line ends whose beginning is looked for.
+    let mut end = to;
+    while end > from {
         // The end of the line at the end is not the end of the one before it.
-        let ends = memchr::memrchr_iter(b'\n', &bytes[..to_usize(length)]);
-        let mut cut = bytes.len();
-        for line in ends.map(|end| end + 1) {
-            if line < end && keep(without_end(&bytes[line..end])) {
-                *wanted -= 1;
-                if *wanted == 0 {
-                    return Ok(start + line as u64);
+        let (looked_at, mut ends) = (start, Vec::new());
+        if start > from {
+            let length = (start - from).min(BLOCK as u64);
+            start -= length;
+            let block = &mut block[..to_usize(length)];
+            read_exact_at(file, block, start)?;
+            ends.extend(memchr::memrchr_iter(b'\n', block).map(|end| start + end as u64 + 1));
+        }
+        if start == from {
+            ends.push(from);
+        }
+        for line in ends.into_iter().filter(|line| *line < to) {
+            if line >= end {
+                continue;
+            }
+            // What is longer than a piece is counted by pieces from its beginning, as it is read.
+            for number in (0..(end - line).div_ceil(LINE_MAX)).rev() {
+                let first = line + number * LINE_MAX;
+                let last = end.min(first + LINE_MAX);
+                let counts = match keep {
+                    None => true,
+                    Some(keep) if last <= looked_at => {
+                        let (first, last) = (to_usize(first - start), to_usize(last - start));
+                        keep(without_end(&block[first..last]))
+                    }
+                    Some(keep) => {
+                        piece.resize(to_usize(last - first), 0);
+                        read_exact_at(file, &mut piece, first)?;
+                        keep(without_end(&piece))
+                    }
+                };
+                if counts {
+                    *wanted -= 1;
+                    if *wanted == 0 {
+                        return Ok(first);
+                    }
                 }
             }
             end = line;
-            cut = line;
         }
-        // Twice as much for a long line, so that it is not moved again and again.
-        size = match cut == bytes.len() {
-            true => size * 2,
-            false => BLOCK as u64,
-        };
-        bytes.truncate(end);
-    }
-    if !bytes.is_empty() && keep(without_end(&bytes)) {
-        *wanted -= 1;
     }
     Ok(from)
 }
@@ -397,10 +384,7 @@ fn last_of_stream(
     let mut line = Vec::new();
     loop {
         line.clear();
-        let length = match keep {
-            Some(_) => next_line(part, &mut line)?,
-            None => next_head(part, &mut line)?,
-        };
+        let length = next_line(part, &mut line)?;
         if length == 0 {
             break;
         }
