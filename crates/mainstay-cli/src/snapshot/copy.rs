@@ -4,7 +4,7 @@
 //! again, until nothing differs. Then nothing was changed between the two looks, so all of it was like this at the second.
 
 use std::collections::btree_map::Entry as Slot;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -29,6 +29,12 @@ const DEEPEST: usize = 256;
 const LONGEST: usize = 4000;
 /// How many files, links and directories there may be: each takes some memory while they are copied.
 const MOST: usize = 2_000_000;
+/// What each of them counts for beside its path, its attributes and what a link says: as much as it takes in an index, or more.
+const ENTRY: usize = 256;
+/// The smallest limit of an index.
+const SMALLEST_INDEX: usize = 4 << 20;
+/// An index may have one byte for so many of what may be kept.
+const INDEX_SHARE: u64 = 2048;
 /// The coarsest time of change that a file system keeps: within that, a second change does not show.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -41,6 +47,8 @@ pub(super) enum Excess {
     Depth,
     Path,
     Entries,
+    /// More bytes than this of paths and attributes.
+    Index(usize),
     /// More bytes than this, holes included.
     Size(u64),
 }
@@ -48,7 +56,7 @@ pub(super) enum Excess {
 impl Excess {
     fn hint(self) -> &'static str {
         match self {
-            Self::Size(_) => {
+            Self::Size(_) | Self::Index(_) => {
                 "raise snapshot.max_size, or name the directories that are to be kept in snapshot.paths"
             }
             _ => "name the directories that are to be kept in snapshot.paths",
@@ -70,6 +78,11 @@ impl fmt::Display for Excess {
             ),
             Self::Path => write!(f, "it holds paths longer than {LONGEST} bytes"),
             Self::Entries => write!(f, "it holds more than {MOST} files"),
+            Self::Index(most) => write!(
+                f,
+                "the paths and attributes of its files take more than {} of an index",
+                ShowSize(*most as u64)
+            ),
             Self::Size(most) => write!(f, "its files have more than {} in all", ShowSize(*most)),
         }
     }
@@ -89,6 +102,13 @@ fn look_over(dir: &Dir, max_size: u64) -> Result<Seen, Failure> {
     }
 }
 
+/// What an index may hold, as [`ENTRY`] counts. All of it is in memory several times while a snapshot is taken, and a service decides how
+/// long its paths are.
+fn most_of_index(max_size: u64) -> usize {
+    let share = usize::try_from(max_size / INDEX_SHARE).unwrap_or(usize::MAX);
+    share.max(SMALLEST_INDEX)
+}
+
 /// Why a directory cannot be kept, if so.
 pub(super) fn excess_of(dir: &Dir, max_size: u64) -> Result<Option<Excess>, Failure> {
     look_into(dir, max_size, |_, _| {})
@@ -101,13 +121,23 @@ fn look_into(
     mut show: impl FnMut(Raw, Stat),
 ) -> Result<Option<Excess>, Failure> {
     let mut way = Descent::new(dir);
-    let names = |dir: &Dir| dir.names().map_err(doing("read", dir.path()));
+    let most = most_of_index(max_size);
+    let too_much = Ok(Some(Excess::Index(most)));
+    let mut room = most;
+    // Names count when they are read, the rest of their paths when it is their turn.
+    let names = |dir: &Dir, room: &mut usize| {
+        let names = dir.names_while(|name| take(room, ENTRY + name));
+        names.map_err(doing("read", dir.path()))
+    };
+    let Some(own) = names(dir, &mut room)? else {
+        return too_much;
+    };
     // Of each directory on the way down its path, and what is still to be seen in it.
-    let mut left = vec![(Raw::default(), names(dir)?)];
+    let mut left = vec![(Raw::default(), own)];
     let mut count = 0;
     let mut size: u64 = 0;
     // Of files that have several names; their content is copied once.
-    let mut linked = HashSet::new();
+    let mut linked = HashMap::new();
     while let Some((at, rest)) = left.last_mut() {
         let Some(name) = rest.pop() else {
             way.leave().map_err(doing("read", dir.path()))?;
@@ -124,6 +154,7 @@ fn look_into(
         if stat.kind == FileKind::Other {
             continue;
         }
+        let above = at.0.len();
         let mut path = at.clone();
         if !path.0.is_empty() {
             path.0.push(b'/');
@@ -137,8 +168,22 @@ fn look_into(
         if count > MOST {
             return Ok(Some(Excess::Entries));
         }
-        if stat.kind == FileKind::File && (stat.links < 2 || linked.insert(stat.inode)) {
-            size = size.saturating_add(stat.size);
+        let mut further = above;
+        match stat.kind {
+            FileKind::File if stat.links > 1 => match linked.entry(stat.inode) {
+                // It names the first one.
+                hash_map::Entry::Occupied(first) => further += *first.get(),
+                hash_map::Entry::Vacant(first) => {
+                    first.insert(path.0.len());
+                    size = size.saturating_add(stat.size);
+                }
+            },
+            FileKind::File => size = size.saturating_add(stat.size),
+            FileKind::Symlink => further += usize::try_from(stat.size).unwrap_or(LONGEST),
+            _ => {}
+        }
+        if !take(&mut room, further) {
+            return too_much;
         }
         if size > max_size {
             return Ok(Some(Excess::Size(max_size)));
@@ -153,7 +198,9 @@ fn look_into(
         }
         match way.enter(name) {
             Ok(()) => {
-                let below = names(way.dir())?;
+                let Some(below) = names(way.dir(), &mut room)? else {
+                    return too_much;
+                };
                 left.push((path, below));
             }
             Err(error) if has_gone(&error) => {}
@@ -162,6 +209,13 @@ fn look_into(
         }
     }
     Ok(None)
+}
+
+/// Whether there was so much room; then it is taken.
+fn take(room: &mut usize, bytes: usize) -> bool {
+    let left = room.checked_sub(bytes);
+    *room = left.unwrap_or(0);
+    left.is_some()
 }
 
 /// It was there, and is not any more, or is something else.
@@ -286,6 +340,15 @@ impl Copy<'_> {
             let gone = self.disk.remove_all(self.to, &name);
             gone.map_err(doing("remove", &self.to.path().join(&name)))?;
         }
+        // An owner may give each of them as much as the file system takes.
+        let most = most_of_index(self.max_size);
+        let attributes = |one: &Copied| {
+            let bytes = one.metadata.xattrs.iter();
+            bytes
+                .map(|(name, value)| name.0.len() + value.0.len())
+                .sum::<usize>()
+        };
+        let mut taken: usize = copied.values().map(attributes).sum();
         // Where the first name of a file is gone, another one is the first.
         let mut first_names: HashMap<u64, Raw> = HashMap::new();
         for (path, stat) in seen {
@@ -312,7 +375,9 @@ impl Copy<'_> {
             if is_as_was {
                 continue;
             }
-            let is_there = copied.remove(path).map(|one| one.kind);
+            let before = copied.remove(path);
+            taken -= before.as_ref().map_or(0, attributes);
+            let is_there = before.map(|one| one.kind);
             let name = sys::from_raw(path).map_err(doing("copy", self.from.path()))?;
             if let Some(Kind::File { .. }) = is_there {
                 let removed = self.disk.remove_file(self.to, &name);
@@ -320,6 +385,10 @@ impl Copy<'_> {
             }
             let is_dir_already = path.0.is_empty() || is_there == Some(Kind::Dir);
             if let Some(one) = self.copy_one(&name, stat, first, is_dir_already)? {
+                taken += attributes(&one);
+                if taken > most {
+                    return Err(Excess::Index(most).failure(self.from));
+                }
                 copied.insert(path.clone(), one);
             }
         }

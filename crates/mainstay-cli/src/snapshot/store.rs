@@ -91,6 +91,11 @@ impl Store {
 
     /// All that are whole or were once, oldest first.
     pub(crate) fn list(&self) -> Result<Vec<Listed>, Failure> {
+        self.each(|listed| listed)
+    }
+
+    /// What is made of each of them; an index that is not needed any more is gone before the next is read.
+    fn each<T>(&self, mut make: impl FnMut(Listed) -> T) -> Result<Vec<T>, Failure> {
         let dir = match Dir::open(&self.dir) {
             Ok(dir) => dir,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -98,14 +103,12 @@ impl Store {
         };
         let mut ids = ids_in(&dir)?;
         ids.sort_unstable();
-        Ok(ids
-            .into_iter()
-            .map(|id| Listed {
-                id,
-                index: self.index(id),
-            })
-            .filter(|listed| listed.index.is_ok() || self.dir_of(listed.id).exists())
-            .collect())
+        let listed = ids.into_iter().map(|id| Listed {
+            id,
+            index: self.index(id),
+        });
+        let is_there = |it: &Listed| it.index.is_ok() || self.dir_of(it.id).exists();
+        Ok(listed.filter(is_there).map(&mut make).collect())
     }
 
     fn dir_of(&self, id: SnapshotId) -> PathBuf {
@@ -279,23 +282,19 @@ impl Session<'_> {
     }
 
     pub(super) fn known(&self) -> Result<Vec<Known>, Failure> {
-        let listed = self.store.list()?;
-        Ok(listed
-            .into_iter()
-            .map(|Listed { id, index }| match index {
-                Ok(index) => Known {
-                    id,
-                    reason: index.reason,
-                    stable: index.stable,
-                },
-                // It goes when its time has come, and is restored by nobody.
-                Err(_) => Known {
-                    id,
-                    reason: Reason::Manual,
-                    stable: false,
-                },
-            })
-            .collect())
+        self.store.each(|Listed { id, index }| match index {
+            Ok(index) => Known {
+                id,
+                reason: index.reason,
+                stable: index.stable,
+            },
+            // It goes when its time has come, and is restored by nobody.
+            Err(_) => Known {
+                id,
+                reason: Reason::Manual,
+                stable: false,
+            },
+        })
     }
 
     pub(super) fn index(&self, id: SnapshotId) -> Result<Index, Trouble> {

@@ -949,6 +949,58 @@ fn a_restore_that_is_called_off_is_complete_or_leaves_nothing() {
     place.assert_tidy();
 }
 
+/// An index is in memory several times, and a service decides how long what stands in it is.
+#[test]
+fn what_takes_too_much_of_an_index_is_refused() {
+    let check = |kind: &str, fill: &dyn Fn(&Path, &Path, usize) -> io::Result<()>| {
+        let (place, _) = place(1);
+        let store = Store {
+            max_size: 100_000_000,
+            ..place.store(Arc::new(CallOff::default()))
+        };
+        let data = &place.paths()[0];
+        let below = data.join(vec!["d".repeat(240); 15].join("/"));
+        fs::create_dir_all(&below).unwrap();
+        let mut session = store.lock(false).unwrap();
+        session.create(&place.paths(), occasion(true)).unwrap();
+        for number in 0..1_300 {
+            if let Err(error) = fill(data, &below, number) {
+                assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{kind}: {error}");
+                return mainstay_testkit::skip("this file system keeps no such attributes");
+            }
+        }
+        let failure = session.create(&place.paths(), occasion(true)).unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            format!(
+                "error: {} cannot be kept: the paths and attributes of its files take more than 4MiB of an index\n\
+                 hint: raise snapshot.max_size, or name the directories that are to be kept in snapshot.paths",
+                data.display()
+            ),
+            "{kind}"
+        );
+    };
+    let create = |dir: &Path, number: usize| File::create(dir.join(number.to_string()));
+    check("paths", &|_, below, number| create(below, number).map(drop));
+    // Its entry has its own short name, and that of the first.
+    check("links", &|top, below, number| match number {
+        0 => create(below, 0).map(drop),
+        _ => fs::hard_link(below.join("0"), top.join(number.to_string())),
+    });
+    check("targets", &|top, _, number| {
+        std::os::unix::fs::symlink("t".repeat(4_000), top.join(number.to_string()))
+    });
+    check("attributes", &|top, _, number| {
+        let file = create(top, number)?;
+        let flags = rustix::fs::XattrFlags::empty();
+        let set = rustix::fs::fsetxattr(&file, "user.large", &[b'x'; 3_800], flags);
+        set.map_err(|error| match error {
+            rustix::io::Errno::NOTSUP => io::ErrorKind::Unsupported.into(),
+            other => other.into(),
+        })
+    });
+}
+
 #[test]
 fn a_directory_that_is_moved_away_is_not_left_by_another_door() {
     let place = Place::new();

@@ -110,15 +110,27 @@ impl Dir {
 
     /// What lies in it, in any order.
     pub(in crate::snapshot) fn names(&self) -> io::Result<Vec<OsString>> {
+        Ok(self.names_while(|_| true)?.unwrap_or_default())
+    }
+
+    /// The same, unless there is one of a length that does not fit any more.
+    pub(in crate::snapshot) fn names_while(
+        &self,
+        mut fits: impl FnMut(usize) -> bool,
+    ) -> io::Result<Option<Vec<OsString>>> {
         let mut names = Vec::new();
         for entry in fs::Dir::read_from(&self.fd)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if !matches!(name, b"." | b"..") {
-                names.push(OsString::from_vec(name.to_vec()));
+            if matches!(name, b"." | b"..") {
+                continue;
             }
+            if !fits(name.len()) {
+                return Ok(None);
+            }
+            names.push(OsString::from_vec(name.to_vec()));
         }
-        Ok(names)
+        Ok(Some(names))
     }
 
     /// What a name in it stands for; a symbolic link for itself.

@@ -78,6 +78,22 @@ impl Dir {
         entries.map(|entry| Ok(entry?.file_name())).collect()
     }
 
+    /// The same, unless there is one of a length that does not fit any more.
+    pub(in crate::snapshot) fn names_while(
+        &self,
+        mut fits: impl FnMut(usize) -> bool,
+    ) -> io::Result<Option<Vec<OsString>>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            if !fits(name.len()) {
+                return Ok(None);
+            }
+            names.push(name);
+        }
+        Ok(Some(names))
+    }
+
     pub(in crate::snapshot) fn stat(&self, name: &Path) -> io::Result<Stat> {
         Ok(stat(&fs::symlink_metadata(self.path.join(name))?))
     }
