@@ -190,12 +190,17 @@ pub(crate) fn names(state: &StateDir) -> Vec<String> {
     names
 }
 
+/// What is to hold of a service over every end of the daemon, as far as that can be read.
+pub(crate) fn desired(state: &StateDir, name: &str) -> Option<Desired> {
+    desired::read(state, name).ok().flatten()
+}
+
 /// What can be said of those that it has while no daemon runs, and none was killed.
 pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
     let version = |name: &str| Some(read_record(state, name).ok()?.version);
     let names = names(state).into_iter();
     let report = |name: String| {
-        let desired = desired::read(state, &name).ok().flatten();
+        let desired = desired(state, &name);
         let report = stopped(version(&name), None, name);
         match desired {
             Some(Desired::Halted {

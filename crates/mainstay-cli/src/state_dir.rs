@@ -153,8 +153,15 @@ impl StateDir {
     }
 
     /// Makes a service's own directory. Where another user owns it, the directories above let him through, but not look around.
+    /// An empty one that belongs to another account is made anew; see [`StateDir::refuse_foreign_data`] for the others.
     pub(crate) fn create_data_dir(&self, name: &str, owner: Option<&sys::User>) -> io::Result<()> {
         let dir = self.data_dir(name);
+        #[cfg(unix)]
+        let is_foreign = data_owner(&dir, owner).is_ok_and(|other| other.is_some());
+        #[cfg(windows)]
+        let is_foreign = false;
+        // Only an empty one can be removed.
+        let stays = is_foreign && fs::remove_dir(&dir).is_err();
         create_private_dir(&dir)?;
         let Some(owner) = owner else { return Ok(()) };
         #[cfg(unix)]
@@ -170,7 +177,42 @@ impl StateDir {
                 fs::set_permissions(above, fs::Permissions::from_mode(mode))?;
             }
         }
-        owner.give(&dir)
+        match stays {
+            true => Ok(()),
+            false => owner.give(&dir),
+        }
+    }
+
+    /// Refuses data of another account than the service runs as: with the rights of the one, the service would follow links that the
+    /// other has left, and what the one had kept to itself would be the other's.
+    #[cfg(unix)]
+    pub(crate) fn refuse_foreign_data(
+        &self,
+        name: &str,
+        owner: Option<&sys::User>,
+    ) -> Result<(), String> {
+        let dir = self.data_dir(name);
+        let place = dir.display();
+        let found = data_owner(&dir, owner);
+        let found =
+            found.map_err(|error| format!("look at its data directory {place}: {error}"))?;
+        let Some(uid) = found else { return Ok(()) };
+        let was = trust::user(uid);
+        let now = trust::user(owner.map_or_else(sys::current_uid, sys::User::uid));
+        Err(format!(
+            "its data directory {place} belongs to {was}, and it runs as {now}: look through what is in it, then `chown -R {now} {place}`, or move it away"
+        ))
+    }
+
+    /// Access to it is not by owner.
+    #[cfg(windows)]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
+    pub(crate) fn refuse_foreign_data(
+        &self,
+        _name: &str,
+        _owner: Option<&sys::User>,
+    ) -> Result<(), String> {
+        Ok(())
     }
 
     /// The secret by which this installation hides values that must still be told apart, made where there is none.
@@ -186,6 +228,11 @@ impl StateDir {
     /// What a successor goes on with.
     pub(crate) fn ledger_path(&self) -> PathBuf {
         self.path.join("ledger")
+    }
+
+    /// Room for the next one, which a full disk cannot take.
+    pub(crate) fn spare_ledger_path(&self) -> PathBuf {
+        self.path.join("ledger.spare")
     }
 
     /// The last report of a host whose service is halted (`halted.rs`).
@@ -334,6 +381,18 @@ pub(crate) fn installed_place(state_dir: &Path) -> Option<&Path> {
     place.parent()?.ends_with("installed").then_some(place)
 }
 
+/// The account that a data directory belongs to, where that is another than `owner`, or we. Who is not root may not change that.
+#[cfg(unix)]
+fn data_owner(dir: &Path, owner: Option<&sys::User>) -> io::Result<Option<u32>> {
+    use std::os::unix::fs::MetadataExt as _;
+    if !sys::is_privileged() {
+        return Ok(None);
+    }
+    let uid = fs::symlink_metadata(dir)?.uid();
+    let wanted = owner.map_or_else(sys::current_uid, sys::User::uid);
+    Ok((uid != wanted).then_some(uid))
+}
+
 /// The registry of the services in a directory of installed ones. It lies beside it, but for Windows, where that directory is what is the
 /// administrators' alone.
 pub(crate) fn registry_path(installed_dir: &Path) -> PathBuf {
@@ -378,9 +437,14 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut new_path = path.as_os_str().to_owned();
     new_path.push(".new");
     let mut file = create_anew(Path::new(&new_path))?;
-    file.write_all(bytes)?;
-    fs::rename(&new_path, path)?;
-    Ok(file)
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| fs::rename(&new_path, path));
+    if written.is_err() {
+        // A full disk is not to hold half a file, too.
+        let _ = fs::remove_file(&new_path);
+    }
+    written.map(|()| file)
 }
 
 /// Creates a file that only its owner reads. One that is there, or a link, is removed first: its owner could still change it.

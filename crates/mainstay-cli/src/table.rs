@@ -33,9 +33,14 @@ pub(crate) fn status(report: &StatusReport) -> Painted {
         for cause in service.drift.iter().flatten() {
             let _ = writeln!(text, "  {}: not as registered: {cause}", service.name);
         }
-        for remark in service.remark().iter().chain(&service.log_problem) {
+        let problems = service.log_problem.iter().chain(&service.state_problem);
+        for remark in service.remark().iter().chain(problems) {
             let _ = writeln!(text, "  {}: {remark}", service.name);
         }
+    }
+    let supervisor = report.supervisor.as_ref();
+    if let Some(problem) = supervisor.and_then(|it| it.problem.as_ref()) {
+        let _ = writeln!(text, "  supervisor: {problem}");
     }
     table.push(&text);
     table

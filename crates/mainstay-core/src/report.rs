@@ -19,12 +19,15 @@ pub struct StatusReport {
 }
 
 /// What is known of a supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorReport {
     /// Its process id.
     pub pid: u32,
     /// Whether it lives; services may outlive it.
     pub alive: bool,
+    /// Why a successor could not, or cannot, be told of all that runs, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What is known of one service.
@@ -75,6 +78,9 @@ pub struct ServiceReport {
     pub detail: Option<String>,
     /// What is wrong with its log, if something is.
     pub log_problem: Option<String>,
+    /// Why what is wanted of it will not outlast its supervisor, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_problem: Option<String>,
     /// Processor time of its whole tree, milliseconds, where the system tells.
     pub cpu_ms: Option<u64>,
     /// Resident memory of its whole tree, bytes, where the system tells.
@@ -154,6 +160,7 @@ impl ServiceReport {
             next_try_seconds: None,
             detail: None,
             log_problem: None,
+            state_problem: None,
             cpu_ms: None,
             memory_bytes: None,
             needed_by: Vec::new(),

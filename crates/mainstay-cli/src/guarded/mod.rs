@@ -23,11 +23,11 @@ use std::path::{Path, PathBuf};
 use std::{error, fmt};
 
 #[cfg(unix)]
-pub(crate) use self::unix::{Reached, directory, parent};
+pub(crate) use self::unix::{Reached, directory, exists, parent, socket};
 #[cfg(unix)]
 use self::unix::{open, open_plainly};
 #[cfg(windows)]
-pub(crate) use self::windows::directory;
+pub(crate) use self::windows::{directory, exists};
 #[cfg(windows)]
 use self::windows::{open, open_plainly};
 

@@ -222,6 +222,82 @@ pub(crate) fn parent(path: &Path) -> io::Result<(Reached, OsString)> {
     }
 }
 
+/// Whether something lies there.
+///
+/// # Errors
+/// A [`Refusal`], or the system's own.
+pub(crate) fn exists(path: &Path) -> io::Result<bool> {
+    if !is_privileged() {
+        return path.try_exists();
+    }
+    let found = Walk::new(&std::path::absolute(path)?)?
+        .run(Last::Follow)
+        .and_then(|(above, name)| Ok(fs::statat(&above.fd, &name, AtFlags::SYMLINK_NOFOLLOW)?));
+    match found {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A socket to connect to, whatever becomes of its path meanwhile.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    path: PathBuf,
+    /// What `path` leads to.
+    _held: Option<OwnedFd>,
+}
+
+impl Socket {
+    /// Leads to it for as long as this lives.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Finds a socket.
+///
+/// # Errors
+/// A [`Refusal`], or the system's own.
+pub(crate) fn socket(path: &Path) -> io::Result<Socket> {
+    if !is_privileged() {
+        return Ok(Socket {
+            path: path.to_owned(),
+            _held: None,
+        });
+    }
+    let (above, name) = Walk::new(&std::path::absolute(path)?)?.run(Last::Follow)?;
+    hold(&above, &name)
+}
+
+/// A path below `/proc` leads to the very file that a descriptor holds.
+#[cfg(target_os = "linux")]
+fn hold(above: &Reached, name: &OsStr) -> io::Result<Socket> {
+    use std::os::fd::AsRawFd as _;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = fs::openat(&above.fd, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(fs::fstat(&held)?.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP.into());
+    }
+    Ok(Socket {
+        path: format!("/proc/self/fd/{}", held.as_raw_fd()).into(),
+        _held: Some(held),
+    })
+}
+
+/// Here a socket cannot be held: between this look and the use, its owner can replace it.
+#[cfg(not(target_os = "linux"))]
+fn hold(above: &Reached, name: &OsStr) -> io::Result<Socket> {
+    let found = fs::statat(&above.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP.into());
+    }
+    Ok(Socket {
+        path: above.path.join(name),
+        _held: None,
+    })
+}
+
 /// See [`super::file`].
 pub(super) fn open(path: &Path) -> io::Result<File> {
     if !is_privileged() {

@@ -63,6 +63,12 @@ impl Host {
         if let Err(why) = &held.user {
             return Err(StartFailure::Permanent(why.clone()));
         }
+        let user = other(&held.user).cloned();
+        let data = self
+            .state
+            .refuse_foreign_data(spec.name().as_str(), user.as_ref());
+        data.map_err(StartFailure::Permanent)?;
+        let held = self.held_mut(id)?;
         if !held.sockets.are_ours()
             && let Some(taken) = port::taken(&spec)
         {

@@ -16,6 +16,11 @@ use super::{Held, Host, SETTLED, Successor, alerts, other, preflight};
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::chain;
 
+/// What follows where it cannot be written that a service is to stay down.
+pub(super) const WILL_START: &str = "the next daemon will start it";
+/// What follows where it cannot be removed.
+const WILL_STAY: &str = "the next daemon will not start it";
+
 /// The manager of the services that are installed in a state directory.
 pub(super) struct Daemon {
     pub(super) exits_when_done: bool,
@@ -91,15 +96,27 @@ impl Host {
             _ => held.is_stopped.then_some(Desired::Stopped),
         };
         if held.desired == desired {
+            held.desired_problem = None;
             return;
         }
         let written = embedded::write_desired(&self.state, name.as_str(), desired.as_ref());
-        held.desired = desired;
-        if let Err(error) = written {
-            let why = "the next daemon will not know whether it is to stay down";
-            self.reporter
-                .say(&format!("{name}: write its desired state: {error}; {why}"));
+        let problem = match (written, &desired) {
+            (Ok(()), _) => {
+                held.desired = desired;
+                None
+            }
+            (Err(error), Some(_)) => {
+                Some(format!("write its desired state: {error}; {WILL_START}"))
+            }
+            (Err(error), None) => Some(format!("write its desired state: {error}; {WILL_STAY}")),
+        };
+        if held.desired_problem == problem {
+            return;
         }
+        if let Some(problem) = &problem {
+            self.reporter.say(&format!("{name}: {problem}"));
+        }
+        held.desired_problem = problem;
     }
 
     /// Tells whoever started us that all that starts with us has, or has failed.
@@ -139,6 +156,13 @@ impl Host {
 
     /// Everything is about to be stopped.
     pub(super) fn begin_end(&mut self) {
+        // What could not be written may find room now.
+        let unwritten = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.desired_problem.is_some());
+        let unwritten: Vec<ServiceId> = unwritten.map(|(id, _)| *id).collect();
+        unwritten.into_iter().for_each(|id| self.record_desired(id));
         let state = |id| self.engine.view(id).map(|view| view.state);
         let is_halted = |id| state(id) == Some(StateName::Halted);
         let any_is_halted = self.engine.ids().any(is_halted);

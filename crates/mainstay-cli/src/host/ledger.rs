@@ -1,15 +1,20 @@
 //! `STATE/ledger`: what a successor needs to go on with the services, should this supervisor be killed.
 //!
 //! A header of 8 KiB, then a slot of 1 KiB for each service, in the order of the manifest. Each is one JSON object, filled up with spaces
-//! to its size less one, and a newline; so `cat` shows it. A slot is written by one `pwrite` that crosses no page, so it is whole
+//! to its size less one, and a newline; so `cat` shows it. Slots that have no service yet are `null`. A slot is written by one `pwrite` that crosses no page, so it is whole
 //! whenever we are killed. Nothing is synchronised: it need not survive the system, only us, and a ledger of an earlier start of the
 //! system is void. Times are milliseconds since the system started. Beside it lies a copy of the manifest.
 //!
+//! A full disk must not cost the ledger. So a second file of the same size, `STATE/ledger.spare`, lies beside it: a new ledger is written there,
+//! then the two change places. Where they cannot, it stays where it is: the one with the higher generation counts. One that cannot
+//! be written is said, and tried again.
+//!
 //! A slot that cannot be read, or says less than is true, is safe: what is not adopted by it is ended by the lock's testament.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mainstay_core::engine::{Bequest, Exit, Left, ServiceId, Stage, StateName, Wish};
@@ -23,12 +28,16 @@ use super::sys::{self, Birth, Identity};
 use crate::embedded::{self, Definition, Desired};
 use crate::lock_file;
 use crate::manifest_file::Loaded;
-use crate::state_dir::{StateDir, create_private_dir, write_private};
+use crate::state_dir::{Predecessor, StateDir, create_private_dir, write_private};
 
 /// Of what is written; another one is not read.
 const FORMAT: u32 = 1;
 const HEADER: usize = 8 << 10;
 const SLOT: usize = 1 << 10;
+/// There is room for a multiple of so many services.
+const ROOM: usize = 16;
+/// How soon what could not be written is tried again.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// Who kept the ledger, of what.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +54,12 @@ pub(super) struct Header {
     /// The same as in the lock, should that be lost.
     #[serde(default)]
     pub(super) testaments: Vec<String>,
+    /// Of two ledgers, the one with the higher generation counts.
+    #[serde(default)]
+    generation: u64,
+    /// How many slots have a service; all, where that is not said.
+    #[serde(default)]
+    services: Option<usize>,
 }
 
 /// Instead of a format: it lies where each service is installed.
@@ -123,22 +138,36 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 pub(super) struct Ledger {
     /// Where it is ours.
     header: Option<Header>,
-    file: File,
+    place: Option<Place>,
     /// The copy of the manifest, whatever becomes of its name.
     copy: Option<File>,
     /// Whose each slot is.
     owners: Vec<ServiceId>,
     written: Vec<Option<Slot>>,
     buffer: Vec<u8>,
+    trouble: Option<Trouble>,
+}
+
+/// A file that has the ledger.
+struct Place {
+    path: PathBuf,
+    file: File,
+}
+
+/// Why it says less than is true.
+struct Trouble {
+    why: String,
+    tried: std::time::Instant,
 }
 
 impl Ledger {
-    /// Begins a new one in the place of the last; `None` where the system leaves nothing to go on with.
-    pub(super) fn begin(
+    /// Begins a new one in the place of the last; `None` where the system leaves nothing to go on with. What could not be written is its
+    /// [trouble](Ledger::trouble).
+    fn begin(
         state: &StateDir,
         (manifest, testaments): (&str, &[String]),
         copy: Option<&Copy>,
-        (owners, slots): (Vec<ServiceId>, Vec<Slot>),
+        slots: (Vec<ServiceId>, Vec<Slot>),
     ) -> io::Result<Option<Self>> {
         let Some(boot) = sys::boot() else {
             return Ok(None);
@@ -153,66 +182,79 @@ impl Ledger {
             manifest_dir: copy.map_or_else(PathBuf::new, |copy| copy.dir.clone()),
             manifest_format: copy.map_or(INSTALLED, |copy| copy.format.name()).to_owned(),
             testaments: testaments.to_vec(),
+            generation: 0,
+            services: None,
         };
-        let copy = copy.map(|copy| {
-            let copy_path = state.manifest_path(copy.format.name());
-            write_private(&copy_path, copy.text.as_bytes())
+        let mut ledger = Self {
+            header: Some(header),
+            place: None,
+            copy: None,
+            owners: Vec::new(),
+            written: Vec::new(),
+            buffer: Vec::with_capacity(SLOT),
+            trouble: None,
+        };
+        let copied = copy.map(|copy| {
+            let path = state.manifest_path(copy.format.name());
+            copied(&path, copy.text.as_bytes())
         });
-        Self::of(state, header, copy.transpose()?, (owners, slots)).map(Some)
+        match copied.transpose() {
+            Ok(copy) => {
+                ledger.copy = copy;
+                ledger.renew(state, slots);
+            }
+            Err(error) => {
+                ledger.renew(state, slots);
+                ledger.fail(&error);
+            }
+        }
+        Ok(Some(ledger))
     }
 
-    /// The same for other services, in its place.
-    fn renew(&self, state: &StateDir, slots: (Vec<ServiceId>, Vec<Slot>)) -> io::Result<Self> {
-        let Some(header) = self.header.clone() else {
-            return Err(io::Error::other("it is that of another supervisor"));
+    /// Begins again with these services.
+    fn renew(&mut self, state: &StateDir, (owners, slots): (Vec<ServiceId>, Vec<Slot>)) {
+        let Some(header) = &mut self.header else {
+            return;
         };
         let copy = self.copy.as_ref().map(|copy| {
-            let copy_path = state.manifest_path(&header.manifest_format);
-            match lock_file::is_at(&copy_path, copy)? {
+            let path = state.manifest_path(&header.manifest_format);
+            match lock_file::is_at(&path, copy)? {
                 true => copy.try_clone(),
-                false => write_private(&copy_path, &sys::read_from_start(copy)?),
+                false => write_private(&path, &sys::read_from_start(copy)?),
             }
         });
-        Self::of(state, header, copy.transpose()?, slots)
+        let placed = copy.transpose().and_then(|copy| {
+            let place = place(state, header, &slots)?;
+            Ok((copy, place))
+        });
+        match placed {
+            Ok((copy, place)) => {
+                (self.copy, self.place) = (copy, Some(place));
+                (self.owners, self.written) = (owners, slots.into_iter().map(Some).collect());
+                self.trouble = None;
+            }
+            Err(error) => self.fail(&error),
+        }
     }
 
-    fn of(
-        state: &StateDir,
-        header: Header,
-        copy: Option<File>,
-        (owners, slots): (Vec<ServiceId>, Vec<Slot>),
-    ) -> io::Result<Self> {
-        let mut bytes = Vec::with_capacity(HEADER + slots.len() * SLOT);
-        if !fill(&header, HEADER, &mut bytes)? {
-            return Err(io::Error::other("the paths are too long"));
-        }
-        let mut buffer = Vec::with_capacity(SLOT);
-        for slot in &slots {
-            lay_out(slot, &mut buffer)?;
-            bytes.extend_from_slice(&buffer);
-        }
-        let file = write_private(&state.ledger_path(), &bytes)?;
-        Ok(Self {
-            header: Some(header),
-            file,
-            copy,
-            owners,
-            written: slots.into_iter().map(Some).collect(),
-            buffer,
-        })
+    fn fail(&mut self, error: &io::Error) {
+        self.trouble = Some(Trouble {
+            why: error.to_string(),
+            tried: std::time::Instant::now(),
+        });
     }
 
     /// Goes on with that of a dead supervisor.
-    pub(super) fn go_on(state: &StateDir, owners: Vec<ServiceId>) -> io::Result<Self> {
+    pub(super) fn go_on(path: PathBuf, owners: Vec<ServiceId>) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().write(true).open(&path)?;
         Ok(Self {
             header: None,
-            file: fs::OpenOptions::new()
-                .write(true)
-                .open(state.ledger_path())?,
+            place: Some(Place { path, file }),
             copy: None,
             written: vec![None; owners.len()],
             owners,
             buffer: Vec::with_capacity(SLOT),
+            trouble: None,
         })
     }
 
@@ -225,18 +267,124 @@ impl Ledger {
         if self.written[index].as_ref() == Some(&slot) {
             return Ok(());
         }
+        let Some(place) = &self.place else {
+            return Ok(());
+        };
         lay_out(&slot, &mut self.buffer)?;
         let at = HEADER + index * SLOT;
-        sys::write_at(&self.file, &self.buffer, at as u64)?;
+        sys::write_at(&place.file, &self.buffer, at as u64)?;
         self.written[index] = Some(slot);
         Ok(())
     }
+
+    /// Why it says less than is true.
+    fn trouble(&self) -> Option<&str> {
+        self.trouble.as_ref().map(|trouble| &*trouble.why)
+    }
+
+    fn is_in_place(&self) -> bool {
+        let is_at = |place: &Place| lock_file::is_at(&place.path, &place.file).unwrap_or(false);
+        self.place.as_ref().is_none_or(is_at)
+    }
+}
+
+/// A file with this content, which may be there already.
+fn copied(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    match File::open(path) {
+        Ok(file) if sys::read_from_start(&file).is_ok_and(|there| there == bytes) => Ok(file),
+        _ => write_private(path, bytes),
+    }
+}
+
+/// Writes a ledger that counts from now on, without ever being without one.
+fn place(state: &StateDir, header: &mut Header, slots: &[Slot]) -> io::Result<Place> {
+    let (first, spare) = (state.ledger_path(), state.spare_ledger_path());
+    let generation = |path: &Path| Estate::read_at(path).ok()?.map(|it| it.header.generation);
+    let (of_first, of_spare) = (generation(&first), generation(&spare));
+    header.generation = of_first.max(of_spare).unwrap_or(0) + 1;
+    header.services = Some(slots.len());
+    let mut head = Vec::with_capacity(HEADER);
+    if !fill(header, HEADER, &mut head)? {
+        return Err(io::Error::other("the paths are too long"));
+    }
+    let room = (slots.len() + 1).next_multiple_of(ROOM);
+    let mut body = Vec::with_capacity(room * SLOT);
+    let mut buffer = Vec::with_capacity(SLOT);
+    for slot in slots {
+        lay_out(slot, &mut buffer)?;
+        body.extend_from_slice(&buffer);
+    }
+    while body.len() < room * SLOT {
+        fill(&(), SLOT, &mut body)?;
+    }
+    let (counting, other) = match of_first < of_spare {
+        true => (&spare, &first),
+        false => (&first, &spare),
+    };
+    let target = if of_first.is_none() { &first } else { other };
+    let written = written(target, &head, &body).map(|file| (target, file));
+    // Only a death in this moment makes it worse than none.
+    let (at, file) = written.or_else(|error| match overwritten(counting, &head, &body) {
+        Ok(file) => Ok((counting, file)),
+        Err(_) => Err(error),
+    })?;
+    let moved = at == &spare && exchanged(&spare, &first).is_ok();
+    let path = match moved {
+        true => first.clone(),
+        false => at.clone(),
+    };
+    // What does not succeed here is tried with the next one.
+    let _ = match path == first {
+        true => retire(&spare, body.len()),
+        false => Ok(()),
+    };
+    Ok(Place { path, file })
+}
+
+fn written(path: &Path, head: &[u8], body: &[u8]) -> io::Result<File> {
+    overwritten(path, head, body).or_else(|_| write_private(path, &[head, body].concat()))
+}
+
+/// Takes no room that the file does not have. Until all of it is there, it says nothing.
+fn overwritten(path: &Path, head: &[u8], body: &[u8]) -> io::Result<File> {
+    let file = sys::open_own(path)?;
+    if file.metadata()?.len() < (head.len() + body.len()) as u64 {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    blank(&file)?;
+    sys::write_at(&file, body, HEADER as u64)?;
+    sys::write_at(&file, head, 0)?;
+    Ok(file)
+}
+
+fn blank(file: &File) -> io::Result<()> {
+    let mut head = Vec::with_capacity(HEADER);
+    fill(&(), HEADER, &mut head)?;
+    sys::write_at(file, &head, 0)
+}
+
+/// Has a file that says nothing, and has room for a ledger of this length behind its header.
+fn retire(path: &Path, length: usize) -> io::Result<()> {
+    match sys::open_own(path) {
+        Ok(file) if file.metadata()?.len() >= (HEADER + length) as u64 => blank(&file),
+        _ => {
+            let mut bytes = Vec::with_capacity(HEADER + length);
+            fill(&(), HEADER + length, &mut bytes)?;
+            write_private(path, &bytes).map(drop)
+        }
+    }
+}
+
+/// Gives each the other's name; where that cannot be done, the second loses its own.
+fn exchanged(one: &Path, other: &Path) -> io::Result<()> {
+    sys::exchange(one, other).or_else(|_| fs::rename(one, other))
 }
 
 /// Forgets what nobody needs: everything has ended in good order.
 pub(super) fn discard(state: &StateDir) {
     // What stays is void, as the lock is given back.
     let _ = fs::remove_file(state.ledger_path());
+    let _ = fs::remove_file(state.spare_ledger_path());
     let _ = fs::remove_dir_all(state.updated_dir());
     for format in Format::ALL {
         let _ = fs::remove_file(state.manifest_path(format.name()));
@@ -275,6 +423,48 @@ fn fill(document: &impl Serialize, size: usize, to: &mut Vec<u8>) -> io::Result<
     Ok(fits)
 }
 
+/// What lives of a dead supervisor's services, as the system tells.
+#[derive(Default)]
+pub(super) struct Survivors {
+    /// Of each service.
+    pids: BTreeMap<String, Vec<u32>>,
+    mains: BTreeMap<String, sys::Found>,
+}
+
+impl Survivors {
+    /// By what that supervisor left to be found by. Looks at every process where there is no cgroup.
+    pub(super) fn of(testaments: &[String]) -> Self {
+        let mut all = Self::default();
+        for survivor in testaments.iter().flat_map(|it| sys::survivors(it)) {
+            let sys::Survivor {
+                service,
+                pids,
+                main,
+            } = survivor;
+            all.pids.entry(service.clone()).or_default().extend(pids);
+            let Some(main) = main else { continue };
+            let known = all.mains.entry(service).or_insert_with(|| main.clone());
+            // Probes have trees of their own, and are younger.
+            if main.began < known.began {
+                *known = main;
+            }
+        }
+        all
+    }
+
+    /// Those of a service, in a sentence.
+    pub(super) fn said(&self, service: &str) -> Option<String> {
+        let pids = self.pids.get(service)?.iter().take(5);
+        let pids: Vec<String> = pids.map(u32::to_string).collect();
+        Some(format!("processes of it live (pid {})", pids.join(", ")))
+    }
+
+    /// The names of those of which something lives.
+    pub(super) fn services(&self) -> impl Iterator<Item = &str> {
+        self.pids.keys().map(String::as_str)
+    }
+}
+
 /// The manifest as it was read, to be laid beside the ledger.
 pub(crate) struct Copy {
     pub(crate) text: String,
@@ -299,6 +489,10 @@ impl From<&Loaded> for Copy {
 #[derive(Debug)]
 pub(super) struct Estate {
     pub(super) header: Header,
+    /// Where it lies.
+    path: PathBuf,
+    /// Why it could not be read: what is known is what the system tells of what lives.
+    pub(super) rebuilt: Option<String>,
     /// One for each service, in order; those that cannot be read are missing, and then it is not whole.
     pub(super) slots: Vec<Slot>,
     pub(super) is_whole: bool,
@@ -310,9 +504,21 @@ impl Estate {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn read(state: &StateDir) -> Result<Option<Self>, String> {
-        let path = state.ledger_path();
+        let both = [state.ledger_path(), state.spare_ledger_path()];
+        let [first, spare] = both.map(|path| Self::read_at(&path));
+        let generation = |it: &Self| it.header.generation;
+        match (first, spare) {
+            (Ok(Some(first)), Ok(Some(spare))) if generation(&first) < generation(&spare) => {
+                Ok(Some(spare))
+            }
+            (Err(_) | Ok(None), Ok(Some(spare))) => Ok(Some(spare)),
+            (first, _) => first,
+        }
+    }
+
+    fn read_at(path: &Path) -> Result<Option<Self>, String> {
         let cannot = |why: String| format!("read {}: {why}", path.display());
-        let bytes = match fs::read(&path) {
+        let bytes = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| cannot(error.to_string()))?,
         };
@@ -323,8 +529,12 @@ impl Estate {
         struct Version {
             format: u32,
         }
-        let version: Version =
+        let version: Option<Version> =
             serde_json::from_slice(header).map_err(|error| cannot(error.to_string()))?;
+        // It has only room.
+        let Some(version) = version else {
+            return Ok(None);
+        };
         if version.format != FORMAT {
             return Err(cannot(format!("its format is {}", version.format)));
         }
@@ -334,16 +544,77 @@ impl Estate {
             return Ok(None);
         }
         let slots = bytes[HEADER..].chunks(SLOT);
-        let count = slots.len();
+        let count = header.services.unwrap_or(slots.len());
+        let slots = slots.take(count);
         let slots: Vec<Slot> = slots
             .filter_map(|slot| serde_json::from_slice(slot).ok())
             .collect();
         let is_whole = slots.len() == count;
         Ok(Some(Self {
             header,
+            path: path.to_owned(),
+            rebuilt: None,
             slots,
             is_whole,
         }))
+    }
+
+    /// What can be known without a ledger: of which services processes live, and which of them is the main process. Only a cgroup tells
+    /// that: into it nobody comes who does not belong there.
+    pub(super) fn rebuild(
+        state: &StateDir,
+        (predecessor, manifest): (&Predecessor, &str),
+        why: String,
+    ) -> Option<Self> {
+        let survivors = Survivors::of(&predecessor.testaments);
+        let installed = embedded::names(state);
+        // What nobody reads would end it, or be lost: their pipes went with the directory.
+        let is_heard = |name: &str| state.pipes_dir().join(name).exists();
+        let mains = survivors.mains.iter().filter(|(name, _)| is_heard(name));
+        let slots = mains.map(|(name, main)| {
+            let mut slot = Slot::new(name, State::Running);
+            let began_ms = millis(main.began);
+            slot.since_ms = began_ms;
+            slot.unwanted = embedded::desired(state, name) == Some(Desired::Stopped);
+            slot.child = Some(Child {
+                pid: main.identity.pid,
+                birth: main.identity.birth,
+                tree: main.identity.tree.clone(),
+                began_ms,
+                notify: None,
+                is_outdated: false,
+                digest: None,
+            });
+            slot
+        });
+        let slots: Vec<Slot> = slots.collect();
+        let header = Header {
+            format: FORMAT,
+            boot: sys::boot()?,
+            supervisor: predecessor.pid?,
+            birth: Birth::at(0),
+            manifest: manifest.to_owned(),
+            manifest_dir: PathBuf::new(),
+            manifest_format: match installed.is_empty() {
+                true => String::new(),
+                false => INSTALLED.to_owned(),
+            },
+            testaments: predecessor.testaments.clone(),
+            generation: 0,
+            services: None,
+        };
+        (!survivors.pids.is_empty()).then_some(Self {
+            header,
+            path: PathBuf::new(),
+            rebuilt: Some(why),
+            slots,
+            is_whole: true,
+        })
+    }
+
+    /// For [`Ledger::go_on`].
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether the supervisor that kept it lives.
@@ -381,6 +652,9 @@ impl Estate {
 
     fn original_definitions(&self, state: &StateDir) -> Result<Vec<Definition>, String> {
         let format = &self.header.manifest_format;
+        if let Some(why) = self.rebuilt.as_ref().filter(|_| format.is_empty()) {
+            return Err(why.clone());
+        }
         if format == INSTALLED {
             return Ok(embedded::all(state).0);
         }
@@ -541,13 +815,12 @@ impl Slot {
         self.unwanted = true;
     }
 
-    /// Of a service that is to stay down, where no ledger tells.
-    pub(super) fn of_desired(name: &str, desired: &Desired) -> Self {
-        let slot = Self {
+    fn new(name: &str, state: State) -> Self {
+        Self {
             name: name.to_owned(),
-            state: State::Due,
+            state,
             since_ms: millis(sys::uptime()),
-            unwanted: true,
+            unwanted: false,
             version: 0,
             is_updated: false,
             restarts: 0,
@@ -555,6 +828,14 @@ impl Slot {
             was_ready: false,
             why: None,
             child: None,
+        }
+    }
+
+    /// Of a service that is to stay down, where no ledger tells.
+    pub(super) fn of_desired(name: &str, desired: &Desired) -> Self {
+        let slot = Self {
+            unwanted: true,
+            ..Self::new(name, State::Due)
         };
         match desired {
             Desired::Stopped => slot,
@@ -598,62 +879,82 @@ impl Host {
         if !self.is_adoptable {
             return;
         }
+        if self.ledger.is_some() {
+            return self.renew_ledger();
+        }
         let slots = self.slots();
         let head = (&*self.manifest, &*self.testaments);
         match Ledger::begin(&self.state, head, copy, slots) {
-            Ok(ledger) => self.ledger = ledger,
-            Err(error) => self.lose_ledger(&error),
+            Ok(ledger) => {
+                self.ledger = ledger;
+                self.say_ledger(None);
+            }
+            Err(error) => self.reporter.say(&self.without_ledger(&error.to_string())),
         }
     }
 
     /// Goes on in a new one, as other services, or others' ids, are accounted for.
     pub(super) fn renew_ledger(&mut self) {
         let slots = self.slots();
-        let Some(ledger) = &self.ledger else { return };
-        match ledger.renew(&self.state, slots) {
-            Ok(ledger) => self.ledger = Some(ledger),
-            Err(error) => self.lose_ledger(&error),
-        }
+        let Some(ledger) = &mut self.ledger else {
+            return;
+        };
+        let before = ledger.trouble().map(str::to_owned);
+        ledger.renew(&self.state, slots);
+        self.say_ledger(before.as_deref());
     }
 
     /// Whether it is still in its place, if there is one.
     pub(super) fn has_ledger(&self) -> bool {
-        let ledger_path = self.state.ledger_path();
-        let is_at = |ledger: &Ledger| lock_file::is_at(&ledger_path, &ledger.file);
-        self.ledger
-            .as_ref()
-            .is_none_or(|it| is_at(it).unwrap_or(false))
+        self.ledger.as_ref().is_none_or(Ledger::is_in_place)
     }
 
     /// Writes down what has changed of a service.
     pub(super) fn record(&mut self, id: ServiceId) {
         self.record_desired(id);
-        if self.ledger.is_none() {
+        let slot = self.slot(id);
+        let Some(ledger) = &mut self.ledger else {
+            return;
+        };
+        let trouble = ledger.trouble.as_ref();
+        let is_due = trouble.is_none_or(|trouble| trouble.tried.elapsed() >= PAUSE);
+        let has_trouble = trouble.is_some();
+        let written = slot.map_or(Ok(()), |slot| ledger.write(id, slot));
+        if is_due && (has_trouble || written.is_err()) {
+            self.renew_ledger();
+        }
+    }
+
+    /// What keeps the ledger from being written.
+    pub(super) fn ledger_problem(&self) -> Option<String> {
+        let why = self.ledger.as_ref()?.trouble()?;
+        Some(self.without_ledger(why))
+    }
+
+    fn without_ledger(&self, why: &str) -> String {
+        let path = self.state.ledger_path();
+        format!(
+            "write {}: {why}; if this supervisor is killed, its services may be ended, not adopted",
+            path.display()
+        )
+    }
+
+    /// Says once what has become of it.
+    fn say_ledger(&mut self, before: Option<&str>) {
+        let now = self.ledger.as_ref().and_then(Ledger::trouble);
+        if now == before {
             return;
         }
-        let slot = self.slot(id);
-        if let Some(ledger) = &mut self.ledger
-            && let Some(slot) = slot
-            && let Err(error) = ledger.write(id, slot)
-        {
-            self.lose_ledger(&error);
-        }
+        let text = match self.ledger_problem() {
+            Some(problem) => problem,
+            None => format!("{} is written again", self.state.ledger_path().display()),
+        };
+        self.reporter.say(&text);
     }
 
     fn slots(&self) -> (Vec<ServiceId>, Vec<Slot>) {
         let ids = self.engine.ids();
         ids.filter_map(|id| Some((id, self.slot(id)?))).unzip()
-    }
-
-    fn lose_ledger(&mut self, error: &io::Error) {
-        self.ledger = None;
-        let path = self.state.ledger_path();
-        // It says less than is true from now on, or worse.
-        let _ = fs::remove_file(&path);
-        self.reporter.say(&format!(
-            "write {}: {error}; if this supervisor is killed, its services will be ended, not adopted",
-            path.display()
-        ));
     }
 
     fn slot(&self, id: ServiceId) -> Option<Slot> {

@@ -96,7 +96,15 @@ impl Legacy {
             None
         });
         if let Some(estate) = &estate {
-            let before = estate.definitions(state).ok();
+            // What runs was started by what is not known.
+            let is_known = estate.rebuilt.is_none();
+            let before = is_known.then(|| estate.definitions(state).ok()).flatten();
+            if let Some(why) = &estate.rebuilt {
+                let count = estate.slots.len();
+                legacy.remarks.push(format!(
+                    "{why}; the main processes of {count} services were found by their cgroups, and count as ready"
+                ));
+            }
             for (definition, heir) in definitions.iter().zip(&mut legacy.heirs) {
                 let name = definition.spec.name().as_str();
                 heir.slot = estate.slots.iter().find(|slot| slot.name == name).cloned();
@@ -239,7 +247,11 @@ pub(super) fn left(
     let estate = || Estate::read(state);
     match &lock.left {
         Left::Nothing => None,
-        Left::Services(predecessor) => Some((predecessor.clone(), estate())),
+        Left::Services(predecessor) => {
+            let manifest = "a manifest that is not known";
+            let estate = read_or_rebuild(state, (predecessor, manifest));
+            Some((predecessor.clone(), estate))
+        }
         Left::Unknown => {
             let estate = estate();
             let header = match &estate {
@@ -257,6 +269,23 @@ pub(super) fn left(
             Some((predecessor, estate))
         }
     }
+}
+
+/// Its ledger; where that is lost, what the system tells of what lives.
+///
+/// # Errors
+/// What is wrong with the ledger, where nothing is told.
+pub(super) fn read_or_rebuild(
+    state: &StateDir,
+    of: (&Predecessor, &str),
+) -> Result<Option<Estate>, String> {
+    let read = Estate::read(state);
+    let why = match &read {
+        Ok(Some(_)) => return read,
+        Ok(None) => format!("{} is missing", state.ledger_path().display()),
+        Err(why) => why.clone(),
+    };
+    Estate::rebuild(state, of, why).map_or(read, |estate| Ok(Some(estate)))
 }
 
 impl Predecessor {

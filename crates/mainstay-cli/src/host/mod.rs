@@ -208,6 +208,8 @@ struct Held {
     is_stopped: bool,
     /// What is written down of that.
     desired: Option<Desired>,
+    /// Why that could not be written.
+    desired_problem: Option<String>,
     snapshot: Option<Taking>,
     /// A snapshot that is not to be begun.
     called_off: Option<Token>,
@@ -242,6 +244,7 @@ impl Held {
             running: None,
             is_stopped: definition.desired == Some(Desired::Stopped),
             desired: definition.desired,
+            desired_problem: None,
             snapshot: None,
             called_off: None,
             restore: None,

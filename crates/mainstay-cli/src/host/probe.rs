@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use super::delay::Limit;
 use super::owner::{self, Owner};
 use super::sys;
+use crate::guarded;
 use crate::http::exchange;
 
 /// The answer to a probe: yes, and by whom on this machine where that is known, or why not.
@@ -105,12 +106,14 @@ async fn http(url: &HttpUrl) -> Answer {
     }
 }
 
-/// A connection is accepted.
+/// A connection is accepted. A link that another account can change is not followed.
 #[cfg(unix)]
 async fn unix(path: &Path) -> Answer {
-    super::sys::probe_unix(path)
-        .map(|()| None)
-        .map_err(|error| format!("connect to {}: {}", path.display(), brief(&error.into())))
+    let connected = guarded::socket(path).and_then(|socket| {
+        super::sys::probe_unix(socket.path())?;
+        Ok(None)
+    });
+    connected.map_err(|error| format!("connect to {}: {}", path.display(), brief(&error)))
 }
 
 /// Windows has Unix sockets, the runtime underneath has not.
@@ -122,9 +125,9 @@ async fn unix(path: &Path) -> Answer {
     ))
 }
 
-/// It exists.
+/// It exists. A link that another account can change is not followed: it would tell whether a file of root's exists.
 fn file(path: &Path) -> Answer {
-    match path.try_exists() {
+    match guarded::exists(path) {
         Ok(true) => Ok(None),
         Ok(false) => Err(format!("{} does not exist", path.display())),
         Err(error) => Err(format!("look for {}: {}", path.display(), brief(&error))),
@@ -137,6 +140,9 @@ async fn connect(address: &HostPort) -> io::Result<TcpStream> {
 
 /// The system's words without Rust's `(os error N)`.
 fn brief(error: &io::Error) -> String {
+    if guarded::refusal(error).is_some() {
+        return guarded::explain(error);
+    }
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((text, _)) => text.to_lowercase(),

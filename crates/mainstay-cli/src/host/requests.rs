@@ -336,6 +336,7 @@ impl Host {
             supervisor: Some(SupervisorReport {
                 pid: std::process::id(),
                 alive: true,
+                problem: self.ledger_problem(),
             }),
             services: self.engine.ids().filter_map(|id| self.report(id)).collect(),
         }
@@ -383,6 +384,7 @@ impl Host {
         let problems = held.log_problem.iter().chain(held.sink_problems.values());
         let problems: Vec<&str> = problems.map(String::as_str).collect();
         report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));
+        report.state_problem = held.desired_problem.clone();
         let version = held
             .next
             .as_ref()

@@ -10,8 +10,9 @@ use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
 use mainstay_core::time::rfc3339;
 use tokio::sync::mpsc;
 
+use super::daemon::WILL_START;
 use super::interrupts::Interrupts;
-use super::ledger::{self, Estate, Ledger, Slot};
+use super::ledger::{self, Estate, Ledger, Slot, Survivors};
 use super::legacy::{self, Legacy};
 use super::{
     Host, Output, Parts, Reach, Sources, endpoint, failed, launch, new_processes, possession,
@@ -30,18 +31,62 @@ pub(crate) struct Orphans {
     are_installed: bool,
 }
 
-/// What is left of a supervisor that was killed; `None` where there is none, or it lives, or it left no ledger.
+/// What is left of a supervisor that was killed; `None` where there is none, or it lives, or it left neither a ledger nor processes.
 pub(crate) fn orphans(state: &StateDir) -> Option<Orphans> {
-    let estate = state
-        .may_be_orphaned()
-        .then(|| Estate::read(state).ok())
-        .flatten()??;
+    if !state.may_be_orphaned() {
+        return None;
+    }
+    let estate = match state.dead_holder() {
+        Some((predecessor, manifest)) => {
+            legacy::read_or_rebuild(state, (&predecessor, &manifest)).ok()??
+        }
+        None => Estate::read(state).ok()??,
+    };
     if estate.is_kept() {
         return None;
     }
     let pid = estate.header.supervisor;
-    let services = estate.slots.iter().map(report).collect();
-    let supervisor = Some(SupervisorReport { pid, alive: false });
+    let is_gone = |slot: &Slot| slot.living().is_none();
+    // A ledger that could not be written says less than is true.
+    let survivors = match estate.rebuilt.is_some() || estate.slots.iter().any(is_gone) {
+        true => Survivors::of(&estate.header.testaments),
+        false => Survivors::default(),
+    };
+    let rebuilt = estate.rebuilt.as_deref();
+    let reports = estate.slots.iter().map(|slot| {
+        let told = report(slot);
+        let is_known = rebuilt.is_none() && told.pid.is_some();
+        let living = survivors.said(&slot.name).filter(|_| !is_known);
+        living.map_or_else(
+            || told.clone(),
+            |said| unknown(told.clone(), rebuilt, &said),
+        )
+    });
+    let mut services: Vec<ServiceReport> = reports.collect();
+    if rebuilt.is_some() {
+        let mut others = embedded::reports(state);
+        for name in survivors.services() {
+            let is_known = |it: &ServiceReport| it.name == name;
+            if !services.iter().any(is_known) && !others.iter().any(is_known) {
+                others.push(ServiceReport::stopped(name, "embedded", "embedded"));
+            }
+        }
+        others.retain(|it| !services.iter().any(|known| known.name == it.name));
+        services.extend(
+            others
+                .into_iter()
+                .map(|told| match survivors.said(&told.name) {
+                    Some(said) => unknown(told, rebuilt, &said),
+                    None => told,
+                }),
+        );
+        services.sort_by(|one, other| one.name.cmp(&other.name));
+    }
+    let supervisor = Some(SupervisorReport {
+        pid,
+        alive: false,
+        problem: estate.rebuilt.clone(),
+    });
     let report = StatusReport {
         supervisor,
         services,
@@ -53,10 +98,22 @@ pub(crate) fn orphans(state: &StateDir) -> Option<Orphans> {
     })
 }
 
+/// Of a service that lives, while nobody can tell more.
+fn unknown(told: ServiceReport, why: Option<&str>, living: &str) -> ServiceReport {
+    let why = why.unwrap_or("the ledger does not tell of them");
+    ServiceReport {
+        state: StateName::Unknown,
+        ready: false,
+        detail: Some(format!("{living}; {why}")),
+        ..told
+    }
+}
+
 impl Orphans {
     /// What a person has to know, and can do.
     pub(crate) fn remark(&self) -> (String, &'static str) {
-        let lives = |service: &ServiceReport| service.pid.is_some();
+        let lives =
+            |service: &ServiceReport| service.pid.is_some() || service.state == StateName::Unknown;
         let pid = self.pid;
         let live_on = self.report.services.iter().any(lives);
         let what = match live_on {
@@ -136,17 +193,18 @@ pub(crate) fn stop_without_supervisor(
         add_dependents(&mut all, definitions);
     }
     let is_named = |name: &str| all.is_empty() || all.iter().any(|named| named == name);
+    let mut unwritten = Vec::new();
     if estate.is_of_installed() {
         let named = estate.slots.iter().filter(|slot| is_named(&slot.name));
         for slot in named.filter(|slot| embedded::is_installed(state, &slot.name)) {
             let written = embedded::write_desired(state, &slot.name, Some(&Desired::Stopped));
-            written.map_err(|error| {
-                let message = format!("write the desired state of {}: {error}", slot.name);
-                Failure::new(Code::CannotWrite, message)
-            })?;
+            if let Err(error) = written {
+                let problem = format!("write its desired state: {error}; {WILL_START}");
+                unwritten.push((slot.name.clone(), problem));
+            }
         }
     }
-    let report = match specs {
+    let mut report = match specs {
         Ok(definitions) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -165,9 +223,16 @@ pub(crate) fn stop_without_supervisor(
             }
         }
     };
-    let is_left = Estate::read(state).is_ok_and(|estate| {
-        estate.is_some_and(|estate| estate.slots.iter().any(|slot| slot.living().is_some()))
-    });
+    for (name, problem) in unwritten {
+        let mut services = report.services.iter_mut();
+        if let Some(service) = services.find(|it| it.name == name) {
+            service.state_problem = Some(problem);
+        }
+    }
+    let is_left = match legacy::left(&lock, state) {
+        Some((_, Ok(Some(estate)))) => estate.slots.iter().any(|slot| slot.living().is_some()),
+        _ => false,
+    };
     if !is_left {
         // Helpers, and what services that were gone already had left.
         end(&predecessor)?;
@@ -280,7 +345,8 @@ async fn stop(
         adopts: true,
     })?;
     // Where it cannot be written, its successor finds a main process that is gone.
-    host.ledger = Ledger::go_on(state, host.engine.ids().collect()).ok();
+    let path = estate.path().to_owned();
+    host.ledger = Ledger::go_on(path, host.engine.ids().collect()).ok();
     let named = host.engine.ids().zip(&estate.slots);
     let named = named.filter(|(_, slot)| is_named(&slot.name));
     let named: Vec<ServiceId> = named.map(|(id, _)| id).collect();

@@ -440,7 +440,7 @@ impl Installed {
     /// Has the system's manager do it, and waits until it is done. What is so already is no failure.
     pub(crate) fn control(&self, verb: Verb) -> Result<ServiceReport, Failure> {
         if matches!(verb, Verb::Start | Verb::Restart) {
-            update::mend(self)?;
+            update::mend_before_start(self)?;
         }
         let service = self.service();
         // Their managers do not ask the program, but stop it and its host in their tracks.

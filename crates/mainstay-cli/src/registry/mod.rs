@@ -159,6 +159,29 @@ impl Registry {
         }
     }
 
+    /// Whether a change of this service has come to no end, in a registry that can perhaps only be read. `None`: nobody can tell.
+    pub(crate) fn is_half_done(path: &Path, name: &str) -> Option<bool> {
+        // What a log beside it holds counts, too; to read that, files must be made.
+        let log = path.with_extension("db-wal");
+        if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+            return None;
+        }
+        let mut uri = String::from("file:");
+        for byte in path.to_str()?.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                    uri.push(byte.into());
+                }
+                other => uri.push_str(&format!("%{other:02x}")),
+            }
+        }
+        uri.push_str("?immutable=1");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(uri, flags).ok()?;
+        let found = read(&connection, name).ok()?;
+        Some(found.is_some_and(|it| !matches!(it.life, Stored::Active(_) | Stored::Deleted(_))))
+    }
+
     fn open_file(path: &Path) -> Result<Self, Failure> {
         let patience = match IS_LOCKED.load(Ordering::Relaxed) {
             true => SHORT_PATIENCE,

@@ -221,6 +221,14 @@ impl<'t> Said<'t> {
 }
 
 impl Record<'_> {
+    fn predecessor(&self) -> Predecessor {
+        let testaments = self.testaments.iter();
+        Predecessor {
+            pid: Some(self.pid),
+            testaments: testaments.map(|text| (*text).to_owned()).collect(),
+        }
+    }
+
     fn holder(&self) -> Holder {
         let is_dead = match self.birth {
             Some((_, home)) if sys::home_of_pids().as_deref() != Some(home) => {
@@ -262,6 +270,17 @@ impl StateDir {
         match Said::parse(&text) {
             Said::Signed(record) => (record.holder() == Holder::Lives).then_some(record.pid),
             Said::Nothing | Said::GivenBack => None,
+        }
+    }
+
+    /// The supervisor that the lock names, if it is dead and has not given it back, and what it supervised.
+    pub(crate) fn dead_holder(&self) -> Option<(Predecessor, String)> {
+        let text = fs::read_to_string(self.lock_path()).ok()?;
+        match Said::parse(&text) {
+            Said::Signed(record) if record.holder() == Holder::Dead => {
+                Some((record.predecessor(), record.manifest.to_owned()))
+            }
+            _ => None,
         }
     }
 
@@ -363,11 +382,7 @@ impl StateDir {
             Said::GivenBack => Left::Nothing,
             Said::Signed(record) => {
                 manifest = record.manifest;
-                let testaments = record.testaments.iter();
-                Left::Services(Predecessor {
-                    pid: Some(record.pid),
-                    testaments: testaments.map(|text| (*text).to_owned()).collect(),
-                })
+                Left::Services(record.predecessor())
             }
         };
         let testaments = match &left {

@@ -24,6 +24,7 @@ use crate::artifact::Programs;
 use crate::client::{self, Decision, GivenUp, Tried};
 use crate::failure::{Code, Failure};
 use crate::host::TrialRequest;
+use crate::output;
 use crate::registry::{self, Program, Registered, Registry, Wish};
 use crate::state_dir::StateDir;
 
@@ -223,6 +224,31 @@ pub(crate) fn mend(site: &dyn Site) -> Result<(), Failure> {
             Err(failure)
         }
     }
+}
+
+/// The same before a service is started. That works without a registry that can be written, unless something is to be put back.
+///
+/// # Errors
+/// As [`mend`].
+pub(crate) fn mend_before_start(site: &dyn Site) -> Result<(), Failure> {
+    let path = site.registry_path();
+    let look = || match Registry::find(&path)? {
+        Some(registry) => registry.get(site.name().as_str()).map(drop),
+        None => Ok(()),
+    };
+    let Err(failure) = look() else {
+        return mend(site);
+    };
+    let is_unusable = matches!(failure.code(), Code::CannotWrite | Code::Failed);
+    if !is_unusable || Registry::is_half_done(&path, site.name().as_str()) == Some(true) {
+        return Err(failure);
+    }
+    let name = site.name();
+    let why = failure.message();
+    output::complain(&format!(
+        "warning: {why}; {name} is started by its installed files all the same"
+    ));
+    Ok(())
 }
 
 /// From one definition to another.

@@ -192,7 +192,7 @@ fn ask_supervisor(state: &StateDir, names: &[String], verb: Verb, reach: Reach) 
             && let Some(service) = ServiceName::new(name)
             && let Some(embedded) = Embedded::find(state, &service)
         {
-            update::mend(&embedded)?;
+            update::mend_before_start(&embedded)?;
         }
         services.push(client::block_on(client::request(
             state,
@@ -239,6 +239,11 @@ fn show(
     } else {
         for service in &report.services {
             output::text(&format!("{}: {}\n", service.name, service.state))?;
+        }
+    }
+    for service in &report.services {
+        if let Some(problem) = &service.state_problem {
+            output::complain(&format!("warning: {}: {problem}", service.name));
         }
     }
     if verb == Verb::Stop {

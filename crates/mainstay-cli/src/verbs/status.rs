@@ -93,7 +93,7 @@ fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
 }
 
 fn is_supervised(report: &StatusReport) -> bool {
-    report.supervisor.is_none_or(|supervisor| supervisor.alive)
+    report.supervisor.as_ref().is_none_or(|it| it.alive)
 }
 
 /// From the supervisor; where it was killed, from what it left; from the system's own manager of the services that it has.

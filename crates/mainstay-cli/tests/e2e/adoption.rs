@@ -209,7 +209,8 @@ fn what_died_alone_is_started_anew_and_its_remains_are_killed() {
         supervisor.kill_dash_nine();
         kill(mortal);
         wait_until("its end", SOON, || has_ended(mortal).then_some(()));
-        assert_eq!(state(&sandbox, "mortal"), "stopped");
+        // What it has left lives.
+        assert_eq!(state(&sandbox, "mortal"), "unknown");
         let supervisor = run(&sandbox, &manifest, containment);
         notice(
             &supervisor,
@@ -274,8 +275,8 @@ fn a_pid_that_is_anothers_is_not_touched() {
         std::fs::write(&ledger, format!("{before}{new}{after}")).expect("written");
         assert_eq!(
             state(&sandbox, "db"),
-            "stopped",
-            "it is not the one that was started"
+            "unknown",
+            "it is not the one that was started, though something of db lives"
         );
         let supervisor = run(&sandbox, &manifest, containment);
         event(&supervisor, "api", "adopted");

@@ -1128,3 +1128,195 @@ fn a_stop_by_name_and_a_halt_hold_over_every_end_of_the_daemon() {
     supervisor.wait(SOON);
     sandbox.assert_no_leftovers();
 }
+
+const PAIR: &str = r#"
+    [service.chat]
+    command = ["PUPPET", "hang"]
+    [service.nb]
+    command = ["PUPPET", "hang"]
+"#;
+
+/// A daemon of [`PAIR`], which runs.
+fn daemon_of_pair(sandbox: &Sandbox) -> Supervisor {
+    install(sandbox, "pair", PAIR);
+    let supervisor = daemon(sandbox, &[]);
+    event(&supervisor, "chat", "started");
+    event(&supervisor, "nb", "started");
+    supervisor
+}
+
+fn running(pid: u64) -> (String, Option<u64>) {
+    ("running".to_owned(), Some(pid))
+}
+
+/// No block and no inode is left of the file system that has the state, which any service with data on it can bring about.
+#[test]
+fn a_full_state_file_system_leaves_operators_able_and_costs_no_ledger() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("a full file system needs a mount, and a mount needs root");
+    }
+    let sandbox = Sandbox::new();
+    let state = sandbox.state_dir();
+    fs::create_dir(&state).expect("a directory");
+    let mount = |args: &[&str]| {
+        let mut command = std::process::Command::new(args[0]);
+        command.args(&args[1..]).arg(&state);
+        command.status().is_ok_and(|status| status.success())
+    };
+    let options = "size=2m,nr_inodes=300,mode=700";
+    if !mount(&["mount", "-t", "tmpfs", "-o", options, "tmpfs"]) {
+        return mainstay_testkit::skip("this root may not mount a tmpfs");
+    }
+    let mut supervisor = daemon_of_pair(&sandbox);
+    let filling = state.join("data/nb/filling");
+    fs::create_dir(&filling).expect("a directory");
+    let mut file = fs::File::create(filling.join("blocks")).expect("a file");
+    while std::io::Write::write(&mut file, &[b'x'; 4096]).is_ok() {}
+    let mut number = 0..;
+    drop(file);
+    while fs::File::create(filling.join(number.next().unwrap_or(0).to_string())).is_ok() {}
+
+    let nb = |sandbox: &Sandbox| listed(sandbox)["nb"].1.expect("it runs");
+    let before = nb(&sandbox);
+    let text = ok(&sandbox, &["restart", "nb"]);
+    assert!(text.contains("warning: open the registry"), "{text}");
+    let pid = nb(&sandbox);
+    assert_ne!(pid, before);
+    for _ in 0..2 {
+        let text = ok(&sandbox, &["stop", "chat"]);
+        let unwritten = "warning: chat: write its desired state: No space left";
+        assert!(text.contains(unwritten), "{text}");
+        assert!(text.contains("the next daemon will start it"), "{text}");
+        ok(&sandbox, &["start", "chat"]);
+    }
+    ok(&sandbox, &["stop", "chat"]);
+    let problem = &service(&sandbox, "chat")["state_problem"];
+    assert!(problem.to_string().contains("No space left"), "{problem}");
+    for _ in 0..3 {
+        supervisor.kill_dash_nine();
+        let without = listed(&sandbox);
+        assert_eq!(without["nb"], running(pid));
+        assert_eq!(without["chat"].0, "stopped");
+        supervisor = daemon(&sandbox, &[]);
+        event(&supervisor, "nb", "adopted");
+        wait_up(&sandbox);
+        assert_eq!(listed(&sandbox), without);
+        assert_eq!(order(&supervisor, "started"), [""; 0]);
+    }
+    // With room again, it is written before the end.
+    fs::remove_dir_all(&filling).expect("removed");
+    ok(&sandbox, &["stop", "chat"]);
+    assert!(service(&sandbox, "chat")["state_problem"].is_null());
+    stop(supervisor, &sandbox);
+    assert!(mount(&["umount"]));
+}
+
+/// What nobody has written down is not known, which is something else than down.
+#[test]
+fn services_whose_ledger_is_lost_are_unknown_and_adopted() {
+    let sandbox = Sandbox::new();
+    let mut supervisor = daemon_of_pair(&sandbox);
+    let before = listed(&sandbox);
+    let lose = |damage: &str| {
+        for name in ["ledger", "ledger.spare"] {
+            let path = sandbox.state_dir().join(name);
+            // The second one is only room.
+            let _ = match damage {
+                "" => fs::remove_file(path),
+                damage => fs::write(path, damage),
+            };
+        }
+    };
+    if !has_cgroups(supervisor.id()) {
+        stop(supervisor, &sandbox);
+        return mainstay_testkit::skip("there are no cgroups here");
+    }
+    for damage in ["", "not a ledger"] {
+        supervisor.kill_dash_nine();
+        lose(damage);
+        let (code, text) = said(&sandbox, &["status"]);
+        assert_eq!(code, 3, "{text}");
+        for (_, pid) in before.values() {
+            let pid = pid.expect("it runs");
+            assert!(text.contains(&format!("(pid {pid})")), "{text}");
+        }
+        assert!(text.contains("its services live on"), "{text}");
+        let states = listed(&sandbox).into_values().map(|(state, _)| state);
+        assert!(states.eq(["unknown", "unknown"]), "{text}");
+        supervisor = daemon(&sandbox, &[]);
+        event(&supervisor, "chat", "adopted");
+        event(&supervisor, "nb", "adopted");
+        notice(&supervisor, "were found by their cgroups");
+        assert_eq!(listed(&sandbox), before);
+    }
+    // One of them is stopped, and nothing happens to the other.
+    supervisor.kill_dash_nine();
+    lose("");
+    ok(&sandbox, &["stop", "chat"]);
+    let left = listed(&sandbox);
+    assert_eq!((&*left["chat"].0, &*left["nb"].0), ("stopped", "unknown"));
+    supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "nb", "adopted");
+    assert_eq!(listed(&sandbox)["nb"], before["nb"]);
+    assert_eq!(order(&supervisor, "started"), [""; 0]);
+    assert_eq!(listed(&sandbox)["chat"].0, "stopped");
+    stop(supervisor, &sandbox);
+}
+
+/// Whether a supervisor's services have cgroups.
+fn has_cgroups(pid: u32) -> bool {
+    let procs = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = procs.unwrap_or_default();
+    children.split_whitespace().any(|child| {
+        let cgroup = fs::read_to_string(format!("/proc/{child}/cgroup")).unwrap_or_default();
+        cgroup.contains(&format!("mainstay-{pid}-"))
+    })
+}
+
+/// Neither of its two files can be changed or replaced (`chattr +i`), then one of them.
+#[test]
+fn a_ledger_that_cannot_be_written_is_said_and_kept_elsewhere() {
+    let sandbox = Sandbox::new();
+    let mut supervisor = daemon_of_pair(&sandbox);
+    let paths = ["ledger", "ledger.spare"].map(|name| sandbox.state_dir().join(name));
+    let chattr = |flag: &str, path: &Path| {
+        let mut chattr = std::process::Command::new("chattr");
+        chattr
+            .arg(flag)
+            .arg(path)
+            .stderr(std::process::Stdio::null());
+        chattr.status().is_ok_and(|status| status.success())
+    };
+    if !chattr("+i", &paths[0]) {
+        stop(supervisor, &sandbox);
+        return mainstay_testkit::skip("files cannot be made immutable here");
+    }
+    ok(&sandbox, &["restart", "nb"]);
+    let before = listed(&sandbox);
+    supervisor.kill_dash_nine();
+    assert_eq!(listed(&sandbox), before);
+    supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "nb", "adopted");
+    event(&supervisor, "chat", "adopted");
+    wait_up(&sandbox);
+    assert!(chattr("+i", &paths[1]));
+    ok(&sandbox, &["restart", "nb"]);
+    notice(&supervisor, "may be ended, not adopted");
+    let report = json(&sandbox, &["list", "--json"]);
+    let problem = report["supervisor"]["problem"].as_str().expect("a problem");
+    assert!(problem.contains("Operation not permitted"), "{problem}");
+    ok(&sandbox, &["restart", "nb"]);
+    let said = supervisor.events().into_iter();
+    let said = said.filter(|it| it.to_string().contains("may be ended, not adopted"));
+    assert_eq!(said.count(), 1);
+    let before = listed(&sandbox);
+    supervisor.kill_dash_nine();
+    for path in &paths {
+        assert!(chattr("-i", path));
+    }
+    let after = listed(&sandbox);
+    assert_eq!(after["chat"], before["chat"]);
+    assert_eq!(after["nb"].0, "unknown");
+    ok(&sandbox, &["stop"]);
+    sandbox.assert_no_leftovers();
+}

@@ -273,3 +273,56 @@ fn listening_follows_no_link_of_another_account() {
     supervisor.wait(SOON);
     sandbox.assert_no_leftovers();
 }
+
+/// They would tell whether a file of root's exists, and take another's socket for the service.
+#[test]
+fn probes_follow_no_link_of_another_account() {
+    if !can_be_another() {
+        return;
+    }
+    let service = |name: &str, probe: &str| {
+        format!(
+            r#"
+            [service.{name}]
+            command = ["PUPPET", "hang"]
+            start = {{ ready = {{ {probe} }}, timeout = "500ms" }}
+            recovery = {{ policy = "never" }}
+            stop = {{ graceful = "0s" }}
+            "#
+        )
+    };
+    let (sandbox, manifest) = shared_sandbox(
+        &[
+            service("file", "file = \"HERE/home/file\""),
+            service("through", "file = \"HERE/home/dir/secret\""),
+            service("socket", "unix = \"HERE/home/socket\""),
+            service("own", "unix = \"HERE/home/own\""),
+            service("root", "file = \"HERE/link\""),
+        ]
+        .concat(),
+    );
+    let at = |name: &str| sandbox.path().join(name);
+    fs::create_dir(at("trusted")).expect("a directory");
+    fs::set_permissions(at("trusted"), fs::Permissions::from_mode(0o700)).expect("set");
+    fs::write(at("trusted/secret"), "").expect("written");
+    let listener = UnixListener::bind(at("trusted/socket")).expect("a socket");
+    listener.set_nonblocking(true).expect("set");
+    symlink(at("trusted/secret"), at("home/file")).expect("a link");
+    symlink(at("trusted"), at("home/dir")).expect("a link");
+    symlink(at("trusted/socket"), at("home/socket")).expect("a link");
+    symlink(at("trusted/secret"), at("link")).expect("a link");
+    let _own = UnixListener::bind(at("home/own")).expect("a socket");
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    for name in ["file", "through", "socket"] {
+        let halted = event(&supervisor, name, "halted");
+        let message = halted["message"].as_str().expect("a message");
+        assert!(message.contains("is a symbolic link that"), "{message}");
+    }
+    event(&supervisor, "own", "ready");
+    event(&supervisor, "root", "ready");
+    let asked = listener.accept().expect_err("nobody asks it");
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
+    sandbox.assert_no_leftovers();
+}

@@ -472,3 +472,92 @@ fn a_stranger_on_a_services_port_does_not_make_it_ready() {
         stop(supervisor, &sandbox);
     }
 }
+
+/// A tracer (ptrace(2)) that never waits keeps the dead process of a service, and its end, to itself.
+#[test]
+fn a_tracer_that_keeps_a_dead_process_keeps_no_service_down() {
+    for containment in ["cgroup", "subreaper"] {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.traced]
+            command = ["PUPPET", "hang"]
+            stop = { graceful = "100ms" }
+            "#,
+        );
+        let mut command = sandbox.command(mainstay());
+        command.args(["run", "--json"]).arg(manifest);
+        command.env("MAINSTAY_CONTAINMENT", containment);
+        let supervisor = Supervisor::spawn(command);
+        let started = event(&supervisor, "traced", "started");
+        let pid = started["pid"].as_u64().expect("a pid").to_string();
+        let mut tracer = sandbox.command(puppet());
+        tracer.args(["trace", &pid, "hang"]);
+        let mut tracer = tracer.spawn().expect("it starts");
+        let stat = |pid: &str, key: &str| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            line.map(|value| value.trim().to_owned())
+        };
+        wait_until("the tracer", SOON, || {
+            (stat(&pid, "TracerPid:")? == tracer.id().to_string()).then_some(())
+        });
+        let restarted = verb(&sandbox, &["restart", "traced"]);
+        let said = String::from_utf8_lossy(&restarted.stderr).into_owned();
+        assert_eq!((code(restarted.status), &*said), (0, ""), "{containment}");
+        let now = service(&sandbox, "traced");
+        assert_eq!(now["state"], "running", "{containment}: {now}");
+        assert_ne!(now["pid"].to_string(), pid, "{containment}");
+        // It is still there, dead.
+        assert!(stat(&pid, "State:").is_some_and(|state| state.starts_with('Z')));
+        tracer.kill().expect("it is ours");
+        tracer.wait().expect("it ends");
+        stop(supervisor, &sandbox);
+    }
+}
+
+/// With other rights than those that it was made with, data would be a trap, or be given away.
+#[test]
+fn data_of_another_account_is_refused_unless_there_is_none() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root starts programs as another user");
+    }
+    let sandbox = Sandbox::new();
+    fs::set_permissions(sandbox.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+    let write = |account: &str, file: &str| {
+        let text = format!(
+            "environment = \"development\"\n[service.guest]\n{account}\nworking_dir = \"/\"\n\
+             command = [\"sh\", \"-c\", \"{file}; exec sleep 1000\"]\n\
+             inherit_env = [\"MAINSTAY_TESTKIT_SANDBOX\"]\nstop = {{ graceful = \"0s\" }}\n"
+        );
+        sandbox.write("mainstay.toml", &text)
+    };
+    let nobody = "account = \"user:nobody\"";
+    let touch = "touch $MAINSTAY_DATA_DIR/mine";
+    let dir = sandbox.state_dir().join("data/guest");
+    let owner = || std::os::unix::fs::MetadataExt::uid(&fs::metadata(&dir).expect("it is there"));
+    // An empty directory changes hands.
+    for (account, uid) in [("", 0), (nobody, 65_534), ("", 0), (nobody, 65_534)] {
+        let supervisor = Supervisor::start(&sandbox, &write(account, ":"));
+        event(&supervisor, "guest", "started");
+        assert_eq!(owner(), uid);
+        stop(supervisor, &sandbox);
+    }
+    for (first, then, why) in [
+        (nobody, "", "belongs to nobody, and it runs as root"),
+        ("", nobody, "belongs to root, and it runs as nobody"),
+    ] {
+        let supervisor = Supervisor::start(&sandbox, &write(first, touch));
+        event(&supervisor, "guest", "started");
+        wait_until("its file", SOON, || dir.join("mine").exists().then_some(()));
+        stop(supervisor, &sandbox);
+        let before = owner();
+        let mut supervisor = Supervisor::start(&sandbox, &write(then, touch));
+        let halted = event(&supervisor, "guest", "halted");
+        let message = halted["message"].as_str().expect("a message");
+        assert!(message.contains(why), "{message}");
+        assert_eq!(owner(), before);
+        supervisor.wait(SOON);
+        fs::remove_dir_all(&dir).expect("removed");
+    }
+    sandbox.assert_no_leftovers();
+}

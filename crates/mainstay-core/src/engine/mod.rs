@@ -329,6 +329,8 @@ pub enum StateName {
     Waiting,
     BackingOff,
     Halted,
+    /// Processes of it live, and nobody can tell more. No supervisor says so of its services.
+    Unknown,
 }
 
 impl StateName {
@@ -345,6 +347,7 @@ impl StateName {
             Self::Waiting => "waiting",
             Self::BackingOff => "backing-off",
             Self::Halted => "halted",
+            Self::Unknown => "unknown",
         }
     }
 

@@ -248,7 +248,14 @@ impl Pipes {
     fn pipe(&mut self, name: String, owner: Option<&sys::User>) -> io::Result<Pipe> {
         let path = self.dir.join(&name);
         make_fifo(&path)?;
-        let reader = open_fifo(&path, OFlags::NONBLOCK)?;
+        let mut reader = open_fifo(&path, OFlags::NONBLOCK)?;
+        let uid = owner.map_or_else(sys::current_uid, sys::User::uid);
+        if self.are_new && rustix::fs::fstat(&reader)?.st_uid != uid {
+            // Processes of the account that it ran as before may still have it open.
+            std::fs::remove_file(&path)?;
+            make_fifo(&path)?;
+            reader = open_fifo(&path, OFlags::NONBLOCK)?;
+        }
         let writer = open_fifo(&path, OFlags::empty())?;
         if let Some(owner) = owner {
             owner.give(&path)?;

@@ -61,6 +61,16 @@ pub(crate) fn end_tree(_tree: &str) -> io::Result<usize> {
     Ok(0)
 }
 
+/// Finds nothing.
+pub(crate) fn survivors(_testament: &str) -> Vec<super::Survivor> {
+    Vec::new()
+}
+
+/// Unsupported.
+pub(crate) fn exchange(_one: &std::path::Path, _other: &std::path::Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// None: nothing outlives a supervisor in a way that its successor could take up, so nothing is written down for it.
 pub(crate) fn boot() -> Option<String> {
     None

@@ -45,21 +45,22 @@ mod windows_acl;
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) use elsewhere::{
-    Members, PlaceWatch, boot, end_remains, end_tree, forget_service, give_memory_back,
-    home_of_pids, lives, own_identity, settle_in, supervisor_of, testament, testament_of, uptime,
+    Members, PlaceWatch, boot, end_remains, end_tree, exchange, forget_service, give_memory_back,
+    home_of_pids, lives, own_identity, settle_in, supervisor_of, survivors, testament,
+    testament_of, uptime,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use elsewhere::{is_dead, yield_to_others};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{
-    Keeper, Members, PlaceWatch, Processes, Tree, boot, end_remains, end_tree, forget_service,
-    give_memory_back, home_of_pids, is_dead, lives, own_identity, settle_in, supervisor_of,
-    testament, testament_of, uptime, yield_to_others,
+    Keeper, Members, PlaceWatch, Processes, Tree, boot, end_remains, end_tree, exchange,
+    forget_service, give_memory_back, home_of_pids, is_dead, lives, own_identity, settle_in,
+    supervisor_of, survivors, testament, testament_of, uptime, yield_to_others,
 };
 #[cfg(unix)]
 pub(crate) use posix::{
-    Socket, Stream, User, connect_unix, exposure, is_current_user, is_privileged,
-    lacking_capabilities, lacks_interpreter, listen, null, probe_unix, read_from_start,
+    Socket, Stream, User, connect_unix, current_uid, exposure, is_current_user, is_privileged,
+    lacking_capabilities, lacks_interpreter, listen, null, open_own, probe_unix, read_from_start,
     receive_signals, refused_limit, refused_settings, share, stream, utc_offset, why_not_executed,
     write_at,
 };
@@ -76,8 +77,8 @@ pub(crate) use windows::sockets::{Socket, listen, share};
 #[cfg(windows)]
 pub(crate) use windows::{
     Processes, Stream, Tree, User, exposure, is_current_user, is_dead, is_privileged,
-    lacking_capabilities, null, read_from_start, refused_limit, refused_settings, run_as_helper,
-    stream, utc_offset, write_at, yield_to_others,
+    lacking_capabilities, null, open_own, read_from_start, refused_limit, refused_settings,
+    run_as_helper, stream, utc_offset, write_at, yield_to_others,
 };
 
 /// What to start.
@@ -185,6 +186,31 @@ pub(crate) struct Identity {
     pub(crate) birth: Birth,
     /// What holds it together: `cgroup DIRECTORY` or `instance MARK`. Begins like a [`testament`].
     pub(crate) tree: String,
+}
+
+/// What lives of one tree of a dead supervisor.
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "nothing is found")
+)]
+pub(crate) struct Survivor {
+    /// Whose tree it is.
+    pub(crate) service: String,
+    pub(crate) pids: Vec<u32>,
+    /// Its main process, where that can be told.
+    pub(crate) main: Option<Found>,
+}
+
+/// A main process that was found without being told of it.
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "nothing is found")
+)]
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub(crate) identity: Identity,
+    /// When it was born, since the system started.
+    pub(crate) began: std::time::Duration,
 }
 
 /// When a process was born, in clock ticks since the system started, both ends included: with its pid, who it is. No number is given out

@@ -142,6 +142,23 @@ pub(crate) fn write_at(file: &std::fs::File, bytes: &[u8], at: u64) -> io::Resul
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
 
+/// Opens a file to be written in its place, if it is ours alone: nobody else may have it open.
+pub(crate) fn open_own(path: &std::path::Path) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+    let mut options = std::fs::File::options();
+    options.read(true).write(true);
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = options
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    let found = file.metadata()?;
+    let is_ours = found.uid() == current_uid() && found.mode() & 0o077 == 0;
+    match found.is_file() && found.nlink() == 1 && is_ours {
+        true => Ok(file),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }
+}
+
 /// Reads all of a file, wherever in it somebody else is.
 pub(crate) fn read_from_start(file: &std::fs::File) -> io::Result<Vec<u8>> {
     let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
@@ -167,9 +184,14 @@ pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether this is the number of the user that this process acts as.
+/// The number of the user that this process acts as.
+pub(crate) fn current_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Whether this is that number.
 pub(crate) fn is_current_user(uid: u32) -> bool {
-    uid == rustix::process::geteuid().as_raw()
+    uid == current_uid()
 }
 
 impl User {

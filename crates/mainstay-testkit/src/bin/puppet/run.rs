@@ -66,6 +66,7 @@ fn perform(step: Step) -> io::Result<Next> {
         // The one in the middle leads the new session and ends at once.
         Step::ForkSetsid => drop(puppet("setsid")?.args(["fork", "exit", "0"]).status()?),
         Step::Setsid => sys::setsid()?,
+        Step::Trace(pid) => sys::trace(pid)?,
         Step::Hang => return Ok(Next::Exit(hang())),
         Step::Count(file) => drop(count(&file)?),
         Step::CrashUntil { file, starts, code } => {

@@ -42,6 +42,8 @@ pub(crate) enum Step {
     ForkSetsid,
     /// `setsid`: leaves the session. Unix.
     Setsid,
+    /// `trace PID`: becomes a tracer (ptrace(2)) that never waits. Linux.
+    Trace(i32),
     /// `hang`: for ever, without a wake-up.
     Hang,
     /// `count FILE`: appends a line with its pid, so that lines are starts.
@@ -119,6 +121,7 @@ impl Words {
             "fork" => Step::Fork,
             "fork-setsid" => Step::ForkSetsid,
             "setsid" => Step::Setsid,
+            "trace" => Step::Trace(self.number("PID")?),
             "hang" => Step::Hang,
             "count" => Step::Count(self.word("FILE")?.into()),
             "crash-until" => Step::CrashUntil {

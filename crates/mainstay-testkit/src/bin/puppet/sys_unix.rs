@@ -115,6 +115,22 @@ pub(crate) fn setsid() -> io::Result<()> {
     Ok(())
 }
 
+/// Becomes the tracer of another process, which goes on.
+#[cfg(target_os = "linux")]
+pub(crate) fn trace(pid: i32) -> io::Result<()> {
+    let nothing = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: this request takes no memory.
+    match unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, nothing, nothing) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn trace(_: i32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Accepts for ever at the socket `path`, which must not exist yet.
 pub(crate) fn serve_unix(path: &str) -> io::Result<()> {
     UnixListener::bind(path)?

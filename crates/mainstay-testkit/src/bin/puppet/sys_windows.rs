@@ -36,6 +36,10 @@ pub(crate) fn setsid() -> io::Result<()> {
     unsupported()
 }
 
+pub(crate) fn trace(_: i32) -> io::Result<()> {
+    unsupported()
+}
+
 pub(crate) fn serve_unix(_: &str) -> io::Result<()> {
     unsupported()
 }

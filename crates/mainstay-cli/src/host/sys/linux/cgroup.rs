@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, epoll};
 
+use super::super::{Birth, Found, Identity, Survivor};
 use super::kin;
 use super::watches::Watches;
 
@@ -177,6 +178,33 @@ pub(super) fn end_remains(
         count += end(&dir, deadline)?;
     }
     Ok(count)
+}
+
+/// What lives in the nest of a dead supervisor.
+pub(super) fn survivors(nest_dir: &Path) -> Vec<Survivor> {
+    let trees = subdirs(nest_dir).filter_map(|dir| {
+        let (service, _) = dir.file_name()?.to_str()?.rsplit_once('.')?;
+        let mut pids = Vec::new();
+        collect(&dir, &mut pids).ok()?;
+        let living = pids.iter().filter_map(|pid| kin::Stat::of(*pid));
+        let living = living.filter(kin::Stat::is_alive);
+        let oldest = living.min_by_key(|it| (it.start, pids.contains(&it.parent), it.pid));
+        let main = oldest.filter(|it| it.session == it.pid && !pids.contains(&it.parent));
+        let service = service.to_owned();
+        (!pids.is_empty()).then(|| Survivor {
+            service,
+            main: main.map(|it| Found {
+                began: kin::since_boot(it.start),
+                identity: Identity {
+                    pid: it.pid,
+                    birth: Birth::at(it.start),
+                    tree: format!("cgroup {}", dir.display()),
+                },
+            }),
+            pids,
+        })
+    });
+    trees.collect()
 }
 
 /// Kills everything in `dir`, waits until that is done, and removes it.

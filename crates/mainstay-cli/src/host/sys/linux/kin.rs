@@ -84,6 +84,20 @@ impl Stat {
     }
 }
 
+/// So many clock ticks.
+pub(super) fn since_boot(ticks: u64) -> Duration {
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Duration::from_millis(ticks.saturating_mul(1000) / per_second)
+}
+
+/// The status of wait(2) of a zombie: field 52 of `/proc/PID/stat`, which reads 0 for those who may not know. `/proc/PID/io` is for the
+/// same eyes only, and is refused instead.
+pub(super) fn status_of_zombie(pid: u32) -> Option<i32> {
+    let (zombie, status) = Stat::with_exit(pid)?;
+    let may_know = || fs::read(format!("/proc/{pid}/io")).is_ok();
+    (!zombie.is_alive() && (status != 0 || may_know())).then_some(status)
+}
+
 /// Resident bytes.
 pub(super) fn resident(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
@@ -357,6 +371,19 @@ pub(super) fn signal(process: &Stat, signal: i32) -> io::Result<()> {
     signal_if(process.pid, signal, || {
         Stat::of(process.pid).is_some_and(|now| now.identity() == process.identity())
     })
+}
+
+/// The service of a process whose environment has a variable that begins with `mark`, as that environment has it.
+pub(super) fn service_of(pid: u32, mark: &[u8]) -> Option<String> {
+    const SERVICE: &[u8] = b"MAINSTAY_SERVICE=";
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let variables = || environment.split_inclusive(|byte| *byte == 0);
+    if pid == std::process::id() || !variables().any(|variable| variable.starts_with(mark)) {
+        return None;
+    }
+    let name = variables().find_map(|variable| variable.strip_prefix(SERVICE))?;
+    let name = name.strip_suffix(b"\0").unwrap_or(name);
+    String::from_utf8(name.to_vec()).ok()
 }
 
 pub(super) fn has_mark(pid: u32, mark: &[u8]) -> bool {

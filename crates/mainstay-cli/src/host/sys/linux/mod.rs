@@ -21,12 +21,13 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mainstay_core::spec::{Signal, StopAsk, StopScope};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use tokio::signal::unix::SignalKind;
 
 pub(crate) use self::keeper::Keeper;
@@ -42,7 +43,7 @@ use self::watches::Watches;
 use super::posix::{self, Child, Image};
 use super::{
     Birth, CONTAINMENT, Command, Containment, Exit, INSTANCE, Identity, SUPERVISED_FROM,
-    SpawnError, TreeId, Usage,
+    SpawnError, Survivor, TreeId, Usage,
 };
 
 /// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
@@ -66,6 +67,8 @@ pub(crate) struct Processes {
     orphans: u64,
     /// Once something was adopted.
     adopted: OnceCell<Rc<Adopted>>,
+    /// Main processes that were killed; made with the first.
+    killed: Rc<OnceCell<Watches>>,
 }
 
 /// What was taken over from supervisors that are dead.
@@ -90,8 +93,20 @@ struct Main {
     birth: Birth,
     /// Only of one that was adopted, and so is not our child.
     stranger: Option<Stranger>,
-    /// Set when it is collected; from then on `pid` may be a stranger's.
+    /// Tells its end once it was killed, also where a tracer keeps it from being collected: of that, SIGCHLD tells the tracer alone.
+    killed: OnceCell<OwnedFd>,
+    /// Set when it is collected, or found dead in the hands of a tracer; from then on `pid` may be a stranger's.
     exit: Cell<Option<Exit>>,
+}
+
+impl Main {
+    /// How a process that was killed ended, if it is dead and a tracer (ptrace(2)) keeps us from collecting it.
+    fn exit_of_traced(&self) -> Option<Exit> {
+        let handle = self.killed.get()?;
+        let mut waited = [PollFd::new(handle, PollFlags::IN)];
+        let is_over = poll(&mut waited, Some(&Timespec::default())).is_ok_and(|count| count > 0);
+        is_over.then(|| kin::status_of_zombie(self.pid).map_or(Exit::UNKNOWN, posix::exit))
+    }
 }
 
 impl Processes {
@@ -121,6 +136,7 @@ impl Processes {
             #[cfg(test)]
             orphans: 0,
             adopted: OnceCell::new(),
+            killed: Rc::default(),
         })
     }
 
@@ -178,6 +194,7 @@ impl Processes {
                 last: ticks(),
             },
             stranger: None,
+            killed: OnceCell::new(),
             exit: Cell::new(None),
         });
         self.mains.borrow_mut().insert(pid, main.clone());
@@ -185,6 +202,7 @@ impl Processes {
             main,
             holder,
             mains: self.mains.clone(),
+            killed: self.killed.clone(),
         })
     }
 
@@ -223,7 +241,7 @@ impl Processes {
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
         let id = TreeId(self.started);
-        let end = rustix::event::epoll::EventFlags::IN;
+        let end = epoll::EventFlags::IN;
         adopted.watches.add(&stranger, key(id), end)?;
         self.started += 1;
         let main = Rc::new(Main {
@@ -231,6 +249,7 @@ impl Processes {
             pid: left.pid,
             birth: left.birth,
             stranger: Some(stranger),
+            killed: OnceCell::new(),
             exit: Cell::new(None),
         });
         adopted.mains.borrow_mut().insert(key(id), main.clone());
@@ -238,6 +257,7 @@ impl Processes {
             main,
             holder,
             mains: self.mains.clone(),
+            killed: self.killed.clone(),
         })
     }
 
@@ -271,10 +291,17 @@ impl Processes {
                 None => std::future::pending().await,
             }
         };
+        let killed = async {
+            match self.killed.get() {
+                Some(killed) => killed.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.child_ended.recv() => {}
             () = nest => {}
             () = adopted => {}
+            () = killed => {}
         }
     }
 
@@ -291,6 +318,19 @@ impl Processes {
             main.exit.set(Some(exit));
             ended.push((main.id, exit));
         }
+        self.mains.borrow_mut().retain(|pid, main| {
+            if main.killed.get().is_none() {
+                return true;
+            }
+            // It may have died since the last round.
+            let collected = posix::wait(pid.cast_signed()).map(|(_, status)| posix::exit(status));
+            let Some(exit) = collected.or_else(|| main.exit_of_traced()) else {
+                return true;
+            };
+            main.exit.set(Some(exit));
+            ended.push((main.id, exit));
+            false
+        });
         #[cfg(test)]
         {
             self.orphans += self.others.len() as u64;
@@ -502,6 +542,35 @@ pub(crate) fn end_tree(tree: &str) -> io::Result<usize> {
     }
 }
 
+/// What lives of a dead supervisor's services, by its [`testament`]. In a cgroup, a tree's main process is the oldest one, which leads its
+/// session; without one, that cannot be told from what the processes themselves may say.
+pub(crate) fn survivors(testament: &str) -> Vec<Survivor> {
+    let mark = match testament.split_once(' ') {
+        Some(("cgroup", dir)) => return cgroup::survivors(dir.as_ref()),
+        Some(("instance", instance)) => format!("{INSTANCE}={instance}."),
+        Some(("state", dir)) => format!("{SUPERVISED_FROM}={dir}\0"),
+        _ => return Vec::new(),
+    };
+    let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for pid in kin::every_pid() {
+        if let Some(service) = kin::service_of(pid, mark.as_bytes()) {
+            found.entry(service).or_default().push(pid);
+        }
+    }
+    let found = found.into_iter().map(|(service, pids)| Survivor {
+        service,
+        pids,
+        main: None,
+    });
+    found.collect()
+}
+
+/// Has two files exchange their names.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
 /// One started program with everything that it started in turn.
 ///
 /// Drop kills nothing; it removes the tree's cgroup, now or as soon as it is empty. So kill, and wait until it is empty, first.
@@ -509,6 +578,7 @@ pub(crate) struct Tree {
     main: Rc<Main>,
     holder: Holder,
     mains: Rc<Mains>,
+    killed: Rc<OnceCell<Watches>>,
 }
 
 enum Holder {
@@ -580,6 +650,7 @@ impl Tree {
 
     /// SIGKILL to every process of the tree, frozen ones included. They are gone a moment later: see [`Tree::is_empty`].
     pub(crate) fn kill(&self) -> io::Result<()> {
+        self.watch_end();
         match &self.holder {
             Holder::Cgroup(cgroup) => cgroup.kill(),
             Holder::Kin(_) => {
@@ -591,6 +662,33 @@ impl Tree {
                 });
                 stopped.and(killed)
             }
+        }
+    }
+
+    /// Has [`Processes::changed`] tell of the main process's end even if a tracer is told instead of us. Without a descriptor for that, it is
+    /// told when the tracer lets go.
+    fn watch_end(&self) {
+        let main = &self.main;
+        if main.exit.get().is_some() || main.stranger.is_some() || main.killed.get().is_some() {
+            return;
+        }
+        // Not collected, so the pid is still its own.
+        let Some(handle) = pidfd::watch(main.pid, || true) else {
+            return;
+        };
+        if self.killed.get().is_none()
+            && let Ok(new) = Watches::new()
+        {
+            let _unset = self.killed.set(new);
+        }
+        let Some(watches) = self.killed.get() else {
+            return;
+        };
+        if watches
+            .add(&handle, Watches::NO_KEY, epoll::EventFlags::IN)
+            .is_ok()
+        {
+            let _unset = main.killed.set(handle);
         }
     }
 

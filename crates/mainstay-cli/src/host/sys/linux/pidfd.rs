@@ -1,6 +1,5 @@
 //! Processes that are not our children, by descriptor (pidfd_open(2)): a number may become a stranger's, a descriptor never does.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,7 +7,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{Updater, ioctl, opcode};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::kin::Stat;
+use super::kin::{self, Stat};
 use crate::host::sys::posix;
 use crate::host::sys::{Birth, Exit};
 
@@ -55,15 +54,11 @@ impl Stranger {
         status.map_or(Exit::UNKNOWN, posix::exit)
     }
 
-    /// The status of one that its parent has not collected yet: field 52 of `/proc/PID/stat` (proc_pid_stat(5)), which reads 0 for those
-    /// who may not know. `/proc/PID/io` is for the same eyes only, and is refused instead.
+    /// The status of one that its parent has not collected yet.
     fn zombie_status(&self) -> Option<i32> {
-        let (zombie, status) = Stat::with_exit(self.pid)?;
-        if !self.birth.holds(zombie.identity().1) || zombie.is_alive() {
-            return None;
-        }
-        let may_know = || fs::read(format!("/proc/{}/io", self.pid)).is_ok();
-        (status != 0 || may_know()).then_some(status)
+        let is_it = |now: Stat| self.birth.holds(now.identity().1);
+        let status = kin::status_of_zombie(self.pid)?;
+        Stat::of(self.pid).is_some_and(is_it).then_some(status)
     }
 }
 
