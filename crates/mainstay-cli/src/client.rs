@@ -59,7 +59,11 @@ pub(crate) async fn expect_service(
 /// Has every service stopped and waits until all have come to rest.
 pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, Failure> {
     let (status, body) = ask(state, Method::POST, "/v1/stop").await?;
-    parse(status, &body)
+    if status.is_success() {
+        return parse(status, &body);
+    }
+    let message = format!("stop: {}", reason(&body));
+    Err(Failure::new(code(status), message))
 }
 
 /// Has a service do something and waits until it has come to rest.

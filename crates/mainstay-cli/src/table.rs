@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use mainstay_core::engine::{Human, StateName};
+use mainstay_core::engine::{Human, HumanSeconds, StateName};
 use mainstay_core::report::{ServiceReport, StatusReport};
 
 use crate::output::Painted;
@@ -63,7 +63,7 @@ fn row(service: &ServiceReport) -> [String; 8] {
         or_dash(
             service
                 .since_seconds
-                .map(|seconds| Human(Duration::from_secs(seconds)).to_string()),
+                .map(|seconds| HumanSeconds(seconds).to_string()),
         ),
     ]
 }

@@ -1,11 +1,10 @@
 //! The shapes of what is reported: `status --json` and the control protocol (docs/control.md).
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Exit, Human, StateName, Style, TrialPhase, View};
+use crate::engine::{Exit, HumanSeconds, StateName, Style, TrialPhase, View};
 use crate::registry::TextDigest;
 
 /// The document of `status --json` and `list --json`.
@@ -197,8 +196,8 @@ impl ServiceReport {
             let is_said = parts.iter().any(|part| part.contains(&exit));
             parts.extend((!is_said).then(|| format!("last exit: {exit}")));
         }
-        let next_try = self.next_try_seconds.map(Duration::from_secs);
-        parts.extend(next_try.map(|pause| format!("next start in {}", Human(pause))));
+        let next_try = self.next_try_seconds.map(HumanSeconds);
+        parts.extend(next_try.map(|pause| format!("next start in {pause}")));
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 }

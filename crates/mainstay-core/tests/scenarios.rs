@@ -212,16 +212,24 @@ impl Stage {
                 let run = self.host(id).run?;
                 self.step(Event::Notified(id, run, notice));
             }
-            // The host is killed, and another one takes up what it left; of these, the main process is gone by then.
+            // The host is killed, and another one takes up what it left; of these, the main process is gone by then. `with lines`: they
+            // had written what is waited for.
             ["another", "host", ref without @ ..] => {
-                let mut bequests = Vec::new();
+                let (without, has_lines) = match without {
+                    [without @ .., "with", "lines"] => (without, true),
+                    without => (without, false),
+                };
+                let (mut bequests, mut gone) = (Vec::new(), Vec::new());
                 for id in self.engine.ids() {
                     let mut bequest = self.engine.bequest(id)?;
                     let name = self.engine.spec(id)?.name().as_str();
-                    if let Left::Child { began, .. } = bequest.left
+                    if let Left::Child {
+                        pid, began, stage, ..
+                    } = bequest.left
                         && without.contains(&name)
                     {
-                        bequest.left = Left::Gone { began };
+                        bequest.left = Left::Gone { pid, began, stage };
+                        gone.push(id);
                     }
                     bequests.push((id, bequest));
                 }
@@ -239,6 +247,16 @@ impl Stage {
                     host.question = None;
                 }
                 self.perform(actions);
+                for id in gone {
+                    // What it wrote before is looked at first.
+                    if let Some(token) = self.host(id).line.take_if(|_| has_lines) {
+                        self.step(Event::Answered(id, token, Ok(())));
+                    }
+                    let run = self.host(id).run?;
+                    self.host(id).has_exited = true;
+                    self.step(Event::Exited(id, run, Exit::Unknown));
+                    self.emptied(id, run);
+                }
             }
             ["restored", name, ref why @ ..] => {
                 let id = find(&name)?;

@@ -281,26 +281,17 @@ impl Host {
     /// Takes in the ends of children.
     pub(super) fn reap(&mut self) {
         for (tree, exit) in self.processes.reap() {
-            let exit = match (exit.code, exit.signal) {
-                (Some(code), _) => Exit::Code(code),
-                (None, Some(signal)) => Exit::Signal(signal),
-                (None, None) => Exit::Unknown,
-            };
             if let Some(helper) = self.helpers.remove(&tree) {
-                self.helper_ended(helper, exit);
+                self.helper_ended(helper, as_the_engine_says(exit));
                 continue;
             }
             let found = self.held.iter().find_map(|(id, held)| {
                 let running = held.running.as_ref()?;
                 (running.tree.id() == tree).then_some((*id, running.run))
             });
-            let Some((id, run)) = found else { continue };
-            let Some(awaited) = self.engine.awaits(id, run) else {
-                self.exited(id, run, exit);
-                continue;
-            };
-            self.exits.insert((id, run), exit);
-            self.look_at_last_words(id, run, awaited);
+            if let Some((id, run)) = found {
+                self.main_ended(id, run, exit);
+            }
         }
         self.sweep();
         let keeper = self.processes.others().iter().copied();
@@ -309,6 +300,18 @@ impl Host {
                 "the keeper of the log pipes (mainstay-keeper, pid {pid}) ended unexpectedly; starting another one"
             ));
             self.keep_pipes();
+        }
+    }
+
+    /// Reports the end of a main process, as soon as everything that may show that it was ready has been looked at.
+    pub(super) fn main_ended(&mut self, id: ServiceId, run: RunId, exit: sys::Exit) {
+        let exit = as_the_engine_says(exit);
+        match self.engine.awaits(id, run) {
+            None => self.exited(id, run, exit),
+            Some(awaited) => {
+                self.exits.insert((id, run), exit);
+                self.look_at_last_words(id, run, awaited);
+            }
         }
     }
 
@@ -329,7 +332,7 @@ impl Host {
 
     /// Takes in the end of a main process.
     pub(super) fn exited(&mut self, id: ServiceId, run: RunId, exit: Exit) {
-        self.sweeping.push(id);
+        self.sweeping.push((id, run));
         self.step(Event::Exited(id, run, exit));
     }
 
@@ -363,24 +366,22 @@ impl Host {
     pub(super) fn sweep(&mut self) {
         let mut i = 0;
         while i < self.sweeping.len() {
-            let id = self.sweeping[i];
+            let (id, run) = self.sweeping[i];
             let Some(held) = self.held.get_mut(&id) else {
                 self.sweeping.swap_remove(i);
                 continue;
             };
             let running = held.running.as_ref();
-            if running.is_some_and(|running| !running.tree.is_empty()) {
+            if running.is_some_and(|running| running.run == run && !running.tree.is_empty()) {
                 i += 1;
                 continue;
             }
             self.sweeping.swap_remove(i);
             held.notify = None;
             // What follows may be a restore: by then, its state is not in use any more.
-            let run = held.running.take().map(|running| running.run);
-            if let Some(run) = run {
-                self.take_up_successor(id);
-                self.step(Event::Emptied(id, run));
-            }
+            held.running.take_if(|running| running.run == run);
+            self.take_up_successor(id);
+            self.step(Event::Emptied(id, run));
         }
     }
 
@@ -406,7 +407,9 @@ impl Host {
                 let (Some(at), Some(members)) = (at, answerers) else {
                     return Ok(());
                 };
-                if probe::owner(at, members).await? == Owner::Unknown && cfg!(target_os = "linux") {
+                if probe::owner(at.clone(), members).await? == Owner::Unknown
+                    && cfg!(target_os = "linux")
+                {
                     let remark = format!(
                         "{at} answers; which process listens there cannot be seen, and it is taken for the service"
                     );
@@ -684,4 +687,12 @@ pub(super) fn spawn(
 enum Output {
     Log,
     Nowhere,
+}
+
+fn as_the_engine_says(exit: sys::Exit) -> Exit {
+    match (exit.code, exit.signal) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
 }

@@ -17,14 +17,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_core::engine::{Bequest, Exit, Left, ServiceId, Stage, StateName, Wish};
+use mainstay_core::engine::{Bequest, Exit, Failures, Left, ServiceId, Stage, StateName, Wish};
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::report::LastExit;
+use mainstay_core::time::Instant;
 use serde::{Deserialize, Serialize};
 
-use super::Host;
 use super::sys::{self, Birth, Identity};
+use super::{Held, Host, Running};
 use crate::embedded::{self, Definition, Desired};
 use crate::lock_file;
 use crate::manifest_file::Loaded;
@@ -85,6 +86,15 @@ pub(super) struct Slot {
     pub(super) restarts: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) last_exit: Option<LastExit>,
+    /// Failures since its last good run.
+    #[serde(default, skip_serializing_if = "is_default")]
+    streak: u32,
+    /// When it was restarted, within the window of its limit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    recent_ms: Vec<u64>,
+    /// Since when it is crash-looping, and when that is told again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    crash_loop_ms: Option<(u64, u64)>,
     /// Where it is completed or ended: it had been ready.
     #[serde(default, skip_serializing_if = "is_default")]
     was_ready: bool,
@@ -391,7 +401,7 @@ pub(super) fn discard(state: &StateDir) {
     }
 }
 
-/// The slot as it is written. What is too long for it loses its reason and its digest, or else its child, which is then ended and not adopted.
+/// The slot as it is written. What is too long for it loses its reason, its digest and the times of its restarts, or else its child, which is then ended and not adopted.
 fn lay_out(slot: &Slot, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
     if fill(slot, SLOT, buffer)? {
@@ -401,6 +411,7 @@ fn lay_out(slot: &Slot, buffer: &mut Vec<u8>) -> io::Result<()> {
     if let Some(child) = &mut shorter.child {
         child.digest = None;
     }
+    shorter.recent_ms.clear();
     shorter.why = slot.why.as_ref().map(|why| why.chars().take(60).collect());
     buffer.clear();
     if fill(&shorter, SLOT, buffer)? {
@@ -733,11 +744,7 @@ impl Slot {
     }
 
     /// As the engine takes it up; `at` places a time on the new host's clock. `lives`: its main process does.
-    pub(super) fn bequest(
-        &self,
-        lives: bool,
-        at: impl Fn(u64) -> mainstay_core::time::Instant,
-    ) -> Bequest {
+    pub(super) fn bequest(&self, lives: bool, at: impl Fn(u64) -> Instant) -> Bequest {
         let stage = match self.state {
             State::Starting => Some(Stage::Starting),
             State::Running => Some(Stage::Running),
@@ -747,23 +754,31 @@ impl Slot {
             State::Due | State::Completed | State::Halted | State::Ended => None,
         };
         let was_ready = self.was_ready;
+        let since = at(self.since_ms);
+        let began = self.child.as_ref().map_or(since, |it| at(it.began_ms));
         let left = match (self.state, stage, &self.child) {
             (_, Some(stage), Some(child)) if lives => Left::Child {
                 pid: child.pid,
-                began: at(child.began_ms),
-                since: at(self.since_ms),
+                began,
+                since,
                 stage,
             },
-            (State::Starting | State::Running | State::Paused, _, Some(child)) => Left::Gone {
-                began: at(child.began_ms),
+            (_, Some(stage), Some(child)) => Left::Gone {
+                pid: child.pid,
+                began,
+                stage,
             },
             (State::Failing, ..) => Left::Ended {
                 exit: Exit::Unknown,
                 was_ready,
+                began,
+                since,
             },
             (State::Ended, ..) => Left::Ended {
                 exit: self.last_exit.map_or(Exit::Unknown, exit_of),
                 was_ready,
+                began,
+                since,
             },
             (State::Completed, ..) => Left::Completed { was_ready },
             (State::Halted, ..) => Left::Halted {
@@ -775,6 +790,14 @@ impl Slot {
             wish: if self.unwanted { Wish::Down } else { Wish::Up },
             restarts: self.restarts,
             last_exit: self.last_exit.map(exit_of),
+            failures: Failures {
+                streak: self.streak,
+                recent: self.recent_ms.iter().map(|ms| at(*ms)).collect(),
+                crash_loop: self
+                    .crash_loop_ms
+                    .map(|(since, remind)| (at(since), at(remind))),
+            },
+            since: Some(since),
             left,
         }
     }
@@ -825,6 +848,9 @@ impl Slot {
             is_updated: false,
             restarts: 0,
             last_exit: None,
+            streak: 0,
+            recent_ms: Vec::new(),
+            crash_loop_ms: None,
             was_ready: false,
             why: None,
             child: None,
@@ -962,19 +988,25 @@ impl Host {
             wish,
             restarts,
             last_exit,
+            failures,
+            since,
             left,
         } = self.engine.bequest(id)?;
         let held = self.held.get(&id)?;
-        let since = self.engine.since(id)?;
         let mut slot = Slot {
             name: held.spec.name().as_str().to_owned(),
             state: State::Due,
-            since_ms: self.boot_ms(since),
+            since_ms: self.boot_ms(since?),
             unwanted: wish == Wish::Down,
             version: held.version,
             is_updated: held.is_updated,
             restarts,
             last_exit: last_exit.map(LastExit::from),
+            streak: failures.streak,
+            recent_ms: failures.recent.iter().map(|at| self.boot_ms(*at)).collect(),
+            crash_loop_ms: failures
+                .crash_loop
+                .map(|(since, remind)| (self.boot_ms(since), self.boot_ms(remind))),
             was_ready: false,
             why: None,
             child: None,
@@ -994,7 +1026,13 @@ impl Host {
                 slot.why = Some(why);
                 State::Halted
             }
-            Left::Ended { exit, was_ready } => {
+            Left::Ended {
+                exit,
+                was_ready,
+                began,
+                ..
+            } => {
+                slot.child = held.running.as_ref().map(|it| self.child(it, held, began));
                 slot.last_exit = Some(exit.into());
                 slot.was_ready = was_ready;
                 State::Ended
@@ -1004,20 +1042,7 @@ impl Host {
                 let Some(running) = &held.running else {
                     return Some(slot);
                 };
-                let Identity { pid, birth, tree } = running.tree.identity();
-                let notify = held
-                    .notify
-                    .as_ref()
-                    .and_then(|socket| socket.address().to_str());
-                slot.child = Some(Child {
-                    pid,
-                    birth,
-                    tree,
-                    began_ms: self.boot_ms(began),
-                    notify: notify.map(str::to_owned),
-                    is_outdated: running.is_outdated,
-                    digest: running.digest.clone(),
-                });
+                slot.child = Some(self.child(running, held, began));
                 match stage {
                     Stage::Starting => State::Starting,
                     Stage::Running => State::Running,
@@ -1030,7 +1055,22 @@ impl Host {
         Some(slot)
     }
 
-    fn boot_ms(&self, at: mainstay_core::time::Instant) -> u64 {
+    fn child(&self, running: &Running, held: &Held, began: Instant) -> Child {
+        let Identity { pid, birth, tree } = running.tree.identity();
+        let notify = held.notify.as_ref();
+        let notify = notify.and_then(|socket| socket.address().to_str());
+        Child {
+            pid,
+            birth,
+            tree,
+            began_ms: self.boot_ms(began),
+            notify: notify.map(str::to_owned),
+            is_outdated: running.is_outdated,
+            digest: running.digest.clone(),
+        }
+    }
+
+    fn boot_ms(&self, at: Instant) -> u64 {
         millis(self.zero + at.elapsed())
     }
 }
@@ -1056,6 +1096,9 @@ mod tests {
                 code: Some(i32::MIN),
                 signal: None,
             }),
+            streak: u32::MAX,
+            recent_ms: Vec::new(),
+            crash_loop_ms: Some((u64::MAX, u64::MAX)),
             was_ready: true,
             why: None,
             child: Some(Child {

@@ -35,6 +35,19 @@ pub(super) struct Heir {
 }
 
 impl Heir {
+    /// How its main process ended, if it has, as far as that is known.
+    pub(super) fn exit(&self) -> Option<sys::Exit> {
+        match &self.tree {
+            Some(tree) => tree.exit(),
+            None => Some(sys::Exit::UNKNOWN),
+        }
+    }
+
+    /// Its main process does.
+    fn lives(&self) -> bool {
+        self.tree.as_ref().is_some_and(|tree| tree.exit().is_none())
+    }
+
     /// Whether anything is known of it.
     pub(super) fn is_known(&self) -> bool {
         self.slot.is_some()
@@ -45,7 +58,7 @@ impl Heir {
         let at = |ms| Instant::at(Duration::from_millis(ms).saturating_sub(zero));
         let slot = self.slot.as_ref();
         match slot {
-            Some(slot) => slot.bequest(self.tree.is_some(), at),
+            Some(slot) => slot.bequest(self.lives(), at),
             None if self.is_enabled => Bequest::NEW,
             None => Bequest::DISABLED,
         }
@@ -172,10 +185,10 @@ impl Legacy {
     }
 
     fn find_zero(&mut self) {
-        for heir in &self.heirs {
-            let child = heir.slot.as_ref().and_then(|slot| slot.child.as_ref());
-            if let Some(child) = child {
-                self.zero = self.zero.min(Duration::from_millis(child.began_ms));
+        for slot in self.heirs.iter().filter_map(|heir| heir.slot.as_ref()) {
+            let began = slot.child.as_ref().map(|child| child.began_ms);
+            for ms in began.into_iter().chain([slot.since_ms]) {
+                self.zero = self.zero.min(Duration::from_millis(ms));
             }
         }
     }
@@ -194,7 +207,8 @@ impl Legacy {
         }
         self.find_zero();
         let who = predecessor.name();
-        let summary = match (spared.len(), killed) {
+        let adopted = self.heirs.iter().filter(|heir| heir.lives()).count();
+        let summary = match (adopted, killed) {
             (0, 0) => return Ok(()),
             (0, _) => format!(
                 "{who} died without stopping its services: their {killed} processes were killed"
@@ -218,7 +232,11 @@ impl Heir {
         self.is_outdated |= child.is_outdated;
         match processes.adopt(&child.identity()) {
             Ok(tree) => self.tree = Some(tree),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // Where this fails, what is left of it is ended at once.
+                self.tree = processes.adopt_remains(&child.identity()).ok();
+                return None;
+            }
             Err(error) => {
                 return Some(format!(
                     "{name}: adopt pid {}: {error}; it is ended and started anew",

@@ -45,7 +45,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Fact, RunId, ServiceId, Snapshotted, StateName, Token,
+    Action, Engine, Event, Exit, Fact, Left, RunId, ServiceId, Snapshotted, StateName, Token,
 };
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
 use mainstay_core::registry::TextDigest;
@@ -306,7 +306,7 @@ struct Host {
     /// Exits that are reported once what was said before them has been looked at.
     exits: BTreeMap<(ServiceId, RunId), Exit>,
     /// Trees whose main process is gone and which are not empty yet.
-    sweeping: Vec<ServiceId>,
+    sweeping: Vec<(ServiceId, RunId)>,
     waiters: Vec<Waiter>,
     updates: Vec<Update>,
     listeners: Vec<mpsc::Sender<Bytes>>,
@@ -647,14 +647,25 @@ impl Host {
             .iter()
             .map(|(id, heir)| (*id, heir.bequest(self.zero)));
         let bequests: Vec<_> = bequests.collect();
+        let has_ended = |left: &Left| matches!(left, Left::Ended { .. } | Left::Gone { .. });
+        let without_main = bequests.iter().filter(|(_, it)| has_ended(&it.left));
+        let without_main: Vec<ServiceId> = without_main.map(|(id, _)| *id).collect();
         self.logs.need();
         let now = self.now();
         let actions = self.engine.resume(bequests, now);
+        let mut gone = Vec::new();
         for (id, heir) in heirs {
+            let exit = heir.exit().filter(|_| without_main.contains(&id));
             self.hold(id, heir);
+            let run = self.engine.view(id).and_then(|view| view.run);
+            gone.extend(run.zip(exit).map(|(run, exit)| (id, run, exit)));
         }
         between(self);
         self.perform(actions);
+        for (id, run, exit) in gone {
+            self.main_ended(id, run, exit);
+        }
+        self.sweep();
     }
 
     /// The loop of a supervisor: it only translates; [`Engine`] decides.

@@ -13,13 +13,14 @@ use crate::failure::chain;
 /// A client that waits until services have come to rest.
 pub(super) struct Waiter {
     on: On,
+    /// What these services need, as far as it has not been seen at rest since.
+    needs: Vec<ServiceId>,
     reply: oneshot::Sender<Reply>,
 }
 
 enum On {
     /// These services, as asked.
     Services(Vec<ServiceId>, Request, Form),
-    All,
     /// To be forgotten then.
     Removal(Vec<ServiceId>),
 }
@@ -31,12 +32,14 @@ enum Form {
     Entry,
     /// A document with the entries of all.
     Document,
+    /// The same, of every service that there is by then.
+    Status,
 }
 
 impl Waiter {
     pub(super) fn for_removal(ids: Vec<ServiceId>, reply: oneshot::Sender<Reply>) -> Self {
-        let on = On::Removal(ids);
-        Self { on, reply }
+        let (on, needs) = (On::Removal(ids), Vec::new());
+        Self { on, needs, reply }
     }
 }
 
@@ -80,8 +83,9 @@ impl Host {
                 let all: Vec<ServiceId> = self.engine.ids().collect();
                 self.stopped_by_name(&all);
                 let actions = self.engine.request_stop_of_all(self.now());
-                let on = On::All;
-                self.requested(Waiter { on, reply }, actions);
+                let on = On::Services(all, Request::Stop, Form::Status);
+                let needs = Vec::new();
+                self.requested(Waiter { on, needs, reply }, actions);
             }
             Command::Events(listener) => self.listeners.push(listener),
             Command::Reload { name, reply } => {
@@ -205,8 +209,8 @@ impl Host {
             true => self.engine.stop_all(self.now()),
             false => self.engine.stop(&ids, self.now()),
         };
-        let on = On::Services(ids, Request::Stop, form);
-        self.requested(Waiter { on, reply }, actions);
+        let (on, needs) = (On::Services(ids, Request::Stop, form), Vec::new());
+        self.requested(Waiter { on, needs, reply }, actions);
     }
 
     fn stopped_by_name(&mut self, ids: &[ServiceId]) {
@@ -220,8 +224,13 @@ impl Host {
     fn request(&mut self, service: ServiceId, request: Request, reply: oneshot::Sender<Reply>) {
         match self.engine.request(service, request, self.now()) {
             Ok(actions) => {
+                // A need that was on its way down is started with it, and is to be up before this is done.
+                let needs = match request {
+                    Request::Start | Request::Restart => self.engine.with_needs(&[service]),
+                    _ => Vec::new(),
+                };
                 let on = On::Services(vec![service], request, Form::Entry);
-                self.requested(Waiter { on, reply }, actions);
+                self.requested(Waiter { on, needs, reply }, actions);
             }
             Err(refusal) => drop(reply.send(Reply::refused(&refusal))),
         }
@@ -239,7 +248,6 @@ impl Host {
         for waiter in &mut self.waiters {
             let ids = match &mut waiter.on {
                 On::Services(ids, ..) | On::Removal(ids) => ids,
-                On::All => continue,
             };
             for id in ids.iter_mut().filter(|id| **id == from) {
                 *id = to;
@@ -270,18 +278,19 @@ impl Host {
                         view.state.is_settled() || view.state == StateName::BackingOff
                     })
             };
-            let Waiter { on, reply } = waiter;
+            let Waiter {
+                on,
+                mut needs,
+                reply,
+            } = waiter;
+            needs.retain(|need| !rests(*need));
             let answer = match &on {
                 On::Services(ids, request, form) => {
                     let overtaken = ids.iter().find_map(|id| self.overtaken(*id, *request));
                     overtaken.or_else(|| {
-                        let rest = ids.iter().copied().all(rests);
+                        let rest = needs.is_empty() && ids.iter().copied().all(rests);
                         rest.then(|| self.document(ids, *form))
                     })
-                }
-                On::All => {
-                    let rest = self.engine.ids().all(rests);
-                    rest.then(|| Reply::document(&self.status()))
                 }
                 // Also where nobody waits for it any more.
                 On::Removal(ids) if ids.iter().all(|id| rests(*id)) => {
@@ -291,14 +300,14 @@ impl Host {
                     continue;
                 }
                 On::Removal(_) => {
-                    self.waiters.push(Waiter { on, reply });
+                    self.waiters.push(Waiter { on, needs, reply });
                     continue;
                 }
             };
             if let Some(answer) = answer {
                 let _ = reply.send(answer);
             } else if !reply.is_closed() {
-                self.waiters.push(Waiter { on, reply });
+                self.waiters.push(Waiter { on, needs, reply });
             }
         }
     }
@@ -323,6 +332,7 @@ impl Host {
     fn document(&self, ids: &[ServiceId], form: Form) -> Reply {
         match (form, ids) {
             (Form::Entry, [id]) => self.entry(*id),
+            (Form::Status, _) => Reply::document(&self.status()),
             _ => Reply::document(&StatusReport {
                 supervisor: None,
                 services: ids.iter().filter_map(|id| self.report(*id)).collect(),

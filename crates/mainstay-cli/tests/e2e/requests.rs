@@ -114,6 +114,54 @@ fn a_request_that_is_overtaken_says_so() {
 }
 
 #[test]
+fn a_stop_of_everything_that_is_overtaken_says_so() {
+    let (supervisor, sandbox) = supervise(SLOW_DEPENDENT);
+    event(&supervisor, "b", "ready");
+    for started in [&["start", "b"], &["restart", "a"]] {
+        let stop_all = ask(&sandbox, &["stop"]);
+        wait_state(&sandbox, "b", "stop-pending");
+        let start = ask(&sandbox, started);
+        let output = stop_all.join().expect("it ran");
+        assert_eq!(code(output.status), 1);
+        let expect = "error: stop: overtaken by a start: a was started again before it was down";
+        assert!(stderr(&output).contains(expect), "{}", stderr(&output));
+        sandbox.write("go", "");
+        assert_eq!(code(start.join().expect("it ran").status), 0);
+        std::fs::remove_file(sandbox.path().join("go")).expect("it is there");
+        // Else `b` is not running for the next round.
+        assert_eq!(code(verb(&sandbox, &["start", "b"]).status), 0);
+    }
+    sandbox.write("go", "");
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn a_start_waits_for_the_needs_that_it_brings_up_again() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["sh", "-c", "trap 'until [ -e HERE/go ]; do sleep 0.01; done; exit 0' TERM; echo up; while :; do sleep 0.01; done"]
+        start = { ready = { log = "up" } }
+        [service.b]
+        command = ["PUPPET", "hang"]
+        needs = ["a"]
+        "#,
+    );
+    event(&supervisor, "b", "started");
+    let stop_a = ask(&sandbox, &["stop", "a"]);
+    event(&supervisor, "a", "stopping");
+    let start_b = ask(&sandbox, &["start", "b"]);
+    // The stop is overtaken as soon as the start was heard.
+    assert_eq!(code(stop_a.join().expect("it ran").status), 1);
+    assert_eq!(state(&sandbox, "a"), "stop-pending");
+    sandbox.write("go", "");
+    let output = start_b.join().expect("it ran");
+    assert_eq!(code(output.status), 0, "{}", stderr(&output));
+    assert_eq!(state(&sandbox, "a"), "running");
+    stop(supervisor, &sandbox);
+}
+
+#[test]
 fn a_stopped_need_leaves_its_dependents_running_and_says_so() {
     for daemon in [false, true] {
         let (sandbox, manifest) = sandbox(SLOW_DEPENDENT);

@@ -191,6 +191,19 @@ pub const RETRY_LIMIT: u32 = 5;
 #[derive(Clone, Copy, Debug)]
 pub struct Human(pub Duration);
 
+/// The same of one that is known to the second: less than one is `<1s`.
+#[derive(Clone, Copy, Debug)]
+pub struct HumanSeconds(pub u64);
+
+impl fmt::Display for HumanSeconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.pad("<1s"),
+            seconds => Human(Duration::from_secs(seconds)).fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Human {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();

@@ -43,9 +43,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::backoff::Random;
-pub use self::contract::{Ended, Exit, Human, RETRY_BASE, RETRY_LIMIT, StartFailure, judge};
+pub use self::contract::{
+    Ended, Exit, Human, HumanSeconds, RETRY_BASE, RETRY_LIMIT, StartFailure, judge,
+};
 pub use self::fact::{Fact, Halt, KillReason, News, Outcome};
-pub use self::service::{Bequest, Left, Stage, Wish};
+pub use self::service::{Bequest, Failures, Left, Stage, Wish};
 use self::service::{Role, Service, Settled, Situation};
 use self::trial::Trial;
 pub use self::trial::{Beside, COMMIT_PATIENCE, Flaw, Style, TrialPhase, TrialView, Tryout};
@@ -463,6 +465,19 @@ impl Edges {
         self.0.entry(from).or_default().push(to);
     }
 
+    /// These and all that can be reached from them.
+    fn reach(&self, ids: &[ServiceId]) -> Vec<ServiceId> {
+        let mut all = ids.to_vec();
+        let mut next = 0;
+        while let Some(id) = all.get(next) {
+            let neighbours = self.of(*id).iter().copied();
+            let new: Vec<ServiceId> = neighbours.filter(|id| !all.contains(id)).collect();
+            all.extend(new);
+            next += 1;
+        }
+        all
+    }
+
     /// Removes a service and every edge to it.
     fn remove(&mut self, id: ServiceId) {
         self.0.remove(&id);
@@ -633,9 +648,9 @@ impl Engine {
         if view.state == StateName::Waiting && view.detail.is_none() {
             let missing = self.needs(id).filter(|need| !need.is_satisfied());
             let names: Vec<String> = missing
-                .map(|need| match need.is_crash_looping() {
-                    true => format!("{}, which is crash-looping", need.spec().name()),
-                    false => need.spec().name().to_string(),
+                .map(|need| match need.trouble() {
+                    Some(trouble) => format!("{}, which {trouble}", need.spec().name()),
+                    None => need.spec().name().to_string(),
                 })
                 .collect();
             view.detail = Some(format!("waiting for {}", names.join(", ")));
@@ -812,15 +827,12 @@ impl Engine {
 
     /// These services and all that need them, directly or through others.
     pub fn with_dependents(&self, ids: &[ServiceId]) -> Vec<ServiceId> {
-        let mut all = ids.to_vec();
-        let mut next = 0;
-        while let Some(id) = all.get(next) {
-            let dependents = self.graph.dependents.of(*id).iter().copied();
-            let new: Vec<ServiceId> = dependents.filter(|id| !all.contains(id)).collect();
-            all.extend(new);
-            next += 1;
-        }
-        all
+        self.graph.dependents.reach(ids)
+    }
+
+    /// These services and all that they need, directly or through others.
+    pub fn with_needs(&self, ids: &[ServiceId]) -> Vec<ServiceId> {
+        self.graph.needs.reach(ids)
     }
 
     /// The services that need this one, run, and are not to be stopped.
@@ -1004,7 +1016,7 @@ impl Engine {
         let dependents = self.graph.dependents.of(id).iter();
         let mut dependents = dependents.filter_map(|it| self.services.get(it));
         Situation {
-            has_needs: self.needs(id).all(Service::is_satisfied),
+            missing: self.missing(id).next().cloned(),
             blocked: self.needs(id).find_map(|need| {
                 let name = || need.spec().name().clone();
                 match need.is_halted() {

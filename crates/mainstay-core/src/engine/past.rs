@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::backoff::{Random, pause};
 use super::contract::{Ended, Exit, RETRY_BASE, RETRY_LIMIT};
 use super::fact::{Fact, Halt};
+use super::service::Failures;
 use crate::snapshot::SnapshotId;
 use crate::spec::{Backoff, BeyondLimit, CodeAction, Recovery, RestartLimit};
 use crate::time::Instant;
@@ -22,6 +23,9 @@ const REMINDER: Duration = Duration::from_secs(3600);
 
 /// Even a manifest without pauses has this one between the restarts of a crash loop.
 const LEAST_LOOP_PAUSE: Duration = Duration::from_millis(100);
+
+/// So many of the latest restarts a successor is told of: the default limit.
+const KEPT_RESTARTS: usize = 20;
 
 /// More restarts within the limit's window than it allows, until the service is well again.
 #[derive(Debug)]
@@ -83,6 +87,31 @@ pub(super) enum Next {
 }
 
 impl Past {
+    /// What a successor goes on with.
+    pub(super) fn failures(&self) -> Failures {
+        let known = self.recent.len().saturating_sub(KEPT_RESTARTS);
+        let crash_loop = self.crash_loop.as_ref();
+        Failures {
+            streak: self.streak,
+            recent: self.recent.iter().skip(known).copied().collect(),
+            crash_loop: crash_loop.map(|it| (it.since, it.remind_at)),
+        }
+    }
+
+    /// Goes on with what a predecessor has counted.
+    pub(super) fn inherit(&mut self, failures: Failures, recovery: &Recovery) {
+        self.streak = failures.streak;
+        self.recent = failures.recent.into();
+        let last = Ended::Exit(self.last_exit.unwrap_or(Exit::Unknown));
+        let crash_loop = failures.crash_loop.zip(recovery.limit());
+        self.crash_loop = crash_loop.map(|((since, remind_at), limit)| CrashLoop {
+            limit,
+            since,
+            last,
+            remind_at,
+        });
+    }
+
     /// An operator starts it afresh: what went wrong before counts no more. A crash loop lasts until
     /// the service is seen to be well.
     pub(super) fn forgive(&mut self) {

@@ -7,19 +7,21 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::bequest::{Bequest, Left, Stage, Wish};
+pub use self::bequest::{Bequest, Failures, Left, Stage, Wish};
 use super::asking::{ANSWER_GRACE, Asking};
 use super::backoff::pause;
 use super::contract::{Ended, Exit, Human, StartFailure, judge};
 use super::fact::{Fact, Halt, KillReason, News, Outcome};
 use super::foreground;
 use super::past::{Next, Past};
-use super::state::{Child, Evidence, Keeping, Main, Phase, Rung, State, Then, Watch};
+use super::state::{
+    Attempt, Child, Evidence, Keeping, Lost, Main, Phase, Rung, State, Then, Watch,
+};
 use super::trial::{Beside, Flaw};
 use super::{
     Action, Awaited, Notice, Refusal, RunId, ServiceId, Shared, StateName, Token, Unasked, View,
 };
-use crate::spec::{Backoff, CodeAction, Ready, Spec, StopScope, Strategy};
+use crate::spec::{Backoff, CodeAction, Ready, ServiceName, Spec, StopScope, Strategy};
 use crate::time::Instant;
 
 /// How long killed processes may take to be gone.
@@ -85,8 +87,8 @@ enum Goal {
 /// What a service must know of the others.
 #[derive(Debug)]
 pub(super) struct Situation {
-    /// Whether all its needs are ready.
-    pub(super) has_needs: bool,
+    /// The first of its needs that is not ready.
+    pub(super) missing: Option<ServiceName>,
     /// Why one of its needs will not become ready without an operator who starts it.
     pub(super) blocked: Option<Halt>,
     /// Whether something that needs this one has to go first.
@@ -139,6 +141,8 @@ impl Service {
         self.wish = old.wish;
         self.past.restarts += old.past.restarts;
         self.past.kept = old.past.kept;
+        // It lasts until the service is seen to be well, whatever it is by now.
+        self.past.crash_loop = old.past.crash_loop.take();
         if let (State::Stopped { is_done }, &State::Stopped { is_done: was_done }) =
             (&mut self.state, &old.state)
         {
@@ -200,10 +204,16 @@ impl Service {
         self.wish == Wish::Up
     }
 
-    /// It was stopped for a trial. Where processes of its run are left, it stays halted for them.
-    pub(super) fn come_back(&mut self, shared: &mut Shared) {
-        if self.start(false, shared).is_err() {
-            self.goal = Goal::Up;
+    /// It was stopped for a trial, which forgives nothing. Where processes of its run are left, it stays halted for them.
+    pub(super) fn come_back(&mut self, shared: &Shared) {
+        self.goal = Goal::Up;
+        match &mut self.state {
+            State::Stopped { .. } => self.wait(shared),
+            State::Live {
+                phase: Phase::Stopping { then, .. },
+                ..
+            } => *then = Then::Start,
+            _ => {}
         }
     }
 
@@ -280,6 +290,15 @@ impl Service {
         self.past.crash_loop.is_some()
     }
 
+    /// Why it is not ready soon.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match &self.state {
+            _ if self.is_crash_looping() => Some("is crash-looping".to_owned()),
+            State::BackingOff { why, .. } => Some(format!("is backing off: {why}")),
+            _ => None,
+        }
+    }
+
     /// Down because an operator wanted it so.
     pub(super) fn was_stopped(&self) -> bool {
         matches!(self.state, State::Stopped { .. }) && self.goal == Goal::Down
@@ -330,7 +349,7 @@ impl Service {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let crash_loop = self.past.crash_loop.as_ref();
+        let crash_loop = self.past.crash_loop.as_ref().filter(|_| !self.is_down());
         let reminder = crash_loop.map(|crash_loop| crash_loop.remind_at);
         let recovery = crash_loop.and_then(|_| self.well_at());
         let deadlines = self.state.deadline().into_iter();
@@ -367,9 +386,11 @@ impl Service {
         let detail = match &self.state {
             State::Halted { why, .. } => Some(why.to_string()),
             State::BackingOff { why, .. } => Some(why.to_string()),
-            State::Conditions { index, .. } => {
+            State::Conditions { index, attempt, .. } => {
                 let wait = self.spec.wait_for().get(*index);
-                wait.map(|wait| format!("waiting for {}", wait.probe()))
+                let lost = attempt.lost.as_ref();
+                let lost = lost.map_or_else(String::new, |lost| format!(" ({lost} meanwhile)"));
+                wait.map(|wait| format!("waiting for {}{lost}", wait.probe()))
             }
             State::Restoring { .. } => Some("restoring its state".to_owned()),
             State::Live { phase, .. } => match phase {
@@ -394,7 +415,7 @@ impl Service {
             started: child.map(|child| child.began),
             restarts: self.past.restarts,
             last_exit: self.past.last_exit,
-            crash_looping: self.is_crash_looping(),
+            crash_looping: self.is_crash_looping() && !self.is_down(),
             next_try: match self.state {
                 State::BackingOff { until, .. } => Some(until),
                 _ => None,
@@ -409,6 +430,10 @@ impl Service {
     pub(super) fn want_down(&mut self) {
         self.goal = Goal::Down;
         self.wish = Wish::Down;
+        if self.is_down() {
+            // It was kept for the time after a trial.
+            self.past.crash_loop = None;
+        }
     }
 
     /// Everything is to end.
@@ -427,8 +452,14 @@ impl Service {
                 self.wait(shared);
             }
             State::Live { phase, .. } => match phase {
-                Phase::Stopping { then, .. } => *then = Then::Start,
-                _ if is_fresh => self.begin_stop(Then::Start, shared),
+                Phase::Stopping { then, .. } => {
+                    *then = Then::Start;
+                    self.past.forgive();
+                }
+                _ if is_fresh => {
+                    self.past.forgive();
+                    self.begin_stop(Then::Start, shared);
+                }
                 // Where it was to be stopped, it is not any more.
                 Phase::Paused if self.goal == Goal::Up => {
                     return Err(Refusal::State(StateName::Paused));
@@ -592,23 +623,27 @@ impl Service {
         if let Some(Then::Judge(ended @ Ended::Exit(_))) = &then {
             self.flawed(Flaw::Failed(ended.clone()));
         }
-        if let Some(then) = then {
-            let is_quick = after <= self.spec.start().timeout();
-            let (rung, patience) = match then {
-                // Children that outlive it by more than a moment are what it left in the background.
-                Then::Judge(Ended::Exit(Exit::Code(0)))
-                    if is_quick && !self.spec.recovery().codes().contains_key(&0) =>
-                {
-                    (Rung::Lingering, LINGER_PATIENCE)
-                }
-                _ => {
-                    shared.actions.push(Action::Kill(self.id, run));
-                    (Rung::Killed, KILL_PATIENCE)
-                }
-            };
-            let until = shared.now + patience;
-            self.pass_to(Phase::Stopping { then, rung, until }, shared);
+        if let (Some(then), State::Live { child, .. }) = (then, &self.state) {
+            self.end_children(*child, then, shared.now, shared);
         }
+    }
+
+    /// Waits until nothing of a run is left whose main process ended at `ended`, and kills it where that does not go by itself.
+    fn end_children(&mut self, child: Child, then: Then, ended: Instant, shared: &mut Shared) {
+        let is_quick = ended.since(child.began) <= self.spec.start().timeout();
+        let (rung, until) = match then {
+            // Children that outlive it by more than a moment are what it left in the background.
+            Then::Judge(Ended::Exit(Exit::Code(0)))
+                if is_quick && !self.spec.recovery().codes().contains_key(&0) =>
+            {
+                (Rung::Lingering, ended + LINGER_PATIENCE)
+            }
+            _ => {
+                shared.actions.push(Action::Kill(self.id, child.run));
+                (Rung::Killed, shared.now + KILL_PATIENCE)
+            }
+        };
+        self.pass_to(Phase::Stopping { then, rung, until }, shared);
     }
 
     /// The main process exited with 0, and its children did not follow.
@@ -752,9 +787,16 @@ impl Service {
     /// The host did not run for a while: what it is to hear by a deadline may still be on its way.
     pub(super) fn postpone(&mut self, now: Instant) {
         match &mut self.state {
-            State::Conditions { deadline, .. } => {
+            State::Conditions {
+                deadline, attempt, ..
+            } => {
                 *deadline = (*deadline).max(now + ANSWER_TIMEOUT);
+                attempt.until = attempt.until.max(*deadline);
             }
+            State::Waiting {
+                attempt: Some(attempt),
+                ..
+            } => attempt.until = attempt.until.max(now + ANSWER_TIMEOUT),
             State::Live { phase, .. } => match phase {
                 Phase::Starting { deadline, .. } => {
                     *deadline = (*deadline).max(now + ANSWER_TIMEOUT);
@@ -778,19 +820,32 @@ impl Service {
     pub(super) fn tick(&mut self, shared: &mut Shared) {
         let now = shared.now;
         let is_well = self.well_at().is_some_and(|at| at <= now);
+        let is_down = self.is_down();
         let told = match &mut self.past.crash_loop {
             Some(_) if is_well => self.past.recover(now),
-            Some(crash_loop) => crash_loop.reminder(now),
-            None => None,
+            Some(crash_loop) if !is_down => crash_loop.reminder(now),
+            Some(_) | None => None,
         };
         if let Some(fact) = told {
             self.tell(fact, shared);
         }
         match &mut self.state {
+            State::Waiting {
+                attempt:
+                    Some(Attempt {
+                        until,
+                        lost: Some(lost),
+                    }),
+                ..
+            } if *until <= now => {
+                let (probe, last) = (lost.probe.clone(), Some(lost.to_string()));
+                self.judged(Ended::ConditionMissed { probe, last }, None, shared);
+            }
             State::Conditions {
                 index,
                 deadline,
                 asking,
+                attempt,
                 ..
             } => {
                 let Some(wait) = self.spec.wait_for().get(*index) else {
@@ -798,7 +853,9 @@ impl Service {
                 };
                 if *deadline <= now {
                     let probe = wait.probe().to_string();
-                    let last = asking.last.take();
+                    let lost = attempt.lost.as_ref().map(Lost::to_string);
+                    let last: Vec<String> = lost.into_iter().chain(asking.last.take()).collect();
+                    let last = (!last.is_empty()).then(|| last.join("; "));
                     return self.judged(Ended::ConditionMissed { probe, last }, None, shared);
                 }
                 if asking.is_due(now) {
@@ -906,10 +963,17 @@ impl Service {
                 shared.actions.push(action);
                 return Settled::Still;
             }
-            (State::Waiting { is_told }, Goal::Up) => {
+            (
+                State::Waiting {
+                    attempt: Some(attempt),
+                    ..
+                },
+                Goal::Up,
+            ) if attempt.until <= shared.now => return Settled::Still,
+            (State::Waiting { is_told, .. }, Goal::Up) => {
                 if let Some(why) = &situation.blocked {
                     self.halt(why.clone(), None, shared);
-                } else if situation.has_needs {
+                } else if situation.missing.is_none() {
                     self.next_condition(0, shared);
                 } else if mem::replace(is_told, true) {
                     return Settled::Still;
@@ -917,8 +981,10 @@ impl Service {
                     return Settled::Untold;
                 }
             }
-            // A need went away meanwhile, or what it needs is being mended.
-            (State::Conditions { .. }, Goal::Up) if !situation.has_needs => self.wait(shared),
+            (State::Conditions { .. }, Goal::Up) if situation.missing.is_some() => {
+                self.lost_a_need(situation.missing.as_ref(), shared);
+            }
+            // What it needs is being mended.
             (
                 State::Halted {
                     why: Halt::Need(_) | Halt::NeedEnded(_),
@@ -934,7 +1000,11 @@ impl Service {
     // Transitions.
 
     fn enter(&mut self, state: State, shared: &Shared) {
-        if let State::Stopped { .. } | State::Halted { .. } = state {
+        // Of one that others only stop for a while, it goes on.
+        let is_for_now = self.goal == Goal::Down && self.wish == Wish::Up;
+        if matches!(state, State::Stopped { .. }) && !is_for_now
+            || matches!(state, State::Halted { .. })
+        {
             self.past.crash_loop = None;
         }
         self.state = state;
@@ -954,7 +1024,32 @@ impl Service {
     }
 
     fn wait(&mut self, shared: &Shared) {
-        self.enter(State::Waiting { is_told: false }, shared);
+        self.wait_within(None, shared);
+    }
+
+    fn wait_within(&mut self, attempt: Option<Attempt>, shared: &Shared) {
+        let is_told = false;
+        self.enter(State::Waiting { is_told, attempt }, shared);
+    }
+
+    /// Waits again for a need that stopped being ready, for as long as its conditions may still take.
+    fn lost_a_need(&mut self, need: Option<&ServiceName>, shared: &Shared) {
+        let State::Conditions { index, attempt, .. } = &self.state else {
+            return;
+        };
+        let Some((wait, need)) = self.spec.wait_for().get(*index).zip(need) else {
+            return self.wait(shared);
+        };
+        let times = attempt.lost.as_ref().map_or(0, |lost| lost.times) + 1;
+        let attempt = Attempt {
+            until: attempt.until,
+            lost: Some(Lost {
+                need: need.clone(),
+                times,
+                probe: wait.probe().to_string(),
+            }),
+        };
+        self.wait_within(Some(attempt), shared);
     }
 
     fn stopped(&mut self, outcome: Outcome, shared: &mut Shared) {
@@ -976,15 +1071,36 @@ impl Service {
             return self.spawn(shared);
         };
         let probe = wait.probe().to_string();
+        let attempt = match &self.state {
+            State::Waiting { attempt, .. } => attempt.clone(),
+            State::Conditions { attempt, .. } => Some(attempt.clone()),
+            _ => None,
+        };
+        let mut attempt = attempt.unwrap_or_else(|| Attempt {
+            until: self
+                .spec
+                .wait_for()
+                .iter()
+                .fold(shared.now, |until, wait| until + wait.deadline()),
+            lost: None,
+        });
+        if attempt.lost.is_none() {
+            attempt.until = attempt.until.max(shared.now + wait.deadline());
+        } else if attempt.until <= shared.now {
+            // The tick that is due judges it.
+            return self.wait_within(Some(attempt), shared);
+        }
         self.tell(Fact::WaitingFor { probe }, shared);
         let mut asking = Asking::from(shared.now);
-        let timeout = ANSWER_TIMEOUT.min(wait.deadline());
+        let deadline = (shared.now + wait.deadline()).min(attempt.until);
+        let timeout = ANSWER_TIMEOUT.min(deadline.since(shared.now));
         asking.ask((self.id, None), wait.probe(), timeout, shared);
         let state = State::Conditions {
             index,
-            deadline: shared.now + wait.deadline(),
+            deadline,
             asking,
             passes: 0,
+            attempt,
         };
         self.enter(state, shared);
     }
@@ -1165,10 +1281,7 @@ impl Service {
         };
         let child = *child;
         match mem::replace(then, Then::Down) {
-            Then::Start => {
-                self.past.forgive();
-                self.wait(shared);
-            }
+            Then::Start => self.wait(shared),
             Then::Judge(ended) => self.judged(ended, Some(child), shared),
             Then::Down => self.stopped(Outcome::Requested, shared),
         }

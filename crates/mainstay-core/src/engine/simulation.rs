@@ -170,8 +170,8 @@ struct Account {
     is_to_restore: bool,
     /// The restore that was asked for is called off.
     is_called_off: bool,
-    /// What was restored last.
-    restored: Option<SnapshotId>,
+    /// What was restored so far.
+    restored: Vec<SnapshotId>,
     /// A snapshot that the host takes, and by when it must end.
     snapshot: Option<(Token, Instant)>,
     /// One that it was told to leave.
@@ -673,6 +673,7 @@ impl World {
         let (is_unwanted, is_done, cause) = (old.is_unwanted, old.is_done, old.cause);
         let (restarts, ran) = (old.restarts, self.accounts[new].run.is_some());
         let old = &mut self.accounts[i];
+        let looping = (std::mem::take(&mut old.is_looping), old.looped_at);
         (old.is_unwanted, old.is_displaced) = (true, false);
         (old.beside, old.next) = (Some(Beside::Predecessor), None);
         if let Some(run) = &mut old.run {
@@ -682,6 +683,7 @@ impl World {
         account.beside = None;
         account.is_unwanted = is_unwanted;
         account.restarts += restarts;
+        (account.is_looping, account.looped_at) = looping;
         if !ran {
             (account.is_done, account.cause) = (is_done, cause);
         }
@@ -980,6 +982,7 @@ impl World {
         if self.chance(0.2) {
             self.now = self.now + self.millis(100_000);
         }
+        let mut died = Vec::new();
         for (id, bequest) in &mut bequests {
             let i = id.index();
             let has_died = self.chance(0.2);
@@ -997,20 +1000,24 @@ impl World {
             account.line = None;
             account.restore = None;
             account.is_to_restore = false;
-            account.restored = None;
+            account.restored.clear();
             let was_kept_still = account.snapshot.take().is_some();
             account.abandoned = None;
             account.is_hung_up = false;
             account.not_before = Instant::ZERO;
             account.retries = 0;
-            account.recent.clear();
             account.last_run = 0;
-            account.is_looping = false;
+            let failures = &bequest.failures;
+            ensure!(
+                failures.crash_loop.is_some() == account.is_looping,
+                "s{i} leaves another crash loop"
+            );
             account.old_tokens.clear();
             // The new engine knows it by its last definition.
             if let Some(next) = account.next.take() {
                 self.specs[i] = Arc::new(next);
             }
+            account.is_looping &= self.specs[i].recovery.limit.is_some();
             let Some(run) = &mut account.run else {
                 continue;
             };
@@ -1028,18 +1035,14 @@ impl World {
                             && (*stage == Stage::Paused) == (run.frozen && !was_kept_still),
                         "s{i} leaves a child that is elsewhere"
                     );
-                    if has_died {
-                        bequest.left = Left::Gone { began: *began };
-                        account.cause = Some(Cause::Exit(Exit::Unknown));
-                        let mut run = account.run.take().unwrap();
-                        run.has_evidence = false;
-                        run.starts_again = false;
-                        self.gone.push((i, run));
-                        continue;
+                    let (pid, began, stage) = (*pid, *began, *stage);
+                    if has_died && !is_stopping {
+                        bequest.left = Left::Gone { pid, began, stage };
+                        died.push(i);
                     }
                     (run.asked, run.killed) = (false, false);
                     // Its successor lets it go on, as it may have been.
-                    run.frozen |= *stage == Stage::Running;
+                    run.frozen |= stage == Stage::Running;
                     run.dated = self.events;
                     run.start_by = self.now + self.specs[i].start.timeout;
                     run.starts_again = false;
@@ -1059,17 +1062,16 @@ impl World {
                         _ => {}
                     }
                 }
-                // What is left of it, or nobody knew of yet, is killed.
                 Left::Ended { exit, .. } => {
                     let cause = match exit {
                         Exit::Unknown => Cause::Other,
                         exit => Cause::Exit(*exit),
                     };
                     account.cause = Some(cause);
-                    let mut run = account.run.take().unwrap();
-                    run.starts_again = false;
-                    self.gone.push((i, run));
+                    (run.asked, run.killed, run.starts_again) = (false, false, false);
+                    run.dated = self.events;
                 }
+                // What is left of it, or nobody knew of yet, is killed.
                 _ => account.run = None,
             }
         }
@@ -1093,6 +1095,15 @@ impl World {
                     }
                     _ => {}
                 }
+            }
+            if died.contains(&i) {
+                let exited =
+                    |event: &Event| matches!(event, Event::Exited(of, ..) if *of == sid(i));
+                self.coming.retain(|(_, event)| !exited(event));
+                let event = Event::Exited(sid(i), new, Exit::Unknown);
+                self.coming.push((self.now, event));
+            } else if run.exited {
+                self.coming.push((self.now, Event::Emptied(sid(i), new)));
             }
         }
         self.performed(actions)
@@ -1333,7 +1344,7 @@ impl World {
                 let account = &mut self.accounts[i.index()];
                 self.restored = account.restore == Some(*token);
                 if self.restored {
-                    account.restored = answer.clone().ok();
+                    account.restored.extend(answer.clone().ok());
                     account.restore = None;
                     account.old_tokens.push(*token);
                     let is_called_off = std::mem::take(&mut account.is_called_off);
@@ -1624,7 +1635,7 @@ impl World {
                     "a restore during a snapshot"
                 );
                 ensure!(
-                    before.is_none() || before == account.restored,
+                    before.is_none_or(|id| account.restored.contains(&id)),
                     "a restore of what was not restored before"
                 );
                 account.is_to_restore = false;
@@ -1827,7 +1838,11 @@ impl World {
         let judged_as = self.judged_as(i);
         let now = self.now;
         let account = &mut self.accounts[i];
-        account.is_looping &= !matches!(fact, Fact::Stopped { .. } | Fact::Halted { .. });
+        // What only a trial stops goes on where it was.
+        let is_for_now = matches!(fact, Fact::Stopped { outcome } if outcome == Outcome::Requested)
+            && !account.is_unwanted;
+        account.is_looping &=
+            is_for_now || !matches!(fact, Fact::Stopped { .. } | Fact::Halted { .. });
         let recovery = &judged_as.recovery;
         match fact {
             Fact::CrashLooping { lasts, .. } => {
@@ -2114,11 +2129,10 @@ impl World {
             }
 
             // A crash loop is seen, told again, and over with the service.
-            if matches!(view.state, S::Stopped | S::Halted) {
-                account.is_looping = false;
-            }
+            let is_down = matches!(view.state, S::Stopped | S::Halted);
+            account.is_looping &= !is_down || view.state == S::Stopped && !account.is_unwanted;
             ensure!(
-                view.crash_looping == account.is_looping,
+                view.crash_looping == (account.is_looping && !is_down),
                 "s{i}: crash-looping is {}",
                 view.crash_looping
             );

@@ -1,24 +1,31 @@
 //! What a service is: each state carries its own data, and only that.
 
+use std::fmt;
+
 use super::asking::Asking;
 use super::contract::Ended;
 use super::fact::Halt;
 use super::{RunId, StateName, Token};
 use crate::snapshot::Reason;
+use crate::spec::ServiceName;
 use crate::time::Instant;
 
 #[derive(Debug)]
 pub(super) enum State {
     /// `is_done`: its readiness was seen and it ended cleanly, so what needs it may start.
     Stopped { is_done: bool },
-    /// For its needs.
-    Waiting { is_told: bool },
+    /// For its needs. `attempt`: it had them, and waited for its conditions, when one of them went away.
+    Waiting {
+        is_told: bool,
+        attempt: Option<Attempt>,
+    },
     /// For the `index`-th of its conditions.
     Conditions {
         index: usize,
         deadline: Instant,
         asking: Asking,
         passes: u32,
+        attempt: Attempt,
     },
     /// The host holds a tree for it.
     Live { child: Child, phase: Phase },
@@ -32,6 +39,34 @@ pub(super) enum State {
     },
     /// `remains`: processes that outlived their kill.
     Halted { why: Halt, remains: Option<RunId> },
+}
+
+/// One wait for all conditions, with the interruptions by needs that stopped being ready: these extend no deadline.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    pub(super) until: Instant,
+    pub(super) lost: Option<Lost>,
+}
+
+/// A need that stopped being ready while a condition was waited for.
+#[derive(Clone, Debug)]
+pub(super) struct Lost {
+    /// The last one.
+    pub(super) need: ServiceName,
+    /// How often that happened, with any of them.
+    pub(super) times: u32,
+    /// The condition.
+    pub(super) probe: String,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, which it needs, stopped being ready", self.need)?;
+        match self.times {
+            1 => Ok(()),
+            times => write!(f, " ({times} times)"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -179,7 +214,8 @@ impl State {
                 Phase::Stopping { until, .. } => Some(*until),
             },
             State::BackingOff { until, .. } | State::Restoring { until, .. } => Some(*until),
-            State::Stopped { .. } | State::Waiting { .. } | State::Halted { .. } => None,
+            State::Waiting { attempt, .. } => attempt.as_ref().map(|attempt| attempt.until),
+            State::Stopped { .. } | State::Halted { .. } => None,
         }
     }
 

@@ -295,3 +295,70 @@ fn another_definition_forgives_nothing() {
         assert_eq!(engine.view(id).unwrap().crash_looping, then == "alert");
     }
 }
+
+/// A definition that is tried, whatever comes of it, ends no crash loop and forgives nothing.
+#[test]
+fn a_trial_ends_no_crash_loop() {
+    let define = |argument: u32| {
+        specs(&format!(
+            "[service.a]\ncommand = ['a', '{argument}']\nrecovery = {{ delay = '1s', max_delay = '1s', \
+             limit = {{ restarts = 1, window = '1h', then = 'alert' }} }}\n"
+        ))
+    };
+    for is_good in [false, true] {
+        let mut engine = Engine::new(define(0), 1).unwrap();
+        let next = engine.start_all(at(0));
+        fail(&mut engine, spawned(&next), at(0));
+        let next = engine.step(Event::Tick, at(10));
+        let told = facts(&fail(&mut engine, spawned(&next), at(10)));
+        assert!(
+            told.iter().any(|fact| fact.starts_with("crash-looping")),
+            "{told:?}"
+        );
+        let a = engine.find("a").unwrap();
+        let how = Tryout {
+            style: Style::Restart,
+            canary: Duration::from_secs(1),
+        };
+        let new = define(1).remove(0);
+        let (candidate, actions) = engine.try_out(a, new, how, at(10)).unwrap();
+        let (id, run) = spawned(&actions);
+        assert_eq!(id, candidate);
+        if is_good {
+            engine.step(Event::Spawned(id, run, 2), at(10));
+            engine.step(Event::Tick, at(11));
+            let (id, _) = engine.commit(a, at(11)).unwrap();
+            assert!(engine.view(id).unwrap().crash_looping);
+            continue;
+        }
+        let actions = fail(&mut engine, (id, run), at(11));
+        assert!(engine.view(a).unwrap().crash_looping);
+        let told = facts(&fail(&mut engine, spawned(&actions), at(12)));
+        assert!(engine.view(a).unwrap().crash_looping);
+        let expect = "restarting in 1s (attempt 3 in a row)";
+        assert_eq!(told.last().map(String::as_str), Some(expect), "{told:?}");
+        assert!(
+            !told.iter().any(|fact| fact.starts_with("crash-looping")),
+            "{told:?}"
+        );
+        // Where an operator stops it meanwhile, there is none any more.
+        let new = define(2).remove(0);
+        engine.try_out(a, new, how, at(12)).unwrap();
+        engine.stop(&[a], at(12));
+        assert!(!engine.view(a).unwrap().crash_looping);
+    }
+}
+
+/// Another host says since when a service is halted.
+#[test]
+fn a_halt_keeps_its_time_under_another_host() {
+    let specs = specs("[service.a]\ncommand = ['a']\nrecovery = { policy = 'strict' }\n");
+    let mut engine = Engine::new(specs.clone(), 1).unwrap();
+    let a = engine.find("a").unwrap();
+    let next = engine.start_all(at(0));
+    fail(&mut engine, spawned(&next), at(3));
+    let bequest = engine.bequest(a).unwrap();
+    let mut engine = Engine::new(specs, 1).unwrap();
+    engine.resume([(a, bequest)], at(20));
+    assert_eq!(engine.view(a).unwrap().since, at(3));
+}

@@ -641,7 +641,7 @@ impl Engine {
                         && returns
                         && old.is_wished()
                     {
-                        old.come_back(&mut self.shared);
+                        old.come_back(&self.shared);
                     }
                     Step::Returning { phase, why }
                 }

@@ -105,6 +105,11 @@ impl Processes {
     }
 
     /// Unsupported.
+    pub(crate) fn adopt_remains(&mut self, _left: &Identity) -> io::Result<Tree> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Unsupported.
     pub(crate) fn adopt(&mut self, _left: &Identity) -> io::Result<Tree> {
         Err(io::ErrorKind::Unsupported.into())
     }

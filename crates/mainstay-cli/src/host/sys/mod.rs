@@ -252,10 +252,6 @@ pub(crate) struct Exit {
 
 impl Exit {
     /// The system does not tell.
-    #[cfg_attr(
-        not(target_os = "linux"),
-        expect(dead_code, reason = "children tell everywhere")
-    )]
     pub(crate) const UNKNOWN: Self = Self {
         code: None,
         signal: None,

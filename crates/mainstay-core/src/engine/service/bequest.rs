@@ -17,8 +17,32 @@ pub struct Bequest {
     pub restarts: u64,
     /// How its last run ended.
     pub last_exit: Option<Exit>,
+    /// What its failures so far count for.
+    pub failures: Failures,
+    /// When it got to where it is, if that is known.
+    pub since: Option<Instant>,
     /// What there is of it.
     pub left: Left,
+}
+
+/// What the failures of a service so far count for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failures {
+    /// How many there were since its last good run.
+    pub streak: u32,
+    /// When it was restarted, within the window of its limit: the latest ones.
+    pub recent: Vec<Instant>,
+    /// Since when it is crash-looping, if it is, and when that is told again.
+    pub crash_loop: Option<(Instant, Instant)>,
+}
+
+impl Failures {
+    /// There were none.
+    pub const NONE: Self = Self {
+        streak: 0,
+        recent: Vec::new(),
+        crash_loop: None,
+    };
 }
 
 impl Bequest {
@@ -27,13 +51,19 @@ impl Bequest {
         wish: Wish::Up,
         restarts: 0,
         last_exit: None,
+        failures: Failures::NONE,
+        since: None,
         left: Left::Nothing,
     };
 
     /// Of one that starts only when somebody asks for it.
     pub const DISABLED: Self = Self {
         wish: Wish::Down,
-        ..Self::NEW
+        restarts: 0,
+        last_exit: None,
+        failures: Failures::NONE,
+        since: None,
+        left: Left::Nothing,
     };
 }
 
@@ -72,17 +102,26 @@ pub enum Left {
         /// How far it was.
         stage: Stage,
     },
-    /// Its main process ended, and what follows was not decided yet.
+    /// Its main process ended, and what follows was not decided yet. The host reports [`Event::Emptied`](crate::engine::Event::Emptied).
     Ended {
         /// How.
         exit: Exit,
         /// Whether its readiness had been seen.
         was_ready: bool,
-    },
-    /// Its main process ended while nobody was there to see how.
-    Gone {
         /// When it had been started.
         began: Instant,
+        /// When it ended, or failed.
+        since: Instant,
+    },
+    /// Its main process ended while no supervisor ran. The host reports [`Event::Exited`](crate::engine::Event::Exited) and what
+    /// follows, once everything that it wrote and sent before has been looked at.
+    Gone {
+        /// Process id.
+        pid: u32,
+        /// When it had been started.
+        began: Instant,
+        /// How far it was when it was seen last.
+        stage: Stage,
     },
 }
 
@@ -127,6 +166,8 @@ impl Service {
             wish: self.wish,
             restarts: self.past.restarts,
             last_exit: self.past.last_exit,
+            failures: self.past.failures(),
+            since: Some(self.since),
             left,
         }
     }
@@ -135,6 +176,7 @@ impl Service {
     pub(in crate::engine) fn inherit(&mut self, bequest: Bequest, shared: &mut Shared) {
         self.past.restarts = bequest.restarts;
         self.past.last_exit = bequest.last_exit;
+        self.past.inherit(bequest.failures, self.spec.recovery());
         self.wish = bequest.wish;
         self.goal = match bequest.wish {
             Wish::Up => Goal::Up,
@@ -154,28 +196,39 @@ impl Service {
                 began,
                 since,
                 stage,
-            } => self.adopt(pid, (began, since), stage, shared),
-            Left::Ended { exit, was_ready } => {
-                self.child_ended(exit, shared.now, was_ready, shared);
+            } => {
+                let restarts = self.past.restarts;
+                self.tell(Fact::Adopted { pid, restarts }, shared);
+                self.adopt(pid, (began, since), stage, shared);
             }
-            Left::Gone { began } => {
-                let (exit, after) = (Exit::Unknown, shared.now.since(began));
-                self.past.last_exit = Some(exit);
-                self.tell(Fact::Exited { exit, after }, shared);
-                self.child_ended(exit, began, false, shared);
+            Left::Ended {
+                exit,
+                was_ready,
+                began,
+                since,
+            } => {
+                let child = Child {
+                    run: RunId(shared.number()),
+                    began,
+                    main: Main::Gone,
+                    was_ready,
+                    is_kept: false,
+                };
+                let phase = Phase::Running {
+                    watch: None,
+                    keeping: Keeping::Idle,
+                };
+                self.enter(State::Live { child, phase }, shared);
+                let then = Then::Judge(Ended::Exit(exit));
+                self.end_children(child, then, since, shared);
+            }
+            Left::Gone { pid, began, stage } => {
+                self.adopt(pid, (began, shared.now), stage, shared);
             }
         }
-    }
-
-    fn child_ended(&mut self, exit: Exit, began: Instant, was_ready: bool, shared: &mut Shared) {
-        let child = Child {
-            run: RunId(shared.number()),
-            began,
-            main: Main::Gone,
-            was_ready,
-            is_kept: false,
-        };
-        self.judged(Ended::Exit(exit), Some(child), shared);
+        if let (true, Some(since)) = (self.is_down(), bequest.since) {
+            self.since = since;
+        }
     }
 
     fn adopt(
@@ -185,8 +238,6 @@ impl Service {
         stage: Stage,
         shared: &mut Shared,
     ) {
-        let restarts = self.past.restarts;
-        self.tell(Fact::Adopted { pid, restarts }, shared);
         let child = Child {
             run: RunId(shared.number()),
             began,
@@ -274,6 +325,8 @@ fn left_of(child: &Child, phase: &Phase, since: Instant) -> Left {
                 _ => Exit::Unknown,
             },
             was_ready: child.was_ready,
+            began: child.began,
+            since,
         },
         (Main::Called | Main::Gone, _) => Left::Nothing,
     }

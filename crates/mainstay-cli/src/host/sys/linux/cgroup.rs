@@ -260,11 +260,11 @@ impl Cgroup {
         })
     }
 
-    /// That of a living tree of a dead supervisor, of which `pid` is the main process.
+    /// That of a tree of a dead supervisor, of which `main` is the main process, if that lives.
     ///
     /// Fails with `NotFound` if that one is not in it.
-    pub(super) fn adopted(nest: &Rc<Nest>, name: &str, pid: u32) -> io::Result<Self> {
-        if !is_member(pid, &format!("{}/{name}", nest.path)) {
+    pub(super) fn adopted(nest: &Rc<Nest>, name: &str, main: Option<u32>) -> io::Result<Self> {
+        if main.is_some_and(|pid| !is_member(pid, &format!("{}/{name}", nest.path))) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let place = Place {

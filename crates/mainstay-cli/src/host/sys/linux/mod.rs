@@ -212,6 +212,21 @@ impl Processes {
     /// Fails with `NotFound` if its main process is not the one that is meant any more; nothing has happened then.
     pub(crate) fn adopt(&mut self, left: &Identity) -> io::Result<Tree> {
         let stranger = Stranger::find(left.pid, left.birth)?;
+        self.take_over(left, Some(stranger), None)
+    }
+
+    /// Takes over what is left of a tree whose main process has ended.
+    pub(crate) fn adopt_remains(&mut self, left: &Identity) -> io::Result<Tree> {
+        let exit = pidfd::zombie_exit(left.pid, left.birth);
+        self.take_over(left, None, Some(exit))
+    }
+
+    fn take_over(
+        &mut self,
+        left: &Identity,
+        stranger: Option<Stranger>,
+        exit: Option<Exit>,
+    ) -> io::Result<Tree> {
         let adopted = match self.adopted.get() {
             Some(adopted) => adopted.clone(),
             None => {
@@ -231,7 +246,8 @@ impl Processes {
                 };
                 let nest = adopted.nest(nest_dir)?;
                 let name = name.to_str().ok_or(io::ErrorKind::InvalidData)?;
-                Holder::Cgroup(Cgroup::adopted(&nest, name, left.pid)?)
+                let main = stranger.as_ref().map(|_| left.pid);
+                Holder::Cgroup(Cgroup::adopted(&nest, name, main)?)
             }
             Some(("instance", mark)) => {
                 let mark = format!("{INSTANCE}={mark}");
@@ -241,18 +257,22 @@ impl Processes {
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
         let id = TreeId(self.started);
-        let end = epoll::EventFlags::IN;
-        adopted.watches.add(&stranger, key(id), end)?;
+        if let Some(stranger) = &stranger {
+            let end = epoll::EventFlags::IN;
+            adopted.watches.add(stranger, key(id), end)?;
+        }
         self.started += 1;
         let main = Rc::new(Main {
             id,
             pid: left.pid,
             birth: left.birth,
-            stranger: Some(stranger),
+            stranger,
             killed: OnceCell::new(),
-            exit: Cell::new(None),
+            exit: Cell::new(exit),
         });
-        adopted.mains.borrow_mut().insert(key(id), main.clone());
+        if exit.is_none() {
+            adopted.mains.borrow_mut().insert(key(id), main.clone());
+        }
         Ok(Tree {
             main,
             holder,

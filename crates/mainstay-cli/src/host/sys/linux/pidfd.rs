@@ -49,17 +49,22 @@ impl Stranger {
     pub(super) fn exit(&self) -> Exit {
         // Its parent may collect it between the first question and the second.
         let status = exit_status(&self.handle)
-            .or_else(|| self.zombie_status())
+            .or_else(|| zombie_status(self.pid, self.birth))
             .or_else(|| exit_status(&self.handle));
         status.map_or(Exit::UNKNOWN, posix::exit)
     }
+}
 
-    /// The status of one that its parent has not collected yet.
-    fn zombie_status(&self) -> Option<i32> {
-        let is_it = |now: Stat| self.birth.holds(now.identity().1);
-        let status = kin::status_of_zombie(self.pid)?;
-        Stat::of(self.pid).is_some_and(is_it).then_some(status)
-    }
+/// How a process ended that was not watched: known until its parent collects it.
+pub(super) fn zombie_exit(pid: u32, birth: Birth) -> Exit {
+    zombie_status(pid, birth).map_or(Exit::UNKNOWN, posix::exit)
+}
+
+/// The status of one that its parent has not collected yet.
+fn zombie_status(pid: u32, birth: Birth) -> Option<i32> {
+    let is_it = |now: Stat| birth.holds(now.identity().1);
+    let status = kin::status_of_zombie(pid)?;
+    Stat::of(pid).is_some_and(is_it).then_some(status)
 }
 
 impl AsFd for Stranger {
