@@ -1,9 +1,32 @@
-//! Which process listens on a local TCP address: the inode of the socket from `/proc/net/tcp` and `tcp6` (proc_pid_net(5)), the process from
-//! `/proc/PID/fd`. A look reads every descriptor of every process at worst, so it belongs on a thread of its own. Only Linux tells.
+//! Which process listens on a local TCP address or Unix socket: the inode of the socket from `/proc/net/tcp`, `tcp6` and `unix`
+//! (proc_pid_net(5)), the process from `/proc/PID/fd`. A look reads every descriptor of every process at worst, so it belongs on a thread of its own. Only Linux tells.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::sys::Members;
+
+/// Where something listens on this machine.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Tcp(SocketAddr),
+    /// The name of a Unix socket, and the process that began to listen there.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "only Linux tells who listens")
+    )]
+    Unix(PathBuf, Option<u32>),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(at) => at.fmt(f),
+            Self::Unix(path, _) => path.display().fmt(f),
+        }
+    }
+}
 
 /// Who answers on an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +45,18 @@ pub(super) enum Owner {
 
 /// Who listens there; where `ours` is not given, no process is ours.
 #[cfg(target_os = "linux")]
-pub(super) fn of(at: SocketAddr, ours: Option<&Members>) -> Owner {
-    let sockets = linux::listening(at);
-    if sockets.is_empty() {
-        return Owner::Unknown;
-    }
+pub(super) fn of(at: &Place, ours: Option<&Members>) -> Owner {
+    let sockets = match at {
+        Place::Tcp(at) => linux::listening(*at),
+        Place::Unix(path, _) => linux::listening_unix(path),
+    };
     let is_ours = |pid: u32| pid == std::process::id() || ours.is_some_and(|it| it.has(pid));
+    if sockets.is_empty() {
+        return match at {
+            Place::Unix(_, Some(listener)) if is_ours(*listener) => Owner::Ours,
+            _ => Owner::Unknown,
+        };
+    }
     let (mine, others): (Vec<u32>, Vec<u32>) = match ours {
         Some(_) => linux::every_pid().partition(|pid| is_ours(*pid)),
         None => (Vec::new(), linux::every_pid().collect()),
@@ -57,7 +86,7 @@ pub(super) fn of(at: SocketAddr, ours: Option<&Members>) -> Owner {
 
 /// Nobody tells.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn of(_at: SocketAddr, _ours: Option<&Members>) -> Owner {
+pub(super) fn of(_at: &Place, _ours: Option<&Members>) -> Owner {
     Owner::Unknown
 }
 
@@ -65,6 +94,8 @@ pub(super) fn of(_at: SocketAddr, _ours: Option<&Members>) -> Owner {
 mod linux {
     use std::fs;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::path::Path;
 
     /// The sockets that take connections to this address, as `/proc/PID/fd` names them: those that are bound to it alone where there are
     /// any, as the system prefers these, else those that are bound to all addresses.
@@ -87,6 +118,24 @@ mod linux {
             true => bound_to(&|ip| ip.is_unspecified() && (ip.is_ipv6() || asked.is_ipv4())),
             false => exactly,
         }
+    }
+
+    /// The sockets that listen under this name. One that was bound by another name for the same file, such as a relative path, is not seen.
+    pub(super) fn listening_unix(path: &Path) -> Vec<String> {
+        const ACCEPTS: &str = "00010000";
+        let table = fs::read("/proc/net/unix").unwrap_or_default();
+        let lines = table.split(|byte| *byte == b'\n');
+        let inode_of = |line: &[u8]| {
+            let at = line.iter().position(|byte| *byte == b'/')?;
+            let (head, name) = line.split_at_checked(at)?;
+            let fields: Vec<&str> = str::from_utf8(head)
+                .ok()?
+                .split_ascii_whitespace()
+                .collect();
+            let is_it = name == path.as_os_str().as_bytes() && fields.get(3) == Some(&ACCEPTS);
+            is_it.then(|| format!("socket:[{}]", fields.get(6).unwrap_or(&"")))
+        };
+        lines.filter_map(inode_of).collect()
     }
 
     /// The address and the inode of a socket that listens on the port.

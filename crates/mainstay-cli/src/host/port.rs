@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mainstay_core::spec::{Probe, Ready, Spec};
 
-use super::owner::{self, Owner};
+use super::owner::{self, Owner, Place};
 
 /// How long a loopback connection may take that is neither accepted nor refused.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -22,7 +22,7 @@ pub(super) fn taken(spec: &Spec) -> Option<String> {
         .literal()
         .into_iter()
         .find(|at| at.ip().is_loopback() && TcpStream::connect_timeout(at, PATIENCE).is_ok())?;
-    let by = match owner::of(at, None) {
+    let by = match owner::of(&Place::Tcp(at), None) {
         Owner::Stranger(who) => format!(" by {who}"),
         _ => String::new(),
     };

@@ -4,7 +4,6 @@
 //! other and are not asked here (`children.rs`).
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,13 +13,13 @@ use mainstay_core::spec::{HostPort, HttpUrl, Probe};
 use tokio::net::TcpStream;
 
 use super::delay::Limit;
-use super::owner::{self, Owner};
+use super::owner::{self, Owner, Place};
 use super::sys;
 use crate::guarded;
 use crate::http::exchange;
 
 /// The answer to a probe: yes, and by whom on this machine where that is known, or why not.
-pub(super) type Answer = Result<Option<SocketAddr>, String>;
+pub(super) type Answer = Result<Option<Place>, String>;
 
 /// Why the answer is no.
 pub(super) struct No {
@@ -63,8 +62,9 @@ pub(super) async fn ask(probe: &Probe, base: &Path) -> Answer {
 
 /// Looks which process listens on an address of this machine: an error if that is none of the service's. A look at every process takes
 /// its time, so it is a thread's.
-pub(super) async fn owner(at: SocketAddr, members: sys::Members) -> Result<Owner, String> {
-    let look = tokio::task::spawn_blocking(move || owner::of(at, Some(&members)));
+pub(super) async fn owner(at: Place, members: sys::Members) -> Result<Owner, String> {
+    let place = at.clone();
+    let look = tokio::task::spawn_blocking(move || owner::of(&place, Some(&members)));
     match look.await {
         Ok(Owner::Stranger(who)) => Err(format!(
             "{at} is answered by {who}, which is not one of its processes; `owner = \"any\"` accepts it"
@@ -83,9 +83,9 @@ async fn tcp(address: &HostPort) -> Answer {
 }
 
 /// The other end, if that is on this machine.
-fn here(stream: &TcpStream) -> Option<SocketAddr> {
+fn here(stream: &TcpStream) -> Option<Place> {
     let (ours, other) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
-    (other.ip().is_loopback() || other.ip() == ours.ip()).then_some(other)
+    (other.ip().is_loopback() || other.ip() == ours.ip()).then_some(Place::Tcp(other))
 }
 
 /// The status is 200–399; the body is not read.
@@ -110,8 +110,8 @@ async fn http(url: &HttpUrl) -> Answer {
 #[cfg(unix)]
 async fn unix(path: &Path) -> Answer {
     let connected = guarded::socket(path).and_then(|socket| {
-        super::sys::probe_unix(socket.path())?;
-        Ok(None)
+        let creator = super::sys::probe_unix(socket.path())?;
+        Ok(Some(Place::Unix(path.to_owned(), creator)))
     });
     connected.map_err(|error| format!("connect to {}: {}", path.display(), brief(&error)))
 }

@@ -424,6 +424,40 @@ fn free_port() -> u16 {
 }
 
 #[test]
+fn a_stranger_on_a_services_socket_does_not_make_it_ready() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.own]
+        command = ["sh", "-c", "PUPPET serve unix HERE/own hang & wait"]
+        start = { ready = { unix = "own" } }
+        [service.taken]
+        command = ["PUPPET", "await", "HERE/go", "serve", "unix", "HERE/taken", "hang"]
+        start = { ready = { unix = "HERE/taken" } }
+        [service.any]
+        command = ["PUPPET", "hang"]
+        start = { ready = { unix = "HERE/any", owner = "any" } }
+        "#,
+    );
+    let place = |name: &str| sandbox.path().join(name);
+    let listen = |name: &str| std::os::unix::net::UnixListener::bind(place(name)).expect("free");
+    let (stranger, _any) = (listen("taken"), listen("any"));
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    for ready in ["own", "any"] {
+        event(&supervisor, ready, "ready");
+    }
+    let by_us = format!("(pid {})", std::process::id());
+    wait_until("the stranger to be named", SOON, || {
+        let detail = service(&sandbox, "taken")["detail"].to_string();
+        (detail.contains("is answered by") && detail.contains(&by_us)).then_some(())
+    });
+    drop(stranger);
+    fs::remove_file(place("taken")).expect("it is there");
+    sandbox.write("go", "");
+    event(&supervisor, "taken", "ready");
+    stop(supervisor, &sandbox);
+}
+
+#[test]
 fn a_stranger_on_a_services_port_does_not_make_it_ready() {
     for containment in ["cgroup", "subreaper"] {
         let [own, child, taken, any] = [(); 4].map(|()| free_port());

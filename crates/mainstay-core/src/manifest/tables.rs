@@ -125,7 +125,7 @@ table! {
     }
 
     ReadyTable {
-        /// Which process may listen on a local address of `tcp` or `http`: one of the service's, or any.
+        /// Which process may listen on a local address of `tcp`, `http` or `unix`: one of the service's, or any.
         owner: Owner = Owner::Service,
         ..ready: Ready [required],
     }

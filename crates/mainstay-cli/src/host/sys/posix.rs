@@ -896,15 +896,27 @@ pub(crate) fn connect_unix(path: &Path) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Whether a Unix socket accepts a connection, which is closed at once. The listener cannot send on it: a descriptor that lingers
+/// Whether a Unix socket accepts a connection, which is closed at once; the process that began to listen, where the system tells. The listener cannot send on it: a descriptor that lingers
 /// (`SO_LINGER`) in our receive queue would block the close.
 ///
 /// # Errors
 /// As [`connect_unix`].
-pub(crate) fn probe_unix(path: &Path) -> Result<(), Errno> {
+pub(crate) fn probe_unix(path: &Path) -> Result<Option<u32>, Errno> {
     let socket = unconnected()?;
     rustix::net::shutdown(&socket, rustix::net::Shutdown::Read)?;
-    rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(path)?)
+    rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(path)?)?;
+    Ok(listener_of(&socket))
+}
+
+#[cfg(target_os = "linux")]
+fn listener_of(socket: &OwnedFd) -> Option<u32> {
+    let peer = rustix::net::sockopt::socket_peercred(socket).ok()?;
+    Some(peer.pid.as_raw_nonzero().get().unsigned_abs())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn listener_of(_: &OwnedFd) -> Option<u32> {
+    None
 }
 
 fn unconnected() -> Result<OwnedFd, Errno> {
