@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
+use crate::not_found;
 use crate::state_dir::StateDir;
 use crate::verbs::check::Check;
 use crate::verbs::control::{Control, Stop, Verb};
@@ -77,6 +78,15 @@ enum Command {
 
 impl Cli {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let asked = self.state_dir.clone();
+        self.perform()
+            .map_err(|failure| match StateDir::locate(asked) {
+                Ok(state) => not_found::explain(&state, failure),
+                Err(_) => failure,
+            })
+    }
+
+    fn perform(self) -> Result<ExitCode, Failure> {
         let state = || StateDir::locate(self.state_dir.clone());
         // Whoever changes something there must know that it is not another account's place.
         let own = || {

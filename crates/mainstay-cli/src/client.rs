@@ -11,9 +11,12 @@ use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::snapshot::SnapshotId;
 use serde::Deserialize;
 
+use crate::access::{self, Closed};
 use crate::failure::{Code, Failure};
 use crate::host::{self, Reach, TrialRequest, endpoint};
 use crate::http;
+use crate::installed::Installed;
+use crate::not_found;
 use crate::state_dir::StateDir;
 
 /// A supervisor that runs answers a question about itself within this time, whatever its services do.
@@ -364,24 +367,28 @@ fn absent(state: &StateDir, error: &io::Error) -> Failure {
     let foreign = error.get_ref().and_then(|it| it.downcast_ref());
     if let Some(endpoint::Foreign { owner }) = foreign {
         let message = format!("talk to the supervisor of {place}: its socket belongs to {owner}");
-        let hint = "ask as that user, or name another --state-dir DIR";
+        let hint = format!("{}; or name another --state-dir DIR", access::run_as(owner));
         return Failure::new(Code::PermissionDenied, message).hint(hint);
     }
     match error.kind() {
-        io::ErrorKind::NotFound => {
-            Failure::new(Code::NotRunning, format!("no supervisor runs in {place}"))
-                .hint("start one with `mainstay run FILE`, or say where it is: --state-dir DIR")
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => not_found::supervisor(state),
+        io::ErrorKind::PermissionDenied => {
+            let installed = Installed::of_state(state);
+            let whose = installed
+                .as_ref()
+                .map_or(place.to_string(), |it| it.name().to_string());
+            let operation = format!("talk to the supervisor of {whose}");
+            let failure = match Closed::at(&endpoint::path(state.path())) {
+                Some(closed) => closed.failure(&operation),
+                None => Failure::new(Code::PermissionDenied, format!("{operation}: {error}"))
+                    .hint(access::run_as_administrator()),
+            };
+            match installed {
+                // It may run as an account of its own.
+                Some(_) => failure.hint(access::run_as_administrator()),
+                None => failure,
+            }
         }
-        io::ErrorKind::ConnectionRefused => Failure::new(
-            Code::NotRunning,
-            format!("the supervisor of {place} is dead: its socket is stale"),
-        )
-        .hint("start it again with `mainstay run FILE`"),
-        io::ErrorKind::PermissionDenied => Failure::new(
-            Code::PermissionDenied,
-            format!("talk to the supervisor of {place}: {error}"),
-        )
-        .hint("only the user who started it may: use sudo -u, or name another --state-dir"),
         _ => broken(state, error),
     }
 }

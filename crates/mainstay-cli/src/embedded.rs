@@ -35,10 +35,11 @@ use crate::client;
 use crate::failure::{Code, Failure};
 use crate::guarded;
 use crate::host::{self, Reach};
+use crate::installed::Installed;
 use crate::installed::registered::{self, Witness};
-use crate::installed::{Installed, NOT_INSTALLED};
 use crate::lock_file;
 use crate::manifest_file::{Loaded, Source};
+use crate::not_found;
 use crate::registry::{Registered, Registry, Wish, Work};
 use crate::runs;
 use crate::state_dir::{self, StateDir, create_private_dir, write_private};
@@ -214,7 +215,10 @@ pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
                 last_exit,
                 ..report
             },
-            _ => report,
+            _ => ServiceReport {
+                detail: Some("`mainstay daemon` is not running".to_owned()),
+                ..report
+            },
         }
     };
     names.map(report).collect()
@@ -580,7 +584,7 @@ pub(crate) fn uninstall_all(
     let (all, _) = all(state);
     for name in names {
         if !has_left(state, name, purge) {
-            return Err(unknown(name));
+            return Err(not_found::service(state, name));
         }
         let needs = |it: &&Definition| {
             let mut needs = it.spec.needed_services();
@@ -657,7 +661,7 @@ pub(crate) fn set_enabled(
     let mut records = Vec::new();
     for name in names {
         if !is_installed(state, name) {
-            return Err(unknown(name));
+            return Err(not_found::service(state, name));
         }
         let record = read_record(state, name).map_err(|why| Failure::new(Code::Failed, why))?;
         records.push((place(state, name).join(RECORD), record));
@@ -670,11 +674,6 @@ pub(crate) fn set_enabled(
         write_record(&path, &record)?;
     }
     Ok(())
-}
-
-fn unknown(name: &str) -> Failure {
-    let message = format!("no service {name} is installed");
-    Failure::new(Code::Unknown, message).hint(NOT_INSTALLED)
 }
 
 /// Has a daemon that runs take up what is new.

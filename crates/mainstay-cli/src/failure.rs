@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::access;
+
 /// The exit codes of every verb: an interface that other tools rely on (docs/exit-codes.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -38,6 +40,14 @@ pub(crate) struct Failure {
     details: String,
     message: String,
     hint: Option<String>,
+    sought: Option<Sought>,
+}
+
+/// What was not found. If it may be where this process cannot look, `not_found.rs` has the failure say so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sought {
+    Service(String),
+    Supervisor,
 }
 
 impl Failure {
@@ -47,7 +57,19 @@ impl Failure {
             details: String::new(),
             message: message.into(),
             hint: None,
+            sought: None,
         }
+    }
+
+    /// What was not found.
+    pub(crate) fn seeking(mut self, sought: Sought) -> Self {
+        self.sought = Some(sought);
+        self
+    }
+
+    /// What was not found, if that is the failure.
+    pub(crate) fn sought(&self) -> Option<&Sought> {
+        self.sought.as_ref()
     }
 
     /// What the reader can do about it.
@@ -125,6 +147,7 @@ impl From<mainstay::Error> for Failure {
         };
         let failure = Self::new(code, chain(&error));
         match error.cure() {
+            Some("run it as root") => failure.hint(access::run_as_administrator()),
             Some(cure) => failure.hint(cure),
             None => failure,
         }

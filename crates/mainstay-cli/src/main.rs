@@ -1,5 +1,6 @@
 //! The `mainstay` command. Its exit codes are documented in docs/exit-codes.md.
 
+mod access;
 mod artifact;
 mod cli;
 mod client;
@@ -12,6 +13,7 @@ mod http;
 mod installed;
 mod lock_file;
 mod manifest_file;
+mod not_found;
 mod output;
 mod registry;
 mod runs;

@@ -31,6 +31,7 @@ use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::spec::{ServiceName, SnapshotPolicy};
 
 pub(crate) use self::lock::{Hold, Left, Lock, PATIENCE, Patience, Predecessor, Try};
+use crate::access::{self, Closed};
 use crate::failure::{Code, Failure};
 use crate::host::sys;
 #[cfg(unix)]
@@ -101,9 +102,24 @@ impl StateDir {
         let scopes = ServiceName::new(name).map(|_| [Scope::User, Scope::System]);
         let places = scopes.into_iter().flatten();
         let mut places = places.map(|scope| self.installed_dir(scope).join(name).join("state"));
+        // Where a link leads may be its account's alone.
+        let is_there = |place: &PathBuf| {
+            let found = place.symlink_metadata();
+            found.is_ok_and(|found| found.is_dir() || found.is_symlink())
+        };
         places
-            .find(|place| place.is_dir())
+            .find(is_there)
             .map_or_else(|| self.clone(), |place| self.at(place))
+    }
+
+    /// What keeps this process from seeing which services are installed, or the one of this name.
+    pub(crate) fn closed(&self, name: Option<&str>) -> Option<Closed> {
+        let dirs = [Scope::User, Scope::System].map(|scope| self.installed_dir(scope));
+        let name = name.and_then(ServiceName::new);
+        dirs.iter().find_map(|dir| {
+            let of_it = || Closed::at(&dir.join(name.as_ref()?.as_str()).join("installation.json"));
+            Closed::at(dir).or_else(of_it)
+        })
     }
 
     /// The directory of all services that the system's manager was given, or the user's.
@@ -295,10 +311,11 @@ impl StateDir {
             return Ok(());
         };
         let message = format!("state directory {}: {exposure}", self.path.display());
-        let hint = format!(
-            "{}, or choose another one: --state-dir DIR",
-            exposure.cure()
-        );
+        let cure = match exposure.foreign_owner() {
+            Some(owner) => access::run_as(&owner),
+            None => exposure.cure(),
+        };
+        let hint = format!("{cure}; or choose another one: --state-dir DIR");
         Err(Failure::new(Code::PermissionDenied, message).hint(hint))
     }
 
@@ -321,7 +338,10 @@ impl StateDir {
             let place = self.path.display();
             let owner = trust::user(found.uid());
             let message = format!("state directory {place} belongs to {owner} (mode {mode:04o})");
-            let hint = "run mainstay as its owner, or choose another one: --state-dir DIR";
+            let hint = format!(
+                "{}; or choose another one: --state-dir DIR",
+                access::run_as(&owner)
+            );
             return Err(Failure::new(Code::PermissionDenied, message).hint(hint));
         }
         // Through it, services of other accounts reach their own directories.

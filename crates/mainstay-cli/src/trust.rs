@@ -60,6 +60,11 @@ impl fmt::Display for Exposure {
 }
 
 impl Exposure {
+    /// The account that has it, if that is the objection.
+    pub(crate) fn foreign_owner(&self) -> Option<String> {
+        (self.why == Why::ForeignOwner).then(|| user(self.owner))
+    }
+
     /// What mends it.
     pub(crate) fn cure(&self) -> String {
         let path = self.path.display();

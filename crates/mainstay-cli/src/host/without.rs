@@ -20,6 +20,7 @@ use super::{
 };
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::{Code, Failure};
+use crate::not_found;
 use crate::output;
 use crate::state_dir::{Lock, Predecessor, StateDir};
 
@@ -162,14 +163,14 @@ pub(crate) fn stop_without_supervisor(
 ) -> Result<StatusReport, Failure> {
     let lock = possession::take(state)?;
     let Some((predecessor, estate)) = legacy::left(&lock, state) else {
-        return Err(nothing_left(state));
+        return Err(not_found::supervisor(state));
     };
     let estate = match estate {
         Ok(Some(estate)) => estate,
         Ok(None) => {
             let why = "the supervisor left no ledger".to_owned();
             if kill_all(why, &predecessor, names)? == 0 {
-                return Err(nothing_left(state));
+                return Err(not_found::supervisor(state));
             }
             give_back(state, lock);
             return Ok(StatusReport::default());
@@ -181,11 +182,12 @@ pub(crate) fn stop_without_supervisor(
         }
     };
     if let Some(name) = names.iter().find(|name| !estate.has(name)) {
-        let message = format!(
-            "stop {name}: {} has no such service",
-            estate.header.manifest
-        );
-        return Err(Failure::new(Code::Unknown, message));
+        let manifest = &estate.header.manifest;
+        let names = estate.slots.iter().map(|slot| slot.name.as_str());
+        let names = names.collect::<Vec<_>>().join(", ");
+        let message = format!("stop {name}: no service of {manifest} has this name");
+        let hint = format!("the services there: {names}");
+        return Err(Failure::new(Code::Unknown, message).hint(hint));
     }
     let specs = specs(&estate, state);
     let mut all = names.to_vec();
@@ -254,12 +256,6 @@ fn add_dependents(names: &mut Vec<String>, definitions: &[Definition]) {
         }
         next += 1;
     }
-}
-
-fn nothing_left(state: &StateDir) -> Failure {
-    let place = state.path().display();
-    let message = format!("no supervisor runs in {place}, and none left services behind");
-    Failure::new(Code::NotRunning, message).hint("is it the right one? --state-dir DIR")
 }
 
 /// What cannot be asked to stop, as nobody knows how.

@@ -239,6 +239,7 @@ impl Installed {
                 .put(&here, bytes)
                 .map_err(|error| cannot(&path, error))?;
         }
+        self.publish().map_err(|error| cannot(&self.place, error))?;
         // One in another format.
         if let Some(old) = self.manifest().filter(|old| *old != path) {
             copies
@@ -246,6 +247,39 @@ impl Installed {
                 .map_err(|error| cannot(&old, error))?;
         }
         Ok(path)
+    }
+
+    /// Lets every user see which services the system has, and their managers. What is in those directories stays closed. That
+    /// of the registry is not readable: whoever can open it could lock it.
+    #[cfg(unix)]
+    fn publish(&self) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        if self.record.user {
+            return Ok(());
+        }
+        let place = self.here(&self.place);
+        let all = place.parent().unwrap_or(&place);
+        let state = all.parent().unwrap_or(all);
+        let record = self.here(&self.record_path());
+        let opened = [
+            (state, 0o011),
+            (all, 0o055),
+            (&place, 0o011),
+            (&record, 0o044),
+        ];
+        opened.into_iter().try_for_each(|(path, more)| {
+            let mode = fs::metadata(path)?.permissions().mode();
+            match mode | more {
+                open if open == mode => Ok(()),
+                open => fs::set_permissions(path, fs::Permissions::from_mode(open)),
+            }
+        })
+    }
+
+    #[cfg(windows)]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Unix")]
+    fn publish(&self) -> io::Result<()> {
+        Ok(())
     }
 
     fn create_dirs(&self, account: &Account) -> io::Result<()> {
@@ -363,7 +397,7 @@ struct Copies {
 }
 
 enum Before {
-    File(PathBuf, Vec<u8>),
+    File(PathBuf, Vec<u8>, fs::Permissions),
     Nothing(PathBuf),
     NoDir(PathBuf),
 }
@@ -379,7 +413,10 @@ impl Copies {
     fn remember(&mut self, path: &Path) -> io::Result<()> {
         self.before
             .push(match guarded::read(path, guarded::MANIFEST) {
-                Ok(bytes) => Before::File(path.to_owned(), bytes),
+                Ok(bytes) => {
+                    let permissions = fs::metadata(path)?.permissions();
+                    Before::File(path.to_owned(), bytes, permissions)
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     Before::Nothing(path.to_owned())
                 }
@@ -390,7 +427,7 @@ impl Copies {
 
     fn put(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.remember(path)?;
-        let is_same = matches!(self.before.last(), Some(Before::File(_, old)) if old == bytes);
+        let is_same = matches!(self.before.last(), Some(Before::File(_, old, _)) if old == bytes);
         self.is_changed |= !is_same;
         state_dir::write_private(path, bytes).map(drop)
     }
@@ -405,7 +442,10 @@ impl Copies {
     fn take_back(self) {
         for before in self.before.into_iter().rev() {
             drop(match before {
-                Before::File(path, bytes) => state_dir::write_private(&path, &bytes).map(drop),
+                Before::File(path, bytes, permissions) => {
+                    let written = state_dir::write_private(&path, &bytes);
+                    written.and_then(|_| fs::set_permissions(path, permissions))
+                }
                 Before::Nothing(path) => fs::remove_file(path),
                 Before::NoDir(path) => fs::remove_dir_all(path),
             });

@@ -39,6 +39,7 @@ use crate::failure::{Code, Failure};
 use crate::guarded;
 use crate::halted;
 use crate::host::sys;
+use crate::not_found;
 use crate::output;
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
@@ -114,6 +115,14 @@ struct Stored {
     manager_name: Option<String>,
 }
 
+impl Stored {
+    /// That of the service in this place.
+    fn read(place: &Path) -> Option<Self> {
+        let text = guarded::read(&place.join(RECORD), guarded::MANIFEST).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+}
+
 fn name<S: serde::Serializer>(manager: &Manager, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(manager.name())
 }
@@ -135,10 +144,6 @@ pub(crate) struct Installed {
     /// It is for a system that lies below this directory.
     root: Option<PathBuf>,
 }
-
-/// For those who name a service that is not.
-pub(crate) const NOT_INSTALLED: &str =
-    "`mainstay install FILE` installs one; a service of `mainstay run` is not installed";
 
 impl Installed {
     pub(crate) fn at(state: &StateDir, name: &ServiceName, record: Record) -> Self {
@@ -168,8 +173,7 @@ impl Installed {
         let scopes = [Scope::User, Scope::System].into_iter();
         let all = scopes.map(|scope| state.installed_dir(scope).join(name.as_str()));
         let found = all.filter_map(|place| {
-            let text = guarded::read(&place.join(RECORD), guarded::MANIFEST).ok()?;
-            let stored: Stored = serde_json::from_slice(&text).ok()?;
+            let stored = Stored::read(&place)?;
             let manager_name = stored.manager_name.unwrap_or_else(|| name.to_string());
             let installed = Self::at(state, &name, stored.record).known_as(manager_name);
             (installed.place == place && installed.manifest().is_some()).then_some(installed)
@@ -180,17 +184,28 @@ impl Installed {
             .or_else(|| Self::unfinished(state, &name))
     }
 
+    /// The service whose supervisor has this state directory.
+    pub(crate) fn of_state(state: &StateDir) -> Option<Self> {
+        let place = state
+            .path()
+            .parent()
+            .filter(|_| state.path().ends_with("state"))?;
+        let stored = Stored::read(place)?;
+        let name = ServiceName::new(place.file_name()?.to_str()?)?;
+        Some(Self {
+            manager_name: stored.manager_name.unwrap_or_else(|| name.to_string()),
+            name,
+            record: stored.record,
+            place: place.to_owned(),
+            state: state.clone(),
+            root: None,
+        })
+    }
+
     /// These, all of which must be there.
     pub(crate) fn named(state: &StateDir, names: &[String]) -> Result<Vec<Self>, Failure> {
-        let find = |name: &String| {
-            Self::find(state, name).ok_or_else(|| {
-                if let Some(failure) = Self::misnamed(state, name) {
-                    return failure;
-                }
-                let message = format!("no service {name} is installed");
-                Failure::new(Code::Unknown, message).hint(NOT_INSTALLED)
-            })
-        };
+        let find =
+            |name: &String| Self::find(state, name).ok_or_else(|| not_found::service(state, name));
         names.iter().map(find).collect()
     }
 
@@ -234,6 +249,21 @@ impl Installed {
     /// Whether its manager runs the program itself.
     pub(crate) fn is_direct(&self) -> bool {
         self.record.mode == Mode::Direct
+    }
+
+    /// # Errors
+    /// If its manager runs the program itself, so that there is no host that has what is asked for.
+    pub(crate) fn check_hosted(&self, what: &str) -> Result<(), Failure> {
+        if !self.is_direct() {
+            return Ok(());
+        }
+        let (name, manager) = (&self.name, self.record.manager);
+        let message = format!("{what} of {name}: {manager} runs it itself, and has its output");
+        let failure = Failure::new(Code::MissingPart, message);
+        Err(failure.hint(match manager {
+            Manager::Systemd => format!("journalctl --unit={}", self.manager_name),
+            _ => "look where the manager's output goes, mostly the log of the system".to_owned(),
+        }))
     }
 
     /// All of them, by name.
@@ -520,22 +550,39 @@ impl Installed {
 
     /// What the system's manager says, with what its host says, where that answers.
     pub(crate) fn report(&self) -> Result<ServiceReport, Failure> {
+        self.seen().map(|(report, _)| report)
+    }
+
+    /// The same, and why its host could not be asked where that takes a right which this process lacks.
+    pub(crate) fn seen(&self) -> Result<(ServiceReport, Option<Failure>), Failure> {
         let status = match self.service().status() {
             Err(error) if error.kind() == ErrorKind::NotInstalled => {
-                return self.unfinished_report().ok_or(error.into());
+                let report = self.unfinished_report().ok_or(error.into());
+                return report.map(|report| (report, None));
             }
             status => status?,
         };
         let hosted = match self.record.mode {
             Mode::Direct => None,
-            Mode::Hosted => {
-                let answer = client::block_on(client::status(&self.state))?;
-                answer
-                    .ok()
-                    .and_then(|report| report.services.into_iter().next())
-            }
+            Mode::Hosted => Some(client::block_on(client::status(&self.state))?),
         };
-        Ok(self.of_manager(hosted.unwrap_or_else(|| self.by_manager(&status))))
+        let (report, denied) = match hosted {
+            Some(Ok(report)) => (report.services.into_iter().next(), None),
+            Some(Err(failure)) => {
+                let is_denied =
+                    failure.code() == Code::PermissionDenied && status.state != State::Stopped;
+                (None, is_denied.then_some(failure))
+            }
+            None => (None, None),
+        };
+        let report = report.unwrap_or_else(|| {
+            let mut report = self.by_manager(&status);
+            if denied.is_some() {
+                report.detail = Some(format!("{}: {status}", self.record.manager));
+            }
+            report
+        });
+        Ok((self.of_manager(report), denied))
     }
 
     /// As its manager has it.

@@ -432,12 +432,23 @@ impl Installed {
         unregister(&self.registry_path(), name, (expected, purge), |_| remove())
     }
 
-    /// What is not as it was registered, a sentence each; of what runs, as far as this tells.
-    pub(crate) fn drift(&self, report: &ServiceReport) -> Vec<String> {
+    /// What is not as it was registered, a sentence each; of what runs, as far as this tells. `None` if this process may not read
+    /// the registry.
+    pub(crate) fn drift(&self, report: &ServiceReport) -> Option<Vec<String>> {
+        self.check_access().ok()?;
         let registered = self.registered();
         let witnesses = self.registered_witnesses(&registered).into_iter();
         let causes = witnesses.flat_map(|witness| witness.causes);
-        causes.chain(self.outdated(&registered, report)).collect()
+        Some(causes.chain(self.outdated(&registered, report)).collect())
+    }
+
+    /// # Errors
+    /// If this process may not read what is registered.
+    pub(crate) fn check_access(&self) -> Result<(), Failure> {
+        match self.registered() {
+            Err(failure) if failure.code() == Code::PermissionDenied => Err(failure),
+            _ => Ok(()),
+        }
     }
 
     fn outdated(

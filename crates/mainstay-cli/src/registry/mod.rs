@@ -25,6 +25,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, 
 
 use self::owner::Holder;
 pub(crate) use self::program::Program;
+use crate::access::Closed;
 use crate::failure::{Code, Failure};
 use crate::state_dir;
 
@@ -95,7 +96,7 @@ impl From<Error> for Failure {
         let message = refusal.to_string();
         match refusal {
             Refusal::NotFound { .. } => {
-                Self::new(Code::Unknown, message).hint("`mainstay list` shows those that are")
+                Self::new(Code::Unknown, message).hint("`mainstay list` shows the services")
             }
             Refusal::Conflict { name, .. } | Refusal::Exists { name, .. } => {
                 let hint = format!("look at it, and name its version: mainstay history {name}");
@@ -153,6 +154,9 @@ impl Registry {
 
     /// The same; nothing where there is none.
     pub(crate) fn find(path: &Path) -> Result<Option<Self>, Failure> {
+        if let Some(closed) = Closed::at(path) {
+            return Err(closed.failure("open the registry"));
+        }
         match path.exists() {
             true => Self::open_file(path).map(Some),
             false => Ok(None),

@@ -12,7 +12,7 @@ use crate::failure::{Code, Failure};
 use crate::host::{self, Reach};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
-use crate::{client, output, update};
+use crate::{client, not_found, output, update};
 
 /// Which services.
 #[derive(Debug, clap::Args)]
@@ -103,45 +103,59 @@ impl Control {
     }
 
     fn ask(self, verb: Verb, reach: Reach, state: &StateDir) -> Result<ExitCode, Failure> {
+        let (mut managed, mut supervised) = (Vec::new(), Vec::new());
+        for name in &self.names {
+            match Installed::find(state, name) {
+                Some(installed) => managed.push(installed),
+                None => supervised.push(name.clone()),
+            }
+        }
+        // One request for all that is to be stopped, so that what needs others goes first.
+        let groups: Vec<Vec<String>> = match verb {
+            Verb::Stop if supervised.is_empty() => Vec::new(),
+            Verb::Stop => vec![supervised],
+            _ => supervised.into_iter().map(|name| vec![name]).collect(),
+        };
         let answers = client::block_on(async {
-            let (mut asked, mut supervised) = (Vec::new(), Vec::new());
-            let mut stopping = Vec::new();
-            for name in &self.names {
-                match Installed::find(state, name) {
-                    Some(_) if verb == Verb::Stop => stopping.push(name.clone()),
-                    Some(installed) => {
-                        asked.push(tokio::task::spawn_blocking(move || -> Answer {
-                            Ok(vec![installed.control(verb)?])
-                        }))
+            let mut asked = Vec::new();
+            let mut ask = |names: Vec<String>, question: Box<dyn FnOnce() -> Answer + Send>| {
+                asked.push((names, tokio::task::spawn_blocking(question)));
+            };
+            match verb {
+                Verb::Stop if managed.is_empty() => {}
+                Verb::Stop => {
+                    let names: Vec<String> =
+                        managed.iter().map(|it| it.name().to_string()).collect();
+                    let (state, stopped) = (state.clone(), names.clone());
+                    ask(
+                        names,
+                        Box::new(move || stop_installed(&state, &stopped, reach)),
+                    );
+                }
+                _ => {
+                    for installed in managed {
+                        let name = installed.name().to_string();
+                        ask(
+                            vec![name],
+                            Box::new(move || Ok(vec![installed.control(verb)?])),
+                        );
                     }
-                    None => supervised.push(name.clone()),
                 }
             }
-            if !stopping.is_empty() {
-                let state = state.clone();
-                asked.push(tokio::task::spawn_blocking(move || {
-                    stop_installed(&state, &stopping, reach)
-                }));
+            for names in groups {
+                let (state, asked) = (state.clone(), names.clone());
+                let question = move || supervised_control(&state, &asked, verb, reach);
+                ask(names, Box::new(question));
             }
-            // One request for all that is to be stopped, so that what needs others goes first.
-            let groups: Vec<Vec<String>> = match verb {
-                Verb::Stop if supervised.is_empty() => Vec::new(),
-                Verb::Stop => vec![supervised],
-                _ => supervised.into_iter().map(|name| vec![name]).collect(),
-            };
-            asked.extend(groups.into_iter().map(|names| {
-                let state = state.clone();
-                tokio::task::spawn_blocking(move || supervised_control(&state, &names, verb, reach))
-            }));
             let mut answers = Vec::with_capacity(asked.len());
-            for answer in asked {
+            for (names, answer) in asked {
                 let failed =
                     |error| Failure::new(Code::Failed, format!("{}: {error}", verb.as_str()));
-                answers.push(answer.await.map_err(failed).flatten());
+                answers.push((names, answer.await.map_err(failed).flatten()));
             }
             answers
         })?;
-        let is_absent = |answer: &Answer| {
+        let is_absent = |(_, answer): &(_, Answer)| {
             let failure = answer.as_ref().err();
             failure.is_some_and(|failure| failure.code() == Code::NotRunning)
         };
@@ -155,10 +169,14 @@ impl Control {
                 return Err(Failure::new(Code::NotRunning, message).hint(hint));
             }
         }
-        let answers = answers.into_iter().flat_map(|answer| match answer {
-            Ok(services) => services.into_iter().map(Ok).collect(),
-            Err(failure) => vec![Err(failure)],
-        });
+        let answers = answers
+            .into_iter()
+            .flat_map(|(names, answer)| match answer {
+                Ok(services) => services.into_iter().map(Ok).collect(),
+                Err(failure) => {
+                    vec![Err(not_found::service_or(state, &names, failure))]
+                }
+            });
         show(verb, answers, self.json)
     }
 }

@@ -11,6 +11,7 @@ use similar::{ChangeTag, TextDiff};
 use crate::failure::{Code, Failure};
 use crate::installed::{kept, registry_of};
 use crate::manifest_file;
+use crate::not_found;
 use crate::output;
 use crate::state_dir::StateDir;
 
@@ -46,7 +47,7 @@ struct Report<'a> {
 impl Diff {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let found = registry_of(state, &self.name)?;
-        let (registry, registered) = found.ok_or_else(|| super::unregistered(&self.name))?;
+        let (registry, registered) = found.ok_or_else(|| not_found::service(state, &self.name))?;
         let current = registered.life.version();
         let numbered = |version: Version| {
             let definition = kept(&registry, &self.name, version)?;

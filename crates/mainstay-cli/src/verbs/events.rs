@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::installed::Installed;
+use crate::not_found;
 use crate::output::{self, Foreign};
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
@@ -32,21 +33,28 @@ struct Line {
 
 impl Events {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let name = self.name.as_ref();
+        let name = self.name.as_deref();
         let installed = name.and_then(|name| Installed::find(state, name));
-        let state = name.map_or_else(|| state.clone(), |name| state.of(name));
+        if let Some(installed) = &installed {
+            installed.check_hosted("events")?;
+        }
+        let place = name.map_or_else(|| state.clone(), |name| state.of(name));
         client::block_on(async {
             let events = async {
                 if let Some(name) = name {
-                    client::expect_service(&state, "events", name).await?;
+                    client::expect_service(&place, "events", name).await?;
                 }
-                client::events(&state).await
+                client::events(&place).await
             };
             let events = match events.await {
                 Err(failure) if failure.code() == Code::NotRunning => {
                     // A host that could not start has nobody to tell.
                     let cause = installed.and_then(|it| it.start_failure());
-                    self.show_start_failure(&cause.ok_or(failure)?)?;
+                    let absent = || match name {
+                        Some(name) => not_found::service_or(state, &[name], failure),
+                        None => failure,
+                    };
+                    self.show_start_failure(&cause.ok_or_else(absent)?)?;
                     return Ok(ExitCode::from(Code::NotRunning as u8));
                 }
                 events => events?,

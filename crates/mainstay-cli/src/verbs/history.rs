@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::installed::registry_of;
+use crate::not_found;
 use crate::output;
 use crate::state_dir::StateDir;
 
@@ -45,7 +46,7 @@ struct Line<'a> {
 impl History {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let found = registry_of(state, &self.name)?;
-        let (registry, registered) = found.ok_or_else(|| super::unregistered(&self.name))?;
+        let (registry, registered) = found.ok_or_else(|| not_found::service(state, &self.name))?;
         let entries = registry.history(&self.name)?;
         let time = |entry: &Entry| rfc3339(Duration::from_micros(entry.at));
         if self.json {

@@ -12,16 +12,17 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::ValueEnum;
-use mainstay::Manager;
 use mainstay_core::log::stored::{Stored, Stream};
 use mainstay_core::spec::ServiceName;
 use mainstay_core::time::{WHEN, when};
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::access::{self, Closed};
 use crate::client;
-use crate::failure::{Code, Failure};
+use crate::failure::{Code, Failure, Sought};
 use crate::host::log_read::{Followed, Keep, Lines, Log, Position, Query, Range, Time, follow};
 use crate::installed::Installed;
+use crate::not_found;
 use crate::output::{self, Foreign};
 use crate::state_dir::StateDir;
 use pager::Pager;
@@ -146,26 +147,23 @@ impl Filter {
 impl Logs {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         if let Some(Rotate::Rotate { name }) = self.rotate {
-            client::block_on(client::rotate(&state.of(&name), &name))??;
+            if let Some(installed) = Installed::find(state, &name) {
+                installed.check_hosted("rotate logs")?;
+            }
+            let rotated = client::block_on(client::rotate(&state.of(&name), &name))?;
+            rotated.map_err(|failure| not_found::service_or(state, &[name], failure))?;
             return Ok(ExitCode::SUCCESS);
         }
         let query = self.query()?;
         let regex = self.regex()?;
         let mut sources = Vec::new();
         for (number, name) in self.names.iter().enumerate() {
-            if let Some(direct) = Installed::find(state, name).filter(Installed::is_direct) {
-                let manager = direct.record().manager;
-                let message =
-                    format!("logs of {name}: {manager} runs it itself, and has its output");
-                let failure = Failure::new(Code::MissingPart, message);
-                return Err(failure.hint(match manager {
-                    Manager::Systemd => format!("journalctl --unit={}", direct.manager_name()),
-                    _ => {
-                        "look where the manager's output goes, mostly the log of the system".into()
-                    }
-                }));
+            if let Some(installed) = Installed::find(state, name) {
+                installed.check_hosted("logs")?;
             }
-            sources.extend(self.sources(&state.of(name), number, name, regex.as_ref())?);
+            let found = self.sources(&state.of(name), number, name, regex.as_ref());
+            sources
+                .extend(found.map_err(|failure| not_found::service_or(state, &[name], failure))?);
         }
         // Bytes can be copied as they are where nobody asks for lines.
         let as_bytes = !self.json && sources.len() == 1 && sources[0].filter.keeps_all();
@@ -512,12 +510,16 @@ fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> Failure {
                 format!("no log of {name} in {}", place.display()),
             )
             .hint("is this the state directory it runs with? --state-dir DIR")
+            .seeking(Sought::Service(name.to_owned()))
         }
-        io::ErrorKind::PermissionDenied => Failure::new(
-            Code::PermissionDenied,
-            format!("read the log of {name}: {error}"),
-        )
-        .hint("logs belong to the user who started the supervisor"),
+        io::ErrorKind::PermissionDenied => {
+            let operation = format!("read the log of {name}");
+            match Closed::at(&state.logs_dir().join(name)) {
+                Some(closed) => closed.failure(&operation),
+                None => Failure::new(Code::PermissionDenied, format!("{operation}: {error}"))
+                    .hint(access::run_as_administrator()),
+            }
+        }
         _ => Failure::new(Code::Failed, format!("read the log of {name}: {error}")),
     }
 }

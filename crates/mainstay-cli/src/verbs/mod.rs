@@ -36,8 +36,3 @@ fn must_be_one(verb: &str, option: &str, count: usize) -> Result<(), Failure> {
         }
     }
 }
-
-fn unregistered(name: &str) -> Failure {
-    let message = format!("the registry knows no service {name}");
-    Failure::new(Code::Unknown, message).hint("it has those that `mainstay install` has installed")
-}

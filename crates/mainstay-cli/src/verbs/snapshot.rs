@@ -12,9 +12,11 @@ use mainstay_core::snapshot::{Digest, Index, Kind, Reason, SnapshotId};
 use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 use serde_json::{Value, json};
 
-use crate::failure::{Code, Failure};
+use crate::access::Closed;
+use crate::failure::{Code, Failure, Sought};
 use crate::installed::Installed;
 use crate::manifest_file;
+use crate::not_found;
 use crate::snapshot::{CallOff, Created, Listed, Occasion, Store, Which};
 use crate::state_dir::StateDir;
 use crate::verbs::control::Verb;
@@ -143,9 +145,14 @@ impl Kept {
         if kept.store.exists() {
             return Ok(kept);
         }
+        if let Some(closed) = Closed::at(&kept.state.snapshots_dir().join(name)) {
+            return Err(closed.failure(&format!("read the snapshots of {name}")));
+        }
         let message = format!("{name} has no snapshots in {}", kept.state.path().display());
         let hint = format!("take one: mainstay snapshot create {name}");
-        Err(Failure::new(Code::Unknown, message).hint(hint))
+        let failure = Failure::new(Code::Unknown, message).hint(hint);
+        let failure = failure.seeking(Sought::Service(name.to_owned()));
+        Err(not_found::service_or(base, &[name], failure))
     }
 
     /// What the manifest says of it: the given one, that of its installation, or what its supervisor has read.
@@ -159,9 +166,12 @@ impl Kept {
         let mut places = installed.into_iter().flatten().chain(supervised);
         let found = places.find(|place| place.is_file());
         let Some(path) = manifest.or(found.as_deref()) else {
-            let message = format!("nobody knows what the state of {} is", self.name);
+            let name = self.name.as_str();
+            let message = format!("nobody knows what the state of {name} is");
             let hint = "name its manifest: --manifest FILE";
-            return Err(Failure::new(Code::Unknown, message).hint(hint));
+            let failure = Failure::new(Code::Unknown, message).hint(hint);
+            let failure = failure.seeking(Sought::Service(name.to_owned()));
+            return Err(not_found::service_or(&self.base, &[name], failure));
         };
         let manifest = manifest_file::load(path, None)?;
         let mut specs = manifest.specs.iter();

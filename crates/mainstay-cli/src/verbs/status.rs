@@ -10,7 +10,7 @@ use mainstay_core::report::{ServiceReport, StatusReport};
 use crate::failure::{Code, Failure};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
-use crate::{client, embedded, host, output, table};
+use crate::{client, embedded, host, not_found, output, table};
 
 /// How often it is looked while it is waited.
 const LOOK: Duration = Duration::from_millis(50);
@@ -33,26 +33,30 @@ pub(crate) struct Status {
 impl Status {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let deadline = self.wait.map(|wait| Instant::now() + wait);
-        let rests = |report: &StatusReport| report.services.iter().all(|it| it.state.is_settled());
-        let report = loop {
+        let rests = |seen: &Seen| seen.report.services.iter().all(|it| it.state.is_settled());
+        let seen = loop {
             let asked = ask(state, &self.names);
             let has_time = deadline.is_some_and(|deadline| Instant::now() < deadline);
             // Its host may not be there yet.
             match asked {
-                Ok(report) if rests(&report) || !has_time => break report,
+                Ok(seen) if rests(&seen) || !has_time => break seen,
                 Err(failure) if !has_time => return Err(failure),
                 _ => thread::sleep(LOOK),
             }
         };
-        let mut report = report;
+        let Seen { mut report, hidden } = seen;
         look_for_drift(state, &mut report);
         show(&report, self.json)?;
-        let up = |service: &ServiceReport| {
+        let is_up = |service: &ServiceReport| {
             service.ready && matches!(service.state, StateName::Running | StateName::Paused)
         };
-        match is_supervised(&report) && report.services.iter().all(up) {
-            true => Ok(ExitCode::SUCCESS),
-            false => Ok(ExitCode::from(Code::NotRunning as u8)),
+        let is_hidden = |name: &str| hidden.iter().any(|(hidden, _)| hidden == name);
+        let mut services = report.services.iter();
+        let is_down = services.any(|it| !is_hidden(&it.name) && !is_up(it));
+        match hidden.into_iter().next() {
+            _ if is_down || !is_supervised(&report) => Ok(ExitCode::from(Code::NotRunning as u8)),
+            Some((_, failure)) => Err(failure),
+            None => Ok(ExitCode::SUCCESS),
         }
     }
 }
@@ -67,7 +71,7 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let mut report = ask(state, &[])?;
+        let mut report = ask(state, &[])?.report;
         look_for_drift(state, &mut report);
         show(&report, self.json)?;
         match is_supervised(&report) {
@@ -75,6 +79,13 @@ impl List {
             false => Ok(ExitCode::from(Code::NotRunning as u8)),
         }
     }
+}
+
+/// What can be told of services.
+struct Seen {
+    report: StatusReport,
+    /// The services of which only their manager can be asked, with the failure of asking more.
+    hidden: Vec<(String, Failure)>,
 }
 
 /// Of services that are installed.
@@ -85,7 +96,7 @@ fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
         let mut services = report.services.iter_mut();
         // A supervisor's own may have the same name.
         if let Some(service) = services.find(|it| it.name == name && it.manager != "embedded") {
-            service.drift = Some(installed.drift(service));
+            service.drift = installed.drift(service);
         }
     }
     let services = report.services.iter_mut();
@@ -97,31 +108,33 @@ fn is_supervised(report: &StatusReport) -> bool {
 }
 
 /// From the supervisor; where it was killed, from what it left; from the system's own manager of the services that it has.
-fn ask(state: &StateDir, names: &[String]) -> Result<StatusReport, Failure> {
+fn ask(state: &StateDir, names: &[String]) -> Result<Seen, Failure> {
     let installed = installed(state, names);
-    let misnamed = || {
-        names
-            .iter()
-            .find_map(|name| Installed::misnamed(state, name))
-    };
-    let mut report = match names.is_empty() || names.len() > installed.len() {
-        true => supervised(state, installed.is_empty())
-            .map_err(|failure| misnamed().unwrap_or(failure))?,
+    let found = |name: &String| installed.iter().any(|it| it.name().as_str() == name);
+    let other = names.iter().find(|name| !found(name));
+    let mut report = match names.is_empty() || other.is_some() {
+        true => supervised(state, installed.is_empty()).map_err(|failure| match other {
+            Some(name) => not_found::service_or(state, &[name], failure),
+            None => failure,
+        })?,
         false => StatusReport::default(),
     };
+    let mut hidden = Vec::new();
     for service in &installed {
-        report.services.push(service.report()?);
+        let (seen, failure) = service.seen()?;
+        hidden.extend(failure.map(|failure| (seen.name.clone(), failure)));
+        report.services.push(seen);
     }
     for name in names {
         if !report.services.iter().any(|service| service.name == *name) {
             // A supervisor that runs gives the reason.
             let asked = client::block_on(client::expect_service(state, "status", name))?;
-            let unknown = match asked {
-                Err(failure) if failure.code() == Code::Unknown => failure,
-                _ => Failure::new(Code::Unknown, format!("no service {name} is supervised")),
-            };
-            let unknown = unknown.hint("`mainstay list` shows those that are supervised");
-            return Err(misnamed().unwrap_or(unknown));
+            return Err(match asked {
+                Err(failure) if failure.code() == Code::Unknown => {
+                    failure.hint("`mainstay list` shows those that are supervised")
+                }
+                _ => not_found::service(state, name),
+            });
         }
     }
     if !names.is_empty() {
@@ -129,7 +142,7 @@ fn ask(state: &StateDir, names: &[String]) -> Result<StatusReport, Failure> {
             .services
             .retain(|service| names.contains(&service.name));
     }
-    Ok(report)
+    Ok(Seen { report, hidden })
 }
 
 fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ use crate::embedded::Embedded;
 use crate::failure::{Code, Failure};
 use crate::installed::{self, Installed, registered};
 use crate::manifest_file::{self, FormatName, Loaded};
+use crate::not_found;
 use crate::output;
 use crate::registry::{Registered, Registry};
 use crate::state_dir::StateDir;
@@ -108,7 +109,15 @@ impl Update {
         }
         let base_dir = registered::base_dir(&manifest.dir)?;
         // All must be there before one is touched.
-        let sites = names.iter().map(|name| site(state, name, &self.file));
+        let sites = names.iter().map(|name| {
+            site(state, name)?.ok_or_else(|| {
+                let hint = format!(
+                    "install it first: mainstay install {} {name}",
+                    self.file.display()
+                );
+                not_found::service(state, name.as_str()).hint(hint)
+            })
+        });
         let sites = sites.collect::<Result<Vec<_>, Failure>>()?;
         let mut lines = Vec::new();
         for site in sites {
@@ -207,8 +216,9 @@ impl Update {
 
 impl Rollback {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let name = ServiceName::new(&self.name).ok_or_else(|| super::unregistered(&self.name))?;
-        let site = site(state, &name, "FILE".as_ref())?;
+        let not_found = || not_found::service(state, &self.name);
+        let name = ServiceName::new(&self.name).ok_or_else(not_found)?;
+        let site = site(state, &name)?.ok_or_else(not_found)?;
         let done = self.how.update(&*site, |registry, found| {
             let before = found.life.version().0.saturating_sub(1);
             let version = self.to.unwrap_or(before);
@@ -313,16 +323,14 @@ impl Line {
     }
 }
 
-/// Who has a service.
-fn site(state: &StateDir, name: &ServiceName, file: &Path) -> Result<Box<dyn Site>, Failure> {
+/// Who has a service, if anybody has.
+fn site(state: &StateDir, name: &ServiceName) -> Result<Option<Box<dyn Site>>, Failure> {
     if let Some(embedded) = Embedded::find(state, name) {
-        return Ok(Box::new(embedded));
+        return Ok(Some(Box::new(embedded)));
     }
-    if let Some(installed) = Installed::find(state, name.as_str()) {
-        mainstay::may_install(&installed.service())?;
-        return Ok(Box::new(installed));
-    }
-    let message = format!("update {name}: it is not installed");
-    let hint = format!("mainstay install {} {name}", file.display());
-    Err(Failure::new(Code::Unknown, message).hint(hint))
+    let Some(installed) = Installed::find(state, name.as_str()) else {
+        return Ok(None);
+    };
+    mainstay::may_install(&installed.service())?;
+    Ok(Some(Box::new(installed)))
 }

@@ -36,6 +36,7 @@ impl Verify {
             Some(witnesses) => witnesses,
             None => {
                 let installed = Installed::named(state, std::slice::from_ref(&self.name))?;
+                installed.iter().try_for_each(Installed::check_access)?;
                 installed.iter().flat_map(Installed::witnesses).collect()
             }
         };

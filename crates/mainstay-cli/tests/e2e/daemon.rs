@@ -1320,3 +1320,83 @@ fn a_ledger_that_cannot_be_written_is_said_and_kept_elsewhere() {
     ok(&sandbox, &["stop"]);
     sandbox.assert_no_leftovers();
 }
+/// Who asks for services of a daemon that does not run, or is another user's, reads which one it is.
+#[test]
+fn services_without_a_daemon_to_ask_are_known_all_the_same() {
+    const SERVICE: &str = "[service.web]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    let sandbox = Sandbox::new();
+    install(&sandbox, "web", SERVICE);
+    let expect = |expected, args: &[&str], parts: &[&str]| {
+        let (code, text) = said(&sandbox, args);
+        assert_eq!(code, expected, "{args:?}: {text}");
+        let missing = parts.iter().find(|part| !text.contains(**part));
+        assert_eq!(missing, None, "{args:?}: {text}");
+    };
+    let absent = "`mainstay daemon` is not running";
+    expect(0, &["list"], &["web      stopped", absent]);
+    expect(3, &["status", "web"], &[absent]);
+    for verb in [
+        &["stop"][..],
+        &["events"],
+        &["stop", "web"],
+        &["start", "web"],
+        &["restart", "web"],
+        &["pause", "web"],
+        &["reload", "web"],
+        &["events", "web"],
+        &["logs", "rotate", "web"],
+    ] {
+        expect(
+            3,
+            verb,
+            &[absent, "hint: start `mainstay daemon`: it manages web"],
+        );
+    }
+    for verb in [
+        "status", "stop", "start", "restart", "pause", "reload", "events", "logs", "enable",
+        "verify", "history",
+    ] {
+        expect(
+            4,
+            &[verb, "nosuch"],
+            &["no service named nosuch", "web (embedded)"],
+        );
+    }
+
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "web", "started");
+    let chmod = |mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(sandbox.path(), mode).expect("ours");
+    };
+    chmod(0o711);
+    for (verb, more) in [
+        ("status", ""),
+        ("list", ""),
+        ("stop", ""),
+        ("stop", "web"),
+        ("events", ""),
+        ("logs", "web"),
+        ("verify", "web"),
+        ("enable", "web"),
+    ] {
+        let mut command = sandbox.command(mainstay());
+        std::os::unix::process::CommandExt::uid(&mut command, 65_534);
+        command.arg(verb).args(more.split_whitespace());
+        let output = command.output().expect("mainstay runs");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(output.status), 77, "{verb}: {text}");
+        let state = sandbox.state_dir();
+        for part in [
+            &*format!("{} belongs to root", state.display()),
+            "hint: run it as root: sudo mainstay ",
+        ] {
+            assert!(text.contains(part), "{verb}: {text}");
+        }
+    }
+    chmod(0o700);
+    stop(supervisor, &sandbox);
+}

@@ -762,3 +762,115 @@ fn a_service_keeps_the_name_that_systemd_knows_it_by() {
     mainstay(0, &["uninstall", "b", "--purge"]);
     lab.assert_tree(&["/etc"], &before);
 }
+
+/// What systemd tells everybody is shown; for the rest the right that it takes is named.
+#[test]
+fn a_user_without_root_sees_what_there_is() {
+    let Some(lab) = lab() else { return };
+    lab.script("useradd --create-home bob");
+    for (name, mode) in [("web", "hosted"), ("plain", "direct")] {
+        let path = format!("/srv/{name}.toml");
+        let service = format!(
+            "environment = \"development\"\n[service.{name}]\n\
+             command = [\"sleep\", \"1000000\"]\naccount = \"local-system\"\n"
+        );
+        write(&lab, &path, &service);
+        lab.check(0, &[MAINSTAY, "install", "--mode", mode, &path]);
+    }
+    lab.check(0, &[MAINSTAY, "start", "web", "plain"]);
+    let started = status(&lab, "web")["pid"].clone();
+    let root = |code, verb: &str| {
+        let words = verb.split(' ');
+        lab.check(code, &[&[MAINSTAY], &*words.collect::<Vec<_>>()].concat())
+    };
+    let bob = |code, verb: &str| {
+        let user = ["runuser", "-u", "bob", "--", MAINSTAY];
+        let words = verb.split(' ');
+        lab.check(code, &[&user[..], &*words.collect::<Vec<_>>()].concat())
+    };
+    let have = |said: String, parts: &[&str]| {
+        let missing = parts.iter().find(|part| !said.contains(**part));
+        assert_eq!(missing, None, "{said}");
+    };
+    have(bob(0, "list"), &["plain    running", "web      running"]);
+    bob(0, "status plain");
+    for verb in [
+        "status",
+        "status web",
+        "logs web",
+        "logs rotate web",
+        "events web",
+        "verify web",
+        "history web",
+        "diff web",
+        "snapshot list web",
+        "snapshot create web",
+        "start web",
+        "stop web",
+        "restart web",
+        "pause web",
+        "continue web",
+        "reload web",
+        "enable web",
+        "disable web",
+        "rollback web",
+        "update /srv/web.toml",
+        "uninstall web",
+        "start plain",
+        "stop plain",
+        "pause plain",
+        "restart plain",
+        "disable plain",
+    ] {
+        have(
+            bob(77, verb),
+            &[&format!("hint: run it as root: sudo mainstay {verb}")],
+        );
+    }
+    for verb in [
+        "status",
+        "logs",
+        "events",
+        "start",
+        "stop",
+        "restart",
+        "pause",
+        "reload",
+        "enable",
+        "verify",
+        "snapshot list",
+        "rollback",
+        "uninstall",
+    ] {
+        let verb = format!("{verb} nosuch");
+        for said in [bob(4, &verb), root(4, &verb)] {
+            have(said, &["no service named nosuch", "plain, web (systemd)"]);
+        }
+    }
+    for verb in ["stop", "events"] {
+        for said in [bob(3, verb), root(3, verb)] {
+            have(said, &["systemd manages the services here", "plain web"]);
+        }
+    }
+    assert_eq!(status(&lab, "web")["pid"], started);
+    root(0, "stop web");
+    bob(3, "status web");
+    have(
+        root(3, "pause web"),
+        &["hint: start it: mainstay start web"],
+    );
+    // As an earlier version has left it.
+    lab.script("chmod 0700 /var/lib/mainstay");
+    for verb in [
+        "status",
+        "list",
+        "stop",
+        "stop web",
+        "events",
+        "logs web",
+        "verify web",
+    ] {
+        let closed = "/var/lib/mainstay belongs to root (mode 0700)";
+        have(bob(77, verb), &[closed, &format!("sudo mainstay {verb}")]);
+    }
+}

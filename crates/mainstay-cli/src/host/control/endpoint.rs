@@ -169,8 +169,8 @@ pub(crate) fn remove_stale(state_dir: &Path) {
     let _: &Path = state_dir; // A pipe goes with its server.
 }
 
-#[cfg(unix)]
-fn path(state_dir: &Path) -> std::path::PathBuf {
+/// The socket of Unix.
+pub(crate) fn path(state_dir: &Path) -> std::path::PathBuf {
     state_dir.join("control.sock")
 }
 

@@ -97,6 +97,7 @@ impl Seat {
             return Ok(());
         }
         let error = Error::new(ErrorKind::PermissionDenied, what);
+        let error = error.because(io::ErrorKind::PermissionDenied.into());
         Err(error.with_cure("run it as root"))
     }
 

@@ -1,0 +1,133 @@
+//! Failures of verbs that find no service, or no supervisor to ask. They name the services that there are,
+//! the manager that has them, and the right that this process lacks to see more.
+
+use mainstay::Manager;
+
+use crate::embedded;
+use crate::failure::{Code, Failure, Sought};
+use crate::installed::Installed;
+use crate::state_dir::StateDir;
+
+/// As many names as a hint has.
+const MOST_NAMES: usize = 12;
+
+/// The failure of a verb that names a service which nobody has.
+pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
+    if let Some(failure) = Installed::misnamed(state, name) {
+        return failure;
+    }
+    let failure = Failure::new(Code::Unknown, format!("no service named {name}"));
+    let managers = managers(state);
+    let hint = match managers.is_empty() {
+        true => {
+            "no services are installed here; name another place with --state-dir DIR".to_owned()
+        }
+        false => {
+            let all = managers.iter().map(|(manager, names)| {
+                let names = list(names, ", ");
+                format!("{names} ({manager})")
+            });
+            format!("the services here: {}", all.collect::<Vec<_>>().join("; "))
+        }
+    };
+    failure.hint(hint).seeking(Sought::Service(name.to_owned()))
+}
+
+/// The failure of a verb after nothing was found in the last place where services could be. If others are installed, the first of
+/// these that is not has no manager. If none is, nobody can tell which services there are, and `failure` says what is known.
+pub(crate) fn service_or(state: &StateDir, names: &[impl AsRef<str>], failure: Failure) -> Failure {
+    // A supervisor that answers knows best.
+    if failure.code() != Code::NotRunning && failure.sought().is_none() {
+        return failure;
+    }
+    let is_installed =
+        |name: &str| embedded::is_installed(state, name) || Installed::find(state, name).is_some();
+    let mut names = names.iter().map(AsRef::as_ref);
+    match names.find(|name| !is_installed(name)) {
+        Some(name) if !managers(state).is_empty() => service(state, name),
+        Some(name) if failure.sought().is_some() => {
+            failure.seeking(Sought::Service(name.to_owned()))
+        }
+        _ => failure,
+    }
+}
+
+/// The failure of a request to a supervisor that does not run.
+pub(crate) fn supervisor(state: &StateDir) -> Failure {
+    let absent = |message: String| Failure::new(Code::NotRunning, message);
+    let place = state.path().display();
+    if let Some(installed) = Installed::of_state(state) {
+        let (name, manager) = (installed.name(), installed.record().manager);
+        return match installed.is_direct() {
+            true => absent(format!(
+                "{manager} runs {name} itself, without a supervisor"
+            ))
+            .hint(format!(
+                "ask {manager}, or install {name} again with --mode hosted"
+            )),
+            false => absent(format!(
+                "{name} is not running: {manager} has not started its supervisor"
+            ))
+            .hint(format!("start it: mainstay start {name}")),
+        };
+    }
+    let embedded = embedded::names(state);
+    if !embedded.is_empty() {
+        let names = list(&embedded, ", ");
+        return absent(format!("`mainstay daemon` is not running in {place}"))
+            .hint(format!("start `mainstay daemon`: it manages {names}"));
+    }
+    let absent = absent(format!("no supervisor runs in {place}")).seeking(Sought::Supervisor);
+    match managers(state).first() {
+        Some((manager, names)) => {
+            let names = list(names, " ");
+            absent.hint(format!(
+                "{manager} manages the services here: name those that you mean: {names}"
+            ))
+        }
+        None => {
+            absent.hint("start one with `mainstay run FILE`, or say where it is: --state-dir DIR")
+        }
+    }
+}
+
+/// If what was not found may be where this process cannot look, that is the failure.
+pub(crate) fn explain(state: &StateDir, failure: Failure) -> Failure {
+    let name = match failure.sought() {
+        Some(Sought::Service(name)) => Some(&**name),
+        Some(Sought::Supervisor) => None,
+        None => return failure,
+    };
+    match state.closed(name) {
+        Some(closed) => {
+            let message = failure.message();
+            closed.failure(&format!("{message}, but not all services are visible"))
+        }
+        None => failure,
+    }
+}
+
+/// The installed services, by the manager that has them.
+fn managers(state: &StateDir) -> Vec<(&'static str, Vec<String>)> {
+    let own = embedded::names(state).into_iter();
+    let mut all: Vec<(&str, Vec<String>)> = Vec::new();
+    let own = own.map(|name| (Manager::Mainstay.name(), name));
+    let of_system = Installed::all(state).into_iter();
+    let of_system = of_system.map(|it| (it.record().manager.name(), it.name().to_string()));
+    for (manager, name) in of_system.chain(own) {
+        match all.iter_mut().find(|(it, _)| *it == manager) {
+            Some((_, names)) => names.push(name),
+            None => all.push((manager, vec![name])),
+        }
+    }
+    all
+}
+
+fn list(names: &[String], separator: &str) -> String {
+    let shown = names.iter().take(MOST_NAMES).map(String::as_str);
+    let mut text = shown.collect::<Vec<_>>().join(separator);
+    if names.len() > MOST_NAMES {
+        text += &format!("{separator}… ({} in all)", names.len());
+    }
+    text
+}
