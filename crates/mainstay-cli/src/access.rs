@@ -68,25 +68,28 @@ impl Closed {
     }
 
     /// How to run this command as somebody who can read the path.
-    pub(crate) fn hint(&self) -> String {
-        #[cfg(unix)]
-        return run_as(&self.owner);
-        #[cfg(windows)]
+    #[cfg(unix)]
+    fn hint(&self) -> String {
+        run_as(&self.owner)
+    }
+
+    #[cfg(windows)]
+    #[expect(clippy::unused_self, reason = "as on Unix")]
+    fn hint(&self) -> String {
         run_as_administrator()
     }
 }
 
 impl fmt::Display for Closed {
+    #[cfg(unix)]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        #[cfg(unix)]
-        return write!(
-            f,
-            "{path} belongs to {} (mode {:04o})",
-            self.owner, self.mode
-        );
-        #[cfg(windows)]
-        write!(f, "access to {path} is denied")
+        let Self { path, owner, mode } = self;
+        write!(f, "{} belongs to {owner} (mode {mode:04o})", path.display())
+    }
+
+    #[cfg(windows)]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "access to {} is denied", self.path.display())
     }
 }
 

@@ -87,25 +87,26 @@ pub(crate) async fn request(
     })
 }
 
-/// Stops services together and waits until all are down; with the others that it is to stop too.
-pub(crate) async fn stop(
+/// Has services do something together and waits until all have come to rest; with the others that a stop is to reach.
+pub(crate) async fn request_all(
     state: &StateDir,
     names: &[String],
+    verb: &str,
     reach: Reach,
 ) -> Result<Vec<ServiceReport>, Failure> {
     if let ([name], Reach::Named) = (names, reach) {
-        return Ok(vec![request(state, name, "stop").await?]);
+        return Ok(vec![request(state, name, verb).await?]);
     }
     let query = match reach {
         Reach::Named => "",
         Reach::WithDependents => "?with-dependents",
     };
-    let path = format!("/v1/services/{}/stop{query}", names.join(","));
+    let path = format!("/v1/services/{}/{verb}{query}", names.join(","));
     let (status, body) = ask(state, Method::POST, &path).await?;
     if status.is_success() {
         return parse::<StatusReport>(status, &body).map(|report| report.services);
     }
-    let message = format!("stop {}: {}", names.join(", "), reason(&body));
+    let message = format!("{verb} {}: {}", names.join(", "), reason(&body));
     Err(Failure::new(code(status), message))
 }
 

@@ -2,6 +2,7 @@
 //! the manager that has them, and the right that this process lacks to see more.
 
 use mainstay::Manager;
+use mainstay_core::report::StatusReport;
 
 use crate::embedded;
 use crate::failure::{Code, Failure, Sought};
@@ -16,11 +17,14 @@ pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
     if let Some(failure) = Installed::misnamed(state, name) {
         return failure;
     }
-    let failure = Failure::new(Code::Unknown, format!("no service named {name}"));
+    let failure = Failure::new(
+        Code::Unknown,
+        format!("no service named {name} is installed"),
+    );
     let managers = managers(state);
     let hint = match managers.is_empty() {
         true => {
-            "no services are installed here; name another place with --state-dir DIR".to_owned()
+            "no services are installed here: name another place with --state-dir DIR".to_owned()
         }
         false => {
             let all = managers.iter().map(|(manager, names)| {
@@ -31,6 +35,19 @@ pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
         }
     };
     failure.hint(hint).seeking(Sought::Service(name.to_owned()))
+}
+
+/// The same of a service that is not among those which were reported.
+pub(crate) fn service_among(state: &StateDir, name: &str, report: &StatusReport) -> Failure {
+    let failure = service(state, name);
+    let names = report.services.iter().map(|service| service.name.clone());
+    match (&report.supervisor, names.collect::<Vec<_>>()) {
+        (Some(supervisor), names) if !names.is_empty() => {
+            let (pid, names) = (supervisor.pid, list(&names, ", "));
+            failure.hint(format!("the supervisor (pid {pid}) has {names}"))
+        }
+        _ => failure,
+    }
 }
 
 /// The failure of a verb after nothing was found in the last place where services could be. If others are installed, the first of

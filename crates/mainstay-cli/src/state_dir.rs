@@ -31,7 +31,7 @@ use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::spec::{ServiceName, SnapshotPolicy};
 
 pub(crate) use self::lock::{Hold, Left, Lock, PATIENCE, Patience, Predecessor, Try};
-use crate::access::{self, Closed};
+use crate::access::Closed;
 use crate::failure::{Code, Failure};
 use crate::host::sys;
 #[cfg(unix)]
@@ -312,7 +312,7 @@ impl StateDir {
         };
         let message = format!("state directory {}: {exposure}", self.path.display());
         let cure = match exposure.foreign_owner() {
-            Some(owner) => access::run_as(&owner),
+            Some(owner) => crate::access::run_as(&owner),
             None => exposure.cure(),
         };
         let hint = format!("{cure}; or choose another one: --state-dir DIR");
@@ -340,7 +340,7 @@ impl StateDir {
             let message = format!("state directory {place} belongs to {owner} (mode {mode:04o})");
             let hint = format!(
                 "{}; or choose another one: --state-dir DIR",
-                access::run_as(&owner)
+                crate::access::run_as(&owner)
             );
             return Err(Failure::new(Code::PermissionDenied, message).hint(hint));
         }

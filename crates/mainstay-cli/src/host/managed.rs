@@ -10,7 +10,7 @@ use mainstay_core::engine::Request;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 
-use super::control::{Command, Reply};
+use super::control::{Command, Operation, Reply};
 use super::interrupts::Interrupt;
 
 /// The service manager that started this host.
@@ -60,7 +60,8 @@ impl Line {
                 Control::Reload => {
                     let name = self.service.clone();
                     // Fails only where the loop has ended.
-                    let _ = self.commands.send(Command::Reload { name, reply });
+                    let operation = Operation::Reload { name };
+                    let _ = self.commands.send(Command { operation, reply });
                 }
                 _ => continue,
             }
@@ -72,13 +73,10 @@ impl Line {
     }
 
     fn request(&self, request: Request, reply: oneshot::Sender<Reply>) {
-        let name = self.service.clone();
+        let names = self.service.clone();
         // Fails only where the loop has ended.
-        let _ = self.commands.send(Command::Request {
-            name,
-            request,
-            reply,
-        });
+        let operation = Operation::Request { names, request };
+        let _ = self.commands.send(Command { operation, reply });
     }
 
     async fn stop(&self, _why: Stop, context: Context) {

@@ -1,13 +1,13 @@
 //! What clients of the control socket ask, answered by the host.
 
 use hyper::StatusCode;
-use mainstay_core::engine::{Action, Refusal, Request, ServiceId, StateName, Style};
+use mainstay_core::engine::{Action, Launch, Refusal, Request, ServiceId, StateName, Style};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport, UpdateReport};
 use tokio::sync::oneshot;
 
 use super::Host;
-use super::control::{Command, Conditions, Reach, Reply, Unmet};
+use super::control::{Command, Conditions, Operation, Reach, Reply, Unmet};
 use crate::failure::chain;
 
 /// A client that waits until services have come to rest.
@@ -36,6 +36,16 @@ enum Form {
     Status,
 }
 
+impl Form {
+    /// Of the answer to a request that names these.
+    fn of(ids: &[ServiceId]) -> Self {
+        match ids {
+            [_] => Self::Entry,
+            _ => Self::Document,
+        }
+    }
+}
+
 impl Waiter {
     pub(super) fn for_removal(ids: Vec<ServiceId>, reply: oneshot::Sender<Reply>) -> Self {
         let (on, needs) = (On::Removal(ids), Vec::new());
@@ -45,12 +55,15 @@ impl Waiter {
 
 impl Host {
     /// Performs a command, unless whoever sent it is gone.
-    pub(super) fn commanded(&mut self, command: Command) {
-        if command.is_abandoned() {
-            return;
+    pub(super) fn commanded(&mut self, Command { operation, reply }: Command) {
+        if !reply.is_closed() {
+            self.operate(operation, reply);
         }
-        match command {
-            Command::About(reply) => {
+    }
+
+    fn operate(&mut self, operation: Operation, reply: oneshot::Sender<Reply>) {
+        match operation {
+            Operation::About => {
                 let about = serde_json::json!({
                     "version": env!("CARGO_PKG_VERSION"),
                     "pid": std::process::id(),
@@ -59,10 +72,10 @@ impl Host {
                 });
                 let _ = reply.send(Reply::document(&about));
             }
-            Command::Status(reply) => {
+            Operation::Status => {
                 let _ = reply.send(Reply::document(&self.status()));
             }
-            Command::Entry { name, reply } => {
+            Operation::Entry { name } => {
                 let _ = reply.send(match self.engine.find(&name) {
                     Some(id) => Reply {
                         etag: Some(self.etag(id).to_owned()),
@@ -71,15 +84,15 @@ impl Host {
                     None => self.unknown(&name),
                 });
             }
-            Command::If {
+            Operation::If {
                 names,
                 conditions,
-                command,
-            } => match self.unmet(&names, &conditions, &command) {
-                Some(reply) => command.answer(reply),
-                None => self.commanded(*command),
+                operation,
+            } => match self.unmet(&names, &conditions, &operation) {
+                Some(unmet) => drop(reply.send(unmet)),
+                None => self.operate(*operation, reply),
             },
-            Command::StopAll(reply) => {
+            Operation::StopAll => {
                 let all: Vec<ServiceId> = self.engine.ids().collect();
                 self.stopped_by_name(&all);
                 let actions = self.engine.request_stop_of_all(self.now());
@@ -87,8 +100,11 @@ impl Host {
                 let needs = Vec::new();
                 self.requested(Waiter { on, needs, reply }, actions);
             }
-            Command::Events(listener) => self.listeners.push(listener),
-            Command::Reload { name, reply } => {
+            Operation::Events(listener) => {
+                self.listeners.push(listener);
+                let _ = reply.send(Reply::document(&serde_json::json!({})));
+            }
+            Operation::Reload { name } => {
                 let _ = reply.send(match self.engine.find(&name) {
                     Some(id) => match self.reload(id) {
                         Ok(()) => self.entry(id),
@@ -97,49 +113,34 @@ impl Host {
                     None => self.unknown(&name),
                 });
             }
-            Command::Define { names, reply } => {
+            Operation::Define { names } => {
                 let names: Vec<&str> = names.split(',').collect();
                 let _ = reply.send(match self.define(&names) {
                     Ok(report) => Reply::document(&report),
                     Err((status, why)) => Reply::error(status, &why),
                 });
             }
-            Command::Update { name, body, reply } => self.update(&name, &body, reply),
-            Command::Decide {
-                name,
-                decision,
-                reply,
-            } => {
+            Operation::Update { name, body } => self.update(&name, &body, reply),
+            Operation::Decide { name, decision } => {
                 let _ = reply.send(match self.engine.find(&name) {
                     Some(id) => self.decide(id, decision),
                     None => self.unknown(&name),
                 });
             }
-            Command::Forget { names, reply } => {
+            Operation::Forget { names } => {
                 let names: Vec<&str> = names.split(',').collect();
                 self.forget(&names, reply);
             }
-            Command::Snapshot { name, reply } => match self.engine.find(&name) {
+            Operation::Snapshot { name } => match self.engine.find(&name) {
                 Some(id) => self.request_snapshot(id, reply),
                 None => drop(reply.send(self.unknown(&name))),
             },
-            Command::RotateLog { name, reply } => match self.engine.find(&name) {
+            Operation::RotateLog { name } => match self.engine.find(&name) {
                 Some(id) => self.rotate_log(id, reply),
                 None => drop(reply.send(self.unknown(&name))),
             },
-            Command::Stop {
-                names,
-                reach,
-                reply,
-            } => self.stop(&names, reach, reply),
-            Command::Request {
-                name,
-                request,
-                reply,
-            } => match self.engine.find(&name) {
-                Some(id) => self.request(id, request, reply),
-                None => drop(reply.send(self.unknown(&name))),
-            },
+            Operation::Stop { names, reach } => self.stop(&names, reach, reply),
+            Operation::Request { names, request } => self.request(&names, request, reply),
         }
     }
 
@@ -153,12 +154,12 @@ impl Host {
     }
 
     /// The answer where one of them is not what the client believes.
-    fn unmet(&self, names: &str, conditions: &Conditions, command: &Command) -> Option<Reply> {
+    fn unmet(&self, names: &str, conditions: &Conditions, operation: &Operation) -> Option<Reply> {
         names.split(',').find_map(|name| {
             let current = self.engine.find(name).map(|id| self.etag(id));
             let unmet = conditions.check(current)?;
-            let reply = match (unmet, command) {
-                (Unmet::NoneMatch, Command::Entry { .. }) => {
+            let reply = match (unmet, operation) {
+                (Unmet::NoneMatch, Operation::Entry { .. }) => {
                     Reply::new(StatusCode::NOT_MODIFIED, String::new())
                 }
                 _ => {
@@ -189,16 +190,13 @@ impl Host {
 
     /// Stops services together: those that need others of them first.
     fn stop(&mut self, names: &str, reach: Reach, reply: oneshot::Sender<Reply>) {
-        let mut ids = Vec::new();
-        for name in names.split(',') {
-            match self.engine.find(name) {
-                Some(id) => ids.push(id),
-                None => return drop(reply.send(self.unknown(name))),
-            }
-        }
-        let form = match (ids.len(), reach) {
-            (1, Reach::Named) => Form::Entry,
-            _ => Form::Document,
+        let mut ids = match self.named(names) {
+            Ok(ids) => ids,
+            Err(unknown) => return drop(reply.send(unknown)),
+        };
+        let form = match reach {
+            Reach::Named => Form::of(&ids),
+            Reach::WithDependents => Form::Document,
         };
         if reach == Reach::WithDependents {
             ids = self.engine.with_dependents(&ids);
@@ -213,6 +211,12 @@ impl Host {
         self.requested(Waiter { on, needs, reply }, actions);
     }
 
+    /// The services of these names, or the answer where there is no such service.
+    fn named(&self, names: &str) -> Result<Vec<ServiceId>, Reply> {
+        let find = |name| self.engine.find(name).ok_or_else(|| self.unknown(name));
+        names.split(',').map(find).collect()
+    }
+
     fn stopped_by_name(&mut self, ids: &[ServiceId]) {
         for id in ids {
             if let Some(held) = self.held.get_mut(id) {
@@ -221,18 +225,42 @@ impl Host {
         }
     }
 
-    fn request(&mut self, service: ServiceId, request: Request, reply: oneshot::Sender<Reply>) {
-        match self.engine.request(service, request, self.now()) {
+    /// Starts or restarts services together, in the order of their needs; or has one do something else.
+    fn request(&mut self, names: &str, request: Request, reply: oneshot::Sender<Reply>) {
+        let ids = match self.named(names) {
+            Ok(ids) => ids,
+            Err(unknown) => return drop(reply.send(unknown)),
+        };
+        let now = self.now();
+        let done = match (request, ids.as_slice()) {
+            (Request::Start, ids) => self.engine.start(ids, Launch::IfDown, now),
+            (Request::Restart, ids) => self.engine.start(ids, Launch::Afresh, now),
+            (_, [id]) => {
+                let done = self.engine.request(*id, request, now);
+                done.map_err(|refusal| (*id, refusal))
+            }
+            _ => {
+                let why = format!("{request} takes one service");
+                return drop(reply.send(Reply::error(StatusCode::BAD_REQUEST, &why)));
+            }
+        };
+        match done {
             Ok(actions) => {
-                // A need that was on its way down is started with it, and is to be up before this is done.
+                // A need that was on its way down is started with them, and is to be up before this is done.
                 let needs = match request {
-                    Request::Start | Request::Restart => self.engine.with_needs(&[service]),
+                    Request::Start | Request::Restart => self.engine.with_needs(&ids),
                     _ => Vec::new(),
                 };
-                let on = On::Services(vec![service], request, Form::Entry);
+                let form = Form::of(&ids);
+                let on = On::Services(ids, request, form);
                 self.requested(Waiter { on, needs, reply }, actions);
             }
-            Err(refusal) => drop(reply.send(Reply::refused(&refusal))),
+            Err((id, refusal)) => {
+                let held = self.held.get(&id).filter(|_| ids.len() > 1);
+                let of = held.map_or_else(String::new, |held| format!("{}: ", held.spec.name()));
+                let words = format!("{of}{refusal}");
+                drop(reply.send(Reply::refused_in_words(&refusal, &words)));
+            }
         }
     }
 
@@ -274,8 +302,10 @@ impl Host {
                 let is_tried = self.engine.trial(id).is_some();
                 // One that somebody else had removed rests, too.
                 !is_tried
-                    && self.engine.view(id).is_none_or(|view| {
-                        view.state.is_settled() || view.state == StateName::BackingOff
+                    && self.engine.view(id).is_none_or(|view| match view.state {
+                        StateName::BackingOff => true,
+                        StateName::Waiting => self.engine.is_stuck(id),
+                        state => state.is_settled(),
                     })
             };
             let Waiter {

@@ -61,6 +61,11 @@ impl Verb {
         }
     }
 
+    /// Whether several services do it in the order of their needs.
+    fn follows_needs(self) -> bool {
+        matches!(self, Self::Start | Self::Stop | Self::Restart)
+    }
+
     /// What a service that did as asked is now.
     fn expects(self) -> StateName {
         match self {
@@ -110,26 +115,33 @@ impl Control {
                 None => supervised.push(name.clone()),
             }
         }
-        // One request for all that is to be stopped, so that what needs others goes first.
-        let groups: Vec<Vec<String>> = match verb {
-            Verb::Stop if supervised.is_empty() => Vec::new(),
-            Verb::Stop => vec![supervised],
-            _ => supervised.into_iter().map(|name| vec![name]).collect(),
+        // One request for all that follows the graph of needs.
+        let groups: Vec<Vec<String>> = match verb.follows_needs() {
+            _ if supervised.is_empty() => Vec::new(),
+            true => vec![supervised],
+            false => supervised.into_iter().map(|name| vec![name]).collect(),
         };
         let answers = client::block_on(async {
             let mut asked = Vec::new();
             let mut ask = |names: Vec<String>, question: Box<dyn FnOnce() -> Answer + Send>| {
                 asked.push((names, tokio::task::spawn_blocking(question)));
             };
+            let names: Vec<String> = managed.iter().map(|it| it.name().to_string()).collect();
+            let place = state.clone();
             match verb {
-                Verb::Stop if managed.is_empty() => {}
+                _ if managed.is_empty() => {}
                 Verb::Stop => {
-                    let names: Vec<String> =
-                        managed.iter().map(|it| it.name().to_string()).collect();
-                    let (state, stopped) = (state.clone(), names.clone());
+                    let stopped = names.clone();
                     ask(
                         names,
-                        Box::new(move || stop_installed(&state, &stopped, reach)),
+                        Box::new(move || stop_installed(&place, &stopped, reach)),
+                    );
+                }
+                Verb::Restart if managed.len() > 1 => {
+                    let restarted = names.clone();
+                    ask(
+                        names,
+                        Box::new(move || restart_installed(&place, &restarted)),
                     );
                 }
                 _ => {
@@ -190,6 +202,25 @@ fn stop_installed(state: &StateDir, names: &[String], reach: Reach) -> Answer {
     all.iter().map(|installed| installed.stop(state)).collect()
 }
 
+/// Has the system's manager stop services, each after those that need it, and start them again, each before those.
+fn restart_installed(state: &StateDir, names: &[String]) -> Answer {
+    let is_named = |it: &Installed| names.iter().any(|name| name == it.name().as_str());
+    // Some managers stop what needs a service with it.
+    let mut all = Installed::with_dependents(state, names);
+    all.retain(|it| is_named(it) || it.is_up());
+    let named = all.iter().filter(|it| is_named(it));
+    let stopped = named.map(|it| it.control(Verb::Stop)).collect::<Answer>();
+    let mut reports = Vec::with_capacity(names.len());
+    for installed in all.iter().rev() {
+        match is_named(installed) {
+            true => reports.push(installed.control(Verb::Start)?),
+            false if installed.is_up() => {}
+            false => drop(installed.control(Verb::Start)?),
+        }
+    }
+    stopped.map(|_| reports)
+}
+
 /// Asks the supervisor of this state directory.
 fn supervised_control(state: &StateDir, names: &[String], verb: Verb, reach: Reach) -> Answer {
     ask_supervisor(state, names, verb, reach).map_err(|failure| {
@@ -201,24 +232,14 @@ fn supervised_control(state: &StateDir, names: &[String], verb: Verb, reach: Rea
 }
 
 fn ask_supervisor(state: &StateDir, names: &[String], verb: Verb, reach: Reach) -> Answer {
-    if verb == Verb::Stop {
-        return client::block_on(client::stop(state, names, reach))?;
-    }
-    let mut services = Vec::with_capacity(names.len());
-    for name in names {
-        if matches!(verb, Verb::Start | Verb::Restart)
-            && let Some(service) = ServiceName::new(name)
-            && let Some(embedded) = Embedded::find(state, &service)
-        {
-            update::mend_before_start(&embedded)?;
+    if matches!(verb, Verb::Start | Verb::Restart) {
+        for name in names.iter().filter_map(|name| ServiceName::new(name)) {
+            if let Some(embedded) = Embedded::find(state, &name) {
+                update::mend_before_start(&embedded)?;
+            }
         }
-        services.push(client::block_on(client::request(
-            state,
-            name,
-            verb.as_str(),
-        ))??);
     }
-    Ok(services)
+    client::block_on(client::request_all(state, names, verb.as_str(), reach))?
 }
 
 /// They come to rest like those of a living supervisor.

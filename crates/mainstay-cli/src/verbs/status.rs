@@ -133,7 +133,7 @@ fn ask(state: &StateDir, names: &[String]) -> Result<Seen, Failure> {
                 Err(failure) if failure.code() == Code::Unknown => {
                     failure.hint("`mainstay list` shows those that are supervised")
                 }
-                _ => not_found::service(state, name),
+                _ => not_found::service_among(state, name, &report),
             });
         }
     }

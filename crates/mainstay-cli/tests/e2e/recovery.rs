@@ -74,6 +74,47 @@ fn a_program_that_cannot_be_started_is_tried_once() {
     }
 }
 
+/// Of twenty that are named at once, too.
+#[test]
+fn a_program_that_cannot_be_started_is_tried_once_for_all_that_are_named() {
+    let keep = "[service.keep]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    let (sandbox, manifest) = sandbox(&(unstartable("restart") + keep));
+    let program = sandbox.write("program", "neither a program nor a script\n");
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("mode");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    let names: Vec<String> = (0..20).map(|i| format!("b{i}")).collect();
+    names
+        .iter()
+        .for_each(|name| drop(event(&supervisor, name, "halted")));
+    for verb_and_count in [("start", 2), ("restart", 3)] {
+        let (name, count) = verb_and_count;
+        let args: Vec<&str> = [name]
+            .into_iter()
+            .chain(names.iter().map(String::as_str))
+            .collect();
+        let output = verb(&sandbox, &args);
+        assert_eq!(code(output.status), 1, "{output:?}");
+        for (service, kind) in [
+            ("a", "failed"),
+            ("a", "halted"),
+            ("b0", "halted"),
+            ("b19", "halted"),
+        ] {
+            let seen = events(&supervisor, service, kind, count);
+            assert_eq!(seen.len(), count, "{name}: {service} {kind}");
+        }
+    }
+    stop_halted(supervisor);
+    let alerts = fs::read_to_string(sandbox.path().join("alerts")).expect("an alert");
+    assert_eq!(alerts, "halted\n".repeat(3));
+}
+
+/// Ends it, where services are halted.
+fn stop_halted(mut supervisor: Supervisor) {
+    supervisor.ctrl_c();
+    assert_eq!(code(supervisor.wait(SOON)), 1);
+}
+
 /// What needs a service that ends before it is ready halts with the reason, and starts with it.
 #[test]
 fn what_needs_a_service_that_ended_too_early_halts() {

@@ -74,12 +74,56 @@ fn services_that_are_stopped_together_go_in_the_order_of_their_needs() {
     let stopped = order(&supervisor, "stopped");
     assert_eq!(stopped, ["b", "a"].repeat(10));
     assert_eq!(stopping, ["b", "a"].repeat(10));
-    for names in [["b", "a"], ["a", "b"]].repeat(3) {
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn services_that_are_restarted_together_go_in_the_order_of_their_needs() {
+    let (supervisor, sandbox) = supervise(SLOW_DEPENDENT);
+    sandbox.write("go", "");
+    event(&supervisor, "b", "ready");
+    let before = supervisor.events().len();
+    for names in [["b", "a"], ["a", "b"]].repeat(5) {
         let output = verb(&sandbox, &["restart", names[0], names[1]]);
         assert_eq!(code(output.status), 0, "{}", stderr(&output));
-        assert_eq!(state(&sandbox, "a"), "running");
-        assert_eq!(state(&sandbox, "b"), "running");
+        let expect = format!("{}: running\n{}: running\n", names[0], names[1]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expect);
     }
+    let events = supervisor.events().split_off(before);
+    let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    let seen = events
+        .iter()
+        .map(|it| format!("{} {}", text(it, "event"), text(it, "service")));
+    let kinds = ["stopping", "exited", "started"];
+    let seen = seen.filter(|it| kinds.iter().any(|kind| it.starts_with(kind)));
+    let round = [
+        "stopping b",
+        "exited b",
+        "stopping a",
+        "exited a",
+        "started a",
+        "started b",
+    ];
+    assert_eq!(seen.collect::<Vec<_>>(), round.repeat(10));
+    // What is overtaken meanwhile says so.
+    std::fs::remove_file(sandbox.path().join("go")).expect("there");
+    let restart = ask(&sandbox, &["restart", "a", "b"]);
+    wait_state(&sandbox, "b", "stop-pending");
+    wait_state(&sandbox, "a", "stop-pending");
+    let stop_a = ask(&sandbox, &["stop", "a"]);
+    let output = restart.join().expect("it ran");
+    assert_eq!(code(output.status), 1);
+    let expect = "restart a, b: overtaken by a stop: a was stopped before it was up";
+    assert!(stderr(&output).contains(expect), "{}", stderr(&output));
+    sandbox.write("go", "");
+    assert_eq!(code(stop_a.join().expect("it ran").status), 0);
+    // What waits for a service that an operator has paused is the answer.
+    assert_eq!(code(verb(&sandbox, &["start", "b"]).status), 0);
+    assert_eq!(code(verb(&sandbox, &["pause", "a"]).status), 0);
+    let output = verb(&sandbox, &["restart", "b"]);
+    assert_eq!(code(output.status), 1);
+    let expect = "restart b: it is waiting: waiting for a";
+    assert!(stderr(&output).contains(expect), "{}", stderr(&output));
     stop(supervisor, &sandbox);
 }
 

@@ -35,7 +35,7 @@ mod state;
 mod tests;
 mod trial;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -262,6 +262,15 @@ impl fmt::Display for Request {
             Self::Continue => "continue",
         })
     }
+}
+
+/// Which services [`Engine::start`] brings up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launch {
+    /// Those that are down.
+    IfDown,
+    /// All: those that run are stopped first.
+    Afresh,
 }
 
 /// Why a request is not fulfilled.
@@ -786,21 +795,52 @@ impl Engine {
         if !self.has(id) {
             return Err(Refusal::Removed);
         }
-        if request == Request::Stop {
-            return Ok(self.stop(&[id], now));
+        match request {
+            Request::Stop => return Ok(self.stop(&[id], now)),
+            Request::Start => return self.start(&[id], Launch::IfDown, now).map_err(|it| it.1),
+            Request::Restart => return self.start(&[id], Launch::Afresh, now).map_err(|it| it.1),
+            Request::Pause | Request::Continue => {}
         }
         self.shared.now = now;
         let service = self.services.get_mut(&id).ok_or(Refusal::Removed)?;
-        let mut changed = vec![id];
         match request {
-            Request::Start | Request::Restart => {
-                service.start(request == Request::Restart, &mut self.shared)?;
-                self.start_needs(&mut changed);
-            }
-            Request::Stop => {}
             Request::Pause => service.pause(&mut self.shared)?,
-            Request::Continue => service.resume(&mut self.shared)?,
+            _ => service.resume(&mut self.shared)?,
         }
+        Ok(self.settle(vec![id]))
+    }
+
+    /// Brings these services up together, with what they need: each as soon as its needs are ready. [`Launch::Afresh`] stops those
+    /// that run, each as soon as nothing that needs it is on its way down.
+    ///
+    /// # Errors
+    /// For the first that cannot be started now; then nothing has changed.
+    pub fn start(
+        &mut self,
+        ids: &[ServiceId],
+        launch: Launch,
+        now: Instant,
+    ) -> Result<Vec<Action>, (ServiceId, Refusal)> {
+        let is_fresh = launch == Launch::Afresh;
+        for &id in ids {
+            let service = self.services.get(&id).ok_or((id, Refusal::Removed))?;
+            let refusal = match () {
+                () if self.shutting_down => Err(Refusal::ShuttingDown),
+                () if self.trial(id).is_some() => Err(Refusal::Updating),
+                () => service.check_start(is_fresh),
+            };
+            refusal.map_err(|refusal| (id, refusal))?;
+        }
+        self.shared.now = now;
+        for &id in ids {
+            if let Some(service) = self.services.get_mut(&id) {
+                service
+                    .start(is_fresh, &mut self.shared)
+                    .map_err(|refusal| (id, refusal))?;
+            }
+        }
+        let mut changed = ids.to_vec();
+        self.start_needs(&mut changed);
         Ok(self.settle(changed))
     }
 
@@ -841,6 +881,27 @@ impl Engine {
         let dependents = dependents.filter_map(|dependent| self.services.get(dependent));
         let running = dependents.filter(|it| it.is_on_duty() && !it.wants_down() && it.is_live());
         running.map(|it| it.spec().name().clone()).collect()
+    }
+
+    /// Whether a service waits for a need that is crash-looping, or that an operator keeps down or paused, perhaps through others.
+    pub fn is_stuck(&self, id: ServiceId) -> bool {
+        let (mut open, mut seen) = (vec![id], BTreeSet::from([id]));
+        while let Some(id) = open.pop() {
+            let is_waiting = |service: &Service| service.view().state == StateName::Waiting;
+            if !self.services.get(&id).is_some_and(is_waiting) {
+                continue;
+            }
+            for &need in self.graph.needs.of(id) {
+                let Some(service) = self.services.get(&need).filter(|it| !it.is_satisfied()) else {
+                    continue;
+                };
+                if service.is_out_of_reach() {
+                    return true;
+                }
+                open.extend(seen.insert(need).then_some(need));
+            }
+        }
+        false
     }
 
     /// Whether the service is to be up.
@@ -936,7 +997,7 @@ impl Engine {
         self.settle(self.ids().collect())
     }
 
-    /// Brings up what the one service in `started` needs, and what that needs, where it is not ready; adds all of it.
+    /// Brings up what the services in `started` need, and what that needs, where it is not ready; adds all of it.
     fn start_needs(&mut self, started: &mut Vec<ServiceId>) {
         let mut i = 0;
         while let Some(id) = started.get(i) {
@@ -1024,7 +1085,7 @@ impl Engine {
                     false => need.is_spent().then(|| Halt::NeedEnded(name())),
                 }
             }),
-            is_held: dependents.any(|it| it.wants_down() && !it.is_down()),
+            is_held: dependents.any(Service::is_leaving),
         }
     }
 }

@@ -54,6 +54,8 @@ pub(super) struct Service {
     /// What operators last said of it by name; the end of everything changes only the goal.
     wish: Wish,
     state: State,
+    /// A restart was requested, and begins once nothing that needs this service is on its way down.
+    is_restart_due: bool,
     since: Instant,
     past: Past,
     role: Role,
@@ -115,6 +117,7 @@ impl Service {
             goal: Goal::Down,
             wish: Wish::Down,
             state: State::Stopped { is_done: false },
+            is_restart_due: false,
             since: now,
             past: Past::default(),
             role: Role::OnDuty,
@@ -228,7 +231,9 @@ impl Service {
     /// It is where it stays for now: a failed start counts, too.
     pub(super) fn has_come_to_rest(&self) -> bool {
         let state = self.state.name();
-        state.is_settled() || matches!(state, StateName::BackingOff | StateName::Waiting)
+        let is_at_rest =
+            state.is_settled() || matches!(state, StateName::BackingOff | StateName::Waiting);
+        is_at_rest && !self.is_restart_due
     }
 
     pub(super) fn spec(&self) -> &Arc<Spec> {
@@ -309,6 +314,33 @@ impl Service {
         matches!(self.state, State::Stopped { .. } | State::Halted { .. })
     }
 
+    /// It is on its way down: to stay there, or to be started again.
+    pub(super) fn is_leaving(&self) -> bool {
+        let is_restarting = matches!(
+            self.state,
+            State::Live {
+                phase: Phase::Stopping {
+                    then: Then::Start,
+                    ..
+                },
+                ..
+            }
+        );
+        (self.wants_down() && !self.is_down()) || self.is_restart_due || is_restarting
+    }
+
+    /// It will not become ready soon, or not without an operator.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        match &self.state {
+            State::BackingOff { .. } => self.is_crash_looping(),
+            State::Live {
+                phase: Phase::Paused,
+                ..
+            } => true,
+            _ => self.wants_down(),
+        }
+    }
+
     /// It has processes.
     pub(super) fn is_live(&self) -> bool {
         matches!(self.state, State::Live { .. })
@@ -317,6 +349,7 @@ impl Service {
     /// Starting, stopping, or about to.
     pub(super) fn is_moving(&self) -> bool {
         match &self.state {
+            _ if self.is_restart_due => true,
             State::Conditions { .. } | State::Restoring { .. } => true,
             State::Live { phase, .. } => {
                 matches!(phase, Phase::Starting { .. } | Phase::Stopping { .. })
@@ -338,7 +371,7 @@ impl Service {
             State::Live {
                 phase: Phase::Running { .. },
                 ..
-            } => self.goal == Goal::Up,
+            } => self.goal == Goal::Up && !self.is_restart_due,
             State::Stopped { is_done, .. } => *is_done,
             _ => false,
         }
@@ -380,7 +413,9 @@ impl Service {
         };
         let state = match self.state.name() {
             // Its stop begins as soon as nothing runs that needs it.
-            _ if self.is_live() && self.wants_down() => StateName::StopPending,
+            _ if self.is_live() && (self.wants_down() || self.is_restart_due) => {
+                StateName::StopPending
+            }
             state => state,
         };
         let detail = match &self.state {
@@ -428,7 +463,7 @@ impl Service {
 
     /// An operator named it.
     pub(super) fn want_down(&mut self) {
-        self.goal = Goal::Down;
+        self.want_end();
         self.wish = Wish::Down;
         if self.is_down() {
             // It was kept for the time after a trial.
@@ -439,14 +474,29 @@ impl Service {
     /// Everything is to end.
     pub(super) fn want_end(&mut self) {
         self.goal = Goal::Down;
+        self.is_restart_due = false;
+    }
+
+    /// # Errors
+    /// Where it cannot be brought up now.
+    pub(super) fn check_start(&self, is_fresh: bool) -> Result<(), Refusal> {
+        match &self.state {
+            State::Halted {
+                remains: Some(_), ..
+            } => Err(Refusal::Remains),
+            // Where it was to be stopped, it is not any more.
+            State::Live {
+                phase: Phase::Paused,
+                ..
+            } if !is_fresh && self.goal == Goal::Up => Err(Refusal::State(StateName::Paused)),
+            _ => Ok(()),
+        }
     }
 
     /// Brings it up. `is_fresh`: also if it is up.
     pub(super) fn start(&mut self, is_fresh: bool, shared: &mut Shared) -> Result<(), Refusal> {
+        self.check_start(is_fresh)?;
         match &mut self.state {
-            State::Halted {
-                remains: Some(_), ..
-            } => return Err(Refusal::Remains),
             State::Stopped { .. } | State::Halted { .. } | State::BackingOff { .. } => {
                 self.past.forgive();
                 self.wait(shared);
@@ -458,11 +508,7 @@ impl Service {
                 }
                 _ if is_fresh => {
                     self.past.forgive();
-                    self.begin_stop(Then::Start, shared);
-                }
-                // Where it was to be stopped, it is not any more.
-                Phase::Paused if self.goal == Goal::Up => {
-                    return Err(Refusal::State(StateName::Paused));
+                    self.is_restart_due = true;
                 }
                 _ => {}
             },
@@ -483,6 +529,7 @@ impl Service {
 
     pub(super) fn pause(&mut self, shared: &mut Shared) -> Result<(), Refusal> {
         match &self.state {
+            _ if self.is_restart_due => Err(Refusal::State(StateName::StopPending)),
             State::Live {
                 child,
                 phase: Phase::Running { .. },
@@ -590,6 +637,10 @@ impl Service {
                 };
                 match phase {
                     Phase::Stopping { .. } => self.gone(shared),
+                    _ if mem::take(&mut self.is_restart_due) => {
+                        self.past.forgive();
+                        self.wait(shared);
+                    }
                     _ => self.judged(ended, None, shared),
                 }
             }
@@ -606,6 +657,7 @@ impl Service {
         child.main = Main::Gone;
         let after = shared.now.since(child.began);
         self.abandon_snapshot(shared);
+        let is_restart_due = self.is_restart_due;
         let Some((_, phase)) = self.live(run) else {
             return;
         };
@@ -616,8 +668,10 @@ impl Service {
             // All its processes were asked, and have the rest of the time.
             Phase::Stopping { .. } if scope == StopScope::Tree => None,
             Phase::Stopping { then, .. } => Some(mem::replace(then, Then::Down)),
+            _ if is_restart_due => Some(Then::Start),
             _ => Some(Then::Judge(Ended::Exit(exit))),
         };
+        self.is_restart_due = false;
         self.past.last_exit = Some(exit);
         self.tell(Fact::Exited { exit, after }, shared);
         if let Some(Then::Judge(ended @ Ended::Exit(_))) = &then {
@@ -964,6 +1018,13 @@ impl Service {
                 return Settled::Still;
             }
             (
+                State::Live {
+                    phase: Phase::Starting { .. } | Phase::Running { .. } | Phase::Paused,
+                    ..
+                },
+                Goal::Up,
+            ) if self.is_restart_due && !situation.is_held => self.begin_stop(Then::Start, shared),
+            (
                 State::Waiting {
                     attempt: Some(attempt),
                     ..
@@ -1199,7 +1260,7 @@ impl Service {
         };
         watch.asking.again_in(liveness.every(), shared.now);
         let why = match answer {
-            Err(why) if self.goal == Goal::Up && !keeping.is_still() => why,
+            Err(why) if self.goal == Goal::Up && !self.is_restart_due && !keeping.is_still() => why,
             // Where it is only kept until its dependents are gone, a miss would take it away from under them.
             _ => return watch.misses = 0,
         };
@@ -1234,6 +1295,11 @@ impl Service {
         if let Phase::Stopping { .. } = phase {
             return;
         }
+        // A failure meanwhile changes nothing: it is started again in any case.
+        let then = match (then, mem::take(&mut self.is_restart_due)) {
+            (Then::Judge(_), true) => Then::Start,
+            (then, _) => then,
+        };
         let graceful = self.spec.stop().graceful();
         self.tell(Fact::Stopping { graceful }, shared);
         let since = shared.now;

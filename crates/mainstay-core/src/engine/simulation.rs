@@ -218,6 +218,11 @@ struct Run {
 }
 
 impl Run {
+    /// It waits until what needs it is down.
+    fn is_restart_due(&self) -> bool {
+        self.starts_again && !(self.exited || self.asked || self.killed)
+    }
+
     /// Evidence of a child counts once there is a child.
     fn was_ready(&self) -> bool {
         self.has_evidence && self.pid.is_some()
@@ -889,7 +894,7 @@ impl World {
             Some(run) => {
                 let is_suspended = run.frozen && account.snapshot.is_none();
                 let is_up = run.was_ready() && !run.exited && !run.asked && !is_suspended;
-                is_up && !account.unwanted()
+                is_up && !account.unwanted() && !run.is_restart_due()
             }
             None => account.is_done,
         }
@@ -1504,9 +1509,11 @@ impl World {
                 );
                 held.asked = true;
                 held.kill_at = now + graceful;
+                // A restart waits until what needs the service is down.
+                let is_restarted = held.starts_again;
                 let has_reason = self.requested.contains(&i) || self.failed.contains(&i);
                 ensure!(
-                    has_reason || self.accounts[i].unwanted(),
+                    is_restarted || has_reason || self.accounts[i].unwanted(),
                     "s{i} is asked to stop for no reason"
                 );
                 self.stop(id, run, graceful);
@@ -1987,12 +1994,14 @@ impl World {
             .collect();
         for (&i, view) in &views {
             let judged_as = self.judged_as(i);
-            let unwanted_dependent = (0..self.specs.len()).find(|&d| {
+            let leaving_dependent = (0..self.specs.len()).find(|&d| {
                 let account = &self.accounts[d];
                 let lives = account.restore.is_some()
                     || account.is_to_restore
                     || account.run.as_ref().is_some_and(|run| !run.is_unkillable);
-                self.needs[d].contains(&i) && account.unwanted() && lives
+                let run = account.run.as_ref().filter(|run| !run.is_unkillable);
+                let is_leaving = account.unwanted() || run.is_some_and(|run| run.starts_again);
+                self.needs[d].contains(&i) && is_leaving && lives
             });
             let deadline = self.engine.services[&sid(i)].deadline_of_state();
             let (account, spec) = (&mut self.accounts[i], &self.specs[i]);
@@ -2025,7 +2034,8 @@ impl World {
                         _ => S::StartPending,
                     };
                     // It is told what is to come, and goes on until its dependents are gone.
-                    let shown = match account.unwanted() {
+                    let is_leaving = account.unwanted() || run.is_restart_due();
+                    let shown = match is_leaving {
                         true => S::StopPending,
                         false => expect,
                     };
@@ -2043,8 +2053,7 @@ impl World {
                         "what s{i} left behind lives on"
                     );
                     ensure!(!(run.asked && run.frozen), "s{i} is to stop, but suspended");
-                    let is_forgotten =
-                        account.unwanted() && is_ready && unwanted_dependent.is_none();
+                    let is_forgotten = is_leaving && is_ready && leaving_dependent.is_none();
                     ensure!(!is_forgotten, "the stop of s{i} is forgotten");
                     let is_ticked = self.ticked && run.dated < self.events;
                     let is_late = is_ticked && run.asked && !run.killed && now >= run.kill_at;
@@ -2105,7 +2114,10 @@ impl World {
             }
             // What a stop that waits for dependents hides.
             let within = match &account.run {
-                Some(run) if account.unwanted() && !(run.exited || run.asked || run.killed) => {
+                Some(run)
+                    if (account.unwanted() || run.starts_again)
+                        && !(run.exited || run.asked || run.killed) =>
+                {
                     match (run.frozen && account.snapshot.is_none(), run.was_ready()) {
                         (true, _) => S::Paused,
                         (false, true) => S::Running,

@@ -15,76 +15,49 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) use self::condition::{Conditions, Unmet};
 pub(super) use self::server::serve;
 
-/// What a client asks of the host.
+/// What a client asks of the host, and where the answer goes.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) struct Command {
+    pub(super) operation: Operation,
+    pub(super) reply: oneshot::Sender<Reply>,
+}
+
+/// What is asked of the host.
+#[derive(Debug)]
+pub(super) enum Operation {
     /// `GET /v1`: who supervises what.
-    About(oneshot::Sender<Reply>),
+    About,
     /// `GET /v1/services`
-    Status(oneshot::Sender<Reply>),
+    Status,
     /// `GET /v1/services/NAME`
-    Entry {
-        name: String,
-        reply: oneshot::Sender<Reply>,
-    },
+    Entry { name: String },
     /// Only where the definitions of these services, by their names, are what the client believes.
     If {
         names: String,
         conditions: Conditions,
-        command: Box<Command>,
+        operation: Box<Operation>,
     },
     /// `POST /v1/stop`: answered when every service has come to rest.
-    StopAll(oneshot::Sender<Reply>),
+    StopAll,
     /// `POST /v1/services/NAME[,NAME…]/stop`: answered when all of them are down.
-    Stop {
-        names: String,
-        reach: Reach,
-        reply: oneshot::Sender<Reply>,
-    },
-    /// `POST /v1/services/NAME/VERB`: answered when the service has come to rest.
-    Request {
-        name: String,
-        request: Request,
-        reply: oneshot::Sender<Reply>,
-    },
+    Stop { names: String, reach: Reach },
+    /// `POST /v1/services/NAME[,NAME…]/VERB`: answered when the services have come to rest. Several only for `start` and `restart`.
+    Request { names: String, request: Request },
     /// `POST /v1/services/NAME/reload`
-    Reload {
-        name: String,
-        reply: oneshot::Sender<Reply>,
-    },
+    Reload { name: String },
     /// `POST /v1/services/NAME/snapshot`: answered when it is complete.
-    Snapshot {
-        name: String,
-        reply: oneshot::Sender<Reply>,
-    },
+    Snapshot { name: String },
     /// `POST /v1/services/NAME/logs/rotate`
-    RotateLog {
-        name: String,
-        reply: oneshot::Sender<Reply>,
-    },
+    RotateLog { name: String },
     /// `POST /v1/services/NAME/update`: answered when the new definition is healthy, or the old one runs again.
-    Update {
-        name: String,
-        body: Bytes,
-        reply: oneshot::Sender<Reply>,
-    },
+    Update { name: String, body: Bytes },
     /// `POST /v1/services/NAME/update/commit` and `…/abort`
-    Decide {
-        name: String,
-        decision: Decision,
-        reply: oneshot::Sender<Reply>,
-    },
+    Decide { name: String, decision: Decision },
     /// `PUT /v1/services/NAME[,NAME…]`: takes up what is installed; answered when it is.
-    Define {
-        names: String,
-        reply: oneshot::Sender<Reply>,
-    },
+    Define { names: String },
     /// `DELETE /v1/services/NAME[,NAME…]`: answered when nothing is left of them.
-    Forget {
-        names: String,
-        reply: oneshot::Sender<Reply>,
-    },
-    /// `GET /v1/events`: every fact from now on, one JSON object a line.
+    Forget { names: String },
+    /// `GET /v1/events`: every fact from now on, one JSON object a line; answered when it listens.
     Events(mpsc::Sender<Bytes>),
 }
 
@@ -102,50 +75,6 @@ pub(crate) enum Reach {
 pub(super) enum Decision {
     Commit,
     Abort,
-}
-
-impl Command {
-    /// Whether nobody waits for its answer any more.
-    pub(super) fn is_abandoned(&self) -> bool {
-        match self {
-            Self::About(reply)
-            | Self::Status(reply)
-            | Self::Entry { reply, .. }
-            | Self::StopAll(reply)
-            | Self::Stop { reply, .. }
-            | Self::Request { reply, .. }
-            | Self::Reload { reply, .. }
-            | Self::Snapshot { reply, .. }
-            | Self::RotateLog { reply, .. }
-            | Self::Update { reply, .. }
-            | Self::Decide { reply, .. }
-            | Self::Define { reply, .. }
-            | Self::Forget { reply, .. } => reply.is_closed(),
-            Self::If { command, .. } => command.is_abandoned(),
-            Self::Events(listener) => listener.is_closed(),
-        }
-    }
-
-    /// Answers it, and does not do it.
-    pub(super) fn answer(self, answer: Reply) {
-        match self {
-            Self::About(reply)
-            | Self::Status(reply)
-            | Self::Entry { reply, .. }
-            | Self::StopAll(reply)
-            | Self::Stop { reply, .. }
-            | Self::Request { reply, .. }
-            | Self::Reload { reply, .. }
-            | Self::Snapshot { reply, .. }
-            | Self::RotateLog { reply, .. }
-            | Self::Update { reply, .. }
-            | Self::Decide { reply, .. }
-            | Self::Define { reply, .. }
-            | Self::Forget { reply, .. } => drop(reply.send(answer)),
-            Self::If { command, .. } => command.answer(answer),
-            Self::Events(_) => {}
-        }
-    }
 }
 
 /// An answer: a status and a JSON document.
@@ -173,6 +102,11 @@ impl Reply {
 
     /// Why the engine did not do it.
     pub(super) fn refused(refusal: &Refusal) -> Self {
+        Self::refused_in_words(refusal, &refusal.to_string())
+    }
+
+    /// The same, as this is said.
+    pub(super) fn refused_in_words(refusal: &Refusal, words: &str) -> Self {
         let status = match refusal {
             Refusal::ShuttingDown | Refusal::Snapshotting => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Misfit(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -180,7 +114,7 @@ impl Reply {
             Refusal::Removed => StatusCode::NOT_FOUND,
             _ => StatusCode::CONFLICT,
         };
-        Self::error(status, &refusal.to_string())
+        Self::error(status, words)
     }
 
     /// With a JSON document.

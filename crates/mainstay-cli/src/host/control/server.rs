@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::super::sys;
 use super::endpoint::Listener;
 use super::limit::{Connections, Phase, Progress};
-use super::{Command, Conditions, Decision, Reach, Reply};
+use super::{Command, Conditions, Decision, Operation, Reach, Reply};
 use crate::embedded;
 use crate::state_dir::StateDir;
 
@@ -179,34 +179,33 @@ async fn answer(
     {
         return whole(refused);
     }
-    let command = match (&request.method, path.as_slice()) {
-        (&Method::GET, ["v1"]) => Command::About(reply),
-        (&Method::GET, ["v1", "services"]) => Command::Status(reply),
-        (&Method::GET, ["v1", "services", name]) => Command::Entry {
+    let operation = match (&request.method, path.as_slice()) {
+        (&Method::GET, ["v1"]) => Operation::About,
+        (&Method::GET, ["v1", "services"]) => Operation::Status,
+        (&Method::GET, ["v1", "services", name]) => Operation::Entry {
             name: (*name).to_owned(),
-            reply,
         },
-        (&Method::POST, ["v1", "stop"]) => Command::StopAll(reply),
+        (&Method::POST, ["v1", "stop"]) => Operation::StopAll,
         (&Method::GET, ["v1", "events"]) => {
             let (sender, receiver) = mpsc::channel(EVENT_BACKLOG);
-            let _ = host.send(Command::Events(sender));
+            let operation = Operation::Events(sender);
+            // Fails only where the host is ending; then it is answered by nobody.
+            let _ = host.send(Command { operation, reply });
+            let _ = replied.await;
             let mut response = Response::new(Answer::Events(receiver));
             let kind = hyper::header::HeaderValue::from_static("application/x-ndjson");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             return response;
         }
-        (&Method::PUT, ["v1", "services", names]) => Command::Define {
+        (&Method::PUT, ["v1", "services", names]) => Operation::Define {
             names: (*names).to_owned(),
-            reply,
         },
-        (&Method::DELETE, ["v1", "services", names]) => Command::Forget {
+        (&Method::DELETE, ["v1", "services", names]) => Operation::Forget {
             names: (*names).to_owned(),
-            reply,
         },
-        (&Method::POST, ["v1", "services", name, "update"]) => Command::Update {
+        (&Method::POST, ["v1", "services", name, "update"]) => Operation::Update {
             name: (*name).to_owned(),
             body,
-            reply,
         },
         (
             &Method::POST,
@@ -217,36 +216,30 @@ async fn answer(
                 "update",
                 word @ ("commit" | "abort"),
             ],
-        ) => Command::Decide {
+        ) => Operation::Decide {
             name: (*name).to_owned(),
             decision: match *word {
                 "commit" => Decision::Commit,
                 _ => Decision::Abort,
             },
-            reply,
         },
-        (&Method::POST, ["v1", "services", name, "logs", "rotate"]) => Command::RotateLog {
+        (&Method::POST, ["v1", "services", name, "logs", "rotate"]) => Operation::RotateLog {
             name: (*name).to_owned(),
-            reply,
         },
-        (&Method::POST, ["v1", "services", name, "snapshot"]) => Command::Snapshot {
+        (&Method::POST, ["v1", "services", name, "snapshot"]) => Operation::Snapshot {
             name: (*name).to_owned(),
-            reply,
         },
-        (&Method::POST, ["v1", "services", name, "reload"]) => Command::Reload {
+        (&Method::POST, ["v1", "services", name, "reload"]) => Operation::Reload {
             name: (*name).to_owned(),
-            reply,
         },
-        (&Method::POST, ["v1", "services", names, "stop"]) => Command::Stop {
+        (&Method::POST, ["v1", "services", names, "stop"]) => Operation::Stop {
             names: (*names).to_owned(),
             reach,
-            reply,
         },
-        (&Method::POST, ["v1", "services", name, verb]) => match parse_verb(verb) {
-            Some(request) => Command::Request {
-                name: (*name).to_owned(),
+        (&Method::POST, ["v1", "services", names, verb]) => match parse_verb(verb) {
+            Some(request) => Operation::Request {
+                names: (*names).to_owned(),
                 request,
-                reply,
             },
             None => return whole(Reply::error(StatusCode::NOT_FOUND, "no such verb")),
         },
@@ -263,18 +256,18 @@ async fn answer(
             ));
         }
     };
-    let command = match (conditions, path.as_slice()) {
-        (Some(conditions), ["v1", "services", names, ..]) => Command::If {
+    let operation = match (conditions, path.as_slice()) {
+        (Some(conditions), ["v1", "services", names, ..]) => Operation::If {
             names: (*names).to_owned(),
             conditions,
-            command: Box::new(command),
+            operation: Box::new(operation),
         },
-        _ => command,
+        _ => operation,
     };
     // If the client has left, the connection ends here, and the request with it.
     tokio::time::sleep(CLIENT_CHECK).await;
     // Both fail only where the host is ending.
-    let _ = host.send(command);
+    let _ = host.send(Command { operation, reply });
     let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");
     whole(replied.await.unwrap_or_else(|_| gone()))
 }
