@@ -441,3 +441,34 @@ fn what_is_down_says_why() {
     assert_eq!(said(&["stop"]).0, 0);
     sandbox.assert_no_leftovers();
 }
+
+/// A successor does not alert a halt that its predecessor has told.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_halt_that_was_told_is_not_told_by_a_successor() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.keep]
+        command = ["PUPPET", "hang"]
+        [service.b]
+        command = ["sh", "-c", "exit 3"]
+        recovery = { policy = "strict" }
+        on_alert = ["sh", "-c", "echo $MAINSTAY_EVENT >> HERE/alerts"]
+        "#,
+    );
+    let alerts = || fs::read_to_string(sandbox.path().join("alerts")).unwrap_or_default();
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "b", "halted");
+    wait_until("the alert", SOON, || {
+        alerts().ends_with("halted\n").then_some(())
+    });
+    let told_before = alerts();
+    for _ in 0..2 {
+        supervisor.kill_dash_nine();
+        supervisor = Supervisor::start(&sandbox, &manifest);
+        let halted = event(&supervisor, "b", "halted");
+        assert_eq!(halted["alert"], false, "{halted}");
+    }
+    stop_halted(supervisor);
+    assert_eq!(alerts(), told_before);
+}

@@ -275,19 +275,17 @@ pub enum Halt {
 impl Fact {
     /// Whether somebody should be told at once.
     pub fn is_alert(&self) -> bool {
-        matches!(
-            self,
-            Self::Halted { .. }
-                | Self::Failed {
-                    news: News::Alert,
-                    ..
-                }
-                | Self::CrashLooping { .. }
-                | Self::Recovered { .. }
-                | Self::Restoring { .. }
-                | Self::RolledBack { .. }
-                | Self::SnapshotFailed { .. }
-        )
+        match self {
+            // A predecessor has told it.
+            Self::Halted { why } => !matches!(why, Halt::Inherited { .. }),
+            Self::Failed { news, .. } => *news == News::Alert,
+            Self::CrashLooping { .. }
+            | Self::Recovered { .. }
+            | Self::Restoring { .. }
+            | Self::RolledBack { .. }
+            | Self::SnapshotFailed { .. } => true,
+            _ => false,
+        }
     }
 }
 
