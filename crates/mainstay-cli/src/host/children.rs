@@ -19,7 +19,7 @@ use super::log::Scope;
 use super::notices::Notices;
 use super::notify::{Heard, NotifySocket, Trust};
 use super::owner::Owner;
-use super::probe::no_answer_within;
+use super::probe::{No, no_answer_within};
 use super::sys::{self, Tree};
 use super::update::Part;
 use super::{Held, Host, Message, Processes, Running, launch, other, port, probe};
@@ -395,7 +395,13 @@ impl Host {
     ) -> Option<Event> {
         if let Probe::Exec(argv) = &probe {
             let started = self.start_helper(id, argv, Purpose::Probe(token), limit);
-            return started.err().map(|why| refused(id, token, why));
+            return match started {
+                Ok(()) => None,
+                Err(StartFailure::Lacking(why)) => {
+                    Some(Event::Unasked(id, token, Unasked::Lacking(why)))
+                }
+                Err(failure) => Some(refused(id, token, failure.to_string())),
+            };
         }
         let Held { spec, dir, .. } = self.held.get(&id)?;
         let base = launch::working_dir(spec, dir);
@@ -420,8 +426,9 @@ impl Host {
             let answer = probe::within(limit, question).await;
             let event = match answer {
                 Ok(()) => Event::Answered(id, token, Ok(())),
-                Err(no) if no.was_delayed => Event::Unasked(id, token, Unasked::Delayed),
-                Err(no) => refused(id, token, no.why),
+                Err(No::Delayed) => Event::Unasked(id, token, Unasked::Delayed),
+                Err(No::Lacking(why)) => Event::Unasked(id, token, Unasked::Lacking(why)),
+                Err(No::Answer(why)) => refused(id, token, why),
             };
             // Fails only where the loop has ended.
             let _ = messages.send(Message::Engine(event));
@@ -466,7 +473,8 @@ impl Host {
         let signal = match spec.reload() {
             Some(Reload::Exec(argv)) => {
                 let purpose = Purpose::Reload(spec.name().clone());
-                return self.start_helper(id, argv, purpose, RELOAD_TIMEOUT);
+                let started = self.start_helper(id, argv, purpose, RELOAD_TIMEOUT);
+                return started.map_err(|failure| failure.to_string());
             }
             Some(Reload::Signal(signal)) => *signal,
             None => Signal::Hup,
@@ -492,9 +500,8 @@ impl Host {
         argv: &Argv,
         purpose: Purpose,
         limit: Duration,
-    ) -> Result<(), String> {
-        let tree = self.start(service, argv, Output::Nowhere, None);
-        let tree = tree.map_err(|failure| failure.to_string())?;
+    ) -> Result<(), StartFailure> {
+        let tree = self.start(service, argv, Output::Nowhere, None)?;
         self.keep_helper(service, tree, purpose, limit);
         Ok(())
     }
@@ -587,7 +594,8 @@ impl Host {
     }
 }
 
-/// A no, unless this process lacks descriptors at this moment: then the question may not have been asked at all.
+/// A no, unless this process lacks descriptors at this moment: then the question may not have been asked at all, though its error does
+/// not tell (that of a name that cannot be resolved, for one).
 fn refused(id: ServiceId, token: Token, why: String) -> Event {
     let spare: io::Result<Vec<_>> = (0..2).map(|_| io::pipe()).collect();
     match spare {
@@ -677,6 +685,7 @@ pub(super) fn spawn(
             };
             match error.is_permanent {
                 true => StartFailure::Permanent(why),
+                false if error.is_lacking() => StartFailure::Lacking(why),
                 false => StartFailure::Transient(why),
             }
         })

@@ -19,13 +19,26 @@ use crate::guarded;
 use crate::http::exchange;
 
 /// The answer to a probe: yes, and by whom on this machine where that is known, or why not.
-pub(super) type Answer = Result<Option<Place>, String>;
+pub(super) type Answer = Result<Option<Place>, No>;
 
-/// Why the answer is no.
-pub(super) struct No {
-    pub(super) why: String,
+/// Why there is no yes.
+pub(super) enum No {
+    /// The service's answer, or its silence.
+    Answer(String),
+    /// This process lacks what it needs to ask.
+    Lacking(String),
     /// This process did not run for a part of the time: the service may have answered, or given up.
-    pub(super) was_delayed: bool,
+    Delayed,
+}
+
+impl No {
+    fn of(what: impl std::fmt::Display, error: &io::Error) -> Self {
+        let why = format!("{what}: {}", brief(error));
+        match sys::is_lacking(error) {
+            true => Self::Lacking(why),
+            false => Self::Answer(why),
+        }
+    }
 }
 
 pub(super) fn no_answer_within(limit: Duration) -> String {
@@ -35,17 +48,17 @@ pub(super) fn no_answer_within(limit: Duration) -> String {
 /// No answer in time is a no.
 pub(super) async fn within<T>(
     limit: Duration,
-    question: impl Future<Output = Result<T, String>>,
+    question: impl Future<Output = Result<T, No>>,
 ) -> Result<T, No> {
     let mut time = Limit::new(limit);
     let answer = tokio::select! {
         biased;
         answer = question => answer,
-        () = time.over() => Err(no_answer_within(limit)),
+        () = time.over() => Err(No::Answer(no_answer_within(limit))),
     };
-    answer.map_err(|why| No {
-        why,
-        was_delayed: time.was_delayed(),
+    answer.map_err(|no| match no {
+        No::Answer(_) if time.was_delayed() => No::Delayed,
+        no => no,
     })
 }
 
@@ -56,19 +69,19 @@ pub(super) async fn ask(probe: &Probe, base: &Path) -> Answer {
         Probe::Tcp(address) => tcp(address).await,
         Probe::Unix(path) => unix(&base.join(path)).await,
         Probe::File(path) => file(&base.join(path)),
-        Probe::Exec(_) => Err("a command is a child of the host".to_owned()),
+        Probe::Exec(_) => Err(No::Answer("a command is a child of the host".to_owned())),
     }
 }
 
 /// Looks which process listens on an address of this machine: an error if that is none of the service's. A look at every process takes
 /// its time, so it is a thread's.
-pub(super) async fn owner(at: Place, members: sys::Members) -> Result<Owner, String> {
+pub(super) async fn owner(at: Place, members: sys::Members) -> Result<Owner, No> {
     let place = at.clone();
     let look = tokio::task::spawn_blocking(move || owner::of(&place, Some(&members)));
     match look.await {
-        Ok(Owner::Stranger(who)) => Err(format!(
+        Ok(Owner::Stranger(who)) => Err(No::Answer(format!(
             "{at} is answered by {who}, which is not one of its processes; `owner = \"any\"` accepts it"
-        )),
+        ))),
         Ok(owner) => Ok(owner),
         Err(_) => Ok(Owner::Unknown),
     }
@@ -79,7 +92,7 @@ async fn tcp(address: &HostPort) -> Answer {
     connect(address)
         .await
         .map(|stream| here(&stream))
-        .map_err(|error| format!("connect to {address}: {}", brief(&error)))
+        .map_err(|error| No::of(format_args!("connect to {address}"), &error))
 }
 
 /// The other end, if that is on this machine.
@@ -101,8 +114,8 @@ async fn http(url: &HttpUrl) -> Answer {
     };
     match answer.await {
         Ok((status, here)) if status.is_success() || status.is_redirection() => Ok(here),
-        Ok((status, _)) => Err(format!("GET {url}: status {}", status.as_u16())),
-        Err(error) => Err(format!("GET {url}: {}", brief(&error))),
+        Ok((status, _)) => Err(No::Answer(format!("GET {url}: status {}", status.as_u16()))),
+        Err(error) => Err(No::of(format_args!("GET {url}"), &error)),
     }
 }
 
@@ -113,24 +126,24 @@ async fn unix(path: &Path) -> Answer {
         let creator = super::sys::probe_unix(socket.path())?;
         Ok(Some(Place::Unix(path.to_owned(), creator)))
     });
-    connected.map_err(|error| format!("connect to {}: {}", path.display(), brief(&error)))
+    connected.map_err(|error| No::of(format_args!("connect to {}", path.display()), &error))
 }
 
 /// Windows has Unix sockets, the runtime underneath has not.
 #[cfg(windows)]
 async fn unix(path: &Path) -> Answer {
-    Err(format!(
+    Err(No::Answer(format!(
         "connect to {}: unix sockets are not supported on Windows",
         path.display()
-    ))
+    )))
 }
 
 /// It exists. A link that another account can change is not followed: it would tell whether a file of root's exists.
 fn file(path: &Path) -> Answer {
     match guarded::exists(path) {
         Ok(true) => Ok(None),
-        Ok(false) => Err(format!("{} does not exist", path.display())),
-        Err(error) => Err(format!("look for {}: {}", path.display(), brief(&error))),
+        Ok(false) => Err(No::Answer(format!("{} does not exist", path.display()))),
+        Err(error) => Err(No::of(format_args!("look for {}", path.display()), &error)),
     }
 }
 

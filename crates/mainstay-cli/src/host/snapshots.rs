@@ -92,7 +92,7 @@ impl Host {
             Some(Still::Commands { quiesce, .. }) => {
                 let purpose = Purpose::Quiesce(token);
                 if let Err(why) = self.start_helper(id, quiesce, purpose, COMMAND_LIMIT) {
-                    self.quiesced(id, token, Err(why));
+                    self.quiesced(id, token, Err(why.to_string()));
                 }
             }
             _ => self.copy(id, token),

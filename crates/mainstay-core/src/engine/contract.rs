@@ -67,6 +67,8 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 pub enum StartFailure {
     /// Another attempt may succeed.
     Transient(String),
+    /// The same: the machine lacked processes, descriptors or memory, which says nothing about the program.
+    Lacking(String),
     /// Every attempt fails until somebody changes the program, its manifest or the machine.
     Permanent(String),
 }
@@ -86,7 +88,7 @@ impl From<&str> for StartFailure {
 
 impl fmt::Display for StartFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Transient(why) | Self::Permanent(why)) = self;
+        let (Self::Transient(why) | Self::Lacking(why) | Self::Permanent(why)) = self;
         f.write_str(why)
     }
 }

@@ -59,10 +59,10 @@ pub(crate) use linux::{
 };
 #[cfg(unix)]
 pub(crate) use posix::{
-    Socket, Stream, User, connect_unix, current_uid, exposure, is_current_user, is_privileged,
-    lacking_capabilities, lacks_interpreter, listen, null, open_own, probe_unix, read_from_start,
-    receive_signals, refused_limit, refused_settings, share, stream, utc_offset, why_not_executed,
-    write_at,
+    Socket, Stream, User, connect_unix, current_uid, exposure, is_current_user, is_lacking,
+    is_privileged, lacking_capabilities, lacks_interpreter, listen, null, open_own, probe_unix,
+    read_from_start, receive_signals, refused_limit, refused_settings, share, stream, utc_offset,
+    why_not_executed, write_at,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use unix::{Processes, Tree};
@@ -76,7 +76,7 @@ pub(crate) use windows::pipe::{Instance, create_pipe, pipe_server};
 pub(crate) use windows::sockets::{Socket, listen, share};
 #[cfg(windows)]
 pub(crate) use windows::{
-    Processes, Stream, Tree, User, exposure, is_current_user, is_dead, is_privileged,
+    Processes, Stream, Tree, User, exposure, is_current_user, is_dead, is_lacking, is_privileged,
     lacking_capabilities, null, open_own, read_from_start, refused_limit, refused_settings,
     run_as_helper, stream, utc_offset, write_at, yield_to_others,
 };
@@ -282,6 +282,11 @@ pub(crate) struct SpawnError {
 }
 
 impl SpawnError {
+    /// Whether the system lacks what any process takes: another attempt may succeed, and nothing is known about the program.
+    pub(crate) fn is_lacking(&self) -> bool {
+        self.source.kind() == io::ErrorKind::WouldBlock || is_lacking(&self.source)
+    }
+
     /// What the operator can do about it, where the system's error alone misleads.
     pub(crate) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()

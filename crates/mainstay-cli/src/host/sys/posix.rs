@@ -179,6 +179,14 @@ pub(crate) fn receive_signals() {
     }
 }
 
+/// Whether the system had no descriptor, memory or buffer to give.
+pub(crate) fn is_lacking(error: &io::Error) -> bool {
+    const LACKING: [c_int; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    error
+        .raw_os_error()
+        .is_some_and(|code| LACKING.contains(&code))
+}
+
 /// Whether this process may do everything: the effective user is root.
 pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()

@@ -179,6 +179,27 @@ pub(crate) fn open_own(_path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Whether the system had no handle, memory or buffer to give.
+pub(crate) fn is_lacking(error: &io::Error) -> bool {
+    use windows_sys::Win32::Foundation::{
+        ERROR_NO_SYSTEM_RESOURCES, ERROR_NOT_ENOUGH_MEMORY, ERROR_OUTOFMEMORY,
+        ERROR_TOO_MANY_OPEN_FILES,
+    };
+    // Of Winsock, whose bindings are not needed for anything else.
+    const WSAEMFILE: u32 = 10024;
+    const WSAENOBUFS: u32 = 10055;
+    const LACKING: [u32; 6] = [
+        ERROR_NO_SYSTEM_RESOURCES,
+        ERROR_NOT_ENOUGH_MEMORY,
+        ERROR_OUTOFMEMORY,
+        ERROR_TOO_MANY_OPEN_FILES,
+        WSAEMFILE,
+        WSAENOBUFS,
+    ];
+    let code = error.raw_os_error().map(i32::cast_unsigned);
+    code.is_some_and(|code| LACKING.contains(&code))
+}
+
 /// Numbers of users are Unix's.
 pub(crate) fn is_current_user(_uid: u32) -> bool {
     false
