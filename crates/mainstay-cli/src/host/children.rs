@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mainstay_core::engine::{
     Awaited, Event, Exit, Fact, Human, KillReason, RunId, ServiceId, StartFailure, StateName,
@@ -25,6 +25,10 @@ use super::update::Part;
 use super::{Held, Host, Message, Processes, Running, launch, other, port, probe};
 use crate::failure::chain;
 use crate::runs;
+
+/// When a tree whose main process has ended is looked at again, and how long after that at most.
+const FIRST_SWEEP: Duration = Duration::from_millis(20);
+const SLOWEST_SWEEP: Duration = Duration::from_secs(2);
 
 /// Why nothing is done for a service that does not exist any more.
 const REMOVED: &str = "it was removed";
@@ -333,7 +337,16 @@ impl Host {
     /// Takes in the end of a main process.
     pub(super) fn exited(&mut self, id: ServiceId, run: RunId, exit: Exit) {
         self.sweeping.push((id, run));
+        self.sweeps_again = Some((Instant::now() + FIRST_SWEEP, FIRST_SWEEP));
         self.step(Event::Exited(id, run, exit));
+    }
+
+    /// Looks at trees that are not empty yet, less and less often.
+    pub(super) fn sweep_again(&mut self) {
+        self.reap();
+        let pause = self.sweeps_again.map_or(FIRST_SWEEP, |(_, pause)| pause);
+        let pause = (pause * 2).min(SLOWEST_SWEEP);
+        self.sweeps_again = (!self.sweeping.is_empty()).then(|| (Instant::now() + pause, pause));
     }
 
     /// Has [`Message::Exited`] come after everything that a run said before it exited, and that may show that it was ready.

@@ -307,6 +307,8 @@ struct Host {
     exits: BTreeMap<(ServiceId, RunId), Exit>,
     /// Trees whose main process is gone and which are not empty yet.
     sweeping: Vec<(ServiceId, RunId)>,
+    /// When they are looked at again, and how long after the last look: the kernel's word that a cgroup is empty may not come.
+    sweeps_again: Option<(std::time::Instant, Duration)>,
     waiters: Vec<Waiter>,
     updates: Vec<Update>,
     listeners: Vec<mpsc::Sender<Bytes>>,
@@ -616,6 +618,7 @@ impl Host {
             messages,
             exits: BTreeMap::new(),
             sweeping: Vec::new(),
+            sweeps_again: None,
             waiters: Vec::new(),
             updates: Vec::new(),
             listeners: Vec::new(),
@@ -723,6 +726,7 @@ impl Host {
             self.reporter.flush();
             let wake = self.engine.deadline().map(|at| self.began + at.elapsed());
             let redraw = self.reporter.next_draw();
+            let sweeps_at = self.sweeps_again.map(|(at, _)| at);
             let mends_at = self.possession.as_ref().and_then(Possession::mends_at);
             tokio::select! {
                 biased;
@@ -730,6 +734,7 @@ impl Host {
                 () = self.processes.changed() => self.reap(),
                 Some(message) = sources.messages.recv() => self.received(message),
                 Some(command) = sources.commands.recv() => self.commanded(command),
+                () = sleep_until(sweeps_at), if sweeps_at.is_some() => self.sweep_again(),
                 () = sleep_until(wake), if wake.is_some() => {
                     let event = wake.map(|at| self.deadlines.event(at));
                     self.step(event.unwrap_or(Event::Tick));

@@ -328,14 +328,24 @@ impl Cgroup {
                 place.events.get_or_init(|| events)
             }
         };
-        let mut is_empty = !is_populated(events)?;
+        let mut is_empty = !self.is_populated(events)?;
         if !is_empty && !place.is_watched.replace(true) {
             let watches = &self.nest.watches;
             watches.add(events, Watches::NO_KEY, epoll::EventFlags::PRI)?;
-            is_empty = !is_populated(events)?;
+            is_empty = !self.is_populated(events)?;
         }
         self.is_vacant.set(is_empty);
         Ok(is_empty)
+    }
+
+    /// The open file of a cgroup that was removed cannot be read. Another one may have its name by now.
+    fn is_populated(&self, events: &File) -> io::Result<bool> {
+        match is_populated(events) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+                is_populated(&File::open(self.dir().join("cgroup.events"))?)
+            }
+            answer => answer,
+        }
     }
 
     /// SIGKILL to every process in it, those included that are being born. Works on frozen ones.
