@@ -126,6 +126,11 @@ impl Past {
         self.restored = None;
     }
 
+    /// It failed so often in a row that nobody should wait for its next try.
+    pub(super) fn fails_steadily(&self) -> bool {
+        self.streak.max(self.retries) >= 3
+    }
+
     /// It is well again: the end of its crash loop, if it was in one.
     pub(super) fn recover(&mut self, now: Instant) -> Option<Fact> {
         let CrashLoop { since, .. } = self.crash_loop.take()?;

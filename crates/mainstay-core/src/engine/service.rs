@@ -332,7 +332,7 @@ impl Service {
     /// It will not become ready soon, or not without an operator.
     pub(super) fn is_out_of_reach(&self) -> bool {
         match &self.state {
-            State::BackingOff { .. } => self.is_crash_looping(),
+            State::BackingOff { .. } => self.is_crash_looping() || self.past.fails_steadily(),
             State::Live {
                 phase: Phase::Paused,
                 ..
