@@ -24,7 +24,9 @@ pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
     let managers = managers(state);
     let hint = match managers.is_empty() {
         true => {
-            "no services are installed here: name another place with --state-dir DIR".to_owned()
+            "no services are installed here: `mainstay install FILE` installs one, and a service of `mainstay run` is not installed; \
+             name another place with --state-dir DIR"
+                .to_owned()
         }
         false => {
             let all = managers.iter().map(|(manager, names)| {

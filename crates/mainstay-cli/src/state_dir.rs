@@ -366,6 +366,11 @@ impl StateDir {
             };
             for entry in entries {
                 let path = entry.map_err(cannot)?.path();
+                // Their modes are repaired when they are taken.
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if name.starts_with("lock") || name.ends_with(".lock") {
+                    continue;
+                }
                 let Some(exposure) = trust::exposure(&path).map_err(cannot)? else {
                     continue;
                 };

@@ -24,6 +24,12 @@ pub(crate) fn directory(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Whether something is there; a link of another account on the way is an error.
+pub(crate) fn exists(path: &Path) -> io::Result<bool> {
+    refuse_foreign_links(&std::path::absolute(path)?)?;
+    path.try_exists()
+}
+
 fn refuse_foreign_links(path: &Path) -> io::Result<()> {
     if !is_privileged() {
         return Ok(());

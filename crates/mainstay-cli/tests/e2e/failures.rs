@@ -167,8 +167,7 @@ fn a_name_that_the_supervisor_does_not_have() {
         refused_by(&sandbox, &[verb, "y"], 4, part);
         refused_by(&sandbox, &[verb, "z"], 4, "has no service z");
     }
-    let part =
-        "hint: `mainstay install FILE` installs one; a service of `mainstay run` is not installed";
+    let part = "a service of `mainstay run` is not installed";
     refused_by(&sandbox, &["enable", "x"], 4, part);
     stop(supervisor, &sandbox);
 }

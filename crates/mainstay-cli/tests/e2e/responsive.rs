@@ -396,7 +396,7 @@ fn a_signal_mask_is_not_inherited() {
     assert!(supervisor.wait(SOON).success());
 }
 
-/// A socket whose last close waits for an hour, as its peer takes nothing of what was sent.
+/// A socket whose last close waits for half a minute, as its peer takes nothing of what was sent.
 fn lingering() -> (std::net::TcpStream, std::net::TcpStream) {
     use std::io::Write as _;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -405,7 +405,7 @@ fn lingering() -> (std::net::TcpStream, std::net::TcpStream) {
     let (peer, _) = listener.accept().expect("a connection");
     socket.set_nonblocking(true).expect("a socket");
     while socket.write(&[0; 65536]).is_ok() {}
-    let linger = Some(Duration::from_secs(3600));
+    let linger = Some(Duration::from_secs(30));
     rustix::net::sockopt::set_socket_linger(&socket, linger).expect("a socket");
     (socket, peer)
 }

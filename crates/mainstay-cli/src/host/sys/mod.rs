@@ -191,7 +191,7 @@ pub(crate) struct Identity {
 /// What lives of one tree of a dead supervisor.
 #[cfg_attr(
     not(target_os = "linux"),
-    expect(dead_code, reason = "nothing is found")
+    allow(dead_code, reason = "nothing is found")
 )]
 pub(crate) struct Survivor {
     /// Whose tree it is.
@@ -204,7 +204,7 @@ pub(crate) struct Survivor {
 /// A main process that was found without being told of it.
 #[cfg_attr(
     not(target_os = "linux"),
-    expect(dead_code, reason = "nothing is found")
+    allow(dead_code, reason = "nothing is found")
 )]
 #[derive(Clone)]
 pub(crate) struct Found {
