@@ -188,9 +188,14 @@ impl StateDir {
                 Some(_) => 5,
                 None => 2,
             };
+            const SEARCH: u32 = 0o011;
             for above in dir.ancestors().skip(1).take(count) {
-                let mode = fs::metadata(above)?.mode() | 0o011;
-                fs::set_permissions(above, fs::Permissions::from_mode(mode))?;
+                let mode = fs::metadata(above)?.mode();
+                // The sandbox of an installed service may not change what `install` has opened.
+                if mode & SEARCH != SEARCH {
+                    let mode = fs::Permissions::from_mode(mode | SEARCH);
+                    fs::set_permissions(above, mode)?;
+                }
             }
         }
         match stays {
