@@ -76,6 +76,27 @@ fn every_tree_has_a_cgroup_by_either_way_of_birth() {
     );
 }
 
+/// Its open files cannot be read any more.
+#[test]
+fn a_cgroup_that_was_removed_is_empty() {
+    isolated("a_cgroup_that_was_removed_is_empty", async |rig| {
+        if rig.processes.containment() != Containment::Cgroup {
+            return eprintln!("skipped: no writable cgroup v2");
+        }
+        let (tree, _output) = rig.start(&["/bin/true"], |_| {}).unwrap();
+        while tree.exit().is_none() {
+            rig.processes.changed().await;
+            rig.processes.reap();
+        }
+        // Busy until the kernel has buried the process.
+        let dir = nest_dir().join("orders.0");
+        while fs::remove_dir(&dir).is_err() {
+            std::thread::yield_now();
+        }
+        assert!(tree.is_empty());
+    });
+}
+
 #[test]
 fn cgroups_go_with_their_processes() {
     isolated("cgroups_go_with_their_processes", async |rig| {
