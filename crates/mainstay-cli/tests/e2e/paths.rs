@@ -296,7 +296,7 @@ fn probes_follow_no_link_of_another_account() {
             service("file", "file = \"HERE/home/file\""),
             service("through", "file = \"HERE/home/dir/secret\""),
             service("socket", "unix = \"HERE/home/socket\""),
-            service("own", "unix = \"HERE/home/own\""),
+            service("own", "unix = \"HERE/home/own\", owner = \"any\""),
             service("root", "file = \"HERE/link\""),
         ]
         .concat(),
