@@ -108,7 +108,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "it is beyond 64 bits".to_owned())
 }
 
-/// Shows a size as [`size`] reads it, in the largest unit that divides it.
+/// Shows a size as a manifest writes it, in the largest unit that divides it.
 pub struct ShowSize(pub u64);
 
 impl fmt::Display for ShowSize {
