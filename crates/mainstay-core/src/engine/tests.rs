@@ -232,6 +232,40 @@ fn a_need_that_is_being_stopped_starts_again_for_a_dependent() {
     assert_eq!(id, api);
 }
 
+/// Services that are restarted together stop in reverse: each waits for the whole stop of what needs it.
+#[test]
+fn a_restart_waits_for_the_stop_of_dependents() {
+    let specs = specs(
+        "[service.db]\ncommand = ['db']\n[service.api]\ncommand = ['api']\nneeds = ['db']\n\
+         [service.web]\ncommand = ['web']\nneeds = ['api']\n",
+    );
+    let mut engine = Engine::new(specs, 1).unwrap();
+    let ids = ["db", "api", "web"].map(|name| engine.find(name).unwrap());
+    let mut next = engine.start_all(at(0));
+    let runs = ids.map(|id| {
+        let run = spawned(&next);
+        assert_eq!(run.0, id);
+        next = engine.step(Event::Spawned(run.0, run.1, 1), at(0));
+        run
+    });
+    let asked = |actions: &[Action]| {
+        let asked = actions.iter().filter_map(|action| match action {
+            Action::AskToStop(id, ..) => Some(*id),
+            _ => None,
+        });
+        asked.collect::<BTreeSet<_>>()
+    };
+    let mut actions = engine.start(&ids, Launch::Afresh, at(1)).unwrap();
+    for (id, run) in runs.into_iter().rev() {
+        assert_eq!(asked(&actions), BTreeSet::from([id]));
+        // Not even its end is enough while children of it are left.
+        let ended = engine.step(Event::Exited(id, run, Exit::Code(0)), at(2));
+        assert_eq!(asked(&ended), BTreeSet::new());
+        actions = engine.step(Event::Emptied(id, run), at(3));
+    }
+    assert_eq!(spawned(&actions).0, ids[0]);
+}
+
 /// The first end of a run is the one that counts.
 #[test]
 fn a_run_exits_once() {
@@ -293,6 +327,49 @@ fn another_definition_forgives_nothing() {
         // Nor does it end the crash loop.
         engine.define(define(2, then, 99), at(300)).unwrap();
         assert_eq!(engine.view(id).unwrap().crash_looping, then == "alert");
+    }
+}
+
+/// An operator who starts a service, whatever it does at that moment, has its failures counted from the beginning.
+#[test]
+fn an_operators_start_forgives() {
+    for state in [
+        "halted",
+        "backing-off",
+        "stopped",
+        "running",
+        "stop-pending",
+    ] {
+        let specs = specs(
+            "[service.a]\ncommand = ['a']\nrecovery = { delay = '1s', \
+             limit = { restarts = 1, window = '1h', then = 'halt' } }\n",
+        );
+        let mut engine = Engine::new(specs, 1).unwrap();
+        let a = engine.find("a").unwrap();
+        let next = engine.start_all(at(0));
+        fail(&mut engine, spawned(&next), at(0));
+        if state != "backing-off" {
+            let (id, run) = spawned(&engine.step(Event::Tick, at(10)));
+            engine.step(Event::Spawned(id, run, 2), at(10));
+            if state == "stop-pending" || state == "stopped" {
+                engine.request(a, Request::Stop, at(11)).unwrap();
+            }
+            if state == "halted" || state == "stopped" {
+                engine.step(Event::Exited(id, run, Exit::Code(1)), at(11));
+                engine.step(Event::Emptied(id, run), at(11));
+            }
+        }
+        let view = engine.view(a).unwrap();
+        assert_eq!(view.state.as_str(), state);
+        let mut next = engine.request(a, Request::Restart, at(12)).unwrap();
+        if let Some(run) = view.run {
+            engine.step(Event::Exited(a, run, Exit::Code(1)), at(13));
+            next = engine.step(Event::Emptied(a, run), at(13));
+        }
+        let told = facts(&fail(&mut engine, spawned(&next), at(14)));
+        let last = told.last().map(String::as_str);
+        let first = last.is_some_and(|fact| fact.ends_with("(attempt 1 in a row)"));
+        assert!(first, "{state}: {told:?}");
     }
 }
 
