@@ -595,3 +595,66 @@ fn data_of_another_account_is_refused_unless_there_is_none() {
     }
     sandbox.assert_no_leftovers();
 }
+
+/// The directory of this process's cgroup, if cgroups (v2) are in use here.
+fn cgroup_dir() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let mounts = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let found = mounts.filter(|fields| fields.get(2) == Some(&"cgroup2"));
+    let mut dirs = found.map(|fields| std::path::Path::new(fields[1]).join(own));
+    dirs.find(|dir| dir.join("cgroup.procs").exists())
+}
+
+/// A pid says nothing of the supervisors of other pid namespaces that share the cgroup file system.
+#[test]
+fn a_supervisor_leaves_the_nests_of_other_pid_namespaces_alone() {
+    let Some(own_dir) = cgroup_dir() else {
+        return mainstay_testkit::skip("needs cgroups (v2)");
+    };
+    let shared_dir = own_dir.join(format!("mainstay-e2e-{}", std::process::id()));
+    if fs::create_dir(&shared_dir).is_err() {
+        return mainstay_testkit::skip("needs a writable cgroup");
+    }
+    let nests = || {
+        let entries = fs::read_dir(&shared_dir).expect("a cgroup").flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let nests = names.filter(|name| name.starts_with("mainstay-"));
+        nests.collect::<std::collections::BTreeSet<_>>()
+    };
+    let supervise_there = |wrapper: &[&str]| {
+        let (sandbox, manifest) = sandbox("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
+        let stale_dir = shared_dir.join("mainstay-9999999-0123456789abcdef");
+        fs::create_dir(&stale_dir).expect("a cgroup");
+        let mut command = sandbox.command("sh");
+        let script = "echo $$ > \"$0\"/cgroup.procs && exec \"$@\"";
+        command.args(["-c", script]).arg(&shared_dir).args(wrapper);
+        let args = ["run", "--json"];
+        command.arg(mainstay()).args(args).arg(manifest);
+        let supervisor = Supervisor::spawn(command);
+        event(&supervisor, "a", "started");
+        wait_until("the nest of a dead supervisor is removed", SOON, || {
+            (!stale_dir.exists()).then_some(())
+        });
+        (supervisor, sandbox)
+    };
+    let (supervisor, sandbox) = supervise_there(&[]);
+    // Nothing lives in its nest.
+    assert!(verb(&sandbox, &["stop", "a"]).status.success());
+    let living = nests();
+    assert_eq!(living.len(), 1);
+    let namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    let (mut other, other_sandbox) = supervise_there(&namespace);
+    assert!(nests().is_superset(&living), "{living:?}: {:?}", nests());
+    let processes = other_sandbox.processes().into_iter();
+    let mut inits = processes.filter(|pid| mainstay_testkit::procs::program(*pid) == "mainstay");
+    let init = inits.next().expect("a supervisor");
+    rustix::process::kill_process(init, rustix::process::Signal::INT).expect("it lives");
+    assert!(other.wait(SOON).success());
+    stop(supervisor, &sandbox);
+    assert_eq!(nests().len(), 0);
+    wait_until("it is empty", SOON, || fs::remove_dir(&shared_dir).ok());
+}

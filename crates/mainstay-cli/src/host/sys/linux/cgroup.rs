@@ -23,6 +23,8 @@ use super::watches::Watches;
 /// The supervisor's own cgroup directory, which holds no process itself.
 pub(super) struct Nest {
     dir: PathBuf,
+    /// Held while the owner lives, so that supervisors of other pid namespaces keep off.
+    _lock: Option<OwnedFd>,
     /// The same as `/proc/PID/cgroup` names it.
     path: String,
     /// Of the trees' `cgroup.events`.
@@ -68,10 +70,12 @@ impl Nest {
         )?;
         // Unlike a pid, an instance is never used again: the name is proof enough for [`end_remains`].
         let name = format!("{label}-{}-{instance}", std::process::id());
-        fs::create_dir(parent_dir.join(&name))?;
+        let dir = parent_dir.join(&name);
+        fs::create_dir(&dir)?;
         Ok(Self {
             path: format!("{}/{name}", parent_path.trim_end_matches('/')),
-            dir: parent_dir.join(name),
+            _lock: lock(&dir),
+            dir,
             watches: Rc::new(Watches::new()?),
             leftovers: RefCell::default(),
             idle: RefCell::default(),
@@ -87,6 +91,7 @@ impl Nest {
             .ok_or(io::ErrorKind::NotFound)?;
         Ok(Self {
             path,
+            _lock: lock(dir),
             dir: dir.to_owned(),
             watches,
             leftovers: RefCell::default(),
@@ -129,7 +134,7 @@ impl Nest {
     fn create(&self, name: String) -> io::Result<Place> {
         let dir = self.dir.join(&name);
         match fs::create_dir(&dir) {
-            // Somebody took the empty nest for a stale one: a supervisor of another pid namespace.
+            // Somebody tidied up the empty nest.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir(&self.dir)?;
                 fs::create_dir(&dir)?;
@@ -470,7 +475,17 @@ fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Empty nests of supervisors that were killed.
+/// Locks a nest until the descriptor is closed. `None` if another process holds the lock.
+fn lock(dir: &Path) -> Option<OwnedFd> {
+    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = open(dir, flags, Mode::empty()).ok()?;
+    flock(&dir, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(dir)
+}
+
+/// Removes empty nests of supervisors that were killed. The pid in the name may be of another pid namespace, so the lock decides;
+/// older supervisors hold none, and only their pid tells that they live.
 fn remove_stale(parent_dir: &Path, label: &str) {
     for dir in subdirs(parent_dir) {
         let name = dir.file_name().and_then(|name| name.to_str());
@@ -482,7 +497,9 @@ fn remove_stale(parent_dir: &Path, label: &str) {
                 .parse::<u32>()
                 .ok()
         });
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+            && let Some(_lock) = lock(&dir)
+        {
             let _ = remove(&dir);
         }
     }
