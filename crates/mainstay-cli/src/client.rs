@@ -121,12 +121,11 @@ pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId,
     if status.is_success() {
         return parse::<Taken>(status, &body).map(|taken| taken.snapshot);
     }
-    let code = match status {
-        StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
-        status => code(status),
-    };
-    let message = format!("take a snapshot of {name}: {}", reason(&body));
-    Err(Failure::new(code, message))
+    Err(refused(
+        &format!("take a snapshot of {name}"),
+        status,
+        &body,
+    ))
 }
 
 /// What has become of a definition that was tried.
@@ -231,14 +230,17 @@ pub(crate) async fn forget(
 fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), Failure> {
     match status.is_success() {
         true => Ok(()),
-        false => Err(Failure::new(
-            match status {
-                StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
-                status => code(status),
-            },
-            format!("{what} {whom}: {}", reason(body)),
-        )),
+        false => Err(refused(&format!("{what} {whom}"), status, body)),
     }
+}
+
+/// The failure of an operation that the supervisor refused, or cannot do now.
+fn refused(operation: &str, status: StatusCode, body: &[u8]) -> Failure {
+    let code = match status {
+        StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
+        status => code(status),
+    };
+    Failure::new(code, format!("{operation}: {}", reason(body)))
 }
 
 /// Facts as they happen.

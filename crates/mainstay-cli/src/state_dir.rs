@@ -370,19 +370,19 @@ impl StateDir {
                 entries => entries.map_err(cannot)?,
             };
             for entry in entries {
-                let path = entry.map_err(cannot)?.path();
+                let name = entry.map_err(cannot)?.file_name();
                 // Their modes are repaired when they are taken.
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                if name.starts_with("lock") || name.ends_with(".lock") {
+                let text = name.to_string_lossy();
+                if text.starts_with("lock") || text.ends_with(".lock") {
                     continue;
                 }
-                let Some(exposure) = trust::exposure(&path).map_err(cannot)? else {
+                let Some(exposure) = trust::exposure_in(&dir, &name).map_err(cannot)? else {
                     continue;
                 };
                 let message = format!("state directory {}: {exposure}", self.path.display());
                 let hint = format!(
                     "see what it is and remove {}, or choose another directory: --state-dir DIR",
-                    path.display()
+                    dir.join(name).display()
                 );
                 return Err(Failure::new(Code::PermissionDenied, message).hint(hint));
             }

@@ -7,7 +7,7 @@
 //! As every directory above was trusted when a component was looked at, no other account can exchange it afterwards.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
@@ -140,6 +140,16 @@ pub(crate) fn exposure(path: &Path) -> io::Result<Option<Exposure>> {
             .for_each(|name| ahead.push_front(name));
     }
     Ok(None)
+}
+
+/// The objection to an entry of a directory that is trusted itself. A missing one has none.
+pub(crate) fn exposure_in(dir: &Path, name: &OsStr) -> io::Result<Option<Exposure>> {
+    let path = dir.join(name);
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(found) if found.is_symlink() => exposure(&path),
+        found => Ok(judge(&path, &found?, Role::Last)),
+    }
 }
 
 /// Whether a component is what the path names, or a directory on the way there.

@@ -62,15 +62,13 @@ pub(super) enum Purpose {
 impl Host {
     /// Starts the program of a service.
     pub(super) fn spawn(&mut self, id: ServiceId, run: RunId) -> Result<u32, StartFailure> {
-        let held = self.held_mut(id)?;
+        let held = self.held.get(&id).ok_or(REMOVED)?;
         let spec = Arc::clone(&held.spec);
         if let Err(why) = &held.user {
             return Err(StartFailure::Permanent(why.clone()));
         }
-        let user = other(&held.user).cloned();
-        let data = self
-            .state
-            .refuse_foreign_data(spec.name().as_str(), user.as_ref());
+        let name = spec.name().as_str();
+        let data = self.state.refuse_foreign_data(name, other(&held.user));
         data.map_err(StartFailure::Permanent)?;
         let held = self.held_mut(id)?;
         if !held.sockets.are_ours()

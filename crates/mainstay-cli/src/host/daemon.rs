@@ -3,6 +3,7 @@
 //!
 //! Whoever installs writes files first (`embedded.rs`), then names the services here. They are read, and taken up all or not at all.
 
+use std::io;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -12,14 +13,18 @@ use tokio::sync::oneshot;
 
 use super::control::Reply;
 use super::requests::Waiter;
-use super::{Held, Host, SETTLED, Successor, alerts, other, preflight};
+use super::{Held, Host, SETTLED, Successor, other, preflight};
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::chain;
 
-/// What follows where it cannot be written that a service is to stay down.
-pub(super) const WILL_START: &str = "the next daemon will start it";
-/// What follows where it cannot be removed.
-const WILL_STAY: &str = "the next daemon will not start it";
+/// The consequence of a desired state that could not be written, or removed where it is `None`.
+pub(super) fn unwritten(error: &io::Error, desired: Option<&Desired>) -> String {
+    let consequence = match desired {
+        Some(_) => "the next daemon will start it",
+        None => "the next daemon will not start it",
+    };
+    format!("write its desired state: {error}; {consequence}")
+}
 
 /// The manager of the services that are installed in a state directory.
 pub(super) struct Daemon {
@@ -61,7 +66,7 @@ fn conflict(why: impl ToString) -> Refused {
     (StatusCode::CONFLICT, why.to_string())
 }
 
-fn failed(operation: &str, name: &str, error: &std::io::Error) -> Refused {
+fn failed(operation: &str, name: &str, error: &io::Error) -> Refused {
     let why = format!("{operation} {name}: {error}");
     (StatusCode::INTERNAL_SERVER_ERROR, why)
 }
@@ -100,15 +105,12 @@ impl Host {
             return;
         }
         let written = embedded::write_desired(&self.state, name.as_str(), desired.as_ref());
-        let problem = match (written, &desired) {
-            (Ok(()), _) => {
+        let problem = match written {
+            Ok(()) => {
                 held.desired = desired;
                 None
             }
-            (Err(error), Some(_)) => {
-                Some(format!("write its desired state: {error}; {WILL_START}"))
-            }
-            (Err(error), None) => Some(format!("write its desired state: {error}; {WILL_STAY}")),
+            Err(error) => Some(unwritten(&error, desired.as_ref())),
         };
         if held.desired_problem == problem {
             return;
@@ -129,7 +131,7 @@ impl Host {
         }
     }
 
-    fn told(&mut self, result: std::io::Result<bool>) {
+    fn told(&mut self, result: io::Result<bool>) {
         if let Err(error) = result {
             self.reporter.say(&format!("NOTIFY_SOCKET: {error}"));
         }
@@ -247,15 +249,9 @@ impl Host {
             let Some(id) = self.engine.find(name.as_str()) else {
                 continue;
             };
-            let mut losses = preflight::losses(&definition.spec);
-            losses.extend(preflight::unusable_helpers(
-                &definition.spec,
-                &definition.dir,
-                &self.inherited,
-            ));
-            losses.extend(alerts::problems(&definition.spec, &definition.dir));
-            for loss in losses {
-                self.reporter.say(&format!("{name}: {loss}"));
+            let remarks = preflight::remarks(&definition.spec, &definition.dir, &self.inherited);
+            for remark in remarks {
+                self.reporter.say(&format!("{name}: {remark}"));
             }
             let user = Ok(user);
             match self.held.get_mut(&id) {

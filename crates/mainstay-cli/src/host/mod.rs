@@ -469,17 +469,9 @@ impl Host {
         }
         for held in host.held.values() {
             let name = held.spec.name();
-            let mut losses = losses(&held.spec);
-            losses.extend(launch::env_file_remarks(&held.spec, &held.dir));
-            losses.extend(preflight::unusable_helpers(
-                &held.spec,
-                &held.dir,
-                &host.inherited,
-            ));
-            losses.extend(alerts::problems(&held.spec, &held.dir));
-            losses
-                .iter()
-                .for_each(|loss| host.reporter.say(&format!("{name}: {loss}")));
+            for remark in preflight::remarks(&held.spec, &held.dir, &host.inherited) {
+                host.reporter.say(&format!("{name}: {remark}"));
+            }
         }
         host.say_problems();
         let begin_ledger = |host: &mut Self| {

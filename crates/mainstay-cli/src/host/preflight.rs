@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mainstay_core::spec::{Account, Argv, Need, Spec};
 
-use super::{launch, port, sys};
+use super::{alerts, launch, port, sys};
 use crate::failure::{Code, Failure};
 use crate::guarded;
 use crate::runs;
@@ -145,7 +145,7 @@ fn check_program(
 }
 
 /// Commands of a service, beside its own program, that cannot be executed as things are.
-pub(super) fn unusable_helpers(
+fn unusable_helpers(
     spec: &Spec,
     manifest_dir: &Path,
     environment: &launch::Environment,
@@ -157,6 +157,19 @@ pub(super) fn unusable_helpers(
         Some(format!("{key}: {why} ({hint})"))
     });
     unusable.collect()
+}
+
+/// Everything that a supervisor says of a service when it takes it up.
+pub(super) fn remarks(
+    spec: &Spec,
+    manifest_dir: &Path,
+    environment: &launch::Environment,
+) -> Vec<String> {
+    let mut remarks = losses(spec);
+    remarks.extend(launch::env_file_remarks(spec, manifest_dir));
+    remarks.extend(unusable_helpers(spec, manifest_dir, environment));
+    remarks.extend(alerts::problems(spec, manifest_dir));
+    remarks
 }
 
 /// What would keep it from being started now, or its commands from being run, for whoever installs it: they may still come.

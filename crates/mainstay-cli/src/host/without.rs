@@ -10,7 +10,7 @@ use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
 use mainstay_core::time::rfc3339;
 use tokio::sync::mpsc;
 
-use super::daemon::WILL_START;
+use super::daemon;
 use super::interrupts::Interrupts;
 use super::ledger::{self, Estate, Ledger, Slot, Survivors};
 use super::legacy::{self, Legacy};
@@ -58,10 +58,10 @@ pub(crate) fn orphans(state: &StateDir) -> Option<Orphans> {
         let told = report(slot);
         let is_known = rebuilt.is_none() && told.pid.is_some();
         let living = survivors.said(&slot.name).filter(|_| !is_known);
-        living.map_or_else(
-            || told.clone(),
-            |said| unknown(told.clone(), rebuilt, &said),
-        )
+        match living {
+            Some(said) => unknown(told, rebuilt, &said),
+            None => told,
+        }
     });
     let mut services: Vec<ServiceReport> = reports.collect();
     if rebuilt.is_some() {
@@ -199,10 +199,9 @@ pub(crate) fn stop_without_supervisor(
     if estate.is_of_installed() {
         let named = estate.slots.iter().filter(|slot| is_named(&slot.name));
         for slot in named.filter(|slot| embedded::is_installed(state, &slot.name)) {
-            let written = embedded::write_desired(state, &slot.name, Some(&Desired::Stopped));
-            if let Err(error) = written {
-                let problem = format!("write its desired state: {error}; {WILL_START}");
-                unwritten.push((slot.name.clone(), problem));
+            let desired = Some(&Desired::Stopped);
+            if let Err(error) = embedded::write_desired(state, &slot.name, desired) {
+                unwritten.push((slot.name.clone(), daemon::unwritten(&error, desired)));
             }
         }
     }

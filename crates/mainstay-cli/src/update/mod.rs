@@ -201,15 +201,24 @@ fn prune_programs(site: &dyn Site, begun: SystemTime) {
 /// # Errors
 /// `Busy` while somebody is at it, and what failed; then it is to be tried again.
 pub(crate) fn mend(site: &dyn Site) -> Result<(), Failure> {
-    let Some(registry) = Registry::find(&site.registry_path())? else {
-        return Ok(());
-    };
-    let Some(found) = registry.get(site.name().as_str())? else {
-        return Ok(());
-    };
-    if !matches!(found.life, Stored::Failed(_)) {
-        return Ok(());
+    match half_done(site)? {
+        Some((registry, found)) => put_back(site, registry, found),
+        None => Ok(()),
     }
+}
+
+/// The entry of a service whose last change has no end, with the registry that it is in.
+fn half_done(site: &dyn Site) -> Result<Option<(Registry, Registered)>, Failure> {
+    let Some(registry) = Registry::find(&site.registry_path())? else {
+        return Ok(None);
+    };
+    let found = registry.get(site.name().as_str())?;
+    let failed = found.filter(|it| matches!(it.life, Stored::Failed(_)));
+    Ok(failed.map(|found| (registry, found)))
+}
+
+/// Puts the last definition that held into its place, as its owner in the registry.
+fn put_back(site: &dyn Site, registry: Registry, found: Registered) -> Result<(), Failure> {
     let (definition, version) = (found.definition, found.life.version());
     let work = registry.begin(&[Wish {
         name: site.name().clone(),
@@ -231,14 +240,12 @@ pub(crate) fn mend(site: &dyn Site) -> Result<(), Failure> {
 /// # Errors
 /// As [`mend`].
 pub(crate) fn mend_before_start(site: &dyn Site) -> Result<(), Failure> {
+    let failure = match half_done(site) {
+        Ok(Some((registry, found))) => return put_back(site, registry, found),
+        Ok(None) => return Ok(()),
+        Err(failure) => failure,
+    };
     let path = site.registry_path();
-    let look = || match Registry::find(&path)? {
-        Some(registry) => registry.get(site.name().as_str()).map(drop),
-        None => Ok(()),
-    };
-    let Err(failure) = look() else {
-        return mend(site);
-    };
     let is_unusable = matches!(failure.code(), Code::CannotWrite | Code::Failed);
     if !is_unusable || Registry::is_half_done(&path, site.name().as_str()) == Some(true) {
         return Err(failure);

@@ -114,17 +114,14 @@ mod unix {
     #[cfg(target_os = "linux")]
     pub(crate) fn listener(state_dir: &Path) -> Option<Option<u32>> {
         use rustix::io::Errno;
-        let connect = |short: &Path| Ok(crate::host::sys::connect_unix(short));
-        let socket = match super::short(&super::path(state_dir), connect).ok()? {
-            Ok(socket) => socket,
+        let probe = |short: &Path| Ok(crate::host::sys::probe_unix(short));
+        match super::short(&super::path(state_dir), probe).ok()? {
+            // What it had open, a program that it was about to start may have for a moment.
+            Ok(pid) => (!crate::host::sys::is_dead(pid?)).then_some(pid),
             // Somebody listens, and many wait.
-            Err(Errno::AGAIN) => return Some(None),
-            Err(_) => return None,
-        };
-        let peer = rustix::net::sockopt::socket_peercred(&socket).ok()?;
-        let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
-        // What it had open, a program that it was about to start may have for a moment.
-        (!crate::host::sys::is_dead(pid)).then_some(Some(pid))
+            Err(Errno::AGAIN) => Some(None),
+            Err(_) => None,
+        }
     }
 
     /// The lock has to tell.

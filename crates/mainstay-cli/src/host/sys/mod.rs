@@ -189,10 +189,6 @@ pub(crate) struct Identity {
 }
 
 /// What lives of one tree of a dead supervisor.
-#[cfg_attr(
-    not(target_os = "linux"),
-    allow(dead_code, reason = "nothing is found")
-)]
 pub(crate) struct Survivor {
     /// Whose tree it is.
     pub(crate) service: String,
@@ -202,10 +198,6 @@ pub(crate) struct Survivor {
 }
 
 /// A main process that was found without being told of it.
-#[cfg_attr(
-    not(target_os = "linux"),
-    allow(dead_code, reason = "nothing is found")
-)]
 #[derive(Clone)]
 pub(crate) struct Found {
     pub(crate) identity: Identity,

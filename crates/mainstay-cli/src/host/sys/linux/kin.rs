@@ -90,12 +90,12 @@ pub(super) fn since_boot(ticks: u64) -> Duration {
     Duration::from_millis(ticks.saturating_mul(1000) / per_second)
 }
 
-/// The status of wait(2) of a zombie: field 52 of `/proc/PID/stat`, which reads 0 for those who may not know. `/proc/PID/io` is for the
-/// same eyes only, and is refused instead.
-pub(super) fn status_of_zombie(pid: u32) -> Option<i32> {
+/// A zombie and its status of wait(2): field 52 of `/proc/PID/stat`, which reads 0 for those who
+/// may not know. `/proc/PID/io` is for the same eyes only, and is refused instead.
+pub(super) fn zombie(pid: u32) -> Option<(Stat, i32)> {
     let (zombie, status) = Stat::with_exit(pid)?;
     let may_know = || fs::read(format!("/proc/{pid}/io")).is_ok();
-    (!zombie.is_alive() && (status != 0 || may_know())).then_some(status)
+    (!zombie.is_alive() && (status != 0 || may_know())).then_some((zombie, status))
 }
 
 /// Resident bytes.

@@ -105,7 +105,8 @@ impl Main {
         let handle = self.killed.get()?;
         let mut waited = [PollFd::new(handle, PollFlags::IN)];
         let is_over = poll(&mut waited, Some(&Timespec::default())).is_ok_and(|count| count > 0);
-        is_over.then(|| kin::status_of_zombie(self.pid).map_or(Exit::UNKNOWN, posix::exit))
+        is_over
+            .then(|| kin::zombie(self.pid).map_or(Exit::UNKNOWN, |(_, status)| posix::exit(status)))
     }
 }
 

@@ -62,9 +62,8 @@ pub(super) fn zombie_exit(pid: u32, birth: Birth) -> Exit {
 
 /// The status of one that its parent has not collected yet.
 fn zombie_status(pid: u32, birth: Birth) -> Option<i32> {
-    let is_it = |now: Stat| birth.holds(now.identity().1);
-    let status = kin::status_of_zombie(pid)?;
-    Stat::of(pid).is_some_and(is_it).then_some(status)
+    let (zombie, status) = kin::zombie(pid)?;
+    birth.holds(zombie.identity().1).then_some(status)
 }
 
 impl AsFd for Stranger {
