@@ -4,6 +4,8 @@
 //! owns a [`Sandbox`]: a directory, and every process that was started in it, however far it has strayed since.
 
 #[cfg(target_os = "linux")]
+mod hung;
+#[cfg(target_os = "linux")]
 pub mod lab;
 pub mod procs;
 #[cfg(windows)]
@@ -23,6 +25,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+pub use hung::HungMount;
 pub use programs::{mainstay, puppet};
 pub use sandbox::Sandbox;
 pub use supervisor::Supervisor;

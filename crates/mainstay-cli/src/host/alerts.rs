@@ -319,8 +319,7 @@ impl Host {
             let said: Vec<&str> = said.filter(|word| !word.is_empty()).collect();
             let said = said.join(" ");
             if !said.is_empty() {
-                // Fails only where the loop has ended.
-                let _ = messages.send(Message::Alert(AlertEvent::Said(name, said)));
+                messages.send(Message::Alert(AlertEvent::Said(name, said)));
             }
         };
         thread::Builder::new()
@@ -359,8 +358,7 @@ impl Host {
         let tell = {
             let alert = Arc::clone(&alert);
             move |(answer, why)| {
-                // Fails only where the loop has ended.
-                let _ = messages.send(Message::Alert(AlertEvent::Tried(name, alert, answer, why)));
+                messages.send(Message::Alert(AlertEvent::Tried(name, alert, answer, why)));
             }
         };
         let ask = {
@@ -419,8 +417,7 @@ impl Host {
         let messages = self.messages.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
-            // Fails only where the loop has ended.
-            let _ = messages.send(Message::Alert(event));
+            messages.send(Message::Alert(event));
         });
     }
 

@@ -12,6 +12,7 @@ use mainstay_core::engine::{
 use mainstay_core::spec::{
     self, Argv, Probe, Ready, Reload, Senders, ServiceName, Signal, Spec, StopScope,
 };
+use mainstay_core::time::Instant as Moment;
 
 use super::delay::{Limit, undelayed};
 use super::legacy::Heir;
@@ -154,8 +155,7 @@ impl Host {
             let remark = format!(
                 "ignored a notification from pid {pid}, which is not one of its processes or had already exited; `notify = \"all\"` accepts any process of its account"
             );
-            // Fails only where the loop has ended.
-            let _ = to_loop.send(Message::Remark(id, remark));
+            to_loop.send(Message::Remark(id, remark));
         })
     }
 
@@ -282,9 +282,10 @@ impl Host {
 
     /// Takes in the ends of children.
     pub(super) fn reap(&mut self) {
-        for (tree, exit) in self.processes.reap() {
+        for (tree, exit, at) in self.processes.reap() {
+            let at = self.clock.engine(at);
             if let Some(helper) = self.helpers.remove(&tree) {
-                self.helper_ended(helper, as_the_engine_says(exit));
+                self.helper_ended(helper, as_the_engine_says(exit), at);
                 continue;
             }
             let found = self.held.iter().find_map(|(id, held)| {
@@ -292,7 +293,7 @@ impl Host {
                 (running.tree.id() == tree).then_some((*id, running.run))
             });
             if let Some((id, run)) = found {
-                self.main_ended(id, run, exit);
+                self.main_ended((id, run), exit, at);
             }
         }
         self.sweep();
@@ -306,12 +307,17 @@ impl Host {
     }
 
     /// Reports the end of a main process, as soon as everything that may show that it was ready has been looked at.
-    pub(super) fn main_ended(&mut self, id: ServiceId, run: RunId, exit: sys::Exit) {
+    pub(super) fn main_ended(
+        &mut self,
+        (id, run): (ServiceId, RunId),
+        exit: sys::Exit,
+        at: Moment,
+    ) {
         let exit = as_the_engine_says(exit);
         match self.engine.awaits(id, run) {
-            None => self.exited(id, run, exit),
+            None => self.exited((id, run), exit, at),
             Some(awaited) => {
-                self.exits.insert((id, run), exit);
+                self.exits.insert((id, run), (exit, at));
                 self.look_at_last_words(id, run, awaited);
             }
         }
@@ -328,15 +334,15 @@ impl Host {
         let messages = self.messages.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(KEEPER_PAUSE).await;
-            let _ = messages.send(Message::KeepPipes);
+            messages.send(Message::KeepPipes);
         });
     }
 
     /// Takes in the end of a main process.
-    pub(super) fn exited(&mut self, id: ServiceId, run: RunId, exit: Exit) {
+    pub(super) fn exited(&mut self, (id, run): (ServiceId, RunId), exit: Exit, at: Moment) {
         self.sweeping.push((id, run));
         self.sweeps_again = Some((Instant::now() + FIRST_SWEEP, FIRST_SWEEP));
-        self.step(Event::Exited(id, run, exit));
+        self.step_at(at, Event::Exited(id, run, exit));
     }
 
     /// Looks at trees that are not empty yet, less and less often.
@@ -351,8 +357,7 @@ impl Host {
     fn look_at_last_words(&self, id: ServiceId, run: RunId, awaited: Awaited) {
         let to_loop = self.messages.clone();
         let exited = move || {
-            // Fails only where the loop has ended.
-            let _ = to_loop.send(Message::Exited(id, run));
+            to_loop.send(Message::Exited(id, run));
         };
         let Some(held) = self.held.get(&id) else {
             return exited();
@@ -430,7 +435,7 @@ impl Host {
                     let remark = format!(
                         "{at} answers; which process listens there cannot be seen, and it is taken for the service"
                     );
-                    let _ = messages.send(Message::Remark(id, remark));
+                    messages.send(Message::Remark(id, remark));
                 }
                 Ok(())
             };
@@ -441,8 +446,7 @@ impl Host {
                 Err(No::Lacking(why)) => Event::Unasked(id, token, Unasked::Lacking(why)),
                 Err(No::Answer(why)) => refused(id, token, why),
             };
-            // Fails only where the loop has ended.
-            let _ = messages.send(Message::Engine(event));
+            messages.send(Message::Engine(event));
         });
         None
     }
@@ -540,12 +544,12 @@ impl Host {
             let mut time = Limit::new(limit);
             time.over().await;
             let was_delayed = time.was_delayed();
-            let _ = messages.send(Message::HelperLate { id, was_delayed });
+            messages.send(Message::HelperLate { id, was_delayed });
         });
     }
 
     /// Kills a helper that took too long; its end is reaped like any other.
-    pub(super) fn helper_late(&mut self, id: sys::TreeId, was_delayed: bool) {
+    pub(super) fn helper_late(&mut self, id: sys::TreeId, was_delayed: bool, at: Moment) {
         // It may have ended while we did not run.
         self.reap();
         let Some(helper) = self.helpers.get(&id) else {
@@ -555,10 +559,11 @@ impl Host {
         let (service, limit) = (helper.service, helper.limit);
         if let Purpose::Probe(token) = helper.purpose {
             // What comes of the kill is no answer, and may take its time.
-            self.step(match was_delayed {
+            let event = match was_delayed {
                 true => Event::Unasked(service, token, Unasked::Delayed),
                 false => Event::Answered(service, token, Err(no_answer_within(limit))),
-            });
+            };
+            self.step_at(at, event);
         }
     }
 
@@ -572,7 +577,7 @@ impl Host {
         }
     }
 
-    fn helper_ended(&mut self, helper: Helper, exit: Exit) {
+    fn helper_ended(&mut self, helper: Helper, exit: Exit, at: Moment) {
         // What it started must not stay.
         if !helper.tree.is_empty() {
             let _ = helper.tree.kill();
@@ -583,7 +588,9 @@ impl Host {
             exit => Err(exit.to_string()),
         };
         match helper.purpose {
-            Purpose::Probe(token) => self.step(Event::Answered(helper.service, token, answer)),
+            Purpose::Probe(token) => {
+                self.step_at(at, Event::Answered(helper.service, token, answer));
+            }
             Purpose::Reload(name) => match answer {
                 Ok(()) => self.reporter.say(&format!("{name}: reloaded")),
                 Err(why) => self

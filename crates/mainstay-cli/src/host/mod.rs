@@ -7,6 +7,7 @@
 
 mod alerts;
 mod children;
+mod clock;
 mod control;
 mod daemon;
 mod delay;
@@ -41,7 +42,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hyper::body::Bytes;
 use mainstay_core::engine::{
@@ -50,13 +51,14 @@ use mainstay_core::engine::{
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
-use mainstay_core::time::{Instant, rfc3339};
+use mainstay_core::time::Instant;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use self::alerts::{AlertEvent, Alerts};
 use self::children::Helper;
+use self::clock::{Clock, ToLoop};
 use self::control::Command;
 pub(crate) use self::control::{Reach, endpoint};
 use self::daemon::Daemon;
@@ -298,13 +300,12 @@ struct Host {
     /// The state directory is ours; not where what a dead supervisor left is stopped.
     possession: Option<Possession>,
     inherited: launch::Environment,
-    /// The beginning of our time: of this process, or of the oldest that it adopted; also by the calendar, and since the system started.
-    began: std::time::Instant,
-    began_at: SystemTime,
+    clock: Clock,
+    /// When its time began, since the system started.
     zero: Duration,
-    messages: UnboundedSender<Message>,
+    messages: ToLoop,
     /// Exits that are reported once what was said before them has been looked at.
-    exits: BTreeMap<(ServiceId, RunId), Exit>,
+    exits: BTreeMap<(ServiceId, RunId), (Exit, Instant)>,
     /// Trees whose main process is gone and which are not empty yet.
     sweeping: Vec<(ServiceId, RunId)>,
     /// When they are looked at again, and how long after the last look: the kernel's word that a cgroup is empty may not come.
@@ -345,9 +346,12 @@ impl Server {
     }
 }
 
+/// Messages, with the times of their sending.
+type FromElsewhere = UnboundedReceiver<(std::time::Instant, Message)>;
+
 /// What the loop waits for, besides children.
 struct Sources {
-    messages: UnboundedReceiver<Message>,
+    messages: FromElsewhere,
     commands: UnboundedReceiver<Command>,
     interrupts: Interrupts,
 }
@@ -516,8 +520,9 @@ impl Host {
     }
 
     /// A host of these services, which does nothing yet.
-    fn assemble(parts: Parts) -> Result<(Self, UnboundedReceiver<Message>), Failure> {
+    fn assemble(parts: Parts) -> Result<(Self, FromElsewhere), Failure> {
         let (messages, received) = mpsc::unbounded_channel();
+        let messages = ToLoop(messages);
         let to_loop = messages.clone();
         let state = &parts.state;
         let mut pipes = Pipes::new(&state.pipes_dir()).map_err(failed("make the pipes of logs"))?;
@@ -547,8 +552,7 @@ impl Host {
             spool_dir: state.spool_dir(),
         };
         let logs = Logs::start(places, pipes, key, move |event| {
-            // Fails only where the loop has ended.
-            let _ = to_loop.send(Message::Log(event));
+            to_loop.send(Message::Log(event));
         })
         .map_err(failed("start the log thread"))?;
         let specs: Vec<_> = parts
@@ -588,7 +592,6 @@ impl Host {
         }
         let null = sys::null().map_err(failed("open the null device"))?;
         let age = sys::uptime().saturating_sub(parts.zero);
-        let (now, now_at) = (std::time::Instant::now(), SystemTime::now());
         let host = Self {
             engine,
             held,
@@ -604,8 +607,7 @@ impl Host {
             is_adoptable: true,
             possession: None,
             inherited: parts.inherited,
-            began: now.checked_sub(age).unwrap_or(now),
-            began_at: now_at.checked_sub(age).unwrap_or(now_at),
+            clock: Clock::new(age),
             zero: parts.zero,
             messages,
             exits: BTreeMap::new(),
@@ -658,7 +660,7 @@ impl Host {
         between(self);
         self.perform(actions);
         for (id, run, exit) in gone {
-            self.main_ended(id, run, exit);
+            self.main_ended((id, run), exit, now);
         }
         self.sweep();
     }
@@ -716,7 +718,7 @@ impl Host {
     async fn watch(&mut self, sources: &mut Sources, is_over: impl Fn(&Self) -> bool) {
         while !is_over(self) {
             self.reporter.flush();
-            let wake = self.engine.deadline().map(|at| self.began + at.elapsed());
+            let wake = self.engine.deadline().map(|at| self.clock.system(at));
             let redraw = self.reporter.next_draw();
             let sweeps_at = self.sweeps_again.map(|(at, _)| at);
             let mends_at = self.possession.as_ref().and_then(Possession::mends_at);
@@ -724,7 +726,7 @@ impl Host {
                 biased;
                 interrupt = sources.interrupts.next() => self.interrupted(interrupt),
                 () = self.processes.changed() => self.reap(),
-                Some(message) = sources.messages.recv() => self.received(message),
+                Some((at, message)) = sources.messages.recv() => self.received(message, at),
                 Some(command) = sources.commands.recv() => self.commanded(command),
                 () = sleep_until(sweeps_at), if sweeps_at.is_some() => self.sweep_again(),
                 () = sleep_until(wake), if wake.is_some() => {
@@ -779,16 +781,16 @@ impl Host {
     }
 
     fn now(&self) -> Instant {
-        Instant::at(self.began.elapsed())
-    }
-
-    fn wall_clock(&self, at: Instant) -> String {
-        let since_epoch = (self.began_at + at.elapsed()).duration_since(UNIX_EPOCH);
-        rfc3339(since_epoch.unwrap_or_default())
+        self.clock.now()
     }
 
     fn step(&mut self, event: Event) {
-        let actions = self.engine.step(event, self.now());
+        self.step_at(self.now(), event);
+    }
+
+    /// Takes in what was seen at `at`.
+    fn step_at(&mut self, at: Instant, event: Event) {
+        let actions = self.engine.step(event, at);
         self.perform(actions);
     }
 
@@ -909,7 +911,7 @@ impl Host {
         if !matches!(fact, Fact::Missed { .. } | Fact::Status { .. }) {
             self.record(id);
         }
-        let time = self.wall_clock(self.now());
+        let time = self.clock.calendar(self.engine.now());
         let Some(held) = self.held.get(&id) else {
             return;
         };
@@ -968,8 +970,7 @@ impl Host {
             self.logs.rotate(held.spec.name(), move |result| {
                 if let Err(trouble) = result {
                     let remark = format!("rotate its log: {}", chain(&trouble));
-                    // Fails only where the loop has ended.
-                    let _ = messages.send(Message::Remark(id, remark));
+                    messages.send(Message::Remark(id, remark));
                 }
             });
         }
@@ -991,22 +992,24 @@ impl Host {
         }
     }
 
-    fn received(&mut self, message: Message) {
+    /// Takes in a message that was sent at `at`.
+    fn received(&mut self, message: Message, at: std::time::Instant) {
+        let at = self.clock.engine(at);
         match message {
-            Message::Engine(event) => self.step(event),
+            Message::Engine(event) => self.step_at(at, event),
             Message::Notices(notices) => {
-                for event in notices.take() {
-                    self.step(event);
+                for (at, event) in notices.take() {
+                    self.step_at(self.clock.engine(at), event);
                 }
             }
-            Message::Log(event) => self.log_event(event),
+            Message::Log(event) => self.log_event(event, at),
             Message::Exited(id, run) => {
-                if let Some(exit) = self.exits.remove(&(id, run)) {
-                    self.exited(id, run, exit);
+                if let Some((exit, at)) = self.exits.remove(&(id, run)) {
+                    self.exited((id, run), exit, at);
                     self.sweep();
                 }
             }
-            Message::HelperLate { id, was_delayed } => self.helper_late(id, was_delayed),
+            Message::HelperLate { id, was_delayed } => self.helper_late(id, was_delayed, at),
             Message::KeepPipes => self.keep_pipes(),
             Message::Alert(event) => self.alert_event(event),
             Message::ClientLeft(candidate) => self.client_left(candidate),
@@ -1020,7 +1023,7 @@ impl Host {
         }
     }
 
-    fn log_event(&mut self, event: LogEvent) {
+    fn log_event(&mut self, event: LogEvent, at: Instant) {
         // Those of the log thread are ours.
         let find = |name: &ServiceName| self.engine.find(name.as_str());
         match event {
@@ -1029,7 +1032,7 @@ impl Host {
                     // It is new to one of the two.
                     let candidate = self.engine.trial(id).and_then(|trial| trial.candidate);
                     for id in candidate.into_iter().chain([id]) {
-                        self.step(Event::Answered(id, Token(token), Ok(())));
+                        self.step_at(at, Event::Answered(id, Token(token), Ok(())));
                     }
                 }
             }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mainstay_core::engine::{Event, Notice, RunId, ServiceId};
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::Message;
+use super::clock::ToLoop;
 
 /// A status is passed on at most this often.
 const CADENCE: Duration = Duration::from_secs(1);
@@ -24,8 +24,10 @@ pub(super) struct Notices {
 #[derive(Debug, Default)]
 struct State {
     ready: Ready,
-    extension: Option<Duration>,
-    status: Option<String>,
+    /// When it was said.
+    ready_at: Option<Instant>,
+    extension: Option<(Instant, Duration)>,
+    status: Option<(Instant, String)>,
     /// When the last status was passed on.
     status_at: Option<Instant>,
     /// The loop has a message to come here.
@@ -52,14 +54,16 @@ impl Notices {
     }
 
     /// Keeps a notice, and has the loop take it when it is due.
-    pub(super) fn push(&self, notice: Notice, to_loop: &UnboundedSender<Message>) {
-        let mut state = self.state();
+    pub(super) fn push(&self, notice: Notice, to_loop: &ToLoop) {
+        let (now, mut state) = (Instant::now(), self.state());
         match notice {
-            Notice::Ready if state.ready == Ready::No => state.ready = Ready::Said,
+            Notice::Ready if state.ready == Ready::No => {
+                (state.ready, state.ready_at) = (Ready::Said, Some(now));
+            }
             Notice::Ready => return,
-            Notice::ExtendTimeout(by) => state.extension = Some(by),
+            Notice::ExtendTimeout(by) => state.extension = Some((now, by)),
             Notice::Status(text) => {
-                state.status = Some(text);
+                state.status = Some((now, text));
                 if let Some(pause) = state.pause() {
                     if !std::mem::replace(&mut state.is_timed, true) {
                         self.announce_after(pause, to_loop);
@@ -71,14 +75,13 @@ impl Notices {
         self.announce(&mut state, to_loop);
     }
 
-    fn announce(&self, state: &mut State, to_loop: &UnboundedSender<Message>) {
+    fn announce(&self, state: &mut State, to_loop: &ToLoop) {
         if !std::mem::replace(&mut state.is_announced, true) {
-            // Fails only where the loop has ended.
-            let _ = to_loop.send(Message::Notices(self.clone()));
+            to_loop.send(Message::Notices(self.clone()));
         }
     }
 
-    fn announce_after(&self, pause: Duration, to_loop: &UnboundedSender<Message>) {
+    fn announce_after(&self, pause: Duration, to_loop: &ToLoop) {
         let (notices, to_loop) = (self.clone(), to_loop.clone());
         tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
@@ -88,24 +91,26 @@ impl Notices {
         });
     }
 
-    /// What is due.
-    pub(super) fn take(&self) -> Vec<Event> {
+    /// What is due, and when it was said.
+    pub(super) fn take(&self) -> Vec<(Instant, Event)> {
         let mut state = self.state();
         state.is_announced = false;
         let mut notices = Vec::new();
         if state.ready == Ready::Said {
             state.ready = Ready::Told;
-            notices.push(Notice::Ready);
+            let at = state.ready_at.take();
+            notices.extend(at.map(|at| (at, Notice::Ready)));
         }
-        notices.extend(state.extension.take().map(Notice::ExtendTimeout));
+        let extension = state.extension.take();
+        notices.extend(extension.map(|(at, by)| (at, Notice::ExtendTimeout(by))));
         if state.pause().is_none()
-            && let Some(text) = state.status.take()
+            && let Some((at, text)) = state.status.take()
         {
             state.status_at = Some(Instant::now());
-            notices.push(Notice::Status(text));
+            notices.push((at, Notice::Status(text)));
         }
         let notices = notices.into_iter();
-        let event = |notice| Event::Notified(self.service, self.run, notice);
+        let event = |(at, notice)| (at, Event::Notified(self.service, self.run, notice));
         notices.map(event).collect()
     }
 

@@ -403,10 +403,13 @@ impl Host {
         let shown = in_its_place.filter(is_up).unwrap_or(id);
         let view = self.engine.view(shown)?;
         let held = self.held.get(&id)?;
-        let (since, ago) = (self.wall_clock(view.since), self.now().since(view.since));
+        let (since, ago) = (
+            self.clock.calendar(view.since),
+            self.now().since(view.since),
+        );
         let next_try = view.next_try;
         let mut report = ServiceReport::new(held.spec.name().as_str(), view, since, ago.as_secs());
-        report.next_try = next_try.map(|at| self.wall_clock(at));
+        report.next_try = next_try.map(|at| self.clock.calendar(at));
         report.next_try_seconds = next_try.map(|at| at.since(self.now()).as_secs());
         report.update = trial.map(|trial| {
             let view = trial.candidate.and_then(|id| self.engine.view(id));

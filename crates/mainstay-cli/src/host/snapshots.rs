@@ -161,7 +161,7 @@ impl Host {
             };
             let result = take().map(|(created, remarks)| {
                 for remark in remarks {
-                    let _ = messages.send(Message::Remark(id, remark));
+                    messages.send(Message::Remark(id, remark));
                 }
                 match created {
                     Created::Taken(index) => Snapshotted::Taken(index.id),
@@ -169,8 +169,7 @@ impl Host {
                 }
             });
             let result = result.map_err(|failure: Failure| failure.line());
-            // Fails only where the loop has ended.
-            let _ = messages.send(Message::Copied(id, token, result));
+            messages.send(Message::Copied(id, token, result));
         };
         if let Err(error) = start_thread("snapshot", run) {
             let why = format!("start a thread: {error}");
@@ -256,7 +255,7 @@ impl Host {
         let run = move || {
             let tell = |message| {
                 // Fails only where the loop has ended; then the next who takes the lock does the rest.
-                let _ = messages.send(message);
+                messages.send(message);
             };
             let restored = |result| Message::Engine(Event::Restored(id, token, result));
             let mut session = match store.lock(true) {
@@ -297,8 +296,7 @@ impl Host {
 
     /// To ourselves: what follows is not to come before what is being done.
     fn send(&self, message: Message) {
-        // Fails only where the loop has ended.
-        let _ = self.messages.send(message);
+        self.messages.send(message);
     }
 }
 

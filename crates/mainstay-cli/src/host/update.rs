@@ -114,8 +114,7 @@ impl Host {
                 () = reply.closed() => false,
             };
             if !is_told {
-                // Fails only where the loop has ended.
-                let _ = messages.send(Message::ClientLeft(candidate));
+                messages.send(Message::ClientLeft(candidate));
             }
         });
         if let Some(update) = self.updates.last_mut() {

@@ -889,3 +889,67 @@ fn answer(server: &TcpListener, holds: &AtomicBool, held: &mpsc::Sender<TcpStrea
         let _ = question.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     }
 }
+
+/// The time of an event line, in seconds of its day.
+fn second_of_day(event: &Value) -> f64 {
+    let time = event["time"].as_str().expect("a time");
+    let part = |from: usize, to: usize| time[from..to].parse::<f64>().expect("a number");
+    part(11, 13) * 3600.0 + part(14, 16) * 60.0 + part(17, 23)
+}
+
+/// The loop hangs, as it starts a program on a network mount whose server is gone. Meanwhile one service
+/// ends, another one is ready: both bear the time at which they did so.
+#[test]
+fn what_happens_while_the_loop_is_late_bears_its_own_time() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.stuck]
+        command = ["HERE/mount/puppet", "await", "HERE/hang", "exit", "1"]
+        recovery = { delay = "1ms" }
+        [service.brief]
+        command = ["PUPPET", "await", "HERE/go", "exit", "0"]
+        [service.talker]
+        command = ["PUPPET", "await", "HERE/go", "print", "up", "hang"]
+        start = { ready = { log = "up" }, timeout = "1m" }
+        "#,
+    );
+    let dir = sandbox.path().join("mount");
+    fs::create_dir(&dir).expect("the sandbox is writable");
+    fs::copy(mainstay_testkit::puppet(), dir.join("puppet")).expect("a copy");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "talker", "started");
+    let Some(mount) = mainstay_testkit::HungMount::cover(&dir) else {
+        return mainstay_testkit::skip("this user may not mount a FUSE file system");
+    };
+    sandbox.write("hang", "");
+    mount.wait_until_asked(SOON);
+    let began = std::time::Instant::now();
+    sandbox.write("go", "");
+    let log = sandbox.state_dir().join("logs/talker/current.log");
+    wait_until("the line", SOON, || {
+        fs::read_to_string(&log)
+            .is_ok_and(|log| log.contains("up"))
+            .then_some(())
+    });
+    // How late the loop is: what this is about.
+    std::thread::sleep(Duration::from_secs(3));
+    mount.release();
+    let exited = second_of_day(&event(&supervisor, "brief", "exited"));
+    let ready = second_of_day(&event(&supervisor, "talker", "ready"));
+    let stuck = supervisor.wait_event(SOON, |event| {
+        event["service"] == "stuck"
+            && event["event"] != "started"
+            && event.to_string().contains("mount/puppet")
+    });
+    let late = began.elapsed().as_secs_f64();
+    let released = second_of_day(&stuck);
+    for (what, at) in [("exited", exited), ("ready", ready)] {
+        let before = (released - at).rem_euclid(86_400.0);
+        assert!(
+            before >= 2.5,
+            "{what} is told as {before} s before the loop went on, of {late} s: {:#?}",
+            supervisor.events()
+        );
+    }
+    stop(supervisor, &sandbox);
+}

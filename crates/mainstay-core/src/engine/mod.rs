@@ -714,7 +714,13 @@ impl Engine {
         self.is_down() && (self.shutting_down || !was_stopped)
     }
 
-    /// Takes in what the host saw. Events of earlier runs and late answers change nothing.
+    /// The time of what was taken in last.
+    pub fn now(&self) -> Instant {
+        self.shared.now
+    }
+
+    /// Takes in what the host saw at `now`, which may be before the time of what was taken in last.
+    /// Events of earlier runs and late answers change nothing.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         self.shared.now = now;
         let Some(id) = event.service() else {
@@ -747,6 +753,8 @@ impl Engine {
         let Some(service) = self.services.get_mut(&id) else {
             return Vec::new();
         };
+        // Of one service, nothing is earlier than the last change of its state.
+        shared.now = now.max(service.since());
         match event {
             Event::Spawned(_, run, pid) => service.spawned(run, pid, shared),
             Event::SpawnFailed(_, run, reason) => service.spawn_failed(run, reason, shared),

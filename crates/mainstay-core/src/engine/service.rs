@@ -605,6 +605,7 @@ impl Service {
 
     pub(super) fn spawned(&mut self, run: RunId, pid: u32, shared: &mut Shared) {
         let restarts = self.past.restarts;
+        let start_timeout = self.spec.start().timeout();
         let Some((child, phase)) = self
             .live(run)
             .filter(|(child, _)| child.main == Main::Called)
@@ -612,8 +613,11 @@ impl Service {
             return;
         };
         child.main = Main::Lives(pid);
+        // What brought its start about may have been seen long before.
+        child.began = shared.now;
         let mut is_ready = false;
-        if let Phase::Starting { evidence, .. } = phase {
+        if let Phase::Starting { deadline, evidence } = phase {
+            *deadline = shared.now + start_timeout;
             match evidence {
                 Evidence::Existence => is_ready = true,
                 Evidence::Probe(asking) => *asking = Some(Asking::from(shared.now)),

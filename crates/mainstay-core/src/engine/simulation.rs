@@ -1232,6 +1232,8 @@ impl World {
                 match &mut self.accounts[i.index()].run {
                     Some(run) if run.id == *id && run.pid.is_none() && !run.exited => {
                         run.pid = Some(*pid);
+                        run.began = now;
+                        run.start_by = now + self.specs[i.index()].start.timeout;
                         run.has_evidence |= needs_no_evidence;
                         run.has_evidence &= !run.asked;
                     }

@@ -23,6 +23,8 @@ use std::{fmt, io};
 
 use mainstay_core::spec::{Limits, Priority};
 
+#[cfg(unix)]
+mod deaths;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(target_os = "linux")]

@@ -143,7 +143,8 @@ impl Rig {
         loop {
             let ended = self.processes.reap();
             if let Some(exit) = tree.exit() {
-                assert!(ended.is_empty() || ended.contains(&(tree.id(), exit)));
+                let mut ended = ended.iter().map(|(id, exit, _)| (*id, *exit));
+                assert!(ended.len() == 0 || ended.any(|it| it == (tree.id(), exit)));
                 return exit;
             }
             self.processes.changed().await;

@@ -25,7 +25,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::time::Instant;
 
 use super::posix::{self, Child, Image, SignalsBlocked, cvt};
-use super::{Command, Containment, Exit, SpawnError, TreeId, Usage};
+use super::{Command, Containment, Exit, SpawnError, TreeId, Usage, deaths};
 
 /// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
 ///
@@ -90,6 +90,7 @@ impl Processes {
         posix::seal_inherited();
         posix::raise_limits();
         posix::ignore_signals();
+        deaths::watch()?;
         Ok(Self {
             mains: BTreeMap::new(),
             child_ended: tokio::signal::unix::signal(SignalKind::child())?,
@@ -155,17 +156,19 @@ impl Processes {
         }
     }
 
-    /// Collects every child that has ended, and returns those that were main processes. Orphans are only counted.
-    pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit)> {
+    /// Collects every child that has ended, and returns those that were main processes, with the time of
+    /// their ends. Orphans are only counted.
+    pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit, std::time::Instant)> {
         let mut ended = Vec::new();
         while let Some((pid, status)) = posix::wait(-1) {
+            let at = deaths::time_of(pid);
             let Some(main) = self.mains.remove(&pid) else {
                 self.orphans += 1;
                 continue;
             };
             let exit = posix::exit(status);
             main.exit.set(Some(exit));
-            ended.push((main.id, exit));
+            ended.push((main.id, exit, at));
         }
         ended
     }

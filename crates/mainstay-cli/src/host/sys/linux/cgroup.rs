@@ -199,7 +199,7 @@ pub(super) fn survivors(nest_dir: &Path) -> Vec<Survivor> {
         (!pids.is_empty()).then(|| Survivor {
             service,
             main: main.map(|it| Found {
-                began: kin::since_boot(it.start),
+                began: kin::since_boot(it.start).saturating_sub(super::suspended()),
                 identity: Identity {
                     pid: it.pid,
                     birth: Birth::at(it.start),

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use mainstay_core::spec::{Signal, StopAsk, StopScope};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::SignalKind;
 
 pub(crate) use self::keeper::Keeper;
@@ -43,7 +44,7 @@ use self::watches::Watches;
 use super::posix::{self, Child, Image};
 use super::{
     Birth, CONTAINMENT, Command, Containment, Exit, INSTANCE, Identity, SUPERVISED_FROM,
-    SpawnError, Survivor, TreeId, Usage,
+    SpawnError, Survivor, TreeId, Usage, deaths,
 };
 
 /// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
@@ -117,6 +118,7 @@ impl Processes {
         posix::seal_inherited();
         posix::raise_limits();
         posix::ignore_signals();
+        deaths::watch()?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let instance = posix::random_id();
         let nest = match std::env::var_os(CONTAINMENT) {
@@ -326,18 +328,20 @@ impl Processes {
         }
     }
 
-    /// Collects every child that has ended, and returns those that were main processes; see [`Processes::others`] for the rest.
-    pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit)> {
+    /// Collects every child that has ended, and returns those that were main processes, with the time of
+    /// their ends; see [`Processes::others`] for the rest.
+    pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit, Instant)> {
         let mut ended = Vec::new();
         self.others.clear();
         while let Some((pid, status)) = posix::wait(-1) {
+            let at = deaths::time_of(pid);
             let Some(main) = self.mains.borrow_mut().remove(&pid) else {
                 self.others.push(pid);
                 continue;
             };
             let exit = posix::exit(status);
             main.exit.set(Some(exit));
-            ended.push((main.id, exit));
+            ended.push((main.id, exit, at));
         }
         self.mains.borrow_mut().retain(|pid, main| {
             if main.killed.get().is_none() {
@@ -349,7 +353,7 @@ impl Processes {
                 return true;
             };
             main.exit.set(Some(exit));
-            ended.push((main.id, exit));
+            ended.push((main.id, exit, deaths::time_of(*pid)));
             false
         });
         #[cfg(test)]
@@ -389,7 +393,7 @@ impl Adopted {
         Ok(nest)
     }
 
-    fn reap(&self, ended: &mut Vec<(TreeId, Exit)>) {
+    fn reap(&self, ended: &mut Vec<(TreeId, Exit, Instant)>) {
         for key in self.watches.take() {
             let Some(main) = self.mains.borrow_mut().remove(&key) else {
                 continue;
@@ -399,7 +403,7 @@ impl Adopted {
                 self.watches.remove(stranger);
                 let exit = stranger.exit();
                 main.exit.set(Some(exit));
-                ended.push((main.id, exit));
+                ended.push((main.id, exit, Instant::now()));
             }
         }
         // A nest goes with the last tree in it.
@@ -413,13 +417,22 @@ impl Adopted {
 /// Clock ticks since the system started, as /proc/PID/stat counts them.
 fn ticks() -> u64 {
     let per_second = u128::from(rustix::param::clock_ticks_per_second());
-    let ticks = uptime().as_nanos() * per_second / 1_000_000_000;
+    let ticks = since_boot(ClockId::Boottime).as_nanos() * per_second / 1_000_000_000;
     u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 
-/// Time since the system started, suspensions included.
+/// The time for which the system has run: without suspensions, as every duration counts here.
 pub(crate) fn uptime() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    since_boot(ClockId::Monotonic)
+}
+
+/// How long the system has been suspended since it started.
+fn suspended() -> Duration {
+    since_boot(ClockId::Boottime).saturating_sub(uptime())
+}
+
+fn since_boot(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
     now.try_into().unwrap_or_default()
 }
 

@@ -355,13 +355,13 @@ impl Processes {
         self.changed.notified().await;
     }
 
-    /// The main processes that have ended.
-    pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit)> {
+    /// The main processes that have ended, with the time at which that was seen.
+    pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit, std::time::Instant)> {
         let mut ended = Vec::new();
         self.mains.retain(|id, main| {
             let exit = main.look();
             main.exit.set(exit);
-            ended.extend(exit.map(|exit| (*id, exit)));
+            ended.extend(exit.map(|exit| (*id, exit, std::time::Instant::now())));
             exit.is_none()
         });
         ended

@@ -1,0 +1,134 @@
+//! The time of a host.
+//!
+//! Durations, windows, limits and deadlines go by the monotonic clock: the time in which the machine
+//! ran. Neither a step of the calendar's clock nor a suspension of the machine changes any of them,
+//! as services did not run meanwhile either. The ledger counts the same way from the start of the
+//! system. Stamps that people read (events, alerts, `since`, lines of logs) are the calendar's, as
+//! it was at that moment.
+//!
+//! An event has the time at which it was seen where it arose (the handler of SIGCHLD, the thread or
+//! the task that sends a [`Message`]), not the time at which the loop came to it.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mainstay_core::time::{Instant, rfc3339};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::Message;
+
+/// The calendar's clock was set, or the machine slept, if it is this far from where it was expected.
+const STEP: Duration = Duration::from_millis(100);
+/// So many steps are remembered.
+const MOST_STEPS: usize = 64;
+
+/// Converts between the engine's time, the system's and the calendar's.
+pub(super) struct Clock {
+    /// Where the engine's time begins.
+    began: std::time::Instant,
+    steps: RefCell<Steps>,
+}
+
+/// How far the calendar was ahead of the engine's time, after which moment, oldest first.
+#[derive(Default)]
+struct Steps {
+    offsets: VecDeque<(Instant, Duration)>,
+    seen: Instant,
+}
+
+impl Clock {
+    /// A clock whose time began that long ago: before this process, where something was adopted.
+    pub(super) fn new(age: Duration) -> Self {
+        let now = std::time::Instant::now();
+        Self {
+            began: now.checked_sub(age).unwrap_or(now),
+            steps: RefCell::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.engine(std::time::Instant::now())
+    }
+
+    pub(super) fn engine(&self, at: std::time::Instant) -> Instant {
+        Instant::at(at.saturating_duration_since(self.began))
+    }
+
+    pub(super) fn system(&self, at: Instant) -> std::time::Instant {
+        self.began + at.elapsed()
+    }
+
+    /// The time of day and date at `at`, by the calendar as it was then.
+    pub(super) fn calendar(&self, at: Instant) -> String {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let mut steps = self.steps.borrow_mut();
+        rfc3339(steps.at(at, self.now(), since_1970.unwrap_or_default()))
+    }
+}
+
+impl Steps {
+    /// The calendar's time at `at`, where it is `calendar` now.
+    fn at(&mut self, at: Instant, now: Instant, calendar: Duration) -> Duration {
+        let current = calendar.saturating_sub(now.elapsed());
+        let since = std::mem::replace(&mut self.seen, now);
+        let last = self.offsets.back().map(|(_, offset)| *offset);
+        if last.is_none_or(|last| last.abs_diff(current) >= STEP) {
+            self.offsets.push_back((since, current));
+            if self.offsets.len() > MOST_STEPS {
+                self.offsets.pop_front();
+            }
+        }
+        let mut earlier = self.offsets.iter().rev();
+        let known = earlier.find(|(from, _)| *from < at);
+        let known = known.or(self.offsets.front());
+        match known {
+            Some((_, offset)) if at <= since => *offset + at.elapsed(),
+            _ => current + at.elapsed(),
+        }
+    }
+}
+
+/// The way to the loop. What is sent bears the time of its sending: the loop may come to it late.
+#[derive(Clone)]
+pub(super) struct ToLoop(pub(super) UnboundedSender<(std::time::Instant, Message)>);
+
+impl ToLoop {
+    /// Fails only where the loop has ended, which nobody has to know.
+    pub(super) fn send(&self, message: Message) {
+        let _ = self.0.send((std::time::Instant::now(), message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that goes on from where it was at the start is wrong from the first step on.
+    #[test]
+    fn the_calendar_is_as_it_was_when_the_thing_happened() {
+        let seconds = Duration::from_secs;
+        let at = |time| Instant::at(seconds(time));
+        let mut steps = Steps::default();
+        let mut check = |time, now, calendar, expect| {
+            let seen = steps.at(at(time), at(now), seconds(calendar));
+            assert_eq!(seen, seconds(expect), "{time} at {now}");
+        };
+        check(0, 0, 1000, 1000);
+        check(10, 10, 1010, 1010);
+        // The machine slept for an hour; an event was seen just before the loop came to it.
+        check(19, 20, 4620, 4619);
+        check(10, 21, 4621, 1010);
+        check(20, 21, 4621, 4620);
+        // The clock is set back.
+        check(30, 30, 530, 530);
+        check(20, 31, 531, 4620);
+        check(10, 32, 532, 1010);
+        // A try to come.
+        check(60, 40, 540, 560);
+        for step in 0..1000 {
+            check(100 + step, 100 + step, step * 10, step * 10);
+        }
+        assert!(steps.offsets.len() <= MOST_STEPS);
+    }
+}
