@@ -199,13 +199,13 @@ pub(crate) async fn decide(
 pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> {
     let path = format!("/v1/services/{name}/logs/rotate");
     let (status, body) = ask(state, Method::POST, &path).await?;
-    match status.is_success() {
-        true => Ok(()),
-        false => Err(Failure::new(
-            Code::Unknown,
-            format!("rotate the log of {name}: {}", reason(&body)),
-        )),
-    }
+    let code = match status {
+        status if status.is_success() => return Ok(()),
+        StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
+        _ => Code::Unknown,
+    };
+    let why = format!("rotate the log of {name}: {}", reason(&body));
+    Err(Failure::new(code, why))
 }
 
 /// Has a daemon take up what is installed under these names, all or nothing; for their owner in the registry.

@@ -127,7 +127,7 @@ mod tests {
         // A try to come.
         check(60, 40, 540, 560);
         for step in 0..1000 {
-            check(100 + step, 100 + step, step * 10, step * 10);
+            check(100 + step, 100 + step, 5000 + step * 10, 5000 + step * 10);
         }
         assert!(steps.offsets.len() <= MOST_STEPS);
     }

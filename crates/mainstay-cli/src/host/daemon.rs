@@ -12,7 +12,8 @@ use mainstay_core::report::{LastExit, StatusReport};
 use tokio::sync::oneshot;
 
 use super::control::Reply;
-use super::requests::Waiter;
+
+use super::requests::{LOGS_BEHIND, Waiter};
 use super::{Held, Host, SETTLED, Successor, other, preflight};
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::chain;
@@ -292,6 +293,9 @@ impl Host {
             );
             return Err((StatusCode::METHOD_NOT_ALLOWED, why));
         }
+        if self.logs.is_behind() {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, LOGS_BEHIND.to_owned()));
+        }
         match self.engine.is_shutting_down() {
             true => {
                 let why = Refusal::ShuttingDown.to_string();
@@ -392,6 +396,10 @@ impl Host {
             Err((id, refusal @ Refusal::Needed(_))) => {
                 let why = format!("{}: {refusal}", self.name(id));
                 let _ = reply.send(Reply::error(StatusCode::CONFLICT, &why));
+            }
+            Err(_) if self.merge_removals(&ids) => {
+                let why = "too many removals wait for services to end: try again later";
+                let _ = reply.send(Reply::error(StatusCode::SERVICE_UNAVAILABLE, why));
             }
             Err(_) => {
                 let actions = self.engine.stop(&ids, self.now());

@@ -78,7 +78,7 @@ pub(crate) use self::possession::supervisor;
 pub(crate) use self::preflight::{losses, no_such_user, user_of, warnings};
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
-use self::requests::Waiter;
+use self::requests::{LOGS_BEHIND, Waiter};
 use self::snapshots::Taking;
 use self::sockets::Sockets;
 #[cfg(windows)]
@@ -964,6 +964,9 @@ impl Host {
 
     /// Begins a new log file for every service.
     fn rotate_logs(&mut self) {
+        if self.logs.is_behind() {
+            return self.reporter.say(&format!("SIGUSR1: {LOGS_BEHIND}"));
+        }
         self.reporter.say("SIGUSR1: rotating all logs");
         for (&id, held) in &self.held {
             let messages = self.messages.clone();

@@ -10,6 +10,14 @@ use super::Host;
 use super::control::{Command, Conditions, Operation, Reach, Reply, Unmet};
 use crate::failure::chain;
 
+/// Why nothing more is asked of the log thread.
+pub(super) const LOGS_BEHIND: &str =
+    "the logs are behind, as the disk does not answer: try again later";
+
+/// Requests that are not done at once: beyond the clients that are connected, removals whose clients
+/// are gone.
+const MOST_WAITERS: usize = 256;
+
 /// A client that waits until services have come to rest.
 pub(super) struct Waiter {
     on: On,
@@ -101,6 +109,7 @@ impl Host {
                 self.requested(Waiter { on, needs, reply }, actions);
             }
             Operation::Events(listener) => {
+                self.listeners.retain(|listener| !listener.is_closed());
                 self.listeners.push(listener);
                 let _ = reply.send(Reply::document(&serde_json::json!({})));
             }
@@ -180,6 +189,9 @@ impl Host {
         let Some(held) = self.held.get(&id) else {
             return drop(reply.send(Reply::refused(&Refusal::Removed)));
         };
+        if self.logs.is_behind() {
+            return drop(reply.send(Reply::error(StatusCode::SERVICE_UNAVAILABLE, LOGS_BEHIND)));
+        }
         self.logs.rotate(held.spec.name(), move |result| {
             let _ = reply.send(match result {
                 Ok(()) => Reply::document(&serde_json::json!({})),
@@ -262,6 +274,18 @@ impl Host {
                 drop(reply.send(Reply::refused_in_words(&refusal, &words)));
             }
         }
+    }
+
+    /// Whether no more removals are taken on. Those whose clients are gone, and which are a part of this
+    /// one, are merged with it.
+    pub(super) fn merge_removals(&mut self, ids: &[ServiceId]) -> bool {
+        self.waiters.retain(|waiter| match &waiter.on {
+            On::Removal(earlier) if waiter.reply.is_closed() => {
+                !earlier.iter().all(|id| ids.contains(id))
+            }
+            _ => true,
+        });
+        self.waiters.len() >= MOST_WAITERS
     }
 
     pub(super) fn requested(&mut self, waiter: Waiter, actions: Vec<Action>) {

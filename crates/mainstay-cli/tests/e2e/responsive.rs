@@ -953,3 +953,89 @@ fn what_happens_while_the_loop_is_late_bears_its_own_time() {
     }
     stop(supervisor, &sandbox);
 }
+
+/// Sends a request to the control socket.
+fn send(sandbox: &Sandbox, request: &str) -> std::os::unix::net::UnixStream {
+    let socket = sandbox.state_dir().join("control.sock");
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("it listens");
+    let request = format!("{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    stream
+}
+
+/// Has many clients send this request, and leave while it is being worked on.
+fn send_and_leave(sandbox: &Sandbox, request: &str, times: usize) {
+    for _ in 0..times.div_ceil(16) {
+        let clients: Vec<_> = (0..16).map(|_| send(sandbox, request)).collect();
+        // Later requests are worked on later.
+        for _ in 0..3 {
+            let mut answer = BufReader::new(send(sandbox, "GET /v1"));
+            answer.read_line(&mut String::new()).expect("an answer");
+        }
+        drop(clients);
+    }
+}
+
+/// Clients ask again and again for a removal that takes its time, and leave. One of them counts.
+#[test]
+fn removals_that_nobody_waits_for_do_not_pile_up() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.slow]
+        command = ["PUPPET", "ignore", "TERM", "hang"]
+        stop = { graceful = "1h" }
+        "#,
+    );
+    let supervisor = daemon(&sandbox);
+    let manifest = manifest.display().to_string();
+    ok(&sandbox, &["install", "--manager", "embedded", &manifest]);
+    ok(&sandbox, &["start", "slow"]);
+    send_and_leave(&sandbox, "DELETE /v1/services/slow", 480);
+    supervisor.signal(Signal::USR2);
+    let line = supervisor.wait_event(SOON, |event| event.to_string().contains("requests waiting"));
+    let line = line.to_string();
+    let count = line
+        .split(" requests waiting")
+        .next()
+        .and_then(|it| it.rsplit(' ').next());
+    let count: usize = count
+        .and_then(|count| count.parse().ok())
+        .expect("a number");
+    assert!((1..=64).contains(&count), "{line}");
+}
+
+/// A disk hangs, and with it the log thread. What clients ask of it meanwhile is bounded, then refused;
+/// everything else goes on.
+#[test]
+fn what_waits_for_a_log_on_a_hung_disk_is_bounded() {
+    let (supervisor, sandbox) =
+        supervise("[service.worker]\ncommand = [\"PUPPET\", \"print\", \"up\", \"hang\"]");
+    event(&supervisor, "worker", "started");
+    let dir = sandbox.state_dir().join("logs");
+    wait_until("its log", SOON, || {
+        let log = fs::read_to_string(dir.join("worker/current.log"));
+        log.is_ok_and(|log| log.contains("up")).then_some(())
+    });
+    let Some(mount) = mainstay_testkit::HungMount::cover(&dir) else {
+        return mainstay_testkit::skip("this user may not mount a FUSE file system");
+    };
+    let rotate = "POST /v1/services/worker/logs/rotate";
+    send_and_leave(&sandbox, rotate, 16);
+    mount.wait_until_asked(SOON);
+    send_and_leave(&sandbox, rotate, 1100);
+    let refused = verb(&sandbox, &["logs", "rotate", "worker"]);
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(75), "{why}");
+    assert!(why.contains("the disk does not answer"), "{why}");
+    let before = service(&sandbox, "worker");
+    ok(&sandbox, &["restart", "worker"]);
+    assert_ne!(service(&sandbox, "worker")["pid"], before["pid"]);
+    mount.release();
+    wait_until("the log thread to catch up", SOON, || {
+        verb(&sandbox, &["logs", "rotate", "worker"])
+            .status
+            .success()
+            .then_some(())
+    });
+    stop(supervisor, &sandbox);
+}

@@ -20,6 +20,8 @@ mod compress;
 mod disk;
 mod file;
 mod lines;
+#[cfg(unix)]
+mod orders;
 mod pipes;
 #[cfg_attr(windows, path = "pump/windows.rs")]
 mod pump;
@@ -500,6 +502,11 @@ impl Logs {
     /// Shows the whole lines of all services as `name | line`, in the order in which they arrive.
     pub(super) fn follow(&self, screen: Screen, foreign: Foreign) {
         self.pump.send(Command::Follow(screen, foreign));
+    }
+
+    /// Whether the log thread takes no orders, as a disk hangs: what can be put off is to be refused.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.pump.is_behind()
     }
 
     /// Begins a new file at the next end of a line. `done` is called on the log thread.

@@ -8,7 +8,6 @@
 use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use mainstay_core::spec::ServiceName;
 use rustix::io::Errno;
 
 use super::capture::{Capture, SourceId};
+use super::orders::{self, Orders, Receiver};
 use super::pipes::{OurEnd, Pipes};
 use super::{Command, Scope, Summary, Wanted};
 
@@ -56,7 +56,7 @@ const WAKE: usize = usize::MAX;
 
 /// The supervisor's side: orders to the thread.
 pub(super) struct Pump {
-    commands: Sender<Command>,
+    orders: Orders,
     wake: PipeWriter,
     thread: JoinHandle<Summary>,
 }
@@ -69,7 +69,7 @@ impl Pump {
         rustix::io::ioctl_fionbio(&wake, true)?;
         let mut poller = Poller::new()?;
         poller.add(&wake_reader, WAKE)?;
-        let (commands, receiver) = mpsc::channel();
+        let (orders, receiver) = orders::channel();
         let reader = Reader {
             capture,
             poller,
@@ -82,7 +82,7 @@ impl Pump {
             .stack_size(super::STACK)
             .spawn(move || reader.run(&wake_reader, &receiver))?;
         Ok(Self {
-            commands,
+            orders,
             wake,
             thread,
         })
@@ -104,10 +104,13 @@ impl Pump {
     }
 
     pub(super) fn send(&self, command: Command) {
-        // A thread that is gone has nothing left to do.
-        let _gone = self.commands.send(command);
+        self.orders.send(command);
         // A full pipe has woken it already.
         let _full = (&self.wake).write(&[0]);
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.orders.is_behind()
     }
 
     pub(super) fn close(self) -> Summary {
@@ -150,21 +153,19 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(mut self, wake: &PipeReader, commands: &Receiver<Command>) -> Summary {
+    fn run(mut self, wake: &PipeReader, orders: &Receiver) -> Summary {
         // The hand is not free before what a killed supervisor had in it is in its file, for which its pipe must be open.
         let mut later = Vec::new();
         let ends = loop {
-            match commands.recv() {
-                Ok(Command::Begin) => break false,
-                Ok(Command::Close) | Err(mpsc::RecvError) => break true,
-                Ok(
-                    command @ (Command::Open { .. }
-                    | Command::Expect {
-                        scope: Scope::Unread,
-                        ..
-                    }),
-                ) => self.perform(command),
-                Ok(command) => later.push(command),
+            match orders.take() {
+                Command::Begin => break false,
+                Command::Close => break true,
+                command @ (Command::Open { .. }
+                | Command::Expect {
+                    scope: Scope::Unread,
+                    ..
+                }) => self.perform(command),
+                command => later.push(command),
             }
         };
         for (id, source) in self.sources.iter() {
@@ -202,11 +203,10 @@ impl Reader {
                 while let Ok(64) = rustix::io::read(wake, &mut [0; 64]) {}
             }
             // Before the pipes, so that what a command says about later output reaches it.
-            loop {
-                match commands.try_recv() {
-                    Ok(Command::Close) | Err(TryRecvError::Disconnected) => return self.finish(),
-                    Ok(command) => self.perform(command),
-                    Err(TryRecvError::Empty) => break,
+            while let Some(command) = orders.try_take() {
+                match command {
+                    Command::Close => return self.finish(),
+                    command => self.perform(command),
                 }
             }
             self.round(&ready);

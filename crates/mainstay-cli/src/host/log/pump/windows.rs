@@ -87,6 +87,12 @@ impl Pump {
         }
     }
 
+    /// They are performed at once.
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(super) fn is_behind(&self) -> bool {
+        false
+    }
+
     pub(super) fn close(self) -> Summary {
         drop(self.alive);
         let _either_way: Result<(), mpsc::RecvTimeoutError> = self.ended.recv_timeout(PATIENCE);
