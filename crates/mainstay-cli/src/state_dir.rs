@@ -14,6 +14,7 @@
 //! STATE/redaction.key   by which `redact_with = "hash"` hides values
 //! STATE/spool/          what waits for log hosts
 //! STATE/pipes/NAME      what a service writes to (Linux)
+//! STATE/notify/…        where services say that they are ready (Unix)
 //! STATE/data/NAME/      the service's own, `MAINSTAY_DATA_DIR`
 //! STATE/snapshots/NAME/ what was kept of its state (`snapshot/mod.rs`)
 //! STATE/installed/NAME/ a service of the system's manager: its manifest, and in `state/` all of the above (`installed.rs`);
@@ -153,6 +154,11 @@ impl StateDir {
     /// The directory of the pipes that services write to.
     pub(crate) fn pipes_dir(&self) -> PathBuf {
         self.path.join("pipes")
+    }
+
+    /// The directory of notification sockets.
+    pub(crate) fn notify_dir(&self) -> PathBuf {
+        self.path.join("notify")
     }
 
     /// A service's own writable directory.

@@ -159,6 +159,30 @@ impl Host {
         })
     }
 
+    /// Makes the file of a service's notification socket anew, where the directory that held it is gone.
+    pub(super) fn listen_again(&mut self, id: ServiceId) -> io::Result<()> {
+        let Some(held) = self.held.get_mut(&id) else {
+            return Ok(());
+        };
+        let (Some(run), Some(socket)) = (held.running.as_ref().map(|it| it.run), &held.notify)
+        else {
+            return Ok(());
+        };
+        let Some(path) = socket.path().and_then(|path| path.to_str()) else {
+            return Ok(());
+        };
+        let path = path.to_owned();
+        held.notify = None;
+        let socket = self.listen(id, run, Some(&path))?;
+        if let Some(held) = self.held.get_mut(&id)
+            && let Some(running) = &held.running
+        {
+            socket.belongs_to(&running.tree);
+            held.notify = Some(socket);
+        }
+        Ok(())
+    }
+
     /// Holds what was adopted for a service, now that the engine knows of it.
     pub(super) fn hold(&mut self, id: ServiceId, heir: Heir) {
         let Some(run) = self.engine.view(id).and_then(|view| view.run) else {

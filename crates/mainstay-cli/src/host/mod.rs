@@ -738,6 +738,8 @@ impl Host {
                 () = sleep_until(redraw), if redraw.is_some() => {}
                 () = sleep_until(self.settles_at), if self.settles_at.is_some() => {
                     self.settles_at = None;
+                    let in_use = self.held.values().filter_map(|held| held.notify.as_ref());
+                    notify::remove_stale(&self.state, in_use);
                     sys::settle_in(&self.processes);
                 }
             }

@@ -1,14 +1,22 @@
 //! `NOTIFY_SOCKET`: what a service says of itself (sd_notify(3)), one socket a run, so that no message is taken for another's.
 //!
-//! On Linux the socket is abstract with a random name, which the ledger keeps for a successor. Who sent a message is known by its
-//! credentials (unix(7)), and looked at before the next one is read: sd_notify_barrier(3), and so systemd-notify(1), wait for that, and the
-//! sender is still there. A sender that is gone by then counts as a stranger. Descriptors that come with a message, as with those of
-//! sd_notify_barrier(3), are closed away from the loop (`release.rs`); nothing else of this socket is read meanwhile. On other Unixes the socket is a file in the owner-only state
-//! directory, and senders are not told apart. Windows has no datagram sockets of this kind: opening fails and says so.
+//! The socket is a file of the service's account, so that other accounts cannot send to it at all; its
+//! name is random, and the ledger keeps it for a successor. A service that root runs may change its
+//! account or root directory before it sends: on Linux its socket is in the abstract namespace
+//! (unix(7)), as is one whose file cannot be made or reached.
+//!
+//! Who sent a message is known by its credentials on Linux, and looked at before the next one is read:
+//! sd_notify_barrier(3), and so systemd-notify(1), wait for that, and the sender is still there. A
+//! sender that is gone by then counts as a stranger. Descriptors that come with a message, as with
+//! those of sd_notify_barrier(3), are closed away from the loop (`release.rs`); nothing else of this
+//! socket is read meanwhile. On other Unixes senders of one account are not told apart. Windows has no
+//! datagram sockets of this kind: opening fails and says so.
 
 use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,6 +26,8 @@ use tokio::task::AbortHandle;
 
 use super::sys;
 use crate::state_dir::StateDir;
+#[cfg(unix)]
+use crate::state_dir::create_private_dir;
 
 /// The longest message that is read; a longer one is cut, as sd_notify(3) senders never need it.
 const LONGEST: usize = 4096;
@@ -108,7 +118,7 @@ impl NotifySocket {
         known: Option<&str>,
         on: impl Fn(Heard) + 'static,
     ) -> io::Result<Self> {
-        let (address, socket) = platform::bind(state, name, known)?;
+        let (address, socket) = platform::bind(state, name, trust.user, known)?;
         let reader = Rc::new(Reader {
             socket,
             senders: trust.senders,
@@ -158,12 +168,75 @@ impl NotifySocket {
     pub(super) fn address(&self) -> &OsString {
         &self.address
     }
+
+    /// Its file, if it has one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        Some(Path::new(&self.address)).filter(|path| path.is_absolute())
+    }
 }
 
 impl Drop for NotifySocket {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(path) = self.path() {
+            // What stays is removed by the next supervisor.
+            let _ = fs::remove_file(path);
+        }
     }
+}
+
+/// Removes the files of sockets that a killed supervisor left, except those in use.
+pub(super) fn remove_stale<'a>(
+    state: &StateDir,
+    in_use: impl Iterator<Item = &'a NotifySocket> + Clone,
+) {
+    let entries = fs::read_dir(state.notify_dir()).into_iter().flatten();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if !in_use.clone().any(|socket| socket.path() == Some(&path)) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A new name for a socket's file.
+#[cfg(unix)]
+fn new_name(service: &str) -> String {
+    use std::hash::{BuildHasher as _, RandomState};
+    format!("{:016x}", RandomState::new().hash_one(service))
+}
+
+/// Binds a socket to a file that `user`, or our own account, and root may send to.
+///
+/// Fails where `user` could not get there.
+#[cfg(unix)]
+fn bind_file<T>(
+    path: &Path,
+    user: Option<&sys::User>,
+    bind: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    const SEARCH: u32 = 0o011;
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let set_mode = |path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    create_private_dir(dir)?;
+    if user.is_some() {
+        set_mode(dir, 0o700 | SEARCH)?;
+        for above in dir.ancestors() {
+            if fs::metadata(above)?.mode() & SEARCH != SEARCH {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+        }
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = bind()?;
+    let given = set_mode(path, 0o600).and_then(|()| user.map_or(Ok(()), |user| user.give(path)));
+    if given.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    given.map(|()| socket)
 }
 
 /// One assignment; `None` for those that mean nothing to us.
@@ -183,9 +256,10 @@ fn parse(line: &str) -> Option<Notice> {
 #[cfg(target_os = "linux")]
 mod platform {
     use std::ffi::OsString;
-    use std::hash::{BuildHasher as _, RandomState};
     use std::io::{self, IoSliceMut};
     use std::mem::MaybeUninit;
+    use std::path::Path;
+    use std::process;
     use std::time::Duration;
 
     use rustix::net::{
@@ -196,38 +270,58 @@ mod platform {
     use tokio::io::Interest;
     use tokio::net::UnixDatagram;
 
-    use super::super::release;
-    use super::{MOST_WAITING, Sender};
+    use super::super::{release, sys};
+    use super::{MOST_WAITING, Sender, bind_file, new_name};
     use crate::state_dir::StateDir;
 
     pub(super) type Socket = UnixDatagram;
+
+    /// The longest path of a socket (unix(7)).
+    const LONGEST_PATH: usize = 107;
 
     /// Until there may be a thread to close what a message carries.
     const RETRY_DELAY: Duration = Duration::from_secs(1);
 
     pub(super) fn bind(
-        _state: &StateDir,
+        state: &StateDir,
         name: &str,
+        user: Option<&sys::User>,
         known: Option<&str>,
     ) -> io::Result<(OsString, Socket)> {
+        if let Some(known) = known {
+            return bind_at(known.to_owned(), user);
+        }
+        let random = new_name(name);
+        let path = state.notify_dir().join(&random);
+        let path = path.to_str().filter(|path| is_for(path, user));
+        if let Some(Ok(bound)) = path.map(|path| bind_at(path.to_owned(), user)) {
+            return Ok(bound);
+        }
+        let pid = process::id();
+        bind_at(format!("@mainstay/{pid}/{name}/{random}"), user)
+    }
+
+    /// Whether a socket file of this path serves a service of this account.
+    fn is_for(path: &str, user: Option<&sys::User>) -> bool {
+        let is_root = sys::is_privileged() && user.is_none_or(sys::User::is_root);
+        !is_root && path.len() <= LONGEST_PATH
+    }
+
+    fn bind_at(address: String, user: Option<&sys::User>) -> io::Result<(OsString, Socket)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         sockopt::set_socket_passcred(&socket, true)?;
-        let address = match known.and_then(|known| known.strip_prefix('@')) {
-            Some(known) => known.to_owned(),
-            None => {
-                let random = RandomState::new().hash_one(name);
-                format!("mainstay/{}/{name}/{random:016x}", std::process::id())
-            }
-        };
-        bind_to(
-            &socket,
-            &SocketAddrUnix::new_abstract_name(address.as_bytes())?,
-        )?;
-        Ok((
-            format!("@{address}").into(),
-            UnixDatagram::from_std(socket.into())?,
-        ))
+        if let Some(name) = address.strip_prefix('@') {
+            let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
+            bind_to(&socket, &address)?;
+        } else {
+            let path = Path::new(&address);
+            bind_file(path, user, || {
+                Ok(bind_to(&socket, &SocketAddrUnix::new(path)?)?)
+            })?;
+        }
+        let socket = UnixDatagram::from_std(socket.into())?;
+        Ok((address.into(), socket))
     }
 
     /// The next message, whose descriptors are closed. Cancel-safe.
@@ -320,12 +414,12 @@ mod platform {
 #[cfg(all(unix, not(target_os = "linux")))]
 mod platform {
     use std::ffi::OsString;
-    use std::fs;
     use std::io;
 
     use tokio::net::UnixDatagram;
 
-    use super::Sender;
+    use super::super::sys;
+    use super::{Sender, bind_file, new_name};
     use crate::state_dir::StateDir;
 
     pub(super) type Socket = UnixDatagram;
@@ -333,14 +427,11 @@ mod platform {
     pub(super) fn bind(
         state: &StateDir,
         name: &str,
+        user: Option<&sys::User>,
         _known: Option<&str>,
     ) -> io::Result<(OsString, Socket)> {
-        let path = state.path().join(format!("notify-{name}.sock"));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let socket = UnixDatagram::bind(&path)?;
+        let path = state.notify_dir().join(new_name(name));
+        let socket = bind_file(&path, user, || UnixDatagram::bind(&path))?;
         Ok((path.into(), socket))
     }
 
@@ -367,6 +458,7 @@ mod platform {
     use std::ffi::OsString;
     use std::io;
 
+    use super::super::sys;
     use super::Sender;
     use crate::state_dir::StateDir;
 
@@ -375,6 +467,7 @@ mod platform {
     pub(super) fn bind(
         _state: &StateDir,
         _name: &str,
+        _user: Option<&sys::User>,
         _known: Option<&str>,
     ) -> io::Result<(OsString, Socket)> {
         Err(io::Error::new(

@@ -379,5 +379,12 @@ impl Host {
                 self.reporter.say(&text);
             }
         }
+        let ids: Vec<_> = self.held.keys().copied().collect();
+        for id in ids {
+            if let Err(error) = self.listen_again(id) {
+                let text = format!("open a notification socket again: {error}");
+                self.reporter.say(&text);
+            }
+        }
     }
 }

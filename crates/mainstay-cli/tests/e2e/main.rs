@@ -167,11 +167,15 @@ fn code(status: ExitStatus) -> i32 {
 fn notification_socket(pid: u64) -> std::os::unix::net::SocketAddr {
     use std::os::linux::net::SocketAddrExt as _;
     // In the middle of its exec a process has no environment for a moment.
-    let name = wait_until("its environment", SOON, || {
+    let address = wait_until("its environment", SOON, || {
         let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).ok()?;
         let mut variables = environment.split('\0');
-        let name = variables.find_map(|it| it.strip_prefix("NOTIFY_SOCKET=@"))?;
-        Some(name.to_owned())
+        let address = variables.find_map(|it| it.strip_prefix("NOTIFY_SOCKET="))?;
+        Some(address.to_owned())
     });
-    std::os::unix::net::SocketAddr::from_abstract_name(name).expect("an address")
+    let address = match address.strip_prefix('@') {
+        Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name),
+        None => std::os::unix::net::SocketAddr::from_pathname(address),
+    };
+    address.expect("an address")
 }

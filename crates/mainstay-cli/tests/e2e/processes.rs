@@ -658,3 +658,66 @@ fn a_supervisor_leaves_the_nests_of_other_pid_namespaces_alone() {
     assert_eq!(nests().len(), 0);
     wait_until("it is empty", SOON, || fs::remove_dir(&shared_dir).ok());
 }
+
+/// Sends a message to a notification socket as another user.
+fn notify_as(uid: u32, address: &std::os::unix::net::SocketAddr) -> std::io::Result<()> {
+    let send = || {
+        let uid = rustix::process::Uid::from_raw(uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        let socket = std::os::unix::net::UnixDatagram::unbound()?;
+        socket.send_to_addr(b"STATUS=forged", address).map(drop)
+    };
+    std::thread::scope(|threads| threads.spawn(send).join().expect("no panic"))
+}
+
+/// Whoever may send can hold up what comes after his message, by what it carries.
+#[test]
+fn strangers_cannot_send_to_the_socket_of_another_account() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root starts programs as another user");
+    }
+    let command = "[\"sh\", \"-c\", \"exec sleep 1000\"]";
+    let (mut supervisor, sandbox) = supervise_guests(
+        &format!(
+            "[service.guest]\ncommand = {command}\naccount = \"user:nobody\"\nworking_dir = \"/\"\n\
+             inherit_env = [\"MAINSTAY_TESTKIT_SANDBOX\"]\n\
+             start = {{ timeout = \"1m\", ready = {{ notify = true }} }}\n"
+        ),
+        |_| {},
+    );
+    let pid = event(&supervisor, "guest", "started")["pid"].as_u64();
+    let address = notification_socket(pid.expect("a pid"));
+    let stranger = notify_as(2, &address);
+    let refused = stranger.map_err(|error| error.kind());
+    assert_eq!(refused, Err(std::io::ErrorKind::PermissionDenied));
+    let path = address.as_pathname().expect("a file").to_owned();
+    let owner = fs::metadata(&path).map(|found| std::os::unix::fs::MetadataExt::uid(&found));
+    let owner = owner.expect("a socket");
+    let is_heard = |supervisor: &Supervisor| {
+        notify_as(owner, &address).expect("its account may send");
+        supervisor.wait_event(SOON, |event| {
+            let said = event["message"].as_str().unwrap_or_default();
+            said.starts_with("guest: ignored a notification from pid")
+        });
+    };
+    is_heard(&supervisor);
+    // A successor hears it at the same place, also where that is made anew.
+    supervisor.kill_dash_nine();
+    fs::write(path.with_file_name("left"), "").expect("written");
+    let manifest = sandbox.path().join("mainstay.toml");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "guest", "adopted");
+    is_heard(&supervisor);
+    wait_until("what is left of others is removed", SOON, || {
+        (!path.with_file_name("left").exists()).then_some(())
+    });
+    assert_eq!(
+        notify_as(2, &address).map_err(|error| error.kind()),
+        Err(std::io::ErrorKind::PermissionDenied)
+    );
+    fs::remove_dir_all(sandbox.state_dir()).expect("removed");
+    wait_until("it is made anew", SOON, || notify_as(owner, &address).ok());
+    assert!(verb(&sandbox, &["stop", "guest"]).status.success());
+    assert!(!path.exists());
+    stop(supervisor, &sandbox);
+}

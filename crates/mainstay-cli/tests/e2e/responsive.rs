@@ -411,8 +411,12 @@ fn lingering() -> (std::net::TcpStream, std::net::TcpStream) {
 }
 
 /// Sends a message with a descriptor, which nobody but the receiver has any more.
-fn send_descriptor(socket: &impl std::os::fd::AsFd, to: Option<&str>, sent: std::net::TcpStream) {
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix};
+fn send_descriptor(
+    socket: &impl std::os::fd::AsFd,
+    to: Option<&rustix::net::SocketAddrUnix>,
+    sent: std::net::TcpStream,
+) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let descriptors = [std::os::fd::AsFd::as_fd(&sent)];
@@ -420,9 +424,8 @@ fn send_descriptor(socket: &impl std::os::fd::AsFd, to: Option<&str>, sent: std:
     let message = [std::io::IoSlice::new(b"STATUS=lingers")];
     let flags = SendFlags::empty();
     match to {
-        Some(name) => {
-            let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).expect("an address");
-            rustix::net::sendmsg_addr(socket, &address, &message, &mut ancillary, flags)
+        Some(address) => {
+            rustix::net::sendmsg_addr(socket, address, &message, &mut ancillary, flags)
         }
         None => rustix::net::sendmsg(socket, &message, &mut ancillary, flags),
     }
@@ -447,13 +450,17 @@ fn a_descriptor_that_lingers_delays_nobody() {
     let mut supervisor = Supervisor::start(&sandbox, &manifest);
     let pid = event(&supervisor, "notifies", "started")["pid"].as_u64();
     let address = notification_socket(pid.expect("a pid"));
-    let name = String::from_utf8_lossy(address.as_abstract_name().expect("abstract")).into_owned();
+    let address = match address.as_abstract_name() {
+        Some(name) => rustix::net::SocketAddrUnix::new_abstract_name(name),
+        None => rustix::net::SocketAddrUnix::new(address.as_pathname().expect("a file")),
+    };
+    let address = address.expect("an address");
     event(&supervisor, "listens", "started");
     let outside = UnixDatagram::unbound().expect("a socket");
 
     // Taken out of the queue of datagrams.
     let (socket, peer) = lingering();
-    send_descriptor(&outside, Some(&name), socket);
+    send_descriptor(&outside, Some(&address), socket);
     assert_eq!(service(&sandbox, "notifies")["state"], "start-pending");
     // In the queue of a connection that is never accepted, when its listener is closed.
     let (socket, other_peer) = lingering();
@@ -470,8 +477,8 @@ fn a_descriptor_that_lingers_delays_nobody() {
     // In the queue of datagrams when the socket is closed.
     let (first, _peer) = lingering();
     let (second, _other) = lingering();
-    send_descriptor(&outside, Some(&name), first);
-    send_descriptor(&outside, Some(&name), second);
+    send_descriptor(&outside, Some(&address), first);
+    send_descriptor(&outside, Some(&address), second);
     ok(&sandbox, &["stop", "notifies"]);
     assert_eq!(service(&sandbox, "notifies")["state"], "stopped");
     supervisor.ctrl_c();

@@ -2,9 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::symlink;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -191,7 +190,7 @@ fn full_backlog(record: &Record, rng: &mut Rng) -> io::Result<()> {
 /// Says in the name of the other service that it is ready, from outside its tree.
 fn forged_notifications(record: &Record, rng: &mut Rng) -> io::Result<()> {
     let address = fs::read_to_string(record.path("notify"))?;
-    let address = SocketAddr::from_abstract_name(address.trim_start_matches('@'))?;
+    let address = crate::notify_address(&address)?;
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
     for _ in 0..rng.usize(1..2000) {

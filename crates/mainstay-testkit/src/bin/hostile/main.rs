@@ -48,6 +48,16 @@ fn main() -> ExitCode {
     ExitCode::from(64)
 }
 
+/// The value of a `NOTIFY_SOCKET`.
+#[cfg(target_os = "linux")]
+fn notify_address(value: &str) -> std::io::Result<std::os::unix::net::SocketAddr> {
+    use std::os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr};
+    match value.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(value),
+    }
+}
+
 #[cfg(target_os = "linux")]
 type Attack = fn(&Record, &mut fastrand::Rng) -> std::io::Result<()>;
 

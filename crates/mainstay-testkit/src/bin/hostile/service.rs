@@ -2,8 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -84,7 +83,7 @@ fn look_for_secrets(record: &Record) {
 fn notify(message: &str) {
     let send = || {
         let address = std::env::var("NOTIFY_SOCKET").map_err(io::Error::other)?;
-        let address = SocketAddr::from_abstract_name(address.trim_start_matches('@'))?;
+        let address = crate::notify_address(&address)?;
         UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address)
     };
     // A socket that is gone is the supervisor's matter.
