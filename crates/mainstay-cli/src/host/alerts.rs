@@ -9,6 +9,7 @@ mod webhook;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read as _, Write as _};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -365,7 +366,11 @@ impl Host {
             let tell = tell.clone();
             move || {
                 if let Some(webhook) = spec.on_alert().and_then(OnAlert::webhook) {
-                    tell(webhook::post(webhook, &dir, &alert.id, &alert.document));
+                    let post = || webhook::post(webhook, &dir, &alert.id, &alert.document);
+                    // Its resolver is another thread, which may not be had.
+                    let posted = panic::catch_unwind(AssertUnwindSafe(post));
+                    let lost = |_| (Answer::Nothing, "no thread to ask it with".to_owned());
+                    tell(posted.unwrap_or_else(lost));
                 }
             }
         };

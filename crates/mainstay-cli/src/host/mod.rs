@@ -6,6 +6,7 @@
 //! handled here: the log thread owns it, so that a slow disk delays no restart and a busy restart no line.
 
 mod alerts;
+mod aside;
 mod children;
 mod clock;
 mod control;

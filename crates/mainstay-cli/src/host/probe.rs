@@ -4,7 +4,7 @@
 //! other and are not asked here (`children.rs`).
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::Method;
@@ -12,6 +12,7 @@ use hyper::body::Bytes;
 use mainstay_core::spec::{HostPort, HttpUrl, Probe};
 use tokio::net::TcpStream;
 
+use super::aside::{aside, resolve};
 use super::delay::Limit;
 use super::owner::{self, Owner, Place};
 use super::sys;
@@ -32,6 +33,15 @@ pub(super) enum No {
 }
 
 impl No {
+    /// The question was not asked; where earlier ones hang, its time is over as well.
+    fn unasked(what: impl std::fmt::Display, error: &io::Error) -> Self {
+        let why = format!("{what}: {}", brief(error));
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::Answer(why),
+            _ => Self::Lacking(why),
+        }
+    }
+
     fn of(what: impl std::fmt::Display, error: &io::Error) -> Self {
         let why = format!("{what}: {}", brief(error));
         match sys::is_lacking(error) {
@@ -67,8 +77,8 @@ pub(super) async fn ask(probe: &Probe, base: &Path) -> Answer {
     match probe {
         Probe::Http(url) => http(url).await,
         Probe::Tcp(address) => tcp(address).await,
-        Probe::Unix(path) => unix(&base.join(path)).await,
-        Probe::File(path) => file(&base.join(path)),
+        Probe::Unix(path) => unix(base.join(path)).await,
+        Probe::File(path) => file(base.join(path)).await,
         Probe::Exec(_) => Err(No::Answer("a command is a child of the host".to_owned())),
     }
 }
@@ -77,20 +87,23 @@ pub(super) async fn ask(probe: &Probe, base: &Path) -> Answer {
 /// its time, so it is a thread's.
 pub(super) async fn owner(at: Place, members: sys::Members) -> Result<Owner, No> {
     let place = at.clone();
-    let look = tokio::task::spawn_blocking(move || owner::of(&place, Some(&members)));
+    let look = aside(at.to_string(), move || owner::of(&place, Some(&members)));
     match look.await {
         Ok(Owner::Stranger(who)) => Err(No::Answer(format!(
             "{at} is answered by {who}, which is not one of its processes; `owner = \"any\"` accepts it"
         ))),
         Ok(owner) => Ok(owner),
-        Err(_) => Ok(Owner::Unknown),
+        Err(error) => Err(No::unasked(
+            format_args!("look who answers at {at}"),
+            &error,
+        )),
     }
 }
 
 /// A connection is accepted.
 async fn tcp(address: &HostPort) -> Answer {
-    connect(address)
-        .await
+    let stream = connect(address).await?;
+    stream
         .map(|stream| here(&stream))
         .map_err(|error| No::of(format_args!("connect to {address}"), &error))
 }
@@ -104,8 +117,9 @@ fn here(stream: &TcpStream) -> Option<Place> {
 /// The status is 200–399; the body is not read.
 async fn http(url: &HttpUrl) -> Answer {
     let address = url.address();
+    let stream = connect(address).await?;
     let answer = async {
-        let stream = connect(address).await?;
+        let stream = stream?;
         let here = here(&stream);
         let host = address.to_string();
         let path = url.path_and_query();
@@ -121,17 +135,22 @@ async fn http(url: &HttpUrl) -> Answer {
 
 /// A connection is accepted. A link that another account can change is not followed.
 #[cfg(unix)]
-async fn unix(path: &Path) -> Answer {
-    let connected = guarded::socket(path).and_then(|socket| {
+async fn unix(path: PathBuf) -> Answer {
+    let what = format!("connect to {}", path.display());
+    let connect = move || {
+        let socket = guarded::socket(&path)?;
         let creator = super::sys::probe_unix(socket.path())?;
-        Ok(Some(Place::Unix(path.to_owned(), creator)))
-    });
-    connected.map_err(|error| No::of(format_args!("connect to {}", path.display()), &error))
+        Ok(Some(Place::Unix(path, creator)))
+    };
+    let connected = aside(what.clone(), connect).await;
+    let connected = connected.map_err(|error| No::unasked(&what, &error))?;
+    connected.map_err(|error| No::of(&what, &error))
 }
 
 /// Windows has Unix sockets, the runtime underneath has not.
 #[cfg(windows)]
-async fn unix(path: &Path) -> Answer {
+#[expect(clippy::unused_async, reason = "the same shape on every system")]
+async fn unix(path: PathBuf) -> Answer {
     Err(No::Answer(format!(
         "connect to {}: unix sockets are not supported on Windows",
         path.display()
@@ -139,16 +158,27 @@ async fn unix(path: &Path) -> Answer {
 }
 
 /// It exists. A link that another account can change is not followed: it would tell whether a file of root's exists.
-fn file(path: &Path) -> Answer {
-    match guarded::exists(path) {
+async fn file(path: PathBuf) -> Answer {
+    let shown = path.display().to_string();
+    let asked = aside(shown.clone(), move || guarded::exists(&path)).await;
+    let path = shown;
+    let exists = asked.map_err(|error| No::unasked(format_args!("look for {path}"), &error))?;
+    match exists {
         Ok(true) => Ok(None),
-        Ok(false) => Err(No::Answer(format!("{} does not exist", path.display()))),
-        Err(error) => Err(No::of(format_args!("look for {}", path.display()), &error)),
+        Ok(false) => Err(No::Answer(format!("{path} does not exist"))),
+        Err(error) => Err(No::of(format_args!("look for {path}"), &error)),
     }
 }
 
-async fn connect(address: &HostPort) -> io::Result<TcpStream> {
-    TcpStream::connect((address.host(), address.port())).await
+/// A connection, or why there is none; an error of its own where the name could not be looked up for
+/// want of a thread.
+async fn connect(address: &HostPort) -> Result<io::Result<TcpStream>, No> {
+    let found = resolve(address.host(), address.port()).await;
+    let found = found.map_err(|error| No::unasked(format_args!("resolve {address}"), &error))?;
+    Ok(match found {
+        Ok(addresses) => TcpStream::connect(&*addresses).await,
+        Err(error) => Err(error),
+    })
 }
 
 /// The system's words without Rust's `(os error N)`.

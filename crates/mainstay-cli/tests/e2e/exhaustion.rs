@@ -72,6 +72,104 @@ fn a_supervisor_without_descriptors_goes_on() {
     assert_recovers(supervisor, &sandbox, &steady);
 }
 
+/// The account of a service may start no more processes, so its probe cannot be asked: that is not the
+/// service's fault. The root of the same machine may, and goes on.
+#[test]
+fn a_probe_that_no_process_is_left_for_is_not_missed() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root runs services of other accounts");
+    }
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.poor]
+        command = ["sleep", "1000"]
+        account = "user:nobody"
+        working_dir = "/"
+        liveness = { exec = ["test", "!", "-e", "HERE/fail"], every = "20ms", misses = 1 }
+        [service.rich]
+        command = ["PUPPET", "hang"]
+        liveness = { exec = ["sh", "-c", "echo >> HERE/asked"], every = "200ms" }
+        "#,
+    );
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(sandbox.path(), mode).expect("it is ours");
+    let pid = event(&supervisor, "poor", "started")["pid"].clone();
+    let limit = |current| {
+        let supervisor = Pid::from_raw(supervisor.id().cast_signed());
+        let maximum = getrlimit(Resource::Nproc).maximum;
+        let limit = Rlimit { current, maximum };
+        prlimit(supervisor, Resource::Nproc, limit).expect("it is ours");
+    };
+    limit(Some(1));
+    let asked = || fs::read_to_string(sandbox.path().join("asked")).map_or(0, |asked| asked.len());
+    let before = asked();
+    wait_until("many probes", SOON, || {
+        (asked() >= before + 15).then_some(())
+    });
+    let poor = service(&sandbox, "poor");
+    assert_eq!(
+        (&poor["state"], &poor["pid"]),
+        (&"running".into(), &pid),
+        "{poor}"
+    );
+    let events = supervisor.events();
+    let is_missed = |event: &&Value| event["event"] == "missed" || event["event"] == "failed";
+    assert_eq!(events.iter().find(is_missed), None);
+    // It was asked all the while, and is asked again.
+    limit(getrlimit(Resource::Nproc).current);
+    sandbox.write("fail", "");
+    event(&supervisor, "poor", "missed");
+    stop(supervisor, &sandbox);
+}
+
+/// The supervisor gets no more threads, so a name cannot be looked up: the question is not asked, and is
+/// asked again.
+#[test]
+fn a_name_that_no_thread_is_left_for_is_asked_for_later() {
+    let listen = || std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (named, counted) = (listen(), listen());
+    let port = |listener: &std::net::TcpListener| listener.local_addr().expect("a port").port();
+    let (supervisor, sandbox) = supervise(&format!(
+        r#"
+        [service.named]
+        command = ["PUPPET", "hang"]
+        liveness = {{ tcp = "localhost:{}", every = "1500ms", misses = 1 }}
+        [service.counted]
+        command = ["PUPPET", "hang"]
+        liveness = {{ tcp = "127.0.0.1:{}", every = "1500ms", misses = 1 }}
+        "#,
+        port(&named),
+        port(&counted),
+    ));
+    let pid = event(&supervisor, "named", "started")["pid"].clone();
+    event(&supervisor, "counted", "started");
+    let limit = |current| {
+        let supervisor = Pid::from_raw(supervisor.id().cast_signed());
+        let maximum = getrlimit(Resource::As).maximum;
+        let limit = Rlimit { current, maximum };
+        prlimit(supervisor, Resource::As, limit).expect("it is ours");
+    };
+    let status = fs::read_to_string(format!("/proc/{}/status", supervisor.id()));
+    let status = status.expect("it lives");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let size = size.and_then(|size| size.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    // Less than the stack of a thread is left.
+    limit(size.map(|size| (size + 128) << 10));
+    for _ in 0..3 {
+        counted.accept().expect("a probe");
+    }
+    let status = service(&sandbox, "named");
+    assert_eq!(
+        (&status["state"], &status["pid"]),
+        (&"running".into(), &pid),
+        "{status}"
+    );
+    limit(None);
+    drop(named);
+    event(&supervisor, "named", "missed");
+    stop(supervisor, &sandbox);
+}
+
 /// Runs the pair with its state on a small tmpfs, has `break_it` take the file system away, and `mend` give it back.
 fn on_a_file_system(options: &str, break_it: impl Fn(&Path), mend: impl Fn(&Path)) {
     let port = mainstay_testkit::free_port();

@@ -1046,3 +1046,40 @@ fn what_waits_for_a_log_on_a_hung_disk_is_bounded() {
     });
     stop(supervisor, &sandbox);
 }
+
+/// A file that a probe looks for lies on a mount whose server is gone: no answer in time is a miss, and
+/// delays nobody.
+#[test]
+fn a_probe_of_a_file_on_a_hung_mount_delays_nobody() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.file]
+        command = ["PUPPET", "hang"]
+        liveness = { file = "HERE/mount/file", every = "50ms", misses = 4 }
+        [service.neighbour]
+        command = ["PUPPET", "hang"]
+        liveness = { file = "HERE/other", every = "50ms", misses = 4 }
+        "#,
+    );
+    let dir = sandbox.path().join("mount");
+    fs::create_dir(&dir).expect("the sandbox is writable");
+    sandbox.write("mount/file", "");
+    sandbox.write("other", "");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "file", "started");
+    let neighbour = event(&supervisor, "neighbour", "started");
+    let Some(mount) = mainstay_testkit::HungMount::cover(&dir) else {
+        return mainstay_testkit::skip("this user may not mount a FUSE file system");
+    };
+    mount.wait_until_asked(SOON);
+    let began = std::time::Instant::now();
+    assert_eq!(service(&sandbox, "neighbour")["pid"], neighbour["pid"]);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "it answered after {took:?}");
+    event(&supervisor, "file", "failed");
+    let neighbour_events = supervisor.events();
+    let is_missed = |event: &&Value| event["service"] == "neighbour" && event["event"] == "missed";
+    assert_eq!(neighbour_events.iter().find(is_missed), None);
+    mount.release();
+    stop(supervisor, &sandbox);
+}

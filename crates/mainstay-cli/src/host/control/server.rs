@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::super::aside::aside;
 use super::super::sys;
 use super::endpoint::Listener;
 use super::limit::{Connections, Phase, Progress};
@@ -276,14 +277,17 @@ async fn answer(
 /// locked, which is waited for beside the event loop.
 async fn refuse_owned(state: &StateDir, names: &str, owner: Option<String>) -> Option<Reply> {
     let (state, names) = (state.clone(), names.to_owned());
-    let look = tokio::task::spawn_blocking(move || {
+    let look = aside(format!("registry {names}"), move || {
         let names: Vec<&str> = names.split(',').collect();
         embedded::owned_by_others(&state, &names, owner.as_deref())
     });
     let (status, why) = match look.await {
         Ok(Ok(owned)) => (StatusCode::LOCKED, owned?),
         Ok(Err(busy)) => (StatusCode::SERVICE_UNAVAILABLE, busy.line()),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => {
+            let why = format!("look into the registry: {error}; try again");
+            (StatusCode::SERVICE_UNAVAILABLE, why)
+        }
     };
     Some(Reply::error(status, &why))
 }

@@ -21,6 +21,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::super::super::aside::resolve;
 use super::record::Block;
 use super::transport::{CONNECT, PATIENCE, Refusal};
 use crate::tls;
@@ -184,8 +185,8 @@ impl Remote {
 }
 
 async fn connect(address: &HostPort) -> io::Result<TcpStream> {
-    let found = tokio::net::lookup_host((address.host(), address.port()));
-    let found = timeout(CONNECT, found).await??;
+    let found = resolve(address.host(), address.port());
+    let found = timeout(CONNECT, found).await???;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in found {
         let socket = match address.is_ipv4() {

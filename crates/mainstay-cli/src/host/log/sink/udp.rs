@@ -11,6 +11,7 @@ use mainstay_core::spec::{HostPort, ServiceName};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
+use super::super::super::aside::resolve;
 use super::Lost;
 use super::record::Block;
 use super::transport::{CONNECT, PATIENCE, Refusal};
@@ -50,9 +51,9 @@ impl Udp {
     }
 
     async fn open(&self) -> io::Result<UdpSocket> {
-        let found = tokio::net::lookup_host((self.address.host(), self.address.port()));
+        let found = resolve(self.address.host(), self.address.port());
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in timeout(CONNECT, found).await?? {
+        for address in timeout(CONNECT, found).await??? {
             let socket = match address.is_ipv4() {
                 true => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?,
                 false => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await?,

@@ -1,0 +1,117 @@
+//! What may block for as long as others like (a resolver, a file system whose server is gone, a
+//! locked database), away from the event loop.
+//!
+//! Each piece of work has a thread of its own, so one that hangs delays no other. Every question is
+//! answered: where no thread can be had, or too many hang, with an error that says so.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use tokio::sync::oneshot;
+
+/// Threads at once, and of these for one subject: one that hangs must not take them from the others.
+const MOST: usize = 64;
+const MOST_OF_ONE: usize = 2;
+
+/// Resolvers need some stack; only touched pages count.
+const STACK: usize = 256 << 10;
+
+/// The subjects of the threads that there are.
+static SUBJECTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// One of the threads.
+struct Seat(String);
+
+impl Seat {
+    fn take(subject: String) -> io::Result<Self> {
+        let mut taken = SUBJECTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = taken.iter().filter(|it| **it == subject).count();
+        let (kind, why) = match (same, taken.len()) {
+            (MOST_OF_ONE.., _) => (io::ErrorKind::TimedOut, "earlier questions hang"),
+            (_, MOST..) => (io::ErrorKind::WouldBlock, "too many questions hang"),
+            _ => {
+                taken.push(subject.clone());
+                return Ok(Self(subject));
+            }
+        };
+        Err(io::Error::new(kind, why))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = SUBJECTS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ours) = taken.iter().position(|it| *it == self.0) {
+            taken.swap_remove(ours);
+        }
+    }
+}
+
+/// Does work on `subject` in a thread. Whoever stops waiting leaves the thread to itself.
+///
+/// # Errors
+/// Where it was not done, so nothing is known; `TimedOut` where earlier work on this subject hangs.
+pub(super) async fn aside<T: Send + 'static>(
+    subject: impl Into<String>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (done, answer) = oneshot::channel();
+    let seat = Seat::take(subject.into())?;
+    let builder = thread::Builder::new().name("mainstay-aside".to_owned());
+    builder.stack_size(STACK).spawn(move || {
+        let _seat = seat;
+        // Nobody may wait any more.
+        let _ = done.send(work());
+    })?;
+    let gone = |_| io::Error::other("it ended without an answer");
+    answer.await.map_err(gone)
+}
+
+/// The addresses of a host.
+///
+/// # Errors
+/// The outer one where the question was not asked, the inner one is its answer.
+pub(super) async fn resolve(host: &str, port: u16) -> io::Result<io::Result<Vec<SocketAddr>>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(Ok(vec![(address, port).into()]));
+    }
+    let host = host.to_owned();
+    aside(host.clone(), move || {
+        Ok((host.as_str(), port).to_socket_addrs()?.collect())
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn work_that_hangs_takes_no_thread_from_others() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.expect("a runtime").block_on(async {
+            let (release, hangs) = mpsc::channel::<()>();
+            let hangs = std::sync::Arc::new(Mutex::new(hangs));
+            let mut waiting = Vec::new();
+            for _ in 0..MOST_OF_ONE {
+                let hangs = std::sync::Arc::clone(&hangs);
+                let work = move || drop(hangs.lock().map(|hangs| hangs.recv()));
+                waiting.push(tokio::spawn(aside("hung", work)));
+            }
+            tokio::task::yield_now().await;
+            let refused = aside("hung", || ()).await.map_err(|error| error.kind());
+            assert_eq!(refused, Err(io::ErrorKind::TimedOut));
+            assert_eq!(aside("other", || 1).await.expect("an answer"), 1);
+            drop(release);
+            for waiting in waiting {
+                waiting.await.expect("no panic").expect("an answer");
+            }
+            assert!(aside("panics", || panic!("as it is meant")).await.is_err());
+            assert_eq!(aside("panics", || 2).await.expect("an answer"), 2);
+        });
+    }
+}
