@@ -672,6 +672,7 @@ impl Host {
         self.logs.prepare();
         self.settles_at = Some(std::time::Instant::now() + SETTLED);
         self.watch(&mut sources, Host::is_finished).await;
+        self.end_orphans();
         let report = self.status();
         self.reporter.finish(&report);
         if self.has_manager {
@@ -688,6 +689,16 @@ impl Host {
                 let id = self.engine.ids().next();
                 id.and_then(|id| self.failure_of(id)).unwrap_or(1)
             }
+        }
+    }
+
+    /// Ends what services and their helpers left that no stop of theirs reached.
+    fn end_orphans(&mut self) {
+        let count = self.processes.end_orphans(self.logs.keeper());
+        if count > 0 {
+            self.reporter.say(&format!(
+                "{count} processes had left their services' sessions and environments: killed"
+            ));
         }
     }
 

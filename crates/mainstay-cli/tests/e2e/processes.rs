@@ -721,3 +721,63 @@ fn strangers_cannot_send_to_the_socket_of_another_account() {
     assert!(!path.exists());
     stop(supervisor, &sandbox);
 }
+
+/// Without cgroups an environment tells whose an orphan is. A service makes up marks of its neighbours', in the form of this version and
+/// of earlier ones, and wipes its own: it neither keeps a neighbour from stopping nor a task from completing, and all of it ends.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_service_cannot_pass_for_its_neighbours() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root starts programs as another user");
+    }
+    const FORGE: &str = "\
+        stay() { (setsid env -i MAINSTAY_TESTKIT_SANDBOX=$MAINSTAY_TESTKIT_SANDBOX \
+            $1 PUPPET ignore term touch HERE/out/$2 hang &); }; \
+        stay A=1 none; \
+        for i in 0 1 2 3 4 5 6 7; do \
+            stay MAINSTAY_INSTANCE=${MAINSTAY_INSTANCE%%.*}.$i old-$i; \
+            stay MAINSTAY_INSTANCE=$i.0.${MAINSTAY_INSTANCE##*.} new-$i; \
+        done; exec PUPPET hang";
+    let mut services = r#"
+        [service.first]
+        command = ["PUPPET", "on-term", "exit", "0", "touch", "HERE/out/first", "hang"]
+        start = { ready = { file = "HERE/out/first" } }
+        [service.forger]
+        command = ["sh", "-c", 'FORGE']
+        account = "user:nobody"
+        working_dir = "/"
+        inherit_env = ["MAINSTAY_TESTKIT_SANDBOX"]
+        stop = { graceful = "1s" }
+        [service.task]
+        command = ["PUPPET", "await", "HERE/out/go", "exit", "0"]
+        "#
+    .replace("FORGE", FORGE);
+    // Whatever its mark counts.
+    for i in 0..3 {
+        services.push_str(&format!(
+            "[service.other{i}]\ncommand = [\"PUPPET\", \"on-term\", \"exit\", \"0\", \"hang\"]\n"
+        ));
+    }
+    let (mut supervisor, sandbox) = supervise_guests(&services, |command| {
+        command.env("MAINSTAY_CONTAINMENT", "subreaper");
+    });
+    event(&supervisor, "first", "ready");
+    let out = sandbox.path().join("out");
+    for file in (0..8).flat_map(|i| [format!("old-{i}"), format!("new-{i}")]) {
+        wait_until(&file, SOON, || out.join(&file).exists().then_some(()));
+    }
+    fs::write(out.join("go"), "").expect("a file");
+    wait_until("the task's end", SOON, || {
+        let task = service(&sandbox, "task");
+        assert_ne!(task["state"], "halted", "{task}");
+        (task["state"] == "stopped").then_some(())
+    });
+    let stopped = verb(&sandbox, &["stop", "first"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    let killed = order(&supervisor, "killing");
+    assert!(killed.is_empty(), "{killed:?}");
+    supervisor.ctrl_c();
+    let status = supervisor.wait(SOON);
+    assert!(status.success(), "{status:?}: {:#?}", supervisor.events());
+    sandbox.assert_no_leftovers();
+}

@@ -345,6 +345,11 @@ impl Logs {
         self.pipes.keeper_ended(pid)
     }
 
+    /// The process that holds the pipes open.
+    pub(crate) fn keeper(&self) -> Option<u32> {
+        self.pipes.keeper()
+    }
+
     /// Makes what is needed in a state directory that was lost.
     pub(crate) fn make_dir_again(&self) -> io::Result<()> {
         self.pipes.make_dir_again()

@@ -211,6 +211,11 @@ impl Pipes {
     }
 
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub(super) fn keeper(&self) -> Option<u32> {
+        None
+    }
+
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(super) fn end(self) {}
 }
 
@@ -318,6 +323,11 @@ impl Pipes {
     /// Whether this child, which has ended, was their keeper. Then there is none.
     pub(super) fn keeper_ended(&mut self, pid: u32) -> bool {
         self.keeper.take_if(|keeper| keeper.pid() == pid).is_some()
+    }
+
+    /// Their keeper's process.
+    pub(super) fn keeper(&self) -> Option<u32> {
+        self.keeper.as_ref().map(Keeper::pid)
     }
 
     /// Nothing needs to be kept any more.

@@ -186,7 +186,7 @@ pub(crate) struct Identity {
     pub(crate) pid: u32,
     /// Of its main process.
     pub(crate) birth: Birth,
-    /// What holds it together: `cgroup DIRECTORY` or `instance MARK`. Begins like a [`testament`].
+    /// What holds it together: `cgroup DIRECTORY` or `kin SECRET.COUNTER.UID`. Begins like a [`testament`].
     pub(crate) tree: String,
 }
 

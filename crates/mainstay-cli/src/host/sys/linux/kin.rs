@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::super::posix::kill;
+use super::mark::Mark;
 use super::pidfd;
 use super::watches::Watches;
 
@@ -143,15 +144,15 @@ pub(super) fn signal_if(pid: u32, signal: i32, is_ours: impl FnOnce() -> bool) -
     }
 }
 
-/// Kills every other process whose environment has a variable that `is_mark` knows, until there is none; see `super::end_remains`.
+/// Kills every other process that is meant by its number and environment, until there is none; see `super::end_remains`.
 pub(super) fn end_remains(
-    is_mark: impl Fn(&[u8]) -> bool,
+    is_meant: impl Fn(u32, &[u8]) -> bool,
     patience: Duration,
 ) -> io::Result<usize> {
     let own = std::process::id();
     let is_marked = |pid: u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        pid != own && environment.split(|byte| *byte == 0).any(&is_mark)
+        pid != own && is_meant(pid, &environment)
     };
     let deadline = Instant::now() + patience;
     let mut killed = BTreeSet::new();
@@ -174,8 +175,7 @@ pub(super) fn end_remains(
 
 /// What a tree without a cgroup is known by.
 pub(super) struct Kin {
-    /// `MAINSTAY_INSTANCE=…`.
-    mark: Vec<u8>,
+    mark: Mark,
     /// All members that the last look found, by identity: one of them that loses its parent still belongs.
     seen: BTreeSet<(u32, u64)>,
     adopted: Option<Adopted>,
@@ -191,16 +191,16 @@ struct Adopted {
 }
 
 impl Kin {
-    pub(super) fn new(mark: String) -> Self {
+    pub(super) fn new(mark: Mark) -> Self {
         Self {
-            mark: mark.into_bytes(),
+            mark,
             seen: BTreeSet::new(),
             adopted: None,
         }
     }
 
     /// A tree of a supervisor that is dead; its main process was born at `birth`.
-    pub(super) fn adopted(mark: String, birth: u64, watches: Rc<Watches>) -> Self {
+    pub(super) fn adopted(mark: Mark, birth: u64, watches: Rc<Watches>) -> Self {
         let adopted = Adopted {
             birth,
             watches,
@@ -212,15 +212,9 @@ impl Kin {
         }
     }
 
-    /// The variable in the environment of its members, `MAINSTAY_INSTANCE=…`.
-    pub(super) fn mark(&self) -> &[u8] {
+    /// The mark of its members.
+    pub(super) fn mark(&self) -> &Mark {
         &self.mark
-    }
-
-    /// Which tree of which supervisor: the value of its mark.
-    pub(super) fn instance(&self) -> std::borrow::Cow<'_, str> {
-        let value = self.mark.splitn(2, |byte| *byte == b'=').nth(1);
-        String::from_utf8_lossy(value.unwrap_or_default())
     }
 
     /// Has [`Watches::changed`] tell when one of these, found before, ends. Those of a tree of our own are our children then.
@@ -288,7 +282,7 @@ impl Kin {
         }
         let (marked, rest): (Vec<_>, Vec<_>) = others
             .into_iter()
-            .partition(|process| has_mark(process.pid, &self.mark));
+            .partition(|process| self.mark.is_of(process.pid));
         members.extend(marked);
         others = rest;
         loop {
@@ -347,7 +341,7 @@ impl Kin {
             .filter(|orphan| {
                 Some(orphan.session) == session
                     || self.seen.contains(&orphan.identity())
-                    || has_mark(orphan.pid, &self.mark)
+                    || self.mark.is_of(orphan.pid)
             })
             .collect();
         if is_running {
@@ -373,29 +367,27 @@ pub(super) fn signal(process: &Stat, signal: i32) -> io::Result<()> {
     })
 }
 
-/// The service of a process whose environment has a variable that begins with `mark`, as that environment has it.
-pub(super) fn service_of(pid: u32, mark: &[u8]) -> Option<String> {
+/// The service of a process that is meant by its number and environment, as that environment has it.
+pub(super) fn service_of(pid: u32, is_meant: impl Fn(u32, &[u8]) -> bool) -> Option<String> {
     const SERVICE: &[u8] = b"MAINSTAY_SERVICE=";
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let variables = || environment.split_inclusive(|byte| *byte == 0);
-    if pid == std::process::id() || !variables().any(|variable| variable.starts_with(mark)) {
+    if pid == std::process::id() || !is_meant(pid, &environment) {
         return None;
     }
-    let name = variables().find_map(|variable| variable.strip_prefix(SERVICE))?;
-    let name = name.strip_suffix(b"\0").unwrap_or(name);
+    let mut variables = environment.split(|byte| *byte == 0);
+    let name = variables.find_map(|variable| variable.strip_prefix(SERVICE))?;
     String::from_utf8(name.to_vec()).ok()
 }
 
-pub(super) fn has_mark(pid: u32, mark: &[u8]) -> bool {
+/// Whether its environment has a variable that is meant.
+pub(super) fn has_variable(pid: u32, is_meant: impl Fn(&[u8]) -> bool) -> bool {
     // In the middle of an exec a process has no environment for a moment, which is not the same as an empty one.
     for _ in 0..10_000 {
         let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
             return false;
         };
         if !environment.is_empty() || !Stat::is_executing(pid) {
-            return environment
-                .split(|byte| *byte == 0)
-                .any(|variable| variable == mark);
+            return environment.split(|byte| *byte == 0).any(is_meant);
         }
         std::thread::yield_now();
     }
@@ -404,7 +396,7 @@ pub(super) fn has_mark(pid: u32, mark: &[u8]) -> bool {
 
 /// The children of all threads of `pid`. The list may lack some of a process that collects its own meanwhile (proc_pid_task(5)),
 /// so whoever must not miss any stops the process first and looks again.
-fn children(pid: u32) -> Vec<u32> {
+pub(super) fn children(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()

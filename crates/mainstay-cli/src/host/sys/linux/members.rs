@@ -1,5 +1,6 @@
 //! Whether a process is part of a tree, for those who have only its pid: of the sender of a message, of the owner of a socket.
 
+use super::mark::Mark;
 use super::{cgroup, kin};
 
 /// What tells the processes of one tree from others. It holds nothing of the tree and may be asked on any thread.
@@ -13,8 +14,7 @@ pub(crate) struct Members {
 pub(super) enum Bond {
     /// As `/proc/PID/cgroup` names it.
     Cgroup(String),
-    /// `MAINSTAY_INSTANCE=…`
-    Kin(Vec<u8>),
+    Kin(Mark),
 }
 
 /// Generations between a member and the main process, or an orphan with a mark.
@@ -37,7 +37,7 @@ impl Members {
     }
 
     /// By descent, session or mark; so also are its children.
-    fn is_kin(&self, pid: u32, mark: &[u8]) -> bool {
+    fn is_kin(&self, pid: u32, mark: &Mark) -> bool {
         let own = std::process::id();
         let mut next = kin::Stat::of(pid);
         for _ in 0..DEEPEST {
@@ -46,7 +46,7 @@ impl Members {
             };
             if process.pid == self.main
                 || process.session == self.main
-                || kin::has_mark(process.pid, mark)
+                || mark.is_believed_of(process.pid)
             {
                 return true;
             }

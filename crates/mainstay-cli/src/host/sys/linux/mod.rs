@@ -6,6 +6,7 @@ mod cgroup;
 mod clone;
 mod keeper;
 mod kin;
+mod mark;
 mod members;
 mod memory;
 mod pidfd;
@@ -38,13 +39,14 @@ pub(crate) use self::place::{PlaceWatch, supervisor_of};
 use self::cgroup::{Cgroup, Nest};
 use self::clone::Stack;
 use self::kin::Kin;
+use self::mark::{Mark, Marks, Secret};
 use self::members::Bond;
 use self::pidfd::Stranger;
 use self::watches::Watches;
 use super::posix::{self, Child, Image};
 use super::{
-    Birth, CONTAINMENT, Command, Containment, Exit, INSTANCE, Identity, SUPERVISED_FROM,
-    SpawnError, Survivor, TreeId, Usage, deaths,
+    Birth, CONTAINMENT, Command, Containment, Exit, Identity, SUPERVISED_FROM, SpawnError,
+    Survivor, TreeId, Usage, User, deaths,
 };
 
 /// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
@@ -59,9 +61,11 @@ pub(crate) struct Processes {
     stack: Stack,
     /// Whether `clone3` is there and allowed, as far as we know.
     has_clone3: bool,
-    /// Tells this supervisor's marks from another's.
-    instance: String,
+    /// Of this supervisor's marks.
+    secret: Secret,
     started: u64,
+    /// Whether this process had children before it started any, whose orphans come to us as well.
+    has_others: bool,
     /// Children that the last [`Processes::reap`] collected and that were nobody's main process.
     others: Vec<u32>,
     #[cfg(test)]
@@ -115,15 +119,15 @@ impl Processes {
     /// Becomes the subreaper of this process's descendants and looks for a cgroup to nest in, which is then called `LABEL-PID`.
     /// Needs a tokio runtime with I/O. Marks all inherited descriptors beyond 2 as close-on-exec.
     pub(crate) fn new(label: &str) -> io::Result<Self> {
+        let has_others = !kin::children(std::process::id()).is_empty();
         posix::seal_inherited();
         posix::raise_limits();
         posix::ignore_signals();
         deaths::watch()?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let instance = posix::random_id();
         let nest = match std::env::var_os(CONTAINMENT) {
             Some(wish) if wish == "subreaper" => None,
-            _ => Nest::new(label, &instance).ok().map(Rc::new),
+            _ => Nest::new(label, &posix::random_id()).ok().map(Rc::new),
         };
         Ok(Self {
             label: label.to_owned(),
@@ -133,8 +137,9 @@ impl Processes {
             null: File::open("/dev/null")?,
             stack: Stack::new()?,
             has_clone3: true,
-            instance,
+            secret: Secret::new()?,
             started: 0,
+            has_others,
             others: Vec::new(),
             #[cfg(test)]
             orphans: 0,
@@ -156,26 +161,24 @@ impl Processes {
     /// is known now.
     pub(crate) fn spawn(&mut self, command: &Command<'_>) -> Result<Tree, SpawnError> {
         let id = TreeId(self.started);
-        let mark = self
-            .nest
-            .is_none()
-            .then(|| format!("{}.{}", self.instance, id.0));
-        let image = Image::new(command, mark.as_deref())
+        let uid = command
+            .user
+            .map_or_else(|| rustix::process::getuid().as_raw(), User::uid);
+        let mark = self.secret.mark(id.0, uid);
+        let value = self.nest.is_none().then(|| mark.value());
+        let image = Image::new(command, value)
             .map_err(|error| SpawnError::parent("prepare the arguments", error))?;
         let mut child = Child::new(command, &image, self.null.as_raw_fd())
             .map_err(|error| SpawnError::parent("lay out its start", error))?;
         let holder =
-            match (&self.nest, mark) {
-                (Some(nest), _) => {
+            match &self.nest {
+                Some(nest) => {
                     let cgroup = Cgroup::new(nest, command.name, id.0);
                     Holder::Cgroup(cgroup.map_err(|error| {
                         SpawnError::parent("create the service's cgroup", error)
                     })?)
                 }
-                (None, mark) => Holder::Kin(RefCell::new(Kin::new(format!(
-                    "{INSTANCE}={}",
-                    mark.unwrap_or_default()
-                )))),
+                None => Holder::Kin(RefCell::new(Kin::new(mark))),
             };
         let first = ticks();
         let pid = self
@@ -252,12 +255,12 @@ impl Processes {
                 let main = stranger.as_ref().map(|_| left.pid);
                 Holder::Cgroup(Cgroup::adopted(&nest, name, main)?)
             }
-            Some(("instance", mark)) => {
-                let mark = format!("{INSTANCE}={mark}");
+            _ => {
+                let main = stranger.as_ref().map(|_| left.pid);
+                let mark = Mark::of_tree(&left.tree, main).ok_or(io::ErrorKind::InvalidData)?;
                 let watches = adopted.watches.clone();
                 Holder::Kin(RefCell::new(Kin::adopted(mark, left.birth.first, watches)))
             }
-            _ => return Err(io::ErrorKind::InvalidData.into()),
         };
         let id = TreeId(self.started);
         if let Some(stranger) = &stranger {
@@ -367,6 +370,31 @@ impl Processes {
             adopted.reap(&mut ended);
         }
         ended
+    }
+
+    /// Kills what the services and their helpers left that belongs to no tree: orphans that left their session and bear no true mark.
+    /// Returns how many there were. `keeper` is spared. For the very end: every tree is down. Blocks, for a moment at most.
+    pub(crate) fn end_orphans(&mut self, keeper: Option<u32>) -> usize {
+        // In a cgroup there are none, and those of others are not ours to end.
+        if self.nest.is_some() || self.has_others {
+            return 0;
+        }
+        let deadline = Instant::now() + ORPHANS_TIMEOUT;
+        let mut killed = BTreeSet::new();
+        loop {
+            self.reap();
+            let own = std::process::id();
+            let mut found = kin::family(own);
+            found.retain(|it| it.pid != own && Some(it.pid) != keeper && it.is_alive());
+            if found.is_empty() || Instant::now() > deadline {
+                return killed.len();
+            }
+            for process in found {
+                killed.insert(process.identity());
+                let _refused = kin::signal(&process, libc::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// The other children that the last [`Processes::reap`] collected.
@@ -514,7 +542,7 @@ pub(crate) fn give_memory_back() {
 pub(crate) fn testament(processes: &Processes) -> String {
     match &processes.nest {
         Some(nest) => format!("cgroup {}", nest.dir().display()),
-        None => format!("instance {}", processes.instance),
+        None => processes.secret.testament(),
     }
 }
 
@@ -532,6 +560,9 @@ pub(crate) fn home_of_pids() -> Option<String> {
 /// How long what a dead supervisor left may take to die.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long [`Processes::end_orphans`] may take.
+const ORPHANS_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Kills the processes that a supervisor left when it died without stopping them, by its [`testament`], but not those of the trees that
 /// are `spared`, and returns how many there were. Blocks until they are gone, 10 s at most.
 ///
@@ -544,23 +575,23 @@ pub(crate) fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<us
             let spared = spared.filter_map(|name| name.strip_prefix('/')).collect();
             cgroup::end_remains(dir.as_ref(), &spared, PATIENCE)
         }
-        Some(("instance", instance)) => {
-            let begin = format!("{INSTANCE}={instance}.");
-            let spared = spared.filter_map(|tree| tree.tree.strip_prefix("instance "));
-            let spared: BTreeSet<Vec<u8>> = spared
-                .map(|mark| format!("{INSTANCE}={mark}").into_bytes())
-                .collect();
-            let is_mark = |variable: &[u8]| {
-                variable.starts_with(begin.as_bytes()) && !spared.contains(variable)
-            };
-            kin::end_remains(is_mark, PATIENCE)
-        }
         Some(("state", dir)) => {
             let mark = format!("{SUPERVISED_FROM}={dir}").into_bytes();
-            let ended = kin::end_remains(|variable| variable == mark, PATIENCE);
+            let ended = kin::end_remains(|_, them| has(them, &mark), PATIENCE);
             place::end_keepers(dir).and(ended)
         }
-        _ => Ok(0),
+        _ => {
+            let Some(marks) = Marks::of_testament(testament) else {
+                return Ok(0);
+            };
+            let spared = spared.filter_map(|tree| Mark::of_tree(&tree.tree, None));
+            let spared: BTreeSet<String> = spared.map(|mark| mark.value().to_owned()).collect();
+            let is_meant = |pid: u32, environment: &[u8]| {
+                let borne = marks.borne_by(pid, environment);
+                borne.is_some_and(|value| !spared.contains(value))
+            };
+            kin::end_remains(is_meant, PATIENCE)
+        }
     }
 }
 
@@ -568,26 +599,39 @@ pub(crate) fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<us
 pub(crate) fn end_tree(tree: &str) -> io::Result<usize> {
     match tree.split_once(' ') {
         Some(("cgroup", dir)) => cgroup::end(dir.as_ref(), Instant::now() + PATIENCE),
-        Some(("instance", mark)) => {
-            let mark = format!("{INSTANCE}={mark}").into_bytes();
-            kin::end_remains(|variable| variable == mark, PATIENCE)
+        _ => {
+            let Some(mark) = Mark::of_tree(tree, None) else {
+                return Ok(0);
+            };
+            let mark = Marks::One(mark);
+            kin::end_remains(|pid, them| mark.borne_by(pid, them).is_some(), PATIENCE)
         }
-        _ => Ok(0),
     }
+}
+
+/// Whether an environment has this variable.
+fn has(environment: &[u8], variable: &[u8]) -> bool {
+    let mut variables = environment.split(|byte| *byte == 0);
+    variables.any(|it| it == variable)
 }
 
 /// What lives of a dead supervisor's services, by its [`testament`]. In a cgroup, a tree's main process is the oldest one, which leads its
 /// session; without one, that cannot be told from what the processes themselves may say.
 pub(crate) fn survivors(testament: &str) -> Vec<Survivor> {
-    let mark = match testament.split_once(' ') {
+    let state = match testament.split_once(' ') {
         Some(("cgroup", dir)) => return cgroup::survivors(dir.as_ref()),
-        Some(("instance", instance)) => format!("{INSTANCE}={instance}."),
-        Some(("state", dir)) => format!("{SUPERVISED_FROM}={dir}\0"),
-        _ => return Vec::new(),
+        Some(("state", dir)) => Some(format!("{SUPERVISED_FROM}={dir}").into_bytes()),
+        _ => None,
+    };
+    let marks = Marks::of_testament(testament);
+    let is_meant = |pid: u32, environment: &[u8]| match (&state, &marks) {
+        (Some(state), _) => has(environment, state),
+        (None, Some(marks)) => marks.borne_by(pid, environment).is_some(),
+        (None, None) => false,
     };
     let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for pid in kin::every_pid() {
-        if let Some(service) = kin::service_of(pid, mark.as_bytes()) {
+        if let Some(service) = kin::service_of(pid, is_meant) {
             found.entry(service).or_default().push(pid);
         }
     }
@@ -638,7 +682,7 @@ impl Tree {
             birth: self.main.birth,
             tree: match &self.holder {
                 Holder::Cgroup(cgroup) => format!("cgroup {}", cgroup.dir().display()),
-                Holder::Kin(kin) => format!("instance {}", kin.borrow().instance()),
+                Holder::Kin(kin) => kin.borrow().mark().tree().to_owned(),
             },
         }
     }
@@ -649,7 +693,7 @@ impl Tree {
             self.main.pid,
             match &self.holder {
                 Holder::Cgroup(cgroup) => Bond::Cgroup(cgroup.path()),
-                Holder::Kin(kin) => Bond::Kin(kin.borrow().mark().to_owned()),
+                Holder::Kin(kin) => Bond::Kin(kin.borrow().mark().clone()),
             },
         )
     }

@@ -164,6 +164,65 @@ fn stale_nests_are_removed() {
     });
 }
 
+/// Another account's process that bears a mark which it has got hold of is no member, and is not believed.
+#[test]
+fn a_stolen_mark_does_not_count() {
+    isolated("a_stolen_mark_does_not_count", async |rig| {
+        use super::super::User;
+        if rig.processes.containment() == Containment::Cgroup
+            || !rustix::process::geteuid().is_root()
+        {
+            return eprintln!("skipped: there are marks without cgroups only, and users for root");
+        }
+        let user = |name: &str| User::lookup(name).unwrap().unwrap();
+        let (victim, mut output) = rig
+            .start(
+                &["/bin/sh", "-c", "echo $MAINSTAY_INSTANCE; exec sleep 1000"],
+                |command| {
+                    command.user = Some(user("daemon"));
+                },
+            )
+            .unwrap();
+        let mark = line(&mut output);
+        let bears = |account: &str| {
+            let script = format!(
+                "(setsid env -i MAINSTAY_INSTANCE={mark} sh -c 'echo $$; exec sleep 1000' &)"
+            );
+            (user(account), script)
+        };
+        let (thief_account, script) = bears("nobody");
+        let (thief, mut stolen) = rig
+            .start(&["/bin/sh", "-c", &script], |command| {
+                command.user = Some(thief_account)
+            })
+            .unwrap();
+        let stranger = line(&mut stolen);
+        let (own_account, script) = bears("daemon");
+        let (_helper, mut inherited) = rig
+            .start(&["/bin/sh", "-c", &script], |command| {
+                command.user = Some(own_account)
+            })
+            .unwrap();
+        let own = line(&mut inherited);
+        let pid = |text: &str| text.parse::<u32>().unwrap();
+        assert!(!victim.members().has(pid(&stranger)));
+        assert!(victim.members().has(pid(&own)));
+        let members = victim.usage().unwrap().processes;
+        assert_eq!(members, 2, "its main process, and the one of its account");
+        victim.kill().unwrap();
+        rig.until_empty(&victim).await;
+        assert!(exists(&stranger) && !exists(&own));
+        // It belongs to nobody: it goes with the supervisor.
+        while thief.exit().is_none() {
+            rig.processes.changed().await;
+            rig.processes.reap();
+        }
+        assert!(thief.is_empty());
+        assert_eq!(rig.processes.end_orphans(None), 1);
+        assert!(!exists(&stranger));
+    });
+}
+
 #[test]
 #[ignore = "a measurement: run it alone, in release"]
 fn spawn_and_stop_cost() {
