@@ -6,9 +6,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
+use mainstay_core::engine::Human;
 use tokio::sync::oneshot;
 
 /// Threads at once, and of these for one subject: one that hangs must not take them from the others.
@@ -58,15 +60,37 @@ pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (done, answer) = oneshot::channel();
-    let seat = Seat::take(subject.into())?;
-    let builder = thread::Builder::new().name("mainstay-aside".to_owned());
-    builder.stack_size(STACK).spawn(move || {
-        let _seat = seat;
-        // Nobody may wait any more.
-        let _ = done.send(work());
-    })?;
+    in_thread(subject.into(), move || drop(done.send(work())))?;
     let gone = |_| io::Error::other("it ended without an answer");
     answer.await.map_err(gone)
+}
+
+/// The same for what the event loop cannot go on without, and which hangs next to never: blocks for at
+/// most `limit`, and not at all where earlier work on this subject hangs.
+///
+/// # Errors
+/// As with [`aside`]; `TimedOut` also where `limit` is over.
+pub(super) fn wait<T: Send + 'static>(
+    subject: String,
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (done, answer) = mpsc::channel();
+    in_thread(subject, move || drop(done.send(work())))?;
+    answer.recv_timeout(limit).map_err(|_| {
+        let why = format!("no answer within {}", Human(limit));
+        io::Error::new(io::ErrorKind::TimedOut, why)
+    })
+}
+
+fn in_thread(subject: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let seat = Seat::take(subject)?;
+    let builder = thread::Builder::new().name("mainstay-aside".to_owned());
+    let seated = move || {
+        let _seat = seat;
+        work();
+    };
+    builder.stack_size(STACK).spawn(seated).map(drop)
 }
 
 /// The addresses of a host.
@@ -86,8 +110,6 @@ pub(super) async fn resolve(host: &str, port: u16) -> io::Result<io::Result<Vec<
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
     #[test]

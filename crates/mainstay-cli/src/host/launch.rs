@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{env, fs, io};
 
 use mainstay_core::spec::Spec;
 use mainstay_core::{env_file, environment};
 
-use super::sys;
+use super::{aside, sys};
 use crate::guarded;
 
 /// Tells every program its `log.level`.
@@ -59,6 +60,9 @@ fn key(name: impl AsRef<OsStr>) -> OsString {
         false => name.as_ref().to_owned(),
     }
 }
+
+/// How long the event loop waits for an `env_file`: it may lie on a mount whose server is gone.
+const ENV_FILE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the service runs: `working_dir`, relative to the manifest's directory, which is the default.
 pub(crate) fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
@@ -112,7 +116,12 @@ fn read_env_file(spec: &Spec, manifest_dir: &Path) -> Result<Option<(PathBuf, St
         return Ok(None);
     };
     let path = manifest_dir.join(path);
-    let text = guarded::read_to_string(&path, guarded::ENV_FILE).map_err(|error| {
+    let read = {
+        let path = path.clone();
+        move || guarded::read_to_string(&path, guarded::ENV_FILE)
+    };
+    let text = aside::wait(path.display().to_string(), ENV_FILE_TIMEOUT, read);
+    let text = text.flatten().map_err(|error| {
         let why = guarded::explain(&error);
         format!("read env_file {}: {why}", path.display())
     })?;

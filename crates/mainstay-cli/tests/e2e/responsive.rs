@@ -1083,3 +1083,39 @@ fn a_probe_of_a_file_on_a_hung_mount_delays_nobody() {
     mount.release();
     stop(supervisor, &sandbox);
 }
+
+/// The `env_file` of a service lies on a mount whose server is gone: its start fails, and is tried again.
+#[test]
+fn an_env_file_on_a_hung_mount_fails_a_start_and_nothing_else() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.far]
+        command = ["PUPPET", "await", "HERE/go", "exit", "1"]
+        env_file = "mount/env"
+        recovery = { delay = "10ms", max_delay = "100ms", limit = "none" }
+        "#,
+    );
+    let dir = sandbox.path().join("mount");
+    fs::create_dir(&dir).expect("the sandbox is writable");
+    sandbox.write("mount/env", "A=b\n");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "far", "started");
+    let Some(mount) = mainstay_testkit::HungMount::cover(&dir) else {
+        return mainstay_testkit::skip("this user may not mount a FUSE file system");
+    };
+    sandbox.write("go", "");
+    mount.wait_until_asked(SOON);
+    supervisor.wait_event(SOON, |event| {
+        event["event"] == "failed" && event.to_string().contains("earlier questions hang")
+    });
+    let began = std::time::Instant::now();
+    assert_ne!(service(&sandbox, "far")["state"], "running");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "it answered after {took:?}");
+    fs::remove_file(sandbox.path().join("go")).expect("it is there");
+    mount.release();
+    wait_until("it to run", SOON, || {
+        (service(&sandbox, "far")["state"] == "running").then_some(())
+    });
+    stop(supervisor, &sandbox);
+}
