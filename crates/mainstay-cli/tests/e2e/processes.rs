@@ -722,6 +722,31 @@ fn strangers_cannot_send_to_the_socket_of_another_account() {
     stop(supervisor, &sandbox);
 }
 
+/// A service asks for an hour whenever it may: its start ends, and so does its stop.
+#[cfg(unix)]
+#[test]
+fn more_time_is_not_given_for_ever() {
+    let (mut supervisor, sandbox) = supervise(
+        r#"
+        [service.asks]
+        command = ["PUPPET", "ignore", "term", "notify", "EXTEND_TIMEOUT_USEC=3600000000", "sleep", "2100ms",
+            "notify", "EXTEND_TIMEOUT_USEC=3600000000", "hang"]
+        start = { timeout = "200ms", ready = { notify = true } }
+        stop = { graceful = "200ms" }
+        recovery = { policy = "never" }
+        "#,
+    );
+    let failed = event(&supervisor, "asks", "failed");
+    let message = failed["message"].as_str().expect("a message");
+    assert!(message.contains("not ready after 2s"), "{message}");
+    event(&supervisor, "asks", "killing");
+    let ended = event(&supervisor, "asks", "exited");
+    let message = ended["message"].as_str().expect("a message");
+    assert!(message.contains("ended after 4s"), "{message}");
+    assert_eq!(code(supervisor.wait(SOON)), 1);
+    sandbox.assert_no_leftovers();
+}
+
 /// Without cgroups an environment tells whose an orphan is. A service makes up marks of its neighbours', in the form of this version and
 /// of earlier ones, and wipes its own: it neither keeps a neighbour from stopping nor a task from completing, and all of it ends.
 #[cfg(target_os = "linux")]

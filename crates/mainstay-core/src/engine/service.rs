@@ -34,8 +34,8 @@ const RESTORE_PATIENCE: Duration = Duration::from_secs(3600);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after a question that the host could not ask.
 const UNASKED_PAUSE: Duration = Duration::from_secs(1);
-/// The most that one `EXTEND_TIMEOUT_USEC=` is worth: who wants longer has to be alive to ask again.
-const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
+/// `EXTEND_TIMEOUT_USEC=` makes a start or a stop last at most so many times its limit, however often it is sent: both have an end.
+pub(super) const LONGEST_EXTENSION: u32 = 10;
 /// The pauses between questions of readiness: soon at first, never rare.
 const READY_CADENCE: Backoff = Backoff {
     base: Duration::from_millis(5),
@@ -802,7 +802,17 @@ impl Service {
     }
 
     pub(super) fn notified(&mut self, run: RunId, notice: Notice, shared: &mut Shared) {
-        let Some((_, phase)) = self.live(run) else {
+        let start_limit = self
+            .spec
+            .start()
+            .timeout()
+            .saturating_mul(LONGEST_EXTENSION);
+        let stop_limit = self
+            .spec
+            .stop()
+            .graceful()
+            .saturating_mul(LONGEST_EXTENSION);
+        let Some((child, phase)) = self.live(run) else {
             return;
         };
         match (notice, phase) {
@@ -817,13 +827,16 @@ impl Service {
                 Notice::ExtendTimeout(by),
                 Phase::Starting {
                     deadline: until, ..
-                }
-                | Phase::Stopping {
-                    rung: Rung::Asked { .. },
+                },
+            ) => extend(until, (shared.now, by), child.began + start_limit),
+            (
+                Notice::ExtendTimeout(by),
+                Phase::Stopping {
+                    rung: Rung::Asked { since, .. },
                     until,
                     ..
                 },
-            ) => *until = (*until).max(shared.now + by.min(LONGEST_EXTENSION)),
+            ) => extend(until, (shared.now, by), *since + stop_limit),
             (Notice::Status(text), _) => {
                 self.past.status = Some(text.clone());
                 self.tell(Fact::Status { text }, shared);
@@ -1430,6 +1443,11 @@ impl Service {
             }
         }
     }
+}
+
+/// Moves a deadline to `by` from now, but not beyond `latest`, and never back.
+fn extend(deadline: &mut Instant, (now, by): (Instant, Duration), latest: Instant) {
+    *deadline = (*deadline).max((now + by).min(latest));
 }
 
 /// Takes the steps of the ladder that are due; how many are taken then, and when the next one is due.

@@ -28,7 +28,7 @@ const MOST: usize = 9;
 const GONE: usize = usize::MAX;
 /// The engine's own patience with killed processes, and the most that one extension is worth.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
-const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
+const LONGEST_EXTENSION: u32 = 10;
 /// How long the children of a main process that exited with 0 may take to follow it.
 const LINGER_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a crash loop is told.
@@ -1280,16 +1280,20 @@ impl World {
             Event::Notified(i, id, notice) => {
                 let ready = &self.specs[i.index()].start.ready;
                 let wants_notice = matches!(ready, Some(Ready::Notify(_)));
+                let start_limit = self.specs[i.index()].start.timeout * LONGEST_EXTENSION;
+                let stop_limit = self.specs[i.index()].stop.graceful * LONGEST_EXTENSION;
                 match (&mut self.accounts[i.index()].run, notice) {
                     (Some(run), Notice::Ready) if run.id == *id => {
                         run.has_evidence |= wants_notice && !run.asked && !run.exited;
                     }
                     (Some(run), Notice::ExtendTimeout(by)) if run.id == *id => {
-                        let until = now + (*by).min(LONGEST_EXTENSION);
+                        let until = now + *by;
                         if run.asked && !run.killed {
-                            run.kill_at = run.kill_at.max(until);
+                            let latest = run.climb.0 + stop_limit;
+                            run.kill_at = run.kill_at.max(until.min(latest));
                         } else if !run.exited && !run.asked && !run.was_ready() {
-                            run.start_by = run.start_by.max(until);
+                            let latest = run.began + start_limit;
+                            run.start_by = run.start_by.max(until.min(latest));
                         }
                     }
                     (Some(run), _) if run.id == *id => {}
