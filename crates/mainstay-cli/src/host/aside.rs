@@ -7,18 +7,16 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread;
 use std::time::Duration;
 
 use mainstay_core::engine::Human;
 use tokio::sync::oneshot;
 
+use super::sys::threads::{self, Stack};
+
 /// Threads at once, and of these for one subject: one that hangs must not take them from the others.
 const MOST: usize = 64;
 const MOST_OF_ONE: usize = 2;
-
-/// Resolvers need some stack; only touched pages count.
-const STACK: usize = 256 << 10;
 
 /// The subjects of the threads that there are.
 static SUBJECTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -85,12 +83,11 @@ pub(super) fn wait<T: Send + 'static>(
 
 fn in_thread(subject: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let seat = Seat::take(subject)?;
-    let builder = thread::Builder::new().name("mainstay-aside".to_owned());
     let seated = move || {
         let _seat = seat;
         work();
     };
-    builder.stack_size(STACK).spawn(seated).map(drop)
+    threads::spawn("mainstay-aside", Stack::Large, seated).map(drop)
 }
 
 /// The addresses of a host.

@@ -8,21 +8,18 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 use tokio::sync::oneshot;
 
+use super::sys::threads::{self, Stack};
+
 /// How long a close that does not linger may take; the address is free afterwards.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The kernel's frames are elsewhere.
-const STACK: usize = 32 << 10;
-
 fn in_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let builder = thread::Builder::new().name("mainstay-release".to_owned());
-    builder.stack_size(STACK).spawn(work).map(drop)
+    threads::spawn("mainstay-release", Stack::Small, work).map(drop)
 }
 
 /// Removes the next message of a datagram socket. The answer comes when it is gone, with whatever it carried.

@@ -6,11 +6,11 @@
 use std::io::Write;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay::Logger;
 
+use super::sys::threads::{self, Stack};
 use crate::output::{self, Foreign, Safe};
 
 /// What services write may wait for the reader up to this size, in bytes; events have as much again.
@@ -114,9 +114,8 @@ impl Screen {
                 shared.moved.notify_all();
             }
         };
-        let thread = thread::Builder::new().name("screen".into());
         // Where this fails, the other end of the queue is gone.
-        drop(thread.stack_size(super::log::STACK).spawn(writer));
+        drop(threads::spawn("screen", Stack::Small, writer));
         Self { pieces, shared }
     }
 

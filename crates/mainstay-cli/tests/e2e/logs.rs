@@ -1,6 +1,7 @@
 //! Output arrives, whatever the disk does; and can be read again.
 
 use std::fs;
+use std::io;
 
 use super::*;
 
@@ -33,6 +34,7 @@ fn every_line_arrives_and_logs_shows_the_last() {
                 .expect("a name")
         })
         .collect();
+    names.retain(|name| name.ends_with(".log"));
     names.sort();
     // `current.log` sorts behind every time stamp.
     assert_eq!(names.last().map(String::as_str), Some("current.log"));
@@ -67,7 +69,11 @@ fn rotation_on_demand() {
         fs::read_to_string(dir.join("current.log")).expect("a new file"),
         ""
     );
-    assert_eq!(fs::read_dir(dir).expect("its logs").count(), 2);
+    let rotated = fs::read_dir(dir).expect("its logs").filter(|entry| {
+        let name = entry.as_ref().expect("an entry").file_name();
+        name.into_string().is_ok_and(|name| name.ends_with("Z.log"))
+    });
+    assert_eq!(rotated.count(), 1);
     let shown = verb(&sandbox, &["logs", "a"]);
     assert_eq!(String::from_utf8_lossy(&shown.stdout), "one\n");
     assert_eq!(code(verb(&sandbox, &["logs", "nobody"]).status), 4);
@@ -501,4 +507,68 @@ fn an_endless_line_is_read_in_pieces() {
     assert_eq!(line["message"], "dle");
     let found = read("--grep ^$ -n 1");
     assert!(found.is_empty(), "{}", found.len());
+}
+
+/// One thread for all services compresses, with every packing.
+#[test]
+fn rotated_files_are_compressed_as_asked_and_hold_every_line() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.gzip]
+        command = ["PUPPET", "flood", "20000", "--bytes", "100", "touch", "HERE/gzip", "hang"]
+        start = { ready = { file = "HERE/gzip" } }
+        log = { rotate = "100KB", keep = 100, compress = "gzip" }
+        [service.zstd]
+        command = ["PUPPET", "flood", "20000", "--bytes", "100", "touch", "HERE/zstd", "hang"]
+        start = { ready = { file = "HERE/zstd" } }
+        log = { rotate = "100KB", keep = 100, compress = "zstd" }
+        "#,
+    );
+    // What a compression that was interrupted has left.
+    let plain = "20200101T000000.000000Z.log";
+    for (name, suffix) in [("gzip", ".gz"), ("zstd", ".zst")] {
+        let dir = sandbox.state_dir().join("logs").join(name);
+        fs::create_dir_all(&dir).expect("a directory");
+        fs::write(dir.join(plain), "from before\n").expect("a file");
+        fs::write(dir.join(format!("{plain}{suffix}.tmp")), "").expect("a file");
+    }
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    for name in ["gzip", "zstd"] {
+        event(&supervisor, name, "ready");
+        let dir = sandbox.state_dir().join("logs").join(name);
+        let suffix = match name {
+            "gzip" => "log.gz",
+            _ => "log.zst",
+        };
+        let names = wait_until("all to be compressed", SOON, || {
+            let names = fs::read_dir(&dir).expect("its logs");
+            let names = names.map(|entry| entry.expect("an entry").file_name());
+            let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+            names.sort();
+            names.retain(|name| name != "current.log" && !name.ends_with(".idx"));
+            let is_packed = |name: &String| name.ends_with(suffix);
+            (names.len() > 15 && names.iter().all(is_packed)).then_some(names)
+        });
+        let mut text = Vec::new();
+        for file_name in &names {
+            let file = fs::File::open(dir.join(file_name)).expect("a compressed file");
+            let mut unpacked: Box<dyn io::Read> = match suffix {
+                "log.gz" => Box::new(flate2::read::GzDecoder::new(file)),
+                _ => Box::new(zstd::Decoder::new(file).expect("a decoder")),
+            };
+            unpacked.read_to_end(&mut text).expect("a whole file");
+        }
+        text.extend(fs::read(dir.join("current.log")).expect("the current file"));
+        let text = String::from_utf8(text).expect("text");
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("from before"));
+        let mut count = 0_u64;
+        for line in lines {
+            let number = line.split(' ').next().and_then(|word| word.parse().ok());
+            assert_eq!((number, line.len()), (Some(count), 99), "{line}");
+            count += 1;
+        }
+        assert_eq!(count, 20_000);
+    }
+    stop(supervisor, &sandbox);
 }

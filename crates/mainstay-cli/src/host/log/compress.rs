@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Write};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use flate2::write::GzEncoder;
 use mainstay_core::log::{LogName, Stamp, files, leftovers, surplus};
@@ -18,6 +18,7 @@ use mainstay_core::spec::{Compress, Retention, ServiceName};
 use super::disk::{Disk, RealDisk, is_held};
 use super::file::{Lost, Report, Trouble, trouble};
 use crate::host::sys;
+use crate::host::sys::threads::{self, Stack};
 
 /// As far back as zstd looks for repetitions, as a power of two: with its tables, 2.3 MiB of memory.
 const WINDOW_LOG: u32 = 20;
@@ -121,10 +122,7 @@ impl Drop for Compressor {
 impl Shared {
     fn start(self: &Arc<Self>) {
         let for_thread = Arc::clone(self);
-        let thread = thread::Builder::new()
-            .name("compress".into())
-            .stack_size(super::STACK)
-            .spawn(move || for_thread.run());
+        let thread = threads::spawn("compress", Stack::Large, move || for_thread.run());
         let Err(error) = thread else { return };
         let mut state = self.lock();
         state.is_running = false;
@@ -144,7 +142,7 @@ impl Shared {
         sys::yield_to_others();
         sys::give_memory_back();
         while let Some((service, work)) = self.next() {
-            let result = tidy(&RealDisk, &work, &self.stop);
+            let result = or_panic(&work.dir, || tidy(&RealDisk, &work, &self.stop));
             self.tell(&service, result);
         }
     }
@@ -177,6 +175,14 @@ impl Shared {
             (self.report)(service, report);
         }
     }
+}
+
+/// Does `round` through `dir`. A panic is a failure like others: the thread lives, and the plain file counts.
+fn or_panic(dir: &Path, round: impl FnOnce() -> Result<(), Trouble>) -> Result<(), Trouble> {
+    panic::catch_unwind(AssertUnwindSafe(round)).unwrap_or_else(|_| {
+        let error = io::Error::other("the compressor panicked");
+        Err(trouble("compress files in", dir, error))
+    })
 }
 
 /// One round: deletes what an interrupted one has left, packs every plain file, oldest first, and deletes what may not stay.

@@ -42,9 +42,6 @@ pub(crate) use sink::{SinkEvent, this_host};
 use super::screen::Screen;
 use crate::output::Foreign;
 
-/// Bytes of stack for each thread; only touched pages count.
-pub(super) const STACK: usize = 256 << 10;
-
 /// The logs of all services, and the thread that writes them. Dropping it ends the thread as [`Logs::close`] does, but does not wait.
 pub(crate) struct Logs {
     pump: Pump,

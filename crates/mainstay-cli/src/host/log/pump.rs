@@ -20,6 +20,7 @@ use super::capture::{Capture, SourceId};
 use super::orders::{self, Orders, Receiver};
 use super::pipes::{OurEnd, Pipes};
 use super::{Command, Scope, Summary, Wanted};
+use crate::host::sys::threads::{self, Stack};
 
 #[cfg_attr(target_os = "linux", path = "pump/hand.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "pump/read.rs")]
@@ -77,10 +78,8 @@ impl Pump {
             sources: Slab::default(),
             again: Vec::new(),
         };
-        let thread = thread::Builder::new()
-            .name("log".into())
-            .stack_size(super::STACK)
-            .spawn(move || reader.run(&wake_reader, &receiver))?;
+        let work = move || reader.run(&wake_reader, &receiver);
+        let thread = threads::spawn("log", Stack::Small, work)?;
         Ok(Self {
             orders,
             wake,

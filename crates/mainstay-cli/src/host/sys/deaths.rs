@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{array, io, ptr, thread};
 
+use super::threads::{self, Stack};
+
 /// So many of the last ones are known. Two at the very same moment may be told as one.
 const KNOWN: usize = 256;
 
@@ -47,8 +49,7 @@ pub(super) fn watch() -> io::Result<()> {
             thread::park();
         }
     };
-    let thread = thread::Builder::new().name("children".into());
-    thread.stack_size(64 << 10).spawn(rest).map(drop)
+    threads::spawn("children", Stack::Small, rest).map(drop)
 }
 
 fn mask(how: libc::c_int) {

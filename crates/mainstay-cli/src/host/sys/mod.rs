@@ -31,6 +31,7 @@ mod elsewhere;
 mod linux;
 #[cfg(unix)]
 mod posix;
+pub(crate) mod threads;
 // Tested on Linux too, where it can be run.
 #[cfg(all(unix, any(test, not(target_os = "linux"))))]
 mod unix;

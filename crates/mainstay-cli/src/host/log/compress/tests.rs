@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::sync::mpsc;
+use std::thread;
 
 use super::super::tests::TempDir;
 use super::*;
@@ -99,19 +100,20 @@ fn an_order_to_stop_leaves_the_plain_file_alone() {
 
 #[test]
 fn the_thread_lives_while_there_is_work() {
+    const KINDS: [(&str, Compress); 2] = [("a", Compress::Zstd), ("b", Compress::Gzip)];
     let dir = TempDir::new("thread");
     let compressor = Compressor::new(|_, report| panic!("{report:?}"));
     for round in 0..3 {
-        for name in ["a", "b"] {
+        for (name, compression) in KINDS {
             let service_dir = dir.0.join(name);
             fs::create_dir_all(&service_dir).unwrap();
             let plain = log_name(round, Compress::None);
             fs::write(service_dir.join(plain.file_name()), output(1)).unwrap();
-            compressor.of(&ServiceName::new(name).unwrap())(work(&service_dir, Compress::Zstd));
+            compressor.of(&ServiceName::new(name).unwrap())(work(&service_dir, compression));
         }
         finish(&compressor);
-        for name in ["a", "b"] {
-            let packed = log_name(round, Compress::Zstd);
+        for (name, compression) in KINDS {
+            let packed = log_name(round, compression);
             assert!(dir.0.join(name).join(packed.file_name()).exists());
         }
     }
@@ -149,6 +151,15 @@ fn a_failure_is_said_once_and_so_is_its_end() {
         reports.iter().collect::<Vec<_>>(),
         [&*failed, "a: recovered"]
     );
+}
+
+#[test]
+fn a_panic_leaves_the_thread_and_the_plain_file() {
+    let dir = TempDir::new("panics");
+    let failed = or_panic(&dir.0, || panic!("a bug in a compressor"));
+    let expected = format!("compress files in {}", dir.0.display());
+    assert_eq!(failed.unwrap_err().to_string(), expected);
+    or_panic(&dir.0, || Ok(())).unwrap();
 }
 
 #[test]

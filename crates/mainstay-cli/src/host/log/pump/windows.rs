@@ -4,7 +4,6 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use mainstay_core::log::refine::Stream;
@@ -12,6 +11,7 @@ use mainstay_core::log::refine::Stream;
 use super::capture::{Capture, SourceId};
 use super::pipes::{OurEnd, Pipes};
 use super::{Command, Summary, Wanted};
+use crate::host::sys::threads::{self, Stack};
 
 /// What one read takes at most.
 const BUFFER: usize = 64 << 10;
@@ -56,28 +56,25 @@ impl Pump {
             return Ok(());
         };
         let (capture, alive) = (Arc::clone(&self.capture), self.alive.clone());
-        thread::Builder::new()
-            .name(format!("log {}", pipe.name))
-            .stack_size(super::STACK)
-            .spawn(move || {
-                let mut buffer = vec![0; BUFFER];
-                // The beginning of a line.
-                let mut begun = 0;
-                loop {
-                    match (&pipe.reader).read(&mut buffer[begun..]) {
-                        Ok(0) => break,
-                        Ok(count) => begun = pass(&capture, id, &mut buffer, begun + count),
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(_) => break,
-                    }
+        threads::spawn(format!("log {}", pipe.name), Stack::Small, move || {
+            let mut buffer = vec![0; BUFFER];
+            // The beginning of a line.
+            let mut begun = 0;
+            loop {
+                match (&pipe.reader).read(&mut buffer[begun..]) {
+                    Ok(0) => break,
+                    Ok(count) => begun = pass(&capture, id, &mut buffer, begun + count),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => break,
                 }
-                if let Some(capture) = &mut *lock(&capture) {
-                    let taken = capture.refine(id, &buffer[..begun], true);
-                    capture.put(id, &buffer[..taken]);
-                    capture.close(id);
-                }
-                drop(alive);
-            })?;
+            }
+            if let Some(capture) = &mut *lock(&capture) {
+                let taken = capture.refine(id, &buffer[..begun], true);
+                capture.put(id, &buffer[..taken]);
+                capture.close(id);
+            }
+            drop(alive);
+        })?;
         Ok(())
     }
 

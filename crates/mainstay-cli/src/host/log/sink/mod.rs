@@ -10,7 +10,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_core::log::Line;
@@ -18,6 +17,7 @@ use mainstay_core::spec::{ServiceName, SinkSpec, SinkTarget};
 use tokio::sync::Notify;
 
 use super::file::Lost;
+use crate::host::sys::threads::{self, Stack};
 
 #[cfg(target_os = "linux")]
 mod journald;
@@ -176,13 +176,10 @@ impl SinkHub {
             .then(|| (self.spool_root.join(dir_name(spec.target())), spec.spool()));
         let (finished, done) = mpsc::channel();
         let (worker_shared, events) = (shared.clone(), self.events.clone());
-        thread::Builder::new()
-            .name("sink".into())
-            .stack_size(super::STACK)
-            .spawn(move || {
-                let leftovers = Worker::run(worker_shared, transport, spool, events);
-                let _nobody_may_wait: Result<(), mpsc::SendError<_>> = finished.send(leftovers);
-            })?;
+        threads::spawn("sink", Stack::Large, move || {
+            let leftovers = Worker::run(worker_shared, transport, spool, events);
+            let _nobody_may_wait: Result<(), mpsc::SendError<_>> = finished.send(leftovers);
+        })?;
         let target = Target {
             shared: shared.clone(),
             done,

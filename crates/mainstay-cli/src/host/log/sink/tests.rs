@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::thread;
 
 use mainstay_core::log::Stream;
 use mainstay_core::manifest::{Format, parse};

@@ -31,6 +31,7 @@ use windows_sys::Win32::System::Threading::{
     GetProcessTimes, INFINITE, OpenProcess, PROCESS_QUERY_INFORMATION, PROCESS_SUSPEND_RESUME,
 };
 
+use super::super::threads::{self, Stack};
 use super::{Usage, cvt};
 
 const STOP: usize = 0;
@@ -71,10 +72,7 @@ impl Port {
                 }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("jobs".into())
-            .stack_size(64 << 10)
-            .spawn(listen)?;
+        let thread = threads::spawn("jobs", Stack::Small, listen)?;
         Ok(Self {
             port,
             thread: Some(thread),
