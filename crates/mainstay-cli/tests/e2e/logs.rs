@@ -572,3 +572,47 @@ fn rotated_files_are_compressed_as_asked_and_hold_every_line() {
     }
     stop(supervisor, &sandbox);
 }
+
+/// An index goes with its file, however that is packed.
+#[test]
+fn lines_of_compressed_files_keep_their_times() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["PUPPET", "print", "a1", "sleep", "3s", "print", "a2", "touch", "HERE/a", "hang"]
+        start = { ready = { file = "HERE/a" } }
+        [service.b]
+        command = ["PUPPET", "sleep", "1500ms", "print", "b1", "touch", "HERE/b", "hang"]
+        start = { ready = { file = "HERE/b" } }
+        "#,
+    );
+    for name in ["a", "b"] {
+        event(&supervisor, name, "ready");
+        assert!(verb(&sandbox, &["logs", "rotate", name]).status.success());
+        let dir = sandbox.state_dir().join("logs").join(name);
+        wait_until("the rotated file to be compressed", SOON, || {
+            let names = fs::read_dir(&dir).expect("its logs");
+            let names = names.map(|entry| entry.expect("an entry").file_name());
+            let names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+            let ends = |end: &str| names.iter().any(|name| name.ends_with(end));
+            (ends("Z.log.zst") && !ends("Z.log")).then_some(())
+        });
+    }
+    assert_eq!(
+        logs(&sandbox, &["a", "b"]),
+        "a | a1\nb | b1\na | a2\n",
+        "in the order of time"
+    );
+    for long_before in ["1h", "2020-01-01"] {
+        assert_eq!(logs(&sandbox, &["a", "--until", long_before]), "");
+    }
+    let shown = logs(&sandbox, &["a", "--json"]);
+    let times = shown.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        line["time"].as_str().expect("a time").to_owned()
+    });
+    let times: Vec<String> = times.collect();
+    assert!(times[0] < times[1], "{times:?}");
+    assert_eq!(logs(&sandbox, &["a", "--until", &times[1]]), "a1\n");
+    stop(supervisor, &sandbox);
+}

@@ -1,9 +1,8 @@
 //! The sparse time index beside a file of raw lines: `current.idx`, `STAMP.idx`.
 //!
 //! It is a sequence of entries, 16 bytes each: the offset of the start of a line in the (plain) file and the time from which on what
-//! follows there was read, in microseconds since 1970, both unsigned and little-endian. Both grow from entry to entry. There is at most one
-//! a second, none where nothing was written, and none for the file's beginning, whose time is the stamp of the rotation before it. An
-//! index may be missing, short, or cut anywhere: it makes a search fast, and never decides what there is.
+//! follows there was read, in microseconds since 1970, both unsigned and little-endian. Both grow from entry to entry. There is one for
+//! the file's first line, then at most one a second, and none where nothing was written. An index may be missing, short, or cut anywhere: it makes a search fast, and never decides what there is.
 
 use super::Stamp;
 

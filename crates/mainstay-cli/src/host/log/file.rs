@@ -183,7 +183,7 @@ struct End {
 /// What is known about the index of the current file.
 #[derive(Default)]
 struct Index {
-    /// The time of its last entry, or of the file's beginning; `None` is unknown, so that the next write gets one.
+    /// The time of its last entry; `None` is unknown or that there is none, so that the next write gets one.
     last: Option<Stamp>,
     /// There may be one that belongs to another file, and could not be deleted.
     stale: bool,
@@ -588,13 +588,18 @@ impl<D: Disk> LogFile<D> {
 
     /// Notes in the index that a line at `offset` was written now. The index is a help for readers: where it fails, they search longer.
     fn mark(&mut self, offset: u64) {
-        let time = self.now();
+        // The line that follows the file's end is marked once it is there.
+        if offset >= self.size() {
+            return;
+        }
+        // The batch may have begun before the rotation whose stamp ends the file before.
+        let time = self.now().after(self.last_stamp);
         if self.index.stale {
             self.drop_index();
         }
         self.index.last = Some(time);
         let renamed = self.current.as_ref().is_none_or(|c| c.renamed);
-        if offset > 0 && !self.index.stale && !renamed {
+        if !self.index.stale && !renamed {
             let _searched_longer = self.try_mark(Mark { offset, time });
         }
     }
@@ -803,7 +808,6 @@ impl<D: Disk> LogFile<D> {
                 self.pause = FIRST_PAUSE;
                 let now = self.now();
                 self.due = self.boundary_after(now);
-                self.index.last = Some(now);
                 let mut keep = self.limits.keep;
                 if let Some(upto) = self.last_stamp
                     && self.limits.compress != Compress::None

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use flate2::read::MultiGzDecoder;
 use mainstay_core::log::{CURRENT, Stamp};
 
-use super::index::Index;
+use super::index::{Index, Mark};
 use super::{BLOCK, SLACK};
 
 /// A log that is rotated while it is listed is listed again, this often at most.
@@ -127,7 +127,11 @@ impl Log {
                 ended: last_change(&metadata).max(begun),
             });
             // In the midst of a rotation it may still be that of the file before.
-            let index = index.filter(|index| index.first().is_some_and(|mark| mark.time > begun));
+            // The stamp of a moved file is not ours: its last change, by the coarse clock of the file system.
+            let is_moved = listed.last().is_some_and(|last| last.moved.is_some());
+            let slack = if is_moved { SLACK } else { 0 };
+            let is_later = |mark: Mark| mark.time.saturating_add(slack) > begun;
+            let index = index.filter(|index| index.first().is_some_and(is_later));
             live = Some(Live {
                 len: metadata.len(),
                 file,

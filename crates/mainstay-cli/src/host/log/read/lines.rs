@@ -146,7 +146,7 @@ struct Clock {
 impl Clock {
     fn new(log: &Log, piece: usize, offset: u64) -> io::Result<Self> {
         let index = log.index(piece);
-        let mut approximate = begun(log, piece)?;
+        let mut approximate = begun(log, piece, index.as_ref())?;
         let mut next = (0, None);
         if let Some(index) = &index {
             let number = index.count_before(|mark| mark.offset <= offset)?;
@@ -199,8 +199,9 @@ impl Clock {
     }
 }
 
-/// When a file was begun: when the one before it was rotated. Of the oldest only the system may know; a compressed one's birth says nothing.
-fn begun(log: &Log, number: usize) -> io::Result<u64> {
+/// The time when a file was begun: the rotation of the one before it, else its birth, which a compressed file has lost. No later than
+/// the first mark of its index.
+fn begun(log: &Log, number: usize, index: Option<&Index>) -> io::Result<u64> {
     let piece = &log.pieces[number];
     if piece.begun > 0 {
         return Ok(piece.begun);
@@ -209,7 +210,8 @@ fn begun(log: &Log, number: usize) -> io::Result<u64> {
         Content::Plain(file, _) => file.metadata()?.created().ok().map(micros),
         _ => None,
     };
-    Ok(born.map_or(piece.ended, |born| born.min(piece.ended)))
+    let first = index.and_then(Index::first).map(|mark| mark.time);
+    Ok(born.into_iter().chain(first).fold(piece.ended, u64::min))
 }
 
 /// Appends the next line with its end to `line`, or [`LINE_MAX`] bytes of a longer one, and says how much that is; 0 where there is none.
