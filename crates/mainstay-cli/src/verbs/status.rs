@@ -34,17 +34,19 @@ impl Status {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let deadline = self.wait.map(|wait| Instant::now() + wait);
         let rests = |seen: &Seen| seen.report.services.iter().all(|it| it.state.is_settled());
+        let mut remark = None;
         let seen = loop {
-            let asked = ask(state, &self.names);
+            let asked = ask(state, &self.names, &mut remark);
             let has_time = deadline.is_some_and(|deadline| Instant::now() < deadline);
             // Its host may not be there yet.
             match asked {
-                Ok(seen) if rests(&seen) || !has_time => break seen,
-                Err(failure) if !has_time => return Err(failure),
+                Ok(seen) if rests(&seen) => break Ok(seen),
+                asked if !has_time => break asked,
                 _ => thread::sleep(LOOK),
             }
         };
-        let Seen { mut report, hidden } = seen;
+        say(remark);
+        let Seen { mut report, hidden } = seen?;
         look_for_drift(state, &mut report);
         show(&report, self.json)?;
         let is_up = |service: &ServiceReport| {
@@ -71,13 +73,26 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let mut report = ask(state, &[])?.report;
+        let mut remark = None;
+        let seen = ask(state, &[], &mut remark);
+        say(remark);
+        let mut report = seen?.report;
         look_for_drift(state, &mut report);
         show(&report, self.json)?;
         match is_supervised(&report) {
             true => Ok(ExitCode::SUCCESS),
             false => Ok(ExitCode::from(Code::NotRunning as u8)),
         }
+    }
+}
+
+/// A fact about a dead supervisor, and what to do.
+type Remark = (String, &'static str);
+
+/// Shows what the last look has found, however often it was looked.
+fn say(remark: Option<Remark>) {
+    if let Some((what, hint)) = remark {
+        output::complain(&format!("{what}\nhint: {hint}"));
     }
 }
 
@@ -108,12 +123,13 @@ fn is_supervised(report: &StatusReport) -> bool {
 }
 
 /// From the supervisor; where it was killed, from what it left; from the system's own manager of the services that it has.
-fn ask(state: &StateDir, names: &[String]) -> Result<Seen, Failure> {
+fn ask(state: &StateDir, names: &[String], remark: &mut Option<Remark>) -> Result<Seen, Failure> {
+    *remark = None;
     let installed = installed(state, names);
     let found = |name: &String| installed.iter().any(|it| it.name().as_str() == name);
     let other = names.iter().find(|name| !found(name));
     let mut report = match names.is_empty() || other.is_some() {
-        true => supervised(state, installed.is_empty()).map_err(|failure| match other {
+        true => supervised(state, installed.is_empty(), remark).map_err(|failure| match other {
             Some(name) => not_found::service_or(state, &[name], failure),
             None => failure,
         })?,
@@ -153,13 +169,16 @@ fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {
 }
 
 /// What the supervisor says, or a dead one left; what is installed for one, where there is none; nothing, unless there `must` be something.
-fn supervised(state: &StateDir, must: bool) -> Result<StatusReport, Failure> {
+fn supervised(
+    state: &StateDir,
+    must: bool,
+    remark: &mut Option<Remark>,
+) -> Result<StatusReport, Failure> {
     let missing = embedded::missing(state);
     let mut report = match client::block_on(client::status(state))? {
         Err(absent) if absent.code() == Code::NotRunning => match host::orphans(state) {
             Some(orphans) => {
-                let (what, hint) = orphans.remark();
-                output::complain(&format!("{what}\nhint: {hint}"));
+                *remark = Some(orphans.remark());
                 orphans.report
             }
             None => {

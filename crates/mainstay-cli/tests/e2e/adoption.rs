@@ -292,6 +292,30 @@ fn a_pid_that_is_anothers_is_not_touched() {
     }
 }
 
+/// However often it is looked.
+#[test]
+fn a_dead_supervisor_is_said_once_by_a_status_that_waits() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.slow]
+        command = ["PUPPET", "touch", "HERE/begun", "hang"]
+        start = { ready = { file = "HERE/never" }, timeout = "1h" }
+        "#,
+    );
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    wait_until("a start", SOON, || {
+        sandbox.path().join("begun").exists().then_some(())
+    });
+    supervisor.kill_dash_nine();
+    let output = verb(&sandbox, &["status", "--wait", "500ms", "slow"]);
+    assert_eq!(code(output.status), 3);
+    let said = stderr(&output);
+    for once in [") is gone;", "hint: "] {
+        assert_eq!(said.matches(once).count(), 1, "{said}");
+    }
+    assert_eq!(code(verb(&sandbox, &["stop"]).status), 0);
+}
+
 #[test]
 fn status_and_stop_without_a_supervisor() {
     for containment in CONTAINMENTS {
