@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Response, StatusCode};
-use mainstay_core::engine::{StateName, TrialPhase};
+use mainstay_core::engine::{StateName, Style, TrialPhase};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::snapshot::SnapshotId;
 use serde::Deserialize;
@@ -143,6 +143,9 @@ pub(crate) struct GivenUp {
     #[serde(rename = "error")]
     pub(crate) why: String,
     pub(crate) phase: TrialPhase,
+    /// A supervisor of an older version does not tell it.
+    #[serde(default)]
+    pub(crate) style: Option<Style>,
     /// The last that its program wrote.
     pub(crate) last_lines: Vec<String>,
 }

@@ -132,8 +132,8 @@ impl Source {
             (None, _) if is_stdin => Format::Toml,
             (None, extension) => match extension.and_then(Format::from_extension) {
                 Some(format) => format,
-                // A directory has no extension either, and that is the better thing to say.
-                None if path.is_dir() => Format::Toml,
+                // That it is a directory, or is not there, is the better thing to say.
+                None if path.is_dir() || is_missing(path) => Format::Toml,
                 None => {
                     if let Some(tool) = foreign_file(path) {
                         return Err(foreign(&path.display().to_string(), tool));
@@ -273,6 +273,11 @@ impl Source {
         let name = Path::new(&self.name).file_name().unwrap_or_default();
         manifest::tool_of(&name.to_string_lossy(), &self.text)
     }
+}
+
+fn is_missing(path: &Path) -> bool {
+    let found = path.metadata();
+    found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The other tool that a file belongs to whose name is no manifest's.

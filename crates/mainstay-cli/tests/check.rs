@@ -82,6 +82,14 @@ hint: a manifest is usually called mainstay.toml
 ",
     );
     check(
+        &["check", "nowhere"],
+        "",
+        78,
+        "error: read nowhere: No such file or directory (os error 2)
+hint: a manifest is usually called mainstay.toml
+",
+    );
+    check(
         &["check", "examples"],
         "",
         78,

@@ -67,8 +67,11 @@ fn parse_line(line: &str) -> Result<Option<(&str, &str, bool)>, &'static str> {
     };
     let (name, value) = line.split_once('=').ok_or("no `=`")?;
     let (name, value) = (name.trim_end(), value.trim_start());
-    if name.is_empty() || name.contains(char::is_whitespace) || line.contains('\0') {
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '\0') {
         return Err("not a variable's name before `=`");
+    }
+    if value.contains('\0') {
+        return Err("a NUL byte in the value");
     }
     for quote in ['"', '\''] {
         let Some(rest) = value.strip_prefix(quote) else {
@@ -118,6 +121,9 @@ mod tests {
             ("just words", Err("no `=`")),
             ("=x", Err("not a variable's name before `=`")),
             ("A B=x", Err("not a variable's name before `=`")),
+            ("A\0=x", Err("not a variable's name before `=`")),
+            ("A=x\0y", Err("a NUL byte in the value")),
+            ("A='\0'", Err("a NUL byte in the value")),
         ] {
             assert_eq!(parse_line(line), expect, "{line}");
         }

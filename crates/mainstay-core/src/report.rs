@@ -183,6 +183,16 @@ impl ServiceReport {
         }
     }
 
+    /// `it is halted: crash-looping`, or `it is waiting for db`: the state and its reason, if any, without a word twice.
+    pub fn it_is(&self, why: Option<&str>) -> String {
+        let state = self.state;
+        match why {
+            None => format!("it is {state}"),
+            Some(why) if why.starts_with(&format!("{state} ")) => format!("it is {why}"),
+            Some(why) => format!("it is {state}: {why}"),
+        }
+    }
+
     /// What the state alone does not say, on one line: why, the last exit, the next try.
     pub fn remark(&self) -> Option<String> {
         let mut parts = Vec::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_core::engine::{
-    Action, Beside, Event, Fact, Flaw, Refusal, ServiceId, Style, TrialPhase, Tryout,
+    Action, Beside, Event, Fact, Flaw, Refusal, ServiceId, StateName, Style, TrialPhase, Tryout,
 };
 use mainstay_core::manifest::Format;
 use mainstay_core::registry::TextDigest;
@@ -32,6 +32,8 @@ const LONGEST_CANARY: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Update {
     service: ServiceId,
     candidate: ServiceId,
+    /// Whether the old run goes on meanwhile; nothing where none was.
+    style: Option<Style>,
     /// Waits for the first decision.
     reply: Option<oneshot::Sender<Reply>>,
     /// To be written down with the commit.
@@ -81,11 +83,17 @@ struct Healthy {
     outcome: &'static str,
 }
 
-fn rolled_back(phase: TrialPhase, why: &Flaw, last_lines: &[String]) -> Reply {
+fn rolled_back(
+    phase: TrialPhase,
+    style: Option<Style>,
+    why: &Flaw,
+    last_lines: &[String],
+) -> Reply {
     let body = serde_json::json!({
         "error": format!("the new definition was given up: {why}"),
         "outcome": "rolled-back",
         "phase": phase,
+        "style": style,
         "last_lines": last_lines,
     });
     Reply::new(StatusCode::CONFLICT, body.to_string())
@@ -205,14 +213,18 @@ impl Host {
             false => Style::Restart,
         };
         let how = Tryout { style, canary };
+        let old_state = self.engine.view(service).map(|view| view.state);
         let begun = self.engine.try_out(service, spec, how, self.now());
         let (candidate, actions) = begun.map_err(|refusal| Reply::refused(&refusal))?;
         let mut held = Held::new(definition, user, log);
         held.sockets = sockets;
         self.held.insert(candidate, held);
+        let was_up = old_state.is_some_and(|state| state != StateName::Stopped);
+        let trial = self.engine.trial(service).filter(|_| was_up);
         self.updates.push(Update {
             service,
             candidate,
+            style: trial.map(|trial| trial.style),
             reply: None,
             written,
             has_own_log: is_same_log,
@@ -307,6 +319,7 @@ impl Host {
                 }
             }
             Fact::RolledBack { phase, why } => {
+                let style = self.updates[at].style;
                 self.recall_last_lines(self.updates[at].candidate);
                 let update = self.updates.swap_remove(at);
                 let (phase, why) = (*phase, why.clone());
@@ -316,7 +329,7 @@ impl Host {
                         None => Vec::new(),
                     };
                     if let Some(reply) = update.reply {
-                        let _ = reply.send(rolled_back(phase, &why, &last_lines));
+                        let _ = reply.send(rolled_back(phase, style, &why, &last_lines));
                     }
                 });
             }

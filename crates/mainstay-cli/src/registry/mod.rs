@@ -485,6 +485,15 @@ impl Work {
     /// # Errors
     /// Where it cannot be written; it is rolled back then by whoever comes next.
     pub(crate) fn commit(self, programs: &[Option<Program>]) -> Result<Vec<Version>, Failure> {
+        self.commit_with(programs, None)
+    }
+
+    /// As [`Work::commit`]; the history shows `detail`.
+    pub(crate) fn commit_with(
+        self,
+        programs: &[Option<Program>],
+        detail: Option<&str>,
+    ) -> Result<Vec<Version>, Failure> {
         let mut programs = programs.iter();
         let mut versions = Vec::with_capacity(self.names.len());
         self.finish(|transaction, name, found| {
@@ -512,7 +521,7 @@ impl Work {
             let last = version.0.saturating_sub(KEPT_VERSIONS);
             transaction.execute(sql, params![name, number(last)])?;
             match event {
-                Some(event) => note(transaction, name, event, version, None),
+                Some(event) => note(transaction, name, event, version, detail),
                 None => Ok(()),
             }
         })?;

@@ -57,6 +57,7 @@ impl Change<'_> {
         let spec = installed.spec(self.new.0)?;
         let give_up = |phase, why: &str| {
             Trouble::GivenUp(GivenUp {
+                style: Some(Style::Restart),
                 why: format!("the new definition was given up: {why}"),
                 phase,
                 last_lines: last_lines(installed),
@@ -135,8 +136,7 @@ fn state(report: &ServiceReport) -> String {
         (None, None) => "its last run ended, nobody knows how".to_owned(),
     });
     let why = report.detail.clone().or(exit);
-    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-    format!("it is {}{why}", report.state)
+    report.it_is(why.as_deref())
 }
 
 fn store(installed: &Installed, spec: &Spec) -> Store {

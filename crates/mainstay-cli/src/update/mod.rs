@@ -53,6 +53,9 @@ pub(crate) trait Site {
     fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble>;
 }
 
+/// A new definition, and the version that was kept where it is that again.
+pub(crate) type New = (Definition, Option<Version>);
+
 /// What an update has come to.
 #[derive(Debug)]
 pub(crate) struct Done {
@@ -99,7 +102,7 @@ pub(crate) fn update(
     site: &dyn Site,
     expected: Expected,
     canary: Duration,
-    new: impl FnOnce(&Registry, &Registered) -> Result<Definition, Failure>,
+    new: impl FnOnce(&Registry, &Registered) -> Result<New, Failure>,
 ) -> Result<Done, Failure> {
     let begun = SystemTime::now();
     mend(site)?;
@@ -122,7 +125,7 @@ pub(crate) fn update(
         };
         return Err(registry::Error::Refused(refusal).into());
     }
-    let new = new(&registry, &old)?;
+    let (new, kept) = new(&registry, &old)?;
     let is_same = old.definition.etag() == new.etag();
     let work = registry.begin(&[Wish {
         name: site.name().clone(),
@@ -171,7 +174,8 @@ pub(crate) fn update(
         }
     };
     let program = site.program(&new);
-    if let Err(failure) = work.commit(&[program]) {
+    let detail = kept.map(|kept| format!("back to version {kept}"));
+    if let Err(failure) = work.commit_with(&[program], detail.as_deref()) {
         // It goes back to what the registry has.
         drop(mend(site));
         return Err(failure);

@@ -320,13 +320,8 @@ fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
     let exit = service.last_exit;
     let ended = exit.filter(|_| service.state == StateName::Stopped && verb != Verb::Stop);
     let detail = service.remark().or(ended.map(|exit| exit.to_string()));
-    let detail = detail.map_or_else(String::new, |remark| format!(": {remark}"));
-    let message = format!(
-        "{} {}: it is {}{detail}",
-        verb.as_str(),
-        service.name,
-        service.state
-    );
+    let state = service.it_is(detail.as_deref());
+    let message = format!("{} {}: {state}", verb.as_str(), service.name);
     let failure = Failure::new(Code::Failed, message);
     let name = &service.name;
     // One that has not run has said nothing.

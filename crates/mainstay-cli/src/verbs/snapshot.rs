@@ -22,6 +22,10 @@ use crate::state_dir::StateDir;
 use crate::verbs::control::Verb;
 use crate::{client, host, output};
 
+/// What a manifest without `snapshot` lacks.
+const STATE: &str =
+    "say what its state is: snapshot = { paths = [\"/var/lib/…\"] }, or {} for its own directory";
+
 /// Keeps the state of a service, and restores it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Snapshot {
@@ -149,14 +153,29 @@ impl Kept {
             return Err(closed.failure(&format!("read the snapshots of {name}")));
         }
         let message = format!("{name} has no snapshots in {}", kept.state.path().display());
-        let hint = format!("take one: mainstay snapshot create {name}");
+        let hint = match kept.declared(None) {
+            Ok(Some(_)) => format!("take one: mainstay snapshot create {name}"),
+            Ok(None) => format!("its manifest has no `snapshot`; {STATE}"),
+            Err(_) => format!("take one: mainstay snapshot create {name} --manifest FILE"),
+        };
         let failure = Failure::new(Code::Unknown, message).hint(hint);
         let failure = failure.seeking(Sought::Service(name.to_owned()));
         Err(not_found::service_or(base, &[name], failure))
     }
 
-    /// What the manifest says of it: the given one, that of its installation, or what its supervisor has read.
+    /// The failure of a snapshot that the manifest does not ask for, whether the service runs or not.
+    fn undeclared(&self) -> Failure {
+        let message = format!("the manifest of {} has no `snapshot`", self.name);
+        Failure::new(Code::InvalidManifest, message).hint(STATE)
+    }
+
     fn policy(&self, manifest: Option<&Path>) -> Result<SnapshotPolicy, Failure> {
+        let declared = self.declared(manifest)?;
+        declared.ok_or_else(|| self.undeclared())
+    }
+
+    /// The `snapshot` of its manifest: the given one, that of its installation, or what its supervisor has read.
+    fn declared(&self, manifest: Option<&Path>) -> Result<Option<SnapshotPolicy>, Failure> {
         let copies = [Format::Toml, Format::Yaml, Format::Json].map(|format| format.name());
         let installed = [Scope::User, Scope::System].map(|scope| {
             let place = self.base.installed_dir(scope).join(self.name.as_str());
@@ -179,11 +198,7 @@ impl Kept {
             let message = format!("{} has no service {}", path.display(), self.name);
             return Err(Failure::new(Code::Unknown, message));
         };
-        spec.snapshot().cloned().ok_or_else(|| {
-            let message = format!("the manifest of {} has no `snapshot`", self.name);
-            let hint = "say what its state is: snapshot = { paths = [\"/var/lib/…\"] }, or {} for its own directory";
-            Failure::new(Code::InvalidManifest, message).hint(hint)
-        })
+        Ok(spec.snapshot().cloned())
     }
 
     /// The service as its supervisor sees it, if it has one.
@@ -221,7 +236,11 @@ fn create(kept: &Kept, manifest: Option<&Path>, json: bool) -> Result<(), Failur
         .report()?
         .is_some_and(|service| service.state == StateName::Running);
     let id = if runs {
-        client::block_on(client::snapshot(&kept.state, kept.name.as_str()))??
+        let taken = client::block_on(client::snapshot(&kept.state, kept.name.as_str()))?;
+        taken.map_err(|failure| match kept.declared(manifest) {
+            Ok(None) => kept.undeclared(),
+            _ => failure,
+        })?
     } else {
         let policy = kept.policy(manifest)?;
         let paths = kept.state.kept_paths(&policy, kept.name.as_str());

@@ -122,17 +122,18 @@ impl Update {
         let mut lines = Vec::new();
         for site in sites {
             let done = self.how.update(&*site, |_, found| {
-                Ok(Definition {
+                let definition = Definition {
                     manifest: self.text(&manifest, &*site, found)?,
                     format: manifest.format,
                     base_dir: base_dir.clone(),
                     ..found.definition.clone()
-                })
+                };
+                Ok((definition, None))
             });
             let end = match done {
                 Ok(done) => {
                     lines.push(Line::new(site.name(), done));
-                    self.how.end(&lines)
+                    self.how.end("update", &lines)
                 }
                 Err(failure) => Err(failure),
             };
@@ -236,10 +237,10 @@ impl Rollback {
                 let hint = "install that again: it is another place, not only another definition";
                 return Err(Failure::new(Code::Failed, message).hint(hint));
             }
-            Ok(kept)
+            Ok((kept, Some(Version(version))))
         })?;
         let lines = vec![Line::new(&name, done)];
-        let end = self.how.end(&lines);
+        let end = self.how.end("roll back", &lines);
         self.how.show(lines)?;
         end.map(|()| ExitCode::SUCCESS)
     }
@@ -249,14 +250,14 @@ impl How {
     fn update(
         &self,
         site: &dyn Site,
-        new: impl FnOnce(&Registry, &Registered) -> Result<Definition, Failure>,
+        new: impl FnOnce(&Registry, &Registered) -> Result<update::New, Failure>,
     ) -> Result<Done, Failure> {
         let expected = self.if_version.map_or(Expected::Any, Expected::from);
         update::update(site, expected, self.canary, new)
     }
 
     /// That the last one was given up is a failure.
-    fn end(&self, lines: &[Line]) -> Result<(), Failure> {
+    fn end(&self, verb: &str, lines: &[Line]) -> Result<(), Failure> {
         let Some(line) = lines.last().filter(|line| line.why.is_some()) else {
             return Ok(());
         };
@@ -270,8 +271,9 @@ impl How {
             true => String::new(),
             false => said.collect(),
         };
-        let failure = Failure::new(Code::Failed, format!("update {name}: {why}"));
-        let hint = format!("version {before} holds as before");
+        let failure = Failure::new(Code::Failed, format!("{verb} {name}: {why}"));
+        let reached = line.phase.map_or("it was not tried", reached);
+        let hint = format!("{reached}; version {before} holds as before");
         Err(failure.details(details).hint(hint))
     }
 
@@ -314,12 +316,26 @@ impl Line {
             Outcome::Updated(style) => (line.outcome, line.style) = ("updated", style),
             Outcome::RolledBack(given_up) => {
                 line.outcome = "rolled-back";
+                line.style = given_up.style;
                 line.phase = Some(given_up.phase);
                 line.why = Some(given_up.why);
                 line.last_lines = given_up.last_lines;
             }
         }
         line
+    }
+}
+
+/// How far a definition came that was given up.
+fn reached(phase: TrialPhase) -> &'static str {
+    match phase {
+        TrialPhase::Stop => "the old run was being stopped",
+        TrialPhase::Snapshot => "a snapshot was being taken",
+        TrialPhase::Start => "it was starting",
+        TrialPhase::Ready => "it was running and not ready",
+        TrialPhase::Canary => "it was ready and in its canary",
+        TrialPhase::Trial => "it had passed its canary",
+        TrialPhase::RollBack => "it was being stopped",
     }
 }
 

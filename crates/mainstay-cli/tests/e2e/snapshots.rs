@@ -90,6 +90,29 @@ fn a_bad_state_is_replaced_by_the_last_stable_one() {
     stop(supervisor, &sandbox);
 }
 
+/// The same for one that runs and one that does not.
+#[test]
+fn a_service_without_snapshots_says_what_its_manifest_lacks() {
+    let (supervisor, sandbox) = supervise("[service.app]\ncommand = [\"PUPPET\", \"hang\"]\n");
+    event(&supervisor, "app", "started");
+    let lacks = || {
+        for (expected, action) in [(4, "list"), (78, "create")] {
+            let output = verb(&sandbox, &["snapshot", action, "app"]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(code(output.status), expected, "{said}");
+            assert!(
+                said.contains("say what its state is: snapshot = {"),
+                "{said}"
+            );
+            assert!(!said.contains("snapshot create"), "{said}");
+        }
+    };
+    lacks();
+    assert_eq!(code(verb(&sandbox, &["stop", "app"]).status), 0);
+    lacks();
+    stop(supervisor, &sandbox);
+}
+
 #[test]
 fn the_two_newest_are_as_bad() {
     let (supervisor, sandbox) = fussy(FUSSY);

@@ -224,7 +224,11 @@ fn nobody_notices_an_update_good_or_broken_of_who_listens() {
     let text = server(port, "broken", "").replace("\"--drain\",", "\"--drain\", \"exit\", \"1\",");
     let broken = manifest(&sandbox, "broken.toml", &text);
     let refused = said(&sandbox, 1, &["update", &broken, "--canary", "20s"]);
-    assert_eq!(refused["outcome"], "rolled-back", "{refused}");
+    assert_eq!(
+        (&refused["outcome"], &refused["style"]),
+        (&"rolled-back".into(), &"overlap".into()),
+        "{refused}"
+    );
     load.go_on();
     let back = said(&sandbox, 0, &["rollback", "web", "--canary", "300ms"]);
     assert_eq!((&back["version"], &back["before"]), (&3.into(), &2.into()));
@@ -238,6 +242,45 @@ fn nobody_notices_an_update_good_or_broken_of_who_listens() {
     assert!(visit(port).is_ok());
     assert_eq!(read(&sandbox, "one").lines().count(), 3, "starts");
     assert_eq!(service(&sandbox, "web")["version"], 3);
+    stop(daemon, &sandbox);
+}
+
+#[test]
+fn a_rollback_says_what_it_is_and_how_far_it_came() {
+    let sandbox = Sandbox::new();
+    let good = sandbox.write("good", "");
+    let one = r#"
+        [service.shop]
+        command = ["sh", "-c", "test -e HERE/good || { echo broken; exit 7; }; exec PUPPET hang"]
+        "#;
+    let one = manifest(&sandbox, "one.toml", one);
+    let two = "[service.shop]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    let two = manifest(&sandbox, "two.toml", two);
+    let daemon = daemon(&sandbox, &one);
+    event(&daemon, "shop", "started");
+    said(&sandbox, 0, &["update", &two, "--canary", "0s"]);
+    std::fs::remove_file(&good).expect("a file");
+    let refused = verb(&sandbox, &["rollback", "shop", "--canary", "20s"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(code(refused.status), 1, "{told}");
+    for part in [
+        "error: roll back shop: the new definition was given up: ",
+        "shop | broken\n",
+        "hint: it was ready and in its canary; version 2 holds as before\n",
+    ] {
+        assert!(told.contains(part), "no {part:?} in {told}");
+    }
+    let refused = said(&sandbox, 1, &["rollback", "shop", "--canary", "20s"]);
+    assert_eq!(refused["style"], "restart", "{refused}");
+    sandbox.write("good", "");
+    said(&sandbox, 0, &["rollback", "shop", "--canary", "0s"]);
+    let history = json(&sandbox, &["history", "shop", "--json"]);
+    let entries = history["entries"].as_array().expect("entries");
+    let last = entries.last().expect("an entry");
+    assert_eq!(
+        (&last["event"], &last["version"], &last["detail"]),
+        (&"updated".into(), &3.into(), &"back to version 1".into())
+    );
     stop(daemon, &sandbox);
 }
 

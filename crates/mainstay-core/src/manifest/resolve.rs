@@ -1,6 +1,6 @@
 //! From what was typed to what is meant: constraints, and rules about several keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,7 +37,9 @@ pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
     }
     let needs = needs::resolve(&services.value, findings);
     let manager_names = manager_names(&services.value, findings);
+    let keys = services.value.0.iter().map(|(key, _)| key.value.clone());
     let mut resolver = Resolver {
+        keys: keys.collect(),
         environment: manifest.environment.value,
         ports: BTreeMap::new(),
         listeners: BTreeMap::new(),
@@ -90,6 +92,8 @@ fn manager_names(
 const USUAL_SPOOL: u64 = 64_000_000;
 
 struct Resolver<'f> {
+    /// The names of all services, as they were typed.
+    keys: BTreeSet<String>,
     environment: Environment,
     /// Who listens where.
     ports: BTreeMap<u16, ServiceName>,
@@ -116,8 +120,10 @@ impl Resolver<'_> {
                 .to_ascii_lowercase()
                 .replace(['_', '.', ' '], "-");
             let help = match ServiceName::new(&nearest) {
-                Some(nearest) => format!("write `{nearest}`: {help}"),
-                None => help.to_owned(),
+                Some(name) if !self.keys.contains(name.as_str()) => {
+                    format!("write `{name}`: {help}")
+                }
+                _ => help.to_owned(),
             };
             self.findings
                 .add(Code::ServiceName, typed.span, message, Some(&help));
