@@ -211,3 +211,34 @@ impl ServiceReport {
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_and_its_reason_say_no_word_twice() {
+        for (state, why, expected) in [
+            (StateName::Stopped, None, "it is stopped"),
+            (
+                StateName::Waiting,
+                Some("waiting for db"),
+                "it is waiting for db",
+            ),
+            (
+                StateName::Waiting,
+                Some("waiting-room is shut"),
+                "it is waiting: waiting-room is shut",
+            ),
+            (
+                StateName::Halted,
+                Some("exit code 1"),
+                "it is halted: exit code 1",
+            ),
+        ] {
+            let mut service = ServiceReport::stopped("a", "embedded", "hosted");
+            service.state = state;
+            assert_eq!(service.it_is(why), expected);
+        }
+    }
+}
