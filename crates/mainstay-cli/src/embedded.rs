@@ -375,6 +375,7 @@ fn registered_witnesses(
 pub(crate) fn lock(state: &StateDir) -> Result<Lock, Failure> {
     let path = all_dir(state).join(".lock");
     let cannot = |error: io::Error| cannot("lock", &path, &error);
+    state_dir::create_state_dir(state.path()).map_err(cannot)?;
     create_private_dir(&all_dir(state)).map_err(cannot)?;
     let file = lock_file::open(&path).map_err(cannot)?;
     let deadline = Instant::now() + PATIENCE;

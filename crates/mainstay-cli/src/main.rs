@@ -16,6 +16,8 @@ mod manifest_file;
 mod not_found;
 mod output;
 mod registry;
+#[cfg(unix)]
+mod rights;
 mod runs;
 mod snapshot;
 mod start_failure;

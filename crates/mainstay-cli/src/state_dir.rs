@@ -36,7 +36,7 @@ use crate::access::Closed;
 use crate::failure::{Code, Failure};
 use crate::host::sys;
 #[cfg(unix)]
-use crate::trust;
+use crate::{rights, trust};
 
 /// The place of a supervisor's state; it need not exist yet.
 #[derive(Clone, Debug)]
@@ -231,6 +231,53 @@ impl StateDir {
         ))
     }
 
+    /// Refuses a place that keeps an account from its data directory: STATE and what is in it let it through, directories above may not.
+    ///
+    /// # Errors
+    /// The cause, and what helps.
+    #[cfg(unix)]
+    pub(crate) fn refuse_closed(
+        &self,
+        name: &str,
+        owner: Option<&sys::User>,
+    ) -> Result<(), (String, String)> {
+        let Some(owner) = owner else { return Ok(()) };
+        let top = self.top();
+        let above = fs::canonicalize(top).ok();
+        let above = above.as_deref().unwrap_or(top).parent();
+        let obstacle = above.and_then(|dir| rights::obstacle(Some(owner), dir, rights::EXECUTE));
+        let Some((place, mode)) = obstacle else {
+            return Ok(());
+        };
+        let (dir, place) = (self.data_dir(name), place.display());
+        let account = owner.name.to_string_lossy();
+        Err((
+            format!(
+                "user {account} cannot reach its data directory {}: {place} is not searchable for it (mode {mode:04o})",
+                dir.display()
+            ),
+            format!("chmod o+x {place}, or choose another state directory: --state-dir DIR"),
+        ))
+    }
+
+    /// Access to it is not by mode.
+    #[cfg(windows)]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
+    pub(crate) fn refuse_closed(
+        &self,
+        _name: &str,
+        _owner: Option<&sys::User>,
+    ) -> Result<(), (String, String)> {
+        Ok(())
+    }
+
+    /// The state directory that this one lies in, if it is that of an installed service; else this one.
+    #[cfg(unix)]
+    fn top(&self) -> &Path {
+        let installed = installed_place(&self.path).and_then(Path::parent);
+        installed.and_then(Path::parent).unwrap_or(&self.path)
+    }
+
     /// Access to it is not by owner.
     #[cfg(windows)]
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
@@ -293,7 +340,7 @@ impl StateDir {
     /// Where another account may change it, or could put another one in its place.
     pub(crate) fn prepare(&self) -> Result<(), Failure> {
         self.refuse_exposed()?;
-        create_private_dir(&self.path).map_err(|error| self.cannot_write("create", &error))?;
+        create_state_dir(&self.path).map_err(|error| self.cannot_write("create", &error))?;
         self.refuse_exposed()?;
         self.refuse_foreign()?;
         #[cfg(unix)]
@@ -457,6 +504,36 @@ fn read_or_make_key(path: &Path) -> io::Result<[u8; 32]> {
     file.sync_all()?;
     fs::rename(unfinished_path, path)?;
     Ok(key)
+}
+
+/// Creates a state directory, readable by its owner only. Missing directories above it are made as a system has them, for everybody to
+/// enter: accounts of services have to get through, and images are to boot.
+pub(crate) fn create_state_dir(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().skip(1).take_while(|dir| !dir.exists());
+    let missing: Vec<&Path> = missing.filter(|dir| !dir.as_os_str().is_empty()).collect();
+    for dir in missing.into_iter().rev() {
+        match create_open_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => created?,
+        }
+    }
+    create_private_dir(path)
+}
+
+#[cfg(unix)]
+fn create_open_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    fs::DirBuilder::new().mode(0o755).create(path)?;
+    // A strict mask is about root's own files, not about directories of the system.
+    match sys::is_privileged() {
+        true => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        false => Ok(()),
+    }
+}
+
+#[cfg(windows)]
+fn create_open_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)
 }
 
 /// Creates a directory and its parents, each readable by its owner only. One that exists is left as it is.

@@ -71,6 +71,8 @@ impl Host {
         let name = spec.name().as_str();
         let data = self.state.refuse_foreign_data(name, other(&held.user));
         data.map_err(StartFailure::Permanent)?;
+        let reached = self.state.refuse_closed(name, other(&held.user));
+        reached.map_err(|(why, hint)| StartFailure::Permanent(format!("{why} (hint: {hint})")))?;
         let held = self.held_mut(id)?;
         if !held.sockets.are_ours()
             && let Some(taken) = port::taken(&spec)

@@ -424,6 +424,7 @@ impl Host {
             users.push(if daemon.is_none() && starts_afresh {
                 let user = user?;
                 preflight::check(spec, dir, user.as_ref(), &inherited)?;
+                preflight::check_state(spec, &state, user.as_ref())?;
                 Ok(user)
             } else {
                 user.map_err(|failure| failure.message().to_owned())

@@ -9,6 +9,7 @@ use super::{alerts, launch, port, sys};
 use crate::failure::{Code, Failure};
 use crate::guarded;
 use crate::runs;
+use crate::state_dir::StateDir;
 
 /// Checks a service; the first thing that is wrong with the host (the manifest was checked before) ends it.
 pub(super) fn check(
@@ -57,6 +58,19 @@ pub(super) fn check_files(
         return Err(cannot(Code::MissingPart, why).hint("create it, or correct `working_dir`"));
     }
     check_program("command", spec.command(), manifest_dir, &environment).map_err(refuse)
+}
+
+/// Checks that its account can get to what it is given in the state directory.
+pub(super) fn check_state(
+    spec: &Spec,
+    state: &StateDir,
+    user: Option<&sys::User>,
+) -> Result<(), Failure> {
+    let name = spec.name();
+    let reached = state.refuse_closed(name.as_str(), user);
+    reached.map_err(|(why, hint)| {
+        Failure::new(Code::PermissionDenied, format!("start {name}: {why}")).hint(hint)
+    })
 }
 
 fn refused_setting(spec: &Spec, user: Option<&sys::User>) -> Option<sys::RefusedSetting> {

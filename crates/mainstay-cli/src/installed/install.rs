@@ -304,15 +304,12 @@ impl Installed {
         sys::entrust(all, None).map(drop)
     }
 
-    /// It is made with what is in it, its owner's alone.
+    /// It is its owner's alone, but not what lies above it.
     #[cfg(unix)]
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "as on Windows"
-    )]
     pub(super) fn create_all_dir(&self) -> io::Result<()> {
-        Ok(())
+        let place = self.here(&self.place);
+        let state = place.parent().and_then(Path::parent);
+        state.map_or(Ok(()), state_dir::create_state_dir)
     }
 
     #[cfg(windows)]

@@ -1,8 +1,7 @@
 //! Whether the account of a service can use what its manifest names, inside the sandbox that its manager puts it into: what would keep it
 //! from starting is said when it is installed.
 
-use std::fs::{self, Metadata};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use mainstay::{Account, Manager, Scope};
@@ -12,6 +11,7 @@ use super::install::{Order, Wanted};
 use super::{Mode, Record};
 use crate::failure::{Code, Failure};
 use crate::host::{self, sys};
+use crate::rights;
 
 /// Directories that `PrivateTmp=` replaces.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
@@ -114,29 +114,17 @@ impl Who {
         Ok(found.map(|found| Self::User(user.clone(), found)))
     }
 
-    /// The first component of an absolute path that keeps it away, and its mode. An access control list may say anything.
+    /// The first component of an absolute path that keeps it away, and its mode.
     fn obstacle(&self, path: &Path, access: Access) -> Option<(PathBuf, u32)> {
-        let mut all: Vec<&Path> = path.ancestors().collect();
-        all.reverse();
-        all.into_iter().find_map(|place| {
-            let metadata = fs::metadata(place).ok()?;
-            let right = match access {
-                Access::Read if place == path => 4,
-                _ => 1,
-            };
-            let is_free = self.bits(&metadata) & right != 0 || has_acl(place);
-            (!is_free).then(|| (place.to_owned(), metadata.permissions().mode() & 0o7777))
-        })
-    }
-
-    /// What of a mode is for it.
-    fn bits(&self, metadata: &Metadata) -> u32 {
-        let mode = metadata.permissions().mode();
-        match self {
-            Self::User(_, user) if user.uid() == metadata.uid() => mode >> 6,
-            Self::User(_, user) if user.is_in(metadata.gid()) => mode >> 3,
-            _ => mode,
-        }
+        let account = match self {
+            Self::Stranger => None,
+            Self::User(_, user) => Some(user),
+        };
+        let right = match access {
+            Access::Read => rights::READ,
+            Access::Execute => rights::EXECUTE,
+        };
+        rights::obstacle(account, path, right)
     }
 }
 
@@ -147,17 +135,6 @@ impl std::fmt::Display for Who {
             Self::User(name, _) => write!(f, "user {name}"),
         }
     }
-}
-
-#[cfg(target_os = "linux")]
-fn has_acl(path: &Path) -> bool {
-    let mut list = [0_u8; 0];
-    rustix::fs::getxattr(path, "system.posix_acl_access", &mut list).is_ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn has_acl(_path: &Path) -> bool {
-    false
 }
 
 /// What systemd replaces by something empty.

@@ -131,20 +131,24 @@ impl Registry {
             cannot(code, "create", path, &error)
         };
         if let Some(dir) = path.parent() {
-            state_dir::create_private_dir(dir).map_err(failed)?;
+            state_dir::create_state_dir(dir).map_err(failed)?;
         }
         let mut options = std::fs::File::options();
         options.write(true).create(true).truncate(false);
-        // SQLite gives the files that it puts beside it the same mode.
         #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            // SQLite gives the files that it puts beside it the same mode. A FIFO would have us wait for a reader.
+            options.mode(0o600).custom_flags(libc::O_NONBLOCK);
+        }
         loop {
+            refuse_irregular(path).map_err(failed)?;
             options.open(path).map_err(failed)?;
             match Self::open_file(path) {
                 // Whoever has purged the last service has removed it just now.
                 Err(_) if !path.exists() => {
                     if let Some(dir) = path.parent() {
-                        state_dir::create_private_dir(dir).map_err(failed)?;
+                        state_dir::create_state_dir(dir).map_err(failed)?;
                     }
                 }
                 opened => return opened,
@@ -179,6 +183,7 @@ impl Registry {
                 other => uri.push_str(&format!("%{other:02x}")),
             }
         }
+        refuse_irregular(path).ok()?;
         uri.push_str("?immutable=1");
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(uri, flags).ok()?;
@@ -199,6 +204,7 @@ impl Registry {
 
     fn open_within(path: &Path, patience: Duration) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| cannot(Code::CannotWrite, "open", path, &error);
+        refuse_irregular(path).map_err(failed)?;
         let place = place(path).map_err(failed)?;
         if let Some(place) = &place {
             let deadline = Instant::now() + patience;
@@ -232,7 +238,7 @@ impl Registry {
     /// open, it stays.
     pub(crate) fn remove_empty(path: &Path) {
         let Ok(Some(place)) = place(path) else { return };
-        if place.try_lock().is_err() {
+        if place.try_lock().is_err() || refuse_irregular(path).is_err() {
             return;
         }
         let is_empty = || {
@@ -454,6 +460,17 @@ impl Registry {
             },
         };
         Err(Error::Refused(refusal))
+    }
+}
+
+/// Refuses what SQLite would wait for, or misunderstand. What is not there is another matter.
+fn refuse_irregular(path: &Path) -> std::io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let why = "it is not a regular file";
+            Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -280,6 +280,26 @@ fn what_is_not_a_registry_is_left_alone() {
     );
 }
 
+/// Whoever opened it would wait for somebody at its other end.
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_its_place_is_refused() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("registry.db");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+    let opened = [
+        Registry::open(&path).map(drop),
+        Registry::find(&path).map(drop),
+    ];
+    for opened in opened {
+        let failure = opened.unwrap_err().to_string();
+        assert!(failure.contains("it is not a regular file"), "{failure}");
+    }
+    assert_eq!(Registry::is_half_done(&path, "db"), None);
+    Registry::remove_empty(&path);
+    assert!(path.symlink_metadata().is_ok());
+}
+
 #[test]
 #[ignore = "writes the file of a new version of the schema, once, to be committed"]
 fn write_the_file_of_this_version() {

@@ -305,6 +305,73 @@ fn a_child_inherits_nothing_but_its_due() {
     stop(supervisor, &sandbox);
 }
 
+/// Directories that are made on the way to the state directory let accounts of services through. One that was there, and does not, is named.
+#[cfg(unix)]
+#[test]
+fn another_account_can_reach_its_data() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root starts programs as another user");
+    }
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.guest]
+        command = ["sh", "-c", "touch $MAINSTAY_DATA_DIR/here && exec sleep 1000"]
+        account = "user:nobody"
+        working_dir = "/"
+        inherit_env = ["MAINSTAY_TESTKIT_SANDBOX"]
+        "#,
+    );
+    let mode = |path: &std::path::Path, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path, mode).expect("a mode");
+    };
+    mode(sandbox.path(), 0o711);
+    let closed = sandbox.path().join("closed");
+    std::fs::create_dir(&closed).expect("a directory");
+    mode(&closed, 0o700);
+    let run = |state: &std::path::Path| {
+        let mut command = sandbox.command(mainstay());
+        command.args(["run", "--json", "--state-dir"]).arg(state);
+        command.arg(&manifest);
+        command
+    };
+    let mut command = run(&closed.join("deep/state"));
+    let said = sandbox.path().join("said");
+    command.stderr(std::fs::File::create(&said).expect("a file"));
+    let status = Supervisor::spawn(command).wait(SOON);
+    let said = std::fs::read_to_string(said).expect("what it said");
+    assert_eq!(code(status), 77, "{said}");
+    let cause = format!("{} is not searchable for it (mode 0700)", closed.display());
+    assert!(
+        said.contains("start guest: user nobody cannot reach"),
+        "{said}"
+    );
+    assert!(said.contains(&cause), "{said}");
+    assert!(said.contains("hint: chmod o+x "), "{said}");
+
+    let state = sandbox.path().join("new/deep/state");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "umask 077; exec \"$0\" \"$@\""]);
+    let plain = run(&state);
+    command.arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let mut supervisor = Supervisor::spawn(command);
+    let data = state.join("data/guest/here");
+    wait_until("its file", SOON, || data.exists().then_some(()));
+    let mode_of = |path: &str| {
+        let found = std::fs::metadata(sandbox.path().join(path)).expect(path);
+        found.permissions().mode() & 0o777
+    };
+    let modes = ["new", "new/deep", "new/deep/state", "new/deep/state/data"].map(mode_of);
+    assert_eq!(modes, [0o755, 0o755, 0o711, 0o711]);
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
+    sandbox.assert_no_leftovers();
+}
+
 #[test]
 fn another_account_has_its_own_home_and_data() {
     if !rustix::process::geteuid().is_root() {

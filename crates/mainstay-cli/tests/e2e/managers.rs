@@ -290,6 +290,48 @@ fn an_installation_says_whether_it_changed_anything() {
     }
 }
 
+/// An image whose `/var` only root may enter does not work as a system.
+#[test]
+fn an_image_gets_directories_for_everybody() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for (manager, has) in [
+        ("systemd", "usr/bin"),
+        ("runit", "etc/sv"),
+        ("s6", "etc/s6"),
+    ] {
+        let (sandbox, _) = sandbox("");
+        let root = sandbox.path().join("image");
+        std::fs::create_dir_all(root.join(has)).expect("directories");
+        sandbox.write(
+            "a.toml",
+            "[service.a]\ncommand = [\"/bin/sleep\", \"1\"]\naccount = \"user:one\"\n",
+        );
+        // A strict mask is not about them.
+        let mut command = std::process::Command::new("sh");
+        command
+            .args(["-c", "umask 077; exec \"$0\" \"$@\""])
+            .arg(mainstay())
+            .args(["install", "--manager", manager, "--root"])
+            .args([&root, &sandbox.path().join("a.toml")]);
+        let output = command.output().expect("a shell");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(output.status), 0, "{manager}: {said}");
+        let mode = |path: &str| {
+            let found = std::fs::metadata(root.join(path)).expect(path);
+            found.permissions().mode() & 0o777
+        };
+        for open in ["var", "var/lib"] {
+            assert_eq!(mode(open), 0o755, "{manager}: {open}");
+        }
+        assert_eq!(mode("var/lib/mainstay"), 0o711, "{manager}");
+        assert_eq!(
+            mode("var/lib/mainstay/installed/a/state") & 0o77,
+            0,
+            "{manager}"
+        );
+    }
+}
+
 #[test]
 fn a_manager_that_does_not_run_is_said_to() {
     if std::path::Path::new("/run/systemd/system").exists() {
