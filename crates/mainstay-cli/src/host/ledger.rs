@@ -470,6 +470,11 @@ impl Survivors {
         Some(format!("processes of it live (pid {})", pids.join(", ")))
     }
 
+    /// Whether something of this service lives.
+    pub(super) fn has(&self, service: &str) -> bool {
+        self.pids.contains_key(service)
+    }
+
     /// The names of those of which something lives.
     pub(super) fn services(&self) -> impl Iterator<Item = &str> {
         self.pids.keys().map(String::as_str)

@@ -167,6 +167,15 @@ pub(crate) fn stop_without_supervisor(
     };
     let estate = match estate {
         Ok(Some(estate)) => estate,
+        Ok(None) | Err(_) if !names.is_empty() => {
+            let why = match estate {
+                Err(why) => why,
+                Ok(_) => "the supervisor left no ledger".to_owned(),
+            };
+            let report = kill_named(&why, &predecessor, names, state)?;
+            finish_if_over(&predecessor, state, lock)?;
+            return Ok(report);
+        }
         Ok(None) => {
             let why = "the supervisor left no ledger".to_owned();
             if kill_all(why, &predecessor, names)? == 0 {
@@ -181,14 +190,34 @@ pub(crate) fn stop_without_supervisor(
             return Ok(StatusReport::default());
         }
     };
-    if let Some(name) = names.iter().find(|name| !estate.has(name)) {
-        let manifest = &estate.header.manifest;
-        let names = estate.slots.iter().map(|slot| slot.name.as_str());
-        let names = names.collect::<Vec<_>>().join(", ");
-        let message = format!("stop {name}: no service of {manifest} has this name");
-        let hint = format!("the services there: {names}");
-        return Err(Failure::new(Code::Unknown, message).hint(hint));
+    let (known, mut strangers): (Vec<String>, Vec<String>) =
+        names.iter().cloned().partition(|name| estate.has(name));
+    let mut killed = Vec::new();
+    match (&estate.rebuilt, strangers.first()) {
+        (Some(why), _) => {
+            if names.is_empty() {
+                let survivors = Survivors::of(&predecessor.testaments);
+                let others = survivors.services().filter(|name| !estate.has(name));
+                strangers.extend(others.map(str::to_owned));
+            }
+            killed = kill_named(why, &predecessor, &strangers, state)?.services;
+            if known.is_empty() && (!names.is_empty() || estate.slots.is_empty()) {
+                finish_if_over(&predecessor, state, lock)?;
+                return Ok(StatusReport {
+                    supervisor: None,
+                    services: killed,
+                });
+            }
+        }
+        (None, Some(name)) => {
+            let manifest = &estate.header.manifest;
+            let message = format!("stop {name}: no service of {manifest} has this name");
+            let there = estate.slots.iter().map(|slot| slot.name.as_str());
+            return Err(Failure::new(Code::Unknown, message).hint(services_there(there)));
+        }
+        (None, None) => {}
     }
+    let names = &known[..];
     let specs = specs(&estate, state);
     let mut all = names.to_vec();
     if let (Ok(definitions), Reach::WithDependents) = (&specs, reach) {
@@ -224,6 +253,7 @@ pub(crate) fn stop_without_supervisor(
             }
         }
     };
+    report.services.extend(killed);
     for (name, problem) in unwritten {
         let mut services = report.services.iter_mut();
         if let Some(service) = services.find(|it| it.name == name) {
@@ -231,6 +261,8 @@ pub(crate) fn stop_without_supervisor(
         }
     }
     let is_left = match legacy::left(&lock, state) {
+        // Others were not to be touched, whatever is known of them.
+        Some((_, Ok(Some(estate)))) if estate.rebuilt.is_some() => !names.is_empty(),
         Some((_, Ok(Some(estate)))) => estate.slots.iter().any(|slot| slot.living().is_some()),
         _ => false,
     };
@@ -240,6 +272,14 @@ pub(crate) fn stop_without_supervisor(
         give_back(state, lock);
     }
     Ok(report)
+}
+
+fn services_there<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match names.is_empty() {
+        true => "no service is left there".to_owned(),
+        false => format!("the services there: {}", names.join(", ")),
+    }
 }
 
 /// Adds what needs one of the named services, directly or through others.
@@ -273,6 +313,60 @@ fn kill_all(why: String, predecessor: &Predecessor, names: &[String]) -> Result<
     Ok(count)
 }
 
+/// Kills what lives of these services, where nobody can tell how they are asked to stop. They stay down.
+fn kill_named(
+    why: &str,
+    predecessor: &Predecessor,
+    names: &[String],
+    state: &StateDir,
+) -> Result<StatusReport, Failure> {
+    let survivors = Survivors::of(&predecessor.testaments);
+    if !names.is_empty() && survivors.services().next().is_none() {
+        return Err(not_found::supervisor(state));
+    }
+    if let Some(name) = names.iter().find(|name| !survivors.has(name)) {
+        let message = format!("stop {name}: no process of a service of this name lives ({why})");
+        let hint = services_there(survivors.services());
+        return Err(Failure::new(Code::Unknown, message).hint(hint));
+    }
+    let mut report = StatusReport::default();
+    for name in names {
+        let mut count = 0;
+        for testament in &predecessor.testaments {
+            count += sys::end_service(testament, name).map_err(|error| {
+                Failure::new(
+                    Code::Failed,
+                    format!("kill the processes of {name}: {error}"),
+                )
+            })?;
+        }
+        output::complain(&format!(
+            "{why}; so {name} was not asked to stop: its {count} processes were killed"
+        ));
+        let mut stopped = ServiceReport::stopped(name, "embedded", "embedded");
+        if embedded::is_installed(state, name) {
+            let desired = Some(&Desired::Stopped);
+            let written = embedded::write_desired(state, name, desired);
+            stopped.state_problem = written
+                .err()
+                .map(|error| daemon::unwritten(&error, desired));
+        }
+        report.services.push(stopped);
+    }
+    Ok(report)
+}
+
+/// Forgets the supervisor if nothing is left of its services.
+fn finish_if_over(predecessor: &Predecessor, state: &StateDir, lock: Lock) -> Result<(), Failure> {
+    let survivors = Survivors::of(&predecessor.testaments);
+    if survivors.services().next().is_none() {
+        // Helpers.
+        end(predecessor)?;
+        give_back(state, lock);
+    }
+    Ok(())
+}
+
 /// Nothing is left to account for.
 fn give_back(state: &StateDir, lock: Lock) {
     ledger::discard(state);
@@ -292,7 +386,11 @@ fn specs(estate: &Estate, state: &StateDir) -> Result<Vec<Definition>, String> {
     if !estate.is_whole {
         return Err("its ledger is damaged".to_owned());
     }
-    let mut all = estate.definitions(state)?;
+    // Nobody knows how those are asked to stop whose ledger is lost: as by default.
+    let mut all = match (estate.definitions(state), &estate.rebuilt) {
+        (Err(_), Some(_)) => Vec::new(),
+        (all, _) => all?,
+    };
     let defined = estate.slots.iter().map(|slot| {
         let found = all
             .iter()
@@ -300,7 +398,7 @@ fn specs(estate: &Estate, state: &StateDir) -> Result<Vec<Definition>, String> {
         let known = found.map(|found| all.swap_remove(found));
         // One that was uninstalled meanwhile is stopped like any other.
         let known = known.or_else(|| {
-            let may_be_gone = estate.is_of_installed();
+            let may_be_gone = estate.is_of_installed() || estate.rebuilt.is_some();
             may_be_gone.then(|| Definition::of_unknown(&slot.name))?
         });
         known.ok_or_else(|| format!("its copy does not define {}", slot.name))

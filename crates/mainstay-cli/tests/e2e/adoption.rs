@@ -459,6 +459,55 @@ fn what_cannot_be_asked_to_stop_can_be_killed() {
     }
 }
 
+/// Their names are known, whatever became of the ledger. Cgroups tell which process is the one to ask.
+#[test]
+fn services_whose_ledger_is_lost_are_stopped_by_name() {
+    for containment in CONTAINMENTS {
+        for damage in ["", "not a ledger"] {
+            let (sandbox, manifest) = sandbox(
+                r#"
+                [service.a]
+                command = ["PUPPET", "on-term", "exit", "0", "hang"]
+                [service.b]
+                command = ["sh", "-c", "trap 'echo asked > HERE/asked; exit 0' TERM; touch HERE/b; while :; do sleep 0.01; done"]
+                start = { ready = { file = "HERE/b" } }
+                "#,
+            );
+            let mut supervisor = run(&sandbox, &manifest, containment);
+            event(&supervisor, "b", "ready");
+            event(&supervisor, "a", "started");
+            let [a, b] = ["a", "b"].map(|name| pid(&sandbox, name));
+            supervisor.kill_dash_nine();
+            for name in ["ledger", "ledger.spare"] {
+                let path = sandbox.state_dir().join(name);
+                // The second one is only room.
+                let _ = match damage {
+                    "" => std::fs::remove_file(path),
+                    damage => std::fs::write(path, damage),
+                };
+            }
+            let output = verb(&sandbox, &["stop", "nosuch"]);
+            assert_eq!(code(output.status), 4, "{}", stderr(&output));
+            let said = stderr(&output);
+            assert!(said.contains("hint: the services there: a, b"), "{said}");
+            assert!(!has_ended(a) && !has_ended(b));
+
+            let output = verb(&sandbox, &["stop", "b"]);
+            assert_eq!(code(output.status), 0, "{containment}: {}", stderr(&output));
+            assert!(has_ended(b) && !has_ended(a), "{containment}");
+            let was_asked = sandbox.path().join("asked").exists();
+            assert_eq!(was_asked, containment == "cgroup");
+            assert_eq!(state(&sandbox, "a"), "unknown", "{containment}");
+
+            let output = verb(&sandbox, &["stop"]);
+            assert!(output.status.success(), "{}", stderr(&output));
+            assert!(has_ended(a), "{containment}");
+            nothing_is_left(&sandbox);
+            assert_eq!(code(verb(&sandbox, &["stop"]).status), 3);
+        }
+    }
+}
+
 #[test]
 fn what_operators_wanted_is_remembered() {
     for containment in CONTAINMENTS {

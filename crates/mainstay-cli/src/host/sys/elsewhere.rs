@@ -61,6 +61,11 @@ pub(crate) fn end_tree(_tree: &str) -> io::Result<usize> {
     Ok(0)
 }
 
+/// There is nothing to find it by.
+pub(crate) fn end_service(_testament: &str, _service: &str) -> io::Result<usize> {
+    Ok(0)
+}
+
 /// Finds nothing.
 pub(crate) fn survivors(_testament: &str) -> Vec<super::Survivor> {
     Vec::new()

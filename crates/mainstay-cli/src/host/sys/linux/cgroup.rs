@@ -185,10 +185,23 @@ pub(super) fn end_remains(
     Ok(count)
 }
 
+/// Kills what lives there of one service, as [`end_remains`] does it.
+pub(super) fn end_service(nest_dir: &Path, service: &str, patience: Duration) -> io::Result<usize> {
+    let deadline = Instant::now() + patience;
+    let mut dirs = subdirs(nest_dir).filter(|dir| service_of(dir) == Some(service));
+    dirs.try_fold(0, |count, dir| Ok(count + end(&dir, deadline)?))
+}
+
+/// Whose the directory of a tree is.
+fn service_of(dir: &Path) -> Option<&str> {
+    let (service, _) = dir.file_name()?.to_str()?.rsplit_once('.')?;
+    Some(service)
+}
+
 /// What lives in the nest of a dead supervisor.
 pub(super) fn survivors(nest_dir: &Path) -> Vec<Survivor> {
     let trees = subdirs(nest_dir).filter_map(|dir| {
-        let (service, _) = dir.file_name()?.to_str()?.rsplit_once('.')?;
+        let service = service_of(&dir)?;
         let mut pids = Vec::new();
         collect(&dir, &mut pids).ok()?;
         let living = pids.iter().filter_map(|pid| kin::Stat::of(*pid));

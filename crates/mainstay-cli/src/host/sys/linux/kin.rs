@@ -369,14 +369,19 @@ pub(super) fn signal(process: &Stat, signal: i32) -> io::Result<()> {
 
 /// The service of a process that is meant by its number and environment, as that environment has it.
 pub(super) fn service_of(pid: u32, is_meant: impl Fn(u32, &[u8]) -> bool) -> Option<String> {
-    const SERVICE: &[u8] = b"MAINSTAY_SERVICE=";
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     if pid == std::process::id() || !is_meant(pid, &environment) {
         return None;
     }
+    service_in(&environment).map(str::to_owned)
+}
+
+/// The service that an environment was made for, as it says.
+pub(super) fn service_in(environment: &[u8]) -> Option<&str> {
+    const SERVICE: &[u8] = b"MAINSTAY_SERVICE=";
     let mut variables = environment.split(|byte| *byte == 0);
     let name = variables.find_map(|variable| variable.strip_prefix(SERVICE))?;
-    String::from_utf8(name.to_vec()).ok()
+    str::from_utf8(name).ok()
 }
 
 /// Whether its environment has a variable that is meant.

@@ -609,6 +609,32 @@ pub(crate) fn end_tree(tree: &str) -> io::Result<usize> {
     }
 }
 
+/// The same for one service, by a supervisor's [`testament`].
+pub(crate) fn end_service(testament: &str, service: &str) -> io::Result<usize> {
+    if let Some(("cgroup", dir)) = testament.split_once(' ') {
+        return cgroup::end_service(dir.as_ref(), service, PATIENCE);
+    }
+    let is_bearer = bearers(testament);
+    let is_meant = |pid: u32, environment: &[u8]| {
+        kin::service_in(environment) == Some(service) && is_bearer(pid, environment)
+    };
+    kin::end_remains(is_meant, PATIENCE)
+}
+
+/// Whether a process with this number and environment was started under a supervisor with this testament, which names no cgroup.
+fn bearers(testament: &str) -> impl Fn(u32, &[u8]) -> bool {
+    let state = match testament.split_once(' ') {
+        Some(("state", dir)) => Some(format!("{SUPERVISED_FROM}={dir}").into_bytes()),
+        _ => None,
+    };
+    let marks = Marks::of_testament(testament);
+    move |pid, environment| match (&state, &marks) {
+        (Some(state), _) => has(environment, state),
+        (None, Some(marks)) => marks.borne_by(pid, environment).is_some(),
+        (None, None) => false,
+    }
+}
+
 /// Whether an environment has this variable.
 fn has(environment: &[u8], variable: &[u8]) -> bool {
     let mut variables = environment.split(|byte| *byte == 0);
@@ -618,20 +644,13 @@ fn has(environment: &[u8], variable: &[u8]) -> bool {
 /// What lives of a dead supervisor's services, by its [`testament`]. In a cgroup, a tree's main process is the oldest one, which leads its
 /// session; without one, that cannot be told from what the processes themselves may say.
 pub(crate) fn survivors(testament: &str) -> Vec<Survivor> {
-    let state = match testament.split_once(' ') {
-        Some(("cgroup", dir)) => return cgroup::survivors(dir.as_ref()),
-        Some(("state", dir)) => Some(format!("{SUPERVISED_FROM}={dir}").into_bytes()),
-        _ => None,
-    };
-    let marks = Marks::of_testament(testament);
-    let is_meant = |pid: u32, environment: &[u8]| match (&state, &marks) {
-        (Some(state), _) => has(environment, state),
-        (None, Some(marks)) => marks.borne_by(pid, environment).is_some(),
-        (None, None) => false,
-    };
+    if let Some(("cgroup", dir)) = testament.split_once(' ') {
+        return cgroup::survivors(dir.as_ref());
+    }
+    let is_meant = bearers(testament);
     let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for pid in kin::every_pid() {
-        if let Some(service) = kin::service_of(pid, is_meant) {
+        if let Some(service) = kin::service_of(pid, &is_meant) {
             found.entry(service).or_default().push(pid);
         }
     }
