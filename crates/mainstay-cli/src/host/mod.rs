@@ -698,7 +698,7 @@ impl Host {
         let count = self.processes.end_orphans(self.logs.keeper());
         if count > 0 {
             self.reporter.say(&format!(
-                "{count} processes had left their services' sessions and environments: killed"
+                "killed {count} processes that services had left outside of their process trees"
             ));
         }
     }
