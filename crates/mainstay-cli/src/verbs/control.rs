@@ -115,6 +115,17 @@ impl Control {
                 None => supervised.push(name.clone()),
             }
         }
+        // All names are judged before anything is done to any; one request is judged as a whole by the supervisor itself.
+        let is_one_request = managed.is_empty() && (verb.follows_needs() || supervised.len() < 2);
+        if !is_one_request {
+            for name in &supervised {
+                let known = client::block_on(client::expect_service(state, verb.as_str(), name))?;
+                known.map_err(|failure| {
+                    let failure = Installed::misnamed(state, name).unwrap_or(failure);
+                    not_found::service_or(state, std::slice::from_ref(name), failure)
+                })?;
+            }
+        }
         // One request for all that follows the graph of needs.
         let groups: Vec<Vec<String>> = match verb.follows_needs() {
             _ if supervised.is_empty() => Vec::new(),
