@@ -4,6 +4,7 @@ mod access;
 mod artifact;
 mod cli;
 mod client;
+mod completed;
 mod embedded;
 mod failure;
 mod guarded;

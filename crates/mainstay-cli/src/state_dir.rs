@@ -8,6 +8,7 @@
 //! STATE/registry.owner-… held by whoever is changing one of them
 //! STATE/manifest.toml   what it supervises, as it was read (or .yaml, .json)
 //! STATE/halted.json         the last report of a host whose service is halted (`halted.rs`)
+//! STATE/completed           that the service of a host was ready and ended cleanly (`completed.rs`)
 //! STATE/start-failure.json  why the last start of a host failed, if it did (`start_failure.rs`)
 //! STATE/control.sock    docs/control.md (a named pipe on Windows)
 //! STATE/logs/NAME/      what a service wrote
@@ -312,6 +313,11 @@ impl StateDir {
     /// The last report of a host whose service is halted (`halted.rs`).
     pub(crate) fn halted_path(&self) -> PathBuf {
         self.path.join("halted.json")
+    }
+
+    /// That the service of a host ended cleanly (`completed.rs`).
+    pub(crate) fn completed_path(&self) -> PathBuf {
+        self.path.join("completed")
     }
 
     /// Why the last start of its supervisor failed (`start_failure.rs`).

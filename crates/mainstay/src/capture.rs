@@ -77,6 +77,10 @@ pub(crate) fn end() {
 
 /// A directory of the service's own: what is a link may lead elsewhere.
 fn create(dir: &Path) -> io::Result<()> {
+    // What lies above `NAME/logs` is not the service's alone.
+    if let Some(shared) = dir.parent().and_then(Path::parent) {
+        fs::create_dir_all(shared)?;
+    }
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -225,6 +229,22 @@ mod tests {
             path.display()
         );
         text.lines().map(str::to_owned).collect()
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_its_own_directories_are_closed_to_others() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let top = std::env::temp_dir().join(format!("mainstay-logs-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&top);
+        create(&top.join("acme/web/logs")).unwrap();
+        let is_closed = |path: &str| {
+            let mode = fs::metadata(top.join(path)).unwrap().permissions().mode();
+            mode & 0o011 == 0
+        };
+        let closed = ["", "acme", "acme/web", "acme/web/logs"].map(is_closed);
+        fs::remove_dir_all(&top).unwrap();
+        assert_eq!(closed, [false, false, true, true]);
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use std::time::Duration;
 
-use mainstay::{Context, Control, Manager, Stop};
+use mainstay::{Context, Control, Status, Stop};
 use mainstay_core::engine::Request;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::control::{Command, Operation, Reply};
 use super::interrupts::Interrupt;
@@ -26,8 +26,19 @@ pub(super) struct Line {
     pub(super) service: String,
     pub(super) commands: UnboundedSender<Command>,
     pub(super) interrupts: UnboundedSender<Interrupt>,
-    /// Notified when the service is ready for the first time.
+    /// How its service is.
+    pub(super) progress: Progress,
+}
+
+/// What the manager is told of its service.
+#[derive(Clone, Default)]
+pub(super) struct Progress {
+    /// Notified when the service is ready.
     pub(super) is_ready: Rc<Notify>,
+    /// Notified when the service fails so steadily that nobody should wait for it.
+    pub(super) fails: Rc<Notify>,
+    /// Why the service is not running; empty if it is.
+    pub(super) text: watch::Sender<String>,
 }
 
 impl Line {
@@ -37,17 +48,20 @@ impl Line {
             mut context,
             start_timeout,
         } = started;
-        // Other managers end a host that is not ready in time, and start it again.
-        let has_end = context.manager() == Manager::WindowsScm;
-        tokio::select! {
-            () = self.is_ready.notified() => {}
-            // A start that goes on for ever would block the manager's own requests, and whatever waits for them. The host
-            // restarts the program, so it is the host that runs.
-            () = tokio::time::sleep(start_timeout), if has_end => context.logger().warn(format!(
-                "{} is not ready after {start_timeout:?}: it is reported as running while its starts are retried",
-                self.service
-            )),
+        tokio::task::spawn_local(show(self.progress.text.subscribe(), context.status()));
+        let why = tokio::select! {
+            () = self.progress.is_ready.notified() => None,
+            () = self.progress.fails.notified() => Some("its starts keep failing".to_owned()),
+            () = tokio::time::sleep(start_timeout) => Some(format!("not after {start_timeout:?}")),
             stop = context.stop() => return self.stop(stop, context).await,
+        };
+        // A start that goes on for ever would block the manager's own requests and whatever waits for them, and a manager that
+        // ends the host would have the next one count restarts from zero. The host restarts the program, so it is the host that runs.
+        if let Some(why) = why {
+            context.logger().warn(format!(
+                "{} is not ready ({why}): it is reported as running while its starts are retried",
+                self.service
+            ));
         }
         context.ready();
         loop {
@@ -84,6 +98,14 @@ impl Line {
         let _ = self.interrupts.send(Interrupt::Stop);
         std::future::pending::<()>().await;
         drop(context);
+    }
+}
+
+/// Has the manager show why the service is not running.
+async fn show(mut text: watch::Receiver<String>, status: Status) {
+    while text.changed().await.is_ok() {
+        let shown = text.borrow_and_update().clone();
+        status.text(&shown);
     }
 }
 

@@ -41,7 +41,6 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +53,7 @@ use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::Instant;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::alerts::{AlertEvent, Alerts};
@@ -88,6 +87,7 @@ use self::sys::{Processes, Tree, TreeId};
 pub(crate) use self::update::TrialRequest;
 use self::update::Update;
 pub(crate) use self::without::{orphans, stop_without_supervisor};
+use crate::completed;
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::{Code, Failure, chain};
 use crate::halted;
@@ -211,7 +211,7 @@ struct Held {
     is_stopped: bool,
     /// What is written down of that.
     desired: Option<Desired>,
-    /// Why that could not be written. It is tried again.
+    /// Why that could not be written.
     desired_problem: Option<String>,
     snapshot: Option<Taking>,
     /// A snapshot that is not to be begun.
@@ -309,8 +309,6 @@ struct Host {
     exits: BTreeMap<(ServiceId, RunId), (Exit, Instant)>,
     /// Trees whose main process is gone and which are not empty yet.
     sweeping: Vec<(ServiceId, RunId)>,
-    /// When what could not be written down is written again.
-    rewrites_at: Option<std::time::Instant>,
     /// When they are looked at again, and how long after the last look: the kernel's word that a cgroup is empty may not come.
     sweeps_again: Option<(std::time::Instant, Duration)>,
     waiters: Vec<Waiter>,
@@ -327,8 +325,8 @@ struct Host {
     daemon: Option<Daemon>,
     /// A service manager started us for our one service.
     has_manager: bool,
-    /// Told when a service gets ready.
-    is_ready: Rc<Notify>,
+    /// Of the one service that our manager knows of.
+    progress: managed::Progress,
     /// When start-up is over.
     settles_at: Option<std::time::Instant>,
     deadlines: Deadlines,
@@ -421,12 +419,7 @@ impl Host {
         // started, nor services that are running from being supervised again.
         let starts_afresh = !legacy.adopts();
         let mut users = Vec::with_capacity(definitions.len());
-        for definition in &definitions {
-            let Definition { spec, dir, .. } = definition;
-            if let Some(problem) = &definition.problem {
-                users.push(Err(problem.clone()));
-                continue;
-            }
+        for Definition { spec, dir, .. } in &definitions {
             let user = user_of(spec);
             users.push(if daemon.is_none() && starts_afresh {
                 let user = user?;
@@ -465,6 +458,7 @@ impl Host {
             Some(started) => {
                 StartFailure::clear(&host.state);
                 halted::clear(&host.state);
+                completed::clear(&host.state);
                 host.serve(started, &to_host)
             }
             None => Interrupts::new(),
@@ -493,8 +487,6 @@ impl Host {
             let _ = std::fs::remove_dir_all(host.state.updated_dir());
         };
         host.take_up(legacy.heirs, |_| true, begin_ledger);
-        host.record_all_desired();
-        host.rewrite_soon();
         host.logs.begin();
         let sources = Sources {
             messages: received,
@@ -524,7 +516,7 @@ impl Host {
                 .map_or_else(String::new, |held| held.spec.name().to_string()),
             commands: commands.clone(),
             interrupts,
-            is_ready: Rc::clone(&self.is_ready),
+            progress: self.progress.clone(),
         };
         tokio::task::spawn_local(line.serve(started));
         Interrupts::of_manager(received)
@@ -587,11 +579,10 @@ impl Host {
                         format!("open the log of {name}: {error}"),
                     )
                 })?;
-            // Nobody else than its account is to have it.
-            if let Ok(owner) = &user {
-                let created = parts.state.create_data_dir(name.as_str(), owner.as_ref());
-                created.map_err(failed("create the service's data directory"))?;
-            }
+            parts
+                .state
+                .create_data_dir(name.as_str(), other(&user))
+                .map_err(failed("create the service's data directory"))?;
             held.push(Held::new(definition, user, log));
         }
         let engine = Engine::new(specs, seed())
@@ -624,7 +615,6 @@ impl Host {
             messages,
             exits: BTreeMap::new(),
             sweeping: Vec::new(),
-            rewrites_at: None,
             sweeps_again: None,
             waiters: Vec::new(),
             updates: Vec::new(),
@@ -636,7 +626,7 @@ impl Host {
             has_halted: false,
             daemon: parts.daemon,
             has_manager: false,
-            is_ready: Rc::default(),
+            progress: managed::Progress::default(),
             settles_at: None,
             deadlines: Deadlines::default(),
         };
@@ -666,9 +656,6 @@ impl Host {
         let mut gone = Vec::new();
         for (id, heir) in heirs {
             let exit = heir.exit().filter(|_| without_main.contains(&id));
-            if let Some(held) = self.held.get_mut(&id) {
-                held.is_stopped |= heir.is_stopped();
-            }
             self.hold(id, heir);
             let run = self.engine.view(id).and_then(|view| view.run);
             gone.extend(run.zip(exit).map(|(run, exit)| (id, run, exit)));
@@ -692,6 +679,9 @@ impl Host {
         self.reporter.finish(&report);
         if self.has_manager {
             halted::store(&self.state, &report);
+            if self.engine.ids().all(|id| self.engine.has_completed(id)) {
+                completed::store(&self.state);
+            }
         }
         if let Some(daemon) = &self.daemon {
             return daemon.exit_code(self.interrupts);
@@ -712,7 +702,7 @@ impl Host {
         let count = self.processes.end_orphans(self.logs.keeper());
         if count > 0 {
             self.reporter.say(&format!(
-                "{count} processes had left their services' sessions and environments: killed"
+                "killed {count} processes that services had left outside of their process trees"
             ));
         }
     }
@@ -762,7 +752,6 @@ impl Host {
                 }
                 () = possession::changed(self.possession.as_ref()) => self.look_at_possession(),
                 () = sleep_until(mends_at), if mends_at.is_some() => self.mend_possession(),
-                () = sleep_until(self.rewrites_at), if self.rewrites_at.is_some() => self.rewrite(),
                 () = sleep_until(redraw), if redraw.is_some() => {}
                 () = sleep_until(self.settles_at), if self.settles_at.is_some() => {
                     self.settles_at = None;
@@ -929,7 +918,10 @@ impl Host {
         }
         match self.engine.view(id).map(|view| view.state) {
             // Also where nothing says when it is ready.
-            Some(StateName::Running) => self.is_ready.notify_one(),
+            Some(StateName::Running) => self.progress.is_ready.notify_one(),
+            Some(StateName::BackingOff) if self.engine.fails_steadily(id) => {
+                self.progress.fails.notify_one();
+            }
             // An old definition may come back to them.
             Some(StateName::Stopped | StateName::Halted) if self.engine.trial(id).is_none() => {
                 if let Some(held) = self.held.get_mut(&id) {
@@ -940,6 +932,7 @@ impl Host {
         }
         if !matches!(fact, Fact::Missed { .. } | Fact::Status { .. }) {
             self.record(id);
+            self.show_manager(id);
         }
         let time = self.clock.calendar(self.engine.now());
         let Some(held) = self.held.get(&id) else {
@@ -957,6 +950,26 @@ impl Host {
             self.alert(id, &time, beside, fact);
         }
         self.update_told(id, fact);
+    }
+
+    /// Tells the manager that started us why its service is not running.
+    fn show_manager(&self, id: ServiceId) {
+        let Some(view) = self.engine.view(id).filter(|_| self.has_manager) else {
+            return;
+        };
+        let text = match view.state {
+            StateName::Running => String::new(),
+            StateName::BackingOff | StateName::Halted | StateName::Waiting => {
+                let why = view
+                    .detail
+                    .map_or_else(String::new, |why| format!(": {why}"));
+                format!("{}{why}", view.state)
+            }
+            // The reason for this attempt is still of interest.
+            _ => return,
+        };
+        let shown = &self.progress.text;
+        shown.send_if_modified(|old| std::mem::replace(old, text.clone()) != text);
     }
 
     /// What an operator's signal means: the first one stops, the second one kills.

@@ -12,7 +12,7 @@ use super::install::Wanted;
 use super::{Installed, Mode, OWN_DIRS};
 use crate::failure::{Code, Failure};
 use crate::host;
-use crate::verbs::host::{of_host, patience};
+use crate::verbs::host::{of_host, start_limit};
 
 /// More pauses than these, each longer than the one before, are not worth telling a manager.
 const PAUSES: usize = 20;
@@ -109,8 +109,8 @@ impl Installed {
             "--base-dir".as_ref(),
             base_dir.as_os_str(),
         ];
-        let patience = format!("{}s", patience(spec).as_secs());
-        let is_ready: [&OsStr; 7] = [
+        let patience = format!("{}s", start_limit(spec).as_secs().max(1));
+        let is_ready: [&OsStr; 8] = [
             program.as_os_str(),
             "--state-dir".as_ref(),
             state,
@@ -118,6 +118,7 @@ impl Installed {
             name,
             "--wait".as_ref(),
             patience.as_ref(),
+            "--started".as_ref(),
         ];
         let definition = self
             .service()

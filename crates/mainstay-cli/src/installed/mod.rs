@@ -27,7 +27,7 @@ use mainstay_core::engine::StateName;
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::Expected;
 use mainstay_core::report::{LastExit, ServiceReport};
-use mainstay_core::spec::{Need, ServiceName};
+use mainstay_core::spec::{Need, ServiceName, Spec};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::definition::account;
@@ -35,6 +35,7 @@ pub(crate) use self::install::{Order, Wanted, install_all, plan_all};
 pub(crate) use self::registered::{kept, registry_of};
 use crate::artifact::Programs;
 use crate::client;
+use crate::completed;
 use crate::failure::{Code, Failure};
 use crate::guarded;
 use crate::halted;
@@ -45,6 +46,7 @@ use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 use crate::update;
 use crate::verbs::control::Verb;
+use crate::verbs::host::patience;
 
 /// Where systemd puts the state of accounts that exist only while their services run, and where it shows it.
 #[cfg(unix)]
@@ -379,18 +381,19 @@ impl Installed {
         Ok(done?)
     }
 
+    /// What its manifest says, if that can be read.
+    fn current(&self) -> Option<Spec> {
+        let path = self.manifest()?;
+        let format = Format::from_extension(path.extension()?.to_str()?)?;
+        let text = fs::read_to_string(path).ok()?;
+        let mut specs = manifest::parse(&text, format).ok()?.into_iter();
+        specs.find(|spec| *spec.name() == self.name)
+    }
+
     /// What its manifest says that it needs.
     fn needs(&self) -> Vec<Need> {
-        let text = self.manifest().and_then(|path| {
-            let format = Format::from_extension(path.extension()?.to_str()?)?;
-            Some((fs::read_to_string(path).ok()?, format))
-        });
-        let specs = text.and_then(|(text, format)| manifest::parse(&text, format).ok());
-        let spec = specs
-            .into_iter()
-            .flatten()
-            .find(|spec| *spec.name() == self.name);
-        spec.map_or_else(Vec::new, |spec| spec.needs().to_vec())
+        self.current()
+            .map_or_else(Vec::new, |spec| spec.needs().to_vec())
     }
 
     /// Those of all installed services that need one of these, directly or through others, in the order in which they are to stop:
@@ -471,6 +474,7 @@ impl Installed {
     pub(crate) fn control(&self, verb: Verb) -> Result<ServiceReport, Failure> {
         if matches!(verb, Verb::Start | Verb::Restart) {
             update::mend_before_start(self)?;
+            completed::clear(&self.state);
         }
         let service = self.service();
         // Their managers do not ask the program, but stop it and its host in their tracks.
@@ -491,18 +495,46 @@ impl Installed {
             Verb::Reload => (service.reload(), None),
         };
         match done {
+            // Its host may be waiting for its next attempt.
+            Err(error) if error.kind() == ErrorKind::AlreadyRunning && is_hosted => {
+                let started = client::request(&self.state, self.name.as_str(), verb.as_str());
+                if let Ok(report) = client::block_on(started)? {
+                    return Ok(self.of_manager(report));
+                }
+            }
             Err(error) if Some(error.kind()) == is_so_already => {}
-            // The report says why it is halted.
-            Err(_) if self.halted().is_some() => {}
+            // The report says why it is halted, or that it has done its work. Not every manager lets go of such a start.
+            Err(_) if self.halted().is_some() || completed::is_stored(&self.state) => {}
             Err(error) if matches!(verb, Verb::Start | Verb::Restart) => {
                 return Err(self.because(error.into()));
             }
             done => done?,
         }
-        if verb == Verb::Stop {
-            halted::clear(&self.state);
+        match verb {
+            Verb::Stop => {
+                halted::clear(&self.state);
+                completed::clear(&self.state);
+            }
+            Verb::Start | Verb::Restart => return self.outcome(),
+            Verb::Pause | Verb::Continue | Verb::Reload => {}
         }
         self.report()
+    }
+
+    /// What a start has come to. A manager is told after `start.timeout` that a host is up, even if its program is not: the attempt
+    /// under way is waited for, so that its failure is seen.
+    fn outcome(&self) -> Result<ServiceReport, Failure> {
+        let attempt = |spec: Spec| patience(&spec).saturating_add(spec.stop().graceful());
+        let limit = self.current().map_or(Duration::ZERO, attempt);
+        let deadline = Instant::now() + limit;
+        loop {
+            let report = self.report()?;
+            let is_over = report.state.is_settled() || report.state == StateName::BackingOff;
+            if is_over || Instant::now() >= deadline {
+                return Ok(report);
+            }
+            thread::sleep(LOOK);
+        }
     }
 
     /// The failure of a start, with the cause that its host has stored.
@@ -578,7 +610,7 @@ impl Installed {
         let report = report.unwrap_or_else(|| {
             let mut report = self.by_manager(&status);
             if denied.is_some() {
-                report.detail = Some(format!("{}: {status}", self.record.manager));
+                report.detail = Some(format!("{}: {}", self.record.manager, words(&status)));
             }
             report
         });
@@ -603,8 +635,19 @@ impl Installed {
             return halted;
         }
         let is_direct = self.record.mode == Mode::Direct;
+        let manager = self.record.manager;
         // A manager may be the last to know.
         let is_gone = status.pid.is_some_and(sys::is_dead);
+        let has_completed = (is_gone || status.pid.is_none() && status.code == 0)
+            && !is_direct
+            && completed::is_stored(&self.state);
+        if has_completed {
+            let (code, signal) = (Some(0), None);
+            return ServiceReport {
+                last_exit: Some(LastExit { code, signal }),
+                ..self.nothing_known()
+            };
+        }
         ServiceReport {
             state: match status.state {
                 _ if is_gone => StateName::Stopped,
@@ -628,11 +671,20 @@ impl Installed {
             detail: match is_stopped {
                 true => {
                     let cause = self.start_failure().map(|failure| failure.line());
-                    cause.or_else(|| status.exit_code().is_none().then(|| status.to_string()))
+                    let has_failed = status.code != 0;
+                    cause.or_else(|| has_failed.then(|| format!("{manager}: {}", words(status))))
                 }
                 false if is_direct && !is_gone => None,
-                false if is_gone => Some(format!("its host is gone; the manager says: {status}")),
-                false => Some(format!("its host says nothing; the manager says: {status}")),
+                false if is_gone => Some(format!(
+                    "its supervisor is gone; {manager} still reports it as {}",
+                    words(status)
+                )),
+                // It answers when it has begun.
+                false if status.state == State::StartPending => Some(words(status)),
+                false => Some(format!(
+                    "{manager} reports it as {}, but its supervisor does not respond",
+                    words(status)
+                )),
             },
             ..self.nothing_known()
         }
@@ -641,6 +693,27 @@ impl Installed {
     fn nothing_known(&self) -> ServiceReport {
         ServiceReport::stopped(self.name.as_str(), "", "")
     }
+}
+
+/// What a manager says of a service, in words.
+fn words(status: &ServiceStatus) -> String {
+    let pid = status.pid.map(|pid| format!(" (pid {pid})"));
+    let state = match (status.state, status.exit_code()) {
+        (State::Stopped, Some(0)) => return "stopped".to_owned(),
+        (State::Stopped, Some(code)) => return format!("failed with code {code}"),
+        // In the manager's own numbers.
+        (State::Stopped, None) => return status.to_string(),
+        (State::StartPending, Some(code @ 1..)) => {
+            return format!("restarting after code {code}");
+        }
+        (State::StartPending, _) => "starting",
+        (State::StopPending, _) => "stopping",
+        (State::PausePending, _) => "pausing",
+        (State::ContinuePending, _) => "continuing",
+        (State::Running, _) => "running",
+        (State::Paused, _) => "paused",
+    };
+    format!("{state}{}", pid.unwrap_or_default())
 }
 
 /// As soon as a process that has just ended lets go of it.

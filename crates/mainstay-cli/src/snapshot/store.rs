@@ -18,7 +18,7 @@ use super::sys::{self, Dir};
 use super::{Trouble, called_off, doing};
 use crate::failure::{Code, Failure};
 use crate::lock_file;
-use crate::state_dir::{StateDir, create_private_dir};
+use crate::state_dir::{StateDir, create_private_dir, create_state_dir};
 
 /// Where the snapshots of a service are; none need exist.
 #[derive(Clone)]
@@ -150,9 +150,17 @@ impl Store {
         }
     }
 
+    /// Also where nothing has made the state directory yet.
+    fn create_dir(&self) -> io::Result<()> {
+        if let Some(state) = self.dir.ancestors().nth(2) {
+            create_state_dir(state)?;
+        }
+        create_private_dir(&self.dir)
+    }
+
     /// Takes the lock within this time, or whenever that will be.
     fn lock_only(&self, patience: Option<Duration>) -> Result<Session<'_>, Failure> {
-        create_private_dir(&self.dir).map_err(doing("create", &self.dir))?;
+        self.create_dir().map_err(doing("create", &self.dir))?;
         let path = self.dir.join("lock");
         let lock = lock_file::open(&path).map_err(doing("open", &path))?;
         match patience {
@@ -193,7 +201,7 @@ impl Store {
     /// # Errors
     /// Where its state is being restored.
     pub(crate) fn mark_in_use(&self) -> Result<File, Failure> {
-        create_private_dir(&self.dir).map_err(doing("create", &self.dir))?;
+        self.create_dir().map_err(doing("create", &self.dir))?;
         let path = self.in_use_path();
         let file = lock_file::open(&path).map_err(doing("open", &path))?;
         try_lock(&file, &path, SHARED_PATIENCE, File::try_lock_shared, || {

@@ -61,9 +61,7 @@ impl Events {
             };
             let mut body = events.into_body();
             let mut pending = Vec::new();
-            while let Some(frame) = body.frame().await {
-                let frame =
-                    frame.map_err(|error| client::broken(&place, &io::Error::other(error)))?;
+            while let Some(Ok(frame)) = body.frame().await {
                 let Ok(data) = frame.into_data() else {
                     continue;
                 };

@@ -54,6 +54,10 @@ struct Job {
 
 impl Host {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
+        if self.check_needs {
+            // What a user may not do takes nothing away from services of a user.
+            let _ = host::sys::enter_system_mounts();
+        }
         let job = self.job();
         if self.check_needs {
             let Job { spec, .. } = job?;
@@ -144,17 +148,23 @@ pub(crate) fn of_host(host: Definition, spec: &Spec) -> Definition {
         })
 }
 
-/// How long a host takes to be ready: `start.timeout` for its program, and as long for what that needs.
+/// How long a manager waits for a host to be up, with what the host itself takes.
 pub(crate) fn patience(spec: &Spec) -> Duration {
+    start_limit(spec).saturating_add(MARGIN)
+}
+
+/// After which a host is up for its manager, ready or not: `start.timeout` for its program, and as long for what that needs.
+pub(crate) fn start_limit(spec: &Spec) -> Duration {
     let timeout = spec.start().timeout();
     let needs = match spec.needs() {
         [] => Duration::ZERO,
         _ => timeout,
     };
-    needs.saturating_add(timeout).saturating_add(MARGIN)
+    needs.saturating_add(timeout)
 }
 
 fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<(), Exit> {
+    let status = context.status();
     let done = job.and_then(
         |Job {
              spec,
@@ -189,6 +199,10 @@ fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<
             done.inspect_err(|failure| StartFailure::store(&state, failure))
         },
     );
+    // To systemd an end before that is a failure, whatever its code, after which it starts another host.
+    if matches!(done, Ok(0)) && !status.is_stopping() {
+        status.ready();
+    }
     match done {
         Ok(code) => NonZeroU32::new(code).map_or(Ok(()), |code| Err(Exit::code(code))),
         Err(failure) => Err(exit(&failure)),

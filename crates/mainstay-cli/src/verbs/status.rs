@@ -10,7 +10,7 @@ use mainstay_core::report::{ServiceReport, StatusReport};
 use crate::failure::{Code, Failure};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
-use crate::{client, embedded, host, not_found, output, table};
+use crate::{client, completed, embedded, host, not_found, output, table};
 
 /// How often it is looked while it is waited.
 const LOOK: Duration = Duration::from_millis(50);
@@ -25,15 +25,36 @@ pub(crate) struct Status {
     /// Waits until all that are named have come to rest (run, are stopped, paused or halted), this long at most.
     #[arg(long, value_name = "DURATION", value_parser = super::duration, requires = "names")]
     wait: Option<Duration>,
+    /// Also exits 0 for a service that is not ready in time, or keeps failing, while its host retries: the ready check of managers.
+    #[arg(long, hide = true, requires = "wait")]
+    started: bool,
     /// One JSON document.
     #[arg(long)]
     json: bool,
 }
 
+/// After so many restarts nobody should wait for a start.
+const STEADY: u64 = 2;
+
+/// Whether a host of the service is there and starts it again.
+fn is_retried(service: &ServiceReport) -> bool {
+    use StateName::{BackingOff, StartPending, StopPending, Waiting};
+    let state = service.state;
+    // A manager that says the same tells nothing of the host.
+    service.since.is_some() && matches!(state, BackingOff | StartPending | StopPending | Waiting)
+}
+
 impl Status {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let deadline = self.wait.map(|wait| Instant::now() + wait);
-        let rests = |seen: &Seen| seen.report.services.iter().all(|it| it.state.is_settled());
+        let is_lost = |it: &ServiceReport| {
+            let is_failing = it.state == StateName::BackingOff && it.restarts >= STEADY;
+            self.started && (is_failing || it.crash_looping)
+        };
+        let rests = |seen: &Seen| {
+            let mut services = seen.report.services.iter();
+            services.all(|it| it.state.is_settled() || is_lost(it))
+        };
         let mut remark = None;
         let seen = loop {
             let asked = ask(state, &self.names, &mut remark);
@@ -41,6 +62,10 @@ impl Status {
             // Its host may not be there yet.
             match asked {
                 Ok(seen) if rests(&seen) => break Ok(seen),
+                // Its host has ended after it.
+                Err(_) if self.started && completed::is_stored(state) => {
+                    return Ok(ExitCode::SUCCESS);
+                }
                 asked if !has_time => break asked,
                 _ => thread::sleep(LOOK),
             }
@@ -50,7 +75,8 @@ impl Status {
         look_for_drift(state, &mut report);
         show(&report, self.json)?;
         let is_up = |service: &ServiceReport| {
-            service.ready && matches!(service.state, StateName::Running | StateName::Paused)
+            let is_up = matches!(service.state, StateName::Running | StateName::Paused);
+            service.ready && is_up || self.started && is_retried(service)
         };
         let is_hidden = |name: &str| hidden.iter().any(|(hidden, _)| hidden == name);
         let mut services = report.services.iter();

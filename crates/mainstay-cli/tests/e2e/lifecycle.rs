@@ -305,6 +305,35 @@ fn a_child_inherits_nothing_but_its_due() {
     stop(supervisor, &sandbox);
 }
 
+/// Whichever verb comes first.
+#[cfg(unix)]
+#[test]
+fn directories_above_the_state_stay_open() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (sandbox, manifest) = sandbox(
+        "[service.a]\ncommand = [\"sleep\", \"1\"]\nsnapshot = { paths = [\"HERE/kept\"] }\n",
+    );
+    std::fs::create_dir(sandbox.path().join("kept")).expect("a directory");
+    let path = manifest.display().to_string();
+    for (i, args) in [
+        &["install", "--manager", "embedded", &path][..],
+        &["snapshot", "create", "a", "--manifest", &path],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let above = sandbox.path().join(format!("new{i}"));
+        let state = above.join("deep/state").display().to_string();
+        let output = verb(&sandbox, &[&["--state-dir", &state][..], args].concat());
+        assert!(output.status.success(), "{output:?}");
+        let closed = ["", "deep", "deep/state"].map(|path| {
+            let found = std::fs::metadata(above.join(path)).expect(path);
+            found.permissions().mode() & 0o011 == 0
+        });
+        assert_eq!(closed, [false, false, true], "{args:?}");
+    }
+}
+
 /// Directories that are made on the way to the state directory let accounts of services through. One that was there, and does not, is named.
 #[cfg(unix)]
 #[test]

@@ -214,6 +214,67 @@ fn a_real_server_lives_under_s6() {
     a_real_server_lives_under("s6");
 }
 
+/// Everything that a program does is its host's affair, also before it was ready for the first time; and what has done its work satisfies
+/// those that need it.
+fn starts_are_the_hosts_affair_under(kind: &'static str) {
+    let Some(lab) = systemd::lab_of(kind) else {
+        return;
+    };
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    systemd::write(
+        &lab,
+        "/srv/never.toml",
+        r#"
+        environment = "development"
+        [service.hangs]
+        command = ["sleep", "1000"]
+        account = "local-system"
+        start = { timeout = "2s", ready = { tcp = "127.0.0.1:15998" } }
+        recovery = { delay = "100ms", limit = { restarts = 4, window = "15m", then = "halt" } }
+        [service.job]
+        command = ["/bin/sh", "-c", "echo job"]
+        account = "local-system"
+        [service.after-job]
+        command = ["sleep", "1000"]
+        account = "local-system"
+        needs = ["job"]
+        "#,
+    );
+    mainstay(0, &["install", "/srv/never.toml"]);
+    let said = mainstay(1, &["start", "hangs"]);
+    let cause = "start hangs: it is backing-off: not ready after 2s: connect to 127.0.0.1:15998: ";
+    assert!(said.contains(cause), "{said}");
+    wait_until("that it is halted", 2 * SOON, || {
+        let now = systemd::status(&lab, "hangs");
+        (now["state"] == "halted").then(|| assert_eq!(now["restarts"], 4, "{now}"))
+    });
+    for _ in 0..3 {
+        mainstay(0, &["start", "job"]);
+        mainstay(0, &["start", "after-job"]);
+        mainstay(0, &["stop", "after-job"]);
+    }
+}
+
+#[test]
+fn starts_are_the_hosts_affair_under_openrc() {
+    starts_are_the_hosts_affair_under("openrc");
+}
+
+#[test]
+fn starts_are_the_hosts_affair_under_sysv() {
+    starts_are_the_hosts_affair_under("sysv");
+}
+
+#[test]
+fn starts_are_the_hosts_affair_under_runit() {
+    starts_are_the_hosts_affair_under("runit");
+}
+
+#[test]
+fn starts_are_the_hosts_affair_under_s6() {
+    starts_are_the_hosts_affair_under("s6");
+}
+
 /// As root everything would be allowed: where there is no account of a service's own, one is to be named.
 #[test]
 fn without_an_account_it_is_refused_where_it_would_be_root() {

@@ -855,6 +855,18 @@ fn a_user_without_root_sees_what_there_is() {
     assert_eq!(status(&lab, "web")["pid"], started);
     root(0, "stop web");
     bob(3, "status web");
+    // What has failed is not as what was stopped.
+    write(
+        &lab,
+        "/srv/fail.toml",
+        "environment = \"development\"\n[service.fail]\ncommand = [\"sh\", \"-c\", \"exit 3\"]\naccount = \"local-system\"\nrecovery = { policy = \"strict\" }\n",
+    );
+    root(0, "install /srv/fail.toml");
+    root(1, "start fail");
+    have(root(3, "status fail"), &["halted"]);
+    have(bob(3, "status fail"), &["systemd: failed with code 3"]);
+    have(bob(0, "list"), &["systemd: failed with code 3"]);
+    root(0, "uninstall --purge fail");
     have(
         root(3, "pause web"),
         &["hint: start it: mainstay start web"],
@@ -872,5 +884,149 @@ fn a_user_without_root_sees_what_there_is() {
     ] {
         let closed = "/var/lib/mainstay belongs to root (mode 0700)";
         have(bob(77, verb), &[closed, &format!("sudo mainstay {verb}")]);
+    }
+}
+
+/// Everything that a program does is its host's affair, also before it was ready for the first time: systemd would count from zero.
+#[test]
+fn a_service_that_is_never_ready_halts_by_its_own_limit() {
+    let Some(lab) = lab() else { return };
+    write(
+        &lab,
+        "/srv/never.toml",
+        r#"
+        environment = "development"
+        [service.exits]
+        command = ["/bin/sh", "-c", "echo >> /srv/starts; echo cannot open socket; exit 3"]
+        account = "local-system"
+        start = { timeout = "3s", ready = { tcp = "127.0.0.1:15999" } }
+        recovery = { delay = "300ms", max_delay = "300ms", limit = { restarts = 30, window = "15m", then = "halt" } }
+        [service.hangs]
+        command = ["sleep", "1000"]
+        start = { timeout = "2s", ready = { tcp = "127.0.0.1:15998" } }
+        recovery = { delay = "100ms", limit = { restarts = 7, window = "15m", then = "halt" } }
+        [service.dependent]
+        command = ["sleep", "1000"]
+        needs = ["hangs"]
+        start = { timeout = "2s" }
+        "#,
+    );
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    mainstay(0, &["install", "/srv/never.toml"]);
+
+    // `start` says why, as under `mainstay run`.
+    let said = mainstay(1, &["start", "exits"]);
+    assert!(
+        said.contains("error: start exits: it is backing-off: exit code 3"),
+        "{said}"
+    );
+    let before = std::time::Instant::now();
+    let said = mainstay(1, &["start", "hangs"]);
+    let cause = "not ready after 2s: connect to 127.0.0.1:15998: ";
+    assert!(
+        said.contains(&format!("error: start hangs: it is backing-off: {cause}")),
+        "{said}"
+    );
+    assert!(before.elapsed() < Duration::from_secs(10));
+
+    // systemd shows a host that is up, and why its program is not.
+    let host = property(&lab, "hangs", "MainPID");
+    assert_eq!(property(&lab, "hangs", "ActiveState"), "active");
+    let shown = property(&lab, "hangs", "StatusText");
+    assert!(shown.contains(&format!("backing-off: {cause}")), "{shown}");
+
+    // What needs it is not started as if it were ready.
+    let said = mainstay(1, &["start", "dependent"]);
+    let lack = format!("dependent needs hangs, which is backing-off: {cause}");
+    let hint = "hint: see `mainstay status hangs` and `mainstay logs hangs -n 20`, then mainstay start dependent";
+    let is_starting = said.contains("dependent needs hangs, which is start-pending");
+    assert!(said.contains(&lack) || is_starting, "{said}");
+    assert!(said.contains(hint), "{said}");
+    assert_eq!(status(&lab, "dependent")["state"], "stopped");
+
+    for (name, restarts) in [("exits", 30), ("hangs", 7)] {
+        wait_until("that it is halted", 2 * SOON, || {
+            let now = status(&lab, name);
+            if name == "hangs" && now["state"] != "halted" {
+                assert_eq!(property(&lab, name, "MainPID"), host, "the same host");
+            }
+            (now["state"] == "halted").then(|| assert_eq!(now["restarts"], restarts, "{now}"))
+        });
+        assert_eq!(property(&lab, name, "ActiveState"), "failed");
+    }
+    assert_eq!(lab.script("wc -l < /srv/starts").trim(), "31");
+}
+
+/// As under `mainstay run`: what has done its work satisfies those that need it, once a boot.
+#[test]
+fn a_job_that_is_done_satisfies_those_that_need_it() {
+    let Some(lab) = lab() else { return };
+    write(
+        &lab,
+        "/srv/job.toml",
+        r#"
+        environment = "development"
+        [service.job]
+        command = ["/bin/sh", "-c", "echo job"]
+        [service.failing]
+        command = ["/bin/sh", "-c", "exit 3"]
+        recovery = { policy = "strict" }
+        [service.unready]
+        command = ["/bin/sh", "-c", "exit 0"]
+        start = { ready = { log = "never" } }
+        [service.after-job]
+        command = ["sleep", "1000"]
+        needs = ["job"]
+        [service.after-failing]
+        command = ["sleep", "1000"]
+        needs = ["failing"]
+        [service.after-unready]
+        command = ["sleep", "1000"]
+        needs = ["unready"]
+        "#,
+    );
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    mainstay(0, &["install", "/srv/job.toml"]);
+    for _ in 0..5 {
+        mainstay(0, &["start", "after-job"]);
+        mainstay(0, &["stop", "after-job"]);
+        mainstay(0, &["start", "job"]);
+    }
+    assert_eq!(status(&lab, "job")["last_exit"]["code"], 0);
+    let said = mainstay(1, &["start", "after-failing"]);
+    assert!(
+        said.contains("after-failing needs failing, which has failed with code 3"),
+        "{said}"
+    );
+    let said = mainstay(1, &["start", "after-unready"]);
+    assert!(
+        said.contains("after-unready needs unready, which is stopped"),
+        "{said}"
+    );
+    mainstay(0, &["disable", "after-failing", "after-unready", "failing"]);
+    lab.reboot();
+    wait_until("the job's dependent after the boot", SOON, || {
+        (status(&lab, "after-job")["state"] == "running").then_some(())
+    });
+}
+
+/// No service is touched if one of the names is wrong, as under one supervisor.
+#[test]
+fn names_are_judged_before_anything_is_done() {
+    let Some(lab) = lab() else { return };
+    let path = write_app(&lab, "/srv/names", "");
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    mainstay(0, &["install", &path]);
+    for names in [["app", "nosuch"], ["nosuch", "app"]] {
+        let said = mainstay(4, &[&["start"], &names[..]].concat());
+        assert!(said.contains("no service named nosuch"), "{said}");
+        assert_eq!(status(&lab, "app")["state"], "stopped");
+    }
+    mainstay(0, &["start", "app"]);
+    let pid = status(&lab, "app")["pid"].clone();
+    for verb in ["stop", "restart", "pause"] {
+        mainstay(4, &[verb, "app", "nosuch"]);
+        let now = status(&lab, "app");
+        assert_eq!((&now["state"], &now["pid"]), (&"running".into(), &pid));
     }
 }

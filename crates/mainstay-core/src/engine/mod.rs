@@ -664,14 +664,6 @@ impl Engine {
                 .collect();
             view.detail = Some(format!("waiting for {}", names.join(", ")));
         }
-        if self.services.get(&id)?.is_halted_for_a_need() {
-            let mut needs = self.graph.needs.of(id).iter();
-            let halted = needs.find(|need| self.services.get(need).is_some_and(Service::is_halted));
-            let cause = halted.and_then(|need| self.view(*need)?.detail);
-            if let (Some(detail), Some(cause)) = (&mut view.detail, cause) {
-                *detail = format!("{detail}: {cause}");
-            }
-        }
         Some(view)
     }
 
@@ -918,6 +910,18 @@ impl Engine {
             }
         }
         false
+    }
+
+    /// Whether a service fails to start so steadily that nobody should wait for its next attempt.
+    pub fn fails_steadily(&self, id: ServiceId) -> bool {
+        let service = self.services.get(&id);
+        service.is_some_and(|it| it.is_failing() && it.is_out_of_reach())
+    }
+
+    /// Whether a service ended cleanly after it was ready, so that what needs it may start.
+    pub fn has_completed(&self, id: ServiceId) -> bool {
+        let service = self.services.get(&id);
+        service.is_some_and(|it| it.is_down() && it.is_satisfied())
     }
 
     /// Whether the service is to be up.

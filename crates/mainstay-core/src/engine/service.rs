@@ -341,6 +341,11 @@ impl Service {
         }
     }
 
+    /// Its last attempt failed, and it waits for the next one.
+    pub(super) fn is_failing(&self) -> bool {
+        matches!(self.state, State::BackingOff { .. })
+    }
+
     /// It has processes.
     pub(super) fn is_live(&self) -> bool {
         matches!(self.state, State::Live { .. })

@@ -27,6 +27,7 @@ const DIALECT: Dialect = Dialect {
     as_user: |_| String::new(),
     own_limits: &[Limit::OpenFiles, Limit::CoreSize],
     start: None,
+    ask: None,
     begin: "",
     open_ready: "",
     close_ready: "",

@@ -29,6 +29,8 @@ pub(super) struct Dialect {
     pub(super) own_limits: &'static [Limit],
     /// What starts a service that is needed, and fails where it is not up within a minute; `None` where the supervisor does.
     pub(super) start: Option<fn(&str) -> String>,
+    /// The same without waiting, for a supervisor that waits by its own rules: one that has done its work would be waited for in vain.
+    pub(super) ask: Option<fn(&str) -> String>,
     /// Shows that it has begun: nothing is known of the last end any more.
     pub(super) begin: &'static str,
     /// What makes [`READY`], and what takes back what was said on it; nothing where the supervisor does.
@@ -72,7 +74,11 @@ pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
         }
     }
     for want in &definition.wants {
-        if let Some(start) = dialect.start {
+        let start = match definition.supervises {
+            true => dialect.ask,
+            false => dialect.start,
+        };
+        if let Some(start) = start {
             let _infallible = writeln!(first, "{} || :", start(want));
         }
     }

@@ -32,6 +32,7 @@ const DIALECT: Dialect = Dialect {
     as_user: |user| format!("chpst -u \":$(id -u {user}):$(id -G {user} | tr ' ' :)\" "),
     own_limits: &[],
     start: Some(|need| format!("sv -w 60 start {need}")),
+    ask: Some(|need| format!("sv up {need}")),
     begin: "rm -f supervise/asked supervise/exit\n",
     open_ready: "exec 3>supervise/ready\n",
     close_ready: "[ ! -e supervise/ready ] || : >supervise/ready\n",

@@ -34,6 +34,7 @@ const DIALECT: Dialect = Dialect {
     as_user: |user| format!("s6-setuidgid {user} "),
     own_limits: &[],
     start: Some(|need| format!("s6-svc -u -wU -T 60000 ../{need}")),
+    ask: Some(|need| format!("s6-svc -u ../{need}")),
     begin: "rm -f supervise/exit\n",
     open_ready: "",
     close_ready: "",

@@ -86,6 +86,11 @@ pub(crate) fn uptime() -> Duration {
     Duration::ZERO
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as on Linux")]
+pub(crate) fn enter_system_mounts() -> io::Result<()> {
+    Ok(())
+}
+
 /// Nobody asks, as there is no [`boot`].
 pub(crate) fn own_identity() -> io::Result<Identity> {
     Err(io::ErrorKind::Unsupported.into())

@@ -48,17 +48,18 @@ mod windows_acl;
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) use elsewhere::{
-    Members, PlaceWatch, boot, end_remains, end_service, end_tree, exchange, forget_service,
-    give_memory_back, home_of_pids, lives, own_identity, settle_in, supervisor_of, survivors,
-    testament, testament_of, uptime,
+    Members, PlaceWatch, boot, end_remains, end_service, end_tree, enter_system_mounts, exchange,
+    forget_service, give_memory_back, home_of_pids, lives, own_identity, settle_in, supervisor_of,
+    survivors, testament, testament_of, uptime,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub(crate) use elsewhere::{is_dead, yield_to_others};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{
     Keeper, Members, PlaceWatch, Processes, Tree, boot, end_remains, end_service, end_tree,
-    exchange, forget_service, give_memory_back, home_of_pids, is_dead, lives, own_identity,
-    settle_in, supervisor_of, survivors, testament, testament_of, uptime, yield_to_others,
+    enter_system_mounts, exchange, forget_service, give_memory_back, home_of_pids, is_dead, lives,
+    own_identity, settle_in, supervisor_of, survivors, testament, testament_of, uptime,
+    yield_to_others,
 };
 #[cfg(unix)]
 pub(crate) use posix::{

@@ -56,11 +56,14 @@ impl Stat {
         })
     }
 
-    /// Whether it is between two programs: field 51, where its environment ends, is still 0.
+    /// Whether it is between two programs: field 51, where its environment ends, is still 0. So it is always for threads of the kernel,
+    /// which have no memory (field 23).
     fn is_executing(pid: u32) -> bool {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let mut fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
-        !matches!(fields.next(), None | Some("" | "Z" | "X")) && fields.nth(47) == Some("0")
+        !matches!(fields.next(), None | Some("" | "Z" | "X"))
+            && fields.nth(19).is_some_and(|size| size != "0")
+            && fields.nth(27) == Some("0")
     }
 
     /// The status of wait(2) too (field 52), which is 0 before the end, and for those who may not know.
@@ -474,6 +477,18 @@ mod tests {
         assert!(children_by_scan(own).contains(&child.id()));
         drop(child.stdin.take());
         child.wait().unwrap();
+    }
+
+    /// It has no environment either, and never will.
+    #[test]
+    fn a_thread_of_the_kernel_does_not_execute() {
+        const KTHREADD: u32 = 2;
+        let name = fs::read_to_string(format!("/proc/{KTHREADD}/comm")).unwrap_or_default();
+        if name.trim_end() != "kthreadd" {
+            return mainstay_testkit::skip("its threads are not seen here");
+        }
+        assert!(!Stat::is_executing(KTHREADD));
+        assert!(!Stat::is_executing(std::process::id()));
     }
 
     #[test]

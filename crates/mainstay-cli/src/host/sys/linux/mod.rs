@@ -464,6 +464,17 @@ fn since_boot(clock: ClockId) -> Duration {
     now.try_into().unwrap_or_default()
 }
 
+/// Has this thread see the mounts of the system's first process, as far as it may: those of a unit with a dynamic account hide the state of
+/// all others. To be called before there are other threads.
+pub(crate) fn enter_system_mounts() -> io::Result<()> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    let mounts = std::fs::File::open("/proc/1/ns/mnt")?;
+    Ok(move_into_link_name_space(
+        mounts.as_fd(),
+        Some(LinkNameSpaceType::Mount),
+    )?)
+}
+
 /// Which start of the system this is: what was written down during another one is void. `None` where the system does not tell.
 pub(crate) fn boot() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;

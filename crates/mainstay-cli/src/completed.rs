@@ -1,0 +1,58 @@
+//! The mark of a hosted service that was ready and ended cleanly. Its host has ended by then, and to its manager it is as stopped as one that
+//! was never started, but what needs it may start: the same rule as under one supervisor.
+
+use std::fs;
+use std::time::SystemTime;
+
+use crate::host::sys;
+use crate::state_dir::{self, StateDir};
+
+/// Marks the service of this host as completed. Best effort: its dependents do not start without it, and say so.
+pub(crate) fn store(state: &StateDir) {
+    let _ = state_dir::write_private(&state.completed_path(), b"");
+}
+
+/// It is started again, or was stopped by an operator.
+pub(crate) fn clear(state: &StateDir) {
+    let _ = fs::remove_file(state.completed_path());
+}
+
+/// Whether the service of this host has completed since the system was started: a job is done once a boot. (The boot's ID is not the same
+/// in every sandbox.)
+pub(crate) fn is_stored(state: &StateDir) -> bool {
+    let Ok(found) = fs::symlink_metadata(state.completed_path()) else {
+        return false;
+    };
+    let age = found
+        .modified()
+        .map(|at| SystemTime::now().duration_since(at));
+    let uptime = sys::uptime();
+    // One of the future is of before a clock was set back; not every system tells when it was started.
+    let is_recent = age.is_ok_and(|age| uptime.is_zero() || age.unwrap_or_default() <= uptime);
+    found.is_file() && is_recent
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_completion_counts_in_its_own_boot() {
+        let sandbox = mainstay_testkit::Sandbox::new();
+        let state = StateDir::locate(Some(sandbox.path().to_owned())).unwrap();
+        assert!(!is_stored(&state));
+        store(&state);
+        assert!(is_stored(&state));
+        let file = fs::File::options()
+            .append(true)
+            .open(state.completed_path());
+        let before_boot = SystemTime::now() - sys::uptime() - Duration::from_secs(1);
+        file.unwrap().set_modified(before_boot).unwrap();
+        assert_eq!(is_stored(&state), sys::uptime().is_zero());
+        store(&state);
+        clear(&state);
+        assert!(!is_stored(&state));
+    }
+}
