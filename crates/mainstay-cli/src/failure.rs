@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use crate::access;
@@ -78,6 +79,14 @@ impl Failure {
         self
     }
 
+    /// The hint for a cause that every operation on files may have, where there is none yet.
+    pub(crate) fn because_of(self, cause: &io::Error) -> Self {
+        match disk_hint(cause.kind()) {
+            Some(hint) if self.hint.is_none() => self.hint(hint),
+            _ => self,
+        }
+    }
+
     /// A report that is shown before the line.
     pub(crate) fn details(self, details: String) -> Self {
         Self { details, ..self }
@@ -131,11 +140,27 @@ impl Failure {
     }
 }
 
+/// What the reader can do about a disk that takes nothing.
+fn disk_hint(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("the file system is mounted read-only: mount it for writing, and try again")
+        }
+        io::ErrorKind::StorageFull => Some("the disk is full: make room, and try again"),
+        io::ErrorKind::QuotaExceeded => Some("the disk quota is used up: make room, and try again"),
+        _ => None,
+    }
+}
+
 /// An error with its sources in one line, from the operation down to the cause.
 impl From<mainstay::Error> for Failure {
     fn from(error: mainstay::Error) -> Self {
         use mainstay::ErrorKind;
+        let source = error.source();
+        let cause = source.and_then(|cause| cause.downcast_ref::<io::Error>());
+        let on_disk = cause.and_then(|cause| disk_hint(cause.kind()));
         let code = match error.kind() {
+            ErrorKind::Failed if on_disk.is_some() => Code::CannotWrite,
             ErrorKind::Usage => Code::Usage,
             ErrorKind::NotRunning => Code::NotRunning,
             ErrorKind::NotInstalled => Code::Unknown,
@@ -149,7 +174,10 @@ impl From<mainstay::Error> for Failure {
         match error.cure() {
             Some("run it as root") => failure.hint(access::run_as_administrator()),
             Some(cure) => failure.hint(cure),
-            None => failure,
+            None => match on_disk {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            },
         }
     }
 }

@@ -217,7 +217,7 @@ impl Installed {
                 io::ErrorKind::PermissionDenied => Code::PermissionDenied,
                 _ => Code::CannotWrite,
             };
-            Failure::new(code, message)
+            Failure::new(code, message).because_of(&error)
         };
         let place = self.here(&self.place);
         copies.expect_dir(&place);

@@ -336,7 +336,7 @@ impl Installed {
         }
         let cannot = |path: &Path, error: io::Error| {
             let message = format!("remove {}: {error}", path.display());
-            Failure::new(Code::CannotWrite, message)
+            Failure::new(Code::CannotWrite, message).because_of(&error)
         };
         for path in self.manifest().into_iter().chain([self.record_path()]) {
             match fs::remove_file(&path) {

@@ -128,7 +128,7 @@ impl Registry {
                 std::io::ErrorKind::PermissionDenied => Code::PermissionDenied,
                 _ => Code::CannotWrite,
             };
-            cannot(code, "create", path, &error)
+            cannot(code, "create", path, &error).because_of(&error)
         };
         if let Some(dir) = path.parent() {
             state_dir::create_state_dir(dir).map_err(failed)?;

@@ -1030,3 +1030,32 @@ fn names_are_judged_before_anything_is_done() {
         assert_eq!((&now["state"], &now["pid"]), (&"running".into(), &pid));
     }
 }
+
+#[test]
+fn a_disk_that_takes_nothing_is_said_with_what_helps() {
+    let Some(lab) = lab() else { return };
+    let path = write_app(&lab, "/srv/disk", "");
+    let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
+    mainstay(0, &["install", &path]);
+    let other = "[service.other]\ncommand = [\"/bin/sleep\", \"1000\"]\n";
+    write(&lab, "/srv/disk/other.toml", other);
+    for dir in ["/etc", "/var/lib/mainstay"] {
+        lab.script(&format!(
+            "mount --bind {dir} {dir}; mount -o remount,ro,bind {dir}"
+        ));
+        let verbs: &[&[&str]] = match dir {
+            "/etc" => &[
+                &["disable", "app"],
+                &["uninstall", "app"],
+                &["install", "/srv/disk/other.toml"],
+            ],
+            _ => &[&["uninstall", "app"], &["install", "/srv/disk/other.toml"]],
+        };
+        for verb in verbs {
+            let said = mainstay(73, verb);
+            assert!(said.contains("\nhint: "), "{said}");
+            assert!(said.contains("read-only"), "{said}");
+        }
+        lab.script(&format!("umount {dir}"));
+    }
+}
