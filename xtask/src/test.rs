@@ -247,6 +247,7 @@ impl Tally {
         }
         let mut tests = lab.with_prefix("cargo-win");
         tests.args(["test", "--no-fail-fast"]).args(&selection);
+        deny_warnings(&mut tests);
         self.run_tests(name, Runner::Libtest, tests)
     }
 
