@@ -28,6 +28,9 @@ const WITHOUT_SOCKET: Duration = Duration::from_secs(2);
 /// How often it is looked for meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// The time between a dying supervisor's last word and its end.
+const DEATH: Duration = Duration::from_millis(200);
+
 /// Runs one conversation to its end. Blocks.
 pub(crate) fn block_on<T>(conversation: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -399,14 +402,20 @@ fn absent(state: &StateDir, error: &io::Error) -> Failure {
     }
 }
 
-fn broken(state: &StateDir, error: &io::Error) -> Failure {
-    Failure::new(
-        Code::Failed,
-        format!(
-            "talk to the supervisor of {}: {error}",
-            state.path().display()
-        ),
-    )
+/// The failure of a conversation that ended too early. A supervisor that is being killed closes its
+/// socket a moment before it is gone, so this blocks for that long.
+pub(crate) fn broken(state: &StateDir, error: &io::Error) -> Failure {
+    let place = state.path().display();
+    let deadline = Instant::now() + DEATH;
+    while state.holder().is_some() {
+        if Instant::now() > deadline {
+            let message = format!("talk to the supervisor of {place}: {error}");
+            return Failure::new(Code::Failed, message).hint("try again");
+        }
+        std::thread::sleep(LOOK);
+    }
+    let message = format!("the supervisor of {place} ended before it had answered");
+    Failure::cut_short(message).hint("see what was done: mainstay status")
 }
 
 fn parse<'a, T: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<T, Failure> {

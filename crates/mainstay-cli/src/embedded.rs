@@ -29,7 +29,7 @@ use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::desired::{Desired, write as write_desired};
+pub(crate) use self::desired::{Desired, read_or_halted as desired, write as write_desired};
 use crate::artifact::Programs;
 use crate::client;
 use crate::failure::{Code, Failure};
@@ -81,6 +81,9 @@ pub(crate) struct Definition {
     pub(crate) desired: Option<Desired>,
     /// Of the text that says so, where that is known.
     pub(crate) digest: Option<TextDigest>,
+    /// Why its definition cannot be read. What runs of it can be supervised and stopped, not
+    /// started again.
+    pub(crate) problem: Option<String>,
 }
 
 /// What an installation has brought about.
@@ -122,6 +125,7 @@ impl Definition {
             is_enabled: true,
             desired: None,
             digest,
+            problem: None,
         }
     }
 
@@ -130,6 +134,23 @@ impl Definition {
         let text = format!("[service.{name}]\ncommand = [\"{name}\"]\n");
         let spec = manifest::parse(&text, Format::Toml).ok()?.pop()?;
         Some(Self::of_manifest(spec, Path::new("/"), None))
+    }
+
+    /// The stand-in for an installed service whose definition cannot be read, so that a process of
+    /// it that runs is neither ended nor forgotten.
+    fn unreadable(state: &StateDir, name: &str, problem: String) -> Option<Self> {
+        let record = read_record(state, name).ok();
+        Some(Self {
+            version: record.map_or(0, |record| record.version),
+            is_enabled: false,
+            desired: Some(Desired::Halted {
+                why: problem.clone(),
+                restarts: 0,
+                last_exit: None,
+            }),
+            problem: Some(problem),
+            ..Self::of_unknown(name)?
+        })
     }
 }
 
@@ -189,11 +210,6 @@ pub(crate) fn names(state: &StateDir) -> Vec<String> {
     let mut names: Vec<String> = names.filter(|name| is_installed(state, name)).collect();
     names.sort();
     names
-}
-
-/// What is to hold of a service over every end of the daemon, as far as that can be read.
-pub(crate) fn desired(state: &StateDir, name: &str) -> Option<Desired> {
-    desired::read(state, name).ok().flatten()
 }
 
 /// What can be said of those that it has while no daemon runs, and none was killed.
@@ -418,8 +434,9 @@ pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
         dir: record.base_dir,
         version: record.version,
         is_enabled: record.enabled,
-        desired: desired::read(state, name).map_err(failed)?,
+        desired: desired(state, name),
         digest: Some(digest),
+        problem: None,
     })
 }
 
@@ -442,15 +459,26 @@ fn manifest_path(place: &Path, record: &Record) -> PathBuf {
     place.join(format!("manifest.{}", record.manifest_format))
 }
 
-/// All that can be started together, by name; and what is wrong with the others.
+/// All that fit together, by name, with stand-ins for those whose definitions cannot be read; and
+/// what is wrong, a sentence each.
 pub(crate) fn all(state: &StateDir) -> (Vec<Definition>, Vec<String>) {
     let mut problems = Vec::new();
     let mut found = Vec::new();
     for name in names(state) {
-        match read(state, &name) {
-            Ok(definition) => found.push(definition),
-            Err(why) => problems.push(format!("{why}; so it is not started")),
+        if let Err(why) = desired::read(state, &name) {
+            problems.push(format!(
+                "{name}: {why}; unless it runs, it stays down until `mainstay start {name}`"
+            ));
         }
+        found.extend(read(state, &name).map_or_else(
+            |why| {
+                problems.push(format!(
+                    "{why}; it cannot be started until it is installed again"
+                ));
+                Definition::unreadable(state, &name, why)
+            },
+            Some,
+        ));
     }
     // Mostly the first look is the last: whoever installs sees to it that they fit.
     loop {

@@ -42,6 +42,9 @@ pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
     sought: Option<Sought>,
+    /// The supervisor ended before it had answered. Nobody may take its absence for granted: what
+    /// was asked for may have been done, or be done by its successor.
+    is_cut_short: bool,
 }
 
 /// What was not found. If it may be where this process cannot look, `not_found.rs` has the failure say so.
@@ -59,6 +62,15 @@ impl Failure {
             message: message.into(),
             hint: None,
             sought: None,
+            is_cut_short: false,
+        }
+    }
+
+    /// A conversation that the end of the supervisor cut short.
+    pub(crate) fn cut_short(message: impl Into<String>) -> Self {
+        Self {
+            is_cut_short: true,
+            ..Self::new(Code::Failed, message)
         }
     }
 
@@ -136,7 +148,10 @@ impl Failure {
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.code as u8)
+        match self.is_cut_short {
+            true => ExitCode::from(Code::NotRunning as u8),
+            false => ExitCode::from(self.code as u8),
+        }
     }
 }
 

@@ -59,6 +59,16 @@ pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, Stri
     }
 }
 
+/// What holds of a service; it stays down where that cannot be read.
+pub(crate) fn read_or_halted(state: &StateDir, name: &str) -> Option<Desired> {
+    let halted = |why| Desired::Halted {
+        why: format!("whether it was stopped cannot be read: {why}"),
+        restarts: 0,
+        last_exit: None,
+    };
+    read(state, name).unwrap_or_else(|why| Some(halted(why)))
+}
+
 /// Writes down what holds from now on.
 pub(crate) fn write(state: &StateDir, name: &str, desired: Option<&Desired>) -> io::Result<()> {
     let path = path(state, name);

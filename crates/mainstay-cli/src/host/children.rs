@@ -615,6 +615,11 @@ impl Host {
         };
         match helper.purpose {
             Purpose::Probe(token) => {
+                let is_late = matches!(exit, Exit::Signal(9));
+                let answer = answer.map_err(|why| match is_late {
+                    true => why,
+                    false => format!("the probe command failed: {why}"),
+                });
                 self.step_at(at, Event::Answered(helper.service, token, answer));
             }
             Purpose::Reload(name) => match answer {

@@ -106,13 +106,18 @@ impl Host {
             return;
         }
         let written = embedded::write_desired(&self.state, name.as_str(), desired.as_ref());
-        let problem = match written {
+        let problem = Some(match written {
             Ok(()) => {
                 held.desired = desired;
-                None
+                let was_unwritten = held.desired_problem.take().is_some();
+                if was_unwritten {
+                    let text = format!("{name}: its desired state is written");
+                    self.reporter.say(&text);
+                }
+                return;
             }
-            Err(error) => Some(unwritten(&error, desired.as_ref())),
-        };
+            Err(error) => unwritten(&error, desired.as_ref()),
+        });
         if held.desired_problem == problem {
             return;
         }
@@ -120,6 +125,13 @@ impl Host {
             self.reporter.say(&format!("{name}: {problem}"));
         }
         held.desired_problem = problem;
+    }
+
+    /// The same for all services. What could not be written, by this daemon or one that was killed,
+    /// may find room now.
+    pub(super) fn record_all_desired(&mut self) {
+        let ids: Vec<ServiceId> = self.engine.ids().collect();
+        ids.into_iter().for_each(|id| self.record_desired(id));
     }
 
     /// Tells whoever started us that all that starts with us has, or has failed.
@@ -159,13 +171,7 @@ impl Host {
 
     /// Everything is about to be stopped.
     pub(super) fn begin_end(&mut self) {
-        // What could not be written may find room now.
-        let unwritten = self
-            .held
-            .iter()
-            .filter(|(_, held)| held.desired_problem.is_some());
-        let unwritten: Vec<ServiceId> = unwritten.map(|(id, _)| *id).collect();
-        unwritten.into_iter().for_each(|id| self.record_desired(id));
+        self.record_all_desired();
         let state = |id| self.engine.view(id).map(|view| view.state);
         let is_halted = |id| state(id) == Some(StateName::Halted);
         let any_is_halted = self.engine.ids().any(is_halted);

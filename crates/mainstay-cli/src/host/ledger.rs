@@ -21,6 +21,7 @@ use mainstay_core::engine::{Bequest, Exit, Failures, Left, ServiceId, Stage, Sta
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::report::LastExit;
+use mainstay_core::spec::ServiceName;
 use mainstay_core::time::Instant;
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +38,8 @@ const HEADER: usize = 8 << 10;
 const SLOT: usize = 1 << 10;
 /// There is room for a multiple of so many services.
 const ROOM: usize = 16;
-/// How soon what could not be written is tried again.
-const PAUSE: Duration = Duration::from_secs(10);
+/// The time after which what could not be written is tried again.
+const REWRITE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Who kept the ledger, of what.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,9 +74,12 @@ pub(super) struct Slot {
     state: State,
     /// Since when.
     pub(super) since_ms: u64,
-    /// Somebody stopped it by name.
+    /// It is to be down.
     #[serde(default, skip_serializing_if = "is_default")]
     unwanted: bool,
+    /// An operator stopped it by name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) is_stopped: bool,
     /// Of its installation, if it has one: by which it runs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) version: u64,
@@ -101,8 +105,18 @@ pub(super) struct Slot {
     /// Why it is halted, or backs off.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) why: Option<String>,
+    /// Where it is halted: the service that it needs and that keeps it so.
+    #[serde(default, skip_serializing_if = "is_default")]
+    blocked_by: Option<Blocked>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) child: Option<Child>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Blocked {
+    need: String,
+    /// It ended before it was ready; else it is halted.
+    has_ended: bool,
 }
 
 /// Its main process and its tree.
@@ -155,19 +169,14 @@ pub(super) struct Ledger {
     owners: Vec<ServiceId>,
     written: Vec<Option<Slot>>,
     buffer: Vec<u8>,
-    trouble: Option<Trouble>,
+    /// Why it says less than is true.
+    trouble: Option<String>,
 }
 
 /// A file that has the ledger.
 struct Place {
     path: PathBuf,
     file: File,
-}
-
-/// Why it says less than is true.
-struct Trouble {
-    why: String,
-    tried: std::time::Instant,
 }
 
 impl Ledger {
@@ -248,10 +257,7 @@ impl Ledger {
     }
 
     fn fail(&mut self, error: &io::Error) {
-        self.trouble = Some(Trouble {
-            why: error.to_string(),
-            tried: std::time::Instant::now(),
-        });
+        self.trouble = Some(error.to_string());
     }
 
     /// Goes on with that of a dead supervisor.
@@ -289,7 +295,7 @@ impl Ledger {
 
     /// Why it says less than is true.
     fn trouble(&self) -> Option<&str> {
-        self.trouble.as_ref().map(|trouble| &*trouble.why)
+        self.trouble.as_deref()
     }
 
     fn is_in_place(&self) -> bool {
@@ -786,8 +792,17 @@ impl Slot {
                 since,
             },
             (State::Completed, ..) => Left::Completed { was_ready },
-            (State::Halted, ..) => Left::Halted {
-                why: self.why.clone().unwrap_or_default(),
+            (State::Halted, ..) => match &self.blocked_by {
+                Some(Blocked { need, has_ended }) => match ServiceName::new(need) {
+                    Some(need) => Left::Blocked {
+                        need,
+                        has_ended: *has_ended,
+                    },
+                    None => Left::Nothing,
+                },
+                None => Left::Halted {
+                    why: self.why.clone().unwrap_or_default(),
+                },
             },
             _ => Left::Nothing,
         };
@@ -839,8 +854,14 @@ impl Slot {
         Some(remark.to_owned())
     }
 
+    /// Whether it was restarted more often than its limit allows, and is to go on.
+    pub(super) fn is_crash_looping(&self) -> bool {
+        self.crash_loop_ms.is_some() && !self.unwanted
+    }
+
+    /// As if an operator had stopped it by name.
     pub(super) fn want_down(&mut self) {
-        self.unwanted = true;
+        (self.unwanted, self.is_stopped) = (true, true);
     }
 
     fn new(name: &str, state: State) -> Self {
@@ -849,6 +870,7 @@ impl Slot {
             state,
             since_ms: millis(sys::uptime()),
             unwanted: false,
+            is_stopped: false,
             version: 0,
             is_updated: false,
             restarts: 0,
@@ -858,6 +880,7 @@ impl Slot {
             crash_loop_ms: None,
             was_ready: false,
             why: None,
+            blocked_by: None,
             child: None,
         }
     }
@@ -947,13 +970,39 @@ impl Host {
         let Some(ledger) = &mut self.ledger else {
             return;
         };
-        let trouble = ledger.trouble.as_ref();
-        let is_due = trouble.is_none_or(|trouble| trouble.tried.elapsed() >= PAUSE);
-        let has_trouble = trouble.is_some();
+        let has_trouble = ledger.trouble().is_some();
         let written = slot.map_or(Ok(()), |slot| ledger.write(id, slot));
-        if is_due && (has_trouble || written.is_err()) {
+        if !has_trouble && written.is_err() {
             self.renew_ledger();
         }
+        self.rewrite_soon();
+    }
+
+    /// Has what could not be written down, if there is any, written again in a while.
+    pub(super) fn rewrite_soon(&mut self) {
+        let is_unwritten = self
+            .held
+            .values()
+            .any(|held| held.desired_problem.is_some());
+        let ledger = self.ledger.as_ref();
+        if is_unwritten || ledger.is_some_and(|ledger| ledger.trouble().is_some()) {
+            let at = std::time::Instant::now() + REWRITE_INTERVAL;
+            self.rewrites_at.get_or_insert(at);
+        }
+    }
+
+    /// Tries to write down what could not be written.
+    pub(super) fn rewrite(&mut self) {
+        self.rewrites_at = None;
+        self.record_all_desired();
+        if self
+            .ledger
+            .as_ref()
+            .is_some_and(|it| it.trouble().is_some())
+        {
+            self.renew_ledger();
+        }
+        self.rewrite_soon();
     }
 
     /// What keeps the ledger from being written.
@@ -1003,6 +1052,7 @@ impl Host {
             state: State::Due,
             since_ms: self.boot_ms(since?),
             unwanted: wish == Wish::Down,
+            is_stopped: held.is_stopped,
             version: held.version,
             is_updated: held.is_updated,
             restarts,
@@ -1014,6 +1064,7 @@ impl Host {
                 .map(|(since, remind)| (self.boot_ms(since), self.boot_ms(remind))),
             was_ready: false,
             why: None,
+            blocked_by: None,
             child: None,
         };
         slot.state = match left {
@@ -1029,6 +1080,12 @@ impl Host {
             }
             Left::Halted { why } => {
                 slot.why = Some(why);
+                State::Halted
+            }
+            Left::Blocked { need, has_ended } => {
+                slot.why = self.engine.view(id).and_then(|view| view.detail);
+                let need = need.to_string();
+                slot.blocked_by = Some(Blocked { need, has_ended });
                 State::Halted
             }
             Left::Ended {
@@ -1088,12 +1145,16 @@ pub(super) fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    /// Milliseconds; more than 300 years.
+    const UPTIME: u64 = 9_999_999_999_999;
+
     fn slot() -> Slot {
         Slot {
             name: "a".repeat(63),
             state: State::Running,
-            since_ms: u64::MAX,
+            since_ms: UPTIME,
             unwanted: true,
+            is_stopped: true,
             version: u64::MAX,
             is_updated: true,
             restarts: u64::MAX,
@@ -1103,9 +1164,10 @@ mod tests {
             }),
             streak: u32::MAX,
             recent_ms: Vec::new(),
-            crash_loop_ms: Some((u64::MAX, u64::MAX)),
+            crash_loop_ms: Some((UPTIME, UPTIME)),
             was_ready: true,
             why: None,
+            blocked_by: None,
             child: Some(Child {
                 pid: u32::MAX,
                 birth: Birth {
@@ -1113,7 +1175,7 @@ mod tests {
                     last: u64::MAX,
                 },
                 tree: format!("cgroup {}", "d".repeat(300)),
-                began_ms: u64::MAX,
+                began_ms: UPTIME,
                 notify: Some("n".repeat(107)),
                 is_outdated: true,
                 digest: Some(TextDigest::of("", Format::Toml, "/", None)),
@@ -1127,6 +1189,16 @@ mod tests {
         lay_out(&slot(), &mut buffer).unwrap();
         assert_eq!(buffer.len(), SLOT);
         assert_eq!(serde_json::from_slice::<Slot>(&buffer).unwrap(), slot());
+        let blocked = Slot {
+            blocked_by: Some(Blocked {
+                need: "b".repeat(63),
+                has_ended: false,
+            }),
+            child: None,
+            ..slot()
+        };
+        lay_out(&blocked, &mut buffer).unwrap();
+        assert_eq!(serde_json::from_slice::<Slot>(&buffer).unwrap(), blocked);
     }
 
     #[test]

@@ -64,6 +64,11 @@ impl Heir {
         }
     }
 
+    /// Whether an operator stopped it by name.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.slot.as_ref().is_some_and(|slot| slot.is_stopped)
+    }
+
     /// Of what its process was started by.
     pub(super) fn digest(&self) -> Option<&TextDigest> {
         self.slot.as_ref()?.child.as_ref()?.digest.as_ref()
@@ -124,6 +129,7 @@ impl Legacy {
                 let slot = heir.slot.as_ref().filter(|slot| !slot.is_updated);
                 let of_version = slot.map_or(0, |slot| slot.version);
                 heir.is_outdated = match of_version {
+                    _ if definition.problem.is_some() => false,
                     0 => before.as_ref().is_some_and(|all| differs(all, definition)),
                     version => version != definition.version,
                 };

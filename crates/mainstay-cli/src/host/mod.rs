@@ -211,7 +211,7 @@ struct Held {
     is_stopped: bool,
     /// What is written down of that.
     desired: Option<Desired>,
-    /// Why that could not be written.
+    /// Why that could not be written. It is tried again.
     desired_problem: Option<String>,
     snapshot: Option<Taking>,
     /// A snapshot that is not to be begun.
@@ -309,6 +309,8 @@ struct Host {
     exits: BTreeMap<(ServiceId, RunId), (Exit, Instant)>,
     /// Trees whose main process is gone and which are not empty yet.
     sweeping: Vec<(ServiceId, RunId)>,
+    /// When what could not be written down is written again.
+    rewrites_at: Option<std::time::Instant>,
     /// When they are looked at again, and how long after the last look: the kernel's word that a cgroup is empty may not come.
     sweeps_again: Option<(std::time::Instant, Duration)>,
     waiters: Vec<Waiter>,
@@ -419,7 +421,12 @@ impl Host {
         // started, nor services that are running from being supervised again.
         let starts_afresh = !legacy.adopts();
         let mut users = Vec::with_capacity(definitions.len());
-        for Definition { spec, dir, .. } in &definitions {
+        for definition in &definitions {
+            let Definition { spec, dir, .. } = definition;
+            if let Some(problem) = &definition.problem {
+                users.push(Err(problem.clone()));
+                continue;
+            }
             let user = user_of(spec);
             users.push(if daemon.is_none() && starts_afresh {
                 let user = user?;
@@ -487,6 +494,8 @@ impl Host {
             let _ = std::fs::remove_dir_all(host.state.updated_dir());
         };
         host.take_up(legacy.heirs, |_| true, begin_ledger);
+        host.record_all_desired();
+        host.rewrite_soon();
         host.logs.begin();
         let sources = Sources {
             messages: received,
@@ -579,10 +588,11 @@ impl Host {
                         format!("open the log of {name}: {error}"),
                     )
                 })?;
-            parts
-                .state
-                .create_data_dir(name.as_str(), other(&user))
-                .map_err(failed("create the service's data directory"))?;
+            // Nobody else than its account is to have it.
+            if let Ok(owner) = &user {
+                let created = parts.state.create_data_dir(name.as_str(), owner.as_ref());
+                created.map_err(failed("create the service's data directory"))?;
+            }
             held.push(Held::new(definition, user, log));
         }
         let engine = Engine::new(specs, seed())
@@ -615,6 +625,7 @@ impl Host {
             messages,
             exits: BTreeMap::new(),
             sweeping: Vec::new(),
+            rewrites_at: None,
             sweeps_again: None,
             waiters: Vec::new(),
             updates: Vec::new(),
@@ -656,6 +667,9 @@ impl Host {
         let mut gone = Vec::new();
         for (id, heir) in heirs {
             let exit = heir.exit().filter(|_| without_main.contains(&id));
+            if let Some(held) = self.held.get_mut(&id) {
+                held.is_stopped |= heir.is_stopped();
+            }
             self.hold(id, heir);
             let run = self.engine.view(id).and_then(|view| view.run);
             gone.extend(run.zip(exit).map(|(run, exit)| (id, run, exit)));
@@ -752,6 +766,7 @@ impl Host {
                 }
                 () = possession::changed(self.possession.as_ref()) => self.look_at_possession(),
                 () = sleep_until(mends_at), if mends_at.is_some() => self.mend_possession(),
+                () = sleep_until(self.rewrites_at), if self.rewrites_at.is_some() => self.rewrite(),
                 () = sleep_until(redraw), if redraw.is_some() => {}
                 () = sleep_until(self.settles_at), if self.settles_at.is_some() => {
                     self.settles_at = None;

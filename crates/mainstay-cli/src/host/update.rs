@@ -172,12 +172,8 @@ impl Host {
         let version = self.held.get(&id).map_or(0, |held| held.version);
         Ok(Judged {
             definition: Definition {
-                spec: Arc::new(spec),
                 version: request.version.unwrap_or(version),
-                dir: dir.clone(),
-                is_enabled: true,
-                desired: None,
-                digest: Some(digest),
+                ..Definition::of_manifest(spec, &dir, Some(digest))
             },
             user: Ok(user),
             written: Updated::new(dir, format, text),

@@ -145,6 +145,7 @@ fn report(slot: &Slot) -> ServiceReport {
         since: Some(rfc3339(since)),
         since_seconds: Some(ago.as_secs()),
         restarts: slot.restarts,
+        crash_looping: slot.is_crash_looping() && state != StateName::Halted,
         last_exit: slot.last_exit,
         version: (slot.version > 0).then_some(slot.version),
         definition_digest: slot.child.as_ref().and_then(|it| it.digest.clone()),

@@ -61,7 +61,9 @@ impl Events {
             };
             let mut body = events.into_body();
             let mut pending = Vec::new();
-            while let Some(Ok(frame)) = body.frame().await {
+            while let Some(frame) = body.frame().await {
+                let frame =
+                    frame.map_err(|error| client::broken(&place, &io::Error::other(error)))?;
                 let Ok(data) = frame.into_data() else {
                     continue;
                 };

@@ -387,11 +387,15 @@ fn one_of_many_that_is_broken_harms_no_other() {
     event(&supervisor, "good", "started");
     event(&supervisor, "missing", "halted");
     notice(&supervisor, "the installed service torn: read");
-    notice(
-        &supervisor,
-        "after needs torn, which is not among the services; so that is not started",
+    let torn = service(&sandbox, "torn");
+    assert_eq!(torn["state"], "halted");
+    assert!(
+        torn["detail"].to_string().contains("its format is 99"),
+        "{torn}"
     );
-    assert_eq!(names(&sandbox), ["good", "missing"]);
+    let (failed, text) = said(&sandbox, &["start", "after"]);
+    assert_eq!(failed, 1, "{text}");
+    assert!(text.contains("its format is 99"), "{text}");
     // To install it again mends it.
     let path = manifest(&sandbox, "all", broken).display().to_string();
     ok(&sandbox, &[&INSTALL[..], &[&path]].concat());
@@ -1203,12 +1207,72 @@ fn a_full_state_file_system_leaves_operators_able_and_costs_no_ledger() {
         assert_eq!(listed(&sandbox), without);
         assert_eq!(order(&supervisor, "started"), [""; 0]);
     }
-    // With room again, it is written before the end.
+    // Whoever comes after the daemon that was told knows it, and writes it once there is room.
+    let problem = &service(&sandbox, "chat")["state_problem"];
+    assert!(problem.to_string().contains("No space left"), "{problem}");
     fs::remove_dir_all(&filling).expect("removed");
-    ok(&sandbox, &["stop", "chat"]);
+    notice(&supervisor, "chat: its desired state is written");
     assert!(service(&sandbox, "chat")["state_problem"].is_null());
     stop(supervisor, &sandbox);
+    let supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "nb", "started");
+    assert_eq!(listed(&sandbox)["chat"].0, "stopped");
+    stop(supervisor, &sandbox);
     assert!(mount(&["umount"]));
+}
+
+/// Files that were cut off or filled with something else, as by a power cut, cost no process that
+/// runs, and their service stays known.
+#[test]
+fn a_damaged_installation_ends_and_forgets_nothing() {
+    let sandbox = Sandbox::new();
+    let mut supervisor = daemon_of_pair(&sandbox);
+    let before = listed(&sandbox);
+    let place = sandbox.state_dir().join("installed/nb");
+    let succeed = |mut old: Supervisor| {
+        old.kill_dash_nine();
+        let new = daemon(&sandbox, &[]);
+        event(&new, "nb", "adopted");
+        event(&new, "chat", "adopted");
+        assert_eq!(listed(&sandbox), before);
+        new
+    };
+    for damage in ["", "{\"format\":1,\"state\":\"weird\"}", "{{{{"] {
+        fs::write(place.join("desired.json"), damage).expect("written");
+        supervisor = succeed(supervisor);
+        notice(&supervisor, "nb: read ");
+        // What runs is not stopped, so the file is not needed.
+        assert!(!place.join("desired.json").exists());
+    }
+    // Without a process it stays down until somebody says what is meant.
+    let end = |mut supervisor: Supervisor| {
+        supervisor.signal(Signal::TERM);
+        assert_eq!(code(supervisor.wait(SOON)), 1, "not all was well");
+    };
+    end(supervisor);
+    fs::write(place.join("desired.json"), "").expect("written");
+    supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "chat", "started");
+    let nb = service(&sandbox, "nb");
+    assert_eq!(nb["state"], "halted");
+    assert!(nb["detail"].to_string().contains("desired.json"), "{nb}");
+    ok(&sandbox, &["start", "nb"]);
+    let before = listed(&sandbox);
+
+    fs::write(place.join("manifest.toml"), "").expect("written");
+    supervisor.kill_dash_nine();
+    supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "nb", "adopted");
+    notice(&supervisor, "the installed service nb: ");
+    assert_eq!(listed(&sandbox), before);
+    ok(&sandbox, &["stop", "nb"]);
+    let (failed, text) = said(&sandbox, &["start", "nb"]);
+    assert_eq!(failed, 1, "{text}");
+    assert!(text.contains("the installed service nb: "), "{text}");
+    install(&sandbox, "pair", PAIR);
+    ok(&sandbox, &["start", "nb"]);
+    end(supervisor);
+    sandbox.assert_no_leftovers();
 }
 
 /// What nobody has written down is not known, which is something else than down.
@@ -1320,6 +1384,7 @@ fn a_ledger_that_cannot_be_written_is_said_and_kept_elsewhere() {
     ok(&sandbox, &["stop"]);
     sandbox.assert_no_leftovers();
 }
+
 /// Who asks for services of a daemon that does not run, or is another user's, reads which one it is.
 #[test]
 fn services_without_a_daemon_to_ask_are_known_all_the_same() {

@@ -174,7 +174,7 @@ fn run_ends_when_a_need_ended_too_early() {
 /// Past its limit: one alert, tried on, one alert when it is well; shown meanwhile.
 #[test]
 fn a_crash_loop_is_told_once_and_tried_on() {
-    let (mut supervisor, sandbox) = supervise(
+    let (sandbox, manifest) = sandbox(
         r#"
         [service.a]
         command = ["sh", "-c", "[ -e HERE/go ] || exit 3; exec sleep 1000"]
@@ -182,6 +182,7 @@ fn a_crash_loop_is_told_once_and_tried_on() {
         on_alert = { exec = ["sh", "-c", "echo $MAINSTAY_EVENT >> HERE/alerts"], limit = { alerts = 1, window = "1h" } }
         "#,
     );
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
     let begun = event(&supervisor, "a", "crash-looping");
     assert_eq!(
         (&begun["alert"], &begun["limit"]),
@@ -200,13 +201,20 @@ fn a_crash_loop_is_told_once_and_tried_on() {
     let table = verb(&sandbox, &["status"]);
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(table.contains("a: crash-looping"), "{table}");
-    sandbox.write("go", "");
-    event(&supervisor, "a", "recovered");
-    assert_eq!(service(&sandbox, "a")["crash_looping"], false);
     for failed in told(&supervisor, "a", "failed").iter().skip(4) {
         assert_eq!(failed["alert"], false, "{failed}");
     }
     assert_eq!(told(&supervisor, "a", "crash-looping").len(), 1);
+    // Whether a supervisor lives or not.
+    supervisor.kill_dash_nine();
+    let list = verb(&sandbox, &["list", "--json"]);
+    let list: Value = serde_json::from_slice(&list.stdout).expect("a JSON document");
+    assert_eq!(list["services"][0]["crash_looping"], true, "{list}");
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    sandbox.write("go", "");
+    event(&supervisor, "a", "recovered");
+    assert_eq!(service(&sandbox, "a")["crash_looping"], false);
+    assert_eq!(told(&supervisor, "a", "crash-looping"), [Value::Null; 0]);
     assert_eq!(told(&supervisor, "a", "halted").len(), 0);
     supervisor.ctrl_c();
     assert_eq!(code(supervisor.wait(SOON)), 0);
@@ -452,8 +460,15 @@ fn a_halt_that_was_told_is_not_told_by_a_successor() {
         command = ["PUPPET", "hang"]
         [service.b]
         command = ["sh", "-c", "exit 3"]
+        start = { ready = { file = "HERE/never" } }
         recovery = { policy = "strict" }
         on_alert = ["sh", "-c", "echo $MAINSTAY_EVENT >> HERE/alerts"]
+        [service.c]
+        command = ["PUPPET", "hang"]
+        needs = ["b"]
+        [service.d]
+        command = ["PUPPET", "hang"]
+        needs = ["c"]
         "#,
     );
     let alerts = || fs::read_to_string(sandbox.path().join("alerts")).unwrap_or_default();
@@ -463,11 +478,29 @@ fn a_halt_that_was_told_is_not_told_by_a_successor() {
         alerts().ends_with("halted\n").then_some(())
     });
     let told_before = alerts();
+    event(&supervisor, "d", "halted");
+    let of_b = "exit code 3; its policy does not restart it";
+    let of_c = format!("it needs b, which is halted: {of_b}");
+    let details = || {
+        let list = verb(&sandbox, &["list", "--json"]);
+        let list: Value = serde_json::from_slice(&list.stdout).expect("a JSON document");
+        [1, 2, 3].map(|i| list["services"][i]["detail"].clone())
+    };
+    let expect = [
+        of_b.to_owned(),
+        of_c.clone(),
+        format!("it needs c, which is halted: {of_c}"),
+    ];
+    assert_eq!(details(), expect);
     for _ in 0..2 {
         supervisor.kill_dash_nine();
+        assert_eq!(details(), expect);
         supervisor = Supervisor::start(&sandbox, &manifest);
-        let halted = event(&supervisor, "b", "halted");
-        assert_eq!(halted["alert"], false, "{halted}");
+        for name in ["b", "c", "d"] {
+            let halted = event(&supervisor, name, "halted");
+            assert_eq!(halted["alert"], false, "{halted}");
+        }
+        assert_eq!(details(), expect);
     }
     stop_halted(supervisor);
     assert_eq!(alerts(), told_before);

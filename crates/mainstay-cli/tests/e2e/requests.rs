@@ -122,7 +122,7 @@ fn services_that_are_restarted_together_go_in_the_order_of_their_needs() {
     assert_eq!(code(verb(&sandbox, &["pause", "a"]).status), 0);
     let output = verb(&sandbox, &["restart", "b"]);
     assert_eq!(code(output.status), 1);
-    let expect = "restart b: it is waiting: waiting for a";
+    let expect = "restart b: it is waiting for a";
     assert!(stderr(&output).contains(expect), "{}", stderr(&output));
     stop(supervisor, &sandbox);
 }
@@ -265,6 +265,43 @@ fn a_need_is_stopped_the_same_way_without_a_supervisor() {
 }
 
 /// `timeout -s INT`, and a terminal with a wrapper, send a signal to the group and to the process.
+/// Whoever waits for an answer is told that there will be none.
+#[test]
+fn a_supervisor_that_is_killed_answers_with_its_end() {
+    let (mut supervisor, sandbox) = supervise(
+        r#"
+        [service.slow]
+        command = ["PUPPET", "hang"]
+        start = { ready = { file = "HERE/never" } }
+        "#,
+    );
+    event(&supervisor, "slow", "started");
+    let ask = |args: &[&str]| {
+        let mut client = sandbox.command(mainstay());
+        client.args(args).stderr(std::process::Stdio::piped());
+        client.spawn().expect("mainstay runs")
+    };
+    let clients = [ask(&["start", "slow"]), ask(&["events"])];
+    let socket = sandbox.state_dir().join("control.sock");
+    wait_until("both are connected", SOON, || {
+        let peers = std::fs::read_to_string("/proc/net/unix").expect("sockets");
+        let connections = peers
+            .lines()
+            .filter(|it| it.ends_with(&*socket.to_string_lossy()));
+        // The one that listens, and one for each.
+        (connections.count() == 3).then_some(())
+    });
+    supervisor.kill_dash_nine();
+    for client in clients {
+        let output = client.wait_with_output().expect("our child");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(output.status), 3, "{said}");
+        assert!(said.contains("ended before it had answered"), "{said}");
+    }
+    assert_eq!(code(verb(&sandbox, &["stop"]).status), 0);
+    sandbox.assert_no_leftovers();
+}
+
 #[test]
 fn two_signals_at_once_are_one() {
     let (mut supervisor, sandbox) = supervise(

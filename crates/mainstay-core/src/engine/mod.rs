@@ -664,6 +664,14 @@ impl Engine {
                 .collect();
             view.detail = Some(format!("waiting for {}", names.join(", ")));
         }
+        if self.services.get(&id)?.is_halted_for_a_need() {
+            let mut needs = self.graph.needs.of(id).iter();
+            let halted = needs.find(|need| self.services.get(need).is_some_and(Service::is_halted));
+            let cause = halted.and_then(|need| self.view(*need)?.detail);
+            if let (Some(detail), Some(cause)) = (&mut view.detail, cause) {
+                *detail = format!("{detail}: {cause}");
+            }
+        }
         Some(view)
     }
 

@@ -1111,7 +1111,11 @@ impl World {
                 self.coming.push((self.now, Event::Emptied(sid(i), new)));
             }
         }
-        self.performed(actions)
+        self.performed(actions)?;
+        for (i, account) in self.accounts.iter_mut().enumerate() {
+            account.is_hung_up = self.engine.services[&sid(i)].is_halted_for_a_need();
+        }
+        Ok(())
     }
 
     /// A new engine knows nothing of those that are gone: the others move up.

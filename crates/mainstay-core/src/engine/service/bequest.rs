@@ -5,6 +5,7 @@ use super::{
     State, Then,
 };
 use crate::engine::{Action, RunId, Shared, Token};
+use crate::spec::ServiceName;
 use crate::time::Instant;
 
 /// What a supervisor leaves to its successor of one service ([`Engine::bequest`](crate::engine::Engine::bequest),
@@ -91,6 +92,13 @@ pub enum Left {
         /// Why.
         why: String,
     },
+    /// It stays down for as long as a service that it needs does.
+    Blocked {
+        /// The service that it needs.
+        need: ServiceName,
+        /// Whether that one ended before it was ready; else it is halted.
+        has_ended: bool,
+    },
     /// Its main process, which lives.
     Child {
         /// Process id.
@@ -147,16 +155,25 @@ impl Service {
             State::Stopped { is_done } if *is_done || self.goal == Goal::Up => Left::Completed {
                 was_ready: *is_done,
             },
-            // What halted for a need halts again, if the need still is.
+            State::Halted {
+                why: Halt::Need(need),
+                ..
+            } => Left::Blocked {
+                need: need.clone(),
+                has_ended: false,
+            },
+            State::Halted {
+                why: Halt::NeedEnded(need),
+                ..
+            } => Left::Blocked {
+                need: need.clone(),
+                has_ended: true,
+            },
             State::Stopped { .. }
             | State::Waiting { .. }
             | State::Conditions { .. }
             | State::BackingOff { .. }
-            | State::Restoring { .. }
-            | State::Halted {
-                why: Halt::Need(_) | Halt::NeedEnded(_),
-                ..
-            } => Left::Nothing,
+            | State::Restoring { .. } => Left::Nothing,
             State::Halted { why, .. } => Left::Halted {
                 why: why.to_string(),
             },
@@ -191,6 +208,17 @@ impl Service {
                 self.enter(State::Stopped { is_done: was_ready }, shared);
             }
             Left::Halted { why } => self.halt(Halt::Inherited { why }, None, shared),
+            Left::Blocked { need, has_ended } => {
+                let why = match has_ended {
+                    true => Halt::NeedEnded(need),
+                    false => Halt::Need(need),
+                };
+                let told = Halt::Inherited {
+                    why: why.to_string(),
+                };
+                self.tell(Fact::Halted { why: told }, shared);
+                self.enter(State::Halted { why, remains: None }, shared);
+            }
             Left::Child {
                 pid,
                 began,
