@@ -459,12 +459,16 @@ fn manifest_path(place: &Path, record: &Record) -> PathBuf {
     place.join(format!("manifest.{}", record.manifest_format))
 }
 
-/// All that fit together, by name, with stand-ins for those whose definitions cannot be read; and
-/// what is wrong, a sentence each.
-pub(crate) fn all(state: &StateDir) -> (Vec<Definition>, Vec<String>) {
+/// The definitions of all installed services and of those that are `living`, and a sentence for
+/// each problem. A stand-in takes the place of a definition that cannot be read or does not fit.
+pub(crate) fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>) {
     let mut problems = Vec::new();
     let mut found = Vec::new();
-    for name in names(state) {
+    let mut names = names(state);
+    names.extend_from_slice(living);
+    names.sort();
+    names.dedup();
+    for name in names {
         if let Err(why) = desired::read(state, &name) {
             problems.push(format!(
                 "{name}: {why}; unless it runs, it stays down until `mainstay start {name}`"
@@ -487,12 +491,19 @@ pub(crate) fn all(state: &StateDir) -> (Vec<Definition>, Vec<String>) {
             Err(error) => error,
         };
         problems.push(format!("{wrong}; so that is not started"));
-        found.retain(|definition| match &wrong {
-            GraphError::Missing { service, .. } => definition.spec.name() != service,
-            GraphError::Cycle(names) => !names.contains(definition.spec.name()),
-            // A directory has no two entries of one name.
+        let fits = |name: &ServiceName| match &wrong {
+            GraphError::Missing { service, .. } => name != service,
+            GraphError::Cycle(names) => !names.contains(name),
+            // No name is there twice.
             _ => false,
-        });
+        };
+        let fitting = found
+            .into_iter()
+            .filter_map(|it| match fits(it.spec.name()) {
+                true => Some(it),
+                false => Definition::unreadable(state, it.spec.name().as_str(), wrong.to_string()),
+            });
+        found = fitting.collect();
     }
 }
 
@@ -515,7 +526,7 @@ pub(crate) fn install_all(
     // As the daemon would make it.
     state.prepare()?;
     let _lock = lock(state)?;
-    let (mut all, _) = all(state);
+    let (mut all, _) = all(state, &[]);
     let mut done = Vec::new();
     for spec in specs {
         let name = spec.name();
@@ -610,7 +621,7 @@ pub(crate) fn uninstall_all(
     purge: bool,
 ) -> Result<(), Failure> {
     let _lock = lock(state)?;
-    let (all, _) = all(state);
+    let (all, _) = all(state, &[]);
     for name in names {
         if !has_left(state, name, purge) {
             return Err(not_found::service(state, name));

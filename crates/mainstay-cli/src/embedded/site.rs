@@ -126,7 +126,7 @@ impl Site for Embedded {
     /// Nothing runs.
     fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble> {
         let (new, version) = change.new;
-        let (mut all, _) = super::all(&self.state);
+        let (mut all, _) = super::all(&self.state, &[]);
         all.retain(|it| *it.spec.name() != self.name);
         all.push(self.defined(new)?);
         super::graph(&all).map_err(super::misfit)?;

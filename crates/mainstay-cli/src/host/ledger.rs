@@ -678,7 +678,7 @@ impl Estate {
             return Err(why.clone());
         }
         if format == INSTALLED {
-            return Ok(embedded::all(state).0);
+            return Ok(embedded::all(state, &[]).0);
         }
         let path = state.manifest_path(format);
         let text = fs::read_to_string(&path)

@@ -295,6 +295,20 @@ pub(super) fn left(
     }
 }
 
+/// The installed services of a dead daemon that run, whether they still are installed or not: an
+/// uninstallation stops a service before it removes anything.
+pub(super) fn living(lock: &Lock, state: &StateDir) -> Vec<String> {
+    let estate = match left(lock, state) {
+        Some((_, Ok(Some(estate)))) if estate.is_of_installed() => estate,
+        _ => return Vec::new(),
+    };
+    let living = estate
+        .slots
+        .into_iter()
+        .filter(|slot| slot.living().is_some());
+    living.map(|slot| slot.name).collect()
+}
+
 /// Its ledger; where that is lost, what the system tells of what lives.
 ///
 /// # Errors

@@ -408,7 +408,8 @@ impl Host {
             }
             Services::Installed { exits_when_done } => {
                 _installing = Some(embedded::lock(&state)?);
-                let (definitions, problems) = embedded::all(&state);
+                let living = legacy::living(&lock, &state);
+                let (definitions, problems) = embedded::all(&state, &living);
                 daemon = Some(Daemon::new(exits_when_done, problems));
                 (definitions, "what is installed here".to_owned(), None)
             }

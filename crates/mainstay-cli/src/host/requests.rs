@@ -451,7 +451,8 @@ impl Host {
         let problems = held.log_problem.iter().chain(held.sink_problems.values());
         let problems: Vec<&str> = problems.map(String::as_str).collect();
         report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));
-        report.state_problem = held.desired_problem.clone();
+        let unreadable = held.user.as_ref().err();
+        report.state_problem = held.desired_problem.as_ref().or(unreadable).cloned();
         let version = held
             .next
             .as_ref()

@@ -220,7 +220,17 @@ fn supervised(
         },
         answer => answer?,
     };
-    report.services.extend(missing);
+    for service in missing {
+        // A service that runs is more than its files.
+        match report
+            .services
+            .iter_mut()
+            .find(|it| it.name == service.name)
+        {
+            Some(known) => known.state_problem = known.state_problem.take().or(service.detail),
+            None => report.services.push(service),
+        }
+    }
     Ok(report)
 }
 

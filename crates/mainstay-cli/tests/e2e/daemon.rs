@@ -1275,6 +1275,56 @@ fn a_damaged_installation_ends_and_forgets_nothing() {
     sandbox.assert_no_leftovers();
 }
 
+/// What says that a service is installed may be lost altogether, and with it a need of others.
+#[test]
+fn a_lost_installation_ends_and_forgets_nothing() {
+    let sandbox = Sandbox::new();
+    let three = r#"
+        [service.db]
+        command = ["PUPPET", "hang"]
+        [service.api]
+        command = ["PUPPET", "hang"]
+        needs = ["db"]
+        [service.web]
+        command = ["PUPPET", "hang"]
+        needs = ["api"]
+    "#;
+    install(&sandbox, "three", three);
+    let mut supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "web", "started");
+    let before = listed(&sandbox);
+    let all = sandbox.state_dir().join("installed");
+    let api = all.join("api");
+    let lose: [&dyn Fn(); 4] = [
+        &|| fs::remove_file(api.join("embedded.json")).expect("removed"),
+        &|| fs::create_dir(api.join("embedded.json")).expect("made"),
+        &|| fs::remove_dir_all(&api).expect("removed"),
+        &|| fs::remove_dir_all(&all).expect("removed"),
+    ];
+    for lose in lose {
+        lose();
+        assert_eq!(listed(&sandbox), before);
+        supervisor.kill_dash_nine();
+        supervisor = daemon(&sandbox, &[]);
+        for name in ["db", "api", "web"] {
+            event(&supervisor, name, "adopted");
+        }
+        assert_eq!(listed(&sandbox), before);
+        let report = json(&sandbox, &["list", "--json"]);
+        let entries = report["services"].as_array().expect("services").len();
+        assert_eq!(entries, 3, "{report}");
+        let problem = service(&sandbox, "api")["state_problem"].to_string();
+        assert!(problem.contains("embedded.json"), "{problem}");
+    }
+    ok(&sandbox, &["stop", "api"]);
+    assert_eq!(service(&sandbox, "api")["state"], "stopped");
+    install(&sandbox, "three", three);
+    ok(&sandbox, &["start", "web"]);
+    supervisor.signal(Signal::TERM);
+    supervisor.wait(SOON);
+    sandbox.assert_no_leftovers();
+}
+
 /// What nobody has written down is not known, which is something else than down.
 #[test]
 fn services_whose_ledger_is_lost_are_unknown_and_adopted() {
