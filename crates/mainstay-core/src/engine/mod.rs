@@ -1,25 +1,36 @@
-//! The lifecycle of services: events and the time go in, actions come out.
+//! The lifecycle of services: a state machine that turns events and the time into actions.
 //!
-//! The engine holds no child, clock or socket. A host feeds [`Engine::step`] with what it saw and performs the [`Action`]s that come
-//! back, in order; between events it sleeps until [`Engine::deadline`] and then reports [`Event::Tick`]. Requests of operators go
-//! through [`Engine::request`], which may refuse.
+//! The engine owns no child process, clock or socket. The host feeds [`Engine::step`] with its
+//! observations and performs the returned [`Action`]s in order. Between events it sleeps until
+//! [`Engine::deadline`] and then reports [`Event::Tick`]. Operator requests go through
+//! [`Engine::request`], which may refuse them.
 //!
-//! Each service has a *goal* (what operators want: up or down) and a *state* (what is); neither overwrites the other. After every
-//! event the engine settles: services whose situation may have changed (their own state, a need's, a dependent's) are looked at
-//! until nothing moves. So a start is as parallel as the graph allows, and a stop is its mirror image.
+//! Each service has a *goal* (up or down, set by operators) and a *state* (its actual condition);
+//! neither overwrites the other. After every event the engine settles: it re-evaluates the services
+//! whose situation may have changed (their own state, that of a need or of a dependent) until
+//! nothing changes any more. Starts are therefore as parallel as the dependency graph allows, and a
+//! stop is their mirror image.
 //!
-//! Should the host be killed, a new engine takes up what the old one left ([`Engine::bequest`], [`Engine::resume`]).
+//! If the host is killed, a new engine resumes from the checkpoint of the old one
+//! ([`Engine::bequest`], [`Engine::resume`]).
 //!
-//! Services come, change and go while the others live on ([`Engine::define`], [`Engine::remove`]). What a service is changes between two
-//! runs of it; whom it needs changes at once.
+//! Services can be added, redefined and removed while others run ([`Engine::define`],
+//! [`Engine::remove`]). A new definition takes effect between two runs of the service; changed
+//! needs take effect at once.
 //!
-//! A new definition of a service may be tried before it takes the old one's place ([`Engine::try_out`], `trial.rs`).
+//! A new definition of a service can be tried before it replaces the old one ([`Engine::try_out`],
+//! `trial.rs`).
 //!
-//! Invariants, checked in `simulation.rs` over a million random events in each test run: never two children of one definition, and of one
-//! service only during a trial; every
-//! wait has a deadline; a pause is bounded; a requested stop is never followed by a restart; no answer never counts as "yes".
-//! (A service that waits for its needs relies on their deadlines, and halts with the reason where a need is halted or ended by itself
-//! before it was ready. It waits without a deadline only for a need that an operator stopped or paused; its view names the need.)
+//! Invariants, checked in `simulation.rs` over a million random events in each test run:
+//! - A definition never has two children, and a service has two only during an update.
+//! - Every wait has a deadline.
+//! - A pause is bounded.
+//! - A requested stop is never followed by a restart.
+//! - A missing answer never counts as "yes".
+//!
+//! A service that waits for its needs relies on their deadlines. It halts with the reason if a need
+//! is halted, or ended by itself before it was ready. It waits without a deadline only for a need
+//! that an operator stopped or paused; its view names the need.
 
 mod asking;
 pub(crate) mod backoff;
@@ -55,61 +66,69 @@ use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{Probe, ServiceName, Spec, StopAsk};
 use crate::time::Instant;
 
-/// A service of an engine. Later services have greater ids. Never used twice, so that what comes late for a removed service finds nothing.
+/// The ID of a service in an engine. Later services have greater IDs. IDs are never reused, so a
+/// late event for a removed service matches nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId(u64);
 
-/// One start of one service. Never used twice, so that what belongs to an earlier child is recognised.
+/// The ID of one start of one service. IDs are never reused, so events of an earlier child are
+/// recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
-/// One question. Never used twice, so that a late answer is recognised.
+/// The ID of one question to the host. Tokens are never reused, so a late answer is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
-/// What the host saw. Of each run, first [`Event::Spawned`] or [`Event::SpawnFailed`].
+/// An observation by the host. The first event of each run is [`Event::Spawned`] or
+/// [`Event::SpawnFailed`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The child of [`Action::Spawn`] runs.
+    /// The child of [`Action::Spawn`] runs, with this process ID.
     Spawned(ServiceId, RunId, u32),
-    /// It could not be started; there is no child.
+    /// The child could not be started; there is no process.
     SpawnFailed(ServiceId, RunId, StartFailure),
     /// The main process of a run ended and was reaped.
     Exited(ServiceId, RunId, Exit),
-    /// After [`Event::Exited`]: nothing of the run's tree is left. Sent once.
+    /// The process tree of a run is empty. Sent once, after [`Event::Exited`].
     Emptied(ServiceId, RunId),
-    /// The answer to [`Action::Ask`] or [`Action::ExpectLine`]: yes, or why not.
+    /// The answer to [`Action::Ask`] or [`Action::ExpectLine`]: success, or the reason for the
+    /// failure.
     Answered(ServiceId, Token, Result<(), String>),
-    /// [`Action::Ask`] could not be done, for a reason of the host's own: that is no evidence, and the question is asked again.
+    /// A question of [`Action::Ask`] could not be asked, for a reason on the host's side. This is
+    /// no evidence, and the question is asked again.
     Unasked(ServiceId, Token, Unasked),
-    /// It said something on its notification socket (sd_notify(3)).
+    /// A message on the notification socket of a run (sd_notify(3)).
     Notified(ServiceId, RunId, Notice),
-    /// [`Action::Freeze`] failed.
+    /// A failure of [`Action::Freeze`].
     FreezeFailed(ServiceId, RunId, String),
     /// The answer to [`Action::Forget`].
     Forgotten(ServiceId),
-    /// The answer to [`Action::Restore`] and [`Action::RestoreSnapshot`]: what was restored, or why nothing was.
+    /// The answer to [`Action::Restore`] and [`Action::RestoreSnapshot`]: the restored snapshot, or
+    /// the reason for the failure.
     Restored(ServiceId, Token, Result<SnapshotId, String>),
-    /// The answer to [`Action::Snapshot`] and [`Action::KeepState`], also after [`Action::AbandonSnapshot`]: what came of it, or why nothing did.
+    /// The answer to [`Action::Snapshot`] and [`Action::KeepState`], also after
+    /// [`Action::AbandonSnapshot`]: the result, or the reason for the failure.
     Snapshotted(ServiceId, Token, Result<Snapshotted, String>),
-    /// The deadline has come; also harmless at any other time.
+    /// A deadline has passed. The event is harmless at any other time.
     Tick,
-    /// The same, but the host did not run for a while (it was suspended, or the machine is overloaded). Evidence that arrived
-    /// meanwhile may not have reached the engine yet, so nothing is concluded from a deadline that passed.
+    /// A deadline may have passed while the host did not run (it was suspended, or the machine is
+    /// overloaded). Evidence from that time may not have reached the engine yet, so an expired
+    /// deadline proves nothing.
     Late,
 }
 
-/// Why a question was not asked, or its answer was not heard.
+/// The reason why a question was not asked, or its answer was not received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unasked {
-    /// The host lacks a resource (descriptors, memory). It is asked again after a pause.
+    /// The host lacks a resource (descriptors, memory). The question is asked again after a pause.
     Lacking(String),
-    /// The host did not run for a while. It is asked again at once.
+    /// The host did not run for a while. The question is asked again at once.
     Delayed,
 }
 
 impl Event {
-    /// Whose it is.
+    /// Returns the service that the event belongs to.
     fn service(&self) -> Option<ServiceId> {
         match self {
             Self::Spawned(id, ..)
@@ -128,127 +147,134 @@ impl Event {
     }
 }
 
-/// What came of a snapshot.
+/// The result of a successful snapshot request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Snapshotted {
-    /// It was taken.
+    /// A snapshot was taken.
     Taken(SnapshotId),
-    /// The state is that of the newest stable one.
+    /// No snapshot was needed: the state equals the newest stable snapshot.
     Unchanged,
 }
 
-/// Evidence of readiness that a run gives by itself, and may have given before it was seen to exit.
+/// Evidence of readiness that a run emits by itself, possibly before its exit is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaited {
-    /// A line of its output.
+    /// A line of output.
     Line,
-    /// A message on its notification socket.
+    /// A message on the notification socket.
     Notice,
 }
 
-/// What a service may say of itself (sd_notify(3)).
+/// A message from a service on its notification socket (sd_notify(3)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// `READY=1`
     Ready,
     /// `STATUS=…`
     Status(String),
-    /// `EXTEND_TIMEOUT_USEC=…`: its start or stop takes this much longer from now.
+    /// `EXTEND_TIMEOUT_USEC=…`: the start or stop may take this much longer from now.
     ExtendTimeout(Duration),
 }
 
-/// What the host has to do, in order.
+/// An instruction to the host. Actions are performed in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Start the program; answer [`Event::Spawned`] or [`Event::SpawnFailed`].
+    /// Starts the program. The host answers [`Event::Spawned`] or [`Event::SpawnFailed`].
     Spawn(ServiceId, RunId),
-    /// Ask the run to stop, in this way.
+    /// Asks the run to stop, in the given way.
     AskToStop(ServiceId, RunId, StopAsk),
-    /// Kill the whole tree of the run.
+    /// Kills the whole process tree of the run.
     Kill(ServiceId, RunId),
-    /// Suspend all its processes.
+    /// Suspends all processes of the run.
     Freeze(ServiceId, RunId),
-    /// Let them go on.
+    /// Resumes all processes of the run.
     Thaw(ServiceId, RunId),
-    /// Ask the probe; answer [`Event::Answered`] within the duration. `of` is the child that should answer, where there is one.
+    /// Runs the probe. The host answers [`Event::Answered`] within `timeout`.
     Ask {
-        /// Who asks.
+        /// The service that the probe is for.
         service: ServiceId,
-        /// The run that the answer is about; `None` for a `wait_for` condition.
+        /// The run that should answer; `None` for a `wait_for` condition.
         of: Option<RunId>,
-        /// To be given back.
+        /// The token to return with the answer.
         token: Token,
-        /// The question.
+        /// The probe to run.
         probe: Probe,
-        /// How long an answer may take.
+        /// The time limit for the answer.
         timeout: Duration,
     },
-    /// Answer [`Event::Answered`] at the first line of output from now on that matches. It comes before its [`Action::Spawn`], so
-    /// that not even the first line of a quick program is missed.
+    /// Waits for a line of output that matches; the host answers [`Event::Answered`] at the first
+    /// one. This action precedes its [`Action::Spawn`], so that even the first line of a quick
+    /// program is seen.
     ExpectLine(ServiceId, Token, String),
-    /// Restore the state from the newest stable snapshot that is whole; answer [`Event::Restored`]. Nothing of the service runs.
+    /// Restores the state from the newest intact stable snapshot. The host answers
+    /// [`Event::Restored`]. The service has no processes.
     Restore {
-        /// Whose state.
+        /// The service whose state is restored.
         service: ServiceId,
-        /// To be given back.
+        /// The token to return with the answer.
         token: Token,
-        /// Only one that is older than this.
+        /// An upper bound: only an older snapshot than this one is restored.
         before: Option<SnapshotId>,
     },
-    /// Restore the state from this snapshot; answer [`Event::Restored`].
+    /// Restores the state from the given snapshot. The host answers [`Event::Restored`].
     RestoreSnapshot {
-        /// Whose state.
+        /// The service whose state is restored.
         service: ServiceId,
-        /// To be given back.
+        /// The token to return with the answer.
         token: Token,
-        /// Which.
+        /// The snapshot to restore.
         snapshot: SnapshotId,
     },
-    /// Copy the state of a service that is down, before a new definition of it runs; answer [`Event::Snapshotted`].
+    /// Takes a snapshot of a service that is down, before a new definition of it runs. The host
+    /// answers [`Event::Snapshotted`].
     KeepState {
-        /// Whose state.
+        /// The service whose state is copied.
         service: ServiceId,
-        /// To be given back.
+        /// The token to return with the answer.
         token: Token,
-        /// Whether the service was healthy with this state.
+        /// Set if the service was healthy with this state.
         stable: bool,
     },
-    /// Nothing of it runs, and nothing comes of it any more: forget it, and answer [`Event::Forgotten`].
+    /// Forgets a service without processes that will never run again. The host answers
+    /// [`Event::Forgotten`].
     Forget(ServiceId),
-    /// Copy the state of this run, if it is to be copied; answer [`Event::Snapshotted`]. Where it is to be suspended for that, it is.
+    /// Takes a snapshot of the state of this run, if one is needed. The host answers
+    /// [`Event::Snapshotted`]. If the snapshot policy suspends the service, [`Action::Freeze`]
+    /// precedes.
     Snapshot {
-        /// Whose state.
+        /// The service whose state is copied.
         service: ServiceId,
-        /// Which run must go on meanwhile.
+        /// The run that must continue meanwhile.
         run: RunId,
-        /// To be given back.
+        /// The token to return with the answer.
         token: Token,
-        /// Why; one that nobody asked for is left out where nothing has changed.
+        /// The reason. A snapshot that no operator requested is skipped if nothing has changed.
         reason: Reason,
-        /// Whether the service is healthy with this state.
+        /// Set if the service is healthy with this state.
         stable: bool,
     },
-    /// Leave nothing of a snapshot that is being taken, unless it is complete.
+    /// Cancels a snapshot in progress and deletes it, unless it is already complete.
     AbandonSnapshot(ServiceId, Token),
-    /// Leave the state as it was before a restore, unless that is decided; answer [`Event::Restored`] soon.
+    /// Cancels a restore and leaves the state as it was, unless the restore can no longer be
+    /// undone. The host answers [`Event::Restored`] soon.
     AbandonRestore(ServiceId, Token),
-    /// Something happened: tell whoever listens.
+    /// Reports a fact to all subscribers.
     Tell(ServiceId, Fact),
 }
 
-/// What an operator asks of one service.
+/// An operator's request for one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Request {
-    /// Bring it up, and what it needs; a pause of a back-off is cut short, a halt forgotten.
+    /// Starts the service and its needs. Cuts a backoff pause short and clears a halt.
     Start,
-    /// Bring it down.
+    /// Stops the service.
     Stop,
-    /// Stop it if it runs, then start it.
+    /// Stops the service if it runs, then starts it.
     Restart,
-    /// Suspend it.
+    /// Suspends the service.
     Pause,
-    /// Let it go on.
+    /// Resumes the service.
     Continue,
 }
 
@@ -264,38 +290,38 @@ impl fmt::Display for Request {
     }
 }
 
-/// Which services [`Engine::start`] brings up.
+/// The services that [`Engine::start`] affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Launch {
-    /// Those that are down.
+    /// Services that are down.
     IfDown,
-    /// All: those that run are stopped first.
+    /// All services; running ones are stopped first.
     Afresh,
 }
 
-/// Why a request is not fulfilled.
+/// The reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It makes no sense in this state.
+    /// The request is not valid in this state.
     State(StateName),
-    /// Everything is being stopped.
+    /// All services are being stopped.
     ShuttingDown,
-    /// Processes of an earlier run still live, although they were killed.
+    /// Processes of an earlier run are still alive, although they were killed.
     Remains,
-    /// These need it.
+    /// Other services need this one.
     Needed(Vec<ServiceName>),
-    /// A new definition of it is being tried.
+    /// A new definition of the service is being tried.
     Updating,
-    /// None is.
+    /// No new definition of the service is being tried.
     NotUpdating,
-    /// The new definition makes no graph with the other services.
+    /// The new definition does not form a valid graph with the other services.
     Misfit(GraphError),
-    /// Another snapshot of it has not ended yet.
+    /// Another snapshot of the service has not ended yet.
     Snapshotting,
-    /// Its manifest says of no state that it be kept.
+    /// The manifest does not configure snapshots for the service.
     NoSnapshots,
-    /// The service does not exist any more.
+    /// The service no longer exists.
     Removed,
 }
 
@@ -322,7 +348,8 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// The state of a service as `status` names it: the seven of the Service Control Manager, and three of our own.
+/// The state of a service as `status` names it: the seven states of the Service Control Manager,
+/// and Mainstay's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(
@@ -340,12 +367,13 @@ pub enum StateName {
     Waiting,
     BackingOff,
     Halted,
-    /// Processes of it live, and nobody can tell more. No supervisor says so of its services.
+    /// Processes of the service are alive, and nothing more can be determined. A supervisor never
+    /// reports this state for its own services.
     Unknown,
 }
 
 impl StateName {
-    /// As in `status --json`.
+    /// Returns the name as it appears in `status --json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
@@ -362,7 +390,7 @@ impl StateName {
         }
     }
 
-    /// Whether it stays like this until an event or an operator changes it.
+    /// Returns whether the state lasts until an event or an operator changes it.
     pub fn is_settled(self) -> bool {
         matches!(
             self,
@@ -377,48 +405,48 @@ impl fmt::Display for StateName {
     }
 }
 
-/// What can be said of a service now.
+/// The status of a service at one point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Its state.
+    /// The state.
     pub state: StateName,
-    /// The main process, while there is one.
+    /// The process ID of the main process, while there is one.
     pub pid: Option<u32>,
-    /// The run, while there is one.
+    /// The current run, while there is one.
     pub run: Option<RunId>,
-    /// Whether its readiness was seen in this run.
+    /// Set while the service is running or paused, that is, once it has become ready in this run.
     pub ready: bool,
-    /// When it entered this state.
+    /// The time at which the service entered this state.
     pub since: Instant,
-    /// When the current run began.
+    /// The start of the current run.
     pub started: Option<Instant>,
-    /// How often it was started again by itself.
+    /// The number of automatic restarts.
     pub restarts: u64,
-    /// How its last run ended.
+    /// The exit status of the last run.
     pub last_exit: Option<Exit>,
-    /// It was restarted more often than its limit allows, and has not been ready for `reset_after`
+    /// Set if the service exceeded its restart limit and has not been ready for `reset_after`
     /// since.
     pub crash_looping: bool,
-    /// When a service that is backing off is started again.
+    /// The time of the next start, while the service is backing off.
     pub next_try: Option<Instant>,
-    /// Why it is halted, waits or backs off, or what it says of itself.
+    /// The reason for a halt, a wait or a backoff, or the status text that the service reported.
     pub detail: Option<String>,
 }
 
-/// Why Specs do not make an engine.
+/// The reason why specs do not form an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GraphError {
-    /// Two services have one name.
+    /// Two services share a name.
     Duplicate(ServiceName),
-    /// A service needs one that is not among them.
+    /// A service needs one that does not exist.
     Missing {
-        /// Which needs it.
+        /// The dependent service.
         service: ServiceName,
-        /// What it needs.
+        /// The missing need.
         need: ServiceName,
     },
-    /// These need each other in a circle.
+    /// Services need each other in a cycle.
     Cycle(Vec<ServiceName>),
 }
 
@@ -442,11 +470,11 @@ impl fmt::Display for GraphError {
 
 impl std::error::Error for GraphError {}
 
-/// The lifecycle of all services of a host. See the module's head.
+/// The lifecycle of all services of a host. See the module documentation.
 #[derive(Debug)]
 pub struct Engine {
     services: BTreeMap<ServiceId, Service>,
-    /// Of the next service.
+    /// The ID of the next service.
     next_id: ServiceId,
     graph: Graph,
     shared: Shared,
@@ -454,7 +482,7 @@ pub struct Engine {
     trials: Vec<Trial>,
 }
 
-/// Who needs whom.
+/// The dependency graph.
 #[derive(Debug, Default)]
 struct Graph {
     needs: Edges,
@@ -474,7 +502,7 @@ impl Edges {
         self.0.entry(from).or_default().push(to);
     }
 
-    /// These and all that can be reached from them.
+    /// Returns the given services and all services reachable from them.
     fn reach(&self, ids: &[ServiceId]) -> Vec<ServiceId> {
         let mut all = ids.to_vec();
         let mut next = 0;
@@ -496,10 +524,11 @@ impl Edges {
     }
 }
 
-/// The definition of every service, including those that are not on duty.
+/// The definition of every service, including candidates and superseded services.
 type Definitions = BTreeMap<ServiceId, Arc<Spec>>;
 
-/// What the services of an engine share: the time of the current event, its actions, the numbers and the dice.
+/// The state shared by all services of an engine: the time of the current event, its actions, the
+/// number sequence and the random generator.
 #[derive(Debug)]
 struct Shared {
     now: Instant,
@@ -516,10 +545,10 @@ impl Shared {
 }
 
 impl Engine {
-    /// An engine in which every service is stopped. `seed` drives the jitter only.
+    /// Returns an engine in which every service is stopped. `seed` affects the jitter only.
     ///
     /// # Errors
-    /// Where the Specs do not form a graph: they do if they come from one manifest, in full.
+    /// If the specs do not form a graph. The specs of one complete manifest always do.
     pub fn new(specs: impl IntoIterator<Item = Arc<Spec>>, seed: u64) -> Result<Self, GraphError> {
         let mut engine = Self {
             services: BTreeMap::new(),
@@ -538,11 +567,12 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Adds services, which are stopped, or has those of these names become something else: at once where nothing of them runs, else with
-    /// the end of their run. Whom they need changes at once.
+    /// Adds services, which start out stopped, and redefines those whose names exist. A new
+    /// definition takes effect at once if nothing of the service runs, and otherwise at the end of
+    /// the run. Changed needs take effect at once.
     ///
     /// # Errors
-    /// Where the Specs and the other services do not form a graph; then nothing has changed.
+    /// If the specs and the other services do not form a graph; then nothing has changed.
     pub fn define(
         &mut self,
         specs: impl IntoIterator<Item = Arc<Spec>>,
@@ -569,11 +599,11 @@ impl Engine {
                 None => drop(self.services.insert(id, Service::new(id, spec, now))),
             }
         }
-        // Those that they needed, too.
+        // The former needs must settle, too.
         Ok(self.settle(self.ids().collect()))
     }
 
-    /// What everything shall be, and who is called by which name.
+    /// Returns the latest definition of every service, and the active service of every name.
     fn definitions(&self) -> (Definitions, BTreeMap<ServiceName, ServiceId>) {
         let (mut defined, mut ids) = (Definitions::new(), BTreeMap::new());
         for (&id, service) in &self.services {
@@ -585,10 +615,11 @@ impl Engine {
         (defined, ids)
     }
 
-    /// Forgets services of which nothing runs. Nothing that comes for them later has an effect.
+    /// Removes services that have no processes. Later events for them have no effect.
     ///
     /// # Errors
-    /// For the first of them that others need, else for the first that is not down; then nothing has changed.
+    /// For the first service that others need, otherwise for the first one that is not down; then
+    /// nothing has changed.
     pub fn remove(&mut self, ids: &[ServiceId]) -> Result<(), (ServiceId, Refusal)> {
         for &id in ids {
             let others = self.graph.dependents.of(id).iter();
@@ -621,17 +652,17 @@ impl Engine {
         self.graph.dependents.remove(id);
     }
 
-    /// How many services there are.
+    /// Returns the number of services, including candidates and superseded services.
     pub fn len(&self) -> usize {
         self.services.len()
     }
 
-    /// Whether there is no service at all.
+    /// Returns whether there are no services.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
     }
 
-    /// All ids, in their order.
+    /// Returns the IDs of all active services, in definition order.
     pub fn ids(&self) -> impl Iterator<Item = ServiceId> + use<> {
         let on_duty = self.services.iter().filter(|(_, it)| it.is_on_duty());
         let mut ids: Vec<_> = on_duty.map(|(id, it)| (it.rank(), *id)).collect();
@@ -639,19 +670,20 @@ impl Engine {
         ids.into_iter().map(|(_, id)| id)
     }
 
-    /// The service of this name.
+    /// Returns the active service of this name.
     pub fn find(&self, name: &str) -> Option<ServiceId> {
         let mut services = self.services.iter();
         let found = services.find(|(_, it)| it.is_on_duty() && it.spec().name().as_str() == name);
         found.map(|(id, _)| *id)
     }
 
-    /// What the service is: where it runs, what it was started as. `None`: it was removed.
+    /// Returns the definition in effect: the one that the current run was started with. `None` if
+    /// the service was removed.
     pub fn spec(&self, id: ServiceId) -> Option<&Arc<Spec>> {
         Some(self.services.get(&id)?.spec())
     }
 
-    /// What can be said of it now. `None`: it was removed.
+    /// Returns the current status of a service. `None` if the service was removed.
     pub fn view(&self, id: ServiceId) -> Option<View> {
         let mut view = self.services.get(&id)?.view();
         if view.state == StateName::Waiting && view.detail.is_none() {
@@ -675,60 +707,64 @@ impl Engine {
         Some(view)
     }
 
-    /// When it entered its state: what the view says, without the rest of it.
+    /// Returns the time at which the service entered its state: [`View::since`] without the rest.
     pub fn since(&self, id: ServiceId) -> Option<Instant> {
         Some(self.services.get(&id)?.since())
     }
 
-    /// What a host has to look at before it reports [`Event::Exited`] of this run: what was written or sent before the exit counts.
+    /// Returns the evidence that the host must read before it reports [`Event::Exited`] of this
+    /// run. Evidence that was written or sent before the exit counts.
     pub fn awaits(&self, id: ServiceId, run: RunId) -> Option<Awaited> {
         self.services.get(&id)?.awaits(run)
     }
 
-    /// When [`Event::Tick`] is due; `None`: not before another event.
+    /// Returns the time at which [`Event::Tick`] is due. `None` if nothing is due before another
+    /// event.
     pub fn deadline(&self) -> Option<Instant> {
         let services = self.services.values();
         let deadlines = services.filter_map(Service::deadline);
         deadlines.chain(self.trial_deadline()).min()
     }
 
-    /// Whether no service runs, and none will without a request. Processes that outlive their kill keep a host up, but cannot keep
-    /// it from ending when it was asked to.
+    /// Returns whether no service runs and none will without a request. Processes that survive a
+    /// kill keep a host up, but do not prevent its shutdown once it was requested.
     pub fn is_down(&self) -> bool {
         let is_down =
             |service: &Service| service.is_down() && (self.shutting_down || !service.has_remains());
         self.services.values().all(is_down)
     }
 
-    /// Whether nothing is on its way from one state to another, but for those that wait for who is not.
+    /// Returns whether no service is in transition. Services that wait for a need or back off are
+    /// not in transition.
     pub fn is_calm(&self) -> bool {
         !self.services.values().any(Service::is_moving)
     }
 
-    /// Whether there is a service of this id.
+    /// Returns whether a service with this ID exists.
     pub fn has(&self, id: ServiceId) -> bool {
         self.services.contains_key(&id)
     }
 
-    /// Whether everything was asked to end.
+    /// Returns whether the shutdown of all services was requested.
     pub fn is_shutting_down(&self) -> bool {
         self.shutting_down
     }
 
-    /// Whether the host may end: nothing runs and nothing will, because everything was asked to end or ended by itself. What an
-    /// operator stopped by name may be started by name, so that keeps the host alive.
+    /// Returns whether the host may exit: nothing runs and nothing will, because a shutdown was
+    /// requested or every service ended by itself. A service that an operator stopped by name keeps
+    /// the host alive, because it may be started by name.
     pub fn is_finished(&self) -> bool {
         let was_stopped = self.services.values().any(Service::was_stopped);
         self.is_down() && (self.shutting_down || !was_stopped)
     }
 
-    /// The time of what was taken in last.
+    /// Returns the time of the last event or request.
     pub fn now(&self) -> Instant {
         self.shared.now
     }
 
-    /// Takes in what the host saw at `now`, which may be before the time of what was taken in last.
-    /// Events of earlier runs and late answers change nothing.
+    /// Processes an event that the host observed at `now`, which may be earlier than the time of
+    /// the previous event. Events of earlier runs and late answers have no effect.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         self.shared.now = now;
         let Some(id) = event.service() else {
@@ -757,11 +793,11 @@ impl Engine {
             return self.settle(vec![service]);
         }
         let shared = &mut self.shared;
-        // Of one that was removed.
+        // The service was removed.
         let Some(service) = self.services.get_mut(&id) else {
             return Vec::new();
         };
-        // Of one service, nothing is earlier than the last change of its state.
+        // No event of a service precedes the last change of its state.
         shared.now = now.max(service.since());
         match event {
             Event::Spawned(_, run, pid) => service.spawned(run, pid, shared),
@@ -783,7 +819,8 @@ impl Engine {
         self.settle(vec![id])
     }
 
-    /// Gives every wait that is over, or nearly so, the time in which its evidence can still arrive.
+    /// Extends every deadline that has passed, or nearly so, by the time in which evidence can
+    /// still arrive.
     fn postpone(&mut self) {
         let now = self.shared.now;
         for service in self.services.values_mut() {
@@ -792,10 +829,10 @@ impl Engine {
         self.postpone_trials();
     }
 
-    /// Takes in what an operator asks.
+    /// Processes an operator's request.
     ///
     /// # Errors
-    /// Where the request makes no sense now; then nothing has changed.
+    /// If the request is not valid now; then nothing has changed.
     pub fn request(
         &mut self,
         id: ServiceId,
@@ -826,11 +863,11 @@ impl Engine {
         Ok(self.settle(vec![id]))
     }
 
-    /// Brings these services up together, with what they need: each as soon as its needs are ready. [`Launch::Afresh`] stops those
-    /// that run, each as soon as nothing that needs it is on its way down.
+    /// Starts these services together with their needs, each as soon as its needs are ready.
+    /// [`Launch::Afresh`] stops running ones, each as soon as nothing that needs it is stopping.
     ///
     /// # Errors
-    /// For the first that cannot be started now; then nothing has changed.
+    /// For the first service that cannot be started now; then nothing has changed.
     pub fn start(
         &mut self,
         ids: &[ServiceId],
@@ -860,8 +897,8 @@ impl Engine {
         Ok(self.settle(changed))
     }
 
-    /// Stops these services, each as soon as nothing runs among them that needs it. Other services that need one of them keep running,
-    /// which is told at once.
+    /// Stops these services, each as soon as none of them that runs needs it. Other services that
+    /// need one of them keep running; [`Fact::StillNeeded`] reports them at once.
     pub fn stop(&mut self, ids: &[ServiceId], now: Instant) -> Vec<Action> {
         self.shared.now = now;
         self.end_trials(|service| ids.contains(&service));
@@ -881,17 +918,17 @@ impl Engine {
         self.settle(ids.to_vec())
     }
 
-    /// These services and all that need them, directly or through others.
+    /// Returns these services and all that need them, directly or indirectly.
     pub fn with_dependents(&self, ids: &[ServiceId]) -> Vec<ServiceId> {
         self.graph.dependents.reach(ids)
     }
 
-    /// These services and all that they need, directly or through others.
+    /// Returns these services and all their needs, direct and indirect.
     pub fn with_needs(&self, ids: &[ServiceId]) -> Vec<ServiceId> {
         self.graph.needs.reach(ids)
     }
 
-    /// The services that need this one, run, and are not to be stopped.
+    /// Returns the names of the running services that need this one and are not to be stopped.
     pub fn running_dependents(&self, id: ServiceId) -> Vec<ServiceName> {
         let dependents = self.graph.dependents.of(id).iter();
         let dependents = dependents.filter_map(|dependent| self.services.get(dependent));
@@ -899,7 +936,8 @@ impl Engine {
         running.map(|it| it.spec().name().clone()).collect()
     }
 
-    /// Whether a service waits for a need that is crash-looping, or that an operator keeps down or paused, perhaps through others.
+    /// Returns whether a service waits, directly or indirectly, for a need that is crash-looping or
+    /// failing repeatedly, or that an operator stopped or paused.
     pub fn is_stuck(&self, id: ServiceId) -> bool {
         let (mut open, mut seen) = (vec![id], BTreeSet::from([id]));
         while let Some(id) = open.pop() {
@@ -920,28 +958,31 @@ impl Engine {
         false
     }
 
-    /// Whether a service fails to start so steadily that nobody should wait for its next attempt.
+    /// Returns whether a service is backing off after so many failures that waiting for its next
+    /// attempt is pointless.
     pub fn fails_steadily(&self, id: ServiceId) -> bool {
         let service = self.services.get(&id);
         service.is_some_and(|it| it.is_failing() && it.is_out_of_reach())
     }
 
-    /// Whether a service ended cleanly after it was ready, so that what needs it may start.
+    /// Returns whether a service ended cleanly after it was ready, so that its dependents may
+    /// start.
     pub fn has_completed(&self, id: ServiceId) -> bool {
         let service = self.services.get(&id);
         service.is_some_and(|it| it.is_down() && it.is_satisfied())
     }
 
-    /// Whether the service is to be up.
+    /// Returns whether the service should be up.
     pub fn is_wanted(&self, id: ServiceId) -> bool {
         let service = self.services.get(&id);
         service.is_some_and(|service| !service.wants_down())
     }
 
-    /// Takes in that an operator wants a snapshot of a service that runs; the token is that of its [`Event::Snapshotted`].
+    /// Processes an operator's request for a snapshot of a running service. The returned token is
+    /// that of the [`Event::Snapshotted`] to come.
     ///
     /// # Errors
-    /// Where it does not run, or a snapshot is being taken; then nothing has changed.
+    /// If the service is not running, or a snapshot is in progress; then nothing has changed.
     pub fn request_snapshot(
         &mut self,
         id: ServiceId,
@@ -963,21 +1004,23 @@ impl Engine {
             if self.trial(id).is_none()
                 && let Some(service) = self.services.get_mut(&id)
             {
-                // One that is paused, or has remains, refuses and stays as it is.
+                // A service that is paused or has remains refuses, and stays as it is.
                 let _ = service.start(false, &mut self.shared);
             }
         }
         self.settle(self.ids().collect())
     }
 
-    /// What a successor needs to go on with a service, should this engine's host be killed now.
+    /// Returns the checkpoint of a service, from which a successor resumes if this engine's host is
+    /// killed.
     pub fn bequest(&self, id: ServiceId) -> Option<Bequest> {
         Some(self.services.get(&id)?.bequest())
     }
 
-    /// Takes up what a killed host left, in a new engine, instead of [`Engine::start_all`]: what lives goes on, what is to be down stays
-    /// down, and the rest is started, each as soon as its needs are ready. Services that are not named stay stopped. The runs of those that
-    /// live are in their views.
+    /// Resumes the services of a killed host in a new engine, instead of [`Engine::start_all`].
+    /// Live services continue, services that should be down stay down, and the rest is started,
+    /// each as soon as its needs are ready. Services that are not given stay stopped. The views of
+    /// live services contain their runs.
     pub fn resume(
         &mut self,
         bequests: impl IntoIterator<Item = (ServiceId, Bequest)>,
@@ -992,7 +1035,8 @@ impl Engine {
         self.settle(self.ids().collect())
     }
 
-    /// Takes in that an operator stops every service, each as soon as nothing runs that needs it. Any may be started again.
+    /// Processes an operator's request to stop every service, each as soon as nothing that runs
+    /// needs it. Any of them may be started again.
     pub fn request_stop_of_all(&mut self, now: Instant) -> Vec<Action> {
         self.shared.now = now;
         self.end_trials(|_| true);
@@ -1002,7 +1046,7 @@ impl Engine {
         self.settle(self.ids().collect())
     }
 
-    /// Stops every service, each as soon as nothing runs that needs it. Later starts are refused.
+    /// Stops every service, each as soon as nothing that runs needs it. Later starts are refused.
     pub fn stop_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
         self.shared.now = now;
@@ -1013,7 +1057,7 @@ impl Engine {
         self.settle(self.ids().collect())
     }
 
-    /// Kills every service at once, in no order, and starts none again.
+    /// Kills every service at once, in no particular order, and starts none again.
     pub fn kill_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
         self.shared.now = now;
@@ -1025,13 +1069,14 @@ impl Engine {
         self.settle(self.ids().collect())
     }
 
-    /// Brings up what the services in `started` need, and what that needs, where it is not ready; adds all of it.
+    /// Starts the needs of the services in `started` that are not ready, directly and indirectly,
+    /// and adds them to `started`.
     fn start_needs(&mut self, started: &mut Vec<ServiceId>) {
         let mut i = 0;
         while let Some(id) = started.get(i) {
             i += 1;
             for need in self.graph.needs.of(*id) {
-                // One on trial comes back by itself.
+                // A service on trial is brought back by its trial.
                 let is_tried = self.trials.iter().any(|trial| trial.is_of(*need));
                 let Some(service) = self.services.get_mut(need) else {
                     continue;
@@ -1044,9 +1089,10 @@ impl Engine {
         }
     }
 
-    /// Looks at the services whose situation may have changed until nothing moves, and hands out the actions.
+    /// Re-evaluates the services whose situation may have changed until nothing changes, and
+    /// returns the actions.
     fn settle(&mut self, mut open: Vec<ServiceId>) -> Vec<Action> {
-        // What is asked of a service may be a verdict on its candidate.
+        // A request to a service may decide the trial of its candidate.
         open.extend(self.trials.iter().filter_map(Trial::candidate));
         self.settle_services(open);
         while let Some(changed) = self.advance() {
@@ -1056,7 +1102,7 @@ impl Engine {
     }
 
     fn settle_services(&mut self, mut open: Vec<ServiceId>) {
-        // A change of one may free its dependents (start) and its needs (stop).
+        // A change of one service may free its dependents (start) and its needs (stop).
         for i in 0..open.len() {
             open.extend(self.neighbours(open[i]));
         }
@@ -1095,7 +1141,7 @@ impl Engine {
         needs.filter_map(|need| self.services.get(need))
     }
 
-    /// What it needs and is not ready.
+    /// Returns the names of the needs that are not ready.
     fn missing(&self, id: ServiceId) -> impl Iterator<Item = &ServiceName> {
         let missing = self.needs(id).filter(|need| !need.is_satisfied());
         missing.map(|need| need.spec().name())
@@ -1119,7 +1165,7 @@ impl Engine {
 }
 
 impl ServiceId {
-    /// Returns this id; what is left is the next one.
+    /// Returns this ID and advances to the next one.
     fn take(&mut self) -> Self {
         let next = Self(self.0 + 1);
         std::mem::replace(self, next)
@@ -1152,9 +1198,9 @@ impl Graph {
         }
     }
 
-    /// Services that need each other in a circle, each the next one, if there are some.
+    /// Returns a cycle of services, each followed by a service that it needs, if there is one.
     fn circle(&self, ids: impl Iterator<Item = ServiceId>) -> Option<Vec<ServiceId>> {
-        // Kahn: take away what needs nothing that is left.
+        // Kahn's algorithm: remove services without remaining needs.
         let mut open: BTreeMap<_, _> = ids.map(|id| (id, self.needs.of(id).len())).collect();
         let free = open.iter().filter(|(_, needs)| **needs == 0);
         let mut free: Vec<ServiceId> = free.map(|(id, _)| *id).collect();
@@ -1169,7 +1215,8 @@ impl Graph {
                 }
             }
         }
-        // What cannot be taken is in a circle, or needs what is: from need to need, one comes around.
+        // The rest is in a cycle or needs one that is: following the needs leads back to a visited
+        // service.
         let mut path = vec![*open.keys().next()?];
         loop {
             let needs = self.needs.of(*path.last()?);

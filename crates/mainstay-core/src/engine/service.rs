@@ -1,4 +1,4 @@
-//! One service: what it is asked for and what is seen of it lead from one [`State`] to the next.
+//! The state machine of one service: requests and events lead from one [`State`] to the next.
 
 mod bequest;
 mod keeping;
@@ -24,59 +24,62 @@ use super::{
 use crate::spec::{Backoff, CodeAction, Ready, ServiceName, Spec, StopScope, Strategy};
 use crate::time::Instant;
 
-/// How long killed processes may take to be gone.
+/// The time limit for killed processes to disappear.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the children of a main process that exited with 0 may take to follow it.
+/// The time limit for the children of a main process that exited with 0 to exit as well.
 pub(super) const LINGER_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a restore may take.
+/// The time limit for a restore.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(3600);
-/// How long one question of readiness, or of a condition, may take.
+/// The time limit for one readiness probe or one check of a condition.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after a question that the host could not ask.
 const UNASKED_PAUSE: Duration = Duration::from_secs(1);
-/// `EXTEND_TIMEOUT_USEC=` makes a start or a stop last at most so many times its limit, however often it is sent: both have an end.
+/// The longest start or stop that `EXTEND_TIMEOUT_USEC=` can reach, as a multiple of its timeout.
+/// It bounds both, however often the message is sent.
 pub(super) const LONGEST_EXTENSION: u32 = 10;
-/// The pauses between questions of readiness: soon at first, never rare.
+/// The pauses between readiness probes: short at first, never long.
 const READY_CADENCE: Backoff = Backoff {
     base: Duration::from_millis(5),
     factor: 2.0,
     max: Duration::from_millis(250),
 };
 
-/// A service: what is wanted of it, what it is, and what its past counts for.
+/// A supervised service: its desired state, its current state, and its restart history.
 #[derive(Debug)]
 pub(super) struct Service {
     id: ServiceId,
     spec: Arc<Spec>,
-    /// What it is from the end of its run on.
+    /// The definition that takes effect at the end of the current run.
     next: Option<Arc<Spec>>,
     goal: Goal,
-    /// What operators last said of it by name; the end of everything changes only the goal.
+    /// The state that operators last requested by name. A shutdown changes only the goal.
     wish: Wish,
     state: State,
-    /// A restart was requested, and begins once nothing that needs this service is on its way down.
+    /// Set when a restart was requested. It begins once nothing that needs this service is
+    /// stopping.
     is_restart_due: bool,
     since: Instant,
     past: Past,
     role: Role,
-    /// Its place among the services that are on duty.
+    /// The position among the active services.
     rank: u64,
-    /// A snapshot that was called off and has not ended yet.
+    /// A cancelled snapshot that has not ended yet.
     abandoned: Option<Token>,
-    /// Why the last snapshot failed, if it did: the same reason is told once, however often it is tried again.
+    /// The reason why the last snapshot failed, if it did. A repeated failure for the same reason
+    /// is not reported again.
     not_kept: Option<String>,
 }
 
-/// What it is to the others.
+/// The role of a service in an update.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It is the service of its name.
+    /// The active service of its name.
     OnDuty,
-    /// It is on trial, and has failed where there is a flaw.
+    /// A candidate on trial. It has failed once `flaw` is set.
     Candidate { flaw: Option<Flaw> },
-    /// Another has taken its place.
+    /// A superseded service: a candidate has taken its place.
     Replaced,
-    /// It was either, and the host is told that it is over.
+    /// A former candidate or superseded service that the host was told to forget.
     Forgotten(Beside),
 }
 
@@ -86,25 +89,25 @@ enum Goal {
     Down,
 }
 
-/// What a service must know of the others.
+/// The state of other services, as far as it affects this one.
 #[derive(Debug)]
 pub(super) struct Situation {
-    /// The first of its needs that is not ready.
+    /// The first need that is not ready.
     pub(super) missing: Option<ServiceName>,
-    /// Why one of its needs will not become ready without an operator who starts it.
+    /// The reason why a need will not become ready unless an operator starts it.
     pub(super) blocked: Option<Halt>,
-    /// Whether something that needs this one has to go first.
+    /// Set while a dependent must stop first.
     pub(super) is_held: bool,
 }
 
-/// What settling brought.
+/// The result of settling a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settled {
-    /// It stays.
+    /// No change.
     Still,
-    /// It stays, and nobody was told yet what it waits for.
+    /// No change, and the needs that it waits for are still to be reported.
     Untold,
-    /// It moved on.
+    /// The service changed its state.
     Moved,
 }
 
@@ -129,7 +132,7 @@ impl Service {
 
     // Updates.
 
-    /// It is on trial for another.
+    /// Makes this new service the candidate of an update of `old`.
     pub(super) fn tried_for(mut self, old: &Self) -> Self {
         self.role = Role::Candidate { flaw: None };
         self.rank = old.rank;
@@ -138,21 +141,22 @@ impl Service {
         self
     }
 
-    /// Takes the place of another, which is to go.
+    /// Takes the place of `old`, which is superseded and will be stopped.
     pub(super) fn replace(&mut self, old: &mut Self) {
         self.role = Role::OnDuty;
         self.wish = old.wish;
         self.past.restarts += old.past.restarts;
         self.past.kept = old.past.kept;
-        // It lasts until the service is seen to be well, whatever it is by now.
+        // A crash loop lasts until the service is well, even under a new definition.
         self.past.crash_loop = old.past.crash_loop.take();
         if let (State::Stopped { is_done }, &State::Stopped { is_done: was_done }) =
             (&mut self.state, &old.state)
         {
-            // It was not started for the trial: what is wanted, and what was done, holds.
+            // The candidate was not started for the trial: the goal and the completion of the old
+            // service carry over.
             (*is_done, self.goal) = (was_done, old.goal);
         }
-        // What it does from now on is worth keeping.
+        // Snapshots of its state are useful from now on.
         let next = self.next_keeping(self.since);
         self.keep_next(next);
         old.role = Role::Replaced;
@@ -187,7 +191,7 @@ impl Service {
         self.rank
     }
 
-    /// What disqualifies a candidate.
+    /// Returns the failure that disqualifies a candidate.
     pub(super) fn flaw(&self) -> Option<&Flaw> {
         match &self.role {
             Role::Candidate { flaw } => flaw.as_ref(),
@@ -195,19 +199,20 @@ impl Service {
         }
     }
 
-    /// The first failure of a candidate is the verdict.
+    /// Records a failure of a candidate. The first one decides the trial.
     pub(super) fn flawed(&mut self, why: Flaw) {
         if let Role::Candidate { flaw } = &mut self.role {
             flaw.get_or_insert(why);
         }
     }
 
-    /// Operators want it up.
+    /// Returns whether operators want the service up.
     pub(super) fn is_wished(&self) -> bool {
         self.wish == Wish::Up
     }
 
-    /// It was stopped for a trial, which forgives nothing. Where processes of its run are left, it stays halted for them.
+    /// Brings back a service that was stopped for a trial. Its failures still count. If its last
+    /// run has remains, it stays halted.
     pub(super) fn come_back(&mut self, shared: &Shared) {
         self.goal = Goal::Up;
         match &mut self.state {
@@ -220,7 +225,7 @@ impl Service {
         }
     }
 
-    /// It was stopped for a trial, and what it would go on with could not be restored.
+    /// Halts a service that was stopped for a trial and whose state could not be restored.
     pub(super) fn lost_its_state(&mut self, why: String, is_over: bool, shared: &mut Shared) {
         if self.is_wished() && !is_over {
             self.goal = Goal::Up;
@@ -228,7 +233,7 @@ impl Service {
         self.halt(Halt::NotRestored { why }, None, shared);
     }
 
-    /// It is where it stays for now: a failed start counts, too.
+    /// Returns whether the service has settled for now. A failed start counts as settled.
     pub(super) fn has_come_to_rest(&self) -> bool {
         let state = self.state.name();
         let is_at_rest =
@@ -240,17 +245,18 @@ impl Service {
         &self.spec
     }
 
-    /// What operators last said that it shall be.
+    /// Returns the latest definition, which may not be in effect yet.
     pub(super) fn definition(&self) -> &Arc<Spec> {
         self.next.as_ref().unwrap_or(&self.spec)
     }
 
-    /// It is something else from the end of its run on. The caller settles it afterwards.
+    /// Sets the definition that takes effect at the end of the current run. The caller settles the
+    /// service afterwards.
     pub(super) fn redefine(&mut self, spec: Arc<Spec>) {
         self.next = Some(spec);
     }
 
-    /// Becomes what it shall be, if nothing of it runs.
+    /// Puts the latest definition into effect if nothing of the service runs.
     pub(super) fn take_up(&mut self, shared: &Shared) {
         let is_free = !matches!(
             self.state,
@@ -264,7 +270,7 @@ impl Service {
             return;
         };
         self.spec = spec;
-        // The conditions of the former definition. Its failures still count.
+        // The conditions belong to the former definition. Earlier failures still count.
         if let State::Conditions { .. } = self.state {
             self.wait(shared);
         }
@@ -285,17 +291,18 @@ impl Service {
         matches!(why, Halt::Need(_) | Halt::NeedEnded(_))
     }
 
-    /// It ended by itself before it was ready, and only an operator starts it again.
+    /// Returns whether the service ended by itself before it was ready, so that only an operator
+    /// starts it again.
     pub(super) fn is_spent(&self) -> bool {
         matches!(self.state, State::Stopped { is_done: false }) && self.goal == Goal::Up
     }
 
-    /// It was restarted more often than its limit allows, and is not well again.
+    /// Returns whether the service exceeded its restart limit and has not recovered yet.
     pub(super) fn is_crash_looping(&self) -> bool {
         self.past.crash_loop.is_some()
     }
 
-    /// Why it is not ready soon.
+    /// Returns the reason why the service will not be ready soon.
     pub(super) fn trouble(&self) -> Option<String> {
         match &self.state {
             _ if self.is_crash_looping() => Some("is crash-looping".to_owned()),
@@ -304,17 +311,18 @@ impl Service {
         }
     }
 
-    /// Down because an operator wanted it so.
+    /// Returns whether the service is stopped and should be.
     pub(super) fn was_stopped(&self) -> bool {
         matches!(self.state, State::Stopped { .. }) && self.goal == Goal::Down
     }
 
-    /// Nothing runs and nothing will by itself. (Processes that outlived their kill count as remains.)
+    /// Returns whether the service is stopped or halted. Processes that survived a kill count as
+    /// remains only.
     pub(super) fn is_down(&self) -> bool {
         matches!(self.state, State::Stopped { .. } | State::Halted { .. })
     }
 
-    /// It is on its way down: to stay there, or to be started again.
+    /// Returns whether the service is stopping or about to stop, either to stay down or to restart.
     pub(super) fn is_leaving(&self) -> bool {
         let is_restarting = matches!(
             self.state,
@@ -329,7 +337,7 @@ impl Service {
         (self.wants_down() && !self.is_down()) || self.is_restart_due || is_restarting
     }
 
-    /// It will not become ready soon, or not without an operator.
+    /// Returns whether the service will not become ready soon, or not without an operator.
     pub(super) fn is_out_of_reach(&self) -> bool {
         match &self.state {
             State::BackingOff { .. } => self.is_crash_looping() || self.past.fails_steadily(),
@@ -341,17 +349,17 @@ impl Service {
         }
     }
 
-    /// Its last attempt failed, and it waits for the next one.
+    /// Returns whether the last attempt failed and the next one is pending.
     pub(super) fn is_failing(&self) -> bool {
         matches!(self.state, State::BackingOff { .. })
     }
 
-    /// It has processes.
+    /// Returns whether the service has a run.
     pub(super) fn is_live(&self) -> bool {
         matches!(self.state, State::Live { .. })
     }
 
-    /// Starting, stopping, or about to.
+    /// Returns whether the service is starting, stopping, or about to.
     pub(super) fn is_moving(&self) -> bool {
         match &self.state {
             _ if self.is_restart_due => true,
@@ -370,7 +378,7 @@ impl Service {
         remains.is_some()
     }
 
-    /// Whether what needs it may start: it is ready and stays so, or has done its work.
+    /// Returns whether dependents may start: the service is ready and stays so, or has completed.
     pub(super) fn is_satisfied(&self) -> bool {
         match &self.state {
             State::Live {
@@ -394,13 +402,13 @@ impl Service {
         deadlines.chain(reminder).chain(recovery).min()
     }
 
-    /// Without what is only told again.
+    /// Returns the deadline of the state, without the deadlines of a crash loop.
     #[cfg(test)]
     pub(super) fn deadline_of_state(&self) -> Option<Instant> {
         self.state.deadline()
     }
 
-    /// When a service that is ready has been so for long enough.
+    /// Returns the time at which a ready service will have been ready for `reset_after`.
     fn well_at(&self) -> Option<Instant> {
         match &self.state {
             State::Live {
@@ -417,7 +425,7 @@ impl Service {
             _ => None,
         };
         let state = match self.state.name() {
-            // Its stop begins as soon as nothing runs that needs it.
+            // The stop begins once nothing that needs the service runs.
             _ if self.is_live() && (self.wants_down() || self.is_restart_due) => {
                 StateName::StopPending
             }
@@ -466,30 +474,30 @@ impl Service {
 
     // Requests.
 
-    /// An operator named it.
+    /// Stops the service at an operator's request.
     pub(super) fn want_down(&mut self) {
         self.want_end();
         self.wish = Wish::Down;
         if self.is_down() {
-            // It was kept for the time after a trial.
+            // The crash loop was kept only for the time after a trial.
             self.past.crash_loop = None;
         }
     }
 
-    /// Everything is to end.
+    /// Stops the service without changing the state that operators requested.
     pub(super) fn want_end(&mut self) {
         self.goal = Goal::Down;
         self.is_restart_due = false;
     }
 
     /// # Errors
-    /// Where it cannot be brought up now.
+    /// If the service cannot be started now.
     pub(super) fn check_start(&self, is_fresh: bool) -> Result<(), Refusal> {
         match &self.state {
             State::Halted {
                 remains: Some(_), ..
             } => Err(Refusal::Remains),
-            // Where it was to be stopped, it is not any more.
+            // A paused service that was to be stopped may be started again.
             State::Live {
                 phase: Phase::Paused,
                 ..
@@ -498,7 +506,7 @@ impl Service {
         }
     }
 
-    /// Brings it up. `is_fresh`: also if it is up.
+    /// Starts the service. With `is_fresh`, a running service is restarted.
     pub(super) fn start(&mut self, is_fresh: bool, shared: &mut Shared) -> Result<(), Refusal> {
         self.check_start(is_fresh)?;
         match &mut self.state {
@@ -524,10 +532,10 @@ impl Service {
         Ok(())
     }
 
-    /// Brings it up for something that needs it, where it would not come by itself.
+    /// Starts the service for a dependent, unless it will start by itself.
     pub(super) fn start_for_dependent(&mut self, shared: &mut Shared) {
         if self.goal == Goal::Down || self.is_down() {
-            // If it cannot start, the dependent's view says what it waits for.
+            // If it cannot start, the view of the dependent names it.
             let _ = self.start(false, shared);
         }
     }
@@ -573,7 +581,8 @@ impl Service {
         }
     }
 
-    /// Kills it at once; a restore is left to itself, for nothing will start on what it leaves.
+    /// Kills the service at once. A restore in progress runs on, since nothing will start from its
+    /// result.
     pub(super) fn kill(&mut self, shared: &mut Shared) {
         if let State::Restoring { .. } = self.state {
             self.stopped(Outcome::Requested, shared);
@@ -582,7 +591,7 @@ impl Service {
         self.kill_tree(KillReason::Requested, shared);
     }
 
-    /// What may show that this run was ready, though it is not known yet.
+    /// Returns the evidence that may show that this run was ready, if that is not known yet.
     pub(super) fn awaits(&self, run: RunId) -> Option<Awaited> {
         let State::Live {
             child,
@@ -599,7 +608,7 @@ impl Service {
         }
     }
 
-    // Events. Each ignores what does not belong to the current run or question.
+    // Events. Each handler ignores events of other runs and answers to other questions.
 
     fn live(&mut self, run: RunId) -> Option<(&mut Child, &mut Phase)> {
         match &mut self.state {
@@ -618,7 +627,7 @@ impl Service {
             return;
         };
         child.main = Main::Lives(pid);
-        // What brought its start about may have been seen long before.
+        // The event that led to the start may be much older.
         child.began = shared.now;
         let mut is_ready = false;
         if let Phase::Starting { deadline, evidence } = phase {
@@ -632,7 +641,7 @@ impl Service {
         self.tell(Fact::Started { pid, restarts }, shared);
         match is_ready {
             true => self.ready(shared),
-            // The first question is asked at once.
+            // The first probe runs at once.
             false => self.tick(shared),
         }
     }
@@ -676,7 +685,7 @@ impl Service {
             Phase::Stopping {
                 rung: Rung::Killed, ..
             } => None,
-            // All its processes were asked, and have the rest of the time.
+            // All processes were asked to stop, and have the rest of the time limit.
             Phase::Stopping { .. } if scope == StopScope::Tree => None,
             Phase::Stopping { then, .. } => Some(mem::replace(then, Then::Down)),
             _ if is_restart_due => Some(Then::Start),
@@ -693,11 +702,12 @@ impl Service {
         }
     }
 
-    /// Waits until nothing of a run is left whose main process ended at `ended`, and kills it where that does not go by itself.
+    /// Waits until no process of a run is left after its main process ended at `ended`. Kills the
+    /// rest if it does not exit by itself.
     fn end_children(&mut self, child: Child, then: Then, ended: Instant, shared: &mut Shared) {
         let is_quick = ended.since(child.began) <= self.spec.start().timeout();
         let (rung, until) = match then {
-            // Children that outlive it by more than a moment are what it left in the background.
+            // Children that outlive the main process by more than a moment run in the background.
             Then::Judge(Ended::Exit(Exit::Code(0)))
                 if is_quick && !self.spec.recovery().codes().contains_key(&0) =>
             {
@@ -711,7 +721,7 @@ impl Service {
         self.pass_to(Phase::Stopping { then, rung, until }, shared);
     }
 
-    /// The main process exited with 0, and its children did not follow.
+    /// Fails a service whose main process exited with 0 while its children kept running.
     fn went_to_background(&mut self, shared: &mut Shared) {
         let State::Live {
             child,
@@ -780,7 +790,7 @@ impl Service {
         }
     }
 
-    /// A question could not be asked: it is neither a yes nor a no.
+    /// Schedules a question again that could not be asked. This is neither a success nor a failure.
     pub(super) fn unasked(&mut self, token: Token, why: Unasked, shared: &mut Shared) {
         let asking = match &mut self.state {
             State::Conditions { asking, .. } => Some(asking),
@@ -854,7 +864,7 @@ impl Service {
         match self.live(run) {
             Some((_, Phase::Paused)) => {
                 self.tell(Fact::PauseFailed { why }, shared);
-                // What was suspended before it failed must go on.
+                // Processes that were suspended before the failure must resume.
                 let _ = self.resume(shared);
             }
             Some((_, Phase::Running { .. })) => self.snapshot_freeze_failed(why, shared),
@@ -862,7 +872,8 @@ impl Service {
         }
     }
 
-    /// The host did not run for a while: what it is to hear by a deadline may still be on its way.
+    /// Extends the deadlines after a time in which the host did not run: evidence may still be on
+    /// its way.
     pub(super) fn postpone(&mut self, now: Instant) {
         match &mut self.state {
             State::Conditions {
@@ -1011,7 +1022,7 @@ impl Service {
         }
     }
 
-    /// Moves on if the others allow it.
+    /// Moves to the next state if the other services allow it.
     pub(super) fn settle(&mut self, situation: &Situation, shared: &mut Shared) -> Settled {
         match (&mut self.state, self.goal) {
             (
@@ -1069,7 +1080,7 @@ impl Service {
             (State::Conditions { .. }, Goal::Up) if situation.missing.is_some() => {
                 self.lost_a_need(situation.missing.as_ref(), shared);
             }
-            // What it needs is being mended.
+            // The need can become ready again.
             (
                 State::Halted {
                     why: Halt::Need(_) | Halt::NeedEnded(_),
@@ -1085,7 +1096,7 @@ impl Service {
     // Transitions.
 
     fn enter(&mut self, state: State, shared: &Shared) {
-        // Of one that others only stop for a while, it goes on.
+        // A service that is stopped only for a trial keeps its crash loop.
         let is_for_now = self.goal == Goal::Down && self.wish == Wish::Up;
         if matches!(state, State::Stopped { .. }) && !is_for_now
             || matches!(state, State::Halted { .. })
@@ -1117,7 +1128,7 @@ impl Service {
         self.enter(State::Waiting { is_told, attempt }, shared);
     }
 
-    /// Waits again for a need that stopped being ready, for as long as its conditions may still take.
+    /// Waits again for a need that is no longer ready, within the time limit of the conditions.
     fn lost_a_need(&mut self, need: Option<&ServiceName>, shared: &Shared) {
         let State::Conditions { index, attempt, .. } = &self.state else {
             return;
@@ -1150,7 +1161,7 @@ impl Service {
         self.enter(State::Halted { why, remains }, shared);
     }
 
-    /// Waits for the `index`-th condition, or starts the program where there is none left.
+    /// Waits for the condition at `index`, or starts the program if there is none.
     fn next_condition(&mut self, index: usize, shared: &mut Shared) {
         let Some(wait) = self.spec.wait_for().get(index) else {
             return self.spawn(shared);
@@ -1172,7 +1183,7 @@ impl Service {
         if attempt.lost.is_none() {
             attempt.until = attempt.until.max(shared.now + wait.deadline());
         } else if attempt.until <= shared.now {
-            // The tick that is due judges it.
+            // The tick that is due fails the attempt.
             return self.wait_within(Some(attempt), shared);
         }
         self.tell(Fact::WaitingFor { probe }, shared);
@@ -1240,13 +1251,13 @@ impl Service {
         self.enter(State::Live { child, phase }, shared);
     }
 
-    /// The evidence of readiness was seen.
+    /// Handles the evidence of readiness.
     fn ready(&mut self, shared: &mut Shared) {
         let State::Live { child, phase } = &mut self.state else {
             return;
         };
         if let (Main::Called, Phase::Starting { evidence, .. }) = (child.main, phase) {
-            // It was quicker than the host: all that is left to see is that it runs.
+            // The evidence arrived before the host reported the child. Only that report is missing.
             *evidence = Evidence::Existence;
             return;
         }
@@ -1285,7 +1296,7 @@ impl Service {
         watch.asking.again_in(liveness.every(), shared.now);
         let why = match answer {
             Err(why) if self.goal == Goal::Up && !self.is_restart_due && !keeping.is_still() => why,
-            // Where it is only kept until its dependents are gone, a miss would take it away from under them.
+            // A service that runs only until its dependents are gone must not be stopped by a miss.
             _ => return watch.misses = 0,
         };
         watch.misses += 1;
@@ -1297,7 +1308,7 @@ impl Service {
         }
     }
 
-    /// A live child is of no use: it is stopped, then judged.
+    /// Stops a live child that has failed, then decides what follows.
     fn failed(&mut self, ended: Ended, shared: &mut Shared) {
         self.flawed(Flaw::Failed(ended.clone()));
         let news = match self.is_crash_looping() {
@@ -1309,7 +1320,7 @@ impl Service {
         self.begin_stop(Then::Judge(ended), shared);
     }
 
-    /// Asks a live child to stop, once.
+    /// Begins to stop a live child, unless it is stopping already.
     fn begin_stop(&mut self, then: Then, shared: &mut Shared) {
         self.abandon_snapshot(shared);
         let State::Live { child, phase } = &self.state else {
@@ -1319,7 +1330,7 @@ impl Service {
         if let Phase::Stopping { .. } = phase {
             return;
         }
-        // A failure meanwhile changes nothing: it is started again in any case.
+        // A failure before the restart changes nothing: the service is started again in any case.
         let then = match (then, mem::take(&mut self.is_restart_due)) {
             (Then::Judge(_), true) => Then::Start,
             (then, _) => then,
@@ -1339,7 +1350,7 @@ impl Service {
         self.pass_to(phase, shared);
     }
 
-    /// Kills a stopping tree, once.
+    /// Kills the tree of a stopping run, once.
     fn kill_tree(&mut self, why: KillReason, shared: &mut Shared) {
         let State::Live {
             child,
@@ -1360,7 +1371,7 @@ impl Service {
         shared.actions.push(Action::Kill(self.id, run));
     }
 
-    /// Nothing of a stopping run is left.
+    /// Handles the end of a stopping run: none of its processes are left.
     fn gone(&mut self, shared: &mut Shared) {
         let State::Live {
             child,
@@ -1377,7 +1388,7 @@ impl Service {
         }
     }
 
-    /// Decides what follows a failure or an end; nothing of `child` is left.
+    /// Decides what follows a failure or an exit. `child` has no processes left.
     fn judged(&mut self, ended: Ended, child: Option<Child>, shared: &mut Shared) {
         if self.goal == Goal::Down {
             return self.stopped(Outcome::Requested, shared);
@@ -1406,7 +1417,7 @@ impl Service {
             .next(action, ended.clone(), recovery, now, &mut shared.random);
         if matches!(action, CodeAction::Restart | CodeAction::Halt) && !is_told {
             let news = match &next {
-                // It fails and halts for one reason.
+                // The halt reports the same reason.
                 Next::Halt(Halt::Unstartable { .. }) => News::Covered,
                 _ if self.is_crash_looping() => News::Covered,
                 _ => News::Alert,
@@ -1455,7 +1466,8 @@ fn extend(deadline: &mut Instant, (now, by): (Instant, Duration), latest: Instan
     *deadline = (*deadline).max((now + by).min(latest));
 }
 
-/// Takes the steps of the ladder that are due; how many are taken then, and when the next one is due.
+/// Takes the stop steps that are due. Returns the number of steps taken so far, and the time of the
+/// next one.
 fn climb(
     spec: &Spec,
     (service, run): (ServiceId, RunId),

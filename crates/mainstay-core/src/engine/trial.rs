@@ -1,12 +1,17 @@
-//! An update: a new definition of a service is tried, and takes the place of the old one if it is healthy and somebody commits it.
+//! Updates: a new definition of a service is tried, and replaces the old one if it is healthy and
+//! the update is committed.
 //!
-//! The candidate is a service of its own, which [`Engine::ids`] and [`Engine::find`] do not know: nobody needs it, and nobody asks it for
-//! anything. It has no restart policy, as its first failure is the verdict. With [`Style::Restart`] the old run is gone before it starts; with
-//! [`Style::Overlap`] both run. A state that is kept in snapshots is kept between the two runs, and restored before the old definition runs
-//! again. What is committed takes the service's name, dependents and place in the list, and keeps its id, so that no
-//! answer to a question of its is lost; what it replaces is stopped, then forgotten ([`Action::Forget`]). Otherwise the candidate is stopped
-//! and forgotten, and the old definition is what it was. Every step is bounded in time. An engine that takes up what a killed host left
-//! knows of no trial: the old definition is on duty.
+//! The candidate is a separate service that [`Engine::ids`] and [`Engine::find`] do not return: no
+//! service needs it, and it takes no requests. It has no restart policy, because its first failure
+//! decides the trial. With [`Style::Restart`] the old run ends before the candidate starts; with
+//! [`Style::Overlap`] both run. If the service has snapshots, one is taken between the two runs,
+//! and is restored before the old definition runs again.
+//!
+//! A committed candidate takes over the name, the dependents and the position of the service. It
+//! keeps its own ID, so that no answer to one of its questions is lost. The superseded service is
+//! stopped, then forgotten ([`Action::Forget`]). Otherwise the candidate is stopped and forgotten,
+//! and the old definition remains in effect. Every step has a time limit. An engine that resumes
+//! after a killed host has no trials: the old definition is active.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,52 +28,52 @@ use crate::snapshot::SnapshotId;
 use crate::spec::{ServiceName, Spec};
 use crate::time::Instant;
 
-/// How long a healthy candidate is held for somebody to commit it.
+/// The time limit for the commit of a healthy candidate.
 pub const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a snapshot, or a restore, may take.
+/// The time limit for a snapshot or a restore.
 const STATE_PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Whether the candidate runs beside the old run or after it.
+/// The order of the old run and the candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Style {
     /// The old run is stopped first.
     Restart,
-    /// Both run, on the same sockets, until it is decided.
+    /// Both run, on the same sockets, until the trial is decided.
     Overlap,
 }
 
-/// How a definition is tried.
+/// The parameters of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tryout {
-    /// Where it cannot be an overlap, because the service is not ready, it is a restart.
+    /// The requested style. An overlap becomes a restart if the service is not ready.
     pub style: Style,
-    /// How long the candidate has to be ready without a failure.
+    /// The time for which the candidate must stay ready without a failure.
     pub canary: Duration,
 }
 
-/// How far a trial is.
+/// The progress of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrialPhase {
     /// The old run is being stopped.
     Stop,
-    /// Its state is being kept.
+    /// A snapshot of the state is being taken.
     Snapshot,
     /// The candidate is being started.
     Start,
-    /// It runs, and was not ready in time.
+    /// The candidate runs, but was not ready in time.
     Ready,
-    /// It was ready, and had to stay healthy.
+    /// The candidate is ready and must stay healthy.
     Canary,
-    /// It is healthy, and waits for somebody to commit it.
+    /// The candidate is healthy and waits for the commit.
     Trial,
-    /// The candidate is being stopped, or the old definition started again.
+    /// The candidate is being stopped, or the old definition is being started again.
     RollBack,
 }
 
 impl TrialPhase {
-    /// As it is serialised.
+    /// Returns the name as it is serialised.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -82,32 +87,32 @@ impl TrialPhase {
     }
 }
 
-/// Why a candidate is given up.
+/// The reason for a rollback.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Flaw {
-    /// It failed.
+    /// The candidate failed.
     Failed(Ended),
-    /// It needs one that is halted.
+    /// The candidate needs a service that is halted.
     Need(ServiceName),
-    /// What it needs did not become ready.
+    /// The needs of the candidate did not become ready in time.
     NeedsLate {
         /// `start.timeout`
         #[serde(rename = "after_ms", serialize_with = "super::fact::millis")]
         after: Duration,
     },
-    /// Processes of the old run outlived their kill.
+    /// Processes of the old run survived their kill.
     Remains,
-    /// There is no snapshot to go back to.
+    /// The snapshot to roll back to could not be taken.
     NotKept(String),
-    /// Meanwhile others were defined with whom it makes no graph.
+    /// The new definition no longer forms a valid graph with services defined meanwhile.
     Misfit(String),
-    /// The service, or everything, was asked to stop.
+    /// A stop of the service, or of all services, was requested.
     Stopped,
-    /// Whoever wanted it called it off, or is gone.
+    /// The initiator cancelled the update or is gone.
     Aborted,
-    /// Nobody committed it in time.
+    /// The update was not committed in time.
     NotCommitted,
 }
 
@@ -131,14 +136,14 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// What can be said of a trial now.
+/// The current status of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrialView {
-    /// By which the engine calls the new definition, as long as there is something of it.
+    /// The engine's ID of the candidate, until it is forgotten.
     pub candidate: Option<ServiceId>,
-    /// Whether both run.
+    /// The style of the trial.
     pub style: Style,
-    /// How far it is.
+    /// The progress of the trial.
     pub phase: TrialPhase,
 }
 
@@ -148,38 +153,38 @@ pub(super) struct Trial {
     candidate: ServiceId,
     style: Style,
     canary: Duration,
-    /// Of a state that the candidate has not seen.
+    /// The snapshot of the state before the candidate ran.
     snapshot: Option<SnapshotId>,
-    /// The old run was healthy.
+    /// Set if the old run was healthy.
     was_healthy: bool,
-    /// The old definition ran, or was about to, and was stopped for this.
+    /// Set if the old definition ran or was about to, and was stopped for the trial.
     returns: bool,
     step: Step,
-    /// The time of its step is over.
+    /// Set when the time limit of the current step has passed.
     is_due: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// The old run is stopped.
+    /// Waits until the old run has stopped.
     Clearing,
-    /// `token`: it has begun.
+    /// Takes a snapshot. `token` is set once it has begun.
     Keeping {
         token: Option<Token>,
         until: Instant,
     },
-    /// `until`: what it needs has to be ready.
+    /// Starts the candidate. Its needs must be ready before `until`.
     Starting {
         until: Instant,
     },
     Canary {
         until: Instant,
     },
-    /// For a commit.
+    /// Waits for the commit.
     Held {
         until: Instant,
     },
-    /// The candidate is stopped.
+    /// Waits until the candidate has stopped.
     Ending {
         phase: TrialPhase,
         why: Flaw,
@@ -190,7 +195,7 @@ enum Step {
         phase: TrialPhase,
         why: Flaw,
     },
-    /// The old definition is started again.
+    /// Waits until the old definition has started again.
     Returning {
         phase: TrialPhase,
         why: Flaw,
@@ -211,7 +216,7 @@ impl Trial {
         }
     }
 
-    /// Until it is forgotten.
+    /// Returns the ID of the candidate, until it is forgotten.
     pub(super) fn candidate(&self) -> Option<ServiceId> {
         let is_there = !matches!(self.step, Step::Returning { .. });
         is_there.then_some(self.candidate)
@@ -221,18 +226,19 @@ impl Trial {
         self.service == service
     }
 
-    /// Whether it may still be committed.
+    /// Returns whether the trial can still be committed.
     fn is_open(&self) -> bool {
         self.phase() != TrialPhase::RollBack
     }
 }
 
 impl Engine {
-    /// Tries a new definition of the service; the candidate's id. A service that is down is not started for that: its candidate is held at once.
-    /// What becomes of it is told: [`Fact::Trial`], then [`Fact::Updated`] or [`Fact::RolledBack`].
+    /// Starts a trial of a new definition of the service and returns the candidate's ID. A service
+    /// that is down is not started: its candidate can be committed at once. Its progress is reported
+    /// as [`Fact::Trial`], then [`Fact::Updated`] or [`Fact::RolledBack`].
     ///
     /// # Errors
-    /// Where it cannot be tried now; then nothing has changed.
+    /// If the definition cannot be tried now; then nothing has changed.
     pub fn try_out(
         &mut self,
         service: ServiceId,
@@ -255,12 +261,12 @@ impl Engine {
         let is_down = state == StateName::Stopped;
         if state == StateName::Paused || !is_up && !is_down {
             return Err(Refusal::State(match state {
-                // Until nothing runs that needs it.
+                // The service runs on until nothing that needs it runs.
                 StateName::Running => StateName::StopPending,
                 state => state,
             }));
         }
-        // As it will be, then as it is until then.
+        // The graph after a commit must be valid, and the graph until then.
         let (mut defined, ids) = self.definitions();
         defined.insert(service, Arc::clone(&spec));
         Graph::new(&defined, &ids).map_err(Refusal::Misfit)?;
@@ -270,7 +276,7 @@ impl Engine {
         self.graph = Graph::new(&defined, &ids).map_err(Refusal::Misfit)?;
         self.next_id.take();
         self.shared.now = now;
-        // One that is halted for a need would come back by itself.
+        // A service that is halted for a need would come back by itself.
         let stays_down = old.is_halted() && !old.is_halted_for_a_need();
         let style = match how.style {
             Style::Overlap if old.is_satisfied() => Style::Overlap,
@@ -296,7 +302,7 @@ impl Engine {
         if is_down {
             trial.step = self.hold(service);
         } else {
-            // It is asked for now: later somebody may stop what it needs.
+            // The needs are started now; an operator may stop them later.
             self.start_needs(&mut changed);
             if returns {
                 self.want_end(service);
@@ -309,10 +315,10 @@ impl Engine {
         Ok((candidate, self.settle(changed)))
     }
 
-    /// Has the candidate take the service's place; its id is the service's from now on.
+    /// Replaces the service by its candidate. The candidate's ID is the service's ID from now on.
     ///
     /// # Errors
-    /// Where there is no healthy candidate.
+    /// If there is no healthy candidate.
     pub fn commit(
         &mut self,
         service: ServiceId,
@@ -335,7 +341,7 @@ impl Engine {
         self.graph = match Graph::new(&defined, &ids) {
             Ok(graph) => graph,
             Err(error) => {
-                // It is rolled back with the next event, and that is now.
+                // The next event rolls the trial back.
                 if let Some(new) = self.services.get_mut(&candidate) {
                     new.flawed(Flaw::Misfit(error.to_string()));
                 }
@@ -343,7 +349,7 @@ impl Engine {
             }
         };
         self.trials.remove(at);
-        // Both are there: they are two entries.
+        // Both entries exist: their IDs differ.
         if let Some(mut old) = self.services.remove(&service) {
             if let Some(new) = self.services.get_mut(&candidate) {
                 new.replace(&mut old);
@@ -355,14 +361,14 @@ impl Engine {
         Ok((candidate, self.settle(all)))
     }
 
-    /// Gives the candidate up, where there is one.
+    /// Rolls back the trial of a service, if there is one.
     pub fn abort(&mut self, service: ServiceId, now: Instant) -> Vec<Action> {
         self.shared.now = now;
         self.give_up(service, Flaw::Aborted);
         self.settle(vec![service])
     }
 
-    /// The trial of a service.
+    /// Returns the status of the trial of a service.
     pub fn trial(&self, service: ServiceId) -> Option<TrialView> {
         let trial = self.trials.iter().find(|it| it.service == service)?;
         Some(TrialView {
@@ -372,7 +378,7 @@ impl Engine {
         })
     }
 
-    /// Whether it is tried for a service, or was replaced and is not gone yet.
+    /// Returns the role of a candidate, or of a superseded service that is not gone yet.
     pub fn beside(&self, id: ServiceId) -> Option<Beside> {
         self.services.get(&id)?.beside()
     }
@@ -384,7 +390,7 @@ impl Engine {
 
     fn deadline_of(&self, trial: &Trial) -> Option<Instant> {
         match trial.step {
-            // What comes after the wait for its needs has deadlines of its own.
+            // The steps after the wait for needs have deadlines of their own.
             Step::Starting { until } => {
                 let candidate = self.services.get(&trial.candidate)?;
                 (candidate.view().state == StateName::Waiting).then_some(until)
@@ -397,7 +403,7 @@ impl Engine {
         }
     }
 
-    /// As [`Service::postpone`].
+    /// Extends the deadlines of trials, like [`Service::postpone`].
     pub(super) fn postpone_trials(&mut self) {
         let soonest = self.shared.now + ANSWER_GRACE;
         for trial in &mut self.trials {
@@ -419,7 +425,7 @@ impl Engine {
         }
     }
 
-    /// The service was asked to stop, or all were.
+    /// Rolls back the trials of the services that were asked to stop.
     pub(super) fn end_trials(&mut self, is_of: impl Fn(ServiceId) -> bool) {
         let services = self.trials.iter().map(|trial| trial.service);
         let services: Vec<ServiceId> = services.filter(|id| is_of(*id)).collect();
@@ -428,7 +434,8 @@ impl Engine {
         }
     }
 
-    /// The answer to [`Action::KeepState`], if it is one.
+    /// Handles the answer to [`Action::KeepState`]. Returns the service if the answer belongs to a
+    /// trial.
     pub(super) fn trial_kept(
         &mut self,
         answered: Token,
@@ -462,7 +469,8 @@ impl Engine {
         self.give_up(service, Flaw::NotKept(why));
     }
 
-    /// The answer to [`Action::RestoreSnapshot`], if it is one.
+    /// Handles the answer to [`Action::RestoreSnapshot`]. Returns the service if the answer belongs
+    /// to a trial.
     pub(super) fn trial_restored(
         &mut self,
         answered: Token,
@@ -522,7 +530,7 @@ impl Engine {
         let mut until = self.shared.now;
         if let Some(new) = self.services.get_mut(&candidate) {
             until = until + new.spec().start().timeout();
-            // It was never started: nothing refuses.
+            // The candidate was never started, so nothing refuses.
             let _ = new.start(false, &mut self.shared);
         }
         Step::Starting { until }
@@ -534,7 +542,8 @@ impl Engine {
         Step::Held { until }
     }
 
-    /// Moves trials on, and forgets what was replaced; whom that concerns, if anything moved.
+    /// Advances trials and forgets superseded services that are gone. Returns the affected services
+    /// if anything changed.
     pub(super) fn advance(&mut self) -> Option<Vec<ServiceId>> {
         let is_gone = |service: &Service| {
             *service.role() == Role::Replaced && service.is_down() && !service.has_remains()
@@ -595,7 +604,7 @@ impl Engine {
                 until: now + STATE_PATIENCE,
             },
             Step::Clearing if old.is_down() => self.launch(candidate),
-            // One that was called off has to end first.
+            // A cancelled snapshot must end first.
             Step::Keeping { token: None, until } if !old.is_abandoning() => {
                 let token = Token(self.shared.number());
                 self.shared.actions.push(Action::KeepState {
@@ -636,7 +645,8 @@ impl Engine {
                     self.forget(candidate);
                     changed = vec![service];
                     let returns = self.trials[at].returns && !self.shutting_down;
-                    // Nobody wanted it down but we; or else somebody does, and it stays so.
+                    // Only the trial stopped the service, unless an operator has stopped it
+                    // meanwhile.
                     if let Some(old) = self.services.get_mut(&service)
                         && returns
                         && old.is_wished()
@@ -654,12 +664,12 @@ impl Engine {
     }
 }
 
-/// What a service is that is none by its name.
+/// The role of a service that is not the active one of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Beside {
     /// A new definition on trial.
     Candidate,
-    /// What a new definition has replaced.
+    /// A superseded service.
     Predecessor,
 }
