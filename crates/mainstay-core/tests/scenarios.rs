@@ -1,6 +1,7 @@
-//! Scenarios: a manifest and what happens to its services, and below it what the engine makes of that (`scenarios/README.md`).
+//! Scenarios: a manifest and a list of events, followed by the transcript of the engine's reactions
+//! (`scenarios/README.md`).
 //!
-//! `MAINSTAY_BLESS=1 cargo test -p mainstay-core --test scenarios` writes the transcripts anew.
+//! `MAINSTAY_BLESS=1 cargo test -p mainstay-core --test scenarios` rewrites the transcripts.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test reads its fixtures; the core does not"
@@ -86,7 +87,7 @@ fn play(input: &str) -> Result<String, String> {
     Ok(stage.end())
 }
 
-/// A host that does as it is told, unless the scenario says otherwise.
+/// A host that performs every action, unless the scenario specifies otherwise.
 #[derive(Default)]
 struct Host {
     run: Option<RunId>,
@@ -95,7 +96,7 @@ struct Host {
     line: Option<Token>,
     restore: Option<Token>,
     snapshot: Option<Token>,
-    /// What a probe answers, if it does.
+    /// The answer of a probe, if it answers.
     answer: Option<Result<(), String>>,
     spawn_fails: Option<StartFailure>,
     freeze_fails: Option<String>,
@@ -212,8 +213,8 @@ impl Stage {
                 let run = self.host(id).run?;
                 self.step(Event::Notified(id, run, notice));
             }
-            // The host is killed, and another one takes up what it left; of these, the main process is gone by then. `with lines`: they
-            // had written what is waited for.
+            // Kills the host; another one resumes. The main processes of the given services are
+            // gone by then. `with lines`: they had written the expected lines before.
             ["another", "host", ref without @ ..] => {
                 let (without, has_lines) = match without {
                     [without @ .., "with", "lines"] => (without, true),
@@ -248,7 +249,7 @@ impl Stage {
                 }
                 self.perform(actions);
                 for id in gone {
-                    // What it wrote before is looked at first.
+                    // Output from before the exit is read first.
                     if let Some(token) = self.host(id).line.take_if(|_| has_lines) {
                         self.step(Event::Answered(id, token, Ok(())));
                     }
@@ -436,7 +437,7 @@ impl Stage {
     }
 }
 
-/// `250ms`, `1.5s`, `2m`, `3h`
+/// Parses a duration such as `250ms`, `1.5s`, `2m` or `3h`.
 fn time(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(char::is_alphabetic);
     let factor = match &text[digits.len()..] {

@@ -1,4 +1,4 @@
-//! A question that is asked again and again.
+//! A question to the host that is repeated.
 
 use std::time::Duration;
 
@@ -6,16 +6,17 @@ use super::{Action, RunId, ServiceId, Shared, Token};
 use crate::spec::Probe;
 use crate::time::Instant;
 
-/// How much later than its timeout an answer of the host still counts. The host answers in time, if only that it heard nothing:
-/// without an answer it was the host that failed, and the question is asked again.
+/// The time after its timeout for which an answer of the host still counts. The host always answers
+/// in time, even if its probe times out. A missing answer is a failure of the host, so the question
+/// is asked again.
 pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Asking {
     next: Next,
-    /// How often it was asked.
+    /// The number of times that the question was asked.
     pub(super) count: u32,
-    /// What the last answer said, if it was no.
+    /// The reason of the last negative answer.
     pub(super) last: Option<String>,
 }
 
@@ -41,7 +42,7 @@ impl Asking {
         }
     }
 
-    /// Whether it is to be asked now.
+    /// Returns whether the question is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.deadline() <= now
     }

@@ -1,26 +1,28 @@
-//! Pauses that grow, with jitter, and never beyond their bound.
+//! Growing pauses with jitter, up to a limit.
 
 use std::time::Duration;
 
 use crate::spec::Backoff;
 
-/// How far a pause may be shortened or lengthened, so that services that failed together do not return together.
+/// The fraction by which jitter may shorten or lengthen a pause, so that services that failed
+/// together do not restart together.
 const JITTER: f64 = 0.1;
 
-/// The `n`-th pause in a row (0 is the first): `base × factorⁿ`, at most `max`, ± 10 %, and still at most `max`.
+/// Returns the `n`-th pause in a row (0 is the first): `base × factorⁿ`, at most `max`, ± 10 %, and
+/// still at most `max`.
 pub(crate) fn pause(backoff: Backoff, n: u32, random: &mut Random) -> Duration {
     if backoff.base().is_zero() {
         return Duration::ZERO;
     }
     let max = backoff.max().as_secs_f64();
     let exact = backoff.base().as_secs_f64() * backoff.factor().powi(n.min(1_000).cast_signed());
-    // A large power is infinite, and more than any bound. Those that reached the bound are spread, too.
+    // A large power is infinite and exceeds any limit. Pauses at the limit get jitter, too.
     let jittered = exact.min(max) * (1.0 - JITTER + 2.0 * JITTER * random.unit());
     Duration::try_from_secs_f64(jittered).map_or(backoff.max(), |pause| pause.min(backoff.max()))
 }
 
 impl Backoff {
-    /// The `n`-th pause in a row (0 is the first), as short as jitter makes it.
+    /// Returns the `n`-th pause in a row (0 is the first), with the jitter that makes it shortest.
     pub(crate) fn shortest(self, n: u32) -> Duration {
         let exact = self.base.as_secs_f64() * self.factor.powi(n.min(1_000).cast_signed());
         let shortest = exact.min(self.max.as_secs_f64()) * (1.0 - JITTER);
@@ -28,7 +30,7 @@ impl Backoff {
     }
 }
 
-/// SplitMix64: enough for jitter, and the same on every machine for the same seed.
+/// SplitMix64: sufficient for jitter, and the same on every machine for the same seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -37,7 +39,7 @@ impl Random {
         Self(seed)
     }
 
-    /// At least 0, less than 1.
+    /// Returns a number in the range `0.0..1.0`.
     pub(crate) fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

@@ -1,4 +1,4 @@
-//! The exit-code contract: what an end of a run means, and what follows it (docs/exit-codes.md).
+//! The exit-code contract: the meaning of an exit and the action that follows (docs/exit-codes.md).
 
 use std::fmt;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use serde::Serialize;
 
 use crate::spec::{CodeAction, Policy, Recovery};
 
-/// How a process ended.
+/// The exit status of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Exit {
-    /// It returned this code: 0–255 on Unix, any 32-bit value on Windows.
+    /// The process returned this code: 0–255 on Unix, any 32-bit value on Windows.
     Code(i32),
-    /// This signal killed it (Unix).
+    /// The process was killed by this signal (Unix).
     Signal(i32),
-    /// It is gone and nobody could tell how (an adopted process).
+    /// The process is gone and its status cannot be determined (an adopted process).
     Unknown,
 }
 
 impl Exit {
-    /// The code as the contract counts it: a signal `n` is `128 + n`, as shells report it.
+    /// Returns the code as the contract defines it: a signal `n` counts as `128 + n`, as in shells.
     pub fn contract_code(self) -> Option<u8> {
         match self {
             Self::Code(code) => u8::try_from(code).ok(),
@@ -43,7 +43,8 @@ impl fmt::Display for Exit {
     }
 }
 
-/// The signals whose numbers are the same on every Unix, and those of Linux, macOS and the BSDs that agree.
+/// Returns the name of a signal: those with the same number on every Unix, and those on which
+/// Linux, macOS and the BSDs agree.
 fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "HUP",
@@ -62,19 +63,21 @@ fn signal_name(signal: i32) -> Option<&'static str> {
     })
 }
 
-/// Why a program could not be started.
+/// The reason why a program could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartFailure {
-    /// Another attempt may succeed.
+    /// The failure is transient: another attempt may succeed.
     Transient(String),
-    /// The same: the machine lacked processes, descriptors or memory, which says nothing about the program.
+    /// The failure is transient: the machine lacked processes, descriptors or memory. This is no
+    /// evidence about the program.
     Lacking(String),
-    /// Every attempt fails until somebody changes the program, its manifest or the machine.
+    /// The failure is permanent: every attempt fails until the program, its manifest or the machine
+    /// changes.
     Permanent(String),
 }
 
 impl From<String> for StartFailure {
-    /// What is not known to last may pass.
+    /// Treats a failure of unknown duration as transient.
     fn from(why: String) -> Self {
         Self::Transient(why)
     }
@@ -93,7 +96,7 @@ impl fmt::Display for StartFailure {
     }
 }
 
-/// Why a run, or an attempt at one, came to its end without being asked to.
+/// The cause of an unrequested end of a run, or of an attempt at one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ended {
@@ -101,33 +104,33 @@ pub enum Ended {
     Exit(Exit),
     /// The program could not be started; another attempt may succeed.
     SpawnFailed(String),
-    /// The program cannot be started until somebody changes something.
+    /// The program cannot be started until an operator changes something.
     Unstartable(String),
-    /// The main process exited with 0 soon after its start, and its children ran on.
+    /// The main process exited with 0 soon after its start, and its children kept running.
     Backgrounded {
-        /// How to keep this program in the foreground.
+        /// The way to keep this program in the foreground.
         hint: String,
     },
-    /// It did not become ready in time; the last answer of its probe.
+    /// The service did not become ready in time.
     NotReady {
-        /// `start.timeout`, extensions included.
+        /// The time since the start: `start.timeout`, including extensions.
         #[serde(rename = "after_ms", serialize_with = "super::fact::millis")]
         after: Duration,
-        /// What the last question brought.
+        /// The result of the last probe.
         last: Option<String>,
     },
-    /// A `wait_for` condition did not hold before its deadline.
+    /// A `wait_for` condition did not pass before its deadline.
     ConditionMissed {
-        /// What was asked.
+        /// The condition that was checked.
         probe: String,
-        /// What the last question brought.
+        /// The result of the last check.
         last: Option<String>,
     },
-    /// It missed too many liveness probes.
+    /// The service missed too many liveness probes.
     LivenessLost {
-        /// Misses in a row.
+        /// The number of misses in a row.
         misses: u32,
-        /// What the last question brought.
+        /// The result of the last probe.
         last: String,
     },
 }
@@ -161,11 +164,12 @@ impl fmt::Display for Ended {
     }
 }
 
-/// What follows an end. The table of the design, with the manifest's overrides; pure and total.
+/// Returns the action that follows an end: the table of the design, with the overrides of the
+/// manifest. A pure and total function.
 pub fn judge(recovery: &Recovery, ended: &Ended) -> CodeAction {
     let exit = match ended {
         Ended::Exit(exit) => *exit,
-        // Another attempt would end in the same way.
+        // Another attempt would fail in the same way.
         Ended::Unstartable(_) | Ended::Backgrounded { .. } => return CodeAction::Halt,
         _ => Exit::Unknown,
     };
@@ -173,7 +177,8 @@ pub fn judge(recovery: &Recovery, ended: &Ended) -> CodeAction {
     if let Some(action) = code.and_then(|code| recovery.codes().get(&code)) {
         return *action;
     }
-    // Only a program can say 201: where signal 73 exists, a death by it (128 + 73) does not speak of any state.
+    // Only the exit code 201 asks for a restore. A death by signal 73 (128 + 73), where that signal
+    // exists, says nothing about the state.
     match (recovery.policy(), exit) {
         (_, Exit::Code(0)) => CodeAction::Stop,
         (Policy::Never, _) => CodeAction::Halt,
@@ -184,16 +189,16 @@ pub fn judge(recovery: &Recovery, ended: &Ended) -> CodeAction {
     }
 }
 
-/// The pauses before the tries of a service that said 202: `100 ms × 2ⁿ`.
+/// The base of the pauses before retries after exit code 202: `100 ms × 2ⁿ`.
 pub const RETRY_BASE: Duration = Duration::from_millis(100);
-/// How many tries a service that says 202 gets.
+/// The maximum number of retries after exit code 202.
 pub const RETRY_LIMIT: u32 = 5;
 
-/// A duration for people: `250ms`, `1.5s`, `2m05s`, `3h12m`, `4d07h`.
+/// A duration formatted for humans: `250ms`, `1.5s`, `2m05s`, `3h12m`, `4d07h`.
 #[derive(Clone, Copy, Debug)]
 pub struct Human(pub Duration);
 
-/// The same of one that is known to the second: less than one is `<1s`.
+/// A duration in whole seconds, formatted like [`Human`]. Less than one second is `<1s`.
 #[derive(Clone, Copy, Debug)]
 pub struct HumanSeconds(pub u64);
 

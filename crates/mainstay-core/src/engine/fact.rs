@@ -1,4 +1,4 @@
-//! What happened: past facts, for event lines, `events`, and tests.
+//! Facts: records of past events, for event lines, the `events` command and tests.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,273 +10,274 @@ use super::trial::{Flaw, Style, TrialPhase};
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::ServiceName;
 
-/// Something that happened to a service. `Display` is one line for people, without the service's name.
+/// An event in the life of a service. `Display` formats it as one line without the service's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 #[non_exhaustive]
 pub enum Fact {
-    /// It waits for others to become ready.
+    /// The service waits for its needs to become ready.
     Waiting {
-        /// The services that are not ready yet.
+        /// The needs that are not ready yet.
         on: Vec<ServiceName>,
     },
-    /// It waits for a `wait_for` condition.
+    /// The service waits for a `wait_for` condition.
     WaitingFor {
-        /// What is asked.
+        /// The condition that is checked.
         probe: String,
     },
-    /// Its program runs.
+    /// The program runs.
     Started {
-        /// Process id.
+        /// The process ID.
         pid: u32,
-        /// How often it was started again before, since the supervisor knows it.
+        /// The number of automatic restarts so far.
         restarts: u64,
     },
-    /// It ran on while its last supervisor was dead, and is supervised again.
+    /// The service kept running after its last supervisor died, and is supervised again.
     Adopted {
-        /// Process id.
+        /// The process ID.
         pid: u32,
-        /// How often it was started again before.
+        /// The number of automatic restarts so far.
         restarts: u64,
     },
-    /// Its evidence of readiness was seen.
+    /// The evidence of readiness was seen.
     Ready {
-        /// Since its start.
+        /// The time since the start.
         #[serde(rename = "after_ms", serialize_with = "millis")]
         after: Duration,
     },
-    /// It said so by `STATUS=` (sd_notify(3)).
+    /// The service sent a `STATUS=` message (sd_notify(3)).
     Status {
-        /// Its own words.
+        /// The text of the message.
         text: String,
     },
     /// A liveness probe was missed.
     Missed {
-        /// Misses in a row.
+        /// The number of misses in a row.
         misses: u32,
-        /// How many restart it.
+        /// The number of misses that restart the service.
         of: u32,
-        /// What the probe brought.
+        /// The result of the probe.
         why: String,
     },
-    /// Its main process ended.
+    /// The main process ended.
     Exited {
-        /// How.
+        /// The exit status.
         exit: Exit,
-        /// Since its start.
+        /// The time since the start.
         #[serde(rename = "after_ms", serialize_with = "millis")]
         after: Duration,
     },
-    /// A run, or an attempt at one, failed; what follows comes next.
+    /// A run, or an attempt at one, failed. The next fact reports what follows.
     Failed {
-        /// Why.
+        /// The cause of the failure.
         why: Ended,
-        /// Whether this is an alert of its own.
+        /// The alert status of the failure.
         #[serde(skip)]
         news: News,
     },
-    /// More restarts within the limit's window than it allows: the service is restarted at its
-    /// longest pause from now on. Told at once, and every hour while it lasts.
+    /// The service exceeded its restart limit and is restarted at its longest pause from now on.
+    /// Reported at once, and every hour while it lasts.
     CrashLooping {
-        /// How many restarts the limit allows.
+        /// The number of restarts that the limit allows.
         limit: u32,
-        /// Within how long.
+        /// The window of the limit.
         #[serde(rename = "window_ms", serialize_with = "millis")]
         window: Duration,
-        /// How long it has lasted.
+        /// The duration of the crash loop so far.
         #[serde(rename = "for_ms", serialize_with = "millis")]
         lasts: Duration,
-        /// What ended the last run.
+        /// The cause of the last failure.
         last: Ended,
     },
-    /// It was crash-looping, and has been ready for `reset_after` since.
+    /// The crash loop is over: the service has been ready for `reset_after`.
     Recovered {
-        /// How long the crash loop lasted.
+        /// The duration of the crash loop.
         #[serde(rename = "after_ms", serialize_with = "millis")]
         after: Duration,
     },
-    /// It was asked to stop.
+    /// The service was asked to stop.
     Stopping {
-        /// How long it has.
+        /// The grace period.
         #[serde(rename = "graceful_ms", serialize_with = "millis")]
         graceful: Duration,
     },
-    /// An operator stops it while other services that need it keep running.
+    /// An operator stops the service while others that need it keep running.
     StillNeeded {
-        /// Those services.
+        /// The services that keep running.
         by: Vec<ServiceName>,
     },
-    /// It did not stop in time, or something of it was left: its whole tree is killed.
+    /// The whole process tree is killed.
     Killing {
-        /// Why.
+        /// The reason.
         why: KillReason,
     },
-    /// It is stopped, and nothing of it is left.
+    /// The service is stopped, and none of its processes are left.
     Stopped {
-        /// What led to it.
+        /// The cause of the stop.
         outcome: Outcome,
     },
-    /// It will be started again after a pause.
+    /// The service will be started again after a pause.
     BackingOff {
-        /// The pause.
+        /// The length of the pause.
         #[serde(rename = "pause_ms", serialize_with = "millis")]
         pause: Duration,
-        /// Which in a row, from 1.
+        /// The number of the attempt in a row, counted from 1.
         attempt: u32,
     },
-    /// A snapshot of its state is to be restored: the newest stable one.
+    /// The newest stable snapshot is to be restored.
     Restoring {
-        /// Only one that is older than this, which was of no use.
+        /// An upper bound: the snapshot that failed to load. Only an older one is restored.
         before: Option<SnapshotId>,
     },
-    /// Its state is that of a snapshot again.
+    /// A snapshot was restored.
     Restored {
-        /// Which.
+        /// The ID of the snapshot.
         snapshot: SnapshotId,
     },
-    /// A snapshot of its state is being taken.
+    /// A snapshot of the state is being taken.
     Snapshotting {
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// It is complete.
+    /// A snapshot is complete.
     SnapshotTaken {
-        /// Its name.
+        /// The ID of the snapshot.
         snapshot: SnapshotId,
     },
-    /// It is not needed: nothing has changed since the last one.
+    /// No snapshot is needed: nothing has changed since the last one.
     SnapshotUnneeded,
-    /// It was called off: the service did not go on undisturbed.
+    /// A snapshot was cancelled, because the service did not run on undisturbed.
     SnapshotAbandoned,
-    /// It could not be taken.
+    /// A snapshot failed.
     SnapshotFailed {
-        /// Why.
+        /// The cause of the failure.
         why: String,
     },
-    /// It stays down until a human looks.
+    /// The service stays down until an operator intervenes.
     Halted {
-        /// Why.
+        /// The reason.
         why: Halt,
     },
-    /// All its processes are suspended.
+    /// All processes of the service are suspended.
     Paused,
-    /// They go on.
+    /// All processes of the service are resumed.
     Continued,
-    /// A suspension failed.
+    /// The service could not be suspended.
     PauseFailed {
-        /// Why.
+        /// The cause of the failure.
         why: String,
     },
-    /// A new definition of it is tried.
+    /// A new definition of the service is being tried.
     Updating {
-        /// Whether the old run goes on meanwhile.
+        /// The style of the trial: whether the old run continues meanwhile.
         style: Style,
     },
-    /// The new definition is healthy, and waits for somebody to commit it.
+    /// The new definition is healthy and waits for the commit.
     Trial,
-    /// It is what the new definition says.
+    /// The new definition was committed.
     Updated,
-    /// The new definition was given up; it is what it was.
+    /// The trial of the new definition failed, and the old one is in effect again.
     RolledBack {
-        /// How far the trial was.
+        /// The phase in which the trial failed.
         phase: TrialPhase,
-        /// What led to it.
+        /// The reason for the rollback.
         why: Flaw,
     },
 }
 
-/// Whether a failure is an alert of its own.
+/// The alert status of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
-    /// It is.
+    /// The failure is an alert of its own.
     Alert,
-    /// Another alert covers it: the crash loop that it belongs to, or the halt that says the same.
+    /// Another alert covers the failure: its crash loop, or the halt for the same reason.
     Covered,
 }
 
-/// Why a tree is killed.
+/// The reason why a process tree is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KillReason {
-    /// `stop.graceful` is over.
+    /// The grace period `stop.graceful` is over.
     GraceOver,
-    /// The main process is gone, these are its remains.
+    /// The main process is gone, and its children are left.
     Remains,
-    /// An operator asked for it.
+    /// An operator requested it.
     Requested,
 }
 
-/// What led to a stop.
+/// The cause of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// It was never started.
+    /// The service was never started.
     New,
-    /// It ended cleanly by itself.
+    /// The service ended cleanly by itself.
     Completed,
-    /// It was asked to.
+    /// The stop was requested.
     Requested,
 }
 
-/// Why a service stays down until a human looks.
+/// The reason why a service stays down until an operator intervenes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Halt {
-    /// Its policy does not restart after this.
+    /// The restart policy does not restart the service after this failure.
     Policy(Ended),
-    /// Too many restarts within the limit's window.
+    /// The service exceeded its restart limit.
     TooManyRestarts {
-        /// How many were allowed.
+        /// The number of restarts that the limit allows.
         limit: u32,
-        /// Within how long.
+        /// The window of the limit.
         #[serde(rename = "window_ms", serialize_with = "millis")]
         window: Duration,
-        /// What ended the last run.
+        /// The cause of the last failure.
         last: Ended,
     },
-    /// It said 202 (dependency briefly away) once more than there are tries.
+    /// The service exited with 202 (dependency briefly away) once more than the number of retries.
     RetriesExhausted {
-        /// How many tries there were.
+        /// The number of retries.
         tries: u32,
     },
-    /// Its state failed to load (201) and could not be restored.
+    /// The state failed to load (exit code 201) and could not be restored.
     NotRestored {
-        /// Why not.
+        /// The cause of the failure.
         why: String,
     },
-    /// A service that it needs is halted.
+    /// A need of the service is halted.
     Need(ServiceName),
-    /// A service that it needs ended by itself before it was ready.
+    /// A need of the service ended by itself before it was ready.
     NeedEnded(ServiceName),
-    /// Its program cannot be started until somebody changes something.
+    /// The program cannot be started until an operator changes something.
     Unstartable {
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// Its main process exited with 0 soon after its start, and its children ran on.
+    /// The main process exited with 0 soon after its start, and its children kept running.
     Backgrounded {
-        /// How to keep this program in the foreground.
+        /// The way to keep this program in the foreground.
         hint: String,
     },
-    /// It was halted under the last supervisor, which was killed.
+    /// The service was halted under the last supervisor, which was killed.
     Inherited {
-        /// Why.
+        /// The reason, as text.
         why: String,
     },
-    /// Its processes outlived a kill (uninterruptible sleep, or no right to kill them).
+    /// Processes of the service survived a kill (uninterruptible sleep, or no permission to kill
+    /// them).
     Unkillable {
-        /// How long was waited.
+        /// The time that was waited.
         #[serde(rename = "after_ms", serialize_with = "millis")]
         after: Duration,
     },
 }
 
 impl Fact {
-    /// Whether somebody should be told at once.
+    /// Returns whether the fact is an alert, to be sent at once.
     pub fn is_alert(&self) -> bool {
         match self {
-            // A predecessor has told it.
+            // The previous supervisor has reported it.
             Self::Halted { why } => !matches!(why, Halt::Inherited { .. }),
             Self::Failed { news, .. } => *news == News::Alert,
             Self::CrashLooping { .. }
@@ -290,8 +291,8 @@ impl Fact {
 }
 
 impl Fact {
-    /// Whether this alert is sent however many others were: it begins or ends a condition that
-    /// nothing else will tell of.
+    /// Returns whether this alert is exempt from rate limiting: it begins or ends a condition that
+    /// no other alert reports.
     pub fn is_urgent(&self) -> bool {
         matches!(
             self,
@@ -460,7 +461,7 @@ impl fmt::Display for Names<'_> {
     }
 }
 
-/// Durations are whole milliseconds in JSON, in fields that say so.
+/// Serialises a duration as whole milliseconds, for the JSON fields named `…_ms`.
 pub(super) fn millis<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,7 +1,7 @@
-//! How to keep common daemons in the foreground: what to tell the operator of one that forked away.
+//! Hints for keeping common daemons in the foreground, for services that fork into the background.
 
-/// Programs that go to the background unless told otherwise, and the switch that stops them. A name ending in `*` stands for all that
-/// begin with it.
+/// Programs that can fork into the background, and the way to prevent it. A name that ends in `*` is a
+/// prefix.
 const SWITCHES: [(&str, &str); 31] = [
     ("nginx*", "nginx -g 'daemon off;'"),
     ("openresty", "openresty -g 'daemon off;'"),
@@ -39,7 +39,7 @@ const SWITCHES: [(&str, &str); 31] = [
     ("vsftpd", "vsftpd -obackground=NO"),
 ];
 
-/// The hint for this program.
+/// Returns the hint for this program.
 pub(super) fn hint(program: &str) -> String {
     let name = program.rsplit(['/', '\\']).next().unwrap_or(program);
     let is_it = |pattern: &str| match pattern.strip_suffix('*') {

@@ -1,4 +1,4 @@
-//! What the past of a service counts for: it turns what the contract says into what happens next.
+//! The restart history of a service, which turns the action of the contract into the next step.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,29 +11,30 @@ use crate::snapshot::SnapshotId;
 use crate::spec::{Backoff, BeyondLimit, CodeAction, Recovery, RestartLimit};
 use crate::time::Instant;
 
-/// The pauses before the tries of a service whose dependency is briefly away.
+/// The pauses before the retries of a service whose dependency is briefly away.
 const RETRY: Backoff = Backoff {
     base: RETRY_BASE,
     factor: 2.0,
     max: Duration::from_secs(30),
 };
 
-/// How often a crash loop is told again while it lasts.
+/// The interval at which a lasting crash loop is reported again.
 const REMINDER: Duration = Duration::from_secs(3600);
 
-/// Even a manifest without pauses has this one between the restarts of a crash loop.
+/// The minimum pause between the restarts of a crash loop, even if the manifest has no pauses.
 const LEAST_LOOP_PAUSE: Duration = Duration::from_millis(100);
 
-/// So many of the latest restarts a successor is told of: the default limit.
+/// The number of latest restarts in a checkpoint: the default limit.
 const KEPT_RESTARTS: usize = 20;
 
-/// More restarts within the limit's window than it allows, until the service is well again.
+/// A crash loop: more restarts within the limit's window than it allows. It lasts until the service
+/// has recovered.
 #[derive(Debug)]
 pub(super) struct CrashLoop {
     limit: RestartLimit,
     since: Instant,
     last: Ended,
-    /// When it is told again.
+    /// The time of the next report.
     pub(super) remind_at: Instant,
 }
 
@@ -47,7 +48,7 @@ impl CrashLoop {
         }
     }
 
-    /// Told again, where it is time.
+    /// Returns the crash loop as a fact if a report is due.
     pub(super) fn reminder(&mut self, now: Instant) -> Option<Fact> {
         if self.remind_at > now {
             return None;
@@ -59,26 +60,26 @@ impl CrashLoop {
 
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    /// How often it was started again by itself.
+    /// The number of automatic restarts.
     pub(super) restarts: u64,
     pub(super) last_exit: Option<Exit>,
-    /// What it says of itself.
+    /// The last status text of the service.
     pub(super) status: Option<String>,
-    /// Failures since the last good run, for the back-off.
+    /// The number of failures since the last good run, for the backoff.
     streak: u32,
-    /// Exits with 202 since the last good run.
+    /// The number of exits with 202 since the last good run.
     retries: u32,
-    /// What was restored last, since the last good run.
+    /// The last snapshot restored since the last good run.
     pub(super) restored: Option<SnapshotId>,
-    /// When a snapshot was last taken, or not needed.
+    /// The time at which a snapshot was last taken or found unnecessary.
     pub(super) kept: Option<Instant>,
-    /// When it was restarted, within the limit's window; as many as the limit allows.
+    /// The times of restarts within the limit's window, at most as many as the limit allows.
     recent: VecDeque<Instant>,
-    /// It was restarted more often than the limit allows, and is not well again.
+    /// The crash loop, until the service has recovered.
     pub(super) crash_loop: Option<CrashLoop>,
 }
 
-/// What happens next to a service that has no process.
+/// The next step for a service without processes.
 pub(super) enum Next {
     Stop,
     Halt(Halt),
@@ -87,7 +88,7 @@ pub(super) enum Next {
 }
 
 impl Past {
-    /// What a successor goes on with.
+    /// Returns the failure history for the checkpoint.
     pub(super) fn failures(&self) -> Failures {
         let known = self.recent.len().saturating_sub(KEPT_RESTARTS);
         let crash_loop = self.crash_loop.as_ref();
@@ -98,7 +99,7 @@ impl Past {
         }
     }
 
-    /// Goes on with what a predecessor has counted.
+    /// Continues with the failure history of a predecessor.
     pub(super) fn inherit(&mut self, failures: Failures, recovery: &Recovery) {
         self.streak = failures.streak;
         self.recent = failures.recent.into();
@@ -112,26 +113,28 @@ impl Past {
         });
     }
 
-    /// An operator starts it afresh: what went wrong before counts no more. A crash loop lasts until
-    /// the service is seen to be well.
+    /// Clears the failure history when an operator starts the service. A crash loop lasts until the
+    /// service has recovered.
     pub(super) fn forgive(&mut self) {
         self.good_run();
         self.recent.clear();
     }
 
-    /// It was ready for long enough: failures before that are of another row. The limit's window slides by itself.
+    /// Resets the failures in a row after the service was ready for long enough. The limit's window
+    /// slides by itself.
     pub(super) fn good_run(&mut self) {
         self.streak = 0;
         self.retries = 0;
         self.restored = None;
     }
 
-    /// It failed so often in a row that nobody should wait for its next try.
+    /// Returns whether so many attempts in a row failed that waiting for the next one is pointless.
     pub(super) fn fails_steadily(&self) -> bool {
         self.streak.max(self.retries) >= 3
     }
 
-    /// It is well again: the end of its crash loop, if it was in one.
+    /// Clears the failure history after a recovery. Returns the end of the crash loop, if there was
+    /// one.
     pub(super) fn recover(&mut self, now: Instant) -> Option<Fact> {
         let CrashLoop { since, .. } = self.crash_loop.take()?;
         self.forgive();

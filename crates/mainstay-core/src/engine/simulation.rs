@@ -1,9 +1,12 @@
-//! Random services on a random host, against an account of what must hold that knows nothing of the engine's inside.
+//! Simulation: random services on a random host, checked against a model that shares nothing with
+//! the engine's internals.
 //!
-//! One seed is one episode: a graph of Specs, a host that answers late, twice, never or out of order, and operators who ask for
-//! anything at any time; services come, change and go; now and then the host is killed, and a new engine takes up what the old one left. At
-//! its end everything is stopped or killed on a host that behaves. The [`Account`] of each service is kept from events and actions alone.
-//! After every event all services are examined. A failing seed prints how to replay it.
+//! One seed is one episode: a graph of specs, a host that answers late, twice, never or out of
+//! order, and operators who send any request at any time. Services are added, redefined and
+//! removed. Now and then the host is killed, and a new engine resumes from the checkpoints of the
+//! old one. At the end everything is stopped or killed on a well-behaved host. The [`Account`] of
+//! each service is derived from events and actions alone. All services are checked after every
+//! event. A failing seed prints the command that replays it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::mem::{Discriminant, discriminant};
@@ -20,26 +23,26 @@ use crate::spec::{
     StopScope, StopStep, Strategy, WaitFor,
 };
 
-/// Steps of an episode before everything is stopped.
+/// The number of steps in an episode before everything is stopped.
 const STEPS: usize = 600;
-/// The most services that there are at once.
+/// The maximum number of services at once.
 const MOST: usize = 9;
-/// No service has this number.
+/// An index that no service has.
 const GONE: usize = usize::MAX;
-/// The engine's own patience with killed processes, and the most that one extension is worth.
+/// The engine's time limit for killed processes, and the limit for extensions.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_EXTENSION: u32 = 10;
-/// How long the children of a main process that exited with 0 may take to follow it.
+/// The time limit for the children of a main process that exited with 0 to exit as well.
 const LINGER_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a crash loop is told.
+/// The interval at which a crash loop is reported.
 const REMINDER: Duration = Duration::from_secs(3600);
-/// How much later than its timeout an answer still counts.
+/// The time after its timeout for which an answer still counts.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
-/// How long a question may take at most.
+/// The time limit for a question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ServiceId {
-    /// Its place among all services that ever were.
+    /// The index of this service among all services that ever existed.
     fn index(self) -> usize {
         self.0 as usize
     }
@@ -95,7 +98,7 @@ fn whatever_happens_what_must_hold_holds() {
     println!("{events} events in {seed} episodes, {rate:.0} events/s");
 }
 
-/// Runs one episode again, telling what happens.
+/// Runs one episode again and prints what happens.
 fn replay(seed: u64) {
     let mut world = World::new(seed, true);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.live()));
@@ -111,17 +114,18 @@ fn replay(seed: u64) {
     panic!("{why}\nreplay: MAINSTAY_SIM_SEED={seed} cargo test -p mainstay-core what_must_hold");
 }
 
-/// What ended a run.
+/// The cause of the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Cause {
     Exit(Exit),
-    /// It could not be started, was not ready or not alive in time, or a condition did not hold.
+    /// The program could not be started, was not ready or not live in time, or a condition did not
+    /// pass.
     Other,
-    /// What another attempt cannot mend.
+    /// A failure that another attempt cannot fix.
     Lasting,
 }
 
-/// The contract of the design, once more: one row a line.
+/// The contract of the design, restated with one row per line.
 fn contract(recovery: &Recovery, cause: Cause) -> CodeAction {
     if cause == Cause::Lasting {
         return CodeAction::Halt;
@@ -147,52 +151,53 @@ fn contract(recovery: &Recovery, cause: Cause) -> CodeAction {
     }
 }
 
-/// What the host holds of one service, and what its past obliges the engine to.
+/// The model of one service: its processes on the host, and the obligations of the engine that
+/// follow from its history.
 #[derive(Debug, Default)]
 struct Account {
     run: Option<Run>,
     last_run: u64,
-    /// Operators want it down.
+    /// Set if operators want it down.
     is_unwanted: bool,
-    /// A candidate is tried in its place.
+    /// Set while a candidate is tried in its place.
     is_displaced: bool,
-    /// It is on trial, or was replaced.
+    /// The role of a candidate or a superseded service.
     beside: Option<Beside>,
-    /// Its last run was ready and ended cleanly by itself.
+    /// Set if the last run was ready and ended cleanly by itself.
     is_done: bool,
-    /// It is halted for a need.
+    /// Set if the service is halted for a need.
     is_hung_up: bool,
     cause: Option<Cause>,
     question: Option<(Token, Option<RunId>, Instant)>,
     line: Option<Token>,
     restore: Option<Token>,
-    /// It is to be restored as soon as no snapshot is being taken.
+    /// Set if a restore is due as soon as no snapshot is in progress.
     is_to_restore: bool,
-    /// The restore that was asked for is called off.
+    /// Set if the requested restore was cancelled.
     is_called_off: bool,
-    /// What was restored so far.
+    /// The snapshots restored so far.
     restored: Vec<SnapshotId>,
-    /// A snapshot that the host takes, and by when it must end.
+    /// The snapshot in progress, and its deadline.
     snapshot: Option<(Token, Instant)>,
-    /// One that it was told to leave.
+    /// A cancelled snapshot.
     abandoned: Option<Token>,
     old_tokens: Vec<Token>,
     not_before: Instant,
     restarts: u64,
     retries: u32,
     recent: Vec<Instant>,
-    /// It is crash-looping; when that was told last.
+    /// Set while the service is crash-looping; `looped_at` is the time of the last report.
     is_looping: bool,
     looped_at: Instant,
-    /// What it becomes once nothing of it runs.
+    /// The definition that takes effect once nothing of the service runs.
     next: Option<Spec>,
-    /// What it was when it came to its end, until that has been examined.
+    /// The definition in effect at the end of the last run, until that has been checked.
     judged_as: Option<Arc<Spec>>,
-    /// It was removed: nothing is there.
+    /// Set if the service was removed.
     is_gone: bool,
 }
 
-/// A tree that the host holds: from [`Action::Spawn`] until nothing of it is left.
+/// A process tree on the host, from [`Action::Spawn`] until none of its processes are left.
 #[derive(Debug)]
 struct Run {
     id: RunId,
@@ -205,32 +210,32 @@ struct Run {
     lingers_until: Instant,
     frozen: bool,
     asked: bool,
-    /// When, and how many steps of the ladder were taken.
+    /// The start of the stop, and the number of stop steps taken.
     climb: (Instant, usize),
-    /// When it is to be killed, once it was asked.
+    /// The time of the kill, once a stop was requested.
     kill_at: Instant,
     killed: bool,
-    /// An operator asked for a fresh start before it was gone.
+    /// Set if an operator requested a fresh start before the run was gone.
     starts_again: bool,
     is_unkillable: bool,
-    /// The event that brought its last deadline.
+    /// The number of the event that set the last deadline.
     dated: u64,
 }
 
 impl Run {
-    /// It waits until what needs it is down.
+    /// Returns whether the restart waits until dependents are down.
     fn is_restart_due(&self) -> bool {
         self.starts_again && !(self.exited || self.asked || self.killed)
     }
 
-    /// Evidence of a child counts once there is a child.
+    /// Returns whether the run was ready. Evidence counts only once there is a child.
     fn was_ready(&self) -> bool {
         self.has_evidence && self.pid.is_some()
     }
 }
 
 impl Account {
-    /// The host did not run for a while: verdicts wait until it has heard what happened.
+    /// Extends the deadlines after a time in which the host did not run.
     fn postpone(&mut self, now: Instant) {
         let (soon, answered) = (now + ANSWER_GRACE, now + ANSWER_TIMEOUT);
         if let Some(run) = &mut self.run {
@@ -253,33 +258,33 @@ impl Account {
 }
 
 struct World {
-    /// By the number of the service, that of its candidate; and whether that was started.
+    /// The candidate of each service on trial, by the service's index, and whether it was started.
     trials: BTreeMap<usize, (usize, bool)>,
     random: Random,
     now: Instant,
     specs: Vec<Arc<Spec>>,
-    /// By which each is called.
+    /// The number in the name of each service.
     numbers: Vec<usize>,
     needs: Vec<Vec<usize>>,
     engine: Engine,
     accounts: Vec<Account>,
-    /// What the host will see.
+    /// The events that the host will observe.
     coming: Vec<(Instant, Event)>,
     behaves: bool,
     shutting_down: bool,
     events: u64,
     pids: u32,
     transcript: Option<Vec<String>>,
-    /// The kinds of facts, and of halts, that were told.
+    /// The kinds of facts and halts reported so far.
     seen: HashSet<(Discriminant<Fact>, Option<Discriminant<Halt>>)>,
-    // Of the current event:
+    // The current event:
     ticked: bool,
     killing: bool,
     failed: Vec<usize>,
     requested: Vec<usize>,
     restored: bool,
     gone: Vec<(usize, Run)>,
-    /// Was being stopped when the host was killed.
+    /// The services that were being stopped when the host was killed.
     goes_on_stopping: Vec<usize>,
 }
 
@@ -287,7 +292,8 @@ impl World {
     fn new(seed: u64, tells: bool) -> Self {
         let mut random = Random::new(seed);
         let n = 1 + below(&mut random, 7);
-        // Needs point at higher ranks, so there is no cycle; ranks differ from the order of the list.
+        // Needs point at higher ranks, so there is no cycle. Ranks differ from the order of the
+        // list.
         let mut rank: Vec<usize> = (0..n).collect();
         for i in (1..n).rev() {
             rank.swap(i, below(&mut random, i + 1));
@@ -336,7 +342,7 @@ impl World {
         }
     }
 
-    /// One episode.
+    /// Runs one episode.
     fn live(&mut self) -> Check {
         if self.transcript.is_some() {
             for spec in &self.specs.clone() {
@@ -364,7 +370,7 @@ impl World {
         if self.specs.is_empty() {
             return self.define();
         }
-        // What comes late for those that are gone changes nothing either.
+        // Late events for removed services must not change anything either.
         let present = self.present();
         let i = match present.is_empty() || self.chance(0.1) {
             true => self.below(self.specs.len()),
@@ -419,7 +425,7 @@ impl World {
         }
     }
 
-    /// The next thing that is due.
+    /// Advances to the next event or deadline.
     fn time_passes(&mut self) -> Check {
         let next = (0..self.coming.len()).min_by_key(|&i| self.coming[i].0);
         let wake = self.engine.deadline();
@@ -465,7 +471,7 @@ impl World {
         if self.chance(0.002) {
             let actions = self.engine.start_all(self.now);
             self.note(|| "start all".to_owned());
-            // A service that refuses is as it was.
+            // A service that refuses stays as it is.
             let mut startable = self.on_duty();
             startable.retain(|i| !self.trials.contains_key(i));
             for i in startable {
@@ -539,7 +545,7 @@ impl World {
         self.performed(actions)
     }
 
-    /// What it needs is started, too.
+    /// Records that the needs of a service are started, too.
     fn wanted_with(&mut self, i: usize) {
         let mut open = self.needs[i].clone();
         while let Some(need) = open.pop() {
@@ -557,7 +563,7 @@ impl World {
         }
     }
 
-    /// A new definition is tried.
+    /// Tries a new definition.
     fn try_out(&mut self, i: usize) -> Check {
         if !self.accounts[i].is_on_duty() {
             return Ok(());
@@ -618,11 +624,11 @@ impl World {
         let style = self.engine.trial(id).map(|trial| trial.style);
         self.accounts[i].is_displaced = is_up && style == Some(Style::Restart);
         if is_up && how.style == Style::Restart {
-            // When it comes back it is started afresh.
+            // The old definition starts afresh after a rollback.
             self.accounts[i].not_before = Instant::ZERO;
         }
         if is_up && style.is_none() {
-            // It was rolled back at once, which is a start like any other.
+            // The trial was rolled back at once, which is a start like any other.
             let account = &mut self.accounts[i];
             account.not_before = Instant::ZERO;
             account.retries = 0;
@@ -634,7 +640,7 @@ impl World {
         self.performed(actions)
     }
 
-    /// Somebody commits a trial, or calls it off.
+    /// Commits or aborts a trial.
     fn decide(&mut self) -> Check {
         let Some((&i, &(new, _))) = self.trials.iter().next() else {
             return Ok(());
@@ -695,7 +701,7 @@ impl World {
         self.performed(actions)
     }
 
-    /// What trials have come to is what is wanted of whom it is about.
+    /// Updates the desired states that follow from the progress of trials.
     fn follow_trials(&mut self) {
         for (i, (new, was_launched)) in self.trials.clone() {
             let candidate = self.engine.services.get(&sid(new));
@@ -730,17 +736,17 @@ impl World {
         all
     }
 
-    /// The services that are there.
+    /// Returns the services that exist.
     fn present(&self) -> Vec<usize> {
         let accounts = self.accounts.iter().enumerate();
         let present = accounts.filter(|(_, account)| !account.is_gone);
         present.map(|(i, _)| i).collect()
     }
 
-    /// Services are added, and others become something else, all at once or not at all.
+    /// Adds services and redefines others, all at once or not at all.
     fn define(&mut self) -> Check {
         let present = self.on_duty();
-        // Ids are never used again.
+        // IDs are never reused.
         let mut length = self.accounts.len();
         let mut names: BTreeSet<usize> = BTreeSet::new();
         for _ in 0..=self.below(2) {
@@ -752,7 +758,7 @@ impl World {
                 }
                 false => {
                     let i = present[self.below(present.len())];
-                    // The host refuses to.
+                    // The host refuses to redefine a service on trial.
                     if self.trials.contains_key(&i) {
                         return Ok(());
                     }
@@ -818,7 +824,7 @@ impl World {
         self.performed(actions)
     }
 
-    /// It is what it was to become, if nothing of it runs.
+    /// Puts the next definition into effect if nothing of the service runs.
     fn become_next(&mut self, i: usize) {
         let account = &mut self.accounts[i];
         if account.run.is_some() {
@@ -834,7 +840,7 @@ impl World {
         account.old_tokens.extend(asked);
     }
 
-    /// What its end is judged by.
+    /// Returns the definition that decides what follows the end of a run.
     fn judged_as(&self, i: usize) -> Arc<Spec> {
         let judged_as = self.accounts[i].judged_as.as_ref();
         Arc::clone(judged_as.unwrap_or(&self.specs[i]))
@@ -887,7 +893,7 @@ impl World {
         self.performed(Vec::new())
     }
 
-    /// Whether what needs it may start.
+    /// Returns whether dependents may start.
     fn is_of_use(&self, i: usize) -> bool {
         let account = &self.accounts[i];
         match &account.run {
@@ -910,14 +916,14 @@ impl World {
         if let Some(run) = &mut account.run {
             run.starts_again |= afresh || run.asked || run.exited;
         }
-        // Its end was judged, and then a trial needed it.
+        // The end of the run was processed before a trial needed the service.
         for (_, run) in self.gone.iter_mut().filter(|(gone, _)| *gone == i) {
             run.starts_again = true;
         }
         self.requested.push(i);
     }
 
-    /// Something of an earlier run or question, or out of turn: changes nothing.
+    /// Delivers an event of an earlier run or question, or one out of turn. It must change nothing.
     fn nonsense(&mut self, i: usize) -> Check {
         let account = &self.accounts[i];
         let id = sid(i);
@@ -931,7 +937,7 @@ impl World {
         };
         let kind = below(&mut self.random, 10);
         let event = match kind {
-            // Before its main process ended.
+            // The main process has not ended yet.
             8 => match &account.run {
                 Some(run) if !run.exited && !run.is_unkillable => Event::Emptied(id, run.id),
                 _ => return Ok(()),
@@ -967,10 +973,11 @@ impl World {
         self.performed(Vec::new())
     }
 
-    /// Its processes live on, some of them not for long; the next host takes up what it finds.
+    /// Kills the host. Processes live on, some of them not for long; the next host resumes from
+    /// what it finds.
     fn host_is_killed(&mut self) -> Check {
         self.note(|| "the host is killed".to_owned());
-        // The next one knows of no trial, and ends what it does not know.
+        // The next engine has no trials, and kills processes that it does not recognise.
         self.trials.clear();
         for account in &mut self.accounts {
             account.is_displaced = false;
@@ -1018,7 +1025,7 @@ impl World {
                 "s{i} leaves another crash loop"
             );
             account.old_tokens.clear();
-            // The new engine knows it by its last definition.
+            // The new engine gets the last definition.
             if let Some(next) = account.next.take() {
                 self.specs[i] = Arc::new(next);
             }
@@ -1046,7 +1053,7 @@ impl World {
                         died.push(i);
                     }
                     (run.asked, run.killed) = (false, false);
-                    // Its successor lets it go on, as it may have been.
+                    // The successor resumes the processes, because they may be suspended.
                     run.frozen |= stage == Stage::Running;
                     run.dated = self.events;
                     run.start_by = self.now + self.specs[i].start.timeout;
@@ -1076,7 +1083,7 @@ impl World {
                     (run.asked, run.killed, run.starts_again) = (false, false, false);
                     run.dated = self.events;
                 }
-                // What is left of it, or nobody knew of yet, is killed.
+                // Remaining or unrecorded processes are killed.
                 _ => account.run = None,
             }
         }
@@ -1118,7 +1125,7 @@ impl World {
         Ok(())
     }
 
-    /// A new engine knows nothing of those that are gone: the others move up.
+    /// Renumbers the services without those that are gone, as in a new engine.
     fn close_gaps(&mut self) {
         let present = self.present();
         let moved = |old: usize| present.iter().position(|&i| i == old);
@@ -1150,7 +1157,7 @@ impl World {
         below(&mut self.random.clone(), n)
     }
 
-    /// Stops or kills everything on a host that behaves from now on.
+    /// Stops or kills everything on a host that behaves well from now on.
     fn end(&mut self) -> Check {
         self.behaves = true;
         self.shutting_down = true;
@@ -1227,7 +1234,7 @@ impl World {
         Err("not everything comes down".to_owned())
     }
 
-    /// Hands an event to the engine, if a host could see it.
+    /// Passes an event to the engine, if the host could observe it.
     fn deliver(&mut self, event: Event) -> Check {
         let now = self.now;
         match &event {
@@ -1387,7 +1394,7 @@ impl World {
         self.performed(actions)
     }
 
-    /// After the main process ended: when the host sees that nothing is left.
+    /// Schedules the end of a process tree after its main process has ended.
     fn leave_remains(&mut self, i: ServiceId, run: RunId) {
         let in_time = self.behaves || self.chance(0.9);
         if in_time {
@@ -1412,13 +1419,13 @@ impl World {
         self.gone.clear();
         self.goes_on_stopping.clear();
         for account in &mut self.accounts {
-            // Another definition does not forgive what went wrong under the last one.
+            // The former definition applies to the current event only.
             account.judged_as = None;
         }
         Ok(())
     }
 
-    /// Does what a host would do, and says what must hold for each action.
+    /// Performs an action like a host, and checks its preconditions.
     fn perform(&mut self, action: Action) -> Check {
         let now = self.now;
         match action {
@@ -1492,7 +1499,7 @@ impl World {
                 if !is_first {
                     return Ok(());
                 }
-                // Only a start that takes too long ends out of order.
+                // Only a service that failed to start in time stops before its dependents.
                 let account = &self.accounts[i];
                 let was_ready = account.run.as_ref().is_some_and(Run::was_ready);
                 let is_late = self.failed.contains(&i) && !was_ready;
@@ -1519,7 +1526,7 @@ impl World {
                 );
                 held.asked = true;
                 held.kill_at = now + graceful;
-                // A restart waits until what needs the service is down.
+                // A restart waits until dependents are down.
                 let is_restarted = held.starts_again;
                 let has_reason = self.requested.contains(&i) || self.failed.contains(&i);
                 ensure!(
@@ -1533,7 +1540,7 @@ impl World {
                 let scope = self.specs[id.index()].stop.scope;
                 let held = self.held(id, run)?;
                 ensure!(!held.killed, "{run:?} is killed twice");
-                // Those that were asked, too, have the rest of the time.
+                // Processes that were asked to stop, too, have the rest of the time limit.
                 let are_remains = held.exited && !(held.asked && scope == StopScope::Tree);
                 let is_due = held.asked && now >= held.kill_at;
                 ensure!(
@@ -1824,7 +1831,7 @@ impl World {
         Ok(())
     }
 
-    /// Of a service that is being updated, or of its candidate.
+    /// Returns whether a service on trial or its candidate has a run.
     fn has_runs(&self, service: ServiceId) -> Result<bool, String> {
         let (new, _) = self
             .trials
@@ -1855,7 +1862,7 @@ impl World {
         let judged_as = self.judged_as(i);
         let now = self.now;
         let account = &mut self.accounts[i];
-        // What only a trial stops goes on where it was.
+        // A service that is stopped only for a trial keeps its crash loop.
         let is_for_now = matches!(fact, Fact::Stopped { outcome } if outcome == Outcome::Requested)
             && !account.is_unwanted;
         account.is_looping &=
@@ -1966,7 +1973,7 @@ impl World {
         Ok(())
     }
 
-    /// What must hold after every event.
+    /// Checks the invariants after every event.
     fn examine(&mut self) -> Check {
         let now = self.now;
         let present = self.present();
@@ -1974,7 +1981,7 @@ impl World {
         ids.sort_unstable();
         let on_duty = self.on_duty();
         ensure!(ids == on_duty, "{ids:?} are there instead of {on_duty:?}");
-        // Of two definitions at most one runs, but for an overlap.
+        // Only one of two definitions runs, except in an overlap.
         for (&i, &(new, _)) in &self.trials {
             let runs = |i: usize| {
                 let run = self.accounts.get(i).and_then(|it| it.run.as_ref());
@@ -2018,7 +2025,7 @@ impl World {
             let run = account.run.as_ref();
             use StateName as S;
 
-            // The view agrees with what the host holds.
+            // The view matches the processes on the host.
             ensure!(view.since <= now, "s{i} entered its state in the future");
             ensure!(
                 view.started.is_some() == view.run.is_some(),
@@ -2043,7 +2050,7 @@ impl World {
                         _ if run.was_ready() => S::Running,
                         _ => S::StartPending,
                     };
-                    // It is told what is to come, and goes on until its dependents are gone.
+                    // A service that waits for its dependents to stop is shown as stopping.
                     let is_leaving = account.unwanted() || run.is_restart_due();
                     let shown = match is_leaving {
                         true => S::StopPending,
@@ -2122,7 +2129,7 @@ impl World {
                 account.restore = None;
                 account.is_to_restore = false;
             }
-            // What a stop that waits for dependents hides.
+            // The state behind a stop that waits for dependents.
             let within = match &account.run {
                 Some(run)
                     if (account.unwanted() || run.starts_again)
@@ -2150,7 +2157,7 @@ impl World {
                 );
             }
 
-            // A crash loop is seen, told again, and over with the service.
+            // A crash loop is visible, reported again, and over when the service is down.
             let is_down = matches!(view.state, S::Stopped | S::Halted);
             account.is_looping &= !is_down || view.state == S::Stopped && !account.is_unwanted;
             ensure!(
@@ -2168,7 +2175,7 @@ impl World {
             });
             ensure!(!(self.ticked && is_lingering), "what is left of s{i} stays");
 
-            // Every wait has an end.
+            // Every wait has a deadline.
             let must_wake = match within {
                 S::StartPending | S::StopPending | S::BackingOff => true,
                 S::Running => spec.liveness.is_some(),
@@ -2180,7 +2187,7 @@ impl World {
                 view.state
             );
             if view.state == S::Waiting && deadline.is_none() {
-                // What it waits for either moves by itself, or an operator holds it.
+                // The missing need either makes progress by itself, or an operator holds it.
                 let mut missing = 0;
                 for &need in &self.needs[i] {
                     let account = &self.accounts[need];
@@ -2201,7 +2208,7 @@ impl World {
                 ensure!(missing > 0, "s{i} waits for nothing");
             }
 
-            // What follows an end.
+            // The step after the end of a run.
             let account = &mut self.accounts[i];
             if let Some((_, run)) = self.gone.iter().find(|(gone, _)| *gone == i) {
                 if run.was_ready() && now.since(run.began) >= judged_as.recovery.reset_after {
@@ -2212,7 +2219,7 @@ impl World {
                     .map(|cause| contract(&judged_as.recovery, cause));
                 let fits = match action {
                     _ if run.is_unkillable => matches!(view.state, S::Halted | S::Stopped),
-                    // No policy is applied on trial.
+                    // A candidate has no restart policy.
                     _ if account.beside.is_some() => view.state == S::Stopped,
                     _ if account.unwanted() => view.state == S::Stopped,
                     _ if run.starts_again => {
@@ -2330,7 +2337,7 @@ impl World {
         self.coming.push((at, Event::Exited(id, run, exit)));
     }
 
-    /// Each service has its habit, so that the same happens often in a row.
+    /// Returns a random exit. Each service prefers one, so that the same exit often repeats.
     fn exit(&mut self, i: usize) -> Exit {
         if self.chance(0.5) {
             return Exit::Code([202, 1, 201, 0, 7][i % 5]);
@@ -2342,7 +2349,7 @@ impl World {
         }
     }
 
-    // Dice and notes.
+    // Random numbers and the transcript.
 
     fn below(&mut self, n: usize) -> usize {
         below(&mut self.random, n)
@@ -2352,7 +2359,7 @@ impl World {
         chance(&mut self.random, probability)
     }
 
-    /// Less than this many milliseconds; often none.
+    /// Returns a duration below this many milliseconds, often zero.
     fn millis(&mut self, most: u64) -> Duration {
         match self.chance(0.3) {
             true => Duration::ZERO,
@@ -2380,7 +2387,7 @@ impl World {
     }
 }
 
-/// Whether somebody needs himself through others.
+/// Returns whether the needs contain a cycle.
 fn has_circle(needs: &[Vec<usize>]) -> bool {
     (0..needs.len()).any(|root| {
         let (mut open, mut seen) = (needs[root].clone(), HashSet::new());

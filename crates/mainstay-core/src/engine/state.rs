@@ -1,4 +1,4 @@
-//! What a service is: each state carries its own data, and only that.
+//! The states of a service. Each state carries its own data only.
 
 use std::fmt;
 
@@ -12,14 +12,16 @@ use crate::time::Instant;
 
 #[derive(Debug)]
 pub(super) enum State {
-    /// `is_done`: its readiness was seen and it ended cleanly, so what needs it may start.
+    /// The service is stopped. `is_done`: it was ready and ended cleanly, so its dependents may
+    /// start.
     Stopped { is_done: bool },
-    /// For its needs. `attempt`: it had them, and waited for its conditions, when one of them went away.
+    /// The service waits for its needs. `attempt` is set if it was waiting for its conditions when
+    /// a need stopped being ready.
     Waiting {
         is_told: bool,
         attempt: Option<Attempt>,
     },
-    /// For the `index`-th of its conditions.
+    /// The service waits for the condition at `index`.
     Conditions {
         index: usize,
         deadline: Instant,
@@ -27,35 +29,36 @@ pub(super) enum State {
         passes: u32,
         attempt: Attempt,
     },
-    /// The host holds a tree for it.
+    /// The host runs a process tree for the service.
     Live { child: Child, phase: Phase },
-    /// `why`: what ended the last run, or attempt at one.
+    /// The service waits for its next start. `why`: the cause of the last failure.
     BackingOff { until: Instant, why: Ended },
-    /// `asked`: once no snapshot is being taken any more.
+    /// The state of the service is being restored. `asked` is set once no snapshot is in progress.
     Restoring {
         asked: Option<Token>,
         is_called_off: bool,
         until: Instant,
     },
-    /// `remains`: processes that outlived their kill.
+    /// The service is halted. `remains`: processes that survived a kill.
     Halted { why: Halt, remains: Option<RunId> },
 }
 
-/// One wait for all conditions, with the interruptions by needs that stopped being ready: these extend no deadline.
+/// One wait for all conditions, across interruptions by needs that stopped being ready.
+/// Interruptions extend no deadline.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
     pub(super) until: Instant,
     pub(super) lost: Option<Lost>,
 }
 
-/// A need that stopped being ready while a condition was waited for.
+/// A need that stopped being ready while the service waited for a condition.
 #[derive(Clone, Debug)]
 pub(super) struct Lost {
-    /// The last one.
+    /// The need that did so last.
     pub(super) need: ServiceName,
-    /// How often that happened, with any of them.
+    /// The number of interruptions by any need.
     pub(super) times: u32,
-    /// The condition.
+    /// The condition that was being checked.
     pub(super) probe: String,
 }
 
@@ -75,14 +78,14 @@ pub(super) struct Child {
     pub(super) began: Instant,
     pub(super) main: Main,
     pub(super) was_ready: bool,
-    /// Since it was healthy, its state was kept, or did not need to be.
+    /// Set once the state was copied, or found unchanged, while the run was healthy.
     pub(super) is_kept: bool,
 }
 
 /// The main process of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Main {
-    /// The host was told to start it.
+    /// The host was told to start the process.
     Called,
     Lives(u32),
     Gone,
@@ -99,7 +102,7 @@ pub(super) enum Phase {
         keeping: Keeping,
     },
     Paused,
-    /// Asked to stop, then killed; `until` ends the patience with either.
+    /// Asked to stop, then killed. `until` is the time limit of the current stage.
     Stopping {
         then: Then,
         rung: Rung,
@@ -107,49 +110,50 @@ pub(super) enum Phase {
     },
 }
 
-/// How far a stop has come.
+/// The stage of a stop.
 #[derive(Debug)]
 pub(super) enum Rung {
-    /// The first `steps` of the ladder.
+    /// The first `steps` of the stop steps were taken.
     Asked {
         since: Instant,
         steps: usize,
-        /// When the next one is taken.
+        /// The time of the next step.
         next: Option<Instant>,
     },
-    /// The main process exited with 0; its children have a moment to follow it.
+    /// The main process exited with 0; its children have a moment to exit, too.
     Lingering,
     Killed,
 }
 
-/// What will show that a starting service is ready.
+/// The evidence that will show that a starting service is ready.
 #[derive(Debug)]
 pub(super) enum Evidence {
-    /// That it runs.
+    /// The existence of the main process.
     Existence,
-    /// Asked once it runs.
+    /// A probe, asked once the main process runs.
     Probe(Option<Asking>),
     Line(Token),
     Notice,
 }
 
-/// The repeated question whether a ready service still works.
+/// The repeated liveness probe of a ready service.
 #[derive(Debug)]
 pub(super) struct Watch {
     pub(super) asking: Asking,
     pub(super) misses: u32,
 }
 
-/// How its state is kept while it runs.
+/// The snapshot schedule of a running service.
 #[derive(Debug)]
 pub(super) enum Keeping {
-    /// Nothing is to be done.
+    /// No snapshot is planned.
     Idle,
     Due {
         at: Instant,
         reason: Reason,
     },
-    /// `is_still`: it need not answer meanwhile. `is_frozen`: it cannot.
+    /// A snapshot is being taken. `is_still`: the service need not answer meanwhile. `is_frozen`:
+    /// the service is suspended.
     Taking {
         token: Token,
         until: Instant,
@@ -167,25 +171,25 @@ impl Keeping {
         }
     }
 
-    /// Whether no answer means nothing.
+    /// Returns whether missing answers are no evidence.
     pub(super) fn is_still(&self) -> bool {
         matches!(self, Self::Taking { is_still: true, .. })
     }
 }
 
-/// What a stop is for.
+/// The purpose of a stop.
 #[derive(Debug)]
 pub(super) enum Then {
-    /// To be down.
+    /// The service is to stay down.
     Down,
-    /// To be started afresh.
+    /// The service is to be started again.
     Start,
-    /// To be judged.
+    /// The failure or exit decides what follows.
     Judge(Ended),
 }
 
 impl State {
-    /// When it ends by itself, or asks its next question.
+    /// Returns the time at which the state ends by itself or the next question is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
             State::Conditions {

@@ -1,4 +1,5 @@
-//! What holds for every input of the engine's pure parts. Its behaviour over time is in `simulation.rs` and `tests/scenarios`.
+//! Tests of the engine's pure parts, for every input. `simulation.rs` and `tests/scenarios` cover
+//! its behaviour over time.
 
 use proptest::prelude::*;
 
@@ -13,7 +14,7 @@ fn recovery(policy: Policy) -> Recovery {
     recovery
 }
 
-/// DESIGN's table, and what it leaves to `never`.
+/// The table of DESIGN, and the cases that it leaves to `never`.
 #[test]
 fn the_contract_is_the_table() {
     use CodeAction::{Halt, Restart, Restore, Retry, Stop};
@@ -46,7 +47,7 @@ fn the_contract_is_the_table() {
     }
     check(Ended::Exit(Exit::Unknown), Halt, Restart, Halt);
     check(Ended::SpawnFailed(last()), Halt, Restart, Halt);
-    // What another attempt cannot mend is not attempted again.
+    // A failure that another attempt cannot fix is not retried.
     check(Ended::Unstartable(last()), Halt, Halt, Halt);
     check(Ended::Backgrounded { hint: last() }, Halt, Halt, Halt);
     let (after, probe) = (Duration::ZERO, last());
@@ -123,7 +124,7 @@ proptest! {
             let needs: Vec<usize> = needs.iter().copied().collect();
             Arc::new(spec(i, &needs, &mut Random::new(1)))
         });
-        // Whatever it reaches from need to need.
+        // Everything that a service reaches along its needs.
         let mut reaches = needs.clone();
         for _ in 0..needs.len() {
             for i in 0..needs.len() {
@@ -176,7 +177,7 @@ fn at(seconds: u64) -> Instant {
     Instant::at(Duration::from_secs(seconds))
 }
 
-/// The one run that these actions start.
+/// Returns the only run that these actions start.
 #[track_caller]
 fn spawned(actions: &[Action]) -> (ServiceId, RunId) {
     let spawns = actions.iter().filter_map(|action| match action {
@@ -196,14 +197,15 @@ fn facts(actions: &[Action]) -> Vec<String> {
     facts.collect()
 }
 
-/// Starts the one service that there is to start, and has it fail.
+/// Starts the given run and makes it fail.
 fn fail(engine: &mut Engine, (id, run): (ServiceId, RunId), now: Instant) -> Vec<Action> {
     engine.step(Event::Spawned(id, run, 1), now);
     engine.step(Event::Exited(id, run, Exit::Code(1)), now);
     engine.step(Event::Emptied(id, run), now)
 }
 
-/// A dependent that is started while the stop of its need is under way has the need start again, and waits for that run.
+/// A dependent that is started while its need is stopping makes the need start again, and waits for
+/// that run.
 #[test]
 fn a_need_that_is_being_stopped_starts_again_for_a_dependent() {
     let specs = specs(
@@ -219,7 +221,7 @@ fn a_need_that_is_being_stopped_starts_again_for_a_dependent() {
     let actions = engine.request(api, Request::Start, at(3)).unwrap();
     assert_eq!(facts(&actions), ["waiting for db"]);
     assert!(!actions.iter().any(|it| matches!(it, Action::Spawn(..))));
-    // The old run says that it is ready, too late to count.
+    // The old run reports readiness too late.
     assert_eq!(
         engine.step(Event::Notified(db, old, Notice::Ready), at(3)),
         []
@@ -232,7 +234,8 @@ fn a_need_that_is_being_stopped_starts_again_for_a_dependent() {
     assert_eq!(id, api);
 }
 
-/// Services that are restarted together stop in reverse: each waits for the whole stop of what needs it.
+/// Services that are restarted together stop in reverse order: each waits until its dependents have
+/// stopped completely.
 #[test]
 fn a_restart_waits_for_the_stop_of_dependents() {
     let specs = specs(
@@ -258,7 +261,7 @@ fn a_restart_waits_for_the_stop_of_dependents() {
     let mut actions = engine.start(&ids, Launch::Afresh, at(1)).unwrap();
     for (id, run) in runs.into_iter().rev() {
         assert_eq!(asked(&actions), BTreeSet::from([id]));
-        // Not even its end is enough while children of it are left.
+        // The end of the main process is not enough while children are left.
         let ended = engine.step(Event::Exited(id, run, Exit::Code(0)), at(2));
         assert_eq!(asked(&ended), BTreeSet::new());
         actions = engine.step(Event::Emptied(id, run), at(3));
@@ -266,7 +269,7 @@ fn a_restart_waits_for_the_stop_of_dependents() {
     assert_eq!(spawned(&actions).0, ids[0]);
 }
 
-/// The first end of a run is the one that counts.
+/// Only the first exit of a run counts.
 #[test]
 fn a_run_exits_once() {
     let mut engine = Engine::new(specs("[service.a]\ncommand = ['a']\n"), 1).unwrap();
@@ -289,7 +292,8 @@ fn a_run_exits_once() {
     assert_eq!(engine.view(id).unwrap().restarts, 1);
 }
 
-/// What went wrong under the last definition counts under the next: only an operator's start forgives it.
+/// Failures under the former definition count under the next one: only an operator's start clears
+/// them.
 #[test]
 fn another_definition_forgives_nothing() {
     let define = |limit: u32, then: &str, argument: u32| {
@@ -304,7 +308,7 @@ fn another_definition_forgives_nothing() {
         for i in 1..=2 {
             let now = u64::from(i) * 100;
             let judged = fail(&mut engine, spawned(&next), at(now));
-            // While it backs off, and once more while it runs.
+            // Redefines the service while it backs off, and again while it runs.
             engine.define(define(2, then, i), at(now)).unwrap();
             let told = facts(&judged);
             assert!(
@@ -324,13 +328,13 @@ fn another_definition_forgives_nothing() {
             _ => "crash-looping: more than 2 restarts",
         };
         assert!(told.iter().any(|fact| fact.starts_with(expect)), "{told:?}");
-        // Nor does it end the crash loop.
+        // A new definition does not end the crash loop either.
         engine.define(define(2, then, 99), at(300)).unwrap();
         assert_eq!(engine.view(id).unwrap().crash_looping, then == "alert");
     }
 }
 
-/// An operator who starts a service, whatever it does at that moment, has its failures counted from the beginning.
+/// An operator's start resets the failure count, in every state of the service.
 #[test]
 fn an_operators_start_forgives() {
     for state in [
@@ -373,7 +377,7 @@ fn an_operators_start_forgives() {
     }
 }
 
-/// A definition that is tried, whatever comes of it, ends no crash loop and forgives nothing.
+/// A trial neither ends a crash loop nor clears failures, whatever its outcome.
 #[test]
 fn a_trial_ends_no_crash_loop() {
     let define = |argument: u32| {
@@ -418,7 +422,7 @@ fn a_trial_ends_no_crash_loop() {
             !told.iter().any(|fact| fact.starts_with("crash-looping")),
             "{told:?}"
         );
-        // Where an operator stops it meanwhile, there is none any more.
+        // A stop by an operator during a trial ends the crash loop.
         let new = define(2).remove(0);
         engine.try_out(a, new, how, at(12)).unwrap();
         engine.stop(&[a], at(12));
@@ -426,7 +430,7 @@ fn a_trial_ends_no_crash_loop() {
     }
 }
 
-/// Another host says since when a service is halted.
+/// A halted service keeps the time of its halt under a new host.
 #[test]
 fn a_halt_keeps_its_time_under_another_host() {
     let specs = specs("[service.a]\ncommand = ['a']\nrecovery = { policy = 'strict' }\n");

@@ -1,4 +1,5 @@
-//! What one supervisor leaves of a service to the next: written down while it lives, taken up where it was killed.
+//! Checkpoints: the state of a service that a supervisor records while it runs, and from which its
+//! successor resumes if it is killed.
 
 use super::{
     Asking, Child, Ended, Evidence, Exit, Fact, Goal, Halt, Keeping, Main, Phase, Ready, Service,
@@ -8,37 +9,38 @@ use crate::engine::{Action, RunId, Shared, Token};
 use crate::spec::ServiceName;
 use crate::time::Instant;
 
-/// What a supervisor leaves to its successor of one service ([`Engine::bequest`](crate::engine::Engine::bequest),
+/// The checkpoint of one service ([`Engine::bequest`](crate::engine::Engine::bequest),
 /// [`Engine::resume`](crate::engine::Engine::resume)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bequest {
-    /// What operators want of it.
+    /// The state that operators want.
     pub wish: Wish,
-    /// How often it was started again by itself.
+    /// The number of automatic restarts.
     pub restarts: u64,
-    /// How its last run ended.
+    /// The exit status of the last run.
     pub last_exit: Option<Exit>,
-    /// What its failures so far count for.
+    /// The failure history.
     pub failures: Failures,
-    /// When it got to where it is, if that is known.
+    /// The time of the last state change, if known.
     pub since: Option<Instant>,
-    /// What there is of it.
+    /// The recovered state.
     pub left: Left,
 }
 
-/// What the failures of a service so far count for.
+/// The failure history of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failures {
-    /// How many there were since its last good run.
+    /// The number of failures since the last good run.
     pub streak: u32,
-    /// When it was restarted, within the window of its limit: the latest ones.
+    /// The times of the latest restarts within the window of the limit.
     pub recent: Vec<Instant>,
-    /// Since when it is crash-looping, if it is, and when that is told again.
+    /// The start of the crash loop and the time of its next report, if the service is
+    /// crash-looping.
     pub crash_loop: Option<(Instant, Instant)>,
 }
 
 impl Failures {
-    /// There were none.
+    /// An empty failure history.
     pub const NONE: Self = Self {
         streak: 0,
         recent: Vec::new(),
@@ -47,7 +49,7 @@ impl Failures {
 }
 
 impl Bequest {
-    /// Of a service that nothing is known of: it starts as usual.
+    /// The checkpoint of an unknown service: it starts as usual.
     pub const NEW: Self = Self {
         wish: Wish::Up,
         restarts: 0,
@@ -57,7 +59,7 @@ impl Bequest {
         left: Left::Nothing,
     };
 
-    /// Of one that starts only when somebody asks for it.
+    /// The checkpoint of a service that is started only on request.
     pub const DISABLED: Self = Self {
         wish: Wish::Down,
         restarts: 0,
@@ -68,28 +70,28 @@ impl Bequest {
     };
 }
 
-/// What operators want of a service. That everything was to end with its supervisor is no wish for one service.
+/// The state that operators want for a service. The shutdown of the supervisor does not change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// It shall run.
+    /// The service should run.
     Up,
-    /// Somebody stopped it by name.
+    /// An operator stopped the service by name.
     Down,
 }
 
-/// What there is of a service.
+/// The state of a service at its checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// No process, and nothing that would keep it from being started.
+    /// No process, and nothing that prevents a start.
     Nothing,
-    /// It ended cleanly by itself.
+    /// A service that ended cleanly by itself.
     Completed {
-        /// Whether its readiness had been seen, so that what needs it may start.
+        /// Set if the service had been ready, so that its dependents may start.
         was_ready: bool,
     },
-    /// It stays down until a human looks.
+    /// A service that stays down until an operator intervenes.
     Halted {
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// It stays down for as long as a service that it needs does.
@@ -101,55 +103,58 @@ pub enum Left {
     },
     /// Its main process, which lives.
     Child {
-        /// Process id.
+        /// The process ID.
         pid: u32,
-        /// When it was started.
+        /// The start of the process.
         began: Instant,
-        /// When it got as far as this.
+        /// The time at which the service reached this stage.
         since: Instant,
-        /// How far it was.
+        /// The stage that the service had reached.
         stage: Stage,
     },
-    /// Its main process ended, and what follows was not decided yet. The host reports [`Event::Emptied`](crate::engine::Event::Emptied).
+    /// A main process that has ended, before the next step was decided. The host reports
+    /// [`Event::Emptied`](crate::engine::Event::Emptied).
     Ended {
-        /// How.
+        /// The exit status.
         exit: Exit,
-        /// Whether its readiness had been seen.
+        /// Set if the service had been ready.
         was_ready: bool,
-        /// When it had been started.
+        /// The start of the process.
         began: Instant,
-        /// When it ended, or failed.
+        /// The time of the exit or failure.
         since: Instant,
     },
-    /// Its main process ended while no supervisor ran. The host reports [`Event::Exited`](crate::engine::Event::Exited) and what
-    /// follows, once everything that it wrote and sent before has been looked at.
+    /// A main process that ended while no supervisor ran. The host reports
+    /// [`Event::Exited`](crate::engine::Event::Exited) and what follows, after it has read
+    /// everything that the process wrote and sent before.
     Gone {
-        /// Process id.
+        /// The process ID.
         pid: u32,
-        /// When it had been started.
+        /// The start of the process.
         began: Instant,
-        /// How far it was when it was seen last.
+        /// The stage in which the service was last seen.
         stage: Stage,
     },
 }
 
-/// How far a live service was.
+/// The stage of a live service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Its readiness had not been seen.
+    /// The service was not ready yet.
     Starting,
-    /// It was ready.
+    /// The service was ready.
     Running,
-    /// It was ready, and suspended.
+    /// The service was ready and suspended.
     Paused,
-    /// It was being stopped: to be down or to be started afresh, whichever is wanted.
+    /// The service was being stopped, to stay down or to start again, depending on the desired
+    /// state.
     Stopping,
-    /// It was being stopped because it was of no use.
+    /// The service was being stopped because it had failed.
     Failing,
 }
 
 impl Service {
-    /// What a successor needs to go on with it.
+    /// Returns the checkpoint of the service.
     pub(in crate::engine) fn bequest(&self) -> Bequest {
         let left = match &self.state {
             State::Stopped { is_done } if *is_done || self.goal == Goal::Up => Left::Completed {
@@ -189,7 +194,8 @@ impl Service {
         }
     }
 
-    /// Takes up what a predecessor left, instead of a start. The caller settles it afterwards.
+    /// Resumes from the checkpoint of a predecessor, instead of a start. The caller settles the
+    /// service afterwards.
     pub(in crate::engine) fn inherit(&mut self, bequest: Bequest, shared: &mut Shared) {
         self.past.restarts = bequest.restarts;
         self.past.last_exit = bequest.last_exit;
@@ -287,11 +293,12 @@ impl Service {
         self.enter(State::Live { child, phase }, shared);
         match stage {
             Stage::Starting if self.spec.start().ready().is_none() => self.ready(shared),
-            // The first question is asked at once.
+            // The first probe runs at once.
             Stage::Starting => self.tick(shared),
-            // It is in this state since its predecessor's time.
+            // The service has been in this state since the time of the predecessor.
             Stage::Running => {
-                // It may have been suspended for a snapshot when that was killed, by a definition that is not known any more.
+                // The predecessor may have been killed while the service was suspended for a
+                // snapshot, under a definition that is no longer known.
                 shared.actions.push(Action::Thaw(self.id, child.run));
                 self.run(shared);
                 self.since = since;
@@ -306,7 +313,8 @@ impl Service {
         }
     }
 
-    /// What will show that a child is ready; it is asked from `asked_from` on where it runs already.
+    /// Returns the evidence of readiness to wait for. If the child already runs, its probe starts
+    /// at `asked_from`.
     pub(super) fn evidence_of(&self, asked_from: Option<Instant>, shared: &mut Shared) -> Evidence {
         match self.spec.start().ready() {
             None => Evidence::Existence,
@@ -349,7 +357,7 @@ fn left_of(child: &Child, phase: &Phase, since: Instant) -> Left {
         ) => Left::Ended {
             exit: match ended {
                 Ended::Exit(exit) => *exit,
-                // The contract counts every other failure like an unknown code.
+                // The contract treats every other failure like an unknown exit code.
                 _ => Exit::Unknown,
             },
             was_ready: child.was_ready,

@@ -1,5 +1,6 @@
-//! When the state of a service is kept, and when it is brought back. Never both at once: a restore waits until a snapshot that was
-//! called off has ended. A snapshot disturbs nothing else: whatever takes the service out of `Running` calls it off.
+//! Snapshots of a service's state, and restores. A restore never overlaps a snapshot: it waits
+//! until a cancelled snapshot has ended. A snapshot never delays anything else: whatever takes the
+//! service out of `Running` cancels it.
 
 use std::mem;
 use std::time::Duration;
@@ -10,21 +11,21 @@ use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{SnapshotWhen, Still};
 use crate::time::Instant;
 
-/// How long a snapshot may take.
+/// The time limit for a snapshot.
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// How long a service may be kept still for one.
+/// The time limit for a snapshot during which the service is kept still.
 const STILL_PATIENCE: Duration = Duration::from_secs(60);
-/// After one that failed.
+/// The pause after a failed snapshot.
 const RETRY: Duration = Duration::from_secs(600);
 
 impl Service {
-    /// Whether it is suspended for its snapshots.
+    /// Returns whether the service is suspended for its snapshots.
     pub(super) fn freezes(&self) -> bool {
         let policy = self.spec.snapshot();
         policy.is_some_and(|policy| *policy.still() == Still::Pause)
     }
 
-    /// When the state of a run that is ready since `since` is kept next.
+    /// Returns the next snapshot of a run that has been ready since `since`.
     pub(super) fn next_keeping(&self, since: Instant) -> Keeping {
         let (Some(policy), State::Live { child, .. }) = (self.spec.snapshot(), &self.state) else {
             return Keeping::Idle;
@@ -71,7 +72,7 @@ impl Service {
         token.ok_or(Refusal::State(self.state.name()))
     }
 
-    /// Its time has come: for a snapshot to be taken, or to end.
+    /// Handles a due deadline: starts the planned snapshot, or fails the one in progress.
     pub(super) fn keep(&mut self, shared: &mut Shared) {
         let State::Live {
             phase: Phase::Running { keeping, .. },
@@ -82,7 +83,7 @@ impl Service {
         };
         match *keeping {
             Keeping::Idle => {}
-            // It only waits for its dependents to be gone.
+            // The service runs only until its dependents are gone.
             Keeping::Due { .. } if self.goal == Goal::Down => *keeping = Keeping::Idle,
             Keeping::Due { reason, .. } if self.abandoned.is_some() => {
                 let at = shared.now + RETRY;
@@ -133,7 +134,7 @@ impl Service {
         Some(token)
     }
 
-    /// Calls off a snapshot that is being taken, as the service does not go on undisturbed.
+    /// Cancels a snapshot in progress, because the service does not run on undisturbed.
     pub(super) fn abandon_snapshot(&mut self, shared: &mut Shared) {
         if self.call_off(shared) {
             self.tell(Fact::SnapshotAbandoned, shared);
@@ -156,19 +157,19 @@ impl Service {
         true
     }
 
-    /// Calls off what is being copied; its answer still comes.
+    /// Cancels a copy in progress. Its answer is still to come.
     pub(in crate::engine) fn abandon(&mut self, token: Token, shared: &mut Shared) {
         let action = Action::AbandonSnapshot(self.id, token);
         shared.actions.push(action);
         self.abandoned = Some(token);
     }
 
-    /// Whether one that was called off has not ended yet.
+    /// Returns whether a cancelled snapshot has not ended yet.
     pub(in crate::engine) fn is_abandoning(&self) -> bool {
         self.abandoned.is_some()
     }
 
-    /// Lets a service go on that was kept still for a snapshot.
+    /// Resumes a service that was kept still for a snapshot.
     fn release(&mut self, shared: &mut Shared) {
         let State::Live {
             child,
@@ -198,7 +199,7 @@ impl Service {
             self.not_kept = Some(why.clone());
             self.tell(Fact::SnapshotFailed { why }, shared);
         }
-        // Not sooner, though it was due at once.
+        // The next attempt waits, even if a snapshot is due at once.
         let next = match self.next_keeping(self.since) {
             Keeping::Due { at, reason } => Keeping::Due {
                 at: at.max(shared.now + RETRY),
@@ -233,7 +234,7 @@ impl Service {
     ) {
         if self.abandoned == Some(answered) {
             self.abandoned = None;
-            // It was complete before it could be called off.
+            // The snapshot was complete before it could be cancelled.
             if let Ok(Snapshotted::Taken(snapshot)) = result {
                 self.tell(Fact::SnapshotTaken { snapshot }, shared);
             }
@@ -256,7 +257,7 @@ impl Service {
                 return self.failed_to_keep(why, shared);
             }
         };
-        // One that an operator took early leaves the one that is due.
+        // A manual snapshot that is taken early does not replace the one that is due.
         let is_healthy = self
             .spec
             .snapshot()
@@ -270,7 +271,7 @@ impl Service {
         match done {
             Snapshotted::Taken(snapshot) => {
                 if is_healthy {
-                    // What comes next is judged by this one.
+                    // A later restore may use this snapshot.
                     self.past.restored = None;
                 }
                 self.tell(Fact::SnapshotTaken { snapshot }, shared);
@@ -281,7 +282,7 @@ impl Service {
         self.keep_next(next);
     }
 
-    /// Has the state restored, once no snapshot is being taken.
+    /// Requests the restore of the state, once no snapshot is in progress.
     pub(super) fn restore(&mut self, shared: &mut Shared) {
         if let (
             State::Restoring {
@@ -326,7 +327,7 @@ impl Service {
             Err(_) if *is_called_off && self.goal == Goal::Down => {
                 self.stopped(Outcome::Requested, shared);
             }
-            // It was to be stopped, and is not any more.
+            // A stop was requested and then withdrawn.
             Err(_) if *is_called_off => self.restore(shared),
             Ok(snapshot) => {
                 self.past.restored = Some(snapshot);
