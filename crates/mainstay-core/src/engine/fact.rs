@@ -29,14 +29,14 @@ pub enum Fact {
     Started {
         /// The process ID.
         pid: u32,
-        /// The number of automatic restarts so far.
+        /// The number of automatic restarts that the supervisor has recorded.
         restarts: u64,
     },
     /// The service kept running after its last supervisor died, and is supervised again.
     Adopted {
         /// The process ID.
         pid: u32,
-        /// The number of automatic restarts so far.
+        /// The number of automatic restarts that the supervisor has recorded.
         restarts: u64,
     },
     /// The evidence of readiness was seen.
@@ -67,7 +67,7 @@ pub enum Fact {
         #[serde(rename = "after_ms", serialize_with = "millis")]
         after: Duration,
     },
-    /// A run, or an attempt at one, failed. The next fact reports what follows.
+    /// A run, or an attempt at one, failed. Later facts report what follows.
     Failed {
         /// The cause of the failure.
         why: Ended,
@@ -106,7 +106,7 @@ pub enum Fact {
         /// The services that keep running.
         by: Vec<ServiceName>,
     },
-    /// The whole process tree is killed.
+    /// The whole process tree is killed, because it did not stop in time or something was left.
     Killing {
         /// The reason.
         why: KillReason,

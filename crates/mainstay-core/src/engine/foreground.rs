@@ -1,7 +1,7 @@
 //! Hints for keeping common daemons in the foreground, for services that fork into the background.
 
-/// Programs that can fork into the background, and the way to prevent it. A name that ends in `*` is a
-/// prefix.
+/// Programs that can fork into the background, and the way to prevent it. A name that ends in `*`
+/// is a prefix.
 const SWITCHES: [(&str, &str); 31] = [
     ("nginx*", "nginx -g 'daemon off;'"),
     ("openresty", "openresty -g 'daemon off;'"),

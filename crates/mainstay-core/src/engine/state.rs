@@ -113,7 +113,7 @@ pub(super) enum Phase {
 /// The stage of a stop.
 #[derive(Debug)]
 pub(super) enum Rung {
-    /// The first `steps` of the stop steps were taken.
+    /// The first `steps` steps of the stop ladder were taken.
     Asked {
         since: Instant,
         steps: usize,
@@ -171,7 +171,7 @@ impl Keeping {
         }
     }
 
-    /// Returns whether missing answers are no evidence.
+    /// Returns whether a missing answer is no evidence of a failure.
     pub(super) fn is_still(&self) -> bool {
         matches!(self, Self::Taking { is_still: true, .. })
     }

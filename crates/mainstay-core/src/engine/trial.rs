@@ -234,8 +234,8 @@ impl Trial {
 
 impl Engine {
     /// Starts a trial of a new definition of the service and returns the candidate's ID. A service
-    /// that is down is not started: its candidate can be committed at once. Its progress is reported
-    /// as [`Fact::Trial`], then [`Fact::Updated`] or [`Fact::RolledBack`].
+    /// that is down is not started: its candidate can be committed at once. Progress is reported as
+    /// [`Fact::Trial`], then [`Fact::Updated`] or [`Fact::RolledBack`].
     ///
     /// # Errors
     /// If the definition cannot be tried now; then nothing has changed.

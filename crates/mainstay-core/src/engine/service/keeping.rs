@@ -1,5 +1,5 @@
 //! Snapshots of a service's state, and restores. A restore never overlaps a snapshot: it waits
-//! until a cancelled snapshot has ended. A snapshot never delays anything else: whatever takes the
+//! until a cancelled snapshot has ended. A snapshot blocks no other transition: whatever takes the
 //! service out of `Running` cancels it.
 
 use std::mem;
@@ -271,7 +271,7 @@ impl Service {
         match done {
             Snapshotted::Taken(snapshot) => {
                 if is_healthy {
-                    // A later restore may use this snapshot.
+                    // The next restore starts with this snapshot.
                     self.past.restored = None;
                 }
                 self.tell(Fact::SnapshotTaken { snapshot }, shared);
