@@ -1,6 +1,7 @@
-//! Alerts (docs/alerts.md): which of them go out, when a webhook is asked again, how what it gets is signed.
+//! Alerts (docs/alerts.md): rate limiting, webhook retries and webhook signatures.
 //!
-//! The host hands in the facts of [`Fact::is_alert`] and the answers of receivers, with the time, and does what it is told here.
+//! The host passes in the facts for which [`Fact::is_alert`] holds and the responses of receivers,
+//! each with the time, and carries out the decisions made here.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,21 +16,23 @@ use crate::engine::backoff::{Random, pause};
 use crate::spec::{AlertLimit, Backoff};
 use crate::time::Instant;
 
-/// What has gone out of one service, so that a storm of alerts does not bury whoever gets them.
+/// The rate limiter for one service's alerts, which protects their receivers from alert storms.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    /// Within the limit's window.
+    /// The times of the alerts within the limit's window.
     recent: VecDeque<Instant>,
     suppressed: u64,
 }
 
 impl Limiter {
-    /// Whether this alert goes out: with how many were suppressed since the last one that did.
+    /// Decides whether to send this alert. Returns the number of alerts suppressed since the last
+    /// one that was sent.
     ///
-    /// Urgent alerts (see [`Fact::is_urgent`]) always go out.
+    /// Urgent alerts (see [`Fact::is_urgent`]) are always sent.
     ///
     /// # Errors
-    /// It is suppressed: its number in the row of those that are.
+    /// If the alert is suppressed. The error is the number of alerts suppressed in a row, including
+    /// this one.
     pub fn admit(
         &mut self,
         limit: Option<AlertLimit>,
@@ -54,14 +57,14 @@ impl Limiter {
     }
 }
 
-/// From the first try on, with jitter.
+/// The delays after the first attempt, with jitter.
 const RETRY: Backoff = Backoff {
     base: Duration::from_secs(1),
     factor: 2.0,
     max: Duration::from_secs(300),
 };
 
-/// The tries of one delivery to a webhook.
+/// The delivery attempts of one alert to a webhook.
 #[derive(Debug)]
 pub struct Tries {
     deadline: Instant,
@@ -69,28 +72,30 @@ pub struct Tries {
     random: Random,
 }
 
-/// What became of a try.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// An HTTP status, and how long the receiver wants to be left alone (`Retry-After`, RFC 9110 §10.2.3).
+    /// An HTTP status and the delay that the receiver asks for (`Retry-After`, RFC 9110 §10.2.3).
     Status(u16, Option<Duration>),
-    /// None: no connection, no TLS, no answer in time; or it could not even be asked, as the key cannot be read, say.
+    /// No response: the connection, the TLS handshake or the request failed or timed out, or the
+    /// request could not be made (for example, because the key is not readable).
     Nothing,
 }
 
-/// What follows a try.
+/// The next step after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: the receiver has it.
+    /// None: the alert was delivered.
     Delivered,
-    /// Another, after this pause.
+    /// Another attempt, after this delay.
     Again(Duration),
-    /// Nothing: it would not help, or there is no time left.
+    /// None: another attempt would not help, or the deadline has passed.
     Lost,
 }
 
 impl Tries {
-    /// Of an alert that must be delivered within `patience` from `now` on. Only jitter depends on `seed`.
+    /// Creates the attempts for an alert that must be delivered within `patience` from `now`.
+    /// `seed` affects only the jitter.
     pub fn new(patience: Duration, now: Instant, seed: u64) -> Self {
         Self {
             deadline: now + patience,
@@ -99,12 +104,13 @@ impl Tries {
         }
     }
 
-    /// How many have failed.
+    /// Returns the number of failed attempts.
     pub fn failed(&self) -> u32 {
         self.failed
     }
 
-    /// Judges a try that ended `now`. A refusal is final, unless it is one of those that pass: 408, 425, 429 and 5xx.
+    /// Classifies an attempt that ended at `now`. A rejection is final unless its status is
+    /// temporary: 408, 425, 429 and 5xx.
     pub fn judge(&mut self, answer: Answer, now: Instant) -> Next {
         let wanted = match answer {
             Answer::Status(200..=299, _) => return Next::Delivered,
@@ -124,14 +130,16 @@ impl Tries {
     }
 }
 
-/// The keys that a webhook shares with us: the first is the current one, the others are on their way out. They cannot be shown.
+/// The keys shared with a webhook: the current one first, then those being phased out. The type
+/// implements neither `Debug` nor `Display`.
 pub struct SigningKeys(Vec<Vec<u8>>);
 
 impl SigningKeys {
-    /// One a line, each `whsec_` and 24 to 64 bytes in Base64, as Standard Webhooks has it.
+    /// Parses one key per line: `whsec_` followed by 24 to 64 bytes in Base64, as in Standard
+    /// Webhooks.
     ///
     /// # Errors
-    /// What is wrong, for people, without a part of the text.
+    /// If a line is not a key, or there is none. The message contains no part of the text.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let keys: Option<Vec<_>> = lines
@@ -146,10 +154,11 @@ impl SigningKeys {
         }
     }
 
-    /// The header `webhook-signature` of a try: one signature for each key. `timestamp` is in seconds since 1970.
+    /// Returns the `webhook-signature` header of an attempt, with one signature per key.
+    /// `timestamp` is in seconds since 1970.
     pub fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
         let sign = |key: &Vec<u8>| {
-            // HMAC takes keys of any length (RFC 2104).
+            // HMAC accepts keys of any length (RFC 2104).
             let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
             mac.update(format!("{id}.{timestamp}.").as_bytes());
             mac.update(body);
@@ -195,7 +204,7 @@ mod tests {
             (4, halted.clone(), Ok(2)),
             (5, halted, Ok(0)),
             (6, failed(), Err(1)),
-            // The window slides: what went out at 4 is over, what did at 5 is not.
+            // The window slides: the alert sent at 4 has left it, the one sent at 5 has not.
             (64, failed(), Ok(1)),
             (64, failed(), Err(1)),
             (65, failed(), Ok(1)),
@@ -265,14 +274,14 @@ mod tests {
 
     #[test]
     fn signatures_are_those_of_standard_webhooks() {
-        // The example of its reference libraries.
+        // The example of the reference libraries of Standard Webhooks.
         let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         let body = br#"{"test": 2432232314}"#;
         let expect = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
         let keys = SigningKeys::parse(key).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(keys.sign(id, 1_614_265_330, body), expect);
-        // While a key is being replaced, either will do for the receiver.
+        // During key rotation, the receiver accepts either key.
         let both = format!("\nwhsec_{}\r\n{key}\n", BASE64_STANDARD.encode([7; 32]));
         let keys = SigningKeys::parse(&both).unwrap_or_else(|why| panic!("{why}"));
         let signed = keys.sign(id, 1_614_265_330, body);

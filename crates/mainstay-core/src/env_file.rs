@@ -1,17 +1,21 @@
-//! The grammar of an `env_file`: what systemd's `EnvironmentFile=` and docker's `--env-file` have in common.
+//! The grammar of an `env_file`: the common subset of systemd's `EnvironmentFile=` and Docker's
+//! `--env-file`.
 //!
-//! One `NAME=value` a line. A comment takes a whole line, which begins with `#` (or `;`, as with systemd): both tools keep a `#` that
-//! comes later as part of the value, so a password may contain one. Nothing is expanded, and a backslash is a backslash. A value may
-//! stand in one pair of quotes, which are removed as systemd does; `export ` before a name is accepted for files that shells read, too.
+//! Each line has the form `NAME=value`. A comment takes a whole line and begins with `#` (or `;`,
+//! as in systemd). Both tools treat a later `#` as part of the value, so a password may contain
+//! one. Nothing is expanded, and a backslash is an ordinary character. A value may be enclosed in
+//! one pair of quotes, which is removed as in systemd. A leading `export ` is accepted, for files
+//! that are also read by shells.
 
 use std::fmt;
 
-/// The variables of a file, in its order; a later one of the same name wins.
+/// Parses the variables of a file, in file order. If a name occurs more than once, the last one
+/// wins.
 ///
 /// A byte order mark and CRs at line ends are skipped.
 ///
 /// # Errors
-/// The first line that is wrong.
+/// If a line is malformed; the error describes the first such line.
 pub fn parse(text: &str) -> Result<Vec<Variable<'_>>, Mistake> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut variables = Vec::new();
@@ -31,25 +35,26 @@ pub fn parse(text: &str) -> Result<Vec<Variable<'_>>, Mistake> {
 /// A variable of a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Variable<'a> {
-    /// The line that it is on, from 1.
+    /// The line number, from 1.
     pub line: usize,
-    /// Its name.
+    /// The name of the variable.
     pub name: &'a str,
-    /// Its value, without quotes.
+    /// The value, without quotes.
     pub value: &'a str,
-    /// The value has no quotes and contains ` #`, which other tools (Compose, shells) read as a comment.
+    /// Set if the value is unquoted and contains ` #`, which other tools (Compose, shells) treat as
+    /// the start of a comment.
     pub ends_like_comment: bool,
 }
 
-/// A line that is no variable.
+/// A malformed line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// From 1.
+    /// The line number, from 1.
     pub line: usize,
     problem: &'static str,
 }
 
-/// Names the line, never the value.
+/// Formats the line number and the problem, never the value.
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}: {}", self.line, self.problem)

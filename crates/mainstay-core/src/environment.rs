@@ -1,12 +1,14 @@
-//! Which variables of the supervisor's environment its services inherit.
+//! The variables that services inherit from the supervisor's environment.
 //!
-//! Variables that describe the supervisor itself (its sockets, credentials, watchdog) are passed to no service. Beyond that, a service of
-//! the supervisor's own account inherits everything; a service of another account inherits [`BASE`] and what its manifest names.
+//! No service inherits variables that describe the supervisor itself (its sockets, credentials,
+//! watchdog). Otherwise, a service that runs as the supervisor's account inherits everything. A
+//! service of another account inherits [`BASE`] and the variables named in its manifest.
 
-/// What a service of another account inherits unless its own account sets it.
+/// The variables that a service of another account inherits unless its own account sets them.
 pub const BASE: [&str; 3] = ["PATH", "LANG", "TZ"];
 
-/// Variables with a meaning for one process only: systemd.exec(5), sd_notify(3), sd_listen_fds(3), and mainstay's own.
+/// Variables that are meant for a single process: systemd.exec(5), sd_notify(3), sd_listen_fds(3),
+/// and mainstay's own.
 const PRIVATE: [&str; 17] = [
     "CREDENTIALS_DIRECTORY",
     "FDSTORE",
@@ -27,10 +29,11 @@ const PRIVATE: [&str; 17] = [
     "SYSTEMD_EXEC_PID",
 ];
 
-/// The same, by how their names begin.
+/// Name prefixes of further variables of this kind.
 const PRIVATE_PREFIXES: [&str; 3] = ["LISTEN_", "MEMORY_PRESSURE_", "WATCHDOG_"];
 
-/// Whether no service inherits this variable. `MAINSTAY_INSTANCE` is none of these: an outer supervisor finds orphans by it.
+/// Returns whether no service inherits this variable. `MAINSTAY_INSTANCE` is inherited, because an
+/// outer supervisor identifies orphans by it.
 pub fn is_private(name: &str) -> bool {
     PRIVATE.contains(&name) || PRIVATE_PREFIXES.iter().any(|it| name.starts_with(it))
 }

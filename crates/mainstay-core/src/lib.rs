@@ -1,7 +1,8 @@
-//! Every decision and every format of mainstay, free of effects.
+//! The decisions and formats of mainstay, free of side effects.
 //!
-//! Text becomes a [`manifest`], a manifest becomes a [`spec::Spec`], and the [`engine`] turns events and the time that it is
-//! given into actions. Nothing here reads a file, a clock, the environment or a socket: the shells around it do.
+//! A [`manifest`] is parsed into a [`spec::Spec`], and the [`engine`] turns events and the current
+//! time into actions. Nothing here reads a file, a clock, the environment or a socket; the
+//! surrounding crates do.
 #![forbid(unsafe_code)]
 
 pub mod alert;

@@ -1,4 +1,4 @@
-//! The shapes of what is reported: `status --json` and the control protocol (docs/control.md).
+//! Report types of `status --json` and the control protocol (docs/control.md).
 
 use std::fmt;
 
@@ -10,102 +10,103 @@ use crate::registry::TextDigest;
 /// The document of `status --json` and `list --json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
-    /// Who supervises them; not said where only single services were asked for something.
+    /// The supervisor of the services; absent in reports about individual services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<SupervisorReport>,
-    /// One entry a service, in the order of the manifest.
+    /// One entry per service, in the order of the manifest.
     pub services: Vec<ServiceReport>,
 }
 
-/// What is known of a supervisor.
+/// The state of a supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorReport {
-    /// Its process id.
+    /// The process ID.
     pub pid: u32,
-    /// Whether it lives; services may outlive it.
+    /// Set if the process is alive. Services may outlive their supervisor.
     pub alive: bool,
-    /// Why a successor could not, or cannot, be told of all that runs, if so.
+    /// The reason, if any, why a successor cannot recover all running services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// What is known of one service.
+/// The state of one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceReport {
-    /// Its name.
+    /// The name of the service.
     pub name: String,
-    /// Its state.
+    /// The current state.
     pub state: StateName,
-    /// Its main process.
+    /// The process ID of the main process.
     pub pid: Option<u32>,
-    /// Whether its readiness was seen in this run.
+    /// Set if the service became ready in this run.
     pub ready: bool,
-    /// When it entered this state: RFC 3339, UTC; `None` where nobody knows.
+    /// The time at which the service entered this state (RFC 3339, UTC); `None` if unknown.
     pub since: Option<String>,
-    /// Seconds since then.
+    /// The seconds since then.
     pub since_seconds: Option<u64>,
-    /// How often it was started again by itself.
+    /// The number of automatic restarts.
     pub restarts: u64,
-    /// How its last run ended.
+    /// The outcome of the last run.
     pub last_exit: Option<LastExit>,
-    /// The service manager: `embedded` here.
+    /// The service manager; `embedded` for a service of mainstay's own supervisor.
     pub manager: String,
     /// `embedded`, `hosted` or `direct`.
     pub mode: String,
-    /// The version of its definition in the registry, once it has one.
+    /// The version of the definition in the registry, if it has one.
     pub version: Option<u64>,
     /// The entity tag of that version.
     pub etag: Option<String>,
-    /// Of the definition that it runs by, or would be started by: SHA-256 of the manifest, its language and its base directory. Not said where
-    /// no supervisor of ours knows.
+    /// The SHA-256 of the definition that the service runs or would be started with: its manifest,
+    /// the manifest's format and its base directory. Absent unless a mainstay supervisor reports
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition_digest: Option<TextDigest>,
-    /// What is not as it was registered, a sentence each; not said where nobody has looked.
+    /// The deviations from the registered definition, one sentence each; absent if not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Vec<String>>,
-    /// Whether it was restarted more often than its limit allows, and has not been ready for
-    /// `reset_after` since.
+    /// Set if the service exceeded its restart limit and has not been ready for `reset_after`
+    /// since.
     #[serde(default)]
     pub crash_looping: bool,
-    /// When a service that is backing off is started again: RFC 3339, UTC.
+    /// The time of the next start of a service that is backing off (RFC 3339, UTC).
     #[serde(default)]
     pub next_try: Option<String>,
-    /// Seconds until then.
+    /// The seconds until then.
     #[serde(default)]
     pub next_try_seconds: Option<u64>,
-    /// Why it is halted, waits or backs off, or what it says of itself.
+    /// The reason why the service is halted, waiting or backing off, or its own status text.
     pub detail: Option<String>,
-    /// What is wrong with its log, if something is.
+    /// The problem with the service's log, if any.
     pub log_problem: Option<String>,
-    /// Why what is wanted of it will not outlast its supervisor, if so.
+    /// The reason, if any, why the service's desired state will not survive its supervisor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_problem: Option<String>,
-    /// Processor time of its whole tree, milliseconds, where the system tells.
+    /// The CPU time of the whole process tree in milliseconds, if the system reports it.
     pub cpu_ms: Option<u64>,
-    /// Resident memory of its whole tree, bytes, where the system tells.
+    /// The resident memory of the whole process tree in bytes, if the system reports it.
     pub memory_bytes: Option<u64>,
-    /// Running services that need this one, although it is stopped or stopping.
+    /// The running services that need this one, although it is stopped or stopping.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needed_by: Vec<String>,
-    /// The trial of a new definition, while there is one.
+    /// The trial of a new definition, while one is in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<UpdateReport>,
 }
 
-/// What is known of the trial of a new definition.
+/// The state of the trial of a new definition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateReport {
-    /// How far it is.
+    /// The phase of the trial.
     pub phase: TrialPhase,
-    /// Whether the old run goes on meanwhile.
+    /// The style of the trial: a restart, or an overlap with the old run.
     pub style: Style,
-    /// The new definition's state.
+    /// The state of the new definition.
     pub state: StateName,
-    /// Its main process.
+    /// The process ID of its main process.
     pub pid: Option<u32>,
 }
 
-/// How a run ended: one of the two, or neither where nobody could tell.
+/// The outcome of a run: an exit code, a signal, or neither if the outcome is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastExit {
     /// The exit code.
@@ -137,7 +138,7 @@ impl fmt::Display for LastExit {
 }
 
 impl ServiceReport {
-    /// A stopped service of which nothing more is known.
+    /// Returns the report of a stopped service about which nothing else is known.
     pub fn stopped(name: &str, manager: &str, mode: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -167,7 +168,8 @@ impl ServiceReport {
         }
     }
 
-    /// The part that the engine knows; `since` is the wall clock's time of `view.since`, `since_seconds` how long ago that was.
+    /// Creates the part of a report that comes from the engine. `since` is the wall-clock time of
+    /// `view.since`, and `since_seconds` the time elapsed since then.
     pub fn new(name: &str, view: View, since: String, since_seconds: u64) -> Self {
         Self {
             state: view.state,
@@ -183,7 +185,8 @@ impl ServiceReport {
         }
     }
 
-    /// `it is halted: crash-looping`, or `it is waiting for db`: the state and its reason, if any, without a word twice.
+    /// Formats the state and its reason, if any, without repeating a word: `it is halted:
+    /// crash-looping`, or `it is waiting for db`.
     pub fn it_is(&self, why: Option<&str>) -> String {
         let state = self.state;
         match why {
@@ -193,7 +196,7 @@ impl ServiceReport {
         }
     }
 
-    /// What the state alone does not say, on one line: why, the last exit, the next try.
+    /// Returns the details of the state on one line: its reason, the last exit and the next start.
     pub fn remark(&self) -> Option<String> {
         let mut parts = Vec::new();
         if self.crash_looping {

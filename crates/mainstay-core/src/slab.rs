@@ -1,8 +1,8 @@
-//! Things by small numbers: each keeps its number for as long as it is there, and then the number may be another's.
+//! A slab: values addressed by small numbers, which are reused after removal.
 
 use std::ops::{Index, IndexMut};
 
-/// A list with holes. What is added gets the lowest free number. Indexing panics where nothing is.
+/// A vector with holes. A new value gets the lowest free number. Indexing a free number panics.
 #[derive(Clone, Debug)]
 pub struct Slab<T> {
     entries: Vec<Option<T>>,
@@ -17,20 +17,20 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// The number that the next one gets.
+    /// Returns the number that the next value gets.
     pub fn vacancy(&self) -> usize {
         let vacant = self.entries.iter().position(Option::is_none);
         vacant.unwrap_or(self.entries.len())
     }
 
-    /// Adds one and returns its number.
+    /// Adds a value and returns its number.
     pub fn add(&mut self, value: T) -> usize {
         let number = self.vacancy();
         self.put(number, value);
         number
     }
 
-    /// Puts one at a number of the caller's choice; returns what was there.
+    /// Puts a value at the given number and returns the previous value.
     pub fn put(&mut self, number: usize, value: T) -> Option<T> {
         if number >= self.entries.len() {
             self.entries.resize_with(number + 1, || None);
@@ -38,7 +38,7 @@ impl<T> Slab<T> {
         self.entries[number].replace(value)
     }
 
-    /// Takes one out.
+    /// Removes a value and returns it.
     pub fn take(&mut self, number: usize) -> Option<T> {
         let taken = self.entries.get_mut(number).and_then(Option::take);
         while let Some(None) = self.entries.last() {
@@ -47,45 +47,45 @@ impl<T> Slab<T> {
         taken
     }
 
-    /// That of this number, if there is one.
+    /// Returns the value with this number, if any.
     pub fn get(&self, number: usize) -> Option<&T> {
         self.entries.get(number)?.as_ref()
     }
 
-    /// That of this number, if there is one.
+    /// Returns the value with this number, if any.
     pub fn get_mut(&mut self, number: usize) -> Option<&mut T> {
         self.entries.get_mut(number)?.as_mut()
     }
 
-    /// No number is as high as this.
+    /// Returns a bound that exceeds every number in use.
     pub fn bound(&self) -> usize {
         self.entries.len()
     }
 
-    /// How many there are.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.iter().count()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no values.
     pub fn is_empty(&self) -> bool {
-        // The last one is never a hole.
+        // The last entry is never a hole.
         self.entries.is_empty()
     }
 
-    /// All, with their numbers, in their order.
+    /// Returns an iterator over all values with their numbers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         let entries = self.entries.iter().enumerate();
         entries.filter_map(|(number, entry)| Some((number, entry.as_ref()?)))
     }
 
-    /// All, with their numbers, in their order.
+    /// Returns an iterator over all values with their numbers, in order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
         let entries = self.entries.iter_mut().enumerate();
         entries.filter_map(|(number, entry)| Some((number, entry.as_mut()?)))
     }
 
-    /// Takes all out.
+    /// Removes all values.
     pub fn clear(&mut self) {
         self.entries.clear();
     }

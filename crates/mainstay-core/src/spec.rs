@@ -1,7 +1,8 @@
-//! What a manifest *means*: validated, with every default resolved.
+//! Service specifications: validated manifests with every default resolved.
 //!
-//! A [`Spec`] is only made by [`crate::manifest`], so whoever holds one may rely on its invariants: the name is well formed, every
-//! duration is in range, `needs` names services of the same manifest and has no cycle. Later stages read it and never change it.
+//! Only [`crate::manifest`] creates a [`Spec`], so its invariants always hold: the name is well
+//! formed, every duration is in range, and `needs` names services of the same manifest and has no
+//! cycle. Later stages read a `Spec` and never change it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,16 +15,17 @@ use serde::Serialize;
 
 use crate::log::redact::{RedactWith, Redaction};
 
-/// The name of a service: `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`, so that it is a legal unit, file, DNS label and registry key everywhere.
+/// The name of a service: `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`. Every such name is a legal unit
+/// name, file name, DNS label and registry key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ServiceName(Arc<str>);
 
 impl ServiceName {
-    /// The longest allowed name, in bytes (a DNS label, RFC 1035 §2.3.4).
+    /// The maximum length of a name in bytes (a DNS label, RFC 1035 §2.3.4).
     pub const MAX_LEN: usize = 63;
 
-    /// Checks `name` against the pattern; `None` if it does not match.
+    /// Creates a name, or returns `None` if `name` does not match the pattern.
     pub fn new(name: &str) -> Option<Self> {
         let bytes = name.as_bytes();
         let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -34,7 +36,7 @@ impl ServiceName {
         well_formed.then(|| Self(name.into()))
     }
 
-    /// The name as text.
+    /// Returns the name as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,20 +54,20 @@ impl fmt::Debug for ServiceName {
     }
 }
 
-/// Which production constraints apply.
+/// The production constraints that apply to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Environment {
     /// All constraints.
     #[default]
     Production,
-    /// Production's numbers, but more verbose logs are allowed.
+    /// Production limits, with more verbose logs allowed.
     Staging,
-    /// The numbers are relaxed, the shapes never.
+    /// Relaxed limits. Structural rules still apply.
     Development,
 }
 
-/// One service, as it is meant.
+/// The validated specification of one service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     pub(crate) name: ServiceName,
@@ -84,7 +86,8 @@ pub struct Spec {
     pub(crate) sandbox: Option<Sandbox>,
     pub(crate) account: Option<Account>,
     pub(crate) needs: Vec<Need>,
-    /// By what the service manager knows those of them that it does not know by their keys.
+    /// The names under which the service manager knows those needs whose name there differs from
+    /// their key.
     pub(crate) need_names: BTreeMap<ServiceName, String>,
     pub(crate) listen: Vec<Listen>,
     pub(crate) start: Start,
@@ -100,78 +103,85 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// The key of its table in the manifest.
+    /// Returns the key of the service's table in the manifest.
     pub fn name(&self) -> &ServiceName {
         &self.name
     }
-    /// The supervisor's own where it is `None`.
+    /// Returns the scheduling priority; `None` is the priority of the supervisor.
     pub fn priority(&self) -> Option<Priority> {
         self.priority
     }
-    /// The processors that it may run on, from 0; all where it is empty.
+    /// Returns the processors that the service may run on, numbered from 0; empty means all.
     pub fn cpus(&self) -> &[u16] {
         &self.cpus
     }
-    /// What each of its processes may have at most.
+    /// Returns the resource limits of each process of the service.
     pub fn limits(&self) -> Limits {
         self.limits
     }
-    /// What it may do in its sandbox, where the manifest asks for one.
+    /// Returns the exceptions to the service's sandbox; `None` if the manifest does not ask for
+    /// one.
     pub fn sandbox(&self) -> Option<&Sandbox> {
         self.sandbox.as_ref()
     }
-    /// Whose constraints it was checked against.
+    /// Returns the environment whose constraints the service was checked against.
     pub fn environment(&self) -> Environment {
         self.environment
     }
-    /// One line of what it is.
+    /// Returns the one-line description of the service.
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }
-    /// What a service manager's user interface shows; the name where none is given.
+    /// Returns the name to show in a service manager's user interface; defaults to the service's
+    /// name.
     pub fn display_name(&self) -> &str {
         self.display_name.as_deref().unwrap_or(self.name.as_str())
     }
-    /// The name by which the service manager knows it: the key of its table, unless the manifest has another.
+    /// Returns the service's name in the service manager: the key of its table, unless the manifest
+    /// sets another.
     pub fn manager_name(&self) -> &str {
         self.manager_name.as_deref().unwrap_or(self.name.as_str())
     }
-    /// The name by which the service manager knows one of [`Spec::needs`].
+    /// Returns the name in the service manager of one of [`Spec::needs`].
     pub fn manager_name_of<'a>(&'a self, need: &'a Need) -> &'a str {
         match need {
             Need::Service(name) => self.need_names.get(name).map_or(name.as_str(), |it| it),
             Need::Os(name) => name,
         }
     }
-    /// The program and its arguments.
+    /// Returns the program and its arguments.
     pub fn command(&self) -> &Argv {
         &self.command
     }
-    /// Where it runs; `None` is the manifest's own directory. A relative path is relative to that directory too.
+    /// Returns the working directory; `None` is the manifest's directory. A relative path is
+    /// relative to that directory.
     pub fn working_dir(&self) -> Option<&Path> {
         self.working_dir.as_deref()
     }
-    /// Variables added to, or replacing, the inherited ones. Wins over [`Spec::env_file`].
+    /// Returns the variables that are added to, or replace, inherited ones. They take precedence
+    /// over [`Spec::env_file`].
     pub fn env(&self) -> &Env {
         &self.env
     }
-    /// A file of `NAME=value` lines, read at each start.
+    /// Returns the path of a file of `NAME=value` lines, which is read at each start.
     pub fn env_file(&self) -> Option<&Path> {
         self.env_file.as_deref()
     }
-    /// Variables that it inherits although it runs as another account than the supervisor.
+    /// Returns the variables that are inherited even if the service runs as another account than
+    /// the supervisor.
     pub fn inherit_env(&self) -> &[String] {
         &self.inherit_env
     }
-    /// Whom it runs as; `None` is whoever runs mainstay.
+    /// Returns the account that the service runs as; `None` is the account that runs mainstay.
     pub fn account(&self) -> Option<&Account> {
         self.account.as_ref()
     }
-    /// What must be ready before it starts.
+    /// Returns the services that must be ready before this one starts.
     pub fn needs(&self) -> &[Need] {
         &self.needs
     }
-    /// The same service, for a host whose manager sees to what it needs, and to whom it runs as, if it `gives_accounts`.
+    /// Returns the service for a host whose manager handles its needs and, if `gives_accounts`, its
+    /// account.
     #[must_use]
     pub fn under_manager(mut self, gives_accounts: bool) -> Self {
         self.needs = Vec::new();
@@ -181,7 +191,8 @@ impl Spec {
         self
     }
 
-    /// What it needs of its host is a service beside it, as there is no other manager.
+    /// Returns the service with each host service it needs turned into a service of the same
+    /// supervisor. For hosts without another manager.
     #[must_use]
     pub fn beside_others(mut self) -> Self {
         for need in &mut self.needs {
@@ -194,83 +205,88 @@ impl Spec {
         self
     }
 
-    /// With another program, and the same arguments. `None` where no program can be called that.
+    /// Replaces the program and keeps the arguments. Returns `None` if `program` is not a valid
+    /// program name.
     pub(crate) fn with_program(mut self, program: &str) -> Option<Self> {
         let words = std::iter::once(program.to_owned()).chain(self.command.args().iter().cloned());
         self.command = Argv::new(words.collect())?;
         Some(self)
     }
 
-    /// The names of [`Spec::needs`] that lie in this manifest.
+    /// Returns the names of those [`Spec::needs`] that are services of this manifest.
     pub fn needed_services(&self) -> impl Iterator<Item = &ServiceName> {
         self.needs.iter().filter_map(|need| match need {
             Need::Service(name) => Some(name),
             Need::Os(_) => None,
         })
     }
-    /// Where its manager listens for it; it is given the sockets in this order (sd_listen_fds(3)).
+    /// Returns the addresses on which the manager listens for the service. Sockets are passed in
+    /// this order (sd_listen_fds(3)).
     pub fn listen(&self) -> &[Listen] {
         &self.listen
     }
-    /// How its start is judged.
+    /// Returns the conditions for a successful start.
     pub fn start(&self) -> &Start {
         &self.start
     }
-    /// Conditions outside the manifest, waited for one after the other before each start.
+    /// Returns the conditions outside the manifest that are awaited in order before each start.
     pub fn wait_for(&self) -> &[WaitFor] {
         &self.wait_for
     }
-    /// How it is watched once ready; `None` is not at all (beyond its own exit).
+    /// Returns the liveness check for a ready service; `None` watches for its exit only.
     pub fn liveness(&self) -> Option<&Liveness> {
         self.liveness.as_ref()
     }
-    /// How it is stopped.
+    /// Returns the stop procedure.
     pub fn stop(&self) -> &Stop {
         &self.stop
     }
-    /// How it is told to read its configuration again; `None` is SIGHUP, if it handles that.
+    /// Returns the way to request a configuration reload; `None` is SIGHUP, if the service handles
+    /// it.
     pub fn reload(&self) -> Option<&Reload> {
         self.reload.as_ref()
     }
-    /// What follows an exit.
+    /// Returns the reaction to an exit.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
-    /// Which of its state is kept, and when.
+    /// Returns the snapshot policy; `None` takes no snapshots.
     pub fn snapshot(&self) -> Option<&SnapshotPolicy> {
         self.snapshot.as_ref()
     }
-    /// Who is told of its alerts, beside the log of the system.
+    /// Returns the receivers of the service's alerts, in addition to the system log.
     pub fn on_alert(&self) -> Option<&OnAlert> {
         self.on_alert.as_ref()
     }
-    /// What happens to its output.
+    /// Returns the policy for the service's output.
     pub fn log(&self) -> &LogPolicy {
         &self.log
     }
-    /// Its metrics and control endpoint.
+    /// Returns the service's metrics and control endpoint.
     pub fn http(&self) -> Option<&Http> {
         self.http.as_ref()
     }
 }
 
-/// A program and its arguments: never empty, never a shell string, no NUL byte.
+/// A program and its arguments: never empty, never a shell command line, without NUL bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Argv(Vec<String>);
 
 impl Argv {
-    /// `None` if `words` is empty, starts with an empty word, or holds a NUL byte (which no system can pass on).
+    /// Returns `None` if `words` is empty, starts with an empty word, or contains a NUL byte (which
+    /// no system can pass on).
     pub fn new(words: Vec<String>) -> Option<Self> {
         let well_formed = words.first().is_some_and(|program| !program.is_empty())
             && words.iter().all(|word| !word.contains('\0'));
         well_formed.then_some(Self(words))
     }
-    /// The program: a path if it holds a separator (relative ones to the manifest's directory), else looked up in `PATH`.
+    /// Returns the program. A name with a separator is a path (relative to the manifest's
+    /// directory); any other name is looked up in `PATH`.
     pub fn program(&self) -> &str {
         &self.0[0]
     }
-    /// Everything after the program.
+    /// Returns the arguments, without the program.
     pub fn args(&self) -> &[String] {
         &self.0[1..]
     }
@@ -281,7 +297,7 @@ impl Argv {
 pub struct Env(pub(crate) BTreeMap<String, String>);
 
 impl Env {
-    /// Name and value, sorted by name.
+    /// Returns an iterator over names and values, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
             .iter()
@@ -295,18 +311,18 @@ impl fmt::Debug for Env {
     }
 }
 
-/// Whom a service runs as.
+/// The account that a service runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Account {
     /// `local-system`: LocalSystem on Windows, root on Unix.
     LocalSystem,
-    /// `local-service`: few rights, no network identity.
+    /// `local-service`: minimal privileges, no network identity.
     LocalService,
-    /// `network-service`: few rights, the machine's network identity.
+    /// `network-service`: minimal privileges, with the network identity of the machine.
     NetworkService,
-    /// `virtual`: `NT SERVICE\name` on Windows, a system user of the service's own elsewhere.
+    /// `virtual`: `NT SERVICE\name` on Windows; a dedicated system user elsewhere.
     Virtual,
-    /// `dynamic`: a user that exists only while the service runs (systemd's `DynamicUser`).
+    /// `dynamic`: a user that exists only while the service runs (`DynamicUser` of systemd).
     Dynamic,
     /// `user:NAME`.
     User(String),
@@ -315,7 +331,7 @@ pub enum Account {
 }
 
 impl Account {
-    /// Whether its programs run with more rights than an ordinary user's.
+    /// Returns whether the account has more privileges than an ordinary user.
     pub fn is_privileged(&self) -> bool {
         match self {
             Self::LocalSystem => true,
@@ -339,26 +355,26 @@ impl fmt::Display for Account {
     }
 }
 
-/// Something that must be up first.
+/// A dependency that must be ready before a service starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
     /// A service of the same manifest.
     Service(ServiceName),
-    /// `os:NAME`: a service of the host's own manager.
+    /// `os:NAME`: a service of the host's service manager.
     Os(String),
 }
 
-/// An address that its manager listens on for a service.
+/// An address on which the manager listens on behalf of a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Listen {
-    /// TCP.
+    /// A TCP address.
     Tcp(HostPort),
-    /// A Unix stream socket at this absolute path.
+    /// A Unix stream socket at an absolute path.
     Unix(PathBuf),
 }
 
 impl fmt::Display for Listen {
-    /// As a manifest has it.
+    /// Formats the address as a manifest spells it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
@@ -367,7 +383,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// How a start is judged.
+/// The conditions for a successful start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Start {
     pub(crate) timeout: Duration,
@@ -375,26 +391,27 @@ pub struct Start {
     pub(crate) owner: Owner,
 }
 
-/// Which process may answer for a service on a local TCP address.
+/// The process that may answer for a service on a local TCP address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Owner {
-    /// One of the service's, or one that cannot be seen.
+    /// A process of the service, or one that cannot be identified.
     #[default]
     Service,
-    /// Any.
+    /// Any process.
     Any,
 }
 
 impl Start {
-    /// How long it may take to become ready. A `notify` service may extend it.
+    /// Returns the time within which the service must become ready. A `notify` service may extend
+    /// it.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
-    /// What says that it is ready; `None`: as soon as the program runs.
+    /// Returns the readiness condition; `None` means ready as soon as the program runs.
     pub fn ready(&self) -> Option<&Ready> {
         self.ready.as_ref()
     }
-    /// Which process may listen where `tcp` or `http` asks.
+    /// Returns the process that may listen on the address of a `tcp` or `http` probe.
     pub fn owner(&self) -> Owner {
         self.owner
     }
@@ -403,33 +420,35 @@ impl Start {
 /// Evidence that a service is ready.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ready {
-    /// Asked for, again and again, until it passes.
+    /// A probe that is repeated until it passes.
     Probe(Probe),
-    /// A line of its output matches this regular expression (the `regex` crate's syntax, on bytes, checked for validity).
+    /// A line of output that matches this regular expression (syntax of the `regex` crate, on
+    /// bytes, already validated).
     Log(String),
-    /// It says `READY=1` on `NOTIFY_SOCKET` (sd_notify(3)).
+    /// A `READY=1` message on `NOTIFY_SOCKET` (sd_notify(3)).
     Notify(Senders),
 }
 
-/// Which processes are believed on `NOTIFY_SOCKET`.
+/// The processes whose messages on `NOTIFY_SOCKET` are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Senders {
-    /// The service's main process and the processes that it started, directly or not.
+    /// The service's main process and its descendants.
     Tree,
-    /// Any process of the service's account, the supervisor's, or root.
+    /// Any process of the service's account, of the supervisor's account, or of root.
     All,
 }
 
-/// A question whose answer is yes or no.
+/// A check that passes or fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// `GET` answers 200–399 (redirects are not followed).
+    /// A `GET` request returns status 200–399 (redirects are not followed).
     Http(HttpUrl),
     /// A connection to this `host:port` is accepted.
     Tcp(HostPort),
     /// A connection to this Unix socket is accepted.
     Unix(PathBuf),
-    /// This command, in the service's directory, environment and account, exits 0.
+    /// This command, run in the service's directory and environment and as its account, exits with
+    /// 0.
     Exec(Argv),
     /// This file exists.
     File(PathBuf),
@@ -447,7 +466,7 @@ impl fmt::Display for Probe {
     }
 }
 
-/// `host:port`; an IPv6 address stands in brackets.
+/// A `host:port` pair; an IPv6 address is written in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     pub(crate) host: String,
@@ -455,8 +474,8 @@ pub struct HostPort {
 }
 
 impl HostPort {
-    /// The socket addresses that are meant if no resolver has to be asked: an IP address, or `localhost` (RFC 6761, section 6.3). Empty for
-    /// any other name.
+    /// Returns the socket addresses of a host that needs no resolver: an IP address, or `localhost`
+    /// (RFC 6761, section 6.3). Empty for any other name.
     pub fn literal(&self) -> Vec<SocketAddr> {
         let addresses: Vec<IpAddr> = match self.host.parse() {
             Ok(address) => vec![address],
@@ -469,11 +488,11 @@ impl HostPort {
         addresses.into_iter().map(at).collect()
     }
 
-    /// A name or an address, without brackets.
+    /// Returns the host name or IP address, without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
-    /// 1–65535.
+    /// Returns the port, 1–65535.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -489,7 +508,8 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// `http://host[:port][/path][?query]`. TLS is not offered: a readiness probe asks its own host.
+/// A URL `http://host[:port][/path][?query]`. TLS is not supported, because a readiness probe
+/// connects to its own host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl {
     pub(crate) address: HostPort,
@@ -497,11 +517,11 @@ pub struct HttpUrl {
 }
 
 impl HttpUrl {
-    /// Where to connect; port 80 where none is given.
+    /// Returns the address to connect to; the port defaults to 80.
     pub fn address(&self) -> &HostPort {
         &self.address
     }
-    /// Starts with `/`.
+    /// Returns the path and query, starting with `/`.
     pub fn path_and_query(&self) -> &str {
         &self.path_and_query
     }
@@ -522,40 +542,41 @@ pub struct WaitFor {
 }
 
 impl WaitFor {
-    /// What is asked.
+    /// Returns the probe that checks the condition.
     pub fn probe(&self) -> &Probe {
         &self.probe
     }
-    /// How often.
+    /// Returns the polling strategy.
     pub fn strategy(&self) -> Strategy {
         self.strategy
     }
-    /// How long at most; then the start has failed.
+    /// Returns the time after which the start fails if the condition is not met.
     pub fn deadline(&self) -> Duration {
         self.deadline
     }
 }
 
-/// How often a condition is asked for.
+/// The polling strategy for a condition.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Strategy {
-    /// At a fixed interval; the first pass counts.
+    /// Polls at a fixed interval; the first pass counts.
     Fixed {
-        /// The pause between two questions.
+        /// The time between two attempts.
         interval: Duration,
     },
-    /// At growing intervals with jitter; the first pass counts.
+    /// Polls at growing intervals with jitter; the first pass counts.
     Backoff(Backoff),
-    /// At a fixed interval; this many passes in a row count, so that a flapping dependency is not taken for a steady one.
+    /// Polls at a fixed interval and requires several passes in a row, so that a flapping
+    /// dependency does not pass as a stable one.
     Probe {
-        /// The pause between two questions.
+        /// The time between two attempts.
         interval: Duration,
-        /// Passes in a row, at least 1.
+        /// The required number of passes in a row, at least 1.
         passes: u32,
     },
 }
 
-/// `base`, `base × factor`, `base × factor²` … up to `max`.
+/// Exponential backoff: `base`, `base × factor`, `base × factor²` … up to `max`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
     pub(crate) base: Duration,
@@ -564,21 +585,21 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The first pause. Zero means no pause, ever.
+    /// Returns the first delay. Zero disables the delay altogether.
     pub fn base(&self) -> Duration {
         self.base
     }
-    /// At least 1.
+    /// Returns the growth factor, at least 1.
     pub fn factor(&self) -> f64 {
         self.factor
     }
-    /// The longest pause, jitter included.
+    /// Returns the maximum delay, jitter included.
     pub fn max(&self) -> Duration {
         self.max
     }
 }
 
-/// Repeated evidence that a ready service still works.
+/// The periodic check that a ready service still works.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Liveness {
     pub(crate) probe: Probe,
@@ -588,71 +609,74 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// What is asked; the readiness probe where the manifest names none.
+    /// Returns the probe; defaults to the readiness probe.
     pub fn probe(&self) -> &Probe {
         &self.probe
     }
-    /// From one answer to the next question.
+    /// Returns the time between a result and the next probe.
     pub fn every(&self) -> Duration {
         self.every
     }
-    /// An answer later than this is a miss.
+    /// Returns the time after which an unanswered probe counts as a miss.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
-    /// This many misses in a row restart the service.
+    /// Returns the number of misses in a row after which the service is restarted.
     pub fn misses(&self) -> u32 {
         self.misses
     }
 }
 
-/// How much of a processor a service gets where others want it, too: a nice value on Unix, a priority class on Windows.
+/// The CPU priority of a service under contention: a nice value on Unix, a priority class on
+/// Windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// 19; `IDLE_PRIORITY_CLASS`.
+    /// Nice 19; `IDLE_PRIORITY_CLASS`.
     Low,
-    /// 10; `BELOW_NORMAL_PRIORITY_CLASS`.
+    /// Nice 10; `BELOW_NORMAL_PRIORITY_CLASS`.
     BelowNormal,
-    /// 0; `NORMAL_PRIORITY_CLASS`.
+    /// Nice 0; `NORMAL_PRIORITY_CLASS`.
     Normal,
-    /// -5; `ABOVE_NORMAL_PRIORITY_CLASS`.
+    /// Nice -5; `ABOVE_NORMAL_PRIORITY_CLASS`.
     AboveNormal,
-    /// -10; `HIGH_PRIORITY_CLASS`.
+    /// Nice -10; `HIGH_PRIORITY_CLASS`.
     High,
 }
 
-/// Limits of setrlimit(2) for each process, soft and hard; the supervisor's own where there is none.
+/// The setrlimit(2) limits of each process, soft and hard. `None` inherits the limit of the
+/// supervisor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// `RLIMIT_NOFILE`: descriptors.
+    /// `RLIMIT_NOFILE`: file descriptors.
     pub open_files: Option<u64>,
-    /// `RLIMIT_NPROC`: processes and threads of its user.
+    /// `RLIMIT_NPROC`: processes and threads of the service's user.
     pub processes: Option<u64>,
-    /// `RLIMIT_CORE`: bytes of a core dump; 0 is none at all.
+    /// `RLIMIT_CORE`: the size of a core dump in bytes; 0 disables core dumps.
     pub core_size: Option<u64>,
-    /// `RLIMIT_MEMLOCK`: bytes that may be kept out of swap.
+    /// `RLIMIT_MEMLOCK`: bytes of memory that may be locked into RAM.
     pub locked_memory: Option<u64>,
 }
 
 impl Limits {
-    /// No limit.
+    /// The value that means no limit.
     pub const UNLIMITED: u64 = u64::MAX;
 }
 
-/// What a service needs that a sandbox would take from it (systemd.exec(5)). The default is next to nothing.
+/// The exceptions from a service's sandbox (systemd.exec(5)). The default allows next to nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sandbox {
-    /// Absolute paths that it may write to, beside its own state.
+    /// Absolute paths that the service may write to, in addition to its own state.
     pub writable: Vec<PathBuf>,
-    /// Capabilities by name, `CAP_NET_BIND_SERVICE`: capabilities(7).
+    /// Names of capabilities, such as `CAP_NET_BIND_SERVICE` (capabilities(7)).
     pub capabilities: Vec<String>,
-    /// It makes code while it runs, as compilers just in time do.
+    /// Set if the service generates code at run time, as just-in-time compilers do.
     pub jit: bool,
-    /// It sees the devices of the machine.
+    /// Set if the service may access the machine's devices.
     pub devices: bool,
 }
 
-/// How a service is stopped: asked, perhaps in several ways, waited for, then its whole tree is killed.
+/// The stop procedure of a service: one or more stop requests, a grace period, then a kill of the
+/// whole process tree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stop {
     pub(crate) graceful: Duration,
@@ -660,58 +684,60 @@ pub struct Stop {
     pub(crate) scope: StopScope,
 }
 
-/// One way of asking.
+/// One stage of the stop procedure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopStep {
     pub(crate) ask: StopAsk,
     pub(crate) after: Duration,
 }
 
-/// What can be asked of a service that is to stop.
+/// A request to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopAsk {
-    /// A signal on Unix; on Windows whichever it is, a ctrl-c.
+    /// A signal on Unix. On Windows, every signal is sent as Ctrl+C.
     Signal(Signal),
-    /// `WM_CLOSE` to its windows (Windows; nothing elsewhere).
+    /// `WM_CLOSE` to the service's windows (Windows; no effect elsewhere).
     Close,
 }
 
 impl Stop {
-    /// From the request to the kill.
+    /// Returns the time from the request to the kill.
     pub fn graceful(&self) -> Duration {
         self.graceful
     }
-    /// The ways of asking: at least one, the first of them at once, each not before the one before it, all within the graceful time.
+    /// Returns the stages of the stop procedure. There is at least one; the first is immediate, and
+    /// delays do not decrease or exceed the grace period.
     pub fn ladder(&self) -> &[StopStep] {
         &self.ladder
     }
-    /// Who is asked. The kill that may follow always takes the whole tree.
+    /// Returns the processes that stop requests are sent to. The kill that may follow always covers
+    /// the whole tree.
     pub fn scope(&self) -> StopScope {
         self.scope
     }
 }
 
 impl StopStep {
-    /// How.
+    /// Returns the request of this stage.
     pub fn ask(&self) -> StopAsk {
         self.ask
     }
-    /// How long after the request.
+    /// Returns the delay of this stage after the start of the stop.
     pub fn after(&self) -> Duration {
         self.after
     }
 }
 
-/// Who gets the polite requests to stop.
+/// The processes that stop requests are sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopScope {
-    /// Every process of the service (systemd's `KillMode=control-group`).
+    /// Every process of the service (`KillMode=control-group` of systemd).
     Tree,
-    /// Its main process only, which then ends its own children (`KillMode=mixed`).
+    /// Only the main process, which must then stop its own children (`KillMode=mixed`).
     Main,
 }
 
-/// A signal that a manifest may name; `"TERM"`, `"SIGTERM"` and `"term"` are the same.
+/// A signal that a manifest may name. `"TERM"`, `"SIGTERM"` and `"term"` are equivalent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[expect(missing_docs, reason = "the names are the documentation: signal(7)")]
@@ -726,7 +752,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// All of them, in the order of their usual numbers.
+    /// All signals, in the order of their usual numbers.
     pub const ALL: [Self; 7] = [
         Self::Hup,
         Self::Int,
@@ -737,7 +763,7 @@ impl Signal {
         Self::Winch,
     ];
 
-    /// The name without `SIG`, in upper case.
+    /// Returns the name without `SIG`, in upper case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hup => "HUP",
@@ -751,16 +777,16 @@ impl Signal {
     }
 }
 
-/// How a service is told to read its configuration again.
+/// The way to make a service reload its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reload {
-    /// This signal to its main process.
+    /// Sends this signal to the main process.
     Signal(Signal),
-    /// This command, in the service's directory and environment; exit 0 is success.
+    /// Runs this command in the service's directory and environment; exit code 0 is success.
     Exec(Argv),
 }
 
-/// What follows an exit (docs/exit-codes.md).
+/// The reaction to an exit (docs/exit-codes.md).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recovery {
     pub(crate) policy: Policy,
@@ -771,23 +797,24 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// What an exit outside the contract leads to.
+    /// Returns the policy for exits outside the exit code contract.
     pub fn policy(&self) -> Policy {
         self.policy
     }
-    /// The pause before each restart in a row.
+    /// Returns the delays between consecutive restarts.
     pub fn backoff(&self) -> Backoff {
         self.backoff
     }
-    /// A run at least this long ends the row.
+    /// Returns the run time after which the count of consecutive restarts is reset.
     pub fn reset_after(&self) -> Duration {
         self.reset_after
     }
-    /// How many restarts in which window are too many; `None` is never.
+    /// Returns the restart limit; `None` is unlimited.
     pub fn limit(&self) -> Option<RestartLimit> {
         self.limit
     }
-    /// Where not even a program that always fails at once reaches the limit: how many restarts the pauses allow within its window.
+    /// Returns the number of restarts that the backoff permits within the limit's window, if that
+    /// is too few for even a program that always fails at once to reach the limit.
     pub fn most_restarts(&self) -> Option<u32> {
         let limit = self.limit?;
         let restarts = |action: &CodeAction| *action == CodeAction::Restart;
@@ -806,13 +833,13 @@ impl Recovery {
         }
         None
     }
-    /// Exit codes whose action the manifest overrides. Keys are 0–255.
+    /// Returns the exit codes whose action the manifest overrides. Keys are 0–255.
     pub fn codes(&self) -> &BTreeMap<u8, CodeAction> {
         &self.codes
     }
 }
 
-/// Who is told at once when a service needs a human: a command, a webhook, or both.
+/// The receivers of alerts that require operator action: a command, a webhook, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnAlert {
     pub(crate) exec: Option<Argv>,
@@ -822,25 +849,25 @@ pub struct OnAlert {
 }
 
 impl OnAlert {
-    /// This command, as the service's account.
+    /// Returns the alert command, which runs as the service's account.
     pub fn exec(&self) -> Option<&Argv> {
         self.exec.as_ref()
     }
-    /// How long that may run.
+    /// Returns the time limit of the alert command.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
-    /// Whoever listens there.
+    /// Returns the webhook that alerts are sent to.
     pub fn webhook(&self) -> Option<&Webhook> {
         self.webhook.as_ref()
     }
-    /// How many in which window are too many; `None` is never.
+    /// Returns the rate limit for alerts; `None` is unlimited.
     pub fn limit(&self) -> Option<AlertLimit> {
         self.limit
     }
 }
 
-/// More than `alerts` within `window` are too many.
+/// A rate limit for alerts: at most `alerts` within `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlertLimit {
     pub(crate) alerts: u32,
@@ -848,17 +875,17 @@ pub struct AlertLimit {
 }
 
 impl AlertLimit {
-    /// At least 1.
+    /// Returns the maximum number of alerts, at least 1.
     pub fn alerts(self) -> u32 {
         self.alerts
     }
-    /// A sliding window.
+    /// Returns the length of the sliding window.
     pub fn window(self) -> Duration {
         self.window
     }
 }
 
-/// A receiver of alerts over HTTP, which knows us by a key.
+/// An HTTP receiver of alerts, which authenticates mainstay by a shared key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
     pub(crate) url: WebhookUrl,
@@ -869,47 +896,50 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Where it listens.
+    /// Returns the URL of the receiver.
     pub fn url(&self) -> &WebhookUrl {
         &self.url
     }
-    /// The file of the keys, or `credential:NAME`, one of systemd. Relative to the manifest's directory.
+    /// Returns the path of the key file, or `credential:NAME` for a systemd credential. A path is
+    /// relative to the manifest's directory.
     pub fn secret_file(&self) -> &Path {
         &self.secret_file
     }
-    /// PEM certificates of whom to trust over TLS; `None` is whom the system trusts. Relative to the manifest's directory.
+    /// Returns the path of the PEM certificates to trust for TLS; `None` uses the system's trust
+    /// store. Relative to the manifest's directory.
     pub fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
     }
-    /// How long one try may take.
+    /// Returns the time limit of one delivery attempt.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
-    /// How long an alert is tried to be delivered.
+    /// Returns the time after which delivery of an alert is abandoned.
     pub fn deadline(&self) -> Duration {
         self.deadline
     }
 }
 
-/// `https://…`, or `http://…` of this machine itself. Its path may be a secret: `Debug` and `Display` show the scheme and the host only.
+/// A URL `https://…`, or `http://…` on the local machine. The path may be a secret: `Debug` and
+/// `Display` show only the scheme and the host.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookUrl {
     pub(crate) text: String,
-    /// How much of it is the scheme and the host.
+    /// The length in bytes of the scheme and the host.
     pub(crate) origin: usize,
     pub(crate) is_local: bool,
 }
 
 impl WebhookUrl {
-    /// All of it.
+    /// Returns the complete URL, including the secret part.
     pub fn reveal(&self) -> &str {
         &self.text
     }
-    /// Whether this machine itself listens there.
+    /// Returns whether the receiver is on the local machine.
     pub fn is_local(&self) -> bool {
         self.is_local
     }
-    /// Whether the request goes over TLS.
+    /// Returns whether the request uses TLS.
     pub fn is_secure(&self) -> bool {
         self.text.starts_with("https:")
     }
@@ -927,20 +957,20 @@ impl fmt::Debug for WebhookUrl {
     }
 }
 
-/// What an exit outside the contract leads to.
+/// The policy for exits outside the exit code contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// Alert, back off, restart.
     #[default]
     Restart,
-    /// Alert and halt: a human must look.
+    /// Alert and halt until an operator intervenes.
     Strict,
-    /// Alert and halt, whatever the code: never started again without a request.
+    /// Alert and halt, whatever the exit code. The service starts again only on request.
     Never,
 }
 
-/// More than `restarts` within `window` are too many.
+/// A restart limit: at most `restarts` within `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestartLimit {
     pub(crate) restarts: u32,
@@ -948,11 +978,11 @@ pub struct RestartLimit {
     pub(crate) then: BeyondLimit,
 }
 
-/// What too many restarts lead to.
+/// The reaction to exceeding the restart limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BeyondLimit {
-    /// The service is crash-looping: alert, and go on restarting it at the longest pause.
+    /// Alert that the service is crash-looping, and keep restarting it at the maximum delay.
     #[default]
     Alert,
     /// Alert and halt.
@@ -960,29 +990,30 @@ pub enum BeyondLimit {
 }
 
 impl RestartLimit {
-    /// At least 1.
+    /// Returns the maximum number of restarts, at least 1.
     pub fn restarts(self) -> u32 {
         self.restarts
     }
-    /// A sliding window.
+    /// Returns the length of the sliding window.
     pub fn window(self) -> Duration {
         self.window
     }
-    /// What follows once there were too many.
+    /// Returns the reaction to exceeding the limit.
     pub fn then(self) -> BeyondLimit {
         self.then
     }
 }
 
-/// What one exit code leads to.
+/// The action that follows one exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CodeAction {
-    /// A clean end: stopped.
+    /// Treat the exit as a clean stop.
     Stop,
     /// Alert, back off, restart.
     Restart,
-    /// A dependency is briefly away: start again at 100 ms × 2ⁿ, five tries, then alert and halt.
+    /// Treat the exit as a brief outage of a dependency: start again after 100 ms × 2ⁿ, up to five
+    /// times, then alert and halt.
     Retry,
     /// Restore the previous stable snapshot and start again.
     Restore,
@@ -990,7 +1021,7 @@ pub enum CodeAction {
     Halt,
 }
 
-/// Which state is kept, and when.
+/// The snapshot policy: the state to copy, and when to copy it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotPolicy {
     pub(crate) paths: Vec<PathBuf>,
@@ -1006,71 +1037,79 @@ impl SnapshotPolicy {
     /// The default of [`SnapshotPolicy::max_size`].
     pub const MAX_SIZE: u64 = 64_000_000_000;
 
-    /// Absolute directories, none of which lies in another; where there is none, it is the service's own, `MAINSTAY_DATA_DIR`.
+    /// Returns absolute directories, none of which contains another. If empty, snapshots cover the
+    /// service's own directory, `MAINSTAY_DATA_DIR`.
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
-    /// Which snapshots stay.
+    /// Returns the retention rules for snapshots.
     pub fn keep(&self) -> SnapshotKeep {
         self.keep
     }
-    /// What triggers one, besides an update, a command and its time.
+    /// Returns the trigger for snapshots, in addition to updates, commands and
+    /// [`SnapshotPolicy::every`].
     pub fn when(&self) -> SnapshotWhen {
         self.when
     }
-    /// How long it must have been ready without a break to count as healthy.
+    /// Returns the time for which the service must have been continuously ready to count as
+    /// healthy.
     pub fn after(&self) -> Duration {
         self.after
     }
-    /// From one snapshot to the next, while it is healthy; `None`: not by the clock.
+    /// Returns the interval between snapshots while the service is healthy; `None` disables
+    /// periodic snapshots.
     pub fn every(&self) -> Option<Duration> {
         self.every
     }
-    /// The most bytes that each directory may hold, holes of sparse files included. A larger one is not copied.
+    /// Returns the maximum size of each directory in bytes, including holes of sparse files. Larger
+    /// directories are not copied.
     pub fn max_size(&self) -> u64 {
         self.max_size
     }
-    /// What keeps its state still while it is copied.
+    /// Returns the way to keep the state consistent while it is copied.
     pub fn still(&self) -> &Still {
         &self.still
     }
 }
 
-/// Which snapshots stay: those that every rule given allows, and always the newest stable one.
+/// The retention rules for snapshots. A snapshot is kept if every rule allows it; the newest stable
+/// one is always kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SnapshotKeep {
-    /// The newest, this many; at least 1.
+    /// The number of most recent snapshots to keep, at least 1.
     pub count: Option<u32>,
-    /// Those that are not older.
+    /// The maximum age of a snapshot.
     pub age: Option<Duration>,
 }
 
-/// What keeps a service's state still while it is copied.
+/// The way to keep a service's state consistent while it is copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Still {
-    /// Nothing: a file that changes meanwhile is noticed.
+    /// No measures. Files that change during the copy are detected.
     Nothing,
-    /// All its processes are suspended.
+    /// All processes of the service are suspended.
     Pause,
-    /// Commands of its own, in its directory, environment and account; exit 0 is success.
+    /// Commands that run in the service's directory and environment and as its account; exit code 0
+    /// is success.
     Commands {
-        /// Before.
+        /// The command to run before the copy.
         quiesce: Argv,
-        /// After, whatever became of the snapshot.
+        /// The command to run after the copy, even if the snapshot failed.
         thaw: Option<Argv>,
     },
 }
 
-/// What triggers a snapshot, besides an update and a command.
+/// The trigger for snapshots, in addition to updates and commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotWhen {
-    /// Once the service has been healthy for a while, if its state has changed since the last one.
+    /// After the service has been healthy for a while, if its state has changed since the last
+    /// snapshot.
     Healthy,
-    /// Nothing else.
+    /// No other trigger.
     Manual,
 }
 
-/// What happens to a service's output.
+/// The policy for a service's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPolicy {
     pub(crate) level: Level,
@@ -1085,7 +1124,7 @@ pub struct LogPolicy {
 }
 
 impl Default for LogPolicy {
-    /// What a manifest means that says nothing of logs.
+    /// The policy of a manifest without log settings.
     fn default() -> Self {
         Self {
             level: Level::Warn,
@@ -1108,95 +1147,97 @@ impl Default for LogPolicy {
 }
 
 impl LogPolicy {
-    /// The least severe level that is kept where lines carry one.
+    /// Returns the least severe level that is kept, for lines with a level.
     pub fn level(&self) -> Level {
         self.level
     }
-    /// When a file is rotated, always at the end of a line.
+    /// Returns the rotation rules. Files are always rotated at the end of a line.
     pub fn rotate(&self) -> Rotation {
         self.rotate
     }
-    /// Which rotated files stay beside the current one.
+    /// Returns the retention rules for rotated files.
     pub fn keep(&self) -> Retention {
         self.keep
     }
-    /// What is done to rotated files.
+    /// Returns the compression of rotated files.
     pub fn compress(&self) -> Compress {
         self.compress
     }
-    /// What a line looks like in the file.
+    /// Returns the format of lines in the file.
     pub fn format(&self) -> LogFormat {
         self.format
     }
-    /// Whether standard output and standard error are told apart.
+    /// Returns whether standard output and standard error are merged or split.
     pub fn streams(&self) -> Streams {
         self.streams
     }
-    /// Whether a line of a recognised level below [`Self::level`] is left out; other lines always stay.
+    /// Returns whether lines with a recognized level below [`Self::level`] are dropped. Other lines
+    /// are always kept.
     pub fn filter(&self) -> bool {
         self.filter
     }
-    /// What nobody may read in the output.
+    /// Returns the redaction rules for secrets in the output.
     pub fn redact(&self) -> &Redaction {
         &self.redact
     }
-    /// Where lines go beside the file; each target once.
+    /// Returns the destinations of lines in addition to the file, without duplicate targets.
     pub fn sinks(&self) -> &[SinkSpec] {
         &self.sinks
     }
 }
 
-/// Whether a service's two streams are told apart.
+/// The handling of a service's standard output and standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Streams {
-    /// Both are one pipe, in the order in which the program wrote.
+    /// Both streams share one pipe and keep the order in which the program wrote.
     Merged,
-    /// Each has a pipe of its own, and a line says where it came from.
+    /// Each stream has its own pipe, and lines are labelled with their stream.
     Split,
 }
 
-/// When a file is rotated: at the first of these. The default is never.
+/// The rotation rules: a file is rotated as soon as one applies. The default is never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Rotation {
-    /// Where it would grow beyond this many bytes.
+    /// The size in bytes that a file must not exceed.
     pub size: Option<u64>,
-    /// With the first line of another hour or day.
+    /// The calendar period: rotates before the first line of a new hour or day.
     pub every: Option<(Every, Zone)>,
-    /// With the first line after the supervisor was started.
+    /// Set to rotate before the first line after the supervisor starts.
     pub at_start: bool,
 }
 
-/// A period of the calendar.
+/// A calendar period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Every {
-    /// It begins with a full hour.
+    /// Starts at each full hour.
     Hourly,
-    /// It begins with midnight.
+    /// Starts at midnight.
     Daily,
 }
 
-/// Whose midnight.
+/// The time zone of midnight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
-    /// Greenwich's, without summer time.
+    /// UTC.
     Utc,
-    /// The host's.
+    /// The time zone of the host.
     Local,
 }
 
-/// Which rotated files stay: those that no rule excludes. The default is all.
+/// The retention rules for rotated files. A file is kept if every rule allows it. The default keeps
+/// all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Retention {
-    /// The newest, this many.
+    /// The number of most recent files to keep.
     pub files: Option<u32>,
-    /// The newest, as many as have these bytes together, as they lie on the disk; at least one.
+    /// The maximum total size on disk in bytes. The most recent file is always kept.
     pub size: Option<u64>,
-    /// Those whose last line is not older than this.
+    /// The maximum age of a file's last line.
     pub age: Option<Duration>,
 }
 
-/// One place where lines go beside the file.
+/// A destination of log lines in addition to the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkSpec {
     pub(crate) target: SinkTarget,
@@ -1207,30 +1248,34 @@ pub struct SinkSpec {
 }
 
 impl SinkSpec {
-    /// Where to.
+    /// Returns the address of the sink.
     pub fn target(&self) -> &SinkTarget {
         &self.target
     }
-    /// What kind of program speaks, as syslog has it.
+    /// Returns the syslog facility.
     pub fn facility(&self) -> Facility {
         self.facility
     }
-    /// PEM certificates of whom to trust over TLS; `None` is whom the system trusts. Relative to the manifest's directory.
+    /// Returns the path of the PEM certificates to trust for TLS; `None` uses the system's trust
+    /// store. Relative to the manifest's directory.
     pub fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
     }
-    /// Who we are over TLS; `None` is nobody in particular. Relative to the manifest's directory.
+    /// Returns the client certificate for TLS; `None` sends none. Relative to the manifest's
+    /// directory.
     pub fn identity(&self) -> Option<&Tls> {
         self.identity.as_ref()
     }
-    /// Bytes on disk that may wait for a target on the network; at least [`SinkSpec::LEAST_SPOOL`].
+    /// Returns the size in bytes of the disk spool for a network target, at least
+    /// [`SinkSpec::LEAST_SPOOL`].
     pub fn spool(&self) -> u64 {
         self.spool
     }
-    /// Less would hold no useful part of an outage.
+    /// The minimum spool size. A smaller spool could not bridge a useful part of an outage.
     pub const LEAST_SPOOL: u64 = 1_000_000;
 
-    /// Whether one connection can serve both: they may differ in what each line says of itself.
+    /// Returns whether both sinks can share one connection. They may differ in the contents of each
+    /// line, such as the facility.
     pub fn connects_like(&self, other: &Self) -> bool {
         let Self {
             target,
@@ -1246,32 +1291,33 @@ impl SinkSpec {
 /// The address of a sink.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SinkTarget {
-    /// The journal at this socket, spoken to in its own protocol.
+    /// The journal at this socket, in its native protocol.
     Journald(PathBuf),
-    /// A local syslog daemon, at this socket.
+    /// A local syslog daemon at this socket.
     Unix(PathBuf),
-    /// RFC 5426.
+    /// Syslog over UDP (RFC 5426).
     Udp(HostPort),
-    /// RFC 6587, octets counted.
+    /// Syslog over TCP with octet counting (RFC 6587).
     Tcp(HostPort),
-    /// RFC 5425.
+    /// Syslog over TLS (RFC 5425).
     Tls(HostPort),
 }
 
 impl SinkTarget {
-    /// Where `journald` listens.
+    /// The default socket of the systemd journal.
     pub const JOURNALD_SOCKET: &'static str = "/run/systemd/journal/socket";
-    /// Where `syslog` listens.
+    /// The default socket of the local syslog daemon.
     pub const SYSLOG_SOCKET: &'static str = "/dev/log";
 
-    /// Whether lines leave this machine, or may, so that they are worth a place on disk until they can.
+    /// Returns whether the target is reached over the network, so that lines are spooled to disk
+    /// while it is unavailable.
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Udp(_) | Self::Tcp(_) | Self::Tls(_))
     }
 }
 
 impl fmt::Display for SinkTarget {
-    /// As a manifest has it.
+    /// Formats the target as a manifest spells it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Journald(path) if path == Path::new(Self::JOURNALD_SOCKET) => {
@@ -1287,7 +1333,7 @@ impl fmt::Display for SinkTarget {
     }
 }
 
-/// A facility of syslog (RFC 5424, table 1) that a program may speak for.
+/// A syslog facility that a program may use (RFC 5424, table 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the documentation: syslog(3)")]
 pub enum Facility {
@@ -1312,7 +1358,7 @@ pub enum Facility {
 }
 
 impl Facility {
-    /// The one with this number.
+    /// Returns the facility with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         use Facility::{
             Auth, Authpriv, Cron, Daemon, Ftp, Local0, Local1, Local2, Local3, Local4, Local5,
@@ -1325,7 +1371,7 @@ impl Facility {
         all.into_iter().find(|one| one.number() == number)
     }
 
-    /// Its number on the wire.
+    /// Returns the number of the facility on the wire.
     pub fn number(self) -> u8 {
         match self {
             Self::User => 1,
@@ -1350,7 +1396,7 @@ impl Facility {
     }
 }
 
-/// Severity, most verbose first.
+/// A severity level. Variants are ordered from most to least verbose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the usual names")]
@@ -1363,7 +1409,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// Its lower-case name.
+    /// Returns the name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Trace => "trace",
@@ -1375,7 +1421,7 @@ impl Level {
     }
 }
 
-/// What is done to rotated files.
+/// The compression of rotated files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names of the formats")]
@@ -1385,19 +1431,19 @@ pub enum Compress {
     Gzip,
 }
 
-/// What a line looks like in the file.
+/// The format of lines in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Byte for byte what the program wrote.
+    /// The bytes that the program wrote, unchanged.
     Raw,
-    /// A time stamp before each line.
+    /// A timestamp before each line.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// A service's metrics and control endpoint.
+/// The metrics and control endpoint of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
     pub(crate) port: u16,
@@ -1405,17 +1451,17 @@ pub struct Http {
 }
 
 impl Http {
-    /// 1024–65534.
+    /// Returns the port, 1024–65534.
     pub fn port(&self) -> u16 {
         self.port
     }
-    /// Certificate and key; `None` is plain HTTP on loopback.
+    /// Returns the certificate and key; `None` is plain HTTP on loopback.
     pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 }
 
-/// Paths of a PEM certificate chain and its key.
+/// The paths of a PEM certificate chain and its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     pub(crate) cert_path: PathBuf,
@@ -1423,11 +1469,11 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// The certificate chain.
+    /// Returns the path of the certificate chain.
     pub fn cert_path(&self) -> &Path {
         &self.cert_path
     }
-    /// The private key.
+    /// Returns the path of the private key.
     pub fn key_path(&self) -> &Path {
         &self.key_path
     }

@@ -1,50 +1,53 @@
-//! Text from other programs, made safe for a terminal.
+//! Escaping of untrusted text for terminals.
 //!
-//! A terminal obeys control sequences wherever they come from: a status text, a log line or a file name could move the cursor, rewrite
-//! what was shown before, or type into the shell. An [`Escaper`] replaces control characters (C0 except tab and newline, DEL, C1) and
-//! the characters that reorder or break lines (bidirectional controls, U+2028, U+2029) with visible escapes: `\x1b` for C0 and for
-//! bytes that are not UTF-8, `\u009b` for characters, which is valid inside a JSON string.
+//! A terminal interprets control sequences from any source: a status text, a log line or a file
+//! name could move the cursor, rewrite earlier output, or type into the shell. An [`Escaper`]
+//! replaces control characters (C0 except tab and newline, DEL, C1) and characters that reorder or
+//! break lines (bidirectional controls, U+2028, U+2029) with visible escapes: `\x1b` for C0 and for
+//! bytes that are not UTF-8, and `\u009b` for characters, which is valid inside a JSON string.
 
 use std::borrow::Cow;
 
-/// An SGR sequence longer than this is no colour.
+/// The maximum length of the parameters of an SGR sequence.
 const LONGEST_COLOUR: usize = 64;
 const RESET: &[u8] = b"\x1b[0m";
 
-/// Which control sequences an [`Escaper`] lets through.
+/// The control sequences that an [`Escaper`] passes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allow {
     /// None.
     Nothing,
-    /// SGR sequences: colours and other attributes of characters. They end with their line.
+    /// SGR sequences: colours and other character attributes. They are reset at the end of the
+    /// line.
     Colours,
 }
 
-/// Escapes a stream of bytes. A sequence or character that is split between two chunks is held back until its end arrives.
+/// An escaper for a stream of bytes. A sequence or character that is split between two chunks is
+/// buffered until the rest arrives.
 #[derive(Debug)]
 pub struct Escaper {
     allow: Allow,
     held: Vec<u8>,
-    /// Characters have attributes that have not been reset.
+    /// Set while character attributes are in effect.
     is_coloured: bool,
 }
 
-/// The first unit of some bytes.
+/// The first unit of a byte string.
 enum Unit {
-    /// So many bytes that a terminal may see.
+    /// A number of bytes that are safe for a terminal.
     Plain(usize),
     /// An SGR sequence of this length.
     Colour(usize),
-    /// A dangerous character, of this length.
+    /// A dangerous character of this length.
     Control(char, usize),
-    /// A byte that is no text.
+    /// A byte that is not part of any text.
     Byte(u8),
-    /// More bytes are needed to tell.
+    /// More bytes are needed to decide.
     Incomplete,
 }
 
 impl Escaper {
-    /// At the start of a line.
+    /// Creates an escaper at the start of a line.
     pub fn new(allow: Allow) -> Self {
         Self {
             allow,
@@ -63,7 +66,7 @@ impl Escaper {
         self.scan(&held, out);
     }
 
-    /// Appends what was held back, and resets colours. The next chunk starts anew.
+    /// Appends the buffered bytes and resets colours. The next chunk starts afresh.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         for byte in std::mem::take(&mut self.held) {
             match byte {
@@ -111,7 +114,7 @@ impl Escaper {
         }
         match bytes {
             [b'\n', ..] => Unit::Plain(1),
-            // Overwrites nothing.
+            // A carriage return before a newline overwrites nothing.
             [b'\r', b'\n', ..] => Unit::Plain(1),
             [b'\r'] => Unit::Incomplete,
             [0x1b, rest @ ..] if self.allow == Allow::Colours => colour(rest),
@@ -128,7 +131,7 @@ impl Escaper {
     }
 }
 
-/// `text` as one piece, with nothing but text let through.
+/// Escapes `text` as a whole, without passing any control sequences through.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| is_plain(byte) || byte == b'\n') {
         return Cow::Borrowed(text);
@@ -151,7 +154,7 @@ fn escape_byte(byte: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// What follows an ESC.
+/// Parses the bytes after an ESC.
 fn colour(rest: &[u8]) -> Unit {
     let Some((introducer, rest)) = rest.split_first() else {
         return Unit::Incomplete;
@@ -169,7 +172,7 @@ fn colour(rest: &[u8]) -> Unit {
     }
 }
 
-/// What starts with a byte that is not ASCII.
+/// Parses the unit that starts with a non-ASCII byte.
 fn character(bytes: &[u8]) -> Unit {
     let window = &bytes[..bytes.len().min(4)];
     let text = match std::str::from_utf8(window) {
@@ -189,7 +192,8 @@ fn character(bytes: &[u8]) -> Unit {
     }
 }
 
-/// C1, bidirectional controls, separators of lines and paragraphs.
+/// Returns whether the character is a C1 control, a bidirectional control, or a line or paragraph
+/// separator.
 fn is_dangerous(character: char) -> bool {
     matches!(
         character,
@@ -220,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_is_let_through() {
-        // Input, with nothing allowed, with colours allowed.
+        // Columns: input, output with nothing allowed, output with colours allowed.
         let rows: &[(&[u8], &str, &str)] = &[
             (b"plain\ttext\n", "plain\ttext\n", "plain\ttext\n"),
             (
@@ -277,7 +281,7 @@ mod tests {
                 r"a\u2028b\u2029\u061c",
                 r"a\u2028b\u2029\u061c",
             ),
-            // Cut within a character.
+            // Truncated within a character.
             (b"\xe2\x82", r"\xe2\x82", r"\xe2\x82"),
             (b"\xf0\x9f\xa6x", r"\xf0\x9f\xa6x", r"\xf0\x9f\xa6x"),
         ];

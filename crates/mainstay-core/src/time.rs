@@ -1,4 +1,4 @@
-//! The time as the core knows it: it is given, never asked for.
+//! Time types of the core. The core never reads a clock; callers pass the time in.
 
 mod when;
 
@@ -7,25 +7,25 @@ use std::time::Duration;
 
 pub use when::{WHEN, when};
 
-/// A point on the host's monotonic clock, counted from when the host started.
+/// A point on the host's monotonic clock, counted from the start of the host.
 ///
-/// It never goes back; it may jump forward by hours when a machine was suspended.
+/// The clock never goes backwards. It may jump forward by hours after the machine was suspended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Instant(Duration);
 
 impl Instant {
-    /// When the host started.
+    /// The start of the host.
     pub const ZERO: Self = Self(Duration::ZERO);
 
-    /// `elapsed` after the host started.
+    /// Creates the instant `elapsed` after the start of the host.
     pub const fn at(elapsed: Duration) -> Self {
         Self(elapsed)
     }
-    /// How long after the host started.
+    /// Returns the time since the start of the host.
     pub const fn elapsed(self) -> Duration {
         self.0
     }
-    /// How long after `earlier`; zero if it is not.
+    /// Returns the time since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
@@ -38,7 +38,8 @@ impl Add<Duration> for Instant {
     }
 }
 
-/// A time of day and date, UTC, as RFC 3339 with milliseconds: `2026-11-22T10:11:12.123Z`. `since_epoch` counts from 1970.
+/// Formats a UTC time as RFC 3339 with milliseconds: `2026-11-22T10:11:12.123Z`. `since_epoch`
+/// counts from 1970.
 pub fn rfc3339(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
@@ -47,8 +48,8 @@ pub fn rfc3339(since_epoch: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// The stamp that `text` begins with, as [`rfc3339`] writes it (with any number of decimals, or none): microseconds since 1970, and how
-/// many bytes it takes.
+/// Parses the timestamp at the start of `text`, in the format of [`rfc3339`] but with any number of
+/// decimals. Returns the microseconds since 1970 and the length of the timestamp in bytes.
 pub fn rfc3339_at_start(text: &[u8]) -> Option<(u64, usize)> {
     let (head, rest) = text.split_at_checked(19)?;
     let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
@@ -78,19 +79,20 @@ pub fn rfc3339_at_start(text: &[u8]) -> Option<(u64, usize)> {
     ))
 }
 
-/// The day of a date, counted from 1970-01-01; `None` where there is no such date.
+/// Returns the number of days from 1970-01-01 to a date; `None` if the date does not exist.
 fn date(year: u64, month: u64, day: u64) -> Option<u64> {
     let count = days(year, month, day)?;
     (civil(count) == (year, month, day)).then_some(count)
 }
 
-/// The second of a day; 60 is a leap second, which is counted as the next one.
+/// Returns the second of the day. A leap second (60) counts as the next second.
 fn clock(hour: u64, minute: u64, second: u64) -> Option<u64> {
     (hour < 24 && minute < 60 && second <= 60).then_some(hour * 3600 + minute * 60 + second)
 }
 
-/// The proleptic Gregorian date of a day counted from 1970-01-01: years of 400-year eras that begin on 1 March, so that the leap
-/// day is the last of its year (H. Hinnant, "chrono-compatible low-level date algorithms").
+/// Converts days since 1970-01-01 to a proleptic Gregorian date. Eras of 400 years begin on 1
+/// March, so that the leap day is the last day of its year (H. Hinnant, "chrono-compatible
+/// low-level date algorithms").
 pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -103,7 +105,8 @@ pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// The inverse of [`civil`]; `None` before 1970. Days that no month has come out as others.
+/// Computes the inverse of [`civil`]; `None` before 1970. A day beyond the end of its month yields
+/// the day count of a later date.
 pub(crate) fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     let year = year.checked_sub(u64::from(month <= 2))?;
     let (era, year_of_era) = (year / 400, year % 400);

@@ -1,16 +1,17 @@
-//! The point in time that a person means: `10:11`, `yesterday`, `15m` ago.
+//! Parsing of points in time as people type them: `10:11`, `yesterday`, `15m` ago.
 
 use super::{clock, date};
 
-/// What [`when`] takes, for whoever typed something else.
+/// The forms that [`when`] accepts, for error messages.
 pub const WHEN: &str = "2026-11-22T10:11:12Z (or +01:00), 2026-11-22, 2026-11-22 10:11[:12], 10:11[:12] (today), \
      today, yesterday, 15m (ago; also s, h, d, w; 1h30m), @SECONDS since 1970";
 
 const SECOND: i128 = 1_000_000;
 const DAY: i128 = 86_400 * SECOND;
 
-/// Microseconds since 1970, UTC, of what `text` means at the time `now` (the same unit), in a place whose clocks are `utc_offset` seconds
-/// ahead of UTC; that matters only to what names no offset itself. `None` if it is not one of [`WHEN`], or lies before 1970.
+/// Parses `text` as a point in time and returns the microseconds since 1970, UTC. `now` has the
+/// same unit. `utc_offset` is the local offset from UTC in seconds, for forms without an offset of
+/// their own. Returns `None` if `text` is not one of [`WHEN`], or the time is before 1970.
 pub fn when(text: &str, now: u64, utc_offset: i32) -> Option<u64> {
     let ahead = i128::from(utc_offset) * SECOND;
     let now = i128::from(now);
@@ -34,7 +35,7 @@ pub fn when(text: &str, now: u64, utc_offset: i32) -> Option<u64> {
     u64::try_from(time).ok()
 }
 
-/// `1h30m`.
+/// Parses a duration such as `1h30m`.
 fn ago(mut text: &str) -> Option<i128> {
     let mut sum = 0;
     while !text.is_empty() {
@@ -55,7 +56,7 @@ fn ago(mut text: &str) -> Option<i128> {
     (sum > 0).then_some(sum)
 }
 
-/// `10:11`, `10:11:12`, `10:11:12.5`.
+/// Parses a time of day: `10:11`, `10:11:12`, `10:11:12.5`.
 fn time_of_day(text: &str) -> Option<i128> {
     let mut parts = text.split(':');
     let (hour, minute) = (digits(parts.next()?, 2)?, digits(parts.next()?, 2)?);
@@ -73,7 +74,7 @@ fn time_of_day(text: &str) -> Option<i128> {
         .then_some(i128::from(time) * SECOND + decimals)
 }
 
-/// A date, perhaps a time of day after it, perhaps an offset after that.
+/// Parses a date with an optional time of day, which may have an offset.
 fn dated(text: &str, ahead: i128) -> Option<i128> {
     let (day, rest) = text.split_at_checked(10)?;
     let mut parts = day.split('-');
@@ -98,13 +99,13 @@ fn dated(text: &str, ahead: i128) -> Option<i128> {
     Some(midnight + time_of_day(time)? - ahead)
 }
 
-/// Exactly so many digits.
+/// Parses exactly `width` digits.
 fn digits(text: &str, width: usize) -> Option<u64> {
     let is_one = text.len() == width && text.bytes().all(|b| b.is_ascii_digit());
     is_one.then(|| text.parse().ok())?
 }
 
-/// `12.5` as 12 and 500 000 millionths.
+/// Parses `12.5` into 12 and 500 000 millionths.
 fn number_and_decimals(text: &str) -> Option<(u64, i128)> {
     let (number, decimals) = match text.split_once('.') {
         Some((_, "")) => return None,
@@ -125,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_people_type() {
-        // Two hours and a half into the day in UTC; still the day before in New York.
+        // 02:30 in UTC is still the day before in New York.
         let now = rfc3339_at_start(b"2026-11-22T02:30:00.250Z").unwrap().0;
         const NEW_YORK: i32 = -5 * 3600;
         const DELHI: i32 = 5 * 3600 + 1800;
