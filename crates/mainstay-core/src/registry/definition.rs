@@ -1,4 +1,4 @@
-//! What is installed: all that decides what a service is, and nothing else.
+//! Service definitions: everything that determines an installed service, and nothing else.
 
 use std::fmt;
 
@@ -7,29 +7,31 @@ use sha2::{Digest as _, Sha256};
 
 use crate::manifest::Format;
 
-/// A definition as it is stored. Two that are equal have one [`Etag`].
+/// A definition as it is stored. Equal definitions have the same [`Etag`].
 ///
-/// Its manifest may hold secrets: `Debug` leaves it out, and [`masked`](crate::manifest::masked) is what may be shown of it.
+/// The manifest may contain secrets. `Debug` omits it; use [`masked`](crate::manifest::masked) to
+/// display it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Definition {
-    /// The text of the manifest, with its other services.
+    /// The text of the manifest, including its other services.
     pub manifest: String,
-    /// Its language.
+    /// The format of the manifest.
     pub format: Format,
-    /// What its relative paths are relative to; absolute.
+    /// The absolute directory to which relative paths of the manifest refer.
     pub base_dir: String,
     /// The name of the service manager.
     pub manager: String,
     /// `hosted` or `direct`.
     pub mode: String,
-    /// It is a service of a user, not of the machine.
+    /// Set for a service of a user instead of the machine.
     pub user: bool,
-    /// Its manager puts it into a sandbox, where it has one.
+    /// Set if the service manager, where it supports it, runs the service in a sandbox.
     pub sandbox: bool,
 }
 
 impl Definition {
-    /// The entity tag: SHA-256 over a name of this form and all fields, each after its length (64 bits, big endian).
+    /// Computes the entity tag: SHA-256 over a label of this format and all fields, each preceded
+    /// by its length (64 bits, big endian).
     pub fn etag(&self) -> Etag {
         let flag = |it: bool| if it { "1" } else { "0" };
         Etag(sha256(&[
@@ -44,13 +46,14 @@ impl Definition {
         ]))
     }
 
-    /// Of what of it its host is started with.
+    /// Returns the digest of the part of the definition that the service's host is started with.
     pub fn text_digest(&self) -> TextDigest {
         TextDigest::of(&self.manifest, self.format, &self.base_dir, None)
     }
 }
 
-/// SHA-256 over the fields, each after its length (64 bits, big endian), as 64 hexadecimal digits.
+/// Computes SHA-256 over the fields, each preceded by its length (64 bits, big endian), as 64
+/// hexadecimal digits.
 fn sha256(fields: &[&str]) -> String {
     let mut hash = Sha256::new();
     for field in fields {
@@ -68,40 +71,42 @@ impl fmt::Debug for Definition {
     }
 }
 
-/// Tells a definition from every other: 64 hexadecimal digits.
+/// A unique identifier of a definition's contents: 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Etag(String);
 
 impl Etag {
-    /// As it is shown.
+    /// Returns the tag as it is displayed.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// As it was stored.
+/// Restores a stored tag.
 impl From<String> for Etag {
     fn from(text: String) -> Self {
         Self(text)
     }
 }
 
-/// Tells what a host runs from all else that it could run: 64 hexadecimal digits. Whoever supervises a service knows this much of its
-/// definition; how it was installed, which an [`Etag`] covers as well, only the registry knows.
+/// A unique identifier of the text that a host runs: 64 hexadecimal digits.
+///
+/// The supervisor of a service has this part of the definition. Only the registry also has the
+/// installation options, which an [`Etag`] covers as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TextDigest(String);
 
 impl TextDigest {
-    /// SHA-256 over a name of this form, the text of the manifest, its language, what its relative paths are relative to, and the artifact
-    /// that it runs from, where there is one.
+    /// Computes SHA-256 over a label of this format, the text of the manifest, its format, its base
+    /// directory and, if any, the artifact that the service runs from.
     pub fn of(manifest: &str, format: Format, base_dir: &str, artifact: Option<&str>) -> Self {
         let text = ["mainstay text 1", manifest, format.name(), base_dir];
         let fields: Vec<&str> = text.into_iter().chain(artifact).collect();
         Self(sha256(&fields))
     }
 
-    /// As it is shown.
+    /// Returns the digest as it is displayed.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -123,7 +128,7 @@ mod tests {
         }
     }
 
-    /// Etags are stored and compared with what clients have kept: they may never change.
+    /// Etags are stored and compared with those that clients have saved, so they must never change.
     #[test]
     fn an_etag_stays_what_it_is() {
         let expect = "b938bab8dcc8bd2877f34b74e8b428eadbbaffb2f9874d6261acc9488f963fa8";
@@ -141,7 +146,7 @@ mod tests {
             |it| it.mode = "direct".to_owned(),
             |it| it.user = true,
             |it| it.sandbox = false,
-            // Text that moves from one field to the next is another definition.
+            // Text that moves from one field to the next changes the definition.
             |it| {
                 it.manager = "systemdh".to_owned();
                 it.mode = "osted".to_owned();
@@ -156,7 +161,7 @@ mod tests {
         }
     }
 
-    /// They are stored, too, and compared with those of hosts of another version.
+    /// Text digests are stored as well, and compared with those of hosts of other versions.
     #[test]
     fn a_digest_of_text_stays_what_it_is_and_is_of_the_text_alone() {
         let known = definition().text_digest();

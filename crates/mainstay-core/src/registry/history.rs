@@ -1,4 +1,4 @@
-//! Who changed what, and when.
+//! The change history of definitions.
 
 use std::fmt;
 
@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use super::Version;
 
-/// What has become of a definition.
+/// A change to a definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
-    /// It was installed where there was none.
+    /// The definition was installed where none existed.
     Created,
-    /// Its first installation did not come to an end.
+    /// The first installation failed.
     Failed,
-    /// Another one took its place.
+    /// The definition was replaced with another one.
     Updated,
-    /// It was installed again as it is, with another program, or after something that had failed.
+    /// The same definition was installed again, with another program or after a failure.
     Refreshed,
-    /// A change did not come to an end: what held before holds.
+    /// A change failed, and the previous definition remains in effect.
     RolledBack,
-    /// It was uninstalled.
+    /// The definition was uninstalled.
     Deleted,
 }
 
 impl Event {
-    /// All of them.
+    /// All events.
     pub const ALL: [Self; 6] = [
         Self::Created,
         Self::Failed,
@@ -35,7 +35,7 @@ impl Event {
         Self::Deleted,
     ];
 
-    /// As it is shown and stored.
+    /// Returns the name as it is displayed and stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -48,31 +48,31 @@ impl Event {
     }
 }
 
-/// One line of the history.
+/// An entry of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Microseconds since 1970.
+    /// The time in microseconds since 1970.
     pub at: u64,
-    /// Whose command it was.
+    /// The person or account that made the change.
     pub who: Who,
-    /// What happened.
+    /// The kind of change.
     pub event: Event,
-    /// The version that holds from then on, or that has failed or was deleted.
+    /// The version in effect after the change, or the version that failed or was deleted.
     pub version: Version,
-    /// Its entity tag.
+    /// The entity tag of that version.
     pub etag: String,
-    /// Why.
+    /// The reason for the change.
     pub detail: Option<String>,
 }
 
-/// A person or account. Stored: what is added must be optional.
+/// A person or account. The type is stored: new fields must be optional.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Who {
-    /// The account's name; on Windows with its domain.
+    /// The name of the account; on Windows, including the domain.
     pub user: String,
-    /// Its number, on Unix.
+    /// The user ID, on Unix.
     pub uid: Option<u32>,
-    /// Who became that account by sudo.
+    /// The user who switched to that account with sudo.
     pub sudo_user: Option<String>,
 }
 

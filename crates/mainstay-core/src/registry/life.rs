@@ -1,4 +1,4 @@
-//! The life of a definition. Each state is a type, and has only the transitions that there are:
+//! The life cycle of a definition. Each state is a type that offers only the valid transitions:
 //!
 //! ```text
 //! Pending ──activate──▶ Active ──update──▶ Updating ──commit──▶ Active
@@ -7,38 +7,39 @@
 //!                                               └──delete──▶ Deleted
 //! ```
 //!
-//! What is not in it does not compile. A definition that is not active yet cannot be updated:
+//! Invalid transitions do not compile. A definition that is not active yet cannot be updated:
 //!
 //! ```compile_fail,E0599
 //! use mainstay_core::registry::{Life, Owner, Pending};
 //! fn illegal(life: Life<Pending>, owner: Owner) { life.update(true, owner); }
 //! ```
-//! nor can one that is being updated, a second time:
+//! A definition that is being updated cannot be updated again:
 //! ```compile_fail,E0599
 //! use mainstay_core::registry::{Life, Owner, Updating};
 //! fn illegal(life: Life<Updating>, owner: Owner) { life.update(true, owner); }
 //! ```
-//! nobody deletes what somebody else may be changing: that, too, is begun first:
+//! An active definition cannot be deleted without first beginning an update, which excludes
+//! concurrent changes:
 //! ```compile_fail,E0599
 //! use mainstay_core::registry::{Active, Life};
 //! fn illegal(life: Life<Active>) { life.delete(); }
 //! ```
-//! what was not begun is not committed:
+//! A change that was not begun cannot be committed:
 //! ```compile_fail,E0599
 //! use mainstay_core::registry::{Active, Life};
 //! fn illegal(life: Life<Active>) { life.commit(); }
 //! ```
-//! what failed does not become active by itself:
+//! A failed definition does not become active by itself:
 //! ```compile_fail,E0599
 //! use mainstay_core::registry::{Failed, Life};
 //! fn illegal(life: Life<Failed>) { life.activate(); }
 //! ```
-//! what is deleted stays so, or is created again:
+//! A deleted definition can only be created again:
 //! ```compile_fail,E0599
 //! use mainstay_core::registry::{Deleted, Life, Owner};
 //! fn illegal(life: Life<Deleted>, owner: Owner) { life.update(true, owner); }
 //! ```
-//! and a transition uses up the state that it left:
+//! A transition consumes the state that it leaves:
 //! ```compile_fail,E0382
 //! use mainstay_core::registry::{Life, Updating};
 //! fn illegal(life: Life<Updating>) { life.commit(); life.roll_back(); }
@@ -54,50 +55,53 @@ pub struct Life<S> {
     state: S,
 }
 
-/// A process that is at work on a definition.
+/// A process that is changing a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// By which it is seen whether it lives; never used twice.
+    /// The token that shows whether the process is alive; never reused.
     pub token: String,
-    /// For people.
+    /// The process ID, for display only.
     pub pid: u32,
-    /// When it began, microseconds since 1970.
+    /// The start of the change, in microseconds since 1970.
     pub since: u64,
 }
 
-/// It is being installed where there was none; its version is the one that will be.
+/// The state of a first installation in progress. The version is that of the definition being
+/// installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     owner: Owner,
 }
 
-/// It holds.
+/// The state of a definition in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Active;
 
-/// Whoever installed or changed it did not come to an end: the files may be half of this version and half of another.
+/// The state after an installation or change that failed. The files may be a mixture of two
+/// versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
     why: String,
 }
 
-/// Somebody is at it; until he commits, what held before holds.
+/// The state of a change in progress. The previous definition remains in effect until the change is
+/// committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Updating {
-    /// The version that will be, where it is another definition.
+    /// The version after the change, if it changes the definition.
     target: Option<Version>,
-    /// Why it had failed before, where it had.
+    /// The reason for an earlier failure, if the definition was failed before the change.
     failed: Option<String>,
     owner: Owner,
 }
 
-/// It was uninstalled. Its history stays.
+/// The state of an uninstalled definition. Its history is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deleted;
 
-/// Nobody is at it: [`Active`] or [`Failed`].
+/// A state without a change in progress: [`Active`] or [`Failed`].
 pub trait Settled: Sized {
-    /// Why it failed, if it did.
+    /// Returns the reason for the failure, if any.
     fn failure(self) -> Option<String>;
 }
 
@@ -114,14 +118,14 @@ impl Settled for Failed {
 }
 
 impl<S> Life<S> {
-    /// The one that holds, or of [`Pending`] the one that will.
+    /// Returns the version in effect or, if [`Pending`], the version being installed.
     pub fn version(&self) -> Version {
         self.version
     }
 }
 
 impl Life<Pending> {
-    /// The first of its name.
+    /// Creates the first definition of a name.
     pub fn create(owner: Owner) -> Self {
         Self {
             version: Version::FIRST,
@@ -129,22 +133,23 @@ impl Life<Pending> {
         }
     }
 
-    /// Who is at it.
+    /// Returns the process that is installing the definition.
     pub fn owner(&self) -> &Owner {
         &self.state.owner
     }
 
-    /// It is installed.
+    /// Completes the installation.
     pub fn activate(self) -> Life<Active> {
         self.with(Active)
     }
 
-    /// It ended half-way.
+    /// Marks the installation as failed partway.
     pub fn fail(self, why: String) -> Life<Failed> {
         self.with(Failed { why })
     }
 
-    /// It was taken back as a whole: what was there before, if there was something.
+    /// Reverts the installation completely. Returns the deleted definition that it was to replace,
+    /// if any.
     pub fn abandon(self) -> Option<Life<Deleted>> {
         let before = self.version.0.checked_sub(1).filter(|number| *number > 0)?;
         Some(Life {
@@ -155,7 +160,7 @@ impl Life<Pending> {
 }
 
 impl<S: Settled> Life<S> {
-    /// Somebody begins to change it, to a definition that is another one or not.
+    /// Begins a change. `is_another` states whether the definition itself changes.
     pub fn update(self, is_another: bool, owner: Owner) -> Life<Updating> {
         let target = is_another.then(|| self.version.next());
         Life {
@@ -170,29 +175,29 @@ impl<S: Settled> Life<S> {
 }
 
 impl Life<Failed> {
-    /// What happened.
+    /// Returns the reason for the failure.
     pub fn why(&self) -> &str {
         &self.state.why
     }
 }
 
 impl Life<Updating> {
-    /// Who is at it.
+    /// Returns the process that is making the change.
     pub fn owner(&self) -> &Owner {
         &self.state.owner
     }
 
-    /// The version that will be, where it is another definition.
+    /// Returns the version after the change, if it changes the definition.
     pub fn target(&self) -> Option<Version> {
         self.state.target
     }
 
-    /// Why it had failed before, where it had.
+    /// Returns the reason for an earlier failure, if the definition was failed before the change.
     pub fn failed(&self) -> Option<&str> {
         self.state.failed.as_deref()
     }
 
-    /// All is as it was to be.
+    /// Completes the change.
     pub fn commit(self) -> Life<Active> {
         Life {
             version: self.state.target.unwrap_or(self.version),
@@ -200,7 +205,7 @@ impl Life<Updating> {
         }
     }
 
-    /// All is as it was before.
+    /// Reverts the change completely and returns the previous state.
     pub fn roll_back(self) -> Stored {
         let version = self.version;
         match self.state.failed {
@@ -215,19 +220,20 @@ impl Life<Updating> {
         }
     }
 
-    /// It ended half-way: what held before holds, and is to be put in its place again.
+    /// Marks the change as failed partway. The previous version stays in effect and must be
+    /// reinstalled.
     pub fn fail(self, why: String) -> Life<Failed> {
         self.with(Failed { why })
     }
 
-    /// It is uninstalled.
+    /// Completes the change by deleting the definition.
     pub fn delete(self) -> Life<Deleted> {
         self.with(Deleted)
     }
 }
 
 impl Life<Deleted> {
-    /// There is one of its name again, with the next version.
+    /// Begins the installation of a new definition of the same name, with the next version.
     pub fn create_again(self, owner: Owner) -> Life<Pending> {
         Life {
             version: self.version.next(),
@@ -245,7 +251,7 @@ impl<S> Life<S> {
     }
 }
 
-/// A life as it is found: in some state.
+/// A definition in any state, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the states say it")]
 pub enum Stored {
@@ -257,7 +263,8 @@ pub enum Stored {
 }
 
 impl Stored {
-    /// From its stored parts: the name of the state, and what that state has. `None` where they make no life.
+    /// Restores a definition from its stored parts: the name of the state and the data of that
+    /// state. Returns `None` if the parts are inconsistent.
     pub fn restore(
         state: &str,
         version: Version,
@@ -294,7 +301,7 @@ impl Stored {
         })
     }
 
-    /// The name of its state: `pending`, `active`, `failed`, `updating`, `deleted`.
+    /// Returns the name of the state: `pending`, `active`, `failed`, `updating` or `deleted`.
     pub fn state(&self) -> &'static str {
         match self {
             Self::Pending(_) => "pending",
@@ -305,7 +312,7 @@ impl Stored {
         }
     }
 
-    /// The version that holds, or of a pending one the one that will.
+    /// Returns the version in effect or, if pending, the version being installed.
     pub fn version(&self) -> Version {
         match self {
             Self::Pending(life) => life.version,
@@ -316,7 +323,7 @@ impl Stored {
         }
     }
 
-    /// Of an update to another definition: its version.
+    /// Returns the version after an update to another definition.
     pub fn target(&self) -> Option<Version> {
         match self {
             Self::Updating(life) => life.target(),
@@ -324,7 +331,7 @@ impl Stored {
         }
     }
 
-    /// Why it has failed, or had before somebody began to change it.
+    /// Returns the reason for the failure, or for the failure before the change in progress.
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Failed(life) => Some(life.why()),
@@ -333,7 +340,7 @@ impl Stored {
         }
     }
 
-    /// Who is at it.
+    /// Returns the process that is making a change, if any.
     pub fn owner(&self) -> Option<&Owner> {
         match self {
             Self::Pending(life) => Some(life.owner()),
@@ -342,7 +349,8 @@ impl Stored {
         }
     }
 
-    /// What becomes of it when its owner has died, and what the history says of that; it itself where nobody is at it.
+    /// Reaps a change whose owner has died. Returns the resulting state and the entry for the
+    /// history. Returns the definition unchanged if no change is in progress.
     pub fn bury(self) -> (Self, Option<(Event, String)>) {
         let died = |what: &str, owner: &Owner| format!("{what} died: mainstay, pid {}", owner.pid);
         match self {
@@ -365,19 +373,19 @@ impl Stored {
     }
 }
 
-/// What is asked for.
+/// A requested change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// That this is its definition, which is the stored one or another.
+    /// The installation of a definition, either the stored one or another.
     Define {
-        /// It differs from the stored one.
+        /// Set if the definition differs from the stored one.
         is_another: bool,
     },
-    /// That it is deleted.
+    /// The deletion of the definition.
     Delete,
 }
 
-/// A change that has begun.
+/// A change in progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the states say it")]
 pub enum Begun {
@@ -394,10 +402,11 @@ impl From<Begun> for Stored {
     }
 }
 
-/// Begins a change of what is stored under `name`, whose owner, if it has one, lives.
+/// Begins a change of the definition stored under `name`. The owner of a change already in progress
+/// is assumed to be alive.
 ///
 /// # Errors
-/// Why it may not begin.
+/// If the definition is being changed, or does not match `expected`.
 pub fn begin(
     name: &ServiceName,
     stored: Option<Stored>,

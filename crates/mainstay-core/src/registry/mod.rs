@@ -1,10 +1,14 @@
-//! What is known of every definition that was ever installed: which one holds, which ones held before, and who changed what and when.
+//! The registry of installed definitions: the current and previous definitions, and the history of
+//! changes.
 //!
-//! A name has one [`Life`]. Whoever changes it *begins*, does the work outside (files, the manager, the program), and then commits or rolls
-//! back; in the meantime everybody else is told [`Refusal::Busy`]. Should he die, whoever looks next finishes it: [`Stored::bury`]. A change
-//! names the version that it is meant for ([`Expected`]), and a stale one is refused, never merged.
+//! Each name has one [`Life`]. A process that changes a definition *begins* the change, does the
+//! external work (files, the service manager, the program), and then commits it or rolls it back.
+//! Meanwhile, other processes get [`Refusal::Busy`]. If the process dies, the next process to
+//! access the definition completes the change with [`Stored::bury`]. A change names the version
+//! that it applies to ([`Expected`]). A stale change is refused, never merged.
 //!
-//! Here is what may follow what. The shell (`registry/` of the command) keeps it in a database, and knows whether an owner lives.
+//! This module defines the valid transitions. The database, and the check whether an owner is
+//! alive, are outside the core.
 
 mod definition;
 mod history;
@@ -21,16 +25,17 @@ pub use self::life::{
 };
 use crate::spec::ServiceName;
 
-/// Counts the definitions that a name has had, from 1; also across its deletion, so that a version never means two things.
+/// The version of a definition: a count of the definitions of a name, from 1. The count continues
+/// after a deletion, so that no version is ever reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
 
 impl Version {
-    /// Of the first definition.
+    /// The version of the first definition.
     pub const FIRST: Self = Self(1);
 
-    /// The one after it.
+    /// Returns the next version.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
@@ -42,19 +47,19 @@ impl fmt::Display for Version {
     }
 }
 
-/// What whoever asks for a change believes to be there.
+/// The state that the requester of a change expects to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Expected {
-    /// Whatever there is, or nothing.
+    /// Any definition, or none.
     #[default]
     Any,
-    /// Nothing.
+    /// No definition.
     Absent,
     /// This version.
     Version(Version),
 }
 
-/// 0 is nothing.
+/// Converts a version number; 0 means that no definition is expected.
 impl From<u64> for Expected {
     fn from(number: u64) -> Self {
         match number {
@@ -64,36 +69,36 @@ impl From<u64> for Expected {
     }
 }
 
-/// Why a change was not begun. Nothing has happened.
+/// The reason why a change was refused. A refused change has no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// There is no such definition.
+    /// The definition does not exist.
     NotFound {
-        /// Whose.
+        /// The name of the service.
         name: ServiceName,
     },
-    /// It was changed since.
+    /// The definition has changed since the expected version.
     Conflict {
-        /// Whose.
+        /// The name of the service.
         name: ServiceName,
-        /// What the change was meant for.
+        /// The version that the change was based on.
         expected: Version,
-        /// What is there.
+        /// The current version.
         actual: Version,
     },
-    /// Somebody is changing it.
+    /// Another process is changing the definition.
     Busy {
-        /// Whose.
+        /// The name of the service.
         name: ServiceName,
-        /// By whom.
+        /// The process that is making the change.
         owner: Owner,
     },
-    /// There is one, and none was expected.
+    /// A definition exists, but none was expected.
     Exists {
-        /// Whose.
+        /// The name of the service.
         name: ServiceName,
-        /// What is there.
+        /// The current version.
         actual: Version,
     },
 }
