@@ -1,4 +1,4 @@
-//! What vouches for contents: SHA-256, so that sha256sum(1) can be asked, too.
+//! Checksums of file contents: SHA-256, so that sha256sum(1) can verify them as well.
 
 use std::fmt;
 
@@ -7,19 +7,19 @@ use sha2::Digest as _;
 
 use super::raw::{hex, unhex};
 
-/// The SHA-256 of some bytes; in text, 64 hexadecimal digits.
+/// A SHA-256 digest; in text, 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Of these bytes.
+    /// Computes the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::default();
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// `None` if it is not 64 hexadecimal digits.
+    /// Parses a digest; `None` if `text` is not 64 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         unhex(text)?.try_into().ok().map(Self)
     }
@@ -55,12 +55,12 @@ impl<'de> Deserialize<'de> for Digest {
 pub struct Hasher(sha2::Sha256);
 
 impl Hasher {
-    /// Takes in more.
+    /// Adds bytes to the digest.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Takes in so many zeros: what a hole reads as.
+    /// Adds `count` zero bytes, as they are read from a hole.
     pub fn zeros(&mut self, mut count: u64) {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         while count > 0 {
@@ -70,7 +70,7 @@ impl Hasher {
         }
     }
 
-    /// All that was taken in.
+    /// Returns the digest of all bytes added.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }

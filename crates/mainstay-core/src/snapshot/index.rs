@@ -1,4 +1,5 @@
-//! What is written of a snapshot. Version 1 is frozen: `tests/index-v1.json` must load for ever.
+//! The index of a snapshot. Version 1 of the format is frozen: `tests/index-v1.json` must always
+//! load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,42 +9,42 @@ use serde::{Deserialize, Serialize};
 use super::{Digest, Raw, SnapshotId};
 use crate::spec::ServiceName;
 
-/// Everything about a snapshot but the contents of its files.
+/// The complete description of a snapshot, without file contents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     version: u32,
-    /// Its name.
+    /// The ID of the snapshot.
     pub id: SnapshotId,
-    /// Whose state it is.
+    /// The name of the service.
     pub service: String,
-    /// When it was begun: the id for people.
+    /// The start time of the snapshot: the ID in readable form.
     pub created: String,
-    /// Why it was taken.
+    /// The reason for the snapshot.
     pub reason: Reason,
-    /// Whether the service was healthy with this state.
+    /// Set if the service was healthy with this state.
     pub stable: bool,
-    /// One for each directory of the manifest.
+    /// One root per directory of the manifest.
     pub roots: Vec<Root>,
 }
 
-/// Why a snapshot was taken.
+/// The reason for a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// An operator asked for it.
+    /// An operator requested it.
     Manual,
     /// The service had been healthy for a while.
     Healthy,
-    /// Its time had come.
+    /// The snapshot interval elapsed.
     Scheduled,
-    /// The service was to be updated.
+    /// The service was about to be updated.
     Update,
-    /// It is what a restore replaced.
+    /// A restore replaced this state.
     BeforeRestore,
 }
 
 impl Reason {
-    /// As in the index.
+    /// Returns the name as it is stored in the index.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Manual => "manual",
@@ -61,77 +62,78 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A directory and everything in it.
+/// A directory and its contents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
-    /// Absolute, without symbolic links.
+    /// The absolute path, without symbolic links.
     pub path: Raw,
-    /// The directory itself, then its content; each below one that came before.
+    /// The directory itself, then its contents. A directory precedes its contents.
     pub entries: Vec<Entry>,
 }
 
 /// A file of any kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// From its root, with `/`; empty for the root itself.
+    /// The path relative to the root, separated by `/`; empty for the root itself.
     pub path: Raw,
-    /// What it is.
+    /// The kind of file.
     #[serde(flatten)]
     pub kind: Kind,
-    /// Whose it is, and so on.
+    /// The owner, permissions and other metadata.
     #[serde(flatten)]
     pub metadata: Metadata,
 }
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Kind {
     /// A directory.
     Dir,
-    /// A regular file: its bytes, and what they hash to.
+    /// A regular file.
     File {
-        /// In bytes, holes included.
+        /// The size in bytes, holes included.
         size: u64,
-        /// Of the content, holes included.
+        /// The digest of the contents, holes included.
         sha256: Digest,
     },
-    /// Another name of a file of the same root that came before.
+    /// A hard link to an earlier file of the same root.
     HardLink {
-        /// That file's path.
+        /// The path of that file.
         to: Raw,
     },
-    /// A symbolic link, whatever it points to.
+    /// A symbolic link. Its target may not exist.
     Symlink {
-        /// What it says.
+        /// The target of the link.
         target: Raw,
     },
     /// A named pipe.
     Fifo,
 }
 
-/// What is kept of every file. Systems without one of these have 0 or nothing there.
+/// The metadata of a file. Fields that the system does not support are 0 or empty.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Metadata {
-    /// The permission bits (`07777`); on Windows 0 for a file that may be read only.
+    /// The permission bits (`07777`). On Windows, 0 for a read-only file.
     pub mode: u32,
-    /// The owner.
+    /// The user ID of the owner.
     pub uid: u32,
-    /// The group.
+    /// The group ID.
     pub gid: u32,
-    /// When the content was changed last, in nanoseconds after 1970.
+    /// The last modification time in nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// Extended attributes (xattr(7)), access control lists among them; of directories and regular files.
+    /// The extended attributes (xattr(7)) of directories and regular files, including access
+    /// control lists.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub xattrs: BTreeMap<Raw, Raw>,
 }
 
-/// Why an index is of no use.
+/// The reason why an index is unusable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bad {
-    /// It is not what was written.
+    /// The file is not as it was written.
     Damaged(String),
-    /// Another version of mainstay wrote it.
+    /// The file has a format version that this mainstay does not support.
     Version(u32),
 }
 
@@ -152,7 +154,7 @@ impl std::error::Error for Bad {}
 const VERSION: u32 = 1;
 
 impl Index {
-    /// Of a snapshot that is being taken.
+    /// Creates the index of a new snapshot.
     pub fn new(
         id: SnapshotId,
         service: &ServiceName,
@@ -171,10 +173,11 @@ impl Index {
         }
     }
 
-    /// `index.json`, and `index.sha256` that vouches for it.
+    /// Serializes the index to the contents of `index.json` and of its checksum file,
+    /// `index.sha256`.
     ///
     /// # Errors
-    /// Never, in truth; serde_json has the type.
+    /// Never in practice; serde_json returns a `Result`.
     pub fn to_files(&self) -> Result<(Vec<u8>, String), serde_json::Error> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
@@ -182,10 +185,10 @@ impl Index {
         Ok((text, seal))
     }
 
-    /// Reads what [`Index::to_files`] made of it.
+    /// Parses the output of [`Index::to_files`].
     ///
     /// # Errors
-    /// Where a bit of it differs, or a path would lead out of its root.
+    /// If the text does not match its checksum, or a path would lead outside its root.
     pub fn read(text: &[u8], seal: &str) -> Result<Self, Bad> {
         let damaged = |why: &str| Bad::Damaged(why.to_owned());
         let seal = seal.get(..64).and_then(Digest::parse);
@@ -208,7 +211,7 @@ impl Index {
         }
     }
 
-    /// Files of all kinds, and bytes of content.
+    /// Returns the number of files of all kinds and the total size of their contents in bytes.
     pub fn size(&self) -> (u64, u64) {
         let entries = self.roots.iter().flat_map(|root| &root.entries);
         entries.fold((0, 0), |(files, bytes), entry| match entry.kind {
@@ -219,7 +222,7 @@ impl Index {
 }
 
 impl Root {
-    /// Whether it begins with a directory, and everything else lies below one that came before.
+    /// Returns whether the first entry is a directory and every other entry is in an earlier one.
     fn is_sound(&self) -> bool {
         let (mut dirs, mut files) = (BTreeSet::new(), BTreeSet::new());
         self.entries.iter().enumerate().all(|(i, entry)| {

@@ -1,38 +1,40 @@
-//! What a restore writes down before it touches anything, so that whoever comes after a crash ends it: undone while it is being
-//! prepared, completed once it is decided.
+//! The journal of a restore, which is written before anything is changed. After a crash, recovery
+//! undoes a restore that was still being prepared, and completes one that was committed.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Bad, Raw, SnapshotId};
 
-/// A restore under way.
+/// A restore in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     version: u32,
-    /// What is restored.
+    /// The ID of the snapshot being restored.
     pub snapshot: SnapshotId,
-    /// All that was prepared is whole and on the disk: from here on there is only forward.
+    /// Set once everything is prepared and on disk. From then on, the restore can only be
+    /// completed.
     pub committed: bool,
-    /// The name of the snapshot that the replaced state becomes; it is deleted where there is none.
+    /// The ID of the snapshot that the replaced state becomes; `None` deletes that state.
     pub keep: Option<SnapshotId>,
-    /// One for each directory.
+    /// One move per directory.
     pub moves: Vec<Move>,
 }
 
-/// A directory that takes the place of another.
+/// The replacement of one directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
-    /// The directory above all three.
+    /// The parent directory of the three names below.
     pub parent: Raw,
-    /// The name that is restored.
+    /// The name of the directory that is restored.
     pub target: Raw,
-    /// What is to be there: gone as soon as it is.
+    /// The name of the restored directory until it is in place.
     pub new: Raw,
-    /// What was there.
+    /// The name under which the replaced directory is kept.
     pub old: Raw,
-    /// The inode number of `new`, once it exists: it tells whether the two were exchanged.
+    /// The inode number of `new`, once it exists. It shows whether the two directories were
+    /// exchanged.
     pub inode: Option<u64>,
-    /// The inode number of what was there, to become `old`.
+    /// The inode number of the replaced directory, which becomes `old`.
     #[serde(default)]
     pub old_inode: Option<u64>,
 }
@@ -40,7 +42,7 @@ pub struct Move {
 const VERSION: u32 = 1;
 
 impl Journal {
-    /// Of a restore that begins.
+    /// Creates the journal of a new restore.
     pub fn new(snapshot: SnapshotId, keep: Option<SnapshotId>, moves: Vec<Move>) -> Self {
         Self {
             version: VERSION,
@@ -51,18 +53,18 @@ impl Journal {
         }
     }
 
-    /// JSON.
+    /// Serializes the journal as JSON.
     ///
     /// # Errors
-    /// Never, in truth; serde_json has the type.
+    /// Never in practice; serde_json returns a `Result`.
     pub fn to_text(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec_pretty(self)
     }
 
-    /// Reads what [`Journal::to_text`] wrote.
+    /// Parses the output of [`Journal::to_text`].
     ///
     /// # Errors
-    /// Where it is not that.
+    /// If the text is not a valid journal, or has another format version.
     pub fn read(text: &[u8]) -> Result<Self, Bad> {
         let journal: Self = serde_json::from_slice(text)
             .map_err(|error| Bad::Damaged(format!("the journal of a restore: {error}")))?;

@@ -1,8 +1,10 @@
-//! Snapshots of a service's state directories: what they are called, what is written of them, which of them go.
+//! Snapshots of a service's state directories: their names, index format and retention.
 //!
-//! A snapshot is a directory named by its [`SnapshotId`]: `index.json` ([`Index`]) says of every file what it is and what it holds,
-//! `index.sha256` vouches for the index in the format of sha256sum(1), and `tree/` has the contents. So a snapshot proves itself
-//! whole, or it is damaged; there is nothing in between. A restore that may be interrupted writes its [`Journal`] first.
+//! A snapshot is a directory named by its [`SnapshotId`]. `index.json` ([`Index`]) lists the type,
+//! metadata and checksum of every file, `index.sha256` is the checksum of the index in the format
+//! of sha256sum(1), and `tree/` contains the file contents. A snapshot can therefore always be
+//! verified: it is either intact or damaged. A restore, which may be interrupted, first writes a
+//! [`Journal`].
 
 mod digest;
 mod index;
@@ -24,22 +26,24 @@ pub use self::retention::{BEFORE_RESTORE, Known, older_stable, surplus};
 use crate::log::Stamp;
 use crate::time::rfc3339;
 
-/// The name of a snapshot: when it was begun, `20261122T101112.123456Z`. Of one service, no two are alike, and they sort by age.
+/// The name of a snapshot: the time at which it was begun, such as `20261122T101112.123456Z`. Names
+/// are unique within a service and sort by age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotId(Stamp);
 
 impl SnapshotId {
-    /// `micros` microseconds after 1970, or the first one after `last` where the clock stood still or went back.
+    /// Creates the ID for `micros` microseconds since 1970. If the clock stood still or went back,
+    /// returns the first ID after `last`.
     pub fn new(micros: u64, last: Option<Self>) -> Self {
         Self(Stamp::from_unix_micros(micros).after(last.map(|last| last.0)))
     }
 
-    /// Since 1970.
+    /// Returns the time since 1970.
     pub fn since_epoch(self) -> Duration {
         Duration::from_micros(self.0.unix_micros())
     }
 
-    /// When it was begun, as RFC 3339.
+    /// Returns the time at which the snapshot was begun, as RFC 3339.
     pub fn time(self) -> String {
         rfc3339(self.since_epoch())
     }

@@ -1,15 +1,17 @@
-//! Bytes of a file system (names, targets of links, values of attributes) in JSON, readable where they are text.
+//! A JSON representation of file system bytes (names, link targets, attribute values) that is
+//! readable if they are text.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Any bytes. In text they are UTF-8, where `%` and everything that is no UTF-8 stands as `%XX`.
+/// Arbitrary bytes. In text they are UTF-8, with `%` and bytes that are not valid UTF-8 written as
+/// `%XX`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Raw(pub Vec<u8>);
 
 impl Raw {
-    /// `None` where a `%` is not followed by two hexadecimal digits.
+    /// Parses the text form. Returns `None` if a `%` is not followed by two hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = Vec::with_capacity(text.len());
         let mut rest = text.as_bytes();

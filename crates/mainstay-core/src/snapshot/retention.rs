@@ -1,4 +1,4 @@
-//! Which snapshots go, and which one is restored.
+//! Retention of snapshots, and selection of the snapshot to restore.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 use super::{Reason, SnapshotId};
 use crate::spec::SnapshotKeep;
 
-/// How many of the states that restores replaced stay, whatever the manifest says of snapshots.
+/// The number of states replaced by restores that are kept, regardless of the manifest's count.
 pub const BEFORE_RESTORE: usize = 2;
 
-/// What counts of a snapshot.
+/// The properties of a snapshot that determine its retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Its name.
+    /// The ID of the snapshot.
     pub id: SnapshotId,
-    /// Why it was taken.
+    /// The reason for the snapshot.
     pub reason: Reason,
-    /// Whether the service was healthy with it.
+    /// Set if the service was healthy with this state.
     pub stable: bool,
 }
 
-/// Which of `known`, oldest first, go at `now` (since 1970).
+/// Returns the snapshots to delete at `now` (since 1970). `known` is sorted from oldest to newest.
 ///
-/// The newest stable one never goes: it is what 201 restores. What restores replaced has a count of its own, so that a row of them
-/// drives out nothing else.
+/// The newest stable snapshot is never deleted, because exit code 201 restores it. States replaced
+/// by restores are counted separately, so that repeated restores do not displace other snapshots.
 pub fn surplus(known: &[Known], keep: SnapshotKeep, now: Duration) -> BTreeSet<SnapshotId> {
     let is_old = |one: &&Known| {
         let age = now.saturating_sub(one.id.since_epoch());
@@ -47,7 +47,8 @@ pub fn surplus(known: &[Known], keep: SnapshotKeep, now: Duration) -> BTreeSet<S
     gone
 }
 
-/// The newest stable one of `known`, oldest first, that is older than `before`.
+/// Returns the newest stable snapshot of `known` that is older than `before`. `known` is sorted
+/// from oldest to newest.
 pub fn older_stable(known: &[Known], before: Option<SnapshotId>) -> Option<SnapshotId> {
     let mut newest_first = known.iter().rev();
     newest_first

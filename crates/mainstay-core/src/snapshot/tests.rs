@@ -24,7 +24,7 @@ fn ids() {
     assert_eq!(SnapshotId::new(5, Some(early)), id(1_795_342_272_123_457));
 }
 
-/// Written by the first version that had snapshots. Never change it.
+/// Written by the first version that supported snapshots. Never change it.
 const OLD: (&str, &str) = (
     include_str!("tests/index-v1.json"),
     include_str!("tests/index-v1.sha256"),
@@ -208,7 +208,7 @@ fn which_go() {
     check(Some(2), None, &three, &[10]);
     check(None, Some(80), &three, &[10]);
     check(Some(2), Some(75), &three, &[10, 20]);
-    // The newest stable one stays, however old.
+    // The newest stable snapshot is kept, whatever its age.
     check(Some(1), Some(1), &three, &[10, 20]);
     check(
         Some(1),
@@ -221,7 +221,7 @@ fn which_go() {
         &[20],
     );
     check(Some(1), Some(1), &[(10, Manual, false)], &[10]);
-    // What restores replaced neither counts nor is counted.
+    // States replaced by restores are counted separately.
     let many = [10, 20, 30, 40].map(|micros| (micros, BeforeRestore, false));
     check(Some(1), None, &many, &[10, 20]);
     check(
@@ -260,10 +260,11 @@ proptest! {
         let left: Vec<Known> = known.iter().copied().filter(|one| !gone.contains(&one.id)).collect();
         prop_assert_eq!(older_stable(&left, None), older_stable(&known, None));
         let counted = left.iter().filter(|one| one.reason != Reason::BeforeRestore).count();
-        // One more where the newest stable one is beyond the count.
+        // One more is kept if the newest stable snapshot is beyond the count.
         prop_assert!(count.is_none_or(|count| counted <= count as usize + 1));
         prop_assert!(left.iter().filter(|one| one.reason == Reason::BeforeRestore).count() <= BEFORE_RESTORE);
-        // Nothing goes while an older one of its kind stays, but for that one.
+        // No snapshot is deleted while an older one of its kind is kept, except for the newest
+        // stable one.
         for one in &left {
             let younger_gone = known.iter().filter(|other| {
                 other.id > one.id && gone.contains(&other.id)
@@ -271,7 +272,7 @@ proptest! {
             }).count();
             prop_assert!(younger_gone == 0 || Some(one.id) == older_stable(&known, None));
         }
-        // And pruned once is pruned.
+        // Pruning is idempotent.
         prop_assert!(surplus(&left, keep, Duration::from_micros(at)).is_empty());
     }
 
