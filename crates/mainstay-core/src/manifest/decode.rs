@@ -1,5 +1,6 @@
-//! From the tree to typed values. One declaration of a table is its type, its decoder, its defaults and its JSON Schema, so that
-//! these cannot drift apart: see the macros [`table!`] and [`one_of!`].
+//! Decoding of the tree into typed values. One declaration defines a table's type, decoder,
+//! defaults and JSON Schema, so that they cannot diverge: see the macros [`table!`] and
+//! [`one_of!`].
 
 use serde_json::{Map as JsonMap, Value as Json, json};
 
@@ -8,45 +9,45 @@ use super::suggest::{did_you_mean, one_of_these};
 use super::tree::{Entry, Node, Span, Spanned, Value};
 use super::{foreign, place};
 
-/// A type that a manifest can hold.
+/// A type that can be decoded from a manifest.
 pub(super) trait Decode: Sized {
-    /// `None` if it is wrong, which has then been noted.
+    /// Decodes a value. Returns `None` if the value is invalid, after recording the error.
     fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self>;
 
-    /// What it may look like, as JSON Schema.
+    /// Returns the JSON Schema of the type.
     fn schema() -> Json;
 
-    /// What the schema says of a default; null is nothing.
+    /// Returns the value as a default in the schema; null for none.
     fn show(&self) -> Json {
         Json::Null
     }
 }
 
-/// A type that is written as one string.
+/// A type that is written as a single string.
 pub(super) trait FromText: Sized {
-    /// "a duration", for "expected …".
+    /// The description in "expected …", such as "a duration".
     const WHAT: &'static str;
 
-    /// The code and the message of a text that is wrong, and the cure.
+    /// Parses the text. The error has a code, a message and help.
     fn from_text(text: &str) -> Result<Self, Mistake>;
 
-    /// As JSON Schema.
+    /// Returns the JSON Schema of the text.
     fn text_schema() -> Json {
         json!({ "type": "string" })
     }
 
-    /// The text of a value.
+    /// Returns the text form of the value.
     fn to_text(&self) -> Option<String> {
         None
     }
 
-    /// What helps where an integer stands in its place.
+    /// Returns the help for an integer in place of the text.
     fn from_integer(_: i64) -> Option<String> {
         None
     }
 }
 
-/// What is wrong with a text.
+/// An error in a text value.
 pub(super) struct Mistake {
     pub(super) code: Code,
     pub(super) message: String,
@@ -86,7 +87,7 @@ impl<T: FromText> Decode for T {
     }
 }
 
-/// Notes that `node` is not what was expected.
+/// Records that `node` has the wrong type.
 pub(super) fn wrong_type<T>(
     node: &Node<'_>,
     what: &str,
@@ -109,7 +110,8 @@ impl<T: Decode> Decode for Vec<Spanned<T>> {
             );
         };
         let decoded = items.iter().map(|item| spanned(item, findings));
-        // Each item is looked at, for its mistakes, even if one before it is wrong.
+        // All items are decoded, so that every error is reported even if an earlier item is
+        // invalid.
         let decoded: Vec<_> = decoded.collect();
         decoded.into_iter().collect()
     }
@@ -124,7 +126,7 @@ pub(super) fn spanned<T: Decode>(node: &Node<'_>, findings: &mut Findings) -> Op
     T::decode(node, findings).map(|value| Spanned { value, span })
 }
 
-/// `"none"`, or a value.
+/// An optional value, absent if written as `"none"`.
 pub(super) struct OrNone<T>(pub(super) Option<T>);
 
 impl<T: Decode> Decode for OrNone<T> {
@@ -148,7 +150,7 @@ impl<T: Decode> Decode for OrNone<T> {
     }
 }
 
-/// `"unlimited"`, or a value.
+/// An optional value, absent if written as `"unlimited"`.
 pub(super) struct OrUnlimited<T>(pub(super) Option<T>);
 
 impl<T: Decode> Decode for OrUnlimited<T> {
@@ -168,7 +170,7 @@ impl<T: Decode> Decode for OrUnlimited<T> {
     }
 }
 
-/// A single value, or a table where that says too little.
+/// A single value, or a table that specifies more.
 pub(super) enum OrTable<S, T> {
     Single(S),
     Table(T),
@@ -197,7 +199,7 @@ impl<S: Decode, T: Table> Decode for OrTable<S, T> {
 const NAME_IT: &str =
     "each service has a table with its name: write [service.NAME] instead of [service]";
 
-/// Tables by name, in the order of the text; a table that is wrong leaves its name.
+/// Tables by name, in the order of the text. An invalid table is kept as a name only.
 pub(super) struct Named<T>(pub(super) Vec<(Spanned<String>, Option<T>)>);
 
 impl<T: Decode> Decode for Named<T> {
@@ -205,7 +207,8 @@ impl<T: Decode> Decode for Named<T> {
         let Value::Table(entries) = &node.value else {
             return wrong_type(node, "a table", Some(NAME_IT), findings);
         };
-        // Only a table can be a service: these are the keys of one without its name.
+        // Only a table can be a service. Other values are the keys of a service whose name is
+        // missing.
         if let Some(entry) = entries
             .iter()
             .find(|entry| !matches!(entry.node.value, Value::Table(_)))
@@ -232,15 +235,16 @@ impl<T: Decode> Decode for Named<T> {
     }
 }
 
-/// What [`table!`] declares.
+/// A table declared by [`table!`].
 pub(super) trait Table: Decode {
-    /// The defaults: what a table means that is not there.
+    /// Returns the defaults, which apply to an absent table.
     fn absent() -> Self;
-    /// The keys that could have this value.
+    /// Returns the keys that accept this value.
     fn fitting(node: &Node<'_>) -> Vec<&'static str>;
 }
 
-/// The keys of a table, which remembers what it was asked for: everything else is unknown.
+/// The keys of a table. Keys that have not been requested by the time of [`Keys::close`] are
+/// unknown.
 pub(super) struct Keys<'t, 'f> {
     entries: &'t [Entry<'t>],
     pub(super) span: Span,
@@ -249,7 +253,8 @@ pub(super) struct Keys<'t, 'f> {
 }
 
 impl<'t, 'f> Keys<'t, 'f> {
-    /// Where it is no table, `fitting` says which of its keys take such a value.
+    /// Opens a table. If `node` is not a table, the help names the keys from `fitting`, which
+    /// accept such a value.
     pub(super) fn open(
         node: &'t Node<'t>,
         findings: &'f mut Findings,
@@ -318,30 +323,31 @@ impl<'t, 'f> Keys<'t, 'f> {
     }
 }
 
-/// What nobody has asked for so far.
+/// Returns the entries whose keys are not in `known`.
 fn unknown<'t>(entries: &'t [Entry<'t>], known: &[&str]) -> impl Iterator<Item = &'t Entry<'t>> {
     entries
         .iter()
         .filter(|entry| !known.contains(&&*entry.key.value))
 }
 
-/// A set of keys of which one is there; an enum with a key for each variant.
+/// A set of keys exactly one of which is present; an enum with a key for each variant.
 pub(super) trait OneOf: Sized {
-    /// Decodes what is there under `key`, if that is one of its keys; notes the keys in `names`.
+    /// Decodes the values of this set's keys and adds each key that is present to `found`.
     fn read(keys: &mut Keys<'_, '_>, found: &mut Vec<(Spanned<&'static str>, Option<Self>)>);
-    /// The keys that could have this value.
+    /// Returns the keys that accept this value.
     fn fitting(node: &Node<'_>) -> Vec<&'static str>;
-    /// Adds its keys and their schemas.
+    /// Adds the keys and their schemas.
     fn properties(properties: &mut JsonMap<String, Json>);
 }
 
-/// Whether a key of this type could have this value.
+/// Returns whether a key of this type accepts this value.
 pub(super) fn fits<T: Decode>(node: &Node<'_>) -> bool {
     let mut findings = Findings::default();
     T::decode(node, &mut findings).is_some() && findings.is_empty()
 }
 
-/// Exactly one of the keys of `T`; if `required` is false, none will do. `None` also if they were wrong, which has been noted.
+/// Reads exactly one of the keys of `T`, or at most one if `required` is false. Also returns `None`
+/// if the keys are invalid, after recording the error.
 pub(super) fn read_one_of<T: OneOf>(keys: &mut Keys<'_, '_>, required: bool) -> Option<Spanned<T>> {
     let mut found = Vec::new();
     let known_before = keys.known.len();
@@ -362,7 +368,7 @@ pub(super) fn read_one_of<T: OneOf>(keys: &mut Keys<'_, '_>, required: bool) -> 
             value,
             span: key.span,
         }),
-        // An unknown key is probably the one that is missing; it will be noted.
+        // An unknown key is probably a misspelling of the missing one, and is reported itself.
         None if required && unknown(keys.entries, &keys.known).next().is_none() => {
             let message = "one of several keys is missing";
             keys.findings
@@ -373,7 +379,7 @@ pub(super) fn read_one_of<T: OneOf>(keys: &mut Keys<'_, '_>, required: bool) -> 
     }
 }
 
-/// The schema of [`read_one_of`].
+/// Adds the schema of [`read_one_of`].
 pub(super) fn one_of_schema<T: OneOf>(schema: &mut Json, required: bool) {
     let mut keys = JsonMap::new();
     T::properties(&mut keys);
@@ -387,7 +393,7 @@ pub(super) fn one_of_schema<T: OneOf>(schema: &mut Json, required: bool) {
     }
 }
 
-/// The schema of one key.
+/// Returns the schema of one key.
 pub(super) fn property<T: Decode>(about: &str, default: Option<T>) -> Json {
     let mut schema = T::schema();
     schema["description"] = about.trim().into();
@@ -398,9 +404,10 @@ pub(super) fn property<T: Decode>(about: &str, default: Option<T>) -> Json {
     schema
 }
 
-/// Declares tables: `key: Type` is optional, `key: Type = default` always has a value, `key: Type [required]` is noted if it is
-/// missing, `..key: Enum [required|optional]` stands for the keys of a [`one_of!`]. A field `sound` tells whether nothing in the
-/// table was wrong, so that a rule about two keys does not judge a default that stands in for a mistake.
+/// Declares tables. `key: Type` is optional, `key: Type = default` always has a value, and `key:
+/// Type [required]` is an error if missing. `..key: Enum [required|optional]` includes the keys of
+/// a [`one_of!`]. The field `sound` is set if the table has no errors, so that a rule about two
+/// keys is not applied to a default that replaces an invalid value.
 macro_rules! table {
     ($(
         $(#[doc = $about:literal])* $Name:ident {
@@ -475,8 +482,8 @@ macro_rules! table {
     (@is_required optional) => { false };
 }
 
-/// Declares which key leads to which variant, for an enum of which a table holds exactly one; `..Other => Variant` takes over the
-/// keys of another such enum.
+/// Declares the variant for each key of an enum, exactly one of which a table contains. `..Other =>
+/// Variant` includes the keys of another such enum.
 macro_rules! one_of {
     ($($Enum:ty {
         $($(#[doc = $doc:literal])* $key:ident: $T:ty => $variant:expr,)*

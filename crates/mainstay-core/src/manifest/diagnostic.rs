@@ -1,7 +1,8 @@
-//! What is wrong with a manifest, where, and the cure.
+//! Diagnostics: the errors in a manifest, their positions, and help.
 //!
-//! While a manifest is read its mistakes are only noted ([`Findings`], by span). Lines, columns, paths and excerpts are worked out
-//! at the end, and only if there is a mistake at all. Values of `env` are masked there: nothing after this stage can show them.
+//! While a manifest is parsed, errors are only recorded with their spans ([`Findings`]). Lines,
+//! columns, paths and excerpts are computed at the end, if there are errors at all. Values of `env`
+//! are masked at that point, so later stages cannot reveal them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -11,13 +12,13 @@ use serde::{Serialize, Serializer};
 
 use super::tree::{Entry, Node, Span, Value};
 
-/// How much a diagnostic matters.
+/// The severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The manifest cannot be used.
     Error,
-    /// It can, but does not do what it seems to.
+    /// The manifest can be used, but does not do what it appears to do.
     Warning,
 }
 
@@ -27,37 +28,38 @@ impl Severity {
     }
 }
 
-/// One mistake in a manifest. It serialises to `{code, path, message, help, line, column}`; a warning also has its `severity`.
+/// An error or warning about a manifest. It serialises to `{code, path, message, help, line,
+/// column}`; a warning also has its `severity`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Diagnostic {
-    /// Which rule is broken.
+    /// The rule that is violated.
     pub code: Code,
-    /// How much it matters; the code says.
+    /// The severity, which follows from the code.
     #[serde(skip_serializing_if = "Severity::is_error")]
     pub severity: Severity,
     /// The key, such as `service.orders.stop.graceful`; empty for the text as a whole.
     pub path: String,
-    /// What is wrong, on one line, without a value of `env`.
+    /// The problem, on one line and without values of `env`.
     pub message: String,
-    /// The cure, where there is one to name.
+    /// The suggested correction, if any.
     pub help: Option<String>,
-    /// Bytes of the text.
+    /// The byte range of the text.
     #[serde(skip)]
     pub span: Range<usize>,
-    /// From 1.
+    /// The line number, from 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// The column in characters, from 1.
     pub column: usize,
-    /// The line, for people.
+    /// The line, for display.
     #[serde(skip)]
     pub excerpt: Excerpt,
 }
 
-/// The line of a mistake (a window of it, if it is long), with the values of `env` masked.
+/// The line of an error (or a window of a long line), with the values of `env` masked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excerpt {
-    /// Without its line break.
+    /// The text, without its line break.
     pub text: String,
     /// The bytes of `text` to underline.
     pub marked: Range<usize>,
@@ -65,16 +67,16 @@ pub struct Excerpt {
 
 macro_rules! codes {
     ($($Name:ident $text:literal $doc:literal,)*) => {
-        /// Which rule is broken. The texts are stable (docs/manifest.md lists them).
+        /// A rule for manifests. The texts are stable (docs/manifest.md lists them).
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum Code { $(#[doc = $doc] $Name,)* }
 
         impl Code {
-            /// All of them.
+            /// All codes.
             pub const ALL: &'static [Self] = &[$(Self::$Name,)*];
 
-            /// The stable text.
+            /// Returns the stable text of the code.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$Name => $text,)* }
             }
@@ -123,7 +125,7 @@ codes! {
 }
 
 impl Code {
-    /// How much it matters.
+    /// Returns the severity of the code.
     pub fn severity(self) -> Severity {
         match self {
             Self::UnreachableLimit => Severity::Warning,
@@ -131,7 +133,8 @@ impl Code {
         }
     }
 
-    /// Whether the tree lacks a part of the text, whose values are then not known as such.
+    /// Returns whether part of the text is missing from the tree, so that secrets in it are not
+    /// recognized as such.
     fn hides_text(self) -> bool {
         use Code::{DuplicateKey, Syntax, TooDeep, YamlFeature};
         matches!(self, Syntax | TooDeep | YamlFeature | DuplicateKey)
@@ -150,14 +153,14 @@ impl Serialize for Code {
     }
 }
 
-/// Mistakes as they are found.
+/// The errors found so far.
 #[derive(Default)]
 pub(super) struct Findings(Vec<Finding>);
 
 struct Finding {
     code: Code,
     span: Span,
-    /// A key below the one at `span`, which is not there.
+    /// A missing key in the table at `span`.
     missing: Option<&'static str>,
     message: String,
     help: Option<String>,
@@ -207,12 +210,14 @@ impl Findings {
         self.0.is_empty()
     }
 
-    /// Whether there is more than duplicate keys, beside which everything else can still be judged.
+    /// Returns whether there are errors other than duplicate keys. With duplicate keys alone, all
+    /// other rules can still be checked.
     pub(super) fn is_broken(&self) -> bool {
         self.0.iter().any(|f| f.code != Code::DuplicateKey)
     }
 
-    /// The mistakes in the order of the text. `tree` is `None` where the text could not be read.
+    /// Returns the diagnostics in the order of the text. `tree` is `None` if the text could not be
+    /// parsed.
     pub(super) fn finish(self, text: &str, tree: Option<&Node<'_>>) -> Vec<Diagnostic> {
         let mut map = Map::default();
         let unknown = self.0.iter().filter(|f| f.code == Code::UnknownKey);
@@ -248,7 +253,7 @@ impl Findings {
             .collect()
     }
 
-    /// The text with a mask in the place of each value that nobody may see. Its lines stay lines.
+    /// Returns the text with each secret value masked. Lines are preserved.
     pub(super) fn mask(self, text: &str, tree: Option<&Node<'_>>) -> String {
         let mut map = Map::default();
         let unknown = self.0.iter().filter(|f| f.code == Code::UnknownKey);
@@ -272,13 +277,13 @@ impl Findings {
     }
 }
 
-/// The path of each key and value, and which values nobody may see.
+/// The path of each key and value, and the spans of secret values.
 #[derive(Default)]
 struct Map {
     paths: HashMap<Span, String>,
-    /// Keys that are unknown: one may be a misspelt `env`.
+    /// Unknown keys: one of them may be a misspelt `env`.
     secret_keys: BTreeSet<Span>,
-    /// In the order of the text.
+    /// The spans of secret values, in the order of the text.
     secrets: Vec<Span>,
 }
 
@@ -302,11 +307,11 @@ impl Map {
                 }
             }
             _ if secret => self.secrets.push(node.span),
-            // A URL that may hold a password.
+            // The URL may contain a password.
             Value::Text(text) if text.contains("://") && text.contains('@') => {
                 self.secrets.push(node.span);
             }
-            // Who knows its path may use it.
+            // The URL grants access to anyone who has its path.
             _ if path.ends_with(".webhook.url") => self.secrets.push(node.span),
             _ => {}
         }
@@ -322,7 +327,7 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// Typed text inside a message: one line, not endless, no control characters.
+/// Untrusted text in a message: one line, of limited length, without control characters.
 pub(super) struct Shown<'a>(pub(super) &'a str);
 
 impl fmt::Display for Shown<'_> {
@@ -344,7 +349,7 @@ impl fmt::Display for Shown<'_> {
 struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
-    /// From where on a line may hold a secret, if nothing better is known.
+    /// The offset after which a line may contain a secret, if the tree is not available.
     secret: usize,
 }
 
@@ -360,9 +365,11 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Line, column, and the masked line; `secrets` is `None` where the text could not be read.
+    /// Returns the line, the column and the masked line. `secrets` is `None` if the text could not
+    /// be parsed.
     fn locate(&self, span: Span, secrets: Option<&[Span]>) -> (usize, usize, Excerpt) {
-        /// Of a long line this much is shown before and after.
+        /// The number of bytes before the position, and half the number after it, that are shown of
+        /// a long line.
         const WINDOW: usize = 100;
         let at = boundary(self.text, span.start);
         let line = self.starts.partition_point(|start| *start <= at);
@@ -376,7 +383,8 @@ impl<'a> Lines<'a> {
         let first = boundary(self.text, at.saturating_sub(WINDOW).max(start));
         let last = boundary(self.text, (at + 2 * WINDOW).min(end).max(first));
         let text = self.text.get(first..last).unwrap_or_default();
-        // Each char keeps its bytes, so that positions in `text` hold in the masked line.
+        // Masking preserves byte lengths, so that positions in `text` also apply to the masked
+        // line.
         let masked = match secrets {
             Some(secrets) => stars(text, first, in_spans(first, secrets)),
             None if end > self.secret => {
@@ -394,7 +402,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// The last boundary between characters that is not after byte `at`.
+/// Returns the last character boundary at or before byte `at`.
 fn boundary(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {
@@ -403,7 +411,8 @@ fn boundary(text: &str, at: usize) -> usize {
     at
 }
 
-/// Whether a byte lies in `secrets`; asked in order, from byte `offset` on.
+/// Returns a predicate that tests whether a byte is in `secrets`. It must be called in ascending
+/// order, from byte `offset` on.
 fn in_spans(offset: usize, secrets: &[Span]) -> impl FnMut(usize) -> bool {
     let mut next = secrets.partition_point(|secret| secret.end <= offset);
     move |at| {
@@ -414,8 +423,9 @@ fn in_spans(offset: usize, secrets: &[Span]) -> impl FnMut(usize) -> bool {
     }
 }
 
-/// Of a line that could not be read, whether a byte of its part `text` is more than the punctuation of the format after the first `=` or
-/// `:`; every byte if there is none.
+/// Returns a predicate for a line that could not be parsed. It tests whether a byte of its part
+/// `text` is after the first `=` or `:` and is not punctuation of the format. If the line has
+/// neither, it applies to every byte.
 fn in_values(line: &str, skipped: usize, text: &str) -> impl FnMut(usize) -> bool {
     let values = line.find(['=', ':']).unwrap_or(0);
     let bytes = text.as_bytes();
@@ -425,7 +435,8 @@ fn in_values(line: &str, skipped: usize, text: &str) -> impl FnMut(usize) -> boo
     }
 }
 
-/// Stars for what is hidden; `text` starts at byte `offset`. Lengths, and so all spans, stay as they are.
+/// Replaces hidden characters with stars; `text` starts at byte `offset`. Byte lengths are
+/// preserved, and so are all spans.
 fn stars(text: &str, offset: usize, mut hidden: impl FnMut(usize) -> bool) -> String {
     let mut masked = String::with_capacity(text.len());
     for (index, c) in text.char_indices() {
@@ -438,7 +449,8 @@ fn stars(text: &str, offset: usize, mut hidden: impl FnMut(usize) -> bool) -> St
     masked
 }
 
-/// One mask for each part that is hidden, which does not tell its length. Line breaks stay.
+/// Replaces each hidden part with one mask, which does not reveal its length. Line breaks are
+/// preserved.
 fn masks(text: &str, offset: usize, mut hidden: impl FnMut(usize) -> bool) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut was_hidden = false;
@@ -454,7 +466,8 @@ fn masks(text: &str, offset: usize, mut hidden: impl FnMut(usize) -> bool) -> St
     masked
 }
 
-/// Where the first key stands that may have a secret below it; the length of the text if there is none.
+/// Returns the position of the first key that may contain a secret, or the length of the text if
+/// there is none.
 fn first_secret(text: &str) -> usize {
     let is_key = |(at, word): &(usize, &str)| {
         let before = text.get(..*at).and_then(|t| t.chars().next_back());

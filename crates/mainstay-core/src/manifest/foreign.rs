@@ -1,10 +1,10 @@
-//! What people write who come from another tool: its words for things that have another name here, and whole files of it.
+//! Keys, values and files of other tools, with the equivalents in a manifest.
 
 use std::fmt;
 
 use super::tree::Value;
 
-/// A table of the manifest in which a foreign word may stand.
+/// A table of the manifest in which a foreign key may occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     File,
@@ -18,7 +18,7 @@ enum Place {
 }
 
 impl Place {
-    /// The table that has these keys; `None` where foreign words are not expected.
+    /// Returns the table that has these keys; `None` if foreign keys are not expected there.
     fn of(known: &[&str]) -> Option<Self> {
         let has = |key| known.contains(&key);
         match () {
@@ -35,14 +35,14 @@ impl Place {
     }
 }
 
-/// What to do about a foreign word.
+/// The advice for a foreign key.
 #[derive(Clone, Copy, Debug)]
 enum Advice {
-    /// Write this TOML there instead; and a remark.
+    /// Write this TOML instead, with a remark.
     Write(&'static str, &'static str),
-    /// Use this key of the same table; and a remark.
+    /// Use this key of the same table, with a remark.
     Key(&'static str, &'static str),
-    /// Nothing that can be copied.
+    /// An explanation without text to copy.
     Say(&'static str),
 }
 
@@ -56,12 +56,12 @@ impl fmt::Display for Advice {
     }
 }
 
-/// Foreign words (lower case, without `-` and `_`), where they stand, and what to write instead.
+/// Foreign keys (lower case, without `-` and `_`), the tables in which they occur, and the advice.
 const WORDS: &[(Place, &[&str], Advice)] = {
     use Advice::{Key, Say, Write};
     use Place::{File, Limits, Liveness, Log, Recovery, Service, Start, Stop};
     &[
-        // The whole file.
+        // Top level.
         (
             File,
             &["services", "programs", "apps", "processes"],
@@ -86,7 +86,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
                 "mainstay runs programs, not containers: a service uses the directories and the network of its host",
             ),
         ),
-        // What is run.
+        // Commands.
         (
             Service,
             &[
@@ -253,7 +253,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
                 "`mainstay enable NAME` and `mainstay disable NAME` decide whether an installed service starts at boot",
             ),
         ),
-        // Who and where.
+        // Accounts and directories.
         (
             Service,
             &[
@@ -327,7 +327,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
             ),
         ),
         (Service, &["title"], Write("display_name = \"…\"", "")),
-        // Order.
+        // Dependencies.
         (
             Service,
             &[
@@ -366,7 +366,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
             &["sockets", "listenstream", "fileactivation"],
             Write("listen = [\"127.0.0.1:8080\"]", ""),
         ),
-        // Start, health.
+        // Start and health.
         (
             Service,
             &[
@@ -548,7 +548,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
             ],
             Say("`priority` is the only weight that is supported so far"),
         ),
-        // Rights and resources.
+        // Privileges and resources.
         (
             Service,
             &[
@@ -740,7 +740,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
                 ", or a table with `webhook`",
             ),
         ),
-        // Parts of tables.
+        // Keys of the service's tables.
         (
             Start,
             &["timeoutsec", "timeoutstartsec", "startsecs", "startperiod"],
@@ -886,7 +886,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
     ]
 };
 
-/// Values of `type` (systemd), lower case.
+/// Values of systemd's `Type`, in lower case.
 const TYPES: &[(&[&str], Advice)] = {
     use Advice::{Say, Write};
     &[
@@ -913,7 +913,7 @@ const TYPES: &[(&[&str], Advice)] = {
     ]
 };
 
-/// What to do about `key` in the table that has the keys `known`, where it is a word of another tool.
+/// Returns the advice for `key` in the table with the keys `known`, if it is a key of another tool.
 pub(super) fn help(key: &str, value: &Value<'_>, known: &[&str]) -> Option<String> {
     const LONGEST: usize = 40;
     if key.len() > LONGEST {
@@ -941,7 +941,8 @@ pub(super) fn help(key: &str, value: &Value<'_>, known: &[&str]) -> Option<Strin
     advice.map(|advice| advice.to_string())
 }
 
-/// Foreign values (lower case), what they stand for as [`FromText::WHAT`](super::decode::FromText::WHAT) has it, and what to write.
+/// The kind of value, as in [`FromText::WHAT`](super::decode::FromText::WHAT), the foreign values
+/// (lower case), and the value to write.
 const VALUES: &[(&str, &[&str], &str)] = &[
     (
         "a recovery policy",
@@ -995,7 +996,7 @@ const VALUES: &[(&str, &[&str], &str)] = &[
     ("a scope", &["process"], "main"),
 ];
 
-/// What `text` is called here, where it is another tool's word for `what`.
+/// Returns the help for `text` if it is another tool's value for `what`.
 pub(super) fn value(what: &str, text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let mut rows = VALUES.iter();
@@ -1003,7 +1004,7 @@ pub(super) fn value(what: &str, text: &str) -> Option<String> {
     found.map(|(_, _, ours)| format!("write \"{ours}\""))
 }
 
-/// A tool whose files are recognised.
+/// A tool whose files are recognized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "names of tools")]
 pub enum Tool {
@@ -1046,7 +1047,8 @@ impl fmt::Display for Tool {
     }
 }
 
-/// The tool that a file belongs to, by its content and, where that says too little, its name. Only for text that is no valid manifest.
+/// Detects the tool that a file belongs to, by its content and, if that is ambiguous, its name.
+/// Only for text that is not a valid manifest.
 pub fn tool_of(file_name: &str, text: &str) -> Option<Tool> {
     const LINES: usize = 400;
     let lines = || {
@@ -1061,7 +1063,7 @@ pub fn tool_of(file_name: &str, text: &str) -> Option<Tool> {
     let name = file_name.to_ascii_lowercase();
     let is_named = |suffix: &str| name.ends_with(suffix);
     let first = lines().find(|line| !line.is_empty()).unwrap_or_default();
-    // Keys at the beginning of a line, of YAML or of one that is JSON in all but quotes.
+    // Finds a key at the start of a line, in YAML or in JSON-like text with any quotes.
     let has_key = |key: &str| {
         text.lines().take(LINES).any(|line| {
             let bare = line.trim_start_matches([' ', '\t', '{', '"', '\'']);
@@ -1153,7 +1155,8 @@ pub fn tool_of(file_name: &str, text: &str) -> Option<Tool> {
         .then_some(Tool::Upstart)
 }
 
-/// Nothing but `web: command` lines, with a command that is no value of YAML.
+/// Returns whether the file consists of `web: command` lines, with commands that are not YAML
+/// values.
 fn is_procfile<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
     let mut count = 0;
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -1176,7 +1179,7 @@ mod tests {
     use super::*;
     use crate::manifest::{Format, parse};
 
-    /// The help of the mistake about this line of a service.
+    /// Returns the help for an unknown key on this line of a service.
     fn advice(line: &str) -> String {
         let text = format!("[service.a]\ncommand = [\"a\"]\n{line}\n");
         let found = parse(&text, Format::Toml).expect_err(line);
@@ -1270,7 +1273,7 @@ mod tests {
                 "[service.a.log]\nneeds = [\"b\"]",
                 "`needs` is a key of the service itself",
             ),
-            // Not foreign, but mistyped.
+            // Misspelt, not foreign.
             ("comand = [\"x\"]", "did you mean `command`?"),
             ("stop = { gracefull = \"5s\" }", "did you mean `graceful`?"),
         ] {
@@ -1281,7 +1284,7 @@ mod tests {
         assert!(words > 200, "{words}");
     }
 
-    /// What a help says can be copied: `check` neither refuses it nor warns about it, in production.
+    /// Every suggestion can be copied: `check` accepts it without warnings, in production.
     #[test]
     fn what_is_suggested_is_accepted() {
         let accept = |place: Place, toml: &str| {
@@ -1340,7 +1343,7 @@ mod tests {
         for (what, _, ours) in VALUES {
             let (place, toml) = match *what {
                 "a recovery policy" => (Place::Recovery, format!("policy = \"{ours}\"")),
-                // What is too verbose for production is another matter.
+                // Levels that are too verbose for production are covered elsewhere.
                 "a log level" if matches!(*ours, "info" | "debug") => continue,
                 "a log level" => (Place::Log, format!("level = \"{ours}\"")),
                 "a log format" => (Place::Log, format!("format = \"{ours}\"")),
@@ -1457,7 +1460,7 @@ mod tests {
                 Some(Upstart),
             ),
             ("Dockerfile", "FROM x\n", Some(Dockerfile)),
-            // Manifests with mistakes.
+            // Manifests with errors.
             ("a.toml", "[service.a]\ncomand = [\"x\"]\n", None),
             ("a.yaml", "service:\n  web:\n    image: nginx\n", None),
             ("a.json", "{ \"service\": {} }", None),

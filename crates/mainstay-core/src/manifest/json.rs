@@ -1,7 +1,8 @@
-//! JSON into the tree.
+//! The JSON parser.
 //!
-//! `serde_json` keeps no positions, but a `RawValue` borrows its slice of the text, and a slice's address tells its offset. One
-//! level is read at a time, so each byte is read once per level; the depth is bounded.
+//! `serde_json` keeps no positions, but a `RawValue` borrows its slice of the text, and the address
+//! of a slice gives its offset. The parser reads one level at a time, so each byte is read once per
+//! level; the depth is bounded.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -97,7 +98,7 @@ fn parsed<'a, T: Deserialize<'a>>(
         .ok()
 }
 
-/// `error` lies in the text that starts at byte `start`.
+/// Reports `error`, which occurred in the part of the text that starts at byte `start`.
 fn syntax(text: &str, start: usize, error: &serde_json::Error, findings: &mut Findings) {
     let source = text.get(start..).unwrap_or_default();
     let lines_before = source
@@ -105,19 +106,19 @@ fn syntax(text: &str, start: usize, error: &serde_json::Error, findings: &mut Fi
         .take(error.line().saturating_sub(1));
     let line_start = start + lines_before.map(str::len).sum::<usize>();
     let at = (line_start + error.column().saturating_sub(1)).min(text.len());
-    // Without " at line 1 column 2", which would be that of the part.
+    // The suffix " at line 1 column 2" is removed: its position is relative to the part.
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
     findings.add(Code::Syntax, (at..at).into(), message, None);
 }
 
-/// Where `part`, a slice of `text`, starts and ends.
+/// Returns the byte range of `part`, a slice of `text`.
 fn span_in(text: &str, part: &str) -> Span {
     let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
     (start..start + part.len()).into()
 }
 
-/// A string, borrowed where it holds no escape.
+/// A string, borrowed unless it contains escapes.
 struct Text<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
@@ -139,7 +140,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// The members of an object, repeated ones too.
+/// The members of an object, duplicates included.
 struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {

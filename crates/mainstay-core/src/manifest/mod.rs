@@ -1,8 +1,9 @@
-//! The manifest: what was typed, in TOML, YAML or JSON.
+//! Manifests in TOML, YAML or JSON.
 //!
-//! text → tree (`tree`: values with spans, one shape for all formats) → tables (`tables`: typed, each declared once for decoder,
-//! defaults and schema) → [`Spec`] (`resolve`: constraints, rules about several keys). Each stage notes its mistakes and goes on, so
-//! that all are reported at once; after a syntax error there is nothing to go on with.
+//! Parsing has three stages: text → tree (`tree`: values with spans, the same for all formats) →
+//! tables (`tables`: typed; each is declared once for decoder, defaults and schema) → [`Spec`]
+//! (`resolve`: constraints and rules across several keys). Each stage collects its errors and
+//! continues, so that all are reported at once. Only a syntax error stops parsing.
 
 mod decode;
 mod diagnostic;
@@ -34,7 +35,7 @@ pub use self::units::ShowSize;
 use crate::engine::Human;
 use crate::spec::Spec;
 
-/// The language of a manifest.
+/// The format of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// TOML 1.1.
@@ -46,10 +47,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Self; 3] = [Self::Toml, Self::Yaml, Self::Json];
 
-    /// Its lower-case name.
+    /// Returns the name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Toml => "toml",
@@ -58,7 +59,7 @@ impl Format {
         }
     }
 
-    /// By a file's extension, in any case.
+    /// Returns the format for a file extension, ignoring case.
     pub fn from_extension(extension: &str) -> Option<Self> {
         match extension.to_ascii_lowercase().as_str() {
             "toml" => Some(Self::Toml),
@@ -75,12 +76,12 @@ impl fmt::Display for Format {
     }
 }
 
-/// What `text` means, in its own order; or everything that is wrong with it, in its order.
+/// Parses a manifest and returns its services in the order of the text.
 ///
-/// Never panics, whatever the text. A byte order mark at its start is skipped.
+/// Never panics, whatever the text. A byte order mark at the start is skipped.
 ///
 /// # Errors
-/// At least one [`Diagnostic`].
+/// If the manifest is invalid: all [`Diagnostic`]s in the order of the text, at least one.
 pub fn parse(text: &str, format: Format) -> Result<Vec<Spec>, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     let tree = read(text, format, &mut findings);
@@ -95,7 +96,7 @@ pub fn parse(text: &str, format: Format) -> Result<Vec<Spec>, Vec<Diagnostic>> {
     }
 }
 
-/// Warnings about a manifest that [`parse`] accepts, in the order of its text.
+/// Returns warnings about a manifest that [`parse`] accepts, in the order of the text.
 pub fn warnings(text: &str, format: Format, specs: &[Spec]) -> Vec<Diagnostic> {
     let unreachable = |spec: &Spec| {
         let recovery = spec.recovery();
@@ -117,7 +118,8 @@ pub fn warnings(text: &str, format: Format, specs: &[Spec]) -> Vec<Diagnostic> {
     warnings
 }
 
-/// A diagnostic about the key `path` (the innermost part of it that is there), for rules that need more than the text to judge.
+/// Creates a diagnostic about the key `path`, or its innermost part that exists. For rules that
+/// depend on more than the text.
 pub fn diagnose(
     text: &str,
     format: Format,
@@ -142,19 +144,21 @@ pub fn diagnose(
     findings.finish(text, tree.as_ref()).remove(0)
 }
 
-/// `text` for the eyes of others: `***` in the place of each value of `env`, of each URL with a password, and of those of webhooks. Its lines stay lines.
+/// Masks the secrets in `text`: replaces each value of `env`, each URL with a password and each
+/// webhook URL with `***`. Lines are preserved.
 pub fn masked(text: &str, format: Format) -> String {
     let mut findings = Findings::default();
     let tree = read(text, format, &mut findings);
     if let Some(tree) = &tree {
-        // A key that it does not know may be a misspelt `env`.
+        // An unknown key may be a misspelt `env`.
         drop(Manifest::decode(tree, &mut findings));
     }
     findings.mask(text, tree.as_ref())
 }
 
-/// The same manifest, but for the program of one service (the first word of its `command`); all else stays as it was typed. `None` where that
-/// cannot be said in it, or it has no such service.
+/// Replaces the program of one service (the first word of its `command`) and preserves the rest of
+/// the text. Returns `None` if the service does not exist, or if the replacement would not yield
+/// the expected manifest.
 pub fn with_program(text: &str, format: Format, service: &str, program: &str) -> Option<String> {
     let tree = read(text, format, &mut Findings::default())?;
     let mut node = &tree;
@@ -168,7 +172,7 @@ pub fn with_program(text: &str, format: Format, service: &str, program: &str) ->
         return None;
     };
     let Span { start, end } = words.first()?.span;
-    // A string of JSON is one of TOML and of YAML, too.
+    // A JSON string is also a TOML and a YAML string.
     let word = serde_json::to_string(program).ok()?;
     let changed = format!("{}{word}{}", text.get(..start)?, text.get(end..)?);
     let (old, new) = (parse(text, format).ok()?, parse(&changed, format).ok()?);
@@ -182,15 +186,16 @@ pub fn with_program(text: &str, format: Format, service: &str, program: &str) ->
     (expected? == new).then_some(changed)
 }
 
-/// A duration as manifests have it: `"1m30s"`.
+/// Parses a duration as written in manifests: `"1m30s"`.
 ///
 /// # Errors
-/// What is wrong with it, for people.
+/// If `text` is not a duration. The error is a message for people.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     units::duration(text)
 }
 
-/// The JSON Schema (draft 2020-12) of a manifest. It says what can be typed; [`parse`] judges more.
+/// Returns the JSON Schema (draft 2020-12) of a manifest. The schema describes the syntax;
+/// [`parse`] applies further rules.
 pub fn schema() -> serde_json::Value {
     let mut schema = Manifest::schema();
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();

@@ -1,4 +1,4 @@
-//! Who waits for whom: names are looked up, cycles are refused.
+//! Resolution of `needs`: looks up names and rejects cycles.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use super::tables::ServiceTable;
 use super::tree::Span;
 use crate::spec::{Need, ServiceName};
 
-/// The needs of each service, in the order of `services`.
+/// Resolves the needs of each service, in the order of `services`.
 pub(super) fn resolve(services: &Named<ServiceTable>, findings: &mut Findings) -> Vec<Vec<Need>> {
     let names = services.0.iter().map(|(name, _)| &*name.value);
     let indices: HashMap<&str, usize> = names.enumerate().map(|(i, name)| (name, i)).collect();
@@ -39,7 +39,7 @@ pub(super) fn resolve(services: &Named<ServiceTable>, findings: &mut Findings) -
                 } else {
                     edges.push((*index, span));
                 }
-                // A name that is malformed has been noted where it is defined.
+                // A malformed name is reported where it is defined.
                 needs.extend(ServiceName::new(name).map(Need::Service));
             } else {
                 let message = format!("there is no service `{}` in this manifest", Shown(name));
@@ -63,7 +63,8 @@ pub(super) fn resolve(services: &Named<ServiceTable>, findings: &mut Findings) -
     resolved
 }
 
-/// Notes each need that closes a cycle. Depth first with a stack of its own: a chain may be as long as the manifest.
+/// Reports each need that closes a cycle. The depth-first search uses an explicit stack, because a
+/// chain may be as long as the manifest.
 fn cycles<'a>(
     graph: &[Vec<(usize, Span)>],
     findings: &mut Findings,
@@ -110,7 +111,7 @@ fn cycles<'a>(
     }
 }
 
-/// `a -> b -> a`; the middle of a long one is left out.
+/// Formats a cycle as `a -> b -> a`, without the middle of a long one.
 fn shorten(cycle: &[&str]) -> String {
     const SHOWN: usize = 8;
     let names = |part: &[&str]| {

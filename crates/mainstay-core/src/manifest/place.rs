@@ -1,4 +1,4 @@
-//! Keys that exist, in another table than the one they were typed in: where they belong, as the schema has it.
+//! Suggestions for known keys in the wrong table, based on the schema.
 
 use serde_json::{Map, Value as Json};
 
@@ -7,11 +7,12 @@ use super::suggest::listed;
 use super::tables::{Manifest, ServiceTable};
 use super::tree::Value;
 
-/// For a key of the whole file in a table of it: whoever appends a line to a TOML file appends it to the last table.
+/// Returns the help for a top-level key inside a table. A line appended to a TOML file belongs to
+/// its last table.
 pub(super) fn of_whole(key: &str, value: &Value<'_>, known: &[&str]) -> Option<String> {
     let keys = properties(&Manifest::schema());
     let is_in_file = known.iter().any(|known| keys.contains_key(*known));
-    // What Docker Compose calls `environment` is a list or a table.
+    // Docker Compose's `environment` is a list or a table.
     let is_meant = match (key, value) {
         ("environment", Value::Text(_)) => true,
         ("environment", _) => false,
@@ -22,7 +23,7 @@ pub(super) fn of_whole(key: &str, value: &Value<'_>, known: &[&str]) -> Option<S
     })
 }
 
-/// For a key of a service in one of its tables, or the other way round.
+/// Returns the help for a service key inside one of the service's tables, or the reverse.
 pub(super) fn of_key(key: &str, known: &[&str]) -> Option<String> {
     let service = properties(&ServiceTable::schema());
     let is_service = known.contains(&"command") && known.contains(&"account");
@@ -49,7 +50,7 @@ pub(super) fn of_key(key: &str, known: &[&str]) -> Option<String> {
     })
 }
 
-/// Whether a value of this schema may be a table with this key.
+/// Returns whether a value of this schema may be a table with this key.
 fn has(schema: &Json, key: &str) -> bool {
     let alternatives = schema["anyOf"].as_array();
     properties(schema).contains_key(key)

@@ -1,4 +1,4 @@
-//! What an entry of `log.redact` looks like: the name of a class, a path into JSON, or a regular expression with a name.
+//! Entries of `log.redact`: a class name, a path into JSON, or a named regular expression.
 
 use regex::bytes::{Regex, RegexBuilder};
 use serde_json::{Value as Json, json};
@@ -56,7 +56,7 @@ impl FromText for Class {
     }
 }
 
-/// `$.a.b`, `$.a[*].b`.
+/// A field path such as `$.a.b` or `$.a[*].b`.
 struct FieldName(FieldPath);
 
 impl FromText for FieldName {
@@ -75,14 +75,14 @@ impl FromText for FieldName {
     }
 }
 
-/// A regular expression, ready to run.
+/// A compiled regular expression.
 pub(super) struct Expression(Regex);
 
 impl FromText for Expression {
     const WHAT: &'static str = Pattern::WHAT;
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
-        /// Bytes that one may take in memory, for each service that names it.
+        /// The maximum size of a compiled expression in bytes, for each service that uses it.
         const LARGEST: usize = 1 << 20;
         let Pattern(text) = Pattern::from_text(text)?;
         let regex = RegexBuilder::new(&text).size_limit(LARGEST).build();
@@ -98,7 +98,7 @@ impl FromText for Expression {
     }
 }
 
-/// What is shown in the place of a match.
+/// The label that replaces a match.
 pub(super) struct LabelName(String);
 
 impl FromText for LabelName {

@@ -1,4 +1,4 @@
-//! From what was typed to what is meant: constraints, and rules about several keys.
+//! Resolution of decoded tables into specifications: constraints, and rules across several keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -26,7 +26,8 @@ use crate::spec::{
     Still, Stop, StopAsk, StopStep, Strategy, Tls, WaitFor, Webhook, Zone,
 };
 
-/// The specs, in the order of the manifest. They mean something only if nothing was noted.
+/// Returns the specifications in the order of the manifest. They are valid only if there are no
+/// findings.
 pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
     let Some(services) = manifest.service else {
         return Vec::new();
@@ -59,7 +60,8 @@ pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
         .collect()
 }
 
-/// The names of services whose manager knows them by another name than their key. No two services share one; some managers ignore case.
+/// Returns the manager's names of services whose name there differs from their key. Names must be
+/// unique. They are compared without case, because some managers ignore it.
 fn manager_names(
     services: &Named<ServiceTable>,
     findings: &mut Findings,
@@ -88,24 +90,24 @@ fn manager_names(
     names
 }
 
-/// What may wait on disk for a sink.
+/// The default spool size of a sink.
 const USUAL_SPOOL: u64 = 64_000_000;
 
 struct Resolver<'f> {
-    /// The names of all services, as they were typed.
+    /// The keys of all services, as written.
     keys: BTreeSet<String>,
     environment: Environment,
-    /// Who listens where.
+    /// The service that uses each HTTP port.
     ports: BTreeMap<u16, ServiceName>,
-    /// For whom each address is listened on.
+    /// The service that each address is listened on for.
     listeners: BTreeMap<Listen, ServiceName>,
-    /// How each sink was set up first, and by whom.
+    /// The first settings of each sink, and the service that has them.
     sinks: BTreeMap<SinkTarget, (SinkSpec, ServiceName)>,
     findings: &'f mut Findings,
 }
 
 impl Resolver<'_> {
-    /// Whether the numbers of production count.
+    /// Returns whether production limits apply.
     fn is_strict(&self) -> bool {
         self.environment != Environment::Development
     }
@@ -131,7 +133,7 @@ impl Resolver<'_> {
         name
     }
 
-    /// Every table is looked at before the lack of a command ends it.
+    /// All tables are checked before a missing command ends the resolution of the service.
     fn service(&mut self, name: ServiceName, typed: ServiceTable) -> Option<Spec> {
         let start = self.start(typed.start);
         let listen = self.listen(typed.listen, start.ready.as_ref(), &name);
@@ -198,7 +200,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// Each address once in the manifest; none that readiness is asked of by a connection alone, which its manager would accept.
+    /// Checks that each address occurs only once in the manifest, and is not that of a readiness
+    /// probe that merely connects: the manager would accept the connection.
     fn listen(
         &mut self,
         typed: Option<Spanned<Vec<Spanned<Listen>>>>,
@@ -309,7 +312,8 @@ impl Resolver<'_> {
         })
     }
 
-    /// The longest pause of a backoff is not below its first; `at` is `None` if there is nothing to judge.
+    /// Checks that the maximum delay of a backoff is not below its first delay. Nothing is checked
+    /// if `at` is `None`.
     fn order(&mut self, backoff: &Backoff, at: Option<Span>, [first, longest]: [&str; 2]) {
         if let Some(at) = at.filter(|_| backoff.max < backoff.base) {
             let (base, max) = (ShowDuration(backoff.base), ShowDuration(backoff.max));
@@ -631,7 +635,8 @@ impl Resolver<'_> {
         redaction
     }
 
-    /// Each target once in a service, and set up in one way in all: one connection serves them.
+    /// Checks that each target occurs only once per service, and has the same settings in all
+    /// services, because they share a connection.
     fn sinks(
         &mut self,
         typed: Vec<Spanned<Target<SinkTable>>>,

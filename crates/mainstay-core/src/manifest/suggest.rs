@@ -1,6 +1,6 @@
-//! "Did you mean …?"
+//! "Did you mean …?" suggestions.
 
-/// The nearest of `known`, as a help, if it is near enough to be meant.
+/// Suggests the word of `known` that is nearest to `typed`, if it is near enough.
 pub(super) fn did_you_mean<'a>(
     typed: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -19,7 +19,7 @@ pub(super) fn did_you_mean<'a>(
         .map(|(_, word)| format!("did you mean `{word}`?"))
 }
 
-/// "`a`, `b` or `c`".
+/// Formats a help: "write one of `a`, `b` or `c`".
 pub(super) fn one_of_these(words: &[&str]) -> String {
     match words.len() {
         0 => String::new(),
@@ -28,7 +28,7 @@ pub(super) fn one_of_these(words: &[&str]) -> String {
     }
 }
 
-/// "`a`, `b` and `c`".
+/// Formats a list: "`a`, `b` and `c`".
 pub(super) fn listed(words: &[&str], and: &str) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
     match quoted.split_last() {
@@ -38,7 +38,8 @@ pub(super) fn listed(words: &[&str], and: &str) -> String {
     }
 }
 
-/// Insertions, deletions, substitutions and swaps of neighbours; case and the choice between `-` and `_` are free.
+/// Computes the edit distance, with insertions, deletions, substitutions and transpositions. Case,
+/// and the choice between `-` and `_`, do not count.
 fn distance(typed: &[char], word: &str) -> usize {
     let fold = |c: char| match c.to_ascii_lowercase() {
         '-' => '_',

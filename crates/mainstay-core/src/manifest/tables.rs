@@ -1,4 +1,4 @@
-//! What may be typed: each table of a manifest with its keys and defaults, declared once.
+//! The syntax of a manifest: each table with its keys and defaults, declared once.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::spec::{
     SnapshotPolicy, SnapshotWhen, StopAsk, StopScope, Streams, WebhookUrl, Zone,
 };
 
-/// What holds with and without a table.
+/// Defaults that apply whether or not the table is present.
 const ROTATE_SIZE: Size = Size(10_000_000);
 pub(super) const KEEP_FILES: Count = Count(8);
 pub(super) const ALERT_TIMEOUT: Time = seconds(30);

@@ -1,4 +1,5 @@
-//! What holds for every manifest, in every format. Single mistakes are shown in `mainstay-cli/tests/check`.
+//! Tests of rules that apply to all manifests in every format. Individual errors are covered in
+//! `mainstay-cli/tests/check`.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +39,7 @@ fn a_short_manifest_gets_every_default() {
     assert_eq!(spec.on_alert, None);
 }
 
-/// `needs` means keys; the manager is told its own names.
+/// Entries of `needs` are keys; the manager gets its own names.
 #[test]
 fn a_manager_may_know_a_service_by_another_name() {
     let text = |name: &str, other: &str| {
@@ -100,7 +101,7 @@ fn a_command_alone_is_told_with_the_usual_limits() {
     assert_eq!((timeout, deadline), (10, 3600));
 }
 
-/// What a service's `log` with these keys means.
+/// Returns the log policy of a service with these keys in its `log` table.
 fn log(keys: &str) -> crate::spec::LogPolicy {
     let text = format!("[service.a]\ncommand = ['a']\nlog = {{ {keys} }}");
     parse(&text, Format::Toml).unwrap()[0].log.clone()
@@ -171,7 +172,7 @@ fn the_formats_mean_the_same() {
     };
     let specs = by_name(specs);
     assert_eq!(by_name(parse(&json, Format::Json).unwrap()), specs);
-    // JSON is YAML's flow style; the block style has a file of its own.
+    // JSON is also YAML in flow style; the block style has its own file.
     assert_eq!(by_name(parse(&json, Format::Yaml).unwrap()), specs);
     let yaml = include_str!("tests/orders.yaml");
     assert_eq!(by_name(parse(yaml, Format::Yaml).unwrap()), specs);
@@ -204,8 +205,8 @@ fn the_schema_is_valid_and_judges_alike() {
     assert!(!refused(json!({ "command": ["a"], "liveness": {} })));
 }
 
-/// Whatever the schema names the decoder knows, and what it knows not the schema refuses: each object of the schema is typed out
-/// with all its keys and a bogus one, and only the bogus ones are unknown.
+/// Schema and decoder accept the same keys. The test writes out each object of the schema with all
+/// its keys and a bogus one, and expects only the bogus ones to be unknown.
 #[test]
 fn the_schema_and_the_decoder_know_the_same_keys() {
     fn typed(schema: &Json, tables: &mut usize) -> Json {
@@ -307,7 +308,7 @@ fn a_long_chain_of_needs_is_no_cycle_until_it_is_closed() {
     assert_eq!(diagnostics[0].path, "service.s5000.needs[0]");
 }
 
-/// However a manifest is broken, what is said about it holds no value of `env`.
+/// No diagnostic contains a value of `env`, however the manifest is broken.
 #[test]
 fn secrets_stay_secret() {
     let check = |format, text: &str| {
@@ -390,7 +391,8 @@ fn a_byte_order_mark_is_skipped() {
     }
 }
 
-/// Bytes cut, doubled, swapped and replaced, a few thousand times: nothing panics, and every place lies in the text.
+/// Bytes are cut, duplicated, swapped and replaced a few thousand times. Parsing must not panic,
+/// and every position must be in the text.
 #[test]
 fn broken_manifests_do_not_panic() {
     let json = to_json(EXAMPLE).to_string();
@@ -467,7 +469,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// xorshift64*: the same cases on every run.
+/// A xorshift64* generator, which yields the same cases on every run.
 struct Random(u64);
 
 impl Random {
@@ -544,7 +546,7 @@ fn a_masked_text_keeps_its_lines_and_no_secret() {
             "service:\n  a:\n    command: [a]\n    on_alert:\n      webhook: {url: 'https://hooks/hunter2', secret_file: k}\n",
             "service:\n  a:\n    command: [a]\n    on_alert:\n      webhook: {url: ***, secret_file: k}\n",
         ),
-        // One that cannot be read shows nothing from the first `env` or `webhook` on.
+        // A text that cannot be parsed is masked from the first `env` or `webhook` on.
         (
             Format::Toml,
             "[service.a]\ncommand = [\nenv.KEY = \"hunter2\"\nhunter2\n",
@@ -576,7 +578,7 @@ fn a_program_is_replaced_and_nothing_else() {
                 .find(|spec| spec.name().as_str() == service)
                 .unwrap();
             assert_eq!(spec.command().program(), path);
-            // Back again: whatever else was typed is there still.
+            // Replacing the program again restores an equivalent manifest.
             let back = with_program(&new, format, service, old).unwrap();
             assert_eq!(parse(&back, format), parse(text, format));
         }

@@ -1,4 +1,4 @@
-//! TOML into the tree. The parser goes on after a mistake, so that all of them are reported.
+//! The TOML parser. It continues after errors, so that all of them are reported.
 
 use toml::Spanned as TomlSpanned;
 use toml::de::{DeTable, DeValue};
@@ -26,8 +26,9 @@ pub(super) fn read<'a>(text: &'a str, findings: &mut Findings) -> Option<Node<'a
     table(root.into_inner(), Span::default(), 0, findings)
 }
 
-/// Where brackets are nested beyond [`MAX_DEPTH`]. The parser bounds them, and the dots of a key, by 80, but not both together:
-/// 6,400 levels, whose drop exhausts a small stack.
+/// Returns the position at which brackets are nested deeper than [`MAX_DEPTH`]. The parser limits
+/// both brackets and the dots of a key to 80, but not their combination. That allows 6,400 levels,
+/// whose drop exhausts a small stack.
 fn too_deep(text: &str) -> Option<Span> {
     let mut depth = 0_usize;
     for token in Source::new(text).lex() {

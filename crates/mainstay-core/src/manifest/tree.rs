@@ -1,8 +1,8 @@
-//! The one shape that TOML, YAML and JSON are read into: values that know where they stand.
+//! The common tree that TOML, YAML and JSON are parsed into: values with their positions.
 
 use std::borrow::Cow;
 
-/// Bytes `start..end` of the text.
+/// A byte range `start..end` of the text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Span {
     pub(super) start: usize,
@@ -18,14 +18,15 @@ impl From<std::ops::Range<usize>> for Span {
     }
 }
 
-/// Something with its place.
+/// A value with its position.
 #[derive(Clone, Debug)]
 pub(super) struct Spanned<T> {
     pub(super) value: T,
     pub(super) span: Span,
 }
 
-/// A value. The span of a table is that of the key that it hangs on: the best place to say that something lacks in it.
+/// A value in the tree. The span of a table is that of its key, which is the best position to
+/// report a missing key.
 #[derive(Debug)]
 pub(super) struct Node<'a> {
     pub(super) value: Value<'a>,
@@ -41,11 +42,11 @@ pub(super) enum Value<'a> {
     Text(Cow<'a, str>),
     List(Vec<Node<'a>>),
     Table(Vec<Entry<'a>>),
-    /// Something that no key takes, by its name.
+    /// A value that no key accepts, by the name of its kind.
     Foreign(&'static str),
 }
 
-/// One key of a table; a table's keys stand in the order of the text and are unique.
+/// A key and its value in a table. The keys of a table are unique and in the order of the text.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     pub(super) key: Spanned<Cow<'a, str>>,
@@ -63,7 +64,7 @@ impl<'a> Entry<'a> {
 }
 
 impl Value<'_> {
-    /// What it is, for a person.
+    /// Returns the kind of the value, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
@@ -78,5 +79,6 @@ impl Value<'_> {
     }
 }
 
-/// No manifest is deeper than six levels; anything beyond this would only be there to exhaust the stack.
+/// The maximum nesting depth. No manifest needs more than six levels; deeper text could only
+/// exhaust the stack.
 pub(super) const MAX_DEPTH: usize = 32;

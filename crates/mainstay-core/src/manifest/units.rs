@@ -1,12 +1,12 @@
-//! Durations (`"1m30s"`) and sizes (`"10MB"`): how they are typed, and how they are shown.
+//! Parsing and formatting of durations (`"1m30s"`) and sizes (`"10MB"`).
 
 use std::fmt;
 use std::time::Duration;
 
-/// Anything longer is a slip of the pen.
+/// The maximum duration. A longer one is a typing error.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
-/// Largest first: the order in which they must be combined.
+/// The units from largest to smallest, in which order they must be combined.
 const UNITS: [(&str, Duration); 6] = [
     ("d", Duration::from_secs(24 * 60 * 60)),
     ("h", Duration::from_secs(60 * 60)),
@@ -16,7 +16,7 @@ const UNITS: [(&str, Duration); 6] = [
     ("us", Duration::from_micros(1)),
 ];
 
-/// Reads `"100ms"`, `"30s"`, `"1m30s"`, `"7d"`; a help says how to write what was meant.
+/// Parses `"100ms"`, `"30s"`, `"1m30s"`, `"7d"`. The error is a help that states the correct form.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() {
         return Err("write a number and a unit: \"30s\"".to_owned());
@@ -58,7 +58,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
-/// Shows a duration as [`duration`] reads it; parts below a microsecond are dropped.
+/// A formatter for durations in the form that [`duration`] parses. Parts below a microsecond are
+/// dropped.
 pub(super) struct ShowDuration(pub(super) Duration);
 
 impl fmt::Display for ShowDuration {
@@ -78,7 +79,8 @@ impl fmt::Display for ShowDuration {
     }
 }
 
-/// Reads `"10MB"` (× 1000), `"10MiB"` (× 1024), `"512B"`; the letters' case does not count, `k` is `kB`.
+/// Parses `"10MB"` (× 1000), `"10MiB"` (× 1024), `"512B"`. Case does not matter, and `k` means
+/// `kB`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let (digits, unit) = split(text, |c| c.is_ascii_digit());
     if digits.is_empty() {
@@ -108,7 +110,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "it is beyond 64 bits".to_owned())
 }
 
-/// Shows a size as a manifest writes it, in the largest unit that divides it.
+/// A formatter for sizes as written in manifests, in the largest unit that divides the size.
 pub struct ShowSize(pub u64);
 
 impl fmt::Display for ShowSize {

@@ -1,4 +1,4 @@
-//! What single values look like: words, durations, paths, addresses.
+//! Types of single values: words, durations, paths, addresses.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use crate::spec::{
     SnapshotWhen, StopAsk, StopScope, Streams, WebhookUrl, Zone,
 };
 
-/// Words that stand for the variants of an enum.
+/// Declares the words for the variants of an enum.
 macro_rules! words {
     ($($Enum:ident $what:literal { $($word:literal => $Variant:ident,)* })*) => {$(
         impl FromText for $Enum {
@@ -79,7 +79,7 @@ words! {
     StrategyName "a strategy" { "fixed" => Fixed, "backoff" => Backoff, "probe" => Probe, }
 }
 
-/// How `wait_for` asks again.
+/// The polling strategy of `wait_for`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StrategyName {
     Fixed,
@@ -246,7 +246,7 @@ impl FromText for Size {
     }
 }
 
-/// Text on one line, not empty.
+/// Non-empty text on one line.
 pub(super) struct Line(pub(super) String);
 
 impl FromText for Line {
@@ -274,14 +274,15 @@ impl FromText for PathBuf {
     }
 }
 
-/// Absolute on any system: a manifest may be checked on one and used on another.
+/// Returns whether a path is absolute on any system. A manifest may be checked on one system and
+/// used on another.
 pub(super) fn is_absolute(path: &str) -> bool {
     let drive =
         |b: &[u8]| matches!(b, [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
     path.starts_with('/') || path.starts_with(r"\\") || drive(path.as_bytes())
 }
 
-/// A regular expression of the `regex` crate, for bytes.
+/// A regular expression of the `regex` crate that matches bytes.
 pub(super) struct Pattern(pub(super) String);
 
 impl FromText for Pattern {
@@ -309,7 +310,7 @@ impl FromText for Pattern {
     }
 }
 
-/// `true`, the only value of a key that is a switch.
+/// The value `true`, the only value of a switch.
 pub(super) struct Yes;
 
 impl Decode for Yes {
@@ -328,7 +329,7 @@ impl Decode for Yes {
     }
 }
 
-/// Who is believed on `NOTIFY_SOCKET`.
+/// The processes whose messages on `NOTIFY_SOCKET` are accepted.
 pub(super) struct NotifySenders(pub(super) Senders);
 
 impl Decode for NotifySenders {
@@ -365,7 +366,7 @@ impl Decode for bool {
     }
 }
 
-/// How many; at least one.
+/// A count of at least one.
 pub(super) struct Count(pub(super) u32);
 
 impl Decode for Count {
@@ -383,7 +384,7 @@ impl Decode for Count {
     }
 }
 
-/// How many, of what only the machine limits; at least one.
+/// An amount of at least one, without an upper limit.
 pub(super) struct Amount(pub(super) u64);
 
 impl Decode for Amount {
@@ -405,7 +406,7 @@ impl Decode for Amount {
     }
 }
 
-/// The number of a processor, from 0.
+/// A processor number, from 0.
 pub(super) struct Cpu(pub(super) u16);
 
 impl Decode for Cpu {
@@ -423,11 +424,11 @@ impl Decode for Cpu {
     }
 }
 
-/// The name of a capability of Linux.
+/// The name of a Linux capability.
 pub(super) struct Capability(pub(super) String);
 
 impl Capability {
-    /// Those of capabilities(7), in the order of their numbers.
+    /// The capabilities of capabilities(7), in the order of their numbers.
     const ALL: [&'static str; 41] = [
         "CAP_CHOWN",
         "CAP_DAC_OVERRIDE",
@@ -480,7 +481,7 @@ impl FromText for Capability {
         if Self::ALL.contains(&text) {
             return Ok(Self(text.to_owned()));
         }
-        // Containers leave the prefix out.
+        // Container tools omit the prefix.
         let full = text.to_ascii_uppercase();
         let full = match full.starts_with("CAP_") {
             true => full,
@@ -502,7 +503,7 @@ impl FromText for Capability {
     }
 }
 
-/// A TCP port that can be listened on: neither 0 nor 65535.
+/// A TCP port to listen on: neither 0 nor 65535.
 pub(super) struct Port(pub(super) u16);
 
 impl Decode for Port {
@@ -534,14 +535,14 @@ fn integer(
     Some(integer)
 }
 
-/// By what a pause grows: finite, at least 1.
+/// A backoff factor: finite, at least 1.
 pub(super) struct Factor(pub(super) f64);
 
 impl Decode for Factor {
     fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
         let factor = match node.value {
             Value::Float(float) => float,
-            // No integer beyond 32 bits makes sense, and these lose nothing.
+            // Larger integers make no sense, and a 32-bit integer converts without loss.
             Value::Integer(integer) => i32::try_from(integer).map_or(f64::INFINITY, f64::from),
             _ => return wrong_type(node, "a number", None, findings),
         };
@@ -642,7 +643,7 @@ impl FromText for VariableName {
     }
 }
 
-/// Exit codes and what they lead to.
+/// Exit codes and their actions.
 pub(super) struct Codes(pub(super) BTreeMap<u8, CodeAction>);
 
 impl Decode for Codes {
@@ -655,7 +656,7 @@ impl Decode for Codes {
         for Entry { key, node } in entries {
             let action = CodeAction::decode(node, findings);
             let code = key.value.parse::<u8>();
-            // Only the plain way to write it, so that one code has one key.
+            // Only the canonical form is accepted, so that each code has a single key.
             match code.ok().filter(|code| code.to_string() == key.value) {
                 Some(code) => codes.extend(action.map(|action| (code, action))),
                 None => {
@@ -679,7 +680,7 @@ impl Decode for Codes {
     }
 }
 
-/// For those who write the number of one.
+/// The help for a numeric user ID.
 const NAME_OF_USER: &str =
     "write the name of the user, not its number: \"user:NAME\" (`id -nu NUMBER` shows it)";
 
@@ -723,7 +724,7 @@ impl FromText for Account {
         account.ok_or_else(|| {
             let mistake = unknown_word("an account", text, &WORDS);
             let known = did_you_mean(text, WORDS);
-            // Other tools name the user alone.
+            // Other tools use the bare user name.
             let user = match text {
                 "root" | "LocalSystem" | "SYSTEM" => Some("local-system".to_owned()),
                 "LocalService" => Some("local-service".to_owned()),
@@ -816,7 +817,7 @@ impl FromText for HttpUrl {
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
         http_url(text).map_err(|help| {
-            // Not the text itself: a URL may hold a password.
+            // The text is omitted: a URL may contain a password.
             Mistake::new(Code::Url, "this is not a URL that can be asked", help)
         })
     }
@@ -865,7 +866,7 @@ impl FromText for WebhookUrl {
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
         webhook_url(text).map_err(|help| {
-            // Not the text itself: its path may be a secret.
+            // The text is omitted: the path may be a secret.
             Mistake::new(Code::Url, "this is not a URL that alerts can go to", help)
         })
     }
@@ -933,7 +934,7 @@ impl FromText for SinkTarget {
         };
         let address = |usual: &str| {
             host_port(rest).map_err(|help| {
-                // Not the text itself: somebody may have put a password into it.
+                // The text is omitted: it may contain a password.
                 let message = format!("`{scheme}://` is followed by a host and a port");
                 let help = match help.starts_with("write a host") {
                     true => format!("write \"{scheme}://loghost:{usual}\""),
@@ -969,7 +970,7 @@ impl FromText for SinkTarget {
     }
 }
 
-/// A sink: its target alone, or a table that holds more.
+/// A sink: a target, or a table that specifies more.
 pub(super) enum Target<T> {
     Plain(SinkTarget),
     Table(T),
@@ -988,7 +989,7 @@ impl<T: Decode> Decode for Target<T> {
     }
 }
 
-/// An entry of `needs`, before its name is looked up.
+/// An entry of `needs` whose name is not resolved yet.
 pub(super) struct NeedName(pub(super) String);
 
 impl FromText for NeedName {
@@ -999,8 +1000,9 @@ impl FromText for NeedName {
     }
 }
 
-/// A name that at least one service manager takes: none takes more than Windows ("CreateServiceW"). Which of these a manager of Unix takes
-/// is judged when it is told.
+/// A name that at least one service manager accepts. Windows has the widest limits
+/// ("CreateServiceW"). Whether a Unix service manager accepts the name is checked when it is used
+/// there.
 pub(super) struct ManagerName(pub(super) String);
 
 impl FromText for ManagerName {

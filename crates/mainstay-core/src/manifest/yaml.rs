@@ -1,5 +1,6 @@
-//! YAML into the tree: one document of plain data. Anchors, aliases and tags are refused, so that a small text cannot grow into a
-//! large tree and a reader sees what is meant where it stands. Plain scalars mean what YAML 1.2's core schema says (`no` is text).
+//! The YAML parser for one document of plain data. Anchors, aliases and tags are rejected, so that
+//! a small text cannot expand into a large tree and every value is written where it is used. Plain
+//! scalars follow YAML 1.2's core schema (`no` is text).
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ pub(super) fn read<'a>(text: &'a str, findings: &mut Findings) -> Option<Node<'a
         findings,
     };
     let root = reader.document()?;
-    // Whatever follows is read as well: it may hold a syntax error, or a second document.
+    // The rest is read as well: it may contain a syntax error or a second document.
     loop {
         match reader.next()? {
             (Event::StreamEnd, _) => return Some(root),
@@ -88,7 +89,7 @@ impl<'a> Reader<'a, '_> {
                 self.refuse(span, "an alias", "write the value out");
                 (Value::Null, 0, false)
             }
-            // The parser never yields another event in the place of a value.
+            // The parser never yields another event in place of a value.
             _ => (Value::Null, 0, false),
         };
         if anchor != 0 {
@@ -176,9 +177,9 @@ fn scalar<'a>(text: Cow<'a, str>, style: ScalarStyle) -> Value<'a> {
     }
 }
 
-/// The parser counts in characters, everybody else in bytes.
+/// A conversion from the parser's character indexes to byte offsets.
 struct Offsets {
-    /// Byte offset of each character; `None` where all are ASCII and the two counts agree.
+    /// The byte offset of each character; `None` if the text is ASCII, so that the two agree.
     of_char: Option<Vec<usize>>,
     len: usize,
 }
