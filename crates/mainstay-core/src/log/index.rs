@@ -1,25 +1,28 @@
-//! The sparse time index beside a file of raw lines: `current.idx`, `STAMP.idx`.
+//! The sparse time index of a file of raw lines: `current.idx`, `STAMP.idx`.
 //!
-//! It is a sequence of entries, 16 bytes each: the offset of the start of a line in the (plain) file and the time from which on what
-//! follows there was read, in microseconds since 1970, both unsigned and little-endian. Both grow from entry to entry. There is one for
-//! the file's first line, then at most one a second, and none where nothing was written. An index may be missing, short, or cut anywhere: it makes a search fast, and never decides what there is.
+//! The index is a sequence of 16-byte entries. Each has the offset of the start of a line in the
+//! uncompressed file, and the time from which the data at that offset was read, in microseconds
+//! since 1970. Both are unsigned, little-endian and strictly ascending. There is an entry for the
+//! first line of the file, and then at most one per second of output. An index may be missing,
+//! incomplete or truncated: it speeds up searches, and never determines their results.
 
 use super::Stamp;
 
-/// One entry.
+/// An entry of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Where a line begins.
+    /// The offset of the start of a line.
     pub offset: u64,
-    /// Every line from there on was read at this time or later, every line before it earlier (but for those of this very moment).
+    /// The earliest time at which this line or a later one was read. Earlier lines were read no
+    /// later than this.
     pub time: Stamp,
 }
 
 impl Mark {
-    /// Bytes of an entry.
+    /// The size of an entry in bytes.
     pub const SIZE: usize = 16;
 
-    /// As it stands in the file.
+    /// Encodes the entry for the file.
     pub fn to_bytes(self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         let (offset, time) = bytes.split_at_mut(8);
@@ -28,7 +31,7 @@ impl Mark {
         bytes
     }
 
-    /// The inverse of [`Mark::to_bytes`].
+    /// Decodes the output of [`Mark::to_bytes`].
     pub fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
         let [offset, time] = [0, 8].map(|from| {
             let mut number = [0; 8];
@@ -40,7 +43,8 @@ impl Mark {
     }
 }
 
-/// The entries of an index file, without a torn last one; none if they do not ascend, and so are not to be trusted.
+/// Returns the entries of an index file, without a truncated last one. Returns none if the entries
+/// do not ascend, because such an index is not trustworthy.
 fn marks(entries: &[u8]) -> impl Iterator<Item = Mark> + Clone {
     let (entries, _torn) = entries.as_chunks::<{ Mark::SIZE }>();
     let marks = entries.iter().copied().map(Mark::from_bytes);
@@ -51,16 +55,19 @@ fn marks(entries: &[u8]) -> impl Iterator<Item = Mark> + Clone {
     marks.take(if ascend { entries.len() } else { 0 })
 }
 
-/// From which offset of a file on there may be lines of `time_us` (microseconds since 1970) or later: every line before it is older.
+/// Returns the offset of a file from which lines of `time_us` (microseconds since 1970) or later
+/// may occur. Every line before the offset is older.
 ///
-/// `entries` is the content of the index file, whatever that is. The offset may lie beyond the end of a file that was cut; 0 is "unknown".
+/// `entries` is the content of the index file and may be arbitrary. The offset may be beyond the
+/// end of a truncated file; 0 means unknown.
 pub fn seek(entries: &[u8], time_us: u64) -> u64 {
     let older = marks(entries).take_while(|mark| mark.time.0 <= time_us);
     older.last().map_or(0, |mark| mark.offset)
 }
 
-/// About when the byte at `offset` was read: not before this, and usually less than a second after it where the service was busy. `None`
-/// is not before the file was begun.
+/// Returns a lower bound for the time at which the byte at `offset` was read. It is usually less
+/// than a second early if the service was busy. `None` stands for the time at which the file was
+/// begun.
 pub fn time_at(entries: &[u8], offset: u64) -> Option<Stamp> {
     let before = marks(entries).take_while(|mark| mark.offset <= offset);
     before.last().map(|mark| mark.time)

@@ -1,11 +1,12 @@
-//! Lines as the journal takes them: systemd's native protocol, one entry a datagram.
+//! Encoding of lines in the journal's native protocol, one entry per datagram.
 
 use std::io::Write as _;
 
 use super::Line;
 use crate::spec::{Facility, ServiceName};
 
-/// Appends the fields of an entry. The message is in the form that takes any bytes wherever it holds an end of a line.
+/// Appends the fields of an entry. A message that contains a line feed is written in the
+/// binary-safe form.
 pub fn entry(line: &Line<'_>, facility: Facility, service: &ServiceName, out: &mut Vec<u8>) {
     field(out, "MESSAGE", line.message);
     let mut number = |name: &str, value: u64| text(out, format_args!("{name}={value}\n"));

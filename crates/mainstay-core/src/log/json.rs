@@ -1,8 +1,8 @@
-//! JSON as lines of a log take it: strings written fast, objects of others judged without reading them.
+//! Fast JSON for log lines: escaping of strings, and validation of objects without building them.
 
 use memchr::memchr2;
 
-/// Appends `bytes`, which are UTF-8, as the inside of a JSON string.
+/// Appends `bytes`, which must be UTF-8, as the contents of a JSON string.
 pub(super) fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let (mut from, mut at) = (0, 0);
@@ -39,7 +39,7 @@ pub(super) fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes[from..]);
 }
 
-/// Whether one of eight bytes is below a space, a quote or a backslash.
+/// Returns whether one of eight bytes is below a space, a quote or a backslash.
 fn has_special(word: u64) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
@@ -48,11 +48,12 @@ fn has_special(word: u64) -> bool {
     below | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) != 0
 }
 
-/// Whether `text` is one well-formed JSON object (RFC 8259), its strings UTF-8 as far as the caller knows that.
+/// Returns whether `text` is a well-formed JSON object (RFC 8259). The caller must check that its
+/// strings are UTF-8.
 pub(super) fn is_object(text: &[u8]) -> bool {
-    /// Deeper than this is not a line of a log.
+    /// The maximum depth of an object in a log line.
     const DEEPEST: u32 = 64;
-    // A bit for each bracket that is open: 1 is an object.
+    // One bit for each open bracket; 1 is an object.
     let (mut open, mut depth) = (0u64, 0u32);
     let mut at = 0;
     let blank = |at: &mut usize| {
@@ -64,7 +65,7 @@ pub(super) fn is_object(text: &[u8]) -> bool {
         return false;
     }
     loop {
-        // A value begins here.
+        // A value starts here.
         blank(&mut at);
         match text.get(at) {
             Some(bracket @ (b'{' | b'[')) => {
@@ -96,7 +97,7 @@ pub(super) fn is_object(text: &[u8]) -> bool {
             }
             None => return false,
         }
-        // A value ends here, and with it perhaps what is around it.
+        // A value ends here, and possibly the objects and arrays around it.
         loop {
             blank(&mut at);
             let is_object = open & 1 == 1;
@@ -123,7 +124,7 @@ pub(super) fn is_object(text: &[u8]) -> bool {
     }
 }
 
-/// A string, and the colon behind it.
+/// Skips a string and the colon after it.
 fn key(text: &[u8], at: &mut usize) -> bool {
     if text.get(*at) != Some(&b'"') || !string(text, at) {
         return false;
@@ -164,7 +165,7 @@ fn string(text: &[u8], at: &mut usize) -> bool {
     }
 }
 
-/// A number, or one of three words.
+/// Skips a number, `true`, `false` or `null`.
 fn scalar(text: &[u8], at: &mut usize) -> bool {
     let rest = &text[*at..];
     for word in [b"true".as_slice(), b"false", b"null"] {
@@ -211,7 +212,8 @@ mod tests {
     fn agrees(text: &str) {
         let serde: Result<serde_json::Map<String, serde_json::Value>, _> =
             serde_json::from_str(text);
-        // A lone surrogate is well-formed, although it means nothing; so are numbers that no float holds.
+        // A lone surrogate is well-formed but meaningless, and so is a number that no float can
+        // represent.
         let lenient = text.contains("\\u") || text.contains(['e', 'E']);
         let exact = text.starts_with('{') && text.ends_with('}');
         if exact && !lenient {

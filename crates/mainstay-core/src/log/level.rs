@@ -1,18 +1,19 @@
-//! How severe a line is, by the ways in which loggers say it.
+//! Recognition of the level of a line, in the formats of common loggers.
 //!
-//! A line has a head (a time, names in brackets, `key=value`), then a message. A level counts only in the head, so the words of a
-//! message fool nobody: the head ends with the first word that none of the known shapes has.
+//! A line consists of a head (a time, names in brackets, `key=value`) and a message. Levels are
+//! recognized only in the head, so words in a message are not mistaken for levels. The head ends at
+//! the first word that has none of the known forms.
 
 use crate::spec::Level;
 
-/// How much of a line is looked at.
+/// The number of bytes of a line that are inspected.
 const HEAD: usize = 200;
-/// Bytes of the longest word for a level.
+/// The length in bytes of the longest word for a level.
 const WORD: usize = 13;
-/// Longer than the names of loggers, hosts and threads.
+/// The maximum length of the name of a logger, host or thread.
 const NAME: usize = 100;
 
-/// The level that `line` says it has.
+/// Returns the level stated in `line`.
 pub fn level_of(line: &[u8]) -> Option<Level> {
     let head = &line[..line.len().min(HEAD)];
     if memchr::memchr(0x1b, head).is_none() {
@@ -48,7 +49,7 @@ fn level_of_plain(head: &[u8]) -> Option<Level> {
     }
 }
 
-/// `<3>text`, `<info> text`.
+/// Parses `<3>text` and `<info> text`.
 fn angle(rest: &[u8]) -> Option<Level> {
     let end = rest.iter().take(12).position(|b| *b == b'>')?;
     let (inside, rest) = (&rest[..end], &rest[end + 1..]);
@@ -56,7 +57,7 @@ fn angle(rest: &[u8]) -> Option<Level> {
         return word(inside);
     }
     let priority = number(inside).filter(|n| *n < 192 && inside.len() <= 3)?;
-    // What the program itself says of the line is finer than the priority of its transport.
+    // A level from the program itself is more precise than the priority of the transport.
     tokens(rest.trim_ascii_start()).or(Some(match priority % 8 {
         0..=3 => Level::Error,
         4 => Level::Warn,
@@ -69,14 +70,14 @@ fn number(digits: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// `I1122 10:11:12.123456`.
+/// Parses `I1122 10:11:12.123456`.
 fn glog(letter: u8, rest: &[u8]) -> Option<Level> {
     let dated = rest.first_chunk::<5>()?;
     (dated[..4].iter().all(u8::is_ascii_digit) && dated[4] == b' ').then_some(())?;
     initial(letter)
 }
 
-/// `I, [2026-11-22T10:11:12.123456 #123]`.
+/// Parses `I, [2026-11-22T10:11:12.123456 #123]`.
 fn ruby(letter: u8, rest: &[u8]) -> Option<Level> {
     rest.starts_with(b", [").then_some(())?;
     initial(letter)
@@ -92,7 +93,7 @@ fn initial(letter: u8) -> Option<Level> {
     }
 }
 
-/// A word that names a level, in any case.
+/// Parses a word that names a level, ignoring case.
 fn word(text: &[u8]) -> Option<Level> {
     let mut lower = [0; WORD];
     let lower = lower.get_mut(..text.len())?;
@@ -113,14 +114,15 @@ fn word(text: &[u8]) -> Option<Level> {
     }
 }
 
-/// The letters that it begins with, as many as tell that they are no [`word`].
+/// Returns the leading letters of `text`, up to one more than the longest [`word`] has.
 fn letters(text: &[u8]) -> &[u8] {
     let text = &text[..text.len().min(WORD + 1)];
     let len = text.iter().take_while(|b| b.is_ascii_alphabetic()).count();
     &text[..len]
 }
 
-/// Whether a token is a part of a time: digits and their separators, a month, a day, a zone.
+/// Returns whether a token is part of a time: digits and their separators, a month, a day, a time
+/// zone.
 fn is_time(token: &[u8]) -> bool {
     const WORDS: [&[u8]; 25] = [
         b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov",
@@ -132,11 +134,11 @@ fn is_time(token: &[u8]) -> bool {
     token.iter().all(part) && token.iter().any(u8::is_ascii_digit) || WORDS.contains(&plain)
 }
 
-/// Token by token, as long as they belong to the head.
+/// Parses tokens as long as they belong to the head.
 fn tokens(head: &[u8]) -> Option<Level> {
     const MOST: usize = 16;
     let mut rest = head;
-    // A time stood here: a name may follow. A name stood here: only a level may.
+    // After a time, a name may follow. After a name, only a level may follow.
     let (mut timed, mut named, mut dashed) = (false, false, false);
     for _ in 0..MOST {
         rest = rest.trim_ascii_start();
@@ -179,7 +181,7 @@ fn tokens(head: &[u8]) -> Option<Level> {
     None
 }
 
-/// `[…]`, `(…)`, and what follows.
+/// Splits `[…]` or `(…)` from the text that follows.
 fn bracketed(first: u8, rest: &[u8]) -> Option<(&[u8], &[u8])> {
     let close = match first {
         b'[' => b']',
@@ -190,7 +192,8 @@ fn bracketed(first: u8, rest: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&rest[1..end], &rest[end + 1..]))
 }
 
-/// `INFO`, ` info `, `core:error`, `2026-11-22T10:11:12Z INFO app`, `2026-11-22 10:11:12,123: INFO/Main`.
+/// Parses `INFO`, ` info `, `core:error`, `2026-11-22T10:11:12Z INFO app`, `2026-11-22
+/// 10:11:12,123: INFO/Main`.
 fn in_brackets(inside: &[u8]) -> Option<Level> {
     let inside = inside.trim_ascii();
     let last = inside.rsplit(|b| *b == b':').next().unwrap_or_default();
@@ -211,7 +214,8 @@ fn upper(text: &[u8]) -> Option<Level> {
     word(text).filter(|_| text.iter().all(u8::is_ascii_uppercase))
 }
 
-/// A token that begins with a level: `INFO`, `INFO:root:`, `INFO[0000]`, `warn:`, and after a time `info<TAB>`.
+/// Parses a token that starts with a level: `INFO`, `INFO:root:`, `INFO[0000]`, `warn:`, and after
+/// a time `info<TAB>`.
 fn leading(token: &[u8], after: &[u8], timed: bool) -> Option<Level> {
     let name = letters(token);
     let level = word(name)?;
@@ -225,7 +229,7 @@ fn leading(token: &[u8], after: &[u8], timed: bool) -> Option<Level> {
     }
 }
 
-/// `123:M 22 Nov 2026 10:11:12.123 # text`.
+/// Parses `123:M 22 Nov 2026 10:11:12.123 # text`.
 fn redis(token: &[u8], after: &[u8]) -> Option<Level> {
     let [pid @ .., b':', b'M' | b'S' | b'C' | b'X'] = token else {
         return None;
@@ -242,7 +246,8 @@ fn redis(token: &[u8], after: &[u8]) -> Option<Level> {
     }
 }
 
-/// The name of a logger, a host or a thread: it has a dot or a colon in it, and no end of a sentence.
+/// Returns whether a token is the name of a logger, host or thread: it contains a dot or a colon,
+/// and does not end a sentence.
 fn is_name(token: &[u8]) -> bool {
     let part = |b: &u8| b.is_ascii_alphanumeric() || b"._-:$/#".contains(b);
     let inner = token.len() <= NAME && memchr::memchr3(b'.', b':', b'$', token).is_some();
@@ -261,7 +266,7 @@ fn is_key(key: &[u8]) -> bool {
     KEYS.iter().any(|known| key.eq_ignore_ascii_case(known))
 }
 
-/// `key=value`, `key="value`.
+/// Splits `key=value` or `key="value`.
 fn key_value(token: &[u8]) -> Option<(&[u8], &[u8])> {
     let equals = memchr::memchr(b'=', token)?;
     let (key, value) = (&token[..equals], &token[equals + 1..]);
@@ -270,7 +275,7 @@ fn key_value(token: &[u8]) -> Option<(&[u8], &[u8])> {
         .then_some((key, value.strip_prefix(b"\"").unwrap_or(value)))
 }
 
-/// Behind a value, which may be quoted and hold spaces.
+/// Returns the text after a value, which may be quoted and contain spaces.
 fn after_value<'a>(value: &[u8], rest: &'a [u8], token: usize) -> &'a [u8] {
     let start = token - value.len();
     if rest.get(start.wrapping_sub(1)) != Some(&b'"') {
@@ -285,7 +290,8 @@ fn after_value<'a>(value: &[u8], rest: &'a [u8], token: usize) -> &'a [u8] {
     close.map_or(&[], |close| &rest[start + close + 1..])
 }
 
-/// The level of a JSON object, by its own keys only; a number as bunyan and pino write it.
+/// Returns the level of a JSON object from its top-level keys, including the numbers of bunyan and
+/// pino.
 fn json(head: &[u8]) -> Option<Level> {
     let (mut depth, mut at) = (0usize, 0);
     while let Some(&byte) = head.get(at) {
@@ -323,7 +329,7 @@ fn json(head: &[u8]) -> Option<Level> {
     None
 }
 
-/// Up to the quote that closes.
+/// Returns the text up to the closing quote.
 fn string(text: &[u8]) -> Option<&[u8]> {
     let mut escaped = false;
     let close = text.iter().position(|b| {

@@ -1,29 +1,29 @@
-//! A line of output and what is known about it.
+//! A line of output with its metadata.
 
 use crate::spec::Level;
 
-/// A line of a service, on its way to a sink.
+/// A line of a service, as it is sent to a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// When it was read: nanoseconds since 1970, UTC.
+    /// The time at which the line was read, in nanoseconds since 1970, UTC.
     pub time_ns: u64,
-    /// How severe it says it is; `None` where it says nothing.
+    /// The level recognized in the line; `None` if there is none.
     pub level: Option<Level>,
-    /// Which of the two it was written to; `None` where that is not known.
+    /// The stream that the line was written to; `None` if unknown.
     pub stream: Option<Stream>,
-    /// The service's main process; 0 where that is not known.
+    /// The process ID of the service's main process; 0 if unknown.
     pub pid: u32,
-    /// How often the service had been restarted.
+    /// The number of restarts of the service.
     pub restart: u32,
-    /// Without its end; any bytes.
+    /// The contents of the line without its end; arbitrary bytes.
     pub message: &'a [u8],
-    /// It was too long: the rest follows as lines of their own.
+    /// Set if the line was too long. The rest follows as separate lines.
     pub partial: bool,
 }
 
 impl Line<'_> {
-    /// The severity of syslog and of the journal. A line that says nothing is `info`, whichever stream it came by: many programs write
-    /// all they have to say to stderr.
+    /// Returns the severity for syslog and the journal. A line without a level is `info` on either
+    /// stream, because many programs write all their output to stderr.
     pub fn severity(&self) -> u8 {
         match self.level {
             Some(Level::Error) => 3,
@@ -34,7 +34,7 @@ impl Line<'_> {
     }
 }
 
-/// Where a program writes.
+/// An output stream of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the usual names")]
 pub enum Stream {
@@ -43,7 +43,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// `stdout` or `stderr`.
+    /// Returns `stdout` or `stderr`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",

@@ -1,5 +1,8 @@
-//! The rules of log files: what they are called, where one may end, when the next is due, which go, and what is where in one; and what is
-//! decided about each line: its level ([`level`]), what of it nobody may read ([`redact`]), and what it looks like in the file ([`refine`]).
+//! Log files and lines.
+//!
+//! The rules for files cover their names, the point at which one ends, rotation schedules,
+//! retention and time indexes. The rules for lines cover the level ([`level`]), redaction
+//! ([`redact`]) and the format in the file ([`refine`]).
 
 mod index;
 mod json;
@@ -26,10 +29,11 @@ pub use line::{Line, Stream};
 
 use crate::time::{civil, days};
 
-/// The file that is being written. It sorts after every rotated one, by meaning if not by name.
+/// The name of the file being written. It counts as newer than every rotated file.
 pub const CURRENT: &str = "current.log";
 
-/// When a file was rotated: microseconds since 1970, UTC. Its text form sorts as it does, up to the year 9999.
+/// The time at which a file was rotated: microseconds since 1970, UTC. Up to the year 9999, the
+/// text form sorts in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp(u64);
 
@@ -37,15 +41,16 @@ impl Stamp {
     const SECOND: u64 = 1_000_000;
     const DAY: u64 = 86_400 * Self::SECOND;
 
-    /// `micros` microseconds after 1970-01-01T00:00:00Z.
+    /// Creates the stamp `micros` microseconds after 1970-01-01T00:00:00Z.
     pub const fn from_unix_micros(micros: u64) -> Self {
         Self(micros)
     }
-    /// Microseconds after 1970-01-01T00:00:00Z.
+    /// Returns the microseconds since 1970-01-01T00:00:00Z.
     pub const fn unix_micros(self) -> u64 {
         self.0
     }
-    /// This stamp, or the first one after `previous` where the clock stood still or went back.
+    /// Returns this stamp. If the clock stood still or went back, returns the first stamp after
+    /// `previous`.
     #[must_use]
     pub fn after(self, previous: Option<Self>) -> Self {
         previous.map_or(self, |previous| {
@@ -53,7 +58,7 @@ impl Stamp {
         })
     }
 
-    /// `20261122T101112.123456Z.log`.
+    /// Returns the file name, such as `20261122T101112.123456Z.log`.
     pub fn file_name(self) -> String {
         let (year, month, day) = civil(self.0 / Self::DAY);
         let second = self.0 % Self::DAY / Self::SECOND;
@@ -62,7 +67,8 @@ impl Stamp {
         format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{micros:06}Z.log")
     }
 
-    /// The stamp of a rotated file, compressed or not; `None` if the name is not exactly one that we give.
+    /// Parses the name of a rotated file, compressed or not. Returns `None` unless the name is
+    /// exactly of the form of [`Stamp::file_name`].
     pub fn of_file_name(name: &str) -> Option<Self> {
         let plain = name
             .strip_suffix(".zst")
@@ -80,23 +86,26 @@ impl Stamp {
     }
 }
 
-/// How far a file has grown, as far as its end matters to rotation.
+/// The size of a file, and the state of its last line, as far as rotation depends on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Extent {
-    /// Bytes in the file.
+    /// The size of the file in bytes.
     pub size: u64,
-    /// Its last byte is not the end of a line.
+    /// Set if the last byte is not the end of a line.
     pub mid_line: bool,
 }
 
-/// The most that one line can make a file larger than its limit. It bounds what a service that never ends its line takes of the disk, and
-/// readers handle a longer line in pieces of this length.
+/// The number of bytes by which one line may extend a file beyond its limit. It bounds the disk
+/// usage of a service that never ends its line. Readers split longer lines into pieces of this
+/// length.
 pub const LINE_MAX: u64 = 1 << 20;
 
-/// How many of `bytes` belong into a file of this extent before it is rotated at `limit` bytes; 0 is "rotate it first".
+/// Returns the number of `bytes` to append to a file of this extent before it is rotated at `limit`
+/// bytes; 0 means to rotate it first.
 ///
-/// The file ends with the last line that fits as a whole. A line that was begun in it, or is alone longer than the limit, stays whole up to
-/// [`LINE_MAX`] beyond the limit; what is longer goes on in the next file.
+/// The file ends with the last line that fits completely. A line that began in the file, or that
+/// alone exceeds the limit, stays in one piece up to [`LINE_MAX`] bytes beyond the limit. The rest
+/// of a longer line continues in the next file.
 pub fn fitting(file: Extent, limit: u64, bytes: &[u8]) -> usize {
     let room = usize::try_from(limit.saturating_sub(file.size)).unwrap_or(usize::MAX);
     if bytes.len() <= room {
@@ -194,7 +203,7 @@ mod tests {
         check(9, true, 5, "abcd", 4); // no end in sight
         check(9, false, 5, "\n", 0);
         check(0, false, 0, "ab\ncd\n", 3); // a limit of nothing: a file a line
-        // A line that goes on for too long is cut.
+        // An overlong line is split.
         check(4 + LINE_MAX, true, 5, "abcd", 1);
         check(4 + LINE_MAX, true, 5, "\nabcd", 1);
         check(5 + LINE_MAX, true, 5, "abcd\n", 0);

@@ -1,4 +1,4 @@
-//! What lies in a log's directory: which file holds which lines, and what an interruption has left.
+//! File names in a log directory: rotated files, indexes and leftovers of interruptions.
 
 use super::Stamp;
 use crate::spec::Compress;
@@ -6,17 +6,18 @@ use crate::spec::Compress;
 /// The index of the current file.
 pub const CURRENT_INDEX: &str = "current.idx";
 
-/// A rotated file: `20261122T101112.123456Z.log`, and `.zst` or `.gz` after it where it is compressed.
+/// The name of a rotated file: `20261122T101112.123456Z.log`, with the suffix `.zst` or `.gz` if
+/// compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LogName {
-    /// When it was rotated.
+    /// The time at which the file was rotated.
     pub stamp: Stamp,
-    /// How its content is packed.
+    /// The compression of the file.
     pub compression: Compress,
 }
 
 impl LogName {
-    /// `None` if the name is not exactly one that we give.
+    /// Parses a name. Returns `None` unless it is exactly of the form of [`LogName::file_name`].
     pub fn parse(name: &str) -> Option<Self> {
         let stamp = Stamp::of_file_name(name)?;
         let compression = match name.rsplit_once('.') {
@@ -27,7 +28,7 @@ impl LogName {
         Some(Self { stamp, compression })
     }
 
-    /// Its name in the directory.
+    /// Returns the file name.
     pub fn file_name(self) -> String {
         let suffix = match self.compression {
             Compress::None => "",
@@ -37,7 +38,7 @@ impl LogName {
         self.stamp.file_name() + suffix
     }
 
-    /// What it is called until it is complete.
+    /// Returns the temporary name of the file until it is complete.
     pub fn temp_name(self) -> String {
         self.file_name() + TEMP
     }
@@ -46,14 +47,16 @@ impl LogName {
 const TEMP: &str = ".tmp";
 
 impl Stamp {
-    /// `20261122T101112.123456Z.idx`: the index of the file that was rotated then, compressed or not.
+    /// Returns the name of the index of the file rotated at this time, compressed or not:
+    /// `20261122T101112.123456Z.idx`.
     pub fn index_name(self) -> String {
         let name = self.file_name();
         let bare = name.strip_suffix("log").unwrap_or(&name);
         format!("{bare}idx")
     }
 
-    /// The stamp in the name of any file that belongs to a rotated one: itself, its index, an unfinished compression.
+    /// Returns the stamp in the name of any file related to a rotated one: the file itself, its
+    /// index, or an unfinished compression.
     pub fn of_any_name(name: &str) -> Option<Self> {
         match name.strip_suffix("idx") {
             Some(bare) => {
@@ -66,16 +69,17 @@ impl Stamp {
     }
 }
 
-/// The file that an unfinished compression was to become.
+/// Returns the target of an unfinished compression.
 fn temp(name: &str) -> Option<LogName> {
     let log = LogName::parse(name.strip_suffix(TEMP)?)?;
     (log.compression != Compress::None).then_some(log)
 }
 
-/// The rotated files among `names`, oldest first, so that together with the current one they hold each line exactly once.
+/// Returns the rotated files among `names`, oldest first. Together with the current file they
+/// contain each line exactly once.
 ///
-/// Where a file is there both plain and compressed, the plain one counts: it is deleted only when the other is safely on the disk, so
-/// whatever happened in between, it is whole.
+/// If a file exists both plain and compressed, the plain one is used. It is deleted only after the
+/// compressed file is safely on disk, so it is complete whenever it exists.
 pub fn files<'a>(names: impl Iterator<Item = &'a str>) -> Vec<LogName> {
     let rank = |compression| match compression {
         Compress::None => 0,
@@ -88,8 +92,9 @@ pub fn files<'a>(names: impl Iterator<Item = &'a str>) -> Vec<LogName> {
     files
 }
 
-/// The names that hold nothing that another does not: unfinished compressions, compressed files beside their plain ones, and indexes
-/// whose file is gone. Only what belongs to files rotated at `upto` or before; a rotation may be at work on later ones.
+/// Returns the names of redundant files: unfinished compressions, compressed files whose plain file
+/// exists, and indexes without a file. Only files rotated at or before `upto` are included, because
+/// a rotation may be in progress on later ones.
 pub fn leftovers<'a>(names: impl Iterator<Item = &'a str> + Clone, upto: Stamp) -> Vec<&'a str> {
     let files = files(names.clone());
     let find = |stamp| {

@@ -1,12 +1,16 @@
-//! From what a pipe holds to what belongs into a file: redacted, filtered, formatted.
+//! Refinement of the bytes from a pipe into the contents of a log file: redacted, filtered,
+//! formatted.
 //!
-//! What is written depends on the bytes alone, never on how they came. An unfinished line is left where it is and handed in again
-//! with what follows, so nothing is held here that a kill could lose. Only a line of [`LINE_MAX`] bytes without an end is taken in
-//! pieces: of its first `LINE_MAX` bytes all but the last `OVERLAP`, and then to the end of what is hidden across that place. So
-//! whatever is hidden, and up to 4 KiB long, lies in one piece as a whole.
+//! The output depends only on the bytes, never on the chunks in which they arrived. An unfinished
+//! line stays in the pipe and is passed in again with the data that follows, so nothing is buffered
+//! here that a kill could lose. Only a line of [`LINE_MAX`] bytes without an end is consumed in
+//! pieces. The first piece is its first `LINE_MAX` bytes without the last `OVERLAP` bytes, extended
+//! to the end of any hidden value at that point. Any hidden value of up to 4 KiB is therefore
+//! complete within one piece.
 //!
-//! Raw text keeps every byte but what is hidden or left out, and is copied in runs as long as possible. In text and JSON a line has
-//! neither its LF nor the CR before that, and a piece is a line of its own.
+//! Raw text keeps every byte that is not hidden or filtered out, and is copied in runs as long as
+//! possible. In text and JSON, lines have no LF and no CR before it, and a piece is a line of its
+//! own.
 
 #[cfg(test)]
 mod tests;
@@ -24,48 +28,49 @@ use super::redact::{Find, Labels, Memory, RedactionKey, Scanner, Text, What, wit
 use crate::spec::{Level, LogFormat, LogPolicy};
 use crate::time::rfc3339;
 
-/// A line of more bytes than this, its end included, is taken in pieces.
+/// The maximum length of a line in bytes, including its end. A longer line is consumed in pieces.
 pub const LINE_MAX: usize = 32 * 1024;
 
-/// How much of a long line is looked at without being taken: a key of 64 bytes and a value of 4 KiB fit in.
+/// The number of bytes of a long line that are scanned but not consumed. A key of 64 bytes and a
+/// value of 4 KiB fit in it.
 const OVERLAP: usize = 5 * 1024;
 
-/// Where and when bytes were read.
+/// The origin of bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// The service's name.
+    /// The name of the service.
     pub service: &'a str,
-    /// Nanoseconds since 1970, UTC.
+    /// The time in nanoseconds since 1970, UTC.
     pub time: u64,
-    /// `None`: both streams are one pipe.
+    /// The stream; `None` if both streams share a pipe.
     pub stream: Option<Stream>,
-    /// The service's main process.
+    /// The process ID of the service's main process.
     pub pid: u32,
-    /// How many restarts there were before this run.
+    /// The number of restarts before this run.
     pub restart: u32,
 }
 
-/// One line, or a piece of a long one.
+/// A line, or a piece of a long one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// What the line says of itself; a piece has that of its line.
+    /// The level recognized in the line. A piece has the level of its line.
     pub level: Option<Level>,
-    /// Redacted, without LF or CR LF.
+    /// The redacted contents, without LF or CR LF.
     pub message: &'a [u8],
-    /// The line goes on in the next record, if there is one.
+    /// Set if the line continues in the next record, if there is one.
     pub partial: bool,
 }
 
-/// What is decided about the lines of one pipe.
+/// The refinement of the lines of one pipe.
 pub struct Refiner {
     format: LogFormat,
-    /// Lines below it are left out.
+    /// The lowest level that is kept; lines below it are dropped.
     least: Option<Level>,
     records: bool,
     redactor: Option<Redactor>,
-    /// The line whose beginning was taken already.
+    /// The line whose start has already been consumed.
     begun: Option<Begun>,
-    /// What stands before each line of a call.
+    /// The prefix of each line in one call.
     head: Vec<u8>,
     scratch: Vec<u8>,
 }
@@ -77,7 +82,7 @@ struct Redactor {
     finds: Vec<Find>,
 }
 
-/// What holds for the rest of a line.
+/// The decisions that apply to the rest of a line.
 #[derive(Clone, Copy)]
 struct Begun {
     level: Option<Level>,
@@ -85,7 +90,8 @@ struct Begun {
 }
 
 impl Refiner {
-    /// One for each pipe; `None` if its bytes go to the file as they are, and nobody wants `records`.
+    /// Creates the refiner of one pipe. Returns `None` if the bytes are copied unchanged and no
+    /// `records` are needed.
     pub fn new(policy: &LogPolicy, key: &RedactionKey, records: bool) -> Option<Self> {
         let redaction = policy.redact();
         let plain = policy.format() == LogFormat::Raw && !policy.filter() && redaction.is_empty();
@@ -109,9 +115,10 @@ impl Refiner {
         })
     }
 
-    /// `input` is everything that the pipe holds and that was not consumed before. Appends what belongs into the file to `out`,
-    /// calls `record` for each line of it, and returns how many bytes of `input` are consumed: what is left is to be handed in
-    /// again, with what came since. With `all`, everything is consumed (the pipe is full, or its writers are gone).
+    /// Processes the unconsumed contents of the pipe, `input`. Appends the output to `out`, calls
+    /// `record` for each line of it, and returns the number of bytes consumed. The caller must pass
+    /// in the rest again, followed by new data. If `all` is set, everything is consumed (the pipe
+    /// is full, or its writers have exited).
     pub fn refine(
         &mut self,
         input: &[u8],
@@ -175,7 +182,7 @@ impl Refiner {
         self.head.extend_from_slice(head.as_bytes());
     }
 
-    /// Whether somebody looks at single lines.
+    /// Returns whether lines are processed individually.
     fn goes_by_line(&self) -> bool {
         self.format != LogFormat::Raw || self.least.is_some() || self.records
     }
@@ -185,7 +192,7 @@ impl Refiner {
             .is_some_and(|least| level.is_some_and(|level| level < least))
     }
 
-    /// Lines with their ends.
+    /// Processes complete lines, including their ends.
     fn lines(&mut self, lines: &[u8], out: &mut Vec<u8>, record: &mut dyn FnMut(&Record<'_>)) {
         let mut redactor = self.redactor.take();
         let mut finds: &[Find] = &[];
@@ -220,7 +227,7 @@ impl Refiner {
     ) {
         let raw = self.format == LogFormat::Raw;
         let mut scratch = std::mem::take(&mut self.scratch);
-        // Raw lines that are as they were, from `unwritten` to `start`, are copied at once.
+        // Unchanged raw lines, from `unwritten` to `start`, are copied together.
         let (mut unwritten, mut start) = (0, 0);
         while start < lines.len() {
             let next = memchr(b'\n', &lines[start..]).map_or(lines.len(), |len| start + len + 1);
@@ -267,7 +274,7 @@ impl Refiner {
         self.scratch = scratch;
     }
 
-    /// A part of a line, and how much of `window` it is.
+    /// Processes a piece of a line and returns its length within `window`.
     fn piece(
         &mut self,
         window: &[u8],
@@ -341,7 +348,7 @@ impl Refiner {
         cut
     }
 
-    /// One line of a file in text or JSON.
+    /// Writes one line of a file in text or JSON format.
     fn write(
         &self,
         message: &[u8],
@@ -365,7 +372,7 @@ impl Refiner {
             Some(Level::Error) => br#","level":"error""#,
         };
         out.extend_from_slice(level);
-        // Its fast path is for a few bytes only.
+        // The fast path of `from_utf8_lossy` covers only a few bytes.
         let text = match std::str::from_utf8(message) {
             Ok(text) => Cow::Borrowed(text),
             Err(_) => String::from_utf8_lossy(message),
@@ -390,18 +397,18 @@ impl Refiner {
     }
 }
 
-/// Why a part of a line is taken.
+/// The reason why a piece of a line is consumed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Piece {
     /// The line is too long.
     Cut,
-    /// Its end is here.
+    /// The end of the line has been reached.
     Last,
-    /// Nothing more may stay in the pipe.
+    /// Nothing may remain in the pipe.
     Open,
 }
 
-/// How much of `text` is lines that are not too long.
+/// Returns the length of the complete lines of `text` that are not too long.
 fn whole_lines(text: &[u8]) -> usize {
     let mut end = 0;
     loop {
@@ -413,18 +420,20 @@ fn whole_lines(text: &[u8]) -> usize {
     }
 }
 
-/// Whether nothing is left of the line from `start` to `next`: it lies in what another line has a label for.
+/// Returns whether nothing remains of the line from `start` to `next`, because a label on another
+/// line replaces it.
 fn is_gone(find: &Find, start: usize, next: usize) -> bool {
     find.what == What::Nothing && find.start <= start && find.end >= next
 }
 
-/// Where the character begins that has its last byte at or behind `at`; `at` itself in what is not UTF-8.
+/// Returns the start of the character whose last byte is at or after `at`; `at` itself if the text
+/// is not UTF-8.
 fn character_start(text: &[u8], at: usize) -> usize {
     let is_start = |index: &usize| text.get(*index).is_some_and(|b| b & 0xc0 != 0x80);
     (at - 3..=at).rev().find(is_start).unwrap_or(at)
 }
 
-/// Appends `range` of `text` with labels in the place of `finds`.
+/// Appends `range` of `text` with labels in place of `finds`.
 fn splice(
     text: &[u8],
     range: std::ops::Range<usize>,

@@ -1,10 +1,11 @@
-//! Which rotated files go.
+//! Retention of rotated files.
 
 use super::Stamp;
 use crate::spec::Retention;
 
-/// How many of `files`, the oldest, are to be deleted; each has its stamp and its bytes on the disk, oldest first. However large the newest
-/// is, its size does not doom it.
+/// Returns the number of files to delete, starting with the oldest. Each of `files` has its stamp
+/// and its size on disk in bytes, and the oldest comes first. The newest file is never deleted
+/// because of its size.
 pub fn surplus(files: &[(Stamp, u64)], keep: &Retention, now: Stamp) -> usize {
     let by_count = keep.files.map_or(0, |count| {
         files

@@ -1,13 +1,13 @@
-//! When a file that is being written is due for the next one.
+//! Rotation schedules.
 
 use super::Stamp;
 use crate::spec::Every;
 
-/// The first full hour, or midnight, after `now`. `offset` tells how many seconds local time is ahead of UTC at an instant, given in
-/// seconds since 1970.
+/// Returns the first full hour, or midnight, after `now`. `offset` returns the offset of local time
+/// from UTC in seconds, for an instant in seconds since 1970.
 ///
-/// A day on which the clocks change has 23 or 25 hours; an hour that comes twice is two hours; a midnight that is skipped is the instant
-/// of the change.
+/// A day with a clock change has 23 or 25 hours. An hour that occurs twice counts as two hours. If
+/// midnight is skipped, the boundary is the instant of the change.
 pub fn next_boundary(now: Stamp, every: Every, offset: impl Fn(i64) -> i32) -> Stamp {
     let length = match every {
         Every::Hourly => 3_600,
@@ -17,7 +17,7 @@ pub fn next_boundary(now: Stamp, every: Every, offset: impl Fn(i64) -> i32) -> S
     let now = seconds(now);
     let local = |utc: i64| utc + i64::from(offset(utc));
     let boundary = (local(now).div_euclid(length) + 1) * length;
-    // Between now and then the offset changes once at most, so it is one of these two.
+    // The offset changes at most once until the boundary, so the boundary is one of these two.
     let before = boundary - i64::from(offset(now));
     let after = boundary - i64::from(offset(before));
     let is_boundary = |utc: i64| utc > now && (local(utc) >= boundary || local(utc) % length == 0);
@@ -25,7 +25,7 @@ pub fn next_boundary(now: Stamp, every: Every, offset: impl Fn(i64) -> i32) -> S
         (true, true) => before.min(after),
         (true, false) => before,
         (false, true) => after,
-        // Only with offsets that are no clock's.
+        // Only possible with offsets that no real clock has.
         (false, false) => now + length,
     };
     Stamp(
@@ -81,17 +81,17 @@ mod tests {
         check(hourly, &berlin, "20260329T003000", "20260329T010000");
         check(hourly, &berlin, "20261025T003000", "20261025T010000"); // 02:30, the first time
         check(hourly, &berlin, "20261025T010000", "20261025T020000"); // 02:00, the second time
-        // Beirut: midnight is skipped, 00:00 is 01:00.
+        // Beirut: midnight is skipped; the clock goes from 00:00 to 01:00.
         let skipped = utc("20260328T220000");
         let beirut = |at: i64| if at < skipped { 7200 } else { 10_800 };
         check(daily, &beirut, "20260328T213000", "20260328T220000");
         check(daily, &beirut, "20260328T220000", "20260329T210000");
-        // Havana: 01:00 is 00:00 once more; the day begins once.
+        // Havana: the clock goes from 01:00 back to 00:00; the day begins only once.
         let twice = utc("20261101T050000");
         let havana = |at: i64| if at < twice { -4 * 3600 } else { -5 * 3600 };
         check(daily, &havana, "20261101T033000", "20261101T040000");
         check(daily, &havana, "20261101T040000", "20261102T050000");
-        // Asunción, once: 00:00 is 23:00 of the day before.
+        // Asunción: the clock goes from 00:00 back to 23:00 of the previous day.
         let back = utc("20260322T030000");
         let back_at_midnight = |at: i64| if at < back { -3 * 3600 } else { -4 * 3600 };
         check(
@@ -108,7 +108,7 @@ mod tests {
             now in 0..4_102_444_800_i64, change in 0..4_102_444_800_i64,
             before in -48..56_i32, after in -48..56_i32,
         ) {
-            // Clocks change by an hour or two; now is about the time of the change.
+            // Clocks change by an hour or two, and `now` is close to the change.
             let after = before + (after % 3) * 4;
             let change = now + change % (48 * HOUR) - 24 * HOUR;
             let zone = |at| 900 * if at < change { before } else { after };

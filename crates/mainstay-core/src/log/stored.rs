@@ -1,8 +1,8 @@
-//! A line as it lies in a file: what it says of itself, if it was written in a format that says something.
+//! Parsing of stored lines, and of the metadata in those formats that have any.
 
 use crate::time::rfc3339_at_start;
 
-/// Where a service wrote a line.
+/// The stream that a line was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the usual names")]
 pub enum Stream {
@@ -11,7 +11,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// `stdout` or `stderr`.
+    /// Returns `stdout` or `stderr`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
@@ -20,35 +20,36 @@ impl Stream {
     }
 }
 
-/// The format that a line looks like. A log may change it in its life, so each line is looked at.
+/// The format of a line. A log may change its format over time, so each line is inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// As the service wrote it.
+    /// The unchanged output of the service.
     Raw,
-    /// A stamp, perhaps a stream, the message.
+    /// A timestamp, an optional stream, and the message.
     Text,
-    /// An object that begins with `"time"`, and `"stream"` or `"service"` after it.
+    /// A JSON object that starts with `"time"`, followed by `"stream"` or `"service"`.
     Json,
 }
 
-/// A line, taken apart.
+/// A parsed line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored<'a> {
-    /// What it looks like.
+    /// The format of the line.
     pub format: Format,
-    /// Microseconds since 1970.
+    /// The time in microseconds since 1970.
     pub time: Option<u64>,
-    /// Where the service wrote it.
+    /// The stream that the line was written to.
     pub stream: Option<Stream>,
-    /// What the service wrote; the whole line where it is raw or JSON.
+    /// The output of the service; for raw lines and JSON, the whole line.
     pub message: &'a [u8],
 }
 
-/// As much of a line as says when and where it was written.
+/// The length of the prefix that contains the time and the stream.
 pub const HEAD: usize = 64;
 
 impl<'a> Stored<'a> {
-    /// `line` is without its end. The time and the stream are read from the first [`HEAD`] bytes.
+    /// Parses `line`, which has no line end. The time and the stream are in the first [`HEAD`]
+    /// bytes.
     pub fn parse(line: &'a [u8]) -> Self {
         Self::json(line)
             .or_else(|| Self::text(line))
@@ -77,7 +78,8 @@ impl<'a> Stored<'a> {
         })
     }
 
-    /// Other programs' JSON begins with a time, too; ours alone goes on with one of these.
+    /// Parses a JSON line. Other programs' JSON may also start with a time, but only mainstay's
+    /// continues with one of these keys.
     fn json(line: &'a [u8]) -> Option<Self> {
         let (time, length) = rfc3339_at_start(line.strip_prefix(br#"{"time":""#)?)?;
         let rest = &line[br#"{"time":""#.len() + length..];

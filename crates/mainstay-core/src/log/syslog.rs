@@ -1,4 +1,5 @@
-//! Lines as syslog takes them: RFC 5424 for hosts on the network, what syslog(3) writes for a local daemon.
+//! Encoding of lines for syslog: RFC 5424 for remote hosts, and the format of syslog(3) for a local
+//! daemon.
 
 use std::io::Write as _;
 
@@ -6,16 +7,19 @@ use super::Line;
 use crate::spec::{Facility, ServiceName};
 use crate::time::civil;
 
-/// Of a datagram over UDP, at most this many bytes are used: what receivers take without being told to (RFC 5426 asks them for 2048, and
-/// allows more).
+/// The maximum size of a UDP datagram in bytes, which receivers accept by default (RFC 5426
+/// recommends 2048 and allows more).
 pub const UDP_MAX: usize = 8192;
 
-/// The longest APP-NAME; a longer name of a service is cut, and stands in full in the structured data.
+/// The maximum length of APP-NAME. A longer service name is truncated, and included in full in the
+/// structured data.
 const APP_NAME_MAX: usize = 48;
 
-/// Appends `line` as RFC 5424 has it, with at most `max` bytes (which must have room for the head, some 250 bytes): what is cut is told in the structured data.
+/// Appends `line` in the format of RFC 5424, with at most `max` bytes. `max` must have room for the
+/// header of about 250 bytes. The structured data states the number of bytes cut from the message.
 ///
-/// The message stays as it is, byte for byte: no byte order mark is put before UTF-8 (which makes it MSG-ANY), as receivers show it.
+/// The message is copied byte for byte. No byte order mark precedes UTF-8 (which makes it MSG-ANY),
+/// because receivers display it.
 pub fn rfc5424(
     line: &Line<'_>,
     facility: Facility,
@@ -42,7 +46,8 @@ pub fn rfc5424(
         0 => put(out, format_args!("- - [mainstay@32473")),
         pid => put(out, format_args!("{pid} - [mainstay@32473")),
     }
-    // Nothing below holds a quote, a backslash or a bracket, which would have to be escaped.
+    // None of these values contains a quote, a backslash or a bracket, which would have to be
+    // escaped.
     if let Some(stream) = line.stream {
         put(out, format_args!(" stream=\"{}\"", stream.name()));
     }
@@ -69,7 +74,9 @@ pub fn rfc5424(
     out.extend_from_slice(message);
 }
 
-/// Appends `line` as syslog(3) writes it to a local daemon, which notes the time itself. Of the message at most `max` bytes, and none after a NUL, which would end it.
+/// Appends `line` in the format in which syslog(3) writes it to a local daemon, which adds the time
+/// itself. The message is cut to at most `max` bytes, and each NUL, which would end it, is replaced
+/// with a space.
 pub fn local(
     line: &Line<'_>,
     facility: Facility,
@@ -86,7 +93,7 @@ pub fn local(
     out.extend(message.iter().map(|b| if *b == 0 { b' ' } else { *b }));
 }
 
-/// A name of this machine that a header can hold; `-` where there is none.
+/// Returns a host name that is valid in a header; `-` if there is none.
 pub fn host_name(name: &str) -> String {
     let mut host: String = name.chars().filter(char::is_ascii_graphic).collect();
     host.truncate(255);
@@ -96,7 +103,7 @@ pub fn host_name(name: &str) -> String {
     host
 }
 
-/// At most the first `max` bytes, and no torn character.
+/// Returns at most the first `max` bytes, without a truncated character at the end.
 fn whole_characters(bytes: &[u8], max: usize) -> &[u8] {
     let Some(&next) = bytes.get(max) else {
         return bytes;
@@ -105,7 +112,7 @@ fn whole_characters(bytes: &[u8], max: usize) -> &[u8] {
     let continues = |byte: u8| byte & 0xC0 == 0x80;
     if continues(next) {
         let start = bytes[..max].iter().rposition(|byte| !continues(*byte));
-        // What has no start within the length of a character is not UTF-8: cut anywhere.
+        // Bytes without a start within the length of a character are not UTF-8: cut anywhere.
         end = start.filter(|start| max - start < 4).unwrap_or(max);
     }
     &bytes[..end]

@@ -1,10 +1,12 @@
-//! Values with a mark of their own: `@`, a prefix, a key before them. Each function gets the text and where the mark stands.
+//! Validators for values with a distinctive mark: `@`, a prefix, a key before them. Each takes the
+//! text and the position of the mark.
 
 use std::ops::Range;
 
 use super::numbers::{at, before, is_word};
 
-/// The farthest that a value reaches; what is longer is cut here, and goes on as another value where it can be told.
+/// The maximum length of a value. A longer value is cut here, and the rest is matched as another
+/// value if possible.
 const LONGEST: usize = 4096;
 
 fn run(text: &[u8], start: usize, most: usize, part: impl Fn(u8) -> bool) -> usize {
@@ -12,7 +14,7 @@ fn run(text: &[u8], start: usize, most: usize, part: impl Fn(u8) -> bool) -> usi
     rest.iter().take(most).take_while(|b| part(**b)).count()
 }
 
-/// How many bytes before `end` are `part`s, at most `most`.
+/// Returns the number of bytes before `end` that match `part`, at most `most`.
 fn run_back(text: &[u8], end: usize, most: usize, part: impl Fn(u8) -> bool) -> usize {
     let rest = text.get(..end).unwrap_or_default();
     rest.iter()
@@ -22,7 +24,8 @@ fn run_back(text: &[u8], end: usize, most: usize, part: impl Fn(u8) -> bool) -> 
         .count()
 }
 
-/// Whether a token may begin at `start`: at an edge of a word, also behind `\n` inside a string of JSON.
+/// Returns whether a token may start at `start`: at a word boundary, or after `\n` inside a JSON
+/// string.
 fn is_edge(text: &[u8], start: usize) -> bool {
     let previous = before(text, start);
     !is_word(previous) || (b"nrt".contains(&previous) && before(text, start - 1) == b'\\')
@@ -32,7 +35,7 @@ fn is_base64url(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_".contains(&byte)
 }
 
-/// `at_sign` is where the `@` stands.
+/// Matches an email address around the `@` at `at_sign`.
 pub(super) fn email(text: &[u8], at_sign: usize) -> Option<Range<usize>> {
     const FILES: [&[u8]; 10] = [
         b"png", b"jpg", b"jpeg", b"gif", b"webp", b"svg", b"js", b"css", b"html", b"json",
@@ -62,7 +65,7 @@ pub(super) fn email(text: &[u8], at_sign: usize) -> Option<Range<usize>> {
     (top_level && labelled && !file).then_some(at_sign - len..end)
 }
 
-/// `colon` is the one of `://`. The value is the password.
+/// Matches the password of a URL. `colon` is the position of the colon in `://`.
 pub(super) fn url_password(text: &[u8], colon: usize) -> Option<Range<usize>> {
     if !text.get(colon..)?.starts_with(b"://") || !is_word(before(text, colon)) {
         return None;
@@ -77,7 +80,7 @@ pub(super) fn url_password(text: &[u8], colon: usize) -> Option<Range<usize>> {
     (colon + 1 < at_sign).then_some(start + colon + 1..start + at_sign)
 }
 
-/// `start` is where `eyJ` stands, which is `{"` in base64.
+/// Matches a JWT. `start` is the position of `eyJ`, which is `{"` in Base64.
 pub(super) fn jwt(text: &[u8], start: usize) -> Option<Range<usize>> {
     let previous = before(text, start);
     if (is_base64url(previous) && !is_edge(text, start)) || previous == b'.' {
@@ -94,7 +97,7 @@ pub(super) fn jwt(text: &[u8], start: usize) -> Option<Range<usize>> {
     (header.len() >= 12 && (jws || jwe)).then_some(start..start + len)
 }
 
-/// `start` is where a `B` or `b` stands. The value is what follows `Bearer`.
+/// Matches the token after `Bearer`. `start` is the position of a `B` or `b`.
 pub(super) fn bearer(text: &[u8], start: usize) -> Option<Range<usize>> {
     let word = text.get(start..start + 6)?;
     if !word.eq_ignore_ascii_case(b"bearer") || !is_edge(text, start) {
@@ -109,7 +112,7 @@ pub(super) fn bearer(text: &[u8], start: usize) -> Option<Range<usize>> {
     (random || header && len > 0).then_some(from..from + len)
 }
 
-/// `start` is where a `B` or `b` stands. The value is what follows `Basic`.
+/// Matches the credentials after `Basic`. `start` is the position of a `B` or `b`.
 pub(super) fn basic_auth(text: &[u8], start: usize) -> Option<Range<usize>> {
     let word = text.get(start..start + 5)?;
     if !word.eq_ignore_ascii_case(b"basic") || !is_edge(text, start) {
@@ -128,7 +131,7 @@ fn after_space(text: &[u8], start: usize) -> Option<usize> {
     (space > 0).then_some(start + space)
 }
 
-/// Whether what stands before `start` is the name of the header.
+/// Returns whether the text before `start` is the name of the `Authorization` header.
 fn is_authorization(text: &[u8], start: usize) -> bool {
     let space = run_back(text, start, 6, |b| b" \t:=\"'\\".contains(&b));
     let head = &text[..start - space];
@@ -136,7 +139,7 @@ fn is_authorization(text: &[u8], start: usize) -> bool {
     space > 0 && head[from..].eq_ignore_ascii_case(b"authorization")
 }
 
-/// Whether this is base64 of printable text with a colon in it.
+/// Returns whether `token` is Base64 of printable text that contains a colon.
 fn holds_user_and_password(token: &[u8]) -> bool {
     let body = token.trim_ascii_end();
     let padding = run_back(body, body.len(), 2, |b| b == b'=');
@@ -168,7 +171,8 @@ fn holds_user_and_password(token: &[u8]) -> bool {
     colon
 }
 
-/// A prefix, then so many of its alphabet. `mark` is how far into the prefix the byte stands that was seen.
+/// A token format: a prefix and a number of characters of an alphabet. `mark` is the index in the
+/// prefix of the byte that triggers the check.
 struct Token {
     prefix: &'static [u8],
     mark: usize,
@@ -212,7 +216,7 @@ const fn token(
     }
 }
 
-/// `seen` is an `I`.
+/// Matches an AWS access key ID. `seen` is the position of an `I`.
 pub(super) fn aws_key(text: &[u8], seen: usize) -> Option<Range<usize>> {
     fn part(byte: u8) -> bool {
         matches!(byte, b'A'..=b'Z' | b'2'..=b'7')
@@ -225,13 +229,13 @@ pub(super) fn aws_key(text: &[u8], seen: usize) -> Option<Range<usize>> {
     find_token(text, seen, &TOKENS).filter(|found| !is_word(at(text, found.end)))
 }
 
-/// `seen` is an `I`.
+/// Matches a Google API key. `seen` is the position of an `I`.
 pub(super) fn google_api_key(text: &[u8], seen: usize) -> Option<Range<usize>> {
     static TOKENS: [Token; 1] = [token(b"AIza", 1, 35, 35, is_base64url)];
     find_token(text, seen, &TOKENS)
 }
 
-/// `seen` is a `_`.
+/// Matches a GitHub token. `seen` is the position of a `_`.
 pub(super) fn github_token(text: &[u8], seen: usize) -> Option<Range<usize>> {
     fn fine(byte: u8) -> bool {
         byte.is_ascii_alphanumeric() || byte == b'_'
@@ -247,7 +251,7 @@ pub(super) fn github_token(text: &[u8], seen: usize) -> Option<Range<usize>> {
     find_token(text, seen, &TOKENS)
 }
 
-/// `seen` is a `_`.
+/// Matches a Stripe key. `seen` is the position of a `_`.
 pub(super) fn stripe_key(text: &[u8], seen: usize) -> Option<Range<usize>> {
     static TOKENS: [Token; 5] = [
         token(b"sk_live_", 2, 16, 255, alphanumeric),
@@ -259,13 +263,13 @@ pub(super) fn stripe_key(text: &[u8], seen: usize) -> Option<Range<usize>> {
     find_token(text, seen, &TOKENS)
 }
 
-/// `seen` is a `-`.
+/// Matches a GitLab token. `seen` is the position of a `-`.
 pub(super) fn gitlab_token(text: &[u8], seen: usize) -> Option<Range<usize>> {
     static TOKENS: [Token; 1] = [token(b"glpat-", 5, 20, 255, is_base64url)];
     find_token(text, seen, &TOKENS)
 }
 
-/// `seen` is a `-`.
+/// Matches a Slack token. `seen` is the position of a `-`.
 pub(super) fn slack_token(text: &[u8], seen: usize) -> Option<Range<usize>> {
     fn part(byte: u8) -> bool {
         byte.is_ascii_alphanumeric() || byte == b'-'
@@ -287,14 +291,15 @@ pub(super) fn slack_token(text: &[u8], seen: usize) -> Option<Range<usize>> {
     (random && is_edge(text, start)).then_some(start..seen + 1 + len)
 }
 
-/// A key, `=` or `:`, a value. `start` is where the key begins.
+/// A key, `=` or `:`, and a value. `start` is the start of the key.
 pub(super) struct Pair<'a> {
     pub(super) start: usize,
     pub(super) key: &'a [u8],
     pub(super) value: Range<usize>,
 }
 
-/// The key before a `=` or `:` (also `=>`), if there may be one: quoted, also with escaped quotes, or not.
+/// Returns the key before a `=` or `:` (also `=>`), if any. The key may be quoted, with plain or
+/// escaped quotes.
 pub(super) fn key(text: &[u8], seen: usize) -> Option<(usize, &[u8])> {
     const LONGEST_KEY: usize = 64;
     let space = run_back(text, seen, 2, |b| b == b' ');
@@ -306,7 +311,7 @@ pub(super) fn key(text: &[u8], seen: usize) -> Option<(usize, &[u8])> {
     (len >= 3).then(|| (end - len, &text[end - len..end]))
 }
 
-/// The value of a key, where there is one: up to its closing quote, or to a space or a separator.
+/// Returns the key and its value, if any: up to the closing quote, or to a space or separator.
 pub(super) fn pair(text: &[u8], seen: usize) -> Option<Pair<'_>> {
     let (start, key) = key(text, seen)?;
     let mut from = seen + 1;
@@ -316,7 +321,7 @@ pub(super) fn pair(text: &[u8], seen: usize) -> Option<Pair<'_>> {
         _ => {}
     }
     from += run(text, from, 4, |b| b" \t".contains(&b));
-    // `\"` inside a string that is quoted itself.
+    // An escaped quote `\"` within a quoted string.
     let slashes = run(text, from, 7, |b| b == b'\\');
     let quote = at(text, from + slashes);
     let value = if b"\"'".contains(&quote) {
@@ -328,7 +333,7 @@ pub(super) fn pair(text: &[u8], seen: usize) -> Option<Pair<'_>> {
         let close = rest.iter().position(|byte| {
             let closes = *byte == quote && escapes == slashes;
             escapes = match byte {
-                // A pair of slashes on the level of this string is one that is meant.
+                // At the nesting level of this string, a pair of backslashes is a literal one.
                 b'\\' if escapes > slashes => slashes,
                 b'\\' => escapes + 1,
                 _ => 0,
@@ -347,7 +352,7 @@ pub(super) fn pair(text: &[u8], seen: usize) -> Option<Pair<'_>> {
     })
 }
 
-/// A value that says that there is none, or that somebody has hidden it already.
+/// Returns whether a value is a placeholder for a missing or already hidden value.
 fn is_empty_word(value: &[u8]) -> bool {
     const WORDS: [&[u8]; 10] = [
         b"true",
@@ -366,7 +371,7 @@ fn is_empty_word(value: &[u8]) -> bool {
         || value.iter().all(|b| !is_word(*b)) && value.len() < 3
 }
 
-/// Whether a key names a secret by its last part, with any separators.
+/// Returns whether the last part of a key names a secret, with any separators.
 pub(super) fn is_secret(key: &[u8]) -> bool {
     const WORDS: [&[u8]; 19] = [
         b"password",
@@ -402,7 +407,7 @@ pub(super) fn is_secret(key: &[u8]) -> bool {
         || key.ends_with(b"Pass")
 }
 
-/// Whether `key` ends with `word`, whatever its case and separators.
+/// Returns whether `key` ends with `word`, ignoring case and separators.
 fn ends_with(key: &[u8], word: &[u8]) -> bool {
     let mut key = key.iter().rev().filter(|b| !b"_-.".contains(b));
     word.iter()
@@ -410,19 +415,19 @@ fn ends_with(key: &[u8], word: &[u8]) -> bool {
         .all(|w| key.next().is_some_and(|k| k.to_ascii_lowercase() == *w))
 }
 
-/// 40 of base64 under the name that AWS gives it.
+/// Returns whether a value has 40 characters of Base64 and a key with AWS's name for it.
 pub(super) fn is_aws_secret(key: &[u8], value: &[u8]) -> bool {
     let part = |b: &u8| b.is_ascii_alphanumeric() || b"+/=".contains(b);
     ends_with(key, b"secretaccesskey") && value.len() == 40 && value.iter().all(part)
 }
 
-/// Whether a key may name a patient: by the letters that only such keys end with.
+/// Returns whether a key may name a patient, by the last letters of such keys.
 pub(super) fn may_be_patient(key: &[u8]) -> bool {
     let last = key.last().map(u8::to_ascii_lowercase);
     last.is_some_and(|last| b"dnrof".contains(&last)) && key.len() >= 3
 }
 
-/// A short value with a digit, under a key that names a patient.
+/// Returns whether a value is short, contains a digit, and has a key that names a patient.
 pub(super) fn is_patient(key: &[u8], value: &[u8]) -> bool {
     const WORDS: [&[u8]; 9] = [
         b"patientid",
@@ -444,16 +449,16 @@ pub(super) fn is_patient(key: &[u8], value: &[u8]) -> bool {
     named && value.len() <= 64 && value.iter().all(part) && value.iter().any(u8::is_ascii_digit)
 }
 
-/// How a private key goes on behind its first mark.
+/// The extent of a private key after its BEGIN marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeyEnd {
-    /// Where what is hidden ends.
+    /// The end of the hidden range.
     pub(super) end: usize,
-    /// Whether the key's own end was not seen.
+    /// Set if the END marker was not found.
     pub(super) open: bool,
 }
 
-/// Behind `-----BEGIN … PRIVATE KEY-----`, if that stands at `start`.
+/// Returns the position after `-----BEGIN … PRIVATE KEY-----`, if that is at `start`.
 pub(super) fn private_key(text: &[u8], start: usize) -> Option<usize> {
     let rest = text.get(start..)?.strip_prefix(b"-----BEGIN ")?;
     let head = &rest[..rest.len().min(48)];
@@ -464,7 +469,8 @@ pub(super) fn private_key(text: &[u8], start: usize) -> Option<usize> {
     private.then_some(start + b"-----BEGIN ".len() + close + b"-----".len())
 }
 
-/// How far a key reaches in `line` from `start` on: to its end mark, or over all that can be a part of it.
+/// Returns the extent of a key in `line` from `start` on: to its END marker, or over all characters
+/// that a key may contain.
 pub(super) fn key_body(line: &[u8], start: usize) -> KeyEnd {
     let part = |b: u8| b.is_ascii_alphanumeric() || b"+/=\\ \t\r:,".contains(&b);
     let end = start + run(line, start, usize::MAX, part);
@@ -483,7 +489,7 @@ pub(super) fn key_body(line: &[u8], start: usize) -> KeyEnd {
     }
 }
 
-/// A line of its own inside a key: base64, a header, or nothing.
+/// Returns whether a separate line may be part of a key: Base64, a header, or empty.
 pub(super) fn is_key_line(line: &[u8]) -> bool {
     let line = line.trim_ascii();
     let base64 = |b: &u8| b.is_ascii_alphanumeric() || b"+/=".contains(b);
@@ -497,7 +503,7 @@ pub(super) fn is_key_line(line: &[u8]) -> bool {
     line.iter().all(base64) || header.iter().any(|header| line.starts_with(header))
 }
 
-/// Where in a line that something was put before (a time, a level) a line of a key begins.
+/// Returns the start of a line of a key after a prefix such as a time or a level.
 pub(super) fn key_token(line: &[u8]) -> Option<usize> {
     let line = line.trim_ascii_end();
     let base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);

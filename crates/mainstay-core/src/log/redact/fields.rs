@@ -1,25 +1,26 @@
-//! Finds fields of JSON objects by their paths, in one pass and without building anything.
+//! Matching of JSON fields by path, in one pass and without allocation of a document.
 //!
-//! It believes a line as far as it is JSON: a line that was cut short still hides what stands in it. What no path leads to is only
-//! counted over. It may stop anywhere and go on with the next piece of a line that is too long to be looked at as a whole.
+//! The input need not be complete JSON: fields of a truncated line are hidden as well. Values that
+//! no path leads to are skipped by counting brackets. A walk may stop anywhere and continue with
+//! the next piece of an overlong line.
 
 use super::scan::{Find, What};
 use super::{FieldPath, Step};
 
-/// Where in an object it is.
+/// The position in an object.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Walker {
     state: State,
-    /// The objects and lists around, as deep as any path reaches.
+    /// The enclosing objects and lists, as deep as any path reaches.
     around: Vec<Around>,
-    /// The last key, as it is written.
+    /// The last key, as written.
     key: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Around {
     is_list: bool,
-    /// A bit for each path that led here.
+    /// One bit for each path that leads here.
     paths: u64,
 }
 
@@ -27,15 +28,16 @@ struct Around {
 enum State {
     #[default]
     Start,
-    /// A key, or the end of the object.
+    /// Expects a key or the end of the object.
     Key,
     InKey {
         escaped: bool,
     },
     Colon,
-    /// A value that these paths lead to.
+    /// Expects a value that these paths lead to.
     Value(u64),
-    /// Inside a value: below `nest` brackets, perhaps in a string. It is hidden as this field.
+    /// Inside a value, below `nest` brackets and possibly in a string. If `field` is set, the value
+    /// is hidden as that field.
     Inside {
         nest: usize,
         string: bool,
@@ -44,13 +46,13 @@ enum State {
     },
     /// Inside a number or a word.
     Scalar(Option<usize>),
-    /// A comma, or a bracket that closes.
+    /// Expects a comma or a closing bracket.
     After,
     Over,
 }
 
 impl Walker {
-    /// Goes over `text`, which begins at `offset` of what is scanned.
+    /// Walks over `text`, which starts at `offset` of the scanned text.
     pub(super) fn walk(
         &mut self,
         paths: &[FieldPath],
@@ -58,7 +60,7 @@ impl Walker {
         offset: usize,
         finds: &mut Vec<Find>,
     ) {
-        // The label of a value that began in an earlier piece has been written.
+        // The label of a value that began in an earlier piece is already written.
         let mut begun = (0, true);
         let note =
             |(start, earlier): (usize, bool), end: usize, field: usize, finds: &mut Vec<Find>| {
@@ -167,7 +169,7 @@ impl Walker {
         let field = bits(led).find(|index| paths[*index].steps.len() == depth);
         let opens = byte == b'{' || byte == b'[';
         self.state = match byte {
-            // An empty list: where its first item could stand.
+            // An empty list: its end is in place of the first item.
             b']' => return self.leave(),
             b'}' | b',' | b':' => State::Over,
             b'"' => State::Inside {
@@ -226,7 +228,7 @@ impl Walker {
         )
     }
 
-    /// Which paths lead on from here by a step.
+    /// Returns the paths that continue from here with a step.
     fn led(&self, paths: &[FieldPath], fits: impl Fn(&Step) -> bool) -> u64 {
         let Some(around) = self.around.last() else {
             return 0;

@@ -1,10 +1,11 @@
-//! What nobody may read in a service's output, and what stands in its place.
+//! Redaction of secrets and personal data in a service's output.
 //!
-//! A [`Redaction`] is what a manifest asks for. A `Scanner` finds it, in one pass for all classes: a table knows the few bytes at
-//! which a value can begin or be recognised (a digit, `@`, `=`, `:` …), and a validator of its own judges each such place, so that
-//! numbers that merely look alike stay. Fields of JSON objects and own regular expressions are looked for line by line. Every find
-//! is a range; finds that overlap become one, under the label of the leftmost, then longest, then first class. So no part of any
-//! find is ever shown.
+//! A [`Redaction`] is the request of a manifest. A `Scanner` finds the values in one pass for all
+//! classes. A table lists the few bytes at which a value can start or be recognized (a digit, `@`,
+//! `=`, `:` …). A validator for each class then checks these positions, so that numbers that merely
+//! look similar are kept. Fields of JSON objects and custom regular expressions are matched line by
+//! line. Every find is a range. Overlapping finds are merged under the label of the leftmost, then
+//! longest, then first class, so no part of any find is ever shown.
 
 mod credentials;
 mod fields;
@@ -24,16 +25,16 @@ pub(super) use self::scan::{Find, Memory, Scanner, Text, What, without_end};
 
 macro_rules! classes {
     ($($Name:ident $text:literal $doc:literal,)*) => {
-        /// A kind of data that is recognised by its form.
+        /// A class of data that is recognized by its form.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Class { $(#[doc = $doc] $Name,)* }
 
         impl Class {
-            /// All of them; where two finds are alike the first one's label is shown.
+            /// All classes. If two finds are equal, the label of the first class is used.
             pub const ALL: [Self; [$($text),*].len()] = [$(Self::$Name,)*];
 
-            /// As it stands in a manifest and in a label.
+            /// Returns the name in manifests and labels.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$Name => $text,)* }
             }
@@ -66,13 +67,14 @@ classes! {
     PatientId "patient-id" "The value of mrn, patient_id, medical_record_number and the like; `MRN 123456`, `Patient/123`.",
 }
 
-/// What stands in the place of a value.
+/// The replacement for a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RedactWith {
-    /// `[email]`.
+    /// A label: `[email]`.
     Label,
-    /// `[email:1f2e3d4c5b6a7988]`: a keyed hash, so that equal values can still be found together.
+    /// A label with a keyed hash, `[email:1f2e3d4c5b6a7988]`, which allows equal values to be
+    /// correlated.
     Hash,
 }
 
@@ -90,7 +92,7 @@ enum Step {
 }
 
 impl FieldPath {
-    /// Reads `$.a.b`, `$.a[*].b`; `None` if it is neither.
+    /// Parses `$.a.b` or `$.a[*].b`; `None` for any other form.
     pub fn new(text: &str) -> Option<Self> {
         let name = text.strip_prefix("$.")?;
         let mut steps = Vec::new();
@@ -111,7 +113,7 @@ impl FieldPath {
     }
 }
 
-/// A regular expression of a manifest's own, with the name that is shown.
+/// A custom regular expression of a manifest, with the name for its label.
 #[derive(Clone, Debug)]
 pub struct OwnPattern {
     name: String,
@@ -132,24 +134,24 @@ impl PartialEq for OwnPattern {
 
 impl Eq for OwnPattern {}
 
-/// What nobody may read in a service's output.
+/// The redaction rules for a service's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redaction {
-    /// A bit for each class, by its place in [`Class::ALL`].
+    /// One bit per class, by its index in [`Class::ALL`].
     classes: u32,
     fields: Vec<FieldPath>,
     patterns: Vec<OwnPattern>,
     with: RedactWith,
 }
 
-/// Why an entry cannot be added.
+/// The reason why an entry cannot be added.
 pub(crate) enum Refused {
     Twice,
     TooMany,
 }
 
 impl Redaction {
-    /// Paths to fields; their states are the bits of one word.
+    /// The maximum number of field paths. Their states are the bits of one word.
     pub(crate) const MOST_FIELDS: usize = 64;
 
     pub(crate) fn new(with: RedactWith) -> Self {
@@ -160,15 +162,15 @@ impl Redaction {
             with,
         }
     }
-    /// Whether nothing is hidden.
+    /// Returns whether nothing is hidden.
     pub fn is_empty(&self) -> bool {
         self.classes == 0 && self.fields.is_empty() && self.patterns.is_empty()
     }
-    /// Whether values of this class are hidden.
+    /// Returns whether values of this class are hidden.
     pub fn has(&self, class: Class) -> bool {
         self.classes & (1 << class as u32) != 0
     }
-    /// What stands in the place of a value.
+    /// Returns the replacement for values.
     pub fn with(&self) -> RedactWith {
         self.with
     }
@@ -198,12 +200,12 @@ impl Redaction {
     }
 }
 
-/// The secret of this installation under which values are hashed.
+/// The secret key of this installation for hashes of values.
 #[derive(Clone)]
 pub struct RedactionKey([u8; 32]);
 
 impl RedactionKey {
-    /// Bytes that nobody can guess.
+    /// Creates a key from bytes, which must be unpredictable.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -215,10 +217,10 @@ impl fmt::Debug for RedactionKey {
     }
 }
 
-/// Writes what stands in the place of values.
+/// A writer of replacements for values.
 pub(super) struct Labels {
     with: RedactWith,
-    /// Keyed, and nothing hashed yet.
+    /// The keyed state, before any data is hashed.
     mac: Hmac<Sha256>,
     fields: Vec<String>,
     patterns: Vec<String>,
@@ -226,7 +228,7 @@ pub(super) struct Labels {
 
 impl Labels {
     pub(super) fn new(redaction: &Redaction, key: &RedactionKey) -> Self {
-        // A key shorter than a block of the hash is filled up with zeros (RFC 2104).
+        // A key shorter than the block of the hash is padded with zeros (RFC 2104).
         let mut block = [0; 64];
         block[..32].copy_from_slice(&key.0);
         Self {
@@ -251,7 +253,7 @@ impl Labels {
         }
         out.push(b'[');
         out.extend_from_slice(name.as_bytes());
-        // A key may come in pieces, which no two readers would hash alike.
+        // A private key may arrive in pieces, which different readers would hash differently.
         let is_key = matches!(find.what, What::Class(Class::PrivateKey));
         if self.with == RedactWith::Hash && !is_key {
             let inner = value

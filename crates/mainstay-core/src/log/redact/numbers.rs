@@ -1,6 +1,7 @@
-//! Values that are mostly digits. Each function gets the text and where a run of digits begins, and returns the range of a value.
+//! Validators for values that consist mostly of digits. Each takes the text and the start of a run
+//! of digits, and returns the range of a value.
 //!
-//! None looks farther than a fixed number of bytes, so that no text makes a scan slow.
+//! Each validator inspects a bounded number of bytes, so that no text makes a scan slow.
 
 use std::net::Ipv6Addr;
 use std::ops::Range;
@@ -9,7 +10,7 @@ pub(super) fn at(text: &[u8], index: usize) -> u8 {
     text.get(index).copied().unwrap_or(b'\n')
 }
 
-/// The byte before `index`; an end of line where there is none.
+/// Returns the byte before `index`, or a line feed at the start of the text.
 pub(super) fn before(text: &[u8], index: usize) -> u8 {
     index.checked_sub(1).map_or(b'\n', |index| at(text, index))
 }
@@ -18,7 +19,7 @@ pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
-/// How many digits follow from `start` on, at most `most`.
+/// Returns the number of digits from `start` on, at most `most`.
 fn digits(text: &[u8], start: usize, most: usize) -> usize {
     let rest = text.get(start..).unwrap_or_default();
     let run = rest.iter().take(most).take_while(|b| b.is_ascii_digit());
@@ -29,7 +30,7 @@ fn value(text: &[u8]) -> u32 {
     text.iter().fold(0, |n, b| n * 10 + u32::from(b - b'0'))
 }
 
-/// A number of four parts. A fifth part, or a letter before it, makes it a version.
+/// Matches a dotted number of four parts. A fifth part, or a letter before it, makes it a version.
 pub(super) fn ipv4(text: &[u8], start: usize) -> Option<Range<usize>> {
     if is_word(before(text, start)) || b".".contains(&before(text, start)) {
         return None;
@@ -52,7 +53,7 @@ pub(super) fn ipv4(text: &[u8], start: usize) -> Option<Range<usize>> {
     (!is_word(next) && !fifth).then_some(start..end)
 }
 
-/// `start` is where the token begins of which a colon was seen.
+/// Matches an IPv6 address. `start` is the start of a token that contains a colon.
 pub(super) fn ipv6(text: &[u8], start: usize) -> Option<Range<usize>> {
     const LONGEST: usize = 45;
     let rest = text.get(start..)?;
@@ -66,7 +67,7 @@ pub(super) fn ipv6(text: &[u8], start: usize) -> Option<Range<usize>> {
         return None;
     }
     let token = &rest[..len];
-    // The end of a sentence, or of a key.
+    // Drops the punctuation at the end of a sentence or key.
     let cut = match token {
         [rest @ .., b':' | b'.'] if !rest.ends_with(b":") => rest,
         _ => token,
@@ -81,7 +82,8 @@ pub(super) fn ipv6(text: &[u8], start: usize) -> Option<Range<usize>> {
     (!address.is_unspecified()).then_some(start..start + cut.len())
 }
 
-/// `start` is where the first of six pairs begins, `separator` what stands after it.
+/// Matches a MAC address. `start` is the start of the first of six pairs, and `separator` the byte
+/// after it.
 pub(super) fn mac(text: &[u8], start: usize, separator: u8) -> Option<Range<usize>> {
     const LEN: usize = 17;
     let token = text.get(start..start + LEN)?;
@@ -94,7 +96,7 @@ pub(super) fn mac(text: &[u8], start: usize, separator: u8) -> Option<Range<usiz
     (fits && !outer(before(text, start)) && !outer(at(text, end))).then_some(start..end)
 }
 
-/// `ddd-dd-dddd`, of which `start` begins the first group.
+/// Matches `ddd-dd-dddd`, with the first group at `start`.
 pub(super) fn ssn_us(text: &[u8], start: usize) -> Option<Range<usize>> {
     let end = start + 11;
     let token = text.get(start..end)?;
@@ -111,7 +113,7 @@ pub(super) fn ssn_us(text: &[u8], start: usize) -> Option<Range<usize>> {
     given.then_some(start..end)
 }
 
-/// 17 digits and a check digit, which may be an X.
+/// Matches 17 digits and a check digit, which may be an X.
 pub(super) fn id_card_cn(text: &[u8], start: usize) -> Option<Range<usize>> {
     const WEIGHTS: [u32; 17] = [7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2];
     let end = start + 18;
@@ -143,7 +145,7 @@ pub(super) fn id_card_cn(text: &[u8], start: usize) -> Option<Range<usize>> {
     valid.then_some(start..end)
 }
 
-/// Digits of a card, in one run or in the groups that are printed on it.
+/// Matches the digits of a card, in one run or in printed groups.
 pub(super) fn credit_card(text: &[u8], start: usize) -> Option<Range<usize>> {
     let previous = before(text, start);
     let behind = start.checked_sub(2).map_or(b'\n', |i| at(text, i));
@@ -223,9 +225,9 @@ fn luhn(number: &[u8]) -> bool {
     sum.is_multiple_of(10)
 }
 
-/// `start` is where the two check digits begin, after the country.
+/// Matches an IBAN. `start` is the start of the two check digits, after the country code.
 pub(super) fn iban(text: &[u8], start: usize) -> Option<Range<usize>> {
-    /// Country and length, without what the check digits say.
+    /// The country codes with the total lengths of their IBANs.
     const LENGTHS: &[u8] = b"AD24AE23AL28AT20AZ28BA20BE16BG22BH22BI27BR29BY28CH21CR22CY28CZ24DE22DJ27DK18DO28EE20EG29ES24\
         FI18FK18FO18FR27GB22GE22GI23GL18GR27GT28HN28HR21HU28IE22IL23IQ23IS26IT27JO30KW30KZ20LB28LC32LI21LT20LU20LV21LY25MC27\
         MD24ME22MK19MN20MR27MT31MU30NI28NL18NO15OM23PK24PL28PS29PT25QA29RO24RS22RU33SA24SC31SD18SE24SI19SK24SM27SO23ST25SV28\
@@ -258,7 +260,8 @@ pub(super) fn iban(text: &[u8], start: usize) -> Option<Range<usize>> {
     (rest == 1 && !is_word(at(text, end))).then_some(from..end)
 }
 
-/// Forms of which a plain number has none: a plus and a country, groups with their separators, a Chinese mobile prefix.
+/// Matches forms that plain numbers do not have: a plus and a country code, groups with separators,
+/// a Chinese mobile prefix.
 pub(super) fn phone(text: &[u8], start: usize) -> Option<Range<usize>> {
     let previous = before(text, start);
     match previous {
@@ -284,7 +287,7 @@ fn chinese_mobile(text: &[u8], start: usize) -> Option<Range<usize>> {
     (known && digits(text, start, 12) == 11 && !is_word(next) && !more).then_some(start..end)
 }
 
-/// `555-123-4567`, `1-555-123-4567`, or with dots.
+/// Matches `555-123-4567`, `1-555-123-4567`, or the same with dots.
 fn grouped(text: &[u8], start: usize) -> Option<Range<usize>> {
     let mut from = start;
     if at(text, start) == b'1' && b"-.".contains(&at(text, start + 1)) {
@@ -298,7 +301,7 @@ fn grouped(text: &[u8], start: usize) -> Option<Range<usize>> {
     Some(start..local(text, from + 4, &[separator])?)
 }
 
-/// `123-4567`, and its end.
+/// Matches `123-4567` and returns its end.
 fn local(text: &[u8], start: usize, separators: &[u8]) -> Option<usize> {
     north_american(text.get(start..start + 3)?)?;
     let end = start + 8;
@@ -308,7 +311,7 @@ fn local(text: &[u8], start: usize, separators: &[u8]) -> Option<usize> {
     (fits && !is_word(next) && !more).then_some(end)
 }
 
-/// Three digits that can be an area or an exchange; how many bytes they are.
+/// Matches three digits that can be an area code or an exchange, and returns their length.
 fn north_american(code: &[u8]) -> Option<usize> {
     let fits = code.iter().all(u8::is_ascii_digit) && matches!(code[0], b'2'..=b'9');
     fits.then_some(3)
@@ -346,7 +349,7 @@ fn international(text: &[u8], start: usize) -> Option<Range<usize>> {
             count == 11 && matches!(number[1], b'2'..=b'9') && matches!(number[4], b'2'..=b'9')
         }
         86 => (11..=13).contains(&count) && rest[0] != b'0',
-        // Countries of two digits; then those of three.
+        // Countries with two-digit codes, then those with three.
         7 | 70..=79 => count == 11,
         20
         | 27
@@ -369,7 +372,7 @@ fn international(text: &[u8], start: usize) -> Option<Range<usize>> {
     valid.then_some(from..end)
 }
 
-/// A number after `MRN` or `Patient/`; `start` begins its digits.
+/// Matches a number after `MRN` or `Patient/`; `start` is the start of its digits.
 pub(super) fn patient_number(text: &[u8], start: usize) -> Option<Range<usize>> {
     let head = &text[start.saturating_sub(12)..start];
     let fhir = head.strip_suffix(b"/");
@@ -392,7 +395,7 @@ pub(super) fn patient_number(text: &[u8], start: usize) -> Option<Range<usize>> 
     ((fewest..=16).contains(&count) && !is_word(at(text, end))).then_some(start..end)
 }
 
-/// Without at most two bytes of `set` at its end.
+/// Strips at most two bytes of `set` from the end.
 fn without_tail<'a>(text: &'a [u8], set: &[u8]) -> &'a [u8] {
     let tail = text.iter().rev().take(2).take_while(|b| set.contains(b));
     &text[..text.len() - tail.count()]

@@ -1,4 +1,4 @@
-//! One pass over a text: a table of the bytes at which something may be found, and what is asked there.
+//! The scan of a text in one pass, driven by a table of the bytes at which a value may be found.
 
 use std::ops::Range;
 
@@ -10,31 +10,31 @@ use super::fields::Walker;
 use super::numbers::{self, at, before};
 use super::{Class, FieldPath, Redaction};
 
-/// What is written where something was found.
+/// The replacement for a find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::log) enum What {
-    /// Nothing: its label stands before it.
+    /// Nothing: the label is written before it.
     Nothing,
     Class(Class),
     Field(usize),
     Pattern(usize),
 }
 
-/// A range that nobody may read.
+/// A range to hide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::log) struct Find {
-    /// Where what tells its kind begins: a key, a prefix.
+    /// The start of the text that determines the kind, such as a key or a prefix.
     pub(in crate::log) anchor: usize,
     pub(in crate::log) start: usize,
     pub(in crate::log) end: usize,
     pub(in crate::log) what: What,
-    /// It is a bare value of a JSON object, where a label takes quotes.
+    /// Set for an unquoted value in a JSON object, where the label needs quotes.
     pub(in crate::log) quoted: bool,
 }
 
 impl Find {
     pub(super) fn new(range: Range<usize>, what: What) -> Self {
-        /// What a validator may look at before a value.
+        /// The number of bytes before a value that a validator may inspect.
         const BEFORE: usize = 32;
         Self {
             anchor: range.start.saturating_sub(BEFORE),
@@ -46,27 +46,27 @@ impl Find {
     }
 }
 
-/// What goes on from one line, or piece of a line, to the next.
+/// The state that carries over from one line, or piece of a line, to the next.
 #[derive(Clone, Debug, Default)]
 pub(in crate::log) struct Memory {
-    /// Inside a private key: how many of its lines may still come.
+    /// The number of further lines that the current private key may have.
     key_lines: u16,
-    /// Inside a line that is looked at in pieces.
+    /// The position in a line that is processed in pieces.
     walker: Option<Walker>,
 }
 
-/// What a text is.
+/// The kind of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::log) enum Text {
-    /// Lines; the last one may lack its end.
+    /// Lines; the last one may be unfinished.
     Lines,
     /// The first piece of a long line.
     First,
-    /// What goes on after a piece.
+    /// The continuation of a long line.
     Next,
 }
 
-/// What a byte may be a mark of.
+/// The mark that a byte may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sign {
     None,
@@ -81,7 +81,7 @@ enum Sign {
     B,
 }
 
-/// Finds what a [`Redaction`] hides.
+/// A scanner for the values that a [`Redaction`] hides.
 pub(in crate::log) struct Scanner {
     signs: [Sign; 256],
     classes: u32,
@@ -90,7 +90,7 @@ pub(in crate::log) struct Scanner {
     patterns: Vec<Regex>,
 }
 
-/// A private key of 16384 bits has 270 lines.
+/// The maximum number of lines of a private key. A key of 16384 bits has 270.
 const KEY_LINES: u16 = 400;
 
 impl Scanner {
@@ -129,7 +129,7 @@ impl Scanner {
         }
     }
 
-    /// Puts into `finds` what must not be read in `text`: in its order, no two of them overlapping.
+    /// Replaces `finds` with the ranges to hide in `text`, in order and without overlaps.
     pub(in crate::log) fn scan(
         &self,
         text: &[u8],
@@ -161,7 +161,7 @@ impl Scanner {
     fn signs(&self, text: &[u8], range: Range<usize>, memory: &mut Memory, finds: &mut Vec<Find>) {
         let mut i = range.start;
         let end = range.end;
-        // Values of keys that lie inside one that was found need not be found again.
+        // Values of keys within a find need not be found again.
         let mut hidden = 0;
         while i < end {
             if let Some(eight) = text.get(i..end).and_then(|rest| rest.first_chunk::<8>()) {
@@ -200,7 +200,8 @@ impl Scanner {
         }
     }
 
-    /// What begins with the digits at `start`; how many these are.
+    /// Checks the values that start with the digits at `start`, and returns the number of these
+    /// digits.
     #[inline]
     fn number(&self, text: &[u8], start: usize, finds: &mut Vec<Find>) -> usize {
         let rest = &text[start..];
@@ -265,7 +266,7 @@ impl Scanner {
         }
     }
 
-    /// A key and its value; where the value ends if it is hidden, else 0.
+    /// Checks a key and its value. Returns the end of the value if it is hidden, otherwise 0.
     #[inline]
     fn pair(&self, text: &[u8], i: usize, finds: &mut Vec<Find>) -> usize {
         const PAIRS: u32 =
@@ -336,7 +337,8 @@ impl Scanner {
         }
     }
 
-    /// A private key that begins at `i`, over as many lines as it takes; from where to go on.
+    /// Hides a private key that starts at `i`, over all of its lines, and returns the position at
+    /// which to continue.
     fn private_key(
         &self,
         text: &[u8],
@@ -366,7 +368,7 @@ impl Scanner {
         self.key_lines(text, line_end + 1, memory, finds)
     }
 
-    /// What of `text` belongs to a key that began before it.
+    /// Hides the part of `text` that belongs to a key from earlier text.
     fn rest_of_key(
         &self,
         text: &[u8],
@@ -391,7 +393,7 @@ impl Scanner {
         key.end
     }
 
-    /// Lines of a key, from `start` on; where it ends.
+    /// Hides the lines of a key from `start` on, and returns its end.
     fn key_lines(
         &self,
         text: &[u8],
@@ -432,7 +434,7 @@ impl Scanner {
         start
     }
 
-    /// What is looked for in each line: fields and own expressions.
+    /// Matches fields and custom expressions, line by line.
     fn lines(&self, text: &[u8], kind: Text, memory: &mut Memory, finds: &mut Vec<Find>) {
         let mut start = 0;
         while start < text.len() {
@@ -453,7 +455,7 @@ impl Scanner {
                         Walker::default().walk(&self.fields, line, start, finds);
                     }
                     Text::Lines => {}
-                    // A copy: how far the piece reaches is not known yet.
+                    // A copy, because the extent of the piece is not known yet.
                     Text::First => Walker::default().walk(&self.fields, line, start, finds),
                     Text::Next => {
                         let walker = memory.walker.clone();
@@ -467,9 +469,9 @@ impl Scanner {
         }
     }
 
-    /// The piece that was taken; `whole` if it is all that was looked at.
+    /// Records the consumed piece. `whole` is set if the piece is all of the scanned text.
     pub(in crate::log) fn pass(&self, piece: &[u8], whole: bool, memory: &mut Memory) {
-        // A key that begins behind the piece is yet to come.
+        // A key that starts after the piece will be scanned again.
         if !whole {
             memory.key_lines = 0;
         }
@@ -479,19 +481,19 @@ impl Scanner {
         }
     }
 
-    /// The line that was looked at in pieces is over.
+    /// Ends the line that was processed in pieces.
     pub(in crate::log) fn end_line(&self, memory: &mut Memory) {
         memory.walker = None;
     }
 }
 
-/// Without LF or CR LF.
+/// Strips LF or CR LF.
 pub(in crate::log) fn without_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Leftmost first, then longest, then by kind; what overlaps becomes one.
+/// Sorts finds by start, then longest first, then by kind, and merges those that overlap.
 fn merge(finds: &mut Vec<Find>) {
     finds.sort_unstable_by_key(|find| (find.start, std::cmp::Reverse(find.end), find.what));
     finds.dedup_by(|next, kept| {
@@ -504,9 +506,9 @@ fn merge(finds: &mut Vec<Find>) {
     });
 }
 
-/// Marks what stands outside of strings in lines that are JSON objects: `{"card":4111…}`.
+/// Marks finds outside of strings in lines that are JSON objects: `{"card":4111…}`.
 fn quote(text: &[u8], finds: &mut [Find]) {
-    // How far it has looked, and whether it is in a string there; `None` in a line that is no object.
+    // The scanned position, and whether it is in a string; `None` in a line that is not an object.
     let (mut seen, mut line_end, mut inside) = (0, 0, None);
     for find in finds {
         if find.start >= line_end || line_end == 0 {

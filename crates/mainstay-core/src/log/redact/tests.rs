@@ -1,4 +1,4 @@
-//! What each class finds, and what merely looks like it.
+//! Tests of each class: values that it finds, and similar text that it leaves alone.
 
 use super::*;
 
@@ -32,7 +32,7 @@ pub(in crate::log) fn every_class(with: RedactWith) -> Redaction {
     redaction
 }
 
-/// In `found` the value stands between « and »; `left` stays as it is.
+/// In `found`, values are enclosed in « and »; `left` must not change.
 fn check(class: Class, found: &[&str], left: &[&str]) {
     let redaction = only(class);
     let label = format!("[{}]", class.name());
@@ -567,7 +567,7 @@ fn private_key() {
         "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nabc=\n-----END PGP PRIVATE KEY BLOCK-----\nx y\n",
         "[private-key]\nx y\n",
     );
-    // A key that does not end.
+    // A key without an END marker.
     check(
         &format!("-----BEGIN PRIVATE KEY-----\n{body}2026-11-22 back to work\nb\n"),
         "[private-key]\n2026-11-22 back to work\nb\n",
@@ -626,7 +626,7 @@ fn fields() {
         "{\"pr\\u00e9nom\":\"x\",\"prénom\":\"y\"}",
         "{\"pr\\u00e9nom\":\"[prénom]\",\"prénom\":\"[prénom]\"}",
     );
-    // What was cut short is hidden all the same; what is no object stays.
+    // Fields of truncated objects are hidden as well; lines that are not objects are unchanged.
     check(&["$.a"], r#"{"a":"x"#, r#"{"a":"[a]""#);
     check(
         &["$.a"],
@@ -663,7 +663,7 @@ fn what_overlaps_is_hidden_as_a_whole() {
         "postgres://u:p@10.0.0.1/x",
         "postgres://u:[url-password]@[ipv4]/x",
     );
-    // It looks like an address, too, which is longer.
+    // The text also matches an email address, which is longer.
     check("redis://:pass@host.com/0", "redis://:[email]/0");
 }
 
@@ -675,7 +675,7 @@ fn equal_values_have_equal_hashes() {
     assert_eq!(hashes[0], hashes[1]);
     assert_ne!(hashes[0], hashes[2]);
     assert_eq!(hashes[0].len(), "[email:1f2e3d4c5b6a7988]".len());
-    // RFC 2104 over "email", NUL and the value, by another implementation.
+    // RFC 2104 over "email", NUL and the value, computed by another implementation.
     assert_eq!(hashes[0], "[email:7c2c6659c6cdc872]");
     assert_eq!(
         format!("{:?}", RedactionKey::new([7; 32])),

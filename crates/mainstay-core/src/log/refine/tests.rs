@@ -1,4 +1,5 @@
-//! What is written does not depend on how bytes come; and what it looks like.
+//! Tests that the output does not depend on the chunks of the input, and tests of the output
+//! formats.
 
 use proptest::prelude::*;
 
@@ -30,7 +31,7 @@ fn origin(stream: Option<Stream>) -> Origin<'static> {
     }
 }
 
-/// What is written, and the records as text, if `input` comes in chunks of these lengths.
+/// Returns the output and the records as text for `input` in chunks of these lengths.
 fn run(log: &str, input: &[u8], chunks: &[usize]) -> (Vec<u8>, Vec<String>) {
     let mut refiner = refiner(log, true);
     let (mut out, mut records) = (Vec::new(), Vec::new());
@@ -137,7 +138,7 @@ fn an_unfinished_line_stays_in_the_pipe() {
     assert!(refiner.refine(&long, false, &origin(None), &mut out, &mut |_| {}) > LINE_MAX / 2);
 }
 
-/// A secret anywhere in a line of any length is hidden, whichever way it lies across a cut.
+/// A secret anywhere in a line of any length is hidden, however a cut falls within it.
 #[test]
 fn secrets_in_long_lines_are_found() {
     let cut = LINE_MAX - OVERLAP;
@@ -162,7 +163,7 @@ fn secrets_in_long_lines_are_found() {
     }
 }
 
-/// Fields of a JSON line that comes in pieces, even one that fills a piece of its own.
+/// Fields of a JSON line in pieces are found, even one that fills a whole piece.
 #[test]
 fn fields_of_long_lines_are_found() {
     let long = "s3cr3t ".repeat(10_000);
@@ -258,7 +259,7 @@ proptest! {
     }
 }
 
-/// Bytes changed at random: nothing panics, chunks do not matter, and lines of JSON stay JSON.
+/// Random changes cause no panic, chunks do not matter, and JSON lines remain JSON.
 #[test]
 fn broken_lines_do_no_harm() {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
