@@ -368,8 +368,8 @@ impl<'a> Lines<'a> {
     /// Returns the line, the column and the masked line. `secrets` is `None` if the text could not
     /// be parsed.
     fn locate(&self, span: Span, secrets: Option<&[Span]>) -> (usize, usize, Excerpt) {
-        /// The number of bytes before the position, and half the number after it, that are shown of
-        /// a long line.
+        /// The number of bytes of a long line that are shown before the position. Twice as many are
+        /// shown from it on.
         const WINDOW: usize = 100;
         let at = boundary(self.text, span.start);
         let line = self.starts.partition_point(|start| *start <= at);

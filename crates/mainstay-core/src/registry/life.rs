@@ -406,7 +406,8 @@ impl From<Begun> for Stored {
 /// is assumed to be alive.
 ///
 /// # Errors
-/// If the definition is being changed, or does not match `expected`.
+/// If the definition is being changed, does not match `expected`, or is to be deleted but does not
+/// exist.
 pub fn begin(
     name: &ServiceName,
     stored: Option<Stored>,
