@@ -47,31 +47,39 @@ table! {
         description: Line,
         /// What a service manager's user interface shows; the name where there is none.
         display_name: Line,
-        /// The name by which the service manager knows it; the key of its table where there is none.
+        /// The name by which the service manager knows it; the key of its table where there is
+        /// none.
         manager_name: ManagerName,
         /// The program and its arguments, never a shell string.
         command: Argv [required],
-        /// Where it runs; the manifest's directory where there is none, and a relative path is relative to that.
+        /// Where it runs; the manifest's directory where there is none, and a relative path is
+        /// relative to that.
         working_dir: PathBuf,
-        /// Variables added to the inherited ones; `${NAME}` in a value is the inherited or env_file's value of NAME.
+        /// Variables added to the inherited ones; `${NAME}` in a value is the inherited or
+        /// env_file's value of NAME.
         env: Env,
         /// A file of NAME=value lines, read at each start.
         env_file: PathBuf,
-        /// Variables of the supervisor that a service of another account inherits beside PATH, LANG and TZ.
+        /// Variables of the supervisor that a service of another account inherits beside PATH, LANG
+        /// and TZ.
         inherit_env: Vec<Spanned<VariableName>>,
-        /// How much of a processor it gets where others want it, too; as the supervisor where there is none.
+        /// How much of a processor it gets where others want it, too; as the supervisor where there
+        /// is none.
         priority: Priority,
         /// The numbers of the processors it may run on, from 0; all where there is none.
         cpus: Vec<Spanned<Cpu>>,
-        /// What each of its processes may have at most (Unix); as the supervisor where there is none.
+        /// What each of its processes may have at most (Unix); as the supervisor where there is
+        /// none.
         limits: LimitsTable,
         /// What it needs that a sandbox would take from it (systemd).
         sandbox: SandboxTable,
-        /// Whom it runs as: local-system, local-service, network-service, virtual, dynamic, user:NAME, gmsa:DOMAIN\NAME$.
+        /// Whom it runs as: local-system, local-service, network-service, virtual, dynamic,
+        /// user:NAME, gmsa:DOMAIN\NAME$.
         account: Account,
         /// Services of this manifest that must be ready first, or os:NAME for one of the host.
         needs: Vec<Spanned<NeedName>>,
-        /// Addresses that its manager listens on for it, host:port or an absolute path; it is given the sockets, as sd_listen_fds(3) says.
+        /// Addresses that its manager listens on for it, host:port or an absolute path; it is given
+        /// the sockets, as sd_listen_fds(3) says.
         listen: Vec<Spanned<Listen>>,
         /// How its start is judged.
         start: StartTable,
@@ -111,7 +119,8 @@ table! {
         writable: Vec<Spanned<PathBuf>>,
         /// What root may do and it may, too: CAP_NET_BIND_SERVICE and others, see capabilities(7).
         capabilities: Vec<Spanned<Capability>>,
-        /// Whether it makes code while it runs, as Java, Node.js and other compilers just in time do.
+        /// Whether it makes code while it runs, as Java, Node.js and other compilers just in time
+        /// do.
         jit: bool = false,
         /// Whether it sees the devices of the machine.
         devices: bool = false,
@@ -125,7 +134,8 @@ table! {
     }
 
     ReadyTable {
-        /// Which process may listen on a local address of `tcp`, `http` or `unix`: one of the service's, or any.
+        /// Which process may listen on a local address of `tcp`, `http` or `unix`: one of the
+        /// service's, or any.
         owner: Owner = Owner::Service,
         ..ready: Ready [required],
     }
@@ -202,7 +212,8 @@ table! {
         restarts: Count [required],
         /// A sliding window.
         window: Time [required],
-        /// alert: the service is crash-looping and restarted at max_delay from then on; halt: it stays down.
+        /// alert: the service is crash-looping and restarted at max_delay from then on; halt: it
+        /// stays down.
         then: BeyondLimit = BeyondLimit::Alert,
     }
 
@@ -217,7 +228,8 @@ table! {
         after: Time = seconds(60),
         /// From one to the next while it is healthy; not by the clock where there is none.
         every: Time,
-        /// The most that each directory may hold, holes of sparse files included; a larger one is not kept.
+        /// The most that each directory may hold, holes of sparse files included; a larger one is
+        /// not kept.
         max_size: Size = Size(SnapshotPolicy::MAX_SIZE),
         /// Whether all its processes are suspended while its state is copied.
         pause: bool = false,
@@ -255,7 +267,8 @@ table! {
     WebhookTable {
         /// https://…, or http://… of this machine itself.
         url: WebhookUrl [required],
-        /// The file of the key that signs (whsec_…, as Standard Webhooks has it), for its owner only; or credential:NAME, one of systemd.
+        /// The file of the key that signs (whsec_…, as Standard Webhooks has it), for its owner
+        /// only; or credential:NAME, one of systemd.
         secret_file: PathBuf [required],
         /// PEM certificates of whom to trust over TLS; whom the system trusts where there is none.
         ca: PathBuf,
@@ -280,7 +293,8 @@ table! {
         streams: Streams = Streams::Merged,
         /// Whether lines of a level below `level` are left out.
         filter: bool = false,
-        /// What nobody may read in its output: classes of data, fields of JSON lines, regular expressions.
+        /// What nobody may read in its output: classes of data, fields of JSON lines, regular
+        /// expressions.
         redact: Vec<Spanned<RedactEntry>>,
         /// What stands in its place.
         redact_with: RedactWith = RedactWith::Label,
@@ -316,7 +330,8 @@ table! {
     }
 
     SinkTable {
-        /// journald, syslog (the local daemon), or syslog+udp://HOST:PORT, syslog+tcp://HOST:PORT, syslog+tls://HOST:PORT, syslog+unix://PATH, journald+unix://PATH.
+        /// journald, syslog (the local daemon), or syslog+udp://HOST:PORT, syslog+tcp://HOST:PORT,
+        /// syslog+tls://HOST:PORT, syslog+unix://PATH, journald+unix://PATH.
         to: SinkTarget [required],
         /// What kind of program speaks, as syslog(3) has it.
         facility: Facility = Facility::Daemon,
@@ -362,7 +377,8 @@ one_of! {
     Ready {
         /// A line of its output matches this regular expression.
         log: Pattern => |pattern: Pattern| Self::Log(pattern.0),
-        /// It sends READY=1, as sd_notify(3) does: its processes (true), or any process of its account ("all").
+        /// It sends READY=1, as sd_notify(3) does: its processes (true), or any process of its
+        /// account ("all").
         notify: NotifySenders => |senders: NotifySenders| Self::Notify(senders.0),
         ..Probe => Self::Probe,
     }
