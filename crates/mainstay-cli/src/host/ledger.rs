@@ -1,15 +1,20 @@
-//! `STATE/ledger`: what a successor needs to go on with the services, should this supervisor be killed.
+//! `STATE/ledger`: the data that a new supervisor needs to adopt the running services if this one
+//! is killed.
 //!
-//! A header of 8 KiB, then a slot of 1 KiB for each service, in the order of the manifest. Each is one JSON object, filled up with spaces
-//! to its size less one, and a newline; so `cat` shows it. Slots that have no service yet are `null`. A slot is written by one `pwrite` that crosses no page, so it is whole
-//! whenever we are killed. Nothing is synchronised: it need not survive the system, only us, and a ledger of an earlier start of the
-//! system is void. Times are milliseconds since the system started. Beside it lies a copy of the manifest.
+//! The file has a header of 8 KiB and an entry of 1 KiB for each service, in manifest order. Each
+//! is one JSON object, padded with spaces and terminated by a newline, so that `cat` can show it.
+//! Unused entries are `null`. An entry is written with a single `pwrite` that does not cross a page
+//! boundary, so it is complete whenever the process is killed. Nothing is synced: the ledger needs
+//! to survive the supervisor, not the system, and a ledger from an earlier boot is invalid. Times
+//! are in milliseconds since boot. A copy of the manifest is stored beside the ledger.
 //!
-//! A full disk must not cost the ledger. So a second file of the same size, `STATE/ledger.spare`, lies beside it: a new ledger is written there,
-//! then the two change places. Where they cannot, it stays where it is: the one with the higher generation counts. One that cannot
-//! be written is said, and tried again.
+//! A full disk must not prevent writing the ledger. A second file of the same size,
+//! `STATE/ledger.spare`, is therefore kept beside it. A new ledger is written to the spare file,
+//! and the two files are then exchanged. If they cannot be exchanged, both stay in place and the
+//! one with the higher generation is valid. A failure to write is reported, and writing is retried.
 //!
-//! A slot that cannot be read, or says less than is true, is safe: what is not adopted by it is ended by the lock's testament.
+//! An entry that cannot be read or is incomplete is safe: processes that are not adopted by it are
+//! ended by means of the lock's orphan marker.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -32,47 +37,48 @@ use crate::lock_file;
 use crate::manifest_file::Loaded;
 use crate::state_dir::{Predecessor, StateDir, create_private_dir, write_private};
 
-/// Of what is written; another one is not read.
+/// The format version of the file. Other versions are not read.
 const FORMAT: u32 = 1;
 const HEADER: usize = 8 << 10;
 const SLOT: usize = 1 << 10;
-/// There is room for a multiple of so many services.
+/// The number of entries is a multiple of this.
 const ROOM: usize = 16;
 /// The time after which what could not be written is tried again.
 const REWRITE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Who kept the ledger, of what.
+/// The ledger's header: the supervisor that wrote it, and its manifest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Header {
     format: u32,
     boot: String,
     pub(super) supervisor: u32,
     birth: Birth,
-    /// As the operator named it.
+    /// The manifest's name as the operator gave it.
     pub(super) manifest: String,
     manifest_dir: PathBuf,
-    /// Its format, and so the name of the copy; or [`INSTALLED`].
+    /// The manifest's format, which determines the name of the copy; or [`INSTALLED`].
     manifest_format: String,
-    /// The same as in the lock, should that be lost.
+    /// The same orphan markers as in the lock file, in case that is lost.
     #[serde(default)]
     pub(super) testaments: Vec<String>,
-    /// Of two ledgers, the one with the higher generation counts.
+    /// The generation. Of two ledgers, the one with the higher generation is valid.
     #[serde(default)]
     generation: u64,
-    /// How many slots have a service; all, where that is not said.
+    /// The number of entries in use; all of them if absent.
     #[serde(default)]
     services: Option<usize>,
 }
 
-/// Instead of a format: it lies where each service is installed.
+/// The format name that stands for installed services. Each has a manifest of its own where it is
+/// installed.
 const INSTALLED: &str = "installed";
 
-/// What is known of one service.
+/// The ledger entry of one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Slot {
     pub(super) name: String,
     state: State,
-    /// Since when.
+    /// The time of the last state change.
     pub(super) since_ms: u64,
     /// It is to be down.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -83,26 +89,27 @@ pub(super) struct Slot {
     /// Of its installation, if it has one: by which it runs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) version: u64,
-    /// It has become what it is by an update: what that is lies with the state, and not in the manifest's copy.
+    /// Set if an update changed the definition. The new definition is stored in the state directory
+    /// and not in the copy of the manifest.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) is_updated: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) restarts: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) last_exit: Option<LastExit>,
-    /// Failures since its last good run.
+    /// The number of failures since the last good run.
     #[serde(default, skip_serializing_if = "is_default")]
     streak: u32,
-    /// When it was restarted, within the window of its limit.
+    /// The times of restarts within the window of the restart limit.
     #[serde(default, skip_serializing_if = "is_default")]
     recent_ms: Vec<u64>,
-    /// Since when it is crash-looping, and when that is told again.
+    /// The start of the current crash loop, and the time of the next reminder about it.
     #[serde(default, skip_serializing_if = "is_default")]
     crash_loop_ms: Option<(u64, u64)>,
-    /// Where it is completed or ended: it had been ready.
+    /// Set if a run that completed or ended had been ready.
     #[serde(default, skip_serializing_if = "is_default")]
     was_ready: bool,
-    /// Why it is halted, or backs off.
+    /// The reason for a halt or a backoff.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) why: Option<String>,
     /// Where it is halted: the service that it needs and that keeps it so.
@@ -128,10 +135,10 @@ pub(super) struct Child {
     pub(super) began_ms: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) notify: Option<String>,
-    /// It was started by an earlier definition than the manifest's beside the ledger.
+    /// Set if an earlier definition than the one in the stored manifest started the run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) is_outdated: bool,
-    /// Of the definition that it was started by.
+    /// The digest of the definition that started the run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) digest: Option<TextDigest>,
 }
@@ -139,18 +146,18 @@ pub(super) struct Child {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum State {
-    /// No process, and nothing that keeps it from being started.
+    /// No process is running, and nothing prevents a start.
     Due,
     Completed,
     Halted,
     Starting,
     Running,
     Paused,
-    /// To be down, or to be started afresh if it is wanted.
+    /// The run is being stopped. If the service is wanted, it is started again afterwards.
     Stopping,
-    /// It is being stopped as it was of no use.
+    /// The run is being stopped because it failed.
     Failing,
-    /// It ended, and what follows was not decided.
+    /// The run has ended, and the next step is not decided yet.
     Ended,
 }
 
@@ -158,14 +165,14 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A ledger that is kept.
+/// A ledger that is being written.
 pub(super) struct Ledger {
-    /// Where it is ours.
+    /// The header. `None` if the ledger belongs to a dead supervisor.
     header: Option<Header>,
     place: Option<Place>,
-    /// The copy of the manifest, whatever becomes of its name.
+    /// An open handle to the copy of the manifest, valid even if the file is renamed or removed.
     copy: Option<File>,
-    /// Whose each slot is.
+    /// The service of each entry, in order.
     owners: Vec<ServiceId>,
     written: Vec<Option<Slot>>,
     buffer: Vec<u8>,
@@ -173,15 +180,15 @@ pub(super) struct Ledger {
     trouble: Option<String>,
 }
 
-/// A file that has the ledger.
+/// An open ledger file.
 struct Place {
     path: PathBuf,
     file: File,
 }
 
 impl Ledger {
-    /// Begins a new one in the place of the last; `None` where the system leaves nothing to go on with. What could not be written is its
-    /// [trouble](Ledger::trouble).
+    /// Creates a ledger in place of the previous one. Returns `None` if the system does not support
+    /// recovery. A failure to write is recorded as [trouble](Ledger::trouble).
     fn begin(
         state: &StateDir,
         (manifest, testaments): (&str, &[String]),
@@ -230,7 +237,7 @@ impl Ledger {
         Ok(Some(ledger))
     }
 
-    /// Begins again with these services.
+    /// Writes a new ledger for these services.
     fn renew(&mut self, state: &StateDir, (owners, slots): (Vec<ServiceId>, Vec<Slot>)) {
         let Some(header) = &mut self.header else {
             return;
@@ -260,7 +267,7 @@ impl Ledger {
         self.trouble = Some(error.to_string());
     }
 
-    /// Goes on with that of a dead supervisor.
+    /// Continues the ledger of a dead supervisor.
     pub(super) fn go_on(path: PathBuf, owners: Vec<ServiceId>) -> io::Result<Self> {
         let file = fs::OpenOptions::new().write(true).open(&path)?;
         Ok(Self {
@@ -274,9 +281,9 @@ impl Ledger {
         })
     }
 
-    /// Writes what has changed.
+    /// Writes an entry if it has changed.
     fn write(&mut self, id: ServiceId, slot: Slot) -> io::Result<()> {
-        // One that comes next gets its slot with a new ledger.
+        // A service that was added later gets its entry with the next new ledger.
         let Some(index) = self.owners.iter().position(|owner| *owner == id) else {
             return Ok(());
         };
@@ -293,7 +300,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Why it says less than is true.
+    /// Returns the reason that the ledger on disk is out of date, if it is.
     fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
@@ -304,7 +311,7 @@ impl Ledger {
     }
 }
 
-/// A file with this content, which may be there already.
+/// Opens the file if it has this content, else writes it.
 fn copied(path: &Path, bytes: &[u8]) -> io::Result<File> {
     match File::open(path) {
         Ok(file) if sys::read_from_start(&file).is_ok_and(|there| there == bytes) => Ok(file),
@@ -312,7 +319,8 @@ fn copied(path: &Path, bytes: &[u8]) -> io::Result<File> {
     }
 }
 
-/// Writes a ledger that counts from now on, without ever being without one.
+/// Writes a ledger that is valid from now on. A valid ledger exists at every moment, unless both
+/// files fail to take the new one and the current one is overwritten in place.
 fn place(state: &StateDir, header: &mut Header, slots: &[Slot]) -> io::Result<Place> {
     let (first, spare) = (state.ledger_path(), state.spare_ledger_path());
     let generation = |path: &Path| Estate::read_at(path).ok()?.map(|it| it.header.generation);
@@ -339,7 +347,7 @@ fn place(state: &StateDir, header: &mut Header, slots: &[Slot]) -> io::Result<Pl
     };
     let target = if of_first.is_none() { &first } else { other };
     let written = written(target, &head, &body).map(|file| (target, file));
-    // Only a death in this moment makes it worse than none.
+    // Being killed during this write loses the current ledger. Otherwise the fallback does no harm.
     let (at, file) = written.or_else(|error| match overwritten(counting, &head, &body) {
         Ok(file) => Ok((counting, file)),
         Err(_) => Err(error),
@@ -349,7 +357,7 @@ fn place(state: &StateDir, header: &mut Header, slots: &[Slot]) -> io::Result<Pl
         true => first.clone(),
         false => at.clone(),
     };
-    // What does not succeed here is tried with the next one.
+    // A failure here is made good with the next new ledger.
     let _ = match path == first {
         true => retire(&spare, body.len()),
         false => Ok(()),
@@ -361,7 +369,8 @@ fn written(path: &Path, head: &[u8], body: &[u8]) -> io::Result<File> {
     overwritten(path, head, body).or_else(|_| write_private(path, &[head, body].concat()))
 }
 
-/// Takes no room that the file does not have. Until all of it is there, it says nothing.
+/// Overwrites a file without needing more disk space. The header stays blank until the body is
+/// complete.
 fn overwritten(path: &Path, head: &[u8], body: &[u8]) -> io::Result<File> {
     let file = sys::open_own(path)?;
     if file.metadata()?.len() < (head.len() + body.len()) as u64 {
@@ -379,7 +388,7 @@ fn blank(file: &File) -> io::Result<()> {
     sys::write_at(file, &head, 0)
 }
 
-/// Has a file that says nothing, and has room for a ledger of this length behind its header.
+/// Ensures that `path` is a blank file with room for a header and a body of this length.
 fn retire(path: &Path, length: usize) -> io::Result<()> {
     match sys::open_own(path) {
         Ok(file) if file.metadata()?.len() >= (HEADER + length) as u64 => blank(&file),
@@ -391,14 +400,14 @@ fn retire(path: &Path, length: usize) -> io::Result<()> {
     }
 }
 
-/// Gives each the other's name; where that cannot be done, the second loses its own.
+/// Exchanges the names of two files. If that is not supported, renames the first to the second.
 fn exchanged(one: &Path, other: &Path) -> io::Result<()> {
     sys::exchange(one, other).or_else(|_| fs::rename(one, other))
 }
 
-/// Forgets what nobody needs: everything has ended in good order.
+/// Removes the files that are not needed after an orderly end.
 pub(super) fn discard(state: &StateDir) {
-    // What stays is void, as the lock is given back.
+    // Files that cannot be removed are invalid, as the lock is released.
     let _ = fs::remove_file(state.ledger_path());
     let _ = fs::remove_file(state.spare_ledger_path());
     let _ = fs::remove_dir_all(state.updated_dir());
@@ -407,7 +416,9 @@ pub(super) fn discard(state: &StateDir) {
     }
 }
 
-/// The slot as it is written. What is too long for it loses its reason, its digest and the times of its restarts, or else its child, which is then ended and not adopted.
+/// Serialises an entry. If it is too long, its reason is cut to 60 characters and the digest and
+/// restart times are dropped. If it is still too long, the child is dropped too, so that its
+/// processes are ended instead of adopted.
 fn lay_out(slot: &Slot, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
     if fill(slot, SLOT, buffer)? {
@@ -428,7 +439,7 @@ fn lay_out(slot: &Slot, buffer: &mut Vec<u8>) -> io::Result<()> {
     fill(&shorter, SLOT, buffer).map(drop)
 }
 
-/// Adds the document, filled up to `size`; whether it fits.
+/// Appends the document, padded to `size`, and returns whether it fits.
 fn fill(document: &impl Serialize, size: usize, to: &mut Vec<u8>) -> io::Result<bool> {
     let begin = to.len();
     serde_json::to_writer(&mut *to, document)?;
@@ -440,16 +451,17 @@ fn fill(document: &impl Serialize, size: usize, to: &mut Vec<u8>) -> io::Result<
     Ok(fits)
 }
 
-/// What lives of a dead supervisor's services, as the system tells.
+/// The processes of a dead supervisor's services that are still alive, according to the system.
 #[derive(Default)]
 pub(super) struct Survivors {
-    /// Of each service.
+    /// The process IDs of each service.
     pids: BTreeMap<String, Vec<u32>>,
     mains: BTreeMap<String, sys::Found>,
 }
 
 impl Survivors {
-    /// By what that supervisor left to be found by. Looks at every process where there is no cgroup.
+    /// Finds the survivors by their supervisor's orphan markers. Where there are no cgroups, this
+    /// looks at every process.
     pub(super) fn of(testaments: &[String]) -> Self {
         let mut all = Self::default();
         for survivor in testaments.iter().flat_map(|it| sys::survivors(it)) {
@@ -461,7 +473,7 @@ impl Survivors {
             all.pids.entry(service.clone()).or_default().extend(pids);
             let Some(main) = main else { continue };
             let known = all.mains.entry(service).or_insert_with(|| main.clone());
-            // Probes have trees of their own, and are younger.
+            // Probes have trees of their own. They started later than the main process.
             if main.began < known.began {
                 *known = main;
             }
@@ -469,30 +481,30 @@ impl Survivors {
         all
     }
 
-    /// Those of a service, in a sentence.
+    /// Returns a sentence about a service's surviving processes, if there are any.
     pub(super) fn said(&self, service: &str) -> Option<String> {
         let pids = self.pids.get(service)?.iter().take(5);
         let pids: Vec<String> = pids.map(u32::to_string).collect();
         Some(format!("processes of it live (pid {})", pids.join(", ")))
     }
 
-    /// Whether something of this service lives.
+    /// Returns whether any process of the service is alive.
     pub(super) fn has(&self, service: &str) -> bool {
         self.pids.contains_key(service)
     }
 
-    /// The names of those of which something lives.
+    /// Returns the names of the services with surviving processes.
     pub(super) fn services(&self) -> impl Iterator<Item = &str> {
         self.pids.keys().map(String::as_str)
     }
 }
 
-/// The manifest as it was read, to be laid beside the ledger.
+/// The manifest's text, to be stored beside the ledger.
 pub(crate) struct Copy {
     pub(crate) text: String,
     pub(crate) format: Format,
     pub(crate) dir: PathBuf,
-    /// Of what it says.
+    /// The digest of the manifest.
     pub(crate) digest: TextDigest,
 }
 
@@ -511,20 +523,21 @@ impl From<&Loaded> for Copy {
 #[derive(Debug)]
 pub(super) struct Estate {
     pub(super) header: Header,
-    /// Where it lies.
+    /// The ledger file.
     path: PathBuf,
-    /// Why it could not be read: what is known is what the system tells of what lives.
+    /// The reason that the ledger could not be read. It is then rebuilt from the surviving
+    /// processes.
     pub(super) rebuilt: Option<String>,
-    /// One for each service, in order; those that cannot be read are missing, and then it is not whole.
+    /// The entries of the services, in order. Entries that cannot be read are omitted, and
+    /// `is_whole` is then false.
     pub(super) slots: Vec<Slot>,
     pub(super) is_whole: bool,
 }
 
 impl Estate {
-    /// `None`: there is none, of this start of the system.
+    /// Reads the ledger. Returns `None` if there is none from this boot.
     ///
-    /// # Errors
-    /// What is wrong with it.
+    /// # Errors If the ledger cannot be read, is damaged, or has an unknown format.
     pub(super) fn read(state: &StateDir) -> Result<Option<Self>, String> {
         let both = [state.ledger_path(), state.spare_ledger_path()];
         let [first, spare] = both.map(|path| Self::read_at(&path));
@@ -553,7 +566,7 @@ impl Estate {
         }
         let version: Option<Version> =
             serde_json::from_slice(header).map_err(|error| cannot(error.to_string()))?;
-        // It has only room.
+        // The file is blank.
         let Some(version) = version else {
             return Ok(None);
         };
@@ -581,8 +594,9 @@ impl Estate {
         }))
     }
 
-    /// What can be known without a ledger: of which services processes live, and which of them is the main process. Only a cgroup tells
-    /// that: into it nobody comes who does not belong there.
+    /// Rebuilds what can be known without a ledger: the services with surviving processes, and
+    /// which of these is the main process. Only a cgroup shows that, as no unrelated process can
+    /// join it.
     pub(super) fn rebuild(
         state: &StateDir,
         (predecessor, manifest): (&Predecessor, &str),
@@ -590,7 +604,8 @@ impl Estate {
     ) -> Option<Self> {
         let survivors = Survivors::of(&predecessor.testaments);
         let installed = embedded::names(state);
-        // What nobody reads would end it, or be lost: their pipes went with the directory.
+        // A service whose pipes are gone with the directory would be killed when it writes, or
+        // would lose its output.
         let is_heard = |name: &str| state.pipes_dir().join(name).exists();
         let mains = survivors.mains.iter().filter(|(name, _)| is_heard(name));
         let slots = mains.map(|(name, main)| {
@@ -634,12 +649,12 @@ impl Estate {
         })
     }
 
-    /// For [`Ledger::go_on`].
+    /// Returns the path to pass to [`Ledger::go_on`].
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the supervisor that kept it lives.
+    /// Returns whether the supervisor that wrote the ledger is alive.
     pub(super) fn is_kept(&self) -> bool {
         sys::lives(&Identity {
             pid: self.header.supervisor,
@@ -648,20 +663,19 @@ impl Estate {
         })
     }
 
-    /// Whether its services were installed ones.
+    /// Returns whether the services were installed ones.
     pub(super) fn is_of_installed(&self) -> bool {
         self.header.manifest_format == INSTALLED
     }
 
-    /// Whether it knows this service.
+    /// Returns whether the ledger has an entry for this service.
     pub(super) fn has(&self, name: &str) -> bool {
         self.slots.iter().any(|slot| slot.name == name)
     }
 
-    /// What its services were when it was begun.
+    /// Returns the services' definitions as of the beginning of the ledger, with later updates.
     ///
-    /// # Errors
-    /// Why that cannot be known.
+    /// # Errors If a definition cannot be read.
     pub(super) fn definitions(&self, state: &StateDir) -> Result<Vec<Definition>, String> {
         let mut all = self.original_definitions(state)?;
         for slot in self.slots.iter().filter(|slot| slot.is_updated) {
@@ -683,7 +697,8 @@ impl Estate {
         let path = state.manifest_path(format);
         let text = fs::read_to_string(&path)
             .map_err(|error| format!("read {}: {error}", path.display()))?;
-        // It was checked before; what may be different by now does not matter to those who stop it.
+        // The text was validated when it was copied. Conditions that have changed since do not
+        // matter for stopping the services.
         let format = Format::from_extension(format);
         let specs = format.map(|format| manifest::parse(&text, format));
         let Some(Ok(specs)) = specs else {
@@ -702,7 +717,7 @@ impl Estate {
     }
 }
 
-/// What a service has become by an update, as it lies in `STATE/updated/NAME.json`.
+/// A service's definition after an update, as stored in `STATE/updated/NAME.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Updated {
     format: u32,
@@ -749,12 +764,13 @@ impl Updated {
 }
 
 impl Slot {
-    /// Whose main process lives.
+    /// Returns the main process if it is alive.
     pub(super) fn living(&self) -> Option<Identity> {
         self.child.as_ref().map(Child::identity).filter(sys::lives)
     }
 
-    /// As the engine takes it up; `at` places a time on the new host's clock. `lives`: its main process does.
+    /// Returns the recovered state for the engine. `at` converts a time to the new host's clock;
+    /// `lives` is set if the main process is alive.
     pub(super) fn bequest(&self, lives: bool, at: impl Fn(u64) -> Instant) -> Bequest {
         let stage = match self.state {
             State::Starting => Some(Stage::Starting),
@@ -822,7 +838,7 @@ impl Slot {
         }
     }
 
-    /// How it looks without a supervisor.
+    /// Returns the state of the service while it has no supervisor.
     pub(super) fn name_of_state(&self, lives: bool) -> StateName {
         match self.state {
             State::Starting if lives => StateName::StartPending,
@@ -835,7 +851,7 @@ impl Slot {
         }
     }
 
-    /// Why it is not up although it should be.
+    /// Returns the reason that the service is not up although it should be.
     pub(super) fn remark(&self, lives: bool) -> Option<String> {
         let remark = match self.state {
             _ if lives => return None,
@@ -885,7 +901,7 @@ impl Slot {
         }
     }
 
-    /// Of a service that is to stay down, where no ledger tells.
+    /// Returns the entry of a service that must stay down and that no ledger accounts for.
     pub(super) fn of_desired(name: &str, desired: &Desired) -> Self {
         let slot = Self {
             unwanted: true,
@@ -928,7 +944,8 @@ fn exit_of(last: LastExit) -> Exit {
 }
 
 impl Host {
-    /// Begins the ledger with what is, now that the engine has taken up what was left.
+    /// Begins the ledger with the current state, after the engine has resumed the recovered
+    /// services.
     pub(super) fn begin_ledger(&mut self, copy: Option<&Copy>) {
         if !self.is_adoptable {
             return;
@@ -947,7 +964,7 @@ impl Host {
         }
     }
 
-    /// Goes on in a new one, as other services, or others' ids, are accounted for.
+    /// Writes a new ledger, as the set of services or their IDs have changed.
     pub(super) fn renew_ledger(&mut self) {
         let slots = self.slots();
         let Some(ledger) = &mut self.ledger else {
@@ -958,12 +975,12 @@ impl Host {
         self.say_ledger(before.as_deref());
     }
 
-    /// Whether it is still in its place, if there is one.
+    /// Returns whether the ledger file is still in place; true if there is no ledger.
     pub(super) fn has_ledger(&self) -> bool {
         self.ledger.as_ref().is_none_or(Ledger::is_in_place)
     }
 
-    /// Writes down what has changed of a service.
+    /// Writes a service's entry if it has changed.
     pub(super) fn record(&mut self, id: ServiceId) {
         self.record_desired(id);
         let slot = self.slot(id);
@@ -1005,7 +1022,7 @@ impl Host {
         self.rewrite_soon();
     }
 
-    /// What keeps the ledger from being written.
+    /// Returns the problem that prevents the ledger from being written, if any.
     pub(super) fn ledger_problem(&self) -> Option<String> {
         let why = self.ledger.as_ref()?.trouble()?;
         Some(self.without_ledger(why))
@@ -1019,7 +1036,7 @@ impl Host {
         )
     }
 
-    /// Says once what has become of it.
+    /// Reports a change of the ledger's problem, once.
     fn say_ledger(&mut self, before: Option<&str>) {
         let now = self.ledger.as_ref().and_then(Ledger::trouble);
         if now == before {
@@ -1210,7 +1227,7 @@ mod tests {
         assert_eq!(buffer.len(), SLOT);
         let read: Slot = serde_json::from_slice(&buffer).unwrap();
         assert_eq!((read.child, read.state), (None, State::Due));
-        // Between what fits and what does not there are those that lose their digest alone.
+        // Some lengths lose only the digest.
         let digest = |length: usize| {
             let mut long = slot();
             long.child.as_mut().unwrap().tree = "d".repeat(length);
@@ -1229,7 +1246,7 @@ mod tests {
         assert_eq!(read.why.unwrap().chars().count(), 60);
     }
 
-    /// A ledger that was written by the first version with this format: it must be read for ever.
+    /// A ledger that was written by the first version of this format must remain readable.
     #[test]
     fn an_old_slot_is_read() {
         let text = r#"{"name":"db","state":"running","since_ms":5,"child":{"pid":7,"birth":{"first":1,"last":2},"tree":"instance a.0","began_ms":4}}"#;

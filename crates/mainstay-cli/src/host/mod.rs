@@ -1,9 +1,11 @@
-//! The host: it performs what the engine decides, on real processes, files and sockets.
+//! The host: performs the engine's decisions on real processes, files and sockets.
 //!
-//! One thread, one loop. Its sources are child processes (`sys`), the log thread (`log`), the control socket (`control`), signals,
-//! answers of probes, and the engine's deadline; each is translated into an [`Event`] or a request, and the engine's actions are
-//! performed in order before the loop waits again. With nothing to do it sleeps without a timer. Output of services is not
-//! handled here: the log thread owns it, so that a slow disk delays no restart and a busy restart no line.
+//! It runs one loop on one thread. The sources of events are child processes (`sys`), the log
+//! thread (`log`), the control socket (`control`), signals, probe results and the engine's
+//! deadline. Each is translated into an [`Event`] or a request, and the engine's actions are
+//! performed in order before the loop waits again. An idle host sleeps without a timer. The log
+//! thread owns the services' output: a slow disk does not delay restarts, and frequent restarts do
+//! not delay log lines.
 
 mod alerts;
 mod aside;
@@ -96,69 +98,76 @@ use crate::snapshot::{CallOff, Which};
 use crate::start_failure::StartFailure;
 use crate::state_dir::{Lock, StateDir};
 
-/// What to supervise, and how to tell of it.
+/// The configuration of a supervisor: its services, state directory and output.
 pub(crate) struct Options {
     pub(crate) services: Services,
     pub(crate) state: StateDir,
     pub(crate) output: Output,
-    /// Show the services' lines too.
+    /// The filter for the services' log lines. `None` if they are not shown.
     pub(crate) follow: Option<Foreign>,
-    /// The service manager that started us to run the one service of these specs, if one did.
+    /// The service manager that started this process to run the single service of these specs, if
+    /// any.
     pub(crate) manager: Option<Started>,
 }
 
-/// Which services.
+/// The services to supervise.
 pub(crate) enum Services {
-    /// Some of a manifest, for as long as they are not all down.
+    /// Services of a manifest. The supervisor exits when all of them are down.
     OfManifest {
         specs: Vec<Spec>,
-        /// As the operator named it.
+        /// The manifest's name as the operator gave it.
         manifest: String,
-        /// What it says.
+        /// The manifest's contents.
         copy: Copy,
-        /// Its other services.
+        /// The manifest's services that were not selected.
         left_out: Vec<String>,
     },
-    /// Those that are installed here, now or later.
+    /// The services installed in this state directory, now or later.
     Installed {
-        /// And only for as long as they are not all down.
+        /// Set if the supervisor exits when all of them are down.
         exits_when_done: bool,
     },
 }
 
-/// What start-up needs is given back so long after it.
+/// The delay after start-up before resources used only for start-up are released.
 const SETTLED: Duration = Duration::from_millis(250);
 
-/// A signal that follows the first one within this time is the same request: a wrapper or a terminal sends it to the group and to
-/// the process, and nobody has seen yet what a second one does.
+/// The time within which a signal counts as a repetition of the first one. A wrapper or a terminal
+/// may send the same signal to both the process group and the process, before the operator has seen
+/// the prompt about a second signal.
 const ECHO: Duration = Duration::from_millis(500);
 
-/// What reaches the loop from its helpers.
+/// A message to the event loop from one of its helpers.
 enum Message {
     Engine(Event),
-    /// A run says something of itself.
+    /// Notifications from a run.
     Notices(Notices),
     Log(LogEvent),
-    /// What a run said before it exited has been looked at.
+    /// All output and notifications that a run sent before it exited have been processed.
     Exited(ServiceId, RunId),
-    /// A helper command has had its time, unless we were delayed.
+    /// The time limit of a helper command has passed. `was_delayed` is set if this process was
+    /// delayed meanwhile.
     HelperLate {
         id: TreeId,
         was_delayed: bool,
     },
-    /// The pipes of logs have no keeper, and are to have one.
+    /// The log pipes have no keeper process and need one.
     KeepPipes,
-    /// Whoever wants the update with this candidate is gone.
+    /// The client that requested the update with this candidate has disconnected.
     ClientLeft(ServiceId),
     Alert(AlertEvent),
-    /// The state of a service was copied, or was not.
+    /// The result of copying a service's state.
     Copied(ServiceId, Token, Result<Snapshotted, String>),
-    /// Something to be told of a service.
+    /// A message about a service, for the operator.
     Remark(ServiceId, String),
 }
 
-/// Supervises until every service is down or the operator, or the manager, says stop. Blocks. Returns what to exit with: 1 where a service was
-/// halted, or had to be killed; for a manager that service's own code, if it had one.
+/// Runs the supervisor until every service is down, or the operator or service manager requests a
+/// stop. Blocks.
+///
+/// Returns the exit code: 1 if a service halted and no stop was requested, or if a second interrupt
+/// killed the services. Under a service manager, a failure returns the service's own exit code, if
+/// it has one. For a daemon, see [`Daemon::exit_code`].
 pub(crate) fn run(options: Options) -> Result<u32, Failure> {
     let lock = possession::take(&options.state)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -176,7 +185,7 @@ pub(crate) fn run(options: Options) -> Result<u32, Failure> {
         Ok::<_, Failure>((code, possession))
     });
     drop(local);
-    // A resolver that still looks for a name is not waited for.
+    // Do not wait for a resolver that is still running.
     runtime.shutdown_background();
     let (code, possession) = ended?;
     ledger::discard(&state);
@@ -186,44 +195,44 @@ pub(crate) fn run(options: Options) -> Result<u32, Failure> {
     Ok(code)
 }
 
-/// A service as the host holds it.
+/// The runtime data of one service.
 struct Held {
     spec: Arc<Spec>,
-    /// What relative paths in it are relative to.
+    /// The base directory of the spec's relative paths.
     dir: PathBuf,
-    /// Of its installation; 0 where it has none.
+    /// The version of the installation; 0 if the service is not installed.
     version: u64,
-    /// What it is from the end of its run on.
+    /// The definition that takes effect at the end of the current run.
     next: Option<Successor>,
-    /// Of the text that says what it is, where that is known.
+    /// The digest of the definition's text, if known.
     digest: Option<TextDigest>,
-    /// It has become so by an update, and no manifest may say so yet.
+    /// Set if an update changed the definition and the manifest may not contain the change yet.
     is_updated: bool,
     log: LogEnds,
     log_problem: Option<String>,
-    /// By the sinks that take no lines.
+    /// Problems of sinks that accept no lines, by sink.
     sink_problems: BTreeMap<String, String>,
     notify: Option<NotifySocket>,
     user: User,
     sockets: Sockets,
     running: Option<Running>,
-    /// An operator stopped it by name, and nobody has started it since.
+    /// Set if an operator stopped the service by name and nobody has started it since.
     is_stopped: bool,
-    /// What is written down of that.
+    /// The desired state as it was last written to disk.
     desired: Option<Desired>,
     /// Why that could not be written. It is tried again.
     desired_problem: Option<String>,
     snapshot: Option<Taking>,
-    /// A snapshot that is not to be begun.
+    /// The token of a snapshot that was cancelled before it began.
     called_off: Option<Token>,
-    /// The last restore.
+    /// The token of the last restore, and the handle that cancels it.
     restore: Option<(Token, CallOff)>,
 }
 
-/// Whom it runs as, or why that cannot be.
+/// The account of a service, or the reason that it cannot be used. `None` is the supervisor's own.
 type User = Result<Option<sys::User>, String>;
 
-/// What a service becomes.
+/// The next definition of a service, and its account.
 struct Successor {
     definition: Definition,
     user: User,
@@ -254,7 +263,7 @@ impl Held {
         }
     }
 
-    /// Another text says the same.
+    /// Replaces the digest after the definition's text changed without changing its meaning.
     fn reword(&mut self, digest: Option<TextDigest>) {
         let running = self.running.as_mut().filter(|running| !running.is_outdated);
         if let Some(running) = running {
@@ -264,20 +273,20 @@ impl Held {
     }
 }
 
-/// The user, where there is one other than ours.
+/// Returns the user if it is known and differs from the supervisor's own.
 fn other(user: &User) -> Option<&sys::User> {
     user.as_ref().ok()?.as_ref()
 }
 
-/// A tree that may have processes.
+/// A process tree that may have processes.
 struct Running {
     run: RunId,
     tree: Tree,
-    /// It was started by an earlier definition.
+    /// Set if an earlier definition started this run.
     is_outdated: bool,
-    /// Of the definition that it was started by, where that is known.
+    /// The digest of the definition that started this run, if known.
     digest: Option<TextDigest>,
-    /// Keeps its state from being restored.
+    /// A lock that prevents a restore of the state while the run uses it.
     _in_use: Option<File>,
 }
 
@@ -287,27 +296,29 @@ struct Host {
     processes: Processes,
     helpers: HashMap<TreeId, Helper>,
     logs: Logs,
-    /// Where the output of probes goes.
+    /// The null device, for the output of probes.
     null: File,
     manifest: String,
-    /// Services of the manifest that this supervisor was started without.
+    /// The manifest's services that this supervisor was started without.
     left_out: Vec<String>,
     state: StateDir,
     ledger: Option<Ledger>,
-    /// How a successor finds what runs: what was started by us, and what was adopted.
+    /// The orphan markers by which a later supervisor finds running processes: of those that this
+    /// supervisor started, and of those that it adopted.
     testaments: Vec<String>,
-    /// A successor could go on with what runs.
+    /// Set while a later supervisor could adopt the running services.
     is_adoptable: bool,
-    /// The state directory is ours; not where what a dead supervisor left is stopped.
+    /// The hold on the state directory. `None` while this process only stops the services of a dead
+    /// supervisor.
     possession: Option<Possession>,
     inherited: launch::Environment,
     clock: Clock,
-    /// When its time began, since the system started.
+    /// The start of the engine's time, as uptime of the system.
     zero: Duration,
     messages: ToLoop,
-    /// Exits that are reported once what was said before them has been looked at.
+    /// Exits to report when all earlier output and notifications of the run have been processed.
     exits: BTreeMap<(ServiceId, RunId), (Exit, Instant)>,
-    /// Trees whose main process is gone and which are not empty yet.
+    /// Trees whose main process has exited and that still have processes.
     sweeping: Vec<(ServiceId, RunId)>,
     /// When what could not be written down is written again.
     rewrites_at: Option<std::time::Instant>,
@@ -319,50 +330,50 @@ struct Host {
     reporter: Reporter,
     alerts: Alerts,
     interrupts: u32,
-    /// When the first of them came.
+    /// The time of the first interrupt.
     ending_since: Option<std::time::Instant>,
-    /// Some service was, at some time.
+    /// Set if any service has ever halted.
     has_halted: bool,
-    /// We are the manager of the services that are installed here.
+    /// The daemon's data, if this process manages the services installed here.
     daemon: Option<Daemon>,
-    /// A service manager started us for our one service.
+    /// Set if a service manager started this process for its single service.
     has_manager: bool,
-    /// Of the one service that our manager knows of.
+    /// The progress of the single service, as reported to the service manager.
     progress: managed::Progress,
-    /// When start-up is over.
+    /// The time at which start-up ends.
     settles_at: Option<std::time::Instant>,
     deadlines: Deadlines,
 }
 
-/// The control socket's task.
+/// The task of the control socket.
 struct Server {
     control: JoinHandle<()>,
     closes: oneshot::Sender<Infallible>,
 }
 
 impl Server {
-    /// Waits, for a moment, until every client has its answer.
+    /// Waits a limited time for every client to receive its response.
     async fn close(self) {
         drop(self.closes);
-        // It does not panic, and if it did there would be nothing left to save.
+        // The task does not panic. If it did, there would be nothing left to clean up.
         let _ = self.control.await;
     }
 }
 
-/// Messages, with the times of their sending.
+/// The receiver of messages with the times at which they were sent.
 type FromElsewhere = UnboundedReceiver<(std::time::Instant, Message)>;
 
-/// What the loop waits for, besides children.
+/// The event sources of the loop, apart from child processes.
 struct Sources {
     messages: FromElsewhere,
     commands: UnboundedReceiver<Command>,
     interrupts: Interrupts,
 }
 
-/// What a host is made of.
+/// The parts from which [`Host::assemble`] builds a host.
 struct Parts {
     definitions: Vec<Definition>,
-    /// Of each.
+    /// The account of each definition, in the same order.
     users: Vec<User>,
     manifest: String,
     daemon: Option<Daemon>,
@@ -370,14 +381,15 @@ struct Parts {
     processes: Processes,
     inherited: launch::Environment,
     output: Output,
-    /// In [`Legacy::zero`]'s sense.
+    /// The start of the engine's time, as in [`Legacy::zero`].
     zero: Duration,
-    /// Some of the services run already.
+    /// Set if some of the services are already running.
     adopts: bool,
 }
 
 impl Host {
-    /// A supervisor: it has taken over what its predecessor left, holds the place, and has told the engine of everything.
+    /// Creates a supervisor. It recovers the services of its predecessor, takes possession of the
+    /// state directory and resumes the engine.
     fn new(options: Options, mut lock: Lock) -> Result<(Self, Sources, Server), Failure> {
         let Options {
             services,
@@ -388,7 +400,7 @@ impl Host {
         } = options;
         let mut daemon = None;
         let mut others = Vec::new();
-        // Whoever installs meanwhile waits until we can be told.
+        // Concurrent installs wait until this supervisor can receive requests.
         let mut _installing = None;
         let (definitions, manifest, copy) = match services {
             Services::OfManifest {
@@ -416,10 +428,10 @@ impl Host {
         };
         let inherited = launch::inherited();
         let mut processes = new_processes()?;
-        // First, as what is left may hold the very ports that are looked at next.
+        // Recover first: orphaned processes may use the very ports that are checked next.
         let mut legacy = Legacy::take_over(&lock, &state, &definitions, &mut processes)?;
-        // A service that cannot be started must not keep a daemon's other services from being
-        // started, nor services that are running from being supervised again.
+        // A service that cannot be started must not prevent a daemon's other services from
+        // starting, nor services that are running from being supervised again.
         let starts_afresh = !legacy.adopts();
         let mut users = Vec::with_capacity(definitions.len());
         for definition in &definitions {
@@ -491,7 +503,8 @@ impl Host {
         host.say_problems();
         let begin_ledger = |host: &mut Self| {
             host.begin_ledger(copy.as_ref());
-            // It says by itself what is outdated.
+            // The new ledger itself records which runs are outdated, so the updated definitions are
+            // not needed.
             let _ = std::fs::remove_dir_all(host.state.updated_dir());
         };
         host.take_up(legacy.heirs, |_| true, begin_ledger);
@@ -510,7 +523,7 @@ impl Host {
         Ok((host, sources, server))
     }
 
-    /// Takes orders from the manager that started us.
+    /// Accepts requests from the service manager that started this process.
     fn serve(
         &mut self,
         started: Started,
@@ -532,7 +545,7 @@ impl Host {
         Interrupts::of_manager(received)
     }
 
-    /// A host of these services, which does nothing yet.
+    /// Creates a host of these services. It does not start anything.
     fn assemble(parts: Parts) -> Result<(Self, FromElsewhere), Failure> {
         let (messages, received) = mpsc::unbounded_channel();
         let messages = ToLoop(messages);
@@ -555,7 +568,7 @@ impl Host {
             let redact = spec.log().redact();
             !redact.is_empty() && redact.with() == RedactWith::Hash
         };
-        // Whoever comes later may need it.
+        // Services that are added later may need a key.
         let key = match parts.daemon.is_some() || parts.definitions.iter().any(hides) {
             true => state.redaction_key()?,
             false => RedactionKey::new([0; 32]),
@@ -645,8 +658,9 @@ impl Host {
         Ok((host, received))
     }
 
-    /// Tells the engine what was left of these services, which starts those that are to be started. Calls `between` when everything that
-    /// was adopted is held, and nothing has been done yet.
+    /// Resumes the engine from the recovered state of these services, and starts those that are
+    /// due. Calls `between` after every adopted run is registered and before any action is
+    /// performed.
     fn take_up(
         &mut self,
         heirs: Vec<Heir>,
@@ -683,7 +697,8 @@ impl Host {
         self.sweep();
     }
 
-    /// The loop of a supervisor: it only translates; [`Engine`] decides.
+    /// Runs the supervisor's loop, and returns the exit code. The loop only translates events;
+    /// [`Engine`] decides.
     async fn supervise(&mut self, mut sources: Sources) -> u32 {
         self.reporter.flush();
         self.logs.prepare();
@@ -712,7 +727,7 @@ impl Host {
         }
     }
 
-    /// Ends what services and their helpers left that no stop of theirs reached.
+    /// Kills processes of services and helpers that have left their process trees.
     fn end_orphans(&mut self) {
         let count = self.processes.end_orphans(self.logs.keeper());
         if count > 0 {
@@ -722,7 +737,7 @@ impl Host {
         }
     }
 
-    /// What a service ended with, if it was a failure.
+    /// Returns the exit code of a service's last run, if that run failed.
     fn failure_of(&self, id: ServiceId) -> Option<u32> {
         match self.engine.view(id)?.last_exit? {
             Exit::Code(code) => Some(code.cast_unsigned()).filter(|code| *code != 0),
@@ -730,12 +745,12 @@ impl Host {
         }
     }
 
-    /// Whether a supervisor has nothing left to do.
+    /// Returns whether the supervisor has nothing left to do.
     fn is_finished(&self) -> bool {
         self.is_done() && self.helpers.is_empty() && self.alerts_are_out()
     }
 
-    /// Whether nothing runs, and nothing is waited for that could.
+    /// Returns whether nothing is running and nothing more will be started.
     fn is_done(&self) -> bool {
         match &self.daemon {
             Some(daemon) => {
@@ -746,7 +761,7 @@ impl Host {
         }
     }
 
-    /// Translates what happens until `is_over`.
+    /// Processes events until `is_over`.
     async fn watch(&mut self, sources: &mut Sources, is_over: impl Fn(&Self) -> bool) {
         while !is_over(self) {
             self.reporter.flush();
@@ -792,9 +807,9 @@ impl Host {
         }
     }
 
-    /// Writes down what is still in the pipes.
+    /// Writes the remaining contents of the log pipes and reports lost lines.
     fn close(mut self) {
-        // Our own ends of the pipes: where these are still open, a reader that waits for the last writer waits for us.
+        // Close our own ends of the pipes: a reader waits until the last writer has closed its end.
         self.held.clear();
         let summary = self.logs.close();
         let Lost { bytes, lines } = summary.lost;
@@ -810,7 +825,8 @@ impl Host {
         }
     }
 
-    /// The same, where services go on without a supervisor: what they write waits for the next one.
+    /// Ends logging while services go on without a supervisor. Their output waits in the pipes for
+    /// the next supervisor.
     fn leave(self) {
         self.logs.leave();
     }
@@ -823,13 +839,14 @@ impl Host {
         self.step_at(self.now(), event);
     }
 
-    /// Takes in what was seen at `at`.
+    /// Processes an event that occurred at `at`.
     fn step_at(&mut self, at: Instant, event: Event) {
         let actions = self.engine.step(event, at);
         self.perform(actions);
     }
 
-    /// Performs actions in order; those that follow from what one brings about come before the next.
+    /// Performs actions in order. Actions that result from an action are performed before the next
+    /// one.
     fn perform(&mut self, actions: Vec<Action>) {
         let mut open = VecDeque::new();
         put_first(actions, &mut open);
@@ -933,12 +950,12 @@ impl Host {
             self.judge(id, fact);
         }
         match self.engine.view(id).map(|view| view.state) {
-            // Also where nothing says when it is ready.
+            // A service without a readiness check counts as well.
             Some(StateName::Running) => self.progress.is_ready.notify_one(),
             Some(StateName::BackingOff) if self.engine.fails_steadily(id) => {
                 self.progress.fails.notify_one();
             }
-            // An old definition may come back to them.
+            // During a trial, keep the sockets: the old definition may be restored and use them.
             Some(StateName::Stopped | StateName::Halted) if self.engine.trial(id).is_none() => {
                 if let Some(held) = self.held.get_mut(&id) {
                     held.sockets.close();
@@ -958,7 +975,7 @@ impl Host {
         self.reporter.tell(&time, (name, beside), fact);
         if !self.listeners.is_empty() {
             let line = Bytes::from(report::json_line(&time, (name, beside), fact));
-            // A listener that is gone, or too far behind, is cut off.
+            // Drop listeners that have disconnected or are too far behind.
             self.listeners
                 .retain(|listener| listener.try_send(line.clone()).is_ok());
         }
@@ -968,7 +985,8 @@ impl Host {
         self.update_told(id, fact);
     }
 
-    /// Tells the manager that started us why its service is not running.
+    /// Reports the reason that the service is not running to the service manager that started this
+    /// process.
     fn show_manager(&self, id: ServiceId) {
         let Some(view) = self.engine.view(id).filter(|_| self.has_manager) else {
             return;
@@ -981,14 +999,15 @@ impl Host {
                     .map_or_else(String::new, |why| format!(": {why}"));
                 format!("{}{why}", view.state)
             }
-            // The reason for this attempt is still of interest.
+            // In the other states, the reason for the current attempt remains relevant.
             _ => return,
         };
         let shown = &self.progress.text;
         shown.send_if_modified(|old| std::mem::replace(old, text.clone()) != text);
     }
 
-    /// What an operator's signal means: the first one stops, the second one kills.
+    /// Handles a signal of the operator: the first stop signal stops all services, the second kills
+    /// them.
     fn interrupted(&mut self, interrupt: Interrupt) {
         match interrupt {
             Interrupt::Hangup if self.daemon.is_some() => return self.reload_all(),
@@ -1005,7 +1024,7 @@ impl Host {
         self.interrupts += 1;
         self.begin_end();
         if interrupt == Interrupt::Quit {
-            // It is the second one at once.
+            // SIGQUIT counts as the second stop signal.
             self.interrupts = self.interrupts.max(2);
         }
         let at_once = self.interrupts > 1;
@@ -1021,7 +1040,7 @@ impl Host {
         self.perform(actions);
     }
 
-    /// Begins a new log file for every service.
+    /// Starts a new log file for every service.
     fn rotate_logs(&mut self) {
         if self.logs.is_behind() {
             return self.reporter.say(&format!("SIGUSR1: {LOGS_BEHIND}"));
@@ -1038,7 +1057,8 @@ impl Host {
         }
     }
 
-    /// Writes what is known of every service, and what is under way, where everything is told.
+    /// Writes the state of every service and the number of pending operations to the supervisor's
+    /// output.
     fn write_state(&mut self) {
         let report = self.status();
         self.reporter.say(&format!(
@@ -1054,7 +1074,7 @@ impl Host {
         }
     }
 
-    /// Takes in a message that was sent at `at`.
+    /// Processes a message that was sent at `at`.
     fn received(&mut self, message: Message, at: std::time::Instant) {
         let at = self.clock.engine(at);
         match message {
@@ -1086,12 +1106,12 @@ impl Host {
     }
 
     fn log_event(&mut self, event: LogEvent, at: Instant) {
-        // Those of the log thread are ours.
+        // Events of the log thread name services of this supervisor.
         let find = |name: &ServiceName| self.engine.find(name.as_str());
         match event {
             LogEvent::Matched { service, token } => {
                 if let Some(id) = find(&service) {
-                    // It is new to one of the two.
+                    // Only one of the two is waiting for this token.
                     let candidate = self.engine.trial(id).and_then(|trial| trial.candidate);
                     for id in candidate.into_iter().chain([id]) {
                         self.step_at(at, Event::Answered(id, Token(token), Ok(())));
@@ -1165,7 +1185,8 @@ fn list(services: &[ServiceName]) -> String {
     names.join(", ")
 }
 
-/// Puts `actions` before what is open: first the facts among them, so that they are told when they happen.
+/// Puts `actions` before the pending ones. Facts among them come first, so that they are reported
+/// when they happen.
 fn put_first(actions: Vec<Action>, open: &mut VecDeque<Action>) {
     let is_fact = |action: &Action| matches!(action, Action::Tell(..));
     let (facts, rest): (Vec<_>, Vec<_>) = actions.into_iter().partition(is_fact);
@@ -1173,7 +1194,7 @@ fn put_first(actions: Vec<Action>, open: &mut VecDeque<Action>) {
     in_order.rev().for_each(|action| open.push_front(action));
 }
 
-/// Sleeps until then; for ever where there is no then.
+/// Sleeps until `at`, or forever if it is `None`.
 async fn sleep_until(at: Option<std::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -1185,12 +1206,12 @@ fn new_processes() -> Result<Processes, Failure> {
     Processes::new("mainstay").map_err(failed("prepare to start processes"))
 }
 
-/// Something that a host needs for itself could not be done.
+/// Returns a function that turns the error of an operation of the host itself into a [`Failure`].
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::new(Code::CannotWrite, format!("{operation}: {error}"))
 }
 
-/// Different in every process; only jitter depends on it.
+/// Returns a seed that differs in every process. Only jitter depends on it.
 fn seed() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(std::process::id())
