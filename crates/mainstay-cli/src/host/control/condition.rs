@@ -1,8 +1,9 @@
-//! What a request believes of a service's definition: RFC 9110, section 13.1.1 (`If-Match`) and 13.1.2 (`If-None-Match`).
+//! The conditions of a request on a service's definition: RFC 9110, section 13.1.1 (`If-Match`) and
+//! 13.1.2 (`If-None-Match`).
 
 use hyper::header::{HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH};
 
-/// The conditions of a request, by the entity tags that definitions have.
+/// The conditions of a request, as entity tags of definitions.
 #[derive(Debug)]
 pub(in crate::host) struct Conditions {
     matches: Option<Tags>,
@@ -11,7 +12,7 @@ pub(in crate::host) struct Conditions {
 
 #[derive(Debug, PartialEq)]
 enum Tags {
-    /// Of whatever there is.
+    /// Any existing definition.
     Any,
     These(Vec<Tag>),
 }
@@ -22,20 +23,20 @@ struct Tag {
     text: String,
 }
 
-/// Which of them does not hold.
+/// The condition that is not met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::host) enum Unmet {
-    /// It is another one, or none.
+    /// The definition is another one, or does not exist.
     Match,
-    /// It is one of those.
+    /// The definition is one of the excluded ones.
     NoneMatch,
 }
 
 impl Conditions {
-    /// Those of a request; `None` where it has none.
+    /// Parses the conditions in a request's headers. Returns `None` if there are none.
     ///
     /// # Errors
-    /// What of it is no such condition.
+    /// If a header is malformed.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, String> {
         let conditions = Self {
             matches: tags(headers, &IF_MATCH)?,
@@ -45,9 +46,9 @@ impl Conditions {
         Ok(is_one.then_some(conditions))
     }
 
-    /// What does not hold of something with this tag, or of nothing.
+    /// Returns the condition that a definition with this tag, or a missing one, does not meet.
     pub(in crate::host) fn check(&self, current: Option<&str>) -> Option<Unmet> {
-        // A weak tag, which we give nobody, says too little to change something by.
+        // A weak tag is too imprecise for a change. The supervisor issues none.
         let is_strong = |tag: &Tag| !tag.is_weak;
         if let Some(tags) = &self.matches
             && !tags.have(current, is_strong)
@@ -70,7 +71,7 @@ impl Tags {
     }
 }
 
-/// Several lines are one list (section 5.3).
+/// Parses all headers of this name. Several lines form one list (section 5.3).
 fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, String> {
     let mut all = None;
     for value in headers.get_all(name) {
@@ -90,7 +91,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, String> 
     Ok(all)
 }
 
-/// `*`, or `#entity-tag` (section 8.8.3), in which elements may be empty (section 5.6.1).
+/// Parses `*` or `#entity-tag` (section 8.8.3). The list may have empty elements (section 5.6.1).
 fn parse(value: &str) -> Option<Tags> {
     let is_space = |c| c == ' ' || c == '\t';
     if value.trim_matches(is_space) == "*" {

@@ -1,4 +1,5 @@
-//! Where the control socket is: a Unix socket in the state directory, a named pipe on Windows. Same names on both.
+//! The control socket's place: a Unix socket in the state directory, or a named pipe on Windows.
+//! Both modules define the same names.
 
 use std::path::Path;
 
@@ -6,10 +7,10 @@ use std::path::Path;
 pub(crate) use self::unix::{Listener, Place, connect, listener, place};
 #[cfg(windows)]
 pub(crate) use self::windows::{Listener, Place, connect, listener, place};
-/// A client's end.
+/// A client's end of a connection.
 #[cfg(unix)]
 pub(crate) type Stream = tokio::net::UnixStream;
-/// A client's end.
+/// A client's end of a connection.
 #[cfg(windows)]
 pub(crate) type Stream = tokio::net::windows::named_pipe::NamedPipeClient;
 
@@ -22,25 +23,26 @@ mod unix {
 
     use tokio::net::{UnixListener, UnixStream};
 
-    /// Accepts connections of this user, as nobody else may enter the directory.
+    /// Accepts connections of this user. No other account can enter the directory.
     pub(crate) struct Listener {
         socket: UnixListener,
         path: PathBuf,
         place: Place,
     }
 
-    /// Which file a socket is: its device and its number there.
+    /// The identity of a socket's file: its device and inode number.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Place(u64, u64);
 
-    /// Of what is in the place of the control socket now.
+    /// Returns the identity of the file that is in the place of the control socket now.
     pub(crate) fn place(state_dir: &Path) -> io::Result<Place> {
         let found = fs::symlink_metadata(super::path(state_dir))?;
         Ok(Place(found.dev(), found.ino()))
     }
 
     impl Listener {
-        /// Takes the place. The caller holds the state directory's lock, so a socket that is there belongs to the dead.
+        /// Binds the control socket. The caller holds the state directory's lock, so an existing
+        /// socket belongs to a dead supervisor.
         pub(crate) fn bind(state_dir: &Path) -> io::Result<Self> {
             let path = super::path(state_dir);
             match fs::remove_file(&path) {
@@ -57,12 +59,12 @@ mod unix {
             })
         }
 
-        /// By which it is seen whether it is still in its place.
+        /// Returns the file's identity, which shows whether the socket is still in its place.
         pub(crate) fn place(&self) -> Place {
             self.place
         }
 
-        /// The next connection. Cancel-safe.
+        /// Returns the next connection. Cancel-safe.
         pub(crate) async fn accept(&mut self) -> io::Result<UnixStream> {
             self.socket.accept().await.map(|(stream, _)| stream)
         }
@@ -70,7 +72,8 @@ mod unix {
 
     impl Drop for Listener {
         fn drop(&mut self) {
-            // Whatever stays is recognised as stale: nobody listens. What came in its place is another's.
+            // A socket file that stays is recognised as stale, as nobody listens on it. A file that
+            // has replaced it is not ours.
             let dir = self.path.parent().map(place);
             if dir.is_some_and(|found| found.is_ok_and(|place| place == self.place)) {
                 let _ = fs::remove_file(&self.path);
@@ -78,15 +81,19 @@ mod unix {
         }
     }
 
+    /// Connects to the supervisor of a state directory.
+    ///
     /// # Errors
-    /// `NotFound` where no supervisor ever was, `ConnectionRefused` where it is dead, `WouldBlock` where too many wait for it,
-    /// [`Foreign`](super::Foreign) where another account listens there: what it says is not to be believed.
+    /// `NotFound` if there never was a supervisor, `ConnectionRefused` if it is dead, `WouldBlock`
+    /// if too many clients are waiting, [`Foreign`](super::Foreign) if another account listens
+    /// there and must not be trusted.
     pub(crate) async fn connect(state_dir: &Path) -> io::Result<UnixStream> {
         let connect = |short: &Path| Ok(crate::host::sys::connect_unix(short)?);
         let stream = super::short(&super::path(state_dir), connect)?;
         let stream = UnixStream::from_std(stream.into())?;
         let peer = stream.peer_cred()?;
-        // What a dead supervisor had open, a program that it was about to start may have for a moment.
+        // A program that a supervisor was about to start may hold the dead supervisor's descriptors
+        // for a moment.
         if peer
             .pid()
             .is_some_and(|pid| pid > 0 && crate::host::sys::is_dead(pid.unsigned_abs()))
@@ -103,35 +110,37 @@ mod unix {
         }
     }
 
-    /// Whether this is the place of an installed service that a manager runs as this user, by our own will: `STATE/installed/NAME/state`.
+    /// Returns whether this is the place of an installed service (`STATE/installed/NAME/state`)
+    /// whose manager was configured by a trusted account to run it as this user.
     fn is_delegated(state_dir: &Path, uid: u32) -> bool {
         let place = crate::state_dir::installed_place(state_dir);
         place.is_some_and(|place| matches!(crate::trust::exposure(place), Ok(None)))
             && fs::metadata(state_dir).is_ok_and(|found| found.uid() == uid)
     }
 
-    /// The process that listens there, if one does; its pid, if that is known.
+    /// Returns the process that listens on the socket, if any, and its process ID, if known.
     #[cfg(target_os = "linux")]
     pub(crate) fn listener(state_dir: &Path) -> Option<Option<u32>> {
         use rustix::io::Errno;
         let probe = |short: &Path| Ok(crate::host::sys::probe_unix(short));
         match super::short(&super::path(state_dir), probe).ok()? {
-            // What it had open, a program that it was about to start may have for a moment.
+            // A program that a supervisor was about to start may hold the dead supervisor's
+            // descriptors for a moment.
             Ok(pid) => (!crate::host::sys::is_dead(pid?)).then_some(pid),
-            // Somebody listens, and many wait.
+            // A process listens, and its queue is full.
             Err(Errno::AGAIN) => Some(None),
             Err(_) => None,
         }
     }
 
-    /// The lock has to tell.
+    /// Always `None`: only the lock shows this here.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn listener(_state_dir: &Path) -> Option<Option<u32>> {
         None
     }
 }
 
-/// A control socket is another account's.
+/// The error for a control socket that belongs to another account.
 #[derive(Debug)]
 pub(crate) struct Foreign {
     pub(crate) owner: String,
@@ -145,33 +154,35 @@ impl std::fmt::Display for Foreign {
 
 impl std::error::Error for Foreign {}
 
-/// The state directory itself.
+/// Opens the state directory.
 #[cfg(unix)]
 pub(crate) fn open_dir(state_dir: &Path) -> std::io::Result<std::fs::File> {
     std::fs::File::open(state_dir)
 }
 
-/// Windows opens no directories like files; nobody removes one with an open file in it.
+/// Opens the null device. Windows does not open directories like files, and a directory with an
+/// open file in it cannot be removed.
 #[cfg(windows)]
 pub(crate) fn open_dir(_state_dir: &Path) -> std::io::Result<std::fs::File> {
     crate::host::sys::null()
 }
 
-/// Removes what a dead supervisor left there. The caller holds the state directory's lock.
+/// Removes the socket of a dead supervisor. The caller holds the state directory's lock.
 pub(crate) fn remove_stale(state_dir: &Path) {
     #[cfg(unix)]
-    // Where it stays, it is recognised as stale.
+    // If the file stays, it is recognised as stale.
     let _ = std::fs::remove_file(path(state_dir));
     #[cfg(windows)]
     let _: &Path = state_dir; // A pipe goes with its server.
 }
 
-/// The socket of Unix.
+/// Returns the path of the Unix socket.
 pub(crate) fn path(state_dir: &Path) -> std::path::PathBuf {
     state_dir.join("control.sock")
 }
 
-/// Calls `with` with a name of `path` that fits `sockaddr_un` (108 bytes, unix(7)): through `/proc/self/fd` where the path is longer.
+/// Calls `with` with a name for `path` that fits into `sockaddr_un` (108 bytes, unix(7)). Longer
+/// paths go through `/proc/self/fd`.
 #[cfg(unix)]
 fn short<T>(path: &Path, with: impl FnOnce(&Path) -> std::io::Result<T>) -> std::io::Result<T> {
     use std::os::fd::AsRawFd as _;
@@ -199,7 +210,8 @@ mod windows {
     use crate::host::sys;
     use crate::state_dir::write_private;
 
-    /// How often, and how long after each other, a client tries to get one of the pipe's instances.
+    /// The number of attempts of a client to get an instance of the pipe, and the pause between
+    /// them.
     const TRIES: u32 = 100;
     const PAUSE: Duration = Duration::from_millis(20);
 
@@ -211,7 +223,8 @@ mod windows {
     }
 
     impl Listener {
-        /// Takes the name; fails if somebody else has it. The caller holds the state directory's lock.
+        /// Creates the pipe. Fails if another process has the name. The caller holds the state
+        /// directory's lock.
         pub(crate) fn bind(state_dir: &Path) -> io::Result<Self> {
             let name = name(state_dir)?;
             let next = sys::create_pipe(&name, sys::Instance::First)?;
@@ -224,7 +237,7 @@ mod windows {
             })
         }
 
-        /// The next connection. Cancel-safe.
+        /// Returns the next connection. Cancel-safe.
         pub(crate) async fn accept(&mut self) -> io::Result<NamedPipeServer> {
             self.next.connect().await?;
             let next = sys::create_pipe(&self.name, sys::Instance::Another)?;
@@ -234,12 +247,12 @@ mod windows {
 
     impl Drop for Listener {
         fn drop(&mut self) {
-            // Whatever stays names a process that serves no such pipe.
+            // A file that stays names a process that does not serve the pipe.
             let _ = std::fs::remove_file(&self.pid_path);
         }
     }
 
-    /// A pipe has no file that could be taken from it.
+    /// The identity of the pipe. A pipe has no file that could be removed.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Place;
 
@@ -255,19 +268,23 @@ mod windows {
         }
     }
 
-    /// The lock has to tell.
+    /// Always `None`: only the lock shows this here.
     pub(crate) fn listener(_state_dir: &Path) -> Option<Option<u32>> {
         None
     }
 
+    /// Connects to the supervisor of a state directory.
+    ///
     /// # Errors
-    /// `NotFound` where no supervisor lives, `WouldBlock` where too many wait for it, `PermissionDenied` where another process than this state directory's supervisor has the pipe.
+    /// `NotFound` if no supervisor is alive, `WouldBlock` if too many clients are waiting,
+    /// `PermissionDenied` if the pipe belongs to another process than this state directory's
+    /// supervisor.
     pub(crate) async fn connect(state_dir: &Path) -> io::Result<NamedPipeClient> {
         let name = name(state_dir)?;
         let mut tries = 0..TRIES;
         let pipe = loop {
             match ClientOptions::new().open(&name) {
-                // All instances are in use, or the next one is being made.
+                // All instances are in use, or the next one is being created.
                 Err(error)
                     if error.raw_os_error() == Some(ERROR_PIPE_BUSY.cast_signed())
                         && tries.next().is_some() =>
@@ -280,7 +297,8 @@ mod windows {
                 opened => break opened?,
             }
         };
-        // Anybody may make a pipe of that name, but only those who may write to the directory can say that it is its supervisor's.
+        // Any process may create a pipe of that name, but only accounts with write access to the
+        // directory can record the supervisor's process ID in it.
         let expected = std::fs::read_to_string(pid_path(state_dir))?;
         let server = sys::pipe_server(&pipe)?;
         match expected.trim().parse() == Ok(server) {
@@ -296,7 +314,8 @@ mod windows {
         state_dir.join("control.pid")
     }
 
-    /// Pipes have one flat namespace, and their names a limit of 256 characters: a hash of the directory's one true path.
+    /// Returns the pipe's name, a hash of the directory's canonical path. Pipes have one flat
+    /// namespace, and their names are limited to 256 characters.
     pub(super) fn name(state_dir: &Path) -> io::Result<String> {
         let place = std::fs::canonicalize(state_dir)?;
         let digest = Sha256::digest(place.to_string_lossy().to_lowercase().as_bytes());

@@ -1,7 +1,8 @@
-//! How many connections the control socket has at once, and how long a client may take: to send its request, and to read its answer.
+//! Limits of the control socket: the number of concurrent connections, and the time for a client to
+//! send its request and to read the response.
 //!
-//! Where there are too many, the oldest one whose request is not complete gives way to the next. Everybody who may connect is the
-//! supervisor's own user or root, so there is no limit per user.
+//! If there are too many connections, the oldest one whose request is incomplete is closed for the
+//! next. Only the supervisor's own user and root can connect, so there is no limit per user.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,26 +13,27 @@ use tokio::task::AbortHandle;
 
 use super::super::delay::undelayed;
 
-/// To send a request, and then to read its answer.
+/// The time to send a request, and then to read the response.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Connections, if there are descriptors enough: a quarter of them at most.
+/// The limits of the number of connections. Within these, it is a quarter of the available file
+/// descriptors.
 const MOST: usize = 64;
 const LEAST: usize = 8;
 
-/// How far a conversation is.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Its request is not complete.
+    /// The request is incomplete.
     Reading,
-    /// The supervisor takes the time that it needs.
+    /// The supervisor is processing the request. This phase has no time limit.
     Working,
-    /// Its answer is complete.
+    /// The response is complete.
     Answering,
-    /// It is told of events until either side closes.
+    /// Events are sent until either side closes the connection.
     Listening,
 }
 
-/// One conversation, as its connection and its request share it.
+/// The progress of one connection, shared with its request.
 pub(super) struct Progress {
     phase: Cell<Phase>,
     changed: Notify,
@@ -68,7 +70,7 @@ impl Progress {
     }
 }
 
-/// The connections that there are.
+/// The open connections.
 pub(super) struct Connections {
     most: usize,
     open: Vec<(Rc<Progress>, AbortHandle)>,
@@ -82,7 +84,8 @@ impl Connections {
         }
     }
 
-    /// Whether one more may be served, after the oldest one that is still being read has given way if need be.
+    /// Returns whether one more connection can be served, after closing the oldest incomplete one
+    /// if necessary.
     pub(super) fn make_room(&mut self) -> bool {
         self.open.retain(|(_, task)| !task.is_finished());
         if self.open.len() < self.most {
@@ -96,7 +99,7 @@ impl Connections {
         oldest.is_some()
     }
 
-    /// Whether another one may listen to events: half of all may.
+    /// Returns whether another connection may receive events. Half of all connections may.
     pub(super) fn may_listen(&self) -> bool {
         let listens = |(progress, task): &&(Rc<Progress>, AbortHandle)| {
             progress.phase.get() == Phase::Listening && !task.is_finished()
@@ -109,7 +112,7 @@ impl Connections {
     }
 }
 
-/// How many this process may have open.
+/// Returns the number of file descriptors that this process may have open.
 #[cfg(unix)]
 fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);

@@ -1,6 +1,7 @@
 //! The control socket: HTTP/1.1 and JSON, for this machine and this user only (docs/control.md).
 //!
-//! The server only translates: a request becomes a [`Command`] for the host, which answers when it can. Nothing is decided here.
+//! The server only translates: a request becomes a [`Command`] for the host, which responds when it
+//! can. Nothing is decided here.
 
 mod condition;
 pub(crate) mod endpoint;
@@ -15,79 +16,84 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) use self::condition::{Conditions, Unmet};
 pub(super) use self::server::serve;
 
-/// What a client asks of the host, and where the answer goes.
+/// A client's request to the host, and the channel for the response.
 #[derive(Debug)]
 pub(super) struct Command {
     pub(super) operation: Operation,
     pub(super) reply: oneshot::Sender<Reply>,
 }
 
-/// What is asked of the host.
+/// An operation of the host.
 #[derive(Debug)]
 pub(super) enum Operation {
-    /// `GET /v1`: who supervises what.
+    /// `GET /v1`: information about the supervisor.
     About,
     /// `GET /v1/services`
     Status,
     /// `GET /v1/services/NAME`
     Entry { name: String },
-    /// Only where the definitions of these services, by their names, are what the client believes.
+    /// An operation that is performed only if the definitions of the named services meet the
+    /// conditions.
     If {
         names: String,
         conditions: Conditions,
         operation: Box<Operation>,
     },
-    /// `POST /v1/stop`: answered when every service has come to rest.
+    /// `POST /v1/stop`: responds when every service has settled.
     StopAll,
-    /// `POST /v1/services/NAME[,NAME…]/stop`: answered when all of them are down.
+    /// `POST /v1/services/NAME[,NAME…]/stop`: responds when all of them are down.
     Stop { names: String, reach: Reach },
-    /// `POST /v1/services/NAME[,NAME…]/VERB`: answered when the services have come to rest. Several only for `start` and `restart`.
+    /// `POST /v1/services/NAME[,NAME…]/VERB`: responds when the services have settled. Only `start`
+    /// and `restart` accept several names.
     Request { names: String, request: Request },
     /// `POST /v1/services/NAME/reload`
     Reload { name: String },
-    /// `POST /v1/services/NAME/snapshot`: answered when it is complete.
+    /// `POST /v1/services/NAME/snapshot`: responds when the snapshot is complete.
     Snapshot { name: String },
     /// `POST /v1/services/NAME/logs/rotate`
     RotateLog { name: String },
-    /// `POST /v1/services/NAME/update`: answered when the new definition is healthy, or the old one runs again.
+    /// `POST /v1/services/NAME/update`: responds when the new definition is healthy, or the old one
+    /// is running again.
     Update { name: String, body: Bytes },
     /// `POST /v1/services/NAME/update/commit` and `…/abort`
     Decide { name: String, decision: Decision },
-    /// `PUT /v1/services/NAME[,NAME…]`: takes up what is installed; answered when it is.
+    /// `PUT /v1/services/NAME[,NAME…]`: loads installed definitions and responds when they are
+    /// loaded.
     Define { names: String },
-    /// `DELETE /v1/services/NAME[,NAME…]`: answered when nothing is left of them.
+    /// `DELETE /v1/services/NAME[,NAME…]`: responds when nothing is left of the services.
     Forget { names: String },
-    /// `GET /v1/events`: every fact from now on, one JSON object a line; answered when it listens.
+    /// `GET /v1/events`: streams every later fact, one JSON object per line. Responds when the
+    /// stream is registered.
     Events(mpsc::Sender<Bytes>),
 }
 
-/// Which services a stop is for.
+/// The services that a stop applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// Those that were named.
+    /// The named services only.
     Named,
-    /// Also all that need one of them.
+    /// The named services and all their dependents.
     WithDependents,
 }
 
-/// What becomes of a new definition.
+/// The decision about a new definition.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Decision {
     Commit,
     Abort,
 }
 
-/// An answer: a status and a JSON document.
+/// A response: a status and a JSON document.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) body: String,
-    /// Of the definition that it is about.
+    /// The entity tag of the definition that the response is about.
     pub(super) etag: Option<String>,
 }
 
 impl Reply {
-    /// The document, with status 200.
+    /// Returns a response with the document and status 200.
     pub(super) fn document(document: &impl serde::Serialize) -> Self {
         match serde_json::to_string(document) {
             Ok(body) => Self::new(StatusCode::OK, body),
@@ -95,17 +101,17 @@ impl Reply {
         }
     }
 
-    /// `{"error": message}`
+    /// Returns a response with the document `{"error": message}`.
     pub(super) fn error(status: StatusCode, message: &str) -> Self {
         Self::new(status, serde_json::json!({ "error": message }).to_string())
     }
 
-    /// Why the engine did not do it.
+    /// Returns the response to a request that the engine refused.
     pub(super) fn refused(refusal: &Refusal) -> Self {
         Self::refused_in_words(refusal, &refusal.to_string())
     }
 
-    /// The same, as this is said.
+    /// Returns the response to a request that the engine refused, with this text.
     pub(super) fn refused_in_words(refusal: &Refusal, words: &str) -> Self {
         let status = match refusal {
             Refusal::ShuttingDown | Refusal::Snapshotting => StatusCode::SERVICE_UNAVAILABLE,
@@ -117,7 +123,7 @@ impl Reply {
         Self::error(status, words)
     }
 
-    /// With a JSON document.
+    /// Returns a response with a JSON document.
     pub(super) fn new(status: StatusCode, body: String) -> Self {
         let etag = None;
         Self { status, body, etag }

@@ -1,4 +1,5 @@
-//! Requests in, commands to the host, replies out.
+//! The server of the control socket: translates requests into commands to the host, and replies
+//! into responses.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -27,22 +28,23 @@ use super::{Command, Conditions, Decision, Operation, Reach, Reply};
 use crate::embedded;
 use crate::state_dir::StateDir;
 
-/// Events that a slow listener may be behind before it is cut off.
+/// The number of events that a slow listener may lag behind before it is disconnected.
 const EVENT_BACKLOG: usize = 4096;
-/// The longest body of a request, a manifest in it included.
+/// The largest request body, including a manifest in it.
 const LARGEST_BODY: usize = 1 << 20;
-/// How long a request waits before it begins. A timer ends only after the event loop has asked the
-/// system about every socket, so a connection whose client has already left is seen to have ended.
+/// The delay before a request is performed. A timer ends only after the event loop has polled every
+/// socket, so a connection whose client has already disconnected is seen to have ended.
 const CLIENT_CHECK: Duration = Duration::from_millis(1);
-/// After so many connections at once, their memory is given back.
+/// The number of concurrent connections after which their memory is returned to the system.
 const MANY: usize = 16;
-/// After a failure to accept.
+/// The pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long clients have to take their last answers.
+/// The time for clients to read their last responses.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Serves, on another listener as soon as there is one, until `closing` is dropped, then until the answers that are under way are sent. A connection that fails harms no other,
-/// and carries one request.
+/// Serves connections until `closing` is dropped, then until pending responses are sent. Switches
+/// to another listener as soon as one arrives. Each connection carries one request, and a failed
+/// connection does not affect the others.
 pub(crate) async fn serve(
     mut listener: Listener,
     mut others: UnboundedReceiver<Listener>,
@@ -70,7 +72,8 @@ pub(crate) async fn serve(
             _ = &mut closing => break,
         };
         let Ok(stream) = accepted else {
-            // Of one connection (it is gone again) or of a moment (no descriptors left).
+            // The failure concerns one connection (it is gone again) or one moment (no descriptors
+            // left).
             tokio::time::sleep(PAUSE).await;
             continue;
         };
@@ -87,7 +90,7 @@ pub(crate) async fn serve(
             let service = service_fn(|request| conversation.clone().answer(request));
             let mut connection = http1::Builder::new();
             let connection = connection.keep_alive(false);
-            // The client left in the middle: nobody to tell.
+            // The client disconnected early: there is nobody to report an error to.
             let served = connection.serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 _ = served => {}
@@ -99,14 +102,14 @@ pub(crate) async fn serve(
     }
     drop((listener, host));
     let finished = async { while connections.join_next().await.is_some() {} };
-    // Whoever does not read its answer does not get it.
+    // A client that does not read its response does not get it.
     let _ = tokio::time::timeout(PATIENCE, finished).await;
 }
 
-/// What is needed to answer one request.
+/// The data needed to respond to one request.
 #[derive(Clone)]
 struct Conversation {
-    /// `None`: there are too many.
+    /// The host; `None` if there are too many connections.
     host: Option<UnboundedSender<Command>>,
     state: Rc<StateDir>,
     progress: Rc<Progress>,
@@ -149,7 +152,8 @@ async fn answer(
 ) -> Response<Answer> {
     let (reply, replied) = oneshot::channel();
     let (request, body) = request.into_parts();
-    // Also where nobody wants it: whoever still sends when we close never sees the answer.
+    // Read the body even if it is not needed: a client that is still sending when the connection
+    // closes never sees the response.
     let body = match Limited::new(body, LARGEST_BODY).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => {
@@ -190,7 +194,7 @@ async fn answer(
         (&Method::GET, ["v1", "events"]) => {
             let (sender, receiver) = mpsc::channel(EVENT_BACKLOG);
             let operation = Operation::Events(sender);
-            // Fails only where the host is ending; then it is answered by nobody.
+            // This fails only if the host is ending. The client then gets no events.
             let _ = host.send(Command { operation, reply });
             let _ = replied.await;
             let mut response = Response::new(Answer::Events(receiver));
@@ -265,16 +269,16 @@ async fn answer(
         },
         _ => operation,
     };
-    // If the client has left, the connection ends here, and the request with it.
+    // If the client has disconnected, the connection ends here, and the request with it.
     tokio::time::sleep(CLIENT_CHECK).await;
-    // Both fail only where the host is ending.
+    // Both fail only if the host is ending.
     let _ = host.send(Command { operation, reply });
     let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");
     whole(replied.await.unwrap_or_else(|_| gone()))
 }
 
-/// The answer where the services are to be left alone, by the registry. Another process may have it
-/// locked, which is waited for beside the event loop.
+/// Returns the response if the registry assigns a service to another owner. Another process may
+/// hold the registry's lock, so the wait for it is kept off the event loop.
 async fn refuse_owned(state: &StateDir, names: &str, owner: Option<String>) -> Option<Reply> {
     let (state, names) = (state.clone(), names.to_owned());
     let look = aside(format!("registry {names}"), move || {
@@ -311,7 +315,7 @@ fn whole(reply: Reply) -> Response<Answer> {
     response
 }
 
-/// The body of an answer: a document, or events as they come.
+/// The body of a response: a document, or a stream of events.
 enum Answer {
     Whole(Option<Bytes>),
     Events(mpsc::Receiver<Bytes>),
