@@ -1,9 +1,11 @@
-//! What becomes of alerts beside the log of the system: a command, a webhook (docs/alerts.md). Which go out, and when one is tried again,
-//! the core says.
+//! Delivery of alerts to a command and a webhook, in addition to the system's log (docs/alerts.md).
+//! The core decides which alerts are sent and when a delivery is retried.
 //!
-//! Alerts wait in the outbox of their service, in order for its command, each with its own schedule for its webhook. A service has at most
-//! one command and one try of its webhook at work: the command is a child like any helper, a try is a thread for as long as it takes, and
-//! pauses are timers of the loop. So nothing here is waited for, except at the end: see [`Host::end_alerts`].
+//! Alerts wait in their service's outbox: in order for its command, and each with a schedule of its
+//! own for its webhook. A service runs at most one command and one webhook request at a time. The
+//! command is a child process like any helper, a request is a thread that lasts as long as the
+//! request, and pauses are timers of the loop. So nothing here blocks, except at the end: see
+//! [`Host::end_alerts`].
 
 mod webhook;
 
@@ -23,72 +25,75 @@ use serde::Serialize;
 use super::children::{Purpose, Share, spawn};
 use super::{Host, Message, launch, report, seed, sys};
 
-/// Alerts that may wait for one way out; more push out the oldest.
+/// The number of alerts that may wait for one destination. Further alerts displace the oldest.
 const WAITING: usize = 64;
-/// How long the supervisor still lives for its alerts when it was told to end, and when it ends by itself, most often after a halt.
+/// The longest time that the supervisor waits for alerts before it exits: if it was told to stop,
+/// and if it ends by itself, usually after a halt.
 const FAREWELL: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(30)];
-/// How much of what a command says is shown.
+/// The number of bytes of an alert command's output that are shown.
 const SAID: u64 = 2000;
 
-/// An alert that goes out: what is told, and of whom.
+/// An alert to deliver.
 pub(super) struct Alert {
-    /// The same in every try.
+    /// The ID, which is the same in every attempt.
     id: String,
     service: ServiceName,
     message: String,
-    /// For the command, beside the document.
+    /// The environment variables for the command, in addition to the document.
     variables: [(&'static str, String); 5],
     document: Vec<u8>,
 }
 
-/// The event as everybody is told of it, and what only those outside this machine need to know.
+/// The event as it is reported everywhere, and the data that only recipients outside this machine
+/// need.
 #[derive(Serialize)]
 struct Document<'a> {
     id: &'a str,
     host: &'a str,
-    /// How many alerts of the service were not sent since the last one that was.
+    /// The number of the service's alerts that were suppressed since the last one that was sent.
     suppressed: u64,
     #[serde(flatten)]
     line: report::Line<'a>,
 }
 
-/// What is new of alerts.
+/// An event of the delivery of alerts.
 pub(super) enum AlertEvent {
-    /// The webhook of this service was asked to take the alert of this id.
+    /// The result of a request to a service's webhook.
     Tried(ServiceName, Arc<Alert>, Answer, String),
-    /// A pause of this service's webhook is over.
+    /// The pause of this service's webhook is over.
     Due(ServiceName),
-    /// There is no more time.
+    /// The time for the last alerts is over.
     Enough,
-    /// The command of this service said this.
+    /// The output of this service's alert command.
     Said(ServiceName, String),
 }
 
-/// Of all services.
+/// The alerts of all services.
 #[derive(Default)]
 pub(super) struct Alerts {
     outboxes: BTreeMap<ServiceName, Outbox>,
-    /// We are about to end, then, after so many interrupts.
+    /// The time at which delivery ends, and the number of interrupts when that was decided. Set
+    /// when the supervisor is about to exit.
     ends: Option<(Instant, u32)>,
 }
 
-/// Of one service, whatever becomes of its definition.
+/// The outbox of one service. It outlives changes of the service's definition.
 #[derive(Default)]
 struct Outbox {
     limiter: Limiter,
     for_command: VecDeque<Arc<Alert>>,
-    /// What the command that runs was given.
+    /// The alert that was passed to the running command.
     running: Option<Arc<Alert>>,
     for_webhook: VecDeque<Delivery>,
     is_trying: bool,
 }
 
-/// An alert that a webhook has not taken yet.
+/// An alert that a webhook has not accepted yet.
 struct Delivery {
     alert: Arc<Alert>,
-    /// Whose webhook.
+    /// The spec that configures the webhook.
     spec: Arc<Spec>,
-    /// Of its manifest.
+    /// The directory of its manifest.
     dir: PathBuf,
     tries: Tries,
     due: Instant,
@@ -139,7 +144,8 @@ impl Alert {
     }
 }
 
-/// What will keep alerts of a service from reaching its webhook, if it stays so: better said at the start than found out at the first alert.
+/// Returns the problem that would prevent the delivery of alerts to a service's webhook, so that it
+/// is reported at the start and not at the first alert.
 pub(super) fn problems(spec: &Spec, dir: &Path) -> Option<String> {
     let webhook = spec.on_alert()?.webhook()?;
     let why = webhook::keys(webhook, dir).err()?;
@@ -147,7 +153,7 @@ pub(super) fn problems(spec: &Spec, dir: &Path) -> Option<String> {
 }
 
 impl Host {
-    /// Sends out what is an alert, if whoever gets it has not had too many.
+    /// Sends an alert, unless the recipient's limit is exceeded.
     pub(super) fn alert(&mut self, id: ServiceId, time: &str, beside: Option<Beside>, fact: &Fact) {
         if self.reporter.is_silent() {
             return;
@@ -156,7 +162,8 @@ impl Host {
             return;
         };
         let name = held.spec.name().clone();
-        // During a trial there are two definitions: those of the one that is on duty are told of both.
+        // During a trial there are two definitions. The recipients of the active one get the alerts
+        // of both.
         let id = self.engine.find(name.as_str()).unwrap_or(id);
         let Some(held) = self.held.get(&id) else {
             return;
@@ -172,7 +179,7 @@ impl Host {
             && let Some(held) = self.held.get(&need)
             && held.spec.on_alert() == Some(on_alert)
         {
-            // Whoever gets this was told of the need.
+            // The same recipient was alerted of the dependency.
             return;
         }
         let now = self.now();
@@ -217,7 +224,8 @@ impl Host {
         self.try_webhook(&name);
     }
 
-    /// Never an alert itself: that would go on for ever.
+    /// Reports that an alert was lost. This is never an alert itself, as that could repeat for
+    /// ever.
     fn lost(&mut self, alert: &Alert, why: &str) {
         let Alert {
             service, message, ..
@@ -236,12 +244,12 @@ impl Host {
                 self.reporter
                     .say(&format!("{name}: its alert command said: {text}"));
             }
-            // Looked at in any case.
+            // The event only wakes the loop, which checks the time in any case.
             AlertEvent::Enough => {}
         }
     }
 
-    /// Gives the next alert that waits to the service's command, if that does not run.
+    /// Passes the next waiting alert to the service's command, if that is not running.
     fn run_alert_command(&mut self, name: &ServiceName) {
         while let Some(outbox) = self.alerts.outboxes.get_mut(name)
             && outbox.running.is_none()
@@ -262,7 +270,8 @@ impl Host {
         }
     }
 
-    /// As the service's account, with nothing else of its definition: what keeps the service from starting must not keep this from reporting it.
+    /// Starts the command with the service's account and no other setting of its definition. A
+    /// setting that prevents the service from starting must not prevent the alert about it.
     fn start_alert_command(&mut self, id: ServiceId, alert: &Arc<Alert>) -> Result<(), String> {
         let held = self.held.get(&id).ok_or("it was removed")?;
         let spec = Arc::clone(&held.spec);
@@ -283,7 +292,7 @@ impl Host {
         for (name, value) in &alert.variables {
             environment.insert(name.into(), value.into());
         }
-        // Of all directories, only this one is open to every account.
+        // This is the only directory that every account can enter.
         let working_dir = if cfg!(windows) {
             self.state.path()
         } else {
@@ -306,14 +315,14 @@ impl Host {
         self.keep_helper(id, tree, Purpose::Alert(name.clone()), limit);
         let (alert, messages) = (Arc::clone(alert), self.messages.clone());
         let talk = move || {
-            // Whether it listens is its own business.
+            // The command may ignore its input.
             let _ = to_command.write_all(&alert.document);
             let _ = to_command.write_all(b"\n");
             drop(to_command);
             let mut said = Vec::new();
             let mut from_command = from_command.take(SAID);
             let _ = from_command.read_to_end(&mut said);
-            // It must not wait for us, either.
+            // Read the rest, so that the command does not block on a full pipe.
             let _ = io::copy(&mut from_command.into_inner(), &mut io::sink());
             let said = String::from_utf8_lossy(&said);
             let said = said.split(|c: char| c.is_whitespace() || c.is_control());
@@ -339,7 +348,7 @@ impl Host {
         self.run_alert_command(name);
     }
 
-    /// Asks the webhook of a service to take the alert that has waited longest for it, if it is not being asked.
+    /// Sends the alert that is due first to the service's webhook, unless a request is running.
     fn try_webhook(&mut self, name: &ServiceName) {
         let Some(outbox) = self.alerts.outboxes.get_mut(name) else {
             return;
@@ -367,7 +376,8 @@ impl Host {
             move || {
                 if let Some(webhook) = spec.on_alert().and_then(OnAlert::webhook) {
                     let post = || webhook::post(webhook, &dir, &alert.id, &alert.document);
-                    // Its resolver is another thread, which may not be had.
+                    // The client resolves names in another thread and panics if it cannot start
+                    // one.
                     let posted = panic::catch_unwind(AssertUnwindSafe(post));
                     let lost = |_| (Answer::Nothing, "no thread to ask it with".to_owned());
                     tell(posted.unwrap_or_else(lost));
@@ -387,7 +397,7 @@ impl Host {
         };
         outbox.is_trying = false;
         let mut waiting = outbox.for_webhook.iter_mut();
-        // It may have been given up meanwhile.
+        // The alert may have been given up meanwhile.
         if let Some(at) = waiting.position(|it| Arc::ptr_eq(&it.alert, alert)) {
             let delivery = &mut outbox.for_webhook[at];
             let next = delivery.tries.judge(answer, now);
@@ -426,13 +436,14 @@ impl Host {
         });
     }
 
-    /// Whether nothing is left to be sent.
+    /// Returns whether no alert is waiting or being delivered.
     pub(super) fn alerts_are_out(&self) -> bool {
         self.alerts.outboxes.values().all(Outbox::is_empty)
     }
 
-    /// The services are down, and we end as soon as the alerts are out, or their time is over: what is left is then said to be lost. A
-    /// second interrupt gives them none.
+    /// Waits for the delivery of alerts after the services are down. The supervisor exits as soon
+    /// as the outboxes are empty or the time is over; the remaining alerts are reported as lost. A
+    /// second interrupt ends the wait at once.
     pub(super) fn end_alerts(&mut self) {
         if self.alerts_are_out() {
             return;
@@ -460,7 +471,7 @@ impl Host {
                 ));
                 let names: Vec<_> = self.alerts.outboxes.keys().cloned().collect();
                 for name in names {
-                    // There is no time for pauses that would end later.
+                    // Do not wait for pauses that would end after the time limit.
                     let outbox = self.alerts.outboxes.get_mut(&name);
                     for delivery in outbox.into_iter().flat_map(|it| &mut it.for_webhook) {
                         if delivery.due > now + left {
@@ -473,7 +484,7 @@ impl Host {
         }
     }
 
-    /// Services run again, so there is time.
+    /// Resumes unlimited delivery, as services are running again.
     pub(super) fn go_on_with_alerts(&mut self) {
         self.alerts.ends = None;
     }
@@ -487,16 +498,16 @@ impl Host {
             }
         }
         for helper in self.helpers.values() {
-            // Where this fails its limit ends it.
+            // If this fails, its time limit ends it.
             let _ = helper.tree.kill();
         }
     }
 }
 
-/// Nobody has had it before.
+/// Returns an ID that was not used before.
 fn new_id() -> String {
     let mut bytes = [0; 16];
-    // Without the system's random numbers: it is still no other alert's on this machine.
+    // Without the system's random numbers, the ID is still unique on this machine.
     if getrandom::fill(&mut bytes).is_err() {
         bytes[..8].copy_from_slice(&seed().to_ne_bytes());
         bytes[8..].copy_from_slice(&seed().to_ne_bytes());

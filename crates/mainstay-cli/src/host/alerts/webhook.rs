@@ -1,4 +1,5 @@
-//! One try of a webhook: a POST of the event, signed as Standard Webhooks has it. Blocks.
+//! One delivery attempt to a webhook: a POST of the event, signed according to Standard Webhooks.
+//! Blocks.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,10 @@ use crate::guarded;
 use crate::host::{launch, sys};
 use crate::http::agent::{self, Trust};
 
-/// Keys are much shorter.
+/// The size limit of a secret file. Keys are much shorter.
 const LONGEST_FILE: u64 = 8 << 10;
 
-/// Sends a document; what became of it, and in words. `dir` is the manifest's.
+/// Sends a document. Returns the result and its description. `dir` is the manifest's directory.
 pub(super) fn post(webhook: &Webhook, dir: &Path, id: &str, document: &[u8]) -> (Answer, String) {
     match try_post(webhook, dir, id, document) {
         Ok((status, wanted)) => {
@@ -59,7 +60,7 @@ fn try_post(
         .send(document);
     let answer = answer.map_err(|error| match error {
         ureq::Error::Timeout(_) => format!("no answer within {}", Human(webhook.timeout())),
-        // These would show the URL.
+        // The messages of these errors would show the URL.
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_) => {
             "the URL cannot be used".to_owned()
         }
@@ -70,7 +71,7 @@ fn try_post(
     Ok((answer.status().as_u16(), wanted))
 }
 
-/// Seconds, or a date (RFC 9110 §10.2.3).
+/// Parses a number of seconds or a date (RFC 9110 §10.2.3).
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let seconds = value.trim().parse().map(Duration::from_secs).ok();
     seconds.or_else(|| {
@@ -79,14 +80,14 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     })
 }
 
-/// The keys of a webhook as they are now.
+/// Reads the webhook's current keys.
 pub(super) fn keys(webhook: &Webhook, dir: &Path) -> Result<SigningKeys, String> {
     let named = webhook.secret_file();
     let credential = launch::credential(named);
     let path: PathBuf = credential.clone().unwrap_or_else(|| dir.join(named));
     let read = || -> io::Result<Result<String, String>> {
         let file = guarded::file(&path)?;
-        // systemd sees to its credentials, by access lists that look like a group's.
+        // systemd protects its credentials with access lists that look like a group's permissions.
         if credential.is_none()
             && let Some(why) = sys::exposure(&path, &file)?
         {
