@@ -1,8 +1,8 @@
-//! What may block for as long as others like (a resolver, a file system whose server is gone, a
-//! locked database), away from the event loop.
+//! Calls that may block for as long as other parties like (a resolver, a file system whose server
+//! is gone, a locked database), away from the event loop.
 //!
-//! Each piece of work has a thread of its own, so one that hangs delays no other. Every question is
-//! answered: where no thread can be had, or too many hang, with an error that says so.
+//! Each call has a thread of its own, so that one that hangs does not delay the others. Every call
+//! returns: if no thread can be started or too many calls hang, it returns an error that says so.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -14,14 +14,15 @@ use tokio::sync::oneshot;
 
 use super::sys::threads::{self, Stack};
 
-/// Threads at once, and of these for one subject: one that hangs must not take them from the others.
+/// The limit of concurrent threads, and of those on one subject: one that hangs must not take the
+/// threads of the others.
 const MOST: usize = 64;
 const MOST_OF_ONE: usize = 2;
 
-/// The subjects of the threads that there are.
+/// The subjects of the existing threads.
 static SUBJECTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// One of the threads.
+/// The registration of one thread.
 struct Seat(String);
 
 impl Seat {
@@ -49,10 +50,10 @@ impl Drop for Seat {
     }
 }
 
-/// Does work on `subject` in a thread. Whoever stops waiting leaves the thread to itself.
+/// Does work on `subject` in a thread. A caller that stops waiting leaves the thread running.
 ///
 /// # Errors
-/// Where it was not done, so nothing is known; `TimedOut` where earlier work on this subject hangs.
+/// If the work was not done. `TimedOut` if earlier work on this subject hangs.
 pub(super) async fn aside<T: Send + 'static>(
     subject: impl Into<String>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -63,11 +64,12 @@ pub(super) async fn aside<T: Send + 'static>(
     answer.await.map_err(gone)
 }
 
-/// The same for what the event loop cannot go on without, and which hangs next to never: blocks for at
-/// most `limit`, and not at all where earlier work on this subject hangs.
+/// Does work on `subject` in a thread and blocks for at most `limit`. For work that the event loop
+/// cannot continue without and that almost never hangs. Does not block at all if earlier work on
+/// this subject hangs.
 ///
 /// # Errors
-/// As with [`aside`]; `TimedOut` also where `limit` is over.
+/// As with [`aside`]. `TimedOut` also if `limit` is exceeded.
 pub(super) fn wait<T: Send + 'static>(
     subject: String,
     limit: Duration,
@@ -90,10 +92,10 @@ fn in_thread(subject: String, work: impl FnOnce() + Send + 'static) -> io::Resul
     threads::spawn("mainstay-aside", Stack::Large, seated).map(drop)
 }
 
-/// The addresses of a host.
+/// Returns the addresses of a host.
 ///
 /// # Errors
-/// The outer one where the question was not asked, the inner one is its answer.
+/// The outer error if the resolver was not asked; the inner one is the resolver's.
 pub(super) async fn resolve(host: &str, port: u16) -> io::Result<io::Result<Vec<SocketAddr>>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(Ok(vec![(address, port).into()]));

@@ -1,4 +1,5 @@
-//! Starting, signalling and reaping: services, and the short-lived commands (probes, reloads) that run in their name.
+//! Starting, signalling and reaping of services, and of the short-lived commands that run for them
+//! (probes, reloads, alerts).
 
 use std::io;
 use std::path::Path;
@@ -27,22 +28,23 @@ use super::{Held, Host, Message, Processes, Running, launch, other, port, probe}
 use crate::failure::chain;
 use crate::runs;
 
-/// When a tree whose main process has ended is looked at again, and how long after that at most.
+/// The first delay before a tree whose main process has exited is checked again, and the longest
+/// one.
 const FIRST_SWEEP: Duration = Duration::from_millis(20);
 const SLOWEST_SWEEP: Duration = Duration::from_secs(2);
 
-/// Why nothing is done for a service that does not exist any more.
+/// The reason that a request for a service that no longer exists fails.
 const REMOVED: &str = "it was removed";
-/// How long an exit may wait until the log thread has looked at what was written before it.
+/// The longest time that an exit waits for the log thread to process earlier output.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a reload command may run.
+/// The time limit of a reload command.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// From a failed start of a keeper to the next try.
+/// The delay before another attempt to start a keeper.
 const KEEPER_PAUSE: Duration = Duration::from_secs(10);
 
-/// A short-lived command of ours: an `exec` probe or a reload.
+/// A short-lived command of the supervisor: a probe, a reload, a quiesce or thaw, or an alert.
 pub(super) struct Helper {
     pub(super) service: ServiceId,
     pub(super) tree: Tree,
@@ -52,16 +54,16 @@ pub(super) struct Helper {
 
 pub(super) enum Purpose {
     Probe(Token),
-    /// Of the service of this name.
+    /// A reload of the service with this name.
     Reload(ServiceName),
     Quiesce(Token),
     Thaw,
-    /// Of the service of this name.
+    /// An alert of the service with this name.
     Alert(ServiceName),
 }
 
 impl Host {
-    /// Starts the program of a service.
+    /// Starts a service's program and returns its process ID.
     pub(super) fn spawn(&mut self, id: ServiceId, run: RunId) -> Result<u32, StartFailure> {
         let held = self.held.get(&id).ok_or(REMOVED)?;
         let spec = Arc::clone(&held.spec);
@@ -103,7 +105,7 @@ impl Host {
         let tree = self.start(id, spec.command(), Output::Log, notify.as_ref());
         if tells_run {
             let (pid, restarts) = match part {
-                // Until it is decided, all lines count as the old run's.
+                // Until the update is decided, all lines count as the old run's.
                 Some(Part::Beside { pid, restarts }) => (pid, restarts),
                 _ => (tree.as_ref().map_or(0, Tree::pid), restarts),
             };
@@ -127,7 +129,10 @@ impl Host {
         Ok(pid)
     }
 
-    /// What is held of a service, or why nothing is.
+    /// Returns the runtime data of a service.
+    ///
+    /// # Errors
+    /// If the service was removed.
     fn held_mut(&mut self, id: ServiceId) -> Result<&mut Held, String> {
         self.held.get_mut(&id).ok_or_else(|| REMOVED.to_owned())
     }
@@ -161,7 +166,7 @@ impl Host {
         })
     }
 
-    /// Makes the file of a service's notification socket anew, where the directory that held it is gone.
+    /// Creates the file of a service's notification socket again, after its directory was removed.
     pub(super) fn listen_again(&mut self, id: ServiceId) -> io::Result<()> {
         let Some(held) = self.held.get_mut(&id) else {
             return Ok(());
@@ -185,7 +190,7 @@ impl Host {
         Ok(())
     }
 
-    /// Holds what was adopted for a service, now that the engine knows of it.
+    /// Registers the processes adopted for a service, after the engine has resumed it.
     pub(super) fn hold(&mut self, id: ServiceId, heir: Heir) {
         let Some(run) = self.engine.view(id).and_then(|view| view.run) else {
             return;
@@ -225,7 +230,7 @@ impl Host {
         }
     }
 
-    /// Starts a program in the place of a service: its directory, environment and account.
+    /// Starts a program with the service's working directory, environment and account.
     fn start(
         &mut self,
         id: ServiceId,
@@ -271,13 +276,13 @@ impl Host {
         )
     }
 
-    /// The tree of this run, if it is still held.
+    /// Returns the tree of this run, if it still exists.
     fn running(&self, id: ServiceId, run: RunId) -> Option<&Running> {
         let running = self.held.get(&id)?.running.as_ref();
         running.filter(|running| running.run == run)
     }
 
-    /// Does something to a running tree; the error where that failed.
+    /// Applies `act` to the tree of a run and returns its error, if it failed.
     pub(super) fn with_tree(
         &self,
         id: ServiceId,
@@ -288,13 +293,13 @@ impl Host {
         act(&running.tree, &self.held.get(&id)?.spec).err()
     }
 
-    /// Kills what is left of a tree.
+    /// Kills the remaining processes of a tree.
     pub(super) fn kill(&mut self, id: ServiceId, run: RunId) {
         let running = self.running(id, run);
         let Some(running) = running.filter(|running| !running.tree.is_empty()) else {
             return;
         };
-        // Where this fails the tree does not become empty, and the engine's deadline says so.
+        // If this fails, the tree does not become empty, and the engine's deadline reports that.
         let _ = running.tree.kill();
         if running.tree.exit().is_some() {
             self.tell(
@@ -306,7 +311,7 @@ impl Host {
         }
     }
 
-    /// Takes in the ends of children.
+    /// Reaps child processes.
     pub(super) fn reap(&mut self) {
         for (tree, exit, at) in self.processes.reap() {
             let at = self.clock.engine(at);
@@ -332,7 +337,8 @@ impl Host {
         }
     }
 
-    /// Reports the end of a main process, as soon as everything that may show that it was ready has been looked at.
+    /// Reports the exit of a main process, after everything that may show that it was ready has
+    /// been processed.
     pub(super) fn main_ended(
         &mut self,
         (id, run): (ServiceId, RunId),
@@ -349,7 +355,8 @@ impl Host {
         }
     }
 
-    /// Has the pipes of logs held open by a process that outlives this one; tries again where that fails.
+    /// Starts a process that keeps the log pipes open beyond this process's life. Retries if that
+    /// fails.
     pub(super) fn keep_pipes(&mut self) {
         let kept = self.logs.keep(self.held.values().map(|held| &held.log));
         let Err(error) = kept else { return };
@@ -364,14 +371,14 @@ impl Host {
         });
     }
 
-    /// Takes in the end of a main process.
+    /// Processes the exit of a main process.
     pub(super) fn exited(&mut self, (id, run): (ServiceId, RunId), exit: Exit, at: Moment) {
         self.sweeping.push((id, run));
         self.sweeps_again = Some((Instant::now() + FIRST_SWEEP, FIRST_SWEEP));
         self.step_at(at, Event::Exited(id, run, exit));
     }
 
-    /// Looks at trees that are not empty yet, less and less often.
+    /// Checks trees that are not empty yet, at growing intervals.
     pub(super) fn sweep_again(&mut self) {
         self.reap();
         let pause = self.sweeps_again.map_or(FIRST_SWEEP, |(_, pause)| pause);
@@ -379,7 +386,8 @@ impl Host {
         self.sweeps_again = (!self.sweeping.is_empty()).then(|| (Instant::now() + pause, pause));
     }
 
-    /// Has [`Message::Exited`] come after everything that a run said before it exited, and that may show that it was ready.
+    /// Sends [`Message::Exited`] after everything that a run sent before it exited and that may
+    /// show that it was ready.
     fn look_at_last_words(&self, id: ServiceId, run: RunId, awaited: Awaited) {
         let to_loop = self.messages.clone();
         let exited = move || {
@@ -395,7 +403,7 @@ impl Host {
             }
             Awaited::Line => {
                 self.logs.drain(held.spec.name(), exited.clone());
-                // A disk that takes nothing must not hold up the verdict.
+                // A full or slow disk must not delay the decision.
                 tokio::task::spawn_local(async move {
                     undelayed(LAST_WORDS_PATIENCE).await;
                     exited();
@@ -404,7 +412,7 @@ impl Host {
         }
     }
 
-    /// Tells the engine of trees that have become empty.
+    /// Reports trees that have become empty to the engine.
     pub(super) fn sweep(&mut self) {
         let mut i = 0;
         while i < self.sweeping.len() {
@@ -420,14 +428,15 @@ impl Host {
             }
             self.sweeping.swap_remove(i);
             held.notify = None;
-            // What follows may be a restore: by then, its state is not in use any more.
+            // The next action may be a restore: release the state before it.
             held.running.take_if(|running| running.run == run);
             self.take_up_successor(id);
             self.step(Event::Emptied(id, run));
         }
     }
 
-    /// Asks a probe. The answer comes as a message; here only where the question could not be asked.
+    /// Runs a probe. The result arrives as a message. Returns an event only if the probe could not
+    /// be run.
     pub(super) fn ask(
         &mut self,
         (id, of): (ServiceId, Option<RunId>),
@@ -477,7 +486,8 @@ impl Host {
         None
     }
 
-    /// The processes that may answer the readiness probe of this run; `None` where any may.
+    /// Returns the processes that may answer the readiness probe of this run; `None` if any process
+    /// may.
     fn answerers(&self, id: ServiceId, run: RunId) -> Option<sys::Members> {
         let is_starting = self.engine.view(id)?.state == StateName::StartPending;
         let held = self.held.get(&id)?;
@@ -486,7 +496,7 @@ impl Host {
         (is_starting && !is_any).then(|| running.tree.members())
     }
 
-    /// Looks for a line in the output of the run that was adopted, or of the next one.
+    /// Watches for a line in the unread output of an adopted run, or in the output of the next run.
     pub(super) fn expect_line(
         &mut self,
         id: ServiceId,
@@ -503,7 +513,7 @@ impl Host {
             .map_err(|error| error.to_string())
     }
 
-    /// Has a running service read its configuration again, as its manifest says.
+    /// Makes a running service reload its configuration in the way its manifest defines.
     pub(super) fn reload(&mut self, id: ServiceId) -> Result<(), String> {
         let state = self.engine.view(id).ok_or(REMOVED)?.state;
         if state != StateName::Running {
@@ -547,7 +557,7 @@ impl Host {
         Ok(())
     }
 
-    /// Gives it so long.
+    /// Registers a helper and starts its time limit.
     pub(super) fn keep_helper(
         &mut self,
         service: ServiceId,
@@ -574,9 +584,9 @@ impl Host {
         });
     }
 
-    /// Kills a helper that took too long; its end is reaped like any other.
+    /// Kills a helper that has exceeded its time limit. Its exit is reaped like any other.
     pub(super) fn helper_late(&mut self, id: sys::TreeId, was_delayed: bool, at: Moment) {
-        // It may have ended while we did not run.
+        // The helper may have exited while this process was suspended.
         self.reap();
         let Some(helper) = self.helpers.get(&id) else {
             return;
@@ -584,7 +594,7 @@ impl Host {
         let _ = helper.tree.kill();
         let (service, limit) = (helper.service, helper.limit);
         if let Purpose::Probe(token) = helper.purpose {
-            // What comes of the kill is no answer, and may take its time.
+            // The exit that the kill causes is not the probe's result, and may take time.
             let event = match was_delayed {
                 true => Event::Unasked(service, token, Unasked::Delayed),
                 false => Event::Answered(service, token, Err(no_answer_within(limit))),
@@ -593,18 +603,18 @@ impl Host {
         }
     }
 
-    /// Nobody waits for their answers any more, but for what becomes of alerts.
+    /// Kills all helpers except alert commands. The results of the others are not needed any more.
     pub(super) fn kill_helpers(&self) {
         for helper in self.helpers.values() {
             if !matches!(helper.purpose, Purpose::Alert(_)) {
-                // Where this fails their limit ends them.
+                // If this fails, their time limit ends them.
                 let _ = helper.tree.kill();
             }
         }
     }
 
     fn helper_ended(&mut self, helper: Helper, exit: Exit, at: Moment) {
-        // What it started must not stay.
+        // Processes that the helper started must not stay.
         if !helper.tree.is_empty() {
             let _ = helper.tree.kill();
         }
@@ -643,8 +653,9 @@ impl Host {
     }
 }
 
-/// A no, unless this process lacks descriptors at this moment: then the question may not have been asked at all, though its error does
-/// not tell (that of a name that cannot be resolved, for one).
+/// Returns the event of a failed probe. If this process lacks file descriptors now, the probe may
+/// not have been performed at all, even if its error does not show that (that of a failed name
+/// resolution, for example).
 fn refused(id: ServiceId, token: Token, why: String) -> Event {
     let spare: io::Result<Vec<_>> = (0..2).map(|_| io::pipe()).collect();
     match spare {
@@ -656,12 +667,14 @@ fn refused(id: ServiceId, token: Token, why: String) -> Event {
     }
 }
 
-/// Which settings of its service a program is started with.
+/// The settings of its service that a program is started with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
-    /// All of them: the program of the service, and the commands that act on it or in its place (probes, reload, quiesce, thaw).
+    /// All of them: the service's program, and the commands that act on it or for it (probes,
+    /// reload, quiesce, thaw).
     All,
-    /// The account alone. Any other setting may be what keeps the service from running, and the alert command has to report that.
+    /// The account alone. Any other setting may be what prevents the service from running, and the
+    /// alert command has to report that.
     Account,
 }
 
@@ -687,7 +700,7 @@ pub(super) fn spawn(
                 _ => StartFailure::Transient(why),
             }
         })?;
-    // It may have been another one, or another's, when its service was first started.
+    // The file or its owner may have changed since the service was first started.
     let is_all = share == Share::All;
     let env_file = spec.env_file().filter(|_| is_all);
     let env_file = env_file.map(|path| dir.join(path));
@@ -740,7 +753,7 @@ pub(super) fn spawn(
         })
 }
 
-/// Where the output of a child goes.
+/// The destination of a child's output.
 #[derive(Clone, Copy)]
 enum Output {
     Log,

@@ -1,13 +1,13 @@
-//! The time of a host.
+//! The clock of a host.
 //!
-//! Durations, windows, limits and deadlines go by the monotonic clock: the time in which the machine
-//! ran. Neither a step of the calendar's clock nor a suspension of the machine changes any of them,
-//! as services did not run meanwhile either. The ledger counts the same way from the start of the
-//! system. Stamps that people read (events, alerts, `since`, lines of logs) are the calendar's, as
-//! it was at that moment.
+//! Durations, windows, limits and deadlines are measured by the monotonic clock, which counts the
+//! time in which the machine was running. Neither a step of the calendar clock nor a suspension of
+//! the machine changes them, as services do not run during a suspension either. The ledger measures
+//! in the same way from boot. Timestamps that people read (events, alerts, `since`, log lines) come
+//! from the calendar clock as it was at that moment.
 //!
-//! An event has the time at which it was seen where it arose (the handler of SIGCHLD, the thread or
-//! the task that sends a [`Message`]), not the time at which the loop came to it.
+//! An event carries the time at which it was observed at its source (the handler of SIGCHLD, the
+//! thread or task that sends a [`Message`]), not the time at which the loop processes it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,19 +18,21 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::Message;
 
-/// The calendar's clock was set, or the machine slept, if it is this far from where it was expected.
+/// The deviation of the calendar clock that counts as a step: the clock was set, or the machine
+/// slept.
 const STEP: Duration = Duration::from_millis(100);
-/// So many steps are remembered.
+/// The number of steps that are remembered.
 const MOST_STEPS: usize = 64;
 
-/// Converts between the engine's time, the system's and the calendar's.
+/// Converts between the engine's time, the system's monotonic time and the calendar.
 pub(super) struct Clock {
-    /// Where the engine's time begins.
+    /// The start of the engine's time.
     began: std::time::Instant,
     steps: RefCell<Steps>,
 }
 
-/// How far the calendar was ahead of the engine's time, after which moment, oldest first.
+/// The offsets of the calendar to the engine's time, and the moments from which they apply, oldest
+/// first.
 #[derive(Default)]
 struct Steps {
     offsets: VecDeque<(Instant, Duration)>,
@@ -38,7 +40,8 @@ struct Steps {
 }
 
 impl Clock {
-    /// A clock whose time began that long ago: before this process, where something was adopted.
+    /// Creates a clock whose time began this long ago. With adopted services, that is before the
+    /// start of this process.
     pub(super) fn new(age: Duration) -> Self {
         let now = std::time::Instant::now();
         Self {
@@ -59,7 +62,7 @@ impl Clock {
         self.began + at.elapsed()
     }
 
-    /// The time of day and date at `at`, by the calendar as it was then.
+    /// Returns the date and time at `at`, by the calendar clock as it was then.
     pub(super) fn calendar(&self, at: Instant) -> String {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
         let mut steps = self.steps.borrow_mut();
@@ -68,7 +71,7 @@ impl Clock {
 }
 
 impl Steps {
-    /// The calendar's time at `at`, where it is `calendar` now.
+    /// Returns the calendar time at `at`, where `calendar` is the current one.
     fn at(&mut self, at: Instant, now: Instant, calendar: Duration) -> Duration {
         let current = calendar.saturating_sub(now.elapsed());
         let since = std::mem::replace(&mut self.seen, now);
@@ -89,12 +92,13 @@ impl Steps {
     }
 }
 
-/// The way to the loop. What is sent bears the time of its sending: the loop may come to it late.
+/// A sender of messages to the loop. Each message carries the time at which it was sent, as the
+/// loop may process it late.
 #[derive(Clone)]
 pub(super) struct ToLoop(pub(super) UnboundedSender<(std::time::Instant, Message)>);
 
 impl ToLoop {
-    /// Fails only where the loop has ended, which nobody has to know.
+    /// Sends a message. This fails only if the loop has ended, which can be ignored.
     pub(super) fn send(&self, message: Message) {
         let _ = self.0.send((std::time::Instant::now(), message));
     }
@@ -104,7 +108,7 @@ impl ToLoop {
 mod tests {
     use super::*;
 
-    /// A clock that goes on from where it was at the start is wrong from the first step on.
+    /// A clock that only counts on from its start is wrong after the first step.
     #[test]
     fn the_calendar_is_as_it_was_when_the_thing_happened() {
         let seconds = Duration::from_secs;
@@ -116,7 +120,7 @@ mod tests {
         };
         check(0, 0, 1000, 1000);
         check(10, 10, 1010, 1010);
-        // The machine slept for an hour; an event was seen just before the loop came to it.
+        // The machine slept for an hour; an event was observed just before the loop processed it.
         check(19, 20, 4620, 4619);
         check(10, 21, 4621, 1010);
         check(20, 21, 4621, 4620);
@@ -124,7 +128,7 @@ mod tests {
         check(30, 30, 530, 530);
         check(20, 31, 531, 4620);
         check(10, 32, 532, 1010);
-        // A try to come.
+        // A future attempt.
         check(60, 40, 540, 560);
         for step in 0..1000 {
             check(100 + step, 100 + step, 5000 + step * 10, 5000 + step * 10);

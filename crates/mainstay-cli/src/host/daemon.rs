@@ -1,7 +1,9 @@
-//! What the embedded manager does beyond any supervisor: services come, change and go while the others live on; a hang-up is passed on; its own
-//! end is judged as a whole.
+//! The features that the embedded service manager adds to a supervisor: services are added, changed
+//! and removed while others keep running; SIGHUP is passed on to services; the exit code covers all
+//! services.
 //!
-//! Whoever installs writes files first (`embedded.rs`), then names the services here. They are read, and taken up all or not at all.
+//! An installer writes the files first (`embedded.rs`), then names the services here. Either all of
+//! their definitions are loaded or none.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use super::{Held, Host, SETTLED, Successor, other, preflight};
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::chain;
 
-/// The consequence of a desired state that could not be written, or removed where it is `None`.
+/// Returns a message about the consequence of a desired state that could not be written, or removed
+/// if it is `None`.
 pub(super) fn unwritten(error: &io::Error, desired: Option<&Desired>) -> String {
     let consequence = match desired {
         Some(_) => "the next daemon will start it",
@@ -27,16 +30,17 @@ pub(super) fn unwritten(error: &io::Error, desired: Option<&Desired>) -> String 
     format!("write its desired state: {error}; {consequence}")
 }
 
-/// The manager of the services that are installed in a state directory.
+/// The manager of the services installed in a state directory.
 pub(super) struct Daemon {
     pub(super) exits_when_done: bool,
-    /// What keeps installed services from being known.
+    /// The problems that prevent installed services from being loaded.
     problems: Vec<String>,
-    /// Who started us is told when the first services have come to rest.
+    /// Set until the services that start with the daemon have settled and its parent has been
+    /// notified.
     is_starting: bool,
-    /// The code of the first service that halted, or what stands for it.
+    /// The exit code of the first service that halted; 1 if it has none.
     first_failure: Option<u32>,
-    /// At the orderly end: something had halted, or has to be killed.
+    /// Set if, at the orderly end, a service had halted or had to be killed.
     ends_badly: bool,
 }
 
@@ -51,7 +55,7 @@ impl Daemon {
         }
     }
 
-    /// See docs/exit-codes.md.
+    /// Returns the exit code; see docs/exit-codes.md.
     pub(super) fn exit_code(&self, interrupts: u32) -> u32 {
         match interrupts {
             0 => self.first_failure.unwrap_or(0),
@@ -60,7 +64,7 @@ impl Daemon {
     }
 }
 
-/// Why services are not taken up, or not forgotten.
+/// The response to a refused change: its status and the reason.
 type Refused = (StatusCode, String);
 
 fn conflict(why: impl ToString) -> Refused {
@@ -80,7 +84,8 @@ impl Host {
         }
     }
 
-    /// Keeps what is to hold of a service over every end of this daemon. That everything ends with it is not that.
+    /// Writes a service's desired state, which outlives this daemon. A stop of the daemon itself is
+    /// not a desired state.
     pub(super) fn record_desired(&mut self, id: ServiceId) {
         if self.daemon.is_none() || self.engine.is_shutting_down() {
             return;
@@ -150,7 +155,7 @@ impl Host {
         }
     }
 
-    /// Counts what our own exit code depends on.
+    /// Records facts that determine the daemon's exit code.
     pub(super) fn judge(&mut self, id: ServiceId, fact: &Fact) {
         let code = match fact {
             Fact::Halted { .. } => Some(self.failure_of(id).unwrap_or(1)),
@@ -169,7 +174,7 @@ impl Host {
         }
     }
 
-    /// Everything is about to be stopped.
+    /// Prepares for the stop of all services.
     pub(super) fn begin_end(&mut self) {
         self.record_all_desired();
         let state = |id| self.engine.view(id).map(|view| view.state);
@@ -183,7 +188,7 @@ impl Host {
         }
     }
 
-    /// Has all services reload that know how to; the others are left alone.
+    /// Reloads all services that support it, and leaves the others unchanged.
     pub(super) fn reload_all(&mut self) {
         let mut reloaded = Vec::new();
         for id in self.engine.ids() {
@@ -205,7 +210,8 @@ impl Host {
         });
     }
 
-    /// Takes up what is installed under these names: new services are stopped, others are what they shall be from their next start on.
+    /// Loads the installed definitions with these names. New services are stopped; existing ones
+    /// use the new definition from their next start on.
     pub(super) fn define(&mut self, names: &[&str]) -> Result<StatusReport, Refused> {
         self.refuse_changes(names)?;
         let mut changed = Vec::new();
@@ -215,7 +221,8 @@ impl Host {
             if let Some(held) = id.and_then(|id| self.held.get_mut(&id)) {
                 let is_same = *held.spec == *definition.spec && held.dir == definition.dir;
                 if is_same && held.next.is_none() {
-                    // An update has made it so, or it is said in other words.
+                    // An update has already applied this definition, or only the wording has
+                    // changed.
                     (held.version, held.is_updated) = (definition.version, false);
                     held.reword(definition.digest);
                     continue;
@@ -290,7 +297,8 @@ impl Host {
         })
     }
 
-    /// The control socket has asked the registry whether another process is their owner.
+    /// Returns the reason that these services cannot be changed now. The control socket has already
+    /// checked the registry for another owner.
     fn refuse_changes(&self, names: &[&str]) -> Result<(), Refused> {
         if self.daemon.is_none() {
             let what = &self.manifest;
@@ -319,7 +327,7 @@ impl Host {
         }
     }
 
-    /// Makes what new services need before anybody can be told of them.
+    /// Creates the resources of new services before the services become visible.
     fn prepare(
         &mut self,
         changed: &[(Definition, Option<super::sys::User>)],
@@ -330,7 +338,7 @@ impl Host {
             if self.engine.find(name.as_str()).is_some() {
                 continue;
             }
-            // An earlier one of this name may have left something to read.
+            // An earlier service of this name may have left unread output.
             self.logs.forget(name, false, || {});
             let made = self.logs.make(name, spec.log(), user.as_ref());
             let log = made.and_then(|pipes| self.logs.open(name, spec.log(), dir, pipes));
@@ -350,7 +358,7 @@ impl Host {
         Ok(())
     }
 
-    /// A service of which nothing runs is what it was to become, as it is for the engine.
+    /// Applies the next definition of a service that has no processes, as the engine already has.
     pub(super) fn take_up_successor(&mut self, id: ServiceId) {
         let Some(held) = self.held.get_mut(&id).filter(|held| held.running.is_none()) else {
             return;
@@ -389,7 +397,8 @@ impl Host {
         }
     }
 
-    /// Stops these services and forgets them; those that are not there need nothing. Answered when nothing of them is left.
+    /// Stops these services and removes them. Missing services are ignored. Responds when nothing
+    /// is left of them.
     pub(super) fn forget(&mut self, names: &[&str], reply: oneshot::Sender<Reply>) {
         if let Err((status, why)) = self.refuse_changes(names) {
             let _ = reply.send(Reply::error(status, &why));
@@ -414,7 +423,7 @@ impl Host {
         }
     }
 
-    /// They have come to rest.
+    /// Removes services that have settled.
     pub(super) fn remove(&mut self, ids: &[ServiceId], reply: oneshot::Sender<Reply>) {
         match self.engine.remove(ids) {
             Ok(()) => self.forgotten(ids, reply),
@@ -425,11 +434,11 @@ impl Host {
         }
     }
 
-    /// The engine has forgotten them.
+    /// Releases the resources of services that the engine has removed.
     fn forgotten(&mut self, ids: &[ServiceId], reply: oneshot::Sender<Reply>) {
         for helper in self.helpers.values() {
             if ids.contains(&helper.service) {
-                // Where this fails its limit ends it.
+                // If this fails, its time limit ends it.
                 let _ = helper.tree.kill();
             }
         }
@@ -446,7 +455,8 @@ impl Host {
         for held in others {
             self.logs.forget(held.spec.name(), true, || {});
         }
-        // The log thread takes one after the other: when this one's files are closed, so are those of all.
+        // The log thread processes requests in order: when the files of the last service are
+        // closed, so are all others.
         self.logs.forget(last.spec.name(), true, answer);
         for held in &gone {
             self.reporter.say(&format!("{}: removed", held.spec.name()));
@@ -462,13 +472,13 @@ impl Host {
         self.settle_soon();
     }
 
-    /// By which people call it, for messages.
+    /// Returns the service's name, for messages.
     fn name(&self, id: ServiceId) -> &str {
         let held = self.held.get(&id);
         held.map_or("the service", |held| held.spec.name().as_str())
     }
 
-    /// What such a change needs is given back after it.
+    /// Schedules the release of resources that were needed only for a change.
     fn settle_soon(&mut self) {
         self.settles_at = Some(std::time::Instant::now() + SETTLED);
     }

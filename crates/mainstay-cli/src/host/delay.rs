@@ -1,33 +1,37 @@
-//! Delays of this process: it was suspended (SIGSTOP, a frozen container), or the machine is overloaded.
+//! Detection of delays of this process: it was suspended (SIGSTOP, a frozen container), or the
+//! machine is overloaded.
 //!
-//! Services run on meanwhile, and what they do waits in pipes and sockets. So a time limit that passes during a delay proves
-//! nothing: a question is asked again ([`Unasked::Delayed`](mainstay_core::engine::Unasked)), and the engine is told that its
-//! deadline comes late ([`Event::Late`]).
+//! Services keep running meanwhile, and their output and notifications wait in pipes and sockets. A
+//! time limit that passes during a delay therefore proves nothing: the probe is repeated
+//! ([`Unasked::Delayed`](mainstay_core::engine::Unasked)), and the engine is informed that its
+//! deadline is late ([`Event::Late`]).
 
 use std::time::{Duration, Instant};
 
 use mainstay_core::engine::Event;
 
-/// A timer that fires later than this was delayed; a shorter time limit tolerates half of itself.
+/// The lateness of a timer that counts as a delay. A shorter time limit tolerates half of its
+/// length.
 const TOLERANCE: Duration = Duration::from_millis(500);
-/// The same for the engine's deadline, where a false alarm costs next to nothing.
+/// The same for the engine's deadline, where a false alarm costs almost nothing.
 const LATE: Duration = Duration::from_millis(100);
-/// How often a limit looks whether it was delayed.
+/// The interval at which a limit checks for delays.
 const STEP: Duration = Duration::from_secs(1);
-/// So many deadlines in a row may be late. If the machine is so slow that all of them are, verdicts are due nevertheless.
+/// The limit of consecutive late deadlines. If the machine is so slow that all of them are late,
+/// decisions are due nevertheless.
 const MOST_LATE: u32 = 10;
 
-/// A time limit that notices delays.
+/// A time limit that detects delays.
 pub(super) struct Limit {
     end: Instant,
     tolerance: Duration,
-    /// When the timer fires next.
+    /// The time at which the timer fires next.
     next: Instant,
     was_delayed: bool,
 }
 
 impl Limit {
-    /// Begins now.
+    /// Creates a limit that starts now.
     pub(super) fn new(limit: Duration) -> Self {
         let now = Instant::now();
         let end = now + limit;
@@ -39,7 +43,7 @@ impl Limit {
         }
     }
 
-    /// Returns when it is over. Cancel-safe.
+    /// Returns when the limit has passed. Cancel-safe.
     pub(super) async fn over(&mut self) {
         while Instant::now() < self.end {
             tokio::time::sleep_until(self.next.into()).await;
@@ -47,7 +51,7 @@ impl Limit {
         }
     }
 
-    /// Whether this process did not run for a part of the time until now.
+    /// Returns whether this process was suspended or delayed for a part of the time until now.
     pub(super) fn was_delayed(&mut self) -> bool {
         self.look();
         self.was_delayed
@@ -60,7 +64,8 @@ impl Limit {
     }
 }
 
-/// Sleeps for `limit`, and again if this process was delayed meanwhile: what it waits for may have happened.
+/// Sleeps for `limit`, and again if this process was delayed meanwhile, as the awaited event may
+/// have occurred.
 pub(super) async fn undelayed(limit: Duration) {
     loop {
         let mut sleep = Limit::new(limit);
@@ -71,14 +76,14 @@ pub(super) async fn undelayed(limit: Duration) {
     }
 }
 
-/// Tells the engine's deadlines from those that come late.
+/// Distinguishes late deadlines of the engine from timely ones.
 #[derive(Default)]
 pub(super) struct Deadlines {
     late: u32,
 }
 
 impl Deadlines {
-    /// The event of a deadline that was due at `at`.
+    /// Returns the event for a deadline that was due at `at`.
     pub(super) fn event(&mut self, at: Instant) -> Event {
         if at.elapsed() > LATE && self.late < MOST_LATE {
             self.late += 1;

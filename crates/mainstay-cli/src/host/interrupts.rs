@@ -1,25 +1,25 @@
-//! What the operator, or the system, asks of the supervisor as a whole.
+//! Requests of the operator or the system to the supervisor as a whole.
 //!
-//! Every other signal that would end it is ignored (`sys`).
+//! All other signals that would terminate the supervisor are ignored (`sys`).
 
 use std::io;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// A request, mostly to end everything.
+/// A request to the supervisor, in most cases to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interrupt {
-    /// In good order: ctrl-c, SIGTERM, the user logs off.
+    /// An orderly stop: ctrl-c, SIGTERM, or the user logs off.
     Stop,
-    /// SIGHUP: the terminal is closed, or somebody wants a reload.
+    /// SIGHUP: the terminal was closed, or a reload is requested.
     #[cfg_attr(windows, expect(dead_code, reason = "no such signal"))]
     Hangup,
-    /// At once: SIGQUIT (ctrl-\), ctrl-break.
+    /// An immediate stop: SIGQUIT (ctrl-\), ctrl-break.
     Quit,
-    /// Rotate the logs of all services: SIGUSR1.
+    /// A rotation of all services' logs: SIGUSR1.
     #[cfg_attr(windows, expect(dead_code, reason = "no such signal"))]
     RotateLogs,
-    /// Write the state of everything to the supervisor's own output: SIGUSR2.
+    /// A report of the complete state on the supervisor's own output: SIGUSR2.
     #[cfg_attr(windows, expect(dead_code, reason = "no such signal"))]
     WriteState,
 }
@@ -29,21 +29,21 @@ use unix::{Signals, UserSignals};
 #[cfg(windows)]
 use windows::{Signals, UserSignals};
 
-/// Where they come from.
+/// The source of interrupts.
 pub(super) struct Interrupts {
     source: Source,
     user: UserSignals,
 }
 
 enum Source {
-    /// A terminal, or whoever sends signals.
+    /// Signals, from a terminal or another process.
     Signals(Signals),
-    /// The manager that started us.
+    /// Requests of the service manager that started this process.
     Manager(UnboundedReceiver<Interrupt>),
 }
 
 impl Interrupts {
-    /// Those of the system, from now on.
+    /// Listens for the system's signals from now on.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             source: Source::Signals(Signals::new()?),
@@ -51,7 +51,7 @@ impl Interrupts {
         })
     }
 
-    /// What the manager that started us requests.
+    /// Listens for requests of the service manager that started this process.
     pub(super) fn of_manager(requests: UnboundedReceiver<Interrupt>) -> io::Result<Self> {
         Ok(Self {
             source: Source::Manager(requests),
@@ -63,7 +63,7 @@ impl Interrupts {
         matches!(self.source, Source::Manager(_))
     }
 
-    /// The next one. Cancel-safe.
+    /// Returns the next interrupt. Cancel-safe.
     pub(super) async fn next(&mut self) -> Interrupt {
         tokio::select! {
             interrupt = self.source.next() => interrupt,
@@ -78,7 +78,7 @@ impl Source {
             Self::Signals(signals) => signals.next().await,
             Self::Manager(manager) => match manager.recv().await {
                 Some(interrupt) => interrupt,
-                // It wants nothing more.
+                // The manager sends no more requests.
                 None => std::future::pending().await,
             },
         }
@@ -113,7 +113,7 @@ mod unix {
             })
         }
 
-        /// The next one. Cancel-safe.
+        /// Returns the next interrupt. Cancel-safe.
         pub(crate) async fn next(&mut self) -> Interrupt {
             tokio::select! {
                 _ = self.first.recv() => Interrupt::RotateLogs,
@@ -132,7 +132,7 @@ mod unix {
             })
         }
 
-        /// The next one. Cancel-safe.
+        /// Returns the next interrupt. Cancel-safe.
         pub(crate) async fn next(&mut self) -> Interrupt {
             tokio::select! {
                 _ = self.interrupt.recv() => Interrupt::Stop,
@@ -153,7 +153,8 @@ mod windows {
 
     use super::{Interrupt, io};
 
-    /// The console's control events, from now on. After close, logoff and shutdown Windows waits some seconds only.
+    /// The console's control events, from now on. After close, logoff and shutdown, Windows waits
+    /// only some seconds.
     pub(crate) struct Signals {
         interrupt: CtrlC,
         quit: CtrlBreak,
@@ -162,7 +163,7 @@ mod windows {
         shutdown: CtrlShutdown,
     }
 
-    /// Windows has none.
+    /// A placeholder: Windows has no such signals.
     pub(crate) struct UserSignals;
 
     impl UserSignals {
@@ -187,7 +188,7 @@ mod windows {
             })
         }
 
-        /// The next one. Cancel-safe.
+        /// Returns the next interrupt. Cancel-safe.
         pub(crate) async fn next(&mut self) -> Interrupt {
             tokio::select! {
                 _ = self.interrupt.recv() => Interrupt::Stop,

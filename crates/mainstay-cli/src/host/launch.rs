@@ -1,4 +1,5 @@
-//! What a program is started with: its absolute path, its directory, its whole environment.
+//! The parameters with which a program is started: its absolute path, its working directory and its
+//! whole environment.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -12,13 +13,14 @@ use mainstay_core::{env_file, environment};
 use super::{aside, sys};
 use crate::guarded;
 
-/// Tells every program its `log.level`.
+/// The variable that passes `log.level` to every program.
 pub(crate) const LOG_LEVEL: &str = "MAINSTAY_LOG_LEVEL";
 
 /// An environment under construction.
 pub(super) type Environment = BTreeMap<OsString, OsString>;
 
-/// The supervisor's own environment, without what concerns it alone. Taken once: it never changes.
+/// Returns the supervisor's own environment, without its private variables. Call this once: the
+/// environment never changes.
 pub(super) fn inherited() -> Environment {
     env::vars_os()
         .map(|(name, value)| (key(&name), value))
@@ -26,8 +28,9 @@ pub(super) fn inherited() -> Environment {
         .collect()
 }
 
-/// What a service and the commands of its account inherit of `ours`: everything, unless they run as another `user`. That one has no claim to
-/// what the supervisor was started with, so its environment is a clean one.
+/// Returns the part of `ours` that a service and the commands of its account inherit. It is
+/// everything, unless they run as another `user`: another account must not see the supervisor's
+/// environment, so it gets a clean one.
 pub(super) fn inherited_by(
     spec: &Spec,
     user: Option<&sys::User>,
@@ -53,7 +56,8 @@ pub(super) fn inherited_by(
     inherited
 }
 
-/// Windows takes `Path` and `PATH` for one variable, so here they are one, too.
+/// Returns the key of a variable's name. Windows treats `Path` and `PATH` as one variable, so the
+/// keys are equal there.
 fn key(name: impl AsRef<OsStr>) -> OsString {
     match cfg!(windows) {
         true => name.as_ref().to_ascii_uppercase(),
@@ -61,25 +65,30 @@ fn key(name: impl AsRef<OsStr>) -> OsString {
     }
 }
 
-/// How long the event loop waits for an `env_file`: it may lie on a mount whose server is gone.
+/// The longest time that the event loop waits for an `env_file`, which may lie on a mount whose
+/// server is gone.
 const ENV_FILE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where the service runs: `working_dir`, relative to the manifest's directory, which is the default.
+/// Returns the service's working directory: `working_dir`, relative to the manifest's directory,
+/// which is the default.
 pub(crate) fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
     spec.working_dir()
         .map_or_else(|| manifest_dir.to_path_buf(), |dir| manifest_dir.join(dir))
 }
 
-/// What `credential:NAME` stands for: what systemd has put there for its service alone, see systemd.exec(5), "Credentials".
+/// Returns the path that `credential:NAME` stands for: a credential that systemd provides to its
+/// service alone; see systemd.exec(5), "Credentials".
 pub(crate) fn credential(path: &Path) -> Option<PathBuf> {
     let name = path.to_str()?.strip_prefix("credential:")?;
     Some(PathBuf::from(env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
 }
 
-/// What is [inherited](inherited_by), the level of the log, then `env_file`, then `env`, whose values may refer to what was there before as `${NAME}`.
+/// Returns a service's environment: the [inherited](inherited_by) variables, the log level, then
+/// `env_file`, then `env`, whose values may refer to earlier variables as `${NAME}`.
 ///
 /// # Errors
-/// With the operation and the file in the message, never a value.
+/// If a file cannot be read or a variable is not set. The message names the operation and the file,
+/// but never a value.
 pub(super) fn environment(
     spec: &Spec,
     manifest_dir: &Path,
@@ -110,7 +119,7 @@ pub(super) fn environment(
     Ok(environment)
 }
 
-/// The path and the text of the `env_file`, where there is one.
+/// Returns the path and the text of the `env_file`, if there is one.
 fn read_env_file(spec: &Spec, manifest_dir: &Path) -> Result<Option<(PathBuf, String)>, String> {
     let Some(path) = spec.env_file() else {
         return Ok(None);
@@ -128,7 +137,8 @@ fn read_env_file(spec: &Spec, manifest_dir: &Path) -> Result<Option<(PathBuf, St
     Ok(Some((path, text)))
 }
 
-/// What of the `env_file` may mean something else than its author thinks, one text each; nothing where it cannot be read.
+/// Returns remarks on lines of the `env_file` that may not mean what their author expects. Empty if
+/// the file cannot be read.
 pub(super) fn env_file_remarks(spec: &Spec, manifest_dir: &Path) -> Vec<String> {
     let Ok(Some((path, text))) = read_env_file(spec, manifest_dir) else {
         return Vec::new();
@@ -145,7 +155,8 @@ pub(super) fn env_file_remarks(spec: &Spec, manifest_dir: &Path) -> Vec<String> 
     remarks.collect()
 }
 
-/// Puts in the values of variables: `${NAME}`; `$${` is `${` itself. Fails with the name of one that is not there.
+/// Replaces references to variables, `${NAME}`, by their values; `$${` stands for a literal `${`.
+/// Fails with the name of the first variable that is not set.
 fn expand<'a>(text: &'a str, environment: &Environment) -> Result<OsString, &'a str> {
     let mut expanded = OsString::new();
     let mut rest = text;
@@ -169,11 +180,11 @@ fn expand<'a>(text: &'a str, environment: &Environment) -> Result<OsString, &'a 
     Ok(expanded)
 }
 
-/// The absolute path of a program: as given (relative to `base`) if it holds a separator, and then not looked at; else the first match
-/// in `PATH`.
+/// Returns the absolute path of a program. A name with a separator is taken as given (relative to
+/// `base`) and not checked; any other is looked up in `PATH`.
 ///
 /// # Errors
-/// `NotFound`, or `PermissionDenied` where a file is there that may not be executed.
+/// `NotFound`, or `PermissionDenied` if a file exists that may not be executed.
 pub(crate) fn find_program(
     program: &str,
     base: &Path,
@@ -203,13 +214,14 @@ fn candidates(program: &str) -> [String; 1] {
     [program.to_owned()]
 }
 
-/// `CreateProcess` runs `.exe` and, through `cmd`, the two kinds of batch file.
+/// Returns the file names to look for. `CreateProcess` runs `.exe` and, through `cmd`, the two
+/// kinds of batch file.
 #[cfg(windows)]
 fn candidates(program: &str) -> [String; 4] {
     ["", ".exe", ".cmd", ".bat"].map(|suffix| format!("{program}{suffix}"))
 }
 
-/// Whether it is a file that we may execute.
+/// Checks that `path` is a file that this process may execute.
 #[cfg(unix)]
 pub(super) fn check_executable(path: &Path) -> io::Result<()> {
     use rustix::fs::{Access, access};
@@ -219,7 +231,8 @@ pub(super) fn check_executable(path: &Path) -> io::Result<()> {
     Ok(access(path, Access::EXEC_OK)?)
 }
 
-/// Why it cannot be executed, as far as that is known beforehand, and what helps where the error alone misleads.
+/// Returns the reason that a file cannot be executed, as far as it is known in advance, and a hint
+/// if the error alone is misleading.
 #[cfg(unix)]
 pub(super) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
     match check_executable(path) {
@@ -233,13 +246,13 @@ pub(super) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
     }
 }
 
-/// Why it cannot be executed, as far as that is known beforehand.
+/// Returns the reason that a file cannot be executed, as far as it is known in advance.
 #[cfg(windows)]
 pub(super) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
     check_executable(path).err().map(|error| (error, None))
 }
 
-/// Whether it is a file; Windows tells what may be executed by trying.
+/// Checks that `path` is a file. On Windows, only an attempt shows whether it can be executed.
 #[cfg(windows)]
 pub(super) fn check_executable(path: &Path) -> io::Result<()> {
     match fs::metadata(path)?.is_dir() {

@@ -537,7 +537,8 @@ pub(super) struct Estate {
 impl Estate {
     /// Reads the ledger. Returns `None` if there is none from this boot.
     ///
-    /// # Errors If the ledger cannot be read, is damaged, or has an unknown format.
+    /// # Errors
+    /// If the ledger cannot be read, is damaged, or has an unknown format.
     pub(super) fn read(state: &StateDir) -> Result<Option<Self>, String> {
         let both = [state.ledger_path(), state.spare_ledger_path()];
         let [first, spare] = both.map(|path| Self::read_at(&path));
@@ -675,7 +676,8 @@ impl Estate {
 
     /// Returns the services' definitions as of the beginning of the ledger, with later updates.
     ///
-    /// # Errors If a definition cannot be read.
+    /// # Errors
+    /// If a definition cannot be read.
     pub(super) fn definitions(&self, state: &StateDir) -> Result<Vec<Definition>, String> {
         let mut all = self.original_definitions(state)?;
         for slot in self.slots.iter().filter(|slot| slot.is_updated) {

@@ -1,4 +1,5 @@
-//! What a killed supervisor left behind: what its ledger accounts for is adopted, the rest is ended, so that nothing runs twice.
+//! Recovery after a supervisor was killed. Processes that its ledger accounts for are adopted, and
+//! the others are ended, so that nothing runs twice.
 
 use std::time::Duration;
 
@@ -12,30 +13,31 @@ use crate::embedded::Definition;
 use crate::failure::{Code, Failure};
 use crate::state_dir::{Left, Lock, Predecessor, StateDir};
 
-/// What was taken over.
+/// The recovered services.
 pub(super) struct Legacy {
-    /// One for each service.
+    /// The recovered state of each service, in the order of the definitions.
     pub(super) heirs: Vec<Heir>,
-    /// By which a later supervisor finds what was adopted.
+    /// The orphan markers by which a later supervisor finds the adopted processes.
     pub(super) testaments: Vec<String>,
-    /// What the operator has to know.
+    /// Messages for the operator.
     pub(super) remarks: Vec<String>,
-    /// When the oldest of them began, since the system started; now, where nothing was adopted.
+    /// The start of the oldest recovered run or state, as uptime of the system; the current uptime
+    /// if nothing was recovered.
     pub(super) zero: Duration,
 }
 
-/// What there is of one service.
+/// The recovered state of one service.
 #[derive(Default)]
 pub(super) struct Heir {
     slot: Option<Slot>,
     pub(super) tree: Option<Tree>,
     pub(super) is_outdated: bool,
-    /// It starts with its supervisor.
+    /// Set if the service starts with its supervisor.
     pub(super) is_enabled: bool,
 }
 
 impl Heir {
-    /// How its main process ended, if it has, as far as that is known.
+    /// Returns how the main process ended, if it did, as far as known.
     pub(super) fn exit(&self) -> Option<sys::Exit> {
         match &self.tree {
             Some(tree) => tree.exit(),
@@ -43,17 +45,17 @@ impl Heir {
         }
     }
 
-    /// Its main process does.
+    /// Returns whether the main process is alive.
     fn lives(&self) -> bool {
         self.tree.as_ref().is_some_and(|tree| tree.exit().is_none())
     }
 
-    /// Whether anything is known of it.
+    /// Returns whether the ledger or a desired state accounts for the service.
     pub(super) fn is_known(&self) -> bool {
         self.slot.is_some()
     }
 
-    /// For the engine, whose time begins at `zero`.
+    /// Returns the recovered state for the engine, whose time starts at `zero`.
     pub(super) fn bequest(&self, zero: Duration) -> Bequest {
         let at = |ms| Instant::at(Duration::from_millis(ms).saturating_sub(zero));
         let slot = self.slot.as_ref();
@@ -74,14 +76,14 @@ impl Heir {
         self.slot.as_ref()?.child.as_ref()?.digest.as_ref()
     }
 
-    /// The address that its process knows.
+    /// Returns the address of the notification socket that the process uses.
     pub(super) fn notify(&self) -> Option<&str> {
         self.slot.as_ref()?.child.as_ref()?.notify.as_deref()
     }
 }
 
 impl Legacy {
-    /// There is none.
+    /// Returns an empty recovery for this many services.
     pub(super) fn none(services: usize) -> Self {
         Self {
             heirs: (0..services).map(|_| Heir::default()).collect(),
@@ -91,7 +93,8 @@ impl Legacy {
         }
     }
 
-    /// Adopts what lives of these services, and ends whatever else the last supervisor left.
+    /// Adopts the living processes of these services and ends everything else that the last
+    /// supervisor left.
     pub(super) fn take_over(
         lock: &Lock,
         state: &StateDir,
@@ -114,7 +117,7 @@ impl Legacy {
             None
         });
         if let Some(estate) = &estate {
-            // What runs was started by what is not known.
+            // For a rebuilt ledger, the definition that started each run is unknown.
             let is_known = estate.rebuilt.is_none();
             let before = is_known.then(|| estate.definitions(state).ok()).flatten();
             if let Some(why) = &estate.rebuilt {
@@ -141,8 +144,8 @@ impl Legacy {
         Ok(legacy)
     }
 
-    /// What operators stopped, and what is halted, stays down where no ledger knows better. What else is needed by a service that starts
-    /// starts with it.
+    /// Keeps stopped and halted services down unless a ledger accounts for them. Enables the
+    /// dependencies of services that start.
     fn keep_down(&mut self, definitions: &[Definition]) {
         for (definition, heir) in definitions.iter().zip(&mut self.heirs) {
             if let (Some(desired), None) = (&definition.desired, &heir.slot) {
@@ -166,7 +169,8 @@ impl Legacy {
         }
     }
 
-    /// Adopts only what lives of the `named` services, and leaves everything else as it is.
+    /// Adopts only the living processes of the `named` services and leaves everything else
+    /// unchanged.
     pub(super) fn take_over_some(
         slots: &[Slot],
         named: impl Fn(&str) -> bool,
@@ -185,7 +189,7 @@ impl Legacy {
         legacy
     }
 
-    /// Whether anything that runs was taken over.
+    /// Returns whether any process tree was adopted.
     pub(super) fn adopts(&self) -> bool {
         self.heirs.iter().any(|heir| heir.tree.is_some())
     }
@@ -199,7 +203,7 @@ impl Legacy {
         }
     }
 
-    /// Ends what was not adopted, and says what became of all.
+    /// Ends processes that were not adopted, and summarises the recovery.
     fn settle(&mut self, predecessor: &Predecessor) -> Result<(), Failure> {
         let trees = self.heirs.iter().filter_map(|heir| heir.tree.as_ref());
         let spared: Vec<Identity> = trees.map(Tree::identity).collect();
@@ -232,14 +236,15 @@ impl Legacy {
 }
 
 impl Heir {
-    /// Adopts its tree, if that lives; something to say about it, if there is.
+    /// Adopts the service's tree, if any of it is alive. Returns a message for the operator, if
+    /// there is one.
     fn adopt(&mut self, name: &str, processes: &mut Processes) -> Option<String> {
         let child = self.slot.as_ref()?.child.as_ref()?;
         self.is_outdated |= child.is_outdated;
         match processes.adopt(&child.identity()) {
             Ok(tree) => self.tree = Some(tree),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                // Where this fails, what is left of it is ended at once.
+                // If this fails, the remaining processes are ended at once.
                 self.tree = processes.adopt_remains(&child.identity()).ok();
                 return None;
             }
@@ -255,15 +260,17 @@ impl Heir {
     }
 }
 
-/// Whether a service is defined otherwise than it was.
+/// Returns whether a service's definition has changed.
 fn differs(all: &[Definition], now: &Definition) -> bool {
     let before = all.iter().find(|old| old.spec.name() == now.spec.name());
     before.is_none_or(|before| before.spec != now.spec || before.dir != now.dir)
 }
 
-/// The supervisor whose services may still run, and its ledger; `None` where the last one ended in good order.
+/// Returns the supervisor whose services may still be running, and its ledger. Returns `None` if
+/// the last supervisor ended in good order.
 ///
-/// Where the lock does not tell, the ledger does; where that is lost too, the processes themselves: each bears the name of its state directory.
+/// If the lock does not name the supervisor, the ledger does. If that is lost too, the processes
+/// themselves do: each carries the name of its state directory.
 pub(super) fn left(
     lock: &Lock,
     state: &StateDir,
@@ -312,7 +319,7 @@ pub(super) fn living(lock: &Lock, state: &StateDir) -> Vec<String> {
 /// Its ledger; where that is lost, what the system tells of what lives.
 ///
 /// # Errors
-/// What is wrong with the ledger, where nothing is told.
+/// If the ledger cannot be read and nothing can be rebuilt.
 pub(super) fn read_or_rebuild(
     state: &StateDir,
     of: (&Predecessor, &str),
@@ -327,7 +334,7 @@ pub(super) fn read_or_rebuild(
 }
 
 impl Predecessor {
-    /// In a sentence.
+    /// Returns a name for messages.
     pub(super) fn name(&self) -> String {
         match self.pid {
             Some(pid) => format!("the last supervisor (pid {pid})"),
@@ -336,7 +343,7 @@ impl Predecessor {
     }
 }
 
-/// Ends what a supervisor left running, and how many processes that were.
+/// Ends the processes that a supervisor left, and returns their number.
 pub(super) fn end_remains(
     predecessor: &Predecessor,
     testament: &str,

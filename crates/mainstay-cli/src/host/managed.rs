@@ -1,5 +1,5 @@
-//! A host that a service manager started: what the manager wants becomes what a client of the control socket would ask for, and what becomes
-//! of the service is what the manager is shown.
+//! A host that a service manager started. Requests of the manager are translated into those of a
+//! client of the control socket, and the state of the service is reported to the manager.
 
 use std::rc::Rc;
 
@@ -16,33 +16,34 @@ use super::interrupts::Interrupt;
 /// The service manager that started this host.
 pub(crate) struct Started {
     pub(crate) context: Context,
-    /// How long the manager is shown a pending start.
+    /// The time for which the manager is shown a pending start.
     pub(crate) start_timeout: Duration,
 }
 
-/// The host's end of the line to its manager.
+/// The host's connection to its service manager.
 pub(super) struct Line {
-    /// The one service that the manager knows of.
+    /// The single service that the manager controls.
     pub(super) service: String,
     pub(super) commands: UnboundedSender<Command>,
     pub(super) interrupts: UnboundedSender<Interrupt>,
-    /// How its service is.
+    /// The progress of the service.
     pub(super) progress: Progress,
 }
 
-/// What the manager is told of its service.
+/// The state of the service that is reported to the manager.
 #[derive(Clone, Default)]
 pub(super) struct Progress {
     /// Notified when the service is ready.
     pub(super) is_ready: Rc<Notify>,
     /// Notified when the service fails so steadily that nobody should wait for it.
     pub(super) fails: Rc<Notify>,
-    /// Why the service is not running; empty if it is.
+    /// The reason that the service is not running; empty if it is.
     pub(super) text: watch::Sender<String>,
 }
 
 impl Line {
-    /// Serves the manager until it requests a stop. After that a stop is pending for the manager until the process has ended.
+    /// Handles the manager's requests until it requests a stop. The manager sees the stop as
+    /// pending until the process has exited.
     pub(super) async fn serve(self, started: Started) {
         let Started {
             mut context,
@@ -55,8 +56,9 @@ impl Line {
             () = tokio::time::sleep(start_timeout) => Some(format!("not after {start_timeout:?}")),
             stop = context.stop() => return self.stop(stop, context).await,
         };
-        // A start that goes on for ever would block the manager's own requests and whatever waits for them, and a manager that
-        // ends the host would have the next one count restarts from zero. The host restarts the program, so it is the host that runs.
+        // A start that never ends would block the manager's own requests and everything that waits
+        // for them. A manager that kills the host would make the next one count restarts from zero.
+        // The host restarts the program, so the host is what counts as running.
         if let Some(why) = why {
             context.logger().warn(format!(
                 "{} is not ready ({why}): it is reported as running while its starts are retried",
@@ -65,7 +67,7 @@ impl Line {
         }
         context.ready();
         loop {
-            // What was asked for is done once the service has come to rest.
+            // A request is done when the service has settled.
             let (reply, replied) = oneshot::channel();
             match context.recv().await {
                 Control::Stop(stop) => return self.stop(stop, context).await,
@@ -73,7 +75,7 @@ impl Line {
                 Control::Continue => self.request(Request::Continue, reply),
                 Control::Reload => {
                     let name = self.service.clone();
-                    // Fails only where the loop has ended.
+                    // This fails only if the loop has ended.
                     let operation = Operation::Reload { name };
                     let _ = self.commands.send(Command { operation, reply });
                 }
@@ -88,20 +90,20 @@ impl Line {
 
     fn request(&self, request: Request, reply: oneshot::Sender<Reply>) {
         let names = self.service.clone();
-        // Fails only where the loop has ended.
+        // This fails only if the loop has ended.
         let operation = Operation::Request { names, request };
         let _ = self.commands.send(Command { operation, reply });
     }
 
     async fn stop(&self, _why: Stop, context: Context) {
-        // Fails only where the loop has ended.
+        // This fails only if the loop has ended.
         let _ = self.interrupts.send(Interrupt::Stop);
         std::future::pending::<()>().await;
         drop(context);
     }
 }
 
-/// Has the manager show why the service is not running.
+/// Passes the reason that the service is not running to the manager, whenever it changes.
 async fn show(mut text: watch::Receiver<String>, status: Status) {
     while text.changed().await.is_ok() {
         let shown = text.borrow_and_update().clone();

@@ -1,6 +1,8 @@
-//! What services say of themselves, on its way to the loop: however much that is, at most one message a run waits there.
+//! Notifications from services, on their way to the loop. However many a run sends, at most one
+//! message per run waits there.
 //!
-//! Readiness counts once, the last extension of a deadline counts, and of statuses the last one of each second.
+//! Readiness counts once. Of deadline extensions, the last one counts; of statuses, the last one of
+//! each second.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,10 +12,10 @@ use mainstay_core::engine::{Event, Notice, RunId, ServiceId};
 use super::Message;
 use super::clock::ToLoop;
 
-/// A status is passed on at most this often.
+/// The shortest interval between two statuses of a run.
 const CADENCE: Duration = Duration::from_secs(1);
 
-/// The notices of one run.
+/// The notifications of one run.
 #[derive(Clone, Debug)]
 pub(super) struct Notices {
     service: ServiceId,
@@ -24,15 +26,15 @@ pub(super) struct Notices {
 #[derive(Debug, Default)]
 struct State {
     ready: Ready,
-    /// When it was said.
+    /// The time at which readiness was reported.
     ready_at: Option<Instant>,
     extension: Option<(Instant, Duration)>,
     status: Option<(Instant, String)>,
-    /// When the last status was passed on.
+    /// The time at which the last status was passed on.
     status_at: Option<Instant>,
-    /// The loop has a message to come here.
+    /// Set while a message to take the notifications is on its way to the loop.
     is_announced: bool,
-    /// A timer for the status runs.
+    /// Set while a timer for the status is running.
     is_timed: bool,
 }
 
@@ -53,7 +55,7 @@ impl Notices {
         }
     }
 
-    /// Keeps a notice, and has the loop take it when it is due.
+    /// Stores a notification, and sends a message to the loop when it is due.
     pub(super) fn push(&self, notice: Notice, to_loop: &ToLoop) {
         let (now, mut state) = (Instant::now(), self.state());
         match notice {
@@ -91,7 +93,7 @@ impl Notices {
         });
     }
 
-    /// What is due, and when it was said.
+    /// Returns the notifications that are due, and the times at which they were sent.
     pub(super) fn take(&self) -> Vec<(Instant, Event)> {
         let mut state = self.state();
         state.is_announced = false;
@@ -120,7 +122,7 @@ impl Notices {
 }
 
 impl State {
-    /// How long the next status has to wait, if it has to.
+    /// Returns the remaining time until the next status is due, if it is not due yet.
     fn pause(&self) -> Option<Duration> {
         let due = self.status_at? + CADENCE;
         let pause = due.saturating_duration_since(Instant::now());

@@ -1,16 +1,18 @@
-//! `NOTIFY_SOCKET`: what a service says of itself (sd_notify(3)), one socket a run, so that no message is taken for another's.
+//! `NOTIFY_SOCKET`: notifications from a service (sd_notify(3)). Each run has a socket of its own,
+//! so that a message cannot be mistaken for another run's.
 //!
-//! The socket is a file of the service's account, so that other accounts cannot send to it at all; its
-//! name is random, and the ledger keeps it for a successor. A service that root runs may change its
-//! account or root directory before it sends: on Linux its socket is in the abstract namespace
-//! (unix(7)), as is one whose file cannot be made or reached.
+//! The socket is a file of the service's account, so that other accounts cannot send to it at all.
+//! Its name is random, and the ledger keeps it for the next supervisor. A service that root runs
+//! may change its account or root directory before it sends: on Linux, its socket is in the
+//! abstract namespace (unix(7)), as is one whose file cannot be created or reached.
 //!
-//! Who sent a message is known by its credentials on Linux, and looked at before the next one is read:
-//! sd_notify_barrier(3), and so systemd-notify(1), wait for that, and the sender is still there. A
-//! sender that is gone by then counts as a stranger. Descriptors that come with a message, as with
-//! those of sd_notify_barrier(3), are closed away from the loop (`release.rs`); nothing else of this
-//! socket is read meanwhile. On other Unixes senders of one account are not told apart. Windows has no
-//! datagram sockets of this kind: opening fails and says so.
+//! On Linux, the sender of a message is identified by its credentials and checked before the next
+//! message is read: sd_notify_barrier(3), and so systemd-notify(1), wait for that, and the sender
+//! is still alive. A sender that has exited by then counts as a stranger. File descriptors that
+//! come with a message, as with those of sd_notify_barrier(3), are closed away from the loop
+//! (`release.rs`); nothing else of this socket is read meanwhile. On other Unix systems, the
+//! senders of one account are not distinguished. Windows has no datagram sockets of this kind, and
+//! opening one fails with an error.
 
 use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
@@ -29,20 +31,21 @@ use crate::state_dir::StateDir;
 #[cfg(unix)]
 use crate::state_dir::create_private_dir;
 
-/// The longest message that is read; a longer one is cut, as sd_notify(3) senders never need it.
+/// The longest message that is read. Longer ones are truncated; senders of sd_notify(3) do not need
+/// them.
 const LONGEST: usize = 4096;
 
-/// So many messages are read at once, before anything else has its turn.
+/// The number of messages that are read in a row before other tasks have their turn.
 const TURN: u32 = 16;
 
-/// A socket that is read until it is dropped.
+/// A notification socket. It is read until it is dropped.
 pub(super) struct NotifySocket {
     address: OsString,
     reader: Rc<Reader>,
     task: AbortHandle,
 }
 
-/// What is read, who is believed, and who is told.
+/// The socket, the accepted senders and the receiver of notifications.
 struct Reader {
     socket: platform::Socket,
     senders: Senders,
@@ -55,7 +58,7 @@ struct Reader {
 impl Reader {
     fn believes(&self, sender: Option<Sender>) -> bool {
         match (sender, self.senders) {
-            // The socket's place says who may reach it.
+            // Without credentials, the permissions of the socket decide who can send.
             (None, _) => !cfg!(target_os = "linux"),
             (Some(sender), Senders::Tree) => {
                 let members = self.members.get();
@@ -85,24 +88,24 @@ impl Drop for Reader {
     }
 }
 
-/// More than any system queues on one socket.
+/// A limit above the queue length of any system's socket.
 const MOST_WAITING: usize = 4096;
 
-/// What reaches a socket.
+/// An event of a notification socket.
 pub(super) enum Heard {
     Notice(Notice),
-    /// A message from this process is not believed. Comes once.
+    /// A message from a process that is not accepted. This event occurs once per socket.
     Stranger(u32),
 }
 
-/// Who may send.
+/// The accepted senders.
 pub(super) struct Trust<'a> {
     pub(super) senders: Senders,
-    /// The service's, where it is not ours.
+    /// The service's user, if it is not the supervisor's.
     pub(super) user: Option<&'a sys::User>,
 }
 
-/// As a message's credentials say.
+/// The sender of a message, from its credentials.
 #[derive(Clone, Copy)]
 struct Sender {
     pid: u32,
@@ -110,7 +113,8 @@ struct Sender {
 }
 
 impl NotifySocket {
-    /// Opens a socket and calls `on` for what arrives there; at the address that the service knows, if it runs already.
+    /// Opens a socket and calls `on` for each event. If the service is already running, the socket
+    /// is opened at the address that it knows.
     pub(super) fn open(
         state: &StateDir,
         name: &str,
@@ -146,7 +150,7 @@ impl NotifySocket {
         })
     }
 
-    /// Reads what was sent before this call.
+    /// Reads the messages that were sent before this call.
     pub(super) fn drain(&self) {
         let mut buffer = [0; LONGEST];
         for _ in 0..MOST_WAITING {
@@ -158,18 +162,19 @@ impl NotifySocket {
         }
     }
 
-    /// Says which processes are the service's. Nothing is read between a start and this.
+    /// Sets the process tree whose messages are accepted. Nothing is read between a start and this
+    /// call.
     pub(super) fn belongs_to(&self, tree: &sys::Tree) {
-        // It never belongs to another one.
+        // The tree is set once: a socket never belongs to another one.
         let _ = self.reader.members.set(tree.members());
     }
 
-    /// The value of `NOTIFY_SOCKET`.
+    /// Returns the value of `NOTIFY_SOCKET`.
     pub(super) fn address(&self) -> &OsString {
         &self.address
     }
 
-    /// Its file, if it has one.
+    /// Returns the socket's file, if it has one.
     pub(super) fn path(&self) -> Option<&Path> {
         Some(Path::new(&self.address)).filter(|path| path.is_absolute())
     }
@@ -179,13 +184,13 @@ impl Drop for NotifySocket {
     fn drop(&mut self) {
         self.task.abort();
         if let Some(path) = self.path() {
-            // What stays is removed by the next supervisor.
+            // If the file stays, the next supervisor removes it.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Removes the files of sockets that a killed supervisor left, except those in use.
+/// Removes the socket files that a killed supervisor left, except those in use.
 pub(super) fn remove_stale<'a>(
     state: &StateDir,
     in_use: impl Iterator<Item = &'a NotifySocket> + Clone,
@@ -198,16 +203,16 @@ pub(super) fn remove_stale<'a>(
     }
 }
 
-/// A new name for a socket's file.
+/// Returns a new random name for a socket file.
 #[cfg(unix)]
 fn new_name(service: &str) -> String {
     use std::hash::{BuildHasher as _, RandomState};
     format!("{:016x}", RandomState::new().hash_one(service))
 }
 
-/// Binds a socket to a file that `user`, or our own account, and root may send to.
+/// Binds a socket to a file that only root and `user`, or our own account, may send to.
 ///
-/// Fails where `user` could not get there.
+/// Fails if `user` could not reach the file.
 #[cfg(unix)]
 fn bind_file<T>(
     path: &Path,
@@ -239,7 +244,7 @@ fn bind_file<T>(
     given.map(|()| socket)
 }
 
-/// One assignment; `None` for those that mean nothing to us.
+/// Parses one assignment. Returns `None` for those that are not supported.
 fn parse(line: &str) -> Option<Notice> {
     let (name, value) = line.split_once('=')?;
     match name {
@@ -279,7 +284,7 @@ mod platform {
     /// The longest path of a socket (unix(7)).
     const LONGEST_PATH: usize = 107;
 
-    /// Until there may be a thread to close what a message carries.
+    /// The delay before another attempt to start a thread that closes a message's descriptors.
     const RETRY_DELAY: Duration = Duration::from_secs(1);
 
     pub(super) fn bind(
@@ -301,7 +306,7 @@ mod platform {
         bind_at(format!("@mainstay/{pid}/{name}/{random}"), user)
     }
 
-    /// Whether a socket file of this path serves a service of this account.
+    /// Returns whether a socket file of this path is suitable for a service of this account.
     fn is_for(path: &str, user: Option<&sys::User>) -> bool {
         let is_root = sys::is_privileged() && user.is_none_or(sys::User::is_root);
         !is_root && path.len() <= LONGEST_PATH
@@ -324,7 +329,7 @@ mod platform {
         Ok((address.into(), socket))
     }
 
-    /// The next message, whose descriptors are closed. Cancel-safe.
+    /// Returns the next message. Its file descriptors are closed. Cancel-safe.
     pub(super) async fn receive<'a>(
         socket: &Socket,
         buffer: &'a mut [u8],
@@ -336,7 +341,7 @@ mod platform {
             if !next.has_descriptors {
                 remove(socket)?;
             } else if let Ok(gone) = release::remove_next(socket) {
-                // Without an answer it is gone as well.
+                // An error means that the message is removed as well.
                 let _ = gone.await;
             } else {
                 tokio::time::sleep(RETRY_DELAY).await;
@@ -346,7 +351,7 @@ mod platform {
         }
     }
 
-    /// The next message that is there already, if it carries no descriptors.
+    /// Returns the next waiting message, if it carries no file descriptors.
     pub(super) fn receive_now<'a>(
         socket: &Socket,
         buffer: &'a mut [u8],
@@ -359,9 +364,9 @@ mod platform {
         Ok((&buffer[..next.length], next.sender))
     }
 
-    /// Leaves nothing in the socket that its close would have to close.
+    /// Empties the socket, so that closing it does not close descriptors that were sent to it.
     pub(super) fn empty(socket: &Socket) {
-        // Nothing can be sent to it from here on.
+        // After this, nothing can be sent to the socket.
         let _ = shutdown(socket, Shutdown::Read);
         let mut buffer = [0; 1];
         for _ in 0..MOST_WAITING {
@@ -370,13 +375,13 @@ mod platform {
                     return release::remove_all(socket, MOST_WAITING);
                 }
                 Ok(next) if next.sender.is_some() && remove(socket).is_ok() => {}
-                // Each message has a sender.
+                // Each message has a sender: without one, the queue is empty.
                 Ok(_) | Err(_) => return,
             }
         }
     }
 
-    /// The message that comes next, which stays where it is.
+    /// The next message, which remains in the queue.
     struct Next {
         length: usize,
         sender: Option<Sender>,
@@ -384,7 +389,8 @@ mod platform {
     }
 
     fn look(socket: &Socket, buffer: &mut [u8]) -> io::Result<Next> {
-        // There is room for the credentials alone, and what does not fit is told.
+        // There is room for the credentials only. `MSG_CTRUNC` then shows that the message carries
+        // more.
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(buffer)];
@@ -404,7 +410,7 @@ mod platform {
         })
     }
 
-    /// Removes the message that was looked at: nobody else reads.
+    /// Removes the message that was peeked. There is no other reader.
     fn remove(socket: &Socket) -> io::Result<()> {
         rustix::net::recv(socket, &mut [0_u8; 0][..], RecvFlags::DONTWAIT)?;
         Ok(())

@@ -1,5 +1,7 @@
-//! Which process listens on a local TCP address or Unix socket: the inode of the socket from `/proc/net/tcp`, `tcp6` and `unix`
-//! (proc_pid_net(5)), the process from `/proc/PID/fd`. A look reads every descriptor of every process at worst, so it belongs on a thread of its own. Only Linux tells.
+//! Lookup of the process that listens on a local TCP address or Unix socket. The inode of the
+//! socket comes from `/proc/net/tcp`, `tcp6` and `unix` (proc_pid_net(5)), the process from
+//! `/proc/PID/fd`. In the worst case, a lookup reads every descriptor of every process, so it
+//! belongs on a thread of its own. Only Linux supports it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,7 +9,7 @@ use std::path::PathBuf;
 
 use super::sys::Members;
 
-/// Where something listens on this machine.
+/// A local address on which a process listens.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
     Tcp(SocketAddr),
@@ -28,7 +30,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Who answers on an address.
+/// The owner of a local address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(target_os = "linux"),
@@ -37,13 +39,13 @@ impl fmt::Display for Place {
 pub(super) enum Owner {
     /// A process of the tree, or this one.
     Ours,
-    /// Another process, by name and pid, and no process of the tree.
+    /// Another process, by name and pid. No process of the tree listens there.
     Stranger(String),
-    /// It cannot be seen.
+    /// The owner cannot be determined.
     Unknown,
 }
 
-/// Who listens there; where `ours` is not given, no process is ours.
+/// Returns the owner of a local address. If `ours` is `None`, only this process counts as ours.
 #[cfg(target_os = "linux")]
 pub(super) fn of(at: &Place, ours: Option<&Members>) -> Owner {
     let sockets = match at {
@@ -66,7 +68,7 @@ pub(super) fn of(at: &Place, ours: Option<&Members>) -> Owner {
         match linux::holds(pid, &sockets) {
             Some(true) => return Owner::Ours,
             Some(false) => {}
-            // It may be the one.
+            // This process may be the owner.
             None => is_hidden = true,
         }
     }
@@ -77,14 +79,14 @@ pub(super) fn of(at: &Place, ours: Option<&Members>) -> Owner {
         .into_iter()
         .find(|pid| linux::holds(*pid, &sockets) == Some(true));
     match stranger {
-        // It may have come since.
+        // The process may have joined the tree since.
         Some(pid) if is_ours(pid) => Owner::Ours,
         Some(pid) => Owner::Stranger(format!("{} (pid {pid})", linux::name(pid))),
         None => Owner::Unknown,
     }
 }
 
-/// Nobody tells.
+/// Always `Unknown`: this system does not support the lookup.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn of(_at: &Place, _ours: Option<&Members>) -> Owner {
     Owner::Unknown
@@ -97,8 +99,9 @@ mod linux {
     use std::os::unix::ffi::OsStrExt as _;
     use std::path::Path;
 
-    /// The sockets that take connections to this address, as `/proc/PID/fd` names them: those that are bound to it alone where there are
-    /// any, as the system prefers these, else those that are bound to all addresses.
+    /// Returns the sockets that accept connections to this address, by the names that
+    /// `/proc/PID/fd` uses. Those that are bound to exactly this address come first, as the system
+    /// prefers them; if there are none, the ones that are bound to all addresses are returned.
     pub(super) fn listening(at: SocketAddr) -> Vec<String> {
         let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
         let tables = tables.map(|path| fs::read_to_string(path).unwrap_or_default());
@@ -114,13 +117,14 @@ mod linux {
         };
         let exactly = bound_to(&|ip| ip == asked);
         match exactly.is_empty() {
-            // One of IPv6 takes connections of IPv4, too, if it was not told otherwise.
+            // An IPv6 wildcard socket also accepts IPv4 connections unless configured otherwise.
             true => bound_to(&|ip| ip.is_unspecified() && (ip.is_ipv6() || asked.is_ipv4())),
             false => exactly,
         }
     }
 
-    /// The sockets that listen under this name. One that was bound by another name for the same file, such as a relative path, is not seen.
+    /// Returns the sockets that listen under this name. A socket that was bound by another name for
+    /// the same file, such as a relative path, is not found.
     pub(super) fn listening_unix(path: &Path) -> Vec<String> {
         const ACCEPTS: &str = "00010000";
         let table = fs::read("/proc/net/unix").unwrap_or_default();
@@ -138,7 +142,7 @@ mod linux {
         lines.filter_map(inode_of).collect()
     }
 
-    /// The address and the inode of a socket that listens on the port.
+    /// Parses the address and the inode of a socket that listens on the port.
     fn parse(line: &str, port: u16) -> Option<(IpAddr, &str)> {
         const LISTENS: &str = "0A";
         let mut fields = line.split_ascii_whitespace();
@@ -147,7 +151,7 @@ mod linux {
             return None;
         }
         let inode = fields.nth(5)?;
-        // Words of 32 bits, each in the machine's own order.
+        // The address consists of words of 32 bits, each in native byte order.
         let word = |i: usize| u32::from_str_radix(ip.get(8 * i..8 * (i + 1))?, 16).ok();
         let ip = match ip.len() {
             8 => Ipv4Addr::from(word(0)?.to_ne_bytes()).into(),
@@ -167,7 +171,7 @@ mod linux {
         all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
     }
 
-    /// Whether the process has one of these sockets; `None` if we may not know.
+    /// Returns whether the process has one of these sockets open; `None` if permission is denied.
     pub(super) fn holds(pid: u32, sockets: &[String]) -> Option<bool> {
         let is_it = |path: std::path::PathBuf| {
             fs::read_link(path)
@@ -176,7 +180,7 @@ mod linux {
         match fs::read_dir(format!("/proc/{pid}/fd")) {
             Ok(fds) => Some(fds.flatten().any(|fd| is_it(fd.path()))),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
-            // It has ended.
+            // The process has exited.
             Err(_) => Some(false),
         }
     }
@@ -198,7 +202,7 @@ mod linux {
             let of_all = listening(here);
             assert_eq!(of_all.len(), 1);
             assert_eq!(holds(std::process::id(), &of_all), Some(true));
-            // The same port twice, as the addresses differ.
+            // The same port can be bound twice, as the addresses differ.
             let Ok(_one) = std::net::TcpListener::bind(here) else {
                 return;
             };

@@ -1,4 +1,4 @@
-//! Whether somebody listens where a service is about to, and who it is.
+//! Detection of other processes that already listen on a service's port.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -7,11 +7,13 @@ use mainstay_core::spec::{Probe, Ready, Spec};
 
 use super::owner::{self, Owner, Place};
 
-/// How long a loopback connection may take that is neither accepted nor refused.
+/// The timeout of a loopback connection that is neither accepted nor refused.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Where the service's readiness is asked on this machine and somebody answers already: that cannot be the service, and taking it
-/// for the service would be a wrong "ready". A name other than `localhost` is not looked up, as that may take its time. The words end in who it is, where the system tells.
+/// Returns a message if another process already answers at the local address of the service's
+/// readiness probe. It cannot be the service, and counting it as the service would report a wrong
+/// "ready". Names other than `localhost` are not resolved, as that may take long. The message names
+/// the process if the system shows it.
 pub(super) fn taken(spec: &Spec) -> Option<String> {
     let address = match spec.start().ready()? {
         Ready::Probe(Probe::Tcp(address)) => address,

@@ -1,8 +1,11 @@
-//! What makes this process the supervisor of its state directory: the directory itself, its lock, the control socket and the ledger in it.
+//! The hold of this process on its state directory: the directory itself, its lock, the control
+//! socket and the ledger.
 //!
-//! Somebody may delete, empty or replace any of them while we run. A watch on the directory (Linux) tells us at once, without polling; what is lost is
-//! made anew after a moment, in which `rm -r` comes to its end. Whoever starts a supervisor meanwhile finds us all the same
-//! ([`take`]): by the ledger, by the socket, or as the process that bears the mark of this directory.
+//! Any of these may be deleted, emptied or replaced while the supervisor runs. A watch on the
+//! directory (Linux) reports that at once, without polling. After a short delay, in which `rm -r`
+//! can finish, the lost parts are created again. A supervisor that is started meanwhile still finds
+//! this one ([`take`]): by the ledger, by the socket, or as the process that carries the mark of
+//! this directory.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,17 +21,17 @@ use crate::failure::Failure;
 use crate::lock_file;
 use crate::state_dir::{Hold, Left, Lock, PATIENCE, Patience, StateDir, Try};
 
-/// How long it takes until what is lost is made anew.
+/// The delay before lost parts are created again.
 const MOMENT: Duration = Duration::from_millis(50);
-/// The same, where that failed or another supervisor has it.
+/// The delay after a failed repair, or while another supervisor has the lock.
 const PAUSE: Duration = Duration::from_secs(10);
-/// The same thing is not said again so soon.
+/// The interval within which a repeated message is suppressed.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Takes a state directory, to supervise from it or to end what runs.
+/// Takes a state directory, to supervise from it or to end what is running.
 ///
 /// # Errors
-/// `Busy` where a supervisor lives, whatever has become of its lock.
+/// `Busy` if a supervisor is alive, whatever has happened to its lock.
 pub(super) fn take(state: &StateDir) -> Result<Lock, Failure> {
     let lock = state.lock()?;
     let by_ledger = || {
@@ -49,7 +52,9 @@ pub(super) fn take(state: &StateDir) -> Result<Lock, Failure> {
     )))
 }
 
-/// The supervisor that bears the mark of a state directory. A program that one was about to start when it was killed bears it for a moment.
+/// Returns the supervisor that carries the mark of a state directory. A program that a killed
+/// supervisor was about to start carries the mark for a moment, so this waits until that has
+/// passed.
 fn by_mark(state: &StateDir) -> Option<u32> {
     let mark = state.mark();
     let deadline = Instant::now() + MOMENT;
@@ -62,25 +67,26 @@ fn by_mark(state: &StateDir) -> Option<u32> {
     }
 }
 
-/// The supervisor of a state directory, if it lives, whatever has become of its socket.
+/// Returns the supervisor of a state directory, if it is alive, whatever has happened to its
+/// socket.
 pub(crate) fn supervisor(state: &StateDir) -> Option<u32> {
     let by_lock = state.holder().filter(|pid| *pid != std::process::id());
     by_lock.or_else(|| sys::supervisor_of(&state.mark()))
 }
 
-/// See the [module](self).
+/// The hold on a state directory; see the [module](self).
 pub(super) struct Possession {
     lock: Lock,
     dir: File,
     watch: PlaceWatch,
-    /// The control socket's task, which takes a new listener.
+    /// The channel that passes a new listener to the control socket's task.
     server: UnboundedSender<Listener>,
     socket: endpoint::Place,
     mend: Option<Mend>,
     said: Option<(String, Instant)>,
 }
 
-/// Resolves when something has changed. Cancel-safe.
+/// Resolves when something in the directory has changed. Cancel-safe.
 pub(super) async fn changed(possession: Option<&Possession>) {
     match possession {
         Some(possession) => possession.watch.changed().await,
@@ -88,15 +94,15 @@ pub(super) async fn changed(possession: Option<&Possession>) {
     }
 }
 
-/// Something is to be made anew.
+/// A pending repair.
 struct Mend {
     at: Instant,
     since: Instant,
-    /// As it was seen first: meanwhile others may have put something in its place.
+    /// The losses as they were first seen. Other processes may have replaced the lost parts since.
     seen: Losses,
 }
 
-/// What somebody has taken.
+/// The lost parts, with the way in which each was lost.
 #[derive(Clone, Copy, Default)]
 struct Losses {
     dir: Option<&'static str>,
@@ -116,7 +122,7 @@ impl Losses {
         [dir, lock, socket, ledger].iter().all(|it| it.is_none())
     }
 
-    /// The same, as it was seen before.
+    /// Returns the current losses, described as they were seen before.
     fn seen_as(self, before: Self) -> Self {
         let seen = |now: Option<_>, before: Option<_>| now.and(before.or(now));
         Self {
@@ -127,7 +133,7 @@ impl Losses {
         }
     }
 
-    /// In a sentence.
+    /// Returns a description of the losses.
     fn text(&self, state: &StateDir) -> String {
         let place = state.path();
         if let Some(what) = self.dir {
@@ -157,7 +163,7 @@ fn missing(is_there: bool) -> Option<&'static str> {
 }
 
 impl Possession {
-    /// The lock is signed, and the socket is in its place.
+    /// Creates the hold. The lock must be signed, and the socket bound.
     pub(super) fn new(
         state: &StateDir,
         lock: Lock,
@@ -178,12 +184,12 @@ impl Possession {
         })
     }
 
-    /// Gives the place back.
+    /// Returns the lock, to be released.
     pub(super) fn into_lock(self) -> Lock {
         self.lock
     }
 
-    /// When something is to be made anew.
+    /// Returns the time of the pending repair, if any.
     pub(super) fn mends_at(&self) -> Option<Instant> {
         self.mend.as_ref().map(|mend| mend.at)
     }
@@ -213,7 +219,7 @@ impl Possession {
         Ok(losses)
     }
 
-    /// Takes the lock again that was lost; whether it is ours.
+    /// Takes the lost lock again, and returns whether that succeeded.
     fn retake(&mut self, state: &StateDir, since: Instant) -> Result<bool, Failure> {
         let patience = match since.elapsed() < PATIENCE {
             true => Patience::Left,
@@ -231,7 +237,8 @@ impl Possession {
         }
     }
 
-    /// Makes anew what is lost, but for what only the host can; whether that was done.
+    /// Creates the lost parts again, except those that only the host can create. Returns whether
+    /// that was done.
     fn mend(&mut self, state: &StateDir, losses: &Losses, since: Instant) -> Result<bool, Failure> {
         let new_dir = match losses.dir {
             Some(_) => {
@@ -256,7 +263,7 @@ impl Possession {
             let listener =
                 Listener::bind(state.path()).map_err(super::failed("open the control socket"))?;
             self.socket = listener.place();
-            // Fails only where we are ending.
+            // This fails only if the supervisor is ending.
             let _ = self.server.send(listener);
         }
         // Not before: a directory without our lock is not ours yet.
@@ -268,7 +275,7 @@ impl Possession {
         Ok(true)
     }
 
-    /// Whether it is time to say this.
+    /// Returns whether a message is new, or old enough to be repeated.
     fn is_new(&mut self, text: &str) -> bool {
         let is_same = |(said, at): &(String, Instant)| said == text && at.elapsed() < QUIET;
         if self.said.as_ref().is_some_and(is_same) {
@@ -280,7 +287,7 @@ impl Possession {
 }
 
 impl Host {
-    /// Looks whether everything is still ours.
+    /// Checks that everything is still in place, and schedules a repair if it is not.
     pub(super) fn look_at_possession(&mut self) {
         let losses = self.losses();
         let now = Instant::now();
@@ -305,7 +312,7 @@ impl Host {
         )
     }
 
-    /// Makes anew what somebody has taken, and says so.
+    /// Repairs the losses, and reports them.
     pub(super) fn mend_possession(&mut self) {
         let losses = self.losses();
         let Some(mut possession) = self.possession.take() else {
@@ -358,13 +365,14 @@ impl Host {
             }
         }
         self.possession = Some(possession);
-        // Meanwhile something else may have gone.
+        // Something else may have been lost meanwhile.
         self.look_at_possession();
     }
 
-    /// Makes what services need in a new state directory.
+    /// Creates the services' files in a new state directory.
     fn furnish(&mut self) {
-        // Their pipes had names in there, by which alone a successor could read what they write.
+        // The pipes had their names in the old directory. Without these, a later supervisor could
+        // not read the services' output.
         self.ledger = None;
         self.is_adoptable = false;
         if let Err(error) = self.logs.make_dir_again() {

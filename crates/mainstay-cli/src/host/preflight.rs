@@ -1,4 +1,5 @@
-//! What would fail anyway is said before anything is started: missing programs, taken ports, accounts that cannot be had.
+//! Checks before anything is started, so that predictable failures are reported early: missing
+//! programs, ports in use, accounts that cannot be used.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -11,7 +12,8 @@ use crate::guarded;
 use crate::runs;
 use crate::state_dir::StateDir;
 
-/// Checks a service; the first thing that is wrong with the host (the manifest was checked before) ends it.
+/// Checks that a service can be started on this host, and returns the first problem. The manifest
+/// was validated before.
 pub(super) fn check(
     spec: &Spec,
     manifest_dir: &Path,
@@ -29,7 +31,7 @@ pub(super) fn check(
     }
 }
 
-/// The same, but for what an earlier definition of it may hold.
+/// Performs the checks that an earlier run of the service does not affect.
 pub(super) fn check_files(
     spec: &Spec,
     manifest_dir: &Path,
@@ -60,7 +62,7 @@ pub(super) fn check_files(
     check_program("command", spec.command(), manifest_dir, &environment).map_err(refuse)
 }
 
-/// Checks that its account can get to what it is given in the state directory.
+/// Checks that the service's account can reach its directories in the state directory.
 pub(super) fn check_state(
     spec: &Spec,
     state: &StateDir,
@@ -74,7 +76,7 @@ pub(super) fn check_state(
 }
 
 fn refused_setting(spec: &Spec, user: Option<&sys::User>) -> Option<sys::RefusedSetting> {
-    // Who stays the user that it is keeps what it has.
+    // A service that does not change its user keeps its capabilities.
     let capabilities = match (user, spec.sandbox()) {
         (Some(_), Some(sandbox)) => &sandbox.capabilities[..],
         _ => &[],
@@ -102,7 +104,7 @@ fn explain(spec: &Spec, setting: &sys::RefusedSetting) -> (Code, String, &'stati
     }
 }
 
-/// What keeps a service from being started, and what helps.
+/// A problem that prevents a service from being started, and a hint.
 struct Problem {
     code: Code,
     why: String,
@@ -158,7 +160,8 @@ fn check_program(
     })
 }
 
-/// Commands of a service, beside its own program, that cannot be executed as things are.
+/// Returns messages about commands of a service, other than its main program, that cannot be
+/// executed at present.
 fn unusable_helpers(
     spec: &Spec,
     manifest_dir: &Path,
@@ -173,7 +176,7 @@ fn unusable_helpers(
     unusable.collect()
 }
 
-/// Everything that a supervisor says of a service when it takes it up.
+/// Returns all remarks on a service that a supervisor reports when it begins to supervise it.
 pub(super) fn remarks(
     spec: &Spec,
     manifest_dir: &Path,
@@ -186,7 +189,8 @@ pub(super) fn remarks(
     remarks
 }
 
-/// What would keep it from being started now, or its commands from being run, for whoever installs it: they may still come.
+/// Returns warnings for the installer of a service: problems that would prevent its start, or that
+/// of its commands, at present. The missing parts may still be added.
 pub(crate) fn warnings(spec: &Spec, manifest_dir: &Path) -> Vec<String> {
     let ours = launch::inherited();
     let environment = launch::environment(spec, manifest_dir, None, &ours).unwrap_or(ours);
@@ -199,7 +203,8 @@ pub(crate) fn warnings(spec: &Spec, manifest_dir: &Path) -> Vec<String> {
     unusable.into_iter().chain(helpers).collect()
 }
 
-/// What the manifest asks for and this supervisor does not do: said at the start, never passed over in silence.
+/// Returns the settings of the manifest that this supervisor does not support. They are reported at
+/// the start and never ignored silently.
 pub(crate) fn losses(spec: &Spec) -> Vec<String> {
     let mut losses = Vec::new();
     let mut lose = |what: String| losses.push(what);
@@ -232,7 +237,7 @@ pub(crate) fn losses(spec: &Spec) -> Vec<String> {
     losses
 }
 
-/// What helps where there is no user of this name.
+/// Returns a hint for a user that does not exist.
 pub(crate) fn no_such_user(name: &str) -> &'static str {
     match name.bytes().all(|byte| byte.is_ascii_digit()) {
         true => "an account has the name of a user, not its number: `id -nu NUMBER` shows it",
@@ -240,7 +245,8 @@ pub(crate) fn no_such_user(name: &str) -> &'static str {
     }
 }
 
-/// Whom the service runs as under a supervisor that is not a service manager.
+/// Returns the user that the service runs as under a supervisor that is not a service manager.
+/// `None` is the current user.
 pub(crate) fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
     let Some(account) = spec.account() else {
         return Ok(None);
@@ -268,7 +274,7 @@ pub(crate) fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
             ),
             Err(error) => refuse(&error.to_string(), "create the user, or correct `account`"),
         },
-        // Whoever runs this has few rights already.
+        // The current user has few rights already.
         _ if !sys::is_privileged() => Ok(None),
         _ => refuse(
             "only a service manager can give it, and as root it would run with all rights",

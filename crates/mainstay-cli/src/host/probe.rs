@@ -1,7 +1,8 @@
-//! Asks one question and brings back yes, or why not.
+//! Probes: each performs one check and returns success, or the reason for its failure.
 //!
-//! A probe is dropped when its time is over; what it had opened closes with it. `exec` probes are children of the host like any
-//! other and are not asked here (`children.rs`).
+//! A probe is dropped when its time is over, which closes everything that it had opened. `exec`
+//! probes are child processes of the host like any other and are not performed here
+//! (`children.rs`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,21 +20,23 @@ use super::sys;
 use crate::guarded;
 use crate::http::exchange;
 
-/// The answer to a probe: yes, and by whom on this machine where that is known, or why not.
+/// The result of a probe: success and the local address that answered, if known; or the reason for
+/// its failure.
 pub(super) type Answer = Result<Option<Place>, No>;
 
-/// Why there is no yes.
+/// The reason that a probe did not succeed.
 pub(super) enum No {
-    /// The service's answer, or its silence.
+    /// The service answered with a failure, or did not answer.
     Answer(String),
-    /// This process lacks what it needs to ask.
+    /// A lack of resources in this process: the probe was not performed.
     Lacking(String),
-    /// This process did not run for a part of the time: the service may have answered, or given up.
+    /// A delay of this process during the probe. The service may have answered, or given up.
     Delayed,
 }
 
 impl No {
-    /// The question was not asked; where earlier ones hang, its time is over as well.
+    /// Returns the result of a probe that was not performed. If earlier ones hang, it counts as
+    /// timed out.
     fn unasked(what: impl std::fmt::Display, error: &io::Error) -> Self {
         let why = format!("{what}: {}", brief(error));
         match error.kind() {
@@ -55,7 +58,7 @@ pub(super) fn no_answer_within(limit: Duration) -> String {
     format!("no answer within {}", mainstay_core::engine::Human(limit))
 }
 
-/// No answer in time is a no.
+/// Performs a check with a time limit. A timeout counts as failure.
 pub(super) async fn within<T>(
     limit: Duration,
     question: impl Future<Output = Result<T, No>>,
@@ -72,7 +75,7 @@ pub(super) async fn within<T>(
     })
 }
 
-/// Asks any probe but `exec`; relative paths begin at `base`.
+/// Performs any probe except `exec`. Relative paths start at `base`.
 pub(super) async fn ask(probe: &Probe, base: &Path) -> Answer {
     match probe {
         Probe::Http(url) => http(url).await,
@@ -83,8 +86,8 @@ pub(super) async fn ask(probe: &Probe, base: &Path) -> Answer {
     }
 }
 
-/// Looks which process listens on an address of this machine: an error if that is none of the service's. A look at every process takes
-/// its time, so it is a thread's.
+/// Returns the owner of a local address, or an error if that is none of the service's processes.
+/// The lookup may read every process, so it runs in a thread.
 pub(super) async fn owner(at: Place, members: sys::Members) -> Result<Owner, No> {
     let place = at.clone();
     let look = aside(at.to_string(), move || owner::of(&place, Some(&members)));
@@ -100,7 +103,7 @@ pub(super) async fn owner(at: Place, members: sys::Members) -> Result<Owner, No>
     }
 }
 
-/// A connection is accepted.
+/// Succeeds if a connection is accepted.
 async fn tcp(address: &HostPort) -> Answer {
     let stream = connect(address).await?;
     stream
@@ -108,13 +111,13 @@ async fn tcp(address: &HostPort) -> Answer {
         .map_err(|error| No::of(format_args!("connect to {address}"), &error))
 }
 
-/// The other end, if that is on this machine.
+/// Returns the address of the peer, if it is on this machine.
 fn here(stream: &TcpStream) -> Option<Place> {
     let (ours, other) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
     (other.ip().is_loopback() || other.ip() == ours.ip()).then_some(Place::Tcp(other))
 }
 
-/// The status is 200–399; the body is not read.
+/// Succeeds if the status is 200–399. The body is not read.
 async fn http(url: &HttpUrl) -> Answer {
     let address = url.address();
     let stream = connect(address).await?;
@@ -133,7 +136,7 @@ async fn http(url: &HttpUrl) -> Answer {
     }
 }
 
-/// A connection is accepted. A link that another account can change is not followed.
+/// Succeeds if a connection is accepted. A link that another account can change is not followed.
 #[cfg(unix)]
 async fn unix(path: PathBuf) -> Answer {
     let what = format!("connect to {}", path.display());
@@ -147,7 +150,7 @@ async fn unix(path: PathBuf) -> Answer {
     connected.map_err(|error| No::of(&what, &error))
 }
 
-/// Windows has Unix sockets, the runtime underneath has not.
+/// Always fails: Windows has Unix sockets, but the runtime does not support them there.
 #[cfg(windows)]
 #[expect(clippy::unused_async, reason = "the same shape on every system")]
 async fn unix(path: PathBuf) -> Answer {
@@ -157,7 +160,8 @@ async fn unix(path: PathBuf) -> Answer {
     )))
 }
 
-/// It exists. A link that another account can change is not followed: it would tell whether a file of root's exists.
+/// Succeeds if the file exists. A link that another account can change is not followed: it would
+/// reveal whether a file exists that only root can see.
 async fn file(path: PathBuf) -> Answer {
     let shown = path.display().to_string();
     let asked = aside(shown.clone(), move || guarded::exists(&path)).await;
@@ -170,8 +174,8 @@ async fn file(path: PathBuf) -> Answer {
     }
 }
 
-/// A connection, or why there is none; an error of its own where the name could not be looked up for
-/// want of a thread.
+/// Connects to an address. The outer error means that the name could not be resolved for lack of a
+/// thread.
 async fn connect(address: &HostPort) -> Result<io::Result<TcpStream>, No> {
     let found = resolve(address.host(), address.port()).await;
     let found = found.map_err(|error| No::unasked(format_args!("resolve {address}"), &error))?;
@@ -181,7 +185,7 @@ async fn connect(address: &HostPort) -> Result<io::Result<TcpStream>, No> {
     })
 }
 
-/// The system's words without Rust's `(os error N)`.
+/// Returns the system's error message without Rust's `(os error N)`.
 fn brief(error: &io::Error) -> String {
     if guarded::refusal(error).is_some() {
         return guarded::explain(error);

@@ -1,8 +1,11 @@
-//! Releases what other accounts have put into a socket's queue, away from the event loop.
+//! Removal of messages and connections that other accounts have put into a socket's queue, away
+//! from the event loop.
 //!
-//! Whoever may send to a Unix socket may send descriptors (`SCM_RIGHTS`, unix(7)), and a queue can hold the last reference to a file. Whoever
-//! removes such a message, or closes the socket, then closes that file, which may take as long as the sender likes: a TCP socket
-//! with unsent data and `SO_LINGER` blocks its last close for years. So the loop removes a message only once it knows that it carries none.
+//! A process that may send to a Unix socket may send file descriptors (`SCM_RIGHTS`, unix(7)), and
+//! a queue can hold the last reference to a file. Removing such a message, or closing the socket,
+//! then closes that file, which may take as long as the sender likes: a TCP socket with unsent data
+//! and `SO_LINGER` blocks its last close for years. So the loop only removes messages that carry no
+//! descriptors.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,19 +18,20 @@ use tokio::sync::oneshot;
 
 use super::sys::threads::{self, Stack};
 
-/// How long a close that does not linger may take; the address is free afterwards.
+/// The longest time for a close that does not linger. The address is free afterwards.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
 
 fn in_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     threads::spawn("mainstay-release", Stack::Small, work).map(drop)
 }
 
-/// Removes the next message of a datagram socket. The answer comes when it is gone, with whatever it carried.
+/// Removes the next message of a datagram socket. The receiver resolves when the message and its
+/// descriptors are gone.
 pub(super) fn remove_next(socket: &impl AsFd) -> io::Result<oneshot::Receiver<()>> {
     let socket = socket.as_fd().try_clone_to_owned()?;
     let (done, gone) = oneshot::channel();
     in_thread(move || {
-        // Its text was looked at before.
+        // The text was read before.
         let _ = recv(&socket, &mut [0_u8; 0][..], RecvFlags::DONTWAIT);
         drop(socket);
         let _ = done.send(());
@@ -52,7 +56,8 @@ pub(super) fn remove_all(socket: &impl AsFd, most: usize) {
     }
 }
 
-/// Closes a listening socket, with the connections that nobody has accepted. Returns when that is done, or takes longer than usual.
+/// Closes a listening socket, with the connections that were not accepted. Returns when that is
+/// done, or takes longer than usual.
 pub(super) fn close(socket: OwnedFd) {
     let place = Arc::new(Mutex::new(Some(socket)));
     let (done, closed) = channel();
@@ -65,7 +70,8 @@ pub(super) fn close(socket: OwnedFd) {
         Ok(()) => match closed.recv_timeout(CLOSE_TIMEOUT) {
             Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         },
-        // Without a thread it stays open: better a descriptor less than a loop that waits.
+        // Without a thread, the socket stays open: a leaked descriptor is better than a blocked
+        // loop.
         Err(_) => std::mem::forget(place),
     }
 }

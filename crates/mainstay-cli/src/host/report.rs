@@ -1,4 +1,4 @@
-//! What `run` shows: a table on a terminal, event lines elsewhere, JSON lines for machines.
+//! The output of `run`: a table on a terminal, event lines elsewhere, JSON lines for machines.
 
 use std::time::{Duration, Instant};
 
@@ -10,41 +10,43 @@ use super::screen::{Matter, Piece, Screen, hidden_lines};
 use crate::output::{self, Foreign};
 use crate::table;
 
-/// How often the table is drawn while nothing happens: its uptimes and figures move.
+/// The interval at which the table is drawn while nothing happens, as its uptimes and figures
+/// change.
 const REDRAW: Duration = Duration::from_secs(1);
-/// After an event, so that a storm of them is one picture.
+/// The delay after an event, so that a burst of events is drawn once.
 const REDRAW_SOON: Duration = Duration::from_millis(50);
-/// Events shown below the table.
+/// The number of events below the table.
 const RECENT: usize = 8;
 
-/// The lines of a table of so many services, if each has something to remark.
+/// Returns the height of a table of this many services, if each has a remark.
 pub(crate) fn height(services: usize) -> usize {
     1 + 2 * services + RECENT + 1
 }
 
-/// In which form `run` tells what happens.
+/// The form in which `run` reports events.
 #[derive(Clone, Debug)]
 pub(crate) enum Output {
     /// A live table, for a terminal that is high enough.
     Table,
-    /// A line an event.
+    /// A line per event.
     Lines,
-    /// A JSON object an event.
+    /// A JSON object per event.
     Json,
-    /// In the log of the system.
+    /// Messages in the system's log.
     System(mainstay::Logger),
-    /// Nothing: somebody else tells what became of it.
+    /// Nothing: the caller reports the result.
     Silent,
 }
 
-/// Shows events. What cannot be written (a closed pipe) is dropped: a reader that left must not end the services. Drop waits until
-/// everything is shown, or nobody accepts it.
+/// Reports events. Output that cannot be written (a closed pipe) is dropped: a reader that has
+/// exited must not end the services. Drop waits until everything is written, or the reader accepts
+/// nothing more.
 pub(super) struct Reporter {
     output: Output,
-    /// Has the alerts, too.
+    /// A system log that receives the alerts in addition.
     system: Option<mainstay::Logger>,
     screen: Option<Screen>,
-    /// Lines of this turn of the loop.
+    /// The lines of this turn of the loop.
     lines: Vec<u8>,
     width: usize,
     table: Table,
@@ -56,12 +58,12 @@ struct Table {
     due: Instant,
 }
 
-/// A fact as `run --json` and the event stream show it.
+/// A fact in the format of `run --json` and the event stream.
 #[derive(Serialize)]
 pub(super) struct Line<'a> {
     time: &'a str,
     service: &'a str,
-    /// It is of another run than the service's own.
+    /// Set if the fact is about another run than the service's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     beside: Option<Beside>,
     alert: bool,
@@ -87,7 +89,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// One JSON object and a newline.
+/// Returns one JSON object and a newline.
 pub(super) fn json_line(time: &str, about: (&str, Option<Beside>), fact: &Fact) -> Vec<u8> {
     let mut line = serde_json::to_vec(&Line::new(time, about, fact)).unwrap_or_default();
     line.push(b'\n');
@@ -99,7 +101,7 @@ fn json_notice(text: &str) -> Vec<u8> {
     format!("{notice}\n").into()
 }
 
-/// For people, who have to know which of two runs it is about.
+/// Returns the message for people. It shows which of two runs it is about.
 fn message(beside: Option<Beside>, fact: &Fact) -> String {
     match beside {
         None => fact.to_string(),
@@ -121,7 +123,7 @@ impl Reporter {
             Output::Json => Some(Screen::new(output::screen(Foreign::Raw), |count| {
                 Piece::output(&json_notice(&hidden_lines(count)))
             })),
-            // A log of the system says itself what it does not accept.
+            // A system log reports dropped messages itself.
             Output::Table | Output::Lines | Output::System(_) => {
                 Some(Screen::new(output::screen(Foreign::Raw), |count| {
                     Piece::output(format!("mainstay: {}\n", hidden_lines(count)).as_bytes())
@@ -138,19 +140,19 @@ impl Reporter {
         }
     }
 
-    /// Where it is shown, if it is.
+    /// Returns the screen that the output goes to, if any.
     pub(super) fn screen(&self) -> Option<&Screen> {
         self.screen.as_ref()
     }
 
-    /// Tells the log of the system of alerts, if there is one that does not have them already.
+    /// Sends alerts to the system's log too, if there is one that does not receive them already.
     pub(super) fn tell_system(&mut self) {
         if !output::is_terminal() {
             self.system = mainstay::Logger::of_system("mainstay");
         }
     }
 
-    /// Makes room for another service's name.
+    /// Widens the name column for another service.
     pub(super) fn widen(&mut self, name: &str) {
         self.width = self.width.max(name.len());
     }
@@ -185,7 +187,7 @@ impl Reporter {
         }
     }
 
-    /// Something about the supervisor itself, or about a log.
+    /// Reports a message about the supervisor itself, or about a log.
     pub(super) fn say(&mut self, text: &str) {
         match &self.output {
             Output::Silent => {}
@@ -208,7 +210,7 @@ impl Reporter {
         self.table.due = self.table.due.min(Instant::now() + REDRAW_SOON);
     }
 
-    /// Somebody else tells what becomes of services.
+    /// Returns whether nothing is reported here, because the caller reports the result.
     pub(super) fn is_silent(&self) -> bool {
         matches!(self.output, Output::Silent)
     }
@@ -226,7 +228,7 @@ impl Reporter {
         }
     }
 
-    /// When the table wants to be drawn; never, where there is none.
+    /// Returns the time of the next drawing of the table; `None` if there is no table.
     pub(super) fn next_draw(&self) -> Option<Instant> {
         matches!(self.output, Output::Table).then_some(self.table.due)
     }
@@ -235,7 +237,7 @@ impl Reporter {
         self.next_draw().is_some_and(|due| due <= Instant::now())
     }
 
-    /// Draws the table over the last one, unless that is not shown yet.
+    /// Draws the table over the last one, unless that is not written yet.
     pub(super) fn draw(&mut self, report: &StatusReport) {
         self.table.due = Instant::now() + REDRAW;
         if self.screen.as_ref().is_none_or(|screen| !screen.is_idle()) {
@@ -246,8 +248,8 @@ impl Reporter {
             picture.push(&output::one_line(line));
             picture.push("\n");
         }
-        // Back to the first line of the last picture (ECMA-48 CUU), clear from there (ED); lines that are too long are cut, not wrapped
-        // (DECAWM), as the next picture counts on it.
+        // Move to the first line of the last picture (ECMA-48 CUU) and clear from there (ED). Long
+        // lines are cut, not wrapped (DECAWM): the next picture relies on the number of lines.
         let up = match self.table.height {
             0 => String::new(),
             height => format!("\r\x1b[{height}A\x1b[J"),
@@ -260,7 +262,7 @@ impl Reporter {
         self.show(Piece::Output(drawn.finish()));
     }
 
-    /// The last picture, and why what is halted is halted.
+    /// Draws the last picture, and reports the reasons of halted services.
     pub(super) fn finish(&mut self, report: &StatusReport) {
         if let (Output::Table, Some(screen)) = (&self.output, &self.screen) {
             screen.drain();

@@ -1,4 +1,4 @@
-//! What clients of the control socket ask, answered by the host.
+//! Requests from clients of the control socket, handled by the host.
 
 use hyper::StatusCode;
 use mainstay_core::engine::{Action, Launch, Refusal, Request, ServiceId, StateName, Style};
@@ -10,42 +10,42 @@ use super::Host;
 use super::control::{Command, Conditions, Operation, Reach, Reply, Unmet};
 use crate::failure::chain;
 
-/// Why nothing more is asked of the log thread.
+/// The reason for refusing requests that involve the log thread.
 pub(super) const LOGS_BEHIND: &str =
     "the logs are behind, as the disk does not answer: try again later";
 
-/// Requests that are not done at once: beyond the clients that are connected, removals whose clients
-/// are gone.
+/// The limit of pending requests. Beyond those of connected clients, removals stay pending after
+/// their clients have disconnected.
 const MOST_WAITERS: usize = 256;
 
-/// A client that waits until services have come to rest.
+/// A client that waits until services have settled.
 pub(super) struct Waiter {
     on: On,
-    /// What these services need, as far as it has not been seen at rest since.
+    /// The dependencies of these services that have not settled since the request.
     needs: Vec<ServiceId>,
     reply: oneshot::Sender<Reply>,
 }
 
 enum On {
-    /// These services, as asked.
+    /// Services, the request and the form of the response.
     Services(Vec<ServiceId>, Request, Form),
-    /// To be forgotten then.
+    /// Services to remove when they have settled.
     Removal(Vec<ServiceId>),
 }
 
-/// What is answered.
+/// The form of a response.
 #[derive(Clone, Copy)]
 enum Form {
-    /// The entry of the one service.
+    /// The entry of the single service.
     Entry,
-    /// A document with the entries of all.
+    /// A document with the entries of all requested services.
     Document,
-    /// The same, of every service that there is by then.
+    /// The same, with every service that exists at the time of the response.
     Status,
 }
 
 impl Form {
-    /// Of the answer to a request that names these.
+    /// Returns the form of the response to a request that names these services.
     fn of(ids: &[ServiceId]) -> Self {
         match ids {
             [_] => Self::Entry,
@@ -62,7 +62,7 @@ impl Waiter {
 }
 
 impl Host {
-    /// Performs a command, unless whoever sent it is gone.
+    /// Performs a command, unless its sender has disconnected.
     pub(super) fn commanded(&mut self, Command { operation, reply }: Command) {
         if !reply.is_closed() {
             self.operate(operation, reply);
@@ -153,7 +153,8 @@ impl Host {
         }
     }
 
-    /// Of the definition that a service has: by which it runs, or will from its next start on. Empty where nobody knows.
+    /// Returns the entity tag of a service's definition: the one it is running with, or will have
+    /// from its next start on. Empty if unknown.
     fn etag(&self, id: ServiceId) -> &str {
         let digest = self.held.get(&id).and_then(|held| match &held.next {
             Some(next) => next.definition.digest.as_ref(),
@@ -162,7 +163,7 @@ impl Host {
         digest.map_or("", TextDigest::as_str)
     }
 
-    /// The answer where one of them is not what the client believes.
+    /// Returns the response if one of the services does not meet the client's conditions.
     fn unmet(&self, names: &str, conditions: &Conditions, operation: &Operation) -> Option<Reply> {
         names.split(',').find_map(|name| {
             let current = self.engine.find(name).map(|id| self.etag(id));
@@ -184,7 +185,7 @@ impl Host {
         })
     }
 
-    /// Answered by the log thread when it is done.
+    /// Rotates a service's log. The log thread sends the response.
     fn rotate_log(&self, id: ServiceId, reply: oneshot::Sender<Reply>) {
         let Some(held) = self.held.get(&id) else {
             return drop(reply.send(Reply::refused(&Refusal::Removed)));
@@ -200,7 +201,7 @@ impl Host {
         });
     }
 
-    /// Stops services together: those that need others of them first.
+    /// Stops services together, dependents before their dependencies.
     fn stop(&mut self, names: &str, reach: Reach, reply: oneshot::Sender<Reply>) {
         let mut ids = match self.named(names) {
             Ok(ids) => ids,
@@ -215,7 +216,8 @@ impl Host {
         }
         self.stopped_by_name(&ids);
         let actions = match self.has_manager {
-            // Its manager is to see that it is down, and would be told of nothing else.
+            // The service manager needs to see the service down, and is not notified of anything
+            // but the end of this process.
             true => self.engine.stop_all(self.now()),
             false => self.engine.stop(&ids, self.now()),
         };
@@ -223,7 +225,7 @@ impl Host {
         self.requested(Waiter { on, needs, reply }, actions);
     }
 
-    /// The services of these names, or the answer where there is no such service.
+    /// Returns the services with these names, or the response if one does not exist.
     fn named(&self, names: &str) -> Result<Vec<ServiceId>, Reply> {
         let find = |name| self.engine.find(name).ok_or_else(|| self.unknown(name));
         names.split(',').map(find).collect()
@@ -237,7 +239,8 @@ impl Host {
         }
     }
 
-    /// Starts or restarts services together, in the order of their needs; or has one do something else.
+    /// Starts or restarts services together, in dependency order; or performs another request on a
+    /// single service.
     fn request(&mut self, names: &str, request: Request, reply: oneshot::Sender<Reply>) {
         let ids = match self.named(names) {
             Ok(ids) => ids,
@@ -258,7 +261,8 @@ impl Host {
         };
         match done {
             Ok(actions) => {
-                // A need that was on its way down is started with them, and is to be up before this is done.
+                // A dependency that was stopping is started with the services, and must be up
+                // before the request is done.
                 let needs = match request {
                     Request::Start | Request::Restart => self.engine.with_needs(&ids),
                     _ => Vec::new(),
@@ -276,8 +280,8 @@ impl Host {
         }
     }
 
-    /// Whether no more removals are taken on. Those whose clients are gone, and which are a part of this
-    /// one, are merged with it.
+    /// Drops removals that are part of this one and whose clients have disconnected. Returns
+    /// whether the limit of pending requests is still reached.
     pub(super) fn merge_removals(&mut self, ids: &[ServiceId]) -> bool {
         self.waiters.retain(|waiter| match &waiter.on {
             On::Removal(earlier) if waiter.reply.is_closed() => {
@@ -291,11 +295,12 @@ impl Host {
     pub(super) fn requested(&mut self, waiter: Waiter, actions: Vec<Action>) {
         self.waiters.push(waiter);
         self.perform(actions);
-        // What is wanted of it, and of what it needs, may have changed without anything else having happened.
+        // The desired state of the service and its dependencies may have changed without any other
+        // event.
         self.engine.ids().for_each(|id| self.record(id));
     }
 
-    /// Another id is the service's.
+    /// Moves the waiters of a service to its new ID.
     pub(super) fn pass_waiters_on(&mut self, from: ServiceId, to: ServiceId) {
         for waiter in &mut self.waiters {
             let ids = match &mut waiter.on {
@@ -319,12 +324,13 @@ impl Host {
         Reply::error(StatusCode::NOT_FOUND, &message)
     }
 
-    /// Answers those whose service has come to rest. A back-off is rest: the attempt failed, and the client shall hear of it.
+    /// Responds to the clients whose services have settled. A backoff counts: the attempt has
+    /// failed, and the client needs to be informed.
     pub(super) fn answer_waiters(&mut self) {
         for waiter in std::mem::take(&mut self.waiters) {
             let rests = |id: ServiceId| {
                 let is_tried = self.engine.trial(id).is_some();
-                // One that somebody else had removed rests, too.
+                // A service that another client removed counts as settled.
                 !is_tried
                     && self.engine.view(id).is_none_or(|view| match view.state {
                         StateName::BackingOff => true,
@@ -346,7 +352,7 @@ impl Host {
                         rest.then(|| self.document(ids, *form))
                     })
                 }
-                // Also where nobody waits for it any more.
+                // Removals are completed even if their client has disconnected.
                 On::Removal(ids) if ids.iter().all(|id| rests(*id)) => {
                     let mut ids = ids.clone();
                     ids.retain(|id| self.engine.has(*id));
@@ -366,7 +372,7 @@ impl Host {
         }
     }
 
-    /// The answer to a request whose opposite was asked for before it was done.
+    /// Returns the response to a request that was superseded by its opposite.
     fn overtaken(&self, id: ServiceId, request: Request) -> Option<Reply> {
         let is_wanted = self.engine.is_wanted(id);
         let is_tried = self.engine.trial(id).is_some();
@@ -394,7 +400,7 @@ impl Host {
         }
     }
 
-    /// What is known of every service.
+    /// Returns the status of the supervisor and of every service.
     pub(super) fn status(&self) -> StatusReport {
         StatusReport {
             supervisor: Some(SupervisorReport {
@@ -406,7 +412,7 @@ impl Host {
         }
     }
 
-    /// The entry of a service, for a client.
+    /// Returns a service's entry, as a response.
     pub(super) fn entry(&self, id: ServiceId) -> Reply {
         match self.report(id) {
             Some(report) => Reply::document(&report),
@@ -414,10 +420,10 @@ impl Host {
         }
     }
 
-    /// What is known of a service, unless it was removed.
+    /// Returns the report of a service, unless it was removed.
     pub(super) fn report(&self, id: ServiceId) -> Option<ServiceReport> {
         let trial = self.engine.trial(id);
-        // What runs alone in its place is what there is of the service.
+        // A candidate that runs in place of the service is shown as the service.
         let in_its_place = trial.filter(|trial| trial.style == Style::Restart);
         let in_its_place = in_its_place.and_then(|trial| trial.candidate);
         let is_up = |candidate: &ServiceId| {

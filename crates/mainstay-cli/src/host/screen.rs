@@ -1,7 +1,8 @@
-//! What a supervisor shows, written by a thread of its own: a terminal that is stopped (ctrl-S), a pipe that nobody reads or a log
-//! daemon that hangs delays no service, signal or client.
+//! The output of a supervisor, written by a thread of its own: a terminal that is stopped (ctrl-S),
+//! a pipe that nobody reads or a log daemon that hangs does not delay services, signals or clients.
 //!
-//! The queue is bounded. What does not fit is counted, and the count is shown as soon as something is accepted again.
+//! The queue is bounded. Lines that do not fit are counted, and the count is written as soon as
+//! something is accepted again.
 
 use std::io::Write;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -13,10 +14,11 @@ use mainstay::Logger;
 use super::sys::threads::{self, Stack};
 use crate::output::{self, Foreign, Safe};
 
-/// What services write may wait for the reader up to this size, in bytes; events have as much again.
+/// The limit in bytes up to which service output may wait for the reader. Events have as much
+/// again.
 const LINES_ROOM: usize = 1 << 20;
 const EVENTS_ROOM: usize = 2 << 20;
-/// The end waits for a reader that accepts something now and then, but no longer than this in all.
+/// The time for which the end waits for a reader that accepts nothing, and the longest wait in all.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_END: Duration = Duration::from_secs(10);
 
@@ -30,41 +32,41 @@ pub(super) struct Screen {
 struct Shared {
     queue: Mutex<Queue>,
     moved: Condvar,
-    /// Says how many lines were not shown.
+    /// Returns a notice about the number of lines that were not shown.
     notice: fn(u64) -> Piece,
 }
 
 #[derive(Default)]
 struct Queue {
     bytes: usize,
-    /// Lines that did not fit since the last one that did.
+    /// The number of lines that did not fit since the last one that did.
     hidden: u64,
-    /// Pieces written so far.
+    /// The number of pieces written so far.
     written: u64,
 }
 
-/// What is written at once.
+/// A unit of output that is written at once.
 pub(super) enum Piece {
     Output(Safe),
     Info(Logger, String),
     Warning(Logger, String),
 }
 
-/// What a piece tells of.
+/// The kind of a piece's contents.
 #[derive(Clone, Copy)]
 pub(super) enum Matter {
-    /// What services write; a reader that is too slow misses these first.
+    /// Service output. If the reader is too slow, this is dropped first.
     Lines,
     Events,
 }
 
 impl Piece {
-    /// Events, with the texts of other programs in them.
+    /// Creates a piece from events, which may contain the text of other programs.
     pub(super) fn output(bytes: &[u8]) -> Self {
         Self::Output(output::safe(Foreign::Text).foreign(bytes).finish())
     }
 
-    /// What it costs to keep, in bytes.
+    /// Returns the memory that the piece takes, in bytes.
     fn size(&self) -> usize {
         let text = match self {
             Self::Output(safe) => safe.bytes().len(),
@@ -90,13 +92,13 @@ impl Piece {
     }
 }
 
-/// For people.
+/// Returns the notice for people.
 pub(super) fn hidden_lines(count: u64) -> String {
     format!("{count} lines not shown: standard output did not accept them")
 }
 
 impl Screen {
-    /// Starts a writer to `out`. Without a thread nothing is shown.
+    /// Starts a writer to `out`. If no thread can be started, nothing is shown.
     pub(super) fn new(out: impl Write + Send + 'static, notice: fn(u64) -> Piece) -> Self {
         let (pieces, received) = mpsc::channel();
         let shared = Arc::new(Shared {
@@ -108,18 +110,18 @@ impl Screen {
             let shared = Arc::clone(&shared);
             move || {
                 shared.write(&received, out);
-                // Now nothing can be queued any more.
+                // From here on, nothing can be queued.
                 drop(received);
                 shared.queue().bytes = 0;
                 shared.moved.notify_all();
             }
         };
-        // Where this fails, the other end of the queue is gone.
+        // If this fails, the receiver of the queue is dropped.
         drop(threads::spawn("screen", Stack::Small, writer));
         Self { pieces, shared }
     }
 
-    /// Shows a piece, or counts its lines where too much waits. Never blocks.
+    /// Queues a piece, or counts its lines if too much is waiting. Never blocks.
     pub(super) fn show(&self, piece: Piece, matter: Matter) {
         let room = match matter {
             Matter::Lines => LINES_ROOM,
@@ -139,13 +141,13 @@ impl Screen {
 
     fn put(&self, queue: &mut Queue, piece: Piece) {
         let size = piece.size();
-        // A reader that is gone gets nothing.
+        // If the writer has ended, the piece is dropped.
         if self.pieces.send(piece).is_ok() {
             queue.bytes += size;
         }
     }
 
-    /// Whether everything is written.
+    /// Returns whether everything is written.
     pub(super) fn is_idle(&self) -> bool {
         self.shared.queue().bytes == 0
     }
@@ -172,7 +174,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what comes, until nothing can come any more or the reader is gone.
+    /// Writes pieces until all senders are dropped or the reader is gone.
     fn write(&self, pieces: &Receiver<Piece>, mut out: impl Write) {
         for piece in pieces {
             let mut next = Some(piece);

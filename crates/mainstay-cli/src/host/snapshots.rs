@@ -1,7 +1,9 @@
-//! Keeping and restoring the state of services, off the loop: the engine says when, `crate::snapshot` how.
+//! Snapshots and restores of services' state, away from the loop. The engine decides when they
+//! happen, and `crate::snapshot` performs them.
 //!
-//! A snapshot goes: the service's own command to keep still, if it has one; the copy, on a thread; its command to go on; the answer
-//! to the engine. Called off, it leaves out the copy, and nothing else.
+//! The steps of a snapshot are: the service's quiesce command, if it has one; the copy, on a
+//! thread; its thaw command; the result, for the engine. If the snapshot is cancelled, only the
+//! copy is skipped.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -20,16 +22,16 @@ use super::{Host, Message, sys};
 use crate::failure::Failure;
 use crate::snapshot::{CallOff, Created, Occasion, Seam as _, Store, Which};
 
-/// How long the commands around a copy may run each.
+/// The time limit of each command around a copy.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
-/// A snapshot that is being taken.
+/// A snapshot in progress.
 pub(super) struct Taking {
     token: Token,
     occasion: Occasion,
     call_off: CallOff,
     is_quiesced: bool,
-    /// Who asked for it.
+    /// The client that requested it, if any.
     reply: Option<oneshot::Sender<Reply>>,
 }
 
@@ -44,7 +46,7 @@ impl Taking {
         }
     }
 
-    /// The service is removed: nothing comes of it.
+    /// Cancels the snapshot, as the service is removed.
     pub(super) fn removed(self) {
         self.call_off.call_off();
         if let Some(reply) = self.reply {
@@ -54,7 +56,7 @@ impl Taking {
 }
 
 impl Host {
-    /// Says that the state of a service is in use from now on, after whatever a restore has left to be done.
+    /// Marks the state of a service as in use, after completing what a restore has left to be done.
     pub(super) fn claim_state(&self, spec: &Spec) -> Result<Option<File>, String> {
         let seam = Arc::new(CallOff::default());
         let store = Store::new(&self.state, spec.name(), spec.snapshot(), seam);
@@ -69,7 +71,7 @@ impl Host {
         claim().map_err(|failure: Failure| failure.line())
     }
 
-    /// Has the state of a service copied; [`Event::Snapshotted`] follows.
+    /// Starts a copy of a service's state. [`Event::Snapshotted`] follows.
     pub(super) fn snapshot(&mut self, id: ServiceId, token: Token, reason: Reason, stable: bool) {
         let occasion = Occasion {
             reason,
@@ -99,7 +101,8 @@ impl Host {
         }
     }
 
-    /// Has the state of a service that is down copied, whatever it is; [`Event::Snapshotted`] follows.
+    /// Starts a copy of the state of a service that is down, even if it has not changed.
+    /// [`Event::Snapshotted`] follows.
     pub(super) fn keep_state(&mut self, id: ServiceId, token: Token, stable: bool) {
         let occasion = Occasion {
             reason: Reason::Update,
@@ -112,14 +115,14 @@ impl Host {
         }
     }
 
-    /// The command to keep still has ended.
+    /// Continues a snapshot after the quiesce command has exited.
     pub(super) fn quiesced(&mut self, id: ServiceId, token: Token, answer: Result<(), String>) {
         let held = self.held.get_mut(&id);
         let taking = held.and_then(|held| held.snapshot.as_mut());
         let Some(taking) = taking.filter(|taking| taking.token == token) else {
             return;
         };
-        // Whatever it did, its counterpart undoes it.
+        // Even if the command failed, the thaw command undoes its effect.
         taking.is_quiesced = true;
         match answer {
             Ok(()) => self.copy(id, token),
@@ -145,7 +148,7 @@ impl Host {
             Arc::new(taking.call_off.clone()),
         );
         let paths = self.state.kept_paths(policy, held.spec.name().as_str());
-        // One that is kept still, or is down, does not wait for others.
+        // A service that is quiesced or down should not wait for others.
         let yields = *policy.still() == Still::Nothing && occasion.reason != Reason::Update;
         let messages = self.messages.clone();
         let run = move || {
@@ -209,7 +212,7 @@ impl Host {
         self.step(Event::Snapshotted(id, token, result));
     }
 
-    /// Its answer still comes.
+    /// Cancels a snapshot. Its result still follows.
     pub(super) fn abandon_snapshot(&mut self, id: ServiceId, token: Token) {
         let Some(held) = self.held.get_mut(&id) else {
             return;
@@ -220,12 +223,12 @@ impl Host {
             .filter(|taking| taking.token == token)
         {
             Some(taking) => taking.call_off.call_off(),
-            // It could not be suspended for it, and it comes next.
+            // The service could not be suspended for the snapshot, whose action comes next.
             None => held.called_off = Some(token),
         }
     }
 
-    /// An operator wants one.
+    /// Starts a snapshot for a client.
     pub(super) fn request_snapshot(&mut self, id: ServiceId, reply: oneshot::Sender<Reply>) {
         match self.engine.request_snapshot(id, self.now()) {
             Ok((token, actions)) => {
@@ -240,8 +243,9 @@ impl Host {
         }
     }
 
-    /// Has the state of a service restored; [`Event::Restored`] follows. What that replaces is kept the first time in a row, as what it
-    /// replaces later is mostly its own work; the service need not wait for that.
+    /// Starts a restore of a service's state. [`Event::Restored`] follows. If `keeps` is set, the
+    /// replaced state is kept. It is set for the first restore in a row: a later one mostly
+    /// replaces the state that the one before it has restored. The service need not wait for that.
     pub(super) fn restore(&mut self, (id, token): (ServiceId, Token), which: Which, keeps: bool) {
         let Some(held) = self.held.get_mut(&id) else {
             return;
@@ -254,7 +258,8 @@ impl Host {
         let messages = self.messages.clone();
         let run = move || {
             let tell = |message| {
-                // Fails only where the loop has ended; then the next who takes the lock does the rest.
+                // This fails only if the loop has ended. The next process that takes the lock then
+                // does the rest.
                 messages.send(message);
             };
             let restored = |result| Message::Engine(Event::Restored(id, token, result));
@@ -272,7 +277,8 @@ impl Host {
                 }
                 Err(failure) => tell(restored(Err(failure.line()))),
             }
-            // Who calls it off waits for it to end; the next one does the rest.
+            // A caller that cancels the restore waits for its end, and the next session does the
+            // rest.
             if !call_off.is_called_off() {
                 session.finish();
             }
@@ -286,7 +292,7 @@ impl Host {
         }
     }
 
-    /// Its answer still comes.
+    /// Cancels a restore. Its result still follows.
     pub(super) fn abandon_restore(&self, id: ServiceId, token: Token) {
         let restore = self.held.get(&id).and_then(|held| held.restore.as_ref());
         if let Some((_, call_off)) = restore.filter(|(asked, _)| *asked == token) {
@@ -294,7 +300,7 @@ impl Host {
         }
     }
 
-    /// To ourselves: what follows is not to come before what is being done.
+    /// Sends a message to this host. Its effects must not precede the current actions.
     fn send(&self, message: Message) {
         self.messages.send(message);
     }

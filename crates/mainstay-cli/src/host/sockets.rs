@@ -1,5 +1,6 @@
-//! Addresses that we listen on for a service: the sockets are there before its first start, stay while it is started again, and go when it is
-//! down for good. Whoever connects meanwhile waits in their queues. The program is given them as sd_listen_fds(3) says.
+//! Sockets on which the supervisor listens for a service. They are opened before the first start,
+//! stay open during restarts, and are closed when the service is down for good. Clients that
+//! connect meanwhile wait in their queues. The program receives them as sd_listen_fds(3) describes.
 
 use std::io;
 
@@ -16,12 +17,13 @@ use drop as release;
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     open: Option<Vec<sys::Socket>>,
-    /// Those of its addresses that another listens on already, for the same service.
+    /// The addresses that another definition of the same service already listens on, and their
+    /// sockets.
     shared: Vec<(Listen, sys::Socket)>,
 }
 
 impl Sockets {
-    /// Listens, if that was not begun before.
+    /// Opens the sockets, unless they are open.
     pub(super) fn open(&mut self, spec: &Spec) -> Result<(), String> {
         if self.open.is_none() {
             let addresses = spec.listen().iter();
@@ -40,7 +42,8 @@ impl Sockets {
         Ok(())
     }
 
-    /// For another definition of the same service than the one they were opened for: what both listen on is not closed in between.
+    /// Returns sockets for another definition of the same service. Those that both definitions use
+    /// stay open in between.
     pub(super) fn share(&self, of: &Spec, with: &Spec) -> io::Result<Self> {
         let open = of.listen().iter().zip(self.open.iter().flatten());
         let both = open.filter(|(address, _)| with.listen().contains(address));
@@ -51,17 +54,17 @@ impl Sockets {
         })
     }
 
-    /// Whether we listen on any for it.
+    /// Returns whether the supervisor listens on any socket for the service.
     pub(super) fn are_ours(&self) -> bool {
         !self.list().is_empty() || !self.shared.is_empty()
     }
 
-    /// Those that we listen on.
+    /// Returns the open sockets.
     pub(super) fn list(&self) -> &[sys::Socket] {
         self.open.as_deref().unwrap_or_default()
     }
 
-    /// Nobody is let in any more.
+    /// Closes the sockets. Further clients are refused.
     pub(super) fn close(&mut self) {
         self.release_shared();
         self.open.take().into_iter().flatten().for_each(release);

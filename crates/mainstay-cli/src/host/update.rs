@@ -1,7 +1,10 @@
-//! Updates: what the host does for the trial of a new definition (`engine/trial.rs`), and what a client of the control socket is told of it.
+//! Updates: the host's part in the trial of a new definition (`engine/trial.rs`), and the responses
+//! to the client that requested it.
 //!
-//! The candidate is held like any service, under its own id. It writes to the service's log, has its variables, and listens on those of its
-//! sockets that both definitions want. Where it runs alone, its log is its own definition's; beside the old run, both are the same.
+//! The candidate has an ID and runtime data of its own, like any service. It writes to the
+//! service's log, has its variables, and listens on the sockets that both definitions use. If it
+//! runs alone, the log settings are those of its own definition; beside the old run, they are the
+//! same for both.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,34 +31,35 @@ use crate::manifest_file::Source;
 /// The longest trial.
 const LONGEST_CANARY: Duration = Duration::from_secs(24 * 3600);
 
-/// A trial under way, and who wants it.
+/// A trial in progress, and the client that requested it.
 pub(super) struct Update {
     service: ServiceId,
     candidate: ServiceId,
-    /// Whether the old run goes on meanwhile; nothing where none was.
+    /// The style, which shows whether the old run continues meanwhile; `None` if there was no old
+    /// run.
     style: Option<Style>,
-    /// Waits for the first decision.
+    /// The client, which waits for the first decision.
     reply: Option<oneshot::Sender<Reply>>,
-    /// To be written down with the commit.
+    /// The definition to write with the commit.
     written: Updated,
-    /// The candidate has a log of its own definition.
+    /// Set if the candidate uses the log of its own definition.
     has_own_log: bool,
-    /// Once the candidate is gone.
+    /// The recent output of the candidate. Set when the candidate is gone.
     last_lines: Option<oneshot::Receiver<Vec<String>>>,
 }
 
-/// What a start has to do with an update.
+/// The role of a start in an update.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Part {
     /// A candidate, after the old run.
     Alone,
-    /// A candidate, beside the old run, which is this one.
+    /// A candidate, beside the old run with this process ID and number of restarts.
     Beside { pid: u32, restarts: u64 },
     /// The old definition again.
     Back,
 }
 
-/// The body of a request: a definition that is to be tried. It may hold secrets.
+/// The body of a request to try a definition. It may contain secrets.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TrialRequest {
@@ -63,12 +67,12 @@ pub(crate) struct TrialRequest {
     pub(crate) format: String,
     pub(crate) base_dir: PathBuf,
     pub(crate) canary_ms: u64,
-    /// Of the installation that the new definition will be.
+    /// The version of the installation that the new definition will be.
     #[serde(default)]
     pub(crate) version: Option<u64>,
 }
 
-/// A definition that could be started, as far as that can be seen.
+/// A definition that passed all checks.
 struct Judged {
     definition: Definition,
     user: User,
@@ -100,7 +104,7 @@ fn rolled_back(
 }
 
 impl Host {
-    /// Tries a new definition of a service; nothing is touched where that cannot be.
+    /// Tries a new definition of a service. If that is not possible, nothing is changed.
     pub(super) fn update(&mut self, name: &str, body: &[u8], reply: oneshot::Sender<Reply>) {
         let Some(id) = self.engine.find(name) else {
             drop(reply.send(self.unknown(name)));
@@ -132,7 +136,7 @@ impl Host {
         self.engine.ids().for_each(|id| self.record(id));
     }
 
-    /// The definition, or everything that speaks against it.
+    /// Checks the definition in a request, and returns the response to one that cannot be tried.
     fn judge_definition(&self, name: &str, id: ServiceId, body: &[u8]) -> Result<Judged, Reply> {
         let bad = |why: &str| Reply::error(StatusCode::BAD_REQUEST, why);
         let unfit = |why: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, why);
@@ -229,7 +233,7 @@ impl Host {
         Ok((candidate, actions))
     }
 
-    /// What a client decides of the trial.
+    /// Performs a client's decision about the trial.
     pub(super) fn decide(&mut self, service: ServiceId, decision: Decision) -> Reply {
         match decision {
             Decision::Commit => self.commit(service),
@@ -248,7 +252,7 @@ impl Host {
         let (id, actions) = match self.engine.commit(service, self.now()) {
             Ok(committed) => committed,
             Err(refusal) => {
-                // Where it turned out that it does not fit, it is rolled back.
+                // If the new definition turned out not to fit, roll it back.
                 self.step(Event::Tick);
                 return Reply::refused(&refusal);
             }
@@ -281,14 +285,14 @@ impl Host {
         self.pass_waiters_on(service, id);
         self.renew_ledger();
         if let Some(pid) = self.engine.view(id).and_then(|view| view.pid) {
-            // Of two that wrote, it is the one that goes on.
+            // Of the two runs that wrote to the log, this is the one that continues.
             self.logs.began(&name, pid, 0);
         }
         self.perform(actions);
         self.entry(id)
     }
 
-    /// Whoever wanted the update is gone.
+    /// Aborts the update whose client has disconnected.
     pub(super) fn client_left(&mut self, candidate: ServiceId) {
         let update = self.updates.iter().find(|it| it.candidate == candidate);
         if let Some(service) = update.map(|update| update.service) {
@@ -297,7 +301,7 @@ impl Host {
         }
     }
 
-    /// Answers the client when it is decided.
+    /// Responds to the client when the trial is decided.
     pub(super) fn update_told(&mut self, id: ServiceId, fact: &Fact) {
         let Some(at) = self.updates.iter().position(|it| it.service == id) else {
             return;
@@ -310,7 +314,7 @@ impl Host {
                 };
                 let answer = Reply::document(&report);
                 if let Some(reply) = self.updates[at].reply.take() {
-                    // Where the client is gone, that is told as well.
+                    // If the client has disconnected, [`Message::ClientLeft`] reports that.
                     let _ = reply.send(answer);
                 }
             }
@@ -333,7 +337,7 @@ impl Host {
         }
     }
 
-    /// What a start has to do with an update. A candidate that runs alone gets its log.
+    /// Returns the role of a start in an update. A candidate that runs alone gets its own log.
     pub(super) fn part_in_update(&mut self, id: ServiceId) -> Result<Option<Part>, String> {
         let is_of = |it: &&mut Update| it.service == id || it.candidate == id;
         let Some(update) = self.updates.iter_mut().find(is_of) else {
@@ -355,7 +359,8 @@ impl Host {
         Ok(Some(Part::Alone))
     }
 
-    /// Opens the log of a definition that runs alone, and has its data directory belong to whom it runs as.
+    /// Opens the log of a definition that runs alone, and gives its data directory to the account
+    /// that it runs as.
     fn take_own_log(&mut self, id: ServiceId) -> Result<(), String> {
         let held = self.held.get_mut(&id).ok_or("it was removed")?;
         let (spec, owner) = (&held.spec, other(&held.user));
@@ -367,7 +372,7 @@ impl Host {
         kept.map_err(|error| format!("keep its pipes: {error}"))
     }
 
-    /// Nothing is left of a candidate that was given up, or of what a candidate has replaced.
+    /// Releases a candidate that was rolled back, or a definition that a candidate has replaced.
     pub(super) fn forget_beside(&mut self, id: ServiceId) {
         let is_candidate = self.engine.beside(id) == Some(Beside::Candidate);
         let Some(gone) = self.held.remove(&id).filter(|_| is_candidate) else {
@@ -386,7 +391,8 @@ impl Host {
         }
     }
 
-    /// The last words of a candidate that is gone: before the old definition says something.
+    /// Collects the recent output of a candidate that is gone, before the old definition writes
+    /// something.
     fn recall_last_lines(&mut self, candidate: ServiceId) {
         let update = self.updates.iter_mut().find(|it| it.candidate == candidate);
         if let Some(update) = update.filter(|update| update.last_lines.is_none()) {
@@ -394,7 +400,7 @@ impl Host {
             update.last_lines = Some(last_lines);
             if let Some(held) = self.held.get(&update.service) {
                 self.logs.recall(held.spec.name(), move |last| {
-                    // Fails where nobody waits for them.
+                    // This fails if nobody waits for the lines.
                     let _ = lines.send(last);
                 });
             }
@@ -402,8 +408,9 @@ impl Host {
     }
 }
 
-/// Whether both definitions may run at once: not on a state that is kept in snapshots, which is one program's. Only what a program says
-/// itself, or that it runs, is about the new run alone: a probe could be answered by the old one.
+/// Returns whether both definitions may run at once. A state that is kept in snapshots belongs to
+/// one program, so it rules that out. Only a program's own notification, or the fact that it runs,
+/// is evidence about the new run alone: a probe could be answered by the old one.
 fn may_overlap(old: &Spec, new: &Spec) -> bool {
     let is_told_apart = matches!(new.start().ready(), None | Some(Ready::Notify(_)));
     let is_stateful = old.snapshot().is_some() || new.snapshot().is_some();

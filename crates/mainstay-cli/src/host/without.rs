@@ -1,7 +1,9 @@
-//! Services whose supervisor was killed, and no other has adopted: what they are, and how they are stopped all the same.
+//! Services whose supervisor was killed and that no other supervisor has adopted: their status, and
+//! how they are stopped.
 //!
-//! Who stops some of them is their supervisor for as long as that takes, with the same ladder as any. The others are not touched: they
-//! remain in the dead supervisor's ledger, and its lock remains signed.
+//! A process that stops some of them supervises them meanwhile, with the usual stop sequence. It
+//! does not touch the others: they remain in the dead supervisor's ledger, and the lock remains
+//! signed.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,15 +26,16 @@ use crate::not_found;
 use crate::output;
 use crate::state_dir::{Lock, Predecessor, StateDir};
 
-/// What a dead supervisor left, as far as its ledger tells.
+/// The services that a dead supervisor left, according to its ledger.
 pub(crate) struct Orphans {
     pub(crate) pid: u32,
     pub(crate) report: StatusReport,
-    /// They were installed.
+    /// Set if the services are installed ones.
     are_installed: bool,
 }
 
-/// What is left of a supervisor that was killed; `None` where there is none, or it lives, or it left neither a ledger nor processes.
+/// Returns the services that a killed supervisor left. Returns `None` if there is no such
+/// supervisor, if it is alive, or if it left neither a ledger nor processes.
 pub(crate) fn orphans(state: &StateDir) -> Option<Orphans> {
     if !state.may_be_orphaned() {
         return None;
@@ -48,7 +51,7 @@ pub(crate) fn orphans(state: &StateDir) -> Option<Orphans> {
     }
     let pid = estate.header.supervisor;
     let is_gone = |slot: &Slot| slot.living().is_none();
-    // A ledger that could not be written says less than is true.
+    // The ledger may be out of date if it could not be written.
     let survivors = match estate.rebuilt.is_some() || estate.slots.iter().any(is_gone) {
         true => Survivors::of(&estate.header.testaments),
         false => Survivors::default(),
@@ -99,7 +102,7 @@ pub(crate) fn orphans(state: &StateDir) -> Option<Orphans> {
     })
 }
 
-/// Of a service that lives, while nobody can tell more.
+/// Returns the report of a service that has living processes but whose state is unknown.
 fn unknown(told: ServiceReport, why: Option<&str>, living: &str) -> ServiceReport {
     let why = why.unwrap_or("the ledger does not tell of them");
     ServiceReport {
@@ -111,7 +114,7 @@ fn unknown(told: ServiceReport, why: Option<&str>, living: &str) -> ServiceRepor
 }
 
 impl Orphans {
-    /// What a person has to know, and can do.
+    /// Returns a message for the operator, and a hint.
     pub(crate) fn remark(&self) -> (String, &'static str) {
         let lives =
             |service: &ServiceReport| service.pid.is_some() || service.state == StateName::Unknown;
@@ -154,9 +157,10 @@ fn report(slot: &Slot) -> ServiceReport {
     }
 }
 
-/// Stops these services of a dead supervisor, or all of them, as their manifest said; what they are then. Blocks.
+/// Stops these services of a dead supervisor, or all of them, in the way their manifest defines.
+/// Returns their status. Blocks.
 ///
-/// Where that manifest cannot be read any more, all of them are killed.
+/// If the manifest cannot be read any more and no services are named, all of them are killed.
 pub(crate) fn stop_without_supervisor(
     state: &StateDir,
     names: &[String],
@@ -262,13 +266,13 @@ pub(crate) fn stop_without_supervisor(
         }
     }
     let is_left = match legacy::left(&lock, state) {
-        // Others were not to be touched, whatever is known of them.
+        // The services that were not named stay untouched, whatever their state.
         Some((_, Ok(Some(estate)))) if estate.rebuilt.is_some() => !names.is_empty(),
         Some((_, Ok(Some(estate)))) => estate.slots.iter().any(|slot| slot.living().is_some()),
         _ => false,
     };
     if !is_left {
-        // Helpers, and what services that were gone already had left.
+        // End helpers, and what remained of services that had ended before.
         end(&predecessor)?;
         give_back(state, lock);
     }
@@ -283,7 +287,7 @@ fn services_there<'n>(names: impl Iterator<Item = &'n str>) -> String {
     }
 }
 
-/// Adds what needs one of the named services, directly or through others.
+/// Adds the services that depend on one of the named services, directly or indirectly.
 fn add_dependents(names: &mut Vec<String>, definitions: &[Definition]) {
     let mut next = 0;
     while let Some(name) = names.get(next).cloned() {
@@ -298,7 +302,7 @@ fn add_dependents(names: &mut Vec<String>, definitions: &[Definition]) {
     }
 }
 
-/// What cannot be asked to stop, as nobody knows how.
+/// Kills all processes, as the way to stop them is unknown. Fails if services are named.
 fn kill_all(why: String, predecessor: &Predecessor, names: &[String]) -> Result<usize, Failure> {
     if !names.is_empty() {
         let message = format!("stop {}: {why}", names.join(", "));
@@ -314,7 +318,8 @@ fn kill_all(why: String, predecessor: &Predecessor, names: &[String]) -> Result<
     Ok(count)
 }
 
-/// Kills what lives of these services, where nobody can tell how they are asked to stop. They stay down.
+/// Kills the living processes of these services, as the way to stop them is unknown. The services
+/// stay down.
 fn kill_named(
     why: &str,
     predecessor: &Predecessor,
@@ -357,18 +362,18 @@ fn kill_named(
     Ok(report)
 }
 
-/// Forgets the supervisor if nothing is left of its services.
+/// Removes the supervisor's files if no process of its services is left.
 fn finish_if_over(predecessor: &Predecessor, state: &StateDir, lock: Lock) -> Result<(), Failure> {
     let survivors = Survivors::of(&predecessor.testaments);
     if survivors.services().next().is_none() {
-        // Helpers.
+        // Only helpers may be left.
         end(predecessor)?;
         give_back(state, lock);
     }
     Ok(())
 }
 
-/// Nothing is left to account for.
+/// Removes the supervisor's files and releases the lock.
 fn give_back(state: &StateDir, lock: Lock) {
     ledger::discard(state);
     endpoint::remove_stale(state.path());
@@ -382,12 +387,15 @@ fn end(predecessor: &Predecessor) -> Result<usize, Failure> {
         .sum()
 }
 
-/// Those of the ledger, in its order; or why there are none.
+/// Returns the definitions of the services in the ledger, in its order.
+///
+/// # Errors
+/// If a definition is unknown.
 fn specs(estate: &Estate, state: &StateDir) -> Result<Vec<Definition>, String> {
     if !estate.is_whole {
         return Err("its ledger is damaged".to_owned());
     }
-    // Nobody knows how those are asked to stop whose ledger is lost: as by default.
+    // Services of a rebuilt ledger without a manifest are stopped in the default way.
     let mut all = match (estate.definitions(state), &estate.rebuilt) {
         (Err(_), Some(_)) => Vec::new(),
         (all, _) => all?,
@@ -397,7 +405,7 @@ fn specs(estate: &Estate, state: &StateDir) -> Result<Vec<Definition>, String> {
             .iter()
             .position(|it| it.spec.name().as_str() == slot.name);
         let known = found.map(|found| all.swap_remove(found));
-        // One that was uninstalled meanwhile is stopped like any other.
+        // A service that was uninstalled meanwhile is stopped like any other.
         let known = known.or_else(|| {
             let may_be_gone = estate.is_of_installed() || estate.rebuilt.is_some();
             may_be_gone.then(|| Definition::of_unknown(&slot.name))?
@@ -421,7 +429,7 @@ async fn stop(
     let others: Vec<Definition> = definitions.iter().filter(lives).cloned().collect();
     let mut processes = new_processes()?;
     let legacy = Legacy::take_over_some(&estate.slots, &is_named, &mut processes);
-    // Whoever it runs as may say that its stop takes longer.
+    // The account matters: a service's notifications may extend its stop timeout.
     let users = definitions.iter();
     let users = users.map(|it| Ok(preflight::user_of(&it.spec).unwrap_or(None)));
     let users = users.collect();
@@ -438,13 +446,13 @@ async fn stop(
         zero: legacy.zero,
         adopts: true,
     })?;
-    // Where it cannot be written, its successor finds a main process that is gone.
+    // If the ledger cannot be written, a later supervisor finds that the main process is gone.
     let path = estate.path().to_owned();
     host.ledger = Ledger::go_on(path, host.engine.ids().collect()).ok();
     let named = host.engine.ids().zip(&estate.slots);
     let named = named.filter(|(_, slot)| is_named(&slot.name));
     let named: Vec<ServiceId> = named.map(|(id, _)| id).collect();
-    // What has no main process any more may have left others.
+    // A service without a main process may have other processes left.
     let gone = legacy.heirs.iter().zip(&estate.slots);
     for (_, slot) in gone.filter(|(heir, slot)| heir.tree.is_none() && is_named(&slot.name)) {
         if let Some(child) = &slot.child {
