@@ -1,8 +1,11 @@
-//! The registry of definitions on disk: SQLite in `STATE/registry.db`, for administrators' eyes only, as manifests may hold secrets.
+//! The registry of service definitions: an SQLite database at `STATE/registry.db`. Only
+//! administrators can read it, because manifests may contain secrets.
 //!
-//! Several processes use it at once. A change is two short transactions with the work between them: [`Registry::begin`] marks all that it
-//! is about as this process's, [`Work`] is that work, and ends with commit, roll back or delete. Whoever opens the registry first rolls back
-//! what owners that have died left ([`owner`]). What may follow what is decided in the core (`mainstay_core::registry`).
+//! Several processes use the registry at once. A change is two short transactions with the actual
+//! work between them: [`Registry::begin`] marks every affected service as owned by this process,
+//! and the returned [`Work`] ends with a commit, a rollback or a deletion. The next process to open
+//! the registry rolls back the changes of owners that have died ([`owner`]). The permitted state
+//! transitions are defined in the core (`mainstay_core::registry`).
 
 mod owner;
 mod program;
@@ -29,15 +32,15 @@ use crate::access::Closed;
 use crate::failure::{Code, Failure};
 use crate::state_dir;
 
-/// So many definitions of a service are kept; the history is kept as a whole.
+/// The number of definitions kept per service. The history is kept in full.
 const KEPT_VERSIONS: u64 = 20;
-/// How long another process may keep the registry locked. It does so for milliseconds.
+/// The longest wait for a registry that another process has locked. Locks last for milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same after it has been locked for longer: a command opens it more than once.
+/// The wait once a lock has outlasted [`PATIENCE`]: one command opens the registry several times.
 const SHORT_PATIENCE: Duration = Duration::from_millis(100);
-/// How often a lock is tried that the system does not wait for.
+/// The polling interval for a lock that the system cannot wait for.
 const LOOK: Duration = Duration::from_millis(10);
-/// Whether this process has found it locked for longer than it waits.
+/// Set if the last attempt to open the registry timed out on a lock.
 static IS_LOCKED: AtomicBool = AtomicBool::new(false);
 const CURE: &str = "move it away and install the services again: what is installed runs on without it, only the history is lost";
 
@@ -46,36 +49,37 @@ const CURE: &str = "move it away and install the services again: what is install
 pub(crate) struct Registry {
     connection: Connection,
     path: PathBuf,
-    /// Goes after the connection: until then nobody removes the file ([`Registry::remove_empty`]).
+    /// Dropped after the connection. Until then no process removes the file
+    /// ([`Registry::remove_empty`]).
     _place: Option<std::fs::File>,
 }
 
-/// What is known of a name.
+/// The registry's entry for a service name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Registered {
-    /// Random, 32 hexadecimal digits; the same for as long as anything is known of it.
+    /// A random ID of 32 hexadecimal digits. It is stable for as long as the entry exists.
     pub(crate) id: String,
     pub(crate) life: Stored,
-    /// Of `life`'s version.
+    /// The ETag of the current version of `life`.
     pub(crate) etag: Etag,
     pub(crate) definition: Definition,
-    /// Where it is known.
+    /// The program as registered, if known.
     pub(crate) program: Option<Program>,
 }
 
-/// What is wanted of a service.
+/// A requested change to one service.
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub(crate) name: ServiceName,
     pub(crate) expected: Expected,
-    /// What it is to be; nothing where it is to be deleted.
+    /// The new definition; `None` to delete the service.
     pub(crate) definition: Option<Definition>,
 }
 
-/// Why a change was not begun.
+/// An error from starting a change.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// For what is there.
+    /// The current state of the service does not permit the change.
     Refused(Refusal),
     /// The registry cannot be used.
     Failed(Failure),
@@ -107,8 +111,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// A change that has begun: nobody else changes these definitions while it lives. Dropped without an end, it is rolled back by whoever opens
-/// the registry next.
+/// A change in progress. No other process can change these definitions while it exists. If it is
+/// dropped without being ended, the next process to open the registry rolls it back.
 #[derive(Debug)]
 pub(crate) struct Work {
     registry: Registry,
@@ -118,10 +122,11 @@ pub(crate) struct Work {
 }
 
 impl Registry {
-    /// Opens it, made where there is none, and rolls back what has died. Blocks while others write, for milliseconds.
+    /// Opens the registry, creates it if it does not exist, and rolls back the changes of dead
+    /// owners. Blocks while other processes write, which takes milliseconds.
     ///
-    /// # Errors
-    /// Where it cannot be written, is broken or somebody else's; it is left as it is then.
+    /// # Errors If the registry cannot be written, is damaged, or belongs to another program. The
+    /// file is left unchanged in that case.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             let code = match error.kind() {
@@ -138,14 +143,15 @@ impl Registry {
         #[cfg(unix)]
         {
             use std::os::unix::fs::OpenOptionsExt as _;
-            // SQLite gives the files that it puts beside it the same mode. A FIFO would have us wait for a reader.
+            // SQLite creates its auxiliary files with the same mode. Without `O_NONBLOCK`, opening
+            // a FIFO would wait for a reader.
             options.mode(0o600).custom_flags(libc::O_NONBLOCK);
         }
         loop {
             refuse_irregular(path).map_err(failed)?;
             options.open(path).map_err(failed)?;
             match Self::open_file(path) {
-                // Whoever has purged the last service has removed it just now.
+                // Another process has just removed it after purging the last service.
                 Err(_) if !path.exists() => {
                     if let Some(dir) = path.parent() {
                         state_dir::create_state_dir(dir).map_err(failed)?;
@@ -156,7 +162,7 @@ impl Registry {
         }
     }
 
-    /// The same; nothing where there is none.
+    /// Opens an existing registry; `None` if there is none.
     pub(crate) fn find(path: &Path) -> Result<Option<Self>, Failure> {
         if let Some(closed) = Closed::at(path) {
             return Err(closed.failure("open the registry"));
@@ -167,9 +173,11 @@ impl Registry {
         }
     }
 
-    /// Whether a change of this service has come to no end, in a registry that can perhaps only be read. `None`: nobody can tell.
+    /// Returns whether a change of this service is unfinished. Works with a registry that may be
+    /// read-only; `None` if the answer cannot be determined.
     pub(crate) fn is_half_done(path: &Path, name: &str) -> Option<bool> {
-        // What a log beside it holds counts, too; to read that, files must be made.
+        // A write-ahead log beside the database may contain changes, and reading it requires
+        // creating files.
         let log = path.with_extension("db-wal");
         if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
             return None;
@@ -234,8 +242,8 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Removes one that knows no name any more, and the directories above it that hold nothing else; a hope, not more. Where somebody has it
-    /// open, it stays.
+    /// Removes a registry without entries, and its parent directories if they are empty. This is
+    /// best effort: a registry that another process has open is kept.
     pub(crate) fn remove_empty(path: &Path) {
         let Ok(Some(place)) = place(path) else { return };
         if place.try_lock().is_err() || refuse_irregular(path).is_err() {
@@ -249,7 +257,7 @@ impl Registry {
         if is_empty().unwrap_or(false) && std::fs::remove_file(path).is_ok() {
             let dir = path.parent().unwrap_or(path);
             for dir in [&*dir.join("installed"), dir] {
-                // Others may lie there.
+                // The directory may contain other files.
                 let _ = std::fs::remove_dir(dir);
             }
         }
@@ -259,7 +267,7 @@ impl Registry {
         self.path.parent().unwrap_or(Path::new("."))
     }
 
-    /// Finishes what owners that have died left.
+    /// Finishes the changes that dead owners left behind.
     fn bury(&mut self) -> Result<(), Failure> {
         let dir = self.dir().to_owned();
         let tokens = owner::tokens(&dir);
@@ -294,7 +302,7 @@ impl Registry {
                 }
             }
         }
-        // Nobody makes one while this transaction lasts.
+        // Owner files are only created within a write transaction, so no new one can appear here.
         for token in owner::tokens(&dir) {
             if !living.contains(&token) {
                 owner::sweep(&dir, &token);
@@ -303,12 +311,12 @@ impl Registry {
         transaction.commit().map_err(failed)
     }
 
-    /// What is known of `name`, also of a deleted one.
+    /// Returns the entry for `name`, including that of a deleted service.
     pub(crate) fn get(&self, name: &str) -> Result<Option<Registered>, Failure> {
         read(&self.connection, name).map_err(|error| database("read", &self.path, &error))
     }
 
-    /// One of its definitions.
+    /// Returns the given version of a definition.
     pub(crate) fn definition(
         &self,
         name: &str,
@@ -324,7 +332,7 @@ impl Registry {
         found.map_err(|error| database("read", &self.path, &error))
     }
 
-    /// The latest of its kept versions whose definition is like this.
+    /// Returns the latest kept version whose definition satisfies `is_like`.
     pub(crate) fn version_like(
         &self,
         name: &str,
@@ -348,7 +356,7 @@ impl Registry {
         read().map_err(|error| database("read", &self.path, &error))
     }
 
-    /// All names that were ever installed and not purged.
+    /// Returns all names that were ever installed and have not been purged.
     pub(crate) fn names(&self) -> Result<Vec<String>, Failure> {
         let read = || {
             let mut query = self
@@ -360,7 +368,7 @@ impl Registry {
         read().map_err(|error| database("read", &self.path, &error))
     }
 
-    /// What has happened to `name`, the oldest first.
+    /// Returns the history of `name`, oldest entry first.
     pub(crate) fn history(&self, name: &str) -> Result<Vec<Entry>, Failure> {
         let read = || {
             let mut query = self.connection.prepare(
@@ -384,10 +392,10 @@ impl Registry {
         read().map_err(|error| database("read", &self.path, &error))
     }
 
-    /// Begins what is wished, all of it or nothing.
+    /// Starts the requested changes, all of them or none.
     ///
-    /// # Errors
-    /// `Refused` where something else is there than is expected, or somebody is at it.
+    /// # Errors `Refused` if a service is in another state than expected, or another process is
+    /// changing it.
     pub(crate) fn begin(mut self, wishes: &[Wish]) -> Result<Work, Error> {
         let path = self.path.clone();
         let failed = |error| Error::Failed(database("write to", &path, &error));
@@ -435,7 +443,7 @@ impl Registry {
         })
     }
 
-    /// Forgets all of a name that is deleted.
+    /// Removes every record of a deleted service.
     pub(crate) fn forget(&mut self, name: &ServiceName) -> Result<(), Error> {
         let path = self.path.clone();
         let failed = |error| Error::Failed(database("write to", &path, &error));
@@ -463,7 +471,7 @@ impl Registry {
     }
 }
 
-/// Refuses what SQLite would wait for, or misunderstand. What is not there is another matter.
+/// Rejects paths that SQLite would block on or misinterpret. A missing file is accepted.
 fn refuse_irregular(path: &Path) -> std::io::Result<()> {
     match std::fs::metadata(path) {
         Ok(found) if !found.is_file() => {
@@ -474,38 +482,40 @@ fn refuse_irregular(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// What is locked while the file is in use: its directory, so that nothing is left of the lock.
+/// Opens the directory of the registry. It serves as the lock while the file is in use, so that no
+/// lock file is left behind.
 #[cfg(unix)]
 fn place(path: &Path) -> std::io::Result<Option<std::fs::File>> {
     path.parent().map(std::fs::File::open).transpose()
 }
 
-/// Windows removes no file that somebody has open, and does not lock directories.
+/// Windows does not remove files that are open, and does not lock directories.
 #[cfg(windows)]
 fn place(_path: &Path) -> std::io::Result<Option<std::fs::File>> {
     Ok(None)
 }
 
 impl Work {
-    /// By which this process is known as the owner.
+    /// Returns the token that identifies this process as the owner.
     pub(crate) fn token(&self) -> &str {
         &self.holder.owner.token
     }
 
-    /// Those that will hold when it is done, in the order of the wishes.
+    /// Returns the versions that will be current after the commit, in the order of the requests.
     pub(crate) fn versions(&self) -> &[Version] {
         &self.versions
     }
 
-    /// It is done: what was wished holds, with these programs, in the order of the wishes. The versions.
+    /// Commits the change, with the given programs in the order of the requests. Returns the
+    /// versions.
     ///
-    /// # Errors
-    /// Where it cannot be written; it is rolled back then by whoever comes next.
+    /// # Errors If the registry cannot be written. The next process to open it then rolls the
+    /// change back.
     pub(crate) fn commit(self, programs: &[Option<Program>]) -> Result<Vec<Version>, Failure> {
         self.commit_with(programs, None)
     }
 
-    /// As [`Work::commit`]; the history shows `detail`.
+    /// Commits like [`Work::commit`], and records `detail` in the history.
     pub(crate) fn commit_with(
         self,
         programs: &[Option<Program>],
@@ -545,7 +555,7 @@ impl Work {
         Ok(versions)
     }
 
-    /// It was taken back, for this reason: all is as it was.
+    /// Restores the previous definitions and records the reason.
     pub(crate) fn roll_back(self, why: &str) -> Result<(), Failure> {
         self.finish(|transaction, name, found| match found.life {
             Stored::Pending(life) => match life.abandon() {
@@ -564,7 +574,7 @@ impl Work {
         })
     }
 
-    /// It is gone; with `is_purged` its history as well.
+    /// Marks the services as deleted, or also removes their history if `is_purged`.
     pub(crate) fn delete(self, is_purged: bool) -> Result<(), Failure> {
         self.finish(|transaction, name, found| match found.life {
             _ if is_purged => purge(transaction, name),
@@ -577,7 +587,7 @@ impl Work {
         })
     }
 
-    /// One transaction for all of them; the lock goes last.
+    /// Ends the change for all services in one transaction. The owner's lock is released last.
     fn finish(
         mut self,
         mut end: impl FnMut(&Transaction<'_>, &str, Registered) -> rusqlite::Result<()>,
@@ -651,7 +661,7 @@ fn definition(row: &Row<'_>, first: usize) -> rusqlite::Result<Definition> {
     })
 }
 
-/// Stores a life of a name that is there.
+/// Updates the state of an existing service.
 fn write(transaction: &Transaction<'_>, name: &str, life: &Stored) -> rusqlite::Result<()> {
     let owner = life.owner();
     let sql = "UPDATE service SET state = ?2, version = ?3, target = ?4, why = ?5, owner_token = ?6, owner_pid = ?7, owner_since = ?8
@@ -672,7 +682,7 @@ fn write(transaction: &Transaction<'_>, name: &str, life: &Stored) -> rusqlite::
     }
 }
 
-/// Stores a life that nobody is at any more, without the definition that did not come to be.
+/// Stores a state without an owner and deletes the definition that was not adopted.
 fn settle(
     transaction: &Transaction<'_>,
     name: &str,
@@ -711,7 +721,7 @@ fn define(
     Ok(())
 }
 
-/// Adds a line to the history; the version's definition is there.
+/// Appends an entry to the history. The definition of the version must exist.
 fn note(
     transaction: &Transaction<'_>,
     name: &str,
@@ -733,25 +743,25 @@ fn note(
     Ok(())
 }
 
-/// All of it.
+/// Deletes the service with its definitions and history.
 fn purge(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<()> {
     transaction
         .execute("DELETE FROM service WHERE name = ?1", [name])
         .map(drop)
 }
 
-/// SQLite's integers have a sign; ours are counted from zero and end long before.
+/// Converts to SQLite's signed integers. Our values start at zero and never reach the limit.
 fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Microseconds since 1970.
+/// Returns the current time in microseconds since 1970.
 fn now() -> u64 {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(since_1970.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// 128 bits, which no two processes get.
+/// Returns 128 random bits as hexadecimal digits, unique across processes.
 fn random() -> Result<String, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
@@ -759,13 +769,13 @@ fn random() -> Result<String, Failure> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A value in this column that no version of mainstay has written.
+/// The error for a column value that no version of Mainstay writes.
 fn broken(column: usize) -> rusqlite::Error {
     let what = "a value that mainstay does not write".into();
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what)
 }
 
-/// A state that an owner's definition cannot be in.
+/// The error for a state that an owned definition cannot be in.
 fn lost(life: &Stored) -> rusqlite::Error {
     let what = format!(
         "the state {} of a definition that is being changed",
@@ -781,7 +791,7 @@ fn cannot(code: Code, verb: &str, path: &Path, why: &dyn std::fmt::Display) -> F
     )
 }
 
-/// What an error of the database means, and what helps.
+/// Converts a database error into a failure with a hint.
 fn database(verb: &str, path: &Path, error: &rusqlite::Error) -> Failure {
     use rusqlite::ErrorCode;
     let why = error.to_string();
@@ -807,8 +817,8 @@ fn database(verb: &str, path: &Path, error: &rusqlite::Error) -> Failure {
     }
 }
 
-/// The process that has the database or its write-ahead log locked, where the system tells
-/// (proc_locks(5)).
+/// Returns the process that has the database or its write-ahead log locked, if the system reports
+/// it (proc_locks(5)).
 #[cfg(target_os = "linux")]
 fn holder(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt as _;

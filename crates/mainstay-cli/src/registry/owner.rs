@@ -1,8 +1,10 @@
-//! Who is at work on a definition, and whether he lives.
+//! Owners of changes in progress, and the check for whether they are still alive.
 //!
-//! An owner holds a lock on a file of its own beside the database, whose name is in the row. A lock ends with its process, however that ends,
-//! on every system, and in containers that do not see each other's pids. Such files are made and swept inside of write transactions only:
-//! so none is taken for a leftover before its row is there.
+//! Each owner holds a lock on its own file beside the database; the row of the service contains the
+//! file's token. The lock ends with the process, however the process ends, on every system, and
+//! also between containers that do not see each other's PIDs. Owner files are only created and
+//! removed within write transactions, so a new one is never mistaken for a stale one before its row
+//! exists.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -12,7 +14,7 @@ use mainstay_core::registry::Owner;
 
 const PREFIX: &str = "registry.owner-";
 
-/// This process as an owner, for as long as it lives.
+/// This process as an owner. Dropping it ends the ownership.
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) owner: Owner,
@@ -40,12 +42,13 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // Where it stays, whoever opens the registry next sweeps it.
+        // If the file remains, the next process to open the registry removes it.
         drop(fs::remove_file(&self.path));
     }
 }
 
-/// Whether the process lives. What cannot be known is no reason to take its work away.
+/// Returns whether the owner is alive. If its lock file cannot be opened for a reason other than
+/// absence, the owner counts as alive.
 pub(super) fn lives(dir: &Path, owner: &Owner) -> bool {
     match File::open(dir.join(format!("{PREFIX}{}", owner.token))) {
         Ok(file) => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
@@ -53,7 +56,7 @@ pub(super) fn lives(dir: &Path, owner: &Owner) -> bool {
     }
 }
 
-/// What dead owners have left, by their tokens.
+/// Returns the tokens of all owner files in the directory, live and stale.
 pub(super) fn tokens(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -63,6 +66,6 @@ pub(super) fn tokens(dir: &Path) -> Vec<String> {
 }
 
 pub(super) fn sweep(dir: &Path, token: &str) {
-    // It is in nobody's way.
+    // A file that cannot be removed does no harm.
     drop(fs::remove_file(dir.join(format!("{PREFIX}{token}"))));
 }

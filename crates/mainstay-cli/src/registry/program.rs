@@ -1,4 +1,4 @@
-//! What a program's file was when it was registered.
+//! The size, time and hash of a program file at registration.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -10,19 +10,20 @@ use sha2::{Digest as _, Sha256};
 
 use crate::guarded;
 
-/// Stored as JSON: what is added must be optional.
+/// A registered program. It is stored as JSON, so new fields must be optional.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Program {
     pub(crate) path: PathBuf,
-    /// Bytes.
+    /// The size in bytes.
     size: u64,
-    /// Nanoseconds since 1970, as text: JSON's numbers are too short for them.
+    /// The modification time in nanoseconds since 1970. It is text, because JSON numbers lack the
+    /// precision.
     modified: String,
     sha256: String,
 }
 
 impl Program {
-    /// As it is now. Reads all of it.
+    /// Reads the current state of the file, including all of its content.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         Ok(Self {
@@ -33,7 +34,8 @@ impl Program {
         })
     }
 
-    /// What has become of it, if it is not what it was. Reads it only where its size or time differs.
+    /// Describes the change to the file since registration, if any. The content is only read if the
+    /// size or the time differs.
     pub(crate) fn change(&self) -> Option<String> {
         let path = self.path.display();
         let metadata = match fs::metadata(&self.path) {
@@ -95,7 +97,7 @@ mod tests {
                 .set_modified(at)
                 .unwrap();
         };
-        // A touch is no change; other content of the same size is one.
+        // A new timestamp alone is not a change. Different content of the same size is.
         later(10);
         assert_eq!(program.change(), None);
         fs::write(&path, "two").unwrap();

@@ -1,4 +1,4 @@
-//! The tables, and how a file of an older version becomes one of this version.
+//! The database schema, and the migration of files written by older versions.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::{cannot, database};
 use crate::failure::{Code, Failure};
 
-/// `application_id` of a file that is ours: `MSty`.
+/// The `application_id` of a registry file: `MSty`.
 const APPLICATION: i32 = 0x4d53_7479;
-/// The step to each version of the schema (`user_version`). One that was released never changes, and every version has its old file in
-/// `tests/fixtures`, which must open.
+/// The migration to each version of the schema (`user_version`). A released migration never
+/// changes. For every version, `tests/fixtures` contains an old file that must still open.
 const MIGRATIONS: [&str; 1] = ["
 CREATE TABLE service (
     name TEXT PRIMARY KEY,
@@ -51,8 +51,8 @@ CREATE TABLE history (
 CREATE INDEX history_of_service ON history (name, number);
 "];
 
-/// Makes the file ready for use, if it is ours or empty. Nothing is written to any other.
-/// Waits for other processes for as long as `patience`, and so does what the connection is used for later.
+/// Prepares a registry file or an empty file for use. Nothing is written to any other file.
+/// `patience` limits the wait for other processes, here and in later use of the connection.
 pub(super) fn prepare(
     connection: &mut Connection,
     path: &Path,
@@ -78,7 +78,7 @@ pub(super) fn prepare(
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(failed)?;
-    // Another process may have done it meanwhile.
+    // Another process may have migrated the file in the meantime.
     let found = version(&transaction, path)?;
     for step in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         transaction.execute_batch(step).map_err(failed)?;
@@ -90,7 +90,8 @@ pub(super) fn prepare(
         .map_err(failed)
 }
 
-/// Of its schema, 0 for an empty file. All that it asks is of one moment: others may be making the file.
+/// Returns the schema version, 0 for an empty file. All queries run in one transaction, because
+/// another process may be creating the file.
 fn version(connection: &Transaction<'_>, path: &Path) -> Result<i32, Failure> {
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
     let failed = |error| database("open", path, &error);
@@ -106,7 +107,8 @@ fn version(connection: &Transaction<'_>, path: &Path) -> Result<i32, Failure> {
     }
 }
 
-/// Readers and a writer do not wait for each other (write-ahead log). The mode stays with the file.
+/// Enables write-ahead logging, so that readers and a writer do not block each other. The mode is
+/// stored in the file.
 fn keep_a_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
     let deadline = Instant::now() + patience;
     loop {
@@ -114,7 +116,7 @@ fn keep_a_log(connection: &Connection, patience: Duration) -> rusqlite::Result<(
             row.get::<_, String>(0)
         });
         match mode {
-            // SQLite does not wait where two processes make one new file at once.
+            // SQLite does not wait if two processes create the same file at once.
             Err(error)
                 if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
                     && Instant::now() < deadline =>

@@ -1,4 +1,4 @@
-//! Whose command this is.
+//! The identity of the user who runs the command.
 
 use mainstay_core::registry::Who;
 
@@ -9,7 +9,7 @@ pub(super) fn who() -> Who {
     Who {
         user: name.map_or_else(|| uid.to_string(), |name| name.to_string_lossy().into()),
         uid: Some(uid),
-        // Only root can have it from sudo; of anybody else it is what he says himself.
+        // Only root can have received it from sudo. Any other user may have set it themselves.
         sudo_user: std::env::var("SUDO_USER").ok().filter(|_| uid == 0),
     }
 }

@@ -1,7 +1,8 @@
-//! A directory into a snapshot, and back.
+//! Copies directories into snapshots and back.
 //!
-//! A copy is of one moment, or it is none. What is copied is looked over first, and again afterwards: what differs by then is copied
-//! again, until nothing differs. Then nothing was changed between the two looks, so all of it was like this at the second.
+//! A copy is consistent as of one moment. The source is scanned before and after it is copied.
+//! Files that differ between the scans are copied again, until two scans agree. Nothing changed
+//! between those two scans, so the copy matches the state at the second one.
 
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap, hash_map};
@@ -21,35 +22,38 @@ use super::sys::{self, Dir, FileKind, Stat};
 use super::{Trouble, doing};
 use crate::failure::{Code, Failure};
 
-/// How often it is tried to catch a moment.
+/// The number of attempts to obtain a consistent copy.
 const PASSES: usize = 5;
-/// How deep directories may be nested, for each file is reached through all of those above it.
+/// The deepest nesting of directories. Each file is reached through all directories above it.
 const DEEPEST: usize = 256;
-/// What a path in a directory may take: as it stands in a snapshot, the system must still accept it (PATH_MAX).
+/// The longest path within a directory, in bytes. The system must still accept it inside a snapshot
+/// (PATH_MAX).
 const LONGEST: usize = 4000;
-/// How many files, links and directories there may be: each takes some memory while they are copied.
+/// The largest number of files, links and directories. Each takes some memory during the copy.
 const MOST: usize = 2_000_000;
-/// What each of them counts for beside its path, its attributes and what a link says: as much as it takes in an index, or more.
+/// The bytes counted per entry in addition to its path, its attributes and its link target: at
+/// least its size in an index.
 const ENTRY: usize = 256;
-/// The smallest limit of an index.
+/// The lower bound for the size limit of an index, in bytes.
 const SMALLEST_INDEX: usize = 4 << 20;
-/// An index may have one byte for so many of what may be kept.
+/// The number of bytes of the size limit per byte of index.
 const INDEX_SHARE: u64 = 2048;
-/// The coarsest time of change that a file system keeps: within that, a second change does not show.
+/// The coarsest resolution of a file system's change times. Two changes within it are
+/// indistinguishable.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Everything in a directory, by its path from there.
+/// Everything in a directory, by path relative to it.
 type Seen = BTreeMap<Raw, Stat>;
 
-/// Why a directory cannot be kept, whatever is tried.
+/// A limit that a directory exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Excess {
     Depth,
     Path,
     Entries,
-    /// More bytes than this of paths and attributes.
+    /// The paths and attributes take more than this many bytes.
     Index(usize),
-    /// More bytes than this, holes included.
+    /// The files take more than this many bytes, holes included.
     Size(u64),
 }
 
@@ -88,7 +92,8 @@ impl fmt::Display for Excess {
     }
 }
 
-/// Looks over a directory. Where something is mounted, there is an empty directory; what is no file of ours to keep is left out.
+/// Scans a directory. A mount point appears as an empty directory. Files that are not kept are left
+/// out.
 fn look_over(dir: &Dir, max_size: u64) -> Result<Seen, Failure> {
     let mut seen = Seen::new();
     let own = dir.own_stat().map_err(doing("read", dir.path()))?;
@@ -102,19 +107,19 @@ fn look_over(dir: &Dir, max_size: u64) -> Result<Seen, Failure> {
     }
 }
 
-/// What an index may hold, as [`ENTRY`] counts. All of it is in memory several times while a snapshot is taken, and a service decides how
-/// long its paths are.
+/// Returns the size limit of an index, counted as for [`ENTRY`]. The index is in memory several
+/// times during a snapshot, and the service controls the length of its paths.
 fn most_of_index(max_size: u64) -> usize {
     let share = usize::try_from(max_size / INDEX_SHARE).unwrap_or(usize::MAX);
     share.max(SMALLEST_INDEX)
 }
 
-/// Why a directory cannot be kept, if so.
+/// Returns the limit that a directory exceeds, if any.
 pub(super) fn excess_of(dir: &Dir, max_size: u64) -> Result<Option<Excess>, Failure> {
     look_into(dir, max_size, |_, _| {})
 }
 
-/// Shows everything below a directory, by its path from there.
+/// Visits everything below a directory, with paths relative to it.
 fn look_into(
     dir: &Dir,
     max_size: u64,
@@ -124,7 +129,7 @@ fn look_into(
     let most = most_of_index(max_size);
     let too_much = Ok(Some(Excess::Index(most)));
     let mut room = most;
-    // Names count when they are read, the rest of their paths when it is their turn.
+    // A name is counted when it is read; the rest of its path when it is visited.
     let names = |dir: &Dir, room: &mut usize| {
         let names = dir.names_while(|name| take(room, ENTRY + name));
         names.map_err(doing("read", dir.path()))
@@ -132,11 +137,11 @@ fn look_into(
     let Some(own) = names(dir, &mut room)? else {
         return too_much;
     };
-    // Of each directory on the way down its path, and what is still to be seen in it.
+    // The path of each directory on the way down, and its remaining entries.
     let mut left = vec![(Raw::default(), own)];
     let mut count = 0;
     let mut size: u64 = 0;
-    // Of files that have several names; their content is copied once.
+    // Files with several hard links. Their content is copied once.
     let mut linked = HashMap::new();
     while let Some((at, rest)) = left.last_mut() {
         let Some(name) = rest.pop() else {
@@ -171,7 +176,7 @@ fn look_into(
         let mut further = above;
         match stat.kind {
             FileKind::File if stat.links > 1 => match linked.entry(stat.inode) {
-                // It names the first one.
+                // The entry refers to the first path.
                 hash_map::Entry::Occupied(first) => further += *first.get(),
                 hash_map::Entry::Vacant(first) => {
                     first.insert(path.0.len());
@@ -211,20 +216,20 @@ fn look_into(
     Ok(None)
 }
 
-/// Whether there was so much room; then it is taken.
+/// Deducts `bytes` from `room`; false if there is not enough.
 fn take(room: &mut usize, bytes: usize) -> bool {
     let left = room.checked_sub(bytes);
     *room = left.unwrap_or(0);
     left.is_some()
 }
 
-/// It was there, and is not any more, or is something else.
+/// Returns whether the error means that a file was removed, or replaced by another kind of file.
 pub(super) fn has_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound};
     matches!(error.kind(), NotFound | NotADirectory) || sys::is_of_a_link(error)
 }
 
-/// The same, once no change can be so fresh that another would not show.
+/// Scans a directory once its newest change is old enough that a further change would be visible.
 fn look_over_at_rest(dir: &Dir, max_size: u64) -> Result<Seen, Failure> {
     let seen = look_over(dir, max_size)?;
     let newest = seen.values().map(|stat| stat.changed_ns).max().unwrap_or(0);
@@ -238,7 +243,8 @@ fn look_over_at_rest(dir: &Dir, max_size: u64) -> Result<Seen, Failure> {
     }
 }
 
-/// Whether a directory looks like this root, without reading a file: kinds, sizes, times, modes, owners.
+/// Returns whether a directory looks like this root. Compares kinds, sizes, times, modes and
+/// owners, and reads no content.
 pub(super) fn looks_like(dir: &Dir, root: &Root, max_size: u64) -> Result<bool, Failure> {
     let seen = look_over(dir, max_size)?;
     let sizes: HashMap<&Raw, u64> = root
@@ -273,13 +279,13 @@ pub(super) fn looks_like(dir: &Dir, root: &Root, max_size: u64) -> Result<bool, 
 pub(super) struct Copy<'a> {
     pub(super) disk: Disk<'a>,
     pub(super) from: &'a Dir,
-    /// Where its files and directories go, under their paths.
+    /// The destination. Files and directories keep their relative paths.
     pub(super) to: &'a Dir,
-    /// The most that it may hold.
+    /// The largest total size of the directory.
     pub(super) max_size: u64,
 }
 
-/// What was copied under a path.
+/// A copied entry.
 struct Copied {
     stat: Stat,
     kind: Kind,
@@ -287,7 +293,7 @@ struct Copied {
 }
 
 impl Copy<'_> {
-    /// Copies all of it. The entries are in an order in which they can be made again.
+    /// Copies the whole directory. The entries are in an order in which they can be recreated.
     pub(super) fn take(&self) -> Result<Vec<Entry>, Failure> {
         let mut copied: BTreeMap<Raw, Copied> = BTreeMap::new();
         let mut seen = look_over_at_rest(self.from, self.max_size)?;
@@ -322,13 +328,13 @@ impl Copy<'_> {
         ))
     }
 
-    /// Copies what is not copied as it looks now, and removes what is gone.
+    /// Copies every entry that differs from its copy, and removes copies of deleted entries.
     fn catch_up(&self, seen: &Seen, copied: &mut BTreeMap<Raw, Copied>) -> Result<(), Failure> {
         let outdated: Vec<Raw> = copied
             .iter()
             .filter(|(path, one)| seen.get(path) != Some(&one.stat))
             .filter(|(path, one)| {
-                // A directory whose times changed goes on being one.
+                // A directory whose times changed is kept.
                 let now = seen.get(path).map(|stat| stat.kind);
                 one.stat.kind != FileKind::Dir || now != Some(FileKind::Dir)
             })
@@ -340,7 +346,7 @@ impl Copy<'_> {
             let gone = self.disk.remove_all(self.to, &name);
             gone.map_err(doing("remove", &self.to.path().join(&name)))?;
         }
-        // An owner may give each of them as much as the file system takes.
+        // The file's owner may set attributes up to the limit of the file system.
         let most = most_of_index(self.max_size);
         let attributes = |one: &Copied| {
             let bytes = one.metadata.xattrs.iter();
@@ -349,7 +355,7 @@ impl Copy<'_> {
                 .sum::<usize>()
         };
         let mut taken: usize = copied.values().map(attributes).sum();
-        // Where the first name of a file is gone, another one is the first.
+        // If the first path of a hard-linked file is gone, another path becomes the first.
         let mut first_names: HashMap<u64, Raw> = HashMap::new();
         for (path, stat) in seen {
             let first = match stat.kind {
@@ -395,7 +401,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// `None` where it is gone, or something else, by now.
+    /// Copies one entry; `None` if it was removed or replaced in the meantime.
     fn copy_one(
         &self,
         name: &Path,
@@ -430,7 +436,8 @@ impl Copy<'_> {
         }
     }
 
-    /// The directory that something lies in, unless it is the uppermost, reached step by step; and its name there.
+    /// Opens the parent directory of `name` step by step, and returns it with the last component.
+    /// `None` stands for the topmost directory.
     fn above(&self, name: &Path) -> io::Result<(Option<Dir>, PathBuf)> {
         let mut parts: Vec<_> = name.iter().collect();
         let Some(last) = parts.pop() else {
@@ -462,7 +469,7 @@ impl Copy<'_> {
         if now.kind != FileKind::File {
             return Ok(None);
         }
-        // It has grown since it was looked at.
+        // The file has grown since the scan.
         if now.size > self.max_size {
             let excess = Excess::Size(self.max_size);
             return Err(io::Error::new(
@@ -491,7 +498,7 @@ impl Copy<'_> {
                 let (above, last) = self.above(name)?;
                 match above.as_ref().unwrap_or(self.from).dir(&last) {
                     Ok(dir) => dir.xattrs()?,
-                    // Something is mounted there; what lies below is not ours.
+                    // A mount point: its content is not part of the directory.
                     Err(error) if error.kind() == io::ErrorKind::CrossesDevices => BTreeMap::new(),
                     Err(error) => return Err(error),
                 }
@@ -508,7 +515,7 @@ impl Copy<'_> {
     }
 }
 
-/// The directories and the files with content of a root, by their paths.
+/// Returns the directories and regular files of a root, by path.
 pub(super) fn stored(root: &Root) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let (mut dirs, mut files) = (Vec::new(), Vec::new());
     for entry in root.entries.iter().filter(|entry| !entry.path.0.is_empty()) {
@@ -521,7 +528,8 @@ pub(super) fn stored(root: &Root) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     Ok((dirs, files))
 }
 
-/// Makes what a root was in an empty directory, from the contents in `from`; each is judged while it is copied.
+/// Recreates a root in an empty directory from the contents in `from`. Each file is verified while
+/// it is copied.
 pub(super) fn make(disk: Disk<'_>, root: &Root, from: &Dir, to: &Dir) -> Result<(), Trouble> {
     for entry in &root.entries {
         let name = sys::from_raw(&entry.path).map_err(doing("restore", to.path()))?;
@@ -561,7 +569,8 @@ pub(super) fn make(disk: Disk<'_>, root: &Root, from: &Dir, to: &Dir) -> Result<
     Ok(())
 }
 
-/// Has all that was made on the disk, and gives the directories what they had, the innermost first: nothing is put into them any more.
+/// Syncs everything that was created, then sets the metadata of the directories, innermost first.
+/// No files are added to them after that.
 pub(super) fn seal(disk: Disk<'_>, root: &Root, to: &Dir) -> Result<(), Failure> {
     let (dirs, files) = stored(root).map_err(doing("restore", to.path()))?;
     disk.sync_all(to, &dirs, &files)
@@ -572,7 +581,8 @@ pub(super) fn seal(disk: Disk<'_>, root: &Root, to: &Dir) -> Result<(), Failure>
         }
         let failed = doing("restore", to.path());
         let name = sys::from_raw(&entry.path).map_err(failed)?;
-        // What its owner may not read he could not open afterwards.
+        // The directory is opened before its metadata is set, because its mode may deny access
+        // afterwards.
         let finish = |dir: &Dir| {
             disk.set_metadata(dir, &entry.metadata)?;
             disk.sync(dir)
@@ -586,7 +596,7 @@ pub(super) fn seal(disk: Disk<'_>, root: &Root, to: &Dir) -> Result<(), Failure>
     Ok(())
 }
 
-/// Reads every content of a root.
+/// Verifies the content of every file of a root.
 pub(super) fn verify(root: &Root, from: &Dir) -> Result<(), Trouble> {
     for entry in &root.entries {
         let Kind::File { size, sha256 } = &entry.kind else {

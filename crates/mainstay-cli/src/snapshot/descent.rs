@@ -1,14 +1,14 @@
-//! Going down into directories of any depth, with few descriptors and no recursion.
+//! Descent into directories of any depth, with few descriptors and no recursion.
 
 use std::io;
 use std::path::Path;
 
 use super::sys::{Dir, Id};
 
-/// How many directories are held open besides the first.
+/// The number of directories held open in addition to the first.
 const OPEN: usize = 16;
 
-/// The way from a directory to one that lies below it.
+/// A path of directories from `top` down to the current one.
 pub(super) struct Descent<'d> {
     top: &'d Dir,
     below: Vec<Level>,
@@ -16,7 +16,7 @@ pub(super) struct Descent<'d> {
 
 enum Level {
     Open(Dir),
-    /// It is reached again from below, and known by this.
+    /// Reopened through `..` of the directory below, and recognized by this ID.
     Closed(Id),
 }
 
@@ -26,21 +26,21 @@ impl<'d> Descent<'d> {
         Self { top, below }
     }
 
-    /// How far below the first directory this is.
+    /// Returns the number of levels below the first directory.
     pub(super) fn depth(&self) -> usize {
         self.below.len()
     }
 
-    /// The directory that was entered last.
+    /// Returns the directory that was entered last.
     pub(super) fn dir(&self) -> &Dir {
         match self.below.last() {
             Some(Level::Open(dir)) => dir,
-            // The last one is always open.
+            // The innermost directory is always open.
             Some(Level::Closed(_)) | None => self.top,
         }
     }
 
-    /// Goes into a directory; never by a link, nor into another mount.
+    /// Enters a directory. Never follows a link and never enters another mount.
     pub(super) fn enter(&mut self, name: &Path) -> io::Result<()> {
         let next = self.dir().dir(name)?;
         self.below.push(Level::Open(next));
@@ -53,10 +53,9 @@ impl<'d> Descent<'d> {
         Ok(())
     }
 
-    /// Goes back to the directory above.
+    /// Returns to the parent directory.
     ///
-    /// # Errors
-    /// Where the directory was moved to another one meanwhile, among others.
+    /// # Errors If the directory was moved to another parent in the meantime, among others.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         let Some(Level::Open(left)) = self.below.pop() else {
             return Ok(());

@@ -1,5 +1,6 @@
-//! The seam between snapshots and the file system: everything that changes something goes through here, and is announced first. So a
-//! snapshot can be called off between any two changes, and a test can pull the plug there.
+//! The file system layer of snapshots. Every change passes through it and is announced first, so a
+//! snapshot can be cancelled between any two changes, and a test can simulate a power failure
+//! there.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,33 +12,34 @@ use mainstay_core::snapshot::{Digest, Hasher, Metadata, Raw};
 use super::descent::Descent;
 use super::sys::{self, Dir, FileKind};
 
-/// Who hears of every change before it happens, and may refuse it.
+/// An observer of changes that may veto each one before it happens.
 pub(crate) trait Seam: Send + Sync {
-    /// An error keeps it from happening, and is what the operation fails with; but an exchange that is `Unsupported` is done otherwise.
+    /// Called before a change. An error prevents the change and fails the operation. An
+    /// `Unsupported` exchange is the exception: two renames replace it.
     fn before(&self, change: Change<'_>) -> io::Result<()>;
 
-    /// Whether nothing new is to be begun.
+    /// Returns whether new work must not be started.
     fn is_called_off(&self) -> bool {
         false
     }
 }
 
-/// A change of the file system.
+/// A change to the file system.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
     not(all(test, target_os = "linux")),
     expect(dead_code, reason = "only tests look at what it is")
 )]
 pub(crate) enum Change<'a> {
-    /// A new file of any kind.
+    /// Creation of a file of any kind.
     Create(&'a Path),
-    /// A stretch of content.
+    /// A write of part of a file's content.
     Write(&'a Path),
-    /// Owner, mode, times, attributes.
+    /// A change of owner, mode, times or attributes.
     SetMetadata(&'a Path),
-    /// Of a file its content, of a directory its names.
+    /// A sync of a file's content or of a directory's entries.
     Sync(&'a Path),
-    /// The same for everything in a directory.
+    /// A sync of a directory and everything in it.
     SyncAll(&'a Path),
     Rename(&'a Path, &'a Path),
     Exchange(&'a Path, &'a Path),
@@ -45,14 +47,16 @@ pub(crate) enum Change<'a> {
     RemoveDir(&'a Path),
 }
 
-/// What is read, hashed and written at once, and between two looks at whether to stop: it stays in a processor's own cache.
+/// The size of one read, hash and write step, and the interval between checks for cancellation. It
+/// fits into a processor's own cache.
 const CHUNK: usize = 128 << 10;
-/// How much of a hole is hashed at once.
+/// The number of bytes of a hole that are hashed in one step.
 const HOLE: u64 = 64 << 20;
-/// How many files are made safe one by one; more of them, with the whole file system at once.
+/// The number of files up to which each is synced individually. Above it, the whole file system is
+/// synced at once.
 const FEW: usize = 64;
 
-/// Changes the file system.
+/// Performs announced changes to the file system.
 #[derive(Clone, Copy)]
 pub(super) struct Disk<'s>(pub(super) &'s dyn Seam);
 
@@ -88,7 +92,7 @@ impl Disk<'_> {
         dir.rename(from, to)
     }
 
-    /// False where the system cannot.
+    /// Exchanges two names atomically; false if the system cannot.
     pub(super) fn exchange(self, dir: &Dir, one: &Path, other: &Path) -> io::Result<bool> {
         let (one_path, other_path) = (dir.path().join(one), dir.path().join(other));
         match self.0.before(Change::Exchange(&one_path, &other_path)) {
@@ -102,7 +106,7 @@ impl Disk<'_> {
         dir.sync()
     }
 
-    /// Has a directory and everything in it on the disk: `dirs` and `files` are all there is.
+    /// Syncs a directory and everything in it. `dirs` and `files` must list all of its content.
     pub(super) fn sync_all(self, dir: &Dir, dirs: &[PathBuf], files: &[PathBuf]) -> io::Result<()> {
         self.0.before(Change::SyncAll(dir.path()))?;
         if dirs.len() + files.len() > FEW && dir.sync_file_system()? {
@@ -117,7 +121,7 @@ impl Disk<'_> {
         dir.sync()
     }
 
-    /// A small file that is on the disk when it has its name.
+    /// Writes a small file atomically: its content is synced before it gets its name.
     pub(super) fn write_whole(self, dir: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
         let unfinished = format!("{name}.tmp");
         let (unfinished, name) = (Path::new(&unfinished), Path::new(name));
@@ -134,14 +138,15 @@ impl Disk<'_> {
         self.sync(dir)
     }
 
-    /// Adds a file with this content; not on the disk yet.
+    /// Creates a file with this content, without syncing it.
     pub(super) fn write(self, dir: &Dir, name: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = self.create_file(dir, name)?;
         self.0.before(Change::Write(&dir.path().join(name)))?;
         file.write_all(bytes)
     }
 
-    /// Copies the content of a file: shared where the file system can, else with its holes. How much it was, and its digest.
+    /// Copies the content of a file. The content is shared if the file system supports it;
+    /// otherwise holes are preserved. Returns the size and the digest.
     pub(super) fn copy(self, from: &File, to: &File, to_path: &Path) -> io::Result<(u64, Digest)> {
         self.0.before(Change::Write(to_path))?;
         if sys::clone_content(from, to) {
@@ -152,7 +157,7 @@ impl Disk<'_> {
             self.0.before(Change::Write(to_path))?;
             sys::write_at(to, bytes, at)
         })?;
-        // For a hole at its end.
+        // Extends the file over a hole at its end.
         to.set_len(copied.0)?;
         sys::begin_to_write(to);
         Ok(copied)
@@ -189,7 +194,7 @@ impl Disk<'_> {
         dir.remove_file(name)
     }
 
-    /// Removes whatever has this name, if anything has. Never goes into another mount.
+    /// Removes a file or directory of this name, if it exists. Never enters another mount.
     pub(super) fn remove_all(self, dir: &Dir, name: &Path) -> io::Result<()> {
         match dir.stat(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -199,7 +204,7 @@ impl Disk<'_> {
         }
     }
 
-    /// Removes a directory; false where there is something in it, or it is none.
+    /// Removes a directory; false if it is not empty or not a directory.
     pub(super) fn remove_empty(self, dir: &Dir, name: &Path) -> io::Result<bool> {
         use io::ErrorKind::{DirectoryNotEmpty, NotADirectory};
         self.0.before(Change::RemoveDir(&dir.path().join(name)))?;
@@ -210,7 +215,8 @@ impl Disk<'_> {
         }
     }
 
-    /// Removes a directory and all that is in it, the innermost first; false where it does not have this inode number.
+    /// Removes a directory and its content, innermost first; false if its inode number differs from
+    /// `inode`.
     pub(super) fn remove_tree(
         self,
         dir: &Dir,
@@ -218,7 +224,7 @@ impl Disk<'_> {
         inode: Option<u64>,
     ) -> io::Result<bool> {
         let mut way = Descent::new(dir);
-        // Of each directory on the way down its name, and what is still in it.
+        // The name of each directory on the path, and its remaining entries.
         let names = Self::enter(&mut way, name)?;
         if let Some(inode) = inode
             && way.dir().own_stat()?.inode != inode
@@ -248,11 +254,11 @@ impl Disk<'_> {
         Ok(true)
     }
 
-    /// Goes into a directory that is to be removed; what is in it.
+    /// Enters a directory that is to be removed, and returns its entries.
     fn enter(way: &mut Descent<'_>, name: &Path) -> io::Result<Vec<OsString>> {
         match way.enter(name) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                // A directory of ours that we may not look into.
+                // The directory is ours, but its mode does not let us enter it.
                 way.dir().make_removable(name)?;
                 way.enter(name)?;
             }
@@ -263,7 +269,8 @@ impl Disk<'_> {
     }
 }
 
-/// Reads a file, but not its holes: how much it is with them, and its digest. `each` gets every stretch, and where it lies.
+/// Reads a file without its holes, and returns its size including holes and its digest. `each`
+/// receives every chunk and its offset.
 pub(super) fn read_through(
     file: &File,
     mut each: impl FnMut(&[u8], u64) -> io::Result<()>,
@@ -274,7 +281,7 @@ pub(super) fn read_through(
     let mut at = 0;
     while let Some((start, end)) = sys::next_data(file, at, size)? {
         while at < start {
-            // An endless hole must not keep anybody from being called off.
+            // Cancellation must be possible even within a huge hole.
             let hole = HOLE.min(start - at);
             each(&[], at)?;
             hasher.zeros(hole);
@@ -284,7 +291,7 @@ pub(super) fn read_through(
             let wanted = buffer.len().min(usize::try_from(end - at).unwrap_or(CHUNK));
             let read = sys::read_at(file, &mut buffer[..wanted], at)?;
             if read == 0 {
-                // It became shorter, which its time of change tells.
+                // The file was truncated, which its change time reveals.
                 return Ok((at, hasher.finish()));
             }
             hasher.update(&buffer[..read]);

@@ -1,16 +1,17 @@
-//! Snapshots of services' state directories, on the disk.
+//! Snapshots of services' state directories on disk.
 //!
 //! ```text
-//! STATE/snapshots/NAME/lock              held by whoever changes something here
-//! STATE/snapshots/NAME/in-use            held by a supervisor for as long as the service runs, and by a restore
-//! STATE/snapshots/NAME/ID/index.json     what was copied, and `index.sha256`, which vouches for it
+//! STATE/snapshots/NAME/lock              held while something here is changed
+//! STATE/snapshots/NAME/in-use            held while the service runs or is being restored
+//! STATE/snapshots/NAME/ID/index.json     the list of copied files, and its checksum `index.sha256`
 //! STATE/snapshots/NAME/ID/tree/0/…       the contents of the files of the first directory
-//! STATE/snapshots/NAME/restore-ID.json   a restore that has not ended
+//! STATE/snapshots/NAME/restore-ID.json   the journal of an unfinished restore
 //! ```
 //!
-//! What is decided and written lies in `mainstay_core::snapshot`. A snapshot is whole or it cannot be seen: it is built under another
-//! name, made safe, then renamed. A restore is all or nothing over all directories (`restore.rs`). Whoever takes the lock first ends
-//! what a crash interrupted; so there is no state that would need a human.
+//! Decisions and formats are in `mainstay_core::snapshot`. A snapshot is visible only when it is
+//! complete: it is built under another name, synced, then renamed. A restore is atomic across all
+//! directories (`restore.rs`). The next process to take the lock finishes any operation that a
+//! crash interrupted, so no state requires manual repair.
 
 mod copy;
 mod descent;
@@ -32,10 +33,10 @@ pub(crate) use self::store::{Created, Listed, Occasion, Store};
 use crate::failure::{Code, Failure};
 use crate::guarded;
 
-/// Why something did not work out.
+/// An error of a snapshot operation.
 #[derive(Debug)]
 enum Trouble {
-    /// The snapshot is not what it was.
+    /// The snapshot differs from what was recorded.
     Damaged(String),
     Failed(Failure),
 }
@@ -46,8 +47,8 @@ impl From<Failure> for Trouble {
     }
 }
 
-/// Lets everything happen, until it is called off: from then on nothing is made, but what was decided is completed, and what was not
-/// is taken back.
+/// A [`Seam`] that permits every change until it is cancelled. After that nothing new is created;
+/// committed work is completed, and uncommitted work is undone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallOff(Arc<AtomicBool>);
 
@@ -78,7 +79,7 @@ fn called_off() -> io::Error {
     io::Error::other("it was called off")
 }
 
-/// What an operation on a file failed with.
+/// Converts an I/O error of `operation` on `path` into a failure.
 fn doing<'a>(operation: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failure + Copy + use<'a> {
     move |error| {
         let code = match error.kind() {

@@ -1,9 +1,14 @@
-//! All directories of a snapshot back in their places, or none.
+//! Restores all directories of a snapshot, or none.
 //!
-//! The journal names what will be made beside each target, on the same file system. That is made, each content judged while it is
-//! copied, until all of it is on the disk. Then the journal is committed: until here a crash undoes everything, from here it completes
-//! it. Old and new change places, one directory after the other, at once where the system can. What was there becomes a snapshot, or
-//! goes; last, the journal goes.
+//! 1. The journal names the new directories, which are created beside each target on the same file
+//!    system.
+//! 2. The new directories are filled. Each file is verified while it is copied, and everything is
+//!    synced.
+//! 3. The journal is committed. A crash before this point undoes the restore; a crash after it
+//!    completes the restore.
+//! 4. Old and new directories are exchanged one after the other, atomically if the system supports
+//!    it.
+//! 5. The replaced state becomes a snapshot or is removed. Last, the journal is removed.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,29 +24,31 @@ use super::{Trouble, called_off, doing};
 use crate::failure::{Code, Failure};
 use crate::guarded;
 
-/// What is to be restored.
+/// The snapshot to restore.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which {
-    /// This one, or none.
+    /// Exactly this one.
     Exactly(SnapshotId),
-    /// The newest stable one that is whole, of those older than the given one.
+    /// The newest undamaged stable snapshot, among those older than the given one.
     Stable(Option<SnapshotId>),
 }
 
-/// What was restored. The service may start; [`Session::finish`] does the rest.
+/// A completed restore. The service may start; [`Session::finish`] does the remaining work.
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) index: Index,
-    /// What was found damaged on the way, and how.
+    /// Damaged snapshots that were skipped, with the reasons.
     pub(crate) damaged: Vec<(SnapshotId, String)>,
-    /// As what the replaced state will be kept.
+    /// The ID of the snapshot that will contain the replaced state.
     pub(crate) kept_as: Option<SnapshotId>,
 }
 
 impl Session<'_> {
-    /// Restores a snapshot. `keeps` the state that it replaces, as a snapshot. The service must not run, and does not start meanwhile.
+    /// Restores a snapshot. If `keeps`, the replaced state is kept as a snapshot. The service must
+    /// not be running, and cannot start during the restore.
     pub(crate) fn restore(&mut self, which: Which, keeps: bool) -> Result<Restored, Failure> {
-        // Until both are done: nobody may start it on a state that is half there.
+        // Held until both steps are done, so that the service never starts on a partially restored
+        // state.
         let _down: File = self.store.keep_down()?;
         let known = self.known()?;
         let mut damaged = Vec::new();
@@ -126,7 +133,7 @@ impl Session<'_> {
         Ok((index, keep))
     }
 
-    /// Where a root goes, and whether it can.
+    /// Plans the move of a root to its target, and checks that it is possible.
     fn plan(&self, target: &Raw, began: SnapshotId, number: usize) -> Result<Move, Failure> {
         let target_path = path_of(target);
         let failed = doing("restore", &target_path);
@@ -159,7 +166,7 @@ impl Session<'_> {
         })
     }
 
-    /// Makes everything that will be exchanged, and has it on the disk.
+    /// Creates and syncs everything that will be exchanged.
     fn prepare(
         &self,
         index: &Index,
@@ -175,14 +182,14 @@ impl Session<'_> {
             let failed = doing("create", &path);
             disk.create_dir(&parent, &new).map_err(failed)?;
             let to = parent.dir(&new).map_err(failed)?;
-            // Whoever owns the directory above could have put another one into its place.
+            // The owner of the parent directory may have replaced the new directory.
             if !to.is_untouched().map_err(failed)? {
                 return Err(failed(io::Error::other("it was replaced meanwhile")).into());
             }
             one.inode = Some(to.own_stat().map_err(failed)?.inode);
             made.push((parent, to));
         }
-        // From here on it is known what may be removed again.
+        // From here on the journal identifies the directories that an undo may remove.
         self.write_journal(began, journal)?;
         for (number, (root, (parent, to))) in index.roots.iter().zip(&made).enumerate() {
             make(disk, root, &self.tree(index.id, number)?, to)?;
@@ -209,7 +216,7 @@ impl Session<'_> {
         synced.map_err(doing("remove", &path))
     }
 
-    /// Before the commit: nothing but what was prepared has changed.
+    /// Undoes a restore before its commit. Only the prepared directories exist so far.
     fn undo(&mut self, began: SnapshotId, journal: &Journal) -> Result<(), Failure> {
         for one in &journal.moves {
             let aside = one.inode.map_or(Aside::Empty, Aside::of);
@@ -219,7 +226,7 @@ impl Session<'_> {
         self.remove_journal(began)
     }
 
-    /// After the commit: every new directory gets its place, however far that had come.
+    /// Moves every new directory into place after the commit, from whatever point was reached.
     fn exchange_all(&self, journal: &Journal) -> Result<(), Failure> {
         for one in &journal.moves {
             let parent = parent_of(one)?;
@@ -240,14 +247,14 @@ impl Session<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         };
-        // What is new has that name no more: all is done.
+        // The new directory no longer has its temporary name, so the exchange is complete.
         let Some(prepared) = stat(&new)? else {
             return Ok(());
         };
         let is_prepared = one.inode.is_none_or(|inode| prepared.inode == inode);
         let replaced = || io::Error::other(format!("{} was replaced meanwhile", new.display()));
         let Some(current) = stat(&target)? else {
-            // It was not there, or was moved out of the way already.
+            // The target did not exist, or was already moved aside.
             return match is_prepared {
                 true => disk.rename(parent, &new, &target),
                 false => Err(replaced()),
@@ -266,10 +273,10 @@ impl Session<'_> {
         disk.rename(parent, &new, &target)
     }
 
-    /// Ends restores that were interrupted.
+    /// Finishes interrupted restores.
     ///
-    /// # Errors
-    /// Where one cannot be ended; then the state may be half there, and nothing else is done.
+    /// # Errors If one cannot be finished. The state may then be partially restored, and nothing
+    /// else is done.
     pub(super) fn recover(&mut self) -> Result<(), Failure> {
         for (began, journal) in self.journals()? {
             if !journal.committed {
@@ -281,7 +288,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Completes those that were decided.
+    /// Completes the committed restores.
     pub(super) fn complete(&self) -> Result<(), Failure> {
         let journals = self.journals()?.into_iter();
         let mut decided = journals.filter(|(_, journal)| journal.committed);
@@ -294,7 +301,8 @@ impl Session<'_> {
 }
 
 impl Store {
-    /// Whether a restore was interrupted between its decision and its last directory.
+    /// Returns whether a restore was interrupted between its commit and the exchange of its last
+    /// directory.
     pub(super) fn is_torn(&self) -> Result<bool, Failure> {
         let dir = match Dir::open(&self.dir) {
             Ok(dir) => dir,
@@ -335,8 +343,9 @@ impl Store {
 }
 
 impl Session<'_> {
-    /// Keeps the states that restores have replaced, as snapshots, where that was wanted, and removes them from beside the others. What
-    /// cannot be kept stays there, and is tried again by whoever takes the lock next.
+    /// Keeps the states that restores have replaced as snapshots, where requested, and removes them
+    /// from beside their targets. A state that cannot be kept stays there, and the next session
+    /// tries again.
     pub(crate) fn finish(&mut self) {
         let journals = match self.journals() {
             Ok(journals) => journals,
@@ -357,7 +366,7 @@ impl Session<'_> {
         let is_kept = journal
             .keep
             .is_none_or(|id| self.dir.stat(Path::new(&id.to_string())).is_ok());
-        // What is to be kept, and what is to be removed afterwards.
+        // The states to keep, and the moves whose old directories are removed afterwards.
         let (mut replaced, mut gone) = (Vec::new(), Vec::new());
         for one in &journal.moves {
             let old = path_of(&one.old);
@@ -403,7 +412,7 @@ impl Session<'_> {
         self.remove_journal(began)
     }
 
-    /// Why something that is yet to be kept cannot be, if so.
+    /// Returns the limit that a replaced state exceeds, if it has not been kept yet.
     fn excess_of(&self, dir: &Dir, is_kept: bool) -> Result<Option<Excess>, Failure> {
         match is_kept {
             true => Ok(None),
@@ -411,8 +420,9 @@ impl Session<'_> {
         }
     }
 
-    /// Removes what lies beside a target, for good: the journal, which goes next, must not be missed. What is not ours stays; then there
-    /// is something to say.
+    /// Removes a directory beside a target and syncs the removal, because the journal, which is
+    /// removed next, must not be needed afterwards. A directory that was replaced by someone else
+    /// is left in place, and a remark is returned.
     fn remove_aside(
         &self,
         one: &Move,
@@ -451,18 +461,19 @@ impl Session<'_> {
     }
 }
 
-/// What is known of a directory beside a target, which whoever owns the directory above may have replaced.
+/// The expected identity of a directory beside a target. The owner of the parent directory may have
+/// replaced it.
 #[derive(Clone, Copy)]
 enum Aside {
     Inode(u64),
-    /// It was just made.
+    /// Just created, and therefore empty.
     Empty,
-    /// Nothing.
+    /// No check is possible.
     Any,
 }
 
 impl Aside {
-    /// By an inode number, 0 where the system does not tell.
+    /// Identifies a directory by its inode number, which is 0 if the system does not provide one.
     fn of(inode: u64) -> Self {
         match inode {
             0 => Self::Any,
@@ -495,12 +506,13 @@ fn parent_of(one: &Move) -> Result<Dir, Failure> {
     Dir::open(&path).map_err(doing("open", &path))
 }
 
-/// Ours come from paths, and names.
+/// Converts a raw path of the journal. Those always come from valid paths and names.
 fn path_of(raw: &Raw) -> PathBuf {
     sys::from_raw(raw).unwrap_or_default()
 }
 
-/// A directory that something is mounted on, or in, cannot be exchanged without taking that along.
+/// Rejects a directory that is a mount point or contains one. Exchanging it would move the mount
+/// too.
 fn refuse_mounts(parent: &Dir, name: &Path) -> Result<(), Failure> {
     let path = parent.path().join(name);
     let dir = match parent.dir(name) {
@@ -516,7 +528,7 @@ fn refuse_mounts(parent: &Dir, name: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Where something is mounted below a directory.
+/// Returns the first mount point found below a directory.
 fn mount_in(dir: &Dir) -> io::Result<Option<PathBuf>> {
     let mut way = Descent::new(dir);
     let mut left = vec![dir.names()?];

@@ -1,4 +1,4 @@
-//! The snapshots of one service: listed, taken, judged, deleted.
+//! The snapshots of one service: listing, creation, verification and deletion.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -20,56 +20,56 @@ use crate::failure::{Code, Failure};
 use crate::lock_file;
 use crate::state_dir::{StateDir, create_private_dir, create_state_dir};
 
-/// Where the snapshots of a service are; none need exist.
+/// The snapshots of a service. The directory need not exist.
 #[derive(Clone)]
 pub(crate) struct Store {
     pub(super) dir: PathBuf,
     pub(super) service: ServiceName,
     pub(super) seam: Arc<dyn Seam>,
-    /// The most that a directory may hold to be kept.
+    /// The largest total size of a directory that is copied.
     pub(super) max_size: u64,
 }
 
-/// A snapshot, and what its index says.
+/// A snapshot and its index.
 #[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) id: SnapshotId,
-    /// Or why it is of no use.
+    /// The index, or the reason why the snapshot is unusable.
     pub(crate) index: Result<Index, String>,
 }
 
-/// What a snapshot is taken for.
+/// The purpose of a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Occasion {
     pub(crate) reason: Reason,
-    /// The service is healthy with this state.
+    /// Set if the service is healthy with this state.
     pub(crate) stable: bool,
-    /// Not where the state looks like that of the newest stable one.
+    /// Skips the snapshot if the state looks like that of the newest stable one.
     pub(crate) only_if_changed: bool,
 }
 
-/// What came of it.
+/// The result of [`Session::create`].
 #[derive(Debug)]
 pub(crate) enum Created {
     Taken(Index),
     Unchanged,
 }
 
-/// How long a lock is tried to be taken.
+/// The longest wait for a lock.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// The same by a supervisor's loop, which has others to look after.
+/// The longest wait for a lock on a supervisor's loop, which serves other services too.
 const SHARED_PATIENCE: Duration = Duration::from_millis(50);
-/// From one try to the next where somebody may hold it for long.
+/// The polling interval for a lock that may be held for long.
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 const INDEX: &str = "index.json";
 const SEAL: &str = "index.sha256";
 const TREE: &str = "tree";
-/// Before the name of a snapshot that is being taken, and of one that is being deleted.
+/// Prefixes of the names of snapshots that are being created or deleted.
 const UNFINISHED: &str = ".new-";
 const DELETED: &str = ".old-";
 
 impl Store {
-    /// `policy`: of the service, where that is known.
+    /// Creates a store. `policy` is the service's snapshot policy, if known.
     pub(crate) fn new(
         state: &StateDir,
         service: &ServiceName,
@@ -84,17 +84,18 @@ impl Store {
         }
     }
 
-    /// Whether there ever was one.
+    /// Returns whether a snapshot was ever created.
     pub(crate) fn exists(&self) -> bool {
         self.dir.is_dir()
     }
 
-    /// All that are whole or were once, oldest first.
+    /// Returns all snapshots, including damaged ones, oldest first.
     pub(crate) fn list(&self) -> Result<Vec<Listed>, Failure> {
         self.each(|listed| listed)
     }
 
-    /// What is made of each of them; an index that is not needed any more is gone before the next is read.
+    /// Maps every snapshot. Each index is dropped before the next one is read, unless `make` keeps
+    /// it.
     fn each<T>(&self, mut make: impl FnMut(Listed) -> T) -> Result<Vec<T>, Failure> {
         let dir = match Dir::open(&self.dir) {
             Ok(dir) => dir,
@@ -115,7 +116,7 @@ impl Store {
         self.dir.join(id.to_string())
     }
 
-    /// What a snapshot's index says.
+    /// Reads and checks the index of a snapshot.
     fn index(&self, id: SnapshotId) -> Result<Index, String> {
         let dir = self.dir_of(id);
         let read = |name: &str| {
@@ -133,7 +134,8 @@ impl Store {
         }
     }
 
-    /// Takes the lock, waiting for it if `waits`, and ends what was interrupted.
+    /// Takes the lock and finishes interrupted operations. If `waits`, blocks until the lock is
+    /// free.
     pub(crate) fn lock(&self, waits: bool) -> Result<Session<'_>, Failure> {
         let mut session = self.lock_only((!waits).then_some(PATIENCE))?;
         session.clean_up()?;
@@ -141,8 +143,8 @@ impl Store {
         Ok(session)
     }
 
-    /// Completes restores that were decided before they were interrupted: a few renames, however much the state is. [`Store::lock`] does
-    /// the rest.
+    /// Completes interrupted restores that were committed. This takes a few renames, however large
+    /// the state is. [`Store::lock`] does the rest.
     pub(crate) fn complete(&self) -> Result<(), Failure> {
         match self.is_torn()? {
             true => self.lock_only(Some(SHARED_PATIENCE))?.complete(),
@@ -150,7 +152,7 @@ impl Store {
         }
     }
 
-    /// Also where nothing has made the state directory yet.
+    /// Creates the directory, and the state directory if it does not exist.
     fn create_dir(&self) -> io::Result<()> {
         if let Some(state) = self.dir.ancestors().nth(2) {
             create_state_dir(state)?;
@@ -158,7 +160,7 @@ impl Store {
         create_private_dir(&self.dir)
     }
 
-    /// Takes the lock within this time, or whenever that will be.
+    /// Takes the lock within `patience`, or without a limit if it is `None`.
     fn lock_only(&self, patience: Option<Duration>) -> Result<Session<'_>, Failure> {
         self.create_dir().map_err(doing("create", &self.dir))?;
         let path = self.dir.join("lock");
@@ -182,7 +184,7 @@ impl Store {
         })
     }
 
-    /// Takes the lock as soon as it is free, unless that is called off first.
+    /// Waits until the lock is free and takes it, unless the operation is cancelled first.
     fn lock_sometime(&self, lock: &File) -> io::Result<()> {
         loop {
             match lock.try_lock() {
@@ -196,10 +198,9 @@ impl Store {
         }
     }
 
-    /// Says that the service runs, for as long as the file is open.
+    /// Marks the service as running for as long as the file is open.
     ///
-    /// # Errors
-    /// Where its state is being restored.
+    /// # Errors If its state is being restored.
     pub(crate) fn mark_in_use(&self) -> Result<File, Failure> {
         self.create_dir().map_err(doing("create", &self.dir))?;
         let path = self.in_use_path();
@@ -211,10 +212,9 @@ impl Store {
         Ok(file)
     }
 
-    /// Keeps supervisors from starting the service, for as long as the file is open.
+    /// Prevents supervisors from starting the service for as long as the file is open.
     ///
-    /// # Errors
-    /// Where one runs it.
+    /// # Errors If a supervisor runs the service.
     pub(super) fn keep_down(&self) -> Result<File, Failure> {
         let path = self.in_use_path();
         let file = lock_file::open(&path).map_err(doing("open", &path))?;
@@ -232,7 +232,8 @@ impl Store {
     }
 }
 
-/// Takes a lock, or says who has it. A program that is about to be started has all our locks until it is that program: a moment.
+/// Takes a lock, or fails with `busy`. A child process inherits all locks between its fork and its
+/// exec, so a lock can be taken for a moment without an owner.
 fn try_lock(
     file: &File,
     path: &Path,
@@ -259,12 +260,12 @@ fn ids_in(dir: &Dir) -> Result<Vec<SnapshotId>, Failure> {
     Ok(ids.collect())
 }
 
-/// The right to change the snapshots of a service. Nothing is unfinished, but for states that restores replaced and that could not be
-/// kept yet.
+/// The exclusive right to change the snapshots of a service. No operation is unfinished, except
+/// that states replaced by restores may still have to be kept.
 pub(crate) struct Session<'s> {
     pub(super) store: &'s Store,
     pub(super) dir: Dir,
-    /// What an operator should know, though nothing failed.
+    /// Remarks for the operator about problems that did not fail the operation.
     pub(crate) remarks: Vec<String>,
     _lock: File,
 }
@@ -274,7 +275,7 @@ impl Session<'_> {
         Disk(&*self.store.seam)
     }
 
-    /// Removes what an interruption left of a snapshot.
+    /// Removes the remains of interrupted operations.
     fn clean_up(&self) -> Result<(), Failure> {
         for name in self.dir.names().map_err(doing("read", self.dir.path()))? {
             let is_left = name.to_str().is_some_and(|name| {
@@ -296,7 +297,7 @@ impl Session<'_> {
                 reason: index.reason,
                 stable: index.stable,
             },
-            // It goes when its time has come, and is restored by nobody.
+            // A damaged snapshot is deleted when it is due, and never restored.
             Err(_) => Known {
                 id,
                 reason: Reason::Manual,
@@ -325,7 +326,7 @@ impl Session<'_> {
         self.dir.dir(&name).map_err(missing)
     }
 
-    /// A name that no snapshot has, nor a restore.
+    /// Returns an ID that no snapshot and no restore has.
     pub(super) fn new_id(&self) -> Result<SnapshotId, Failure> {
         let names = self.dir.names().map_err(doing("read", self.dir.path()))?;
         let last = names
@@ -340,7 +341,7 @@ impl Session<'_> {
         Ok(SnapshotId::new(micros, last))
     }
 
-    /// Copies these directories, as they are at one moment.
+    /// Copies the given directories, consistent as of one moment.
     pub(crate) fn create(
         &mut self,
         paths: &[PathBuf],
@@ -372,7 +373,7 @@ impl Session<'_> {
         self.take(id, &sources, occasion).map(Created::Taken)
     }
 
-    /// Whether the newest stable snapshot looks like this.
+    /// Returns whether the newest stable snapshot looks like the current state.
     fn is_kept(&self, sources: &[(PathBuf, Dir)]) -> Result<bool, Failure> {
         let Some(id) = older_stable(&self.known()?, None) else {
             return Ok(false);
@@ -392,7 +393,7 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Takes a snapshot of directories, each to be known by another path.
+    /// Takes a snapshot of open directories, each recorded under the given path.
     pub(super) fn take(
         &self,
         id: SnapshotId,
@@ -402,7 +403,7 @@ impl Session<'_> {
         let unfinished = PathBuf::from(format!("{UNFINISHED}{id}"));
         let taken = self.build(id, &unfinished, sources, occasion);
         if taken.is_err() {
-            // Where this fails, too, the next one who takes the lock does it.
+            // If this fails too, the next process to take the lock removes it.
             let _ = self.disk().remove_all(&self.dir, &unfinished);
         }
         taken
@@ -460,7 +461,7 @@ impl Session<'_> {
         Ok(index)
     }
 
-    /// Whether everything of a snapshot is as it was copied; if not, what is wrong.
+    /// Verifies the content of a snapshot. The inner error describes the damage.
     pub(crate) fn verify(&self, id: SnapshotId) -> Result<Result<Index, String>, Failure> {
         let judged = self.index(id).and_then(|index| {
             for (number, root) in index.roots.iter().enumerate() {
@@ -475,14 +476,14 @@ impl Session<'_> {
         }
     }
 
-    /// Deletes what is to go by these rules.
+    /// Deletes the snapshots that exceed the retention rules.
     pub(crate) fn prune(&self, keep: SnapshotKeep) -> Result<Vec<SnapshotId>, Failure> {
         let gone = surplus(&self.known()?, keep, since_epoch());
         gone.iter().try_for_each(|id| self.delete(*id))?;
         Ok(gone.into_iter().collect())
     }
 
-    /// Deletes one snapshot, whatever it is.
+    /// Deletes a snapshot, whether or not it is damaged.
     pub(crate) fn delete(&self, id: SnapshotId) -> Result<(), Failure> {
         match self.index(id) {
             Ok(_) | Err(Trouble::Damaged(_)) => {}

@@ -1,7 +1,8 @@
-//! Files as snapshots see them, on each operating system: same names everywhere.
+//! File operations for snapshots, with the same names on every operating system.
 //!
-//! A [`Dir`] is held open, and what lies in it is reached through it, never through a symbolic link or into another mount: whoever
-//! owns a directory that we copy with more rights than his cannot lead us elsewhere.
+//! A [`Dir`] is held open, and its entries are reached through it. Symbolic links are never
+//! followed, and other mounts are never entered. The owner of a directory that we copy with higher
+//! privileges therefore cannot redirect us to another place.
 
 #[cfg(unix)]
 mod unix;
@@ -15,28 +16,29 @@ pub(super) use self::unix::*;
 #[cfg(windows)]
 pub(super) use self::windows::*;
 
-/// What a file is, without its name.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     Dir,
     File,
     Symlink,
     Fifo,
-    /// Nothing that outlives a restart: sockets, devices.
+    /// Sockets and devices, which do not survive a restart.
     Other,
 }
 
-/// What can be seen of a file without opening it. Two that are equal have the same content, unless it was changed through a mapping.
+/// The properties of a file that are visible without opening it. Two equal values mean equal
+/// content, unless the file was changed through a memory mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stat {
     pub(super) kind: FileKind,
     /// Without extended attributes.
     pub(super) metadata: Metadata,
     pub(super) size: u64,
-    /// 0 where the system does not tell.
+    /// 0 if the system does not provide one.
     pub(super) inode: u64,
-    /// How many names it has.
+    /// The number of hard links.
     pub(super) links: u64,
-    /// When anything of it was changed last, in nanoseconds after 1970.
+    /// The last change to content or metadata, in nanoseconds since 1970.
     pub(super) changed_ns: i64,
 }

@@ -1,4 +1,5 @@
-//! Unix: everything by `*at` calls; `renameat2`, `FICLONE` and `syncfs` where there are such.
+//! The Unix implementation: `*at` calls throughout; `renameat2`, `FICLONE` and `syncfs` where
+//! available.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,10 +16,10 @@ use rustix::io::Errno;
 use super::{FileKind, Stat};
 use crate::guarded;
 
-/// Device and inode.
+/// A device and inode number.
 pub(in crate::snapshot) type Id = (u64, u64);
 
-/// A directory that is held open.
+/// An open directory.
 #[derive(Debug)]
 pub(in crate::snapshot) struct Dir {
     fd: OwnedFd,
@@ -30,7 +31,7 @@ const OPEN_DIR: OFlags = OFlags::DIRECTORY
     .union(OFlags::CLOEXEC);
 
 impl Dir {
-    /// Links are followed as far as [`guarded`] has it.
+    /// Opens a directory. Links are followed as far as [`guarded`] permits.
     pub(in crate::snapshot) fn open(path: &Path) -> io::Result<Self> {
         let reached = guarded::directory(path)?;
         Ok(Self {
@@ -39,35 +40,34 @@ impl Dir {
         })
     }
 
-    /// Without links, if it was opened by itself.
+    /// Returns the path, which contains no links if the directory was opened with [`Dir::open`].
     pub(in crate::snapshot) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A directory in it.
+    /// Opens a subdirectory.
     ///
-    /// # Errors
-    /// `CrossesDevices` where something is mounted on it.
+    /// # Errors `CrossesDevices` if it is a mount point.
     pub(in crate::snapshot) fn dir(&self, name: &Path) -> io::Result<Self> {
         let fd = self.open_dir(name)?;
         let path = self.path.join(name);
         Ok(Self { fd, path })
     }
 
-    /// The directory that it lies in now.
+    /// Opens the current parent directory.
     pub(in crate::snapshot) fn above(&self) -> io::Result<Self> {
         let fd = fs::openat(&self.fd, "..", OPEN_DIR, Mode::empty())?;
         let path = self.path.parent().unwrap_or(&self.path).to_owned();
         Ok(Self { fd, path })
     }
 
-    /// What it is told from all other directories by, as long as it exists.
+    /// Returns an ID that distinguishes the directory from all others while it exists.
     pub(in crate::snapshot) fn id(&self) -> io::Result<Id> {
         let found = fs::fstat(&self.fd)?;
         Ok((number(found.st_dev), number(found.st_ino)))
     }
 
-    /// Whether nobody but us can have put anything into it: it is ours, private, and empty.
+    /// Returns whether nobody else can have put anything into it: it is ours, private and empty.
     pub(in crate::snapshot) fn is_untouched(&self) -> io::Result<bool> {
         let metadata = self.own_stat()?.metadata;
         let is_ours = metadata.uid == rustix::process::geteuid().as_raw();
@@ -80,9 +80,9 @@ impl Dir {
         let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
         loop {
             match fs::openat2(&self.fd, name, OPEN_DIR, Mode::empty(), resolve) {
-                // Before Linux 5.6, or where a sandbox does not know it yet.
+                // Before Linux 5.6, or in a sandbox that does not permit the call.
                 Err(Errno::NOSYS | Errno::PERM) => return self.open_dir_of_same_device(name),
-                // Something was renamed meanwhile.
+                // A component was renamed during the lookup.
                 Err(Errno::AGAIN) => {}
                 opened => return opened,
             }
@@ -102,18 +102,18 @@ impl Dir {
         }
     }
 
-    /// A file in it, to be read. Never waits for the other end of a pipe.
+    /// Opens a file for reading. Never waits for the other end of a pipe.
     pub(in crate::snapshot) fn file(&self, name: &Path) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         Ok(fs::openat(&self.fd, name, flags, Mode::empty())?.into())
     }
 
-    /// What lies in it, in any order.
+    /// Returns the names of all entries, in any order.
     pub(in crate::snapshot) fn names(&self) -> io::Result<Vec<OsString>> {
         Ok(self.names_while(|_| true)?.unwrap_or_default())
     }
 
-    /// The same, unless there is one of a length that does not fit any more.
+    /// Returns the names of all entries, or `None` as soon as `fits` rejects the length of one.
     pub(in crate::snapshot) fn names_while(
         &self,
         mut fits: impl FnMut(usize) -> bool,
@@ -133,13 +133,13 @@ impl Dir {
         Ok(Some(names))
     }
 
-    /// What a name in it stands for; a symbolic link for itself.
+    /// Returns the properties of an entry. Symbolic links are not followed.
     pub(in crate::snapshot) fn stat(&self, name: &Path) -> io::Result<Stat> {
         let found = fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(stat(&found))
     }
 
-    /// What it is itself.
+    /// Returns the properties of the directory itself.
     pub(in crate::snapshot) fn own_stat(&self) -> io::Result<Stat> {
         Ok(stat(&fs::fstat(&self.fd)?))
     }
@@ -149,12 +149,12 @@ impl Dir {
         Ok(Raw(target.into_bytes()))
     }
 
-    /// Makes a directory that only its owner may enter.
+    /// Creates a directory that only its owner may access.
     pub(in crate::snapshot) fn create_dir(&self, name: &Path) -> io::Result<()> {
         Ok(fs::mkdirat(&self.fd, name, Mode::RWXU)?)
     }
 
-    /// Makes a file that only its owner may read.
+    /// Creates a file that only its owner may access.
     pub(in crate::snapshot) fn create_file(&self, name: &Path) -> io::Result<File> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -177,7 +177,7 @@ impl Dir {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Gives a file in it another name.
+    /// Adds another name for a file.
     pub(in crate::snapshot) fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         Ok(fs::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())?)
     }
@@ -186,7 +186,7 @@ impl Dir {
         Ok(fs::renameat(&self.fd, from, &self.fd, to)?)
     }
 
-    /// Lets two names change their places at once; false where the system or the file system cannot.
+    /// Exchanges two names atomically; false if the system or the file system cannot.
     #[cfg(any(target_os = "linux", target_vendor = "apple"))]
     pub(in crate::snapshot) fn exchange(&self, one: &Path, other: &Path) -> io::Result<bool> {
         match fs::renameat_with(&self.fd, one, &self.fd, other, fs::RenameFlags::EXCHANGE) {
@@ -209,12 +209,12 @@ impl Dir {
         Ok(fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Lets its owner look into a directory in it, and remove what is there.
+    /// Gives the owner full access to a subdirectory, so that its content can be removed.
     #[cfg(target_os = "linux")]
     pub(in crate::snapshot) fn make_removable(&self, name: &Path) -> io::Result<()> {
         let flags = OPEN_DIR | OFlags::PATH;
         let dir = fs::openat(&self.fd, name, flags, Mode::empty())?;
-        // fchmod(2) takes no such descriptor, and fchmodat(2) follows links.
+        // fchmod(2) rejects an `O_PATH` descriptor, and fchmodat(2) follows links.
         let itself = format!("/proc/self/fd/{}", dir.as_raw_fd());
         Ok(fs::chmod(itself, Mode::RWXU)?)
     }
@@ -225,7 +225,7 @@ impl Dir {
         Ok(fs::chmodat(&self.fd, name, Mode::RWXU, flags)?)
     }
 
-    /// Lets its owner remove what is in it, where he may not.
+    /// Gives the owner full access to the directory if it is ours and its mode denies that.
     pub(in crate::snapshot) fn let_owner_in(&self) -> io::Result<()> {
         let metadata = self.own_stat()?.metadata;
         let is_ours = metadata.uid == rustix::process::geteuid().as_raw();
@@ -235,12 +235,12 @@ impl Dir {
         Ok(())
     }
 
-    /// Has the names in it on the disk.
+    /// Syncs the directory's entries.
     pub(in crate::snapshot) fn sync(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.fd)?)
     }
 
-    /// Has everything that is new in its file system on the disk; false where there is no such call.
+    /// Syncs the whole file system of the directory; false if there is no such call.
     #[cfg(target_os = "linux")]
     pub(in crate::snapshot) fn sync_file_system(&self) -> io::Result<bool> {
         fs::syncfs(&self.fd)?;
@@ -260,7 +260,8 @@ impl Dir {
         set_metadata(&self.fd, wanted)
     }
 
-    /// Of a link or a named pipe, which has none but these.
+    /// Sets the metadata of a symbolic link or a named pipe, neither of which has extended
+    /// attributes.
     pub(in crate::snapshot) fn set_metadata_of_special(
         &self,
         name: &Path,
@@ -286,7 +287,7 @@ impl Dir {
     }
 }
 
-/// Whether it says that there is a symbolic link where none is followed.
+/// Returns whether the error reports a symbolic link where links are not followed.
 pub(in crate::snapshot) fn is_of_a_link(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::LOOP)
 }
@@ -303,7 +304,7 @@ pub(in crate::snapshot) fn set_metadata_of(file: &File, wanted: &Metadata) -> io
     set_metadata(file, wanted)
 }
 
-/// Numbers whose types differ from system to system; none is out of range.
+/// Converts numbers whose types differ between systems. No value is out of range.
 fn number<From: TryInto<To>, To: Default>(number: From) -> To {
     number.try_into().unwrap_or_default()
 }
@@ -355,7 +356,8 @@ fn times(metadata: &Metadata) -> Timestamps {
     }
 }
 
-/// The owner first, as that takes rights away; the time last, as everything else sets it.
+/// Sets the owner first, because that drops rights, and the time last, because every other change
+/// updates it.
 fn set_metadata(fd: impl AsFd, wanted: &Metadata) -> io::Result<()> {
     let fd = fd.as_fd();
     let is = stat(&fs::fstat(fd)?).metadata;
@@ -367,7 +369,7 @@ fn set_metadata(fd: impl AsFd, wanted: &Metadata) -> io::Result<()> {
     for (name, value) in &wanted.xattrs {
         let name = OsStr::from_bytes(&name.0);
         if let Err(error) = fs::fsetxattr(fd, name, &value.0, fs::XattrFlags::empty()) {
-            // A label that the system gave it anyway, and that only the system may give.
+            // A label that the system has already set, and that only the system may set.
             if xattr(fd, name).ok().as_ref() != Some(value) {
                 return Err(error.into());
             }
@@ -394,7 +396,7 @@ fn xattrs(fd: impl AsFd) -> io::Result<BTreeMap<Raw, Raw>> {
     for name in names.filter(|name| !name.is_empty()) {
         match xattr(fd, OsStr::from_bytes(name)) {
             Ok(value) => found.insert(Raw(name.to_vec()), value),
-            // Removed meanwhile, which its time of change will tell; or none that is kept anywhere.
+            // Removed in the meantime, which its change time will show, or not stored at all.
             Err(Errno::NODATA | Errno::NOTSUP) => continue,
             Err(error) => return Err(error.into()),
         };
@@ -422,7 +424,7 @@ fn xattr(fd: impl AsFd, name: &OsStr) -> rustix::io::Result<Raw> {
     }
 }
 
-/// Lets `to` share the content of `from` until one of them changes; false where the file system cannot.
+/// Shares the content of `from` with `to` (copy-on-write); false if the file system cannot.
 #[cfg(target_os = "linux")]
 pub(in crate::snapshot) fn clone_content(from: &File, to: &File) -> bool {
     fs::ioctl_ficlone(to, from).is_ok()
@@ -433,18 +435,19 @@ pub(in crate::snapshot) fn clone_content(_from: &File, _to: &File) -> bool {
     false
 }
 
-/// Lets the system write a file to the disk from now on, so that waiting for that later takes no time. Linux does so for pages that are
-/// said not to be needed (posix_fadvise(2)).
+/// Starts writing the file to disk in the background, so that a later sync takes little time. Linux
+/// does this for pages that are advised as not needed (posix_fadvise(2)).
 #[cfg(target_os = "linux")]
 pub(in crate::snapshot) fn begin_to_write(file: &File) {
-    // Where it does not, it does so later.
+    // If the call fails, the pages are written later.
     let _ = fs::fadvise(file, 0, None, fs::Advice::DontNeed);
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(in crate::snapshot) fn begin_to_write(_file: &File) {}
 
-/// The first stretch of data from `offset` on: where it begins and ends. `None`: only a hole is left.
+/// Returns the start and end of the first data segment from `offset` on. `None` if only a hole is
+/// left.
 #[cfg(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd"))]
 pub(in crate::snapshot) fn next_data(
     file: &File,
@@ -455,7 +458,7 @@ pub(in crate::snapshot) fn next_data(
     let start = match fs::seek(file, SeekFrom::Data(offset)) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),
-        // The file system does not tell.
+        // The file system does not report holes.
         Err(Errno::INVAL | Errno::NOTSUP) => return Ok((offset < size).then_some((offset, size))),
         Err(error) => return Err(error.into()),
     };

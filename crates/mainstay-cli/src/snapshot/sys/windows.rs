@@ -1,6 +1,8 @@
-//! Windows: by paths. There are no owners to keep (files inherit the access list of their directory), no exchange of two names (a
-//! restore takes two renames, and its journal tells how far it came), no holes and no extended attributes. Symbolic links and
-//! junctions are not followed; a link is refused, as only administrators could restore it.
+//! The Windows implementation, based on paths. Owners are not preserved: files inherit the access
+//! list of their directory. Names cannot be exchanged atomically: a restore takes two renames, and
+//! its journal records its progress. Holes and extended attributes are not supported. Symbolic
+//! links and junctions are not followed. A link is rejected, because only administrators could
+//! restore it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,12 +17,13 @@ use mainstay_core::snapshot::{Metadata, Raw};
 use super::{FileKind, Stat};
 use crate::guarded;
 
-/// `FILE_FLAG_BACKUP_SEMANTICS`: directories can be opened, too; `FILE_FLAG_OPEN_REPARSE_POINT`: links are not followed.
+/// `FILE_FLAG_BACKUP_SEMANTICS` also opens directories. `FILE_FLAG_OPEN_REPARSE_POINT` does not
+/// follow links.
 const AS_IT_IS: u32 = 0x0200_0000 | 0x0020_0000;
-/// From 1601 to 1970, in units of 100 ns.
+/// The time from 1601 to 1970 in units of 100 ns.
 const UNIX_EPOCH_100NS: u64 = 116_444_736_000_000_000;
 
-/// A directory is known by its path.
+/// No ID: a directory is identified by its path.
 pub(in crate::snapshot) type Id = ();
 
 /// A directory.
@@ -30,7 +33,7 @@ pub(in crate::snapshot) struct Dir {
 }
 
 impl Dir {
-    /// Links are followed as far as [`guarded`] has it.
+    /// Opens a directory. Links are followed as far as [`guarded`] permits.
     pub(in crate::snapshot) fn open(path: &Path) -> io::Result<Self> {
         let path = guarded::directory(path)?;
         Ok(Self { path })
@@ -62,7 +65,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Whether there is nothing in it.
+    /// Returns whether the directory is empty.
     pub(in crate::snapshot) fn is_untouched(&self) -> io::Result<bool> {
         Ok(self.names()?.is_empty())
     }
@@ -78,7 +81,7 @@ impl Dir {
         entries.map(|entry| Ok(entry?.file_name())).collect()
     }
 
-    /// The same, unless there is one of a length that does not fit any more.
+    /// Returns the names of all entries, or `None` as soon as `fits` rejects the length of one.
     pub(in crate::snapshot) fn names_while(
         &self,
         mut fits: impl FnMut(usize) -> bool,
@@ -156,7 +159,7 @@ impl Dir {
         Ok(())
     }
 
-    /// NTFS writes names in order, and asks for no more.
+    /// Does nothing: NTFS writes names in order and needs no sync.
     pub(in crate::snapshot) fn sync(&self) -> io::Result<()> {
         Ok(())
     }
