@@ -1,4 +1,5 @@
-//! What a manager is told of a service: of its host, or of the program itself.
+//! Service definitions for the system's manager: the host in hosted mode, the program itself in
+//! direct mode.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,13 +15,14 @@ use crate::failure::{Code, Failure};
 use crate::host;
 use crate::verbs::host::{of_host, start_limit};
 
-/// More pauses than these, each longer than the one before, are not worth telling a manager.
+/// The largest number of increasing restart delays passed to a manager.
 const PAUSES: usize = 20;
-/// After which an ordinary program is not started again: its state failed to load.
+/// The exit code after which a direct program is not restarted: its state failed to load.
 const STATE_FAILED: u8 = 201;
 
 impl Installed {
-    /// What its manager is told, and what that cannot say of what the manifest asks for, one text each.
+    /// Returns the manager's definition of the service, and the settings of the manifest that the
+    /// manager does not support, one text each.
     pub(super) fn definition(
         &self,
         wanted: &Wanted<'_>,
@@ -39,7 +41,7 @@ impl Installed {
             .display_name(spec.display_name())
             .account(wanted.account.clone())
             .systemd(|systemd| sandboxed(systemd, spec, wanted.has_sandbox));
-        // Its host is root, and gives it its account.
+        // The host runs as root and switches to the user's account for the program.
         let is_hosted = self.record.mode == Mode::Hosted && wanted.account == Account::LocalSystem;
         let has_user = matches!(spec.account(), Some(spec::Account::User(_)));
         if is_hosted && has_user && spec.sandbox().is_some() {
@@ -49,7 +51,7 @@ impl Installed {
         for name in spec.inherit_env() {
             definition = definition.systemd(|systemd| systemd.pass_variable(name));
         }
-        // What an operator has disabled stays so.
+        // A service that was disabled by an operator stays disabled.
         let is_enabled = self.service().is_enabled();
         if self.root.is_none() && is_enabled.is_ok_and(|is_enabled| !is_enabled) {
             definition = definition.start(Start::Manual);
@@ -60,7 +62,7 @@ impl Installed {
         for need in spec.needs() {
             let name = spec.manager_name_of(need);
             definition = match self.record.mode {
-                // Its host checks that it runs.
+                // The host checks that the need is running.
                 Mode::Hosted => definition.wants(name),
                 Mode::Direct => definition.needs(name),
             };
@@ -68,7 +70,7 @@ impl Installed {
         Ok((definition, losses))
     }
 
-    /// Its host.
+    /// Returns the definition of the host.
     fn hosted(
         &self,
         spec: &Spec,
@@ -129,13 +131,14 @@ impl Installed {
             .systemd(|_| systemd);
         let definition = of_host(definition, spec);
         Ok(match cfg!(unix) {
-            // The program's is in the manifest.
+            // The manifest sets the working directory of the program.
             true => definition.working_dir("/"),
             false => definition,
         })
     }
 
-    /// The command that checks its needs: of root, in the place of all services.
+    /// Returns the command that checks the needs. It runs as root, in the state directory of all
+    /// services.
     fn needs_check<'a>(
         &'a self,
         program: &'a Path,
@@ -157,8 +160,8 @@ impl Installed {
         ]
     }
 
-    /// Where a host of this account finds what is its own. An account that exists only while its service runs owns nothing but what systemd
-    /// gives it.
+    /// Returns the paths of a host's own files. An account that exists only while its service runs
+    /// owns nothing but what systemd provides.
     fn host_place(&self, manifest: &Path, account: &Account) -> HostPlace {
         let systemd = Systemd::default();
         if !self.is_dynamic(account) {
@@ -178,14 +181,14 @@ impl Installed {
         }
     }
 
-    /// Whether systemd makes the account when it starts the service.
+    /// Returns whether systemd creates the account when it starts the service.
     pub(super) fn is_dynamic(&self, account: &Account) -> bool {
         self.record.manager == Manager::Systemd
             && self.record.scope() == Scope::System
             && *account == Account::Virtual
     }
 
-    /// The program itself.
+    /// Returns the definition that runs the program itself.
     fn direct(&self, spec: &Spec, base_dir: &Path) -> Result<(Definition, Vec<String>), Failure> {
         let name = spec.name();
         let cannot = |why: String| {
@@ -315,7 +318,7 @@ impl Installed {
     }
 }
 
-/// Where the system below `root` has a program, by the usual `PATH`.
+/// Finds a program in the system below `root`, in the directories of the usual `PATH`.
 fn in_image(program: &str, root: &Path) -> Option<PathBuf> {
     let dirs = [
         "usr/local/sbin",
@@ -330,7 +333,7 @@ fn in_image(program: &str, root: &Path) -> Option<PathBuf> {
     found.next().map(|path| Path::new("/").join(path))
 }
 
-/// As a host is told of it.
+/// The paths passed to a host.
 struct HostPlace {
     state: PathBuf,
     manifest: PathBuf,
@@ -366,7 +369,7 @@ fn sandboxed(systemd: Systemd, spec: &Spec, has_sandbox: bool) -> Systemd {
     systemd
 }
 
-/// The contract of exit codes, as far as a manager can keep it by itself.
+/// Translates the exit code contract as far as the manager supports it natively.
 fn recovery(spec: &Spec, losses: &mut Losses) -> Recovery {
     let recovery = spec.recovery();
     let backoff = recovery.backoff();
@@ -426,8 +429,8 @@ fn recovery(spec: &Spec, losses: &mut Losses) -> Recovery {
     }
 }
 
-/// Whom the manager is to run it as: an account that may do next to nothing, unless the manifest names one. A host that gives its program the
-/// account of a user is root.
+/// Returns the account that the manager uses. The default is an account with minimal rights, unless
+/// the manifest names one. A host that switches to a user's account runs as root.
 #[cfg(unix)]
 pub(crate) fn account(of: Option<&spec::Account>, mode: Mode) -> Account {
     match (of, mode) {
@@ -439,7 +442,7 @@ pub(crate) fn account(of: Option<&spec::Account>, mode: Mode) -> Account {
     }
 }
 
-/// Whom the manager is to run it as. `None` of a manifest is the one with the fewest rights.
+/// Returns the account that the manager uses. The default is the one with the fewest rights.
 #[cfg(windows)]
 pub(crate) fn account(of: Option<&spec::Account>, _mode: Mode) -> Account {
     match of {

@@ -1,4 +1,5 @@
-//! Installing: copies of manifests come into their places, managers are told, and all of it is taken back where a part of it fails.
+//! Installation: copies manifests, defines services in the manager, and undoes everything if a part
+//! fails.
 
 use std::fs;
 use std::io;
@@ -19,38 +20,39 @@ use crate::host::{self, sys};
 use crate::manifest_file::Loaded;
 use crate::state_dir::{self, StateDir};
 
-/// A service that is to be one of this system.
+/// A service to be installed.
 pub(crate) struct Wanted<'a> {
     pub(crate) spec: &'a Spec,
-    /// Whom the manager runs it as, or its host.
+    /// The account under which the manager runs the program or its host.
     pub(crate) account: Account,
-    /// As tight a sandbox as it can live in, where its manager has them.
+    /// Requests the tightest sandbox the service can run in, if its manager supports sandboxes.
     pub(crate) has_sandbox: bool,
 }
 
-/// Services of a manifest, and what is to have them.
+/// Services of a manifest to be installed, with their manager and mode.
 pub(crate) struct Order<'a> {
     pub(crate) manifest: &'a Loaded,
     pub(crate) wanted: Vec<Wanted<'a>>,
     pub(crate) record: Record,
-    /// Which versions are to be replaced.
+    /// The versions that the installation may replace.
     pub(crate) expected: Expected,
-    /// They are for the system below this directory.
+    /// The root directory of the system to install into, if it is not this one.
     pub(crate) root: Option<PathBuf>,
 }
 
-/// What an installation has brought about.
+/// The result of an installation.
 pub(crate) struct Done {
     pub(crate) is_new: bool,
-    /// Its manifest, or what its manager has of it, is different now.
+    /// Set if the manifest or the manager's definition changed.
     pub(crate) is_changed: bool,
-    /// What this system cannot keep, one text each.
+    /// Settings that this system does not support, one text each.
     pub(crate) losses: Vec<String>,
-    /// What may keep it from running later, one text each.
+    /// Problems that may prevent the service from running later, one text each.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Makes all of them services of this system, and the installed ones what their specs say. Where that fails, everything is as it was.
+/// Installs all services of the order, and updates those that are installed. On failure, everything
+/// is restored to its previous state.
 pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Done>, Failure> {
     #[cfg(unix)]
     super::reach::check(order)?;
@@ -61,7 +63,8 @@ pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Don
         Ok(done) => done,
         Err(failure) => {
             copies.take_back();
-            // Why it failed matters more; whoever opens the registry next rolls back what could not be.
+            // The failure matters more. The next process to open the registry finishes the
+            // rollback.
             drop(work.roll_back(failure.message()));
             return Err(failure);
         }
@@ -74,7 +77,8 @@ pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Don
     Ok(done)
 }
 
-/// Has its place and its manager say what is kept of it; where that fails, they are as they were.
+/// Writes the files and the manager's definition of a stored version. On failure, both are restored
+/// to their previous state.
 pub(super) fn put(place: &Installed, kept: &Kept) -> Result<(), Failure> {
     let mut copies = Copies::default();
     let done = copy_and_install(&kept.order(), std::slice::from_ref(place), &mut copies);
@@ -84,7 +88,7 @@ pub(super) fn put(place: &Installed, kept: &Kept) -> Result<(), Failure> {
     done.map(drop)
 }
 
-/// Those of an installation that cannot be completed.
+/// Uninstalls the new services of an installation that cannot be completed.
 fn uninstall_new(places: &[Installed], are_new: impl Iterator<Item = bool>) -> Result<(), Failure> {
     let new = places.iter().zip(are_new).filter(|(_, is_new)| *is_new);
     for (place, _) in new {
@@ -93,7 +97,7 @@ fn uninstall_new(places: &[Installed], are_new: impl Iterator<Item = bool>) -> R
     Ok(())
 }
 
-/// What [`install_all`] would do, for people. Touches nothing.
+/// Describes the actions of [`install_all`] for people. Changes nothing.
 pub(crate) fn plan_all(state: &StateDir, order: &Order<'_>) -> Result<String, Failure> {
     let mut plan = String::new();
     let mut definitions = Vec::with_capacity(order.wanted.len());
@@ -109,7 +113,7 @@ pub(crate) fn plan_all(state: &StateDir, order: &Order<'_>) -> Result<String, Fa
     Ok(plan)
 }
 
-/// Where they will be; nobody else may be there.
+/// Returns the places of the services. Fails if another service or manager occupies one.
 fn places(state: &StateDir, order: &Order<'_>) -> Result<Vec<Installed>, Failure> {
     let mut places = Vec::with_capacity(order.wanted.len());
     for Wanted { spec, .. } in &order.wanted {
@@ -191,7 +195,7 @@ fn copy_and_install(
 }
 
 impl Installed {
-    /// Refuses another name for its manager, to which it would be another service.
+    /// Rejects a change of the manager's name for the service, which would make it another service.
     pub(super) fn keeps_manager_name(&self, spec: &Spec, verb: &str) -> Result<(), Failure> {
         let (name, old, new) = (&self.name, &*self.manager_name, spec.manager_name());
         if old == new {
@@ -203,7 +207,7 @@ impl Installed {
         Err(Failure::new(Code::Failed, message).hint(hint))
     }
 
-    /// Puts a copy of the manifest, and who has it, into its place; the path of the copy.
+    /// Writes a copy of the manifest and the record of its manager. Returns the path of the copy.
     fn copy(
         &self,
         manifest: &Loaded,
@@ -240,7 +244,7 @@ impl Installed {
                 .map_err(|error| cannot(&path, error))?;
         }
         self.publish().map_err(|error| cannot(&self.place, error))?;
-        // One in another format.
+        // A manifest in another format.
         if let Some(old) = self.manifest().filter(|old| *old != path) {
             copies
                 .remove(&self.here(&old))
@@ -249,8 +253,9 @@ impl Installed {
         Ok(path)
     }
 
-    /// Lets every user see which services the system has, and their managers. What is in those directories stays closed. That
-    /// of the registry is not readable: whoever can open it could lock it.
+    /// Lets every user list the system's services and their managers. The contents of those
+    /// directories stay private. The directory of the registry is not readable, because whoever can
+    /// open it could lock it.
     #[cfg(unix)]
     fn publish(&self) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt as _;
@@ -287,13 +292,13 @@ impl Installed {
         self.create_state_dir(account)
     }
 
-    /// The directory of all of them, and of their registry: the administrators' alone.
+    /// Creates the directory of all services and their registry, accessible to administrators only.
     #[cfg(windows)]
     pub(super) fn create_all_dir(&self) -> io::Result<()> {
         let Some(all) = self.place.parent() else {
             return Ok(());
         };
-        // Whoever made one of them before may hold files in it open, or lead it elsewhere.
+        // Whoever created one of them earlier may hold files in it open, or redirect it.
         for place in [all.parent(), Some(all), Some(&*self.place)]
             .into_iter()
             .flatten()
@@ -304,7 +309,8 @@ impl Installed {
         sys::entrust(all, None).map(drop)
     }
 
-    /// It is its owner's alone, but not what lies above it.
+    /// Creates the state directory, which is private to its owner, but not the directories above
+    /// it.
     #[cfg(unix)]
     pub(super) fn create_all_dir(&self) -> io::Result<()> {
         let place = self.here(&self.place);
@@ -317,7 +323,8 @@ impl Installed {
         state_dir::create_private_dir(self.state.path())
     }
 
-    /// Its host's own, or a link to where systemd makes it at the first start. What one account has left is not another's.
+    /// Creates the host's own state directory, or a link to the directory that systemd creates at
+    /// the first start. State left by another account is not reused.
     #[cfg(unix)]
     fn create_state_dir(&self, account: &Account) -> io::Result<()> {
         let path = self.here(self.state.path());
@@ -342,7 +349,8 @@ impl Installed {
         }
     }
 
-    /// Beyond administrators its account may read the manifest, and write its state.
+    /// Grants the account read access to the manifest and write access to its state, in addition to
+    /// administrators.
     #[cfg(windows)]
     fn entrust(&self, account: &Account) -> io::Result<Vec<String>> {
         let service = &*self.manager_name;
@@ -363,7 +371,7 @@ impl Installed {
         Ok(losses)
     }
 
-    /// It has that by its place.
+    /// Does nothing: the location of the files determines the access.
     #[cfg(unix)]
     #[expect(
         clippy::unused_self,
@@ -375,7 +383,7 @@ impl Installed {
     }
 }
 
-/// Refuses a directory that is there and that somebody beside administrators and the system may change.
+/// Rejects an existing directory that accounts other than administrators and the system may change.
 #[cfg(windows)]
 fn refuse_exposed(dir: &Path) -> io::Result<()> {
     match sys::acl_exposure(dir) {
@@ -385,11 +393,11 @@ fn refuse_exposed(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// What was there before, to be put back, the last first.
+/// The previous contents of changed files, restored in reverse order.
 #[derive(Default)]
 struct Copies {
     before: Vec<Before>,
-    /// Something else is there now.
+    /// Set if the content of a file changed.
     is_changed: bool,
 }
 
@@ -400,7 +408,7 @@ enum Before {
 }
 
 impl Copies {
-    /// It may be made from now on.
+    /// Records that the directory may be created from now on.
     fn expect_dir(&mut self, path: &Path) {
         if !path.exists() {
             self.before.push(Before::NoDir(path.to_owned()));
@@ -435,7 +443,8 @@ impl Copies {
         fs::remove_file(path)
     }
 
-    /// As it was. Why it could not stay matters more than what of it cannot be taken back.
+    /// Restores the previous contents. Errors are ignored, because the original failure matters
+    /// more.
     fn take_back(self) {
         for before in self.before.into_iter().rev() {
             drop(match before {
@@ -450,7 +459,7 @@ impl Copies {
     }
 }
 
-/// Whether there can be such an account.
+/// Checks that the account exists and is supported by the manager.
 fn check_account(spec: &Spec, order: &Order<'_>) -> Result<(), Failure> {
     let record = order.record;
     let name = spec.name();

@@ -1,10 +1,11 @@
-//! Services that a manager of the system runs: where they lie, what the manager is told, how they are.
+//! Services run by a manager of the system: their files, their definitions and their state.
 //!
 //! ```text
-//! STATE/installed/NAME/manifest.toml       what it is (or .yaml, .json): for administrators to write, and its account to read
-//! STATE/installed/NAME/installation.json   which manager has it, and how
-//! STATE/registry.db                        what is registered of it, see `registry/`
-//! STATE/installed/NAME/state/              what its host keeps, see `state_dir.rs`: its account's own
+//! STATE/installed/NAME/manifest.toml       the manifest (or .yaml, .json): written by
+//!                                          administrators, readable by the service's account
+//! STATE/installed/NAME/installation.json   the manager and the mode
+//! STATE/registry.db                        the registry, see `registry/`
+//! STATE/installed/NAME/state/              the host's state, owned by its account (`state_dir.rs`)
 //! ```
 
 mod definition;
@@ -48,28 +49,30 @@ use crate::update;
 use crate::verbs::control::Verb;
 use crate::verbs::host::patience;
 
-/// Where systemd puts the state of accounts that exist only while their services run, and where it shows it.
+/// The directory in which systemd stores the state of dynamic accounts. [`OWN_DIRS`] contains the
+/// links to it.
 #[cfg(unix)]
 const PRIVATE_DIRS: &str = "/var/lib/private";
 const OWN_DIRS: &str = "/var/lib";
 const MANIFEST: &str = "manifest";
 const RECORD: &str = "installation.json";
-/// How long files of a process that has just ended may be in use.
+/// The longest time for which files of an exited process may remain in use.
 const RELEASE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Which manager has a service, and how. Stored: a change of what is there is another `version`.
+/// The manager and the mode of a service. Stored on disk: a change of the format needs a new
+/// `version`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     version: u32,
     #[serde(serialize_with = "name", deserialize_with = "named")]
     pub(crate) manager: Manager,
     pub(crate) mode: Mode,
-    /// It is a service of the user whose state directory this is.
+    /// Set if the service belongs to the user who owns this state directory.
     pub(crate) user: bool,
 }
 
-/// Who runs the program.
+/// The process that the manager runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
@@ -107,18 +110,18 @@ impl Record {
     }
 }
 
-/// What is stored of an installed service beside its manifest.
+/// The stored record of an installed service.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     #[serde(flatten)]
     record: Record,
-    /// By what its manager knows it, where that is not its key.
+    /// The manager's name for the service, if it differs from the service's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     manager_name: Option<String>,
 }
 
 impl Stored {
-    /// That of the service in this place.
+    /// Reads the record in this directory.
     fn read(place: &Path) -> Option<Self> {
         let text = guarded::read(&place.join(RECORD), guarded::MANIFEST).ok()?;
         serde_json::from_slice(&text).ok()
@@ -135,15 +138,15 @@ fn named<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Manager, D
     Manager::from_name(&name).ok_or_else(unknown)
 }
 
-/// The place of a service that the system's manager runs; it need not be there.
+/// A service of the system's manager, installed or not.
 pub(crate) struct Installed {
     name: ServiceName,
-    /// By what its manager knows it.
+    /// The manager's name for the service.
     manager_name: String,
     place: PathBuf,
     state: StateDir,
     record: Record,
-    /// It is for a system that lies below this directory.
+    /// Set if the service is installed into the system below this directory.
     root: Option<PathBuf>,
 }
 
@@ -160,7 +163,7 @@ impl Installed {
         }
     }
 
-    /// The same, which its manager knows by this name.
+    /// Sets the manager's name for the service.
     fn known_as(self, manager_name: impl Into<String>) -> Self {
         let manager_name = manager_name.into();
         Self {
@@ -169,7 +172,7 @@ impl Installed {
         }
     }
 
-    /// The service of this name, if it is there: the user's own, or the system's.
+    /// Finds an installed service by name: the user's own first, then the system's.
     pub(crate) fn find(state: &StateDir, name: &str) -> Option<Self> {
         let name = ServiceName::new(name)?;
         let scopes = [Scope::User, Scope::System].into_iter();
@@ -186,7 +189,7 @@ impl Installed {
             .or_else(|| Self::unfinished(state, &name))
     }
 
-    /// The service whose supervisor has this state directory.
+    /// Returns the installed service whose supervisor uses this state directory.
     pub(crate) fn of_state(state: &StateDir) -> Option<Self> {
         let place = state
             .path()
@@ -204,14 +207,14 @@ impl Installed {
         })
     }
 
-    /// These, all of which must be there.
+    /// Finds the named services, all of which must be installed.
     pub(crate) fn named(state: &StateDir, names: &[String]) -> Result<Vec<Self>, Failure> {
         let find =
             |name: &String| Self::find(state, name).ok_or_else(|| not_found::service(state, name));
         names.iter().map(find).collect()
     }
 
-    /// The failure where a name is not that of a service, but what its manager calls one.
+    /// Returns a failure if a name is not a service's own name, but its manager's name for it.
     pub(crate) fn misnamed(state: &StateDir, name: &str) -> Option<Failure> {
         if Self::find(state, name).is_some() {
             return None;
@@ -227,12 +230,12 @@ impl Installed {
         &self.name
     }
 
-    /// By what its manager knows it.
+    /// Returns the manager's name for the service.
     pub(crate) fn manager_name(&self) -> &str {
         &self.manager_name
     }
 
-    /// Whether another service means this one by what it needs.
+    /// Returns whether a need of another service refers to this one.
     fn is_meant(&self, need: &Need) -> bool {
         match need {
             Need::Service(name) => *name == self.name,
@@ -243,18 +246,19 @@ impl Installed {
         }
     }
 
-    /// Which manager has it, and how.
+    /// Returns the manager and the mode.
     pub(crate) fn record(&self) -> Record {
         self.record
     }
 
-    /// Whether its manager runs the program itself.
+    /// Returns whether the manager runs the program itself.
     pub(crate) fn is_direct(&self) -> bool {
         self.record.mode == Mode::Direct
     }
 
-    /// # Errors
-    /// If its manager runs the program itself, so that there is no host that has what is asked for.
+    /// Checks that the service has a host, which provides the requested feature.
+    ///
+    /// # Errors If its manager runs the program itself.
     pub(crate) fn check_hosted(&self, what: &str) -> Result<(), Failure> {
         if !self.is_direct() {
             return Ok(());
@@ -268,7 +272,7 @@ impl Installed {
         }))
     }
 
-    /// All of them, by name.
+    /// Returns all installed services, sorted by name.
     pub(crate) fn all(state: &StateDir) -> Vec<Self> {
         let dirs =
             [Scope::User, Scope::System].map(|scope| fs::read_dir(state.installed_dir(scope)));
@@ -281,7 +285,7 @@ impl Installed {
         all
     }
 
-    /// Where a path of the system lies now.
+    /// Maps a path of the target system to this system.
     fn here(&self, path: &Path) -> PathBuf {
         match &self.root {
             Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
@@ -289,7 +293,7 @@ impl Installed {
         }
     }
 
-    /// Its copy of its manifest.
+    /// Returns the path of the installed manifest.
     fn manifest(&self) -> Option<PathBuf> {
         let formats = [Format::Toml, Format::Yaml, Format::Json];
         let paths = formats.map(|format| self.manifest_path(format));
@@ -304,7 +308,8 @@ impl Installed {
         self.place.join(RECORD)
     }
 
-    /// For all that needs no more than its name.
+    /// Returns a definition that contains no more than the name, for operations that need nothing
+    /// else.
     pub(crate) fn service(&self) -> Definition {
         let service = mainstay::service(&*self.manager_name);
         service
@@ -312,17 +317,18 @@ impl Installed {
             .scope(self.record.scope())
     }
 
-    /// Whether the system's manager has a service of that name that is not ours.
+    /// Returns whether the system's manager has a service of this name that is not ours.
     fn is_foreign(&self) -> bool {
         self.root.is_none() && self.manifest().is_none() && self.service().status().is_ok()
     }
 
-    /// What systemd calls the directory of a dynamic account's state.
+    /// Returns systemd's name for the state directory of a dynamic account.
     fn own_dir(&self) -> String {
         format!("mainstay-{}", self.name)
     }
 
-    /// Stops it and has the system's manager forget it; with `purge` its logs, data and history go as well.
+    /// Stops the service and removes it from the system's manager. With `purge`, also deletes its
+    /// logs, data and history.
     pub(crate) fn uninstall(&self, expected: Expected, purge: bool) -> Result<(), Failure> {
         self.unregister(expected, purge, || self.remove(purge))
     }
@@ -330,7 +336,7 @@ impl Installed {
     fn remove(&self, purge: bool) -> Result<(), Failure> {
         self.end_start();
         match self.service().uninstall() {
-            // Somebody else did that part.
+            // It was already removed from the manager.
             Err(error) if error.kind() == ErrorKind::NotInstalled => {}
             done => done?,
         }
@@ -371,7 +377,7 @@ impl Installed {
         Ok(())
     }
 
-    /// Whether it starts with the system.
+    /// Enables or disables the start at boot.
     pub(crate) fn set_enabled(&self, is_enabled: bool) -> Result<(), Failure> {
         let service = self.service();
         let done = match is_enabled {
@@ -381,7 +387,7 @@ impl Installed {
         Ok(done?)
     }
 
-    /// What its manifest says, if that can be read.
+    /// Reads the spec from the installed manifest, if possible.
     fn current(&self) -> Option<Spec> {
         let path = self.manifest()?;
         let format = Format::from_extension(path.extension()?.to_str()?)?;
@@ -390,14 +396,14 @@ impl Installed {
         specs.find(|spec| *spec.name() == self.name)
     }
 
-    /// What its manifest says that it needs.
+    /// Returns the needs in the installed manifest.
     fn needs(&self) -> Vec<Need> {
         self.current()
             .map_or_else(Vec::new, |spec| spec.needs().to_vec())
     }
 
-    /// Those of all installed services that need one of these, directly or through others, in the order in which they are to stop:
-    /// none before what needs it. These themselves are among them.
+    /// Returns the named services and all installed services that need them, directly or
+    /// indirectly, in stop order: dependents come before their needs.
     pub(crate) fn with_dependents(state: &StateDir, names: &[String]) -> Vec<Self> {
         let all: Vec<(Self, Vec<Need>)> = Self::all(state)
             .into_iter()
@@ -427,7 +433,7 @@ impl Installed {
         order.into_iter().filter_map(|i| all[i].take()).collect()
     }
 
-    /// Those that need it and run.
+    /// Returns the running services that need this one.
     pub(crate) fn running_dependents(&self, state: &StateDir) -> Vec<Self> {
         let needs_it = |other: &Self| other.needs().iter().any(|need| self.is_meant(need));
         let all = Self::all(state).into_iter();
@@ -435,19 +441,20 @@ impl Installed {
             .collect()
     }
 
-    /// Whether its manager says that it runs, or is on its way to.
+    /// Returns whether the manager reports the service as running or starting.
     pub(crate) fn is_up(&self) -> bool {
         self.service()
             .status()
             .is_ok_and(|status| !matches!(status.state, State::Stopped | State::StopPending))
     }
 
-    /// Stops it, and adds to what is told of it the services that need it and keep running.
+    /// Stops the service. The report lists the services that need it and keep running.
     pub(crate) fn stop(&self, state: &StateDir) -> Result<ServiceReport, Failure> {
         let dependents = self.running_dependents(state);
         let names: Vec<&str> = dependents.iter().map(|it| it.name.as_str()).collect();
         let mut report = self.control(Verb::Stop).map_err(|failure| {
-            // The Service Control Manager stops nothing that a running service depends on.
+            // The Service Control Manager does not stop a service that a running service depends
+            // on.
             let (need, all) = match names.len() {
                 _ if !cfg!(windows) || failure.code() != Code::Failed => return failure,
                 0 => return failure,
@@ -470,14 +477,15 @@ impl Installed {
         Ok(report)
     }
 
-    /// Has the system's manager do it, and waits until it is done. What is so already is no failure.
+    /// Performs an operation through the system's manager and waits until it is done. An operation
+    /// that has nothing to do succeeds.
     pub(crate) fn control(&self, verb: Verb) -> Result<ServiceReport, Failure> {
         if matches!(verb, Verb::Start | Verb::Restart) {
             update::mend_before_start(self)?;
             completed::clear(&self.state);
         }
         let service = self.service();
-        // Their managers do not ask the program, but stop it and its host in their tracks.
+        // Unix managers do not ask the program to pause; they freeze it together with its host.
         let is_hosted = self.record.mode == Mode::Hosted;
         if cfg!(unix) && is_hosted && matches!(verb, Verb::Pause | Verb::Continue | Verb::Reload) {
             let done = client::request(&self.state, self.name.as_str(), verb.as_str());
@@ -495,7 +503,7 @@ impl Installed {
             Verb::Reload => (service.reload(), None),
         };
         match done {
-            // Its host may be waiting for its next attempt.
+            // The host may be waiting for its next attempt.
             Err(error) if error.kind() == ErrorKind::AlreadyRunning && is_hosted => {
                 let started = client::request(&self.state, self.name.as_str(), verb.as_str());
                 if let Ok(report) = client::block_on(started)? {
@@ -503,7 +511,8 @@ impl Installed {
                 }
             }
             Err(error) if Some(error.kind()) == is_so_already => {}
-            // The report says why it is halted, or that it has done its work. Not every manager lets go of such a start.
+            // The report shows why the service is halted, or that it has completed. Some managers
+            // treat such a start as failed.
             Err(_) if self.halted().is_some() || completed::is_stored(&self.state) => {}
             Err(error) if matches!(verb, Verb::Start | Verb::Restart) => {
                 return Err(self.because(error.into()));
@@ -521,8 +530,9 @@ impl Installed {
         self.report()
     }
 
-    /// What a start has come to. A manager is told after `start.timeout` that a host is up, even if its program is not: the attempt
-    /// under way is waited for, so that its failure is seen.
+    /// Returns the result of a start. After `start.timeout`, the manager is told that the host is
+    /// up even if the program is not. The attempt in progress is awaited, so that its failure is
+    /// reported.
     fn outcome(&self) -> Result<ServiceReport, Failure> {
         let attempt = |spec: Spec| patience(&spec).saturating_add(spec.stop().graceful());
         let limit = self.current().map_or(Duration::ZERO, attempt);
@@ -537,12 +547,12 @@ impl Installed {
         }
     }
 
-    /// The failure of a start, with the cause that its host has stored.
+    /// Adds the cause that the host has stored to the failure of a start.
     fn because(&self, failure: Failure) -> Failure {
         let Some(cause) = self.start_failure() else {
             return failure;
         };
-        // It says more than the manager does.
+        // The stored cause is more specific than the manager's message.
         let (operation, _) = failure
             .message()
             .split_once(": ")
@@ -555,7 +565,7 @@ impl Installed {
         }
     }
 
-    /// Why the last start of its host failed, if it did.
+    /// Returns the cause of the last failed start of the host, unless a later one succeeded.
     pub(crate) fn start_failure(&self) -> Option<StartFailure> {
         match self.record.mode {
             Mode::Hosted => StartFailure::load(&self.state),
@@ -563,7 +573,8 @@ impl Installed {
         }
     }
 
-    /// The last report of its host, if that ended because the service is halted and no later start failed.
+    /// Returns the last report of the host, if it ended because the service is halted and no later
+    /// start failed.
     fn halted(&self) -> Option<ServiceReport> {
         match (self.record.mode, self.start_failure()) {
             (Mode::Hosted, None) => halted::load(&self.state),
@@ -571,7 +582,8 @@ impl Installed {
         }
     }
 
-    /// The Service Control Manager passes nothing on to a service that is starting: its host is asked itself. A hope, not more.
+    /// Asks a starting host to stop. The Service Control Manager does not forward controls to a
+    /// service that is starting. Best effort.
     fn end_start(&self) {
         let is_starting = |status: ServiceStatus| status.state == State::StartPending;
         if cfg!(windows) && self.service().status().is_ok_and(is_starting) {
@@ -580,12 +592,13 @@ impl Installed {
         }
     }
 
-    /// What the system's manager says, with what its host says, where that answers.
+    /// Returns the manager's status, combined with the host's report if the host responds.
     pub(crate) fn report(&self) -> Result<ServiceReport, Failure> {
         self.seen().map(|(report, _)| report)
     }
 
-    /// The same, and why its host could not be asked where that takes a right which this process lacks.
+    /// Returns the report, and the failure if querying the host requires a right that this process
+    /// lacks.
     pub(crate) fn seen(&self) -> Result<(ServiceReport, Option<Failure>), Failure> {
         let status = match self.service().status() {
             Err(error) if error.kind() == ErrorKind::NotInstalled => {
@@ -617,7 +630,7 @@ impl Installed {
         Ok((self.of_manager(report), denied))
     }
 
-    /// As its manager has it.
+    /// Adds the manager, the mode and the registered version to a report.
     fn of_manager(&self, report: ServiceReport) -> ServiceReport {
         let registered = self.registered().ok().flatten();
         ServiceReport {
@@ -636,7 +649,7 @@ impl Installed {
         }
         let is_direct = self.record.mode == Mode::Direct;
         let manager = self.record.manager;
-        // A manager may be the last to know.
+        // The manager may not have noticed the exit yet.
         let is_gone = status.pid.is_some_and(sys::is_dead);
         let has_completed = (is_gone || status.pid.is_none() && status.code == 0)
             && !is_direct
@@ -679,7 +692,7 @@ impl Installed {
                     "its supervisor is gone; {manager} still reports it as {}",
                     words(status)
                 )),
-                // It answers when it has begun.
+                // The host responds once it has started.
                 false if status.state == State::StartPending => Some(words(status)),
                 false => Some(format!(
                     "{manager} reports it as {}, but its supervisor does not respond",
@@ -695,13 +708,13 @@ impl Installed {
     }
 }
 
-/// What a manager says of a service, in words.
+/// Describes a manager's status in words.
 fn words(status: &ServiceStatus) -> String {
     let pid = status.pid.map(|pid| format!(" (pid {pid})"));
     let state = match (status.state, status.exit_code()) {
         (State::Stopped, Some(0)) => return "stopped".to_owned(),
         (State::Stopped, Some(code)) => return format!("failed with code {code}"),
-        // In the manager's own numbers.
+        // The code is in the manager's own numbering.
         (State::Stopped, None) => return status.to_string(),
         (State::StartPending, Some(code @ 1..)) => {
             return format!("restarting after code {code}");
@@ -716,7 +729,7 @@ fn words(status: &ServiceStatus) -> String {
     format!("{state}{}", pid.unwrap_or_default())
 }
 
-/// As soon as a process that has just ended lets go of it.
+/// Removes a directory, and retries while an exited process still has files in it open.
 fn remove_all(dir: &Path) -> io::Result<()> {
     let deadline = Instant::now() + RELEASE;
     loop {

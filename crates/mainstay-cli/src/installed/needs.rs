@@ -1,8 +1,10 @@
-//! Whether what a hosted service needs is running. Managers are told an order of starts and nothing more (`Wants=`), so that a need that stops
-//! leaves its dependents running. A failed need therefore does not keep a dependent from being started: this check does.
+//! The check that the needs of a hosted service are running. Managers only receive a start order
+//! (`Wants=`), so that stopping a need leaves its dependents running. A failed need therefore does
+//! not prevent the start of a dependent; this check does.
 //!
-//! A host asks before it starts its program. Under systemd it may run as an account that systemd and the message bus do not answer, so the
-//! same check is a command of its own there, which systemd runs first with its own rights (`ExecStartPre=+`).
+//! A host checks before it starts its program. Under systemd, the host may run as an account that
+//! systemd and the message bus do not answer. There the check is a separate command, which systemd
+//! runs first with full privileges (`ExecStartPre=+`).
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,48 +20,50 @@ use crate::failure::{Code, Failure};
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 
-/// The pause between two questions.
+/// The polling interval.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Why a need does not count as running.
+/// The reason why a need does not count as running.
 struct Lack {
     why: String,
-    /// Waiting will not change it.
+    /// Set if waiting cannot help.
     is_final: bool,
-    /// Nothing is bringing it up.
+    /// Set if nothing is starting it.
     is_down: bool,
 }
 
 impl Installed {
-    /// The service of a host, by the state directory that only this host has. `None` if it is elsewhere: a dynamic account's.
+    /// Returns the installed service that a host with this state directory runs. `None` if the
+    /// state directory is elsewhere, as for a dynamic account.
     pub(crate) fn of_host(state: &StateDir, name: &str) -> Option<Self> {
         let all = state.path().ancestors().nth(3)?;
         Self::find(&StateDir::locate(Some(all.to_owned())).ok()?, name)
     }
 
-    /// Whether systemd checks its needs before it starts its host.
+    /// Returns whether systemd checks the needs before it starts the host.
     pub(super) fn is_checked_before(&self) -> bool {
         self.record.manager == Manager::Systemd
     }
 
-    /// Waits until everything that this service needs is running, or its host is told to stop: `false` then. A host that systemd has started
-    /// returns at once.
+    /// Waits until all needs of this service are running. Returns `false` if the host is asked to
+    /// stop first. A host started by systemd returns at once.
     pub(crate) fn wait_for_needs(&self, spec: &Spec, context: &Context) -> Result<bool, Failure> {
         match self.is_checked_before() || cfg!(windows) {
-            // The Service Control Manager starts nothing before what it depends on runs, and stops nothing that something depends on.
+            // The Service Control Manager starts a service only after its dependencies run, and
+            // does not stop a service that others depend on.
             true => Ok(true),
             false => self.await_needs(spec, context),
         }
     }
 
-    /// The same before its host is started; stores why it is not.
+    /// Runs the check before the host starts, and stores the failure, if any.
     pub(crate) fn check_needs(&self, spec: &Spec, context: &Context) -> Result<(), Failure> {
         let done = self.await_needs(spec, context);
         done.map(drop)
             .inspect_err(|failure| StartFailure::write(&self.state, failure))
     }
 
-    /// Waits, for `start.timeout` at most, until everything that this service needs is running.
+    /// Waits until all needs of this service are running, for at most `start.timeout`.
     fn await_needs(&self, spec: &Spec, context: &Context) -> Result<bool, Failure> {
         let deadline = Instant::now() + spec.start().timeout();
         for need in spec.needs() {
@@ -76,7 +80,7 @@ impl Installed {
         Ok(true)
     }
 
-    /// By what its manager says, and by its host, which knows whether its program is ready.
+    /// Checks the state reported by the manager and the readiness reported by the need's host.
     fn lack(&self, name: &str, need: &Need) -> Option<Lack> {
         let manager = self.record.manager;
         let is_ours = matches!(need, Need::Service(_));
@@ -90,13 +94,13 @@ impl Installed {
             {
                 return None;
             }
-            // systemd has started it before: `After=`.
+            // systemd has started it before (`After=`).
             Ok(status) => (
                 format!("which {}", words(&status)),
                 is_systemd && status.state == State::Stopped,
                 status.state == State::Stopped,
             ),
-            // Other managers also order by names that are no services.
+            // Other managers also accept names that are not services for ordering.
             Err(_) if !is_ours && !is_systemd => return None,
             Err(error) if error.kind() == ErrorKind::NotInstalled => {
                 (format!("which {manager} does not have"), is_systemd, true)
@@ -110,7 +114,7 @@ impl Installed {
         })
     }
 
-    /// A need that has a host.
+    /// Returns a need that has a host.
     fn hosted_need(&self, need: &Need) -> Option<Self> {
         let Need::Service(name) = need else {
             return None;
@@ -120,16 +124,17 @@ impl Installed {
         found.filter(|it| !it.is_direct())
     }
 
-    /// It was ready and ended cleanly since the system was started.
+    /// Returns whether the service was ready and exited cleanly since the system booted.
     fn is_completed(&self) -> bool {
         completed::is_stored(&self.state)
     }
 
-    /// Why it is not ready, by its host. A host that does not answer leaves it to the manager.
+    /// Returns the reason why the service is not ready, as reported by its host. If the host does
+    /// not respond, the manager's report is decisive.
     fn unready(&self) -> Option<Lack> {
         let report = client::block_on(client::status(&self.state)).ok()?.ok()?;
         let service = report.services.into_iter().next()?;
-        // Its host is about to end.
+        // The service has completed, and its host is about to exit.
         let is_ending = service.state == StateName::Stopped && self.is_completed();
         let is_up = matches!(
             service.state,
@@ -147,15 +152,15 @@ impl Installed {
     }
 }
 
-/// Whether a need of this manager is as good as running.
+/// Returns whether a need counts as running, given the manager's report.
 fn satisfies(status: &ServiceStatus, is_ours: bool, manager: Manager) -> bool {
     let has_failed = status.code != 0;
     match (status.state, manager) {
         (State::Stopped, Manager::Systemd) if !is_ours => !has_failed,
-        // Not every script of others has the answers of the LSB.
+        // Some third-party scripts do not return the exit codes of the LSB.
         (State::Stopped, Manager::Sysv) if !is_ours => has_failed,
         (State::Stopped, _) => false,
-        // Of services that are not supervised, other managers tell no more.
+        // For services that are not supervised, other managers report no more than this.
         (State::StartPending | State::StopPending, _) => !is_ours && manager != Manager::Systemd,
         _ => true,
     }
@@ -188,7 +193,7 @@ fn failure(name: &impl std::fmt::Display, need: &Need, lack: &Lack) -> Failure {
         ),
     };
     let message = format!("{name} needs {shown}, {}", lack.why);
-    // One that is being started needs no other start.
+    // A need that is starting does not need another start.
     let first = if lack.is_down { start } else { look };
     let hint = format!("{first}, then mainstay start {name}; or remove it from `needs`");
     Failure::new(Code::MissingPart, message).hint(hint)

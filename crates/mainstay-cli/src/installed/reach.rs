@@ -1,5 +1,5 @@
-//! Whether the account of a service can use what its manifest names, inside the sandbox that its manager puts it into: what would keep it
-//! from starting is said when it is installed.
+//! The check that the account of a service can access the paths in its manifest from within its
+//! sandbox. Problems that would prevent a start are reported at installation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,15 +18,17 @@ const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Directories that `ProtectHome=yes` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 
-/// What is wanted of the last component of a path; the directories above it have to be searchable.
+/// The required access to the last component of a path. The directories above it must be
+/// searchable.
 #[derive(Clone, Copy)]
 enum Access {
     Read,
-    /// Of a directory: to be searched.
+    /// Execute permission, or search permission for a directory.
     Execute,
 }
 
-/// Refuses an installation of which a service could not start. What does not exist yet is left alone, and so is an image.
+/// Rejects an installation whose service could not start. Files that do not exist yet are not
+/// checked, and neither are images.
 pub(super) fn check(order: &Order<'_>) -> Result<(), Failure> {
     if order.root.is_some() || order.record.scope() == Scope::User {
         return Ok(());
@@ -44,7 +46,7 @@ fn check_one(wanted: &Wanted<'_>, order: &Order<'_>) -> Result<(), Failure> {
     let search = std::env::var_os("PATH");
     let program = host::find_program(spec.command().program(), dir, search.as_deref()).ok();
     let working_dir = Some(host::working_dir(spec, dir));
-    // systemd itself, or a host that is root, reads it for others.
+    // For other accounts, systemd or a host that runs as root reads the file.
     let is_read = order.record.mode == Mode::Hosted && matches!(who, Who::Stranger);
     let env_file = spec
         .env_file()
@@ -55,7 +57,7 @@ fn check_one(wanted: &Wanted<'_>, order: &Order<'_>) -> Result<(), Failure> {
         ("its program", program, Access::Execute),
         ("its env_file", env_file, Access::Read),
     ] {
-        // What is not there is another mistake, or comes later.
+        // A missing file is a different error, or is created later.
         let Some(path) = path.and_then(|path| fs::canonicalize(path).ok()) else {
             continue;
         };
@@ -89,15 +91,16 @@ fn hint(sandbox: &Sandbox, path: &Path) -> String {
     }
 }
 
-/// Whose rights count.
+/// The account whose rights are checked.
 enum Who {
-    /// An account of its own, which has the rights of everybody.
+    /// An account of the service's own, with the rights of everybody.
     Stranger,
     User(String, sys::User),
 }
 
 impl Who {
-    /// `None`: root, who may do everything, or a user who is not known, which is told elsewhere.
+    /// Returns `None` for root, which has all rights, and for an unknown user, which is reported
+    /// elsewhere.
     fn of(wanted: &Wanted<'_>, record: Record) -> Result<Option<Self>, Failure> {
         let user = match (&wanted.account, wanted.spec.account()) {
             (_, Some(spec::Account::User(user))) => user,
@@ -114,7 +117,7 @@ impl Who {
         Ok(found.map(|found| Self::User(user.clone(), found)))
     }
 
-    /// The first component of an absolute path that keeps it away, and its mode.
+    /// Returns the first component of an absolute path that denies access, and its mode.
     fn obstacle(&self, path: &Path, access: Access) -> Option<(PathBuf, u32)> {
         let account = match self {
             Self::Stranger => None,
@@ -137,33 +140,33 @@ impl std::fmt::Display for Who {
     }
 }
 
-/// What systemd replaces by something empty.
+/// The directories that systemd hides or replaces.
 struct Sandbox {
     hides_temporary: bool,
     hides_homes: bool,
-    /// `--no-sandbox` helps.
+    /// Set if `--no-sandbox` removes the restriction.
     can_be_left: bool,
 }
 
 impl Sandbox {
     fn of(wanted: &Wanted<'_>, record: Record) -> Self {
         let spec = wanted.spec;
-        // The host of a user's program is root; it is confined if the manifest has a sandbox.
+        // The host of a user's program runs as root. It is confined if the manifest has a sandbox.
         let is_confined = wanted.account != Account::LocalSystem
             || matches!(spec.account(), Some(spec::Account::User(_))) && spec.sandbox().is_some();
         let is_sandboxed = record.manager == Manager::Systemd && wanted.has_sandbox && is_confined;
         let program = Path::new(spec.command().program());
         let is_at_home = HOMES.iter().any(|home| program.starts_with(home));
         Self {
-            // systemd gives every dynamic account temporary directories of its own.
+            // systemd gives every dynamic account its own temporary directories.
             hides_temporary: is_sandboxed || wanted.account == Account::Virtual,
-            // Of a host, or of a program that lies there, they can be read.
+            // They remain readable for a host, and for a program that is located there.
             hides_homes: is_sandboxed && record.mode == Mode::Direct && !is_at_home,
             can_be_left: wanted.account != Account::Virtual,
         }
     }
 
-    /// Why a path is not there.
+    /// Returns the reason why a path is hidden, if it is.
     fn hides(&self, path: &Path) -> Option<String> {
         let below = |dirs: &[&str]| dirs.iter().any(|dir| path.starts_with(dir));
         if self.hides_temporary && below(&TEMPORARY) {

@@ -1,4 +1,4 @@
-//! What the registry has of installed services, and whether what is there is still that.
+//! Drift detection: compares installed services with their registered definitions.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,20 +20,20 @@ use crate::manifest_file::Loaded;
 use crate::registry::{Error, Program, Registered, Registry, Wish, Work};
 use crate::state_dir::{self, StateDir};
 
-/// What one of those says who should know.
+/// One piece of evidence about a service's state, from a single source.
 #[derive(Debug, Serialize)]
 pub(crate) struct Witness {
     name: &'static str,
-    /// In a word or two.
+    /// The reported state, in a word or two.
     claim: String,
     detail: Option<String>,
-    /// What of it disagrees, a sentence each.
+    /// The deviations from what is registered, one sentence each.
     #[serde(skip)]
     pub(crate) causes: Vec<String>,
 }
 
 impl Witness {
-    /// For people. Ends in a newline.
+    /// Returns a line for people, ending in a newline.
     pub(crate) fn line(&self) -> String {
         let detail = self.detail.as_deref().filter(|_| self.causes.is_empty());
         let detail = detail.map(|text| format!("  ({text})")).unwrap_or_default();
@@ -67,7 +67,7 @@ impl Witness {
         }
     }
 
-    /// What says this, with the causes why that is not as it was registered.
+    /// Evidence with the given state. `causes` are its deviations from what is registered.
     pub(crate) fn says(name: &'static str, claim: String, causes: Vec<String>) -> Self {
         match causes.is_empty() {
             true => Self::agrees(name, claim, None),
@@ -75,7 +75,7 @@ impl Witness {
         }
     }
 
-    /// What is as it was registered, or the causes why it is not.
+    /// Evidence that is either as registered or changed, for the given reasons.
     pub(crate) fn of(name: &'static str, causes: Vec<String>) -> Self {
         match causes.is_empty() {
             true => Self::agrees(name, "as registered", None),
@@ -84,7 +84,8 @@ impl Witness {
     }
 }
 
-/// The registry that knows this name, the user's own first; also of one that is deleted.
+/// Returns the registry that contains this name, and its entry, including that of a deleted
+/// service. The user's own registry comes first.
 pub(crate) fn registry_of(
     state: &StateDir,
     name: &str,
@@ -100,7 +101,7 @@ pub(crate) fn registry_of(
     Ok(None)
 }
 
-/// What is registered under this name, where it is not deleted.
+/// Returns the entry for this name, unless the service is deleted.
 pub(crate) fn find(registry: &Path, name: &str) -> Result<Option<Registered>, Failure> {
     let Some(registry) = Registry::find(registry)? else {
         return Ok(None);
@@ -109,7 +110,7 @@ pub(crate) fn find(registry: &Path, name: &str) -> Result<Option<Registered>, Fa
     Ok(found.filter(|it| !matches!(it.life, Stored::Deleted(_))))
 }
 
-/// Names whose installation has begun, or did not come to an end.
+/// Returns the names whose installation is in progress or was never completed.
 pub(super) fn unfinished_names(state: &StateDir) -> Vec<String> {
     let scopes = [Scope::User, Scope::System].into_iter();
     let registries = scopes.map(|scope| Registry::find(&state.registry_path(scope)));
@@ -128,7 +129,7 @@ fn is_unfinished(life: &Stored) -> bool {
     matches!(life, Stored::Pending(_) | Stored::Failed(_)) || life.why().is_some()
 }
 
-/// As it is stored.
+/// Returns a base directory in the form that the registry stores.
 pub(crate) fn base_dir(dir: &Path) -> Result<String, Failure> {
     dir.to_str().map(str::to_owned).ok_or_else(|| {
         let dir = dir.display();
@@ -137,7 +138,7 @@ pub(crate) fn base_dir(dir: &Path) -> Result<String, Failure> {
     })
 }
 
-/// What is to be registered of a manifest that this manager is to have for the machine, without a sandbox.
+/// Returns the registry definition of a manifest for a system-wide service without a sandbox.
 pub(crate) fn definition(
     manifest: &Loaded,
     manager: Manager,
@@ -154,7 +155,7 @@ pub(crate) fn definition(
     })
 }
 
-/// Marks all of an order as this process's.
+/// Marks all services of an order as owned by this process.
 pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Failure> {
     let Record {
         manager,
@@ -192,25 +193,26 @@ pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Fai
     Ok(registry.begin(&wishes)?)
 }
 
-/// The files of the programs, where they can be read now.
+/// Returns the program files of an order, where they can be read now.
 pub(super) fn programs(order: &Order<'_>) -> Vec<Option<Program>> {
     let dir = &order.manifest.dir;
     let programs = order.wanted.iter().map(|wanted| {
-        // Those of an image are not here.
+        // Programs of an image are not on this system.
         order.root.is_none().then_some(())?;
         program(wanted.spec, dir)
     });
     programs.collect()
 }
 
-/// The file of its program, where it can be read now.
+/// Returns the program file of a service, if it can be read now.
 pub(crate) fn program(spec: &Spec, base_dir: &Path) -> Option<Program> {
     let search = std::env::var_os("PATH");
     let path = host::find_program(spec.command().program(), base_dir, search.as_deref());
     Program::read(&path.ok()?).ok()
 }
 
-/// Does it, with this process's token as their owner, while the registry is told that these go, and has them gone there if they are. One that is not in the registry is no failure.
+/// Removes the given services with `remove`, which receives this process's owner token, and records
+/// the deletion in the registry. Services that are not registered are ignored.
 pub(crate) fn unregister(
     path: &Path,
     names: &[ServiceName],
@@ -238,7 +240,8 @@ pub(crate) fn unregister(
         .transpose()?;
     if let Err(failure) = remove(work.as_ref().map(Work::token)) {
         if let Some(work) = work {
-            // As above all it says why; whoever opens the registry next does what cannot be done now.
+            // The failure matters more. The next process to open the registry finishes the
+            // rollback.
             drop(work.roll_back(failure.message()));
         }
         return Err(failure);
@@ -247,7 +250,7 @@ pub(crate) fn unregister(
         work.delete(purge)?;
     }
     if purge {
-        // Of those that were deleted before.
+        // Services that were deleted earlier.
         if let Some(mut registry) = Registry::find(path)? {
             for name in others {
                 match registry.forget(name) {
@@ -261,7 +264,8 @@ pub(crate) fn unregister(
     Ok(())
 }
 
-/// Of the registry, of `others` who know what was installed, and of the program's file.
+/// Collects the evidence from the registry, from `others` that depend on the registered definition,
+/// and from the program file.
 pub(crate) fn witnesses(
     registered: &Result<Option<Registered>, Failure>,
     others: impl FnOnce(&Registered) -> Vec<Witness>,
@@ -302,7 +306,7 @@ pub(crate) fn witnesses(
     witnesses
 }
 
-/// What is wrong with the copy of its manifest.
+/// Compares the installed copy of the manifest with the registered one.
 pub(crate) fn changed_manifest(path: &Path, registered: &Registered) -> Vec<String> {
     match guarded::read_to_string(path, guarded::MANIFEST) {
         Ok(text) if text == registered.definition.manifest => Vec::new(),
@@ -314,7 +318,8 @@ pub(crate) fn changed_manifest(path: &Path, registered: &Registered) -> Vec<Stri
     }
 }
 
-/// What is wrong with what it runs by, as its host tells: not what says the same in other words.
+/// Returns a complaint if the service runs with an outdated definition, as reported by its
+/// supervisor. A definition that differs in wording only is not outdated.
 pub(crate) fn outdated(
     registry: &Path,
     registered: &Registered,
@@ -322,7 +327,7 @@ pub(crate) fn outdated(
 ) -> Option<String> {
     let (digest, name) = (report.definition_digest.as_ref()?, &*report.name);
     let now = &registered.definition;
-    // Somebody is at it.
+    // Current, or another process is changing it.
     if now.text_digest() == *digest || registered.life.owner().is_some() {
         return None;
     }
@@ -347,7 +352,7 @@ fn says_the_same(name: &str, one: &Definition, other: &Definition) -> bool {
 }
 
 impl Record {
-    /// As it was registered.
+    /// Converts a registered definition; `None` if its manager or mode is unknown.
     fn of(definition: &Definition) -> Option<Self> {
         let mode = match &*definition.mode {
             "hosted" => Mode::Hosted,
@@ -372,19 +377,19 @@ impl Installed {
         self.here(&state_dir::registry_path(all))
     }
 
-    /// What is registered of it; nothing of one that was deleted.
+    /// Returns the registry entry, unless the service is deleted.
     pub(super) fn registered(&self) -> Result<Option<Registered>, Failure> {
         find(&self.registry_path(), self.name.as_str())
     }
 
-    /// One whose installation has not come to an end, so that it may have left anything, or nothing.
+    /// Returns a service whose installation was never completed. Any part of it may be missing.
     pub(super) fn unfinished(state: &StateDir, name: &ServiceName) -> Option<Self> {
         let (_, found) = registry_of(state, name.as_str()).ok()??;
         let found = Some(found).filter(|found| is_unfinished(&found.life))?;
         Self::of_definition(state, name, &found.definition)
     }
 
-    /// As it was registered.
+    /// Returns the service as it was registered.
     fn of_definition(state: &StateDir, name: &ServiceName, of: &Definition) -> Option<Self> {
         let installed = Self::at(state, name, Record::of(of)?);
         Some(match Kept::of(name, of) {
@@ -393,7 +398,7 @@ impl Installed {
         })
     }
 
-    /// These, each of which must be there, or have been.
+    /// Returns the named services, each of which must be installed or have been installed before.
     pub(crate) fn named_once(state: &StateDir, names: &[String]) -> Result<Vec<Self>, Failure> {
         let find = |name: &String| {
             let once = || {
@@ -409,7 +414,7 @@ impl Installed {
         Ok(found?.into_iter().flatten().collect())
     }
 
-    /// What is told of one that its manager does not have.
+    /// Returns the report for a registered service that its manager does not know.
     pub(super) fn unfinished_report(&self) -> Option<ServiceReport> {
         let registered = self.registered().ok()??;
         let why = registered.life.why().unwrap_or("its manager has none");
@@ -421,7 +426,7 @@ impl Installed {
         }))
     }
 
-    /// [`unregister`]s it.
+    /// Calls [`unregister`] for this service.
     pub(super) fn unregister(
         &self,
         expected: Expected,
@@ -432,8 +437,9 @@ impl Installed {
         unregister(&self.registry_path(), name, (expected, purge), |_| remove())
     }
 
-    /// What is not as it was registered, a sentence each; of what runs, as far as this tells. `None` if this process may not read
-    /// the registry.
+    /// Returns the deviations from what is registered, one sentence each, including those of the
+    /// running program as far as `report` shows them. `None` if this process may not read the
+    /// registry.
     pub(crate) fn drift(&self, report: &ServiceReport) -> Option<Vec<String>> {
         self.check_access().ok()?;
         let registered = self.registered();
@@ -442,8 +448,9 @@ impl Installed {
         Some(causes.chain(self.outdated(&registered, report)).collect())
     }
 
-    /// # Errors
-    /// If this process may not read what is registered.
+    /// Checks that this process may read the registry.
+    ///
+    /// # Errors If it may not.
     pub(crate) fn check_access(&self) -> Result<(), Failure> {
         match self.registered() {
             Err(failure) if failure.code() == Code::PermissionDenied => Err(failure),
@@ -463,7 +470,7 @@ impl Installed {
         )
     }
 
-    /// What each of those says who should know how it is. Asks its manager and its host. Blocks.
+    /// Collects the evidence from all sources, including the manager and the host. Blocks.
     pub(crate) fn witnesses(&self) -> Vec<Witness> {
         let registered = self.registered();
         let mut witnesses = self.registered_witnesses(&registered);
@@ -505,7 +512,7 @@ impl Installed {
         witnesses
     }
 
-    /// Of the registry, and of what it has registered.
+    /// Collects the evidence from the registry and from the registered files.
     fn registered_witnesses(
         &self,
         registered: &Result<Option<Registered>, Failure>,
@@ -546,7 +553,7 @@ impl Installed {
     }
 }
 
-/// A definition that is kept, with what it means.
+/// A stored definition together with its parsed form.
 pub(super) struct Kept {
     manifest: Loaded,
     pub(super) spec: Spec,
@@ -576,7 +583,7 @@ impl Kept {
         })
     }
 
-    /// As it is installed.
+    /// Returns the order that reinstalls the definition as it was.
     pub(super) fn order(&self) -> Order<'_> {
         Order {
             manifest: &self.manifest,
@@ -596,7 +603,7 @@ impl Kept {
     }
 }
 
-/// One of the definitions that are kept.
+/// Returns a stored version of a definition.
 pub(crate) fn kept(
     registry: &Registry,
     name: &str,

@@ -1,4 +1,4 @@
-//! What an update does with a service of the system's manager.
+//! Updates of services run by the system's manager.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ impl Site for Installed {
         registered::programs(&kept.order()).pop().flatten()
     }
 
-    /// Its host, which is of the account and in the sandbox of the old definition.
+    /// Returns the host, if the account and the sandbox stay the same.
     fn supervisor(&self, old: &Definition, new: &Definition) -> Result<Option<StateDir>, Failure> {
         let (old, new) = (self.spec(old)?, self.spec(new)?);
         self.keeps_manager_name(&new, "update")?;
@@ -62,7 +62,7 @@ impl Site for Installed {
         let report = self.report()?;
         let is_other = match &report.definition_digest {
             Some(digest) => *digest != definition.text_digest(),
-            // What a manager was told holds from the next start on.
+            // A definition passed to a manager takes effect at the next start.
             None if self.is_direct() => is_changed,
             None if report.state == StateName::Stopped => false,
             None => {
@@ -82,12 +82,12 @@ impl Site for Installed {
 }
 
 impl Installed {
-    /// What a definition makes of it.
+    /// Returns the spec of this service in a definition.
     pub(crate) fn spec(&self, definition: &Definition) -> Result<Spec, Failure> {
         Ok(Kept::of(&self.name, definition)?.spec)
     }
 
-    /// Where its host keeps what is its own.
+    /// Returns the state directory of the host.
     pub(crate) fn state(&self) -> &StateDir {
         &self.state
     }

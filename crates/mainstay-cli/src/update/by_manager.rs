@@ -1,5 +1,6 @@
-//! Updates without a supervisor that could try the definition: its manager runs the program itself, or the host has to be another one, or is
-//! gone. The manager stops what runs and starts what is new, and is asked how it is.
+//! Updates without a supervisor that could try the definition: the manager runs the program itself,
+//! the host must be replaced, or the host is gone. The manager stops the old run and starts the new
+//! one, and its status decides.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -20,12 +21,13 @@ use crate::snapshot::{CallOff, Created, Occasion, Store, Which};
 use crate::verbs::control::Verb;
 use crate::verbs::host::MARGIN;
 
-/// How often the manager is asked.
+/// The polling interval for the manager's status.
 const LOOK: Duration = Duration::from_millis(50);
 const LAST_LINES: &str = "10";
 
 impl Change<'_> {
-    /// A service that is down is not started for it, unless it has failed: somebody wants it to run.
+    /// Performs the update by stopping and starting the service. A stopped service is not started,
+    /// unless it has failed and is therefore meant to run.
     pub(crate) fn by_manager(&self, installed: &Installed) -> Result<Option<Style>, Trouble> {
         let was = installed.report()?;
         let is_up = was.state != StateName::Stopped;
@@ -95,7 +97,7 @@ impl Change<'_> {
         }
     }
 
-    /// The old definition, and its state; as far as that goes, whatever fails.
+    /// Restores the old definition and its state. Continues after failures as far as possible.
     fn go_back(
         &self,
         installed: &Installed,
@@ -144,7 +146,7 @@ fn store(installed: &Installed, spec: &Spec) -> Store {
     Store::new(installed.state(), spec.name(), spec.snapshot(), seam)
 }
 
-/// A snapshot to go back to, of a service that is down, if its state is kept.
+/// Takes a snapshot of a stopped service to return to, if the service has snapshots.
 fn keep_state(installed: &Installed, spec: &Spec) -> Result<Option<SnapshotId>, Failure> {
     let Some(policy) = spec.snapshot().filter(|_| !installed.is_direct()) else {
         return Ok(None);
@@ -166,14 +168,14 @@ fn keep_state(installed: &Installed, spec: &Spec) -> Result<Option<SnapshotId>, 
     })
 }
 
-/// The last that its program wrote, where that can be asked; a help, not more.
+/// Returns the last lines that the program wrote, if they can be queried. Best effort.
 fn last_lines(installed: &Installed) -> Vec<String> {
     let (name, unit) = (installed.name().as_str(), installed.manager_name());
     let command = match (installed.is_direct(), installed.record().manager) {
         (true, Manager::Systemd) => {
             let mut command = Command::new("journalctl");
             command.args(["--output=cat", "--no-pager", "--lines", LAST_LINES]);
-            // What the unit's processes wrote, not what is said of them.
+            // Matches the output of the unit's processes, and not messages about the unit.
             command.arg(match installed.record().scope() {
                 Scope::User => format!("_SYSTEMD_USER_UNIT={unit}.service"),
                 _ => format!("_SYSTEMD_UNIT={unit}.service"),

@@ -1,15 +1,17 @@
-//! Updates of installed services: a new definition holds as a whole, or nothing of it.
+//! Atomic updates of installed services.
 //!
 //! ```text
-//! 1. begin in the registry         from here on others are told that it is busy
-//! 2. try it                        by its supervisor, beside the old run or after it (`host/update.rs`), else by its manager
-//! 3. put its files into place      only what has proved healthy is written
+//! 1. begin in the registry         from here on the service is busy for others
+//! 2. try the new definition        by the supervisor, beside the old run or after it
+//!                                  (`host/update.rs`), else by the manager
+//! 3. put the files into place      only a definition that proved healthy is written
 //! 4. commit at the supervisor      the old run ends
-//! 5. commit in the registry        the new version holds
+//! 5. commit in the registry        the new version is in effect
 //! ```
 //!
-//! What fails is taken back in the other order. Where this process dies, the supervisor gives the candidate up by itself, and the registry
-//! knows of a change without an end: whoever starts or changes the service next first puts what held before into its place ([`mend`]).
+//! A failure undoes the steps in reverse order. If this process dies, the supervisor drops the
+//! candidate by itself, and the registry contains an unfinished change. The next process to start
+//! or change the service first restores the previous definition ([`mend`]).
 
 mod by_manager;
 
@@ -28,61 +30,64 @@ use crate::output;
 use crate::registry::{self, Program, Registered, Registry, Wish};
 use crate::state_dir::StateDir;
 
-/// An installed service, by who has it.
+/// An installed service, independent of its manager.
 pub(crate) trait Site {
     fn name(&self) -> &ServiceName;
     fn registry_path(&self) -> PathBuf;
-    /// Those that have come along with its updates.
+    /// Returns the programs that updates have delivered.
     fn programs(&self) -> Programs;
-    /// What is not as it was registered, a sentence each.
+    /// Returns the deviations from what is registered, one sentence each.
     fn drift(&self) -> Vec<String>;
-    /// The program of a definition, where it can be read.
+    /// Returns the program of a definition, if it can be read.
     fn program(&self, definition: &Definition) -> Option<Program>;
-    /// Whose supervisor can try the new definition in the place of the old one, if it runs.
+    /// Returns the supervisor that can try the new definition in place of the old one, if it is
+    /// running.
     fn supervisor(&self, old: &Definition, new: &Definition) -> Result<Option<StateDir>, Failure>;
-    /// Has its place and its manager say this; what runs is not touched. Where it fails, they are as they were.
+    /// Writes the files and the manager's definition, without affecting the running program. On
+    /// failure, both are restored to their previous state.
     fn put(&self, definition: &Definition, version: Version) -> Result<(), Failure>;
-    /// Has all be as it was, also what runs; for its owner in the registry.
+    /// Restores the files and the running program to this definition, on behalf of its owner in the
+    /// registry.
     fn restore(
         &self,
         definition: &Definition,
         version: Version,
         owner: &str,
     ) -> Result<(), Failure>;
-    /// The change, but for the registry, where no supervisor can try it.
+    /// Performs the change, except for the registry, when no supervisor can try it.
     fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble>;
 }
 
-/// A new definition, and the version that was kept where it is that again.
+/// A new definition, and the stored version that it restores, if any.
 pub(crate) type New = (Definition, Option<Version>);
 
-/// What an update has come to.
+/// The result of an update.
 #[derive(Debug)]
 pub(crate) struct Done {
-    /// What holds now.
+    /// The current version.
     pub(crate) version: Version,
-    /// What held before.
+    /// The previous version.
     pub(crate) before: Version,
     pub(crate) outcome: Outcome,
 }
 
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// It was so already.
+    /// The service already had this definition.
     UpToDate,
-    /// The new definition holds; nothing where the service is down.
+    /// The new definition is in effect. The style is `None` if the service is not running.
     Updated(Option<Style>),
-    /// The old one holds.
+    /// The old definition is in effect.
     RolledBack(GivenUp),
 }
 
-/// Why a definition does not hold.
+/// The reason why a new definition is not in effect.
 pub(crate) enum Trouble {
-    /// It was tried.
+    /// The definition was tried and rejected.
     GivenUp(GivenUp),
-    /// Nothing of it is left.
+    /// The change failed and was undone.
     Failed(Failure),
-    /// It may hold, or not.
+    /// The outcome is indeterminate: the definition may or may not be in effect.
     Torn(Failure),
 }
 
@@ -92,12 +97,12 @@ impl From<Failure> for Trouble {
     }
 }
 
-/// Has an installed service become what `new` makes of its definition, if that proves healthy for as long as `canary`; else it stays what it is.
-/// Blocks as long as that takes.
+/// Updates an installed service to the definition that `new` derives from the current one, if it
+/// stays healthy for `canary`; otherwise the service stays unchanged. Blocks until that is decided.
 ///
-/// # Errors
-/// `Busy` where another version is there than is expected, or somebody else is at it; and what failed that has nothing to do with the
-/// definition. Then the old one holds.
+/// # Errors `Busy` if another version than the expected one is installed, or another process is
+/// changing the service. Failures that are unrelated to the definition are returned too. The old
+/// definition stays in effect in these cases.
 pub(crate) fn update(
     site: &dyn Site,
     expected: Expected,
@@ -129,7 +134,7 @@ pub(crate) fn update(
     let is_same = old.definition.etag() == new.etag();
     let work = registry.begin(&[Wish {
         name: site.name().clone(),
-        // Whatever it was to be: what has been looked at is what is gone back to.
+        // The expected version is the one that was examined, because a rollback returns to it.
         expected: match expected {
             Expected::Absent => expected,
             _ => Expected::Version(before),
@@ -162,12 +167,12 @@ pub(crate) fn update(
             });
         }
         Err(Trouble::Failed(failure)) => {
-            // Why it failed matters more; what is not written here, the next one finds.
+            // The failure matters more. Any remaining part is repaired by the next process.
             drop(work.roll_back(failure.message()));
             return Err(failure);
         }
         Err(Trouble::Torn(failure)) => {
-            // As if this process had died: the change has no end.
+            // As if this process had died: the change stays unfinished.
             drop(work);
             drop(mend(site));
             return Err(failure);
@@ -176,7 +181,7 @@ pub(crate) fn update(
     let program = site.program(&new);
     let detail = kept.map(|kept| format!("back to version {kept}"));
     if let Err(failure) = work.commit_with(&[program], detail.as_deref()) {
-        // It goes back to what the registry has.
+        // The service returns to the definition in the registry.
         drop(mend(site));
         return Err(failure);
     }
@@ -188,7 +193,8 @@ pub(crate) fn update(
     })
 }
 
-/// Only those stay that a kept definition names. What is not removed now is so after the next update.
+/// Removes the programs that no stored definition names. Programs that cannot be removed now are
+/// removed after the next update.
 fn prune_programs(site: &dyn Site, begun: SystemTime) {
     let Ok(Some(registry)) = Registry::find(&site.registry_path()) else {
         return;
@@ -200,10 +206,11 @@ fn prune_programs(site: &dyn Site, begun: SystemTime) {
     });
 }
 
-/// Where whoever changed the service last has died half-way: puts what held before into its place, and has the service run by it.
+/// Repairs a service whose last change was interrupted: restores the previous definition, and
+/// restarts the service if it runs with another one.
 ///
-/// # Errors
-/// `Busy` while somebody is at it, and what failed; then it is to be tried again.
+/// # Errors `Busy` while another process is changing the service, and any failure of the repair. It
+/// must then be tried again.
 pub(crate) fn mend(site: &dyn Site) -> Result<(), Failure> {
     match half_done(site)? {
         Some((registry, found)) => put_back(site, registry, found),
@@ -211,7 +218,7 @@ pub(crate) fn mend(site: &dyn Site) -> Result<(), Failure> {
     }
 }
 
-/// The entry of a service whose last change has no end, with the registry that it is in.
+/// Returns the entry of a service whose last change is unfinished, with its registry.
 fn half_done(site: &dyn Site) -> Result<Option<(Registry, Registered)>, Failure> {
     let Some(registry) = Registry::find(&site.registry_path())? else {
         return Ok(None);
@@ -221,7 +228,7 @@ fn half_done(site: &dyn Site) -> Result<Option<(Registry, Registered)>, Failure>
     Ok(failed.map(|found| (registry, found)))
 }
 
-/// Puts the last definition that held into its place, as its owner in the registry.
+/// Restores the last committed definition as the owner in the registry.
 fn put_back(site: &dyn Site, registry: Registry, found: Registered) -> Result<(), Failure> {
     let (definition, version) = (found.definition, found.life.version());
     let work = registry.begin(&[Wish {
@@ -239,10 +246,10 @@ fn put_back(site: &dyn Site, registry: Registry, found: Registered) -> Result<()
     }
 }
 
-/// The same before a service is started. That works without a registry that can be written, unless something is to be put back.
+/// Repairs a service before it is started, like [`mend`]. Without a repair to do, a registry that
+/// cannot be written is not an error.
 ///
-/// # Errors
-/// As [`mend`].
+/// # Errors As for [`mend`].
 pub(crate) fn mend_before_start(site: &dyn Site) -> Result<(), Failure> {
     let failure = match half_done(site) {
         Ok(Some((registry, found))) => return put_back(site, registry, found),
@@ -262,7 +269,7 @@ pub(crate) fn mend_before_start(site: &dyn Site) -> Result<(), Failure> {
     Ok(())
 }
 
-/// From one definition to another.
+/// A change from one definition to another.
 pub(crate) struct Change<'a> {
     site: &'a dyn Site,
     old: (&'a Definition, Version),
@@ -271,7 +278,7 @@ pub(crate) struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// All but the registry.
+    /// Performs the change, except for the registry.
     fn perform(&self) -> Result<Option<Style>, Trouble> {
         match self.site.supervisor(self.old.0, self.new.0)? {
             Some(supervisor) => {
@@ -300,18 +307,19 @@ impl Change<'_> {
         }
     }
 
-    /// The candidate is healthy, and held for a moment.
+    /// Commits the candidate, which is healthy and held by the supervisor for a moment.
     fn take_over(&self, supervisor: &StateDir) -> Result<(), Trouble> {
         let name = self.site.name().as_str();
         let decide = |decision| client::block_on(client::decide(supervisor, name, decision));
         if let Err(failure) = self.site.put(self.new.0, self.new.1) {
-            // Where this is not heard, it is given up for want of a commit.
+            // If this request is lost, the supervisor drops the candidate for lack of a commit.
             drop(decide(Decision::Abort));
             return Err(failure.into());
         }
         match decide(Decision::Commit)? {
             Ok(_) => Ok(()),
-            // It was not held any more; or who had to commit it is gone, and may have done so before.
+            // The candidate was no longer held, or the supervisor that had to commit it is gone and
+            // may have done so before.
             Err(failure) => Err(Trouble::Torn(failure)),
         }
     }
