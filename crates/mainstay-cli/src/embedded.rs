@@ -1,15 +1,16 @@
-//! Services of the embedded manager, `mainstay daemon`: where they lie, and how they come and go.
+//! Services of the embedded manager, `mainstay daemon`: their files, installation and removal.
 //!
 //! ```text
-//! STATE/installed/NAME/manifest.toml   what it is (or .yaml, .json), as it was installed
-//! STATE/installed/NAME/embedded.json   that it is the embedded manager's: a [`Record`]
-//! STATE/installed/NAME/desired.json    that it is to stay down, and why: [`Desired`]
-//! STATE/installed/.lock                held by whoever changes them, and by a daemon while it starts
-//! STATE/registry.db                    what is registered of them, see `registry/`
+//! STATE/installed/NAME/manifest.toml   the manifest (or .yaml, .json), as it was installed
+//! STATE/installed/NAME/embedded.json   the mark of an embedded service: a [`Record`]
+//! STATE/installed/NAME/desired.json    the reason to keep the service down: [`Desired`]
+//! STATE/installed/.lock                held while services are changed, or a daemon starts
+//! STATE/registry.db                    the registry, see `registry/`
 //! ```
 //!
-//! The files are what counts: a daemon that runs is told of them afterwards, one that does not finds them when it starts. What is refused by
-//! either is taken back as a whole. Whoever changes something holds the lock first, then what it is about in the registry.
+//! The files are authoritative. A running daemon is notified after they change; a stopped one reads
+//! them when it starts. If the files or the daemon reject a change, it is undone as a whole. Every
+//! change takes the lock first, then ownership in the registry.
 
 mod desired;
 mod site;
@@ -44,79 +45,79 @@ use crate::registry::{Registered, Registry, Wish, Work};
 use crate::runs;
 use crate::state_dir::{self, StateDir, create_private_dir, write_private};
 
-/// Of a [`Record`]; another one is not read.
+/// The format of a [`Record`]. Other formats are rejected.
 const FORMAT: u32 = 1;
 const RECORD: &str = "embedded.json";
-/// How the registry and reports call the way in which this manager runs a service.
+/// The name of the embedded mode in the registry and in reports.
 const MODE: &str = "embedded";
-/// How long somebody else may be at it.
+/// The longest wait for the lock.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What is known of a service beside its manifest.
+/// The stored properties of a service in addition to its manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Record {
     format: u32,
-    /// What relative paths in its manifest are relative to.
+    /// The base directory of relative paths in the manifest.
     base_dir: PathBuf,
-    /// Its language, and so the name of the copy.
+    /// The format of the manifest, which is the extension of the copy.
     manifest_format: String,
-    /// Whether it starts with the daemon.
+    /// Set if the service starts with the daemon.
     enabled: bool,
-    /// In the registry.
+    /// The version in the registry.
     version: u64,
 }
 
-/// A service, and where it comes from.
+/// A service definition and its origin.
 #[derive(Clone, Debug)]
 pub(crate) struct Definition {
     pub(crate) spec: Arc<Spec>,
-    /// What relative paths in it are relative to.
+    /// The base directory of relative paths.
     pub(crate) dir: PathBuf,
-    /// Of its installation; 0 where it has none.
+    /// The version of the installation; 0 if the service is not installed.
     pub(crate) version: u64,
-    /// It starts with its supervisor.
+    /// Set if the service starts with its supervisor.
     pub(crate) is_enabled: bool,
-    /// Why it stays down nevertheless.
+    /// The reason why the service stays down nevertheless.
     pub(crate) desired: Option<Desired>,
-    /// Of the text that says so, where that is known.
+    /// The digest of the manifest's text, if known.
     pub(crate) digest: Option<TextDigest>,
     /// Why its definition cannot be read. What runs of it can be supervised and stopped, not
     /// started again.
     pub(crate) problem: Option<String>,
 }
 
-/// What an installation has brought about.
+/// The result of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Done {
     pub(crate) name: ServiceName,
     pub(crate) change: Change,
-    /// What this manager cannot keep, one text each.
+    /// Settings that this manager does not support, one text each.
     pub(crate) losses: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     New,
-    /// It is something else: from its next start on, if it runs.
+    /// The definition changed. A running service adopts it at its next start.
     Updated,
-    /// It was so already.
+    /// The definition is unchanged.
     None,
 }
 
-/// One that is installed.
+/// An installed service.
 #[derive(Debug)]
 pub(crate) struct Embedded {
     state: StateDir,
     name: ServiceName,
 }
 
-/// Keeps others from changing what is installed, for as long as it lives.
+/// The exclusive right to change what is installed, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl Definition {
-    /// Of a manifest that is not installed.
+    /// Creates the definition of a service that is not installed.
     pub(crate) fn of_manifest(spec: Spec, dir: &Path, digest: Option<TextDigest>) -> Self {
         Self {
             spec: Arc::new(spec),
@@ -129,7 +130,8 @@ impl Definition {
         }
     }
 
-    /// In the place of one that cannot be known any more: it is stopped like any other.
+    /// Creates a placeholder for a service whose definition is lost, so that it can be stopped like
+    /// any other.
     pub(crate) fn of_unknown(name: &str) -> Option<Self> {
         let text = format!("[service.{name}]\ncommand = [\"{name}\"]\n");
         let spec = manifest::parse(&text, Format::Toml).ok()?.pop()?;
@@ -158,24 +160,25 @@ fn all_dir(state: &StateDir) -> PathBuf {
     state.path().join("installed")
 }
 
-/// Where the service of this name lies, or would.
+/// Returns the directory of the service of this name.
 fn place(state: &StateDir, name: &str) -> PathBuf {
     all_dir(state).join(name)
 }
 
-/// Whether the embedded manager has a service of this name.
+/// Returns whether the embedded manager has a service of this name.
 pub(crate) fn is_installed(state: &StateDir, name: &str) -> bool {
     ServiceName::new(name).is_some() && place(state, name).join(RECORD).is_file()
 }
 
-/// Those of these names that the embedded manager has, and the others.
+/// Splits the names into those of the embedded manager and the others.
 pub(crate) fn split(state: &StateDir, names: Vec<String>) -> (Vec<String>, Vec<String>) {
     names
         .into_iter()
         .partition(|name| is_installed(state, name))
 }
 
-/// The same for those that are to be removed: also what is registered though it is not there as a whole, and to be purged what was uninstalled.
+/// Splits names of services to remove like [`split`]. Partly installed services count as the
+/// embedded manager's. When purging, so do uninstalled ones.
 pub(crate) fn split_left(
     state: &StateDir,
     names: Vec<String>,
@@ -203,7 +206,7 @@ fn registry_path(state: &StateDir) -> PathBuf {
     state_dir::registry_path(&all_dir(state))
 }
 
-/// Those that it has, in their order.
+/// Returns the names of the installed services, sorted.
 pub(crate) fn names(state: &StateDir) -> Vec<String> {
     let entries = fs::read_dir(all_dir(state)).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -240,7 +243,8 @@ pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
     names.map(report).collect()
 }
 
-/// Of those that are registered and not there, so that no daemon knows of them: whoever installed or removed them did not come to an end.
+/// Returns the reports of services that are registered but not installed, so that no daemon has
+/// them. An installation or a removal of them was interrupted.
 pub(crate) fn missing(state: &StateDir) -> Vec<ServiceReport> {
     let Ok(Some(registry)) = Registry::find(&registry_path(state)) else {
         return Vec::new();
@@ -270,9 +274,9 @@ fn stopped(version: Option<u64>, detail: Option<String>, name: String) -> Servic
     }
 }
 
-/// Adds what the registry knows, and what is not as it was registered, to what is told of a service that is installed.
+/// Adds the registered version and the drift to the report of an installed service.
 pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
-    // A supervisor's own may have the same name.
+    // A service of the supervisor's own manifest may have the same name.
     if report.mode != MODE || report.version.is_none() {
         return;
     }
@@ -286,10 +290,10 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
     report.drift = Some(drift);
 }
 
-/// Why services are to be left alone: somebody else is at one of them, by the registry. Where that cannot be read, nobody is. Blocks.
+/// Returns an objection if another process is changing one of the services, according to the
+/// registry. If the registry cannot be read, there is none. Blocks.
 ///
-/// # Errors
-/// `Busy` where another process keeps the registry locked.
+/// # Errors `Busy` if another process keeps the registry locked.
 pub(crate) fn owned_by_others(
     state: &StateDir,
     names: &[&str],
@@ -317,7 +321,8 @@ pub(crate) fn owned_by_others(
     Ok(None)
 }
 
-/// What each of those says who should know how it is; asks the daemon. Blocks. `None`: it is not the embedded manager's.
+/// Collects the evidence about a service from all sources, including the daemon. `None` if the
+/// service is not the embedded manager's. Blocks.
 pub(crate) fn witnesses(state: &StateDir, name: &str) -> Result<Option<Vec<Witness>>, Failure> {
     const DAEMON: &str = "manager";
     if !has_left(state, name, false) {
@@ -384,10 +389,9 @@ fn registered_witnesses(
     })
 }
 
-/// Waits, for a while, until nobody else changes what is installed. Blocks.
+/// Waits up to 30 seconds for the exclusive right to change what is installed. Blocks.
 ///
-/// # Errors
-/// `Busy` after 30 seconds, `CannotWrite` where it cannot be made.
+/// # Errors `Busy` after that time; `CannotWrite` if the lock file cannot be created.
 pub(crate) fn lock(state: &StateDir) -> Result<Lock, Failure> {
     let path = all_dir(state).join(".lock");
     let cannot = |error: io::Error| cannot("lock", &path, &error);
@@ -408,10 +412,9 @@ pub(crate) fn lock(state: &StateDir) -> Result<Lock, Failure> {
     }
 }
 
-/// What is installed under this name.
+/// Reads the installed definition of this name.
 ///
-/// # Errors
-/// What is wrong with it, with its name.
+/// # Errors A description of the problem, with the service's name.
 pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
     let failed = |why: String| format!("the installed service {name}: {why}");
     if ServiceName::new(name).is_none() {
@@ -484,7 +487,8 @@ pub(crate) fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<
             Some,
         ));
     }
-    // Mostly the first look is the last: whoever installs sees to it that they fit.
+    // The first check usually succeeds, because the installation ensures that the services fit
+    // together.
     loop {
         let wrong = match graph(&found) {
             Ok(()) => return (found, problems),
@@ -512,18 +516,18 @@ fn graph(definitions: &[Definition]) -> Result<(), GraphError> {
     Engine::new(specs, 0).map(drop)
 }
 
-/// Makes services of a manifest the embedded manager's, or has them become what it says now; all or none. They start with the next start of
-/// the daemon, or when somebody asks for them; what runs goes on as it is until its next start. Blocks until a daemon that runs knows.
+/// Installs services of a manifest in the embedded manager, or updates installed ones; all or none.
+/// New services start with the next start of the daemon, or on request. Running services are not
+/// affected until their next start. Blocks until a running daemon has been notified.
 ///
-/// # Errors
-/// What is in the way; then nothing has changed.
+/// # Errors If one cannot be installed. Nothing has changed then.
 pub(crate) fn install_all(
     state: &StateDir,
     manifest: &Loaded,
     specs: &[Spec],
     expected: Expected,
 ) -> Result<Vec<Done>, Failure> {
-    // As the daemon would make it.
+    // Prepared as the daemon would do it.
     state.prepare()?;
     let _lock = lock(state)?;
     let (mut all, _) = all(state, &[]);
@@ -571,7 +575,7 @@ pub(crate) fn install_all(
     let names: Vec<&str> = specs.iter().map(|spec| spec.name().as_str()).collect();
     if let Err(failure) = put.and_then(|()| tell(state, &names, work.token())) {
         saved.into_iter().for_each(Saved::take_back);
-        // Why it failed matters more; whoever opens the registry next rolls back what could not be.
+        // The failure matters more. The next process to open the registry finishes the rollback.
         drop(work.roll_back(failure.message()));
         return Err(failure);
     }
@@ -584,7 +588,7 @@ pub(crate) fn install_all(
             .into_iter()
             .partition(|name| is_installed(state, name));
         let new: Vec<String> = new.into_iter().map(str::to_owned).collect();
-        // A daemon that cannot go back says so; `status` tells what differs.
+        // A daemon that cannot go back reports that, and `status` shows the difference.
         drop(client::block_on(client::forget(state, &new, None)));
         drop(tell(state, &old, ""));
         return Err(failure);
@@ -592,7 +596,7 @@ pub(crate) fn install_all(
     Ok(done)
 }
 
-/// Marks all of them as this process's.
+/// Marks all services as owned by this process.
 fn begin(
     state: &StateDir,
     manifest: &Loaded,
@@ -609,11 +613,10 @@ fn begin(
     Ok(Registry::open(&registry_path(state))?.begin(&wishes)?)
 }
 
-/// Stops services and has the embedded manager forget them, all or none; their logs and data stay, unless all is to be purged. Blocks until nothing
-/// of them runs.
+/// Stops services and removes them from the embedded manager, all or none. Logs and data stay,
+/// unless `purge` is set. Blocks until none of their processes run.
 ///
-/// # Errors
-/// What is in the way. What was stopped then stays so.
+/// # Errors If one cannot be removed. Services that were stopped stay stopped.
 pub(crate) fn uninstall_all(
     state: &StateDir,
     names: &[String],
@@ -658,13 +661,13 @@ fn remove_all(
     }
     names.iter().try_for_each(|name| {
         let place = place(state, name);
-        // First what says that it is installed.
+        // The file that marks the service as installed goes first.
         remove(&place.join(RECORD))?;
         write_desired(state, name, None).map_err(|error| cannot("write in", &place, &error))?;
         for path in manifest_paths(&place) {
             remove(&path)?;
         }
-        // Another may have put something there.
+        // The directory may contain other files.
         let _ = fs::remove_dir(&place);
         if purge {
             let pipes = [name.clone(), format!("{name}.stderr")];
@@ -688,10 +691,9 @@ fn remove_all(
     })
 }
 
-/// Has services start with the daemon, or not; what runs goes on.
+/// Enables or disables the start with the daemon. Running services are not affected.
 ///
-/// # Errors
-/// Where one is not installed; then nothing has changed.
+/// # Errors If one is not installed. Nothing has changed then.
 pub(crate) fn set_enabled(
     state: &StateDir,
     names: &[String],
@@ -716,19 +718,19 @@ pub(crate) fn set_enabled(
     Ok(())
 }
 
-/// Has a daemon that runs take up what is new.
+/// Notifies a running daemon of new definitions.
 fn tell(state: &StateDir, names: &[&str], token: &str) -> Result<(), Failure> {
     if names.is_empty() {
         return Ok(());
     }
     match client::block_on(client::define(state, names, token))? {
-        // It will find them.
+        // A daemon reads them when it starts.
         Err(absent) if absent.code() == Code::NotRunning => Ok(()),
         told => told,
     }
 }
 
-/// Those of a daemon that was killed live on.
+/// Stops the processes that a killed daemon left running.
 fn stop_orphans(state: &StateDir, names: &[String]) -> Result<(), Failure> {
     let Some(orphans) = host::orphans(state) else {
         return Ok(());
@@ -755,7 +757,7 @@ fn misfit(error: GraphError) -> Failure {
     }
 }
 
-/// What lay in a place before.
+/// The previous contents of a service's directory.
 struct Saved {
     place: PathBuf,
     is_new: bool,
@@ -779,7 +781,8 @@ impl Saved {
         })
     }
 
-    /// As far as that goes: what fails here failed before.
+    /// Restores the previous contents. Best effort: an error here is likely the one that failed the
+    /// change.
     fn take_back(self) {
         let written = manifest_paths(&self.place).chain([self.place.join(RECORD)]);
         for path in written.filter(|path| self.files.iter().all(|(old, _)| old != path)) {
@@ -806,7 +809,7 @@ fn put(place: &Path, manifest: &str, record: &Record) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Of another version: what an operator has disabled stays so.
+/// Returns the record of a new version. A service that was disabled by an operator stays disabled.
 fn next_record(
     state: &StateDir,
     name: &str,

@@ -1,7 +1,9 @@
-//! What holds of an installed service over every end and start of its daemon: that an operator stopped it by name, or that it is halted.
+//! The desired state of an installed service that persists across daemon restarts: stopped by an
+//! operator by name, or halted.
 //!
-//! `STATE/installed/NAME/desired.json` is there while either holds. It is written before the request is answered and replaced as a
-//! whole, so a daemon that is killed, or a container that is replaced, leaves what was said last.
+//! `STATE/installed/NAME/desired.json` exists while either applies. The file is written before the
+//! request is answered, and replaced atomically. A killed daemon or a replaced container therefore
+//! leaves the latest state.
 
 use std::fs;
 use std::io;
@@ -16,13 +18,13 @@ use crate::state_dir::{StateDir, write_private};
 
 const FILE: &str = "desired.json";
 
-/// Why a service stays down until somebody starts it.
+/// The reason why a service stays down until it is started explicitly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "state")]
 pub(crate) enum Desired {
     /// An operator stopped it by name.
     Stopped,
-    /// It halted.
+    /// The service halted.
     Halted {
         why: String,
         restarts: u64,
@@ -41,10 +43,9 @@ fn path(state: &StateDir, name: &str) -> PathBuf {
     place(state, name).join(FILE)
 }
 
-/// What holds of a service; nothing where it starts as usual.
+/// Reads the desired state of a service; `None` if it starts as usual.
 ///
-/// # Errors
-/// Why that cannot be read.
+/// # Errors If the file cannot be read.
 pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, String> {
     let path = path(state, name);
     let cannot = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());

@@ -1,4 +1,4 @@
-//! What an update does with a service of the embedded manager.
+//! Updates of services run by the embedded manager.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use crate::state_dir::StateDir;
 use crate::update::{Change, Site, Trouble};
 
 impl Embedded {
-    /// The service of this name, if it is there.
+    /// Returns the service of this name, if it is installed.
     pub(crate) fn find(state: &StateDir, name: &ServiceName) -> Option<Self> {
         super::is_installed(state, name.as_str()).then(|| Self {
             state: state.clone(),
@@ -67,7 +67,7 @@ impl Site for Embedded {
         registered::program(&defined.spec, &defined.dir)
     }
 
-    /// The daemon.
+    /// Returns the daemon.
     fn supervisor(
         &self,
         _old: &registry::Definition,
@@ -99,7 +99,7 @@ impl Site for Embedded {
             report => Some(report?),
         };
         let is_supervised = report.is_some();
-        // What a daemon has left that was killed lives on.
+        // Processes of a killed daemon may still be running.
         let report = report.or_else(|| Some(host::orphans(&self.state)?.report));
         let services = report.map(|report| report.services).unwrap_or_default();
         let is_other = services.iter().any(|service| {
@@ -123,7 +123,7 @@ impl Site for Embedded {
         }
     }
 
-    /// Nothing runs.
+    /// Writes the new definition. No supervisor is running, so nothing is started.
     fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble> {
         let (new, version) = change.new;
         let (mut all, _) = super::all(&self.state, &[]);
