@@ -1,11 +1,12 @@
-//! Paths that this process may not use: who owns them, and how to run the command with that account's rights.
+//! Paths that this process cannot read: their owners, and how to run the command with sufficient
+//! rights.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Code, Failure};
 
-/// The part of a path that keeps this process from reading it.
+/// The component of a path that denies this process access.
 #[derive(Debug)]
 pub(crate) struct Closed {
     path: PathBuf,
@@ -61,13 +62,13 @@ impl Closed {
         is_closed.then_some(Self { path })
     }
 
-    /// The failure of an operation that needs the path.
+    /// Returns the failure of an operation that needs the path.
     pub(crate) fn failure(&self, operation: &str) -> Failure {
         let failure = Failure::new(Code::PermissionDenied, format!("{operation}: {self}"));
         failure.hint(self.hint())
     }
 
-    /// How to run this command as somebody who can read the path.
+    /// Describes how to run this command as a user who can read the path.
     #[cfg(unix)]
     fn hint(&self) -> String {
         run_as(&self.owner)
@@ -93,10 +94,10 @@ impl fmt::Display for Closed {
     }
 }
 
-/// As many symbolic links as are followed to the place that is closed.
+/// The number of symbolic links that are followed to the component that denies access.
 const MOST_LINKS: u32 = 8;
 
-/// How to run this command with an administrator's rights.
+/// Describes how to run this command as an administrator.
 pub(crate) fn run_as_administrator() -> String {
     match cfg!(windows) {
         true => "run it as an administrator".to_owned(),
@@ -104,8 +105,8 @@ pub(crate) fn run_as_administrator() -> String {
     }
 }
 
-/// How to run this command as another user. sudo(8) passes no variables on, so the state directory of
-/// the environment becomes an option.
+/// Describes how to run this command as another user. sudo(8) does not pass variables on, so the
+/// state directory of the environment becomes an option.
 pub(crate) fn run_as(user: &str) -> String {
     let sudo = match user {
         "root" => "sudo".to_owned(),
@@ -121,7 +122,7 @@ pub(crate) fn run_as(user: &str) -> String {
     format!("run it as {user}: {sudo} mainstay {}", words.join(" "))
 }
 
-/// As a shell takes it.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "_-./:=@,+%".contains(char);
     match !word.is_empty() && word.chars().all(is_plain) {

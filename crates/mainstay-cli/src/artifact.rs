@@ -1,16 +1,19 @@
-//! Programs that come along with an update (`mainstay update --artifact`).
+//! Programs delivered with an update (`mainstay update --artifact`).
 //!
 //! ```text
-//! PROGRAMS/NAME/.lock         held by whoever adds or removes one
-//! PROGRAMS/NAME/.new          one that is being fetched, or of which that was interrupted
-//! PROGRAMS/NAME/SHA256/FILE   one that is whole
+//! PROGRAMS/NAME/.lock         held while a program is added or removed
+//! PROGRAMS/NAME/.new          a fetch in progress, or the rest of an interrupted one
+//! PROGRAMS/NAME/SHA256/FILE   a complete program
 //! ```
 //!
-//! PROGRAMS is `STATE-programs`, for STATE is its owner's alone, and a program is for every account that runs it (on Windows it lies where the
-//! service is installed, which its account may read). What lies there never changes: a definition names its program by this path, so the switch
-//! from one definition to another is that from one program to another, what runs keeps its file, and going back needs none.
+//! PROGRAMS is `STATE-programs`, because STATE is private to its owner, while a program must be
+//! accessible to every account that runs it. On Windows the programs are in the service's
+//! installation directory, which its account may read. Files in PROGRAMS never change. A definition
+//! names its program by this path, so switching definitions also switches programs. A running
+//! process keeps its file, and a rollback does not fetch anything.
 //!
-//! A program has its name only when all of it is on the disk (`disk.rs`), so whatever interrupts a fetch leaves nothing that counts.
+//! A program gets its name only after it is completely on disk (`disk.rs`). An interrupted fetch
+//! therefore leaves no usable file.
 
 mod disk;
 mod source;
@@ -32,20 +35,20 @@ use crate::guarded;
 use crate::lock_file;
 use crate::snapshot::{CallOff, Seam};
 
-/// The largest program.
+/// The largest size of a program, in bytes.
 const LARGEST: u64 = 4 << 30;
-/// How long a server may say nothing.
+/// The longest time without a response from a server.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What is read, hashed and written at once.
+/// The size of one read, hash and write step.
 const CHUNK: usize = 128 << 10;
 const NEW: &str = ".new";
 const LOCK: &str = ".lock";
 
-/// SHA-256: 64 hexadecimal digits, in lower case.
+/// A SHA-256 hash: 64 hexadecimal digits in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hash(String);
 
-/// The programs of one service.
+/// The delivered programs of one service.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     dir: PathBuf,
@@ -64,7 +67,7 @@ impl FromStr for Hash {
 }
 
 impl Programs {
-    /// Of a service whose place is `STATE/installed/NAME`.
+    /// Returns the programs of the service installed in `STATE/installed/NAME`.
     pub(crate) fn of_place(place: &Path) -> Self {
         if cfg!(windows) {
             let dir = place.join("programs");
@@ -78,16 +81,16 @@ impl Programs {
         Self { dir }
     }
 
-    /// Whether this program has come along with an update.
+    /// Returns whether an update delivered this program.
     pub(crate) fn have(&self, program: &str) -> bool {
         Path::new(program).starts_with(&self.dir)
     }
 
-    /// Fetches a program and keeps it, whole or not at all; its path. One that is there is not fetched again, if it is still what it was. Blocks
-    /// as long as that takes.
+    /// Fetches a program and stores it, completely or not at all. Returns its path. A program that
+    /// is present and unchanged is not fetched again. Blocks until the program is stored.
     ///
-    /// # Errors
-    /// Where it cannot be had or kept, or is not what `expected` says; where others could change it there; `Busy` while somebody else is at it.
+    /// # Errors If the program cannot be fetched or stored, or does not match `expected`; if other
+    /// accounts could change it in its directory; `Busy` while another process is fetching.
     pub(crate) fn fetch(
         &self,
         file_name: &str,
@@ -133,14 +136,14 @@ impl Programs {
             _ => Ok(found),
         });
         let hash = fetched.inspect_err(|_| {
-            // Else the next one does it.
+            // If this fails, the next fetch removes it.
             drop(disk.remove_all(&unfinished));
         })?;
         let kept = self.dir.join(&hash.0);
         let program = kept.join(file_name);
         let keep = || {
             disk.create_dir(&kept)?;
-            // In the place of one that was damaged there, if any was.
+            // Replaces a damaged copy, if there is one.
             disk.rename(&unfinished, &program)?;
             disk.sync_dir(&kept)
         };
@@ -149,8 +152,9 @@ impl Programs {
         Ok(program)
     }
 
-    /// Removes those that came, or were wanted, before an update began, and whose hash is not to be kept; a hope, not more. What came since may
-    /// be for another update, of which the registry does not know yet.
+    /// Removes the programs that were last fetched or requested before an update began, unless
+    /// `keeps` accepts their hash. Newer programs may belong to another update that is not in the
+    /// registry yet. Best effort.
     pub(crate) fn prune(&self, before: SystemTime, keeps: impl Fn(&str) -> bool) {
         self.prune_over(&CallOff::default(), before, keeps);
     }
@@ -168,11 +172,11 @@ impl Programs {
         }
     }
 
-    /// Removes all of them.
+    /// Removes all programs of the service.
     pub(crate) fn purge(&self) -> io::Result<()> {
         Disk(&CallOff::default()).remove_all(&self.dir)?;
         if let Some(all) = self.dir.parent() {
-            // Other services have theirs there.
+            // The directory may contain the programs of other services.
             drop(fs::remove_dir(all));
         }
         Ok(())
@@ -192,7 +196,7 @@ impl Programs {
     }
 }
 
-/// What a step of keeping a program failed with.
+/// Converts an I/O error of storing a program into a failure.
 fn doing<'a>(operation: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failure + use<'a> {
     move |error| {
         let code = match error.kind() {
@@ -203,7 +207,8 @@ fn doing<'a>(operation: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failur
     }
 }
 
-/// Whoever may change a program may do what it may.
+/// Rejects a directory in which other accounts could replace programs: they would gain the rights
+/// of the service.
 fn refuse_exposed(dir: &Path) -> Result<(), Failure> {
     let Some((place, why)) = disk::exposed(dir).map_err(doing("look at", dir))? else {
         return Ok(());
@@ -217,7 +222,7 @@ fn refuse_exposed(dir: &Path) -> Result<(), Failure> {
     Err(Failure::new(Code::PermissionDenied, message).hint(hint))
 }
 
-/// Whether this program is there as it came.
+/// Returns whether the program is present and unchanged.
 fn is_whole(program: &Path, expected: &Hash) -> io::Result<bool> {
     let mut file = match guarded::file(program) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -235,13 +240,13 @@ fn is_whole(program: &Path, expected: &Hash) -> io::Result<bool> {
     Ok(is_same && disk::is_executable_by_all(&file.metadata()?))
 }
 
-/// It is wanted now; where that cannot be said, it is its age that counts.
+/// Marks a program as requested now. If that fails, its age decides.
 fn used(program: &Path) {
     let dir = program.parent().map(File::open);
     drop(dir.map(|dir| dir.and_then(|dir| dir.set_modified(SystemTime::now()))));
 }
 
-/// Copies all of it into a new file that everybody may run, and has it on the disk.
+/// Copies a program into a new file that everybody may execute, and syncs it.
 fn copy(disk: Disk<'_>, source: &Source, patience: Duration, path: &Path) -> Result<Hash, Failure> {
     let mut content = source.open(patience)?;
     let dir = path.parent().unwrap_or(path);

@@ -1,5 +1,6 @@
-//! The mark of a hosted service that was ready and ended cleanly. Its host has ended by then, and to its manager it is as stopped as one that
-//! was never started, but what needs it may start: the same rule as under one supervisor.
+//! The completion marker of a hosted service that was ready and exited cleanly. Its host has exited
+//! by then, and its manager cannot distinguish it from a service that was never started. Services
+//! that need it may start: the same rule as under one supervisor.
 
 use std::fs;
 use std::time::SystemTime;
@@ -7,18 +8,19 @@ use std::time::SystemTime;
 use crate::host::sys;
 use crate::state_dir::{self, StateDir};
 
-/// Marks the service of this host as completed. Best effort: its dependents do not start without it, and say so.
+/// Marks the service of this host as completed. Best effort: without the marker, its dependents do
+/// not start, and report that.
 pub(crate) fn store(state: &StateDir) {
     let _ = state_dir::write_private(&state.completed_path(), b"");
 }
 
-/// It is started again, or was stopped by an operator.
+/// Removes the marker, because the service is started again or was stopped by an operator.
 pub(crate) fn clear(state: &StateDir) {
     let _ = fs::remove_file(state.completed_path());
 }
 
-/// Whether the service of this host has completed since the system was started: a job is done once a boot. (The boot's ID is not the same
-/// in every sandbox.)
+/// Returns whether the service of this host has completed since the system booted: a job runs once
+/// per boot. The boot ID is not used, because it is not the same in every sandbox.
 pub(crate) fn is_stored(state: &StateDir) -> bool {
     let Ok(found) = fs::symlink_metadata(state.completed_path()) else {
         return false;
@@ -27,7 +29,8 @@ pub(crate) fn is_stored(state: &StateDir) -> bool {
         .modified()
         .map(|at| SystemTime::now().duration_since(at));
     let uptime = sys::uptime();
-    // One of the future is of before a clock was set back; not every system tells when it was started.
+    // A time in the future dates from before the clock was set back. Not every system reports its
+    // uptime.
     let is_recent = age.is_ok_and(|age| uptime.is_zero() || age.unwrap_or_default() <= uptime);
     found.is_file() && is_recent
 }

@@ -1,4 +1,5 @@
-//! Why the service of a host is halted. The host has ended by then, and its service manager only knows that it is down, or failed.
+//! The stored report of a halted service. Its host has exited by then, and its manager only reports
+//! it as stopped or failed.
 
 use std::fs;
 
@@ -7,10 +8,11 @@ use mainstay_core::report::{ServiceReport, StatusReport};
 
 use crate::state_dir::{self, StateDir};
 
-/// Larger files are not ours.
+/// The size limit. Larger files are not ours.
 const LARGEST: u64 = 64 * 1024;
 
-/// Stores the last report of a halted service, at the end of its host. Best effort: the halt is logged as well.
+/// Stores the last report of a halted service when its host exits. Best effort: the halt is also
+/// logged.
 pub(crate) fn store(state: &StateDir, report: &StatusReport) {
     let mut services = report.services.iter();
     let halted = services.find(|service| service.state == StateName::Halted);
@@ -19,12 +21,12 @@ pub(crate) fn store(state: &StateDir, report: &StatusReport) {
     }
 }
 
-/// The service is not halted any more.
+/// Removes the report, because the service is not halted any more.
 pub(crate) fn clear(state: &StateDir) {
     let _ = fs::remove_file(state.halted_path());
 }
 
-/// The last report of a service that is halted.
+/// Returns the last report of a halted service.
 pub(crate) fn load(state: &StateDir) -> Option<ServiceReport> {
     let path = state.halted_path();
     let found = fs::symlink_metadata(&path).ok()?;

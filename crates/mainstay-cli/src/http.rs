@@ -1,5 +1,5 @@
-//! One HTTP/1.1 exchange over a stream that is already connected: what probes and the control client have in common.
-//! Requests to elsewhere go by [`agent`], which blocks.
+//! One HTTP/1.1 exchange over a connected stream, shared by probes and the control client. Requests
+//! to other machines use [`agent`], which blocks.
 
 pub(crate) mod agent;
 
@@ -11,12 +11,12 @@ use hyper::{Method, Request, Response, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// How we introduce ourselves.
+/// The `User-Agent` header.
 const USER_AGENT: &str = concat!("mainstay/", env!("CARGO_PKG_VERSION"));
 
-/// Sends a request and returns as soon as the head of the answer is there.
+/// Sends a request and returns as soon as the head of the response arrives.
 ///
-/// The connection lives on in a task of its own until the answer's body is read or dropped.
+/// The connection lives on in its own task until the body of the response is read or dropped.
 pub(crate) async fn exchange<S>(
     stream: S,
     method: Method,
@@ -42,7 +42,7 @@ where
     sender.send_request(request).await.map_err(io::Error::other)
 }
 
-/// The status and the whole body, which must be small.
+/// Reads the status and the whole body, which must be small.
 pub(crate) async fn whole(response: Response<Incoming>) -> io::Result<(StatusCode, Bytes)> {
     let status = response.status();
     let body = response

@@ -1,13 +1,15 @@
 //! Files that exist to be locked.
 //!
-//! flock(2) needs no more than a descriptor: whoever may open a lock file for reading can hold its lock for ever. So lock files have mode 0600, and
-//! one that others could open is repaired when it is opened.
+//! flock(2) needs no more than a descriptor: whoever can open a lock file for reading can hold its
+//! lock indefinitely. Lock files therefore have mode 0600. A file that others could open is
+//! repaired when it is opened.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Whether a lock file could be opened by others before it was repaired, so that they may still have it open.
+/// The accessibility of a lock file before it was repaired. If it was exposed, others may still
+/// have it open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Past {
     Private,
@@ -18,10 +20,10 @@ pub(crate) enum Past {
     Exposed,
 }
 
-/// Opens a lock file, made where it is missing. One that others could open before is replaced by a new one: they may hold its lock.
+/// Opens a lock file, and creates it if it is missing. A file that others could open is replaced by
+/// a new one, because they may hold its lock.
 ///
-/// # Errors
-/// Also where something else has that name: a link, a pipe, a directory.
+/// # Errors If another kind of file has that name: a link, a pipe or a directory, among others.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     match open_repaired(path)? {
         (file, Past::Private) => Ok(file),
@@ -29,7 +31,8 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens a lock file, made where it is missing. From now on only its owner can open it, and root.
+/// Opens a lock file, and creates it if it is missing. Afterwards only its owner and root can open
+/// it.
 pub(crate) fn open_repaired(path: &Path) -> io::Result<(File, Past)> {
     let mut options = options();
     options.create(true).truncate(false);
@@ -42,7 +45,8 @@ pub(crate) fn open_repaired(path: &Path) -> io::Result<(File, Past)> {
     Ok((file, past))
 }
 
-/// Puts a new lock file with this content in the place of another. Whoever has the old one open has nothing any more.
+/// Replaces a lock file by a new one with this content. A lock on the old file has no effect any
+/// more.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<File> {
     let mut new_path = path.as_os_str().to_owned();
     new_path.push(".new");
@@ -56,7 +60,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether the file of this name is still the one that was opened.
+/// Returns whether the path still refers to the opened file.
 #[cfg(unix)]
 pub(crate) fn is_at(path: &Path, file: &File) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
@@ -68,13 +72,13 @@ pub(crate) fn is_at(path: &Path, file: &File) -> io::Result<bool> {
     Ok((here.dev(), here.ino()) == (ours.dev(), ours.ino()))
 }
 
-/// Nobody removes or replaces a file that is open.
+/// Returns true, because an open file cannot be removed or replaced on Windows.
 #[cfg(windows)]
 pub(crate) fn is_at(_path: &Path, _file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether a path leads to the directory that was opened.
+/// Returns whether a path leads to the opened directory.
 #[cfg(unix)]
 pub(crate) fn leads_to(path: &Path, dir: &File) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
@@ -86,14 +90,15 @@ pub(crate) fn leads_to(path: &Path, dir: &File) -> io::Result<bool> {
     Ok((here.dev(), here.ino()) == (ours.dev(), ours.ino()))
 }
 
-/// Nobody removes or moves a directory in which a file is open.
+/// Returns true, because a directory that contains an open file cannot be removed or moved on
+/// Windows.
 #[cfg(windows)]
 #[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
 pub(crate) fn leads_to(_path: &Path, _dir: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether nothing leads to an open directory any more.
+/// Returns whether an open directory was deleted.
 #[cfg(unix)]
 pub(crate) fn is_deleted(dir: &File) -> io::Result<bool> {
     Ok(std::os::unix::fs::MetadataExt::nlink(&dir.metadata()?) == 0)
@@ -125,14 +130,15 @@ fn close_to_others(file: &File) -> io::Result<Past> {
     if found.mode() & 0o077 == 0 {
         return Ok(Past::Private);
     }
-    // Another owner's is his to repair; root, who may do it for him, would only surprise him.
+    // A file of another owner is left for that owner to repair; a repair by root would be a
+    // surprise.
     if found.uid() == rustix::process::geteuid().as_raw() {
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
     Ok(Past::Exposed)
 }
 
-/// Access is as the directory has it.
+/// Access is inherited from the directory.
 #[cfg(windows)]
 #[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
 fn close_to_others(_file: &File) -> io::Result<Past> {

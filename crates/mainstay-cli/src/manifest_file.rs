@@ -1,4 +1,4 @@
-//! From a file to specs, for every verb that takes a manifest.
+//! Reads manifest files into specs, for every verb that takes a manifest.
 
 mod render;
 mod writable;
@@ -48,37 +48,37 @@ impl From<Format> for FormatName {
     }
 }
 
-/// The text of a manifest, and where it came from.
+/// The text of a manifest and its origin.
 pub(crate) struct Source {
     name: String,
-    /// What relative paths in it are relative to.
+    /// The base directory of relative paths.
     dir: PathBuf,
     text: String,
     format: Format,
 }
 
-/// A manifest without mistakes.
+/// A valid manifest.
 pub(crate) struct Loaded {
     pub(crate) specs: Vec<Spec>,
-    /// Absolute. What relative paths in it are relative to; the current directory for stdin.
+    /// The base directory of relative paths, absolute. The current directory for stdin.
     pub(crate) dir: PathBuf,
-    /// As it was read.
+    /// The text as it was read.
     pub(crate) text: String,
     pub(crate) format: Format,
 }
 
-/// Reads the manifest `path` (`-` is stdin); its mistakes become a failure that shows them all.
+/// Reads the manifest at `path` (`-` is stdin). The failure shows all of its mistakes.
 pub(crate) fn load(path: &Path, format: Option<FormatName>) -> Result<Loaded, Failure> {
     Source::read(path, format)?.load()
 }
 
 impl Loaded {
-    /// Of what it says.
+    /// Returns the digest of the text, the format and the base directory.
     pub(crate) fn digest(&self) -> TextDigest {
         TextDigest::of(&self.text, self.format, &self.dir.to_string_lossy(), None)
     }
 
-    /// The named services and what they need; all of them where none is named.
+    /// Returns the named services and their needs, or all services if none is named.
     pub(crate) fn select(&self, names: &[String]) -> Result<Vec<Spec>, Failure> {
         if names.is_empty() {
             return Ok(self.specs.clone());
@@ -107,15 +107,16 @@ impl Loaded {
 }
 
 impl Source {
-    /// Reads `path`, which an operator named; `-` is stdin. Without a `format` the extension tells; stdin is TOML.
+    /// Reads the manifest at `path`, which an operator named; `-` is stdin. Without a `format`, the
+    /// extension decides; stdin is TOML.
     pub(crate) fn read(path: &Path, format: Option<FormatName>) -> Result<Self, Failure> {
-        // It may be a pipe: `mainstay check <(generate)`.
+        // The path may be a pipe: `mainstay check <(generate)`.
         Self::read_by(path, format, |path| {
             guarded::read_limited(File::open(path)?, guarded::MANIFEST)
         })
     }
 
-    /// The same of a manifest that was installed.
+    /// Reads an installed manifest.
     pub(crate) fn read_installed(path: &Path, format: Option<FormatName>) -> Result<Self, Failure> {
         Self::read_by(path, format, |path| guarded::read(path, guarded::MANIFEST))
     }
@@ -132,7 +133,7 @@ impl Source {
             (None, _) if is_stdin => Format::Toml,
             (None, extension) => match extension.and_then(Format::from_extension) {
                 Some(format) => format,
-                // That it is a directory, or is not there, is the better thing to say.
+                // Reading it fails with the more useful error.
                 None if path.is_dir() || is_missing(path) => Format::Toml,
                 None => {
                     if let Some(tool) = foreign_file(path) {
@@ -188,7 +189,7 @@ impl Source {
         })
     }
 
-    /// What somebody handed over.
+    /// Creates a source from text that was passed in.
     pub(crate) fn of(name: String, text: String, format: Format, dir: PathBuf) -> Self {
         Self {
             name,
@@ -198,13 +199,13 @@ impl Source {
         }
     }
 
-    /// Its relative paths start there, not where the file is.
+    /// Sets the base directory of relative paths, if given.
     pub(crate) fn based_on(mut self, dir: Option<PathBuf>) -> Self {
         self.dir = dir.unwrap_or(self.dir);
         self
     }
 
-    /// All of it, or everything that is wrong with it.
+    /// Parses the manifest. The failure shows all of its mistakes.
     pub(crate) fn load(self) -> Result<Loaded, Failure> {
         let specs = self.specs().map_err(|found| self.failure(&found))?;
         Ok(Loaded {
@@ -215,12 +216,13 @@ impl Source {
         })
     }
 
-    /// What to call it.
+    /// Returns the name shown in messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it means; beyond the text, the rights on what a privileged account would run are looked at.
+    /// Parses the manifest, and checks the permissions of the files that a privileged account would
+    /// run.
     pub(crate) fn specs(&self) -> Result<Vec<Spec>, Vec<Diagnostic>> {
         let specs = manifest::parse(&self.text, self.format)?;
         let mut found: Vec<Diagnostic> = specs
@@ -235,26 +237,26 @@ impl Source {
         }
     }
 
-    /// What deserves a second look in a manifest without mistakes.
+    /// Returns warnings about a valid manifest.
     pub(crate) fn warnings(&self, specs: &[Spec]) -> Vec<Diagnostic> {
         manifest::warnings(&self.text, self.format, specs)
     }
 
-    /// As people see them.
+    /// Renders diagnostics for people.
     pub(crate) fn rendered(&self, found: &[Diagnostic]) -> String {
         render::all(&self.name, found, output::stderr_has_colour())
     }
 
-    /// Shows everything that was found.
+    /// Returns a failure that shows all diagnostics.
     pub(crate) fn failure(&self, found: &[Diagnostic]) -> Failure {
-        // Mistakes in a file that was never meant to be a manifest help nobody.
+        // Diagnostics about a file of another tool are of no help.
         if self.tool().is_some() {
             return self.count(found);
         }
         self.count(found).details(self.rendered(found))
     }
 
-    /// Only says how much was found, or the tool that the file belongs to.
+    /// Returns a failure with only the number of diagnostics, or the tool that the file belongs to.
     pub(crate) fn count(&self, found: &[Diagnostic]) -> Failure {
         if let Some(tool) = self.tool() {
             return foreign(&self.name, tool);
@@ -268,7 +270,7 @@ impl Source {
 }
 
 impl Source {
-    /// The other tool that the text belongs to.
+    /// Returns the other tool that the text belongs to, if any.
     fn tool(&self) -> Option<Tool> {
         let name = Path::new(&self.name).file_name().unwrap_or_default();
         manifest::tool_of(&name.to_string_lossy(), &self.text)
@@ -280,7 +282,7 @@ fn is_missing(path: &Path) -> bool {
     found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// The other tool that a file belongs to whose name is no manifest's.
+/// Returns the other tool that a file without a manifest's extension belongs to, if any.
 fn foreign_file(path: &Path) -> Option<Tool> {
     let bytes = guarded::read(path, guarded::MANIFEST).ok()?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();

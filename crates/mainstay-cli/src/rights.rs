@@ -1,4 +1,5 @@
-//! What modes let an account do at a path. An access control list may say anything, and counts as a yes.
+//! The rights that file modes grant to an account. A path with an access control list counts as
+//! accessible.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -7,11 +8,12 @@ use std::path::{Path, PathBuf};
 use crate::host::sys;
 
 pub(crate) const READ: u32 = 4;
-/// Of a directory: to be searched.
+/// Execute permission, or search permission for a directory.
 pub(crate) const EXECUTE: u32 = 1;
 
-/// The first component of an absolute path that keeps an account away from it, and its mode: `right` is wanted of the last one, search
-/// of those above it. `None` is an account that only has everybody's rights. What does not exist keeps nobody away.
+/// Returns the first component of an absolute path that denies access to an account, and its mode.
+/// `right` is required for the last component, search permission for the others. `None` is an
+/// account with only the rights of everybody. Missing components deny nothing.
 pub(crate) fn obstacle(
     account: Option<&sys::User>,
     path: &Path,
@@ -27,7 +29,7 @@ pub(crate) fn obstacle(
     })
 }
 
-/// The bits of a mode that are an account's.
+/// Returns the mode shifted so that its lowest three bits are those of the account.
 fn bits(account: Option<&sys::User>, metadata: &Metadata) -> u32 {
     let mode = metadata.permissions().mode();
     match account {

@@ -1,7 +1,9 @@
-//! What a service runs, and whether another account may change that: then it must not run as root.
+//! The files that a service executes, and the check for whether another account may change them. If
+//! so, the service must not run as root.
 //!
-//! What counts is every file that decides what is executed: programs, also those of probes, reloads, alerts and snapshots, the interpreters of
-//! scripts, and the environment file, whose variables can have a program load any library. Arguments are not looked at.
+//! All files that decide what is executed are checked: programs, including those of probes,
+//! reloads, alerts and snapshots; the interpreters of scripts; and the environment file, whose
+//! variables can make a program load any library. Arguments are not checked.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,16 +13,16 @@ use mainstay_core::spec::{Account, Argv, OnAlert, Probe, Ready, Reload, Spec, St
 use crate::failure::{Code, Failure};
 use crate::host::{self, sys};
 
-/// What another account may change.
+/// A file that another account may change.
 #[derive(Debug)]
 pub(crate) struct Exposed {
-    /// Which component of the path, who owns it, and its mode.
+    /// The component of the path, its owner and its mode.
     pub(crate) what: String,
-    /// How that is mended.
+    /// The remedy.
     pub(crate) cure: String,
 }
 
-/// The commands of a service, with the key that names each.
+/// Returns the commands of a service, each with its manifest key.
 pub(crate) fn commands(spec: &Spec) -> impl Iterator<Item = (&'static str, &Argv)> {
     let ready = match spec.start().ready() {
         Some(Ready::Probe(probe)) => exec(probe),
@@ -50,8 +52,9 @@ pub(crate) fn commands(spec: &Spec) -> impl Iterator<Item = (&'static str, &Argv
     commands.filter_map(|(key, argv)| Some((key, argv?)))
 }
 
-/// Every file that decides what a service executes, with the key that names it. Relative paths begin at `dir`, names are looked up in `search`. Those
-/// that cannot be found are left out.
+/// Returns every file that decides what a service executes, each with its manifest key. Relative
+/// paths are relative to `dir`; names are looked up in `search`. Files that cannot be found are
+/// left out.
 pub(crate) fn files<'s>(
     spec: &'s Spec,
     dir: &'s Path,
@@ -72,11 +75,12 @@ fn exec(probe: &Probe) -> Option<&Argv> {
     }
 }
 
-/// Who else may change a file, or the interpreter that it names; `None` where nobody may, or there is no such file.
+/// Describes how another account may change a file, or the interpreter that it names. `None` if no
+/// other account may, or the file does not exist.
 #[cfg(unix)]
 pub(crate) fn exposed(path: &Path) -> Option<Exposed> {
     let mut path = path.to_owned();
-    // A script's interpreter may be a script: as often as the kernel follows.
+    // An interpreter may itself be a script. The limit is the kernel's.
     for _ in 0..5 {
         match crate::trust::exposure(&path) {
             Ok(None) => {}
@@ -97,7 +101,8 @@ pub(crate) fn exposed(path: &Path) -> Option<Exposed> {
     None
 }
 
-/// Who else may change a file, or a directory above it, by their access control lists. What cannot be read is not known to be safe.
+/// Describes how another account may change a file, or a directory above it, according to their
+/// access control lists. A list that cannot be read counts as unsafe.
 #[cfg(windows)]
 pub(crate) fn exposed(path: &Path) -> Option<Exposed> {
     if !path.exists() {
@@ -111,7 +116,7 @@ pub(crate) fn exposed(path: &Path) -> Option<Exposed> {
     Some(Exposed { what, cure })
 }
 
-/// What runs a script: the first word behind `#!` (execve(2)).
+/// Returns the interpreter of a script: the first word after `#!` (execve(2)).
 #[cfg(unix)]
 fn interpreter(path: &Path) -> Option<PathBuf> {
     use std::io::Read as _;
@@ -133,13 +138,13 @@ fn interpreter(path: &Path) -> Option<PathBuf> {
     interpreter.is_absolute().then(|| interpreter.to_owned())
 }
 
-/// Whether a service of this supervisor runs as root: we do, and it has no other `user`.
+/// Returns whether a service of this supervisor runs as root: we do, and it has no other `user`.
 pub(crate) fn as_root(user: Option<&sys::User>) -> bool {
     cfg!(unix) && sys::is_privileged() && user.is_none()
 }
 
-/// Whether a service manager gives programs of this account the rights of the system's administrator. Blocks: looks the user up, as any
-/// name may have root's number.
+/// Returns whether a service manager gives programs of this account administrator rights. Blocks:
+/// it looks up the user, because any name may have root's number.
 pub(crate) fn is_privileged(account: &Account) -> bool {
     let is_root = |user: &String| {
         let found = sys::User::lookup(user);
@@ -148,7 +153,7 @@ pub(crate) fn is_privileged(account: &Account) -> bool {
     account.is_privileged() || matches!(account, Account::User(user) if is_root(user))
 }
 
-/// Why a file is not run, or read, as root.
+/// Returns the reason why a file must not be executed or read as root, if any.
 pub(crate) fn refusal(path: &Path) -> Option<String> {
     let Exposed { what, cure } = exposed(path)?;
     Some(format!(
@@ -157,7 +162,7 @@ pub(crate) fn refusal(path: &Path) -> Option<String> {
     ))
 }
 
-/// Refuses what would run as root though another account may change it.
+/// Rejects a service that would run as root with files that another account may change.
 pub(crate) fn refuse_exposed(
     spec: &Spec,
     user: Option<&sys::User>,

@@ -1,5 +1,6 @@
-//! Why a supervisor that a service manager started could not begin. It has no terminal, and some managers keep no output, so the cause is
-//! also stored: `status`, `start` and `events` show it until the next successful start.
+//! The stored reason why a supervisor could not start under a service manager. The supervisor has
+//! no terminal, and some managers discard its output. `status`, `start` and `events` therefore show
+//! the stored cause until the next successful start.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Code, Failure};
 use crate::state_dir::{self, StateDir};
 
-/// Larger files are not ours.
+/// The size limit. Larger files are not ours.
 const LARGEST: u64 = 64 * 1024;
 
-/// A failed start. Stored: a change of its fields needs defaults.
+/// A failed start. Stored on disk, so new fields need defaults.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StartFailure {
-    /// RFC 3339.
+    /// The time of the failure (RFC 3339).
     pub(crate) time: String,
-    /// What the supervisor exited with.
+    /// The supervisor's exit code.
     pub(crate) code: u8,
     pub(crate) message: String,
     #[serde(default)]
@@ -26,15 +27,16 @@ pub(crate) struct StartFailure {
 }
 
 impl StartFailure {
-    /// Stores why this supervisor does not start. Best effort: the cause is returned and logged as well.
+    /// Stores the failure of this supervisor. Best effort: the cause is also returned and logged.
     pub(crate) fn store(state: &StateDir, failure: &Failure) {
-        // Not where another supervisor lives, nor in a directory that others may change.
+        // Skipped if another supervisor uses the directory, or other accounts may change it.
         if failure.code() != Code::Busy && state.prepare().is_ok() {
             Self::write(state, failure);
         }
     }
 
-    /// The same for the supervisor of another account, whose directory that is. Its links are not followed.
+    /// Stores the failure in a directory owned by the account of another supervisor. Links in it
+    /// are not followed.
     pub(crate) fn write(state: &StateDir, failure: &Failure) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let stored = Self {
@@ -49,12 +51,12 @@ impl StartFailure {
         let _ = state_dir::write_private(&state.start_failure_path(), &json);
     }
 
-    /// The last start did not fail.
+    /// Removes the stored failure after a successful start.
     pub(crate) fn clear(state: &StateDir) {
         let _ = fs::remove_file(state.start_failure_path());
     }
 
-    /// Why the last start failed, if it did.
+    /// Returns the cause of the last start's failure, if it failed.
     pub(crate) fn load(state: &StateDir) -> Option<Self> {
         let path = state.start_failure_path();
         let found = fs::symlink_metadata(&path).ok()?;
@@ -64,7 +66,7 @@ impl StartFailure {
         serde_json::from_slice(&fs::read(&path).ok()?).ok()
     }
 
-    /// In one line.
+    /// Returns a one-line summary.
     pub(crate) fn line(&self) -> String {
         let Self { message, code, .. } = self;
         format!("the last start failed with code {code}: {message}")

@@ -1,4 +1,5 @@
-//! TLS: the one cryptography in use, and whom to trust. Files are read when asked for, as they may have been renewed.
+//! TLS: the cryptography provider and the trusted authorities. Files are read on every call,
+//! because they may have been renewed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,12 +11,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::guarded;
 
-/// ring: no C library of the system's, and it builds everywhere.
+/// Returns the ring provider, which needs no C library of the system and builds everywhere.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Those whom the PEM file `ca` names, all of whom must be usable; else those whom the system trusts.
+/// Returns the authorities in the PEM file `ca`, all of which must be usable, or those that the
+/// system trusts.
 pub(crate) fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let authorities = authorities(ca)?;
@@ -35,7 +37,7 @@ pub(crate) fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
     }
 }
 
-/// The same, as they lie there.
+/// Returns the same certificates without checking that they are usable.
 pub(crate) fn authorities(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String> {
     if let Some(path) = ca {
         return certificates(path);
@@ -49,7 +51,7 @@ pub(crate) fn authorities(ca: Option<&Path>) -> Result<Vec<CertificateDer<'stati
     Ok(found.certs)
 }
 
-/// The private key in a PEM file, the first if there are several.
+/// Reads the private key in a PEM file, the first if there are several.
 pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let key = read(path)
         .and_then(|text| PrivateKeyDer::from_pem_slice(&text).map_err(|error| error.to_string()));
@@ -60,7 +62,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     guarded::read(path, guarded::PEM).map_err(|error| guarded::explain(&error))
 }
 
-/// Those of a PEM file, at least one.
+/// Reads the certificates in a PEM file, at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let wrong = |error: &dyn std::fmt::Display| {
         let path = path.display();

@@ -1,10 +1,13 @@
-//! Whether another account may change what lies at a path.
+//! The check for whether another account may change the file at a path.
 //!
-//! A path is only as good as every directory on its way: whoever may rename in one of them decides what the rest of the path leads to. So each
-//! component is judged, symbolic links and what they lead to included. A component is trusted if root or this process's user owns it
-//! and nobody else may write to it. In a sticky directory such as `/tmp` others may create entries, but replace none that is not theirs.
+//! A path is only as trustworthy as every directory on it: whoever may rename entries in one of
+//! them decides what the rest of the path leads to. Therefore every component is checked, including
+//! symbolic links and their targets. A component is trusted if root or this process's user owns it
+//! and nobody else may write to it. In a sticky directory such as `/tmp`, others may create
+//! entries, but cannot replace entries of other owners.
 //!
-//! As every directory above was trusted when a component was looked at, no other account can exchange it afterwards.
+//! Every directory above a component was trusted when the component was checked, so no other
+//! account can exchange it afterwards.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -19,7 +22,7 @@ use crate::host::sys;
 const STICKY: u32 = 0o1000;
 const GROUP_WRITE: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
-/// As many as the kernel follows.
+/// The limit for symbolic links in one path, the same as in the kernel.
 const MOST_LINKS: u32 = 40;
 
 /// A component of a path that another account may change.
@@ -60,12 +63,12 @@ impl fmt::Display for Exposure {
 }
 
 impl Exposure {
-    /// The account that has it, if that is the objection.
+    /// Returns the owner, if the ownership is the problem.
     pub(crate) fn foreign_owner(&self) -> Option<String> {
         (self.why == Why::ForeignOwner).then(|| user(self.owner))
     }
 
-    /// What mends it.
+    /// Returns the remedy.
     pub(crate) fn cure(&self) -> String {
         let path = self.path.display();
         match self.why {
@@ -80,7 +83,7 @@ impl Exposure {
     }
 }
 
-/// A user's name; where it has none, its number.
+/// Returns a user's name, or the number if it has none.
 pub(crate) fn user(uid: u32) -> String {
     let name = sys::User::name_of(uid).ok().flatten();
     name.map_or_else(
@@ -89,7 +92,8 @@ pub(crate) fn user(uid: u32) -> String {
     )
 }
 
-/// The first component of an absolute path that another account may change. What is missing is not judged.
+/// Returns the first component of an absolute path that another account may change. Missing
+/// components are not checked.
 pub(crate) fn exposure(path: &Path) -> io::Result<Option<Exposure>> {
     let names = |path: &Path| -> VecDeque<OsString> {
         let names = path.components().filter_map(|component| match component {
@@ -142,7 +146,7 @@ pub(crate) fn exposure(path: &Path) -> io::Result<Option<Exposure>> {
     Ok(None)
 }
 
-/// The objection to an entry of a directory that is trusted itself. A missing one has none.
+/// Checks an entry of a directory that is itself trusted. A missing entry is not a problem.
 pub(crate) fn exposure_in(dir: &Path, name: &OsStr) -> io::Result<Option<Exposure>> {
     let path = dir.join(name);
     match fs::symlink_metadata(&path) {
@@ -152,7 +156,7 @@ pub(crate) fn exposure_in(dir: &Path, name: &OsStr) -> io::Result<Option<Exposur
     }
 }
 
-/// Whether a component is what the path names, or a directory on the way there.
+/// The position of a component: the target of the path, or a directory on the path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     OnTheWay,
@@ -165,7 +169,7 @@ fn judge(path: &Path, found: &Metadata, role: Role) -> Option<Exposure> {
     let why = match () {
         () if !is_trusted_owner(found.uid()) && found.is_symlink() => Why::ForeignLink,
         () if !is_trusted_owner(found.uid()) => Why::ForeignOwner,
-        // The mode of a link says nothing.
+        // The mode of a link is meaningless.
         () if found.is_symlink() || is_exempt => return None,
         () if mode & OTHERS_WRITE != 0 => Why::OthersMayWrite,
         () if mode & GROUP_WRITE != 0 && !is_own_group(path, found.gid()) => {
@@ -185,7 +189,8 @@ fn is_trusted_owner(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw() || is_unmapped(uid)
 }
 
-/// Root's group, and ours, unless an access control list makes the group's bits those of others too.
+/// Returns whether the group is root's or ours. If the file has an access control list, the group
+/// bits of the mode may cover other accounts, so the result is false.
 fn is_own_group(path: &Path, gid: u32) -> bool {
     let is_own = gid == 0 || gid == rustix::process::getegid().as_raw();
     is_own && !has_access_list(path)
@@ -202,8 +207,9 @@ fn has_access_list(_path: &Path) -> bool {
     false
 }
 
-/// Whether this number stands for all owners that do not exist in this user namespace (user_namespaces(7)): in a container that maps only some
-/// users, what is the real root's has it, and nobody in there can act as that owner.
+/// Returns whether this number stands for all owners that do not exist in this user namespace
+/// (user_namespaces(7)). In a container that maps only some users, files of the real root have this
+/// owner, and no process in the container can act as that owner.
 #[cfg(target_os = "linux")]
 fn is_unmapped(uid: u32) -> bool {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -233,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    /// Any account but ours and root's.
+    /// Any account other than ours and root's.
     const OTHER: u32 = 65_534;
 
     #[test]

@@ -1,4 +1,5 @@
-//! How programs get to the disk: every step is announced first (`snapshot/disk.rs` has the seam), so that a test can pull the plug there.
+//! Disk operations for delivered programs. Every step is announced first (see the seam in
+//! `snapshot/disk.rs`), so that tests can simulate a power failure there.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -10,7 +11,8 @@ use crate::snapshot::{Change, Seam};
 pub(super) struct Disk<'s>(pub(super) &'s dyn Seam);
 
 impl Disk<'_> {
-    /// A directory that its owner changes, and everybody may look into. Its name is on the disk, too; one that is there stays as it is.
+    /// Creates a directory that everybody may read and only its owner may change, and syncs its
+    /// parent. An existing directory is not changed.
     pub(super) fn create_dir(self, dir: &Path) -> io::Result<()> {
         if dir.is_dir() {
             return Ok(());
@@ -35,7 +37,7 @@ impl Disk<'_> {
         file.write_all(bytes)
     }
 
-    /// What was written is on the disk, for everybody to run.
+    /// Makes the file executable by everybody and syncs it.
     pub(super) fn finish(self, file: &File, path: &Path) -> io::Result<()> {
         self.0.before(Change::SetMetadata(path))?;
         sys::open_to_all(path)?;
@@ -53,7 +55,7 @@ impl Disk<'_> {
         sys::sync_dir(dir)
     }
 
-    /// Removes whatever has this name, if anything has.
+    /// Removes a file or directory, if it exists.
     pub(super) fn remove_all(self, path: &Path) -> io::Result<()> {
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -73,9 +75,10 @@ impl Disk<'_> {
     }
 }
 
-/// Who else could change what lies there, so that it is not to be run: the first directory on the way, and why.
+/// Returns the first directory on the path in which other accounts could replace programs, and the
+/// reason.
 pub(super) fn exposed(dir: &Path) -> io::Result<Option<(PathBuf, String)>> {
-    // Also whoever can change where a link leads.
+    // The owner of a directory with a symbolic link could redirect it, too.
     let above = dir.parent().map(fs::canonicalize).transpose()?;
     let here = dir.exists().then(|| fs::canonicalize(dir)).transpose()?;
     for place in [above, here].iter().flatten().flat_map(|it| it.ancestors()) {
@@ -100,7 +103,7 @@ mod sys {
     const MODE: u32 = 0o755;
     const STICKY: u32 = 0o1000;
 
-    /// To read and to run, whatever the umask.
+    /// Sets the mode to readable and executable by everybody, whatever the umask.
     pub(super) fn open_to_all(path: &Path) -> io::Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(MODE))
     }
@@ -113,7 +116,8 @@ mod sys {
         File::open(dir)?.sync_all()
     }
 
-    /// In a sticky directory (such as `/tmp`) nobody replaces what is another's.
+    /// Describes how other accounts could replace files in a directory. In a sticky directory such
+    /// as `/tmp`, users cannot replace each other's files.
     pub(super) fn exposure(place: &Path) -> io::Result<Option<String>> {
         let found = fs::metadata(place)?;
         let (owner, mode) = (found.uid(), found.mode() & 0o7777);
@@ -127,10 +131,9 @@ mod sys {
         })
     }
 
-    /// How many bytes a new file there can have.
+    /// Returns the free space for a new file, in bytes.
     ///
-    /// # Errors
-    /// Also where nothing can be run from there.
+    /// # Errors If the file system is mounted with `noexec`, among others.
     pub(in super::super) fn room(dir: &Path) -> io::Result<Option<u64>> {
         let found = rustix::fs::statvfs(dir)?;
         if runs_nothing(&found) {
@@ -146,14 +149,14 @@ mod sys {
         mounted.f_flag.contains(StatVfsMountFlags::NOEXEC)
     }
 
-    /// The call does not tell there.
+    /// The call does not report it on these systems.
     #[cfg(not(target_os = "linux"))]
     fn runs_nothing(_mounted: &StatVfs) -> bool {
         false
     }
 }
 
-/// Access is as the directory above has it, and directories cannot be synchronised.
+/// Access is inherited from the parent directory, and directories cannot be synced.
 #[cfg(windows)]
 #[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
 mod sys {

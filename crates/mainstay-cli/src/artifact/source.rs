@@ -1,4 +1,4 @@
-//! Where a program comes from.
+//! The sources of delivered programs.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,20 +12,21 @@ use crate::failure::{Code, Failure};
 use crate::guarded;
 use crate::http::agent::{self, Trust};
 
-/// So often a download may be sent on to somewhere else.
+/// The largest number of redirects of a download.
 const REDIRECTS: u32 = 5;
 
-/// A file, or a download.
+/// A file or a download.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     File(PathBuf),
-    /// `https://`, or `http://` of this machine. What follows a `?` may be a secret, and is never shown.
+    /// An `https://` URL, or an `http://` URL of this machine. The query may be a secret and is
+    /// never shown.
     Url(Uri),
 }
 
-/// What is to be read.
+/// The content of a source.
 pub(super) struct Content {
-    /// In bytes, where it is known before.
+    /// The size in bytes, if known in advance.
     pub(super) size: Option<u64>,
     pub(super) bytes: Box<dyn Read>,
 }
@@ -62,7 +63,8 @@ fn is_here(uri: &Uri) -> bool {
 }
 
 impl Source {
-    /// Blocks until it is known what there is; `patience` is for each answer of a server, here and while it is read.
+    /// Opens the source. Blocks until the response has begun. `patience` limits the wait for each
+    /// response of a server, here and while reading.
     pub(super) fn open(&self, patience: Duration) -> Result<Content, Failure> {
         let cannot = |why: String| self.failure(Code::Failed, &why);
         let content = match self {
@@ -85,7 +87,7 @@ impl Source {
         }
     }
 
-    /// Something is wrong with what comes from there.
+    /// Returns a failure that names the source without secrets.
     pub(super) fn failure(&self, code: Code, why: &str) -> Failure {
         let from = match self {
             Self::File(path) => path.display().to_string(),
@@ -122,21 +124,21 @@ fn ask(uri: &Uri, patience: Duration) -> Result<Content, String> {
         .max_redirects_will_error(!is_plain)
         .timeout_resolve(Some(patience))
         .timeout_recv_response(Some(patience))
-        // Not for all of it: a slow line may take its time, as long as something comes.
+        // No limit for the whole download: a slow connection is fine while data arrives.
         .timeout_per_read(Some(patience))
         .build()
         .into();
     let answer = agent.get(uri).call().map_err(|error| match error {
         ureq::Error::Timeout(_) => silence(patience),
         ureq::Error::TooManyRedirects => format!("it is sent on more than {REDIRECTS} times"),
-        // These would show the URL.
+        // The messages of these errors would show the URL.
         ureq::Error::RequireHttpsOnly(_) => "it is sent on to where there is no TLS".to_owned(),
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the URL cannot be used".to_owned(),
         error => error.to_string(),
     })?;
     match answer.status().as_u16() {
         200 => {}
-        // From this machine to another.
+        // A redirect from this machine to another.
         status @ 300..=399 => {
             let to = answer.headers().get("location");
             let to = to.and_then(|to| to.to_str().ok()?.parse::<Uri>().ok());
@@ -157,7 +159,7 @@ fn ask(uri: &Uri, patience: Duration) -> Result<Content, String> {
     })
 }
 
-/// What an error in the middle of it means.
+/// Describes an error in the middle of a download.
 pub(super) fn interrupted(error: &io::Error, patience: Duration) -> String {
     let of_client = error.get_ref().and_then(|it| it.downcast_ref());
     match (of_client, error.kind()) {

@@ -1,14 +1,17 @@
-//! Opening paths that a manifest names: env files, keys, certificates, state directories, sockets.
+//! Safe access to paths that a manifest names: env files, keys, certificates, state directories,
+//! sockets.
 //!
-//! Another account may own part of such a path, typically the service's own. It must not be able to make a privileged supervisor
-//! follow a link to a place of its choosing, wait for a pipe, or read without end. So:
+//! Another account may own part of such a path, typically the service's own account. It must not be
+//! able to make a privileged supervisor follow a link to a place of its choosing, block on a pipe,
+//! or read without end. Therefore:
 //!
-//! - A path is resolved one component at a time, each relative to the descriptor of the directory before it. Symbolic links are
-//!   followed up to the first component that an account other than root can replace, and never below. An unprivileged process has no
-//!   rights to be abused, and leaves resolution to the kernel.
+//! - A path is resolved one component at a time, relative to the descriptor of the directory before
+//!   it. Symbolic links are followed up to the first component that an account other than root can
+//!   replace, and never below. An unprivileged process has no rights to abuse, and leaves
+//!   resolution to the kernel.
 //! - Files are opened without blocking, must be regular, and are read up to a limit.
 //!
-//! All of it is checked on open descriptors: nothing that is renamed or replaced meanwhile makes a difference.
+//! All checks use open descriptors, so renaming or replacing files in the meantime has no effect.
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
@@ -33,19 +36,19 @@ use self::windows::{open, open_plainly};
 
 /// The size limit of an env file.
 pub(crate) const ENV_FILE: u64 = 1 << 20;
-/// The size limit of PEM files: certificates, private keys, the authorities of a whole system.
+/// The size limit of PEM files: certificates, private keys, and the CA bundle of a whole system.
 pub(crate) const PEM: u64 = 8 << 20;
-/// The size limit of manifests, and of what is recorded with an installed one.
+/// The size limit of manifests, and of the records stored with an installed one.
 pub(crate) const MANIFEST: u64 = 16 << 20;
 
-/// Why a path is not opened. An [`io::Error`] carries it.
+/// The reason why a path is not opened, carried by an [`io::Error`].
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// A symbolic link that somebody else can replace.
+    /// A symbolic link that another account can replace.
     Link { path: PathBuf, by: Other },
-    /// What it is instead of a regular file.
+    /// Another kind of file than a regular one.
     Kind(&'static str),
-    /// More bytes than this.
+    /// More bytes than this limit.
     TooLarge(u64),
 }
 
@@ -64,7 +67,7 @@ impl fmt::Display for Refusal {
 
 impl error::Error for Refusal {}
 
-/// An account other than root, or the system's.
+/// An account other than root, or the system's on Windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Other {
     #[cfg(unix)]
@@ -95,7 +98,7 @@ impl fmt::Display for Other {
 impl From<Refusal> for io::Error {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
-            // No right is missing.
+            // The process does not lack a right, so this is not `PermissionDenied`.
             Refusal::Link { .. } => io::ErrorKind::Other,
             Refusal::Kind(_) => io::ErrorKind::InvalidInput,
             Refusal::TooLarge(_) => io::ErrorKind::FileTooLarge,
@@ -104,12 +107,12 @@ impl From<Refusal> for io::Error {
     }
 }
 
-/// The refusal that an error carries.
+/// Returns the refusal that an error carries.
 pub(crate) fn refusal(error: &io::Error) -> Option<&Refusal> {
     error.get_ref()?.downcast_ref()
 }
 
-/// What an operator can do about a refused path.
+/// Returns advice for the operator about a refused path.
 pub(crate) fn hint(error: &io::Error) -> Option<&'static str> {
     match refusal(error)? {
         Refusal::Link { .. } => {
@@ -119,7 +122,7 @@ pub(crate) fn hint(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-/// The cause and the hint, where both go into one line.
+/// Returns the cause and the hint on one line.
 pub(crate) fn explain(error: &io::Error) -> String {
     match hint(error) {
         Some(hint) => format!("{error} ({hint})"),
@@ -129,29 +132,27 @@ pub(crate) fn explain(error: &io::Error) -> String {
 
 /// Opens a regular file for reading. Never blocks.
 ///
-/// # Errors
-/// A [`Refusal`], or the system's own.
+/// # Errors A [`Refusal`], or an error of the system.
 pub(crate) fn file(path: &Path) -> io::Result<File> {
     open(path)
 }
 
-/// The same, but links are followed whoever made them: for files whose content goes nowhere.
+/// Opens a regular file like [`file`], but follows all links. For files whose content is not
+/// disclosed.
 ///
-/// # Errors
-/// As [`file`].
+/// # Errors As for [`file`].
 pub(crate) fn plain_file(path: &Path) -> io::Result<File> {
     open_plainly(path)
 }
 
 /// Reads a regular file of at most `limit` bytes.
 ///
-/// # Errors
-/// As [`file`], and where it is larger.
+/// # Errors As for [`file`], and if the file is larger.
 pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_limited(&file(path)?, limit)
 }
 
-/// The same of a file that is UTF-8.
+/// Reads a regular file like [`read`], as UTF-8.
 pub(crate) fn read_to_string(path: &Path, limit: u64) -> io::Result<String> {
     let bytes = read(path, limit)?;
     String::from_utf8(bytes).map_err(|error| {
@@ -161,7 +162,7 @@ pub(crate) fn read_to_string(path: &Path, limit: u64) -> io::Result<String> {
     })
 }
 
-/// Reads to the end, of which there must be one within `limit` bytes.
+/// Reads to the end, which must come within `limit` bytes.
 pub(crate) fn read_limited(source: impl io::Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(limit + 1).read_to_end(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! Unix: resolution by `openat`, component by component.
+//! The Unix implementation: resolution by `openat`, component by component.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,22 +13,23 @@ use rustix::io::Errno;
 use super::{Other, Refusal};
 use crate::host::sys::is_privileged;
 
-/// As many as Linux follows.
+/// The limit for symbolic links in one path, the same as in Linux.
 const MOST_LINKS: usize = 40;
 
-/// Enough to reach what lies in a directory; its names cannot be read through it, nor can it be synced.
+/// Flags that suffice to open entries of a directory. The directory cannot be listed or synced
+/// through such a descriptor.
 #[cfg(target_os = "linux")]
 const PASS: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 const PASS: OFlags = OFlags::RDONLY;
 
-/// A directory that was reached.
+/// A resolved directory.
 #[derive(Debug)]
 pub(crate) struct Reached {
     fd: OwnedFd,
-    /// Without links.
+    /// The path without links.
     path: PathBuf,
-    /// Who can put something else in the place of this directory, or of one above it.
+    /// The account that can replace this directory or one above it.
     exposed_to: Option<Other>,
 }
 
@@ -43,12 +44,12 @@ impl Reached {
         &self.path
     }
 
-    /// Whether only root can change what its path leads to.
+    /// Returns whether only root can change the target of its path.
     pub(crate) fn is_settled(&self) -> bool {
         self.exposed_to.is_none()
     }
 
-    /// Opened so that its names can be read.
+    /// Opens the directory for listing.
     pub(crate) fn readable(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(fs::openat(&self.fd, ".", flags, Mode::empty())?)
@@ -64,7 +65,7 @@ impl Reached {
         })
     }
 
-    /// A directory in it, which is not a link.
+    /// Opens a subdirectory that is not a link.
     fn enter(&self, name: &OsStr, exposed_to: Option<Other>) -> io::Result<Self> {
         let flags = PASS | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(Self {
@@ -74,7 +75,7 @@ impl Reached {
         })
     }
 
-    /// Who can put something else in the place of `entry`, which lies in it.
+    /// Returns the account that can replace `entry`, which is in this directory.
     fn exposure_of(&self, entry: &Stat) -> io::Result<Option<Other>> {
         if self.exposed_to.is_some() {
             return Ok(self.exposed_to);
@@ -86,7 +87,7 @@ impl Reached {
         } else if !mode.intersects(Mode::WGRP | Mode::WOTH) {
             None
         } else if mode.contains(Mode::SVTX) {
-            // A name can be changed by the owner of what it stands for.
+            // The owner of an entry can replace it.
             (entry.st_uid != 0).then_some(Other::User(entry.st_uid))
         } else if mode.contains(Mode::WOTH) {
             Some(Other::Everyone)
@@ -96,18 +97,18 @@ impl Reached {
     }
 }
 
-/// What to do where the last component is a link.
+/// The treatment of a link in the last component.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
     Follow,
     Leave,
 }
 
-/// A path on its way.
+/// A path resolution in progress.
 struct Walk {
-    /// From the root to where it is.
+    /// The directories from the root to the current one.
     stack: Vec<Reached>,
-    /// What is still to be gone, the next component last.
+    /// The remaining components, the next one last.
     ahead: Vec<OsString>,
     links: usize,
 }
@@ -121,7 +122,8 @@ impl Walk {
         })
     }
 
-    /// The directory that the last component lies in, and that component; `.` where the path leads to a directory by itself.
+    /// Returns the parent directory of the last component, and that component. The component is `.`
+    /// if the path ends in a directory that was already entered.
     fn run(mut self, last: Last) -> io::Result<(Reached, OsString)> {
         while let Some(name) = self.ahead.pop() {
             let is_last = self.ahead.is_empty();
@@ -136,7 +138,7 @@ impl Walk {
         Ok((self.here()?, OsString::from(".")))
     }
 
-    /// Goes into a directory or takes a link. False where it is the last component, and no link.
+    /// Enters a directory or follows a link; false if it is the last component and not a link.
     fn step(&mut self, name: &OsStr, is_last: bool) -> io::Result<bool> {
         let Some(dir) = self.stack.last() else {
             return Err(io::ErrorKind::NotFound.into());
@@ -174,7 +176,7 @@ impl Walk {
     }
 }
 
-/// The last one first.
+/// Returns the components in reverse order.
 fn components(path: &Path) -> Vec<OsString> {
     let names = path.components().rev().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -184,10 +186,9 @@ fn components(path: &Path) -> Vec<OsString> {
     names.collect()
 }
 
-/// The directory of this path.
+/// Opens a directory.
 ///
-/// # Errors
-/// A [`Refusal`], or the system's own.
+/// # Errors A [`Refusal`], or an error of the system.
 pub(crate) fn directory(path: &Path) -> io::Result<Reached> {
     if !is_privileged() {
         return Reached::plainly(std::fs::canonicalize(path)?);
@@ -201,10 +202,10 @@ pub(crate) fn directory(path: &Path) -> io::Result<Reached> {
     above.enter(&name, exposed_to)
 }
 
-/// The directory that something lies in, and its name there, whatever has it.
+/// Opens the parent directory of a path, and returns it with the last component, which need not
+/// exist.
 ///
-/// # Errors
-/// A [`Refusal`], or the system's own.
+/// # Errors A [`Refusal`], or an error of the system.
 pub(crate) fn parent(path: &Path) -> io::Result<(Reached, OsString)> {
     let path = std::path::absolute(path)?;
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
@@ -222,10 +223,9 @@ pub(crate) fn parent(path: &Path) -> io::Result<(Reached, OsString)> {
     }
 }
 
-/// Whether something lies there.
+/// Returns whether the path exists.
 ///
-/// # Errors
-/// A [`Refusal`], or the system's own.
+/// # Errors A [`Refusal`], or an error of the system.
 pub(crate) fn exists(path: &Path) -> io::Result<bool> {
     if !is_privileged() {
         return path.try_exists();
@@ -240,16 +240,16 @@ pub(crate) fn exists(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// A socket to connect to, whatever becomes of its path meanwhile.
+/// A socket to connect to, regardless of later changes of its path.
 #[derive(Debug)]
 pub(crate) struct Socket {
     path: PathBuf,
-    /// What `path` leads to.
+    /// The descriptor that `path` refers to.
     _held: Option<OwnedFd>,
 }
 
 impl Socket {
-    /// Leads to it for as long as this lives.
+    /// Returns a path that leads to the socket for as long as this value exists.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -257,8 +257,7 @@ impl Socket {
 
 /// Finds a socket.
 ///
-/// # Errors
-/// A [`Refusal`], or the system's own.
+/// # Errors A [`Refusal`], or an error of the system.
 pub(crate) fn socket(path: &Path) -> io::Result<Socket> {
     if !is_privileged() {
         return Ok(Socket {
@@ -270,7 +269,7 @@ pub(crate) fn socket(path: &Path) -> io::Result<Socket> {
     hold(&above, &name)
 }
 
-/// A path below `/proc` leads to the very file that a descriptor holds.
+/// Holds a socket. A path below `/proc` leads to the very file that a descriptor refers to.
 #[cfg(target_os = "linux")]
 fn hold(above: &Reached, name: &OsStr) -> io::Result<Socket> {
     use std::os::fd::AsRawFd as _;
@@ -285,7 +284,8 @@ fn hold(above: &Reached, name: &OsStr) -> io::Result<Socket> {
     })
 }
 
-/// Here a socket cannot be held: between this look and the use, its owner can replace it.
+/// Checks a socket that cannot be held on this system. Its owner can replace it between the check
+/// and the use.
 #[cfg(not(target_os = "linux"))]
 fn hold(above: &Reached, name: &OsStr) -> io::Result<Socket> {
     let found = fs::statat(&above.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -317,7 +317,8 @@ fn open_regular(above: impl AsFd, name: &OsStr, nofollow: OFlags) -> io::Result<
         true => AtFlags::empty(),
         false => AtFlags::SYMLINK_NOFOLLOW,
     };
-    // Before it is opened, as opening some devices has effects; and afterwards, as it may have been replaced.
+    // Checked before it is opened, because opening some devices has effects, and again afterwards,
+    // because it may have been replaced.
     regular(&fs::statat(&above, name, links)?)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | nofollow;
     let file = fs::openat(&above, name, flags, Mode::empty())?;

@@ -1,4 +1,5 @@
-//! Windows: links are refused in directories of other accounts. Unlike on Unix, they could still be made between the look and the use.
+//! The Windows implementation: links in directories of other accounts are rejected. Unlike on Unix,
+//! a link can still be created between the check and the use.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +15,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     open_plainly(&path)
 }
 
-/// The directory of this path, without links.
+/// Returns the path of a directory without links.
 pub(crate) fn directory(path: &Path) -> io::Result<PathBuf> {
     refuse_foreign_links(&std::path::absolute(path)?)?;
     let path = fs::canonicalize(path)?;
@@ -24,7 +25,7 @@ pub(crate) fn directory(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Whether something is there; a link of another account on the way is an error.
+/// Returns whether the path exists. A link of another account on the path is an error.
 pub(crate) fn exists(path: &Path) -> io::Result<bool> {
     refuse_foreign_links(&std::path::absolute(path)?)?;
     path.try_exists()
@@ -51,7 +52,8 @@ pub(super) fn open_plainly(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// The root of a volume belongs to the system, whoever its owner is.
+/// Returns whether a path is a link in a directory of another account. The root of a volume belongs
+/// to the system, whoever its owner is.
 fn is_foreign_link(path: &Path) -> bool {
     let found = fs::symlink_metadata(path);
     let above = path.parent().filter(|above| above.parent().is_some());

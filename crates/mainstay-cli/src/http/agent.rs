@@ -1,5 +1,5 @@
-//! Requests that leave this machine: over TLS, through proxies, to names that must be looked up. All of that blocks, so whoever
-//! asks has a thread for it; the loop of a host never does.
+//! Requests that leave this machine: over TLS, through proxies, to names that must be resolved. All
+//! of that blocks, so callers use a thread of their own, and never the loop of a host.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,30 +11,31 @@ use ureq::typestate::AgentScope;
 
 use crate::tls;
 
-/// For a connection, TLS included.
+/// The connect timeout, including TLS.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Who may answer for a name.
+/// The certificate authorities that are trusted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Trust<'a> {
-    /// Whom the system trusts.
+    /// The authorities that the system trusts.
     System,
-    /// Whom this PEM file names.
+    /// The authorities in this PEM file.
     Only(&'a Path),
-    /// Nobody: there is no TLS, and no proxy, as for our own machine.
+    /// None: no TLS and no proxy, as for this machine.
     Plain,
 }
 
-/// An HTTP/1.1 client to be finished by the caller, who adds at least `timeout_global` and says `.build().into()` for an
-/// [`Agent`]. Reads the certificates now.
+/// Returns the configuration of an HTTP/1.1 client. The caller adds at least `timeout_global` and
+/// calls `.build().into()` to get an [`Agent`]. The certificates are read now.
 ///
-/// It says who we are, gives up a connection after ten seconds, speaks nothing but TLS (unless [`Trust::Plain`]), goes through the
-/// proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY`), returns answers of any status, and follows no redirect: whoever
-/// wants that says `.max_redirects(n).max_redirects_will_error(true)`. Bodies are to be read with a limit
-/// (`body_mut().with_config().limit(bytes)`). An `Error` of it may hold the URL only where that was no URL.
+/// The client sends our user agent, gives up connecting after ten seconds, and uses TLS only
+/// (unless [`Trust::Plain`]). It uses the proxy from the environment (`HTTPS_PROXY`, `NO_PROXY`),
+/// returns responses of any status, and follows no redirects; to follow them, call
+/// `.max_redirects(n).max_redirects_will_error(true)`. Read bodies with a limit
+/// (`body_mut().with_config().limit(bytes)`). An `Error` contains the URL only if it was not a
+/// valid URL.
 ///
-/// # Errors
-/// Certificates that cannot be read or used, for people.
+/// # Errors If the certificates cannot be read or used, with a message for people.
 pub(crate) fn builder(trust: Trust<'_>) -> Result<ConfigBuilder<AgentScope>, String> {
     let builder = Agent::config_builder()
         .user_agent(super::USER_AGENT)

@@ -1,9 +1,9 @@
-//! Diagnostics as `rustc` shows them.
+//! Renders diagnostics in the style of `rustc`.
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use mainstay_core::manifest::{Diagnostic, Severity};
 
-/// Every diagnostic of the file `name`, each followed by an empty line.
+/// Renders every diagnostic of the file `name`, each followed by an empty line.
 pub(crate) fn all(name: &str, found: &[Diagnostic], colour: bool) -> String {
     let renderer = match colour {
         true => Renderer::styled(),
@@ -34,7 +34,7 @@ fn one(renderer: &Renderer, name: &str, found: &Diagnostic) -> String {
     let mut group = if before.chars().count() + 1 == found.column {
         title.element(snippet.path(name))
     } else {
-        // The excerpt is a window of a long line: the column within it is not the one to tell.
+        // The excerpt is a window of a long line, so the column within it is not the one to show.
         let origin = Origin::path(name).line(found.line);
         title
             .element(origin.char_column(found.column))

@@ -1,4 +1,5 @@
-//! Never run a privileged program from a place that others may write to: whoever can replace it has its rights.
+//! The check that privileged programs are not in places that others can write to. Whoever can
+//! replace such a program gains its rights.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use mainstay_core::spec::Spec;
 
 use crate::runs;
 
-/// What another account may change, and the key that leads there.
+/// A file that another account may change, and the key that refers to it.
 pub(crate) struct Problem {
     service: String,
     key: &'static str,
@@ -31,8 +32,8 @@ impl Problem {
     }
 }
 
-/// What is wrong with the programs and the directory of `spec`, whose relative paths are relative to `dir`. What is not there yet is
-/// not judged.
+/// Returns the problems with the programs and the working directory of `spec`. Relative paths are
+/// relative to `dir`. Missing files are not checked.
 pub(crate) fn problems(spec: &Spec, dir: &Path) -> Vec<Problem> {
     if !spec.account().is_some_and(runs::is_privileged) {
         return Vec::new();
