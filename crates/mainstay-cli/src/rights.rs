@@ -30,6 +30,7 @@ pub(crate) fn obstacle(
 }
 
 /// Returns the mode shifted so that its lowest three bits are those of the account.
+/// Root has all rights.
 fn bits(account: Option<&sys::User>, metadata: &Metadata) -> u32 {
     let mode = metadata.permissions().mode();
     match account {

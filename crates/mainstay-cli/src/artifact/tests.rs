@@ -1,4 +1,4 @@
-//! Real files, real servers; and the plug is pulled before every single change.
+//! Tests with real files, real servers, and power failures before every single change.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -10,13 +10,13 @@ use super::*;
 
 const WORDS: &[u8] = b"#!/bin/sh\necho new\n";
 const OTHER: &str = "6b8ec51d4d4b0e5ce4a8ef9f4ab1f4cbd5aa4a1d0a1d6b5b6f0f3a5f0b8a8c11";
-/// Of a server in a test that shall not take long.
+/// The timeout of a server in a fast test.
 const SHORT: Duration = Duration::from_millis(300);
 
 fn programs(dir: &Path) -> Programs {
     let place = dir.join("state").join("installed").join("shop");
     if cfg!(windows) {
-        // They lie in it.
+        // The service is installed in it.
         fs::create_dir_all(&place).unwrap();
     }
     Programs::of_place(&place)
@@ -60,7 +60,7 @@ fn a_file_is_kept_by_its_hash_for_everybody_to_run() {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert!(path.ancestors().take(4).all(|it| mode(it) == 0o755));
     }
-    // One file by two names.
+    // One content with two file names.
     let other = programs.fetch("shop-2", &source, None).unwrap();
     assert_eq!(other.parent(), path.parent());
     let two = sandbox.write("two", "two");
@@ -152,10 +152,10 @@ fn a_file_that_is_too_large_is_not_begun() {
     assert_eq!(left(&programs), [""; 0]);
 }
 
-/// What a server does with one request, whose head was read.
+/// The reaction of a server to one request after its head was read.
 type Act = Box<dyn FnOnce(TcpStream) + Send>;
 
-/// Answers one request after the other in these ways; the URL has a secret.
+/// Starts a server that answers successive requests with these acts. The URL contains a secret.
 fn server(acts: Vec<Act>) -> Source {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -177,11 +177,11 @@ fn says(text: String) -> Act {
     Box::new(move |mut stream| stream.write_all(text.as_bytes()).unwrap())
 }
 
-/// The same, and then nothing for as long as somebody waits.
+/// Sends the text, and then nothing more until the client disconnects.
 fn stalls(text: String) -> Act {
     Box::new(move |mut stream| {
         stream.write_all(text.as_bytes()).unwrap();
-        // Until the other end is closed.
+        // Returns when the other end is closed.
         drop(stream.read(&mut [0]));
     })
 }
@@ -215,7 +215,7 @@ fn a_program_comes_by_http_or_not_at_all() {
             "ended before all of it was there",
         ),
         (says(chunked("5\r\nab")), "ended before all of it was there"),
-        // One that says nothing of its length.
+        // A response without a length.
         (
             says("HTTP/1.1 200 OK\r\n\r\n#!/bin".to_owned()),
             "was expected",
@@ -245,7 +245,7 @@ fn a_program_comes_by_http_or_not_at_all() {
             "does not send on to https://",
         ),
         (says(to("/elsewhere")), "does not send on to https://"),
-        // Where nobody listens: it went there.
+        // Nothing listens there: the error shows that the redirect was followed.
         (says(to("https://127.0.0.1:1/?other=hunter2")), "refused"),
         (
             says(answer("302 Found", "", 0, "")),
@@ -286,7 +286,7 @@ fn a_program_comes_by_http_or_not_at_all() {
         let path = fetch(file_name).unwrap();
         assert_eq!(fs::read(&path).unwrap(), WORDS);
     }
-    // Nobody listens any more, and nobody has to.
+    // The server is gone, and the stored program does not need it.
     fetch("shop").unwrap();
     assert!(refused(fetch("shop-3")).contains("refused"));
     assert_eq!(left(&programs), [expected.0]);
@@ -338,7 +338,7 @@ fn a_place_that_others_write_to_is_refused() {
         open(dir, 0o755);
     }
     assert_eq!(left(&programs), [""; 0]);
-    // Whoever can change the link leads elsewhere.
+    // The owner of the link could redirect it.
     fs::remove_dir_all(all).unwrap();
     let (elsewhere, public) = (
         sandbox.path().join("elsewhere"),
@@ -356,7 +356,7 @@ fn a_place_that_others_write_to_is_refused() {
     through.fetch("shop", &source, None).unwrap();
 }
 
-/// Whatever of it the disk has.
+/// Tests of power failures.
 #[cfg(target_os = "linux")]
 mod faults {
     use std::os::unix::fs::MetadataExt as _;
@@ -364,7 +364,7 @@ mod faults {
     use super::*;
     use crate::snapshot::tests::{Loss, Place, Plug};
 
-    /// More than is written at once.
+    /// Returns content that takes more than one write.
     fn content(of: u8) -> Vec<u8> {
         vec![of; CHUNK + 7]
     }
@@ -384,7 +384,7 @@ mod faults {
         programs.fetch_over(seam, PATIENCE, ("shop", &source, Some(&hash(&content(of)))))
     }
 
-    /// Whether it is there; if so, as it is to be.
+    /// Returns whether the program is present, and asserts that it is intact.
     #[track_caller]
     fn is_there(programs: &Programs, of: u8) -> bool {
         let path = programs.dir.join(hash(&content(of)).0).join("shop");
@@ -392,13 +392,13 @@ mod faults {
             return false;
         };
         assert!(fs::read(&path).unwrap() == content(of), "another content");
-        // The plug leaves this time to what has lost its mode.
+        // The plug sets this time on files that lost their mode.
         assert_ne!(found.mtime(), 0, "another mode");
         assert_eq!(found.mode() & 0o7777, 0o755);
         true
     }
 
-    /// Does it with the plug pulled before every change, in each way.
+    /// Runs `act` with a power failure before every change, with every kind of loss.
     fn whatever_happens(
         prepare: impl Fn(&Programs),
         act: impl Fn(&Programs, &dyn Seam) -> bool,
@@ -432,7 +432,7 @@ mod faults {
             |programs, is_done| {
                 let is_there = is_there(programs, 1);
                 assert!(is_there || !is_done);
-                // Nobody has to do anything.
+                // No repair is needed.
                 fetch(programs, &CallOff::default(), 1).unwrap();
                 assert!(self::is_there(programs, 1));
                 fetch(programs, &CallOff::default(), 2).unwrap();

@@ -1,4 +1,5 @@
-//! Against an account that owns part of a path. As another account is needed, these run as root.
+//! Tests against an account that owns part of a path. They run as root, because they need another
+//! account.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -11,7 +12,7 @@ use super::*;
 use crate::host::sys::is_privileged;
 use crate::tls;
 
-/// `nobody`, everywhere.
+/// The user ID of `nobody` on all systems.
 const OTHER: u32 = 65_534;
 
 fn fifo(path: &Path) {
@@ -25,7 +26,8 @@ fn refused<T>(result: io::Result<T>) -> String {
     }
 }
 
-/// A directory `trusted` with a file `secret`, and a directory `app` of another account with a directory `etc`.
+/// Creates a directory `trusted` with a file `secret`, and a directory `app` of another account
+/// with a directory `etc`.
 fn sandbox() -> Option<Sandbox> {
     if !is_privileged() {
         skip("only root can give a directory to another account");
@@ -85,7 +87,7 @@ fn links_are_followed_as_far_as_only_root_can_change_them() {
     assert_eq!(text("app/etc/env").unwrap(), "A=1");
     assert_eq!(text("app/etc/../../trusted/secret").unwrap(), "secret");
     assert_eq!(directory(&at("alias")).unwrap().path(), at("trusted"));
-    // The link may be root's: whoever owns the directory can replace it.
+    // The link may be root's: the owner of the directory can still replace it.
     symlink(at("trusted"), at("app/led")).unwrap();
     symlink(at("trusted/secret"), at("app/etc/last")).unwrap();
     symlink("app/led", at("detour")).unwrap();

@@ -1,4 +1,5 @@
-//! The registry with real files and real processes: this test's own program is started again as the others.
+//! Tests of the registry with real files and real processes. The other processes run this test
+//! program again.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -50,7 +51,7 @@ fn get(path: &Path, service: &str) -> Option<Registered> {
     Registry::find(path).unwrap()?.get(service).unwrap()
 }
 
-/// State, version and text.
+/// Returns state, version and text.
 fn shown(path: &Path, service: &str) -> String {
     get(path, service).map_or("nothing".to_owned(), |it| {
         format!(
@@ -85,12 +86,12 @@ fn a_definition_lives() {
     assert!(Registry::find(&path).unwrap().is_none());
     assert!(!path.exists());
     assert_eq!(install(&path, "db", "one"), Version(1));
-    // As it is already: no new version, and nothing to tell.
+    // Unchanged: no new version and no history entry.
     assert_eq!(install(&path, "db", "one"), Version(1));
     assert_eq!(install(&path, "db", "two"), Version(2));
     let id = get(&path, "db").unwrap().id;
 
-    // Somebody is at it: others see what holds, and may not change it.
+    // A change is in progress: others see the current definition and cannot change it.
     let work = begin(&path, wish("db", 2, Some("three"))).unwrap();
     assert_eq!(shown(&path, "db"), "updating 2 two");
     let busy = format!(
@@ -110,7 +111,7 @@ fn a_definition_lives() {
     ] {
         assert_eq!(refused(begin(&path, wish("db", expected, text))), why);
     }
-    // All of it, or nothing.
+    // All changes or none.
     let registry = Registry::open(&path).unwrap();
     let both = [wish("web", 0, Some("web")), wish("db", 9, Some("four"))];
     assert_eq!(refused(registry.begin(&both)), "db is at version 2, not 9");
@@ -125,7 +126,7 @@ fn a_definition_lives() {
         refused(begin(&path, wish("db", 2, None))),
         "db has no definition"
     );
-    // What is taken back leaves what was, here and where there was nothing.
+    // A rollback restores the previous state, with and without an earlier definition.
     begin(&path, wish("db", 0, Some("five")))
         .unwrap()
         .roll_back("")
@@ -136,7 +137,7 @@ fn a_definition_lives() {
         .roll_back("")
         .unwrap();
     assert_eq!(shown(&path, "web"), "nothing");
-    // A version never means two things.
+    // A version number is never reused.
     assert_eq!(install(&path, "db", "five"), Version(3));
     assert_eq!(get(&path, "db").unwrap().id, id);
     let expect = [
@@ -157,7 +158,7 @@ fn a_definition_lives() {
         .unwrap();
     assert_eq!(shown(&path, "db"), "nothing");
     assert_eq!(events(&path, "db"), [""; 0]);
-    // Nothing lies beside it.
+    // No other file is left beside the registry.
     drop(registry);
     let left = std::fs::read_dir(path.parent().unwrap()).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
@@ -188,7 +189,7 @@ fn what_has_failed_is_said_and_can_be_repaired() {
     let sandbox = Sandbox::new();
     let path = sandbox.path().join("registry.db");
     for service in ["db", "web"] {
-        // As if the process had died: its lock is gone.
+        // As if the process had died: its lock is released.
         drop(begin(&path, wish(service, 0, Some("one"))).unwrap());
         assert_eq!(shown(&path, service), "failed 1 one");
         assert!(
@@ -200,7 +201,7 @@ fn what_has_failed_is_said_and_can_be_repaired() {
                 .contains("died")
         );
     }
-    // Once more.
+    // A second time.
     drop(begin(&path, wish("db", 1, Some("two"))).unwrap());
     assert_eq!(shown(&path, "db"), "failed 1 one");
     let why = get(&path, "db").unwrap().life.why().unwrap().to_owned();
@@ -225,7 +226,7 @@ fn only_its_owner_reads_it() {
     let sandbox = Sandbox::new();
     let path = sandbox.path().join("registry.db");
     install(&path, "db", "one");
-    // With all that lies beside it while it is written.
+    // Including the files beside it during a write.
     let work = begin(&path, wish("db", 1, Some("two"))).unwrap();
     let mut count = 0;
     for entry in std::fs::read_dir(sandbox.path()).unwrap() {
@@ -280,7 +281,7 @@ fn what_is_not_a_registry_is_left_alone() {
     );
 }
 
-/// Whoever opened it would wait for somebody at its other end.
+/// Opening a pipe would wait for its other end.
 #[cfg(unix)]
 #[test]
 fn a_pipe_in_its_place_is_refused() {
@@ -315,7 +316,7 @@ fn write_the_file_of_this_version() {
         .unwrap();
 }
 
-/// Of the first release that had a registry.
+/// The file is from the first release that had a registry.
 #[test]
 fn an_old_file_opens() {
     let sandbox = Sandbox::new();
@@ -334,7 +335,7 @@ fn an_old_file_opens() {
     assert_eq!(install(&path, "db", "three"), Version(3));
 }
 
-/// This test, in a process of its own.
+/// Starts this test in a process of its own.
 fn start(test: &str, path: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args([
@@ -349,12 +350,12 @@ fn start(test: &str, path: &Path) -> Child {
         .unwrap()
 }
 
-/// Whether this is such a process, and where its registry is.
+/// Returns the path of the registry if this process is such a worker.
 fn is_worker() -> Option<PathBuf> {
     std::env::var_os(WORKER).map(PathBuf::from)
 }
 
-/// Counts one up from what is there, as long as nobody else has meanwhile.
+/// Increments the stored number, unless another process has changed it in the meantime.
 fn count_up(path: &Path) {
     loop {
         let seen = get(path, "counter").unwrap();
@@ -398,7 +399,7 @@ fn of_many_processes_one_wins_each_version() {
     assert_eq!(events(&path, "counter"), expect);
 }
 
-/// Also where nobody has made the file yet.
+/// Also if the file does not exist yet.
 #[test]
 fn many_processes_make_one_file() {
     let test = "many_processes_make_one_file";
@@ -411,7 +412,8 @@ fn many_processes_make_one_file() {
     for round in 0..10 {
         let path = sandbox.path().join(format!("{round}/registry.db"));
         let workers: Vec<Child> = (0..WORKERS).map(|_| start(test, &path)).collect();
-        // All of them end before any is judged: what they work in goes with this test.
+        // All workers end before the first assertion, because their directory is deleted with this
+        // test.
         let ends = workers.into_iter().map(|mut worker| worker.wait().unwrap());
         let ends: Vec<_> = ends.collect();
         assert!(ends.iter().all(|end| end.success()), "{ends:?}");
@@ -420,7 +422,7 @@ fn many_processes_make_one_file() {
     }
 }
 
-/// Two definitions that always change together show whether a change was done by halves.
+/// Two definitions that always change together reveal a partial change.
 #[test]
 fn whoever_opens_it_after_a_kill_finds_it_whole() {
     if let Some(path) = is_worker() {
@@ -443,14 +445,14 @@ fn whoever_opens_it_after_a_kill_finds_it_whole() {
     let mut buried = 0;
     for round in 0..60_u64 {
         let registry = Registry::open(&path).unwrap();
-        // What was left half-way is made whole.
+        // Interrupted changes are finished.
         let work = registry.begin(&both("0")).unwrap();
         work.commit(&[None, None]).unwrap();
         let mut child = start("whoever_opens_it_after_a_kill_finds_it_whole", &path);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let is_at_it = |line: &std::io::Result<String>| line.as_ref().unwrap().ends_with("done");
         assert!(lines.any(|line| is_at_it(&line)));
-        // Some instant of the next changes: each takes a few milliseconds.
+        // Any instant of the next changes, which take a few milliseconds each.
         let mut random = [0; 2];
         getrandom::fill(&mut random).unwrap();
         std::thread::sleep(Duration::from_micros(

@@ -1,5 +1,5 @@
-//! The plug is pulled before every single change that is made, and what was not made safe by then is lost, or half of it, or nothing.
-//! Whatever is left then must come right by itself.
+//! Power failures are simulated before every single change. Unsynced changes are then lost
+//! completely, by half or not at all. The result must be repaired automatically.
 
 #![cfg(target_os = "linux")]
 
@@ -17,16 +17,16 @@ use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 
 use super::*;
 
-/// What of the changes that were not made safe is lost with the power.
+/// The unsynced changes that are lost in a power failure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Loss {
-    /// The process was killed.
+    /// Only the process was killed.
     Nothing,
     Half,
     Everything,
 }
 
-/// A change that is not on the disk yet: how it is undone.
+/// An unsynced change, and how to undo it.
 #[derive(Debug)]
 enum Undo {
     Create(PathBuf),
@@ -38,7 +38,7 @@ enum Undo {
     RemoveDir(PathBuf, PathBuf),
 }
 
-/// Lets so many changes happen.
+/// A seam that permits a number of changes and then simulates a power failure.
 pub(crate) struct Plug {
     left: Mutex<Option<usize>>,
     unsafe_yet: Mutex<Vec<Undo>>,
@@ -48,7 +48,7 @@ pub(crate) struct Plug {
 }
 
 impl Plug {
-    /// `trash` is an empty directory beside all that is changed.
+    /// Creates a plug. `trash` is an empty directory beside everything that is changed.
     pub(crate) fn new(trash: PathBuf, changes: usize, can_exchange: bool) -> Arc<Self> {
         Arc::new(Self {
             left: Mutex::new(Some(changes)),
@@ -82,7 +82,7 @@ impl Plug {
                     one.parent() != Some(path)
                 }
                 Undo::Content(one) | Undo::Metadata(one) => one != path,
-                // What the old name stands for then is nobody's.
+                // The directory of the old name need not be synced.
                 Undo::Rename(_, other) => other.parent() != Some(path),
                 Undo::Exchange(one, other) => {
                     assert_eq!(one.parent(), other.parent(), "moved to elsewhere");
@@ -91,7 +91,7 @@ impl Plug {
             }),
             Change::SyncAll(path) => log.retain(|undo| {
                 let one = undo.path();
-                // Its own name is its parent's matter.
+                // The name of the directory itself belongs to its parent.
                 !one.starts_with(path) || one == path && matches!(undo, Undo::Create(_))
             }),
             Change::Rename(one, other) => {
@@ -102,7 +102,7 @@ impl Plug {
                 };
                 let hazard = log.iter().find(is_hazard);
                 assert!(hazard.is_none(), "renamed before it was safe: {hazard:?}");
-                // What it takes the place of comes back with it.
+                // Undoing the rename restores the replaced file too.
                 if other.is_file() {
                     let kept = self.kept(other)?;
                     log.push(Undo::RemoveFile(owned(other), kept));
@@ -122,7 +122,7 @@ impl Plug {
                 log.push(Undo::RemoveFile(owned(path), kept));
             }
             Change::RemoveDir(path) => {
-                // It is another one that is removed, so that it comes back as itself.
+                // A substitute is removed, so that the original can be restored.
                 let number = self.number.fetch_add(1, Ordering::Relaxed);
                 let kept = self.trash.join(number.to_string());
                 fs::rename(path, &kept)?;
@@ -133,7 +133,7 @@ impl Plug {
         Ok(())
     }
 
-    /// The power is gone.
+    /// Undoes the unsynced changes as a power failure would.
     pub(crate) fn lose(&self, loss: Loss) {
         let mut log = std::mem::take(&mut *self.unsafe_yet.lock().unwrap());
         let kept = match loss {
@@ -142,7 +142,8 @@ impl Plug {
             Loss::Everything => 0,
         };
         for undo in log.drain(kept..).rev() {
-            // What was announced last did not happen; what is gone with its directory needs no undoing.
+            // The last announced change did not happen, and the content of deleted directories
+            // needs no undo.
             let _ = undo.perform();
         }
         fs::remove_dir_all(&self.trash).unwrap();
@@ -181,7 +182,7 @@ impl Undo {
             }
             Self::RemoveFile(path, kept) => fs::hard_link(kept, path),
             Self::RemoveDir(path, kept) => {
-                // If it was not removed.
+                // The directory may not have been removed.
                 let _ = fs::remove_dir(&path);
                 fs::rename(kept, path)
             }
@@ -203,7 +204,7 @@ impl Seam for Plug {
     }
 }
 
-/// A directory in memory, where there is such: what is made safe there costs nothing.
+/// A directory in memory, if possible, where syncing is free.
 pub(crate) struct Place {
     pub(crate) path: PathBuf,
 }
@@ -215,7 +216,7 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// With `trash` in it.
+    /// Creates a place that contains `trash`.
     pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -247,7 +248,7 @@ impl Place {
         }
     }
 
-    /// The state as of some version: every kind of file, in two directories.
+    /// Writes the state of a version: every kind of file, in two directories.
     fn write(&self, version: u64) {
         for dir in self.paths() {
             let _ = fs::remove_dir_all(&dir);
@@ -285,7 +286,7 @@ impl Place {
         self.paths().iter().map(|dir| picture(dir)).collect()
     }
 
-    /// Beside the state, and in the store, there is nothing else.
+    /// Asserts that no other files are beside the state and in the store.
     #[track_caller]
     fn assert_tidy(&self) {
         for dir in ["one", "two"] {
@@ -309,7 +310,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// All that a program could see of a directory, but inode numbers.
+/// Describes everything visible in a directory except inode numbers.
 fn picture(dir: &Path) -> BTreeMap<PathBuf, String> {
     fn look(dir: &Path, at: &Path, seen: &mut BTreeMap<PathBuf, String>) {
         for name in names(&dir.join(at)) {
@@ -368,7 +369,7 @@ fn taken(created: Created) -> SnapshotId {
     }
 }
 
-/// A place with the snapshots of versions 1 … n, all stable, and the state of version n.
+/// Returns a place with stable snapshots of versions 1 … n, and the state of version n.
 fn place(versions: u64) -> (Place, Vec<SnapshotId>) {
     let place = Place::new();
     let store = place.store(Arc::new(CallOff::default()));
@@ -381,7 +382,8 @@ fn place(versions: u64) -> (Place, Vec<SnapshotId>) {
     (place, ids)
 }
 
-/// Does something with the plug pulled before its n-th change, for every n, with every loss; then somebody comes after.
+/// Runs `act` with a power failure before its n-th change, for every n and every kind of loss, and
+/// then opens the store again.
 fn whatever_happens(
     versions: u64,
     can_exchange: bool,
@@ -390,7 +392,7 @@ fn whatever_happens(
 ) -> usize {
     let mut most = 0;
     for loss in [Loss::Nothing, Loss::Half, Loss::Everything] {
-        // The two extremes everywhere, what is between them here and there.
+        // The two extremes at every change, the middle at every fifth.
         let step = if loss == Loss::Half { 5 } else { 1 };
         for changes in (0..).step_by(step) {
             let (place, ids) = place(versions);
@@ -399,7 +401,7 @@ fn whatever_happens(
             let was_pulled = plug.was_pulled();
             plug.lose(loss);
             if was_pulled {
-                // The first who comes after fares no better, if he has anything to do.
+                // The first process to follow fails as well, if it has anything to do.
                 let plug = Plug::new(place.path.join("trash"), changes % 11, can_exchange);
                 let store = place.store(Arc::clone(&plug) as _);
                 if let Ok(mut session) = store.lock(false) {
@@ -425,7 +427,7 @@ fn whatever_happens(
     most
 }
 
-/// Everything that is listed is whole.
+/// Returns the listed snapshots, and asserts that each is undamaged.
 fn whole(store: &Store) -> Vec<SnapshotId> {
     let session = store.lock(false).unwrap();
     let listed = store.list().unwrap();
@@ -451,7 +453,7 @@ fn a_snapshot_is_whole_or_not_there() {
             assert_eq!(left[0], ids[0]);
             assert!(left.len() == 2 || !is_done && left.len() == 1, "{left:?}");
             let expected = place.picture();
-            // Whichever is there brings its own state back.
+            // Each remaining snapshot restores its own state.
             let session = &mut store.lock(false).unwrap();
             session
                 .restore(Which::Exactly(left[left.len() - 1]), false)
@@ -497,7 +499,7 @@ fn a_restore_is_all_or_nothing(can_exchange: bool) {
             assert!(is_of(1) || !is_done, "it was said to be done");
             let kept = left.get(2).copied();
             assert_eq!(kept.is_some(), is_of(1), "what is replaced is kept");
-            // And it is exactly what the snapshot has.
+            // The state is exactly that of the snapshot.
             let session = &mut store.lock(false).unwrap();
             for id in [Some(ids[usize::from(is_of(2))]), kept]
                 .into_iter()
@@ -607,7 +609,7 @@ fn a_damaged_snapshot_is_found_before_anything_is_changed() {
         );
         assert_eq!(place.picture(), before, "{what}");
         place.assert_tidy();
-        // 201 does not stop there.
+        // A restore after exit code 201 continues with the next older snapshot.
         let done = session.restore(Which::Stable(None), false).unwrap();
         assert_eq!(done.index.id, ids[1], "{what}");
         let damaged = done.damaged.len();
@@ -641,7 +643,7 @@ fn the_one_before_until_none_is_left() {
 
 #[test]
 fn what_changes_meanwhile_is_copied_again_or_named() {
-    /// Changes a file whenever a copy of it begins, so many times.
+    /// Changes a file each time a copy of it begins, up to a number of times.
     struct Restless {
         file: PathBuf,
         times: AtomicU32,
@@ -703,7 +705,7 @@ fn nothing_new_is_not_kept_again() {
     fs::write(place.paths()[1].join("empty/new"), "").unwrap();
     assert!(matches!(create(&mut session), Created::Taken(_)));
     assert!(matches!(create(&mut session), Created::Unchanged));
-    // What a restore brings back looks like what was kept.
+    // A restored state looks like the snapshot.
     session.restore(Which::Stable(None), false).unwrap();
     session.finish();
     assert!(matches!(create(&mut session), Created::Unchanged));
@@ -794,7 +796,7 @@ fn owners_and_attributes_come_back() {
     }
 }
 
-/// So many directories, each in the one before.
+/// Creates directories nested to the given depth.
 fn nest(dir: &Path, depth: usize) {
     use rustix::fs::{Mode, OFlags, mkdirat, openat};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -827,14 +829,14 @@ fn directories_nested_without_end_are_refused_replaced_and_removed() {
                 assert_ne!(depth, 256);
             }
         }
-        // What is replaced and not to be kept goes, however deep it is.
+        // A replaced state that is not kept is removed, at any depth.
         session.restore(Which::Exactly(ids[0]), false).unwrap();
         session.finish();
         assert_eq!(session.remarks, [""; 0]);
         assert!(!data.join("d").exists());
         place.assert_tidy();
     }
-    // What cannot be kept stays where it is, which is told once.
+    // A state that cannot be kept stays in place, which is reported once.
     nest(data, 4500);
     session.restore(Which::Exactly(ids[0]), true).unwrap();
     session.finish();
@@ -858,7 +860,7 @@ fn directories_nested_without_end_are_refused_replaced_and_removed() {
     place.assert_tidy();
 }
 
-/// Holes cost nothing on the disk, but each byte of them would be hashed.
+/// Holes take no space on the disk, but each of their bytes would be hashed.
 #[test]
 fn directories_of_any_size_are_refused_and_replaced() {
     let (place, ids) = place(1);
@@ -876,7 +878,7 @@ fn directories_of_any_size_are_refused_and_replaced() {
             data.display()
         )
     );
-    // Another name of it is not another file.
+    // A hard link is not another file.
     let small = Store {
         max_size: 2_000_000,
         ..store.clone()
@@ -887,7 +889,7 @@ fn directories_of_any_size_are_refused_and_replaced() {
     let mut session = small.lock(false).unwrap();
     session.create(&place.paths(), occasion(true)).unwrap();
     drop(session);
-    // A restore does not wait for it either.
+    // A restore does not hash the replaced file either.
     huge().set_len(1 << 40).unwrap();
     let mut session = store.lock(false).unwrap();
     session.restore(Which::Exactly(ids[0]), true).unwrap();
@@ -901,7 +903,7 @@ fn directories_of_any_size_are_refused_and_replaced() {
     assert!(!data.join("huge").exists());
 }
 
-/// Calls itself off before the n-th change.
+/// Cancels itself before the n-th change.
 struct CallsOff(CallOff, AtomicU32);
 
 impl Seam for CallsOff {
@@ -936,7 +938,7 @@ fn a_restore_that_is_called_off_is_complete_or_leaves_nothing() {
         assert_eq!(place.picture(), after);
         called_off += 1;
         drop(session);
-        // Between two writes of the decision, it is left to the next one.
+        // Between the two writes of the commit, cleaning up is left to the next session.
         untidy += u32::from(!is_tidy());
         let store = place.store(Arc::new(CallOff::default()));
         drop(store.lock(false).unwrap());
@@ -949,7 +951,7 @@ fn a_restore_that_is_called_off_is_complete_or_leaves_nothing() {
     place.assert_tidy();
 }
 
-/// An index is in memory several times, and a service decides how long what stands in it is.
+/// An index is in memory several times, and the service controls the length of its entries.
 #[test]
 fn what_takes_too_much_of_an_index_is_refused() {
     let check = |kind: &str, fill: &dyn Fn(&Path, &Path, usize) -> io::Result<()>| {
@@ -982,7 +984,7 @@ fn what_takes_too_much_of_an_index_is_refused() {
     };
     let create = |dir: &Path, number: usize| File::create(dir.join(number.to_string()));
     check("paths", &|_, below, number| create(below, number).map(drop));
-    // Its entry has its own short name, and that of the first.
+    // Each entry contains its own short name and that of the first file.
     check("links", &|top, below, number| match number {
         0 => create(below, 0).map(drop),
         _ => fs::hard_link(below.join("0"), top.join(number.to_string())),
@@ -1012,7 +1014,8 @@ fn a_directory_that_is_moved_away_is_not_left_by_another_door() {
         way.enter(Path::new("d")).unwrap();
     }
     assert_eq!(way.depth(), 40);
-    // Within what is held open nothing is noticed; above, it would lead to another directory.
+    // Among the open directories the move is not noticed. Above them, it would lead to another
+    // directory.
     let deep = |depth| top.join(vec!["d"; depth].join("/"));
     fs::rename(deep(20), place.path.join("two/elsewhere")).unwrap();
     while way.depth() > 20 {
@@ -1022,7 +1025,7 @@ fn a_directory_that_is_moved_away_is_not_left_by_another_door() {
     assert!(error.to_string().contains("moved meanwhile"), "{error}");
 }
 
-/// Replaces a directory by a link, after so many changes.
+/// Replaces a directory by a link after a number of changes.
 struct Swap {
     left: AtomicU32,
     app: PathBuf,
@@ -1047,7 +1050,7 @@ impl Seam for Swap {
     }
 }
 
-/// An account that owns a directory above the state replaces it by a link, whenever that is worst.
+/// An account that owns a directory above the state replaces it by a link at any time.
 #[test]
 fn no_link_of_another_account_leads_a_snapshot_or_a_restore_elsewhere() {
     const OTHER: Option<u32> = Some(65_534);
@@ -1096,7 +1099,7 @@ fn no_link_of_another_account_leads_a_snapshot_or_a_restore_elsewhere() {
             );
             assert!(why.contains(&expect), "{why}");
         }
-        // Whoever comes after is not led there either.
+        // The next session does not follow the link either.
         if let Ok(mut session) = store.lock(false) {
             session.finish();
             let created = session.create(&[data], occasion(true));
@@ -1110,11 +1113,11 @@ fn no_link_of_another_account_leads_a_snapshot_or_a_restore_elsewhere() {
     }
 }
 
-/// Puts another directory in the place of the one that a restore prepares, at one of the changes that it makes in there.
+/// Replaces the directory that a restore prepares at one of the changes in it.
 struct Substitute {
     left: AtomicU32,
     other: PathBuf,
-    /// The restore goes on, or is undone.
+    /// Fails the restore, so that it is undone; otherwise it continues.
     fails: bool,
 }
 
