@@ -1,4 +1,4 @@
-//! The command line: one variant a verb; each verb lives in a file of its own under `verbs/`.
+//! The command line: one variant per verb. Each verb has its own file under `verbs/`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,12 +26,13 @@ use crate::verbs::uninstall::Uninstall;
 use crate::verbs::update::{Rollback, Update};
 use crate::verbs::verify::Verify;
 
-/// Runs any program as a production service.
+/// Run any program as a production service
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// State directory: logs, control socket, data of services [default: /var/lib/mainstay for root, else
-    /// ~/.local/state/mainstay; %LOCALAPPDATA%\mainstay on Windows].
+    /// State directory: logs, control socket and service data [default: /var/lib/mainstay for root,
+    /// ~/.local/state/mainstay for other users; on macOS, (~)/Library/Application Support/mainstay;
+    /// on Windows, %LOCALAPPDATA%\mainstay]
     #[arg(long, global = true, value_name = "DIR", env = "MAINSTAY_STATE_DIR")]
     state_dir: Option<PathBuf>,
     #[command(subcommand)]
@@ -41,15 +42,15 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(Check),
-    /// Prints the JSON Schema of manifests (draft 2020-12), for editors.
+    /// Print the JSON Schema of manifests (draft 2020-12), for editors
     Schema,
     Run(Run),
     Daemon(Daemon),
     Install(Install),
     Uninstall(Uninstall),
-    /// Has installed services start with the system.
+    /// Start services at boot
     Enable(Enable),
-    /// Has installed services start when somebody asks for them only; what runs goes on.
+    /// Do not start services at boot; running ones are not affected
     Disable(Enable),
     Status(Status),
     List(List),
@@ -58,17 +59,18 @@ enum Command {
     Diff(Diff),
     Update(Update),
     Rollback(Rollback),
-    /// Starts services, and what they need; waits until they are ready.
+    /// Start services and the services they need; wait until they are ready
     Start(Control),
-    /// Stops services, also those that a killed supervisor left; waits until nothing of them is left.
+    /// Stop services, including those left by a killed supervisor; wait until all their processes
+    /// have ended
     Stop(Stop),
-    /// Stops services that run, starts them; waits until they are ready.
+    /// Restart services, and start those that are not running; wait until they are ready
     Restart(Control),
-    /// Suspends all processes of services.
+    /// Suspend all processes of services
     Pause(Control),
-    /// Lets paused services go on.
+    /// Resume paused services
     Continue(Control),
-    /// Has services read their configuration again.
+    /// Make services reload their configuration
     Reload(Control),
     Logs(Logs),
     Events(Events),
@@ -88,7 +90,7 @@ impl Cli {
 
     fn perform(self) -> Result<ExitCode, Failure> {
         let state = || StateDir::locate(self.state_dir.clone());
-        // Whoever changes something there must know that it is not another account's place.
+        // A verb that changes the state directory first checks that no other account controls it.
         let own = || {
             let state = state()?;
             state.refuse_exposed()?;

@@ -1,4 +1,4 @@
-//! `mainstay check`: judge a manifest without starting anything.
+//! `mainstay check`: validates a manifest without starting anything.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -10,17 +10,18 @@ use crate::failure::Failure;
 use crate::manifest_file::{FormatName, Source};
 use crate::output;
 
-/// Checks a manifest and shows every mistake in it; starts nothing.
+/// Check a manifest and show every error in it, without starting anything
 ///
-/// Exits 78 if there is one. Warnings do not change the exit code.
+/// Exits 78 if there is an error. Warnings do not change the exit code.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
-    /// The manifest: .toml, .yaml or .json; `-` is standard input.
+    /// Manifest file (.toml, .yaml or .json); `-` reads standard input
     file: PathBuf,
-    /// Its language, where the file's name does not tell (standard input: toml).
+    /// Manifest format, if the file extension does not show it [default for standard input: toml]
     #[arg(long, value_enum)]
     format: Option<FormatName>,
-    /// Print the mistakes and warnings as one JSON array: code, path, message, help, line, column; `severity` of warnings.
+    /// Print errors, or else warnings, as one JSON array: code, path, message, help, line and
+    /// column; `severity` for warnings
     #[arg(long)]
     json: bool,
 }
@@ -59,7 +60,7 @@ fn summary(source: &Source, specs: &[Spec]) -> String {
         count => format!("{}: {count} services", source.name()),
     };
     for spec in specs {
-        // Not the arguments: they may hold what nobody should see.
+        // The arguments are left out: they can contain secrets.
         let _ = write!(
             summary,
             "\n  {:width$}  {}",

@@ -1,5 +1,6 @@
-//! `mainstay start|stop|restart|pause|continue|reload NAME…`: each is sent to the running supervisor, or the
-//! system's own manager, all at once, and waited for. What a dead supervisor left can be stopped, and nothing else.
+//! `mainstay start|stop|restart|pause|continue|reload NAME…`: sends the requests to the running
+//! supervisor or the system's service manager, all at once, and waits for the results. Services
+//! left by a dead supervisor can be stopped, but not controlled otherwise.
 
 use std::process::ExitCode;
 
@@ -14,31 +15,31 @@ use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{client, not_found, output, update};
 
-/// Which services.
+/// The services to control.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Control {
-    /// The services.
+    /// Names of the services
     #[arg(required = true)]
     names: Vec<String>,
-    /// One JSON document.
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// Which services; without a name, all.
+/// The services to stop; all of them if none is named.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stop {
-    /// The services; all of them if none is named.
+    /// Names of the services [default: all]
     names: Vec<String>,
-    /// Also stop the services that need these, directly or through others; those go first.
+    /// Also stop the services that need these, directly or indirectly; they are stopped first
     #[arg(long, requires = "names")]
     with_dependents: bool,
-    /// One JSON document.
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// What is asked of them.
+/// A request to services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
     Start,
@@ -61,12 +62,12 @@ impl Verb {
         }
     }
 
-    /// Whether several services do it in the order of their needs.
+    /// Returns whether the request is processed in the order of needs.
     fn follows_needs(self) -> bool {
         matches!(self, Self::Start | Self::Stop | Self::Restart)
     }
 
-    /// What a service that did as asked is now.
+    /// Returns the state of a service after a successful request.
     fn expects(self) -> StateName {
         match self {
             Self::Stop => StateName::Stopped,
@@ -99,7 +100,7 @@ impl Stop {
     }
 }
 
-/// What one question brings: an entry for each service that it was about.
+/// The answer to one request: an entry for each service it affected.
 type Answer = Result<Vec<ServiceReport>, Failure>;
 
 impl Control {
@@ -115,7 +116,8 @@ impl Control {
                 None => supervised.push(name.clone()),
             }
         }
-        // All names are judged before anything is done to any; one request is judged as a whole by the supervisor itself.
+        // All names are checked before any service is changed. If there is one request only, the
+        // supervisor checks it as a whole.
         let is_one_request = managed.is_empty() && (verb.follows_needs() || supervised.len() < 2);
         if !is_one_request {
             for name in &supervised {
@@ -126,7 +128,7 @@ impl Control {
                 })?;
             }
         }
-        // One request for all that follows the graph of needs.
+        // One request for all services whose order depends on the needs graph.
         let groups: Vec<Vec<String>> = match verb.follows_needs() {
             _ if supervised.is_empty() => Vec::new(),
             true => vec![supervised],
@@ -204,7 +206,7 @@ impl Control {
     }
 }
 
-/// Has the system's manager stop services, each after those that need it.
+/// Stops services of the system's manager, each after those that need it.
 fn stop_installed(state: &StateDir, names: &[String], reach: Reach) -> Answer {
     let mut all = Installed::with_dependents(state, names);
     if reach == Reach::Named {
@@ -213,10 +215,11 @@ fn stop_installed(state: &StateDir, names: &[String], reach: Reach) -> Answer {
     all.iter().map(|installed| installed.stop(state)).collect()
 }
 
-/// Has the system's manager stop services, each after those that need it, and start them again, each before those.
+/// Stops services of the system's manager, each after those that need it, and starts them again in
+/// reverse order.
 fn restart_installed(state: &StateDir, names: &[String]) -> Answer {
     let is_named = |it: &Installed| names.iter().any(|name| name == it.name().as_str());
-    // Some managers stop what needs a service with it.
+    // Some managers also stop the services that need a stopped one.
     let mut all = Installed::with_dependents(state, names);
     all.retain(|it| is_named(it) || it.is_up());
     let named = all.iter().filter(|it| is_named(it));
@@ -232,7 +235,7 @@ fn restart_installed(state: &StateDir, names: &[String]) -> Answer {
     stopped.map(|_| reports)
 }
 
-/// Asks the supervisor of this state directory.
+/// Sends the request to the supervisor of this state directory.
 fn supervised_control(state: &StateDir, names: &[String], verb: Verb, reach: Reach) -> Answer {
     ask_supervisor(state, names, verb, reach).map_err(|failure| {
         let is_unknown = matches!(failure.code(), Code::Unknown | Code::NotRunning);
@@ -253,7 +256,7 @@ fn ask_supervisor(state: &StateDir, names: &[String], verb: Verb, reach: Reach) 
     client::block_on(client::request_all(state, names, verb.as_str(), reach))?
 }
 
-/// They come to rest like those of a living supervisor.
+/// Stops the services that a dead supervisor left. They settle like those of a running supervisor.
 fn stop_orphans(
     state: &StateDir,
     names: &[String],
@@ -267,7 +270,8 @@ fn stop_orphans(
     show(Verb::Stop, report.services.into_iter().map(Ok), json)
 }
 
-/// Shows what became of each, and fails with the first that did not do as asked.
+/// Shows the result for each service, and fails with the first one that did not reach the requested
+/// state.
 fn show(
     verb: Verb,
     answers: impl Iterator<Item = Result<ServiceReport, Failure>>,
@@ -305,7 +309,7 @@ fn show(
     failure.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-/// What a stop has left running that needs the service.
+/// Returns a note about the running services that need a stopped one.
 fn still_needed(service: &ServiceReport) -> Option<String> {
     let (by, name) = (&service.needed_by, &service.name);
     let (need, keep, all) = match by.len() {
@@ -320,7 +324,8 @@ fn still_needed(service: &ServiceReport) -> Option<String> {
     ))
 }
 
-/// A service that came to rest elsewhere than asked. One that has done its work and ended cleanly did what `start` asked.
+/// Returns the failure of a service that settled in another state than requested. For `start` and
+/// `restart`, a service that completed its work and exited cleanly is a success.
 fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
     let completed = service.state == StateName::Stopped
         && service.last_exit.is_some_and(|exit| exit.code == Some(0))
@@ -335,7 +340,7 @@ fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
     let message = format!("{} {}: {state}", verb.as_str(), service.name);
     let failure = Failure::new(Code::Failed, message);
     let name = &service.name;
-    // One that has not run has said nothing.
+    // A service that has not run has no output.
     Some(match exit.is_some() || service.pid.is_some() {
         true => failure.hint(format!("its last words: mainstay logs {name} -n 20")),
         false => failure,

@@ -1,4 +1,4 @@
-//! `mainstay daemon`: a service manager of our own, where there is none to use.
+//! `mainstay daemon`: the embedded service manager, for systems without one that can be used.
 
 use std::process::ExitCode;
 
@@ -7,24 +7,26 @@ use crate::host::{self, Options, Output, Services};
 use crate::output::Foreign;
 use crate::state_dir::StateDir;
 
-/// Is the manager of the services that are installed in its state directory: for containers, CI, and users without root.
+/// Run the embedded service manager
 ///
-/// It starts those that are enabled, in the order of their needs; more may be installed (`mainstay install --manager embedded`), and others
-/// removed, while it runs. It may be
-/// process 1 of a container. SIGTERM and SIGINT stop all in reverse order, a second one kills; SIGHUP has services reload that know how to.
-/// Exits 0 after an orderly end, 1 if a service was halted then or had to be killed.
+/// It manages the services installed in its state directory, for containers, CI and users without
+/// root. It starts those that are enabled, in the order of their needs. While it runs, services can
+/// be installed (`mainstay install --manager embedded`) and removed. It can be process 1 of a
+/// container. SIGTERM and SIGINT stop all services in reverse order; a second one kills them.
+/// SIGHUP reloads the services that support it. Exits 0 after an orderly stop, and 1 if a service
+/// was halted or had to be killed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Daemon {
-    /// End when all services are down, with the code of the first that failed.
+    /// Exit when all services are down, with the exit code of the first that failed
     #[arg(long)]
     exit_when_done: bool,
-    /// Show what the services write, each line with its service's name.
+    /// Show the output of the services, each line prefixed with the name of its service
     #[arg(long)]
     follow: bool,
-    /// With --follow: let control characters through to a terminal, not colours alone.
+    /// With --follow: pass all control characters to the terminal, not only colours
     #[arg(long, requires = "follow")]
     raw: bool,
-    /// One JSON object an event.
+    /// Print one JSON object per event
     #[arg(long)]
     json: bool,
 }

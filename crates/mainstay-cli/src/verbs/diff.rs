@@ -1,4 +1,4 @@
-//! `mainstay diff`: what differs between two definitions of a service.
+//! `mainstay diff`: compares two definitions of a service.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,23 +15,25 @@ use crate::not_found;
 use crate::output;
 use crate::state_dir::StateDir;
 
-/// Lines around a difference.
+/// The number of context lines around a difference.
 const CONTEXT: usize = 3;
 
-/// Shows what differs between two definitions of a service, in the form of `diff -u`; nothing where they are the same.
+/// Compare two definitions of a service, in the format of `diff -u`
 ///
-/// Values of `env` are not shown, but that they differ is.
+/// Prints nothing if they are the same. Values of `env` are hidden, but a difference between them
+/// is shown.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Diff {
-    /// The service.
+    /// Name of the service
     name: String,
-    /// The version to start from. Default: the one before; with a file: the one that is installed.
+    /// Version to compare from [default: the one before --to; if --to is a file, the installed
+    /// version]
     #[arg(long, value_name = "VERSION")]
     from: Option<u64>,
-    /// The version, or the manifest, to compare it with. Default: the one that is installed.
+    /// Version or manifest file to compare with [default: the installed version]
     #[arg(long, value_name = "VERSION|FILE")]
     to: Option<String>,
-    /// One JSON document.
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
@@ -94,7 +96,7 @@ impl Diff {
     }
 }
 
-/// What there is beside the manifest, as comments before it.
+/// Returns the manifest after comment lines that contain the other parts of the definition.
 fn text(definition: &Definition, manifest: &str) -> String {
     let scope = if definition.user { "user" } else { "system" };
     let sandbox = if definition.sandbox { "on" } else { "off" };
@@ -110,7 +112,7 @@ fn text(definition: &Definition, manifest: &str) -> String {
     )
 }
 
-/// Compared is what is there; shown is what may be seen of it.
+/// Returns the unified diff. The comparison uses the real values; the output shows masked ones.
 fn unified(name: &str, from: (&str, &Definition), to: (&str, &Definition)) -> String {
     let [(before, seen_before), (after, seen_after)] = [from.1, to.1].map(|definition| {
         let masked = manifest::masked(&definition.manifest, definition.format);

@@ -1,4 +1,4 @@
-//! `mainstay enable` and `mainstay disable`: whether installed services start with the system.
+//! `mainstay enable` and `mainstay disable`: set whether installed services start at boot.
 
 use std::process::ExitCode;
 
@@ -7,10 +7,10 @@ use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{embedded, output};
 
-/// Which services.
+/// The services to enable or disable.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Enable {
-    /// The services.
+    /// Names of the services
     #[arg(required = true)]
     names: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! `mainstay events`: what happens, as it happens.
+//! `mainstay events`: shows events as they happen.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -14,12 +14,12 @@ use crate::output::{self, Foreign};
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 
-/// Shows events of the running supervisor from now on, until it ends or you press ctrl-c.
+/// Show service events as they happen, until the supervisor ends or you press Ctrl-C
 #[derive(Debug, clap::Args)]
 pub(crate) struct Events {
-    /// Only those of this service.
+    /// Show only the events of this service [default: all]
     name: Option<String>,
-    /// One JSON object a line.
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
@@ -48,7 +48,7 @@ impl Events {
             };
             let events = match events.await {
                 Err(failure) if failure.code() == Code::NotRunning => {
-                    // A host that could not start has nobody to tell.
+                    // A host that failed to start serves no events: show the stored cause instead.
                     let cause = installed.and_then(|it| it.start_failure());
                     let absent = || match name {
                         Some(name) => not_found::service_or(state, &[name], failure),

@@ -1,4 +1,4 @@
-//! `mainstay history`: who changed a definition, and when.
+//! `mainstay history`: shows the changes to a definition, with their author and time.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,12 +13,14 @@ use crate::not_found;
 use crate::output;
 use crate::state_dir::StateDir;
 
-/// Shows who changed the definition of a service, when and how, the oldest first; also of one that was uninstalled.
+/// Show the changes to a service's definition, oldest first
+///
+/// Each entry shows who made the change, when and how. Works for uninstalled services, too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct History {
-    /// The service.
+    /// Name of the service
     name: String,
-    /// One JSON document.
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,5 @@
-//! `mainstay host`: what a service manager runs in the place of a program that was not written for it.
+//! `mainstay host`: the process that a service manager runs in place of a program that was not
+//! written for it.
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -15,37 +16,40 @@ use crate::manifest_file::{FormatName, Source};
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 
-/// What a host needs beyond its service's own time, to write down what is left.
+/// The time that a host needs in addition to its service's own time, to write what is left of the
+/// output.
 pub(crate) const MARGIN: Duration = Duration::from_secs(10);
-/// From a crash of a host to its next start.
+/// The delay between a crash of a host and its next start.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs one service of a manifest for the service manager that started this process.
+/// Run one service of a manifest for the service manager that started this process
 ///
-/// The manager is told when the service is ready, and its stop, pause, continue and reload reach it; what happens goes to the system's log.
-/// Exits with the service's own code if that is why it ends, so that the manager's own recovery can look at it.
+/// The host reports readiness to the manager and passes on its stop, pause, continue and reload
+/// requests. Events go to the system log. Exits with the service's own exit code if that is why it
+/// ends, so that the recovery settings of the manager apply to it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Host {
-    /// The service.
+    /// Name of the service
     name: String,
-    /// The manifest: .toml, .yaml or .json; `credential:NAME` is a credential of systemd.
+    /// Manifest file (.toml, .yaml or .json); `credential:NAME` reads a systemd credential
     #[arg(long, value_name = "FILE")]
     manifest: PathBuf,
-    /// Its language, where the file's name does not tell.
+    /// Manifest format, if the file extension does not show it
     #[arg(long, value_enum)]
     format: Option<FormatName>,
-    /// Where its relative paths start, where that is not the file's own directory.
+    /// Base directory of relative paths in the manifest [default: the directory of the file]
     #[arg(long, value_name = "DIR")]
     base_dir: Option<PathBuf>,
-    /// The Windows Service Control Manager started this.
+    /// Run as started by the Windows Service Control Manager
     #[arg(long)]
     under_scm: bool,
-    /// Only waits for what the service needs, and fails where that does not run: before a host that may not ask the manager.
+    /// Only wait for the services that this one needs, and fail if they do not run: for a host that
+    /// may not query the manager
     #[arg(long, hide = true)]
     check_needs: bool,
 }
 
-/// What a host needs of its manifest.
+/// The part of a manifest that a host needs.
 struct Job {
     spec: Spec,
     manifest: String,
@@ -55,7 +59,7 @@ struct Job {
 impl Host {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
         if self.check_needs {
-            // What a user may not do takes nothing away from services of a user.
+            // Without the privilege, the services are those of a user, which need no system mounts.
             let _ = host::sys::enter_system_mounts();
         }
         let job = self.job();
@@ -72,7 +76,7 @@ impl Host {
         if let Err(failure) = &job {
             StartFailure::store(&state, failure);
         }
-        // Under this name its events are registered.
+        // Events are registered under the name in the manager.
         let manager_name = match &job {
             Ok(job) => job.spec.manager_name().to_owned(),
             Err(_) => Installed::of_host(&state, &self.name)
@@ -88,7 +92,8 @@ impl Host {
             true => service.log_dir(state.path().join("host")),
             false => service,
         };
-        // The Service Control Manager hears of a failure only from a process that has connected to it.
+        // The Service Control Manager sees the failure of a process only if that process has
+        // connected to it.
         Ok(service.run(move |context: Context| host(job, state, context)))
     }
 
@@ -113,7 +118,8 @@ impl Host {
     }
 }
 
-/// A host has the rights of its service, and so has whoever may change its manifest. On Unix the file is judged when it is opened.
+/// Refuses a manifest that others can change: they would gain the rights of the service. On Unix,
+/// the check happens when the file is opened.
 #[cfg(windows)]
 fn refuse_exposed(manifest: &Path) -> Result<(), Failure> {
     match host::sys::acl_exposure(manifest) {
@@ -122,7 +128,7 @@ fn refuse_exposed(manifest: &Path) -> Result<(), Failure> {
             let failure = Failure::new(Code::PermissionDenied, message);
             Err(failure.hint("install the service again"))
         }
-        // What cannot be judged cannot be read, which is said next.
+        // A file whose ACL cannot be read fails to open next, with an error.
         _ => Ok(()),
     }
 }
@@ -133,14 +139,16 @@ fn refuse_exposed(_manifest: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Completes the definition of a host with what depends on its service: the same when it is installed and when it runs.
+/// Completes the definition of a host with the settings that depend on its service. They are the
+/// same at installation and at run time.
 pub(crate) fn of_host(host: Definition, spec: &Spec) -> Definition {
     let graceful = spec.stop().graceful().saturating_add(MARGIN);
     host.start_timeout(patience(spec))
         .graceful(graceful)
         .windows(|windows| windows.preshutdown(graceful))
         .accepts(Accepts::PAUSE | Accepts::RELOAD)
-        // The host restarts the program by the contract of its exit codes: only the host itself must come back.
+        // The host restarts the program by the contract of its exit codes. The manager restarts
+        // only the host.
         .recovery(Recovery {
             restart_after: vec![PAUSE],
             crashes_only: true,
@@ -148,12 +156,14 @@ pub(crate) fn of_host(host: Definition, spec: &Spec) -> Definition {
         })
 }
 
-/// How long a manager waits for a host to be up, with what the host itself takes.
+/// Returns the start timeout of a host for its manager, which includes the time that the host
+/// itself needs.
 pub(crate) fn patience(spec: &Spec) -> Duration {
     start_limit(spec).saturating_add(MARGIN)
 }
 
-/// After which a host is up for its manager, ready or not: `start.timeout` for its program, and as long for what that needs.
+/// Returns the time after which a host counts as up for its manager, ready or not: `start.timeout`
+/// for its program, and the same again if the service has needs.
 pub(crate) fn start_limit(spec: &Spec) -> Duration {
     let timeout = spec.start().timeout();
     let needs = match spec.needs() {
@@ -179,7 +189,8 @@ fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<
             }
             let run = || {
                 host::run(Options {
-                    // What it needs runs; on Unix the account is ours, who are root there.
+                    // The services it needs are running. On Unix, the host switches accounts
+                    // itself: it runs as root.
                     services: Services::OfManifest {
                         specs: vec![spec.under_manager(cfg!(windows))],
                         manifest,
@@ -199,7 +210,8 @@ fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<
             done.inspect_err(|failure| StartFailure::store(&state, failure))
         },
     );
-    // To systemd an end before that is a failure, whatever its code, after which it starts another host.
+    // systemd treats an exit before readiness as a failure, whatever the exit code, and starts
+    // another host.
     if matches!(done, Ok(0)) && !status.is_stopping() {
         status.ready();
     }

@@ -1,4 +1,4 @@
-//! `mainstay install`: services of a manifest become services of this system.
+//! `mainstay install`: installs services of a manifest into a service manager.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,51 +16,53 @@ use crate::manifest_file::{self, FormatName, Loaded};
 use crate::output;
 use crate::state_dir::StateDir;
 
-/// Makes services of a manifest services of this system, which start with it; those that are installed become what the manifest says now.
+/// Install services from a manifest, to start at boot; update those already installed
 ///
-/// The manifest is copied: later changes of the file are for the next install. A running service is not touched: what is new holds from its
-/// next start on. Where one cannot be installed, none is.
+/// The manifest is copied: later changes to the file take effect at the next install. Running
+/// services are not affected: a new definition takes effect at the next start. If one service
+/// cannot be installed, none is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Install {
-    /// The manifest: .toml, .yaml or .json; `-` is standard input.
+    /// Manifest file (.toml, .yaml or .json); `-` reads standard input
     file: PathBuf,
-    /// Only these services, and what they need.
+    /// Install only these services, and the services they need [default: all]
     names: Vec<String>,
-    /// Its language, where the file's name does not tell (standard input: toml).
+    /// Manifest format, if the file extension does not show it [default for standard input: toml]
     #[arg(long, value_enum)]
     format: Option<FormatName>,
-    /// The password of the account user:NAME is the first line of standard input.
+    /// Read the password of the account (user:NAME) from the first line of standard input
     #[arg(long)]
     password_stdin: bool,
-    /// It is the first line of this file.
+    /// Read the account's password from the first line of FILE
     #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
     password_file: Option<PathBuf>,
-    /// It is in this variable of the environment.
+    /// Read the account's password from the environment variable VARIABLE
     #[arg(long, value_name = "VARIABLE", conflicts_with_all = ["password_stdin", "password_file"])]
     password_env: Option<String>,
-    /// Who runs the program.
+    /// How the manager runs the program
     #[arg(long, value_enum, default_value_t = Mode::Hosted)]
     mode: Mode,
-    /// Which manager is to have it: systemd, openrc, sysv, runit, s6, …, or embedded: `mainstay daemon`. Default: the one that runs this
-    /// system, embedded where there is none.
+    /// Service manager to install into: systemd, openrc, sysv, runit, s6, … or embedded (`mainstay
+    /// daemon`) [default: the manager that runs this system, or embedded if there is none]
     #[arg(long, value_parser = manager)]
     manager: Option<Manager>,
-    /// It becomes a service of your own, not of the machine: it takes no root (systemd).
+    /// Install for the current user instead of the machine; needs no root (systemd)
     #[arg(long)]
     user: bool,
-    /// Without the sandbox that its manager would put it into (systemd).
+    /// Install without the sandbox of the service manager (systemd)
     #[arg(long)]
     no_sandbox: bool,
-    /// It is for the system that lies below this directory, an image or a package: nothing is run or started.
+    /// Install into the system below DIR, an image or a package; run and start nothing
     #[arg(long, value_name = "DIR", conflicts_with_all = ["dry_run", "user"])]
     root: Option<PathBuf>,
-    /// Says what would be done, each file and each command or call, and does nothing; needs no rights.
+    /// Print every file, command and call of the installation, and change nothing; needs no
+    /// privileges
     #[arg(long)]
     dry_run: bool,
-    /// Only where this is the version that is installed; 0: where none is. For one service.
+    /// Install only if version N is installed; 0: only if none is (one service only)
     #[arg(long, value_name = "N", conflicts_with = "dry_run")]
     if_version: Option<u64>,
-    /// One JSON document.
+    /// Print one JSON document
     #[arg(long, conflicts_with = "dry_run")]
     json: bool,
 }
@@ -103,7 +105,7 @@ impl Install {
             return self.install_embedded(state, &manifest, &specs);
         }
         if self.root.is_none() {
-            // Before anything about its services: on another system these may be fine.
+            // Checked before the services: they may be valid on another system.
             let any = mainstay::service("any").manager(record.manager);
             mainstay::check_manager(&any.scope(record.scope()))?;
         }
@@ -160,7 +162,7 @@ impl Install {
         self.show(services)
     }
 
-    /// For `mainstay daemon`, whether or not it runs now.
+    /// Installs into the embedded manager, `mainstay daemon`, whether or not it is running.
     fn install_embedded(
         &self,
         state: &StateDir,
@@ -209,7 +211,7 @@ impl Install {
         self.show(lines.collect())
     }
 
-    /// What is to be there before.
+    /// Returns the version that must be installed before the change.
     fn expected(&self) -> Expected {
         self.if_version.map_or(Expected::Any, Expected::from)
     }
@@ -231,13 +233,13 @@ impl Install {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Who is to have them, and how.
+    /// Returns the record of the installation: the manager, mode and scope.
     fn record(&self) -> Result<Record, Failure> {
         let found = match &self.root {
             Some(root) => Manager::detect_below(root),
             None => Manager::detect(),
         };
-        // In a container there is mostly none, and `mainstay daemon` is one.
+        // A container usually has no service manager, and `mainstay daemon` is one.
         let manager = self.manager.or(found).unwrap_or(Manager::Mainstay);
         if cfg!(windows) && self.mode == Mode::Direct {
             let message = "install directly: Windows runs only what is written as a service";
@@ -276,7 +278,8 @@ impl Install {
     }
 }
 
-/// The manifest's directory as the system below `root` has it; `/` where it lies elsewhere.
+/// Returns the manifest's directory as a path inside the system below `root`; `/` if it is outside
+/// `root`.
 fn dir_in_image(dir: &Path, root: &Path) -> Result<PathBuf, Failure> {
     let canonical = |path: &Path| {
         let failed = |error| format!("find {}: {error}", path.display());
@@ -287,7 +290,7 @@ fn dir_in_image(dir: &Path, root: &Path) -> Result<PathBuf, Failure> {
     Ok(Path::new("/").join(dir.strip_prefix(&root).unwrap_or(Path::new(""))))
 }
 
-/// Whom it runs as, with the password that only a user has.
+/// Returns the account of the service, with the password if the account is a user.
 fn account(spec: &Spec, mode: Mode, password: Option<&Password>) -> Result<Account, Failure> {
     match installed::account(spec.account(), mode) {
         #[cfg(windows)]

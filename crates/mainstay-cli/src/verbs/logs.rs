@@ -1,4 +1,5 @@
-//! `mainstay logs`: what services wrote. Reads the files, so it needs no supervisor; only `logs rotate` does.
+//! `mainstay logs`: shows the output of services. It reads the files and needs no supervisor; only
+//! `logs rotate` does.
 
 mod pager;
 mod show;
@@ -28,30 +29,30 @@ use crate::state_dir::StateDir;
 use pager::Pager;
 use show::{Added, Form, Shown, Tag};
 
-/// Where the second of two raw streams lies, in the log's own directory.
+/// The directory of the second of two raw streams, inside the directory of the log.
 const STDERR_DIR: &str = "stderr";
-/// So many lines are shown where nothing says which.
+/// The number of lines shown if no option selects lines.
 const DEFAULT_LINES: u64 = 10;
-/// So many of the last lines are looked at to see whether lines name their stream.
+/// The number of last lines that are read to find whether lines name their stream.
 const SAMPLE: u64 = 100;
 
-/// Shows lines of services' logs, across rotated and compressed files; `logs rotate NAME` begins a new file.
+/// Show the logs of services, including rotated and compressed files, or rotate a log
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = TIMES)]
 pub(crate) struct Logs {
-    /// The services; lines of several are in the order of their times.
+    /// Names of the services; lines of several services are merged by time
     #[arg(required = true)]
     names: Vec<String>,
-    /// Go on with what is added, until you press ctrl-c.
+    /// Keep showing new lines until you press Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// How many lines of each, the last ones [default: 10; all with --since, --until or --grep].
+    /// Show the last N lines of each service [default: 10; all with --since, --until or --grep]
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<u64>,
-    /// Not older than this.
+    /// Show lines from this time on
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
     since: Option<String>,
-    /// Not younger than this.
+    /// Show lines up to this time
     #[arg(
         long,
         value_name = "T",
@@ -59,22 +60,22 @@ pub(crate) struct Logs {
         conflicts_with = "follow"
     )]
     until: Option<String>,
-    /// Only lines in which this regular expression matches.
+    /// Show only lines that match this regular expression
     #[arg(short, long, value_name = "RE")]
     grep: Option<String>,
-    /// Let --grep match upper and lower case alike.
+    /// Ignore case in --grep
     #[arg(short, long, requires = "grep")]
     ignore_case: bool,
-    /// Only what was written here.
+    /// Show only lines from this stream
     #[arg(long, value_enum)]
     stream: Option<StreamName>,
-    /// One JSON object a line.
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// Let control characters through to a terminal, not colours alone.
+    /// Pass all control characters to the terminal, not only colours
     #[arg(long)]
     raw: bool,
-    /// Write to the terminal even what does not fit on it.
+    /// Do not start a pager, even if the output does not fit on the terminal
     #[arg(long)]
     no_pager: bool,
     #[command(subcommand)]
@@ -94,16 +95,16 @@ enum StreamName {
 
 #[derive(Debug, clap::Subcommand)]
 enum Rotate {
-    /// Begins a new file at the next end of a line.
+    /// Rotate a log: begin a new file at the next end of a line
     Rotate {
-        /// The service.
+        /// Name of the service
         name: String,
     },
 }
 
-/// One directory of files, and what is wanted of it.
+/// One directory of log files, and the selection of lines.
 struct Source {
-    /// The number of the service.
+    /// The index of the service.
     service: usize,
     name: String,
     dir: PathBuf,
@@ -112,7 +113,7 @@ struct Source {
     tag: Tag,
 }
 
-/// Which lines are wanted.
+/// The filter for lines.
 #[derive(Clone)]
 struct Filter {
     streams: Streams,
@@ -122,9 +123,9 @@ struct Filter {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Streams {
     All,
-    /// Lines that name this one.
+    /// Lines that name this stream.
     Only(Stream),
-    /// Lines that do not name this one.
+    /// Lines that do not name this stream.
     AllBut(Stream),
 }
 
@@ -165,7 +166,7 @@ impl Logs {
             sources
                 .extend(found.map_err(|failure| not_found::service_or(state, &[name], failure))?);
         }
-        // Bytes can be copied as they are where nobody asks for lines.
+        // Without a selection of lines, bytes are copied unchanged.
         let as_bytes = !self.json && sources.len() == 1 && sources[0].filter.keeps_all();
         if self.follow && !as_bytes {
             for source in &mut sources {
@@ -256,7 +257,7 @@ impl Logs {
             .map_err(|error| Failure::new(Code::Usage, format!("--grep '{text}': {error}")))
     }
 
-    /// Where the lines of a service lie that are asked for.
+    /// Returns the sources of the requested lines of a service.
     fn sources(
         &self,
         state: &StateDir,
@@ -264,7 +265,7 @@ impl Logs {
         name: &str,
         regex: Option<&Regex>,
     ) -> Result<Vec<Source>, Failure> {
-        // Only a service's name may become part of a path.
+        // Only a valid service name may become part of a path.
         let Some(known) = ServiceName::new(name) else {
             return Err(unreadable(state, name, &io::ErrorKind::NotFound.into()));
         };
@@ -314,7 +315,7 @@ impl Logs {
         Ok(sources)
     }
 
-    /// Shows the lines of all logs by their times.
+    /// Shows the lines of all logs, ordered by time.
     fn merge(
         &self,
         sources: &[Source],
@@ -325,7 +326,7 @@ impl Logs {
             .iter()
             .map(|source| |line: &[u8]| source.filter.keeps(line))
             .collect();
-        // Where the lines of a service come from two logs, each has the last N: those of both together are less.
+        // If a service has two logs, each supplies its last N lines. The surplus over N is skipped.
         let mut found = vec![0; self.names.len()];
         let mut readers = Vec::with_capacity(sources.len());
         for (source, keep) in sources.iter().zip(&keeps) {
@@ -362,7 +363,7 @@ impl Logs {
             }
             reader.advance()?;
             if let Some(time) = reader.time {
-                // A clock that went back does not change the order of a log's own lines.
+                // A clock that was set back does not change the order of lines within a log.
                 next.push(Reverse((time.micros.max(now), number)));
             }
         }
@@ -379,7 +380,7 @@ impl Logs {
         for source in sources {
             let (filter, tag) = (source.filter, source.tag);
             let stderr_dir = source.dir.join(STDERR_DIR);
-            // Streams may be split while we look on.
+            // Streams can be split while the log is followed.
             let may_split = self.stream.is_none() && tag.stream.is_none();
             if may_split {
                 let filter = filter.clone();
@@ -416,9 +417,9 @@ impl Logs {
     }
 }
 
-/// What kept lines from being shown.
+/// The reason why lines were not shown.
 enum Trouble {
-    /// The log of this service.
+    /// A failure to read the log of this service.
     Log(String, io::Error),
     Output(io::Error),
 }
@@ -429,12 +430,12 @@ impl Source {
     }
 }
 
-/// One log that is merged with others, at one of its lines.
+/// A log that is being merged with others, positioned at one of its lines.
 struct Reader<'a> {
     source: &'a Source,
     lines: Lines<'a>,
     line: Vec<u8>,
-    /// Of the line; `None` at the end.
+    /// The time of the line; `None` at the end.
     time: Option<Time>,
 }
 
@@ -457,7 +458,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Shows one log as it is.
+/// Copies one log to the output unchanged.
 fn copy(source: &Source, query: &Query, shown: &RefCell<Shown>) -> Result<(), Trouble> {
     let range = source.log.select(query, None).map_err(source.trouble())?;
     let mut failed_output = None;
@@ -474,7 +475,7 @@ fn copy(source: &Source, query: &Query, shown: &RefCell<Shown>) -> Result<(), Tr
     }
 }
 
-/// Whether lines say which stream they are from; so do those of a log that has none yet.
+/// Returns whether lines name their stream. An empty log counts as one whose lines do.
 fn names_streams(log: &Log) -> io::Result<bool> {
     let query = Query {
         lines: Some(SAMPLE),
@@ -494,7 +495,7 @@ fn names_streams(log: &Log) -> io::Result<bool> {
 fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            // A supervisor that runs knows whether there will be one.
+            // A running supervisor has the answer whether the service exists.
             let asked = client::block_on(client::expect_service(state, "logs", name)).flatten();
             match asked {
                 Ok(()) => {

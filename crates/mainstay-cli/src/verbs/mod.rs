@@ -1,4 +1,5 @@
-//! One file per verb: it reads its arguments, asks the rest of the program, and shows the answer.
+//! The verbs, one file each. A verb reads its arguments, calls the rest of the program and shows
+//! the result.
 
 pub(crate) mod check;
 pub(crate) mod control;
@@ -26,7 +27,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     mainstay_core::manifest::duration(text)
 }
 
-/// Refuses an option that is about one service where there are more, or none.
+/// Refuses an option that applies to one service if there are more or none.
 fn must_be_one(verb: &str, option: &str, count: usize) -> Result<(), Failure> {
     match count {
         1 => Ok(()),

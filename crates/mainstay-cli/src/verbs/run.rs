@@ -1,4 +1,4 @@
-//! `mainstay run`: supervise in the foreground, without installation.
+//! `mainstay run`: supervises services in the foreground, without installation.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,25 +9,27 @@ use crate::manifest_file::{self, FormatName};
 use crate::output::{self, Foreign};
 use crate::state_dir::StateDir;
 
-/// Runs the services of a manifest in the foreground, until they have all ended or you press ctrl-c.
+/// Run the services of a manifest in the foreground, until all have ended or you press Ctrl-C
 ///
-/// Services that `mainstay stop` has stopped can be started again, so it goes on for them. Ctrl-C once stops them in reverse order, twice kills them. Exits 0 if every service ended cleanly or was stopped.
+/// A service stopped with `mainstay stop` can be started again, so it does not end the run. Ctrl-C
+/// stops the services in reverse order; a second Ctrl-C kills them. Exits 0 if every service ended
+/// cleanly or was stopped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
-    /// The manifest: .toml, .yaml or .json; `-` is standard input.
+    /// Manifest file (.toml, .yaml or .json); `-` reads standard input
     file: PathBuf,
-    /// Only these services, and what they need.
+    /// Run only these services, and the services they need [default: all]
     names: Vec<String>,
-    /// Its language, where the file's name does not tell (standard input: toml).
+    /// Manifest format, if the file extension does not show it [default for standard input: toml]
     #[arg(long, value_enum)]
     format: Option<FormatName>,
-    /// Show what the services write, each line with its service's name.
+    /// Show the output of the services, each line prefixed with the name of its service
     #[arg(long)]
     follow: bool,
-    /// With --follow: let control characters through to a terminal, not colours alone.
+    /// With --follow: pass all control characters to the terminal, not only colours
     #[arg(long, requires = "follow")]
     raw: bool,
-    /// One JSON object an event.
+    /// Print one JSON object per event
     #[arg(long)]
     json: bool,
 }

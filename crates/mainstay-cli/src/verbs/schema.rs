@@ -1,4 +1,4 @@
-//! `mainstay schema`: the JSON Schema of manifests.
+//! `mainstay schema`: prints the JSON Schema of manifests.
 
 use std::process::ExitCode;
 

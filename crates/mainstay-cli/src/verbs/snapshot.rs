@@ -1,4 +1,5 @@
-//! `mainstay snapshot create|list|show|verify|restore|prune NAME [ID]`: what is kept of a service's state.
+//! `mainstay snapshot create|list|show|verify|restore|prune NAME [ID]`: manages the snapshots of a
+//! service's state.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,11 +23,11 @@ use crate::state_dir::StateDir;
 use crate::verbs::control::Verb;
 use crate::{client, host, output};
 
-/// What a manifest without `snapshot` lacks.
+/// The hint for a manifest without `snapshot`.
 const STATE: &str =
     "say what its state is: snapshot = { paths = [\"/var/lib/…\"] }, or {} for its own directory";
 
-/// Keeps the state of a service, and restores it.
+/// Manage the snapshots of a service
 #[derive(Debug, clap::Args)]
 pub(crate) struct Snapshot {
     #[command(subcommand)]
@@ -35,67 +36,72 @@ pub(crate) struct Snapshot {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Takes a snapshot; of a running service by its supervisor, as its manifest says.
+    /// Take a snapshot; for a running service, its supervisor takes it as the manifest specifies
     Create {
         #[command(flatten)]
         of: Of,
-        /// Where its manifest is, if no supervisor has it.
+        /// Manifest of the service, if no supervisor has it
         #[arg(long, value_name = "FILE")]
         manifest: Option<PathBuf>,
     },
-    /// Lists the snapshots, the oldest first.
+    /// List the snapshots, oldest first
     List(Of),
-    /// Shows what a snapshot holds, the newest one if none is named.
+    /// Show the content of a snapshot
     Show {
         #[command(flatten)]
         of: Of,
+        /// ID of the snapshot [default: the newest]
         id: Option<SnapshotId>,
     },
-    /// Reads every content of a snapshot, or of all, and compares it with what was copied. Exits 1 if one is damaged.
+    /// Compare every file of a snapshot, or of all snapshots, with its checksum; exit 1 if one is
+    /// damaged
     Verify {
         #[command(flatten)]
         of: Of,
+        /// ID of the snapshot [default: all]
         id: Option<SnapshotId>,
     },
-    /// Restores a snapshot: all its directories or none. Without an ID, the newest stable one that is whole.
+    /// Restore a snapshot: all its directories or none
     Restore {
         #[command(flatten)]
         of: Of,
+        /// ID of the snapshot [default: the newest that is stable and undamaged]
         id: Option<SnapshotId>,
-        /// Stop the service first if it runs, and start it afterwards.
+        /// Stop the service first if it is running, and start it afterwards
         #[arg(long)]
         stop: bool,
-        /// Do not keep the state that is replaced.
+        /// Do not take a snapshot of the state that is replaced
         #[arg(long)]
         discard: bool,
     },
-    /// Deletes the snapshots that are to go, or the one that is named.
+    /// Delete old snapshots, or the one with this ID
     Prune {
         #[command(flatten)]
         of: Of,
+        /// ID of the only snapshot to delete
         id: Option<SnapshotId>,
-        /// How many stay; what its manifest says if this is not given, or 5.
+        /// Number of snapshots to keep [default: as in the manifest, or 5]
         #[arg(long, value_name = "N", conflicts_with = "id", value_parser = clap::value_parser!(u32).range(1..))]
         keep: Option<u32>,
     },
 }
 
-/// Whose.
+/// The service that a subcommand applies to.
 #[derive(Debug, clap::Args)]
 struct Of {
-    /// The service.
+    /// Name of the service
     name: String,
-    /// One JSON document.
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// A service's snapshots, and where its supervisor is.
+/// A service's snapshots, and the state directory of its supervisor.
 struct Kept {
     name: ServiceName,
-    /// Of the supervisor that has it.
+    /// The state directory of the supervisor that has the service.
     state: StateDir,
-    /// Of all.
+    /// The state directory of all services.
     base: StateDir,
     store: Store,
 }
@@ -143,7 +149,7 @@ impl Kept {
         })
     }
 
-    /// One that has snapshots, or may have.
+    /// Returns the snapshots of a service that has some, or can have some.
     fn known(name: &str, base: &StateDir) -> Result<Self, Failure> {
         let kept = Self::of(name, base)?;
         if kept.store.exists() {
@@ -163,7 +169,8 @@ impl Kept {
         Err(not_found::service_or(base, &[name], failure))
     }
 
-    /// The failure of a snapshot that the manifest does not ask for, whether the service runs or not.
+    /// Returns the failure for a manifest without `snapshot`, whether or not the service is
+    /// running.
     fn undeclared(&self) -> Failure {
         let message = format!("the manifest of {} has no `snapshot`", self.name);
         Failure::new(Code::InvalidManifest, message).hint(STATE)
@@ -174,7 +181,8 @@ impl Kept {
         declared.ok_or_else(|| self.undeclared())
     }
 
-    /// The `snapshot` of its manifest: the given one, that of its installation, or what its supervisor has read.
+    /// Returns `snapshot` from the manifest: the given one, else the installed one, else the copy
+    /// of the supervisor.
     fn declared(&self, manifest: Option<&Path>) -> Result<Option<SnapshotPolicy>, Failure> {
         let copies = [Format::Toml, Format::Yaml, Format::Json].map(|format| format.name());
         let installed = [Scope::User, Scope::System].map(|scope| {
@@ -201,7 +209,7 @@ impl Kept {
         Ok(spec.snapshot().cloned())
     }
 
-    /// The service as its supervisor sees it, if it has one.
+    /// Returns the service as reported by its supervisor, if there is one.
     fn report(&self) -> Result<Option<ServiceReport>, Failure> {
         match client::block_on(client::status(&self.state))? {
             Ok(report) => {
@@ -213,7 +221,7 @@ impl Kept {
         }
     }
 
-    /// Has the service started or stopped, and waits until it is.
+    /// Starts or stops the service, and waits until it has settled.
     fn control(&self, verb: Verb) -> Result<ServiceReport, Failure> {
         match Installed::find(&self.base, self.name.as_str()) {
             Some(installed) => installed.control(verb),
@@ -302,7 +310,7 @@ fn row(one: &Listed) -> String {
     }
 }
 
-/// In the largest unit that leaves a digit before the point.
+/// Formats a size in the largest unit that leaves a digit before the decimal point.
 fn size(bytes: u64) -> String {
     let units = [(1_000_000_000_u64, "GB"), (1_000_000, "MB"), (1000, "kB")];
     match units.into_iter().find(|(unit, _)| bytes >= *unit) {
@@ -330,7 +338,7 @@ fn summary(one: &Listed) -> Value {
     }
 }
 
-/// The one that is named, else the newest.
+/// Returns the snapshot with this ID, or the newest one.
 fn find(kept: &Kept, id: Option<SnapshotId>) -> Result<Listed, Failure> {
     let mut listed = kept.store.list()?;
     let found = match id {
@@ -470,7 +478,7 @@ fn restore(kept: &Kept, which: Which, stops: bool, keeps: bool, json: bool) -> R
     }
     let is_to_start = runs.is_some();
     let restored = restore_now(kept, which, keeps);
-    // Also where nothing was restored: it ran before.
+    // The service ran before: start it again even if nothing was restored.
     if is_to_start {
         let started = kept.control(Verb::Start);
         if restored.is_ok() {

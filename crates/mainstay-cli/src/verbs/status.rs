@@ -1,4 +1,5 @@
-//! `mainstay status` and `mainstay list`: what a running supervisor says of its services, or what a dead one left of them.
+//! `mainstay status` and `mainstay list`: show services as reported by a running supervisor, or as
+//! left by a dead one.
 
 use std::process::ExitCode;
 use std::thread;
@@ -12,35 +13,38 @@ use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{client, completed, embedded, host, not_found, output, table};
 
-/// How often it is looked while it is waited.
+/// The polling interval of `--wait`.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Shows the state of services.
+/// Show the state of services
 ///
-/// Exits 0 if all that are shown run, 3 if one does not, or their supervisor is gone, 4 if there is no such service.
+/// Exits 0 if every service shown is running or paused, and ready; 3 if one is not, or the
+/// supervisor is gone; 4 if there is no such service.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {
-    /// Only these services.
+    /// Show only these services [default: all]
     names: Vec<String>,
-    /// Waits until all that are named have come to rest (run, are stopped, paused or halted), this long at most.
+    /// Wait until every named service has settled (running, stopped, paused or halted), up to this
+    /// long (e.g. 30s)
     #[arg(long, value_name = "DURATION", value_parser = super::duration, requires = "names")]
     wait: Option<Duration>,
-    /// Also exits 0 for a service that is not ready in time, or keeps failing, while its host retries: the ready check of managers.
+    /// Also exit 0 for a service that is not ready in time or keeps failing while its host retries:
+    /// the readiness check of managers
     #[arg(long, hide = true, requires = "wait")]
     started: bool,
-    /// One JSON document.
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// After so many restarts nobody should wait for a start.
+/// The number of restarts after which a start is no longer waited for.
 const STEADY: u64 = 2;
 
-/// Whether a host of the service is there and starts it again.
+/// Returns whether a host of the service is running and starts the service again.
 fn is_retried(service: &ServiceReport) -> bool {
     use StateName::{BackingOff, StartPending, StopPending, Waiting};
     let state = service.state;
-    // A manager that says the same tells nothing of the host.
+    // The same state from a manager shows nothing about a host.
     service.since.is_some() && matches!(state, BackingOff | StartPending | StopPending | Waiting)
 }
 
@@ -59,10 +63,10 @@ impl Status {
         let seen = loop {
             let asked = ask(state, &self.names, &mut remark);
             let has_time = deadline.is_some_and(|deadline| Instant::now() < deadline);
-            // Its host may not be there yet.
+            // The host may not be up yet.
             match asked {
                 Ok(seen) if rests(&seen) => break Ok(seen),
-                // Its host has ended after it.
+                // The host ended after its service.
                 Err(_) if self.started && completed::is_stored(state) => {
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -89,10 +93,10 @@ impl Status {
     }
 }
 
-/// Lists the services of the supervisor.
+/// List all services and their state
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
-    /// One JSON document.
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
@@ -112,30 +116,31 @@ impl List {
     }
 }
 
-/// A fact about a dead supervisor, and what to do.
+/// A fact about a dead supervisor, and a hint.
 type Remark = (String, &'static str);
 
-/// Shows what the last look has found, however often it was looked.
+/// Prints the remark of the last poll, however many polls there were.
 fn say(remark: Option<Remark>) {
     if let Some((what, hint)) = remark {
         output::complain(&format!("{what}\nhint: {hint}"));
     }
 }
 
-/// What can be told of services.
+/// The visible state of services.
 struct Seen {
     report: StatusReport,
-    /// The services of which only their manager can be asked, with the failure of asking more.
+    /// The services whose state only the manager can report, with the failure of the request for
+    /// more.
     hidden: Vec<(String, Failure)>,
 }
 
-/// Of services that are installed.
+/// Sets the drift of every installed service in the report.
 fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
     let names: Vec<String> = report.services.iter().map(|it| it.name.clone()).collect();
     for installed in installed(state, &names) {
         let name = installed.name().as_str();
         let mut services = report.services.iter_mut();
-        // A supervisor's own may have the same name.
+        // A service of the embedded supervisor can have the same name.
         if let Some(service) = services.find(|it| it.name == name && it.manager != "embedded") {
             service.drift = installed.drift(service);
         }
@@ -148,7 +153,8 @@ fn is_supervised(report: &StatusReport) -> bool {
     report.supervisor.as_ref().is_none_or(|it| it.alive)
 }
 
-/// From the supervisor; where it was killed, from what it left; from the system's own manager of the services that it has.
+/// Collects reports from the supervisor, or from the state that a killed supervisor left, and from
+/// the system's service manager for its own services.
 fn ask(state: &StateDir, names: &[String], remark: &mut Option<Remark>) -> Result<Seen, Failure> {
     *remark = None;
     let installed = installed(state, names);
@@ -169,7 +175,7 @@ fn ask(state: &StateDir, names: &[String], remark: &mut Option<Remark>) -> Resul
     }
     for name in names {
         if !report.services.iter().any(|service| service.name == *name) {
-            // A supervisor that runs gives the reason.
+            // A running supervisor returns the reason.
             let asked = client::block_on(client::expect_service(state, "status", name))?;
             return Err(match asked {
                 Err(failure) if failure.code() == Code::Unknown => {
@@ -194,7 +200,11 @@ fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {
     }
 }
 
-/// What the supervisor says, or a dead one left; what is installed for one, where there is none; nothing, unless there `must` be something.
+/// Returns the report of the supervisor, or of the state that a dead one left. Without either,
+/// reports the services installed for the embedded manager.
+///
+/// # Errors
+/// If there is no supervisor and nothing to report, and `must` is set.
 fn supervised(
     state: &StateDir,
     must: bool,
@@ -234,7 +244,7 @@ fn supervised(
     Ok(report)
 }
 
-/// Those that the system's own manager has: the named ones, or all.
+/// Returns the services of the system's service manager: the named ones, or all.
 fn installed(state: &StateDir, names: &[String]) -> Vec<Installed> {
     let mut found: Vec<Installed> = match names.is_empty() {
         true => Installed::all(state),
@@ -243,7 +253,7 @@ fn installed(state: &StateDir, names: &[String]) -> Vec<Installed> {
             found.collect()
         }
     };
-    // Our own daemon is asked like any supervisor.
+    // The embedded manager is queried like any supervisor.
     found.retain(|installed| !embedded::is_installed(state, installed.name().as_str()));
     found
 }

@@ -1,4 +1,4 @@
-//! `mainstay uninstall`: the other way round.
+//! `mainstay uninstall`: removes installed services.
 
 use std::process::ExitCode;
 
@@ -9,16 +9,16 @@ use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{embedded, output};
 
-/// Stops services and removes them from this system. Their logs and data stay.
+/// Stop and remove services; keep their logs and data
 #[derive(Debug, clap::Args)]
 pub(crate) struct Uninstall {
-    /// The services.
+    /// Names of the services
     #[arg(required = true)]
     names: Vec<String>,
-    /// Their logs, data and history go as well; also those of services that were uninstalled without it.
+    /// Also delete their logs, data and history, even those of services uninstalled without --purge
     #[arg(long)]
     purge: bool,
-    /// Only where this is the version that is installed. For one service.
+    /// Uninstall only if version N is installed (one service only)
     #[arg(long, value_name = "N")]
     if_version: Option<u64>,
 }

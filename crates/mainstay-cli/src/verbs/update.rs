@@ -1,4 +1,5 @@
-//! `mainstay update` and `mainstay rollback`: installed services become what a manifest says, or what they were before.
+//! `mainstay update` and `mainstay rollback`: change installed services to the definitions in a
+//! manifest, or to earlier versions.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,37 +22,44 @@ use crate::registry::{Registered, Registry};
 use crate::state_dir::StateDir;
 use crate::update::{self, Done, Outcome, Site};
 
-/// Has installed services become what a manifest says now: each is tried, and holds if it is healthy; else it stays what it is.
+/// Update installed services from a manifest; roll back each one that does not become healthy
 ///
-/// They are taken one after the other, each after those that it needs; the first that is given up ends it, and those before it stay as they
-/// have become. A service that runs is started anew by its new definition, whose place its old one takes again should it fail; with the same
-/// `listen` in both, the new run is ready before the old one is asked to end, and nobody who connects is turned away.
+/// Services are updated one at a time, each after those that it needs. The first rollback ends the
+/// update; services updated before it keep their new definitions. A running service is restarted
+/// with its new definition, and returns to the old one if that fails. If both definitions have the
+/// same `listen`, the new run is ready before the old one is asked to stop, and no connection is
+/// refused.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Update {
-    /// The manifest: .toml, .yaml or .json; `-` is standard input.
+    /// Manifest file (.toml, .yaml or .json); `-` reads standard input
     file: PathBuf,
-    /// Only these services.
+    /// Update only these services [default: all in the manifest]
     names: Vec<String>,
-    /// Its language, where the file's name does not tell (standard input: toml).
+    /// Manifest format, if the file extension does not show it [default for standard input: toml]
     #[arg(long, value_enum)]
     format: Option<FormatName>,
-    /// A new program for it, a file or https://…: it is kept, and takes the place of the program that `command` names, until another comes
-    /// along, or `install` goes by the manifest alone. For one service.
+    /// Program to run in place of the one in `command`: a file or an https:// URL (one service
+    /// only)
+    ///
+    /// The program is stored. It is used until the next --artifact, or until `mainstay install`
+    /// applies the manifest alone.
     #[arg(long, value_name = "PATH|URL")]
     artifact: Option<Source>,
-    /// Only if that is its SHA-256. A URL needs it.
+    /// SHA-256 that the artifact must have, in hexadecimal; required for a URL
     #[arg(long, value_name = "HEX", requires = "artifact")]
     sha256: Option<Hash>,
     #[command(flatten)]
     how: How,
 }
 
-/// Has an installed service become again what it was in an earlier version, in the same way as `update`. That is a new version.
+/// Roll back an installed service to an earlier version
+///
+/// The procedure is that of `mainstay update`. The result is a new version.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rollback {
-    /// The service.
+    /// Name of the service
     name: String,
-    /// To this version; default: the one before.
+    /// Version to restore [default: the previous one]
     #[arg(long, value_name = "N")]
     to: Option<u64>,
     #[command(flatten)]
@@ -60,13 +68,13 @@ pub(crate) struct Rollback {
 
 #[derive(Debug, clap::Args)]
 struct How {
-    /// Only where this is the version that is installed. For one service.
+    /// Proceed only if version N is installed (one service only)
     #[arg(long, value_name = "N")]
     if_version: Option<u64>,
-    /// How long it has to be healthy once it is ready.
+    /// Time for which a service must stay healthy after it has become ready
     #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
     canary: Duration,
-    /// One JSON document.
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
@@ -76,18 +84,18 @@ struct Report {
     services: Vec<Line>,
 }
 
-/// What has become of a service.
+/// The outcome for one service.
 #[derive(Serialize)]
 struct Line {
     name: String,
     outcome: &'static str,
-    /// What holds now.
+    /// The version in effect now.
     version: u64,
-    /// What held before.
+    /// The version in effect before.
     before: u64,
-    /// Whether the old run went on meanwhile; nothing where none was.
+    /// The update style: whether the old run continued meanwhile. `None` if there was no old run.
     style: Option<Style>,
-    /// How far a definition came that was given up.
+    /// The phase that a rolled-back definition had reached.
     phase: Option<TrialPhase>,
     why: Option<String>,
     last_lines: Vec<String>,
@@ -108,7 +116,7 @@ impl Update {
             return Err(Failure::new(Code::Usage, message));
         }
         let base_dir = registered::base_dir(&manifest.dir)?;
-        // All must be there before one is touched.
+        // Every service must be installed before the first one is changed.
         let sites = names.iter().map(|name| {
             site(state, name)?.ok_or_else(|| {
                 let hint = format!(
@@ -146,7 +154,7 @@ impl Update {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The manifest as it is to be kept: with the program that came along, now or with an earlier update.
+    /// Returns the manifest to store, with the program of this update or of an earlier one.
     fn text(
         &self,
         manifest: &Loaded,
@@ -187,11 +195,11 @@ impl Update {
             manifest.format,
             manifest.dir.clone(),
         );
-        // It may be one that others could change.
+        // Loading checks whether others can change the program.
         Ok(kept.load()?.text)
     }
 
-    /// Those that are meant, each after what it needs.
+    /// Returns the requested services, each after those that it needs.
     fn in_order(&self, manifest: &Loaded) -> Result<Vec<ServiceName>, Failure> {
         fn visit<'a>(spec: &'a Spec, all: &'a [Spec], order: &mut Vec<&'a ServiceName>) {
             if order.contains(&spec.name()) {
@@ -202,7 +210,7 @@ impl Update {
             needed.for_each(|it| visit(it, all, order));
             order.push(spec.name());
         }
-        // Those that there are not are told.
+        // `select` reports unknown names.
         let known = manifest.select(&self.names)?;
         let mut order = Vec::new();
         known
@@ -256,7 +264,10 @@ impl How {
         update::update(site, expected, self.canary, new)
     }
 
-    /// That the last one was given up is a failure.
+    /// Checks the last update.
+    ///
+    /// # Errors
+    /// If it was rolled back.
     fn end(&self, verb: &str, lines: &[Line]) -> Result<(), Failure> {
         let Some(line) = lines.last().filter(|line| line.why.is_some()) else {
             return Ok(());
@@ -291,7 +302,7 @@ impl How {
             match line.outcome {
                 "updated" => format!("{name}: version {version}, in the place of {before}\n"),
                 "up-to-date" => format!("{name}: up to date, version {version}\n"),
-                // The failure says it.
+                // The failure contains the outcome.
                 _ => String::new(),
             }
         });
@@ -326,7 +337,7 @@ impl Line {
     }
 }
 
-/// How far a definition came that was given up.
+/// Returns a description of the phase that a rolled-back definition had reached.
 fn reached(phase: TrialPhase) -> &'static str {
     match phase {
         TrialPhase::Stop => "the old run was being stopped",
@@ -339,7 +350,8 @@ fn reached(phase: TrialPhase) -> &'static str {
     }
 }
 
-/// Who has a service, if anybody has.
+/// Returns the place where a service is installed: the embedded manager or the system's manager;
+/// `None` if it is not installed.
 fn site(state: &StateDir, name: &ServiceName) -> Result<Option<Box<dyn Site>>, Failure> {
     if let Some(embedded) = Embedded::find(state, name) {
         return Ok(Some(Box::new(embedded)));

@@ -1,4 +1,4 @@
-//! `mainstay verify`: whether all who should know say the same of a service.
+//! `mainstay verify`: compares all sources of evidence about an installed service.
 
 use std::process::ExitCode;
 
@@ -10,14 +10,15 @@ use crate::installed::registered::Witness;
 use crate::state_dir::StateDir;
 use crate::{embedded, output};
 
-/// Asks all who should know how an installed service is: the registry, the files of its manager, its program's file, its manager, its host.
+/// Check a service against its registered definition, unit files and running state
 ///
-/// Exits 0 where they agree, 79 where they do not, with the causes.
+/// Compares the registry, the files of the manager, the program file, the manager and the host.
+/// Exits 0 if they agree, and 79 with the causes if they do not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
-    /// The service.
+    /// Name of the service
     name: String,
-    /// One JSON document.
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! What does not fit on the terminal goes through a pager: `MAINSTAY_PAGER`, `PAGER` or `less`.
+//! The pager for output that does not fit on the terminal: `MAINSTAY_PAGER`, `PAGER` or `less`.
 
 use std::io::{self, Write};
 use std::process::{ChildStdin, Command, Stdio};
@@ -10,13 +10,13 @@ use crate::output::{self, Foreign};
 
 struct Paging {
     input: ChildStdin,
-    /// Everything is written.
+    /// Set after all output is written.
     is_complete: Arc<AtomicBool>,
-    /// Waits for the pager's end.
+    /// The thread that waits for the pager to exit.
     watcher: JoinHandle<()>,
 }
 
-/// Holds back what fits on the terminal, so that a pager is started only for more than that.
+/// A writer that buffers output until it exceeds one terminal screen, and only then starts a pager.
 pub(super) struct Pager {
     rows: usize,
     columns: usize,
@@ -29,12 +29,13 @@ enum State {
         rows: usize,
     },
     Paging(Paging),
-    /// There is no pager, or its time is over.
+    /// There is no pager, or it has exited.
     Plain,
 }
 
 impl Pager {
-    /// `None` where standard output is no terminal, or the user wants no pager.
+    /// Returns a pager for standard output; `None` if it is not a terminal, or the user has
+    /// disabled the pager.
     pub(super) fn for_terminal() -> Option<Self> {
         let (rows, columns) = output::terminal_size()?;
         (output::is_terminal() && !program().is_empty()).then_some(Self {
@@ -47,7 +48,7 @@ impl Pager {
         })
     }
 
-    /// Hands on what is held: to a pager, or if it cannot be started to the terminal.
+    /// Writes the buffered text to a pager, or to the terminal if the pager cannot be started.
     fn start(&mut self) -> io::Result<()> {
         let State::Holding { text, .. } = std::mem::replace(&mut self.state, State::Plain) else {
             return Ok(());
@@ -68,7 +69,7 @@ impl Write for Pager {
                 *rows += parts
                     .map(|part| part.len() / self.columns + usize::from(part.ends_with(b"\n")))
                     .sum::<usize>();
-                // One row is the prompt's.
+                // One row is for the prompt.
                 if *rows >= self.rows {
                     self.start()?;
                 }
@@ -79,7 +80,7 @@ impl Write for Pager {
         }
     }
 
-    /// The end: shows what is held, or blocks until the user has left the pager.
+    /// Ends the output: shows the buffered text, or blocks until the user has left the pager.
     fn flush(&mut self) -> io::Result<()> {
         match std::mem::replace(&mut self.state, State::Plain) {
             State::Holding { text, .. } => {
@@ -89,7 +90,7 @@ impl Write for Pager {
             State::Paging(paging) => {
                 paging.is_complete.store(true, Ordering::SeqCst);
                 drop(paging.input);
-                // It ends without an error of its own.
+                // The watcher returns no error of its own.
                 let _ = paging.watcher.join();
                 Ok(())
             }
@@ -100,17 +101,17 @@ impl Write for Pager {
 
 impl Drop for Pager {
     fn drop(&mut self) {
-        // Its user may still read; the terminal is his until he has left.
+        // The user may still be reading: the terminal belongs to the pager until it exits.
         let _ = self.flush();
     }
 }
 
-/// Standard output. What comes here has been escaped.
+/// Returns standard output without escaping: text that arrives here has been escaped.
 fn plain() -> impl Write {
     output::screen(Foreign::Raw)
 }
 
-/// The words of the pager's command line; none is "no pager".
+/// Returns the words of the pager's command line; empty if there is no pager.
 fn program() -> Vec<String> {
     let asked = ["MAINSTAY_PAGER", "PAGER"]
         .iter()
@@ -123,20 +124,22 @@ fn program() -> Vec<String> {
     }
 }
 
-/// Starts the pager. Where its user leaves it before all is written, this process ends, successfully: he has seen enough, and nobody could end a
-/// search that finds nothing more.
+/// Starts the pager. If the user leaves it before all output is written, this process exits
+/// successfully: the user has seen enough, and otherwise nothing could end a search without further
+/// matches.
 fn spawn() -> Option<Paging> {
     let words = program();
     let (program, args) = words.split_first()?;
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::piped());
     if std::env::var_os("LESS").is_none() {
-        // Ends at once if all fits after all, shows colours, leaves the screen as it is.
+        // Exit at once if all text fits, show colours, and do not clear the screen.
         command.env("LESS", "FRX");
     }
     let mut child = command.spawn().ok()?;
     let input = child.stdin.take()?;
-    // Ctrl-c is the pager's: with a handler in its place it does not end us. The handler stays when the runtime has gone.
+    // Ctrl-C is for the pager. With a handler for the signal, it does not end this process. The
+    // handler stays installed after the runtime is dropped.
     let _ = crate::client::block_on(async {
         #[cfg(unix)]
         let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());

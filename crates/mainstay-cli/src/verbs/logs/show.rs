@@ -1,4 +1,5 @@
-//! How lines look: as they are, with a prefix where several services share the output, with matches marked, or as JSON.
+//! The formats of lines: unchanged, with a prefix if several services share the output, with
+//! matches highlighted, or as JSON.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -14,24 +15,24 @@ use serde::de::IgnoredAny;
 use crate::host::log_read::{Keep, Sink, Time, without_end};
 use crate::output::{self, Writer};
 
-/// Of names, in turn: those that are read well on black and on white.
+/// The colours of service names: those that are readable on black and on white.
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
-/// A match: bold and red, and back to what was before but for these two.
+/// The start of a match (bold and red), and its end, which resets only these two attributes.
 const MATCH: [&str; 2] = ["\x1b[1;31m", "\x1b[22;39m"];
 
-/// What all lines have in common.
+/// The format of all lines.
 pub(super) struct Form {
     pub(super) is_json: bool,
-    /// What is marked.
+    /// The expression whose matches are highlighted.
     pub(super) highlight: Option<Regex>,
 }
 
-/// Whose lines they are.
+/// The service and stream of lines.
 #[derive(Clone)]
 pub(super) struct Tag {
     service: String,
     prefix: String,
-    /// Of lines that do not say it themselves.
+    /// The stream of lines that do not name one.
     pub(super) stream: Option<Stream>,
 }
 
@@ -40,7 +41,7 @@ impl Tag {
         let prefix = match prefix {
             None => String::new(),
             Some(name) if output::stdout_has_colour() => {
-                // FNV-1a, so that a name has its colour everywhere.
+                // FNV-1a hash: a name has the same colour everywhere.
                 let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
                     (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
                 });
@@ -64,7 +65,7 @@ impl Tag {
     }
 }
 
-/// A line that was not JSON yet.
+/// A line in JSON form that was not stored as JSON.
 #[derive(Serialize)]
 struct Line<'a> {
     time: String,
@@ -72,10 +73,10 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     stream: Option<&'a str>,
     message: &'a str,
-    /// The line itself does not say when it was written.
+    /// Set if the line contains no time of its own.
     #[serde(skip_serializing_if = "is_false")]
     approximate: bool,
-    /// What was no UTF-8 was replaced.
+    /// Set if invalid UTF-8 was replaced.
     #[serde(skip_serializing_if = "is_false")]
     lossy: bool,
 }
@@ -85,7 +86,7 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// The output, and how lines come there.
+/// The output and the format of lines.
 pub(super) struct Shown {
     form: Form,
     out: Writer<Box<dyn Write>>,
@@ -96,12 +97,12 @@ impl Shown {
         Self { form, out }
     }
 
-    /// Anything, as it is.
+    /// Writes bytes unchanged.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)
     }
 
-    /// A line, with its end or without.
+    /// Writes a line, given with or without its line ending.
     pub(super) fn line(&mut self, tag: &Tag, time: Time, line: &[u8]) -> io::Result<()> {
         if self.form.is_json {
             return self.json(tag, time, without_end(line));
@@ -155,13 +156,13 @@ impl Shown {
     }
 }
 
-/// What is added to one log while it is followed.
+/// The sink for the additions to one log while it is followed.
 pub(super) struct Added<'a> {
     shown: &'a RefCell<Shown>,
     tag: Tag,
-    /// `None`: all, as it is, and not only when a line is complete.
+    /// The filter for lines; `None` to write all bytes unchanged, including incomplete lines.
     keep: Option<Box<Keep<'static>>>,
-    /// What came of a line, or its last byte.
+    /// The incomplete line; without a filter, the last byte.
     pending: Vec<u8>,
 }
 
@@ -216,7 +217,7 @@ impl Sink for Added<'_> {
     }
 }
 
-/// Its own, else now.
+/// Returns the time of the line itself, or else the current time.
 fn time_of(line: &[u8]) -> Time {
     match Stored::parse(line).time {
         Some(micros) => Time {
