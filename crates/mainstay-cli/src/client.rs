@@ -1,4 +1,4 @@
-//! The other end of the control socket: what verbs ask of a running supervisor (docs/control.md).
+//! The client of the control socket: requests from verbs to a running supervisor (docs/control.md).
 
 use std::io;
 use std::pin::pin;
@@ -19,13 +19,14 @@ use crate::installed::Installed;
 use crate::not_found;
 use crate::state_dir::StateDir;
 
-/// A supervisor that runs answers a question about itself within this time, whatever its services do.
+/// The timeout of a liveness check (`GET /v1`), and the interval between checks. A running
+/// supervisor answers within this time, whatever its services do.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a supervisor whose queue of connections is full is left alone.
+/// The delay before the next attempt if the connection queue of the supervisor is full.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a supervisor that lives may be without a socket.
+/// The time for which a live supervisor may be without a socket.
 const WITHOUT_SOCKET: Duration = Duration::from_secs(2);
-/// How often it is looked for meanwhile.
+/// The interval between connection attempts during that time.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The time between a dying supervisor's last word and its end.
@@ -40,13 +41,16 @@ pub(crate) fn block_on<T>(conversation: impl Future<Output = T>) -> Result<T, Fa
     Ok(tokio::task::LocalSet::new().block_on(&runtime, conversation))
 }
 
-/// The state of every service.
+/// Returns the state of every service.
 pub(crate) async fn status(state: &StateDir) -> Result<StatusReport, Failure> {
     let (status, body) = ask(state, Method::GET, "/v1/services").await?;
     parse(status, &body)
 }
 
-/// Fails where the supervisor does not have this service, with its reason.
+/// Checks that the supervisor has this service.
+///
+/// # Errors
+/// If it does not, with the supervisor's reason.
 pub(crate) async fn expect_service(
     state: &StateDir,
     what: &str,
@@ -62,7 +66,7 @@ pub(crate) async fn expect_service(
     }
 }
 
-/// Has every service stopped and waits until all have come to rest.
+/// Stops every service and waits until all have settled.
 pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, Failure> {
     let (status, body) = ask(state, Method::POST, "/v1/stop").await?;
     if status.is_success() {
@@ -72,7 +76,7 @@ pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, Failure> 
     Err(Failure::new(code(status), message))
 }
 
-/// Has a service do something and waits until it has come to rest.
+/// Sends a request for a service and waits until the service has settled.
 pub(crate) async fn request(
     state: &StateDir,
     name: &str,
@@ -90,7 +94,8 @@ pub(crate) async fn request(
     })
 }
 
-/// Has services do something together and waits until all have come to rest; with the others that a stop is to reach.
+/// Sends one request for several services and waits until all have settled. The result includes the
+/// dependents that a stop reaches.
 pub(crate) async fn request_all(
     state: &StateDir,
     names: &[String],
@@ -113,7 +118,7 @@ pub(crate) async fn request_all(
     Err(Failure::new(code(status), message))
 }
 
-/// Has a snapshot of a running service taken, and waits until it is complete; its name.
+/// Takes a snapshot of a running service, waits until it is complete and returns its ID.
 pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId, Failure> {
     #[derive(Deserialize)]
     struct Taken {
@@ -131,29 +136,31 @@ pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId,
     ))
 }
 
-/// What has become of a definition that was tried.
+/// The result of a trial of a new definition.
 pub(crate) enum Tried {
-    /// It is healthy, and held for a moment until somebody [decides](decide).
+    /// The service is healthy. The trial stays open for a short time, until the client
+    /// [decides](decide).
     Healthy(Box<ServiceReport>),
-    /// The old one is what it was.
+    /// The trial failed, and the old definition is in effect.
     GivenUp(GivenUp),
 }
 
-/// Why a definition was given up.
+/// The reason why a trial was rolled back.
 #[derive(Debug, Deserialize)]
 pub(crate) struct GivenUp {
-    /// For people.
+    /// The reason as text for people.
     #[serde(rename = "error")]
     pub(crate) why: String,
     pub(crate) phase: TrialPhase,
-    /// A supervisor of an older version does not tell it.
+    /// The update style. Supervisors of older versions do not report it.
     #[serde(default)]
     pub(crate) style: Option<Style>,
-    /// The last that its program wrote.
+    /// The last lines that the program wrote.
     pub(crate) last_lines: Vec<String>,
 }
 
-/// Tries a new definition of a service, for as long as that takes. It is given up where this ends before.
+/// Tries a new definition of a service, for as long as that takes. If this call is cancelled, the
+/// trial is rolled back.
 pub(crate) async fn try_out(
     state: &StateDir,
     name: &str,
@@ -179,16 +186,16 @@ pub(crate) async fn try_out(
     ))
 }
 
-/// What follows on a trial.
+/// The decision on a trial.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Decision {
-    /// The new definition takes the place of the old one.
+    /// The new definition replaces the old one.
     Commit,
-    /// It is given up.
+    /// The new definition is rolled back.
     Abort,
 }
 
-/// Decides on a definition that is being tried.
+/// Commits or aborts a trial.
 pub(crate) async fn decide(
     state: &StateDir,
     name: &str,
@@ -201,7 +208,7 @@ pub(crate) async fn decide(
     request(state, name, verb).await
 }
 
-/// Has the log of a service rotated.
+/// Rotates the log of a service.
 pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> {
     let path = format!("/v1/services/{name}/logs/rotate");
     let (status, body) = ask(state, Method::POST, &path).await?;
@@ -214,14 +221,16 @@ pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> 
     Err(Failure::new(code, why))
 }
 
-/// Has a daemon take up what is installed under these names, all or nothing; for their owner in the registry.
+/// Loads the services installed under these names into a running daemon, all or none, on behalf of
+/// their owner in the registry.
 pub(crate) async fn define(state: &StateDir, names: &[&str], owner: &str) -> Result<(), Failure> {
     let path = format!("/v1/services/{}?owner={owner}", names.join(","));
     let (status, body) = ask(state, Method::PUT, &path).await?;
     done("install", &names.join(", "), status, &body)
 }
 
-/// Has a daemon stop these services and forget them, all or none; for their owner in the registry, where they have one.
+/// Stops and removes these services in a running daemon, all or none, on behalf of their owner in
+/// the registry, if they have one.
 pub(crate) async fn forget(
     state: &StateDir,
     names: &[String],
@@ -240,7 +249,7 @@ fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), F
     }
 }
 
-/// The failure of an operation that the supervisor refused, or cannot do now.
+/// Returns the failure of an operation that the supervisor refused or cannot perform now.
 fn refused(operation: &str, status: StatusCode, body: &[u8]) -> Failure {
     let code = match status {
         StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
@@ -249,7 +258,7 @@ fn refused(operation: &str, status: StatusCode, body: &[u8]) -> Failure {
     Failure::new(code, format!("{operation}: {}", reason(body)))
 }
 
-/// Facts as they happen.
+/// Opens the stream of events.
 pub(crate) async fn events(state: &StateDir) -> Result<Response<Incoming>, Failure> {
     let conversation = send(state, Method::GET, "/v1/events", Bytes::new());
     while_it_responds(state, conversation).await
@@ -273,7 +282,8 @@ async fn ask_with(
     while_it_responds(state, conversation).await
 }
 
-/// Waits for an answer as long as it takes, provided that the supervisor responds meanwhile.
+/// Waits for an answer without a time limit, provided that the supervisor passes the liveness
+/// checks meanwhile.
 async fn while_it_responds<T>(
     state: &StateDir,
     conversation: impl Future<Output = Result<T, Failure>>,
@@ -319,10 +329,11 @@ fn unresponsive(state: &StateDir) -> Failure {
     }
 }
 
-/// Whether the process is stopped by a signal or a debugger, if the system tells.
+/// Returns whether a signal or a debugger has stopped the process; false if the system does not
+/// report it.
 fn is_stopped(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name before may hold anything (proc(5)).
+    // The process name before it can contain any characters (proc(5)).
     let state = stat
         .rsplit_once(") ")
         .and_then(|(_, rest)| rest.chars().next());
@@ -341,7 +352,8 @@ async fn send(
         .map_err(|error| broken(state, &error))
 }
 
-/// A supervisor whose socket somebody has deleted makes another one in a moment.
+/// Connects to the supervisor. A supervisor whose socket was deleted creates another one shortly
+/// after, so this function retries.
 async fn connect(state: &StateDir) -> Result<endpoint::Stream, Failure> {
     let deadline = Instant::now() + WITHOUT_SOCKET;
     loop {
@@ -393,7 +405,7 @@ fn absent(state: &StateDir, error: &io::Error) -> Failure {
                     .hint(access::run_as_administrator()),
             };
             match installed {
-                // It may run as an account of its own.
+                // An installed service can run as an account of its own.
                 Some(_) => failure.hint(access::run_as_administrator()),
                 None => failure,
             }
@@ -433,7 +445,7 @@ fn parse<'a, T: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<T
     })
 }
 
-/// What a refusal means to whoever asked.
+/// Returns the exit code for the HTTP status of a refusal.
 fn code(status: StatusCode) -> Code {
     match status {
         StatusCode::NOT_FOUND => Code::Unknown,

@@ -1,4 +1,4 @@
-//! Why a command failed, for the person who reads it and for the program that called it.
+//! The failure of a command: a message for the user and an exit code for the calling program.
 
 use std::error::Error;
 use std::fmt;
@@ -7,37 +7,38 @@ use std::process::ExitCode;
 
 use crate::access;
 
-/// The exit codes of every verb: an interface that other tools rely on (docs/exit-codes.md).
+/// The exit codes of all verbs, an interface that other tools rely on (docs/exit-codes.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
-    /// It failed.
+    /// The operation failed.
     Failed = 1,
-    /// It was called in the wrong way.
+    /// The command line is wrong.
     Usage = 2,
-    /// The service does not run.
+    /// The service is not running.
     NotRunning = 3,
-    /// There is no such service, or its state cannot be known.
+    /// There is no such service, or its state cannot be determined.
     Unknown = 4,
-    /// A part of the system that is needed is missing (`EX_UNAVAILABLE`).
+    /// A required part of the system is missing (`EX_UNAVAILABLE`).
     MissingPart = 69,
-    /// Something cannot be written (`EX_CANTCREAT`).
+    /// A file, a directory or the output cannot be written (`EX_CANTCREAT`).
     CannotWrite = 73,
-    /// Somebody else is at it: try again (`EX_TEMPFAIL`).
+    /// Another process holds the lock, or the supervisor is busy; try again (`EX_TEMPFAIL`).
     Busy = 75,
-    /// A right is missing (`EX_NOPERM`).
+    /// A permission is missing (`EX_NOPERM`).
     PermissionDenied = 77,
     /// The manifest is invalid (`EX_CONFIG`).
     InvalidManifest = 78,
-    /// What was seen does not agree.
+    /// The sources of evidence about a service disagree.
     Disagreement = 79,
 }
 
-/// One line of operation, object and cause; perhaps a report before it and a line of cure after it; an exit code.
+/// A failed command: a one-line message of operation, object and cause, and an exit code. A report
+/// can precede the message, and a hint can follow it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: Code,
-    /// Lines that come before: a report.
+    /// The report, printed before the message.
     details: String,
     message: String,
     hint: Option<String>,
@@ -47,7 +48,8 @@ pub(crate) struct Failure {
     is_cut_short: bool,
 }
 
-/// What was not found. If it may be where this process cannot look, `not_found.rs` has the failure say so.
+/// The object that was not found. If this process has no permission to search everywhere,
+/// `not_found.rs` adds that to the failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sought {
     Service(String),
@@ -74,24 +76,25 @@ impl Failure {
         }
     }
 
-    /// What was not found.
+    /// Records what was not found.
     pub(crate) fn seeking(mut self, sought: Sought) -> Self {
         self.sought = Some(sought);
         self
     }
 
-    /// What was not found, if that is the failure.
+    /// Returns what was not found, if that is the cause of the failure.
     pub(crate) fn sought(&self) -> Option<&Sought> {
         self.sought.as_ref()
     }
 
-    /// What the reader can do about it.
+    /// Sets the hint: what the reader can do about the failure.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The hint for a cause that every operation on files may have, where there is none yet.
+    /// Adds the hint for an I/O error that any file operation can cause, unless there is a hint
+    /// already.
     pub(crate) fn because_of(self, cause: &io::Error) -> Self {
         match disk_hint(cause.kind()) {
             Some(hint) if self.hint.is_none() => self.hint(hint),
@@ -99,12 +102,12 @@ impl Failure {
         }
     }
 
-    /// A report that is shown before the line.
+    /// Sets the report to print before the message.
     pub(crate) fn details(self, details: String) -> Self {
         Self { details, ..self }
     }
 
-    /// All of it in one line, where it is told as part of something else.
+    /// Returns the message and the hint in one line, for use as part of another message.
     pub(crate) fn line(&self) -> String {
         match &self.hint {
             Some(hint) => format!("{} ({hint})", self.message),
@@ -112,7 +115,7 @@ impl Failure {
         }
     }
 
-    /// The report and the message, without colours, in one line a fact.
+    /// Returns the message and the report, one fact per line, without the hint.
     pub(crate) fn report(&self) -> String {
         match self.details.trim_end() {
             "" => self.message.clone(),
@@ -120,17 +123,17 @@ impl Failure {
         }
     }
 
-    /// What the reader can do about it, if anything is known.
+    /// Returns the hint, if there is one.
     pub(crate) fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The lines before it, which may have colours.
+    /// Returns the report, which can contain colours.
     pub(crate) fn preface(&self) -> &str {
         &self.details
     }
 
-    /// The line, and one of hint.
+    /// Returns the message line, and the hint line if there is a hint.
     pub(crate) fn summary(&self) -> String {
         match &self.hint {
             Some(hint) => format!("error: {}\nhint: {hint}", self.message),
@@ -142,7 +145,7 @@ impl Failure {
         self.code
     }
 
-    /// Operation, object and cause, without the rest.
+    /// Returns the message alone: operation, object and cause.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
@@ -155,7 +158,7 @@ impl Failure {
     }
 }
 
-/// What the reader can do about a disk that takes nothing.
+/// Returns the hint for a disk that cannot be written to.
 fn disk_hint(kind: io::ErrorKind) -> Option<&'static str> {
     match kind {
         io::ErrorKind::ReadOnlyFilesystem => {
@@ -167,7 +170,8 @@ fn disk_hint(kind: io::ErrorKind) -> Option<&'static str> {
     }
 }
 
-/// An error with its sources in one line, from the operation down to the cause.
+/// Converts a library error. The message contains the error and its sources in one line, from the
+/// operation down to the cause.
 impl From<mainstay::Error> for Failure {
     fn from(error: mainstay::Error) -> Self {
         use mainstay::ErrorKind;

@@ -1,4 +1,4 @@
-//! The `mainstay` command. Its exit codes are documented in docs/exit-codes.md.
+//! The `mainstay` command. docs/exit-codes.md documents its exit codes.
 
 mod access;
 mod artifact;
@@ -54,12 +54,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help and the version go to standard output, mistakes to standard error: file names are among the words that are wrong.
+/// Prints the answer of the command-line parser: help and the version to standard output, errors to
+/// standard error. Errors can contain file names, so they are escaped.
 fn answer_usage(answer: &clap::Error) -> ExitCode {
     let text = answer.render().to_string();
     match answer.use_stderr() {
         true => output::complain(&text.trim_end_matches('\n')),
-        // Nobody is left to be told.
+        // A failed write cannot be reported.
         false => drop(output::text(&text)),
     }
     ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(1))

@@ -1,5 +1,5 @@
-//! Failures of verbs that find no service, or no supervisor to ask. They name the services that there are,
-//! the manager that has them, and the right that this process lacks to see more.
+//! Failures of verbs that find no service, or no supervisor. The messages list the existing
+//! services and their manager, and the permission that this process lacks to see more.
 
 use mainstay::Manager;
 use mainstay_core::report::StatusReport;
@@ -9,10 +9,10 @@ use crate::failure::{Code, Failure, Sought};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
 
-/// As many names as a hint has.
+/// The maximum number of names in a hint.
 const MOST_NAMES: usize = 12;
 
-/// The failure of a verb that names a service which nobody has.
+/// Returns the failure of a verb that names a service which no manager has.
 pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
     if let Some(failure) = Installed::misnamed(state, name) {
         return failure;
@@ -39,7 +39,7 @@ pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
     failure.hint(hint).seeking(Sought::Service(name.to_owned()))
 }
 
-/// The same of a service that is not among those which were reported.
+/// Returns the same failure for a service that is missing from a report.
 pub(crate) fn service_among(state: &StateDir, name: &str, report: &StatusReport) -> Failure {
     let failure = service(state, name);
     let names = report.services.iter().map(|service| service.name.clone());
@@ -52,10 +52,11 @@ pub(crate) fn service_among(state: &StateDir, name: &str, report: &StatusReport)
     }
 }
 
-/// The failure of a verb after nothing was found in the last place where services could be. If others are installed, the first of
-/// these that is not has no manager. If none is, nobody can tell which services there are, and `failure` says what is known.
+/// Returns the failure of a verb after the last possible place of a service was searched. If other
+/// services are installed, the failure names the first of `names` that is not. If none is
+/// installed, the set of services is unknown, and `failure` is returned.
 pub(crate) fn service_or(state: &StateDir, names: &[impl AsRef<str>], failure: Failure) -> Failure {
-    // A supervisor that answers knows best.
+    // The answer of a running supervisor takes precedence.
     if failure.code() != Code::NotRunning && failure.sought().is_none() {
         return failure;
     }
@@ -71,7 +72,7 @@ pub(crate) fn service_or(state: &StateDir, names: &[impl AsRef<str>], failure: F
     }
 }
 
-/// The failure of a request to a supervisor that does not run.
+/// Returns the failure of a request to a supervisor that is not running.
 pub(crate) fn supervisor(state: &StateDir) -> Failure {
     let absent = |message: String| Failure::new(Code::NotRunning, message);
     let place = state.path().display();
@@ -110,7 +111,8 @@ pub(crate) fn supervisor(state: &StateDir) -> Failure {
     }
 }
 
-/// If what was not found may be where this process cannot look, that is the failure.
+/// Replaces the failure if the missing service or supervisor may be in a place that this process
+/// cannot read.
 pub(crate) fn explain(state: &StateDir, failure: Failure) -> Failure {
     let name = match failure.sought() {
         Some(Sought::Service(name)) => Some(&**name),
@@ -126,7 +128,7 @@ pub(crate) fn explain(state: &StateDir, failure: Failure) -> Failure {
     }
 }
 
-/// The installed services, by the manager that has them.
+/// Returns the installed services, grouped by manager.
 fn managers(state: &StateDir) -> Vec<(&'static str, Vec<String>)> {
     let own = embedded::names(state).into_iter();
     let mut all: Vec<(&str, Vec<String>)> = Vec::new();

@@ -1,5 +1,6 @@
-//! Standard output and standard error. Everything that a verb shows goes through here: on a terminal, control characters in text from
-//! other programs are escaped; files and pipes get every byte. A reader that left early (`| head`) is not an error.
+//! Standard output and standard error. All output of verbs goes through this module. On a terminal,
+//! control characters in text from other programs are escaped; files and pipes receive every byte.
+//! A reader that closes early (`| head`) is not an error.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -10,11 +11,11 @@ use crate::failure::{Code, Failure};
 
 const RESET: &str = "\x1b[0m";
 
-/// Text with colours of this program's own.
+/// Text with colours set by this program.
 #[derive(Debug, Default)]
 pub(crate) struct Painted {
     text: String,
-    /// Where attributes of characters change, in bytes.
+    /// The byte offsets at which character attributes change, with their SGR sequences.
     marks: Vec<(usize, &'static str)>,
 }
 
@@ -23,7 +24,7 @@ impl Painted {
         self.text.push_str(text);
     }
 
-    /// Appends `text` with an SGR sequence before it.
+    /// Appends `text` with an SGR sequence before it and a reset after it.
     pub(crate) fn paint(&mut self, colour: &'static str, text: &str) {
         self.marks.push((self.text.len(), colour));
         self.text.push_str(text);
@@ -52,7 +53,8 @@ impl From<String> for Painted {
     }
 }
 
-/// Writes to a stream; where that is a terminal, only this program's own sequences reach it unescaped.
+/// A writer that escapes text for a terminal. Only the sequences of this program reach a terminal
+/// unescaped.
 pub(crate) struct Writer<W> {
     out: W,
     escaper: Option<Escaper>,
@@ -61,7 +63,7 @@ pub(crate) struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Text from other programs.
+    /// Writes text from other programs.
     pub(crate) fn foreign(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(escaper) = &mut self.escaper else {
             return self.out.write_all(bytes);
@@ -71,7 +73,7 @@ impl<W: Write> Writer<W> {
         self.out.write_all(&self.buffer)
     }
 
-    /// Sequences that this program made.
+    /// Writes a sequence that this program made.
     pub(crate) fn own(&mut self, sequence: &str) -> io::Result<()> {
         self.settle()?;
         self.out.write_all(sequence.as_bytes())
@@ -89,7 +91,7 @@ impl<W: Write> Writer<W> {
         self.settle()
     }
 
-    /// Ends what others began: a sequence, a colour.
+    /// Ends sequences and colours that text from other programs left open.
     fn settle(&mut self) -> io::Result<()> {
         let Some(escaper) = &mut self.escaper else {
             return Ok(());
@@ -100,19 +102,19 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Text from other programs.
+/// Writes text from other programs, as [`Writer::foreign`] does.
 impl<W: Write> Write for Writer<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.foreign(bytes).map(|()| bytes.len())
     }
 
-    /// A sequence that is not complete yet stays held back.
+    /// Flushes the output. An incomplete sequence stays in the buffer.
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 }
 
-/// What reaches a terminal of text from other programs.
+/// The part of text from other programs that reaches a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Foreign {
     /// Text without colours.
@@ -134,12 +136,12 @@ impl Foreign {
     }
 }
 
-/// Standard output.
+/// Returns a writer to standard output.
 pub(crate) fn screen(foreign: Foreign) -> Writer<io::Stdout> {
     onto(stdout(), foreign)
 }
 
-/// Bytes that standard output may get as they are, whatever it is.
+/// Bytes that are safe to write unchanged to standard output, including a terminal.
 #[derive(Debug)]
 pub(crate) struct Safe(Vec<u8>);
 
@@ -149,13 +151,13 @@ impl Safe {
     }
 }
 
-/// Makes bytes for standard output that another thread writes.
+/// A builder of bytes for standard output that another thread writes.
 pub(crate) struct Composer(Writer<Vec<u8>>);
 
 impl Composer {
     /// Appends text from other programs.
     pub(crate) fn foreign(mut self, bytes: &[u8]) -> Self {
-        // Memory takes everything.
+        // Writes to memory do not fail.
         let _ = self.0.foreign(bytes);
         self
     }
@@ -181,7 +183,7 @@ pub(crate) fn safe(foreign: Foreign) -> Composer {
     Composer(onto(Vec::new(), foreign))
 }
 
-/// What will get to standard output by way of `out`.
+/// Returns a writer to `out`, whose content is passed on to standard output later.
 pub(crate) fn onto<W: Write>(out: W, foreign: Foreign) -> Writer<W> {
     Writer {
         out,
@@ -191,7 +193,7 @@ pub(crate) fn onto<W: Write>(out: W, foreign: Foreign) -> Writer<W> {
     }
 }
 
-/// Standard error.
+/// Returns a writer to standard error.
 fn complaints(foreign: Foreign) -> Writer<io::Stderr> {
     Writer {
         out: stderr(),
@@ -201,13 +203,13 @@ fn complaints(foreign: Foreign) -> Writer<io::Stderr> {
     }
 }
 
-/// Writes text.
+/// Writes text from other programs to standard output.
 pub(crate) fn text(text: &str) -> Result<(), Failure> {
     let mut out = screen(Foreign::Text);
     ignore_closed(out.foreign(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// Writes text with colours, where standard output shows them.
+/// Writes text to standard output, with colours if they are enabled.
 pub(crate) fn painted(painted: &Painted) -> Result<(), Failure> {
     let mut out = screen(Foreign::Text);
     ignore_closed(out.painted(painted).and_then(|()| out.flush()))
@@ -220,7 +222,7 @@ pub(crate) fn document(document: &impl Serialize) -> Result<(), Failure> {
     text(&(json + "\n"))
 }
 
-/// What a failed write to standard output means.
+/// Converts the result of a write to standard output. A closed pipe counts as success.
 pub(crate) fn ignore_closed(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
@@ -236,13 +238,15 @@ pub(crate) fn complain(text: &impl std::fmt::Display) {
     let _ = complaints(Foreign::Text).foreign(format!("{text}\n").as_bytes());
 }
 
-/// Writes why a verb failed to standard error. The report before it has colours, and no text that has not been escaped.
+/// Writes the failure of a verb to standard error. The report may contain colours; its text has
+/// been escaped.
 pub(crate) fn fail(failure: &Failure) {
     let _ = complaints(Foreign::Coloured).foreign(failure.preface().as_bytes());
     complain(&failure.summary());
 }
 
-/// One line on a terminal: `text` without line breaks of its own.
+/// Returns `text` in a form that occupies one line on a terminal: control characters and line
+/// breaks are escaped.
 pub(crate) fn one_line(text: &str) -> String {
     escape(text).replace('\n', "\\n")
 }
@@ -261,12 +265,13 @@ pub(crate) fn is_terminal() -> bool {
     stdout().is_terminal()
 }
 
-/// Whether standard error shows colours: a terminal does, unless the environment decides (no-color.org, bixense.com/clicolors).
+/// Returns whether standard error shows colours: if it is a terminal, unless the environment
+/// decides otherwise (no-color.org, bixense.com/clicolors).
 pub(crate) fn stderr_has_colour() -> bool {
     has_colour(&stderr())
 }
 
-/// Whether standard output does.
+/// Returns whether standard output shows colours, by the same rules.
 pub(crate) fn stdout_has_colour() -> bool {
     has_colour(&stdout())
 }
@@ -278,12 +283,13 @@ fn has_colour(stream: &impl io::IsTerminal) -> bool {
     !is_set("NO_COLOR") && (is_forced || stream.is_terminal())
 }
 
-/// How many lines the terminal at standard output shows; `None` where it is none, or does not say.
+/// Returns the number of lines of the terminal at standard output; `None` if it is not a terminal,
+/// or the size is unknown.
 pub(crate) fn terminal_height() -> Option<usize> {
     terminal_size().map(|(rows, _)| rows)
 }
 
-/// Its lines and columns.
+/// Returns the lines and columns of the terminal at standard output, or `None` as above.
 pub(crate) fn terminal_size() -> Option<(usize, usize)> {
     #[cfg(unix)]
     let size = rustix::termios::tcgetwinsize(stdout())

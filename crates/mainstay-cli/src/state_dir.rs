@@ -1,25 +1,30 @@
-//! Where everything that a supervisor keeps lies: one owner-only directory.
+//! The state directory: one directory, readable by its owner only, for everything that a supervisor
+//! stores.
 //!
 //! ```text
-//! STATE/lock            held while a supervisor lives; says who it is (`lock.rs`)
-//! STATE/lock-guard      held by whoever takes that one, for a moment
-//! STATE/ledger          what a successor needs to go on, should it be killed (`host/ledger.rs`)
-//! STATE/registry.db     every definition that was installed, and its history (`registry/`); on Windows in `installed`
-//! STATE/registry.owner-… held by whoever is changing one of them
-//! STATE/manifest.toml   what it supervises, as it was read (or .yaml, .json)
+//! STATE/lock                locked while a supervisor runs; identifies it (`lock.rs`)
+//! STATE/lock-guard          locked for a moment by a process that takes `lock`
+//! STATE/ledger              the state that a successor needs if the supervisor is killed
+//!                           (`host/ledger.rs`)
+//! STATE/registry.db         every definition ever installed, with its history (`registry/`);
+//!                           on Windows in `installed`
+//! STATE/registry.owner-…    locked by a process that changes a definition
+//! STATE/manifest.toml       the manifest as it was read (or .yaml, .json)
 //! STATE/halted.json         the last report of a host whose service is halted (`halted.rs`)
-//! STATE/completed           that the service of a host was ready and ended cleanly (`completed.rs`)
-//! STATE/start-failure.json  why the last start of a host failed, if it did (`start_failure.rs`)
-//! STATE/control.sock    docs/control.md (a named pipe on Windows)
-//! STATE/logs/NAME/      what a service wrote
-//! STATE/redaction.key   by which `redact_with = "hash"` hides values
-//! STATE/spool/          what waits for log hosts
-//! STATE/pipes/NAME      what a service writes to (Linux)
-//! STATE/notify/…        where services say that they are ready (Unix)
-//! STATE/data/NAME/      the service's own, `MAINSTAY_DATA_DIR`
-//! STATE/snapshots/NAME/ what was kept of its state (`snapshot/mod.rs`)
-//! STATE/installed/NAME/ a service of the system's manager: its manifest, and in `state/` all of the above (`installed.rs`);
-//!                       or one of the embedded manager: its manifest, and `embedded.json` (`embedded.rs`)
+//! STATE/completed           present if the service of a host was ready and ended cleanly
+//!                           (`completed.rs`)
+//! STATE/start-failure.json  the cause if the last start of a host failed (`start_failure.rs`)
+//! STATE/control.sock        the control socket, docs/control.md (a named pipe on Windows)
+//! STATE/logs/NAME/          the output of a service
+//! STATE/redaction.key       the key with which `redact_with = "hash"` hides values
+//! STATE/spool/              log records that wait for log hosts
+//! STATE/pipes/NAME          the pipes that a service writes to (Linux)
+//! STATE/notify/…            the sockets on which services report readiness (Unix)
+//! STATE/data/NAME/          a service's own directory, `MAINSTAY_DATA_DIR`
+//! STATE/snapshots/NAME/     the snapshots of a service's state (`snapshot/mod.rs`)
+//! STATE/installed/NAME/     a service of the system's manager: its manifest, and in `state/` all
+//!                           of the above (`installed.rs`); or one of the embedded manager: its
+//!                           manifest, and `embedded.json` (`embedded.rs`)
 //! ```
 
 mod lock;
@@ -39,16 +44,17 @@ use crate::host::sys;
 #[cfg(unix)]
 use crate::{rights, trust};
 
-/// The place of a supervisor's state; it need not exist yet.
+/// A supervisor's state directory. It may not exist yet.
 #[derive(Clone, Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    /// Where installed services are.
+    /// The directory of installed services.
     installed: PathBuf,
 }
 
 impl StateDir {
-    /// The one that was asked for (`--state-dir`, `MAINSTAY_STATE_DIR`), else the system's place for such things.
+    /// Returns the requested directory (`--state-dir`, `MAINSTAY_STATE_DIR`), or else the default
+    /// of the system.
     pub(crate) fn locate(asked: Option<PathBuf>) -> Result<Self, Failure> {
         let of_system = asked.clone().or_else(system_place);
         let Some(path) = asked.or_else(default_place) else {
@@ -69,7 +75,7 @@ impl StateDir {
         })
     }
 
-    /// The same with another place for what one service's supervisor keeps.
+    /// Returns the same, with another directory for the state of one service's supervisor.
     pub(crate) fn at(&self, path: PathBuf) -> Self {
         let installed = self.installed.clone();
         Self { path, installed }
@@ -79,7 +85,8 @@ impl StateDir {
         &self.path
     }
 
-    /// The same place without links, by which processes are known that were started from it.
+    /// Returns the path without symbolic links. It identifies the processes started from this
+    /// directory.
     pub(crate) fn real_path(&self) -> PathBuf {
         if let Ok(real) = fs::canonicalize(&self.path) {
             return real;
@@ -94,17 +101,19 @@ impl StateDir {
         }
     }
 
-    /// By which whatever is started from here is known, should the place be lost.
+    /// Returns the mark that identifies processes started from this directory, even if the
+    /// directory is lost.
     pub(crate) fn mark(&self) -> String {
         self.real_path().display().to_string()
     }
 
-    /// Where a service's supervisor keeps its state: its own place where the system's manager has it, or had, else this one.
+    /// Returns the state directory of a service's supervisor: the service's own one if the system's
+    /// manager has or had it, or else this one.
     pub(crate) fn of(&self, name: &str) -> Self {
         let scopes = ServiceName::new(name).map(|_| [Scope::User, Scope::System]);
         let places = scopes.into_iter().flatten();
         let mut places = places.map(|scope| self.installed_dir(scope).join(name).join("state"));
-        // Where a link leads may be its account's alone.
+        // The target of a link may be accessible to the account of the service only.
         let is_there = |place: &PathBuf| {
             let found = place.symlink_metadata();
             found.is_ok_and(|found| found.is_dir() || found.is_symlink())
@@ -114,7 +123,8 @@ impl StateDir {
             .map_or_else(|| self.clone(), |place| self.at(place))
     }
 
-    /// What keeps this process from seeing which services are installed, or the one of this name.
+    /// Returns the inaccessible path that hides the installed services, or the one of this name,
+    /// from this process.
     pub(crate) fn closed(&self, name: Option<&str>) -> Option<Closed> {
         let dirs = [Scope::User, Scope::System].map(|scope| self.installed_dir(scope));
         let name = name.and_then(ServiceName::new);
@@ -124,7 +134,7 @@ impl StateDir {
         })
     }
 
-    /// The directory of all services that the system's manager was given, or the user's.
+    /// Returns the directory of the services installed into the system's manager, or the user's.
     pub(crate) fn installed_dir(&self, scope: Scope) -> PathBuf {
         match scope {
             Scope::User => self.path.join("installed"),
@@ -132,42 +142,42 @@ impl StateDir {
         }
     }
 
-    /// The registry of those services.
+    /// Returns the path of the registry of those services.
     pub(crate) fn registry_path(&self, scope: Scope) -> PathBuf {
         registry_path(&self.installed_dir(scope))
     }
 
-    /// The directory of all services' logs.
+    /// Returns the directory of all services' logs.
     pub(crate) fn logs_dir(&self) -> PathBuf {
         self.path.join("logs")
     }
 
-    /// The directory of what waits for log hosts.
+    /// Returns the directory of log records that wait for log hosts.
     pub(crate) fn spool_dir(&self) -> PathBuf {
         self.path.join("spool")
     }
 
-    /// The directory of all services' snapshots.
+    /// Returns the directory of all services' snapshots.
     pub(crate) fn snapshots_dir(&self) -> PathBuf {
         self.path.join("snapshots")
     }
 
-    /// The directory of the pipes that services write to.
+    /// Returns the directory of the pipes that services write to.
     pub(crate) fn pipes_dir(&self) -> PathBuf {
         self.path.join("pipes")
     }
 
-    /// The directory of notification sockets.
+    /// Returns the directory of notification sockets.
     pub(crate) fn notify_dir(&self) -> PathBuf {
         self.path.join("notify")
     }
 
-    /// A service's own writable directory.
+    /// Returns a service's own writable directory.
     pub(crate) fn data_dir(&self, name: &str) -> PathBuf {
         self.path.join("data").join(name)
     }
 
-    /// What is kept of a service's state: what its policy names, else its own directory.
+    /// Returns the paths in a service's snapshots: those of its policy, or else its own directory.
     pub(crate) fn kept_paths(&self, policy: &SnapshotPolicy, name: &str) -> Vec<PathBuf> {
         match policy.paths() {
             [] => vec![self.data_dir(name)],
@@ -175,22 +185,23 @@ impl StateDir {
         }
     }
 
-    /// Makes a service's own directory. Where another user owns it, the directories above let him through, but not look around.
-    /// An empty one that belongs to another account is made anew; see [`StateDir::refuse_foreign_data`] for the others.
+    /// Creates a service's own directory. If another user owns it, that user can pass through the
+    /// directories above it, but cannot list them. An empty directory of another account is created
+    /// anew; see [`StateDir::refuse_foreign_data`] for the others.
     pub(crate) fn create_data_dir(&self, name: &str, owner: Option<&sys::User>) -> io::Result<()> {
         let dir = self.data_dir(name);
         #[cfg(unix)]
         let is_foreign = data_owner(&dir, owner).is_ok_and(|other| other.is_some());
         #[cfg(windows)]
         let is_foreign = false;
-        // Only an empty one can be removed.
+        // `remove_dir` removes empty directories only.
         let stays = is_foreign && fs::remove_dir(&dir).is_err();
         create_private_dir(&dir)?;
         let Some(owner) = owner else { return Ok(()) };
         #[cfg(unix)]
         {
             use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-            // `data` and STATE; the state of an installed service lies in three more.
+            // `data` and STATE; the state of an installed service is three levels deeper.
             let count = match installed_place(&self.path) {
                 Some(_) => 5,
                 None => 2,
@@ -198,7 +209,7 @@ impl StateDir {
             const SEARCH: u32 = 0o011;
             for above in dir.ancestors().skip(1).take(count) {
                 let mode = fs::metadata(above)?.mode();
-                // The sandbox of an installed service may not change what `install` has opened.
+                // The sandbox of an installed service may not change a mode that `install` has set.
                 if mode & SEARCH != SEARCH {
                     let mode = fs::Permissions::from_mode(mode | SEARCH);
                     fs::set_permissions(above, mode)?;
@@ -211,8 +222,9 @@ impl StateDir {
         }
     }
 
-    /// Refuses data of another account than the service runs as: with the rights of the one, the service would follow links that the
-    /// other has left, and what the one had kept to itself would be the other's.
+    /// Refuses a data directory that belongs to another account than the service runs as. The
+    /// service would follow links left by that account with its own rights, and could read what
+    /// that account kept private.
     #[cfg(unix)]
     pub(crate) fn refuse_foreign_data(
         &self,
@@ -232,10 +244,11 @@ impl StateDir {
         ))
     }
 
-    /// Refuses a place that keeps an account from its data directory: STATE and what is in it let it through, directories above may not.
+    /// Refuses a state directory whose location keeps an account from its data directory. STATE and
+    /// the directories in it let the account through; the directories above may not.
     ///
     /// # Errors
-    /// The cause, and what helps.
+    /// The cause and a hint.
     #[cfg(unix)]
     pub(crate) fn refuse_closed(
         &self,
@@ -261,7 +274,7 @@ impl StateDir {
         ))
     }
 
-    /// Access to it is not by mode.
+    /// Access does not depend on modes on Windows.
     #[cfg(windows)]
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
     pub(crate) fn refuse_closed(
@@ -272,14 +285,15 @@ impl StateDir {
         Ok(())
     }
 
-    /// The state directory that this one lies in, if it is that of an installed service; else this one.
+    /// Returns the outer state directory if this one belongs to an installed service, or else this
+    /// one.
     #[cfg(unix)]
     fn top(&self) -> &Path {
         let installed = installed_place(&self.path).and_then(Path::parent);
         installed.and_then(Path::parent).unwrap_or(&self.path)
     }
 
-    /// Access to it is not by owner.
+    /// Access does not depend on the owner on Windows.
     #[cfg(windows)]
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
     pub(crate) fn refuse_foreign_data(
@@ -290,7 +304,8 @@ impl StateDir {
         Ok(())
     }
 
-    /// The secret by which this installation hides values that must still be told apart, made where there is none.
+    /// Returns the key with which this installation hides values that must stay distinguishable.
+    /// Creates the key if it does not exist.
     pub(crate) fn redaction_key(&self) -> Result<RedactionKey, Failure> {
         let path = self.path.join("redaction.key");
         let key = read_or_make_key(&path);
@@ -300,50 +315,52 @@ impl StateDir {
         })
     }
 
-    /// What a successor goes on with.
+    /// Returns the path of the ledger, from which a successor continues.
     pub(crate) fn ledger_path(&self) -> PathBuf {
         self.path.join("ledger")
     }
 
-    /// Room for the next one, which a full disk cannot take.
+    /// Returns the path of the file that reserves disk space for the next ledger, in case the disk
+    /// is full.
     pub(crate) fn spare_ledger_path(&self) -> PathBuf {
         self.path.join("ledger.spare")
     }
 
-    /// The last report of a host whose service is halted (`halted.rs`).
+    /// Returns the path of the last report of a host whose service is halted (`halted.rs`).
     pub(crate) fn halted_path(&self) -> PathBuf {
         self.path.join("halted.json")
     }
 
-    /// That the service of a host ended cleanly (`completed.rs`).
+    /// Returns the path of the mark that the service of a host ended cleanly (`completed.rs`).
     pub(crate) fn completed_path(&self) -> PathBuf {
         self.path.join("completed")
     }
 
-    /// Why the last start of its supervisor failed (`start_failure.rs`).
+    /// Returns the path of the cause of a failed start of a host (`start_failure.rs`).
     pub(crate) fn start_failure_path(&self) -> PathBuf {
         self.path.join("start-failure.json")
     }
 
-    /// What services have become by updates.
+    /// Returns the directory of definitions changed by updates.
     pub(crate) fn updated_dir(&self) -> PathBuf {
         self.path.join("updated")
     }
 
-    /// What a service has become by an update.
+    /// Returns the path of the definition of a service that was changed by an update.
     pub(crate) fn updated_path(&self, name: &str) -> PathBuf {
         self.updated_dir().join(format!("{name}.json"))
     }
 
-    /// The place of a copy of the manifest, by the name of its format.
+    /// Returns the path of the copy of the manifest, by the name of its format.
     pub(crate) fn manifest_path(&self, format: &str) -> PathBuf {
         self.path.join(format!("manifest.{format}"))
     }
 
-    /// Makes the directory, owner-only, where it is missing; of one that is there, others see no more what is in it.
+    /// Creates the directory, readable by its owner only, if it does not exist. Removes the read
+    /// permissions of others from an existing one.
     ///
     /// # Errors
-    /// Where another account may change it, or could put another one in its place.
+    /// If another account can change the directory, or replace it with another one.
     pub(crate) fn prepare(&self) -> Result<(), Failure> {
         self.refuse_exposed()?;
         create_state_dir(&self.path).map_err(|error| self.cannot_write("create", &error))?;
@@ -366,7 +383,7 @@ impl StateDir {
         .hint("choose a directory that you may write to: --state-dir DIR")
     }
 
-    /// Refuses a place that another account may change, or exchange for another one.
+    /// Refuses a directory that another account can change, or replace with another one.
     #[cfg(unix)]
     pub(crate) fn refuse_exposed(&self) -> Result<(), Failure> {
         let exposure = trust::exposure(&self.path);
@@ -383,14 +400,15 @@ impl StateDir {
         Err(Failure::new(Code::PermissionDenied, message).hint(hint))
     }
 
-    /// Access control lists are judged with the directory itself.
+    /// Access control lists are checked together with the directory itself.
     #[cfg(windows)]
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
     pub(crate) fn refuse_exposed(&self) -> Result<(), Failure> {
         Ok(())
     }
 
-    /// Refuses a directory that is not ours, and hides from others what is in ours.
+    /// Refuses a directory of another account, and removes the read permissions of others from our
+    /// own.
     #[cfg(unix)]
     fn refuse_foreign(&self) -> Result<(), Failure> {
         use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
@@ -408,7 +426,7 @@ impl StateDir {
             );
             return Err(Failure::new(Code::PermissionDenied, message).hint(hint));
         }
-        // Through it, services of other accounts reach their own directories.
+        // Services of other accounts pass through it to their own directories.
         const SEEN: u32 = 0o044;
         if mode & SEEN != 0 {
             let mode = PermissionsExt::from_mode(mode & !SEEN);
@@ -417,11 +435,12 @@ impl StateDir {
         Ok(())
     }
 
-    /// Refuses what another account put into the directory while it could: links, and directories whose owner it still is.
+    /// Refuses entries that another account left in the directory while it could write there:
+    /// links, and directories that it still owns.
     #[cfg(unix)]
     fn refuse_planted(&self) -> Result<(), Failure> {
         let cannot = |error: io::Error| self.cannot_write("read", &error);
-        // Below others lies what is a service's own, as `data/NAME`.
+        // The other directories contain entries that belong to services, such as `data/NAME`.
         let dirs = [self.path.clone(), self.logs_dir(), self.snapshots_dir()];
         for dir in dirs {
             let entries = match fs::read_dir(&dir) {
@@ -430,7 +449,7 @@ impl StateDir {
             };
             for entry in entries {
                 let name = entry.map_err(cannot)?.file_name();
-                // Their modes are repaired when they are taken.
+                // Lock files get their modes repaired when they are opened.
                 let text = name.to_string_lossy();
                 if text.starts_with("lock") || text.ends_with(".lock") {
                     continue;
@@ -461,7 +480,8 @@ impl StateDir {
     }
 }
 
-/// The place of an installed service, `STATE/installed/NAME`, if this is its state: `STATE/installed/NAME/state`.
+/// Returns the directory of an installed service, `STATE/installed/NAME`, if `state_dir` is its
+/// state directory, `STATE/installed/NAME/state`.
 #[cfg(unix)]
 pub(crate) fn installed_place(state_dir: &Path) -> Option<&Path> {
     let place = state_dir
@@ -470,7 +490,9 @@ pub(crate) fn installed_place(state_dir: &Path) -> Option<&Path> {
     place.parent()?.ends_with("installed").then_some(place)
 }
 
-/// The account that a data directory belongs to, where that is another than `owner`, or we. Who is not root may not change that.
+/// Returns the account that owns a data directory, if it is neither `owner` nor, without an owner,
+/// this process's account. A process without root privileges cannot change the owner, so it gets
+/// `None`.
 #[cfg(unix)]
 fn data_owner(dir: &Path, owner: Option<&sys::User>) -> io::Result<Option<u32>> {
     use std::os::unix::fs::MetadataExt as _;
@@ -482,8 +504,8 @@ fn data_owner(dir: &Path, owner: Option<&sys::User>) -> io::Result<Option<u32>> 
     Ok((uid != wanted).then_some(uid))
 }
 
-/// The registry of the services in a directory of installed ones. It lies beside it, but for Windows, where that directory is what is the
-/// administrators' alone.
+/// Returns the path of the registry for a directory of installed services. The registry is beside
+/// that directory; on Windows it is inside, because only administrators can access that directory.
 pub(crate) fn registry_path(installed_dir: &Path) -> PathBuf {
     let dir = match cfg!(windows) {
         true => installed_dir,
@@ -503,7 +525,7 @@ fn read_or_make_key(path: &Path) -> io::Result<[u8; 32]> {
         Err(error) => return Err(error),
     }
     getrandom::fill(&mut key).map_err(io::Error::other)?;
-    // Whole or not at all: a key that is lost makes two values of one.
+    // Written atomically: with a lost key, equal values are hidden as different ones.
     let unfinished_path = path.with_extension("tmp");
     let mut file = create_anew(&unfinished_path)?;
     file.write_all(&key)?;
@@ -512,8 +534,9 @@ fn read_or_make_key(path: &Path) -> io::Result<[u8; 32]> {
     Ok(key)
 }
 
-/// Creates a state directory, readable by its owner only. Missing directories above it are made as a system has them, for everybody to
-/// enter: accounts of services have to get through, and images are to boot.
+/// Creates a state directory, readable by its owner only. Missing parent directories are created
+/// with the usual mode, open to everyone: service accounts must pass through them, and images must
+/// boot.
 pub(crate) fn create_state_dir(path: &Path) -> io::Result<()> {
     let missing = path.ancestors().skip(1).take_while(|dir| !dir.exists());
     let missing: Vec<&Path> = missing.filter(|dir| !dir.as_os_str().is_empty()).collect();
@@ -530,7 +553,7 @@ pub(crate) fn create_state_dir(path: &Path) -> io::Result<()> {
 fn create_open_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     fs::DirBuilder::new().mode(0o755).create(path)?;
-    // A strict mask is about root's own files, not about directories of the system.
+    // A strict umask applies to the files of root, not to directories of the system.
     match sys::is_privileged() {
         true => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
         false => Ok(()),
@@ -542,7 +565,8 @@ fn create_open_dir(path: &Path) -> io::Result<()> {
     fs::create_dir(path)
 }
 
-/// Creates a directory and its parents, each readable by its owner only. One that exists is left as it is.
+/// Creates a directory and its parents, each readable by its owner only. An existing directory is
+/// left unchanged.
 pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -551,7 +575,7 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Writes a file that only its owner reads, whole or not at all.
+/// Writes a file that only its owner can read, atomically.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut new_path = path.as_os_str().to_owned();
     new_path.push(".new");
@@ -560,13 +584,14 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<File> {
         .write_all(bytes)
         .and_then(|()| fs::rename(&new_path, path));
     if written.is_err() {
-        // A full disk is not to hold half a file, too.
+        // Do not leave half a file on a full disk.
         let _ = fs::remove_file(&new_path);
     }
     written.map(|()| file)
 }
 
-/// Creates a file that only its owner reads. One that is there, or a link, is removed first: its owner could still change it.
+/// Creates a file that only its owner can read. An existing file or link is removed first: its
+/// owner could still change it.
 fn create_anew(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -579,7 +604,8 @@ fn create_anew(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// What belongs to the whole system: FHS 3.0, Apple's and Microsoft's places on theirs.
+/// Returns the directory for system-wide state: as FHS 3.0 defines it, or as Apple and Microsoft do
+/// on their systems.
 fn system_place() -> Option<PathBuf> {
     let place = match () {
         () if cfg!(windows) => variable("ProgramData")?,
@@ -589,7 +615,8 @@ fn system_place() -> Option<PathBuf> {
     Some(place.join("mainstay"))
 }
 
-/// What belongs to this user: the XDG base directories on Unix, Apple's and Microsoft's places on theirs.
+/// Returns the directory for the state of this user: as the XDG base directories define it on Unix,
+/// or as Apple and Microsoft do on their systems.
 fn default_place() -> Option<PathBuf> {
     if cfg!(windows) {
         return variable("LOCALAPPDATA")
@@ -618,7 +645,7 @@ fn variable(name: &str) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    /// Somebody who left a file of that name has it open, and owns it.
+    /// The owner of an existing file of that name still has it open.
     #[test]
     fn what_somebody_left_does_not_become_ours() {
         let dir = mainstay_testkit::Sandbox::new();
@@ -629,7 +656,7 @@ mod tests {
         (&theirs).write_all(b"theirs").unwrap();
         match written {
             Ok(_) => assert_eq!(fs::read(&path).unwrap(), b"ours"),
-            // Not every Windows frees the name of a file that is open.
+            // Not every Windows version frees the name of an open file.
             Err(error) => assert!(cfg!(windows) && !path.exists(), "{error}"),
         }
         #[cfg(unix)]

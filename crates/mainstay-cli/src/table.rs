@@ -11,10 +11,11 @@ use crate::output::Painted;
 const HEAD: [&str; 8] = [
     "SERVICE", "STATE", "PID", "READY", "RESTARTS", "CPU", "MEMORY", "SINCE",
 ];
-/// Columns of numbers stand at the right.
+/// Columns of numbers are right-aligned.
 const RIGHT: [bool; 8] = [false, false, true, false, true, true, true, true];
 
-/// One row a service, then a line for each that has something to say. Ends in a newline.
+/// Returns the table: one row per service, followed by a line for each drift, remark and problem.
+/// Ends with a newline.
 pub(crate) fn status(report: &StatusReport) -> Painted {
     let rows: Vec<[String; 8]> = report.services.iter().map(row).collect();
     let mut widths = HEAD.map(str::len);
@@ -100,7 +101,7 @@ fn paint(service: &ServiceReport) -> &'static str {
     }
 }
 
-/// Bytes in binary units, three digits.
+/// Formats a size in binary units. A unit is used from 10 of it on.
 fn size(bytes: u64) -> String {
     let mut value = bytes;
     let mut unit = "B";

@@ -1,18 +1,22 @@
-//! `STATE/lock`: one supervisor for each state directory.
+//! `STATE/lock`: one supervisor per state directory.
 //!
-//! The lock is flock(2)'s, which ends with its process; the file's text is the record of who holds it. The two are told apart: a process that has
-//! the file locked and is not in the record is no supervisor, such as a process of another account that opened the file while an
-//! earlier version left it readable. The file is replaced then, and that process holds nothing any more.
+//! The lock is that of flock(2), which ends with its process. The text of the file is the record of
+//! the holder. The two can differ: a process that has locked the file but is not in the record is
+//! not a supervisor. An example is a process of another account that opened the file while an
+//! earlier version left it readable. The file is then replaced, and that process no longer holds
+//! the lock.
 //!
 //! ```text
-//! PID BIRTH BOOT/PIDS   the holder, its time of birth, and the boot and the pid namespace in which these numbers mean something (Linux)
-//! MANIFEST              what it supervises
-//! TESTAMENT…            how its processes are found
+//! PID BIRTH BOOT/PIDS   the holder, its birth time, and the boot and PID namespace in which these
+//!                       numbers are valid (Linux)
+//! MANIFEST              the manifest that it supervises
+//! TESTAMENT…            the markers by which its processes are found
 //! ```
 //!
-//! The record is written as soon as the lock is taken. Until it is signed it names what an earlier holder left, too. After an orderly end it says so;
-//! an empty file is one that somebody else has emptied, or a new one. Whoever takes or replaces the lock holds `STATE/lock-guard` for that moment,
-//! which no other account could ever open.
+//! The record is written as soon as the lock is taken. Until the lock is signed, the record also
+//! names what an earlier holder left. After an orderly end, the record says so. An empty file is
+//! new, or was truncated by another process. A process that takes or replaces the lock holds
+//! `STATE/lock-guard` during that operation. No other account could ever open that file.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -25,33 +29,33 @@ use crate::failure::{Code, Failure};
 use crate::host::sys;
 use crate::lock_file;
 
-/// How long a lock is waited for whose holder is dead or unknown.
+/// The maximum wait for a lock whose holder is dead or unknown.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked at meanwhile.
+/// The interval between attempts during that wait.
 const LOOK: Duration = Duration::from_millis(2);
-/// What is left in the file by an orderly end. A record does not begin with an empty line.
+/// The content of the file after an orderly end. A record does not begin with an empty line.
 const GIVEN_BACK: &str = "\ngiven back\n";
 
-/// The right to supervise from a state directory, for as long as it lives. Dropped before it is [signed](Lock::sign), it says again what it said
-/// before.
+/// The exclusive right to supervise from a state directory. The lock is released when this value is
+/// dropped. If it is dropped before it is [signed](Lock::sign), the previous record is restored.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
     path: PathBuf,
     text: String,
     before: Option<String>,
-    /// What the last holder left behind.
+    /// The services that the last holder left behind, if any.
     pub(crate) left: Left,
-    /// What the operator has to know.
+    /// A remark for the operator.
     pub(crate) remark: Option<String>,
 }
 
-/// What the last holder of a lock left behind.
+/// The services that the last holder of a lock left behind.
 #[derive(Debug)]
 pub(crate) enum Left {
-    /// It ended in good order.
+    /// The last holder ended in good order.
     Nothing,
-    /// The file is new, or somebody emptied it: other evidence has to tell.
+    /// The file is new, or was truncated: other evidence must decide.
     Unknown,
     Services(Predecessor),
 }
@@ -59,13 +63,14 @@ pub(crate) enum Left {
 /// A supervisor that died without stopping its services.
 #[derive(Clone, Debug)]
 pub(crate) struct Predecessor {
-    /// Where it is known.
+    /// The process ID, if it is known.
     pub(crate) pid: Option<u32>,
-    /// How to find them (`sys::testament`): what it started itself, and what it had adopted.
+    /// The orphan markers (`sys::testament`) that find its processes: those it started, and those
+    /// it adopted.
     pub(crate) testaments: Vec<String>,
 }
 
-/// What has become of a lock that is held.
+/// The condition of a lock that this process holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     Intact,
@@ -74,16 +79,17 @@ pub(crate) enum Hold {
     Replaced,
 }
 
-/// What one try to take the lock came to.
+/// The result of one attempt to take the lock.
 pub(crate) enum Try {
     Taken(Lock),
-    /// A supervisor has it.
+    /// A supervisor holds the lock.
     Held(Failure),
-    /// Who has it is dead or unknown, or it is just being taken: try again.
+    /// The holder is dead or unknown, or another process is taking the lock: try again.
     Later,
 }
 
-/// Whether a lock may be taken from a process that is no supervisor as far as anybody knows.
+/// The state of the wait for a lock. Once it is over, the lock may be taken from a process that is
+/// not known to be a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     Left,
@@ -91,7 +97,8 @@ pub(crate) enum Patience {
 }
 
 impl Lock {
-    /// Says who holds it, for those who ask, and how to find our children, for a successor.
+    /// Writes the record: the holder, for other processes, and the orphan markers of our children,
+    /// for a successor.
     pub(crate) fn sign(
         &mut self,
         manifest: &str,
@@ -103,7 +110,7 @@ impl Lock {
         Ok(())
     }
 
-    /// Takes the place of one that was lost, for the same holder.
+    /// Replaces a lost lock of the same holder: writes its record into this lock.
     pub(crate) fn sign_like(&mut self, lost: &Self) -> io::Result<()> {
         self.text.clone_from(&lost.text);
         self.rewrite()?;
@@ -111,24 +118,24 @@ impl Lock {
         Ok(())
     }
 
-    /// Says again what it is to say.
+    /// Writes the record again.
     pub(crate) fn rewrite(&self) -> io::Result<()> {
         self.write(&self.text)
     }
 
-    /// Gives it back: nothing was left behind.
+    /// Releases the lock after an orderly end: nothing was left behind.
     pub(crate) fn give_back(mut self) {
         self.before = None;
-        // Where this fails the next one looks for processes that are not there.
+        // If this fails, the next holder looks for processes that do not exist.
         let _ = self.write(GIVEN_BACK);
     }
 
-    /// The file that is locked.
+    /// Returns the locked file.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
-    /// Whether the lock still is what a starter looks at.
+    /// Returns the condition of the lock at the path that another starter checks.
     pub(crate) fn hold(&self) -> io::Result<Hold> {
         if !lock_file::is_at(&self.path, &self.file)? {
             return Ok(match fs::exists(&self.path)? {
@@ -153,13 +160,14 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if let Some(before) = self.before.take() {
-            // Where this fails it names a process that is dead.
+            // If this fails, the record names a dead process.
             let _ = self.write(&before);
         }
     }
 }
 
-/// As it is written down. An empty line ends it: should we be killed before the rest is cut off, that is not read.
+/// Returns the text of a record. An empty line ends it: if this process is killed before it
+/// truncates the file, the rest is ignored.
 fn record(manifest: &str, testaments: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     let mut text = std::process::id().to_string();
     if let (Ok(own), Some(home)) = (sys::own_identity(), sys::home_of_pids()) {
@@ -174,7 +182,7 @@ fn record(manifest: &str, testaments: impl IntoIterator<Item = impl AsRef<str>>)
     text
 }
 
-/// What a lock file says.
+/// The content of a lock file.
 enum Said<'t> {
     Nothing,
     GivenBack,
@@ -183,7 +191,7 @@ enum Said<'t> {
 
 struct Record<'t> {
     pid: u32,
-    /// Where it is known: its time of birth, and where that counts.
+    /// The birth time, and the boot and PID namespace in which it is valid, if they are known.
     birth: Option<(u64, &'t str)>,
     manifest: &'t str,
     testaments: Vec<&'t str>,
@@ -193,7 +201,7 @@ struct Record<'t> {
 enum Holder {
     Lives,
     Dead,
-    /// It is of another container or another machine.
+    /// The holder is in another container or on another machine.
     Unknown,
 }
 
@@ -251,7 +259,7 @@ impl Record<'_> {
     }
 }
 
-/// What cannot be read says nothing.
+/// Reads the file. An unreadable file counts as empty.
 fn read(file: &File) -> String {
     let mut text = String::new();
     let mut file = file;
@@ -264,7 +272,7 @@ impl StateDir {
         self.path.join("lock")
     }
 
-    /// The supervisor that the lock names, if it lives.
+    /// Returns the PID of the supervisor in the record, if it is alive.
     pub(crate) fn holder(&self) -> Option<u32> {
         let text = fs::read_to_string(self.lock_path()).ok()?;
         match Said::parse(&text) {
@@ -273,7 +281,8 @@ impl StateDir {
         }
     }
 
-    /// The supervisor that the lock names, if it is dead and has not given it back, and what it supervised.
+    /// Returns the supervisor in the record and its manifest, if it is dead and did not release the
+    /// lock in good order.
     pub(crate) fn dead_holder(&self) -> Option<(Predecessor, String)> {
         let text = fs::read_to_string(self.lock_path()).ok()?;
         match Said::parse(&text) {
@@ -284,13 +293,14 @@ impl StateDir {
         }
     }
 
-    /// Whether a supervisor may have left something: it lives, or was killed, or what it wrote about that is lost.
+    /// Returns whether a supervisor may have left services: it is alive, or was killed, or its
+    /// record is lost.
     pub(crate) fn may_be_orphaned(&self) -> bool {
         let text = fs::read_to_string(self.lock_path()).unwrap_or_default();
         !matches!(Said::parse(&text), Said::GivenBack)
     }
 
-    /// Whether a supervisor lives, or was killed and left something.
+    /// Returns whether a supervisor is alive, or was killed and left services.
     pub(crate) fn has_left_something(&self) -> bool {
         let text = fs::read_to_string(self.lock_path()).unwrap_or_default();
         match Said::parse(&text) {
@@ -300,7 +310,8 @@ impl StateDir {
         }
     }
 
-    /// Makes the directory, owner-only, and takes the lock. Sign it next. Blocks for [`PATIENCE`] at most.
+    /// Creates the directory, readable by its owner only, and takes the lock. The caller signs the
+    /// lock next. Blocks for at most [`PATIENCE`].
     pub(crate) fn lock(&self) -> Result<Lock, Failure> {
         self.prepare()?;
         let deadline = Instant::now() + PATIENCE;
@@ -318,7 +329,7 @@ impl StateDir {
         }
     }
 
-    /// Takes the lock, if that is possible now.
+    /// Takes the lock if that is possible now.
     pub(crate) fn try_lock(&self, patience: Patience) -> Result<Try, Failure> {
         let cannot = |error: io::Error| self.cannot_write("lock", &error);
         let guard_path = self.path.join("lock-guard");
@@ -349,7 +360,8 @@ impl StateDir {
                     },
                     Said::Nothing | Said::GivenBack => false,
                 };
-                // A process that the dead was about to start has the lock for as long as it is not that program yet.
+                // A child that a dead supervisor was starting holds the lock until it executes its
+                // program.
                 if !is_dead && patience == Patience::Left {
                     return Ok(Try::Later);
                 }
@@ -373,7 +385,7 @@ impl StateDir {
         self.claim(file, &path, remark).map(Try::Taken)
     }
 
-    /// Says that we are at it.
+    /// Writes the first record of this process, and keeps the markers of the last holder.
     fn claim(&self, file: File, path: &Path, remark: Option<String>) -> Result<Lock, Failure> {
         let before = read(&file);
         let mut manifest = "nothing yet";
@@ -403,7 +415,8 @@ impl StateDir {
         Ok(lock)
     }
 
-    /// Why nobody else may supervise from here.
+    /// Returns the failure of a process that cannot supervise from here because the directory is in
+    /// use.
     pub(crate) fn held(&self, who: &str) -> Failure {
         let place = self.path.display();
         Failure::new(

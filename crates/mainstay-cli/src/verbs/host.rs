@@ -59,7 +59,7 @@ struct Job {
 impl Host {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
         if self.check_needs {
-            // Without the privilege, the services are those of a user, which need no system mounts.
+            // Entering the system mounts needs a privilege. Services of a user work without it.
             let _ = host::sys::enter_system_mounts();
         }
         let job = self.job();
@@ -189,8 +189,8 @@ fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<
             }
             let run = || {
                 host::run(Options {
-                    // The services it needs are running. On Unix, the host switches accounts
-                    // itself: it runs as root.
+                    // The services that it needs are running. On Windows the manager sets the
+                    // account; on Unix the host runs as root and sets it.
                     services: Services::OfManifest {
                         specs: vec![spec.under_manager(cfg!(windows))],
                         manifest,

@@ -195,7 +195,7 @@ impl Update {
             manifest.format,
             manifest.dir.clone(),
         );
-        // Loading checks whether others can change the program.
+        // Loading refuses a program that others can change.
         Ok(kept.load()?.text)
     }
 
