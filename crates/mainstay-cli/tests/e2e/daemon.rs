@@ -1,4 +1,5 @@
-//! `mainstay daemon`: a manager of its own, whose services come, change and go while it runs, and process 1 of a container.
+//! `mainstay daemon`: a service manager whose services are installed, changed and removed while it
+//! runs, and process 1 of a container.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use rustix::process::{Pid, Signal};
 
 use super::*;
 
-/// The arguments of a daemon that tells events.
+/// The arguments of an installation, and of a daemon that prints events.
 const INSTALL: [&str; 3] = ["install", "--manager", "embedded"];
 const DAEMON: [&str; 2] = ["daemon", "--json"];
 
@@ -20,7 +21,7 @@ fn daemon(sandbox: &Sandbox, more: &[&str]) -> Supervisor {
     Supervisor::spawn(command)
 }
 
-/// Writes a manifest of its own, in a directory of its own.
+/// Writes a manifest into a directory of its own.
 fn manifest(sandbox: &Sandbox, name: &str, services: &str) -> PathBuf {
     let dir = sandbox.path().join(name);
     fs::create_dir_all(&dir).expect("a directory");
@@ -31,7 +32,7 @@ fn manifest(sandbox: &Sandbox, name: &str, services: &str) -> PathBuf {
     sandbox.write(&format!("{name}/mainstay.toml"), &text)
 }
 
-/// What a verb says, and its exit code.
+/// Returns the output and the exit code of a verb.
 fn said(sandbox: &Sandbox, args: &[&str]) -> (i32, String) {
     let output = verb(sandbox, args);
     let text = [output.stdout, output.stderr].concat();
@@ -39,7 +40,7 @@ fn said(sandbox: &Sandbox, args: &[&str]) -> (i32, String) {
     (code(output.status), text)
 }
 
-/// Installs what a manifest says now; what was said.
+/// Installs a manifest and returns the output.
 #[track_caller]
 fn install(sandbox: &Sandbox, name: &str, services: &str) -> String {
     let path = manifest(sandbox, name, services);
@@ -51,7 +52,7 @@ fn install(sandbox: &Sandbox, name: &str, services: &str) -> String {
     text
 }
 
-/// An install that must be refused, with these words.
+/// Checks that an installation is refused with these words.
 #[track_caller]
 fn refused(sandbox: &Sandbox, name: &str, services: &str, words: &str) {
     let path = manifest(sandbox, name, services);
@@ -69,7 +70,7 @@ fn ok(sandbox: &Sandbox, args: &[&str]) -> String {
     text
 }
 
-/// Of every service, its state and pid.
+/// Returns the state and PID of every service.
 fn listed(sandbox: &Sandbox) -> BTreeMap<String, (String, Option<u64>)> {
     let output = verb(sandbox, &["list", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
@@ -91,7 +92,7 @@ fn notice(supervisor: &Supervisor, part: &str) {
     });
 }
 
-/// It answers.
+/// Waits until the daemon answers.
 fn wait_up(sandbox: &Sandbox) {
     wait_until("a daemon that answers", SOON, || {
         verb(sandbox, &["list"]).status.success().then_some(())
@@ -133,7 +134,7 @@ fn what_is_installed_starts_with_the_daemon_in_the_order_of_needs() {
     event(&supervisor, "cron", "started");
     assert_eq!(order(&supervisor, "started"), ["db", "api", "cron"]);
     assert_eq!(listed(&sandbox)["spare"], ("stopped".to_owned(), None));
-    // Its paths begin where its own manifest was.
+    // Relative paths start at the original directory of the manifest.
     ok(&sandbox, &["start", "spare"]);
     let log = wait_until("its words", SOON, || {
         Some(ok(&sandbox, &["logs", "spare"])).filter(|log| !log.is_empty())
@@ -155,11 +156,11 @@ fn services_come_change_and_go_while_others_run_untouched() {
     let before = listed(&sandbox);
     assert!(before.values().all(|(state, _)| state == "running"));
 
-    // Needs of another manifest are what is installed.
+    // A need of another manifest must be installed.
     let nobody = "[service.late]\ncommand = [\"PUPPET\", \"hang\"]\nneeds = [\"os:nobody\"]\n";
     let words = "late: it needs nobody, which is neither in its manifest nor installed";
     refused(&sandbox, "late", nobody, words);
-    // All or none, and nothing is left of it.
+    // The installation is all or none, and leaves nothing behind.
     let taken = "[service.db]\ncommand = [\"PUPPET\", \"exit\", \"3\"]\nneeds = [\"late\"]\n";
     let circle = nobody.replace("nobody", "api") + taken;
     refused(&sandbox, "late", &circle, "in a circle");
@@ -169,7 +170,7 @@ fn services_come_change_and_go_while_others_run_untouched() {
     assert_eq!(install(&sandbox, "late", late), "late: installed\n");
     ok(&sandbox, &["start", "late"]);
 
-    // What runs goes on as it was until its next start.
+    // A running service keeps its definition until its next start.
     assert_eq!(install(&sandbox, "late", late), "late: up to date\n");
     let with_late = listed(&sandbox);
     let changed = late
@@ -190,7 +191,7 @@ fn services_come_change_and_go_while_others_run_untouched() {
         "{log}"
     );
 
-    // Whom others need stays.
+    // A service that others need stays installed.
     let (code, text) = said(&sandbox, &["uninstall", "db"]);
     assert!(
         code == 1 && text.contains("uninstall db: api needs it"),
@@ -202,7 +203,7 @@ fn services_come_change_and_go_while_others_run_untouched() {
     assert!(sandbox.state_dir().join("logs/late").exists());
     let (code, _) = said(&sandbox, &["uninstall", "late"]);
     assert_eq!(code, 4);
-    // It may come again, and goes on with its log.
+    // The service can be installed again, and continues its log.
     install(&sandbox, "late", late);
     ok(&sandbox, &["start", "late"]);
     wait_until("its next words", SOON, || {
@@ -222,7 +223,7 @@ fn services_come_change_and_go_while_others_run_untouched() {
     stop(supervisor, &sandbox);
 }
 
-/// What a service says when it is stopped to be removed is in its log.
+/// The log contains the output that a service writes while it is stopped for removal.
 #[test]
 fn last_words_of_a_removed_service_are_kept() {
     let sandbox = Sandbox::new();
@@ -240,11 +241,11 @@ fn last_words_of_a_removed_service_are_kept() {
     ok(&sandbox, &["uninstall", "talks"]);
     let log = fs::read_to_string(sandbox.state_dir().join("logs/talks/current.log"));
     let log = log.expect("a log");
-    // The shell has its say about its own children, too.
+    // The shell also prints messages about its children.
     let flood = log.lines().filter(|line| line.starts_with("0000000"));
     let numbers = flood.map(|line| line[..12].parse::<u32>().expect("a number"));
     assert!(numbers.eq(0..5000), "{log}");
-    // With nothing to do nothing wakes up, whoever has come and gone.
+    // Without anything to do, nothing wakes up, even after installations and removals.
     let pid = Pid::from_raw(supervisor.id() as i32).expect("a pid");
     wait_until("two looks between which nothing woke", SOON, || {
         let before = procs::cost(pid).switches;
@@ -254,7 +255,8 @@ fn last_words_of_a_removed_service_are_kept() {
     stop(supervisor, &sandbox);
 }
 
-/// A service that was installed a moment ago is adopted like any other, and no line of it is lost or told twice.
+/// A service that was installed a moment ago is adopted like any other. No line of its output is
+/// lost or repeated.
 #[test]
 fn a_daemon_that_is_killed_is_succeeded() {
     const LINES: usize = 30_000;
@@ -270,7 +272,7 @@ fn a_daemon_that_is_killed_is_succeeded() {
         install(&sandbox, "shop", SHOP);
         let mut supervisor = start();
         event(&supervisor, "api", "ready");
-        // One goes, so that another comes in its place.
+        // One service is removed, so that another takes its place.
         install(
             &sandbox,
             "gone",
@@ -289,7 +291,8 @@ fn a_daemon_that_is_killed_is_succeeded() {
         for death in 0..3 {
             supervisor.kill_dash_nine();
             if death == 1 {
-                // From here on it talks to nobody, and to one who dies again.
+                // From here on, the service writes while there is no daemon, and then while there
+                // is one that is killed again.
                 sandbox.write("go", "");
             }
             let (code, text) = said(&sandbox, &["status"]);
@@ -307,7 +310,7 @@ fn a_daemon_that_is_killed_is_succeeded() {
         wait_until("the end of the flood", SOON, || {
             sandbox.path().join("said").exists().then_some(())
         });
-        // What is installed counts after an adoption, too.
+        // The installed definition is also in effect after an adoption.
         let replaced = flood
             .replace("\"up\"", "\"anew\"")
             .replace("^up$", "^anew$");
@@ -330,7 +333,8 @@ fn a_daemon_that_is_killed_is_succeeded() {
     }
 }
 
-/// While no daemon runs files are all there is, and what a killed one left is stopped.
+/// While no daemon runs, verbs work on the files only. Services left by a killed daemon are
+/// stopped.
 #[test]
 fn what_changes_meanwhile_is_known_at_the_next_start() {
     let sandbox = Sandbox::new();
@@ -364,7 +368,8 @@ fn what_changes_meanwhile_is_known_at_the_next_start() {
     stop(supervisor, &sandbox);
 }
 
-/// One that cannot be started, or not even read, is no reason to keep the others down.
+/// A service that cannot be started, or whose definition cannot be read, does not keep the others
+/// down.
 #[test]
 fn one_of_many_that_is_broken_harms_no_other() {
     let sandbox = Sandbox::new();
@@ -445,7 +450,7 @@ fn a_hang_up_is_for_those_who_reload() {
     stop(supervisor, &sandbox);
 }
 
-/// Whoever started it hears when all that starts with it has.
+/// The parent of the daemon is notified when all services that start with it have started.
 #[test]
 fn its_parent_is_told_when_all_have_started() {
     let sandbox = Sandbox::new();
@@ -475,7 +480,7 @@ fn its_parent_is_told_when_all_have_started() {
     assert_eq!(code(supervisor.wait(SOON)), 0);
 }
 
-/// What follows each code is the same as under `mainstay run`, and the daemon ends with it.
+/// The reaction to each exit code is the same as under `mainstay run`, and the daemon ends with it.
 #[test]
 fn exit_codes_are_a_contract_under_the_daemon_too() {
     let daemons = CODES.map(|code| {
@@ -504,7 +509,7 @@ fn exit_codes_are_a_contract_under_the_daemon_too() {
     }
 }
 
-/// The host's name for process 1 of the namespace that a command has made.
+/// Returns the PID, in the host's namespace, of process 1 of the namespace that a command created.
 fn process_1(sandbox: &Sandbox) -> Pid {
     wait_until("process 1", SOON, || {
         let mut processes = sandbox.processes().into_iter();
@@ -512,7 +517,7 @@ fn process_1(sandbox: &Sandbox) -> Pid {
     })
 }
 
-/// `mainstay daemon` as process 1.
+/// Starts `mainstay daemon` as process 1.
 fn in_container(sandbox: &Sandbox, more: &[&str]) -> Option<(Supervisor, Pid)> {
     const NAMESPACE: [&str; 4] = ["--pid", "--fork", "--mount-proc", "--kill-child"];
     let made = sandbox
@@ -567,7 +572,7 @@ fn it_is_process_1_of_a_container() {
     let report = json(&sandbox, &["status", "--json"]);
     assert_eq!(report["supervisor"]["pid"], 1);
 
-    // Somebody from outside leaves an orphan there, which is nobody's.
+    // A process from outside leaves an orphan there, which belongs to no service.
     let before = sandbox.processes();
     let namespace = init.as_raw_nonzero().to_string();
     let orphan = format!(
@@ -594,7 +599,7 @@ fn it_is_process_1_of_a_container() {
         (!Path::new(&procs::path(orphan, "")).exists()).then_some(())
     });
 
-    // Services come there as elsewhere.
+    // Services can be installed there as elsewhere.
     install(
         &sandbox,
         "late",
@@ -626,13 +631,13 @@ fn a_second_signal_kills_and_is_no_orderly_end() {
     event(&supervisor, "stubborn", "ready");
     signal(init, Signal::INT);
     event(&supervisor, "stubborn", "stopping");
-    // It counts once the first one was shown for half a second.
+    // A second signal counts only after the first one was shown for half a second.
     std::thread::sleep(Duration::from_millis(600));
     signal(init, Signal::TERM);
     assert_eq!(code(supervisor.wait(SOON)), 1);
     sandbox.assert_no_leftovers();
 
-    // Where its time is over, too.
+    // The same applies when its stop timeout is over.
     let sandbox = Sandbox::new();
     install(&sandbox, "it", &stubborn.replace("60s", "10ms"));
     let mut supervisor = daemon(&sandbox, &[]);
@@ -643,7 +648,7 @@ fn a_second_signal_kills_and_is_no_orderly_end() {
     sandbox.assert_no_leftovers();
 }
 
-/// The container is gone without a word; the next one of the same state begins anew.
+/// The container was killed. The next one with the same state starts anew.
 #[test]
 fn a_container_that_was_killed_begins_anew() {
     let sandbox = Sandbox::new();
@@ -668,13 +673,13 @@ fn a_container_that_was_killed_begins_anew() {
     sandbox.assert_no_leftovers();
 }
 
-/// The copy of a service's manifest.
+/// Returns the path of the copy of a service's manifest.
 fn copy_of(sandbox: &Sandbox, name: &str) -> PathBuf {
     let place = sandbox.state_dir().join("installed").join(name);
     place.join("mainstay.toml").with_file_name("manifest.toml")
 }
 
-/// What a verb says as a JSON document, whatever its exit code.
+/// Returns the output of a verb as a JSON document, whatever its exit code.
 fn document(sandbox: &Sandbox, args: &[&str]) -> Value {
     let output = verb(sandbox, &[args, &["--json"]].concat());
     let text = [output.stdout, output.stderr].concat();
@@ -699,7 +704,7 @@ const SECRET: &str = r#"
     env = { KEY = "hunter2" }
 "#;
 
-/// As with the managers of systems (registry.rs).
+/// The same as with system managers (registry.rs).
 #[test]
 fn a_definition_has_versions_a_history_and_drift_here_too() {
     let sandbox = Sandbox::new();
@@ -726,7 +731,7 @@ fn a_definition_has_versions_a_history_and_drift_here_too() {
     let etag = entry(&sandbox, "shop")["etag"].clone();
     assert_eq!(etag.as_str().map(str::len), Some(64));
     no_drift();
-    // As it is already: no other version.
+    // An unchanged definition does not create a version.
     ok(&sandbox, &[&INSTALL[..], &[&one]].concat());
     assert_eq!(version(), 1);
 
@@ -738,7 +743,7 @@ fn a_definition_has_versions_a_history_and_drift_here_too() {
     );
     assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 0);
 
-    // Stale: refused, and nothing is touched.
+    // A stale version is refused, and nothing is changed.
     let copy = copy_of(&sandbox, "shop");
     let text = fs::read_to_string(&copy).expect("the copy");
     let (status, words) = at(&two, "2");
@@ -751,7 +756,7 @@ fn a_definition_has_versions_a_history_and_drift_here_too() {
     );
     assert_eq!(fs::read_to_string(&copy).expect("the copy"), text);
 
-    // What runs is another version until it is restarted.
+    // The running process has another version until it is restarted.
     assert_eq!(at(&two, "1").0, 0);
     assert_eq!(version(), 2);
     assert_ne!(entry(&sandbox, "shop")["etag"], etag);
@@ -769,7 +774,7 @@ fn a_definition_has_versions_a_history_and_drift_here_too() {
     no_drift();
     assert_eq!(history(&sandbox, "shop"), ["created 1", "updated 2"]);
 
-    // Said in other words it is another version, but nothing to restart for.
+    // The same definition in other words is a new version, but needs no restart.
     let text = fs::read_to_string(&two).expect("ours") + "\n# in other words\n";
     fs::write(&two, text).expect("ours");
     assert_eq!(at(&two, "2").1, "shop: up to date\n");
@@ -786,7 +791,7 @@ fn a_definition_has_versions_a_history_and_drift_here_too() {
         "{diff}"
     );
 
-    // Drift, and its cure.
+    // Drift and its repair.
     let record = copy.with_file_name("embedded.json");
     let spoil = |path: &Path, from: &str, to: &str| {
         let text = fs::read_to_string(path)
@@ -861,7 +866,8 @@ fn a_definition_has_versions_a_history_and_drift_here_too() {
     stop(supervisor, &sandbox);
 }
 
-/// It is registered when it is installed again, and can be removed without that.
+/// A service from before the registry is registered when it is installed again, and can be removed
+/// without that.
 #[test]
 fn what_was_installed_before_there_was_a_registry_goes_on() {
     let sandbox = Sandbox::new();
@@ -899,7 +905,7 @@ fn what_was_installed_before_there_was_a_registry_goes_on() {
     stop(supervisor, &sandbox);
 }
 
-/// What a change leaves half-way is seen, and repaired by the next one.
+/// An incomplete change is detected, and repaired by the next one.
 #[test]
 fn a_change_that_died_is_seen_and_repaired() {
     let services = "[service.shop]\ncommand = [\"PUPPET\", \"hang\"]\n";
@@ -910,7 +916,8 @@ fn a_change_that_died_is_seen_and_repaired() {
             if !is_new {
                 install(&sandbox, "shop", services);
             }
-            // A daemon that never answers stands for any moment in which it could die: what it asks has been written by then.
+            // A daemon that never answers stands for a death at any moment: everything was written
+            // before the request to it.
             let socket = sandbox.state_dir().join("control.sock");
             fs::create_dir_all(sandbox.state_dir()).expect("a directory");
             let daemon = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
@@ -926,7 +933,7 @@ fn a_change_that_died_is_seen_and_repaired() {
             drop((asked, daemon));
             fs::remove_file(&socket).expect("ours");
             if is_new {
-                // Or earlier, between the two files.
+                // The death can also happen earlier, between the two files.
                 fs::remove_file(copy_of(&sandbox, "shop").with_file_name("embedded.json"))
                     .expect("it was written");
             }
@@ -942,7 +949,7 @@ fn a_change_that_died_is_seen_and_repaired() {
                 "install" => {
                     install(&sandbox, "shop", services);
                     let seen = entry(&sandbox, "shop");
-                    // What failed was another definition.
+                    // The definition that failed was another one.
                     assert_eq!(seen["version"], 1 + u64::from(is_new));
                     assert_eq!(seen["drift"], Value::Array(vec![]));
                     assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 0);
@@ -956,7 +963,7 @@ fn a_change_that_died_is_seen_and_repaired() {
     }
 }
 
-/// The registry knows of it, so that it can be removed or installed again.
+/// The registry still lists the service, so that it can be removed or installed again.
 #[test]
 fn an_uninstallation_that_died_is_seen_and_repaired() {
     let services = "[service.shop]\ncommand = [\"PUPPET\", \"hang\"]\n";
@@ -987,7 +994,7 @@ fn an_uninstallation_that_died_is_seen_and_repaired() {
     }
 }
 
-/// Of several who change the same version, one does.
+/// If several processes change the same version, exactly one succeeds.
 #[test]
 fn a_version_has_one_author() {
     const AUTHORS: usize = 4;
@@ -1036,7 +1043,8 @@ fn a_version_has_one_author() {
     stop(supervisor, &sandbox);
 }
 
-/// What operators stopped, and what halted, stays down whatever ends the daemon and the container around it.
+/// Services that operators stopped, or that halted, stay down, however the daemon and its container
+/// end.
 #[test]
 fn a_stop_by_name_and_a_halt_hold_over_every_end_of_the_daemon() {
     let sandbox = Sandbox::new();
@@ -1067,7 +1075,7 @@ fn a_stop_by_name_and_a_halt_hold_over_every_end_of_the_daemon() {
     let mut supervisor = daemon(&sandbox, &[]);
     event(&supervisor, "bad", "halted");
     event(&supervisor, "left", "started");
-    // It is disabled, and started with what needs it.
+    // The service is disabled. It starts together with its dependent.
     event(&supervisor, "other", "started");
     ok(&sandbox, &["stop", "down"]);
     let path = sandbox.state_dir().join("installed/down/desired.json");
@@ -1090,12 +1098,12 @@ fn a_stop_by_name_and_a_halt_hold_over_every_end_of_the_daemon() {
         assert!(detail.contains("exit code 3"), "{end}: {detail}");
         assert_eq!((starts("down"), starts("bad")), (1, 1), "{end}");
     }
-    // What needs it waits for its operator.
+    // The dependent waits until an operator starts the service.
     assert_eq!(listed(&sandbox)["left"].0, "waiting");
     use std::os::unix::fs::PermissionsExt as _;
     let found = fs::metadata(&path).expect("it was written");
     assert_eq!(found.permissions().mode() & 0o777, 0o600);
-    // Until somebody starts it.
+    // The stop holds until the service is started.
     ok(&sandbox, &["start", "down"]);
     assert!(!path.exists());
     verb(&sandbox, &["restart", "bad"]);
@@ -1103,7 +1111,7 @@ fn a_stop_by_name_and_a_halt_hold_over_every_end_of_the_daemon() {
         (starts("bad") == 2 && listed(&sandbox)["bad"].0 == "halted").then_some(())
     });
     supervisor.kill_dash_nine();
-    // The same for one that is stopped while there is no daemon.
+    // The same applies to a service that is stopped while there is no daemon.
     ok(&sandbox, &["stop", "other"]);
     supervisor = daemon(&sandbox, &[]);
     event(&supervisor, "down", "adopted");
@@ -1140,7 +1148,7 @@ const PAIR: &str = r#"
     command = ["PUPPET", "hang"]
 "#;
 
-/// A daemon of [`PAIR`], which runs.
+/// Starts a daemon of [`PAIR`] and waits until its services run.
 fn daemon_of_pair(sandbox: &Sandbox) -> Supervisor {
     install(sandbox, "pair", PAIR);
     let supervisor = daemon(sandbox, &[]);
@@ -1153,7 +1161,8 @@ fn running(pid: u64) -> (String, Option<u64>) {
     ("running".to_owned(), Some(pid))
 }
 
-/// No block and no inode is left of the file system that has the state, which any service with data on it can bring about.
+/// The file system of the state has no free block and no free inode. Any service with data on it
+/// can cause that.
 #[test]
 fn a_full_state_file_system_leaves_operators_able_and_costs_no_ledger() {
     if !rustix::process::geteuid().is_root() {
@@ -1334,7 +1343,7 @@ fn services_whose_ledger_is_lost_are_unknown_and_adopted() {
     let lose = |damage: &str| {
         for name in ["ledger", "ledger.spare"] {
             let path = sandbox.state_dir().join(name);
-            // The second one is only room.
+            // The second file only reserves space.
             let _ = match damage {
                 "" => fs::remove_file(path),
                 damage => fs::write(path, damage),
@@ -1363,7 +1372,7 @@ fn services_whose_ledger_is_lost_are_unknown_and_adopted() {
         notice(&supervisor, "were found by their cgroups");
         assert_eq!(listed(&sandbox), before);
     }
-    // One of them is stopped, and nothing happens to the other.
+    // One service is stopped, and the other is not affected.
     supervisor.kill_dash_nine();
     lose("");
     ok(&sandbox, &["stop", "chat"]);
@@ -1377,7 +1386,7 @@ fn services_whose_ledger_is_lost_are_unknown_and_adopted() {
     stop(supervisor, &sandbox);
 }
 
-/// Whether a supervisor's services have cgroups.
+/// Returns whether the services of a supervisor have cgroups.
 fn has_cgroups(pid: u32) -> bool {
     let procs = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let children = procs.unwrap_or_default();
@@ -1387,7 +1396,8 @@ fn has_cgroups(pid: u32) -> bool {
     })
 }
 
-/// Neither of its two files can be changed or replaced (`chattr +i`), then one of them.
+/// First neither of the two ledger files can be changed or replaced (`chattr +i`), then only one of
+/// them.
 #[test]
 fn a_ledger_that_cannot_be_written_is_said_and_kept_elsewhere() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,5 @@
-//! Nothing that services, clients or other programs do stops the supervisor, or keeps it from answering.
+//! Nothing that services, clients or other programs do stops the supervisor, or keeps it from
+//! answering.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -39,7 +40,7 @@ fn wait_for_file(sandbox: &Sandbox, name: &str) {
     wait_until(name, SOON, || path.exists().then_some(()));
 }
 
-/// The names of its threads.
+/// Returns the names of the supervisor's threads.
 fn threads(supervisor: &Supervisor) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", supervisor.id())).expect("it runs");
     let names = tasks
@@ -48,8 +49,8 @@ fn threads(supervisor: &Supervisor) -> Vec<String> {
     names.map(|name| name.trim_end().to_owned()).collect()
 }
 
-/// A service may be removed while something that was done for it is still under way. The late answer concerns nobody, not even the service
-/// that is installed next.
+/// A service can be removed while an operation for it is in progress. The late result affects
+/// nothing, not even the service that is installed next.
 #[test]
 fn what_is_under_way_for_a_removed_service_ends_without_a_trace() {
     const BEGUN: &str = r#"["sh", "-c", "touch HERE/NAME.begun; exec sleep 1000"]"#;
@@ -138,10 +139,10 @@ fn what_is_under_way_for_a_removed_service_ends_without_a_trace() {
         match name {
             "copy" => {
                 ok(&sandbox, &["start", name]);
-                // As if another copy was being made.
+                // Simulates another copy in progress.
                 let dir = sandbox.state_dir().join("snapshots/copy");
                 fs::create_dir_all(&dir).expect("a directory");
-                // One that others could open would be replaced.
+                // A lock file that others can open would be replaced.
                 let mut options = fs::File::options();
                 options.write(true).create(true).truncate(false).mode(0o600);
                 let lock = options.open(dir.join("lock")).expect("a lock");
@@ -190,7 +191,7 @@ fn what_is_under_way_for_a_removed_service_ends_without_a_trace() {
     ok(&sandbox, &install);
     assert_eq!(neighbour(), before);
 
-    // An update that is under way is ended first.
+    // An update in progress is ended first.
     let text = fs::read_to_string(&manifest).expect("a manifest");
     let update = sandbox.write("update.toml", &(text + "env = { CHANGED = \"yes\" }\n"));
     let update = update.display().to_string();
@@ -211,7 +212,7 @@ fn what_is_under_way_for_a_removed_service_ends_without_a_trace() {
     stop(supervisor, &sandbox);
 }
 
-/// Standard output is a pipe that is full and that nobody reads.
+/// Starts a process whose standard output is a pipe that nobody reads.
 fn unread(sandbox: &Sandbox, args: &[&str]) -> (std::process::Child, std::io::PipeReader) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let stderr = writer.try_clone().expect("a descriptor");
@@ -221,7 +222,7 @@ fn unread(sandbox: &Sandbox, args: &[&str]) -> (std::process::Child, std::io::Pi
     (child.expect("mainstay runs"), reader)
 }
 
-/// Fills the pipe, whatever is written to it next waits.
+/// Fills the pipe: the next write to it blocks.
 fn fill(child: &std::process::Child) {
     let path = format!("/proc/{}/fd/1", child.id());
     let pipe = fs::File::options()
@@ -233,7 +234,8 @@ fn fill(child: &std::process::Child) {
     while std::io::Write::write(&mut &pipe, b" ").is_ok() {}
 }
 
-/// What a supervisor shows is not what it waits for: verbs and signals work while nobody reads it.
+/// A supervisor does not wait for its output to be read: verbs and signals work while nobody reads
+/// it.
 #[test]
 fn nobody_has_to_read_what_a_supervisor_shows() {
     let chatter = "[service.chatter]\ncommand = [\"sh\", \"-c\", \"yes\"]\nlog = { rotate = \"1MB\", keep = 1 }\n";
@@ -258,12 +260,12 @@ fn nobody_has_to_read_what_a_supervisor_shows() {
             output.status.success().then_some(())
         });
         fill(&child);
-        // More than a pipe takes, said one by one.
+        // More lines than a pipe holds, one at a time.
         for _ in 0..20 {
             ok(&sandbox, &["restart", "quiet"]);
         }
         assert_eq!(service(&sandbox, "quiet")["state"], "running", "{args:?}");
-        // Once it is read again, it says what was missed.
+        // When the output is read again, it reports the missed lines.
         if args.contains(&"--follow") {
             let (told, missed) = std::sync::mpsc::channel();
             let look = std::thread::spawn(move || {
@@ -293,7 +295,8 @@ fn signal(child: &std::process::Child, signal: Signal) {
     rustix::process::kill_process(pid, signal).expect("it is not reaped yet");
 }
 
-/// A supervisor that is stopped answers nobody: each verb says so in time, and what was asked meanwhile is not done afterwards.
+/// A stopped supervisor (SIGSTOP) answers no request. Each verb reports that within its timeout,
+/// and its request is not executed later.
 #[test]
 fn a_supervisor_that_does_not_respond_is_named() {
     let (supervisor, sandbox) = supervise("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
@@ -328,7 +331,7 @@ fn a_supervisor_that_does_not_respond_is_named() {
         );
     }
     supervisor.signal(Signal::CONT);
-    // Whatever it had to read first is read when this is answered.
+    // When this request is answered, all earlier input has been read.
     let after = wait_until("it answers again", SOON, || {
         let output = verb(&sandbox, &["list", "--json"]);
         output.status.success().then(|| service(&sandbox, "a"))
@@ -341,7 +344,7 @@ fn a_supervisor_that_does_not_respond_is_named() {
     stop(supervisor, &sandbox);
 }
 
-/// Whoever listens on a service's address and does not accept delays that service alone.
+/// A process that listens on a service's address and does not accept delays that service only.
 #[test]
 fn a_full_queue_of_connections_delays_nobody() {
     let (sandbox, manifest) = sandbox(
@@ -352,7 +355,7 @@ fn a_full_queue_of_connections_delays_nobody() {
     let _listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
     let address = rustix::net::SocketAddrUnix::new(&path).expect("a short path");
     let mut waiting = Vec::new();
-    // Until the kernel says that no more may wait.
+    // Connects until the kernel reports that the queue is full.
     loop {
         let socket = rustix::net::socket(
             rustix::net::AddressFamily::UNIX,
@@ -380,7 +383,7 @@ fn a_full_queue_of_connections_delays_nobody() {
     supervisor.wait(SOON);
 }
 
-/// Whoever starts the supervisor may have blocked signals, or ignore the end of children.
+/// The parent of the supervisor may have blocked signals, or may ignore SIGCHLD.
 #[test]
 fn a_signal_mask_is_not_inherited() {
     let (sandbox, manifest) = sandbox(
@@ -396,7 +399,7 @@ fn a_signal_mask_is_not_inherited() {
     assert!(supervisor.wait(SOON).success());
 }
 
-/// A socket whose last close waits for half a minute, as its peer takes nothing of what was sent.
+/// Returns a socket whose last close takes half a minute, because its peer does not read.
 fn lingering() -> (std::net::TcpStream, std::net::TcpStream) {
     use std::io::Write as _;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -410,7 +413,7 @@ fn lingering() -> (std::net::TcpStream, std::net::TcpStream) {
     (socket, peer)
 }
 
-/// Sends a message with a descriptor, which nobody but the receiver has any more.
+/// Sends a message with a descriptor, of which the receiver then has the only copy.
 fn send_descriptor(
     socket: &impl std::os::fd::AsFd,
     to: Option<&rustix::net::SocketAddrUnix>,
@@ -432,7 +435,8 @@ fn send_descriptor(
     .expect("sent");
 }
 
-/// Whoever may send to a Unix socket decides how long the close of what came with a message takes. That is not the loop's time.
+/// The sender of a message to a Unix socket controls how long the close of its descriptors takes.
+/// That must not block the event loop.
 #[test]
 fn a_descriptor_that_lingers_delays_nobody() {
     use std::os::linux::net::SocketAddrExt as _;
@@ -458,11 +462,12 @@ fn a_descriptor_that_lingers_delays_nobody() {
     event(&supervisor, "listens", "started");
     let outside = UnixDatagram::unbound().expect("a socket");
 
-    // Taken out of the queue of datagrams.
+    // The supervisor receives the descriptor from the datagram queue.
     let (socket, peer) = lingering();
     send_descriptor(&outside, Some(&address), socket);
     assert_eq!(service(&sandbox, "notifies")["state"], "start-pending");
-    // In the queue of a connection that is never accepted, when its listener is closed.
+    // The descriptor is in the queue of a connection that is never accepted, and its listener is
+    // closed.
     let (socket, other_peer) = lingering();
     let connection = UnixStream::connect(sandbox.path().join("listens.sock")).expect("a listener");
     send_descriptor(&connection, None, socket);
@@ -470,11 +475,11 @@ fn a_descriptor_that_lingers_delays_nobody() {
     ok(&sandbox, &["stop", "listens"]);
     assert_eq!(service(&sandbox, "listens")["state"], "stopped");
 
-    // What comes after it is not lost.
+    // Later messages are not lost.
     drop(peer);
     fs::write(sandbox.path().join("go"), "").expect("written");
     event(&supervisor, "notifies", "ready");
-    // In the queue of datagrams when the socket is closed.
+    // The descriptors are in the datagram queue when the socket is closed.
     let (first, _peer) = lingering();
     let (second, _other) = lingering();
     send_descriptor(&outside, Some(&address), first);
@@ -486,7 +491,7 @@ fn a_descriptor_that_lingers_delays_nobody() {
     drop(other_peer);
 }
 
-/// The time that `mainstay list` takes.
+/// Returns the duration of `mainstay list`.
 #[track_caller]
 fn time_to_answer(sandbox: &Sandbox) -> Duration {
     let began = std::time::Instant::now();
@@ -494,7 +499,8 @@ fn time_to_answer(sandbox: &Sandbox) -> Duration {
     began.elapsed()
 }
 
-/// A name server that never answers delays the services that ask for its names, and nothing else: no other service, and not the end.
+/// A name server that never answers delays the services that look up names, but no other service,
+/// and not the end of the supervisor.
 #[test]
 fn names_are_looked_up_beside_the_loop() {
     let (sandbox, manifest) = sandbox(
@@ -541,7 +547,8 @@ fn names_are_looked_up_beside_the_loop() {
     sandbox.assert_no_leftovers();
 }
 
-/// No signal but those that mean an end ends a supervisor; services have the system's defaults.
+/// No signals except those for termination end a supervisor. Services get the default signal
+/// handling.
 #[test]
 fn signals_that_mean_nothing_to_a_supervisor_are_ignored() {
     let services = "[service.a]\ncommand = [\"PUPPET\", \"print\", \"one\", \"hang\"]\n";
@@ -582,7 +589,8 @@ fn signals_that_mean_nothing_to_a_supervisor_are_ignored() {
     stop(supervisor, &sandbox);
 }
 
-/// However much a service says of itself, the last of it counts, and neither its supervisor nor its neighbours notice.
+/// However many status messages a service sends, the last one counts, and neither its supervisor
+/// nor other services are affected.
 #[test]
 fn a_flood_of_statuses_is_the_last_one_of_each_second() {
     const SCRIPT: &str = r#"
@@ -627,7 +635,8 @@ time.sleep(1000)
     stop(supervisor, &sandbox);
 }
 
-/// Clients that do not finish their requests use neither the supervisor's descriptors nor, for long, its memory.
+/// Clients that do not finish their requests use up neither the supervisor's descriptors nor, for
+/// long, its memory.
 #[test]
 fn half_requests_take_nothing_from_services() {
     let (sandbox, manifest) = sandbox(
@@ -678,7 +687,7 @@ fn half_requests_take_nothing_from_services() {
     stop(supervisor, &sandbox);
 }
 
-/// Ctrl-S stops what is shown, and nothing else.
+/// Ctrl-S stops the output on the terminal, and nothing else.
 #[test]
 fn a_stopped_terminal_stops_nothing() {
     let services = "[service.chatter]\ncommand = [\"sh\", \"-c\", \"yes\"]\nlog = { rotate = \"1MB\", keep = 1 }\n\
@@ -694,7 +703,7 @@ fn a_stopped_terminal_stops_nothing() {
             let supervisor = processes.find(|pid| procs::is_named(*pid, "mainstay"));
             supervisor.filter(|_| output.status.success())
         });
-        // What the line discipline does on ctrl-S.
+        // Does what the line discipline does on Ctrl-S.
         let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
         let mode = rustix::fs::Mode::empty();
         let tty = rustix::fs::open(procs::path(supervisor, "fd/1"), flags, mode);
@@ -716,7 +725,8 @@ fn a_stopped_terminal_stops_nothing() {
     }
 }
 
-/// Whoever locks the registry delays neither the supervisor nor, for long, a verb, and is named.
+/// A process that locks the registry delays neither the supervisor nor, for long, a verb, and is
+/// named in the error.
 #[test]
 fn a_locked_registry_delays_only_who_needs_it() {
     use std::io::{Read as _, Write as _};
@@ -742,7 +752,7 @@ fn a_locked_registry_delays_only_who_needs_it() {
         answer
     };
     let changes = ["PUT /v1/services/a", "DELETE /v1/services/a"].map(send);
-    // It is read after them.
+    // This request is read after them.
     assert!(receive(send("GET /v1/services/a")).starts_with("HTTP/1.1 200"));
     for mut change in &changes {
         change.set_nonblocking(true).expect("a socket");
@@ -776,7 +786,7 @@ fn a_locked_registry_delays_only_who_needs_it() {
         assert_eq!(code(output.status), 75, "{args:?}: {said}");
         assert!(said.contains(&holder_pid), "{args:?}: {said}");
     }
-    // One after the other, as they change what is installed.
+    // The changes run one after the other, because they modify the same installation.
     assert!(begun.elapsed() < std::time::Duration::from_secs(29));
     drop(holder);
     ok(&sandbox, &["uninstall", "a"]);
@@ -793,10 +803,11 @@ fn wait_until_suspended(supervisor: &Supervisor) {
     });
 }
 
-/// A time limit of the service that passes while the supervisor is suspended.
+/// A time limit of the service that expires while the supervisor is suspended.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// What services do while the supervisor is suspended was done in time, and a question whose answer nobody listened to is asked again.
+/// Actions of services count as timely if the supervisor was suspended at that time. A probe whose
+/// answer was not received is repeated.
 #[test]
 fn a_suspension_of_the_supervisor_counts_against_no_service() {
     let server = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -804,7 +815,8 @@ fn a_suspension_of_the_supervisor_counts_against_no_service() {
     let (holds, (keep, held)) = (Arc::new(AtomicBool::new(false)), mpsc::channel());
     let is_to_hold = Arc::clone(&holds);
     std::thread::spawn(move || answer(&server, &is_to_hold, &keep));
-    // The last one to be started suspends the supervisor, and another one does when it is asked to stop.
+    // The last service to start suspends the supervisor; another one does so when it is asked to
+    // stop.
     let (supervisor, sandbox) = supervise(&format!(
         r#"
 [service.file]
@@ -879,7 +891,7 @@ command = ["sh", "-c", "kill -STOP $PPID; exec PUPPET hang"]
     stop(supervisor, &sandbox);
 }
 
-/// Answers every question of a probe, but for one that is to be held.
+/// Answers every probe except for one that it holds.
 fn answer(server: &TcpListener, holds: &AtomicBool, held: &mpsc::Sender<TcpStream>) {
     for question in server.incoming() {
         let mut question = question.expect("a question");
@@ -887,7 +899,7 @@ fn answer(server: &TcpListener, holds: &AtomicBool, held: &mpsc::Sender<TcpStrea
             held.send(question).expect("the test waits for it");
             continue;
         }
-        // Who asked may be gone.
+        // The sender of the probe may be gone.
         let request = BufReader::new(&question).lines();
         request
             .map_while(Result::ok)
@@ -897,15 +909,16 @@ fn answer(server: &TcpListener, holds: &AtomicBool, held: &mpsc::Sender<TcpStrea
     }
 }
 
-/// The time of an event line, in seconds of its day.
+/// Returns the time of an event line, in seconds of the day.
 fn second_of_day(event: &Value) -> f64 {
     let time = event["time"].as_str().expect("a time");
     let part = |from: usize, to: usize| time[from..to].parse::<f64>().expect("a number");
     part(11, 13) * 3600.0 + part(14, 16) * 60.0 + part(17, 23)
 }
 
-/// The loop hangs, as it starts a program on a network mount whose server is gone. Meanwhile one service
-/// ends, another one is ready: both bear the time at which they did so.
+/// The event loop hangs while it starts a program on a network mount whose server is gone.
+/// Meanwhile one service exits and another one becomes ready: both events have the time at which
+/// they happened.
 #[test]
 fn what_happens_while_the_loop_is_late_bears_its_own_time() {
     let (sandbox, manifest) = sandbox(
@@ -938,7 +951,7 @@ fn what_happens_while_the_loop_is_late_bears_its_own_time() {
             .is_ok_and(|log| log.contains("up"))
             .then_some(())
     });
-    // How late the loop is: what this is about.
+    // The event loop is late by this time.
     std::thread::sleep(Duration::from_secs(3));
     mount.release();
     let exited = second_of_day(&event(&supervisor, "brief", "exited"));
@@ -970,11 +983,11 @@ fn send(sandbox: &Sandbox, request: &str) -> std::os::unix::net::UnixStream {
     stream
 }
 
-/// Has many clients send this request, and leave while it is being worked on.
+/// Sends this request from many clients, which disconnect while it is being processed.
 fn send_and_leave(sandbox: &Sandbox, request: &str, times: usize) {
     for _ in 0..times.div_ceil(16) {
         let clients: Vec<_> = (0..16).map(|_| send(sandbox, request)).collect();
-        // Later requests are worked on later.
+        // Later requests are processed later.
         for _ in 0..3 {
             let mut answer = BufReader::new(send(sandbox, "GET /v1"));
             answer.read_line(&mut String::new()).expect("an answer");
@@ -983,7 +996,7 @@ fn send_and_leave(sandbox: &Sandbox, request: &str, times: usize) {
     }
 }
 
-/// Clients ask again and again for a removal that takes its time, and leave. One of them counts.
+/// Clients repeat a request for a slow removal and disconnect. Only one of the requests counts.
 #[test]
 fn removals_that_nobody_waits_for_do_not_pile_up() {
     let (sandbox, manifest) = sandbox(

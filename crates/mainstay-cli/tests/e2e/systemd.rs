@@ -1,4 +1,4 @@
-//! Programs that `mainstay install` has made services of a real systemd.
+//! Programs installed as services of a real systemd by `mainstay install`.
 
 use mainstay_testkit::lab::Lab;
 
@@ -36,7 +36,7 @@ pub(super) fn status(lab: &Lab, name: &str) -> Value {
     report["services"][0].clone()
 }
 
-/// What systemd says.
+/// Returns a property of a unit, as systemd reports it.
 #[track_caller]
 fn property(lab: &Lab, unit: &str, name: &str) -> String {
     let said = lab.check(
@@ -102,7 +102,7 @@ fn a_real_server_lives_under_systemd() {
     mainstay(0, &["continue", "shop-redis"]);
     assert!(ping());
 
-    // A crash of the server is its host's affair.
+    // The host handles a crash of the server.
     let host = property(&lab, "shop-redis", "MainPID");
     lab.check(0, &["kill", "-KILL", &server]);
     wait_until("another server", SOON, || {
@@ -111,7 +111,7 @@ fn a_real_server_lives_under_systemd() {
     });
     assert_eq!(property(&lab, "shop-redis", "MainPID"), host);
 
-    // A crash of the host is systemd's, and takes nobody along.
+    // systemd handles a crash of the host, and the server keeps running.
     let server = status(&lab, "shop-redis")["pid"].clone();
     lab.check(0, &["kill", "-KILL", &host]);
     wait_until("another host", SOON, || {
@@ -126,7 +126,7 @@ fn a_real_server_lives_under_systemd() {
         (&server, &"running".into())
     );
 
-    // With the machine; and by systemd's own commands.
+    // The service starts at boot, and systemd's own commands control it.
     lab.reboot();
     wait_until("an answer after the boot", SOON, || ping().then_some(()));
     lab.check(0, &["systemctl", "stop", "shop-redis"]);
@@ -136,7 +136,7 @@ fn a_real_server_lives_under_systemd() {
     assert!(ping());
     assert!(mainstay(0, &["logs", "shop-redis"]).contains("Ready to accept connections"));
     mainstay(0, &["restart", "shop-redis"]);
-    // What an operator has disabled stays so.
+    // A service that an operator has disabled stays disabled.
     let enabled = |code| lab.check(code, &["systemctl", "is-enabled", "shop-redis"]);
     assert_eq!(enabled(0), "enabled\n");
     mainstay(0, &["disable", "shop-redis"]);
@@ -156,7 +156,8 @@ fn a_real_server_lives_under_systemd() {
     lab.assert_tree(&["/etc", "/usr"], &before);
 }
 
-/// What follows each code is the same as under `mainstay run`, whoever runs the program, and systemd knows how it ended.
+/// The reaction to each exit code is the same as under `mainstay run` in either mode, and systemd
+/// reports how the service ended.
 #[test]
 fn exit_codes_are_a_contract_under_systemd_too() {
     let Some(lab) = lab() else { return };
@@ -196,7 +197,7 @@ fn exit_codes_are_a_contract_under_systemd_too() {
             assert_eq!(halted["state"], "halted", "{unit}");
             assert!(halted["detail"].is_string(), "{halted}");
         }
-        // A host tells of the halt before it ends.
+        // A host reports the halt before it ends.
         if *mode == "hosted" && code != 0 {
             let alert = lab.script(&format!("cat /srv/{unit}.alert"));
             let alert: Value = serde_json::from_str(&alert).expect("JSON");
@@ -270,7 +271,7 @@ fn systemd_can_run_a_program_itself() {
     wait_until("an answer after the boot", SOON, || ping().then_some(()));
     mainstay(0, &["stop", "plain-redis"]);
     assert!(!ping());
-    // The other way of running it takes its place.
+    // A hosted installation replaces the direct one.
     mainstay(0, &["install", "/srv/plain.toml"]);
     mainstay(0, &["start", "plain-redis"]);
     assert_eq!(status(&lab, "plain-redis")["mode"], "hosted");
@@ -295,7 +296,7 @@ fn many_services_are_installed_at_once() {
     let before = reloads();
     lab.check(0, &[MAINSTAY, "install", "/srv/many.toml"]);
     assert_eq!(reloads(), before + 1);
-    // What is there already is no reason for another one.
+    // An existing unit does not cause another reload.
     lab.check(0, &[MAINSTAY, "install", "/srv/many.toml"]);
     assert_eq!(reloads(), before + 1);
     let failed =
@@ -311,7 +312,7 @@ fn many_services_are_installed_at_once() {
     );
 }
 
-/// Without root, of the user's own manager, and with the user's own state.
+/// Services work without root, in the user's own manager and with the user's own state.
 #[test]
 fn a_user_has_services_too() {
     let Some(lab) = lab() else { return };
@@ -353,7 +354,7 @@ fn a_user_has_services_too() {
     lab.assert_tree(&["/etc", "/home"], &before);
 }
 
-/// For an image: nothing is run, and all is there at its first boot.
+/// An installation into an image runs nothing, and is complete at the first boot.
 #[test]
 fn an_image_gets_services_before_it_runs() {
     let Some(lab) = lab() else { return };
@@ -371,7 +372,7 @@ fn an_image_gets_services_before_it_runs() {
         "/srv/image",
         "/srv/image.toml",
     ];
-    // Another package brings it.
+    // Another package installs the program.
     let missing = format!("warning: first: the image has no {MAINSTAY}: ");
     for done in ["first: installed\n", "first: up to date\n"] {
         let said = lab.check(0, &staged);
@@ -380,7 +381,7 @@ fn an_image_gets_services_before_it_runs() {
     lab.assert_tree(&["/etc", "/var/lib"], &before);
     let enabled = ["systemctl", "--root=/srv/image", "is-enabled", "first"];
     assert_eq!(lab.check(0, &enabled), "enabled\n");
-    // As if this were the image.
+    // Simulates the boot of the image.
     lab.script(
         "cp -a /srv/image/etc/. /etc/ && mkdir -p /var/lib && cp -a /srv/image/var/lib/. /var/lib/",
     );
@@ -390,7 +391,7 @@ fn an_image_gets_services_before_it_runs() {
     });
 }
 
-/// A host that is root keeps what the sandbox of its program promises.
+/// A host that runs as root keeps the sandbox of its program intact.
 #[test]
 fn a_sandbox_holds_for_the_account_of_a_user_too() {
     let Some(lab) = lab() else { return };
@@ -431,7 +432,7 @@ fn a_sandbox_holds_for_the_account_of_a_user_too() {
     let mut expected = expected;
     expected[..3].sort_unstable();
     assert_eq!(said, expected);
-    // Its host goes on through a crash, and starts it again, as outside of a sandbox.
+    // The host survives a crash of the program and restarts it, as it does outside of a sandbox.
     let before = status(&lab, "caged");
     lab.check(0, &["kill", "-KILL", &before["pid"].to_string()]);
     wait_until("another process", SOON, || {
@@ -442,7 +443,7 @@ fn a_sandbox_holds_for_the_account_of_a_user_too() {
     mainstay(0, &["uninstall", "caged", "--purge"]);
 }
 
-/// Without an account it has one that exists while it runs, and may do next to nothing.
+/// A service without an account gets a dynamic one, with almost no rights.
 #[test]
 fn without_an_account_it_may_do_next_to_nothing() {
     let Some(lab) = lab() else { return };
@@ -468,7 +469,7 @@ fn without_an_account_it_may_do_next_to_nothing() {
         0,
         &["systemd-analyze", "security", "--threshold=20", "modest"],
     );
-    // Never started, and already there.
+    // The service has not been started, but is already listed.
     assert_eq!(status(&lab, "modest")["state"], "stopped");
     mainstay(0, &["start", "modest", "ordinary"]);
     let said = mainstay(0, &["logs", "modest"]);
@@ -481,13 +482,14 @@ fn without_an_account_it_may_do_next_to_nothing() {
     let owner = lab.check(0, &["ps", "-o", "uid=", "-p", &running["pid"].to_string()]);
     let owner: u32 = owner.trim().parse().expect("a number");
     assert!((61184..=65519).contains(&owner), "{owner}");
-    // What belongs to another account is all that others can read, beside which services there are and who manages them.
+    // Others can read the directory of another account, which services exist, and who manages them;
+    // nothing else.
     let seen =
         lab.script("cd /var/lib/mainstay && find . -type d ! -perm -001 ! -user nobody -prune -o ! -type l ! -path ./installed ! -name installation.json \\( -perm /066 -o -user nobody \\) -print | sort");
     let own = "./installed/ordinary/state/data/ordinary";
     assert_eq!(seen, format!("{own}\n{own}/who\n"));
 
-    // A crash of its host takes nobody along, here either.
+    // The service survives a crash of its host here, too.
     let host = property(&lab, "modest", "MainPID");
     lab.check(0, &["kill", "-KILL", &host]);
     wait_until("another host", SOON, || {
@@ -499,7 +501,7 @@ fn without_an_account_it_may_do_next_to_nothing() {
     mainstay(0, &["pause", "modest"]);
     mainstay(0, &["continue", "modest"]);
 
-    // What it has kept is not another account's.
+    // Its snapshots do not become accessible to another account.
     lab.script(
         "sed 's/^ *start = /account = \"local-system\"\\n&/' /srv/modest.toml > /srv/other.toml",
     );
@@ -508,7 +510,8 @@ fn without_an_account_it_may_do_next_to_nothing() {
     mainstay(0, &["stop", "modest", "ordinary"]);
     let left = lab.run(&["pgrep", "-u", &owner.to_string()]);
     assert_eq!(left.stdout, b"");
-    // Neither with another account, nor where that fails, is anything lost that an earlier installation has left.
+    // An installation with another account, even a failed one, loses nothing that an earlier
+    // installation left.
     mainstay(0, &["uninstall", "modest"]);
     mainstay(73, &["install", "/srv/other.toml", "modest"]);
     mainstay(0, &["install", "/srv/modest.toml"]);
@@ -520,7 +523,7 @@ fn without_an_account_it_may_do_next_to_nothing() {
     lab.assert_tree(&["/etc", "/usr"], &before);
 }
 
-/// A manifest of one service in a directory that is made for it.
+/// Writes a manifest of one service into a new directory.
 fn write_app(lab: &Lab, dir: &str, more: &str) -> String {
     let path = format!("{dir}/app.toml");
     let text = format!("[service.app]\ncommand = [\"/bin/sleep\", \"1000\"]\n{more}");
@@ -569,7 +572,7 @@ fn what_its_account_cannot_reach_is_said_when_it_is_installed() {
     );
     lab.assert_tree(&["/etc", "/var/lib"], &before);
 
-    // What it can reach is installed, and runs.
+    // A program that the account can reach is installed and runs.
     let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
     mainstay(0, &["install", &at_home]);
     mainstay(0, &["start", "app"]);
@@ -611,7 +614,7 @@ fn a_start_that_fails_says_why() {
     assert!(!text.contains("Job for"), "{text}");
 }
 
-/// `b` needs `a`, and so do `direct` and `os`, the latter as a service of the system.
+/// The services `b`, `direct` and `os` need `a`; `os` needs it as a service of the system.
 const NEEDS: &str = r#"
     environment = "development"
     [service.a]
@@ -626,7 +629,8 @@ const NEEDS: &str = r#"
     needs = ["os:redis-server", "os:network.target"]
     "#;
 
-/// As under `mainstay run`: what a need does after the start of its dependents is no affair of theirs.
+/// As under `mainstay run`, a need that stops after the start of its dependents does not affect
+/// them.
 #[test]
 fn a_stopped_need_leaves_hosted_services_running() {
     let Some(lab) = lab() else { return };
@@ -654,7 +658,7 @@ fn a_stopped_need_leaves_hosted_services_running() {
         );
     }
 
-    // A need that fails keeps its dependents from starting, with the reason.
+    // A need that fails keeps its dependents from starting, and the reason is reported.
     mainstay(0, &["stop", "b", "os"]);
     lab.script(
         "for unit in a redis-server; do mkdir -p /run/systemd/system/$unit.service.d\n\
@@ -676,7 +680,8 @@ fn a_stopped_need_leaves_hosted_services_running() {
     mainstay(0, &["start", "b", "os"]);
     assert_eq!(status(&lab, "b")["detail"], Value::Null);
 
-    // systemd itself runs a direct service: it stops it with what it needs, as install and stop say.
+    // systemd runs a direct service itself and stops it together with its needs. `install` and
+    // `stop` report that.
     let said = mainstay(0, &["install", "--mode", "direct", "/srv/needs.toml", "b"]);
     let loss = "b: this system does not keep that it keeps running when a service that it needs stops: systemd stops both";
     assert!(said.contains(loss), "{said}");
@@ -688,7 +693,7 @@ fn a_stopped_need_leaves_hosted_services_running() {
     );
 }
 
-/// Other units depend on the name that a service has always had.
+/// Other units depend on the established name of a service.
 #[test]
 fn a_service_keeps_the_name_that_systemd_knows_it_by() {
     let Some(lab) = lab() else { return };
@@ -712,7 +717,7 @@ fn a_service_keeps_the_name_that_systemd_knows_it_by() {
     mainstay(0, &["stop", "sample"]);
     assert_eq!(property(&lab, "GoSampleService", "ActiveState"), "inactive");
 
-    // Its dependents mean it by its key, and so do commands.
+    // Its dependents and commands refer to it by its key.
     mainstay(0, &["start", "b"]);
     let wants = property(&lab, "b", "Wants");
     assert!(
@@ -741,7 +746,7 @@ fn a_service_keeps_the_name_that_systemd_knows_it_by() {
     let said = mainstay(0, &["stop", "sample", "--with-dependents"]);
     assert_eq!(said, "b: stopped\nsample: stopped\n");
 
-    // To systemd, a service of another name is another service.
+    // A service with another name is another service to systemd.
     write(&lab, "/srv/legacy.toml", &manifest("other"));
     for verb in ["install", "update"] {
         let said = mainstay(1, &[verb, "/srv/legacy.toml", "sample"]);
@@ -763,7 +768,8 @@ fn a_service_keeps_the_name_that_systemd_knows_it_by() {
     lab.assert_tree(&["/etc"], &before);
 }
 
-/// What systemd tells everybody is shown; for the rest the right that it takes is named.
+/// Public information from systemd is shown. For the rest, the message names the required
+/// permission.
 #[test]
 fn a_user_without_root_sees_what_there_is() {
     let Some(lab) = lab() else { return };
@@ -855,7 +861,7 @@ fn a_user_without_root_sees_what_there_is() {
     assert_eq!(status(&lab, "web")["pid"], started);
     root(0, "stop web");
     bob(3, "status web");
-    // What has failed is not as what was stopped.
+    // A failed service is distinct from a stopped one.
     write(
         &lab,
         "/srv/fail.toml",
@@ -871,7 +877,7 @@ fn a_user_without_root_sees_what_there_is() {
         root(3, "pause web"),
         &["hint: start it: mainstay start web"],
     );
-    // As an earlier version has left it.
+    // Restores the mode that an earlier version set.
     lab.script("chmod 0700 /var/lib/mainstay");
     for verb in [
         "status",
@@ -887,7 +893,8 @@ fn a_user_without_root_sees_what_there_is() {
     }
 }
 
-/// Everything that a program does is its host's affair, also before it was ready for the first time: systemd would count from zero.
+/// The host handles all exits of a program, including those before it was ready for the first time.
+/// systemd would count from zero.
 #[test]
 fn a_service_that_is_never_ready_halts_by_its_own_limit() {
     let Some(lab) = lab() else { return };
@@ -914,7 +921,7 @@ fn a_service_that_is_never_ready_halts_by_its_own_limit() {
     let mainstay = |code, arguments: &[&str]| lab.check(code, &[&[MAINSTAY], arguments].concat());
     mainstay(0, &["install", "/srv/never.toml"]);
 
-    // `start` says why, as under `mainstay run`.
+    // `start` reports the cause, as under `mainstay run`.
     let said = mainstay(1, &["start", "exits"]);
     assert!(
         said.contains("error: start exits: it is backing-off: exit code 3"),
@@ -929,13 +936,13 @@ fn a_service_that_is_never_ready_halts_by_its_own_limit() {
     );
     assert!(before.elapsed() < Duration::from_secs(10));
 
-    // systemd shows a host that is up, and why its program is not.
+    // systemd shows that the host is up, and why its program is not.
     let host = property(&lab, "hangs", "MainPID");
     assert_eq!(property(&lab, "hangs", "ActiveState"), "active");
     let shown = property(&lab, "hangs", "StatusText");
     assert!(shown.contains(&format!("backing-off: {cause}")), "{shown}");
 
-    // What needs it is not started as if it were ready.
+    // A dependent is not started as if the service were ready.
     let said = mainstay(1, &["start", "dependent"]);
     let lack = format!("dependent needs hangs, which is backing-off: {cause}");
     let hint = "hint: see `mainstay status hangs` and `mainstay logs hangs -n 20`, then mainstay start dependent";
@@ -957,7 +964,7 @@ fn a_service_that_is_never_ready_halts_by_its_own_limit() {
     assert_eq!(lab.script("wc -l < /srv/starts").trim(), "31");
 }
 
-/// As under `mainstay run`: what has done its work satisfies those that need it, once a boot.
+/// As under `mainstay run`, a completed service satisfies its dependents until the next boot.
 #[test]
 fn a_job_that_is_done_satisfies_those_that_need_it() {
     let Some(lab) = lab() else { return };
@@ -1010,7 +1017,7 @@ fn a_job_that_is_done_satisfies_those_that_need_it() {
     });
 }
 
-/// No service is touched if one of the names is wrong, as under one supervisor.
+/// No service is changed if one of the names is wrong, as under one supervisor.
 #[test]
 fn names_are_judged_before_anything_is_done() {
     let Some(lab) = lab() else { return };
