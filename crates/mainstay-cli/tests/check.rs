@@ -1,4 +1,4 @@
-//! `mainstay check`, as people and scripts see it.
+//! `mainstay check`, as seen by users and scripts.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Every broken manifest in `tests/check`: what a person is shown, and what a script gets. Which paths are absolute is another matter on
-/// Windows, and so are the snapshots.
+/// Checks every broken manifest in `tests/check`: the output for people, and the output for
+/// scripts. Absolute paths differ on Windows, and so do the snapshots.
 #[cfg(unix)]
 #[test]
 fn broken_manifests() {
@@ -127,7 +127,7 @@ fn a_manifest_that_is_not_utf8_is_invalid() {
     assert_eq!(text(&output.stderr), expect);
 }
 
-/// A program that everyone may replace is refused for root, and for nobody else.
+/// A program that everyone can replace is refused for root only.
 #[test]
 #[cfg(unix)]
 fn world_writable_programs() {
@@ -158,7 +158,7 @@ fn world_writable_programs() {
     fs::remove_dir_all(&dir).unwrap();
 }
 
-/// Runs `mainstay` at the root of the repository; everything that it prints is `expect`.
+/// Runs `mainstay` at the root of the repository, and checks that its output is `expect`.
 #[track_caller]
 fn check(arguments: &[&str], stdin: &str, code: i32, expect: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -178,7 +178,7 @@ fn mainstay<A: AsRef<OsStr>>(arguments: &[A], dir: &Path, stdin: &str) -> Output
         .stderr(Stdio::piped());
     let mut child = child.spawn().expect("mainstay starts");
     let mut pipe = child.stdin.take().expect("stdin is a pipe");
-    // It need not read what it was not asked to.
+    // It need not read all of its input.
     let _ = pipe.write_all(stdin.as_bytes());
     drop(pipe);
     child.wait_with_output().expect("mainstay ends")

@@ -1,4 +1,5 @@
-//! `mainstay install` on Windows: any program becomes a service, seen by our own verbs and by `sc`.
+//! `mainstay install` on Windows: any program becomes a service, visible to our own verbs and to
+//! `sc`.
 #![cfg(windows)]
 
 use std::fs;
@@ -14,18 +15,18 @@ use mainstay_testkit::{Sandbox, free_port, puppet, wait_until};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
-/// States, with Microsoft's numbers.
+/// Service states, with Microsoft's numbers.
 const STOPPED: u32 = 1;
 const RUNNING: u32 = 4;
 const PAUSED: u32 = 7;
-/// Services of one manifest; uninstalled in the end, whatever became of them.
+/// The installed services of one manifest. They are uninstalled at the end in any case.
 struct Installation {
     sandbox: Sandbox,
     names: Vec<String>,
 }
 
 impl Installation {
-    /// Of `manifest`, in which PUPPET is its path.
+    /// Installs the services of `manifest`, in which PUPPET stands for the path of the puppet.
     fn new(manifest: &str, names: &[&str]) -> Self {
         let it = Self::without_installing(manifest, names);
         it.check(0, &["install", "FILE"]);
@@ -45,7 +46,7 @@ impl Installation {
         Self { sandbox, names }
     }
 
-    /// Where FILE is the manifest.
+    /// Runs a verb. FILE stands for the manifest.
     fn mainstay(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
         command.arg("--state-dir").arg(self.sandbox.state_dir());
@@ -58,7 +59,7 @@ impl Installation {
         output(&mut command)
     }
 
-    /// It must exit with `code`; returns what it says.
+    /// Runs a verb that must exit with `code`, and returns its output.
     #[track_caller]
     fn check(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.mainstay(arguments);
@@ -95,7 +96,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Wine loses a process at its birth now and then, when the machine is busy, and calls that an internal error.
+/// Runs a command. Wine occasionally loses a process at its start when the machine is busy, and
+/// reports an internal error.
 fn output(command: &mut Command) -> Output {
     const ERROR_INTERNAL_ERROR: i32 = 1359;
     let until = Instant::now() + SOON;
@@ -107,7 +109,7 @@ fn output(command: &mut Command) -> Output {
     }
 }
 
-/// What `sc` says of a service: a number, by its name there.
+/// Returns a number that `sc` reports for a service, by its name there.
 fn sc(service: &str, key: &str) -> Option<u32> {
     let output = output(Command::new("sc").args(["query", service]));
     let text = text(&output.stdout);
@@ -121,7 +123,7 @@ fn sc(service: &str, key: &str) -> Option<u32> {
     }
 }
 
-/// `sc` for all that is done by another tool.
+/// Runs `sc`, for operations by another tool.
 #[track_caller]
 fn sc_does(arguments: &[&str]) {
     let output = output(Command::new("sc").args(arguments));
@@ -132,7 +134,7 @@ fn sc_does(arguments: &[&str]) {
     );
 }
 
-/// As an operator with a task manager does.
+/// Kills a process as an operator with a task manager does.
 #[track_caller]
 fn kill(pid: u32) {
     let output = output(Command::new("taskkill").args(["/F", "/PID", &pid.to_string()]));
@@ -152,7 +154,7 @@ fn pid(service: &Value) -> u32 {
     u32::try_from(pid).expect("a pid")
 }
 
-/// The process of its grandchild, which the puppet says.
+/// Returns the process ID of the grandchild, which the puppet prints.
 #[track_caller]
 fn grandchild(installation: &Installation, service: &str) -> u32 {
     wait_until("its grandchild", SOON, || {
@@ -244,7 +246,8 @@ fn a_crash_is_followed_by_the_contract() {
     installation.check(0, &["start", "crash"]);
     assert_eq!(installation.service("crash")["restarts"], 2);
 
-    // What is not in the contract halts it, and its manager gets the program's own code: 1066 is "see the service's".
+    // An exit code outside of the contract halts the service. Its manager gets the program's own
+    // code: 1066 is the Windows error for a service-specific code.
     sc_does(&["start", "alarm"]);
     wait_until("its end", SOON, || {
         (sc("alarm", "STATE") == Some(STOPPED)).then_some(())
@@ -259,7 +262,7 @@ fn a_crash_is_followed_by_the_contract() {
 
 #[test]
 fn nothing_survives_its_host() {
-    // Under Wine a process that was killed has the code 0.
+    // Under Wine, a killed process has the exit code 0.
     let manifest = r#"
         [service.orphan]
         command = ['PUPPET', "fork", "hang"]
@@ -269,7 +272,7 @@ fn nothing_survives_its_host() {
     installation.check(0, &["start", "orphan"]);
     let grandchild = grandchild(&installation, "orphan");
     let child = pid(&installation.service("orphan"));
-    // The child crashes: its tree goes, and another one comes.
+    // The child crashes: its process tree is ended, and another child is started.
     kill(child);
     let next = wait_until("another child", SOON, || {
         let service = installation.service("orphan");
@@ -289,7 +292,7 @@ fn nothing_survives_its_host() {
         .expect("a pid");
     kill(host);
     wait_until("the end of the tree", SOON, || (!lives(next)).then_some(()));
-    // Wine's manager goes on to call it running. It can be started again at once.
+    // Wine's manager still reports it as running. It can be started again at once.
     let text = installation.check(3, &["status", "orphan"]);
     assert!(text.contains("stopped"), "{text}");
     installation.check(0, &["start", "orphan"]);
@@ -322,7 +325,7 @@ fn a_slow_stop_shows_its_progress() {
     );
 }
 
-/// The manager itself takes no stop in that state.
+/// The manager itself accepts no stop in that state.
 #[test]
 fn a_start_that_takes_too_long_can_be_stopped() {
     let installation = Installation::new(
@@ -388,7 +391,7 @@ fn what_is_installed_again_is_what_the_manifest_says_now() {
         !installation.logs("again").contains("after"),
         "it was not touched"
     );
-    // 2 is with the system, 3 on demand.
+    // 2 is start at boot, 3 is start on demand.
     let start_type = || {
         let key = "HKLM\\SYSTEM\\CurrentControlSet\\Services\\again";
         let said = output(Command::new("reg").args(["query", key, "/v", "Start"]));
@@ -411,7 +414,7 @@ fn what_is_installed_again_is_what_the_manifest_says_now() {
     installation.check(0, &["restart", "again"]);
 }
 
-/// A real server that was not written for us, and where it lies (labs/windows/setup fetches it).
+/// Returns the path of a real server that was not written for us (labs/windows/setup downloads it).
 fn caddy() -> Option<PathBuf> {
     let path = std::env::var_os("LAB_CADDY").map(PathBuf::from);
     path.filter(|path| path.exists())
@@ -432,7 +435,7 @@ fn a_real_server_is_wrapped() {
         return mainstay_testkit::skip("no real Windows server is there");
     };
     let port = free_port();
-    // The program itself; and a batch file that runs it, as a grandchild.
+    // The program itself, and a batch file that runs it as a grandchild.
     let manifest = r#"
         [service.caddy]
         command = ['CADDY', "run", "--config", "Caddyfile"]
@@ -463,7 +466,7 @@ fn a_real_server_is_wrapped() {
         installation.check(0, &["pause", service]);
         installation.check(0, &["continue", service]);
         assert_eq!(get(port).as_deref(), Some("hello"), "{service}");
-        // A crash.
+        // The program crashes.
         kill(pid(&installation.service(service)));
         wait_until("it is back", SOON, || {
             let service = installation.service(service);
@@ -472,7 +475,7 @@ fn a_real_server_is_wrapped() {
         assert_eq!(get(port).as_deref(), Some("hello"), "{service}");
         installation.check(0, &["stop", service]);
         assert_eq!(sc(service, "STATE"), Some(STOPPED));
-        // Nobody holds its port, whatever process that was.
+        // No process holds its port.
         assert_eq!(get(port), None, "{service}");
     }
 }
@@ -511,7 +514,8 @@ fn a_start_that_never_gets_ready_has_an_end() {
     }
 }
 
-/// PRESHUTDOWN, or a database is killed in the middle of its flush when the machine restarts.
+/// Without PRESHUTDOWN, a database would be killed in the middle of its flush when the machine
+/// restarts.
 #[test]
 fn a_host_accepts_what_its_service_needs() {
     const STOPS: u32 = 0x105;
@@ -539,7 +543,7 @@ fn a_host_accepts_what_its_service_needs() {
     assert_eq!(controls_accepted("accepts"), Some(ALL));
 }
 
-/// The manager is connected to first, so there is a place to say why a start failed.
+/// The host connects to the manager first, so that it can report why a start failed.
 #[test]
 fn the_cause_of_a_start_that_fails_is_shown() {
     let installation = Installation::new(
@@ -577,7 +581,8 @@ fn the_cause_of_a_start_that_fails_is_shown() {
     }
 }
 
-/// Their paths differ in what a pipe's old name left out, or are longer than a pipe's name may be.
+/// The paths of the directories differ in characters that a pipe's former name omitted, or are
+/// longer than a pipe's name may be.
 #[test]
 fn supervisors_of_similar_directories_are_told_apart() {
     let sandbox = Sandbox::new();
@@ -633,7 +638,8 @@ fn supervisors_of_similar_directories_are_told_apart() {
     }
 }
 
-/// Where everybody may change the program, everybody has the rights of the service. Only a privileged account is worth that.
+/// If everyone can change the program, everyone has the rights of the service. That matters only
+/// for a privileged account.
 #[test]
 fn a_privileged_service_needs_a_program_that_nobody_else_may_change() {
     let installation = Installation::without_installing(
@@ -668,14 +674,15 @@ fn what_others_have_made_beforehand_is_refused() {
     assert_eq!(sc("trap", "STATE"), None);
     fs::remove_dir_all(&place).expect("its place");
 
-    // A manifest that becomes another's after the installation is not read.
+    // A manifest that passes to another account after the installation is not read.
     installation.check(0, &["install", "FILE"]);
     mainstay_testkit::scm_windows::open_to_everyone(&place.join("manifest.toml"));
     let said = installation.check(1, &["start", "trap"]);
     assert!(said.contains("Everyone may change"), "{said}");
 }
 
-/// What depends on the name that a service has always had finds it, and so do its dependents, by its key.
+/// Dependents that use the established name of a service find it, and so do its own dependents, by
+/// its key.
 #[test]
 fn a_service_keeps_the_name_that_windows_knows_it_by() {
     let installation = Installation::new(
@@ -691,7 +698,7 @@ fn a_service_keeps_the_name_that_windows_knows_it_by() {
     );
     assert_eq!(sc("sample", "STATE"), None);
     assert_eq!(sc("GoSampleService", "STATE"), Some(STOPPED));
-    // Windows starts what a service depends on. Wine keeps dependencies, and does nothing with them.
+    // Windows starts the dependencies of a service. Wine stores dependencies, but ignores them.
     installation.check(0, &["start", "sample"]);
     installation.check(0, &["start", "after-sample"]);
     assert_eq!(sc("GoSampleService", "STATE"), Some(RUNNING));
@@ -702,7 +709,8 @@ fn a_service_keeps_the_name_that_windows_knows_it_by() {
         "{said}"
     );
 
-    // Windows would refuse to stop sample alone (1051). Wine does not, so that is not shown here.
+    // Windows would refuse to stop sample alone (1051). Wine does not, so this test does not show
+    // it.
     installation.check(0, &["stop", "sample", "--with-dependents"]);
     assert_eq!(sc("GoSampleService", "STATE"), Some(STOPPED));
     assert_eq!(sc("after-sample", "STATE"), Some(STOPPED));

@@ -1,4 +1,5 @@
-//! The supervisor is killed: its services live on, are adopted by the next one, and are accounted for meanwhile.
+//! The supervisor is killed: its services survive, are adopted by the next one, and are reported
+//! meanwhile.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
@@ -6,7 +7,7 @@ use std::path::Path;
 
 use super::*;
 
-/// The two ways in which a tree is held together.
+/// The two mechanisms that contain a process tree.
 const CONTAINMENTS: [&str; 2] = ["cgroup", "subreaper"];
 
 fn run(sandbox: &Sandbox, manifest: &Path, containment: &str) -> Supervisor {
@@ -18,7 +19,7 @@ fn run(sandbox: &Sandbox, manifest: &Path, containment: &str) -> Supervisor {
     Supervisor::spawn(command)
 }
 
-/// Of every service, its state and pid, whoever tells.
+/// Returns the state and PID of every service, whichever source reports them.
 fn listed(sandbox: &Sandbox) -> BTreeMap<String, (String, Option<u64>)> {
     let output = verb(sandbox, &["list", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
@@ -57,13 +58,13 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A process that this test did not start and may end.
+/// Kills a process that this test did not start itself.
 fn kill(pid: u64) {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
 }
 
-/// A zombie, or gone.
+/// Returns whether a process is gone or a zombie.
 fn has_ended(pid: u64) -> bool {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
     !mainstay_testkit::procs::alive(pid)
@@ -209,11 +210,11 @@ fn what_died_alone_is_started_anew_and_its_remains_are_killed() {
         supervisor.kill_dash_nine();
         kill(mortal);
         wait_until("its end", SOON, || has_ended(mortal).then_some(()));
-        // What it has left lives.
+        // Its descendants are alive.
         assert_eq!(state(&sandbox, "mortal"), "unknown");
         let supervisor = run(&sandbox, &manifest, containment);
         event(&supervisor, "survivor", "adopted");
-        // Whether it is known depends on who has collected it.
+        // The exit status is known only if the right process has reaped it.
         let exit = event(&supervisor, "mortal", "exited")["exit"].clone();
         assert!(exit == "unknown" || exit["signal"] == 9, "{exit}");
         event(&supervisor, "mortal", "killing");
@@ -222,7 +223,7 @@ fn what_died_alone_is_started_anew_and_its_remains_are_killed() {
             (lines(&sandbox, "starts") == 2).then_some(())
         });
         assert_eq!(service(&sandbox, "mortal")["restarts"], 1);
-        // The supervisor, the two and a grandchild.
+        // The supervisor, the two services and a grandchild.
         wait_until("the family", SOON, || {
             (sandbox.processes().len() == 4).then_some(())
         });
@@ -237,7 +238,8 @@ fn a_pid_that_is_anothers_is_not_touched() {
         let mut supervisor = run(&sandbox, &manifest, containment);
         event(&supervisor, "api", "ready");
         supervisor.kill_dash_nine();
-        // A bystander gets the pid of db, as it were: one that was born later, by the clock that tells them apart.
+        // Simulates an unrelated process with the PID of db: it was born later, by the clock that
+        // distinguishes them.
         let ledger = sandbox.state_dir().join("ledger");
         let text = std::fs::read_to_string(&ledger).expect("the ledger");
         let slots = text
@@ -292,7 +294,7 @@ fn a_pid_that_is_anothers_is_not_touched() {
     }
 }
 
-/// However often it is looked.
+/// The remark is printed once, however many polls there are.
 #[test]
 fn a_dead_supervisor_is_said_once_by_a_status_that_waits() {
     let (sandbox, manifest) = sandbox(
@@ -344,7 +346,7 @@ fn status_and_stop_without_a_supervisor() {
         assert!(stderr(&refused).contains(&gone), "{}", stderr(&refused));
         assert_eq!(code(verb(&sandbox, &["stop", "nonsense"]).status), 4);
 
-        // One of them, by the ladder of its manifest.
+        // Stops one service by the stop stages of its manifest.
         let answer = json(&sandbox, &["stop", "api", "--json"]);
         assert_eq!(
             answer["services"][0]["state"], "stopped",
@@ -356,7 +358,7 @@ fn status_and_stop_without_a_supervisor() {
         assert_eq!(listed(&sandbox)["db"], before["db"]);
         assert_eq!(state(&sandbox, "api"), "stopped");
 
-        // The next supervisor knows what was wanted.
+        // The next supervisor has the desired state.
         let mut supervisor = run(&sandbox, &manifest, containment);
         event(&supervisor, "db", "adopted");
         assert_eq!(state(&sandbox, "api"), "stopped");
@@ -364,7 +366,7 @@ fn status_and_stop_without_a_supervisor() {
         assert_eq!(lines(&sandbox, "db-starts"), 1);
         supervisor.kill_dash_nine();
 
-        // All of them; then nothing is left to account for.
+        // Stops all services. Then nothing is left to report.
         let output = verb(&sandbox, &["stop"]);
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(
@@ -391,13 +393,14 @@ fn stop_without_a_name_stops_all_under_a_supervisor_too() {
         String::from_utf8_lossy(&output.stdout),
         "db: stopped\napi: stopped\n"
     );
-    // Its client may know before its own output has come through.
+    // The client may have the answer before the output of the supervisor arrives.
     event(&supervisor, "db", "stopped");
     assert_eq!(order(&supervisor, "stopped"), ["api", "db"]);
     stop(supervisor, &sandbox);
 }
 
-/// Also of who kept the services' pipes: that one ends when it sees that they are gone.
+/// The check includes the keeper of the services' pipes, which ends when it detects that they are
+/// gone.
 #[track_caller]
 fn nothing_is_left(sandbox: &Sandbox) {
     wait_until("the end of all processes", SOON, || {
@@ -425,7 +428,7 @@ fn what_cannot_be_asked_to_stop_can_be_killed() {
     nothing_is_left(&sandbox);
     assert_eq!(code(verb(&sandbox, &["stop"]).status), 3);
 
-    // Without a ledger nothing is adopted, and nothing runs twice.
+    // Without a ledger, nothing is adopted and nothing runs twice.
     for (verb_or_run, damage) in [
         ("stop", "not a ledger"),
         ("run", "not a ledger"),
@@ -451,7 +454,7 @@ fn what_cannot_be_asked_to_stop_can_be_killed() {
         let supervisor = run(&sandbox, &manifest, "subreaper");
         notice(&supervisor, "their 2 processes were killed");
         event(&supervisor, "api", "ready");
-        // A new keeper bears its supervisor's name for a moment.
+        // A new keeper has the process name of its supervisor for a moment.
         wait_until("three processes, and no more", SOON, || {
             (sandbox.processes().len() == 3).then_some(())
         });
@@ -459,7 +462,8 @@ fn what_cannot_be_asked_to_stop_can_be_killed() {
     }
 }
 
-/// Their names are known, whatever became of the ledger. Cgroups tell which process is the one to ask.
+/// The names of services are known even if the ledger is lost. Cgroups show which process is the
+/// main process.
 #[test]
 fn services_whose_ledger_is_lost_are_stopped_by_name() {
     for containment in CONTAINMENTS {
@@ -480,7 +484,7 @@ fn services_whose_ledger_is_lost_are_stopped_by_name() {
             supervisor.kill_dash_nine();
             for name in ["ledger", "ledger.spare"] {
                 let path = sandbox.state_dir().join(name);
-                // The second one is only room.
+                // The second file only reserves space.
                 let _ = match damage {
                     "" => std::fs::remove_file(path),
                     damage => std::fs::write(path, damage),
@@ -675,7 +679,7 @@ fn a_successor_may_hold_trees_together_in_another_way() {
         event(&supervisor, "api", "adopted");
         assert_eq!(listed(&sandbox), before);
     }
-    // Now one tree of each kind.
+    // From here on, there is one tree of each kind.
     json(&sandbox, &["restart", "api", "--json"]);
     supervisor.kill_dash_nine();
     let supervisor = run(&sandbox, &manifest, "cgroup");
@@ -745,7 +749,7 @@ fn a_kill_in_the_middle_of_a_launch_leaves_nothing_twice() {
     }
 }
 
-/// What a service says while nobody listens is evidence all the same.
+/// A readiness message sent while there is no supervisor still counts.
 #[test]
 fn a_service_that_got_ready_without_a_supervisor_is_ready() {
     let (sandbox, manifest) = sandbox(
@@ -766,7 +770,8 @@ fn a_service_that_got_ready_without_a_supervisor_is_ready() {
     stop(supervisor, &sandbox);
 }
 
-/// What a service names may be gone, or in other hands, when a successor starts.
+/// A resource that a service names may be gone, or belong to another account, when a successor
+/// starts.
 #[test]
 fn a_service_that_cannot_be_started_keeps_no_other_from_being_adopted() {
     let (sandbox, manifest) = sandbox(
@@ -847,7 +852,7 @@ fn a_halt_keeps_its_time_when_its_supervisor_is_killed() {
     );
     let mut supervisor = run(&sandbox, &manifest, "subreaper");
     event(&supervisor, "bad", "halted");
-    // So that a time that begins anew is another one.
+    // Waits, so that a time that starts anew is a different one.
     wait_until("the next second", SOON, || {
         let shown = service(&sandbox, "bad")["since_seconds"].as_u64();
         (shown > Some(1)).then_some(())

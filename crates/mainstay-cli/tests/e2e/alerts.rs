@@ -1,4 +1,4 @@
-//! Alerts reach a command and a webhook: real programs, a real HTTP server, one with TLS.
+//! Alerts reach a command and a webhook: real programs, a real HTTP server, and one with TLS.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -14,10 +14,10 @@ use sha2::Sha256;
 
 use super::*;
 
-/// What the receiver and we know: `whsec_` and this in Base64.
+/// The secret shared with the receiver: `whsec_` and this in Base64.
 const KEY: &[u8] = b"thirty-two bytes that are secret";
 
-/// Writes the file of the key.
+/// Writes the key file.
 fn write_key(sandbox: &Sandbox) -> String {
     let secret = BASE64_STANDARD.encode(KEY);
     let path = sandbox.write("webhook.key", &format!("whsec_{secret}\n"));
@@ -25,10 +25,10 @@ fn write_key(sandbox: &Sandbox) -> String {
     secret
 }
 
-/// A request that a receiver got.
+/// A request received by a receiver.
 struct Request {
     line: String,
-    /// Names in lower case.
+    /// The headers, with names in lower case.
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     at: Instant,
@@ -70,7 +70,7 @@ impl Request {
             .1
     }
 
-    /// The event, if it is signed as Standard Webhooks has it.
+    /// Returns the event after checking its signature as Standard Webhooks defines it.
     #[track_caller]
     fn judge(&self) -> Value {
         let (id, timestamp) = (self.header("webhook-id"), self.header("webhook-timestamp"));
@@ -92,7 +92,8 @@ impl Request {
     }
 }
 
-/// An HTTP server that answers with these, one after the other, and then with 204; and what it got.
+/// Starts an HTTP server that sends these answers one after the other, and then 204. Returns its
+/// URL and the received requests.
 fn receiver(answers: &'static [&'static str]) -> (String, Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
@@ -106,7 +107,8 @@ fn receiver(answers: &'static [&'static str]) -> (String, Receiver<Request>) {
             };
             let answer = answers.next().unwrap_or(&"204 No Content\r\n");
             let answer = format!("HTTP/1.1 {answer}content-length: 0\r\nconnection: close\r\n\r\n");
-            // Whoever is told of it may look at what follows from the answer.
+            // The answer is sent first: a test that gets the request may check the effects of the
+            // answer.
             let _ = stream.write_all(answer.as_bytes());
             let _ = tell.send(request);
         }
@@ -119,7 +121,7 @@ fn next(got: &Receiver<Request>) -> Request {
     got.recv_timeout(SOON).expect("a request")
 }
 
-/// What the supervisor remarked.
+/// Returns the notices of the supervisor.
 fn notices(supervisor: &Supervisor) -> Vec<String> {
     let mut events = supervisor.events();
     events.retain(|event| event["event"] == "notice");
@@ -138,7 +140,7 @@ fn notice(supervisor: &Supervisor, part: &str) {
     });
 }
 
-/// A service that fails for good.
+/// A service that fails permanently.
 const HALTS: &str = r#"
 [service.orders]
 command = ["PUPPET", "exit", "7"]
@@ -194,7 +196,7 @@ fn a_halt_is_told_before_the_supervisor_ends_however_busy_the_receiver() {
         "{last}"
     );
     assert_eq!(last["suppressed"], 0);
-    // Beside these it is the event as everybody sees it.
+    // Apart from these keys, the alert equals the event.
     for key in ["id", "host", "suppressed"] {
         last.as_object_mut().expect("an object").remove(key);
     }
@@ -208,7 +210,7 @@ fn a_halt_is_told_before_the_supervisor_ends_however_busy_the_receiver() {
     sandbox.assert_no_leftovers();
 }
 
-/// The command lines of all that lives in the sandbox.
+/// Returns the command lines of all processes in the sandbox.
 fn cmdlines(sandbox: &Sandbox) -> String {
     #[cfg(target_os = "linux")]
     {
@@ -322,7 +324,7 @@ fn whoever_cannot_be_reached_keeps_no_supervisor_alive() {
     sandbox.assert_no_leftovers();
 }
 
-/// What a command wrote, a document a line.
+/// Returns the documents that a command wrote, one per line.
 fn documents(sandbox: &Sandbox, name: &str) -> Vec<Value> {
     let text = fs::read_to_string(sandbox.path().join(name)).unwrap_or_default();
     text.lines()
@@ -456,7 +458,8 @@ fn a_command_that_cannot_be_had_is_said_at_the_start_and_so_is_a_key_that_others
     assert!(!notices(&supervisor).join("\n").contains(&secret));
 }
 
-/// Nothing that may keep a service from running applies to its alert command, except its account.
+/// No setting that could keep a service from running applies to its alert command, except the
+/// account.
 #[test]
 fn a_command_runs_with_the_account_of_its_service_and_no_other_setting() {
     if !rustix::process::geteuid().is_root() {
@@ -527,7 +530,7 @@ fn a_killed_supervisor_leaves_no_command_behind() {
     sandbox.assert_no_leftovers();
 }
 
-/// A CA, and a certificate of 127.0.0.1 by it.
+/// Creates a CA and a certificate of it for 127.0.0.1.
 fn certificates(sandbox: &Sandbox) -> bool {
     sandbox.write("san", "subjectAltName=IP:127.0.0.1\n");
     [
@@ -602,7 +605,7 @@ fn over_tls_only_whom_the_manifest_trusts_is_told() {
     assert!(got.try_recv().is_err());
 }
 
-/// `/dev/log` leads nowhere, or into `/run`, which the test replaces.
+/// Returns whether `/dev/log` is absent, or leads into `/run`, which the test replaces.
 #[cfg(target_os = "linux")]
 fn syslog_may_be_ours() -> bool {
     let place = fs::canonicalize("/dev/log");

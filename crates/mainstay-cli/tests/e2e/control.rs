@@ -1,4 +1,4 @@
-//! The verbs, from another terminal.
+//! The verbs, run from another terminal.
 
 use super::*;
 
@@ -12,7 +12,8 @@ const TWO: &str = r#"
     start = { ready = { file = "HERE/api" } }
 "#;
 
-/// A file that an earlier run left makes a later one ready before it has counted itself.
+/// Checks the number of starts. A file left by an earlier run makes a later one ready before it has
+/// counted itself, so the check waits.
 #[track_caller]
 fn assert_starts(sandbox: &Sandbox, expect: (usize, usize)) {
     let seen = || (starts(sandbox, "db"), starts(sandbox, "api"));
@@ -59,7 +60,7 @@ fn verbs_wait_until_the_service_has_come_to_rest() {
         "an operator who stops db means db"
     );
     assert_eq!(state(json(&sandbox, &["stop", "api", "--json"])), "stopped");
-    // Starting api brings up what it needs.
+    // Starting api also starts the services it needs.
     assert_eq!(
         state(json(&sandbox, &["start", "api", "--json"])),
         "running"
@@ -96,7 +97,8 @@ fn pause_stops_all_progress_and_continue_resumes_it() {
     );
     let log = sandbox.state_dir().join("logs/ticker/current.log");
     let size = || std::fs::metadata(&log).expect("its log").len();
-    // The freezer is done a moment after it is told; then nothing moves for the length of many ticks.
+    // The freezer completes a moment after the request. From then on, nothing changes for many
+    // ticks.
     let frozen = wait_until("silence", SOON, || {
         let before = size();
         std::thread::sleep(Duration::from_millis(200));
@@ -118,7 +120,7 @@ fn pause_stops_all_progress_and_continue_resumes_it() {
     );
     wait_until("more ticks", SOON, || (size() > frozen).then_some(()));
     json(&sandbox, &["pause", "ticker", "--json"]);
-    // A stop wakes it up first.
+    // A stop resumes it first.
     assert_eq!(
         json(&sandbox, &["stop", "ticker", "--json"])["services"][0]["state"],
         "stopped"
@@ -186,7 +188,7 @@ fn events_are_told_as_they_happen() {
     let mut listener = listener.spawn().expect("mainstay runs");
     let stdout = listener.stdout.take().expect("piped");
     let reader = std::thread::spawn(move || std::io::read_to_string(stdout));
-    // The listener is there once its first event comes; restarts are made until then.
+    // The listener is connected once its first event arrives. Until then, the test makes restarts.
     let (mut starts, deadline) = (0, std::time::Instant::now() + SOON);
     while starts < 3 && std::time::Instant::now() < deadline {
         json(&sandbox, &["restart", "db", "--json"]);
@@ -205,7 +207,8 @@ fn events_are_told_as_they_happen() {
     );
 }
 
-/// What the socket answers to a request of these lines; its head, and its body as it comes.
+/// Sends a request of these lines to the socket. Returns the head of the answer, and its unparsed
+/// body.
 fn ask(sandbox: &Sandbox, lines: &str, body: &str) -> (String, String) {
     use std::io::{Read as _, Write as _};
     let path = sandbox.state_dir().join("control.sock");
@@ -232,7 +235,7 @@ fn answers(sandbox: &Sandbox, lines: &str, body: &str, status: u16, part: &str) 
     head
 }
 
-/// The entity tag in a head, with its quotes.
+/// Returns the entity tag in a head, with its quotes.
 #[track_caller]
 fn etag(head: &str) -> String {
     let lines = head.lines();
@@ -257,7 +260,7 @@ fn the_socket_speaks_http() {
         ("DELETE /v1/services/db", 405, "not `mainstay daemon`"),
         ("GET /", 404, "/v1"),
     ] {
-        // A body that nobody wants is in nobody's way.
+        // An unexpected body does no harm.
         for body in ["", "words"] {
             answers(&sandbox, request, body, status, part);
         }
@@ -265,7 +268,7 @@ fn the_socket_speaks_http() {
     stop(supervisor, &sandbox);
 }
 
-/// RFC 9110, sections 13.1 and 13.2.
+/// Conditional requests: RFC 9110, sections 13.1 and 13.2.
 #[test]
 fn a_request_may_be_for_one_definition_only() {
     let (supervisor, sandbox) = supervise(TWO);
@@ -347,7 +350,8 @@ fn a_request_may_be_for_one_definition_only() {
     stop(supervisor, &sandbox);
 }
 
-/// Where several change a service, by whatever means, none undoes what another did without knowing.
+/// If several processes change a service, by any means, none overwrites a change that it has not
+/// seen.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_daemon_changes_what_is_expected_and_nobody_else_is_at() {
@@ -404,7 +408,7 @@ fn a_daemon_changes_what_is_expected_and_nobody_else_is_at() {
         std::fs::remove_file(sandbox.path().join(file)).expect("it was made");
     }
 
-    // Whoever uninstalls it is at it until it is down.
+    // The uninstallation holds the service until it is down.
     let mut command = sandbox.command(mainstay());
     command.args(["uninstall", "slow"]);
     let mut uninstall = command.spawn().expect("mainstay runs");

@@ -1,4 +1,5 @@
-//! The machine gives nothing more: no descriptors, no inodes. The supervisor and its services go on, and recover by themselves.
+//! Exhausted resources: no file descriptors, no inodes. The supervisor and its services continue,
+//! and recover by themselves.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::*;
 
-/// A service that lives through everything, and one that crashes as long as a file is there.
+/// Returns a service that survives everything, and one that crashes as long as a file exists.
 fn pair(steady: &str) -> String {
     format!(
         r#"
@@ -24,7 +25,8 @@ fn crash(sandbox: &Sandbox) {
     fs::write(sandbox.path().join("crash"), "").expect("the sandbox is writable");
 }
 
-/// The worker comes back for good, its output is written again, and nothing happened to the steady service.
+/// Checks that the worker recovers, its output is written again, and the steady service was not
+/// affected.
 #[track_caller]
 fn assert_recovers(supervisor: Supervisor, sandbox: &Sandbox, steady: &Value) {
     fs::remove_file(sandbox.path().join("crash")).expect("it was there");
@@ -62,7 +64,8 @@ fn a_supervisor_without_descriptors_goes_on() {
         prlimit(pid, Resource::Nofile, limit).expect("it is ours");
     };
     let highest = open.max().expect("it has some");
-    // Every number above is refused; what is closed below is used up by the next start.
+    // Every descriptor number above is refused. Those that are closed below are used by the next
+    // start.
     limit(Some(highest.min(12)));
     crash(&sandbox);
     supervisor.wait_event(SOON, |event| {
@@ -72,8 +75,8 @@ fn a_supervisor_without_descriptors_goes_on() {
     assert_recovers(supervisor, &sandbox, &steady);
 }
 
-/// The account of a service may start no more processes, so its probe cannot be asked: that is not the
-/// service's fault. The root of the same machine may, and goes on.
+/// The account of a service may start no more processes, so its probe cannot run. That does not
+/// count against the service. Root on the same machine can start processes and continues.
 #[test]
 fn a_probe_that_no_process_is_left_for_is_not_missed() {
     if !rustix::process::geteuid().is_root() {
@@ -115,15 +118,15 @@ fn a_probe_that_no_process_is_left_for_is_not_missed() {
     let events = supervisor.events();
     let is_missed = |event: &&Value| event["event"] == "missed" || event["event"] == "failed";
     assert_eq!(events.iter().find(is_missed), None);
-    // It was asked all the while, and is asked again.
+    // The probe was attempted all the time, and runs again.
     limit(getrlimit(Resource::Nproc).current);
     sandbox.write("fail", "");
     event(&supervisor, "poor", "missed");
     stop(supervisor, &sandbox);
 }
 
-/// The supervisor gets no more threads, so a name cannot be looked up: the question is not asked, and is
-/// asked again.
+/// The supervisor can create no more threads, so a name cannot be resolved. The probe is not sent,
+/// and is repeated later.
 #[test]
 fn a_name_that_no_thread_is_left_for_is_asked_for_later() {
     let listen = || std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -153,7 +156,7 @@ fn a_name_that_no_thread_is_left_for_is_asked_for_later() {
     let status = status.expect("it lives");
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
     let size = size.and_then(|size| size.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    // Less than the stack of a thread is left.
+    // Less memory than the stack of a thread needs is left.
     limit(size.map(|size| (size + 128) << 10));
     for _ in 0..3 {
         counted.accept().expect("a probe");
@@ -170,7 +173,8 @@ fn a_name_that_no_thread_is_left_for_is_asked_for_later() {
     stop(supervisor, &sandbox);
 }
 
-/// Runs the pair with its state on a small tmpfs, has `break_it` take the file system away, and `mend` give it back.
+/// Runs the pair with its state on a small tmpfs. `break_it` makes the file system unusable, and
+/// `mend` repairs it.
 fn on_a_file_system(options: &str, break_it: impl Fn(&Path), mend: impl Fn(&Path)) {
     let port = mainstay_testkit::free_port();
     let (sandbox, manifest) = sandbox(&pair(&format!(

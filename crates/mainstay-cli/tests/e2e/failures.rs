@@ -1,4 +1,4 @@
-//! Bad input: one clear line, a hint, and the exit code of the design.
+//! Invalid input: one clear line, a hint, and the documented exit code.
 
 use std::fs;
 use std::net::TcpListener;
@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
-/// Runs `mainstay run MANIFEST`, which must fail before it starts anything.
+/// Runs a verb that must fail before it starts anything.
 #[track_caller]
 fn refused(sandbox: &Sandbox, args: &[&str], expect: i32, parts: &[&str]) {
     let output = verb(sandbox, args);
@@ -37,11 +37,11 @@ fn a_missing_program() {
     );
 }
 
-/// The header of an ELF file says more than the system's "Exec format error".
+/// The header of an ELF file gives a more precise cause than the system's "Exec format error".
 #[cfg(target_os = "linux")]
 #[test]
 fn a_program_of_another_machine() {
-    // Little-endian, 64 bits, a program, of machine 243; and one that is cut off.
+    // Little-endian, 64 bits, an executable for machine 243, and a truncated one.
     let mut riscv = b"\x7fELF\x02\x01\x01".to_vec();
     riscv.resize(16, 0);
     riscv.extend([2, 0, 243, 0]);
@@ -80,7 +80,7 @@ fn a_file_that_is_no_program() {
     );
 }
 
-/// Scripts and env files that cannot be used: `run` refuses them, `install` warns of them.
+/// Scripts and env files that cannot be used: `run` refuses them, and `install` warns of them.
 #[test]
 fn what_a_service_cannot_be_started_with() {
     let carriage_return = "its #! line ends in a carriage return; save it with Unix line ends";
@@ -139,7 +139,7 @@ fn a_service_that_the_supervisor_was_started_without() {
     let part = "this supervisor was started without it";
     refused_by(&sandbox, &["start", "y"], 4, part);
     refused_by(&sandbox, &["start", "z"], 4, "has no service z");
-    // It is at once what the second ctrl-c is: the services are killed.
+    // SIGQUIT has the effect of a second Ctrl-C at once: the services are killed.
     supervisor.signal(rustix::process::Signal::QUIT);
     assert_eq!(code(supervisor.wait(SOON)), 1);
 }
@@ -152,7 +152,7 @@ fn refused_by(sandbox: &Sandbox, args: &[&str], expect: i32, part: &str) {
     assert!(said.contains(part), "{said}");
 }
 
-/// Every verb that takes a name says why there is no such service, and none waits for one.
+/// Every verb that takes a name reports that there is no such service, and none waits for one.
 #[test]
 fn a_name_that_the_supervisor_does_not_have() {
     let (sandbox, manifest) = sandbox(
@@ -172,7 +172,8 @@ fn a_name_that_the_supervisor_does_not_have() {
     stop(supervisor, &sandbox);
 }
 
-/// Commands beside the program itself: `install` and `run` warn of those that cannot be executed.
+/// Commands other than the program itself: `install` and `run` warn of those that cannot be
+/// executed.
 #[test]
 fn helper_commands_that_cannot_be_executed() {
     let (sandbox, manifest) = sandbox(
@@ -213,7 +214,7 @@ fn helper_commands_that_cannot_be_executed() {
     supervisor.wait(SOON);
 }
 
-/// What became of a service that is not where `start` was to bring it.
+/// The error describes a service that did not reach the state requested by `start`.
 #[test]
 fn a_start_that_ends_elsewhere_says_what_happened() {
     let (sandbox, manifest) = sandbox(
@@ -317,7 +318,7 @@ fn a_taken_port() {
 #[test]
 fn a_state_directory_that_cannot_be_written() {
     let (sandbox, _) = sandbox("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
-    // /proc takes no directories, not even from root.
+    // Directories cannot be created in /proc, not even by root.
     let args = ["run", "mainstay.toml", "--state-dir", "/proc/mainstay"];
     refused(
         &sandbox,
@@ -361,7 +362,8 @@ fn an_account_that_cannot_be_had() {
     }
 }
 
-/// What the machine, or the supervisor's rights, do not allow is refused before anything starts, and not tried again and again.
+/// Settings that the machine or the supervisor's rights do not allow are refused before anything
+/// starts, and are not retried.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_setting_that_cannot_be_given() {
@@ -456,7 +458,7 @@ fn secrets_stay_out_of_sight() {
     for text in [&output.stdout, &output.stderr] {
         assert!(!String::from_utf8_lossy(text).contains("hunter2"));
     }
-    // Not in its state either.
+    // The secret is not in its state, either.
     let mut open = vec![sandbox.state_dir()];
     while let Some(path) = open.pop() {
         if path.is_dir() {

@@ -1,4 +1,4 @@
-//! The first thing that a newcomer runs.
+//! The examples that a new user runs first.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn every_example_is_valid() {
     let mut count = 0;
     for example in std::fs::read_dir(examples).expect("examples") {
         let manifest = example.expect("an entry").path().join("mainstay.toml");
-        // Some are Rust programs that need no manifest.
+        // Some examples are Rust programs that need no manifest.
         if !manifest.exists() {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Start in order, recover, stop in reverse, leave nothing.
+//! The lifecycle of services: start in order, recover, stop in reverse order, leave nothing behind.
 
 use super::*;
 
@@ -65,7 +65,8 @@ fn a_crash_is_followed_by_a_restart_that_says_so() {
 
 #[test]
 fn exit_codes_are_a_contract() {
-    // What follows each code under the default policy: (steps, event that must come, part of its message).
+    // The reaction to each exit code under the default policy: (steps, expected event, part of its
+    // message).
     for (steps, kind, message) in [
         (r#""exit", "0""#, "stopped", "ended cleanly"),
         (r#""exit", "1""#, "backing-off", "attempt 1"),
@@ -138,7 +139,7 @@ fn what_a_crash_leaves_behind_is_gone_before_the_restart() {
         "#,
     );
     events(&supervisor, "litter", "started", 2);
-    // The supervisor, the second main process and its grandchild: the first one's is gone.
+    // The supervisor, the second main process and its grandchild. The first grandchild is gone.
     wait_until("one family", SOON, || {
         (sandbox.processes().len() == 3).then_some(())
     });
@@ -305,7 +306,7 @@ fn a_child_inherits_nothing_but_its_due() {
     stop(supervisor, &sandbox);
 }
 
-/// Whichever verb comes first.
+/// The result does not depend on which verb comes first.
 #[cfg(unix)]
 #[test]
 fn directories_above_the_state_stay_open() {
@@ -334,7 +335,8 @@ fn directories_above_the_state_stay_open() {
     }
 }
 
-/// Directories that are made on the way to the state directory let accounts of services through. One that was there, and does not, is named.
+/// Directories created on the way to the state directory let service accounts through. An existing
+/// directory that does not is named in the error.
 #[cfg(unix)]
 #[test]
 fn another_account_can_reach_its_data() {
@@ -416,7 +418,8 @@ fn another_account_has_its_own_home_and_data() {
         start = { ready = { log = "^nobody nobody$" } }
         "#,
     );
-    // A temporary directory is its owner's alone; the state within it is not what keeps him out.
+    // A temporary directory is private to its owner. The state inside it must not be what denies
+    // access.
     let through = std::os::unix::fs::PermissionsExt::from_mode(0o711);
     std::fs::set_permissions(sandbox.path(), through).expect("mode");
     let supervisor = Supervisor::start(&sandbox, &manifest);

@@ -1,4 +1,4 @@
-//! One supervisor for each state directory, whoever holds, empties or deletes what says so.
+//! One supervisor per state directory, whatever process locks, truncates or deletes its lock files.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 
 use super::*;
 
-/// Any account but root; it need not have a name.
+/// Any account except root. It need not have a name.
 const OTHER: u32 = 65_534;
 
 const TWO: &str = r#"
@@ -32,7 +32,7 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
 }
 
-/// Another account that waits for the lock of a file, and then keeps it.
+/// Starts a process of another account that waits for the lock of a file, and then keeps it.
 fn covet(sandbox: &Sandbox, lock: &Path) -> Child {
     let child = sandbox
         .command("flock")
@@ -46,7 +46,7 @@ fn covet(sandbox: &Sandbox, lock: &Path) -> Child {
     child.expect("flock runs")
 }
 
-/// Whether a process has this file open.
+/// Returns whether a process has this file open.
 fn has_open(pid: u32, path: &Path) -> bool {
     let fds = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
@@ -89,7 +89,7 @@ fn a_lock_that_another_account_holds_keeps_no_successor_out() {
     let mut supervisor = Supervisor::start(&sandbox, &manifest);
     event(&supervisor, "a", "ready");
     event(&supervisor, "b", "started");
-    // As earlier versions left it.
+    // Restores the modes that earlier versions set.
     for (path, mode) in [(sandbox.path(), 0o755), (&state, 0o755), (&lock, 0o644)] {
         chmod(path, mode);
     }
@@ -109,7 +109,7 @@ fn a_lock_that_another_account_holds_keeps_no_successor_out() {
     event(&supervisor, "b", "adopted");
     let mode = fs::metadata(&lock).expect("a lock").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    // It still has the old one open, and that is of no use to it.
+    // The other process still has the old file open, which has no effect.
     refused(&sandbox, supervisor.id(), "a second one");
     supervisor.kill_dash_nine();
     let supervisor = Supervisor::start(&sandbox, &manifest);
@@ -136,7 +136,7 @@ fn other_accounts_open_no_lock() {
         snapshot = { after = "10ms" }
         "#,
     );
-    // Whatever the umask is, and whatever modes they had.
+    // The result depends neither on the umask nor on the previous modes.
     let state = sandbox.state_dir();
     chmod(sandbox.path(), 0o755);
     fs::create_dir(&state).expect("a directory");
@@ -198,7 +198,7 @@ fn other_accounts_open_no_lock() {
     stop(supervisor, &sandbox);
 }
 
-/// What is done to a state directory, and what the supervisor says.
+/// A change to a state directory, and the notice of the supervisor.
 type Loss = (&'static str, fn(&Path), &'static str);
 
 const LOSSES: [Loss; 7] = [
@@ -251,13 +251,13 @@ fn what_is_taken_from_a_supervisor_is_made_anew_and_nothing_runs_twice() {
         event(&supervisor, "b", "started");
         let before = pids(&sandbox);
         lose(&sandbox.state_dir());
-        // At once, too.
+        // The second supervisor is also refused at once.
         refused(&sandbox, supervisor.id(), what);
         notice(&supervisor, says);
         assert_eq!(pids(&sandbox), before, "{what}");
         refused(&sandbox, supervisor.id(), what);
         assert_eq!(notices(&supervisor, says), 1, "{what}: said once");
-        // What a successor needs is there again, too; but for the names of pipes.
+        // The files for a successor are restored, too, except for the names of pipes.
         supervisor.kill_dash_nine();
         let supervisor = Supervisor::start(&sandbox, &manifest);
         if what.contains("directory") {
@@ -275,7 +275,8 @@ fn what_is_taken_from_a_supervisor_is_made_anew_and_nothing_runs_twice() {
     }
 }
 
-/// A second supervisor of the same manifest has to be refused soon, with the first one's pid.
+/// Checks that a second supervisor of the same manifest is refused soon, with the PID of the first
+/// one.
 #[track_caller]
 fn refused(sandbox: &Sandbox, first: u32, what: &str) {
     let mut second = sandbox
@@ -298,7 +299,7 @@ fn refused(sandbox: &Sandbox, first: u32, what: &str) {
     );
 }
 
-/// As `status` tells them, now.
+/// Returns the PIDs that `status` currently reports.
 fn pids(sandbox: &Sandbox) -> Vec<u64> {
     let report = json(sandbox, &["status", "--json"]);
     assert_eq!(report["supervisor"]["alive"], true, "{report}");

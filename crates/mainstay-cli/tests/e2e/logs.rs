@@ -1,4 +1,4 @@
-//! Output arrives, whatever the disk does; and can be read again.
+//! Output is stored, whatever the disk does, and can be read again.
 
 use std::fs;
 use std::io;
@@ -36,7 +36,7 @@ fn every_line_arrives_and_logs_shows_the_last() {
         .collect();
     names.retain(|name| name.ends_with(".log"));
     names.sort();
-    // `current.log` sorts behind every time stamp.
+    // `current.log` sorts after every time stamp.
     assert_eq!(names.last().map(String::as_str), Some("current.log"));
     assert!(names.len() > 15, "{names:?}");
     let mut next = 0_u64;
@@ -133,7 +133,7 @@ fn lines_are_picked_by_time_pattern_and_number() {
     assert_eq!(count(&["a", "--grep", "ready"]), 0);
     assert_eq!(count(&["a", "-i", "--grep", "ready"]), 1);
     assert_eq!(count(&["a", "--grep", r"^\d", "-n", "4"]), 4);
-    // Several: a prefix each, and one order, that of time.
+    // Several services: each line has a prefix, and all lines are ordered by time.
     let both = logs(&sandbox, &["b", "a", "-n", "2"]);
     let lines: Vec<&str> = both.lines().collect();
     assert_eq!(lines.len(), 3);
@@ -148,7 +148,7 @@ fn lines_are_picked_by_time_pattern_and_number() {
         assert!(line["message"].is_string() && line["time"].is_string());
         assert_eq!(line["approximate"], true);
     }
-    // Pipes show no colours unless they are asked for.
+    // Pipes get no colours unless they are requested.
     let mut forced = sandbox.command(mainstay());
     forced
         .args(["logs", "a", "--grep", "ea"])
@@ -172,7 +172,7 @@ fn lines_are_picked_by_time_pattern_and_number() {
     stop(supervisor, &sandbox);
 }
 
-/// What a service that keeps its streams apart leaves, and one that names them in its lines.
+/// The logs of a service that splits its streams, and of one that names them in its lines.
 #[test]
 fn streams_are_told_apart() {
     let sandbox = Sandbox::new();
@@ -217,7 +217,7 @@ fn streams_are_told_apart() {
     );
     let err = "2020-01-01T00:00:02.500Z stderr two\n";
     assert_eq!(logs(&sandbox, &["text", "--stream", "stderr"]), err);
-    // By time across logs; our own JSON as it is.
+    // Lines are ordered by time across logs. Lines that are already JSON stay unchanged.
     let shown = logs(
         &sandbox,
         &["json", "text", "--json", "--since", "2020-01-01 00:00:02"],
@@ -287,7 +287,7 @@ fn following_several_shows_whole_lines_through_rotation() {
     stop(supervisor, &sandbox);
 }
 
-/// A full disk must never block a child: its state directory lies on a tmpfs that is far too small.
+/// A full disk must never block a child. Its state directory is on a tmpfs that is far too small.
 #[test]
 fn a_full_disk_blocks_nobody_and_is_said() {
     if !rustix::process::geteuid().is_root() {
@@ -327,7 +327,7 @@ fn a_full_disk_blocks_nobody_and_is_said() {
     assert!(mount(&["umount"]));
 }
 
-/// A log host that is away is told in the status, and gets everything when it is back.
+/// A log host that is down is reported in the status, and gets all lines when it is up again.
 #[test]
 fn a_sink_that_takes_nothing_is_said_and_gets_it_later() {
     let port = mainstay_testkit::free_port();
@@ -361,7 +361,7 @@ fn a_sink_that_takes_nothing_is_said_and_gets_it_later() {
     stop(supervisor, &sandbox);
 }
 
-/// The numbers of the lines `line N`, which must all be whole.
+/// Returns the numbers of the lines `line N`, all of which must be complete.
 #[track_caller]
 fn numbers(text: &str) -> Vec<u64> {
     assert!(
@@ -394,7 +394,7 @@ fn files_that_others_rotate_lose_no_line() {
     grows(&current);
     fs::rename(&current, dir.join("current.log.1")).expect("a rename");
     grows(&current);
-    // Shown while it is so, and compressed.
+    // The rotated lines can be read, and the files get compressed.
     let all = numbers(&logs(&sandbox, &["a", "-n", "1000000"]));
     assert_eq!(all.first(), Some(&1));
     assert!(all.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{all:?}");
@@ -405,9 +405,9 @@ fn files_that_others_rotate_lose_no_line() {
     assert!(packed.expect("gzip").success());
     fs::rename(&current, dir.join("current.log-20261129")).expect("a rename");
     grows(&current);
-    // Lines that were written last are still in the pipe.
+    // The last lines are still in the pipe.
     assert_eq!(code(verb(&sandbox, &["pause", "a"]).status), 0);
-    // Copied and cut; and deleted.
+    // The log is copied and truncated, and then deleted.
     let (mut size, mut looks) = (0, 0);
     wait_until("silence", SOON, || {
         let before = std::mem::replace(&mut size, fs::metadata(&current).ok()?.len());
@@ -457,7 +457,7 @@ fn a_line_that_never_ends_is_cut_by_rotation_and_loses_nothing() {
         let names = fs::read_dir(&dir).into_iter().flatten().flatten();
         let mut paths: Vec<_> = names.map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|it| it == "log"));
-        // `current.log` sorts behind every time stamp.
+        // `current.log` sorts after every time stamp.
         paths.sort();
         paths
     };
@@ -477,7 +477,7 @@ fn a_line_that_never_ends_is_cut_by_rotation_and_loses_nothing() {
     assert!(all.iter().all(|byte| *byte == b'A'));
 }
 
-/// A file from before there was a limit, or of a service without rotation.
+/// A file from before the line limit, or of a service without rotation.
 #[test]
 fn an_endless_line_is_read_in_pieces() {
     let sandbox = Sandbox::new();
@@ -487,7 +487,7 @@ fn an_endless_line_is_read_in_pieces() {
     let last = (40 << 20) - 3;
     file.set_len(last).expect("a sparse file");
     std::os::unix::fs::FileExt::write_all_at(&file, b"needle", last).expect("written");
-    // Less memory than the line takes, and more than all else.
+    // Less memory than the line needs, and more than everything else needs.
     let read = |args: &str| {
         let mainstay = mainstay().display().to_string();
         let mut shell = sandbox.command("sh");
@@ -509,7 +509,7 @@ fn an_endless_line_is_read_in_pieces() {
     assert!(found.is_empty(), "{}", found.len());
 }
 
-/// One thread for all services compresses, with every packing.
+/// One thread compresses for all services, in every compression format.
 #[test]
 fn rotated_files_are_compressed_as_asked_and_hold_every_line() {
     let (sandbox, manifest) = sandbox(
@@ -524,7 +524,7 @@ fn rotated_files_are_compressed_as_asked_and_hold_every_line() {
         log = { rotate = "100KB", keep = 100, compress = "zstd" }
         "#,
     );
-    // What a compression that was interrupted has left.
+    // The remains of an interrupted compression.
     let plain = "20200101T000000.000000Z.log";
     for (name, suffix) in [("gzip", ".gz"), ("zstd", ".zst")] {
         let dir = sandbox.state_dir().join("logs").join(name);
@@ -573,7 +573,7 @@ fn rotated_files_are_compressed_as_asked_and_hold_every_line() {
     stop(supervisor, &sandbox);
 }
 
-/// An index goes with its file, however that is packed.
+/// An index belongs to its file, however the file is compressed.
 #[test]
 fn lines_of_compressed_files_keep_their_times() {
     let (supervisor, sandbox) = supervise(

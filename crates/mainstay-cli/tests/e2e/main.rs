@@ -1,4 +1,4 @@
-//! The `mainstay` command against real processes: what an operator would see, from outside.
+//! Tests of the `mainstay` command with real processes, from the view of an operator.
 #![cfg(unix)]
 
 mod adoption;
@@ -45,24 +45,26 @@ use std::time::Duration;
 use mainstay_testkit::{Sandbox, Supervisor, mainstay, puppet, wait_until};
 use serde_json::Value;
 
-/// Long enough for a busy machine; nothing here is expected to take a fraction of it.
+/// A timeout that is long enough for a busy machine. Everything here should take a fraction of it.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What the contract of exit codes is seen with, where 5 restarts are the limit.
+/// The exit codes by which the exit code contract is tested, with a limit of 5 restarts.
 const CODES: [i32; 8] = [0, 1, 101, 137, 143, 201, 202, 255];
 
-/// How often a program is started that ends with `code` each time, and what systemd calls the end.
+/// Returns the number of starts of a program that always exits with `code`, and the final state in
+/// systemd.
 fn contract(code: i32) -> (u32, &'static str) {
     match code {
-        // Done.
+        // The service has completed.
         0 => (1, "inactive"),
-        // Wants a snapshot, and there is none.
+        // Requests a restore, but there is no snapshot.
         201 => (1, "failed"),
         _ => (6, "failed"),
     }
 }
 
-/// A sandbox with a manifest, in development, in which `PUPPET` stands for the puppet's path and `HERE` for the sandbox.
+/// Returns a sandbox with a manifest for the development environment, in which `PUPPET` stands for
+/// the puppet's path and `HERE` for the sandbox.
 fn sandbox(services: &str) -> (Sandbox, PathBuf) {
     let sandbox = Sandbox::new();
     let text = services
@@ -75,13 +77,13 @@ fn sandbox(services: &str) -> (Sandbox, PathBuf) {
     (sandbox, manifest)
 }
 
-/// A supervisor of these services, and the sandbox that it lives in (dropped last).
+/// Starts a supervisor of these services, and returns it with its sandbox (dropped last).
 fn supervise(services: &str) -> (Supervisor, Sandbox) {
     let (sandbox, manifest) = sandbox(services);
     (Supervisor::start(&sandbox, &manifest), sandbox)
 }
 
-/// Runs a verb to its end.
+/// Runs a verb to completion.
 fn verb(sandbox: &Sandbox, args: &[&str]) -> Output {
     sandbox
         .command(mainstay())
@@ -103,7 +105,7 @@ fn json(sandbox: &Sandbox, args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("a JSON document")
 }
 
-/// The entry of one service in `status --json`, whatever its state.
+/// Returns the entry of one service in `list --json`, whatever its state.
 fn service(sandbox: &Sandbox, name: &str) -> Value {
     let report = json(sandbox, &["list", "--json"]);
     let services = report["services"].as_array().expect("services");
@@ -122,7 +124,7 @@ fn event(supervisor: &Supervisor, name: &str, kind: &str) -> Value {
     })
 }
 
-/// Waits until so many events of this kind were seen.
+/// Waits until this number of events of this kind was received.
 #[track_caller]
 fn events(supervisor: &Supervisor, name: &str, kind: &str, count: usize) -> Vec<Value> {
     wait_until(&format!("{count} events {kind} of {name}"), SOON, || {
@@ -132,7 +134,7 @@ fn events(supervisor: &Supervisor, name: &str, kind: &str, count: usize) -> Vec<
     })
 }
 
-/// The order in which events of one kind came.
+/// Returns the services in the order of their events of one kind.
 fn order(supervisor: &Supervisor, kind: &str) -> Vec<String> {
     let of_kind = supervisor
         .events()
@@ -143,13 +145,14 @@ fn order(supervisor: &Supervisor, kind: &str) -> Vec<String> {
         .collect()
 }
 
-/// A second ctrl-c counts once the first one was shown for half a second.
+/// Sends a second Ctrl-C. It counts only after the first one was shown for half a second.
 fn ctrl_c_again(supervisor: &Supervisor) {
     std::thread::sleep(Duration::from_millis(600));
     supervisor.ctrl_c();
 }
 
-/// Ends it as an operator would, and checks that it went well and left nothing.
+/// Stops the supervisor as an operator would, and checks that it exits cleanly and leaves nothing
+/// behind.
 #[track_caller]
 fn stop(mut supervisor: Supervisor, sandbox: &Sandbox) {
     supervisor.ctrl_c();
@@ -162,11 +165,11 @@ fn code(status: ExitStatus) -> i32 {
     status.code().expect("it exits by itself")
 }
 
-/// The address that a service sends its notifications to.
+/// Returns the address that a service sends its notifications to.
 #[cfg(target_os = "linux")]
 fn notification_socket(pid: u64) -> std::os::unix::net::SocketAddr {
     use std::os::linux::net::SocketAddrExt as _;
-    // In the middle of its exec a process has no environment for a moment.
+    // During exec, a process has no environment for a moment.
     let address = wait_until("its environment", SOON, || {
         let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).ok()?;
         let mut variables = environment.split('\0');

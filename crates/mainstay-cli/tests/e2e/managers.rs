@@ -1,24 +1,25 @@
-//! A real server that `mainstay install` has made a service of other real managers than systemd: from installation over crash and boot to the
-//! day when nothing of it is left.
+//! A real server as a service of real managers other than systemd, installed by `mainstay install`:
+//! from installation through crashes and a boot to complete removal.
 
 use mainstay_testkit::lab::Lab;
 
 use super::*;
 
 const MAINSTAY: &str = "/opt/mainstay/mainstay";
-/// What a manager keeps below /usr/lib while it runs is its own affair.
+/// The directories that must not change. Files that a manager keeps below /usr/lib while it runs
+/// are not checked.
 const DIRS: &[&str] = &["/etc", "/usr/bin", "/usr/sbin", "/usr/local"];
 
-/// What a manager has of its own.
+/// The native commands of a manager.
 struct Native {
     kind: &'static str,
-    /// Makes what is there once and for all.
+    /// The one-time preparation.
     prepare: &'static str,
-    /// Exits with 0 if it runs.
+    /// Exits with 0 if the service is running.
     runs: &'static str,
     stop: &'static str,
     start: &'static str,
-    /// It starts a host again that was killed; else an operator does.
+    /// Set if the manager restarts a killed host. Otherwise an operator does.
     restarts: bool,
 }
 
@@ -132,11 +133,11 @@ fn a_real_server_lives_under(kind: &str) {
     mainstay(0, &["continue", "shop-redis"]);
     assert!(ping());
 
-    // A crash of the server is its host's affair.
+    // The host handles a crash of the server.
     lab.check(0, &["kill", "-KILL", &server]);
     let server = running_beside(&running["pid"]);
     assert!(ping() && says(native.runs));
-    // A crash of the host takes nobody along.
+    // The server survives a crash of the host.
     lab.script("pkill -KILL -x mainstay");
     if !native.restarts {
         assert!(ping());
@@ -148,7 +149,7 @@ fn a_real_server_lives_under(kind: &str) {
     });
     assert!(ping());
 
-    // With the machine, and by the manager's own commands.
+    // The service starts at boot, and the manager's own commands control it.
     lab.reboot();
     wait_until("an answer after the boot", SOON, || ping().then_some(()));
     lab.script(native.stop);
@@ -160,7 +161,7 @@ fn a_real_server_lives_under(kind: &str) {
     mainstay(0, &["restart", "shop-redis"]);
     assert!(ping());
 
-    // Where a host gives up, its manager does not try again.
+    // If a host gives up, its manager does not try again.
     mainstay(1, &["start", "shop-broken"]);
     let is_down = || {
         let code = lab.run(&[MAINSTAY, "status", "shop-broken"]).status.code();
@@ -168,7 +169,7 @@ fn a_real_server_lives_under(kind: &str) {
     };
     wait_until("that it is given up", SOON, is_down);
 
-    // What ends for good is down for its manager, too.
+    // A service that ended for good is down for its manager, too.
     lab.check(0, &["redis-cli", "-p", "6390", "shutdown", "nosave"]);
     wait_until("the end", SOON, || (!says(native.runs)).then_some(()));
     assert_eq!(status()["state"], "stopped");
@@ -214,8 +215,8 @@ fn a_real_server_lives_under_s6() {
     a_real_server_lives_under("s6");
 }
 
-/// Everything that a program does is its host's affair, also before it was ready for the first time; and what has done its work satisfies
-/// those that need it.
+/// The host handles all exits of a program, including those before it was ready for the first time.
+/// A completed service satisfies its dependents.
 fn starts_are_the_hosts_affair_under(kind: &'static str) {
     let Some(lab) = systemd::lab_of(kind) else {
         return;
@@ -275,7 +276,8 @@ fn starts_are_the_hosts_affair_under_s6() {
     starts_are_the_hosts_affair_under("s6");
 }
 
-/// As root everything would be allowed: where there is no account of a service's own, one is to be named.
+/// As root, the program could do anything. Without a dynamic account, the manifest must name an
+/// account.
 #[test]
 fn without_an_account_it_is_refused_where_it_would_be_root() {
     let program = mainstay();
@@ -294,7 +296,7 @@ fn without_an_account_it_is_refused_where_it_would_be_root() {
     lab.assert_tree(&["/etc", "/var/lib"], &before);
 }
 
-/// What is wrong is the manager, whatever the services are.
+/// The error is about the manager, whatever the services are.
 #[test]
 fn a_manager_of_another_system_is_said_to_be_one() {
     // Without an account, which most managers refuse.
@@ -321,7 +323,7 @@ fn a_manager_of_another_system_is_said_to_be_one() {
     assert!(said.contains(cause), "{said}");
 }
 
-/// An image needs no manager that runs: whether anything of it was changed is seen from its files.
+/// An image needs no running manager. Its files show whether anything was changed.
 #[test]
 fn an_installation_says_whether_it_changed_anything() {
     let (sandbox, _) = sandbox("");
@@ -351,7 +353,7 @@ fn an_installation_says_whether_it_changed_anything() {
     }
 }
 
-/// An image whose `/var` only root may enter does not work as a system.
+/// An image does not work as a system if only root may enter `/var`.
 #[test]
 fn an_image_gets_directories_for_everybody() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -367,7 +369,7 @@ fn an_image_gets_directories_for_everybody() {
             "a.toml",
             "[service.a]\ncommand = [\"/bin/sleep\", \"1\"]\naccount = \"user:one\"\n",
         );
-        // A strict mask is not about them.
+        // A strict umask does not apply to them.
         let mut command = std::process::Command::new("sh");
         command
             .args(["-c", "umask 077; exec \"$0\" \"$@\""])
@@ -453,7 +455,7 @@ fn an_image_is_installed_into_as_it_will_be() {
         unit("app")
     );
 
-    // Programs of the image, and one that its account cannot run.
+    // Programs of the image, one of which its account cannot execute.
     let make = |path: &str, mode| {
         let path = root.join(path);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
@@ -516,7 +518,7 @@ fn a_stopped_need_leaves_hosted_services_running_under_openrc() {
     lab.check(3, &["rc-service", "a", "status"]);
     assert_eq!(systemd::status(&lab, "b")["pid"], pid);
 
-    // Its host waits for what cannot be started, and says why it gives up.
+    // The host waits for a need that cannot be started, and reports why it gives up.
     mainstay(0, &["stop", "b"]);
     lab.script("mkdir -p /etc/conf.d; echo 'rc_need=nowhere' > /etc/conf.d/a");
     let said = lab.run(&[MAINSTAY, "start", "b"]);

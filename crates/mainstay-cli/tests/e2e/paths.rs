@@ -72,7 +72,7 @@ fn only_a_dead_socket_makes_room_for_listening() {
     drop(UnixListener::bind(at("dead.sock")).expect("a socket"));
     drop(UnixListener::bind(at("other.sock")).expect("a socket"));
     symlink(at("other.sock"), at("link.sock")).expect("a link");
-    // Its queue is full: whoever connects and waits would wait for ever.
+    // The queue of the socket is full: a blocking connect would wait for ever.
     let live = UnixListener::bind(at("live.sock")).expect("a socket");
     rustix::net::listen(&live, 0).expect("a short queue");
     let mut waiting = Vec::new();
@@ -101,7 +101,7 @@ fn only_a_dead_socket_makes_room_for_listening() {
     sandbox.assert_no_leftovers();
 }
 
-/// Connects unless that would mean to wait.
+/// Connects, unless that would block.
 fn connect_now(path: &Path) -> Option<OwnedFd> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -115,7 +115,7 @@ fn connect_now(path: &Path) -> Option<OwnedFd> {
 /// `nobody`, and the group of the same number.
 const OTHER: u32 = 65_534;
 
-/// Whether directories can be given to another account, and left to it.
+/// Returns whether directories can be given to another account.
 fn can_be_another() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
@@ -124,7 +124,7 @@ fn can_be_another() -> bool {
     is_root
 }
 
-/// A sandbox that every account may enter, with a directory `app` of another account.
+/// Returns a sandbox that every account may enter, with a directory `app` of another account.
 fn shared_sandbox(services: &str) -> (Sandbox, std::path::PathBuf) {
     let (sandbox, manifest) = sandbox(services);
     let open = fs::Permissions::from_mode(0o755);
@@ -219,7 +219,7 @@ fn directories_nested_beyond_reason_are_refused_in_one_line_by_every_supervisor(
     assert!(removed.expect("rm runs").success());
 }
 
-/// So many directories, each in the one before.
+/// Creates this number of nested directories.
 fn nest(dir: &Path, depth: usize) {
     use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -274,7 +274,8 @@ fn listening_follows_no_link_of_another_account() {
     sandbox.assert_no_leftovers();
 }
 
-/// They would tell whether a file of root's exists, and take another's socket for the service.
+/// Such links would disclose whether a file of root exists, and would use another account's socket
+/// as that of the service.
 #[test]
 fn probes_follow_no_link_of_another_account() {
     if !can_be_another() {

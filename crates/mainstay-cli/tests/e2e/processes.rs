@@ -1,11 +1,12 @@
-//! What a service is given and what it is believed: environment, notifications, ports, limits.
+//! The environment of a service, and how far it is trusted: environment variables, notifications,
+//! ports, limits.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
-/// A supervisor, started as root, of services in which a user of the name `nobody` may write to `HERE/out`.
+/// Starts a supervisor as root, with services in which the user `nobody` may write to `HERE/out`.
 fn supervise_guests(
     services: &str,
     prepare: impl FnOnce(&mut std::process::Command),
@@ -24,7 +25,7 @@ fn supervise_guests(
     (Supervisor::spawn(command), sandbox)
 }
 
-/// What `env` wrote to a file, by name; waits until it is there.
+/// Returns the variables that `env` wrote to a file, by name. Waits until the file exists.
 fn environment(sandbox: &Sandbox, file: &str) -> std::collections::BTreeMap<String, String> {
     let path = sandbox.path().join("out").join(file);
     let text = wait_until(file, SOON, || {
@@ -37,7 +38,8 @@ fn environment(sandbox: &Sandbox, file: &str) -> std::collections::BTreeMap<Stri
         .collect()
 }
 
-/// A key in the session keyring of who started the supervisor is not for other accounts. That of the same account may use it.
+/// A key in the session keyring of the account that started the supervisor is not available to
+/// other accounts, but it is to services of that account.
 #[cfg(target_os = "linux")]
 #[test]
 fn another_account_inherits_no_keys() {
@@ -161,7 +163,7 @@ fn another_account_inherits_none_of_the_supervisors_secrets() {
         for name in ["PATH", "LOGNAME", "SHELL"] {
             assert!(seen.remove(name).is_some(), "{file}: {name}");
         }
-        // The shell's own, and what mainstay says.
+        // Variables of the shell and of mainstay.
         seen.retain(|name, _| {
             !["PWD", "OLDPWD", "SHLVL", "_", "END", "LANG"].contains(&&**name)
                 && !name.starts_with("MAINSTAY_")
@@ -184,7 +186,7 @@ fn another_account_inherits_none_of_the_supervisors_secrets() {
     drop(supervisor);
 }
 
-/// The process that holds a supervisor's log pipes open.
+/// Returns the process that holds a supervisor's log pipes open.
 fn keeper(sandbox: &Sandbox) -> rustix::process::Pid {
     wait_until("a keeper", SOON, || {
         let record = fs::read_to_string(sandbox.state_dir().join("pipes/.keeper")).ok()?;
@@ -261,7 +263,7 @@ fn no_keeper_is_left_behind_by_a_start_that_failed() {
     }
 }
 
-/// Sends a message to a service's notification socket, as a process that is not the service's.
+/// Sends a message to a service's notification socket from a process outside of the service.
 fn notify_from_outside(pid: u64, message: &str) {
     let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
     let sent = socket.send_to_addr(message.as_bytes(), &notification_socket(pid));
@@ -325,7 +327,7 @@ fn a_shell_says_that_it_is_ready_by_systemd_notify() {
     else {
         return mainstay_testkit::skip("systemd-notify is not installed");
     };
-    // Root's may pretend to be its parent.
+    // As root, `systemd-notify` may send as its parent process.
     let account = match rustix::process::geteuid().is_root() {
         true => "account = \"user:nobody\"",
         false => "",
@@ -358,7 +360,7 @@ fn a_limit_is_what_the_machine_gives_or_refused_with_its_cause() {
     let most: u64 = most.trim_end().parse().expect("a number");
     let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let hard = hard.expect("Linux has always one");
-    // Root of a container may not.
+    // Root in a container may not do that.
     let mut raise = std::process::Command::new("sh");
     raise.args(["-c", &format!("ulimit -Hn {}", hard + 1)]);
     let may_raise = raise.output().expect("it runs").status.success();
@@ -392,7 +394,7 @@ fn a_limit_is_what_the_machine_gives_or_refused_with_its_cause() {
         let (mut supervisor, _sandbox) = supervise_guests(&manifest, |command| {
             use std::os::unix::process::CommandExt as _;
             let dir = command.get_current_dir().expect("a directory").to_owned();
-            // A state directory must be out of the reach of others.
+            // A state directory must not be writable by others.
             let own = dir.join("own");
             fs::create_dir(&own).expect("made");
             std::os::unix::fs::chown(&own, Some(who), Some(who)).expect("root may");
@@ -417,7 +419,7 @@ fn a_limit_is_what_the_machine_gives_or_refused_with_its_cause() {
     refused(hard + 1, 65534, &format!("hard limit is {hard}"));
 }
 
-/// A port that nobody listens on.
+/// Returns a port that no process listens on.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
@@ -507,7 +509,8 @@ fn a_stranger_on_a_services_port_does_not_make_it_ready() {
     }
 }
 
-/// A tracer (ptrace(2)) that never waits keeps the dead process of a service, and its end, to itself.
+/// A tracer (ptrace(2)) that never waits keeps a dead process of a service, and its exit status,
+/// from the supervisor.
 #[test]
 fn a_tracer_that_keeps_a_dead_process_keeps_no_service_down() {
     for containment in ["cgroup", "subreaper"] {
@@ -541,7 +544,7 @@ fn a_tracer_that_keeps_a_dead_process_keeps_no_service_down() {
         let now = service(&sandbox, "traced");
         assert_eq!(now["state"], "running", "{containment}: {now}");
         assert_ne!(now["pid"].to_string(), pid, "{containment}");
-        // It is still there, dead.
+        // The process is still there, as a zombie.
         assert!(stat(&pid, "State:").is_some_and(|state| state.starts_with('Z')));
         tracer.kill().expect("it is ours");
         tracer.wait().expect("it ends");
@@ -549,7 +552,7 @@ fn a_tracer_that_keeps_a_dead_process_keeps_no_service_down() {
     }
 }
 
-/// With other rights than those that it was made with, data would be a trap, or be given away.
+/// Data used with other rights than those it was created with could be a trap, or be disclosed.
 #[test]
 fn data_of_another_account_is_refused_unless_there_is_none() {
     if !rustix::process::geteuid().is_root() {
@@ -569,7 +572,7 @@ fn data_of_another_account_is_refused_unless_there_is_none() {
     let touch = "touch $MAINSTAY_DATA_DIR/mine";
     let dir = sandbox.state_dir().join("data/guest");
     let owner = || std::os::unix::fs::MetadataExt::uid(&fs::metadata(&dir).expect("it is there"));
-    // An empty directory changes hands.
+    // An empty directory changes its owner.
     for (account, uid) in [("", 0), (nobody, 65_534), ("", 0), (nobody, 65_534)] {
         let supervisor = Supervisor::start(&sandbox, &write(account, ":"));
         event(&supervisor, "guest", "started");
@@ -596,7 +599,7 @@ fn data_of_another_account_is_refused_unless_there_is_none() {
     sandbox.assert_no_leftovers();
 }
 
-/// The directory of this process's cgroup, if cgroups (v2) are in use here.
+/// Returns the directory of this process's cgroup, if cgroups (v2) are in use here.
 fn cgroup_dir() -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -609,7 +612,8 @@ fn cgroup_dir() -> Option<PathBuf> {
     dirs.find(|dir| dir.join("cgroup.procs").exists())
 }
 
-/// A pid says nothing of the supervisors of other pid namespaces that share the cgroup file system.
+/// A PID does not identify a supervisor of another PID namespace that shares the cgroup file
+/// system.
 #[test]
 fn a_supervisor_leaves_the_nests_of_other_pid_namespaces_alone() {
     let Some(own_dir) = cgroup_dir() else {
@@ -642,7 +646,7 @@ fn a_supervisor_leaves_the_nests_of_other_pid_namespaces_alone() {
         (supervisor, sandbox)
     };
     let (supervisor, sandbox) = supervise_there(&[]);
-    // Nothing lives in its nest.
+    // No process is left in its cgroup.
     assert!(verb(&sandbox, &["stop", "a"]).status.success());
     let living = nests();
     assert_eq!(living.len(), 1);
@@ -670,7 +674,7 @@ fn notify_as(uid: u32, address: &std::os::unix::net::SocketAddr) -> std::io::Res
     std::thread::scope(|threads| threads.spawn(send).join().expect("no panic"))
 }
 
-/// Whoever may send can hold up what comes after his message, by what it carries.
+/// The sender of a message can delay later messages by what the message carries.
 #[test]
 fn strangers_cannot_send_to_the_socket_of_another_account() {
     if !rustix::process::geteuid().is_root() {
@@ -701,7 +705,7 @@ fn strangers_cannot_send_to_the_socket_of_another_account() {
         });
     };
     is_heard(&supervisor);
-    // A successor hears it at the same place, also where that is made anew.
+    // A successor listens at the same path, even if the directory is created again.
     supervisor.kill_dash_nine();
     fs::write(path.with_file_name("left"), "").expect("written");
     let manifest = sandbox.path().join("mainstay.toml");
@@ -722,7 +726,8 @@ fn strangers_cannot_send_to_the_socket_of_another_account() {
     stop(supervisor, &sandbox);
 }
 
-/// A service asks for an hour whenever it may: its start ends, and so does its stop.
+/// A service asks for another hour at every opportunity. Its start still ends, and so does its
+/// stop.
 #[cfg(unix)]
 #[test]
 fn more_time_is_not_given_for_ever() {
@@ -747,8 +752,10 @@ fn more_time_is_not_given_for_ever() {
     sandbox.assert_no_leftovers();
 }
 
-/// Without cgroups an environment tells whose an orphan is. A service makes up marks of its neighbours', in the form of this version and
-/// of earlier ones, and wipes its own: it neither keeps a neighbour from stopping nor a task from completing, and all of it ends.
+/// Without cgroups, the environment shows which service an orphan belongs to. A service forges the
+/// marks of its neighbours, in the form of this version and of earlier ones, and removes its own.
+/// It keeps neither a neighbour from stopping nor a task from completing, and all of its processes
+/// are ended.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_service_cannot_pass_for_its_neighbours() {
@@ -777,7 +784,7 @@ fn a_service_cannot_pass_for_its_neighbours() {
         command = ["PUPPET", "await", "HERE/out/go", "exit", "0"]
         "#
     .replace("FORGE", FORGE);
-    // Whatever its mark counts.
+    // The test runs for every counter of a mark.
     for i in 0..3 {
         services.push_str(&format!(
             "[service.other{i}]\ncommand = [\"PUPPET\", \"on-term\", \"exit\", \"0\", \"hang\"]\n"

@@ -1,4 +1,4 @@
-//! What follows a failure: one attempt where another is of no use, and no wait that nobody ends.
+//! The reaction to failures: one attempt if another is useless, and no endless waits.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,14 +6,14 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
-/// All events of a service of this kind so far.
+/// Returns all events of this kind of a service so far.
 fn told(supervisor: &Supervisor, name: &str, kind: &str) -> Vec<Value> {
     let mut events = supervisor.events();
     events.retain(|event| event["service"] == name && event["event"] == kind);
     events
 }
 
-/// `a` cannot be started, and 20 services need it, directly or not.
+/// Returns a manifest in which `a` cannot be started, and 20 services need it, directly or not.
 fn unstartable(policy: &str) -> String {
     let mut text = format!(
         "[service.a]\ncommand = [\"HERE/program\"]\nrecovery = {{ policy = \"{policy}\" }}\n\
@@ -33,13 +33,14 @@ fn unstartable(policy: &str) -> String {
     text
 }
 
-/// A program that no retry mends is tried once, whatever the policy; all that needs it halts once.
+/// A program that no retry can repair is tried once under every policy. Each of its dependents
+/// halts once.
 #[test]
 fn a_program_that_cannot_be_started_is_tried_once() {
     for (policy, mode) in [("restart", 0o755), ("strict", 0o755), ("restart", 0o644)] {
         for embedded in [false, true] {
             if mode == 0o644 && !embedded {
-                // `run` refuses it before it starts anything.
+                // `run` refuses the program before it starts anything.
                 continue;
             }
             let (sandbox, manifest) = sandbox(&unstartable(policy));
@@ -74,7 +75,7 @@ fn a_program_that_cannot_be_started_is_tried_once() {
     }
 }
 
-/// Of twenty that are named at once, too.
+/// The same applies to twenty services that are named at once.
 #[test]
 fn a_program_that_cannot_be_started_is_tried_once_for_all_that_are_named() {
     let keep = "[service.keep]\ncommand = [\"PUPPET\", \"hang\"]\n";
@@ -109,13 +110,14 @@ fn a_program_that_cannot_be_started_is_tried_once_for_all_that_are_named() {
     assert_eq!(alerts, "halted\n".repeat(3));
 }
 
-/// Ends it on request, whatever is halted.
+/// Stops a supervisor on request, with all its services halted.
 fn stop_halted(mut supervisor: Supervisor) {
     supervisor.ctrl_c();
     assert_eq!(code(supervisor.wait(SOON)), 0);
 }
 
-/// What needs a service that ends before it is ready halts with the reason, and starts with it.
+/// A dependent of a service that exits before it is ready halts with the reason, and starts
+/// together with it.
 #[test]
 fn what_needs_a_service_that_ended_too_early_halts() {
     for end in ["exit 0", "exit 3"] {
@@ -154,7 +156,7 @@ fn what_needs_a_service_that_ended_too_early_halts() {
     }
 }
 
-/// Nothing else is left: the supervisor ends, and says that not all was well.
+/// Nothing else is running: the supervisor exits, and reports the failure.
 #[test]
 fn run_ends_when_a_need_ended_too_early() {
     let (mut supervisor, _sandbox) = supervise(
@@ -171,7 +173,8 @@ fn run_ends_when_a_need_ended_too_early() {
     event(&supervisor, "b", "halted");
 }
 
-/// Past its limit: one alert, tried on, one alert when it is well; shown meanwhile.
+/// Beyond the limit, one alert is sent, the retries continue, and one alert is sent after recovery.
+/// The status shows the loop.
 #[test]
 fn a_crash_loop_is_told_once_and_tried_on() {
     let (sandbox, manifest) = sandbox(
@@ -188,7 +191,7 @@ fn a_crash_loop_is_told_once_and_tried_on() {
         (&begun["alert"], &begun["limit"]),
         (&Value::Bool(true), &3.into())
     );
-    // It goes on trying.
+    // The retries continue.
     events(&supervisor, "a", "exited", 12);
     let a = wait_until("a pause", SOON, || {
         let a = service(&sandbox, "a");
@@ -218,7 +221,7 @@ fn a_crash_loop_is_told_once_and_tried_on() {
     assert_eq!(told(&supervisor, "a", "halted").len(), 0);
     supervisor.ctrl_c();
     assert_eq!(code(supervisor.wait(SOON)), 0);
-    // The limit of alerts swallows neither.
+    // The alert limit suppresses neither of them.
     let alerts = fs::read_to_string(sandbox.path().join("alerts")).expect("alerts");
     assert_eq!(alerts, "failed\ncrash-looping\nrecovered\n");
 }
@@ -237,7 +240,7 @@ fn a_limit_that_halts_still_halts() {
     assert_eq!(told(&supervisor, "a", "crash-looping").len(), 0);
 }
 
-/// A limit that the pauses keep from ever being reached is warned of; the manifest is valid all the same.
+/// A warning is printed for a limit that the delays make unreachable. The manifest is still valid.
 #[test]
 fn a_limit_out_of_reach_is_warned_of() {
     let (sandbox, _) = sandbox(
@@ -256,7 +259,7 @@ fn a_limit_out_of_reach_is_warned_of() {
     assert_eq!(found[0]["path"], "service.a.recovery.limit");
 }
 
-/// A program that forks away is not taken for one that ended cleanly; its children are ended.
+/// A program that forks into the background does not count as a clean exit. Its children are ended.
 #[test]
 fn a_program_that_goes_to_the_background_is_said_to() {
     let (mut supervisor, sandbox) = supervise(
@@ -279,7 +282,8 @@ fn a_program_that_goes_to_the_background_is_said_to() {
     sandbox.assert_no_leftovers();
 }
 
-/// Children that follow their parent within a moment are no daemon, and have the time to say their last words.
+/// Children that exit within a moment after their parent are not a daemon, and have time for their
+/// last output.
 #[test]
 fn children_that_follow_are_no_daemon() {
     let (mut supervisor, sandbox) = supervise(
@@ -322,13 +326,13 @@ fn nginx_is_told_how_to_stay() {
     sandbox.assert_no_leftovers();
 }
 
-/// How often the program of a test that is about a race is run; more on demand.
+/// Returns the number of runs in a test of a race; `MAINSTAY_ROUNDS` increases it.
 fn rounds() -> usize {
     let rounds = std::env::var("MAINSTAY_ROUNDS").ok();
     rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(200)
 }
 
-/// Services that show that they are ready and exit at once, each needed by one that counts.
+/// Services that report readiness and exit at once, each needed by a counting one.
 #[track_caller]
 fn last_words_count(command: &str, ready: &str) {
     let (mut supervisor, sandbox) = supervise(&format!(
@@ -379,7 +383,8 @@ fn a_notice_before_the_exit_counts() {
     last_words_count(r#"["PUPPET", "notify", "READY=1"]"#, "{ notify = true }");
 }
 
-/// Why a service is down, its last exit and its next start are in the table, in JSON and in errors, also after its supervisor was killed.
+/// The reason why a service is down, its last exit and its next start are in the table, in JSON and
+/// in errors, even after its supervisor was killed.
 #[test]
 fn what_is_down_says_why() {
     let (mut supervisor, sandbox) = supervise(
@@ -450,7 +455,7 @@ fn what_is_down_says_why() {
     sandbox.assert_no_leftovers();
 }
 
-/// A successor does not alert a halt that its predecessor has told.
+/// A successor sends no alert for a halt that its predecessor has reported.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_halt_that_was_told_is_not_told_by_a_successor() {

@@ -1,4 +1,4 @@
-//! What the registry knows of services that were installed into a real systemd.
+//! The registry of services installed into a real systemd.
 
 use super::systemd::{MAINSTAY, lab, status, write};
 use super::*;
@@ -49,12 +49,12 @@ fn a_definition_has_versions_a_history_and_drift() {
         lab.script(&format!("stat -c %a {STATE}/registry.db")),
         "600\n"
     );
-    // As it is already: no other version.
+    // An unchanged definition does not create a version.
     mainstay(0, &["install", "/srv/one.toml"]);
     assert_eq!(version(), 1);
     let unit = lab.check(0, &["cat", UNIT]);
 
-    // Stale: refused, and nothing is touched.
+    // A stale version is refused, and nothing is changed.
     let said = mainstay(75, &["install", "/srv/two.toml", "--if-version", "2"]);
     assert!(said.contains("shop is at version 1, not 2"), "{said}");
     mainstay(75, &["install", "/srv/two.toml", "--if-version", "0"]);
@@ -64,7 +64,7 @@ fn a_definition_has_versions_a_history_and_drift() {
     assert_eq!(version(), 2);
     assert_ne!(status(&lab, "shop")["etag"], etag);
 
-    // Where the manager refuses, the registry is as before.
+    // If the manager refuses, the registry is unchanged.
     lab.script(
         "mkdir /srv/refuses
          printf '#!/bin/sh\\ncase \"$*\" in *daemon-reload*) exit 1;; esac\\nexec /bin/systemctl \"$@\"\\n' > /srv/refuses/systemctl; chmod +x /srv/refuses/systemctl
@@ -102,7 +102,7 @@ fn a_definition_has_versions_a_history_and_drift() {
     let said = mainstay(0, &["history", "shop"]);
     assert!(said.contains("root"), "{said}");
 
-    // Drift, and its cure.
+    // Drift and its repair.
     let verify = |code| {
         mainstay(code, &["verify", "shop"]);
         json(&["verify", "shop"])
@@ -164,7 +164,8 @@ fn a_definition_has_versions_a_history_and_drift() {
     }
     assert_eq!(events()[3..], ["refreshed 2"]);
 
-    // What runs is another version until it is restarted; not where that says the same.
+    // The running process has another version until it is restarted, unless the definition is
+    // equivalent.
     mainstay(0, &["verify", "shop"]);
     lab.script("cp /bin/sleep /srv/bin/new; mv /srv/bin/new /srv/bin/shop");
     lab.script("(cat /srv/two.toml; echo; echo '# in other words') > /srv/words.toml");
@@ -190,7 +191,8 @@ fn a_definition_has_versions_a_history_and_drift() {
     lab.script(&format!("test -z \"$(ls -d {STATE} 2> /dev/null)\""));
 }
 
-/// An installation that is killed while the manager is asked is seen, and repaired by either verb.
+/// An installation that is killed during a request to the manager is detected, and repaired by
+/// either verb.
 #[test]
 fn an_installation_that_died_is_seen_and_repaired() {
     let Some(lab) = lab() else { return };
@@ -200,7 +202,7 @@ fn an_installation_that_died_is_seen_and_repaired() {
         "/srv/one.toml",
         &manifest("hunter2", "").replace("/srv/bin/shop", "/bin/sleep"),
     );
-    // A systemctl that never comes back stands for any moment in which it could die.
+    // A systemctl that never returns stands for a death at any moment.
     let die = |file: &str| {
         lab.script(&format!(
             "mkdir -p /srv/slow

@@ -1,4 +1,5 @@
-//! What operators ask of a supervisor: several services at once, one request after another, and what a stop means for dependents.
+//! Requests of operators to a supervisor: several services at once, consecutive requests, and stops
+//! of services with dependents.
 
 use std::thread;
 
@@ -6,7 +7,7 @@ use rustix::process::Signal;
 
 use super::*;
 
-/// `b` needs `a`, and takes its time to stop, until `HERE/go` exists.
+/// The service `b` needs `a`, and its stop waits until `HERE/go` exists.
 const SLOW_DEPENDENT: &str = r#"
     [service.a]
     command = ["PUPPET", "touch", "HERE/a", "hang"]
@@ -17,7 +18,7 @@ const SLOW_DEPENDENT: &str = r#"
     start = { ready = { log = "up" } }
 "#;
 
-/// A verb, from another terminal.
+/// Runs a verb in the background, as from another terminal.
 fn ask(sandbox: &Sandbox, args: &'static [&'static str]) -> thread::JoinHandle<Output> {
     let mut command = sandbox.command(mainstay());
     command.args(args);
@@ -105,7 +106,7 @@ fn services_that_are_restarted_together_go_in_the_order_of_their_needs() {
         "started b",
     ];
     assert_eq!(seen.collect::<Vec<_>>(), round.repeat(10));
-    // What is overtaken meanwhile says so.
+    // A superseded request reports that.
     std::fs::remove_file(sandbox.path().join("go")).expect("there");
     let restart = ask(&sandbox, &["restart", "a", "b"]);
     wait_state(&sandbox, "b", "stop-pending");
@@ -117,7 +118,7 @@ fn services_that_are_restarted_together_go_in_the_order_of_their_needs() {
     assert!(stderr(&output).contains(expect), "{}", stderr(&output));
     sandbox.write("go", "");
     assert_eq!(code(stop_a.join().expect("it ran").status), 0);
-    // What waits for a service that an operator has paused is the answer.
+    // The answer is that the start waits for a service that an operator has paused.
     assert_eq!(code(verb(&sandbox, &["start", "b"]).status), 0);
     assert_eq!(code(verb(&sandbox, &["pause", "a"]).status), 0);
     let output = verb(&sandbox, &["restart", "b"]);
@@ -143,7 +144,7 @@ fn a_request_that_is_overtaken_says_so() {
     assert_eq!(code(output.status), 1);
     let expect = "overtaken by a stop: b was stopped before it was up";
     assert!(stderr(&output).contains(expect), "{}", stderr(&output));
-    // A start of what needs it is a start of it.
+    // A start of a dependent also starts the service.
     let stop_a = ask(&sandbox, &["stop", "a"]);
     wait_state(&sandbox, "a", "stop-pending");
     let start_b = ask(&sandbox, &["start", "b"]);
@@ -172,7 +173,7 @@ fn a_stop_of_everything_that_is_overtaken_says_so() {
         sandbox.write("go", "");
         assert_eq!(code(start.join().expect("it ran").status), 0);
         std::fs::remove_file(sandbox.path().join("go")).expect("it is there");
-        // Else `b` is not running for the next round.
+        // Otherwise `b` is not running in the next round.
         assert_eq!(code(verb(&sandbox, &["start", "b"]).status), 0);
     }
     sandbox.write("go", "");
@@ -195,7 +196,7 @@ fn a_start_waits_for_the_needs_that_it_brings_up_again() {
     let stop_a = ask(&sandbox, &["stop", "a"]);
     event(&supervisor, "a", "stopping");
     let start_b = ask(&sandbox, &["start", "b"]);
-    // The stop is overtaken as soon as the start was heard.
+    // The stop is superseded as soon as the start is received.
     assert_eq!(code(stop_a.join().expect("it ran").status), 1);
     assert_eq!(state(&sandbox, "a"), "stop-pending");
     sandbox.write("go", "");
@@ -239,7 +240,7 @@ fn a_stopped_need_leaves_its_dependents_running_and_says_so() {
         let names: Vec<&Value> = services.iter().map(|it| &it["name"]).collect();
         assert_eq!(names, ["a", "b"]);
         assert!(services.iter().all(|it| it["state"] == "stopped"));
-        // The first was by itself.
+        // The first stop was a separate one.
         assert_eq!(order(&supervisor, "stopped"), ["a", "b", "a"]);
         supervisor.ctrl_c();
         assert_eq!(code(supervisor.wait(SOON)), 0);

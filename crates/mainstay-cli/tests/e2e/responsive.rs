@@ -1024,8 +1024,8 @@ fn removals_that_nobody_waits_for_do_not_pile_up() {
     assert!((1..=64).contains(&count), "{line}");
 }
 
-/// A disk hangs, and with it the log thread. What clients ask of it meanwhile is bounded, then refused;
-/// everything else goes on.
+/// A disk hangs, and with it the log thread. Requests that need the log thread are bounded, then
+/// refused; everything else continues.
 #[test]
 fn what_waits_for_a_log_on_a_hung_disk_is_bounded() {
     let (supervisor, sandbox) =
@@ -1060,8 +1060,8 @@ fn what_waits_for_a_log_on_a_hung_disk_is_bounded() {
     stop(supervisor, &sandbox);
 }
 
-/// A file that a probe looks for lies on a mount whose server is gone: no answer in time is a miss, and
-/// delays nobody.
+/// A file that a probe checks is on a mount whose server is gone: a missing answer counts as a
+/// failed probe, and delays nothing else.
 #[test]
 fn a_probe_of_a_file_on_a_hung_mount_delays_nobody() {
     let (sandbox, manifest) = sandbox(
@@ -1097,7 +1097,7 @@ fn a_probe_of_a_file_on_a_hung_mount_delays_nobody() {
     stop(supervisor, &sandbox);
 }
 
-/// The `env_file` of a service lies on a mount whose server is gone: its start fails, and is tried again.
+/// The `env_file` of a service is on a mount whose server is gone: its start fails and is retried.
 #[test]
 fn an_env_file_on_a_hung_mount_fails_a_start_and_nothing_else() {
     let (sandbox, manifest) = sandbox(

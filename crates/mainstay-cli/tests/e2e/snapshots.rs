@@ -1,4 +1,4 @@
-//! State that is kept, and comes back without a human.
+//! Snapshots of state, and restores without an operator.
 
 use std::fs;
 use std::path::Path;
@@ -7,14 +7,14 @@ use mainstay_testkit::Supervisor;
 
 use super::*;
 
-/// A service whose state is bad where it says so, of which it then says 201.
+/// A service whose state is bad if it contains "bad". The service then exits with 201.
 const FUSSY: &str = r#"
 [service.fussy]
 command = ["PUPPET", "exit-if", "HERE/data/state", "bad", "201", "count", "HERE/starts", "hang"]
 snapshot = { paths = ["HERE/data"], keep = 9, after = "100ms" }
 "#;
 
-/// It runs, is healthy, and its state "good 1" is kept.
+/// Starts the service with the state "good 1", and waits until a snapshot of it exists.
 fn fussy(manifest: &str) -> (Supervisor, Sandbox) {
     let (sandbox, manifest) = sandbox(manifest);
     fs::create_dir(sandbox.path().join("data")).expect("a directory");
@@ -41,10 +41,10 @@ fn snapshots(sandbox: &Sandbox) -> Vec<Value> {
     list["snapshots"].as_array().expect("snapshots").clone()
 }
 
-/// Starts it again, and waits until it runs after so many restores.
+/// Restarts the service, and waits until it runs after this number of restores.
 #[track_caller]
 fn restart(supervisor: &Supervisor, sandbox: &Sandbox, restores: usize) {
-    // It says nothing of its readiness, so this does not wait for what it makes of its state.
+    // The service does not report readiness, so the verb does not wait for the check of its state.
     verb(sandbox, &["restart", "fussy"]);
     let restored = events(supervisor, "fussy", "restored", restores);
     wait_until("it runs after that", SOON, || {
@@ -71,7 +71,7 @@ fn a_bad_state_is_replaced_by_the_last_stable_one() {
         (&kept[0]["reason"], &kept[0]["stable"]),
         (&"healthy".into(), &true.into())
     );
-    // What was bad is there to be looked at.
+    // The bad state is kept for inspection.
     let bad = wait_until("the bad state is kept", SOON, || {
         let mut kept = snapshots(&sandbox).into_iter();
         kept.find(|one| one["reason"] == "before-restore")
@@ -90,7 +90,7 @@ fn a_bad_state_is_replaced_by_the_last_stable_one() {
     stop(supervisor, &sandbox);
 }
 
-/// The same for one that runs and one that does not.
+/// The message is the same for a running service and for a stopped one.
 #[test]
 fn a_service_without_snapshots_says_what_its_manifest_lacks() {
     let (supervisor, sandbox) = supervise("[service.app]\ncommand = [\"PUPPET\", \"hang\"]\n");
@@ -214,7 +214,8 @@ fn it_is_kept_still_meanwhile() {
         });
     }
     stop(supervisor, &sandbox);
-    // One that never writes the same twice cannot be copied unless it is suspended; it goes on afterwards.
+    // A service that never writes the same content twice can be copied only while it is suspended.
+    // It continues afterwards.
     let restless = r#"
         [service.fussy]
         command = ["/bin/sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > HERE/data/state; done"]
@@ -249,7 +250,7 @@ fn a_restore_that_was_killed_is_completed_before_the_next_start() {
         .expect("an id")
         .to_owned();
     stop(supervisor, &sandbox);
-    // As it is after the commit: all is prepared, nothing is exchanged.
+    // Simulates the state after the commit: everything is prepared, and nothing is exchanged.
     fs::create_dir(sandbox.path().join(".new")).expect("a directory");
     fs::write(sandbox.path().join(".new/state"), "good 1").expect("prepared");
     let inode = std::os::unix::fs::MetadataExt::ino(
@@ -310,7 +311,7 @@ fn a_restore_that_waits_is_called_off_by_a_stop() {
     assert_eq!(order(&supervisor, "halted"), [""; 0]);
     assert_eq!(read(&sandbox), "bad");
     lock.unlock().expect("it is ours");
-    // Nothing is left of it: the next start restores.
+    // Nothing of the state is left: the next start restores it.
     verb(&sandbox, &["start", "fussy"]);
     event(&supervisor, "fussy", "restored");
     assert_eq!(read(&sandbox), "good 1");

@@ -8,7 +8,7 @@ use rustix::process::Pid;
 
 use super::*;
 
-/// A request under way.
+/// Sends a request, whose answer is still to come.
 fn ask(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
@@ -35,7 +35,7 @@ fn whoever_connects_while_a_program_is_away_waits_for_it() {
         "#
     ));
     event(&supervisor, "shop", "started");
-    // It does not accept anything yet.
+    // The service does not accept connections yet.
     let early = ask(port);
     std::fs::write(sandbox.path().join("open"), "").expect("written");
     assert!(answer(early).starts_with("HTTP/1.1 200"));
@@ -47,7 +47,7 @@ fn whoever_connects_while_a_program_is_away_waits_for_it() {
     let waiting = ask(port);
     std::fs::write(sandbox.path().join("open"), "").expect("written");
     assert!(answer(waiting).starts_with("HTTP/1.1 200"));
-    // Down for good: nobody is left waiting.
+    // The service is down permanently: no client is left waiting.
     json(&sandbox, &["stop", "shop", "--json"]);
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
     json(&sandbox, &["start", "shop", "--json"]);

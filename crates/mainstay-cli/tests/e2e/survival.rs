@@ -1,4 +1,5 @@
-//! The supervisor is killed in the middle of a flood, again and again: every line is in the logs, once.
+//! The supervisor is killed repeatedly during a flood of output: every line is in the logs exactly
+//! once.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -6,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-/// How often the supervisor dies.
+/// The number of times the supervisor is killed.
 const DEATHS: u64 = 20;
 const LINES: u64 = 60_000;
 
-/// A log and how to find the message in a line of it.
+/// A log, and the function that finds the message in a line of it.
 struct Flood {
     name: &'static str,
     dir: &'static str,
@@ -78,7 +79,7 @@ fn every_line_comes_once_however_often_the_supervisor_is_killed() {
         "#
     ));
     let logs_dir = sandbox.state_dir().join("logs");
-    // A writer waits when its pipe is full, so each death falls into the flood.
+    // A writer blocks when its pipe is full, so each kill happens during the flood.
     let least = FLOODS.len() as u64 * LINES * 80;
     for death in 0..DEATHS {
         let mut supervisor = Supervisor::start(&sandbox, &manifest);
@@ -104,7 +105,8 @@ fn every_line_comes_once_however_often_the_supervisor_is_killed() {
     }
 }
 
-/// What a service says when nobody listens is there for whoever listens next, though the service is gone by then.
+/// Output that a service writes without a supervisor is available to the next one, even if the
+/// service is gone by then.
 #[test]
 fn last_words_wait_for_the_next_supervisor() {
     let (sandbox, manifest) = sandbox(
@@ -123,7 +125,7 @@ fn last_words_wait_for_the_next_supervisor() {
         (sandbox.path().join("said").exists() && sandbox.processes().is_empty()).then_some(())
     });
     let mut supervisor = Supervisor::start(&sandbox, &manifest);
-    // It has nothing left to supervise.
+    // The supervisor has no service left.
     let status = supervisor.wait(SOON);
     assert_eq!(code(status), 1, "it ended with 3");
     sandbox.assert_no_leftovers();
@@ -134,7 +136,7 @@ fn last_words_wait_for_the_next_supervisor() {
     assert!(lines[500].starts_with("000000000499 "), "{}", lines[500]);
 }
 
-/// A line that a crash has cut short does not run into the next run's first.
+/// A line that a crash has cut off is not joined with the first line of the next run.
 #[test]
 fn each_run_begins_with_a_line_of_its_own() {
     let (supervisor, sandbox) = supervise(
@@ -150,7 +152,7 @@ fn each_run_begins_with_a_line_of_its_own() {
             (text.matches("run ").count() == count).then_some(text)
         })
     };
-    // Not sooner: it may be stopped before it has said anything.
+    // Stopped earlier, it might not have written anything.
     runs(2);
     stop(supervisor, &sandbox);
     let supervisor = Supervisor::start(&sandbox, &sandbox.path().join("mainstay.toml"));
@@ -169,7 +171,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     let paths = entries.map(|entry| entry.expect("an entry").path());
-    // `current.log` sorts behind every time stamp.
+    // `current.log` sorts after every time stamp.
     let mut logs: Vec<_> = paths
         .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
         .collect();

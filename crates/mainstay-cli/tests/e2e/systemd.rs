@@ -501,7 +501,7 @@ fn without_an_account_it_may_do_next_to_nothing() {
     mainstay(0, &["pause", "modest"]);
     mainstay(0, &["continue", "modest"]);
 
-    // Its snapshots do not become accessible to another account.
+    // The state that it stored does not pass to another account.
     lab.script(
         "sed 's/^ *start = /account = \"local-system\"\\n&/' /srv/modest.toml > /srv/other.toml",
     );

@@ -1,4 +1,4 @@
-//! What a terminal gets to see of text that others wrote.
+//! The output of other programs as it reaches a terminal.
 
 use std::fs;
 
@@ -6,14 +6,14 @@ use mainstay_testkit::Terminal;
 
 use super::*;
 
-/// Everything that the service writes: a window title, a cleared screen, CSI as C1, an overwritten line, reversed text, and a colour that
-/// is not reset.
+/// The output of the service: a window title, a cleared screen, CSI as C1, an overwritten line,
+/// reversed text, and a colour that is not reset.
 const SCRIPT: &str = r"
 printf '\033]0;owned\007title\n\033[2Jscreen\n\302\2332Jc1\nhidden\rshown\n\342\200\256gpj.exe\n\033[31mred\nplain\n'
 ";
-/// How a terminal shows it, with colours.
+/// The output on a terminal, with colours.
 const SHOWN: &str = "\\x1b]0;owned\\x07title\n\\x1b[2Jscreen\n\\u009b2Jc1\nhidden\\rshown\n\\u202egpj.exe\n\x1b[31mred\x1b[0m\nplain\n";
-/// How it is in the file.
+/// The output in the file.
 const WRITTEN: &[u8] = b"\x1b]0;owned\x07title\n\x1b[2Jscreen\n\xc2\x9b2Jc1\nhidden\rshown\n\xe2\x80\xaegpj.exe\n\x1b[31mred\nplain\n";
 
 /// Runs a verb on a terminal.
@@ -24,7 +24,8 @@ fn on_terminal(sandbox: &Sandbox, args: &[&str]) -> String {
     Terminal::run(command).1
 }
 
-/// Everything that a terminal may obey, but for colours of our own.
+/// Checks that the text contains no sequence that a terminal could obey, except for our own
+/// colours.
 #[track_caller]
 fn assert_harmless(what: &str, shown: &str) {
     let mut rest = shown;

@@ -1,4 +1,5 @@
-//! What another account may change is not trusted: programs that would run as root, the state directory, a control socket.
+//! Files that another account can change are not trusted: programs that would run as root, the
+//! state directory, a control socket.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
@@ -6,7 +7,7 @@ use std::path::Path;
 
 use super::*;
 
-/// Any account but root; it need not have a name.
+/// Any account except root. It need not have a name.
 const OTHER: u32 = 65_534;
 
 fn is_root() -> bool {
@@ -25,7 +26,7 @@ fn give(path: &Path, uid: u32) {
     lchown(path, Some(uid), None).expect("ours");
 }
 
-/// What it is refused with.
+/// Checks that a verb was refused with these words.
 #[track_caller]
 fn refused(output: &Output, parts: &[&str]) {
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -35,7 +36,8 @@ fn refused(output: &Output, parts: &[&str]) {
     }
 }
 
-/// How programs come to be another account's, below a directory `D` with a script `D/run` in it, and what is said of that.
+/// The ways in which a program can belong to another account, below a directory `D` with a script
+/// `D/run`, and the expected message.
 type Exposed = (&'static str, fn(&Path), &'static str);
 
 const EXPOSED: [Exposed; 6] = [
@@ -95,7 +97,7 @@ fn root_runs_no_program_that_another_account_may_change() {
         expose(&dir);
         let expect = expect.replace("HERE", &sandbox.path().display().to_string());
         refused(&run(), &["root", &expect, "hint: "]);
-        // Whoever drops the rights first may run what he likes.
+        // A service that drops its rights first may run any program.
         let text = fs::read_to_string(sandbox.path().join("mainstay.toml")).expect("ours");
         sandbox.write(
             "mainstay.toml",
@@ -247,7 +249,7 @@ fn a_state_directory_that_another_account_may_move() {
             "{what}: nothing was written"
         );
     }
-    // One's own link, and a place in a sticky directory, are good enough.
+    // A link of the own account, and a directory in a sticky one, are accepted.
     let (sandbox, _) = sandbox("[service.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\n");
     let here = sandbox.path();
     fs::create_dir_all(here.join("sticky/real")).expect("a directory");
@@ -260,7 +262,8 @@ fn a_state_directory_that_another_account_may_move() {
     }
 }
 
-/// While a state directory was open to others they may have put something into it that outlives its repair.
+/// While a state directory was open to others, they may have put entries into it that outlive its
+/// repair.
 #[test]
 fn what_another_account_put_into_the_state_directory() {
     if !is_root() {
@@ -304,13 +307,14 @@ fn what_another_account_put_into_the_state_directory() {
     }
 }
 
-/// Root has more than one name.
+/// Root can have more than one name.
 #[test]
 fn another_name_of_root_is_root() {
     if !is_root() {
         return;
     }
-    // The database of users is the machine's: a mount of its own shows another one to this test alone.
+    // The user database belongs to the machine. A private mount shows another one to this test
+    // only.
     let passwd = fs::read_to_string("/etc/passwd").expect("a database");
     for name in ["root", "toor"] {
         let (sandbox, _) = sandbox(&format!(
@@ -340,7 +344,7 @@ fn a_socket_of_another_account_is_not_believed() {
     chmod(sandbox.path(), 0o711);
     give(&state, OTHER);
     let path = state.join("control.sock");
-    // Who listens is whoever this thread was at that moment (unix(7), SO_PEERCRED).
+    // The owner of a listener is the account of this thread at that moment (unix(7), SO_PEERCRED).
     let listener = std::thread::spawn(move || {
         let other = rustix::process::Uid::from_raw(OTHER);
         rustix::thread::set_thread_res_uid(other, other, other).expect("root may");
@@ -372,7 +376,7 @@ fn a_socket_of_another_account_is_not_believed() {
         let output = verb(&sandbox, verb_and_more);
         refused(&output, &["belongs to nobody", "hint: "]);
     }
-    // Nor is what a program of that account has written there.
+    // The content of a file that a program of that account wrote is not trusted, either.
     fs::remove_file(state.join("control.sock")).expect("there");
     fs::write(state.join("lock"), "").expect("root may");
     give(&state.join("lock"), OTHER);

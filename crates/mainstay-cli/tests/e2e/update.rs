@@ -1,4 +1,5 @@
-//! A new definition of a service is tried, kept if it is healthy, and given up if not: through the control socket, on real programs.
+//! Trials of new definitions through the control socket, with real programs: a healthy one is kept,
+//! any other is rolled back.
 #![cfg(target_os = "linux")]
 
 use std::io::{Read as _, Write as _};
@@ -14,7 +15,7 @@ use mainstay_testkit::free_port;
 
 use super::*;
 
-/// A request under way, whose answer comes when it is decided.
+/// Sends a request whose answer comes when the trial is decided.
 fn send(sandbox: &Sandbox, path: &str, body: &str) -> UnixStream {
     let socket = sandbox.state_dir().join("control.sock");
     let mut stream = UnixStream::connect(socket).expect("it listens");
@@ -36,7 +37,7 @@ fn answer(mut stream: UnixStream) -> (u16, Value) {
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok());
-    // It comes in one chunk (RFC 9112).
+    // The body comes in one chunk (RFC 9112).
     let chunk = body.lines().nth(1).unwrap_or_default();
     let body = serde_json::from_str(chunk).unwrap_or_else(|_| panic!("no JSON: {text}"));
     (status.expect("a status"), body)
@@ -46,7 +47,7 @@ fn ask(sandbox: &Sandbox, path: &str, body: &str) -> (u16, Value) {
     answer(send(sandbox, path, body))
 }
 
-/// The body of a request to try these services.
+/// Returns the body of a request to try these services.
 fn tried(sandbox: &Sandbox, services: &str, canary_ms: u64) -> String {
     let text = services
         .replace("PUPPET", &puppet().display().to_string())
@@ -117,7 +118,7 @@ fn a_healthy_definition_takes_the_place_of_the_old_one() {
     assert_eq!(digest(), expect.as_str());
     assert_ne!(digest(), old_digest);
     event(&supervisor, "shop", "updated");
-    // In the order of the manifest, as before; who needs it was not touched.
+    // The services are in the order of the manifest, as before. The dependent was not touched.
     let listed = json(&sandbox, &["list", "--json"]);
     assert_eq!(listed["services"][0]["name"], "shop");
     assert_eq!(order(&supervisor, "started"), ["shop", "other", "shop"]);
@@ -128,7 +129,7 @@ fn a_healthy_definition_takes_the_place_of_the_old_one() {
         log.contains("MAINSTAY_SERVICE=shop").then_some(log)
     });
     assert!(log.starts_with("old\n"), "{log}");
-    // It is the service in every respect: restarted as itself, stopped by name.
+    // The candidate is the service in every respect: it is restarted as itself and stopped by name.
     let again = json(&sandbox, &["restart", "shop", "--json"]);
     assert_eq!(again["services"][0]["state"], "running");
     assert_eq!(
@@ -139,7 +140,7 @@ fn a_healthy_definition_takes_the_place_of_the_old_one() {
     stop(supervisor, &sandbox);
 }
 
-/// Tries a definition that must be given up.
+/// Tries a definition that must be rolled back.
 #[track_caller]
 fn gives_up(services: &str, canary_ms: u64, phase: &str, why: &str) -> Value {
     let (supervisor, sandbox) = supervise(OLD);
@@ -158,7 +159,7 @@ fn gives_up(services: &str, canary_ms: u64, phase: &str, why: &str) -> Value {
     let fact = event(&supervisor, "shop", "rolled-back");
     assert_eq!(fact["phase"], phase);
     assert_eq!(sandbox.processes().len(), 3);
-    // Nobody can commit it any more.
+    // The trial cannot be committed any more.
     let (status, refusal) = ask(&sandbox, "shop/update/commit", "");
     assert_eq!(status, 409, "{refusal}");
     stop(supervisor, &sandbox);
@@ -308,7 +309,7 @@ fn what_a_candidate_did_to_the_state_is_undone() {
     std::fs::create_dir(sandbox.path().join("data")).expect("a directory");
     let supervisor = Supervisor::start(&sandbox, &manifest);
     event(&supervisor, "shop", "started");
-    // No other snapshot has it.
+    // No other snapshot contains this state.
     std::fs::write(&state, "of the old run\n").expect("written");
     let broken = r#"
         [service.shop]
@@ -403,12 +404,12 @@ const HEALTHY: &str = r#"
 fn nobody_who_waits_for_the_answer_means_no() {
     let (supervisor, sandbox) = supervise(OLD);
     event(&supervisor, "other", "started");
-    // It would be healthy in a minute.
+    // The candidate would pass its canary in a minute.
     let client = send(&sandbox, "shop/update", &tried(&sandbox, HEALTHY, 60_000));
     wait_until("the candidate", SOON, || {
         (service(&sandbox, "shop")["update"]["phase"] == "canary").then_some(())
     });
-    // Meanwhile nothing else is done to it, and nobody else updates it.
+    // Meanwhile, all other operations on the service and other updates of it are refused.
     for word in ["start", "restart", "pause", "update"] {
         let body = tried(&sandbox, HEALTHY, 0);
         let (status, answer) = ask(&sandbox, &format!("shop/{word}"), &body);
@@ -439,7 +440,7 @@ fn nobody_who_commits_means_no() {
         (&fact["why"], &fact["phase"]),
         (&"not-committed".into(), &"trial".into())
     );
-    // Called off by name, too.
+    // An abort by name rolls back, too.
     let (status, body) = ask(&sandbox, "shop/update", &tried(&sandbox, HEALTHY, 0));
     assert_eq!(status, 200, "{body}");
     assert_eq!(ask(&sandbox, "shop/update/abort", "").0, 200);
@@ -473,7 +474,7 @@ fn a_stop_in_a_trial_stops_both() {
         2,
         "it is what it was"
     );
-    // The end of everything is an end of a trial, too.
+    // The end of the supervisor also ends a trial.
     let client = send(&sandbox, "shop/update", &tried(&sandbox, HEALTHY, 60_000));
     wait_until("the candidate", SOON, || {
         (service(&sandbox, "shop")["update"]["phase"] == "canary").then_some(())
@@ -482,7 +483,7 @@ fn a_stop_in_a_trial_stops_both() {
     drop(client);
 }
 
-/// Visitors who ask one thing after the other, each on a connection of its own.
+/// Clients that send one request after another, each on its own connection.
 pub(super) struct Load {
     is_over: std::sync::Arc<AtomicBool>,
     answered: std::sync::Arc<AtomicUsize>,
@@ -516,7 +517,7 @@ impl Load {
         load
     }
 
-    /// Waits until many more were answered.
+    /// Waits until many more requests were answered.
     pub(super) fn go_on(&self) {
         let before = self.answered.load(Ordering::Relaxed);
         wait_until("visits", SOON, || {
@@ -524,7 +525,7 @@ impl Load {
         });
     }
 
-    /// How many were answered, if nobody was not.
+    /// Ends the load and returns the number of answers. Panics if a request was not answered.
     #[track_caller]
     pub(super) fn end(self) -> usize {
         self.go_on();
@@ -543,7 +544,8 @@ impl Load {
     }
 }
 
-/// The status and the body of one answer.
+/// Requests `/` and returns the body of the answer, or the error if the status is not 200 or the
+/// body is empty.
 pub(super) fn visit(port: u16) -> Result<String, String> {
     let said = |error: std::io::Error| error.to_string();
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).map_err(said)?;
@@ -559,7 +561,7 @@ pub(super) fn visit(port: u16) -> Result<String, String> {
     }
 }
 
-/// A server that says when it is ready, of this version, on this port.
+/// Returns the definition of a server of this version on this port, which reports its readiness.
 pub(super) fn server(port: u16, version: &str, more: &str) -> String {
     format!(
         r#"
@@ -602,7 +604,7 @@ fn nobody_notices_a_good_update_of_who_listens() {
     }
     let answered = load.end();
     assert!(answered > 800);
-    // The old ones were asked, and were let finish.
+    // The old runs were asked to stop, and could finish their requests.
     let exits = events(&supervisor, "web", "exited", 2);
     assert!(
         exits
@@ -610,7 +612,7 @@ fn nobody_notices_a_good_update_of_who_listens() {
             .all(|exit| exit["exit"]["code"] == 0 && exit["beside"] == "predecessor")
     );
     assert_eq!(order(&supervisor, "killing"), [""; 0]);
-    // It is started again as what it is now.
+    // A restart uses the new definition.
     json(&sandbox, &["restart", "web", "--json"]);
     assert_eq!(read(&sandbox, "three").lines().count(), 2);
     assert!(visit(port).is_ok());
@@ -624,7 +626,7 @@ fn nobody_notices_a_broken_update_of_who_listens() {
     event(&supervisor, "web", "ready");
     let old = pid(&sandbox, "web");
     let load = Load::on(port);
-    // It accepts nothing: whom it let in it would have to answer.
+    // The candidate accepts no connection: it would have to answer those that it accepts.
     let broken = |steps: &str| {
         server(port, "broken", "").replace(
             r#""serve", "http", "given:0", "--drain",  "notify", "READY=1", "hang""#,
@@ -663,7 +665,8 @@ fn nobody_notices_a_broken_update_of_who_listens() {
 #[test]
 fn whoever_comes_while_one_listener_takes_the_place_of_another_waits() {
     let port = free_port();
-    // A probe of the shared address could be answered by the old run: one after the other.
+    // A probe of the shared address could be answered by the old run, so the runs follow one
+    // another.
     let probed = |version: &str| {
         let text = server(port, version, "").replace(
             "notify = true",
@@ -737,7 +740,7 @@ fn nginx_is_updated_under_load() {
     assert_eq!(seen.len(), 2, "both serve: {seen:?}");
     commit(&sandbox, "web");
     events(&supervisor, "web", "stopped", 1);
-    // One that its own configuration ends.
+    // A candidate that ends because of its own configuration.
     let broken = services("three");
     sandbox.write("three.conf", "nonsense;");
     let (status, answer) = ask(&sandbox, "web/update", &body(broken));
@@ -816,7 +819,7 @@ fn a_successor_knows_what_a_service_has_become() {
     assert_eq!(status, 200, "{body}");
     let candidate = commit(&sandbox, "shop")["pid"].as_u64();
     supervisor.kill_dash_nine();
-    // The manifest that it is given says otherwise, and that is said.
+    // The given manifest differs from the definition in effect, which is reported.
     let mut supervisor = Supervisor::start(&sandbox, &manifest);
     supervisor.wait_event(SOON, |event| {
         let message = event["message"].as_str().unwrap_or_default();
@@ -824,7 +827,7 @@ fn a_successor_knows_what_a_service_has_become() {
     });
     assert_eq!(pid(&sandbox, "shop"), candidate, "it is adopted");
     assert_eq!(read(&sandbox, "new").lines().count(), 1);
-    // Given the new one, there is nothing to say; and so where nobody else comes.
+    // With the new manifest, nothing is reported. The same applies without a successor.
     supervisor.kill_dash_nine();
     let stopped = json(&sandbox, &["stop", "--json"]);
     assert_eq!(stopped["services"][0]["state"], "stopped");

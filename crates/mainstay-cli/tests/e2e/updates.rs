@@ -1,4 +1,4 @@
-//! `mainstay update` and `mainstay rollback`, of services that are installed.
+//! `mainstay update` and `mainstay rollback` of installed services.
 #![cfg(target_os = "linux")]
 
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::*;
 
 const PUPPET: &str = "/opt/mainstay/puppet";
 
-/// A server that says which version it is, and ends as it is told.
+/// Returns the definition of a server that prints its version, and ends as `steps` define.
 fn shop(version: &str, steps: &str, more: &str) -> String {
     format!(
         "environment = \"development\"\n[service.shop]\naccount = \"local-system\"\n\
@@ -25,7 +25,7 @@ fn starts(lab: &Lab, version: &str) -> usize {
     count.trim().parse().expect("a number")
 }
 
-/// The document of `update` or `rollback`, for its one service.
+/// Returns the JSON document of `update` or `rollback` for its one service.
 #[track_caller]
 fn done(lab: &Lab, code: i32, arguments: &[&str]) -> Value {
     let output = lab.run(&[&[MAINSTAY], arguments, &["--json"]].concat());
@@ -58,7 +58,7 @@ fn a_service_of_systemd_is_updated_and_rolled_back() {
         mainstay(4, &["update", "/srv/one.toml"]);
         mainstay(0, &["install", "--mode", mode, "/srv/one.toml"]);
 
-        // Down, it is changed and no more.
+        // A stopped service is only changed.
         let said = done(&lab, 0, &["update", "/srv/two.toml"]);
         assert_eq!(
             (&said["outcome"], &said["version"]),
@@ -70,7 +70,7 @@ fn a_service_of_systemd_is_updated_and_rolled_back() {
         mainstay(0, &["start", "shop"]);
         assert_eq!((starts(&lab, "one"), starts(&lab, "two")), (0, 1));
 
-        // Up, it is tried.
+        // A running service goes through a trial.
         let said = done(
             &lab,
             0,
@@ -99,7 +99,7 @@ fn a_service_of_systemd_is_updated_and_rolled_back() {
         let refused = mainstay(75, &["update", "/srv/two.toml", "--if-version", "2"]);
         assert!(refused.contains("shop is at version 3, not 2"), "{refused}");
 
-        // What is broken is given up, and nothing of it stays.
+        // A broken definition is rolled back, and nothing of it is left.
         let began = Instant::now();
         let said = done(&lab, 1, &["update", "/srv/broken.toml", "--canary", "20s"]);
         assert_eq!(
@@ -117,7 +117,7 @@ fn a_service_of_systemd_is_updated_and_rolled_back() {
             began.elapsed() < Duration::from_secs(15),
             "it waited for the whole canary"
         );
-        // It counted 100 ms before it ended, and that is the verdict.
+        // The service counted its start 100 ms before it ended, which decides the trial.
         let times = lab.script("stat -c %.Y /srv/starts-broken /srv/starts-one");
         let times: Vec<f64> = times
             .lines()
@@ -143,7 +143,7 @@ fn a_service_of_systemd_is_updated_and_rolled_back() {
             "{shown}"
         );
 
-        // Back to what it was before, and to what it was once.
+        // Rolls back to the previous version, and to an earlier one.
         let said = done(&lab, 0, &["rollback", "shop", "--canary", "0s"]);
         assert_eq!((&said["version"], &said["before"]), (&4.into(), &3.into()));
         assert_eq!(starts(&lab, "two"), 2);
@@ -159,7 +159,7 @@ fn a_service_of_systemd_is_updated_and_rolled_back() {
         assert_eq!(starts(&lab, "two"), 2);
         assert_eq!(status(&lab, "shop")["state"], "running");
 
-        // One that has failed is wanted: what mends it has it run.
+        // A failed service is still meant to run: an update that repairs it starts it.
         let hopeless = shop("hopeless", "\"exit\", \"201\"", "");
         write(&lab, "/srv/hopeless.toml", &hopeless);
         mainstay(0, &["install", "--mode", mode, "/srv/hopeless.toml"]);
@@ -180,7 +180,7 @@ fn a_service_of_systemd_is_updated_and_rolled_back() {
     }
 }
 
-/// Writes a manifest in development.
+/// Writes a manifest for the development environment.
 fn manifest(sandbox: &Sandbox, name: &str, services: &str) -> String {
     let text = services
         .replace("PUPPET", &puppet().display().to_string())
@@ -189,7 +189,7 @@ fn manifest(sandbox: &Sandbox, name: &str, services: &str) -> String {
     sandbox.write(name, &text).display().to_string()
 }
 
-/// A daemon that has what this manifest says.
+/// Starts a daemon with the services of this manifest.
 fn daemon(sandbox: &Sandbox, manifest: &str) -> Supervisor {
     let installed = verb(sandbox, &["install", "--manager", "embedded", manifest]);
     assert!(installed.status.success(), "{installed:?}");
@@ -198,7 +198,7 @@ fn daemon(sandbox: &Sandbox, manifest: &str) -> Supervisor {
     Supervisor::spawn(command)
 }
 
-/// The document of `update` or `rollback`, for its one service.
+/// Returns the JSON document of `update` or `rollback` for its one service.
 #[track_caller]
 fn said(sandbox: &Sandbox, expected: i32, arguments: &[&str]) -> Value {
     let output = verb(sandbox, &[arguments, &["--json"]].concat());
@@ -236,7 +236,7 @@ fn nobody_notices_an_update_good_or_broken_of_who_listens() {
     assert_eq!(read(&sandbox, "one").lines().count(), 2, "starts");
     json(&sandbox, &["verify", "web", "--json"]);
     stop(daemon, &sandbox);
-    // It is what it became, also for the next daemon.
+    // The service keeps its new definition under the next daemon.
     let daemon = daemon_again(&sandbox);
     event(&daemon, "web", "ready");
     assert!(visit(port).is_ok());
@@ -290,7 +290,8 @@ fn daemon_again(sandbox: &Sandbox) -> Supervisor {
     Supervisor::spawn(command)
 }
 
-/// Compare and swap, 8 processes at a time: whoever succeeds has seen the last version, and nobody's is lost.
+/// Compare and swap with 8 processes at a time: each update that succeeds was based on the latest
+/// version, and no update is lost.
 #[test]
 fn of_a_thousand_updates_at_once_one_wins_each_version() {
     const WORKERS: usize = 8;
@@ -364,7 +365,7 @@ fn a_program_comes_along_and_goes_back() {
     let sandbox = Sandbox::new();
     let copy = |name: &str| {
         let mut bytes = std::fs::read(puppet()).expect("the puppet");
-        // An executable may be longer than it says.
+        // An executable may be longer than its headers state.
         bytes.extend(name.as_bytes());
         let path = sandbox.path().join(name);
         std::fs::write(&path, bytes).expect("written");
@@ -415,7 +416,7 @@ fn a_program_comes_along_and_goes_back() {
         "{first}"
     );
     json(&sandbox, &["verify", "shop", "--json"]);
-    // It stays, whatever else the manifest says.
+    // The program stays, whatever else the manifest changes.
     manifest(
         &sandbox,
         "shop.toml",
@@ -423,7 +424,7 @@ fn a_program_comes_along_and_goes_back() {
     );
     update(0, &[]);
     assert_eq!(running(), first);
-    // One that does not work.
+    // A program that does not work.
     let broken = sandbox.write("broken", "#!/bin/sh\necho broken\nexit 1\n");
     let error = update(1, &["--artifact", &broken.display().to_string()]);
     assert!(
@@ -446,7 +447,7 @@ fn a_program_comes_along_and_goes_back() {
     assert_eq!(running(), old);
     let back = said(&sandbox, 0, &["rollback", "shop", "--canary", "0s"]);
     assert_eq!((running(), &back["version"]), (first, &5.into()));
-    // What no kept definition names is gone.
+    // Programs that no stored definition names are deleted.
     let kept = std::fs::read_dir(&programs).expect("programs").flatten();
     let kept = kept.filter(|entry| entry.path().is_dir());
     assert_eq!(kept.count(), 1);
@@ -461,7 +462,7 @@ fn a_program_comes_along_and_goes_back() {
     );
 }
 
-/// What an update changes: files, locks, what it asks of others.
+/// The system calls by which an update changes files, takes locks and contacts other processes.
 const STEPS: &str = "write,writev,pwrite64,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,fsync,fdatasync,ftruncate,\
                      link,linkat,symlink,symlinkat,chmod,fchmod,fchmodat,connect,sendto";
 
@@ -473,7 +474,7 @@ fn lacks_strace(sandbox: &Sandbox) -> bool {
     is_missing
 }
 
-/// A manifest whose service is another one with each number.
+/// Writes a manifest whose service differs for each number.
 fn numbered(sandbox: &Sandbox, version: usize) -> String {
     let text = format!(
         "[service.shop]\ncommand = [\"PUPPET\", \"print\", \"{version}\", \"hang\"]\nstart = {{ ready = {{ log = \"{version}\" }} }}\n"
@@ -481,7 +482,7 @@ fn numbered(sandbox: &Sandbox, version: usize) -> String {
     manifest(sandbox, "shop.toml", &text)
 }
 
-/// Runs a verb that is killed just before the `n`th such call; whether it was.
+/// Runs a verb that is killed just before the `n`th such call. Returns whether it was killed.
 fn killed_at(sandbox: &Sandbox, n: usize, arguments: &[&str]) -> bool {
     let mut command = sandbox.command("strace");
     command.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
@@ -526,7 +527,7 @@ fn an_update_that_is_killed_anywhere_leaves_nothing_for_a_human() {
                     killed_at(&sandbox, n, &[&update[..], &came_along].concat())
                 }
             };
-            // It serves, whatever happened.
+            // The service works in every case.
             let report = wait_until("the end of it", SOON, || {
                 let report = service(&sandbox, "shop");
                 (report["state"] == "running" && report["update"].is_null()).then_some(report)
@@ -534,7 +535,7 @@ fn an_update_that_is_killed_anywhere_leaves_nothing_for_a_human() {
             assert!(report["pid"].is_u64(), "{n}: {report}");
             assert_eq!(sandbox.processes().len(), 2, "{n}: one run, and the daemon");
             torn += usize::from(code(verb(&sandbox, &["verify", "shop"]).status) != 0);
-            // Whoever does something with it next, mends it.
+            // The next operation on it repairs it.
             json(&sandbox, &["start", "shop", "--json"]);
             let verified = verb(&sandbox, &["verify", "shop"]);
             assert!(verified.status.success(), "{n}: {verified:?}");
@@ -552,7 +553,7 @@ fn an_update_that_is_killed_anywhere_leaves_nothing_for_a_human() {
     stop(daemon, &sandbox);
 }
 
-/// Whoever updates it dies: before anything was written, and as if it had been half-way.
+/// The updating process dies: before anything was written, and in the middle.
 #[test]
 fn what_a_dead_updater_left_is_put_back_under_systemd() {
     let Some(lab) = lab() else { return };
@@ -582,7 +583,7 @@ fn what_a_dead_updater_left_is_put_back_under_systemd() {
         (report["update"].is_null() && report["state"] == "running").then_some(())
     });
     assert_eq!((starts(&lab, "one"), starts(&lab, "two")), (2, 1));
-    // As if it had begun to write.
+    // Simulates that it had begun to write.
     let copy = "/var/lib/mainstay/installed/shop/manifest.toml";
     lab.script(&format!(
         "cp /srv/two.toml {copy}; echo '# half' >> /etc/systemd/system/shop.service; systemctl daemon-reload"
@@ -604,7 +605,7 @@ fn what_a_dead_updater_left_is_put_back_under_systemd() {
         "{said}"
     );
 
-    // The host runs what was never committed: it goes back, too.
+    // The host runs a definition that was never committed, so it goes back, too.
     lab.script(&format!(
         "{MAINSTAY} update /srv/two.toml --canary 60s > /dev/null 2>&1 < /dev/null & echo $! > /srv/pid"
     ));
@@ -623,7 +624,7 @@ fn what_a_dead_updater_left_is_put_back_under_systemd() {
     assert_eq!(status(&lab, "shop")["state"], "running");
 }
 
-/// The daemon is killed instead, just before any of the calls of its loop.
+/// The daemon is killed instead, just before any of the calls of its event loop.
 #[test]
 fn a_daemon_that_is_killed_anywhere_in_an_update_leaves_nothing_for_a_human() {
     let sandbox = Sandbox::new();
@@ -663,7 +664,7 @@ fn a_daemon_that_is_killed_anywhere_in_an_update_leaves_nothing_for_a_human() {
             (!status.contains("TracerPid:\t0")).then_some(())
         });
         let output = verb(&sandbox, &["update", &path, "--canary", "0s"]);
-        // It lets the daemon go on, if that lives.
+        // Ends the tracing, so that the daemon continues if it is alive.
         drop(strace.kill());
         drop(strace.wait());
         let is_killed = !verb(&sandbox, &["list"]).status.success();

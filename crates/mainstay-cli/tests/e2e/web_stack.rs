@@ -1,4 +1,5 @@
-//! The main job: three real programs from one manifest, used by a client while they are supervised.
+//! The main use case: three real programs from one manifest, used by a client while they are
+//! supervised.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -6,7 +7,7 @@ use std::path::Path;
 
 use super::*;
 
-/// The body of an answer to `GET /` at the front door, if there is one.
+/// Returns the body of an answer to `GET /` from nginx, if there is one.
 fn visit() -> Option<String> {
     let mut stream = TcpStream::connect("127.0.0.1:18000").ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
@@ -41,7 +42,7 @@ fn three_real_programs_from_one_manifest() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/web-stack");
     let mut supervisor = Supervisor::start(&sandbox, &example.join("mainstay.toml"));
 
-    // In the order of their needs, each after the other's readiness was seen.
+    // The services start in the order of their needs, each after the previous one is ready.
     event(&supervisor, "nginx", "ready");
     assert_eq!(order(&supervisor, "ready"), ["redis", "app", "nginx"]);
     assert_eq!(visit().as_deref(), Some("visit 1"));
@@ -58,8 +59,9 @@ fn three_real_programs_from_one_manifest() {
         );
     }
 
-    // A crash of the database: killed like an out-of-memory victim, and back with its data (it fsyncs every second; a restart asked
-    // for by an operator loses nothing, a kill -9 loses a second at most, so the visit is counted again or anew).
+    // The database crashes: it is killed as by the OOM killer, and restarts with its data. It calls
+    // fsync every second. A restart by an operator loses nothing; a kill -9 loses at most one
+    // second, so the visit counter is one of two values.
     json(&sandbox, &["restart", "redis", "--json"]);
     assert_eq!(
         visit().as_deref(),
@@ -75,7 +77,7 @@ fn three_real_programs_from_one_manifest() {
     assert_eq!(service(&sandbox, "redis")["restarts"], 1);
     assert_eq!(service(&sandbox, "nginx")["restarts"], 0);
 
-    // Its words are kept.
+    // Its output is in the log.
     let log = verb(&sandbox, &["logs", "redis", "-n", "500"]);
     assert!(String::from_utf8_lossy(&log.stdout).contains("Ready to accept connections"));
 
