@@ -70,7 +70,7 @@ enum Command {
     Pause(Control),
     /// Resume paused services
     Continue(Control),
-    /// Make services reload their configuration
+    /// Reload the configuration of services
     Reload(Control),
     Logs(Logs),
     Events(Events),

@@ -480,7 +480,8 @@ fn a_real_server_is_wrapped() {
     }
 }
 
-/// START_PENDING ends at `start.timeout`. The host keeps trying, so its state is RUNNING, as with any restart.
+/// START_PENDING ends at `start.timeout`. The host keeps trying, so its state is RUNNING, as with
+/// any restart.
 #[test]
 fn a_start_that_never_gets_ready_has_an_end() {
     let installation = Installation::new(

@@ -14,7 +14,7 @@ use crate::state_dir::StateDir;
 /// be installed (`mainstay install --manager embedded`) and removed. It can be process 1 of a
 /// container. SIGTERM and SIGINT stop all services in reverse order; a second one kills them.
 /// SIGHUP reloads the services that support it. Exits 0 after an orderly stop, and 1 if a service
-/// was halted or had to be killed.
+/// was halted at that time or had to be killed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Daemon {
     /// Exit when all services are down, with the exit code of the first that failed

@@ -495,7 +495,7 @@ fn names_streams(log: &Log) -> io::Result<bool> {
 fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            // A running supervisor has the answer whether the service exists.
+            // A running supervisor reports whether the service exists.
             let asked = client::block_on(client::expect_service(state, "logs", name)).flatten();
             match asked {
                 Ok(()) => {

@@ -149,7 +149,10 @@ impl Kept {
         })
     }
 
-    /// Returns the snapshots of a service that has some, or can have some.
+    /// Returns the snapshots of a service that has a snapshot store.
+    ///
+    /// # Errors
+    /// If it has none, or this process may not read it.
     fn known(name: &str, base: &StateDir) -> Result<Self, Failure> {
         let kept = Self::of(name, base)?;
         if kept.store.exists() {

@@ -394,7 +394,7 @@ fn files_that_others_rotate_lose_no_line() {
     grows(&current);
     fs::rename(&current, dir.join("current.log.1")).expect("a rename");
     grows(&current);
-    // The rotated lines can be read, and the files get compressed.
+    // All lines are shown, before the file is compressed and afterwards.
     let all = numbers(&logs(&sandbox, &["a", "-n", "1000000"]));
     assert_eq!(all.first(), Some(&1));
     assert!(all.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{all:?}");

@@ -649,7 +649,7 @@ fn nobody_notices_a_broken_update_of_who_listens() {
         assert_eq!((web["pid"].as_u64(), &web["restarts"]), (old, &0.into()));
         assert_eq!(sandbox.processes().len(), 2);
     }
-    // One that drains may as well be called off.
+    // An update with a draining server can also be aborted.
     let body = tried(&sandbox, &server(port, "two", ""), 100);
     let (status, body) = ask(&sandbox, "web/update", &body);
     assert_eq!(status, 200, "{body}");
