@@ -39,7 +39,7 @@ pub(crate) struct Install {
     /// Read the account's password from the environment variable VARIABLE
     #[arg(long, value_name = "VARIABLE", conflicts_with_all = ["password_stdin", "password_file"])]
     password_env: Option<String>,
-    /// How the manager runs the program
+    /// Mode in which the manager runs the program
     #[arg(long, value_enum, default_value_t = Mode::Hosted)]
     mode: Mode,
     /// Service manager to install into: systemd, openrc, sysv, runit, s6, … or embedded (`mainstay

@@ -276,8 +276,8 @@ fn starts_are_the_hosts_affair_under_s6() {
     starts_are_the_hosts_affair_under("s6");
 }
 
-/// As root, the program could do anything. Without a dynamic account, the manifest must name an
-/// account.
+/// A service without an account is refused if it would run as root: without a dynamic account, the
+/// manifest must name one.
 #[test]
 fn without_an_account_it_is_refused_where_it_would_be_root() {
     let program = mainstay();

@@ -629,8 +629,8 @@ const NEEDS: &str = r#"
     needs = ["os:redis-server", "os:network.target"]
     "#;
 
-/// As under `mainstay run`, a need that stops after the start of its dependents does not affect
-/// them.
+/// A need that stops after the start of its dependents does not affect them, as under `mainstay
+/// run`.
 #[test]
 fn a_stopped_need_leaves_hosted_services_running() {
     let Some(lab) = lab() else { return };
@@ -964,7 +964,7 @@ fn a_service_that_is_never_ready_halts_by_its_own_limit() {
     assert_eq!(lab.script("wc -l < /srv/starts").trim(), "31");
 }
 
-/// As under `mainstay run`, a completed service satisfies its dependents until the next boot.
+/// A completed service satisfies its dependents until the next boot, as under `mainstay run`.
 #[test]
 fn a_job_that_is_done_satisfies_those_that_need_it() {
     let Some(lab) = lab() else { return };
