@@ -1,12 +1,14 @@
-//! Processes and their trees, one module per operating system with the same names in each.
+//! Processes and process trees, with one module per operating system that exports the same names.
 //!
-//! [`Processes`] starts programs and collects their exits; a [`Tree`] is one started program with everything that it started in
-//! turn. What holds a tree together is the [`Containment`]: a cgroup, a job object, or the kinship of processes. The loop is
-//! `changed().await`, then `reap()`, then `is_empty()` of the trees whose main process ended: nothing here polls or sleeps.
+//! [`Processes`] starts programs and collects their exits. A [`Tree`] is one started program with
+//! all of its descendants. The [`Containment`] holds a tree together: a cgroup, a job object, or
+//! process ancestry. The loop is `changed().await`, then `reap()`, then `is_empty()` of the trees
+//! whose main process ended. Nothing here polls or sleeps.
 //!
-//! Both types belong to one thread. That is what makes signals safe: a pid is ours until *we* collect it, we collect only in
-//! `reap`, and no other thread can do so between our check and our `kill(2)`. Hence, while a `Processes` lives, nothing else in
-//! this process may wait for "any child"; and every child of the process, whoever started it, is collected here.
+//! Both types belong to one thread, which makes signals safe: a pid stays valid until *this thread*
+//! reaps it, only `reap` does so, and no other thread can reap between a check and its `kill(2)`.
+//! Therefore, while a `Processes` exists, nothing else in this process may wait for "any child".
+//! Every child of the process is reaped here, no matter which code started it.
 #![cfg_attr(
     all(test, target_os = "linux"),
     expect(
@@ -32,12 +34,12 @@ mod linux;
 #[cfg(unix)]
 mod posix;
 pub(crate) mod threads;
-// Tested on Linux too, where it can be run.
+// Linux builds it for tests only, because it can run there.
 #[cfg(all(unix, any(test, not(target_os = "linux"))))]
 mod unix;
 #[cfg(windows)]
 mod windows;
-// What is pure of it is tested everywhere.
+// The pure parts of the Windows module are tested on every system.
 #[cfg(all(test, not(windows)))]
 #[path = "windows/text.rs"]
 mod windows_text;
@@ -85,84 +87,89 @@ pub(crate) use windows::{
     run_as_helper, stream, utc_offset, write_at, yield_to_others,
 };
 
-/// What to start.
+/// A program to start, with its settings.
 #[derive(Clone, Copy)]
 pub(crate) struct Command<'a> {
-    /// The service's name; its cgroup is called after it.
+    /// The service's name, which also names its cgroup.
     #[cfg_attr(
         not(target_os = "linux"),
         expect(dead_code, reason = "no name to give")
     )]
     pub(crate) name: &'a str,
-    /// Absolute: nothing is looked up in `PATH` here.
+    /// The absolute path; `PATH` is not searched.
     pub(crate) program: &'a Path,
-    /// `argv[0]` included.
+    /// The arguments, including `argv[0]`.
     pub(crate) argv: &'a [OsString],
     /// The complete environment. On Unix without a cgroup, `MAINSTAY_INSTANCE` is added to it.
     pub(crate) env: &'a [(OsString, OsString)],
-    /// Entered after the change of user, so with the user's rights.
+    /// The working directory, entered after the change of user and so with the user's rights.
     pub(crate) working_dir: &'a Path,
-    /// What it reads; nothing where it is `None`.
+    /// The standard input; empty if `None`.
     pub(crate) stdin: Option<Stream<'a>>,
-    /// Where its standard output goes.
+    /// The standard output.
     pub(crate) stdout: Stream<'a>,
-    /// Where its standard error goes; may be the same as `stdout`.
+    /// The standard error; may be the same stream as `stdout`.
     pub(crate) stderr: Stream<'a>,
-    /// Whom it runs as; `None` is the supervisor's own user. Needs root (CAP_SETUID and CAP_SETGID) unless it is that user anyway.
+    /// The user to run as; `None` is the supervisor's own user. Requires root (CAP_SETUID and
+    /// CAP_SETGID) unless it is already that user.
     pub(crate) user: Option<&'a User>,
-    /// Capabilities that it keeps although it runs as another user, by name (capabilities(7)). Linux.
+    /// Capabilities to keep when running as another user, by name (capabilities(7)). Linux only.
     #[cfg_attr(windows, expect(dead_code, reason = "Linux has them"))]
     pub(crate) capabilities: &'a [String],
-    /// The supervisor's own where it is `None`.
+    /// The scheduling priority; `None` inherits the supervisor's.
     pub(crate) priority: Option<Priority>,
-    /// The processors that it may run on; all where it is empty.
+    /// The processors to run on; empty means all.
     pub(crate) cpus: &'a [u16],
-    /// Listening sockets that it is given as descriptors from 3 on, with `LISTEN_FDS` and `LISTEN_PID` in its environment.
+    /// Listening sockets passed as descriptors from 3 on, announced by `LISTEN_FDS` and
+    /// `LISTEN_PID` in the environment.
     #[cfg_attr(windows, expect(dead_code, reason = "there are none"))]
     pub(crate) sockets: &'a [Socket],
-    /// What it may have at most. Windows knows none of these.
+    /// Resource limits. Windows supports none of these.
     #[cfg_attr(windows, expect(dead_code, reason = "limits of Unix"))]
     pub(crate) limits: Limits,
 }
 
-/// What a program cannot be given.
+/// A setting that a program cannot be given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(target_os = "linux"),
     expect(dead_code, reason = "elsewhere less is known beforehand")
 )]
 pub(crate) enum RefusedSetting {
-    /// None of its processors can be used.
+    /// None of the processors can be used.
     Processors,
-    /// Its priority is above what the supervisor may give.
+    /// The priority is higher than the supervisor may assign.
     Priority,
-    /// The supervisor does not have this capability, or may not pass it on.
+    /// The supervisor lacks this capability, or may not pass it on.
     Capability(String),
 }
 
-/// The variable by which an orphan of a tree is told from a stranger where the system has no cgroup or job.
+/// The environment variable that distinguishes orphans of a tree from unrelated processes on
+/// systems without cgroups or jobs.
 #[cfg(unix)]
 pub(crate) const INSTANCE: &str = "MAINSTAY_INSTANCE";
 
-/// The variable by which whatever was started from a state directory is known, should that directory be lost: its path, without links.
+/// The environment variable that identifies processes started from a state directory, even if that
+/// directory is lost. Its value is the directory's path without symbolic links.
 pub(crate) const SUPERVISED_FROM: &str = "MAINSTAY_SUPERVISED_FROM";
 
-/// A diagnostic switch, read once by [`Processes::new`]: `subreaper` makes Linux do without a cgroup.
+/// A diagnostic switch, read once by [`Processes::new`]: `subreaper` disables cgroups on Linux.
 #[cfg(target_os = "linux")]
 pub(crate) const CONTAINMENT: &str = "MAINSTAY_CONTAINMENT";
 
-/// What holds a tree together, and so what a kill is sure to reach.
+/// The mechanism that holds a tree together, and so the processes that a kill is certain to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(dead_code, reason = "no system has all of them")]
 pub(crate) enum Containment {
-    /// A cgroup v2 per tree: nobody leaves it without the right to.
+    /// One cgroup v2 per tree. A process needs the right to leave it.
     Cgroup,
-    /// Orphans come back to the supervisor, which knows them by their session or by `MAINSTAY_INSTANCE`. Only an orphan that left its
-    /// session *and* wiped its environment escapes. On FreeBSD the kernel itself knows them, and none does.
+    /// Orphans are reparented to the supervisor, which identifies them by their session or by
+    /// `MAINSTAY_INSTANCE`. Only an orphan that left its session *and* cleared its environment
+    /// escapes. On FreeBSD the kernel itself tracks them, and none escapes.
     Subreaper,
-    /// A session of its own: a descendant that calls `setsid` and outlives its parent escapes.
+    /// One session per tree. A descendant that calls `setsid` and outlives its parent escapes.
     Group,
-    /// A Windows job object without breakaway: nobody leaves it.
+    /// A Windows job object without breakaway. No process can leave it.
     Job,
 }
 
@@ -177,40 +184,41 @@ impl fmt::Display for Containment {
     }
 }
 
-/// Which start of which program; never used twice by one [`Processes`], unlike a pid.
+/// The ID of one start of a program. Unlike a pid, it is never reused by one [`Processes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TreeId(u64);
 
-/// What a later supervisor knows a living tree by.
+/// The identity of a running tree, by which a later supervisor finds it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// Of its main process.
+    /// The process ID of the main process.
     pub(crate) pid: u32,
-    /// Of its main process.
+    /// The start time of the main process.
     pub(crate) birth: Birth,
-    /// What holds it together: `cgroup DIRECTORY` or `kin SECRET.COUNTER.UID`. Begins like a [`testament`].
+    /// The containment of the tree: `cgroup DIRECTORY` or `kin SECRET.COUNTER.UID`. Begins like a
+    /// [`testament`].
     pub(crate) tree: String,
 }
 
-/// What lives of one tree of a dead supervisor.
+/// The surviving processes of one tree whose supervisor is dead.
 pub(crate) struct Survivor {
-    /// Whose tree it is.
+    /// The service that the tree belongs to.
     pub(crate) service: String,
     pub(crate) pids: Vec<u32>,
-    /// Its main process, where that can be told.
+    /// The main process, if it can be determined.
     pub(crate) main: Option<Found>,
 }
 
-/// A main process that was found without being told of it.
+/// A main process found by discovery, without a record of it.
 #[derive(Clone)]
 pub(crate) struct Found {
     pub(crate) identity: Identity,
-    /// When it was born, since the system started.
+    /// The process's start time, measured from boot.
     pub(crate) began: std::time::Duration,
 }
 
-/// When a process was born, in clock ticks since the system started, both ends included: with its pid, who it is. No number is given out
-/// twice within so short a time.
+/// The range of a process's start time, in clock ticks since boot, both ends inclusive. Together
+/// with the pid it identifies a process, because no pid is reused within so short a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Birth {
     pub(crate) first: u64,
@@ -222,7 +230,7 @@ pub(crate) struct Birth {
     expect(dead_code, reason = "nothing is adopted")
 )]
 impl Birth {
-    /// The moment is known.
+    /// Returns the range for an exactly known start time.
     pub(crate) fn at(tick: u64) -> Self {
         Self {
             first: tick,
@@ -235,19 +243,20 @@ impl Birth {
     }
 }
 
-/// How a main process ended: by itself with a code, or by a signal (Unix only). Neither is known of some adopted ones.
+/// The exit of a main process: by itself with a code, or by a signal (Unix only). For some adopted
+/// processes neither is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exit {
-    /// 0–255 on Unix, 32 bits on Windows.
+    /// The exit code: 0–255 on Unix, 32 bits on Windows.
     pub(crate) code: Option<i32>,
-    /// The system's own number.
+    /// The system's own signal number.
     pub(crate) signal: Option<i32>,
-    /// Only ever true with a signal.
+    /// Set if the process dumped core; only ever with a signal.
     pub(crate) core_dumped: bool,
 }
 
 impl Exit {
-    /// The system does not tell.
+    /// The exit when the system does not report one.
     pub(crate) const UNKNOWN: Self = Self {
         code: None,
         signal: None,
@@ -255,41 +264,42 @@ impl Exit {
     };
 }
 
-/// What a tree has used.
+/// The resource usage of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// User and system time. With a cgroup or a job it includes processes that have ended and never falls; otherwise it covers
-    /// the living and the children that they have waited for.
+    /// User and system time. With a cgroup or a job it includes processes that have ended and never
+    /// falls. Otherwise it covers the live processes and the children that they have waited for.
     pub(crate) cpu: Duration,
-    /// Resident bytes, summed over the processes: a page that two of them share counts twice.
+    /// Resident bytes, summed over the processes. A page shared by two of them counts twice.
     pub(crate) resident: u64,
-    /// Living processes.
+    /// The number of live processes.
     pub(crate) processes: u32,
 }
 
-/// A start that failed. Nothing is left behind: no process, no cgroup.
+/// A failed start. Nothing is left behind: no process and no cgroup.
 #[derive(Debug)]
 pub(crate) struct SpawnError {
     step: String,
     source: io::Error,
     hint: Option<String>,
-    /// Every attempt fails until somebody changes the program, its manifest or the machine.
+    /// Set if every attempt fails until the program, its manifest or the machine changes.
     pub(crate) is_permanent: bool,
 }
 
 impl SpawnError {
-    /// Whether the system lacks what any process takes: another attempt may succeed, and nothing is known about the program.
+    /// Returns whether the system lacks a resource that every process needs. Another attempt may
+    /// succeed, and the failure says nothing about the program.
     pub(crate) fn is_lacking(&self) -> bool {
         self.source.kind() == io::ErrorKind::WouldBlock || is_lacking(&self.source)
     }
 
-    /// What the operator can do about it, where the system's error alone misleads.
+    /// Returns a hint for the operator if the system's error alone is misleading.
     pub(crate) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 }
 
-/// The operation and its object, such as `execute /usr/bin/x`.
+/// Writes the operation and its object, such as `execute /usr/bin/x`.
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.step)

@@ -1,4 +1,5 @@
-//! What every Unix has in common: users, signal numbers, and the last steps of a child before `execve`.
+//! Code common to all Unix systems: users, signal numbers, and the last steps of a child before
+//! `execve`.
 
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -19,10 +20,10 @@ use rustix::io::Errno;
 use super::{Command, Exit, INSTANCE, RefusedSetting, SpawnError};
 use crate::guarded;
 
-/// Where a child's output goes.
+/// A standard stream of a child.
 pub(crate) type Stream<'a> = BorrowedFd<'a>;
 
-/// The number of `signal` on this system.
+/// Returns the number of `signal` on this system.
 pub(super) fn number(signal: Signal) -> c_int {
     match signal {
         Signal::Hup => libc::SIGHUP,
@@ -35,7 +36,7 @@ pub(super) fn number(signal: Signal) -> c_int {
     }
 }
 
-/// What `waitpid(2)` said.
+/// Converts a status from `waitpid(2)`.
 pub(super) fn exit(status: c_int) -> Exit {
     let by_signal = libc::WIFSIGNALED(status);
     Exit {
@@ -45,7 +46,8 @@ pub(super) fn exit(status: c_int) -> Exit {
     }
 }
 
-/// Collects one ended child without waiting: any (-1) or that one. `None` if there is none.
+/// Reaps one ended child without blocking: the given one, or any child for -1. Returns `None` if
+/// there is none.
 pub(super) fn wait(pid: c_int) -> Option<(u32, c_int)> {
     let mut status = 0;
     loop {
@@ -58,13 +60,14 @@ pub(super) fn wait(pid: c_int) -> Option<(u32, c_int)> {
     }
 }
 
-/// Waits for that child and discards its status.
+/// Waits for the child and discards its status.
 pub(super) fn wait_for(pid: u32) -> io::Result<()> {
     // SAFETY: a null status is allowed.
     cvt(unsafe { libc::waitpid(pid.cast_signed(), ptr::null_mut(), 0) }).map(drop)
 }
 
-/// `kill(2)`. The caller knows whom `pid` (or, negative, which group) means; a process that is gone is not an error.
+/// Calls `kill(2)`. The caller ensures that `pid` (or the group, if negative) is the intended one.
+/// A process that no longer exists is not an error.
 pub(super) fn kill(pid: c_int, signal: c_int) -> io::Result<()> {
     // SAFETY: no memory is involved.
     match cvt(unsafe { libc::kill(pid, signal) }) {
@@ -73,12 +76,13 @@ pub(super) fn kill(pid: c_int, signal: c_int) -> io::Result<()> {
     }
 }
 
-/// Tells this supervisor's marks from another's; not a secret.
+/// Returns a random ID that distinguishes this supervisor's markers from another's. It is not a
+/// secret.
 pub(super) fn random_id() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
-/// -1 is an error that `errno` explains.
+/// Converts a result of -1 into the error in `errno`.
 pub(super) fn cvt(result: c_int) -> io::Result<c_int> {
     if result == -1 {
         return Err(io::Error::last_os_error());
@@ -89,9 +93,9 @@ pub(super) fn cvt(result: c_int) -> io::Result<c_int> {
 /// A user of the system, with all of its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
-    /// As the system spells it.
+    /// The name as spelled in the user database.
     pub(crate) name: OsString,
-    /// Its home directory, which may not exist.
+    /// The home directory, which may not exist.
     pub(crate) home: PathBuf,
     shell: OsString,
     uid: libc::uid_t,
@@ -99,12 +103,12 @@ pub(crate) struct User {
     groups: Vec<libc::gid_t>,
 }
 
-/// What a child can write to.
+/// Borrows an open descriptor as a child's stream.
 pub(crate) fn stream(end: &impl AsFd) -> Stream<'_> {
     end.as_fd()
 }
 
-/// Why not only its owner, who is us or root, may read a file.
+/// Returns why a file is accessible to, or owned by, anyone other than this process's user or root.
 pub(crate) fn exposure(_path: &Path, file: &std::fs::File) -> io::Result<Option<String>> {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = file.metadata()?;
@@ -123,11 +127,13 @@ pub(crate) fn null() -> io::Result<std::fs::File> {
     std::fs::OpenOptions::new().write(true).open("/dev/null")
 }
 
-/// How many seconds local time is ahead of UTC at an instant, given in seconds since 1970; 0 where that cannot be told.
+/// Returns the seconds by which local time is ahead of UTC at an instant, given in seconds since
+/// 1970; 0 if unknown.
 pub(crate) fn utc_offset(utc: i64) -> i32 {
     let utc = utc as _;
     let mut local = std::mem::MaybeUninit::<libc::tm>::zeroed();
-    // SAFETY: reads `utc` and writes `local`, which both outlive the call. It reads the environment, which we never change.
+    // SAFETY: reads `utc` and writes `local`, which both outlive the call. It also reads the
+    // environment, which this program never changes.
     let told = unsafe { libc::localtime_r(&utc, local.as_mut_ptr()) };
     if told.is_null() {
         return 0;
@@ -137,12 +143,14 @@ pub(crate) fn utc_offset(utc: i64) -> i32 {
     i32::try_from(local.tm_gmtoff).unwrap_or(0)
 }
 
-/// Writes all of `bytes` at that place of a file. Bytes of one page are there or not, whenever this process is killed.
+/// Writes all of `bytes` at an offset of a file. Bytes within one page are written entirely or not
+/// at all, even if this process is killed.
 pub(crate) fn write_at(file: &std::fs::File, bytes: &[u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
 
-/// Opens a file to be written in its place, if it is ours alone: nobody else may have it open.
+/// Opens a file for writing in place, if it belongs to this user alone and no other user can have
+/// it open.
 pub(crate) fn open_own(path: &std::path::Path) -> io::Result<std::fs::File> {
     use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
     let mut options = std::fs::File::options();
@@ -159,7 +167,7 @@ pub(crate) fn open_own(path: &std::path::Path) -> io::Result<std::fs::File> {
     }
 }
 
-/// Reads all of a file, wherever in it somebody else is.
+/// Reads all of a file, independent of the position shared with other users of the descriptor.
 pub(crate) fn read_from_start(file: &std::fs::File) -> io::Result<Vec<u8>> {
     let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
     let mut bytes = vec![0; length];
@@ -167,8 +175,8 @@ pub(crate) fn read_from_start(file: &std::fs::File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Receives every signal, whatever whoever started this process blocked; of children, ignored or not, the exit is awaited.
-/// To be called before there is a second thread.
+/// Unblocks every signal and resets `SIGCHLD` to its default, no matter what the parent blocked or
+/// ignored. Must be called before a second thread exists.
 pub(crate) fn receive_signals() {
     // SAFETY: an empty set is valid, it outlives the call, and no handler is installed yet.
     unsafe {
@@ -179,7 +187,7 @@ pub(crate) fn receive_signals() {
     }
 }
 
-/// Whether the system had no descriptor, memory or buffer to give.
+/// Returns whether the system ran out of descriptors, memory or buffers.
 pub(crate) fn is_lacking(error: &io::Error) -> bool {
     const LACKING: [c_int; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
     error
@@ -187,43 +195,43 @@ pub(crate) fn is_lacking(error: &io::Error) -> bool {
         .is_some_and(|code| LACKING.contains(&code))
 }
 
-/// Whether this process may do everything: the effective user is root.
+/// Returns whether this process has all privileges, that is, its effective user is root.
 pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The number of the user that this process acts as.
+/// Returns the effective user ID of this process.
 pub(crate) fn current_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Whether this is that number.
+/// Returns whether `uid` is the effective user ID of this process.
 pub(crate) fn is_current_user(uid: u32) -> bool {
     uid == current_uid()
 }
 
 impl User {
-    /// Its number.
+    /// Returns the user ID.
     pub(crate) fn uid(&self) -> u32 {
         self.uid
     }
 
-    /// Whether it may do everything, whatever its name.
+    /// Returns whether the user has all privileges, regardless of its name.
     pub(crate) fn is_root(&self) -> bool {
         self.uid == 0
     }
 
-    /// Whether it belongs to this group.
+    /// Returns whether the user belongs to this group.
     pub(crate) fn is_in(&self, gid: u32) -> bool {
         self.gid == gid || self.groups.contains(&(gid as libc::gid_t))
     }
 
-    /// Whether it is who we are already.
+    /// Returns whether this process already runs as the user.
     pub(crate) fn is_current(&self) -> bool {
         self.uid == rustix::process::geteuid().as_raw()
     }
 
-    /// What a login would set (environ(7)).
+    /// Returns the variables that a login sets (environ(7)).
     pub(crate) fn environment(&self) -> [(OsString, OsString); 4] {
         let name = || self.name.clone();
         [
@@ -234,22 +242,25 @@ impl User {
         ]
     }
 
-    /// Makes it the owner of a file or directory. Needs root.
+    /// Makes the user the owner of a file or directory. Requires root.
     pub(crate) fn give(&self, path: &std::path::Path) -> io::Result<()> {
         std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))
     }
 
-    /// Asks the system's user database; `None` if it has no such user. Blocks: that may be a directory server.
+    /// Looks a user up in the system's user database; `None` if there is no such user. Blocks,
+    /// because the database may be on a directory server.
     pub(crate) fn lookup(name: &str) -> io::Result<Option<Self>> {
         let c_name = CString::new(name)?;
         let found = find_user(
-            // SAFETY: the name ends in NUL; the other pointers are valid for the call, and the length is the buffer's.
+            // SAFETY: the name ends in NUL; the other pointers are valid for the call, and the
+            // length is the buffer's.
             |entry, text, length, found| unsafe {
                 libc::getpwnam_r(c_name.as_ptr(), entry, text, length, found)
             },
             |entry| {
                 let own = |text: *mut c_char| {
-                    // SAFETY: the fields of an entry that was found point at NUL-terminated strings.
+                    // SAFETY: the fields of an entry that was found point at NUL-terminated
+                    // strings.
                     let text = unsafe { CStr::from_ptr(text) };
                     OsString::from_vec(text.to_bytes().to_vec())
                 };
@@ -267,7 +278,8 @@ impl User {
         let mut groups: Vec<libc::gid_t> = vec![0; 32];
         loop {
             let mut count = c_int::try_from(groups.len()).map_err(io::Error::other)?;
-            // SAFETY: `groups` has room for `count` ids; the casts are for systems that declare them as int.
+            // SAFETY: `groups` has room for `count` IDs; the casts are for systems that declare
+            // them as int.
             let fits = unsafe {
                 libc::getgrouplist(
                     c_name.as_ptr(),
@@ -294,7 +306,7 @@ impl User {
         }))
     }
 
-    /// The name of a user, by its number; `None` if it has none. Blocks like [`User::lookup`].
+    /// Returns the name of a user ID; `None` if it has none. Blocks like [`User::lookup`].
     pub(crate) fn name_of(uid: u32) -> io::Result<Option<OsString>> {
         find_user(
             // SAFETY: the pointers are valid for the call, and the length is the buffer's.
@@ -309,28 +321,30 @@ impl User {
         )
     }
 
-    /// Whether this process already runs as the user and could not become it again: `setgroups` is root's alone.
+    /// Returns whether this process already runs as the user and could not switch to it again,
+    /// because only root may call `setgroups`.
     fn is_ours(&self) -> bool {
-        // SAFETY: they cannot fail and touch no memory.
+        // SAFETY: the calls cannot fail and touch no memory.
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
         uid != 0 && (uid, gid) == (self.uid, self.gid)
     }
 }
 
-/// Asks the user database, with room for as much text as the answer takes; `read` gets the entry while its strings are there.
+/// Queries the user database with a text buffer that grows to fit the answer. `read` gets the entry
+/// while its strings are valid.
 fn find_user<T>(
     ask: impl Fn(*mut libc::passwd, *mut c_char, usize, *mut *mut libc::passwd) -> c_int,
     read: impl FnOnce(&libc::passwd) -> T,
 ) -> io::Result<Option<T>> {
     let mut text = vec![0; 1024];
-    // SAFETY: a passwd is integers and pointers, for all of which zero is valid.
+    // SAFETY: a passwd consists of integers and pointers, for all of which zero is valid.
     let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
     let mut found = ptr::null_mut();
     loop {
         match ask(&mut entry, text.as_mut_ptr(), text.len(), &mut found) {
             libc::ERANGE => text.resize(text.len() * 2, 0),
             libc::EINTR => {}
-            // POSIX lets "not found" be an error too, and systems do.
+            // POSIX allows "not found" to be an error as well, and some systems return one.
             0 | libc::ENOENT | libc::ESRCH if found.is_null() => return Ok(None),
             0 => return Ok(Some(read(&entry))),
             error => return Err(io::Error::from_raw_os_error(error)),
@@ -338,26 +352,29 @@ fn find_user<T>(
     }
 }
 
-/// The strings of a program's start in one block, as `execve` wants them.
+/// The strings needed to start a program, in one block, in the layout that `execve` expects.
 pub(super) struct Image {
-    /// What the pointers below point into; neither grown nor freed before them.
+    /// The buffer that the pointers below point into. It is neither grown nor freed before them.
     _text: Vec<u8>,
     program: *const c_char,
     working_dir: *const c_char,
-    /// Ends in null, as does `env`.
+    /// Ends in a null pointer, as does `env`.
     argv: Vec<*const c_char>,
     env: Vec<*const c_char>,
-    /// Where the child's number is written that the variable [`PID`] has room for; null where nobody asks.
+    /// The place for the child's pid in the value of the variable [`PID`]; null without sockets.
     pid: *mut u8,
 }
 
-/// By which a program knows that sockets are meant for it: sd_listen_fds(3).
+/// The variable by which a program recognizes that sockets are meant for it (sd_listen_fds(3)).
 const PID: &str = "LISTEN_PID=";
-/// As many digits as a pid may have.
+/// The maximum number of digits in a pid.
 const PID_DIGITS: usize = 10;
 
 impl Image {
-    /// Fails with `InvalidInput` if a string holds a NUL byte, which no Unix can pass on.
+    /// Lays out the strings of `command`.
+    ///
+    /// # Errors
+    /// `InvalidInput` if a string contains a NUL byte, which no Unix can pass on.
     pub(super) fn new(command: &Command<'_>, instance: Option<&str>) -> io::Result<Self> {
         let mut text = Vec::with_capacity(4096);
         let mut push = |parts: &[&OsStr]| {
@@ -417,29 +434,31 @@ impl Image {
         })
     }
 
-    /// Writes the number of this process where its environment has room for it.
+    /// Writes the pid of this process into its environment, if there is a place for it.
     ///
     /// # Safety
-    /// In a child that the image is for, while nobody else looks at it. It is async-signal-safe.
+    /// Only in the child that the image is for, while nothing else reads the image. It is
+    /// async-signal-safe.
     unsafe fn say_pid(&self) {
         if self.pid.is_null() {
             return;
         }
-        // SAFETY: it cannot fail.
+        // SAFETY: the call cannot fail.
         let mut rest = unsafe { libc::getpid() };
-        // Without leading zeros: some would take it for an octal number.
+        // No leading zeros: some programs would read the number as octal.
         let digits = rest.unsigned_abs().ilog10() as usize + 1;
         for place in (0..digits).rev() {
-            // SAFETY: there is room for as many digits as there are.
+            // SAFETY: there is room for the maximum number of digits.
             unsafe { *self.pid.add(place) = b'0' + u8::try_from(rest % 10).unwrap_or(0) };
             rest /= 10;
         }
-        // SAFETY: behind them, at the latest where the text ends in a NUL.
+        // SAFETY: the place directly after the digits is at most the NUL that ends the text.
         unsafe { *self.pid.add(digits) = 0 };
     }
 }
 
-/// Which of the child's steps failed. The discriminant crosses from the child to the parent; 0 is none.
+/// The step of the child that failed. The discriminant is passed from the child to the parent; 0
+/// means none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub(super) enum Step {
@@ -474,24 +493,25 @@ impl Step {
     ];
 }
 
-/// Everything that a new child needs, laid out before it exists: between its birth and `execve` it may neither allocate nor lock,
-/// and may share the parent's memory.
+/// All data that a new child needs, laid out before the child exists. Between its creation and
+/// `execve` the child may neither allocate nor lock, and may share the parent's memory.
 pub(super) struct Child<'a> {
     image: &'a Image,
     user: Option<&'a User>,
-    /// Kept across the change of user.
+    /// The capabilities kept across the change of user.
     capabilities: capabilities::Set,
     nice: Option<c_int>,
     cpus: &'a [u16],
     limits: Limits,
-    /// Where none of them is overwritten before it is in its place.
+    /// Duplicates numbered high enough that none is overwritten before it is moved into place.
     sockets: Vec<OwnedFd>,
     stdin: RawFd,
     stdout: RawFd,
     stderr: RawFd,
-    /// A `cgroup.procs` to write itself into, or -1.
+    /// The `cgroup.procs` file that the child writes itself into, or -1.
     pub(super) cgroup_procs: RawFd,
-    /// Duplicates of streams that lay among the standard ones, where the child's own would overwrite them.
+    /// Duplicates of streams that were among descriptors 0 to 2, where the child's own would
+    /// overwrite them.
     _moved: [Option<OwnedFd>; 3],
     step: AtomicI32,
     errno: AtomicI32,
@@ -504,7 +524,7 @@ impl<'a> Child<'a> {
         let stdout = above_standard(command.stdout)?;
         let stderr = above_standard(command.stderr)?;
         let user = command.user.filter(|user| !user.is_ours());
-        // Without a change of user nothing is taken from it.
+        // Without a change of user, the child keeps all of its capabilities.
         let kept = user.map_or(&[][..], |_| command.capabilities);
         Ok(Self {
             image,
@@ -532,7 +552,7 @@ impl<'a> Child<'a> {
         })
     }
 
-    /// What the child left in shared memory: `None` if it became the program.
+    /// Returns the failure that the child left in shared memory; `None` if it became the program.
     #[cfg(target_os = "linux")]
     pub(super) fn failure(&self) -> Option<(Step, i32)> {
         failure(
@@ -541,12 +561,13 @@ impl<'a> Child<'a> {
         )
     }
 
-    /// The life of the child; returns only if it failed, with the reason also in shared memory.
+    /// Runs the child's steps. Returns only on failure, with the reason also in shared memory.
     ///
     /// # Safety
-    /// Only in a new child process with one thread and every signal blocked. It is async-signal-safe.
+    /// Only in a new child process with one thread and every signal blocked. It is
+    /// async-signal-safe.
     pub(super) unsafe fn become_program(&self) -> (i32, i32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         let step = unsafe { self.run() };
         let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
         self.errno.store(errno, Ordering::Release);
@@ -555,17 +576,18 @@ impl<'a> Child<'a> {
     }
 
     /// # Safety
-    /// As [`Child::become_program`].
+    /// As for [`Child::become_program`].
     unsafe fn run(&self) -> Step {
-        // SAFETY: system calls on what the parent laid out, which lives until this process has become another or ended.
+        // SAFETY: system calls on data that the parent laid out, which lives until this process has
+        // executed the program or ended.
         unsafe {
             if self.cgroup_procs >= 0
                 && libc::write(self.cgroup_procs, c"0".as_ptr().cast(), 1) != 1
             {
                 return Step::Cgroup;
             }
-            // A session, not only a group: no terminal's ctrl-c, hang-up or job control reaches it, and a session outlives its
-            // leader, so it still marks the orphans.
+            // A session, not only a process group: no terminal's ctrl-c, hang-up or job control
+            // reaches it. A session also outlives its leader, so it still identifies the orphans.
             if libc::setsid() == -1 {
                 return Step::Session;
             }
@@ -631,14 +653,15 @@ impl<'a> Child<'a> {
     }
 }
 
-/// Leaves the supervisor's session keyring for a new, empty one (session-keyring(7)), so that keys of the account that started the
-/// supervisor do not reach another account. A kernel without keyrings, or a container that forbids them, has no keys to hide.
+/// Leaves the supervisor's session keyring for a new, empty one (session-keyring(7)), so that keys
+/// of the account that started the supervisor do not reach another account. A kernel without
+/// keyrings, or a container that forbids them, has no keys to protect.
 ///
 /// # Safety
 /// Only in a new child.
 unsafe fn session_keyring() {
     #[cfg(target_os = "linux")]
-    // SAFETY: no name is given, so no memory is involved.
+    // SAFETY: no name is passed, so no memory is involved.
     unsafe {
         libc::syscall(
             libc::SYS_keyctl,
@@ -658,7 +681,7 @@ fn nice(priority: Priority) -> c_int {
     }
 }
 
-/// Limits of this process, and of what it starts.
+/// Resource limits of this process and its children.
 mod limits {
     use std::io;
 
@@ -671,7 +694,7 @@ mod limits {
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     type Resource = libc::c_int;
 
-    /// Each of them: what it is for the system and in a manifest.
+    /// Returns each limit with its system resource and its manifest key.
     fn all(limits: Limits) -> [(Resource, &'static str, Option<u64>); 4] {
         let Limits {
             open_files,
@@ -687,13 +710,14 @@ mod limits {
         ]
     }
 
-    /// How many descriptors the system lets a process have at all (proc_sys_fs(5)).
+    /// Returns the system's maximum number of descriptors per process (proc_sys_fs(5)).
     fn most_open_files() -> Option<u64> {
         let text = std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?;
         text.trim_end().parse().ok()
     }
 
-    /// The same, with as many descriptors as the system knows for no limit: Linux has none that is unlimited.
+    /// Replaces an unlimited number of descriptors with the system's maximum, because Linux does
+    /// not support an unlimited one.
     pub(super) fn possible(limits: Limits) -> Limits {
         let is_unlimited = limits.open_files == Some(Limits::UNLIMITED);
         match most_open_files().filter(|_| is_unlimited) {
@@ -706,11 +730,12 @@ mod limits {
     }
 
     fn amount(value: u64) -> libc::rlim_t {
-        // rlim_t is signed on some systems.
+        // `rlim_t` is signed on some systems.
         libc::rlim_t::try_from(value).unwrap_or(libc::RLIM_INFINITY)
     }
 
-    /// The first of these that this process may not give, and why: it tries to raise its own hard limit.
+    /// Returns why this process may not set the first disallowed limit. It tries to raise its own
+    /// hard limit to find out.
     pub(super) fn refused(limits: Limits) -> Option<String> {
         let wanted = all(possible(limits)).into_iter();
         wanted
@@ -720,7 +745,7 @@ mod limits {
                     rlim_cur: 0,
                     rlim_max: 0,
                 };
-                // SAFETY: one that is there, and a place for its value.
+                // SAFETY: the resource exists, and `before` has room for its value.
                 cvt(unsafe { libc::getrlimit(resource, &mut before) }).ok()?;
                 if amount(value) <= before.rlim_max {
                     return None;
@@ -729,7 +754,7 @@ mod limits {
                     rlim_max: amount(value),
                     ..before
                 };
-                // SAFETY: as above; what is raised is lowered again at once.
+                // SAFETY: as above; a raised limit is lowered again at once.
                 let error = unsafe {
                     match cvt(libc::setrlimit(resource, &raw const raised)) {
                         Ok(_) => {
@@ -753,10 +778,10 @@ mod limits {
         format!("limits.{key} = {value}: {error}; the supervisor's hard limit is {hard}{most}")
     }
 
-    /// Whether all were set; `errno` tells why not.
+    /// Sets all limits and returns whether that succeeded; `errno` has the reason if not.
     ///
     /// # Safety
-    /// None beyond the system's: it is async-signal-safe.
+    /// No requirements beyond the system's. It is async-signal-safe.
     pub(super) unsafe fn set(limits: Limits) -> bool {
         all(limits).into_iter().all(|(resource, _, value)| {
             let Some(value) = value else { return true };
@@ -764,19 +789,21 @@ mod limits {
                 rlim_cur: amount(value),
                 rlim_max: amount(value),
             };
-            // SAFETY: one that is there.
+            // SAFETY: the resource exists.
             unsafe { libc::setrlimit(resource, &raw const limit) == 0 }
         })
     }
 }
 
-/// Why this process may not give what it starts these limits: the first one that is too high. `None` where it may.
+/// Returns why this process may not give its children these limits, for the first one that is too
+/// high; `None` if it may.
 pub(crate) fn refused_limit(limits: Limits) -> Option<String> {
     limits::refused(limits)
 }
 
-/// Why a program cannot be given these, as far as that is known before it is started: each is tried in a thread of its own, which ends with what
-/// it was given. Off Linux they are those of the whole process, and the start itself tells.
+/// Returns a setting that a program cannot be given, as far as that can be determined before it
+/// starts. Each setting is tried in a separate thread, which then ends. Systems other than Linux
+/// apply the settings to the whole process, so there only the start itself reveals a refusal.
 #[cfg(target_os = "linux")]
 pub(crate) fn refused_settings(
     cpus: &[u16],
@@ -784,7 +811,7 @@ pub(crate) fn refused_settings(
     capabilities: &[String],
 ) -> Option<RefusedSetting> {
     let try_all = || {
-        // SAFETY: system calls on this thread alone, with what was checked.
+        // SAFETY: system calls on this thread alone, with checked arguments.
         let is_bound = processors::check(cpus).is_ok() && unsafe { processors::bind(cpus) };
         if !is_bound {
             return Some(RefusedSetting::Processors);
@@ -804,7 +831,7 @@ pub(crate) fn refused_settings(
     })
 }
 
-/// As above.
+/// Returns `None`: only the start itself reveals a refusal.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn refused_settings(
     _cpus: &[u16],
@@ -814,7 +841,7 @@ pub(crate) fn refused_settings(
     None
 }
 
-/// Binding this process, and what it starts, to processors; none named are all.
+/// Binding of this process and its children to processors; an empty list means all.
 mod processors {
     use std::io;
 
@@ -825,7 +852,7 @@ mod processors {
     #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
     type Set = ();
 
-    /// Whether [`bind`] can be asked for these.
+    /// Checks that [`bind`] supports these processors.
     pub(super) fn check(cpus: &[u16]) -> io::Result<()> {
         let known = 8 * size_of::<Set>();
         match cpus.iter().find(|cpu| usize::from(**cpu) >= known) {
@@ -842,13 +869,14 @@ mod processors {
     }
 
     /// # Safety
-    /// These were checked. Async-signal-safe.
+    /// The processors have passed [`check`]. It is async-signal-safe.
     pub(super) unsafe fn bind(cpus: &[u16]) -> bool {
         if cpus.is_empty() {
             return true;
         }
         #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-        // SAFETY: a set of bits, all zero, which has one for each of these; 0 and -1 are this process.
+        // SAFETY: an all-zero bit set with one bit for each of these processors; 0 and -1 are this
+        // process.
         unsafe {
             let mut set: Set = std::mem::zeroed();
             for cpu in cpus {
@@ -868,18 +896,17 @@ mod processors {
     }
 }
 
-/// What a child reported.
+/// Decodes the failure that a child reported.
 pub(super) fn failure(step: i32, errno: i32) -> Option<(Step, i32)> {
     let step = Step::ALL.into_iter().find(|known| *known as i32 == step)?;
     Some((step, errno))
 }
 
-/// A duplicate of `stream` beyond 2 if it lies among the standard streams, which the child's own would overwrite.
-/// Duplicates above those that these are to become.
+/// Duplicates the sockets to descriptors above the range that they are to occupy.
 fn above(sockets: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
     let lowest = 3 + c_int::try_from(sockets.len()).map_err(io::Error::other)?;
     let duplicate = |socket: &OwnedFd| {
-        // SAFETY: the descriptor is open while it is borrowed, and the new one is nobody else's.
+        // SAFETY: the descriptor is open while it is borrowed, and only this code owns the new one.
         unsafe {
             let moved = libc::fcntl(socket.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest);
             Ok(OwnedFd::from_raw_fd(cvt(moved)?))
@@ -891,10 +918,11 @@ fn above(sockets: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
 /// A listening socket.
 pub(crate) type Socket = OwnedFd;
 
-/// Connections that may wait until they are accepted; the system has a limit of its own.
+/// The maximum number of connections waiting to be accepted. The system has a limit of its own.
 const BACKLOG: c_int = 4096;
 
-/// Connects a non-blocking stream to a Unix socket. Never waits: the kernel connects at once, or refuses.
+/// Connects a non-blocking stream to a Unix socket. It never waits: the kernel connects at once, or
+/// refuses.
 ///
 /// # Errors
 /// `EAGAIN` if the listener's backlog is full (unix(7)).
@@ -904,11 +932,13 @@ pub(crate) fn connect_unix(path: &Path) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Whether a Unix socket accepts a connection, which is closed at once; the process that began to listen, where the system tells. The listener cannot send on it: a descriptor that lingers
-/// (`SO_LINGER`) in our receive queue would block the close.
+/// Connects to a Unix socket to check that it accepts connections, and closes the connection at
+/// once. Returns the process that began to listen, if the system reports it. The listener cannot
+/// send on the connection: a descriptor that lingers (`SO_LINGER`) in this side's receive queue
+/// would block the close.
 ///
 /// # Errors
-/// As [`connect_unix`].
+/// As for [`connect_unix`].
 pub(crate) fn probe_unix(path: &Path) -> Result<Option<u32>, Errno> {
     let socket = unconnected()?;
     rustix::net::shutdown(&socket, rustix::net::Shutdown::Read)?;
@@ -935,19 +965,21 @@ fn unconnected() -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Opens a listening socket. A Unix socket that nothing listens on is replaced; anything else at its path is an error.
+/// Opens a listening socket. An existing Unix socket without a listener is replaced; anything else
+/// at its path is an error.
 pub(crate) fn listen(address: &Listen) -> io::Result<Socket> {
     let socket: OwnedFd = match address {
         Listen::Tcp(address) => TcpListener::bind(&*address.literal())?.into(),
         Listen::Unix(path) => bind_unix(path)?,
     };
-    // std's own backlog is a small one.
-    // SAFETY: a socket of ours; no memory is involved.
+    // The standard library's own backlog is small. SAFETY: the socket is owned here; no memory is
+    // involved.
     cvt(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
     Ok(socket)
 }
 
-/// Binds a Unix socket in a directory that is held open, so that nobody who can replace a directory above leads it elsewhere.
+/// Binds a Unix socket in a directory that is held open, so that no user who can replace a parent
+/// directory can redirect the path.
 fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     use rustix::fs::{AtFlags, FileType, statat, unlinkat};
     let (dir, name) = guarded::parent(path)?;
@@ -977,7 +1009,8 @@ fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(UnixListener::bind(address)?.into())
 }
 
-/// A path that leads to `name` in `dir`; `path` itself where only root can change what that leads to.
+/// Returns a path that leads to `name` in `dir`; `path` itself if only root can change where it
+/// leads.
 fn address_in(dir: &guarded::Reached, path: &Path, name: &OsStr) -> PathBuf {
     match cfg!(target_os = "linux") && !dir.is_settled() {
         true => Path::new("/proc/self/fd")
@@ -987,43 +1020,49 @@ fn address_in(dir: &guarded::Reached, path: &Path, name: &OsStr) -> PathBuf {
     }
 }
 
-/// Whether a Unix socket has been left behind: nothing listens on it. Never waits for room among the connections that do.
+/// Returns whether a Unix socket is stale, that is, nothing listens on it. It never waits for space
+/// in the backlog.
 fn is_dead_socket(address: &Path) -> io::Result<bool> {
     match probe_unix(address) {
         Err(Errno::CONNREFUSED) => Ok(true),
-        // Accepted, or its queue is full, or it is of another type: something has it open.
+        // The connection was accepted, the queue is full, or the socket has another type: some
+        // process has it open.
         Ok(_) | Err(Errno::AGAIN | Errno::INPROGRESS | Errno::PROTOTYPE) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The same socket once more: it listens until both are closed.
+/// Duplicates a socket, which listens until both copies are closed.
 pub(crate) fn share(socket: &Socket) -> io::Result<Socket> {
     socket.try_clone()
 }
 
+/// Duplicates `stream` above 2 if it is among the standard streams, which the child's own would
+/// overwrite.
 fn above_standard(stream: Stream<'_>) -> io::Result<Option<OwnedFd>> {
     if stream.as_raw_fd() > 2 {
         return Ok(None);
     }
-    // SAFETY: the descriptor is open while it is borrowed, and the new one is nobody else's.
+    // SAFETY: the descriptor is open while it is borrowed, and only this code owns the new one.
     unsafe {
         let moved = cvt(libc::fcntl(stream.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3))?;
         Ok(Some(OwnedFd::from_raw_fd(moved)))
     }
 }
 
-/// How many descriptors the supervisor might open before [`raise_limits`]; its children may again.
+/// The descriptor limit of the supervisor before [`raise_limits`], restored in its children.
 static INHERITED_FILES: OnceLock<libc::rlimit> = OnceLock::new();
 
-/// As many descriptors as the hard limit allows, since each service takes three (a soft limit of 1024 is for `select`, which is not
-/// used here; children get theirs back, for they may use it).
+/// Raises the soft descriptor limit to the hard limit, because each service takes three. The usual
+/// soft limit of 1024 exists for `select`, which is not used here; children get it back because
+/// they may use `select`.
 pub(super) fn raise_limits() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: the pointers are valid for the calls; nobody else in this process changes limits.
+    // SAFETY: the pointers are valid for the calls; nothing else in this process changes limits at
+    // the same time.
     unsafe {
         if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0
             && INHERITED_FILES.set(limit).is_ok()
@@ -1032,16 +1071,17 @@ pub(super) fn raise_limits() {
                 rlim_cur: limit.rlim_max,
                 ..limit
             };
-            // Without it there are fewer services, and the one too many says why.
+            // On failure fewer services fit, and the first one that does not reports why.
             libc::setrlimit(libc::RLIMIT_NOFILE, &raised);
         }
     }
 }
 
-/// Ignores every signal that would end or stop this process and means nothing to a supervisor. Faults, what a terminal's user asks for
-/// and what has a handler stay as they are. Children get the defaults back.
+/// Ignores every signal that would end or stop this process and has no meaning for a supervisor.
+/// Faults, signals from a terminal's user and signals with a handler stay as they are. Children get
+/// the defaults back.
 pub(super) fn ignore_signals() {
-    // A file size limit is an error of one write, not our end.
+    // Exceeding the file size limit must fail one write, not end the supervisor.
     let mut ignored = vec![
         libc::SIGALRM,
         libc::SIGVTALRM,
@@ -1058,37 +1098,42 @@ pub(super) fn ignore_signals() {
         ignored.extend(libc::SIGRTMIN()..=libc::SIGRTMAX());
     }
     for signal in ignored {
-        // SAFETY: no memory is involved. A number that the system refuses changes nothing.
+        // SAFETY: no memory is involved. A number that the system refuses has no effect.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 
-/// Every signal to its default. `execve` resets handlers by itself, but not before the mask is lifted, when a signal would run
-/// the supervisor's handler in the child; and it leaves ignored ones ignored (Rust ignores SIGPIPE; `nohup`, SIGHUP).
+/// Resets every signal to its default. `execve` resets handlers by itself, but only after the mask
+/// is lifted, when a signal would run the supervisor's handler in the child. It also leaves ignored
+/// signals ignored (Rust ignores SIGPIPE; `nohup`, SIGHUP).
 ///
 /// # Safety
 /// Only in a new child.
 unsafe fn default_signals() {
     for signal in 1..=64 {
-        // The system call itself on Linux: the C library hides two real-time signals from its own wrapper.
+        // Linux: uses the system call directly, because the C library hides two real-time signals
+        // from its wrapper.
         #[cfg(target_os = "linux")]
-        // SAFETY: 32 zero bytes are a kernel sigaction of SIG_DFL on every architecture; none is written back.
+        // SAFETY: 32 zero bytes are a kernel sigaction of SIG_DFL on every architecture; none is
+        // written back.
         unsafe {
             libc::syscall(libc::SYS_rt_sigaction, signal, &[0_u64; 4], 0, 8);
         }
         #[cfg(not(target_os = "linux"))]
-        // SAFETY: the same, of the C library's. Numbers that do not exist are refused, which is fine.
+        // SAFETY: no memory is involved. Numbers that do not exist are refused, which is harmless.
         unsafe {
             libc::signal(signal, libc::SIG_DFL);
         }
     }
 }
 
-/// Whatever descriptor beyond 2 we hold, ours or inherited, ends at `execve`. Without the system call (Linux 5.11, FreeBSD 12.2)
-/// it is [`seal_inherited`] and `O_CLOEXEC` alone.
+/// Marks every descriptor above 2, own or inherited, as close-on-exec, and returns whether that
+/// succeeded. Without the system call (Linux 5.11, FreeBSD 12.2), only [`seal_inherited`] and
+/// `O_CLOEXEC` apply.
 ///
 /// # Safety
-/// Touches every descriptor of the process; harmless to those that are close-on-exec anyway, as all of ours are.
+/// Affects every descriptor of the process. It is harmless to those that are close-on-exec anyway,
+/// as all of this program's are.
 unsafe fn close_on_exec() -> bool {
     // SAFETY: no memory is involved.
     #[cfg(target_os = "linux")]
@@ -1104,7 +1149,8 @@ unsafe fn close_on_exec() -> bool {
     false
 }
 
-/// Marks what this process inherited beyond the standard streams as close-on-exec, so that no service inherits it in turn.
+/// Marks the descriptors that this process inherited, except the standard streams, as
+/// close-on-exec, so that no service inherits them in turn.
 pub(super) fn seal_inherited() {
     // SAFETY: everything that this program opens is close-on-exec already.
     if unsafe { close_on_exec() } {
@@ -1120,22 +1166,23 @@ pub(super) fn seal_inherited() {
     }
 }
 
-/// Those of these capabilities that the programs which this process starts, as its own user, do not have.
+/// Returns those of these capabilities that programs started by this process as its own user do not
+/// get.
 pub(crate) fn lacking_capabilities(names: &[String]) -> Vec<&String> {
     let lacks = |name: &&String| !capabilities::is_passed_on(name);
     names.iter().filter(lacks).collect()
 }
 
-/// The changes of identity in a child. They set `errno`.
+/// The changes of identity in a child. The functions set `errno`.
 #[cfg(target_os = "linux")]
 mod identity {
     use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-    // The C library's functions change *every* thread that it knows of, and in a child that shares memory those are the
-    // parent's. These are the bare system calls.
+    // The C library's functions change *every* thread that they track, and in a child that shares
+    // memory those are the parent's. These are the bare system calls.
 
     pub(super) fn set_groups(groups: &[libc::gid_t]) -> bool {
-        // SAFETY: `Gid` is a transparent gid_t.
+        // SAFETY: `Gid` is a transparent wrapper around gid_t.
         let groups =
             unsafe { std::slice::from_raw_parts(groups.as_ptr().cast::<Gid>(), groups.len()) };
         report(set_thread_groups(groups))
@@ -1151,14 +1198,15 @@ mod identity {
 
     pub(super) fn report(result: rustix::io::Result<()>) -> bool {
         let Err(error) = result else { return true };
-        // SAFETY: this thread's own errno.
+        // SAFETY: `errno` belongs to this thread.
         unsafe { *libc::__errno_location() = error.raw_os_error() };
         false
     }
 }
 
-/// Capabilities that a program has although it is not root's: ambient ones, as only these outlive an `execve` of a file without
-/// capabilities of its own. They set `errno`.
+/// Capabilities for programs that do not run as root. They are ambient, because only ambient
+/// capabilities survive an `execve` of a file without capabilities of its own. The functions set
+/// `errno`.
 #[cfg(target_os = "linux")]
 mod capabilities {
     use std::io;
@@ -1172,7 +1220,10 @@ mod capabilities {
 
     pub(super) type Set = CapabilitySet;
 
-    /// Fails for a name that Linux does not have.
+    /// Parses capability names.
+    ///
+    /// # Errors
+    /// If Linux has no capability of that name.
     pub(super) fn parse(names: &[String]) -> io::Result<Set> {
         let one = |name: &String| {
             let known = name.strip_prefix("CAP_").and_then(Set::from_name);
@@ -1184,13 +1235,14 @@ mod capabilities {
         names.iter().map(one).collect()
     }
 
-    /// Whether what this process starts has it, as long as the user stays the same.
+    /// Returns whether children of this process get the capability while the user stays the same.
     pub(super) fn is_passed_on(name: &str) -> bool {
         let known = name.strip_prefix("CAP_").and_then(Set::from_name);
         known.is_some_and(|one| capability_is_in_ambient_set(one).unwrap_or(false))
     }
 
-    /// Whether this thread can hand it on to a program of another user. It does so, if it can.
+    /// Returns whether this thread can pass the capability on to a program of another user. If it
+    /// can, it does.
     pub(super) fn can_be_given(name: &str) -> bool {
         let Some(one) = name.strip_prefix("CAP_").and_then(Set::from_name) else {
             return false;
@@ -1209,12 +1261,13 @@ mod capabilities {
         given.is_ok()
     }
 
-    /// Before the change of user, which would take all.
+    /// Keeps capabilities across the change of user, which would otherwise drop them all. Called
+    /// before the change.
     pub(super) fn keep(set: &Set) -> bool {
         set.is_empty() || report(set_keep_capabilities(true))
     }
 
-    /// After it.
+    /// Restores the capabilities after the change of user and makes them ambient.
     pub(super) fn hand_on(set: &Set) -> bool {
         let sets = CapabilitySets {
             effective: *set,
@@ -1229,7 +1282,7 @@ mod capabilities {
     }
 }
 
-/// Only Linux has capabilities.
+/// The stub for systems without capabilities, which only Linux has.
 #[cfg(not(target_os = "linux"))]
 mod capabilities {
     use std::io;
@@ -1259,11 +1312,11 @@ mod capabilities {
     }
 }
 
-/// The changes of identity in a child. They set `errno`.
+/// The changes of identity in a child. The functions set `errno`.
 #[cfg(not(target_os = "linux"))]
 mod identity {
     pub(super) fn set_groups(groups: &[libc::gid_t]) -> bool {
-        // SAFETY: as many ids as are said.
+        // SAFETY: the slice has as many IDs as its length says.
         unsafe { libc::setgroups(groups.len() as _, groups.as_ptr()) == 0 }
     }
     pub(super) fn set_gid(gid: libc::gid_t) -> bool {
@@ -1276,12 +1329,13 @@ mod identity {
     }
 }
 
-/// No signal reaches this thread until dropped, so that none of our handlers runs in a child that shares our memory.
+/// Blocks every signal on this thread until dropped, so that no signal handler runs in a child that
+/// shares this process's memory.
 pub(super) struct SignalsBlocked(libc::sigset_t);
 
 impl SignalsBlocked {
     pub(super) fn new() -> Self {
-        // SAFETY: both sets are this function's own, and valid when zero.
+        // SAFETY: both sets are local, and valid when zero.
         unsafe {
             let mut all: libc::sigset_t = std::mem::zeroed();
             let mut before: libc::sigset_t = std::mem::zeroed();
@@ -1300,7 +1354,8 @@ impl Drop for SignalsBlocked {
 }
 
 impl SpawnError {
-    /// A step of the supervisor's own. What the system does not have at all, it will not have at the next try either.
+    /// Describes a failure in the supervisor's own part of a start. If the system does not support
+    /// an operation at all, the next attempt fails as well.
     pub(super) fn parent(step: &str, source: impl Into<io::Error>) -> Self {
         use io::ErrorKind::{InvalidInput, Unsupported};
         let source = source.into();
@@ -1312,7 +1367,7 @@ impl SpawnError {
         }
     }
 
-    /// A step of the child's.
+    /// Describes a failure in a step of the child.
     pub(super) fn child(command: &Command<'_>, (step, errno): (Step, i32)) -> Self {
         let user = || {
             command
@@ -1358,7 +1413,8 @@ impl SpawnError {
     }
 }
 
-/// Whether a step of the child's that failed with this fails again. A missing file may still come, and memory be free again.
+/// Returns whether a step of the child that failed with this error will fail again. A missing file
+/// may still appear, and memory may become free.
 fn lasts(errno: i32) -> bool {
     use libc::{E2BIG, EACCES, EINVAL, ELOOP, ENAMETOOLONG, ENOEXEC, ENOTDIR, EPERM};
     matches!(
@@ -1367,7 +1423,7 @@ fn lasts(errno: i32) -> bool {
     )
 }
 
-/// What a script that was saved with the line ends of Windows needs.
+/// The advice for a script saved with Windows line endings.
 const DOS_SCRIPT: &str = "its #! line ends in a carriage return; save it with Unix line ends";
 
 enum LineEnd {
@@ -1375,7 +1431,7 @@ enum LineEnd {
     CarriageReturn,
 }
 
-/// The beginning of a file.
+/// Reads the first 256 bytes of a file.
 fn head(program: &Path) -> Option<Vec<u8>> {
     let mut head = vec![0; 256];
     let length = crate::guarded::plain_file(program)
@@ -1386,7 +1442,7 @@ fn head(program: &Path) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// The interpreter that the `#!` line of a script names, and how the line ends.
+/// Returns the interpreter that a script's `#!` line names, and the line's ending.
 fn interpreter(head: &[u8]) -> Option<(String, LineEnd)> {
     let line = head
         .strip_prefix(b"#!")?
@@ -1403,7 +1459,8 @@ fn interpreter(head: &[u8]) -> Option<(String, LineEnd)> {
     Some((String::from_utf8_lossy(name).into_owned(), end))
 }
 
-/// Why a script has no interpreter, told without executing it. With a carriage return the kernel, or `env`, looks for a name that ends in it.
+/// Returns why a script has no interpreter, without executing it. With a carriage return, the
+/// kernel or `env` looks for a name that ends in it.
 pub(crate) fn lacks_interpreter(program: &Path) -> Option<String> {
     let head = head(program)?;
     let line = head.split(|byte| *byte == b'\n').next()?;
@@ -1417,7 +1474,7 @@ pub(crate) fn lacks_interpreter(program: &Path) -> Option<String> {
     }
 }
 
-/// What the header of an ELF file says of it (elf(5)).
+/// Describes an ELF file by its header (elf(5)).
 fn elf(head: &[u8]) -> String {
     let at = |place: usize| head.get(place).copied().unwrap_or(0);
     let (bits, order) = match (at(4), at(5)) {
@@ -1455,7 +1512,8 @@ fn elf(head: &[u8]) -> String {
     )
 }
 
-/// What `execve` means where its error misleads: a missing *interpreter* is reported as a missing file, for one.
+/// Explains a failed `execve` whose error is misleading. For example, a missing *interpreter* is
+/// reported as a missing file.
 pub(crate) fn why_not_executed(program: &Path, errno: i32) -> Option<String> {
     let metadata = std::fs::metadata(program).ok()?;
     if errno == libc::EACCES {

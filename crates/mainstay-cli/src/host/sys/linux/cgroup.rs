@@ -1,7 +1,8 @@
-//! Trees held together by cgroups (v2, cgroups(7)): a nest `LABEL-PID` for the supervisor, and in it one directory for each
-//! tree. A directory that has become empty is kept for the next run of its service: to make and remove one is a third of the cost of a
-//! restart. No controller is needed, so it works wherever the directory of our own cgroup may be written: as root, in a systemd
-//! service with `Delegate=yes`, in a user's session, on hybrid mounts.
+//! Trees held together by cgroups (v2, cgroups(7)): a nest `LABEL-PID` for the supervisor, with one
+//! directory per tree inside. An empty directory is kept for the next run of its service, because
+//! creating and removing one is a third of the cost of a restart. No controller is needed, so this
+//! works wherever the directory of the supervisor's own cgroup is writable: as root, in a systemd
+//! service with `Delegate=yes`, in a user's session, and on hybrid mounts.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,37 +21,38 @@ use super::super::{Birth, Found, Identity, Survivor};
 use super::kin;
 use super::watches::Watches;
 
-/// The supervisor's own cgroup directory, which holds no process itself.
+/// The supervisor's own cgroup directory, which contains no process itself.
 pub(super) struct Nest {
     dir: PathBuf,
-    /// Held while the owner lives, so that supervisors of other pid namespaces keep off.
+    /// The lock held while the owner is alive, so that supervisors in other pid namespaces leave
+    /// the nest alone.
     _lock: Option<OwnedFd>,
-    /// The same as `/proc/PID/cgroup` names it.
+    /// The nest's path as `/proc/PID/cgroup` names it.
     path: String,
-    /// Of the trees' `cgroup.events`.
+    /// Watches on the `cgroup.events` files of the trees.
     watches: Rc<Watches>,
     /// Directories that were still in use when their tree was dropped.
     leftovers: RefCell<Vec<PathBuf>>,
-    /// At most one empty directory a service, by the service's name.
+    /// At most one empty directory per service, by the service's name.
     idle: RefCell<BTreeMap<String, Place>>,
 }
 
 /// A directory in the nest.
 struct Place {
     name: String,
-    /// `cgroup.events`, once somebody asked.
+    /// The open `cgroup.events` file, once it was needed.
     events: OnceCell<File>,
-    /// Whether the nest's epoll set has it.
+    /// Set if the nest's epoll set contains `events`.
     is_watched: Cell<bool>,
 }
 
 impl Place {
-    /// Opens what tells when it is empty, before anybody lives there: a supervisor that has no descriptor left later could not tell an
-    /// empty tree from a living one.
+    /// Opens the events file before any process is in the directory. A supervisor that runs out of
+    /// descriptors later could not distinguish an empty tree from a live one.
     fn watch_for(&self, nest_dir: &Path) -> io::Result<()> {
         if self.events.get().is_none() {
             match File::open(nest_dir.join(&self.name).join("cgroup.events")) {
-                // Somebody tidied up what was idle: it is made again at the start.
+                // Another process removed the idle directory. It is created again at the start.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 opened => drop(self.events.set(opened?)),
             }
@@ -60,15 +62,18 @@ impl Place {
 }
 
 impl Nest {
-    /// Makes the nest. Fails where cgroups cannot be used.
+    /// Creates the nest.
+    ///
+    /// # Errors
+    /// If cgroups cannot be used.
     pub(super) fn new(label: &str, instance: &str) -> io::Result<Self> {
         let (parent_dir, parent_path) = own_cgroup()?;
-        // To place a child into a cgroup needs this right on the common ancestor.
+        // Placing a child into a cgroup requires write access to the common ancestor.
         rustix::fs::access(
             parent_dir.join("cgroup.procs"),
             rustix::fs::Access::WRITE_OK,
         )?;
-        // Unlike a pid, an instance is never used again: the name is proof enough for [`end_remains`].
+        // Unlike a pid, an instance is never reused, so [`end_remains`] can rely on the name.
         let name = format!("{label}-{}-{instance}", std::process::id());
         let dir = parent_dir.join(&name);
         fs::create_dir(&dir)?;
@@ -82,7 +87,8 @@ impl Nest {
         })
     }
 
-    /// That of a dead supervisor, for the trees that are adopted from it. Nothing is born there any more.
+    /// Opens the nest of a dead supervisor, for the trees that are adopted from it. No new process
+    /// is started in it.
     pub(super) fn adopted(dir: &Path, watches: Rc<Watches>) -> io::Result<Self> {
         let mounts = fs::read("/proc/self/mountinfo")?;
         let path = mounts
@@ -99,29 +105,30 @@ impl Nest {
         })
     }
 
-    /// Whether nothing in it could not be removed yet.
+    /// Returns whether no directory is left to be removed later.
     pub(super) fn is_tidy(&self) -> bool {
         self.leftovers.borrow().is_empty()
     }
 
-    /// Removes empty nests that supervisors with this label left when they were killed: 500 services are 500 directories.
+    /// Removes empty nests that supervisors with this label left when they were killed: 500
+    /// services leave 500 directories.
     pub(super) fn remove_stale(&self, label: &str) {
         if let Some(parent_dir) = self.dir.parent() {
             remove_stale(parent_dir, label);
         }
     }
 
-    /// Where it is.
+    /// Returns the nest's directory.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Resolves when some tree that was found populated may no longer be. Cancel-safe.
+    /// Resolves when a tree that was found populated may no longer be. Cancel-safe.
     pub(super) async fn changed(&self) {
         self.watches.changed().await;
     }
 
-    /// A service of this name does not come again: nothing is kept for it.
+    /// Removes the idle directory of a service that will not start again.
     pub(super) fn forget(&self, service: &str) {
         if let Some(place) = self.idle.borrow_mut().remove(service) {
             let dir = self.dir.join(place.name);
@@ -134,7 +141,7 @@ impl Nest {
     fn create(&self, name: String) -> io::Result<Place> {
         let dir = self.dir.join(&name);
         match fs::create_dir(&dir) {
-            // Somebody tidied up the empty nest.
+            // Another process removed the empty nest.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir(&self.dir)?;
                 fs::create_dir(&dir)?;
@@ -148,7 +155,7 @@ impl Nest {
         })
     }
 
-    /// Tries again what could not be removed before.
+    /// Retries the removals that failed before.
     pub(super) fn sweep(&self) {
         self.leftovers
             .borrow_mut()
@@ -158,13 +165,15 @@ impl Nest {
 
 impl Drop for Nest {
     fn drop(&mut self) {
-        // Whole, with what is idle in it; it stays while survivors live there.
+        // Removes the whole nest, including idle directories. It stays while processes survive in
+        // it.
         let _ = remove(&self.dir);
     }
 }
 
-/// Kills what lives in the nest of a dead supervisor, but not in those of its directories that are `spared`, waits until it is empty, at
-/// most `patience`, and removes it. Returns how many processes there were.
+/// Kills the processes in the nest of a dead supervisor, except in the directories named in
+/// `spared`. Waits at most `patience` until the rest is empty, and removes it. Returns the number
+/// of processes found.
 pub(super) fn end_remains(
     nest_dir: &Path,
     spared: &BTreeSet<&str>,
@@ -185,20 +194,20 @@ pub(super) fn end_remains(
     Ok(count)
 }
 
-/// Kills what lives there of one service, as [`end_remains`] does it.
+/// Kills the processes of one service in the nest, as [`end_remains`] does.
 pub(super) fn end_service(nest_dir: &Path, service: &str, patience: Duration) -> io::Result<usize> {
     let deadline = Instant::now() + patience;
     let mut dirs = subdirs(nest_dir).filter(|dir| service_of(dir) == Some(service));
     dirs.try_fold(0, |count, dir| Ok(count + end(&dir, deadline)?))
 }
 
-/// Whose the directory of a tree is.
+/// Returns the service that a tree's directory belongs to.
 fn service_of(dir: &Path) -> Option<&str> {
     let (service, _) = dir.file_name()?.to_str()?.rsplit_once('.')?;
     Some(service)
 }
 
-/// What lives in the nest of a dead supervisor.
+/// Returns the surviving processes in the nest of a dead supervisor.
 pub(super) fn survivors(nest_dir: &Path) -> Vec<Survivor> {
     let trees = subdirs(nest_dir).filter_map(|dir| {
         let service = service_of(&dir)?;
@@ -225,7 +234,7 @@ pub(super) fn survivors(nest_dir: &Path) -> Vec<Survivor> {
     trees.collect()
 }
 
-/// Kills everything in `dir`, waits until that is done, and removes it.
+/// Kills every process in `dir`, waits until they have ended, and removes the directory.
 pub(super) fn end(dir: &Path, deadline: Instant) -> io::Result<usize> {
     let mut found = Vec::new();
     match collect(dir, &mut found) {
@@ -251,20 +260,24 @@ pub(super) fn end(dir: &Path, deadline: Instant) -> io::Result<usize> {
     Ok(found.len())
 }
 
-/// One tree's cgroup. Drop gives its directory back if no process is left, and otherwise leaves it to a later [`Nest::sweep`].
+/// The cgroup of one tree. Drop keeps an empty, unused directory for the next run, or removes it; a
+/// directory with live processes is left to a later [`Nest::sweep`].
 pub(super) struct Cgroup {
     nest: Rc<Nest>,
     service: String,
     place: Option<Place>,
-    /// Its directory must not be used again: it is frozen, or `cgroup.kill` was written. A child that is born into a cgroup dies if that
-    /// one was killed more often than its parent's own (Linux 6.18 compares the two counts in `cgroup_post_fork`).
+    /// Set if the directory must not be used again, because it is frozen or `cgroup.kill` was
+    /// written. A child created in a cgroup dies if that cgroup was killed more often than its
+    /// parent's own (Linux 6.18 compares the two counts in `cgroup_post_fork`).
     is_spent: Cell<bool>,
-    /// It was found empty. Nobody enters an empty cgroup by birth, so it stays so.
+    /// Set once the cgroup was found empty. No process can be forked into an empty cgroup, so it
+    /// stays empty.
     is_vacant: Cell<bool>,
 }
 
 impl Cgroup {
-    /// The directory that an earlier run of `service` left, or a new one, `SERVICE.ID`.
+    /// Uses the directory that an earlier run of `service` left, or creates a new one,
+    /// `SERVICE.ID`.
     pub(super) fn new(nest: &Rc<Nest>, service: &str, id: u64) -> io::Result<Self> {
         let idle = nest.idle.borrow_mut().remove(service);
         let place = idle.map_or_else(|| nest.create(format!("{service}.{id}")), Ok)?;
@@ -278,9 +291,10 @@ impl Cgroup {
         })
     }
 
-    /// That of a tree of a dead supervisor, of which `main` is the main process, if that lives.
+    /// Opens the cgroup of a dead supervisor's tree. `main` is its main process, if that is alive.
     ///
-    /// Fails with `NotFound` if that one is not in it.
+    /// # Errors
+    /// `NotFound` if the main process is not in the cgroup.
     pub(super) fn adopted(nest: &Rc<Nest>, name: &str, main: Option<u32>) -> io::Result<Self> {
         if main.is_some_and(|pid| !is_member(pid, &format!("{}/{name}", nest.path))) {
             return Err(io::ErrorKind::NotFound.into());
@@ -303,7 +317,7 @@ impl Cgroup {
         self.nest.dir.join(self.name())
     }
 
-    /// As `/proc/PID/cgroup` names it.
+    /// Returns the path as `/proc/PID/cgroup` names it.
     pub(super) fn path(&self) -> String {
         format!("{}/{}", self.nest.path, self.name())
     }
@@ -312,12 +326,12 @@ impl Cgroup {
         self.place.as_ref().map_or("", |place| &place.name)
     }
 
-    /// For `clone_into`.
+    /// Opens the directory for `clone_into`.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
         use rustix::fs::{Mode, OFlags};
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(self.dir(), flags, Mode::empty()) {
-            // Somebody tidied up what was idle.
+            // Another process removed the idle directory.
             Err(rustix::io::Errno::NOENT) => {
                 fs::create_dir_all(self.dir())?;
                 Ok(rustix::fs::open(self.dir(), flags, Mode::empty())?)
@@ -326,15 +340,16 @@ impl Cgroup {
         }
     }
 
-    /// For a child that moves itself.
+    /// Opens `cgroup.procs` for a child that moves itself.
     pub(super) fn open_procs(&self) -> io::Result<File> {
         File::options()
             .write(true)
             .open(self.dir().join("cgroup.procs"))
     }
 
-    /// Whether no process is in it or below it. If some are, [`Nest::changed`] will tell when none is: newer kernels empty it
-    /// only after the parent has been told of the death.
+    /// Returns whether no process is in the cgroup or below it. If there are some,
+    /// [`Nest::changed`] resolves when the last one is gone: newer kernels empty a cgroup only
+    /// after the parent was notified of the death.
     pub(super) fn is_empty(&self) -> io::Result<bool> {
         let Some(place) = self.place.as_ref().filter(|_| !self.is_vacant.get()) else {
             return Ok(true);
@@ -356,7 +371,8 @@ impl Cgroup {
         Ok(is_empty)
     }
 
-    /// The open file of a cgroup that was removed cannot be read. Another one may have its name by now.
+    /// The open events file of a removed cgroup cannot be read. Another cgroup may have its name by
+    /// now.
     fn is_populated(&self, events: &File) -> io::Result<bool> {
         match is_populated(events) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
@@ -366,11 +382,12 @@ impl Cgroup {
         }
     }
 
-    /// SIGKILL to every process in it, those included that are being born. Works on frozen ones.
+    /// Sends SIGKILL to every process in the cgroup, including those being forked. Works on frozen
+    /// processes.
     pub(super) fn kill(&self) -> io::Result<()> {
         self.is_spent.set(true);
         match fs::write(self.dir().join("cgroup.kill"), "1") {
-            // Linux before 5.14. What is frozen cannot fork meanwhile.
+            // Linux before 5.14: frozen processes cannot fork meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let _ = self.freeze(true);
                 let result = self.signal(libc::SIGKILL);
@@ -381,7 +398,7 @@ impl Cgroup {
         }
     }
 
-    /// Sends `signal` to each process that is provably in it at that moment.
+    /// Sends `signal` to each process that is verifiably in the cgroup at that moment.
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
         let path = self.path();
         kin::each(self.processes()?, |pid| {
@@ -389,7 +406,8 @@ impl Cgroup {
         })
     }
 
-    /// Takes effect a moment later, when each process next leaves the kernel.
+    /// Freezes or thaws the cgroup. Takes effect with a short delay, when each process next leaves
+    /// the kernel.
     pub(super) fn freeze(&self, frozen: bool) -> io::Result<()> {
         self.is_spent.set(true);
         fs::write(
@@ -398,14 +416,15 @@ impl Cgroup {
         )
     }
 
-    /// The processes in it and below it, zombies excluded.
+    /// Returns the processes in the cgroup and below it, excluding zombies.
     pub(super) fn processes(&self) -> io::Result<Vec<u32>> {
         let mut found = Vec::new();
         collect(&self.dir(), &mut found)?;
         Ok(found)
     }
 
-    /// Of all that were ever in it: earlier runs of the service included.
+    /// Returns the CPU time of all processes that were ever in the cgroup, including earlier runs
+    /// of the service.
     pub(super) fn cpu(&self) -> io::Result<Duration> {
         let text = fs::read_to_string(self.dir().join("cpu.stat"))?;
         let micros = text
@@ -420,7 +439,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let dir = self.dir();
-        // Cgroups of the program's own below it would surprise the next run.
+        // Child cgroups created by the program would affect the next run.
         let is_new = || {
             !self.is_spent.get()
                 && self.is_empty().unwrap_or(false)
@@ -470,7 +489,10 @@ fn subdirs(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
         .map(|entry| entry.path())
 }
 
-/// Removes `dir` and what the program itself may have made below it; fails, and touches nothing, while a process is in there.
+/// Removes `dir` and the cgroups that the program may have created below it.
+///
+/// # Errors
+/// If a process is in it; nothing is removed then.
 fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -488,7 +510,7 @@ fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Locks a nest until the descriptor is closed. `None` if another process holds the lock.
+/// Locks a nest until the descriptor is closed. Returns `None` if another process holds the lock.
 fn lock(dir: &Path) -> Option<OwnedFd> {
     use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -497,8 +519,9 @@ fn lock(dir: &Path) -> Option<OwnedFd> {
     Some(dir)
 }
 
-/// Removes empty nests of supervisors that were killed. The pid in the name may be of another pid namespace, so the lock decides;
-/// older supervisors hold none, and only their pid tells that they live.
+/// Removes empty nests of supervisors that were killed. The pid in the name may be from another pid
+/// namespace, so the lock decides. Older supervisors hold no lock, and only their pid shows that
+/// they are alive.
 fn remove_stale(parent_dir: &Path, label: &str) {
     for dir in subdirs(parent_dir) {
         let name = dir.file_name().and_then(|name| name.to_str());
@@ -518,7 +541,7 @@ fn remove_stale(parent_dir: &Path, label: &str) {
     }
 }
 
-/// Where our own cgroup lies in the file system, and how /proc names it.
+/// Returns the directory of this process's cgroup, and its path in /proc.
 pub(super) fn own_cgroup() -> io::Result<(PathBuf, String)> {
     let own = fs::read_to_string("/proc/self/cgroup")?;
     let own = own
@@ -533,7 +556,8 @@ pub(super) fn own_cgroup() -> io::Result<(PathBuf, String)> {
     Ok((dir, own.to_owned()))
 }
 
-/// The directory of cgroup `own` if `line` of mountinfo (proc_pid_mountinfo(5)) is a cgroup v2 mount that shows it.
+/// Returns the directory of cgroup `own` if `line` of mountinfo (proc_pid_mountinfo(5)) is a cgroup
+/// v2 mount that contains it.
 fn mounted_at(line: &[u8], own: &str) -> Option<PathBuf> {
     let mut fields = line.split(|byte| *byte == b' ');
     let root = unescape(fields.nth(3)?);
@@ -555,7 +579,8 @@ fn mounted_at(line: &[u8], own: &str) -> Option<PathBuf> {
     Some(dir)
 }
 
-/// How /proc names the cgroup whose directory is `dir`, if `line` of mountinfo is a cgroup v2 mount that shows it.
+/// Returns the /proc path of the cgroup whose directory is `dir`, if `line` of mountinfo is a
+/// cgroup v2 mount that contains it.
 fn path_of(line: &[u8], dir: &Path) -> Option<String> {
     let mut fields = line.split(|byte| *byte == b' ');
     let root = String::from_utf8(unescape(fields.nth(3)?)).ok()?;
@@ -568,7 +593,7 @@ fn path_of(line: &[u8], dir: &Path) -> Option<String> {
     Some(format!("{}/{below}", root.trim_end_matches('/')))
 }
 
-/// `\040` is a space, and so on.
+/// Decodes octal escapes, such as `\040` for a space.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;

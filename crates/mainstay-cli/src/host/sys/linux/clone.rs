@@ -1,8 +1,10 @@
-//! Starting a process without copying this one: the child borrows our memory, on a stack of its own, until it has become another
-//! program or ended; this thread sleeps meanwhile (`vfork(2)`, as a function call instead of a return that happens twice).
+//! Process creation without copying the supervisor. The child borrows the supervisor's memory, on a
+//! stack of its own, until it has executed the program or ended. The calling thread sleeps
+//! meanwhile (`vfork(2)`, as a function call instead of a return that happens twice).
 //!
-//! `clone3` can also place the child into its cgroup at birth, which costs a tenth of moving it there. Where it is missing, or a
-//! container's seccomp filter refuses it, `clone` does the rest and the child moves itself.
+//! `clone3` can also create the child inside its cgroup, which costs a tenth of moving it there. If
+//! `clone3` is missing, or a container's seccomp filter refuses it, `clone` is used and the child
+//! moves itself.
 
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -12,7 +14,7 @@ use super::super::posix::{Child, SignalsBlocked, cvt};
 
 const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK;
 
-/// The children's stack, used by one at a time; below it lies a page that nobody may touch.
+/// The stack for children, used by one at a time. Below it is an inaccessible guard page.
 pub(super) struct Stack(*mut c_void);
 
 impl Stack {
@@ -20,7 +22,7 @@ impl Stack {
     const SIZE: usize = Self::GUARD + (64 << 10);
 
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: a new mapping, of which nothing exists yet.
+        // SAFETY: a new mapping, which does not overlap any existing one.
         let base = unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             let flags =
@@ -31,7 +33,7 @@ impl Stack {
             return Err(io::Error::last_os_error());
         }
         let stack = Self(base);
-        // SAFETY: the lowest part of our own mapping.
+        // SAFETY: the lowest part of this mapping.
         cvt(unsafe { libc::mprotect(base, Self::GUARD, libc::PROT_NONE) })?;
         Ok(stack)
     }
@@ -39,24 +41,26 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: our own mapping; no child runs on it once `clone` has returned.
+        // SAFETY: this mapping; no child runs on it once `clone` has returned.
         unsafe { libc::munmap(self.0, Self::SIZE) };
     }
 }
 
-/// What runs in the child.
+/// The entry point of the child.
 extern "C" fn entry(child: *mut c_void) -> c_int {
-    // SAFETY: the parent passed a `Child` and sleeps until we are done with it; every signal is blocked.
+    // SAFETY: the parent passed a `Child` and sleeps until the child is done with it; every signal
+    // is blocked.
     unsafe {
         (*child.cast::<Child<'_>>()).become_program();
         libc::_exit(127)
     }
 }
 
-/// Starts `child`; the caller then asks `child.failure()`, and collects it if there is one.
+/// Starts `child`. The caller then checks `child.failure()`, and reaps the child if there is one.
 pub(super) fn clone(stack: &mut Stack, child: &Child<'_>) -> io::Result<u32> {
     let _blocked = SignalsBlocked::new();
-    // SAFETY: the stack is ours alone (`&mut`), `child` outlives the call, and the call lasts until the child has left our memory.
+    // SAFETY: the stack is borrowed exclusively (`&mut`), `child` outlives the call, and the call
+    // lasts until the child no longer uses this process's memory.
     let pid = cvt(unsafe {
         let top = stack.0.byte_add(Stack::SIZE);
         libc::clone(
@@ -69,7 +73,10 @@ pub(super) fn clone(stack: &mut Stack, child: &Child<'_>) -> io::Result<u32> {
     Ok(pid.unsigned_abs())
 }
 
-/// As [`clone`], born in the cgroup of that directory. `Unsupported` if this system or its filter has no such call.
+/// Starts `child` like [`clone`], inside the cgroup of the given directory.
+///
+/// # Errors
+/// `Unsupported` if the system lacks the call or a filter refuses it.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) fn clone_into(
     stack: &mut Stack,
@@ -104,8 +111,9 @@ pub(super) fn clone_into(
     };
     let _blocked = SignalsBlocked::new();
     let result: isize;
-    // SAFETY: as in `clone`. The child starts behind the system call with our registers but its own stack, calls `entry`, and
-    // never comes back from it; so this block is left once, by the parent, with nothing but the result changed.
+    // SAFETY: as in `clone`. The child starts after the system call with the parent's registers but
+    // its own stack, calls `entry`, and never returns from it. This block is therefore left once,
+    // by the parent, with only the result changed.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!(
@@ -127,7 +135,7 @@ pub(super) fn clone_into(
             options(nostack),
         );
     }
-    // SAFETY: the same.
+    // SAFETY: as above.
     #[cfg(target_arch = "aarch64")]
     unsafe {
         std::arch::asm!(
@@ -150,7 +158,7 @@ pub(super) fn clone_into(
     match u32::try_from(result) {
         Ok(pid) => Ok(pid),
         Err(_) => match -result as c_int {
-            // Not there; an older `struct clone_args`; a filter.
+            // The call is missing, `struct clone_args` is older, or a filter refuses it.
             libc::ENOSYS | libc::E2BIG | libc::EINVAL | libc::EPERM => {
                 Err(io::ErrorKind::Unsupported.into())
             }

@@ -1,8 +1,10 @@
-//! A process that does nothing but hold pipes open.
+//! A process whose only purpose is to hold pipes open.
 //!
-//! What a service wrote and nobody has read yet lives in its pipe, and a pipe without a holder is gone with its content. The keeper
-//! outlives a supervisor that is killed, so the last words of a service that ends meanwhile wait for the next one. It is a copy
-//! of the supervisor from before its first thread, has given back the memory that it shares with it, and sleeps for ever.
+//! Output that a service wrote and nothing has read yet is buffered in its pipe, and a pipe without
+//! a holder loses its content. The keeper outlives a supervisor that is killed, so the recent
+//! output of a service that ends meanwhile is preserved for the next supervisor. It is a copy of
+//! the supervisor from before its first thread, has released the memory that it shares with it, and
+//! sleeps forever.
 
 use std::fs;
 use std::io::{self, PipeWriter, Write as _};
@@ -13,7 +15,7 @@ use std::path::{Path, PathBuf};
 use super::super::posix::{cvt, wait_for};
 use super::{kin, memory};
 
-/// The keeper of this supervisor. Drop leaves it running: see [`Keeper::end`].
+/// The keeper of this supervisor. Drop leaves it running; see [`Keeper::end`].
 #[derive(Debug)]
 pub(crate) struct Keeper {
     pid: u32,
@@ -21,19 +23,22 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts one that holds `pipes`, records it in the file `record_path`, and ends those that are recorded there: their pipes have been
-    /// opened again by now. A keeper is recorded before it begins to live, so that none is ever left without a record.
+    /// Starts a keeper that holds `pipes`, records it in the file `record_path`, and ends the
+    /// keepers recorded there before, whose pipes have been opened again by now. A keeper is
+    /// recorded before it starts holding pipes, so that none is ever left without a record.
     ///
-    /// Call it early: memory that other threads are at is not given back. The keeper survives whatever is sent to the supervisor's group or terminal.
+    /// Call it early, because memory in use by other threads is not released. The keeper survives
+    /// signals sent to the supervisor's process group or terminal.
     pub(crate) fn start(pipes: &[BorrowedFd<'_>], record_path: &Path) -> io::Result<Self> {
         let mut fds: Vec<RawFd> = pipes.iter().map(|pipe| pipe.as_raw_fd()).collect();
         fds.sort_unstable();
         let mut unneeded = memory::clean()?;
         let (from_parent, to_keeper) = io::pipe()?;
-        // Last: the list lies there.
+        // Last, because the list itself is on the heap.
         unneeded.extend(memory::heap()?);
         let gate = [from_parent.as_raw_fd(), to_keeper.as_raw_fd()];
-        // SAFETY: the copy does system calls only, which it may whatever other threads were at, and never returns.
+        // SAFETY: the copy only makes system calls, which are allowed regardless of the state of
+        // other threads, and never returns.
         let pid = match cvt(unsafe { libc::fork() })? {
             0 => hold(&fds, gate, unneeded),
             pid => pid.unsigned_abs(),
@@ -45,14 +50,14 @@ impl Keeper {
         match keeper.take_over(to_keeper) {
             Ok(()) => Ok(keeper),
             Err(error) => {
-                // It ends by itself, unrecorded; its predecessor stays.
+                // The new keeper exits by itself, unrecorded; its predecessor stays.
                 let _ = wait_for(pid);
                 Err(error)
             }
         }
     }
 
-    /// Records the keeper, then lets it begin, then ends those before it.
+    /// Records the keeper, then starts it, then ends its predecessors.
     fn take_over(&self, mut gate: PipeWriter) -> io::Result<()> {
         let stat = kin::Stat::of(self.pid).ok_or(io::ErrorKind::NotFound)?;
         let (pid, start) = stat.identity();
@@ -64,24 +69,25 @@ impl Keeper {
         gate.write_all(b".")?;
         end_all(&predecessors);
         let new_path = self.record_path.with_extension("new");
-        // Where this fails the record still names processes that are gone, which does no harm.
+        // If this fails, the record still names processes that no longer exist, which is harmless.
         let _ = fs::write(&new_path, line).and_then(|()| fs::rename(&new_path, &self.record_path));
         Ok(())
     }
 
-    /// Records it again, where the record is lost.
+    /// Writes the record again after it was lost.
     pub(crate) fn record_again(&self) -> io::Result<()> {
         let stat = kin::Stat::of(self.pid).ok_or(io::ErrorKind::NotFound)?;
         let (pid, start) = stat.identity();
         fs::write(&self.record_path, format!("{pid} {start}\n"))
     }
 
-    /// Its process.
+    /// Returns the keeper's pid.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Kills the keepers that a dead supervisor left, if they are still the processes that the record names.
+    /// Kills the keepers that a dead supervisor left, if they are still the processes that the
+    /// record names.
     pub(crate) fn end_recorded(record_path: &Path) {
         if let Ok(record) = fs::read_to_string(record_path) {
             end_all(&record);
@@ -89,20 +95,22 @@ impl Keeper {
         }
     }
 
-    /// Ends it: what the pipes still hold goes with them unless others hold them too. It must not have been waited for.
+    /// Ends the keeper. The content of the pipes is lost unless another process also holds them.
+    /// The keeper must not have been waited for.
     pub(crate) fn end(self) {
         let pid = self.pid.cast_signed();
-        // SAFETY: our own child, which nobody has waited for unless it is gone already; no memory is passed.
+        // SAFETY: a child of this process, which has not been waited for unless it is gone already;
+        // no memory is passed.
         unsafe {
             libc::kill(pid, libc::SIGKILL);
             libc::waitpid(pid, std::ptr::null_mut(), 0);
         }
-        // Where this fails the next supervisor looks for a process that is not there.
+        // If this fails, the next supervisor looks for a process that no longer exists.
         let _ = fs::remove_file(&self.record_path);
     }
 }
 
-/// Kills the processes that a record names, one a line, where they are still those.
+/// Kills the processes that a record names, one per line, if they are still the same processes.
 fn end_all(record: &str) {
     record.lines().for_each(end);
 }
@@ -114,13 +122,15 @@ fn end(line: &str) {
     };
     let Ok(pid) = u32::try_from(pid) else { return };
     let is_keeper = || kin::Stat::of(pid).is_some_and(|stat| stat.identity() == (pid, start));
-    // One that cannot be killed holds pipes that others hold too: no harm.
+    // A keeper that cannot be killed holds pipes that other processes also hold, which is harmless.
     let _ = kin::signal_if(pid, libc::SIGKILL, is_keeper);
 }
 
-/// The keeper's whole life. `fds` is sorted. It begins when a byte comes through the `gate`, and ends where none does.
+/// Runs the keeper. `fds` is sorted. It starts when a byte arrives through the `gate`, and exits if
+/// none does.
 fn hold(fds: &[RawFd], [gate, other_end]: [RawFd; 2], unneeded: Vec<Range<usize>>) -> ! {
-    // SAFETY: system calls on numbers and on our own stack, in a process of its own; what fails is left as it is.
+    // SAFETY: system calls on numbers and on this stack, in a separate process; a failed call
+    // changes nothing.
     unsafe {
         let mut all = std::mem::zeroed::<libc::sigset_t>();
         libc::sigfillset(&raw mut all);

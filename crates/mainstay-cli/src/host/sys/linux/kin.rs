@@ -1,8 +1,10 @@
-//! Processes by what /proc says of them, and trees held together by kinship alone.
+//! Processes as described by /proc, and trees held together by ancestry alone.
 //!
-//! The supervisor is a subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)): whoever loses its parent becomes *our* child. So every
-//! process of every tree is our descendant, and a tree is its main process with its descendants, and those of our orphans that
-//! were born in its session, carry its mark in their environment, or were seen in it before.
+//! The supervisor is a subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)): a process that loses its
+//! parent becomes a child of the *supervisor*. Every process of every tree is therefore a
+//! descendant of the supervisor. A tree consists of its main process with its descendants, plus
+//! those orphans of the supervisor that were started in its session, carry its mark in their
+//! environment, or were seen in it before.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,16 +22,16 @@ use super::mark::Mark;
 use super::pidfd;
 use super::watches::Watches;
 
-/// The fields of /proc/PID/stat that we use (proc_pid_stat(5)).
+/// The fields used from /proc/PID/stat (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stat {
     pub(super) pid: u32,
     state: u8,
     pub(super) parent: u32,
     pub(super) session: u32,
-    /// With `pid`, the identity of a process: clock ticks from boot to its birth.
+    /// The start time in clock ticks since boot. With `pid`, it identifies a process.
     pub(super) start: u64,
-    /// Clock ticks, its own and its collected children's.
+    /// CPU time in clock ticks, of the process and its reaped children.
     cpu: u64,
 }
 
@@ -39,7 +41,7 @@ impl Stat {
     }
 
     fn parse(pid: u32, text: &[u8]) -> Option<Self> {
-        // The name before may itself hold spaces and brackets.
+        // The name before it may itself contain spaces and parentheses.
         let behind_name = text.iter().rposition(|byte| *byte == b')')? + 2;
         let fields: Vec<&str> = std::str::from_utf8(text.get(behind_name..)?)
             .ok()?
@@ -56,8 +58,9 @@ impl Stat {
         })
     }
 
-    /// Whether it is between two programs: field 51, where its environment ends, is still 0. So it is always for threads of the kernel,
-    /// which have no memory (field 23).
+    /// Returns whether a process is in the middle of an `execve`: field 51, the end of its
+    /// environment, is still 0. The field is always 0 for kernel threads, which have no memory
+    /// (field 23).
     fn is_executing(pid: u32) -> bool {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let mut fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
@@ -66,7 +69,8 @@ impl Stat {
             && fields.nth(27) == Some("0")
     }
 
-    /// The status of wait(2) too (field 52), which is 0 before the end, and for those who may not know.
+    /// Also returns the wait(2) status (field 52), which is 0 before the exit and for readers
+    /// without permission.
     pub(super) fn with_exit(pid: u32) -> Option<(Self, i32)> {
         let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
         let last = text.rsplit(|byte| *byte == b' ').next()?;
@@ -82,34 +86,34 @@ impl Stat {
         (self.pid, self.start)
     }
 
-    /// Clock ticks.
+    /// Returns the CPU time in clock ticks.
     pub(super) fn cpu(&self) -> u64 {
         self.cpu
     }
 }
 
-/// So many clock ticks.
+/// Converts clock ticks since boot to a duration.
 pub(super) fn since_boot(ticks: u64) -> Duration {
     let per_second = rustix::param::clock_ticks_per_second().max(1);
     Duration::from_millis(ticks.saturating_mul(1000) / per_second)
 }
 
-/// A zombie and its status of wait(2): field 52 of `/proc/PID/stat`, which reads 0 for those who
-/// may not know. `/proc/PID/io` is for the same eyes only, and is refused instead.
+/// Returns a zombie and its wait(2) status: field 52 of `/proc/PID/stat`, which reads 0 without
+/// permission. `/proc/PID/io` requires the same permission, and is refused instead.
 pub(super) fn zombie(pid: u32) -> Option<(Stat, i32)> {
     let (zombie, status) = Stat::with_exit(pid)?;
     let may_know = || fs::read(format!("/proc/{pid}/io")).is_ok();
     (!zombie.is_alive() && (status != 0 || may_know())).then_some((zombie, status))
 }
 
-/// Resident bytes.
+/// Returns the resident memory in bytes.
 pub(super) fn resident(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// Whether `pid` has a handler for `signal`.
+/// Returns whether `pid` has a handler for `signal`.
 pub(super) fn handles(pid: u32, signal: i32) -> Option<bool> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
@@ -117,7 +121,7 @@ pub(super) fn handles(pid: u32, signal: i32) -> Option<bool> {
     Some(caught >> (signal - 1) & 1 == 1)
 }
 
-/// Performs `action` for each, and returns the first error after all.
+/// Performs `action` for each item, and returns the first error after all of them.
 pub(super) fn each<T>(
     items: impl IntoIterator<Item = T>,
     action: impl FnMut(T) -> io::Result<()>,
@@ -126,14 +130,16 @@ pub(super) fn each<T>(
     results.reduce(io::Result::and).unwrap_or(Ok(()))
 }
 
-/// Sends `signal` to the process that had `pid` while `is_ours` was true. One that is gone is not an error.
+/// Sends `signal` to the process that had `pid` while `is_ours` was true. A process that no longer
+/// exists is not an error.
 pub(super) fn signal_if(pid: u32, signal: i32, is_ours: impl FnOnce() -> bool) -> io::Result<()> {
     let raw = pid.cast_signed();
     let (Some(pid), Some(named)) = (Pid::from_raw(raw), Signal::from_named_raw(signal)) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let process = pidfd_open(pid, PidfdFlags::empty());
-    // A descriptor holds its process: if the check below sees another one, the descriptor's is dead and the signal goes nowhere.
+    // A descriptor stays bound to its process. If the check below sees another process, the
+    // descriptor's is dead and the signal has no effect.
     if matches!(process, Err(Errno::SRCH)) || !is_ours() {
         return Ok(());
     }
@@ -142,12 +148,14 @@ pub(super) fn signal_if(pid: u32, signal: i32, is_ours: impl FnOnce() -> bool) -
             Err(Errno::SRCH) => Ok(()),
             sent => Ok(sent?),
         },
-        // Linux before 5.3, a filter, or no descriptor left: the least time between check and use.
+        // Linux before 5.3, a seccomp filter, or no descriptor left: keeps the time between check
+        // and use minimal.
         Err(_) => kill(raw, signal),
     }
 }
 
-/// Kills every other process that is meant by its number and environment, until there is none; see `super::end_remains`.
+/// Kills every other process that `is_meant` matches by its pid and environment, until there is
+/// none. See `super::end_remains`.
 pub(super) fn end_remains(
     is_meant: impl Fn(u32, &[u8]) -> bool,
     patience: Duration,
@@ -171,25 +179,27 @@ pub(super) fn end_remains(
             killed.insert(pid);
             signal_if(pid, libc::SIGKILL, || is_marked(pid))
         })?;
-        // They are not our children: nobody tells us when they are gone.
+        // They are not children of this process, so no notification arrives when they exit.
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// What a tree without a cgroup is known by.
+/// The identity of a tree without a cgroup.
 pub(super) struct Kin {
     mark: Mark,
-    /// All members that the last look found, by identity: one of them that loses its parent still belongs.
+    /// The identities of all members found by the last scan. A member that loses its parent still
+    /// belongs to the tree.
     seen: BTreeSet<(u32, u64)>,
     adopted: Option<Adopted>,
 }
 
-/// What else is needed for a tree whose orphans do not come to us, as it was born under another supervisor.
+/// Additional state of a tree that was started under another supervisor, whose orphans are not
+/// reparented to this one.
 struct Adopted {
-    /// Of the main process: nobody in its tree is older.
+    /// The start time of the main process. No process in its tree is older.
     birth: u64,
     watches: Rc<Watches>,
-    /// Members whose end is waited for.
+    /// Members whose exit is watched.
     watched: BTreeMap<(u32, u64), OwnedFd>,
 }
 
@@ -202,7 +212,7 @@ impl Kin {
         }
     }
 
-    /// A tree of a supervisor that is dead; its main process was born at `birth`.
+    /// Creates the state for a tree of a dead supervisor whose main process started at `birth`.
     pub(super) fn adopted(mark: Mark, birth: u64, watches: Rc<Watches>) -> Self {
         let adopted = Adopted {
             birth,
@@ -215,12 +225,13 @@ impl Kin {
         }
     }
 
-    /// The mark of its members.
+    /// Returns the mark of the tree's members.
     pub(super) fn mark(&self) -> &Mark {
         &self.mark
     }
 
-    /// Has [`Watches::changed`] tell when one of these, found before, ends. Those of a tree of our own are our children then.
+    /// Makes [`Watches::changed`] resolve when one of these members, found before, exits. Does
+    /// nothing for trees of this supervisor, whose members become its children.
     pub(super) fn watch(&mut self, members: &[Stat]) {
         let Some(adopted) = &mut self.adopted else {
             return;
@@ -242,9 +253,11 @@ impl Kin {
         }
     }
 
-    /// The living members of a tree that was born under another supervisor, parents before children.
+    /// Returns the live members of a tree that was started under another supervisor, parents before
+    /// children.
     fn adopted_members(&mut self, (main, is_running): (u32, bool), birth: u64) -> Vec<Stat> {
-        // Who loses its parent in the middle of a look may be missed by it, but not by the next.
+        // A process that loses its parent during a scan may be missed by that scan, but not by the
+        // next.
         for _ in 0..100 {
             let members = self.look_everywhere((main, is_running), birth);
             let found: BTreeSet<_> = members.iter().map(Stat::identity).collect();
@@ -266,10 +279,10 @@ impl Kin {
             .collect();
         others.sort_by_key(|process| process.start);
         let mut members: Vec<Stat> = Vec::new();
-        // Descendants of the members that were found last are looked for among the others.
+        // Searches the other processes for descendants of the members found last.
         let is_new = |process: &Stat, members: &[Stat]| {
             let is_child = |of: &Stat| process.parent == of.pid && process.start >= of.start;
-            // Once the main process is gone, its number may name another session.
+            // Once the main process no longer exists, its pid may name another session.
             is_running && (process.pid == main || process.session == main)
                 || self.seen.contains(&process.identity())
                 || members.iter().any(is_child)
@@ -299,8 +312,8 @@ impl Kin {
         }
     }
 
-    /// The living members, parents before children. `main` is the main process and whether we have yet to collect it;
-    /// `is_main` tells the main processes of all trees.
+    /// Returns the live members, parents before children. `main` is the main process and whether it
+    /// is still to be reaped. `is_main` returns whether a pid is the main process of any tree.
     pub(super) fn members(
         &mut self,
         main: (u32, bool),
@@ -311,8 +324,10 @@ impl Kin {
         }
         let own = std::process::id();
         let mut ours = children(own);
-        // A look is no snapshot: whoever loses its parent in the middle is seen neither below it nor among our children. But then
-        // we have another child after it. The limit is for a tree that never rests; its looks add up anyway.
+        // A scan is not a snapshot: a process that loses its parent during the scan is seen neither
+        // below that parent nor among the supervisor's children. But then the supervisor has
+        // another child afterwards. The limit is for a tree that never settles; the results of its
+        // scans accumulate anyway.
         let mut members = Vec::new();
         for _ in 0..100 {
             members = self.look(&ours, main, &is_main);
@@ -334,7 +349,7 @@ impl Kin {
         (main, is_running): (u32, bool),
         is_main: impl Fn(u32) -> bool,
     ) -> Vec<Stat> {
-        // A new main process may have got the pid of an old session only if that session is over.
+        // A new main process can only have the pid of an old session if that session is over.
         let session = (is_running || !is_main(main)).then_some(main);
         let orphans = ours
             .iter()
@@ -354,7 +369,7 @@ impl Kin {
         while let Some(parent) = members.get(next).copied() {
             next += 1;
             let children = children(parent.pid).into_iter().filter_map(Stat::of);
-            // The parent may have died while we looked, and its pid be another's.
+            // The parent may have died during the scan, and its pid may have been reused.
             members.extend(
                 children.filter(|child| child.parent == parent.pid && child.start >= parent.start),
             );
@@ -370,7 +385,8 @@ pub(super) fn signal(process: &Stat, signal: i32) -> io::Result<()> {
     })
 }
 
-/// The service of a process that is meant by its number and environment, as that environment has it.
+/// Returns the service of a process that `is_meant` matches by its pid and environment, as that
+/// environment names it.
 pub(super) fn service_of(pid: u32, is_meant: impl Fn(u32, &[u8]) -> bool) -> Option<String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     if pid == std::process::id() || !is_meant(pid, &environment) {
@@ -379,7 +395,7 @@ pub(super) fn service_of(pid: u32, is_meant: impl Fn(u32, &[u8]) -> bool) -> Opt
     service_in(&environment).map(str::to_owned)
 }
 
-/// The service that an environment was made for, as it says.
+/// Returns the service that an environment names.
 pub(super) fn service_in(environment: &[u8]) -> Option<&str> {
     const SERVICE: &[u8] = b"MAINSTAY_SERVICE=";
     let mut variables = environment.split(|byte| *byte == 0);
@@ -387,9 +403,10 @@ pub(super) fn service_in(environment: &[u8]) -> Option<&str> {
     str::from_utf8(name).ok()
 }
 
-/// Whether its environment has a variable that is meant.
+/// Returns whether the environment of a process has a variable that `is_meant` matches.
 pub(super) fn has_variable(pid: u32, is_meant: impl Fn(&[u8]) -> bool) -> bool {
-    // In the middle of an exec a process has no environment for a moment, which is not the same as an empty one.
+    // In the middle of an exec a process briefly has no environment, which differs from an empty
+    // one.
     for _ in 0..10_000 {
         let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
             return false;
@@ -402,8 +419,9 @@ pub(super) fn has_variable(pid: u32, is_meant: impl Fn(&[u8]) -> bool) -> bool {
     false
 }
 
-/// The children of all threads of `pid`. The list may lack some of a process that collects its own meanwhile (proc_pid_task(5)),
-/// so whoever must not miss any stops the process first and looks again.
+/// Returns the children of all threads of `pid`. The list may be incomplete for a process that
+/// reaps its own children meanwhile (proc_pid_task(5)), so a caller that must not miss any stops
+/// the process first and scans again.
 pub(super) fn children(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))
@@ -416,7 +434,7 @@ pub(super) fn children(pid: u32) -> Vec<u32> {
                 text.split_whitespace()
                     .filter_map(|pid| pid.parse::<u32>().ok()),
             ),
-            // A kernel without CONFIG_PROC_CHILDREN, if it is not just the thread that ended.
+            // The kernel lacks CONFIG_PROC_CHILDREN, unless only the thread has ended.
             Err(_) if !fs::exists("/proc/thread-self/children").unwrap_or(true) => {
                 return children_by_scan(pid);
             }
@@ -426,7 +444,7 @@ pub(super) fn children(pid: u32) -> Vec<u32> {
     found
 }
 
-/// A process and its living descendants, those excepted that lost a parent.
+/// Returns a process and its live descendants, except those that lost a parent.
 pub(super) fn family(root: u32) -> Vec<Stat> {
     let mut members: Vec<Stat> = Stat::of(root).into_iter().collect();
     let mut next = 0;
@@ -479,7 +497,7 @@ mod tests {
         child.wait().unwrap();
     }
 
-    /// It has no environment either, and never will.
+    /// A kernel thread has no environment either, and never will.
     #[test]
     fn a_thread_of_the_kernel_does_not_execute() {
         const KTHREADD: u32 = 2;

@@ -1,9 +1,12 @@
-//! The variable by which the members of a tree without a cgroup are known: `MAINSTAY_INSTANCE=COUNTER.UID.CODE`.
+//! The environment variable that identifies members of a tree without a cgroup:
+//! `MAINSTAY_INSTANCE=COUNTER.UID.CODE`.
 //!
-//! A service sees its own mark and must not be able to make up another's. So the code is computed from a secret, which the lock and
-//! the ledger alone hold: `kin SECRET` is a supervisor's testament, `kin SECRET.COUNTER.UID` what holds one tree together. Whoever knows
-//! the secret can tell a true mark without a list of them. Nor does a stolen mark help another account: a bearer counts only if its
-//! real user ID is the one in the mark. Supervisors of earlier versions used `PREFIX.COUNTER`, which is still adopted.
+//! A service sees its own mark and must not be able to forge another's. The code is therefore
+//! computed from a secret that is stored in the lock and the ledger alone: `kin SECRET` is a
+//! supervisor's testament, and `kin SECRET.COUNTER.UID` identifies one tree. With the secret, a
+//! genuine mark can be verified without a list of marks. A stolen mark is of no use to another
+//! account: a bearer counts only if its real user ID is the one in the mark. Supervisors of earlier
+//! versions used `PREFIX.COUNTER`, which is still adopted.
 
 use std::fs;
 
@@ -12,7 +15,7 @@ use mainstay_core::snapshot::Hasher;
 use super::super::INSTANCE;
 use super::kin;
 
-/// Tells this supervisor's marks from those that others make up.
+/// The secret that distinguishes this supervisor's marks from forged ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Secret(String);
 
@@ -23,12 +26,12 @@ impl Secret {
         Ok(Self(format!("{:032x}", u128::from_le_bytes(bytes))))
     }
 
-    /// For [`Marks::of_testament`].
+    /// Returns the testament to pass to [`Marks::of_testament`].
     pub(super) fn testament(&self) -> String {
         format!("kin {}", self.0)
     }
 
-    /// The mark of the tree with this number, whose service runs as `uid`.
+    /// Returns the mark of the tree with this number, whose service runs as `uid`.
     pub(super) fn mark(&self, counter: u64, uid: u32) -> Mark {
         let mut hasher = Hasher::default();
         hasher.update(format!("{}.{counter}.{uid}", self.0).as_bytes());
@@ -37,7 +40,7 @@ impl Secret {
             value: format!("{counter}.{uid}.{}", &code[..32]),
             tree: format!("kin {}.{counter}.{uid}", self.0),
             account: match uid {
-                // Root's may become any other, and may have been told to.
+                // A process of root may become any user, and may have been told to.
                 0 => Account::Any,
                 uid => Account::Only(uid),
             },
@@ -45,7 +48,7 @@ impl Secret {
         }
     }
 
-    /// The mark with this value, if it is a true one.
+    /// Returns the mark with this value, if it is genuine.
     fn verify(&self, value: &str) -> Option<Mark> {
         let mut parts = value.splitn(3, '.');
         let counter = parts.next()?.parse().ok()?;
@@ -54,26 +57,27 @@ impl Secret {
     }
 }
 
-/// Whose processes bear it truly.
+/// The accounts whose processes may bear a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Account {
     Any,
     Only(u32),
 }
 
-/// One tree's.
+/// The mark of one tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// Of the variable.
+    /// The value of the variable.
     value: String,
     tree: String,
     account: Account,
-    /// The service's.
+    /// The user ID of the service.
     uid: Option<u32>,
 }
 
 impl Mark {
-    /// As the ledger has it. `main` is the main process, if it lives: its account is the one of a mark that names none.
+    /// Reads a mark in the form recorded in the ledger. `main` is the main process, if it is alive;
+    /// its account applies if the mark names none.
     pub(super) fn of_tree(tree: &str, main: Option<u32>) -> Option<Self> {
         match tree.split_once(' ')? {
             ("kin", text) => {
@@ -95,23 +99,24 @@ impl Mark {
         }
     }
 
-    /// The value of the variable.
+    /// Returns the value of the variable.
     pub(super) fn value(&self) -> &str {
         &self.value
     }
 
-    /// What a later supervisor knows the tree by.
+    /// Returns the string by which a later supervisor identifies the tree.
     pub(super) fn tree(&self) -> &str {
         &self.tree
     }
 
-    /// Whether the process is one of the tree by what it bears.
+    /// Returns whether the process belongs to the tree by the mark that it bears.
     pub(super) fn is_of(&self, pid: u32) -> bool {
         let is_it = |it: &[u8]| value_in(it).is_some_and(|value| value == self.value.as_bytes());
         kin::has_variable(pid, is_it) && self.account.has(pid)
     }
 
-    /// The same for those that are believed what they say: as the service's own account.
+    /// Returns whether the process also runs under the service's own account, so that its messages
+    /// can be trusted.
     pub(super) fn is_believed_of(&self, pid: u32) -> bool {
         self.is_of(pid) && self.uid.is_none_or(|uid| real_uid(pid) == Some(uid))
     }
@@ -126,16 +131,16 @@ impl Account {
     }
 }
 
-/// Those of a dead supervisor.
+/// The marks of a dead supervisor.
 pub(super) enum Marks {
     Secret(Secret),
-    /// `PREFIX.`
+    /// The prefix of every mark, `PREFIX.`.
     Prefix(String),
     One(Mark),
 }
 
 impl Marks {
-    /// `None` where it left no marks.
+    /// Reads a testament; `None` if it describes no marks.
     pub(super) fn of_testament(testament: &str) -> Option<Self> {
         match testament.split_once(' ')? {
             ("kin", secret) => Some(Self::Secret(Secret(secret.to_owned()))),
@@ -144,7 +149,7 @@ impl Marks {
         }
     }
 
-    /// The value of the mark that a process bears with this environment, if that is one of these.
+    /// Returns the value of the mark in a process's environment, if it is one of these marks.
     pub(super) fn borne_by<'e>(&self, pid: u32, environment: &'e [u8]) -> Option<&'e str> {
         let mut values = environment.split(|byte| *byte == 0).filter_map(value_in);
         values.find_map(|value| {
@@ -165,7 +170,8 @@ fn value_in(variable: &[u8]) -> Option<&[u8]> {
         .strip_prefix(b"=")
 }
 
-/// Whoever it may pretend to be: no program changes its real user ID without the right to become another.
+/// Returns the real user ID, independent of the effective one: no program can change its real user
+/// ID without the right to become another user.
 pub(super) fn real_uid(pid: u32) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let uids = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
@@ -215,7 +221,7 @@ mod tests {
         check(uid + 1, false);
     }
 
-    /// Supervisors of earlier versions left these.
+    /// Supervisors of earlier versions left marks of this form.
     #[test]
     fn an_old_mark_is_read() {
         let mark = Mark::of_tree("instance a.0", None).unwrap();

@@ -1,9 +1,10 @@
-//! Whether a process is part of a tree, for those who have only its pid: of the sender of a message, of the owner of a socket.
+//! Tree membership by pid alone, such as for the sender of a message or the owner of a socket.
 
 use super::mark::Mark;
 use super::{cgroup, kin};
 
-/// What tells the processes of one tree from others. It holds nothing of the tree and may be asked on any thread.
+/// The criteria that distinguish the processes of one tree from others. It keeps no resource of the
+/// tree alive and may be used on any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Members {
     main: u32,
@@ -12,12 +13,12 @@ pub(crate) struct Members {
 
 #[derive(Clone, Debug)]
 pub(super) enum Bond {
-    /// As `/proc/PID/cgroup` names it.
+    /// The cgroup's path as `/proc/PID/cgroup` names it.
     Cgroup(String),
     Kin(Mark),
 }
 
-/// Generations between a member and the main process, or an orphan with a mark.
+/// The maximum number of generations between a member and the main process or a marked orphan.
 const DEEPEST: usize = 256;
 
 impl Members {
@@ -25,10 +26,12 @@ impl Members {
         Self { main, bond }
     }
 
-    /// Whether the process is the main process, or another one of the tree, zombies included. Of a process that its parent has collected
-    /// nothing is left to tell. Reads a few files of /proc.
+    /// Returns whether the process is the main process or another member of the tree, including
+    /// zombies. For a process that its parent has reaped, nothing can be determined. Reads a few
+    /// files in /proc.
     pub(crate) fn has(&self, pid: u32) -> bool {
-        // Its number is not given out again while anybody can ask about the tree: it was collected a moment ago at most.
+        // The main process's pid cannot be reused while the tree can be queried: it was reaped a
+        // moment ago at most.
         pid == self.main
             || match &self.bond {
                 Bond::Cgroup(path) => cgroup::is_member(pid, path),
@@ -36,7 +39,7 @@ impl Members {
             }
     }
 
-    /// By descent, session or mark; so also are its children.
+    /// Returns whether the process or one of its ancestors is a member by descent, session or mark.
     fn is_kin(&self, pid: u32, mark: &Mark) -> bool {
         let own = std::process::id();
         let mut next = kin::Stat::of(pid);

@@ -1,21 +1,23 @@
-//! Memory that only start-up needed.
+//! Release of memory that only start-up needed.
 
 use std::fs;
 use std::io;
 use std::ops::Range;
 
-/// Unmaps what the program and its libraries have of files, so that only what runs from now on comes back (from the page cache, by 64 KiB
-/// around each fault). Reading a manifest, the command line and its help are two thirds of the program, and a supervisor lives for months
+/// Drops the file-backed pages of the program and its libraries, so that only the code that runs
+/// from now on is mapped again (from the page cache, 64 KiB around each fault). Reading a manifest,
+/// the command line and its help are two thirds of the program, and a supervisor runs for months
 /// without them.
 ///
-/// See [`clean`] for why nothing can be lost. Where it fails nothing has changed but the hope.
+/// See [`clean`] for why nothing can be lost. A failure leaves the memory as it was.
 pub(super) fn forget_start_up() -> io::Result<()> {
     clean()?.into_iter().for_each(forget);
     Ok(())
 }
 
-/// The mappings of which every page is a copy of a file, as nobody can write to it and nobody has (smaps in proc_pid_smaps(5): no page is
-/// anonymous, which relocated ones are): forgotten pages come again at the next touch.
+/// Returns the mappings whose every page is a copy of a file: they are not writable and have never
+/// been written to (smaps in proc_pid_smaps(5): no page is anonymous, as relocated ones are).
+/// Dropped pages are read again at the next access.
 pub(super) fn clean() -> io::Result<Vec<Range<usize>>> {
     let smaps = fs::read_to_string("/proc/self/smaps")?;
     let mut clean = Vec::new();
@@ -35,7 +37,7 @@ pub(super) fn clean() -> io::Result<Vec<Range<usize>>> {
     Ok(clean)
 }
 
-/// Where the heap lies.
+/// Returns the address range of the heap.
 pub(super) fn heap() -> io::Result<Option<Range<usize>>> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let heap = maps.lines().find(|line| line.ends_with(" [heap]"));
@@ -48,10 +50,10 @@ fn parse(range: &str) -> Option<Range<usize>> {
     Some(bound(start)?..bound(end)?)
 }
 
-/// Gives back the pages of a mapping (madvise(2), `MADV_DONTNEED`). Those of a file come again; others are zero at the next touch, so
-/// nobody may need what they hold.
+/// Releases the pages of a mapping (madvise(2), `MADV_DONTNEED`). Pages of a file are read again at
+/// the next access. Others are zero then, so their content must not be needed.
 pub(super) fn forget(range: Range<usize>) {
     let start = std::ptr::with_exposed_provenance_mut(range.start);
-    // SAFETY: the callers' mappings hold nothing that is needed and does not come again.
+    // SAFETY: the callers' mappings contain nothing that is needed and cannot be read again.
     let _stays_where_refused = unsafe { libc::madvise(start, range.len(), libc::MADV_DONTNEED) };
 }

@@ -1,4 +1,5 @@
-//! Processes that are not our children, by descriptor (pidfd_open(2)): a number may become a stranger's, a descriptor never does.
+//! Processes that are not children of the supervisor, held by descriptor (pidfd_open(2)). A pid may
+//! be reused by an unrelated process; a descriptor always refers to the same one.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +12,7 @@ use super::kin::{self, Stat};
 use crate::host::sys::posix;
 use crate::host::sys::{Birth, Exit};
 
-/// A process that was found by its pid and its birth.
+/// A process found by its pid and its start time.
 pub(super) struct Stranger {
     pid: u32,
     birth: Birth,
@@ -19,16 +20,19 @@ pub(super) struct Stranger {
 }
 
 impl Stranger {
-    /// The process `pid`, if it lives and was born then.
+    /// Finds the process `pid` if it is alive and started at the given time.
     ///
-    /// Fails with `NotFound` if it is another or none; otherwise, with Linux before 5.3, or for want of descriptors.
+    /// # Errors
+    /// `NotFound` if the pid belongs to another process or none. Other errors occur on Linux before
+    /// 5.3, or if no descriptors are left.
     pub(super) fn find(pid: u32, birth: Birth) -> io::Result<Self> {
         let raw = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
         let handle = match pidfd_open(raw, PidfdFlags::empty()) {
             Err(Errno::SRCH) => return Err(io::ErrorKind::NotFound.into()),
             opened => opened?,
         };
-        // Opened first, looked at then: who has the pid now and was born before the call had it during the call.
+        // Opened first and checked afterwards: the process that has the pid now and started before
+        // the call also had it during the call.
         let is_it = |now: Stat| birth.holds(now.identity().1) && now.is_alive();
         match Stat::of(pid).is_some_and(is_it) {
             true => Ok(Self { pid, birth, handle }),
@@ -36,7 +40,7 @@ impl Stranger {
         }
     }
 
-    /// Sends a signal; one that is gone is not an error.
+    /// Sends a signal. A process that no longer exists is not an error.
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
         let signal = Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
         match pidfd_send_signal(&self.handle, signal) {
@@ -45,9 +49,10 @@ impl Stranger {
         }
     }
 
-    /// How it ended, once its descriptor is readable: as far as the system tells.
+    /// Returns how the process ended, as far as the system reports it. Call it once the descriptor
+    /// is readable.
     pub(super) fn exit(&self) -> Exit {
-        // Its parent may collect it between the first question and the second.
+        // The parent may reap the process between the first query and the second.
         let status = exit_status(&self.handle)
             .or_else(|| zombie_status(self.pid, self.birth))
             .or_else(|| exit_status(&self.handle));
@@ -55,12 +60,12 @@ impl Stranger {
     }
 }
 
-/// How a process ended that was not watched: known until its parent collects it.
+/// Returns how an unwatched process ended, which is known until its parent reaps it.
 pub(super) fn zombie_exit(pid: u32, birth: Birth) -> Exit {
     zombie_status(pid, birth).map_or(Exit::UNKNOWN, posix::exit)
 }
 
-/// The status of one that its parent has not collected yet.
+/// Returns the status of a process that its parent has not reaped yet.
 fn zombie_status(pid: u32, birth: Birth) -> Option<i32> {
     let (zombie, status) = kin::zombie(pid)?;
     birth.holds(zombie.identity().1).then_some(status)
@@ -72,19 +77,21 @@ impl AsFd for Stranger {
     }
 }
 
-/// A descriptor of a process that `is_ours` says is ours, to wait for its end.
+/// Opens a descriptor to wait for the exit of a process, if `is_ours` confirms that it is the
+/// intended one.
 pub(super) fn watch(pid: u32, is_ours: impl FnOnce() -> bool) -> Option<OwnedFd> {
     let handle = pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()?;
     is_ours().then_some(handle)
 }
 
-/// `struct pidfd_info` in its first form (include/uapi/linux/pidfd.h, Linux 6.13; `exit_code` since 6.15).
+/// `struct pidfd_info` in its first form (include/uapi/linux/pidfd.h, Linux 6.13; `exit_code` since
+/// 6.15).
 #[repr(C)]
 #[derive(Default)]
 struct Info {
     mask: u64,
     cgroup_id: u64,
-    /// pid, tgid, ppid; real, effective, saved, file system user and group.
+    /// pid, tgid and ppid; real, effective, saved and file system user and group.
     ids: [u32; 11],
     exit_code: i32,
 }
@@ -94,13 +101,14 @@ const INFO_EXIT: u64 = 1 << 3;
 /// `PIDFD_GET_INFO`: `_IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)`
 const GET_INFO: u32 = opcode::read_write::<Info>(0xFF, 11) as u32;
 
-/// As of wait(2); known from when its parent has collected it.
+/// Returns the wait(2) status, which is known once the parent has reaped the process.
 fn exit_status(handle: &OwnedFd) -> Option<i32> {
     let mut info = Info {
         mask: INFO_EXIT,
         ..Info::default()
     };
-    // SAFETY: the kernel reads and writes as many bytes as the number of the call says, which are those of `Info`.
+    // SAFETY: the kernel reads and writes as many bytes as the call number encodes, which is the
+    // size of `Info`.
     unsafe {
         let call = Updater::<{ GET_INFO as _ }, Info>::new(&mut info);
         ioctl(handle, call).ok()?;
@@ -157,7 +165,7 @@ mod tests {
         assert_eq!(stranger.exit(), expect);
         child.wait().unwrap();
         let known = stranger.exit();
-        // Linux before 6.15 does not tell.
+        // Linux before 6.15 does not report the exit.
         assert!(known == expect || known == Exit::UNKNOWN, "{known:?}");
     }
 

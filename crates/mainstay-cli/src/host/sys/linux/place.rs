@@ -1,4 +1,5 @@
-//! A supervisor's hold on its state directory: who else has one, and when somebody takes ours away.
+//! A supervisor's claim on its state directory: detection of other supervisors of the directory,
+//! and of its removal or replacement.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,21 +17,24 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use super::kin;
 use super::watches::Watches;
 
-/// Tells of changes in a state directory (inotify(7)), and marks this process as its supervisor, whatever becomes of the files in there.
+/// A watch on changes in a state directory (inotify(7)). It also marks this process as the
+/// directory's supervisor, independent of the files in the directory.
 pub(crate) struct PlaceWatch {
     inotify: OwnedFd,
     watches: Watches,
-    /// A file without a name anywhere but among our descriptors, where other processes of our user and root see it.
+    /// An anonymous file that exists only as a descriptor of this process, visible to root and to
+    /// other processes of the same user.
     _mark: Option<OwnedFd>,
 }
 
 impl PlaceWatch {
-    /// Of the state directory with this [`SUPERVISED_FROM`](super::SUPERVISED_FROM). Needs a tokio runtime with I/O.
+    /// Creates a watch for the state directory with this
+    /// [`SUPERVISED_FROM`](super::SUPERVISED_FROM) value. Requires a tokio runtime with I/O.
     pub(crate) fn new(mark: &str) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let watches = Watches::new()?;
         watches.add(&inotify, Watches::NO_KEY, EventFlags::IN)?;
-        // Where it cannot be made the lock, the socket and the ledger have to do.
+        // If it cannot be created, the lock, the socket and the ledger have to suffice.
         let file = rustix::fs::memfd_create(name_of_mark(mark), MemfdFlags::CLOEXEC);
         Ok(Self {
             inotify,
@@ -39,8 +43,8 @@ impl PlaceWatch {
         })
     }
 
-    /// From now on it matters what goes from this directory or is put in the place of something, and what is written to this file, whose name
-    /// may be gone already.
+    /// Starts watching for removals and replacements in a directory, and for writes to the lock
+    /// file, whose name may already be gone.
     pub(crate) fn look_at(&self, dir: &File, lock: &File) -> io::Result<()> {
         let changes = WatchFlags::DELETE
             | WatchFlags::MOVED_FROM
@@ -56,20 +60,21 @@ impl PlaceWatch {
     /// Resolves when something has changed. Cancel-safe.
     pub(crate) async fn changed(&self) {
         self.watches.changed().await;
-        // What has changed is looked for, not believed.
+        // The events are discarded: the caller inspects the directory itself.
         let mut events = [const { MaybeUninit::uninit() }; 1024];
         while rustix::io::read(&self.inotify, &mut events).is_ok() {}
     }
 }
 
-/// Names of such files are short.
+/// Returns a short name for the anonymous file, because the length of such names is limited.
 fn name_of_mark(mark: &str) -> String {
     let mut hasher = Hasher::default();
     hasher.update(mark.as_bytes());
     format!("mainstay-{}", hasher.finish())
 }
 
-/// The process of this user, other than ours, that supervises from the state directory with this mark.
+/// Returns the process of this user, other than this one, that supervises from the state directory
+/// with this mark.
 pub(crate) fn supervisor_of(mark: &str) -> Option<u32> {
     let link = format!("/memfd:{} (deleted)", name_of_mark(mark));
     let own_name = fs::read("/proc/self/comm").ok()?;
@@ -88,10 +93,11 @@ pub(super) fn end_keepers(mark: &str) -> io::Result<()> {
     })
 }
 
-/// The name of a keeper's process, cut off as the kernel does it, as it is told.
+/// The name of a keeper's process as /proc reports it, truncated by the kernel.
 const KEEPER: &[u8] = b"mainstay-keeper\n";
 
-/// The processes of this user and name, other than ours, that have such a file open.
+/// Returns the processes with this user and name, other than this one, that have a matching file
+/// open.
 fn holders(name: &[u8], is_it: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
     let own = std::process::id();
     let me = rustix::process::geteuid().as_raw();

@@ -1,4 +1,5 @@
-//! An epoll set (epoll(7)) that is itself watched by the event loop: what is in it may come and go without a task.
+//! An epoll set (epoll(7)) that the event loop watches as a whole, so that descriptors can be added
+//! and removed without a task for each.
 
 use std::cell::RefCell;
 use std::io;
@@ -7,21 +8,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::{Timespec, epoll};
 use tokio::io::unix::AsyncFd;
 
-/// Edge-triggered: each change of what is watched ends one [`Watches::changed`].
+/// An edge-triggered epoll set: each change of a watched descriptor ends one [`Watches::changed`].
 pub(super) struct Watches {
     set: AsyncFd<OwnedFd>,
-    /// The keys of what has changed, until somebody takes them.
+    /// The keys of changed descriptors, until they are taken.
     changed: RefCell<Vec<u64>>,
 }
 
 impl Watches {
-    /// What is watched with this key only wakes.
+    /// The key of descriptors that only wake the waiter.
     pub(super) const NO_KEY: u64 = 0;
 
-    /// Needs a tokio runtime with I/O.
+    /// Creates an empty set. Requires a tokio runtime with I/O.
     pub(super) fn new() -> io::Result<Self> {
         let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        // SAFETY: the descriptor is owned by what is registered, and never exchanged.
+        // SAFETY: the registered object owns the descriptor and never replaces it.
         let set = unsafe { AsyncFd::register(set) }?;
         Ok(Self {
             set,
@@ -29,7 +30,8 @@ impl Watches {
         })
     }
 
-    /// Watches `what` until it is closed or [removed](Watches::remove). A change that has come before counts.
+    /// Watches `what` until it is closed or [removed](Watches::remove). A change that happened
+    /// before counts.
     pub(super) fn add(
         &self,
         what: impl AsFd,
@@ -45,9 +47,9 @@ impl Watches {
         )?)
     }
 
-    /// Forgets it.
+    /// Removes `what` from the set.
     pub(super) fn remove(&self, what: impl AsFd) {
-        // Fails where it is not in there.
+        // Fails if it is not in the set.
         let _ = epoll::delete(&self.set, what);
     }
 
@@ -71,7 +73,7 @@ impl Watches {
         ready.clear_ready();
     }
 
-    /// The keys of what has changed since the last call.
+    /// Returns the keys of descriptors that have changed since the last call.
     pub(super) fn take(&self) -> Vec<u64> {
         self.changed.take()
     }
