@@ -1,5 +1,5 @@
-//! When children ended: SIGCHLD tells it at once, on a thread that does nothing else, also while the
-//! loop is busy or a system call of its own hangs.
+//! The exit times of children. SIGCHLD reports an exit at once, on a dedicated thread, even while
+//! the loop is busy or blocked in a system call.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -8,20 +8,20 @@ use std::{array, io, ptr, thread};
 
 use super::threads::{self, Stack};
 
-/// So many of the last ones are known. Two at the very same moment may be told as one.
+/// The number of recent exits recorded. Two at the very same moment may be reported as one.
 const KNOWN: usize = 256;
 
 struct Deaths {
     zero: Instant,
     next: AtomicUsize,
-    /// Pids, and nanoseconds since `zero`.
+    /// The pids, and the nanoseconds since `zero`.
     last: [(AtomicU32, AtomicU64); KNOWN],
 }
 
 static DEATHS: OnceLock<Deaths> = OnceLock::new();
 
-/// Begins to take note, and keeps the signal from this thread and those that it starts. Call it again
-/// at will.
+/// Starts recording, and blocks the signal on this thread and those that it starts. May be called
+/// repeatedly.
 pub(super) fn watch() -> io::Result<()> {
     mask(libc::SIG_BLOCK);
     if DEATHS.get().is_some() {
@@ -37,11 +37,11 @@ pub(super) fn watch() -> io::Result<()> {
             info.si_code,
             libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED
         ) {
-            // SAFETY: with these codes it is a child's, which has a pid.
+            // SAFETY: with these codes the signal comes from a child and has a pid.
             deaths.note(unsafe { info.si_pid() }.cast_unsigned());
         }
     };
-    // SAFETY: the action reads a clock and stores to atomics, which a handler may do.
+    // SAFETY: the action reads a clock and stores to atomics, which is allowed in a handler.
     unsafe { signal_hook_registry::register_sigaction(libc::SIGCHLD, note) }?;
     let rest = || {
         mask(libc::SIG_UNBLOCK);
@@ -53,7 +53,7 @@ pub(super) fn watch() -> io::Result<()> {
 }
 
 fn mask(how: libc::c_int) {
-    // SAFETY: the set is this function's own, and valid when zero; the old mask is not asked for.
+    // SAFETY: the set is local, and valid when zero; the old mask is not requested.
     unsafe {
         let mut set = std::mem::zeroed();
         libc::sigaddset(&mut set, libc::SIGCHLD);
@@ -61,7 +61,7 @@ fn mask(how: libc::c_int) {
     }
 }
 
-/// When this child ended, for one that was just collected; now where that was not told.
+/// Returns when a child that was just reaped ended; the current time if that was not recorded.
 pub(super) fn time_of(pid: u32) -> Instant {
     let known = DEATHS.get().and_then(|deaths| deaths.find(pid));
     known.unwrap_or_else(Instant::now)
@@ -75,7 +75,7 @@ impl Deaths {
         pids.store(pid, Ordering::Release);
     }
 
-    /// Forgets it, too: the number may become another child's.
+    /// Returns and removes the record, because the pid may be reused by another child.
     fn find(&self, pid: u32) -> Option<Instant> {
         let found = self.last.iter().filter_map(|(pids, times)| {
             let taken = pids.compare_exchange(pid, 0, Ordering::Acquire, Ordering::Relaxed);

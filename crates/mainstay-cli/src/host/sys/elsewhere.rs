@@ -1,4 +1,4 @@
-//! What only Linux has, for the others: nothing to do, and nothing that would fail.
+//! Stubs for the functions that only Linux supports. They do nothing, and most of them cannot fail.
 
 use std::fs::File;
 use std::io;
@@ -6,27 +6,28 @@ use std::time::Duration;
 
 use super::{Birth, Identity, Processes, Tree};
 
-/// Nothing by which a successor could find what is left behind: a job dies with its holder, and kinship is not recorded elsewhere.
+/// Returns an empty testament. A later supervisor cannot find processes left behind: a job dies
+/// with its holder, and ancestry is not recorded on these systems.
 pub(crate) fn testament(_processes: &Processes) -> String {
     String::new()
 }
 
-/// The same.
+/// Returns an empty testament.
 pub(crate) fn testament_of(_mark: &str) -> String {
     String::new()
 }
 
-/// Nobody can tell.
+/// Returns `None`: unknown on these systems.
 pub(crate) fn home_of_pids() -> Option<String> {
     None
 }
 
-/// Nobody can tell.
+/// Returns `None`: unknown on these systems.
 pub(crate) fn supervisor_of(_mark: &str) -> Option<u32> {
     None
 }
 
-/// Notices nothing.
+/// A watch that reports no changes.
 pub(crate) struct PlaceWatch;
 
 impl PlaceWatch {
@@ -51,37 +52,38 @@ impl PlaceWatch {
     }
 }
 
-/// Finds nothing.
+/// Finds no processes.
 pub(crate) fn end_remains(_testament: &str, _spared: &[Identity]) -> io::Result<usize> {
     Ok(0)
 }
 
-/// Finds nothing.
+/// Finds no processes.
 pub(crate) fn end_tree(_tree: &str) -> io::Result<usize> {
     Ok(0)
 }
 
-/// There is nothing to find it by.
+/// Finds no processes, because nothing identifies them.
 pub(crate) fn end_service(_testament: &str, _service: &str) -> io::Result<usize> {
     Ok(0)
 }
 
-/// Finds nothing.
+/// Finds no processes.
 pub(crate) fn survivors(_testament: &str) -> Vec<super::Survivor> {
     Vec::new()
 }
 
-/// Unsupported.
+/// Fails with `Unsupported`.
 pub(crate) fn exchange(_one: &std::path::Path, _other: &std::path::Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// None: nothing outlives a supervisor in a way that its successor could take up, so nothing is written down for it.
+/// Returns `None`: nothing outlives a supervisor in a way that a later one could adopt, so nothing
+/// is recorded for it.
 pub(crate) fn boot() -> Option<String> {
     None
 }
 
-/// Nobody asks, as there is no [`boot`].
+/// Returns zero. Not called, because there is no [`boot`].
 pub(crate) fn uptime() -> Duration {
     Duration::ZERO
 }
@@ -91,52 +93,53 @@ pub(crate) fn enter_system_mounts() -> io::Result<()> {
     Ok(())
 }
 
-/// Nobody asks, as there is no [`boot`].
+/// Fails with `Unsupported`. Not called, because there is no [`boot`].
 pub(crate) fn own_identity() -> io::Result<Identity> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Nobody can tell.
+/// Returns `false`: unknown on these systems.
 #[cfg(unix)]
 pub(crate) fn is_dead(_pid: u32) -> bool {
     false
 }
 
-/// Nobody asks, as there is no [`boot`].
+/// Returns `false`. Not called, because there is no [`boot`].
 pub(crate) fn lives(_left: &Identity) -> bool {
     false
 }
 
 impl Processes {
-    /// There is no keeper among them.
+    /// Returns no processes: there is no keeper among them.
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(crate) fn others(&self) -> &[u32] {
         &[]
     }
 
-    /// Orphans do not come to us.
+    /// Returns 0: orphans are not reparented to this process.
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(crate) fn end_orphans(&mut self, _keeper: Option<u32>) -> usize {
         0
     }
 
-    /// Unsupported.
+    /// Fails with `Unsupported`.
     pub(crate) fn adopt_remains(&mut self, _left: &Identity) -> io::Result<Tree> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Unsupported.
+    /// Fails with `Unsupported`.
     pub(crate) fn adopt(&mut self, _left: &Identity) -> io::Result<Tree> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
 
-/// Nobody tells which processes are part of a tree, so none is said not to be.
+/// A membership check that accepts every process, because the system does not report which
+/// processes belong to a tree.
 #[derive(Clone, Debug)]
 pub(crate) struct Members;
 
 impl Members {
-    /// Always: it cannot be told.
+    /// Returns `true`, because membership cannot be determined.
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(crate) fn has(&self, _pid: u32) -> bool {
         true
@@ -144,13 +147,13 @@ impl Members {
 }
 
 impl Tree {
-    /// See [`Members`].
+    /// Returns a check that accepts every process; see [`Members`].
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(crate) fn members(&self) -> Members {
         Members
     }
 
-    /// For nobody, as there is no [`boot`].
+    /// Returns an identity that is not used, because there is no [`boot`].
     pub(crate) fn identity(&self) -> Identity {
         Identity {
             pid: self.pid(),
@@ -160,20 +163,21 @@ impl Tree {
     }
 }
 
-/// Nothing is kept for the next start of a service.
+/// Does nothing: no resource is kept for the next start of a service.
 pub(crate) fn forget_service(_processes: &Processes, _name: &str) {}
 
-/// Has nothing to do.
+/// Does nothing.
 pub(crate) fn settle_in(_processes: &Processes) {}
 
-/// Lets this thread run only where nobody else wants to: on Apple's systems, that includes the disk.
+/// Lets this thread run only when the system is otherwise idle. On Apple's systems, this includes
+/// the disk.
 #[cfg(unix)]
 pub(crate) fn yield_to_others() {
     #[cfg(target_vendor = "apple")]
-    // SAFETY: takes numbers only, and concerns this thread only.
+    // SAFETY: takes numbers only, and affects this thread only.
     let _only_a_hope =
         unsafe { libc::setpriority(libc::PRIO_DARWIN_THREAD, 0, libc::PRIO_DARWIN_BG) };
 }
 
-/// Has nothing to do: what was freed is not held on to.
+/// Does nothing: freed memory is not retained.
 pub(crate) fn give_memory_back() {}

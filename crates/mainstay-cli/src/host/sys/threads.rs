@@ -1,7 +1,9 @@
-//! Threads with stacks smaller than the standard library's 2 MiB, which a kernel with transparent huge pages may back whole.
+//! Threads with stacks smaller than the standard library's 2 MiB, which a kernel with transparent
+//! huge pages may back entirely.
 //!
-//! A stack that overflows aborts the supervisor, so each size is at least twice the deepest use of any thread that has it. In unit tests
-//! on Linux every such thread compares the two when it ends; debug builds use the most.
+//! A stack overflow aborts the supervisor, so each size is at least twice the deepest use of any
+//! thread that has it. In unit tests on Linux, every such thread compares the two when it ends;
+//! debug builds use the most stack.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -11,7 +13,8 @@ use std::thread::{self, JoinHandle};
 pub(crate) enum Stack {
     /// For threads that move bytes and whose buffers are on the heap.
     Small,
-    /// For compression, TLS and name resolution, whose frames are those of other crates and of the system's libraries.
+    /// For compression, TLS and name resolution, whose frames belong to other crates and the
+    /// system's libraries.
     Large,
 }
 
@@ -24,7 +27,7 @@ impl Stack {
     }
 }
 
-/// Starts a thread. `name` is cut to 15 bytes where the system shows threads.
+/// Starts a thread. Systems that display thread names truncate `name` to 15 bytes.
 pub(crate) fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     stack: Stack,
@@ -43,7 +46,7 @@ mod measured {
 
     use super::Stack;
 
-    /// Aborts the test if `work` has used more than half of its thread's stack.
+    /// Aborts the test if `work` used more than half of its thread's stack.
     pub(super) fn within_half<T>(stack: Stack, work: impl FnOnce() -> T) -> impl FnOnce() -> T {
         move || {
             let done = work();
@@ -60,7 +63,7 @@ mod measured {
         }
     }
 
-    /// The bytes of this thread's stack in memory: at least its deepest use so far.
+    /// Returns the resident bytes of this thread's stack: at least its deepest use so far.
     fn used() -> Option<usize> {
         let here = 0_u8;
         let here = (&raw const here).addr();

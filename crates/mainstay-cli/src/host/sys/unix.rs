@@ -1,11 +1,13 @@
-//! Unix without cgroups and without Linux's `/proc`: macOS, the BSDs, illumos.
+//! Unix without cgroups and without Linux's `/proc`: macOS, the BSDs and illumos.
 //!
-//! A tree is the session that its main process leads. A descendant that calls `setsid` escapes from it, and macOS has nothing
-//! against that. FreeBSD has: we acquire the reaper's part (procctl(2)), and the kernel keeps account of who descends from which
-//! of our children, whatever they do.
+//! A tree is the session that its main process leads. A descendant that calls `setsid` escapes from
+//! it, and macOS offers no way to prevent that. On FreeBSD the supervisor acquires the reaper role
+//! (procctl(2)), and the kernel tracks which of its children each descendant comes from, whatever
+//! the descendant does.
 //!
-//! Orphans of a session become init's, so nothing tells us of their end: whoever asks in vain whether a tree is empty is told to
-//! ask again after a pause, which grows from 2 ms to a second. On FreeBSD they are ours, and SIGCHLD tells.
+//! Orphans of a session become children of init, so their end is not reported. A caller that finds
+//! a tree not empty is woken to check again after a pause, which grows from 2 ms to a second. On
+//! FreeBSD orphans become children of the supervisor, and SIGCHLD reports their end.
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -27,9 +29,9 @@ use tokio::time::Instant;
 use super::posix::{self, Child, Image, SignalsBlocked, cvt};
 use super::{Command, Containment, Exit, SpawnError, TreeId, Usage, deaths};
 
-/// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
+/// The parent of all trees; one per supervisor. See the [module](super) for the rules.
 ///
-/// Drop kills nothing: what still runs goes on, and becomes init's.
+/// Drop kills nothing: running processes continue, and become children of init.
 pub(crate) struct Processes {
     mains: BTreeMap<u32, Rc<Main>>,
     child_ended: tokio::signal::unix::Signal,
@@ -44,11 +46,11 @@ pub(crate) struct Processes {
 struct Main {
     id: TreeId,
     pid: u32,
-    /// Set when it is collected; from then on `pid` may be a stranger's.
+    /// Set when the process is reaped. From then on, `pid` may belong to an unrelated process.
     exit: Cell<Option<Exit>>,
 }
 
-/// When to look again at a tree that was not empty, where the system does not tell.
+/// The schedule for checking a non-empty tree again, on systems that do not report its end.
 #[derive(Default)]
 struct Recheck {
     at: Cell<Option<Instant>>,
@@ -59,7 +61,7 @@ impl Recheck {
     const FIRST: Duration = Duration::from_millis(2);
     const LONGEST: Duration = Duration::from_secs(1);
 
-    /// After a pause twice as long as the last one.
+    /// Schedules a check after a pause twice as long as the last one.
     fn arm(&self) {
         if self.at.get().is_none() {
             let pause = (self.pause.get() * 2).clamp(Self::FIRST, Self::LONGEST);
@@ -68,7 +70,7 @@ impl Recheck {
         }
     }
 
-    /// Something was done that makes an end likely.
+    /// Resets the pause, after an action that makes an end likely.
     fn soon(&self) {
         self.pause.set(Duration::ZERO);
         self.at.set(None);
@@ -84,8 +86,8 @@ impl Recheck {
 }
 
 impl Processes {
-    /// Needs a tokio runtime with I/O and time. Marks all inherited descriptors beyond 2 as close-on-exec. `label` is for systems
-    /// whose trees have names.
+    /// Requires a tokio runtime with I/O and time. Marks all inherited descriptors above 2 as
+    /// close-on-exec. `label` is for systems whose trees have names.
     pub(crate) fn new(_label: &str) -> io::Result<Self> {
         posix::seal_inherited();
         posix::raise_limits();
@@ -103,7 +105,7 @@ impl Processes {
         })
     }
 
-    /// What holds the trees together here.
+    /// Returns the mechanism that holds the trees together.
     pub(crate) fn containment(&self) -> Containment {
         if self.is_reaper {
             Containment::Subreaper
@@ -112,9 +114,9 @@ impl Processes {
         }
     }
 
-    /// Starts a program: in a session of its own, with every signal at its default and none blocked, no descriptor but the
-    /// standard ones, and the supervisor's umask and limits. Blocks until the program has been loaded, so that what prevents it
-    /// is known now.
+    /// Starts a program in a session of its own, with every signal at its default and none blocked,
+    /// no descriptors except the standard ones, and the supervisor's umask and limits. Blocks until
+    /// the program has been loaded, so that a failure to load is returned.
     pub(crate) fn spawn(&mut self, command: &Command<'_>) -> Result<Tree, SpawnError> {
         let id = TreeId(self.started);
         let mark = format!("{}.{}", self.instance, id.0);
@@ -148,7 +150,7 @@ impl Processes {
         })
     }
 
-    /// Resolves when a child or a tree may have changed since the last time. Cancel-safe.
+    /// Resolves when a child or a tree may have changed since the last call. Cancel-safe.
     pub(crate) async fn changed(&mut self) {
         tokio::select! {
             _ = self.child_ended.recv() => {}
@@ -156,8 +158,8 @@ impl Processes {
         }
     }
 
-    /// Collects every child that has ended, and returns those that were main processes, with the time of
-    /// their ends. Orphans are only counted.
+    /// Reaps every child that has ended, and returns those that were main processes, with the time
+    /// of their exits. Orphans are only counted.
     pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit, std::time::Instant)> {
         let mut ended = Vec::new();
         while let Some((pid, status)) = posix::wait(-1) {
@@ -173,55 +175,58 @@ impl Processes {
         ended
     }
 
-    /// How many processes have been collected that were nobody's main process.
+    /// Returns the number of processes reaped so far that were not main processes.
     #[cfg(test)]
     pub(crate) fn orphans(&self) -> u64 {
         self.orphans
     }
 }
 
-/// One started program with everything that it started in turn.
+/// One started program with all of its descendants.
 ///
-/// Drop kills nothing. So kill, and wait until it is empty, first.
+/// Drop kills nothing, so kill the tree and wait until it is empty first.
 pub(crate) struct Tree {
     main: Rc<Main>,
     recheck: Rc<Recheck>,
     is_reaper: bool,
-    /// Once nobody was left, its number may be a stranger's for ever after.
+    /// Set once no process was left. From then on, the tree's ID may belong to an unrelated
+    /// process.
     is_gone: Cell<bool>,
 }
 
 impl Tree {
-    /// What [`Processes::reap`] calls it.
+    /// Returns the ID that [`Processes::reap`] reports.
     pub(crate) fn id(&self) -> TreeId {
         self.main.id
     }
 
-    /// The main process's pid, and the id of the tree's session and group. It may be a stranger's once [`Tree::exit`] is known:
-    /// for show, never for a signal.
+    /// Returns the main process's pid, which is also the ID of the tree's session and group. It may
+    /// belong to an unrelated process once [`Tree::exit`] is set, so use it for display only, never
+    /// for a signal.
     pub(crate) fn pid(&self) -> u32 {
         self.main.pid
     }
 
-    /// How the main process ended, if it has and was collected.
+    /// Returns how the main process ended, if it was reaped.
     pub(crate) fn exit(&self) -> Option<Exit> {
         self.main.exit.get()
     }
 
-    /// Sends `signal` to the main process or to all. Nobody left to send it to is not an error.
+    /// Sends `signal` to the main process or to all. If none is left, that is not an error.
     ///
-    /// Fails with `PermissionDenied` if all of them run as other users and we are not root.
+    /// # Errors
+    /// `PermissionDenied` if all of them run as other users and the supervisor is not root.
     pub(crate) fn signal(&self, signal: Signal, scope: StopScope) -> io::Result<()> {
         let signal = posix::number(signal);
         match (scope, self.exit()) {
             (StopScope::Tree, _) => self.signal_all(signal),
             (StopScope::Main, Some(_)) => Ok(()),
-            // Not collected, so the pid is still its own; see the module's rules.
+            // Not reaped, so the pid still belongs to the main process; see the module's rules.
             (StopScope::Main, None) => posix::kill(self.main.pid.cast_signed(), signal),
         }
     }
 
-    /// Whether anybody was there to be asked.
+    /// Asks the tree to stop, and returns whether there was a process to ask.
     pub(crate) fn ask_to_stop(&self, ask: StopAsk, scope: StopScope) -> io::Result<bool> {
         let StopAsk::Signal(signal) = ask else {
             return Ok(false); // there are no windows to close
@@ -233,14 +238,15 @@ impl Tree {
         Ok(anybody)
     }
 
-    /// SIGKILL to every process of the tree, stopped ones included. They are gone a moment later: see [`Tree::is_empty`].
+    /// Sends SIGKILL to every process of the tree, including stopped ones. They end a moment later;
+    /// see [`Tree::is_empty`].
     pub(crate) fn kill(&self) -> io::Result<()> {
         self.recheck.soon();
         self.signal_all(libc::SIGKILL)
     }
 
-    /// Whether no process of it is left. If it is not empty although the main process has ended, [`Processes::changed`] tells
-    /// when to ask again.
+    /// Returns whether no process of the tree is left. If the tree is not empty although the main
+    /// process has ended, [`Processes::changed`] resolves when the caller should check again.
     pub(crate) fn is_empty(&self) -> bool {
         if self.exit().is_none() {
             return false;
@@ -254,7 +260,7 @@ impl Tree {
         self.is_gone.get()
     }
 
-    /// Stops every process where it stands. Their parents may be told (SIGCHLD). Thaw before a graceful stop.
+    /// Stops every process. Their parents may be notified (SIGCHLD). Thaw before a graceful stop.
     pub(crate) fn freeze(&self) -> io::Result<()> {
         self.signal_all(libc::SIGSTOP)
     }
@@ -264,12 +270,12 @@ impl Tree {
         self.signal_all(libc::SIGCONT)
     }
 
-    /// `None`: these systems do not tell.
+    /// Returns `None`: these systems do not report it.
     pub(crate) fn handles(&self, _signal: Signal) -> Option<bool> {
         None
     }
 
-    /// `None`: not asked for yet; each of these systems has a call of its own.
+    /// Returns `None`: not implemented yet, because each of these systems has a different call.
     pub(crate) fn usage(&self) -> Option<Usage> {
         None
     }
@@ -284,12 +290,12 @@ impl Tree {
         posix::kill(-self.main.pid.cast_signed(), signal)
     }
 
-    /// After the main process was collected: whether nobody is left.
+    /// Returns whether no process is left, after the main process was reaped.
     fn has_ended(&self) -> bool {
         let pid = self.main.pid.cast_signed();
         let is_nobody = |id| {
             cvt(
-                // SAFETY: no memory is involved; signal 0 only asks.
+                // SAFETY: no memory is involved; signal 0 only tests for existence.
                 unsafe { libc::kill(id, 0) },
             )
             .is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
@@ -297,31 +303,33 @@ impl Tree {
         if self.is_reaper {
             return reaper::is_empty(self.main.pid);
         }
-        // A number is not given out again while it names a group. So if a *process* has it, our group is over.
+        // A number is not reused as a pid while it names a group. If a *process* has it, the tree's
+        // group is gone.
         is_nobody(-pid) || !is_nobody(pid)
     }
 }
 
-/// Starts `child`, whose failure comes through the pipe.
+/// Starts `child`, which reports a failure through the pipe.
 fn fork(child: &Child<'_>, reporter: &PipeWriter) -> io::Result<u32> {
     let _blocked = SignalsBlocked::new();
-    // SAFETY: the child does nothing but what is async-signal-safe, on what was laid out before, and never returns.
+    // SAFETY: the child only does what is async-signal-safe, on data laid out before, and never
+    // returns.
     match cvt(unsafe { libc::fork() })? {
         0 => {
-            // SAFETY: we are that child, and every signal is blocked.
+            // SAFETY: this is that child, and every signal is blocked.
             let (step, errno) = unsafe { child.become_program() };
             let mut bytes = [0; 8];
             bytes[..4].copy_from_slice(&step.to_ne_bytes());
             bytes[4..].copy_from_slice(&errno.to_ne_bytes());
             let _ = (&*reporter).write(&bytes);
-            // SAFETY: ends the child without running anything of the parent's.
+            // SAFETY: ends the child without running any of the parent's code.
             unsafe { libc::_exit(127) }
         }
         pid => Ok(pid.unsigned_abs()),
     }
 }
 
-/// Returns once the child has become the program or reported why not.
+/// Returns once the child has become the program or reported its failure.
 fn read_failure(mut report: PipeReader) -> Option<(posix::Step, i32)> {
     let mut bytes = [0; 8];
     report.read_exact(&mut bytes).ok()?;
@@ -332,7 +340,7 @@ fn read_failure(mut report: PipeReader) -> Option<(posix::Step, i32)> {
     )
 }
 
-/// The kernel's account of our descendants, by which of our children they come from.
+/// The kernel's record of this process's descendants, grouped by its children.
 #[cfg(target_os = "freebsd")]
 mod reaper {
     use std::io;
@@ -369,7 +377,7 @@ mod reaper {
     }
 }
 
-/// No such account.
+/// The stub for systems that keep no such record.
 #[cfg(not(target_os = "freebsd"))]
 mod reaper {
     use std::io;

@@ -1,4 +1,5 @@
-//! Linux: children by `clone3` into a cgroup each, or as a subreaper where there is no cgroup to be had.
+//! Linux: children are created by `clone3` in one cgroup each. Without a usable cgroup, the
+//! supervisor is a subreaper instead.
 //!
 //! Sources: clone(2), cgroups(7), prctl(2), pidfd_open(2), proc(5), and the kernel's cgroup-v2.rst.
 
@@ -49,9 +50,9 @@ use super::{
     Survivor, TreeId, Usage, User, deaths,
 };
 
-/// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
+/// The parent of all trees; one per supervisor. See the [module](super) for the rules.
 ///
-/// Drop kills nothing: what still runs goes on, and becomes init's.
+/// Drop kills nothing: running processes continue, and become children of init.
 pub(crate) struct Processes {
     label: String,
     nest: Option<Rc<Nest>>,
@@ -59,53 +60,58 @@ pub(crate) struct Processes {
     child_ended: tokio::signal::unix::Signal,
     null: File,
     stack: Stack,
-    /// Whether `clone3` is there and allowed, as far as we know.
+    /// Set while `clone3` is assumed to exist and to be allowed.
     has_clone3: bool,
-    /// Of this supervisor's marks.
+    /// The secret behind this supervisor's marks.
     secret: Secret,
     started: u64,
-    /// Whether this process had children before it started any, whose orphans come to us as well.
+    /// Set if this process had children before it started any, whose orphans are reparented to it
+    /// as well.
     has_others: bool,
-    /// Children that the last [`Processes::reap`] collected and that were nobody's main process.
+    /// Children that the last [`Processes::reap`] reaped and that were not main processes.
     others: Vec<u32>,
     #[cfg(test)]
     orphans: u64,
-    /// Once something was adopted.
+    /// The adopted trees; set once one was adopted.
     adopted: OnceCell<Rc<Adopted>>,
-    /// Main processes that were killed; made with the first.
+    /// Watches on killed main processes; created with the first.
     killed: Rc<OnceCell<Watches>>,
 }
 
-/// What was taken over from supervisors that are dead.
+/// The trees, main processes and nests adopted from dead supervisors.
 struct Adopted {
-    /// Of main processes, by the key that [`key`] makes of their tree's id, and of whatever else of them is waited for.
+    /// Watches on main processes, by the key that [`key`] makes of their tree's ID, and on
+    /// everything else watched for them.
     watches: Rc<Watches>,
     mains: RefCell<BTreeMap<u64, Rc<Main>>>,
     nests: RefCell<Vec<Rc<Nest>>>,
 }
 
-/// Of a tree's main process among the [`Watches`].
+/// Returns the key of a tree's main process in the [`Watches`].
 fn key(id: TreeId) -> u64 {
     id.0 + 1
 }
 
-/// The main processes that have not been collected, by pid.
+/// The main processes that have not been reaped, by pid.
 type Mains = RefCell<BTreeMap<u32, Rc<Main>>>;
 
 struct Main {
     id: TreeId,
     pid: u32,
     birth: Birth,
-    /// Only of one that was adopted, and so is not our child.
+    /// Set only for an adopted process, which is not a child of this one.
     stranger: Option<Stranger>,
-    /// Tells its end once it was killed, also where a tracer keeps it from being collected: of that, SIGCHLD tells the tracer alone.
+    /// A descriptor that reports the exit once the process was killed, even if a tracer keeps it
+    /// from being reaped: in that case SIGCHLD reaches the tracer alone.
     killed: OnceCell<OwnedFd>,
-    /// Set when it is collected, or found dead in the hands of a tracer; from then on `pid` may be a stranger's.
+    /// Set when the process is reaped, or found dead while a tracer holds it. From then on, `pid`
+    /// may belong to an unrelated process.
     exit: Cell<Option<Exit>>,
 }
 
 impl Main {
-    /// How a process that was killed ended, if it is dead and a tracer (ptrace(2)) keeps us from collecting it.
+    /// Returns how a killed process ended, if it is dead and a tracer (ptrace(2)) keeps it from
+    /// being reaped.
     fn exit_of_traced(&self) -> Option<Exit> {
         let handle = self.killed.get()?;
         let mut waited = [PollFd::new(handle, PollFlags::IN)];
@@ -116,8 +122,9 @@ impl Main {
 }
 
 impl Processes {
-    /// Becomes the subreaper of this process's descendants and looks for a cgroup to nest in, which is then called `LABEL-PID`.
-    /// Needs a tokio runtime with I/O. Marks all inherited descriptors beyond 2 as close-on-exec.
+    /// Becomes the subreaper of this process's descendants and creates a nest `LABEL-PID` in its
+    /// cgroup, if possible. Requires a tokio runtime with I/O. Marks all inherited descriptors
+    /// above 2 as close-on-exec.
     pub(crate) fn new(label: &str) -> io::Result<Self> {
         let has_others = !kin::children(std::process::id()).is_empty();
         posix::seal_inherited();
@@ -148,7 +155,7 @@ impl Processes {
         })
     }
 
-    /// What holds the trees together here.
+    /// Returns the mechanism that holds the trees together.
     pub(crate) fn containment(&self) -> Containment {
         match self.nest {
             Some(_) => Containment::Cgroup,
@@ -156,9 +163,9 @@ impl Processes {
         }
     }
 
-    /// Starts a program: in a session of its own, with every signal at its default and none blocked, no descriptor but the
-    /// standard ones, and the supervisor's umask and limits. Blocks until the program has been loaded, so that what prevents it
-    /// is known now.
+    /// Starts a program in a session of its own, with every signal at its default and none blocked,
+    /// no descriptors except the standard ones, and the supervisor's umask and limits. Blocks until
+    /// the program has been loaded, so that a failure to load is returned.
     pub(crate) fn spawn(&mut self, command: &Command<'_>) -> Result<Tree, SpawnError> {
         let id = TreeId(self.started);
         let uid = command
@@ -194,7 +201,7 @@ impl Processes {
         let main = Rc::new(Main {
             id,
             pid,
-            // To read it from /proc would cost ten times as much.
+            // Reading it from /proc would cost ten times as much.
             birth: Birth {
                 first,
                 last: ticks(),
@@ -212,16 +219,18 @@ impl Processes {
         })
     }
 
-    /// Takes over a living tree that a dead supervisor left. Its end is told by [`Processes::reap`] like that of others, its exit code where
-    /// the system tells it.
+    /// Adopts a live tree of a dead supervisor. [`Processes::reap`] reports its end like that of
+    /// other trees, with the exit code if the system provides it.
     ///
-    /// Fails with `NotFound` if its main process is not the one that is meant any more; nothing has happened then.
+    /// # Errors
+    /// `NotFound` if the pid no longer belongs to the recorded main process; nothing has changed
+    /// then.
     pub(crate) fn adopt(&mut self, left: &Identity) -> io::Result<Tree> {
         let stranger = Stranger::find(left.pid, left.birth)?;
         self.take_over(left, Some(stranger), None)
     }
 
-    /// Takes over what is left of a tree whose main process has ended.
+    /// Adopts the remaining processes of a tree whose main process has ended.
     pub(crate) fn adopt_remains(&mut self, left: &Identity) -> io::Result<Tree> {
         let exit = pidfd::zombie_exit(left.pid, left.birth);
         self.take_over(left, None, Some(exit))
@@ -302,8 +311,8 @@ impl Processes {
         clone::clone(&mut self.stack, child)
     }
 
-    /// Resolves when a child or a tree may have changed since the last time. Cancel-safe; at most one wake too many for each child,
-    /// when `reap` was faster than the signal.
+    /// Resolves when a child or a tree may have changed since the last call. Cancel-safe. There is
+    /// at most one spurious wake-up per child, when `reap` was faster than the signal.
     pub(crate) async fn changed(&mut self) {
         let nest = async {
             match &self.nest {
@@ -331,8 +340,8 @@ impl Processes {
         }
     }
 
-    /// Collects every child that has ended, and returns those that were main processes, with the time of
-    /// their ends; see [`Processes::others`] for the rest.
+    /// Reaps every child that has ended, and returns those that were main processes, with the time
+    /// of their exits. See [`Processes::others`] for the rest.
     pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit, Instant)> {
         let mut ended = Vec::new();
         self.others.clear();
@@ -350,7 +359,7 @@ impl Processes {
             if main.killed.get().is_none() {
                 return true;
             }
-            // It may have died since the last round.
+            // The process may have died since the last round.
             let collected = posix::wait(pid.cast_signed()).map(|(_, status)| posix::exit(status));
             let Some(exit) = collected.or_else(|| main.exit_of_traced()) else {
                 return true;
@@ -372,10 +381,11 @@ impl Processes {
         ended
     }
 
-    /// Kills what the services and their helpers left that belongs to no tree: orphans that left their session and bear no true mark.
-    /// Returns how many there were. `keeper` is spared. For the very end: every tree is down. Blocks, for a moment at most.
+    /// Kills processes started by services and their helpers that belong to no tree: orphans that
+    /// left their session and bear no genuine mark. Returns the number of them. `keeper` is spared.
+    /// Call it at the very end, when every tree is down. Blocks for a moment at most.
     pub(crate) fn end_orphans(&mut self, keeper: Option<u32>) -> usize {
-        // In a cgroup there are none, and those of others are not ours to end.
+        // With cgroups there are none, and orphans of other children must not be killed.
         if self.nest.is_some() || self.has_others {
             return 0;
         }
@@ -397,12 +407,12 @@ impl Processes {
         }
     }
 
-    /// The other children that the last [`Processes::reap`] collected.
+    /// Returns the other children that the last [`Processes::reap`] reaped.
     pub(crate) fn others(&self) -> &[u32] {
         &self.others
     }
 
-    /// How many processes have been collected that were nobody's main process.
+    /// Returns the number of processes reaped so far that were not main processes.
     #[cfg(test)]
     pub(crate) fn orphans(&self) -> u64 {
         self.orphans
@@ -410,7 +420,7 @@ impl Processes {
 }
 
 impl Adopted {
-    /// That of an adopted tree.
+    /// Returns the nest of an adopted tree.
     fn nest(&self, dir: &Path) -> io::Result<Rc<Nest>> {
         let mut nests = self.nests.borrow_mut();
         if let Some(nest) = nests.iter().find(|nest| nest.dir() == dir) {
@@ -427,14 +437,14 @@ impl Adopted {
                 continue;
             };
             if let Some(stranger) = &main.stranger {
-                // It would tell again when its parent collects it.
+                // The descriptor would become readable again when the parent reaps the process.
                 self.watches.remove(stranger);
                 let exit = stranger.exit();
                 main.exit.set(Some(exit));
                 ended.push((main.id, exit, Instant::now()));
             }
         }
-        // A nest goes with the last tree in it.
+        // A nest is dropped with its last tree.
         self.nests.borrow_mut().retain(|nest| {
             nest.sweep();
             Rc::strong_count(nest) > 1 || !nest.is_tidy()
@@ -442,19 +452,20 @@ impl Adopted {
     }
 }
 
-/// Clock ticks since the system started, as /proc/PID/stat counts them.
+/// Returns the time since boot in clock ticks, as /proc/PID/stat counts them.
 fn ticks() -> u64 {
     let per_second = u128::from(rustix::param::clock_ticks_per_second());
     let ticks = since_boot(ClockId::Boottime).as_nanos() * per_second / 1_000_000_000;
     u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 
-/// The time for which the system has run: without suspensions, as every duration counts here.
+/// Returns the time that the system has run, excluding suspensions, as every duration is counted
+/// here.
 pub(crate) fn uptime() -> Duration {
     since_boot(ClockId::Monotonic)
 }
 
-/// How long the system has been suspended since it started.
+/// Returns the total time that the system has been suspended since boot.
 fn suspended() -> Duration {
     since_boot(ClockId::Boottime).saturating_sub(uptime())
 }
@@ -464,8 +475,9 @@ fn since_boot(clock: ClockId) -> Duration {
     now.try_into().unwrap_or_default()
 }
 
-/// Has this thread see the mounts of the system's first process, as far as it may: those of a unit with a dynamic account hide the state of
-/// all others. To be called before there are other threads.
+/// Moves this thread into the mount namespace of the system's first process, if permitted. The
+/// mounts of a unit with a dynamic account hide the state of all other units. Must be called before
+/// other threads exist.
 pub(crate) fn enter_system_mounts() -> io::Result<()> {
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
     let mounts = std::fs::File::open("/proc/1/ns/mnt")?;
@@ -475,24 +487,25 @@ pub(crate) fn enter_system_mounts() -> io::Result<()> {
     )?)
 }
 
-/// Which start of the system this is: what was written down during another one is void. `None` where the system does not tell.
+/// Returns the ID of the current boot. Records from another boot are void. `None` if the system
+/// does not provide an ID.
 pub(crate) fn boot() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim_end().to_owned())
 }
 
-/// Whether the main process lives, and is the one that is meant.
+/// Returns whether the main process is alive and is still the recorded one.
 pub(crate) fn lives(left: &Identity) -> bool {
     let stat = kin::Stat::of(left.pid);
     stat.is_some_and(|now| now.is_alive() && left.birth.holds(now.identity().1))
 }
 
-/// Whether there is no such process, but for what its parent has not looked at yet.
+/// Returns whether no such process exists, except as a zombie.
 pub(crate) fn is_dead(pid: u32) -> bool {
     kin::Stat::of(pid).is_none_or(|stat| !stat.is_alive())
 }
 
-/// Of this process; it has no tree.
+/// Returns the identity of this process, which has no tree.
 pub(crate) fn own_identity() -> io::Result<Identity> {
     let pid = std::process::id();
     let stat = kin::Stat::of(pid).ok_or(io::ErrorKind::NotFound)?;
@@ -503,34 +516,36 @@ pub(crate) fn own_identity() -> io::Result<Identity> {
     })
 }
 
-/// What can wait until the services have been started: gives back memory, and removes what dead supervisors left in the cgroup tree.
-/// Nothing depends on it.
+/// Runs work that can wait until the services have been started: releases memory, and removes
+/// directories that dead supervisors left in the cgroup tree. Nothing depends on it.
 pub(crate) fn settle_in(processes: &Processes) {
     if let Some(nest) = &processes.nest {
         nest.remove_stale(&processes.label);
     }
-    // Last, as this is start-up too. Costs nothing where it fails.
+    // Last, because this is start-up work too. A failure has no cost.
     let _ = memory::forget_start_up();
 }
 
-/// Gives back what is kept for the next start of a service that has none. Its trees have been dropped.
+/// Releases the resources kept for the next start of a service that will not start again. Its trees
+/// have been dropped.
 pub(crate) fn forget_service(processes: &Processes, name: &str) {
     if let Some(nest) = &processes.nest {
         nest.forget(name);
     }
 }
 
-/// Lets this thread run, and use the disk, only where nobody else wants to. Its effect is a hope: what is refused is left as it is.
+/// Lets this thread run, and use the disk, only when the system is otherwise idle. This is best
+/// effort: a refused setting stays as it is.
 pub(crate) fn yield_to_others() {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
     let this_thread = 0;
-    // SAFETY: numbers only, whatever the C library adds to the priority.
+    // SAFETY: the struct consists of numbers only, whatever the C library adds to the priority.
     let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: `parameters` outlives the call, which only reads it; 0 is this thread.
     let _refused = unsafe { libc::sched_setscheduler(this_thread, libc::SCHED_IDLE, &parameters) };
     let _refused = rustix::process::setpriority_process(None, 19);
-    // SAFETY: takes numbers only: ioprio_set(2), which libc has no name for.
+    // SAFETY: takes numbers only: ioprio_set(2), for which libc has no function.
     let _refused = unsafe {
         libc::syscall(
             libc::SYS_ioprio_set,
@@ -541,15 +556,17 @@ pub(crate) fn yield_to_others() {
     };
 }
 
-/// Has large blocks returned to the system as soon as they are freed, from now on: glibc otherwise keeps some megabytes once it has seen
-/// such blocks come and go, and `malloc_trim` does not reach those of other threads.
+/// Makes the allocator return large blocks to the system as soon as they are freed, from now on.
+/// Otherwise glibc keeps some megabytes after such blocks have been allocated and freed, and
+/// `malloc_trim` does not reach those of other threads.
 pub(crate) fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes numbers only, and a threshold may change at any time.
     let _accepted = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10) };
 }
 
-/// How a later supervisor finds what this one may leave behind; for [`end_remains`].
+/// Returns the testament by which a later supervisor finds processes that this one may leave
+/// behind; for [`end_remains`].
 pub(crate) fn testament(processes: &Processes) -> String {
     match &processes.nest {
         Some(nest) => format!("cgroup {}", nest.dir().display()),
@@ -557,27 +574,31 @@ pub(crate) fn testament(processes: &Processes) -> String {
     }
 }
 
-/// How a later supervisor finds what was started with this value of [`SUPERVISED_FROM`]; for [`end_remains`].
+/// Returns the testament by which a later supervisor finds processes that were started with this
+/// value of [`SUPERVISED_FROM`]; for [`end_remains`].
 pub(crate) fn testament_of(mark: &str) -> String {
     format!("state {mark}")
 }
 
-/// In which boot of the system and which pid namespace a number means a process. `None` where the system does not tell.
+/// Returns the boot and the pid namespace in which a pid identifies a process. `None` if the system
+/// does not provide them.
 pub(crate) fn home_of_pids() -> Option<String> {
     let pids = std::fs::read_link("/proc/self/ns/pid").ok()?;
     Some(format!("{}/{}", boot()?, pids.display()))
 }
 
-/// How long what a dead supervisor left may take to die.
+/// The time limit for ending the processes of a dead supervisor.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long [`Processes::end_orphans`] may take.
+/// The time limit for [`Processes::end_orphans`].
 const ORPHANS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Kills the processes that a supervisor left when it died without stopping them, by its [`testament`], but not those of the trees that
-/// are `spared`, and returns how many there were. Blocks until they are gone, 10 s at most.
+/// Kills the processes that a supervisor left when it died without stopping them, identified by its
+/// [`testament`], except those of the trees that are `spared`. Returns the number of them. Blocks
+/// until they are gone, 10 s at most.
 ///
-/// A testament names a cgroup or an instance that no other supervisor ever had, so nothing else can be hit.
+/// A testament names a cgroup or an instance that no other supervisor ever had, so no other process
+/// can be killed.
 pub(crate) fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<usize> {
     let spared = spared.iter();
     match testament.split_once(' ') {
@@ -606,7 +627,7 @@ pub(crate) fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<us
     }
 }
 
-/// The same for one tree ([`Identity::tree`]).
+/// Kills the processes of one tree ([`Identity::tree`]), as [`end_remains`] does.
 pub(crate) fn end_tree(tree: &str) -> io::Result<usize> {
     match tree.split_once(' ') {
         Some(("cgroup", dir)) => cgroup::end(dir.as_ref(), Instant::now() + PATIENCE),
@@ -620,7 +641,7 @@ pub(crate) fn end_tree(tree: &str) -> io::Result<usize> {
     }
 }
 
-/// The same for one service, by a supervisor's [`testament`].
+/// Kills the processes of one service under a supervisor's [`testament`], as [`end_remains`] does.
 pub(crate) fn end_service(testament: &str, service: &str) -> io::Result<usize> {
     if let Some(("cgroup", dir)) = testament.split_once(' ') {
         return cgroup::end_service(dir.as_ref(), service, PATIENCE);
@@ -632,7 +653,8 @@ pub(crate) fn end_service(testament: &str, service: &str) -> io::Result<usize> {
     kin::end_remains(is_meant, PATIENCE)
 }
 
-/// Whether a process with this number and environment was started under a supervisor with this testament, which names no cgroup.
+/// Returns a test for whether a process with this pid and environment was started under a
+/// supervisor with this testament, which names no cgroup.
 fn bearers(testament: &str) -> impl Fn(u32, &[u8]) -> bool {
     let state = match testament.split_once(' ') {
         Some(("state", dir)) => Some(format!("{SUPERVISED_FROM}={dir}").into_bytes()),
@@ -646,14 +668,15 @@ fn bearers(testament: &str) -> impl Fn(u32, &[u8]) -> bool {
     }
 }
 
-/// Whether an environment has this variable.
+/// Returns whether an environment has this variable.
 fn has(environment: &[u8], variable: &[u8]) -> bool {
     let mut variables = environment.split(|byte| *byte == 0);
     variables.any(|it| it == variable)
 }
 
-/// What lives of a dead supervisor's services, by its [`testament`]. In a cgroup, a tree's main process is the oldest one, which leads its
-/// session; without one, that cannot be told from what the processes themselves may say.
+/// Returns the live processes of a dead supervisor's services, by its [`testament`]. In a cgroup, a
+/// tree's main process is the oldest one if it leads its session. Without a cgroup, the main
+/// process cannot be determined from data that the processes control.
 pub(crate) fn survivors(testament: &str) -> Vec<Survivor> {
     if let Some(("cgroup", dir)) = testament.split_once(' ') {
         return cgroup::survivors(dir.as_ref());
@@ -673,15 +696,16 @@ pub(crate) fn survivors(testament: &str) -> Vec<Survivor> {
     found.collect()
 }
 
-/// Has two files exchange their names.
+/// Exchanges the names of two files.
 pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
-/// One started program with everything that it started in turn.
+/// One started program with all of its descendants.
 ///
-/// Drop kills nothing; it removes the tree's cgroup, now or as soon as it is empty. So kill, and wait until it is empty, first.
+/// Drop kills nothing. It removes the tree's cgroup, now or as soon as it is empty, so kill the
+/// tree and wait until it is empty first.
 pub(crate) struct Tree {
     main: Rc<Main>,
     holder: Holder,
@@ -695,17 +719,18 @@ enum Holder {
 }
 
 impl Tree {
-    /// What [`Processes::reap`] calls it.
+    /// Returns the ID that [`Processes::reap`] reports.
     pub(crate) fn id(&self) -> TreeId {
         self.main.id
     }
 
-    /// The main process's pid. It may be a stranger's once [`Tree::exit`] is known: for show, never for a signal.
+    /// Returns the main process's pid. It may belong to an unrelated process once [`Tree::exit`] is
+    /// set, so use it for display only, never for a signal.
     pub(crate) fn pid(&self) -> u32 {
         self.main.pid
     }
 
-    /// What a later supervisor knows it by; for [`Processes::adopt`].
+    /// Returns the identity by which a later supervisor finds the tree; for [`Processes::adopt`].
     pub(crate) fn identity(&self) -> Identity {
         Identity {
             pid: self.main.pid,
@@ -717,7 +742,7 @@ impl Tree {
         }
     }
 
-    /// Tells which processes are part of it.
+    /// Returns the criteria for membership in the tree.
     pub(crate) fn members(&self) -> Members {
         Members::new(
             self.main.pid,
@@ -728,14 +753,16 @@ impl Tree {
         )
     }
 
-    /// How the main process ended, if it has and was collected.
+    /// Returns how the main process ended, if it was reaped.
     pub(crate) fn exit(&self) -> Option<Exit> {
         self.main.exit.get()
     }
 
-    /// Sends `signal` to the main process or to all. Nobody left to send it to is not an error.
+    /// Sends `signal` to the main process or to all. If none is left, that is not an error.
     ///
-    /// Fails with `PermissionDenied` if one of them runs as another user and we are not root; the others got it.
+    /// # Errors
+    /// `PermissionDenied` if one of them runs as another user and the supervisor is not root. The
+    /// others have received the signal.
     pub(crate) fn signal(&self, signal: Signal, scope: StopScope) -> io::Result<()> {
         let signal = posix::number(signal);
         match scope {
@@ -744,7 +771,7 @@ impl Tree {
         }
     }
 
-    /// Whether anybody was there to be asked.
+    /// Asks the tree to stop, and returns whether there was a process to ask.
     pub(crate) fn ask_to_stop(&self, ask: StopAsk, scope: StopScope) -> io::Result<bool> {
         let StopAsk::Signal(signal) = ask else {
             return Ok(false); // there are no windows to close
@@ -756,14 +783,16 @@ impl Tree {
         Ok(anybody)
     }
 
-    /// SIGKILL to every process of the tree, frozen ones included. They are gone a moment later: see [`Tree::is_empty`].
+    /// Sends SIGKILL to every process of the tree, including frozen ones. They end a moment later;
+    /// see [`Tree::is_empty`].
     pub(crate) fn kill(&self) -> io::Result<()> {
         self.watch_end();
         match &self.holder {
             Holder::Cgroup(cgroup) => cgroup.kill(),
             Holder::Kin(_) => {
-                // A process with a pending signal cannot fork. Once a look finds nobody new, all are stopped or about to be, none
-                // can escape by losing its parent, and one round takes them all.
+                // A process with a pending signal cannot fork. Once a scan finds no new process,
+                // all are stopped or about to be, none can escape by losing its parent, and one
+                // round kills them all.
                 let stopped = self.stop_all();
                 let killed = kin::each(self.family(), |process| {
                     self.signal_member(&process, libc::SIGKILL)
@@ -773,14 +802,14 @@ impl Tree {
         }
     }
 
-    /// Has [`Processes::changed`] tell of the main process's end even if a tracer is told instead of us. Without a descriptor for that, it is
-    /// told when the tracer lets go.
+    /// Makes [`Processes::changed`] resolve at the main process's exit even if a tracer is notified
+    /// instead. Without a descriptor for that, the exit is reported when the tracer detaches.
     fn watch_end(&self) {
         let main = &self.main;
         if main.exit.get().is_some() || main.stranger.is_some() || main.killed.get().is_some() {
             return;
         }
-        // Not collected, so the pid is still its own.
+        // Not reaped, so the pid still belongs to the main process.
         let Some(handle) = pidfd::watch(main.pid, || true) else {
             return;
         };
@@ -800,12 +829,13 @@ impl Tree {
         }
     }
 
-    /// Whether no process of it is left. Zombies do not count, except the main process until it has been collected. If it is not
-    /// empty although the main process has ended, [`Processes::changed`] tells when to ask again.
+    /// Returns whether no process of the tree is left. Zombies do not count, except the main
+    /// process until it has been reaped. If the tree is not empty although the main process has
+    /// ended, [`Processes::changed`] resolves when the caller should check again.
     pub(crate) fn is_empty(&self) -> bool {
         self.exit().is_some()
             && match &self.holder {
-                // A directory that is gone has nobody in it.
+                // A directory that no longer exists contains no process.
                 Holder::Cgroup(cgroup) => cgroup
                     .is_empty()
                     .unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound),
@@ -817,12 +847,13 @@ impl Tree {
             }
     }
 
-    /// Stops every process where it stands, a moment later; they cannot notice it with a cgroup, and parents may be told
-    /// (SIGCHLD) without one. Only [`Tree::thaw`] and [`Tree::kill`] have any effect on them then: thaw before a graceful stop.
+    /// Stops every process with a short delay. With a cgroup the processes cannot notice it.
+    /// Without one, parents may be notified (SIGCHLD). While stopped, the processes react only to
+    /// [`Tree::thaw`] and [`Tree::kill`], so thaw them before a graceful stop.
     pub(crate) fn freeze(&self) -> io::Result<()> {
         match &self.holder {
             Holder::Cgroup(cgroup) => match cgroup.freeze(true) {
-                // Linux before 5.2.
+                // Linux before 5.2 has no freezer.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     cgroup.signal(libc::SIGSTOP)
                 }
@@ -845,7 +876,8 @@ impl Tree {
         }
     }
 
-    /// Whether the main process has a handler for `signal` (so that it would not simply die of it); `None` if it has ended.
+    /// Returns whether the main process has a handler for `signal`, so that the signal would not
+    /// simply end it; `None` if the process has ended.
     pub(crate) fn handles(&self, signal: Signal) -> Option<bool> {
         self.exit()
             .is_none()
@@ -853,13 +885,14 @@ impl Tree {
             .flatten()
     }
 
-    /// What the tree has used; `None` if that cannot be read. Reads two files of /proc for each process: for a metrics scrape, not
-    /// for a loop.
+    /// Returns the resource usage of the tree; `None` if it cannot be read. Reads two files in
+    /// /proc per process, so it is suitable for a metrics scrape, not for a loop.
     pub(crate) fn usage(&self) -> Option<Usage> {
         let (pids, cpu): (Vec<u32>, Duration) = match &self.holder {
             Holder::Cgroup(cgroup) => (cgroup.processes().ok()?, cgroup.cpu().ok()?),
             Holder::Kin(_) => {
-                // To find the orphans of an adopted tree is a look at every process of the system.
+                // Finding the orphans of an adopted tree requires a scan of every process of the
+                // system.
                 let members = match self.main.stranger {
                     Some(_) if self.exit().is_none() => kin::family(self.main.pid),
                     _ => self.family(),
@@ -884,7 +917,7 @@ impl Tree {
             Some(_) => Ok(()),
             None => match &self.main.stranger {
                 Some(stranger) => stranger.signal(signal),
-                // Not collected, so the pid is still its own; see the module's rules.
+                // Not reaped, so the pid still belongs to the main process; see the module's rules.
                 None => posix::kill(self.main.pid.cast_signed(), signal),
             },
         }
@@ -906,8 +939,8 @@ impl Tree {
         kin::signal(process, signal)
     }
 
-    /// SIGSTOP to all, again and again until two looks in a row find nobody new: one may miss a process that is being handed
-    /// from parent to parent.
+    /// Sends SIGSTOP to all processes, repeatedly, until two scans in a row find no new one. A
+    /// single scan may miss a process that is being reparented.
     fn stop_all(&self) -> io::Result<()> {
         let mut known = BTreeSet::new();
         let mut result = Ok(());

@@ -1,4 +1,4 @@
-//! What is Linux's own.
+//! Tests of Linux-specific behavior.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use mainstay_core::spec::{Limits, Signal, StopAsk, StopScope};
 use super::super::Containment;
 use super::suite::{all, exists, isolated, isolated_with, line};
 
-/// Where this process's nest lies, as a path of the file system, once it has one.
+/// Collects the directories of this process's nests in the file system.
 fn nest_dirs(root: &Path, name: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -49,7 +49,7 @@ fn every_tree_has_a_cgroup_by_either_way_of_birth() {
                 return eprintln!("skipped: no writable cgroup v2");
             }
             let nest = nest_dir();
-            // The second one gets the directory that the first one left.
+            // The second tree gets the directory that the first one left.
             for has_clone3 in [true, false] {
                 rig.processes.has_clone3 = has_clone3;
                 let (tree, output) = rig
@@ -76,7 +76,7 @@ fn every_tree_has_a_cgroup_by_either_way_of_birth() {
     );
 }
 
-/// Its open files cannot be read any more.
+/// The open files of a removed cgroup cannot be read any more.
 #[test]
 fn a_cgroup_that_was_removed_is_empty() {
     isolated("a_cgroup_that_was_removed_is_empty", async |rig| {
@@ -88,7 +88,7 @@ fn a_cgroup_that_was_removed_is_empty() {
             rig.processes.changed().await;
             rig.processes.reap();
         }
-        // Busy until the kernel has buried the process.
+        // The directory is busy until the kernel has released the process.
         let dir = nest_dir().join("orders.0");
         while fs::remove_dir(&dir).is_err() {
             std::thread::yield_now();
@@ -104,7 +104,7 @@ fn cgroups_go_with_their_processes() {
             return eprintln!("skipped: no writable cgroup v2");
         }
         let nest = nest_dir();
-        // Dropped while somebody lives in it, and with a cgroup of the program's own below.
+        // Dropped while a process lives in it, and with a cgroup of the program's own below.
         let (tree, mut output) = rig.shell("sleep 1000 & echo $!; exec sleep 1000");
         let child = line(&mut output);
         fs::create_dir(nest.join("orders.0/own")).unwrap();
@@ -164,7 +164,7 @@ fn stale_nests_are_removed() {
     });
 }
 
-/// Another account's process that bears a mark which it has got hold of is no member, and is not believed.
+/// A process of another account that bears a stolen mark is not a member.
 #[test]
 fn a_stolen_mark_does_not_count() {
     isolated("a_stolen_mark_does_not_count", async |rig| {
@@ -212,7 +212,7 @@ fn a_stolen_mark_does_not_count() {
         victim.kill().unwrap();
         rig.until_empty(&victim).await;
         assert!(exists(&stranger) && !exists(&own));
-        // It belongs to nobody: it goes with the supervisor.
+        // The process belongs to no tree and ends with the supervisor.
         while thief.exit().is_none() {
             rig.processes.changed().await;
             rig.processes.reap();
@@ -234,7 +234,7 @@ fn spawn_and_stop_cost() {
             let began = Instant::now();
             let mut pids = Vec::new();
             for _ in 0..500 {
-                // SAFETY: the child only executes; its parent sleeps.
+                // SAFETY: the child only executes a program; its parent sleeps.
                 pids.push(unsafe { bare_vfork() });
             }
             let bare = began.elapsed();
@@ -287,11 +287,11 @@ fn spawn_and_stop_cost() {
 }
 
 /// # Safety
-/// One thread; the child shares our memory until it executes.
+/// One thread only. The child shares the parent's memory until it executes.
 unsafe fn bare_vfork() -> libc::pid_t {
     extern "C" fn child(_: *mut std::ffi::c_void) -> i32 {
         let argv = [c"/bin/sleep".as_ptr(), c"1000".as_ptr(), std::ptr::null()];
-        // SAFETY: both lists end in null.
+        // SAFETY: both lists end in a null pointer.
         unsafe {
             unsafe extern "C" {
                 static environ: *const *const std::ffi::c_char;
@@ -313,7 +313,8 @@ unsafe fn bare_vfork() -> libc::pid_t {
     }
 }
 
-/// In a process of its own, as the zone is read from its environment: Berlin's, spelled out, so that no database is needed.
+/// Runs in a separate process, because the zone is read from its environment. The rules for Berlin
+/// are spelled out, so that no database is needed.
 #[test]
 fn local_time_knows_summer() {
     const NAME: &str = "host::sys::linux::tests::local_time_knows_summer";
@@ -335,7 +336,7 @@ fn local_time_knows_summer() {
     assert!(status.unwrap().success());
 }
 
-/// The thread that asks for it, and no other.
+/// Only the calling thread yields.
 #[test]
 fn only_the_thread_that_yields_yields() {
     let policy = || {
