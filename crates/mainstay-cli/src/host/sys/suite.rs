@@ -1,7 +1,8 @@
-//! What every Unix implementation must do, on real children. Included by each of them, so that `super` is the one under test.
+//! The behavior required of every Unix implementation, tested on real children. Each implementation
+//! includes this file, so that `super` is the one under test.
 //!
-//! Each test runs in a process of its own, which is this test binary once more: the subreaper, signal dispositions and the
-//! collecting of *any* child belong to a whole process.
+//! Each test runs in a separate process, which is this test binary again: the subreaper, signal
+//! dispositions and the reaping of *any* child affect a whole process.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -17,16 +18,18 @@ use mainstay_core::spec::{Limits, Priority, Signal, StopAsk, StopScope};
 use super::super::{CONTAINMENT, Command, Containment, Exit, INSTANCE, User};
 use super::{Processes, Tree};
 
-/// Runs `test` in a process of its own for each containment that can be had; `name` is the test's own.
+/// Runs `test` in a separate process for each available containment; `name` is the name of the
+/// test.
 pub(super) fn isolated(name: &str, test: impl AsyncFnOnce(&mut Rig)) {
     isolated_with(name, || {}, test);
 }
 
-/// As [`isolated`], with something done to that process before the supervisor starts.
+/// Runs a test like [`isolated`], with `before` called in that process before the supervisor
+/// starts.
 pub(super) fn isolated_with(name: &str, before: impl FnOnce(), test: impl AsyncFnOnce(&mut Rig)) {
     const INSIDE: &str = "MAINSTAY_TEST_INSIDE";
     if std::env::var_os(INSIDE).is_some() {
-        // SAFETY: no memory is involved. A test that hangs ends by SIGALRM.
+        // SAFETY: no memory is involved. SIGALRM ends a test that hangs.
         unsafe { libc::alarm(60) };
         before();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -41,7 +44,7 @@ pub(super) fn isolated_with(name: &str, before: impl FnOnce(), test: impl AsyncF
         .1
         .trim_end_matches("::suite");
     let names = ["suite", "tests"].map(|file| format!("{module}::{file}::{name}"));
-    // The second makes a difference to Linux only.
+    // The second one only makes a difference on Linux.
     let containments = if module.contains("linux") {
         &["", "subreaper"][..]
     } else {
@@ -75,7 +78,7 @@ pub(super) struct Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        // A test that failed half-way; what it started leads groups of those numbers.
+        // A test failed halfway; the processes that it started lead groups with these IDs.
         for pid in self.started.drain(..).filter(|_| std::thread::panicking()) {
             let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
             let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
@@ -97,12 +100,12 @@ impl Rig {
         }
     }
 
-    /// Starts `/bin/sh -c SCRIPT`; its output is the pipe.
+    /// Starts `/bin/sh -c SCRIPT` and returns its output pipe.
     pub(super) fn shell(&mut self, script: &str) -> (Tree, BufReader<PipeReader>) {
         self.start(&["/bin/sh", "-c", script], |_| {}).unwrap()
     }
 
-    /// Starts `argv`, after `change` has had its way with the command.
+    /// Starts `argv`, after `change` has modified the command.
     pub(super) fn start(
         &mut self,
         argv: &[&str],
@@ -211,7 +214,7 @@ fn exits() {
             let exit = rig.exit_of(&tree).await;
             assert_eq!((exit.code, exit.signal), (code, signal), "{script}");
             rig.until_empty(&tree).await;
-            // The pid may be anybody's now.
+            // The pid may belong to another process now.
             assert_eq!(tree.handles(Signal::Term), None);
             assert!(
                 !tree
@@ -262,7 +265,7 @@ fn failed_starts() {
                 Some("not an executable for this machine"),
             ),
         ];
-        // The place that a failed start leaves for the next one is made once.
+        // The directory that a failed start leaves for the next one is created once.
         assert!(rig.start(&["/no/such"], |_| {}).is_err());
         let before = open_fds();
         for (program, errno, hint) in rows {
@@ -364,7 +367,8 @@ fn the_inherited_state_is_clean() {
         }
     };
     isolated_with("the_inherited_state_is_clean", before, async |rig| {
-        // SAFETY: as above; these come after the supervisor's own look.
+        // SAFETY: as above; these descriptors are opened after the supervisor has marked the
+        // inherited ones.
         unsafe { assert_eq!(libc::dup2(0, 500), 500) };
         let (_tree, output) = rig
             .start(&["/bin/cat", "/proc/self/status"], |_| {})
@@ -384,7 +388,7 @@ fn the_inherited_state_is_clean() {
             .start(&["/bin/ls", "-l", "/proc/self/fd"], |_| {})
             .unwrap();
         let text = all(output);
-        // 3 is the directory that ls reads.
+        // Descriptor 3 is the directory that ls reads.
         let fds: Vec<&str> = text
             .lines()
             .filter_map(|line| line.split(" -> ").next()?.split(' ').nth_back(0))
@@ -403,7 +407,7 @@ fn the_inherited_state_is_clean() {
     });
 }
 
-/// Writes its pid, then ignores every polite request, out of its parents' session.
+/// Writes its pid, then ignores every request to stop, outside its parent's session.
 const STUBBORN: &str =
     "setsid sh -c 'trap \"\" TERM HUP INT; echo $$; while :; do sleep 1000; done'";
 
@@ -438,7 +442,7 @@ fn a_daemon_without_marks_does_not_survive() {
         if rig.is_group() {
             return eprintln!("skipped: a session alone does not hold it");
         }
-        // Still a descendant when it is killed.
+        // The process is still a descendant when it is killed.
         let (tree, mut output) = rig.shell(&format!("env -i {STUBBORN} & exec sleep 1000"));
         let pid = line(&mut output);
         tree.kill().unwrap();
@@ -446,7 +450,7 @@ fn a_daemon_without_marks_does_not_survive() {
         assert!(!exists(&pid));
         assert_eq!(tree.exit().unwrap().signal, Some(libc::SIGKILL));
 
-        // Seen as a descendant when asked to stop, an orphan when killed.
+        // The process was seen as a descendant when asked to stop, and is an orphan when killed.
         let (tree, mut output) = rig.shell(&format!(
             "env -i {STUBBORN} & trap 'exit 7' TERM; while :; do wait; done"
         ));
@@ -482,7 +486,7 @@ fn trees_do_not_touch_each_other() {
 #[test]
 fn a_fork_storm_is_killed() {
     isolated("a_fork_storm_is_killed", async |rig| {
-        // Each generation dies after making the next, in a new session every time.
+        // Each generation dies after starting the next one, each time in a new session.
         let storm = "f() { (setsid sh -c \"$S\" &) ; exit; }; f";
         for _ in 0..5 {
             let argv = [
@@ -584,7 +588,7 @@ fn orphans_are_collected() {
             rig.processes.changed().await;
             assert!(rig.processes.reap().is_empty());
         }
-        // Idle is idle, once the signals have been seen whose children were collected before.
+        // No wake-ups once the signals of children that were reaped before have been received.
         let mut wakes = 0;
         let patience = Duration::from_millis(50);
         while tokio::time::timeout(patience, rig.processes.changed())
@@ -602,7 +606,7 @@ fn orphans_are_collected() {
 #[test]
 fn two_hundred_starts_leave_nothing() {
     isolated("two_hundred_starts_leave_nothing", async |rig| {
-        // What the first kill makes is made once.
+        // The watches that the first kill creates are created once.
         let (tree, _output) = rig.shell("exec sleep 1000");
         tree.kill().unwrap();
         rig.until_empty(&tree).await;
@@ -679,7 +683,7 @@ fn another_user() {
             "{text}"
         );
         rig.until_empty(&tree).await;
-        // We are still who we were, in every thread.
+        // This process has the same user as before, in every thread.
         assert!(is_root());
 
         fs::set_permissions(&rig.dir, fs::Permissions::from_mode(0o700)).unwrap();

@@ -1,4 +1,4 @@
-//! Who may touch a directory ("Access Control Lists", Microsoft).
+//! Access control of files and directories ("Access Control Lists", Microsoft).
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,19 +18,19 @@ use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken}
 
 use super::acl::{Ace, AceKind, Place, stranger};
 
-/// What an account may do with a directory and all that is in it.
+/// The access of an account to a directory and its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
     All,
 }
 
-/// `SECURITY_MAX_SID_SIZE`, in words.
+/// A buffer of `SECURITY_MAX_SID_SIZE`, in 64-bit words.
 type Sid = [u64; 9];
 
-/// Makes `dir` the administrators', and lets nobody but them, the system and this account (of a service, by its name) touch it and what is in
-/// it, whatever the directory above says.
-/// `false`: this system does not know that account; it is left out.
+/// Makes administrators the owner of `dir`, and restricts access to it and its content to
+/// administrators, the system and this account (of a service, by its name), regardless of the
+/// parent directory. Returns `false` if this system has no such account, which is then left out.
 pub(crate) fn entrust(dir: &Path, account: Option<(&Account, &str, Access)>) -> io::Result<bool> {
     let administrators = well_known(security::WinBuiltinAdministratorsSid)?;
     let mut entries = vec![
@@ -60,10 +60,11 @@ pub(crate) fn entrust(dir: &Path, account: Option<(&Account, &str, Access)>) -> 
 fn set(dir: &Path, owner: &Sid, entries: &[acl::EXPLICIT_ACCESS_W]) -> io::Result<()> {
     let count = u32::try_from(entries.len()).unwrap_or(0);
     let mut list: *mut ACL = ptr::null_mut();
-    // SAFETY: as many entries as are said, whose names and SIDs outlive the call; it makes the list, which is freed below.
+    // SAFETY: the count is the number of entries, whose names and SIDs outlive the call; it
+    // allocates the list, which is freed below.
     done(unsafe { acl::SetEntriesInAclW(count, entries.as_ptr(), ptr::null(), &raw mut list) })?;
     let path = wide(dir.as_os_str());
-    // PROTECTED: nothing comes from above.
+    // PROTECTED: no entries are inherited from the parent.
     let what = security::OWNER_SECURITY_INFORMATION
         | security::DACL_SECURITY_INFORMATION
         | security::PROTECTED_DACL_SECURITY_INFORMATION;
@@ -84,8 +85,9 @@ fn set(dir: &Path, owner: &Sid, entries: &[acl::EXPLICIT_ACCESS_W]) -> io::Resul
     set
 }
 
-/// Who beside this user, administrators and the system may change this file or directory, in words; `None`: nobody. A link, or a junction,
-/// is not followed: it is an exposure itself.
+/// Describes an account other than this user, administrators and the system that may change this
+/// file or directory; `None` if there is none. A symbolic link or junction is not followed, because
+/// the link itself is an exposure.
 pub(crate) fn exposure(path: &Path) -> io::Result<Option<String>> {
     if std::fs::symlink_metadata(path)?.is_symlink() {
         return Ok(Some(format!("{} is a link", path.display())));
@@ -95,7 +97,7 @@ pub(crate) fn exposure(path: &Path) -> io::Result<Option<String>> {
     Ok(who.map(|who| format!("{who} may change {}", path.display())))
 }
 
-/// The same of what a program's path leads to, with the directories above it.
+/// Describes such an account for the target of a program's path and the directories above it.
 pub(crate) fn exposure_of_program(path: &Path) -> io::Result<Option<String>> {
     let real = std::fs::canonicalize(path)?;
     let is_file = real.is_file();
@@ -108,7 +110,7 @@ pub(crate) fn exposure_of_program(path: &Path) -> io::Result<Option<String>> {
         };
         let (owner, list) = match read(place) {
             Ok(read) => read,
-            // Who may not look at a directory far above may not change it either.
+            // An account without read access to a directory far above cannot change it either.
             Err(error)
                 if kind == Place::Above && error.kind() == io::ErrorKind::PermissionDenied =>
             {
@@ -123,13 +125,14 @@ pub(crate) fn exposure_of_program(path: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// Its owner, and its list; no list at all is `None`.
+/// Returns the owner and the access control list; `None` if there is no list at all.
 fn read(path: &Path) -> io::Result<(String, Option<Vec<Ace>>)> {
     let path = wide(path.as_os_str());
     let mut owner: PSID = ptr::null_mut();
     let mut list: *mut ACL = ptr::null_mut();
     let mut descriptor: PSECURITY_DESCRIPTOR = ptr::null_mut();
-    // SAFETY: the path ends with a NUL; what comes back is freed below, and the owner and the list lie in it.
+    // SAFETY: the path ends with a NUL; the returned descriptor, which contains the owner and the
+    // list, is freed below.
     done(unsafe {
         acl::GetNamedSecurityInfoW(
             path.as_ptr(),
@@ -151,28 +154,29 @@ fn read(path: &Path) -> io::Result<(String, Option<Vec<Ace>>)> {
     read
 }
 
-/// Of a valid list.
+/// Returns the entries of a valid list.
 fn entries(list: *const ACL) -> io::Result<Vec<Ace>> {
     const ALLOWED: u8 = 0;
     const DENIED: u8 = 1;
     const ALLOWED_IF: u8 = 9;
     const DENIED_IF: u8 = 10;
     const INHERIT_ONLY: u8 = 8;
-    // SAFETY: by contract of this function it is a list.
+    // SAFETY: the contract of this function is that it is a list.
     let count = unsafe { (*list).AceCount };
     let mut entries = Vec::with_capacity(count.into());
     for index in 0..u32::from(count) {
         let mut entry = ptr::null_mut();
-        // SAFETY: the list has so many entries.
+        // SAFETY: the index is below the number of entries.
         if unsafe { security::GetAce(list, index, &raw mut entry) } == 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: each entry begins with a header, and those of these kinds are alike up to their SID.
+        // SAFETY: each entry begins with a header, and entries of these types share one layout up
+        // to the SID.
         let entry = unsafe { &*entry.cast::<security::ACCESS_ALLOWED_ACE>() };
         let kind = match entry.Header.AceType {
             ALLOWED | ALLOWED_IF => AceKind::Allow,
             DENIED => AceKind::Deny,
-            // What is refused on a condition only is not counted; the rest is for audits.
+            // Conditional denials are not counted; the other types are for audits.
             DENIED_IF | 2.. => continue,
         };
         entries.push(Ace {
@@ -185,12 +189,14 @@ fn entries(list: *const ACL) -> io::Result<Vec<Ace>> {
     Ok(entries)
 }
 
-/// Whether it belongs to somebody else than this user, administrators or the system: they may change who else may touch it.
+/// Returns whether the owner is an account other than this user, administrators or the system. An
+/// owner may change who else has access.
 pub(crate) fn is_foreign(dir: &Path) -> io::Result<bool> {
     let path = wide(dir.as_os_str());
     let mut owner: PSID = ptr::null_mut();
     let mut descriptor: PSECURITY_DESCRIPTOR = ptr::null_mut();
-    // SAFETY: the path ends with a NUL; what comes back is freed below, and the owner lies in it.
+    // SAFETY: the path ends with a NUL; the returned descriptor, which contains the owner, is freed
+    // below.
     done(unsafe {
         acl::GetNamedSecurityInfoW(
             path.as_ptr(),
@@ -225,18 +231,18 @@ fn is_this_user(sid: PSID) -> io::Result<bool> {
     })
 }
 
-/// Calls `with` with the SID of the user whom this process runs as.
+/// Calls `with` with the SID of the user that this process runs as.
 fn with_user<T>(with: impl FnOnce(PSID) -> io::Result<T>) -> io::Result<T> {
     let mut token: HANDLE = ptr::null_mut();
-    // SAFETY: this process's own handle; the token is closed below.
+    // SAFETY: the pseudo handle of this process; the token is closed below.
     if unsafe { OpenProcessToken(GetCurrentProcess(), security::TOKEN_QUERY, &raw mut token) } == 0
     {
         return Err(io::Error::last_os_error());
     }
-    // The user's SID lies behind the structure, in the same buffer.
+    // The user's SID follows the structure in the same buffer.
     let mut user = [0_u64; 16];
     let (size, mut needed) = (u32::try_from(size_of_val(&user)).unwrap_or(0), 0);
-    // SAFETY: the token is open, and the buffer as large as is said.
+    // SAFETY: the token is open, and the buffer has the size that is passed.
     let told = unsafe {
         security::GetTokenInformation(
             token,
@@ -247,7 +253,7 @@ fn with_user<T>(with: impl FnOnce(PSID) -> io::Result<T>) -> io::Result<T> {
         )
     };
     let error = io::Error::last_os_error();
-    // SAFETY: the token is ours, and open.
+    // SAFETY: the token is open and owned here.
     unsafe { CloseHandle(token) };
     if told == 0 {
         return Err(error);
@@ -257,8 +263,8 @@ fn with_user<T>(with: impl FnOnce(PSID) -> io::Result<T>) -> io::Result<T> {
     with(user.User.Sid)
 }
 
-/// A security descriptor for what only this user, administrators and the system may use. Everyone and anonymous users are not in it, as
-/// they are in the default one of pipes.
+/// A security descriptor that grants access to this user, administrators and the system only. It
+/// does not include Everyone and anonymous users, unlike the default descriptor of pipes.
 pub(crate) struct Private {
     descriptor: PSECURITY_DESCRIPTOR,
 }
@@ -267,7 +273,7 @@ impl Private {
     pub(crate) fn new() -> io::Result<Self> {
         let sddl = wide(OsStr::new(&private_sddl(&user_sid()?)));
         let mut descriptor: PSECURITY_DESCRIPTOR = ptr::null_mut();
-        // SAFETY: the text ends with a NUL; what is made is freed on drop.
+        // SAFETY: the text ends with a NUL; the new descriptor is freed on drop.
         let made = unsafe {
             acl::ConvertStringSecurityDescriptorToSecurityDescriptorW(
                 sddl.as_ptr(),
@@ -282,7 +288,8 @@ impl Private {
         }
     }
 
-    /// Valid for as long as this lives. Handles that are made with it are not inherited.
+    /// Returns attributes that are valid while this descriptor exists. Handles created with them
+    /// are not inherited.
     pub(crate) fn attributes(&self) -> security::SECURITY_ATTRIBUTES {
         security::SECURITY_ATTRIBUTES {
             nLength: u32::try_from(size_of::<security::SECURITY_ATTRIBUTES>()).unwrap_or(0),
@@ -294,22 +301,23 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        // SAFETY: the system allocated it, for us.
+        // SAFETY: the system allocated it for this value.
         unsafe { LocalFree(self.descriptor) };
     }
 }
 
-/// Full access (FA) for the system (SY), administrators (BA) and this user, protected (P) from what is inherited; nobody else.
+/// Returns the descriptor's text: full access (FA) for the system (SY), administrators (BA) and
+/// this user, protected (P) from inheritance, and no access for others.
 fn private_sddl(user: &str) -> String {
     format!("D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FA;;;{user})")
 }
 
-/// `S-1-5-21-…` of the user whom this process runs as.
+/// Returns the SID of the user that this process runs as, as `S-1-5-21-…`.
 fn user_sid() -> io::Result<String> {
     with_user(sid_text)
 }
 
-/// `S-1-…` of a valid SID.
+/// Formats a valid SID as `S-1-…`.
 fn sid_text(sid: PSID) -> io::Result<String> {
     let mut text = ptr::null_mut();
     // SAFETY: the SID is valid; the text is freed below.
@@ -321,7 +329,7 @@ fn sid_text(sid: PSID) -> io::Result<String> {
         unsafe { *text.add(index) }
     });
     let units: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
-    // SAFETY: the system allocated it, for us.
+    // SAFETY: the system allocated it for this function.
     unsafe { LocalFree(text.cast()) };
     Ok(String::from_utf16_lossy(&units))
 }
@@ -330,14 +338,14 @@ fn well_known(kind: WELL_KNOWN_SID_TYPE) -> io::Result<Sid> {
     let mut sid = Sid::default();
     let mut size = u32::try_from(size_of::<Sid>()).unwrap_or(0);
     let buffer = sid.as_mut_ptr().cast();
-    // SAFETY: the buffer is as large as is said.
+    // SAFETY: the buffer has the size that is passed.
     match unsafe { security::CreateWellKnownSid(kind, ptr::null_mut(), buffer, &raw mut size) } {
         0 => Err(io::Error::last_os_error()),
         _ => Ok(sid),
     }
 }
 
-/// `None`: this system does not know it.
+/// Looks an account up by name; `None` if this system has no such account.
 fn of_name(name: &str) -> io::Result<Option<Sid>> {
     let name = wide(name.strip_prefix(".\\").unwrap_or(name).as_ref());
     let mut sid = Sid::default();
@@ -345,7 +353,7 @@ fn of_name(name: &str) -> io::Result<Option<Sid>> {
     let mut domain = [0_u16; 256];
     let mut domain_size = u32::try_from(domain.len()).unwrap_or(0);
     let mut kind = 0;
-    // SAFETY: the name ends with a NUL; both buffers are as large as is said.
+    // SAFETY: the name ends with a NUL; both buffers have the sizes that are passed.
     let found = unsafe {
         security::LookupAccountNameW(
             ptr::null(),
@@ -365,7 +373,7 @@ fn of_name(name: &str) -> io::Result<Option<Sid>> {
     }
 }
 
-/// For the directory and all that is made in it. The SID has to outlive it.
+/// Creates an entry for the directory and everything created in it. The SID must outlive it.
 fn entry((sid, rights): &(Sid, u32)) -> acl::EXPLICIT_ACCESS_W {
     acl::EXPLICIT_ACCESS_W {
         grfAccessPermissions: *rights,

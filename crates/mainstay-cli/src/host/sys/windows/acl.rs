@@ -1,14 +1,14 @@
-//! Who may change a file, by its owner and its access control list ("Access Control Lists", "File Access Rights Constants", Microsoft). Pure:
-//! tests need no Windows.
+//! The accounts that may change a file, by its owner and its access control list ("Access Control
+//! Lists", "File Access Rights Constants", Microsoft). Pure: tests do not need Windows.
 
 /// An entry of an access control list, in the order of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ace {
     pub(crate) kind: AceKind,
-    /// For what is made in the directory only.
+    /// Set if the entry applies only to objects created in the directory.
     pub(crate) is_inherit_only: bool,
     pub(crate) mask: u32,
-    /// `S-1-…`
+    /// The account, as `S-1-…`.
     pub(crate) sid: String,
 }
 
@@ -18,12 +18,14 @@ pub(crate) enum AceKind {
     Deny,
 }
 
-/// What a path is to the thing that is judged.
+/// The position of a path relative to the object being checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// The file or directory itself, or the directory that a program lies in: a library put beside it is loaded.
+    /// The file or directory itself, or the directory that contains a program: a library placed
+    /// next to a program is loaded.
     Itself,
-    /// A directory further above: what lies in it must not be exchanged. That others may make directories of their own there is usual.
+    /// A directory further above, whose content must not be replaceable. Others are often allowed
+    /// to create directories of their own there.
     Above,
 }
 
@@ -37,9 +39,9 @@ const GENERIC_ALL: u32 = 0x1000_0000;
 const GENERIC_WRITE: u32 = 0x4000_0000;
 
 const EVERYONE: &str = "S-1-1-0";
-/// Stands for whoever owns the object.
+/// The SID that stands for the owner of the object.
 const OWNER_RIGHTS: &str = "S-1-3-4";
-/// The system, its administrators, and the installer of Windows itself.
+/// The system, its administrators, and the Windows installer itself.
 const OF_SYSTEM: [&str; 3] = [
     "S-1-5-18",
     "S-1-5-32-544",
@@ -55,8 +57,8 @@ const NAMES: [(&str, &str); 7] = [
     ("S-1-5-32-547", "Power Users"),
 ];
 
-/// An account beside the system, administrators and `user` that may change it; `list` is `None` where there is no list at all, which
-/// allows everything to everyone.
+/// Returns an account other than the system, administrators and `user` that may change the object.
+/// `list` is `None` if there is no list at all, which allows everything to everyone.
 pub(crate) fn stranger(
     owner: &str,
     list: Option<&[Ace]>,
@@ -64,7 +66,7 @@ pub(crate) fn stranger(
     user: &str,
 ) -> Option<String> {
     let is_trusted = |sid: &str| OF_SYSTEM.contains(&sid) || sid == user;
-    // An owner may always change the list.
+    // An owner can always change the list.
     if !is_trusted(owner) {
         return Some(name(owner));
     }
@@ -94,7 +96,7 @@ fn changes(place: Place) -> u32 {
     }
 }
 
-/// What people call it.
+/// Returns the display name of a SID.
 fn name(sid: &str) -> String {
     let known = NAMES.iter().find(|(known, _)| *known == sid);
     known.map_or_else(|| sid.to_owned(), |(_, name)| (*name).to_owned())
@@ -137,7 +139,7 @@ mod tests {
         ];
         check(ADMINISTRATORS, &program_files, Itself, None);
         check(ME, &program_files, Above, None);
-        // C:\app, which inherits it.
+        // C:\app, which inherits this entry.
         let app = [allow("S-1-5-11", MODIFY)];
         check(ADMINISTRATORS, &app, Itself, Some("Authenticated Users"));
         check(ADMINISTRATORS, &app, Above, Some("Authenticated Users"));
@@ -153,7 +155,8 @@ mod tests {
             Above,
             Some("Everyone"),
         );
-        // C:\ lets users make directories; what they make is theirs, and what they inherit is for that.
+        // C:\ lets users create directories. Users own the directories that they create, and the
+        // inheritable entry applies only to those.
         let root = [
             allow("S-1-5-11", APPEND_DATA),
             Ace {

@@ -1,8 +1,9 @@
-//! Asking processes to stop: ctrl-c through their console, `WM_CLOSE` to their windows.
+//! Requests to stop: ctrl-c through a process's console, and `WM_CLOSE` to its windows.
 //!
-//! A ctrl-c can only be sent from a process of the same console, and a process has one console at most. A supervisor without
-//! one (a service) attaches itself for a moment; one with a console would lose it, with all that is written there meanwhile, so
-//! it starts itself once more as a helper that does nothing else.
+//! A ctrl-c can only be sent from a process of the same console, and a process has at most one
+//! console. A supervisor without a console (a service) attaches itself for a moment. A supervisor
+//! with a console would lose it, with all output written meanwhile, so it starts itself again as a
+//! helper that only sends the ctrl-c.
 
 use std::ffi::OsString;
 use std::io;
@@ -22,12 +23,14 @@ use windows_sys::Win32::UI::WindowsAndMessaging::{
 
 use super::cvt;
 
-/// Tells the helper whom to send a ctrl-c to: ids of processes, separated by spaces.
+/// The variable that passes the helper its targets: process IDs, separated by spaces.
 const HELPER: &str = "MAINSTAY_CTRL_C";
 
-/// Sends a ctrl-c to all that share the console of the first of `processes` that has one; `false` if none has.
+/// Sends a ctrl-c to every process that shares the console of the first of `processes` that has
+/// one; `false` if none has.
 ///
-/// With a console of our own the answer is `true` at once, and a helper does it a moment later.
+/// If the supervisor has a console of its own, it returns `true` at once, and a helper sends the
+/// ctrl-c a moment later.
 pub(super) fn ctrl_c(processes: &[u32]) -> io::Result<bool> {
     if processes.is_empty() {
         return Ok(false);
@@ -60,7 +63,7 @@ fn helper_arguments() -> Vec<OsString> {
     }
 }
 
-/// To be called first in `main`: does a helper's work if that is what this process was started for.
+/// Runs the helper if this process was started as one. Must be called first in `main`.
 pub(crate) fn run_as_helper() -> Option<ExitCode> {
     let list = std::env::var(HELPER).ok()?;
     let processes: Vec<u32> = list.split(' ').filter_map(|pid| pid.parse().ok()).collect();
@@ -71,20 +74,21 @@ pub(crate) fn run_as_helper() -> Option<ExitCode> {
     })
 }
 
-/// Only without a console.
+/// Sends the ctrl-c. Must be called without a console only.
 fn send(processes: &[u32]) -> bool {
     unsafe extern "system" fn swallow(event: u32) -> i32 {
         i32::from(event == CTRL_C_EVENT)
     }
-    // The event comes back to us too, perhaps after we have left. Whoever has no console gets none that is meant for him.
+    // The event also reaches this process, perhaps after it has detached. A process without a
+    // console receives no other ctrl-c.
     static SWALLOW: Once = Once::new();
-    // SAFETY: the handler touches nothing.
+    // SAFETY: the handler accesses no memory.
     SWALLOW.call_once(|| unsafe {
         SetConsoleCtrlHandler(Some(swallow), 1);
     });
     const STREAMS: [u32; 3] = [STD_INPUT_HANDLE, STD_OUTPUT_HANDLE, STD_ERROR_HANDLE];
-    // SAFETY: no memory is involved. We are attached to one console at a time and to none afterwards, which changes our standard
-    // handles meanwhile.
+    // SAFETY: no memory is involved. This process is attached to one console at a time and to none
+    // afterwards, which changes its standard handles meanwhile.
     unsafe {
         let streams = STREAMS.map(|stream| GetStdHandle(stream));
         FreeConsole(); // a detached process has the remains of one under Wine
@@ -100,24 +104,27 @@ fn send(processes: &[u32]) -> bool {
     }
 }
 
-/// Posts `WM_CLOSE` to the top-level windows of `processes`, as a click on their cross would; `false` if there are none.
+/// Posts `WM_CLOSE` to the top-level windows of `processes`, like a click on the close button;
+/// `false` if there are none.
 pub(super) fn close_windows(processes: &[u32]) -> io::Result<bool> {
     struct Search<'a> {
         processes: &'a [u32],
         found: bool,
     }
     unsafe extern "system" fn visit(window: HWND, search: LPARAM) -> i32 {
-        // SAFETY: what `EnumWindows` was given below, for the time of that call.
+        // SAFETY: the pointer that `EnumWindows` was given below, valid during that call.
         let search = unsafe { &mut *(search as *mut Search<'_>) };
         let mut owner = 0;
         let mut class = [0; 32];
-        // SAFETY: both buffers are as long as is said; a window that is gone makes the calls fail.
+        // SAFETY: both buffers have the lengths that are passed; for a destroyed window the calls
+        // fail.
         let length = unsafe {
             GetWindowThreadProcessId(window, &mut owner);
             GetClassNameW(window, class.as_mut_ptr(), class.len() as i32)
         };
         let class = String::from_utf16_lossy(&class[..usize::try_from(length).unwrap_or_default()]);
-        // A console's window says that it is its program's; to close it is to end that within seconds.
+        // A console window reports its program as the owner; closing it would end the program
+        // within seconds.
         if search.processes.contains(&owner)
             && class != "ConsoleWindowClass"
             && class != "PseudoConsoleWindow"

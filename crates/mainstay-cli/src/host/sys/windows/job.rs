@@ -1,4 +1,4 @@
-//! Job objects, and the port on which they tell that they are empty.
+//! Job objects, and the completion port that reports when they are empty.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -37,16 +37,16 @@ use super::{Usage, cvt};
 const STOP: usize = 0;
 const JOB: usize = 1;
 
-/// A completion port, and the thread that waits there for all jobs.
+/// A completion port, and the thread that waits on it for all jobs.
 pub(super) struct Port {
     port: Arc<OwnedHandle>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Port {
-    /// `changed` is told of every message.
+    /// Creates a port. Every message notifies `changed`.
     pub(super) fn new(changed: Arc<Notify>) -> io::Result<Self> {
-        // SAFETY: a new port; nobody else has it.
+        // SAFETY: a new port, which only this code owns.
         let port = unsafe {
             let port = CreateIoCompletionPort(INVALID_HANDLE_VALUE, ptr::null_mut(), 0, 1);
             cvt(i32::from(!port.is_null()))?;
@@ -56,7 +56,8 @@ impl Port {
             let port = port.clone();
             move || {
                 let (mut message, mut key, mut detail) = (0, 0, ptr::null_mut());
-                // SAFETY: the thread holds the port; what is written outlives the call. `detail` is a number, never followed.
+                // SAFETY: the thread holds the port; the output variables outlive the call.
+                // `detail` is a number, never dereferenced.
                 while unsafe {
                     GetQueuedCompletionStatus(
                         port.as_raw_handle(),
@@ -82,7 +83,7 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        // SAFETY: the port is open; the message holds no pointer.
+        // SAFETY: the port is open; the message contains no pointer.
         let posted =
             unsafe { PostQueuedCompletionStatus(self.port.as_raw_handle(), 0, STOP, ptr::null()) };
         if let Some(thread) = self.thread.take().filter(|_| posted != 0) {
@@ -91,13 +92,14 @@ impl Drop for Port {
     }
 }
 
-/// A job. Drop kills what is in it.
+/// A job. Drop kills the processes in it.
 pub(super) struct Job(OwnedHandle);
 
 impl Job {
-    /// What is started in it keeps this class of priority and these processors, a set of bits (0 is all), too.
+    /// Creates a job. Processes started in it also get this priority class and these processors, a
+    /// bit set (0 is all).
     pub(super) fn new(port: &Port, class: Option<u32>, processors: usize) -> io::Result<Self> {
-        // SAFETY: neither attributes nor a name are needed; nobody else has the handle.
+        // SAFETY: neither attributes nor a name are needed, and only this code owns the handle.
         let job = unsafe {
             let job = CreateJobObjectW(ptr::null(), ptr::null());
             cvt(i32::from(!job.is_null()))?;
@@ -124,7 +126,7 @@ impl Job {
     }
 
     fn set<T>(&self, class: JOBOBJECTINFOCLASS, value: &T) -> io::Result<()> {
-        // SAFETY: the callers pass the structure of the class, whose size is said.
+        // SAFETY: the callers pass the structure of the class, and its size is passed.
         cvt(unsafe {
             SetInformationJobObject(
                 self.0.as_raw_handle(),
@@ -145,14 +147,14 @@ impl Job {
         cvt(unsafe { TerminateJobObject(self.0.as_raw_handle(), code) })
     }
 
-    /// The ids of the processes in it at this moment.
+    /// Returns the IDs of the processes currently in the job.
     pub(super) fn processes(&self) -> io::Result<Vec<u32>> {
-        // JOBOBJECT_BASIC_PROCESS_ID_LIST: two u32, then a usize for each.
+        // JOBOBJECT_BASIC_PROCESS_ID_LIST: two u32, then one usize per process.
         const HEAD: usize = 8 / size_of::<usize>();
         let mut list = vec![0_usize; HEAD + 32];
         loop {
             let size = size_of_val(&*list) as u32;
-            // SAFETY: the list is as long as is said, and aligned for what it holds.
+            // SAFETY: the list has the length that is passed, and is aligned for its content.
             let done = cvt(unsafe {
                 let list = list.as_mut_ptr().cast();
                 QueryInformationJobObject(
@@ -179,9 +181,11 @@ impl Job {
         }
     }
 
-    /// A process of this job by its id, or nothing if it has ended and the id is somebody else's.
+    /// Opens a process of this job by its ID. Returns `None` if the process has ended and the ID
+    /// belongs to another one.
     fn open(&self, pid: u32, access: u32) -> Option<OwnedHandle> {
-        // SAFETY: an id may be anybody's; the handle is ours. It keeps the id, so what is checked is what is used.
+        // SAFETY: an ID may belong to any process; the handle is owned here. It keeps the ID from
+        // being reused, so the checked process is the used one.
         unsafe {
             let process = OpenProcess(access | PROCESS_QUERY_INFORMATION, 0, pid);
             if process.is_null() {
@@ -198,7 +202,7 @@ impl Job {
         }
     }
 
-    /// Suspends all threads of all processes, again and again until nobody new is found.
+    /// Suspends all threads of all processes, repeatedly until no new process is found.
     pub(super) fn suspend(&self) -> io::Result<()> {
         let mut known = BTreeSet::new();
         loop {
@@ -211,7 +215,8 @@ impl Job {
                 .iter()
                 .filter_map(|pid| self.open(*pid, PROCESS_SUSPEND_RESUME))
             {
-                // SAFETY: the handle has the right that the call needs. One that is ending refuses, and that is fine.
+                // SAFETY: the handle has the right that the call needs. A process that is ending
+                // refuses, which is harmless.
                 unsafe { NtSuspendProcess(process.as_raw_handle()) };
             }
         }
@@ -233,7 +238,7 @@ impl Job {
         let pids = self.processes()?;
         let processes: Vec<_> = pids.iter().filter_map(|pid| self.open(*pid, 0)).collect();
         let mut total = JOBOBJECT_BASIC_ACCOUNTING_INFORMATION::default();
-        // SAFETY: the structure of the class, whose size is said.
+        // SAFETY: the structure is the one of the class, and its size is passed.
         let has_total = unsafe {
             let size = size_of_val(&total) as u32;
             let job = self.0.as_raw_handle();
@@ -258,7 +263,7 @@ impl Job {
     }
 }
 
-/// In units of 100 ns.
+/// Returns the CPU time in units of 100 ns.
 fn cpu(process: &OwnedHandle) -> u64 {
     let [mut created, mut ended, mut kernel, mut user] = [FILETIME::default(); 4];
     // SAFETY: the handle is open; all four outlive the call.
@@ -277,10 +282,10 @@ fn cpu(process: &OwnedHandle) -> u64 {
         .sum()
 }
 
-/// Bytes.
+/// Returns the resident memory in bytes.
 fn resident(process: &OwnedHandle) -> u64 {
     let mut counters = PROCESS_MEMORY_COUNTERS::default();
-    // SAFETY: the handle is open, and the structure's size is said.
+    // SAFETY: the handle is open, and the structure's size is passed.
     unsafe {
         K32GetProcessMemoryInfo(
             process.as_raw_handle(),
@@ -291,15 +296,16 @@ fn resident(process: &OwnedHandle) -> u64 {
     counters.WorkingSetSize as u64
 }
 
-/// Where `cmd.exe` lies.
+/// Returns the directory that contains `cmd.exe`.
 pub(super) fn system_dir() -> PathBuf {
     let mut path = [0; 260];
-    // SAFETY: the buffer is as long as is said.
+    // SAFETY: the buffer has the length that is passed.
     let length = unsafe { GetSystemDirectoryW(path.as_mut_ptr(), path.len() as u32) } as usize;
     OsString::from_wide(path.get(..length).unwrap_or_default()).into()
 }
 
-// Not in Microsoft's metadata, but unchanged since Windows XP; what debuggers use.
+// These functions are not in Microsoft's metadata, but unchanged since Windows XP; debuggers use
+// them.
 #[link(name = "ntdll")]
 unsafe extern "system" {
     fn NtSuspendProcess(process: HANDLE) -> i32;

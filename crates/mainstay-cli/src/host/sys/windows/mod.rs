@@ -1,11 +1,13 @@
-//! Windows: a job object for each program, which nobody in it can leave, and a console without a window for each, so that ctrl-c can be
-//! sent to it alone.
+//! Windows: one job object per program, which no process in it can leave, and one console without a
+//! window per program, so that ctrl-c can be sent to that program alone.
 //!
-//! A program is created suspended, put into its job, and then let go, so there is no moment at which a child of it could be born
-//! outside. Its job dies with our handle of it (`JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE`): a supervisor that is killed leaves nobody.
+//! A program is created suspended, assigned to its job, and then resumed, so it can never start a
+//! child outside of the job. The job ends with the supervisor's handle
+//! (`JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE`): if the supervisor is killed, no process is left.
 //!
-//! Two sources tell of change: a wait on each main process, which cannot be lost, and the jobs' completion port, read by one
-//! thread, for the end of the last process. Sources: "Job Objects", "CreateProcessW", "Console Functions", Microsoft Learn.
+//! Changes are reported by two sources: a wait on each main process, which cannot be lost, and the
+//! jobs' completion port, read by one thread, for the end of the last process. Sources: "Job
+//! Objects", "CreateProcessW", "Console Functions", Microsoft Learn.
 
 pub(crate) mod access;
 mod acl;
@@ -59,15 +61,15 @@ use super::{Command, Containment, Exit, SpawnError, TreeId, Usage};
 
 pub(crate) use self::ask::run_as_helper;
 
-/// Where a child's output goes.
+/// A standard stream of a child.
 pub(crate) type Stream<'a> = BorrowedHandle<'a>;
 
-/// What a child can write to.
+/// Borrows an open handle as a child's stream.
 pub(crate) fn stream(end: &impl AsHandle) -> Stream<'_> {
     end.as_handle()
 }
 
-/// Writes all of `bytes` at that place of a file.
+/// Writes all of `bytes` at an offset of a file.
 pub(crate) fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         let count = std::os::windows::fs::FileExt::seek_write(file, bytes, at)?;
@@ -86,7 +88,7 @@ pub(crate) fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Why somebody else may have a say in who reads a file.
+/// Returns why another account may control access to a file, because it owns the file.
 pub(crate) fn exposure(path: &Path, _file: &File) -> io::Result<Option<String>> {
     let is_foreign = access::is_foreign(path)?;
     Ok(is_foreign.then(|| "it belongs to somebody else".to_owned()))
@@ -97,9 +99,10 @@ pub(crate) fn null() -> io::Result<File> {
     OpenOptions::new().write(true).open("NUL")
 }
 
-/// How many seconds local time is ahead of UTC at an instant, given in seconds since 1970; 0 where that cannot be told.
+/// Returns the seconds by which local time is ahead of UTC at an instant, given in seconds since
+/// 1970; 0 if unknown.
 pub(crate) fn utc_offset(utc: i64) -> i32 {
-    /// Units of a `FILETIME` in a second, and its seconds (since 1601) at 1970.
+    /// The `FILETIME` units per second, and the seconds between 1601 (its epoch) and 1970.
     const UNITS: i64 = 10_000_000;
     const AT_1970: i64 = 11_644_473_600;
     let number =
@@ -117,7 +120,8 @@ pub(crate) fn utc_offset(utc: i64) -> i32 {
     };
     let (mut global, mut local) = (SYSTEMTIME::default(), SYSTEMTIME::default());
     let mut local_time = FILETIME::default();
-    // SAFETY: all pointers are to locals that outlive the calls; no zone is the host's present one, with the rules of that year.
+    // SAFETY: all pointers are to locals that outlive the calls; a null zone is the host's present
+    // one, with the rules of that year.
     let is_told = unsafe {
         FileTimeToSystemTime(&time, &mut global) != 0
             && SystemTimeToTzSpecificLocalTimeEx(ptr::null(), &global, &mut local) != 0
@@ -129,7 +133,7 @@ pub(crate) fn utc_offset(utc: i64) -> i32 {
     i32::try_from((number(local_time) - units) / UNITS).unwrap_or(0)
 }
 
-/// Whether no process with this number lives; `false` where that cannot be told.
+/// Returns whether no process with this ID is alive; `false` if unknown.
 pub(crate) fn is_dead(pid: u32) -> bool {
     // SAFETY: takes numbers only.
     let process = unsafe { OpenProcess(PROCESS_SYNCHRONIZE, 0, pid) };
@@ -137,30 +141,32 @@ pub(crate) fn is_dead(pid: u32) -> bool {
         let code = io::Error::last_os_error().raw_os_error();
         return code == Some(ERROR_INVALID_PARAMETER.cast_signed());
     }
-    // SAFETY: it was just opened, for nobody else.
+    // SAFETY: the handle was just opened, and only this code owns it.
     let process = unsafe { OwnedHandle::from_raw_handle(process) };
     // SAFETY: the handle is open.
     unsafe { WaitForSingleObject(process.as_raw_handle(), 0) == WAIT_OBJECT_0 }
 }
 
-/// Lets this thread run, and use the disk, only where nobody else wants to. Its effect is a hope.
+/// Lets this thread run, and use the disk, only when the system is otherwise idle. This is best
+/// effort.
 pub(crate) fn yield_to_others() {
     // SAFETY: the pseudo handle is this thread, and needs no closing.
     let _refused = unsafe { SetThreadPriority(GetCurrentThread(), THREAD_MODE_BACKGROUND_BEGIN) };
 }
 
-/// Whether this process has an administrator's rights (is "elevated"), as services of LocalSystem have.
+/// Returns whether this process has administrator rights (is "elevated"), as services of
+/// LocalSystem do.
 pub(crate) fn is_privileged() -> bool {
     let mut token = ptr::null_mut();
     // SAFETY: `token` is written on success only; the pseudo handle needs no closing.
     if unsafe { OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &mut token) } == 0 {
         return false;
     }
-    // SAFETY: it was just opened, for nobody else.
+    // SAFETY: the handle was just opened, and only this code owns it.
     let token = unsafe { OwnedHandle::from_raw_handle(token) };
     let mut elevation = TOKEN_ELEVATION::default();
     let mut length = 0;
-    // SAFETY: the structure is the one that this class asks for, and its size is said.
+    // SAFETY: the structure is the one that this class requires, and its size is passed.
     let done = unsafe {
         let size = size_of_val(&elevation) as u32;
         GetTokenInformation(
@@ -174,18 +180,18 @@ pub(crate) fn is_privileged() -> bool {
     done != 0 && elevation.TokenIsElevated != 0
 }
 
-/// Files are written anew here.
+/// Fails with `Unsupported`: on Windows files are replaced, not written in place.
 pub(crate) fn open_own(_path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether the system had no handle, memory or buffer to give.
+/// Returns whether the system ran out of handles, memory or buffers.
 pub(crate) fn is_lacking(error: &io::Error) -> bool {
     use windows_sys::Win32::Foundation::{
         ERROR_NO_SYSTEM_RESOURCES, ERROR_NOT_ENOUGH_MEMORY, ERROR_OUTOFMEMORY,
         ERROR_TOO_MANY_OPEN_FILES,
     };
-    // Of Winsock, whose bindings are not needed for anything else.
+    // Winsock error codes. Its bindings are not needed for anything else.
     const WSAEMFILE: u32 = 10024;
     const WSAENOBUFS: u32 = 10055;
     const LACKING: [u32; 6] = [
@@ -200,22 +206,23 @@ pub(crate) fn is_lacking(error: &io::Error) -> bool {
     code.is_some_and(|code| LACKING.contains(&code))
 }
 
-/// Numbers of users are Unix's.
+/// Returns `false`: only Unix has numeric user IDs.
 pub(crate) fn is_current_user(_uid: u32) -> bool {
     false
 }
 
-/// Capabilities are Linux's, and nothing else is asked of Windows in their place.
+/// Returns no names: only Linux has capabilities, and nothing replaces them on Windows.
 pub(crate) fn lacking_capabilities(_names: &[String]) -> Vec<&String> {
     Vec::new()
 }
 
-/// Windows has none of these limits.
+/// Returns `None`: Windows has none of these limits.
 pub(crate) fn refused_limit(_limits: mainstay_core::spec::Limits) -> Option<String> {
     None
 }
 
-/// Processors that Windows cannot name. It refuses no priority, and has no capabilities.
+/// Returns `Processors` if Windows cannot number one of them. Windows refuses no priority, and has
+/// no capabilities.
 pub(crate) fn refused_settings(
     cpus: &[u16],
     _priority: Option<Priority>,
@@ -226,44 +233,45 @@ pub(crate) fn refused_settings(
         .map(|_| super::RefusedSetting::Processors)
 }
 
-/// Another user. There is none: to start a process as somebody else Windows wants a password or a service manager.
+/// Another user, of which there are none: to start a process as another user, Windows requires a
+/// password or a service manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum User {}
 
 impl User {
-    /// Always fails.
+    /// Fails with `Unsupported`.
     pub(crate) fn lookup(_name: &str) -> io::Result<Option<Self>> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "only the service manager can start a program as another user",
         ))
     }
-    /// Unix's number.
+    /// Returns the user ID, which exists on Unix only.
     pub(crate) fn uid(&self) -> u32 {
         match *self {}
     }
-    /// Whether it may do everything.
+    /// Returns whether the user has all privileges.
     pub(crate) fn is_root(&self) -> bool {
         match *self {}
     }
-    /// Whether it is who we are already.
+    /// Returns whether this process already runs as the user.
     pub(crate) fn is_current(&self) -> bool {
         match *self {}
     }
-    /// What a login would set.
+    /// Returns the variables that a login sets.
     pub(crate) fn environment(&self) -> [(OsString, OsString); 4] {
         match *self {}
     }
-    /// Makes it the owner of a file or directory.
+    /// Makes the user the owner of a file or directory.
     pub(crate) fn give(&self, _path: &Path) -> io::Result<()> {
         match *self {}
     }
 }
 
-/// What a killed tree's processes return: 128 and the number of SIGKILL, as for a shell on Unix.
+/// The exit code of a killed tree's processes: 128 plus the number of SIGKILL, as in a Unix shell.
 const KILLED: u32 = 137;
 
-/// The parent of all trees; one for each supervisor. See the [module](super) for the rules.
+/// The parent of all trees; one per supervisor. See the [module](super) for the rules.
 pub(crate) struct Processes {
     mains: BTreeMap<TreeId, Rc<Main>>,
     changed: Arc<Notify>,
@@ -281,7 +289,7 @@ struct Main {
 }
 
 impl Processes {
-    /// `label` is for systems whose trees have names.
+    /// Creates the parent. `label` is for systems whose trees have names.
     pub(crate) fn new(_label: &str) -> io::Result<Self> {
         let changed = Arc::new(Notify::new());
         Ok(Self {
@@ -293,13 +301,14 @@ impl Processes {
         })
     }
 
-    /// What holds the trees together here.
+    /// Returns the mechanism that holds the trees together.
     pub(crate) fn containment(&self) -> Containment {
         Containment::Job
     }
 
-    /// Starts a program with a console of its own that has no window, and no handle but the standard ones. A batch file is run by `cmd.exe`,
-    /// and refused if an argument holds what that would take for syntax.
+    /// Starts a program with a console of its own that has no window, and no handles except the
+    /// standard ones. A batch file is run by `cmd.exe`, and refused if an argument contains
+    /// characters that `cmd.exe` would treat as syntax.
     pub(crate) fn spawn(&mut self, command: &Command<'_>) -> Result<Tree, SpawnError> {
         let failed = |step: &'static str| {
             move |source: io::Error| SpawnError {
@@ -314,8 +323,8 @@ impl Processes {
         let job = Job::new(&self.port, class, processors).map_err(failed("create a job object"))?;
         let (process, thread, pid) = create(command, &self.null)?;
         let begun = job.assign(process.as_handle()).and_then(|()| {
-            // The job says the same, for all that follow; Wine does not heed that.
-            // SAFETY: the handle is open.
+            // The job sets the same for all later processes, but Wine ignores that. SAFETY: the
+            // handle is open.
             unsafe {
                 if let Some(class) = class {
                     cvt(SetPriorityClass(process.as_raw_handle(), class))?;
@@ -325,12 +334,12 @@ impl Processes {
                 }
             }
             let wait = Wait::new(process.as_handle(), self.changed.clone())?;
-            // SAFETY: the handle of its only thread, which stands still since its birth.
+            // SAFETY: the handle of the only thread, which has been suspended since its creation.
             cvt_count(unsafe { ResumeThread(thread.as_raw_handle()) })?;
             Ok(wait)
         });
         let wait = begun.map_err(|source| {
-            // SAFETY: our own process, which has not run one instruction.
+            // SAFETY: a process created here, which has not run a single instruction.
             unsafe { TerminateProcess(process.as_raw_handle(), KILLED) };
             failed("put the process into its job")(source)
         })?;
@@ -350,12 +359,12 @@ impl Processes {
         })
     }
 
-    /// Resolves when a child or a tree may have changed since the last time. Cancel-safe.
+    /// Resolves when a child or a tree may have changed since the last call. Cancel-safe.
     pub(crate) async fn changed(&mut self) {
         self.changed.notified().await;
     }
 
-    /// The main processes that have ended, with the time at which that was seen.
+    /// Returns the main processes that have ended, with the time at which that was detected.
     pub(crate) fn reap(&mut self) -> Vec<(TreeId, Exit, std::time::Instant)> {
         let mut ended = Vec::new();
         self.mains.retain(|id, main| {
@@ -372,7 +381,7 @@ impl Main {
     fn look(&self) -> Option<Exit> {
         let process = self.process.as_raw_handle();
         let mut code = 0;
-        // SAFETY: the handle is ours and open; `code` outlives the call.
+        // SAFETY: the handle is open and owned here; `code` outlives the call.
         let has_ended = unsafe {
             WaitForSingleObject(process, 0) == WAIT_OBJECT_0
                 && GetExitCodeProcess(process, &mut code) != 0
@@ -385,9 +394,10 @@ impl Main {
     }
 }
 
-/// One started program with everything that it started in turn.
+/// One started program with all of its descendants.
 ///
-/// Drop closes its job, and with it the system kills what is left; so here, unlike on Unix, nothing survives its tree.
+/// Drop closes the job, whose remaining processes the system then kills. Unlike on Unix, nothing
+/// survives its tree.
 pub(crate) struct Tree {
     main: Rc<Main>,
     job: Job,
@@ -395,22 +405,22 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// What [`Processes::reap`] calls it.
+    /// Returns the ID that [`Processes::reap`] reports.
     pub(crate) fn id(&self) -> TreeId {
         self.main.id
     }
 
-    /// The main process's id, which stays its own as long as this lives.
+    /// Returns the main process's ID, which is not reused while the tree exists.
     pub(crate) fn pid(&self) -> u32 {
         self.main.pid
     }
 
-    /// How the main process ended, once it was reaped.
+    /// Returns how the main process ended, once it was reaped.
     pub(crate) fn exit(&self) -> Option<Exit> {
         self.main.exit.get()
     }
 
-    /// Windows has no signals: INT is a ctrl-c, and the others are `Unsupported`.
+    /// Sends a signal. Windows has none: INT is a ctrl-c, and the others are `Unsupported`.
     pub(crate) fn signal(&self, signal: Signal, scope: StopScope) -> io::Result<()> {
         match signal {
             Signal::Int => self.ask_to_stop(StopAsk::Signal(signal), scope).map(drop),
@@ -421,8 +431,10 @@ impl Tree {
         }
     }
 
-    /// Whether anybody was there to be asked. A ctrl-c, whatever the signal, reaches all that share the tree's console, and a `WM_CLOSE`
-    /// the windows of this desktop, whatever the scope. They reach different programs, so both may be tried at once.
+    /// Asks the tree to stop, and returns whether there was a process to ask. A ctrl-c, whatever
+    /// the signal, reaches every process that shares the tree's console. A `WM_CLOSE` reaches the
+    /// windows of this desktop, whatever the scope. They affect different programs, so both may be
+    /// tried at once.
     pub(crate) fn ask_to_stop(&self, ask: StopAsk, _scope: StopScope) -> io::Result<bool> {
         let processes = self.job.processes()?;
         match ask {
@@ -431,13 +443,14 @@ impl Tree {
         }
     }
 
-    /// Terminates every process of the tree; each returns 137. They are gone a moment later: see [`Tree::is_empty`].
+    /// Terminates every process of the tree with exit code 137. They end a moment later; see
+    /// [`Tree::is_empty`].
     pub(crate) fn kill(&self) -> io::Result<()> {
         self.job.terminate(KILLED)
     }
 
-    /// Whether no process of it is left. If it is not empty although the main process has ended, [`Processes::changed`] tells
-    /// when to ask again.
+    /// Returns whether no process of the tree is left. If the tree is not empty although the main
+    /// process has ended, [`Processes::changed`] resolves when the caller should check again.
     pub(crate) fn is_empty(&self) -> bool {
         self.exit().is_some()
             && self
@@ -448,7 +461,7 @@ impl Tree {
 
     /// Suspends every thread of every process. Thaw before a graceful stop.
     pub(crate) fn freeze(&self) -> io::Result<()> {
-        // Suspensions are counted, and one thaw must do.
+        // Suspensions are counted, and one thaw must be enough.
         if self.is_frozen.replace(true) {
             Ok(())
         } else {
@@ -465,18 +478,18 @@ impl Tree {
         }
     }
 
-    /// `None`: the system does not tell.
+    /// Returns `None`: the system does not report it.
     pub(crate) fn handles(&self, _signal: Signal) -> Option<bool> {
         None
     }
 
-    /// What the tree has used; `None` if that cannot be read.
+    /// Returns the resource usage of the tree; `None` if it cannot be read.
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.job.usage().ok()
     }
 }
 
-/// "Scheduling Priorities", Microsoft Learn.
+/// Maps a priority to its class ("Scheduling Priorities", Microsoft Learn).
 fn class(priority: Priority) -> u32 {
     match priority {
         Priority::Low => IDLE_PRIORITY_CLASS,
@@ -487,7 +500,7 @@ fn class(priority: Priority) -> u32 {
     }
 }
 
-/// As a set of bits, which is all that a process of one processor group knows.
+/// Returns the processors as a bit set, which covers one processor group.
 fn processors(cpus: &[u16]) -> io::Result<usize> {
     let bit = |cpu: &u16| 1_usize.checked_shl((*cpu).into());
     let set = cpus.iter().try_fold(0, |set, cpu| Some(set | bit(cpu)?));
@@ -497,7 +510,8 @@ fn processors(cpus: &[u16]) -> io::Result<usize> {
     })
 }
 
-/// A main process suspended before its first instruction: itself, its thread, its id.
+/// Creates a main process, suspended before its first instruction. Returns its handle, its thread's
+/// handle and its ID.
 fn create(
     command: &Command<'_>,
     null: &File,
@@ -572,7 +586,8 @@ fn create(
         | CREATE_UNICODE_ENVIRONMENT
         | EXTENDED_STARTUPINFO_PRESENT
         | CREATE_NO_WINDOW;
-    // SAFETY: every string ends in NUL (the environment in two), the line may be written to, and all live until the call returns.
+    // SAFETY: every string ends in NUL (the environment in two), the line is writable, and all live
+    // until the call returns.
     let done = unsafe {
         CreateProcessW(
             application.as_ptr(),
@@ -611,7 +626,7 @@ fn create(
             },
         });
     }
-    // SAFETY: both were just opened, for nobody else.
+    // SAFETY: both were just opened, and only this code owns them.
     let (process, thread) = unsafe {
         (
             OwnedHandle::from_raw_handle(made.hProcess),
@@ -625,14 +640,16 @@ fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {
     text.as_ref().encode_wide().collect()
 }
 
-/// A path that is cut at a NUL would be another one; none can hold one, as each comes from the system or was checked before.
+/// Appends the terminating NUL. A path truncated at a NUL would name another file, but no path
+/// contains one, because each comes from the system or was checked before.
 fn terminated(mut text: Vec<u16>) -> Vec<u16> {
     text.retain(|unit| *unit != 0);
     text.push(0);
     text
 }
 
-/// Without the `\\?\` that `canonicalize` puts before a drive, which neither `cmd.exe` nor a current directory can bear.
+/// Strips the `\\?\` that `canonicalize` puts before a drive, which neither `cmd.exe` nor a current
+/// directory supports.
 fn plain(path: &Path) -> &Path {
     let stripped = path.to_str().and_then(|path| path.strip_prefix(r"\\?\"));
     stripped
@@ -640,10 +657,11 @@ fn plain(path: &Path) -> &Path {
         .map_or(path, Path::new)
 }
 
-/// A duplicate that a child may inherit. Only children that are told so do: see [`Attributes`].
+/// Duplicates a handle so that a child may inherit it. Only children that list the handle inherit
+/// it; see [`Attributes`].
 fn inheritable(handle: BorrowedHandle<'_>) -> io::Result<OwnedHandle> {
     let mut duplicate = ptr::null_mut();
-    // SAFETY: the handle is open while it is borrowed; the new one is nobody else's.
+    // SAFETY: the handle is open while it is borrowed, and only this code owns the new one.
     unsafe {
         let own = GetCurrentProcess();
         cvt(DuplicateHandle(
@@ -659,7 +677,7 @@ fn inheritable(handle: BorrowedHandle<'_>) -> io::Result<OwnedHandle> {
     }
 }
 
-/// A list of attributes for a new process with one entry: the only handles that it inherits.
+/// An attribute list for a new process with one entry: the only handles that the process inherits.
 struct Attributes<'a> {
     list: Vec<usize>,
     _handles: &'a [HANDLE],
@@ -668,10 +686,11 @@ struct Attributes<'a> {
 impl<'a> Attributes<'a> {
     fn new(handles: &'a [HANDLE]) -> io::Result<Self> {
         let mut size = 0;
-        // SAFETY: without a list it only says how large one is.
+        // SAFETY: without a list, the call only returns the required size.
         unsafe { InitializeProcThreadAttributeList(ptr::null_mut(), 1, 0, &mut size) };
         let mut list = vec![0_usize; size.div_ceil(size_of::<usize>())];
-        // SAFETY: the list has the size that was asked for, and the handles outlive it by the type's lifetime.
+        // SAFETY: the list has the requested size, and the handles outlive it by the type's
+        // lifetime.
         unsafe {
             cvt(InitializeProcThreadAttributeList(
                 list.as_mut_ptr().cast(),
@@ -703,22 +722,23 @@ impl<'a> Attributes<'a> {
 
 impl Drop for Attributes<'_> {
     fn drop(&mut self) {
-        // SAFETY: it was initialised.
+        // SAFETY: the list was initialized.
         unsafe { DeleteProcThreadAttributeList(self.as_mut_ptr()) };
     }
 }
 
-/// Tells `changed` once when a process ends, from a thread of the system's pool. Must not outlive the process's handle.
+/// A wait that notifies `changed` once when a process ends, from a thread of the system's pool.
+/// Must not outlive the process's handle.
 struct Wait {
     handle: HANDLE,
-    /// What the callback borrows.
+    /// The notifier that the callback borrows.
     _changed: Arc<Notify>,
 }
 
 impl Wait {
     fn new(process: BorrowedHandle<'_>, changed: Arc<Notify>) -> io::Result<Self> {
         unsafe extern "system" fn ended(changed: *mut c_void, _timed_out: bool) {
-            // SAFETY: `Wait` keeps it alive until no callback runs any more.
+            // SAFETY: `Wait` keeps it alive until no callback is running any more.
             unsafe { (*changed.cast::<Notify>()).notify_one() };
         }
         let mut handle = ptr::null_mut();
@@ -744,12 +764,13 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        // SAFETY: it is unregistered once; the second argument has the call wait for a running callback.
+        // SAFETY: it is unregistered once; the second argument makes the call wait for a running
+        // callback.
         unsafe { UnregisterWaitEx(self.handle, INVALID_HANDLE_VALUE) };
     }
 }
 
-/// Zero is an error that `GetLastError` explains.
+/// Converts a result of zero into the error from `GetLastError`.
 fn cvt(result: i32) -> io::Result<()> {
     if result == 0 {
         Err(io::Error::last_os_error())
@@ -758,7 +779,7 @@ fn cvt(result: i32) -> io::Result<()> {
     }
 }
 
-/// `u32::MAX` is an error that `GetLastError` explains.
+/// Converts a result of `u32::MAX` into the error from `GetLastError`.
 fn cvt_count(result: u32) -> io::Result<()> {
     if result == u32::MAX {
         Err(io::Error::last_os_error())

@@ -1,4 +1,4 @@
-//! Named pipes that only their user may open ("Named Pipe Security and Access Rights", Microsoft).
+//! Named pipes restricted to their user ("Named Pipe Security and Access Rights", Microsoft).
 
 use std::io;
 use std::os::windows::io::AsRawHandle as _;
@@ -9,18 +9,18 @@ use windows_sys::Win32::System::Pipes::GetNamedPipeServerProcessId;
 
 use super::access::Private;
 
-/// At most so many clients at once.
+/// The maximum number of concurrent clients.
 const INSTANCES: usize = 64;
 
-/// Which instance of a pipe is made.
+/// The kind of pipe instance to create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Instance {
-    /// There must be no other, of any process.
+    /// The first instance; creation fails if any process has another.
     First,
     Another,
 }
 
-/// Makes an instance of a pipe for this user, administrators and the system, on this machine.
+/// Creates a pipe instance for this user, administrators and the system, on this machine only.
 pub(crate) fn create_pipe(name: &str, instance: Instance) -> io::Result<NamedPipeServer> {
     let private = Private::new()?;
     let mut attributes = private.attributes();
@@ -34,10 +34,10 @@ pub(crate) fn create_pipe(name: &str, instance: Instance) -> io::Result<NamedPip
     unsafe { options.create_with_security_attributes_raw(name, attributes) }
 }
 
-/// The process that serves a pipe.
+/// Returns the ID of the process that serves a pipe.
 pub(crate) fn pipe_server(pipe: &NamedPipeClient) -> io::Result<u32> {
     let mut pid = 0;
-    // SAFETY: the pipe is open, and the number is there.
+    // SAFETY: the pipe is open, and `pid` outlives the call.
     match unsafe { GetNamedPipeServerProcessId(pipe.as_raw_handle(), &raw mut pid) } {
         0 => Err(io::Error::last_os_error()),
         _ => Ok(pid),

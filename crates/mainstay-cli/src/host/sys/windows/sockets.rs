@@ -1,14 +1,15 @@
-//! Windows has no way of giving a program the sockets that it is to accept connections from.
+//! Stubs for listening sockets: Windows has no standard way to pass a program the sockets to accept
+//! connections from.
 
 use std::convert::Infallible;
 use std::io;
 
 use mainstay_core::spec::Listen;
 
-/// There is none.
+/// A listening socket, of which there are none.
 pub(crate) type Socket = Infallible;
 
-/// Fails.
+/// Fails with `Unsupported`.
 pub(crate) fn listen(_address: &Listen) -> io::Result<Socket> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
@@ -16,7 +17,7 @@ pub(crate) fn listen(_address: &Listen) -> io::Result<Socket> {
     ))
 }
 
-/// There is none to share.
+/// Never called, because there is no socket to share.
 pub(crate) fn share(socket: &Socket) -> io::Result<Socket> {
     match *socket {}
 }

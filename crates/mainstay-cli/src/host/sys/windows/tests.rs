@@ -1,4 +1,4 @@
-//! On real children, which are this test binary once more in another role: see [`role`].
+//! Tests on real children, which are this test binary in another role; see [`role`].
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ use super::{Exit, Processes, Tree};
 
 const ROLE: &str = "MAINSTAY_TEST_ROLE";
 
-/// What a child does; nothing in the test run itself.
+/// Runs a child's role; does nothing in the test run itself.
 #[expect(clippy::disallowed_methods, reason = "no terminal looks on")]
 #[test]
 fn role() {
@@ -184,7 +184,7 @@ impl Rig {
     }
 }
 
-/// The rest of the first line that begins like that.
+/// Returns the rest of the first line that contains `start`.
 fn line(output: &mut BufReader<PipeReader>, start: &str) -> String {
     loop {
         let mut line = String::new();
@@ -193,7 +193,7 @@ fn line(output: &mut BufReader<PipeReader>, start: &str) -> String {
             0,
             "no line begins with {start}"
         );
-        // The test harness may have left something before it on the same line.
+        // The test harness may have written something before it on the same line.
         if let Some(at) = line.find(start) {
             return line[at + start.len()..].trim_end().to_owned();
         }
@@ -260,7 +260,7 @@ fn arguments_environment_and_directory_are_exact() {
 fn nothing_else_is_inherited() {
     run(async |rig| {
         let (mut reader, writer) = io::pipe().unwrap();
-        // SAFETY: the handle is open and ours.
+        // SAFETY: the handle is open and owned here.
         let done = unsafe {
             SetHandleInformation(
                 writer.as_raw_handle(),
@@ -343,9 +343,10 @@ fn failed_starts() {
 fn a_ctrl_c_reaches_one_tree_alone() {
     const INSIDE: &str = "MAINSTAY_TEST_INSIDE";
     if std::env::var_os(INSIDE).is_none() {
-        // As a service, which has no console; and with one, so by a helper.
+        // Without a console, like a service, and with one, which requires a helper.
         for flags in [DETACHED_PROCESS, CREATE_NO_WINDOW] {
-            // Not a pipe: under Wine whoever looks for windows first starts the desktop, which would hold it for ever.
+            // Not a pipe: under Wine, the first process that enumerates windows starts the desktop,
+            // which would hold the pipe forever.
             let path =
                 std::env::temp_dir().join(format!("mainstay-{}-{flags}", std::process::id()));
             let status = std::process::Command::new(std::env::current_exe().unwrap())
@@ -476,7 +477,7 @@ fn a_program_has_the_priority_and_the_processors_that_it_is_given() {
         let tree = rig.processes.spawn(&command).unwrap();
         let (mut own, mut all) = (0, 0);
         let process = tree.main.process.as_raw_handle();
-        // SAFETY: the handle is open, and both places outlive the call.
+        // SAFETY: the handle is open, and both variables outlive the call.
         let class = unsafe {
             assert_ne!(GetProcessAffinityMask(process, &mut own, &mut all), 0);
             GetPriorityClass(process)

@@ -1,14 +1,17 @@
-//! What `CreateProcessW` wants to be told in one string: the command line, and the environment. Pure, on UTF-16.
+//! The strings that `CreateProcessW` takes: the command line and the environment block. Pure, on
+//! UTF-16.
 //!
-//! Windows passes one command line, and each program splits it for itself. Nearly all use the C runtime's rules ("Parsing C
-//! command-line arguments", Microsoft Learn); `cmd.exe`, which runs batch files, has others, and what it takes for syntax inside
-//! of an argument would be executed (CVE-2024-24576). Arguments that cannot be written safely for it are refused.
+//! Windows passes one command line, and each program splits it by itself. Nearly all use the C
+//! runtime's rules ("Parsing C command-line arguments", Microsoft Learn). `cmd.exe`, which runs
+//! batch files, has other rules, and would execute the parts of an argument that it treats as
+//! syntax (CVE-2024-24576). Arguments that cannot be passed to it safely are refused.
 
 const QUOTE: u16 = b'"' as u16;
 const BACKSLASH: u16 = b'\\' as u16;
 
-/// The command line for a program that follows the C runtime's rules; `None` if it cannot be told: a NUL anywhere, or a quote in
-/// `argv[0]`, for which the rules have no escape.
+/// Returns the command line for a program that follows the C runtime's rules. Returns `None` if it
+/// cannot be expressed: if there is a NUL, or a quote in `argv[0]`, for which the rules have no
+/// escape.
 pub(super) fn command_line(argv: &[Vec<u16>]) -> Option<Vec<u16>> {
     let mut line = Vec::new();
     for (index, word) in argv.iter().enumerate() {
@@ -34,7 +37,7 @@ fn is_space(unit: u16) -> bool {
     matches!(unit, 0x09..=0x0d | 0x20)
 }
 
-/// Backslashes mean themselves, unless a quote follows.
+/// Appends a quoted word. Backslashes are literal, unless a quote follows.
 fn push_quoted(line: &mut Vec<u16>, word: &[u16]) {
     line.push(QUOTE);
     let mut backslashes = 0;
@@ -53,8 +56,9 @@ fn push_quoted(line: &mut Vec<u16>, word: &[u16]) {
     line.push(QUOTE);
 }
 
-/// The command line for `cmd.exe` to run a batch file; `None` if some word holds a quote, a percent sign or a control character.
-/// Between quotes `cmd` takes nothing else for syntax (`!` neither, as /v:off says so).
+/// Returns the command line for `cmd.exe` to run a batch file; `None` if a word contains a quote, a
+/// percent sign or a control character. Between quotes, `cmd` treats no other character as syntax
+/// (not even `!`, because of /v:off).
 pub(super) fn batch_command_line(script: &[u16], arguments: &[Vec<u16>]) -> Option<Vec<u16>> {
     let is_safe = |word: &&[u16]| {
         word.iter()
@@ -69,16 +73,17 @@ pub(super) fn batch_command_line(script: &[u16], arguments: &[Vec<u16>]) -> Opti
         if index > 0 {
             line.push(b' '.into());
         }
-        // A backslash at the end would escape the quote for whatever program gets the argument from the batch file.
+        // A trailing backslash would escape the quote for a program that gets the argument from the
+        // batch file.
         push_quoted(&mut line, word);
     }
     line.extend([QUOTE, 0]);
     Some(line)
 }
 
-/// Whether a file is run by `cmd.exe`.
+/// Returns whether `cmd.exe` runs the file.
 pub(super) fn is_batch(program: &[u16]) -> bool {
-    // Windows ignores dots and spaces at the end of a name.
+    // Windows ignores trailing dots and spaces in a name.
     let end = program
         .iter()
         .rposition(|unit| !matches!(*unit, 0x20 | 0x2e))
@@ -87,8 +92,10 @@ pub(super) fn is_batch(program: &[u16]) -> bool {
     name.ends_with(".bat") || name.ends_with(".cmd")
 }
 
-/// The environment block: sorted by name, as `CreateProcessW` asks, without regard to case, of which the last one counts.
-/// `None` if there is a NUL, or an equals sign in a name other than at its beginning (where Windows hides its drives).
+/// Returns the environment block, sorted by name without regard to case, as `CreateProcessW`
+/// requires. Of names that differ only in case, the last one counts. Returns `None` if there is a
+/// NUL, an empty name, or an equals sign in a name other than at its beginning (where Windows hides
+/// its drives).
 pub(super) fn environment(
     variables: impl Iterator<Item = (Vec<u16>, Vec<u16>)>,
 ) -> Option<Vec<u16>> {
@@ -98,7 +105,7 @@ pub(super) fn environment(
         if name.is_empty() || has_equals || name.contains(&0) || value.contains(&0) {
             return None;
         }
-        // The system compares by upper case.
+        // The system compares names in upper case.
         let key: Vec<u16> = String::from_utf16_lossy(&name)
             .to_uppercase()
             .encode_utf16()
@@ -134,7 +141,7 @@ mod tests {
         Some(String::from_utf16(&command_line(&words)?).unwrap())
     }
 
-    /// The C runtime's rules, as Microsoft writes them down.
+    /// Splits a line by the C runtime's rules, as Microsoft documents them.
     fn split(line: &[u16]) -> Vec<Vec<u16>> {
         let line = line.strip_suffix(&[0]).unwrap();
         let mut rest = line.iter().copied().peekable();
