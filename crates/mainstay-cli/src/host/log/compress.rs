@@ -1,8 +1,11 @@
-//! Rotated files are packed in the background: one thread for all services, at the lowest priority, only while there is something to do.
+//! Background compression of rotated files: one thread for all services, at the lowest priority,
+//! which runs only while there is work.
 //!
-//! A file is packed under a temporary name, which becomes `STAMP.log.zst` when all of it is on the disk; then the plain file goes. Until
-//! that moment the plain file counts (see [`mainstay_core::log::files`]), so an interruption costs nothing but the work: the next round
-//! clears up what is left and does it again. A round begins after each rotation, and at a service's first line or start if there is a reason.
+//! A file is compressed under a temporary name, which becomes `STAMP.log.zst` when all of it is on
+//! the disk. Then the plain file is deleted. Until then the plain file is authoritative (see
+//! [`mainstay_core::log::files`]), so an interruption loses only the work: the next round cleans up
+//! and repeats it. A round begins after each rotation, and at a service's first line or start if
+//! necessary.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Write};
@@ -20,34 +23,35 @@ use super::file::{Lost, Report, Trouble, trouble};
 use crate::host::sys;
 use crate::host::sys::threads::{self, Stack};
 
-/// As far back as zstd looks for repetitions, as a power of two: with its tables, 2.3 MiB of memory.
+/// The distance in which zstd searches for repetitions, as a power of two. With its tables it uses
+/// 2.3 MiB of memory.
 const WINDOW_LOG: u32 = 20;
 const LEVEL: i32 = 3;
-/// Between two looks at whether to stop.
+/// The number of bytes between two checks of the stop flag.
 const CHUNK: usize = 64 << 10;
 
 /// A round through the directory of one log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Work {
-    /// Where the files lie.
+    /// The directory of the files.
     pub(super) dir: PathBuf,
-    /// What to make of the plain ones.
+    /// The compression to apply to plain files.
     pub(super) compress: Compress,
-    /// Which of them stay.
+    /// The retention of the files.
     pub(super) keep: Retention,
-    /// Files that were rotated later may still be written to.
+    /// The latest rotation time to process. Files that were rotated later may still be written to.
     pub(super) upto: Stamp,
-    /// When it was asked for.
+    /// The time of the request.
     pub(super) now: Stamp,
 }
 
-/// The thread's owner. Dropping it abandons what is being packed, without waiting: a temporary file that outlives this process is deleted
-/// in the first round of the next.
+/// The owner of the compression thread. Drop abandons the current file without waiting. A temporary
+/// file that outlives this process is deleted in the first round of the next one.
 pub(super) struct Compressor {
     shared: Arc<Shared>,
 }
 
-/// Who is told what happens to whose files.
+/// The receiver of reports about a service's files.
 type Tell = Box<dyn Fn(&ServiceName, Report) + Send + Sync>;
 
 struct Shared {
@@ -58,17 +62,18 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Rounds that nobody may begin yet.
+    /// Rounds that were requested but not released yet.
     asked_for: Vec<(ServiceName, Work)>,
-    /// At most one round for each directory.
+    /// The queued rounds, at most one per directory.
     queue: VecDeque<(ServiceName, Work)>,
-    /// There is a thread, and it will look at the queue again.
+    /// Set if there is a thread that will check the queue again.
     is_running: bool,
     failing: BTreeSet<ServiceName>,
 }
 
 impl Compressor {
-    /// Starts nothing yet. `report` is called on the thread, once when a service's files cannot be packed and once when they can again.
+    /// Creates the compressor without starting a thread. `report` is called on the thread, once
+    /// when a service's files cannot be compressed and once when they can again.
     pub(super) fn new(report: impl Fn(&ServiceName, Report) + Send + Sync + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -79,13 +84,14 @@ impl Compressor {
         }
     }
 
-    /// What [`super::file::LogFile::new`] asks for. A round waits for [`Compressor::begin`].
+    /// Returns the callback that [`super::file::LogFile::new`] takes. A round waits for
+    /// [`Compressor::begin`].
     pub(super) fn of(&self, service: &ServiceName) -> impl FnMut(Work) + Send + 'static {
         let (shared, service) = (Arc::clone(&self.shared), service.clone());
         move |work| shared.lock().asked_for.push((service.clone(), work))
     }
 
-    /// Has the rounds begun that were asked for. Never blocks on a disk.
+    /// Starts the requested rounds. Never blocks on a disk.
     pub(super) fn begin(&self) {
         let mut state = self.shared.lock();
         if state.asked_for.is_empty() || self.shared.stop.load(Ordering::Relaxed) {
@@ -107,7 +113,7 @@ impl Compressor {
         }
     }
 
-    /// Abandons everything, for good.
+    /// Stops permanently and abandons all work.
     pub(super) fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
     }
@@ -147,7 +153,7 @@ impl Shared {
         }
     }
 
-    /// `None` ends the thread.
+    /// Returns the next round; `None` ends the thread.
     fn next(&self) -> Option<(ServiceName, Work)> {
         let mut state = self.lock();
         if self.stop.load(Ordering::Relaxed) {
@@ -177,7 +183,8 @@ impl Shared {
     }
 }
 
-/// Does `round` through `dir`. A panic is a failure like others: the thread lives, and the plain file counts.
+/// Runs `round` through `dir`. A panic is handled like other failures: the thread continues, and
+/// the plain file stays authoritative.
 fn or_panic(dir: &Path, round: impl FnOnce() -> Result<(), Trouble>) -> Result<(), Trouble> {
     panic::catch_unwind(AssertUnwindSafe(round)).unwrap_or_else(|_| {
         let error = io::Error::other("the compressor panicked");
@@ -185,9 +192,10 @@ fn or_panic(dir: &Path, round: impl FnOnce() -> Result<(), Trouble>) -> Result<(
     })
 }
 
-/// One round: deletes what an interrupted one has left, packs every plain file, oldest first, and deletes what may not stay.
+/// Runs one round: deletes the remains of an interrupted round, compresses every plain file, oldest
+/// first, and deletes files that exceed the retention limits.
 ///
-/// What fails is left as it was: every line is still there once.
+/// A failure leaves the file as it was: every line still exists exactly once.
 pub(super) fn tidy<D: Disk>(disk: &D, work: &Work, stop: &AtomicBool) -> Result<(), Trouble> {
     let dir = &*work.dir;
     let names = match disk.names(dir) {
@@ -208,12 +216,12 @@ pub(super) fn tidy<D: Disk>(disk: &D, work: &Work, stop: &AtomicBool) -> Result<
     if stop.load(Ordering::Relaxed) {
         return packed;
     }
-    // Most of all where it failed: the disk may be full.
+    // Also after a failure, because the disk may be full.
     let retained = retain(disk, dir, &work.keep, work.now);
     packed.and(retained.map(drop))
 }
 
-/// Whether a round would find anything to do among `names`.
+/// Returns whether a round would have work to do for `names`.
 pub(super) fn is_untidy(names: &[String], compress: Compress, upto: Stamp) -> bool {
     let names = || names.iter().map(String::as_str);
     let packs = compress != Compress::None;
@@ -221,7 +229,8 @@ pub(super) fn is_untidy(names: &[String], compress: Compress, upto: Stamp) -> bo
     !leftovers(names(), upto).is_empty() || packs && files(names()).into_iter().any(is_plain)
 }
 
-/// Deletes rotated files that `keep` does not let stay, each with all that belongs to it, and returns how many are left.
+/// Deletes rotated files that exceed `keep`, each with the files that belong to it, and returns the
+/// number of files left.
 pub(super) fn retain<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -232,7 +241,7 @@ pub(super) fn retain<D: Disk>(
     let names = names.map_err(|error| trouble("read", dir, error))?;
     let files = files(names.iter().map(String::as_str));
     let size = |file: &LogName| match keep.size {
-        // Where it cannot be told, a later round will.
+        // If the size is unavailable, a later round will count it.
         Some(_) => disk.size(&dir.join(file.file_name())).unwrap_or(0),
         None => 0,
     };
@@ -244,7 +253,7 @@ pub(super) fn retain<D: Disk>(
     let stamped = |name: String| Some((Stamp::of_any_name(&name)?, name));
     let mut doomed: Vec<_> = names.into_iter().filter_map(stamped).collect();
     doomed.retain(|(stamp, _)| stamp <= newest);
-    // An index goes before its file, and an older file before a newer one.
+    // An index is deleted before its file, and an older file before a newer one.
     doomed.sort_unstable();
     for (_, name) in doomed {
         remove(disk, &dir.join(name))?;
@@ -252,7 +261,8 @@ pub(super) fn retain<D: Disk>(
     Ok((files.len() - surplus) as u64)
 }
 
-/// Deletes a file that may be gone already, or held by somebody, who delays it.
+/// Deletes a file. It is not an error if the file no longer exists, or if another program holds it,
+/// which delays its deletion.
 fn remove<D: Disk>(disk: &D, path: &Path) -> Result<(), Trouble> {
     match disk.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound && !is_held(&error) => {
@@ -262,7 +272,8 @@ fn remove<D: Disk>(disk: &D, path: &Path) -> Result<(), Trouble> {
     }
 }
 
-/// Replaces a plain file by a packed one. Somebody may delete the plain one meanwhile: then the packed one goes too.
+/// Replaces a plain file with a compressed one. If the plain file is deleted meanwhile, the
+/// compressed one is deleted too.
 fn pack_file<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -310,7 +321,7 @@ fn pack_file<D: Disk>(
     ignore_others(&plain_path, result)
 }
 
-/// That others have deleted a file, or hold it, is no failure of ours.
+/// Ignores errors caused by others that have deleted the file or hold it.
 fn ignore_others(path: &Path, result: io::Result<()>) -> Result<(), Trouble> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound && !is_held(&error) => {
@@ -320,7 +331,7 @@ fn ignore_others(path: &Path, result: io::Result<()>) -> Result<(), Trouble> {
     }
 }
 
-/// Packs all of `source`; `false` is "told to stop".
+/// Compresses all of `source`. Returns `false` if stopped.
 fn pack<D: Disk>(
     disk: &D,
     source: &D::File,
@@ -355,7 +366,7 @@ fn pack<D: Disk>(
     }
 }
 
-/// The first `size` bytes of `source`; `false` is "told to stop".
+/// Copies the first `size` bytes of `source`. Returns `false` if stopped.
 fn copy<D: Disk>(
     disk: &D,
     source: &D::File,
@@ -383,7 +394,7 @@ fn copy<D: Disk>(
     Ok(true)
 }
 
-/// A file that is written from its beginning.
+/// A writer that fills a file from its beginning.
 struct Appender<'a, D: Disk> {
     disk: &'a D,
     file: &'a D::File,

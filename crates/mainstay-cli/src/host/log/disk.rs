@@ -1,4 +1,5 @@
-//! The few file operations that logs need, as a seam: the tests put a disk behind it that fails at will.
+//! The file operations used by logs, as a seam for tests, which substitute a disk that fails on
+//! demand.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -7,56 +8,56 @@ use std::time::SystemTime;
 
 use mainstay_core::log::Stamp;
 
-/// A place for log files. No operation follows up another's failure; that is the business of [`super::file::LogFile`] and
-/// [`super::compress`].
+/// A file system for log files. No operation handles another's failure; [`super::file::LogFile`]
+/// and [`super::compress`] do.
 pub(super) trait Disk {
-    /// An open file. It has no position: whoever reads or writes says where.
+    /// An open file without a position: each read or write specifies its offset.
     type File;
 
-    /// Makes `dir` and what is missing above it, for its owner only. It may exist.
+    /// Creates `dir` and its missing parents, for the owner only. It may exist.
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Opens `path` to read and write, or makes it, for its owner only.
+    /// Opens `path` for reading and writing, or creates it, for the owner only.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
-    /// Opens `path`, which must exist, to read.
+    /// Opens an existing `path` for reading.
     fn open_existing(&self, path: &Path) -> io::Result<Self::File>;
-    /// Makes `path`, for its owner only, or empties it.
+    /// Creates `path`, for the owner only, or truncates it.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
-    /// What the file is now.
+    /// Returns the current status of the file.
     fn status(&self, file: &Self::File) -> io::Result<Status>;
-    /// Whether `path` names this file. `false` if it names none.
+    /// Returns whether `path` names this file. Returns `false` if it names none.
     fn is_at(&self, file: &Self::File, path: &Path) -> io::Result<bool>;
-    /// Reads at `offset`; 0 is the end of the file.
+    /// Reads at `offset`. Returns 0 at the end of the file.
     fn read_at(&self, file: &Self::File, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes some of `bytes` at `offset`, at least one unless there are none.
+    /// Writes some of `bytes` at `offset`, at least one byte unless there are none.
     fn write_at(&self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<usize>;
-    /// Cuts the file back to `size` bytes.
+    /// Truncates the file to `size` bytes.
     fn truncate(&self, file: &Self::File, size: u64) -> io::Result<()>;
-    /// Returns when what was written survives a loss of power.
+    /// Flushes the file's content, so that it survives a loss of power.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
-    /// Returns when the names in `dir` survive a loss of power.
+    /// Flushes the names in `dir`, so that they survive a loss of power.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Gives the file at `from` another name in the same directory; who had that name loses it.
+    /// Renames the file at `from` within the same directory. An existing file at `to` is replaced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Deletes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// The names in `dir` that are Unicode; ours are.
+    /// Returns the names in `dir` that are valid Unicode, as all names of log files are.
     fn names(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// The bytes of the file at `path`.
+    /// Returns the size of the file at `path` in bytes.
     fn size(&self, path: &Path) -> io::Result<u64>;
 }
 
-/// What an open file is.
+/// The status of an open file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Status {
-    /// Bytes.
+    /// The size in bytes.
     pub(super) size: u64,
-    /// It has a name. A file without one is lost when it is closed.
+    /// Set if the file has a name. A file without one is lost when it is closed.
     pub(super) named: bool,
-    /// When it was written last, where that is known.
+    /// The time of the last write, if known.
     pub(super) modified: Option<Stamp>,
 }
 
-/// The time of a clock that counts from 1970.
+/// Converts a system time to microseconds since 1970.
 pub(super) fn stamp(time: SystemTime) -> Stamp {
     let since_1970 = time
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -64,7 +65,8 @@ pub(super) fn stamp(time: SystemTime) -> Stamp {
     Stamp::from_unix_micros(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// Another program holds the file, as only Windows lets it: no failure, but a reason to come back later.
+/// Returns whether the error means that another program holds the file, which only happens on
+/// Windows. It is not a failure, but a reason to retry later.
 pub(super) fn is_held(error: &io::Error) -> bool {
     const ERROR_SHARING_VIOLATION: i32 = 32;
     const ERROR_LOCK_VIOLATION: i32 = 33;
@@ -139,7 +141,8 @@ impl Disk for RealDisk {
             use std::os::unix::fs::MetadataExt as _;
             Ok((open.dev(), open.ino()) == (there.dev(), there.ino()))
         }
-        // std does not tell a Windows file's index; files made at the same 100 ns are the same.
+        // The standard library does not expose a Windows file's index. Files created within the
+        // same 100 ns count as the same.
         #[cfg(not(unix))]
         Ok(open.created()? == there.created()?)
     }
@@ -167,7 +170,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        // Windows has no such thing: a rename is in the file system's journal.
+        // Windows has no equivalent: a rename is in the file system's journal.
         #[cfg(unix)]
         File::open(dir)?.sync_all()?;
         let _only_on_unix = dir;

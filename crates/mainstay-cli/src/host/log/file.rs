@@ -1,13 +1,16 @@
-//! One service's files: bytes in, lines on disk.
+//! The log files of one service.
 //!
-//! The bytes go to `current.log` as they are. Where the next line would pass the limit, or belongs to another day, the file is renamed to
-//! the time of its rotation and a new one begun; a line that does not end is cut for that (`LINE_MAX`). Nothing here ever refuses bytes: what the disk does not take is counted, whole lines at a
-//! time, and said in the log as soon as it takes something again. Failures are tried again with the next bytes, never by a timer, and
-//! reported once.
+//! The bytes go to `current.log` unchanged. If the next line would exceed the size limit or belongs
+//! to another day, the file is renamed to the time of its rotation, and a new one is begun. A line
+//! that does not end is cut for that (`LINE_MAX`). Bytes are never refused: bytes that the disk
+//! does not accept are counted, in whole lines, and reported in the log as soon as a write succeeds
+//! again. Failed operations are retried with the next bytes, never by a timer, and reported once.
 //!
-//! The file is not open for appending, as splice(2) cannot write to such a file: each write says where. Before it, the file is looked at:
-//! what others cut off or add is seen then, unless they do so in the microsecond between the look and the write. Once a second at most it
-//! is compared with the file that has its name: one that another program has moved away, as logrotate does, is left at the end of a line.
+//! The file is not open for appending, because splice(2) cannot write to such a file, so each write
+//! specifies its offset. The file's status is checked before each write, which detects truncation
+//! or additions by other programs, unless they happen in the microsecond between the check and the
+//! write. At most once a second the file is compared with the file that has its name: if another
+//! program has renamed it, as logrotate does, it is closed at the end of a line.
 
 use std::fmt;
 use std::io;
@@ -23,39 +26,40 @@ use super::compress::{Work, is_untidy, retain};
 use super::disk::{Disk, stamp};
 use crate::host::sys;
 
-/// A torn line up to this long is cut off again, so that the log holds whole lines only; more than that is kept as evidence.
+/// The maximum length of a torn line that is cut off again, so that the log contains whole lines
+/// only. A longer one is kept as evidence.
 const TORN_MAX: u64 = 64 << 10;
-/// A time that never comes.
+/// A time in the infinite future.
 const NEVER: Stamp = Stamp::from_unix_micros(u64::MAX);
-/// A boundary further away than any is: the clock was set back.
+/// The maximum distance of a boundary; a larger one means that the clock was set back.
 const LONGEST_DAY: u64 = 48 * 3600 * 1_000_000;
-/// The time from one entry of the index to the next, at least.
+/// The minimum time between two entries of the index.
 const INDEX_STEP: u64 = 1_000_000;
-/// The time from one comparison of the current file with the one that has its name to the next, at least.
+/// The minimum time between two comparisons of the current file with the one that has its name.
 const MOVE_STEP: u64 = 1_000_000;
-/// After a failed rotation the file may grow by this much before the next try; each failure doubles it.
+/// The growth allowed after a failed rotation before the next attempt; each failure doubles it.
 const FIRST_PAUSE: u64 = 64 << 10;
 const LAST_PAUSE: u64 = 64 << 20;
 
-/// When a service's files are rotated, what becomes of them, and how many stay.
+/// The rotation, compression and retention settings of a service's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Bytes in a file; `u64::MAX` is no limit.
+    /// The maximum size of a file in bytes; `u64::MAX` means no limit.
     pub(super) rotate: u64,
-    /// At the first line of another hour or day.
+    /// The interval, if files are rotated at the first line of another hour or day.
     pub(super) every: Option<(Every, Zone)>,
-    /// At the first line.
+    /// Set if files are rotated at the first line of a run.
     pub(super) at_start: bool,
-    /// Rotated files beside the current one.
+    /// The retention of rotated files, not counting the current one.
     pub(super) keep: Retention,
-    /// What is made of rotated files.
+    /// The compression of rotated files.
     pub(super) compress: Compress,
-    /// Whether an index tells when lines were written, for they do not say so themselves.
+    /// Set if an index records when lines were written, because the lines contain no time.
     pub(super) index: bool,
 }
 
 impl Limits {
-    /// One file for ever.
+    /// One file without a limit.
     #[cfg(test)]
     pub(super) const ENDLESS: Self = Self {
         rotate: u64::MAX,
@@ -98,21 +102,22 @@ impl From<&LogPolicy> for Limits {
     }
 }
 
-/// What time it is, and how many seconds local time is ahead of UTC then.
+/// The sources of the current time, and of the seconds by which local time is ahead of UTC.
 #[derive(Clone, Copy)]
 struct Clock {
     now: fn() -> Stamp,
     utc_offset: fn(i64) -> i32,
 }
 
-/// A file operation that failed: `write /var/lib/mainstay/logs/orders/current.log`, with the system's error as its source.
+/// A failed file operation, such as `write /var/lib/mainstay/logs/orders/current.log`, with the
+/// system's error as its source.
 #[derive(Debug)]
 pub(crate) struct Trouble {
-    /// A verb: write, open, rotate, delete.
+    /// The operation, as a verb: write, open, rotate or delete.
     pub(crate) operation: &'static str,
-    /// What it was done to.
+    /// The path of the file.
     pub(crate) path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     pub(crate) error: io::Error,
 }
 
@@ -128,21 +133,21 @@ impl std::error::Error for Trouble {
     }
 }
 
-/// What became of a log, besides lines.
+/// A change in the state of a log.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// Said once, until a [`Report::Recovered`].
+    /// An operation fails. Sent once, until a [`Report::Recovered`].
     Failing(Trouble),
-    /// It works again; this much never reached the disk.
+    /// The log works again; this much never reached the disk.
     Recovered(Lost),
 }
 
-/// What never reached the disk.
+/// The amount of output that never reached the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lost {
     /// Bytes of the service's own output.
     pub(crate) bytes: u64,
-    /// Ends of lines among them.
+    /// Line ends among them.
     pub(crate) lines: u64,
 }
 
@@ -164,11 +169,12 @@ impl std::ops::AddAssign for Lost {
 struct Current<F> {
     file: F,
     size: u64,
-    /// How it ends; `None` where that was not looked at since others wrote.
+    /// The end of the file; `None` if it was not read since others wrote.
     end: Option<End>,
-    /// From here on, all of it came through us.
+    /// The offset after which all content was written through this value.
     ours: u64,
-    /// It has got another name, by a rotation of ours or of another program; what is missing is a new current file.
+    /// Set if the file has another name, after a rotation here or by another program. A new current
+    /// file is still missing then.
     renamed: bool,
 }
 
@@ -176,41 +182,44 @@ struct Current<F> {
 #[derive(Clone, Copy)]
 struct End {
     mid_line: bool,
-    /// Where its last line begins, if we know.
+    /// The start of the last line, if known.
     line_start: Option<u64>,
 }
 
-/// What is known about the index of the current file.
+/// The state of the current file's index.
 #[derive(Default)]
 struct Index {
-    /// The time of its last entry; `None` is unknown or that there is none, so that the next write gets one.
+    /// The time of the last entry. `None` if it is unknown or there is none, so that the next write
+    /// adds one.
     last: Option<Stamp>,
-    /// There may be one that belongs to another file, and could not be deleted.
+    /// Set if an index of another file may exist, because it could not be deleted.
     stale: bool,
-    /// Its last entry has been looked at.
+    /// Set once the last entry has been read.
     checked: bool,
 }
 
-/// Where somebody else may write what the service says, by himself: see [`LogFile::room`].
+/// The range in which another writer may write the service's output itself; see [`LogFile::room`].
 #[cfg(any(target_os = "linux", test))]
 pub(super) struct Room<'a, F> {
     /// The current file. It is not open for appending.
     pub(super) file: &'a F,
-    /// Where the next byte belongs: the file's end.
+    /// The offset of the next byte: the end of the file.
     pub(super) offset: u64,
-    /// How many bytes may go there before it must be decided where the file ends. 0: take [`LogFile::write`].
+    /// The number of bytes that may be written before a decision about rotation. If 0, use
+    /// [`LogFile::write`].
     pub(super) bytes: u64,
 }
 
-/// Bytes are being lost.
+/// The state while bytes are being lost.
 struct Losing {
     lost: Lost,
     error: io::Error,
-    /// The last lost byte was inside a line, whose rest is lost with it.
+    /// Set if the last lost byte was inside a line, whose rest is lost with it.
     mid_line: bool,
 }
 
-/// One service's log on a disk. Dropping it loses nothing but [`LogFile::note`]s that wait for the end of a line: see [`LogFile::finish`].
+/// The log of one service on a disk. Drop loses nothing except lost-output messages that wait for
+/// the end of a line; see [`LogFile::finish`].
 pub(super) struct LogFile<D: Disk> {
     disk: D,
     clock: Clock,
@@ -218,25 +227,25 @@ pub(super) struct LogFile<D: Disk> {
     path: PathBuf,
     limits: Limits,
     current: Option<Current<D::File>>,
-    /// The size at which the current file is rotated: the limit, or beyond it after a failed rotation.
+    /// The size at which the current file is rotated: the limit, or more after a failed rotation.
     rotate_at: u64,
-    /// How much a file grows after the next failed rotation.
+    /// The growth allowed after the next failed rotation.
     pause: u64,
-    /// From when on the current file is rotated.
+    /// The time from which the current file is to be rotated.
     due: Stamp,
-    /// The time of the present batch of bytes, once it was asked for.
+    /// The time of the current batch of bytes, once it was needed.
     batch: Option<Stamp>,
-    /// When the current file had its name last.
+    /// The time when the current file was last seen under its name.
     named: Option<Stamp>,
     index: Index,
-    /// The directory has been looked through since the start.
+    /// Set once the directory has been scanned since the start.
     opened: bool,
-    /// Whoever wrote the file before us will not go on: its last line is as long as it will ever be.
+    /// Set if the previous writer of the file will not continue, so its last line is final.
     ends_line: bool,
-    /// Takes rounds through the directory.
+    /// The receiver of compression rounds through the directory.
     rotated_to: Box<dyn FnMut(Work) + Send>,
     last_stamp: Option<Stamp>,
-    /// Rotated files, unless somebody deleted some.
+    /// The number of rotated files, unless others deleted some.
     rotated: u64,
     rotation_fails: bool,
     losing: Option<Losing>,
@@ -245,8 +254,9 @@ pub(super) struct LogFile<D: Disk> {
 }
 
 impl<D: Disk> LogFile<D> {
-    /// A log in `dir`, which is made with the first byte; failures come as reports. `compressor` is called whenever there are files to
-    /// pack or to clear up, and must not block.
+    /// Creates a log in `dir`, which is created with the first byte. Failures are reported by
+    /// [`LogFile::reports`]. `compressor` is called whenever there are files to compress or to
+    /// clean up, and must not block.
     pub(super) fn new(
         disk: D,
         dir: PathBuf,
@@ -292,12 +302,13 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// The directory of its files.
+    /// Returns the directory of the files.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Makes the directory and the file now, instead of with the first byte, so that what the disk refuses is said now.
+    /// Creates the directory and the file now, instead of with the first byte, so that disk
+    /// failures are reported now.
     pub(super) fn prepare(&mut self) {
         if self.losing.is_none()
             && let Err(trouble) = self.ready()
@@ -306,17 +317,17 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Nobody goes on with the line that the file ends with.
+    /// Marks the last line of the file as final, because its writer no longer exists.
     pub(super) fn is_of_new_writers(&mut self) {
         self.ends_line = true;
     }
 
-    /// What happened since the last call.
+    /// Returns the reports since the last call.
     pub(super) fn reports(&mut self) -> std::vec::Drain<'_, Report> {
         self.reports.drain(..)
     }
 
-    /// Everything that was lost so far.
+    /// Returns the total output lost so far.
     pub(super) fn lost(&self) -> Lost {
         let mut lost = self.lost;
         if let Some(losing) = &self.losing {
@@ -325,7 +336,8 @@ impl<D: Disk> LogFile<D> {
         lost
     }
 
-    /// The service's last byte was not the end of a line. Reads the file where others wrote it.
+    /// Returns whether the service's last byte was not the end of a line. Reads the file if others
+    /// wrote it.
     pub(super) fn mid_line(&mut self) -> bool {
         match &self.losing {
             Some(losing) => losing.mid_line,
@@ -342,7 +354,7 @@ impl<D: Disk> LogFile<D> {
         self.append(bytes);
     }
 
-    /// Begins a new file with the next line. An empty file is left alone.
+    /// Begins a new file with the next line. An empty file is left as it is.
     pub(super) fn rotate(&mut self) -> Result<(), Trouble> {
         self.batch = None;
         self.named = None;
@@ -361,7 +373,7 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Says what was lost and has not been said yet.
+    /// Reports lost output in the log that has not been reported yet.
     pub(super) fn finish(&mut self) {
         if let Some(losing) = &mut self.losing {
             losing.mid_line = false;
@@ -369,7 +381,7 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Ends a line that its writer left unfinished, before another writer goes on.
+    /// Ends a line that its writer left unfinished, before another writer continues.
     pub(super) fn end_line(&mut self) {
         if self.mid_line() {
             self.write(b"\n");
@@ -390,7 +402,7 @@ impl<D: Disk> LogFile<D> {
             self.check_due(extent.size);
             let taken = fitting(extent, self.rotate_at, bytes);
             if taken == 0 {
-                // On failure the file is given more room, so that this ends.
+                // On failure the file gets more room, so that the loop ends.
                 let _reported = self.try_rotate();
                 continue;
             }
@@ -414,13 +426,14 @@ impl<D: Disk> LogFile<D> {
         self.current.as_ref().map_or(0, |current| current.size)
     }
 
-    /// Makes sure that there is a current file with a name, and looks how long it is and how it ends: others may have cut it.
+    /// Ensures that there is a current file with a name, and determines its length and end: others
+    /// may have truncated it.
     fn ready(&mut self) -> Result<Extent, Trouble> {
         self.look()?;
         self.extent()
     }
 
-    /// As [`LogFile::ready`], but not how it ends.
+    /// Does the same as [`LogFile::ready`], but without reading the end.
     fn look(&mut self) -> Result<(), Trouble> {
         if let Some(current) = &mut self.current {
             let status = self.disk.status(&current.file);
@@ -433,7 +446,7 @@ impl<D: Disk> LogFile<D> {
                 }
                 if status.size < before {
                     self.drop_index();
-                    // It is still due.
+                    // The rotation is still due.
                     if self.rotate_at < self.limits.rotate {
                         self.rotate_at = status.size;
                     }
@@ -446,7 +459,8 @@ impl<D: Disk> LogFile<D> {
         self.open()
     }
 
-    /// Has the current file rotated, after the line that is being written, if another program has taken its name away.
+    /// Schedules a rotation after the current line, if another program has renamed the current
+    /// file.
     fn notice_move(&mut self) {
         let now = self.now();
         let is_recent = |named: Stamp| named.unix_micros().abs_diff(now.unix_micros()) < MOVE_STEP;
@@ -457,7 +471,7 @@ impl<D: Disk> LogFile<D> {
         let Some(current) = self.current.as_mut().filter(|current| !current.renamed) else {
             return;
         };
-        // What cannot be told now is told by a later look.
+        // If this cannot be determined now, a later check will do it.
         if let Ok(false) = self.disk.is_at(&current.file, &self.path) {
             current.renamed = true;
             self.rotate_at = self.rotate_at.min(current.size);
@@ -465,7 +479,7 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// How the current file ends, which is read where it is not known.
+    /// Returns how the current file ends, and reads the end if it is not known.
     fn extent(&mut self) -> Result<Extent, Trouble> {
         let Some(current) = &mut self.current else {
             return Ok(Extent::default());
@@ -499,7 +513,7 @@ impl<D: Disk> LogFile<D> {
         let names = self.disk.names(&self.dir);
         let names = names.map_err(|error| trouble("read", &self.dir, error))?;
         let rotated = files(names.iter().map(String::as_str));
-        // Of whatever is left: no name is given twice.
+        // Includes the names of leftover files, so that no name is used twice.
         let stamps = names.iter().map(|name| Stamp::of_any_name(name));
         self.last_stamp = self.last_stamp.max(stamps.max().flatten());
         self.rotated = rotated.len() as u64;
@@ -531,7 +545,8 @@ impl<D: Disk> LogFile<D> {
         Ok(())
     }
 
-    /// The file under the current name, made where there is none, and when it was written last.
+    /// Opens the file with the current name, creating it if necessary, and returns when it was last
+    /// written.
     fn open_current(&self) -> Result<(Current<D::File>, Option<Stamp>), Trouble> {
         let open = self.disk.open(&self.path);
         let file = open.map_err(|error| trouble("open", &self.path, error))?;
@@ -547,12 +562,12 @@ impl<D: Disk> LogFile<D> {
         Ok((current, status.modified))
     }
 
-    /// The time of the present batch.
+    /// Returns the time of the current batch.
     fn now(&mut self) -> Stamp {
         *self.batch.get_or_insert_with(self.clock.now)
     }
 
-    /// When a file that was written at `time` is to be followed by another.
+    /// Returns when a file that was written at `time` is to be followed by another.
     fn boundary_after(&self, time: Stamp) -> Stamp {
         match self.limits.every {
             None => NEVER,
@@ -561,7 +576,7 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Has the file rotated before its next line if another hour or day has come.
+    /// Schedules a rotation before the next line if another hour or day has begun.
     fn check_due(&mut self, size: u64) {
         if self.due == NEVER {
             return;
@@ -576,7 +591,7 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Whether the index needs an entry for what is written now.
+    /// Returns whether the index needs an entry for the bytes written now.
     fn wants_mark(&mut self) -> bool {
         if !self.limits.index {
             return false;
@@ -586,13 +601,14 @@ impl<D: Disk> LogFile<D> {
         self.index.last.is_none_or(|last| now >= next(last))
     }
 
-    /// Notes in the index that a line at `offset` was written now. The index is a help for readers: where it fails, they search longer.
+    /// Records in the index that a line at `offset` was written now. The index only speeds up
+    /// reading: without it, readers search longer.
     fn mark(&mut self, offset: u64) {
-        // The line that follows the file's end is marked once it is there.
+        // A line at the end of the file is recorded once it exists.
         if offset >= self.size() {
             return;
         }
-        // The batch may have begun before the rotation whose stamp ends the file before.
+        // The batch may have begun before the rotation whose stamp ends the previous file.
         let time = self.now().after(self.last_stamp);
         if self.index.stale {
             self.drop_index();
@@ -614,7 +630,7 @@ impl<D: Disk> LogFile<D> {
             let read = self.disk.read_at(&file, &mut last, (count - 1) * SIZE)?;
             let last = Mark::from_bytes(last);
             if read < Mark::SIZE || last.offset > mark.offset {
-                // The file is shorter than when this was written.
+                // The file is shorter than when this entry was written.
                 self.disk.truncate(&file, 0)?;
                 count = 0;
             } else if last.offset == mark.offset || last.time >= mark.time {
@@ -629,7 +645,7 @@ impl<D: Disk> LogFile<D> {
         Ok(())
     }
 
-    /// Deletes the index: the current file is not the one it was written for.
+    /// Deletes the index, because it was written for another file.
     fn drop_index(&mut self) {
         let removed = self.disk.remove(&self.dir.join(CURRENT_INDEX));
         let is_gone = removed
@@ -641,7 +657,7 @@ impl<D: Disk> LogFile<D> {
         };
     }
 
-    /// Has files packed and cleared up that were rotated at `upto` or before.
+    /// Requests compression and cleanup of files that were rotated at `upto` or before.
     fn tidy(&mut self, upto: Stamp) {
         let now = self.now();
         (self.rotated_to)(Work {
@@ -653,7 +669,7 @@ impl<D: Disk> LogFile<D> {
         });
     }
 
-    /// Writes all of `bytes` to the current file, or says how many it took.
+    /// Writes all of `bytes` to the current file; on failure, returns the number of bytes written.
     fn put(&mut self, bytes: &[u8]) -> Result<(), (usize, Trouble)> {
         let mut done = 0;
         let fail = |done, error| Err((done, trouble("write", &self.path, error)));
@@ -682,7 +698,7 @@ impl<D: Disk> LogFile<D> {
         Ok(())
     }
 
-    /// Begins to lose: `bytes`, and the torn line before them if it can be cut off.
+    /// Starts counting losses: `bytes`, and the torn line before them if it can be cut off.
     fn lose(&mut self, bytes: &[u8], trouble: Trouble) {
         let mut losing = Losing {
             lost: Lost::default(),
@@ -705,7 +721,8 @@ impl<D: Disk> LogFile<D> {
         self.reports.push(Report::Failing(trouble));
     }
 
-    /// Where the unfinished last line begins, if it is short and wholly ours: then it can be cut off.
+    /// Returns where the unfinished last line begins, if it is short and was written entirely by
+    /// this process, so that it can be cut off.
     fn torn_line(&self) -> Option<u64> {
         let current = self.current.as_ref()?;
         let oldest = current.size.saturating_sub(TORN_MAX);
@@ -720,7 +737,8 @@ impl<D: Disk> LogFile<D> {
             _ => {}
         }
         let oldest = oldest.max(current.ours);
-        // Others have written it for us: the byte before the line is the end of another, or before all.
+        // Another writer wrote the line on behalf of this one, so the line begins after the end of
+        // another line, or at the start of the file.
         let from = oldest.saturating_sub(1);
         let mut bytes = vec![0; usize::try_from(current.size - from).ok()?];
         let read = self.disk.read_at(&current.file, &mut bytes, from).ok()?;
@@ -734,8 +752,9 @@ impl<D: Disk> LogFile<D> {
         line_start.filter(|start| *start < current.size)
     }
 
-    /// Tries to write again: what was lost, then the lines of `bytes` that fit. Either all of it gets on the disk and the rest is returned, or nothing
-    /// does and all of `bytes` is lost too: a disk with room for the message alone would otherwise fill with messages.
+    /// Tries to write again: the message about the loss, then the lines of `bytes` that fit. Either
+    /// all of it is written and the rest is returned, or nothing is written and all of `bytes` is
+    /// lost too. Otherwise a disk with room for the message alone would fill with messages.
     fn recover<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let Some(mut losing) = self.losing.take() else {
             return bytes;
@@ -786,7 +805,7 @@ impl<D: Disk> LogFile<D> {
             size: before.size + message.len() as u64,
             mid_line: before.mid_line && message.is_empty(),
         };
-        // 0 is "rotate first", which the next append does.
+        // 0 means "rotate first", which the next append does.
         let taken = fitting(extent, self.rotate_at, bytes);
         let put = self.put(&message).and_then(|()| self.put(&bytes[..taken]));
         if put.is_err() {
@@ -799,7 +818,7 @@ impl<D: Disk> LogFile<D> {
         put.ok().map(|()| taken)
     }
 
-    /// Rotates now; on failure reports it once and lets the file grow before the next try.
+    /// Rotates now. On failure, reports it once and lets the file grow before the next attempt.
     fn try_rotate(&mut self) -> Result<(), Trouble> {
         let result = self.rename_and_reopen();
         match &result {
@@ -812,7 +831,7 @@ impl<D: Disk> LogFile<D> {
                 if let Some(upto) = self.last_stamp
                     && self.limits.compress != Compress::None
                 {
-                    // How much there is will be known when all is packed.
+                    // The total size is only known when all files are compressed.
                     keep.size = None;
                     self.tidy(upto);
                 }
@@ -839,7 +858,8 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Where only the second half fails, the old file goes on being written under its rotated name, which is still the newest.
+    /// Renames the current file and opens a new one. If only the second step fails, the old file
+    /// continues to be written under its rotated name, which is still the newest.
     fn rename_and_reopen(&mut self) -> Result<(), Trouble> {
         let renamed = self.current.as_ref().is_some_and(|c| c.renamed);
         if !renamed {
@@ -855,7 +875,8 @@ impl<D: Disk> LogFile<D> {
         Ok(())
     }
 
-    /// The index goes first: an index without its file is found and deleted, but one beside another file would mislead.
+    /// Renames the current file and its index. The index is renamed first: an index without its
+    /// file is found and deleted, but one next to another file would mislead readers.
     fn rename_current(&mut self) -> Result<(), Trouble> {
         let stamp = (self.clock.now)().after(self.last_stamp);
         let index_path = self.dir.join(CURRENT_INDEX);
@@ -877,7 +898,7 @@ impl<D: Disk> LogFile<D> {
                 self.rotated += 1;
                 Ok(())
             }
-            // Somebody took it, or the directory, away: begin a new one.
+            // The file or its directory was removed by another program: begin a new file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let _a_round_will = self.disk.remove(&to_index_path);
                 Ok(())
@@ -891,7 +912,8 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Deletes rotated files that may not stay, and nothing that is not named like one.
+    /// Deletes rotated files that exceed the retention limits. Only files with names of rotated
+    /// logs are deleted.
     fn remove_oldest(&mut self, keep: Retention) -> Result<(), Trouble> {
         let by_count_only = keep.size.is_none() && keep.age.is_none();
         let is_enough = |files| self.rotated <= u64::from(files);
@@ -904,16 +926,20 @@ impl<D: Disk> LogFile<D> {
     }
 }
 
-/// For those who write by themselves.
+/// Methods for writers that write to the file themselves.
 #[cfg(any(target_os = "linux", test))]
 impl<D: Disk> LogFile<D> {
-    /// Where and how much of the service's output somebody else may write into the current file, with splice(2) or whatever spares a copy;
-    /// he then says [`LogFile::wrote`]. Nobody may write between these two calls, but the bytes may be fewer, or none.
+    /// Returns where and how many bytes of the service's output another writer may write into the
+    /// current file, with splice(2) or another call that avoids a copy. The writer then calls
+    /// [`LogFile::wrote`]. Nothing else may write between these two calls, but the writer may write
+    /// fewer bytes, or none.
     ///
-    /// They may begin and end anywhere in a line: where the room ends, [`LogFile::write`] takes the rest of the line and then rotates, so a
-    /// file may grow beyond its limit by as much as one line, up to `LINE_MAX`. There is no room while something is being lost, nor when the next line belongs
-    /// into another file; `write` does then what is due. Nor is there after an error of this call or of the other's write (which has
-    /// written nothing beyond what it says that it has): `write` tries the same and accounts for it.
+    /// The bytes may begin and end anywhere in a line. Where the room ends, [`LogFile::write`]
+    /// takes the rest of the line and then rotates, so a file may exceed its limit by up to one
+    /// line (`LINE_MAX`). There is no room while output is being lost, nor when the next line
+    /// belongs to another file; `write` handles both cases. After an error of this call, or of the
+    /// writer's own write (which wrote only the bytes that it reported), use `write`, which retries
+    /// the operation and counts losses.
     pub(super) fn room(&mut self) -> Result<Room<'_, D::File>, Trouble> {
         self.batch = None;
         self.look()?;
@@ -931,7 +957,8 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// Somebody else has written so many bytes at [`Room::offset`]. How they end is looked up when it matters.
+    /// Records that another writer has written this many bytes at [`Room::offset`]. Their end is
+    /// read when it is needed.
     pub(super) fn wrote(&mut self, bytes: u64) {
         let Some(current) = self.current.as_mut().filter(|_| bytes > 0) else {
             return;
@@ -946,12 +973,12 @@ impl<D: Disk> LogFile<D> {
         }
     }
 
-    /// The start of the first line at `offset` or soon after it.
+    /// Returns the start of the first line at `offset` or soon after it.
     fn line_start_after(&self, offset: u64) -> Option<u64> {
         let Some(before) = offset.checked_sub(1) else {
             return Some(0);
         };
-        // A longer line waits for the next occasion.
+        // After a longer line, the next write gets the entry.
         let mut bytes = [0; 4 << 10];
         let file = &self.current.as_ref()?.file;
         let count = self.disk.read_at(file, &mut bytes, before).ok()?;
@@ -960,7 +987,7 @@ impl<D: Disk> LogFile<D> {
     }
 }
 
-/// `operation` on `path` failed.
+/// Creates the error of a failed `operation` on `path`.
 pub(super) fn trouble(operation: &'static str, path: &Path, error: io::Error) -> Trouble {
     Trouble {
         operation,
@@ -969,7 +996,7 @@ pub(super) fn trouble(operation: &'static str, path: &Path, error: io::Error) ->
     }
 }
 
-/// `io::Error` cannot be cloned; this says the same.
+/// Creates an equivalent error, because `io::Error` cannot be cloned.
 fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
@@ -979,7 +1006,7 @@ fn copy(error: &io::Error) -> io::Error {
 
 #[cfg(target_os = "linux")]
 impl LogFile<super::disk::RealDisk> {
-    /// The inode of the current file, and where the next byte belongs.
+    /// Returns the inode of the current file, and the offset of the next byte.
     pub(super) fn place(&mut self) -> Result<(u64, u64), Trouble> {
         use std::os::unix::fs::MetadataExt as _;
         self.look()?;

@@ -1,11 +1,11 @@
-//! Lines out of chunks, for those who look at the output while it passes: a readiness pattern, a terminal.
+//! Splitting of chunks into lines, for observers of live output: a readiness pattern or a terminal.
 
 use mainstay_core::spec::ServiceName;
 
 use super::super::screen::{Matter, Piece, Screen};
 use crate::output::{self, Foreign};
 
-/// Of a longer line only this many bytes are looked at.
+/// The maximum number of bytes used of a line.
 const LINE_MAX: usize = 64 << 10;
 
 /// The unfinished line of one service.
@@ -15,7 +15,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Calls `each` with every line that ends in `bytes`, without its end.
+    /// Calls `each` with every line that ends in `bytes`, without its terminator.
     pub(super) fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(&[u8])) {
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', bytes) {
@@ -32,7 +32,7 @@ impl Lines {
         self.keep(&bytes[start..]);
     }
 
-    /// The beginning of a line.
+    /// Returns the beginning of the unfinished line.
     pub(super) fn unfinished(&self) -> &[u8] {
         &self.partial
     }
@@ -52,11 +52,11 @@ impl Lines {
     }
 }
 
-/// Shows the lines of all services.
+/// A terminal that shows the lines of all services.
 pub(super) struct Terminal {
     screen: Screen,
     foreign: Foreign,
-    /// Of the longest name so far.
+    /// The length of the longest name so far.
     width: usize,
 }
 
@@ -69,12 +69,12 @@ impl Terminal {
         }
     }
 
-    /// Makes room for `name` in front of each line.
+    /// Reserves room for `name` before each line.
     pub(super) fn announce(&mut self, name: &ServiceName) {
         self.width = self.width.max(name.as_str().len());
     }
 
-    /// Appends a line to `chunk` as it will be shown.
+    /// Appends a line to `chunk` in the form in which it is shown.
     pub(super) fn render(&self, name: &ServiceName, line: &[u8], chunk: &mut Vec<u8>) {
         let width = self.width;
         chunk.extend_from_slice(format!("{name:width$} | ").as_bytes());
@@ -82,7 +82,7 @@ impl Terminal {
         chunk.push(b'\n');
     }
 
-    /// Shows rendered lines, or counts them where too many wait.
+    /// Shows rendered lines, or counts them if too many are queued.
     pub(super) fn show(&self, chunk: Vec<u8>) {
         if !chunk.is_empty() {
             let safe = output::safe(self.foreign).foreign(&chunk).finish();
@@ -90,7 +90,7 @@ impl Terminal {
         }
     }
 
-    /// Shows the line that was begun and will not be ended.
+    /// Shows an unfinished line that will not be continued.
     pub(super) fn show_rest(&self, lines: &mut Lines, name: &ServiceName) {
         let mut shown = Vec::new();
         lines.finish(|line| self.render(name, line, &mut shown));

@@ -1,10 +1,12 @@
-//! The way of a line from a pipe to a file.
+//! The path of a log line from a pipe to a file.
 //!
-//! One thread owns the output of all services, so that a slow disk never delays supervision and supervision never delays a line. Each
-//! service has one pipe, or one for each stream; it outlives restarts and, on Linux, the supervisor itself, so a grandchild that still holds it
-//! neither delays a restart nor loses its output. The pipe is always drained: what the disk refuses is counted and said, and blocks nobody.
-//! `pipes` are made, `pump` waits for them, `pump/hand` moves what they hold, `capture` distributes it, `file` writes, `disk` is the seam for
-//! tests; `read` is the way back, for `mainstay logs`.
+//! One thread owns the output of all services, so that a slow disk never delays supervision and
+//! supervision never delays a line. Each service has one pipe, or one per stream. The pipe outlives
+//! restarts and, on Linux, the supervisor itself, so a descendant that still holds it neither
+//! delays a restart nor loses its output. The pipe is always drained: output that the disk refuses
+//! is counted and reported in the log, and blocks no process. `pipes` creates the pipes, `pump`
+//! waits for them, `pump/hand` moves their content, `capture` distributes it, `file` writes it, and
+//! `disk` is the seam for tests. `read` reads logs back for `mainstay logs`.
 
 use std::io::{self, PipeWriter};
 use std::path::{Path, PathBuf};
@@ -42,72 +44,75 @@ pub(crate) use sink::{SinkEvent, this_host};
 use super::screen::Screen;
 use crate::output::Foreign;
 
-/// The logs of all services, and the thread that writes them. Dropping it ends the thread as [`Logs::close`] does, but does not wait.
+/// The logs of all services, and the thread that writes them. Drop ends the thread as
+/// [`Logs::close`] does, but does not wait.
 pub(crate) struct Logs {
     pump: Pump,
     pipes: Pipes,
 }
 
-/// What the log thread has to say. It comes on that thread, or on the one that compresses: take it elsewhere, without blocking.
+/// An event from the log thread or the compression thread. The callback runs on that thread, so it
+/// must pass the event on without blocking.
 #[derive(Debug)]
 pub(crate) enum LogEvent {
-    /// A line matched what [`Logs::expect_line`] asked for. Comes once.
+    /// A line matched the pattern given to [`Logs::expect_line`]. Sent once.
     Matched {
-        /// Whose line.
+        /// The service that wrote the line.
         service: ServiceName,
-        /// The caller's.
+        /// The caller's token.
         token: u64,
     },
-    /// Output cannot be written, or files cannot be rotated or compressed. Comes once for each until it works
-    /// again; every further chunk is a further try.
+    /// Output cannot be written, or files cannot be rotated or compressed. Sent once for each
+    /// failure until the operation works again. Every further chunk is another attempt.
     Failing {
-        /// Whose log.
+        /// The service whose log is affected.
         service: ServiceName,
-        /// What failed first.
+        /// The first failure.
         trouble: Trouble,
     },
-    /// It works again. What was lost is also said in the log.
+    /// The log works again. Lost output is also reported in the log.
     Recovered {
-        /// Whose log.
+        /// The service whose log is affected.
         service: ServiceName,
-        /// Nothing where only the rotation or the compression had failed.
+        /// The lost output; empty if only the rotation or the compression had failed.
         lost: Lost,
     },
-    /// Of a place where lines go beside the files.
+    /// An event from a sink, to which lines go in addition to the files.
     Sink(SinkEvent),
 }
 
-/// What is left to say when everything is closed.
+/// The final report after everything is closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     /// Output of all services that never reached the disk.
     pub(crate) lost: Lost,
-    /// What waited for local sinks until the end.
+    /// Output that was still queued for local sinks at the end.
     pub(crate) sinks: Vec<(SinkTarget, ServiceName, Lost)>,
 }
 
-/// Where things lie.
+/// The directories for logs.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    /// Holds a directory for each service.
+    /// The directory that contains one directory per service.
     pub(crate) logs_dir: PathBuf,
-    /// For what waits for sinks on the network.
+    /// The directory for output queued for network sinks.
     pub(crate) spool_dir: PathBuf,
 }
 
-/// The ends of a service's pipes that its processes write to. They block where the pipe is full and close on exec.
+/// The write ends of a service's pipes, for its processes. They block while the pipe is full, and
+/// close on exec.
 #[derive(Debug)]
 pub(crate) struct LogEnds {
     stdout: PipeWriter,
     stderr: Option<PipeWriter>,
-    /// Where they are read, as long as they are.
+    /// The read ends, while they are being read.
     ours: Vec<Weak<OurEnd>>,
-    /// See [`Logs::starting`].
+    /// Set if the log distinguishes runs; see [`Logs::starting`].
     pub(crate) tells_runs: bool,
 }
 
 impl LogEnds {
-    /// What comes next is left in the pipes until [`Logs::began`].
+    /// Leaves all further output in the pipes until [`Logs::began`].
     fn draw_line(&self) {
         #[cfg(unix)]
         for pipe in self.ours.iter().filter_map(Weak::upgrade) {
@@ -117,7 +122,7 @@ impl LogEnds {
         let _ = &self.ours;
     }
 
-    /// For another process of the same service.
+    /// Duplicates the ends for another process of the same service.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             stdout: self.stdout.try_clone()?,
@@ -131,22 +136,23 @@ impl LogEnds {
         })
     }
 
-    /// For `AsFd`, `AsHandle` or, through `try_clone`, `Stdio`.
+    /// Returns the standard output, for `AsFd`, `AsHandle` or, through `try_clone`, `Stdio`.
     pub(crate) fn stdout(&self) -> &PipeWriter {
         &self.stdout
     }
-    /// The same pipe as [`LogEnds::stdout`], so that both stay in order, unless the streams are split.
+    /// Returns the standard error. Unless the streams are split, it is the same pipe as
+    /// [`LogEnds::stdout`], so that the order of both is preserved.
     pub(crate) fn stderr(&self) -> &PipeWriter {
         self.stderr.as_ref().unwrap_or(&self.stdout)
     }
 }
 
-/// A service and what its manifest says of its log.
+/// A service with the log settings of its manifest.
 #[derive(Clone, Debug)]
 struct Wanted {
     service: ServiceName,
     policy: LogPolicy,
-    /// What relative paths in it are relative to.
+    /// The base directory of relative paths in the policy.
     manifest_dir: PathBuf,
     limits: Limits,
 }
@@ -163,16 +169,17 @@ impl Wanted {
     }
 }
 
-/// Where a pattern is looked for.
+/// The output in which a pattern is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// In what is read from now on: also in what a predecessor left unread, where it is asked for before [`Logs::begin`].
+    /// The output read from now on. This includes unread output of an earlier run if requested
+    /// before [`Logs::begin`].
     Unread,
-    /// In what comes after the next [`Logs::starting`].
+    /// The output after the next [`Logs::starting`].
     NextRun,
 }
 
-/// An order to the log thread.
+/// A command to the log thread.
 #[cfg_attr(
     windows,
     expect(dead_code, reason = "there the pipes' own threads open and close")
@@ -183,7 +190,7 @@ enum Command {
         stream: Option<Stream>,
         pipe: Arc<OurEnd>,
     },
-    /// All pipes are open.
+    /// Start reading: all pipes are open.
     Begin,
     Starting {
         service: ServiceName,
@@ -199,11 +206,12 @@ enum Command {
         token: u64,
         scope: Scope,
     },
-    /// Remember the last lines from now on.
+    /// Keep the most recent lines from now on.
     Remember {
         service: ServiceName,
     },
-    /// Tell what was remembered, all that the service's pipes hold now included, and remember no more.
+    /// Return the kept lines, including everything that the service's pipes contain now, and stop
+    /// keeping them.
     Recall {
         service: ServiceName,
         done: Box<dyn FnOnce(Vec<String>) + Send>,
@@ -214,25 +222,26 @@ enum Command {
         service: ServiceName,
         done: Box<dyn FnOnce(Result<(), Trouble>) + Send>,
     },
-    /// Write what the service's pipes still hold, remove the names of these pipes, and forget it.
+    /// Write the remaining content of the service's pipes, remove the names of these pipes, and
+    /// drop the service.
     Forget {
         service: ServiceName,
         name_paths: Vec<PathBuf>,
         done: Box<dyn FnOnce() + Send>,
     },
-    /// Look at all that the service's pipes hold now, an unfinished line included.
+    /// Search everything that the service's pipes contain now, including an unfinished line.
     Drain {
         service: ServiceName,
         done: Box<dyn FnOnce() + Send>,
     },
-    /// Answer (by dropping it) when everything that the pipes hold now is written.
+    /// Reply (by dropping the sender) when everything that the pipes contain now has been written.
     #[cfg(all(test, unix))]
     Settle(std::sync::mpsc::Sender<()>),
     Close,
 }
 
 impl Capture {
-    /// Performs what needs no pipe.
+    /// Performs commands that do not need a pipe.
     fn perform(&mut self, command: Command) {
         match command {
             Command::Expect {
@@ -255,7 +264,7 @@ impl Capture {
             Command::Prepare => self.prepare(),
             Command::Follow(screen, foreign) => self.follow(screen, foreign),
             Command::Rotate { service, done } => done(self.rotate(&service)),
-            // Its pipes go with their writers.
+            // The pipes end with their writers.
             Command::Forget { done, .. } => done(),
             Command::Drain { service, done } => {
                 self.look_at_unfinished(&service);
@@ -274,10 +283,11 @@ impl Capture {
 }
 
 impl Logs {
-    /// Starts the log thread. Each service's files will lie in `logs_dir/NAME`; nothing is made before the first [`Logs::open`].
+    /// Starts the log thread. The files of each service are in `logs_dir/NAME`; nothing is created
+    /// before the first [`Logs::open`].
     ///
-    /// What a supervisor that was killed left half-written is put right first. `events` is called on the log thread, and on the
-    /// one that compresses rotated files while there are any.
+    /// Files that a killed supervisor left half-written are repaired first. `events` is called on
+    /// the log thread, and on the compression thread while there are rotated files to compress.
     pub(crate) fn start(
         places: Places,
         mut pipes: Pipes,
@@ -302,7 +312,8 @@ impl Logs {
         Ok(logs)
     }
 
-    /// Pipes for a service that comes later than the others; see [`Pipes::make`]. Have them kept next.
+    /// Creates pipes for a service that is added later; see [`Pipes::make`]. Call [`Logs::keep`]
+    /// next.
     pub(crate) fn make(
         &mut self,
         service: &ServiceName,
@@ -312,7 +323,7 @@ impl Logs {
         self.pipes.make(service, policy, owner)
     }
 
-    /// Another log for a service of which nothing runs, in the place of the one that it has. Have its pipes kept next.
+    /// Replaces the log of a service that has no running process. Call [`Logs::keep`] next.
     pub(crate) fn replace(
         &mut self,
         spec: &Spec,
@@ -324,7 +335,7 @@ impl Logs {
         self.open(spec.name(), spec.log(), manifest_dir, pipes)
     }
 
-    /// Has the pipes of these services, and those that were made since, held open from now on, and no others.
+    /// Holds open the pipes of these services and those created since, from now on, and no others.
     pub(crate) fn keep<'a>(
         &mut self,
         services: impl Iterator<Item = &'a LogEnds>,
@@ -332,28 +343,31 @@ impl Logs {
         self.pipes.keep_with(services)
     }
 
-    /// Services write from now on: the pipes outlive this process, unless it [closes](Logs::close) them.
+    /// Marks the pipes as in use by services. From now on they outlive this process, unless it
+    /// [closes](Logs::close) them.
     pub(crate) fn need(&mut self) {
         self.pipes.need();
     }
 
-    /// Whether this child, which has ended, held the pipes open. Have them kept again then.
+    /// Returns whether this ended child was the keeper of the pipes. If it was, call [`Logs::keep`]
+    /// again.
     pub(crate) fn keeper_ended(&mut self, pid: u32) -> bool {
         self.pipes.keeper_ended(pid)
     }
 
-    /// The process that holds the pipes open.
+    /// Returns the pid of the process that holds the pipes open.
     pub(crate) fn keeper(&self) -> Option<u32> {
         self.pipes.keeper()
     }
 
-    /// Makes what is needed in a state directory that was lost.
+    /// Creates the required directory again after the state directory was lost.
     pub(crate) fn make_dir_again(&self) -> io::Result<()> {
         self.pipes.make_dir_again()
     }
 
-    /// Writes what the service's pipes still hold, and reads them no more; where it `is_removed`, the pipes' names go. `done` is called on
-    /// the log thread, when its files are closed.
+    /// Writes the remaining content of the service's pipes, and stops reading them. If
+    /// `is_removed`, the pipes' names are removed too. `done` is called on the log thread, after
+    /// the service's files are closed.
     pub(crate) fn forget(
         &self,
         service: &ServiceName,
@@ -371,7 +385,9 @@ impl Logs {
         });
     }
 
-    /// Reads the service's pipes from [`Logs::begin`] on. `manifest_dir` is what relative paths in `policy` are relative to. Touches no disk; see [`Logs::prepare`]. What the disk refuses comes as [`LogEvent::Failing`].
+    /// Reads the service's pipes from [`Logs::begin`] on. `manifest_dir` is the base of relative
+    /// paths in `policy`. Does not access the disk; see [`Logs::prepare`]. Disk failures are
+    /// reported as [`LogEvent::Failing`].
     pub(crate) fn open(
         &self,
         service: &ServiceName,
@@ -400,12 +416,13 @@ impl Logs {
         })
     }
 
-    /// Has the thread take from the pipes. What it finds before waits in them. Call it when all of them are open.
+    /// Starts reading the pipes, which buffer all earlier output. Call it when all of them are
+    /// open.
     pub(crate) fn begin(&self) {
         self.pump.send(Command::Begin);
     }
 
-    /// With a pipe that has no name.
+    /// Opens a log with an unnamed pipe.
     #[cfg(all(test, unix))]
     fn open_with(&self, service: &ServiceName, limits: Limits) -> io::Result<LogEnds> {
         let mut wanted = Wanted::new(service.clone(), LogPolicy::default(), Path::new(""));
@@ -421,17 +438,19 @@ impl Logs {
         })
     }
 
-    /// Says that another run of the service will be started: what its pipes hold now is taken for the last one's, whose unfinished line ends
-    /// here, and what comes next is left in them until [`Logs::began`]. The first run needs it only where the log says whose each line is
-    /// ([`LogEnds::tells_runs`]), or after [`Logs::expect_line`]. On Windows, where nothing tells what a pipe holds, what comes right after
-    /// this call may be taken for the last run's.
+    /// Announces that another run of the service will be started. The current content of its pipes
+    /// is attributed to the last run, whose unfinished line ends here. Later output is left in the
+    /// pipes until [`Logs::began`]. The first run needs this only if the log records the run of
+    /// each line ([`LogEnds::tells_runs`]), or after [`Logs::expect_line`]. Windows cannot report
+    /// the content of a pipe, so output directly after this call may be attributed to the last run
+    /// there.
     pub(crate) fn starting(&self, service: &ServiceName, ends: &LogEnds) {
         ends.draw_line();
         let service = service.clone();
         self.pump.send(Command::Starting { service });
     }
 
-    /// Says whose output comes from now on.
+    /// Announces the run that the output comes from, from now on.
     pub(crate) fn began(&self, service: &ServiceName, pid: u32, restart: u32) {
         let service = service.clone();
         self.pump.send(Command::Began {
@@ -441,11 +460,13 @@ impl Logs {
         });
     }
 
-    /// Asks for one [`LogEvent::Matched`] with `token` at the first whole line, without its end, that matches. Call it when the last run's
-    /// whole tree is gone, and no line is missed, nor a late one of an earlier process taken for its own. It replaces what the
-    /// service was asked for before. Of a line, 64 KiB are looked at.
+    /// Requests one [`LogEvent::Matched`] with `token` for the first whole line, without its
+    /// terminator, that matches. If called after the last run's whole tree has ended, no line is
+    /// missed, and no late line of an earlier process is attributed to the new run. Replaces the
+    /// service's earlier request. At most 64 KiB of a line are searched.
     ///
-    /// Fails if `regex` is not a regular expression that the `regex` crate takes.
+    /// # Errors
+    /// If `regex` is not a valid regular expression of the `regex` crate.
     pub(crate) fn expect_line(
         &self,
         service: &ServiceName,
@@ -464,28 +485,31 @@ impl Logs {
         Ok(())
     }
 
-    /// Has all that the service has written up to now looked at for what was asked by [`Logs::expect_line`], an unfinished line included.
-    /// Calls `done` on the log thread, after any [`LogEvent::Matched`]. Windows cannot tell what a pipe holds: what has not been read there
-    /// is not looked at.
+    /// Searches everything that the service has written so far for the pattern of
+    /// [`Logs::expect_line`], including an unfinished line. Calls `done` on the log thread, after
+    /// any [`LogEvent::Matched`]. Windows cannot report the content of a pipe, so output that has
+    /// not been read is not searched there.
     pub(crate) fn drain(&self, service: &ServiceName, done: impl FnOnce() + Send + 'static) {
         let (service, done) = (service.clone(), Box::new(done));
         self.pump.send(Command::Drain { service, done });
     }
 
-    /// Says that another run of the service will be started beside the one that goes on: what comes next is left in the pipes until
-    /// [`Logs::began`], but no line ends here.
+    /// Announces that another run of the service will be started beside the current one. Later
+    /// output is left in the pipes until [`Logs::began`], but no line ends here.
     pub(crate) fn starting_beside(&self, ends: &LogEnds) {
         ends.draw_line();
     }
 
-    /// Has the last lines of a service kept in memory: those of the run whose start was said before.
+    /// Keeps the most recent lines of a service in memory: those of the run that was announced
+    /// before.
     pub(crate) fn remember(&self, service: &ServiceName) {
         let service = service.clone();
         self.pump.send(Command::Remember { service });
     }
 
-    /// Calls `done`, on the log thread, with the last lines, at most 20, that the service wrote since [`Logs::remember`]; they are as they are in
-    /// the log, without what is to be redacted. Then they are forgotten.
+    /// Calls `done`, on the log thread, with the most recent lines, at most 20, that the service
+    /// wrote since [`Logs::remember`]. They are as in the log, that is, redacted. Then they are
+    /// dropped.
     pub(crate) fn recall(
         &self,
         service: &ServiceName,
@@ -495,23 +519,25 @@ impl Logs {
         self.pump.send(Command::Recall { service, done });
     }
 
-    /// Has the directories (0700) and files (0600) made of all services that have not written yet; until then, they come with the first
-    /// byte. So the first start of many services does not wait for the disk.
+    /// Creates the directories (0700) and files (0600) of all services that have not written yet;
+    /// otherwise they are created with the first byte. This way, the first start of many services
+    /// does not wait for the disk.
     pub(crate) fn prepare(&self) {
         self.pump.send(Command::Prepare);
     }
 
-    /// Shows the whole lines of all services as `name | line`, in the order in which they arrive.
+    /// Shows the whole lines of all services as `name | line`, in the order of their arrival.
     pub(super) fn follow(&self, screen: Screen, foreign: Foreign) {
         self.pump.send(Command::Follow(screen, foreign));
     }
 
-    /// Whether the log thread takes no orders, as a disk hangs: what can be put off is to be refused.
+    /// Returns whether the log thread does not process commands because a disk hangs. Deferrable
+    /// commands should be refused then.
     pub(crate) fn is_behind(&self) -> bool {
         self.pump.is_behind()
     }
 
-    /// Begins a new file at the next end of a line. `done` is called on the log thread.
+    /// Begins a new file at the next line end. `done` is called on the log thread.
     pub(crate) fn rotate(
         &self,
         service: &ServiceName,
@@ -521,7 +547,8 @@ impl Logs {
         self.pump.send(Command::Rotate { service, done });
     }
 
-    /// Blocks until all that the pipes hold now is in the files. Windows cannot tell what a pipe holds.
+    /// Blocks until everything that the pipes contain now is in the files. Windows cannot report
+    /// the content of a pipe.
     #[cfg(all(test, unix))]
     pub(crate) fn settle(&self) {
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -529,14 +556,16 @@ impl Logs {
         let _dropped_when_done: Result<(), std::sync::mpsc::RecvError> = receiver.recv();
     }
 
-    /// Blocks until all that was written before this call is in the files, closes them and ends the thread. What is written later is lost.
+    /// Blocks until everything that was written before this call is in the files, closes them and
+    /// ends the thread. Later output is lost.
     pub(crate) fn close(self) -> Summary {
         let summary = self.pump.close();
         self.pipes.end();
         summary
     }
 
-    /// The same for a supervisor that leaves its services running: what they write later waits in their pipes for the next one.
+    /// Closes the logs of a supervisor that leaves its services running. Their later output is
+    /// buffered in the pipes for the next supervisor.
     pub(crate) fn leave(self) -> Summary {
         self.pump.close()
     }

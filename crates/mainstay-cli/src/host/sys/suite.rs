@@ -566,7 +566,7 @@ fn a_frozen_tree_makes_no_progress() {
         };
         assert!(drain(Duration::from_secs(10)) > 10_000_000);
         tree.freeze().unwrap();
-        drain(Duration::from_millis(100)); // what is in the pipe, and what they still wrote before they stood
+        drain(Duration::from_millis(100)); // output from before they stopped
         assert_eq!(drain(Duration::from_millis(100)), 0);
         tree.thaw().unwrap();
         assert!(drain(Duration::from_secs(10)) > 10_000_000);
@@ -620,7 +620,7 @@ fn two_hundred_starts_leave_nothing() {
             rig.until_empty(tree).await;
         }
         trees.clear();
-        let rounds = if rig.is_group() { 2 } else { 100 }; // an init may take its time to collect the orphans
+        let rounds = if rig.is_group() { 2 } else { 100 }; // init may reap orphans late
         for _ in 0..rounds {
             let (tree, output) = rig.shell("(sleep 1000 &); echo x");
             assert_eq!(rig.exit_of(&tree).await.code, Some(0));
