@@ -1,4 +1,5 @@
-//! What is done with output, whichever way it was read: refined, written, looked at, shown, handed to sinks.
+//! The processing of output, independent of how it was read: it is refined, written, searched,
+//! shown, and passed to sinks.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -21,16 +22,16 @@ use super::sink::{SinkHub, Sinks};
 use super::{LogEvent, Places, Summary, Wanted};
 use crate::output::Foreign;
 
-/// How long the end waits for sinks that take their time.
+/// The time limit for slow sinks at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A pipe that feeds a service's log, for as long as it is open: its number in a [`Slab`].
+/// The number of an open pipe that feeds a service's log, in a [`Slab`].
 pub(super) type SourceId = usize;
 
-/// Who is told what happens.
+/// The receiver of events.
 pub(super) type Events = Arc<dyn Fn(LogEvent) + Send + Sync>;
 
-/// Every service's log.
+/// The logs of all services.
 pub(super) struct Capture {
     root_dir: PathBuf,
     key: RedactionKey,
@@ -39,17 +40,17 @@ pub(super) struct Capture {
     sinks: SinkHub,
     logs: Slab<Log>,
     channels: Slab<Channel>,
-    /// Of logs that are closed.
+    /// Output lost by logs that are closed.
     lost: Lost,
     terminal: Option<Terminal>,
-    /// What [`Capture::refine`] made for [`Capture::put`].
+    /// The output that [`Capture::refine`] produced for [`Capture::put`].
     refined: Vec<u8>,
-    /// What [`Capture::refine`] found, to be told once it is in the log.
+    /// The matches that [`Capture::refine`] found, sent once the lines are in the log.
     found: Vec<LogEvent>,
     remembered: HashMap<ServiceName, VecDeque<String>>,
 }
 
-/// So many of the last lines are remembered, and of each so many bytes.
+/// The number of recent lines that are kept, and the bytes kept of each.
 const REMEMBERED: usize = 20;
 const REMEMBERED_BYTES: usize = 1000;
 
@@ -59,10 +60,10 @@ struct Log {
     file: LogFile<RealDisk>,
 }
 
-/// What comes through one pipe.
+/// The state of one pipe.
 struct Channel {
     service: ServiceName,
-    /// Which of [`Capture::logs`].
+    /// The index in [`Capture::logs`].
     log: usize,
     stream: Option<Stream>,
     run: Run,
@@ -72,7 +73,7 @@ struct Channel {
     expected: Option<Expected>,
 }
 
-/// Whose output it is.
+/// The run that wrote the output.
 #[derive(Clone, Copy, Default)]
 struct Run {
     pid: u32,
@@ -84,12 +85,12 @@ struct Expected {
     token: u64,
 }
 
-/// What is to be done with bytes of a pipe.
+/// The way to process bytes of a pipe.
 #[cfg(target_os = "linux")]
 pub(super) enum Way<'a> {
-    /// As they are into the file, as many as it has room for.
+    /// Unchanged into the file, as far as it has room.
     Through(&'a mut LogFile<RealDisk>),
-    /// To [`Capture::refine`] and [`Capture::put`].
+    /// Through [`Capture::refine`] and [`Capture::put`].
     Look,
 }
 
@@ -134,7 +135,8 @@ impl Capture {
         last.unwrap_or_default().into()
     }
 
-    /// A pipe of this service will be read. Where it `is_new`, whoever wrote to the log before will not go on.
+    /// Opens a source for a pipe of this service. If it `is_new`, the previous writer of the log
+    /// will not continue.
     pub(super) fn open(
         &mut self,
         wanted: &Wanted,
@@ -176,7 +178,7 @@ impl Capture {
         })
     }
 
-    /// Nothing comes from this source any more.
+    /// Closes a source that yields no more bytes.
     pub(super) fn close(&mut self, source: SourceId) {
         let Some(mut channel) = self.channels.take(source) else {
             return;
@@ -197,7 +199,7 @@ impl Capture {
         self.settle();
     }
 
-    /// Makes the files of all services that have not written yet.
+    /// Creates the files of all services that have not written yet.
     pub(super) fn prepare(&mut self) {
         for (_, log) in self.logs.iter_mut() {
             log.file.prepare();
@@ -206,32 +208,32 @@ impl Capture {
         self.settle();
     }
 
-    /// The sources of a service.
+    /// Returns the sources of a service.
     pub(super) fn sources(&self, service: &ServiceName) -> Vec<SourceId> {
         let of = |(id, channel): (SourceId, &Channel)| (channel.service == *service).then_some(id);
         self.channels.iter().filter_map(of).collect()
     }
 
-    /// Where the files that `source` feeds lie, below the root of all logs.
+    /// Returns the directory of the files that `source` feeds, relative to the root of all logs.
     #[cfg(target_os = "linux")]
     pub(super) fn dir(&self, source: SourceId) -> &std::path::Path {
         let dir = self.logs[self.channels[source].log].file.dir();
         dir.strip_prefix(&self.root_dir).unwrap_or(dir)
     }
 
-    /// All that the last run wrote is taken: a line that it left unfinished ends here.
+    /// Ends the unfinished line of the last run, all of whose output has been read.
     pub(super) fn ended(&mut self, source: SourceId) {
         let log = &mut self.logs[self.channels[source].log];
         log.file.end_line();
         report(&*self.events, log);
     }
 
-    /// Its next bytes are of another run.
+    /// Attributes the following bytes to another run.
     pub(super) fn began(&mut self, source: SourceId, pid: u32, restart: u32) {
         self.channels[source].run = Run { pid, restart };
     }
 
-    /// What is to be done with the next bytes of this source.
+    /// Returns how to process the next bytes of this source.
     #[cfg(target_os = "linux")]
     pub(super) fn way(&mut self, source: SourceId) -> Way<'_> {
         let channel = &self.channels[source];
@@ -245,14 +247,15 @@ impl Capture {
         Way::Look
     }
 
-    /// The file that [`Capture::put`] will write to.
+    /// Returns the file that [`Capture::put`] will write to.
     #[cfg(target_os = "linux")]
     pub(super) fn file(&mut self, source: SourceId) -> &mut LogFile<RealDisk> {
         &mut self.logs[self.channels[source].log].file
     }
 
-    /// Looks at `input`, all that the source holds, and returns how much of it is taken; the rest, an unfinished line, is to be handed in again
-    /// with what comes after it. With `all` all of it is taken. Put it next.
+    /// Processes `input`, everything that the source contains, and returns how many bytes of it
+    /// were used. The rest, an unfinished line, must be passed again together with later bytes. If
+    /// `all` is set, everything is used. Call [`Capture::put`] next.
     pub(super) fn refine(&mut self, source: SourceId, input: &[u8], all: bool) -> usize {
         self.refined.clear();
         let channel = &mut self.channels[source];
@@ -315,13 +318,13 @@ impl Capture {
         taken
     }
 
-    /// Writes what [`Capture::refine`] made of `taken`.
+    /// Writes the output that [`Capture::refine`] produced from `taken`.
     pub(super) fn put(&mut self, source: SourceId, taken: &[u8]) {
         self.write(source, taken);
         self.settle();
     }
 
-    /// As [`Capture::put`], but what is written may still be undone until [`Capture::settle`].
+    /// Writes like [`Capture::put`], but the write may still be undone until [`Capture::settle`].
     pub(super) fn write(&mut self, source: SourceId, taken: &[u8]) {
         let channel = &self.channels[source];
         let log = &mut self.logs[channel.log];
@@ -332,19 +335,20 @@ impl Capture {
         report(&*self.events, log);
     }
 
-    /// What is written stays: the lines that were looked for are told, and rotated files packed and cleared up.
+    /// Makes the writes final: sends the matches, and starts compression and cleanup of rotated
+    /// files.
     pub(super) fn settle(&mut self) {
         self.found.drain(..).for_each(&*self.events);
         self.compressor.begin();
     }
 
-    /// Gives back memory that only a flood needs.
+    /// Releases memory that only large amounts of output need.
     #[cfg(unix)]
     pub(super) fn rest(&mut self) {
         self.refined = Vec::new();
     }
 
-    /// Looks for a line that matches, from the next byte on. Takes the place of what was looked for before.
+    /// Searches for a matching line from the next byte on, replacing the earlier search.
     pub(super) fn expect(&mut self, service: &ServiceName, regex: &Regex, token: u64) {
         for source in self.sources(service) {
             let regex = regex.clone();
@@ -353,7 +357,7 @@ impl Capture {
         }
     }
 
-    /// What a run that has exited left of a line counts for what was asked of it.
+    /// Searches the unfinished line of a run that has exited.
     pub(super) fn look_at_unfinished(&mut self, service: &ServiceName) {
         for source in self.sources(service) {
             let channel = &mut self.channels[source];
@@ -391,7 +395,7 @@ impl Capture {
         self.terminal = Some(terminal);
     }
 
-    /// Says and shows what waits, and closes every log.
+    /// Reports and shows pending output, and closes every log.
     pub(super) fn finish(mut self) -> Summary {
         self.compressor.stop();
         let mut summary = Summary {
@@ -436,7 +440,7 @@ fn event(name: &ServiceName, report: Report) -> LogEvent {
     }
 }
 
-/// The same of all lines of a batch.
+/// Returns the current time, which all lines of a batch share.
 fn unix_nanos() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(since_1970.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)

@@ -218,8 +218,8 @@ struct Losing {
     mid_line: bool,
 }
 
-/// The log of one service on a disk. Drop loses nothing except lost-output messages that wait for
-/// the end of a line; see [`LogFile::finish`].
+/// The log of one service on a disk. Drop loses nothing except a message about lost output that has
+/// not been written yet; see [`LogFile::finish`].
 pub(super) struct LogFile<D: Disk> {
     disk: D,
     clock: Clock,

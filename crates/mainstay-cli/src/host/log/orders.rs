@@ -1,8 +1,8 @@
-//! Orders on their way to the log thread, which a disk that hangs may keep from taking them.
+//! The command queue of the log thread, which a hanging disk may keep from processing commands.
 //!
-//! Where too many wait, an order makes earlier ones of its kind for the same service void: what was
-//! written meanwhile counts as the last run's. What people ask for is refused then
-//! ([`Orders::is_behind`]). So what waits is bounded by the number of services.
+//! If the queue is too long, a command replaces earlier ones of its kind for the same service:
+//! output written meanwhile is attributed to the last run. User requests are refused then
+//! ([`Orders::is_behind`]). The length of the queue is therefore bounded by the number of services.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -12,10 +12,10 @@ use mainstay_core::spec::ServiceName;
 
 use super::Command;
 
-/// From so many on they are merged.
+/// The queue length from which commands are merged.
 const MANY: usize = 1024;
 
-/// The supervisor's end. Drop ends the thread, as [`Command::Close`] does.
+/// The supervisor's end. Drop ends the thread, like [`Command::Close`].
 pub(super) struct Orders(Arc<Queue>);
 
 /// The log thread's end.
@@ -46,7 +46,7 @@ impl Orders {
         void.into_iter().for_each(Command::answer_void);
     }
 
-    /// Whether the thread takes no orders, as it seems.
+    /// Returns whether the thread seems not to process commands.
     pub(super) fn is_behind(&self) -> bool {
         self.0.waiting().len() >= MANY
     }
@@ -59,7 +59,7 @@ impl Drop for Orders {
 }
 
 impl Receiver {
-    /// Waits for the next one.
+    /// Waits for the next command.
     pub(super) fn take(&self) -> Command {
         let mut waiting = self.0.waiting();
         loop {
@@ -71,7 +71,7 @@ impl Receiver {
         }
     }
 
-    /// The next one, if there is one.
+    /// Returns the next command, if there is one.
     pub(super) fn try_take(&self) -> Option<Command> {
         self.0.waiting().pop_front()
     }
@@ -84,7 +84,7 @@ impl Queue {
 }
 
 impl Command {
-    /// The service of an order of which the last one of its kind is enough.
+    /// Returns the service of a command for which only the last one of its kind matters.
     fn repeats(&self) -> Option<&ServiceName> {
         match self {
             Self::Starting { service }
@@ -144,7 +144,7 @@ mod tests {
         let waiting = orders.0.waiting().len();
         assert!(waiting <= MANY + 9, "{waiting} orders wait");
         drop(orders);
-        // The last run of each is known, and everybody was or is answered.
+        // The last run of each service is known, and every request was or is answered.
         let mut last = Vec::new();
         loop {
             match receiver.take() {

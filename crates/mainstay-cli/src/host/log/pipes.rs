@@ -1,8 +1,10 @@
 //! The pipes that services write to.
 //!
-//! On Linux they have names in the state directory and a [`Keeper`] that holds them open, so that neither they nor what they hold
-//! go with a supervisor that is killed: its services write on, and the next supervisor opens the same pipes. Whoever opens such a
-//! pipe may read and write, as with a terminal: a writer is then a reader too and never gets SIGPIPE. Elsewhere pipes have no names.
+//! On Linux they have names in the state directory and a [`Keeper`] that holds them open, so that
+//! neither the pipes nor their content are lost when a supervisor is killed: its services continue
+//! to write, and the next supervisor opens the same pipes. Each end may read and write, as with a
+//! terminal, so a writer is also a reader and never gets SIGPIPE. On other systems the pipes have
+//! no names.
 
 #[cfg(unix)]
 use std::collections::VecDeque;
@@ -26,10 +28,10 @@ use crate::host::sys;
 #[cfg(target_os = "linux")]
 use crate::host::sys::Keeper;
 
-/// What the name of a pipe for standard error ends with; a service's name has no dot.
+/// The suffix of the name of a pipe for standard error. A service's name contains no dot.
 pub(super) const STDERR: &str = ".stderr";
 
-/// Says who holds them.
+/// The record of the keeper.
 #[cfg(target_os = "linux")]
 const KEEPER: &str = ".keeper";
 
@@ -37,7 +39,7 @@ const KEEPER: &str = ".keeper";
 pub(crate) struct Pipes {
     #[cfg(target_os = "linux")]
     dir: PathBuf,
-    /// For the keeper.
+    /// The pipes to pass to the keeper.
     #[cfg(target_os = "linux")]
     held: Vec<OwnedFd>,
     #[cfg(target_os = "linux")]
@@ -46,17 +48,18 @@ pub(crate) struct Pipes {
     hand: OwnedFd,
     #[cfg(target_os = "linux")]
     keeper: Option<Keeper>,
-    /// Somebody may write to them, or they hold what nobody has read: the keeper outlives a supervisor that ends early.
+    /// Set if services may write to the pipes, or if they contain unread output. The keeper then
+    /// outlives a supervisor that ends early.
     #[cfg(target_os = "linux")]
     are_needed: bool,
-    /// Nobody held them open.
+    /// Set if no process held the pipes open.
     #[cfg(target_os = "linux")]
     are_new: bool,
-    /// Pipes that were made for services which are not ours any more.
+    /// Pipes of services that this supervisor no longer runs.
     pub(super) orphans: Vec<OurEnd>,
 }
 
-/// One of them: our end and the service's.
+/// One pipe: the supervisor's end and the service's.
 #[derive(Debug)]
 pub(super) struct Pipe {
     pub(super) ours: OurEnd,
@@ -67,10 +70,11 @@ pub(super) struct Pipe {
 pub(super) struct OurEnd {
     pub(super) name: String,
     pub(super) reader: PipeReader,
-    /// No run of an earlier supervisor writes to it.
+    /// Set if no run of an earlier supervisor writes to it.
     pub(super) is_new: bool,
-    /// How many of the bytes that it holds are of each run that has ended but for the reader; what comes after them is the next run's, and
-    /// stays where it is until the reader knows of that.
+    /// The number of bytes in the pipe for each run that has ended, but that the reader has not
+    /// finished. Bytes after them belong to the next run, and stay in the pipe until the reader is
+    /// told about that run.
     #[cfg(unix)]
     ended: Mutex<VecDeque<u64>>,
 }
@@ -89,7 +93,7 @@ impl OurEnd {
 
 #[cfg(unix)]
 impl OurEnd {
-    /// Draws a line behind what it holds now.
+    /// Marks the current content as the end of a run.
     pub(super) fn end_run(&self) {
         let mut ended = self.ended();
         let held = rustix::io::ioctl_fionread(&self.reader).unwrap_or(0);
@@ -97,19 +101,20 @@ impl OurEnd {
         ended.push_back(held.saturating_sub(before));
     }
 
-    /// What is behind the first line may be taken.
+    /// Allows the bytes after the first mark to be read.
     pub(super) fn begin_run(&self) {
         self.ended().pop_front();
     }
 
-    /// How many bytes may be taken from it now.
+    /// Returns the number of bytes that may be read now.
     pub(super) fn held(&self) -> u64 {
         let ended = self.ended();
         let held = rustix::io::ioctl_fionread(&self.reader).unwrap_or(0);
         ended.front().map_or(held, |limit| held.min(*limit))
     }
 
-    /// Has `take` take bytes out of it, no more than it holds by [`OurEnd::held`], and say how many. It must not block: a start waits for it.
+    /// Lets `take` read bytes from the pipe, at most [`OurEnd::held`], and return their number. It
+    /// must not block, because starts wait for it.
     pub(super) fn take(&self, take: impl FnOnce(&PipeReader) -> usize) -> usize {
         let mut ended = self.ended();
         let count = take(&self.reader);
@@ -124,7 +129,7 @@ impl OurEnd {
     }
 }
 
-/// What a service writes to: one pipe, or one for each stream.
+/// The pipes that a service writes to: one, or one per stream.
 #[derive(Debug)]
 pub(crate) struct ServicePipes {
     pub(super) stdout: Pipe,
@@ -132,8 +137,8 @@ pub(crate) struct ServicePipes {
 }
 
 impl Pipes {
-    /// The pipes of a service, as its policy wants them, with what they still hold. Takes two file descriptors for each, three until
-    /// [`Pipes::keep`].
+    /// Creates the pipes of a service according to its policy, or opens existing ones with their
+    /// content. Uses two file descriptors each, three until [`Pipes::keep`].
     pub(crate) fn make(
         &mut self,
         service: &ServiceName,
@@ -152,7 +157,7 @@ impl Pipes {
 
 #[cfg(not(target_os = "linux"))]
 impl Pipes {
-    /// Makes nothing yet.
+    /// Creates the set without any pipe.
     #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
     pub(crate) fn new(_dir: &Path) -> io::Result<Self> {
         Ok(Self {
@@ -169,7 +174,7 @@ impl Pipes {
         })
     }
 
-    /// Nothing keeps them beyond this process.
+    /// Does nothing: no pipe outlives this process.
     #[expect(
         clippy::unused_self,
         clippy::unnecessary_wraps,
@@ -179,7 +184,7 @@ impl Pipes {
         Ok(())
     }
 
-    /// The same.
+    /// Does nothing, for the same reason.
     pub(super) fn keep_with<'a>(
         &mut self,
         _services: impl Iterator<Item = &'a LogEnds>,
@@ -195,7 +200,7 @@ impl Pipes {
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(crate) fn need(&mut self) {}
 
-    /// There is no directory of pipes.
+    /// Does nothing: there is no directory of pipes.
     #[expect(
         clippy::unused_self,
         clippy::unnecessary_wraps,
@@ -221,7 +226,7 @@ impl Pipes {
 
 #[cfg(target_os = "linux")]
 impl Pipes {
-    /// In `dir`, which is made, owner-only, where it is missing.
+    /// Opens the set in `dir`, which is created, owner-only, if it is missing.
     pub(crate) fn new(dir: &Path) -> io::Result<Self> {
         crate::state_dir::create_private_dir(dir)?;
         let hand_path = dir.join(".hand");
@@ -244,19 +249,20 @@ impl Pipes {
         &self.dir
     }
 
-    /// A pipe of our own in which bytes wait between being taken out of a service's pipe and being in its file.
+    /// Returns the supervisor's own pipe, which holds bytes between a service's pipe and its file.
     pub(super) fn hand(&self) -> io::Result<OwnedFd> {
         self.hand.try_clone()
     }
 
-    /// The pipe of that name, made where it is missing. It belongs to `owner`, so that his programs may open `/dev/stdout`.
+    /// Opens the pipe with this name, and creates it if it is missing. It belongs to `owner`, so
+    /// that the owner's programs may open `/dev/stdout`.
     fn pipe(&mut self, name: String, owner: Option<&sys::User>) -> io::Result<Pipe> {
         let path = self.dir.join(&name);
         make_fifo(&path)?;
         let mut reader = open_fifo(&path, OFlags::NONBLOCK)?;
         let uid = owner.map_or_else(sys::current_uid, sys::User::uid);
         if self.are_new && rustix::fs::fstat(&reader)?.st_uid != uid {
-            // Processes of the account that it ran as before may still have it open.
+            // Processes of the account that the service ran as before may still have it open.
             std::fs::remove_file(&path)?;
             make_fifo(&path)?;
             reader = open_fifo(&path, OFlags::NONBLOCK)?;
@@ -273,7 +279,7 @@ impl Pipes {
         })
     }
 
-    /// Has all of them held open from now on, whatever becomes of this process.
+    /// Starts a keeper that holds all pipes open from now on, even if this process ends.
     pub(crate) fn keep(&mut self) -> io::Result<()> {
         self.find_orphans()?;
         let orphans = self.orphans.iter().map(|orphan| orphan.reader.as_fd());
@@ -284,12 +290,13 @@ impl Pipes {
         self.are_needed |= fds.iter().any(holds_any);
         self.keeper = Some(Keeper::start(&fds, &self.dir.join(KEEPER))?);
         self.held = Vec::new();
-        // Nobody else knows of those that are made later.
+        // No other process has pipes that are created later.
         self.are_new = true;
         Ok(())
     }
 
-    /// Has another keeper hold those of these services, and what was made since the last one. That one ends when this one holds them.
+    /// Starts another keeper for the pipes of these services and those created since the last one.
+    /// The old keeper ends once the new one holds the pipes.
     pub(super) fn keep_with<'a>(
         &mut self,
         services: impl Iterator<Item = &'a LogEnds>,
@@ -303,39 +310,41 @@ impl Pipes {
         Ok(())
     }
 
-    /// Where a service's pipes have their names.
+    /// Returns the paths of a service's pipes.
     pub(super) fn name_paths(&self, service: &ServiceName) -> Vec<PathBuf> {
         let names = [service.to_string(), format!("{service}{STDERR}")];
         names.iter().map(|name| self.dir.join(name)).collect()
     }
 
-    /// Services write to them from now on, or have done so all the time.
+    /// Records that services write to the pipes from now on, or have done so all the time.
     pub(crate) fn need(&mut self) {
         self.are_needed = true;
     }
 
-    /// Makes their directory again, in which those that are made later have their names, and a successor finds their keeper.
+    /// Creates the pipe directory again, for the names of later pipes and for the record by which
+    /// the next supervisor finds the keeper.
     pub(super) fn make_dir_again(&self) -> io::Result<()> {
         crate::state_dir::create_private_dir(&self.dir)?;
         self.keeper.as_ref().map_or(Ok(()), Keeper::record_again)
     }
 
-    /// Whether this child, which has ended, was their keeper. Then there is none.
+    /// Returns whether this ended child was the keeper. If it was, there is no keeper now.
     pub(super) fn keeper_ended(&mut self, pid: u32) -> bool {
         self.keeper.take_if(|keeper| keeper.pid() == pid).is_some()
     }
 
-    /// Their keeper's process.
+    /// Returns the pid of the keeper.
     pub(super) fn keeper(&self) -> Option<u32> {
         self.keeper.as_ref().map(Keeper::pid)
     }
 
-    /// Nothing needs to be kept any more.
+    /// Releases the pipes, which no longer need to be kept.
     pub(super) fn end(mut self) {
         self.are_needed = false;
     }
 
-    /// Finds what services that are not ours any more have left, and removes the names of pipes that hold nothing.
+    /// Finds the pipes of services that this supervisor no longer runs, and removes the names of
+    /// empty ones.
     fn find_orphans(&mut self) -> io::Result<()> {
         let hand_is_empty = rustix::io::ioctl_fionread(&self.hand)? == 0;
         for entry in std::fs::read_dir(&self.dir)? {
@@ -359,7 +368,7 @@ impl Pipes {
     }
 }
 
-/// A start that failed leaves no keeper behind.
+/// A failed start leaves no keeper behind.
 #[cfg(target_os = "linux")]
 impl Drop for Pipes {
     fn drop(&mut self) {
@@ -369,7 +378,7 @@ impl Drop for Pipes {
     }
 }
 
-/// Somebody could read from this pipe.
+/// Returns whether the pipe has a reader.
 #[cfg(target_os = "linux")]
 fn is_held(path: &Path) -> bool {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -395,7 +404,7 @@ fn open_fifo(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     Ok(fifo)
 }
 
-/// Ends the keeper of a supervisor that was killed, where nothing is left that could write.
+/// Ends the keeper of a supervisor that was killed, if no process is left that could write.
 pub(crate) fn end_keeper(pipes_dir: &Path) {
     #[cfg(target_os = "linux")]
     Keeper::end_recorded(&pipes_dir.join(KEEPER));

@@ -1,9 +1,11 @@
-//! The log thread on Unix: waits for all pipes at once, takes whole batches out of them, hands them to [`Capture`].
+//! The log thread on Unix: waits for all pipes at once, reads whole batches from them, and passes
+//! the batches to [`Capture`].
 //!
-//! A pipe that yields little, again and again, is left alone for a moment after each batch, so that one takes many small writes; a first
-//! line after silence is taken at once. The rest is as long as the pipe is large in proportion: 2 ms for 1 MiB. Pipes grow
-//! to that size only once they have shown to be busy, and large buffers exist only while something is: an idle service costs nothing.
-//! How a batch gets out of a pipe and into a file is [`Hand`]'s business.
+//! A pipe that repeatedly yields little is left alone for a short rest after each batch, so that
+//! one batch collects many small writes. The first line after silence is read at once. The rest is
+//! proportional to the size of the pipe: 2 ms for 1 MiB. Pipes grow to that size only once they
+//! have been busy, and large buffers exist only while some pipe is, so an idle service costs
+//! nothing. [`Hand`] moves a batch from a pipe to a file.
 
 use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::path::Path;
@@ -34,28 +36,29 @@ mod poll;
 use hand::{Hand, Taken};
 use poll::Poller;
 
-/// What a pipe holds at first.
+/// The initial capacity of a pipe.
 const PIPE: usize = 64 << 10;
-/// What a busy one holds.
+/// The capacity of a busy pipe.
 const LARGE_PIPE: usize = 1 << 20;
-/// How long a pipe of that size is left alone.
+/// The rest of a pipe of that capacity.
 const REST: Duration = Duration::from_millis(2);
-/// A batch of this part of a pipe is a sign that more waits: no rest.
+/// The divisor of a pipe's capacity above which a batch indicates that more is queued, so that
+/// there is no rest.
 const MUCH: usize = 32;
-/// Batches that follow each other so closely are a stream.
+/// The maximum interval between batches that form a stream.
 const STREAM: Duration = Duration::from_millis(4);
-/// A stream of so many batches, or one batch of so many bytes, is busy.
+/// The number of batches in a stream, or of bytes in one batch, that make a pipe busy.
 const BUSY_BATCHES: u32 = 4;
 const BUSY_BYTES: usize = 16 << 10;
-/// Enough for services that say a line now and then.
+/// The buffer size for services that write occasional lines.
 const SMALL_BUFFER: usize = 16 << 10;
 const LARGE_BUFFER: usize = 256 << 10;
-/// Silence after which large buffers are given back.
+/// The silence after which large buffers are released.
 const SILENCE: Duration = Duration::from_millis(100);
 /// The key of the pipe that announces commands; sources count from 0.
 const WAKE: usize = usize::MAX;
 
-/// The supervisor's side: orders to the thread.
+/// The supervisor's side, which sends commands to the thread.
 pub(super) struct Pump {
     orders: Orders,
     wake: PipeWriter,
@@ -104,7 +107,7 @@ impl Pump {
 
     pub(super) fn send(&self, command: Command) {
         self.orders.send(command);
-        // A full pipe has woken it already.
+        // A full pipe has already woken the thread.
         let _full = (&self.wake).write(&[0]);
     }
 
@@ -122,21 +125,21 @@ impl Pump {
 struct Source {
     pipe: Arc<OurEnd>,
     capacity: usize,
-    /// It was asked to grow.
+    /// Set once a larger capacity was requested.
     grown: bool,
     last_batch: Option<Instant>,
-    /// Batches in a row.
+    /// The number of consecutive batches.
     stream: u32,
     rests_until: Option<Instant>,
 }
 
-/// What a batch says about the next one.
+/// The expectation for the next batch.
 enum Next {
-    /// Soon: more waits.
+    /// At once: more is queued.
     Soon,
-    /// When something comes.
+    /// When data arrives.
     Whenever,
-    /// Not before this.
+    /// Not before this time.
     At(Instant),
 }
 
@@ -145,15 +148,16 @@ struct Reader {
     capture: Capture,
     poller: Poller,
     hand: Hand,
-    /// By [`SourceId`].
+    /// The sources by [`SourceId`].
     sources: Slab<Source>,
-    /// Sources to look at without being told to: what comes is told only once.
+    /// Sources to read without a notification, because each arrival is notified only once.
     again: Vec<SourceId>,
 }
 
 impl Reader {
     fn run(mut self, wake: &PipeReader, orders: &Receiver) -> Summary {
-        // The hand is not free before what a killed supervisor had in it is in its file, for which its pipe must be open.
+        // The handoff pipe is not free until the content that a killed supervisor left in it has
+        // been written to its file, which requires the service's pipe to be open.
         let mut later = Vec::new();
         let ends = loop {
             match orders.take() {
@@ -190,7 +194,7 @@ impl Reader {
                 }
                 Ok(()) => {}
                 Err(Errno::INTR) => continue,
-                // Never seen. Looking without waiting still loses nothing.
+                // Not observed in practice. Polling every pipe still loses nothing.
                 Err(_) => {
                     thread::sleep(REST);
                     ready.extend(self.sources.iter().map(|(id, _)| id));
@@ -201,7 +205,8 @@ impl Reader {
             if ready.contains(&WAKE) {
                 while let Ok(64) = rustix::io::read(wake, &mut [0; 64]) {}
             }
-            // Before the pipes, so that what a command says about later output reaches it.
+            // Before the pipes, so that a command about later output takes effect before that
+            // output is read.
             while let Some(command) = orders.try_take() {
                 match command {
                     Command::Close => return self.finish(),
@@ -226,7 +231,7 @@ impl Reader {
                 stream,
                 pipe,
             } => self.open(&wanted, stream, pipe),
-            // What the last run has left is none of the next one's.
+            // Output left by the last run does not belong to the next one.
             Command::Expect {
                 service,
                 regex,
@@ -274,7 +279,7 @@ impl Reader {
                     self.forget(id);
                 }
                 for path in name_paths {
-                    // Where it stays, the next supervisor removes it.
+                    // If the name stays, the next supervisor removes it.
                     let _ = std::fs::remove_file(path);
                 }
                 done();
@@ -287,7 +292,7 @@ impl Reader {
         }
     }
 
-    /// Takes from each of the pipes that are ready and do not rest, once; then rests if all of them do.
+    /// Reads once from each pipe that is ready and not resting, then sleeps if all of them rest.
     fn round(&mut self, ready: &[usize]) {
         let now = Instant::now();
         let (mut soon, mut rest) = (false, None::<Instant>);
@@ -318,7 +323,7 @@ impl Reader {
 
     fn open(&mut self, wanted: &Wanted, stream: Option<Stream>, pipe: Arc<OurEnd>) {
         let id = self.capture.open(wanted, stream, pipe.is_new);
-        // Fails only for want of memory or of watches; closing the pipe then would kill its writers.
+        // Fails only for lack of memory or watches. Closing the pipe would then kill its writers.
         let _looked_at_by_errors = self.poller.add(&pipe.reader, id);
         let source = Source {
             pipe,
@@ -334,7 +339,7 @@ impl Reader {
     fn forget(&mut self, id: SourceId) {
         self.drain_for_good(id);
         if let Some(source) = self.sources.take(id) {
-            // Its keeper has it open, too: closing it here is not enough to be told nothing.
+            // The keeper has it open too, so closing it here does not end the notifications.
             self.poller.remove(&source.pipe.reader, id);
         }
         self.hand.released(id);
@@ -366,7 +371,7 @@ impl Reader {
         }
     }
 
-    /// Also what no run was said to have written.
+    /// Also reads output that was not attributed to any run.
     fn drain_for_good(&mut self, id: SourceId) {
         self.drain(id);
         if let Some(source) = self.sources.get(id) {
@@ -375,7 +380,7 @@ impl Reader {
         self.drain(id);
     }
 
-    /// Takes all that a pipe holds now; what others write meanwhile cannot keep it from ending.
+    /// Reads everything that a pipe contains now. Concurrent writes cannot keep it from ending.
     fn drain(&mut self, id: SourceId) {
         let Reader {
             capture,
@@ -422,7 +427,7 @@ impl Source {
         Next::At(until)
     }
 
-    /// An ordinary user may have no more than a few large pipes; a small one rests less.
+    /// An unprivileged user may have only a few large pipes; a small one rests less.
     fn grow(&mut self) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if let Ok(capacity) = rustix::pipe::fcntl_setpipe_size(&self.pipe.reader, LARGE_PIPE) {

@@ -1,4 +1,4 @@
-//! epoll(7), edge-triggered: the unfinished lines that are left in pipes wake nobody.
+//! Polling with epoll(7), edge-triggered: unfinished lines left in pipes cause no wake-ups.
 
 use std::io::PipeReader;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
 
-/// Pipes that are waited for.
+/// The set of watched pipes.
 pub(super) struct Poller {
     epoll: OwnedFd,
 }
@@ -20,20 +20,20 @@ impl Poller {
         })
     }
 
-    /// From now on `key` is among the ready ones whenever something has come into `pipe`.
+    /// Reports `key` as ready whenever data arrives in `pipe`.
     pub(super) fn add(&mut self, pipe: &PipeReader, key: usize) -> Result<(), Errno> {
         let data = epoll::EventData::new_u64(key as u64);
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&self.epoll, pipe, data, flags)
     }
 
-    /// Tells nothing more of it.
+    /// Stops watching a pipe.
     pub(super) fn remove(&mut self, pipe: &PipeReader, _key: usize) {
-        // It is there.
+        // The pipe is in the set.
         let _ = epoll::delete(&self.epoll, pipe);
     }
 
-    /// Blocks until a pipe is ready or the time is over; `None` is never.
+    /// Blocks until a pipe is ready or the timeout has elapsed; `None` means no timeout.
     pub(super) fn wait(
         &mut self,
         timeout: Option<Duration>,

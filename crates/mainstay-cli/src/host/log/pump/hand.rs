@@ -1,12 +1,15 @@
-//! Bytes between a service's pipe and its file, on Linux: taken out of the one and put into the other exactly once, even if this process is
-//! killed in between.
+//! The transfer of bytes from a service's pipe to its file, on Linux: exactly once, even if this
+//! process is killed in between.
 //!
-//! What is taken is first moved (splice(2): no copy, and its writer hardly waits) into a pipe of our own, the *hand*, which outlives this
-//! process as the services' pipes do. Bytes that stay as they are then go from the hand into the file by splice too, which takes out of the hand
-//! what it has put into the file and nothing else: what a dead supervisor leaves in its hand is not written yet. What has to be looked
-//! at is copied before it is taken (tee(2)), written, and then dropped from the hand: a full hand means that writing may have begun. A note
-//! says which of the two it is, and where writing began; that is undone, and written again. (Splicing from a service's own pipe into the
-//! file would do without a hand, but locks out the service for as long as the file takes: a third of the speed.)
+//! Bytes are first moved (splice(2): no copy, and the writer hardly waits) into the supervisor's
+//! own pipe, the *handoff pipe*, which outlives this process as the services' pipes do. Unmodified
+//! bytes then go from the handoff pipe into the file by splice too, which removes from the pipe
+//! exactly the bytes that it has written: bytes that a dead supervisor left in its handoff pipe
+//! have not been written yet. Bytes that need processing are copied before they are moved (tee(2)),
+//! written, and then dropped from the handoff pipe. A full handoff pipe then means that writing may
+//! have begun. A note records which of the two applies, and where writing began; that write is
+//! undone and repeated. (Splicing from a service's own pipe into the file would not need a handoff
+//! pipe, but blocks the service for as long as the write takes: a third of the speed.)
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read as _};
@@ -26,41 +29,43 @@ use super::{LARGE_BUFFER, LARGE_PIPE, PIPE, SMALL_BUFFER};
 
 const NOW: SpliceFlags = SpliceFlags::NONBLOCK;
 
-/// Longer than any note.
+/// The maximum length of a note, with some reserve.
 const NOTE_MAX: usize = 512;
 
-/// What a look at a pipe has brought.
+/// The result of one read of a pipe.
 pub(super) enum Taken {
-    /// It holds nothing, or only the beginning of a line.
+    /// The pipe is empty, or contains only the beginning of a line.
     Nothing,
-    /// So many bytes, and nothing is left but the beginning of a line.
+    /// This many bytes; at most the beginning of a line is left.
     All(usize),
-    /// So many bytes, and more is left.
+    /// This many bytes, and more is left.
     Some(usize),
 }
 
 pub(super) struct Hand {
     hand: OwnedFd,
     note: File,
-    /// The note says that bytes of this source pass through.
+    /// Set to the source whose bytes pass through, according to the note.
     through: Option<SourceId>,
     copy: (PipeReader, PipeWriter),
     null: File,
     buffer: Vec<u8>,
     grown: bool,
-    /// What the last supervisor had in its hand when it died, and from which pipe.
+    /// The content of the last supervisor's handoff pipe at its death, and the pipe that it came
+    /// from.
     unfinished: Option<(String, Vec<u8>)>,
 }
 
 impl Hand {
-    /// Takes over the hand of a supervisor that was killed: undoes in the files below `root_dir` what it had begun.
+    /// Recovers the handoff pipe of a supervisor that was killed: undoes its unfinished write in
+    /// the files below `root_dir`.
     pub(super) fn new(pipes: &mut Pipes, root_dir: &Path) -> io::Result<Self> {
         let note_path = pipes.dir().join(".note");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let note = options.mode(0o600).open(note_path)?;
         if note.metadata()?.len() == 0 {
-            // So that later, when the disk is full, a note still finds room.
+            // Reserves space, so that a note can still be written when the disk is full.
             note.write_all_at(&[b' '; NOTE_MAX], 0)?;
         }
         let copy = io::pipe()?;
@@ -79,7 +84,7 @@ impl Hand {
         Ok(hand)
     }
 
-    /// Whether there is memory to give back.
+    /// Returns whether there is memory to release.
     pub(super) fn is_large(&self) -> bool {
         self.buffer.len() > SMALL_BUFFER
     }
@@ -88,7 +93,7 @@ impl Hand {
         self.buffer = Vec::new();
     }
 
-    /// Takes what `pipe` holds, once. With `all`, also the beginning of a line.
+    /// Reads the content of `pipe` once. If `all` is set, this includes the beginning of a line.
     pub(super) fn take(
         &mut self,
         capture: &mut Capture,
@@ -111,7 +116,7 @@ impl Hand {
         self.look(capture, source, pipe, held, all)
     }
 
-    /// Takes `held` bytes, or as many as the hand can, as they are.
+    /// Moves `held` bytes, or as many as fit into the handoff pipe, unmodified.
     fn pass(&mut self, capture: &mut Capture, source: SourceId, pipe: &OurEnd, held: u64) -> usize {
         self.grow(held);
         let length = usize::try_from(held).unwrap_or(usize::MAX);
@@ -129,7 +134,7 @@ impl Hand {
                     left -= written;
                 }
                 Err(Errno::INTR) => {}
-                // `put` finds out why, and counts what is lost.
+                // `put` determines the reason, and counts the loss.
                 _ => break,
             }
         }
@@ -147,7 +152,8 @@ impl Hand {
         count
     }
 
-    /// Notes that what will be in the hand is not written yet; whether that could be done.
+    /// Records in the note that bytes in the handoff pipe are not written yet, and returns whether
+    /// that succeeded.
     fn note_through(&mut self, capture: &Capture, source: SourceId, pipe: &str) -> bool {
         if self.through == Some(source) {
             return true;
@@ -178,7 +184,7 @@ impl Hand {
         let bytes = &self.buffer[..count];
         let mut taken = capture.refine(source, bytes, all && count as u64 >= held);
         if taken == 0 && is_full(&pipe.reader) {
-            // The line would never end: its writer waits for us.
+            // The line would never end, because its writer waits for this reader.
             taken = capture.refine(source, bytes, true);
         }
         if taken == 0 {
@@ -192,7 +198,7 @@ impl Hand {
                 capture.write(source, bytes);
                 move_all(&self.hand, &self.null, taken);
             }
-            // Nothing can be written: what `put` does not lose it counts.
+            // Nothing can be written: `put` writes the bytes or counts them as lost.
             Err(_) => {
                 pipe.take(|reader| move_all(reader, &self.null, taken));
                 capture.put(source, bytes);
@@ -205,27 +211,28 @@ impl Hand {
         }
     }
 
-    /// Writes what the last supervisor had in its hand, if it came from the pipe `name`.
+    /// Writes the content that the last supervisor left, if it came from the pipe `name`.
     pub(super) fn resume(&mut self, capture: &mut Capture, source: SourceId, name: &str) {
         let Some((_, bytes)) = self.unfinished.take_if(|(pipe, _)| pipe == name) else {
             return;
         };
         capture.refine(source, &bytes, true);
-        // Without a note a next successor may write it once more: better than not at all.
+        // Without a note the next supervisor may write it once more, which is better than losing
+        // it.
         let _ = note(&self.note, capture, source, name, bytes.len());
         capture.write(source, &bytes);
         move_all(&self.hand, &self.null, bytes.len());
         capture.settle();
     }
 
-    /// Drops what nobody has resumed: its pipe has no service.
+    /// Drops content that no source has resumed, because its pipe has no service.
     pub(super) fn forget(&mut self) {
         if let Some((_, bytes)) = self.unfinished.take() {
             move_all(&self.hand, &self.null, bytes.len());
         }
     }
 
-    /// This source's number may become another's.
+    /// Releases a source, whose number may be reused.
     pub(super) fn released(&mut self, source: SourceId) {
         self.through.take_if(|through| *through == source);
     }
@@ -245,7 +252,7 @@ impl Hand {
     fn grow(&mut self, held: u64) {
         if held > PIPE as u64 / 2 && !self.grown {
             self.grown = true;
-            // An ordinary user may have no more than a few large pipes; small ones take more rounds.
+            // An unprivileged user may have only a few large pipes; small ones take more rounds.
             let _ = fcntl_setpipe_size(&self.copy.1, LARGE_PIPE);
             let _ = fcntl_setpipe_size(&self.hand, LARGE_PIPE);
         }
@@ -267,7 +274,7 @@ impl Hand {
             && let Some(written) = began.written(&root_dir.join(note.dir))?
         {
             if began.count != held {
-                // All of it was written, and it was being dropped.
+                // All of it was written, and some of it had already been dropped.
                 move_all(&self.hand, &self.null, length);
                 return Ok(());
             }
@@ -292,19 +299,20 @@ impl Taken {
     }
 }
 
-/// What the bytes in the hand are: `PIPE DIR .` where they pass through, `PIPE DIR INODE OFFSET COUNT .` where they are written and then dropped.
+/// The state of the bytes in the handoff pipe: `PIPE DIR .` if they pass through,
+/// `PIPE DIR INODE OFFSET COUNT .` if they are written and then dropped.
 struct Note {
     pipe: String,
-    /// Below the root of all logs.
+    /// The directory, relative to the root of all logs.
     dir: String,
     began: Option<Began>,
 }
 
-/// Where writing began: enough to undo it.
+/// The position at which writing began, which is sufficient to undo it.
 struct Began {
     inode: u64,
     offset: u64,
-    /// Bytes in the hand.
+    /// The number of bytes in the handoff pipe.
     count: u64,
 }
 
@@ -328,20 +336,21 @@ impl Note {
     }
 }
 
-/// What a write has left behind, whole or not.
+/// The result of a complete or partial write.
 struct Written {
     dir: PathBuf,
-    /// The file in which it began, if it was rotated since.
+    /// The rotation time of the file in which the write began, if it was rotated since.
     rotated: Option<Stamp>,
     file: File,
-    /// How long that was before.
+    /// The length of the file before the write.
     before: u64,
-    /// Files that it has begun. A plain one has an index beside it.
+    /// Files that the write began. A plain one has an index next to it.
     newer: Vec<Stamp>,
 }
 
 impl Began {
-    /// `None` where nothing is written. Whatever is newer than the file was begun by the same write: nothing is packed before it is over.
+    /// Finds the result of the write; `None` if nothing was written. All newer files were begun by
+    /// the same write, because nothing is compressed before the write is complete.
     fn written(&self, dir: &Path) -> io::Result<Option<Written>> {
         let mut rotated = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -385,7 +394,8 @@ impl Began {
 }
 
 impl Written {
-    /// The file in which it began is the current one again, and as long as it was. May be interrupted, and done once more.
+    /// Makes the file in which the write began the current one again, with its earlier length. May
+    /// be interrupted and repeated.
     fn undo(&self) -> io::Result<()> {
         for stamp in &self.newer {
             remove(&self.dir.join(stamp.file_name()))?;
@@ -395,7 +405,8 @@ impl Written {
         let Some(stamp) = self.rotated else {
             return Ok(());
         };
-        // The index of what was rotated first belongs to this file; without it, the current one's is another's.
+        // The index of the first rotated file belongs to this file. Without it, the current index
+        // belongs to another file.
         let (index, current_index) = (stamp.index_name(), self.dir.join(CURRENT_INDEX));
         match fs::rename(self.dir.join(index), &current_index) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => remove(&current_index)?,
@@ -412,7 +423,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Says where the bytes that come next into the hand will be written.
+/// Records in the note where the next bytes in the handoff pipe will be written.
 fn note(
     note: &File,
     capture: &mut Capture,
@@ -434,21 +445,21 @@ fn note_down(note: &File, line: &str) -> io::Result<()> {
     note.write_all_at(line.as_bytes(), 0)
 }
 
-/// A writer to this pipe waits.
+/// Returns whether a writer to this pipe is blocked.
 fn is_full(pipe: &PipeReader) -> bool {
     let mut pipes = [PollFd::new(pipe, PollFlags::OUT)];
     let now = rustix::event::Timespec::default();
     !matches!(poll(&mut pipes, Some(&now)), Ok(1))
 }
 
-/// Moves bytes that are there. Returns how many.
+/// Moves bytes that are present. Returns the number of bytes moved.
 fn move_all(from: &impl rustix::fd::AsFd, to: &impl rustix::fd::AsFd, count: usize) -> usize {
     let mut left = count;
     while left > 0 {
         match splice(from, None, to, None, left, NOW) {
             Ok(moved @ 1..) => left -= moved,
             Err(Errno::INTR) => {}
-            // There are fewer: somebody else reads our pipes.
+            // There are fewer bytes: another process reads these pipes.
             _ => break,
         }
     }
@@ -492,7 +503,7 @@ mod tests {
         assert_eq!(read(CURRENT).as_deref(), Some("before\n"));
         assert_eq!(read(CURRENT_INDEX).as_deref(), Some("its index"));
         assert_eq!(fs::read_dir(dir).unwrap().count(), 3);
-        // Nothing is left to undo: nothing was written.
+        // Nothing is left to undo, because nothing was written.
         assert!(began.written(dir).unwrap().is_none());
     }
 

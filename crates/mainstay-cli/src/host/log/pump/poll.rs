@@ -1,4 +1,4 @@
-//! poll(2), where there is no epoll.
+//! Polling with poll(2), on systems without epoll.
 
 use std::io::PipeReader;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::io::Errno;
 
-/// Pipes that are waited for: a second descriptor of each, and its key.
+/// The set of watched pipes: a duplicate descriptor of each, and its key.
 pub(super) struct Poller {
     pipes: Vec<(OwnedFd, usize)>,
 }
@@ -17,19 +17,19 @@ impl Poller {
         Ok(Self { pipes: Vec::new() })
     }
 
-    /// From now on `key` is among the ready ones when `pipe` holds something or has no writer.
+    /// Reports `key` as ready while `pipe` contains data or has no writer.
     pub(super) fn add(&mut self, pipe: &PipeReader, key: usize) -> Result<(), Errno> {
         self.pipes
             .push((rustix::io::fcntl_dupfd_cloexec(pipe, 0)?, key));
         Ok(())
     }
 
-    /// Tells nothing more of it.
+    /// Stops watching a pipe.
     pub(super) fn remove(&mut self, _pipe: &PipeReader, key: usize) {
         self.pipes.retain(|(_, of)| *of != key);
     }
 
-    /// Blocks until a pipe is ready or the time is over; `None` is never.
+    /// Blocks until a pipe is ready or the timeout has elapsed; `None` means no timeout.
     pub(super) fn wait(
         &mut self,
         timeout: Option<Duration>,

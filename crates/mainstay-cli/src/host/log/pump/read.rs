@@ -1,4 +1,5 @@
-//! Bytes between a service's pipe and its file, where there is only read(2): a supervisor that is killed takes with it what it had in its hand.
+//! The transfer of bytes from a service's pipe to its file, on systems with read(2) only. If the
+//! supervisor is killed, the bytes that it has read are lost.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,19 +9,19 @@ use super::super::capture::{Capture, SourceId};
 use super::super::pipes::{OurEnd, Pipes};
 use super::{LARGE_BUFFER, SMALL_BUFFER};
 
-/// What a look at a pipe has brought.
+/// The result of one read of a pipe.
 pub(super) enum Taken {
-    /// It held nothing.
+    /// The pipe is empty.
     Nothing,
-    /// So many bytes, and nothing is left.
+    /// This many bytes, and nothing is left.
     All(usize),
-    /// So many bytes, and more may be left.
+    /// This many bytes, and more may be left.
     Some(usize),
 }
 
 pub(super) struct Hand {
     buffer: Vec<u8>,
-    /// Lines that have only begun.
+    /// The beginnings of unfinished lines.
     unfinished: HashMap<SourceId, Vec<u8>>,
 }
 
@@ -33,7 +34,7 @@ impl Hand {
         })
     }
 
-    /// Whether there is memory to give back.
+    /// Returns whether there is memory to release.
     pub(super) fn is_large(&self) -> bool {
         self.buffer.len() > SMALL_BUFFER
     }
@@ -42,7 +43,7 @@ impl Hand {
         self.buffer = Vec::new();
     }
 
-    /// Takes what `pipe` holds, once. With `all`, also the beginning of a line.
+    /// Reads the content of `pipe` once. If `all` is set, this includes the beginning of a line.
     pub(super) fn take(
         &mut self,
         capture: &mut Capture,
@@ -86,15 +87,15 @@ impl Hand {
         Taken::Some(count)
     }
 
-    /// There is nothing to resume.
+    /// Does nothing: there is no content to resume.
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(super) fn resume(&mut self, _capture: &mut Capture, _source: SourceId, _name: &str) {}
 
-    /// Nor to forget.
+    /// Does nothing: there is no content to drop.
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(super) fn forget(&mut self) {}
 
-    /// This source's number may become another's.
+    /// Releases a source, whose number may be reused.
     pub(super) fn released(&mut self, source: SourceId) {
         self.unfinished.remove(&source);
     }

@@ -1,4 +1,5 @@
-//! The log threads on Windows: anonymous pipes cannot be waited for together, so each has a thread that blocks in reading it.
+//! The log threads on Windows. Anonymous pipes cannot be waited for together, so each pipe has a
+//! thread that blocks reading it.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -13,9 +14,9 @@ use super::pipes::{OurEnd, Pipes};
 use super::{Command, Summary, Wanted};
 use crate::host::sys::threads::{self, Stack};
 
-/// What one read takes at most.
+/// The maximum size of one read.
 const BUFFER: usize = 64 << 10;
-/// How long the end waits for writers that should be gone: the job object has ended them.
+/// The time limit at the end for writers, which the job object has already ended.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 type Shared = Arc<Mutex<Option<Capture>>>;
@@ -58,7 +59,7 @@ impl Pump {
         let (capture, alive) = (Arc::clone(&self.capture), self.alive.clone());
         threads::spawn(format!("log {}", pipe.name), Stack::Small, move || {
             let mut buffer = vec![0; BUFFER];
-            // The beginning of a line.
+            // The length of the beginning of a line.
             let mut begun = 0;
             loop {
                 match (&pipe.reader).read(&mut buffer[begun..]) {
@@ -84,7 +85,7 @@ impl Pump {
         }
     }
 
-    /// They are performed at once.
+    /// Returns `false`: commands are performed at once.
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub(super) fn is_behind(&self) -> bool {
         false
@@ -98,7 +99,8 @@ impl Pump {
     }
 }
 
-/// Hands over the first `count` bytes and returns how many of them, the beginning of a line, are to be handed over again with the next.
+/// Passes on the first `count` bytes, and returns how many of them, the beginning of a line, must
+/// be passed again with the next ones.
 fn pass(capture: &Shared, id: SourceId, buffer: &mut [u8], count: usize) -> usize {
     let Some(capture) = &mut *lock(capture) else {
         return 0;
