@@ -1,8 +1,10 @@
-//! The way back: what is in a log, and what is added to it, across rotated and compressed files.
+//! Reading of a log, and of lines added to it, across rotated and compressed files.
 //!
-//! Nothing here needs the supervisor. [`Log`] is the files as they are now, `search` finds the bytes of them that were asked for (by seeking, as
-//! far as that goes), `lines` hands them out, and [`Position`] is the place to go on from. A compressed file is read as a stream, with
-//! bounded memory. Of times only what a line, an index or a name says is believed; what is not known is shown rather than left out.
+//! Nothing here needs the supervisor. [`Log`] is the set of files at one moment, `search` finds the
+//! requested bytes (by seeking, as far as possible), `lines` returns them, and [`Position`] is the
+//! place from which to continue. A compressed file is read as a stream, with bounded memory. Times
+//! are taken only from a line, an index or a file name. Lines of unknown time are shown rather than
+//! omitted.
 
 mod files;
 mod follow;
@@ -20,9 +22,10 @@ pub(crate) use follow::{Followed, Position, Sink, follow};
 pub(crate) use lines::{Lines, Time};
 pub(crate) use search::{Keep, Query, Range, without_end};
 
-/// How much is looked at in one step.
+/// The number of bytes processed in one step.
 const BLOCK: usize = 64 << 10;
-/// How far clocks may differ, in microseconds: the one of a line, of a file's name, of the file system.
+/// The maximum difference between clocks, in microseconds: those of a line, a file's name, and the
+/// file system.
 const SLACK: u64 = 1_000_000;
 
 #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! Real pipes into real files.
+//! Tests with real pipes and real files.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use crate::output::Foreign;
 
 const ENDLESS: Limits = Limits::ENDLESS;
 
-/// A directory of its own, deleted in the end.
+/// A separate directory, deleted at the end.
 pub(super) struct TempDir(pub(super) PathBuf);
 
 impl TempDir {
@@ -40,7 +40,7 @@ fn name(name: &str) -> ServiceName {
     ServiceName::new(name).unwrap()
 }
 
-/// The files of a log, oldest first.
+/// Returns the files of a log, oldest first.
 pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
     let names = entries.map(|entry| entry.file_name().into_string().unwrap());
@@ -52,7 +52,7 @@ pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     rotated.iter().map(|name| dir.join(name)).collect()
 }
 
-/// Everything that was ever logged and not yet deleted.
+/// Returns everything that was logged and not deleted yet.
 pub(super) fn all(dir: &Path) -> Vec<u8> {
     files(dir)
         .iter()
@@ -60,7 +60,8 @@ pub(super) fn all(dir: &Path) -> Vec<u8> {
         .collect()
 }
 
-/// Every file but the last ends with a line, and the lines count from 0 to `count` without a gap.
+/// Checks that every file but the last ends with a whole line, and that the lines count from 0 to
+/// `count` without a gap.
 fn check_numbered(dir: &Path, count: u64) {
     let files = files(dir);
     for path in &files[..files.len() - 1] {
@@ -88,7 +89,7 @@ fn numbered(range: std::ops::Range<u64>) -> Vec<u8> {
 
 fn ignore(_: LogEvent) {}
 
-/// Its pipes lie beside `root_dir`, which may be a disk that fills.
+/// Starts logs with pipes next to `root_dir`, which may be a disk that fills.
 fn start(root_dir: PathBuf, events: impl Fn(LogEvent) + Send + Sync + 'static) -> Logs {
     let pipes = Pipes::new(&root_dir.with_extension("pipes")).unwrap();
     let key = RedactionKey::new([7; 32]);
@@ -172,7 +173,7 @@ fn services_do_not_disturb_each_other() {
     }
 }
 
-/// However far the log thread is behind, each run's output is its own.
+/// However far the log thread is behind, each run's output is attributed to that run.
 #[cfg(unix)]
 #[test]
 fn runs_are_told_apart_by_what_the_pipe_held_when_they_started() {
@@ -340,7 +341,7 @@ fn a_directory_that_cannot_be_made_is_reported_once_and_tried_again() {
     );
 }
 
-/// Gives what was written to it to the test.
+/// A writer that passes everything to the test.
 struct Shown(mpsc::Sender<Vec<u8>>);
 
 impl Write for Shown {
@@ -412,7 +413,7 @@ fn a_terminal_that_takes_nothing_holds_up_nobody() {
     check_numbered(&dir.0.join("a"), 200_000);
 }
 
-/// A file system that is full after 256 KiB, unmounted in the end. Needs root.
+/// A file system that is full after 256 KiB, unmounted at the end. Requires root.
 #[cfg(target_os = "linux")]
 struct SmallDisk(PathBuf);
 

@@ -1,4 +1,4 @@
-//! The thread, and real files.
+//! Tests of the compression thread on real files.
 
 use std::fs;
 use std::io::Read as _;
@@ -25,7 +25,7 @@ fn work(dir: &Path, compress: Compress) -> Work {
     }
 }
 
-/// Megabytes of lines.
+/// Returns this many megabytes of lines.
 fn output(megabytes: usize) -> Vec<u8> {
     let lines = (0_u64..).map(|n| {
         format!(
@@ -37,7 +37,7 @@ fn output(megabytes: usize) -> Vec<u8> {
     bytes.take(megabytes << 20).collect()
 }
 
-/// Waits until there is nothing left to do.
+/// Waits until no work is left.
 fn finish(compressor: &Compressor) {
     compressor.begin();
     while compressor.shared.lock().is_running {
@@ -72,7 +72,7 @@ fn both_formats_come_back_whole_and_small() {
                 let mut decoder = zstd::Decoder::new(&*packed).unwrap();
                 decoder.window_log_max(WINDOW_LOG).unwrap();
                 decoder.read_to_end(&mut output).unwrap();
-                // The checksum is there: a changed byte does not pass.
+                // The checksum is present: a changed byte is detected.
                 let mut torn = packed.clone();
                 *torn.last_mut().unwrap() ^= 1;
                 assert!(zstd::decode_all(&*torn).is_err());
@@ -133,7 +133,7 @@ fn a_failure_is_said_once_and_so_is_its_end() {
     let plain_path = dir.0.join(log_name(1, Compress::None).file_name());
     let blocked_path = dir.0.join(log_name(1, Compress::Zstd).temp_name());
     fs::write(&plain_path, "a line\n").unwrap();
-    // A directory cannot be deleted as a file, nor written.
+    // A directory can be neither deleted as a file nor written.
     fs::create_dir(&blocked_path).unwrap();
     let mut submit = compressor.of(&ServiceName::new("a").unwrap());
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! The writer on a disk that fails at will.
+//! Tests of the writer on a disk that fails on demand.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,14 +25,14 @@ struct FakeDisk(Rc<State>);
 struct State {
     operations: Cell<u64>,
     faulty: RefCell<Range<u64>>,
-    /// Names of the operations that fail then; empty is all.
+    /// The names of the operations that fail then; empty means all.
     only: RefCell<Vec<&'static str>>,
-    /// A write takes no more at once.
+    /// The maximum size of one write.
     write_max: Cell<usize>,
-    /// All files together hold no more; 0 is no limit.
+    /// The maximum size of all files together; 0 means no limit.
     capacity: Cell<usize>,
     files: RefCell<Vec<Vec<u8>>>,
-    /// When a file was written last.
+    /// The time of the last write of each file.
     modified: RefCell<BTreeMap<usize, Stamp>>,
     names: RefCell<BTreeMap<PathBuf, usize>>,
     dirs: RefCell<BTreeSet<PathBuf>>,
@@ -55,7 +55,7 @@ impl FakeDisk {
         *self.0.only.borrow_mut() = only.to_vec();
     }
 
-    /// What the files that a reader would open hold, unpacked, oldest first.
+    /// Returns the decompressed content of the files that a reader would open, oldest first.
     fn contents(&self) -> Vec<Vec<u8>> {
         let names = self.names_in("logs");
         let rotated = files(names.iter().map(String::as_str));
@@ -84,7 +84,7 @@ impl FakeDisk {
         self.0.files.borrow()[id].clone()
     }
 
-    /// As somebody else would do it.
+    /// Writes a file like another program would.
     fn put(&self, name: &str, bytes: &[u8]) {
         self.make_dir(Path::new("logs")).unwrap();
         let id = self.open(&Path::new("logs").join(name)).unwrap();
@@ -204,7 +204,7 @@ impl Disk for FakeDisk {
     }
 }
 
-/// What is in a rotated file.
+/// Returns the content of a rotated file.
 fn unpack(compression: Compress, bytes: &[u8]) -> Vec<u8> {
     let mut content = Vec::new();
     let count = match compression {
@@ -217,7 +217,7 @@ fn unpack(compression: Compress, bytes: &[u8]) -> Vec<u8> {
 }
 
 thread_local! {
-    /// The time in microseconds.
+    /// The current time in microseconds.
     static NOW: Cell<u64> = const { Cell::new(1) };
 }
 
@@ -232,7 +232,7 @@ fn log_with(disk: &FakeDisk, limits: Limits) -> LogFile<FakeDisk> {
     tidied_log(disk, limits).0
 }
 
-/// A log, and the rounds through its directory that it asks for.
+/// Creates a log, and a list of the rounds that it requests.
 fn tidied_log(disk: &FakeDisk, limits: Limits) -> (LogFile<FakeDisk>, Arc<Mutex<Vec<Work>>>) {
     let rounds = Arc::new(Mutex::new(Vec::new()));
     let to_rounds = Arc::clone(&rounds);
@@ -250,7 +250,7 @@ fn log_on(disk: &FakeDisk, rotate: u64, keep: u32) -> LogFile<FakeDisk> {
     log_with(disk, Limits::of_size(rotate, keep))
 }
 
-/// Performs what was asked for, if the disk lets it.
+/// Performs the requested rounds, and returns whether the disk allowed it.
 fn perform(disk: &FakeDisk, rounds: &Mutex<Vec<Work>>) -> bool {
     let results: Vec<_> = rounds
         .lock()
@@ -267,7 +267,7 @@ fn disk(write_max: usize) -> FakeDisk {
     disk
 }
 
-/// Numbered lines of these lengths, the last without an end if `open`.
+/// Returns numbered lines of these lengths, the last without a terminator if `open`.
 fn lines(lengths: &[usize], open: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (number, length) in lengths.iter().enumerate() {
@@ -290,8 +290,8 @@ fn chunks<'a>(mut bytes: &'a [u8], sizes: &'a [usize]) -> impl Iterator<Item = &
     })
 }
 
-/// All of `input` is on the disk, in order, but for what the log says was lost; and of that it lost whole lines only, unless it could
-/// not cut off a torn one.
+/// Checks that all of `input` is on the disk, in order, except for losses reported in the log. Only
+/// whole lines may be lost, unless a torn one could not be cut off.
 fn check_accounts(disk: &FakeDisk, log: &LogFile<FakeDisk>, input: &[u8]) {
     let mut missing = input;
     let (mut lost_bytes, mut messages) = (0, 0);
@@ -324,7 +324,7 @@ fn check_accounts(disk: &FakeDisk, log: &LogFile<FakeDisk>, input: &[u8]) {
         missing = &missing[start + kept..];
     }
     lost_bytes += missing.len();
-    // Where just the end of a torn line was lost, ending it before the message has healed it.
+    // If only the end of a torn line was lost, ending the line before the message has repaired it.
     let healed = log.lost().bytes.checked_sub(lost_bytes as u64);
     assert!(
         healed.is_some_and(|healed| healed <= messages),
@@ -394,7 +394,7 @@ proptest! {
         let reports: Vec<Report> = log.reports().collect();
         let failures = reports.iter().filter(|r| matches!(r, Report::Failing(_))).count();
         let ends = reports.len() - failures;
-        // A rotation that failed is only known to work again at the next one.
+        // The recovery of a failed rotation is only detected at the next one.
         prop_assert!(failures == ends || failures == ends + 1, "{:?}", reports);
     }
 
@@ -526,7 +526,7 @@ fn limits(keys: &str) -> Limits {
     specs.unwrap()[0].log().into()
 }
 
-/// Texts of all files, `|` between them.
+/// Returns the texts of all files, separated by `|`.
 fn text(disk: &FakeDisk) -> String {
     String::from_utf8(disk.contents().join(&b'|')).unwrap()
 }
@@ -551,13 +551,13 @@ fn a_file_ends_with_the_day() {
     assert_eq!(text(&disk), "0\n1\n2-\n3\n4-\n|5\n6\n|7\n");
     let newest = Stamp::from_unix_micros(20_005 * DAY).file_name();
     assert!(disk.names_in("logs").contains(&newest));
-    // What an earlier run wrote the day before is not of today.
+    // Lines that an earlier run wrote the day before do not belong to today.
     drop(log);
     NOW.set(20_006 * DAY + 1);
     let mut log = log_with(&disk, daily);
     log.write(b"8\n");
     assert!(text(&disk).ends_with("|7\n|8\n"));
-    // An empty file is of any day.
+    // An empty file belongs to any day.
     log.rotate().unwrap();
     NOW.set(20_009 * DAY);
     log.write(b"9\n");
@@ -565,7 +565,7 @@ fn a_file_ends_with_the_day() {
     let mut log = log_with(&disk, daily);
     log.write(b"same day\n");
     assert!(text(&disk).ends_with("|8\n|9\nsame day\n"));
-    // A clock that was years ahead does not end rotation for years.
+    // A clock that was years ahead does not prevent rotation for years.
     NOW.set(30_000 * DAY);
     log.write(b"a\n");
     NOW.set(20_010 * DAY);
@@ -677,7 +677,7 @@ fn a_start_deletes_what_has_grown_old_and_packs_what_an_earlier_run_left() {
     let packed = [19_998, 19_999].map(|day| format!("{}.zst", name(day)));
     assert_eq!(disk.names_in("logs")[..2], packed);
     assert_eq!(disk.names_in("logs").len(), 3);
-    // And once all is in order, a start asks for nothing.
+    // Once everything is in order, a start requests nothing.
     let (_log, rounds) = tidied_log(&disk, limits("keep = { age = '30d' }"));
     assert_eq!(*rounds.lock().unwrap(), []);
 }
@@ -700,7 +700,8 @@ fn a_file_that_is_still_written_under_its_new_name_is_not_packed() {
     assert!(text(&disk).ends_with("y\n|2:x\n"));
 }
 
-/// The supervisor is killed at any operation; its successor goes on. Then the same with a disk that fails but once.
+/// The supervisor is killed at any operation, and its successor continues. Then the same with a
+/// disk that fails once.
 #[test]
 fn a_kill_at_any_operation_leaves_every_line_once() {
     let line = |n: usize| format!("{n:03}:{}\n", "x".repeat(n % 7 * 5));
@@ -746,14 +747,15 @@ fn a_kill_at_any_operation_leaves_every_line_once() {
                     .lines()
                     .filter_map(|line| line.get(..3)?.parse().ok())
                     .collect();
-                // A single failure may lose a line, which is then said.
+                // A single failure may lose a line, which is then reported.
                 let said = all.matches("mainstay: ").count();
                 let steps = numbers.windows(2).filter(|w| w[0] + 1 != w[1]).count();
                 assert!(numbers.is_sorted_by(|a, b| a < b), "{context}");
                 assert!(steps <= said, "{context}");
                 assert!(all.ends_with("end\n"), "{context}");
                 let newest = numbers.last().map_or(0, |n| n + 1);
-                // A rotation that failed once leaves one large file, which may be too large to stay.
+                // A rotation that failed once leaves one large file, which may be too large to be
+                // kept.
                 let may_be_gone = said > 0 || !is_kill && !keeps_all;
                 assert!(newest >= written || may_be_gone, "{context}");
                 if keeps_all && said == 0 {
@@ -782,7 +784,7 @@ fn a_kill_at_any_operation_leaves_every_line_once() {
     }
 }
 
-/// Entries of an index: offset, seconds after the start.
+/// Returns the entries of an index: offset, and seconds after the start.
 fn index(disk: &FakeDisk, name: &str) -> Vec<(u64, u64)> {
     let bytes = disk.content(name);
     let (entries, rest) = bytes.as_chunks::<{ Mark::SIZE }>();
@@ -831,7 +833,7 @@ fn an_index_tells_when_lines_were_written() {
     assert_eq!(seek(&entries, at(3)), 10);
     assert_eq!(seek(&entries, at(7)), 31);
     assert_eq!(time_at(&entries, 20).unwrap().unix_micros(), at(6));
-    // The file takes it along; the next has its own, later.
+    // The index is rotated with its file; the next file gets its own, later.
     log.write(b"next file\n");
     assert_eq!(index(&disk, CURRENT_INDEX), [(0, 8)]);
     assert_eq!(
@@ -841,7 +843,7 @@ fn an_index_tells_when_lines_were_written() {
     wait(2);
     log.write(b"4\n");
     assert_eq!(index(&disk, CURRENT_INDEX), [(0, 8), (10, 10)]);
-    // A restart goes on; what a crash tore is overwritten.
+    // A restart continues the index; a torn entry is overwritten.
     drop(log);
     let torn = [&disk.content(CURRENT_INDEX)[..], b"torn"].concat();
     disk.put(CURRENT_INDEX, &torn);
@@ -884,18 +886,18 @@ fn an_index_of_another_file_is_deleted() {
     log.write(b"0\n");
     wait(1);
     log.write(b"1\n");
-    // Others cut the file.
+    // Another program truncates the file.
     disk.put(CURRENT, b"");
     log.write(b"2\n");
     assert_eq!(index(&disk, CURRENT_INDEX), [(0, 1)]);
     drop(log);
-    // The machine lost power, and the end of the file with it.
+    // The machine lost power, and with it the end of the file.
     disk.put(CURRENT_INDEX, &mark(77));
     wait(1);
     let mut log = log_with(&disk, limits("compress = 'none'"));
     log.write(b"3\n");
     assert_eq!(index(&disk, CURRENT_INDEX), [(2, 2)]);
-    // What cannot be deleted is at least not continued.
+    // An index that cannot be deleted is at least not continued.
     disk.fail(0..u64::MAX, &["remove"]);
     disk.put(CURRENT, b"");
     (0..3).for_each(|_| {
@@ -920,7 +922,7 @@ fn lines_that_carry_their_time_need_no_index() {
     assert_eq!(disk.names_in("logs"), [CURRENT]);
 }
 
-/// Writes as splice(2) would: as much as there is room for, the rest through the log.
+/// Writes like splice(2) would: as much as there is room for, the rest through the log.
 fn splice(log: &mut LogFile<FakeDisk>, disk: &FakeDisk, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let Ok(room) = log.room() else {
@@ -1046,7 +1048,7 @@ fn a_file_that_another_program_moved_away_is_left_at_the_end_of_a_line() {
     log.write(b"o\nthree\n");
     assert_eq!(content(&disk, "current.log.1"), "one\ntwo\n");
     assert_eq!(content(&disk, CURRENT), "three\n");
-    // It has just been looked at: not again before a second has gone by.
+    // The name was just checked, so it is not checked again before a second has passed.
     NOW.set(NOW.get() + SECOND);
     log.write(b"four\n");
     away(&disk, "current.log.2");
@@ -1055,7 +1057,7 @@ fn a_file_that_another_program_moved_away_is_left_at_the_end_of_a_line() {
     log.write(b"six\n");
     assert_eq!(content(&disk, "current.log.2"), "three\nfour\nfive\n");
     assert_eq!(content(&disk, CURRENT), "six\n");
-    // Those who write by themselves.
+    // Writers that write to the file themselves.
     NOW.set(NOW.get() + SECOND);
     splice(&mut log, &disk, b"seven\nei");
     away(&disk, "current.log.3");
@@ -1063,14 +1065,14 @@ fn a_file_that_another_program_moved_away_is_left_at_the_end_of_a_line() {
     splice(&mut log, &disk, b"ght\nnine\n");
     assert_eq!(content(&disk, "current.log.3"), "six\nseven\neight\n");
     assert_eq!(content(&disk, CURRENT), "nine\n");
-    // A rotation that is asked for looks at once, and begins a file in the place of one that is empty.
+    // A requested rotation checks at once, and replaces an empty file with a new one.
     away(&disk, "current.log.4");
     log.rotate().unwrap();
     assert_eq!(content(&disk, CURRENT), "");
     log.write(b"ten\n");
     assert_eq!(content(&disk, CURRENT), "ten\n");
     assert_eq!(content(&disk, "current.log.4"), "nine\n");
-    // Another file has taken its place.
+    // Another file has replaced it.
     away(&disk, "current.log.5");
     disk.put(CURRENT, b"");
     NOW.set(NOW.get() + SECOND);

@@ -1,4 +1,4 @@
-//! The files of one log, oldest first, and their content, however it is packed.
+//! The files of one log, oldest first, and their content in any compression.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -12,9 +12,10 @@ use mainstay_core::log::{CURRENT, Stamp};
 use super::index::{Index, Mark};
 use super::{BLOCK, SLACK};
 
-/// A log that is rotated while it is listed is listed again, this often at most.
+/// The maximum number of attempts to list a log that is rotated at the same time.
 const TRIES: u32 = 100;
-/// What a rotated file's name ends with. The plain one wins: a compressed one beside it may be unfinished, or the plain one is about to go.
+/// The suffixes of a rotated file's name. The plain file takes precedence: a compressed one next to
+/// it may be unfinished, or the plain one is about to be deleted.
 const PACKINGS: [(&str, Packing); 3] = [
     ("", Packing::None),
     (".zst", Packing::Zstd),
@@ -28,11 +29,12 @@ enum Packing {
     Gzip,
 }
 
-/// One log as it was when it was opened: its files, oldest first. What comes later is for [`Position`](super::Position).
+/// One log at the moment of opening: its files, oldest first. Later lines are read through
+/// [`Position`](super::Position).
 pub(crate) struct Log {
     pub(super) dir: PathBuf,
     pub(super) pieces: Vec<Piece>,
-    /// The last piece, if it is one that may still grow.
+    /// The last piece, if it may still grow.
     pub(super) live: Option<Live>,
     damage: RefCell<Vec<Damage>>,
 }
@@ -40,20 +42,21 @@ pub(crate) struct Log {
 /// One file.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// When it was rotated; `None` is the current one.
+    /// The rotation time; `None` for the current file.
     pub(super) stamp: Option<Stamp>,
-    /// What another program has called it, without `.gz` or `.zst`.
+    /// The name that another program gave it, without `.gz` or `.zst`.
     moved: Option<String>,
-    /// No line in it is older; 0 is "unknown". Microseconds since 1970, as all times here.
+    /// The time before which no line was written; 0 if unknown. All times here are microseconds
+    /// since 1970.
     pub(super) begun: u64,
-    /// No line in it is younger.
+    /// The time after which no line was written.
     pub(super) ended: u64,
 }
 
-/// It is held open, so that a rotation does not lose it.
+/// A file that may still grow. It is held open, so that a rotation does not lose it.
 pub(super) struct Live {
     pub(super) file: File,
-    /// How much of it is looked at.
+    /// The number of bytes to use.
     pub(super) len: u64,
     index: Option<Index>,
 }
@@ -67,16 +70,19 @@ pub(crate) struct Damage {
 
 /// What a piece holds.
 pub(super) enum Content<'a> {
-    /// So many bytes at its beginning.
+    /// A plain file, with the number of bytes to use.
     Plain(File, u64),
-    /// To be read from the beginning to the end.
+    /// A compressed file, to be read from beginning to end.
     Packed(Packed<'a>),
-    /// Deleted since it was listed, and so is all that is older.
+    /// A file that was deleted since it was listed, as were all older ones.
     Gone,
 }
 
 impl Log {
-    /// Lists the files and opens the current one, at the same instant. A log that was never written is [`io::ErrorKind::NotFound`].
+    /// Lists the files and opens the current one at the same moment.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if the log was never written.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let mut listed = list(dir)?;
         for _ in 0..TRIES {
@@ -126,8 +132,8 @@ impl Log {
                 begun,
                 ended: last_change(&metadata).max(begun),
             });
-            // In the midst of a rotation it may still be that of the file before.
-            // The stamp of a moved file is not ours: its last change, by the coarse clock of the file system.
+            // During a rotation it may still be the index of the previous file. The stamp of a
+            // moved file is only its last change, by the coarse clock of the file system.
             let is_moved = listed.last().is_some_and(|last| last.moved.is_some());
             let slack = if is_moved { SLACK } else { 0 };
             let is_later = |mark: Mark| mark.time.saturating_add(slack) > begun;
@@ -141,7 +147,7 @@ impl Log {
             && let Some(name) = piece.plain_name()
             && let Ok(file) = File::open(dir.join(name))
         {
-            // Between the two steps of a rotation: it may still grow.
+            // Between the two steps of a rotation: the file may still grow.
             live = Some(Live {
                 len: file.metadata()?.len(),
                 index: piece
@@ -158,7 +164,7 @@ impl Log {
         })
     }
 
-    /// Looks only at the whole lines of the file that may still grow.
+    /// Excludes the unfinished line of the file that may still grow.
     pub(crate) fn leave_unfinished_line(&mut self) -> io::Result<()> {
         let Some(live) = &mut self.live else {
             return Ok(());
@@ -179,7 +185,7 @@ impl Log {
         Ok(())
     }
 
-    /// The files that could not be read to their ends so far.
+    /// Returns the files found so far that cannot be read to their end.
     pub(crate) fn damage(&self) -> Vec<Damage> {
         self.damage.take()
     }
@@ -225,7 +231,7 @@ impl Log {
         Ok(Content::Gone)
     }
 
-    /// The index of a piece; `None` where there is none.
+    /// Returns the index of a piece; `None` if there is none.
     pub(super) fn index(&self, piece: usize) -> Option<Index> {
         if let Some(live) = self.live_of(piece) {
             return live.index.as_ref().and_then(Index::try_clone);
@@ -235,13 +241,13 @@ impl Log {
 }
 
 impl Piece {
-    /// What it is called where it is not packed; `None` is the current one.
+    /// Returns the name of the uncompressed file; `None` for the current one.
     fn plain_name(&self) -> Option<String> {
         let moved = self.moved.clone();
         moved.or_else(|| self.stamp.map(Stamp::file_name))
     }
 
-    /// What its index is called, if it can have one.
+    /// Returns the name of the index, if the piece can have one.
     fn index_name(&self) -> Option<String> {
         match self.moved {
             Some(_) => None,
@@ -250,7 +256,7 @@ impl Piece {
     }
 }
 
-/// A compressed file. Where it is damaged it ends, and that is noted.
+/// A compressed file. If it is damaged, it ends at the damage, which is recorded.
 pub(super) struct Packed<'a> {
     unpacked: Box<dyn Read>,
     path: PathBuf,
@@ -277,13 +283,13 @@ impl Read for Packed<'_> {
 }
 
 impl Packed<'_> {
-    /// Passes over so many bytes; fewer, where there are no more.
+    /// Skips this many bytes, or fewer at the end of the file.
     pub(super) fn skip(&mut self, bytes: u64) -> io::Result<()> {
         copy(&mut self.take(bytes), &mut |_| Ok(()))
     }
 }
 
-/// A part of a plain file. It moves the file's own position.
+/// A part of a plain file. Reading moves the file's own position.
 pub(super) struct Part<'a> {
     pub(super) file: &'a File,
     pub(super) from: u64,
@@ -301,7 +307,7 @@ impl Read for Part<'_> {
     }
 }
 
-/// Hands on all that there is, in large blocks.
+/// Passes on all content in large blocks.
 pub(super) fn copy(
     from: &mut impl Read,
     to: &mut dyn FnMut(&[u8]) -> io::Result<()>,
@@ -332,7 +338,8 @@ pub(super) fn micros(time: SystemTime) -> u64 {
     u64::try_from(since_1970.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// No line of a current file came later. The kernel's clock for this is coarse, and Windows tells it late while the file is open.
+/// Returns the time after which no line of a current file was written. The kernel's clock for this
+/// is coarse, and Windows updates the time late while the file is open.
 fn last_change(metadata: &fs::Metadata) -> u64 {
     match metadata.modified() {
         Ok(time) if cfg!(unix) => micros(time).saturating_add(SLACK),
@@ -340,28 +347,28 @@ fn last_change(metadata: &fs::Metadata) -> u64 {
     }
 }
 
-/// An error with the file that it is about.
+/// Adds the path of the file to an error.
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// A file that is not the current one.
+/// A file other than the current one.
 struct Listed {
-    /// When it was rotated; of a moved one, when it was written last.
+    /// The rotation time; for a moved file, the time of the last write.
     stamp: Stamp,
     moved: Option<Moved>,
 }
 
-/// A file that another program has moved away, as logrotate does.
+/// A file that another program has renamed, as logrotate does.
 struct Moved {
-    /// Without `.gz` or `.zst`.
+    /// The name without `.gz` or `.zst`.
     name: String,
-    /// Tells it from another one that has its name later.
+    /// The inode, which distinguishes the file from a later one with the same name.
     inode: u64,
 }
 
 impl Listed {
-    /// What does not change while the file grows.
+    /// Returns the properties that do not change while the file grows.
     fn identity(&self) -> (Option<Stamp>, Option<(&str, u64)>) {
         match &self.moved {
             Some(moved) => (None, Some((&moved.name, moved.inode))),
@@ -370,7 +377,7 @@ impl Listed {
     }
 }
 
-/// All but the current one, oldest first.
+/// Lists all files except the current one, oldest first.
 fn list(dir: &Path) -> io::Result<Vec<Listed>> {
     let mut listed = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -395,7 +402,7 @@ fn list(dir: &Path) -> io::Result<Vec<Listed>> {
             });
         }
     }
-    // A file that is there both plain and packed is listed once.
+    // A file that exists both plain and compressed is listed once.
     listed.sort_by(|a, b| (a.stamp, a.moved_name()).cmp(&(b.stamp, b.moved_name())));
     let mut seen: Vec<String> = Vec::new();
     listed.retain(|it| match it.moved_name() {
@@ -416,8 +423,9 @@ impl Listed {
     }
 }
 
-/// The name, without `.gz` or `.zst`, that logrotate and its kin give to a current file: a number (`current.log.1`) or a date
-/// (`current.log-20261122`) follows. Others may be copies.
+/// Returns the name, without `.gz` or `.zst`, if logrotate or a similar program gave it to a
+/// current file: followed by a number (`current.log.1`) or a date (`current.log-20261122`). Files
+/// with other names may be copies.
 fn moved_name(name: &str) -> Option<&str> {
     let bare = name
         .strip_suffix(".gz")

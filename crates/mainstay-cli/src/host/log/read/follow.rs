@@ -1,4 +1,4 @@
-//! What is added to logs, as it comes, through rotation and compression.
+//! Following of logs: reads lines as they are added, across rotation and compression.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -11,30 +11,33 @@ use super::BLOCK;
 use super::files::{Content, Log, Packed, copy};
 use super::watch::Watch;
 
-/// How often a file that is missing is looked for.
+/// The interval between checks for a missing file.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes what is added.
+/// A receiver of added bytes.
 pub(crate) trait Sink {
-    /// More of it; anywhere within a line.
+    /// Receives more bytes, which may begin and end within a line.
     fn bytes(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// What follows is from another file, so the line ends here.
+    /// Ends the line, because the following bytes are from another file.
     fn end_of_file(&mut self) -> io::Result<()>;
 }
 
-/// One directory of log files, and who wants to know.
+/// One directory of log files, with its position and receiver.
 pub(crate) struct Followed<S> {
     pub(crate) dir: PathBuf,
     pub(crate) position: Position,
     pub(crate) sink: S,
-    /// The directory may be missing, and is waited for by watching another, in which it will lie.
+    /// Set if the directory may be missing. It is then detected by watching the directory that will
+    /// contain it.
     pub(crate) is_optional: bool,
 }
 
-/// Hands on what is added to each log. `flush` is called before every wait. Returns only with an error: of a sink (`BrokenPipe` where its reader
-/// has gone), or of a log that cannot be read, which is named. Blocks between two changes without waking up.
+/// Passes on bytes added to each log. `flush` is called before every wait. Returns only with an
+/// error: of a sink (`BrokenPipe` if its reader has closed it), or of a log that cannot be read,
+/// whose path it contains. Blocks between two changes without waking up.
 ///
-/// A directory that is deleted is waited for. Files that were rotated *and* deleted before they could be read are passed over.
+/// If a directory is deleted, waits for a new one. Files that were rotated *and* deleted before
+/// they could be read are skipped.
 pub(crate) fn follow<S: Sink>(
     logs: &mut [Followed<S>],
     flush: &mut dyn FnMut() -> io::Result<()>,
@@ -44,7 +47,7 @@ pub(crate) fn follow<S: Sink>(
         loop {
             let mut wait = Some(None);
             for log in logs.iter_mut() {
-                // Each time: another directory may have taken its place.
+                // Repeated each time, because another directory may have replaced it.
                 watch.look_at(&log.dir)?;
                 match log.position.catch_up(&log.dir, &mut log.sink)? {
                     Place::Steady => {}
@@ -65,27 +68,29 @@ pub(crate) fn follow<S: Sink>(
     }
 }
 
-/// A place in a log, right after what was read. It holds the file open, so that rotation does not lose the place.
+/// A position in a log, directly after the bytes that were read. It holds the file open, so that
+/// rotation does not lose the position.
 #[derive(Debug, Default)]
 pub(crate) struct Position {
     file: Option<File>,
     offset: u64,
-    /// The newest rotated file when `file` was the current one; that one's own rotated name will be the next.
+    /// The newest rotated file at the time when `file` was the current one. The next rotated name
+    /// is that of `file` itself.
     newest: Option<Stamp>,
 }
 
-/// Where a position is after catching up.
+/// The state of a position after catching up.
 enum Place {
     /// At the end of the current file.
     Steady,
     /// At the beginning of the current file.
     Moved,
-    /// There is no current file.
+    /// Without a current file.
     Missing,
 }
 
 impl Log {
-    /// The place right after all that was looked at.
+    /// Returns the position directly after the content of this log.
     pub(crate) fn end(self) -> Position {
         let rotated = match self.live {
             Some(_) => &self.pieces[..self.pieces.len() - 1],
@@ -100,7 +105,7 @@ impl Log {
 }
 
 impl Position {
-    /// Hands on all that there is, of this file or of its successors.
+    /// Passes on everything in this file and its successors.
     fn catch_up(&mut self, dir: &std::path::Path, sink: &mut impl Sink) -> io::Result<Place> {
         self.copy_rest(sink)?;
         if self.is_current(dir)? {
@@ -113,11 +118,12 @@ impl Position {
         if log.pieces.last().is_none_or(|piece| piece.stamp.is_some()) {
             return Ok(Place::Missing); // between the two steps of a rotation: our file may still grow
         }
-        // Nobody writes to our file any more; this is its end.
+        // No process writes to this file any more, so this is its end.
         self.copy_rest(sink)?;
         let rotated = log.pieces.partition_point(|piece| piece.stamp.is_some());
         let newer = log.pieces[..rotated].partition_point(|piece| piece.stamp <= self.newest);
-        // The oldest are deleted first: as long as the one before ours is there, ours is the next.
+        // The oldest files are deleted first. While the file before this one still exists, this one
+        // is the next.
         let is_known = newer > 0 && log.pieces[newer - 1].stamp == self.newest;
         for piece in newer..rotated {
             let is_ours = match log.content(piece)? {
@@ -158,7 +164,7 @@ impl Position {
         if length == self.offset {
             return Ok(());
         }
-        // Somebody cut it: go on with what is added now.
+        // Another program truncated the file: continue with bytes added from now on.
         self.offset = self.offset.min(length);
         file.seek(SeekFrom::Start(self.offset))?;
         let offset = &mut self.offset;
@@ -176,7 +182,7 @@ impl Position {
         }
     }
 
-    /// `other` is the file that this place is in.
+    /// Returns whether `other` is the file of this position.
     fn is(&self, other: &File) -> io::Result<bool> {
         let Some(file) = &self.file else {
             return Ok(false);
@@ -187,12 +193,13 @@ impl Position {
             use std::os::unix::fs::MetadataExt as _;
             Ok((ours.dev(), ours.ino()) == (other.dev(), other.ino()))
         }
-        // std does not tell a Windows file's index; files made at the same 100 ns are the same.
+        // The standard library does not expose a Windows file's index. Files created within the
+        // same 100 ns count as the same.
         #[cfg(not(unix))]
         Ok(ours.created()? == other.created()?)
     }
 
-    /// `packed` is what became of the file that this place is in.
+    /// Returns whether `packed` is the compressed form of the file of this position.
     fn has_content(&self, mut packed: Packed<'_>) -> io::Result<bool> {
         let Some(mut file) = self.file.as_ref() else {
             return Ok(false);

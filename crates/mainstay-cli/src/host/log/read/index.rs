@@ -1,4 +1,5 @@
-//! The sparse time index beside a file: read by binary search, so that its length does not matter.
+//! The sparse time index of a file, read by binary search, so that the length of the file does not
+//! matter.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +7,8 @@ use std::path::Path;
 
 use super::files::read_exact_at;
 
-/// The start of a line, and when it was read: every line before it is older, every line from there on as old or younger.
+/// The start of a line, and the time when it was read. Every line before it is older; every line
+/// from there on is as old or younger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) offset: u64,
@@ -14,7 +16,7 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// Two little-endian numbers.
+    /// The size of an entry: two little-endian numbers.
     const SIZE: usize = 16;
 
     fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
@@ -27,17 +29,18 @@ impl Mark {
     }
 }
 
-/// It may be missing, short, or torn: then it narrows less. Marks that do not ascend narrow nothing.
+/// A time index. It may be missing, short, or torn, and then narrows a search less. Entries that do
+/// not ascend narrow nothing.
 pub(super) struct Index {
     file: File,
     count: u64,
 }
 
-/// Where a time falls in a file.
+/// The entries around a time in a file.
 pub(super) struct Bracket {
-    /// The last mark that is older than the time, or just as old; the time lies after it.
+    /// The last entry that is older than the time, or equal to it. The time lies after it.
     pub(super) before: Option<Mark>,
-    /// The first that is younger, or just as old.
+    /// The first entry that is younger, or equal to it.
     pub(super) after: Option<Mark>,
 }
 
@@ -69,7 +72,7 @@ impl Index {
         Ok(Some(Mark::from_bytes(bytes)))
     }
 
-    /// How many marks at the beginning fulfil `is_before`.
+    /// Returns the number of entries at the beginning that satisfy `is_before`.
     pub(super) fn count_before(&self, is_before: impl Fn(Mark) -> bool) -> io::Result<u64> {
         let (mut from, mut to) = (0, self.count);
         while from < to {

@@ -1,4 +1,4 @@
-//! Waits for a change in a directory: inotify(7).
+//! Waiting for changes in a directory with inotify(7).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
-/// A directory whose files are waited for.
+/// A watch on the files of directories.
 pub(super) struct Watch {
     inotify: OwnedFd,
 }
@@ -21,8 +21,9 @@ impl Watch {
         Ok(Self { inotify })
     }
 
-    /// From now on changes in this directory matter, if it exists. That it is deleted is seen by the deletion of its
-    /// files: as long as one of those is open, the kernel does not count the directory itself as deleted.
+    /// Watches this directory from now on, if it exists. Its deletion is detected by the deletion
+    /// of its files: while one of those is open, the kernel does not treat the directory itself as
+    /// deleted.
     pub(super) fn look_at(&mut self, dir: &Path) -> io::Result<()> {
         let changes = WatchFlags::MODIFY
             | WatchFlags::CREATE
@@ -35,7 +36,7 @@ impl Watch {
         }
     }
 
-    /// Blocks until something has changed since the last call, or the time is over.
+    /// Blocks until something has changed since the last call, or the time limit has passed.
     pub(super) fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         let at_most = at_most.map(|time| Timespec {
             tv_sec: time.as_secs() as _,
@@ -48,7 +49,7 @@ impl Watch {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        // What has changed is looked for, not believed.
+        // The events are discarded: the caller inspects the directory itself.
         let mut events = [const { MaybeUninit::uninit() }; 4096];
         while rustix::io::read(&self.inotify, &mut events).is_ok() {}
         Ok(())

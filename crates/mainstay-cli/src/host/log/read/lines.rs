@@ -1,4 +1,4 @@
-//! The lines of a range with their times, or its bytes as they are.
+//! The lines of a range with their times, or its unmodified bytes.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -10,17 +10,17 @@ use super::index::{Index, Mark};
 use super::search::{Keep, Range, without_end};
 use super::{BLOCK, SLACK};
 
-/// When a line was written, as far as that is known.
+/// The time when a line was written, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Time {
-    /// Microseconds since 1970.
+    /// The time in microseconds since 1970.
     pub(crate) micros: u64,
-    /// The line says so itself; else it was written then or a little later.
+    /// Set if the line contains the time; otherwise the line was written then or a little later.
     pub(crate) exact: bool,
 }
 
 impl Log {
-    /// Hands on all bytes of a range, in large blocks.
+    /// Passes on all bytes of a range in large blocks.
     pub(crate) fn copy(
         &self,
         range: Range,
@@ -47,7 +47,7 @@ impl Log {
         Ok(())
     }
 
-    /// The lines of a range, of those that `keep` lets count.
+    /// Returns the lines of a range for which `keep` returns true.
     pub(crate) fn lines<'a>(&'a self, range: Range, keep: Option<&'a Keep<'a>>) -> Lines<'a> {
         Lines {
             log: self,
@@ -93,7 +93,8 @@ impl Read for OwnedPart {
     }
 }
 
-/// Goes through lines, one file after the other. Each piece of a line that is longer than `LINE_MAX` counts as one.
+/// An iterator over lines, one file after the other. Each piece of a line that is longer than
+/// `LINE_MAX` counts as one line.
 pub(crate) struct Lines<'a> {
     log: &'a Log,
     range: Range,
@@ -103,7 +104,8 @@ pub(crate) struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// Puts the next line into `line`, with its end where it has one. `None`: there are no more.
+    /// Reads the next line into `line`, with its terminator if it has one. Returns `None` if there
+    /// are no more.
     pub(crate) fn next(&mut self, line: &mut Vec<u8>) -> io::Result<Option<Time>> {
         loop {
             if let Some((part, clock)) = &mut self.part {
@@ -132,10 +134,10 @@ impl Lines<'_> {
     }
 }
 
-/// Tells the times of a file's lines, one after the other.
+/// The source of the times of a file's lines, in sequence.
 struct Clock {
     index: Option<Index>,
-    /// The number of the next mark, and the mark.
+    /// The number of the next index entry, and the entry.
     next: (u64, Option<Mark>),
     offset: u64,
     approximate: u64,
@@ -168,7 +170,7 @@ impl Clock {
         })
     }
 
-    /// Of the next line, which takes so many bytes with its end.
+    /// Returns the time of the next line, whose length includes its terminator.
     fn time(&mut self, line: &[u8], length: u64) -> io::Result<Time> {
         while let (number, Some(mark)) = self.next
             && mark.offset <= self.offset
@@ -199,8 +201,8 @@ impl Clock {
     }
 }
 
-/// The time when a file was begun: the rotation of the one before it, else its birth, which a compressed file has lost. No later than
-/// the first mark of its index.
+/// Returns the time when a file was begun: the rotation of the previous one, or else its creation,
+/// which is not known for a compressed file. It is not later than the first entry of the index.
 fn begun(log: &Log, number: usize, index: Option<&Index>) -> io::Result<u64> {
     let piece = &log.pieces[number];
     if piece.begun > 0 {
@@ -214,7 +216,8 @@ fn begun(log: &Log, number: usize, index: Option<&Index>) -> io::Result<u64> {
     Ok(born.into_iter().chain(first).fold(piece.ended, u64::min))
 }
 
-/// Appends the next line with its end to `line`, or [`LINE_MAX`] bytes of a longer one, and says how much that is; 0 where there is none.
+/// Appends the next line with its terminator to `line`, or [`LINE_MAX`] bytes of a longer one.
+/// Returns the number of bytes appended; 0 if there is no line.
 pub(super) fn next_line(part: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     Ok(part.take(LINE_MAX).read_until(b'\n', line)? as u64)
 }

@@ -1,7 +1,8 @@
-//! Which bytes of a log were asked for. A plain file is searched by seeking, so that its length does not matter.
+//! Selection of the requested bytes of a log. A plain file is searched by seeking, so that its
+//! length does not matter.
 //!
-//! Times come from three places, the finest first: a line's own stamp, the file's index, the files' names. Where none of them is sure, more is
-//! shown rather than less.
+//! Times come from three sources, the most precise first: a line's own stamp, the file's index, and
+//! the file names. If none of them is certain, more is shown rather than less.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,39 +16,39 @@ use super::index::Bracket;
 use super::lines::next_line;
 use super::{BLOCK, SLACK};
 
-/// Which lines of a log; all of them, where nothing is said.
+/// The lines to select from a log; all of them by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Query {
-    /// So many of the last ones.
+    /// The maximum number of lines, counted from the end.
     pub(crate) lines: Option<u64>,
-    /// Not older than this; microseconds since 1970.
+    /// The earliest time, in microseconds since 1970.
     pub(crate) since: Option<u64>,
-    /// Not younger than this.
+    /// The latest time.
     pub(crate) until: Option<u64>,
 }
 
-/// Which lines count, by their bytes without their end.
+/// A filter for lines, by their bytes without the terminator.
 pub(crate) type Keep<'a> = dyn Fn(&[u8]) -> bool + 'a;
 
 /// A place in the log as it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) piece: usize,
-    /// In the piece as it was written, before it was compressed; beyond its end is its end.
+    /// The offset in the uncompressed piece. An offset beyond its end means its end.
     pub(super) offset: u64,
 }
 
-/// Lines that follow each other.
+/// A range of consecutive lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(super) start: Place,
     pub(super) end: Place,
-    /// How many of them count, where that was asked for.
+    /// The number of lines that passed the filter, if it was requested.
     pub(crate) counted: u64,
 }
 
 impl Range {
-    /// Of this piece, the bytes from here to there.
+    /// Returns the start and end of the range within this piece.
     pub(super) fn of_piece(&self, piece: usize) -> (u64, u64) {
         let from = match piece == self.start.piece {
             true => self.start.offset,
@@ -61,7 +62,7 @@ impl Range {
     }
 }
 
-/// What is taken where the exact place is not known.
+/// The choice if the exact place is not known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lean {
     Early,
@@ -69,7 +70,8 @@ enum Lean {
 }
 
 impl Log {
-    /// The lines that `query` means, of those that `keep` lets count. No line that it means is outside.
+    /// Returns the range of lines that `query` selects, of those for which `keep` returns true. The
+    /// range contains every selected line.
     pub(crate) fn select(&self, query: &Query, keep: Option<&Keep<'_>>) -> io::Result<Range> {
         let mut range = Range::default();
         let Some(last) = self.pieces.len().checked_sub(1) else {
@@ -108,7 +110,7 @@ impl Log {
         Ok(range)
     }
 
-    /// The start of the first line of a piece that is of this time or younger.
+    /// Returns the start of the first line in a piece that has this time or is younger.
     fn first_at(&self, piece: usize, time: u64, lean: Lean) -> io::Result<u64> {
         let content = self.content(piece)?;
         let nothing = Bracket {
@@ -124,7 +126,7 @@ impl Log {
         let judge = Judge {
             time,
             lean,
-            // A service that writes old stamps of its own must not mislead.
+            // Stamps that a service writes itself must not mislead the search.
             earliest: before
                 .map_or(piece.begun, |mark| mark.time)
                 .saturating_sub(SLACK),
@@ -146,7 +148,7 @@ impl Log {
                 };
                 let place = judge.first(&mut BufReader::with_capacity(BLOCK, part), from, to)?;
                 let is_unknown = lean == Lean::Late && place == limit && piece.begun == 0;
-                // Without any stamp its birth is the best that is known.
+                // Without any stamp, the creation time is the best estimate.
                 match is_unknown && before.is_none() && born_unstamped(&file)? >= time {
                     true => Ok(0),
                     false => Ok(place),
@@ -160,7 +162,7 @@ impl Log {
         }
     }
 
-    /// Where the last lines of a range begin, and how many there are, up to so many.
+    /// Returns where the last lines of a range begin, and their number, up to `lines`.
     fn last_lines(
         &self,
         lines: u64,
@@ -193,17 +195,17 @@ impl Log {
     }
 }
 
-/// Decides by lines' own stamps.
+/// The comparison of lines by their own stamps.
 struct Judge {
     time: u64,
     lean: Lean,
-    /// No stamp outside of these is believed.
+    /// The range outside of which stamps are ignored.
     earliest: u64,
     latest: u64,
 }
 
 impl Judge {
-    /// Whether a line is of the time or younger, if it says so.
+    /// Returns whether a line has the time or is younger, if it contains a stamp.
     fn is_at(&self, head: &[u8]) -> Option<bool> {
         let time = Stored::parse(head).time?;
         (self.earliest..=self.latest)
@@ -211,9 +213,10 @@ impl Judge {
             .then_some(time >= self.time)
     }
 
-    /// Halves a part of a file until it is small; it begins where a line does.
+    /// Halves a part of a file until it is small; the part begins at the start of a line.
     fn narrow(&self, file: &File, from: u64, to: u64) -> io::Result<(u64, u64)> {
-        // What is looked for is the start of a line in `from..=end`; no line that starts beyond `to` need be looked at.
+        // The result is the start of a line in `from..=end`; no line that starts beyond `to` needs
+        // to be examined.
         let (mut from, mut to, mut end) = (from, to, to);
         let mut block = vec![0; BLOCK];
         while to.saturating_sub(from) > BLOCK as u64 {
@@ -244,7 +247,7 @@ impl Judge {
         Ok((from, end))
     }
 
-    /// Goes through the lines of a part that begins at `from` and ends at `to`, or before.
+    /// Scans the lines of a part that begins at `from` and ends at `to`, or before.
     fn first(&self, part: &mut impl BufRead, from: u64, to: u64) -> io::Result<u64> {
         let mut place = match self.lean {
             Lean::Early => from,
@@ -268,13 +271,13 @@ impl Judge {
     }
 }
 
-/// As much of the line at the beginning as says when it was written.
+/// Returns the beginning of a line, as far as it can contain a stamp.
 fn head(bytes: &[u8]) -> &[u8] {
     let bytes = &bytes[..bytes.len().min(HEAD)];
     memchr::memchr(b'\n', bytes).map_or(bytes, |end| &bytes[..end])
 }
 
-/// When a file was made whose first line does not say when it was written; 0 is "unknown".
+/// Returns the creation time of a file whose first line has no stamp; 0 if unknown.
 fn born_unstamped(file: &File) -> io::Result<u64> {
     let part = Part {
         file,
@@ -290,7 +293,8 @@ fn born_unstamped(file: &File) -> io::Result<u64> {
     })
 }
 
-/// Reads a line of any length, keeps its beginning, says how long it was with its end; 0 where there is none.
+/// Reads a line of any length and keeps its beginning. Returns its length including the terminator;
+/// 0 if there is no line.
 fn next_head(part: &mut impl BufRead, kept: &mut Vec<u8>) -> io::Result<u64> {
     kept.clear();
     let mut length = 0;
@@ -311,9 +315,10 @@ fn next_head(part: &mut impl BufRead, kept: &mut Vec<u8>) -> io::Result<u64> {
     }
 }
 
-/// Where the last `wanted` lines of `from..to` begin that `keep` lets count, or all of them; `wanted` is lowered by as many.
+/// Returns where the last `wanted` lines of `from..to` that pass `keep` begin, or all of them, and
+/// reduces `wanted` by their number.
 ///
-/// Reads no more than a block and a piece of a line at once, whatever there is.
+/// Reads at most one block and one piece of a line at a time, however long the range is.
 fn last_of_plain(
     file: &File,
     from: u64,
@@ -324,10 +329,10 @@ fn last_of_plain(
     let mut block = vec![0; BLOCK];
     let mut piece = Vec::new();
     let mut start = to;
-    // Where the line ends whose beginning is looked for.
+    // The end of the line whose beginning is searched for.
     let mut end = to;
     while end > from {
-        // The end of the line at the end is not the end of the one before it.
+        // The terminator of the last line does not end the line before it.
         let (looked_at, mut ends) = (start, Vec::new());
         if start > from {
             let length = (start - from).min(BLOCK as u64);
@@ -343,7 +348,7 @@ fn last_of_plain(
             if line >= end {
                 continue;
             }
-            // What is longer than a piece is counted by pieces from its beginning, as it is read.
+            // A line longer than a piece is counted in pieces from its beginning, as it is read.
             for number in (0..(end - line).div_ceil(LINE_MAX)).rev() {
                 let first = line + number * LINE_MAX;
                 let last = end.min(first + LINE_MAX);
@@ -372,7 +377,7 @@ fn last_of_plain(
     Ok(from)
 }
 
-/// The same of what cannot be read backwards.
+/// Does the same for a stream that cannot be read backwards.
 fn last_of_stream(
     part: &mut impl BufRead,
     from: u64,
@@ -403,7 +408,7 @@ fn last_of_stream(
     })
 }
 
-/// A line without its end.
+/// Returns a line without its terminator.
 pub(crate) fn without_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)

@@ -1,4 +1,4 @@
-//! Reading back what real writers wrote, and files as they may be found.
+//! Tests of reading: logs written by real writers, and files in unusual states.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
@@ -24,7 +24,8 @@ fn log_in(dir: &Path, rotate: u64, keep: u32) -> LogFile<RealDisk> {
     log
 }
 
-/// What the query shows, as bytes and line by line, which is the same but for a missing end of the last line.
+/// Returns the output of the query, as bytes and line by line, which is the same except for a
+/// missing terminator of the last line.
 #[track_caller]
 fn shown(dir: &Path, query: Query, keep: Option<&Keep<'_>>) -> String {
     let log = Log::open(dir).unwrap();
@@ -88,7 +89,7 @@ fn long_lines_and_long_files_are_not_scanned_from_the_beginning() {
     let long = "x".repeat(BLOCK * 2 + 1);
     log.write(format!("first\n{long}\nlast\n").as_bytes());
     assert_eq!(tail_text(&dir.0, 2), format!("{long}\nlast\n"));
-    // 1 TiB of nothing before the last line: reading it would take minutes.
+    // A hole of 1 TiB before the last line: reading it would take minutes.
     let file = File::options()
         .append(true)
         .open(dir.0.join(CURRENT))
@@ -106,7 +107,7 @@ fn a_log_that_was_never_written_is_not_found() {
     assert_eq!(tail_text(&dir.0, 1), "");
 }
 
-/// Passes on whole lines; an error ends the one who writes to it.
+/// A sink that sends whole lines; an error ends the follower.
 struct Taken(Vec<u8>, mpsc::Sender<String>);
 
 impl Sink for Taken {
@@ -147,7 +148,7 @@ fn following_misses_nothing_through_rotations() {
     for number in 0..20_000 {
         log.write(format!("{number:07}\n").as_bytes());
         if number % 100 == 0 {
-            // In step with the reader now and then, ahead of it in between.
+            // The writer waits for the reader now and then, and runs ahead in between.
             while lines.recv().unwrap() != format!("{number:07}\n") {}
         }
     }
@@ -179,7 +180,7 @@ fn following_goes_on_in_a_new_directory() {
     assert_eq!(thread.join().unwrap().kind(), io::ErrorKind::BrokenPipe);
 }
 
-/// 2020-01-01T00:00:00Z and so many seconds: before any file was made.
+/// Returns 2020-01-01T00:00:00Z plus this many seconds, which is before any file was created.
 const fn at(seconds: u64) -> u64 {
     (1_577_836_800 + seconds) * 1_000_000
 }
@@ -188,7 +189,7 @@ fn stamp(seconds: u64) -> Stamp {
     Stamp::from_unix_micros(at(seconds))
 }
 
-/// What the compressor makes of a rotated file; it leaves the plain one.
+/// Compresses a rotated file like the compressor, but keeps the plain one.
 fn compressed(dir: &Path, stamp: Stamp, suffix: &str) {
     let plain = fs::read(dir.join(stamp.file_name())).unwrap();
     let path = dir.join(stamp.file_name() + suffix);
@@ -241,7 +242,7 @@ fn a_log_of_all_kinds_of_files_is_one() {
     compress(&dir.0, stamp(10), ".gz");
     write(stamp(20).file_name(), "b 1\nb 2\n");
     compress(&dir.0, stamp(20), ".zst");
-    // The compressor was interrupted, or is about to delete the plain one.
+    // The compressor was interrupted, or is about to delete the plain file.
     write(stamp(30).file_name(), "c 1\n");
     write(stamp(30).file_name() + ".zst", "unfinished");
     write(stamp(40).file_name() + ".zst.tmp", "unfinished");
@@ -260,7 +261,7 @@ fn a_log_of_all_kinds_of_files_is_one() {
     );
     assert_eq!(shown(&dir.0, last(3), Some(ones)), "b 1\nc 1\nd 1\n");
     assert_eq!(shown(&dir.0, last(9), Some(ones)), "a 1\nb 1\nc 1\nd 1\n");
-    // By the names alone: a file as a whole.
+    // By the names alone: each file as a whole.
     assert_eq!(shown(&dir.0, since(15), None), &all[8..]);
     assert_eq!(shown(&dir.0, until(15), None), &all[..16]);
 }
@@ -292,7 +293,7 @@ fn a_damaged_file_yields_what_can_be_read_and_is_named() {
     assert_eq!(damaged, expect);
 }
 
-/// Lines that say when they were written, one a second.
+/// Returns lines with stamps, one per second.
 fn stamped(seconds: std::ops::Range<u64>, text: &str) -> String {
     let time = |second| mainstay_core::time::rfc3339(std::time::Duration::from_micros(at(second)));
     seconds
@@ -345,7 +346,7 @@ fn a_time_is_found_by_the_lines_own_stamps() {
         assert_eq!(found.last(), Some(&(end - 1)).filter(|_| end > second));
         assert!(found.len() <= 3);
     }
-    // Nothing is known of the line at the end, so it is shown.
+    // The time of the last line is unknown, so it is shown.
     assert_eq!(shown(&dir.0, since(11_999), None).lines().count(), 2);
 }
 
@@ -398,7 +399,7 @@ fn a_time_is_found_by_the_index() {
             "{seconds}"
         );
     }
-    // The times of lines, as far as the index goes.
+    // The times of lines, as far as the index determines them.
     let log = Log::open(&dir.0).unwrap();
     let range = log.select(&since(100), None).unwrap();
     let (mut lines, mut line) = (log.lines(range, None), Vec::new());
@@ -417,7 +418,7 @@ fn the_oldest_file_has_the_times_of_its_index_when_it_is_compressed() {
     for (suffix, marks, first) in [
         (".zst", &[(0, at(10)), (2, at(20)), (4, at(30))][..], 10),
         (".gz", &[(0, at(10)), (2, at(20)), (4, at(30))], 10),
-        // An older version wrote no mark for the first line: it is no younger than the next.
+        // An older version wrote no entry for the first line, which is not younger than the next.
         (".zst", &[(2, at(20)), (4, at(30))], 20),
     ] {
         let dir = TempDir::new("oldest");
@@ -450,7 +451,7 @@ fn stamps_that_a_service_writes_itself_do_not_mislead() {
     assert_eq!(shown(&dir.0, until(50), None), old);
 }
 
-/// Bytes that this thread has read so far, and in how many calls: proc(5).
+/// Returns the bytes that this thread has read so far, and the number of calls (proc(5)).
 fn read_so_far() -> (u64, u64) {
     let mut text = String::new();
     let mut file = File::open("/proc/thread-self/io").unwrap();
@@ -476,7 +477,7 @@ fn a_file_of_ten_gigabytes_is_not_read() {
         );
         assert_eq!(range.counted, lines, "{query:?}");
     };
-    // The end, behind a hole that takes no room.
+    // The end, after a hole that uses no space.
     const SIZE: u64 = 10 << 30;
     let dir = TempDir::new("ten-gb");
     let file = File::create(dir.0.join(CURRENT)).unwrap();
@@ -486,7 +487,7 @@ fn a_file_of_ten_gigabytes_is_not_read() {
     check(&dir, last(10), Some(&|line| line.ends_with(b"7 late")), 10);
     check(&dir, since(0), None, 0);
     check(&dir, until(0), None, 0);
-    // Stamps: 64 MB, as there must be one wherever it looks.
+    // Stamps: 64 MB, because the search must find one at every position.
     let dir = TempDir::new("stamps-big");
     let text = stamped(0..500_000, &"x".repeat(110));
     assert!(text.len() > 64 << 20);
@@ -497,7 +498,7 @@ fn a_file_of_ten_gigabytes_is_not_read() {
         lines: Some(1000),
     };
     check(&dir, query, None, 101);
-    // An index does the same for lines without stamps.
+    // An index has the same effect for lines without stamps.
     let raw = TempDir::new("ten-gb-raw");
     let file = File::create(raw.0.join(CURRENT)).unwrap();
     file.set_len(SIZE).unwrap();
@@ -543,7 +544,7 @@ fn following_misses_and_repeats_nothing_through_compression() {
             compress(&dir.0, name, [".zst", ".gz"][round as usize % 2]);
         }
         fs::write(dir.0.join(CURRENT), "").unwrap();
-        // In step with the reader now and then, far behind it in between.
+        // The writer waits for the reader now and then, and runs far ahead in between.
         if round % 7 == 0 {
             while expect < (round + 1) * 10 {
                 assert_eq!(lines.recv().unwrap(), format!("{expect:06}\n"));

@@ -1,10 +1,10 @@
-//! Waits for a change in a directory, where the system does not tell: looks every 50 ms.
+//! Waiting for changes in a directory by polling every 50 ms, on systems without notifications.
 
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// A directory whose files are waited for.
+/// A watch on the files of directories.
 pub(super) struct Watch;
 
 impl Watch {
@@ -12,12 +12,12 @@ impl Watch {
         Ok(Self)
     }
 
-    /// From now on changes in this directory matter, if it exists.
+    /// Watches this directory from now on, if it exists.
     pub(super) fn look_at(&mut self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }
 
-    /// Blocks until something might have changed.
+    /// Blocks until something may have changed.
     pub(super) fn wait(&mut self, _at_most: Option<Duration>) -> io::Result<()> {
         std::thread::sleep(super::follow::PAUSE);
         Ok(())

@@ -1,4 +1,5 @@
-//! The journal, in its own protocol: an entry is a datagram, or, where that is too large, a sealed file in memory whose descriptor is one.
+//! The journal, in its native protocol: an entry is one datagram or, if that is too large, a sealed
+//! memory file whose descriptor is sent in one.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write as _};
@@ -35,7 +36,7 @@ impl Journald {
         self.socket = None;
     }
 
-    /// Does not wait.
+    /// Connects without waiting.
     #[expect(clippy::unused_async, reason = "the same face as all transports")]
     pub(super) async fn connect(&mut self) -> Result<(), String> {
         let open = || {
@@ -59,7 +60,8 @@ impl Journald {
         })
     }
 
-    /// Never by itself: it is told when the next line is sent, and that line is then not lost.
+    /// Never resolves: a broken connection is detected when the next line is sent, and that line is
+    /// not lost.
     pub(super) async fn broken(&mut self) -> Refusal {
         std::future::pending().await
     }
@@ -96,7 +98,7 @@ fn is_too_large(error: &io::Error) -> bool {
         .any(|errno| code == Some(errno.raw_os_error()))
 }
 
-/// A file in memory that nobody can change any more, as the journal asks for.
+/// Creates a memory file that can no longer be modified, as the journal requires.
 fn sealed(entry: &[u8]) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = File::from(rustix::fs::memfd_create("mainstay-line", flags)?);

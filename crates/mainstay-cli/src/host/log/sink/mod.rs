@@ -1,9 +1,11 @@
-//! Where lines go beside the files: the journal, a syslog daemon, a log host.
+//! Targets of lines in addition to the files: the journal, a syslog daemon or a log host.
 //!
-//! The log thread copies lines into blocks ([`Sinks::push`]) and puts these into the queue of each target ([`Sinks::flush`]): bounded,
-//! in memory, never waited for. Each target has a thread of its own (`worker`), shared by all services that name it, which sends
-//! (`transport`), connects again with growing pauses, and has a place on disk (`spool`) where the target is on the network. Where all is full
-//! the oldest lines go; they are counted, told to [`SinkEvent`] and, once it takes something again, to the target itself.
+//! The log thread copies lines into blocks ([`Sinks::push`]) and puts these into the queue of each
+//! target ([`Sinks::flush`]). The queue is bounded, in memory, and never waited for. Each target
+//! has its own thread (`worker`), shared by all services that name the target. The thread sends
+//! (`transport`), reconnects with growing pauses, and stores lines on disk (`spool`) if the target
+//! is on the network. When everything is full, the oldest lines are dropped. They are counted, and
+//! reported as a [`SinkEvent`] and, once it accepts lines again, to the target itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -38,40 +40,43 @@ use transport::Transport;
 pub(crate) use transport::this_host;
 use worker::Worker;
 
-/// Bytes that may wait in memory for one target. Only what waits takes memory.
+/// The maximum number of bytes queued in memory for one target. Memory is used only for queued
+/// lines.
 const QUEUE: usize = 1 << 20;
-/// A block is handed over at this size, without waiting for the end of a batch.
+/// The size at which a block is passed on without waiting for the end of a batch.
 const BLOCK: usize = 64 << 10;
 
-/// What a sink has to say. It comes on a thread of the sink's: take it elsewhere, without blocking.
+/// An event from a sink. The callback runs on a thread of the sink, so it must pass the event on
+/// without blocking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SinkEvent {
-    /// It takes no lines, or not fast enough. Comes once until it has recovered.
+    /// The sink accepts no lines, or not fast enough. Sent once until it has recovered.
     Failing {
-        /// Where to.
+        /// The target.
         sink: SinkTarget,
-        /// Whose lines go there.
+        /// The services whose lines go there.
         services: Vec<ServiceName>,
         /// The first cause, as a chain.
         error: String,
     },
-    /// It takes lines again.
+    /// The sink accepts lines again.
     Recovered {
-        /// Where to.
+        /// The target.
         sink: SinkTarget,
-        /// Whose lines go there.
+        /// The services whose lines go there.
         services: Vec<ServiceName>,
-        /// What never came there, which the sink itself has been told. Mostly nothing.
+        /// Lines that never arrived, which were also reported to the sink itself. Usually empty.
         dropped: Vec<(ServiceName, Lost)>,
     },
 }
 
-/// Where events go.
+/// The receiver of events.
 type Events = Arc<dyn Fn(SinkEvent) + Send + Sync>;
 
-/// The targets of all services, and their threads. Dropping it ends these as [`SinkHub::close`] does, but does not wait.
+/// The targets of all services, and their threads. Drop ends the threads as [`SinkHub::close`]
+/// does, but does not wait.
 pub(crate) struct SinkHub {
-    /// Holds one directory for each target on the network, once it is needed.
+    /// The directory that contains one directory per network target, once it is needed.
     spool_root: PathBuf,
     events: Events,
     targets: BTreeMap<SinkTarget, Target>,
@@ -82,16 +87,17 @@ struct Target {
     done: Receiver<Leftovers>,
 }
 
-/// What had no place to stay at the end, by service.
+/// Output without a place to be kept at the end, by service.
 type Leftovers = BTreeMap<ServiceName, Lost>;
 
-/// The sinks of one service; costs nothing where there are none. What was pushed and not flushed is flushed when it is dropped.
+/// The sinks of one service, without cost if there are none. Drop flushes lines that were pushed
+/// and not flushed.
 pub(crate) struct Sinks {
     pending: Vec<u8>,
     targets: Vec<(Arc<Source>, Arc<Shared>)>,
 }
 
-/// What the log thread and a target's thread share.
+/// The state that the log thread and a target's thread share.
 struct Shared {
     target: SinkTarget,
     queue: Mutex<Queue>,
@@ -100,19 +106,19 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    /// The oldest first.
+    /// The queued blocks, the oldest first.
     blocks: VecDeque<Block>,
     bytes: usize,
-    /// What went to make room, and has not been told yet.
+    /// Lines that were dropped to make room, and have not been reported yet.
     dropped: BTreeMap<ServiceName, Lost>,
-    /// Who sends here.
+    /// The services that send to this target.
     services: BTreeSet<ServiceName>,
-    /// Until when it may go on, once it has to end.
+    /// The time limit for sending, once the target is being closed.
     closing: Option<Instant>,
 }
 
 impl SinkHub {
-    /// Touches nothing. `events` is called on the sinks' threads.
+    /// Creates the hub without any thread or file. `events` is called on the sinks' threads.
     pub(crate) fn new(
         spool_root: PathBuf,
         events: impl Fn(SinkEvent) + Send + Sync + 'static,
@@ -124,9 +130,10 @@ impl SinkHub {
         }
     }
 
-    /// The sinks of a service. Does not block: connections are made by the targets' threads, which also send what an earlier process
-    /// left for them. What this system has not is a [`SinkEvent::Failing`] and left out.
-    /// Relative paths of certificates begin at `manifest_dir`.
+    /// Opens the sinks of a service. Does not block: the targets' threads make the connections, and
+    /// also send lines that an earlier process left for the targets. A sink that this system does
+    /// not support is reported as [`SinkEvent::Failing`] and left out. Relative certificate paths
+    /// are resolved against `manifest_dir`.
     pub(crate) fn open(
         &mut self,
         service: &ServiceName,
@@ -159,7 +166,7 @@ impl SinkHub {
         }
     }
 
-    /// The thread of a target, which is started with the first service that names it.
+    /// Returns the target, whose thread is started with the first service that names it.
     fn target(&mut self, spec: &SinkSpec, manifest_dir: &Path) -> io::Result<Arc<Shared>> {
         if let Some(target) = self.targets.get(spec.target()) {
             return Ok(target.shared.clone());
@@ -188,10 +195,11 @@ impl SinkHub {
         Ok(shared)
     }
 
-    /// Blocks at most `limit`, or a little longer where a disk does, until all that was flushed is sent. What is left for targets on the network stays on disk for the next start; what is
-    /// left for local ones, which have no such place, is lost and returned.
+    /// Blocks until all flushed lines have been sent, at most `limit`, or a little longer if a disk
+    /// is slow. Remaining lines for network targets stay on disk for the next start. Remaining
+    /// lines for local targets, which have no spool, are lost and returned.
     pub(crate) fn close(mut self, limit: Duration) -> Vec<(SinkTarget, ServiceName, Lost)> {
-        /// For putting on disk what could not be sent.
+        /// The additional time for storing unsent lines on disk.
         const LEAVE: Duration = Duration::from_secs(1);
         let deadline = Instant::now() + limit;
         self.end(deadline);
@@ -220,12 +228,13 @@ impl Drop for SinkHub {
 }
 
 impl Sinks {
-    /// Whether lines would go nowhere.
+    /// Returns whether there are no targets.
     pub(crate) fn is_empty(&self) -> bool {
         self.targets.is_empty()
     }
 
-    /// Copies a line, which has been redacted, for all sinks. Never blocks; nothing moves before [`Sinks::flush`], unless much waits for it.
+    /// Copies a line, which has been redacted, for all sinks. Never blocks. Lines are not passed on
+    /// before [`Sinks::flush`], unless many are pending.
     pub(crate) fn push(&mut self, line: &Line<'_>) {
         if self.targets.is_empty() {
             return;
@@ -236,7 +245,7 @@ impl Sinks {
         }
     }
 
-    /// The end of a batch: hands over what was pushed. Never blocks.
+    /// Passes on the pushed lines at the end of a batch. Never blocks.
     pub(crate) fn flush(&mut self) {
         if self.pending.is_empty() {
             return;
@@ -258,7 +267,7 @@ impl Drop for Sinks {
 }
 
 impl Shared {
-    /// The lock is never held while anything is waited for.
+    /// Locks the queue. The lock is never held during a wait.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -272,7 +281,7 @@ impl Shared {
 }
 
 impl Queue {
-    /// Makes room by dropping the oldest.
+    /// Appends a block, and makes room by dropping the oldest.
     fn push_back(&mut self, block: Block) {
         self.bytes += block.rest().len();
         self.blocks.push_back(block);
@@ -299,7 +308,7 @@ impl Queue {
     }
 }
 
-/// A name of a directory that says which target, and is no other's.
+/// Returns a directory name that identifies the target and is unique.
 fn dir_name(target: &SinkTarget) -> String {
     use std::fmt::Write as _;
     let mut name = String::new();

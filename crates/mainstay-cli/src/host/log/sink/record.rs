@@ -1,4 +1,5 @@
-//! Lines as they wait, in memory and on disk: one record after the other, as small as they can be copied fast.
+//! The format of queued lines, in memory and on disk: consecutive records, as compact as fast
+//! copying allows.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use mainstay_core::spec::{Facility, Level, ServiceName};
 
 use super::Lost;
 
-/// Bytes before the message: its length, time, pid, restart, flags.
+/// The size of the header before the message: length, time, pid, restart and flags.
 const HEAD: usize = 4 + 8 + 4 + 4 + 1;
 
 const LEVELS: [Option<Level>; 6] = [
@@ -20,7 +21,7 @@ const LEVELS: [Option<Level>; 6] = [
 ];
 const STREAMS: [Option<Stream>; 3] = [None, Some(Stream::Stdout), Some(Stream::Stderr)];
 
-/// Appends a record. Of a message beyond 4 GiB the rest is left out.
+/// Appends a record. A message is truncated at 4 GiB.
 pub(super) fn put(line: &Line<'_>, out: &mut Vec<u8>) {
     let length = u32::try_from(line.message.len()).unwrap_or(u32::MAX);
     let level = LEVELS.iter().position(|level| *level == line.level);
@@ -34,7 +35,7 @@ pub(super) fn put(line: &Line<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&line.message[..length as usize]);
 }
 
-/// The first record of `bytes`, and its size.
+/// Returns the first record of `bytes`, and its size.
 fn take(bytes: &[u8]) -> Option<(Line<'_>, usize)> {
     let (head, rest) = bytes.split_at_checked(HEAD)?;
     let word = |at: usize| Some(u32::from_le_bytes(*head.get(at..)?.first_chunk()?));
@@ -52,19 +53,19 @@ fn take(bytes: &[u8]) -> Option<(Line<'_>, usize)> {
     Some((line, HEAD + length))
 }
 
-/// Whose lines.
+/// The origin of lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) service: ServiceName,
     pub(super) facility: Facility,
 }
 
-/// Some lines of one service. Cloning shares them.
+/// Some lines of one service. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
     pub(super) source: Arc<Source>,
     data: Arc<Vec<u8>>,
-    /// Where the first record lies that has not been sent.
+    /// The offset of the first record that has not been sent.
     at: usize,
 }
 
@@ -77,22 +78,22 @@ impl Block {
         }
     }
 
-    /// The records that are left.
+    /// Returns the remaining records.
     pub(super) fn rest(&self) -> &[u8] {
         &self.data[self.at..]
     }
 
-    /// Bytes of it that were sent.
+    /// Returns the number of bytes that were sent.
     pub(super) fn sent(&self) -> usize {
         self.at
     }
 
-    /// All before byte `at`, where a record begins, was sent.
+    /// Records that everything before byte `at`, where a record begins, was sent.
     pub(super) fn sent_up_to(&mut self, at: usize) {
         self.at = at.min(self.data.len());
     }
 
-    /// What is left, each line with the place where it ends.
+    /// Returns the remaining lines, each with the offset of its end.
     pub(super) fn lines(&self) -> impl Iterator<Item = (Line<'_>, usize)> {
         let mut at = self.at;
         std::iter::from_fn(move || {
@@ -102,13 +103,13 @@ impl Block {
         })
     }
 
-    /// The next line, and the place where it ends.
+    /// Returns the next line, and the offset of its end.
     pub(super) fn first(&self) -> Option<(Line<'_>, usize)> {
         let (line, size) = take(self.rest())?;
         Some((line, self.at + size))
     }
 
-    /// What would be lost with it.
+    /// Returns the loss if this block were dropped.
     pub(super) fn lost(&self) -> Lost {
         let mut lost = Lost::default();
         for (line, _) in self.lines() {

@@ -1,9 +1,11 @@
-//! What a sink on the network has not taken yet, on disk: first in, first out, bounded.
+//! The spool of a network sink: lines not sent yet, on disk, first in, first out, and bounded.
 //!
-//! Segments `NUMBER.spool` hold blocks, each with its length and a checksum; a `cursor` says how far the first one has been sent. A process
-//! appends only to segments of its own, so a block that a crash tore is the last of its segment, and is left out. Nothing is synced: what
-//! is here survives the end of the supervisor however it comes, and may lose its last seconds with the machine. Where room lacks, the
-//! oldest segment goes: in a long outage the end of the story is worth more than its beginning, which the log files also have.
+//! Segments `NUMBER.spool` contain blocks, each with its length and a checksum. A `cursor` records
+//! how much of the first segment has been sent. A process appends only to segments that it created,
+//! so a block torn by a crash is the last of its segment, and is skipped. Nothing is synced: the
+//! spool survives any end of the supervisor, and may lose its last seconds when the machine
+//! crashes. If the space is exhausted, the oldest segment is dropped: in a long outage the latest
+//! lines are worth more than the first ones, which are also in the log files.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -16,31 +18,31 @@ use mainstay_core::spec::{Facility, ServiceName};
 use super::Lost;
 use super::record::{Block, Source};
 
-/// How a segment begins: what it is, and in which version.
+/// The beginning of a segment: its type and version.
 const MAGIC: &[u8] = b"mainstay spool 1\n";
-/// Before a block: length and checksum of what follows.
+/// The size of the header before a block: length and checksum of the rest.
 const HEAD: usize = 4 + 8;
-/// The first segment ever. There is room before it for what has to be put back.
+/// The number of the first segment ever. Lower numbers are for blocks that are put back.
 const FIRST: u64 = 1 << 32;
 
-/// What was dropped to make room, by service.
+/// The lines dropped to make room, by service.
 pub(super) type Dropped = BTreeMap<ServiceName, Lost>;
 
 pub(super) struct Spool {
     dir: PathBuf,
     limit: u64,
-    /// The oldest first; none is without blocks to send.
+    /// The segments, oldest first. Each contains blocks to send.
     segments: VecDeque<Segment>,
     next_number: u64,
-    /// Appends to the last segment.
+    /// The last segment, open for appending.
     writer: Option<File>,
-    /// Reads the first one.
+    /// The first segment, open for reading.
     reader: Option<File>,
-    /// Where the next block lies in the first one.
+    /// The offset of the next block in the first segment.
     offset: u64,
-    /// How much of that block was sent.
+    /// The number of bytes of that block that were sent.
     sent: usize,
-    /// The block that was handed out: its segment, and where it lies.
+    /// The block that was handed out: its segment and offset.
     out: Option<(u64, u64)>,
     cursor: Option<File>,
 }
@@ -51,7 +53,7 @@ struct Segment {
 }
 
 impl Spool {
-    /// Finds what an earlier process left. Makes nothing.
+    /// Opens the spool that an earlier process left. Creates nothing.
     pub(super) fn open(dir: PathBuf, limit: u64) -> io::Result<Self> {
         let mut spool = Self {
             dir,
@@ -84,7 +86,7 @@ impl Spool {
         found.sort_by_key(|segment| segment.number);
         spool.segments = found.into();
         if let Some([number, offset, sent]) = read_cursor(&spool.dir.join("cursor")) {
-            // An old cursor must never be taken for one into a new segment of the same number.
+            // An old cursor must never apply to a new segment of the same number.
             spool.next_number = spool.next_number.max(number.saturating_add(1));
             if spool.segments.front().is_some_and(|s| s.number == number) {
                 spool.offset = offset;
@@ -103,11 +105,11 @@ impl Spool {
         self.segments.is_empty() && self.out.is_none()
     }
 
-    /// Adds what is left of `block` at the end. What had to go for it is added to `dropped`.
+    /// Appends the rest of `block`. Lines that are dropped to make room are added to `dropped`.
     pub(super) fn append(&mut self, block: &Block, dropped: &mut Dropped) -> io::Result<()> {
         let frame = frame(block);
         let size = frame.len() as u64;
-        // A block that is alone larger than the bound is the spool.
+        // A single block that exceeds the limit becomes the whole spool.
         while !self.segments.is_empty() && self.size() + size + MAGIC.len() as u64 > self.limit {
             self.drop_oldest(dropped);
         }
@@ -139,8 +141,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Hands out the oldest block. It stays here until it is [confirmed](Self::confirm) or [put back](Self::put_back).
-    /// What cannot be read is added to `damaged`, in bytes.
+    /// Returns the oldest block, which stays in the spool until it is [confirmed](Self::confirm) or
+    /// [put back](Self::put_back). The bytes of unreadable blocks are added to `damaged`.
     pub(super) fn next(&mut self, damaged: &mut Lost) -> Option<Block> {
         loop {
             let Segment { number, size } = *self.segments.front()?;
@@ -160,7 +162,7 @@ impl Spool {
         }
     }
 
-    /// The block that was handed out has been sent.
+    /// Removes the block that was handed out, because it has been sent.
     pub(super) fn confirm(&mut self) {
         if let Some((number, _)) = self.out.take()
             && self.segments.front().is_some_and(|s| s.number == number)
@@ -170,7 +172,8 @@ impl Spool {
         }
     }
 
-    /// What is left of `block` has to be sent before all else: one that was handed out, or that never was here.
+    /// Puts the rest of `block` before all others: either the block that was handed out, or one
+    /// that was never in the spool.
     pub(super) fn put_back(&mut self, block: &Block) -> io::Result<()> {
         let first = self.segments.front().map(|segment| segment.number);
         if let Some((number, offset)) = self.out.take()
@@ -180,11 +183,13 @@ impl Spool {
             self.save_cursor(number);
             return Ok(());
         }
-        // The first segment is a whole one: either there was none when the block was taken from memory, or its own is gone.
+        // The first segment is complete: either there was none when the block was taken from
+        // memory, or the block's own segment is gone.
         debug_assert_eq!((self.offset, self.sent), (MAGIC.len() as u64, 0));
         let number = first.unwrap_or(self.next_number) - 1;
         let mut file = self.create(number)?;
-        // There may have been one of that number before, which the cursor means: it must not skip the block.
+        // An earlier segment may have had this number, and the cursor may refer to it: the cursor
+        // must not skip the block.
         self.save_cursor(number);
         let frame = frame(block);
         if let Err(error) = file.write_all(&frame) {
@@ -219,7 +224,7 @@ impl Spool {
         Ok(file)
     }
 
-    /// The block at the offset, and where it ends.
+    /// Returns the block at the current offset, and the offset of its end.
     fn read_block(&mut self, number: u64, size: u64) -> io::Result<(Block, u64)> {
         if self.reader.is_none() {
             let mut file = File::open(self.path(number))?;
@@ -263,7 +268,7 @@ impl Spool {
         self.remove_oldest();
     }
 
-    /// Removes what has been read to its end.
+    /// Removes segments that have been read completely.
     fn trim(&mut self) {
         while self.segments.front().is_some_and(|s| s.size <= self.offset) {
             self.remove_oldest();
@@ -281,7 +286,8 @@ impl Spool {
         }
     }
 
-    /// Without it a block, or the sent part of one, would be sent again by the next process; so a failure is no more than that.
+    /// Saves the cursor. A failure is ignored: without the cursor, the next process only sends a
+    /// block, or the sent part of one, again.
     fn save_cursor(&mut self, number: u64) {
         let words = [number, self.offset, self.sent as u64].map(u64::to_le_bytes);
         let mut write = || -> io::Result<()> {
@@ -318,7 +324,7 @@ fn read_cursor(path: &Path) -> Option<[u64; 3]> {
         .map(|words| words.map(u64::from_le_bytes))
 }
 
-/// What is left of a block, as it is stored.
+/// Returns the stored form of a block's rest.
 fn frame(block: &Block) -> Vec<u8> {
     let name = block.source.service.as_str();
     let length = 2 + name.len() + block.rest().len();
@@ -346,7 +352,8 @@ fn parse(payload: &[u8]) -> Option<Block> {
     Some(Block::new(Arc::new(source), Arc::new(records.to_vec())))
 }
 
-/// FNV-1a over words: it only has to tell a torn block from a whole one.
+/// Returns the FNV-1a hash over words, which only has to distinguish a torn block from a complete
+/// one.
 fn checksum_of(bytes: &[u8]) -> u64 {
     let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
     let (words, rest) = bytes.as_chunks::<8>();

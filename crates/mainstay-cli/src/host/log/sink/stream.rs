@@ -1,9 +1,11 @@
-//! Syslog over TCP (RFC 6587, octets counted) and TLS (RFC 5425).
+//! Syslog over TCP (RFC 6587, octet counting) and TLS (RFC 5425).
 //!
-//! The protocol has no acknowledgement: what the system took and the receiver did not read when a connection broke is lost, and nobody can
-//! know it. So the receiver's end of a connection is noticed at once, before the next line is written to it. What the system did not take
-//! is sent again over the next connection, from the first line that was not written in whole; over TLS, where lines are written in records, from the first line of
-//! the last write (at most [`CHUNK`] come twice).
+//! The protocol has no acknowledgement: lines that the system accepted and the receiver did not
+//! read before a connection broke are lost without notice. A closed connection is therefore
+//! detected before the next line is written to it. Lines that the system did not accept are sent
+//! again over the next connection, from the first incompletely written line. Over TLS, which writes
+//! records, they are sent again from the first line of the last write (at most [`CHUNK`] bytes
+//! arrive twice).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,9 +28,10 @@ use super::record::Block;
 use super::transport::{CONNECT, PATIENCE, Refusal};
 use crate::tls;
 
-/// Bytes that are written at once.
+/// The number of bytes written at once.
 const CHUNK: usize = 16 << 10;
-/// How long a new TLS connection is listened to before it is used: a receiver of TLS 1.3 refuses us only after we think that we are in.
+/// The time for which a new TLS connection is read before it is used: a TLS 1.3 receiver can refuse
+/// the client after the client has completed the handshake.
 const LISTEN: Duration = Duration::from_millis(250);
 
 /// A connection to a log host.
@@ -39,10 +42,10 @@ pub(super) struct Remote {
     wire: Option<Wire>,
 }
 
-/// How to trust, and be trusted.
+/// The trust anchors and the client identity.
 pub(super) struct Tls {
     ca: Option<PathBuf>,
-    /// Certificate chain and key.
+    /// The paths of the certificate chain and the key.
     identity: Option<(PathBuf, PathBuf)>,
 }
 
@@ -63,7 +66,7 @@ impl Tls {
         }
     }
 
-    /// Reads the files anew, as they may have been renewed.
+    /// Creates the configuration. Reads the files each time, because they may have been renewed.
     fn config(&self) -> Result<ClientConfig, String> {
         let roots = tls::roots(self.ca.as_deref())?;
         let builder = ClientConfig::builder_with_provider(tls::provider())
@@ -147,7 +150,8 @@ impl Remote {
             if frames.is_empty() {
                 break; // nothing that could be read as a line
             }
-            // Nothing is written to a connection that is over, whatever the system would still take for it.
+            // Nothing is written to a closed connection, even if the system would still accept
+            // bytes.
             let closed = tokio::select! {
                 biased;
                 closed = wire.closed() => Err(closed),
@@ -193,7 +197,7 @@ async fn connect(address: &HostPort) -> io::Result<TcpStream> {
             true => TcpSocket::new_v4()?,
             false => TcpSocket::new_v6()?,
         };
-        // A receiver that vanished is noticed even if nothing is sent.
+        // Detects a vanished receiver even if nothing is sent.
         socket.set_keepalive(true)?;
         match timeout(CONNECT, socket.connect(address)).await {
             Ok(Ok(stream)) => {
@@ -208,7 +212,7 @@ async fn connect(address: &HostPort) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Asks an idle receiver after a minute, and gives up half a minute later.
+/// Probes an idle receiver after a minute, and gives up half a minute later.
 #[cfg(target_os = "linux")]
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
@@ -224,7 +228,8 @@ fn keep_alive(_: &TcpStream) -> io::Result<()> {
 }
 
 impl Wire {
-    /// Marks in `block` what was taken; `frames` says where each ends, here and there.
+    /// Writes frames and marks accepted ones as sent in `block`. `frames` contains the end of each
+    /// one in `bytes` and in the block.
     async fn write_frames(
         &mut self,
         bytes: &[u8],
@@ -248,13 +253,14 @@ impl Wire {
                 mark(written);
             }
         }
-        // Of what TLS took some may still wait to be written.
+        // TLS may have accepted bytes without writing them yet.
         timeout(PATIENCE, self.flush()).await??;
         mark(written);
         Ok(())
     }
 
-    /// Waits until the other side ends the connection. What it says is not listened to: syslog has no answers.
+    /// Waits until the other side closes the connection. Received bytes are ignored: syslog has no
+    /// replies.
     async fn closed(&mut self) -> io::Error {
         let mut buffer = [0; 512];
         loop {

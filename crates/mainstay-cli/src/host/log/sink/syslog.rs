@@ -1,4 +1,5 @@
-//! A syslog daemon of this machine, spoken to as syslog(3) does: datagrams, or, where it listens so, a stream in which a NUL ends each line.
+//! The local syslog daemon, addressed like syslog(3) does: with datagrams or, if the daemon listens
+//! on one, a stream in which a NUL ends each line.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ use tokio::time::timeout;
 use super::record::Block;
 use super::transport::{PATIENCE, Refusal};
 
-/// What is sent of a message that the system refuses as too long for a datagram: what daemons take without being told to.
+/// The maximum length of a message that was refused as too long for a datagram: the length that
+/// daemons accept by default.
 const SHORT: usize = 8192;
 
 pub(super) struct Local {
@@ -48,7 +50,7 @@ impl Local {
         let datagram = UnixDatagram::unbound()?;
         match datagram.connect(&self.path) {
             Ok(()) => Ok(Socket::Datagram(datagram)),
-            // It is a socket of another type.
+            // The socket has another type.
             Err(error)
                 if error.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()) =>
             {
@@ -70,7 +72,7 @@ impl Local {
     }
 
     pub(super) async fn broken(&mut self) -> Refusal {
-        // A datagram socket says so when the next line is sent, and that line is then not lost.
+        // A datagram socket reports it when the next line is sent, and that line is not lost.
         if let Some(Socket::Stream(stream)) = &self.socket {
             let mut buffer = [0; 64];
             loop {

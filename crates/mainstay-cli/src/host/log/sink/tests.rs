@@ -1,4 +1,5 @@
-//! Real receivers where the machine has them (rsyslogd, systemd-journald), and sockets of our own that stop reading, vanish and return.
+//! Tests with real receivers if installed (rsyslogd, systemd-journald), and with test sockets that
+//! stop reading, vanish and return.
 
 use std::fs;
 use std::io::Read as _;
@@ -74,7 +75,7 @@ fn name(text: &str) -> ServiceName {
     ServiceName::new(text).unwrap()
 }
 
-/// As a manifest has it.
+/// Returns the sinks in the form of a manifest.
 fn specs(sink: &str) -> Vec<SinkSpec> {
     let text = format!("[service.a]\ncommand = ['a']\nlog.sinks = [{sink}]");
     let specs = parse(&text, Format::Toml).unwrap();
@@ -98,7 +99,8 @@ fn send(sinks: &mut Sinks, message: &str) {
     sinks.flush();
 }
 
-/// Until the target's thread has taken in most of what was pushed, sent or not: a test pushes faster than any program writes.
+/// Waits until the target's thread has taken most of the pushed lines, sent or not, because a test
+/// pushes faster than any program writes.
 fn settle(sinks: &Sinks) {
     let shared = &sinks.targets[0].1;
     wait_until("room in the queue", LIMIT, || {
@@ -106,7 +108,7 @@ fn settle(sinks: &Sinks) {
     });
 }
 
-/// The next connection. Neither it nor what comes over it is waited for forever.
+/// Accepts the next connection, with a time limit for it and for reading from it.
 fn accept(listener: &TcpListener) -> TcpStream {
     set_socket_timeout(listener, Timeout::Recv, Some(LIMIT)).unwrap();
     let (stream, _) = listener.accept().unwrap();
@@ -121,7 +123,7 @@ fn accept_local(listener: &UnixListener) -> UnixStream {
     stream
 }
 
-/// Sends to a receiver until it can take nothing more, from as many sockets as that takes.
+/// Sends to a receiver until it accepts nothing more, from as many sockets as necessary.
 fn fill(path: &Path) {
     loop {
         let socket = UnixDatagram::unbound().unwrap();
@@ -137,7 +139,7 @@ fn fill(path: &Path) {
     }
 }
 
-/// Kills its process, which is ours, and waits for it.
+/// A child process that is killed and waited for on drop.
 struct Daemon(Child);
 
 impl Drop for Daemon {
@@ -147,7 +149,7 @@ impl Drop for Daemon {
     }
 }
 
-/// What arrives over a connection with counted octets: the messages.
+/// Reads the messages of a connection with octet counting.
 fn read_counted(stream: &mut impl std::io::Read) -> Vec<String> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();
@@ -168,7 +170,7 @@ fn read_counted(stream: &mut impl std::io::Read) -> Vec<String> {
     messages
 }
 
-// Receivers of our own
+// Test receivers
 
 #[test]
 fn without_sinks_nothing_is_kept() {
@@ -206,7 +208,9 @@ fn services_share_a_connection_and_all_is_sent_before_the_end() {
     assert_eq!(rig.events.try_recv().ok(), None);
 }
 
-/// The receiver stops reading: queue, spool, dropping. It reads again: what is left comes in order, and how much did not is told exactly.
+/// The receiver stops reading: the queue fills, then the spool, then lines are dropped. When it
+/// reads again, the remaining lines arrive in order, and the number of dropped ones is reported
+/// exactly.
 #[test]
 fn a_slow_receiver_costs_only_the_oldest_lines_and_is_told_how_many() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -236,7 +240,7 @@ fn a_slow_receiver_costs_only_the_oldest_lines_and_is_told_how_many() {
             .sum();
         (size > 500_000).then_some(size)
     });
-    // While we look, one segment may go and another come.
+    // During the check, one segment may be removed and another added.
     assert!(size <= 1_000_100 + 1_000_000 / 8, "{size}");
 
     let reader = thread::spawn(move || read_counted(&mut stream));
@@ -249,7 +253,8 @@ fn a_slow_receiver_costs_only_the_oldest_lines_and_is_told_how_many() {
         "in order, and none twice"
     );
     assert_eq!(numbers.last(), Some(&(total - 1)), "the newest are there");
-    // Mostly once; more often if we were kept from pushing for so long that all could be sent in between.
+    // Usually once; more often if this test was delayed for so long that everything could be sent
+    // in between.
     let mut all = Lost::default();
     let mut expected = Vec::new();
     for event in rig.events.try_iter() {
@@ -361,7 +366,8 @@ fn a_receiver_that_ends_the_connection_while_nothing_is_sent_costs_no_line() {
         let text = String::from_utf8(rest).unwrap();
         messages.push(text.split_once("] ").unwrap().1.to_owned());
         expected.push(message);
-        // Either the end is noticed while nothing is to be sent, or the next line comes in the same moment.
+        // Either the end is detected while nothing is to be sent, or the next line arrives at the
+        // same moment.
         if i % 2 == 0 {
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             assert_eq!(stream.read(&mut [0]).unwrap(), 0);
@@ -380,7 +386,7 @@ fn a_receiver_that_breaks_the_connection_gets_the_rest_over_the_next_one() {
     );
     let filler = "x".repeat(2000);
     let reader = thread::spawn(move || {
-        // Takes a little, and breaks off with much unread: what the system had taken is lost.
+        // Reads a little, and closes with much unread: lines that the system had accepted are lost.
         accept(&listener).read_exact(&mut [0; 5000]).unwrap();
         read_counted(&mut accept(&listener))
     });
@@ -402,7 +408,7 @@ fn a_receiver_that_breaks_the_connection_gets_the_rest_over_the_next_one() {
     assert_eq!(numbers.last(), Some(&4999));
 }
 
-/// Its connection is lost just before the end, which is no reason to leave lines behind.
+/// The connection is lost just before the end, which is no reason to leave lines behind.
 #[test]
 fn a_receiver_that_is_back_at_the_end_gets_what_waits() {
     let mut rig = Rig::new();
@@ -444,7 +450,7 @@ fn a_receiver_that_does_not_read_delays_the_end_no_longer_than_it_may() {
     drop(sinks);
     let began = Instant::now();
     let lost = rig.hub.close(Duration::from_millis(200));
-    // The limit, and what it takes to put the rest on a disk.
+    // The limit, plus the time to store the rest on a disk.
     assert!(began.elapsed() < Duration::from_secs(10));
     for kind in ["datagrams", "stream"] {
         let of = |(sink, ..): &&(SinkTarget, ServiceName, Lost)| sink.to_string().ends_with(kind);
@@ -476,7 +482,8 @@ fn refused_datagrams_are_counted_and_sending_goes_on() {
         size > 8100 && size <= 8192 && text.contains(" cut=\""),
         "{size}"
     );
-    // Well again is who has refused nothing for a while, told with what comes next.
+    // A receiver has recovered if it has refused nothing for a while; it is told with the next
+    // lines.
     let (dropped, notice) = wait_until("the end of trouble", LIMIT, || {
         send(&mut sinks, "more");
         let size = receiver.recv(&mut buffer).ok()?;
@@ -502,7 +509,7 @@ fn a_local_daemon_that_does_not_read_costs_the_oldest_lines() {
     for i in 0..total {
         send(&mut sinks, &format!("{i} {filler}"));
     }
-    // Told while it hangs, not only once it is given up.
+    // Reported while the receiver hangs, not only once it is given up.
     assert!(rig.failing().contains("faster"));
     receiver.set_read_timeout(Some(LIMIT)).unwrap();
     let mut buffer = [0; 2000];
@@ -524,7 +531,7 @@ fn a_local_daemon_that_does_not_read_costs_the_oldest_lines() {
     assert_eq!(numbers.last(), Some(&(total - 1)));
     assert_eq!(numbers.len() as u64 + lost, total);
     assert_eq!(rig.recovered()[0].1.lines, lost);
-    // It goes away and comes back: bounded memory is all there is.
+    // The receiver disappears and returns: only bounded memory is available.
     drop(receiver);
     fs::remove_file(&path).unwrap();
     send(&mut sinks, "waits");
@@ -573,7 +580,7 @@ fn a_local_daemon_may_listen_for_a_stream() {
     let mut all = vec![0; expected.len()];
     stream.read_exact(&mut all).unwrap();
     assert_eq!(String::from_utf8_lossy(&all), expected);
-    // It ends the connection: the next line goes over another.
+    // The receiver closes the connection: the next line goes over another one.
     drop(stream);
     send(&mut sinks, "four");
     let mut rest = String::new();
@@ -632,21 +639,21 @@ fn a_spool_keeps_order_and_place_over_restarts() {
     first.sent_up_to(end);
     spool.put_back(&first).unwrap();
     drop(spool);
-    // A second process: the half that was sent does not come again, and what it adds comes last.
+    // A second process: the sent half does not arrive again, and new blocks come last.
     let mut spool = open();
     spool.append(&block("d", 1), dropped).unwrap();
     let second = spool.next(&mut Lost::default()).unwrap();
     assert_eq!(messages(&second), ["b 1"]);
     drop(spool);
-    // A third, as the second was killed before it was confirmed.
+    // A third process, because the second one was killed before the block was confirmed.
     let mut spool = open();
     assert_eq!(drain(&mut spool), ["b 1", "c 0", "c 1", "d 0"]);
-    // What was taken from memory goes before all that came after it.
+    // A block taken from memory goes before all later ones.
     spool.append(&block("f", 1), dropped).unwrap();
     spool.put_back(&block("e", 1)).unwrap();
     drop(spool);
     assert_eq!(drain(&mut open()), ["e 0", "f 0"]);
-    // The old cursor means nothing to new segments.
+    // The old cursor does not apply to new segments.
     let mut spool = open();
     spool.append(&block("g", 1), dropped).unwrap();
     drop(spool);
@@ -705,7 +712,8 @@ fn a_full_spool_drops_the_oldest_and_counts_it() {
         }
     }
     let lost = dropped[&name("orders")].lines;
-    // The block in hand is not counted: it may yet be sent; here it is put back, before all else.
+    // The block in hand is not counted, because it may still be sent; here it is put back before
+    // all others.
     spool.put_back(held.as_ref().unwrap()).unwrap();
     let left = drain(&mut spool);
     assert_eq!(left[0], "0 0");
@@ -738,7 +746,7 @@ fn rsyslogd(sandbox: &Sandbox, config: &str) -> Daemon {
     Daemon(child.unwrap())
 }
 
-/// What a template of rsyslog tells of a message.
+/// An rsyslog template that prints the properties of a message.
 const TEMPLATE: &str = r#"template(name="told" type="string" string="%inputname%|%pri%|%timereported:::date-rfc3339%|%app-name%|%procid%|%structured-data%|%msg%\n")"#;
 
 #[test]
@@ -782,7 +790,7 @@ input(type="imudp" address="127.0.0.1" port="{udp}")
     let find = |input: &str| told.iter().find(|l| l.starts_with(input)).unwrap().as_str();
     let rest = "27|2026-11-22T10:11:12.123456Z|orders|4711|[mainstay@32473 stream=\"stderr\" restart=\"3\"]|bücher \"]\\ over";
     for input in ["imtcp", "imudp"] {
-        // An instant of UTC is shown now with the one, now with the other.
+        // An instant in UTC is shown sometimes in one form, sometimes in the other.
         let told = find(input).replacen("+00:00|", "Z|", 1);
         assert_eq!(told, format!("{input}|{rest} {input}"));
     }
@@ -791,7 +799,7 @@ input(type="imudp" address="127.0.0.1" port="{udp}")
         (local[1], local[3], local[4], local[6]),
         ("27", "orders", "4711", " bücher \"]\\ over imuxsock")
     );
-    // Many, in order.
+    // Many lines, in order.
     let mut sinks = rig.open("many", &format!("'syslog+tcp://127.0.0.1:{tcp}'"));
     for i in 0..5000 {
         send(&mut sinks, &format!("number {i}"));
@@ -812,7 +820,7 @@ input(type="imudp" address="127.0.0.1" port="{udp}")
     );
 }
 
-/// A CA, and a certificate of 127.0.0.1 by it.
+/// Creates a CA, and a certificate for 127.0.0.1 signed by it.
 fn certificates(dir: &Path) -> bool {
     let run = |args: &str| {
         let mut command = Command::new("openssl");
@@ -902,7 +910,7 @@ input(type="imtcp" address="127.0.0.1" port="{strict}" streamdriver.mode="1" str
     );
     assert!(lines[0].starts_with("imtcp|27|"), "{}", lines[0]);
 
-    // Somebody else's certificate; a name that is not in it: no line goes there.
+    // A certificate of another CA, or a name that it does not contain: no line is sent.
     for (sink, cause) in [
         (
             format!("{{ to = 'syslog+tls://127.0.0.1:{open}', ca = 'other.pem' }}"),
@@ -930,7 +938,8 @@ input(type="imtcp" address="127.0.0.1" port="{strict}" streamdriver.mode="1" str
         );
     }
 
-    // Who has no certificate is refused before a line is lost; who has one is taken.
+    // A client without a certificate is refused before a line is lost; one with a certificate is
+    // accepted.
     let mut sinks = rig.open(
         "b",
         &format!("{{ to = 'syslog+tls://127.0.0.1:{strict}', ca = 'ca.pem' }}"),
@@ -956,7 +965,7 @@ input(type="imtcp" address="127.0.0.1" port="{strict}" streamdriver.mode="1" str
     );
 }
 
-/// A journal of the test's own, in a mount namespace in which nothing else runs.
+/// Starts a journal for this test, in a mount namespace in which nothing else runs.
 fn journald(sandbox: &Sandbox) -> Option<Daemon> {
     let path = sandbox.path();
     fs::create_dir_all(path.join("systemd/journal")).unwrap();
@@ -997,7 +1006,7 @@ fn the_journal_takes_lines_with_their_fields_whatever_their_size() {
     };
     let socket = rig.path("systemd/journal/socket");
     let mut sinks = rig.open("orders", &format!("'journald+unix://{}'", socket.display()));
-    // Too large for a datagram, small enough to wait in the queue while the journal is still at its start.
+    // Too large for a datagram, but small enough for the queue while the journal is still starting.
     let large = "large ".repeat(QUEUE / 10);
     for message in [
         b"plain \xc3\xbc".as_slice(),

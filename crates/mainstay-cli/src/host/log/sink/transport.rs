@@ -1,4 +1,4 @@
-//! The ways to a target, behind one face.
+//! The transports to a target, behind one interface.
 
 use std::io;
 use std::path::Path;
@@ -16,9 +16,9 @@ use super::stream::Remote;
 use super::syslog::Local;
 use super::udp::Udp;
 
-/// A connection has to be there after this.
+/// The time limit for a connection attempt.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
-/// A target that takes nothing for so long is as good as gone.
+/// The time after which a target that accepts nothing counts as unreachable.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) enum Transport {
@@ -30,13 +30,14 @@ pub(super) enum Transport {
     Remote(Remote),
 }
 
-/// Why something was not sent.
+/// The reason why lines were not sent.
 pub(super) enum Refusal {
-    /// Not over this connection any more. What is not marked as sent was not, or not in whole.
+    /// The connection failed. Lines not marked as sent were not sent, or not completely.
     Connection { cause: String },
-    /// The target ended the connection in good order: nothing is known to be wrong with it.
+    /// The target closed the connection in an orderly way, which is not a failure.
     Closed,
-    /// The target said that it did not take earlier datagrams; what is not marked as sent was not.
+    /// The target reported that it did not accept earlier datagrams. Lines not marked as sent were
+    /// not sent.
     Datagram {
         lost: Vec<(ServiceName, Lost)>,
         cause: String,
@@ -50,7 +51,7 @@ impl Refusal {
     }
 }
 
-/// The same for each.
+/// Calls the same method of each transport.
 macro_rules! each {
     ($self:expr, $transport:ident => $do:expr) => {
         match $self {
@@ -65,7 +66,10 @@ macro_rules! each {
 }
 
 impl Transport {
-    /// Fails where this system has no such thing.
+    /// Creates the transport.
+    ///
+    /// # Errors
+    /// If this system does not support it.
     pub(super) fn new(spec: &SinkSpec, manifest_dir: &Path) -> io::Result<Self> {
         match spec.target() {
             #[cfg(target_os = "linux")]
@@ -87,18 +91,19 @@ impl Transport {
         each!(self, transport => transport.is_connected())
     }
 
-    /// Bounded by [`CONNECT`] for each address. The error is a chain.
+    /// Connects, within [`CONNECT`] per address. The error is a chain.
     pub(super) async fn connect(&mut self) -> Result<(), String> {
         each!(self, transport => transport.connect().await)
     }
 
-    /// Sends what is left of `block`, and marks in it what the target's side of the connection has been given. Where it is dropped before it is done, what was in
-    /// the middle of being sent is not marked.
+    /// Sends the rest of `block`, and marks in it the lines that were passed to the target's side
+    /// of the connection. If the future is dropped early, lines in the middle of being sent are not
+    /// marked.
     pub(super) async fn send(&mut self, block: &mut Block) -> Result<(), Refusal> {
         each!(self, transport => transport.send(block).await)
     }
 
-    /// Waits until the connection breaks by itself; forever if there is none.
+    /// Waits until the connection breaks; forever if there is none.
     pub(super) async fn broken(&mut self) -> Refusal {
         each!(self, transport => transport.broken().await)
     }
@@ -107,7 +112,7 @@ impl Transport {
         each!(self, transport => transport.disconnect());
     }
 
-    /// Ends the connection in good order, if it has an order.
+    /// Closes the connection in an orderly way, if the transport has one.
     pub(super) async fn finish(&mut self) {
         if let Self::Remote(remote) = self {
             remote.finish().await;
@@ -115,7 +120,7 @@ impl Transport {
     }
 }
 
-/// This machine's name, for headers.
+/// Returns this machine's name, for headers.
 pub(crate) fn this_host() -> String {
     #[cfg(unix)]
     let name = rustix::system::uname()

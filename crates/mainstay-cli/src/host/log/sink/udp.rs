@@ -1,7 +1,8 @@
-//! Syslog over UDP (RFC 5426): one line a datagram, cut at [`syslog::UDP_MAX`].
+//! Syslog over UDP (RFC 5426): one line per datagram, truncated at [`syslog::UDP_MAX`].
 //!
-//! What gets lost on the way nobody knows. What the receiver's host says that nobody took (ICMP) is counted, and sending goes on; what this machine
-//! itself cannot send, for want of a name or a route, waits as it does for any target.
+//! Losses on the network are not detected. Datagrams that the receiver's host rejects (ICMP) are
+//! counted, and sending continues. Lines that this machine itself cannot send, for lack of a name
+//! or a route, stay queued as for any target.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -20,7 +21,7 @@ pub(super) struct Udp {
     address: HostPort,
     host: String,
     socket: Option<UdpSocket>,
-    /// What was sent last, which is what a refusal means.
+    /// The line sent last, to which a refusal refers.
     last: Option<(ServiceName, Lost)>,
 }
 
@@ -98,7 +99,7 @@ impl Udp {
             return std::future::pending().await;
         };
         loop {
-            // Whatever comes is no part of the protocol; what counts are errors.
+            // Received data is not part of the protocol; only errors matter.
             if let Err(error) = socket.recv(&mut [0; 16]).await {
                 return refusal(&self.address, &mut self.last, &error);
             }
@@ -111,7 +112,7 @@ fn refusal(
     last: &mut Option<(ServiceName, Lost)>,
     error: &io::Error,
 ) -> Refusal {
-    // Windows says "reset" of a datagram that nobody took.
+    // Windows reports a rejected datagram as a reset.
     let kinds = [
         io::ErrorKind::ConnectionRefused,
         io::ErrorKind::ConnectionReset,

@@ -1,8 +1,9 @@
-//! One target's thread: takes from the queue, sends, and waits where it must.
+//! The thread of one target: takes blocks from the queue, sends them, and waits when necessary.
 //!
-//! The order of lines is: the block in hand, the spool, the queue in memory. While something is sent or waited for, the queue is still looked
-//! after: once much waits in memory, or nothing can be sent at all, it goes to the spool. Without something to send, and while the connection stands,
-//! nothing wakes up; a connection that breaks then is made again with the next line.
+//! The order of lines is: the block in hand, the spool, the queue in memory. The queue is also
+//! served during a send or a wait: once much is queued in memory, or nothing can be sent at all,
+//! the queue is moved to the spool. While there is nothing to send and the connection holds, the
+//! thread does not wake up. A connection that breaks then is restored with the next line.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -17,15 +18,16 @@ use super::spool::Spool;
 use super::transport::{Refusal, Transport};
 use super::{Events, Leftovers, Lost, Shared, SinkEvent};
 
-/// Bytes in memory from which on they go to the spool.
+/// The number of bytes in memory from which the queue is moved to the spool.
 const SPILL: usize = super::QUEUE / 4;
-/// The first pause before a connection is tried again; it doubles.
+/// The first pause before a reconnect, which doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest one.
+/// The maximum pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A connection that lived this long was a good one: the next one is tried at once, and its loss alone is no trouble.
+/// The time after which a connection counts as stable: the next attempt is made at once, and its
+/// loss alone is not reported.
 const STEADY: Duration = Duration::from_secs(10);
-/// A receiver of datagrams that refused some is well again when it has refused none for so long.
+/// The time without refusals after which a datagram receiver counts as recovered.
 const QUIET: Duration = Duration::from_secs(2);
 
 pub(super) struct Worker {
@@ -33,23 +35,23 @@ pub(super) struct Worker {
     transport: Transport,
     spool: Option<Spool>,
     alarm: Alarm,
-    /// Failed tries in a row.
+    /// The number of consecutive failed attempts.
     tries: u32,
     connected_at: Instant,
-    /// When a datagram was refused last.
+    /// The time of the last refused datagram.
     refused_at: Option<Instant>,
-    /// Lines of ours that are sent before all else.
+    /// Mainstay's own lines, which are sent before all others.
     notices: Vec<Block>,
 }
 
-/// Says that something is wrong, once, and that it is over.
+/// The reporter of failures, each once, and of recoveries.
 struct Alarm {
     shared: Arc<Shared>,
     events: Events,
     trouble: Option<Trouble>,
 }
 
-/// What has been told by [`SinkEvent::Failing`].
+/// A failure that was reported by [`SinkEvent::Failing`].
 struct Trouble {
     cause: String,
     kind: Kind,
@@ -57,33 +59,33 @@ struct Trouble {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// It is over as soon as something is taken.
+    /// A failure that ends as soon as something is accepted.
     Connection,
-    /// It is over when nothing waits any more.
+    /// A failure that ends when nothing is queued any more.
     Overflow,
 }
 
-/// Where a block came from.
+/// The origin of a block.
 #[derive(Clone, Copy)]
 enum Origin {
-    /// It is one of ours, and has no place among the lines.
+    /// One of Mainstay's own lines, which has no place among the other lines.
     Notice,
     Lines,
 }
 
-/// How the delivery of a block went. But for the first, some of it may be left.
+/// The result of a delivery. Except for `Sent`, some of the block may be left.
 enum Outcome {
     Sent,
     Refused(Vec<(ServiceName, Lost)>, String),
-    /// There was a connection.
+    /// An existing connection failed.
     Broken(String),
-    /// There is none to be had.
+    /// No connection could be made.
     Unreachable(String),
     TimeIsUp,
 }
 
 impl Worker {
-    /// Until the target is closed. Returns what was lost by that.
+    /// Runs until the target is closed. Returns the lines that were lost at the end.
     pub(super) fn run(
         shared: Arc<Shared>,
         transport: Transport,
@@ -109,7 +111,7 @@ impl Worker {
             let shown = dir.display().to_string();
             match Spool::open(dir, limit) {
                 Ok(spool) => worker.spool = Some(spool),
-                // Memory alone has to do.
+                // Continue with the memory queue alone.
                 Err(error) => {
                     let cause = format!("open spool {shown}: {error}");
                     worker.alarm.fail(Kind::Overflow, cause);
@@ -122,7 +124,7 @@ impl Worker {
         match runtime {
             Ok(runtime) => {
                 runtime.block_on(worker.work());
-                // A name may still be looked up, which nothing can cut short.
+                // A name lookup may still be running, and cannot be interrupted.
                 runtime.shutdown_background();
             }
             Err(error) => {
@@ -171,7 +173,7 @@ impl Worker {
         }
     }
 
-    /// Waits for something to do.
+    /// Waits for work.
     async fn idle(&mut self) {
         let refusal = tokio::select! {
             biased;
@@ -185,10 +187,11 @@ impl Worker {
         }
     }
 
-    /// Connects if need be, and marks in `block` what was sent of it.
+    /// Connects if necessary, and marks in `block` the lines that were sent.
     async fn deliver(&mut self, block: &mut Block) -> Outcome {
-        // That a connection is over is known only once the runtime has asked the system anew, which it does when it is yielded to. Inside
-        // of what is polled together with the queue this would not be so: a new line alone would poll it again.
+        // A closed connection is detected only once the runtime has polled the system again, which
+        // it does when a task yields. Polling it together with the queue would not be enough,
+        // because a new line alone would wake the task.
         tokio::task::yield_now().await;
         let refusal = tokio::select! {
             biased;
@@ -220,7 +223,7 @@ impl Worker {
         }
     }
 
-    /// A connection was lost, and perhaps what it had taken.
+    /// Handles a lost connection, which may have lost lines that it had accepted.
     async fn broken(&mut self, cause: String) {
         self.transport.disconnect();
         if self.connected_at.elapsed() >= STEADY {
@@ -245,7 +248,8 @@ impl Worker {
         }
     }
 
-    /// Before the next try. At the end it is a short one, so that a target that has just gone may be back in time.
+    /// Pauses before the next attempt. During closing the pause is short, so that a target that has
+    /// just disappeared may return in time.
     async fn pause(&mut self) {
         let began = Instant::now();
         let pause = pause(self.tries);
@@ -263,7 +267,7 @@ impl Worker {
         }
     }
 
-    /// Datagrams were refused, which is learnt too late for them. Others may come through.
+    /// Handles refused datagrams, which cannot be sent again. Others may arrive.
     fn refused(&mut self, lost: Vec<(ServiceName, Lost)>, cause: String) {
         self.refused_at = Some(Instant::now());
         let mut queue = self.shared.lock();
@@ -296,7 +300,7 @@ impl Worker {
         Some((block, Origin::Lines))
     }
 
-    /// What is left of `block` will be the next again.
+    /// Makes the rest of `block` the next block again.
     fn put_back(&mut self, block: &Block, origin: Origin) {
         if let Origin::Notice = origin {
             if !block.rest().is_empty() {
@@ -326,13 +330,13 @@ impl Worker {
         self.notices.extend(notices);
     }
 
-    /// Puts what is left where the next process finds it; returns what has no such place.
+    /// Stores remaining lines for the next process, and returns those that cannot be stored.
     fn leave(mut self) -> Leftovers {
         spill(&self.shared, &mut self.spool, true);
         let mut dropped = Leftovers::new();
         if let Some(spool) = &mut self.spool {
             for notice in &self.notices {
-                // The event has said it; here it is said again if it can be.
+                // The event has already reported it; the notice is added if possible.
                 let _as_well_as_it_goes: std::io::Result<()> = spool.append(notice, &mut dropped);
             }
         }
@@ -352,7 +356,7 @@ impl Alarm {
         self.trouble.as_ref().map(|trouble| trouble.kind)
     }
 
-    /// Says it once.
+    /// Reports a failure once.
     fn fail(&mut self, kind: Kind, cause: String) {
         if self.trouble.is_some() {
             return;
@@ -375,7 +379,7 @@ impl Alarm {
         }
     }
 
-    /// Returns what the target has to be told, the last first.
+    /// Returns the notices for the target, the last one first.
     fn recover(&mut self) -> Vec<Block> {
         let Some(trouble) = self.trouble.take() else {
             return Vec::new();
@@ -401,7 +405,8 @@ impl Alarm {
     }
 }
 
-/// Does `work`, and meanwhile looks after the queue, and says it where that overflows; `down` where nothing can be sent. `None` if time is up.
+/// Performs `work`, and meanwhile serves the queue and reports an overflow. `down` is set if
+/// nothing can be sent. Returns `None` if the time limit has passed.
 async fn while_taking_in<T>(
     alarm: &mut Alarm,
     spool: &mut Option<Spool>,
@@ -414,7 +419,7 @@ async fn while_taking_in<T>(
         spill(&shared, spool, down);
         alarm.tell_overflow();
         let closing = shared.lock().closing;
-        // Work that never has to wait would never let the clock below have its turn.
+        // Work that never waits would not give the timer below a chance to run.
         if closing.is_some_and(|deadline| Instant::now() >= deadline) {
             return None;
         }
@@ -433,7 +438,8 @@ async fn while_taking_in<T>(
     }
 }
 
-/// Moves the queue to the spool, if there is one and it is time. What the disk refuses stays in memory, whose own bound holds.
+/// Moves the queue to the spool, if there is one and it is due. Blocks that the disk refuses stay
+/// in memory, which has a limit of its own.
 fn spill(shared: &Shared, spool: &mut Option<Spool>, down: bool) {
     let Some(spool) = spool else { return };
     let blocks = {
@@ -463,7 +469,7 @@ fn spill(shared: &Shared, spool: &mut Option<Spool>, down: bool) {
     }
 }
 
-/// A line of ours, in the name of the service that it is about.
+/// Creates a line by Mainstay itself, in the name of the service that it is about.
 fn notice(service: &ServiceName, lost: Lost, cause: &str) -> Block {
     let Lost { lines, bytes } = lost;
     let message =
@@ -487,7 +493,8 @@ fn notice(service: &ServiceName, lost: Lost, cause: &str) -> Block {
     Block::new(Arc::new(source), Arc::new(data))
 }
 
-/// Doubling, and up to a half shorter by chance, so that hosts that lost one receiver do not return to it together.
+/// Returns the next pause: doubled, and randomly up to half shorter, so that hosts that lost the
+/// same receiver do not reconnect at the same time.
 fn pause(tries: u32) -> Duration {
     use std::hash::{BuildHasher as _, RandomState};
     let exact = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(tries.min(16)));
@@ -515,7 +522,7 @@ mod tests {
         }
     }
 
-    /// With what lies in `dir/spool`.
+    /// Creates a worker with the spool in `dir/spool`.
     fn worker(sink: &str, dir: &Path) -> Worker {
         let text = format!("[service.a]\ncommand = ['a']\nlog.sinks = ['{sink}']");
         let specs = parse(&text, Format::Toml).unwrap();
@@ -546,7 +553,7 @@ mod tests {
         builder.enable_all().build().unwrap()
     }
 
-    /// Blocks in one segment of a spool; what they say does not matter.
+    /// Creates blocks in one segment of a spool; their content does not matter.
     fn spooled(dir: &Path) -> [Block; 3] {
         let mut spool = Spool::open(dir.into(), 1 << 20).unwrap();
         let blocks = [1, 2, 3].map(|lines| {
@@ -602,7 +609,7 @@ mod tests {
                 listener.set_nonblocking(true).unwrap();
                 let mut stream = listener.accept().expect("a connection of its own").0;
                 stream.set_nonblocking(false).unwrap();
-                // What is not read would be lost, which is another story.
+                // Unread data would be lost, which is not tested here.
                 assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
             }
         });
