@@ -1,11 +1,11 @@
 //! Background compression of rotated files: one thread for all services, at the lowest priority,
 //! which runs only while there is work.
 //!
-//! A file is compressed under a temporary name, which becomes `STAMP.log.zst` when all of it is on
-//! the disk. Then the plain file is deleted. Until then the plain file is authoritative (see
-//! [`mainstay_core::log::files`]), so an interruption loses only the work: the next round cleans up
-//! and repeats it. A round begins after each rotation, and at a service's first line or start if
-//! necessary.
+//! A file is compressed under a temporary name, which becomes `STAMP.log.zst` (or `.gz`) when all
+//! of it is on the disk. Then the plain file is deleted. Until then the plain file is authoritative
+//! (see [`mainstay_core::log::files`]), so an interruption loses only the work: the next round
+//! cleans up and repeats it. A round begins after each rotation, and at a service's first line or
+//! start if necessary.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Write};

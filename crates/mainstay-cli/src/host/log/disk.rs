@@ -122,7 +122,7 @@ impl Disk for RealDisk {
         #[cfg(unix)]
         let named = std::os::unix::fs::MetadataExt::nlink(&metadata) > 0;
         #[cfg(not(unix))]
-        let named = true; // Windows does not let a name go while the file is open
+        let named = true; // Windows keeps the name while the file is open
         Ok(Status {
             size: metadata.len(),
             named,

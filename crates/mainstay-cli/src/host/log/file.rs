@@ -48,7 +48,7 @@ pub(super) struct Limits {
     pub(super) rotate: u64,
     /// The interval, if files are rotated at the first line of another hour or day.
     pub(super) every: Option<(Every, Zone)>,
-    /// Set if files are rotated at the first line of a run.
+    /// Set if files are rotated at the first line after the log is opened.
     pub(super) at_start: bool,
     /// The retention of rotated files, not counting the current one.
     pub(super) keep: Retention,

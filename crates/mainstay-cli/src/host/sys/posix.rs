@@ -293,7 +293,7 @@ impl User {
                 groups.truncate(count);
                 break;
             }
-            let room = count.max(groups.len() * 2); // some systems do not say how many there are
+            let room = count.max(groups.len() * 2); // some systems do not return the count
             groups.resize(room, 0);
         }
         Ok(Some(Self {

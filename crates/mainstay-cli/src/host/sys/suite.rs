@@ -559,7 +559,7 @@ fn a_frozen_tree_makes_no_progress() {
                 match rustix::event::poll(&mut poll, Some(&timeout)) {
                     Ok(0) => return count,
                     Ok(_) if count > 10_000_000 => return count,
-                    Ok(_) | Err(rustix::io::Errno::INTR) => {} // a child that stops is a SIGCHLD
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {} // a child that stops sends SIGCHLD
                     Err(error) => panic!("{error}"),
                 }
             }

@@ -81,7 +81,7 @@ impl Recheck {
             Some(at) => tokio::time::sleep_until(at).await,
             None => std::future::pending().await,
         }
-        self.at.set(None); // armed anew by whoever still finds its tree populated
+        self.at.set(None); // armed again if a tree is still populated
     }
 }
 

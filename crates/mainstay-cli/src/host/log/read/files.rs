@@ -68,7 +68,7 @@ pub(crate) struct Damage {
     pub(crate) error: io::Error,
 }
 
-/// What a piece holds.
+/// The content of a piece.
 pub(super) enum Content<'a> {
     /// A plain file, with the number of bytes to use.
     Plain(File, u64),

@@ -116,7 +116,7 @@ impl Position {
             opened => opened?,
         };
         if log.pieces.last().is_none_or(|piece| piece.stamp.is_some()) {
-            return Ok(Place::Missing); // between the two steps of a rotation: our file may still grow
+            return Ok(Place::Missing); // in mid-rotation: the file may still grow
         }
         // No process writes to this file any more, so this is its end.
         self.copy_rest(sink)?;

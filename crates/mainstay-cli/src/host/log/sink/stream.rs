@@ -148,7 +148,7 @@ impl Remote {
                 }
             }
             if frames.is_empty() {
-                break; // nothing that could be read as a line
+                break; // no readable line is left
             }
             // Nothing is written to a closed connection, even if the system would still accept
             // bytes.

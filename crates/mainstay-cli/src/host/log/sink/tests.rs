@@ -161,7 +161,7 @@ fn read_counted(stream: &mut impl std::io::Read) -> Vec<String> {
             .parse()
             .unwrap();
         let Some(frame) = rest.get(space + 1..space + 1 + length) else {
-            break; // torn by a break of the connection
+            break; // torn by a broken connection
         };
         let frame = String::from_utf8(frame.to_vec()).unwrap();
         messages.push(frame.split_once("] ").unwrap().1.to_owned());
@@ -517,7 +517,7 @@ fn a_local_daemon_that_does_not_read_costs_the_oldest_lines() {
     let lost = loop {
         let size = receiver.recv(&mut buffer).unwrap();
         if size == 1 {
-            continue; // what it was filled with
+            continue; // sent by `fill`
         }
         let text = std::str::from_utf8(&buffer[..size]).unwrap();
         let message = text.split_once(": ").unwrap().1;

@@ -1,8 +1,8 @@
-//! Trees held together by cgroups (v2, cgroups(7)): a nest `LABEL-PID` for the supervisor, with one
-//! directory per tree inside. An empty directory is kept for the next run of its service, because
-//! creating and removing one is a third of the cost of a restart. No controller is needed, so this
-//! works wherever the directory of the supervisor's own cgroup is writable: as root, in a systemd
-//! service with `Delegate=yes`, in a user's session, and on hybrid mounts.
+//! Trees held together by cgroups (v2, cgroups(7)): a nest `LABEL-PID-INSTANCE` for the supervisor,
+//! with one directory per tree inside. An empty directory is kept for the next run of its service,
+//! because creating and removing one is a third of the cost of a restart. No controller is needed,
+//! so this works wherever the directory of the supervisor's own cgroup is writable: as root, in a
+//! systemd service with `Delegate=yes`, in a user's session, and on hybrid mounts.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -260,8 +260,8 @@ pub(super) fn end(dir: &Path, deadline: Instant) -> io::Result<usize> {
     Ok(found.len())
 }
 
-/// The cgroup of one tree. Drop keeps an empty, unused directory for the next run, or removes it; a
-/// directory with live processes is left to a later [`Nest::sweep`].
+/// The cgroup of one tree. Drop keeps an empty, reusable directory for the next run, or removes it;
+/// a directory with live processes is left to a later [`Nest::sweep`].
 pub(super) struct Cgroup {
     nest: Rc<Nest>,
     service: String,
@@ -387,7 +387,7 @@ impl Cgroup {
     pub(super) fn kill(&self) -> io::Result<()> {
         self.is_spent.set(true);
         match fs::write(self.dir().join("cgroup.kill"), "1") {
-            // Linux before 5.14: frozen processes cannot fork meanwhile.
+            // Linux before 5.14 has no `cgroup.kill`. Frozen processes cannot fork meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let _ = self.freeze(true);
                 let result = self.signal(libc::SIGKILL);

@@ -516,7 +516,7 @@ mod tests {
             .spawn()
             .unwrap();
         let mut other = Stat::of(child.id()).unwrap();
-        other.start -= 1; // whoever had the pid before
+        other.start -= 1; // an earlier process with this pid
         signal(&other, libc::SIGKILL).unwrap();
         signal_if(child.id(), libc::SIGKILL, || false).unwrap();
         drop(child.stdin.take());

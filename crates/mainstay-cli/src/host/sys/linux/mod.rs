@@ -122,9 +122,9 @@ impl Main {
 }
 
 impl Processes {
-    /// Becomes the subreaper of this process's descendants and creates a nest `LABEL-PID` in its
-    /// cgroup, if possible. Requires a tokio runtime with I/O. Marks all inherited descriptors
-    /// above 2 as close-on-exec.
+    /// Becomes the subreaper of this process's descendants and creates a nest `LABEL-PID-INSTANCE`
+    /// in its cgroup, if possible. Requires a tokio runtime with I/O. Marks all inherited
+    /// descriptors above 2 as close-on-exec.
     pub(crate) fn new(label: &str) -> io::Result<Self> {
         let has_others = !kin::children(std::process::id()).is_empty();
         posix::seal_inherited();

@@ -253,7 +253,7 @@ impl Job {
         let ticks = if has_total {
             (total.TotalUserTime + total.TotalKernelTime).unsigned_abs()
         } else {
-            processes.iter().map(cpu).sum() // not on a real Windows
+            processes.iter().map(cpu).sum() // never on a real Windows
         };
         Ok(Usage {
             cpu: Duration::from_nanos(ticks * 100),

@@ -743,7 +743,7 @@ impl Wait {
         }
         let mut handle = ptr::null_mut();
         let context = Arc::as_ptr(&changed).cast_mut().cast();
-        let flags = WT_EXECUTEONLYONCE | WT_EXECUTEINWAITTHREAD; // it neither blocks nor takes long
+        let flags = WT_EXECUTEONLYONCE | WT_EXECUTEINWAITTHREAD; // it neither blocks nor runs long
         // SAFETY: the context outlives the wait; see drop.
         cvt(unsafe {
             RegisterWaitForSingleObject(

@@ -404,7 +404,7 @@ fn a_grandchild_does_not_survive() {
         assert!(usage.resident > 100_000, "{usage:?}");
         tree.kill().unwrap();
         rig.until_empty(&tree).await;
-        all(output); // ends: nobody holds the pipe
+        all(output); // ends: no process holds the pipe
 
         let (tree, mut output) = rig.start("idle", &[], &[]);
         line(&mut output, "PID ");
