@@ -29,7 +29,7 @@ use super::{LARGE_BUFFER, LARGE_PIPE, PIPE, SMALL_BUFFER};
 
 const NOW: SpliceFlags = SpliceFlags::NONBLOCK;
 
-/// The maximum length of a note, with some reserve.
+/// A size larger than any note.
 const NOTE_MAX: usize = 512;
 
 /// The result of one read of a pipe.
