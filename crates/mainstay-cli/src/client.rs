@@ -29,10 +29,10 @@ const WITHOUT_SOCKET: Duration = Duration::from_secs(2);
 /// The interval between connection attempts during that time.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The time between a dying supervisor's last word and its end.
+/// The time within which a supervisor that has closed its socket exits.
 const DEATH: Duration = Duration::from_millis(200);
 
-/// Runs one conversation to its end. Blocks.
+/// Runs one conversation to completion. Blocks.
 pub(crate) fn block_on<T>(conversation: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

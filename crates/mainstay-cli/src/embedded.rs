@@ -82,8 +82,8 @@ pub(crate) struct Definition {
     pub(crate) desired: Option<Desired>,
     /// The digest of the manifest's text, if known.
     pub(crate) digest: Option<TextDigest>,
-    /// Why its definition cannot be read. What runs of it can be supervised and stopped, not
-    /// started again.
+    /// The reason why the definition cannot be read or used. A process of the service that still
+    /// runs is supervised and can be stopped, but the service cannot be started.
     pub(crate) problem: Option<String>,
 }
 
@@ -215,7 +215,8 @@ pub(crate) fn names(state: &StateDir) -> Vec<String> {
     names
 }
 
-/// What can be said of those that it has while no daemon runs, and none was killed.
+/// Returns the reports of the installed services while no daemon is running and no processes of a
+/// killed one remain.
 pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
     let version = |name: &str| Some(read_record(state, name).ok()?.version);
     let names = names(state).into_iter();
@@ -462,8 +463,9 @@ fn manifest_path(place: &Path, record: &Record) -> PathBuf {
     place.join(format!("manifest.{}", record.manifest_format))
 }
 
-/// The definitions of all installed services and of those that are `living`, and a sentence for
-/// each problem. A stand-in takes the place of a definition that cannot be read or does not fit.
+/// Returns the definitions of all installed services and of those that are `living`, sorted by
+/// name, and a sentence for each problem. A definition that cannot be read, or that does not fit
+/// the others, is replaced by a stand-in.
 pub(crate) fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>) {
     let mut problems = Vec::new();
     let mut found = Vec::new();
@@ -498,7 +500,7 @@ pub(crate) fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<
         let fits = |name: &ServiceName| match &wrong {
             GraphError::Missing { service, .. } => name != service,
             GraphError::Cycle(names) => !names.contains(name),
-            // No name is there twice.
+            // Names are unique.
             _ => false,
         };
         let fitting = found

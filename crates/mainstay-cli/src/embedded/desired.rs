@@ -60,7 +60,7 @@ pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, Stri
     }
 }
 
-/// What holds of a service; it stays down where that cannot be read.
+/// Returns the desired state of a service. If it cannot be read, the service stays down.
 pub(crate) fn read_or_halted(state: &StateDir, name: &str) -> Option<Desired> {
     let halted = |why| Desired::Halted {
         why: format!("whether it was stopped cannot be read: {why}"),
@@ -70,7 +70,7 @@ pub(crate) fn read_or_halted(state: &StateDir, name: &str) -> Option<Desired> {
     read(state, name).unwrap_or_else(|why| Some(halted(why)))
 }
 
-/// Writes down what holds from now on.
+/// Stores the desired state. `None` removes it.
 pub(crate) fn write(state: &StateDir, name: &str, desired: Option<&Desired>) -> io::Result<()> {
     let path = path(state, name);
     let Some(desired) = desired.cloned() else {

@@ -43,7 +43,7 @@ const HEADER: usize = 8 << 10;
 const SLOT: usize = 1 << 10;
 /// The number of entries is a multiple of this.
 const ROOM: usize = 16;
-/// The time after which what could not be written is tried again.
+/// The time after which a failed write is retried.
 const REWRITE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The ledger's header: the supervisor that wrote it, and its manifest.
@@ -80,13 +80,13 @@ pub(super) struct Slot {
     state: State,
     /// The time of the last state change.
     pub(super) since_ms: u64,
-    /// It is to be down.
+    /// Set if the service is to be down.
     #[serde(default, skip_serializing_if = "is_default")]
     unwanted: bool,
-    /// An operator stopped it by name.
+    /// Set if an operator stopped the service by name.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) is_stopped: bool,
-    /// Of its installation, if it has one: by which it runs.
+    /// The version of the installation that is running; 0 if the service is not installed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) version: u64,
     /// Set if an update changed the definition. The new definition is stored in the state directory
@@ -112,7 +112,7 @@ pub(super) struct Slot {
     /// The reason for a halt or a backoff.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) why: Option<String>,
-    /// Where it is halted: the service that it needs and that keeps it so.
+    /// The need that keeps a halted service down, if that is the reason for the halt.
     #[serde(default, skip_serializing_if = "is_default")]
     blocked_by: Option<Blocked>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -122,11 +122,11 @@ pub(super) struct Slot {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Blocked {
     need: String,
-    /// It ended before it was ready; else it is halted.
+    /// Set if the need ended before it was ready. Otherwise it is halted.
     has_ended: bool,
 }
 
-/// Its main process and its tree.
+/// The main process of a run, and its tree.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Child {
     pid: u32,
@@ -176,7 +176,7 @@ pub(super) struct Ledger {
     owners: Vec<ServiceId>,
     written: Vec<Option<Slot>>,
     buffer: Vec<u8>,
-    /// Why it says less than is true.
+    /// The reason that the ledger on disk is out of date.
     trouble: Option<String>,
 }
 
@@ -872,12 +872,12 @@ impl Slot {
         Some(remark.to_owned())
     }
 
-    /// Whether it was restarted more often than its limit allows, and is to go on.
+    /// Returns whether the service is crash-looping and will be restarted.
     pub(super) fn is_crash_looping(&self) -> bool {
         self.crash_loop_ms.is_some() && !self.unwanted
     }
 
-    /// As if an operator had stopped it by name.
+    /// Records a stop by name.
     pub(super) fn want_down(&mut self) {
         (self.unwanted, self.is_stopped) = (true, true);
     }
@@ -997,7 +997,7 @@ impl Host {
         self.rewrite_soon();
     }
 
-    /// Has what could not be written down, if there is any, written again in a while.
+    /// Schedules a retry of failed writes, if there are any.
     pub(super) fn rewrite_soon(&mut self) {
         let is_unwritten = self
             .held
@@ -1010,7 +1010,7 @@ impl Host {
         }
     }
 
-    /// Tries to write down what could not be written.
+    /// Retries failed writes of desired states and of the ledger.
     pub(super) fn rewrite(&mut self) {
         self.rewrites_at = None;
         self.record_all_desired();

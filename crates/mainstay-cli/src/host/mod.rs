@@ -220,7 +220,7 @@ struct Held {
     is_stopped: bool,
     /// The desired state as it was last written to disk.
     desired: Option<Desired>,
-    /// Why that could not be written. It is tried again.
+    /// The error of the last attempt to write the desired state. The write is retried.
     desired_problem: Option<String>,
     snapshot: Option<Taking>,
     /// The token of a snapshot that was cancelled before it began.
@@ -320,9 +320,10 @@ struct Host {
     exits: BTreeMap<(ServiceId, RunId), (Exit, Instant)>,
     /// Trees whose main process has exited and that still have processes.
     sweeping: Vec<(ServiceId, RunId)>,
-    /// When what could not be written down is written again.
+    /// The time of the next retry of failed writes.
     rewrites_at: Option<std::time::Instant>,
-    /// When they are looked at again, and how long after the last look: the kernel's word that a cgroup is empty may not come.
+    /// The time of the next check of `sweeping`, and the interval before it. The kernel may not
+    /// report that a cgroup has become empty.
     sweeps_again: Option<(std::time::Instant, Duration)>,
     waiters: Vec<Waiter>,
     updates: Vec<Update>,
@@ -602,7 +603,7 @@ impl Host {
                         format!("open the log of {name}: {error}"),
                     )
                 })?;
-            // Nobody else than its account is to have it.
+            // The directory must belong to the account, so it is not made while that is unknown.
             if let Ok(owner) = &user {
                 let created = parts.state.create_data_dir(name.as_str(), owner.as_ref());
                 created.map_err(failed("create the service's data directory"))?;

@@ -94,14 +94,14 @@ pub enum Left {
         /// The reason.
         why: String,
     },
-    /// It stays down for as long as a service that it needs does.
+    /// A service that stays down for as long as one of its needs does.
     Blocked {
-        /// The service that it needs.
+        /// The need.
         need: ServiceName,
-        /// Whether that one ended before it was ready; else it is halted.
+        /// Set if the need ended before it was ready. Otherwise the need is halted.
         has_ended: bool,
     },
-    /// Its main process, which lives.
+    /// A live main process.
     Child {
         /// The process ID.
         pid: u32,
