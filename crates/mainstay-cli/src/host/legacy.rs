@@ -66,12 +66,12 @@ impl Heir {
         }
     }
 
-    /// Whether an operator stopped it by name.
+    /// Returns whether an operator stopped the service by name.
     pub(super) fn is_stopped(&self) -> bool {
         self.slot.as_ref().is_some_and(|slot| slot.is_stopped)
     }
 
-    /// Of what its process was started by.
+    /// The digest of the definition that the process was started by.
     pub(super) fn digest(&self) -> Option<&TextDigest> {
         self.slot.as_ref()?.child.as_ref()?.digest.as_ref()
     }
@@ -316,7 +316,7 @@ pub(super) fn living(lock: &Lock, state: &StateDir) -> Vec<String> {
     living.map(|slot| slot.name).collect()
 }
 
-/// Its ledger; where that is lost, what the system tells of what lives.
+/// Reads the ledger. If it is lost, rebuilds what the system shows of live services.
 ///
 /// # Errors
 /// If the ledger cannot be read and nothing can be rebuilt.
