@@ -1,9 +1,11 @@
-//! Standard output and standard error in files, for a service whose manager keeps neither (the Service Control Manager), or that asks for it
+//! Capture of standard output and standard error in files, for services whose manager keeps neither
+//! (the Service Control Manager) and for those that request it
 //! ([`Definition::log_dir`](crate::Definition::log_dir)).
 //!
-//! Both streams of the process become pipes. A thread for each copies what arrives into `stdout.log` or `stderr.log`, and rotates that at a
-//! line end. A line is never split, and lines of different threads are not mixed, as `println!` holds a lock for each. [`end`] waits until
-//! everything that was written is in the files.
+//! Both streams of the process become pipes. One thread per stream copies the data to `stdout.log`
+//! or `stderr.log` and rotates the file at a line end. A line is never split. Lines of different
+//! threads are not mixed, because `println!` holds a lock for each. [`end`] waits until everything
+//! written is in the files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, Read as _, Write as _};
@@ -15,25 +17,25 @@ use std::time::Duration;
 
 use crate::sys::{self, Redirected};
 
-/// A file is rotated before it exceeds this, in bytes.
+/// The maximum size of a file in bytes. A file is rotated before it exceeds this.
 const LIMIT: u64 = 10 << 20;
-/// Rotated files of each stream: `stdout.log.1` is the newest.
+/// The number of rotated files per stream. `stdout.log.1` is the newest.
 const KEEP: u32 = 8;
-/// How long [`end`] waits for a stream, which a child of the service may hold open.
+/// The maximum time that [`end`] waits for a stream, which a child of the service may hold open.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 static CAPTURE: Mutex<Option<Capture>> = Mutex::new(None);
 
 struct Capture {
     redirected: Redirected,
-    /// Disconnected when a stream is copied to its end.
+    /// Disconnected when a stream has been copied completely.
     copied: [Receiver<()>; 2],
 }
 
-/// Captures both streams from now on, into files of this directory, which is created.
+/// Captures both streams in files in this directory, which is created if necessary.
 ///
 /// # Errors
-/// The directory cannot be used. The streams are what they were.
+/// If the directory cannot be used. The streams are then left unchanged.
 pub(crate) fn begin(dir: &Path) -> io::Result<()> {
     create(dir)?;
     let begin = |name: &str| {
@@ -58,7 +60,8 @@ pub(crate) fn begin(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the streams back, and waits until what was written is in the files. Does nothing where nothing is captured.
+/// Restores the streams and waits until everything written is in the files. Does nothing if nothing
+/// is captured.
 pub(crate) fn end() {
     let capture = CAPTURE
         .lock()
@@ -67,7 +70,7 @@ pub(crate) fn end() {
     let Some(Capture { redirected, copied }) = capture else {
         return;
     };
-    // It may hold the start of a line.
+    // The buffer may hold an incomplete line.
     let _ = io::stdout().flush();
     drop(redirected);
     for copied in copied {
@@ -75,9 +78,9 @@ pub(crate) fn end() {
     }
 }
 
-/// A directory of the service's own: what is a link may lead elsewhere.
+/// Creates the service's private directory. Links are rejected because they may lead elsewhere.
 fn create(dir: &Path) -> io::Result<()> {
-    // What lies above `NAME/logs` is not the service's alone.
+    // Directories above `NAME/logs` are shared.
     if let Some(shared) = dir.parent().and_then(Path::parent) {
         fs::create_dir_all(shared)?;
     }
@@ -96,7 +99,8 @@ fn create(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Until nobody writes any more. The pipe is always read: nothing of the service waits for a disk that is full.
+/// Copies until the last writer closes the pipe. The pipe is always drained, so the service never
+/// waits for a full disk.
 fn copy(mut reader: PipeReader, mut log: Log) {
     let mut buffer = vec![0; 64 * 1024];
     let mut lost = 0;
@@ -131,11 +135,11 @@ fn open(path: &Path) -> io::Result<File> {
 /// A file that is rotated at line ends.
 struct Log {
     path: PathBuf,
-    /// Closed where it is being renamed, or could not be opened again.
+    /// `None` while the file is being renamed, or if it could not be reopened.
     file: Option<File>,
     size: u64,
     limit: u64,
-    /// The last byte ends a line, or there is none.
+    /// Set if the last byte ends a line or the file is empty.
     ends_line: bool,
 }
 
@@ -148,7 +152,8 @@ impl Log {
             file: Some(file),
             size,
             limit,
-            // What was cut off by a crash is a line of its own, as far as can be told.
+            // A line that a crash cut off stays a line of its own, as far as this can be
+            // determined.
             ends_line: true,
         })
     }
@@ -165,7 +170,7 @@ impl Log {
             let cut = match fits {
                 Some(at) => at + 1,
                 None if self.ends_line && self.size > 0 => 0,
-                // A line that is longer than a file, or has begun already.
+                // The line is longer than a file, or has already begun.
                 None => bytes
                     .iter()
                     .position(is_end)
@@ -201,14 +206,15 @@ impl Log {
             path.push(format!(".{number}"));
             PathBuf::from(path)
         };
-        // Not every Windows renames a file that is open.
+        // Not every Windows version can rename an open file.
         self.file = None;
         for number in (1..KEEP).rev() {
-            // There may be none.
+            // The file may not exist.
             let _ = fs::rename(rotated(number), rotated(number + 1));
         }
         if fs::rename(&self.path, rotated(1)).is_err() {
-            // Somebody holds it: another try after as much again.
+            // Another process holds the file open. Rotation is tried again after the same amount of
+            // data.
             self.size = 0;
             return Ok(());
         }
@@ -256,7 +262,7 @@ mod tests {
             create(&dir).unwrap();
             let path = dir.join("stdout.log");
             let mut log = Log::open(path.clone(), 40).unwrap();
-            // The ninth is longer than a file.
+            // The ninth line is longer than a file.
             let length = |number: usize| if number == 9 { 60 } else { number };
             let written: Vec<String> = (0..14).map(|it| "x".repeat(length(it))).collect();
             let text: String = written.iter().map(|line| format!("{line}\n")).collect();

@@ -1,4 +1,4 @@
-//! [`Verb`] as a part of a program's own clap command (feature `clap`).
+//! [`Verb`] as part of a program's own clap command (feature `clap`).
 //!
 //! ```
 //! # #[cfg(feature = "clap")] {
@@ -32,7 +32,8 @@ use ::clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 use crate::Verb;
 use crate::service::chain;
 
-// The verbs as words, which `Verb::parse` reads. No doc comment: clap would make it the description of the program.
+// The verbs as words, which `Verb::parse` reads. They have no doc comment here, because clap would
+// use it as the description of the program.
 #[derive(::clap::Subcommand)]
 enum Words {
     /// Makes it a service of this system, or brings the installed one up to date

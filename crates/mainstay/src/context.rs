@@ -1,4 +1,4 @@
-//! What a running service has of its manager: what it is told, and how to say how it is.
+//! The running service's connection to its manager: incoming controls and outgoing status.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -10,48 +10,50 @@ use std::time::{Duration, Instant};
 
 use crate::{Control, Logger, Manager, Stop};
 
-/// A running service's end of the line to its manager. Controls come one after the other; none blocks the manager.
+/// A running service's connection to its manager. Controls arrive one at a time, and none of them
+/// blocks the manager.
 ///
-/// Blocking programs ask with [`wait`](Self::wait) or [`wait_for`](Self::wait_for), asynchronous ones with [`recv`](Self::recv), whatever
-/// their runtime is.
+/// Blocking programs call [`wait`](Self::wait) or [`wait_for`](Self::wait_for). Asynchronous
+/// programs await [`recv`](Self::recv), on any runtime.
 #[derive(Debug)]
 pub struct Context {
     shared: Arc<Shared>,
-    /// What the service was told last, and is at work on.
+    /// The control that the service is handling.
     taken: Option<Control>,
     manager: Manager,
     arguments: Vec<OsString>,
     logger: Logger,
 }
 
-/// Says how the service is. Cheap to clone, for all threads.
+/// A handle for reporting the service's status. It is cheap to clone and can be used from any
+/// thread.
 #[derive(Clone, Debug)]
 pub struct Status {
     shared: Arc<Shared>,
 }
 
-/// What both ends share.
+/// The state that both ends share.
 pub(crate) struct Shared {
     inbox: Mutex<Inbox>,
     arrived: Condvar,
     voice: Box<dyn Voice>,
 }
 
-/// How what a service says gets to its manager.
+/// The channel that carries a service's reports to its manager.
 pub(crate) trait Voice: Send + Sync {
     fn say(&self, said: Said<'_>);
 }
 
-/// What a service says of itself.
+/// A report of a service about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Said<'a> {
     Ready,
     Status(&'a str),
     Alive,
     ExtendTimeout(Duration),
-    /// It has begun with a control.
+    /// The service has begun to handle a control.
     Began(Control),
-    /// It has done what a control asked for.
+    /// The service has completed a control.
     Did(Control),
 }
 
@@ -79,7 +81,8 @@ impl Context {
         }
     }
 
-    /// Blocks until the service is told something. From [`Control::Stop`] on, it returns that again and again.
+    /// Blocks until a control arrives. After [`Control::Stop`], every further call returns it
+    /// again.
     pub fn wait(&mut self) -> Control {
         loop {
             if let Some(control) = self.wait_for(Duration::MAX) {
@@ -88,7 +91,7 @@ impl Context {
         }
     }
 
-    /// Blocks until the service is told something, at most for `timeout`.
+    /// Blocks until a control arrives, for at most `timeout`.
     pub fn wait_for(&mut self, timeout: Duration) -> Option<Control> {
         self.finish();
         let deadline = Instant::now().checked_add(timeout);
@@ -107,42 +110,45 @@ impl Context {
         }
     }
 
-    /// Waits until the service is told something. From [`Control::Stop`] on, it is so at once. Nothing is lost where this is cancelled.
+    /// Waits until a control arrives. After [`Control::Stop`], it returns that at once. It is
+    /// cancel-safe: no control is lost.
     pub async fn recv(&mut self) -> Control {
         self.finish();
         let control = self.poll(Inbox::next).await;
         self.begin(control)
     }
 
-    /// Waits until the service is told to stop, while it is still at work on its start or on what it was told last: nothing else is taken, and
-    /// nothing is said to be done. For a `select!` around long work. Nothing is lost where this is cancelled.
+    /// Waits for a stop while the service is still starting or handling another control. It takes
+    /// no other control and does not mark the current one as completed. Use it in a `select!`
+    /// around long work. It is cancel-safe: no control is lost.
     pub async fn stop(&mut self) -> Stop {
         self.poll(|inbox| inbox.stop).await
     }
 
-    /// For threads that have something to say, too.
+    /// Returns a handle with which other threads can report the service's status.
     pub fn status(&self) -> Status {
         Status {
             shared: self.shared.clone(),
         }
     }
 
-    /// See [`Status::ready`].
+    /// Reports that the service is ready; see [`Status::ready`].
     pub fn ready(&self) {
         self.shared.ready();
     }
 
-    /// The log of the system, under this service's name; on a terminal standard error.
+    /// Returns the system log under this service's name; on a terminal, standard error.
     pub fn logger(&self) -> &Logger {
         &self.logger
     }
 
-    /// Who started us.
+    /// Returns the manager that started this process.
     pub fn manager(&self) -> Manager {
         self.manager
     }
 
-    /// What whoever started the service has given it: `StartService` on Windows, elsewhere the command line, without the program and `run`.
+    /// Returns the arguments that the service was started with: those of `StartService` on Windows,
+    /// and the command line without the program and `run` elsewhere.
     pub fn arguments(&self) -> &[OsString] {
         &self.arguments
     }
@@ -161,7 +167,7 @@ impl Context {
         .await
     }
 
-    /// What was told last is done.
+    /// Marks the last control as completed.
     fn finish(&mut self) {
         self.shared.ready();
         if let Some(control) = self.taken.take() {
@@ -179,27 +185,29 @@ impl Context {
 }
 
 impl Status {
-    /// The service does what it is there for: whoever waits for it may go on. Said once; asking for the first control says it, too.
+    /// Reports that the service is ready, so that services that depend on it can start. Only the
+    /// first call has an effect. Waiting for the first control also reports it.
     pub fn ready(&self) {
         self.shared.ready();
     }
 
-    /// What it is doing now, in one line (systemd, `mainstay status`).
+    /// Reports the current activity in one line (shown by systemd and `mainstay status`).
     pub fn text(&self, text: &str) {
         self.shared.voice.say(Said::Status(text));
     }
 
-    /// It is alive: to be said at least twice in [`notify::watchdog_interval`](crate::notify::watchdog_interval).
+    /// Sends a watchdog keep-alive. Call it at least twice in each
+    /// [`notify::watchdog_interval`](crate::notify::watchdog_interval).
     pub fn alive(&self) {
         self.shared.voice.say(Said::Alive);
     }
 
-    /// What is under way, a start or a stop, takes this much longer, from now.
+    /// Extends the timeout of the start or stop in progress by this much, counted from now.
     pub fn extend_timeout(&self, by: Duration) {
         self.shared.voice.say(Said::ExtendTimeout(by));
     }
 
-    /// Whether the service was told to stop, for loops that have no time for a [`Context`].
+    /// Returns whether the service was asked to stop, for loops that cannot wait on a [`Context`].
     pub fn is_stopping(&self) -> bool {
         self.shared.lock().stop.is_some()
     }
@@ -214,10 +222,11 @@ impl Shared {
         })
     }
 
-    /// Tells the service; `false` if it was told to stop before. Never blocks.
+    /// Sends a control to the service. Returns `false` if the service was already asked to stop.
+    /// Never blocks.
     pub(crate) fn tell(&self, control: Control) -> bool {
         let mut inbox = self.lock();
-        // Nothing else matters any more, and the first reason is the one.
+        // A stop supersedes all other controls, and its first reason is kept.
         if inbox.stop.is_some() {
             return false;
         }
@@ -271,7 +280,7 @@ mod tests {
 
     use super::*;
 
-    /// Passes on what the service says.
+    /// Forwards the service's reports.
     struct Told(Mutex<Sender<String>>);
 
     impl Voice for Told {
@@ -352,7 +361,7 @@ mod tests {
             assert!(again.as_mut().poll(&mut cx).is_pending());
             shared.tell(Control::TimeChange);
             woken.recv().unwrap();
-            // Dropped here, without having been asked.
+            // Dropped here without being polled again.
         }
         let mut last = pin!(context.recv());
         assert_eq!(

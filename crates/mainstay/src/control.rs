@@ -1,57 +1,62 @@
-//! What a service manager, or an operator through it, tells a running service.
+//! Controls that a service manager, or an operator through it, sends to a running service.
 
 use std::ops::BitOr;
 
-/// One thing that the service is told.
+/// A control sent to the service.
 ///
-/// A control counts as done when the next one is asked for: until then the manager is shown a pending state.
+/// A control counts as completed when the service asks for the next one. Until then, the manager
+/// shows a pending state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Control {
-    /// End: finish what is under way, and return from [`Service::run`](crate::Service::run).
+    /// Stop: finish the work in progress and return from [`Service::run`](crate::Service::run).
     Stop(Stop),
-    /// Stop working, but stay. Only with [`Accepts::PAUSE`].
+    /// Pause: stop working without exiting. Only with [`Accepts::PAUSE`].
     Pause,
-    /// Work again. Only with [`Accepts::PAUSE`].
+    /// Resume after a pause. Only with [`Accepts::PAUSE`].
     Continue,
-    /// Read the configuration again: SIGHUP, `SERVICE_CONTROL_PARAMCHANGE`. Only with [`Accepts::RELOAD`].
+    /// Reload the configuration: SIGHUP, `SERVICE_CONTROL_PARAMCHANGE`. Only with
+    /// [`Accepts::RELOAD`].
     Reload,
-    /// Somebody logged on or off, or locked the screen (Windows). Only with [`Accepts::SESSION_CHANGE`].
+    /// A user logged on or off, or locked the screen (Windows). Only with
+    /// [`Accepts::SESSION_CHANGE`].
     SessionChange(SessionChange),
-    /// The power supply changed, or the machine sleeps or wakes (Windows). Only with [`Accepts::POWER`].
+    /// The power supply changed, or the machine is suspending or resuming (Windows). Only with
+    /// [`Accepts::POWER`].
     Power(Power),
-    /// Somebody set the clock (Windows). Only with [`Accepts::TIME_CHANGE`].
+    /// The system clock was set (Windows). Only with [`Accepts::TIME_CHANGE`].
     TimeChange,
-    /// The hardware profile changed (Windows): a `DBT_…` event of `SERVICE_CONTROL_HARDWAREPROFILECHANGE`. Only with
-    /// [`Accepts::HARDWARE_PROFILE`].
+    /// The hardware profile changed (Windows): a `DBT_…` event of
+    /// `SERVICE_CONTROL_HARDWAREPROFILECHANGE`. Only with [`Accepts::HARDWARE_PROFILE`].
     HardwareProfile(u32),
-    /// What this code means is between the service and its users: 128 to 255 (Windows).
+    /// A service-defined control code, 128 to 255 (Windows).
     Custom(u8),
 }
 
-/// Why the service has to stop.
+/// The reason for a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stop {
-    /// Somebody wants it to: SIGTERM, SIGINT, `SERVICE_CONTROL_STOP`, ctrl-c.
+    /// A stop was requested: SIGTERM, SIGINT, `SERVICE_CONTROL_STOP`, ctrl-c.
     Requested,
-    /// The system shuts down, and gives all services together some seconds (Windows).
+    /// The system is shutting down. All services together have a few seconds (Windows).
     Shutdown,
-    /// The system is about to shut down, and waits as long as [`Windows::preshutdown`](crate::Windows::preshutdown) says (Windows).
+    /// The system is about to shut down and waits as long as
+    /// [`Windows::preshutdown`](crate::Windows::preshutdown) allows (Windows).
     Preshutdown,
 }
 
-/// `SERVICE_CONTROL_SESSIONCHANGE`, see `WM_WTSSESSION_CHANGE`.
+/// A session change, `SERVICE_CONTROL_SESSIONCHANGE`; see `WM_WTSSESSION_CHANGE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionChange {
-    /// What happened.
+    /// The type of change.
     pub reason: SessionReason,
-    /// To which session.
+    /// The session's ID.
     pub session: u32,
 }
 
-/// `WTS_…` (winuser.h).
+/// A type of session change, `WTS_…` (winuser.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names of Microsoft's constants")]
@@ -67,45 +72,46 @@ pub enum SessionReason {
     RemoteControl,
     Create,
     Terminate,
-    /// One that this version does not know.
+    /// A type unknown to this version.
     Other(u32),
 }
 
-/// `SERVICE_CONTROL_POWEREVENT`, see `WM_POWERBROADCAST`.
+/// A power event, `SERVICE_CONTROL_POWEREVENT`; see `WM_POWERBROADCAST`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Power {
-    /// From mains to battery or back, or the charge changed: `PBT_APMPOWERSTATUSCHANGE`.
+    /// The machine switched between mains and battery, or the charge changed:
+    /// `PBT_APMPOWERSTATUSCHANGE`.
     StatusChange,
-    /// The machine goes to sleep: `PBT_APMSUSPEND`.
+    /// The machine is suspending: `PBT_APMSUSPEND`.
     Suspend,
-    /// It woke because somebody is there: `PBT_APMRESUMESUSPEND`.
+    /// The machine resumed because of user activity: `PBT_APMRESUMESUSPEND`.
     ResumeByUser,
-    /// It woke: `PBT_APMRESUMEAUTOMATIC`.
+    /// The machine resumed: `PBT_APMRESUMEAUTOMATIC`.
     Resume,
-    /// One that this version does not know.
+    /// An event unknown to this version.
     Other(u32),
 }
 
-/// Which controls a service can do something with. [`Control::Stop`] and custom codes come to every service.
+/// The controls that a service handles. Every service receives [`Control::Stop`] and custom codes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Accepts(u8);
 
 impl Accepts {
-    /// [`Control::Pause`] and [`Control::Continue`].
+    /// Accepts [`Control::Pause`] and [`Control::Continue`].
     pub const PAUSE: Self = Self(1);
-    /// [`Control::Reload`]; without it SIGHUP ends the program, as it ends any.
+    /// Accepts [`Control::Reload`]. Without it, SIGHUP terminates the program, as is its default.
     pub const RELOAD: Self = Self(2);
-    /// [`Control::SessionChange`].
+    /// Accepts [`Control::SessionChange`].
     pub const SESSION_CHANGE: Self = Self(4);
-    /// [`Control::Power`].
+    /// Accepts [`Control::Power`].
     pub const POWER: Self = Self(8);
-    /// [`Control::TimeChange`].
+    /// Accepts [`Control::TimeChange`].
     pub const TIME_CHANGE: Self = Self(16);
-    /// [`Control::HardwareProfile`].
+    /// Accepts [`Control::HardwareProfile`].
     pub const HARDWARE_PROFILE: Self = Self(32);
 
-    /// Whether all of `other` is among them.
+    /// Returns whether every control of `other` is included.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }

@@ -1,4 +1,4 @@
-//! What a service is: for its manager, and for its own process.
+//! Service definitions, used by the service manager and by the service's own process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use crate::{Accepts, Manager, Password, Trigger};
 
-/// Begins the definition of a service. `name` is what its manager knows it by, and may be any that this manager accepts: for the Service
-/// Control Manager 1 to 256 characters without `/` and `\`, such as `GoSampleService`; on Unix letters, digits, `-`, `_`, `.` and `@`.
+/// Begins the definition of a service. `name` identifies it to the service manager, which limits
+/// the names it accepts. The Service Control Manager accepts 1 to 256 characters without `/` and
+/// `\`, such as `GoSampleService`. Unix managers accept letters, digits, `-`, `_`, `.` and `@`.
 ///
-/// Whatever is wrong with a definition is said when it is used, all at once.
+/// A definition is validated when it is used. All mistakes are reported at once.
 pub fn service(name: impl Into<String>) -> Definition {
     Definition {
         name: name.into(),
@@ -51,7 +52,8 @@ pub fn service(name: impl Into<String>) -> Definition {
     }
 }
 
-/// A service, as its manager is told of it. Values of its environment and passwords appear in no `Debug`, error or log.
+/// The definition of a service. Passwords and the values of environment variables never appear in
+/// `Debug` output, errors or logs.
 #[derive(Clone)]
 #[must_use = "nothing happens before it is run, installed or controlled"]
 #[cfg_attr(
@@ -95,101 +97,110 @@ pub struct Definition {
     pub(crate) systemd: Systemd,
 }
 
-/// Whose service it is, where a manager knows both.
+/// The owner of a service, for managers that distinguish system services from user services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
-    /// The machine's: started with it. To install it takes root.
+    /// A system service, started at boot. Root is required to install it.
     #[default]
     System,
-    /// The user's who installs it: started when that user logs in, without root (systemd; Windows has no such services, and ignores it).
+    /// A service of the user who installs it, started when that user logs in. Root is not required.
+    /// Only systemd supports user services; Windows ignores the scope.
     User,
 }
 
-/// When a service of Unix counts as started.
+/// The condition under which a service counts as started (Unix).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// When it says so: [`Context::ready`](crate::Context::ready), [`notify::ready`](crate::notify::ready), any other way of sd_notify(3).
+    /// The service reports that it is ready: by [`Context::ready`](crate::Context::ready),
+    /// [`notify::ready`](crate::notify::ready) or any other implementation of sd_notify(3).
     #[default]
     Notify,
-    /// When its program runs, as it knows nothing of that.
+    /// The process has started. For programs without readiness notification.
     Exec,
 }
 
-/// Who is asked to stop; what is left after [`Definition::graceful`] is killed in any case, where the manager knows it.
+/// The processes that are asked to stop. After [`Definition::graceful`], all remaining processes
+/// are killed, if the manager tracks them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopScope {
-    /// Its main process, which ends its own.
+    /// The main process only. It stops its own children.
     #[default]
     Main,
-    /// Each of its processes.
+    /// Every process of the service.
     Tree,
 }
 
-/// What setrlimit(2) limits, for each process.
+/// A resource limit of setrlimit(2), applied to each process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Limit {
-    /// `RLIMIT_NOFILE`: descriptors.
+    /// `RLIMIT_NOFILE`: open file descriptors.
     OpenFiles,
-    /// `RLIMIT_NPROC`: processes and threads of its user.
+    /// `RLIMIT_NPROC`: processes and threads of the user.
     Processes,
-    /// `RLIMIT_CORE`: bytes of a core dump.
+    /// `RLIMIT_CORE`: size of a core dump, in bytes.
     CoreSize,
-    /// `RLIMIT_MEMLOCK`: bytes that may be kept out of swap.
+    /// `RLIMIT_MEMLOCK`: locked memory, in bytes.
     LockedMemory,
 }
 
-/// When a manager starts a service.
+/// The start mode of a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Start {
-    /// With the system.
+    /// Started at boot.
     #[default]
     Automatic,
-    /// With the system, but after the others (Windows: some two minutes later; elsewhere like [`Start::Automatic`]).
+    /// Started at boot, after the automatic services (Windows: about two minutes later; elsewhere
+    /// the same as [`Start::Automatic`]).
     Delayed,
-    /// When somebody asks for it.
+    /// Started on request only.
     Manual,
-    /// Not at all.
+    /// Never started.
     Disabled,
 }
 
-/// Whom a service runs as.
+/// The account that a service runs as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Account {
-    /// One that exists for this service alone and may do next to nothing: `NT SERVICE\name` on Windows.
+    /// An account for this service alone, with minimal rights: `NT SERVICE\name` on Windows.
     #[default]
     Virtual,
-    /// `LocalService` on Windows: few rights, anonymous on the network.
+    /// `LocalService` on Windows: minimal rights, anonymous on the network.
     LocalService,
-    /// `NetworkService` on Windows: few rights, the machine on the network.
+    /// `NetworkService` on Windows: minimal rights, the machine's identity on the network.
     NetworkService,
-    /// Root, `LocalSystem`: may do everything.
+    /// Root on Unix, `LocalSystem` on Windows: unrestricted.
     LocalSystem,
-    /// A group managed service account, `DOMAIN\name$`, whose password the domain keeps (Windows).
+    /// A group managed service account, `DOMAIN\name$`, whose password the domain manages
+    /// (Windows).
     Managed(String),
-    /// A user: `name`, `DOMAIN\name` or `name@domain`. Windows wants the password.
+    /// A user: `name`, `DOMAIN\name` or `name@domain`. Windows requires the password.
     User(String, Option<Password>),
 }
 
-/// What a manager does when the service ends by itself with a failure.
+/// The recovery policy: the manager's response when the service fails on its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {
-    /// Start it again, the first time after the first of these, and so on; the last one is for all further times. Empty: leave it.
+    /// The delays before the first restart, the second one, and so on. The last delay is repeated.
+    /// If empty, the service is not restarted.
     pub restart_after: Vec<Duration>,
-    /// A run of this length starts the row anew.
+    /// The uptime after which the next failure uses the first delay again.
     pub reset_after: Duration,
-    /// Not where it ends in order with a code other than 0: a program that supervises others has its own opinion of those.
+    /// Restarts the service only after a crash, not after a regular exit with a nonzero code. For
+    /// supervisors, which exit with such codes on purpose.
     pub crashes_only: bool,
-    /// More starts than this within that time, and it stays down. Default: there is no end.
+    /// The start limit: the service stays down after more than this many starts within this time.
+    /// Default: no limit.
     pub limit: Option<(u32, Duration)>,
-    /// Codes after which it stays down, as failed (`RestartPreventExitStatus` of systemd).
+    /// Exit codes after which the service stays down as failed (systemd's
+    /// `RestartPreventExitStatus`).
     pub halts: BTreeSet<u8>,
-    /// Codes beside 0 that are a clean end.
+    /// Exit codes other than 0 that count as success.
     pub clean: BTreeSet<u8>,
 }
 
@@ -207,7 +218,7 @@ impl Default for Recovery {
 }
 
 impl Account {
-    /// What Windows calls it, for this service: `NT SERVICE\orders`.
+    /// Returns the Windows account name for the given service, such as `NT SERVICE\orders`.
     #[must_use]
     pub fn windows_name(&self, service: &str) -> String {
         match self {
@@ -221,7 +232,7 @@ impl Account {
     }
 }
 
-/// What only the Windows Service Control Manager knows.
+/// Settings for the Windows Service Control Manager only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Windows {
     pub(crate) preshutdown: Option<Duration>,
@@ -236,8 +247,9 @@ pub struct Windows {
     pub(crate) security: Option<String>,
 }
 
-/// What only systemd knows. A unit is sandboxed as far as a program can be that nothing is known of: it writes to its own state directory
-/// (`$STATE_DIRECTORY`) and temporary files alone, has no capability, sees no device and no home, and may not become more than it is.
+/// Settings for systemd only. A unit is sandboxed as strictly as possible for an unknown program.
+/// It can write only to its own state directory (`$STATE_DIRECTORY`) and to temporary files, has no
+/// capabilities, cannot see devices or home directories, and cannot gain privileges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Systemd {
     pub(crate) sandbox: bool,
@@ -272,7 +284,8 @@ impl Default for Systemd {
 }
 
 impl Systemd {
-    /// Without a sandbox. [`Account::LocalSystem`] has none unless it is [asked for](Systemd::confine_root).
+    /// Disables the sandbox. [`Account::LocalSystem`] has none unless it is
+    /// [requested](Systemd::confine_root).
     #[must_use]
     pub fn without_sandbox(self) -> Self {
         Self {
@@ -281,14 +294,15 @@ impl Systemd {
         }
     }
 
-    /// Leaves it this capability, such as `CAP_NET_BIND_SERVICE` for ports below 1024: capabilities(7).
+    /// Grants a capability, such as `CAP_NET_BIND_SERVICE` for ports below 1024: capabilities(7).
     #[must_use]
     pub fn capability(mut self, name: impl Into<String>) -> Self {
         self.capabilities.push(name.into());
         self
     }
 
-    /// Its state directory is `/var/lib/NAME`, its own alone. Default: the service's name.
+    /// Sets the name of the service's private state directory, `/var/lib/NAME`. Default: the
+    /// service's name.
     #[must_use]
     pub fn state_directory(self, name: impl Into<String>) -> Self {
         let state_directory = Some(name.into());
@@ -298,14 +312,16 @@ impl Systemd {
         }
     }
 
-    /// The file of this path, which root alone may read, is there for it to read as `$CREDENTIALS_DIRECTORY/NAME` (systemd 247).
+    /// Passes a file that only root can read to the service, as `$CREDENTIALS_DIRECTORY/NAME`
+    /// (systemd 247).
     #[must_use]
     pub fn credential(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.credentials.push((name.into(), path.into()));
         self
     }
 
-    /// It makes code while it runs, as Java, Node.js and other compilers just in time do.
+    /// Allows the service to generate code at run time, as Java, Node.js and other just-in-time
+    /// compilers do.
     #[must_use]
     pub fn makes_code(self) -> Self {
         Self {
@@ -314,7 +330,7 @@ impl Systemd {
         }
     }
 
-    /// It sees the devices of the machine.
+    /// Allows access to the machine's devices.
     #[must_use]
     pub fn devices(self) -> Self {
         Self {
@@ -323,14 +339,16 @@ impl Systemd {
         }
     }
 
-    /// Passes a variable of systemd's own environment to the service, which otherwise gets a clean one: `PassEnvironment=`.
+    /// Passes a variable of systemd's own environment to the service, which otherwise starts with a
+    /// clean one: `PassEnvironment=`.
     #[must_use]
     pub fn pass_variable(mut self, name: impl Into<String>) -> Self {
         self.passed_variables.push(name.into());
         self
     }
 
-    /// A sandbox even for [`Account::LocalSystem`]: for a supervisor that starts its programs as another user. It keeps root's capabilities.
+    /// Enables the sandbox for [`Account::LocalSystem`], too: for a supervisor that starts its
+    /// programs as another user. The service keeps root's capabilities.
     #[must_use]
     pub fn confine_root(self) -> Self {
         Self {
@@ -339,8 +357,8 @@ impl Systemd {
         }
     }
 
-    /// A command that must succeed before the program is started: `ExecStartPre=+`. It runs with systemd's own rights and outside the sandbox,
-    /// whatever the account of the service.
+    /// Sets a command that must succeed before the program is started: `ExecStartPre=+`. It runs
+    /// with systemd's own rights and outside the sandbox, whatever the service's account.
     #[must_use]
     pub fn before_start<A: Into<OsString>>(self, argv: impl IntoIterator<Item = A>) -> Self {
         let before_start = Some(argv.into_iter().map(Into::into).collect());
@@ -350,7 +368,8 @@ impl Systemd {
         }
     }
 
-    /// Every process of the service may send notifications, not only the main one: `NotifyAccess=all`.
+    /// Allows every process of the service to send notifications, not only the main process:
+    /// `NotifyAccess=all`.
     #[must_use]
     pub fn notified_by_tree(self) -> Self {
         Self {
@@ -359,7 +378,7 @@ impl Systemd {
         }
     }
 
-    /// It may write there, too: an absolute path that exists.
+    /// Allows the service to write to an existing absolute path.
     #[must_use]
     pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
         self.writable.push(path.into());
@@ -367,36 +386,37 @@ impl Systemd {
     }
 }
 
-/// `SERVICE_SID_INFO`: whether access control lists can name the service itself.
+/// The service's SID type (`SERVICE_SID_INFO`): determines whether access control lists can name
+/// the service itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServiceSid {
-    /// No.
+    /// No service SID.
     None,
-    /// `NT SERVICE\name` is in its token.
+    /// `NT SERVICE\name` is in the process token.
     #[default]
     Unrestricted,
-    /// Moreover, it can write only to what grants that to the SID.
+    /// The same, and the service can write only to objects that grant write access to its SID.
     Restricted,
 }
 
-/// What the system does at boot if the service does not start (`dwErrorControl`).
+/// The system's response if the service fails to start at boot (`dwErrorControl`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorControl {
-    /// It goes on.
+    /// Continues the boot.
     Ignore,
-    /// It logs that and goes on.
+    /// Logs the failure and continues the boot.
     #[default]
     Normal,
-    /// It boots once more, with the last known good configuration.
+    /// Restarts with the last known good configuration.
     Severe,
-    /// The same, and that boot fails too.
+    /// The same. If that configuration is already in use, the boot fails.
     Critical,
 }
 
 impl Definition {
-    /// What people see in lists. Default: the name.
+    /// Sets the name that is shown in service lists. Default: the name.
     pub fn display_name(self, text: impl Into<String>) -> Self {
         let display_name = Some(text.into());
         Self {
@@ -405,7 +425,7 @@ impl Definition {
         }
     }
 
-    /// What it is there for, in a sentence.
+    /// Sets the description: the purpose of the service, in a sentence.
     pub fn description(self, text: impl Into<String>) -> Self {
         let description = Some(text.into());
         Self {
@@ -414,35 +434,39 @@ impl Definition {
         }
     }
 
-    /// The version of its program, for `--version`: `env!("CARGO_PKG_VERSION")`.
+    /// Sets the program's version, for `--version`: `env!("CARGO_PKG_VERSION")`.
     pub fn version(self, version: impl Into<String>) -> Self {
         let version = Some(version.into());
         Self { version, ..self }
     }
 
-    /// Has [`Definition::run`] write standard output and standard error to `stdout.log` and `stderr.log` in this directory, which is
-    /// created, rotated at line ends: eight files of 10 MiB each stay. Panics are in `stderr.log`.
+    /// Makes [`Definition::run`] write standard output and standard error to `stdout.log` and
+    /// `stderr.log` in this directory. The directory is created if necessary. The files are rotated
+    /// at line ends, and eight files of 10 MiB each are kept. Panics are written to `stderr.log`.
     ///
-    /// Default: `%ProgramData%\NAME\logs` under the Windows Service Control Manager, which keeps no output; elsewhere the output is the
-    /// manager's. What the program writes immediately before [`std::process::exit`] or an abort may be lost.
+    /// Default: `%ProgramData%\NAME\logs` under the Windows Service Control Manager, which keeps no
+    /// output. Elsewhere, the output goes to the manager. Output written immediately before
+    /// [`std::process::exit`] or an abort may be lost.
     pub fn log_dir(self, path: impl Into<PathBuf>) -> Self {
         let log_dir = Some(path.into());
         Self { log_dir, ..self }
     }
 
-    /// The program. Default: the running one.
+    /// Sets the program. Default: the running one.
     pub fn executable(self, path: impl Into<PathBuf>) -> Self {
         let executable = Some(path.into());
         Self { executable, ..self }
     }
 
-    /// What it is started with, without the program. Default: `run`, the verb of [`Definition::main`].
+    /// Sets the program's arguments, without the program itself. Default: `run`, the verb of
+    /// [`Definition::main`].
     pub fn arguments<A: Into<OsString>>(self, arguments: impl IntoIterator<Item = A>) -> Self {
         let arguments = Some(arguments.into_iter().map(Into::into).collect());
         Self { arguments, ..self }
     }
 
-    /// Where it runs. Default: the program's directory on Windows, its own state directory under systemd. It is entered before [`Service::run`](crate::Service::run).
+    /// Sets the working directory, which is entered before [`Service::run`](crate::Service::run).
+    /// Default: the program's directory on Windows, the service's state directory under systemd.
     pub fn working_dir(self, path: impl Into<PathBuf>) -> Self {
         let working_dir = Some(path.into());
         Self {
@@ -451,37 +475,41 @@ impl Definition {
         }
     }
 
-    /// Adds a variable to its environment. No place for secrets: units of systemd can be read by everybody, and the registry by many.
+    /// Adds an environment variable. Do not use it for secrets: any user can read systemd units,
+    /// and many can read the registry.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.insert(name.into(), value.into());
         self
     }
 
-    /// Whom it runs as. Default: [`Account::Virtual`], which may do next to nothing.
+    /// Sets the account that the service runs as. Default: [`Account::Virtual`], which has minimal
+    /// rights.
     pub fn account(self, account: Account) -> Self {
         Self { account, ..self }
     }
 
-    /// Adds a service of the system that must run first. Under systemd, OpenRC, dinit and Upstart, a stop of that service stops this one too.
+    /// Adds a hard dependency: a system service that must be running first. Under systemd, OpenRC,
+    /// dinit and Upstart, stopping that service stops this one, too.
     pub fn needs(mut self, service: impl Into<String>) -> Self {
         self.needs.push(service.into());
         self
     }
 
-    /// Adds a service of the system that the manager starts first, where it has an order of starts. If that service fails, this one is started
-    /// all the same, and when it stops, this one keeps running: a program that cannot do without it checks for it. The Windows Service
+    /// Adds a soft dependency: a system service that the manager starts first, if it orders starts.
+    /// If that service fails, this one is started anyway. If that service stops, this one keeps
+    /// running. A program that cannot work without it must check for it. The Windows Service
     /// Control Manager treats it as [`Definition::needs`].
     pub fn wants(mut self, service: impl Into<String>) -> Self {
         self.wants.push(service.into());
         self
     }
 
-    /// When it is started. Default: with the system.
+    /// Sets the start mode. Default: at boot.
     pub fn start(self, start: Start) -> Self {
         Self { start, ..self }
     }
 
-    /// How long it may take to get ready. Default: 60 s.
+    /// Sets the maximum time until the service is ready. Default: 60 s.
     pub fn start_timeout(self, start_timeout: Duration) -> Self {
         Self {
             start_timeout,
@@ -489,33 +517,35 @@ impl Definition {
         }
     }
 
-    /// How long it may take to stop, before it is ended. Default: 30 s.
+    /// Sets the time the service has to stop before it is killed. Default: 30 s.
     pub fn graceful(self, graceful: Duration) -> Self {
         Self { graceful, ..self }
     }
 
-    /// What follows a failure.
+    /// Sets the recovery policy.
     pub fn recovery(self, recovery: Recovery) -> Self {
         Self { recovery, ..self }
     }
 
-    /// Which controls it can do something with. Default: none but stop and custom codes.
+    /// Sets the controls that the service handles. Default: only stop and custom codes.
     pub fn accepts(self, accepts: Accepts) -> Self {
         Self { accepts, ..self }
     }
 
-    /// Sets what only Windows knows.
+    /// Changes the settings for Windows.
     pub fn windows(self, set: impl FnOnce(Windows) -> Windows) -> Self {
         let windows = set(self.windows);
         Self { windows, ..self }
     }
 
-    /// When it counts as started. Default: when it says so.
+    /// Sets the condition under which the service counts as started. Default: when it reports that
+    /// it is ready.
     pub fn readiness(self, readiness: Readiness) -> Self {
         Self { readiness, ..self }
     }
 
-    /// A command that returns when the service is ready, and fails where it will not be: for managers that cannot be told (OpenRC, SysV, runit, …).
+    /// Sets a command that returns once the service is ready, and fails if it will not become
+    /// ready. For managers without readiness notification (OpenRC, SysV, runit, …).
     pub fn ready_check<A: Into<OsString>>(self, argv: impl IntoIterator<Item = A>) -> Self {
         let ready_check = Some(argv.into_iter().map(Into::into).collect());
         Self {
@@ -524,7 +554,7 @@ impl Definition {
         }
     }
 
-    /// By which signal it is asked to stop, without `SIG`. Default: TERM.
+    /// Sets the stop signal, without `SIG`. Default: TERM.
     pub fn stop_signal(self, name: impl Into<String>) -> Self {
         let stop_signal = name.into();
         Self {
@@ -533,12 +563,13 @@ impl Definition {
         }
     }
 
-    /// Who is asked to stop. Default: its main process.
+    /// Sets the processes that are asked to stop. Default: the main process.
     pub fn stop_scope(self, stop_scope: StopScope) -> Self {
         Self { stop_scope, ..self }
     }
 
-    /// By which signal its main process is told to read its configuration again, without `SIG`; it accepts that. Default: HUP.
+    /// Sets the signal that makes the main process reload its configuration, without `SIG`. Also
+    /// adds [`Accepts::RELOAD`]. Default: HUP.
     pub fn reload_signal(self, name: impl Into<String>) -> Self {
         let (reload_signal, accepts) = (name.into(), self.accepts | Accepts::RELOAD);
         Self {
@@ -548,7 +579,7 @@ impl Definition {
         }
     }
 
-    /// A command that has it read its configuration again, instead of a signal.
+    /// Sets a command that reloads the service's configuration, instead of a signal.
     pub fn reload_command<A: Into<OsString>>(self, argv: impl IntoIterator<Item = A>) -> Self {
         let reload_command = Some(argv.into_iter().map(Into::into).collect());
         Self {
@@ -557,46 +588,49 @@ impl Definition {
         }
     }
 
-    /// A file of `NAME=value` lines, read at each start, whose values [`Definition::env`] wins over.
+    /// Sets a file of `NAME=value` lines, read at each start. [`Definition::env`] overrides its
+    /// values.
     pub fn env_file(self, path: impl Into<PathBuf>) -> Self {
         let env_file = Some(path.into());
         Self { env_file, ..self }
     }
 
-    /// Its share of the processors where others want them, too: -20 (much) to 19 (little), nice(2).
+    /// Sets the scheduling priority, from -20 (highest) to 19 (lowest): nice(2).
     pub fn nice(self, nice: i8) -> Self {
         let nice = Some(nice);
         Self { nice, ..self }
     }
 
-    /// The processors that it may run on, from 0.
+    /// Sets the processors that the service may run on, counted from 0.
     pub fn cpus(self, cpus: impl IntoIterator<Item = u16>) -> Self {
         let cpus = cpus.into_iter().collect();
         Self { cpus, ..self }
     }
 
-    /// Sets a limit of the system, the soft one and the hard one; `u64::MAX` is no limit.
+    /// Sets a resource limit, both soft and hard. `u64::MAX` means unlimited.
     pub fn limit(mut self, limit: Limit, value: u64) -> Self {
         self.limits.insert(limit, value);
         self
     }
 
-    /// Adds an address that its manager listens on for it, `127.0.0.1:8080` or an absolute path; it is given the sockets as sd_listen_fds(3)
-    /// says, in this order.
+    /// Adds an address that the manager listens on for the service: `127.0.0.1:8080` or an absolute
+    /// path. The sockets are passed in this order, as sd_listen_fds(3) describes.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen.push(address.into());
         self
     }
 
-    /// It says [`notify::alive`](crate::notify::alive) at least this often, or it hangs, is ended and started again (systemd).
+    /// Enables the watchdog: if the service does not call [`notify::alive`](crate::notify::alive)
+    /// at least this often, it counts as hung and is killed and restarted (systemd).
     pub fn watchdog(self, interval: Duration) -> Self {
         let watchdog = Some(interval);
         Self { watchdog, ..self }
     }
 
-    /// It is a supervisor itself, of programs of which nothing is known. It ends what it has started when it stops, and where it crashes
-    /// instead, what it has started lives on for its successor. Its sandbox leaves them homes to read, code that is made at run time, and
-    /// limits to set; systemd gives it a control group to divide.
+    /// Marks the service as a supervisor of unknown programs. When it stops, it stops everything it
+    /// has started. If it crashes, its programs keep running for its successor. Its sandbox allows
+    /// programs to read home directories, generate code at run time and set resource limits.
+    /// systemd delegates a control group to it.
     pub fn supervises(self) -> Self {
         Self {
             supervises: true,
@@ -604,31 +638,33 @@ impl Definition {
         }
     }
 
-    /// Which manager it is a service of. Default: the one that runs this system, [`Manager::detect`].
+    /// Sets the manager that the service is installed into. Default: the one that runs this system,
+    /// [`Manager::detect`].
     pub fn manager(self, manager: Manager) -> Self {
         let manager = Some(manager);
         Self { manager, ..self }
     }
 
-    /// Whose service it is. Default: the machine's.
+    /// Sets the owner of the service. Default: the system.
     pub fn scope(self, scope: Scope) -> Self {
         Self { scope, ..self }
     }
 
-    /// Sets what only systemd knows.
+    /// Changes the settings for systemd.
     pub fn systemd(self, set: impl FnOnce(Systemd) -> Systemd) -> Self {
         let systemd = set(self.systemd);
         Self { systemd, ..self }
     }
 
-    /// Its name.
+    /// Returns the service's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
 impl Windows {
-    /// Is told of a shutdown before all others, and given this long.
+    /// Requests a preshutdown notification, which arrives before all others, with this much time to
+    /// stop.
     pub fn preshutdown(self, timeout: Duration) -> Self {
         let preshutdown = Some(timeout);
         Self {
@@ -637,7 +673,7 @@ impl Windows {
         }
     }
 
-    /// Starts with this load order group.
+    /// Sets the load order group.
     pub fn load_order_group(self, group: impl Into<String>) -> Self {
         let load_order_group = Some(group.into());
         Self {
@@ -646,31 +682,35 @@ impl Windows {
         }
     }
 
-    /// Whether access control lists can name it. Default: yes.
+    /// Sets the service's SID type, which determines whether access control lists can name the
+    /// service. Default: they can.
     pub fn sid(self, sid: ServiceSid) -> Self {
         Self { sid, ..self }
     }
 
-    /// Keeps only these privileges, such as `SeChangeNotifyPrivilege`; all others are taken from its token.
+    /// Limits the process token to these privileges, such as `SeChangeNotifyPrivilege`. All others
+    /// are removed.
     pub fn privileges<P: Into<String>>(self, privileges: impl IntoIterator<Item = P>) -> Self {
         let privileges = Some(privileges.into_iter().map(Into::into).collect());
         Self { privileges, ..self }
     }
 
-    /// Adds an event of the system that starts or stops it.
+    /// Adds a system event that starts or stops the service.
     pub fn trigger(mut self, trigger: Trigger) -> Self {
         self.triggers.push(trigger);
         self
     }
 
-    /// Who may start, stop, query and change it: an access control list in the Security Descriptor Definition Language, `D:…`. Default: the
-    /// system's, or the one that it has.
+    /// Sets the access control list that determines who may start, stop, query and change the
+    /// service, in the Security Descriptor Definition Language (`D:…`). Default: the system's, or
+    /// the one already set.
     pub fn security(self, sddl: impl Into<String>) -> Self {
         let security = Some(sddl.into());
         Self { security, ..self }
     }
 
-    /// What the system does at boot if it does not start. Default: logs that.
+    /// Sets the system's response if the service fails to start at boot. Default: it logs the
+    /// failure.
     pub fn error_control(self, error_control: ErrorControl) -> Self {
         Self {
             error_control,
@@ -678,8 +718,9 @@ impl Windows {
         }
     }
 
-    /// May show windows (`SERVICE_INTERACTIVE_PROCESS`), which Windows has ignored since Vista unless configured otherwise; only as
-    /// [`Account::LocalSystem`].
+    /// Allows the service to show windows (`SERVICE_INTERACTIVE_PROCESS`), for
+    /// [`Account::LocalSystem`] only. Windows has ignored this since Vista unless configured
+    /// otherwise.
     pub fn shows_windows(self) -> Self {
         Self {
             shows_windows: true,
@@ -687,7 +728,8 @@ impl Windows {
         }
     }
 
-    /// A command line that is run on failures, after the last restart of [`Recovery::restart_after`].
+    /// Sets a command line to run on failures, after the last restart of
+    /// [`Recovery::restart_after`].
     pub fn command_on_failure(self, command: impl Into<String>) -> Self {
         let command_on_failure = Some(command.into());
         Self {
@@ -696,7 +738,8 @@ impl Windows {
         }
     }
 
-    /// Reboots the machine after the last restart, telling users this.
+    /// Reboots the machine on the failure that follows the last restart, and sends this message to
+    /// users.
     pub fn reboot_on_failure(self, message: impl Into<String>) -> Self {
         let reboot_message = Some(message.into());
         Self {
@@ -718,7 +761,8 @@ impl fmt::Debug for Definition {
     }
 }
 
-/// What is wrong with a name, for the managers of Unix: names of files, and words of scripts.
+/// Returns the reason why a name is invalid for Unix managers, which use it in file names and as a
+/// word in scripts.
 #[cfg(any(unix, test))]
 pub(crate) fn wrong_name(name: &str) -> Option<String> {
     const LONGEST: usize = 200;
@@ -734,7 +778,7 @@ pub(crate) fn wrong_name(name: &str) -> Option<String> {
     })
 }
 
-/// What is wrong with a name, for the Service Control Manager ("CreateServiceW").
+/// Returns the reason why a name is invalid for the Service Control Manager ("CreateServiceW").
 pub(crate) fn wrong_windows_name(name: &str) -> Option<String> {
     const LONGEST: usize = 256;
     let is_good = (1..=LONGEST).contains(&name.encode_utf16().count())

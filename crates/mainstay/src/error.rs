@@ -1,47 +1,49 @@
-//! Why an operation on a service failed.
+//! Errors of operations on services.
 
 use std::error;
 use std::fmt;
 use std::io;
 
-/// An operation, its object, the cause, and what to do about it.
+/// The error of an operation: the operation and its object, the cause, and a hint.
 ///
-/// `{}` shows the operation and its object on one line; the cause is [`source`](std::error::Error::source), for whoever joins the chain of
-/// errors at the edge of a program. `{:#}` shows both: `start service "orders": access denied (os error 5)`.
+/// `{}` shows the operation and its object on one line. The cause is the
+/// [`source`](std::error::Error::source), for programs that print the whole chain of errors. `{:#}`
+/// shows both: `start service "orders": access denied (os error 5)`.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
-    /// "create service \"orders\"".
+    /// The operation and its object, such as "create service \"orders\"".
     what: String,
     cure: Option<String>,
     source: Option<io::Error>,
 }
 
-/// What callers can tell apart.
+/// The category of an error, for callers that handle errors differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The command line makes no sense.
+    /// The command line is invalid.
     Usage,
-    /// The definition or an argument makes no sense.
+    /// The definition or an argument is invalid.
     Invalid,
-    /// A right is missing.
+    /// The caller lacks a required right.
     PermissionDenied,
-    /// There is no such service.
+    /// The service is not installed.
     NotInstalled,
-    /// It runs already.
+    /// The service is already running.
     AlreadyRunning,
-    /// It does not run.
+    /// The service is not running.
     NotRunning,
-    /// It is deleted as soon as the last program that looks at it lets go (Windows 1072).
+    /// The service is marked for deletion and is deleted once the last open handle is closed
+    /// (Windows error 1072).
     MarkedForDelete,
-    /// It did not get there in time.
+    /// The operation timed out.
     TimedOut,
-    /// The service does not take this control, or not now.
+    /// The service does not accept this control, or not in its current state.
     NotAccepted,
-    /// There is no service manager here, or it cannot do this.
+    /// No supported service manager was found, or the manager does not support this operation.
     Unsupported,
-    /// The system refused for another reason.
+    /// The system rejected the operation for another reason.
     Failed,
 }
 
@@ -55,7 +57,7 @@ impl Error {
         }
     }
 
-    /// What the reader can do about it.
+    /// Adds a hint for the user.
     pub(crate) fn with_cure(mut self, cure: impl Into<String>) -> Self {
         self.cure = Some(cure.into());
         self
@@ -66,12 +68,12 @@ impl Error {
         self
     }
 
-    /// What callers can tell apart.
+    /// Returns the category of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What to do about it, in a sentence for a line of its own.
+    /// Returns a hint for the user: one sentence, to print on a separate line.
     pub fn cure(&self) -> Option<&str> {
         self.cure.as_deref()
     }

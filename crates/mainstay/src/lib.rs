@@ -1,4 +1,4 @@
-//! Make a Rust program a native service.
+//! Runs a Rust program as a native service.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -29,9 +29,11 @@
 //! }
 //! ```
 //!
-//! [`Definition::run`] runs a [`Service`] under whichever manager started the process: the Windows Service Control Manager, systemd,
-//! anything else that starts programs and signals them, or a terminal. [`Definition::main`] also gives the program the verbs `install`,
-//! `uninstall`, `start`, `stop`, `restart`, `status` and more. [`notify`] alone is enough for a program that is supervised by others.
+//! [`Definition::run`] runs a [`Service`] under the manager that started the process: the Windows
+//! Service Control Manager, systemd, any other program that starts processes and signals them, or a
+//! terminal. [`Definition::main`] also adds the verbs `install`, `uninstall`, `start`, `stop`,
+//! `restart`, `status` and more to the program. [`notify`] alone is enough for a program that
+//! another supervisor runs.
 #![deny(unsafe_code)]
 
 #[cfg(unix)]

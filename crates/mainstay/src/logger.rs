@@ -1,8 +1,10 @@
-//! The system's own log, under the service's name.
+//! The system log, under the service's name.
 //!
-//! Where an operator of the system would look: the Event Log under the Windows Service Control Manager; the journal under systemd; syslog
-//! under other managers; standard error at a terminal and under mainstay, which keeps a log of it. What a log does not take goes to
-//! standard error. The journal and syslog hold lines: there each line of a message is an entry. In the Event Log a message is one event.
+//! Messages go to the Event Log under the Windows Service Control Manager, to the journal under
+//! systemd, to syslog under other managers, and to standard error on a terminal and under Mainstay,
+//! which keeps its own log of it. Messages that a log does not accept go to standard error. The
+//! journal and syslog are line-based: each line of a message is one entry. In the Event Log, a
+//! message is one event.
 
 mod event;
 #[cfg(any(windows, test))]
@@ -21,14 +23,15 @@ pub(crate) use event_log::{Reporter, source_of};
 
 use crate::Manager;
 
-/// Writes to the log of the system: for what an operator should see who never opens the service's own logs. Cheap to clone.
+/// A writer for the system log: for messages to an operator who never opens the service's own logs.
+/// It is cheap to clone.
 ///
-/// Nothing here waits for a log, fails or panics: what the log does not take at once goes to standard error. Event ids, and what
-/// collectors find in an event, are in `docs/event-log.md`.
+/// No method waits for a log, fails or panics. Messages that the log does not accept at once go to
+/// standard error. Event IDs and event fields are documented in `docs/event-log.md`.
 #[derive(Clone)]
 pub struct Logger(Arc<dyn Sink>);
 
-/// How severe it is.
+/// The severity of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Severity {
     Info,
@@ -36,7 +39,7 @@ pub(crate) enum Severity {
     Error,
 }
 
-/// What is logged: an event, in words, and its numbers.
+/// A log entry: an event, its message and its numeric fields.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
     pub(crate) event: Event,
@@ -48,7 +51,7 @@ pub(crate) struct Entry<'a> {
     fields: &'a [(&'a str, u64)],
 }
 
-/// Where it goes.
+/// A destination for log entries.
 pub(crate) trait Sink: Send + Sync {
     fn log(&self, entry: &Entry<'_>);
 }
@@ -58,34 +61,36 @@ impl Logger {
         Self(sink(name, manager))
     }
 
-    /// One that writes there.
+    /// Creates a logger that writes to `sink`.
     pub(crate) fn to(sink: impl Sink + 'static) -> Self {
         Self(Arc::new(sink))
     }
 
-    /// The log of the system, for a program that no manager of the system has started: that of the local syslog daemon (the journal is one,
-    /// too). `None` where none listens; where standard error is the journal, which has what the program says; and on Windows, where only a
-    /// registered source may write to the Event Log.
+    /// Returns the system log for a program that was not started by a service manager: the local
+    /// syslog daemon, which may be the journal. Returns `None` if no daemon listens, if standard
+    /// error is already connected to the journal, and on Windows, where only a registered source
+    /// may write to the Event Log.
     pub fn of_system(name: &str) -> Option<Self> {
         system_log(name).map(Self)
     }
 
-    /// Something worth knowing.
+    /// Logs an informational message.
     pub fn info(&self, message: impl AsRef<str>) {
         self.event(Event::Information, message.as_ref(), &[]);
     }
 
-    /// Something is not as it should be; the service goes on.
+    /// Logs a warning: a problem that does not stop the service.
     pub fn warn(&self, message: impl AsRef<str>) {
         self.event(Event::Warning, message.as_ref(), &[]);
     }
 
-    /// Something failed.
+    /// Logs an error.
     pub fn error(&self, message: impl AsRef<str>) {
         self.event(Event::Error, message.as_ref(), &[]);
     }
 
-    /// What has become of the service. `fields` are numbers for collectors, under names in lower case.
+    /// Logs a lifecycle event of the service. `fields` are numbers for log collectors, with
+    /// lower-case names.
     pub(crate) fn event(&self, event: Event, message: &str, fields: &[(&str, u64)]) {
         self.0.log(&Entry {
             event,
@@ -141,7 +146,8 @@ fn sink(name: &str, manager: Manager) -> Arc<dyn Sink> {
     }
 }
 
-/// Whether standard error is the stream that `JOURNAL_STREAM` names by device and inode: a child may have inherited the one without the other.
+/// Returns whether standard error is the stream that `JOURNAL_STREAM` identifies by device and
+/// inode. A child process may inherit one without the other.
 #[cfg(unix)]
 fn is_journal(stream: Option<&str>) -> bool {
     use std::os::fd::AsFd as _;
@@ -151,14 +157,14 @@ fn is_journal(stream: Option<&str>) -> bool {
     metadata.is_ok_and(|of| stream == Some(&format!("{}:{}", of.dev(), of.ino())))
 }
 
-/// Standard error; to the journal with levels, as sd-daemon(3) has them.
+/// Standard error. If it is connected to the journal, lines have level prefixes as in sd-daemon(3).
 struct Stderr {
     has_levels: bool,
 }
 
 impl Sink for Stderr {
     fn log(&self, entry: &Entry<'_>) {
-        // Whoever reads this sees the start and the stop itself.
+        // A reader of standard error sees starts and stops directly.
         if entry.event.is_expected() {
             return;
         }
@@ -173,12 +179,12 @@ impl Sink for Stderr {
             .lines()
             .flat_map(|line| [level, line, "\n"])
             .collect();
-        // Nobody is left to be told.
+        // A failed write to standard error cannot be reported.
         let _ = crate::terminal::write(std::io::stderr().lock(), &text);
     }
 }
 
-/// For what a log has not taken.
+/// Writes an entry that a log did not accept to standard error.
 fn fall_back(entry: &Entry<'_>) {
     Stderr { has_levels: false }.log(entry);
 }

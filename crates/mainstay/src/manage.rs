@@ -1,4 +1,4 @@
-//! Installing and controlling services of this system.
+//! Installs and controls services of this system.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,190 +6,206 @@ use std::time::Duration;
 
 use crate::{Definition, Error, Installed, ServiceStatus, State, sys};
 
-/// Whether this process may install such a service.
+/// Checks whether this process may install the service.
 ///
 /// # Errors
-/// Which right it lacks; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where there is no manager that this version knows.
+/// If it lacks a right, which the error names;
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if no supported manager was found.
 pub fn may_install(definition: &Definition) -> Result<(), Error> {
     sys::may_install(definition)
 }
 
-/// Whether the manager of this definition runs on this system. Needs no rights, and touches nothing.
+/// Checks whether the definition's manager runs on this system. Requires no rights and changes
+/// nothing.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where it does not.
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it does not.
 pub fn check_manager(definition: &Definition) -> Result<(), Error> {
     sys::check_manager(definition)
 }
 
-/// Makes all of them services of this system, as [`Definition::install`] does, or none: where one cannot be, those that were not there before
-/// go again. It is quicker than one after the other where the manager has to read its files again (systemd).
+/// Installs all services, as [`Definition::install`] does, or none: if one cannot be installed,
+/// those that did not exist before are removed again. If the manager must reload its files
+/// (systemd), this is faster than one call per service.
 ///
 /// # Errors
-/// Of the first one that fails.
+/// The first error that occurs.
 pub fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
     sys::install_all(definitions)
 }
 
-/// What [`install_all`] would do, for people: each file with its mode and what is in it, each command or call, in order. Needs no rights, and
-/// touches nothing. Values of the environment are in it where a file has them.
+/// Returns a human-readable plan of [`install_all`]: each file with its mode and content, and each
+/// command or call, in order. Requires no rights and changes nothing. The plan includes the values
+/// of environment variables if a file contains them.
 ///
 /// # Errors
-/// As [`install_all`], as far as that can be told before.
+/// The errors of [`install_all`], as far as they can be predicted.
 pub fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
     sys::plan_all(definitions)
 }
 
-/// Puts all of them into a system that does not run: an image or a package, whose `/` is `root`. Its manager is what it is found to be, where
-/// a definition names none; nothing is run, and no rights are needed but to write there. Windows has no such place.
+/// Installs all services into a system that is not running: an image or a package whose `/` is
+/// `root`. If a definition names no manager, the one installed there is used. No command is run,
+/// and only write access to `root` is required. Not available on Windows.
 ///
 /// # Errors
-/// As [`install_all`].
+/// The errors of [`install_all`].
 pub fn stage_all(definitions: &[Definition], root: &Path) -> Result<Vec<Installed>, Error> {
     sys::stage_all(definitions, root)
 }
 
-/// The services of this system whose program is made with this library, by name, and how they are. Any user may ask.
+/// Returns the services of this system whose program uses this library, by name, with their status.
+/// Any user may call it.
 ///
 /// # Errors
-/// Where the manager refuses; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where there is none that this version knows.
+/// If the manager refuses; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if no
+/// supported manager was found.
 pub fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
     sys::services()
 }
 
-/// Through the service manager of this system ([`Manager::detect`](crate::Manager::detect)), or the one that the definition names. They block until what they ask for has
-/// come about, as long as the service shows that it is at it.
+/// Management through this system's service manager ([`Manager::detect`](crate::Manager::detect))
+/// or the one that the definition names. The methods block until the operation is complete, as long
+/// as the service makes progress.
 ///
-/// An administrator's rights are needed, but for the status. Errors name the operation and the object; see [`Error::cure`].
+/// Administrator rights are required, except for the status. Errors name the operation and the
+/// object; see [`Error::cure`].
 impl Definition {
-    /// Makes it a service of this system; where there is one of its name, that becomes what this definition says. A running service is not
-    /// touched: what is new holds from its next start on.
+    /// Installs the service. If a service with this name exists, it is updated to this definition.
+    /// A running service is not affected: changes take effect at its next start.
     ///
     /// # Errors
-    /// Where the definition makes no sense (all mistakes at once) or the manager refuses; everything is as it was before then.
+    /// If the definition is invalid (all mistakes are reported at once) or the manager refuses. The
+    /// previous state is then restored.
     pub fn install(&self) -> Result<Installed, Error> {
         let installed = sys::install_all(std::slice::from_ref(self))?;
         Ok(installed.into_iter().next().unwrap_or_default())
     }
 
-    /// Files of its manager's that are not what [`Definition::install`] would make them, or are there and should not be. Needs no rights
-    /// but to read them. Windows keeps none: it has nothing to say.
+    /// Returns the manager's files that differ from what [`Definition::install`] would write, are
+    /// missing, or should not exist. Requires read access to them only. Windows has no such files:
+    /// the result is empty.
     ///
     /// # Errors
-    /// As [`Definition::install`], as far as that can be told before.
+    /// The errors of [`Definition::install`], as far as they can be predicted.
     pub fn changed_files(&self) -> Result<Vec<PathBuf>, Error> {
         sys::changed_files(self)
     }
 
-    /// Stops it, if it runs, and removes it.
+    /// Stops the service if it is running, and removes it.
     ///
     /// # Errors
-    /// Where there is none, it does not stop, or other programs hold on to it (then it goes as soon as they let go).
+    /// If the service is not installed, does not stop, or other programs hold handles to it (it is
+    /// then removed when they close them).
     pub fn uninstall(&self) -> Result<(), Error> {
         sys::uninstall(self)
     }
 
-    /// Has it start with the system from now on; it is not started now.
+    /// Starts the service at boot from now on. Does not start it now.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If the service is not installed.
     pub fn enable(&self) -> Result<(), Error> {
         sys::set_enabled(self, true)
     }
 
-    /// Has it start when somebody asks for it, and not with the system. One that runs goes on.
+    /// Starts the service on request only, not at boot. A running service is not affected.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If the service is not installed.
     pub fn disable(&self) -> Result<(), Error> {
         sys::set_enabled(self, false)
     }
 
-    /// Whether it starts with the system. Any user may ask.
+    /// Returns whether the service starts at boot. Any user may call it.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If the service is not installed.
     pub fn is_enabled(&self) -> Result<bool, Error> {
         sys::is_enabled(self)
     }
 
-    /// Starts it; returns when it is ready.
+    /// Starts the service and returns when it is ready.
     ///
     /// # Errors
-    /// Where it runs already, cannot be started, ends at once, or shows no progress.
+    /// If the service is already running, cannot be started, exits at once, or makes no progress.
     pub fn start_now(&self) -> Result<(), Error> {
         self.start_with(Vec::new())
     }
 
-    /// The same, with arguments for [`Context::arguments`](crate::Context::arguments).
+    /// Starts the service with arguments for [`Context::arguments`](crate::Context::arguments), as
+    /// [`Definition::start_now`] does without.
     ///
     /// # Errors
-    /// As [`Definition::start_now`].
+    /// The errors of [`Definition::start_now`].
     pub fn start_with(&self, arguments: Vec<OsString>) -> Result<(), Error> {
         sys::start(self, &arguments)
     }
 
-    /// Stops it; returns when it has stopped.
+    /// Stops the service and returns when it has stopped.
     ///
     /// # Errors
-    /// Where it does not run, or shows no progress.
+    /// If the service is not running or makes no progress.
     pub fn stop(&self) -> Result<(), Error> {
         sys::stop(self)
     }
 
-    /// Stops it, if it runs, and starts it.
+    /// Stops the service if it is running, and starts it.
     ///
     /// # Errors
-    /// As [`Definition::stop`] and [`Definition::start_now`], but for a service that does not run.
+    /// The errors of [`Definition::stop`] and [`Definition::start_now`]. A service that is not
+    /// running is not an error.
     pub fn restart(&self) -> Result<(), Error> {
         sys::restart(self)
     }
 
-    /// Has it pause; returns when it has.
+    /// Pauses the service and returns when it is paused.
     ///
     /// # Errors
-    /// Where it does not run, or does not accept that.
+    /// If the service is not running or does not accept a pause.
     pub fn pause(&self) -> Result<(), Error> {
         sys::pause(self)
     }
 
-    /// Has it go on after a pause; returns when it does.
+    /// Resumes the service after a pause and returns when it is running.
     ///
     /// # Errors
-    /// Where it is not paused.
+    /// If the service is not paused.
     pub fn resume(&self) -> Result<(), Error> {
         sys::resume(self)
     }
 
-    /// Has it read its configuration again; returns when it was told.
+    /// Requests a reload of the service's configuration and returns when the request is delivered.
     ///
     /// # Errors
-    /// Where it does not run, or does not accept that.
+    /// If the service is not running or does not accept a reload.
     pub fn reload(&self) -> Result<(), Error> {
         sys::reload(self)
     }
 
-    /// Sends it a code of its own, 128 to 255; returns when it was told.
+    /// Sends a service-defined control code, 128 to 255, and returns when it is delivered.
     ///
     /// # Errors
-    /// Where it does not run.
+    /// If the service is not running.
     pub fn control(&self, code: u8) -> Result<(), Error> {
         sys::control(self, code)
     }
 
-    /// Returns how it is as soon as it is in another state than `seen`, or after `timeout`. Any user may ask. The manager tells of a change
-    /// at once; a checkpoint is none.
+    /// Waits until the service's state differs from `seen`, for at most `timeout`, and returns its
+    /// status. Any user may call it. The manager reports a state change at once. A new checkpoint
+    /// is not a state change.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If the service is not installed.
     pub fn wait_for_change(&self, seen: State, timeout: Duration) -> Result<ServiceStatus, Error> {
         sys::wait_for_change(self, seen, timeout)
     }
 
-    /// How it is. Any user may ask; under runit and s6, which tell nobody else, root.
+    /// Returns the service's status. Any user may call it, except under runit and s6, which report
+    /// it to root only.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If the service is not installed.
     pub fn status(&self) -> Result<ServiceStatus, Error> {
         sys::status(self)
     }

@@ -1,4 +1,4 @@
-//! Who started this process.
+//! Service managers, and detection of the one that started this process.
 
 use std::env;
 use std::fmt;
@@ -6,13 +6,14 @@ use std::path::Path;
 
 use crate::sys;
 
-/// What an installed image path on Windows ends with: the one sign that the Service Control Manager started the process. Nothing is probed.
+/// The argument that an installed image path on Windows ends with: the only sign that the Service
+/// Control Manager started the process. Nothing is probed.
 pub const UNDER_SCM: &str = "--under-scm";
 
-/// In the environment, has the name of the manager where that says nothing of itself.
+/// The environment variable with the name of a manager that does not identify itself.
 pub(crate) const MANAGER_VARIABLE: &str = "MAINSTAY_MANAGER";
 
-/// What runs services on a system.
+/// A service manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Manager {
@@ -34,7 +35,7 @@ pub enum Manager {
     Upstart,
     /// procd (OpenWrt).
     Procd,
-    /// launchd (macOS): daemons of the system, agents of users.
+    /// launchd (macOS): system daemons and user agents.
     Launchd,
     /// rc.d (FreeBSD).
     Rcd,
@@ -42,14 +43,16 @@ pub enum Manager {
     Smf,
     /// The System Resource Controller (AIX).
     Aix,
-    /// mainstay's own supervisor.
+    /// Mainstay's own supervisor.
     Mainstay,
-    /// None that is known: somebody at a terminal, a script, a container, or a manager that says nothing of itself.
+    /// No known manager: a terminal, a script, a container, or a manager that does not identify
+    /// itself.
     None,
 }
 
 impl Manager {
-    /// Who started this process, by what it has said: an argument on Windows, elsewhere the environment.
+    /// Returns the manager that started this process, as identified by an argument on Windows and
+    /// by the environment elsewhere.
     pub fn current() -> Self {
         let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
         if env::args_os().any(|argument| argument == UNDER_SCM) {
@@ -58,7 +61,8 @@ impl Manager {
         if is_set("MAINSTAY_DATA_DIR") {
             return Self::Mainstay;
         }
-        // Children of a service inherit the variables of systemd; the pid in them is not theirs (systemd ≥ 248).
+        // Child processes of a service inherit systemd's variables, but with the service's PID
+        // (systemd ≥ 248).
         let is_ours = match env::var("SYSTEMD_EXEC_PID") {
             Ok(pid) => pid == std::process::id().to_string(),
             Err(_) => is_set("INVOCATION_ID"),
@@ -78,29 +82,32 @@ impl Manager {
         if is_set("UPSTART_JOB") {
             return Self::Upstart;
         }
-        // Of scripts that `install` has written, where the manager itself says nothing.
+        // Set by the scripts that `install` writes, for managers that do not identify themselves.
         let said = env::var(MANAGER_VARIABLE).ok();
         said.and_then(|name| Self::from_name(&name))
             .unwrap_or(Self::None)
     }
 
-    /// What runs the services of this system; `None` where there is none, as in most containers, or none that this version knows.
-    /// Looks at what is there, and runs nothing.
+    /// Returns the manager that runs this system's services. Returns `None` if there is none, as in
+    /// most containers, or if this version does not support it. Inspects the system without running
+    /// anything.
     pub fn detect() -> Option<Self> {
         sys::detect().into_iter().next()
     }
 
-    /// What will run the system that lies below `root`, by what is installed there.
+    /// Returns the manager that will run the system below `root`, judging by what is installed
+    /// there.
     pub fn detect_below(root: &Path) -> Option<Self> {
         sys::detect_below(root).into_iter().next()
     }
 
-    /// All that could be services' managers here, the one that runs the system first.
+    /// Returns all managers that could run services here, starting with the one that runs the
+    /// system.
     pub fn available() -> Vec<Self> {
         sys::detect()
     }
 
-    /// All that services can be installed into.
+    /// All managers that services can be installed into.
     pub const ALL: [Self; NAMES.len()] = {
         let mut all = [Self::None; NAMES.len()];
         let mut index = 0;
@@ -111,7 +118,7 @@ impl Manager {
         all
     };
 
-    /// What commands call it.
+    /// Returns the manager's name on the command line.
     pub fn name(self) -> &'static str {
         NAMES
             .iter()
@@ -119,7 +126,7 @@ impl Manager {
             .map_or("none", |(_, name)| name)
     }
 
-    /// The one with this name.
+    /// Returns the manager with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         let found = NAMES.iter().find(|(_, its)| *its == name);
         found.map(|(manager, _)| *manager)
@@ -149,7 +156,7 @@ impl fmt::Display for Manager {
     }
 }
 
-/// Whether no service manager started this process, as far as can be told.
+/// Returns whether no service manager started this process, as far as this can be determined.
 pub fn is_interactive() -> bool {
     Manager::current() == Manager::None
 }

@@ -1,11 +1,13 @@
-//! Tell the supervisor how the service is: ready, its status in words, that it needs more time.
+//! Reports the service's status to its supervisor: readiness, a status text, timeout extensions.
 //!
-//! Speaks sd_notify(3) on `NOTIFY_SOCKET`, which systemd and `mainstay run` (with `start.ready.notify`) set. Everything here returns
-//! `Ok(false)` where nobody listens, so a program may call it wherever it runs. Calls do not block: the datagram is queued by the
-//! kernel or refused. On systems without Unix datagram sockets (Windows) nobody ever listens.
+//! The functions send sd_notify(3) messages to `NOTIFY_SOCKET`, which systemd and `mainstay run`
+//! (with `start.ready.notify`) set. They return `Ok(false)` if no supervisor listens, so a program
+//! can call them in any environment. Calls do not block: the kernel queues the datagram or refuses
+//! it. On systems without Unix datagram sockets (Windows), no supervisor ever listens.
 //!
-//! Supervisors that wait for a newline on a descriptor (s6, dinit, runit as we set it up) name it in [`READY_FD`]; [`ready`] writes that and
-//! closes it, the first time that it is called.
+//! Supervisors that wait for a newline on a descriptor (s6, dinit, and runit as Mainstay configures
+//! it) name it in [`READY_FD`]. The first call of [`ready`] writes the newline and closes the
+//! descriptor.
 //!
 //! ```
 //! # fn main() -> std::io::Result<()> {
@@ -19,54 +21,58 @@
 use std::io;
 use std::time::Duration;
 
-/// The variable with the number of the descriptor on which a supervisor waits for readiness, at least 3 and open for writing: a pipe, or a
-/// file if [`READY_PID`] is set, too. A number that stands for anything else is left alone.
+/// The environment variable with the descriptor on which a supervisor waits for readiness. The
+/// descriptor is at least 3 and open for writing: a pipe, or a file if [`READY_PID`] is also set.
+/// Any other descriptor is left alone.
 pub const READY_FD: &str = "MAINSTAY_READY_FD";
-/// The variable with the process that is meant by [`READY_FD`], for its children inherit both.
+/// The environment variable with the ID of the process that [`READY_FD`] is meant for. Child
+/// processes inherit both variables.
 pub const READY_PID: &str = "MAINSTAY_READY_PID";
 
-/// The service is ready: whoever waits for it may go on. `Ok(true)` if somebody was told.
+/// Reports that the service is ready, so that services that depend on it can start. Returns
+/// `Ok(true)` if a supervisor was notified.
 ///
 /// # Errors
-/// Where a socket or a descriptor is named but cannot be reached.
+/// If a socket or a descriptor is set but cannot be reached.
 pub fn ready() -> io::Result<bool> {
     let (written, sent) = (write_ready(), send("READY=1"));
     Ok(written? | sent?)
 }
 
-/// What it is doing now, in one line; shown by `status`. Line breaks become spaces.
+/// Reports the current activity in one line, which `status` shows. Line breaks become spaces.
 ///
 /// # Errors
-/// Where a socket is named but cannot be reached.
+/// If a socket is set but cannot be reached.
 pub fn status(text: &str) -> io::Result<bool> {
     send(&format!("STATUS={}", text.replace(['\n', '\r'], " ")))
 }
 
-/// It has begun to stop.
+/// Reports that the service is stopping.
 ///
 /// # Errors
-/// Where a socket is named but cannot be reached.
+/// If a socket is set but cannot be reached.
 pub fn stopping() -> io::Result<bool> {
     send("STOPPING=1")
 }
 
-/// The start or stop under way takes this much longer, counted from now.
+/// Extends the timeout of the start or stop in progress by this much, counted from now.
 ///
 /// # Errors
-/// Where a socket is named but cannot be reached.
+/// If a socket is set but cannot be reached.
 pub fn extend_timeout(by: Duration) -> io::Result<bool> {
     send(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()))
 }
 
-/// It is alive. To be said at least twice in each [`watchdog_interval`].
+/// Sends a watchdog keep-alive. Call it at least twice in each [`watchdog_interval`].
 ///
 /// # Errors
-/// Where a socket is named but cannot be reached.
+/// If a socket is set but cannot be reached.
 pub fn alive() -> io::Result<bool> {
     send("WATCHDOG=1")
 }
 
-/// Within which time the manager wants to hear [`alive`], if it does (`WATCHDOG_USEC`, sd_watchdog_enabled(3)).
+/// Returns the interval within which the manager expects [`alive`], if the watchdog is enabled
+/// (`WATCHDOG_USEC`, sd_watchdog_enabled(3)).
 pub fn watchdog_interval() -> Option<Duration> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
@@ -74,10 +80,11 @@ pub fn watchdog_interval() -> Option<Duration> {
     interval.map(Duration::from_micros)
 }
 
-/// It reads its configuration again, which it began at this time of CLOCK_MONOTONIC; [`ready`] ends it (`Type=notify-reload`).
+/// Reports that the service is reloading its configuration. `since` is the time of CLOCK_MONOTONIC
+/// at which the reload began. [`ready`] ends the reload (`Type=notify-reload`).
 ///
 /// # Errors
-/// Where a socket is named but cannot be reached.
+/// If a socket is set but cannot be reached.
 pub fn reloading(since: Duration) -> io::Result<bool> {
     send(&format!(
         "RELOADING=1\nMONOTONIC_USEC={}",
@@ -101,7 +108,7 @@ fn send(message: &str) -> io::Result<bool> {
     Ok(sent == message.len())
 }
 
-/// `@name` is a name in the abstract namespace (unix(7), Linux).
+/// Returns the name in the abstract namespace if the address is `@name` (unix(7), Linux).
 #[cfg(unix)]
 fn abstract_name(address: &std::ffi::OsStr) -> Option<&[u8]> {
     std::os::unix::ffi::OsStrExt::as_bytes(address).strip_prefix(b"@")

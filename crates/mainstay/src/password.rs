@@ -1,22 +1,23 @@
-//! A password that shows itself nowhere.
+//! A password that is never shown.
 
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead as _};
 use std::path::Path;
 
-/// A password, for [`Account::User`](crate::Account::User). Wiped when it is dropped; no `Debug` shows it. It comes from anywhere but
-/// the command line, which every user of the machine can read.
+/// A password, for [`Account::User`](crate::Account::User). It is wiped when dropped and never
+/// appears in `Debug` output. It can come from any source except the command line, which every user
+/// of the machine can read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
 impl Password {
-    /// From a program that has it already.
+    /// Creates a password from a string that the program already has.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The first line of standard input.
+    /// Reads the first line of standard input.
     ///
     /// # Errors
     /// If nothing can be read.
@@ -26,15 +27,15 @@ impl Password {
         Ok(line.trimmed())
     }
 
-    /// The first line of a file.
+    /// Reads the first line of a file.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the file cannot be read.
     pub fn from_file(path: impl AsRef<Path>) -> io::Result<Self> {
         Ok(Self(fs::read_to_string(path)?).trimmed())
     }
 
-    /// What somebody types on the console, which does not show it (Windows).
+    /// Prompts for a password on the console, without echo (Windows).
     ///
     /// # Errors
     /// If there is no console.
@@ -43,7 +44,8 @@ impl Password {
         crate::sys::ask(prompt).map(|line| Self(line).trimmed())
     }
 
-    /// A variable of this process's environment. `None` if there is none of that name, or it is no text.
+    /// Reads an environment variable of this process. Returns `None` if it is not set or not valid
+    /// Unicode.
     pub fn from_env(name: &str) -> Option<Self> {
         std::env::var(name).ok().map(Self)
     }
@@ -61,7 +63,8 @@ impl Password {
 
 impl Drop for Password {
     fn drop(&mut self) {
-        // Bytes of zero are text; the barrier keeps the compiler from leaving out a write that nobody reads.
+        // Zero bytes are valid text. The barrier keeps the compiler from removing a write that is
+        // never read.
         let mut bytes = std::mem::take(&mut self.0).into_bytes();
         bytes.fill(0);
         std::hint::black_box(&bytes);

@@ -1,39 +1,41 @@
-//! What a manager is shown while a service starts, stops, pauses: SERVICE_STATUS, as a pure state machine.
+//! Status reports to the manager while a service starts, stops or pauses: SERVICE_STATUS as a pure
+//! state machine.
 //!
-//! A pending state ticks: its checkpoint grows once a [`TICK`], with a wait hint that leaves room for a few lost ticks, so that clients that
-//! wait can tell that the process makes progress. Every pending state has a limit. A service that exceeds it is stopped: the process ends.
-//! A stop is accepted in every state but the last two. See "Service State Transitions" and `SetServiceStatus` (Microsoft).
+//! In a pending state, the checkpoint is incremented once per [`TICK`]. The wait hint allows for a
+//! few lost ticks, so waiting clients can tell that the process makes progress. Every pending state
+//! has a limit. A service that exceeds it is stopped: the process ends. A stop is accepted in every
+//! state except the last two. See "Service State Transitions" and `SetServiceStatus` (Microsoft).
 
 use std::time::{Duration, Instant};
 
 use crate::{Accepts, Control, State};
 
-/// How often a pending state says that it goes on.
+/// The interval between checkpoints of a pending state.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
-/// Within which time the next tick comes.
+/// The time within which the next checkpoint is reported.
 const WAIT_HINT: Duration = Duration::from_secs(5);
 
-/// How a service ended.
+/// The end of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With this code of its own. 0 is success, as is any end that was requested.
+    /// The service ended with this code. 0 is success, as is any requested stop.
     Code(u32),
-    /// It exceeded the limit of a pending state.
+    /// The service exceeded the limit of a pending state.
     Overdue,
 }
 
 /// The controls that are accepted in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Controls {
-    /// None: it is stopping, or has stopped.
+    /// None: the service is stopping or has stopped.
     None,
-    /// A stop, a shutdown, and a preshutdown where the service asks for one.
+    /// Stop, shutdown, and preshutdown if the service requests it.
     Stops,
-    /// The same, and what the service accepts.
+    /// The same, and the controls that the service accepts.
     All,
 }
 
-/// What the manager is told: the state and how it gets on.
+/// A report to the manager: the state and its progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) state: State,
@@ -43,23 +45,24 @@ pub(crate) struct Report {
     pub(crate) end: Option<End>,
 }
 
-/// What the passing of time has brought about.
+/// The result of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tick {
-    /// Nothing yet.
+    /// No tick is due yet.
     TooSoon,
-    /// The pending state goes on.
+    /// The pending state continues.
     Goes(Report),
-    /// The limit of this pending state is exceeded: the service counts as stopped, and its process has to end.
+    /// The limit of this pending state is exceeded: the service counts as stopped, and its process
+    /// must end.
     Overdue(State, Report),
 }
 
-/// The current state of a service, and how long it may last.
+/// The current state of a service and its time limit.
 #[derive(Debug)]
 pub(crate) struct Progress {
     state: State,
     checkpoint: u32,
-    /// Until when a pending state may last.
+    /// The deadline of a pending state.
     limit: Option<Instant>,
     next_tick: Option<Instant>,
     graceful: Duration,
@@ -67,7 +70,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A service that starts now.
+    /// Creates the progress of a service that starts now.
     pub(crate) fn new(
         start_timeout: Duration,
         graceful: Duration,
@@ -86,7 +89,7 @@ impl Progress {
         progress
     }
 
-    /// What is to be told now.
+    /// Returns the current report.
     pub(crate) fn report(&self) -> Report {
         Report {
             state: self.state,
@@ -106,7 +109,8 @@ impl Progress {
         }
     }
 
-    /// The manager wants something. Whether the service is to be told, and shown in another state.
+    /// Processes a control from the manager. Returns whether the service must be notified and a new
+    /// state reported.
     pub(crate) fn wanted(&mut self, control: Control, now: Instant) -> bool {
         match (control, self.state) {
             (_, State::StopPending | State::Stopped) => return false,
@@ -123,7 +127,7 @@ impl Progress {
         true
     }
 
-    /// The service has done something; whether that makes another state.
+    /// Processes a completed control, or readiness. Returns whether the state changed.
     pub(crate) fn did(&mut self, control: Option<Control>) -> bool {
         let next = match (control, self.state) {
             (None, State::StartPending) => State::Running,
@@ -135,7 +139,7 @@ impl Progress {
         true
     }
 
-    /// What is under way takes this much longer, from now.
+    /// Extends the limit of the pending state by this much, counted from now.
     pub(crate) fn extend(&mut self, by: Duration, now: Instant) {
         if let Some(limit) = self.limit {
             self.limit = now.checked_add(by).map(|longer| longer.max(limit));
@@ -143,8 +147,8 @@ impl Progress {
         }
     }
 
-    /// The service has ended. After a requested stop that is a success, however it ended: recovery actions must not restart what an
-    /// operator has stopped.
+    /// Ends the service. After a requested stop, the result is success whatever the exit: recovery
+    /// actions must not restart a service that an operator has stopped.
     pub(crate) fn ended(&mut self, end: End) -> Report {
         let end = match self.state {
             State::StopPending => End::Code(0),
@@ -157,7 +161,7 @@ impl Progress {
         }
     }
 
-    /// When [`Progress::tick`] has to be called next.
+    /// Returns the time of the next call of [`Progress::tick`].
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         match (self.next_tick, self.limit) {
             (Some(tick), Some(limit)) => Some(tick.min(limit)),
@@ -165,7 +169,7 @@ impl Progress {
         }
     }
 
-    /// Time has passed.
+    /// Processes the passing of time.
     pub(crate) fn tick(&mut self, now: Instant) -> Tick {
         if self.limit.is_some_and(|limit| now >= limit) {
             let state = self.state;
@@ -182,7 +186,7 @@ impl Progress {
     fn enter(&mut self, state: State, limit: Duration, now: Instant) {
         self.state = state;
         self.checkpoint = 1;
-        // Beyond all clocks is for ever.
+        // A limit beyond the range of the clock means no limit.
         self.limit = now.checked_add(limit);
         self.next_tick = Some(now + TICK);
     }
@@ -278,7 +282,7 @@ mod tests {
         assert_eq!(progress.wake_at(), None);
     }
 
-    /// Each pending state ends at its limit, and not only when somebody looks: the limit is a time to wake up at.
+    /// Each pending state ends at its limit without being queried: the limit is a wake-up time.
     #[test]
     fn every_pending_state_has_an_end() {
         let check = |enter: fn(&mut Progress, Instant), state: State, end: End| {

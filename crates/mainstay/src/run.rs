@@ -1,4 +1,4 @@
-//! Running a service under whoever started the process.
+//! Runs a service under the manager that started the process.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,18 +12,24 @@ use crate::service::chain;
 use crate::terminal;
 use crate::{Context, Definition, Exit, Logger, Manager, Service, sys};
 
-/// What a panic becomes, as in any Rust program.
+/// The exit code after a panic, as in any Rust program.
 const PANICKED: u32 = 101;
 
 impl Definition {
-    /// Runs the service and returns what the process should exit with. Blocks until it ends; to be called once, from `main`.
+    /// Runs the service and returns the exit code for the process. It blocks until the service
+    /// ends. Call it once, from `main`.
     ///
-    /// Under the Windows Service Control Manager (and there the image path ends with [`UNDER_SCM`](crate::UNDER_SCM)) all states are reported, and a
-    /// pending one ticks by itself. A start may take [`Definition::start_timeout`]; a stop, a pause and a continue may take
-    /// [`Definition::graceful`]. If one takes longer, the process is ended and the state becomes STOPPED, with error 1053 (a failure, which
-    /// recovery actions follow), or 0 if a stop was requested. A stop is accepted while the service starts, and its exit code is 0 for the
-    /// manager whatever [`Service::run`] returns. Elsewhere SIGTERM and SIGINT are a stop, SIGHUP is a reload if the service accepts that, a second
-    /// SIGINT ends the process, and readiness, status and the like go to `NOTIFY_SOCKET`.
+    /// Under the Windows Service Control Manager (recognized by an image path that ends with
+    /// [`UNDER_SCM`](crate::UNDER_SCM)), every state is reported, and the checkpoint of a pending
+    /// state advances automatically. A start may take [`Definition::start_timeout`]. A stop, a
+    /// pause and a continue may take [`Definition::graceful`]. If one takes longer, the process is
+    /// ended and the state becomes STOPPED, with error 1053 (a failure that triggers recovery
+    /// actions), or with 0 if a stop was requested. A stop is accepted while the service starts.
+    /// After a stop, the exit code reported to the manager is 0, whatever [`Service::run`] returns.
+    ///
+    /// Elsewhere, SIGTERM and SIGINT request a stop, SIGHUP requests a reload if the service
+    /// accepts it, and a second SIGINT ends the process. Readiness, status and other notifications
+    /// go to `NOTIFY_SOCKET`.
     pub fn run(self, service: impl Service + Send + 'static) -> ExitCode {
         let manager = Manager::current();
         let logger = Logger::new(&self.name, manager);
@@ -33,7 +39,8 @@ impl Definition {
                 let cure = error.cure().map(|cure| format!("\nhint: {cure}"));
                 let text = chain(&error) + &cure.unwrap_or_default();
                 logger.error(&text);
-                // Perhaps it was somebody at a console after all, who does not look into the Event Log.
+                // The program may have been started from a console after all, where nobody reads
+                // the Event Log.
                 if manager == Manager::WindowsScm {
                     let _ = terminal::write(io::stderr(), &format!("{text}\n"));
                 }
@@ -43,7 +50,7 @@ impl Definition {
     }
 }
 
-/// What the service is started with where no manager passes anything of its own.
+/// Returns the service's arguments from the command line, for managers that pass none of their own.
 pub(crate) fn arguments() -> Vec<OsString> {
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if arguments.first().is_some_and(|verb| verb == "run") {
@@ -52,11 +59,12 @@ pub(crate) fn arguments() -> Vec<OsString> {
     arguments
 }
 
-/// Runs the service itself; returns its exit code, 0 if it has ended well. A failure is in the log.
+/// Runs the service itself and logs a failure. Returns the exit code, 0 on success.
 pub(crate) fn work(service: impl Service, context: Context) -> u32 {
     let logger = context.logger().clone();
-    // The log of the system may not be where standard error goes, so the message is logged, too. In the hook, as a program that is
-    // built to abort has no later time. Panics of other threads are theirs.
+    // The system log may not receive standard error, so the panic message is also logged. The hook
+    // logs it because a program built with `panic = "abort"` gets no later chance. Panics of other
+    // threads are not logged.
     let (thread, to_log) = (thread::current().id(), logger.clone());
     let said_by_program = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -72,7 +80,7 @@ pub(crate) fn work(service: impl Service, context: Context) -> u32 {
             capture::end();
         }
     }));
-    // A panic has no state that would be looked at afterwards.
+    // No state is inspected after a panic.
     let result = panic::catch_unwind(AssertUnwindSafe(|| service.run(context)));
     match result {
         Ok(Ok(())) => {
@@ -84,7 +92,7 @@ pub(crate) fn work(service: impl Service, context: Context) -> u32 {
     }
 }
 
-/// "the service has panicked at src/main.rs:7: why", in one line.
+/// Formats a panic in one line, such as "panicked at src/main.rs:7: why".
 fn message_of(panic: &PanicHookInfo<'_>) -> String {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
@@ -96,7 +104,7 @@ fn message_of(panic: &PanicHookInfo<'_>) -> String {
     }
 }
 
-/// A failure is in the log; its exit code.
+/// Logs a failure and returns its exit code.
 pub(crate) fn failed(exit: &Exit, logger: &Logger) -> u32 {
     let code = exit.code.get();
     let without = format!("code {code}");

@@ -1,4 +1,4 @@
-//! What an application developer implements.
+//! The trait that an application implements, and the exit value it returns.
 
 use std::error::Error;
 use std::fmt;
@@ -6,16 +6,18 @@ use std::num::NonZeroU32;
 
 use crate::Context;
 
-/// A program that runs until it is told to stop. Closures that take a [`Context`] are services, too.
+/// A program that runs until it is asked to stop. Closures that take a [`Context`] implement it.
 pub trait Service {
-    /// Does the service's work; the process ends with it.
+    /// Runs the service. The process ends when this method returns.
     ///
-    /// It is called once, on a thread of its own under the Windows Service Control Manager and on the main thread elsewhere, and may block
-    /// as long as it likes. It should return soon after [`Control::Stop`](crate::Control::Stop); any time before that it is a failure or
-    /// a clean end, as its result says.
+    /// It is called once: on a separate thread under the Windows Service Control Manager, on the
+    /// main thread elsewhere. It may block. It should return soon after
+    /// [`Control::Stop`](crate::Control::Stop). If it returns earlier, its result determines
+    /// whether that is a failure or a clean exit.
     ///
     /// # Errors
-    /// Why it cannot go on: it is logged, and becomes the exit code that recovery looks at.
+    /// If the service cannot continue. The error is logged, and its exit code is passed to the
+    /// recovery policy.
     fn run(self, context: Context) -> Result<(), Exit>;
 }
 
@@ -25,32 +27,35 @@ impl<F: FnOnce(Context) -> Result<(), Exit>> Service for F {
     }
 }
 
-/// How a service failed: an exit code, and perhaps why. Errors convert into it with code 1, so `?` works: of any type that implements
-/// [`Error`], `Box<dyn Error>`, `anyhow::Error`, `&str` and `String`. For a `Box<dyn Error + Send + Sync>`, borrow it:
-/// `.map_err(|error| Exit::new(NonZeroU32::MIN, &*error))?`. Where a process can return no more than 255, a larger code is 1.
+/// The failure of a service: an exit code and an optional cause. Errors convert into it with code
+/// 1, so `?` works with any type that implements [`Error`], and with `Box<dyn Error>`,
+/// `anyhow::Error`, `&str` and `String`. For a `Box<dyn Error + Send + Sync>`, borrow it:
+/// `.map_err(|error| Exit::new(NonZeroU32::MIN, &*error))?`. If a process cannot return codes above
+/// 255, a larger code becomes 1.
 ///
 /// The cause is kept as text: the error and its sources, joined by colons.
 ///
-/// Under the Windows Service Control Manager it becomes a service-specific code (1066), so that recovery actions see a failure. What
-/// codes mean to mainstay's own supervisor is a contract: 201, 202, 128 + n; see docs/exit-codes.md.
+/// Under the Windows Service Control Manager, the code becomes a service-specific error (1066), so
+/// recovery actions treat it as a failure. Mainstay's own supervisor gives the codes 201, 202 and
+/// 128 + n fixed meanings; see docs/exit-codes.md.
 pub struct Exit {
     pub(crate) code: NonZeroU32,
     reason: Option<String>,
 }
 
 impl Exit {
-    /// A code alone.
+    /// Creates an exit with a code and no cause.
     pub const fn code(code: NonZeroU32) -> Self {
         Self { code, reason: None }
     }
 
-    /// A code and why.
+    /// Creates an exit with a code and its cause.
     pub fn new<'a>(code: NonZeroU32, cause: impl Into<Box<dyn Error + 'a>>) -> Self {
         let reason = Some(chain(&*cause.into()));
         Self { code, reason }
     }
 
-    /// The cause and what is behind it, in one line.
+    /// Returns the cause and its sources, in one line.
     pub(crate) fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
@@ -71,8 +76,9 @@ impl fmt::Debug for Exit {
     }
 }
 
-/// An error with its sources in one line, from the operation down to the cause. A source whose text the line ends with already is not
-/// repeated: some errors show their source themselves.
+/// Formats an error and its sources in one line, from the operation down to the root cause. A
+/// source is skipped if the line already ends with its text, because some errors print their own
+/// source.
 pub(crate) fn chain(error: &(dyn Error + '_)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,5 +1,6 @@
-//! Text for people. A terminal obeys control sequences in it, and some of it was written by others: status texts of services, the
-//! output of a manager's commands, file names. Control characters are escaped on a terminal; files and pipes get every byte.
+//! Output for people. Some of the text comes from others: status texts of services, output of a
+//! manager's commands, file names. Control characters in it are escaped on a terminal, which would
+//! interpret them. Files and pipes receive every byte unchanged.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -11,7 +12,8 @@ pub(crate) fn write(mut stream: impl Write + IsTerminal, text: &str) -> io::Resu
     }
 }
 
-/// As the command does it: C0 but tab and newline, DEL, C1, and what reorders or breaks lines.
+/// Escapes the same characters as the `mainstay` command: C0 except tab and newline, DEL, C1, and
+/// characters that reorder or break lines.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {

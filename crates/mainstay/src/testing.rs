@@ -1,4 +1,4 @@
-//! Testing a service without a process, a manager or a signal.
+//! Tests a service without a process, a manager or a signal.
 //!
 //! ```
 //! use std::thread;
@@ -38,7 +38,8 @@ use crate::context::{self, Shared, Voice};
 use crate::logger::{Entry, Severity, Sink};
 use crate::{Control, Logger, Manager};
 
-/// The manager's end of a service's [`Context`](crate::Context): tells the service what a test wants, and receives what it says and logs.
+/// The manager's end of a service's [`Context`](crate::Context): sends controls to the service, and
+/// receives its reports and log messages.
 pub struct Context {
     shared: Arc<Shared>,
     logger: Logger,
@@ -46,35 +47,36 @@ pub struct Context {
     said: Mutex<Receiver<Said>>,
 }
 
-/// What a service says or logs, in order.
+/// A report or log message of a service, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Said {
-    /// [`Context::ready`](crate::Context::ready), or the first request for a control.
+    /// The service called [`Context::ready`](crate::Context::ready) or waited for its first
+    /// control.
     Ready,
-    /// [`Status::text`](crate::Status::text).
+    /// The text of [`Status::text`](crate::Status::text).
     Status(String),
-    /// [`Status::alive`](crate::Status::alive).
+    /// A call of [`Status::alive`](crate::Status::alive).
     Alive,
-    /// [`Status::extend_timeout`](crate::Status::extend_timeout).
+    /// A call of [`Status::extend_timeout`](crate::Status::extend_timeout).
     ExtendTimeout(Duration),
-    /// It has received this control.
+    /// The service has received this control.
     Began(Control),
-    /// It has completed this control: it asked for the next one.
+    /// The service has completed this control and asked for the next one.
     Did(Control),
-    /// [`Logger::info`].
+    /// The message of [`Logger::info`].
     Info(String),
-    /// [`Logger::warn`].
+    /// The message of [`Logger::warn`].
     Warning(String),
-    /// [`Logger::error`].
+    /// The message of [`Logger::error`].
     Error(String),
 }
 
-/// Passes on what is said.
+/// Forwards reports and log messages.
 struct Recorder(Mutex<Sender<Said>>);
 
 impl Context {
-    /// A manager that starts a service with these arguments.
+    /// Creates a manager that starts a service with these arguments.
     pub fn new<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Self {
         let (sender, said) = mpsc::channel();
         let recorder = |sender| Recorder(Mutex::new(sender));
@@ -86,18 +88,20 @@ impl Context {
         }
     }
 
-    /// The service's end, for [`Service::run`](crate::Service::run). There is one service to a test: several of these share their controls.
+    /// Returns the service's end, for [`Service::run`](crate::Service::run). Use one service per
+    /// test: several contexts share their controls.
     pub fn service(&self) -> crate::Context {
         let (shared, logger) = (self.shared.clone(), self.logger.clone());
         crate::Context::new(shared, Manager::None, self.arguments.clone(), logger)
     }
 
-    /// Tells the service this; `false` if it was told to stop before. Does not block.
+    /// Sends a control to the service. Returns `false` if the service was already asked to stop.
+    /// Does not block.
     pub fn tell(&self, control: Control) -> bool {
         self.shared.tell(control)
     }
 
-    /// What the service says or logs next. Blocks for `timeout` at most.
+    /// Returns the service's next report or log message. Blocks for at most `timeout`.
     pub fn next(&self, timeout: Duration) -> Option<Said> {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.recv_timeout(timeout).ok()
@@ -106,7 +110,7 @@ impl Context {
 
 impl Recorder {
     fn record(&self, said: Said) {
-        // Fails only where the test has ended.
+        // Fails only if the test has ended.
         let _ = self.0.lock().map(|sender| sender.send(said));
     }
 }

@@ -1,4 +1,4 @@
-//! The verbs that a service's own program has: `install`, `start`, `status` and so on.
+//! The verbs of a service's own program: `install`, `start`, `status` and so on.
 
 use std::ffi::OsString;
 use std::io;
@@ -22,57 +22,59 @@ const USAGE: &str = "  install      make it a service of this system, or bring t
   help, version         show this, or the version of the program (also --help, --version)
   --user       of the user's own services, not the machine's (systemd)";
 
-/// What a program is asked to do with its own service. For programs with a command line of their own; [`Definition::main`] does all of it.
+/// A command for a program's own service. For programs with their own command line;
+/// [`Definition::main`] handles everything itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verb {
-    /// Make it a service of this system, or bring the installed one up to date.
+    /// Installs the service, or updates the installed one.
     Install(Install),
-    /// Stop it and remove it.
+    /// Stops and removes the service.
     Uninstall,
-    /// Have it start with the system from now on.
+    /// Starts the service at boot from now on.
     Enable,
-    /// Have it start when somebody asks for it only.
+    /// Starts the service on request only.
     Disable,
-    /// Start it, with arguments for [`Context::arguments`](crate::Context::arguments).
+    /// Starts the service, with arguments for [`Context::arguments`](crate::Context::arguments).
     Start(Vec<OsString>),
-    /// Stop it.
+    /// Stops the service.
     Stop,
-    /// Stop it, if it runs, and start it.
+    /// Stops the service if it is running, and starts it.
     Restart,
-    /// Have it pause.
+    /// Pauses the service.
     Pause,
-    /// Have it go on.
+    /// Resumes the service.
     Continue,
-    /// Have it read its configuration again.
+    /// Reloads the service's configuration.
     Reload,
-    /// Send it a code of its own, 128 to 255.
+    /// Sends a service-defined control code, 128 to 255.
     Control(u8),
-    /// Say how it is.
+    /// Shows the service's status.
     Status,
-    /// Run it in this process.
+    /// Runs the service in this process.
     Run,
-    /// Show how the program is used.
+    /// Shows the usage.
     Help,
-    /// Show its version, [`Definition::version`].
+    /// Shows the version, [`Definition::version`].
     Version,
 }
 
-/// What `install` leaves open for the person who installs.
+/// Options of `install`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Install {
-    /// Instead of the one that the definition names.
+    /// The account to use instead of the one in the definition.
     pub account: Option<Account>,
-    /// Say what would be done, and do nothing.
+    /// Set to print the plan without executing it.
     pub is_dry: bool,
 }
 
 impl Verb {
-    /// Reads a command line without the program: `["start"]`. None at all is [`Verb::Run`].
+    /// Parses a command line without the program, such as `["start"]`. An empty one is
+    /// [`Verb::Run`]. If a password is needed, it is asked for on a console.
     ///
     /// # Errors
-    /// What is wrong with it, or where the password cannot be read that it speaks of. Asks for one on a console.
+    /// If the command line is invalid, or the password it refers to cannot be read.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
         let mut arguments = arguments
             .into_iter()
@@ -82,7 +84,7 @@ impl Verb {
         };
         let verb = match verb.to_str() {
             Some("install") => return Install::parse(arguments).map(Self::Install),
-            // What else is there is the service's own.
+            // The remaining arguments belong to the service.
             Some("run") => return Ok(Self::Run),
             Some("start") => return Ok(Self::Start(arguments.collect())),
             Some("uninstall") => Self::Uninstall,
@@ -185,7 +187,7 @@ fn ask(name: &str) -> Result<Option<Password>, Error> {
     Ok(Some(password))
 }
 
-/// Only Windows wants to know it.
+/// Only Windows requires a password.
 #[cfg(not(windows))]
 #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
 fn ask(_name: &str) -> Result<Option<Password>, Error> {
@@ -197,8 +199,10 @@ fn wrong(what: impl Into<String>) -> Error {
 }
 
 impl Definition {
-    /// Runs the service, or does what the command line says: `install`, `uninstall`, `enable`, `disable`, `start`, `stop`, `restart`,
-    /// `pause`, `continue`, `reload`, `control N`, `status`; with `--user` before the verb, of the user's own services. Returns what the process should exit with, the codes of the `mainstay` command (docs/exit-codes.md).
+    /// Runs the service or executes the verb on the command line: `install`, `uninstall`, `enable`,
+    /// `disable`, `start`, `stop`, `restart`, `pause`, `continue`, `reload`, `control N`, `status`.
+    /// With `--user` before the verb, it applies to the user's own services. Returns the exit code
+    /// for the process, which is the same as that of the `mainstay` command (docs/exit-codes.md).
     pub fn main(self, service: impl Service + Send + 'static) -> ExitCode {
         let name = self.name.clone();
         let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -224,25 +228,25 @@ impl Definition {
                 if error.kind() == ErrorKind::Usage {
                     text += &usage(&name);
                 }
-                // Nobody is left to be told.
+                // A failed write to standard error cannot be reported.
                 let _ = terminal::write(io::stderr(), &text);
                 ExitCode::from(exit_code(error.kind()))
             }
         }
     }
 
-    /// What it is for, and how its program is used.
+    /// Returns the service's description and the program's usage.
     fn about(&self) -> String {
         let about = self.description.as_ref();
         let about = about.map(|text| format!("{text}\n\n"));
         about.unwrap_or_default() + &usage(&self.name)
     }
 
-    /// Does what a verb asks for, and says so on standard output; blocks until it is done. [`Verb::Run`] needs the service: it is for
-    /// [`Definition::run`], and refused here.
+    /// Executes a verb, reports the result on standard output, and blocks until it is done.
+    /// [`Verb::Run`] is rejected because it requires the service: use [`Definition::run`].
     ///
     /// # Errors
-    /// As the methods of the same names: [`Definition::install`] and so on.
+    /// The errors of the method with the same name: [`Definition::install`] and so on.
     pub fn perform(mut self, verb: Verb) -> Result<ExitCode, Error> {
         let said = match verb {
             Verb::Install(Install { account, is_dry }) => {
@@ -277,7 +281,7 @@ impl Definition {
                 say(&status.to_string())?;
                 return Ok(match status.state {
                     State::Running | State::Paused => ExitCode::SUCCESS,
-                    // Also one that starts, for the hundredth time perhaps, or stops.
+                    // Includes a service that is starting, perhaps in a restart loop, or stopping.
                     _ => ExitCode::from(exit_code(ErrorKind::NotRunning)),
                 });
             }
@@ -306,7 +310,7 @@ fn say(text: &str) -> Result<(), Error> {
     said.map_err(|error| Error::new(ErrorKind::Failed, "write to standard output").because(error))
 }
 
-/// The codes of the `mainstay` command.
+/// Returns the exit code of the `mainstay` command for an error.
 fn exit_code(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::Usage => 2,

@@ -1,11 +1,14 @@
-//! Kinds of events, and their ids in the Event Log. The ids are documented in docs/event-log.md and never change.
+//! Kinds of events and their IDs in the Event Log. The IDs are documented in docs/event-log.md and
+//! never change.
 //!
-//! An id is built as Microsoft's message compiler does it: severity in bits 31–30 (1 information, 2 warning, 3 error), the customer bit 29,
-//! which every program but Windows sets, facility 0 in bits 27–16, and the code that Event Viewer shows in bits 15–0.
+//! An ID has the format of Microsoft's message compiler: severity in bits 31–30 (1 information, 2
+//! warning, 3 error), the customer bit 29, which every program except Windows itself sets, facility
+//! 0 in bits 27–16, and the code that Event Viewer shows in bits 15–0.
 
 use super::Severity;
 
-/// Hands the table to the macro `$then`: name, kind in JSON, id, text. In a text `%1` is the message; it is ASCII without quotes or braces.
+/// Passes the table to the macro `$then`: name, kind in JSON, ID, text. In a text, `%1` stands for
+/// the message. Texts are ASCII without quotes or braces.
 macro_rules! for_each_event {
     ($then:ident) => {
         $then! {
@@ -39,18 +42,18 @@ macro_rules! define {
             #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Its id in the Event Log.
+            /// Returns the event's ID in the Event Log.
             pub(crate) const fn id(self) -> u32 {
                 match self { $(Self::$name => $id,)* }
             }
 
-            /// Its name for programs.
+            /// Returns the event's name for programs.
             #[cfg(any(windows, test))]
             pub(crate) const fn kind(self) -> &'static str {
                 match self { $(Self::$name => $kind,)* }
             }
 
-            /// What Windows says around the message.
+            /// Returns the text that Windows shows around the message.
             #[cfg(test)]
             pub(crate) const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
@@ -69,7 +72,7 @@ impl Event {
         }
     }
 
-    /// Whether somebody has asked for it, and so has been told already, unless by a log.
+    /// Returns whether the event was requested, so that only a log needs to report it.
     pub(crate) const fn is_expected(self) -> bool {
         matches!(self, Self::Started | Self::Stopped)
     }

@@ -1,4 +1,4 @@
-//! Events for the Windows Event Log: what is in them, and what happens where it does not take one.
+//! Events for the Windows Event Log: their content, and the fallback if an event is not accepted.
 
 use std::fmt::Write as _;
 use std::io;
@@ -6,21 +6,24 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Entry, Event, Sink, fall_back};
 
-/// Of each string at most this many UTF-16 units: both together stay below the 61 440 bytes that an event may have.
+/// The maximum length of each string in UTF-16 units. Two strings stay below the event size limit
+/// of 61 440 bytes.
 const UNITS_MAX: usize = 15_000;
 
-/// The source of a service's events. Not the service's own name: programs bring sources of theirs (`mysql`, `postgresql`).
+/// Returns the source name for a service's events. It differs from the service's name because
+/// programs register sources of their own (`mysql`, `postgresql`).
 pub(crate) fn source_of(service: &str) -> String {
     format!("mainstay-{service}")
 }
 
-/// An open source of events: Windows, or a fake.
+/// An open event source: Windows, or a fake.
 pub(crate) trait Reporter: Send + Sized {
     fn open(source: &str) -> io::Result<Self>;
     fn report(&self, event: Event, strings: [&str; 2]) -> io::Result<()>;
 }
 
-/// Reports events of a service, in its JSON under its own name. The source is opened with the first of them, and anew if the Event Log has gone meanwhile.
+/// Reports a service's events, with the service's name in the JSON data. The source is opened for
+/// the first event, and reopened if the Event Log service was restarted meanwhile.
 pub(super) struct EventLog<R> {
     name: String,
     reporter: Mutex<Option<R>>,
@@ -59,7 +62,8 @@ impl<R: Reporter> Sink for EventLog<R> {
     }
 }
 
-/// Event Viewer takes `%1` inside an inserted string for another insertion: such a `%` becomes a wide one. NUL would end the string.
+/// Escapes `%`: Event Viewer interprets `%1` inside an inserted string as another insertion, so
+/// such a `%` becomes a full-width one. NUL would end the string.
 fn literal(text: &str) -> String {
     let mut literal = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
@@ -84,7 +88,8 @@ fn cut(text: &str) -> &str {
     too_much.map_or(text, |(end, _)| &text[..end])
 }
 
-/// The second string: a JSON object. It has the message, too, exactly, unless that is too long.
+/// Returns the second string: a JSON object. It also includes the exact message, unless that is too
+/// long.
 fn data(name: &str, entry: &Entry<'_>) -> String {
     let with = |message: Option<&str>| {
         let mut json = String::from("{\"service\":");
@@ -108,7 +113,7 @@ fn data(name: &str, entry: &Entry<'_>) -> String {
     }
 }
 
-/// Appends a JSON string, in which no `%` stands for itself.
+/// Appends a JSON string, with every `%` escaped.
 fn string(json: &mut String, text: &str) {
     json.push('"');
     for character in text.chars() {
@@ -130,11 +135,11 @@ mod tests {
 
     use super::*;
 
-    /// What the Event Log holds, by source; and whether its service runs.
+    /// The events in the fake Event Log, by source, and whether its service is down.
     static LOGS: Mutex<Vec<(String, Event, [String; 2])>> = Mutex::new(Vec::new());
     static IS_AWAY: AtomicBool = AtomicBool::new(false);
 
-    /// A handle: the name it was opened with, and whether the service has gone since.
+    /// A handle: the name it was opened with, and whether the service has stopped since.
     struct Fake(String, AtomicBool);
 
     impl Reporter for Fake {

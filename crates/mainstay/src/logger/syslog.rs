@@ -1,4 +1,5 @@
-//! The local syslog daemon, as syslog(3) talks to it, without the time, which daemons note themselves.
+//! A client for the local syslog daemon, with the protocol of syslog(3). The time is omitted
+//! because daemons add it themselves.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -7,13 +8,14 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Entry, Severity, Sink, fall_back};
 
-/// Linux, macOS, the BSDs.
+/// The socket paths on Linux, macOS and the BSDs.
 const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 
-/// Facility daemon, in a priority's upper bits (RFC 3164).
+/// The daemon facility, in the upper bits of a priority (RFC 3164).
 const DAEMON: u8 = 3 << 3;
 
-/// Sends datagrams to the daemon, which may be restarted at any time. It is never waited for.
+/// A sender of datagrams to the daemon, which may be restarted at any time. It never waits for the
+/// daemon.
 pub(super) struct Syslog {
     name: String,
     paths: Vec<PathBuf>,
@@ -29,7 +31,7 @@ impl Syslog {
         }
     }
 
-    /// All lines, or from the first that is not taken none.
+    /// Sends all lines. After the first line that is not accepted, no more are sent.
     fn send(&self, entry: &Entry<'_>) -> io::Result<()> {
         let priority = DAEMON
             | match entry.event.severity() {
@@ -66,12 +68,12 @@ impl Sink for Syslog {
     }
 }
 
-/// Whether there is a daemon now.
+/// Returns whether a daemon is listening.
 pub(super) fn listens() -> bool {
     connect(&SOCKETS).is_ok()
 }
 
-/// To the first of them where somebody listens.
+/// Connects to the first socket that has a listener.
 fn connect(paths: &[impl AsRef<Path>]) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
