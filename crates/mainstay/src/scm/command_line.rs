@@ -1,10 +1,11 @@
-//! An image path: a program and its arguments in one string, by the rules of `CommandLineToArgvW` and the C runtime ("Parsing C command-line
-//! arguments", Microsoft).
+//! Image paths: a program and its arguments in one string, quoted by the rules of
+//! `CommandLineToArgvW` and the C runtime ("Parsing C command-line arguments", Microsoft).
 
 use std::ffi::OsStr;
 
-/// Each of `argv` comes back as it is. The program is always quoted: an unquoted path with a space is an invitation to put another program
-/// there. `None` where one of them is no Unicode text, or where the program's holds a quote, which no path can.
+/// Formats a command line from which each string of `argv` is parsed back unchanged. The program is
+/// always quoted: an unquoted path with a space allows another program to be placed on it. Returns
+/// `None` if a string is not valid Unicode, or if the program contains a quote, which no path can.
 pub(super) fn command_line<'a>(
     program: &OsStr,
     arguments: impl IntoIterator<Item = &'a OsStr>,
@@ -28,7 +29,7 @@ fn quote(argument: &str, line: &mut String) {
     for character in argument.chars() {
         match character {
             '\\' => backslashes += 1,
-            // Those before a quote count double, and the quote needs one more.
+            // Backslashes before a quote are doubled, and the quote needs one more.
             '"' => line.extend(std::iter::repeat_n('\\', backslashes + 1)),
             _ => {}
         }
@@ -47,7 +48,7 @@ mod tests {
 
     use super::*;
 
-    /// The rules, read backwards.
+    /// Parses a command line by the same rules.
     fn parse(line: &str) -> Vec<String> {
         let (program, rest) = line[1..].split_once('"').unwrap();
         let mut argv = vec![program.to_owned()];

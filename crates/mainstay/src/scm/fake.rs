@@ -1,4 +1,5 @@
-//! A service control manager that holds services as the real one does, counts its calls, and refuses the one that it is told to.
+//! A fake service control manager: keeps services as the real one does, counts its calls, and
+//! refuses the call that a test selects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -14,15 +15,15 @@ use crate::{Account, Definition, ErrorKind, Password, Recovery, Start, Trigger, 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Fake {
     services: BTreeMap<String, Entry>,
-    /// Sources of the Event Log.
+    /// The sources of the Event Log.
     sources: BTreeMap<String, String>,
     /// The accounts that may log on as a service.
     logons: BTreeSet<String>,
-    /// What this system does not know.
+    /// The settings that this system does not support.
     lacks: Vec<Kind>,
-    /// The calls that change something, so far.
+    /// The number of changing calls so far.
     changes: usize,
-    /// The change that is refused, and with what.
+    /// The changing call that is refused, and its error code.
     refuses: Option<(usize, u32)>,
     now: Duration,
 }
@@ -32,13 +33,14 @@ struct Entry {
     settings: Vec<Setting>,
     state: State,
     checkpoint: u32,
-    /// Until when it is at what it is at.
+    /// The end of the pending operation.
     busy_until: Duration,
-    /// What it becomes then.
+    /// The state after the pending operation.
     next: State,
-    /// How long starts, stops and pauses take; `None`: for ever, without a sign of life.
+    /// The duration of starts, stops and pauses. `None` means that they never end and never advance
+    /// the checkpoint.
     takes: Option<Duration>,
-    /// Others hold it open as long as this after its deletion.
+    /// The time that other programs keep the service open after its deletion.
     held: Duration,
     deleted_at: Option<Duration>,
 }
@@ -128,7 +130,7 @@ impl Scm for Fake {
         }
         let mut settings = entry.settings.iter();
         let found = settings.find(|setting| setting.kind() == kind).cloned();
-        // What was never written is as the system makes it.
+        // A setting that was never written has the system's default.
         found.map_or_else(
             || match kind {
                 Kind::Environment => Ok(Setting::Environment(Vec::new())),
@@ -308,10 +310,10 @@ fn a_step_that_fails_leaves_nothing() {
             fake.refuses = Some((before.changes + step, 1450));
             let error = install(&mut fake, &changed()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Failed, "{step}");
-            // Deleted is gone as soon as somebody looks.
+            // A deleted service is removed at the next access.
             let _ = fake.entry("orders");
             let mut services = fake.services;
-            // What the system cannot be told to forget again: a setting that was never there.
+            // A setting that did not exist before cannot be removed from the system.
             for (name, entry) in &mut services {
                 let known = &before.services[name].settings;
                 entry
@@ -401,17 +403,17 @@ fn it_goes_through_all_states_and_twenty_installations() {
 fn every_wait_ends() {
     let mut fake = Fake::default();
     install(&mut fake, &orders()).unwrap();
-    // A start that shows no progress.
+    // A start that makes no progress.
     fake.entry("orders").unwrap().takes = None;
     let error = manage::start(&mut fake, "orders", &[]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(fake.now < Duration::from_secs(20), "{:?}", fake.now);
-    // One that takes its time, and says so.
+    // A slow start that reports its progress.
     let entry = fake.entry("orders").unwrap();
     entry.state = State::Stopped;
     entry.takes = Some(Duration::from_secs(3600));
     manage::start(&mut fake, "orders", &[]).unwrap();
-    // Others hold it open.
+    // Other programs hold the service open.
     let entry = fake.entry("orders").unwrap();
     entry.takes = Some(Duration::ZERO);
     entry.held = Duration::from_secs(60);
@@ -465,7 +467,7 @@ fn a_service_that_is_starting_is_stopped_too() {
     manage::stop(&mut fake, "orders", GRACEFUL).unwrap();
     let status = manage::status(&mut fake, "orders").unwrap();
     assert_eq!(status.state, State::Stopped);
-    // One that ends by itself meanwhile.
+    // A service that exits on its own meanwhile.
     fake.start("orders", &[]).unwrap();
     fake.entry("orders").unwrap().next = State::Stopped;
     manage::stop(&mut fake, "orders", GRACEFUL).unwrap();

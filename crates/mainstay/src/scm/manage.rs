@@ -1,4 +1,4 @@
-//! Installing, controlling and removing a service: decisions and waits, over the manager's own calls.
+//! Installs, controls and removes a service: decisions and waits on top of the manager's own calls.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,47 +10,48 @@ use super::settings::settings;
 use super::{AUTO_START, Base, DEMAND_START, Kind, Scm, ServiceStatus, Setting, State};
 use crate::{Definition, Error, ErrorKind, UNDER_SCM};
 
-/// How often a state is looked at while it is waited for, at first; it doubles.
+/// The initial polling interval while waiting for a state. It doubles with each poll.
 const LOOK: Duration = Duration::from_millis(10);
 const LONGEST_LOOK: Duration = Duration::from_millis(250);
-/// How long the manager is trusted to tell of a change.
+/// The longest wait for a notification before the state is polled.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// How long a checkpoint may stand still, whatever the wait hint says.
+/// The maximum time without a new checkpoint, whatever the wait hint is.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long others may hold a service open that was deleted.
+/// The maximum time that other programs may hold a deleted service open.
 const RELEASE: Duration = Duration::from_secs(5);
 const STOP: u32 = 1;
 const PAUSE: u32 = 2;
 const CONTINUE: u32 = 3;
 const PARAMETERS_CHANGED: u32 = 6;
 
-/// What an installation has brought about.
+/// The result of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Installed {
-    /// There was none before.
+    /// Set if the service did not exist before.
     pub is_new: bool,
-    /// It was there, and something of it is different now.
+    /// Set if the service existed and has been changed.
     pub is_changed: bool,
-    /// What this system does not know how to keep, one text each; all else holds.
+    /// The settings that this system does not support, one message each. All others are in effect.
     pub losses: Vec<String>,
-    /// What may keep it from running later, one text each: a program that an image does not have yet.
+    /// Conditions that may prevent the service from running later, one message each, such as a
+    /// program that the image does not contain yet.
     pub warnings: Vec<String>,
 }
 
-/// How to take back one step.
+/// The reversal of one step.
 enum Undo {
     Delete,
     Write(Setting),
 }
 
-/// The manager cannot be reached, or not with the rights that are needed.
+/// Returns the error for a manager that cannot be reached, or not with the required rights.
 #[cfg(windows)]
 pub(crate) fn no_manager(error: io::Error) -> Error {
     refusal("connect to the Service Control Manager", error)
 }
 
-/// One after the other; where one fails, those that were added before it go again.
+/// Installs the services one by one. If one fails, those added before it are removed again.
 #[cfg(any(windows, test))]
 pub(crate) fn install_all(
     scm: &mut impl Scm,
@@ -64,7 +65,7 @@ pub(crate) fn install_all(
             Err(error) => {
                 let added = definitions.iter().zip(&all).filter(|(_, it)| it.is_new);
                 for (definition, _) in added.rev() {
-                    // Why it failed is what matters.
+                    // Only the original error is reported.
                     let _is_gone = uninstall(scm, &definition.name, definition.graceful);
                 }
                 return Err(error);
@@ -74,7 +75,7 @@ pub(crate) fn install_all(
     Ok(all)
 }
 
-/// The settings, in the order in which they are made.
+/// Returns the settings in the order in which they are applied.
 #[cfg(any(windows, test))]
 pub(crate) fn plan_all(definitions: &[Definition], running: &Path) -> Result<String, Error> {
     let mut plan = String::new();
@@ -115,7 +116,7 @@ pub(crate) fn install(
     Ok(installed)
 }
 
-/// Brings one setting about, unless it is so already.
+/// Applies one setting, unless it is already in effect.
 fn apply(
     scm: &mut impl Scm,
     name: &str,
@@ -126,7 +127,8 @@ fn apply(
     let before = scm.read(name, setting.kind());
     match (setting, before) {
         (Setting::Base(base), before) => {
-            // What was deleted and is still held looks as it was: only a change tells.
+            // A service that is deleted but still held open looks unchanged. Only a write reveals
+            // its state.
             let is_there = match before {
                 Ok(before) => match scm.write(name, setting) {
                     Ok(()) => {
@@ -151,7 +153,7 @@ fn apply(
         }
         (setting, Ok(before)) if before == *setting => {}
         (setting, before) => match scm.write(name, setting) {
-            // A new service goes as a whole, with all that is its own.
+            // A new service is deleted as a whole, including its settings.
             Ok(()) if installed.is_new && !setting.kind().outlives_service() => {}
             Ok(()) => {
                 installed.is_changed = true;
@@ -181,7 +183,7 @@ pub(crate) fn uninstall(scm: &mut impl Scm, name: &str, graceful: Duration) -> R
     released(scm, name).map_err(|error| refusal(what(), error))
 }
 
-/// Waits until a deleted service is gone: it stays as long as somebody holds it open.
+/// Waits until a deleted service is gone. It exists as long as a program holds it open.
 fn released(scm: &mut impl Scm, name: &str) -> io::Result<()> {
     let deadline = scm.now() + RELEASE;
     let mut look = LOOK;
@@ -190,7 +192,7 @@ fn released(scm: &mut impl Scm, name: &str) -> io::Result<()> {
             let number = refusal::MARKED_FOR_DELETE.cast_signed();
             return Err(io::Error::from_raw_os_error(number));
         }
-        // Nothing holds it open meanwhile, as waiting for its change would.
+        // Polling holds no handle in the meantime, unlike waiting for a notification.
         scm.sleep(look);
         look = (look * 2).min(LONGEST_LOOK);
     }
@@ -239,7 +241,8 @@ pub(crate) fn stop(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result
     let status = scm.query(name).map_err(|error| refusal(what(), error))?;
     match status.state {
         State::StopPending => {}
-        // It takes nothing in that state. Wherever it gets from there, it is stopped in the end.
+        // A service accepts no control in this state. Whatever state follows, it is stopped in the
+        // end.
         State::StartPending => {
             let _ends_or_stays = arrive(scm, name, what, State::Running, graceful);
             match scm.control(name, STOP) {
@@ -297,7 +300,8 @@ pub(crate) fn status(scm: &mut impl Scm, name: &str) -> Result<ServiceStatus, Er
     status.map_err(|error| refusal(format!("query service \"{name}\""), error))
 }
 
-/// The services whose program is one of this library's: they are started with [`UNDER_SCM`]. What may not be read is left out.
+/// Returns the services whose program uses this library, which are started with [`UNDER_SCM`].
+/// Services that may not be read are skipped.
 pub(crate) fn own(scm: &mut impl Scm) -> Result<Vec<(String, ServiceStatus)>, Error> {
     let names = scm
         .names()
@@ -313,7 +317,7 @@ pub(crate) fn own(scm: &mut impl Scm) -> Result<Vec<(String, ServiceStatus)>, Er
     Ok(own.collect())
 }
 
-/// Waits until it is in another state than `seen`, or for so long.
+/// Waits until the service's state differs from `seen`, for at most `timeout`.
 pub(crate) fn wait_for_change(
     scm: &mut impl Scm,
     name: &str,
@@ -331,7 +335,8 @@ pub(crate) fn wait_for_change(
     }
 }
 
-/// Waits until the service is there. As long as its checkpoint grows it may take its time; `slack` is for services that show none.
+/// Waits until the service reaches the wanted state. It may take any time as long as its checkpoint
+/// advances. `slack` is the limit for services that report no checkpoint.
 fn arrive(
     scm: &mut impl Scm,
     name: &str,

@@ -1,7 +1,9 @@
-//! A service as the Windows Service Control Manager knows it: what it is told, in which order, and what is undone where that fails.
+//! The model of a Windows service: its settings, the order in which they are applied, and what is
+//! undone after a failure.
 //!
-//! Everything here is decided without Windows: [`settings`] says what a definition means, and [`manage`] does it through [`Scm`], which is the
-//! real one in `sys` and a stateful fake in tests.
+//! Every decision is made without Windows: [`settings`] translates a definition, and [`manage`]
+//! applies it through [`Scm`]. The real implementation of [`Scm`] is in `sys`; tests use a stateful
+//! fake.
 
 mod command_line;
 #[cfg(test)]
@@ -17,21 +19,21 @@ use std::time::Duration;
 
 use crate::{Password, Trigger};
 
-/// What the manager says of a service (`SERVICE_STATUS_PROCESS`).
+/// The status that the manager reports for a service (`SERVICE_STATUS_PROCESS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServiceStatus {
-    /// Its state.
+    /// The service's state.
     pub state: State,
-    /// Its process, while there is one.
+    /// The process ID, if there is a process.
     pub pid: Option<u32>,
-    /// How it ended last: 0 is well, 1066 means [`ServiceStatus::own_code`].
+    /// The exit code of the last run. 0 is success; 1066 refers to [`ServiceStatus::own_code`].
     pub code: u32,
-    /// The code that it ended with, where [`ServiceStatus::code`] is 1066.
+    /// The service-specific exit code, if [`ServiceStatus::code`] is 1066.
     pub own_code: u32,
-    /// Grows while a pending state goes on.
+    /// The checkpoint, which is incremented while a pending state makes progress.
     pub checkpoint: u32,
-    /// Within which time it says that it goes on.
+    /// The time within which the next checkpoint is reported.
     pub wait_hint: Duration,
 }
 
@@ -50,7 +52,7 @@ pub enum State {
 }
 
 impl ServiceStatus {
-    /// It has ended with this code; 0 also where it never ran.
+    /// Returns the status of a service that has ended with this code, or 0 if it never ran.
     #[cfg(unix)]
     pub(crate) fn stopped(own_code: u32) -> Self {
         Self {
@@ -67,7 +69,8 @@ impl ServiceStatus {
         }
     }
 
-    /// The code that the service itself ended with; `None` where the system has another reason to say that it failed.
+    /// Returns the exit code of the service itself, or `None` if the system reports another reason
+    /// for the failure.
     pub fn exit_code(&self) -> Option<u32> {
         match self.code {
             0 => Some(0),
@@ -78,7 +81,7 @@ impl ServiceStatus {
 }
 
 impl State {
-    /// By Microsoft's number.
+    /// Returns the state with Microsoft's number.
     #[cfg(windows)]
     pub(crate) fn from_number(number: u32) -> Option<Self> {
         Some(match number {
@@ -93,7 +96,7 @@ impl State {
         })
     }
 
-    /// Whether it is on its way to another.
+    /// Returns whether this is a transition to another state.
     pub fn is_pending(self) -> bool {
         !matches!(self, Self::Stopped | Self::Running | Self::Paused)
     }
@@ -126,7 +129,7 @@ impl fmt::Display for ServiceStatus {
             (State::Stopped, refusal::SERVICE_SPECIFIC) => write!(f, ", code {}", self.own_code),
             (State::Stopped, refusal::NEVER_STARTED) => write!(f, ", never started"),
             (State::Stopped, 1..) => write!(f, ", system error {}", self.code),
-            // Its manager will start it again.
+            // The manager will restart the service.
             (State::StartPending, refusal::SERVICE_SPECIFIC) => {
                 write!(f, ", restarting after code {}", self.own_code)
             }
@@ -135,35 +138,36 @@ impl fmt::Display for ServiceStatus {
     }
 }
 
-/// `SERVICE_AUTO_START` and `SERVICE_DEMAND_START`.
+/// The start types `SERVICE_AUTO_START` and `SERVICE_DEMAND_START`.
 const AUTO_START: u32 = 2;
 const DEMAND_START: u32 = 3;
 
-/// One of the things that the manager keeps of a service, each with a call of its own.
+/// A setting that the manager stores for a service, each with its own call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Setting {
     Base(Base),
     Description(String),
     DelayedStart(bool),
     Failure(FailureActions),
-    /// Whether the actions also follow an end that is no crash.
+    /// Set if the recovery actions also follow an exit with an error, not only a crash.
     FailureFlag(bool),
-    /// Milliseconds.
+    /// The preshutdown timeout in milliseconds.
     Preshutdown(u32),
-    /// `SERVICE_SID_TYPE_…`.
+    /// The SID type, `SERVICE_SID_TYPE_…`.
     Sid(u32),
     Privileges(Vec<String>),
     Triggers(Vec<Trigger>),
-    /// Its access control list, as SDDL.
+    /// The access control list, as SDDL.
     Security(String),
-    /// Whether its account may log on as a service.
+    /// Set if the account may log on as a service.
     LogonRight(bool),
     Environment(Vec<(String, String)>),
-    /// The program in which the texts of its events are: it is a source of the Event Log, beside the service.
+    /// The program that contains the texts of the service's events. The event source is registered
+    /// apart from the service.
     EventSource(Option<String>),
 }
 
-/// Which [`Setting`].
+/// The kind of a [`Setting`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Base,
@@ -181,32 +185,32 @@ pub(crate) enum Kind {
     EventSource,
 }
 
-/// `QUERY_SERVICE_CONFIG`.
+/// The basic configuration, `QUERY_SERVICE_CONFIG`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Base {
     pub(crate) display_name: String,
     pub(crate) shows_windows: bool,
-    /// `SERVICE_AUTO_START` and so on.
+    /// The start type: `SERVICE_AUTO_START` and so on.
     pub(crate) start_type: u32,
-    /// `SERVICE_ERROR_NORMAL` and so on.
+    /// The error control: `SERVICE_ERROR_NORMAL` and so on.
     pub(crate) error_control: u32,
     pub(crate) image_path: String,
     pub(crate) load_order_group: String,
-    /// Groups with a `+`.
+    /// The dependencies. Groups have a `+` prefix.
     pub(crate) dependencies: Vec<String>,
     pub(crate) account: String,
-    /// Never read back.
+    /// The password, which is never read back.
     pub(crate) password: Option<Password>,
 }
 
-/// `SERVICE_FAILURE_ACTIONS`.
+/// The recovery actions, `SERVICE_FAILURE_ACTIONS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FailureActions {
-    /// Seconds.
+    /// The reset period in seconds.
     pub(crate) reset_after: u32,
     pub(crate) reboot_message: String,
     pub(crate) command: String,
-    /// `SC_ACTION_…` and milliseconds.
+    /// The actions: `SC_ACTION_…` and the delay in milliseconds.
     pub(crate) actions: Vec<(u32, u32)>,
 }
 
@@ -229,7 +233,7 @@ impl Setting {
         }
     }
 
-    /// Whether nothing is lost where the system has no such thing.
+    /// Returns whether nothing is lost if the system does not support the setting.
     fn is_nothing(&self) -> bool {
         match self {
             Self::DelayedStart(is_set) | Self::FailureFlag(is_set) => !is_set,
@@ -241,7 +245,7 @@ impl Setting {
     }
 }
 
-/// For people; values of the environment are not shown.
+/// For people. Values of environment variables are not shown.
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.kind())?;
@@ -274,7 +278,7 @@ impl fmt::Display for Setting {
 }
 
 impl Kind {
-    /// Whether it stays when the service is deleted.
+    /// Returns whether the setting remains when the service is deleted.
     fn outlives_service(self) -> bool {
         matches!(self, Self::EventSource | Self::LogonRight)
     }
@@ -300,15 +304,17 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The manager's own calls. Errors are the system's, by number.
+/// The manager's own calls. Errors are system errors with their numbers.
 pub(crate) trait Scm {
     /// `CreateService`.
     fn create(&mut self, name: &str, base: &Base) -> io::Result<()>;
-    /// `DeleteService`: it is gone once nobody holds it open.
+    /// `DeleteService`. The service is gone once no program holds it open.
     fn delete(&mut self, name: &str) -> io::Result<()>;
-    /// `QueryServiceConfig`, `QueryServiceConfig2`, `QueryServiceObjectSecurity`, `LsaEnumerateAccountRights`, or the registry. 1060 if there is no such service.
+    /// `QueryServiceConfig`, `QueryServiceConfig2`, `QueryServiceObjectSecurity`,
+    /// `LsaEnumerateAccountRights`, or the registry. Error 1060 if there is no such service.
     fn read(&mut self, name: &str, kind: Kind) -> io::Result<Setting>;
-    /// `ChangeServiceConfig`, `ChangeServiceConfig2`, `SetServiceObjectSecurity`, `LsaAddAccountRights`, or the registry.
+    /// `ChangeServiceConfig`, `ChangeServiceConfig2`, `SetServiceObjectSecurity`,
+    /// `LsaAddAccountRights`, or the registry.
     fn write(&mut self, name: &str, setting: &Setting) -> io::Result<()>;
     /// `StartService`.
     fn start(&mut self, name: &str, arguments: &[OsString]) -> io::Result<()>;
@@ -318,10 +324,10 @@ pub(crate) trait Scm {
     fn query(&mut self, name: &str) -> io::Result<ServiceStatus>;
     /// `EnumServicesStatusEx`: all services that are programs.
     fn names(&mut self) -> io::Result<Vec<String>>;
-    /// `NotifyServiceStatusChange`: waits for this long, or until the service is in another state than was seen.
+    /// `NotifyServiceStatusChange`: waits until the state differs from `seen`, for at most `time`.
     fn wait(&mut self, name: &str, seen: State, time: Duration);
-    /// Waits for this long.
+    /// Sleeps for this long.
     fn sleep(&mut self, time: Duration);
-    /// Time that only goes forward.
+    /// Returns a monotonic time.
     fn now(&self) -> Duration;
 }

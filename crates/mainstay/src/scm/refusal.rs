@@ -1,4 +1,5 @@
-//! What the manager's refusals mean, and what to do about them ("System Error Codes", Microsoft).
+//! The manager's error codes, their meaning and the hints for them ("System Error Codes",
+//! Microsoft).
 
 use std::io;
 
@@ -9,24 +10,27 @@ pub(super) const ALREADY_RUNNING: u32 = 1056;
 pub(super) const DOES_NOT_EXIST: u32 = 1060;
 pub(super) const NOT_ACTIVE: u32 = 1062;
 pub(crate) const SERVICE_SPECIFIC: u32 = 1066;
-/// It has ended, and nobody knows how.
+/// The process ended in an unknown way.
 #[cfg(unix)]
 pub(crate) const ABORTED: u32 = 1067;
 pub(super) const MARKED_FOR_DELETE: u32 = 1072;
 pub(super) const NEVER_STARTED: u32 = 1077;
 
-/// The number of a system error; 0 where it has none.
+/// Returns the number of a system error, or 0 if it has none.
 pub(super) fn number(error: &io::Error) -> u32 {
     error.raw_os_error().map_or(0, i32::cast_unsigned)
 }
 
-/// Whether the system says that it does not have such a thing: an unknown function, level or kind of service.
+/// Returns whether the system does not support the call: an unknown function, level or kind of
+/// service.
 pub(super) fn is_lack(error: &io::Error) -> bool {
-    // NOT_SUPPORTED, INVALID_PARAMETER is not among them, CALL_NOT_IMPLEMENTED, INVALID_LEVEL, RPC_X_BAD_STUB_DATA.
+    // NOT_SUPPORTED, CALL_NOT_IMPLEMENTED, INVALID_LEVEL, RPC_S_INVALID_TAG, RPC_X_BAD_STUB_DATA.
+    // INVALID_PARAMETER is not included.
     matches!(number(error), 50 | 120 | 124 | 1733 | 1783)
 }
 
-/// `what` is an operation and its object: `create service "orders"`.
+/// Builds the error of an operation. `what` is the operation and its object: `create service
+/// "orders"`.
 pub(super) fn refusal(what: impl Into<String>, error: io::Error) -> Error {
     use ErrorKind::*;
     let (kind, cure) = match number(&error) {

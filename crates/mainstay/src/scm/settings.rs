@@ -1,4 +1,4 @@
-//! What a definition means to the manager; everything that is wrong with it at once.
+//! Translation of a definition into the manager's settings. Reports all mistakes at once.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -9,16 +9,16 @@ use super::{AUTO_START, Base, DEMAND_START, FailureActions, Setting};
 use crate::definition::wrong_windows_name;
 use crate::{Account, Definition, Error, ErrorControl, ErrorKind, ServiceSid, Start, UNDER_SCM};
 
-/// `SC_ACTION_RESTART`, `SC_ACTION_REBOOT`, `SC_ACTION_RUN_COMMAND`.
+/// The action types `SC_ACTION_RESTART`, `SC_ACTION_REBOOT` and `SC_ACTION_RUN_COMMAND`.
 const RESTART: u32 = 1;
 const REBOOT: u32 = 2;
 const RUN_COMMAND: u32 = 3;
-/// The longest that names may be ("CreateServiceW").
+/// The maximum length of names ("CreateServiceW").
 const NAME_MAX: usize = 256;
-/// What the system waits for at a shutdown where nothing else is said (Windows 10).
+/// The system's default preshutdown timeout (Windows 10).
 const PRESHUTDOWN: u32 = 10_000;
 
-/// The base comes first. `running` is the program that runs now.
+/// Returns the settings, starting with the base. `running` is the path of the running program.
 pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Setting>, Error> {
     let mut wrong = Vec::new();
     let Definition {
@@ -177,7 +177,7 @@ fn wrong_text(what: &str, text: &str) -> Option<String> {
     (text.is_empty() || text.contains('\0')).then(|| format!("a {what} is empty or holds a NUL"))
 }
 
-/// On Windows; on other systems as well, for tests.
+/// Returns whether a path is absolute on Windows. For tests, it also works on other systems.
 fn is_absolute(path: &Path) -> bool {
     let text = path.as_os_str().as_encoded_bytes();
     path.is_absolute() || matches!(text, [_, b':', b'\\' | b'/', ..] | [b'\\', b'\\', ..])

@@ -1,4 +1,4 @@
-//! What differs between systems, behind the same names; the only room with `unsafe`.
+//! System-specific code with the same names on every system. The only module with `unsafe`.
 
 #[cfg_attr(unix, path = "unix/mod.rs")]
 #[cfg_attr(windows, path = "windows/mod.rs")]

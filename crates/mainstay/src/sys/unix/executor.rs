@@ -1,4 +1,4 @@
-//! Performs steps, and takes them back. It decides nothing.
+//! Performs steps and undoes them. It makes no decisions.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use crate::backend::{Call, Content, Entry, Sign, Step};
 use crate::{Error, ErrorKind};
 
-/// Where `/` is: here, or in a directory that will be a system one day.
+/// The location of `/`: the running system, or a directory that will become a system later.
 #[derive(Clone, Debug)]
 pub(super) struct Ground(Option<PathBuf>);
 
@@ -26,7 +26,7 @@ impl Ground {
         self.0.is_some()
     }
 
-    /// The place of an absolute path.
+    /// Returns the location of an absolute path.
     pub(super) fn at(&self, path: &Path) -> PathBuf {
         match &self.0 {
             None => path.to_owned(),
@@ -34,7 +34,7 @@ impl Ground {
         }
     }
 
-    /// Whether something is there whose name has any character where this one has a `?`.
+    /// Returns whether a file exists whose name matches this one, where `?` matches any character.
     pub(super) fn has_like(&self, path: &Path) -> bool {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
             return false;
@@ -49,13 +49,13 @@ impl Ground {
         names.any(|name| is_like(name.as_encoded_bytes()))
     }
 
-    /// Whether it is there, just so.
+    /// Returns whether the entry exists with exactly this content.
     pub(super) fn holds(&self, entry: &Entry) -> bool {
         read(&self.at(&entry.path)).is_ok_and(|found| found.as_ref() == Some(&entry.content))
     }
 }
 
-/// What is there; `None` if nothing is.
+/// Reads the content at a path. Returns `None` if nothing exists there.
 fn read(path: &Path) -> io::Result<Option<Content>> {
     let metadata = match path.symlink_metadata() {
         Ok(metadata) => metadata,
@@ -70,7 +70,7 @@ fn read(path: &Path) -> io::Result<Option<Content>> {
     Ok(Some(Content::File { mode, text }))
 }
 
-/// How to take back what was done, in the order in which it was.
+/// The reversals of the performed steps, in the order in which they were performed.
 #[derive(Default)]
 pub(super) struct Done(Vec<Undo>);
 
@@ -95,7 +95,7 @@ impl Done {
                     .map_err(|error| failed("remove", &path, error))
             }
             Step::Run(call, undo) => {
-                // Also where it fails half-way.
+                // The reversal is recorded first because the call may fail half-way.
                 self.0.extend(undo.clone().map(Undo::Run));
                 run(call, &format!("run {call}"))
             }
@@ -126,18 +126,19 @@ impl Done {
         };
         fs::remove_file(path)?;
         self.0.push(Undo::Put(path.to_owned(), before));
-        // As `systemctl disable` does.
+        // `systemctl disable` does the same.
         if let Some(dir) = path
             .parent()
             .filter(|dir| dir.extension().is_some_and(|it| it == "wants"))
         {
-            // Others may be in it.
+            // The directory may contain other files.
             let _is_empty = fs::remove_dir(dir);
         }
         Ok(())
     }
 
-    /// As it was. Why something failed matters more than what of the rest cannot be taken back.
+    /// Undoes all steps, last step first. Errors are ignored because the original error matters
+    /// more.
     pub(super) fn take_back(self) {
         for undo in self.0.into_iter().rev() {
             drop(match undo {
@@ -150,7 +151,7 @@ impl Done {
     }
 }
 
-/// As a whole, and on disk, or not at all.
+/// Replaces a file or link atomically and durably, or not at all.
 fn replace(path: &Path, content: &Content) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".new-{}", std::process::id()));
@@ -164,7 +165,7 @@ fn replace(path: &Path, content: &Content) -> io::Result<()> {
             .open(&new)
             .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
-                // Whatever umask we have: managers read it.
+                // The mode must not depend on the umask, because managers read the file.
                 file.set_permissions(fs::Permissions::from_mode(*mode))?;
                 file.sync_all()
             }),
@@ -177,7 +178,7 @@ fn replace(path: &Path, content: &Content) -> io::Result<()> {
     placed
 }
 
-/// A directory with everything in it.
+/// Removes a directory and its content.
 pub(super) fn remove_dir(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
@@ -193,7 +194,7 @@ fn failed(verb: &str, path: &Path, error: io::Error) -> Error {
     Error::new(kind, format!("{verb} {}", path.display())).because(error)
 }
 
-/// A manager's tool, which asks nobody anything and speaks no language but C's.
+/// Returns the command for a manager's tool, without input and with the C locale.
 pub(super) fn command(argv: &[String]) -> Command {
     let (program, arguments) = argv
         .split_first()
@@ -206,7 +207,7 @@ pub(super) fn command(argv: &[String]) -> Command {
     command
 }
 
-/// Runs it to its end; it must exit with 0, if it may not fail.
+/// Runs the call to completion. If it may not fail, its exit code must be 0.
 pub(super) fn run(call: &Call, what: &str) -> Result<(), Error> {
     let output = command(&call.argv).output().map_err(|error| {
         Error::new(ErrorKind::Failed, format!("{what}: run {}", call.argv[0])).because(error)
@@ -236,7 +237,7 @@ pub(super) fn run(call: &Call, what: &str) -> Result<(), Error> {
     Err(Error::new(kind, what).because(io::Error::other(said)))
 }
 
-/// Whether there is such evidence.
+/// Returns whether the sign is present.
 pub(super) fn is_there(sign: &Sign) -> bool {
     let is_named = |pid: &std::ffi::OsStr, name: &str| {
         let path = Path::new("/proc").join(pid).join("comm");

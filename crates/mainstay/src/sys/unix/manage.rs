@@ -1,4 +1,5 @@
-//! Installing and controlling services of Unix: asks a [`Backend`] what is to be, compares that with what is, and performs the difference.
+//! Installs and controls services on Unix: gets the desired files from a [`Backend`], compares them
+//! with the system, and applies the difference.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,10 +20,10 @@ use crate::{
     Start, State,
 };
 
-/// How often a state is looked at while it is waited for: nobody tells.
+/// The polling interval while waiting for a state, because there is no notification.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A manager, and the place where its services are.
+/// A manager and the system that its services are installed into.
 struct Seat {
     backend: &'static dyn Backend,
     site: Site,
@@ -31,7 +32,7 @@ struct Seat {
 }
 
 impl Seat {
-    /// The manager of a definition on this system.
+    /// Returns the manager of a definition on this system.
     fn of(definition: &Definition) -> Result<Self, Error> {
         Self::at(definition.manager, definition.scope, Ground::here())
     }
@@ -91,7 +92,7 @@ impl Seat {
         })
     }
 
-    /// Whether this process may change its services.
+    /// Checks whether this process may change the manager's services.
     fn check_rights(&self, what: &str) -> Result<(), Error> {
         if user() == 0 || self.site.scope == Scope::User || self.site.is_staged {
             return Ok(());
@@ -101,7 +102,7 @@ impl Seat {
         Err(error.with_cure("run it as root"))
     }
 
-    /// Learns what descriptions depend on.
+    /// Determines the manager's version, which unit files depend on.
     fn ask_version(&mut self) {
         if !self.site.is_staged
             && let Some(question) = self.backend.version_question()
@@ -111,11 +112,11 @@ impl Seat {
         }
     }
 
-    /// Whether the manager runs, so that what it does not say means something.
+    /// Checks that the manager is running, so that its missing answers are meaningful.
     fn check_runs(&self, what: &str) -> Result<(), Error> {
         let manager = self.backend.manager();
         let is_running = || self.backend.signs().iter().any(executor::is_there);
-        // A manager of a user is asked itself.
+        // A user's manager is queried directly.
         if self.site.is_staged || self.site.scope == Scope::User || is_running() {
             return Ok(());
         }
@@ -154,7 +155,8 @@ impl Seat {
         self.backend.status(&answers).ok_or_else(missing)
     }
 
-    /// Whether what makes it start with the system is there, and what keeps it from that is not.
+    /// Returns whether the entries that start the service at boot exist and those that prevent it
+    /// do not.
     fn is_enabled(&self, name: &str) -> bool {
         let Switch {
             on, off, shown_by, ..
@@ -172,7 +174,7 @@ impl Seat {
         answers.is_ok_and(|answers| self.backend.is_enabled(name, &answers))
     }
 
-    /// From how it is to how it is to be.
+    /// Returns the steps from the current enablement to the wanted one.
     fn switch(&self, name: &str, is_wanted: bool) -> Result<Vec<Step>, Error> {
         let Switch {
             on,
@@ -194,7 +196,7 @@ impl Seat {
         }
         let paths: Vec<PathBuf> = come.iter().map(|entry| entry.path.clone()).collect();
         let come = come.into_iter().filter(|entry| !self.ground.holds(entry));
-        // What comes in the place of another replaces it.
+        // A file that takes the place of another one replaces it.
         let go = go.into_iter();
         let go = go.filter(|entry| !paths.contains(&entry.path) && self.ground.holds(entry));
         let files = come
@@ -213,7 +215,7 @@ impl Seat {
         }
     }
 
-    /// Whether there is a service of that name, and it is ours.
+    /// Returns whether a service of this name exists and was installed by this library.
     fn is_ours(&self, name: &str) -> Result<bool, Error> {
         self.is_our_file(&self.backend.unit_path(name, &self.site))
     }
@@ -230,7 +232,7 @@ impl Seat {
         }
     }
 
-    /// Has it done, and returns when it is.
+    /// Executes an order and returns when it is complete.
     fn order(&self, definition: &Definition, order: Order, state: State) -> Result<(), Error> {
         let what = format!("{} service \"{}\"", order.as_str(), definition.name);
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -251,7 +253,7 @@ impl Seat {
         Ok(())
     }
 
-    /// Why a service could not be started, where its manager can tell.
+    /// Returns the reason why a service could not be started, if the manager reports one.
     fn failure(&self, name: &str, order: Order, since: u64) -> Option<String> {
         if !matches!(order, Order::Start | Order::Restart) {
             return None;
@@ -261,21 +263,22 @@ impl Seat {
     }
 }
 
-/// Who this process is.
+/// Returns the effective user ID of this process.
 fn user() -> u32 {
-    // SAFETY: it takes nothing and cannot fail.
+    // SAFETY: the call takes no arguments and cannot fail.
     #[expect(unsafe_code, reason = "std does not tell who we are")]
     unsafe {
         libc::geteuid()
     }
 }
 
-/// What runs services here, the manager of the system first: each of its traces is there, and on the running system it runs.
+/// Returns the managers found here, starting with the one that runs the system. All traces of a
+/// manager must exist. On the running system, one of its signs must also show that it is running.
 pub(crate) fn detect() -> Vec<Manager> {
     detect_in(&Ground::here())
 }
 
-/// What will run the system below `root`.
+/// Returns the managers that can run the system below `root`.
 pub(crate) fn detect_below(root: &Path) -> Vec<Manager> {
     detect_in(&Ground::below(root))
 }
@@ -324,7 +327,7 @@ pub(crate) fn may_install(definition: &Definition) -> Result<(), Error> {
     seat.check_rights("install services")
 }
 
-/// What is to be done for one service.
+/// The change for one service.
 struct Change<'a> {
     name: &'a str,
     seat: Seat,
@@ -342,7 +345,7 @@ pub(crate) fn stage_all(definitions: &[Definition], root: &Path) -> Result<Vec<I
     perform(changes(definitions, &Ground::below(root))?)
 }
 
-/// All of it, or nothing.
+/// Performs all changes, or none.
 fn perform(changes: Vec<Change<'_>>) -> Result<Vec<Installed>, Error> {
     let mut done = executor::Done::default();
     let performed = changes.iter().try_for_each(|change| {
@@ -362,7 +365,7 @@ fn perform(changes: Vec<Change<'_>>) -> Result<Vec<Installed>, Error> {
     if let Err(error) = noticed {
         done.take_back();
         for call in notices(&changes) {
-            // Why it failed matters more than what cannot be taken back.
+            // The original error matters more than a failure to undo.
             let _as_before = executor::run(&call, "");
         }
         return Err(error);
@@ -397,7 +400,7 @@ pub(crate) fn changed_files(definition: &Definition) -> Result<Vec<PathBuf>, Err
     Ok(paths.collect())
 }
 
-/// What managers are told of what has changed, each once.
+/// Returns the calls that notify managers of changes, each of them once.
 fn notices(changes: &[Change<'_>]) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     let changed = changes.iter().filter(|change| !change.steps.is_empty());
@@ -421,7 +424,7 @@ fn notices(changes: &[Change<'_>]) -> Vec<Call> {
     calls
 }
 
-/// What is to be done for each of them, and what there will be. Touches nothing.
+/// Plans the changes and the results for all definitions. Changes nothing.
 fn changes<'a>(definitions: &'a [Definition], ground: &Ground) -> Result<Vec<Change<'a>>, Error> {
     let mut version = None;
     let mut changes = Vec::with_capacity(definitions.len());
@@ -511,7 +514,8 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
     })
 }
 
-/// An account of the service's own has no more rights than everybody: it must be able to run the program.
+/// Checks that the account of a service can execute its program. A service's own account has no
+/// more rights than any other user.
 fn check_reach(definition: &Definition, program: &Path, ground: &Ground) -> Result<(), Error> {
     let is_stranger = matches!(
         definition.account,
@@ -525,7 +529,8 @@ fn check_reach(definition: &Definition, program: &Path, ground: &Ground) -> Resu
         Some(metadata.permissions().mode() & 0o7777)
     };
     let closed = program.ancestors().find_map(|path| {
-        // The directory of an image is not `/` itself: who unpacks it decides on that.
+        // An image's root directory is not `/` itself: its mode is determined when the image is
+        // unpacked.
         let is_outside = ground.is_staged() && path == Path::new("/");
         let mode = mode(path).filter(|mode| mode & 0o001 == 0 && !is_outside)?;
         Some((path, mode))
@@ -557,7 +562,7 @@ pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
     match seat.status(name) {
         Ok(status) if status.state == State::Stopped => {}
         Ok(status) => seat.order(definition, Order::Stop, status.state)?,
-        // Its files are there, but its manager has not taken notice of it.
+        // The files exist, but the manager has not loaded them yet.
         Err(error) if error.kind() == ErrorKind::NotInstalled => {}
         Err(error) => return Err(error),
     }
@@ -639,7 +644,7 @@ pub(crate) fn restart(definition: &Definition) -> Result<(), Error> {
     seat.order(definition, Order::Restart, state)
 }
 
-/// Has a service that is not stopped do it.
+/// Sends an order to a service that is not stopped.
 fn tell(definition: &Definition, order: Order) -> Result<(), Error> {
     let seat = Seat::of(definition)?;
     let name = &*definition.name;
@@ -666,7 +671,7 @@ pub(crate) fn resume(definition: &Definition) -> Result<(), Error> {
     arrive(definition, Order::Resume, State::Running)
 }
 
-/// A service that does it by itself says when it is done.
+/// Waits for the wanted state if the service itself reports the completion.
 fn arrive(definition: &Definition, order: Order, wanted: State) -> Result<(), Error> {
     let seat = Seat::of(definition)?;
     if !definition.accepts.contains(Accepts::PAUSE) || seat.backend.manager() != Manager::Systemd {

@@ -1,4 +1,4 @@
-//! Unix: signals are the controls, and managers are described in `backend/`.
+//! Unix: controls arrive as signals, and the managers are described in `backend/`.
 
 mod executor;
 mod manage;
@@ -31,7 +31,7 @@ use crate::{
     Accepts, Context, Control, Definition, Error, ErrorKind, Logger, Manager, Service, Stop, notify,
 };
 
-/// Runs the service on this thread, and has another one turn signals into controls.
+/// Runs the service on this thread. A second thread turns signals into controls.
 pub(crate) fn run(
     definition: Definition,
     service: impl Service,
@@ -49,7 +49,7 @@ pub(crate) fn run(
     if definition.accepts.contains(Accepts::RELOAD) {
         signals.push(SIGHUP);
     }
-    // At a terminal, ctrl-z is the shell's.
+    // On a terminal, ctrl-z belongs to the shell.
     if definition.accepts.contains(Accepts::PAUSE) && manager != Manager::None {
         signals.extend([SIGTSTP, SIGCONT]);
     }
@@ -63,7 +63,8 @@ pub(crate) fn run(
             for signal in signals.forever() {
                 let control = match signal {
                     SIGHUP => Control::Reload,
-                    // One that is paused twice is paused. SIGCONT also follows SIGSTOP, and comes before the end of a stopped service.
+                    // A repeated pause has no effect. SIGCONT is also sent after SIGSTOP and before
+                    // a stopped service is terminated.
                     SIGTSTP | SIGCONT => {
                         let was_paused = std::mem::replace(&mut is_paused, signal == SIGTSTP);
                         match (was_paused, is_paused) {
@@ -79,7 +80,8 @@ pub(crate) fn run(
                     continue;
                 }
                 let since: &mut Instant = stopping_since.get_or_insert_with(Instant::now);
-                // A second ctrl-c ends the process, but not the copy that a wrapper sends to the group as well.
+                // A second ctrl-c ends the process. A copy that a wrapper also sends to the process
+                // group does not.
                 if signal == SIGINT && !is_first && since.elapsed() >= ECHO {
                     let _ends_us = signal_hook::low_level::emulate_default_handler(SIGINT);
                 }
@@ -98,16 +100,18 @@ pub(crate) fn run(
     Ok(code)
 }
 
-/// A signal that follows the first one within this time is the same request.
+/// A signal within this time after the first one counts as the same request.
 const ECHO: Duration = Duration::from_millis(500);
 
-/// Talks sd_notify(3), to whoever listens. A manager that cannot be told is no failure of the service.
+/// Sends sd_notify(3) messages to the listening supervisor. A manager that cannot be notified is
+/// not a failure of the service.
 ///
-/// No manager of Unix has a state for a service that has paused itself, so it is in the status text: [`PAUSED`], and what the service says.
+/// No Unix manager has a state for a service that paused itself, so the status text shows it:
+/// [`PAUSED`], followed by the service's own text.
 #[derive(Default)]
 struct Notifier(Mutex<Shown>);
 
-/// What the status text is made of.
+/// The parts of the status text.
 #[derive(Default)]
 struct Shown {
     is_paused: bool,
@@ -145,14 +149,14 @@ impl Voice for Notifier {
     }
 }
 
-/// CLOCK_MONOTONIC, which systemd compares times by.
+/// Returns the time of CLOCK_MONOTONIC, by which systemd compares times.
 #[expect(unsafe_code, reason = "std tells no absolute monotonic time")]
 fn monotonic() -> Duration {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: it writes one timespec, which is there.
+    // SAFETY: it writes one timespec, which is valid.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     Duration::new(
         u64::try_from(now.tv_sec).unwrap_or(0),

@@ -1,4 +1,4 @@
-//! What a program under OpenRC does where it ends for good.
+//! The final exit of a program under OpenRC.
 
 use std::os::unix::process::parent_id;
 use std::thread;
@@ -8,18 +8,19 @@ use crate::backend::openrc::SUPERVISOR;
 use crate::backend::shell::ends_for_good;
 use crate::{Manager, Recovery};
 
-/// How long a supervisor may take to note a signal.
+/// The maximum time for a supervisor to receive a signal.
 const NOTED: Duration = Duration::from_secs(5);
 
-/// Has OpenRC know that the service, which has ended with this code, stays down, if it does.
+/// Makes OpenRC mark the service as stopped if this exit code means that it stays down.
 pub(super) fn settle(manager: Manager, recovery: &Recovery, code: u32) {
     if manager == Manager::OpenRc && ends_for_good(recovery, code) {
         end_supervisor();
     }
 }
 
-/// supervise-daemon would start us again, whatever our code is. Asked to end, it stops us, who are about to end, and has OpenRC know that the
-/// service has stopped (supervise-daemon.c). A user who is not root may not ask.
+/// Ends supervise-daemon, which would otherwise restart this process whatever its exit code. On
+/// SIGTERM, it stops this process, which is about to end anyway, and marks the service as stopped
+/// in OpenRC (supervise-daemon.c). Only root may send it the signal.
 fn end_supervisor() {
     let parent = parent_id();
     let comm = std::fs::read_to_string(format!("/proc/{parent}/comm"));
@@ -29,10 +30,11 @@ fn end_supervisor() {
     let Ok(pid) = libc::pid_t::try_from(parent) else {
         return;
     };
-    // SAFETY: it takes numbers; the process is our parent, and not reaped before it has ended.
+    // SAFETY: it takes numbers. The process is our parent, which is not reaped before it has ended.
     #[expect(unsafe_code, reason = "std signals no processes but its own children")]
     let is_told = unsafe { libc::kill(pid, libc::SIGTERM) } == 0;
-    // If it learned first that we have ended, it would wait for us in vain, as long as a stop may take. Twice, as one look is none at an instant.
+    // If the supervisor saw our exit first, it would wait for us in vain, for as long as a stop may
+    // take. Two successive checks are required because a single one can be wrong for an instant.
     let deadline = Instant::now() + NOTED;
     let mut noted = 0;
     while is_told && noted < 2 && parent_id() == parent && Instant::now() < deadline {
@@ -41,7 +43,7 @@ fn end_supervisor() {
     }
 }
 
-/// Whether a process sleeps, and no SIGTERM waits for it: proc(5), "status".
+/// Returns whether a process is sleeping with no SIGTERM pending: proc(5), "status".
 fn has_noted(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));

@@ -1,12 +1,12 @@
-//! Where this process writes what it says.
+//! Redirection of this process's standard output and standard error.
 
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
-/// Standard output and standard error as they were. Dropped, they are that again.
+/// The previous standard output and standard error, which are restored on drop.
 pub(crate) struct Redirected([(OwnedFd, i32); 2]);
 
-/// Has standard output and standard error of the whole process go there.
+/// Redirects standard output and standard error of the whole process to these pipes.
 pub(crate) fn redirect(stdout: PipeWriter, stderr: PipeWriter) -> io::Result<Redirected> {
     let before = Redirected([
         (duplicate(io::stdout().as_fd())?, libc::STDOUT_FILENO),
@@ -23,15 +23,15 @@ fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is open.
     match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) } {
         -1 => Err(io::Error::last_os_error()),
-        // SAFETY: it was just made, for nobody else.
+        // SAFETY: the descriptor was just created and has no other owner.
         fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
     }
 }
 
-/// In the place of what has this number.
+/// Replaces the descriptor with this number.
 #[expect(unsafe_code, reason = "std does not replace standard streams")]
 fn put(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
-    // SAFETY: the descriptor is open; the one that is replaced is a standard stream, which nobody owns.
+    // SAFETY: the descriptor is open. The replaced one is a standard stream, which has no owner.
     match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
@@ -41,7 +41,7 @@ fn put(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
 impl Drop for Redirected {
     fn drop(&mut self) {
         for (before, number) in &self.0 {
-            // Where it fails, what is said is lost: there is no other place to say so.
+            // If this fails, further output is lost, and there is no place to report it.
             let _ = put(before.as_fd(), *number);
         }
     }

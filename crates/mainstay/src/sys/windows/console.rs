@@ -1,4 +1,5 @@
-//! The console. For a service there, ctrl-c, closing the window, logging off and shutting down are a stop.
+//! The console. For a service on a console, ctrl-c, closing the window, logging off and shutting
+//! down request a stop.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -20,14 +21,14 @@ use crate::context::{Said, Shared, Voice};
 use crate::run::{arguments, work};
 use crate::{Context, Control, Error, ErrorKind, Logger, Manager, Service, Stop};
 
-/// What the console's handler, which has no context of its own, tells.
+/// The state that the console's handler notifies, because it has no context of its own.
 static SHARED: OnceLock<Arc<Shared>> = OnceLock::new();
-/// When the first stop was asked for.
+/// The time of the first stop request.
 static STOPPING_SINCE: OnceLock<Instant> = OnceLock::new();
-/// An event that follows the first one within this time is the same request.
+/// An event within this time after the first one counts as the same request.
 const ECHO: Duration = Duration::from_millis(500);
 
-/// Whom a service at a console tells how it is.
+/// A voice that discards all reports, for a service on a console.
 struct Nobody;
 
 impl Voice for Nobody {
@@ -59,7 +60,7 @@ pub(super) fn run(
     Ok(code)
 }
 
-/// Reads a line that the console does not show.
+/// Reads a line without echo.
 pub(crate) fn ask(prompt: &str) -> io::Result<String> {
     let input = File::options().read(true).write(true).open("CONIN$")?;
     let mut output = File::options().read(true).write(true).open("CONOUT$")?;
@@ -76,7 +77,7 @@ pub(crate) fn ask(prompt: &str) -> io::Result<String> {
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn mode(console: &File) -> io::Result<CONSOLE_MODE> {
     let mut mode = 0;
-    // SAFETY: the handle is open, and the mode is there.
+    // SAFETY: the handle is open, and the mode is valid.
     match unsafe { GetConsoleMode(console.as_raw_handle(), &raw mut mode) } {
         FALSE => Err(io::Error::last_os_error()),
         _ => Ok(mode),
@@ -94,14 +95,14 @@ fn set_mode(console: &File, mode: CONSOLE_MODE) -> io::Result<()> {
 
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn listen() -> io::Result<()> {
-    // SAFETY: the handler is a function that lives as long as the program.
+    // SAFETY: the handler is a function, which lives as long as the program.
     match unsafe { SetConsoleCtrlHandler(Some(handle), TRUE) } {
         FALSE => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }
 
-/// Called on a thread of the system's (`HandlerRoutine`).
+/// The control handler, called on a thread of the system (`HandlerRoutine`).
 #[expect(unsafe_code, reason = "the system's own interface")]
 unsafe extern "system" fn handle(event: u32) -> BOOL {
     let Some(shared) = SHARED.get() else {
@@ -110,9 +111,10 @@ unsafe extern "system" fn handle(event: u32) -> BOOL {
     let is_first = shared.tell(Control::Stop(Stop::Requested));
     let is_echo = STOPPING_SINCE.get_or_init(Instant::now).elapsed() < ECHO;
     match event {
-        // A second ctrl-c ends the process, by the next handler, but not the copy that a wrapper sends as well.
+        // A second ctrl-c ends the process through the next handler. A copy that a wrapper also
+        // sends does not.
         CTRL_C_EVENT | CTRL_BREAK_EVENT => BOOL::from(is_first || is_echo),
-        // The process ends when this returns, and no later than the system likes.
+        // The process ends when this returns, or when the system's own timeout expires.
         _ => loop {
             thread::sleep(Duration::from_secs(3600));
         },

@@ -1,7 +1,8 @@
-//! A service process under the Service Control Manager: one service, in a process of its own.
+//! A service process under the Service Control Manager, with a single service.
 //!
-//! The main thread is the dispatcher's (`StartServiceCtrlDispatcherW`), on which [`handle`] is called; it only ever locks, tells and returns.
-//! The service runs on the thread that the system makes for `ServiceMain`. A third one ticks while a state is pending.
+//! The main thread is the dispatcher's (`StartServiceCtrlDispatcherW`), on which [`handle`] is
+//! called. It only takes locks, sends notifications and returns. The service runs on the thread
+//! that the system creates for `ServiceMain`. A third thread ticks while a state is pending.
 
 use std::ffi::{OsString, c_void};
 use std::io;
@@ -32,9 +33,9 @@ use crate::{
     SessionChange, SessionReason, State, Stop,
 };
 
-/// What `ServiceMain`, which is given no context, has to do.
+/// The job for `ServiceMain`, which receives no context.
 static JOB: Mutex<Option<Job>> = Mutex::new(None);
-/// What became of it.
+/// The exit code of the job.
 static CODE: OnceLock<u32> = OnceLock::new();
 
 struct Job {
@@ -43,7 +44,7 @@ struct Job {
     logger: Logger,
 }
 
-/// Blocks until the service has ended.
+/// Runs the service and blocks until it has ended.
 pub(super) fn run(
     definition: Definition,
     service: impl Service + Send + 'static,
@@ -60,7 +61,8 @@ pub(super) fn run(
     Ok(CODE.get().copied().unwrap_or(1))
 }
 
-/// Services begin in the system's own directory, where nothing of theirs is: enters the definition's, or that of the program.
+/// Enters the definition's working directory, or the program's directory. Services start in the
+/// system directory, which contains none of their files.
 fn enter(working_dir: Option<PathBuf>) -> Result<(), Error> {
     let of_program = || Some(std::env::current_exe().ok()?.parent()?.to_owned());
     let Some(dir) = working_dir.or_else(of_program) else {
@@ -93,36 +95,36 @@ fn dispatch(name: &mut [u16]) -> io::Result<()> {
         },
         scm::SERVICE_TABLE_ENTRYW::default(),
     ];
-    // SAFETY: the table ends with an empty entry, and lives until the call returns.
+    // SAFETY: the table ends with an empty entry and outlives the call.
     match unsafe { scm::StartServiceCtrlDispatcherW(table.as_ptr()) } {
         FALSE => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }
 
-/// `ServiceMain`. Its own name comes first among the arguments.
+/// `ServiceMain`. The first argument is the service's own name.
 #[expect(unsafe_code, reason = "the system's own interface")]
 unsafe extern "system" fn service_main(count: u32, arguments: *mut PWSTR) {
     let Some(job) = lock(&JOB).take() else {
         return;
     };
     let arguments = (1..count as usize).map(|index| {
-        // SAFETY: the system gives `count` strings that end with a NUL.
+        // SAFETY: the system passes `count` strings that end with a NUL.
         unsafe { text(*arguments.add(index)) }
     });
     job.run(arguments.collect());
 }
 
 /// # Safety
-/// It ends with a NUL.
+/// `wide` must end with a NUL.
 #[expect(unsafe_code, reason = "the system's own interface")]
 unsafe fn text(wide: PWSTR) -> OsString {
     let mut length = 0;
-    // SAFETY: by contract of this function, each element up to the NUL can be read.
+    // SAFETY: by this function's contract, each element up to the NUL can be read.
     while unsafe { *wide.add(length) } != 0 {
         length += 1;
     }
-    // SAFETY: as many elements were just read.
+    // SAFETY: this many elements were just read.
     OsString::from_wide(unsafe { std::slice::from_raw_parts(wide, length) })
 }
 
@@ -153,7 +155,7 @@ impl Job {
         let shared = Shared::new(LinkVoice(Arc::clone(&link)));
         let _first: Result<(), _> = link.shared.set(Arc::clone(&shared));
         if let Err(error) = link.register(&definition.name) {
-            // Without a handle nobody can be told: the manager gives up by itself.
+            // Without a handle, no status can be reported. The manager gives up on its own.
             logger.error(format!(
                 "listen to the Service Control Manager (RegisterServiceCtrlHandlerEx): {error}"
             ));
@@ -177,7 +179,7 @@ impl Job {
             done.map_err(|error| io::Error::other(format!("{}: {error}", dir.display())))
         });
         if let Err(error) = captured {
-            // Its output is lost, as that of any service. That is no reason not to run it.
+            // The output is lost, as with any service. This is no reason not to run it.
             logger.warn(format!("write output to files: {error}"));
         }
         let code = match enter(definition.working_dir) {
@@ -185,17 +187,18 @@ impl Job {
             Err(error) => failed(&Exit::from(error), &logger),
         };
         let _first: Result<(), _> = CODE.set(code);
-        // The process may end as soon as the manager knows.
+        // The process may end as soon as the manager receives the status.
         capture::end();
         link.end(End::Code(code));
     }
 }
 
-/// The line to the manager, which must live as long as the process: the system holds its address.
+/// The connection to the manager. It must live as long as the process because the system holds its
+/// address.
 struct Link {
     handle: OnceLock<Handle>,
     progress: Mutex<Progress>,
-    /// A state became pending, or another one.
+    /// Notified when the state becomes pending or changes to another pending state.
     changed: Condvar,
     shared: OnceLock<Arc<Shared>>,
     accepts: Accepts,
@@ -203,7 +206,7 @@ struct Link {
     logger: Logger,
 }
 
-/// Whether the service is told of a shutdown before it begins.
+/// The preshutdown setting: determines whether the service is notified before a shutdown begins.
 #[derive(Clone, Copy, Debug)]
 enum Preshutdown {
     Ignored,
@@ -213,7 +216,7 @@ enum Preshutdown {
 #[derive(Debug)]
 struct Handle(scm::SERVICE_STATUS_HANDLE);
 
-// SAFETY: the system takes it on any thread ("SetServiceStatus").
+// SAFETY: the system accepts the handle on any thread ("SetServiceStatus").
 #[expect(unsafe_code, reason = "a number in the shape of a pointer")]
 unsafe impl Send for Handle {}
 // SAFETY: as above.
@@ -224,9 +227,10 @@ impl Link {
     #[expect(unsafe_code, reason = "the system's own interface")]
     fn register(self: &Arc<Self>, name: &str) -> io::Result<()> {
         let name = wide(name);
-        // Never given back: the system may call as long as the process lives.
+        // Never freed: the system may call the handler as long as the process lives.
         let context = Arc::into_raw(Arc::clone(self)).cast::<c_void>();
-        // SAFETY: `context` is a `Link` for as long as the process lives, and `handle` takes it for one.
+        // SAFETY: `context` is a `Link` that lives as long as the process, and `handle` casts it to
+        // one.
         let handle =
             unsafe { scm::RegisterServiceCtrlHandlerExW(name.as_ptr(), Some(handle), context) };
         if handle.is_null() {
@@ -236,7 +240,8 @@ impl Link {
         Ok(())
     }
 
-    /// Never blocks for long: nobody waits for anything while they hold the lock.
+    /// Locks the progress. The lock is never held for long, because no thread waits while holding
+    /// it.
     fn progress(&self) -> MutexGuard<'_, Progress> {
         lock(&self.progress)
     }
@@ -260,7 +265,7 @@ impl Link {
             dwCheckPoint: report.checkpoint,
             dwWaitHint: u32::try_from(report.wait_hint.as_millis()).unwrap_or(u32::MAX),
         };
-        // SAFETY: the handle is the one that the system gave us; the status is there.
+        // SAFETY: the system returned this handle, and the status is valid.
         if unsafe { scm::SetServiceStatus(*handle, &raw const status) } == FALSE {
             let error = io::Error::last_os_error();
             self.logger.warn(format!(
@@ -270,7 +275,7 @@ impl Link {
         }
     }
 
-    /// On the dispatcher's thread.
+    /// Handles a control, on the dispatcher's thread.
     fn handle(&self, control: Control) {
         let mut progress = self.progress();
         let before = progress.report();
@@ -301,7 +306,8 @@ impl Link {
         self.tell(&report);
     }
 
-    /// A thread's life: says that a pending state goes on. Between them it sleeps without a timer.
+    /// The body of the ticker thread: reports the progress of a pending state. Between pending
+    /// states, it sleeps without a timer.
     fn tick(&self) {
         let mut progress = self.progress();
         loop {
@@ -315,7 +321,8 @@ impl Link {
                         State::PausePending | State::ContinuePending => Event::PauseOverdue,
                         _ => Event::StopOverdue,
                     };
-                    // First: the manager may end the process as soon as it knows.
+                    // Logged first: the manager may end the process as soon as it receives the
+                    // status.
                     self.logger.event(event, "its process is ended", &[]);
                     capture::end();
                     self.tell(&report);
@@ -337,7 +344,7 @@ impl Link {
     }
 }
 
-/// `SERVICE_ACCEPT_…` for what is accepted in a state.
+/// Returns the `SERVICE_ACCEPT_…` bits for the controls that are accepted in a state.
 fn accepted(controls: Controls, accepts: Accepts, preshutdown: Preshutdown) -> u32 {
     let stops = match preshutdown {
         Preshutdown::Ignored => scm::SERVICE_ACCEPT_STOP | scm::SERVICE_ACCEPT_SHUTDOWN,
@@ -368,7 +375,7 @@ fn accepted(controls: Controls, accepts: Accepts, preshutdown: Preshutdown) -> u
     }
 }
 
-/// The service's side of the line.
+/// The service's end of the connection.
 struct LinkVoice(Arc<Link>);
 
 impl Voice for LinkVoice {
@@ -383,13 +390,14 @@ impl Voice for LinkVoice {
                 self.0.progress().extend(by, Instant::now());
                 self.0.changed.notify_all();
             }
-            // The manager has no place for these.
+            // The manager has no equivalent of these.
             Said::Status(_) | Said::Alive | Said::Began(_) => {}
         }
     }
 }
 
-/// `HandlerEx`. The manager ignores what it returns but for requests of its own, of which we have none.
+/// `HandlerEx`. The manager ignores the return value except for requests of its own, which are not
+/// used here.
 #[expect(unsafe_code, reason = "the system's own interface")]
 unsafe extern "system" fn handle(
     control: u32,
@@ -397,14 +405,14 @@ unsafe extern "system" fn handle(
     data: *mut c_void,
     context: *mut c_void,
 ) -> u32 {
-    // SAFETY: it is the `Link` that was registered, which is never given back.
+    // SAFETY: it is the registered `Link`, which is never freed.
     let link = unsafe { &*context.cast::<Link>() };
-    // Answered by the manager itself from what it was told last.
+    // The manager itself answers from the last reported status.
     if control == scm::SERVICE_CONTROL_INTERROGATE {
         return NO_ERROR;
     }
     let session = || {
-        // SAFETY: with this control, the system passes such a structure.
+        // SAFETY: the system passes this structure with this control.
         let notification = unsafe { data.cast::<WTSSESSION_NOTIFICATION>().as_ref() };
         notification.map_or(0, |notification| notification.dwSessionId)
     };

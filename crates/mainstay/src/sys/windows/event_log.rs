@@ -1,7 +1,8 @@
-//! The Windows Event Log: the registration of a source in the registry, and reporting events.
+//! The Windows Event Log: registers a source in the registry and reports events.
 //!
-//! A source is a key under the log `Application`. It names the file that has the texts of the source's events: the program itself. A source
-//! of ours has a [`MARK`]; one without it belongs to another program, and is neither changed nor removed.
+//! A source is a key under the log `Application`. It names the file that contains the texts of the
+//! source's events: the program itself. Sources of this library have a [`MARK`]. A source without
+//! it belongs to another program and is neither changed nor removed.
 
 #![expect(
     unsafe_code,
@@ -29,33 +30,36 @@ use windows_sys::Win32::System::Registry::{
 
 use crate::logger::{Event, Reporter, Severity};
 
-/// Where sources of the log `Application` are, under `HKEY_LOCAL_MACHINE`.
+/// The path of the sources of the log `Application`, under `HKEY_LOCAL_MACHINE`.
 const SOURCES: &str = r"SYSTEM\CurrentControlSet\Services\EventLog\Application";
 
-/// Information, warnings and errors.
+/// The event types: information, warnings and errors.
 const TYPES_SUPPORTED: u32 =
     (EVENTLOG_INFORMATION_TYPE | EVENTLOG_WARNING_TYPE | EVENTLOG_ERROR_TYPE) as u32;
 
-/// The value by which a source is known to be ours.
+/// The registry value that marks a source as created by this library.
 const MARK: &str = "RegisteredBy";
 const MAINSTAY: &str = "mainstay";
 
-/// What a source's key held before it was changed: all its values.
+/// The previous values of a source's key.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Previous(Vec<Value>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Value {
-    /// With its NUL.
+    /// The name with its NUL.
     name: Vec<u16>,
     kind: u32,
     data: Vec<u8>,
 }
 
-/// Makes `name` a source whose texts are in `exe`, which is an absolute path. Returns what was there, for [`restore`]: `None` if nothing.
+/// Registers `name` as a source whose texts are in `exe`, an absolute path. Returns the previous
+/// values for [`restore`], or `None` if there were none.
 ///
-/// Needs administrative rights (5 otherwise). Refuses with 50 (not supported) where another program has a source of this name. Registering anew with another `exe` moves the source; values that are not ours stay. If it
-/// fails, all is as it was, as far as the registry lets us.
+/// Requires administrator rights (error 5 otherwise). Fails with error 50 (not supported) if
+/// another program has a source of this name. Registering the source with another `exe` moves it;
+/// values set by others remain. After a failure, the previous state is restored as far as the
+/// registry allows.
 pub(crate) fn register(name: &str, exe: &Path) -> io::Result<Option<Previous>> {
     let previous = read(name)?;
     if previous.as_ref().is_some_and(Previous::is_foreign) {
@@ -72,14 +76,15 @@ pub(crate) fn register(name: &str, exe: &Path) -> io::Result<Option<Previous>> {
         key.set(&wide("TypesSupported"), REG_DWORD, &types)
     };
     if let Err(error) = set() {
-        // The first error is the one to tell.
+        // The first error is reported.
         let _ = restore(name, previous.as_ref());
         return Err(error);
     }
     Ok(previous)
 }
 
-/// Where the texts of the source `name` are; `None` if there is no such source.
+/// Returns the path of the file with the texts of the source `name`, or `None` if there is no such
+/// source.
 pub(crate) fn message_file(name: &str) -> io::Result<Option<String>> {
     let wanted = wide("EventMessageFile");
     let previous = read(name)?;
@@ -95,7 +100,8 @@ pub(crate) fn message_file(name: &str) -> io::Result<Option<String>> {
     }))
 }
 
-/// Removes the source, if it is ours. Returns what it was, for [`restore`]: `None` if there was none of ours, which is no error.
+/// Removes the source if it was created by this library. Returns the previous values for
+/// [`restore`]. If there was no such source, it returns `None`, which is not an error.
 pub(crate) fn unregister(name: &str) -> io::Result<Option<Previous>> {
     let previous = read(name)?.filter(|previous| !previous.is_foreign());
     if previous.is_some() {
@@ -105,7 +111,7 @@ pub(crate) fn unregister(name: &str) -> io::Result<Option<Previous>> {
 }
 
 impl Previous {
-    /// Whether another program has made it.
+    /// Returns whether another program created the source.
     fn is_foreign(&self) -> bool {
         let (name, data) = (wide(MARK), bytes(MAINSTAY.encode_utf16()));
         let mut values = self.0.iter();
@@ -113,12 +119,12 @@ impl Previous {
     }
 }
 
-/// A text as the registry has it, with a NUL.
+/// Returns a string as stored in the registry, with a NUL.
 fn bytes(units: impl Iterator<Item = u16>) -> Vec<u8> {
     units.chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
-/// Undoes [`register`] and [`unregister`], with what they returned.
+/// Undoes [`register`] and [`unregister`], given the values they returned.
 pub(crate) fn restore(name: &str, previous: Option<&Previous>) -> io::Result<()> {
     let path = path(name);
     // SAFETY: the path ends with a NUL and outlives the call.
@@ -135,7 +141,7 @@ pub(crate) fn restore(name: &str, previous: Option<&Previous>) -> io::Result<()>
         .try_for_each(|value| key.set(&value.name, value.kind, &value.data))
 }
 
-/// All that the source's key holds; `None` if there is no such key.
+/// Reads all values of the source's key. Returns `None` if there is no such key.
 fn read(name: &str) -> io::Result<Option<Previous>> {
     let Some(key) = Key::open(name)? else {
         return Ok(None);
@@ -147,7 +153,7 @@ fn read(name: &str) -> io::Result<Option<Previous>> {
     Ok(Some(Previous(values)))
 }
 
-/// An open key of a source. Closed when dropped.
+/// An open key of a source, closed on drop.
 struct Key(HKEY);
 
 impl Key {
@@ -171,7 +177,7 @@ impl Key {
 
     fn create(name: &str) -> io::Result<Self> {
         let (path, mut key) = (path(name), null_mut());
-        // SAFETY: the path ends with a NUL; both outlive the call; what is null may be.
+        // SAFETY: the path ends with a NUL; both outlive the call; the null arguments are optional.
         let code = unsafe {
             RegCreateKeyExW(
                 HKEY_LOCAL_MACHINE,
@@ -188,16 +194,16 @@ impl Key {
         check(code).map(|()| Self(key))
     }
 
-    /// The value at this place, if there are so many.
+    /// Returns the value at this index, if it exists.
     fn value(&self, index: usize) -> io::Result<Option<Value>> {
         let index = u32::try_from(index).map_err(io::Error::other)?;
-        // The longest name there may be.
+        // The maximum length of a name.
         let mut name = vec![0; 16_384];
         let mut data = vec![0; 1024];
         loop {
             let (mut name_len, mut data_len) = (len(&name)?, len(&data)?);
             let mut kind = 0;
-            // SAFETY: the key is open; the buffers have the lengths that are given, and outlive the call.
+            // SAFETY: the key is open; the buffers have the given lengths and outlive the call.
             let code = unsafe {
                 RegEnumValueW(
                     self.0,
@@ -215,7 +221,7 @@ impl Key {
                 ERROR_MORE_DATA => data.resize(data_len.max(len(&data)? * 2) as usize, 0),
                 _ => {
                     check(code)?;
-                    // The NUL is not counted, and is there.
+                    // The NUL is not counted, but it is present.
                     name.truncate(name_len as usize + 1);
                     data.truncate(data_len as usize);
                     return Ok(Some(Value { name, kind, data }));
@@ -224,28 +230,29 @@ impl Key {
         }
     }
 
-    /// `name` with its NUL.
+    /// Sets a value. `name` includes its NUL.
     fn set(&self, name: &[u16], kind: u32, data: &[u8]) -> io::Result<()> {
-        // SAFETY: the key is open; name and data are whole and outlive the call.
+        // SAFETY: the key is open; name and data are complete and outlive the call.
         check(unsafe { RegSetValueExW(self.0, name.as_ptr(), 0, kind, data.as_ptr(), len(data)?) })
     }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // SAFETY: it is open, and ours. It cannot fail on such a key.
+        // SAFETY: the key is open and owned. The call cannot fail on such a key.
         unsafe { RegCloseKey(self.0) };
     }
 }
 
-/// An open source of events. Closed when dropped.
+/// An open event source, closed on drop.
 pub(crate) struct Source(HANDLE);
 
 // SAFETY: the handle belongs to the process, not to a thread.
 unsafe impl Send for Source {}
 
 impl Reporter for Source {
-    /// Works for a name that is not registered, too: then Event Viewer has no texts for its events.
+    /// Opens the source. It also works for a name that is not registered; Event Viewer then has no
+    /// texts for its events.
     fn open(source: &str) -> io::Result<Self> {
         #[cfg(feature = "message-table")]
         super::message_table::keep();
@@ -266,7 +273,8 @@ impl Reporter for Source {
         };
         let strings = strings.map(wide);
         let strings = strings.each_ref().map(|string| string.as_ptr());
-        // SAFETY: the handle is open; there are two strings, which end with a NUL and outlive the call; there are no data and no SID.
+        // SAFETY: the handle is open; there are two strings, which end with a NUL and outlive the
+        // call; there are no data and no SID.
         let is_done = unsafe {
             ReportEventW(
                 self.0,
@@ -289,7 +297,7 @@ impl Reporter for Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // SAFETY: it is open, and ours. There is nobody to tell that it failed.
+        // SAFETY: the handle is open and owned. A failure cannot be reported.
         unsafe { DeregisterEventSource(self.0) };
     }
 }
@@ -298,7 +306,7 @@ fn path(name: &str) -> Vec<u16> {
     wide(&format!(r"{SOURCES}\{name}"))
 }
 
-/// With a NUL.
+/// Converts a string to UTF-16 with a NUL.
 fn wide(text: &str) -> Vec<u16> {
     text.encode_utf16().chain([0]).collect()
 }
@@ -307,7 +315,7 @@ fn len<T>(buffer: &[T]) -> io::Result<u32> {
     u32::try_from(buffer.len()).map_err(io::Error::other)
 }
 
-/// The registry returns errors, and leaves the last one alone.
+/// Converts an error code. The registry returns errors and does not set the last error.
 fn check(code: u32) -> io::Result<()> {
     if code == ERROR_SUCCESS {
         return Ok(());
@@ -319,7 +327,7 @@ fn check(code: u32) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// What the source's key holds, by name.
+    /// Returns the values of the source's key, by name.
     fn values(name: &str) -> Option<Vec<(String, u32, Vec<u8>)>> {
         let Previous(values) = read(name).unwrap()?;
         let mut values: Vec<_> = values

@@ -1,8 +1,11 @@
-//! The texts of our events, inside the program: an RT_MESSAGETABLE resource, written by the assembler that is part of rustc.
+//! The texts of the events, inside the program: an RT_MESSAGETABLE resource, written by the
+//! assembler that is part of rustc.
 //!
-//! A resource is a tree of three levels (type, name, language) in the section `.rsrc`, whose leaf says where in the loaded image the data
-//! lie (`.rva`). Microsoft's linkers want tree and data in `.rsrc$01` and `.rsrc$02`; GNU's merges the trees of all objects, and wants
-//! each in one piece. Texts are ASCII, which every code page has. A linker takes the object only because [`keep`] names it.
+//! A resource is a tree of three levels (type, name, language) in the section `.rsrc`. Its leaf
+//! contains the address of the data in the loaded image (`.rva`). Microsoft's linkers expect the
+//! tree and the data in `.rsrc$01` and `.rsrc$02`. GNU's linker merges the trees of all objects and
+//! expects each in one piece. Texts are ASCII, which every code page includes. The linker includes
+//! the object only because [`keep`] refers to it.
 
 #![expect(unsafe_code, reason = "assembly, which is data only here")]
 
@@ -31,12 +34,13 @@ macro_rules! define {
         core::arch::global_asm!(
             section!(tree),
             ".p2align 2",
-            // Type 11, RT_MESSAGETABLE. A directory: flags, time, version, count of names, count of ids; then id and place of each.
+            // Type 11, RT_MESSAGETABLE. A directory: flags, time, version, number of names, number
+            // of IDs; then the ID and the offset of each entry.
             "mainstay_message_resource:",
             ".long 0, 0, 0; .short 0, 1; .long 11, 0x80000018",
             // Name 1.
             ".long 0, 0, 0; .short 0, 1; .long 1, 0x80000030",
-            // Language 0, neutral: found whatever the user's is.
+            // Language 0, neutral: found for every user language.
             ".long 0, 0, 0; .short 0, 1; .long 0, 0x48",
             ".rva mainstay_message_table",
             ".long mainstay_message_table_end - mainstay_message_table, 0, 0",
@@ -44,13 +48,15 @@ macro_rules! define {
             section!(data),
             ".p2align 2",
             "mainstay_message_table:",
-            // How many blocks; of each the first id, the last, and where its texts are.
+            // The number of blocks; for each block, its first ID, its last ID and the offset of its
+            // texts.
             concat!(".long 0" $(, " + 1 /* ", $kind, " */")*),
             $(concat!(
                 ".long ", $id, ", ", $id,
                 ", mainstay_message_", stringify!($name), " - mainstay_message_table"
             ),)*
-            // A text: its length with this head and padding, 0 for ASCII, and the text with its NUL.
+            // A text: its length including this header and padding, 0 for ASCII, and the text with
+            // its NUL.
             $(
                 concat!("mainstay_message_", stringify!($name), ":"),
                 concat!(
@@ -68,12 +74,12 @@ macro_rules! define {
 }
 for_each_event!(define);
 
-// SAFETY: it is defined above, and only its address is taken.
+// SAFETY: it is defined above, and only its address is used.
 unsafe extern "C" {
     safe static mainstay_message_resource: c_void;
 }
 
-/// Has the linker take the resource into every program that calls this.
+/// Makes the linker include the resource in every program that calls this.
 pub(super) fn keep() {
     std::hint::black_box(&raw const mainstay_message_resource);
 }
@@ -89,13 +95,13 @@ mod tests {
 
     use crate::logger::Event;
 
-    /// What Windows makes of an event's text in this very program.
+    /// Returns the text that Windows formats for an event from this program's own resource.
     fn formatted(id: u32, message: &str) -> String {
         let message: Vec<u16> = message.encode_utf16().chain([0]).collect();
         let inserted = [message.as_ptr().cast::<i8>()];
         let mut text = vec![0; 1024];
-        // SAFETY: null is the program's own module, which stays; the text has the length that is given, no message has more than one
-        // insertion, and that ends with a NUL.
+        // SAFETY: null is the program's own module, which stays loaded; the text has the given
+        // length; no message has more than one insertion, which ends with a NUL.
         let length = unsafe {
             FormatMessageW(
                 FORMAT_MESSAGE_FROM_HMODULE | FORMAT_MESSAGE_ARGUMENT_ARRAY,

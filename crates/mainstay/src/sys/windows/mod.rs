@@ -24,14 +24,15 @@ use crate::{
     Definition, Error, ErrorKind, Installed, Logger, Manager, Service, ServiceStatus, State,
 };
 
-/// Runs the service under whoever started the process.
+/// Runs the service under the manager that started the process.
 pub(crate) fn run(
     definition: Definition,
     service: impl Service + Send + 'static,
     logger: &Logger,
 ) -> Result<u32, Error> {
     match under_scm() {
-        // The dispatcher comes first: a failure before it is a time-out (1053) for the manager, without a cause.
+        // The dispatcher comes first: the manager would report an earlier failure as a time-out
+        // (1053) without a cause.
         true => dispatcher::run(definition, service, logger.clone()),
         false => {
             if let Some(dir) = &definition.working_dir {
@@ -49,7 +50,7 @@ fn under_scm() -> bool {
     Manager::current() == Manager::WindowsScm
 }
 
-/// With a NUL at its end.
+/// Converts a string to UTF-16 with a NUL.
 fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {
     text.as_ref().encode_wide().chain([0]).collect()
 }
@@ -59,17 +60,17 @@ fn connect(rights: u32) -> Result<scm::Manager, Error> {
     connected.map_err(manage::no_manager)
 }
 
-/// The Service Control Manager is always there.
+/// Returns the Service Control Manager, which is always present.
 pub(crate) fn detect() -> Vec<Manager> {
     vec![Manager::WindowsScm]
 }
 
-/// No system of ours lies below a directory.
+/// Returns nothing: Windows cannot be installed into from a directory.
 pub(crate) fn detect_below(_root: &std::path::Path) -> Vec<Manager> {
     Vec::new()
 }
 
-/// There is one, and always the same.
+/// Checks the manager. There is only one, the Service Control Manager.
 pub(crate) fn check_manager(definition: &Definition) -> Result<(), Error> {
     match definition.manager {
         None | Some(Manager::WindowsScm) => Ok(()),
@@ -99,7 +100,7 @@ pub(crate) fn stage_all(
     Err(error.with_cure("the Service Control Manager keeps services where no file can be put"))
 }
 
-/// Its definitions lie in the Service Control Manager, not in files.
+/// Returns nothing: definitions are stored in the Service Control Manager, not in files.
 #[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
 pub(crate) fn changed_files(_definition: &Definition) -> Result<Vec<std::path::PathBuf>, Error> {
     Ok(Vec::new())

@@ -1,4 +1,4 @@
-//! Where this process writes what it says.
+//! Redirection of this process's standard output and standard error.
 
 use std::ffi::OsString;
 use std::io::{self, PipeWriter};
@@ -15,13 +15,13 @@ use windows_sys::Win32::System::Registry as registry;
 
 use super::wide;
 
-/// Standard output and standard error as they were. Dropped, they are that again.
+/// The previous standard output and standard error, which are restored on drop.
 pub(crate) struct Redirected([Stream; 2]);
 
 struct Stream {
     kind: STD_HANDLE,
     before: HANDLE,
-    /// Open for as long as it stands for the stream.
+    /// The pipe that replaces the stream, kept open until the stream is restored.
     _end: PipeWriter,
 }
 
@@ -29,7 +29,8 @@ struct Stream {
 #[expect(unsafe_code, reason = "a number in the shape of a pointer")]
 unsafe impl Send for Stream {}
 
-/// Has standard output and standard error of the whole process go there, as far as it asks for them by `GetStdHandle`, as std does.
+/// Redirects standard output and standard error of the whole process to these pipes, for code that
+/// uses `GetStdHandle`, as std does.
 pub(crate) fn redirect(stdout: PipeWriter, stderr: PipeWriter) -> io::Result<Redirected> {
     Ok(Redirected([
         Stream::put(STD_OUTPUT_HANDLE, stdout)?,
@@ -40,9 +41,9 @@ pub(crate) fn redirect(stdout: PipeWriter, stderr: PipeWriter) -> io::Result<Red
 impl Stream {
     #[expect(unsafe_code, reason = "the system's own interface")]
     fn put(kind: STD_HANDLE, end: PipeWriter) -> io::Result<Self> {
-        // SAFETY: takes a number; what it returns is not ours, and not closed.
+        // SAFETY: it takes a number. The returned handle is not owned and not closed here.
         let before = unsafe { GetStdHandle(kind) };
-        // SAFETY: the handle is open, and stays so until the stream is given back.
+        // SAFETY: the handle is open and stays open until the stream is restored.
         match unsafe { SetStdHandle(kind, end.as_raw_handle()) } {
             FALSE => Err(io::Error::last_os_error()),
             _ => Ok(Self {
@@ -58,29 +59,29 @@ impl Drop for Redirected {
     #[expect(unsafe_code, reason = "the system's own interface")]
     fn drop(&mut self) {
         for Stream { kind, before, .. } in &self.0 {
-            // SAFETY: it was the stream before; the pipe's end is closed after this.
+            // SAFETY: it is the previous stream; the end of the pipe is closed after this.
             unsafe { SetStdHandle(*kind, *before) };
         }
     }
 }
 
-/// The directory for logs of a service whose manager keeps no output: `%ProgramData%\NAME\logs`.
+/// Returns the log directory of a service whose manager keeps no output: `%ProgramData%\NAME\logs`.
 ///
-/// The registry is the source of that variable. The environment of a service is the Service Control Manager's choice: Wine's gives
-/// another directory by that name.
+/// The variable is read from the registry. The environment of a service depends on the Service
+/// Control Manager: Wine's contains another directory under that name.
 #[expect(unsafe_code, reason = "the system's own interface")]
 pub(crate) fn default_log_dir(name: &str) -> io::Result<PathBuf> {
     let key = wide(r"SOFTWARE\Microsoft\Windows NT\CurrentVersion\ProfileList");
     let value = wide("ProgramData");
     let mut buffer = [0_u16; 1024];
     let mut size = u32::try_from(size_of_val(&buffer)).unwrap_or(u32::MAX);
-    // SAFETY: the strings end with a NUL; the buffer is as large as is said.
+    // SAFETY: the strings end with a NUL; the buffer has the given size.
     let error = unsafe {
         registry::RegGetValueW(
             registry::HKEY_LOCAL_MACHINE,
             key.as_ptr(),
             value.as_ptr(),
-            // Variables in it are expanded.
+            // Expands the variables in the value.
             registry::RRF_RT_REG_SZ,
             ptr::null_mut(),
             buffer.as_mut_ptr().cast(),

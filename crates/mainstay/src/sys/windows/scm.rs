@@ -1,4 +1,5 @@
-//! The Service Control Manager's own calls ("Service Functions", Microsoft), each as one of [`Scm`].
+//! The Service Control Manager's own calls ("Service Functions", Microsoft), as an implementation
+//! of [`Scm`].
 
 mod rights;
 mod watch;
@@ -26,33 +27,34 @@ use crate::Trigger;
 use crate::logger::source_of;
 use crate::scm::{Base, FailureActions, Kind, Scm, ServiceStatus, Setting, State};
 
-/// Where services have what is theirs.
+/// The registry key of the services.
 const SERVICES_KEY: &str = "SYSTEM\\CurrentControlSet\\Services\\";
 const ENVIRONMENT: &str = "Environment";
 
-/// A connection to the manager of this machine.
+/// A connection to this machine's manager.
 pub(super) struct Manager {
     handle: Handle,
     began: Instant,
     watch: Watch,
 }
 
-/// Closed when it is dropped.
+/// A service handle, closed on drop.
 struct Handle(SC_HANDLE);
 
 impl Drop for Handle {
     #[expect(unsafe_code, reason = "the system's own interface")]
     fn drop(&mut self) {
-        // SAFETY: the handle is ours, and open.
+        // SAFETY: the handle is owned and open.
         unsafe { services::CloseServiceHandle(self.0) };
     }
 }
 
 impl Manager {
-    /// With these rights, `SC_MANAGER_…`: a want of them is known before anything is touched.
+    /// Connects with the given rights, `SC_MANAGER_…`, so that missing rights are detected before
+    /// anything is changed.
     #[expect(unsafe_code, reason = "the system's own interface")]
     pub(super) fn connect(rights: u32) -> io::Result<Self> {
-        // SAFETY: two empty names are this machine and its database of services.
+        // SAFETY: two null names select this machine and its database of services.
         let handle = unsafe { services::OpenSCManagerW(ptr::null(), ptr::null(), rights) };
         Ok(Self {
             handle: owned(handle)?,
@@ -140,7 +142,7 @@ impl Scm for Manager {
             Setting::Security(_) => WRITE_DAC,
             Setting::LogonRight(_) => services::SERVICE_QUERY_CONFIG,
             Setting::Base(_) => services::SERVICE_CHANGE_CONFIG | services::SERVICE_QUERY_CONFIG,
-            // A restart among the actions wants the right to start.
+            // A restart among the actions requires the right to start.
             _ => services::SERVICE_CHANGE_CONFIG | services::SERVICE_START,
         };
         let service = self.open(name, rights)?;
@@ -160,7 +162,7 @@ impl Scm for Manager {
         let arguments: Vec<Vec<u16>> = arguments.iter().map(wide).collect();
         let pointers: Vec<*const u16> = arguments.iter().map(|text| text.as_ptr()).collect();
         let count = u32::try_from(pointers.len()).unwrap_or(u32::MAX);
-        // SAFETY: as many strings as are said, each with a NUL at its end.
+        // SAFETY: there are as many strings as given, each ending with a NUL.
         done(unsafe { services::StartServiceW(service.0, count, pointers.as_ptr()) })
     }
 
@@ -173,7 +175,7 @@ impl Scm for Manager {
         };
         let service = self.open(name, right)?;
         let mut status = services::SERVICE_STATUS::default();
-        // SAFETY: the handle is open, and the status is there.
+        // SAFETY: the handle is open, and the status is valid.
         done(unsafe { services::ControlService(service.0, code, &raw mut status) })
     }
 
@@ -183,7 +185,7 @@ impl Scm for Manager {
         let mut status = services::SERVICE_STATUS_PROCESS::default();
         let size = size_of_val(&status) as u32;
         let mut needed = 0;
-        // SAFETY: the structure is the one of this level, and its size is said.
+        // SAFETY: the structure is the one of this level, and its size is given.
         done(unsafe {
             services::QueryServiceStatusEx(
                 service.0,
@@ -206,13 +208,14 @@ impl Scm for Manager {
 
     #[expect(unsafe_code, reason = "the system's own interface")]
     fn names(&mut self) -> io::Result<Vec<String>> {
-        // As large as the call takes, so that it need not be repeated: a longer list comes in parts.
+        // The maximum size that the call accepts, so that it need not be repeated with a larger
+        // buffer. A longer list is returned in parts.
         let mut buffer = vec![0_u64; 32 * 1024];
         let size = u32::try_from(size_of_val(&*buffer)).unwrap_or(0);
         let (mut names, mut next) = (Vec::new(), 0);
         loop {
             let (mut needed, mut count) = (0, 0);
-            // SAFETY: the buffer is as large as is said.
+            // SAFETY: the buffer has the given size.
             let listed = done(unsafe {
                 services::EnumServicesStatusExW(
                     self.handle.0,
@@ -235,7 +238,8 @@ impl Scm for Manager {
             let first = buffer
                 .as_ptr()
                 .cast::<services::ENUM_SERVICE_STATUS_PROCESSW>();
-            // SAFETY: so many are there, in a buffer that is aligned for them; each name ends with a NUL.
+            // SAFETY: the buffer contains this many entries and is aligned for them; each name ends
+            // with a NUL.
             unsafe {
                 let part = std::slice::from_raw_parts(first, count as usize);
                 names.extend(part.iter().map(|entry| text(entry.lpServiceName)));
@@ -263,13 +267,13 @@ impl Scm for Manager {
     }
 }
 
-/// winnt.h.
+/// Access rights (winnt.h).
 const DELETE: u32 = 0x0001_0000;
 const READ_CONTROL: u32 = 0x0002_0000;
 const WRITE_DAC: u32 = 0x0004_0000;
 const SERVICE_INTERACTIVE_PROCESS: u32 = 0x100;
 
-/// What `CreateService` and `ChangeServiceConfig` take.
+/// The arguments of `CreateService` and `ChangeServiceConfig`.
 struct WideBase {
     service_type: u32,
     display_name: Vec<u16>,
@@ -280,7 +284,7 @@ struct WideBase {
     password: Option<Secret>,
 }
 
-/// Wiped when it is dropped.
+/// A secret that is wiped on drop.
 struct Secret(Vec<u16>);
 
 impl Drop for Secret {
@@ -310,7 +314,7 @@ impl WideBase {
         }
     }
 
-    /// None is "no password", or "as before".
+    /// Returns the password. Null means "no password" or "unchanged".
     fn password(&self) -> *const u16 {
         self.password
             .as_ref()
@@ -321,7 +325,7 @@ impl WideBase {
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn write_base(service: &Handle, base: &Base) -> io::Result<()> {
     let wide = WideBase::new(base);
-    // An account that is named wants its password; one that is not stays.
+    // Naming an account requires its password. If none is named, the account is unchanged.
     let is_same = base.password.is_none()
         && read_base(service).is_ok_and(|now| now.account.eq_ignore_ascii_case(&base.account));
     let account = match is_same {
@@ -349,12 +353,13 @@ fn write_base(service: &Handle, base: &Base) -> io::Result<()> {
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn read_base(service: &Handle) -> io::Result<Base> {
     let buffer = read_structure(|buffer, size, needed| {
-        // SAFETY: the buffer is as large as is said.
+        // SAFETY: the buffer has the given size.
         unsafe { services::QueryServiceConfigW(service.0, buffer.cast(), size, needed) }
     })?;
-    // SAFETY: the system has put this structure at the buffer's beginning, which is aligned for it.
+    // SAFETY: the system has written this structure at the start of the buffer, which is aligned
+    // for it.
     let config = unsafe { &*buffer.as_ptr().cast::<services::QUERY_SERVICE_CONFIGW>() };
-    // SAFETY: its strings lie in the same buffer, each with a NUL at its end, the list with two.
+    // SAFETY: its strings are in the same buffer, each ending with a NUL, the list with two.
     unsafe {
         Ok(Base {
             display_name: text(config.lpDisplayName),
@@ -370,7 +375,7 @@ fn read_base(service: &Handle) -> io::Result<Base> {
     }
 }
 
-/// `SERVICE_CONFIG_…`
+/// Returns the information level, `SERVICE_CONFIG_…`.
 fn level(kind: Kind) -> u32 {
     match kind {
         Kind::Description => services::SERVICE_CONFIG_DESCRIPTION,
@@ -381,7 +386,7 @@ fn level(kind: Kind) -> u32 {
         Kind::Sid => services::SERVICE_CONFIG_SERVICE_SID_INFO,
         Kind::Privileges => services::SERVICE_CONFIG_REQUIRED_PRIVILEGES_INFO,
         Kind::Triggers => services::SERVICE_CONFIG_TRIGGER_INFO,
-        // They have calls of their own.
+        // These have their own calls.
         Kind::Base | Kind::Environment | Kind::EventSource | Kind::Security | Kind::LogonRight => 0,
     }
 }
@@ -389,7 +394,8 @@ fn level(kind: Kind) -> u32 {
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn write_more(service: &Handle, setting: &Setting) -> io::Result<()> {
     let write = |info: *const c_void| {
-        // SAFETY: the structure is the one of this level, and outlives the call with all that it points to.
+        // SAFETY: the structure is the one of this level, and outlives the call with everything it
+        // points to.
         done(unsafe { services::ChangeServiceConfig2W(service.0, level(setting.kind()), info) })
     };
     match setting {
@@ -421,7 +427,7 @@ fn write_more(service: &Handle, setting: &Setting) -> io::Result<()> {
                 lpRebootMsg: message.as_mut_ptr(),
                 lpCommand: command.as_mut_ptr(),
                 cActions: u32::try_from(actions.len()).unwrap_or(0),
-                // An empty list deletes them, where none would leave them.
+                // An empty list deletes the actions. A null pointer would leave them unchanged.
                 lpsaActions: actions.as_mut_ptr(),
             };
             write((&raw const info).cast())
@@ -463,14 +469,15 @@ fn write_more(service: &Handle, setting: &Setting) -> io::Result<()> {
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn read_more(service: &Handle, kind: Kind) -> io::Result<Setting> {
     let buffer = read_structure(|buffer, size, needed| {
-        // SAFETY: the buffer is as large as is said.
+        // SAFETY: the buffer has the given size.
         unsafe {
             services::QueryServiceConfig2W(service.0, level(kind), buffer.cast(), size, needed)
         }
     })?;
     let start = buffer.as_ptr();
-    // SAFETY: the system has put the structure of this level at the buffer's beginning, which is aligned for it; what it points to lies
-    // in the same buffer, strings with a NUL at their end, lists with two.
+    // SAFETY: the system has written the structure of this level at the start of the buffer, which
+    // is aligned for it. Everything it points to is in the same buffer, strings ending with a NUL,
+    // lists with two.
     unsafe {
         Ok(match kind {
             Kind::Description => {
@@ -527,7 +534,7 @@ fn read_more(service: &Handle, kind: Kind) -> io::Result<Setting> {
     }
 }
 
-/// `write` gets a `SERVICE_TRIGGER_INFO`, for the time of its call.
+/// Passes a `SERVICE_TRIGGER_INFO` to `write`, valid for the duration of the call.
 fn with_triggers(
     triggers: &[Trigger],
     write: impl FnOnce(*const c_void) -> io::Result<()>,
@@ -571,13 +578,13 @@ fn with_triggers(
 }
 
 /// # Safety
-/// It comes from the system, with all that it points to.
+/// The structure and everything it points to must come from the system.
 #[expect(unsafe_code, reason = "the system's own interface")]
 unsafe fn triggers(info: &services::SERVICE_TRIGGER_INFO) -> Vec<Trigger> {
     if info.pTriggers.is_null() {
         return Vec::new();
     }
-    // SAFETY: by contract, so many are there, and as many items as each says.
+    // SAFETY: by contract, there are this many triggers, and each has as many items as given.
     unsafe {
         let list = std::slice::from_raw_parts(info.pTriggers, info.cTriggers as usize);
         let trigger = |trigger: &services::SERVICE_TRIGGER| {
@@ -603,7 +610,8 @@ unsafe fn triggers(info: &services::SERVICE_TRIGGER_INFO) -> Vec<Trigger> {
     }
 }
 
-/// Asks for the size, then for the structure: words, as it holds pointers.
+/// Queries the size, then the structure. The buffer consists of 64-bit words because the structure
+/// contains pointers.
 fn read_structure(read: impl Fn(*mut u64, u32, *mut u32) -> i32) -> io::Result<Vec<u64>> {
     let mut buffer = vec![0_u64; 32];
     loop {
@@ -619,14 +627,14 @@ fn read_structure(read: impl Fn(*mut u64, u32, *mut u32) -> i32) -> io::Result<V
     }
 }
 
-/// The variables that the manager adds for a service: a list in the registry.
+/// Reads the environment variables that the manager adds for a service: a list in the registry.
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn environment(name: &str) -> io::Result<Vec<(String, String)>> {
     let (key, value) = (wide(format!("{SERVICES_KEY}{name}")), wide(ENVIRONMENT));
     let mut buffer: Vec<u16> = vec![0; 1024];
     loop {
         let mut size = u32::try_from(size_of_val(&*buffer)).unwrap_or(u32::MAX);
-        // SAFETY: the strings end with a NUL; the buffer is as large as is said.
+        // SAFETY: the strings end with a NUL; the buffer has the given size.
         let error = unsafe {
             registry::RegGetValueW(
                 registry::HKEY_LOCAL_MACHINE,
@@ -645,7 +653,7 @@ fn environment(name: &str) -> io::Result<Vec<(String, String)>> {
             error => return Err(io::Error::from_raw_os_error(error.cast_signed())),
         }
     }
-    // SAFETY: the system makes sure that such a list ends with two NULs.
+    // SAFETY: the system ensures that such a list ends with two NULs.
     let variables = unsafe { list(buffer.as_ptr()) };
     let pairs = variables.iter().filter_map(|line| line.split_once('='));
     Ok(pairs
@@ -671,7 +679,7 @@ fn set_environment(name: &str, variables: &[(String, String)]) -> io::Result<()>
         .collect();
     let data = wide_list(&lines);
     let size = u32::try_from(size_of_val(&*data)).unwrap_or(u32::MAX);
-    // SAFETY: the strings end with a NUL, the list with two; its size is said in bytes.
+    // SAFETY: the strings end with a NUL, the list with two; its size is given in bytes.
     let error = unsafe {
         registry::RegSetKeyValueW(
             machine,
@@ -690,31 +698,33 @@ fn set_environment(name: &str, variables: &[(String, String)]) -> io::Result<()>
 
 fn wide_list(texts: &[String]) -> Vec<u16> {
     let texts = texts.iter().flat_map(wide);
-    // An empty list is two NULs, too.
+    // An empty list also consists of two NULs.
     texts.chain([0, 0]).collect()
 }
 
 /// # Safety
-/// It is null, or ends with a NUL.
+/// `wide` must be null or end with a NUL.
 #[expect(unsafe_code, reason = "the system's own interface")]
 unsafe fn text(wide: *const u16) -> String {
     if wide.is_null() {
         return String::new();
     }
-    // SAFETY: by contract, so many elements are there.
+    // SAFETY: by contract, there are this many elements.
     let wide = unsafe { std::slice::from_raw_parts(wide, length(wide)) };
     OsString::from_wide(wide).to_string_lossy().into_owned()
 }
 
 /// # Safety
-/// It is null, or a list of strings that each end with a NUL, with an empty one at its end.
+/// `wide` must be null, or a list of strings that each end with a NUL, with an empty string at the
+/// end.
 #[expect(unsafe_code, reason = "the system's own interface")]
 unsafe fn list(wide: *const u16) -> Vec<String> {
     let mut texts = Vec::new();
     let mut start = wide;
     // SAFETY: by contract.
     while !start.is_null() && unsafe { *start } != 0 {
-        // SAFETY: by contract, a string begins here, and another one, perhaps the empty one, behind it.
+        // SAFETY: by contract, a string begins here, followed by another one, which may be the
+        // empty one.
         let text = unsafe { text(start) };
         // SAFETY: as above.
         start = unsafe { start.add(length(start) + 1) };
@@ -724,7 +734,7 @@ unsafe fn list(wide: *const u16) -> Vec<String> {
 }
 
 /// # Safety
-/// It ends with a NUL.
+/// `wide` must end with a NUL.
 #[expect(unsafe_code, reason = "the system's own interface")]
 unsafe fn length(wide: *const u16) -> usize {
     // SAFETY: by contract.
@@ -765,7 +775,7 @@ mod tests {
             Trigger::domain_left(),
         ];
         with_triggers(&wanted, |info| {
-            // SAFETY: it is what was made of these triggers, and lives for this call.
+            // SAFETY: it was built from these triggers and is valid for this call.
             #[expect(unsafe_code, reason = "as the system would read it")]
             let (read, subtypes) = unsafe {
                 let info = &*info.cast::<services::SERVICE_TRIGGER_INFO>();

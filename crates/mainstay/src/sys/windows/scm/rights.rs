@@ -1,4 +1,5 @@
-//! Who may do what: access control lists of services, and accounts' right to log on as one ("Account Rights Constants", Microsoft).
+//! Access rights: access control lists of services, and an account's right to log on as a service
+//! ("Account Rights Constants", Microsoft).
 
 use std::io;
 use std::os::windows::ffi::OsStringExt as _;
@@ -15,11 +16,12 @@ use super::{Handle, done, is, text, wide};
 const LOGON_RIGHT: &str = "SeServiceLogonRight";
 const DACL: u32 = security::DACL_SECURITY_INFORMATION;
 
-/// The access control list of a service, opened with `READ_CONTROL`, in the Security Descriptor Definition Language.
+/// Returns the access control list of a service, opened with `READ_CONTROL`, in the Security
+/// Descriptor Definition Language.
 #[expect(unsafe_code, reason = "the system's own interface")]
 pub(super) fn security(service: &Handle) -> io::Result<String> {
     let descriptor = super::read_structure(|buffer, size, needed| {
-        // SAFETY: the buffer is as large as is said.
+        // SAFETY: the buffer has the given size.
         unsafe {
             services::QueryServiceObjectSecurity(service.0, DACL, buffer.cast(), size, needed)
         }
@@ -35,7 +37,7 @@ pub(super) fn security(service: &Handle) -> io::Result<String> {
             ptr::null_mut(),
         )
     })?;
-    // SAFETY: it ends with a NUL, and is ours to free.
+    // SAFETY: it ends with a NUL and must be freed here.
     unsafe {
         let said = text(sddl);
         LocalFree(sddl.cast());
@@ -43,12 +45,12 @@ pub(super) fn security(service: &Handle) -> io::Result<String> {
     }
 }
 
-/// The same, opened with `WRITE_DAC`.
+/// Sets the access control list of a service, opened with `WRITE_DAC`.
 #[expect(unsafe_code, reason = "the system's own interface")]
 pub(super) fn set_security(service: &Handle, sddl: &str) -> io::Result<()> {
     let sddl = wide(sddl);
     let mut descriptor = ptr::null_mut();
-    // SAFETY: the text ends with a NUL; what is made is freed below.
+    // SAFETY: the text ends with a NUL; the created descriptor is freed below.
     unsafe {
         done(
             authorization::ConvertStringSecurityDescriptorToSecurityDescriptorW(
@@ -66,13 +68,13 @@ pub(super) fn set_security(service: &Handle, sddl: &str) -> io::Result<()> {
     }
 }
 
-/// Whether the account itself, not only a group of it, may log on as a service.
+/// Returns whether the account itself may log on as a service, not only through a group.
 #[expect(unsafe_code, reason = "the system's own interface")]
 pub(super) fn may_log_on(account: &str) -> io::Result<bool> {
     let mut account = identifier(account)?;
     let policy = Policy::open()?;
     let (mut rights, mut count) = (ptr::null_mut(), 0);
-    // SAFETY: the identifier is whole, and both results outlive the call.
+    // SAFETY: the identifier is complete, and both results outlive the call.
     let status = unsafe {
         lsa::LsaEnumerateAccountRights(
             policy.0,
@@ -83,11 +85,11 @@ pub(super) fn may_log_on(account: &str) -> io::Result<bool> {
     };
     match nt(status) {
         Ok(()) => {}
-        // It has none.
+        // The account has no rights of its own.
         Err(error) if is(&error, ERROR_FILE_NOT_FOUND) => return Ok(false),
         Err(error) => return Err(error),
     }
-    // SAFETY: so many are there, each as long as it says; the list is ours to free.
+    // SAFETY: there are this many rights, each with its own length; the list must be freed here.
     unsafe {
         let list = std::slice::from_raw_parts(rights, count as usize);
         let has = list.iter().any(|right| {
@@ -99,7 +101,7 @@ pub(super) fn may_log_on(account: &str) -> io::Result<bool> {
     }
 }
 
-/// Gives an account that right, or takes it.
+/// Grants an account the right to log on as a service, or revokes it.
 #[expect(unsafe_code, reason = "the system's own interface")]
 pub(super) fn let_log_on(account: &str, is_granted: bool) -> io::Result<()> {
     let mut account = identifier(account)?;
@@ -112,7 +114,7 @@ pub(super) fn let_log_on(account: &str, is_granted: bool) -> io::Result<()> {
         Buffer: name.as_mut_ptr(),
     };
     let account = account.as_mut_ptr().cast();
-    // SAFETY: the identifier is whole, and the right's name outlives the calls.
+    // SAFETY: the identifier is complete, and the right's name outlives the calls.
     nt(unsafe {
         match is_granted {
             true => lsa::LsaAddAccountRights(policy.0, account, &raw const right, 1),
@@ -121,7 +123,7 @@ pub(super) fn let_log_on(account: &str, is_granted: bool) -> io::Result<()> {
     })
 }
 
-/// The local security policy. Closed when it is dropped.
+/// The local security policy, closed on drop.
 struct Policy(lsa::LSA_HANDLE);
 
 impl Policy {
@@ -133,7 +135,7 @@ impl Policy {
         };
         let access = lsa::POLICY_LOOKUP_NAMES | lsa::POLICY_CREATE_ACCOUNT;
         let mut policy = 0;
-        // SAFETY: no name is this machine; the attributes are empty, as they have to be.
+        // SAFETY: a null name selects this machine; the attributes are empty, as required.
         nt(unsafe {
             lsa::LsaOpenPolicy(
                 ptr::null(),
@@ -149,21 +151,21 @@ impl Policy {
 impl Drop for Policy {
     #[expect(unsafe_code, reason = "the system's own interface")]
     fn drop(&mut self) {
-        // SAFETY: the handle is ours, and open.
+        // SAFETY: the handle is owned and open.
         unsafe { lsa::LsaClose(self.0) };
     }
 }
 
-/// The security identifier of an account.
+/// Returns the security identifier of an account.
 #[expect(unsafe_code, reason = "the system's own interface")]
 fn identifier(account: &str) -> io::Result<Vec<u32>> {
-    // The manager's way of saying "of this machine" is not that of this call.
+    // This call does not accept the manager's `.\` prefix for local accounts.
     let name = wide(account.strip_prefix(".\\").unwrap_or(account));
     let mut identifier = vec![0_u32; security::SECURITY_MAX_SID_SIZE.div_ceil(4) as usize];
     let mut domain = [0; 256];
     let mut size = u32::try_from(size_of_val(&*identifier)).unwrap_or(0);
     let (mut length, mut kind) = (domain.len() as u32, 0);
-    // SAFETY: both buffers are as large as is said, and the name ends with a NUL.
+    // SAFETY: both buffers have the given sizes, and the name ends with a NUL.
     done(unsafe {
         security::LookupAccountNameW(
             ptr::null(),
@@ -182,7 +184,7 @@ fn identifier(account: &str) -> io::Result<Vec<u32>> {
 fn nt(status: NTSTATUS) -> io::Result<()> {
     match status {
         0 => Ok(()),
-        // SAFETY: takes a number only.
+        // SAFETY: it takes only a number.
         _ => Err(io::Error::from_raw_os_error(
             unsafe { lsa::LsaNtStatusToWinError(status) }.cast_signed(),
         )),

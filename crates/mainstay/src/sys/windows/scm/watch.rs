@@ -1,5 +1,5 @@
-//! `NotifyServiceStatusChange`: the manager tells a thread of a service's change by an asynchronous procedure call, while that thread
-//! sleeps alertably.
+//! `NotifyServiceStatusChange`: the manager notifies a thread of a service's change by an
+//! asynchronous procedure call while that thread is in an alertable sleep.
 
 use std::ffi::c_void;
 use std::io;
@@ -14,17 +14,17 @@ use windows_sys::Win32::System::Threading::SleepEx;
 use super::Handle;
 use crate::State;
 
-/// Waits for services to change. Of use to the thread that made it alone.
+/// Waits for services to change. It can be used only on the thread that created it.
 pub(super) struct Watch {
     notice: NonNull<Notice>,
-    /// A wait has ended without a call.
+    /// Set if a wait has ended without a call.
     is_abandoned: bool,
 }
 
-/// What the system writes into, and tells of, at most once.
+/// The notification buffer that the system writes to and reports, at most once.
 struct Notice {
     notify: services::SERVICE_NOTIFY_2W,
-    /// `SERVICE_NOTIFY_…`; 0 as long as it has told nothing.
+    /// The reported `SERVICE_NOTIFY_…` bits; 0 until the first report.
     told: AtomicU32,
 }
 
@@ -40,15 +40,16 @@ impl Watch {
         }
     }
 
-    /// For this long, or until `service` is in another state than `seen`. A service that is being deleted goes when nobody holds it open any
-    /// more, so it is let go in the end.
+    /// Waits until `service` is in another state than `seen`, for at most `time`. A service that is
+    /// being deleted remains until its last handle is closed, so the handle is closed at the end.
     #[expect(unsafe_code, reason = "the system's own interface")]
     pub(super) fn wait(&mut self, service: Handle, seen: State, time: Duration) -> io::Result<()> {
         let deadline = Instant::now() + time;
-        // The bits of the seven states stand in the order of their numbers; one that it is in would be told of at once.
+        // The bits of the seven states are in the order of their numbers. The current state is
+        // excluded because it would be reported at once.
         let states = 0x7f & !(1 << (seen as u32 - 1));
-        // SAFETY: the notice lives until the system has told; it is the same for all calls, so that one that comes late finds it there,
-        // and brings no more than a look too many.
+        // SAFETY: the notice lives until the system has reported. All calls share it, so a late
+        // report is written to valid memory and causes at most one extra poll.
         let error = unsafe {
             let place = self.notice.as_ptr();
             (*place).told.store(0, Ordering::Relaxed);
@@ -69,7 +70,7 @@ impl Watch {
         }
         self.sleep_until(deadline);
         drop(service);
-        // A call that was on its way comes now.
+        // Receives a call that was already on its way.
         self.sleep_until(Instant::now());
         self.is_abandoned |= self.told() == 0;
         if self.told() & services::SERVICE_NOTIFY_DELETE_PENDING != 0 {
@@ -78,13 +79,14 @@ impl Watch {
         Ok(())
     }
 
-    /// Or until something is told.
+    /// Sleeps until the deadline, or until a change is reported.
     #[expect(unsafe_code, reason = "the system's own interface")]
     fn sleep_until(&self, deadline: Instant) {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let millis = u32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u32::MAX - 1);
-            // SAFETY: takes numbers only; what is called meanwhile is `tell`, or other people's.
+            // SAFETY: it takes only numbers. During the sleep, only `tell` and callbacks of other
+            // code run.
             unsafe { SleepEx(millis, 1) };
             if self.told() != 0 || Instant::now() >= deadline {
                 return;
@@ -94,7 +96,7 @@ impl Watch {
 
     #[expect(unsafe_code, reason = "the system's own interface")]
     fn told(&self) -> u32 {
-        // SAFETY: the notice lives as long as this does, and the system leaves this field alone.
+        // SAFETY: the notice lives as long as this value, and the system does not write this field.
         unsafe { (*self.notice.as_ptr()).told.load(Ordering::Acquire) }
     }
 }
@@ -102,10 +104,11 @@ impl Watch {
 impl Drop for Watch {
     #[expect(unsafe_code, reason = "the system's own interface")]
     fn drop(&mut self) {
-        // Else it stays leaked: that no call comes after the service's handle was closed is documented, but a use after free would be
-        // too high a price for a system that does not keep to it.
+        // Otherwise, the notice stays leaked. Microsoft documents that no call arrives after the
+        // service's handle is closed, but a system that breaks this rule must not cause a use after
+        // free.
         if !self.is_abandoned {
-            // SAFETY: it was leaked when it was made, and the system is done with it.
+            // SAFETY: it was leaked when it was created, and the system no longer uses it.
             drop(unsafe { Box::from_raw(self.notice.as_ptr()) });
         }
     }
@@ -113,7 +116,7 @@ impl Drop for Watch {
 
 #[expect(unsafe_code, reason = "the system's own interface")]
 unsafe extern "system" fn tell(notify: *const c_void) {
-    // SAFETY: the system gives back what it was given, a notice that lives until then.
+    // SAFETY: the system passes back the notice it was given, which is still alive.
     unsafe {
         let notify = &*notify.cast::<services::SERVICE_NOTIFY_2W>();
         let told = notify.dwNotificationTriggered.max(1);
