@@ -1,10 +1,11 @@
-//! A service of AIX's System Resource Controller, which keeps its subsystems in a database of its own.
+//! AIX's System Resource Controller (SRC), which keeps its subsystems in its own database.
 //!
-//! What is written is one script, from which all else follows: it is what init runs at boot (`start`), what defines the subsystem
-//! (`register`), and what the subsystem's process becomes the program by (`run`). So the subsystem has one argument, which no rule of
-//! quoting can touch.
+//! A service is a single script with three roles. init runs it at boot (`start`), it defines the
+//! subsystem (`register`), and the subsystem's process runs it to become the program (`run`). The
+//! subsystem therefore has a single argument, which needs no quoting.
 //!
-//! Sources: IBM's AIX commands reference for mkssys, chssys, rmssys, startsrc, stopsrc, lssrc and ulimit; "System Resource Controller".
+//! Sources: IBM's AIX commands reference for mkssys, chssys, rmssys, startsrc, stopsrc, lssrc and
+//! ulimit; "System Resource Controller".
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -17,9 +18,9 @@ use super::{
 use crate::{Accepts, Definition, Error, Limit, Manager, ServiceStatus, State};
 
 const DIR: &str = "/etc/rc.d/init.d";
-/// Less than 30 bytes: mkssys, "-s".
+/// The maximum length of a name, less than 30 bytes: mkssys, "-s".
 const LONGEST_NAME: usize = 29;
-/// sys/signal.h of AIX.
+/// The signal numbers of AIX (sys/signal.h).
 const SIGNALS: [(&str, u8); 7] = [
     ("HUP", 1),
     ("INT", 2),
@@ -29,7 +30,7 @@ const SIGNALS: [(&str, u8); 7] = [
     ("USR1", 30),
     ("USR2", 31),
 ];
-/// `$1` is the script, `$2` the service.
+/// Updates the SRC's database. `$1` is the script, `$2` the service.
 const REGISTER: &str = r#"if [ -x "$1" ]; then
 	"$1" register
 else
@@ -37,7 +38,7 @@ else
 fi
 "#;
 
-/// AIX.
+/// The backend for AIX.
 pub(crate) struct Aix;
 
 impl Backend for Aix {
@@ -65,7 +66,7 @@ impl Backend for Aix {
         DIR.into()
     }
 
-    /// What /etc/rc.d/rc runs for run level 2, the one of AIX.
+    /// The links that /etc/rc.d/rc runs in run level 2, the run level of AIX.
     fn switch(&self, name: &str, site: &Site) -> Switch {
         let link = |kind| {
             let path = format!("/etc/rc.d/rc2.d/{kind}{name}");
@@ -218,7 +219,7 @@ esac
     })
 }
 
-/// How the subsystem becomes what its definition says, whether it is there or not.
+/// Returns the script part that creates or updates the subsystem.
 fn register(it: &mut Checked<'_>) -> String {
     let Definition {
         name,
@@ -233,7 +234,7 @@ fn register(it: &mut Checked<'_>) -> String {
     let restart = match (recovery.restart_after.is_empty(), recovery.crashes_only) {
         (true, _) => "-O",
         (false, true) => {
-            // The SRC has no opinion of how.
+            // The SRC does not distinguish how a process ended.
             it.lose("that it starts again after a crash");
             "-O"
         }
@@ -251,7 +252,7 @@ fn register(it: &mut Checked<'_>) -> String {
             format!("\tuser=$(id -u {user}) || return 1\n"),
         ),
     };
-    // 0 to 39, 20 being none.
+    // AIX counts from 0 to 39, with 20 as the default.
     let nice = i16::from(nice.unwrap_or(0)).clamp(-20, 19) + 20;
     let log = log_path(name);
     format!(
@@ -261,7 +262,7 @@ fn register(it: &mut Checked<'_>) -> String {
     )
 }
 
-/// How the process of the subsystem becomes the program.
+/// Returns the script part with which the subsystem's process becomes the program.
 fn run(it: &mut Checked<'_>) -> String {
     let mut text = String::new();
     if let Some(path) = it.env_file {
@@ -269,7 +270,7 @@ fn run(it: &mut Checked<'_>) -> String {
     }
     text += &sh::exports(&it.env);
     for (limit, value) in &it.definition.limits {
-        // In 512 bytes: ulimit.
+        // In units of 512 bytes: ulimit.
         let (option, unit) = match limit {
             Limit::OpenFiles => ("-n", 1),
             Limit::Processes => ("-u", 1),
@@ -288,8 +289,9 @@ fn run(it: &mut Checked<'_>) -> String {
     text + "exec " + &sh::command_line(it.argv.iter().copied()) + "\n"
 }
 
-/// What `lssrc -s` has said: a head, and a line of name, group, pid and status, of which group and pid may be missing. There are two lines
-/// where one of another definition still runs.
+/// Parses the output of `lssrc -s`: a header, and a line of name, group, PID and status, of which
+/// group and PID may be missing. There are two lines if a process of an earlier definition is still
+/// running.
 fn status(said: &str) -> Option<ServiceStatus> {
     let line = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -441,7 +443,7 @@ mod tests {
         assert!(Aix.status(&[gone]).is_none());
     }
 
-    /// Whatever words and values there are, the process of a subsystem becomes a program that is given just those.
+    /// Arbitrary arguments and values reach the program unchanged.
     #[cfg(target_os = "linux")]
     #[test]
     fn hostile_values_arrive_as_they_are() {
@@ -450,7 +452,7 @@ mod tests {
         use proptest::test_runner::TestRunner;
         use std::process::Command;
 
-        // AIX has ksh88 as its /bin/sh.
+        // The /bin/sh of AIX is ksh88.
         let has_ksh = Command::new("ksh93").arg("--version").output().is_ok();
         let shell = if has_ksh { "ksh93" } else { "/bin/sh" };
         let root = std::env::temp_dir().join(format!("mainstay-aix-{}", std::process::id()));
@@ -493,7 +495,7 @@ mod tests {
         std::fs::remove_dir_all(&root).unwrap();
     }
 
-    /// Commands that keep their state in files stand for the SRC's: what the script does with what they say.
+    /// Tests the script against stand-ins for the SRC's commands, which keep their state in files.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_script_defines_starts_and_stops_its_subsystem() {

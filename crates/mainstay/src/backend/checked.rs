@@ -1,5 +1,6 @@
-//! What a definition says, as text that a manager can be told, for those that have no accounts, limits or contracts of their own like
-//! systemd's: what is wrong and what is lost is the same with all of them.
+//! A definition converted to text and validated, for managers that have no accounts, limits or
+//! contracts of their own like systemd's. The mistakes and the unsupported settings are the same
+//! for all of them.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -10,15 +11,15 @@ use super::{Call, Order, SIGNALS, Site, cannot, program};
 use crate::definition::wrong_name;
 use crate::{Accepts, Account, Definition, Error, Readiness, Scope, Start};
 
-/// A definition, read for a manager.
+/// A definition, prepared for a manager.
 pub(super) struct Checked<'a> {
     pub(super) definition: &'a Definition,
-    /// The program, and what it is started with.
+    /// The program and its arguments.
     pub(super) argv: Vec<&'a str>,
     pub(super) env: Vec<(&'a str, &'a str)>,
     pub(super) env_file: Option<&'a str>,
     pub(super) working_dir: Option<&'a str>,
-    /// `None`: root, or the user whose service it is.
+    /// The user; `None` for root, or for the user who owns the service.
     pub(super) user: Option<&'a str>,
     pub(super) reload: Option<Vec<&'a str>>,
     pub(super) ready_check: Option<Vec<&'a str>>,
@@ -28,7 +29,7 @@ pub(super) struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
-    /// `can_say`: what its files can hold.
+    /// `can_say` returns whether the manager's files can contain a character.
     pub(super) fn new(
         definition: &'a Definition,
         site: &'a Site,
@@ -73,7 +74,8 @@ impl<'a> Checked<'a> {
         self.losses.push(what.into());
     }
 
-    /// `None` where there is something that its files cannot hold, which is told.
+    /// Returns the text, or reports a mistake and returns `None` if the manager's files cannot
+    /// contain it.
     pub(super) fn text(&mut self, what: &str, text: &'a OsStr) -> Option<&'a str> {
         let said = text.to_str().filter(|text| text.chars().all(self.can_say));
         if said.is_none() {
@@ -159,7 +161,8 @@ impl<'a> Checked<'a> {
         }
     }
 
-    /// Where the manager starts it again after the same pause each time, which this is; `None` if it is to stay down.
+    /// Returns the constant delay before a restart, or `None` if the service is to stay down. For
+    /// managers whose delay does not grow.
     pub(super) fn pause(&mut self) -> Option<Duration> {
         let recovery = &self.definition.recovery;
         let pauses = &recovery.restart_after;
@@ -191,7 +194,7 @@ impl<'a> Checked<'a> {
         }
     }
 
-    /// Where its user sets it: that takes root.
+    /// For managers that set the nice value as the service's user: a negative value requires root.
     pub(super) fn lose_nice(&mut self) {
         if self.definition.nice.is_some_and(|nice| nice < 0) && self.user.is_some() {
             self.lose("a nice below 0 of a user's program");
@@ -220,7 +223,8 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// As managers count: none is less than asked for, and none is 0, which means for ever.
+/// Converts a duration to the whole seconds that managers use. It rounds up and returns at least 1,
+/// because 0 means unlimited.
 pub(super) fn whole_seconds(duration: Duration) -> u64 {
     duration
         .as_millis()
@@ -228,15 +232,16 @@ pub(super) fn whole_seconds(duration: Duration) -> u64 {
         .clamp(1, i32::MAX as u128) as u64
 }
 
-/// What tells that it is ready, where its definition is at hand.
+/// Returns the ready check, if the definition has one.
 pub(super) fn ready_check(definition: &Definition) -> Option<Call> {
     let argv = definition.ready_check.as_ref()?;
     let words: Option<Vec<&str>> = argv.iter().map(|word| word.to_str()).collect();
     words.map(Call::new)
 }
 
-/// What has it read its configuration again: its own command, or else this, by which it gets a SIGHUP. One that is known to take neither is
-/// left alone: the signal would end it.
+/// Returns the calls that reload the configuration: the definition's own command, or `hangup`,
+/// which sends SIGHUP. If the service supports neither, it is left alone, because the signal would
+/// terminate it.
 pub(super) fn reload(definition: &Definition, hangup: Call) -> Result<Vec<Call>, Error> {
     match &definition.reload_command {
         Some(argv) => {
@@ -252,7 +257,7 @@ pub(super) fn reload(definition: &Definition, hangup: Call) -> Result<Vec<Call>,
     }
 }
 
-/// One of each kind of service, for the tests of all managers.
+/// One definition of each kind, for the tests of all managers.
 #[cfg(test)]
 pub(super) mod examples {
     use std::time::Duration;
@@ -279,7 +284,7 @@ pub(super) mod examples {
             .graceful(Duration::from_millis(1500))
     }
 
-    /// Any program, which a host of ours supervises.
+    /// A program that is supervised by a Mainstay host.
     pub(in super::super) fn hosted() -> Definition {
         let recovery = Recovery {
             restart_after: vec![Duration::from_secs(1)],
@@ -296,7 +301,7 @@ pub(super) mod examples {
             .supervises()
     }
 
-    /// Any program, with all that there is.
+    /// A program with every setting.
     pub(in super::super) fn direct() -> Definition {
         let recovery = Recovery {
             restart_after: vec![Duration::from_secs(3)],

@@ -1,6 +1,8 @@
-//! A service as a description for dinit, and a script that it runs: what has rules of its own in every version of dinit is said in `sh`.
+//! dinit: a service description, and a script that it runs. Everything whose syntax differs between
+//! versions of dinit is in the `sh` script.
 //!
-//! Sources: dinit-service(5), dinitctl(8), and their parser and printer, `load-service.h` and `dinitctl.cc` of dinit.
+//! Sources: dinit-service(5), dinitctl(8), and their parser and printer, `load-service.h` and
+//! `dinitctl.cc` of dinit.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,13 +19,13 @@ use crate::{
     Accepts, Account, Definition, Error, Limit, Manager, Scope, ServiceStatus, State, StopScope,
 };
 
-/// From this one on, all that is used here is official (NEWS of dinit): 0.20.
+/// The first version, 0.20, that documents every setting used here (NEWS of dinit).
 const ON_FAILURE: u32 = 20;
-/// Where services of the system's distribution lie.
+/// The directories of the distribution's own services.
 const OTHER_DIRS: &[&str] = &["/usr/local/lib/dinit.d", "/usr/lib/dinit.d", "/lib/dinit.d"];
 
 const DIALECT: Dialect = Dialect {
-    // `run-as`.
+    // Not needed: dinit has `run-as`.
     as_user: |_| String::new(),
     own_limits: &[Limit::OpenFiles, Limit::CoreSize],
     start: None,
@@ -35,13 +37,13 @@ const DIALECT: Dialect = Dialect {
     stay_down: "",
 };
 
-/// Its own command for that, whose failure is told, or its refusal.
+/// Runs the service's own reload command, whose failure is reported, or its refusal.
 const RELOAD: &str = r#"if [ -x "$1/reload" ]; then exec "$1/reload"; else shift; exec "$@"; fi"#;
 
-/// What is said of one of those that are loaded.
+/// Prints the line of a loaded service.
 const LINE: &str = r#"dinitctl "$1" list | grep -E "^.{9}] $2( \(|\$)""#;
 
-/// dinit, of the system or a user.
+/// dinit, for the system or a user.
 pub(crate) struct Dinit;
 
 impl Backend for Dinit {
@@ -57,7 +59,7 @@ impl Backend for Dinit {
         &["/etc/dinit.d"]
     }
 
-    /// Started as /sbin/init, it has that name.
+    /// If dinit is started as /sbin/init, its process is named init.
     fn signs(&self) -> &'static [Sign] {
         &[
             Sign::Init("dinit"),
@@ -90,7 +92,7 @@ impl Backend for Dinit {
         vec![own_dir(name, site)]
     }
 
-    /// What `dinitctl enable` does, where `boot` has `waits-for.d = boot.d`.
+    /// The link that `dinitctl enable` creates if `boot` has `waits-for.d = boot.d`.
     fn switch(&self, name: &str, site: &Site) -> Switch {
         let target = Path::new("..").join(name);
         Switch {
@@ -99,7 +101,7 @@ impl Backend for Dinit {
         }
     }
 
-    /// What is not loaded is read when it is started.
+    /// A service that is not loaded is read when it is started.
     fn take_notice(&self, changed: &[&str], site: &Site) -> Vec<Call> {
         let changed = changed.iter();
         changed
@@ -158,7 +160,8 @@ impl Backend for Dinit {
         Some(Question::Run(argv.into()))
     }
 
-    /// `Dinit version 0.19.4.`: the middle one; all beta releases are 0, what is not 20 or more.
+    /// Parses `Dinit version 0.19.4.` and uses the middle number. All beta releases are 0, which is
+    /// below 20.
     fn version(&self, answer: &Answer) -> Option<u32> {
         let text = answer.text();
         let mut numbers = text.split(|char: char| !char.is_ascii_digit());
@@ -182,7 +185,7 @@ fn dir(site: &Site) -> PathBuf {
     }
 }
 
-/// No service of ours has a name with a dot.
+/// Service names of this library contain no dot.
 fn own_dir(name: &str, site: &Site) -> PathBuf {
     dir(site).join(format!("{name}.d"))
 }
@@ -258,7 +261,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     if run_script::is_told(definition) {
         line("ready-notification", &format!("pipefd:{READY}"));
     }
-    // Where it does not know which end it was, it would come back after those that are final, too.
+    // A version that cannot tell exits apart would also restart the service after a final exit.
     let pause = recovery.restart_after.first();
     let pause = pause.filter(|_| !recovery.crashes_only && restarts != Some(0));
     line(
@@ -270,14 +273,14 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         },
     );
     if let Some(pause) = pause {
-        // What depends on it goes on meanwhile.
+        // Services that depend on it keep running meanwhile.
         line("smooth-recovery", "true");
         line("restart-delay", &seconds(*pause));
         let window = recovery.limit.map_or(Duration::ZERO, |(_, window)| window);
         if restarts.is_some() {
             line("restart-limit-interval", &seconds(window));
         }
-        // 0 is no limit.
+        // 0 means no limit.
         line("restart-limit-count", &restarts.unwrap_or(0).to_string());
     }
     line("start-timeout", &whole_seconds(*start_timeout).to_string());
@@ -293,7 +296,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         (Limit::CoreSize, "rlimit-core"),
     ] {
         if let Some(value) = limits.get(&limit) {
-            // dinit-service(5)
+            // dinit-service(5).
             let value = match *value {
                 u64::MAX => "-".to_owned(),
                 value => value.to_string(),
@@ -318,7 +321,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     })
 }
 
-/// What dinit does not keep.
+/// Reports the settings that dinit does not support.
 fn lose(checked: &mut Checked<'_>, site: &Site) {
     let Definition {
         recovery,
@@ -371,8 +374,9 @@ fn lose(checked: &mut Checked<'_>, site: &Site) {
     checked.lose_listen();
 }
 
-/// One word of a command: within quotes, in which a backslash makes the next character itself. `None` where it has what no line can have, or
-/// a `$`, by which newer versions mean a variable.
+/// Quotes one word of a command. Within quotes, a backslash escapes the next character. Returns
+/// `None` if the word contains a character that no line can contain, or a `$`, which newer versions
+/// expand.
 fn quoted(word: &str) -> Option<String> {
     let is_sayable = !word.chars().any(|char| char.is_control() || char == '$');
     is_sayable.then(|| format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"")))
@@ -396,7 +400,8 @@ fn status(state: State, pid: Option<u32>, own_code: u32) -> ServiceStatus {
     }
 }
 
-/// A line of `dinitctl list`: `[[+]     ] orders (pid: 7)`, `[     {X}] orders (exit status: 75)`; dinitctl(8) has the signs.
+/// Parses a line of `dinitctl list`: `[[+]     ] orders (pid: 7)`, `[     {X}] orders (exit status:
+/// 75)`. The signs are documented in dinitctl(8).
 fn read_line(line: &str) -> Option<ServiceStatus> {
     let (signs, details) = line.split_at_checked(10)?;
     let detail = |key: &str| -> Option<u32> {
@@ -417,7 +422,7 @@ fn read_line(line: &str) -> Option<ServiceStatus> {
     let code = match (down, detail("exit status"), detail("signal")) {
         (b'X', Some(code), _) => code,
         (b'X', None, Some(signal)) => 128 + signal,
-        // It has not come so far as to have one.
+        // The service failed before it had an exit code.
         (b'X', None, None) => 1,
         _ => 0,
     };
@@ -452,7 +457,8 @@ mod tests {
         }
     }
 
-    /// One line as `read_config_name` and `read_setting_value` of dinit's `load-service.h` read it: the setting, and the parts of its value.
+    /// Parses a line like `read_config_name` and `read_setting_value` of dinit's `load-service.h`:
+    /// the setting and the parts of its value.
     fn read(line: &str) -> Result<Option<(String, Vec<String>)>, &'static str> {
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {

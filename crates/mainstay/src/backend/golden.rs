@@ -1,4 +1,5 @@
-//! Units of the same dozen definitions for each manager, as text to read: `golden/MANAGER.txt`. UPDATE_GOLDEN=1 writes them anew.
+//! The units of the same dozen definitions for each manager, as readable text:
+//! `golden/MANAGER.txt`. UPDATE_GOLDEN=1 rewrites them.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::{
     service,
 };
 
-/// Where the program of each definition lies that names none.
+/// The program of definitions that name none.
 pub(crate) const RUNNING: &str = "/opt/orders/orders";
 
 pub(crate) fn site() -> Site {
@@ -26,7 +27,7 @@ pub(crate) fn site() -> Site {
     }
 }
 
-/// A program that is made with the library.
+/// A program that uses the library.
 pub(crate) fn library() -> Definition {
     service("orders")
         .description("Takes orders")
@@ -36,7 +37,7 @@ pub(crate) fn library() -> Definition {
         .env("ORDERS_LEVEL", "debug")
 }
 
-/// A host of the command.
+/// A host of the `mainstay` command.
 pub(crate) fn hosted() -> Definition {
     service("orders")
         .display_name("Orders")
@@ -59,7 +60,7 @@ pub(crate) fn hosted() -> Definition {
         .supervises()
 }
 
-/// Somebody's program, with everything set.
+/// An arbitrary program with every setting.
 pub(crate) fn direct() -> Definition {
     service("orders")
         .description("It's 100 % \"orders\"\n$HOME `x` \\ é😀")
@@ -106,7 +107,7 @@ pub(crate) fn direct() -> Definition {
         })
 }
 
-/// A dozen services, each of another kind.
+/// A dozen services of different kinds.
 fn dozen() -> [(&'static str, Definition); 12] {
     let direct_only = || {
         service("orders")
@@ -176,7 +177,7 @@ fn dozen() -> [(&'static str, Definition); 12] {
     ]
 }
 
-/// What each manager is told of each of them, and what it is not.
+/// Compares the units and the unsupported settings for each manager.
 #[test]
 fn every_manager_is_told_a_dozen_services() {
     for backend in ALL {

@@ -1,4 +1,4 @@
-//! Whatever words and values there are, a program under a real manager is given just those.
+//! Tests that arbitrary arguments and values reach a program under a real manager unchanged.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -13,7 +13,7 @@ use super::{Backend, Content};
 use crate::{Account, Definition, Readiness, Recovery, service};
 
 const CASES: usize = 14;
-/// Writes what it is given, and stays, if it is to.
+/// Installs a program that writes down its arguments, and stays if requested.
 const DUMP: &str = r#"mkdir -m 1777 BASE/said
 cat > BASE/dump <<'SCRIPT'
 #!/bin/sh
@@ -102,7 +102,7 @@ fn drawn() -> Vec<Case> {
     cases.collect()
 }
 
-/// Starts each of them by `start`, a script that has its name as `$1`.
+/// Starts each service with `start`, a script that gets its name as `$1`.
 pub(crate) fn check(backend: &dyn Backend, kind: &'static str, start: &str) {
     let lab = match Lab::up(kind, &[]) {
         Ok(lab) => lab,
@@ -133,7 +133,7 @@ pub(crate) fn check(backend: &dyn Backend, kind: &'static str, start: &str) {
         "start() {{ {start}; }}\nfor number in $(seq 0 {}); do start dump-$number >/dev/null </dev/null & done; wait\n",
         cases.len() - 1
     );
-    // A manager may be done before its programs are.
+    // The manager may finish before its programs do.
     let _infallible = writeln!(
         script,
         "tries=200; until [ $(ls /opt/said | grep -vc new) -ge {} ] || [ $tries -eq 0 ]; do sleep 0.05; tries=$((tries - 1)); done",
@@ -146,7 +146,8 @@ pub(crate) fn check(backend: &dyn Backend, kind: &'static str, start: &str) {
     }
 }
 
-/// Has this machine's own shell run what a manager would, which `script` makes of the text of a unit.
+/// Runs the shell script that a manager would run on this machine's shell. `script` extracts it
+/// from the text of a unit.
 pub(crate) fn check_script(backend: &dyn Backend, script: impl Fn(&str) -> String) {
     let base = std::env::temp_dir().join(format!("mainstay-hostile-{}", std::process::id()));
     std::fs::create_dir(&base).unwrap();

@@ -1,7 +1,8 @@
-//! A service as a property list of launchd, and what `launchctl print` says of one.
+//! launchd: property lists, and the output of `launchctl print`.
 //!
-//! A service that is stopped is not loaded: launchd would start it again, by its `KeepAlive`, after a signal. So to start it is to load it, to
-//! stop it is to unload it, and what is loaded is always what lies in its file. It is loaded at boot, or at login, where it is enabled.
+//! A stopped service is not loaded, because launchd's `KeepAlive` would restart it after a signal.
+//! Starting a service therefore loads it, stopping unloads it, and a loaded service always matches
+//! its file. An enabled service is loaded at boot or at login.
 //!
 //! Sources: launchd.plist(5), launchctl(1), Apple's PropertyList-1.0.dtd.
 
@@ -17,13 +18,13 @@ use crate::{Definition, Error, Limit, Manager, Scope, ServiceStatus, Start, Stat
 
 const HEAD: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">"#;
-/// The signals of a fault of the program's own, which is what `Crashed` means: launchd.plist(5).
+/// The signals that indicate a fault in the program, which `Crashed` refers to: launchd.plist(5).
 const CRASHES: &[u32] = &[4, 5, 6, 8, 10, 11, 12];
 const DISABLED: &str = "<key>Disabled</key>";
 const RESTARTS_FAILURES: &str = "<key>SuccessfulExit</key>";
 const RESTARTS_CRASHES: &str = "<key>Crashed</key>";
 
-/// Unloads `$1`, where it is loaded, and waits until its process is gone: `bootout` returns before.
+/// Unloads `$1` if it is loaded, and waits until its process is gone: `bootout` returns earlier.
 const UNLOAD: &str = r#"limit=$(launchctl print "$1" 2>/dev/null | sed -n 's/^.exit timeout = \([0-9]*\).*/\1/p')
 said=$(launchctl bootout "$1" 2>&1)
 case $? in
@@ -36,7 +37,7 @@ while launchctl print "$1" >/dev/null 2>&1; do
 	sleep 0.1
 done
 "#;
-/// Loads `$3` as `$1`, of the domain `$2`; one that is disabled is so again afterwards.
+/// Loads the file `$3` as `$1` in the domain `$2`. A disabled service is disabled again afterwards.
 const LOAD: &str = r#"name=${1##*/}
 case $(launchctl print-disabled "$2" | sed -n "s/^[[:space:]]*\"$name\" => //p") in
 true | disabled) off=1 ;;
@@ -50,7 +51,7 @@ code=$?
 exit $code
 "#;
 
-/// macOS.
+/// The backend for macOS.
 pub(crate) struct Launchd;
 
 impl Backend for Launchd {
@@ -89,7 +90,7 @@ impl Backend for Launchd {
         file.strip_suffix(".plist").map(str::to_owned)
     }
 
-    /// launchd keeps that itself, beside the files: launchctl(1).
+    /// launchd stores the enablement itself, not in the files: launchctl(1).
     fn switch(&self, name: &str, site: &Site) -> Switch {
         Switch {
             turn_on: vec![launchctl("enable", name, site)],
@@ -124,7 +125,8 @@ impl Backend for Launchd {
         Vec::new()
     }
 
-    /// It may be loaded without a process, and a label once disabled is remembered for ever: whoever has it next is to start.
+    /// The service may be loaded without a process. launchd remembers a disabled label forever, so
+    /// it is enabled again for the next service with this name.
     fn let_go(&self, name: &str, site: &Site) -> Vec<Call> {
         vec![
             script(UNLOAD, [target(name, site)]),
@@ -180,7 +182,7 @@ impl Backend for Launchd {
     }
 }
 
-/// Where services of this scope are known.
+/// Returns the domain of services with this scope.
 fn domain(site: &Site) -> String {
     match site.scope {
         Scope::System => "system".to_owned(),
@@ -209,7 +211,7 @@ fn log_path(name: &str, site: &Site) -> String {
     dir.join(format!("{name}.log")).display().to_string()
 }
 
-/// What a property list holds.
+/// A value of a property list.
 enum Value {
     Text(String),
     Number(i64),
@@ -278,7 +280,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     if definition.supervises {
         keys.push(("AbandonProcessGroup", Value::Flag(true)));
     }
-    // Others have their share of processors and disks cut.
+    // Other process types are throttled in CPU and disk use.
     keys.push(("ProcessType", "Interactive".into()));
     resources(&mut it, &mut keys);
     sockets(&mut it, &mut keys);
@@ -313,7 +315,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
 fn program(it: &Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
     let argv = match it.env_file {
         None => Value::texts(it.argv.iter().copied()),
-        // launchd reads no such files.
+        // launchd does not support such files.
         Some(path) => {
             let script = sh::read_env_file(path, &it.env) + "exec \"$@\"\n";
             let shell = ["/bin/sh", "-c", &script, "sh"];
@@ -406,10 +408,10 @@ fn sockets(it: &mut Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
     }
 }
 
-/// What `launchctl print` says of a service that is loaded, whose file this is. That is text for people (launchctl(1)): what is not there, or
-/// not understood, is never taken for running.
+/// Parses the output of `launchctl print` for a loaded service with this file. The output is meant
+/// for people (launchctl(1)), so missing or unknown text is never interpreted as running.
 fn status(said: &str, file: &str) -> ServiceStatus {
-    // The service's own lines have one tab; what is within braces has more.
+    // The service's own lines are indented by one tab, lines within braces by more.
     let own = || {
         said.lines()
             .filter_map(|line| line.strip_prefix('\t')?.split_once(" = "))
@@ -419,7 +421,8 @@ fn status(said: &str, file: &str) -> ServiceStatus {
             .filter(move |(name, _)| *name == key)
             .map(|(_, value)| value)
     };
-    // Before the first word of the service's own, and after the last: an argument of several lines says nothing of it.
+    // The state is taken from the first match and the PID from the last, so a multi-line argument
+    // in between cannot fake them.
     let state = all("state").next().unwrap_or("");
     let pid = all("pid").next_back().and_then(|pid| pid.parse().ok());
     let number = |value: &str| -> Option<u32> {
@@ -629,7 +632,7 @@ mod tests {
         assert!(error.to_string().contains("--account user:NAME"), "{error}");
     }
 
-    /// As `launchctl print` of macOS writes it.
+    /// Output of `launchctl print` on macOS.
     const RUNNING: &str = "system/orders = {
 \tactive count = 1
 \tpath = /Library/LaunchDaemons/orders.plist
@@ -749,7 +752,7 @@ mod tests {
         assert!(!Launchd.is_enabled("orders", &[answer(""), Answer::default()]));
     }
 
-    /// A launchctl that keeps its state in files stands for the real one: what the scripts do with what it says.
+    /// Tests the scripts against a stand-in for launchctl, which keeps its state in files.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_service_is_loaded_anew_and_disabled_as_before() {
@@ -799,7 +802,7 @@ esac
         std::fs::remove_dir_all(&dir).unwrap();
     }
 
-    /// Apple's, of which this is all that says what may be where.
+    /// Apple's DTD, the only definition of the elements and their nesting.
     #[cfg(target_os = "linux")]
     const DTD: &str = "<!ENTITY % plistObject \"(array | data | date | dict | real | integer | string | true | false)\">
 <!ELEMENT plist %plistObject;> <!ATTLIST plist version CDATA \"1.0\">
@@ -807,7 +810,7 @@ esac
 <!ELEMENT string (#PCDATA)> <!ELEMENT data (#PCDATA)> <!ELEMENT date (#PCDATA)> <!ELEMENT true EMPTY>
 <!ELEMENT false EMPTY> <!ELEMENT real (#PCDATA)> <!ELEMENT integer (#PCDATA)>";
 
-    /// Whatever words and values there are, other readers of property lists find just those.
+    /// Other parsers of property lists read arbitrary arguments and values unchanged.
     #[cfg(target_os = "linux")]
     #[test]
     fn hostile_values_arrive_as_they_are() {

@@ -1,4 +1,5 @@
-//! What the scripts of OpenRC and System V init do with programs of other people, and with supervisors, on a real system.
+//! Tests the scripts of OpenRC and System V init on a real system, with arbitrary programs and with
+//! supervisors.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ struct System<'a> {
 }
 
 impl System<'_> {
-    /// Writes a program, and its service.
+    /// Writes a program and its service.
     fn install(&self, definition: Definition, program: &str) -> String {
         let name = definition.name.clone();
         let path = format!("/opt/{name}");
@@ -59,7 +60,7 @@ impl System<'_> {
         self.backend.status(&answers.collect::<Vec<_>>()).unwrap()
     }
 
-    /// How many processes there are with this in their command line.
+    /// Returns the number of processes whose command line matches.
     fn count(&self, of: &str) -> usize {
         let said = self.lab.script(&format!("pgrep -cfx '{of}' || true"));
         said.trim().parse().unwrap()
@@ -81,7 +82,7 @@ fn direct(name: &str) -> Definition {
 
 fn programs(system: &System<'_>) {
     let lab = &system.lab;
-    // It ends, and leaves something, which ignores what it is asked.
+    // The program exits and leaves a child that ignores SIGTERM.
     let tree =
         "sh -c 'trap \"\" TERM; sleep 1001' & trap 'exit 0' TERM; while :; do sleep 0.1; done";
     let name = system.install(direct("tree").limit(Limit::OpenFiles, 99).nice(3), tree);
@@ -111,7 +112,7 @@ fn programs(system: &System<'_>) {
         "it is stopped, which is well"
     );
 
-    // It is asked by another signal, all of it, and its output is kept.
+    // The stop signal is another one and goes to the whole tree, and the output is kept.
     let asks = direct("asks")
         .stop_signal("USR1")
         .stop_scope(StopScope::Tree)
@@ -132,7 +133,7 @@ fn programs(system: &System<'_>) {
     said.sort_unstable();
     assert_eq!(said, ["again it's", "child", "main"]);
 
-    // A shell may not have made it deaf to this one, as it does with what it starts in the background.
+    // A shell makes background processes ignore SIGINT. The service must not inherit that.
     let interrupted = direct("interrupted").stop_signal("INT");
     let program =
         "trap 'echo interrupted > /tmp/interrupted; exit' INT; while :; do sleep 0.1; done";
@@ -141,7 +142,7 @@ fn programs(system: &System<'_>) {
     assert_eq!(system.run(&name, "stop"), Some(0));
     assert_eq!(lab.script("cat /tmp/interrupted"), "interrupted\n");
 
-    // It does not hear.
+    // The program ignores SIGTERM.
     let name = system.install(
         direct("deaf").graceful(Duration::from_secs(1)),
         "trap '' TERM; while :; do sleep 0.1; done",
@@ -150,14 +151,14 @@ fn programs(system: &System<'_>) {
     assert_eq!(system.run(&name, "stop"), Some(0));
     assert_eq!(system.count("/bin/sh /opt/deaf"), 0);
 
-    // It will not be ready.
+    // The program never becomes ready.
     let unready = direct("unready").ready_check(["sh", "-c", "exit 3"]);
     let name = system.install(unready, "exec sleep 1002");
     assert_ne!(system.run(&name, "start"), Some(0));
     assert_eq!(system.count("sleep 1002"), 0);
     assert_eq!(system.status(&name).state, State::Stopped);
 
-    // There is no such directory.
+    // The directory does not exist.
     let name = system.install(
         direct("nowhere").working_dir("/no/where"),
         "exec sleep 1003",
@@ -166,7 +167,8 @@ fn programs(system: &System<'_>) {
     assert_ne!(system.status(&name).state, State::Running);
 }
 
-/// What it has started lives on where it is killed, and is none of the script's business where it is stopped.
+/// Programs that a supervisor has started survive when it is killed, and the script leaves them
+/// alone when it is stopped.
 fn supervisors(system: &System<'_>, restarts: bool) {
     let host = service("host")
         .account(Account::LocalSystem)
@@ -228,7 +230,8 @@ fn under_sysv() {
     life(&Sysv, "sysv", false);
 }
 
-/// A number in a file is no process: not with another birth, and not of another boot. The codes are those of the LSB.
+/// A PID in a file does not identify a process with another start time or from another boot. The
+/// exit codes are those of the LSB.
 #[test]
 fn a_number_is_no_process_under_sysv() {
     let lab = match Lab::up("sysv", &[]) {
@@ -274,7 +277,7 @@ fn a_number_is_no_process_under_sysv() {
     assert_eq!(system.run(&name, "start"), Some(5));
 }
 
-/// Any account that can open a file for reading can hold its lock for ever.
+/// Any account that can open a file for reading can hold a lock on it forever.
 #[test]
 fn nobody_else_can_hold_the_lock_of_a_script_under_sysv() {
     let lab = match Lab::up("sysv", &[]) {
@@ -287,7 +290,8 @@ fn nobody_else_can_hold_the_lock_of_a_script_under_sysv() {
     };
     let name = system.install(direct("orders"), "exec sleep 1006");
     assert_eq!(system.run(&name, "start"), Some(0));
-    // Another account locks everything of the service that it can open: the script, the program and the pid file.
+    // Another account locks every file of the service that it can open: the script, the program and
+    // the pid file.
     let held = system.lab.script(
         "for file in /etc/init.d/orders /opt/orders /run/orders*; do\n\
          runuser -u nobody -- sh -c 'exec 9< \"$1\" && flock 9 && { sleep 1007 < /dev/null > /dev/null 2>&1 & }' sh $file || true\n\
@@ -307,7 +311,7 @@ fn its_output_goes_to_syslog_under_sysv() {
         Ok(lab) => lab,
         Err(why) => return mainstay_testkit::skip(why),
     };
-    // A system log: what comes, a line each.
+    // A system log that writes one line per message.
     lab.script(
         "cat > /opt/syslog.pl <<'END'\n\
          use Socket; socket(my $s, AF_UNIX, SOCK_DGRAM, 0); bind($s, sockaddr_un('/dev/log')) or die;\n\

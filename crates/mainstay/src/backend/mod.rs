@@ -1,9 +1,11 @@
-//! The service managers of Unix, each as a description: which files make a service, which make it start with the system, what is run to
-//! control it, and what is read to know how it is.
+//! The service managers of Unix. Each is a description: the files that make up a service, the files
+//! that start it at boot, the commands that control it, and the queries for its status.
 //!
-//! A description never acts. `sys/unix/manage.rs` compares it with what is there, and performs the difference as a plan, each [`Step`] of
-//! which can be shown, and taken back. So an installation can be looked at beforehand, put into an image (`--root`), and leaves nothing where
-//! it fails. What a manager cannot express is a loss, as data; what would be read there as something else is refused.
+//! A description has no side effects. `sys/unix/manage.rs` compares it with the system and performs
+//! the difference as a plan, each [`Step`] of which can be shown and undone. An installation can
+//! therefore be inspected beforehand or placed in an image (`--root`), and leaves nothing behind if
+//! it fails. A setting that a manager does not support is returned as a loss. A value that a
+//! manager would misread is rejected.
 #![cfg_attr(
     not(feature = "managers"),
     expect(dead_code, reason = "what all managers together need")
@@ -56,16 +58,18 @@ use std::path::{Path, PathBuf};
 
 use crate::{Definition, Error, ErrorKind, Manager, Scope, ServiceStatus, State};
 
-/// What is in the first lines of each file by which a manager knows a service of ours.
+/// The text in the first lines of each unit file that marks a service as installed by this library.
 pub(crate) const MARK: &str = "Written by `install`, which overwrites it.";
 
-/// What the status text of a service begins with that has paused itself ([`Control::Pause`](crate::Control::Pause)).
+/// The prefix of the status text of a service that has paused itself
+/// ([`Control::Pause`](crate::Control::Pause)).
 pub(crate) const PAUSED: &str = "paused";
 
-/// By which a program can be asked to stop, or told something: signal(7).
+/// The signals that can stop or notify a program: signal(7).
 pub(crate) const SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "WINCH"];
 
-/// A limit as ulimit(1) takes it, in units of so many bytes; `u64::MAX` is no limit.
+/// Formats a limit for ulimit(1), in units of the given number of bytes. `u64::MAX` means
+/// unlimited.
 pub(crate) fn limit_in(unit: u64, value: u64) -> String {
     match value {
         u64::MAX => "unlimited".to_owned(),
@@ -73,95 +77,104 @@ pub(crate) fn limit_in(unit: u64, value: u64) -> String {
     }
 }
 
-/// One service manager.
+/// A service manager.
 pub(crate) trait Backend: Sync {
-    /// Which.
+    /// Returns which manager this is.
     fn manager(&self) -> Manager;
 
-    /// Whether it also has services of users.
+    /// Returns whether the manager also supports services of users.
     fn has_users(&self) -> bool {
         false
     }
 
-    /// Directories of the system by which it is known to be installed, in an image, too; all of them must be there.
+    /// Returns the paths that show that the manager is installed, also in an image. All of them
+    /// must exist.
     fn traces(&self) -> &'static [&'static str];
 
-    /// Whether it is installed, by what is there.
+    /// Returns whether the manager is installed, given which paths exist.
     fn is_traced(&self, is_there: &dyn Fn(&str) -> bool) -> bool {
         self.traces().iter().all(|trace| is_there(trace))
     }
 
-    /// Paths that differ between systems with this manager, and of which a description must know which are there: [`Site::found`].
+    /// Returns paths that differ between systems with this manager. Those that exist are passed to
+    /// descriptions in [`Site::found`].
     fn landmarks(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// What shows that it runs the system; one of them is enough.
+    /// Returns the signs that the manager is running the system. One of them is sufficient.
     fn signs(&self) -> &'static [Sign];
 
-    /// The files of a service; the first one has the [`MARK`], and is there if the service is.
+    /// Returns the files of a service. The first file contains the [`MARK`] and exists if and only
+    /// if the service is installed.
     ///
     /// # Errors
-    /// All that is wrong with it, and all that this manager cannot be told, at once.
+    /// If the definition is invalid or contains values that this manager cannot represent. All
+    /// mistakes are reported at once.
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error>;
 
-    /// Where the first file of [`Backend::unit`] lies.
+    /// Returns the path of the first file of [`Backend::unit`].
     fn unit_path(&self, name: &str, site: &Site) -> PathBuf;
 
-    /// Where units lie side by side.
+    /// Returns the directory of the units.
     fn unit_dir(&self, site: &Site) -> PathBuf;
 
-    /// The service to which a file of that directory belongs.
+    /// Returns the service that a file in the unit directory belongs to.
     fn listed(&self, file: &str) -> Option<String> {
         Some(file.to_owned())
     }
 
-    /// All files that units of this name may have, beside what is in directories of its own; those that are there and not of its unit go.
+    /// Returns all files that a unit of this name can have, except those in its own directories.
+    /// Existing files that are not part of the unit are removed.
     fn parts(&self, name: &str, site: &Site) -> Vec<PathBuf> {
         vec![self.unit_path(name, site)]
     }
 
-    /// Files that the manager, or a script of ours, has made while it ran.
+    /// Returns the files that the manager, or a generated script, creates at run time.
     fn leavings(&self, _name: &str, _site: &Site) -> Vec<PathBuf> {
         Vec::new()
     }
 
-    /// Directories that are the service's alone, with what the manager itself leaves in them.
+    /// Returns the directories that belong to the service alone, including files that the manager
+    /// creates in them.
     fn own_dirs(&self, _name: &str, _site: &Site) -> Vec<PathBuf> {
         Vec::new()
     }
 
-    /// What makes it start with the system, or not.
+    /// Returns the files and calls that enable or disable the start at boot.
     fn switch(&self, name: &str, site: &Site) -> Switch;
 
-    /// What is asked to know whether it starts with the system, where files do not tell.
+    /// Returns the queries for the enablement, if files do not show it.
     fn enabled_questions(&self, _name: &str, _site: &Site) -> Vec<Question> {
         Vec::new()
     }
 
-    /// What the answers mean, beside the files of [`Backend::switch`].
+    /// Returns whether the answers mean that the service is enabled, in addition to the files of
+    /// [`Backend::switch`].
     fn is_enabled(&self, _name: &str, _answers: &[Answer]) -> bool {
         true
     }
 
-    /// For a manager that starts by itself what it finds: [`Switch::off`] is there when a new service comes, this is run until the manager has
-    /// it, and only then [`Switch::off`] goes, if it is to.
+    /// Returns the calls that make the manager load a new service, for a manager that starts every
+    /// service it finds. [`Switch::off`] exists when the new service appears, this runs until the
+    /// manager has loaded it, and only then is [`Switch::off`] removed if the service is enabled.
     fn take_in(&self, _name: &str, _site: &Site) -> Option<TakeIn> {
         None
     }
 
-    /// What is run once after files were written, or removed: for `changed` services.
+    /// Returns the calls to run once after files of the `changed` services were written or removed.
     fn take_notice(&self, changed: &[&str], site: &Site) -> Vec<Call>;
 
-    /// What is run for one service before its files go; it does not run any more.
+    /// Returns the calls to run for a stopped service before its files are removed.
     fn let_go(&self, _name: &str, _site: &Site) -> Vec<Call> {
         Vec::new()
     }
 
-    /// What is run to have it do this, where it is in that state; each call returns when it is done.
+    /// Returns the calls that execute an order in the given state. Each call returns when it is
+    /// complete.
     ///
     /// # Errors
-    /// This manager cannot do that.
+    /// If the manager does not support the order.
     fn control(
         &self,
         definition: &Definition,
@@ -170,42 +183,45 @@ pub(crate) trait Backend: Sync {
         site: &Site,
     ) -> Result<Vec<Call>, Error>;
 
-    /// What is asked to know how it is; the answers are for [`Backend::status`].
+    /// Returns the queries for the status. The answers are passed to [`Backend::status`].
     fn questions(&self, name: &str, site: &Site) -> Vec<Question>;
 
-    /// Whether these are answers of the manager's, and not of a client that has not found it.
+    /// Returns whether the answers come from the manager, and not from a client that did not reach
+    /// it.
     fn has_answered(&self, _answers: &[Answer]) -> bool {
         true
     }
 
-    /// What the answers mean, in the order of the questions; `None` if the manager knows no such service.
+    /// Returns the status from the answers, in the order of the queries, or `None` if the manager
+    /// does not know the service.
     fn status(&self, answers: &[Answer]) -> Option<ServiceStatus>;
 
-    /// What tells its own version, where descriptions depend on that.
+    /// Returns the query for the manager's version, if unit files depend on it.
     fn version_question(&self) -> Option<Question> {
         None
     }
 
-    /// What the answer means.
+    /// Returns the version from the answer.
     fn version(&self, _answer: &Answer) -> Option<u32> {
         None
     }
 
-    /// What tells why it failed, since so many seconds after 1970.
+    /// Returns the query for the cause of a failure since the given time, in seconds since 1970.
     fn failure_question(&self, _name: &str, _since: u64, _site: &Site) -> Option<Question> {
         None
     }
 
-    /// The cause in that answer, in one line.
+    /// Returns the cause from the answer, in one line.
     fn failure(&self, _name: &str, _answer: &Answer) -> Option<String> {
         None
     }
 
-    /// What operators run to see why it failed.
+    /// Returns the command that shows operators the cause of a failure.
     fn journal(&self, name: &str, site: &Site) -> String;
 }
 
-/// All of them, the more likely ones first where a system has several: runit and s6 may also run below any other, dinit may be called init.
+/// All managers. On a system with several, the more likely ones come first: runit and s6 can also
+/// run below any other, and dinit may be called init.
 pub(crate) const ALL: &[&dyn Backend] = &[
     &systemd::Systemd,
     #[cfg(feature = "managers")]
@@ -232,70 +248,72 @@ pub(crate) const ALL: &[&dyn Backend] = &[
     &s6::S6,
 ];
 
-/// The one of this name.
+/// Returns the backend of this manager.
 pub(crate) fn of(manager: Manager) -> Option<&'static dyn Backend> {
     ALL.iter()
         .copied()
         .find(|backend| backend.manager() == manager)
 }
 
-/// Evidence of a manager.
+/// A sign that a manager is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
-    /// There is such a file.
+    /// The file exists.
     Path(&'static str),
     /// Process 1 has this name.
     Init(&'static str),
-    /// Some process has this name.
+    /// Any process has this name.
     Process(&'static str),
 }
 
-/// What a description must know of the place it is for.
+/// The properties of the system that a description depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
     pub(crate) scope: Scope,
-    /// The program that runs now, which a definition means if it names none.
+    /// The running program, which is used if a definition names none.
     pub(crate) running: PathBuf,
-    /// Of the manager; 0 where nobody has asked, or it does not say.
+    /// The manager's version, or 0 if it is unknown or was not queried.
     pub(crate) version: u32,
-    /// The configuration directory of the user: `$XDG_CONFIG_HOME`. For [`Scope::User`].
+    /// The user's configuration directory, `$XDG_CONFIG_HOME`. For [`Scope::User`].
     pub(crate) config_dir: PathBuf,
-    /// That user's home, and number. For [`Scope::User`].
+    /// The user's home directory and ID. For [`Scope::User`].
     pub(crate) home_dir: PathBuf,
     pub(crate) user: u32,
-    /// Those of [`Backend::landmarks`] that are there.
+    /// The paths of [`Backend::landmarks`] that exist.
     pub(crate) found: Vec<&'static str>,
-    /// The system is not the running one, but lies below a directory: nothing can be asked or run.
+    /// Set if the system is not running and lies below a directory: no command can be run or
+    /// queried.
     pub(crate) is_staged: bool,
 }
 
-/// What a manager reads, and what it cannot be told, one text each.
+/// The files of a service, and a message for each setting that the manager does not support.
 #[derive(Debug)]
 pub(crate) struct Unit {
     pub(crate) entries: Vec<Entry>,
     pub(crate) losses: Vec<String>,
 }
 
-/// What makes a service start with the system.
+/// The files and calls that enable a service's start at boot.
 #[derive(Debug, Default)]
 pub(crate) struct Switch {
-    /// Are there while it does.
+    /// The files that exist while the service is enabled.
     pub(crate) on: Vec<Entry>,
-    /// Are there while it does not.
+    /// The files that exist while the service is disabled.
     pub(crate) off: Vec<Entry>,
-    /// Run to have it so, where files are not enough.
+    /// The calls that enable the service, if files are not enough.
     pub(crate) turn_on: Vec<Call>,
-    /// The same for the other way.
+    /// The calls that disable the service, if files are not enough.
     pub(crate) turn_off: Vec<Call>,
-    /// Where the manager chooses the names of its files: one of these, in which a `?` is any character, is there while it does.
+    /// Patterns for file names that the manager chooses, in which `?` matches any character. One of
+    /// them exists while the service is enabled.
     pub(crate) shown_by: Vec<PathBuf>,
 }
 
-/// What is run until a manager has a new service.
+/// A call that returns when the manager has loaded a new service.
 #[derive(Debug)]
 pub(crate) struct TakeIn {
     pub(crate) call: Call,
-    /// Has the manager forget it.
+    /// The call that makes the manager unload it again.
     pub(crate) undo: Call,
 }
 
@@ -306,7 +324,7 @@ pub(crate) struct Entry {
     pub(crate) content: Content,
 }
 
-/// What is in it.
+/// The content of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     File { mode: u32, text: String },
@@ -314,12 +332,12 @@ pub(crate) enum Content {
 }
 
 impl Entry {
-    /// For a manager to read.
+    /// Creates a file for a manager to read.
     pub(crate) fn file(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         Self::with_mode(path, 0o644, text)
     }
 
-    /// For it to run.
+    /// Creates a file for a manager to execute.
     pub(crate) fn script(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         Self::with_mode(path, 0o755, text)
     }
@@ -336,11 +354,11 @@ impl Entry {
     }
 }
 
-/// A program that is run, as an argv; it must exit with 0.
+/// A program to run, as an argv. It must exit with 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) argv: Vec<String>,
-    /// Failing is no failure: there may be nothing to do.
+    /// Set if a failure is ignored because there may be nothing to do.
     pub(crate) may_fail: bool,
 }
 
@@ -366,14 +384,15 @@ impl fmt::Display for Call {
     }
 }
 
-/// One thing to do.
+/// A step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// As a whole and on disk, in the place of what is there, with the directories above it.
+    /// Writes an entry atomically and durably, replacing an existing one, and creates missing
+    /// directories above it.
     Put(Entry),
-    /// What is not there is no failure.
+    /// Removes a file. A missing file is not an error.
     Remove(PathBuf),
-    /// With how it is taken back.
+    /// Runs a call. The second call undoes it.
     Run(Call, Option<Call>),
 }
 
@@ -395,7 +414,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// What a service can be told through its manager.
+/// An order for a service, given through its manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Start,
@@ -420,7 +439,7 @@ impl Order {
 }
 
 impl Site {
-    /// The first of these landmarks that is there, or else this.
+    /// Returns the first of these landmarks that exists, or the default.
     pub(crate) fn first_of(
         &self,
         landmarks: &[&'static str],
@@ -431,19 +450,19 @@ impl Site {
     }
 }
 
-/// Something to ask the system.
+/// A query of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// What a program writes, in no language but C's, and how it exits.
+    /// The output and exit code of a program, run in the C locale.
     Run(Vec<String>),
-    /// What is in a file.
+    /// The content of a file.
     Read(PathBuf),
 }
 
-/// What came of it.
+/// The answer to a query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// Of a program; `None` if it was killed. For a file: 0 if it is there.
+    /// The exit code of a program, or `None` if it was killed. For a file, 0 if it exists.
     pub(crate) code: Option<i32>,
     pub(crate) output: Vec<u8>,
 }
@@ -454,13 +473,14 @@ impl Answer {
     }
 }
 
-/// That a manager cannot do this.
+/// Returns the error for an order that a manager does not support.
 pub(crate) fn cannot(definition: &Definition, order: Order, why: &str) -> Error {
     let what = format!("{} service \"{}\"", order.as_str(), definition.name);
     Error::new(ErrorKind::NotAccepted, what).with_cure(why)
 }
 
-/// Of a definition, or of one of its parts, all of whose mistakes are told at once.
+/// Returns the error for a definition, or a part of one, if there are mistakes. All of them are
+/// reported at once.
 pub(crate) fn refuse_if(name: &str, wrong: &[String]) -> Result<(), Error> {
     match wrong {
         [] => Ok(()),
@@ -471,12 +491,12 @@ pub(crate) fn refuse_if(name: &str, wrong: &[String]) -> Result<(), Error> {
     }
 }
 
-/// Whether this is a file of ours.
+/// Returns whether the text is that of a file written by this library.
 pub(crate) fn is_ours(text: &str) -> bool {
     text.lines().take(4).any(|line| line.contains(MARK))
 }
 
-/// The program of a definition.
+/// Returns the program of a definition.
 pub(crate) fn program<'a>(definition: &'a Definition, site: &'a Site) -> &'a Path {
     definition.executable.as_deref().unwrap_or(&site.running)
 }

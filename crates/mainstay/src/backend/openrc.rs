@@ -1,9 +1,13 @@
-//! A service as a script of OpenRC under supervise-daemon, and what `rc-service` and OpenRC's own state files say of one. Pure.
+//! OpenRC with supervise-daemon: the service script, and the interpretation of `rc-service` and of
+//! OpenRC's state files. Without side effects.
 //!
-//! supervise-daemon starts a program again whatever its exit code was. One that is made with this library asks it to end before it ends for
-//! good itself (`sys/unix/mod.rs`); of others that is a loss. If supervise-daemon is killed, OpenRC forgets the program: the script stops it.
+//! supervise-daemon restarts a program whatever its exit code was. A program that uses this library
+//! ends supervise-daemon before its own final exit (`sys/unix/mod.rs`). For other programs, this is
+//! reported as unsupported. If supervise-daemon is killed, OpenRC loses track of the program, and
+//! the script stops it.
 //!
-//! Sources: openrc-run(8), supervise-daemon(8), supervise-daemon-guide.md, supervise-daemon.c and sh/supervise-daemon.sh (0.45).
+//! Sources: openrc-run(8), supervise-daemon(8), supervise-daemon-guide.md, supervise-daemon.c and
+//! sh/supervise-daemon.sh (0.45).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,16 +21,17 @@ use crate::scm::refusal::ABORTED;
 use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
 
 const SCRIPTS: &str = "/etc/init.d";
-/// What is started at boot.
+/// The runlevel that is started at boot.
 const RUNLEVEL: &str = "/etc/runlevels/default";
 const STATE: &str = "/run/openrc";
 const RC_SERVICE: &str = "/sbin/rc-service";
-/// The name that the kernel has for supervise-daemon: the first 15 bytes of it.
+/// The process name of supervise-daemon, of which the kernel keeps the first 15 bytes.
 pub(crate) const SUPERVISOR: &str = "supervise-daemo";
-/// How long what was killed may take to go.
+/// The maximum time, in seconds, until a killed process is gone.
 const GONE: u64 = 5;
 
-/// Variables of OpenRC's own scripts, or of what they run: an environment of that name would change how the program is started.
+/// Variables of OpenRC's own scripts and of the commands they run. An environment variable with
+/// such a name would change how the program is started.
 const OWN: &[&str] = &[
     "IFS",
     "PATH",
@@ -68,7 +73,8 @@ const OWN: &[&str] = &[
     "birth",
 ];
 
-/// Whose child it is, how it is, and whether OpenRC has started it for this service, as far as this user may know.
+/// Prints the child's PID, state and session, the process name of its parent, and whether OpenRC
+/// started it for this service, as far as this user may read it.
 const CHILD: &str = r#"pid=$(cat "/run/openrc/options/$1/child_pid") && stat=$(cat "/proc/$pid/stat") || exit
 set -- "$1" ${stat##*) }
 echo "$pid $2 $5"
@@ -114,7 +120,7 @@ impl Backend for OpenRc {
         &["/etc/init.d", "/etc/runlevels"]
     }
 
-    /// openrc(8) writes it at boot.
+    /// openrc(8) writes this file at boot.
     fn signs(&self) -> &'static [Sign] {
         &[Sign::Path("/run/openrc/softlevel")]
     }
@@ -139,7 +145,7 @@ impl Backend for OpenRc {
         vec![failed(name)]
     }
 
-    /// What `rc-update add` does.
+    /// The link that `rc-update add` creates.
     fn switch(&self, name: &str, site: &Site) -> Switch {
         let link = Entry::link(Path::new(RUNLEVEL).join(name), self.unit_path(name, site));
         Switch {
@@ -148,7 +154,7 @@ impl Backend for OpenRc {
         }
     }
 
-    /// It looks at the times of its scripts by itself.
+    /// OpenRC checks the modification times of its scripts itself.
     fn take_notice(&self, _changed: &[&str], _site: &Site) -> Vec<Call> {
         Vec::new()
     }
@@ -163,7 +169,7 @@ impl Backend for OpenRc {
         let name = &*definition.name;
         let call = |verb| Call::new([RC_SERVICE, name, verb]);
         Ok(match order {
-            // One whose supervisor was killed counts as started.
+            // A service whose supervisor was killed counts as started.
             Order::Start => vec![
                 Call::new([RC_SERVICE, "--ifcrashed", name, "stop"]).may_fail(),
                 call("start"),
@@ -198,12 +204,13 @@ impl Backend for OpenRc {
     }
 }
 
-/// There while its last start has failed, or it has ended too often.
+/// Returns the path that exists while the last start has failed, or after too many restarts.
 fn failed(name: &str) -> PathBuf {
     Path::new(STATE).join("failed").join(name)
 }
 
-/// What `rc-service NAME status` exits with, by `_status` and `supervise_status` of OpenRC's scripts, and what there is of its child.
+/// Interprets the exit code of `rc-service NAME status`, as defined by `_status` and
+/// `supervise_status` of OpenRC's scripts, and the child's data.
 fn status_of(code: Option<i32>, child: &str, has_failed: bool) -> ServiceStatus {
     let mut lines = child.lines();
     let mut words = lines.next().unwrap_or_default().split(' ');
@@ -215,10 +222,10 @@ fn status_of(code: Option<i32>, child: &str, has_failed: bool) -> ServiceStatus 
     let is_marked = lines.next().is_some();
     let (state, pid, has_failed) = match code {
         Some(0) if pid.is_some() && is_supervised => (State::Running, pid, false),
-        // supervise-daemon waits before it starts it again.
+        // supervise-daemon waits before the restart.
         Some(0 | 8 | 16) => (State::StartPending, None, false),
         Some(4) => (State::StopPending, pid, false),
-        // Crashed, or unsupervised: supervise-daemon was killed.
+        // Crashed or unsupervised: supervise-daemon was killed.
         Some(32 | 64) if pid.is_some() && is_marked => (State::Running, pid, false),
         Some(3) => (State::Stopped, None, has_failed),
         _ => (State::Stopped, None, true),
@@ -226,7 +233,7 @@ fn status_of(code: Option<i32>, child: &str, has_failed: bool) -> ServiceStatus 
     ServiceStatus {
         state,
         pid,
-        // With which code it has ended is in the system's log alone.
+        // The exit code is only in the system log.
         code: if has_failed { ABORTED } else { 0 },
         own_code: 0,
         checkpoint: 0,
@@ -297,13 +304,14 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
 struct Script(String);
 
 impl Script {
-    /// A variable of OpenRC's that is read once.
+    /// Sets a variable of OpenRC that is evaluated once.
     fn set(&mut self, key: &str, value: &str) {
         let value = word(value).unwrap_or_default();
         self.0 += &format!("{key}={value}\n");
     }
 
-    /// A variable that OpenRC splits at blanks, has stand for files, and reads once more with `eval`.
+    /// Sets a variable that OpenRC splits at blanks, expands as file name patterns, and evaluates
+    /// again with `eval`.
     fn set_read_twice(&mut self, key: &str, value: &str) {
         if is_plain(value) {
             return self.set(key, value);
@@ -312,7 +320,8 @@ impl Script {
         self.0 += &format!("{key}='\"$the_{key}\"'\n");
     }
 
-    /// The same for words: those that would not survive it are in variables of their own.
+    /// Sets such a variable to several words. Words that would not survive it are placed in
+    /// separate variables.
     fn set_words(&mut self, key: &str, words: &[String]) {
         let mut text = Vec::with_capacity(words.len());
         for (number, word) in words.iter().enumerate() {
@@ -350,7 +359,7 @@ impl Script {
         self.set_words("command_args", arguments);
     }
 
-    /// What follows an end that nobody asked for.
+    /// Sets the restart behavior.
     fn recovery(&mut self, draft: &mut Draft<'_>) {
         let definition = draft.definition;
         let is_library = definition.readiness == crate::Readiness::Notify;
@@ -361,7 +370,7 @@ impl Script {
         match definition.recovery.limit {
             None => self.set("respawn_max", "0"),
             Some((starts, window)) => {
-                // 0 is for ever.
+                // 0 means unlimited.
                 let again = starts.saturating_sub(1).max(1);
                 if again != starts.saturating_sub(1) {
                     draft.loses("that it is started once only: it is once more");

@@ -1,6 +1,8 @@
-//! A service as a script of OpenWrt's procd, and what its ubus says of one. Pure.
+//! OpenWrt's procd: the service script, and the interpretation of its ubus replies. Without side
+//! effects.
 //!
-//! procd starts a program again whatever its exit code was, and ends it by SIGTERM, and SIGKILL where that takes too long.
+//! procd restarts a program whatever its exit code was. It stops a program with SIGTERM, and with
+//! SIGKILL after a timeout.
 //!
 //! Sources: OpenWrt "procd init scripts"; procd.sh, rc.common; service/instance.c of procd.
 
@@ -17,16 +19,18 @@ use crate::{
 };
 
 const SCRIPTS: &str = "/etc/init.d";
-/// Late, and early to go.
+/// The order of the start, late, and of the stop, early.
 const START: &str = "95";
 const STOP: &str = "05";
 
-/// How its one instance is, a line each; fails where there is no such service.
+/// Prints the properties of the service's only instance, one per line. Fails if there is no such
+/// service.
 const INSTANCE: &str = r#"data=$(ubus call service list "{\"name\":\"$1\"}") || exit
 for key in running pid exit_code; do
 	echo "$key=$(jsonfilter -s "$data" -e "@['$1'].instances.instance1.$key")"
 done"#;
-/// procd is told of a stop, and nobody of its end: it is looked for as many seconds.
+/// Polls for the end of a stop, for at most this many seconds. procd accepts a stop but does not
+/// report its completion.
 const AWAIT_STOP: &str = r#"tries=$2
 while [ "$(jsonfilter -s "$(ubus call service list "{\"name\":\"$1\"}")" -e "@['$1'].instances.instance1.running")" = true ]; do
 	[ "$tries" -gt 0 ] || { echo "$1 does not end" >&2; exit 1; }
@@ -62,7 +66,7 @@ impl Backend for Procd {
         SCRIPTS.into()
     }
 
-    /// What `/etc/init.d/NAME enable` does.
+    /// The links that `/etc/init.d/NAME enable` creates.
     fn switch(&self, name: &str, _site: &Site) -> Switch {
         let link = |order: &str| {
             let path = Path::new("/etc/rc.d").join(format!("{order}{name}"));
@@ -88,7 +92,7 @@ impl Backend for Procd {
         let name = &*definition.name;
         let script = self.unit_path(name, site).display().to_string();
         let call = |verb| Call::new([&*script, verb]);
-        // A second more than procd takes itself.
+        // Longer than procd's own timeout, by two seconds after rounding up.
         let seconds = (whole_seconds(definition.graceful) + 2).to_string();
         let ended = Call::new(["sh", "-c", AWAIT_STOP, "sh", name, &seconds]);
         Ok(match order {
@@ -137,7 +141,7 @@ fn status_of(said: &str) -> ServiceStatus {
     let own_code = value("exit_code").parse().unwrap_or(0);
     let (code, own_code) = match (state, value("running"), own_code) {
         (State::Running, ..) => (0, 0),
-        // It is there, and does not run: it has ended by itself.
+        // The instance exists but is not running: it exited on its own.
         (_, "false", 0) if value("exit_code").is_empty() => (ABORTED, 0),
         (_, "false", own_code @ 1..) => (SERVICE_SPECIFIC, own_code),
         _ => (0, 0),
@@ -223,7 +227,7 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
     draft.finish(vec![Entry::script(Path::new(SCRIPTS).join(name), script)])
 }
 
-/// Through a shell where procd has no word for something.
+/// Returns the command. It runs through a shell if procd has no setting for something.
 fn command(draft: &mut Draft<'_>, program: &Path) -> Vec<String> {
     let mut command = draft.command(program);
     let mut text = String::new();
@@ -247,7 +251,7 @@ fn command(draft: &mut Draft<'_>, program: &Path) -> Vec<String> {
     command
 }
 
-/// What follows an end that nobody asked for: a threshold, a pause, and how often.
+/// Returns the respawn settings: threshold, delay and number of retries.
 fn recovery(draft: &mut Draft<'_>) -> String {
     let Recovery {
         restart_after,
@@ -262,14 +266,14 @@ fn recovery(draft: &mut Draft<'_>) -> String {
     let pause = whole_seconds(*pause).max(1);
     let (threshold, retries) = match limit {
         Some((starts, window)) => (window, starts.saturating_sub(1).max(1)),
-        // 0 is for ever.
+        // 0 means unlimited.
         None => (reset_after, 0),
     };
     let threshold = whole_seconds(*threshold).max(1);
     format!("\tprocd_set_param respawn {threshold} {pause} {retries}\n")
 }
 
-/// Soft and hard.
+/// Formats a limit, soft and hard.
 fn limit_of(limit: Limit, value: u64) -> String {
     let key = match limit {
         Limit::OpenFiles => "nofile",
@@ -297,11 +301,12 @@ mod tests {
         );
     }
 
-    /// With the functions of procd.sh, which take what they are given as it is, and then what procd does.
+    /// Tests against stand-ins for procd.sh's functions, which keep their arguments unchanged, and
+    /// for procd.
     #[cfg(target_os = "linux")]
     #[test]
     fn hostile_values_arrive_as_they_are() {
-        // A dot keeps new lines at the end, which $() takes off.
+        // The dot preserves trailing newlines, which $() removes.
         const STAND_INS: &str = r#"
 procd_open_instance() { :; }
 procd_close_instance() { :; }

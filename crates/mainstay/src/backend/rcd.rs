@@ -1,8 +1,9 @@
-//! A service as a script of FreeBSD's rc.d, which has daemon(8) keep its program.
+//! FreeBSD's rc.d: a script under which daemon(8) supervises the program.
 //!
-//! rc.subr(8) puts commands together as text, which a shell reads up to three times. So the script brings functions of its own, and daemon(8)
-//! runs the script once more, as the service's user, to become the program: each word is quoted once, and none is on a command line twice.
-//! daemon(8) locks its pid files as long as it lives, so a pid in them is that of its child, and no other's.
+//! rc.subr(8) builds commands as text, which a shell parses up to three times. The script therefore
+//! defines its own functions, and daemon(8) runs the script again as the service's user to become
+//! the program. Each word is quoted once, and none is on a command line twice. daemon(8) locks its
+//! pid files as long as it lives, so a PID in them is that of its child and of no other process.
 //!
 //! Sources: rc(8), rc.subr(8), rcorder(8), rc.conf(5), daemon(8), pidfile(3), pgrep(1).
 
@@ -21,7 +22,8 @@ const RUNNING: &str = " is running as pid ";
 const AGAIN: &str = " is not running: daemon(8) starts it again";
 const DOWN: &str = " is not running.";
 
-/// The functions of a script; `@name` is the service's for shells, `@service` for people.
+/// The functions of a script. `@name` is the service's name in shell variables, `@service` its real
+/// name.
 const FUNCTIONS: &str = r#"
 # With -a: even if the service itself asks.
 @name_daemon() {
@@ -88,7 +90,7 @@ const FUNCTIONS: &str = r#"
 }
 "#;
 
-/// FreeBSD.
+/// The backend for FreeBSD.
 pub(crate) struct Rcd;
 
 impl Backend for Rcd {
@@ -100,7 +102,7 @@ impl Backend for Rcd {
         &["/etc/rc.subr", "/etc/defaults/rc.conf"]
     }
 
-    /// Nothing else than FreeBSD has it there.
+    /// Only FreeBSD has this file.
     fn signs(&self) -> &'static [Sign] {
         &[Sign::Path("/usr/sbin/daemon")]
     }
@@ -117,14 +119,14 @@ impl Backend for Rcd {
         DIR.into()
     }
 
-    /// daemon(8) removes them, where it is not killed.
+    /// daemon(8) removes these files unless it is killed.
     fn leavings(&self, name: &str, _site: &Site) -> Vec<PathBuf> {
         ["daemon", "child"]
             .map(|whose| format!("/var/run/{name}.{whose}.pid").into())
             .into()
     }
 
-    /// It is read after /etc/rc.conf, and wins.
+    /// This file is read after /etc/rc.conf and overrides it.
     fn switch(&self, name: &str, _site: &Site) -> Switch {
         let name = mangled(name);
         let file = |value| {
@@ -153,7 +155,7 @@ impl Backend for Rcd {
             Order::Pause | Order::Resume => {
                 Err(cannot(definition, order, "rc.d pauses no services"))
             }
-            // `one`: whether it is enabled or not.
+            // The `one` prefix works whether the service is enabled or not.
             _ => Ok(vec![service(&definition.name, order.as_str())]),
         }
     }
@@ -162,7 +164,7 @@ impl Backend for Rcd {
         vec![Question::Run(service(name, "status").argv)]
     }
 
-    /// `service` also fails, without a word on its standard output, where there is no such script.
+    /// `service` also fails, without standard output, if there is no such script.
     fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
         let answer = answers.first()?;
         let said = answer.text();
@@ -195,7 +197,7 @@ fn service(name: &str, verb: &str) -> Call {
     Call::new(["/usr/sbin/service", name, &format!("one{verb}")])
 }
 
-/// A name that variables of the shell can begin with.
+/// Returns a name that can be a prefix of shell variables.
 fn mangled(name: &str) -> String {
     let name = name.replace(['-', '.', '@'], "_");
     match name.starts_with(|first: char| first.is_ascii_digit()) {
@@ -282,7 +284,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     })
 }
 
-/// In one go: what is put in is not looked at again.
+/// Fills in a template in a single pass: inserted values are not expanded again.
 fn filled(template: &str, words: &[(&str, &str)]) -> String {
     let mut parts = template.split('@');
     let mut text = parts.next().unwrap_or("").to_owned();
@@ -295,14 +297,14 @@ fn filled(template: &str, words: &[(&str, &str)]) -> String {
     text
 }
 
-/// Of daemon(8), each with a space after it.
+/// Returns the options of daemon(8), each with a space after it.
 fn options(it: &mut Checked<'_>) -> String {
     let mut options = String::new();
     if let Some(user) = it.user {
         let _infallible = write!(options, "-u {user} ");
     }
     if it.definition.recovery.crashes_only {
-        // It has no opinion of codes, and would start again what has ended for good.
+        // daemon(8) does not distinguish exit codes and would also restart after a final exit.
         it.lose("that it starts again after a crash");
     } else if let Some(pause) = it.pause() {
         let _infallible = write!(options, "-r -R {} ", whole_seconds(pause));
@@ -311,13 +313,14 @@ fn options(it: &mut Checked<'_>) -> String {
     options
 }
 
-/// How the shell that daemon(8) runs becomes the program: by then it is the user, with that user's login class.
+/// Returns the script part with which the shell that daemon(8) runs becomes the program. At this
+/// point, it is the user, with that user's login class.
 fn program(it: &Checked<'_>) -> String {
     let Definition {
         limits, nice, cpus, ..
     } = it.definition;
     let mut text = String::new();
-    // Before its environment, which may have another PATH.
+    // Set before the service's environment, which may change PATH.
     if let Some(nice) = nice {
         let _infallible = writeln!(text, "renice -n {nice} -p $$ >/dev/null");
     }
@@ -331,7 +334,7 @@ fn program(it: &Checked<'_>) -> String {
     }
     text += &sh::exports(&it.env);
     for (limit, value) in limits {
-        // In 512 bytes and in kilobytes: sh(1).
+        // In units of 512 bytes and of kilobytes: sh(1).
         let (option, unit) = match limit {
             Limit::OpenFiles => ("-n", 1),
             Limit::Processes => ("-u", 1),
@@ -528,7 +531,7 @@ fi
         }
     }
 
-    /// Whatever words and values there are, the shell that daemon(8) runs becomes a program that is given just those.
+    /// Arbitrary arguments and values reach the program through the shell that daemon(8) runs.
     #[cfg(target_os = "linux")]
     #[test]
     fn hostile_values_arrive_as_they_are() {
@@ -585,7 +588,8 @@ fi
         std::fs::remove_dir_all(&root).unwrap();
     }
 
-    /// With pgrep(1) as it is, and with what stands for daemon(8) and for the part of rc.subr(8) that runs functions of a script.
+    /// Tests with the real pgrep(1), and with stand-ins for daemon(8) and for the part of
+    /// rc.subr(8) that runs functions of a script.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_script_starts_keeps_and_stops_its_program() {
@@ -678,7 +682,7 @@ while True:
             let run = format!("{}/", root.display());
             let text = text_of(definition)
                 .0
-                // There is no pgrep but FreeBSD's that leaves its ancestors out.
+                // Only FreeBSD's pgrep excludes its ancestors.
                 .replace("pgrep -a", "pgrep")
                 .replace("/etc/rc.subr", &rc_subr)
                 .replace("/usr/sbin/daemon", &daemon)
@@ -742,10 +746,10 @@ while True:
             Some(1),
             "it has not said that it does"
         );
-        // It is not enabled, and goes with the system all the same.
+        // The service is stopped at shutdown although it is not enabled.
         assert_eq!(call("faststop").code, Some(0));
         assert_eq!(status(), Some((State::Stopped, None)));
-        // A pid in a file that nobody holds is nobody's.
+        // The PID in an unlocked pid file is ignored.
         for whose in ["daemon", "child"] {
             put(
                 &format!("orders-2.{whose}.pid"),
@@ -753,7 +757,7 @@ while True:
             );
         }
         assert_eq!(status(), Some((State::Stopped, None)));
-        // One that does not hear is killed, and nothing starts it again.
+        // A program that ignores the stop signal is killed and not restarted.
         definition = definition
             .arguments(["deaf"])
             .graceful(Duration::from_secs(1));
@@ -767,7 +771,8 @@ while True:
         wait_for(State::Running);
         assert_eq!(call("faststop").code, Some(0));
         assert_eq!(status(), Some((State::Stopped, None)));
-        // What holds its output keeps daemon(8) from noticing its end, and is not it.
+        // A process that holds the program's output open keeps daemon(8) from noticing its exit,
+        // but is not the program.
         definition = definition.arguments(["leave"]);
         install(&definition);
         assert_eq!(call("onestart").code, Some(0));

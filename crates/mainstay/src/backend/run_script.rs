@@ -1,6 +1,7 @@
-//! The scripts of supervisors that know nothing but directories: how a program is run (`run`), and what follows its end (`finish`).
+//! The scripts of directory-based supervisors: `run` starts the program, and `finish` handles its
+//! exit.
 //!
-//! What the supervisor itself does not keep lies beside its own files in `supervise/`:
+//! State that the supervisor does not keep itself is stored next to its own files in `supervise/`:
 //!
 //! ```text
 //! asked    somebody has asked for this end
@@ -18,31 +19,35 @@ use super::{Call, MARK, limit_in, sh};
 use crate::notify::{READY_FD, READY_PID};
 use crate::{Definition, Limit, Readiness};
 
-/// The descriptor that readiness is said on; one more is the env_file's.
+/// The descriptor for readiness. The next one is used for the env_file.
 pub(super) const READY: u32 = 3;
 
-/// What differs between supervisors.
+/// The differences between supervisors.
 pub(super) struct Dialect {
-    /// What a command begins with to have it run as the user of this name.
+    /// Returns the command prefix that switches to this user.
     pub(super) as_user: fn(&str) -> String,
-    /// What the supervisor sets itself.
+    /// The limits that the supervisor sets itself.
     pub(super) own_limits: &'static [Limit],
-    /// What starts a service that is needed, and fails where it is not up within a minute; `None` where the supervisor does.
+    /// Returns the command that starts a required service and fails if it is not up within a
+    /// minute. `None` if the supervisor does this.
     pub(super) start: Option<fn(&str) -> String>,
-    /// The same without waiting, for a supervisor that waits by its own rules: one that has done its work would be waited for in vain.
+    /// Returns the same command without waiting, for wanted services of a supervisor, which has its
+    /// own rules for waiting: waiting for a service that has already finished its work would never
+    /// succeed.
     pub(super) ask: Option<fn(&str) -> String>,
-    /// Shows that it has begun: nothing is known of the last end any more.
+    /// Records that the service has begun, and discards the data about its last exit.
     pub(super) begin: &'static str,
-    /// What makes [`READY`], and what takes back what was said on it; nothing where the supervisor does.
+    /// Opens [`READY`] and discards an earlier readiness message. Empty if the supervisor does
+    /// this.
     pub(super) open_ready: &'static str,
     pub(super) close_ready: &'static str,
-    /// Succeeds as long as nobody has asked for a stop; empty where there is no `finish`.
+    /// Succeeds as long as no stop was requested. Empty if there is no `finish`.
     pub(super) is_wanted: &'static str,
     /// Ends `finish` so that the program stays down.
     pub(super) stay_down: &'static str,
 }
 
-/// The head of each of our files that `sh` runs.
+/// Returns the head of each generated file that `sh` runs.
 pub(super) fn head(checked: &Checked<'_>) -> String {
     let mut text = format!("#!/bin/sh\n# {MARK}\n");
     if let Some(title) = checked.title() {
@@ -52,15 +57,15 @@ pub(super) fn head(checked: &Checked<'_>) -> String {
     text
 }
 
-/// Whether the supervisor is told when it is ready: by the program itself, by its check, or when there is more than a shell that waits for
-/// what the program needs.
+/// Returns whether readiness is reported to the supervisor: by the program itself, by its check,
+/// or, if it has dependencies, once the shell that waits for them is replaced by the program.
 pub(super) fn is_told(definition: &Definition) -> bool {
     definition.readiness == Readiness::Notify
         || definition.ready_check.is_some()
         || !definition.needs.is_empty()
 }
 
-/// Runs the program in the place of `sh`.
+/// Returns the script that replaces `sh` with the program.
 pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
     let definition = checked.definition;
     let mut first = "exec </dev/null 2>&1\n".to_owned();
@@ -88,7 +93,7 @@ pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
     let mut last = String::new();
     match (definition.readiness, &checked.ready_check) {
         (Readiness::Notify, _) => last = format!("export {READY_FD}={READY} {READY_PID}=$$\n"),
-        // Nobody's child, which the program would know nothing of.
+        // Runs in an orphaned subshell, because the program does not expect a child.
         (Readiness::Exec, Some(check)) => {
             let timeout = whole_seconds(definition.start_timeout);
             let check = sh::command_line(check.iter().copied());
@@ -105,13 +110,14 @@ pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
     script(checked, dialect, &first, &last, &checked.argv)
 }
 
-/// The same for the command that has it read its configuration again.
+/// Returns the script for the reload command, if there is one.
 pub(super) fn reload(checked: &Checked<'_>, dialect: &Dialect) -> Option<String> {
     let argv = checked.reload.as_ref()?;
     Some(script(checked, dialect, "", "", argv))
 }
 
-/// Runs a command as the program is run: what takes root comes first; what others may write to is looked at by the user alone.
+/// Returns a script that runs a command in the program's context. Actions that require root come
+/// first. Files that others may write to are accessed only as the user.
 fn script(
     checked: &Checked<'_>,
     dialect: &Dialect,
@@ -141,7 +147,7 @@ fn script(
             "HOME=~{user} USER={user} LOGNAME={user}\nexport HOME USER LOGNAME"
         );
     }
-    // Whoever has started the supervisor may have been given one.
+    // The supervisor may have inherited it from whoever started it.
     text += "unset NOTIFY_SOCKET\n";
     let _infallible = writeln!(
         text,
@@ -161,7 +167,8 @@ fn script(
     text + last + "exec " + &sh::command_line(argv.iter().copied()) + "\n"
 }
 
-/// Commands that run another one with other limits, priority, processors and user.
+/// Returns the commands that set limits, priority, processors and user before they run another
+/// command.
 fn wrappers(checked: &Checked<'_>, dialect: &Dialect) -> String {
     let Definition {
         limits, nice, cpus, ..
@@ -206,8 +213,8 @@ fn keeps_starts(definition: &Definition) -> bool {
     grows(definition) || definition.recovery.limit.is_some()
 }
 
-/// What follows an end that nobody asked for: a pause, or none and no restart either. `$1` is the code, or no such number where a signal,
-/// `$2`, has ended it.
+/// Returns the script for an unrequested exit: it waits and allows a restart, or keeps the program
+/// down. `$1` is the exit code, or an out-of-range number if the signal `$2` ended the program.
 pub(super) fn finish(checked: &Checked<'_>, dialect: &Dialect) -> String {
     let Definition { recovery, .. } = checked.definition;
     let Dialect {
@@ -283,10 +290,10 @@ pub(super) fn finish(checked: &Checked<'_>, dialect: &Dialect) -> String {
     text
 }
 
-/// How long it is, in whole seconds.
+/// Returns the script part that sets the delay, in whole seconds.
 fn pause(definition: &Definition) -> String {
     let recovery = &definition.recovery;
-    // The supervisor has a second between starts of its own.
+    // The supervisor itself waits one second between starts.
     let seconds = |pause: &Duration| match *pause < Duration::from_secs(1) {
         true => 0,
         false => whole_seconds(*pause),
@@ -322,7 +329,7 @@ fn pause(definition: &Definition) -> String {
     text
 }
 
-/// In the place of [`reload`] for a program that SIGHUP would end.
+/// Returns a script that takes the place of [`reload`] for a program that SIGHUP would terminate.
 pub(super) fn refusal(checked: &Checked<'_>) -> String {
     let head = head(checked);
     format!("{head}echo \"it does not read its configuration again\" >&2\nexit 1\n")
@@ -339,7 +346,7 @@ pub(super) fn check_needs(checked: &mut Checked<'_>) {
     }
 }
 
-/// What no supervisor of this kind keeps.
+/// Reports the settings that no supervisor of this kind supports.
 pub(super) fn lose(checked: &mut Checked<'_>) {
     let definition = checked.definition;
     check_needs(checked);
@@ -355,18 +362,18 @@ pub(super) fn lose(checked: &mut Checked<'_>) {
     checked.lose_listen();
 }
 
-/// A script with what it is given.
+/// Returns a call of a script with arguments.
 pub(super) fn shell<const N: usize>(script: &str, arguments: [String; N]) -> Call {
     let words = ["sh", "-c", script.trim(), "sh"].map(str::to_owned);
     Call::new(words.into_iter().chain(arguments))
 }
 
-/// Of a path that is made of ours and a service's name.
+/// Converts a path that consists of a known prefix and a service's name.
 pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Under real supervisors.
+/// Tests under real supervisors.
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
@@ -410,7 +417,7 @@ mod tests {
             ));
         }
 
-        /// Puts them where they start by themselves.
+        /// Installs the definitions in the directory where they are started automatically.
         fn put(&self, definitions: &[Definition]) {
             let mut script = String::new();
             for definition in definitions {
@@ -457,7 +464,7 @@ mod tests {
             self.backend.status(&answers)
         }
 
-        /// The status once there is no more to come.
+        /// Waits for the final status.
         fn end(&self, name: &str) -> ServiceStatus {
             wait_until("its end", SOON, || {
                 let status = self.status(name)?;
@@ -481,7 +488,8 @@ mod tests {
         }
     }
 
-    /// Whatever words and values there are, a program is given just those: as root, and through the change to a user.
+    /// Arbitrary arguments and values reach the program unchanged, as root and after switching to a
+    /// user.
     fn hostile_values_arrive(kind: &'static str) {
         let Some(machine) = Machine::up(kind) else {
             return;
@@ -549,7 +557,7 @@ mod tests {
         }
     }
 
-    /// What follows which end: how often it was started at last, and which code is shown.
+    /// Checks the number of starts and the reported code after each kind of exit.
     fn ends_are_told_apart(kind: &'static str) {
         let Some(machine) = Machine::up(kind) else {
             return;
@@ -617,7 +625,7 @@ mod tests {
             let lines = machine.read(&format!("/tmp/{name}")).unwrap();
             assert_eq!(lines.lines().count(), starts, "{name}");
         }
-        // Each pause is longer than the last one, and a stop ends it.
+        // Each delay is longer than the previous one, and a stop ends it.
         let starts = wait_until("its starts", SOON, || {
             machine
                 .read("/tmp/again")
@@ -630,7 +638,7 @@ mod tests {
         assert_eq!(machine.status("again").unwrap().state, State::StartPending);
         machine.order(&again, Order::Stop);
         assert!(begun.elapsed() < Duration::from_secs(10));
-        // A start that fails does so at its first end.
+        // A start fails at the program's first exit.
         let definition = again.clone().readiness(Readiness::Notify);
         machine.put(std::slice::from_ref(&definition));
         let begun = Instant::now();
@@ -647,7 +655,7 @@ mod tests {
         assert_eq!(machine.end("again").exit_code(), Some(0));
     }
 
-    /// What a supervisor of its own has started lives on for its successor.
+    /// Programs that a supervisor has started survive its crash.
     fn a_crash_takes_nobody_along(kind: &'static str) {
         let Some(machine) = Machine::up(kind) else {
             return;
@@ -687,7 +695,7 @@ mod tests {
         is_there();
     }
 
-    /// All that a definition can say of how a program runs.
+    /// Checks every setting of a definition that affects how a program runs.
     fn everything_is_so(kind: &'static str) {
         let Some(machine) = Machine::up(kind) else {
             return;
@@ -762,7 +770,7 @@ mod tests {
         assert_eq!(machine.read("/tmp/told").as_deref(), Some("told\n"));
         assert_eq!(machine.end("facts").exit_code(), Some(0));
 
-        // One that does not hear is killed.
+        // A program that ignores the stop signal is killed.
         machine.program(
             "/opt/deaf",
             "trap '' TERM; echo > /tmp/deaf; while :; do sleep 0.1; done\n",
@@ -784,7 +792,7 @@ mod tests {
                 .success()
         );
 
-        // Ready is what its check says.
+        // Readiness follows the check.
         machine
             .lab
             .script("rm /tmp/facts; (sleep 2; touch /tmp/is-ready) >/dev/null 2>&1 &");

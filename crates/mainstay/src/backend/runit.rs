@@ -1,6 +1,7 @@
-//! A service as a directory that runsv(8) supervises, and what that writes into it.
+//! runit: a service directory for runsv(8), and the status that runsv writes into it.
 //!
-//! Sources: runsv(8), runsvdir(8), sv(8), chpst(8), svlogd(8); `supervise/status` as sv.c and runsv.c of runit 2.1.2 have it.
+//! Sources: runsv(8), runsvdir(8), sv(8), chpst(8), svlogd(8); `supervise/status` as defined by
+//! sv.c and runsv.c of runit 2.1.2.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,21 +15,22 @@ use super::{
 use crate::scm::refusal::SERVICE_SPECIFIC;
 use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
 
-/// Where services lie that may run: Debian and Void, Artix.
+/// The directories of available services: Debian and Void, Artix.
 const SERVICE_DIRS: &[&str] = &["/etc/sv", "/etc/runit/sv"];
-/// Where those are linked that do: Debian, Void, Artix, elsewhere.
+/// The directories of active services, which are links: Debian, Void, Artix, others.
 const SCAN_DIRS: &[&str] = &[
     "/etc/service",
     "/var/service",
     "/run/runit/service",
     "/service",
 ];
-/// Of a system that does not run: what those are links to, which may lead out of it.
+/// The directory of active services in a system that is not running. The usual ones are links that
+/// may lead out of the image.
 const STAGED_SCAN_DIR: &str = "/etc/runit/runsvdir/default";
 const LOG_DIR: &str = "/var/log/runit";
 
 const DIALECT: Dialect = Dialect {
-    // By its name, chpst would leave it none but its first group.
+    // By name, chpst would set only the user's primary group.
     as_user: |user| format!("chpst -u \":$(id -u {user}):$(id -G {user} | tr ' ' :)\" "),
     own_limits: &[],
     start: Some(|need| format!("sv -w 60 start {need}")),
@@ -37,11 +39,12 @@ const DIALECT: Dialect = Dialect {
     open_ready: "exec 3>supervise/ready\n",
     close_ready: "[ ! -e supervise/ready ] || : >supervise/ready\n",
     is_wanted: "\tread -r state <supervise/stat\n\tcase $state in *'want down'* | *'want exit'*) return 1 ;; esac\n",
-    // It is known to have been heard before this ends: its end would be followed by a start.
+    // Waits until runsv has received the command, because the end of this script would be followed
+    // by a start.
     stay_down: "\tsv down .\n\ttries=100\n\twhile is_wanted && [ \"$tries\" -gt 0 ]; do sleep 0.1 || sleep 1; tries=$((tries - 1)); done\n\texit 0\n",
 };
 
-/// Waits until there is a runsv for `$1`, or none for `$1`.
+/// Waits until there is a runsv for `$1`.
 const TAKE_IN: &str = r#"
 tries=150
 until sv status "$1" >/dev/null 2>&1; do
@@ -54,7 +57,8 @@ sv -w 15 force-shutdown "$2" || sv -w 5 exit "$2"
 ! sv status "$2" >/dev/null 2>&1 || { echo "runsv goes on with $2" >&2; exit 1; }
 rm -rf "$2/supervise" "$2/log/supervise""#;
 
-/// `run` takes away what is put there before, `check` tells that it is ready; where a start fails, its first end is known at once.
+/// Starts the service and waits until it is ready. `run` removes the `asked` file, and `check`
+/// reports readiness. A failed start is detected at the program's first exit.
 const START: &str = r#"
 cd "$1" && : >supervise/asked && sv up . || exit 1
 end=$(($(date +%s) + $2))
@@ -68,7 +72,7 @@ until [ ! -e supervise/asked ] && { [ ! -x check ] || ./check; }; do
     sleep 0.1 || sleep 1
 done"#;
 const STOP: &str = r#"sv -w "$2" force-stop "$1" || sv -w 10 down "$1""#;
-/// Until `supervise/stat` is like `$3`.
+/// Sends a signal and waits until `supervise/stat` matches `$3`.
 const SIGNAL: &str = r#"
 cd "$1" && sv "$2" . || exit 1
 tries=50
@@ -77,11 +81,11 @@ while read -r state <supervise/stat; do
     [ "$tries" -gt 0 ] || { echo "it is still: $state" >&2; exit 1; }
     sleep 0.1 || sleep 1; tries=$((tries - 1))
 done"#;
-/// Its own command for that, whose failure is told, or its refusal.
+/// Runs the service's own reload command, whose failure is reported, or its refusal.
 const RELOAD: &str =
     r#"cd "$1" || exit 1; if [ -x reload ]; then exec ./reload; else exec sv hup .; fi"#;
 
-/// runit.
+/// The backend for runit.
 pub(crate) struct Runit;
 
 impl Backend for Runit {
@@ -141,7 +145,8 @@ impl Backend for Runit {
         vec![dir(name, site)]
     }
 
-    /// It is always linked, so that it can be started; a file says that it is not to be.
+    /// The service is always linked, so that it can be started. A `down` file disables its start at
+    /// boot.
     fn switch(&self, name: &str, site: &Site) -> Switch {
         Switch {
             off: vec![Entry::file(dir(name, site).join("down"), "")],
@@ -180,7 +185,7 @@ impl Backend for Runit {
         Ok(match (order, state) {
             (Order::Start, State::Stopped) => vec![start()],
             (Order::Restart, State::Stopped) => vec![start()],
-            // It has not begun, or waits for its next restart: that wait is over.
+            // The service has not begun or waits for its next restart. The stop ends that wait.
             (Order::Start | Order::Restart, _) => vec![stop(), start()],
             (Order::Stop, _) => vec![stop()],
             (Order::Pause, _) => vec![signal("pause", "*paused*")],
@@ -194,7 +199,7 @@ impl Backend for Runit {
         let supervise = link.join("supervise");
         vec![
             Question::Read(supervise.join("status")),
-            // What a runsv that has been killed has left is no status.
+            // Files left behind by a killed runsv are not a status.
             Question::Run(["sv", "status", &text(&link)].map(str::to_owned).into()),
             Question::Read(supervise.join("ready")),
             Question::Read(supervise.join("exit")),
@@ -240,7 +245,8 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     let mut entries = vec![
         Entry::script(dir.join("run"), run_script::run(&checked, &DIALECT)),
         Entry::script(dir.join("finish"), run_script::finish(&checked, &DIALECT)),
-        // A stop or restart that was asked for is no failure; where this fails, runsv sends the signal itself.
+        // A requested stop or restart is not a failure. If this script fails, runsv sends the
+        // signal itself.
         Entry::script(
             dir.join("control/t"),
             format!(
@@ -259,7 +265,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         let check = format!("{head}[ -s supervise/ready ]\n");
         entries.push(Entry::script(dir.join("check"), check));
     }
-    // SIGHUP would end a program that knows nothing of it.
+    // SIGHUP would terminate a program that does not handle it.
     let reload = run_script::reload(&checked, &DIALECT);
     if reload.is_some() || !definition.accepts.contains(Accepts::RELOAD) {
         let script = reload.unwrap_or_else(|| run_script::refusal(&checked));
@@ -274,7 +280,8 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     })
 }
 
-/// runsv waits for this, so the process is there, if only as a zombie, and its number nobody else's.
+/// Returns the script part that sends the stop signal. runsv waits for this script, so the process
+/// still exists, if only as a zombie, and its PID is not reused.
 fn stop_signal(signal: &str) -> String {
     match signal {
         "TERM" => "exit 1\n".to_owned(),
@@ -282,8 +289,8 @@ fn stop_signal(signal: &str) -> String {
     }
 }
 
-/// `supervise/status`: when it became so (TAI64N), the process, and four bytes: is it paused, what is wanted, has it been sent SIGTERM,
-/// 0 down, 1 `run`, 2 `finish`.
+/// Parses `supervise/status`: the time of the last change (TAI64N), the PID, and four bytes:
+/// paused, wanted state, whether SIGTERM was sent, and 0 for down, 1 for `run` or 2 for `finish`.
 fn read_status(status: &[u8], ready: &Answer, exit: &Answer) -> Option<ServiceStatus> {
     let &[.., a, b, c, d, paused, wanted, told, kind] = <&[u8; 20]>::try_from(status).ok()?;
     let is_unready = ready.code == Some(0) && ready.output.is_empty();
@@ -293,7 +300,7 @@ fn read_status(status: &[u8], ready: &Answer, exit: &Answer) -> Option<ServiceSt
         1 if !is_wanted || told == 1 => State::StopPending,
         1 if is_unready => State::StartPending,
         1 => State::Running,
-        // Between its end and its next start.
+        // Between an exit and the next start.
         2 if is_wanted => State::StartPending,
         2 => State::StopPending,
         0 => State::Stopped,
@@ -455,7 +462,7 @@ mod tests {
             assert_eq!(check(last, is_ready, exit), Some(expect), "{last:?}");
         }
         assert_eq!(check([0, b'u', 0, 9], &ready, &exit).map(|it| it.0), None);
-        // Left behind by a runsv that is no more.
+        // Left behind by a runsv that no longer runs.
         let answers = [file(&[0; 20]), Answer::default(), none.clone(), none];
         assert_eq!(Runit.status(&answers).map(|it| it.state), None);
     }

@@ -1,6 +1,8 @@
-//! A service as a directory that s6-supervise looks after: one that outlives the machine's boots, and one where s6-svscan sees it now.
+//! s6: two service directories for s6-supervise, a persistent one and one in the scan directory of
+//! the running s6-svscan.
 //!
-//! Sources: the documentation of s6 2.11 (servicedir, s6-supervise, s6-svc, s6-svstat, s6-svscanctl, notifywhenup).
+//! Sources: the documentation of s6 2.11 (servicedir, s6-supervise, s6-svc, s6-svstat,
+//! s6-svscanctl, notifywhenup).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,11 +17,12 @@ use crate::scm::refusal::SERVICE_SPECIFIC;
 use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
 
 const PLACES: &[&str] = &[
-    // What the boot copies into the scan directory: of s6-linux-init, plain s6, s6-overlay.
+    // The directories that are copied into the scan directory at boot: s6-linux-init, plain s6,
+    // s6-overlay.
     "/etc/s6-linux-init/current/run-image/service",
     "/etc/s6/service",
     "/etc/services.d",
-    // What an s6-svscan has in its directory.
+    // The directories that a running s6-svscan creates.
     "/run/service/.s6-svscan",
     "/run/s6/services/.s6-svscan",
     "/service/.s6-svscan",
@@ -27,7 +30,7 @@ const PLACES: &[&str] = &[
 const KEPT_DIRS: &[&str] = PLACES.split_at(3).0;
 const SVSCANS: &[&str] = PLACES.split_at(3).1;
 const LOG_DIR: &str = "/var/log/s6";
-/// Beyond what it may take to stop, before it is killed by us.
+/// The time beyond the stop timeout after which the service is killed here.
 const GRACE: Duration = Duration::from_secs(10);
 
 const DIALECT: Dialect = Dialect {
@@ -49,7 +52,8 @@ until s6-svok "$1/$2" && s6-svok "$1/$2/log"; do
     [ "$tries" -gt 0 ] || { echo "no s6-supervise has come for $1/$2" >&2; exit 1; }
     sleep 0.1 || sleep 1; tries=$((tries - 1))
 done"#;
-/// Out of sight first: where a supervisor has gone, s6-svscan would start another. 100: there is no s6-svscan.
+/// Renames the service directory first, because s6-svscan would start a new supervisor for it. Exit
+/// code 100 means that there is no s6-svscan.
 const LET_GO: &str = r#"
 cd "$1" 2>/dev/null || exit 0
 [ ! -e "$2" ] || mv "$2" ".$2" || exit 1
@@ -60,7 +64,8 @@ while s6-svok ".$2" || s6-svok ".$2/log"; do
     sleep 0.1 || sleep 1; tries=$((tries - 1))
 done
 rm -rf ".$2""#;
-/// Where it fails, its first end is known at once.
+/// Starts the service and waits until it is ready. A failed start is detected at the program's
+/// first exit.
 const START: &str = r#"
 s6-svc -u -wu -T 5000 "$1" || exit 1
 [ -e "$1/notification-fd" ] || exit 0
@@ -74,7 +79,7 @@ while :; do
     [ "$(date +%s)" -lt "$end" ] || { echo "it is not ready after $2 s" >&2; exit 1; }
     sleep 0.1 || sleep 1
 done"#;
-/// It is killed by `timeout-kill`, unless that is not known to the supervisor yet.
+/// Stops the service. `timeout-kill` kills it, unless the supervisor has not read that file yet.
 const STOP: &str =
     r#"s6-svc -d -wD -T "$2" "$1" || { s6-svc -k "$1" && s6-svc -d -wD -T 10000 "$1"; }"#;
 const SIGNAL: &str = r#"
@@ -87,7 +92,7 @@ done"#;
 const RELOAD: &str =
     r#"cd "$1" || exit 1; if [ -x data/reload ]; then exec data/reload; else exec s6-svc -h .; fi"#;
 
-/// s6.
+/// The backend for s6.
 pub(crate) struct S6;
 
 impl Backend for S6 {
@@ -143,7 +148,8 @@ impl Backend for S6 {
         dirs(name, site)
     }
 
-    /// It is always there, so that it can be started; a file says that it is not to be.
+    /// The service directory always exists, so that the service can be started. A `down` file
+    /// disables its start at boot.
     fn switch(&self, name: &str, site: &Site) -> Switch {
         let dirs = dirs(name, site).into_iter();
         Switch {
@@ -189,7 +195,7 @@ impl Backend for S6 {
         };
         Ok(match (order, state) {
             (Order::Start | Order::Restart, State::Stopped) => vec![start()],
-            // It has not begun, or waits for its next restart: that wait is over.
+            // The service has not begun or waits for its next restart. The stop ends that wait.
             (Order::Start | Order::Restart, _) => vec![stop(), start()],
             (Order::Stop, _) => vec![stop()],
             (Order::Pause, _) => vec![signal("-p", "true")],
@@ -231,7 +237,7 @@ fn live_dir(name: &str, site: &Site) -> PathBuf {
     Path::new(scan_dir(site)).join(name)
 }
 
-/// Where it is kept, and where it runs, if anything does.
+/// Returns the persistent directory and, on a running system, the live one.
 fn dirs(name: &str, site: &Site) -> Vec<PathBuf> {
     let kept = S6.unit_dir(site).join(name);
     match site.is_staged {
@@ -241,7 +247,7 @@ fn dirs(name: &str, site: &Site) -> Vec<PathBuf> {
 }
 
 fn millis(duration: Duration) -> String {
-    // 0 would be for ever.
+    // 0 would mean unlimited.
     duration.as_millis().clamp(1, i32::MAX as u128).to_string()
 }
 
@@ -290,7 +296,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     })
 }
 
-/// What `s6-svstat -o up,wantedup,ready,paused,pid` says.
+/// Parses the output of `s6-svstat -o up,wantedup,ready,paused,pid`.
 fn read_status(said: &str, is_told: bool, exit: &Answer) -> Option<ServiceStatus> {
     let words: Vec<&str> = said.split_ascii_whitespace().collect();
     let [up, wanted, ready, paused, pid] = words[..] else {
@@ -302,7 +308,7 @@ fn read_status(said: &str, is_told: bool, exit: &Answer) -> Option<ServiceStatus
         "true" if !is_wanted => State::StopPending,
         "true" if is_told && ready != "true" => State::StartPending,
         "true" => State::Running,
-        // Between its end and its next start.
+        // Between an exit and the next start.
         "false" if is_wanted => State::StartPending,
         "false" => State::Stopped,
         _ => return None,

@@ -1,23 +1,23 @@
-//! Text for sh(1), as POSIX describes it.
+//! Text for sh(1), as specified by POSIX.
 
-/// Whether a word can hold it.
+/// Returns whether a word can contain the character.
 pub(super) fn can_say(char: char) -> bool {
     char != '\0'
 }
 
-/// Whether it can be the name of a variable.
+/// Returns whether the text can be a variable name.
 pub(super) fn is_name(name: &str) -> bool {
     let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
     name.bytes().all(is_inner) && name.bytes().next().is_some_and(|it| !it.is_ascii_digit())
 }
 
-/// Whether a shell takes it for what it is, however often it reads it.
+/// Returns whether a shell reads the text literally, however often it is evaluated.
 pub(super) fn is_plain(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
     !text.is_empty() && text.bytes().all(is_plain)
 }
 
-/// One word, in which nothing means anything.
+/// Quotes one word so that it is read literally.
 pub(super) fn quoted(text: &str) -> String {
     match is_plain(text) {
         true => text.to_owned(),
@@ -25,15 +25,15 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
-/// Words, with spaces between.
+/// Joins quoted words with spaces.
 pub(super) fn command_line<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let words: Vec<String> = words.into_iter().map(quoted).collect();
     words.join(" ")
 }
 
-/// A function that takes variables from its standard input, but for those whose names it is given in one word. The lines are data, as
-/// `env_file` of the core reads them: a byte order mark, comment lines, an optional `export `, `NAME=value`, one pair of quotes around
-/// the value.
+/// A function that reads variables from its standard input, except those whose names are in its
+/// single argument. The lines are data in the format of the core's `env_file`: a byte order mark,
+/// comment lines, an optional `export `, `NAME=value`, and one pair of quotes around the value.
 pub(super) const READ_ENV_FILE: &str = r#"read_env_file() {
 	_mark=$(printf '\357\273\277')
 	while IFS= read -r _line || [ -n "$_line" ]; do
@@ -58,14 +58,14 @@ pub(super) const READ_ENV_FILE: &str = r#"read_env_file() {
 }
 "#;
 
-/// Statements that put the variables of a file into the environment, but for those that win over it.
+/// Returns statements that export the variables of a file, except those that override it.
 pub(super) fn read_env_file(path: &str, winners: &[(&str, &str)]) -> String {
     let winners: Vec<&str> = winners.iter().map(|(name, _)| *name).collect();
     let (winners, path) = (quoted(&winners.join(" ")), quoted(path));
     format!("{READ_ENV_FILE}read_env_file {winners} < {path} || exit 78\n")
 }
 
-/// Statements that put variables into the environment.
+/// Returns statements that export variables.
 pub(super) fn exports(env: &[(&str, &str)]) -> String {
     let lines = env.iter();
     let lines = lines.map(|(name, value)| format!("export {name}={}\n", quoted(value)));

@@ -1,6 +1,7 @@
-//! What the managers have in common that are told by scripts of sh: quoting, and what a definition means to all of them. Pure.
+//! Common parts of the managers that run sh scripts: quoting, and the interpretation of a
+//! definition. Without side effects.
 //!
-//! Sources: POSIX "Shell Command Language"; dash(1), which has no more than that.
+//! Sources: POSIX "Shell Command Language"; dash(1), which supports no more than that.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,7 +15,8 @@ use crate::definition::wrong_name;
 use crate::manager::MANAGER_VARIABLE;
 use crate::{Account, Definition, Error, Limit, Manager, Readiness, Recovery, Start, StopScope};
 
-/// What is known of processes without a tool: proc(5), "stat". A name may hold anything, but for its last parenthesis.
+/// Functions that inspect processes without a tool: proc(5), "stat". A process name may contain
+/// anything, so the last parenthesis is used.
 pub(crate) const PROCESSES: &str = r#"# Sets state, session and birth (in ticks since the boot) of a process; fails where there is none that lives.
 look_at() {
 	state= session= birth=
@@ -33,30 +35,32 @@ signal_session() {
 }
 "#;
 
-/// One word of a script: within single quotes, where nothing means anything. `None` if it holds a NUL, which no word can.
+/// Quotes one word of a script in single quotes, within which every character is literal. Returns
+/// `None` if it contains a NUL, which no word can contain.
 pub(crate) fn quoted(text: &str) -> Option<String> {
     let word = format!("'{}'", text.replace('\'', "'\\''"));
     (!text.contains('\0')).then_some(word)
 }
 
-/// The same, without quotes where it needs none.
+/// Quotes one word of a script if necessary.
 pub(crate) fn word(text: &str) -> Option<String> {
     (!text.contains('\0')).then(|| sh::quoted(text))
 }
 
-/// Whole ones, rather too many than too few.
+/// Converts a duration to whole seconds, rounded up.
 pub(crate) fn whole_seconds(duration: Duration) -> u64 {
     let seconds = duration.as_secs();
     seconds.saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
 
-/// For comments and titles.
+/// Converts text to one line, for comments and titles.
 pub(crate) fn one_line(text: &str) -> String {
     let words: Vec<&str> = text.split(char::is_control).map(str::trim).collect();
     words.join(" ").trim().to_owned()
 }
 
-/// Whether a service that ends with this code stays down: by its recovery, of a manager that does not know it.
+/// Returns whether a service that exits with this code stays down according to its recovery policy,
+/// for managers that do not support exit codes.
 pub(crate) fn ends_for_good(recovery: &Recovery, code: u32) -> bool {
     let has = |codes: &BTreeSet<u8>| u8::try_from(code).is_ok_and(|code| codes.contains(&code));
     code == 0
@@ -66,7 +70,7 @@ pub(crate) fn ends_for_good(recovery: &Recovery, code: u32) -> bool {
         || has(&recovery.clean)
 }
 
-/// A service in the making, with what it cannot say, and what is wrong.
+/// A service under construction, with its unsupported settings and its mistakes.
 pub(crate) struct Draft<'a> {
     pub(crate) definition: &'a Definition,
     pub(crate) losses: Vec<String>,
@@ -74,7 +78,7 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// With all that none of these managers can be told.
+    /// Creates a draft and reports all settings that none of these managers supports.
     pub(crate) fn new(definition: &'a Definition) -> Self {
         let mut draft = Self {
             definition,
@@ -147,7 +151,7 @@ impl<'a> Draft<'a> {
         self.wrong.push(what.into());
     }
 
-    /// The user that it is to be, where that is not root.
+    /// Returns the user, unless it is root.
     pub(crate) fn user(&self) -> Option<&'a str> {
         match &self.definition.account {
             Account::User(user, _) => Some(user),
@@ -155,7 +159,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The program and what it is started with, each as it is to arrive.
+    /// Returns the program and its arguments, unquoted.
     pub(crate) fn command(&mut self, program: &Path) -> Vec<String> {
         if !program.is_absolute() {
             let path = program.display();
@@ -167,7 +171,7 @@ impl<'a> Draft<'a> {
         self.texts("the command line", words)
     }
 
-    /// A command that is run besides.
+    /// Returns the words of an additional command.
     pub(crate) fn texts<'w>(
         &mut self,
         what: &str,
@@ -188,21 +192,21 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// The command that tells whether it is ready, as a script has it.
+    /// Returns the ready check as a line of a script.
     pub(crate) fn ready_check(&mut self) -> Option<String> {
         let words = self.definition.ready_check.as_deref()?;
         let words = self.texts("the ready check", words.iter().map(|word| &**word));
         Some(line(&words))
     }
 
-    /// The same for a reload.
+    /// Returns the reload command as a line of a script.
     pub(crate) fn reload_command(&mut self) -> Option<String> {
         let words = self.definition.reload_command.as_deref()?;
         let words = self.texts("the reload command", words.iter().map(|word| &**word));
         Some(line(&words))
     }
 
-    /// An absolute path.
+    /// Returns an absolute path.
     pub(crate) fn path(&mut self, what: &str, path: &Path) -> String {
         let text = path.to_str().filter(|path| path.starts_with('/'));
         text.filter(|path| !path.contains('\0'))
@@ -216,11 +220,11 @@ impl<'a> Draft<'a> {
             })
     }
 
-    /// `cd`, `ulimit` and `renice`, as a part of a script that is root still.
+    /// Returns `ulimit` and `renice` commands, for the part of a script that still runs as root.
     pub(crate) fn limits(&mut self) -> String {
         let mut text = String::new();
         for (limit, value) in &self.definition.limits {
-            // In units of its own: POSIX "ulimit", dash(1), bash(1).
+            // In units of the option: POSIX "ulimit", dash(1), bash(1).
             let (option, unit, name) = match limit {
                 Limit::OpenFiles => ("n", 1, "open files"),
                 Limit::Processes => ("u", 1, "processes"),
@@ -238,7 +242,7 @@ impl<'a> Draft<'a> {
                 ));
             }
             let _infallible = match limit {
-                // dash and BusyBox have another letter than bash.
+                // dash and BusyBox use another letter than bash.
                 Limit::Processes => writeln!(
                     text,
                     "\t{{ ulimit -u {units} || ulimit -p {units}; }} 2>/dev/null || return 1"
@@ -249,7 +253,8 @@ impl<'a> Draft<'a> {
         text
     }
 
-    /// What sets its variables, within a function, each value as `quote` has it.
+    /// Returns statements that export the variables within a function, each value quoted by
+    /// `quote`.
     pub(crate) fn exports(&self, quote: impl Fn(&str) -> Option<String>) -> String {
         let values = self.definition.env.iter();
         values
@@ -257,7 +262,7 @@ impl<'a> Draft<'a> {
             .collect()
     }
 
-    /// The call that takes the variables of its file, and the function for it.
+    /// Returns the call that reads the variables of the env_file, and the function it requires.
     pub(crate) fn env_file(&mut self) -> Option<(String, &'static str)> {
         let path = self.definition.env_file.as_deref()?;
         let path = self.path("the env_file", path);
@@ -270,13 +275,14 @@ impl<'a> Draft<'a> {
         Some((call, sh::READ_ENV_FILE))
     }
 
-    /// What goes before a command that is to run on some processors only.
+    /// Returns the command prefix that restricts a command to some processors.
     pub(crate) fn cpus(&self) -> Option<String> {
         let cpus: Vec<String> = self.definition.cpus.iter().map(u16::to_string).collect();
         (!cpus.is_empty()).then(|| format!("taskset -c {}", cpus.join(",")))
     }
 
-    /// What of its recovery a manager loses that starts it again whenever it has ended, after the same pause.
+    /// Reports the recovery settings that are unsupported by a manager that always restarts, after
+    /// a constant delay.
     pub(crate) fn recovers_always(&mut self, can_tell: bool) {
         let recovery = &self.definition.recovery;
         if let [first, .., last] = &recovery.restart_after[..]
@@ -300,7 +306,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Whether all of it is killed that is left after a stop.
+    /// Returns whether all remaining processes are killed after a stop.
     pub(crate) fn is_tree(&self) -> bool {
         !self.definition.supervises
     }
@@ -309,7 +315,7 @@ impl<'a> Draft<'a> {
         self.is_tree() && self.definition.stop_scope == StopScope::Tree
     }
 
-    /// Its title.
+    /// Returns the service's title.
     pub(crate) fn title(&self) -> String {
         let Definition {
             name,
@@ -321,12 +327,12 @@ impl<'a> Draft<'a> {
         one_line(title.unwrap_or(name))
     }
 
-    /// Services that must run before it.
+    /// Returns the services that must be running first.
     pub(crate) fn needs(&mut self) -> Vec<&'a str> {
         self.services(&self.definition.needs)
     }
 
-    /// Services that are started before it.
+    /// Returns the services that are started first.
     pub(crate) fn wants(&mut self) -> Vec<&'a str> {
         self.services(&self.definition.wants)
     }
@@ -350,13 +356,13 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Words as a line of a script.
+/// Joins quoted words to a line of a script.
 pub(crate) fn line(words: &[String]) -> String {
     let words: Vec<String> = words.iter().filter_map(|text| word(text)).collect();
     words.join(" ")
 }
 
-/// The second line of each script.
+/// Returns the second line of each script.
 pub(crate) fn head(comment: &str) -> String {
     format!("# {}\n", format!("{MARK} {comment}").trim_end())
 }
@@ -366,7 +372,8 @@ fn is_user(user: &str) -> bool {
     !user.is_empty() && !user.starts_with('-') && user.bytes().all(is_plain)
 }
 
-/// How a manager calls itself that leaves that to our scripts.
+/// Returns the assignment by which a script identifies its manager, for managers that do not
+/// identify themselves.
 pub(crate) fn says(manager: Manager) -> String {
     format!("{MANAGER_VARIABLE}={manager}")
 }

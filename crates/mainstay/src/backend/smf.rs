@@ -1,13 +1,16 @@
-//! A service as a manifest of the Service Management Facility of illumos and Solaris, and what svcprop(1) says of one.
+//! The Service Management Facility of illumos and Solaris: manifests, and the output of svcprop(1).
 //!
-//! A "wait" service (`duration` is `child`): its method becomes the program, whose end is the service's. What the program has started may
-//! crash (`ignore_error`) and outlives it, in the contract that svc.startd abandons. After any end it is started again, but for the code 96,
-//! after which it is in maintenance; where a definition knows other ends that are final, a shell stays as the program's parent to say 96.
+//! The service is a "wait" service (`duration` is `child`): its method becomes the program, and the
+//! program's exit ends the service. Processes that the program has started may crash
+//! (`ignore_error`). They outlive it in the contract that svc.startd abandons. The service is
+//! restarted after any exit except code 96, which puts it into maintenance. If a definition has
+//! other final exits, a shell remains as the program's parent to return 96.
 //!
-//! svc.startd keeps whether a service starts with the system beside whether it is to run now (svcadm(8), `-t`), so the one is set without
-//! the other, and what is imported is not enabled by that.
+//! svc.startd stores the enablement at boot separately from the temporary one (svcadm(8), `-t`).
+//! One can therefore be set without the other, and importing a service does not enable it.
 //!
-//! Sources: service_bundle(5), smf_method(7), svc.startd(8), svccfg(8), svcadm(8), svcprop(1), svc.startd's own method.c and wait.c.
+//! Sources: service_bundle(5), smf_method(7), svc.startd(8), svccfg(8), svcadm(8), svcprop(1),
+//! svc.startd's own method.c and wait.c.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -20,17 +23,18 @@ use super::{
 use crate::{Accepts, Definition, Error, Limit, Manager, ServiceStatus, Start, State, StopScope};
 
 const DIR: &str = "/lib/svc/manifest/site";
-/// ERROR_PROCESS_ABORTED: in maintenance, of which SMF tells no code.
+/// ERROR_PROCESS_ABORTED: in maintenance, for which SMF reports no exit code.
 const ABORTED: u32 = 1067;
-/// It is to be as its file says; `$1` is the service, `$2` the file. One that has gone is deleted once more: as long as its file is there,
-/// Solaris 11 only hides it.
+/// Updates the service `$1` from its file `$2`. A removed service is deleted again, because Solaris
+/// 11 only hides it while its file exists.
 const IMPORT: &str = r#"if [ -f "$2" ]; then
 	/usr/sbin/svccfg import "$2"
 else
 	/usr/sbin/svccfg delete -f "$1" 2>/dev/null || :
 fi
 "#;
-/// Whether it (`$1`) starts with the system is to be `$3`, and what it does now is to stay. It may be there as a file (`$2`) alone.
+/// Sets whether the service `$1` starts at boot to `$3` and keeps its current state. The service
+/// may exist only as the file `$2`.
 const ENABLE: &str = r#"/usr/bin/svcprop -q -p general/enabled "$1:default" 2>/dev/null || /usr/sbin/svccfg import "$2" || exit 1
 case $(/usr/bin/svcprop -p restarter/state "$1:default" 2>/dev/null) in
 online* | degraded* | offline*) now=enable ;;
@@ -39,7 +43,7 @@ esac
 /usr/sbin/svcadm $now -t "$1:default" && /usr/sbin/svccfg -s "$1:default" setprop general/enabled = boolean: "$3"
 "#;
 
-/// illumos and Solaris.
+/// The backend for illumos and Solaris.
 pub(crate) struct Smf;
 
 impl Backend for Smf {
@@ -113,7 +117,8 @@ impl Backend for Smf {
         _site: &Site,
     ) -> Result<Vec<Call>, Error> {
         let name = &*definition.name;
-        // One that is in maintenance stays in it, and one that did not stop in time comes into it.
+        // A service in maintenance stays there until it is cleared. A service that does not stop in
+        // time enters maintenance.
         let clear = svcadm(&["clear"], name).may_fail();
         let disable = svcadm(&["disable", "-st"], name);
         let enable = svcadm(&["enable", "-st"], name);
@@ -187,7 +192,8 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     it.lose_listen();
     it.lose_cpus();
     refuse_if(name, &it.wrong)?;
-    // What is imported enabled would start at once; in an image, this is all that says it.
+    // A service that is imported as enabled would start at once. In an image, this is the only
+    // place for the setting.
     let is_enabled = site.is_staged && matches!(start, Start::Automatic | Start::Delayed);
     let text = format!(
         r#"<?xml version="1.0"?>
@@ -243,7 +249,7 @@ fn dependencies(it: &mut Checked<'_>) -> String {
         let fmri = match need {
             need if need.starts_with("svc:/") => need.clone(),
             need if need.contains('/') => format!("svc:/{need}"),
-            // One of ours.
+            // A service of this library.
             need => instance(need),
         };
         add(&format!("need-{number}"), "require_all", &fmri);
@@ -251,7 +257,7 @@ fn dependencies(it: &mut Checked<'_>) -> String {
     text
 }
 
-/// Whose, where, and with what environment each method runs.
+/// Returns the user, directory and environment of each method.
 fn context(it: &Checked<'_>) -> String {
     let mut text = format!(
         "\t<method_context working_directory=\"{}\">\n\t\t<method_credential user=\"{}\" group=\":default\"/>\n",
@@ -272,13 +278,13 @@ fn context(it: &Checked<'_>) -> String {
 fn methods(it: &mut Checked<'_>) -> String {
     let definition = it.definition;
     let parent = parent(it);
-    // The program, by the process that svc.startd has started.
+    // Addresses the program through the process that svc.startd started.
     let tell = |signal: &str| match parent {
         None => format!("kill -{signal} \"$1\""),
         Some(_) => format!("/usr/bin/pkill -{signal} -P \"$1\""),
     };
     let tell = |signal: &str| {
-        // It may just have ended by itself.
+        // The program may just have exited.
         let script = format!("{} 2>/dev/null || :", tell(signal));
         let words = sh::command_line(["/bin/sh", "-c", &script, "sh"]);
         tokens(&words) + " %{restarter/start_pid}"
@@ -313,13 +319,14 @@ fn methods(it: &mut Checked<'_>) -> String {
     text
 }
 
-/// svc.startd puts values in the place of some: smf_method(7), "Method Tokens".
+/// Escapes `%`, because svc.startd expands tokens: smf_method(7), "Method Tokens".
 fn tokens(exec: &str) -> String {
     exec.replace('%', "%%")
 }
 
-/// What the shell that stays as the parent of the program says after its end; `None` where none has to. It is ksh93 on these systems, in
-/// which an end by a signal is 256 and more, and no code of the program's own.
+/// Returns the script part with which the shell that remains as the program's parent maps the exit
+/// code, or `None` if no such shell is needed. The shell is ksh93 on these systems, where an exit
+/// by a signal is 256 or more, unlike any code of the program itself.
 fn parent(it: &mut Checked<'_>) -> Option<String> {
     let recovery = &it.definition.recovery;
     let halts: Vec<String> = recovery.halts.iter().map(u8::to_string).collect();
@@ -352,7 +359,7 @@ impl Checked<'_> {
     }
 }
 
-/// What `exec` is put before.
+/// Returns the start command, before which svc.startd inserts `exec`.
 fn start(it: &mut Checked<'_>, parent: Option<&str>) -> String {
     let Definition { limits, nice, .. } = it.definition;
     let mut script = String::new();
@@ -360,7 +367,7 @@ fn start(it: &mut Checked<'_>, parent: Option<&str>) -> String {
         script += &sh::read_env_file(path, &it.env);
     }
     for (limit, value) in limits {
-        // In 512 bytes: ksh93(1).
+        // In units of 512 bytes: ksh93(1).
         let (option, unit) = match limit {
             Limit::OpenFiles => ("-n", 1),
             Limit::Processes => ("-u", 1),
@@ -381,7 +388,7 @@ fn start(it: &mut Checked<'_>, parent: Option<&str>) -> String {
             let _infallible = writeln!(script, "exec {nice}\"$@\"");
         }
         Some(ends) => {
-            // Not ignored: that would be inherited.
+            // Trapped rather than ignored, because the program would inherit an ignored signal.
             let _infallible = writeln!(script, "trap : TERM\n{nice}\"$@\"\n{ends}");
         }
     }
@@ -389,7 +396,7 @@ fn start(it: &mut Checked<'_>, parent: Option<&str>) -> String {
     sh::command_line(shell.into_iter().chain(it.argv.iter().copied()))
 }
 
-/// What `svcprop -p restarter` has said: lines of a property, its type and its value.
+/// Parses the output of `svcprop -p restarter`: lines of a property, its type and its value.
 fn status(said: &str) -> ServiceStatus {
     let property = |name: &str| {
         said.lines().find_map(|line| {
@@ -402,7 +409,7 @@ fn status(said: &str) -> ServiceStatus {
         (Some("online" | "degraded"), None) => State::Running,
         (Some("online" | "degraded"), Some(_)) => State::StopPending,
         (Some("offline" | "uninitialized"), Some("disabled" | "maintenance")) => State::StopPending,
-        // Waiting for what it needs, or between two starts.
+        // Waiting for its dependencies, or between two starts.
         (Some("offline"), _) => State::StartPending,
         _ => State::Stopped,
     };
@@ -598,7 +605,8 @@ restarter/state_timestamp time 1444982937.339000000
         assert_eq!(Smf.status(&[gone]), None);
     }
 
-    /// How the shell that stays behind a program's end tells svc.startd of it.
+    /// Tests the exit codes that the shell that remains as the program's parent returns to
+    /// svc.startd.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_final_end_is_told_from_a_crash() {
@@ -653,13 +661,14 @@ restarter/state_timestamp time 1444982937.339000000
         assert_eq!(code(&halts, "exit 3"), Some(1));
     }
 
-    /// Commands that keep their state in files stand for SMF's: what the scripts do with what they say.
+    /// Tests the scripts against stand-ins for SMF's commands, which keep their state in files.
     #[cfg(target_os = "linux")]
     #[test]
     fn what_starts_with_the_system_is_set_without_starting_it() {
         use std::process::Command;
 
-        // A service runs where its temporary setting says so, and else where its lasting one does.
+        // A service runs according to its temporary setting, or else according to its permanent
+        // one.
         const SMF: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 runs() { if [ -e temporary ]; then cat temporary; else cat lasting; fi; }
@@ -721,7 +730,7 @@ esac
         std::fs::remove_dir_all(&root).unwrap();
     }
 
-    /// What is used here of service_bundle.dtd.1: which element may be where, in this order.
+    /// The part of service_bundle.dtd.1 that is used here: the nesting and the order of elements.
     #[cfg(target_os = "linux")]
     const DTD: &str = "
 <!ELEMENT service_bundle (service*)> <!ATTLIST service_bundle type CDATA #REQUIRED name CDATA #REQUIRED>
@@ -744,7 +753,7 @@ esac
 <!ELEMENT loctext (#PCDATA)> <!ATTLIST loctext xml:lang CDATA #REQUIRED>
 ";
 
-    /// Whatever words and values there are, what svc.startd does with a manifest gives a program just those.
+    /// Arbitrary arguments and values of a manifest reach the program through svc.startd unchanged.
     #[cfg(target_os = "linux")]
     #[test]
     fn hostile_values_arrive_as_they_are() {
@@ -754,7 +763,8 @@ esac
         use proptest::test_runner::TestRunner;
         use std::process::{Command, Stdio};
 
-        // As method.c and expand.c: `exec` is put before, and a shell of these systems reads the rest.
+        // Like method.c and expand.c: `exec` is inserted before the command, and a shell of these
+        // systems parses the rest.
         let startd = r#"
 import re, subprocess, sys, xml.etree.ElementTree as tree
 shell, paths = sys.argv[1], sys.argv[2:]

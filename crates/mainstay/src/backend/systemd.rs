@@ -1,4 +1,5 @@
-//! A service as a systemd unit, and what `systemctl show` says of one. Pure: `sys` writes and asks.
+//! systemd: units, and the output of `systemctl show`. Without side effects: `sys` writes and
+//! queries.
 //!
 //! Sources: systemd.unit(5), systemd.service(5), systemd.exec(5), systemd.syntax(7), systemctl(1).
 
@@ -18,10 +19,11 @@ use crate::{
     State, StopScope,
 };
 
-/// What [`status`] reads, as `systemctl show --property=` takes it.
+/// The properties that [`status`] reads, in the format of `systemctl show --property=`.
 const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,ExecMainCode,ExecMainStatus,Result,FreezerState,StatusText";
 
-/// What holds for every service that is no account of the machine's own; see systemd.exec(5), "Sandboxing".
+/// The settings for every system service that does not run as root; see systemd.exec(5),
+/// "Sandboxing".
 const SANDBOX: &[(&str, &str)] = &[
     ("NoNewPrivileges", "yes"),
     ("CapabilityBoundingSet", ""),
@@ -39,7 +41,7 @@ const SANDBOX: &[(&str, &str)] = &[
     ("PrivateUsers", "yes"),
     ("UMask", "0077"),
 ];
-/// What a user's own manager can enforce, too.
+/// The settings that a user's own manager can also enforce.
 const SANDBOX_OF_USERS: &[(&str, &str)] = &[
     ("NoNewPrivileges", "yes"),
     ("LockPersonality", "yes"),
@@ -57,7 +59,7 @@ const SANDBOX_OF_USERS: &[(&str, &str)] = &[
     ("SystemCallErrorNumber", "EPERM"),
 ];
 
-/// The system's, or a user's, systemd.
+/// systemd, for the system or a user.
 pub(crate) struct Systemd;
 
 impl Backend for Systemd {
@@ -73,7 +75,7 @@ impl Backend for Systemd {
         &["/etc/systemd/system"]
     }
 
-    /// sd_booted(3)
+    /// The test of sd_booted(3).
     fn signs(&self) -> &'static [Sign] {
         &[Sign::Path("/run/systemd/system")]
     }
@@ -100,7 +102,7 @@ impl Backend for Systemd {
         file.strip_suffix(".service").map(str::to_owned)
     }
 
-    /// What `systemctl enable` does with the `WantedBy=` of our units: systemd.unit(5).
+    /// The link that `systemctl enable` creates for the `WantedBy=` of the units: systemd.unit(5).
     fn switch(&self, name: &str, site: &Site) -> Switch {
         let wants = dir(site).join(format!("{}.wants", target(site.scope)));
         let link = Entry::link(wants.join(unit_name(name)), self.unit_path(name, site));
@@ -115,7 +117,7 @@ impl Backend for Systemd {
     }
 
     fn let_go(&self, name: &str, site: &Site) -> Vec<Call> {
-        // It is remembered as long as its failure is; there may be none.
+        // systemd keeps a unit in memory as long as its failure. There may be none.
         vec![systemctl(site, &["reset-failed", "--", &unit_name(name)]).may_fail()]
     }
 
@@ -130,14 +132,14 @@ impl Backend for Systemd {
         let call = |verb| systemctl(site, &[verb, "--", &unit]);
         Ok(match order {
             Order::Start => vec![call("start")],
-            // A frozen one would not hear of it.
+            // A frozen service would not receive the signal.
             Order::Stop | Order::Restart
                 if state == State::Paused && !definition.accepts.contains(Accepts::PAUSE) =>
             {
                 vec![call("thaw"), call(order.as_str())]
             }
             Order::Stop | Order::Restart => vec![call(order.as_str())],
-            // `--kill-who` is understood by all versions.
+            // All versions support `--kill-who`.
             Order::Pause | Order::Resume if definition.accepts.contains(Accepts::PAUSE) => {
                 let signal = match order {
                     Order::Pause => "--signal=TSTP",
@@ -148,7 +150,7 @@ impl Backend for Systemd {
                     &["kill", "--kill-who=main", signal, "--", &unit],
                 )]
             }
-            // By the freezer of its control group: the program is not asked.
+            // Uses the freezer of the control group: the program is not involved.
             Order::Pause => vec![call("freeze")],
             Order::Resume => vec![call("thaw")],
             Order::Reload => vec![call("reload")],
@@ -161,7 +163,7 @@ impl Backend for Systemd {
         vec![Question::Run(call.argv)]
     }
 
-    /// systemctl(1) has properties of units that do not exist, too.
+    /// systemctl(1) also reports properties of units that do not exist.
     fn has_answered(&self, answers: &[Answer]) -> bool {
         answers
             .iter()
@@ -178,7 +180,7 @@ impl Backend for Systemd {
         ))
     }
 
-    /// `systemd 252 (252.39-1~deb12u1)`
+    /// Parses `systemd 252 (252.39-1~deb12u1)`.
     fn version(&self, answer: &Answer) -> Option<u32> {
         let text = answer.text();
         let word = text.split_ascii_whitespace().nth(1)?;
@@ -198,7 +200,7 @@ impl Backend for Systemd {
     fn failure(&self, name: &str, answer: &Answer) -> Option<String> {
         let unit = format!("{}: ", unit_name(name));
         let text = answer.text();
-        // What systemd says of every unit that has failed tells nothing.
+        // Messages that systemd logs for every failed unit do not name the cause.
         let is_general = |line: &&str| {
             let of_unit = line.strip_prefix(&*unit).unwrap_or_default();
             let general = [
@@ -238,7 +240,7 @@ fn systemctl(site: &Site, arguments: &[&str]) -> Call {
     Call::new(options.chain(arguments.iter().copied()))
 }
 
-/// Where units of ours lie.
+/// Returns the directory of the units.
 fn dir(site: &Site) -> PathBuf {
     match site.scope {
         Scope::System => "/etc/systemd/system".into(),
@@ -246,7 +248,7 @@ fn dir(site: &Site) -> PathBuf {
     }
 }
 
-/// What systemd.unit(5) has beside services.
+/// The unit types of systemd.unit(5).
 const KINDS: [&str; 11] = [
     "service",
     "socket",
@@ -261,13 +263,13 @@ const KINDS: [&str; 11] = [
     "scope",
 ];
 
-/// The kind of unit that a name ends with.
+/// Returns the unit type that a name ends with.
 fn kind_in(name: &str) -> Option<&str> {
     let (_, kind) = name.rsplit_once('.')?;
     KINDS.contains(&kind).then_some(kind)
 }
 
-/// A service, where the name does not end with the kind of a unit, as for systemctl(1).
+/// Returns the unit name. A name without a unit type is a service, as for systemctl(1).
 fn unit_name(name: &str) -> String {
     match kind_in(name) {
         Some(_) => name.to_owned(),
@@ -336,7 +338,7 @@ fn is_root(definition: &Definition) -> bool {
     definition.scope == Scope::System && definition.account == Account::LocalSystem
 }
 
-/// A unit in the making, with what it cannot say, and what is wrong.
+/// A unit under construction, with its unsupported settings and its mistakes.
 struct Draft<'a> {
     definition: &'a Definition,
     version: u32,
@@ -376,13 +378,13 @@ impl Draft<'_> {
                 unit.line("StartLimitIntervalSec", &seconds(window));
                 unit.line("StartLimitBurst", &starts.to_string());
             }
-            // Without this, five starts in ten seconds would be the end.
+            // Without this setting, the default limit of five starts in ten seconds would apply.
             None => unit.line("StartLimitIntervalSec", "0"),
         }
         unit
     }
 
-    /// What is run, and when it counts as started.
+    /// Writes the commands and the readiness setting.
     fn command(&mut self, service: &mut Section, program: &Path) {
         let Definition {
             arguments,
@@ -485,7 +487,7 @@ impl Draft<'_> {
             Some(path) => service.line("EnvironmentFile", &path),
             None => self.wrong.push(unsayable("the env_file", path)),
         }
-        // The level of the log is a default, which the file may change.
+        // The log level is only a default, which the file may change.
         if env.iter().any(|(name, _)| name != "MAINSTAY_LOG_LEVEL") {
             let loss = "that a variable of `env` wins over one of `env_file`";
             self.losses.push(loss.to_owned());
@@ -549,7 +551,7 @@ impl Draft<'_> {
         }
     }
 
-    /// How long it may take, and how it is ended.
+    /// Writes the timeouts and the stop settings.
     fn life(&mut self, service: &mut Section) {
         let Definition {
             start_timeout,
@@ -577,14 +579,15 @@ impl Draft<'_> {
             "KillMode",
             match stop_scope {
                 _ if *supervises => "process",
-                // Its main process is asked, and ends its own; what is left after that is killed.
+                // The main process receives the signal and stops its children. All remaining
+                // processes are killed.
                 StopScope::Main => "mixed",
                 StopScope::Tree => "control-group",
             },
         );
     }
 
-    /// What follows an end that nobody asked for.
+    /// Writes the restart settings.
     fn recovery(&mut self, service: &mut Section) {
         let recovery = &self.definition.recovery;
         let pauses = &recovery.restart_after;
@@ -595,10 +598,10 @@ impl Draft<'_> {
         };
         service.line("Restart", restart);
         if restart == "on-failure" {
-            // What systemd takes for a wish of somebody's, it being no `systemctl stop`.
+            // The signals that systemd treats as a clean exit even without `systemctl stop`.
             let mut forced = "SIGHUP SIGINT SIGPIPE SIGTERM".to_owned();
             let mut clean: Vec<String> = recovery.clean.iter().map(u8::to_string).collect();
-            // Java and others exit so after a stop that was asked for.
+            // Java and other programs exit with this code after a requested stop.
             let stopped = 128 + 15;
             let is_told = recovery.clean.contains(&stopped);
             if self.definition.readiness == Readiness::Exec && !is_told {
@@ -664,7 +667,8 @@ impl Draft<'_> {
         }
     }
 
-    /// The unit that listens for it, and goes with it, but stays where it is started anew.
+    /// Returns the unit that listens for the service. It is stopped together with the service, but
+    /// stays up when the service is restarted.
     fn socket(&mut self) -> Option<String> {
         let Definition { name, listen, .. } = self.definition;
         if listen.is_empty() {
@@ -689,7 +693,8 @@ impl Draft<'_> {
         Some(format!("{}\n{}", unit.0, socket.0))
     }
 
-    /// As tight as it can be for a program of which nothing is known but what its definition says.
+    /// Writes the strictest sandbox that is possible if nothing is known of the program except its
+    /// definition.
     fn sandbox(&mut self, service: &mut Section, program: &Path) {
         let Definition {
             systemd,
@@ -701,7 +706,7 @@ impl Draft<'_> {
         if is_of_system {
             for (key, value) in SANDBOX {
                 match *key {
-                    // It is for what root starts as another user, in directories that both have to enter.
+                    // Root starts programs as another user in directories that both must enter.
                     "CapabilityBoundingSet" | "PrivateUsers" | "RemoveIPC" | "UMask" if is_root => {
                     }
                     "CapabilityBoundingSet" if !systemd.capabilities.is_empty() => {
@@ -709,16 +714,17 @@ impl Draft<'_> {
                         service.line(key, &names);
                         service.line("AmbientCapabilities", &names);
                     }
-                    // They would hold within it alone.
+                    // In a private user namespace, they would be effective only within it.
                     "PrivateUsers" if !systemd.capabilities.is_empty() => {}
                     "PrivateDevices" if systemd.devices => {}
                     "ProtectControlGroups" if *supervises => {}
-                    // Of another one, it would not see what its predecessor has left.
+                    // In a different user namespace, a supervisor could not access the processes
+                    // that its predecessor left.
                     "PrivateUsers" if *supervises => {}
                     _ => service.line(key, value),
                 }
             }
-            // A program that lies there has to be found.
+            // A program in one of these directories must remain accessible.
             let homes = ["/home", "/root", "/run/user"];
             let is_at_home = *supervises || homes.iter().any(|home| program.starts_with(home));
             service.line("ProtectHome", if is_at_home { "read-only" } else { "yes" });
@@ -764,7 +770,7 @@ impl Draft<'_> {
     }
 }
 
-/// Words as `ExecStart=` has them: quoted, without variables.
+/// Formats a command for `ExecStart=`: quoted, without variable expansion.
 fn command_line<'a>(words: impl Iterator<Item = &'a OsStr>) -> Option<String> {
     let words: Option<Vec<String>> = words
         .map(|word| Some(quoted(word.to_str()?)?.replace('$', "$$")))
@@ -772,7 +778,7 @@ fn command_line<'a>(words: impl Iterator<Item = &'a OsStr>) -> Option<String> {
     Some(words?.join(" "))
 }
 
-/// An absolute path as a whole value.
+/// Returns an absolute path as a complete value.
 fn bare_path(path: &Path) -> Option<String> {
     let path = path.to_str()?;
     (path.starts_with('/') && is_bare(path)).then(|| specifiers(path))
@@ -795,7 +801,8 @@ fn is_plain_file_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_inner)
 }
 
-/// What `systemctl show` has said of [`PROPERTIES`]; `None` if there is no such unit.
+/// Parses the output of `systemctl show` for [`PROPERTIES`]. Returns `None` if there is no such
+/// unit.
 fn status(said: &str) -> Option<ServiceStatus> {
     let property = |key: &str| {
         let mut pairs = said.lines().filter_map(|line| line.split_once('='));
@@ -824,7 +831,7 @@ fn status(said: &str) -> Option<ServiceStatus> {
         (1, status) => status,
         (_, signal) => 128 + signal,
     };
-    // Between two starts its unit is activating, and how the last run ended is what there is to know.
+    // Between two starts, the unit is activating, and the result is that of the last run.
     let has_failed =
         property("ActiveState") == "failed" || property("SubState").starts_with("auto-restart");
     let code = match (has_failed, property("Result")) {
@@ -849,13 +856,13 @@ impl Section {
         Self(format!("{head}\n"))
     }
 
-    /// The value is as the file has it.
+    /// Appends a setting. The value must already be escaped.
     fn line(&mut self, key: &str, value: &str) {
         let _infallible = writeln!(self.0, "{key}={value}");
     }
 }
 
-/// One word: within quotes, with C's escapes, and no specifiers. `None` if it holds a NUL.
+/// Quotes one word, with C escapes and without specifiers. Returns `None` if it contains a NUL.
 fn quoted(text: &str) -> Option<String> {
     let mut word = String::from("\"");
     for char in text.chars() {
@@ -875,7 +882,7 @@ fn quoted(text: &str) -> Option<String> {
     Some(word)
 }
 
-/// Whether a value that is taken as it stands, to the end of its line, can say this.
+/// Returns whether an unquoted value, which extends to the end of its line, can contain this text.
 fn is_bare(text: &str) -> bool {
     !text.chars().any(char::is_control) && text.trim() == text && !text.ends_with('\\')
 }
@@ -890,7 +897,7 @@ fn one_line(text: &str) -> String {
     line.trim().trim_end_matches('\\').to_owned()
 }
 
-/// "1.5s". Milliseconds are as fine as it gets.
+/// Formats a duration, such as "1s 500ms". The resolution is one millisecond.
 fn seconds(duration: Duration) -> String {
     match duration.subsec_millis() {
         0 => format!("{}s", duration.as_secs()),
@@ -1146,7 +1153,7 @@ WantedBy=multi-user.target
         assert_eq!(status("LoadState=not-found\nActiveState=inactive\n"), None);
     }
 
-    /// Whatever words and values there are, a program under a real systemd is given just those.
+    /// Arbitrary arguments and values reach a program under a real systemd unchanged.
     #[cfg(target_os = "linux")]
     #[test]
     fn hostile_values_arrive_as_they_are() {

@@ -1,9 +1,12 @@
-//! A service as a script in /etc/init.d, as the Linux Standard Base describes them, for systems whose init only runs such scripts. Pure.
+//! System V init: a script in /etc/init.d as specified by the Linux Standard Base, for systems
+//! whose init only runs such scripts. Without side effects.
 //!
-//! Nobody supervises it there, so the script does what can be done without: a number in a file is its process only with its time of birth
-//! and the boot it was born in; a stop waits for the real end, and kills what does not end in time; what it writes goes to `logger`.
+//! There is no supervisor, so the script works without one. A PID in a file identifies a process
+//! only together with its start time and boot. A stop waits for the actual exit and kills a process
+//! that does not exit in time. The output goes to `logger`.
 //!
-//! Sources: LSB 5.0 "Init Script Actions", "Comment Conventions for Init Scripts"; update-rc.d(8), insserv(8), chkconfig(8); proc(5).
+//! Sources: LSB 5.0 "Init Script Actions", "Comment Conventions for Init Scripts"; update-rc.d(8),
+//! insserv(8), chkconfig(8); proc(5).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,31 +19,33 @@ use crate::scm::refusal::ABORTED;
 use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
 
 const SCRIPTS: &str = "/etc/init.d";
-/// What programs find theirs by, whoever starts them.
+/// The search path of programs, whoever starts them.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How long a program may take to begin, in tenths of a second: less than nothing, but for a machine that boots.
+/// The maximum time for a program to begin, in tenths of a second. It is usually negligible, except
+/// while the machine boots.
 const BEGIN: u32 = 100;
 
-/// Link scripts to run levels in the way of this system: insserv computes an order, chkconfig keeps one, else there is none to keep.
+/// Links the script to run levels with the system's own tool: insserv computes an order, chkconfig
+/// stores one, and otherwise there is none to keep.
 const TURN_ON: &str = r#"if command -v update-rc.d >/dev/null; then update-rc.d "$1" defaults && update-rc.d "$1" enable
 elif command -v chkconfig >/dev/null; then chkconfig --add "$1" && chkconfig "$1" on
 else for at in 0/K05 1/K05 2/S95 3/S95 4/S95 5/S95 6/K05; do rm -f /etc/rc"${at%/*}".d/[SK]??"$1" && ln -s "../init.d/$1" "/etc/rc${at%/*}.d/${at#*/}$1" || exit; done
 fi"#;
-/// The same, so that it is stopped only.
+/// Links the script so that it is only stopped.
 const TURN_OFF: &str = r#"if command -v update-rc.d >/dev/null; then update-rc.d "$1" defaults-disabled && update-rc.d "$1" disable
 elif command -v chkconfig >/dev/null; then chkconfig --add "$1" && chkconfig "$1" off
 else for at in 0 1 2 3 4 5 6; do rm -f "/etc/rc$at.d"/[SK]??"$1" && ln -s "../init.d/$1" "/etc/rc$at.d/K05$1" || exit; done
 fi"#;
-/// Takes all links away; insserv works out again what it has worked out for all scripts.
+/// Removes all links. insserv recomputes the order of all scripts.
 const FORGET: &str = r#"if command -v update-rc.d >/dev/null; then update-rc.d -f "$1" remove
 elif command -v chkconfig >/dev/null; then [ ! -e "/etc/init.d/$1" ] || chkconfig --del "$1"
 else rm -f /etc/rc[0-6].d/[SK]??"$1"
 fi"#;
-/// After the script has gone.
+/// Runs after the script was removed.
 const TAKE_NOTICE: &str = r#"[ -e "/etc/init.d/$1" ] && exit
 ! command -v update-rc.d >/dev/null || update-rc.d -f "$1" remove"#;
 
-/// What the script does with its process.
+/// The script's functions for its process.
 const FUNCTIONS: &str = r#"
 # The number of its process, its stat of proc(5) as it began, and the boot.
 read_record() {
@@ -124,7 +129,7 @@ case $#:$1 in
 esac
 "#;
 
-/// System V init, and what is like it.
+/// System V init and compatible ones.
 pub(crate) struct Sysv;
 
 impl Backend for Sysv {
@@ -136,7 +141,7 @@ impl Backend for Sysv {
         &["/etc/init.d", "/etc/rc2.d"]
     }
 
-    /// What init(8) listens on: other process 1s of that name have none.
+    /// The FIFO of init(8), which other processes 1 of that name do not have.
     fn signs(&self) -> &'static [Sign] {
         &[Sign::Path("/run/initctl"), Sign::Path("/dev/initctl")]
     }
@@ -212,7 +217,7 @@ impl Backend for Sysv {
         ]
     }
 
-    /// LSB: 0 is running, 3 is not; the others are no orderly end, or not known.
+    /// LSB: 0 is running, 3 is not running. The others are a failure or unknown.
     fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
         let [script, status, pid] = answers else {
             return None;
@@ -239,12 +244,13 @@ impl Backend for Sysv {
     }
 }
 
-/// What programs of the Filesystem Hierarchy Standard expect there: the number, in the first line.
+/// Returns the path expected by the Filesystem Hierarchy Standard for a pid file, with the PID in
+/// its first line.
 fn pid_path(name: &str) -> PathBuf {
     Path::new("/var/run").join(format!("{name}.pid"))
 }
 
-/// The lock that start and stop take.
+/// Returns the path of the lock that start and stop take.
 fn lock_path(name: &str) -> PathBuf {
     Path::new("/var/run").join(format!("{name}.pid.lock"))
 }
@@ -296,7 +302,8 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
     draft.finish(vec![Entry::script(Path::new(SCRIPTS).join(name), script)])
 }
 
-/// What becomes the program: in a session of its own, with standard streams, and the file of its number as the third one.
+/// Returns the script part that becomes the program: in its own session, with standard streams, and
+/// with the pid file as descriptor 3.
 fn launch(draft: &mut Draft<'_>, program: &Path) -> String {
     let command = line(&draft.command(program));
     let mut text = String::new();
@@ -312,7 +319,7 @@ fn launch(draft: &mut Draft<'_>, program: &Path) -> String {
     } else {
         text += "\tcd /\n";
     }
-    // With the path that there is before its own environment.
+    // Resolved with the search path before the service's environment is set.
     text += &format!("\tset -- {command}\n");
     if let Some(cpus) = draft.cpus() {
         let cpus = cpus.trim_start_matches("taskset ");
@@ -320,7 +327,7 @@ fn launch(draft: &mut Draft<'_>, program: &Path) -> String {
     }
     let record = "{ echo $$; cat /proc/$$/stat /proc/sys/kernel/random/boot_id; } >&3";
     if let Some(user) = draft.user() {
-        // su stays, and is not the program: that records itself.
+        // su stays running and is not the program. The program records itself.
         text += &format!(
             r#"	uid=$(id -u {user}) && gid=$(id -g {user}) || return 1
 	if setpriv --reuid "$uid" --regid "$gid" --init-groups true 2>/dev/null; then
@@ -433,7 +440,7 @@ mod tests {
         super::super::hostile::check(&Sysv, "sysv", "\"/etc/init.d/$1\" start");
     }
 
-    /// As on systems where sh is bash, and which have no setpriv.
+    /// For systems where sh is bash and setpriv does not exist.
     #[cfg(target_os = "linux")]
     #[test]
     fn they_do_so_by_su_and_bash() {

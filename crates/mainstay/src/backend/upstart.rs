@@ -1,7 +1,8 @@
-//! A service as a job of Upstart, and what `initctl status` says of one. Pure.
+//! Upstart: jobs, and the output of `initctl status`. Without side effects.
 //!
-//! Everything that a shell can say is in the job's script, which becomes the program: Upstart's own words have rules of their own. A line
-//! `end script` would end it, and indentation is taken off, so no value has a new line as it is.
+//! Everything that a shell can express is in the job's script, which becomes the program, because
+//! Upstart's own stanzas have different quoting rules. A line `end script` would end the script,
+//! and indentation is removed, so no value contains a literal newline.
 //!
 //! Sources: init(5), initctl(8) (1.12), "Upstart Intro, Cookbook and Best Practices".
 
@@ -15,7 +16,7 @@ use super::{
 use crate::{Account, Definition, Error, Limit, Manager, ServiceStatus, State, StopScope};
 
 const JOBS: &str = "/etc/init";
-/// The first version with `setuid`, as its parts times 100.
+/// The first version with `setuid`, as major version times 100 plus minor version.
 const SETUID: u32 = 104;
 
 /// Upstart as the system's init.
@@ -59,7 +60,7 @@ impl Backend for Upstart {
         }
     }
 
-    /// Where it does not see its files change by itself.
+    /// For systems where Upstart does not detect file changes itself.
     fn take_notice(&self, _changed: &[&str], _site: &Site) -> Vec<Call> {
         vec![Call::new(["initctl", "reload-configuration"])]
     }
@@ -73,7 +74,7 @@ impl Backend for Upstart {
     ) -> Result<Vec<Call>, Error> {
         let call = |verb| Call::new(["initctl", verb, &definition.name]);
         Ok(match order {
-            // Its own restart keeps what the job said when it was started.
+            // Upstart's own restart keeps the job definition of the last start.
             Order::Restart if state == State::Stopped => vec![call("start")],
             Order::Restart => vec![call("stop"), call("start")],
             Order::Start | Order::Stop | Order::Reload => vec![call(order.as_str())],
@@ -100,7 +101,7 @@ impl Backend for Upstart {
         ))
     }
 
-    /// `initctl (upstart 1.12.1)`
+    /// Parses `initctl (upstart 1.12.1)`.
     fn version(&self, answer: &Answer) -> Option<u32> {
         let text = answer.text();
         let (_, version) = text.split_once("upstart ")?;
@@ -114,7 +115,7 @@ impl Backend for Upstart {
     }
 }
 
-/// `orders start/running, process 1234`: a goal, a state, and the main process.
+/// Parses `orders start/running, process 1234`: a goal, a state and the main process.
 fn status_of(said: &str) -> ServiceStatus {
     let line = said.lines().next().unwrap_or_default();
     let mut parts = line.split(", process ");
@@ -150,7 +151,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         ..
     } = definition;
     let mut draft = Draft::new(definition);
-    // A token in quotes knows only these two.
+    // A quoted token cannot contain these two characters.
     let title = draft.title().replace('\\', "/").replace('"', "'");
     let mut job = format!(
         "{}\ndescription \"{title}\"\n",
@@ -219,7 +220,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     draft.finish(vec![Entry::file(path, job)])
 }
 
-/// What follows an end that nobody asked for.
+/// Returns the restart settings.
 fn recovery(draft: &mut Draft<'_>) -> String {
     let recovery = &draft.definition.recovery;
     let [first, ..] = &recovery.restart_after[..] else {
@@ -233,7 +234,7 @@ fn recovery(draft: &mut Draft<'_>) -> String {
         None => "respawn limit unlimited\n".to_owned(),
     };
     let mut clean: Vec<u8> = match recovery.crashes_only {
-        // It takes no ranges; a signal is none of them.
+        // Upstart does not accept ranges. Signals are not included.
         true => (0..=u8::MAX).collect(),
         false => [0]
             .iter()
@@ -248,7 +249,7 @@ fn recovery(draft: &mut Draft<'_>) -> String {
     if !recovery.crashes_only && !recovery.halts.is_empty() {
         draft.loses("that codes after which it stays down are failures");
     }
-    // It would be started again at once.
+    // Upstart would otherwise restart the service at once.
     let pause = whole_seconds(*first);
     if recovery.restart_after.iter().any(|other| other != first) {
         draft.loses(format!("pauses that grow: each is {pause}s"));
@@ -259,10 +260,10 @@ fn recovery(draft: &mut Draft<'_>) -> String {
     text
 }
 
-/// A new line, which no value of a script may have as it is.
+/// A variable for the newline, which a value of a script must not contain literally.
 const NEW_LINE: &str = "\t_nl=$(printf '\\nx') && _nl=${_nl%x}\n";
 
-/// What becomes the program.
+/// Returns the script that becomes the program.
 fn script(draft: &mut Draft<'_>, program: &Path) -> String {
     let mut text = format!("\nscript\n{NEW_LINE}");
     if let Some(dir) = &draft.definition.working_dir {
@@ -287,7 +288,7 @@ fn script(draft: &mut Draft<'_>, program: &Path) -> String {
     text
 }
 
-/// One word of a job's script.
+/// Quotes one word of a job's script.
 fn one_word(text: &str) -> Option<String> {
     match text.contains('\n') {
         true => quoted(text).map(|word| word.replace('\n', "'\"$_nl\"'")),
@@ -304,7 +305,7 @@ fn line(words: &[String]) -> String {
 mod tests {
     use super::*;
 
-    /// As Upstart does: up to the line that ends it, without what all lines begin with.
+    /// Extracts the script like Upstart: up to its end line, without the common indentation.
     #[cfg(target_os = "linux")]
     #[test]
     fn hostile_values_arrive_as_they_are() {

@@ -1,12 +1,12 @@
-//! Text within XML 1.0, for files that service managers read.
+//! Text in XML 1.0, for files that service managers read.
 
-/// Whether XML 1.0 has a way to say it, of whatever kind: section 2.2.
+/// Returns whether XML 1.0 can represent the character: section 2.2.
 pub(super) fn can_say(char: char) -> bool {
     matches!(char, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
 
-/// As the text of an element, or as the value of an attribute within double quotes. White space is kept where parsers would make it plain
-/// spaces (3.3.3) or single newlines (2.11).
+/// Escapes text for an element, or for an attribute value in double quotes. White space is escaped
+/// where parsers would convert it to plain spaces (3.3.3) or single newlines (2.11).
 pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
