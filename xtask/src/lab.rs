@@ -1,4 +1,5 @@
-//! `cargo xtask lab windows`: what builds Windows programs on Debian and runs them. See labs/windows/README.md.
+//! `cargo xtask lab windows`: builds Windows programs on Debian and runs them. See
+//! labs/windows/README.md.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -11,7 +12,7 @@ pub(crate) struct Lab {
     dir: PathBuf,
 }
 
-/// Sets it up and says how to use it.
+/// Sets up the lab and prints its usage.
 pub(crate) fn run() -> Result<ExitCode> {
     Lab::set_up()?;
     println!(
@@ -26,7 +27,8 @@ cargo xtask check-targets                       type-checks for other systems, t
 }
 
 impl Lab {
-    /// Does what is missing: nothing, or half a minute's downloads by apt, which needs root.
+    /// Installs missing parts. This takes no time, or half a minute of downloads by apt, which
+    /// requires root.
     pub(crate) fn set_up() -> Result<Self> {
         if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) || !on_path("apt-get") {
             return Err("needs Debian on x86_64".into());
@@ -43,14 +45,14 @@ impl Lab {
         }
     }
 
-    /// Cargo with the lab's compiler, for any target.
+    /// Returns Cargo with the lab's compiler, for any target.
     pub(crate) fn cargo(&self, target: &str) -> Command {
         let mut command = Command::new(self.dir.join("cargo-win"));
         command.current_dir(root()).env("LAB_TARGET", target);
         command
     }
 
-    /// One of the lab's programs, in a Windows of its own.
+    /// Returns a command for one of the lab's programs, in its own Wine prefix.
     pub(crate) fn with_prefix(&self, program: &str) -> Command {
         let mut command = Command::new(self.dir.join("with-prefix"));
         command.current_dir(root()).arg(self.dir.join(program));

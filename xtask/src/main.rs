@@ -1,4 +1,4 @@
-//! Everything that a contributor runs: `cargo xtask test`, `check-targets`, `lab`, `bench`.
+//! The tasks of contributors: `cargo xtask test`, `check-targets`, `lab`, `bench`.
 
 #![expect(
     clippy::print_stdout,
@@ -61,14 +61,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// The cargo that runs us, in the workspace's root.
+/// Returns the cargo that runs this program, in the workspace's root.
 fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// The workspace's root.
+/// Returns the workspace's root.
 fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here)

@@ -1,4 +1,4 @@
-//! `cargo xtask check-targets`: does what we ship type-check where we are not?
+//! `cargo xtask check-targets`: type-checks the shipped crates for other systems.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,8 @@ const ALL: &[&str] = &[
     "--package=mainstay-cli",
 ];
 
-/// A target, and a C compiler that will do for it: nothing is linked. Without one, the command's dependencies in C (zstd, ring) cannot be built.
+/// A target, and a C compiler that is sufficient for it, because nothing is linked. Without one,
+/// the command's C dependencies (zstd, ring) cannot be built.
 const TARGETS: [(&str, Option<&str>); 5] = [
     ("x86_64-pc-windows-gnu", Some("x86_64-w64-mingw32-gcc")),
     ("x86_64-pc-windows-msvc", None),
@@ -21,7 +22,7 @@ const TARGETS: [(&str, Option<&str>); 5] = [
     ("aarch64-apple-darwin", None),
 ];
 
-/// Checks all, whatever fails first.
+/// Checks all targets, even if one fails.
 pub(crate) fn run() -> Result<ExitCode> {
     let lab = Lab::set_up()?;
     let mut report = Vec::new();

@@ -1,7 +1,8 @@
-//! `cargo xtask test`: every check that a change must pass. CI calls nothing else.
+//! `cargo xtask test`: every check that a change must pass. CI runs nothing else.
 //!
-//! All stages run, whatever the earlier ones say; each is one check of the closing line, or as many as it has tests. A test that
-//! could not run says so through `mainstay_testkit::skip`, and then it is skipped, not passed.
+//! All stages run, even after failures. A stage counts as one check in the summary, or as many as
+//! it has tests. A test that cannot run reports this through `mainstay_testkit::skip`; it then
+//! counts as skipped, not as passed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,16 +14,16 @@ use std::time::Instant;
 use crate::lab::Lab;
 use crate::{Result, cargo, heading, root};
 
-/// Where tests find the programs that they are about.
+/// The environment variable with the directory of the programs under test.
 const BIN_DIR: &str = "MAINSTAY_BIN_DIR";
 
-/// How much of the soak is a check of every change.
+/// The part of the soak that checks every change.
 #[cfg(target_os = "linux")]
 const SOAK_MINUTES: u64 = 2;
 #[cfg(target_os = "linux")]
 const SOAK_SEED: u64 = 1;
 
-/// What is tested on Windows.
+/// The packages that are tested on Windows.
 const WINDOWS_PACKAGES: [&str; 4] = [
     "crates/mainstay",
     "crates/mainstay-cli",
@@ -30,7 +31,7 @@ const WINDOWS_PACKAGES: [&str; 4] = [
     "examples/heartbeat",
 ];
 
-/// What became of checks so far.
+/// The results of checks so far.
 #[derive(Default)]
 struct Tally {
     passed: usize,
@@ -40,7 +41,7 @@ struct Tally {
     skips: Vec<String>,
 }
 
-/// Runs all stages; a failure in one is the failure of all.
+/// Runs all stages. Fails if any of them fails.
 pub(crate) fn run() -> Result<ExitCode> {
     let start = Instant::now();
     let mut tally = Tally::default();
@@ -65,7 +66,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     ];
     tally.check("clippy", cargo().args(clippy))?;
     if installed("deny") {
-        // Advisories need the network and change without us: not a check of this change.
+        // Advisories require the network and change independently, so they are not a check of this
+        // change.
         let deny = [
             "deny",
             "--all-features",
@@ -79,7 +81,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         tally.skip("dependencies: cargo-deny is not installed");
     }
     if let Err(error) = install_real_programs() {
-        // The tests that need them say so themselves.
+        // The tests that require them report this themselves.
         println!("real programs: {error}");
     }
     let programs = ["build", "--workspace", "--exclude", "xtask", "--bins"];
@@ -111,7 +113,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     Ok(tally.close(start))
 }
 
-/// The tests whose names say that they run under this manager, one after the other: each boots a machine of its own.
+/// Runs the tests whose names contain this manager, one by one, because each boots its own machine.
 pub(crate) fn under(manager: &str) -> Result<ExitCode> {
     let start = Instant::now();
     let mut tally = Tally::default();
@@ -138,7 +140,7 @@ pub(crate) fn under(manager: &str) -> Result<ExitCode> {
 }
 
 impl Tally {
-    /// Says what became of all.
+    /// Prints the summary.
     fn close(self, start: Instant) -> ExitCode {
         heading(&format!("summary, after {} s", start.elapsed().as_secs()));
         let Self {
@@ -159,7 +161,7 @@ impl Tally {
         }
     }
 
-    /// One check: the command's exit status.
+    /// Runs one check, whose result is the command's exit status.
     fn check(&mut self, name: &str, command: &mut Command) -> Result<bool> {
         heading(name);
         let start = Instant::now();
@@ -183,7 +185,7 @@ impl Tally {
         self.skips.push(reason.to_owned());
     }
 
-    /// All tests but the documentation's.
+    /// Runs all tests except doc tests.
     fn tests(&mut self, runner: Runner) -> Result<()> {
         let own = std::env::current_exe()?;
         let bin_dir = own.parent().ok_or("not in a target directory")?;
@@ -203,7 +205,7 @@ impl Tally {
         self.run_tests("tests", runner, command)
     }
 
-    /// A part of the soak, always the same.
+    /// Runs a part of the soak, always the same.
     #[cfg(target_os = "linux")]
     fn soak(&mut self) -> Result<()> {
         let own = std::env::current_exe()?;
@@ -217,7 +219,7 @@ impl Tally {
         }
     }
 
-    /// The tests on Windows, as far as Wine is one.
+    /// Runs the tests for Windows, as far as Wine supports them.
     fn windows(&mut self) -> Result<()> {
         let name = "Windows, under Wine";
         heading(&format!("{name}: the lab"));
@@ -251,7 +253,8 @@ impl Tally {
         self.run_tests(name, Runner::Libtest, tests)
     }
 
-    /// A test runner, whose closing lines are counted, and what its tests say that they skip.
+    /// Runs a test runner and counts the results in its closing lines and the skips that its tests
+    /// report.
     fn run_tests(&mut self, name: &str, runner: Runner, mut command: Command) -> Result<()> {
         heading(name);
         let start = Instant::now();
@@ -260,10 +263,10 @@ impl Tally {
         }
         let skips_path = tempfile::NamedTempFile::new()?.into_temp_path();
         command.env(mainstay_testkit::SKIPS_VARIABLE, &skips_path);
-        // Nextest speaks on stderr, libtest on stdout: both go through one pipe.
+        // Nextest writes to stderr, libtest to stdout. Both use one pipe.
         let (output, input) = io::pipe()?;
         let mut child = command.stdout(input.try_clone()?).stderr(input).spawn()?;
-        // It holds the pipe's writing ends: with them open, reading would never end.
+        // The command holds the write ends of the pipe. While they are open, reading never ends.
         drop(command);
         let failed_before = self.failed;
         let mut broken = Vec::new();
@@ -292,13 +295,13 @@ impl Tally {
         let succeeded = child.wait()?.success();
         println!("({} s)", start.elapsed().as_secs());
         for line in fs::read_to_string(&skips_path)?.lines() {
-            // Its runner could not know.
+            // The runner counts it as passed.
             self.passed = self.passed.saturating_sub(1);
             self.skip(line);
         }
         let failed_tests = self.failed - failed_before;
         if !succeeded && failed_tests == 0 {
-            // It broke before any test could fail, or when all had passed.
+            // The runner failed before any test could fail, or after all had passed.
             self.failed += broken.len().max(1);
         }
         if failed_tests > 0 {
@@ -312,7 +315,8 @@ impl Tally {
     }
 }
 
-/// Fails the lab's cargo where the compiler warns of something in the workspace. What was built before is not built again.
+/// Makes the lab's cargo fail on compiler warnings in the workspace. Existing builds are not
+/// repeated.
 fn deny_warnings(cargo: &mut Command) -> &mut Command {
     cargo
         .env("CARGO_UNSTABLE_WARNINGS", "true")
@@ -326,14 +330,15 @@ enum Outcome {
     Skipped,
 }
 
-/// Who runs tests. Nextest shows a failed test's output, in which libtest speaks too: only one of them is listened to.
+/// A test runner. Nextest shows the output of a failed test, which contains libtest's lines, so
+/// only one of them is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Runner {
     Nextest,
     Libtest,
 }
 
-/// What a runner's closing line counts; nothing in any other line.
+/// Parses the counts in a runner's closing line. Returns none for any other line.
 fn counts(runner: Runner, line: &str) -> Vec<(usize, Outcome)> {
     let (prefix, before_list) = match runner {
         Runner::Nextest => ("Summary [", " run: "),
@@ -357,7 +362,7 @@ fn counts(runner: Runner, line: &str) -> Vec<(usize, Outcome)> {
         .collect()
 }
 
-/// The test that this line of a runner reports as ignored.
+/// Returns the test that this line of a runner reports as ignored.
 fn ignored(runner: Runner, line: &str) -> Option<String> {
     let line = line.trim();
     let test = match runner {
@@ -369,18 +374,20 @@ fn ignored(runner: Runner, line: &str) -> Option<String> {
     Some(format!("ignored: {}", test.trim()))
 }
 
-/// Whether this line of cargo is the head of a list of the test programs that failed, or could not be run.
+/// Returns whether this line of cargo begins a list of test programs that failed or could not be
+/// run.
 fn is_list_of_broken_targets(line: &str) -> bool {
     let ends = [" target failed:", " targets failed:"];
     line.starts_with("error: ") && ends.iter().any(|end| line.ends_with(end))
 }
 
-/// The test program in a line of such a list.
+/// Returns the test program in a line of such a list.
 fn broken_target(line: &str) -> Option<&str> {
     line.strip_prefix("    `")?.strip_suffix('`')
 }
 
-/// The names of a package's test programs of which Windows has something: those whose head does not say that they are another system's.
+/// Returns the names of a package's test programs that apply to Windows: those whose head does not
+/// name another system.
 fn windows_tests(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -402,7 +409,7 @@ fn windows_tests(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Without `ESC [ … m`.
+/// Removes `ESC [ … m` sequences.
 fn without_colours(line: &str) -> String {
     let mut parts = line.split("\x1b[");
     let first = parts.next().unwrap_or("").to_owned();
@@ -411,10 +418,11 @@ fn without_colours(line: &str) -> String {
     })
 }
 
-/// Where a start of a service by Debian's maintainer scripts is asked for.
+/// The file with which Debian's maintainer scripts check whether they may start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Installs what tests run for real, if this is Debian and we are root; their services are not started.
+/// Installs the programs that tests run for real, if this is Debian and the user is root. Their
+/// services are not started.
 fn install_real_programs() -> Result<()> {
     let missing: Vec<&str> = [
         ("redis-server", "redis-server"),
@@ -424,7 +432,7 @@ fn install_real_programs() -> Result<()> {
         ("xmllint", "libxml2-utils"),
         // The shell of illumos and Solaris.
         ("ksh93", "ksh"),
-        // Stops a program at any of its calls.
+        // Stops a program at any system call.
         ("strace", "strace"),
         ("rsyslogd", "rsyslog"),
         (
@@ -467,7 +475,7 @@ fn install_real_programs() -> Result<()> {
         &missing[..],
     ]
     .concat();
-    // The lists of a fresh machine are empty or old.
+    // The package lists of a fresh machine are empty or outdated.
     if apt(&install) || (apt(&["update", "--quiet=2"]) && apt(&install)) {
         Ok(())
     } else {
@@ -475,13 +483,13 @@ fn install_real_programs() -> Result<()> {
     }
 }
 
-/// Forbids maintainer scripts to start services, as long as it lives.
+/// A guard that forbids maintainer scripts to start services.
 struct NoServices {
     ours: bool,
 }
 
 impl NoServices {
-    /// Leaves a policy alone that is there already: it is the machine's own.
+    /// Creates the policy. An existing one belongs to the machine and is left alone.
     fn new() -> io::Result<Self> {
         let ours = !fs::exists(POLICY)?;
         if ours {
@@ -502,7 +510,7 @@ impl Drop for NoServices {
 
 pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Servers lie where an ordinary user's PATH does not look.
+    // Servers are in directories outside an ordinary user's PATH.
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
         .chain(more)
@@ -566,7 +574,7 @@ mod tests {
         );
     }
 
-    /// Another system's are empty there, and still take a start.
+    /// Test programs of other systems are empty on Windows, but still take time to start.
     #[test]
     fn tests_of_other_systems_are_not_started_on_windows() {
         let names = |package: &str| {

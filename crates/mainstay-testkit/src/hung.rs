@@ -1,4 +1,4 @@
-//! A file system that answers nothing, as a network mount whose server is gone.
+//! A file system that does not respond, like a network mount whose server is down.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// From linux/fuse.h.
+/// The opcode of linux/fuse.h.
 const INIT: u32 = 26;
 
-/// A FUSE mount on which every question hangs until [`HungMount::release`], or the drop.
+/// A FUSE mount on which every request hangs until [`HungMount::release`] or the drop.
 pub struct HungMount {
     dir: PathBuf,
     device: Arc<Mutex<Option<File>>>,
@@ -20,7 +20,7 @@ pub struct HungMount {
 }
 
 impl HungMount {
-    /// Covers `dir`. `None` where this user may not mount, or the system has no FUSE.
+    /// Mounts over `dir`. Returns `None` if this user may not mount, or the system has no FUSE.
     pub fn cover(dir: &Path) -> Option<Self> {
         let mut device = OpenOptions::new();
         let device = device.read(true).write(true).open("/dev/fuse").ok()?;
@@ -60,23 +60,23 @@ impl HungMount {
         Some(Self { dir, device, asked })
     }
 
-    /// Waits until somebody hangs.
+    /// Waits until a request hangs.
     ///
     /// # Panics
-    /// If nobody does within `limit`.
+    /// If none does within `limit`.
     #[track_caller]
     pub fn wait_until_asked(&self, limit: Duration) {
         let asked = self.asked.recv_timeout(limit);
         asked.expect("somebody asks for something on the hung mount");
     }
 
-    /// Unmounts it; whoever hangs gets an error.
+    /// Unmounts it. Hanging requests fail with an error.
     pub fn release(self) {}
 }
 
 impl Drop for HungMount {
     fn drop(&mut self) {
-        // `-f` aborts what waits, `-l` takes the mount away whoever is in it.
+        // `-f` aborts pending requests, `-l` detaches the mount even if it is in use.
         let unmount = |flag| {
             Command::new("umount")
                 .args(["-i", flag])

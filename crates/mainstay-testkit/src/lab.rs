@@ -1,14 +1,14 @@
-//! A throw-away machine with a real init system as PID 1: labs/unix/lab.
+//! A disposable machine with a real init system as PID 1: labs/unix/lab.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// A real program to be a service, and what shows that it is one.
+/// A real program to run as a service, and the tools to check that it is running.
 const PACKAGES: &str = "redis-server,redis-tools";
 
-/// Ends with the value: everything in it is gone then.
+/// A running lab. The drop removes it with everything in it.
 #[derive(Debug)]
 pub struct Lab {
     kind: &'static str,
@@ -16,11 +16,11 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Boots one of `systemd`, `openrc`, `sysv`, `runit`, `s6`, which finds the directories of this machine where it is told, for reading.
-    /// The first time it is built, half a minute.
+    /// Boots one of `systemd`, `openrc`, `sysv`, `runit`, `s6`, with directories of this machine
+    /// bound read-only at the given paths. The first build takes half a minute.
     ///
     /// # Errors
-    /// Why there can be none here.
+    /// If this machine cannot run a lab, with the reason.
     pub fn up(kind: &'static str, binds: &[(&Path, &str)]) -> Result<Self, String> {
         let on_path = |tool: &str| {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -37,7 +37,7 @@ impl Lab {
             .iter()
             .map(|(here, there)| format!("--bind-ro={}:{there}", here.display()));
         let mut command = lab.command("up");
-        // With a network of its own: ports that are taken here are not taken there.
+        // With its own network: ports in use here are free there.
         let output = command.arg("--private-network").args(binds).output();
         let output = output.map_err(|error| format!("labs/unix/lab: {error}"))?;
         if output.status.success() {
@@ -59,7 +59,7 @@ impl Lab {
         command
     }
 
-    /// Runs a program in it, as root.
+    /// Runs a program in the lab, as root.
     ///
     /// # Panics
     /// If the lab is broken.
@@ -71,10 +71,10 @@ impl Lab {
         output
     }
 
-    /// The same, where it must exit with `code`; returns what it says.
+    /// Runs a program in the lab, which must exit with `code`, and returns its output.
     ///
     /// # Panics
-    /// If it does not.
+    /// If it exits with another code.
     #[track_caller]
     pub fn check(&self, code: i32, argv: &[&str]) -> String {
         let output = self.run(argv);
@@ -84,7 +84,7 @@ impl Lab {
         said.into_owned()
     }
 
-    /// Runs a script of `sh` in it; returns its output.
+    /// Runs an `sh` script in the lab and returns its output.
     ///
     /// # Panics
     /// If it fails.
@@ -105,7 +105,7 @@ impl Lab {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Boots it anew, by its own init system.
+    /// Reboots the lab through its own init system.
     ///
     /// # Panics
     /// If it does not come back.
@@ -116,7 +116,7 @@ impl Lab {
         assert!(output.status.success(), "{said}");
     }
 
-    /// The files below `dirs` and what is in them, a line each, to compare.
+    /// Returns the files below `dirs` and their content, one line each, for comparison.
     ///
     /// # Panics
     /// If they cannot be read.
@@ -130,8 +130,10 @@ impl Lab {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// Asserts that the files below `dirs` are unchanged.
+    ///
     /// # Panics
-    /// If the files below `dirs` are not as they were, with what has changed.
+    /// If they are not, with the changes.
     #[track_caller]
     pub fn assert_tree(&self, dirs: &[&str], before: &BTreeSet<String>) {
         let now = self.tree(dirs);
@@ -142,7 +144,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // What is left goes with the machine.
+        // Everything left is removed with the machine.
         let _ = self.command("down").output();
     }
 }

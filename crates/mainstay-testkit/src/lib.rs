@@ -1,7 +1,8 @@
-//! Children that misbehave on purpose, and fixtures.
+//! Child processes that misbehave on purpose, and fixtures.
 //!
-//! Programs: `puppet` (does what a test tells it), `stamp` (is measured) and `bare` (the yardstick). A test that runs real programs
-//! owns a [`Sandbox`]: a directory, and every process that was started in it, however far it has strayed since.
+//! The programs are `puppet` (executes the steps of a test), `stamp` (is measured) and `bare` (the
+//! baseline). A test that runs real programs owns a [`Sandbox`]: a directory, and every process
+//! that was started in it, wherever it has been reparented.
 
 #[cfg(target_os = "linux")]
 mod hung;
@@ -33,10 +34,11 @@ pub use supervisor::Supervisor;
 #[cfg(unix)]
 pub use terminal::Terminal;
 
-/// Names the file that [`skip`] appends to; `cargo xtask test` sets it.
+/// The environment variable with the file that [`skip`] appends to, set by `cargo xtask test`.
 pub const SKIPS_VARIABLE: &str = "MAINSTAY_SKIPS";
 
-/// Says that this test did not run, and why: a line `skipped: REASON`, which `cargo xtask test` counts. The caller returns.
+/// Reports that this test was skipped, and the reason: a line `skipped: REASON`, which `cargo xtask
+/// test` counts. The caller must return.
 #[expect(clippy::print_stdout, reason = "a test speaks to whoever runs it")]
 pub fn skip(reason: impl Display) {
     println!("skipped: {reason}");
@@ -53,7 +55,7 @@ pub fn skip(reason: impl Display) {
         .expect("the file of skips is writable");
 }
 
-/// Asks `probe` until it answers `Some`.
+/// Polls `probe` until it returns `Some`.
 ///
 /// # Panics
 /// After `limit`, naming `what` was waited for.
@@ -69,7 +71,7 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Opt
     }
 }
 
-/// A loopback TCP port that nobody listened on a moment ago.
+/// Returns a loopback TCP port that was free a moment ago.
 ///
 /// # Panics
 /// If loopback has none left.
@@ -80,14 +82,14 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// The arguments of a C `main` without the program's name; what is not UTF-8 is replaced.
+/// Returns the arguments of a C `main` without the program's name. Invalid UTF-8 is replaced.
 ///
 /// # Safety
-/// `argc` and `argv` are those that the C runtime passed to `main`.
+/// `argc` and `argv` must be those that the C runtime passed to `main`.
 #[cfg(unix)]
 pub unsafe fn c_args(argc: libc::c_int, argv: *const *const libc::c_char) -> Vec<String> {
     let argument = |index| {
-        // SAFETY: the caller vouches for `argc` pointers to C strings.
+        // SAFETY: the caller guarantees `argc` pointers to C strings.
         let text = unsafe { std::ffi::CStr::from_ptr(*argv.add(index)) };
         text.to_string_lossy().into_owned()
     };

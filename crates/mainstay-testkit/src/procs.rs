@@ -1,7 +1,8 @@
-//! Reading processes of Linux: who descends from whom, and what it costs.
+//! Linux processes: ancestry and resource use.
 //!
-//! A test or a bench first makes itself a subreaper ([`adopt_orphans`]), so that whatever a supervisor leaves behind becomes its own
-//! descendant: leaks are countable, and a clean-up kills only what was started here, by pid. A zombie counts as gone.
+//! A test or a benchmark first becomes a subreaper ([`adopt_orphans`]), so that every process that
+//! a supervisor leaves behind becomes its descendant. Leaks can then be counted, and a clean-up
+//! kills only processes that were started here, by PID. A zombie counts as gone.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
@@ -17,14 +18,16 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, set_child_subreaper};
 
-/// Makes this process the parent of its descendants' orphans.
+/// Makes this process the parent of its orphaned descendants.
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
-/// Children get only stdin, stdout and stderr from now on: what leaked into this process is not for them.
+/// Makes child processes inherit only stdin, stdout and stderr from now on. Descriptors that leaked
+/// into this process are not passed on.
 pub fn keep_descriptors() {
-    // SAFETY: descriptors stay open, they are only marked. A kernel older than 5.11 refuses, and then they leak as they did.
+    // SAFETY: descriptors stay open and are only marked. A kernel older than 5.11 rejects the call,
+    // and they leak as before.
     unsafe {
         libc::close_range(
             3,
@@ -34,7 +37,7 @@ pub fn keep_descriptors() {
     };
 }
 
-/// Blocks every signal in what `command` starts.
+/// Blocks every signal in the process that `command` starts.
 pub fn block_signals(command: &mut Command) {
     // SAFETY: both calls are async-signal-safe, and a zeroed set is valid.
     unsafe {
@@ -47,9 +50,10 @@ pub fn block_signals(command: &mut Command) {
     }
 }
 
-/// Starts `command` in a session keyring of its own, which holds a key of this name (session-keyring(7)).
+/// Starts `command` in its own session keyring, which contains a key of this name
+/// (session-keyring(7)).
 pub fn give_key(command: &mut Command, name: &'static CStr) {
-    // SAFETY: system calls; the strings are static.
+    // SAFETY: these are system calls, and the strings are static.
     unsafe {
         command.pre_exec(move || {
             let none = std::ptr::null::<libc::c_char>();
@@ -71,9 +75,10 @@ pub fn give_key(command: &mut Command, name: &'static CStr) {
     }
 }
 
-/// All living descendants of this process; a parent comes before its children.
+/// Returns all living descendants of this process. A parent comes before its children.
 pub fn descendants() -> Vec<Pid> {
-    // A list of processes is no snapshot: where a parent ended while it was read, its children have another one by now.
+    // Reading the process list is not atomic: if a parent exited meanwhile, its children have been
+    // reparented.
     let complete = |table: &Table| {
         let mut parents = table.values().map(|(parent, _)| *parent);
         parents.all(|parent| parent == 0 || table.contains_key(&parent))
@@ -97,7 +102,7 @@ pub fn descendants() -> Vec<Pid> {
     found
 }
 
-/// The parent of every process, and whether it is no zombie.
+/// The parent of every process, and whether the process is alive (not a zombie).
 type Table = BTreeMap<i32, (i32, bool)>;
 
 fn read_table() -> Table {
@@ -110,27 +115,27 @@ fn read_table() -> Table {
     entries.filter_map(row).collect()
 }
 
-/// Whether the process exists and is no zombie.
+/// Returns whether the process exists and is not a zombie.
 pub fn alive(pid: Pid) -> bool {
     stat(pid).is_some_and(|stat| is_alive(&stat))
 }
 
-/// The file name of its program; empty where that cannot be read.
+/// Returns the file name of the process's program, or an empty string if it cannot be read.
 pub fn program(pid: Pid) -> String {
     let link = fs::read_link(path(pid, "exe")).unwrap_or_default();
     let name = link.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
 }
 
-/// Whether the kernel knows it by this name (`comm`, 15 bytes).
+/// Returns whether the kernel's name of the process (`comm`, 15 bytes) is this one.
 pub fn is_named(pid: Pid, name: &str) -> bool {
     fs::read_to_string(path(pid, "comm")).is_ok_and(|comm| comm.trim_end() == name)
 }
 
-/// Whether it was started with this variable set to this value.
+/// Returns whether the process was started with this variable set to this value.
 pub fn has_env(pid: Pid, name: &str, value: &str) -> bool {
     let wanted = format!("{name}={value}");
-    // In the middle of an exec a process has no environment at all.
+    // During an exec, a process has no environment at all.
     for _ in 0..100 {
         let environment = fs::read(path(pid, "environ")).unwrap_or_default();
         if !environment.is_empty() || !alive(pid) {
@@ -142,7 +147,7 @@ pub fn has_env(pid: Pid, name: &str, value: &str) -> bool {
     false
 }
 
-/// A file of `/proc/PID`, `Key: value` a line: the numbers of one key, or none.
+/// Returns the number of one key in a file of `/proc/PID` with `Key: value` lines.
 pub fn field(pid: Pid, file: &str, key: &str) -> Option<u64> {
     let text = fs::read_to_string(path(pid, file)).ok()?;
     let line = text
@@ -151,22 +156,24 @@ pub fn field(pid: Pid, file: &str, key: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The path of a file of `/proc/PID`.
+/// Returns the path of a file of `/proc/PID`.
 pub fn path(pid: Pid, file: &str) -> PathBuf {
     format!("/proc/{}/{file}", pid.as_raw_nonzero()).into()
 }
 
-/// Kills `pid`, which a moment ago was a descendant of ours; it may have ended since. Takes no status: that is its parent's to take.
+/// Kills `pid`, which was a descendant of this process a moment ago. It may have exited since. The
+/// status is not collected: that is left to its parent.
 pub fn kill(pid: Pid) {
     let _ = kill_process(pid, Signal::KILL);
 }
 
-/// What a process has cost so far.
+/// The resources that a process has used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// CPU time of all its threads.
+    /// The CPU time of all its threads.
     pub cpu: Duration,
-    /// Their context switches, both kinds: zero between two looks means that it never woke.
+    /// The context switches of its threads, voluntary and involuntary. If the number does not
+    /// change, the process never woke up.
     pub switches: u64,
 }
 
@@ -179,7 +186,8 @@ impl Sum for Cost {
     }
 }
 
-/// What `pid` has cost so far; nothing if it is gone. Threads that have ended count for as much as `stat` tells, in ticks of 10 ms.
+/// Returns the resources that `pid` has used so far, or none if it is gone. Exited threads are
+/// included as far as `stat` reports them, in ticks of 10 ms.
 pub fn cost(pid: Pid) -> Cost {
     let mut cost = Cost::default();
     for thread in fs::read_dir(path(pid, "task"))
@@ -210,7 +218,7 @@ pub fn cost(pid: Pid) -> Cost {
     cost
 }
 
-/// The fields of `/proc/PID/stat` from the state on: 0 state, 1 parent …
+/// Returns the fields of `/proc/PID/stat` from the state on: 0 state, 1 parent …
 fn stat(pid: Pid) -> Option<Vec<String>> {
     let text = fs::read_to_string(path(pid, "stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;

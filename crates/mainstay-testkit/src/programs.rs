@@ -1,13 +1,14 @@
-//! Where the programs under test lie.
+//! Paths of the programs under test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Names a directory of programs that are up to date; `cargo xtask test` sets it, once it has built them.
+/// The environment variable with a directory of up-to-date programs, set by `cargo xtask test`
+/// after it has built them.
 const DIRECTORY_VARIABLE: &str = "MAINSTAY_BIN_DIR";
 
-/// The `puppet` program, built first where it may be stale.
+/// Returns the path of the `puppet` program, which is built first if it may be stale.
 ///
 /// # Panics
 /// If it cannot be built.
@@ -17,7 +18,7 @@ pub fn puppet() -> PathBuf {
         .clone()
 }
 
-/// The `mainstay` program, built first where it may be stale.
+/// Returns the path of the `mainstay` program, which is built first if it may be stale.
 ///
 /// # Panics
 /// If it cannot be built.
@@ -32,7 +33,7 @@ fn find(package: &str, program: &str) -> PathBuf {
     if let Some(built) = std::env::var_os(DIRECTORY_VARIABLE) {
         return Path::new(&built).join(file_name);
     }
-    // This test lies in TARGET/PROFILE/deps/.
+    // This test is in TARGET/PROFILE/deps/.
     let test = std::env::current_exe().expect("a test knows its own path");
     let profile_dir = test
         .ancestors()

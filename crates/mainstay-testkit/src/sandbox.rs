@@ -7,23 +7,27 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// Marks the processes of a sandbox: they inherit it, whatever session or parent they have.
+/// The environment variable that marks the processes of a sandbox. They inherit it in any session
+/// and under any parent.
 #[cfg(target_os = "linux")]
 const MARK: &str = "MAINSTAY_TESTKIT_SANDBOX";
 
-/// A temporary directory with room for a manifest and a state directory; gone with everything in it when dropped.
+/// A temporary directory for a manifest and a state directory. The drop removes it with everything
+/// in it.
 ///
-/// On Linux it also owns the processes started by [`Sandbox::command`] and all that these started: this process becomes a subreaper, and drop
-/// kills what is left, by pid. It knows them by a variable in their environment, so one that clears it escapes. Elsewhere the supervisor under test is trusted with that.
+/// On Linux, it also owns the processes started by [`Sandbox::command`] and all their descendants:
+/// this process becomes a subreaper, and the drop kills the remaining processes by PID. They are
+/// recognized by an environment variable, so a process that clears it escapes. On other systems,
+/// this is left to the supervisor under test.
 pub struct Sandbox {
     dir: TempDir,
 }
 
 impl Sandbox {
-    /// An empty one.
+    /// Creates an empty sandbox.
     ///
     /// # Panics
-    /// If there is no place for temporary files.
+    /// If no temporary directory can be created.
     #[expect(clippy::new_without_default, reason = "it makes a directory")]
     pub fn new() -> Self {
         #[cfg(target_os = "linux")]
@@ -37,17 +41,17 @@ impl Sandbox {
         }
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// `MAINSTAY_STATE_DIR` of every command; not created here.
+    /// Returns the `MAINSTAY_STATE_DIR` of every command, which is not created here.
     pub fn state_dir(&self) -> PathBuf {
         self.path().join("state")
     }
 
-    /// Writes a file.
+    /// Writes a file and returns its path.
     ///
     /// # Panics
     /// If that fails.
@@ -57,7 +61,7 @@ impl Sandbox {
         path
     }
 
-    /// A command that runs in the directory and belongs to the sandbox.
+    /// Returns a command that runs in the directory and belongs to the sandbox.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -71,7 +75,7 @@ impl Sandbox {
 
 #[cfg(target_os = "linux")]
 impl Sandbox {
-    /// The living processes of the sandbox, without the keepers of the services' pipes.
+    /// Returns the living processes of the sandbox, without the keepers of the services' pipes.
     pub fn processes(&self) -> Vec<rustix::process::Pid> {
         let mut all = self.all_processes();
         all.retain(|pid| !crate::procs::is_named(*pid, "mainstay-keeper"));
@@ -85,8 +89,10 @@ impl Sandbox {
         all
     }
 
+    /// Asserts that no process of the sandbox is left, including keepers.
+    ///
     /// # Panics
-    /// If a process of the sandbox lives, be it a keeper, naming it.
+    /// If one is alive, naming it.
     #[track_caller]
     pub fn assert_no_leftovers(&self) {
         let left: Vec<_> = self
@@ -100,7 +106,7 @@ impl Sandbox {
 
 #[cfg(target_os = "linux")]
 impl Drop for Sandbox {
-    /// Blocks until none is left.
+    /// Kills the remaining processes and waits until none is left, for at most 10 s.
     fn drop(&mut self) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         loop {
@@ -108,7 +114,7 @@ impl Drop for Sandbox {
             if left.is_empty() || std::time::Instant::now() > deadline {
                 return;
             }
-            // Parents come before their children, so none is replaced.
+            // Parents come before their children, so that no parent starts a replacement.
             left.into_iter().for_each(crate::procs::kill);
             std::thread::yield_now();
         }

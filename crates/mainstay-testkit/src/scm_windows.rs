@@ -1,4 +1,4 @@
-//! The Service Control Manager's view of a service.
+//! Service state as reported by the Service Control Manager.
 
 use std::os::windows::ffi::OsStrExt as _;
 use std::path::Path;
@@ -9,10 +9,11 @@ use windows_sys::Win32::Security as security;
 use windows_sys::Win32::Security::Authorization as authorization;
 use windows_sys::Win32::System::Services as scm;
 
-/// The controls that a service accepts now, `SERVICE_ACCEPT_…`; `None` where there is no such service.
+/// Returns the controls that a service currently accepts (`SERVICE_ACCEPT_…`), or `None` if there
+/// is no such service.
 pub fn controls_accepted(service: &str) -> Option<u32> {
     let name: Vec<u16> = service.encode_utf16().chain([0]).collect();
-    // SAFETY: null is this machine and its database.
+    // SAFETY: null selects this machine and its database.
     let manager =
         Handle(unsafe { scm::OpenSCManagerW(ptr::null(), ptr::null(), scm::SC_MANAGER_CONNECT) });
     if manager.0.is_null() {
@@ -25,15 +26,15 @@ pub fn controls_accepted(service: &str) -> Option<u32> {
         return None;
     }
     let mut status = scm::SERVICE_STATUS::default();
-    // SAFETY: the service is open, and the status is there.
+    // SAFETY: the service is open, and the status is valid.
     let is_told = unsafe { scm::QueryServiceStatus(service.0, &raw mut status) } != 0;
     is_told.then_some(status.dwControlsAccepted)
 }
 
-/// Lets everyone do everything with a file or directory.
+/// Grants everyone full access to a file or directory.
 ///
 /// # Panics
-/// Where the system refuses.
+/// If the system refuses.
 pub fn open_to_everyone(path: &Path) {
     let sddl: Vec<u16> = "D:P(A;;FA;;;WD)".encode_utf16().chain([0]).collect();
     let path: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
@@ -52,18 +53,18 @@ pub fn open_to_everyone(path: &Path) {
                 descriptor,
             ) != 0
     };
-    // SAFETY: the system allocated it, for us; null is no failure.
+    // SAFETY: the system allocated it for this process; null is allowed.
     unsafe { LocalFree(descriptor) };
     assert!(done, "{}", std::io::Error::last_os_error());
 }
 
-/// Closed when dropped.
+/// A service handle, closed on drop.
 struct Handle(scm::SC_HANDLE);
 
 impl Drop for Handle {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: it is open, and ours.
+            // SAFETY: the handle is open and owned.
             unsafe { scm::CloseServiceHandle(self.0) };
         }
     }

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::{Sandbox, mainstay};
 
-/// A running `mainstay run MANIFEST --json`. Drop kills it, and only it: its services are the [`Sandbox`]'s.
+/// A running `mainstay run MANIFEST --json`. The drop kills only this process: its services belong
+/// to the [`Sandbox`].
 pub struct Supervisor {
     child: Child,
     lines: Arc<Lines>,
@@ -31,7 +32,7 @@ struct State {
 }
 
 impl Supervisor {
-    /// Starts it with the sandbox's state directory. Its stderr is the test's.
+    /// Starts it with the sandbox's state directory. Its stderr is that of the test.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -39,7 +40,7 @@ impl Supervisor {
         Self::start_with(sandbox, [manifest_path])
     }
 
-    /// The same with any arguments to `mainstay run --json`.
+    /// Starts it with any arguments to `mainstay run --json`.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -52,12 +53,12 @@ impl Supervisor {
         Self::spawn(command)
     }
 
-    /// The same with a command of the caller's, which came from [`Sandbox::command`].
+    /// Starts it with the caller's command, which must come from [`Sandbox::command`].
     ///
     /// # Panics
     /// If it cannot be started.
     pub fn spawn(mut command: Command) -> Self {
-        // A group of its own, so that ctrl-break reaches it alone.
+        // In its own process group, so that ctrl-break reaches only this process.
         #[cfg(windows)]
         std::os::windows::process::CommandExt::creation_flags(&mut command, 0x200);
         let mut child = command
@@ -73,20 +74,21 @@ impl Supervisor {
         Self { child, lines }
     }
 
-    /// Its process id.
+    /// Returns its process ID.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Every event line so far.
+    /// Returns all events so far.
     pub fn events(&self) -> Vec<Value> {
         self.lines.lock().events.clone()
     }
 
-    /// The first event, past ones included, that `wanted` accepts.
+    /// Returns the first event, including past ones, that `wanted` accepts.
     ///
     /// # Panics
-    /// After `limit`, or when the supervisor has closed its stdout without one; shows all events.
+    /// After `limit`, or if the supervisor closes its stdout without such an event; shows all
+    /// events.
     #[track_caller]
     pub fn wait_event(&self, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + limit;
@@ -111,7 +113,7 @@ impl Supervisor {
         }
     }
 
-    /// Ctrl-C: SIGINT, on Windows ctrl-break.
+    /// Sends ctrl-c: SIGINT, or ctrl-break on Windows.
     pub fn ctrl_c(&self) {
         #[cfg(unix)]
         self.signal(rustix::process::Signal::INT);
@@ -123,7 +125,8 @@ impl Supervisor {
         }
     }
 
-    /// Sends it a signal; it is our child, so its pid is its own until we have waited for it.
+    /// Sends a signal. The process is a child of this one, so its PID is not reused before it is
+    /// waited for.
     ///
     /// # Panics
     /// If it has been waited for.
@@ -133,7 +136,7 @@ impl Supervisor {
         rustix::process::kill_process(pid, signal).expect("the supervisor is not reaped yet");
     }
 
-    /// `kill -9`, and waits for its end.
+    /// Kills it (`kill -9`) and waits for its exit.
     ///
     /// # Panics
     /// If it has been waited for.
@@ -142,7 +145,7 @@ impl Supervisor {
         self.child.wait().expect("the supervisor is our child");
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     ///
     /// # Panics
     /// After `limit`; shows all events.
@@ -176,7 +179,7 @@ impl Lines {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until the supervisor closes its stdout. A line that is no JSON is kept as a string.
+    /// Reads until the supervisor closes its stdout. A line that is not JSON is kept as a string.
     fn read(&self, stdout: ChildStdout) {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             let event = serde_json::from_str(&line).unwrap_or(Value::String(line));

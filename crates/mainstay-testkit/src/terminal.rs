@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
-/// A process whose standard streams are a pseudo-terminal of 50 lines and 160 columns. Drop kills the process.
+/// A process whose standard streams are a pseudo-terminal of 50 lines and 160 columns. The drop
+/// kills the process.
 pub struct Terminal {
     child: Child,
     keyboard: File,
@@ -18,7 +19,8 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts `command`. The terminal does not change what is written to it (no CR before a newline), and echoes nothing.
+    /// Starts `command`. The terminal does not change the output (no CR before a newline) and does
+    /// not echo.
     ///
     /// # Panics
     /// If the system has no pseudo-terminals left, or the command cannot be started.
@@ -43,15 +45,15 @@ impl Terminal {
         }
     }
 
-    /// Runs `command` to its end: how it ended, and everything that was shown.
+    /// Runs `command` to completion and returns its exit status and everything that was shown.
     ///
     /// # Panics
-    /// As [`Terminal::start`].
+    /// If [`Terminal::start`] panics.
     pub fn run(command: Command) -> (ExitStatus, String) {
         Self::start(command).finish()
     }
 
-    /// What was shown so far; what is not UTF-8 is replaced.
+    /// Returns everything shown so far. Invalid UTF-8 is replaced.
     pub fn shown(&self) -> String {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&shown).into_owned()
@@ -60,19 +62,19 @@ impl Terminal {
     /// Types `keys`.
     ///
     /// # Panics
-    /// If nobody has the terminal any more.
+    /// If no process has the terminal open.
     pub fn type_keys(&mut self, keys: &str) {
         let typed = self.keyboard.write_all(keys.as_bytes());
         typed.expect("somebody has the terminal");
     }
 
-    /// Sends it SIGINT.
+    /// Sends SIGINT to the process.
     pub fn interrupt(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
     }
 
-    /// Waits for its end, and for that of all who have the terminal.
+    /// Waits until the process has exited and all processes have closed the terminal.
     ///
     /// # Panics
     /// If it cannot be waited for.
@@ -92,7 +94,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Both ends.
+/// Opens a pseudo-terminal and returns both ends.
 fn pair() -> std::io::Result<(File, File)> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
@@ -116,7 +118,7 @@ fn pair() -> std::io::Result<(File, File)> {
     Ok((File::from(master), File::from(slave)))
 }
 
-/// Until the last process has closed the terminal: Linux says EIO then.
+/// Reads until the last process has closed the terminal, which Linux reports as EIO.
 fn read(mut master: File, shown: &Mutex<Vec<u8>>) {
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = master.read(&mut buffer) {

@@ -1,5 +1,6 @@
-//! A web server with axum: ready when it listens; when it is told to stop, requests under way are answered first. `axum-hello run ADDRESS`
-//! runs it here; without an address it listens on 127.0.0.1:8080.
+//! A web server with axum. It is ready when it listens. On a stop, it first answers the requests in
+//! progress. `axum-hello run ADDRESS` runs it in the foreground; the default address is
+//! 127.0.0.1:8080.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,7 +39,7 @@ async fn serve(mut context: Context) -> anyhow::Result<()> {
     let (stop, stopping) = oneshot::channel::<()>();
     let controls = tokio::spawn(async move {
         while !matches!(context.recv().await, Control::Stop(_)) {}
-        // Fails only where the server has ended.
+        // Fails only if the server has ended.
         let _ = stop.send(());
         context
     });

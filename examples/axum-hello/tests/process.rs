@@ -1,4 +1,4 @@
-//! The example as a process.
+//! Tests the example as a process.
 #![cfg(unix)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -38,7 +38,7 @@ fn it_serves_and_answers_what_is_under_way_before_it_stops() {
     let address = line.trim().strip_prefix("listening on ").expect("where");
     assert_eq!(body(get(address, "/")), "hello\n");
     let slow = get(address, "/slow");
-    // It has read the request: nothing else is under way on that connection.
+    // The server has read the request: nothing else is in progress on that connection.
     assert_eq!(body(get(address, "/")), "hello\n");
     kill_process(Pid::from_child(&child), Signal::TERM).expect("it lives");
     assert_eq!(body(slow), "finished\n");

@@ -1,4 +1,5 @@
-//! A service that says every few seconds that it lives. `heartbeat install` makes it one of the system's; `heartbeat` alone runs it here.
+//! A service that logs every few seconds that it is alive. `heartbeat install` installs it;
+//! `heartbeat` alone runs it in the foreground.
 
 use std::num::NonZeroU32;
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use mainstay::{Accepts, Context, Control, Exit};
 
 const USAGE: NonZeroU32 = NonZeroU32::new(2).unwrap();
-/// What a failure that somebody asks for yields.
+/// The exit code of a requested failure.
 const TEMPORARY_FAILURE: NonZeroU32 = NonZeroU32::new(75).unwrap();
 
 fn main() -> ExitCode {
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
         .description("Says every few seconds that it lives")
         .version(env!("CARGO_PKG_VERSION"))
         .accepts(Accepts::PAUSE | Accepts::RELOAD);
-    // Where its manager keeps what it prints, there is no need for this.
+    // Not necessary under a manager that keeps the output.
     let service = match std::env::var_os("HEARTBEAT_LOG_DIR") {
         Some(dir) => service.log_dir(dir),
         None => service,
@@ -25,9 +26,9 @@ fn main() -> ExitCode {
     service.main(heartbeat)
 }
 
-/// `heartbeat start SECONDS` (on Windows) or `heartbeat run SECONDS`: from one beat to the next, 5 by default; a second number is how long
-/// the last one takes. The third argument `panic` or `chatter` shows what becomes of a panic, and of what a
-/// service prints.
+/// Runs the service. `heartbeat start SECONDS` (on Windows) or `heartbeat run SECONDS` sets the
+/// interval, 5 by default. A second number is the duration of the last beat. The third argument
+/// `panic` or `chatter` demonstrates the handling of a panic and of a service's output.
 fn heartbeat(mut context: Context) -> Result<(), Exit> {
     let seconds = |index: usize, default| {
         let text = context
@@ -70,7 +71,8 @@ fn heartbeat(mut context: Context) -> Result<(), Exit> {
                 log.info("continued");
             }
             Some(Control::Reload) => log.info("there is nothing to read again"),
-            // `heartbeat control 129`: every second, and so on; 255 is a failure, for those who want to see what follows.
+            // `heartbeat control 129` beats every second, and so on. Code 255 fails, to demonstrate
+            // recovery.
             Some(Control::Custom(code @ 129..255)) => {
                 every = Duration::from_secs(u64::from(code) - 128)
             }

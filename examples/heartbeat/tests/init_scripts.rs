@@ -1,4 +1,5 @@
-//! The example's whole life under real managers of Unix beside systemd, seen by its own verbs and by the manager's own commands.
+//! Tests the whole life cycle of the example under real Unix managers other than systemd, through
+//! its own verbs and the manager's own commands.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;
@@ -9,24 +10,24 @@ use mainstay_testkit::{skip, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 const HEARTBEAT: &str = "/opt/heartbeat/heartbeat";
-/// Without /usr/lib, where OpenRC keeps what it has found at the last shutdown.
+/// Excludes /usr/lib, where OpenRC stores data at shutdown.
 const DIRS: &[&str] = &["/etc", "/usr/bin", "/usr/sbin", "/usr/local"];
 
-/// What a manager has of its own.
+/// The properties of a manager.
 struct Native {
     kind: &'static str,
     unit: &'static str,
-    /// Makes what is there once and for all.
+    /// Creates files that the manager creates only once.
     prepare: &'static str,
-    /// Exits with 0 if it runs, by the manager's own tool.
+    /// Exits with 0 if the service is running, according to the manager's own tool.
     runs: &'static str,
-    /// The same if it starts at boot.
+    /// Exits with 0 if the service starts at boot.
     is_enabled: &'static str,
     start: &'static str,
     stop: &'static str,
-    /// It starts a program again that was killed.
+    /// Set if the manager restarts a killed program.
     restarts: bool,
-    /// What makes a service of that name that is somebody else's.
+    /// Creates a service of the same name that belongs to another program.
     foreign: &'static str,
 }
 
@@ -69,7 +70,7 @@ fn lab(native: &Native) -> Option<Lab> {
     }
 }
 
-/// The process that runs, which is no other than the manager's.
+/// Returns the PID of the running process, once it differs from `old`.
 #[track_caller]
 fn pid_beside(lab: &Lab, old: &str) -> String {
     wait_until("another process", SOON, || {
@@ -109,7 +110,7 @@ fn life(native: &Native) {
     heartbeat(3, "stop");
     assert!(!says(native.runs));
     assert!(says(native.is_enabled));
-    // Once more is nothing.
+    // A second installation changes nothing.
     let installed = lab.tree(DIRS);
     let stamp = || lab.check(0, &["stat", "--format=%y %i", native.unit]);
     let unit = stamp();
@@ -122,7 +123,7 @@ fn life(native: &Native) {
     let first = pid_beside(&lab, "");
     assert_eq!(processes(), first);
     assert!(says(native.runs));
-    // Anybody may ask.
+    // Any user may query the status.
     let said = lab.check(0, &["runuser", "-u", "nobody", "--", HEARTBEAT, "status"]);
     assert!(said.contains(&first), "{said}");
     heartbeat(0, "reload");
@@ -136,7 +137,7 @@ fn life(native: &Native) {
     heartbeat(3, "status");
     assert!(!says(native.runs));
     assert_eq!(processes(), "");
-    // What the manager's own commands do is seen, and the other way round.
+    // Changes made by the manager's own commands are visible, and vice versa.
     lab.script(native.start);
     let third = pid_beside(&lab, "");
     lab.script(native.stop);
@@ -157,7 +158,7 @@ fn life(native: &Native) {
         heartbeat(0, "start");
     }
 
-    // It comes back with the machine, if it is to.
+    // The service starts at boot if it is enabled.
     lab.reboot();
     pid_beside(&lab, "");
     heartbeat(0, "disable");
@@ -212,8 +213,8 @@ fn openrc_refusals() {
     refusals(&OPENRC);
 }
 
-/// Of a program that ends for good, OpenRC knows that it has stopped; one that crashes too often is left; one that its supervisor has left is
-/// still stopped.
+/// OpenRC records that a program has exited for good, a program that crashes too often stays down,
+/// and a program whose supervisor is gone can still be stopped.
 #[test]
 fn ends_under_openrc() {
     let Some(lab) = lab(&OPENRC) else { return };
@@ -243,7 +244,7 @@ fn ends_under_openrc() {
     assert!(said.contains(&format!("running, pid {pid}")), "{said}");
     lab.check(0, &[HEARTBEAT, "stop"]);
     assert_eq!(lab.script("pgrep -x heartbeat || true"), "");
-    // Killed with its supervisor.
+    // Killed together with its supervisor.
     lab.check(0, &[HEARTBEAT, "start"]);
     lab.script("pkill -KILL supervise-daemo; pkill -KILL -x heartbeat");
     lab.check(3, &[HEARTBEAT, "status"]);

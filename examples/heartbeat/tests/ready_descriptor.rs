@@ -1,4 +1,4 @@
-//! A newline on a descriptor, for supervisors that wait for one.
+//! Tests readiness notification by a newline on a descriptor.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -10,7 +10,8 @@ use mainstay_testkit::wait_until;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Runs it in the place of a shell that has this before; what it says on standard output is another's.
+/// Runs the example in place of a shell that first runs `before`. Its own standard output is
+/// discarded.
 fn heartbeat(before: &str) -> Child {
     Command::new("sh")
         .args(["-c", &format!("{before}\nexec \"$0\" >/dev/null 2>&1")])
@@ -55,7 +56,7 @@ fn a_file_is_told_where_the_process_is_named() {
         (fs::read_to_string(&path).ok()? == "\n").then_some(())
     });
     stop(child);
-    // It may be anything there.
+    // The descriptor may be any file.
     fs::write(&path, "mine").expect("a file");
     let child = heartbeat(&format!(
         "export MAINSTAY_READY_FD=3\nexec 3>>'{file}' 4>&1"
@@ -83,7 +84,7 @@ fn what_is_meant_for_another_is_left_alone() {
     }
 }
 
-/// A stop is no end of it before.
+/// Waits until the signal handler is installed, so that a stop does not kill the process.
 fn wait_until_it_listens(child: &Child) {
     let status = format!("/proc/{}/status", child.id());
     let term = 1u64 << (rustix::process::Signal::TERM.as_raw() - 1);

@@ -1,4 +1,5 @@
-//! The example's whole life under real service managers of Unix, seen by its own verbs and by what each manager has of its own.
+//! Tests the whole life cycle of the example under real Unix service managers, through its own
+//! verbs and each manager's own tools.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;
@@ -10,22 +11,22 @@ use mainstay_testkit::{skip, wait_until};
 const SOON: Duration = Duration::from_secs(20);
 const HEARTBEAT: &str = "/opt/heartbeat/heartbeat";
 
-/// What a test must know of a manager.
+/// The properties of a manager that the test uses.
 struct Native {
     kind: &'static str,
-    /// The file that is there if the service is.
+    /// The file that exists if and only if the service is installed.
     unit: &'static str,
-    /// Tells its process, or 0, by the manager's own means.
+    /// Prints the service's PID, or 0, with the manager's own tool.
     pid: &'static str,
-    /// Has the manager start, stop and restart it without us.
+    /// Starts, stops and restarts the service with the manager's own tool.
     start: &'static str,
     stop: &'static str,
     restart: &'static str,
-    /// Lists what the manager has.
+    /// Lists the services of the manager.
     running: &'static str,
-    /// What it has said.
+    /// Prints the service's log.
     log: &'static str,
-    /// Makes a service of its name that is somebody else's, and removes it.
+    /// Creates a service of the same name that belongs to another program, and removes it.
     foreign: &'static str,
     unforeign: &'static str,
 }
@@ -85,13 +86,13 @@ impl Life {
             .check(0, &[HEARTBEAT, "install", "--account", "local-system"])
     }
 
-    /// As the manager says.
+    /// Returns the PID that the manager reports.
     #[track_caller]
     fn pid(&self) -> String {
         self.lab.script(self.native.pid).trim().to_owned()
     }
 
-    /// A process that both know, once it is ready.
+    /// Returns the PID that both report, once the service is ready and the PID differs from `old`.
     #[track_caller]
     fn pid_beside(&self, old: &str) -> String {
         wait_until("another process", SOON, || {
@@ -125,7 +126,7 @@ fn a_life(native: &'static Native) {
     life.heartbeat(3, "status");
     life.heartbeat(3, "stop");
     assert_eq!(life.pid(), "0", "an installation starts nothing");
-    // Once more is nothing.
+    // A second installation changes nothing.
     let stamp = || lab.check(0, &["stat", "--format=%y %i", native.unit]);
     let unit = stamp();
     assert_eq!(life.install(), losses);
@@ -148,10 +149,10 @@ fn a_life(native: &'static Native) {
     life.heartbeat(0, "restart");
     let second = life.pid_beside(&first);
 
-    // Not asked for: it comes back, after a pause.
+    // After an unrequested exit, the service is restarted after a delay.
     lab.check(0, &["kill", "-KILL", &second]);
     let third = life.pid_beside(&second);
-    // Asked for, by others.
+    // Requested through the manager's own tools.
     lab.script(native.restart);
     life.pid_beside(&third);
     lab.script(native.stop);
@@ -159,7 +160,7 @@ fn a_life(native: &'static Native) {
     lab.script(native.start);
     life.pid_beside("0");
 
-    // With the machine, or not.
+    // The service starts at boot only if it is enabled.
     life.heartbeat(0, "disable");
     life.pid_beside("0");
     lab.reboot();
@@ -201,7 +202,7 @@ fn what_is_not_ours(native: &'static Native) {
     refused(1, &install, "somebody else's");
     refused(1, &[HEARTBEAT, "uninstall"], "somebody else's");
     life.lab.script(native.unforeign);
-    // A step that fails in the middle.
+    // A step that fails half-way.
     let path = native.unit;
     life.lab.script(&format!("mkdir -p {path}"));
     refused(1, &install, path);

@@ -1,4 +1,5 @@
-//! The example's whole life under a real systemd, seen by its own verbs and by `systemctl`.
+//! Tests the whole life cycle of the example under a real systemd, through its own verbs and
+//! `systemctl`.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;
@@ -23,7 +24,7 @@ fn lab() -> Option<Lab> {
     }
 }
 
-/// What another tool says.
+/// Returns a property that another tool reports.
 #[track_caller]
 fn property(lab: &Lab, name: &str) -> String {
     let said = lab.check(
@@ -53,7 +54,7 @@ fn pid_beside(lab: &Lab, old: &str) -> String {
 fn a_life_under_systemd() {
     let Some(lab) = lab() else { return };
     let heartbeat = |code, verb: &str| lab.check(code, &[HEARTBEAT, verb]);
-    // What is there once and for all is there before.
+    // Creates files that exist permanently before the first comparison.
     lab.script("systemctl daemon-reload");
     let before = lab.tree(&["/etc", "/usr"]);
     heartbeat(4, "status");
@@ -68,7 +69,7 @@ fn a_life_under_systemd() {
         &["systemd-analyze", "security", "--threshold=20", "heartbeat"],
     );
     assert!(said.contains("Overall exposure level"), "{said}");
-    // Once more is nothing.
+    // A second installation changes nothing.
     let stamp = || lab.check(0, &["stat", "--format=%y %i", UNIT]);
     let unit = stamp();
     heartbeat(0, "install");
@@ -97,7 +98,7 @@ fn a_life_under_systemd() {
     heartbeat(0, "enable");
     lab.check(0, &["systemctl", "is-enabled", "--quiet", "heartbeat"]);
 
-    // It comes back: after a crash, and with the machine.
+    // The service is restarted after a crash and started at boot.
     let first = property(&lab, "MainPID");
     heartbeat(0, "restart");
     let second = pid_beside(&lab, &first);
@@ -106,7 +107,7 @@ fn a_life_under_systemd() {
     lab.reboot();
     assert_ne!(pid_beside(&lab, "0"), "0");
 
-    // A paused one can be stopped, too.
+    // A paused service can also be stopped.
     heartbeat(0, "pause");
     heartbeat(0, "stop");
     assert_eq!(property(&lab, "ActiveState"), "inactive");
@@ -157,7 +158,7 @@ fn what_is_not_ours_or_not_allowed_is_left_alone() {
         &["runuser", "-u", "nobody", HEARTBEAT, "install"],
         "install service",
     );
-    // Somebody else's, in either place.
+    // A unit of another program, in either directory.
     for dir in ["/etc/systemd/system", "/usr/lib/systemd/system"] {
         lab.script(&format!(
             "printf '[Service]\\nExecStart=/bin/true\\n' > {dir}/heartbeat.service; systemctl daemon-reload"
@@ -167,14 +168,14 @@ fn what_is_not_ours_or_not_allowed_is_left_alone() {
             "rm {dir}/heartbeat.service; systemctl daemon-reload"
         ));
     }
-    // Its account could not run it.
+    // The service's account could not execute the program.
     lab.script(&format!("cp {HEARTBEAT} /root/; chmod 700 /root"));
     refused(
         77,
         &["/root/heartbeat", "install"],
         "cannot execute /root/heartbeat: /root has mode 0700",
     );
-    // A step that fails in the middle.
+    // A step that fails half-way.
     lab.script("mkdir -p /etc/systemd/system; rm -rf /etc/systemd/system/multi-user.target.wants; touch /etc/systemd/system/multi-user.target.wants");
     refused(
         1,

@@ -1,4 +1,4 @@
-//! The example as a process: what it tells a manager that listens, and what signals do to it.
+//! Tests the example as a process: its notifications to a manager, and its response to signals.
 #![cfg(unix)]
 
 use std::io::Read as _;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 mod log_dir;
 
-/// How long anything may take.
+/// The timeout for every step.
 const SOON: Duration = Duration::from_secs(20);
 
 struct Service {
@@ -29,7 +29,7 @@ impl Service {
             .arg("run")
             .args(arguments)
             .env("NOTIFY_SOCKET", path)
-            // As a manager's script would.
+            // Set as in a manager's script.
             .env("MAINSTAY_MANAGER", "runit")
             .stderr(Stdio::piped())
             .spawn()
@@ -37,7 +37,7 @@ impl Service {
         Self { child, told }
     }
 
-    /// The next thing that it says.
+    /// Returns the next notification.
     fn says(&self) -> String {
         let mut buffer = [0; 1000];
         let count = self.told.recv(&mut buffer).expect("it says something");
@@ -65,7 +65,7 @@ fn it_tells_its_manager_how_it_is() {
     assert!(said.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said}");
     assert_eq!(service.says(), "READY=1");
     service.signal(Signal::TERM);
-    // A beat may have come in between.
+    // A heartbeat may have arrived in between.
     let said = std::iter::repeat_with(|| service.says());
     let said = said.take(3).find(|said| !said.starts_with("STATUS="));
     assert_eq!(said.as_deref(), Some("STOPPING=1"));
@@ -84,7 +84,7 @@ fn a_second_interrupt_ends_it_at_once() {
     assert_eq!(service.says(), "READY=1");
     service.signal(Signal::INT);
     assert_eq!(service.says(), "STOPPING=1");
-    // Signals that come together count as one; whoever waits sends another.
+    // Signals that arrive together count as one, so another one is sent on each poll.
     wait_until("its end", SOON, || {
         service.signal(Signal::INT);
         service.child.try_wait().expect("it is our child")
@@ -120,7 +120,8 @@ fn pause_and_continue_reach_it() {
     assert_eq!(service.says(), "READY=1");
     service.signal(Signal::TSTP);
     assert_eq!(service.says(), "STATUS=paused");
-    // It is not stopped by that, and hears what follows.
+    // The stop signal of the terminal does not stop the process, which handles the following
+    // signals.
     service.signal(Signal::TSTP);
     service.signal(Signal::CONT);
     assert_eq!(service.says(), "STATUS=");

@@ -1,4 +1,5 @@
-//! The example's whole life under the Service Control Manager, seen by its own verbs and by `sc`.
+//! Tests the whole life cycle of the example under the Service Control Manager, through its own
+//! verbs and `sc`.
 #![cfg(windows)]
 
 use std::path::Path;
@@ -11,7 +12,7 @@ use mainstay::State;
 
 mod log_dir;
 
-/// How long anything may take.
+/// The timeout for every step.
 const SOON: Duration = Duration::from_secs(30);
 
 fn heartbeat(arguments: &[&str]) -> Output {
@@ -19,7 +20,8 @@ fn heartbeat(arguments: &[&str]) -> Output {
     output(command.args(arguments))
 }
 
-/// Wine loses a process at its birth now and then, when the machine is busy, and calls that an internal error.
+/// Runs a command. On a busy machine, Wine occasionally fails to start a process with an internal
+/// error, which is retried.
 fn output(command: &mut Command) -> Output {
     const ERROR_INTERNAL_ERROR: i32 = 1359;
     let until = Instant::now() + SOON;
@@ -31,7 +33,7 @@ fn output(command: &mut Command) -> Output {
     }
 }
 
-/// It must exit with `code`; returns what it says.
+/// Runs a verb, which must exit with `code`, and returns its output.
 #[track_caller]
 fn check(code: i32, arguments: &[&str]) -> String {
     let Output {
@@ -44,7 +46,8 @@ fn check(code: i32, arguments: &[&str]) -> String {
     text.into_owned()
 }
 
-/// What another tool says: state, code, own code, checkpoint; `None` if there is no such service.
+/// Returns the status that another tool reports: state, code, service-specific code and checkpoint.
+/// `None` if there is no such service.
 fn query() -> Option<[u32; 4]> {
     let output = output(Command::new("sc").args(["query", "heartbeat"]));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -76,7 +79,7 @@ const STOP_PENDING: u32 = 3;
 const RUNNING: u32 = 4;
 const PAUSED: u32 = 7;
 
-/// There is one service of that name on a system.
+/// Serializes the tests, because there is only one service of that name on a system.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -85,7 +88,7 @@ fn alone() -> MutexGuard<'static, ()> {
 #[test]
 fn a_life_under_the_service_control_manager() {
     let _alone = alone();
-    // What an interrupted run has left.
+    // Left over from an interrupted run.
     heartbeat(&["uninstall"]);
     assert_eq!(query(), None);
     check(4, &["status"]);
@@ -98,7 +101,7 @@ fn a_life_under_the_service_control_manager() {
     check(3, &["stop"]);
     check(0, &["install"]);
 
-    // Beats each second, and takes three for the last one.
+    // Beats each second, and takes three seconds for the last beat.
     check(0, &["start", "1", "3"]);
     assert_eq!(state(), RUNNING);
     check(0, &["status"]);
@@ -111,7 +114,7 @@ fn a_life_under_the_service_control_manager() {
     check(0, &["reload"]);
     check(78, &["control", "7"]);
 
-    // A slow stop shows that it goes on.
+    // A slow stop reports its progress.
     let stop = thread::spawn(|| check(0, &["stop"]));
     let deadline = Instant::now() + SOON;
     let mut checkpoints = Vec::new();
@@ -128,7 +131,7 @@ fn a_life_under_the_service_control_manager() {
     );
     assert_eq!(query(), Some([STOPPED, 0, 0, 0]));
 
-    // A failure is one in the eyes of the manager, too: ERROR_SERVICE_SPECIFIC_ERROR and the code.
+    // The manager also records the failure: ERROR_SERVICE_SPECIFIC_ERROR and the code.
     check(0, &["restart"]);
     check(0, &["control", "255"]);
     let deadline = Instant::now() + SOON;
@@ -137,14 +140,14 @@ fn a_life_under_the_service_control_manager() {
     }
     assert_eq!(query(), Some([STOPPED, 1066, 75, 0]));
 
-    // Uninstalling stops it first.
+    // Uninstalling stops the service first.
     check(0, &["start"]);
     check(0, &["uninstall"]);
     assert_eq!(query(), None);
     check(4, &["uninstall"]);
 }
 
-/// What the registry has of services, as text.
+/// Returns the registry's data on services as text.
 fn services() -> String {
     let key = "HKLM\\SYSTEM\\CurrentControlSet\\Services";
     let output = output(Command::new("reg").args(["query", key, "/s"]));
@@ -152,7 +155,7 @@ fn services() -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The library of another program, over the same manager.
+/// Uses the library from another program with the same manager.
 #[test]
 fn changes_are_told_and_services_are_listed() {
     let _alone = alone();
@@ -166,13 +169,13 @@ fn changes_are_told_and_services_are_listed() {
     assert_eq!(listed(), None);
     check(0, &["install"]);
     assert_eq!(listed(), Some(State::Stopped));
-    // Nothing changes: it returns in the end, and says how it is.
+    // Without a change, it returns after the timeout with the current status.
     let began = Instant::now();
     let short = Duration::from_millis(300);
     let status = definition.wait_for_change(State::Stopped, short);
     assert_eq!(status.expect("it is there").state, State::Stopped);
     assert!(began.elapsed() >= short);
-    // Whoever waits is told of each state, and does not keep it from going.
+    // A waiting client is notified of each state and does not keep the service from being deleted.
     let definition = definition.clone();
     let watcher = thread::spawn(move || {
         let mut states = vec![State::Stopped];
@@ -214,7 +217,7 @@ fn in_a_console_it_says_what_to_do_instead() {
     );
 }
 
-/// The manager keeps no output: it is in files, and a panic is an exit code.
+/// The manager keeps no output, so it is captured in files. A panic is reported as an exit code.
 #[test]
 fn what_it_prints_is_in_its_log_directory() {
     let _alone = alone();
@@ -223,7 +226,7 @@ fn what_it_prints_is_in_its_log_directory() {
     let dir = Path::new(&data).join("heartbeat");
     let _ = std::fs::remove_dir_all(&dir);
     check(0, &["install"]);
-    // It may end before it is seen running.
+    // The service may end before it is seen running.
     heartbeat(&["start", "0", "0", "chatter"]);
     let deadline = Instant::now() + 2 * SOON;
     while state() != STOPPED && Instant::now() < deadline {

@@ -1,4 +1,5 @@
-//! A service on tokio: a task produces, the main one consumes, and a stop ends both in order. `tokio-ticker` alone runs it here.
+//! A service on tokio: one task produces, the main task consumes, and a stop ends both in order.
+//! `tokio-ticker` alone runs it in the foreground.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
         .main(ticker)
 }
 
-/// The runtime belongs to the service: it is made here, and ends here.
+/// Runs the service on its own runtime, which is created and dropped here.
 fn ticker(context: Context) -> Result<(), Exit> {
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     Ok(runtime.block_on(count(context))?)
@@ -49,7 +50,7 @@ async fn count(mut context: Context) -> anyhow::Result<()> {
             }
         }
     }
-    // The producer sees that nobody receives any more.
+    // The producer detects that the receiver is gone.
     drop(ticks);
     producer.await.context("wait for the producer")?;
     log.info(format!("{count} ticks"));
@@ -63,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// The service as a function, told by a test what a manager would tell it.
+    /// Tests the service as a function, with the controls that a manager would send.
     #[test]
     fn it_counts_until_it_is_told_to_stop() {
         const SOON: Duration = Duration::from_secs(20);

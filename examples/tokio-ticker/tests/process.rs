@@ -1,4 +1,4 @@
-//! The example as a process.
+//! Tests the example as a process.
 #![cfg(unix)]
 
 use std::os::unix::net::UnixDatagram;

@@ -1,4 +1,4 @@
-//! What is measured of logs. Whatever is written is checked: numbered lines, over all files.
+//! Benchmarks of logs. All output is checked: numbered lines, across all files.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
@@ -16,7 +16,7 @@ use super::scenarios::Goal::{Max, Min, MinRatio};
 use super::scenarios::{Scenario, cost, row, sum};
 use crate::Result;
 
-/// Bytes of a line.
+/// The length of a line in bytes.
 const LINE: u64 = 120;
 const JSON: &str = "rotate = '10MB', keep = 1000, compress = 'none', format = 'json'";
 const REDACT: &str = "rotate = '10MB', keep = 200, compress = 'none', redact = [\
@@ -158,7 +158,8 @@ pub(crate) const LOGS: &[Scenario] = &[
     },
 ];
 
-/// Throughput from the writer's first byte until the last one is in a file; CPU; peak memory; wrong lines.
+/// Measures the throughput from the writer's first byte until the last one is in a file, the CPU
+/// time, the peak memory and the wrong lines.
 fn flow(programs: &Programs, side: Side, mode: &str, lines: u64, log: &str) -> Result<Vec<f64>> {
     let mut run = Run::with_log(programs, side, 1, &[mode, "{}/go", &lines.to_string()], log)?;
     run.wait_for("S", 1)?;
@@ -170,7 +171,7 @@ fn flow(programs: &Programs, side: Side, mode: &str, lines: u64, log: &str) -> R
     let begin = run.wait_for("B", 1)?[0].ns;
     wait_for_last(&run, 1, lines)?;
     let end = now();
-    // A rotation at the very end finishes before the files are listed.
+    // A rotation at the very end must finish before the files are listed.
     run.settle();
     let after = cost(&supervisors);
     let peak = sum(&supervisors, "status", "VmHWM")? / 1024.0;
@@ -248,12 +249,12 @@ fn killed(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     ])
 }
 
-/// A file system that goes with its owner.
+/// A file system that is unmounted on drop.
 struct Tmpfs(PathBuf);
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // A supervisor that still writes keeps it for as long as it lives.
+        // A supervisor that still writes keeps the file system until it exits.
         let _ = unmount(&self.0, UnmountFlags::DETACH);
     }
 }
@@ -355,7 +356,8 @@ fn tail(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     let mut run = Run::start(programs, side, 1, &["idle"])?;
     run.wait_for("S", 1)?;
     run.settle();
-    // Its beginning is a hole, so that it costs no disk; whoever reads it must go through it all the same.
+    // The beginning of the file is a hole, so that it uses no disk space. A reader must still scan
+    // it.
     let file = File::options()
         .write(true)
         .open(run.path().join("state/logs/svc000/current.log"))?;
@@ -382,7 +384,7 @@ fn wait_for_last(run: &Run, count: usize, lines: u64) -> Result<()> {
     for index in 0..count {
         while !tail_of_log(run, index).is_ok_and(|tail| tail.contains(&last)) {
             if Instant::now() > deadline {
-                // What is missing is counted.
+                // Missing lines are counted later.
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(1));
@@ -391,7 +393,7 @@ fn wait_for_last(run: &Run, count: usize, lines: u64) -> Result<()> {
     Ok(())
 }
 
-/// Where the files were just rotated, the end of the newest that there is.
+/// Returns the end of the newest file. After a rotation, this may be an older file.
 fn tail_of_log(run: &Run, index: usize) -> std::io::Result<String> {
     let mut tail = [0; 1024];
     for path in run.log_files(index).iter().rev() {
@@ -405,7 +407,7 @@ fn tail_of_log(run: &Run, index: usize) -> std::io::Result<String> {
     Ok(String::new())
 }
 
-/// All lines of all services that are not there once, whole and in order.
+/// Counts the lines of all services that are not present exactly once, complete and in order.
 fn wrong(programs: &Programs, run: &Run, count: usize, lines: u64) -> Result<f64> {
     let mut wrong = 0;
     for index in 0..count {
@@ -415,7 +417,7 @@ fn wrong(programs: &Programs, run: &Run, count: usize, lines: u64) -> Result<f64
     Ok(wrong as f64)
 }
 
-/// What `stamp verify` counts.
+/// Returns the counts of `stamp verify`.
 fn verify(programs: &Programs, run: &Run, index: usize, lines: u64) -> Result<[u64; 6]> {
     let output = Command::new(&programs.stamp)
         .args(["verify", &lines.to_string()])

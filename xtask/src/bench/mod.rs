@@ -1,8 +1,10 @@
-//! `cargo xtask bench`: what supervision by mainstay costs, against the least it can cost on this machine.
+//! `cargo xtask bench`: the cost of supervision by Mainstay, compared with the minimum possible on
+//! this machine.
 //!
-//! The yardstick is `bare`, a spawn loop without any safety; for logs it is `writer | cat > file`, or `| s6-log`, for a restore `cp -a`. Both sides run the same
-//! measured program (`stamp`) in the same rounds, one after the other and in turns, so that a machine's mood touches both. Absolute
-//! figures drift; ratios hold.
+//! The baseline is `bare`, a spawn loop without any safety. For logs, it is `writer | cat > file`
+//! or `| s6-log`; for a restore, it is `cp -a`. Both sides run the same measured program (`stamp`)
+//! in the same rounds, alternately, so that changes in the machine's load affect both. Absolute
+//! figures drift; ratios are stable.
 
 mod logs;
 mod recovery;
@@ -24,7 +26,7 @@ use scenarios::{PROCESSES, Scenario};
 use service::SERVICE;
 use table::Results;
 
-/// The release programs.
+/// The paths of the release builds.
 struct Programs {
     mainstay: PathBuf,
     bare: PathBuf,
@@ -32,7 +34,8 @@ struct Programs {
     heartbeat: PathBuf,
 }
 
-/// Measures, prints the table. A goal that is missed is no failure, a scenario that cannot be measured is.
+/// Runs the benchmarks and prints the table. A missed goal is not a failure. A scenario that cannot
+/// be measured is one.
 pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
     let mut rounds = 3;
     let mut names = Vec::new();
@@ -90,7 +93,7 @@ fn build() -> Result<Programs> {
     if !status.success() {
         return Err("the release build failed".into());
     }
-    // We lie in TARGET/debug/.
+    // This program is in TARGET/debug/.
     let own = std::env::current_exe()?;
     let target_dir = own.ancestors().nth(2).ok_or("not in a target directory")?;
     let release = target_dir.join("release");

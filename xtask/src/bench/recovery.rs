@@ -1,4 +1,5 @@
-//! From 201 to a service that runs again on its last stable state, next to what copying so much data costs at least.
+//! The time from exit code 201 to a service that runs again on its last stable state, compared with
+//! the minimum cost of copying the same data.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,8 @@ use super::run::{Run, Side, place};
 use super::scenarios::{Goal, Scenario, row};
 use crate::Result;
 
-/// The state: so many files of so many bytes, no two alike and none with a hole.
+/// The size of the state: this many files of this many bytes, all of them different and without
+/// holes.
 const FILES: usize = 20;
 const FILE_SIZE: usize = 5_000_000;
 
@@ -36,7 +38,7 @@ fn measure(programs: &Programs, side: Side) -> Result<Vec<f64>> {
         fs::write(data.join(format!("file{index}")), noise(index as u64 + 1))?;
     }
     fs::write(data.join("state"), "good")?;
-    // What is left of writing it belongs to nobody's time.
+    // Pending writes must not count for either side.
     shell(dir.path(), "sync -f data")?;
     match side {
         Side::Mainstay => {
@@ -109,7 +111,7 @@ fn recover(programs: &Programs, dir: tempfile::TempDir) -> Result<f64> {
     Ok((start.ns - end.ns) as f64 / 1e6)
 }
 
-/// How long it took, in milliseconds.
+/// Runs a script and returns its duration in milliseconds.
 fn shell(dir: &Path, script: &str) -> Result<f64> {
     let began = Instant::now();
     let status = Command::new("sh")
@@ -122,7 +124,7 @@ fn shell(dir: &Path, script: &str) -> Result<f64> {
     }
 }
 
-/// Bytes that no file system packs (xorshift64).
+/// Returns bytes that no file system can compress (xorshift64).
 fn noise(seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let words = std::iter::repeat_with(|| {

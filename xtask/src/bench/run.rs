@@ -1,4 +1,4 @@
-//! One side, running: its configuration, its start, its records, its end.
+//! One side of a benchmark: its configuration, start, records and end.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use super::Programs;
 use crate::Result;
 
-/// Who supervises.
+/// The supervisor of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// The spawn loop.
+    /// The spawn loop `bare`.
     Bare,
     /// `writer | cat > file`.
     Cat,
@@ -30,23 +30,23 @@ pub(crate) enum Side {
     Mainstay,
 }
 
-/// When a service that ignores TERM must be gone.
+/// The time after which a service that ignores TERM must be gone.
 pub(crate) const GRACEFUL: Duration = Duration::from_secs(2);
 
-/// What the services' logs are like, unless a scenario says it.
+/// The log settings of the services, unless a scenario sets others.
 pub(crate) const LOG: &str = "rotate = '10MB', keep = 200, compress = 'none'";
 
-/// A directory, the supervisor in it and everything that that started; drop ends all of it.
+/// A directory, the supervisor in it and all its descendants. The drop ends all of them.
 pub(crate) struct Run {
     dir: TempDir,
     side: Side,
     command: Command,
     child: Child,
-    /// CLOCK_MONOTONIC just before the launch, in ns.
+    /// The time of CLOCK_MONOTONIC just before the launch, in ns.
     pub(crate) launched: i64,
 }
 
-/// A line that `stamp` left behind.
+/// A line that `stamp` recorded.
 pub(crate) struct Record {
     pub(crate) kind: char,
     pub(crate) ns: i64,
@@ -54,7 +54,8 @@ pub(crate) struct Record {
 }
 
 impl Run {
-    /// Starts `count` services, each `stamp` with these arguments; returns without waiting for them. `{}` stands for the directory.
+    /// Starts `count` services, each `stamp` with these arguments, and returns without waiting for
+    /// them. `{}` stands for the directory.
     pub(crate) fn start(
         programs: &Programs,
         side: Side,
@@ -64,7 +65,7 @@ impl Run {
         Self::with_log(programs, side, count, stamp, LOG)
     }
 
-    /// The same, with what a manifest says of the services' logs.
+    /// Starts the services with the given log settings.
     pub(crate) fn with_log(
         programs: &Programs,
         side: Side,
@@ -75,7 +76,7 @@ impl Run {
         Self::in_dir(place()?, programs, side, count, stamp, log)
     }
 
-    /// The same, in a directory that is prepared.
+    /// Starts the services in a prepared directory.
     pub(crate) fn in_dir(
         dir: TempDir,
         programs: &Programs,
@@ -99,7 +100,7 @@ impl Run {
         Self::launch(dir, side, command)
     }
 
-    /// Starts a supervisor that is configured already, in a directory that is prepared.
+    /// Starts a configured supervisor in a prepared directory.
     pub(crate) fn launch(dir: TempDir, side: Side, mut command: Command) -> Result<Self> {
         let output = File::create(dir.path().join("output"))?;
         command
@@ -118,7 +119,7 @@ impl Run {
         })
     }
 
-    /// Kills the supervisor, and starts another in its place.
+    /// Kills the supervisor and starts another in its place.
     pub(crate) fn replace(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -132,12 +133,12 @@ impl Run {
         Ok(())
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// All records of one kind so far.
+    /// Returns all records of these kinds so far.
     pub(crate) fn records(&self, kinds: &str) -> Vec<Record> {
         let text = fs::read_to_string(self.path().join("records")).unwrap_or_default();
         let parse = |line: &str| {
@@ -173,7 +174,7 @@ impl Run {
         }
     }
 
-    /// Waits until no process has come or gone for a while.
+    /// Waits until no process has started or exited for a while.
     pub(crate) fn settle(&self) {
         const QUIET: Duration = Duration::from_millis(700);
         let (mut before, mut since) = (Vec::new(), Instant::now());
@@ -186,12 +187,12 @@ impl Run {
         }
     }
 
-    /// The supervising processes.
+    /// Returns the supervising processes.
     pub(crate) fn supervisors(&self) -> Vec<Pid> {
         self.split(false)
     }
 
-    /// The supervised ones.
+    /// Returns the supervised processes.
     pub(crate) fn services(&self) -> Vec<Pid> {
         self.split(true)
     }
@@ -202,7 +203,8 @@ impl Run {
         pids
     }
 
-    /// Asks for a stop; how long until all of `pids` and the supervisor were gone, and which of `pids` outlived `limit`.
+    /// Requests a stop. Returns the time until all of `pids` and the supervisor were gone, and
+    /// those of `pids` that outlived `limit`.
     pub(crate) fn stop(
         &mut self,
         mut pids: Vec<Pid>,
@@ -220,7 +222,7 @@ impl Run {
         Ok((start.elapsed(), pids))
     }
 
-    /// The log files of a service, oldest first.
+    /// Returns the log files of a service, oldest first.
     pub(crate) fn log_files(&self, index: usize) -> Vec<PathBuf> {
         let dir = match self.side {
             Side::Bare | Side::Cat | Side::Kardianos => {
@@ -236,7 +238,7 @@ impl Run {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             name.ends_with(".log") || name.starts_with('@') || name == "current"
         });
-        // Rotated names start with a digit or an @, so the current one comes last.
+        // Rotated names start with a digit or an @, so the current file comes last.
         files.sort();
         files
     }
@@ -246,7 +248,7 @@ impl Drop for Run {
     fn drop(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
-            // Parents come before their children, so none is replaced.
+            // Parents come before their children, so that no parent starts a replacement.
             let left = procs::descendants();
             if left.is_empty() {
                 break;
@@ -255,17 +257,17 @@ impl Drop for Run {
             thread::yield_now();
         }
         let _ = self.child.wait();
-        // Orphans became ours.
+        // Orphans are children of this process now.
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
     }
 }
 
-/// Where a run can be.
+/// Creates the directory of a run.
 pub(crate) fn place() -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix("bench-").tempdir()?)
 }
 
-/// CLOCK_MONOTONIC in ns, as `stamp` records it.
+/// Returns the time of CLOCK_MONOTONIC in ns, as `stamp` records it.
 pub(crate) fn now() -> i64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec * 1_000_000_000 + now.tv_nsec

@@ -1,4 +1,4 @@
-//! What is measured, and how.
+//! The scenarios of the benchmark and their measurements.
 
 use std::fs;
 use std::thread;
@@ -14,33 +14,33 @@ use crate::Result;
 /// A measurement of one or more rows.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// Whom mainstay is compared with.
+    /// The side that Mainstay is compared with.
     pub(crate) bound: Option<Side>,
-    /// One figure a row, in the order of `rows`.
+    /// Returns one figure per row, in the order of `rows`.
     pub(crate) measure: fn(&Programs, Side) -> Result<Vec<f64>>,
     pub(crate) rows: &'static [Row],
 }
 
 impl Scenario {
-    /// Whether this is its name, or that of a group that it belongs to.
+    /// Returns whether this is the scenario's name, or that of its group.
     pub(crate) fn is(&self, name: &str) -> bool {
         let rest = self.name.strip_prefix(name);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 }
 
-/// A line of the table.
+/// A row of the table.
 pub(crate) struct Row {
     pub(crate) what: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) goal: Goal,
 }
 
-/// What mainstay's median must reach.
+/// The goal for Mainstay's median.
 pub(crate) enum Goal {
     Max(f64),
     Min(f64),
-    /// So many times the bound's median.
+    /// The maximum ratio to the median of the other side.
     MaxRatio(f64),
     MinRatio(f64),
 }
@@ -51,7 +51,7 @@ pub(crate) const fn row(what: &'static str, unit: &'static str, goal: Goal) -> R
     Row { what, unit, goal }
 }
 
-/// Everything but logs.
+/// All scenarios except those of logs.
 pub(crate) const PROCESSES: &[Scenario] = &[
     Scenario {
         name: "memory",
@@ -165,7 +165,8 @@ fn launch(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     Ok(vec![one.0, hundred.0, five_hundred.0, hundred.1])
 }
 
-/// One service that lives 1.1 s: longer than any throttle, and nothing else wakes the supervisor.
+/// Runs one service that lives for 1.1 s. This is longer than any throttle, and nothing else wakes
+/// the supervisor.
 fn restart(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     let mut run = Run::start(programs, side, 1, &["crash", "1100"])?;
     run.wait_for("S", 16)?;
@@ -215,10 +216,10 @@ fn stubborn(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     Ok(vec![left.len() as f64, time.as_secs_f64()])
 }
 
-/// Signals 32 and 33, which the C library keeps for itself; glibc's posix_spawn leaves them ignored.
+/// Signals 32 and 33, which the C library reserves. glibc's posix_spawn leaves them ignored.
 const RESERVED: u64 = 0b11 << 31;
 
-/// The worst of ten children.
+/// Measures the worst of ten children.
 fn inherit(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     const COUNT: usize = 10;
     let mut run = Run::start(programs, side, COUNT, &["idle"])?;
@@ -226,7 +227,7 @@ fn inherit(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     run.settle();
     let (mut descriptors, mut signals) = (0, 0);
     for pid in run.services() {
-        // Its record file is one of them, and its own.
+        // The service's own record file is one of the descriptors.
         let open = fs::read_dir(procs::path(pid, "fd"))?.count();
         descriptors = descriptors.max(open.saturating_sub(4));
         let status = fs::read_to_string(procs::path(pid, "status"))?;
@@ -246,7 +247,7 @@ fn idle(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     let mut run = Run::start(programs, side, COUNT, &["idle"])?;
     run.wait_for("S", COUNT)?;
     run.settle();
-    // What follows a start, such as a reset of the back-off after ten seconds, is not idleness yet.
+    // Actions after a start, such as a backoff reset after ten seconds, do not count as idle.
     thread::sleep(Duration::from_secs(12));
     let supervisors = run.supervisors();
     let before = cost(&supervisors);

@@ -1,4 +1,5 @@
-//! A program that is a service itself, against the same one with kardianos/service: how large it is, on disk and in memory.
+//! A program that is a service itself, compared with the same one using kardianos/service: size on
+//! disk and in memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,8 @@ fn service(programs: &Programs, side: Side) -> Result<Vec<f64>> {
     Ok(vec![size as f64 / 1000.0, rss, pss])
 }
 
-/// RSS and PSS in kB, as soon as the process has not run for a while. Its first beat comes after five seconds.
+/// Returns RSS and PSS in kB as soon as the process has been idle for a while. Its first beat comes
+/// after five seconds.
 fn idle_memory(pid: Pid) -> Result<(f64, f64)> {
     const QUIET: Duration = Duration::from_secs(1);
     let (mut switches, mut since) = (procs::cost(pid).switches, Instant::now());
@@ -63,7 +65,8 @@ fn idle_memory(pid: Pid) -> Result<(f64, f64)> {
     Ok((rss as f64, pss as f64))
 }
 
-/// Debian's packages golang-go and golang-github-kardianos-service-dev make it, stripped.
+/// Builds the stripped Go program, with Debian's packages golang-go and
+/// golang-github-kardianos-service-dev.
 fn go_program(dir: &Path) -> Result<PathBuf> {
     let source = dir.join("main.go");
     fs::write(&source, include_str!("kardianos.go"))?;

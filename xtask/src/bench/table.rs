@@ -1,4 +1,4 @@
-//! Figures of all rounds, and the one table of them.
+//! The figures of all rounds, in a table.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::run::Side;
 use super::scenarios::{Goal, Row, Scenario};
 use crate::Result;
 
-/// Everything measured so far, in the order of the table.
+/// All measurements so far, in the order of the table.
 #[derive(Default)]
 pub(crate) struct Results {
     rows: Vec<Figures>,
@@ -20,7 +20,7 @@ struct Figures {
 }
 
 impl Results {
-    /// Takes the outcome of one round of one side.
+    /// Adds the outcome of one round of one side.
     pub(crate) fn add(
         &mut self,
         scenario: &'static Scenario,
@@ -55,7 +55,7 @@ impl Results {
         }
     }
 
-    /// Whether anything could not be measured.
+    /// Returns whether a measurement failed.
     pub(crate) fn failed(&self) -> bool {
         !self.failures.is_empty()
     }
@@ -149,7 +149,7 @@ fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// Three digits are as many as mean anything.
+/// Formats a value with three significant digits.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

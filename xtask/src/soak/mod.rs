@@ -1,9 +1,9 @@
 //! `cargo xtask soak`: hostile services of an unprivileged account against a supervisor that runs
-//! as root, beside healthy services, while an operator works and things break.
+//! as root, next to healthy services, while an operator works and failures occur.
 //!
-//! The attacks are `hostile` in the test kit, the operator's actions are in `operator.rs`. Both
-//! are drawn from a seed. It all happens in mount, process and network namespaces of its own, with
-//! copies of `/etc` and `/root`: nothing else on the machine can be hurt, or disturb the result.
+//! The attacks are `hostile` in the test kit; the operator's actions are in `operator.rs`. Both are
+//! drawn from a seed. The soak runs in its own mount, process and network namespaces, with copies
+//! of `/etc` and `/root`, so nothing else on the machine can be damaged or affect the result.
 //!
 //! Required throughout: the healthy services are never restarted and never miss a probe, their
 //! output is complete, root's files are unchanged, every command answers in time, and the
@@ -25,12 +25,12 @@ use site::Site;
 /// The hidden command that runs in the namespaces.
 pub(crate) const INSIDE: &str = "soak-inside";
 
-/// The supervisor's resident memory, in KiB: fields of proc_pid_status(5) and their limits. The
-/// pages of a debug build's program alone are more than the first of them.
+/// The limits of the supervisor's resident memory in KiB, by field of proc_pid_status(5). The pages
+/// of a debug build's program alone exceed the first one.
 const RELEASE_LIMITS: &[(&str, u64)] = &[("VmRSS", 16 * 1024)];
 const DEBUG_LIMITS: &[(&str, u64)] = &[("RssAnon", 12 * 1024)];
 
-/// Runs for an hour with the release build, unless told otherwise.
+/// Runs for an hour with the release build, unless specified otherwise.
 pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
     let mut minutes = 60;
     let mut seed = fastrand::u64(..1_000_000);
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
     if !build.status()?.success() {
         return Err("the release build failed".into());
     }
-    // This program lies in TARGET/debug/.
+    // This program is in TARGET/debug/.
     let own = std::env::current_exe()?;
     let target_dir = own.ancestors().nth(2).ok_or("not in a target directory")?;
     let mut soak = command(&target_dir.join("release"), minutes, seed)?;
@@ -60,10 +60,10 @@ pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
     })
 }
 
-/// The command that runs the soak with the programs of `bin_dir`, for so many minutes.
+/// Returns the command that runs the soak with the programs of `bin_dir`, for this many minutes.
 ///
 /// # Errors
-/// Why it cannot run here.
+/// If the soak cannot run here, with the reason.
 pub(crate) fn command(bin_dir: &Path, minutes: u64, seed: u64) -> Result<Command> {
     if !rustix::process::geteuid().is_root() {
         return Err("it takes root: the attackers have another account".into());
@@ -91,7 +91,7 @@ pub(crate) fn command(bin_dir: &Path, minutes: u64, seed: u64) -> Result<Command
     Ok(command)
 }
 
-/// The soak itself. All processes end with this one, which is process 1 of its namespace.
+/// Runs the soak itself. All processes end with this one, which is process 1 of its namespace.
 pub(crate) fn inside(args: &[&str]) -> Result<ExitCode> {
     let [minutes, seed, bin_dir] = args else {
         return Err("soak-inside is for `cargo xtask soak`".into());
@@ -120,11 +120,11 @@ pub(crate) fn inside(args: &[&str]) -> Result<ExitCode> {
     drop(soak);
     if !succeeded {
         println!("repeat: cargo xtask soak --minutes {minutes} --seed {seed}");
-        // The logs and the state are worth a look.
+        // The logs and the state are kept for inspection.
         println!("kept: {}", dir.keep().display());
         return Ok(ExitCode::FAILURE);
     }
-    // Directories may be nested deeper than std removes them.
+    // Directories may be nested deeper than std can remove.
     let path = dir.keep();
     Command::new("rm").arg("-rf").arg(&path).status()?;
     if fs::exists(&path)? {

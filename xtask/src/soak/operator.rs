@@ -1,4 +1,4 @@
-//! The operator: acts, lets things break, and looks after each step whether all is well.
+//! The operator: acts, causes failures, and checks after each step whether everything is healthy.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,10 +18,10 @@ use crate::Result;
 
 type Action = fn(&mut Soak);
 
-/// In seconds: within this every command has answered, whatever happens around it.
+/// The timeout of every command, in seconds, whatever happens around it.
 const PATIENCE: &str = "20";
 
-/// An action of the operator, or a mishap.
+/// An action of the operator, or a failure.
 const ACTIONS: [(&str, Action); 19] = [
     ("status", |soak| drop(soak.verb(&["status"]))),
     ("logs", |soak| {
@@ -56,19 +56,19 @@ const ACTIONS: [(&str, Action); 19] = [
     ("places and programs of the attacker's", Soak::refusals),
 ];
 
-/// The supervisor and what became of it so far.
+/// The supervisor and its results so far.
 pub(crate) struct Soak {
     pub(crate) site: Site,
-    /// What must not have happened; the soak ends with the first.
+    /// The violations. The soak ends with the first one.
     pub(crate) faults: Vec<String>,
     rng: Rng,
     supervisor: Child,
     neighbours: BTreeMap<&'static str, Option<u64>>,
     tally: BTreeMap<&'static str, u32>,
-    /// How much of the supervisors' output was read.
+    /// The number of bytes of the supervisors' output that have been read.
     seen: u64,
     memory_limits: &'static [(&'static str, u64)],
-    /// In KiB.
+    /// The maximum memory in KiB.
     max_memory: u64,
     slowest: (Duration, String),
 }
@@ -97,7 +97,7 @@ impl Soak {
         Ok(soak)
     }
 
-    /// One action, and a look at everything after it.
+    /// Performs one action and checks everything after it.
     pub(crate) fn act(&mut self) {
         let (name, action) = ACTIONS[self.rng.usize(..ACTIONS.len())];
         *self.tally.entry(name).or_default() += 1;
@@ -109,7 +109,7 @@ impl Soak {
         thread::sleep(Duration::from_millis(self.rng.u64(..700)));
     }
 
-    /// Ends the supervisor in an orderly way, and looks for what is missing and what is left.
+    /// Stops the supervisor in an orderly way, and checks for missing and remaining resources.
     pub(crate) fn end(&mut self) {
         self.signal(Signal::TERM);
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -181,7 +181,7 @@ impl Soak {
             .extend(leaks.lines().map(|leak| format!("leak: {leak}")));
     }
 
-    /// They run as they ran from the beginning.
+    /// Checks that the healthy services are still the original processes.
     fn look_at_neighbours(&mut self) {
         let output = self.verb(&["status", "--json"]);
         let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -210,7 +210,7 @@ impl Soak {
         if let Err(error) = read {
             return self.faults.push(format!("read the events: {error}"));
         }
-        // The last line may not be whole yet.
+        // The last line may be incomplete.
         events.truncate(events.rfind('\n').map_or(0, |at| at + 1));
         self.seen += events.len() as u64;
         for line in events.lines() {
@@ -225,7 +225,7 @@ impl Soak {
         }
     }
 
-    /// Every number once, in order, up to the last one that was written.
+    /// Checks that every number is present once, in order, up to the last one written.
     fn read_diary(&mut self) {
         let output = self.verb(&["logs", "diary", "-n", "100000000"]);
         let text = String::from_utf8_lossy(&output.stdout);
@@ -277,7 +277,7 @@ impl Soak {
         }
     }
 
-    /// A command must end by itself, whatever it finds.
+    /// Runs a command, which must exit on its own in every situation.
     fn verb(&mut self, args: &[&str]) -> Output {
         let start = Instant::now();
         let mut command = Command::new("timeout");
@@ -291,7 +291,7 @@ impl Soak {
         if start.elapsed() > self.slowest.0 {
             self.slowest = (start.elapsed(), args.join(" "));
         }
-        // 124 and 137 are timeout's, 101 is a panic.
+        // 124 and 137 come from timeout, 101 is a panic.
         if matches!(output.status.code(), None | Some(101 | 124 | 137)) {
             let complaint = String::from_utf8_lossy(&output.stderr);
             self.faults.push(format!(
@@ -343,7 +343,7 @@ impl Soak {
         let _ = File::create(self.site.path("state/lock"));
     }
 
-    /// Clients that connect, say half of something and wait.
+    /// Opens clients that connect, send half a request and wait.
     fn hang(&mut self, count: usize, hold: Duration) {
         let path = self.site.path("state/control.sock");
         let connect = |_| {
@@ -351,7 +351,7 @@ impl Soak {
             stream
                 .write_all(b"GET /v1/services HTTP/1.1\r\nHost: m")
                 .ok()?;
-            // With nobody to wait for, it leaves at once.
+            // If there is nothing to wait for, the client disconnects at once.
             (!hold.is_zero()).then_some(stream)
         };
         let streams: Vec<UnixStream> = (0..count).filter_map(connect).collect();
@@ -377,7 +377,7 @@ impl Soak {
         }
     }
 
-    /// A state directory and a program that the attacker owns.
+    /// Checks that a state directory and a program that the attacker owns are rejected.
     fn refusals(&mut self) {
         let place = self.site.path("bob/state").display().to_string();
         let manifest = self.site.manifest().display().to_string();
@@ -393,7 +393,7 @@ impl Soak {
             )
         });
         if prepared.is_err() || own_by(&program, ATTACKER).is_err() {
-            // Its directory is in the attacker's hands.
+            // The attacker controls this directory.
             return;
         }
         let elsewhere = self.site.path("elsewhere").display().to_string();

@@ -1,4 +1,4 @@
-//! Files that nobody but root may change, read before and after.
+//! Files that only root may change, compared before and after.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Result;
 
-/// Every file below some directories: owner, mode, and the content or the target of the link.
+/// The files below some directories: owner, mode, and the content or the link target.
 pub(crate) struct RootsFiles(BTreeMap<PathBuf, (u32, u32, u32, Vec<u8>)>);
 
 impl RootsFiles {
@@ -33,7 +33,7 @@ impl RootsFiles {
         Ok(Self(files))
     }
 
-    /// One line for each file that came, went or changed.
+    /// Returns one line for each file that was added, removed or changed.
     pub(crate) fn differences(&self, after: &Self) -> Vec<String> {
         let name = |path: &Path| path.display().to_string();
         let gone = self

@@ -1,4 +1,4 @@
-//! Where the soak takes place: root's files, the attacker's directory, programs and the manifest.
+//! The environment of the soak: root's files, the attacker's directory, programs and the manifest.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -12,13 +12,13 @@ use crate::Result;
 /// The attacker's account.
 pub(crate) const ATTACKER: &str = "nobody";
 
-/// Directories and programs, all below one directory of root's.
+/// The directories and programs, all below one directory of root.
 pub(crate) struct Site {
     dir: PathBuf,
 }
 
 impl Site {
-    /// Makes everything; `/etc` and `/root` are copies from now on.
+    /// Creates everything. `/etc` and `/root` are copies from now on.
     pub(crate) fn set_up(dir: &Path, bin_dir: &Path, seed: u64) -> Result<Self> {
         let site = Self {
             dir: dir.to_owned(),
@@ -58,7 +58,7 @@ impl Site {
         Ok(site)
     }
 
-    /// A path below the site's directory.
+    /// Returns a path below the site's directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -67,13 +67,13 @@ impl Site {
         self.path("mainstay.toml")
     }
 
-    /// What must be the same in the end.
+    /// Returns the paths that must be unchanged at the end.
     pub(crate) fn roots(&self) -> [PathBuf; 3] {
         ["/etc".into(), "/root".into(), self.path("R")]
     }
 
-    /// A copy of `dir` stands in its place, in this mount namespace only. Of `/root` only a part:
-    /// a cache of gigabytes proves nothing.
+    /// Mounts a copy of `dir` over it, in this mount namespace only. Only a part of `/root` is
+    /// copied: gigabytes of caches prove nothing.
     fn shadow(&self, dir: &str) -> Result<()> {
         let copy = self.path(dir.trim_start_matches('/'));
         if dir == "/etc" {
@@ -126,7 +126,7 @@ log = { rotate = "1MB", keep = 3 }
     }
 }
 
-/// Gives a file to a user of this machine.
+/// Makes a user of this machine the owner of a file.
 pub(crate) fn own_by(path: &Path, user: &str) -> Result<()> {
     let passwd = fs::read_to_string("/etc/passwd")?;
     let mut entries = passwd

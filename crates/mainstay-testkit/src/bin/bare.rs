@@ -1,8 +1,11 @@
-//! `bare CONF LOG_DIR`: the least that a supervisor can do; the yardstick of `cargo xtask bench`, not a product.
+//! `bare CONF LOG_DIR`: a minimal supervisor. It is the baseline of `cargo xtask bench`, not a
+//! product.
 //!
-//! One thread, one epoll, one pipe and one log file a service, immediate restart, SIGTERM stops all. No configuration language,
-//! state, back-off, rotation or escalation. CONF has a service a line: its name and its argv, separated by tabs. `Command` without
-//! a `pre_exec` is `posix_spawn`, hence `vfork`: the fastest start there is.
+//! It uses one thread and one epoll instance, and one pipe and one log file per service. It
+//! restarts a service immediately, and SIGTERM stops all services. It has no configuration
+//! language, state, backoff, rotation or escalation. CONF contains one service per line: its name
+//! and its argv, separated by tabs. `Command` without a `pre_exec` is `posix_spawn`, hence `vfork`:
+//! the fastest possible start.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {
@@ -88,10 +91,11 @@ mod linux {
         Ok(())
     }
 
-    /// Where the handler writes.
+    /// The descriptor that the handler writes to.
     static SIGNAL_INPUT: AtomicI32 = AtomicI32::new(-1);
 
-    /// A byte for each SIGCHLD and SIGTERM. Handlers, because children inherit a blocked mask from `Command`, but no handler.
+    /// Returns a pipe with one byte for each SIGCHLD and SIGTERM. Handlers are used because
+    /// children inherit a blocked mask from `Command`, but no handler.
     fn read_signals() -> io::Result<PipeReader> {
         extern "C" fn pass_on(signal: libc::c_int) {
             // SAFETY: write(2) is async-signal-safe, and the byte outlives it.
@@ -107,7 +111,8 @@ mod linux {
         SIGNAL_INPUT.store(input.into_raw_fd(), Relaxed);
         for signal in [libc::SIGCHLD, libc::SIGTERM] {
             let handler = pass_on as extern "C" fn(libc::c_int) as libc::sighandler_t;
-            // SAFETY: the handler is async-signal-safe. System calls are restarted after it, as signal(3) has it.
+            // SAFETY: the handler is async-signal-safe. System calls are restarted after it, as
+            // signal(3) describes.
             unsafe { libc::signal(signal, handler) };
         }
         Ok(output)

@@ -1,21 +1,23 @@
-//! `stamp FILE MODE …`: a supervised program for measurements, which starts as fast as a program can.
+//! `stamp FILE MODE …`: a supervised program for measurements, which starts as fast as possible.
 //!
-//! It appends `KIND MONOTONIC_NS PID` records to FILE, S as its first instruction, and then behaves as MODE says:
+//! It appends `KIND MONOTONIC_NS PID` records to FILE, beginning with S as its first instruction,
+//! and then runs in MODE:
 //!
 //! | mode | does |
 //! |---|---|
 //! | `idle` | waits for a signal |
-//! | `crash MS` | lives so long, records E, exits 1 |
-//! | `state FILE` | if FILE begins with `bad` records E, exits 201 |
+//! | `crash MS` | lives for MS milliseconds, records E, exits with 1 |
+//! | `state FILE` | if FILE begins with `bad`, records E and exits with 201 |
 //! | `stubborn` | ignores TERM, INT and HUP |
-//! | `tree` | starts a grandchild (G) and a double-forked one with a session of its own (D), both stubborn |
-//! | `block FIFO LINES` | once FIFO is opened writes numbered 120-byte lines in 64 KiB writes: B, E |
-//! | `line FIFO LINES` | the same, one write(2) a line |
-//! | `burst FIFO LINES RATE` | the same, RATE lines a second in bursts of 10 ms; then L: the nanoseconds that it was kept waiting, at worst |
-//! | `tick FIFO COUNT EXTRA` | every 10 ms EXTRA such lines, and one that says what time it is (CLOCK_MONOTONIC, ns) |
+//! | `tree` | starts a child (G) and a double-forked process in its own session (D), both stubborn |
+//! | `block FIFO LINES` | once FIFO is opened, writes numbered 120-byte lines in 64 KiB writes: B, E |
+//! | `line FIFO LINES` | the same, with one write(2) per line |
+//! | `burst FIFO LINES RATE` | the same, RATE lines per second in bursts of 10 ms; then L: the longest delay in nanoseconds |
+//! | `tick FIFO COUNT EXTRA` | every 10 ms, writes EXTRA such lines and one with the time (CLOCK_MONOTONIC, ns) |
 //!
-//! `stamp verify LINES FILE…` reads what became of those lines and prints how many are intact, lost, duplicate, torn and reordered, and of how
-//! many the log itself says that they were lost. The time before a line does not count, and a JSON line counts by its message.
+//! `stamp verify LINES FILE…` reads the logged lines and prints how many are intact, lost,
+//! duplicate, torn and reordered, and how many the log itself reports as lost. A timestamp before a
+//! line is skipped, and the message of a JSON line is used.
 
 #![cfg_attr(unix, no_main)]
 #![expect(clippy::print_stdout, reason = "`verify` answers on stdout")]
@@ -129,12 +131,12 @@ mod unix {
 
     fn become_stubborn() {
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-            // SAFETY: ignoring a signal runs no code of ours.
+            // SAFETY: ignoring a signal runs no code of this program.
             unsafe { libc::signal(signal, libc::SIG_IGN) };
         }
     }
 
-    /// Whether this is the child.
+    /// Forks. Returns whether this is the child.
     fn fork() -> io::Result<bool> {
         // SAFETY: this process has one thread, so the child may do whatever the parent may.
         match unsafe { libc::fork() } {
@@ -143,15 +145,16 @@ mod unix {
         }
     }
 
-    /// Bytes of a line, newline included: 12 digits, a space, a filler of one repeated letter.
+    /// The length of a line in bytes, including the newline: 12 digits, a space, and a filler of
+    /// one repeated letter.
     const LEN: usize = 120;
-    /// Lines of a block: 65,520 bytes.
+    /// The number of lines in a block: 65,520 bytes.
     const BLOCK: usize = 546;
 
-    /// From one burst to the next.
+    /// The time between two bursts.
     const PERIOD: Duration = Duration::from_millis(10);
 
-    /// Numbered lines to stdout.
+    /// A writer of numbered lines to stdout.
     struct Lines {
         stdout: File,
         block: Vec<u8>,
@@ -191,7 +194,7 @@ mod unix {
         }
     }
 
-    /// The nanoseconds by which the end of a burst came too late, at worst.
+    /// Writes lines in bursts and returns the longest delay of the end of a burst, in nanoseconds.
     fn burst(lines: u64, rate: u64) -> io::Result<i64> {
         let mut out = Lines::new(1)?;
         let each = rate / 100;
@@ -207,7 +210,7 @@ mod unix {
         Ok(late)
     }
 
-    /// Prints `INTACT LOST DUPLICATE TORN REORDERED SAID`; the files are given oldest first.
+    /// Prints `INTACT LOST DUPLICATE TORN REORDERED SAID`. The files are given oldest first.
     fn verify(lines: u64, files: &[&str]) -> io::Result<()> {
         let mut seen = vec![false; lines as usize];
         let (mut distinct, mut duplicate, mut torn, mut reordered) = (0, 0, 0, 0);
@@ -239,7 +242,7 @@ mod unix {
         Ok(())
     }
 
-    /// `mainstay: N bytes (M lines) were lost: …`
+    /// Parses the number of lines in `mainstay: N bytes (M lines) were lost: …`.
     fn said_lost(line: &[u8]) -> Option<u64> {
         let line = std::str::from_utf8(line).ok()?;
         let (_, lines) = line.strip_prefix("mainstay: ")?.split_once(" bytes (")?;

@@ -1,14 +1,17 @@
-//! A program whose output goes to files of its own: nothing is lost, torn or mixed, on every system.
+//! Tests a program that captures its output in files: nothing is lost, torn or mixed, on every
+//! system.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// As the service writes them, from several threads at once, with a panic at the end (`heartbeat run 0 0 chatter`).
+/// The output of `heartbeat run 0 0 chatter`: lines of several threads at once, with a panic at the
+/// end.
 const THREADS: usize = 8;
 const LINES: usize = 3_000;
 
-/// The lines of a stream, in order, across rotated files, each of which ends with a line.
+/// Returns the lines of a stream in order, across rotated files, each of which ends with a complete
+/// line.
 fn lines(dir: &Path, stream: &str) -> Vec<String> {
     let rotated = (1..=8).rev().map(|number| format!("{stream}.log.{number}"));
     let names = rotated.chain([format!("{stream}.log")]);
@@ -21,7 +24,8 @@ fn lines(dir: &Path, stream: &str) -> Vec<String> {
         .collect()
 }
 
-/// Every line of every thread, whole, once, in its thread's order; the panic.
+/// Checks that every line of every thread is present once, complete and in order, and that the
+/// panic is logged.
 #[track_caller]
 pub(crate) fn check(dir: &Path) {
     let sizes: Vec<_> = fs::read_dir(dir)

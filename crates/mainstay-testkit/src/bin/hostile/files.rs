@@ -1,4 +1,5 @@
-//! Attacks on the paths that a manifest names: whatever the account may move, it moves.
+//! Attacks on the paths that a manifest names: the attacker moves everything that its account can
+//! move.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -15,7 +16,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::{Attack, Record};
 
-/// One attack, by name. Each undoes itself, so that the next one finds what the manifest names.
+/// An attack, by name. Each one undoes itself, so that the next one finds the paths that the
+/// manifest names.
 const ATTACKS: [(&str, Attack); 11] = [
     ("link to root's directory", link_directory),
     ("flickering link", flickering_link),
@@ -45,7 +47,7 @@ pub(crate) fn run(record: &Record, seed: u64) -> io::Result<ExitCode> {
     }
 }
 
-/// Puts back what an attack that was killed in the middle has left.
+/// Restores the paths after an attack that was killed half-way.
 fn repair(record: &Record) -> io::Result<()> {
     for name in ["app", "env", "sock"] {
         let (own, kept) = (record.path(name), record.path(&format!("{name}.kept")));
@@ -65,7 +67,7 @@ fn data(record: &Record) -> PathBuf {
     record.path("app/etc/ssh")
 }
 
-/// Root's directory, which nobody else may enter.
+/// Returns root's directory, which no other user may enter.
 fn roots(record: &Record) -> PathBuf {
     record.dir.with_file_name("R")
 }
@@ -74,7 +76,7 @@ fn hold(rng: &mut Rng) {
     thread::sleep(Duration::from_millis(rng.u64(50..1500)));
 }
 
-/// Another thing stands in the place of `name` for a while.
+/// Replaces `name` with another file for a while.
 fn instead(
     record: &Record,
     name: &str,
@@ -104,7 +106,8 @@ fn flickering_link(record: &Record, rng: &mut Rng) -> io::Result<()> {
     Ok(())
 }
 
-/// Deeper than any path may be long, and than a stack is high.
+/// Creates directories that are nested deeper than the maximum path length, and too deep for a
+/// recursive walk.
 fn deep_directories(record: &Record, rng: &mut Rng) -> io::Result<()> {
     let top = data(record).join("deep");
     fs::create_dir_all(&top)?;
@@ -118,7 +121,7 @@ fn deep_directories(record: &Record, rng: &mut Rng) -> io::Result<()> {
     made
 }
 
-/// Removes nested directories, each a level above the other, without a path that grows.
+/// Removes nested directories by moving each one up a level, without a growing path.
 fn flatten(top: &Path) -> io::Result<()> {
     let Ok(()) = std::env::set_current_dir(top) else {
         return Ok(());
@@ -162,7 +165,7 @@ fn file_for_socket(record: &Record, rng: &mut Rng) -> io::Result<()> {
     })
 }
 
-/// A listener that never accepts, and as many who wait for it as there is room for.
+/// Opens a listener that never accepts, with a full backlog.
 fn full_backlog(record: &Record, rng: &mut Rng) -> io::Result<()> {
     let mut waiting = Vec::new();
     instead(record, "sock", rng, |own| {
@@ -178,7 +181,7 @@ fn full_backlog(record: &Record, rng: &mut Rng) -> io::Result<()> {
             }
             waiting.push(client);
         }
-        // It listens for as long as the attack is held.
+        // Listens for as long as the attack is held.
         thread::spawn(move || {
             let _listener = listener;
             thread::sleep(Duration::from_millis(1500));
@@ -187,7 +190,7 @@ fn full_backlog(record: &Record, rng: &mut Rng) -> io::Result<()> {
     })
 }
 
-/// Says in the name of the other service that it is ready, from outside its tree.
+/// Sends readiness notifications in the name of the other service, from outside its tree.
 fn forged_notifications(record: &Record, rng: &mut Rng) -> io::Result<()> {
     let address = fs::read_to_string(record.path("notify"))?;
     let address = crate::notify_address(&address)?;
@@ -202,7 +205,7 @@ fn forged_notifications(record: &Record, rng: &mut Rng) -> io::Result<()> {
     Ok(())
 }
 
-/// What lies in the state directory must be out of reach.
+/// Records a leak if a file of the state directory can be opened.
 fn lock_and_control(record: &Record, rng: &mut Rng) -> io::Result<()> {
     let state = record.dir.with_file_name("state");
     for name in ["lock", "installed/.lock", "ledger", "registry.db"] {

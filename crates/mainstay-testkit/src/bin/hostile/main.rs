@@ -1,8 +1,9 @@
 //! `hostile ROLE DIR SEED`: a service that attacks its supervisor, the machine and its neighbours.
 //!
-//! - `service`: one attack on the supervisor per run, from inside the supervised tree, then an exit.
-//! - `accomplice`: an endless series of attacks on DIR from another service of the same account:
-//!   it swaps files and directories while the supervisor works with them, and swaps them back.
+//! - `service`: one attack on the supervisor per run, from inside the supervised tree, then an
+//!   exit.
+//! - `accomplice`: an endless series of attacks on DIR from another service of the same account: it
+//!   swaps files and directories while the supervisor works with them, and swaps them back.
 //! - `diary`: numbered lines, one every millisecond, by which lost output is found.
 //!
 //! DIR belongs to the attacker's account. SEED and the number of earlier runs determine every
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
     ExitCode::from(64)
 }
 
-/// The value of a `NOTIFY_SOCKET`.
+/// Parses the value of `NOTIFY_SOCKET`.
 #[cfg(target_os = "linux")]
 fn notify_address(value: &str) -> std::io::Result<std::os::unix::net::SocketAddr> {
     use std::os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr};
@@ -61,7 +62,7 @@ fn notify_address(value: &str) -> std::io::Result<std::os::unix::net::SocketAddr
 #[cfg(target_os = "linux")]
 type Attack = fn(&Record, &mut fastrand::Rng) -> std::io::Result<()>;
 
-/// The attacker's directory, where it keeps count.
+/// The attacker's directory, which contains its records.
 #[cfg(target_os = "linux")]
 struct Record {
     dir: std::path::PathBuf,
@@ -81,7 +82,7 @@ impl Record {
             .append(true)
             .create(true)
             .open(self.path(name));
-        // Where its own directory is in the way of an attack, the attack goes uncounted.
+        // An attack that makes its own directory unusable is not counted.
         let _ = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
     }
 }

@@ -15,7 +15,7 @@ use crate::{Attack, Record};
 /// Sequences that would take over a terminal: title, clear, right-to-left, C1, carriage return.
 const ESCAPES: &str = "\x1b]0;owned\x07\x1b[2J\u{202e}\u{9b}31m\roverwritten";
 
-/// One attack, by name.
+/// An attack, by name.
 const ATTACKS: [(&str, Attack); 8] = [
     ("flood of statuses", flood_statuses),
     ("flood of output", flood_output),
@@ -27,7 +27,7 @@ const ATTACKS: [(&str, Attack); 8] = [
     ("state that never rests", restless_state),
 ];
 
-/// One run: an attack, and an end that makes the supervisor look at what it did.
+/// Runs one attack and then exits in a way that makes the supervisor handle its effects.
 pub(crate) fn run(record: &Record, seed: u64) -> io::Result<ExitCode> {
     look_for_secrets(record);
     if let Ok(address) = std::env::var("NOTIFY_SOCKET") {
@@ -35,7 +35,7 @@ pub(crate) fn run(record: &Record, seed: u64) -> io::Result<ExitCode> {
     }
     let runs = fs::read_to_string(record.path("attacks")).unwrap_or_default();
     let mut rng = Rng::with_seed(seed ^ runs.lines().count() as u64);
-    // Most runs get ready; the others exit or hang before.
+    // Most runs become ready. The others exit or hang before.
     if rng.u8(..4) > 0 {
         notify("READY=1");
     }
@@ -54,12 +54,12 @@ pub(crate) fn run(record: &Record, seed: u64) -> io::Result<ExitCode> {
     }
 }
 
-/// Numbered lines for as long as it lives, from where the last run stopped.
+/// Writes numbered lines until it is killed, starting with the number of the last run.
 pub(crate) fn diary(record: &Record) -> io::Result<ExitCode> {
     let mut output = io::stdout().lock();
     let mut counter = File::create(record.path("diary"))?;
     for number in 1_u64.. {
-        // First the line, then the count: the log may be one ahead, and never behind.
+        // The line is written before the count, so the log may be one line ahead and never behind.
         writeln!(output, "entry {number}")?;
         output.flush()?;
         use std::os::unix::fs::FileExt as _;
@@ -70,7 +70,7 @@ pub(crate) fn diary(record: &Record) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What root's environment and files hold must not be in ours.
+/// Records a leak if a secret of root's environment or files is accessible.
 fn look_for_secrets(record: &Record) {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -86,7 +86,7 @@ fn notify(message: &str) {
         let address = crate::notify_address(&address)?;
         UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address)
     };
-    // A socket that is gone is the supervisor's matter.
+    // A missing socket is the supervisor's concern.
     let _: io::Result<usize> = send();
 }
 
@@ -136,7 +136,7 @@ fn many_processes(_: &Record, rng: &mut Rng) -> io::Result<()> {
     Ok(())
 }
 
-/// What a copy must neither follow, open nor choke on.
+/// Creates files that a copy must not follow or open, and must not fail on.
 fn strange_files(record: &Record, rng: &mut Rng) -> io::Result<()> {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -154,7 +154,7 @@ fn strange_files(record: &Record, rng: &mut Rng) -> io::Result<()> {
     for number in 0..rng.usize(1..200) {
         File::create(place.join(number.to_string()))?;
     }
-    // It does not pile up without an end, or the soak would measure the disk.
+    // The number of files is limited, because the soak would otherwise measure the disk.
     let all: Vec<_> = fs::read_dir(&data)?.flatten().collect();
     for old in all.iter().filter(|_| all.len() > 20) {
         let _ = fs::remove_dir_all(old.path());

@@ -1,9 +1,11 @@
-//! `puppet STEP…`: a child that does what a test tells it, step after step; see [`step::Step`] for all of them.
+//! `puppet STEP…`: a child process that executes the steps of a test one by one; see [`step::Step`]
+//! for all of them.
 //!
-//! It exits 0 after the last step, but while it serves something it waits there for ever. A mistake in the steps exits 64 before the
-//! first one, a step that fails exits 70.
+//! It exits with 0 after the last step, unless it serves something; then it waits forever. An
+//! invalid step exits with 64 before the first step is executed. A step that fails exits with 70.
 //!
-//! On Unix it has a C `main`, because Rust's own start-up ignores SIGPIPE, and a puppet must report what it inherited.
+//! On Unix it has a C `main`, because Rust's own start-up code ignores SIGPIPE, and a puppet must
+//! report the state it inherited.
 
 #![cfg_attr(unix, no_main)]
 #![expect(

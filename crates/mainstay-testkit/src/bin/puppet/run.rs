@@ -1,4 +1,4 @@
-//! Doing the steps.
+//! Execution of the steps.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::step::{Step, parse};
 use crate::{serve, sys};
 
-/// Does what `args` say; the exit code.
+/// Executes the steps in `args` and returns the exit code.
 pub(crate) fn run(args: Vec<String>) -> i32 {
     let steps = match parse(args) {
         Ok(steps) => steps,
@@ -63,7 +63,7 @@ fn perform(step: Step) -> io::Result<Next> {
             block,
         } => flood(lines, bytes, block)?,
         Step::Fork => println!("fork {}", puppet("hang")?.spawn()?.id()),
-        // The one in the middle leads the new session and ends at once.
+        // The intermediate process leads the new session and exits at once.
         Step::ForkSetsid => drop(puppet("setsid")?.args(["fork", "exit", "0"]).status()?),
         Step::Setsid => sys::setsid()?,
         Step::Trace(pid) => sys::trace(pid)?,
@@ -90,14 +90,14 @@ fn hang() -> i32 {
     }
 }
 
-/// Another puppet; it inherits everything, ignored signals included.
+/// Returns a command for another puppet, which inherits everything, including ignored signals.
 fn puppet(step: &str) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(step).stdin(Stdio::null());
     Ok(command)
 }
 
-/// Adds this start to `file`; how many there are now.
+/// Appends this start to `file` and returns the number of starts.
 fn count(file: &Path) -> io::Result<usize> {
     let line = format!("{}\n", std::process::id());
     OpenOptions::new()
@@ -118,7 +118,7 @@ fn print_env() -> io::Result<()> {
     out.flush()
 }
 
-/// `000000000042 kkkk…`: `bytes` long, newline included.
+/// Writes lines like `000000000042 kkkk…`, each `bytes` long including the newline.
 fn flood(lines: u64, bytes: usize, block: bool) -> io::Result<()> {
     let capacity = if block { 64 * 1024 } else { bytes.max(14) };
     let mut out = BufWriter::with_capacity(capacity, sys::raw_stdout()?);

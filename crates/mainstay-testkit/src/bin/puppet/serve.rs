@@ -1,4 +1,4 @@
-//! Listeners, each on a thread of its own.
+//! Listeners, each on its own thread.
 
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
@@ -7,7 +7,8 @@ use std::thread;
 use crate::step::{Protocol, Serve};
 use crate::sys;
 
-/// Binds after `what.after`, in the background; an address that cannot be had ends the puppet with 70.
+/// Binds after `what.after`, in the background. If the address is not available, the puppet exits
+/// with 70.
 pub(crate) fn start(what: Serve) {
     thread::spawn(move || {
         thread::sleep(what.after);
@@ -32,14 +33,14 @@ fn serve(what: &Serve) -> io::Result<()> {
             std::process::exit(0);
         }
         Protocol::Http => listener(&what.address)?.incoming().try_for_each(|stream| {
-            // A client that gives up half-way is no reason to end.
+            // A client that disconnects half-way must not end the listener.
             let _ = answer(&mut stream?, what.status);
             Ok(())
         }),
     }
 }
 
-/// `given:N` is the N-th of the sockets that sd_listen_fds(3) speaks of, from 0.
+/// Returns the listener. `given:N` is the N-th socket of sd_listen_fds(3), counted from 0.
 fn listener(address: &str) -> io::Result<TcpListener> {
     match address.strip_prefix("given:") {
         Some(number) => sys::given(number.parse().map_err(io::Error::other)?),

@@ -1,66 +1,71 @@
-//! What a puppet can be told.
+//! The steps of a puppet.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One step, as it stands on the command line.
+/// A step, as written on the command line.
 pub(crate) enum Step {
-    /// `print TEXT`: a line to stdout.
+    /// `print TEXT`: prints a line to stdout.
     Print(String),
-    /// `eprint TEXT`: a line to stderr.
+    /// `eprint TEXT`: prints a line to stderr.
     Eprint(String),
-    /// `sleep 100ms`: `ms` or `s`.
+    /// `sleep 100ms`: sleeps; the unit is `ms` or `s`.
     Sleep(Duration),
-    /// `exit N`
+    /// `exit N`: exits with N.
     Exit(i32),
-    /// `signal SEGV`: kills itself. Unix.
+    /// `signal SEGV`: sends the signal to itself (Unix).
     Signal(String),
-    /// `ignore term,int,hup`: so do all later grandchildren. On Windows `int` only, which is ctrl-c.
+    /// `ignore term,int,hup`: ignores the signals; later descendants inherit this. On Windows only
+    /// `int`, which is ctrl-c.
     Ignore(Vec<String>),
-    /// `on-term exit N [after D]`: a graceful handler for TERM and INT. Unix.
+    /// `on-term exit N [after D]`: installs a graceful handler for TERM and INT (Unix).
     OnTerm { code: i32, after: Duration },
-    /// `serve tcp|http|unix ADDR [--after D] [--status N] [--drain]`: in the background; http answers 200 or N to everything. `given:0` is
-    /// an address, too: the first socket of `LISTEN_FDS`. With `--drain` (http, Unix) TERM has it answer whom it has let in, then exit 0.
+    /// `serve tcp|http|unix ADDR [--after D] [--status N] [--drain]`: serves in the background;
+    /// http answers every request with 200 or N. The address may be `given:0`, the first socket of
+    /// `LISTEN_FDS`. With `--drain` (http, Unix), TERM makes it answer the accepted requests and
+    /// exit with 0.
     Serve(Serve),
-    /// `touch FILE`: creates it.
+    /// `touch FILE`: creates the file.
     Touch(PathBuf),
-    /// `await FILE`: until it exists.
+    /// `await FILE`: waits until the file exists.
     Await(PathBuf),
-    /// `notify STATE`: one datagram to `NOTIFY_SOCKET`. Unix.
+    /// `notify STATE`: sends one datagram to `NOTIFY_SOCKET` (Unix).
     Notify(String),
-    /// `print-env`: every variable, a line each, sorted.
+    /// `print-env`: prints every variable, sorted, one per line.
     PrintEnv,
-    /// `flood LINES [--bytes N] [--block]`: numbered lines of N (80) bytes, one write each or in 64 KiB blocks.
+    /// `flood LINES [--bytes N] [--block]`: writes numbered lines of N bytes (default 80), with one
+    /// write per line or in 64 KiB blocks.
     Flood {
         lines: u64,
         bytes: usize,
         block: bool,
     },
-    /// `fork`: a grandchild of the same process group that hangs; prints `fork PID`.
+    /// `fork`: starts a child in the same process group, which hangs; prints `fork PID`.
     Fork,
-    /// `fork-setsid`: a double-forked one in a session of its own; prints `fork PID`. Unix.
+    /// `fork-setsid`: starts a double-forked process in its own session; prints `fork PID` (Unix).
     ForkSetsid,
-    /// `setsid`: leaves the session. Unix.
+    /// `setsid`: starts a new session (Unix).
     Setsid,
-    /// `trace PID`: becomes a tracer (ptrace(2)) that never waits. Linux.
+    /// `trace PID`: becomes a tracer (ptrace(2)) that never waits (Linux).
     Trace(i32),
-    /// `hang`: for ever, without a wake-up.
+    /// `hang`: sleeps forever, without a wake-up.
     Hang,
-    /// `count FILE`: appends a line with its pid, so that lines are starts.
+    /// `count FILE`: appends a line with its PID, so that the lines count the starts.
     Count(PathBuf),
-    /// `crash-until FILE N CODE`: counts in FILE; the first N starts exit with CODE, later ones go on.
+    /// `crash-until FILE N CODE`: counts in FILE. The first N starts exit with CODE; later ones
+    /// continue.
     CrashUntil {
         file: PathBuf,
         starts: usize,
         code: i32,
     },
-    /// `exit-if FILE TEXT CODE`: exits with CODE if FILE holds TEXT.
+    /// `exit-if FILE TEXT CODE`: exits with CODE if FILE contains TEXT.
     ExitIf {
         file: PathBuf,
         text: String,
         code: i32,
     },
-    /// `report-state`: a line of JSON: what it inherited.
+    /// `report-state`: prints the inherited state as a line of JSON.
     ReportState,
 }
 
@@ -81,7 +86,7 @@ pub(crate) enum Protocol {
     Unix,
 }
 
-/// Every step, or what is wrong with the first bad one.
+/// Parses all steps, or returns the mistake in the first invalid one.
 pub(crate) fn parse(args: Vec<String>) -> Result<Vec<Step>, String> {
     let mut words = Words(args.into_iter().peekable());
     let mut steps = Vec::new();

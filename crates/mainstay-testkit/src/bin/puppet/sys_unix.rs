@@ -1,4 +1,4 @@
-//! Signals, sessions and what a process inherits, on Unix.
+//! Signals, sessions and inherited process state on Unix.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,19 +11,19 @@ use std::time::Duration;
 use rustix::process::umask;
 use serde_json::{Map, Value};
 
-/// stdout without std's line buffer, so that one write is one write.
+/// Returns stdout without std's line buffer, so that each write is a single system call.
 pub(crate) fn raw_stdout() -> io::Result<File> {
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
-/// Dies of it; an ignored signal is returned from.
+/// Raises a signal. Returns only if the signal is ignored.
 pub(crate) fn signal_self(name: &str) -> io::Result<()> {
     let signal = number(name)?;
-    // SAFETY: raise(3) takes any number and touches no memory of ours.
+    // SAFETY: raise(3) accepts any number and accesses no memory of this program.
     check(unsafe { libc::raise(signal) })
 }
 
-/// A socket that was given to this very process.
+/// Returns a socket that was passed to this process.
 pub(crate) fn given(number: i32) -> io::Result<TcpListener> {
     let variable = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     let is_ours = variable("LISTEN_PID") == Some(std::process::id());
@@ -31,11 +31,12 @@ pub(crate) fn given(number: i32) -> io::Result<TcpListener> {
     if number.unsigned_abs() >= count {
         return Err(io::Error::other("there is no such socket"));
     }
-    // SAFETY: descriptors from 3 on are sockets that nobody else uses, says who has started us.
+    // SAFETY: according to the parent process, descriptors from 3 on are sockets that nothing else
+    // uses.
     Ok(unsafe { TcpListener::from_raw_fd(3 + number) })
 }
 
-/// Ignored from now on, by later grandchildren too.
+/// Ignores a signal from now on. Later descendants inherit this.
 pub(crate) fn ignore(name: &str) -> io::Result<()> {
     handle(number(name)?, libc::SIG_IGN)
 }
@@ -43,7 +44,7 @@ pub(crate) fn ignore(name: &str) -> io::Result<()> {
 static CODE: AtomicI32 = AtomicI32::new(0);
 static AFTER_MS: AtomicU64 = AtomicU64::new(0);
 
-/// A handler for TERM and INT that exits with `code` after a while.
+/// Installs a handler for TERM and INT that exits with `code` after a delay.
 pub(crate) fn on_term(code: i32, after: Duration) -> io::Result<()> {
     extern "C" fn leave(_: libc::c_int) {
         let after = AFTER_MS.load(Ordering::Relaxed);
@@ -64,7 +65,7 @@ pub(crate) fn on_term(code: i32, after: Duration) -> io::Result<()> {
     handle(libc::SIGINT, handler)
 }
 
-/// Hands out connections, one after the other, until TERM has come.
+/// Accepts connections one by one and passes them on, until TERM arrives.
 pub(crate) fn accept_until_term(
     listener: &TcpListener,
     mut each: impl FnMut(std::net::TcpStream),
@@ -77,7 +78,7 @@ pub(crate) fn accept_until_term(
         libc::SIGTERM,
         come as extern "C" fn(libc::c_int) as libc::sighandler_t,
     )?;
-    // Others may accept from it, too, and be quicker.
+    // Other processes may accept from the same listener, and be faster.
     listener.set_nonblocking(true)?;
     let wait = rustix::event::Timespec {
         tv_sec: 0,
@@ -109,17 +110,17 @@ fn handle(signal: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {
     }
 }
 
-/// Leads a session of its own from now on.
+/// Starts a new session.
 pub(crate) fn setsid() -> io::Result<()> {
     rustix::process::setsid()?;
     Ok(())
 }
 
-/// Becomes the tracer of another process, which goes on.
+/// Becomes the tracer of another process, which continues to run.
 #[cfg(target_os = "linux")]
 pub(crate) fn trace(pid: i32) -> io::Result<()> {
     let nothing = std::ptr::null_mut::<libc::c_void>();
-    // SAFETY: this request takes no memory.
+    // SAFETY: this request accesses no memory.
     match unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, nothing, nothing) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
@@ -131,14 +132,14 @@ pub(crate) fn trace(_: i32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Accepts for ever at the socket `path`, which must not exist yet.
+/// Accepts connections forever at the socket `path`, which must not exist yet.
 pub(crate) fn serve_unix(path: &str) -> io::Result<()> {
     UnixListener::bind(path)?
         .incoming()
         .try_for_each(|stream| stream.map(drop))
 }
 
-/// sd_notify(3), abstract sockets included.
+/// Sends an sd_notify(3) message, also to abstract sockets.
 pub(crate) fn notify(state: &str) -> io::Result<()> {
     let missing = || io::Error::other("NOTIFY_SOCKET is not set");
     let path = std::env::var("NOTIFY_SOCKET").map_err(|_| missing())?;
@@ -152,18 +153,19 @@ pub(crate) fn notify(state: &str) -> io::Result<()> {
     socket.send_to(state.as_bytes(), path).map(drop)
 }
 
-/// `fds` (those above 2), `sig_ign`, `sig_blk` (signal numbers), `umask`, `pgid`, `sid`, `ppid`.
+/// Returns `fds` (above 2), `sig_ign`, `sig_blk` (signal numbers), `umask`, `pgid`, `sid` and
+/// `ppid`.
 pub(crate) fn inherited() -> io::Result<Map<String, Value>> {
     let mut fds: Vec<i32> = fs::read_dir("/dev/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
-    // Only now is the one that read the directory closed.
+    // The descriptor that read the directory is closed only now.
     fds.retain(|fd| *fd > 2 && is_open(*fd));
     let mask = umask(rustix::fs::Mode::empty());
     umask(mask);
     let signals = 1..=31;
-    // Both are 0 in a pid namespace whose group or session began outside; rustix holds that to be impossible.
-    // SAFETY: neither takes a pointer.
+    // Both are 0 in a PID namespace whose group or session began outside, which rustix considers
+    // impossible. SAFETY: neither takes a pointer.
     let (pgid, sid) = unsafe { (libc::getpgid(0), libc::getsid(0)) };
     let state = [
         ("fds", Value::from(fds)),
@@ -184,13 +186,14 @@ pub(crate) fn inherited() -> io::Result<Map<String, Value>> {
 }
 
 fn is_open(fd: i32) -> bool {
-    // SAFETY: F_GETFD takes any number and touches no memory of ours.
+    // SAFETY: F_GETFD accepts any number and accesses no memory of this program.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: no new action is set and the old one goes to memory of the right size; all-zero is a valid sigaction.
+    // SAFETY: no new action is set, and the old one is written to memory of the right size; an
+    // all-zero sigaction is valid.
     let action = unsafe {
         libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
         action.assume_init()
@@ -200,7 +203,8 @@ fn is_ignored(signal: i32) -> bool {
 
 fn is_blocked(signal: i32) -> bool {
     let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: no new mask is set and the old one goes to memory of the right size, then is only read.
+    // SAFETY: no new mask is set, and the old one is written to memory of the right size and then
+    // only read.
     unsafe {
         libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr());
         libc::sigismember(mask.as_ptr(), signal) == 1

@@ -1,4 +1,4 @@
-//! What of a puppet makes sense on Windows; the rest fails and says so.
+//! The steps that Windows supports. The others fail with a message.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use windows_sys::Win32::System::Console::SetConsoleCtrlHandler;
 
-/// stdout without std's line buffer, so that one write is one write.
+/// Returns stdout without std's line buffer, so that each write is a single system call.
 pub(crate) fn raw_stdout() -> io::Result<File> {
     Ok(File::from(io::stdout().as_handle().try_clone_to_owned()?))
 }
@@ -21,7 +21,7 @@ pub(crate) fn ignore(name: &str) -> io::Result<()> {
     if !name.eq_ignore_ascii_case("int") {
         return unsupported();
     }
-    // SAFETY: no handler is ours; this only sets an attribute of the process.
+    // SAFETY: no handler is passed; this only sets an attribute of the process.
     match unsafe { SetConsoleCtrlHandler(None, 1) } {
         0 => Err(io::Error::last_os_error()),
         _ => Ok(()),
@@ -48,7 +48,7 @@ pub(crate) fn notify(_: &str) -> io::Result<()> {
     unsupported()
 }
 
-/// Nothing that every process has on Windows.
+/// Returns nothing: Windows has no equivalent of this state in every process.
 pub(crate) fn inherited() -> io::Result<Map<String, Value>> {
     Ok(Map::new())
 }
@@ -57,7 +57,7 @@ fn unsupported() -> io::Result<()> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
-/// Windows passes no sockets on.
+/// Fails: Windows does not pass sockets to processes.
 pub(crate) fn given(_number: i32) -> std::io::Result<std::net::TcpListener> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
