@@ -152,8 +152,7 @@ impl Log {
             file: Some(file),
             size,
             limit,
-            // A line that a crash cut off stays a line of its own, as far as this can be
-            // determined.
+            // A line that a crash cut off counts as complete, so the file can be rotated after it.
             ends_line: true,
         })
     }

@@ -133,8 +133,8 @@ impl Definition {
         self.start_with(Vec::new())
     }
 
-    /// Starts the service with arguments for [`Context::arguments`](crate::Context::arguments), as
-    /// [`Definition::start_now`] does without.
+    /// Starts the service like [`Definition::start_now`], with arguments for
+    /// [`Context::arguments`](crate::Context::arguments).
     ///
     /// # Errors
     /// The errors of [`Definition::start_now`].

@@ -4,7 +4,8 @@
 //! In a pending state, the checkpoint is incremented once per [`TICK`]. The wait hint allows for a
 //! few lost ticks, so waiting clients can tell that the process makes progress. Every pending state
 //! has a limit. A service that exceeds it is stopped: the process ends. A stop is accepted in every
-//! state except the last two. See "Service State Transitions" and `SetServiceStatus` (Microsoft).
+//! state except STOP_PENDING and STOPPED. See "Service State Transitions" and `SetServiceStatus`
+//! (Microsoft).
 
 use std::time::{Duration, Instant};
 

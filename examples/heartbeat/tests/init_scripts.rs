@@ -213,8 +213,8 @@ fn openrc_refusals() {
     refusals(&OPENRC);
 }
 
-/// OpenRC records that a program has exited for good, a program that crashes too often stays down,
-/// and a program whose supervisor is gone can still be stopped.
+/// OpenRC records that a program has exited for good. A program whose supervisor was killed keeps
+/// running and can still be stopped. If both were killed, the service can be started again.
 #[test]
 fn ends_under_openrc() {
     let Some(lab) = lab(&OPENRC) else { return };

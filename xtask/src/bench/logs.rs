@@ -393,7 +393,7 @@ fn wait_for_last(run: &Run, count: usize, lines: u64) -> Result<()> {
     Ok(())
 }
 
-/// Returns the end of the newest file. After a rotation, this may be an older file.
+/// Returns the end of the newest file that is not empty: right after a rotation, an older one.
 fn tail_of_log(run: &Run, index: usize) -> std::io::Result<String> {
     let mut tail = [0; 1024];
     for path in run.log_files(index).iter().rev() {

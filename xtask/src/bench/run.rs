@@ -127,7 +127,7 @@ impl Run {
         Ok(())
     }
 
-    /// Opens the FIFO that `count` services wait for.
+    /// Opens the FIFO that the services wait for.
     pub(crate) fn go(&self) -> Result<()> {
         drop(File::options().write(true).open(self.path().join("go"))?);
         Ok(())

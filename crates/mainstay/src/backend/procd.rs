@@ -92,7 +92,7 @@ impl Backend for Procd {
         let name = &*definition.name;
         let script = self.unit_path(name, site).display().to_string();
         let call = |verb| Call::new([&*script, verb]);
-        // Longer than procd's own timeout, by two seconds after rounding up.
+        // Two seconds longer than procd's own timeout.
         let seconds = (whole_seconds(definition.graceful) + 2).to_string();
         let ended = Call::new(["sh", "-c", AWAIT_STOP, "sh", name, &seconds]);
         Ok(match order {

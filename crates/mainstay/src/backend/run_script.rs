@@ -37,8 +37,8 @@ pub(super) struct Dialect {
     pub(super) ask: Option<fn(&str) -> String>,
     /// Records that the service has begun, and discards the data about its last exit.
     pub(super) begin: &'static str,
-    /// Opens [`READY`] and discards an earlier readiness message. Empty if the supervisor does
-    /// this.
+    /// Opens [`READY`]; `close_ready` discards the readiness message. Both are empty if the
+    /// supervisor does this.
     pub(super) open_ready: &'static str,
     pub(super) close_ready: &'static str,
     /// Succeeds as long as no stop was requested. Empty if there is no `finish`.

@@ -30,7 +30,7 @@ const PLACES: &[&str] = &[
 const KEPT_DIRS: &[&str] = PLACES.split_at(3).0;
 const SVSCANS: &[&str] = PLACES.split_at(3).1;
 const LOG_DIR: &str = "/var/log/s6";
-/// The time beyond the stop timeout after which the service is killed here.
+/// The margin beyond the stop timeout and the delay in `finish`, after which they are killed.
 const GRACE: Duration = Duration::from_secs(10);
 
 const DIALECT: Dialect = Dialect {

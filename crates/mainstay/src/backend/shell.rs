@@ -220,7 +220,7 @@ impl<'a> Draft<'a> {
             })
     }
 
-    /// Returns `ulimit` and `renice` commands, for the part of a script that still runs as root.
+    /// Returns `ulimit` commands, for the part of a script that still runs as root.
     pub(crate) fn limits(&mut self) -> String {
         let mut text = String::new();
         for (limit, value) in &self.definition.limits {

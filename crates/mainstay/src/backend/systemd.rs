@@ -22,8 +22,7 @@ use crate::{
 /// The properties that [`status`] reads, in the format of `systemctl show --property=`.
 const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,ExecMainCode,ExecMainStatus,Result,FreezerState,StatusText";
 
-/// The settings for every system service that does not run as root; see systemd.exec(5),
-/// "Sandboxing".
+/// The settings for sandboxed system services; see systemd.exec(5), "Sandboxing".
 const SANDBOX: &[(&str, &str)] = &[
     ("NoNewPrivileges", "yes"),
     ("CapabilityBoundingSet", ""),

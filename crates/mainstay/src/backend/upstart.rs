@@ -305,7 +305,7 @@ fn line(words: &[String]) -> String {
 mod tests {
     use super::*;
 
-    /// Extracts the script like Upstart: up to its end line, without the common indentation.
+    /// Extracts the script like Upstart: up to its end line, without indentation.
     #[cfg(target_os = "linux")]
     #[test]
     fn hostile_values_arrive_as_they_are() {

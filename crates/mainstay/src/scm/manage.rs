@@ -336,7 +336,7 @@ pub(crate) fn wait_for_change(
 }
 
 /// Waits until the service reaches the wanted state. It may take any time as long as its checkpoint
-/// advances. `slack` is the limit for services that report no checkpoint.
+/// advances. `slack` raises the limit for services that report no checkpoint.
 fn arrive(
     scm: &mut impl Scm,
     name: &str,

@@ -121,7 +121,7 @@ fn deep_directories(record: &Record, rng: &mut Rng) -> io::Result<()> {
     made
 }
 
-/// Removes nested directories by moving each one up a level, without a growing path.
+/// Removes nested directories from the innermost outwards, without a path that grows.
 fn flatten(top: &Path) -> io::Result<()> {
     let Ok(()) = std::env::set_current_dir(top) else {
         return Ok(());
@@ -205,7 +205,7 @@ fn forged_notifications(record: &Record, rng: &mut Rng) -> io::Result<()> {
     Ok(())
 }
 
-/// Records a leak if a file of the state directory can be opened.
+/// Records a leak if a file or the control socket of the state directory can be opened.
 fn lock_and_control(record: &Record, rng: &mut Rng) -> io::Result<()> {
     let state = record.dir.with_file_name("state");
     for name in ["lock", "installed/.lock", "ledger", "registry.db"] {

@@ -54,7 +54,7 @@ pub(crate) fn run(record: &Record, seed: u64) -> io::Result<ExitCode> {
     }
 }
 
-/// Writes numbered lines until it is killed, starting with the number of the last run.
+/// Writes numbered lines until it is killed, and the number of the last one to a file.
 pub(crate) fn diary(record: &Record) -> io::Result<ExitCode> {
     let mut output = io::stdout().lock();
     let mut counter = File::create(record.path("diary"))?;
