@@ -165,7 +165,8 @@ pub(crate) fn inherited() -> io::Result<Map<String, Value>> {
     umask(mask);
     let signals = 1..=31;
     // Both are 0 in a PID namespace whose group or session began outside, which rustix considers
-    // impossible. SAFETY: neither takes a pointer.
+    // impossible.
+    // SAFETY: neither takes a pointer.
     let (pgid, sid) = unsafe { (libc::getpgid(0), libc::getsid(0)) };
     let state = [
         ("fds", Value::from(fds)),
