@@ -31,8 +31,8 @@ use crate::verbs::verify::Verify;
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// State directory: logs, control socket and service data [default: /var/lib/mainstay for root,
-    /// ~/.local/state/mainstay for other users; on macOS, (~)/Library/Application Support/mainstay;
-    /// on Windows, %LOCALAPPDATA%\mainstay]
+    /// ~/.local/state/mainstay for other users; on macOS, /Library/Application Support/mainstay and
+    /// ~/Library/Application Support/mainstay; on Windows, %LOCALAPPDATA%\mainstay]
     #[arg(long, global = true, value_name = "DIR", env = "MAINSTAY_STATE_DIR")]
     state_dir: Option<PathBuf>,
     #[command(subcommand)]

@@ -137,17 +137,17 @@ pub(crate) fn file(path: &Path) -> io::Result<File> {
     open(path)
 }
 
-/// Opens a regular file like [`file`], but follows all links. For files whose content is not
+/// Opens a regular file like [`file()`], but follows all links. For files whose content is not
 /// disclosed.
 ///
-/// # Errors As for [`file`].
+/// # Errors As for [`file()`].
 pub(crate) fn plain_file(path: &Path) -> io::Result<File> {
     open_plainly(path)
 }
 
 /// Reads a regular file of at most `limit` bytes.
 ///
-/// # Errors As for [`file`], and if the file is larger.
+/// # Errors As for [`file()`], and if the file is larger.
 pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_limited(&file(path)?, limit)
 }
