@@ -616,3 +616,41 @@ fn lines_of_compressed_files_keep_their_times() {
     assert_eq!(logs(&sandbox, &["a", "--until", &times[1]]), "a1\n");
     stop(supervisor, &sandbox);
 }
+
+/// Log directories may belong to other accounts. Whatever lies in the place of an index there, it narrows
+/// nothing.
+#[cfg(unix)]
+#[test]
+fn what_is_no_index_is_none() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["PUPPET", "print", "up", "touch", "HERE/up", "hang"]
+        start = { ready = { file = "HERE/up" } }
+        log = { compress = "none" }
+        "#,
+    );
+    event(&supervisor, "a", "ready");
+    assert!(verb(&sandbox, &["logs", "rotate", "a"]).status.success());
+    let dir = sandbox.state_dir().join("logs/a");
+    let index = wait_until("a rotated file", SOON, || {
+        let mut paths = fs::read_dir(&dir).ok()?.flatten().map(|entry| entry.path());
+        let rotated = paths.find(|path| path.to_string_lossy().ends_with("Z.log"))?;
+        Some(rotated.with_extension("idx"))
+    });
+    for (kind, maker) in [("a FIFO", "mkfifo"), ("a directory", "mkdir")] {
+        let _ = fs::remove_file(&index);
+        let made = std::process::Command::new(maker).arg(&index).status();
+        assert!(made.expect("it runs").success());
+        for more in [&["--json"][..], &["--since", "1h"], &["-n", "1"]] {
+            let mut logs = sandbox.command("timeout");
+            let logs = logs.arg("10").arg(mainstay()).args(["logs", "a"]);
+            let output = logs.args(more).output().expect("it runs");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(code(output.status), 0, "{kind}, {more:?}: {said}");
+            let shown = String::from_utf8_lossy(&output.stdout);
+            assert!(shown.contains("up"), "{kind}, {more:?}: {shown}");
+        }
+    }
+    stop(supervisor, &sandbox);
+}

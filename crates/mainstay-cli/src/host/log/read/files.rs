@@ -11,6 +11,7 @@ use mainstay_core::log::{CURRENT, Stamp};
 
 use super::index::{Index, Mark};
 use super::{BLOCK, SLACK};
+use crate::guarded;
 
 /// The maximum number of attempts to list a log that is rotated at the same time.
 const TRIES: u32 = 100;
@@ -86,7 +87,7 @@ impl Log {
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let mut listed = list(dir)?;
         for _ in 0..TRIES {
-            let current = match File::open(dir.join(CURRENT)) {
+            let current = match guarded::file(&dir.join(CURRENT)) {
                 Ok(file) => Some((file, Index::open(&dir.join("current.idx")))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
@@ -145,7 +146,7 @@ impl Log {
             });
         } else if let Some(piece) = pieces.last()
             && let Some(name) = piece.plain_name()
-            && let Ok(file) = File::open(dir.join(name))
+            && let Ok(file) = guarded::file(&dir.join(name))
         {
             // Between the two steps of a rotation: the file may still grow.
             live = Some(Live {
@@ -205,7 +206,7 @@ impl Log {
         };
         for (suffix, packing) in PACKINGS {
             let path = self.dir.join(format!("{name}{suffix}"));
-            let file = match File::open(&path) {
+            let file = match guarded::file(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(named(&path, &error)),
                 Ok(file) => file,

@@ -10,6 +10,7 @@ use mainstay_core::log::{CURRENT, Stamp};
 use super::BLOCK;
 use super::files::{Content, Log, Packed, copy};
 use super::watch::Watch;
+use crate::guarded;
 
 /// The interval between checks for a missing file.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
@@ -175,7 +176,7 @@ impl Position {
     }
 
     fn is_current(&self, dir: &std::path::Path) -> io::Result<bool> {
-        match File::open(dir.join(CURRENT)) {
+        match guarded::file(&dir.join(CURRENT)) {
             Ok(current) => self.is(&current),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),

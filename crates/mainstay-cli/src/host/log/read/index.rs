@@ -2,10 +2,10 @@
 //! matter.
 
 use std::fs::File;
-use std::io;
 use std::path::Path;
 
 use super::files::read_exact_at;
+use crate::guarded;
 
 /// The start of a line, and the time when it was read. Every line before it is older; every line
 /// from there on is as old or younger.
@@ -46,7 +46,7 @@ pub(super) struct Bracket {
 
 impl Index {
     pub(super) fn open(path: &Path) -> Option<Self> {
-        let file = File::open(path).ok()?;
+        let file = guarded::file(path).ok()?;
         let count = file.metadata().ok()?.len() / Mark::SIZE as u64;
         (count > 0).then_some(Self { file, count })
     }
@@ -60,48 +60,49 @@ impl Index {
     }
 
     pub(super) fn first(&self) -> Option<Mark> {
-        self.mark(0).ok()?
+        self.mark(0)
     }
 
-    pub(super) fn mark(&self, number: u64) -> io::Result<Option<Mark>> {
+    /// `None` beyond the last one, and where it cannot be read.
+    pub(super) fn mark(&self, number: u64) -> Option<Mark> {
         if number >= self.count {
-            return Ok(None);
+            return None;
         }
         let mut bytes = [0; Mark::SIZE];
-        read_exact_at(&self.file, &mut bytes, number * Mark::SIZE as u64)?;
-        Ok(Some(Mark::from_bytes(bytes)))
+        read_exact_at(&self.file, &mut bytes, number * Mark::SIZE as u64).ok()?;
+        Some(Mark::from_bytes(bytes))
     }
 
     /// Returns the number of entries at the beginning that satisfy `is_before`.
-    pub(super) fn count_before(&self, is_before: impl Fn(Mark) -> bool) -> io::Result<u64> {
+    pub(super) fn count_before(&self, is_before: impl Fn(Mark) -> bool) -> u64 {
         let (mut from, mut to) = (0, self.count);
         while from < to {
             let middle = from + (to - from) / 2;
-            match self.mark(middle)? {
+            match self.mark(middle) {
                 Some(mark) if is_before(mark) => from = middle + 1,
                 _ => to = middle,
             }
         }
-        Ok(from)
+        from
     }
 
-    pub(super) fn bracket(&self, time: u64) -> io::Result<Bracket> {
-        let number = self.count_before(|mark| mark.time < time)?;
-        let after = self.mark(number)?;
+    pub(super) fn bracket(&self, time: u64) -> Bracket {
+        let number = self.count_before(|mark| mark.time < time);
+        let after = self.mark(number);
         let before = match after {
             Some(mark) if mark.time == time => after,
             _ if number == 0 => None,
-            _ => self.mark(number - 1)?,
+            _ => self.mark(number - 1),
         };
         let ascends = before.zip(after).is_none_or(|(before, after)| {
             before == after || (before.offset < after.offset && before.time < after.time)
         });
-        Ok(match ascends {
+        match ascends {
             true => Bracket { before, after },
             false => Bracket {
                 before: None,
                 after: None,
             },
-        })
+        }
     }
 }

@@ -151,10 +151,10 @@ impl Clock {
         let mut approximate = begun(log, piece, index.as_ref())?;
         let mut next = (0, None);
         if let Some(index) = &index {
-            let number = index.count_before(|mark| mark.offset <= offset)?;
-            next = (number, index.mark(number)?);
+            let number = index.count_before(|mark| mark.offset <= offset);
+            next = (number, index.mark(number));
             if let Some(number) = number.checked_sub(1)
-                && let Some(mark) = index.mark(number)?
+                && let Some(mark) = index.mark(number)
             {
                 approximate = mark.time;
             }
@@ -177,7 +177,7 @@ impl Clock {
         {
             self.approximate = self.approximate.max(mark.time);
             self.next = match &self.index {
-                Some(index) => (number + 1, index.mark(number + 1)?),
+                Some(index) => (number + 1, index.mark(number + 1)),
                 None => (number, None),
             };
         }

@@ -118,7 +118,7 @@ impl Log {
             after: None,
         };
         let bracket = match self.index(piece) {
-            Some(index) => index.bracket(time)?,
+            Some(index) => index.bracket(time),
             None => nothing,
         };
         let (before, after) = (bracket.before, bracket.after);
