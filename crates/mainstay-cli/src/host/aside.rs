@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use mainstay_core::engine::Human;
@@ -18,23 +18,45 @@ use super::sys::threads::{self, Stack};
 /// threads of the others.
 const MOST: usize = 64;
 const MOST_OF_ONE: usize = 2;
+/// The limit of threads that the event loop started. Clients' questions do not count here.
+const MOST_OF_LOOP: usize = 256;
 
-/// The subjects of the existing threads.
-static SUBJECTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// The longest time that the event loop waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Threads with a common limit, by their subjects.
+struct Pool {
+    most: usize,
+    subjects: Mutex<Vec<String>>,
+}
+
+impl Pool {
+    const fn new(most: usize) -> Self {
+        let subjects = Mutex::new(Vec::new());
+        Self { most, subjects }
+    }
+
+    fn subjects(&self) -> MutexGuard<'_, Vec<String>> {
+        self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+static QUESTIONS: Pool = Pool::new(MOST);
+static LOOP: Pool = Pool::new(MOST_OF_LOOP);
 
 /// The registration of one thread.
-struct Seat(String);
+struct Seat(&'static Pool, String);
 
 impl Seat {
-    fn take(subject: String) -> io::Result<Self> {
-        let mut taken = SUBJECTS.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take(pool: &'static Pool, subject: String) -> io::Result<Self> {
+        let mut taken = pool.subjects();
         let same = taken.iter().filter(|it| **it == subject).count();
         let (kind, why) = match (same, taken.len()) {
             (MOST_OF_ONE.., _) => (io::ErrorKind::TimedOut, "earlier questions hang"),
-            (_, MOST..) => (io::ErrorKind::WouldBlock, "too many questions hang"),
+            (_, all) if all >= pool.most => (io::ErrorKind::WouldBlock, "too many questions hang"),
             _ => {
                 taken.push(subject.clone());
-                return Ok(Self(subject));
+                return Ok(Self(pool, subject));
             }
         };
         Err(io::Error::new(kind, why))
@@ -43,8 +65,8 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = SUBJECTS.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ours) = taken.iter().position(|it| *it == self.0) {
+        let mut taken = self.0.subjects();
+        if let Some(ours) = taken.iter().position(|it| *it == self.1) {
             taken.swap_remove(ours);
         }
     }
@@ -59,32 +81,38 @@ pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (done, answer) = oneshot::channel();
-    in_thread(subject.into(), move || drop(done.send(work())))?;
+    in_thread(&QUESTIONS, subject.into(), move || drop(done.send(work())))?;
     let gone = |_| io::Error::other("it ended without an answer");
     answer.await.map_err(gone)
 }
 
-/// Does work on `subject` in a thread and blocks for at most `limit`. For work that the event loop
+/// Does work on `subject` in a thread and blocks for a second at most. For work that the event loop
 /// cannot continue without and that almost never hangs. Does not block at all if earlier work on
 /// this subject hangs.
 ///
 /// # Errors
-/// As with [`aside`]. `TimedOut` also if `limit` is exceeded.
-pub(super) fn wait<T: Send + 'static>(
+/// As with [`aside`]. `TimedOut` also if the second is exceeded.
+pub(crate) fn wait<T: Send + 'static>(
     subject: String,
-    limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (done, answer) = mpsc::channel();
-    in_thread(subject, move || drop(done.send(work())))?;
-    answer.recv_timeout(limit).map_err(|_| {
-        let why = format!("no answer within {}", Human(limit));
+    in_thread(&LOOP, subject, move || drop(done.send(work())))?;
+    answer.recv_timeout(PATIENCE).map_err(|_| {
+        let why = format!(
+            "no answer within {}; the file system may hang",
+            Human(PATIENCE)
+        );
         io::Error::new(io::ErrorKind::TimedOut, why)
     })
 }
 
-fn in_thread(subject: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let seat = Seat::take(subject)?;
+fn in_thread(
+    pool: &'static Pool,
+    subject: String,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let seat = Seat::take(pool, subject)?;
     let seated = move || {
         let _seat = seat;
         work();

@@ -1,8 +1,9 @@
 //! Starting, signalling and reaping of services, and of the short-lived commands that run for them
 //! (probes, reloads, alerts).
 
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ use super::owner::Owner;
 use super::probe::{No, no_answer_within};
 use super::sys::{self, Tree};
 use super::update::Part;
-use super::{Held, Host, Message, Processes, Running, launch, other, port, probe};
+use super::{Held, Host, Message, Processes, Running, aside, launch, other, port, probe};
 use crate::failure::chain;
 use crate::runs;
 
@@ -691,27 +692,22 @@ pub(super) fn spawn(
     let Held {
         spec, dir, user, ..
     } = held;
-    let search = environment.get(std::ffi::OsStr::new("PATH"));
-    let program =
-        launch::find_program(argv.program(), dir, search.map(|path| &**path)).map_err(|error| {
-            let why = format!("find program {}: {error}", argv.program());
-            match error.kind() {
-                io::ErrorKind::PermissionDenied => StartFailure::Permanent(why),
-                _ => StartFailure::Transient(why),
-            }
-        })?;
-    // The file or its owner may have changed since the service was first started.
     let is_all = share == Share::All;
-    let env_file = spec.env_file().filter(|_| is_all);
-    let env_file = env_file.map(|path| dir.join(path));
-    if runs::as_root(other(user))
-        && let Some(why) = [Some(program.clone()), env_file]
-            .into_iter()
-            .flatten()
-            .find_map(|path| runs::refusal(&path))
-    {
-        return Err(StartFailure::Permanent(why));
-    }
+    let look = Look {
+        program: argv.program().to_owned(),
+        dir: dir.clone(),
+        search: environment.get(OsStr::new("PATH")).cloned(),
+        // The file or its owner may have changed since the service was first started.
+        unexposed: runs::as_root(other(user)).then(|| {
+            let env_file = spec.env_file().filter(|_| is_all);
+            env_file.map(|path| dir.join(path))
+        }),
+    };
+    let what = format!("program {}", argv.program());
+    let program = wait(&what, format!("{look:?}"), move || look.run())??;
+    let what = format!("working_dir {}", working_dir.display());
+    let place = working_dir.to_owned();
+    wait(&what, what.clone(), move || drop(place.metadata()))?;
     let words: Vec<_> = std::iter::once(argv.program())
         .chain(argv.args().iter().map(String::as_str))
         .map(Into::into)
@@ -751,6 +747,57 @@ pub(super) fn spawn(
                 false => StartFailure::Transient(why),
             }
         })
+}
+
+/// The paths that a start depends on. If one lies on a mount whose server is gone, the child hangs in
+/// its exec, and with it the parent, which waits for that.
+#[derive(Debug)]
+struct Look {
+    program: String,
+    dir: PathBuf,
+    search: Option<OsString>,
+    /// Set for a program that runs as root: its `env_file`, if it has one.
+    unexposed: Option<Option<PathBuf>>,
+}
+
+impl Look {
+    /// Finds the program.
+    fn run(self) -> Result<PathBuf, StartFailure> {
+        let found = launch::find_program(&self.program, &self.dir, self.search.as_deref());
+        let program = found.map_err(|error| {
+            let why = format!("find program {}: {error}", self.program);
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => StartFailure::Permanent(why),
+                _ => StartFailure::Transient(why),
+            }
+        })?;
+        if let Some(env_file) = self.unexposed
+            && let Some(why) = [Some(program.clone()), env_file]
+                .into_iter()
+                .flatten()
+                .find_map(|path| runs::refusal(&path))
+        {
+            return Err(StartFailure::Permanent(why));
+        }
+        // Only whether it, and its interpreter, can be looked at: the exec says what is wrong.
+        drop(launch::obstacle(&program));
+        Ok(program)
+    }
+}
+
+/// Does work that may hang, for a start that then fails.
+fn wait<T: Send + 'static>(
+    what: &str,
+    subject: String,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartFailure> {
+    aside::wait(subject, work).map_err(|error| {
+        let why = format!("{what}: {error}");
+        match error.kind() {
+            io::ErrorKind::TimedOut => StartFailure::Transient(why),
+            _ => StartFailure::Lacking(why),
+        }
+    })
 }
 
 /// The destination of a child's output.

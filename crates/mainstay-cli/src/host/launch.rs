@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use std::{env, fs, io};
 
 use mainstay_core::spec::Spec;
@@ -64,10 +63,6 @@ fn key(name: impl AsRef<OsStr>) -> OsString {
         false => name.as_ref().to_owned(),
     }
 }
-
-/// The longest time that the event loop waits for an `env_file`, which may lie on a mount whose
-/// server is gone.
-const ENV_FILE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns the service's working directory: `working_dir`, relative to the manifest's directory,
 /// which is the default.
@@ -129,7 +124,7 @@ fn read_env_file(spec: &Spec, manifest_dir: &Path) -> Result<Option<(PathBuf, St
         let path = path.clone();
         move || guarded::read_to_string(&path, guarded::ENV_FILE)
     };
-    let text = aside::wait(path.display().to_string(), ENV_FILE_TIMEOUT, read);
+    let text = aside::wait(path.display().to_string(), read);
     let text = text.flatten().map_err(|error| {
         let why = guarded::explain(&error);
         format!("read env_file {}: {why}", path.display())

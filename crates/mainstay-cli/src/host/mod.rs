@@ -59,6 +59,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::alerts::{AlertEvent, Alerts};
+pub(crate) use self::aside::wait;
 use self::children::Helper;
 use self::clock::{Clock, ToLoop};
 use self::control::Command;

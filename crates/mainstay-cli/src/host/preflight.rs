@@ -3,10 +3,11 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use mainstay_core::spec::{Account, Argv, Need, Spec};
 
-use super::{alerts, launch, port, sys};
+use super::{alerts, aside, launch, port, sys};
 use crate::failure::{Code, Failure};
 use crate::guarded;
 use crate::runs;
@@ -33,6 +34,25 @@ pub(super) fn check(
 
 /// Performs the checks that an earlier run of the service does not affect.
 pub(super) fn check_files(
+    spec: &Spec,
+    manifest_dir: &Path,
+    user: Option<&sys::User>,
+    ours: &launch::Environment,
+) -> Result<(), Failure> {
+    let name = spec.name();
+    let look = {
+        let (spec, dir) = (spec.clone(), manifest_dir.to_owned());
+        let (user, ours) = (user.cloned(), ours.clone());
+        move || look_at_files(&spec, &dir, user.as_ref(), &ours)
+    };
+    aside::wait(format!("files of {name}"), look).unwrap_or_else(|error| {
+        let message = format!("start {name}: its files could not be checked: {error}");
+        let hint = "look whether the mounts that it names answer, then try again";
+        Err(Failure::new(Code::Busy, message).hint(hint))
+    })
+}
+
+fn look_at_files(
     spec: &Spec,
     manifest_dir: &Path,
     user: Option<&sys::User>,
@@ -178,15 +198,24 @@ fn unusable_helpers(
 
 /// Returns all remarks on a service that a supervisor reports when it begins to supervise it.
 pub(super) fn remarks(
-    spec: &Spec,
+    spec: &Arc<Spec>,
     manifest_dir: &Path,
     environment: &launch::Environment,
 ) -> Vec<String> {
-    let mut remarks = losses(spec);
-    remarks.extend(launch::env_file_remarks(spec, manifest_dir));
-    remarks.extend(unusable_helpers(spec, manifest_dir, environment));
-    remarks.extend(alerts::problems(spec, manifest_dir));
-    remarks
+    let look = {
+        let (spec, dir) = (Arc::clone(spec), manifest_dir.to_owned());
+        let environment = environment.clone();
+        move || {
+            let mut remarks = launch::env_file_remarks(&spec, &dir);
+            remarks.extend(unusable_helpers(&spec, &dir, &environment));
+            remarks.extend(alerts::problems(&spec, &dir));
+            remarks
+        }
+    };
+    let found = aside::wait(format!("commands of {}", spec.name()), look);
+    let found =
+        found.unwrap_or_else(|error| vec![format!("its commands could not be checked: {error}")]);
+    losses(spec).into_iter().chain(found).collect()
 }
 
 /// Returns warnings for the installer of a service: problems that would prevent its start, or that

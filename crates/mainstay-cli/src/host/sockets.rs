@@ -3,12 +3,13 @@
 //! connect meanwhile wait in their queues. The program receives them as sd_listen_fds(3) describes.
 
 use std::io;
+use std::path::PathBuf;
 
 use mainstay_core::spec::{Listen, Spec};
 
 #[cfg(unix)]
 use super::release::close as release;
-use super::sys;
+use super::{aside, sys};
 use crate::guarded;
 #[cfg(windows)]
 use drop as release;
@@ -33,7 +34,9 @@ impl Sockets {
                 let shared = self.shared.iter().find(|(other, _)| other == address);
                 match shared {
                     Some((_, socket)) => sys::share(socket).map_err(failed),
-                    None => sys::listen(address).map_err(failed),
+                    None => look_at(address)
+                        .and_then(|()| sys::listen(address))
+                        .map_err(failed),
                 }
             });
             self.open = Some(sockets.collect::<Result<_, _>>()?);
@@ -74,6 +77,16 @@ impl Sockets {
         let shared = self.shared.drain(..).map(|(_, socket)| socket);
         shared.for_each(release);
     }
+}
+
+/// Looks at a path in a thread: the mount that it lies on may hang.
+fn look_at(address: &Listen) -> io::Result<()> {
+    let Listen::Unix(path) = address else {
+        return Ok(());
+    };
+    let path = path.clone();
+    let look = |path: PathBuf| drop(path.symlink_metadata());
+    aside::wait(path.display().to_string(), move || look(path))
 }
 
 impl Drop for Sockets {

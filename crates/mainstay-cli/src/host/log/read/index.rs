@@ -63,7 +63,7 @@ impl Index {
         self.mark(0)
     }
 
-    /// `None` beyond the last one, and where it cannot be read.
+    /// Returns an entry; `None` beyond the last one, and for one that cannot be read.
     pub(super) fn mark(&self, number: u64) -> Option<Mark> {
         if number >= self.count {
             return None;
