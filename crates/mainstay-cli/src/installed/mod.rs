@@ -530,6 +530,12 @@ impl Installed {
         self.report()
     }
 
+    /// Returns whether the service was ready and exited cleanly since the system booted, and its
+    /// host has exited, too.
+    fn has_completed(&self) -> bool {
+        completed::is_stored(&self.state) && self.state.holder().is_none()
+    }
+
     /// Returns the result of a start. After `start.timeout`, the manager is told that the host is
     /// up even if the program is not. The attempt in progress is awaited, so that its failure is
     /// reported.
@@ -651,10 +657,7 @@ impl Installed {
         let manager = self.record.manager;
         // The manager may not have noticed the exit yet.
         let is_gone = status.pid.is_some_and(sys::is_dead);
-        let has_completed = (is_gone || status.pid.is_none() && status.code == 0)
-            && !is_direct
-            && completed::is_stored(&self.state);
-        if has_completed {
+        if !is_direct && self.has_completed() {
             let (code, signal) = (Some(0), None);
             return ServiceReport {
                 last_exit: Some(LastExit { code, signal }),

@@ -89,11 +89,8 @@ impl Installed {
         let hosted = self.hosted_need(need);
         let (why, is_final, is_down) = match service.scope(self.record.scope()).status() {
             Ok(status) if satisfies(&status, is_ours, manager) => return hosted?.unready(),
-            Ok(status)
-                if has_ended_cleanly(&status) && hosted.is_some_and(|it| it.is_completed()) =>
-            {
-                return None;
-            }
+            // The manager may have seen the host exit before it took note of its start.
+            Ok(_) if hosted.is_some_and(|it| it.has_completed()) => return None,
             // systemd has started it before (`After=`).
             Ok(status) => (
                 format!("which {}", words(&status)),
@@ -124,18 +121,13 @@ impl Installed {
         found.filter(|it| !it.is_direct())
     }
 
-    /// Returns whether the service was ready and exited cleanly since the system booted.
-    fn is_completed(&self) -> bool {
-        completed::is_stored(&self.state)
-    }
-
     /// Returns the reason why the service is not ready, as reported by its host. If the host does
     /// not respond, the manager's report is decisive.
     fn unready(&self) -> Option<Lack> {
         let report = client::block_on(client::status(&self.state)).ok()?.ok()?;
         let service = report.services.into_iter().next()?;
         // The service has completed, and its host is about to exit.
-        let is_ending = service.state == StateName::Stopped && self.is_completed();
+        let is_ending = service.state == StateName::Stopped && completed::is_stored(&self.state);
         let is_up = matches!(
             service.state,
             StateName::Running
@@ -164,10 +156,6 @@ fn satisfies(status: &ServiceStatus, is_ours: bool, manager: Manager) -> bool {
         (State::StartPending | State::StopPending, _) => !is_ours && manager != Manager::Systemd,
         _ => true,
     }
-}
-
-fn has_ended_cleanly(status: &ServiceStatus) -> bool {
-    status.state == State::Stopped && status.code == 0
 }
 
 fn words(status: &ServiceStatus) -> String {

@@ -20,6 +20,8 @@ use super::{
 use crate::scm::refusal::ABORTED;
 use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
 
+/// The directory of the PID files of supervise-daemon.
+const RUN: &str = "/run";
 const SCRIPTS: &str = "/etc/init.d";
 /// The runlevel that is started at boot.
 const RUNLEVEL: &str = "/etc/runlevels/default";
@@ -163,17 +165,24 @@ impl Backend for OpenRc {
         &self,
         definition: &Definition,
         order: Order,
-        _state: State,
+        state: State,
         _site: &Site,
     ) -> Result<Vec<Call>, Error> {
         let name = &*definition.name;
         let call = |verb| Call::new([RC_SERVICE, name, verb]);
         Ok(match order {
-            // A service whose supervisor was killed counts as started.
-            Order::Start => vec![
-                Call::new([RC_SERVICE, "--ifcrashed", name, "stop"]).may_fail(),
-                call("start"),
-            ],
+            // A service whose supervisor was killed counts as started. So does one that ended
+            // before OpenRC took note of its start.
+            Order::Start => {
+                let forget = call("zap").may_fail();
+                let crashed = Call::new([RC_SERVICE, "--ifcrashed", name, "stop"]).may_fail();
+                let forget = (state == State::Stopped).then_some(forget);
+                [crashed]
+                    .into_iter()
+                    .chain(forget)
+                    .chain([call("start")])
+                    .collect()
+            }
             Order::Stop | Order::Restart | Order::Reload => vec![call(order.as_str())],
             Order::Pause | Order::Resume => {
                 return Err(cannot(definition, order, "OpenRC has no pause: stop it"));
@@ -188,15 +197,21 @@ impl Backend for OpenRc {
             run(&[RC_SERVICE, name, "status"]),
             run(&["sh", "-c", CHILD, "sh", name]),
             Question::Read(failed(name)),
+            Question::Read(Path::new(RUN).join(format!("supervise-{name}.pid"))),
         ]
     }
 
     fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
-        let [script, status, child, failed] = answers else {
+        let [script, status, child, failed, supervisor] = answers else {
             return None;
         };
         script.code?;
-        Some(status_of(status.code, &child.text(), failed.code.is_some()))
+        let code = match status.code {
+            // The service ended before OpenRC marked it as started.
+            Some(0) if supervisor.code.is_none() => Some(3),
+            code => code,
+        };
+        Some(status_of(code, &child.text(), failed.code.is_some()))
     }
 
     fn journal(&self, name: &str, _site: &Site) -> String {
