@@ -156,9 +156,10 @@ impl Backend for OpenRc {
         }
     }
 
-    /// OpenRC checks the modification times of its scripts itself.
+    /// OpenRC compares the modification times of its scripts with that of its dependency cache,
+    /// but only in seconds.
     fn take_notice(&self, _changed: &[&str], _site: &Site) -> Vec<Call> {
-        Vec::new()
+        vec![Call::new(["/sbin/rc-update", "-u"]).may_fail()]
     }
 
     fn control(
