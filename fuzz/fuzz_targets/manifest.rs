@@ -1,4 +1,5 @@
-//! No text makes the reader of manifests panic, in any format; every diagnostic has a place in the text.
+//! No text makes the parser of manifests panic, in any format. Every diagnostic has a position in
+//! the text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

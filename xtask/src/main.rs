@@ -8,6 +8,7 @@
 
 #[cfg(target_os = "linux")]
 mod bench;
+mod comments;
 mod lab;
 #[cfg(target_os = "linux")]
 mod soak;

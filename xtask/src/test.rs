@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use crate::lab::Lab;
-use crate::{Result, cargo, heading, root};
+use crate::{Result, cargo, comments, heading, root};
 
 /// The environment variable with the directory of the programs under test.
 const BIN_DIR: &str = "MAINSTAY_BIN_DIR";
@@ -55,6 +55,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     };
 
     tally.check("format", cargo().args(["fmt", "--all", "--check"]))?;
+    tally.comments()?;
     let clippy = [
         "clippy",
         "--workspace",
@@ -159,6 +160,19 @@ impl Tally {
             0 => ExitCode::SUCCESS,
             _ => ExitCode::FAILURE,
         }
+    }
+
+    /// Checks the comments of all sources.
+    fn comments(&mut self) -> Result<()> {
+        let name = "comments";
+        heading(name);
+        let problems = comments::problems()?;
+        problems.iter().for_each(|problem| println!("{problem}"));
+        match problems.is_empty() {
+            true => self.passed += 1,
+            false => self.fail(name),
+        }
+        Ok(())
     }
 
     /// Runs one check, whose result is the command's exit status.

@@ -36,47 +36,48 @@ use crate::service::chain;
 // use it as the description of the program.
 #[derive(::clap::Subcommand)]
 enum Words {
-    /// Makes it a service of this system, or brings the installed one up to date
+    /// Install the service, or update the installed one
     Install {
-        /// Says what would be done, and does nothing
+        /// Show what would be done, without doing it
         #[arg(long)]
         dry_run: bool,
-        /// virtual, local-service, network-service, local-system, gmsa:DOMAIN\NAME$, user:NAME
+        /// Account: virtual, local-service, network-service, local-system, gmsa:DOMAIN\NAME$,
+        /// user:NAME
         #[arg(long)]
         account: Option<OsString>,
-        /// The password of user:NAME is the first line of standard input
+        /// Read the password of user:NAME from the first line of standard input
         #[arg(long)]
         password_stdin: bool,
-        /// It is the first line of this file
+        /// Read the account's password from the first line of FILE
         #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
         password_file: Option<PathBuf>,
-        /// It is in this variable of the environment
+        /// Read the account's password from the environment variable VARIABLE
         #[arg(long, value_name = "VARIABLE", conflicts_with_all = ["password_stdin", "password_file"])]
         password_env: Option<OsString>,
     },
-    /// Stops it and removes it
+    /// Stop and remove the service
     Uninstall,
-    /// Has it start with the system from now on
+    /// Start the service at boot
     Enable,
-    /// Has it start when somebody asks for it only
+    /// Do not start the service at boot
     Disable,
-    /// Starts it
+    /// Start the service
     Start { arguments: Vec<OsString> },
-    /// Stops it
+    /// Stop the service
     Stop,
-    /// Stops it, if it runs, and starts it
+    /// Restart the service, or start it if it is not running
     Restart,
-    /// Has it pause
+    /// Pause the service
     Pause,
-    /// Has it go on
+    /// Resume the paused service
     Continue,
-    /// Has it read its configuration again
+    /// Reload the service's configuration
     Reload,
-    /// Sends it a code of its own, 128 to 255
+    /// Send the service a control code of its own, 128 to 255
     Control { code: OsString },
-    /// Says how it is
+    /// Show the state of the service
     Status,
-    /// Runs it here, until ctrl-c
+    /// Run the service in the foreground, until Ctrl-C
     Run {
         arguments: Vec<OsString>,
         #[arg(long, hide = true)]

@@ -1,4 +1,5 @@
-//! The texts of events, read back out of a Windows program that links the library, as Event Viewer does: they are those of docs/event-log.md.
+//! The texts of events in a Windows program that links the library, read as Event Viewer reads
+//! them: they are those of docs/event-log.md.
 #![cfg(all(windows, feature = "message-table"))]
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use mainstay::{Context, Exit};
 /// RT_MESSAGETABLE.
 const MESSAGE_TABLE: u32 = 11;
 
-/// Has the linker take what a service takes.
+/// A service, so that the linker includes everything that a service uses.
 fn service() -> ExitCode {
     mainstay::service("texts").run(|_: Context| Ok::<(), Exit>(()))
 }

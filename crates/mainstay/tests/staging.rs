@@ -1,4 +1,4 @@
-//! Services of managers that cannot run here, put into an image: just the files of each, and nothing else.
+//! Services of managers that cannot run here, installed into an image: exactly the files of each.
 #![cfg(unix)]
 #![expect(
     clippy::unwrap_used,

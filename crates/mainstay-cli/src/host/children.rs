@@ -749,8 +749,8 @@ pub(super) fn spawn(
         })
 }
 
-/// The paths that a start depends on. If one lies on a mount whose server is gone, the child hangs in
-/// its exec, and with it the parent, which waits for that.
+/// The paths that a start depends on. If one lies on a mount whose server is gone, the child hangs
+/// in its exec, and so does the parent, which waits for it.
 #[derive(Debug)]
 struct Look {
     program: String,

@@ -1284,7 +1284,7 @@ fn a_damaged_installation_ends_and_forgets_nothing() {
     sandbox.assert_no_leftovers();
 }
 
-/// What says that a service is installed may be lost altogether, and with it a need of others.
+/// The record of an installation may be lost altogether, and with it a need of other services.
 #[test]
 fn a_lost_installation_ends_and_forgets_nothing() {
     let sandbox = Sandbox::new();
@@ -1334,7 +1334,7 @@ fn a_lost_installation_ends_and_forgets_nothing() {
     sandbox.assert_no_leftovers();
 }
 
-/// What nobody has written down is not known, which is something else than down.
+/// A service that no ledger accounts for is unknown, which is not the same as down.
 #[test]
 fn services_whose_ledger_is_lost_are_unknown_and_adopted() {
     let sandbox = Sandbox::new();
@@ -1445,7 +1445,7 @@ fn a_ledger_that_cannot_be_written_is_said_and_kept_elsewhere() {
     sandbox.assert_no_leftovers();
 }
 
-/// Who asks for services of a daemon that does not run, or is another user's, reads which one it is.
+/// A verb for services of a daemon that does not run, or is another user's, names that daemon.
 #[test]
 fn services_without_a_daemon_to_ask_are_known_all_the_same() {
     const SERVICE: &str = "[service.web]\ncommand = [\"PUPPET\", \"hang\"]\n";

@@ -617,8 +617,8 @@ fn lines_of_compressed_files_keep_their_times() {
     stop(supervisor, &sandbox);
 }
 
-/// Log directories may belong to other accounts. Whatever lies in the place of an index there, it narrows
-/// nothing.
+/// Log directories may belong to other accounts. A file there that is no index counts as a missing
+/// one.
 #[cfg(unix)]
 #[test]
 fn what_is_no_index_is_none() {

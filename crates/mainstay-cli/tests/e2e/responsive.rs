@@ -922,8 +922,8 @@ fn now() -> f64 {
     since.expect("a clock that is set").as_secs_f64() % 86_400.0
 }
 
-/// The loop waits for files on a network mount whose server is gone, each for a second. Meanwhile one
-/// service ends, another one is ready: both bear the time at which they did so.
+/// The loop waits a second for each of two files on a network mount whose server is gone. Meanwhile
+/// one service exits and another becomes ready. Both events bear the time at which they happened.
 #[test]
 fn what_happens_while_the_loop_is_late_bears_its_own_time() {
     const STUCK: &str = r#"
@@ -1136,8 +1136,8 @@ fn an_env_file_on_a_hung_mount_fails_a_start_and_nothing_else() {
     stop(supervisor, &sandbox);
 }
 
-/// Everything that a start touches may lie on a mount whose server is gone, and programs of probes and
-/// alerts as well: each fails by itself, from the daemon's start on.
+/// Everything that a start touches may lie on a mount whose server is gone, and so may the programs
+/// of probes and alerts. Each fails by itself, from the daemon's start on.
 #[test]
 fn programs_places_and_sockets_on_a_hung_mount_stop_nobody_else() {
     const AGAIN: &str = r#"recovery = { delay = "10ms", max_delay = "100ms", limit = "none" }"#;
