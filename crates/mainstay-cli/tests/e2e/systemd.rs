@@ -977,6 +977,7 @@ fn a_job_that_is_done_satisfies_those_that_need_it() {
         command = ["/bin/sh", "-c", "echo job"]
         [service.failing]
         command = ["/bin/sh", "-c", "exit 3"]
+        start = { ready = { log = "never" } }
         recovery = { policy = "strict" }
         [service.unready]
         command = ["/bin/sh", "-c", "exit 0"]
