@@ -241,6 +241,7 @@ fn a_stopped_need_leaves_its_dependents_running_and_says_so() {
         assert_eq!(names, ["a", "b"]);
         assert!(services.iter().all(|it| it["state"] == "stopped"));
         // The first stop was a separate one.
+        events(&supervisor, "a", "stopped", 2);
         assert_eq!(order(&supervisor, "stopped"), ["a", "b", "a"]);
         supervisor.ctrl_c();
         assert_eq!(code(supervisor.wait(SOON)), 0);
