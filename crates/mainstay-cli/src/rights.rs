@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::host::sys;
+use crate::trust;
 
 pub(crate) const READ: u32 = 4;
 /// Execute permission, or search permission for a directory.
@@ -24,7 +25,7 @@ pub(crate) fn obstacle(
     all.into_iter().find_map(|place| {
         let metadata = fs::metadata(place).ok()?;
         let right = if place == path { right } else { EXECUTE };
-        let is_free = bits(account, &metadata) & right != 0 || has_acl(place);
+        let is_free = bits(account, &metadata) & right != 0 || trust::has_access_list(place);
         (!is_free).then(|| (place.to_owned(), metadata.permissions().mode() & 0o7777))
     })
 }
@@ -39,15 +40,4 @@ fn bits(account: Option<&sys::User>, metadata: &Metadata) -> u32 {
         Some(user) if user.is_in(metadata.gid()) => mode >> 3,
         _ => mode,
     }
-}
-
-#[cfg(target_os = "linux")]
-fn has_acl(path: &Path) -> bool {
-    let mut list = [0_u8; 0];
-    rustix::fs::getxattr(path, "system.posix_acl_access", &mut list).is_ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn has_acl(_path: &Path) -> bool {
-    false
 }

@@ -197,13 +197,13 @@ fn is_own_group(path: &Path, gid: u32) -> bool {
 }
 
 #[cfg(target_os = "linux")]
-fn has_access_list(path: &Path) -> bool {
+pub(crate) fn has_access_list(path: &Path) -> bool {
     let mut nothing = [0_u8; 0];
     rustix::fs::getxattr(path, "system.posix_acl_access", &mut nothing[..]).is_ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn has_access_list(_path: &Path) -> bool {
+pub(crate) fn has_access_list(_path: &Path) -> bool {
     false
 }
 

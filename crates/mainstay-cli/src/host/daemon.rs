@@ -14,7 +14,6 @@ use mainstay_core::report::{LastExit, StatusReport};
 use tokio::sync::oneshot;
 
 use super::control::Reply;
-
 use super::requests::{LOGS_BEHIND, Waiter};
 use super::{Held, Host, SETTLED, Successor, other, preflight};
 use crate::embedded::{self, Definition, Desired};
@@ -111,25 +110,19 @@ impl Host {
             return;
         }
         let written = embedded::write_desired(&self.state, name.as_str(), desired.as_ref());
-        let problem = Some(match written {
-            Ok(()) => {
-                held.desired = desired;
-                let was_unwritten = held.desired_problem.take().is_some();
-                if was_unwritten {
-                    let text = format!("{name}: its desired state is written");
-                    self.reporter.say(&text);
-                }
-                return;
+        let Err(error) = written else {
+            held.desired = desired;
+            if held.desired_problem.take().is_some() {
+                let text = format!("{name}: its desired state is written");
+                self.reporter.say(&text);
             }
-            Err(error) => unwritten(&error, desired.as_ref()),
-        });
-        if held.desired_problem == problem {
             return;
-        }
-        if let Some(problem) = &problem {
+        };
+        let problem = unwritten(&error, desired.as_ref());
+        if held.desired_problem.as_ref() != Some(&problem) {
             self.reporter.say(&format!("{name}: {problem}"));
         }
-        held.desired_problem = problem;
+        held.desired_problem = Some(problem);
     }
 
     /// The same for all services. What could not be written, by this daemon or one that was killed,

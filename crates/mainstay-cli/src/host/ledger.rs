@@ -994,7 +994,14 @@ impl Host {
         if !has_trouble && written.is_err() {
             self.renew_ledger();
         }
-        self.rewrite_soon();
+        let is_unwritten = |held: &Held| held.desired_problem.is_some();
+        if self.has_ledger_trouble() || self.held.get(&id).is_some_and(is_unwritten) {
+            self.rewrite_soon();
+        }
+    }
+
+    fn has_ledger_trouble(&self) -> bool {
+        self.ledger.as_ref().and_then(Ledger::trouble).is_some()
     }
 
     /// Schedules a retry of failed writes, if there are any.
@@ -1003,8 +1010,7 @@ impl Host {
             .held
             .values()
             .any(|held| held.desired_problem.is_some());
-        let ledger = self.ledger.as_ref();
-        if is_unwritten || ledger.is_some_and(|ledger| ledger.trouble().is_some()) {
+        if is_unwritten || self.has_ledger_trouble() {
             let at = std::time::Instant::now() + REWRITE_INTERVAL;
             self.rewrites_at.get_or_insert(at);
         }
@@ -1014,11 +1020,7 @@ impl Host {
     pub(super) fn rewrite(&mut self) {
         self.rewrites_at = None;
         self.record_all_desired();
-        if self
-            .ledger
-            .as_ref()
-            .is_some_and(|it| it.trouble().is_some())
-        {
+        if self.has_ledger_trouble() {
             self.renew_ledger();
         }
         self.rewrite_soon();

@@ -13,6 +13,9 @@ use crate::embedded::Definition;
 use crate::failure::{Code, Failure};
 use crate::state_dir::{Left, Lock, Predecessor, StateDir};
 
+/// A dead supervisor, and its ledger or the reason why that cannot be used.
+pub(super) type Remains = (Predecessor, Result<Option<Estate>, String>);
+
 /// The recovered services.
 pub(super) struct Legacy {
     /// The recovered state of each service, in the order of the definitions.
@@ -96,7 +99,7 @@ impl Legacy {
     /// Adopts the living processes of these services and ends everything else that the last
     /// supervisor left.
     pub(super) fn take_over(
-        lock: &Lock,
+        (lock, left): (&Lock, Option<Remains>),
         state: &StateDir,
         definitions: &[Definition],
         processes: &mut Processes,
@@ -106,7 +109,7 @@ impl Legacy {
             heir.is_enabled = definition.is_enabled;
         }
         legacy.remarks.extend(lock.remark.clone());
-        let Some((predecessor, estate)) = left(lock, state) else {
+        let Some((predecessor, estate)) = left else {
             legacy.keep_down(definitions);
             return Ok(legacy);
         };
@@ -271,10 +274,7 @@ fn differs(all: &[Definition], now: &Definition) -> bool {
 ///
 /// If the lock does not name the supervisor, the ledger does. If that is lost too, the processes
 /// themselves do: each carries the name of its state directory.
-pub(super) fn left(
-    lock: &Lock,
-    state: &StateDir,
-) -> Option<(Predecessor, Result<Option<Estate>, String>)> {
+pub(super) fn left(lock: &Lock, state: &StateDir) -> Option<Remains> {
     let estate = || Estate::read(state);
     match &lock.left {
         Left::Nothing => None,
@@ -304,16 +304,13 @@ pub(super) fn left(
 
 /// The installed services of a dead daemon that run, whether they still are installed or not: an
 /// uninstallation stops a service before it removes anything.
-pub(super) fn living(lock: &Lock, state: &StateDir) -> Vec<String> {
-    let estate = match left(lock, state) {
-        Some((_, Ok(Some(estate)))) if estate.is_of_installed() => estate,
-        _ => return Vec::new(),
+pub(super) fn living((_, estate): &Remains) -> Vec<String> {
+    let slots = match estate {
+        Ok(Some(estate)) if estate.is_of_installed() => &estate.slots[..],
+        _ => &[],
     };
-    let living = estate
-        .slots
-        .into_iter()
-        .filter(|slot| slot.living().is_some());
-    living.map(|slot| slot.name).collect()
+    let living = slots.iter().filter(|slot| slot.living().is_some());
+    living.map(|slot| slot.name.clone()).collect()
 }
 
 /// Reads the ledger. If it is lost, rebuilds what the system shows of live services.

@@ -400,6 +400,7 @@ impl Host {
             follow,
             manager,
         } = options;
+        let left = legacy::left(&lock, &state);
         let mut daemon = None;
         let mut others = Vec::new();
         // Concurrent installs wait until this supervisor can receive requests.
@@ -422,7 +423,7 @@ impl Host {
             }
             Services::Installed { exits_when_done } => {
                 _installing = Some(embedded::lock(&state)?);
-                let living = legacy::living(&lock, &state);
+                let living = left.as_ref().map_or_else(Vec::new, legacy::living);
                 let (definitions, problems) = embedded::all(&state, &living);
                 daemon = Some(Daemon::new(exits_when_done, problems));
                 (definitions, "what is installed here".to_owned(), None)
@@ -431,7 +432,7 @@ impl Host {
         let inherited = launch::inherited();
         let mut processes = new_processes()?;
         // Recover first: orphaned processes may use the very ports that are checked next.
-        let mut legacy = Legacy::take_over(&lock, &state, &definitions, &mut processes)?;
+        let mut legacy = Legacy::take_over((&lock, left), &state, &definitions, &mut processes)?;
         // A service that cannot be started must not prevent a daemon's other services from
         // starting, nor services that are running from being supervised again.
         let starts_afresh = !legacy.adopts();
