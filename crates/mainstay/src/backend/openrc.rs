@@ -175,14 +175,11 @@ impl Backend for OpenRc {
             // A service whose supervisor was killed counts as started. So does one that ended
             // before OpenRC took note of its start.
             Order::Start => {
-                let forget = call("zap").may_fail();
                 let crashed = Call::new([RC_SERVICE, "--ifcrashed", name, "stop"]).may_fail();
-                let forget = (state == State::Stopped).then_some(forget);
-                [crashed]
-                    .into_iter()
-                    .chain(forget)
-                    .chain([call("start")])
-                    .collect()
+                match state {
+                    State::Stopped => vec![crashed, call("zap").may_fail(), call("start")],
+                    _ => vec![crashed, call("start")],
+                }
             }
             Order::Stop | Order::Restart | Order::Reload => vec![call(order.as_str())],
             Order::Pause | Order::Resume => {

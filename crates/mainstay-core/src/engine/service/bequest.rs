@@ -161,18 +161,11 @@ impl Service {
                 was_ready: *is_done,
             },
             State::Halted {
-                why: Halt::Need(need),
+                why: why @ (Halt::Need(need) | Halt::NeedEnded(need)),
                 ..
             } => Left::Blocked {
                 need: need.clone(),
-                has_ended: false,
-            },
-            State::Halted {
-                why: Halt::NeedEnded(need),
-                ..
-            } => Left::Blocked {
-                need: need.clone(),
-                has_ended: true,
+                has_ended: matches!(why, Halt::NeedEnded(_)),
             },
             State::Stopped { .. }
             | State::Waiting { .. }
