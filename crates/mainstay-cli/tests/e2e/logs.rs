@@ -5,6 +5,16 @@ use std::io;
 
 use super::*;
 
+/// Returns the names of the files in a log directory, in order.
+fn names(dir: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("its logs");
+    let name = |entry: io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+    let names = entries.map(|entry| name(entry).into_string().expect("a name"));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
 #[test]
 fn every_line_arrives_and_logs_shows_the_last() {
     let (supervisor, sandbox) = supervise(
@@ -24,18 +34,8 @@ fn every_line_arrives_and_logs_shows_the_last() {
     );
     stop(supervisor, &sandbox);
     let dir = sandbox.state_dir().join("logs/flood");
-    let mut names: Vec<String> = fs::read_dir(&dir)
-        .expect("its logs")
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .into_string()
-                .expect("a name")
-        })
-        .collect();
+    let mut names = names(&dir);
     names.retain(|name| name.ends_with(".log"));
-    names.sort();
     // `current.log` sorts after every time stamp.
     assert_eq!(names.last().map(String::as_str), Some("current.log"));
     assert!(names.len() > 15, "{names:?}");
@@ -541,10 +541,7 @@ fn rotated_files_are_compressed_as_asked_and_hold_every_line() {
             _ => "log.zst",
         };
         let names = wait_until("all to be compressed", SOON, || {
-            let names = fs::read_dir(&dir).expect("its logs");
-            let names = names.map(|entry| entry.expect("an entry").file_name());
-            let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
-            names.sort();
+            let mut names = names(&dir);
             names.retain(|name| name != "current.log" && !name.ends_with(".idx"));
             let is_packed = |name: &String| name.ends_with(suffix);
             (names.len() > 15 && names.iter().all(is_packed)).then_some(names)
@@ -591,9 +588,7 @@ fn lines_of_compressed_files_keep_their_times() {
         assert!(verb(&sandbox, &["logs", "rotate", name]).status.success());
         let dir = sandbox.state_dir().join("logs").join(name);
         wait_until("the rotated file to be compressed", SOON, || {
-            let names = fs::read_dir(&dir).expect("its logs");
-            let names = names.map(|entry| entry.expect("an entry").file_name());
-            let names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+            let names = names(&dir);
             let ends = |end: &str| names.iter().any(|name| name.ends_with(end));
             (ends("Z.log.zst") && !ends("Z.log")).then_some(())
         });
