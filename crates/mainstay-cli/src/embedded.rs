@@ -41,6 +41,7 @@ use crate::installed::registered::{self, Witness};
 use crate::lock_file;
 use crate::manifest_file::{Loaded, Source};
 use crate::not_found;
+use crate::preflight;
 use crate::registry::{Registered, Registry, Wish, Work};
 use crate::runs;
 use crate::state_dir::{self, StateDir, create_private_dir, write_private};
@@ -541,7 +542,7 @@ pub(crate) fn install_all(
             let hint = format!("first `mainstay uninstall {name}`");
             return Err(Failure::new(Code::Failed, message).hint(hint));
         }
-        let user = host::user_of(spec)?;
+        let user = preflight::user_of(spec)?;
         let search = std::env::var_os("PATH");
         runs::refuse_exposed(spec, user.as_ref(), &manifest.dir, search.as_deref())?;
         let (here, digest) = (spec.clone().beside_others(), manifest.digest());
@@ -557,7 +558,7 @@ pub(crate) fn install_all(
                 (true, false) => Change::Updated,
                 (false, false) => Change::New,
             },
-            losses: host::losses(&definition.spec),
+            losses: preflight::losses(&definition.spec),
         });
         all.push(definition);
     }

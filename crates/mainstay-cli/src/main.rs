@@ -2,6 +2,7 @@
 
 mod access;
 mod artifact;
+mod aside;
 mod cli;
 mod client;
 mod completed;
@@ -12,10 +13,14 @@ mod halted;
 mod host;
 mod http;
 mod installed;
+mod launch;
 mod lock_file;
 mod manifest_file;
+mod margins;
 mod not_found;
 mod output;
+mod owner;
+mod preflight;
 mod registry;
 #[cfg(unix)]
 mod rights;
@@ -29,6 +34,7 @@ mod tls;
 mod trust;
 mod update;
 mod verbs;
+mod webhook;
 
 use std::process::ExitCode;
 

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use mainstay_core::spec::{Account, Argv, OnAlert, Probe, Ready, Reload, Spec, Still};
 
 use crate::failure::{Code, Failure};
-use crate::host::{self, sys};
+use crate::host::sys;
+use crate::launch;
 
 /// A file that another account may change.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ pub(crate) fn files<'s>(
     search: Option<&'s OsStr>,
 ) -> impl Iterator<Item = (&'static str, PathBuf)> + 's {
     let programs = commands(spec).filter_map(move |(key, argv)| {
-        let found = host::find_program(argv.program(), dir, search).ok()?;
+        let found = launch::find_program(argv.program(), dir, search).ok()?;
         Some((key, found))
     });
     let env_file = spec.env_file().map(|path| ("env_file", dir.join(path)));

@@ -7,8 +7,6 @@
 //! request, and pauses are timers of the loop. So nothing here blocks, except at the end: see
 //! [`Host::end_alerts`].
 
-mod webhook;
-
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read as _, Write as _};
 use std::panic::{self, AssertUnwindSafe};
@@ -23,7 +21,9 @@ use mainstay_core::spec::{OnAlert, ServiceName, Spec};
 use serde::Serialize;
 
 use super::children::{Purpose, Share, spawn};
-use super::{Host, Message, launch, report, seed, sys};
+use super::{Host, Message, report, seed, sys};
+use crate::launch;
+use crate::webhook;
 
 /// The number of alerts that may wait for one destination. Further alerts displace the oldest.
 const WAITING: usize = 64;
@@ -142,14 +142,6 @@ impl Alert {
             document: document.to_string().into_bytes(),
         }
     }
-}
-
-/// Returns the problem that would prevent the delivery of alerts to a service's webhook, so that it
-/// is reported at the start and not at the first alert.
-pub(super) fn problems(spec: &Spec, dir: &Path) -> Option<String> {
-    let webhook = spec.on_alert()?.webhook()?;
-    let why = webhook::keys(webhook, dir).err()?;
-    Some(format!("on_alert: {why}"))
 }
 
 impl Host {

@@ -21,12 +21,15 @@ use super::legacy::Heir;
 use super::log::Scope;
 use super::notices::Notices;
 use super::notify::{Heard, NotifySocket, Trust};
-use super::owner::Owner;
 use super::probe::{No, no_answer_within};
 use super::sys::{self, Tree};
 use super::update::Part;
-use super::{Held, Host, Message, Processes, Running, aside, launch, other, port, probe};
+use super::{Held, Host, Message, Processes, Running, other, probe};
+use crate::aside;
 use crate::failure::chain;
+use crate::launch;
+use crate::owner::Owner;
+use crate::preflight;
 use crate::runs;
 
 /// The first delay before a tree whose main process has exited is checked again, and the longest
@@ -78,7 +81,7 @@ impl Host {
         reached.map_err(|(why, hint)| StartFailure::Permanent(format!("{why} (hint: {hint})")))?;
         let held = self.held_mut(id)?;
         if !held.sockets.are_ours()
-            && let Some(taken) = port::taken(&spec)
+            && let Some(taken) = preflight::taken(&spec)
         {
             return Err(taken.into());
         }

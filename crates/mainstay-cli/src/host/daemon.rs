@@ -15,9 +15,10 @@ use tokio::sync::oneshot;
 
 use super::control::Reply;
 use super::requests::{LOGS_BEHIND, Waiter};
-use super::{Held, Host, SETTLED, Successor, other, preflight};
+use super::{Held, Host, SETTLED, Successor, other};
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::chain;
+use crate::preflight;
 
 /// Returns a message about the consequence of a desired state that could not be written, or removed
 /// if it is `None`.

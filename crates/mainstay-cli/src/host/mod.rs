@@ -8,24 +8,19 @@
 //! not delay log lines.
 
 mod alerts;
-mod aside;
 mod children;
 mod clock;
 mod control;
 mod daemon;
 mod delay;
 mod interrupts;
-mod launch;
 mod ledger;
 mod legacy;
 mod log;
 mod managed;
 mod notices;
 mod notify;
-mod owner;
-mod port;
 mod possession;
-mod preflight;
 mod probe;
 #[cfg(unix)]
 mod release;
@@ -59,7 +54,6 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::alerts::{AlertEvent, Alerts};
-pub(crate) use self::aside::wait;
 use self::children::Helper;
 use self::clock::{Clock, ToLoop};
 use self::control::Command;
@@ -67,7 +61,6 @@ pub(crate) use self::control::{Reach, endpoint};
 use self::daemon::Daemon;
 use self::delay::Deadlines;
 use self::interrupts::{Interrupt, Interrupts};
-pub(crate) use self::launch::{LOG_LEVEL, credential, find_program, working_dir};
 pub(crate) use self::ledger::Copy;
 use self::ledger::Ledger;
 use self::legacy::{Heir, Legacy};
@@ -78,7 +71,6 @@ use self::notices::Notices;
 use self::notify::NotifySocket;
 use self::possession::Possession;
 pub(crate) use self::possession::supervisor;
-pub(crate) use self::preflight::{losses, no_such_user, user_of, warnings};
 use self::report::Reporter;
 pub(crate) use self::report::{Output, height as table_height};
 use self::requests::{LOGS_BEHIND, Waiter};
@@ -94,7 +86,9 @@ use crate::completed;
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::{Code, Failure, chain};
 use crate::halted;
+use crate::launch;
 use crate::output::Foreign;
+use crate::preflight::{self, user_of};
 use crate::snapshot::{CallOff, Which};
 use crate::start_failure::StartFailure;
 use crate::state_dir::{Lock, StateDir};

@@ -13,12 +13,12 @@ use hyper::body::Bytes;
 use mainstay_core::spec::{HostPort, HttpUrl, Probe};
 use tokio::net::TcpStream;
 
-use super::aside::{aside, resolve};
 use super::delay::Limit;
-use super::owner::{self, Owner, Place};
 use super::sys;
+use crate::aside::{aside, resolve};
 use crate::guarded;
 use crate::http::exchange;
+use crate::owner::{self, Owner, Place};
 
 /// The result of a probe: success and the local address that answered, if known; or the reason for
 /// its failure.

@@ -9,7 +9,8 @@ use mainstay_core::spec::{Listen, Spec};
 
 #[cfg(unix)]
 use super::release::close as release;
-use super::{aside, sys};
+use super::sys;
+use crate::aside;
 use crate::guarded;
 #[cfg(windows)]
 use drop as release;

@@ -23,10 +23,11 @@ use tokio::sync::oneshot;
 
 use super::control::{Decision, Reply};
 use super::ledger::Updated;
-use super::{Held, Host, Message, User, other, preflight};
+use super::{Held, Host, Message, User, other};
 use crate::embedded::Definition;
 use crate::failure::Failure;
 use crate::manifest_file::Source;
+use crate::preflight;
 
 /// The longest trial.
 const LONGEST_CANARY: Duration = Duration::from_secs(24 * 3600);

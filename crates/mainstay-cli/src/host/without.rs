@@ -17,13 +17,14 @@ use super::interrupts::Interrupts;
 use super::ledger::{self, Estate, Ledger, Slot, Survivors};
 use super::legacy::{self, Legacy};
 use super::{
-    Host, Output, Parts, Reach, Sources, endpoint, failed, launch, new_processes, possession,
-    preflight, sys,
+    Host, Output, Parts, Reach, Sources, endpoint, failed, new_processes, possession, sys,
 };
 use crate::embedded::{self, Definition, Desired};
 use crate::failure::{Code, Failure};
+use crate::launch;
 use crate::not_found;
 use crate::output;
+use crate::preflight;
 use crate::state_dir::{Lock, Predecessor, StateDir};
 
 /// The services that a dead supervisor left, according to its ledger.

@@ -12,8 +12,8 @@ use mainstay_core::spec::{
 use super::install::Wanted;
 use super::{Installed, Mode, OWN_DIRS};
 use crate::failure::{Code, Failure};
-use crate::host;
-use crate::verbs::host::{of_host, start_limit};
+use crate::launch;
+use crate::margins::{of_host, start_limit};
 
 /// The largest number of increasing restart delays passed to a manager.
 const PAUSES: usize = 20;
@@ -201,7 +201,7 @@ impl Installed {
             let image = self.root.as_deref().filter(|_| !program.contains('/'));
             let found = image.and_then(|root| in_image(program, root)).map(Ok);
             found
-                .unwrap_or_else(|| host::find_program(program, base_dir, search.as_deref()))
+                .unwrap_or_else(|| launch::find_program(program, base_dir, search.as_deref()))
                 .map_err(|error| cannot(format!("program {program}: {error}")))
         };
         let path = find(program)?;
@@ -210,7 +210,7 @@ impl Installed {
             .service()
             .executable(path)
             .arguments(spec.command().args())
-            .working_dir(host::working_dir(spec, base_dir))
+            .working_dir(launch::working_dir(spec, base_dir))
             .start_timeout(spec.start().timeout())
             .graceful(spec.stop().graceful())
             .readiness(match spec.start().ready() {
@@ -229,7 +229,7 @@ impl Installed {
             let own_dir = self.own_dir();
             definition = definition.systemd(|systemd| systemd.state_directory(own_dir));
         }
-        definition = definition.env(host::LOG_LEVEL, spec.log().level().name());
+        definition = definition.env(launch::LOG_LEVEL, spec.log().level().name());
         for (name, value) in spec.env().iter() {
             if value.contains("${") {
                 let why = format!("env {name}: only a host fills in ${{…}}");

@@ -16,8 +16,9 @@ use super::{Installed, Mode, Record, Stored};
 use crate::embedded;
 use crate::failure::{Code, Failure};
 use crate::guarded;
-use crate::host::{self, sys};
+use crate::host::sys;
 use crate::manifest_file::Loaded;
+use crate::preflight;
 use crate::state_dir::{self, StateDir};
 
 /// A service to be installed.
@@ -487,7 +488,7 @@ fn check_account(spec: &Spec, order: &Order<'_>) -> Result<(), Failure> {
             if order.root.is_none() && matches!(sys::User::lookup(user), Ok(None)) =>
         {
             let why = "there is no such user";
-            refuse(Code::MissingPart, why, host::no_such_user(user))
+            refuse(Code::MissingPart, why, preflight::no_such_user(user))
         }
         Some(spec::Account::User(_) | spec::Account::LocalSystem) => Ok(()),
         _ if record.manager == Manager::Systemd || record.scope() == Scope::User => Ok(()),

@@ -41,13 +41,13 @@ use crate::failure::{Code, Failure};
 use crate::guarded;
 use crate::halted;
 use crate::host::sys;
+use crate::margins::patience;
 use crate::not_found;
 use crate::output;
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 use crate::update;
 use crate::verbs::control::Verb;
-use crate::verbs::host::patience;
 
 /// The directory in which systemd stores the state of dynamic accounts. [`OWN_DIRS`] contains the
 /// links to it.

@@ -10,7 +10,8 @@ use mainstay_core::spec;
 use super::install::{Order, Wanted};
 use super::{Mode, Record};
 use crate::failure::{Code, Failure};
-use crate::host::{self, sys};
+use crate::host::sys;
+use crate::launch;
 use crate::rights;
 
 /// Directories that `PrivateTmp=` replaces.
@@ -44,8 +45,8 @@ fn check_one(wanted: &Wanted<'_>, order: &Order<'_>) -> Result<(), Failure> {
     };
     let sandbox = Sandbox::of(wanted, order.record);
     let search = std::env::var_os("PATH");
-    let program = host::find_program(spec.command().program(), dir, search.as_deref()).ok();
-    let working_dir = Some(host::working_dir(spec, dir));
+    let program = launch::find_program(spec.command().program(), dir, search.as_deref()).ok();
+    let working_dir = Some(launch::working_dir(spec, dir));
     // For other accounts, systemd or a host that runs as root reads the file.
     let is_read = order.record.mode == Mode::Hosted && matches!(who, Who::Stranger);
     let env_file = spec

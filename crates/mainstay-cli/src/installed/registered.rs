@@ -15,7 +15,7 @@ use super::{Installed, Mode, Record, account};
 use crate::client;
 use crate::failure::{Code, Failure};
 use crate::guarded;
-use crate::host;
+use crate::launch;
 use crate::manifest_file::Loaded;
 use crate::registry::{Error, Program, Registered, Registry, Wish, Work};
 use crate::state_dir::{self, StateDir};
@@ -207,7 +207,7 @@ pub(super) fn programs(order: &Order<'_>) -> Vec<Option<Program>> {
 /// Returns the program file of a service, if it can be read now.
 pub(crate) fn program(spec: &Spec, base_dir: &Path) -> Option<Program> {
     let search = std::env::var_os("PATH");
-    let path = host::find_program(spec.command().program(), base_dir, search.as_deref());
+    let path = launch::find_program(spec.command().program(), base_dir, search.as_deref());
     Program::read(&path.ok()?).ok()
 }
 

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{guarded, host};
+use crate::{aside, guarded};
 
 /// A registered program. It is stored as JSON, so new fields must be optional.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ impl Program {
         let path = self.path.display();
         let place = self.path.clone();
         let look = move || fs::metadata(place);
-        let metadata = match host::wait(path.to_string(), look).flatten() {
+        let metadata = match aside::wait(path.to_string(), look).flatten() {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Some(format!("the program {path} is gone"));

@@ -17,9 +17,9 @@ use super::{Change, Trouble};
 use crate::client::GivenUp;
 use crate::failure::{Code, Failure};
 use crate::installed::Installed;
+use crate::margins::MARGIN;
 use crate::snapshot::{CallOff, Created, Occasion, Store, Which};
 use crate::verbs::control::Verb;
-use crate::verbs::host::MARGIN;
 
 /// The polling interval for the manager's status.
 const LOOK: Duration = Duration::from_millis(50);

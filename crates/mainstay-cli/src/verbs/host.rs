@@ -4,23 +4,18 @@
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use mainstay::{Accepts, Context, Definition, Exit, Recovery};
+use mainstay::{Context, Exit};
 use mainstay_core::spec::Spec;
 
 use crate::failure::{Code, Failure};
 use crate::host::{self, Copy, Options, Output, Services, Started};
 use crate::installed::Installed;
+use crate::launch;
 use crate::manifest_file::{FormatName, Source};
+use crate::margins::of_host;
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
-
-/// The time that a host needs in addition to its service's own time, to write what is left of the
-/// output.
-pub(crate) const MARGIN: Duration = Duration::from_secs(10);
-/// The delay between a crash of a host and its next start.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Run one service of a manifest for the service manager that started this process
 ///
@@ -98,7 +93,7 @@ impl Host {
     }
 
     fn job(&self) -> Result<Job, Failure> {
-        let path = host::credential(&self.manifest).unwrap_or_else(|| self.manifest.clone());
+        let path = launch::credential(&self.manifest).unwrap_or_else(|| self.manifest.clone());
         refuse_exposed(&path)?;
         let manifest = Source::read_installed(&path, self.format)?
             .based_on(self.base_dir.clone())
@@ -137,40 +132,6 @@ fn refuse_exposed(manifest: &Path) -> Result<(), Failure> {
 #[expect(clippy::unnecessary_wraps, reason = "as on Windows")]
 fn refuse_exposed(_manifest: &Path) -> Result<(), Failure> {
     Ok(())
-}
-
-/// Completes the definition of a host with the settings that depend on its service. They are the
-/// same at installation and at run time.
-pub(crate) fn of_host(host: Definition, spec: &Spec) -> Definition {
-    let graceful = spec.stop().graceful().saturating_add(MARGIN);
-    host.start_timeout(patience(spec))
-        .graceful(graceful)
-        .windows(|windows| windows.preshutdown(graceful))
-        .accepts(Accepts::PAUSE | Accepts::RELOAD)
-        // The host restarts the program by the contract of its exit codes. The manager restarts
-        // only the host.
-        .recovery(Recovery {
-            restart_after: vec![PAUSE],
-            crashes_only: true,
-            ..Recovery::default()
-        })
-}
-
-/// Returns the start timeout of a host for its manager, which includes the time that the host
-/// itself needs.
-pub(crate) fn patience(spec: &Spec) -> Duration {
-    start_limit(spec).saturating_add(MARGIN)
-}
-
-/// Returns the time after which a host counts as up for its manager, ready or not: `start.timeout`
-/// for its program, and the same again if the service has needs.
-pub(crate) fn start_limit(spec: &Spec) -> Duration {
-    let timeout = spec.start().timeout();
-    let needs = match spec.needs() {
-        [] => Duration::ZERO,
-        _ => timeout,
-    };
-    needs.saturating_add(timeout)
 }
 
 fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<(), Exit> {

@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::embedded::{self, Change};
 use crate::failure::{Code, Failure};
-use crate::host;
 use crate::installed::{self, Mode, Order, Record, Wanted};
 use crate::manifest_file::{self, FormatName, Loaded};
 use crate::output;
+use crate::preflight;
 use crate::state_dir::StateDir;
 
 /// Install services from a manifest, to start at boot; update those already installed
@@ -153,7 +153,7 @@ impl Install {
                 warnings: match &self.root {
                     Some(_) => done.warnings,
                     None => {
-                        let warnings = host::warnings(spec, &manifest.dir);
+                        let warnings = preflight::warnings(spec, &manifest.dir);
                         done.warnings.into_iter().chain(warnings).collect()
                     }
                 },
@@ -206,7 +206,7 @@ impl Install {
                 Change::None => "up to date",
             },
             losses: done.losses,
-            warnings: host::warnings(spec, &manifest.dir),
+            warnings: preflight::warnings(spec, &manifest.dir),
         });
         self.show(lines.collect())
     }

@@ -20,11 +20,11 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::super::aside::aside;
 use super::super::sys;
 use super::endpoint::Listener;
 use super::limit::{Connections, Phase, Progress};
 use super::{Command, Conditions, Decision, Operation, Reach, Reply};
+use crate::aside::aside;
 use crate::embedded;
 use crate::state_dir::StateDir;
 

@@ -23,9 +23,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::super::super::aside::resolve;
 use super::record::Block;
 use super::transport::{CONNECT, PATIENCE, Refusal};
+use crate::aside::resolve;
 use crate::tls;
 
 /// The number of bytes written at once.

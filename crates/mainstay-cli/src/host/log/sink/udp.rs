@@ -12,10 +12,10 @@ use mainstay_core::spec::{HostPort, ServiceName};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::super::super::aside::resolve;
 use super::Lost;
 use super::record::Block;
 use super::transport::{CONNECT, PATIENCE, Refusal};
+use crate::aside::resolve;
 
 pub(super) struct Udp {
     address: HostPort,

@@ -7,11 +7,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::sys::Members;
+use crate::host::sys::Members;
 
 /// A local address on which a process listens.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Tcp(SocketAddr),
     /// The name of a Unix socket, and the process that began to listen there.
     #[cfg_attr(
@@ -36,7 +36,7 @@ impl fmt::Display for Place {
     not(target_os = "linux"),
     expect(dead_code, reason = "only Linux tells")
 )]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     /// A process of the tree, or this one.
     Ours,
     /// Another process, by name and pid. No process of the tree listens there.
@@ -47,7 +47,7 @@ pub(super) enum Owner {
 
 /// Returns the owner of a local address. If `ours` is `None`, only this process counts as ours.
 #[cfg(target_os = "linux")]
-pub(super) fn of(at: &Place, ours: Option<&Members>) -> Owner {
+pub(crate) fn of(at: &Place, ours: Option<&Members>) -> Owner {
     let sockets = match at {
         Place::Tcp(at) => linux::listening(*at),
         Place::Unix(path, _) => linux::listening_unix(path),
@@ -88,7 +88,7 @@ pub(super) fn of(at: &Place, ours: Option<&Members>) -> Owner {
 
 /// Always `Unknown`: this system does not support the lookup.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn of(_at: &Place, _ours: Option<&Members>) -> Owner {
+pub(crate) fn of(_at: &Place, _ours: Option<&Members>) -> Owner {
     Owner::Unknown
 }
 

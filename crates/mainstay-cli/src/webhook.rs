@@ -11,14 +11,15 @@ use mainstay_core::spec::Webhook;
 use ureq::Agent;
 
 use crate::guarded;
-use crate::host::{launch, sys};
+use crate::host::sys;
 use crate::http::agent::{self, Trust};
+use crate::launch;
 
 /// The size limit of a secret file. Keys are much shorter.
 const LONGEST_FILE: u64 = 8 << 10;
 
 /// Sends a document. Returns the result and its description. `dir` is the manifest's directory.
-pub(super) fn post(webhook: &Webhook, dir: &Path, id: &str, document: &[u8]) -> (Answer, String) {
+pub(crate) fn post(webhook: &Webhook, dir: &Path, id: &str, document: &[u8]) -> (Answer, String) {
     match try_post(webhook, dir, id, document) {
         Ok((status, wanted)) => {
             let what = match status {
@@ -81,7 +82,7 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// Reads the webhook's current keys.
-pub(super) fn keys(webhook: &Webhook, dir: &Path) -> Result<SigningKeys, String> {
+pub(crate) fn keys(webhook: &Webhook, dir: &Path) -> Result<SigningKeys, String> {
     let named = webhook.secret_file();
     let credential = launch::credential(named);
     let path: PathBuf = credential.clone().unwrap_or_else(|| dir.join(named));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use mainstay_core::engine::Human;
 use tokio::sync::oneshot;
 
-use super::sys::threads::{self, Stack};
+use crate::host::sys::threads::{self, Stack};
 
 /// The limit of concurrent threads, and of those on one subject: one that hangs must not take the
 /// threads of the others.
@@ -76,7 +76,7 @@ impl Drop for Seat {
 ///
 /// # Errors
 /// If the work was not done. `TimedOut` if earlier work on this subject hangs.
-pub(super) async fn aside<T: Send + 'static>(
+pub(crate) async fn aside<T: Send + 'static>(
     subject: impl Into<String>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
@@ -124,7 +124,7 @@ fn in_thread(
 ///
 /// # Errors
 /// The outer error if the resolver was not asked; the inner one is the resolver's.
-pub(super) async fn resolve(host: &str, port: u16) -> io::Result<io::Result<Vec<SocketAddr>>> {
+pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<io::Result<Vec<SocketAddr>>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(Ok(vec![(address, port).into()]));
     }

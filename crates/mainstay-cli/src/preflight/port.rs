@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mainstay_core::spec::{Probe, Ready, Spec};
 
-use super::owner::{self, Owner, Place};
+use crate::owner::{self, Owner, Place};
 
 /// The timeout of a loopback connection that is neither accepted nor refused.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// readiness probe. It cannot be the service, and counting it as the service would report a wrong
 /// "ready". Names other than `localhost` are not resolved, as that may take long. The message names
 /// the process if the system shows it.
-pub(super) fn taken(spec: &Spec) -> Option<String> {
+pub(crate) fn taken(spec: &Spec) -> Option<String> {
     let address = match spec.start().ready()? {
         Ready::Probe(Probe::Tcp(address)) => address,
         Ready::Probe(Probe::Http(url)) => url.address(),

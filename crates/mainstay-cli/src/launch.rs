@@ -9,18 +9,19 @@ use std::{env, fs, io};
 use mainstay_core::spec::Spec;
 use mainstay_core::{env_file, environment};
 
-use super::{aside, sys};
+use crate::aside;
 use crate::guarded;
+use crate::host::sys;
 
 /// The variable that passes `log.level` to every program.
 pub(crate) const LOG_LEVEL: &str = "MAINSTAY_LOG_LEVEL";
 
 /// An environment under construction.
-pub(super) type Environment = BTreeMap<OsString, OsString>;
+pub(crate) type Environment = BTreeMap<OsString, OsString>;
 
 /// Returns the supervisor's own environment, without its private variables. Call this once: the
 /// environment never changes.
-pub(super) fn inherited() -> Environment {
+pub(crate) fn inherited() -> Environment {
     env::vars_os()
         .map(|(name, value)| (key(&name), value))
         .filter(|(name, _)| !name.to_str().is_some_and(environment::is_private))
@@ -30,7 +31,7 @@ pub(super) fn inherited() -> Environment {
 /// Returns the part of `ours` that a service and the commands of its account inherit. It is
 /// everything, unless they run as another `user`: another account must not see the supervisor's
 /// environment, so it gets a clean one.
-pub(super) fn inherited_by(
+pub(crate) fn inherited_by(
     spec: &Spec,
     user: Option<&sys::User>,
     ours: &Environment,
@@ -84,7 +85,7 @@ pub(crate) fn credential(path: &Path) -> Option<PathBuf> {
 /// # Errors
 /// If a file cannot be read or a variable is not set. The message names the operation and the file,
 /// but never a value.
-pub(super) fn environment(
+pub(crate) fn environment(
     spec: &Spec,
     manifest_dir: &Path,
     user: Option<&sys::User>,
@@ -134,7 +135,7 @@ fn read_env_file(spec: &Spec, manifest_dir: &Path) -> Result<Option<(PathBuf, St
 
 /// Returns remarks on lines of the `env_file` that may not mean what their author expects. Empty if
 /// the file cannot be read.
-pub(super) fn env_file_remarks(spec: &Spec, manifest_dir: &Path) -> Vec<String> {
+pub(crate) fn env_file_remarks(spec: &Spec, manifest_dir: &Path) -> Vec<String> {
     let Ok(Some((path, text))) = read_env_file(spec, manifest_dir) else {
         return Vec::new();
     };
@@ -218,7 +219,7 @@ fn candidates(program: &str) -> [String; 4] {
 
 /// Checks that `path` is a file that this process may execute.
 #[cfg(unix)]
-pub(super) fn check_executable(path: &Path) -> io::Result<()> {
+pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
     use rustix::fs::{Access, access};
     if fs::metadata(path)?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -229,7 +230,7 @@ pub(super) fn check_executable(path: &Path) -> io::Result<()> {
 /// Returns the reason that a file cannot be executed, as far as it is known in advance, and a hint
 /// if the error alone is misleading.
 #[cfg(unix)]
-pub(super) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
+pub(crate) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
     match check_executable(path) {
         Err(error) => {
             let errno = error.raw_os_error();
@@ -243,13 +244,13 @@ pub(super) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
 
 /// Returns the reason that a file cannot be executed, as far as it is known in advance.
 #[cfg(windows)]
-pub(super) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
+pub(crate) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
     check_executable(path).err().map(|error| (error, None))
 }
 
 /// Checks that `path` is a file. On Windows, only an attempt shows whether it can be executed.
 #[cfg(windows)]
-pub(super) fn check_executable(path: &Path) -> io::Result<()> {
+pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
     match fs::metadata(path)?.is_dir() {
         true => Err(io::ErrorKind::IsADirectory.into()),
         false => Ok(()),

@@ -1,28 +1,35 @@
 //! Checks before anything is started, so that predictable failures are reported early: missing
 //! programs, ports in use, accounts that cannot be used.
 
+mod port;
+
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use mainstay_core::spec::{Account, Argv, Need, Spec};
+use mainstay_core::spec::{Account, Argv, Need, OnAlert, Spec};
 
-use super::{alerts, aside, launch, port, sys};
+use crate::aside;
 use crate::failure::{Code, Failure};
 use crate::guarded;
+use crate::host::sys;
+use crate::launch;
 use crate::runs;
 use crate::state_dir::StateDir;
+use crate::webhook;
+
+pub(crate) use self::port::taken;
 
 /// Checks that a service can be started on this host, and returns the first problem. The manifest
 /// was validated before.
-pub(super) fn check(
+pub(crate) fn check(
     spec: &Spec,
     manifest_dir: &Path,
     user: Option<&sys::User>,
     ours: &launch::Environment,
 ) -> Result<(), Failure> {
     check_files(spec, manifest_dir, user, ours)?;
-    match port::taken(spec) {
+    match taken(spec) {
         Some(taken) => {
             let message = format!("start {}: {taken}", spec.name());
             let hint = "stop whoever listens there, or give the service another port";
@@ -33,7 +40,7 @@ pub(super) fn check(
 }
 
 /// Performs the checks that an earlier run of the service does not affect.
-pub(super) fn check_files(
+pub(crate) fn check_files(
     spec: &Spec,
     manifest_dir: &Path,
     user: Option<&sys::User>,
@@ -83,7 +90,7 @@ fn look_at_files(
 }
 
 /// Checks that the service's account can reach its directories in the state directory.
-pub(super) fn check_state(
+pub(crate) fn check_state(
     spec: &Spec,
     state: &StateDir,
     user: Option<&sys::User>,
@@ -196,8 +203,16 @@ fn unusable_helpers(
     unusable.collect()
 }
 
+/// Returns the problem that would prevent the delivery of alerts to a service's webhook, so that it
+/// is reported at the start and not at the first alert.
+fn webhook_problem(spec: &Spec, dir: &Path) -> Option<String> {
+    let webhook = spec.on_alert().and_then(OnAlert::webhook)?;
+    let why = webhook::keys(webhook, dir).err()?;
+    Some(format!("on_alert: {why}"))
+}
+
 /// Returns all remarks on a service that a supervisor reports when it begins to supervise it.
-pub(super) fn remarks(
+pub(crate) fn remarks(
     spec: &Arc<Spec>,
     manifest_dir: &Path,
     environment: &launch::Environment,
@@ -208,7 +223,7 @@ pub(super) fn remarks(
         move || {
             let mut remarks = launch::env_file_remarks(&spec, &dir);
             remarks.extend(unusable_helpers(&spec, &dir, &environment));
-            remarks.extend(alerts::problems(&spec, &dir));
+            remarks.extend(webhook_problem(&spec, &dir));
             remarks
         }
     };
