@@ -21,7 +21,7 @@
 //! A new definition of a service can be tried before it replaces the old one ([`Engine::try_out`],
 //! `trial.rs`).
 //!
-//! Invariants, checked in `simulation.rs` over a million random events in each test run:
+//! Invariants, checked in `simulation/` over a million random events in each test run:
 //! - A definition never has two children, and a service has two only during an update.
 //! - Every wait has a deadline.
 //! - A pause is bounded.

@@ -1,4 +1,4 @@
-//! Tests of the engine's pure parts, for every input. `simulation.rs` and `tests/scenarios` cover
+//! Tests of the engine's pure parts, for every input. `simulation/` and `tests/scenarios` cover
 //! its behaviour over time.
 
 use proptest::prelude::*;
