@@ -26,13 +26,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::snapshot::Hasher;
+use mainstay_sys::{guarded, lock_file};
 
 use self::disk::Disk;
 pub(crate) use self::source::Source;
-use crate::failure::{Code, Failure};
-use crate::guarded;
-use crate::lock_file;
 use crate::snapshot::{CallOff, Seam};
 
 /// The largest size of a program, in bytes.

@@ -10,9 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use mainstay_core::engine::Human;
+use mainstay_sys::threads::{self, Stack};
 use tokio::sync::oneshot;
-
-use crate::host::sys::threads::{self, Stack};
 
 /// The limit of concurrent threads, and of those on one subject: one that hangs must not take the
 /// threads of the others.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mainstay_core::failure::Failure;
 
-use crate::failure::Failure;
 use crate::not_found;
 use crate::state_dir::StateDir;
 use crate::verbs::check::Check;

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Response, StatusCode};
 use mainstay_core::engine::{StateName, Style, TrialPhase};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::snapshot::SnapshotId;
+use mainstay_sys::access::{self, Closed};
 use serde::Deserialize;
 
-use crate::access::{self, Closed};
-use crate::failure::{Code, Failure};
 use crate::host::{self, Reach, TrialRequest, endpoint};
 use crate::http;
 use crate::installed::Installed;

@@ -5,7 +5,8 @@
 use std::fs;
 use std::time::SystemTime;
 
-use crate::host::sys;
+use mainstay_sys as sys;
+
 use crate::state_dir::{self, StateDir};
 
 /// Marks the service of this host as completed. Best effort: without the marker, its dependents do

@@ -24,21 +24,20 @@ use std::time::{Duration, Instant};
 
 use mainstay::Manager;
 use mainstay_core::engine::{Engine, GraphError, Refusal, StateName};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::{self, Expected, Stored, TextDigest, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_sys::{guarded, lock_file};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::desired::{Desired, read_or_halted as desired, write as write_desired};
 use crate::artifact::Programs;
 use crate::client;
-use crate::failure::{Code, Failure};
-use crate::guarded;
 use crate::host::{self, Reach};
 use crate::installed::Installed;
 use crate::installed::registered::{self, Witness};
-use crate::lock_file;
 use crate::manifest_file::{Loaded, Source};
 use crate::not_found;
 use crate::preflight;

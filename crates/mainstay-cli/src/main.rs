@@ -1,20 +1,18 @@
 //! The `mainstay` command. docs/exit-codes.md documents its exit codes.
+#![forbid(unsafe_code)]
 
-mod access;
 mod artifact;
 mod aside;
 mod cli;
 mod client;
 mod completed;
 mod embedded;
-mod failure;
-mod guarded;
 mod halted;
 mod host;
 mod http;
 mod installed;
 mod launch;
-mod lock_file;
+mod library_failure;
 mod manifest_file;
 mod margins;
 mod not_found;
@@ -22,16 +20,12 @@ mod output;
 mod owner;
 mod preflight;
 mod registry;
-#[cfg(unix)]
-mod rights;
 mod runs;
 mod snapshot;
 mod start_failure;
 mod state_dir;
 mod table;
 mod tls;
-#[cfg(unix)]
-mod trust;
 mod update;
 mod verbs;
 mod webhook;
@@ -42,11 +36,11 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     #[cfg(windows)]
-    if let Some(code) = host::run_as_helper() {
+    if let Some(code) = mainstay_sys::run_as_helper() {
         return code;
     }
     #[cfg(unix)]
-    host::sys::receive_signals();
+    mainstay_sys::receive_signals();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => return answer_usage(&answer),

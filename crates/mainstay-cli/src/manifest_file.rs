@@ -9,12 +9,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::{self, Diagnostic, Format, Tool};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_sys::guarded;
 
-use crate::failure::{Code, Failure};
-use crate::guarded;
 use crate::output;
 
 /// `--format`

@@ -2,10 +2,10 @@
 //! services and their manager, and the permission that this process lacks to see more.
 
 use mainstay::Manager;
+use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::report::StatusReport;
 
 use crate::embedded;
-use crate::failure::{Code, Failure, Sought};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
 

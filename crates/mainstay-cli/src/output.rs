@@ -4,10 +4,9 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::terminal::{Allow, Escaper, escape};
 use serde::Serialize;
-
-use crate::failure::{Code, Failure};
 
 const RESET: &str = "\x1b[0m";
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::host::sys::Members;
+use mainstay_sys::Members;
 
 /// A local address on which a process listens.
 #[derive(Clone, Debug)]

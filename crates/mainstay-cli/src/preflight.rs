@@ -7,12 +7,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{Account, Argv, Need, OnAlert, Spec};
+use mainstay_sys as sys;
+use mainstay_sys::guarded;
 
 use crate::aside;
-use crate::failure::{Code, Failure};
-use crate::guarded;
-use crate::host::sys;
 use crate::launch;
 use crate::runs;
 use crate::state_dir::StateDir;

@@ -8,10 +8,10 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{Account, Argv, OnAlert, Probe, Ready, Reload, Spec, Still};
+use mainstay_sys as sys;
 
-use crate::failure::{Code, Failure};
-use crate::host::sys;
 use crate::launch;
 
 /// A file that another account may change.
@@ -83,7 +83,7 @@ pub(crate) fn exposed(path: &Path) -> Option<Exposed> {
     let mut path = path.to_owned();
     // An interpreter may itself be a script. The limit is the kernel's.
     for _ in 0..5 {
-        match crate::trust::exposure(&path) {
+        match mainstay_sys::trust::exposure(&path) {
             Ok(None) => {}
             Ok(Some(exposure)) => {
                 return Some(Exposed {

@@ -5,10 +5,10 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::time::rfc3339;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Code, Failure};
 use crate::state_dir::{self, StateDir};
 
 /// The size limit. Larger files are not ours.

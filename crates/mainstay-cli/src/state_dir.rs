@@ -34,15 +34,15 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use mainstay::Scope;
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::spec::{ServiceName, SnapshotPolicy};
+use mainstay_sys as sys;
+use mainstay_sys::access::Closed;
+#[cfg(unix)]
+use mainstay_sys::{rights, trust};
 
 pub(crate) use self::lock::{Hold, Left, Lock, PATIENCE, Patience, Predecessor, Try};
-use crate::access::Closed;
-use crate::failure::{Code, Failure};
-use crate::host::sys;
-#[cfg(unix)]
-use crate::{rights, trust};
 
 /// A supervisor's state directory. It may not exist yet.
 #[derive(Clone, Debug)]
@@ -393,7 +393,7 @@ impl StateDir {
         };
         let message = format!("state directory {}: {exposure}", self.path.display());
         let cure = match exposure.foreign_owner() {
-            Some(owner) => crate::access::run_as(&owner),
+            Some(owner) => mainstay_sys::access::run_as(&owner),
             None => exposure.cure(),
         };
         let hint = format!("{cure}; or choose another one: --state-dir DIR");
@@ -422,7 +422,7 @@ impl StateDir {
             let message = format!("state directory {place} belongs to {owner} (mode {mode:04o})");
             let hint = format!(
                 "{}; or choose another one: --state-dir DIR",
-                crate::access::run_as(&owner)
+                mainstay_sys::access::run_as(&owner)
             );
             return Err(Failure::new(Code::PermissionDenied, message).hint(hint));
         }

@@ -4,12 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use mainstay_sys::guarded;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-use crate::guarded;
 
 /// Returns the ring provider, which needs no C library of the system and builds everywhere.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -75,4 +74,21 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
         return Err(wrong(&"there is no certificate in it"));
     }
     Ok(certificates)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let sandbox = mainstay_testkit::Sandbox::new();
+        let path = sandbox.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let expect = "it is a socket, not a regular file";
+        let why = certificates(&path).unwrap_err();
+        assert!(why.ends_with(expect), "{why}");
+        let why = private_key(&path).unwrap_err();
+        assert!(why.ends_with(expect), "{why}");
+    }
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mainstay_core::alert::{Answer, SigningKeys};
 use mainstay_core::engine::Human;
 use mainstay_core::spec::Webhook;
+use mainstay_sys as sys;
+use mainstay_sys::guarded;
 use ureq::Agent;
 
-use crate::guarded;
-use crate::host::sys;
 use crate::http::agent::{self, Trust};
 use crate::launch;
 

@@ -9,6 +9,7 @@ pub mod alert;
 pub mod engine;
 pub mod env_file;
 pub mod environment;
+pub mod failure;
 pub mod log;
 pub mod manifest;
 pub mod registry;

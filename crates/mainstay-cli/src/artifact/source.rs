@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use mainstay_core::failure::{Code, Failure};
+use mainstay_sys::guarded;
 use ureq::http::Uri;
 
 use super::LARGEST;
-use crate::failure::{Code, Failure};
-use crate::guarded;
 use crate::http::agent::{self, Trust};
 
 /// The largest number of redirects of a download.

@@ -10,10 +10,10 @@ use std::io;
 use std::path::PathBuf;
 
 use mainstay_core::report::LastExit;
+use mainstay_sys::guarded;
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, place};
-use crate::guarded;
 use crate::state_dir::{StateDir, write_private};
 
 const FILE: &str = "desired.json";

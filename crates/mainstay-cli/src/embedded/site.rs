@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use mainstay_core::engine::{StateName, Style};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
 use mainstay_core::registry::{self, Version};
 use mainstay_core::spec::ServiceName;
@@ -10,7 +11,6 @@ use mainstay_core::spec::ServiceName;
 use super::{Definition, Embedded, Saved};
 use crate::artifact::Programs;
 use crate::client;
-use crate::failure::{Code, Failure};
 use crate::host;
 use crate::installed::registered;
 use crate::registry::Program;

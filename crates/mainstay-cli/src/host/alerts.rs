@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 use mainstay_core::alert::{Answer, Limiter, Next, Tries};
 use mainstay_core::engine::{Beside, Fact, Halt, Human, ServiceId};
 use mainstay_core::spec::{OnAlert, ServiceName, Spec};
+use mainstay_sys as sys;
 use serde::Serialize;
 
 use super::children::{Purpose, Share, spawn};
-use super::{Host, Message, report, seed, sys};
+use super::{Host, Message, report, seed};
 use crate::launch;
 use crate::webhook;
 

@@ -11,10 +11,13 @@ use mainstay_core::engine::{
     Awaited, Event, Exit, Fact, Human, KillReason, RunId, ServiceId, StartFailure, StateName,
     Token, Unasked,
 };
+use mainstay_core::failure::chain;
 use mainstay_core::spec::{
     self, Argv, Probe, Ready, Reload, Senders, ServiceName, Signal, Spec, StopScope,
 };
 use mainstay_core::time::Instant as Moment;
+use mainstay_sys as sys;
+use mainstay_sys::Tree;
 
 use super::delay::{Limit, undelayed};
 use super::legacy::Heir;
@@ -22,11 +25,9 @@ use super::log::Scope;
 use super::notices::Notices;
 use super::notify::{Heard, NotifySocket, Trust};
 use super::probe::{No, no_answer_within};
-use super::sys::{self, Tree};
 use super::update::Part;
 use super::{Held, Host, Message, Processes, Running, other, probe};
 use crate::aside;
-use crate::failure::chain;
 use crate::launch;
 use crate::owner::Owner;
 use crate::preflight;

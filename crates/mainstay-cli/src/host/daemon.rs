@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use mainstay_core::engine::{Fact, KillReason, Left, Refusal, ServiceId, StateName, Wish};
+use mainstay_core::failure::chain;
 use mainstay_core::report::{LastExit, StatusReport};
 use tokio::sync::oneshot;
 
@@ -17,7 +18,6 @@ use super::control::Reply;
 use super::requests::{LOGS_BEHIND, Waiter};
 use super::{Held, Host, SETTLED, Successor, other};
 use crate::embedded::{self, Definition, Desired};
-use crate::failure::chain;
 use crate::preflight;
 
 /// Returns a message about the consequence of a desired state that could not be written, or removed
@@ -324,7 +324,7 @@ impl Host {
     /// Creates the resources of new services before the services become visible.
     fn prepare(
         &mut self,
-        changed: &[(Definition, Option<super::sys::User>)],
+        changed: &[(Definition, Option<mainstay_sys::User>)],
         opened: &mut Vec<(mainstay_core::spec::ServiceName, super::LogEnds)>,
     ) -> Result<(), Refused> {
         for (Definition { spec, dir, .. }, user) in changed {
@@ -456,7 +456,7 @@ impl Host {
             self.reporter.say(&format!("{}: removed", held.spec.name()));
         }
         for held in gone {
-            super::sys::forget_service(&self.processes, held.spec.name().as_str());
+            mainstay_sys::forget_service(&self.processes, held.spec.name().as_str());
         }
         if let Err(error) = self.logs.keep(self.held.values().map(|held| &held.log)) {
             self.reporter

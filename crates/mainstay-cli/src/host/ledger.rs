@@ -28,12 +28,12 @@ use mainstay_core::registry::TextDigest;
 use mainstay_core::report::LastExit;
 use mainstay_core::spec::ServiceName;
 use mainstay_core::time::Instant;
+use mainstay_sys as sys;
+use mainstay_sys::{Birth, Identity, lock_file};
 use serde::{Deserialize, Serialize};
 
-use super::sys::{self, Birth, Identity};
 use super::{Held, Host, Running};
 use crate::embedded::{self, Definition, Desired};
-use crate::lock_file;
 use crate::manifest_file::Loaded;
 use crate::state_dir::{Predecessor, StateDir, create_private_dir, write_private};
 
@@ -630,7 +630,7 @@ impl Estate {
             format: FORMAT,
             boot: sys::boot()?,
             supervisor: predecessor.pid?,
-            birth: Birth::at(0),
+            birth: Birth { first: 0, last: 0 },
             manifest: manifest.to_owned(),
             manifest_dir: PathBuf::new(),
             manifest_format: match installed.is_empty() {

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use mainstay_core::engine::Bequest;
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::time::Instant;
+use mainstay_sys as sys;
+use mainstay_sys::{Identity, Processes, Tree};
 
 use super::ledger::{Estate, Slot};
-use super::sys::{self, Identity, Processes, Tree};
 use crate::embedded::Definition;
-use crate::failure::{Code, Failure};
 use crate::state_dir::{Left, Lock, Predecessor, StateDir};
 
 /// A dead supervisor, and its ledger or the reason why that cannot be used.

@@ -29,7 +29,6 @@ mod requests;
 mod screen;
 mod snapshots;
 mod sockets;
-pub(crate) mod sys;
 mod update;
 mod without;
 
@@ -45,10 +44,12 @@ use hyper::body::Bytes;
 use mainstay_core::engine::{
     Action, Engine, Event, Exit, Fact, Left, RunId, ServiceId, Snapshotted, StateName, Token,
 };
+use mainstay_core::failure::{Code, Failure, chain};
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::Instant;
+use mainstay_sys::{self as sys, Processes, Tree, TreeId};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -76,15 +77,11 @@ pub(crate) use self::report::{Output, height as table_height};
 use self::requests::{LOGS_BEHIND, Waiter};
 use self::snapshots::Taking;
 use self::sockets::Sockets;
-#[cfg(windows)]
-pub(crate) use self::sys::run_as_helper;
-use self::sys::{Processes, Tree, TreeId};
 pub(crate) use self::update::TrialRequest;
 use self::update::Update;
 pub(crate) use self::without::{orphans, stop_without_supervisor};
 use crate::completed;
 use crate::embedded::{self, Definition, Desired};
-use crate::failure::{Code, Failure, chain};
 use crate::halted;
 use crate::launch;
 use crate::output::Foreign;

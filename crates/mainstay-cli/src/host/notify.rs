@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use mainstay_core::engine::Notice;
 use mainstay_core::spec::Senders;
+use mainstay_sys as sys;
 use tokio::task::AbortHandle;
 
-use super::sys;
 use crate::state_dir::StateDir;
 #[cfg(unix)]
 use crate::state_dir::create_private_dir;
@@ -275,9 +275,10 @@ mod platform {
     use tokio::io::Interest;
     use tokio::net::UnixDatagram;
 
-    use super::super::{release, sys};
+    use super::super::release;
     use super::{MOST_WAITING, Sender, bind_file, new_name};
     use crate::state_dir::StateDir;
+    use mainstay_sys as sys;
 
     pub(super) type Socket = UnixDatagram;
 
@@ -424,9 +425,9 @@ mod platform {
 
     use tokio::net::UnixDatagram;
 
-    use super::super::sys;
     use super::{Sender, bind_file, new_name};
     use crate::state_dir::StateDir;
+    use mainstay_sys as sys;
 
     pub(super) type Socket = UnixDatagram;
 
@@ -464,9 +465,9 @@ mod platform {
     use std::ffi::OsString;
     use std::io;
 
-    use super::super::sys;
     use super::Sender;
     use crate::state_dir::StateDir;
+    use mainstay_sys as sys;
 
     pub(super) type Socket = ();
 

@@ -11,14 +11,14 @@ use std::fs::{self, File};
 use std::io;
 use std::time::{Duration, Instant};
 
+use mainstay_core::failure::Failure;
+use mainstay_sys as sys;
+use mainstay_sys::{PlaceWatch, lock_file};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::control::endpoint::{self, Listener};
 use super::ledger::Estate;
-use super::sys::{self, PlaceWatch};
 use super::{Host, other};
-use crate::failure::Failure;
-use crate::lock_file;
 use crate::state_dir::{Hold, Left, Lock, PATIENCE, Patience, StateDir, Try};
 
 /// The delay before lost parts are created again.

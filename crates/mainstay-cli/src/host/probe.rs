@@ -11,12 +11,12 @@ use std::time::Duration;
 use hyper::Method;
 use hyper::body::Bytes;
 use mainstay_core::spec::{HostPort, HttpUrl, Probe};
+use mainstay_sys as sys;
+use mainstay_sys::guarded;
 use tokio::net::TcpStream;
 
 use super::delay::Limit;
-use super::sys;
 use crate::aside::{aside, resolve};
-use crate::guarded;
 use crate::http::exchange;
 use crate::owner::{self, Owner, Place};
 
@@ -142,7 +142,7 @@ async fn unix(path: PathBuf) -> Answer {
     let what = format!("connect to {}", path.display());
     let connect = move || {
         let socket = guarded::socket(&path)?;
-        let creator = super::sys::probe_unix(socket.path())?;
+        let creator = mainstay_sys::probe_unix(socket.path())?;
         Ok(Some(Place::Unix(path, creator)))
     };
     let connected = aside(what.clone(), connect).await;

@@ -13,10 +13,9 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mainstay_sys::threads::{self, Stack};
 use rustix::net::{RecvFlags, recv};
 use tokio::sync::oneshot;
-
-use super::sys::threads::{self, Stack};
 
 /// The longest time for a close that does not linger. The address is free afterwards.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);

@@ -2,13 +2,13 @@
 
 use hyper::StatusCode;
 use mainstay_core::engine::{Action, Launch, Refusal, Request, ServiceId, StateName, Style};
+use mainstay_core::failure::chain;
 use mainstay_core::registry::TextDigest;
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport, UpdateReport};
 use tokio::sync::oneshot;
 
 use super::Host;
 use super::control::{Command, Conditions, Operation, Reach, Reply, Unmet};
-use crate::failure::chain;
 
 /// The reason for refusing requests that involve the log thread.
 pub(super) const LOGS_BEHIND: &str =

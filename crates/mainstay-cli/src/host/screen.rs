@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mainstay::Logger;
+use mainstay_sys::threads::{self, Stack};
 
-use super::sys::threads::{self, Stack};
 use crate::output::{self, Foreign, Safe};
 
 /// The limit in bytes up to which service output may wait for the reader. Events have as much

@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_core::engine::{Event, Refusal, ServiceId, Snapshotted, Token};
+use mainstay_core::failure::Failure;
 use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::{Spec, Still};
+use mainstay_sys as sys;
 use tokio::sync::oneshot;
 
 use super::children::Purpose;
 use super::control::Reply;
-use super::{Host, Message, sys};
-use crate::failure::Failure;
+use super::{Host, Message};
 use crate::snapshot::{CallOff, Created, Occasion, Seam as _, Store, Which};
 
 /// The time limit of each command around a copy.

@@ -6,12 +6,12 @@ use std::io;
 use std::path::PathBuf;
 
 use mainstay_core::spec::{Listen, Spec};
+use mainstay_sys as sys;
+use mainstay_sys::guarded;
 
 #[cfg(unix)]
 use super::release::close as release;
-use super::sys;
 use crate::aside;
-use crate::guarded;
 #[cfg(windows)]
 use drop as release;
 

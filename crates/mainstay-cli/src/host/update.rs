@@ -14,6 +14,7 @@ use hyper::StatusCode;
 use mainstay_core::engine::{
     Action, Beside, Event, Fact, Flaw, Refusal, ServiceId, StateName, Style, TrialPhase, Tryout,
 };
+use mainstay_core::failure::Failure;
 use mainstay_core::manifest::Format;
 use mainstay_core::registry::TextDigest;
 use mainstay_core::report::ServiceReport;
@@ -25,7 +26,6 @@ use super::control::{Decision, Reply};
 use super::ledger::Updated;
 use super::{Held, Host, Message, User, other};
 use crate::embedded::Definition;
-use crate::failure::Failure;
 use crate::manifest_file::Source;
 use crate::preflight;
 

@@ -8,19 +8,18 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_core::engine::{ServiceId, StateName};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
 use mainstay_core::time::rfc3339;
+use mainstay_sys as sys;
 use tokio::sync::mpsc;
 
 use super::daemon;
 use super::interrupts::Interrupts;
 use super::ledger::{self, Estate, Ledger, Slot, Survivors};
 use super::legacy::{self, Legacy};
-use super::{
-    Host, Output, Parts, Reach, Sources, endpoint, failed, new_processes, possession, sys,
-};
+use super::{Host, Output, Parts, Reach, Sources, endpoint, failed, new_processes, possession};
 use crate::embedded::{self, Definition, Desired};
-use crate::failure::{Code, Failure};
 use crate::launch;
 use crate::not_found;
 use crate::output;

@@ -5,13 +5,13 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use mainstay::{Account, Definition, Limit, Manager, Readiness, Recovery, Scope, Start, Systemd};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{
     self, BeyondLimit, CodeAction, Policy, Priority, Ready, Reload, Signal, Spec, StopAsk,
 };
 
 use super::install::Wanted;
 use super::{Installed, Mode, OWN_DIRS};
-use crate::failure::{Code, Failure};
 use crate::launch;
 use crate::margins::{of_host, start_limit};
 

@@ -6,17 +6,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mainstay::{Account, Definition, Manager, Scope};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::Expected;
 use mainstay_core::spec::{self, Spec};
+use mainstay_sys as sys;
+use mainstay_sys::guarded;
 
 #[cfg(unix)]
 use super::PRIVATE_DIRS;
 use super::registered::{self, Kept};
 use super::{Installed, Mode, Record, Stored};
 use crate::embedded;
-use crate::failure::{Code, Failure};
-use crate::guarded;
-use crate::host::sys;
+use crate::library_failure::of_library;
 use crate::manifest_file::Loaded;
 use crate::preflight;
 use crate::state_dir::{self, StateDir};
@@ -93,7 +94,7 @@ pub(super) fn put(place: &Installed, kept: &Kept) -> Result<(), Failure> {
 fn uninstall_new(places: &[Installed], are_new: impl Iterator<Item = bool>) -> Result<(), Failure> {
     let new = places.iter().zip(are_new).filter(|(_, is_new)| *is_new);
     for (place, _) in new {
-        place.service().uninstall()?;
+        place.service().uninstall().map_err(of_library)?;
     }
     Ok(())
 }
@@ -108,7 +109,7 @@ pub(crate) fn plan_all(state: &StateDir, order: &Order<'_>) -> Result<String, Fa
         let (definition, _) = place.definition(wanted, &path, &order.manifest.dir)?;
         definitions.push(definition);
     }
-    plan += &mainstay::plan_all(&definitions)?;
+    plan += &mainstay::plan_all(&definitions).map_err(of_library)?;
     #[cfg(unix)]
     super::reach::check(order)?;
     Ok(plan)
@@ -172,9 +173,10 @@ fn copy_and_install(
         are_changed.push(copies.is_changed);
     }
     let all = match &order.root {
-        Some(root) => mainstay::stage_all(&definitions, root)?,
-        None => mainstay::install_all(&definitions)?,
+        Some(root) => mainstay::stage_all(&definitions, root),
+        None => mainstay::install_all(&definitions),
     };
+    let all = all.map_err(of_library)?;
     for ((place, wanted), losses) in places.iter().zip(&order.wanted).zip(&mut losses) {
         match place.entrust(&wanted.account) {
             Ok(more) => losses.extend(more),
@@ -357,13 +359,19 @@ impl Installed {
         let service = &*self.manager_name;
         let mut losses = Vec::new();
         let manifest = self.manifest().unwrap_or_else(|| self.place.clone());
+        let holder = match account {
+            Account::LocalSystem => sys::Account::LocalSystem,
+            Account::LocalService => sys::Account::LocalService,
+            Account::NetworkService => sys::Account::NetworkService,
+            named => sys::Account::Named(named.windows_name(service)),
+        };
         for (place, access) in [
             (&*self.place, sys::Access::Read),
             (&manifest, sys::Access::Read),
             (&self.record_path(), sys::Access::Read),
             (self.state.path(), sys::Access::All),
         ] {
-            let is_known = sys::entrust(place, Some((account, service, access)))?;
+            let is_known = sys::entrust(place, Some((&holder, access)))?;
             let name = account.windows_name(service);
             let loss = || format!("the access of {name} to {}", place.display());
             let is_dir = place.is_dir();

@@ -25,10 +25,13 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use mainstay::{Definition, ErrorKind, Manager, Scope, ServiceStatus, State};
 use mainstay_core::engine::StateName;
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::Expected;
 use mainstay_core::report::{LastExit, ServiceReport};
 use mainstay_core::spec::{Need, ServiceName, Spec};
+use mainstay_sys as sys;
+use mainstay_sys::guarded;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::definition::account;
@@ -37,10 +40,8 @@ pub(crate) use self::registered::{kept, registry_of};
 use crate::artifact::Programs;
 use crate::client;
 use crate::completed;
-use crate::failure::{Code, Failure};
-use crate::guarded;
 use crate::halted;
-use crate::host::sys;
+use crate::library_failure::of_library;
 use crate::margins::patience;
 use crate::not_found;
 use crate::output;
@@ -338,7 +339,7 @@ impl Installed {
         match self.service().uninstall() {
             // It was already removed from the manager.
             Err(error) if error.kind() == ErrorKind::NotInstalled => {}
-            done => done?,
+            done => done.map_err(of_library)?,
         }
         let cannot = |path: &Path, error: io::Error| {
             let message = format!("remove {}: {error}", path.display());
@@ -384,7 +385,7 @@ impl Installed {
             true => service.enable(),
             false => service.disable(),
         };
-        Ok(done?)
+        done.map_err(of_library)
     }
 
     /// Reads the spec from the installed manifest, if possible.
@@ -515,9 +516,9 @@ impl Installed {
             // treat such a start as failed.
             Err(_) if self.halted().is_some() || completed::is_stored(&self.state) => {}
             Err(error) if matches!(verb, Verb::Start | Verb::Restart) => {
-                return Err(self.because(error.into()));
+                return Err(self.because(of_library(error)));
             }
-            done => done?,
+            done => done.map_err(of_library)?,
         }
         match verb {
             Verb::Stop => {
@@ -608,10 +609,10 @@ impl Installed {
     pub(crate) fn seen(&self) -> Result<(ServiceReport, Option<Failure>), Failure> {
         let status = match self.service().status() {
             Err(error) if error.kind() == ErrorKind::NotInstalled => {
-                let report = self.unfinished_report().ok_or(error.into());
+                let report = self.unfinished_report().ok_or(of_library(error));
                 return report.map(|report| (report, None));
             }
-            status => status?,
+            status => status.map_err(of_library)?,
         };
         let hosted = match self.record.mode {
             Mode::Direct => None,

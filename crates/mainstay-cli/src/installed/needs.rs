@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use mainstay::{Context, ErrorKind, Manager, ServiceStatus, State};
 use mainstay_core::engine::StateName;
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{Need, Spec};
 
 use super::Installed;
 use crate::client;
 use crate::completed;
-use crate::failure::{Code, Failure};
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 
@@ -102,7 +102,7 @@ impl Installed {
             Err(error) if error.kind() == ErrorKind::NotInstalled => {
                 (format!("which {manager} does not have"), is_systemd, true)
             }
-            Err(error) => (crate::failure::chain(&error), false, false),
+            Err(error) => (mainstay_core::failure::chain(&error), false, false),
         };
         Some(Lack {
             why,

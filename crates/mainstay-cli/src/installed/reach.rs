@@ -5,14 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mainstay::{Account, Manager, Scope};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec;
+use mainstay_sys as sys;
+use mainstay_sys::rights;
 
 use super::install::{Order, Wanted};
 use super::{Mode, Record};
-use crate::failure::{Code, Failure};
-use crate::host::sys;
 use crate::launch;
-use crate::rights;
 
 /// Directories that `PrivateTmp=` replaces.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];

@@ -4,18 +4,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mainstay::{Manager, Scope};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
 use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_sys::guarded;
 use serde::Serialize;
 
 use super::install::{Order, Wanted};
 use super::{Installed, Mode, Record, account};
 use crate::client;
-use crate::failure::{Code, Failure};
-use crate::guarded;
 use crate::launch;
+use crate::library_failure::of_library;
 use crate::manifest_file::Loaded;
 use crate::registry::{Error, Program, Registered, Registry, Wish, Work};
 use crate::state_dir::{self, StateDir};
@@ -487,7 +488,7 @@ impl Installed {
                 Some(format!("{}: {status}", self.record.manager))
             }),
             Err(error) => {
-                let why = crate::failure::chain(error);
+                let why = mainstay_core::failure::chain(error);
                 Witness::disagrees("manager", "unknown", vec![why])
             }
         });
@@ -549,7 +550,7 @@ impl Installed {
         let path = as_registered.manifest_path(definition.format);
         let base_dir = Path::new(&definition.base_dir);
         let (definition, _) = as_registered.definition(&kept.wanted(), &path, base_dir)?;
-        Ok(definition.changed_files()?)
+        definition.changed_files().map_err(of_library)
     }
 }
 

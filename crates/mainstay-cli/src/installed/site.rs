@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use mainstay_core::engine::{StateName, Style};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Version};
 use mainstay_core::spec::{ServiceName, Spec};
 
 use super::registered::{self, Kept};
 use super::{Installed, Mode, install};
 use crate::artifact::Programs;
-use crate::failure::{Code, Failure};
 use crate::registry::Program;
 use crate::state_dir::StateDir;
 use crate::update::{Change, Site, Trouble};

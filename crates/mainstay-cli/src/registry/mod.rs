@@ -19,17 +19,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::Format;
+use mainstay_core::registry as core;
 use mainstay_core::registry::{
-    self as core, Change, Definition, Entry, Etag, Event, Expected, Owner, Refusal, Stored, Version,
+    Change, Definition, Entry, Etag, Event, Expected, Owner, Refusal, Stored, Version,
 };
 use mainstay_core::spec::ServiceName;
+use mainstay_sys::access::Closed;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
 
 use self::owner::Holder;
 pub(crate) use self::program::Program;
-use crate::access::Closed;
-use crate::failure::{Code, Failure};
 use crate::state_dir;
 
 /// The number of definitions kept per service. The history is kept in full.

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use mainstay_core::failure::{Code, Failure};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{cannot, database};
-use crate::failure::{Code, Failure};
 
 /// The `application_id` of a registry file: `MSty`.
 const APPLICATION: i32 = 0x4d53_7479;

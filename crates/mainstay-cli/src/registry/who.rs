@@ -5,7 +5,7 @@ use mainstay_core::registry::Who;
 #[cfg(unix)]
 pub(super) fn who() -> Who {
     let uid = rustix::process::getuid().as_raw();
-    let name = crate::host::sys::User::name_of(uid).ok().flatten();
+    let name = mainstay_sys::User::name_of(uid).ok().flatten();
     Who {
         user: name.map_or_else(|| uid.to_string(), |name| name.to_string_lossy().into()),
         uid: Some(uid),

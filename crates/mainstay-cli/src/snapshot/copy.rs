@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::ShowSize;
 use mainstay_core::snapshot::{Digest, Entry, Kind, Metadata, Raw, Root};
 
@@ -20,7 +21,6 @@ use super::descent::Descent;
 use super::disk::{Disk, read_through};
 use super::sys::{self, Dir, FileKind, Stat};
 use super::{Trouble, doing};
-use crate::failure::{Code, Failure};
 
 /// The number of attempts to obtain a consistent copy.
 const PASSES: usize = 5;

@@ -27,11 +27,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mainstay_core::failure::{Code, Failure};
+use mainstay_sys::guarded;
+
 pub(crate) use self::disk::{Change, Seam};
 pub(crate) use self::restore::Which;
 pub(crate) use self::store::{Created, Listed, Occasion, Store};
-use crate::failure::{Code, Failure};
-use crate::guarded;
 
 /// An error of a snapshot operation.
 #[derive(Debug)]

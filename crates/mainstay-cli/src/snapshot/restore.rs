@@ -14,15 +14,15 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::snapshot::{Index, Journal, Move, Raw, Reason, SnapshotId, older_stable};
+use mainstay_sys::guarded;
 
 use super::copy::{Excess, excess_of, has_gone, make, seal};
 use super::descent::Descent;
 use super::store::{Occasion, Session, Store};
 use super::sys::{self, Dir, FileKind};
 use super::{Trouble, called_off, doing};
-use crate::failure::{Code, Failure};
-use crate::guarded;
 
 /// The snapshot to restore.
 #[derive(Clone, Copy, Debug)]

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::snapshot::{
     Bad, Entry, Index, Known, Reason, Root, SnapshotId, older_stable, surplus,
 };
 use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
+use mainstay_sys::lock_file;
 
 use super::copy::{self, Copy, looks_like, stored};
 use super::disk::{Disk, Seam};
 use super::sys::{self, Dir};
 use super::{Trouble, called_off, doing};
-use crate::failure::{Code, Failure};
-use crate::lock_file;
 use crate::state_dir::{StateDir, create_private_dir, create_state_dir};
 
 /// The snapshots of a service. The directory need not exist.

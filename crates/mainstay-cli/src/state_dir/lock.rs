@@ -24,10 +24,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mainstay_core::failure::{Code, Failure};
+use mainstay_sys as sys;
+use mainstay_sys::lock_file;
+
 use super::StateDir;
-use crate::failure::{Code, Failure};
-use crate::host::sys;
-use crate::lock_file;
 
 /// The maximum wait for a lock whose holder is dead or unknown.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use mainstay::{Manager, Scope};
 use mainstay_core::engine::{StateName, Style, TrialPhase};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{LastExit, ServiceReport};
 use mainstay_core::snapshot::{Reason, SnapshotId};
 use mainstay_core::spec::Spec;
 
 use super::{Change, Trouble};
 use crate::client::GivenUp;
-use crate::failure::{Code, Failure};
 use crate::installed::Installed;
 use crate::margins::MARGIN;
 use crate::snapshot::{CallOff, Created, Occasion, Store, Which};

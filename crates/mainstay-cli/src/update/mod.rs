@@ -19,12 +19,12 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use mainstay_core::engine::{StateName, Style};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
 use mainstay_core::spec::ServiceName;
 
 use crate::artifact::Programs;
 use crate::client::{self, Decision, GivenUp, Tried};
-use crate::failure::{Code, Failure};
 use crate::host::TrialRequest;
 use crate::output;
 use crate::registry::{self, Program, Registered, Registry, Wish};

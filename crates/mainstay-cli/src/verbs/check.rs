@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use mainstay_core::failure::Failure;
 use mainstay_core::spec::Spec;
 
-use crate::failure::Failure;
 use crate::manifest_file::{FormatName, Source};
 use crate::output;
 

@@ -5,11 +5,11 @@
 use std::process::ExitCode;
 
 use mainstay_core::engine::StateName;
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::spec::ServiceName;
 
 use crate::embedded::Embedded;
-use crate::failure::{Code, Failure};
 use crate::host::{self, Reach};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;

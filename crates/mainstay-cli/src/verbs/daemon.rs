@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::failure::Failure;
+use mainstay_core::failure::Failure;
+
 use crate::host::{self, Options, Output, Services};
 use crate::output::Foreign;
 use crate::state_dir::StateDir;

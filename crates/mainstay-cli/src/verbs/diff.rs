@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
 use mainstay_core::registry::{Definition, Version};
 use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 
-use crate::failure::{Code, Failure};
 use crate::installed::{kept, registry_of};
 use crate::manifest_file;
 use crate::not_found;

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::failure::Failure;
+use mainstay_core::failure::Failure;
+
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{embedded, output};

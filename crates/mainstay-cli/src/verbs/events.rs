@@ -4,10 +4,10 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use http_body_util::BodyExt as _;
+use mainstay_core::failure::{Code, Failure};
 use serde::Deserialize;
 
 use crate::client;
-use crate::failure::{Code, Failure};
 use crate::installed::Installed;
 use crate::not_found;
 use crate::output::{self, Foreign};

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use mainstay_core::failure::Failure;
 use mainstay_core::registry::{Entry, Who};
 use mainstay_core::time::rfc3339;
 use serde::Serialize;
 
-use crate::failure::Failure;
 use crate::installed::registry_of;
 use crate::not_found;
 use crate::output;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mainstay::{Context, Exit};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::Spec;
 
-use crate::failure::{Code, Failure};
 use crate::host::{self, Copy, Options, Output, Services, Started};
 use crate::installed::Installed;
 use crate::launch;
@@ -55,7 +55,7 @@ impl Host {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
         if self.check_needs {
             // Entering the system mounts needs a privilege. Services of a user work without it.
-            let _ = host::sys::enter_system_mounts();
+            let _ = mainstay_sys::enter_system_mounts();
         }
         let job = self.job();
         if self.check_needs {
@@ -117,7 +117,7 @@ impl Host {
 /// the check happens when the file is opened.
 #[cfg(windows)]
 fn refuse_exposed(manifest: &Path) -> Result<(), Failure> {
-    match host::sys::acl_exposure(manifest) {
+    match mainstay_sys::acl_exposure(manifest) {
         Ok(Some(exposure)) => {
             let message = format!("read {}: {exposure}", manifest.display());
             let failure = Failure::new(Code::PermissionDenied, message);

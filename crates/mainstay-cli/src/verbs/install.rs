@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mainstay::{Account, Manager, Password, Scope};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::Expected;
 use mainstay_core::spec::Spec;
 use serde::Serialize;
 
 use crate::embedded::{self, Change};
-use crate::failure::{Code, Failure};
 use crate::installed::{self, Mode, Order, Record, Wanted};
+use crate::library_failure::of_library;
 use crate::manifest_file::{self, FormatName, Loaded};
 use crate::output;
 use crate::preflight;
@@ -107,7 +108,7 @@ impl Install {
         if self.root.is_none() {
             // Checked before the services: they may be valid on another system.
             let any = mainstay::service("any").manager(record.manager);
-            mainstay::check_manager(&any.scope(record.scope()))?;
+            mainstay::check_manager(&any.scope(record.scope())).map_err(of_library)?;
         }
         let password = self.password()?;
         let wanted = specs.iter().map(|spec| {
@@ -135,7 +136,7 @@ impl Install {
         }
         if order.root.is_none() {
             let any = mainstay::service("any").manager(record.manager);
-            mainstay::may_install(&any.scope(record.scope()))?;
+            mainstay::may_install(&any.scope(record.scope())).map_err(of_library)?;
         }
         let done = installed::install_all(state, &order)?;
         let services: Vec<Line> = specs

@@ -13,14 +13,14 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::ValueEnum;
+use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::log::stored::{Stored, Stream};
 use mainstay_core::spec::ServiceName;
 use mainstay_core::time::{WHEN, when};
+use mainstay_sys::access::{self, Closed};
 use regex::bytes::{Regex, RegexBuilder};
 
-use crate::access::{self, Closed};
 use crate::client;
-use crate::failure::{Code, Failure, Sought};
 use crate::host::log_read::{Followed, Keep, Lines, Log, Position, Query, Range, Time, follow};
 use crate::installed::Installed;
 use crate::not_found;

@@ -21,7 +21,7 @@ pub(crate) mod verify;
 
 use std::time::Duration;
 
-use crate::failure::{Code, Failure};
+use mainstay_core::failure::{Code, Failure};
 
 fn duration(text: &str) -> Result<Duration, String> {
     mainstay_core::manifest::duration(text)

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::failure::Failure;
+use mainstay_core::failure::Failure;
+
 use crate::host::{self, Copy, Options, Output, Services};
 use crate::manifest_file::{self, FormatName};
 use crate::output::{self, Foreign};

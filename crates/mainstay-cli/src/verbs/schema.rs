@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use mainstay_core::failure::Failure;
 use mainstay_core::manifest;
 
-use crate::failure::Failure;
 use crate::output;
 
 pub(crate) fn run() -> Result<ExitCode, Failure> {

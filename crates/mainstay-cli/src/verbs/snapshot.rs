@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use mainstay::Scope;
 use mainstay_core::engine::StateName;
+use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::manifest::Format;
 use mainstay_core::report::ServiceReport;
 use mainstay_core::snapshot::{Digest, Index, Kind, Reason, SnapshotId};
 use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
+use mainstay_sys::access::Closed;
 use serde_json::{Value, json};
 
-use crate::access::Closed;
-use crate::failure::{Code, Failure, Sought};
 use crate::installed::Installed;
 use crate::manifest_file;
 use crate::not_found;

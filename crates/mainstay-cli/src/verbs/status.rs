@@ -6,9 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_core::engine::StateName;
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 
-use crate::failure::{Code, Failure};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{client, completed, embedded, host, not_found, output, table};

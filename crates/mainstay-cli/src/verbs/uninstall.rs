@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::Expected;
 
-use crate::failure::{Code, Failure};
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{embedded, output};

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mainstay_core::engine::{Style, TrialPhase};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest as core;
 use mainstay_core::registry::{Definition, Expected, Version};
 use mainstay_core::spec::{ServiceName, Spec};
@@ -13,8 +14,8 @@ use serde::Serialize;
 
 use crate::artifact::{Hash, Source};
 use crate::embedded::Embedded;
-use crate::failure::{Code, Failure};
 use crate::installed::{self, Installed, registered};
+use crate::library_failure::of_library;
 use crate::manifest_file::{self, FormatName, Loaded};
 use crate::not_found;
 use crate::output;
@@ -359,6 +360,6 @@ fn site(state: &StateDir, name: &ServiceName) -> Result<Option<Box<dyn Site>>, F
     let Some(installed) = Installed::find(state, name.as_str()) else {
         return Ok(None);
     };
-    mainstay::may_install(&installed.service())?;
+    mainstay::may_install(&installed.service()).map_err(of_library)?;
     Ok(Some(Box::new(installed)))
 }

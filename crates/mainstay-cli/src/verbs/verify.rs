@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use mainstay_core::failure::{Code, Failure};
 use serde::Serialize;
 
-use crate::failure::{Code, Failure};
 use crate::installed::Installed;
 use crate::installed::registered::Witness;
 use crate::state_dir::StateDir;

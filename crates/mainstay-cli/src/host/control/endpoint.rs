@@ -88,7 +88,7 @@ mod unix {
     /// if too many clients are waiting, [`Foreign`](super::Foreign) if another account listens
     /// there and must not be trusted.
     pub(crate) async fn connect(state_dir: &Path) -> io::Result<UnixStream> {
-        let connect = |short: &Path| Ok(crate::host::sys::connect_unix(short)?);
+        let connect = |short: &Path| Ok(mainstay_sys::connect_unix(short)?);
         let stream = super::short(&super::path(state_dir), connect)?;
         let stream = UnixStream::from_std(stream.into())?;
         let peer = stream.peer_cred()?;
@@ -96,7 +96,7 @@ mod unix {
         // for a moment.
         if peer
             .pid()
-            .is_some_and(|pid| pid > 0 && crate::host::sys::is_dead(pid.unsigned_abs()))
+            .is_some_and(|pid| pid > 0 && mainstay_sys::is_dead(pid.unsigned_abs()))
         {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -105,7 +105,7 @@ mod unix {
         match is_trusted || is_delegated(state_dir, peer) {
             true => Ok(stream),
             false => Err(io::Error::other(super::Foreign {
-                owner: crate::trust::user(peer),
+                owner: mainstay_sys::trust::user(peer),
             })),
         }
     }
@@ -114,7 +114,7 @@ mod unix {
     /// whose manager was configured by a trusted account to run it as this user.
     fn is_delegated(state_dir: &Path, uid: u32) -> bool {
         let place = crate::state_dir::installed_place(state_dir);
-        place.is_some_and(|place| matches!(crate::trust::exposure(place), Ok(None)))
+        place.is_some_and(|place| matches!(mainstay_sys::trust::exposure(place), Ok(None)))
             && fs::metadata(state_dir).is_ok_and(|found| found.uid() == uid)
     }
 
@@ -122,11 +122,11 @@ mod unix {
     #[cfg(target_os = "linux")]
     pub(crate) fn listener(state_dir: &Path) -> Option<Option<u32>> {
         use rustix::io::Errno;
-        let probe = |short: &Path| Ok(crate::host::sys::probe_unix(short));
+        let probe = |short: &Path| Ok(mainstay_sys::probe_unix(short));
         match super::short(&super::path(state_dir), probe).ok()? {
             // A program that a supervisor was about to start may hold the dead supervisor's
             // descriptors for a moment.
-            Ok(pid) => (!crate::host::sys::is_dead(pid?)).then_some(pid),
+            Ok(pid) => (!mainstay_sys::is_dead(pid?)).then_some(pid),
             // A process listens, and its queue is full.
             Err(Errno::AGAIN) => Some(None),
             Err(_) => None,
@@ -164,7 +164,7 @@ pub(crate) fn open_dir(state_dir: &Path) -> std::io::Result<std::fs::File> {
 /// open file in it cannot be removed.
 #[cfg(windows)]
 pub(crate) fn open_dir(_state_dir: &Path) -> std::io::Result<std::fs::File> {
-    crate::host::sys::null()
+    mainstay_sys::null()
 }
 
 /// Removes the socket of a dead supervisor. The caller holds the state directory's lock.
@@ -207,8 +207,8 @@ mod windows {
     use tokio::net::windows::named_pipe::{ClientOptions, NamedPipeClient, NamedPipeServer};
     use windows_sys::Win32::Foundation::ERROR_PIPE_BUSY;
 
-    use crate::host::sys;
     use crate::state_dir::write_private;
+    use mainstay_sys as sys;
 
     /// The number of attempts of a client to get an instance of the pipe, and the pause between
     /// them.

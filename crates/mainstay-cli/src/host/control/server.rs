@@ -16,11 +16,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use mainstay_core::engine::Request;
+use mainstay_sys as sys;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::super::sys;
 use super::endpoint::Listener;
 use super::limit::{Connections, Phase, Progress};
 use super::{Command, Conditions, Decision, Operation, Reach, Reply};

@@ -17,11 +17,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use flate2::write::GzEncoder;
 use mainstay_core::log::{LogName, Stamp, files, leftovers, surplus};
 use mainstay_core::spec::{Compress, Retention, ServiceName};
+use mainstay_sys as sys;
+use mainstay_sys::threads::{self, Stack};
 
 use super::disk::{Disk, RealDisk, is_held};
 use super::file::{Lost, Report, Trouble, trouble};
-use crate::host::sys;
-use crate::host::sys::threads::{self, Stack};
 
 /// The distance in which zstd searches for repetitions, as a power of two. With its tables it uses
 /// 2.3 MiB of memory.

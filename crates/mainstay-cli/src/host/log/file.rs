@@ -21,10 +21,10 @@ use mainstay_core::log::{
     CURRENT, CURRENT_INDEX, Extent, Mark, Stamp, files, fitting, next_boundary,
 };
 use mainstay_core::spec::{Compress, Every, LogFormat, LogPolicy, Retention, Zone};
+use mainstay_sys as sys;
 
 use super::compress::{Work, is_untidy, retain};
 use super::disk::{Disk, stamp};
-use crate::host::sys;
 
 /// The maximum length of a torn line that is cut off again, so that the log contains whole lines
 /// only. A longer one is kept as evidence.

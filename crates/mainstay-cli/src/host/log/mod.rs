@@ -318,7 +318,7 @@ impl Logs {
         &mut self,
         service: &ServiceName,
         policy: &LogPolicy,
-        owner: Option<&crate::host::sys::User>,
+        owner: Option<&mainstay_sys::User>,
     ) -> io::Result<ServicePipes> {
         self.pipes.make(service, policy, owner)
     }
@@ -328,7 +328,7 @@ impl Logs {
         &mut self,
         spec: &Spec,
         manifest_dir: &Path,
-        owner: Option<&crate::host::sys::User>,
+        owner: Option<&mainstay_sys::User>,
     ) -> io::Result<LogEnds> {
         let pipes = self.make(spec.name(), spec.log(), owner)?;
         self.forget(spec.name(), false, || {});

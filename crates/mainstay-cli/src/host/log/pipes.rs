@@ -16,6 +16,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mainstay_core::spec::{LogPolicy, ServiceName, Streams};
+use mainstay_sys as sys;
+#[cfg(target_os = "linux")]
+use mainstay_sys::Keeper;
 #[cfg(target_os = "linux")]
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 #[cfg(target_os = "linux")]
@@ -24,9 +27,6 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::LogEnds;
-use crate::host::sys;
-#[cfg(target_os = "linux")]
-use crate::host::sys::Keeper;
 
 /// The suffix of the name of a pipe for standard error. A service's name contains no dot.
 pub(super) const STDERR: &str = ".stderr";

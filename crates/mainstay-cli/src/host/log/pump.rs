@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use mainstay_core::log::refine::Stream;
 use mainstay_core::slab::Slab;
 use mainstay_core::spec::ServiceName;
+use mainstay_sys::threads::{self, Stack};
 use rustix::io::Errno;
 
 use super::capture::{Capture, SourceId};
 use super::orders::{self, Orders, Receiver};
 use super::pipes::{OurEnd, Pipes};
 use super::{Command, Scope, Summary, Wanted};
-use crate::host::sys::threads::{self, Stack};
 
 #[cfg_attr(target_os = "linux", path = "pump/hand.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "pump/read.rs")]

@@ -10,11 +10,11 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use mainstay_core::snapshot::{Metadata, Raw};
+use mainstay_sys::guarded;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::{FileKind, Stat};
-use crate::guarded;
 
 /// A device and inode number.
 pub(in crate::snapshot) type Id = (u64, u64);

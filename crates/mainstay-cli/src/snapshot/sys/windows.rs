@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use mainstay_core::snapshot::{Metadata, Raw};
+use mainstay_sys::guarded;
 
 use super::{FileKind, Stat};
-use crate::guarded;
 
 /// `FILE_FLAG_BACKUP_SEMANTICS` also opens directories. `FILE_FLAG_OPEN_REPARSE_POINT` does not
 /// follow links.

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mainstay_core::log::refine::Stream;
+use mainstay_sys::threads::{self, Stack};
 
 use super::capture::{Capture, SourceId};
 use super::pipes::{OurEnd, Pipes};
 use super::{Command, Summary, Wanted};
-use crate::host::sys::threads::{self, Stack};
 
 /// The maximum size of one read.
 const BUFFER: usize = 64 << 10;

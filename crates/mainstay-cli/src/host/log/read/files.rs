@@ -8,10 +8,10 @@ use std::time::SystemTime;
 
 use flate2::read::MultiGzDecoder;
 use mainstay_core::log::{CURRENT, Stamp};
+use mainstay_sys::guarded;
 
 use super::index::{Index, Mark};
 use super::{BLOCK, SLACK};
-use crate::guarded;
 
 /// The maximum number of attempts to list a log that is rotated at the same time.
 const TRIES: u32 = 100;

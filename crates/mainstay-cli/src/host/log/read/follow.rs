@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mainstay_core::log::{CURRENT, Stamp};
+use mainstay_sys::guarded;
 
 use super::BLOCK;
 use super::files::{Content, Log, Packed, copy};
 use super::watch::Watch;
-use crate::guarded;
 
 /// The interval between checks for a missing file.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);

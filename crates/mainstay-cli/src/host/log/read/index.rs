@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::path::Path;
 
+use mainstay_sys::guarded;
+
 use super::files::read_exact_at;
-use crate::guarded;
 
 /// The start of a line, and the time when it was read. Every line before it is older; every line
 /// from there on is as old or younger.

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use mainstay_core::log::Line;
 use mainstay_core::spec::{ServiceName, SinkSpec, SinkTarget};
+use mainstay_sys::threads::{self, Stack};
 use tokio::sync::Notify;
 
 use super::file::Lost;
-use crate::host::sys::threads::{self, Stack};
 
 #[cfg(target_os = "linux")]
 mod journald;

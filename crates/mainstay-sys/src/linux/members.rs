@@ -1,0 +1,61 @@
+//! Tree membership by pid alone, such as for the sender of a message or the owner of a socket.
+
+use super::mark::Mark;
+use super::{cgroup, kin};
+
+/// The criteria that distinguish the processes of one tree from others. It keeps no resource of the
+/// tree alive and may be used on any thread.
+#[derive(Clone, Debug)]
+pub struct Members {
+    main: u32,
+    bond: Bond,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Bond {
+    /// The cgroup's path as `/proc/PID/cgroup` names it.
+    Cgroup(String),
+    Kin(Mark),
+}
+
+/// The maximum number of generations between a member and the main process or a marked orphan.
+const DEEPEST: usize = 256;
+
+impl Members {
+    pub(super) fn new(main: u32, bond: Bond) -> Self {
+        Self { main, bond }
+    }
+
+    /// Returns whether the process is the main process or another member of the tree, including
+    /// zombies. For a process that its parent has reaped, nothing can be determined. Reads a few
+    /// files in /proc.
+    pub fn has(&self, pid: u32) -> bool {
+        // The main process's pid cannot be reused while the tree can be queried: it was reaped a
+        // moment ago at most.
+        pid == self.main
+            || match &self.bond {
+                Bond::Cgroup(path) => cgroup::is_member(pid, path),
+                Bond::Kin(mark) => self.is_kin(pid, mark),
+            }
+    }
+
+    /// Returns whether the process or one of its ancestors is a member by descent, session or mark.
+    fn is_kin(&self, pid: u32, mark: &Mark) -> bool {
+        let own = std::process::id();
+        let mut next = kin::Stat::of(pid);
+        for _ in 0..DEEPEST {
+            let Some(process) = next.filter(|process| process.pid != own) else {
+                return false;
+            };
+            if process.pid == self.main
+                || process.session == self.main
+                || mark.is_believed_of(process.pid)
+            {
+                return true;
+            }
+            let parent = kin::Stat::of(process.parent);
+            next = parent.filter(|parent| parent.start <= process.start);
+        }
+        false
+    }
+}

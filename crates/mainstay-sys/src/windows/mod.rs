@@ -1,0 +1,766 @@
+//! Windows: one job object per program, which no process in it can leave, and one console without a
+//! window per program, so that ctrl-c can be sent to that program alone.
+//!
+//! A program is created suspended, assigned to its job, and then resumed, so it can never start a
+//! child outside of the job. The job ends with the supervisor's handle
+//! (`JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE`): if the supervisor is killed, no process is left.
+//!
+//! Changes are reported by two sources: a wait on each main process, which cannot be lost, and the
+//! jobs' completion port, read by one thread, for the end of the last process. Sources: "Job
+//! Objects", "CreateProcessW", "Console Functions", Microsoft Learn.
+
+pub(crate) mod access;
+mod acl;
+mod ask;
+mod job;
+pub(crate) mod pipe;
+pub(crate) mod sockets;
+#[cfg(test)]
+mod tests;
+pub(super) mod text;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString, c_void};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::windows::ffi::OsStrExt;
+use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::path::Path;
+use std::ptr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mainstay_core::spec::{Priority, Signal, StopAsk, StopScope};
+use tokio::sync::Notify;
+use windows_sys::Win32::Foundation::{
+    DUPLICATE_SAME_ACCESS, DuplicateHandle, ERROR_BAD_EXE_FORMAT, ERROR_DIRECTORY,
+    ERROR_ELEVATION_REQUIRED, ERROR_INVALID_PARAMETER, FILETIME, HANDLE, INVALID_HANDLE_VALUE,
+    SYSTEMTIME, WAIT_OBJECT_0,
+};
+use windows_sys::Win32::Security::{
+    GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation,
+};
+use windows_sys::Win32::System::Threading::{
+    ABOVE_NORMAL_PRIORITY_CLASS, BELOW_NORMAL_PRIORITY_CLASS, CREATE_NO_WINDOW, CREATE_SUSPENDED,
+    CREATE_UNICODE_ENVIRONMENT, CreateProcessW, DeleteProcThreadAttributeList,
+    EXTENDED_STARTUPINFO_PRESENT, GetCurrentProcess, GetCurrentThread, GetExitCodeProcess,
+    HIGH_PRIORITY_CLASS, IDLE_PRIORITY_CLASS, INFINITE, InitializeProcThreadAttributeList,
+    NORMAL_PRIORITY_CLASS, OpenProcess, OpenProcessToken, PROC_THREAD_ATTRIBUTE_HANDLE_LIST,
+    PROCESS_INFORMATION, PROCESS_SYNCHRONIZE, RegisterWaitForSingleObject, ResumeThread,
+    STARTF_USESTDHANDLES, STARTUPINFOEXW, SetPriorityClass, SetProcessAffinityMask,
+    SetThreadPriority, THREAD_MODE_BACKGROUND_BEGIN, TerminateProcess, UnregisterWaitEx,
+    UpdateProcThreadAttribute, WT_EXECUTEINWAITTHREAD, WT_EXECUTEONLYONCE, WaitForSingleObject,
+};
+use windows_sys::Win32::System::Time::{
+    FileTimeToSystemTime, SystemTimeToFileTime, SystemTimeToTzSpecificLocalTimeEx,
+};
+
+use self::job::{Job, Port};
+use crate::process::{Command, Containment, Exit, RefusedSetting, SpawnError, TreeId, Usage};
+
+pub use self::ask::run_as_helper;
+
+/// A standard stream of a child.
+pub type Stream<'a> = BorrowedHandle<'a>;
+
+/// Borrows an open handle as a child's stream.
+pub fn stream(end: &impl AsHandle) -> Stream<'_> {
+    end.as_handle()
+}
+
+/// Writes all of `bytes` at an offset of a file.
+pub fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = std::os::windows::fs::FileExt::seek_write(file, bytes, at)?;
+        bytes = &bytes[count..];
+        at += count as u64;
+    }
+    Ok(())
+}
+
+/// Reads all of a file.
+pub fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
+    use std::io::{Read as _, Seek as _};
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Returns why another account may control access to a file, because it owns the file.
+pub fn exposure(path: &Path, _file: &File) -> io::Result<Option<String>> {
+    let is_foreign = access::is_foreign(path)?;
+    Ok(is_foreign.then(|| "it belongs to somebody else".to_owned()))
+}
+
+/// The null device, for writing.
+pub fn null() -> io::Result<File> {
+    OpenOptions::new().write(true).open("NUL")
+}
+
+/// Returns the seconds by which local time is ahead of UTC at an instant, given in seconds since
+/// 1970; 0 if unknown.
+pub fn utc_offset(utc: i64) -> i32 {
+    /// The `FILETIME` units per second, and the seconds between 1601 (its epoch) and 1970.
+    const UNITS: i64 = 10_000_000;
+    const AT_1970: i64 = 11_644_473_600;
+    let number =
+        |time: FILETIME| i64::from(time.dwHighDateTime) << 32 | i64::from(time.dwLowDateTime);
+    let Some(units) = utc.checked_add(AT_1970).and_then(|s| s.checked_mul(UNITS)) else {
+        return 0;
+    };
+    let (low, high) = (units & 0xffff_ffff, units >> 32);
+    let (Ok(low), Ok(high)) = (u32::try_from(low), u32::try_from(high)) else {
+        return 0;
+    };
+    let time = FILETIME {
+        dwLowDateTime: low,
+        dwHighDateTime: high,
+    };
+    let (mut global, mut local) = (SYSTEMTIME::default(), SYSTEMTIME::default());
+    let mut local_time = FILETIME::default();
+    // SAFETY: all pointers are to locals that outlive the calls; a null zone is the host's present
+    // one, with the rules of that year.
+    let is_told = unsafe {
+        FileTimeToSystemTime(&time, &mut global) != 0
+            && SystemTimeToTzSpecificLocalTimeEx(ptr::null(), &global, &mut local) != 0
+            && SystemTimeToFileTime(&local, &mut local_time) != 0
+    };
+    if !is_told {
+        return 0;
+    }
+    i32::try_from((number(local_time) - units) / UNITS).unwrap_or(0)
+}
+
+/// Returns whether no process with this ID is alive; `false` if unknown.
+pub fn is_dead(pid: u32) -> bool {
+    // SAFETY: takes numbers only.
+    let process = unsafe { OpenProcess(PROCESS_SYNCHRONIZE, 0, pid) };
+    if process.is_null() {
+        let code = io::Error::last_os_error().raw_os_error();
+        return code == Some(ERROR_INVALID_PARAMETER.cast_signed());
+    }
+    // SAFETY: the handle was just opened, and only this code owns it.
+    let process = unsafe { OwnedHandle::from_raw_handle(process) };
+    // SAFETY: the handle is open.
+    unsafe { WaitForSingleObject(process.as_raw_handle(), 0) == WAIT_OBJECT_0 }
+}
+
+/// Lets this thread run, and use the disk, only when the system is otherwise idle. This is best
+/// effort.
+pub fn yield_to_others() {
+    // SAFETY: the pseudo handle is this thread, and needs no closing.
+    let _refused = unsafe { SetThreadPriority(GetCurrentThread(), THREAD_MODE_BACKGROUND_BEGIN) };
+}
+
+/// Returns whether this process has administrator rights (is "elevated"), as services of
+/// LocalSystem do.
+pub fn is_privileged() -> bool {
+    let mut token = ptr::null_mut();
+    // SAFETY: `token` is written on success only; the pseudo handle needs no closing.
+    if unsafe { OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &mut token) } == 0 {
+        return false;
+    }
+    // SAFETY: the handle was just opened, and only this code owns it.
+    let token = unsafe { OwnedHandle::from_raw_handle(token) };
+    let mut elevation = TOKEN_ELEVATION::default();
+    let mut length = 0;
+    // SAFETY: the structure is the one that this class requires, and its size is passed.
+    let done = unsafe {
+        let size = size_of_val(&elevation) as u32;
+        GetTokenInformation(
+            token.as_raw_handle(),
+            TokenElevation,
+            (&raw mut elevation).cast(),
+            size,
+            &mut length,
+        )
+    };
+    done != 0 && elevation.TokenIsElevated != 0
+}
+
+/// Fails with `Unsupported`: on Windows files are replaced, not written in place.
+pub fn open_own(_path: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Returns `false`: only Unix has numeric user IDs.
+pub fn is_current_user(_uid: u32) -> bool {
+    false
+}
+
+/// Returns no names: only Linux has capabilities, and nothing replaces them on Windows.
+pub fn lacking_capabilities(_names: &[String]) -> Vec<&String> {
+    Vec::new()
+}
+
+/// Returns `None`: Windows has none of these limits.
+pub fn refused_limit(_limits: mainstay_core::spec::Limits) -> Option<String> {
+    None
+}
+
+/// Returns `Processors` if Windows cannot number one of them. Windows refuses no priority, and has
+/// no capabilities.
+pub fn refused_settings(
+    cpus: &[u16],
+    _priority: Option<Priority>,
+    _capabilities: &[String],
+) -> Option<RefusedSetting> {
+    processors(cpus).err().map(|_| RefusedSetting::Processors)
+}
+
+/// Another user, of which there are none: to start a process as another user, Windows requires a
+/// password or a service manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {}
+
+impl User {
+    /// Fails with `Unsupported`.
+    pub fn lookup(_name: &str) -> io::Result<Option<Self>> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "only the service manager can start a program as another user",
+        ))
+    }
+    /// Returns the user ID, which exists on Unix only.
+    pub fn uid(&self) -> u32 {
+        match *self {}
+    }
+    /// Returns whether the user has all privileges.
+    pub fn is_root(&self) -> bool {
+        match *self {}
+    }
+    /// Returns whether this process already runs as the user.
+    pub fn is_current(&self) -> bool {
+        match *self {}
+    }
+    /// Returns the variables that a login sets.
+    pub fn environment(&self) -> [(OsString, OsString); 4] {
+        match *self {}
+    }
+    /// Makes the user the owner of a file or directory.
+    pub fn give(&self, _path: &Path) -> io::Result<()> {
+        match *self {}
+    }
+}
+
+/// The exit code of a killed tree's processes: 128 plus the number of SIGKILL, as in a Unix shell.
+const KILLED: u32 = 137;
+
+/// The parent of all trees; one per supervisor. See the [module](super) for the rules.
+pub struct Processes {
+    mains: BTreeMap<TreeId, Rc<Main>>,
+    changed: Arc<Notify>,
+    port: Port,
+    null: File,
+    started: u64,
+}
+
+struct Main {
+    id: TreeId,
+    pid: u32,
+    exit: Cell<Option<Exit>>,
+    _wait: Wait,
+    process: OwnedHandle,
+}
+
+impl Processes {
+    /// Creates the parent. `label` is for systems whose trees have names.
+    pub fn new(_label: &str) -> io::Result<Self> {
+        let changed = Arc::new(Notify::new());
+        Ok(Self {
+            mains: BTreeMap::new(),
+            port: Port::new(changed.clone())?,
+            changed,
+            null: File::open("NUL")?,
+            started: 0,
+        })
+    }
+
+    /// Returns the mechanism that holds the trees together.
+    pub fn containment(&self) -> Containment {
+        Containment::Job
+    }
+
+    /// Starts a program with a console of its own that has no window, and no handles except the
+    /// standard ones. A batch file is run by `cmd.exe`, and refused if an argument contains
+    /// characters that `cmd.exe` would treat as syntax.
+    pub fn spawn(&mut self, command: &Command<'_>) -> Result<Tree, SpawnError> {
+        let failed = |step: &'static str| {
+            move |source: io::Error| SpawnError {
+                step: step.into(),
+                is_permanent: source.kind() == io::ErrorKind::InvalidInput,
+                source,
+                hint: None,
+            }
+        };
+        let class = command.priority.map(class);
+        let processors = processors(command.cpus).map_err(failed("bind it to its processors"))?;
+        let job = Job::new(&self.port, class, processors).map_err(failed("create a job object"))?;
+        let (process, thread, pid) = create(command, &self.null)?;
+        let begun = job.assign(process.as_handle()).and_then(|()| {
+            // The job sets the same for all later processes, but Wine ignores that. SAFETY: the
+            // handle is open.
+            unsafe {
+                if let Some(class) = class {
+                    cvt(SetPriorityClass(process.as_raw_handle(), class))?;
+                }
+                if processors != 0 {
+                    cvt(SetProcessAffinityMask(process.as_raw_handle(), processors))?;
+                }
+            }
+            let wait = Wait::new(process.as_handle(), self.changed.clone())?;
+            // SAFETY: the handle of the only thread, which has been suspended since its creation.
+            cvt_count(unsafe { ResumeThread(thread.as_raw_handle()) })?;
+            Ok(wait)
+        });
+        let wait = begun.map_err(|source| {
+            // SAFETY: a process created here, which has not run a single instruction.
+            unsafe { TerminateProcess(process.as_raw_handle(), KILLED) };
+            failed("put the process into its job")(source)
+        })?;
+        let main = Rc::new(Main {
+            id: TreeId(self.started),
+            pid,
+            exit: Cell::new(None),
+            _wait: wait,
+            process,
+        });
+        self.started += 1;
+        self.mains.insert(main.id, main.clone());
+        Ok(Tree {
+            main,
+            job,
+            is_frozen: Cell::new(false),
+        })
+    }
+
+    /// Resolves when a child or a tree may have changed since the last call. Cancel-safe.
+    pub async fn changed(&mut self) {
+        self.changed.notified().await;
+    }
+
+    /// Returns the main processes that have ended, with the time at which that was detected.
+    pub fn reap(&mut self) -> Vec<(TreeId, Exit, std::time::Instant)> {
+        let mut ended = Vec::new();
+        self.mains.retain(|id, main| {
+            let exit = main.look();
+            main.exit.set(exit);
+            ended.extend(exit.map(|exit| (*id, exit, std::time::Instant::now())));
+            exit.is_none()
+        });
+        ended
+    }
+}
+
+impl Main {
+    fn look(&self) -> Option<Exit> {
+        let process = self.process.as_raw_handle();
+        let mut code = 0;
+        // SAFETY: the handle is open and owned here; `code` outlives the call.
+        let has_ended = unsafe {
+            WaitForSingleObject(process, 0) == WAIT_OBJECT_0
+                && GetExitCodeProcess(process, &mut code) != 0
+        };
+        has_ended.then_some(Exit {
+            code: Some(code.cast_signed()),
+            signal: None,
+            core_dumped: false,
+        })
+    }
+}
+
+/// One started program with all of its descendants.
+///
+/// Drop closes the job, whose remaining processes the system then kills. Unlike on Unix, nothing
+/// survives its tree.
+pub struct Tree {
+    main: Rc<Main>,
+    job: Job,
+    is_frozen: Cell<bool>,
+}
+
+impl Tree {
+    /// Returns the ID that [`Processes::reap`] reports.
+    pub fn id(&self) -> TreeId {
+        self.main.id
+    }
+
+    /// Returns the main process's ID, which is not reused while the tree exists.
+    pub fn pid(&self) -> u32 {
+        self.main.pid
+    }
+
+    /// Returns how the main process ended, once it was reaped.
+    pub fn exit(&self) -> Option<Exit> {
+        self.main.exit.get()
+    }
+
+    /// Sends a signal. Windows has none: INT is a ctrl-c, and the others are `Unsupported`.
+    pub fn signal(&self, signal: Signal, scope: StopScope) -> io::Result<()> {
+        match signal {
+            Signal::Int => self.ask_to_stop(StopAsk::Signal(signal), scope).map(drop),
+            _ => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "Windows has no such signal",
+            )),
+        }
+    }
+
+    /// Asks the tree to stop, and returns whether there was a process to ask. A ctrl-c, whatever
+    /// the signal, reaches every process that shares the tree's console. A `WM_CLOSE` reaches the
+    /// windows of this desktop, whatever the scope. They affect different programs, so both may be
+    /// tried at once.
+    pub fn ask_to_stop(&self, ask: StopAsk, _scope: StopScope) -> io::Result<bool> {
+        let processes = self.job.processes()?;
+        match ask {
+            StopAsk::Signal(_) => ask::ctrl_c(&processes),
+            StopAsk::Close => ask::close_windows(&processes),
+        }
+    }
+
+    /// Terminates every process of the tree with exit code 137. They end a moment later; see
+    /// [`Tree::is_empty`].
+    pub fn kill(&self) -> io::Result<()> {
+        self.job.terminate(KILLED)
+    }
+
+    /// Returns whether no process of the tree is left. If the tree is not empty although the main
+    /// process has ended, [`Processes::changed`] resolves when the caller should check again.
+    pub fn is_empty(&self) -> bool {
+        self.exit().is_some()
+            && self
+                .job
+                .processes()
+                .is_ok_and(|processes| processes.is_empty())
+    }
+
+    /// Suspends every thread of every process. Thaw before a graceful stop.
+    pub fn freeze(&self) -> io::Result<()> {
+        // Suspensions are counted, and one thaw must be enough.
+        if self.is_frozen.replace(true) {
+            Ok(())
+        } else {
+            self.job.suspend()
+        }
+    }
+
+    /// Undoes [`Tree::freeze`].
+    pub fn thaw(&self) -> io::Result<()> {
+        if self.is_frozen.replace(false) {
+            self.job.resume()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Returns `None`: the system does not report it.
+    pub fn handles(&self, _signal: Signal) -> Option<bool> {
+        None
+    }
+
+    /// Returns the resource usage of the tree; `None` if it cannot be read.
+    pub fn usage(&self) -> Option<Usage> {
+        self.job.usage().ok()
+    }
+}
+
+/// Maps a priority to its class ("Scheduling Priorities", Microsoft Learn).
+fn class(priority: Priority) -> u32 {
+    match priority {
+        Priority::Low => IDLE_PRIORITY_CLASS,
+        Priority::BelowNormal => BELOW_NORMAL_PRIORITY_CLASS,
+        Priority::Normal => NORMAL_PRIORITY_CLASS,
+        Priority::AboveNormal => ABOVE_NORMAL_PRIORITY_CLASS,
+        Priority::High => HIGH_PRIORITY_CLASS,
+    }
+}
+
+/// Returns the processors as a bit set, which covers one processor group.
+fn processors(cpus: &[u16]) -> io::Result<usize> {
+    let bit = |cpu: &u16| 1_usize.checked_shl((*cpu).into());
+    let set = cpus.iter().try_fold(0, |set, cpu| Some(set | bit(cpu)?));
+    set.ok_or_else(|| {
+        let text = "Windows knows the processors 0 to 63 by number";
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })
+}
+
+/// Creates a main process, suspended before its first instruction. Returns its handle, its thread's
+/// handle and its ID.
+fn create(
+    command: &Command<'_>,
+    null: &File,
+) -> Result<(OwnedHandle, OwnedHandle, u32), SpawnError> {
+    let invalid = |what: &str| SpawnError {
+        step: "prepare the arguments".into(),
+        source: io::Error::new(io::ErrorKind::InvalidInput, what),
+        hint: None,
+        is_permanent: true,
+    };
+    if let Some(user) = command.user {
+        match *user {}
+    }
+    let argv: Vec<Vec<u16>> = command.argv.iter().map(wide).collect();
+    let script = wide(plain(command.program));
+    let (application, line) = if text::is_batch(&script) {
+        let arguments = argv.get(1..).unwrap_or_default();
+        let line = text::batch_command_line(&script, arguments).ok_or_else(|| {
+            invalid("an argument of a batch file holds a quote, a percent sign or a line end")
+        })?;
+        (wide(job::system_dir().join("cmd.exe").as_os_str()), line)
+    } else {
+        let line = text::command_line(&argv)
+            .ok_or_else(|| invalid("an argument holds a NUL, or the program's name a quote"))?;
+        (script, line)
+    };
+    let variables = command
+        .env
+        .iter()
+        .map(|(name, value)| (wide(name), wide(value)));
+    let environment = text::environment(variables)
+        .ok_or_else(|| invalid("a variable's name is empty or holds =, or there is a NUL"))?;
+    let (mut line, application) = (line, terminated(application));
+    let working_dir = terminated(wide(plain(command.working_dir)));
+
+    let output = |source| SpawnError {
+        step: "connect the output".into(),
+        source,
+        hint: None,
+        is_permanent: false,
+    };
+    let inherited = [
+        command.stdin.unwrap_or(null.as_handle()),
+        command.stdout,
+        command.stderr,
+    ]
+    .map(inheritable);
+    let [stdin, stdout, stderr] = inherited;
+    let (stdin, stdout, stderr) = (
+        stdin.map_err(output)?,
+        stdout.map_err(output)?,
+        stderr.map_err(output)?,
+    );
+    let handles = [
+        stdin.as_raw_handle(),
+        stdout.as_raw_handle(),
+        stderr.as_raw_handle(),
+    ];
+    let mut attributes = Attributes::new(&handles).map_err(output)?;
+
+    let mut startup = STARTUPINFOEXW::default();
+    startup.StartupInfo.cb = size_of::<STARTUPINFOEXW>() as u32;
+    startup.StartupInfo.dwFlags = STARTF_USESTDHANDLES;
+    [
+        startup.StartupInfo.hStdInput,
+        startup.StartupInfo.hStdOutput,
+        startup.StartupInfo.hStdError,
+    ] = handles;
+    startup.lpAttributeList = attributes.as_mut_ptr();
+    let mut made = PROCESS_INFORMATION::default();
+    let flags = CREATE_SUSPENDED
+        | CREATE_UNICODE_ENVIRONMENT
+        | EXTENDED_STARTUPINFO_PRESENT
+        | CREATE_NO_WINDOW;
+    // SAFETY: every string ends in NUL (the environment in two), the line is writable, and all live
+    // until the call returns.
+    let done = unsafe {
+        CreateProcessW(
+            application.as_ptr(),
+            line.as_mut_ptr(),
+            ptr::null(),
+            ptr::null(),
+            1,
+            flags,
+            environment.as_ptr().cast(),
+            working_dir.as_ptr(),
+            &startup.StartupInfo,
+            &mut made,
+        )
+    };
+    if done == 0 {
+        let source = io::Error::last_os_error();
+        let code = source.raw_os_error().unwrap_or_default().unsigned_abs();
+        let has_no_dir = code == ERROR_DIRECTORY || !command.working_dir.is_dir();
+        return Err(SpawnError {
+            step: if has_no_dir {
+                format!("change to directory {}", command.working_dir.display())
+            } else {
+                format!("execute {}", command.program.display())
+            },
+            source,
+            is_permanent: matches!(code, ERROR_BAD_EXE_FORMAT | ERROR_ELEVATION_REQUIRED),
+            hint: match code {
+                ERROR_BAD_EXE_FORMAT => Some(
+                    "it is no program for this Windows; start a script through its interpreter"
+                        .into(),
+                ),
+                ERROR_ELEVATION_REQUIRED => Some(
+                    "it asks for an administrator's rights, which the supervisor has not".into(),
+                ),
+                _ => None,
+            },
+        });
+    }
+    // SAFETY: both were just opened, and only this code owns them.
+    let (process, thread) = unsafe {
+        (
+            OwnedHandle::from_raw_handle(made.hProcess),
+            OwnedHandle::from_raw_handle(made.hThread),
+        )
+    };
+    Ok((process, thread, made.dwProcessId))
+}
+
+fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {
+    text.as_ref().encode_wide().collect()
+}
+
+/// Appends the terminating NUL. A path truncated at a NUL would name another file, but no path
+/// contains one, because each comes from the system or was checked before.
+fn terminated(mut text: Vec<u16>) -> Vec<u16> {
+    text.retain(|unit| *unit != 0);
+    text.push(0);
+    text
+}
+
+/// Strips the `\\?\` that `canonicalize` puts before a drive, which neither `cmd.exe` nor a current
+/// directory supports.
+fn plain(path: &Path) -> &Path {
+    let stripped = path.to_str().and_then(|path| path.strip_prefix(r"\\?\"));
+    stripped
+        .filter(|rest| rest.as_bytes().get(1) == Some(&b':'))
+        .map_or(path, Path::new)
+}
+
+/// Duplicates a handle so that a child may inherit it. Only children that list the handle inherit
+/// it; see [`Attributes`].
+fn inheritable(handle: BorrowedHandle<'_>) -> io::Result<OwnedHandle> {
+    let mut duplicate = ptr::null_mut();
+    // SAFETY: the handle is open while it is borrowed, and only this code owns the new one.
+    unsafe {
+        let own = GetCurrentProcess();
+        cvt(DuplicateHandle(
+            own,
+            handle.as_raw_handle(),
+            own,
+            &mut duplicate,
+            0,
+            1,
+            DUPLICATE_SAME_ACCESS,
+        ))?;
+        Ok(OwnedHandle::from_raw_handle(duplicate))
+    }
+}
+
+/// An attribute list for a new process with one entry: the only handles that the process inherits.
+struct Attributes<'a> {
+    list: Vec<usize>,
+    _handles: &'a [HANDLE],
+}
+
+impl<'a> Attributes<'a> {
+    fn new(handles: &'a [HANDLE]) -> io::Result<Self> {
+        let mut size = 0;
+        // SAFETY: without a list, the call only returns the required size.
+        unsafe { InitializeProcThreadAttributeList(ptr::null_mut(), 1, 0, &mut size) };
+        let mut list = vec![0_usize; size.div_ceil(size_of::<usize>())];
+        // SAFETY: the list has the requested size, and the handles outlive it by the type's
+        // lifetime.
+        unsafe {
+            cvt(InitializeProcThreadAttributeList(
+                list.as_mut_ptr().cast(),
+                1,
+                0,
+                &mut size,
+            ))?;
+            let mut attributes = Self {
+                list,
+                _handles: handles,
+            };
+            cvt(UpdateProcThreadAttribute(
+                attributes.as_mut_ptr(),
+                0,
+                PROC_THREAD_ATTRIBUTE_HANDLE_LIST as usize,
+                handles.as_ptr().cast(),
+                size_of_val(handles),
+                ptr::null_mut(),
+                ptr::null(),
+            ))?;
+            Ok(attributes)
+        }
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut c_void {
+        self.list.as_mut_ptr().cast()
+    }
+}
+
+impl Drop for Attributes<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the list was initialized.
+        unsafe { DeleteProcThreadAttributeList(self.as_mut_ptr()) };
+    }
+}
+
+/// A wait that notifies `changed` once when a process ends, from a thread of the system's pool.
+/// Must not outlive the process's handle.
+struct Wait {
+    handle: HANDLE,
+    /// The notifier that the callback borrows.
+    _changed: Arc<Notify>,
+}
+
+impl Wait {
+    fn new(process: BorrowedHandle<'_>, changed: Arc<Notify>) -> io::Result<Self> {
+        unsafe extern "system" fn ended(changed: *mut c_void, _timed_out: bool) {
+            // SAFETY: `Wait` keeps it alive until no callback is running any more.
+            unsafe { (*changed.cast::<Notify>()).notify_one() };
+        }
+        let mut handle = ptr::null_mut();
+        let context = Arc::as_ptr(&changed).cast_mut().cast();
+        let flags = WT_EXECUTEONLYONCE | WT_EXECUTEINWAITTHREAD; // it neither blocks nor runs long
+        // SAFETY: the context outlives the wait; see drop.
+        cvt(unsafe {
+            RegisterWaitForSingleObject(
+                &mut handle,
+                process.as_raw_handle(),
+                Some(ended),
+                context,
+                INFINITE,
+                flags,
+            )
+        })?;
+        Ok(Self {
+            handle,
+            _changed: changed,
+        })
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        // SAFETY: it is unregistered once; the second argument makes the call wait for a running
+        // callback.
+        unsafe { UnregisterWaitEx(self.handle, INVALID_HANDLE_VALUE) };
+    }
+}
+
+/// Converts a result of zero into the error from `GetLastError`.
+fn cvt(result: i32) -> io::Result<()> {
+    if result == 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Converts a result of `u32::MAX` into the error from `GetLastError`.
+fn cvt_count(result: u32) -> io::Result<()> {
+    if result == u32::MAX {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
