@@ -226,10 +226,14 @@ impl Stage {
                     let name = self.engine.spec(id)?.name().as_str();
                     if let Left::Child {
                         pid, began, stage, ..
-                    } = bequest.left
+                    } = &bequest.left
                         && without.contains(&name)
                     {
-                        bequest.left = Left::Gone { pid, began, stage };
+                        bequest.left = Left::Gone {
+                            pid: *pid,
+                            began: *began,
+                            stage: stage.clone(),
+                        };
                         gone.push(id);
                     }
                     bequests.push((id, bequest));
@@ -315,6 +319,7 @@ impl Stage {
         while let Some(action) = open.pop_front() {
             let mut seen = Vec::new();
             match action {
+                Action::Record(_) => {}
                 Action::Tell(id, fact) => {
                     let alert = if fact.is_alert() { "! " } else { "  " };
                     self.say(id, &format!("{alert}{}", fact));

@@ -22,7 +22,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_core::engine::{Bequest, Exit, Failures, Left, ServiceId, Stage, StateName, Wish};
+use mainstay_core::engine::{
+    Bequest, Ended, Exit, Failures, Left, ServiceId, Stage, StateName, Wish,
+};
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::report::LastExit;
@@ -80,6 +82,9 @@ pub(super) struct Slot {
     state: State,
     /// The time of the last state change.
     pub(super) since_ms: u64,
+    /// The time limit of a start or a stop.
+    #[serde(default, skip_serializing_if = "is_default")]
+    until_ms: Option<u64>,
     /// Set if the service is to be down.
     #[serde(default, skip_serializing_if = "is_default")]
     unwanted: bool,
@@ -112,6 +117,9 @@ pub(super) struct Slot {
     /// The reason for a halt or a backoff.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) why: Option<String>,
+    /// The failure that ended the run, or that it is being stopped for, unless that is `last_exit`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    failure: Option<Ended>,
     /// The need that keeps a halted service down, if that is the reason for the halt.
     #[serde(default, skip_serializing_if = "is_default")]
     blocked_by: Option<Blocked>,
@@ -416,7 +424,7 @@ pub(super) fn discard(state: &StateDir) {
     }
 }
 
-/// Serialises an entry. If it is too long, its reason is cut to 60 characters and the digest and
+/// Serialises an entry. If it is too long, its reasons are cut to 60 characters and the digest and
 /// restart times are dropped. If it is still too long, the child is dropped too, so that its
 /// processes are ended instead of adopted.
 fn lay_out(slot: &Slot, buffer: &mut Vec<u8>) -> io::Result<()> {
@@ -429,7 +437,10 @@ fn lay_out(slot: &Slot, buffer: &mut Vec<u8>) -> io::Result<()> {
         child.digest = None;
     }
     shorter.recent_ms.clear();
-    shorter.why = slot.why.as_ref().map(|why| why.chars().take(60).collect());
+    let texts = shorter.why.iter_mut();
+    for text in texts.chain(shorter.failure.as_mut().and_then(Ended::text_mut)) {
+        *text = text.chars().take(60).collect();
+    }
     buffer.clear();
     if fill(&shorter, SLOT, buffer)? {
         return Ok(());
@@ -779,7 +790,7 @@ impl Slot {
             State::Running => Some(Stage::Running),
             State::Paused => Some(Stage::Paused),
             State::Stopping => Some(Stage::Stopping),
-            State::Failing => Some(Stage::Failing),
+            State::Failing => Some(Stage::Failing(self.failure())),
             State::Due | State::Completed | State::Halted | State::Ended => None,
         };
         let was_ready = self.was_ready;
@@ -790,6 +801,7 @@ impl Slot {
                 pid: child.pid,
                 began,
                 since,
+                until: self.until_ms.map(&at),
                 stage,
             },
             (_, Some(stage), Some(child)) => Left::Gone {
@@ -798,13 +810,16 @@ impl Slot {
                 stage,
             },
             (State::Failing, ..) => Left::Ended {
-                exit: Exit::Unknown,
+                ended: self.failure(),
                 was_ready,
                 began,
                 since,
             },
             (State::Ended, ..) => Left::Ended {
-                exit: self.last_exit.map_or(Exit::Unknown, exit_of),
+                ended: self
+                    .failure
+                    .clone()
+                    .unwrap_or_else(|| Ended::Exit(self.last_exit.map_or(Exit::Unknown, exit_of))),
                 was_ready,
                 began,
                 since,
@@ -838,6 +853,11 @@ impl Slot {
             since: Some(since),
             left,
         }
+    }
+
+    /// Returns the failure for which the service is being stopped.
+    fn failure(&self) -> Ended {
+        self.failure.clone().unwrap_or(Ended::Exit(Exit::Unknown))
     }
 
     /// Returns the state of the service while it has no supervisor.
@@ -887,6 +907,7 @@ impl Slot {
             name: name.to_owned(),
             state,
             since_ms: millis(sys::uptime()),
+            until_ms: None,
             unwanted: false,
             is_stopped: false,
             version: 0,
@@ -898,6 +919,7 @@ impl Slot {
             crash_loop_ms: None,
             was_ready: false,
             why: None,
+            failure: None,
             blocked_by: None,
             child: None,
         }
@@ -1072,6 +1094,7 @@ impl Host {
             name: held.spec.name().as_str().to_owned(),
             state: State::Due,
             since_ms: self.boot_ms(since?),
+            until_ms: None,
             unwanted: wish == Wish::Down,
             is_stopped: held.is_stopped,
             version: held.version,
@@ -1085,6 +1108,7 @@ impl Host {
                 .map(|(since, remind)| (self.boot_ms(since), self.boot_ms(remind))),
             was_ready: false,
             why: None,
+            failure: None,
             blocked_by: None,
             child: None,
         };
@@ -1110,28 +1134,40 @@ impl Host {
                 State::Halted
             }
             Left::Ended {
-                exit,
+                ended,
                 was_ready,
                 began,
                 ..
             } => {
                 slot.child = held.running.as_ref().map(|it| self.child(it, held, began));
-                slot.last_exit = Some(exit.into());
+                match ended {
+                    Ended::Exit(exit) => slot.last_exit = Some(exit.into()),
+                    failure => slot.failure = Some(failure),
+                }
                 slot.was_ready = was_ready;
                 State::Ended
             }
             Left::Gone { .. } => State::Due,
-            Left::Child { began, stage, .. } => {
+            Left::Child {
+                began,
+                until,
+                stage,
+                ..
+            } => {
                 let Some(running) = &held.running else {
                     return Some(slot);
                 };
                 slot.child = Some(self.child(running, held, began));
+                slot.until_ms = until.map(|until| self.boot_ms(until));
                 match stage {
                     Stage::Starting => State::Starting,
                     Stage::Running => State::Running,
                     Stage::Paused => State::Paused,
                     Stage::Stopping => State::Stopping,
-                    Stage::Failing => State::Failing,
+                    Stage::Failing(ended) => {
+                        slot.failure = Some(ended);
+                        State::Failing
+                    }
                 }
             }
         };
@@ -1174,6 +1210,7 @@ mod tests {
             name: "a".repeat(63),
             state: State::Running,
             since_ms: UPTIME,
+            until_ms: None,
             unwanted: true,
             is_stopped: true,
             version: u64::MAX,
@@ -1188,6 +1225,7 @@ mod tests {
             crash_loop_ms: Some((UPTIME, UPTIME)),
             was_ready: true,
             why: None,
+            failure: None,
             blocked_by: None,
             child: Some(Child {
                 pid: u32::MAX,
@@ -1220,6 +1258,27 @@ mod tests {
         };
         lay_out(&blocked, &mut buffer).unwrap();
         assert_eq!(serde_json::from_slice::<Slot>(&buffer).unwrap(), blocked);
+        let failures = [
+            Ended::NotReady {
+                after: Duration::from_millis(1500),
+                last: Some("connection refused".to_owned()),
+            },
+            Ended::LivenessLost {
+                misses: 3,
+                last: "no answer".to_owned(),
+            },
+            Ended::Backgrounded {
+                hint: "hint".to_owned(),
+            },
+        ];
+        for failure in failures {
+            let mut failing = slot();
+            failing.child.as_mut().unwrap().tree = "cgroup a".to_owned();
+            (failing.state, failing.failure) = (State::Failing, Some(failure));
+            failing.until_ms = Some(UPTIME);
+            lay_out(&failing, &mut buffer).unwrap();
+            assert_eq!(serde_json::from_slice::<Slot>(&buffer).unwrap(), failing);
+        }
     }
 
     #[test]
@@ -1248,6 +1307,16 @@ mod tests {
         lay_out(&halted, &mut buffer).unwrap();
         let read: Slot = serde_json::from_slice(&buffer).unwrap();
         assert_eq!(read.why.unwrap().chars().count(), 60);
+        let mut failing = slot();
+        failing.state = State::Failing;
+        failing.failure = Some(Ended::LivenessLost {
+            misses: 1,
+            last: "ü".repeat(SLOT),
+        });
+        lay_out(&failing, &mut buffer).unwrap();
+        let read: Slot = serde_json::from_slice(&buffer).unwrap();
+        let last = "ü".repeat(60);
+        assert_eq!(read.failure, Some(Ended::LivenessLost { misses: 1, last }));
     }
 
     /// A ledger that was written by the first version of this format must remain readable.

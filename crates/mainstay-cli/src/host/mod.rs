@@ -924,6 +924,10 @@ impl Host {
                     self.forget_beside(id);
                     Some(Event::Forgotten(id))
                 }
+                Action::Record(id) => {
+                    self.record(id);
+                    None
+                }
                 Action::Tell(id, fact) => {
                     self.tell(id, &fact);
                     None

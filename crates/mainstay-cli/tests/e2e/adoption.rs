@@ -720,6 +720,34 @@ fn a_stop_that_was_cut_short_goes_on() {
     }
 }
 
+/// A failure is reported once, although the supervisor is killed while the failed run stops.
+#[test]
+fn a_failure_whose_stop_was_cut_short_keeps_its_reason() {
+    for containment in CONTAINMENTS {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.slow]
+            command = ["PUPPET", "ignore", "term,int", "hang"]
+            start = { timeout = "100ms", ready = { file = "HERE/never" } }
+            stop = { graceful = "1s" }
+            recovery = { delay = "1h", max_delay = "1h" }
+            [service.anchor]
+            command = ["PUPPET", "hang"]
+            "#,
+        );
+        let mut supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "slow", "stopping");
+        supervisor.kill_dash_nine();
+        let supervisor = run(&sandbox, &manifest, containment);
+        event(&supervisor, "slow", "backing-off");
+        assert_eq!(order(&supervisor, "failed"), [""; 0]);
+        let why = service(&sandbox, "slow")["detail"].clone();
+        let is_known = |why: &str| why.starts_with("not ready after ");
+        assert!(why.as_str().is_some_and(is_known), "{why}");
+        stop(supervisor, &sandbox);
+    }
+}
+
 #[test]
 fn a_kill_in_the_middle_of_a_launch_leaves_nothing_twice() {
     let ups = |supervisor: &Supervisor| {

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::spec::{CodeAction, Policy, Recovery};
 
 /// The exit status of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Exit {
     /// The process returned this code: 0–255 on Unix, any 32-bit value on Windows.
@@ -97,7 +97,7 @@ impl fmt::Display for StartFailure {
 }
 
 /// The cause of an unrequested end of a run, or of an attempt at one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ended {
     /// The main process ended.
@@ -114,7 +114,11 @@ pub enum Ended {
     /// The service did not become ready in time.
     NotReady {
         /// The time since the start: `start.timeout`, including extensions.
-        #[serde(rename = "after_ms", serialize_with = "super::fact::millis")]
+        #[serde(
+            rename = "after_ms",
+            serialize_with = "super::fact::millis",
+            deserialize_with = "super::fact::from_millis"
+        )]
         after: Duration,
         /// The result of the last probe.
         last: Option<String>,
@@ -133,6 +137,20 @@ pub enum Ended {
         /// The result of the last probe.
         last: String,
     },
+}
+
+impl Ended {
+    /// Returns the variable text of the cause, if it has one.
+    pub fn text_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Exit(_) => None,
+            Self::SpawnFailed(text)
+            | Self::Unstartable(text)
+            | Self::Backgrounded { hint: text }
+            | Self::LivenessLost { last: text, .. } => Some(text),
+            Self::NotReady { last, .. } | Self::ConditionMissed { last, .. } => last.as_mut(),
+        }
+    }
 }
 
 impl fmt::Display for Ended {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
 
 use super::contract::{Ended, Exit, Human};
 use super::trial::{Flaw, Style, TrialPhase};
@@ -464,4 +464,8 @@ impl fmt::Display for Names<'_> {
 /// Serialises a duration as whole milliseconds, for the JSON fields named `…_ms`.
 pub(super) fn millis<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+pub(super) fn from_millis<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    u64::deserialize(from).map(Duration::from_millis)
 }

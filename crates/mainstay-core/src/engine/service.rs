@@ -31,7 +31,7 @@ pub(super) const LINGER_PATIENCE: Duration = Duration::from_secs(2);
 /// The time limit for a restore.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(3600);
 /// The time limit for one readiness probe or one check of a condition.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after a question that the host could not ask.
 const UNASKED_PAUSE: Duration = Duration::from_secs(1);
 /// The longest start or stop that `EXTEND_TIMEOUT_USEC=` can reach, as a multiple of its timeout.
@@ -827,6 +827,7 @@ impl Service {
             .stop()
             .graceful()
             .saturating_mul(LONGEST_EXTENSION);
+        let id = self.id;
         let Some((child, phase)) = self.live(run) else {
             return;
         };
@@ -843,7 +844,10 @@ impl Service {
                 Phase::Starting {
                     deadline: until, ..
                 },
-            ) => extend(until, (shared.now, by), child.began + start_limit),
+            ) => {
+                extend(until, (shared.now, by), child.began + start_limit);
+                shared.actions.push(Action::Record(id));
+            }
             (
                 Notice::ExtendTimeout(by),
                 Phase::Stopping {
@@ -851,7 +855,10 @@ impl Service {
                     until,
                     ..
                 },
-            ) => extend(until, (shared.now, by), *since + stop_limit),
+            ) => {
+                extend(until, (shared.now, by), *since + stop_limit);
+                shared.actions.push(Action::Record(id));
+            }
             (Notice::Status(text), _) => {
                 self.past.status = Some(text.clone());
                 self.tell(Fact::Status { text }, shared);
@@ -1323,6 +1330,13 @@ impl Service {
     /// Begins to stop a live child, unless it is stopping already.
     fn begin_stop(&mut self, then: Then, shared: &mut Shared) {
         self.abandon_snapshot(shared);
+        let until = shared.now + self.spec.stop().graceful();
+        self.stop_by(then, (shared.now, until), shared);
+    }
+
+    /// Asks a live child to stop by `until`, unless it is stopping already. Steps of the ladder
+    /// that were due since the stop began are taken, or repeated.
+    fn stop_by(&mut self, then: Then, (since, until): (Instant, Instant), shared: &mut Shared) {
         let State::Live { child, phase } = &self.state else {
             return;
         };
@@ -1335,9 +1349,8 @@ impl Service {
             (Then::Judge(_), true) => Then::Start,
             (then, _) => then,
         };
-        let graceful = self.spec.stop().graceful();
+        let graceful = until.since(shared.now);
         self.tell(Fact::Stopping { graceful }, shared);
-        let since = shared.now;
         let (steps, next) = climb(&self.spec, (self.id, run), since, 0, shared);
         if is_paused {
             shared.actions.push(Action::Thaw(self.id, run));
@@ -1345,9 +1358,10 @@ impl Service {
         let phase = Phase::Stopping {
             then,
             rung: Rung::Asked { since, steps, next },
-            until: since + graceful,
+            until,
         };
         self.pass_to(phase, shared);
+        self.since = since;
     }
 
     /// Kills the tree of a stopping run, once.

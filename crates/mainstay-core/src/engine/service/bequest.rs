@@ -1,9 +1,11 @@
 //! Checkpoints: the state of a service that a supervisor records while it runs, and from which its
 //! successor resumes if it is killed.
 
+use std::time::Duration;
+
 use super::{
-    Asking, Child, Ended, Evidence, Exit, Fact, Goal, Halt, Keeping, Main, Phase, Ready, Service,
-    State, Then,
+    ANSWER_GRACE, ANSWER_TIMEOUT, Asking, Child, Ended, Evidence, Exit, Fact, Goal, Halt, Keeping,
+    Main, Phase, Ready, Service, State, Then,
 };
 use crate::engine::{Action, RunId, Shared, Token};
 use crate::spec::ServiceName;
@@ -109,14 +111,16 @@ pub enum Left {
         began: Instant,
         /// The time at which the service reached this stage.
         since: Instant,
+        /// The time limit of the stage, if it has one that was recorded.
+        until: Option<Instant>,
         /// The stage that the service had reached.
         stage: Stage,
     },
     /// A main process that has ended, before the next step was decided. The host reports
     /// [`Event::Emptied`](crate::engine::Event::Emptied).
     Ended {
-        /// The exit status.
-        exit: Exit,
+        /// The cause of the end.
+        ended: Ended,
         /// Set if the service had been ready.
         was_ready: bool,
         /// The start of the process.
@@ -138,7 +142,7 @@ pub enum Left {
 }
 
 /// The stage of a live service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The service was not ready yet.
     Starting,
@@ -149,8 +153,8 @@ pub enum Stage {
     /// The service was being stopped, to stay down or to start again, depending on the desired
     /// state.
     Stopping,
-    /// The service was being stopped because it had failed.
-    Failing,
+    /// The service was being stopped because it had failed for this reason.
+    Failing(Ended),
 }
 
 impl Service {
@@ -222,14 +226,15 @@ impl Service {
                 pid,
                 began,
                 since,
+                until,
                 stage,
             } => {
                 let restarts = self.past.restarts;
                 self.tell(Fact::Adopted { pid, restarts }, shared);
-                self.adopt(pid, (began, since), stage, shared);
+                self.adopt(pid, (began, since, until), stage, shared);
             }
             Left::Ended {
-                exit,
+                ended,
                 was_ready,
                 began,
                 since,
@@ -246,11 +251,11 @@ impl Service {
                     keeping: Keeping::Idle,
                 };
                 self.enter(State::Live { child, phase }, shared);
-                let then = Then::Judge(Ended::Exit(exit));
+                let then = Then::Judge(ended);
                 self.end_children(child, then, since, shared);
             }
             Left::Gone { pid, began, stage } => {
-                self.adopt(pid, (began, shared.now), stage, shared);
+                self.adopt(pid, (began, shared.now, None), stage, shared);
             }
         }
         if let (true, Some(since)) = (self.is_down(), bequest.since) {
@@ -261,10 +266,17 @@ impl Service {
     fn adopt(
         &mut self,
         pid: u32,
-        (began, since): (Instant, Instant),
+        (began, since, until): (Instant, Instant, Option<Instant>),
         stage: Stage,
         shared: &mut Shared,
     ) {
+        // A time limit lasts across supervisors. While none ran, it was no evidence.
+        let continued = |limit: Duration, grace: Duration| match until {
+            Some(until) => (since, until.max(shared.now + grace)),
+            None => (shared.now, shared.now + limit),
+        };
+        let start = continued(self.spec.start().timeout(), ANSWER_TIMEOUT);
+        let stop = continued(self.spec.stop().graceful(), ANSWER_GRACE);
         let child = Child {
             run: RunId(shared.number()),
             began,
@@ -272,13 +284,13 @@ impl Service {
             was_ready: matches!(stage, Stage::Running | Stage::Paused),
             is_kept: false,
         };
-        let phase = match stage {
+        let phase = match &stage {
             Stage::Starting => Phase::Starting {
-                deadline: shared.now + self.spec.start().timeout(),
+                deadline: start.1,
                 evidence: self.evidence_of(Some(shared.now), shared),
             },
             Stage::Paused => Phase::Paused,
-            Stage::Running | Stage::Stopping | Stage::Failing => Phase::Running {
+            Stage::Running | Stage::Stopping | Stage::Failing(_) => Phase::Running {
                 watch: None,
                 keeping: Keeping::Idle,
             },
@@ -297,12 +309,9 @@ impl Service {
                 self.since = since;
             }
             Stage::Paused => self.since = since,
-            Stage::Stopping if self.goal == Goal::Up => self.begin_stop(Then::Start, shared),
-            Stage::Stopping => self.begin_stop(Then::Down, shared),
-            Stage::Failing => {
-                let ended = Ended::Exit(Exit::Unknown);
-                self.begin_stop(Then::Judge(ended), shared);
-            }
+            Stage::Stopping if self.goal == Goal::Up => self.stop_by(Then::Start, stop, shared),
+            Stage::Stopping => self.stop_by(Then::Down, stop, shared),
+            Stage::Failing(ended) => self.stop_by(Then::Judge(ended), stop, shared),
         }
     }
 
@@ -324,21 +333,23 @@ impl Service {
 }
 
 fn left_of(child: &Child, phase: &Phase, since: Instant) -> Left {
-    let stage = match phase {
-        Phase::Starting { .. } => Stage::Starting,
-        Phase::Running { .. } => Stage::Running,
-        Phase::Paused => Stage::Paused,
+    let (stage, until) = match phase {
+        Phase::Starting { deadline, .. } => (Stage::Starting, Some(*deadline)),
+        Phase::Running { .. } => (Stage::Running, None),
+        Phase::Paused => (Stage::Paused, None),
         Phase::Stopping {
-            then: Then::Judge(_),
+            then: Then::Judge(ended),
+            until,
             ..
-        } => Stage::Failing,
-        Phase::Stopping { .. } => Stage::Stopping,
+        } => (Stage::Failing(ended.clone()), Some(*until)),
+        Phase::Stopping { until, .. } => (Stage::Stopping, Some(*until)),
     };
     match (child.main, phase) {
         (Main::Lives(pid), _) => Left::Child {
             pid,
             began: child.began,
             since,
+            until,
             stage,
         },
         (
@@ -348,11 +359,7 @@ fn left_of(child: &Child, phase: &Phase, since: Instant) -> Left {
                 ..
             },
         ) => Left::Ended {
-            exit: match ended {
-                Ended::Exit(exit) => *exit,
-                // The contract treats every other failure like an unknown exit code.
-                _ => Exit::Unknown,
-            },
+            ended: ended.clone(),
             was_ready: child.was_ready,
             began: child.began,
             since,

@@ -253,9 +253,11 @@ impl World {
             Action::AskToStop(id, run, ask) => {
                 let i = id.index();
                 let ladder = self.specs[i].stop.ladder.clone();
+                let goes_on = self.goes_on_stopping.contains(&i);
                 let held = self.held(id, run)?;
                 let is_first = !held.asked;
                 let (since, taken) = match is_first {
+                    true if goes_on => (held.climb.0, 0),
                     true => (now, 0),
                     false => held.climb,
                 };
@@ -272,7 +274,6 @@ impl World {
                 let account = &self.accounts[i];
                 let was_ready = account.run.as_ref().is_some_and(Run::was_ready);
                 let is_late = self.failed.contains(&i) && !was_ready;
-                let goes_on = self.goes_on_stopping.contains(&i);
                 let is_ordered = account.unwanted() && !self.killing && !is_late && !goes_on;
                 for dependent in
                     (0..self.specs.len()).filter(|&d| is_ordered && self.needs[d].contains(&i))
@@ -294,7 +295,10 @@ impl World {
                     "s{i} is asked to stop out of turn"
                 );
                 held.asked = true;
-                held.kill_at = now + graceful;
+                held.kill_at = match goes_on {
+                    true => held.kill_at.max(now + ANSWER_GRACE),
+                    false => now + graceful,
+                };
                 // A restart waits until dependents are down.
                 let is_restarted = held.starts_again;
                 let has_reason = self.requested.contains(&i) || self.failed.contains(&i);
@@ -317,6 +321,7 @@ impl World {
                     "{run:?} is killed too early"
                 );
                 held.killed = true;
+                held.kill_at = now + KILL_PATIENCE;
                 let exited = held.exited;
                 if self.behaves || self.chance(0.95) {
                     let at = now + self.millis(40);
@@ -595,6 +600,7 @@ impl World {
                 let actions = self.engine.step(Event::Forgotten(id), now);
                 ensure!(actions.is_empty(), "who is forgotten does something");
             }
+            Action::Record(_) => {}
             Action::Tell(id, fact) => self.told(id.index(), fact)?,
         }
         Ok(())

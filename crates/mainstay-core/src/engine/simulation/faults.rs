@@ -71,22 +71,27 @@ impl World {
                         run.pid == Some(*pid) && run.began == *began && !run.exited,
                         "s{i} leaves a child that it has not"
                     );
-                    let is_stopping = matches!(stage, Stage::Stopping | Stage::Failing);
+                    let is_stopping = matches!(stage, Stage::Stopping | Stage::Failing(_));
                     ensure!(
                         is_stopping == run.asked
                             && (*stage == Stage::Paused) == (run.frozen && !was_kept_still),
                         "s{i} leaves a child that is elsewhere"
                     );
-                    let (pid, began, stage) = (*pid, *began, *stage);
+                    let (pid, began, stage) = (*pid, *began, stage.clone());
+                    run.start_by = run.start_by.max(self.now + ANSWER_TIMEOUT);
                     if has_died && !is_stopping {
-                        bequest.left = Left::Gone { pid, began, stage };
+                        bequest.left = Left::Gone {
+                            pid,
+                            began,
+                            stage: stage.clone(),
+                        };
+                        run.start_by = self.now + self.specs[i].start.timeout;
                         died.push(i);
                     }
                     (run.asked, run.killed) = (false, false);
                     // The successor resumes the processes, because they may be suspended.
                     run.frozen |= stage == Stage::Running;
                     run.dated = self.events;
-                    run.start_by = self.now + self.specs[i].start.timeout;
                     run.starts_again = false;
                     run.has_evidence |= self.specs[i].start.ready.is_none();
                     if is_stopping {
@@ -97,17 +102,19 @@ impl World {
                             run.starts_again = true;
                             self.requested.push(i);
                         }
-                        Stage::Failing => {
+                        Stage::Failing(_) => {
                             account.cause = Some(Cause::Other);
                             self.failed.push(i);
                         }
                         _ => {}
                     }
                 }
-                Left::Ended { exit, .. } => {
-                    let cause = match exit {
-                        Exit::Unknown => Cause::Other,
-                        exit => Cause::Exit(*exit),
+                Left::Ended { ended, .. } => {
+                    let cause = match ended {
+                        Ended::Exit(Exit::Unknown) => Cause::Other,
+                        Ended::Exit(exit) => Cause::Exit(*exit),
+                        Ended::Backgrounded { .. } => Cause::Lasting,
+                        _ => Cause::Other,
                     };
                     account.cause = Some(cause);
                     (run.asked, run.killed, run.starts_again) = (false, false, false);
