@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mainstay_core::failure::Failure;
 
+use crate::api::Verb;
 use crate::not_found;
 use crate::state_dir::StateDir;
 use crate::verbs::check::Check;
-use crate::verbs::control::{Control, Stop, Verb};
+use crate::verbs::control::{Control, Stop};
 use crate::verbs::daemon::Daemon;
 use crate::verbs::diff::Diff;
 use crate::verbs::enable::Enable;

@@ -1,34 +1,26 @@
 //! The client of the control socket: requests from verbs to a running supervisor (docs/control.md).
 
 use std::io;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Response, StatusCode};
-use mainstay_core::engine::{StateName, Style, TrialPhase};
+use hyper::{Response, StatusCode};
+use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::snapshot::SnapshotId;
 use mainstay_sys::access::{self, Closed};
 use serde::Deserialize;
 
-use crate::host::{self, Reach, TrialRequest, endpoint};
-use crate::http;
+use crate::api::{
+    Client, Decision, Error, GivenUp, Reach, Refusal, Route, Taken, TrialRequest, Verb, endpoint,
+};
 use crate::installed::Installed;
 use crate::not_found;
 use crate::state_dir::StateDir;
 
-/// The timeout of a liveness check (`GET /v1`), and the interval between checks. A running
-/// supervisor answers within this time, whatever its services do.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The delay before the next attempt if the connection queue of the supervisor is full.
-const PAUSE: Duration = Duration::from_millis(50);
-/// The time for which a live supervisor may be without a socket.
-const WITHOUT_SOCKET: Duration = Duration::from_secs(2);
-/// The interval between connection attempts during that time.
+/// The interval between checks of whether a supervisor is gone.
 const LOOK: Duration = Duration::from_millis(20);
-
 /// The time within which a supervisor that has closed its socket exits.
 const DEATH: Duration = Duration::from_millis(200);
 
@@ -43,7 +35,7 @@ pub(crate) fn block_on<T>(conversation: impl Future<Output = T>) -> Result<T, Fa
 
 /// Returns the state of every service.
 pub(crate) async fn status(state: &StateDir) -> Result<StatusReport, Failure> {
-    let (status, body) = ask(state, Method::GET, "/v1/services").await?;
+    let (status, body) = ask(state, &Route::Status).await?;
     parse(status, &body)
 }
 
@@ -56,7 +48,10 @@ pub(crate) async fn expect_service(
     what: &str,
     name: &str,
 ) -> Result<(), Failure> {
-    let (status, body) = ask(state, Method::GET, &format!("/v1/services/{name}")).await?;
+    let route = Route::Entry {
+        name: name.to_owned(),
+    };
+    let (status, body) = ask(state, &route).await?;
     match status {
         StatusCode::NOT_FOUND => {
             let message = format!("{what} {name}: {}", reason(&body));
@@ -68,7 +63,7 @@ pub(crate) async fn expect_service(
 
 /// Stops every service and waits until all have settled.
 pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, Failure> {
-    let (status, body) = ask(state, Method::POST, "/v1/stop").await?;
+    let (status, body) = ask(state, &Route::StopAll).await?;
     if status.is_success() {
         return parse(status, &body);
     }
@@ -80,9 +75,19 @@ pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, Failure> 
 pub(crate) async fn request(
     state: &StateDir,
     name: &str,
-    verb: &str,
+    verb: Verb,
 ) -> Result<ServiceReport, Failure> {
-    let (status, body) = ask(state, Method::POST, &format!("/v1/services/{name}/{verb}")).await?;
+    let route = verb.route(&[name.to_owned()], Reach::Named);
+    request_one(state, name, verb.as_str(), &route).await
+}
+
+async fn request_one(
+    state: &StateDir,
+    name: &str,
+    verb: &str,
+    route: &Route,
+) -> Result<ServiceReport, Failure> {
+    let (status, body) = ask(state, route).await?;
     if status.is_success() {
         return parse(status, &body);
     }
@@ -99,33 +104,27 @@ pub(crate) async fn request(
 pub(crate) async fn request_all(
     state: &StateDir,
     names: &[String],
-    verb: &str,
+    verb: Verb,
     reach: Reach,
 ) -> Result<Vec<ServiceReport>, Failure> {
     if let ([name], Reach::Named) = (names, reach) {
         return Ok(vec![request(state, name, verb).await?]);
     }
-    let query = match reach {
-        Reach::Named => "",
-        Reach::WithDependents => "?with-dependents",
-    };
-    let path = format!("/v1/services/{}/{verb}{query}", names.join(","));
-    let (status, body) = ask(state, Method::POST, &path).await?;
+    let (status, body) = ask(state, &verb.route(names, reach)).await?;
     if status.is_success() {
         return parse::<StatusReport>(status, &body).map(|report| report.services);
     }
-    let message = format!("{verb} {}: {}", names.join(", "), reason(&body));
+    let (verb, names) = (verb.as_str(), names.join(", "));
+    let message = format!("{verb} {names}: {}", reason(&body));
     Err(Failure::new(code(status), message))
 }
 
 /// Takes a snapshot of a running service, waits until it is complete and returns its ID.
 pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId, Failure> {
-    #[derive(Deserialize)]
-    struct Taken {
-        snapshot: SnapshotId,
-    }
-    let path = format!("/v1/services/{name}/snapshot");
-    let (status, body) = ask(state, Method::POST, &path).await?;
+    let route = Route::Snapshot {
+        name: name.to_owned(),
+    };
+    let (status, body) = ask(state, &route).await?;
     if status.is_success() {
         return parse::<Taken>(status, &body).map(|taken| taken.snapshot);
     }
@@ -145,20 +144,6 @@ pub(crate) enum Tried {
     GivenUp(GivenUp),
 }
 
-/// The reason why a trial was rolled back.
-#[derive(Debug, Deserialize)]
-pub(crate) struct GivenUp {
-    /// The reason as text for people.
-    #[serde(rename = "error")]
-    pub(crate) why: String,
-    pub(crate) phase: TrialPhase,
-    /// The update style. Supervisors of older versions do not report it.
-    #[serde(default)]
-    pub(crate) style: Option<Style>,
-    /// The last lines that the program wrote.
-    pub(crate) last_lines: Vec<String>,
-}
-
 /// Tries a new definition of a service, for as long as that takes. If this call is cancelled, the
 /// trial is rolled back.
 pub(crate) async fn try_out(
@@ -168,8 +153,10 @@ pub(crate) async fn try_out(
 ) -> Result<Tried, Failure> {
     let unwritten = |error| Failure::new(Code::Failed, format!("write a request: {error}"));
     let body = serde_json::to_vec(request).map_err(unwritten)?;
-    let path = format!("/v1/services/{name}/update");
-    let (status, body) = ask_with(state, Method::POST, &path, body.into()).await?;
+    let route = Route::Update {
+        name: name.to_owned(),
+    };
+    let (status, body) = ask_with(state, &route, body.into()).await?;
     if status.is_success() {
         return Ok(Tried::Healthy(Box::new(parse(status, &body)?)));
     }
@@ -186,15 +173,6 @@ pub(crate) async fn try_out(
     ))
 }
 
-/// The decision on a trial.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Decision {
-    /// The new definition replaces the old one.
-    Commit,
-    /// The new definition is rolled back.
-    Abort,
-}
-
 /// Commits or aborts a trial.
 pub(crate) async fn decide(
     state: &StateDir,
@@ -205,13 +183,19 @@ pub(crate) async fn decide(
         Decision::Commit => "update/commit",
         Decision::Abort => "update/abort",
     };
-    request(state, name, verb).await
+    let route = Route::Decide {
+        name: name.to_owned(),
+        decision,
+    };
+    request_one(state, name, verb, &route).await
 }
 
 /// Rotates the log of a service.
 pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> {
-    let path = format!("/v1/services/{name}/logs/rotate");
-    let (status, body) = ask(state, Method::POST, &path).await?;
+    let route = Route::RotateLog {
+        name: name.to_owned(),
+    };
+    let (status, body) = ask(state, &route).await?;
     let code = match status {
         status if status.is_success() => return Ok(()),
         StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
@@ -224,8 +208,11 @@ pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> 
 /// Loads the services installed under these names into a running daemon, all or none, on behalf of
 /// their owner in the registry.
 pub(crate) async fn define(state: &StateDir, names: &[&str], owner: &str) -> Result<(), Failure> {
-    let path = format!("/v1/services/{}?owner={owner}", names.join(","));
-    let (status, body) = ask(state, Method::PUT, &path).await?;
+    let route = Route::Define {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        owner: Some(owner.to_owned()),
+    };
+    let (status, body) = ask(state, &route).await?;
     done("install", &names.join(", "), status, &body)
 }
 
@@ -236,9 +223,11 @@ pub(crate) async fn forget(
     names: &[String],
     owner: Option<&str>,
 ) -> Result<(), Failure> {
-    let owner = owner.unwrap_or_default();
-    let path = format!("/v1/services/{}?owner={owner}", names.join(","));
-    let (status, body) = ask(state, Method::DELETE, &path).await?;
+    let route = Route::Forget {
+        names: names.to_vec(),
+        owner: owner.map(str::to_owned),
+    };
+    let (status, body) = ask(state, &route).await?;
     done("uninstall", &names.join(", "), status, &body)
 }
 
@@ -260,54 +249,40 @@ fn refused(operation: &str, status: StatusCode, body: &[u8]) -> Failure {
 
 /// Opens the stream of events.
 pub(crate) async fn events(state: &StateDir) -> Result<Response<Incoming>, Failure> {
-    let conversation = send(state, Method::GET, "/v1/events", Bytes::new());
-    while_it_responds(state, conversation).await
+    let supervisor = || state.supervisor();
+    let client = Client::new(state.path(), &supervisor);
+    let stream = client.stream(&Route::Events).await;
+    stream.map_err(|error| unanswered(state, error))
 }
 
-async fn ask(state: &StateDir, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
-    ask_with(state, method, path, Bytes::new()).await
+async fn ask(state: &StateDir, route: &Route) -> Result<(StatusCode, Bytes), Failure> {
+    ask_with(state, route, Bytes::new()).await
 }
 
 async fn ask_with(
     state: &StateDir,
-    method: Method,
-    path: &str,
+    route: &Route,
     body: Bytes,
 ) -> Result<(StatusCode, Bytes), Failure> {
-    let conversation = async {
-        let response = send(state, method, path, body).await?;
-        let whole = http::whole(response).await;
-        whole.map_err(|error| broken(state, &error))
-    };
-    while_it_responds(state, conversation).await
+    let supervisor = || state.supervisor();
+    let client = Client::new(state.path(), &supervisor);
+    let answer = client.ask(route, body).await;
+    answer.map_err(|error| unanswered(state, error))
 }
 
-/// Waits for an answer without a time limit, provided that the supervisor passes the liveness
-/// checks meanwhile.
-async fn while_it_responds<T>(
-    state: &StateDir,
-    conversation: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    let mut conversation = pin!(conversation);
-    loop {
-        let check = async {
-            tokio::time::sleep(PATIENCE).await;
-            let question = async {
-                let response = send(state, Method::GET, "/v1", Bytes::new()).await?;
-                let whole = http::whole(response).await;
-                whole.map_err(|error| broken(state, &error))
-            };
-            tokio::time::timeout(PATIENCE, question).await
-        };
-        tokio::select! {
-            result = &mut conversation => return result,
-            answer = check => {
-                let Ok(answer) = answer else {
-                    return Err(unresponsive(state));
-                };
-                answer?;
-            }
+/// Returns the failure of a request that was not answered.
+fn unanswered(state: &StateDir, error: Error) -> Failure {
+    match error {
+        Error::Unreachable(error) => absent(state, &error),
+        Error::SocketLost { pid } => {
+            let place = state.path().display();
+            let message =
+                format!("talk to the supervisor of {place} (pid {pid}): its socket is lost");
+            let hint = format!("see what it does, or end it: kill {pid}");
+            Failure::new(Code::Failed, message).hint(hint)
         }
+        Error::Unresponsive => unresponsive(state),
+        Error::Broken(error) => broken(state, &error),
     }
 }
 
@@ -338,49 +313,6 @@ fn is_stopped(pid: u32) -> bool {
         .rsplit_once(") ")
         .and_then(|(_, rest)| rest.chars().next());
     matches!(state, Some('T' | 't'))
-}
-
-async fn send(
-    state: &StateDir,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> Result<Response<Incoming>, Failure> {
-    let stream = connect(state).await?;
-    http::exchange(stream, method, "mainstay", path, body)
-        .await
-        .map_err(|error| broken(state, &error))
-}
-
-/// Connects to the supervisor. A supervisor whose socket was deleted creates another one shortly
-/// after, so this function retries.
-async fn connect(state: &StateDir) -> Result<endpoint::Stream, Failure> {
-    let deadline = Instant::now() + WITHOUT_SOCKET;
-    loop {
-        let error = match endpoint::connect(state.path()).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-            Err(error) => error,
-        };
-        let is_gone = matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-        );
-        let Some(pid) = is_gone.then(|| host::supervisor(state)).flatten() else {
-            return Err(absent(state, &error));
-        };
-        if Instant::now() > deadline {
-            let place = state.path().display();
-            let message =
-                format!("talk to the supervisor of {place} (pid {pid}): its socket is lost");
-            let hint = format!("see what it does, or end it: kill {pid}");
-            return Err(Failure::new(Code::Failed, message).hint(hint));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 fn absent(state: &StateDir, error: &io::Error) -> Failure {
@@ -455,10 +387,6 @@ fn code(status: StatusCode) -> Code {
 }
 
 fn reason(body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: String,
-    }
     match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) => refusal.error,
         Err(_) => String::from_utf8_lossy(body).into_owned(),

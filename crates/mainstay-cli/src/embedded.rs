@@ -33,9 +33,10 @@ use mainstay_sys::{guarded, lock_file};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::desired::{Desired, read_or_halted as desired, write as write_desired};
+use crate::api::Reach;
 use crate::artifact::Programs;
 use crate::client;
-use crate::host::{self, Reach};
+use crate::host;
 use crate::installed::Installed;
 use crate::installed::registered::{self, Witness};
 use crate::manifest_file::{Loaded, Source};
@@ -742,7 +743,10 @@ fn stop_orphans(state: &StateDir, names: &[String]) -> Result<(), Failure> {
     let living: Vec<String> = living.map(|service| service.name).collect();
     match living.is_empty() {
         true => Ok(()),
-        false => host::stop_without_supervisor(state, &living, Reach::Named).map(drop),
+        false => match host::stop_without_supervisor(state, &living, Reach::Named)? {
+            Some(_) => Ok(()),
+            None => Err(not_found::supervisor(state)),
+        },
     }
 }
 

@@ -1,6 +1,8 @@
 //! The `mainstay` command. docs/exit-codes.md documents its exit codes.
 #![forbid(unsafe_code)]
 
+mod agent;
+mod api;
 mod artifact;
 mod aside;
 mod cli;
@@ -9,7 +11,6 @@ mod completed;
 mod embedded;
 mod halted;
 mod host;
-mod http;
 mod installed;
 mod launch;
 mod library_failure;

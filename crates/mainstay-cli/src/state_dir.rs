@@ -107,6 +107,13 @@ impl StateDir {
         self.real_path().display().to_string()
     }
 
+    /// Returns the supervisor's process ID, if it is alive, whatever has happened to its lock and
+    /// its socket.
+    pub(crate) fn supervisor(&self) -> Option<u32> {
+        let by_lock = self.holder().filter(|pid| *pid != std::process::id());
+        by_lock.or_else(|| sys::supervisor_of(&self.mark()))
+    }
+
     /// Returns the state directory of a service's supervisor: the service's own one if the system's
     /// manager has or had it, or else this one.
     pub(crate) fn of(&self, name: &str) -> Self {

@@ -12,7 +12,7 @@ use mainstay_sys as sys;
 use mainstay_sys::guarded;
 use ureq::Agent;
 
-use crate::http::agent::{self, Trust};
+use crate::agent::{self, Trust};
 use crate::launch;
 
 /// The size limit of a secret file. Keys are much shorter.

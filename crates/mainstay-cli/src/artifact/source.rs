@@ -10,7 +10,7 @@ use mainstay_sys::guarded;
 use ureq::http::Uri;
 
 use super::LARGEST;
-use crate::http::agent::{self, Trust};
+use crate::agent::{self, Trust};
 
 /// The largest number of redirects of a download.
 const REDIRECTS: u32 = 5;

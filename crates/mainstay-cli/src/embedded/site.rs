@@ -9,6 +9,7 @@ use mainstay_core::registry::{self, Version};
 use mainstay_core::spec::ServiceName;
 
 use super::{Definition, Embedded, Saved};
+use crate::api::Verb;
 use crate::artifact::Programs;
 use crate::client;
 use crate::host;
@@ -111,7 +112,7 @@ impl Site for Embedded {
         match (is_other, is_supervised) {
             (false, _) => Ok(()),
             (true, true) => {
-                client::block_on(client::request(&self.state, name, "restart"))?.map(drop)
+                client::block_on(client::request(&self.state, name, Verb::Restart))?.map(drop)
             }
             (true, false) => {
                 let message = format!(

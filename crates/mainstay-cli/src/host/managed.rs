@@ -10,8 +10,9 @@ use mainstay_core::engine::Request;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::control::{Command, Operation, Reply};
+use super::control::{Command, Reply};
 use super::interrupts::Interrupt;
+use crate::api::Route;
 
 /// The service manager that started this host.
 pub(crate) struct Started {
@@ -76,8 +77,8 @@ impl Line {
                 Control::Reload => {
                     let name = self.service.clone();
                     // This fails only if the loop has ended.
-                    let operation = Operation::Reload { name };
-                    let _ = self.commands.send(Command { operation, reply });
+                    let command = Command::new(Route::Reload { name }, reply);
+                    let _ = self.commands.send(command);
                 }
                 _ => continue,
             }
@@ -89,10 +90,10 @@ impl Line {
     }
 
     fn request(&self, request: Request, reply: oneshot::Sender<Reply>) {
-        let names = self.service.clone();
+        let names = vec![self.service.clone()];
         // This fails only if the loop has ended.
-        let operation = Operation::Request { names, request };
-        let _ = self.commands.send(Command { operation, reply });
+        let command = Command::new(Route::Request { names, request }, reply);
+        let _ = self.commands.send(command);
     }
 
     async fn stop(&self, _why: Stop, context: Context) {

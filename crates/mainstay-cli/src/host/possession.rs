@@ -16,9 +16,9 @@ use mainstay_sys as sys;
 use mainstay_sys::{PlaceWatch, lock_file};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::control::endpoint::{self, Listener};
 use super::ledger::Estate;
 use super::{Host, other};
+use crate::api::endpoint::{self, Listener};
 use crate::state_dir::{Hold, Left, Lock, PATIENCE, Patience, StateDir, Try};
 
 /// The delay before lost parts are created again.
@@ -65,13 +65,6 @@ fn by_mark(state: &StateDir) -> Option<u32> {
         }
         std::thread::sleep(MOMENT / 10);
     }
-}
-
-/// Returns the supervisor of a state directory, if it is alive, whatever has happened to its
-/// socket.
-pub(crate) fn supervisor(state: &StateDir) -> Option<u32> {
-    let by_lock = state.holder().filter(|pid| *pid != std::process::id());
-    by_lock.or_else(|| sys::supervisor_of(&state.mark()))
 }
 
 /// The hold on a state directory; see the [module](self).

@@ -8,7 +8,8 @@ use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport, Updat
 use tokio::sync::oneshot;
 
 use super::Host;
-use super::control::{Command, Conditions, Operation, Reach, Reply, Unmet};
+use super::control::{Command, Conditions, Reply, Unmet};
+use crate::api::{About, Reach, Route};
 
 /// The reason for refusing requests that involve the log thread.
 pub(super) const LOGS_BEHIND: &str =
@@ -63,27 +64,38 @@ impl Waiter {
 
 impl Host {
     /// Performs a command, unless its sender has disconnected.
-    pub(super) fn commanded(&mut self, Command { operation, reply }: Command) {
-        if !reply.is_closed() {
-            self.operate(operation, reply);
+    pub(super) fn commanded(&mut self, command: Command) {
+        if command.reply.is_closed() {
+            return;
+        }
+        let conditions = command.conditions.as_ref();
+        match conditions.and_then(|it| self.unmet(it, &command.route)) {
+            Some(unmet) => drop(command.reply.send(unmet)),
+            None => self.operate(command),
         }
     }
 
-    fn operate(&mut self, operation: Operation, reply: oneshot::Sender<Reply>) {
-        match operation {
-            Operation::About => {
-                let about = serde_json::json!({
-                    "version": env!("CARGO_PKG_VERSION"),
-                    "pid": std::process::id(),
-                    "manifest": self.manifest,
-                    "containment": self.processes.containment().to_string(),
-                });
-                let _ = reply.send(Reply::document(&about));
+    fn operate(&mut self, command: Command) {
+        let Command {
+            route,
+            body,
+            listener,
+            reply,
+            ..
+        } = command;
+        match route {
+            Route::About => {
+                let _ = reply.send(Reply::document(&About {
+                    containment: self.processes.containment().to_string(),
+                    manifest: self.manifest.clone(),
+                    pid: std::process::id(),
+                    version: env!("CARGO_PKG_VERSION"),
+                }));
             }
-            Operation::Status => {
+            Route::Status => {
                 let _ = reply.send(Reply::document(&self.status()));
             }
-            Operation::Entry { name } => {
+            Route::Entry { name } => {
                 let _ = reply.send(match self.engine.find(&name) {
                     Some(id) => Reply {
                         etag: Some(self.etag(id).to_owned()),
@@ -92,15 +104,7 @@ impl Host {
                     None => self.unknown(&name),
                 });
             }
-            Operation::If {
-                names,
-                conditions,
-                operation,
-            } => match self.unmet(&names, &conditions, &operation) {
-                Some(unmet) => drop(reply.send(unmet)),
-                None => self.operate(*operation, reply),
-            },
-            Operation::StopAll => {
+            Route::StopAll => {
                 let all: Vec<ServiceId> = self.engine.ids().collect();
                 self.stopped_by_name(&all);
                 let actions = self.engine.request_stop_of_all(self.now());
@@ -108,12 +112,12 @@ impl Host {
                 let needs = Vec::new();
                 self.requested(Waiter { on, needs, reply }, actions);
             }
-            Operation::Events(listener) => {
+            Route::Events => {
                 self.listeners.retain(|listener| !listener.is_closed());
-                self.listeners.push(listener);
+                self.listeners.extend(listener);
                 let _ = reply.send(Reply::document(&serde_json::json!({})));
             }
-            Operation::Reload { name } => {
+            Route::Reload { name } => {
                 let _ = reply.send(match self.engine.find(&name) {
                     Some(id) => match self.reload(id) {
                         Ok(()) => self.entry(id),
@@ -122,34 +126,34 @@ impl Host {
                     None => self.unknown(&name),
                 });
             }
-            Operation::Define { names } => {
-                let names: Vec<&str> = names.split(',').collect();
+            Route::Define { names, .. } => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let _ = reply.send(match self.define(&names) {
                     Ok(report) => Reply::document(&report),
                     Err((status, why)) => Reply::error(status, &why),
                 });
             }
-            Operation::Update { name, body } => self.update(&name, &body, reply),
-            Operation::Decide { name, decision } => {
+            Route::Update { name } => self.update(&name, &body, reply),
+            Route::Decide { name, decision } => {
                 let _ = reply.send(match self.engine.find(&name) {
                     Some(id) => self.decide(id, decision),
                     None => self.unknown(&name),
                 });
             }
-            Operation::Forget { names } => {
-                let names: Vec<&str> = names.split(',').collect();
+            Route::Forget { names, .. } => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 self.forget(&names, reply);
             }
-            Operation::Snapshot { name } => match self.engine.find(&name) {
+            Route::Snapshot { name } => match self.engine.find(&name) {
                 Some(id) => self.request_snapshot(id, reply),
                 None => drop(reply.send(self.unknown(&name))),
             },
-            Operation::RotateLog { name } => match self.engine.find(&name) {
+            Route::RotateLog { name } => match self.engine.find(&name) {
                 Some(id) => self.rotate_log(id, reply),
                 None => drop(reply.send(self.unknown(&name))),
             },
-            Operation::Stop { names, reach } => self.stop(&names, reach, reply),
-            Operation::Request { names, request } => self.request(&names, request, reply),
+            Route::Stop { names, reach } => self.stop(&names, reach, reply),
+            Route::Request { names, request } => self.request(&names, request, reply),
         }
     }
 
@@ -164,12 +168,12 @@ impl Host {
     }
 
     /// Returns the response if one of the services does not meet the client's conditions.
-    fn unmet(&self, names: &str, conditions: &Conditions, operation: &Operation) -> Option<Reply> {
-        names.split(',').find_map(|name| {
+    fn unmet(&self, conditions: &Conditions, route: &Route) -> Option<Reply> {
+        route.names().iter().find_map(|name| {
             let current = self.engine.find(name).map(|id| self.etag(id));
             let unmet = conditions.check(current)?;
-            let reply = match (unmet, operation) {
-                (Unmet::NoneMatch, Operation::Entry { .. }) => {
+            let reply = match (unmet, route) {
+                (Unmet::NoneMatch, Route::Entry { .. }) => {
                     Reply::new(StatusCode::NOT_MODIFIED, String::new())
                 }
                 _ => {
@@ -202,7 +206,7 @@ impl Host {
     }
 
     /// Stops services together, dependents before their dependencies.
-    fn stop(&mut self, names: &str, reach: Reach, reply: oneshot::Sender<Reply>) {
+    fn stop(&mut self, names: &[String], reach: Reach, reply: oneshot::Sender<Reply>) {
         let mut ids = match self.named(names) {
             Ok(ids) => ids,
             Err(unknown) => return drop(reply.send(unknown)),
@@ -226,9 +230,9 @@ impl Host {
     }
 
     /// Returns the services with these names, or the response if one does not exist.
-    fn named(&self, names: &str) -> Result<Vec<ServiceId>, Reply> {
-        let find = |name| self.engine.find(name).ok_or_else(|| self.unknown(name));
-        names.split(',').map(find).collect()
+    fn named(&self, names: &[String]) -> Result<Vec<ServiceId>, Reply> {
+        let find = |name: &String| self.engine.find(name).ok_or_else(|| self.unknown(name));
+        names.iter().map(find).collect()
     }
 
     fn stopped_by_name(&mut self, ids: &[ServiceId]) {
@@ -241,7 +245,7 @@ impl Host {
 
     /// Starts or restarts services together, in dependency order; or performs another request on a
     /// single service.
-    fn request(&mut self, names: &str, request: Request, reply: oneshot::Sender<Reply>) {
+    fn request(&mut self, names: &[String], request: Request, reply: oneshot::Sender<Reply>) {
         let ids = match self.named(names) {
             Ok(ids) => ids,
             Err(unknown) => return drop(reply.send(unknown)),

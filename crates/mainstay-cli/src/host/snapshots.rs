@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use super::children::Purpose;
 use super::control::Reply;
 use super::{Host, Message};
+use crate::api::Taken;
 use crate::snapshot::{CallOff, Created, Occasion, Seam as _, Store, Which};
 
 /// The time limit of each command around a copy.
@@ -203,9 +204,9 @@ impl Host {
         }
         if let Some(reply) = taking.reply {
             let _ = reply.send(match &result {
-                Ok(Snapshotted::Taken(snapshot)) => {
-                    Reply::document(&serde_json::json!({ "snapshot": snapshot }))
-                }
+                Ok(Snapshotted::Taken(snapshot)) => Reply::document(&Taken {
+                    snapshot: *snapshot,
+                }),
                 Ok(Snapshotted::Unchanged) => Reply::document(&serde_json::json!({})),
                 Err(why) => Reply::error(StatusCode::INTERNAL_SERVER_ERROR, why),
             });

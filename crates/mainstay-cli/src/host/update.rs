@@ -6,7 +6,7 @@
 //! runs alone, the log settings are those of its own definition; beside the old run, they are the
 //! same for both.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +17,13 @@ use mainstay_core::engine::{
 use mainstay_core::failure::Failure;
 use mainstay_core::manifest::Format;
 use mainstay_core::registry::TextDigest;
-use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{Ready, Spec};
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::control::{Decision, Reply};
+use super::control::Reply;
 use super::ledger::Updated;
 use super::{Held, Host, Message, User, other};
+use crate::api::{Decision, GivenUp, Healthy, TrialRequest};
 use crate::embedded::Definition;
 use crate::manifest_file::Source;
 use crate::preflight;
@@ -60,19 +59,6 @@ pub(super) enum Part {
     Back,
 }
 
-/// The body of a request to try a definition. It may contain secrets.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TrialRequest {
-    pub(crate) manifest: String,
-    pub(crate) format: String,
-    pub(crate) base_dir: PathBuf,
-    pub(crate) canary_ms: u64,
-    /// The version of the installation that the new definition will be.
-    #[serde(default)]
-    pub(crate) version: Option<u64>,
-}
-
 /// A definition that passed all checks.
 struct Judged {
     definition: Definition,
@@ -81,25 +67,17 @@ struct Judged {
     canary: Duration,
 }
 
-#[derive(Serialize)]
-struct Healthy {
-    #[serde(flatten)]
-    report: Option<ServiceReport>,
-    outcome: &'static str,
-}
-
 fn rolled_back(
     phase: TrialPhase,
     style: Option<Style>,
     why: &Flaw,
     last_lines: &[String],
 ) -> Reply {
-    let body = serde_json::json!({
-        "error": format!("the new definition was given up: {why}"),
-        "outcome": "rolled-back",
-        "phase": phase,
-        "style": style,
-        "last_lines": last_lines,
+    let body = serde_json::json!(GivenUp {
+        why: format!("the new definition was given up: {why}"),
+        last_lines: last_lines.to_vec(),
+        phase,
+        style,
     });
     Reply::new(StatusCode::CONFLICT, body.to_string())
 }

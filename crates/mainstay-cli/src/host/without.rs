@@ -18,10 +18,10 @@ use super::daemon;
 use super::interrupts::Interrupts;
 use super::ledger::{self, Estate, Ledger, Slot, Survivors};
 use super::legacy::{self, Legacy};
-use super::{Host, Output, Parts, Reach, Sources, endpoint, failed, new_processes, possession};
+use super::{Host, Output, Parts, Sources, failed, new_processes, possession};
+use crate::api::{Reach, endpoint};
 use crate::embedded::{self, Definition, Desired};
 use crate::launch;
-use crate::not_found;
 use crate::output;
 use crate::preflight;
 use crate::state_dir::{Lock, Predecessor, StateDir};
@@ -158,17 +158,17 @@ fn report(slot: &Slot) -> ServiceReport {
 }
 
 /// Stops these services of a dead supervisor, or all of them, in the way their manifest defines.
-/// Returns their status. Blocks.
+/// Returns their status, or `None` if no supervisor has left any. Blocks.
 ///
 /// If the manifest cannot be read any more and no services are named, all of them are killed.
 pub(crate) fn stop_without_supervisor(
     state: &StateDir,
     names: &[String],
     reach: Reach,
-) -> Result<StatusReport, Failure> {
+) -> Result<Option<StatusReport>, Failure> {
     let lock = possession::take(state)?;
     let Some((predecessor, estate)) = legacy::left(&lock, state) else {
-        return Err(not_found::supervisor(state));
+        return Ok(None);
     };
     let estate = match estate {
         Ok(Some(estate)) => estate,
@@ -178,21 +178,23 @@ pub(crate) fn stop_without_supervisor(
                 Ok(_) => "the supervisor left no ledger".to_owned(),
             };
             let report = kill_named(&why, &predecessor, names, state)?;
-            finish_if_over(&predecessor, state, lock)?;
+            if report.is_some() {
+                finish_if_over(&predecessor, state, lock)?;
+            }
             return Ok(report);
         }
         Ok(None) => {
             let why = "the supervisor left no ledger".to_owned();
             if kill_all(why, &predecessor, names)? == 0 {
-                return Err(not_found::supervisor(state));
+                return Ok(None);
             }
             give_back(state, lock);
-            return Ok(StatusReport::default());
+            return Ok(Some(StatusReport::default()));
         }
         Err(why) => {
             kill_all(why, &predecessor, names)?;
             give_back(state, lock);
-            return Ok(StatusReport::default());
+            return Ok(Some(StatusReport::default()));
         }
     };
     let (known, mut strangers): (Vec<String>, Vec<String>) =
@@ -205,13 +207,16 @@ pub(crate) fn stop_without_supervisor(
                 let others = survivors.services().filter(|name| !estate.has(name));
                 strangers.extend(others.map(str::to_owned));
             }
-            killed = kill_named(why, &predecessor, &strangers, state)?.services;
+            let Some(report) = kill_named(why, &predecessor, &strangers, state)? else {
+                return Ok(None);
+            };
+            killed = report.services;
             if known.is_empty() && (!names.is_empty() || estate.slots.is_empty()) {
                 finish_if_over(&predecessor, state, lock)?;
-                return Ok(StatusReport {
+                return Ok(Some(StatusReport {
                     supervisor: None,
                     services: killed,
-                });
+                }));
             }
         }
         (None, Some(name)) => {
@@ -276,7 +281,7 @@ pub(crate) fn stop_without_supervisor(
         end(&predecessor)?;
         give_back(state, lock);
     }
-    Ok(report)
+    Ok(Some(report))
 }
 
 fn services_there<'n>(names: impl Iterator<Item = &'n str>) -> String {
@@ -319,16 +324,16 @@ fn kill_all(why: String, predecessor: &Predecessor, names: &[String]) -> Result<
 }
 
 /// Kills the living processes of these services, as the way to stop them is unknown. The services
-/// stay down.
+/// stay down. Returns their status, or `None` if no process of any service lives.
 fn kill_named(
     why: &str,
     predecessor: &Predecessor,
     names: &[String],
     state: &StateDir,
-) -> Result<StatusReport, Failure> {
+) -> Result<Option<StatusReport>, Failure> {
     let survivors = Survivors::of(&predecessor.testaments);
     if !names.is_empty() && survivors.services().next().is_none() {
-        return Err(not_found::supervisor(state));
+        return Ok(None);
     }
     if let Some(name) = names.iter().find(|name| !survivors.has(name)) {
         let message = format!("stop {name}: no process of a service of this name lives ({why})");
@@ -359,7 +364,7 @@ fn kill_named(
         }
         report.services.push(stopped);
     }
-    Ok(report)
+    Ok(Some(report))
 }
 
 /// Removes the supervisor's files if no process of its services is left.

@@ -37,6 +37,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::definition::account;
 pub(crate) use self::install::{Order, Wanted, install_all, plan_all};
 pub(crate) use self::registered::{kept, registry_of};
+use crate::api::Verb;
 use crate::artifact::Programs;
 use crate::client;
 use crate::completed;
@@ -48,7 +49,6 @@ use crate::output;
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 use crate::update;
-use crate::verbs::control::Verb;
 
 /// The directory in which systemd stores the state of dynamic accounts. [`OWN_DIRS`] contains the
 /// links to it.
@@ -489,7 +489,7 @@ impl Installed {
         // Unix managers do not ask the program to pause; they freeze it together with its host.
         let is_hosted = self.record.mode == Mode::Hosted;
         if cfg!(unix) && is_hosted && matches!(verb, Verb::Pause | Verb::Continue | Verb::Reload) {
-            let done = client::request(&self.state, self.name.as_str(), verb.as_str());
+            let done = client::request(&self.state, self.name.as_str(), verb);
             return client::block_on(done)?.map(|report| self.of_manager(report));
         }
         if matches!(verb, Verb::Stop | Verb::Restart) {
@@ -506,7 +506,7 @@ impl Installed {
         match done {
             // The host may be waiting for its next attempt.
             Err(error) if error.kind() == ErrorKind::AlreadyRunning && is_hosted => {
-                let started = client::request(&self.state, self.name.as_str(), verb.as_str());
+                let started = client::request(&self.state, self.name.as_str(), verb);
                 if let Ok(report) = client::block_on(started)? {
                     return Ok(self.of_manager(report));
                 }
@@ -594,7 +594,7 @@ impl Installed {
     fn end_start(&self) {
         let is_starting = |status: ServiceStatus| status.state == State::StartPending;
         if cfg!(windows) && self.service().status().is_ok_and(is_starting) {
-            let stopped = client::request(&self.state, self.name.as_str(), Verb::Stop.as_str());
+            let stopped = client::request(&self.state, self.name.as_str(), Verb::Stop);
             drop(client::block_on(stopped));
         }
     }

@@ -9,11 +9,11 @@ use mainstay_core::spec::{ServiceName, Spec};
 
 use super::registered::{self, Kept};
 use super::{Installed, Mode, install};
+use crate::api::Verb;
 use crate::artifact::Programs;
 use crate::registry::Program;
 use crate::state_dir::StateDir;
 use crate::update::{Change, Site, Trouble};
-use crate::verbs::control::Verb;
 
 impl Site for Installed {
     fn name(&self) -> &ServiceName {

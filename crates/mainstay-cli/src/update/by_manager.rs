@@ -15,11 +15,10 @@ use mainstay_core::snapshot::{Reason, SnapshotId};
 use mainstay_core::spec::Spec;
 
 use super::{Change, Trouble};
-use crate::client::GivenUp;
+use crate::api::{GivenUp, Verb};
 use crate::installed::Installed;
 use crate::margins::MARGIN;
 use crate::snapshot::{CallOff, Created, Occasion, Store, Which};
-use crate::verbs::control::Verb;
 
 /// The polling interval for the manager's status.
 const LOOK: Duration = Duration::from_millis(50);

@@ -23,9 +23,9 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
 use mainstay_core::spec::ServiceName;
 
+use crate::api::{Decision, GivenUp, TrialRequest};
 use crate::artifact::Programs;
-use crate::client::{self, Decision, GivenUp, Tried};
-use crate::host::TrialRequest;
+use crate::client::{self, Tried};
 use crate::output;
 use crate::registry::{self, Program, Registered, Registry, Wish};
 use crate::state_dir::StateDir;

@@ -9,8 +9,9 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::spec::ServiceName;
 
+use crate::api::{Reach, Verb};
 use crate::embedded::Embedded;
-use crate::host::{self, Reach};
+use crate::host;
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
 use crate::{client, not_found, output, update};
@@ -39,41 +40,17 @@ pub(crate) struct Stop {
     json: bool,
 }
 
-/// A request to services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Start,
-    Stop,
-    Restart,
-    Pause,
-    Continue,
-    Reload,
+/// Returns whether the request is processed in the order of needs.
+fn follows_needs(verb: Verb) -> bool {
+    matches!(verb, Verb::Start | Verb::Stop | Verb::Restart)
 }
 
-impl Verb {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Restart => "restart",
-            Self::Pause => "pause",
-            Self::Continue => "continue",
-            Self::Reload => "reload",
-        }
-    }
-
-    /// Returns whether the request is processed in the order of needs.
-    fn follows_needs(self) -> bool {
-        matches!(self, Self::Start | Self::Stop | Self::Restart)
-    }
-
-    /// Returns the state of a service after a successful request.
-    fn expects(self) -> StateName {
-        match self {
-            Self::Stop => StateName::Stopped,
-            Self::Pause => StateName::Paused,
-            Self::Start | Self::Restart | Self::Continue | Self::Reload => StateName::Running,
-        }
+/// Returns the state of a service after a successful request.
+fn expected_state(verb: Verb) -> StateName {
+    match verb {
+        Verb::Stop => StateName::Stopped,
+        Verb::Pause => StateName::Paused,
+        Verb::Start | Verb::Restart | Verb::Continue | Verb::Reload => StateName::Running,
     }
 }
 
@@ -118,7 +95,7 @@ impl Control {
         }
         // All names are checked before any service is changed. If there is one request only, the
         // supervisor checks it as a whole.
-        let is_one_request = managed.is_empty() && (verb.follows_needs() || supervised.len() < 2);
+        let is_one_request = managed.is_empty() && (follows_needs(verb) || supervised.len() < 2);
         if !is_one_request {
             for name in &supervised {
                 let known = client::block_on(client::expect_service(state, verb.as_str(), name))?;
@@ -129,7 +106,7 @@ impl Control {
             }
         }
         // One request for all services whose order depends on the needs graph.
-        let groups: Vec<Vec<String>> = match verb.follows_needs() {
+        let groups: Vec<Vec<String>> = match follows_needs(verb) {
             _ if supervised.is_empty() => Vec::new(),
             true => vec![supervised],
             false => supervised.into_iter().map(|name| vec![name]).collect(),
@@ -253,7 +230,7 @@ fn ask_supervisor(state: &StateDir, names: &[String], verb: Verb, reach: Reach) 
             }
         }
     }
-    client::block_on(client::request_all(state, names, verb.as_str(), reach))?
+    client::block_on(client::request_all(state, names, verb, reach))?
 }
 
 /// Stops the services that a dead supervisor left. They settle like those of a running supervisor.
@@ -266,7 +243,8 @@ fn stop_orphans(
     if let Some(orphans) = host::orphans(state) {
         output::complain(&orphans.remark().0);
     }
-    let report = host::stop_without_supervisor(state, names, reach)?;
+    let stopped = host::stop_without_supervisor(state, names, reach)?;
+    let report = stopped.ok_or_else(|| not_found::supervisor(state))?;
     show(Verb::Stop, report.services.into_iter().map(Ok), json)
 }
 
@@ -330,7 +308,7 @@ fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
     let completed = service.state == StateName::Stopped
         && service.last_exit.is_some_and(|exit| exit.code == Some(0))
         && matches!(verb, Verb::Start | Verb::Restart);
-    if service.state == verb.expects() || completed {
+    if service.state == expected_state(verb) || completed {
         return None;
     }
     let exit = service.last_exit;

@@ -15,12 +15,12 @@ use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 use mainstay_sys::access::Closed;
 use serde_json::{Value, json};
 
+use crate::api::Verb;
 use crate::installed::Installed;
 use crate::manifest_file;
 use crate::not_found;
 use crate::snapshot::{CallOff, Created, Listed, Occasion, Store, Which};
 use crate::state_dir::StateDir;
-use crate::verbs::control::Verb;
 use crate::{client, host, output};
 
 /// The hint for a manifest without `snapshot`.
@@ -229,7 +229,7 @@ impl Kept {
         match Installed::find(&self.base, self.name.as_str()) {
             Some(installed) => installed.control(verb),
             None => {
-                let request = client::request(&self.state, self.name.as_str(), verb.as_str());
+                let request = client::request(&self.state, self.name.as_str(), verb);
                 client::block_on(request)?
             }
         }

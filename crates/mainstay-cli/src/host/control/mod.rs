@@ -4,83 +4,41 @@
 //! can. Nothing is decided here.
 
 mod condition;
-pub(crate) mod endpoint;
 mod limit;
 mod server;
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use mainstay_core::engine::{Refusal, Request};
+use mainstay_core::engine::Refusal;
 use tokio::sync::{mpsc, oneshot};
 
 pub(super) use self::condition::{Conditions, Unmet};
 pub(super) use self::server::serve;
+use crate::api::{self, Route};
 
 /// A client's request to the host, and the channel for the response.
 #[derive(Debug)]
 pub(super) struct Command {
-    pub(super) operation: Operation,
+    pub(super) route: Route,
+    /// The conditions on the definitions of the services.
+    pub(super) conditions: Option<Conditions>,
+    pub(super) body: Bytes,
+    /// The channel for the events that the client listens to, if it requests them.
+    pub(super) listener: Option<mpsc::Sender<Bytes>>,
     pub(super) reply: oneshot::Sender<Reply>,
 }
 
-/// An operation of the host.
-#[derive(Debug)]
-pub(super) enum Operation {
-    /// `GET /v1`: information about the supervisor.
-    About,
-    /// `GET /v1/services`
-    Status,
-    /// `GET /v1/services/NAME`
-    Entry { name: String },
-    /// An operation that is performed only if the definitions of the named services meet the
-    /// conditions.
-    If {
-        names: String,
-        conditions: Conditions,
-        operation: Box<Operation>,
-    },
-    /// `POST /v1/stop`: responds when every service has settled.
-    StopAll,
-    /// `POST /v1/services/NAME[,NAME…]/stop`: responds when all of them are down.
-    Stop { names: String, reach: Reach },
-    /// `POST /v1/services/NAME[,NAME…]/VERB`: responds when the services have settled. Only `start`
-    /// and `restart` accept several names.
-    Request { names: String, request: Request },
-    /// `POST /v1/services/NAME/reload`
-    Reload { name: String },
-    /// `POST /v1/services/NAME/snapshot`: responds when the snapshot is complete.
-    Snapshot { name: String },
-    /// `POST /v1/services/NAME/logs/rotate`
-    RotateLog { name: String },
-    /// `POST /v1/services/NAME/update`: responds when the new definition is healthy, or the old one
-    /// is running again.
-    Update { name: String, body: Bytes },
-    /// `POST /v1/services/NAME/update/commit` and `…/abort`
-    Decide { name: String, decision: Decision },
-    /// `PUT /v1/services/NAME[,NAME…]`: loads installed definitions and responds when they are
-    /// loaded.
-    Define { names: String },
-    /// `DELETE /v1/services/NAME[,NAME…]`: responds when nothing is left of the services.
-    Forget { names: String },
-    /// `GET /v1/events`: streams every later fact, one JSON object per line. Responds when the
-    /// stream is registered.
-    Events(mpsc::Sender<Bytes>),
-}
-
-/// The services that a stop applies to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// The named services only.
-    Named,
-    /// The named services and all their dependents.
-    WithDependents,
-}
-
-/// The decision about a new definition.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Decision {
-    Commit,
-    Abort,
+impl Command {
+    /// Creates a command without conditions and without a body.
+    pub(super) fn new(route: Route, reply: oneshot::Sender<Reply>) -> Self {
+        Self {
+            route,
+            conditions: None,
+            body: Bytes::new(),
+            listener: None,
+            reply,
+        }
+    }
 }
 
 /// A response: a status and a JSON document.
@@ -103,7 +61,9 @@ impl Reply {
 
     /// Returns a response with the document `{"error": message}`.
     pub(super) fn error(status: StatusCode, message: &str) -> Self {
-        Self::new(status, serde_json::json!({ "error": message }).to_string())
+        let error = message.to_owned();
+        let body = serde_json::json!(api::Refusal { error });
+        Self::new(status, body.to_string())
     }
 
     /// Returns the response to a request that the engine refused.

@@ -13,17 +13,17 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, ETAG};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use mainstay_core::engine::Request;
 use mainstay_sys as sys;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::endpoint::Listener;
 use super::limit::{Connections, Phase, Progress};
-use super::{Command, Conditions, Decision, Operation, Reach, Reply};
+use super::{Command, Conditions, Reply};
+use crate::api::endpoint::Listener;
+use crate::api::{Route, Unrouted};
 use crate::aside::aside;
 use crate::embedded;
 use crate::state_dir::StateDir;
@@ -170,119 +170,51 @@ async fn answer(
         Ok(conditions) => conditions,
         Err(why) => return whole(Reply::error(StatusCode::BAD_REQUEST, &why)),
     };
-    let query = request.uri.query().unwrap_or_default().split('&');
-    let reach = match query.clone().any(|part| part == "with-dependents") {
-        true => Reach::WithDependents,
-        false => Reach::Named,
+    let route = match Route::parse(&request.method, &request.uri) {
+        Ok(route) => route,
+        Err(unrouted) => return whole(no_such(unrouted)),
     };
-    let owner = query.filter_map(|part| part.strip_prefix("owner="));
-    let owner = owner.map(str::to_owned).next();
-    let path: Vec<&str> = request.uri.path().trim_matches('/').split('/').collect();
-    if let (&Method::PUT | &Method::DELETE, ["v1", "services", names]) =
-        (&request.method, path.as_slice())
-        && let Some(refused) = refuse_owned(state, names, owner).await
+    if let Route::Define { names, owner } | Route::Forget { names, owner } = &route
+        && let Some(refused) = refuse_owned(state, names, owner.as_ref()).await
     {
         return whole(refused);
     }
-    let operation = match (&request.method, path.as_slice()) {
-        (&Method::GET, ["v1"]) => Operation::About,
-        (&Method::GET, ["v1", "services"]) => Operation::Status,
-        (&Method::GET, ["v1", "services", name]) => Operation::Entry {
-            name: (*name).to_owned(),
-        },
-        (&Method::POST, ["v1", "stop"]) => Operation::StopAll,
-        (&Method::GET, ["v1", "events"]) => {
-            let (sender, receiver) = mpsc::channel(EVENT_BACKLOG);
-            let operation = Operation::Events(sender);
-            // This fails only if the host is ending. The client then gets no events.
-            let _ = host.send(Command { operation, reply });
-            let _ = replied.await;
-            let mut response = Response::new(Answer::Events(receiver));
-            let kind = hyper::header::HeaderValue::from_static("application/x-ndjson");
-            response.headers_mut().insert(CONTENT_TYPE, kind);
-            return response;
-        }
-        (&Method::PUT, ["v1", "services", names]) => Operation::Define {
-            names: (*names).to_owned(),
-        },
-        (&Method::DELETE, ["v1", "services", names]) => Operation::Forget {
-            names: (*names).to_owned(),
-        },
-        (&Method::POST, ["v1", "services", name, "update"]) => Operation::Update {
-            name: (*name).to_owned(),
-            body,
-        },
-        (
-            &Method::POST,
-            [
-                "v1",
-                "services",
-                name,
-                "update",
-                word @ ("commit" | "abort"),
-            ],
-        ) => Operation::Decide {
-            name: (*name).to_owned(),
-            decision: match *word {
-                "commit" => Decision::Commit,
-                _ => Decision::Abort,
-            },
-        },
-        (&Method::POST, ["v1", "services", name, "logs", "rotate"]) => Operation::RotateLog {
-            name: (*name).to_owned(),
-        },
-        (&Method::POST, ["v1", "services", name, "snapshot"]) => Operation::Snapshot {
-            name: (*name).to_owned(),
-        },
-        (&Method::POST, ["v1", "services", name, "reload"]) => Operation::Reload {
-            name: (*name).to_owned(),
-        },
-        (&Method::POST, ["v1", "services", names, "stop"]) => Operation::Stop {
-            names: (*names).to_owned(),
-            reach,
-        },
-        (&Method::POST, ["v1", "services", names, verb]) => match parse_verb(verb) {
-            Some(request) => Operation::Request {
-                names: (*names).to_owned(),
-                request,
-            },
-            None => return whole(Reply::error(StatusCode::NOT_FOUND, "no such verb")),
-        },
-        (_, ["v1", ..]) => {
-            return whole(Reply::error(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "no such request",
-            ));
-        }
-        _ => {
-            return whole(Reply::error(
-                StatusCode::NOT_FOUND,
-                "the protocol begins at /v1",
-            ));
-        }
+    let command = Command {
+        body,
+        ..Command::new(route, reply)
     };
-    let operation = match (conditions, path.as_slice()) {
-        (Some(conditions), ["v1", "services", names, ..]) => Operation::If {
-            names: (*names).to_owned(),
-            conditions,
-            operation: Box::new(operation),
-        },
-        _ => operation,
-    };
+    if command.route == Route::Events {
+        let (sender, receiver) = mpsc::channel(EVENT_BACKLOG);
+        let listener = Some(sender);
+        // This fails only if the host is ending. The client then gets no events.
+        let _ = host.send(Command {
+            listener,
+            ..command
+        });
+        let _ = replied.await;
+        let mut response = Response::new(Answer::Events(receiver));
+        let kind = hyper::header::HeaderValue::from_static("application/x-ndjson");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        return response;
+    }
     // If the client has disconnected, the connection ends here, and the request with it.
     tokio::time::sleep(CLIENT_CHECK).await;
     // Both fail only if the host is ending.
-    let _ = host.send(Command { operation, reply });
+    let _ = host.send(Command {
+        conditions,
+        ..command
+    });
     let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");
     whole(replied.await.unwrap_or_else(|_| gone()))
 }
 
 /// Returns the response if the registry assigns a service to another owner. Another process may
 /// hold the registry's lock, so the wait for it is kept off the event loop.
-async fn refuse_owned(state: &StateDir, names: &str, owner: Option<String>) -> Option<Reply> {
-    let (state, names) = (state.clone(), names.to_owned());
-    let look = aside(format!("registry {names}"), move || {
-        let names: Vec<&str> = names.split(',').collect();
+async fn refuse_owned(state: &StateDir, names: &[String], owner: Option<&String>) -> Option<Reply> {
+    let subject = format!("registry {}", names.join(","));
+    let (state, names, owner) = (state.clone(), names.to_vec(), owner.cloned());
+    let look = aside(subject, move || {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         embedded::owned_by_others(&state, &names, owner.as_deref())
     });
     let (status, why) = match look.await {
@@ -296,11 +228,13 @@ async fn refuse_owned(state: &StateDir, names: &str, owner: Option<String>) -> O
     Some(Reply::error(status, &why))
 }
 
-fn parse_verb(verb: &str) -> Option<Request> {
-    use Request::{Continue, Pause, Restart, Start};
-    [Start, Restart, Pause, Continue]
-        .into_iter()
-        .find(|known| known.to_string() == verb)
+fn no_such(unrouted: Unrouted) -> Reply {
+    let (status, why) = match unrouted {
+        Unrouted::NoVerb => (StatusCode::NOT_FOUND, "no such verb"),
+        Unrouted::NoRequest => (StatusCode::METHOD_NOT_ALLOWED, "no such request"),
+        Unrouted::NoProtocol => (StatusCode::NOT_FOUND, "the protocol begins at /v1"),
+    };
+    Reply::error(status, why)
 }
 
 fn whole(reply: Reply) -> Response<Answer> {

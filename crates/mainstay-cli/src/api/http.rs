@@ -1,7 +1,4 @@
-//! One HTTP/1.1 exchange over a connected stream, shared by probes and the control client. Requests
-//! to other machines use [`agent`], which blocks.
-
-pub(crate) mod agent;
+//! One HTTP/1.1 exchange over a connected stream, shared by probes and the control client.
 
 use std::io;
 
@@ -12,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The `User-Agent` header.
-const USER_AGENT: &str = concat!("mainstay/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("mainstay/", env!("CARGO_PKG_VERSION"));
 
 /// Sends a request and returns as soon as the head of the response arrives.
 ///

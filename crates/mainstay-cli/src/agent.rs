@@ -9,6 +9,7 @@ use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::typestate::AgentScope;
 
+use crate::api::http::USER_AGENT;
 use crate::tls;
 
 /// The connect timeout, including TLS.
@@ -38,7 +39,7 @@ pub(crate) enum Trust<'a> {
 /// # Errors If the certificates cannot be read or used, with a message for people.
 pub(crate) fn builder(trust: Trust<'_>) -> Result<ConfigBuilder<AgentScope>, String> {
     let builder = Agent::config_builder()
-        .user_agent(super::USER_AGENT)
+        .user_agent(USER_AGENT)
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
