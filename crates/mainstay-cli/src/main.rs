@@ -3,11 +3,11 @@
 
 mod agent;
 mod api;
-mod artifact;
 mod aside;
 mod cli;
 mod client;
 mod completed;
+mod deploy;
 mod embedded;
 mod halted;
 mod host;
@@ -27,7 +27,6 @@ mod start_failure;
 mod state_dir;
 mod table;
 mod tls;
-mod update;
 mod verbs;
 mod webhook;
 

@@ -79,12 +79,12 @@ pub(crate) enum Decision {
     Abort,
 }
 
-/// The reason why a method and a path are no request.
+/// The part of a method and a path that is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unrouted {
-    NoProtocol,
-    NoRequest,
-    NoVerb,
+    Protocol,
+    Request,
+    Verb,
 }
 
 impl Verb {
@@ -179,7 +179,7 @@ impl Route {
         let owner = owner.map(str::to_owned);
         let path: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
         let ["v1", path @ ..] = path.as_slice() else {
-            return Err(Unrouted::NoProtocol);
+            return Err(Unrouted::Protocol);
         };
         let one = |name: &&str| (*name).to_owned();
         let several = |names: &&str| names.split(',').map(str::to_owned).collect();
@@ -215,9 +215,9 @@ impl Route {
             },
             ("POST", ["services", names, verb]) => Self::Request {
                 names: several(names),
-                request: parse_request(verb).ok_or(Unrouted::NoVerb)?,
+                request: parse_request(verb).ok_or(Unrouted::Verb)?,
             },
-            _ => return Err(Unrouted::NoRequest),
+            _ => return Err(Unrouted::Request),
         })
     }
 
@@ -301,11 +301,11 @@ mod tests {
     #[test]
     fn what_is_no_request_is_told_apart() {
         for (method, path, expect) in [
-            ("GET", "/", Unrouted::NoProtocol),
-            ("GET", "/v2/services", Unrouted::NoProtocol),
-            ("POST", "/v1/services/web/dance", Unrouted::NoVerb),
-            ("POST", "/v1/services", Unrouted::NoRequest),
-            ("DELETE", "/v1/services/web/logs", Unrouted::NoRequest),
+            ("GET", "/", Unrouted::Protocol),
+            ("GET", "/v2/services", Unrouted::Protocol),
+            ("POST", "/v1/services/web/dance", Unrouted::Verb),
+            ("POST", "/v1/services", Unrouted::Request),
+            ("DELETE", "/v1/services/web/logs", Unrouted::Request),
         ] {
             assert_eq!(parsed(method, path), Err(expect), "{method} {path}");
         }

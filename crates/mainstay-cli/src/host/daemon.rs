@@ -2,8 +2,8 @@
 //! and removed while others keep running; SIGHUP is passed on to services; the exit code covers all
 //! services.
 //!
-//! An installer writes the files first (`embedded.rs`), then names the services here. Either all of
-//! their definitions are loaded or none.
+//! An installer writes the files first (`deploy/embedded.rs`), then names the services here. Either
+//! all of their definitions are loaded or none.
 
 use std::io;
 use std::sync::Arc;

@@ -10,11 +10,11 @@ use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::spec::ServiceName;
 
 use crate::api::{Reach, Verb};
-use crate::embedded::Embedded;
+use crate::deploy::update::{self, Embedded};
 use crate::host;
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
-use crate::{client, not_found, output, update};
+use crate::{client, not_found, output};
 
 /// The services to control.
 #[derive(Debug, clap::Args)]
@@ -139,7 +139,7 @@ impl Control {
                         let name = installed.name().to_string();
                         ask(
                             vec![name],
-                            Box::new(move || Ok(vec![installed.control(verb)?])),
+                            Box::new(move || Ok(vec![update::control(&installed, verb)?])),
                         );
                     }
                 }
@@ -200,13 +200,15 @@ fn restart_installed(state: &StateDir, names: &[String]) -> Answer {
     let mut all = Installed::with_dependents(state, names);
     all.retain(|it| is_named(it) || it.is_up());
     let named = all.iter().filter(|it| is_named(it));
-    let stopped = named.map(|it| it.control(Verb::Stop)).collect::<Answer>();
+    let stopped = named
+        .map(|it| update::control(it, Verb::Stop))
+        .collect::<Answer>();
     let mut reports = Vec::with_capacity(names.len());
     for installed in all.iter().rev() {
         match is_named(installed) {
-            true => reports.push(installed.control(Verb::Start)?),
+            true => reports.push(update::control(installed, Verb::Start)?),
             false if installed.is_up() => {}
-            false => drop(installed.control(Verb::Start)?),
+            false => drop(update::control(installed, Verb::Start)?),
         }
     }
     stopped.map(|_| reports)

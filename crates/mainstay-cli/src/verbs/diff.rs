@@ -9,7 +9,8 @@ use mainstay_core::registry::{Definition, Version};
 use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 
-use crate::installed::{kept, registry_of};
+use crate::deploy::system::kept;
+use crate::installed::registry_of;
 use crate::manifest_file;
 use crate::not_found;
 use crate::output;

@@ -6,7 +6,7 @@ use mainstay_core::failure::Failure;
 
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
-use crate::{embedded, output};
+use crate::{deploy, embedded, output};
 
 /// The services to enable or disable.
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ impl Enable {
         let (embedded, of_system) = embedded::split(state, self.names.clone());
         let all = Installed::named(state, &of_system)?;
         if !embedded.is_empty() {
-            embedded::set_enabled(state, &embedded, is_enabled)?;
+            deploy::embedded::set_enabled(state, &embedded, is_enabled)?;
         }
         for installed in all {
             installed.set_enabled(is_enabled)?;

@@ -9,8 +9,9 @@ use mainstay_core::registry::Expected;
 use mainstay_core::spec::Spec;
 use serde::Serialize;
 
-use crate::embedded::{self, Change};
-use crate::installed::{self, Mode, Order, Record, Wanted};
+use crate::deploy::embedded::{self, Change};
+use crate::deploy::system::{self, Order, Wanted};
+use crate::installed::{Mode, Record};
 use crate::library_failure::of_library;
 use crate::manifest_file::{self, FormatName, Loaded};
 use crate::output;
@@ -113,7 +114,7 @@ impl Install {
         let password = self.password()?;
         let wanted = specs.iter().map(|spec| {
             let account = match self.dry_run {
-                true => installed::account(spec.account(), record.mode),
+                true => system::account(spec.account(), record.mode),
                 false => account(spec, record.mode, password.as_ref())?,
             };
             let has_sandbox = !self.no_sandbox;
@@ -131,14 +132,14 @@ impl Install {
             root: self.root.clone(),
         };
         if self.dry_run {
-            output::text(&installed::plan_all(state, &order)?)?;
+            output::text(&system::plan_all(state, &order)?)?;
             return Ok(ExitCode::SUCCESS);
         }
         if order.root.is_none() {
             let any = mainstay::service("any").manager(record.manager);
             mainstay::may_install(&any.scope(record.scope())).map_err(of_library)?;
         }
-        let done = installed::install_all(state, &order)?;
+        let done = system::install_all(state, &order)?;
         let services: Vec<Line> = specs
             .iter()
             .zip(done)
@@ -293,7 +294,7 @@ fn dir_in_image(dir: &Path, root: &Path) -> Result<PathBuf, Failure> {
 
 /// Returns the account of the service, with the password if the account is a user.
 fn account(spec: &Spec, mode: Mode, password: Option<&Password>) -> Result<Account, Failure> {
-    match installed::account(spec.account(), mode) {
+    match system::account(spec.account(), mode) {
         #[cfg(windows)]
         Account::User(user, None) if password.is_none() => {
             let asked = Password::ask(&format!("Password of {user}: "));

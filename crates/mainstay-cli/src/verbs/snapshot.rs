@@ -16,6 +16,7 @@ use mainstay_sys::access::Closed;
 use serde_json::{Value, json};
 
 use crate::api::Verb;
+use crate::deploy::update;
 use crate::installed::Installed;
 use crate::manifest_file;
 use crate::not_found;
@@ -227,7 +228,7 @@ impl Kept {
     /// Starts or stops the service, and waits until it has settled.
     fn control(&self, verb: Verb) -> Result<ServiceReport, Failure> {
         match Installed::find(&self.base, self.name.as_str()) {
-            Some(installed) => installed.control(verb),
+            Some(installed) => update::control(&installed, verb),
             None => {
                 let request = client::request(&self.state, self.name.as_str(), verb);
                 client::block_on(request)?

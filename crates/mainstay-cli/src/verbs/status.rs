@@ -11,7 +11,7 @@ use mainstay_core::report::{ServiceReport, StatusReport};
 
 use crate::installed::Installed;
 use crate::state_dir::StateDir;
-use crate::{client, completed, embedded, host, not_found, output, table};
+use crate::{client, completed, deploy, embedded, host, not_found, output, table};
 
 /// The polling interval of `--wait`.
 const LOOK: Duration = Duration::from_millis(50);
@@ -146,7 +146,7 @@ fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
         }
     }
     let services = report.services.iter_mut();
-    services.for_each(|service| embedded::complete(state, service));
+    services.for_each(|service| deploy::embedded::complete(state, service));
 }
 
 fn is_supervised(report: &StatusReport) -> bool {
@@ -210,7 +210,7 @@ fn supervised(
     must: bool,
     remark: &mut Option<Remark>,
 ) -> Result<StatusReport, Failure> {
-    let missing = embedded::missing(state);
+    let missing = deploy::embedded::missing(state);
     let mut report = match client::block_on(client::status(state))? {
         Err(absent) if absent.code() == Code::NotRunning => match host::orphans(state) {
             Some(orphans) => {

@@ -12,16 +12,16 @@ use mainstay_core::registry::{Definition, Expected, Version};
 use mainstay_core::spec::{ServiceName, Spec};
 use serde::Serialize;
 
-use crate::artifact::{Hash, Source};
-use crate::embedded::Embedded;
-use crate::installed::{self, Installed, registered};
+use crate::deploy::artifact::{Hash, Source};
+use crate::deploy::update::{self, Done, Embedded, Outcome, Site};
+use crate::deploy::{registered, system};
+use crate::installed::Installed;
 use crate::library_failure::of_library;
 use crate::manifest_file::{self, FormatName, Loaded};
 use crate::not_found;
 use crate::output;
 use crate::registry::{Registered, Registry};
 use crate::state_dir::StateDir;
-use crate::update::{self, Done, Outcome, Site};
 
 /// Update installed services from a manifest; roll back each one that does not become healthy
 ///
@@ -236,7 +236,7 @@ impl Rollback {
                 let message = format!("roll back {name}: there is no version before the first");
                 return Err(Failure::new(Code::Unknown, message));
             }
-            let kept = installed::kept(registry, &self.name, Version(version))?;
+            let kept = system::kept(registry, &self.name, Version(version))?;
             let place = |it: &Definition| (it.manager.clone(), it.mode.clone(), it.user);
             if place(&kept) != place(&found.definition) {
                 let message = format!(

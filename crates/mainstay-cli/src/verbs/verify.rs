@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use mainstay_core::failure::{Code, Failure};
 use serde::Serialize;
 
+use crate::deploy::embedded;
+use crate::deploy::registered::Witness;
 use crate::installed::Installed;
-use crate::installed::registered::Witness;
+use crate::output;
 use crate::state_dir::StateDir;
-use crate::{embedded, output};
 
 /// Check a service against its registered definition, unit files and running state
 ///

@@ -230,9 +230,9 @@ async fn refuse_owned(state: &StateDir, names: &[String], owner: Option<&String>
 
 fn no_such(unrouted: Unrouted) -> Reply {
     let (status, why) = match unrouted {
-        Unrouted::NoVerb => (StatusCode::NOT_FOUND, "no such verb"),
-        Unrouted::NoRequest => (StatusCode::METHOD_NOT_ALLOWED, "no such request"),
-        Unrouted::NoProtocol => (StatusCode::NOT_FOUND, "the protocol begins at /v1"),
+        Unrouted::Verb => (StatusCode::NOT_FOUND, "no such verb"),
+        Unrouted::Request => (StatusCode::METHOD_NOT_ALLOWED, "no such request"),
+        Unrouted::Protocol => (StatusCode::NOT_FOUND, "the protocol begins at /v1"),
     };
     Reply::error(status, why)
 }

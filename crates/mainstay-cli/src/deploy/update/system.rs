@@ -7,13 +7,13 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Version};
 use mainstay_core::spec::{ServiceName, Spec};
 
-use super::registered::{self, Kept};
-use super::{Installed, Mode, install};
+use super::{Change, Site, Trouble};
 use crate::api::Verb;
-use crate::artifact::Programs;
+use crate::deploy::artifact::Programs;
+use crate::deploy::system::{self, Kept};
+use crate::installed::{Installed, Mode};
 use crate::registry::Program;
 use crate::state_dir::StateDir;
-use crate::update::{Change, Site, Trouble};
 
 impl Site for Installed {
     fn name(&self) -> &ServiceName {
@@ -35,7 +35,7 @@ impl Site for Installed {
 
     fn program(&self, definition: &Definition) -> Option<Program> {
         let kept = Kept::of(&self.name, definition).ok()?;
-        registered::programs(&kept.order()).pop().flatten()
+        system::programs(&kept.order()).pop().flatten()
     }
 
     /// Returns the host, if the account and the sandbox stay the same.
@@ -48,7 +48,7 @@ impl Site for Installed {
     }
 
     fn put(&self, definition: &Definition, _version: Version) -> Result<(), Failure> {
-        install::put(self, &Kept::of(&self.name, definition)?)
+        system::put(self, &Kept::of(&self.name, definition)?)
     }
 
     fn restore(

@@ -14,6 +14,8 @@
 //! or change the service first restores the previous definition ([`mend`]).
 
 mod by_manager;
+mod embedded;
+mod system;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -21,11 +23,14 @@ use std::time::{Duration, SystemTime};
 use mainstay_core::engine::{StateName, Style};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
+use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::ServiceName;
 
-use crate::api::{Decision, GivenUp, TrialRequest};
-use crate::artifact::Programs;
+pub(crate) use self::embedded::Embedded;
+use super::artifact::Programs;
+use crate::api::{Decision, GivenUp, TrialRequest, Verb};
 use crate::client::{self, Tried};
+use crate::installed::Installed;
 use crate::output;
 use crate::registry::{self, Program, Registered, Registry, Wish};
 use crate::state_dir::StateDir;
@@ -267,6 +272,15 @@ pub(crate) fn mend_before_start(site: &dyn Site) -> Result<(), Failure> {
         "warning: {why}; {name} is started by its installed files all the same"
     ));
     Ok(())
+}
+
+/// Performs an operation on a service of the system's manager, like [`Installed::control`]. Before a
+/// start, the service is repaired if its last change was interrupted.
+pub(crate) fn control(installed: &Installed, verb: Verb) -> Result<ServiceReport, Failure> {
+    if matches!(verb, Verb::Start | Verb::Restart) {
+        mend_before_start(installed)?;
+    }
+    installed.control(verb)
 }
 
 /// A change from one definition to another.

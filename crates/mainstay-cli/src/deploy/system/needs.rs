@@ -14,9 +14,9 @@ use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{Need, Spec};
 
-use super::Installed;
 use crate::client;
 use crate::completed;
+use crate::installed::Installed;
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
 

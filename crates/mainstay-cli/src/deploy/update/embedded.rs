@@ -8,20 +8,28 @@ use mainstay_core::manifest;
 use mainstay_core::registry::{self, Version};
 use mainstay_core::spec::ServiceName;
 
-use super::{Definition, Embedded, Saved};
+use super::{Change, Site, Trouble};
 use crate::api::Verb;
-use crate::artifact::Programs;
 use crate::client;
+use crate::deploy::artifact::Programs;
+use crate::deploy::embedded::{Saved, misfit, next_record, put, tell, witnesses};
+use crate::deploy::registered;
+use crate::embedded::{self, Definition};
 use crate::host;
-use crate::installed::registered;
 use crate::registry::Program;
 use crate::state_dir::StateDir;
-use crate::update::{Change, Site, Trouble};
+
+/// An installed service of the embedded manager.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    state: StateDir,
+    name: ServiceName,
+}
 
 impl Embedded {
     /// Returns the service of this name, if it is installed.
     pub(crate) fn find(state: &StateDir, name: &ServiceName) -> Option<Self> {
-        super::is_installed(state, name.as_str()).then(|| Self {
+        embedded::is_installed(state, name.as_str()).then(|| Self {
             state: state.clone(),
             name: name.clone(),
         })
@@ -46,15 +54,15 @@ impl Site for Embedded {
     }
 
     fn registry_path(&self) -> PathBuf {
-        super::registry_path(&self.state)
+        embedded::registry_path(&self.state)
     }
 
     fn programs(&self) -> Programs {
-        Programs::of_place(&super::place(&self.state, self.name.as_str()))
+        Programs::of_place(&embedded::place(&self.state, self.name.as_str()))
     }
 
     fn drift(&self) -> Vec<String> {
-        match super::witnesses(&self.state, self.name.as_str()) {
+        match witnesses(&self.state, self.name.as_str()) {
             Ok(witnesses) => {
                 let witnesses = witnesses.into_iter().flatten();
                 witnesses.flat_map(|witness| witness.causes).collect()
@@ -78,12 +86,12 @@ impl Site for Embedded {
     }
 
     fn put(&self, definition: &registry::Definition, version: Version) -> Result<(), Failure> {
-        let _lock = super::lock(&self.state)?;
-        let place = super::place(&self.state, self.name.as_str());
+        let _lock = embedded::lock(&self.state)?;
+        let place = embedded::place(&self.state, self.name.as_str());
         let what = (definition.base_dir.clone().into(), definition.format);
-        let record = super::next_record(&self.state, self.name.as_str(), what, version);
+        let record = next_record(&self.state, self.name.as_str(), what, version);
         let saved = Saved::of(&place)?;
-        super::put(&place, &definition.manifest, &record).inspect_err(|_| saved.take_back())
+        put(&place, &definition.manifest, &record).inspect_err(|_| saved.take_back())
     }
 
     fn restore(
@@ -94,7 +102,7 @@ impl Site for Embedded {
     ) -> Result<(), Failure> {
         self.put(definition, version)?;
         let name = self.name.as_str();
-        super::tell(&self.state, &[name], owner)?;
+        tell(&self.state, &[name], owner)?;
         let report = match client::block_on(client::status(&self.state))? {
             Err(absent) if absent.code() == Code::NotRunning => None,
             report => Some(report?),
@@ -127,10 +135,10 @@ impl Site for Embedded {
     /// Writes the new definition. No supervisor is running, so nothing is started.
     fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble> {
         let (new, version) = change.new;
-        let (mut all, _) = super::all(&self.state, &[]);
+        let (mut all, _) = embedded::all(&self.state, &[]);
         all.retain(|it| *it.spec.name() != self.name);
         all.push(self.defined(new)?);
-        super::graph(&all).map_err(super::misfit)?;
+        embedded::graph(&all).map_err(misfit)?;
         self.put(new, version)?;
         Ok(None)
     }

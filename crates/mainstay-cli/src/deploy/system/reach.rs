@@ -11,7 +11,7 @@ use mainstay_sys as sys;
 use mainstay_sys::rights;
 
 use super::install::{Order, Wanted};
-use super::{Mode, Record};
+use crate::installed::{Mode, Record};
 use crate::launch;
 
 /// Directories that `PrivateTmp=` replaces.

@@ -15,8 +15,8 @@ use mainstay_sys::guarded;
 #[cfg(unix)]
 use super::PRIVATE_DIRS;
 use super::registered::{self, Kept};
-use super::{Installed, Mode, Record, Stored};
 use crate::embedded;
+use crate::installed::{Installed, Mode, Record, Stored};
 use crate::library_failure::of_library;
 use crate::manifest_file::Loaded;
 use crate::preflight;
@@ -81,7 +81,7 @@ pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Don
 
 /// Writes the files and the manager's definition of a stored version. On failure, both are restored
 /// to their previous state.
-pub(super) fn put(place: &Installed, kept: &Kept) -> Result<(), Failure> {
+pub(crate) fn put(place: &Installed, kept: &Kept) -> Result<(), Failure> {
     let mut copies = Copies::default();
     let done = copy_and_install(&kept.order(), std::slice::from_ref(place), &mut copies);
     if done.is_err() {
@@ -199,7 +199,7 @@ fn copy_and_install(
 
 impl Installed {
     /// Rejects a change of the manager's name for the service, which would make it another service.
-    pub(super) fn keeps_manager_name(&self, spec: &Spec, verb: &str) -> Result<(), Failure> {
+    pub(crate) fn keeps_manager_name(&self, spec: &Spec, verb: &str) -> Result<(), Failure> {
         let (name, old, new) = (&self.name, &*self.manager_name, spec.manager_name());
         if old == new {
             return Ok(());

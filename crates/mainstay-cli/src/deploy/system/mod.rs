@@ -1,239 +1,58 @@
-//! Services run by a manager of the system: their files, their definitions and their state.
-//!
-//! ```text
-//! STATE/installed/NAME/manifest.toml       the manifest (or .yaml, .json): written by
-//!                                          administrators, readable by the service's account
-//! STATE/installed/NAME/installation.json   the manager and the mode
-//! STATE/registry.db                        the registry, see `registry/`
-//! STATE/installed/NAME/state/              the host's state, owned by its account (`state_dir.rs`)
-//! ```
+//! Services of the system's managers: their definitions, installation, control and reports.
 
 mod definition;
 mod install;
 mod needs;
 #[cfg(unix)]
 mod reach;
-pub(crate) mod registered;
-mod site;
+mod registered;
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
-use mainstay::{Definition, ErrorKind, Manager, Scope, ServiceStatus, State};
+use mainstay::{Definition, ErrorKind, Manager, ServiceStatus, State};
 use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::Expected;
 use mainstay_core::report::{LastExit, ServiceReport};
-use mainstay_core::spec::{Need, ServiceName, Spec};
+use mainstay_core::spec::{Need, Spec};
 use mainstay_sys as sys;
-use mainstay_sys::guarded;
-use serde::{Deserialize, Serialize};
 
 pub(crate) use self::definition::account;
-pub(crate) use self::install::{Order, Wanted, install_all, plan_all};
-pub(crate) use self::registered::{kept, registry_of};
+pub(crate) use self::install::{Order, Wanted, install_all, plan_all, put};
+pub(crate) use self::registered::{Kept, kept, programs};
+use super::artifact::Programs;
 use crate::api::Verb;
-use crate::artifact::Programs;
 use crate::client;
 use crate::completed;
 use crate::halted;
+use crate::installed::{Installed, Mode};
 use crate::library_failure::of_library;
 use crate::margins::patience;
 use crate::not_found;
 use crate::output;
 use crate::start_failure::StartFailure;
 use crate::state_dir::StateDir;
-use crate::update;
 
 /// The directory in which systemd stores the state of dynamic accounts. [`OWN_DIRS`] contains the
 /// links to it.
 #[cfg(unix)]
 const PRIVATE_DIRS: &str = "/var/lib/private";
 const OWN_DIRS: &str = "/var/lib";
-const MANIFEST: &str = "manifest";
-const RECORD: &str = "installation.json";
 /// The longest time for which files of an exited process may remain in use.
 const RELEASE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The manager and the mode of a service. Stored on disk: a change of the format needs a new
-/// `version`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    version: u32,
-    #[serde(serialize_with = "name", deserialize_with = "named")]
-    pub(crate) manager: Manager,
-    pub(crate) mode: Mode,
-    /// Set if the service belongs to the user who owns this state directory.
-    pub(crate) user: bool,
-}
-
-/// The process that the manager runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Mode {
-    /// The manager runs `mainstay host`, which supervises the program
-    Hosted,
-    /// The manager runs the program itself, and does what it can of what the manifest asks for
-    Direct,
-}
-
-impl Mode {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Hosted => "hosted",
-            Self::Direct => "direct",
-        }
-    }
-}
-
-impl Record {
-    pub(crate) fn new(manager: Manager, mode: Mode, scope: Scope) -> Self {
-        Self {
-            version: 1,
-            manager,
-            mode,
-            user: scope == Scope::User,
-        }
-    }
-
-    pub(crate) fn scope(self) -> Scope {
-        if self.user {
-            Scope::User
-        } else {
-            Scope::System
-        }
-    }
-}
-
-/// The stored record of an installed service.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    #[serde(flatten)]
-    record: Record,
-    /// The manager's name for the service, if it differs from the service's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    manager_name: Option<String>,
-}
-
-impl Stored {
-    /// Reads the record in this directory.
-    fn read(place: &Path) -> Option<Self> {
-        let text = guarded::read(&place.join(RECORD), guarded::MANIFEST).ok()?;
-        serde_json::from_slice(&text).ok()
-    }
-}
-
-fn name<S: serde::Serializer>(manager: &Manager, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(manager.name())
-}
-
-fn named<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Manager, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    let unknown = || serde::de::Error::custom(format!("no manager {name}"));
-    Manager::from_name(&name).ok_or_else(unknown)
-}
-
-/// A service of the system's manager, installed or not.
-pub(crate) struct Installed {
-    name: ServiceName,
-    /// The manager's name for the service.
-    manager_name: String,
-    place: PathBuf,
-    state: StateDir,
-    record: Record,
-    /// Set if the service is installed into the system below this directory.
-    root: Option<PathBuf>,
-}
-
 impl Installed {
-    pub(crate) fn at(state: &StateDir, name: &ServiceName, record: Record) -> Self {
-        let place = state.installed_dir(record.scope()).join(name.as_str());
-        Self {
-            state: state.at(place.join("state")),
-            place,
-            name: name.clone(),
-            manager_name: name.to_string(),
-            record,
-            root: None,
-        }
-    }
-
-    /// Sets the manager's name for the service.
-    fn known_as(self, manager_name: impl Into<String>) -> Self {
-        let manager_name = manager_name.into();
-        Self {
-            manager_name,
-            ..self
-        }
-    }
-
-    /// Finds an installed service by name: the user's own first, then the system's.
-    pub(crate) fn find(state: &StateDir, name: &str) -> Option<Self> {
-        let name = ServiceName::new(name)?;
-        let scopes = [Scope::User, Scope::System].into_iter();
-        let all = scopes.map(|scope| state.installed_dir(scope).join(name.as_str()));
-        let found = all.filter_map(|place| {
-            let stored = Stored::read(&place)?;
-            let manager_name = stored.manager_name.unwrap_or_else(|| name.to_string());
-            let installed = Self::at(state, &name, stored.record).known_as(manager_name);
-            (installed.place == place && installed.manifest().is_some()).then_some(installed)
-        });
-        found
-            .into_iter()
-            .next()
-            .or_else(|| Self::unfinished(state, &name))
-    }
-
-    /// Returns the installed service whose supervisor uses this state directory.
-    pub(crate) fn of_state(state: &StateDir) -> Option<Self> {
-        let place = state
-            .path()
-            .parent()
-            .filter(|_| state.path().ends_with("state"))?;
-        let stored = Stored::read(place)?;
-        let name = ServiceName::new(place.file_name()?.to_str()?)?;
-        Some(Self {
-            manager_name: stored.manager_name.unwrap_or_else(|| name.to_string()),
-            name,
-            record: stored.record,
-            place: place.to_owned(),
-            state: state.clone(),
-            root: None,
-        })
-    }
-
     /// Finds the named services, all of which must be installed.
     pub(crate) fn named(state: &StateDir, names: &[String]) -> Result<Vec<Self>, Failure> {
         let find =
             |name: &String| Self::find(state, name).ok_or_else(|| not_found::service(state, name));
         names.iter().map(find).collect()
-    }
-
-    /// Returns a failure if a name is not a service's own name, but its manager's name for it.
-    pub(crate) fn misnamed(state: &StateDir, name: &str) -> Option<Failure> {
-        if Self::find(state, name).is_some() {
-            return None;
-        }
-        let mut all = Self::all(state).into_iter();
-        let it = all.find(|it| it.manager_name == name)?;
-        let (manager, key) = (it.record.manager, &it.name);
-        let message = format!("no service {name} is installed: it is what {manager} calls {key}");
-        Some(Failure::new(Code::Unknown, message).hint(format!("use the name {key}")))
-    }
-
-    pub(crate) fn name(&self) -> &ServiceName {
-        &self.name
-    }
-
-    /// Returns the manager's name for the service.
-    pub(crate) fn manager_name(&self) -> &str {
-        &self.manager_name
     }
 
     /// Returns whether a need of another service refers to this one.
@@ -245,16 +64,6 @@ impl Installed {
                 *name == self.manager_name || unit == Some(&self.manager_name)
             }
         }
-    }
-
-    /// Returns the manager and the mode.
-    pub(crate) fn record(&self) -> Record {
-        self.record
-    }
-
-    /// Returns whether the manager runs the program itself.
-    pub(crate) fn is_direct(&self) -> bool {
-        self.record.mode == Mode::Direct
     }
 
     /// Checks that the service has a host, which provides the requested feature.
@@ -271,42 +80,6 @@ impl Installed {
             Manager::Systemd => format!("journalctl --unit={}", self.manager_name),
             _ => "look where the manager's output goes, mostly the log of the system".to_owned(),
         }))
-    }
-
-    /// Returns all installed services, sorted by name.
-    pub(crate) fn all(state: &StateDir) -> Vec<Self> {
-        let dirs =
-            [Scope::User, Scope::System].map(|scope| fs::read_dir(state.installed_dir(scope)));
-        let entries = dirs.into_iter().flatten().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let names = names.chain(registered::unfinished_names(state));
-        let mut all: Vec<Self> = names.filter_map(|name| Self::find(state, &name)).collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        all.dedup_by(|a, b| a.name == b.name);
-        all
-    }
-
-    /// Maps a path of the target system to this system.
-    fn here(&self, path: &Path) -> PathBuf {
-        match &self.root {
-            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
-            None => path.to_owned(),
-        }
-    }
-
-    /// Returns the path of the installed manifest.
-    fn manifest(&self) -> Option<PathBuf> {
-        let formats = [Format::Toml, Format::Yaml, Format::Json];
-        let paths = formats.map(|format| self.manifest_path(format));
-        paths.into_iter().find(|path| self.here(path).exists())
-    }
-
-    fn manifest_path(&self, format: Format) -> PathBuf {
-        self.place.join(format!("{MANIFEST}.{}", format.name()))
-    }
-
-    fn record_path(&self) -> PathBuf {
-        self.place.join(RECORD)
     }
 
     /// Returns a definition that contains no more than the name, for operations that need nothing
@@ -482,7 +255,6 @@ impl Installed {
     /// that has nothing to do succeeds.
     pub(crate) fn control(&self, verb: Verb) -> Result<ServiceReport, Failure> {
         if matches!(verb, Verb::Start | Verb::Restart) {
-            update::mend_before_start(self)?;
             completed::clear(&self.state);
         }
         let service = self.service();

@@ -10,8 +10,9 @@ use mainstay_core::spec::{
     self, BeyondLimit, CodeAction, Policy, Priority, Ready, Reload, Signal, Spec, StopAsk,
 };
 
+use super::OWN_DIRS;
 use super::install::Wanted;
-use super::{Installed, Mode, OWN_DIRS};
+use crate::installed::{Installed, Mode};
 use crate::launch;
 use crate::margins::{of_host, start_limit};
 

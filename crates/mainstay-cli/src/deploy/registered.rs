@@ -1,0 +1,256 @@
+//! What the registry has of services, for all managers: the definition of an installation, its
+//! removal, and drift detection, which compares installed services with their registered
+//! definitions.
+
+use std::path::Path;
+
+use mainstay::Manager;
+use mainstay_core::failure::{Code, Failure};
+use mainstay_core::manifest;
+use mainstay_core::registry::{Definition, Expected, Refusal};
+use mainstay_core::report::ServiceReport;
+use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_sys::guarded;
+use serde::Serialize;
+
+use crate::installed::find;
+use crate::launch;
+use crate::manifest_file::Loaded;
+use crate::registry::{Error, Program, Registered, Registry, Wish, Work};
+
+/// One piece of evidence about a service's state, from a single source.
+#[derive(Debug, Serialize)]
+pub(crate) struct Witness {
+    name: &'static str,
+    /// The reported state, in a word or two.
+    claim: String,
+    detail: Option<String>,
+    /// The deviations from what is registered, one sentence each.
+    #[serde(skip)]
+    pub(crate) causes: Vec<String>,
+}
+
+impl Witness {
+    /// Returns a line for people, ending in a newline.
+    pub(crate) fn line(&self) -> String {
+        let detail = self.detail.as_deref().filter(|_| self.causes.is_empty());
+        let detail = detail.map(|text| format!("  ({text})")).unwrap_or_default();
+        format!("{:<10}  {}{detail}\n", self.name, self.claim)
+    }
+
+    pub(crate) fn agrees(
+        name: &'static str,
+        claim: impl Into<String>,
+        detail: Option<String>,
+    ) -> Self {
+        let (claim, causes) = (claim.into(), Vec::new());
+        Self {
+            name,
+            claim,
+            detail,
+            causes,
+        }
+    }
+
+    pub(crate) fn disagrees(
+        name: &'static str,
+        claim: impl Into<String>,
+        causes: Vec<String>,
+    ) -> Self {
+        Self {
+            name,
+            claim: claim.into(),
+            detail: causes.first().cloned(),
+            causes,
+        }
+    }
+
+    /// Evidence with the given state. `causes` are its deviations from what is registered.
+    pub(crate) fn says(name: &'static str, claim: String, causes: Vec<String>) -> Self {
+        match causes.is_empty() {
+            true => Self::agrees(name, claim, None),
+            false => Self::disagrees(name, claim, causes),
+        }
+    }
+
+    /// Evidence that is either as registered or changed, for the given reasons.
+    pub(crate) fn of(name: &'static str, causes: Vec<String>) -> Self {
+        match causes.is_empty() {
+            true => Self::agrees(name, "as registered", None),
+            false => Self::disagrees(name, "changed", causes),
+        }
+    }
+}
+
+/// Returns a base directory in the form that the registry stores.
+pub(crate) fn base_dir(dir: &Path) -> Result<String, Failure> {
+    dir.to_str().map(str::to_owned).ok_or_else(|| {
+        let dir = dir.display();
+        let message = format!("register services below {dir}: this path is not UTF-8");
+        Failure::new(Code::InvalidManifest, message).hint("give its directories other names")
+    })
+}
+
+/// Returns the registry definition of a manifest for a system-wide service without a sandbox.
+pub(crate) fn definition(
+    manifest: &Loaded,
+    manager: Manager,
+    mode: &str,
+) -> Result<Definition, Failure> {
+    Ok(Definition {
+        manifest: manifest.text.clone(),
+        format: manifest.format,
+        base_dir: base_dir(&manifest.dir)?,
+        manager: manager.name().to_owned(),
+        mode: mode.to_owned(),
+        user: false,
+        sandbox: false,
+    })
+}
+
+/// Returns the program file of a service, if it can be read now.
+pub(crate) fn program(spec: &Spec, base_dir: &Path) -> Option<Program> {
+    let search = std::env::var_os("PATH");
+    let path = launch::find_program(spec.command().program(), base_dir, search.as_deref());
+    Program::read(&path.ok()?).ok()
+}
+
+/// Removes the given services with `remove`, which receives this process's owner token, and records
+/// the deletion in the registry. Services that are not registered are ignored.
+pub(crate) fn unregister(
+    path: &Path,
+    names: &[ServiceName],
+    (expected, purge): (Expected, bool),
+    remove: impl FnOnce(Option<&str>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (mut wishes, mut others) = (Vec::new(), Vec::new());
+    for name in names {
+        match find(path, name.as_str())? {
+            Some(_) => wishes.push(Wish {
+                name: name.clone(),
+                expected,
+                definition: None,
+            }),
+            None if expected != Expected::Any => {
+                let name = name.clone();
+                return Err(Error::Refused(Refusal::NotFound { name }).into());
+            }
+            None => others.push(name),
+        }
+    }
+    let registry = Registry::find(path)?.filter(|_| !wishes.is_empty());
+    let work = registry
+        .map(|registry| registry.begin(&wishes))
+        .transpose()?;
+    if let Err(failure) = remove(work.as_ref().map(Work::token)) {
+        if let Some(work) = work {
+            // The failure matters more. The next process to open the registry finishes the
+            // rollback.
+            drop(work.roll_back(failure.message()));
+        }
+        return Err(failure);
+    }
+    if let Some(work) = work {
+        work.delete(purge)?;
+    }
+    if purge {
+        // Services that were deleted earlier.
+        if let Some(mut registry) = Registry::find(path)? {
+            for name in others {
+                match registry.forget(name) {
+                    Err(Error::Refused(Refusal::NotFound { .. })) => {}
+                    done => done?,
+                }
+            }
+        }
+        Registry::remove_empty(path);
+    }
+    Ok(())
+}
+
+/// Collects the evidence from the registry, from `others` that depend on the registered definition,
+/// and from the program file.
+pub(crate) fn witnesses(
+    registered: &Result<Option<Registered>, Failure>,
+    others: impl FnOnce(&Registered) -> Vec<Witness>,
+) -> Vec<Witness> {
+    const NAME: &str = "registry";
+    let registered = match registered {
+        Ok(Some(registered)) => registered,
+        Ok(None) => {
+            let why = "the registry does not have it: install it again".to_owned();
+            return vec![Witness::disagrees(NAME, "unknown", vec![why])];
+        }
+        Err(failure) => {
+            let why = failure.message().to_owned();
+            return vec![Witness::disagrees(NAME, "unreadable", vec![why])];
+        }
+    };
+    let life = &registered.life;
+    let claim = format!("{}, version {}", life.state(), life.version());
+    let mut witnesses = vec![match life.why() {
+        Some(why) => Witness::disagrees(NAME, claim, vec![why.to_owned()]),
+        None => {
+            let etag = format!("etag {}", registered.etag.as_str());
+            Witness::agrees(NAME, claim, Some(etag))
+        }
+    }];
+    witnesses.extend(others(registered));
+    witnesses.push(match &registered.program {
+        Some(program) => {
+            let change = program.change();
+            let path = || program.path.display().to_string();
+            Witness {
+                detail: change.clone().or_else(|| Some(path())),
+                ..Witness::of("program", change.into_iter().collect())
+            }
+        }
+        None => Witness::agrees("program", "not registered", None),
+    });
+    witnesses
+}
+
+/// Compares the installed copy of the manifest with the registered one.
+pub(crate) fn changed_manifest(path: &Path, registered: &Registered) -> Vec<String> {
+    match guarded::read_to_string(path, guarded::MANIFEST) {
+        Ok(text) if text == registered.definition.manifest => Vec::new(),
+        Ok(_) => {
+            let version = registered.life.version();
+            vec![format!("{} is not version {version}", path.display())]
+        }
+        Err(error) => vec![format!("read {}: {error}", path.display())],
+    }
+}
+
+/// Returns a complaint if the service runs with an outdated definition, as reported by its
+/// supervisor. A definition that differs in wording only is not outdated.
+pub(crate) fn outdated(
+    registry: &Path,
+    registered: &Registered,
+    report: &ServiceReport,
+) -> Option<String> {
+    let (digest, name) = (report.definition_digest.as_ref()?, &*report.name);
+    let now = &registered.definition;
+    // Current, or another process is changing it.
+    if now.text_digest() == *digest || registered.life.owner().is_some() {
+        return None;
+    }
+    let is_that = |definition: &Definition| definition.text_digest() == *digest;
+    let registry = Registry::find(registry).ok()??;
+    let what = match registry.version_like(name, is_that).ok()? {
+        Some((_, before)) if says_the_same(name, &before, now) => return None,
+        Some((version, _)) => format!("version {version}"),
+        None => "what is not registered, or not any more".to_owned(),
+    };
+    Some(format!(
+        "it still runs {what}: restart it (mainstay restart {name})"
+    ))
+}
+
+fn says_the_same(name: &str, one: &Definition, other: &Definition) -> bool {
+    let spec = |it: &Definition| {
+        let specs = manifest::parse(&it.manifest, it.format).ok()?;
+        specs.into_iter().find(|spec| spec.name().as_str() == name)
+    };
+    one.base_dir == other.base_dir && spec(one).is_some_and(|one| Some(one) == spec(other))
+}

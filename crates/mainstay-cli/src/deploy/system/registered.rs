@@ -1,0 +1,290 @@
+//! The registry's part in installations into the system's managers, and their drift.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mainstay_core::failure::{Code, Failure};
+use mainstay_core::manifest;
+use mainstay_core::registry::{Definition, Expected, Version};
+use mainstay_core::report::ServiceReport;
+use mainstay_core::spec::{ServiceName, Spec};
+
+use super::account;
+use super::install::{Order, Wanted};
+use crate::client;
+use crate::deploy::registered::{
+    Witness, changed_manifest, definition, outdated, program, unregister, witnesses,
+};
+use crate::installed::{Installed, Mode, Record, registry_of};
+use crate::library_failure::of_library;
+use crate::manifest_file::Loaded;
+use crate::registry::{Program, Registered, Registry, Wish, Work};
+use crate::state_dir::StateDir;
+
+/// Marks all services of an order as owned by this process.
+pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Failure> {
+    let Record {
+        manager,
+        mode,
+        user,
+        ..
+    } = order.record;
+    let definition = definition(order.manifest, manager, mode.as_str())?;
+    let wishes = places
+        .iter()
+        .zip(&order.wanted)
+        .map(|(place, wanted)| Wish {
+            name: place.name.clone(),
+            expected: order.expected,
+            definition: Some(Definition {
+                user,
+                sandbox: wanted.has_sandbox,
+                ..definition.clone()
+            }),
+        });
+    let wishes: Vec<Wish> = wishes.collect();
+    let Some(place) = places.first() else {
+        return Err(Failure::new(Code::Usage, "install no services"));
+    };
+    let path = place.registry_path();
+    place.create_all_dir().map_err(|error| {
+        let message = format!("create the place of {}: {error}", path.display());
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Failure::new(Code::PermissionDenied, message)
+                .hint("run it as an administrator; remove what another account has made there"),
+            _ => Failure::new(Code::CannotWrite, message),
+        }
+    })?;
+    let registry = Registry::open(&path)?;
+    Ok(registry.begin(&wishes)?)
+}
+
+/// Returns the program files of an order, where they can be read now.
+pub(crate) fn programs(order: &Order<'_>) -> Vec<Option<Program>> {
+    let dir = &order.manifest.dir;
+    let programs = order.wanted.iter().map(|wanted| {
+        // Programs of an image are not on this system.
+        order.root.is_none().then_some(())?;
+        program(wanted.spec, dir)
+    });
+    programs.collect()
+}
+
+impl Installed {
+    /// Returns the named services, each of which must be installed or have been installed before.
+    pub(crate) fn named_once(state: &StateDir, names: &[String]) -> Result<Vec<Self>, Failure> {
+        let find = |name: &String| {
+            let once = || {
+                let (_, found) = registry_of(state, name).ok()??;
+                Self::of_definition(state, &ServiceName::new(name)?, &found.definition)
+            };
+            match Self::find(state, name).or_else(once) {
+                Some(installed) => Ok(vec![installed]),
+                None => Self::named(state, std::slice::from_ref(name)),
+            }
+        };
+        let found: Result<Vec<_>, Failure> = names.iter().map(find).collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
+    /// Returns the report for a registered service that its manager does not know.
+    pub(super) fn unfinished_report(&self) -> Option<ServiceReport> {
+        let registered = self.registered().ok()??;
+        let why = registered.life.why().unwrap_or("its manager has none");
+        let detail = format!("{why}; install it again, or uninstall it");
+        let report = self.nothing_known();
+        Some(self.of_manager(ServiceReport {
+            detail: Some(detail),
+            ..report
+        }))
+    }
+
+    /// Calls [`unregister`] for this service.
+    pub(super) fn unregister(
+        &self,
+        expected: Expected,
+        purge: bool,
+        remove: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let name = std::slice::from_ref(&self.name);
+        unregister(&self.registry_path(), name, (expected, purge), |_| remove())
+    }
+
+    /// Returns the deviations from what is registered, one sentence each, including those of the
+    /// running program as far as `report` shows them. `None` if this process may not read the
+    /// registry.
+    pub(crate) fn drift(&self, report: &ServiceReport) -> Option<Vec<String>> {
+        self.check_access().ok()?;
+        let registered = self.registered();
+        let witnesses = self.registered_witnesses(&registered).into_iter();
+        let causes = witnesses.flat_map(|witness| witness.causes);
+        Some(causes.chain(self.outdated(&registered, report)).collect())
+    }
+
+    /// Checks that this process may read the registry.
+    ///
+    /// # Errors If it may not.
+    pub(crate) fn check_access(&self) -> Result<(), Failure> {
+        match self.registered() {
+            Err(failure) if failure.code() == Code::PermissionDenied => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    fn outdated(
+        &self,
+        registered: &Result<Option<Registered>, Failure>,
+        report: &ServiceReport,
+    ) -> Option<String> {
+        outdated(
+            &self.registry_path(),
+            registered.as_ref().ok()?.as_ref()?,
+            report,
+        )
+    }
+
+    /// Collects the evidence from all sources, including the manager and the host. Blocks.
+    pub(crate) fn witnesses(&self) -> Vec<Witness> {
+        let registered = self.registered();
+        let mut witnesses = self.registered_witnesses(&registered);
+        let status = self.service().status();
+        let hosted = match self.record.mode {
+            Mode::Direct => None,
+            Mode::Hosted => Some(client::block_on(client::status(&self.state)).and_then(|it| it)),
+        };
+        let is_up = status
+            .as_ref()
+            .is_ok_and(|status| status.state == mainstay::State::Running);
+        witnesses.push(match &status {
+            Ok(status) => Witness::agrees("manager", self.by_manager(status).state.to_string(), {
+                Some(format!("{}: {status}", self.record.manager))
+            }),
+            Err(error) => {
+                let why = mainstay_core::failure::chain(error);
+                Witness::disagrees("manager", "unknown", vec![why])
+            }
+        });
+        witnesses.extend(hosted.map(|answer| match answer {
+            Ok(report) => match report.services.first() {
+                Some(report) => {
+                    let causes = self.outdated(&registered, report).into_iter().collect();
+                    Witness::says("host", report.state.to_string(), causes)
+                }
+                None => Witness::agrees("host", "no service", None),
+            },
+            Err(failure) if is_up => {
+                let why = format!(
+                    "{} says that it runs, and its host does not answer: {}",
+                    self.record.manager,
+                    failure.message()
+                );
+                Witness::disagrees("host", "silent", vec![why])
+            }
+            Err(failure) => Witness::agrees("host", "gone", Some(failure.message().to_owned())),
+        }));
+        witnesses
+    }
+
+    /// Collects the evidence from the registry and from the registered files.
+    fn registered_witnesses(
+        &self,
+        registered: &Result<Option<Registered>, Failure>,
+    ) -> Vec<Witness> {
+        witnesses(registered, |registered| {
+            let path = self.manifest_path(registered.definition.format);
+            let files = match self.changed_files(&registered.definition) {
+                Ok(paths) => paths
+                    .iter()
+                    .map(|path| match path.exists() {
+                        true => format!("{} is not what was installed", path.display()),
+                        false => format!("{} is missing", path.display()),
+                    })
+                    .collect(),
+                Err(failure) => vec![failure.message().to_owned()],
+            };
+            vec![
+                Witness::of("manifest", changed_manifest(&path, registered)),
+                Witness::of("unit files", files),
+            ]
+        })
+    }
+
+    pub(crate) fn changed_files(&self, definition: &Definition) -> Result<Vec<PathBuf>, Failure> {
+        let kept = Kept::of(&self.name, definition)?;
+        let as_registered = Self {
+            name: self.name.clone(),
+            manager_name: kept.spec.manager_name().to_owned(),
+            place: self.place.clone(),
+            state: self.state.clone(),
+            record: kept.record,
+            root: None,
+        };
+        let path = as_registered.manifest_path(definition.format);
+        let base_dir = Path::new(&definition.base_dir);
+        let (definition, _) = as_registered.definition(&kept.wanted(), &path, base_dir)?;
+        definition.changed_files().map_err(of_library)
+    }
+}
+
+/// A stored definition together with its parsed form.
+pub(crate) struct Kept {
+    manifest: Loaded,
+    pub(crate) spec: Spec,
+    record: Record,
+    has_sandbox: bool,
+}
+
+impl Kept {
+    pub(crate) fn of(name: &ServiceName, definition: &Definition) -> Result<Self, Failure> {
+        let unknown = |why: &str| {
+            let message = format!("what is registered of {name}: {why}");
+            Failure::new(Code::Failed, message)
+        };
+        let specs = manifest::parse(&definition.manifest, definition.format)
+            .map_err(|_| unknown("this version of mainstay refuses its manifest"))?;
+        let spec = specs.iter().find(|spec| spec.name() == name).cloned();
+        Ok(Self {
+            spec: spec.ok_or_else(|| unknown("its manifest does not have it"))?,
+            manifest: Loaded {
+                specs,
+                dir: definition.base_dir.clone().into(),
+                text: definition.manifest.clone(),
+                format: definition.format,
+            },
+            record: Record::of(definition).ok_or_else(|| unknown("of no manager here"))?,
+            has_sandbox: definition.sandbox,
+        })
+    }
+
+    /// Returns the order that reinstalls the definition as it was.
+    pub(crate) fn order(&self) -> Order<'_> {
+        Order {
+            manifest: &self.manifest,
+            wanted: vec![self.wanted()],
+            record: self.record,
+            expected: Expected::Any,
+            root: None,
+        }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            spec: &self.spec,
+            account: account(self.spec.account(), self.record.mode),
+            has_sandbox: self.has_sandbox,
+        }
+    }
+}
+
+/// Returns a stored version of a definition.
+pub(crate) fn kept(
+    registry: &Registry,
+    name: &str,
+    version: Version,
+) -> Result<Definition, Failure> {
+    registry.definition(name, version)?.ok_or_else(|| {
+        let message = format!("{name} has no version {version}, or it is too old to be kept");
+        let hint = format!("mainstay history {name} shows its versions");
+        Failure::new(Code::Unknown, message).hint(hint)
+    })
+}
