@@ -69,7 +69,7 @@ fn problems_of(text: &str) -> Vec<(usize, Cause<'_>)> {
 }
 
 /// Returns the Rust sources of the workspace, without those of build directories.
-fn sources() -> Result<Vec<PathBuf>> {
+pub(crate) fn sources() -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open: Vec<PathBuf> = DIRS.iter().map(|dir| root().join(dir)).collect();
     while let Some(dir) = open.pop() {

@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use crate::test::{is_root, on_path};
 use crate::{Result, root};
 
 /// A lab that is set up.
@@ -58,4 +57,23 @@ impl Lab {
         command.current_dir(root()).arg(self.dir.join(program));
         command
     }
+}
+
+pub(crate) fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Servers are in directories outside an ordinary user's PATH.
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(more)
+        .any(|dir| dir.join(program).is_file())
+}
+
+#[cfg(unix)]
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_root() -> bool {
+    false
 }

@@ -1,5 +1,6 @@
 //! The tasks of contributors: `cargo xtask test`, `check-targets`, `lab`, `bench`.
 
+#![forbid(unsafe_code)]
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -9,6 +10,7 @@
 #[cfg(target_os = "linux")]
 mod bench;
 mod comments;
+mod house;
 mod lab;
 #[cfg(target_os = "linux")]
 mod soak;
@@ -25,6 +27,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test                             every check that a change must pass
+  house                            of these, the checks of comments, imports, circles and lengths
   check-targets                    type-check what is shipped for the systems that are not this one
   lab windows                      set up what builds and runs Windows programs here (Debian, root)
   lab MANAGER                      run the tests under the real systemd, openrc, sysv, runit or s6 (Debian, root)
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match &args[..] {
         ["test"] => test::run(),
+        ["house"] => test::house(),
         ["check-targets"] => targets::run(),
         ["lab", "windows"] => lab::run(),
         [

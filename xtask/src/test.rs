@@ -7,12 +7,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::lab::Lab;
-use crate::{Result, cargo, comments, heading, root};
+use crate::lab::{Lab, is_root, on_path};
+use crate::{Result, cargo, comments, heading, house, root};
 
 /// The environment variable with the directory of the programs under test.
 const BIN_DIR: &str = "MAINSTAY_BIN_DIR";
@@ -56,7 +56,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     };
 
     tally.check("format", cargo().args(["fmt", "--all", "--check"]))?;
-    tally.comments()?;
+    tally.sources("comments", comments::problems()?);
+    tally.sources("house", house::problems()?);
     let clippy = [
         "clippy",
         "--workspace",
@@ -115,6 +116,15 @@ pub(crate) fn run() -> Result<ExitCode> {
     Ok(tally.close(start))
 }
 
+/// Runs the checks that only read the sources.
+pub(crate) fn house() -> Result<ExitCode> {
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    tally.sources("comments", comments::problems()?);
+    tally.sources("house", house::problems()?);
+    Ok(tally.close(start))
+}
+
 /// Runs the tests whose names contain this manager, one by one, because each boots its own machine.
 pub(crate) fn under(manager: &str) -> Result<ExitCode> {
     let start = Instant::now();
@@ -163,17 +173,14 @@ impl Tally {
         }
     }
 
-    /// Checks the comments of all sources.
-    fn comments(&mut self) -> Result<()> {
-        let name = "comments";
+    /// Counts one check of the sources, and prints its problems.
+    fn sources(&mut self, name: &str, problems: Vec<String>) {
         heading(name);
-        let problems = comments::problems()?;
         problems.iter().for_each(|problem| println!("{problem}"));
         match problems.is_empty() {
             true => self.passed += 1,
             false => self.fail(name),
         }
-        Ok(())
     }
 
     /// Runs one check, whose result is the command's exit status.
@@ -524,25 +531,6 @@ impl Drop for NoServices {
             let _ = fs::remove_file(POLICY);
         }
     }
-}
-
-pub(crate) fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Servers are in directories outside an ordinary user's PATH.
-    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(more)
-        .any(|dir| dir.join(program).is_file())
-}
-
-#[cfg(unix)]
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-#[cfg(not(unix))]
-pub(crate) fn is_root() -> bool {
-    false
 }
 
 #[cfg(test)]

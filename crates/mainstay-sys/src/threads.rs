@@ -2,8 +2,8 @@
 //! huge pages may back entirely.
 //!
 //! A stack overflow aborts the supervisor, so each size is at least twice the deepest use of any
-//! thread that has it. In unit tests on Linux, those of this crate and those of its users, every such
-//! thread compares the two when it ends; debug builds use the most stack.
+//! thread that has it. In unit tests on Linux, those of this crate and those of its users, every
+//! such thread compares the two when it ends; debug builds use the most stack.
 
 use std::io;
 use std::thread::{self, JoinHandle};

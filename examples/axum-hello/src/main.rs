@@ -2,6 +2,8 @@
 //! progress. `axum-hello run ADDRESS` runs it in the foreground; the default address is
 //! 127.0.0.1:8080.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! A service that logs every few seconds that it is alive. `heartbeat install` installs it;
 //! `heartbeat` alone runs it in the foreground.
 
+#![forbid(unsafe_code)]
+
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::thread;

@@ -1,6 +1,8 @@
 //! A service on tokio: one task produces, the main task consumes, and a stop ends both in order.
 //! `tokio-ticker` alone runs it in the foreground.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the registry has of services, for all managers: the definition of an installation, its
+//! The registry's part in deployment, for all managers: the definition of an installation, its
 //! removal, and drift detection, which compares installed services with their registered
 //! definitions.
 

@@ -43,7 +43,8 @@ pub enum Account {
 type Sid = [u64; 9];
 
 /// Makes administrators the owner of `dir`, and restricts access to it and its content to
-/// administrators, the system and this account, regardless of the parent directory. Returns `false` if this system has no such account, which is then left out.
+/// administrators, the system and this account, regardless of the parent directory. Returns `false`
+/// if this system has no such account, which is then left out.
 pub fn entrust(dir: &Path, account: Option<(&Account, Access)>) -> io::Result<bool> {
     let administrators = well_known(security::WinBuiltinAdministratorsSid)?;
     let mut entries = vec![

@@ -11,7 +11,7 @@ use mainstay_core::spec::{
 };
 
 use super::OWN_DIRS;
-use super::install::Wanted;
+use super::order::Wanted;
 use crate::installed::{Installed, Mode};
 use crate::launch;
 use crate::margins::{of_host, start_limit};

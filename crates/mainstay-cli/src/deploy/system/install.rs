@@ -7,40 +7,20 @@ use std::path::{Path, PathBuf};
 
 use mainstay::{Account, Definition, Manager, Scope};
 use mainstay_core::failure::{Code, Failure};
-use mainstay_core::registry::Expected;
 use mainstay_core::spec::{self, Spec};
 use mainstay_sys as sys;
 use mainstay_sys::guarded;
 
 #[cfg(unix)]
 use super::PRIVATE_DIRS;
+use super::order::{Order, Wanted};
 use super::registered::{self, Kept};
 use crate::embedded;
-use crate::installed::{Installed, Mode, Record, Stored};
+use crate::installed::{Installed, Mode, Stored};
 use crate::library_failure::of_library;
 use crate::manifest_file::Loaded;
 use crate::preflight;
 use crate::state_dir::{self, StateDir};
-
-/// A service to be installed.
-pub(crate) struct Wanted<'a> {
-    pub(crate) spec: &'a Spec,
-    /// The account under which the manager runs the program or its host.
-    pub(crate) account: Account,
-    /// Requests the tightest sandbox the service can run in, if its manager supports sandboxes.
-    pub(crate) has_sandbox: bool,
-}
-
-/// Services of a manifest to be installed, with their manager and mode.
-pub(crate) struct Order<'a> {
-    pub(crate) manifest: &'a Loaded,
-    pub(crate) wanted: Vec<Wanted<'a>>,
-    pub(crate) record: Record,
-    /// The versions that the installation may replace.
-    pub(crate) expected: Expected,
-    /// The root directory of the system to install into, if it is not this one.
-    pub(crate) root: Option<PathBuf>,
-}
 
 /// The result of an installation.
 pub(crate) struct Done {

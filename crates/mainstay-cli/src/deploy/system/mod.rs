@@ -3,6 +3,7 @@
 mod definition;
 mod install;
 mod needs;
+mod order;
 #[cfg(unix)]
 mod reach;
 mod registered;
@@ -23,7 +24,8 @@ use mainstay_core::spec::{Need, Spec};
 use mainstay_sys as sys;
 
 pub(crate) use self::definition::account;
-pub(crate) use self::install::{Order, Wanted, install_all, plan_all, put};
+pub(crate) use self::install::{install_all, plan_all, put};
+pub(crate) use self::order::{Order, Wanted};
 pub(crate) use self::registered::{Kept, kept, programs};
 use super::artifact::Programs;
 use crate::api::Verb;

@@ -10,7 +10,7 @@ use mainstay_core::spec;
 use mainstay_sys as sys;
 use mainstay_sys::rights;
 
-use super::install::{Order, Wanted};
+use super::order::{Order, Wanted};
 use crate::installed::{Mode, Record};
 use crate::launch;
 

@@ -10,7 +10,7 @@ use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 
 use super::account;
-use super::install::{Order, Wanted};
+use super::order::{Order, Wanted};
 use crate::client;
 use crate::deploy::registered::{
     Witness, changed_manifest, definition, outdated, program, unregister, witnesses,

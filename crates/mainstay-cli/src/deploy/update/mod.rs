@@ -274,8 +274,8 @@ pub(crate) fn mend_before_start(site: &dyn Site) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Performs an operation on a service of the system's manager, like [`Installed::control`]. Before a
-/// start, the service is repaired if its last change was interrupted.
+/// Performs an operation on a service of the system's manager, like [`Installed::control`]. Before
+/// a start, the service is repaired if its last change was interrupted.
 pub(crate) fn control(installed: &Installed, verb: Verb) -> Result<ServiceReport, Failure> {
     if matches!(verb, Verb::Start | Verb::Restart) {
         mend_before_start(installed)?;

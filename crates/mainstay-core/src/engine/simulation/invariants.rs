@@ -1,4 +1,4 @@
-//! What must hold after every event.
+//! The invariants that hold after every event.
 
 use super::*;
 

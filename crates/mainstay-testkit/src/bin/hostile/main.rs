@@ -10,6 +10,8 @@
 //! choice. The name of each attack is appended to `DIR/attacks` before it begins; anything that
 //! should have stayed out of reach is appended to `DIR/leaks`.
 
+#![forbid(unsafe_code)]
+
 #[cfg(target_os = "linux")]
 mod files;
 #[cfg(target_os = "linux")]
