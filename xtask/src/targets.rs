@@ -9,6 +9,7 @@ const LIBRARY: &[&str] = &["--package=mainstay", "--package=mainstay-core"];
 const ALL: &[&str] = &[
     "--package=mainstay",
     "--package=mainstay-core",
+    "--package=mainstay-logs",
     "--package=mainstay-sys",
     "--package=mainstay-cli",
 ];

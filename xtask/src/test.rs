@@ -24,10 +24,11 @@ const SOAK_MINUTES: u64 = 2;
 const SOAK_SEED: u64 = 1;
 
 /// The packages that are tested on Windows.
-const WINDOWS_PACKAGES: [&str; 5] = [
+const WINDOWS_PACKAGES: [&str; 6] = [
     "crates/mainstay",
     "crates/mainstay-cli",
     "crates/mainstay-core",
+    "crates/mainstay-logs",
     "crates/mainstay-sys",
     "examples/heartbeat",
 ];

@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use mainstay_logs::tls;
 use ureq::Agent;
 use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::typestate::AgentScope;
 
 use crate::api::http::USER_AGENT;
-use crate::tls;
 
 /// The connect timeout, including TLS.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use mainstay_sys as sys;
 
-use crate::state_dir::{self, StateDir};
+use crate::state_dir::StateDir;
 
 /// Marks the service of this host as completed. Best effort: without the marker, its dependents do
 /// not start, and report that.
 pub(crate) fn store(state: &StateDir) {
-    let _ = state_dir::write_private(&state.completed_path(), b"");
+    let _ = mainstay_sys::private::write_private(&state.completed_path(), b"");
 }
 
 /// Removes the marker, because the service is started again or was stopped by an operator.

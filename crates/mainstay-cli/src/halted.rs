@@ -6,7 +6,7 @@ use std::fs;
 use mainstay_core::engine::StateName;
 use mainstay_core::report::{ServiceReport, StatusReport};
 
-use crate::state_dir::{self, StateDir};
+use crate::state_dir::StateDir;
 
 /// The size limit. Larger files are not ours.
 const LARGEST: u64 = 64 * 1024;
@@ -17,7 +17,7 @@ pub(crate) fn store(state: &StateDir, report: &StatusReport) {
     let mut services = report.services.iter();
     let halted = services.find(|service| service.state == StateName::Halted);
     if let Some(json) = halted.and_then(|halted| serde_json::to_vec(halted).ok()) {
-        let _ = state_dir::write_private(&state.halted_path(), &json);
+        let _ = mainstay_sys::private::write_private(&state.halted_path(), &json);
     }
 }
 

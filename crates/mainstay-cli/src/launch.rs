@@ -9,9 +9,7 @@ use std::{env, fs, io};
 use mainstay_core::spec::Spec;
 use mainstay_core::{env_file, environment};
 use mainstay_sys as sys;
-use mainstay_sys::guarded;
-
-use crate::aside;
+use mainstay_sys::{aside, guarded};
 
 /// The variable that passes `log.level` to every program.
 pub(crate) const LOG_LEVEL: &str = "MAINSTAY_LOG_LEVEL";

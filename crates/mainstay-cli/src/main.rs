@@ -3,7 +3,6 @@
 
 mod agent;
 mod api;
-mod aside;
 mod cli;
 mod client;
 mod completed;
@@ -26,7 +25,6 @@ mod snapshot;
 mod start_failure;
 mod state_dir;
 mod table;
-mod tls;
 mod verbs;
 mod webhook;
 

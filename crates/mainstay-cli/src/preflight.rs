@@ -10,9 +10,8 @@ use std::sync::Arc;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{Account, Argv, Need, OnAlert, Spec};
 use mainstay_sys as sys;
-use mainstay_sys::guarded;
+use mainstay_sys::{aside, guarded};
 
-use crate::aside;
 use crate::launch;
 use crate::runs;
 use crate::state_dir::StateDir;

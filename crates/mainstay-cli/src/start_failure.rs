@@ -9,7 +9,7 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::time::rfc3339;
 use serde::{Deserialize, Serialize};
 
-use crate::state_dir::{self, StateDir};
+use crate::state_dir::StateDir;
 
 /// The size limit. Larger files are not ours.
 const LARGEST: u64 = 64 * 1024;
@@ -48,7 +48,7 @@ impl StartFailure {
         let Ok(json) = serde_json::to_vec(&stored) else {
             return;
         };
-        let _ = state_dir::write_private(&state.start_failure_path(), &json);
+        let _ = mainstay_sys::private::write_private(&state.start_failure_path(), &json);
     }
 
     /// Removes the stored failure after a successful start.

@@ -29,7 +29,7 @@
 
 mod lock;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +39,7 @@ use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::spec::{ServiceName, SnapshotPolicy};
 use mainstay_sys as sys;
 use mainstay_sys::access::Closed;
+use mainstay_sys::private::{create_anew, create_private_dir};
 #[cfg(unix)]
 use mainstay_sys::{rights, trust};
 
@@ -572,45 +573,6 @@ fn create_open_dir(path: &Path) -> io::Result<()> {
     fs::create_dir(path)
 }
 
-/// Creates a directory and its parents, each readable by its owner only. An existing directory is
-/// left unchanged.
-pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
-/// Writes a file that only its owner can read, atomically.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut new_path = path.as_os_str().to_owned();
-    new_path.push(".new");
-    let mut file = create_anew(Path::new(&new_path))?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| fs::rename(&new_path, path));
-    if written.is_err() {
-        // Do not leave half a file on a full disk.
-        let _ = fs::remove_file(&new_path);
-    }
-    written.map(|()| file)
-}
-
-/// Creates a file that only its owner can read. An existing file or link is removed first: its
-/// owner could still change it.
-fn create_anew(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
 /// Returns the directory for system-wide state: as FHS 3.0 defines it, or as Apple and Microsoft do
 /// on their systems.
 fn system_place() -> Option<PathBuf> {
@@ -650,6 +612,8 @@ fn variable(name: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use mainstay_sys::private::write_private;
+
     use super::*;
 
     /// The owner of an existing file of that name still has it open.

@@ -32,11 +32,13 @@ pub fn supervisor_of(_mark: &str) -> Option<u32> {
 pub struct PlaceWatch;
 
 impl PlaceWatch {
+    /// Creates such a watch.
     #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
     pub fn new(_mark: &str) -> io::Result<Self> {
         Ok(Self)
     }
 
+    /// Does nothing.
     #[expect(
         clippy::unused_self,
         clippy::unnecessary_wraps,
@@ -89,6 +91,7 @@ pub fn uptime() -> Duration {
     Duration::ZERO
 }
 
+/// Does nothing: there is one tree of mounts.
 #[expect(clippy::unnecessary_wraps, reason = "as on Linux")]
 pub fn enter_system_mounts() -> io::Result<()> {
     Ok(())

@@ -8,11 +8,13 @@
 //!
 //! - [`Processes`], [`Tree`], [`Command`]: see `process.rs` for the rules
 //! - [`threads`]: threads with small stacks
+//! - [`aside`]: calls that may block, on threads of their own and bounded
 //! - [`guarded`]: opening paths that another account may control
 //! - `trust`: whether another account can change a path
 //! - `rights`: whether an account can reach a path
 //! - [`access`]: paths that this process cannot read, and how to run the command with more rights
 //! - [`lock_file`]: files that exist to be locked
+//! - [`private`]: files and directories that only their owner can read
 #![cfg_attr(
     all(test, target_os = "linux"),
     expect(
@@ -22,6 +24,7 @@
 )]
 
 pub mod access;
+pub mod aside;
 #[cfg(unix)]
 mod deaths;
 #[cfg(not(target_os = "linux"))]
@@ -32,6 +35,7 @@ mod linux;
 pub mod lock_file;
 #[cfg(unix)]
 mod posix;
+pub mod private;
 #[cfg(unix)]
 mod privilege;
 mod process;

@@ -207,8 +207,8 @@ mod windows {
     use tokio::net::windows::named_pipe::{ClientOptions, NamedPipeClient, NamedPipeServer};
     use windows_sys::Win32::Foundation::ERROR_PIPE_BUSY;
 
-    use crate::state_dir::write_private;
     use mainstay_sys as sys;
+    use mainstay_sys::private::write_private;
 
     /// The number of attempts of a client to get an instance of the pipe, and the pause between
     /// them.

@@ -16,6 +16,7 @@ use mainstay_core::registry::{Expected, Stored, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_sys::guarded;
+use mainstay_sys::private::{create_private_dir, write_private};
 
 use super::artifact::Programs;
 use super::registered::{self, Witness};
@@ -32,7 +33,7 @@ use crate::not_found;
 use crate::preflight;
 use crate::registry::{Registered, Registry, Wish, Work};
 use crate::runs;
-use crate::state_dir::{StateDir, create_private_dir, write_private};
+use crate::state_dir::StateDir;
 
 /// The result of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]

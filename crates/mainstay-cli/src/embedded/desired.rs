@@ -11,10 +11,11 @@ use std::path::PathBuf;
 
 use mainstay_core::report::LastExit;
 use mainstay_sys::guarded;
+use mainstay_sys::private::write_private;
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, place};
-use crate::state_dir::{StateDir, write_private};
+use crate::state_dir::StateDir;
 
 const FILE: &str = "desired.json";
 

@@ -120,7 +120,7 @@ impl Alert {
         let id = new_id();
         let line = report::Line::new(time, (service.as_str(), beside), fact);
         let message = line.message.clone();
-        let host = super::log::this_host();
+        let host = mainstay_logs::this_host();
         let document = serde_json::to_value(Document {
             id: &id,
             host: &host,

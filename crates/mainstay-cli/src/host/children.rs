@@ -16,18 +16,17 @@ use mainstay_core::spec::{
     self, Argv, Probe, Ready, Reload, Senders, ServiceName, Signal, Spec, StopScope,
 };
 use mainstay_core::time::Instant as Moment;
+use mainstay_logs::Scope;
 use mainstay_sys as sys;
-use mainstay_sys::Tree;
+use mainstay_sys::{Tree, aside};
 
 use super::delay::{Limit, undelayed};
 use super::legacy::Heir;
-use super::log::Scope;
 use super::notices::Notices;
 use super::notify::{Heard, NotifySocket, Trust};
 use super::probe::{No, no_answer_within};
 use super::update::Part;
 use super::{Held, Host, Message, Processes, Running, other, probe};
-use crate::aside;
 use crate::launch;
 use crate::owner::Owner;
 use crate::preflight;

@@ -16,7 +16,6 @@ mod delay;
 mod interrupts;
 mod ledger;
 mod legacy;
-mod log;
 mod managed;
 mod notices;
 mod notify;
@@ -49,6 +48,7 @@ use mainstay_core::log::redact::{RedactWith, RedactionKey};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::Instant;
+use mainstay_logs::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent};
 use mainstay_sys::{self as sys, Processes, Tree, TreeId};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
@@ -64,8 +64,6 @@ use self::interrupts::{Interrupt, Interrupts};
 pub(crate) use self::ledger::Copy;
 use self::ledger::Ledger;
 use self::legacy::{Heir, Legacy};
-pub(crate) use self::log::read as log_read;
-use self::log::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent};
 pub(crate) use self::managed::Started;
 use self::notices::Notices;
 use self::notify::NotifySocket;
@@ -481,7 +479,9 @@ impl Host {
         let serving = control::serve(listener, listeners, to_host, state, closing);
         let control = tokio::task::spawn_local(serving);
         if let Some((screen, foreign)) = host.reporter.screen().zip(follow) {
-            host.logs.follow(screen.clone(), foreign);
+            let screen = screen.clone();
+            let show = move |lines: &[u8]| screen.show_lines(lines, foreign);
+            host.logs.follow(show);
         }
         for remark in std::mem::take(&mut legacy.remarks) {
             host.reporter.say(&remark);

@@ -25,11 +25,11 @@ use std::time::Duration;
 use mainstay_core::engine::Notice;
 use mainstay_core::spec::Senders;
 use mainstay_sys as sys;
+#[cfg(unix)]
+use mainstay_sys::private::create_private_dir;
 use tokio::task::AbortHandle;
 
 use crate::state_dir::StateDir;
-#[cfg(unix)]
-use crate::state_dir::create_private_dir;
 
 /// The longest message that is read. Longer ones are truncated; senders of sd_notify(3) do not need
 /// them.

@@ -12,12 +12,12 @@ use hyper::Method;
 use hyper::body::Bytes;
 use mainstay_core::spec::{HostPort, HttpUrl, Probe};
 use mainstay_sys as sys;
+use mainstay_sys::aside::{aside, resolve};
 use mainstay_sys::guarded;
 use tokio::net::TcpStream;
 
 use super::delay::Limit;
 use crate::api::http::exchange;
-use crate::aside::{aside, resolve};
 use crate::owner::{self, Owner, Place};
 
 /// The result of a probe: success and the local address that answered, if known; or the reason for

@@ -139,6 +139,15 @@ impl Screen {
         self.put(&mut queue, piece);
     }
 
+    /// Returns a function that queues lines of services as [`Screen::show`] does.
+    pub(super) fn for_lines(&self, foreign: Foreign) -> impl Fn(&[u8]) + Send + 'static {
+        let screen = self.clone();
+        move |lines| {
+            let safe = output::safe(foreign).foreign(lines).finish();
+            screen.show(Piece::Output(safe), Matter::Lines);
+        }
+    }
+
     fn put(&self, queue: &mut Queue, piece: Piece) {
         let size = piece.size();
         // If the writer has ended, the piece is dropped.
@@ -195,5 +204,42 @@ impl Shared {
                 self.moved.notify_all();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_that_takes_nothing_holds_up_nobody() {
+        struct Stuck(Receiver<()>);
+        impl Write for Stuck {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                let _until_the_end: Result<(), _> = self.0.recv();
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (_release, stuck) = mpsc::channel();
+        let notice = |count| Piece::output(format!("{count} hidden\n").as_bytes());
+        let screen = Screen::new(Stuck(stuck), notice);
+        let show = screen.for_lines(Foreign::Coloured);
+        let lines = b"some output\n".repeat(10_000);
+        let most = 10 * LINES_ROOM / lines.len();
+        for _ in 0..most {
+            show(&lines);
+        }
+        let queue = screen.shared.queue();
+        assert!(queue.bytes <= LINES_ROOM, "{} bytes wait", queue.bytes);
+        assert!(
+            queue.hidden >= 8 * (LINES_ROOM / 12) as u64,
+            "{}",
+            queue.hidden
+        );
     }
 }

@@ -7,11 +7,10 @@ use std::path::PathBuf;
 
 use mainstay_core::spec::{Listen, Spec};
 use mainstay_sys as sys;
-use mainstay_sys::guarded;
+use mainstay_sys::{aside, guarded};
 
 #[cfg(unix)]
 use super::release::close as release;
-use crate::aside;
 #[cfg(windows)]
 use drop as release;
 

@@ -382,7 +382,7 @@ fn finish_if_over(predecessor: &Predecessor, state: &StateDir, lock: Lock) -> Re
 fn give_back(state: &StateDir, lock: Lock) {
     ledger::discard(state);
     endpoint::remove_stale(state.path());
-    super::log::end_keeper(&state.pipes_dir());
+    mainstay_logs::end_keeper(&state.pipes_dir());
     lock.give_back();
 }
 

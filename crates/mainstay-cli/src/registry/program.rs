@@ -5,11 +5,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use mainstay_sys::guarded;
+use mainstay_sys::{aside, guarded};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-
-use crate::aside;
 
 /// A registered program. It is stored as JSON, so new fields must be optional.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,12 +13,13 @@ use mainstay_core::snapshot::{
 };
 use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 use mainstay_sys::lock_file;
+use mainstay_sys::private::create_private_dir;
 
 use super::copy::{self, Copy, looks_like, stored};
 use super::disk::{Disk, Seam};
 use super::sys::{self, Dir};
 use super::{Trouble, called_off, doing};
-use crate::state_dir::{StateDir, create_private_dir, create_state_dir};
+use crate::state_dir::{StateDir, create_state_dir};
 
 /// The snapshots of a service. The directory need not exist.
 #[derive(Clone)]

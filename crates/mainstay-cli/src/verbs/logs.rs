@@ -17,11 +17,11 @@ use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::log::stored::{Stored, Stream};
 use mainstay_core::spec::ServiceName;
 use mainstay_core::time::{WHEN, when};
+use mainstay_logs::read::{Followed, Keep, Lines, Log, Position, Query, Range, Time, follow};
 use mainstay_sys::access::{self, Closed};
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::client;
-use crate::host::log_read::{Followed, Keep, Lines, Log, Position, Query, Range, Time, follow};
 use crate::installed::Installed;
 use crate::not_found;
 use crate::output::{self, Foreign};

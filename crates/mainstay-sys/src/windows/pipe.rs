@@ -17,6 +17,7 @@ const INSTANCES: usize = 64;
 pub enum Instance {
     /// The first instance; creation fails if any process has another.
     First,
+    /// Any later instance.
     Another,
 }
 

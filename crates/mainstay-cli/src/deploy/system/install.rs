@@ -288,7 +288,7 @@ impl Installed {
         {
             refuse_exposed(place)?;
         }
-        state_dir::create_private_dir(all)?;
+        mainstay_sys::private::create_private_dir(all)?;
         sys::entrust(all, None).map(drop)
     }
 
@@ -303,7 +303,7 @@ impl Installed {
 
     #[cfg(windows)]
     fn create_state_dir(&self, _account: &Account) -> io::Result<()> {
-        state_dir::create_private_dir(self.state.path())
+        mainstay_sys::private::create_private_dir(self.state.path())
     }
 
     /// Creates the host's own state directory, or a link to the directory that systemd creates at
@@ -323,9 +323,9 @@ impl Installed {
             ));
         }
         if !is_dynamic {
-            return state_dir::create_private_dir(&path);
+            return mainstay_sys::private::create_private_dir(&path);
         }
-        state_dir::create_private_dir(&self.here(&self.place))?;
+        mainstay_sys::private::create_private_dir(&self.here(&self.place))?;
         match std::os::unix::fs::symlink(Path::new(PRIVATE_DIRS).join(self.own_dir()), path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             done => done,
@@ -423,7 +423,7 @@ impl Copies {
         self.remember(path)?;
         let is_same = matches!(self.before.last(), Some(Before::File(_, old, _)) if old == bytes);
         self.is_changed |= !is_same;
-        state_dir::write_private(path, bytes).map(drop)
+        mainstay_sys::private::write_private(path, bytes).map(drop)
     }
 
     fn remove(&mut self, path: &Path) -> io::Result<()> {
@@ -438,7 +438,7 @@ impl Copies {
         for before in self.before.into_iter().rev() {
             drop(match before {
                 Before::File(path, bytes, permissions) => {
-                    let written = state_dir::write_private(&path, &bytes);
+                    let written = mainstay_sys::private::write_private(&path, &bytes);
                     written.and_then(|_| fs::set_permissions(path, permissions))
                 }
                 Before::Nothing(path) => fs::remove_file(path),

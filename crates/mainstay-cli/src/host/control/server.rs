@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use mainstay_sys as sys;
+use mainstay_sys::aside::aside;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -24,7 +25,6 @@ use super::limit::{Connections, Phase, Progress};
 use super::{Command, Conditions, Reply};
 use crate::api::endpoint::Listener;
 use crate::api::{Route, Unrouted};
-use crate::aside::aside;
 use crate::embedded;
 use crate::state_dir::StateDir;
 

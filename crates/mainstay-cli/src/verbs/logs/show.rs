@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use mainstay_core::log::LINE_MAX;
 use mainstay_core::log::stored::{Format, Stored, Stream};
 use mainstay_core::time::rfc3339;
+use mainstay_logs::read::{Damage, Keep, Sink, Time, without_end};
 use regex::bytes::Regex;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-use crate::host::log_read::{Keep, Sink, Time, without_end};
 use crate::output::{self, Writer};
 
 /// The colours of service names: those that are readable on black and on white.
@@ -214,6 +214,11 @@ impl Sink for Added<'_> {
             None | Some(b'\n') => Ok(()),
             Some(_) => self.bytes(b"\n"),
         }
+    }
+
+    fn damaged(&mut self, damage: &Damage) {
+        let path = damage.path.display();
+        output::complain(&format!("error: read {path}: {}", damage.error));
     }
 }
 

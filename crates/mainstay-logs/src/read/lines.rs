@@ -12,16 +12,16 @@ use super::{BLOCK, SLACK};
 
 /// The time when a line was written, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Time {
+pub struct Time {
     /// The time in microseconds since 1970.
-    pub(crate) micros: u64,
+    pub micros: u64,
     /// Set if the line contains the time; otherwise the line was written then or a little later.
-    pub(crate) exact: bool,
+    pub exact: bool,
 }
 
 impl Log {
     /// Passes on all bytes of a range in large blocks.
-    pub(crate) fn copy(
+    pub fn copy(
         &self,
         range: Range,
         out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
@@ -48,7 +48,7 @@ impl Log {
     }
 
     /// Returns the lines of a range for which `keep` returns true.
-    pub(crate) fn lines<'a>(&'a self, range: Range, keep: Option<&'a Keep<'a>>) -> Lines<'a> {
+    pub fn lines<'a>(&'a self, range: Range, keep: Option<&'a Keep<'a>>) -> Lines<'a> {
         Lines {
             log: self,
             range,
@@ -95,7 +95,7 @@ impl Read for OwnedPart {
 
 /// An iterator over lines, one file after the other. Each piece of a line that is longer than
 /// `LINE_MAX` counts as one line.
-pub(crate) struct Lines<'a> {
+pub struct Lines<'a> {
     log: &'a Log,
     range: Range,
     keep: Option<&'a Keep<'a>>,
@@ -106,7 +106,7 @@ pub(crate) struct Lines<'a> {
 impl Lines<'_> {
     /// Reads the next line into `line`, with its terminator if it has one. Returns `None` if there
     /// are no more.
-    pub(crate) fn next(&mut self, line: &mut Vec<u8>) -> io::Result<Option<Time>> {
+    pub fn next(&mut self, line: &mut Vec<u8>) -> io::Result<Option<Time>> {
         loop {
             if let Some((part, clock)) = &mut self.part {
                 line.clear();

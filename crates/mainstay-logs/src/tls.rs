@@ -11,13 +11,13 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Returns the ring provider, which needs no C library of the system and builds everywhere.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// Returns the authorities in the PEM file `ca`, all of which must be usable, or those that the
 /// system trusts.
-pub(crate) fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
+pub fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let authorities = authorities(ca)?;
     match ca {
@@ -37,7 +37,7 @@ pub(crate) fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
 }
 
 /// Returns the same certificates without checking that they are usable.
-pub(crate) fn authorities(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String> {
+pub fn authorities(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String> {
     if let Some(path) = ca {
         return certificates(path);
     }
@@ -51,7 +51,7 @@ pub(crate) fn authorities(ca: Option<&Path>) -> Result<Vec<CertificateDer<'stati
 }
 
 /// Reads the private key in a PEM file, the first if there are several.
-pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let key = read(path)
         .and_then(|text| PrivateKeyDer::from_pem_slice(&text).map_err(|error| error.to_string()));
     key.map_err(|why| format!("read key {}: {why}", path.display()))
@@ -62,7 +62,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Reads the certificates in a PEM file, at least one.
-pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let wrong = |error: &dyn std::fmt::Display| {
         let path = path.display();
         format!("read certificates {path}: {error}")

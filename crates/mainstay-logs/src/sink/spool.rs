@@ -214,7 +214,7 @@ impl Spool {
     }
 
     fn create(&self, number: u64) -> io::Result<File> {
-        crate::state_dir::create_private_dir(&self.dir)?;
+        mainstay_sys::private::create_private_dir(&self.dir)?;
         let mut file =
             private(OpenOptions::new().write(true).create_new(true)).open(self.path(number))?;
         if let Err(error) = file.write_all(MAGIC) {

@@ -1,4 +1,4 @@
-//! The path of a log line from a pipe to a file.
+//! The path of a log line from a pipe to a file, and back to a reader.
 //!
 //! One thread owns the output of all services, so that a slow disk never delays supervision and
 //! supervision never delays a line. Each service has one pipe, or one per stream. The pipe outlives
@@ -6,7 +6,13 @@
 //! delays a restart nor loses its output. The pipe is always drained: output that the disk refuses
 //! is counted and reported in the log, and blocks no process. `pipes` creates the pipes, `pump`
 //! waits for them, `pump/hand` moves their content, `capture` distributes it, `file` writes it, and
-//! `disk` is the seam for tests. `read` reads logs back for `mainstay logs`.
+//! `disk` is the seam for tests. `sink` forwards lines to journals and log hosts, with [`tls`] if a
+//! manifest asks for it. [`read`] reads logs back for `mainstay logs`.
+//!
+//! The formats of lines, file names and indexes, and the rules for rotation, retention and
+//! redaction are in `mainstay_core::log`. This crate does not know the state directory, the engine
+//! or terminals: it is given directories, a key and callbacks.
+#![forbid(unsafe_code)]
 
 use std::io::{self, PipeWriter};
 use std::path::{Path, PathBuf};
@@ -27,26 +33,25 @@ mod orders;
 mod pipes;
 #[cfg_attr(windows, path = "pump/windows.rs")]
 mod pump;
-pub(crate) mod read;
+pub mod read;
 mod sink;
 #[cfg(unix)]
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use capture::Capture;
 use file::Limits;
-pub(crate) use file::{Lost, Trouble};
+pub use file::{Lost, Trouble};
+use lines::Show;
 use pipes::{OurEnd, Pipe, STDERR};
-pub(crate) use pipes::{Pipes, ServicePipes, end_keeper};
+pub use pipes::{Pipes, ServicePipes, end_keeper};
 use pump::Pump;
-pub(crate) use sink::{SinkEvent, this_host};
-
-use super::screen::Screen;
-use crate::output::Foreign;
+pub use sink::{SinkEvent, this_host};
 
 /// The logs of all services, and the thread that writes them. Drop ends the thread as
 /// [`Logs::close`] does, but does not wait.
-pub(crate) struct Logs {
+pub struct Logs {
     pump: Pump,
     pipes: Pipes,
 }
@@ -54,7 +59,7 @@ pub(crate) struct Logs {
 /// An event from the log thread or the compression thread. The callback runs on that thread, so it
 /// must pass the event on without blocking.
 #[derive(Debug)]
-pub(crate) enum LogEvent {
+pub enum LogEvent {
     /// A line matched the pattern given to [`Logs::expect_line`]. Sent once.
     Matched {
         /// The service that wrote the line.
@@ -83,32 +88,32 @@ pub(crate) enum LogEvent {
 
 /// The final report after everything is closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Summary {
+pub struct Summary {
     /// Output of all services that never reached the disk.
-    pub(crate) lost: Lost,
+    pub lost: Lost,
     /// Output that was still queued for local sinks at the end.
-    pub(crate) sinks: Vec<(SinkTarget, ServiceName, Lost)>,
+    pub sinks: Vec<(SinkTarget, ServiceName, Lost)>,
 }
 
 /// The directories for logs.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub struct Places {
     /// The directory that contains one directory per service.
-    pub(crate) logs_dir: PathBuf,
+    pub logs_dir: PathBuf,
     /// The directory for output queued for network sinks.
-    pub(crate) spool_dir: PathBuf,
+    pub spool_dir: PathBuf,
 }
 
 /// The write ends of a service's pipes, for its processes. They block while the pipe is full, and
 /// close on exec.
 #[derive(Debug)]
-pub(crate) struct LogEnds {
+pub struct LogEnds {
     stdout: PipeWriter,
     stderr: Option<PipeWriter>,
     /// The read ends, while they are being read.
     ours: Vec<Weak<OurEnd>>,
     /// Set if the log distinguishes runs; see [`Logs::starting`].
-    pub(crate) tells_runs: bool,
+    pub tells_runs: bool,
 }
 
 impl LogEnds {
@@ -123,7 +128,7 @@ impl LogEnds {
     }
 
     /// Duplicates the ends for another process of the same service.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+    pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             stdout: self.stdout.try_clone()?,
             stderr: self
@@ -137,12 +142,12 @@ impl LogEnds {
     }
 
     /// Returns the standard output, for `AsFd`, `AsHandle` or, through `try_clone`, `Stdio`.
-    pub(crate) fn stdout(&self) -> &PipeWriter {
+    pub fn stdout(&self) -> &PipeWriter {
         &self.stdout
     }
     /// Returns the standard error. Unless the streams are split, it is the same pipe as
     /// [`LogEnds::stdout`], so that the order of both is preserved.
-    pub(crate) fn stderr(&self) -> &PipeWriter {
+    pub fn stderr(&self) -> &PipeWriter {
         self.stderr.as_ref().unwrap_or(&self.stdout)
     }
 }
@@ -171,7 +176,7 @@ impl Wanted {
 
 /// The output in which a pattern is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub enum Scope {
     /// The output read from now on. This includes unread output of an earlier run if requested
     /// before [`Logs::begin`].
     Unread,
@@ -217,7 +222,7 @@ enum Command {
         done: Box<dyn FnOnce(Vec<String>) + Send>,
     },
     Prepare,
-    Follow(Screen, Foreign),
+    Follow(Show),
     Rotate {
         service: ServiceName,
         done: Box<dyn FnOnce(Result<(), Trouble>) + Send>,
@@ -262,7 +267,7 @@ impl Capture {
             Command::Remember { service } => self.remember(service),
             Command::Recall { service, done } => done(self.recall(&service)),
             Command::Prepare => self.prepare(),
-            Command::Follow(screen, foreign) => self.follow(screen, foreign),
+            Command::Follow(show) => self.follow(show),
             Command::Rotate { service, done } => done(self.rotate(&service)),
             // The pipes end with their writers.
             Command::Forget { done, .. } => done(),
@@ -288,7 +293,7 @@ impl Logs {
     ///
     /// Files that a killed supervisor left half-written are repaired first. `events` is called on
     /// the log thread, and on the compression thread while there are rotated files to compress.
-    pub(crate) fn start(
+    pub fn start(
         places: Places,
         mut pipes: Pipes,
         key: RedactionKey,
@@ -314,7 +319,7 @@ impl Logs {
 
     /// Creates pipes for a service that is added later; see [`Pipes::make`]. Call [`Logs::keep`]
     /// next.
-    pub(crate) fn make(
+    pub fn make(
         &mut self,
         service: &ServiceName,
         policy: &LogPolicy,
@@ -324,7 +329,7 @@ impl Logs {
     }
 
     /// Replaces the log of a service that has no running process. Call [`Logs::keep`] next.
-    pub(crate) fn replace(
+    pub fn replace(
         &mut self,
         spec: &Spec,
         manifest_dir: &Path,
@@ -336,39 +341,36 @@ impl Logs {
     }
 
     /// Holds open the pipes of these services and those created since, from now on, and no others.
-    pub(crate) fn keep<'a>(
-        &mut self,
-        services: impl Iterator<Item = &'a LogEnds>,
-    ) -> io::Result<()> {
+    pub fn keep<'a>(&mut self, services: impl Iterator<Item = &'a LogEnds>) -> io::Result<()> {
         self.pipes.keep_with(services)
     }
 
     /// Marks the pipes as in use by services. From now on they outlive this process, unless it
     /// [closes](Logs::close) them.
-    pub(crate) fn need(&mut self) {
+    pub fn need(&mut self) {
         self.pipes.need();
     }
 
     /// Returns whether this ended child was the keeper of the pipes. If it was, call [`Logs::keep`]
     /// again.
-    pub(crate) fn keeper_ended(&mut self, pid: u32) -> bool {
+    pub fn keeper_ended(&mut self, pid: u32) -> bool {
         self.pipes.keeper_ended(pid)
     }
 
     /// Returns the pid of the process that holds the pipes open.
-    pub(crate) fn keeper(&self) -> Option<u32> {
+    pub fn keeper(&self) -> Option<u32> {
         self.pipes.keeper()
     }
 
     /// Creates the required directory again after the state directory was lost.
-    pub(crate) fn make_dir_again(&self) -> io::Result<()> {
+    pub fn make_dir_again(&self) -> io::Result<()> {
         self.pipes.make_dir_again()
     }
 
     /// Writes the remaining content of the service's pipes, and stops reading them. If
     /// `is_removed`, the pipes' names are removed too. `done` is called on the log thread, after
     /// the service's files are closed.
-    pub(crate) fn forget(
+    pub fn forget(
         &self,
         service: &ServiceName,
         is_removed: bool,
@@ -388,7 +390,7 @@ impl Logs {
     /// Reads the service's pipes from [`Logs::begin`] on. `manifest_dir` is the base of relative
     /// paths in `policy`. Does not access the disk; see [`Logs::prepare`]. Disk failures are
     /// reported as [`LogEvent::Failing`].
-    pub(crate) fn open(
+    pub fn open(
         &self,
         service: &ServiceName,
         policy: &LogPolicy,
@@ -418,7 +420,7 @@ impl Logs {
 
     /// Starts reading the pipes, which buffer all earlier output. Call it when all of them are
     /// open.
-    pub(crate) fn begin(&self) {
+    pub fn begin(&self) {
         self.pump.send(Command::Begin);
     }
 
@@ -444,14 +446,14 @@ impl Logs {
     /// each line ([`LogEnds::tells_runs`]), or after [`Logs::expect_line`]. Windows cannot report
     /// the content of a pipe, so output directly after this call may be attributed to the last run
     /// there.
-    pub(crate) fn starting(&self, service: &ServiceName, ends: &LogEnds) {
+    pub fn starting(&self, service: &ServiceName, ends: &LogEnds) {
         ends.draw_line();
         let service = service.clone();
         self.pump.send(Command::Starting { service });
     }
 
     /// Announces the run that the output comes from, from now on.
-    pub(crate) fn began(&self, service: &ServiceName, pid: u32, restart: u32) {
+    pub fn began(&self, service: &ServiceName, pid: u32, restart: u32) {
         let service = service.clone();
         self.pump.send(Command::Began {
             service,
@@ -467,7 +469,7 @@ impl Logs {
     ///
     /// # Errors
     /// If `regex` is not a valid regular expression of the `regex` crate.
-    pub(crate) fn expect_line(
+    pub fn expect_line(
         &self,
         service: &ServiceName,
         regex: &str,
@@ -489,20 +491,20 @@ impl Logs {
     /// [`Logs::expect_line`], including an unfinished line. Calls `done` on the log thread, after
     /// any [`LogEvent::Matched`]. Windows cannot report the content of a pipe, so output that has
     /// not been read is not searched there.
-    pub(crate) fn drain(&self, service: &ServiceName, done: impl FnOnce() + Send + 'static) {
+    pub fn drain(&self, service: &ServiceName, done: impl FnOnce() + Send + 'static) {
         let (service, done) = (service.clone(), Box::new(done));
         self.pump.send(Command::Drain { service, done });
     }
 
     /// Announces that another run of the service will be started beside the current one. Later
     /// output is left in the pipes until [`Logs::began`], but no line ends here.
-    pub(crate) fn starting_beside(&self, ends: &LogEnds) {
+    pub fn starting_beside(&self, ends: &LogEnds) {
         ends.draw_line();
     }
 
     /// Keeps the most recent lines of a service in memory: those of the run that was announced
     /// before.
-    pub(crate) fn remember(&self, service: &ServiceName) {
+    pub fn remember(&self, service: &ServiceName) {
         let service = service.clone();
         self.pump.send(Command::Remember { service });
     }
@@ -510,11 +512,7 @@ impl Logs {
     /// Calls `done`, on the log thread, with the most recent lines, at most 20, that the service
     /// wrote since [`Logs::remember`]. They are as in the log, that is, redacted. Then they are
     /// dropped.
-    pub(crate) fn recall(
-        &self,
-        service: &ServiceName,
-        done: impl FnOnce(Vec<String>) + Send + 'static,
-    ) {
+    pub fn recall(&self, service: &ServiceName, done: impl FnOnce(Vec<String>) + Send + 'static) {
         let (service, done) = (service.clone(), Box::new(done));
         self.pump.send(Command::Recall { service, done });
     }
@@ -522,23 +520,24 @@ impl Logs {
     /// Creates the directories (0700) and files (0600) of all services that have not written yet;
     /// otherwise they are created with the first byte. This way, the first start of many services
     /// does not wait for the disk.
-    pub(crate) fn prepare(&self) {
+    pub fn prepare(&self) {
         self.pump.send(Command::Prepare);
     }
 
     /// Shows the whole lines of all services as `name | line`, in the order of their arrival.
-    pub(super) fn follow(&self, screen: Screen, foreign: Foreign) {
-        self.pump.send(Command::Follow(screen, foreign));
+    /// `show` is called on the log thread, with the bytes of one or more lines. It must not block.
+    pub fn follow(&self, show: impl Fn(&[u8]) + Send + 'static) {
+        self.pump.send(Command::Follow(Box::new(show)));
     }
 
     /// Returns whether the log thread does not process commands because a disk hangs. Deferrable
     /// commands should be refused then.
-    pub(crate) fn is_behind(&self) -> bool {
+    pub fn is_behind(&self) -> bool {
         self.pump.is_behind()
     }
 
     /// Begins a new file at the next line end. `done` is called on the log thread.
-    pub(crate) fn rotate(
+    pub fn rotate(
         &self,
         service: &ServiceName,
         done: impl FnOnce(Result<(), Trouble>) + Send + 'static,
@@ -550,7 +549,7 @@ impl Logs {
     /// Blocks until everything that the pipes contain now is in the files. Windows cannot report
     /// the content of a pipe.
     #[cfg(all(test, unix))]
-    pub(crate) fn settle(&self) {
+    pub fn settle(&self) {
         let (sender, receiver) = std::sync::mpsc::channel();
         self.pump.send(Command::Settle(sender));
         let _dropped_when_done: Result<(), std::sync::mpsc::RecvError> = receiver.recv();
@@ -558,7 +557,7 @@ impl Logs {
 
     /// Blocks until everything that was written before this call is in the files, closes them and
     /// ends the thread. Later output is lost.
-    pub(crate) fn close(self) -> Summary {
+    pub fn close(self) -> Summary {
         let summary = self.pump.close();
         self.pipes.end();
         summary
@@ -566,7 +565,7 @@ impl Logs {
 
     /// Closes the logs of a supervisor that leaves its services running. Their later output is
     /// buffered in the pipes for the next supervisor.
-    pub(crate) fn leave(self) -> Summary {
+    pub fn leave(self) -> Summary {
         self.pump.close()
     }
 }

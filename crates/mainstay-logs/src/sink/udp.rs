@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::Lost;
 use super::record::Block;
 use super::transport::{CONNECT, PATIENCE, Refusal};
-use crate::aside::resolve;
+use mainstay_sys::aside::resolve;
 
 pub(super) struct Udp {
     address: HostPort,

@@ -17,10 +17,10 @@ mod search;
 )]
 mod watch;
 
-pub(crate) use files::Log;
-pub(crate) use follow::{Followed, Position, Sink, follow};
-pub(crate) use lines::{Lines, Time};
-pub(crate) use search::{Keep, Query, Range, without_end};
+pub use files::{Damage, Log};
+pub use follow::{Followed, Position, Sink, follow};
+pub use lines::{Lines, Time};
+pub use search::{Keep, Query, Range, without_end};
 
 /// The number of bytes processed in one step.
 const BLOCK: usize = 64 << 10;

@@ -10,8 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use mainstay_core::engine::Human;
-use mainstay_sys::threads::{self, Stack};
 use tokio::sync::oneshot;
+
+use crate::threads::{self, Stack};
 
 /// The limit of concurrent threads, and of those on one subject: one that hangs must not take the
 /// threads of the others.
@@ -75,7 +76,7 @@ impl Drop for Seat {
 ///
 /// # Errors
 /// If the work was not done. `TimedOut` if earlier work on this subject hangs.
-pub(crate) async fn aside<T: Send + 'static>(
+pub async fn aside<T: Send + 'static>(
     subject: impl Into<String>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
@@ -91,7 +92,7 @@ pub(crate) async fn aside<T: Send + 'static>(
 ///
 /// # Errors
 /// As with [`aside`]. `TimedOut` also if the second is exceeded.
-pub(crate) fn wait<T: Send + 'static>(
+pub fn wait<T: Send + 'static>(
     subject: String,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
@@ -123,7 +124,7 @@ fn in_thread(
 ///
 /// # Errors
 /// The outer error if the resolver was not asked; the inner one is the resolver's.
-pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<io::Result<Vec<SocketAddr>>> {
+pub async fn resolve(host: &str, port: u16) -> io::Result<io::Result<Vec<SocketAddr>>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(Ok(vec![(address, port).into()]));
     }

@@ -121,7 +121,7 @@ impl Transport {
 }
 
 /// Returns this machine's name, for headers.
-pub(crate) fn this_host() -> String {
+pub fn this_host() -> String {
     #[cfg(unix)]
     let name = rustix::system::uname()
         .nodename()

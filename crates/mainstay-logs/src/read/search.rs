@@ -18,17 +18,17 @@ use super::{BLOCK, SLACK};
 
 /// The lines to select from a log; all of them by default.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Query {
+pub struct Query {
     /// The maximum number of lines, counted from the end.
-    pub(crate) lines: Option<u64>,
+    pub lines: Option<u64>,
     /// The earliest time, in microseconds since 1970.
-    pub(crate) since: Option<u64>,
+    pub since: Option<u64>,
     /// The latest time.
-    pub(crate) until: Option<u64>,
+    pub until: Option<u64>,
 }
 
 /// A filter for lines, by their bytes without the terminator.
-pub(crate) type Keep<'a> = dyn Fn(&[u8]) -> bool + 'a;
+pub type Keep<'a> = dyn Fn(&[u8]) -> bool + 'a;
 
 /// A place in the log as it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,11 +40,11 @@ pub(super) struct Place {
 
 /// A range of consecutive lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Range {
+pub struct Range {
     pub(super) start: Place,
     pub(super) end: Place,
     /// The number of lines that passed the filter, if it was requested.
-    pub(crate) counted: u64,
+    pub counted: u64,
 }
 
 impl Range {
@@ -72,7 +72,7 @@ enum Lean {
 impl Log {
     /// Returns the range of lines that `query` selects, of those for which `keep` returns true. The
     /// range contains every selected line.
-    pub(crate) fn select(&self, query: &Query, keep: Option<&Keep<'_>>) -> io::Result<Range> {
+    pub fn select(&self, query: &Query, keep: Option<&Keep<'_>>) -> io::Result<Range> {
         let mut range = Range::default();
         let Some(last) = self.pieces.len().checked_sub(1) else {
             return Ok(range);
@@ -409,7 +409,7 @@ fn last_of_stream(
 }
 
 /// Returns a line without its terminator.
-pub(crate) fn without_end(line: &[u8]) -> &[u8] {
+pub fn without_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }

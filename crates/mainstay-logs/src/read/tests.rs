@@ -124,6 +124,9 @@ impl Sink for Taken {
         assert!(self.0.is_empty(), "a line is torn");
         Ok(())
     }
+    fn damaged(&mut self, damage: &Damage) {
+        panic!("{damage:?}");
+    }
 }
 
 /// Follows the log in `dir` from its end.

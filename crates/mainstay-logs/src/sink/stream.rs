@@ -25,8 +25,8 @@ use tokio_rustls::TlsConnector;
 
 use super::record::Block;
 use super::transport::{CONNECT, PATIENCE, Refusal};
-use crate::aside::resolve;
 use crate::tls;
+use mainstay_sys::aside::resolve;
 
 /// The number of bytes written at once.
 const CHUNK: usize = 16 << 10;

@@ -13,14 +13,12 @@ use mainstay_core::slab::Slab;
 use mainstay_core::spec::{LogFormat, ServiceName};
 use regex::bytes::Regex;
 
-use super::super::screen::Screen;
 use super::compress::Compressor;
 use super::disk::RealDisk;
 use super::file::{LogFile, Lost, Report, Trouble};
-use super::lines::{Lines, Terminal};
+use super::lines::{Lines, Show, Terminal};
 use super::sink::{SinkHub, Sinks};
 use super::{LogEvent, Places, Summary, Wanted};
-use crate::output::Foreign;
 
 /// The time limit for slow sinks at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -388,8 +386,8 @@ impl Capture {
     }
 
     /// Shows every line from now on.
-    pub(super) fn follow(&mut self, screen: Screen, foreign: Foreign) {
-        let mut terminal = Terminal::new(screen, foreign);
+    pub(super) fn follow(&mut self, show: Show) {
+        let mut terminal = Terminal::new(show);
         let services = self.channels.iter().map(|(_, channel)| &channel.service);
         services.for_each(|name| terminal.announce(name));
         self.terminal = Some(terminal);

@@ -9,28 +9,34 @@ use mainstay_core::log::{CURRENT, Stamp};
 use mainstay_sys::guarded;
 
 use super::BLOCK;
-use super::files::{Content, Log, Packed, copy};
+use super::files::{Content, Damage, Log, Packed, copy};
 use super::watch::Watch;
 
 /// The interval between checks for a missing file.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 /// A receiver of added bytes.
-pub(crate) trait Sink {
+pub trait Sink {
     /// Receives more bytes, which may begin and end within a line.
     fn bytes(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Ends the line, because the following bytes are from another file.
     fn end_of_file(&mut self) -> io::Result<()>;
+    /// Receives the notice of a file that cannot be read to its end. The following bytes are from
+    /// the next file.
+    fn damaged(&mut self, damage: &Damage);
 }
 
 /// One directory of log files, with its position and receiver.
-pub(crate) struct Followed<S> {
-    pub(crate) dir: PathBuf,
-    pub(crate) position: Position,
-    pub(crate) sink: S,
+pub struct Followed<S> {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The place up to which the log was read.
+    pub position: Position,
+    /// The receiver of what is added from there.
+    pub sink: S,
     /// Set if the directory may be missing. It is then detected by watching the directory that will
     /// contain it.
-    pub(crate) is_optional: bool,
+    pub is_optional: bool,
 }
 
 /// Passes on bytes added to each log. `flush` is called before every wait. Returns only with an
@@ -39,7 +45,7 @@ pub(crate) struct Followed<S> {
 ///
 /// If a directory is deleted, waits for a new one. Files that were rotated *and* deleted before
 /// they could be read are skipped.
-pub(crate) fn follow<S: Sink>(
+pub fn follow<S: Sink>(
     logs: &mut [Followed<S>],
     flush: &mut dyn FnMut() -> io::Result<()>,
 ) -> io::Error {
@@ -72,7 +78,7 @@ pub(crate) fn follow<S: Sink>(
 /// A position in a log, directly after the bytes that were read. It holds the file open, so that
 /// rotation does not lose the position.
 #[derive(Debug, Default)]
-pub(crate) struct Position {
+pub struct Position {
     file: Option<File>,
     offset: u64,
     /// The newest rotated file at the time when `file` was the current one. The next rotated name
@@ -92,7 +98,7 @@ enum Place {
 
 impl Log {
     /// Returns the position directly after the content of this log.
-    pub(crate) fn end(self) -> Position {
+    pub fn end(self) -> Position {
         let rotated = match self.live {
             Some(_) => &self.pieces[..self.pieces.len() - 1],
             None => &self.pieces[..],
@@ -145,11 +151,7 @@ impl Position {
         }
         sink.end_of_file()?;
         for damage in log.damage() {
-            crate::output::complain(&format!(
-                "error: read {}: {}",
-                damage.path.display(),
-                damage.error
-            ));
+            sink.damaged(&damage);
         }
         let mut next = log.end();
         next.offset = 0;

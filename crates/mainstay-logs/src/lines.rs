@@ -2,9 +2,6 @@
 
 use mainstay_core::spec::ServiceName;
 
-use super::super::screen::{Matter, Piece, Screen};
-use crate::output::{self, Foreign};
-
 /// The maximum number of bytes used of a line.
 const LINE_MAX: usize = 64 << 10;
 
@@ -52,21 +49,19 @@ impl Lines {
     }
 }
 
+/// A function that shows whole lines, as the services wrote them. It must not block.
+pub(super) type Show = Box<dyn Fn(&[u8]) + Send>;
+
 /// A terminal that shows the lines of all services.
 pub(super) struct Terminal {
-    screen: Screen,
-    foreign: Foreign,
+    show: Show,
     /// The length of the longest name so far.
     width: usize,
 }
 
 impl Terminal {
-    pub(super) fn new(screen: Screen, foreign: Foreign) -> Self {
-        Self {
-            screen,
-            foreign,
-            width: 0,
-        }
+    pub(super) fn new(show: Show) -> Self {
+        Self { show, width: 0 }
     }
 
     /// Reserves room for `name` before each line.
@@ -82,11 +77,10 @@ impl Terminal {
         chunk.push(b'\n');
     }
 
-    /// Shows rendered lines, or counts them if too many are queued.
+    /// Shows rendered lines.
     pub(super) fn show(&self, chunk: Vec<u8>) {
         if !chunk.is_empty() {
-            let safe = output::safe(self.foreign).foreign(&chunk).finish();
-            self.screen.show(Piece::Output(safe), Matter::Lines);
+            (self.show)(&chunk);
         }
     }
 

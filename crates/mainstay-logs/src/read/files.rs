@@ -32,7 +32,7 @@ enum Packing {
 
 /// One log at the moment of opening: its files, oldest first. Later lines are read through
 /// [`Position`](super::Position).
-pub(crate) struct Log {
+pub struct Log {
     pub(super) dir: PathBuf,
     pub(super) pieces: Vec<Piece>,
     /// The last piece, if it may still grow.
@@ -64,9 +64,11 @@ pub(super) struct Live {
 
 /// A file that cannot be read to its end.
 #[derive(Debug)]
-pub(crate) struct Damage {
-    pub(crate) path: PathBuf,
-    pub(crate) error: io::Error,
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// The cause.
+    pub error: io::Error,
 }
 
 /// The content of a piece.
@@ -84,7 +86,7 @@ impl Log {
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] if the log was never written.
-    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path) -> io::Result<Self> {
         let mut listed = list(dir)?;
         for _ in 0..TRIES {
             let current = match guarded::file(&dir.join(CURRENT)) {
@@ -166,7 +168,7 @@ impl Log {
     }
 
     /// Excludes the unfinished line of the file that may still grow.
-    pub(crate) fn leave_unfinished_line(&mut self) -> io::Result<()> {
+    pub fn leave_unfinished_line(&mut self) -> io::Result<()> {
         let Some(live) = &mut self.live else {
             return Ok(());
         };
@@ -187,7 +189,7 @@ impl Log {
     }
 
     /// Returns the files found so far that cannot be read to their end.
-    pub(crate) fn damage(&self) -> Vec<Damage> {
+    pub fn damage(&self) -> Vec<Damage> {
         self.damage.take()
     }
 

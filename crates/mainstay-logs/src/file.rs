@@ -112,13 +112,13 @@ struct Clock {
 /// A failed file operation, such as `write /var/lib/mainstay/logs/orders/current.log`, with the
 /// system's error as its source.
 #[derive(Debug)]
-pub(crate) struct Trouble {
+pub struct Trouble {
     /// The operation, as a verb: write, open, rotate or delete.
-    pub(crate) operation: &'static str,
+    pub operation: &'static str,
     /// The path of the file.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// The system's error.
-    pub(crate) error: io::Error,
+    pub error: io::Error,
 }
 
 impl fmt::Display for Trouble {
@@ -144,11 +144,11 @@ pub(super) enum Report {
 
 /// The amount of output that never reached the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lost {
+pub struct Lost {
     /// Bytes of the service's own output.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Line ends among them.
-    pub(crate) lines: u64,
+    pub lines: u64,
 }
 
 impl Lost {

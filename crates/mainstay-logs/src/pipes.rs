@@ -36,7 +36,7 @@ pub(super) const STDERR: &str = ".stderr";
 const KEEPER: &str = ".keeper";
 
 /// The pipes of all services.
-pub(crate) struct Pipes {
+pub struct Pipes {
     #[cfg(target_os = "linux")]
     dir: PathBuf,
     /// The pipes to pass to the keeper.
@@ -131,7 +131,7 @@ impl OurEnd {
 
 /// The pipes that a service writes to: one, or one per stream.
 #[derive(Debug)]
-pub(crate) struct ServicePipes {
+pub struct ServicePipes {
     pub(super) stdout: Pipe,
     pub(super) stderr: Option<Pipe>,
 }
@@ -139,7 +139,7 @@ pub(crate) struct ServicePipes {
 impl Pipes {
     /// Creates the pipes of a service according to its policy, or opens existing ones with their
     /// content. Uses two file descriptors each, three until [`Pipes::keep`].
-    pub(crate) fn make(
+    pub fn make(
         &mut self,
         service: &ServiceName,
         policy: &LogPolicy,
@@ -159,7 +159,7 @@ impl Pipes {
 impl Pipes {
     /// Creates the set without any pipe.
     #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
-    pub(crate) fn new(_dir: &Path) -> io::Result<Self> {
+    pub fn new(_dir: &Path) -> io::Result<Self> {
         Ok(Self {
             orphans: Vec::new(),
         })
@@ -180,7 +180,7 @@ impl Pipes {
         clippy::unnecessary_wraps,
         reason = "the same shape on every system"
     )]
-    pub(crate) fn keep(&mut self) -> io::Result<()> {
+    pub fn keep(&mut self) -> io::Result<()> {
         Ok(())
     }
 
@@ -198,7 +198,7 @@ impl Pipes {
     }
 
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
-    pub(crate) fn need(&mut self) {}
+    pub fn need(&mut self) {}
 
     /// Does nothing: there is no directory of pipes.
     #[expect(
@@ -227,8 +227,8 @@ impl Pipes {
 #[cfg(target_os = "linux")]
 impl Pipes {
     /// Opens the set in `dir`, which is created, owner-only, if it is missing.
-    pub(crate) fn new(dir: &Path) -> io::Result<Self> {
-        crate::state_dir::create_private_dir(dir)?;
+    pub fn new(dir: &Path) -> io::Result<Self> {
+        mainstay_sys::private::create_private_dir(dir)?;
         let hand_path = dir.join(".hand");
         let are_new = !is_held(&hand_path);
         make_fifo(&hand_path)?;
@@ -280,7 +280,7 @@ impl Pipes {
     }
 
     /// Starts a keeper that holds all pipes open from now on, even if this process ends.
-    pub(crate) fn keep(&mut self) -> io::Result<()> {
+    pub fn keep(&mut self) -> io::Result<()> {
         self.find_orphans()?;
         let orphans = self.orphans.iter().map(|orphan| orphan.reader.as_fd());
         let held = self.held.iter().map(OwnedFd::as_fd);
@@ -317,14 +317,14 @@ impl Pipes {
     }
 
     /// Records that services write to the pipes from now on, or have done so all the time.
-    pub(crate) fn need(&mut self) {
+    pub fn need(&mut self) {
         self.are_needed = true;
     }
 
     /// Creates the pipe directory again, for the names of later pipes and for the record by which
     /// the next supervisor finds the keeper.
     pub(super) fn make_dir_again(&self) -> io::Result<()> {
-        crate::state_dir::create_private_dir(&self.dir)?;
+        mainstay_sys::private::create_private_dir(&self.dir)?;
         self.keeper.as_ref().map_or(Ok(()), Keeper::record_again)
     }
 
@@ -405,7 +405,7 @@ fn open_fifo(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
 }
 
 /// Ends the keeper of a supervisor that was killed, if no process is left that could write.
-pub(crate) fn end_keeper(pipes_dir: &Path) {
+pub fn end_keeper(pipes_dir: &Path) {
     #[cfg(target_os = "linux")]
     Keeper::end_recorded(&pipes_dir.join(KEEPER));
     #[cfg(not(target_os = "linux"))]

@@ -37,7 +37,7 @@ mod worker;
 
 use record::{Block, Source};
 use transport::Transport;
-pub(crate) use transport::this_host;
+pub use transport::this_host;
 use worker::Worker;
 
 /// The maximum number of bytes queued in memory for one target. Memory is used only for queued
@@ -49,7 +49,7 @@ const BLOCK: usize = 64 << 10;
 /// An event from a sink. The callback runs on a thread of the sink, so it must pass the event on
 /// without blocking.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SinkEvent {
+pub enum SinkEvent {
     /// The sink accepts no lines, or not fast enough. Sent once until it has recovered.
     Failing {
         /// The target.

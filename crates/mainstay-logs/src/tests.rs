@@ -1,7 +1,7 @@
 //! Tests with real pipes and real files.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -10,10 +10,8 @@ use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::{CURRENT, Stamp};
 use mainstay_core::spec::ServiceName;
 
-use super::super::screen::{Piece, Screen};
 use super::file::Limits;
 use super::{LogEvent, Logs, Lost, Pipes, Places, Scope, Summary};
-use crate::output::Foreign;
 
 const ENDLESS: Limits = Limits::ENDLESS;
 
@@ -341,33 +339,13 @@ fn a_directory_that_cannot_be_made_is_reported_once_and_tried_again() {
     );
 }
 
-/// A writer that passes everything to the test.
-struct Shown(mpsc::Sender<Vec<u8>>);
-
-impl Write for Shown {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.send(bytes.to_vec());
-        sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn screen(out: impl Write + Send + 'static) -> Screen {
-    Screen::new(out, |count| {
-        Piece::output(format!("{count} hidden\n").as_bytes())
-    })
-}
-
 #[test]
 fn following_shows_whole_lines_with_the_name_of_their_service() {
     let dir = TempDir::new("shown");
     let (sender, shown) = mpsc::channel();
     let logs = start(dir.0.clone(), ignore);
     let first = logs.open_with(&name("db"), ENDLESS).unwrap();
-    logs.follow(screen(Shown(sender)), Foreign::Coloured);
+    logs.follow(move |lines| sender.send(lines.to_vec()).unwrap());
     let second = logs.open_with(&name("orders"), ENDLESS).unwrap();
     for (ends, text) in [
         (&first, "one\ntw"),
@@ -389,28 +367,6 @@ fn following_shows_whole_lines_with_the_name_of_their_service() {
         "",
     ];
     assert_eq!(shown, lines.join("\n"));
-}
-
-#[test]
-fn a_terminal_that_takes_nothing_holds_up_nobody() {
-    struct Stuck(mpsc::Receiver<()>);
-    impl Write for Stuck {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            let _until_the_end: Result<(), _> = self.0.recv();
-            Err(io::ErrorKind::BrokenPipe.into())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let dir = TempDir::new("stuck");
-    let (_release, stuck) = mpsc::channel();
-    let logs = start(dir.0.clone(), ignore);
-    let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
-    logs.follow(screen(Stuck(stuck)), Foreign::Coloured);
-    ends.stdout().write_all(&numbered(0..200_000)).unwrap();
-    logs.close();
-    check_numbered(&dir.0.join("a"), 200_000);
 }
 
 /// A file system that is full after 256 KiB, unmounted at the end. Requires root.
