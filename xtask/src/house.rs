@@ -17,13 +17,24 @@ use crate::{Result, cargo, comments, root};
 
 /// The crates of the product from the ground up, and those of them that each one imports. Imports
 /// go down only, so each crate imports crates above it in this table.
-const FLOORS: [(&str, &[&str]); 4] = [
+const FLOORS: [(&str, &[&str]); 6] = [
     ("mainstay-core", &[]),
     ("mainstay", &[]),
     ("mainstay-sys", &["mainstay-core"]),
+    ("mainstay-logs", &["mainstay-core", "mainstay-sys"]),
+    (
+        "mainstay-store",
+        &["mainstay-core", "mainstay", "mainstay-sys"],
+    ),
     (
         "mainstay-cli",
-        &["mainstay-core", "mainstay", "mainstay-sys"],
+        &[
+            "mainstay-core",
+            "mainstay",
+            "mainstay-sys",
+            "mainstay-logs",
+            "mainstay-store",
+        ],
     ),
 ];
 /// Crates whose `sys` modules contain `unsafe` code.

@@ -10,6 +10,7 @@ const ALL: &[&str] = &[
     "--package=mainstay",
     "--package=mainstay-core",
     "--package=mainstay-logs",
+    "--package=mainstay-store",
     "--package=mainstay-sys",
     "--package=mainstay-cli",
 ];

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mainstay_core::failure::Failure;
+use mainstay_store::state_dir::StateDir;
 
 use crate::api::Verb;
 use crate::not_found;
-use crate::state_dir::StateDir;
 use crate::verbs::check::Check;
 use crate::verbs::control::{Control, Stop};
 use crate::verbs::daemon::Daemon;

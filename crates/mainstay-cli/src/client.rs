@@ -9,6 +9,7 @@ use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::snapshot::SnapshotId;
+use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access::{self, Closed};
 use serde::Deserialize;
 
@@ -17,7 +18,6 @@ use crate::api::{
 };
 use crate::installed::Installed;
 use crate::not_found;
-use crate::state_dir::StateDir;
 
 /// The interval between checks of whether a supervisor is gone.
 const LOOK: Duration = Duration::from_millis(20);

@@ -28,14 +28,14 @@ use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::{self, TextDigest};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_store::registry::Registry;
+use mainstay_store::state_dir::{self, StateDir};
 use mainstay_sys::private::{create_private_dir, write_private};
 use mainstay_sys::{guarded, lock_file};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::desired::{Desired, read_or_halted as desired, write as write_desired};
 use crate::manifest_file::Source;
-use crate::registry::Registry;
-use crate::state_dir::{self, StateDir};
 
 /// The format of a [`Record`]. Other formats are rejected.
 pub(crate) const FORMAT: u32 = 1;

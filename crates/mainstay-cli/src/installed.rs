@@ -18,11 +18,10 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::{self, Definition};
 use mainstay_core::spec::ServiceName;
+use mainstay_store::registry::{Registered, Registry};
+use mainstay_store::state_dir::{self, StateDir};
 use mainstay_sys::guarded;
 use serde::{Deserialize, Serialize};
-
-use crate::registry::{Registered, Registry};
-use crate::state_dir::{self, StateDir};
 
 /// The name of the installed manifest, without its extension.
 const MANIFEST: &str = "manifest";

@@ -4,10 +4,10 @@
 use mainstay::Manager;
 use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::report::StatusReport;
+use mainstay_store::state_dir::StateDir;
 
 use crate::embedded;
 use crate::installed::Installed;
-use crate::state_dir::StateDir;
 
 /// The maximum number of names in a hint.
 const MOST_NAMES: usize = 12;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{Account, Argv, Need, OnAlert, Spec};
+use mainstay_store::state_dir::StateDir;
 use mainstay_sys as sys;
 use mainstay_sys::{aside, guarded};
 
 use crate::launch;
 use crate::runs;
-use crate::state_dir::StateDir;
 use crate::webhook;
 
 pub(crate) use self::port::taken;

@@ -113,7 +113,7 @@ mod unix {
     /// Returns whether this is the place of an installed service (`STATE/installed/NAME/state`)
     /// whose manager was configured by a trusted account to run it as this user.
     fn is_delegated(state_dir: &Path, uid: u32) -> bool {
-        let place = crate::state_dir::installed_place(state_dir);
+        let place = mainstay_store::state_dir::installed_place(state_dir);
         place.is_some_and(|place| matches!(mainstay_sys::trust::exposure(place), Ok(None)))
             && fs::metadata(state_dir).is_ok_and(|found| found.uid() == uid)
     }

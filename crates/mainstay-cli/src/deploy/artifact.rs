@@ -28,11 +28,11 @@ use std::time::{Duration, SystemTime};
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::snapshot::Hasher;
+use mainstay_store::snapshot::{CallOff, Seam};
 use mainstay_sys::{guarded, lock_file};
 
 use self::disk::Disk;
 pub(crate) use self::source::Source;
-use crate::snapshot::{CallOff, Seam};
 
 /// The largest size of a program, in bytes.
 const LARGEST: u64 = 4 << 30;

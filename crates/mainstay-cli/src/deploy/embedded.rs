@@ -15,6 +15,8 @@ use mainstay_core::manifest::Format;
 use mainstay_core::registry::{Expected, Stored, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_store::registry::{Registered, Registry, Wish, Work};
+use mainstay_store::state_dir::StateDir;
 use mainstay_sys::guarded;
 use mainstay_sys::private::{create_private_dir, write_private};
 
@@ -31,9 +33,7 @@ use crate::installed::{Installed, find};
 use crate::manifest_file::Loaded;
 use crate::not_found;
 use crate::preflight;
-use crate::registry::{Registered, Registry, Wish, Work};
 use crate::runs;
-use crate::state_dir::StateDir;
 
 /// The result of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,12 +10,12 @@ use std::io;
 use std::path::PathBuf;
 
 use mainstay_core::report::LastExit;
+use mainstay_store::state_dir::StateDir;
 use mainstay_sys::guarded;
 use mainstay_sys::private::write_private;
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, place};
-use crate::state_dir::StateDir;
 
 const FILE: &str = "desired.json";
 

@@ -30,15 +30,14 @@ use mainstay_core::registry::TextDigest;
 use mainstay_core::report::LastExit;
 use mainstay_core::spec::ServiceName;
 use mainstay_core::time::Instant;
-use mainstay_sys as sys;
+use mainstay_store::state_dir::{Predecessor, StateDir};
 use mainstay_sys::private::{create_private_dir, write_private};
-use mainstay_sys::{Birth, Identity, lock_file};
+use mainstay_sys::{self as sys, Birth, Identity, lock_file};
 use serde::{Deserialize, Serialize};
 
 use super::{Held, Host, Running};
 use crate::embedded::{self, Definition, Desired};
 use crate::manifest_file::Loaded;
-use crate::state_dir::{Predecessor, StateDir};
 
 /// The format version of the file. Other versions are not read.
 const FORMAT: u32 = 1;

@@ -7,12 +7,12 @@ use mainstay_core::engine::Bequest;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::time::Instant;
+use mainstay_store::state_dir::{Left, Lock, Predecessor, StateDir};
 use mainstay_sys as sys;
 use mainstay_sys::{Identity, Processes, Tree};
 
 use super::ledger::{Estate, Slot};
 use crate::embedded::Definition;
-use crate::state_dir::{Left, Lock, Predecessor, StateDir};
 
 /// A dead supervisor, and its ledger or the reason why that cannot be used.
 pub(super) type Remains = (Predecessor, Result<Option<Estate>, String>);
@@ -329,16 +329,6 @@ pub(super) fn read_or_rebuild(
         Err(why) => why.clone(),
     };
     Estate::rebuild(state, of, why).map_or(read, |estate| Ok(Some(estate)))
-}
-
-impl Predecessor {
-    /// Returns a name for messages.
-    pub(super) fn name(&self) -> String {
-        match self.pid {
-            Some(pid) => format!("the last supervisor (pid {pid})"),
-            None => "the last supervisor".to_owned(),
-        }
-    }
 }
 
 /// Ends the processes that a supervisor left, and returns their number.

@@ -49,6 +49,10 @@ use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::Instant;
 use mainstay_logs::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent};
+use mainstay_store::snapshot::{CallOff, Which};
+use mainstay_store::start_failure::StartFailure;
+use mainstay_store::state_dir::{Lock, StateDir};
+use mainstay_store::{completed, halted};
 use mainstay_sys::{self as sys, Processes, Tree, TreeId};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
@@ -76,15 +80,10 @@ use self::sockets::Sockets;
 use self::update::Update;
 pub(crate) use self::without::{orphans, stop_without_supervisor};
 use crate::api::endpoint;
-use crate::completed;
 use crate::embedded::{self, Definition, Desired};
-use crate::halted;
 use crate::launch;
 use crate::output::Foreign;
 use crate::preflight::{self, user_of};
-use crate::snapshot::{CallOff, Which};
-use crate::start_failure::StartFailure;
-use crate::state_dir::{Lock, StateDir};
 
 /// The configuration of a supervisor: its services, state directory and output.
 pub(crate) struct Options {
@@ -479,9 +478,7 @@ impl Host {
         let serving = control::serve(listener, listeners, to_host, state, closing);
         let control = tokio::task::spawn_local(serving);
         if let Some((screen, foreign)) = host.reporter.screen().zip(follow) {
-            let screen = screen.clone();
-            let show = move |lines: &[u8]| screen.show_lines(lines, foreign);
-            host.logs.follow(show);
+            host.logs.follow(screen.for_lines(foreign));
         }
         for remark in std::mem::take(&mut legacy.remarks) {
             host.reporter.say(&remark);

@@ -24,12 +24,11 @@ use std::time::Duration;
 
 use mainstay_core::engine::Notice;
 use mainstay_core::spec::Senders;
+use mainstay_store::state_dir::StateDir;
 use mainstay_sys as sys;
 #[cfg(unix)]
 use mainstay_sys::private::create_private_dir;
 use tokio::task::AbortHandle;
-
-use crate::state_dir::StateDir;
 
 /// The longest message that is read. Longer ones are truncated; senders of sd_notify(3) do not need
 /// them.
@@ -277,7 +276,7 @@ mod platform {
 
     use super::super::release;
     use super::{MOST_WAITING, Sender, bind_file, new_name};
-    use crate::state_dir::StateDir;
+    use mainstay_store::state_dir::StateDir;
     use mainstay_sys as sys;
 
     pub(super) type Socket = UnixDatagram;
@@ -426,7 +425,7 @@ mod platform {
     use tokio::net::UnixDatagram;
 
     use super::{Sender, bind_file, new_name};
-    use crate::state_dir::StateDir;
+    use mainstay_store::state_dir::StateDir;
     use mainstay_sys as sys;
 
     pub(super) type Socket = UnixDatagram;
@@ -466,7 +465,7 @@ mod platform {
     use std::io;
 
     use super::Sender;
-    use crate::state_dir::StateDir;
+    use mainstay_store::state_dir::StateDir;
     use mainstay_sys as sys;
 
     pub(super) type Socket = ();

@@ -12,6 +12,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use mainstay_core::failure::Failure;
+use mainstay_store::state_dir::{Hold, Left, Lock, PATIENCE, Patience, StateDir, Try};
 use mainstay_sys as sys;
 use mainstay_sys::{PlaceWatch, lock_file};
 use tokio::sync::mpsc::UnboundedSender;
@@ -19,7 +20,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::ledger::Estate;
 use super::{Host, other};
 use crate::api::endpoint::{self, Listener};
-use crate::state_dir::{Hold, Left, Lock, PATIENCE, Patience, StateDir, Try};
 
 /// The delay before lost parts are created again.
 const MOMENT: Duration = Duration::from_millis(50);

@@ -1,5 +1,5 @@
 //! Snapshots and restores of services' state, away from the loop. The engine decides when they
-//! happen, and `crate::snapshot` performs them.
+//! happen, and `mainstay_store::snapshot` performs them.
 //!
 //! The steps of a snapshot are: the service's quiesce command, if it has one; the copy, on a
 //! thread; its thaw command; the result, for the engine. If the snapshot is cancelled, only the
@@ -15,6 +15,7 @@ use mainstay_core::engine::{Event, Refusal, ServiceId, Snapshotted, Token};
 use mainstay_core::failure::Failure;
 use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::{Spec, Still};
+use mainstay_store::snapshot::{CallOff, Created, Occasion, Seam as _, Store, Which};
 use mainstay_sys as sys;
 use tokio::sync::oneshot;
 
@@ -22,7 +23,6 @@ use super::children::Purpose;
 use super::control::Reply;
 use super::{Host, Message};
 use crate::api::Taken;
-use crate::snapshot::{CallOff, Created, Occasion, Seam as _, Store, Which};
 
 /// The time limit of each command around a copy.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);

@@ -11,6 +11,7 @@ use mainstay_core::engine::{ServiceId, StateName};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
 use mainstay_core::time::rfc3339;
+use mainstay_store::state_dir::{Lock, Predecessor, StateDir};
 use mainstay_sys as sys;
 use tokio::sync::mpsc;
 
@@ -24,7 +25,6 @@ use crate::embedded::{self, Definition, Desired};
 use crate::launch;
 use crate::output;
 use crate::preflight;
-use crate::state_dir::{Lock, Predecessor, StateDir};
 
 /// The services that a dead supervisor left, according to its ledger.
 pub(crate) struct Orphans {

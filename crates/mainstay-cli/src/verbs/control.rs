@@ -8,12 +8,12 @@ use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::spec::ServiceName;
+use mainstay_store::state_dir::StateDir;
 
 use crate::api::{Reach, Verb};
 use crate::deploy::update::{self, Embedded};
 use crate::host;
 use crate::installed::Installed;
-use crate::state_dir::StateDir;
 use crate::{client, not_found, output};
 
 /// The services to control.

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use mainstay_core::failure::Failure;
+use mainstay_store::state_dir::StateDir;
 
 use crate::host::{self, Options, Output, Services};
 use crate::output::Foreign;
-use crate::state_dir::StateDir;
 
 /// Run the embedded service manager
 ///

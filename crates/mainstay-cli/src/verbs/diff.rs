@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
 use mainstay_core::registry::{Definition, Version};
+use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 
@@ -14,7 +15,6 @@ use crate::installed::registry_of;
 use crate::manifest_file;
 use crate::not_found;
 use crate::output;
-use crate::state_dir::StateDir;
 
 /// The number of context lines around a difference.
 const CONTEXT: usize = 3;

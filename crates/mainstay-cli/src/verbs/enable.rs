@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use mainstay_core::failure::Failure;
+use mainstay_store::state_dir::StateDir;
 
 use crate::installed::Installed;
-use crate::state_dir::StateDir;
 use crate::{deploy, embedded, output};
 
 /// The services to enable or disable.

@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use mainstay::{Context, Exit};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::Spec;
+use mainstay_store::start_failure::StartFailure;
+use mainstay_store::state_dir::StateDir;
 
 use crate::host::{self, Copy, Options, Output, Services, Started};
 use crate::installed::Installed;
 use crate::launch;
 use crate::manifest_file::{FormatName, Source};
 use crate::margins::of_host;
-use crate::start_failure::StartFailure;
-use crate::state_dir::StateDir;
 
 /// Run one service of a manifest for the service manager that started this process
 ///

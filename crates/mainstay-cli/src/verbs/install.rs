@@ -7,6 +7,7 @@ use mainstay::{Account, Manager, Password, Scope};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::Expected;
 use mainstay_core::spec::Spec;
+use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
 use crate::deploy::embedded::{self, Change};
@@ -16,7 +17,6 @@ use crate::library_failure::of_library;
 use crate::manifest_file::{self, FormatName, Loaded};
 use crate::output;
 use crate::preflight;
-use crate::state_dir::StateDir;
 
 /// Install services from a manifest, to start at boot; update those already installed
 ///

@@ -18,6 +18,7 @@ use mainstay_core::log::stored::{Stored, Stream};
 use mainstay_core::spec::ServiceName;
 use mainstay_core::time::{WHEN, when};
 use mainstay_logs::read::{Followed, Keep, Lines, Log, Position, Query, Range, Time, follow};
+use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access::{self, Closed};
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -25,7 +26,6 @@ use crate::client;
 use crate::installed::Installed;
 use crate::not_found;
 use crate::output::{self, Foreign};
-use crate::state_dir::StateDir;
 use pager::Pager;
 use show::{Added, Form, Shown, Tag};
 

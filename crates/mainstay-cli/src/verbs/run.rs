@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use mainstay_core::failure::Failure;
+use mainstay_store::state_dir::StateDir;
 
 use crate::host::{self, Copy, Options, Output, Services};
 use crate::manifest_file::{self, FormatName};
 use crate::output::{self, Foreign};
-use crate::state_dir::StateDir;
 
 /// Run the services of a manifest in the foreground, until all have ended or you press Ctrl-C
 ///

@@ -12,6 +12,8 @@ use mainstay_core::manifest::Format;
 use mainstay_core::report::ServiceReport;
 use mainstay_core::snapshot::{Digest, Index, Kind, Reason, SnapshotId};
 use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
+use mainstay_store::snapshot::{CallOff, Created, Listed, Occasion, Store, Which};
+use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access::Closed;
 use serde_json::{Value, json};
 
@@ -20,8 +22,6 @@ use crate::deploy::update;
 use crate::installed::Installed;
 use crate::manifest_file;
 use crate::not_found;
-use crate::snapshot::{CallOff, Created, Listed, Occasion, Store, Which};
-use crate::state_dir::StateDir;
 use crate::{client, host, output};
 
 /// The hint for a manifest without `snapshot`.

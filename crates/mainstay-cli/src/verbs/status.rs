@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
+use mainstay_store::completed;
+use mainstay_store::state_dir::StateDir;
 
 use crate::installed::Installed;
-use crate::state_dir::StateDir;
-use crate::{client, completed, deploy, embedded, host, not_found, output, table};
+use crate::{client, deploy, embedded, host, not_found, output, table};
 
 /// The polling interval of `--wait`.
 const LOOK: Duration = Duration::from_millis(50);

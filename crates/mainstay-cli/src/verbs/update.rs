@@ -10,6 +10,8 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest as core;
 use mainstay_core::registry::{Definition, Expected, Version};
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_store::registry::{Registered, Registry};
+use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
 use crate::deploy::artifact::{Hash, Source};
@@ -20,8 +22,6 @@ use crate::library_failure::of_library;
 use crate::manifest_file::{self, FormatName, Loaded};
 use crate::not_found;
 use crate::output;
-use crate::registry::{Registered, Registry};
-use crate::state_dir::StateDir;
 
 /// Update installed services from a manifest; roll back each one that does not become healthy
 ///

@@ -4,9 +4,15 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
+#[cfg(target_os = "linux")]
+use mainstay_store::snapshot::Change;
 use mainstay_testkit::Sandbox;
 
 use super::*;
+
+#[cfg(target_os = "linux")]
+#[path = "../../../../mainstay-store/src/snapshot/plug.rs"]
+mod plug;
 
 const WORDS: &[u8] = b"#!/bin/sh\necho new\n";
 const OTHER: &str = "6b8ec51d4d4b0e5ce4a8ef9f4ab1f4cbd5aa4a1d0a1d6b5b6f0f3a5f0b8a8c11";
@@ -361,8 +367,8 @@ fn a_place_that_others_write_to_is_refused() {
 mod faults {
     use std::os::unix::fs::MetadataExt as _;
 
+    use super::plug::{Loss, Place, Plug};
     use super::*;
-    use crate::snapshot::tests::{Loss, Place, Plug};
 
     /// Returns content that takes more than one write.
     fn content(of: u8) -> Vec<u8> {
@@ -494,9 +500,9 @@ mod faults {
     fn a_disk_that_is_full_is_said() {
         struct Full;
         impl Seam for Full {
-            fn before(&self, change: crate::snapshot::Change<'_>) -> io::Result<()> {
+            fn before(&self, change: Change<'_>) -> io::Result<()> {
                 match change {
-                    crate::snapshot::Change::Write(_) => Err(io::ErrorKind::StorageFull.into()),
+                    Change::Write(_) => Err(io::ErrorKind::StorageFull.into()),
                     _ => Ok(()),
                 }
             }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use mainstay::{Account, Definition, Manager, Scope};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{self, Spec};
+use mainstay_store::state_dir::{self, StateDir};
 use mainstay_sys as sys;
 use mainstay_sys::guarded;
 
@@ -20,7 +21,6 @@ use crate::installed::{Installed, Mode, Stored};
 use crate::library_failure::of_library;
 use crate::manifest_file::Loaded;
 use crate::preflight;
-use crate::state_dir::{self, StateDir};
 
 /// The result of an installation.
 pub(crate) struct Done {

@@ -21,6 +21,9 @@ use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::Expected;
 use mainstay_core::report::{LastExit, ServiceReport};
 use mainstay_core::spec::{Need, Spec};
+use mainstay_store::start_failure::StartFailure;
+use mainstay_store::state_dir::StateDir;
+use mainstay_store::{completed, halted};
 use mainstay_sys as sys;
 
 pub(crate) use self::definition::account;
@@ -30,15 +33,11 @@ pub(crate) use self::registered::{Kept, kept, programs};
 use super::artifact::Programs;
 use crate::api::Verb;
 use crate::client;
-use crate::completed;
-use crate::halted;
 use crate::installed::{Installed, Mode};
 use crate::library_failure::of_library;
 use crate::margins::patience;
 use crate::not_found;
 use crate::output;
-use crate::start_failure::StartFailure;
-use crate::state_dir::StateDir;
 
 /// The directory in which systemd stores the state of dynamic accounts. [`OWN_DIRS`] contains the
 /// links to it.

@@ -13,12 +13,12 @@ use mainstay::{Context, ErrorKind, Manager, ServiceStatus, State};
 use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{Need, Spec};
+use mainstay_store::completed;
+use mainstay_store::start_failure::StartFailure;
+use mainstay_store::state_dir::StateDir;
 
 use crate::client;
-use crate::completed;
 use crate::installed::Installed;
-use crate::start_failure::StartFailure;
-use crate::state_dir::StateDir;
 
 /// The polling interval.
 const LOOK: Duration = Duration::from_millis(200);

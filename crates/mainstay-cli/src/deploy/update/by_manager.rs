@@ -13,12 +13,12 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{LastExit, ServiceReport};
 use mainstay_core::snapshot::{Reason, SnapshotId};
 use mainstay_core::spec::Spec;
+use mainstay_store::snapshot::{CallOff, Created, Occasion, Store, Which};
 
 use super::{Change, Trouble};
 use crate::api::{GivenUp, Verb};
 use crate::installed::Installed;
 use crate::margins::MARGIN;
-use crate::snapshot::{CallOff, Created, Occasion, Store, Which};
 
 /// The polling interval for the manager's status.
 const LOOK: Duration = Duration::from_millis(50);

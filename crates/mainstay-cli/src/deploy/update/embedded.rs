@@ -7,6 +7,8 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
 use mainstay_core::registry::{self, Version};
 use mainstay_core::spec::ServiceName;
+use mainstay_store::registry::Program;
+use mainstay_store::state_dir::StateDir;
 
 use super::{Change, Site, Trouble};
 use crate::api::Verb;
@@ -16,8 +18,6 @@ use crate::deploy::embedded::{Saved, misfit, next_record, put, tell, witnesses};
 use crate::deploy::registered;
 use crate::embedded::{self, Definition};
 use crate::host;
-use crate::registry::Program;
-use crate::state_dir::StateDir;
 
 /// An installed service of the embedded manager.
 #[derive(Debug)]

@@ -25,6 +25,8 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::ServiceName;
+use mainstay_store::registry::{self, Program, Registered, Registry, Wish};
+use mainstay_store::state_dir::StateDir;
 
 pub(crate) use self::embedded::Embedded;
 use super::artifact::Programs;
@@ -32,8 +34,6 @@ use crate::api::{Decision, GivenUp, TrialRequest, Verb};
 use crate::client::{self, Tried};
 use crate::installed::Installed;
 use crate::output;
-use crate::registry::{self, Program, Registered, Registry, Wish};
-use crate::state_dir::StateDir;
 
 /// An installed service, independent of its manager.
 pub(crate) trait Site {

@@ -6,14 +6,14 @@ use mainstay_core::engine::{StateName, Style};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Version};
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_store::registry::Program;
+use mainstay_store::state_dir::StateDir;
 
 use super::{Change, Site, Trouble};
 use crate::api::Verb;
 use crate::deploy::artifact::Programs;
 use crate::deploy::system::{self, Kept};
 use crate::installed::{Installed, Mode};
-use crate::registry::Program;
-use crate::state_dir::StateDir;
 
 impl Site for Installed {
     fn name(&self) -> &ServiceName {

@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use mainstay_store::state_dir::StateDir;
 use mainstay_sys as sys;
 use mainstay_sys::aside::aside;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -26,7 +27,6 @@ use super::{Command, Conditions, Reply};
 use crate::api::endpoint::Listener;
 use crate::api::{Route, Unrouted};
 use crate::embedded;
-use crate::state_dir::StateDir;
 
 /// The number of events that a slow listener may lag behind before it is disconnected.
 const EVENT_BACKLOG: usize = 4096;

@@ -43,11 +43,11 @@ use mainstay_sys::private::{create_anew, create_private_dir};
 #[cfg(unix)]
 use mainstay_sys::{rights, trust};
 
-pub(crate) use self::lock::{Hold, Left, Lock, PATIENCE, Patience, Predecessor, Try};
+pub use self::lock::{Hold, Left, Lock, PATIENCE, Patience, Predecessor, Try};
 
 /// A supervisor's state directory. It may not exist yet.
 #[derive(Clone, Debug)]
-pub(crate) struct StateDir {
+pub struct StateDir {
     path: PathBuf,
     /// The directory of installed services.
     installed: PathBuf,
@@ -56,7 +56,7 @@ pub(crate) struct StateDir {
 impl StateDir {
     /// Returns the requested directory (`--state-dir`, `MAINSTAY_STATE_DIR`), or else the default
     /// of the system.
-    pub(crate) fn locate(asked: Option<PathBuf>) -> Result<Self, Failure> {
+    pub fn locate(asked: Option<PathBuf>) -> Result<Self, Failure> {
         let of_system = asked.clone().or_else(system_place);
         let Some(path) = asked.or_else(default_place) else {
             let failure = Failure::new(Code::CannotWrite, "no home directory to keep state in");
@@ -77,12 +77,13 @@ impl StateDir {
     }
 
     /// Returns the same, with another directory for the state of one service's supervisor.
-    pub(crate) fn at(&self, path: PathBuf) -> Self {
+    pub fn at(&self, path: PathBuf) -> Self {
         let installed = self.installed.clone();
         Self { path, installed }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Returns the path, which is absolute.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
@@ -104,20 +105,20 @@ impl StateDir {
 
     /// Returns the mark that identifies processes started from this directory, even if the
     /// directory is lost.
-    pub(crate) fn mark(&self) -> String {
+    pub fn mark(&self) -> String {
         self.real_path().display().to_string()
     }
 
     /// Returns the supervisor's process ID, if it is alive, whatever has happened to its lock and
     /// its socket.
-    pub(crate) fn supervisor(&self) -> Option<u32> {
+    pub fn supervisor(&self) -> Option<u32> {
         let by_lock = self.holder().filter(|pid| *pid != std::process::id());
         by_lock.or_else(|| sys::supervisor_of(&self.mark()))
     }
 
     /// Returns the state directory of a service's supervisor: the service's own one if the system's
     /// manager has or had it, or else this one.
-    pub(crate) fn of(&self, name: &str) -> Self {
+    pub fn of(&self, name: &str) -> Self {
         let scopes = ServiceName::new(name).map(|_| [Scope::User, Scope::System]);
         let places = scopes.into_iter().flatten();
         let mut places = places.map(|scope| self.installed_dir(scope).join(name).join("state"));
@@ -133,7 +134,7 @@ impl StateDir {
 
     /// Returns the inaccessible path that hides the installed services, or the one of this name,
     /// from this process.
-    pub(crate) fn closed(&self, name: Option<&str>) -> Option<Closed> {
+    pub fn closed(&self, name: Option<&str>) -> Option<Closed> {
         let dirs = [Scope::User, Scope::System].map(|scope| self.installed_dir(scope));
         let name = name.and_then(ServiceName::new);
         dirs.iter().find_map(|dir| {
@@ -143,7 +144,7 @@ impl StateDir {
     }
 
     /// Returns the directory of the services installed into the system's manager, or the user's.
-    pub(crate) fn installed_dir(&self, scope: Scope) -> PathBuf {
+    pub fn installed_dir(&self, scope: Scope) -> PathBuf {
         match scope {
             Scope::User => self.path.join("installed"),
             _ => self.installed.clone(),
@@ -151,42 +152,42 @@ impl StateDir {
     }
 
     /// Returns the path of the registry of those services.
-    pub(crate) fn registry_path(&self, scope: Scope) -> PathBuf {
+    pub fn registry_path(&self, scope: Scope) -> PathBuf {
         registry_path(&self.installed_dir(scope))
     }
 
     /// Returns the directory of all services' logs.
-    pub(crate) fn logs_dir(&self) -> PathBuf {
+    pub fn logs_dir(&self) -> PathBuf {
         self.path.join("logs")
     }
 
     /// Returns the directory of log records that wait for log hosts.
-    pub(crate) fn spool_dir(&self) -> PathBuf {
+    pub fn spool_dir(&self) -> PathBuf {
         self.path.join("spool")
     }
 
     /// Returns the directory of all services' snapshots.
-    pub(crate) fn snapshots_dir(&self) -> PathBuf {
+    pub fn snapshots_dir(&self) -> PathBuf {
         self.path.join("snapshots")
     }
 
     /// Returns the directory of the pipes that services write to.
-    pub(crate) fn pipes_dir(&self) -> PathBuf {
+    pub fn pipes_dir(&self) -> PathBuf {
         self.path.join("pipes")
     }
 
     /// Returns the directory of notification sockets.
-    pub(crate) fn notify_dir(&self) -> PathBuf {
+    pub fn notify_dir(&self) -> PathBuf {
         self.path.join("notify")
     }
 
     /// Returns a service's own writable directory.
-    pub(crate) fn data_dir(&self, name: &str) -> PathBuf {
+    pub fn data_dir(&self, name: &str) -> PathBuf {
         self.path.join("data").join(name)
     }
 
     /// Returns the paths in a service's snapshots: those of its policy, or else its own directory.
-    pub(crate) fn kept_paths(&self, policy: &SnapshotPolicy, name: &str) -> Vec<PathBuf> {
+    pub fn kept_paths(&self, policy: &SnapshotPolicy, name: &str) -> Vec<PathBuf> {
         match policy.paths() {
             [] => vec![self.data_dir(name)],
             paths => paths.to_vec(),
@@ -196,7 +197,7 @@ impl StateDir {
     /// Creates a service's own directory. If another user owns it, that user can pass through the
     /// directories above it, but cannot list them. An empty directory of another account is created
     /// anew; see [`StateDir::refuse_foreign_data`] for the others.
-    pub(crate) fn create_data_dir(&self, name: &str, owner: Option<&sys::User>) -> io::Result<()> {
+    pub fn create_data_dir(&self, name: &str, owner: Option<&sys::User>) -> io::Result<()> {
         let dir = self.data_dir(name);
         #[cfg(unix)]
         let is_foreign = data_owner(&dir, owner).is_ok_and(|other| other.is_some());
@@ -234,11 +235,7 @@ impl StateDir {
     /// service would follow links left by that account with its own rights, and could read what
     /// that account kept private.
     #[cfg(unix)]
-    pub(crate) fn refuse_foreign_data(
-        &self,
-        name: &str,
-        owner: Option<&sys::User>,
-    ) -> Result<(), String> {
+    pub fn refuse_foreign_data(&self, name: &str, owner: Option<&sys::User>) -> Result<(), String> {
         let dir = self.data_dir(name);
         let place = dir.display();
         let found = data_owner(&dir, owner);
@@ -258,7 +255,7 @@ impl StateDir {
     /// # Errors
     /// The cause and a hint.
     #[cfg(unix)]
-    pub(crate) fn refuse_closed(
+    pub fn refuse_closed(
         &self,
         name: &str,
         owner: Option<&sys::User>,
@@ -285,7 +282,7 @@ impl StateDir {
     /// Access does not depend on modes on Windows.
     #[cfg(windows)]
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
-    pub(crate) fn refuse_closed(
+    pub fn refuse_closed(
         &self,
         _name: &str,
         _owner: Option<&sys::User>,
@@ -304,7 +301,7 @@ impl StateDir {
     /// Access does not depend on the owner on Windows.
     #[cfg(windows)]
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
-    pub(crate) fn refuse_foreign_data(
+    pub fn refuse_foreign_data(
         &self,
         _name: &str,
         _owner: Option<&sys::User>,
@@ -314,7 +311,7 @@ impl StateDir {
 
     /// Returns the key with which this installation hides values that must stay distinguishable.
     /// Creates the key if it does not exist.
-    pub(crate) fn redaction_key(&self) -> Result<RedactionKey, Failure> {
+    pub fn redaction_key(&self) -> Result<RedactionKey, Failure> {
         let path = self.path.join("redaction.key");
         let key = read_or_make_key(&path);
         key.map(RedactionKey::new).map_err(|error| {
@@ -324,13 +321,13 @@ impl StateDir {
     }
 
     /// Returns the path of the ledger, from which a successor continues.
-    pub(crate) fn ledger_path(&self) -> PathBuf {
+    pub fn ledger_path(&self) -> PathBuf {
         self.path.join("ledger")
     }
 
     /// Returns the path of the file that reserves disk space for the next ledger, in case the disk
     /// is full.
-    pub(crate) fn spare_ledger_path(&self) -> PathBuf {
+    pub fn spare_ledger_path(&self) -> PathBuf {
         self.path.join("ledger.spare")
     }
 
@@ -350,17 +347,17 @@ impl StateDir {
     }
 
     /// Returns the directory of definitions changed by updates.
-    pub(crate) fn updated_dir(&self) -> PathBuf {
+    pub fn updated_dir(&self) -> PathBuf {
         self.path.join("updated")
     }
 
     /// Returns the path of the definition of a service that was changed by an update.
-    pub(crate) fn updated_path(&self, name: &str) -> PathBuf {
+    pub fn updated_path(&self, name: &str) -> PathBuf {
         self.updated_dir().join(format!("{name}.json"))
     }
 
     /// Returns the path of the copy of the manifest, by the name of its format.
-    pub(crate) fn manifest_path(&self, format: &str) -> PathBuf {
+    pub fn manifest_path(&self, format: &str) -> PathBuf {
         self.path.join(format!("manifest.{format}"))
     }
 
@@ -369,7 +366,7 @@ impl StateDir {
     ///
     /// # Errors
     /// If another account can change the directory, or replace it with another one.
-    pub(crate) fn prepare(&self) -> Result<(), Failure> {
+    pub fn prepare(&self) -> Result<(), Failure> {
         self.refuse_exposed()?;
         create_state_dir(&self.path).map_err(|error| self.cannot_write("create", &error))?;
         self.refuse_exposed()?;
@@ -393,7 +390,7 @@ impl StateDir {
 
     /// Refuses a directory that another account can change, or replace with another one.
     #[cfg(unix)]
-    pub(crate) fn refuse_exposed(&self) -> Result<(), Failure> {
+    pub fn refuse_exposed(&self) -> Result<(), Failure> {
         let exposure = trust::exposure(&self.path);
         let exposure = exposure.map_err(|error| self.cannot_write("read", &error))?;
         let Some(exposure) = exposure else {
@@ -411,7 +408,7 @@ impl StateDir {
     /// Access control lists are checked together with the directory itself.
     #[cfg(windows)]
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
-    pub(crate) fn refuse_exposed(&self) -> Result<(), Failure> {
+    pub fn refuse_exposed(&self) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -491,7 +488,7 @@ impl StateDir {
 /// Returns the directory of an installed service, `STATE/installed/NAME`, if `state_dir` is its
 /// state directory, `STATE/installed/NAME/state`.
 #[cfg(unix)]
-pub(crate) fn installed_place(state_dir: &Path) -> Option<&Path> {
+pub fn installed_place(state_dir: &Path) -> Option<&Path> {
     let place = state_dir
         .parent()
         .filter(|_| state_dir.ends_with("state"))?;
@@ -514,7 +511,7 @@ fn data_owner(dir: &Path, owner: Option<&sys::User>) -> io::Result<Option<u32>> 
 
 /// Returns the path of the registry for a directory of installed services. The registry is beside
 /// that directory; on Windows it is inside, because only administrators can access that directory.
-pub(crate) fn registry_path(installed_dir: &Path) -> PathBuf {
+pub fn registry_path(installed_dir: &Path) -> PathBuf {
     let dir = match cfg!(windows) {
         true => installed_dir,
         false => installed_dir.parent().unwrap_or(installed_dir),
@@ -545,7 +542,7 @@ fn read_or_make_key(path: &Path) -> io::Result<[u8; 32]> {
 /// Creates a state directory, readable by its owner only. Missing parent directories are created
 /// with the usual mode, open to everyone: service accounts must pass through them, and images must
 /// boot.
-pub(crate) fn create_state_dir(path: &Path) -> io::Result<()> {
+pub fn create_state_dir(path: &Path) -> io::Result<()> {
     let missing = path.ancestors().skip(1).take_while(|dir| !dir.exists());
     let missing: Vec<&Path> = missing.filter(|dir| !dir.as_os_str().is_empty()).collect();
     for dir in missing.into_iter().rev() {

@@ -13,7 +13,7 @@ use super::descent::Descent;
 use super::sys::{self, Dir, FileKind};
 
 /// An observer of changes that may veto each one before it happens.
-pub(crate) trait Seam: Send + Sync {
+pub trait Seam: Send + Sync {
     /// Called before a change. An error prevents the change and fails the operation. An
     /// `Unsupported` exchange is the exception: two renames replace it.
     fn before(&self, change: Change<'_>) -> io::Result<()>;
@@ -26,11 +26,7 @@ pub(crate) trait Seam: Send + Sync {
 
 /// A change to the file system.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    not(all(test, target_os = "linux")),
-    expect(dead_code, reason = "only tests look at what it is")
-)]
-pub(crate) enum Change<'a> {
+pub enum Change<'a> {
     /// Creation of a file of any kind.
     Create(&'a Path),
     /// A write of part of a file's content.
@@ -41,9 +37,13 @@ pub(crate) enum Change<'a> {
     Sync(&'a Path),
     /// A sync of a directory and everything in it.
     SyncAll(&'a Path),
+    /// A rename, from and to.
     Rename(&'a Path, &'a Path),
+    /// An exchange of two names.
     Exchange(&'a Path, &'a Path),
+    /// The removal of a file.
     RemoveFile(&'a Path),
+    /// The removal of an empty directory.
     RemoveDir(&'a Path),
 }
 

@@ -16,11 +16,15 @@
 mod copy;
 mod descent;
 mod disk;
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod plug;
 mod restore;
 mod store;
 mod sys;
+#[cfg(target_os = "linux")]
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::io;
 use std::path::Path;
@@ -30,9 +34,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_sys::guarded;
 
-pub(crate) use self::disk::{Change, Seam};
-pub(crate) use self::restore::Which;
-pub(crate) use self::store::{Created, Listed, Occasion, Store};
+pub use self::disk::{Change, Seam};
+pub use self::restore::Which;
+pub use self::store::{Created, Listed, Occasion, Store};
 
 /// An error of a snapshot operation.
 #[derive(Debug)]
@@ -51,10 +55,11 @@ impl From<Failure> for Trouble {
 /// A [`Seam`] that permits every change until it is cancelled. After that nothing new is created;
 /// committed work is completed, and uncommitted work is undone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CallOff(Arc<AtomicBool>);
+pub struct CallOff(Arc<AtomicBool>);
 
 impl CallOff {
-    pub(crate) fn call_off(&self) {
+    /// Cancels the operation.
+    pub fn call_off(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }

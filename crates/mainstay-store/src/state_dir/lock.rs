@@ -31,7 +31,7 @@ use mainstay_sys::lock_file;
 use super::StateDir;
 
 /// The maximum wait for a lock whose holder is dead or unknown.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// The interval between attempts during that wait.
 const LOOK: Duration = Duration::from_millis(2);
 /// The content of the file after an orderly end. A record does not begin with an empty line.
@@ -40,48 +40,64 @@ const GIVEN_BACK: &str = "\ngiven back\n";
 /// The exclusive right to supervise from a state directory. The lock is released when this value is
 /// dropped. If it is dropped before it is [signed](Lock::sign), the previous record is restored.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub struct Lock {
     file: File,
     path: PathBuf,
     text: String,
     before: Option<String>,
     /// The services that the last holder left behind, if any.
-    pub(crate) left: Left,
+    pub left: Left,
     /// A remark for the operator.
-    pub(crate) remark: Option<String>,
+    pub remark: Option<String>,
 }
 
 /// The services that the last holder of a lock left behind.
 #[derive(Debug)]
-pub(crate) enum Left {
+pub enum Left {
     /// The last holder ended in good order.
     Nothing,
     /// The file is new, or was truncated: other evidence must decide.
     Unknown,
+    /// The last holder died, and its services may still run.
     Services(Predecessor),
 }
 
 /// A supervisor that died without stopping its services.
 #[derive(Clone, Debug)]
-pub(crate) struct Predecessor {
+pub struct Predecessor {
     /// The process ID, if it is known.
-    pub(crate) pid: Option<u32>,
+    pub pid: Option<u32>,
     /// The orphan markers (`sys::testament`) that find its processes: those it started, and those
     /// it adopted.
-    pub(crate) testaments: Vec<String>,
+    pub testaments: Vec<String>,
+}
+
+impl Predecessor {
+    /// Returns a name for messages.
+    pub fn name(&self) -> String {
+        match self.pid {
+            Some(pid) => format!("the last supervisor (pid {pid})"),
+            None => "the last supervisor".to_owned(),
+        }
+    }
 }
 
 /// The condition of a lock that this process holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hold {
+pub enum Hold {
+    /// The file is in its place, with our record.
     Intact,
+    /// The file is in its place, with other content.
     Overwritten,
+    /// The file was deleted.
     Deleted,
+    /// Another file is in its place.
     Replaced,
 }
 
 /// The result of one attempt to take the lock.
-pub(crate) enum Try {
+pub enum Try {
+    /// This process holds the lock now.
     Taken(Lock),
     /// A supervisor holds the lock.
     Held(Failure),
@@ -92,15 +108,17 @@ pub(crate) enum Try {
 /// The state of the wait for a lock. Once it is over, the lock may be taken from a process that is
 /// not known to be a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub enum Patience {
+    /// The wait goes on.
     Left,
+    /// The wait has lasted as long as it may.
     Over,
 }
 
 impl Lock {
     /// Writes the record: the holder, for other processes, and the orphan markers of our children,
     /// for a successor.
-    pub(crate) fn sign(
+    pub fn sign(
         &mut self,
         manifest: &str,
         testaments: impl IntoIterator<Item = impl AsRef<str>>,
@@ -112,7 +130,7 @@ impl Lock {
     }
 
     /// Replaces a lost lock of the same holder: writes its record into this lock.
-    pub(crate) fn sign_like(&mut self, lost: &Self) -> io::Result<()> {
+    pub fn sign_like(&mut self, lost: &Self) -> io::Result<()> {
         self.text.clone_from(&lost.text);
         self.rewrite()?;
         self.before = None;
@@ -120,24 +138,24 @@ impl Lock {
     }
 
     /// Writes the record again.
-    pub(crate) fn rewrite(&self) -> io::Result<()> {
+    pub fn rewrite(&self) -> io::Result<()> {
         self.write(&self.text)
     }
 
     /// Releases the lock after an orderly end: nothing was left behind.
-    pub(crate) fn give_back(mut self) {
+    pub fn give_back(mut self) {
         self.before = None;
         // If this fails, the next holder looks for processes that do not exist.
         let _ = self.write(GIVEN_BACK);
     }
 
     /// Returns the locked file.
-    pub(crate) fn file(&self) -> &File {
+    pub fn file(&self) -> &File {
         &self.file
     }
 
     /// Returns the condition of the lock at the path that another starter checks.
-    pub(crate) fn hold(&self) -> io::Result<Hold> {
+    pub fn hold(&self) -> io::Result<Hold> {
         if !lock_file::is_at(&self.path, &self.file)? {
             return Ok(match fs::exists(&self.path)? {
                 true => Hold::Replaced,
@@ -274,7 +292,7 @@ impl StateDir {
     }
 
     /// Returns the PID of the supervisor in the record, if it is alive.
-    pub(crate) fn holder(&self) -> Option<u32> {
+    pub fn holder(&self) -> Option<u32> {
         let text = fs::read_to_string(self.lock_path()).ok()?;
         match Said::parse(&text) {
             Said::Signed(record) => (record.holder() == Holder::Lives).then_some(record.pid),
@@ -284,7 +302,7 @@ impl StateDir {
 
     /// Returns the supervisor in the record and its manifest, if it is dead and did not release the
     /// lock in good order.
-    pub(crate) fn dead_holder(&self) -> Option<(Predecessor, String)> {
+    pub fn dead_holder(&self) -> Option<(Predecessor, String)> {
         let text = fs::read_to_string(self.lock_path()).ok()?;
         match Said::parse(&text) {
             Said::Signed(record) if record.holder() == Holder::Dead => {
@@ -296,13 +314,13 @@ impl StateDir {
 
     /// Returns whether a supervisor may have left services: it is alive, or was killed, or its
     /// record is lost.
-    pub(crate) fn may_be_orphaned(&self) -> bool {
+    pub fn may_be_orphaned(&self) -> bool {
         let text = fs::read_to_string(self.lock_path()).unwrap_or_default();
         !matches!(Said::parse(&text), Said::GivenBack)
     }
 
     /// Returns whether a supervisor is alive, or was killed and left services.
-    pub(crate) fn has_left_something(&self) -> bool {
+    pub fn has_left_something(&self) -> bool {
         let text = fs::read_to_string(self.lock_path()).unwrap_or_default();
         match Said::parse(&text) {
             Said::GivenBack => false,
@@ -313,7 +331,7 @@ impl StateDir {
 
     /// Creates the directory, readable by its owner only, and takes the lock. The caller signs the
     /// lock next. Blocks for at most [`PATIENCE`].
-    pub(crate) fn lock(&self) -> Result<Lock, Failure> {
+    pub fn lock(&self) -> Result<Lock, Failure> {
         self.prepare()?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -331,7 +349,7 @@ impl StateDir {
     }
 
     /// Takes the lock if that is possible now.
-    pub(crate) fn try_lock(&self, patience: Patience) -> Result<Try, Failure> {
+    pub fn try_lock(&self, patience: Patience) -> Result<Try, Failure> {
         let cannot = |error: io::Error| self.cannot_write("lock", &error);
         let guard_path = self.path.join("lock-guard");
         let guard = lock_file::open(&guard_path).map_err(cannot)?;
@@ -418,7 +436,7 @@ impl StateDir {
 
     /// Returns the failure of a process that cannot supervise from here because the directory is in
     /// use.
-    pub(crate) fn held(&self, who: &str) -> Failure {
+    pub fn held(&self, who: &str) -> Failure {
         let place = self.path.display();
         Failure::new(
             Code::Busy,

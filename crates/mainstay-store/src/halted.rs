@@ -13,7 +13,7 @@ const LARGEST: u64 = 64 * 1024;
 
 /// Stores the last report of a halted service when its host exits. Best effort: the halt is also
 /// logged.
-pub(crate) fn store(state: &StateDir, report: &StatusReport) {
+pub fn store(state: &StateDir, report: &StatusReport) {
     let mut services = report.services.iter();
     let halted = services.find(|service| service.state == StateName::Halted);
     if let Some(json) = halted.and_then(|halted| serde_json::to_vec(halted).ok()) {
@@ -22,12 +22,12 @@ pub(crate) fn store(state: &StateDir, report: &StatusReport) {
 }
 
 /// Removes the report, because the service is not halted any more.
-pub(crate) fn clear(state: &StateDir) {
+pub fn clear(state: &StateDir) {
     let _ = fs::remove_file(state.halted_path());
 }
 
 /// Returns the last report of a halted service.
-pub(crate) fn load(state: &StateDir) -> Option<ServiceReport> {
+pub fn load(state: &StateDir) -> Option<ServiceReport> {
     let path = state.halted_path();
     let found = fs::symlink_metadata(&path).ok()?;
     if !found.is_file() || found.len() > LARGEST {

@@ -11,8 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 /// A registered program. It is stored as JSON, so new fields must be optional.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Program {
-    pub(crate) path: PathBuf,
+pub struct Program {
+    /// The path of the file.
+    pub path: PathBuf,
     /// The size in bytes.
     size: u64,
     /// The modification time in nanoseconds since 1970. It is text, because JSON numbers lack the
@@ -23,7 +24,7 @@ pub(crate) struct Program {
 
 impl Program {
     /// Reads the current state of the file, including all of its content.
-    pub(crate) fn read(path: &Path) -> io::Result<Self> {
+    pub fn read(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -35,7 +36,7 @@ impl Program {
 
     /// Describes the change to the file since registration, if any. The content is only read if the
     /// size or the time differs.
-    pub(crate) fn change(&self) -> Option<String> {
+    pub fn change(&self) -> Option<String> {
         let path = self.path.display();
         let place = self.path.clone();
         let look = move || fs::metadata(place);

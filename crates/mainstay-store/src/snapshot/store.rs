@@ -23,7 +23,7 @@ use crate::state_dir::{StateDir, create_state_dir};
 
 /// The snapshots of a service. The directory need not exist.
 #[derive(Clone)]
-pub(crate) struct Store {
+pub struct Store {
     pub(super) dir: PathBuf,
     pub(super) service: ServiceName,
     pub(super) seam: Arc<dyn Seam>,
@@ -33,26 +33,30 @@ pub(crate) struct Store {
 
 /// A snapshot and its index.
 #[derive(Debug)]
-pub(crate) struct Listed {
-    pub(crate) id: SnapshotId,
+pub struct Listed {
+    /// The ID, which is the name of its directory.
+    pub id: SnapshotId,
     /// The index, or the reason why the snapshot is unusable.
-    pub(crate) index: Result<Index, String>,
+    pub index: Result<Index, String>,
 }
 
 /// The purpose of a snapshot.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Occasion {
-    pub(crate) reason: Reason,
+pub struct Occasion {
+    /// The reason, which decides how long the snapshot is kept.
+    pub reason: Reason,
     /// Set if the service is healthy with this state.
-    pub(crate) stable: bool,
+    pub stable: bool,
     /// Skips the snapshot if the state looks like that of the newest stable one.
-    pub(crate) only_if_changed: bool,
+    pub only_if_changed: bool,
 }
 
 /// The result of [`Session::create`].
 #[derive(Debug)]
-pub(crate) enum Created {
+pub enum Created {
+    /// A new snapshot.
     Taken(Index),
+    /// None, because the state has not changed.
     Unchanged,
 }
 
@@ -71,7 +75,7 @@ const DELETED: &str = ".old-";
 
 impl Store {
     /// Creates a store. `policy` is the service's snapshot policy, if known.
-    pub(crate) fn new(
+    pub fn new(
         state: &StateDir,
         service: &ServiceName,
         policy: Option<&SnapshotPolicy>,
@@ -86,12 +90,12 @@ impl Store {
     }
 
     /// Returns whether a snapshot was ever created.
-    pub(crate) fn exists(&self) -> bool {
+    pub fn exists(&self) -> bool {
         self.dir.is_dir()
     }
 
     /// Returns all snapshots, including damaged ones, oldest first.
-    pub(crate) fn list(&self) -> Result<Vec<Listed>, Failure> {
+    pub fn list(&self) -> Result<Vec<Listed>, Failure> {
         self.each(|listed| listed)
     }
 
@@ -137,7 +141,7 @@ impl Store {
 
     /// Takes the lock and finishes interrupted operations. If `waits`, blocks until the lock is
     /// free.
-    pub(crate) fn lock(&self, waits: bool) -> Result<Session<'_>, Failure> {
+    pub fn lock(&self, waits: bool) -> Result<Session<'_>, Failure> {
         let mut session = self.lock_only((!waits).then_some(PATIENCE))?;
         session.clean_up()?;
         session.recover()?;
@@ -146,7 +150,7 @@ impl Store {
 
     /// Completes interrupted restores that were committed. This takes a few renames, however large
     /// the state is. [`Store::lock`] does the rest.
-    pub(crate) fn complete(&self) -> Result<(), Failure> {
+    pub fn complete(&self) -> Result<(), Failure> {
         match self.is_torn()? {
             true => self.lock_only(Some(SHARED_PATIENCE))?.complete(),
             false => Ok(()),
@@ -202,7 +206,7 @@ impl Store {
     /// Marks the service as running for as long as the file is open.
     ///
     /// # Errors If its state is being restored.
-    pub(crate) fn mark_in_use(&self) -> Result<File, Failure> {
+    pub fn mark_in_use(&self) -> Result<File, Failure> {
         self.create_dir().map_err(doing("create", &self.dir))?;
         let path = self.in_use_path();
         let file = lock_file::open(&path).map_err(doing("open", &path))?;
@@ -263,11 +267,11 @@ fn ids_in(dir: &Dir) -> Result<Vec<SnapshotId>, Failure> {
 
 /// The exclusive right to change the snapshots of a service. No operation is unfinished, except
 /// that states replaced by restores may still have to be kept.
-pub(crate) struct Session<'s> {
+pub struct Session<'s> {
     pub(super) store: &'s Store,
     pub(super) dir: Dir,
     /// Remarks for the operator about problems that did not fail the operation.
-    pub(crate) remarks: Vec<String>,
+    pub remarks: Vec<String>,
     _lock: File,
 }
 
@@ -343,11 +347,7 @@ impl Session<'_> {
     }
 
     /// Copies the given directories, consistent as of one moment.
-    pub(crate) fn create(
-        &mut self,
-        paths: &[PathBuf],
-        occasion: Occasion,
-    ) -> Result<Created, Failure> {
+    pub fn create(&mut self, paths: &[PathBuf], occasion: Occasion) -> Result<Created, Failure> {
         let mut sources = Vec::with_capacity(paths.len());
         for path in paths {
             let dir = Dir::open(path).map_err(doing("copy", path))?;
@@ -463,7 +463,7 @@ impl Session<'_> {
     }
 
     /// Verifies the content of a snapshot. The inner error describes the damage.
-    pub(crate) fn verify(&self, id: SnapshotId) -> Result<Result<Index, String>, Failure> {
+    pub fn verify(&self, id: SnapshotId) -> Result<Result<Index, String>, Failure> {
         let judged = self.index(id).and_then(|index| {
             for (number, root) in index.roots.iter().enumerate() {
                 copy::verify(root, &self.tree(id, number)?)?;
@@ -478,14 +478,14 @@ impl Session<'_> {
     }
 
     /// Deletes the snapshots that exceed the retention rules.
-    pub(crate) fn prune(&self, keep: SnapshotKeep) -> Result<Vec<SnapshotId>, Failure> {
+    pub fn prune(&self, keep: SnapshotKeep) -> Result<Vec<SnapshotId>, Failure> {
         let gone = surplus(&self.known()?, keep, since_epoch());
         gone.iter().try_for_each(|id| self.delete(*id))?;
         Ok(gone.into_iter().collect())
     }
 
     /// Deletes a snapshot, whether or not it is damaged.
-    pub(crate) fn delete(&self, id: SnapshotId) -> Result<(), Failure> {
+    pub fn delete(&self, id: SnapshotId) -> Result<(), Failure> {
         match self.index(id) {
             Ok(_) | Err(Trouble::Damaged(_)) => {}
             Err(Trouble::Failed(failure)) => return Err(failure),

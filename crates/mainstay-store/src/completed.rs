@@ -11,18 +11,18 @@ use crate::state_dir::StateDir;
 
 /// Marks the service of this host as completed. Best effort: without the marker, its dependents do
 /// not start, and report that.
-pub(crate) fn store(state: &StateDir) {
+pub fn store(state: &StateDir) {
     let _ = mainstay_sys::private::write_private(&state.completed_path(), b"");
 }
 
 /// Removes the marker, because the service is started again or was stopped by an operator.
-pub(crate) fn clear(state: &StateDir) {
+pub fn clear(state: &StateDir) {
     let _ = fs::remove_file(state.completed_path());
 }
 
 /// Returns whether the service of this host has completed since the system booted: a job runs once
 /// per boot. The boot ID is not used, because it is not the same in every sandbox.
-pub(crate) fn is_stored(state: &StateDir) -> bool {
+pub fn is_stored(state: &StateDir) -> bool {
     let Ok(found) = fs::symlink_metadata(state.completed_path()) else {
         return false;
     };

@@ -30,7 +30,7 @@ use mainstay_sys::access::Closed;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
 
 use self::owner::Holder;
-pub(crate) use self::program::Program;
+pub use self::program::Program;
 use crate::state_dir;
 
 /// The number of definitions kept per service. The history is kept in full.
@@ -47,7 +47,7 @@ const CURE: &str = "move it away and install the services again: what is install
 
 /// An open registry.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub struct Registry {
     connection: Connection,
     path: PathBuf,
     /// Dropped after the connection. Until then no process removes the file
@@ -57,29 +57,33 @@ pub(crate) struct Registry {
 
 /// The registry's entry for a service name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Registered {
+pub struct Registered {
     /// A random ID of 32 hexadecimal digits. It is stable for as long as the entry exists.
-    pub(crate) id: String,
-    pub(crate) life: Stored,
+    pub id: String,
+    /// The states of the definition: its versions, and a change in progress.
+    pub life: Stored,
     /// The ETag of the current version of `life`.
-    pub(crate) etag: Etag,
-    pub(crate) definition: Definition,
+    pub etag: Etag,
+    /// The current definition.
+    pub definition: Definition,
     /// The program as registered, if known.
-    pub(crate) program: Option<Program>,
+    pub program: Option<Program>,
 }
 
 /// A requested change to one service.
 #[derive(Clone, Debug)]
-pub(crate) struct Wish {
-    pub(crate) name: ServiceName,
-    pub(crate) expected: Expected,
+pub struct Wish {
+    /// The service.
+    pub name: ServiceName,
+    /// The state in which the entry must be.
+    pub expected: Expected,
     /// The new definition; `None` to delete the service.
-    pub(crate) definition: Option<Definition>,
+    pub definition: Option<Definition>,
 }
 
 /// An error from starting a change.
 #[derive(Debug)]
-pub(crate) enum Error {
+pub enum Error {
     /// The current state of the service does not permit the change.
     Refused(Refusal),
     /// The registry cannot be used.
@@ -115,7 +119,7 @@ impl From<Error> for Failure {
 /// A change in progress. No other process can change these definitions while it exists. If it is
 /// dropped without being ended, the next process to open the registry rolls it back.
 #[derive(Debug)]
-pub(crate) struct Work {
+pub struct Work {
     registry: Registry,
     names: Vec<ServiceName>,
     versions: Vec<Version>,
@@ -128,7 +132,7 @@ impl Registry {
     ///
     /// # Errors If the registry cannot be written, is damaged, or belongs to another program. The
     /// file is left unchanged in that case.
-    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+    pub fn open(path: &Path) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             let code = match error.kind() {
                 std::io::ErrorKind::PermissionDenied => Code::PermissionDenied,
@@ -164,7 +168,7 @@ impl Registry {
     }
 
     /// Opens an existing registry; `None` if there is none.
-    pub(crate) fn find(path: &Path) -> Result<Option<Self>, Failure> {
+    pub fn find(path: &Path) -> Result<Option<Self>, Failure> {
         if let Some(closed) = Closed::at(path) {
             return Err(closed.failure("open the registry"));
         }
@@ -176,7 +180,7 @@ impl Registry {
 
     /// Returns whether a change of this service is unfinished. Works with a registry that may be
     /// read-only; `None` if the answer cannot be determined.
-    pub(crate) fn is_half_done(path: &Path, name: &str) -> Option<bool> {
+    pub fn is_half_done(path: &Path, name: &str) -> Option<bool> {
         // A write-ahead log beside the database may contain changes, and reading it requires
         // creating files.
         let log = path.with_extension("db-wal");
@@ -245,7 +249,7 @@ impl Registry {
 
     /// Removes a registry without entries, and its parent directories if they are empty. This is
     /// best effort: a registry that another process has open is kept.
-    pub(crate) fn remove_empty(path: &Path) {
+    pub fn remove_empty(path: &Path) {
         let Ok(Some(place)) = place(path) else { return };
         if place.try_lock().is_err() || refuse_irregular(path).is_err() {
             return;
@@ -313,16 +317,12 @@ impl Registry {
     }
 
     /// Returns the entry for `name`, including that of a deleted service.
-    pub(crate) fn get(&self, name: &str) -> Result<Option<Registered>, Failure> {
+    pub fn get(&self, name: &str) -> Result<Option<Registered>, Failure> {
         read(&self.connection, name).map_err(|error| database("read", &self.path, &error))
     }
 
     /// Returns the given version of a definition.
-    pub(crate) fn definition(
-        &self,
-        name: &str,
-        version: Version,
-    ) -> Result<Option<Definition>, Failure> {
+    pub fn definition(&self, name: &str, version: Version) -> Result<Option<Definition>, Failure> {
         let sql = format!("SELECT {DEFINITION} FROM definition WHERE name = ?1 AND version = ?2");
         let found = self
             .connection
@@ -334,7 +334,7 @@ impl Registry {
     }
 
     /// Returns the latest kept version whose definition satisfies `is_like`.
-    pub(crate) fn version_like(
+    pub fn version_like(
         &self,
         name: &str,
         is_like: impl Fn(&Definition) -> bool,
@@ -358,7 +358,7 @@ impl Registry {
     }
 
     /// Returns all names that were ever installed and have not been purged.
-    pub(crate) fn names(&self) -> Result<Vec<String>, Failure> {
+    pub fn names(&self) -> Result<Vec<String>, Failure> {
         let read = || {
             let mut query = self
                 .connection
@@ -370,7 +370,7 @@ impl Registry {
     }
 
     /// Returns the history of `name`, oldest entry first.
-    pub(crate) fn history(&self, name: &str) -> Result<Vec<Entry>, Failure> {
+    pub fn history(&self, name: &str) -> Result<Vec<Entry>, Failure> {
         let read = || {
             let mut query = self.connection.prepare(
                 "SELECT at, who, event, version, etag, detail FROM history WHERE name = ?1 ORDER BY number",
@@ -397,7 +397,7 @@ impl Registry {
     ///
     /// # Errors `Refused` if a service is in another state than expected, or another process is
     /// changing it.
-    pub(crate) fn begin(mut self, wishes: &[Wish]) -> Result<Work, Error> {
+    pub fn begin(mut self, wishes: &[Wish]) -> Result<Work, Error> {
         let path = self.path.clone();
         let failed = |error| Error::Failed(database("write to", &path, &error));
         let dir = self.dir().to_owned();
@@ -445,7 +445,7 @@ impl Registry {
     }
 
     /// Removes every record of a deleted service.
-    pub(crate) fn forget(&mut self, name: &ServiceName) -> Result<(), Error> {
+    pub fn forget(&mut self, name: &ServiceName) -> Result<(), Error> {
         let path = self.path.clone();
         let failed = |error| Error::Failed(database("write to", &path, &error));
         let transaction = immediate(&mut self.connection).map_err(failed)?;
@@ -498,12 +498,12 @@ fn place(_path: &Path) -> std::io::Result<Option<std::fs::File>> {
 
 impl Work {
     /// Returns the token that identifies this process as the owner.
-    pub(crate) fn token(&self) -> &str {
+    pub fn token(&self) -> &str {
         &self.holder.owner.token
     }
 
     /// Returns the versions that will be current after the commit, in the order of the requests.
-    pub(crate) fn versions(&self) -> &[Version] {
+    pub fn versions(&self) -> &[Version] {
         &self.versions
     }
 
@@ -512,12 +512,12 @@ impl Work {
     ///
     /// # Errors If the registry cannot be written. The next process to open it then rolls the
     /// change back.
-    pub(crate) fn commit(self, programs: &[Option<Program>]) -> Result<Vec<Version>, Failure> {
+    pub fn commit(self, programs: &[Option<Program>]) -> Result<Vec<Version>, Failure> {
         self.commit_with(programs, None)
     }
 
     /// Commits like [`Work::commit`], and records `detail` in the history.
-    pub(crate) fn commit_with(
+    pub fn commit_with(
         self,
         programs: &[Option<Program>],
         detail: Option<&str>,
@@ -557,7 +557,7 @@ impl Work {
     }
 
     /// Restores the previous definitions and records the reason.
-    pub(crate) fn roll_back(self, why: &str) -> Result<(), Failure> {
+    pub fn roll_back(self, why: &str) -> Result<(), Failure> {
         self.finish(|transaction, name, found| match found.life {
             Stored::Pending(life) => match life.abandon() {
                 None => purge(transaction, name),
@@ -576,7 +576,7 @@ impl Work {
     }
 
     /// Marks the services as deleted, or also removes their history if `is_purged`.
-    pub(crate) fn delete(self, is_purged: bool) -> Result<(), Failure> {
+    pub fn delete(self, is_purged: bool) -> Result<(), Failure> {
         self.finish(|transaction, name, found| match found.life {
             _ if is_purged => purge(transaction, name),
             Stored::Updating(life) => {

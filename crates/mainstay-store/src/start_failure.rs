@@ -16,19 +16,21 @@ const LARGEST: u64 = 64 * 1024;
 
 /// A failed start. Stored on disk, so new fields need defaults.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct StartFailure {
+pub struct StartFailure {
     /// The time of the failure (RFC 3339).
-    pub(crate) time: String,
+    pub time: String,
     /// The supervisor's exit code.
-    pub(crate) code: u8,
-    pub(crate) message: String,
+    pub code: u8,
+    /// The message, with the report that preceded it.
+    pub message: String,
+    /// The hint, if there was one.
     #[serde(default)]
-    pub(crate) hint: Option<String>,
+    pub hint: Option<String>,
 }
 
 impl StartFailure {
     /// Stores the failure of this supervisor. Best effort: the cause is also returned and logged.
-    pub(crate) fn store(state: &StateDir, failure: &Failure) {
+    pub fn store(state: &StateDir, failure: &Failure) {
         // Skipped if another supervisor uses the directory, or other accounts may change it.
         if failure.code() != Code::Busy && state.prepare().is_ok() {
             Self::write(state, failure);
@@ -37,7 +39,7 @@ impl StartFailure {
 
     /// Stores the failure in a directory owned by the account of another supervisor. Links in it
     /// are not followed.
-    pub(crate) fn write(state: &StateDir, failure: &Failure) {
+    pub fn write(state: &StateDir, failure: &Failure) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let stored = Self {
             time: rfc3339(now.unwrap_or_default()),
@@ -52,12 +54,12 @@ impl StartFailure {
     }
 
     /// Removes the stored failure after a successful start.
-    pub(crate) fn clear(state: &StateDir) {
+    pub fn clear(state: &StateDir) {
         let _ = fs::remove_file(state.start_failure_path());
     }
 
     /// Returns the cause of the last start's failure, if it failed.
-    pub(crate) fn load(state: &StateDir) -> Option<Self> {
+    pub fn load(state: &StateDir) -> Option<Self> {
         let path = state.start_failure_path();
         let found = fs::symlink_metadata(&path).ok()?;
         if !found.is_file() || found.len() > LARGEST {
@@ -67,7 +69,7 @@ impl StartFailure {
     }
 
     /// Returns a one-line summary.
-    pub(crate) fn line(&self) -> String {
+    pub fn line(&self) -> String {
         let Self { message, code, .. } = self;
         format!("the last start failed with code {code}: {message}")
     }

@@ -26,7 +26,7 @@ use super::{Trouble, called_off, doing};
 
 /// The snapshot to restore.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Which {
+pub enum Which {
     /// Exactly this one.
     Exactly(SnapshotId),
     /// The newest undamaged stable snapshot, among those older than the given one.
@@ -35,18 +35,19 @@ pub(crate) enum Which {
 
 /// A completed restore. The service may start; [`Session::finish`] does the remaining work.
 #[derive(Debug)]
-pub(crate) struct Restored {
-    pub(crate) index: Index,
+pub struct Restored {
+    /// The index of the snapshot that was restored.
+    pub index: Index,
     /// Damaged snapshots that were skipped, with the reasons.
-    pub(crate) damaged: Vec<(SnapshotId, String)>,
+    pub damaged: Vec<(SnapshotId, String)>,
     /// The ID of the snapshot that will contain the replaced state.
-    pub(crate) kept_as: Option<SnapshotId>,
+    pub kept_as: Option<SnapshotId>,
 }
 
 impl Session<'_> {
     /// Restores a snapshot. If `keeps`, the replaced state is kept as a snapshot. The service must
     /// not be running, and cannot start during the restore.
-    pub(crate) fn restore(&mut self, which: Which, keeps: bool) -> Result<Restored, Failure> {
+    pub fn restore(&mut self, which: Which, keeps: bool) -> Result<Restored, Failure> {
         // Held until both steps are done, so that the service never starts on a partially restored
         // state.
         let _down: File = self.store.keep_down()?;
@@ -346,7 +347,7 @@ impl Session<'_> {
     /// Keeps the states that restores have replaced as snapshots, where requested, and removes them
     /// from beside their targets. A state that cannot be kept stays there, and the next session
     /// tries again.
-    pub(crate) fn finish(&mut self) {
+    pub fn finish(&mut self) {
         let journals = match self.journals() {
             Ok(journals) => journals,
             Err(failure) => return self.remarks.push(failure.line()),

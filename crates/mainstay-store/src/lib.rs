@@ -1,0 +1,19 @@
+//! Everything that mainstay keeps on disk about services, apart from their logs.
+//!
+//! - [`state_dir`]: the state directory, its layout and permissions, and the lock that makes one
+//!   supervisor per directory
+//! - [`registry`]: the database of definitions and their history
+//! - [`snapshot`]: snapshots of services' state directories
+//! - [`halted`], [`completed`], [`start_failure`]: notes that a host leaves for later commands
+//!
+//! Formats and permitted transitions are decided in `mainstay_core`; this crate reads and writes.
+//! It does not know the supervisor, its control socket or the system's service managers. The
+//! supervisor's ledger, which contains definitions, is still in the command.
+#![forbid(unsafe_code)]
+
+pub mod completed;
+pub mod halted;
+pub mod registry;
+pub mod snapshot;
+pub mod start_failure;
+pub mod state_dir;
