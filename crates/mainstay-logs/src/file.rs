@@ -240,7 +240,7 @@ pub(super) struct LogFile<D: Disk> {
     index: Index,
     /// Set once the directory has been scanned since the start.
     opened: bool,
-    /// Set if the previous writer of the file will not continue, so its last line is final.
+    /// Set if the previous writer of the file will not continue, until its last line is ended.
     ends_line: bool,
     /// The receiver of compression rounds through the directory.
     rotated_to: Box<dyn FnMut(Work) + Send>,
@@ -435,6 +435,17 @@ impl<D: Disk> LogFile<D> {
 
     /// Does the same as [`LogFile::ready`], but without reading the end.
     fn look(&mut self) -> Result<(), Trouble> {
+        self.look_at_current()?;
+        if self.ends_line {
+            if self.extent()?.mid_line {
+                self.put(b"\n").map_err(|(_, trouble)| trouble)?;
+            }
+            self.ends_line = false;
+        }
+        Ok(())
+    }
+
+    fn look_at_current(&mut self) -> Result<(), Trouble> {
         if let Some(current) = &mut self.current {
             let status = self.disk.status(&current.file);
             let status = status.map_err(|error| trouble("read", &self.path, error))?;
@@ -526,9 +537,6 @@ impl<D: Disk> LogFile<D> {
         }
         let written = modified.filter(|_| size > 0).unwrap_or(now);
         self.due = self.boundary_after(written.min(now));
-        if std::mem::take(&mut self.ends_line) && self.extent()?.mid_line {
-            self.put(b"\n").map_err(|(_, trouble)| trouble)?;
-        }
         if !std::mem::replace(&mut self.opened, true) {
             if self.limits.at_start && size > 0 {
                 self.rotate_at = self.rotate_at.min(size);

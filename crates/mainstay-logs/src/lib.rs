@@ -114,6 +114,8 @@ pub struct LogEnds {
     ours: Vec<Weak<OurEnd>>,
     /// Set if the log distinguishes runs; see [`Logs::starting`].
     pub tells_runs: bool,
+    /// Set until a run may have written to the pipes, under this supervisor or an earlier one.
+    pub are_unused: bool,
 }
 
 impl LogEnds {
@@ -138,6 +140,7 @@ impl LogEnds {
                 .transpose()?,
             ours: self.ours.clone(),
             tells_runs: self.tells_runs,
+            are_unused: self.are_unused,
         })
     }
 
@@ -401,20 +404,23 @@ impl Logs {
         let ServicePipes { stdout, stderr } = pipes;
         let is_split = stderr.is_some();
         let mut all_ours = Vec::new();
+        let mut are_unused = true;
         let mut open = |pipe: Pipe, stream: Stream| -> io::Result<PipeWriter> {
             let stream = is_split.then_some(stream);
+            are_unused &= pipe.ours.is_new;
             let ours = Arc::new(pipe.ours);
             all_ours.push(Arc::downgrade(&ours));
             self.pump.open(&wanted, stream, ours)?;
             Ok(pipe.writer)
         };
+        let stdout = open(stdout, Stream::Stdout)?;
+        let stderr = stderr.map(|stderr| open(stderr, Stream::Stderr));
         Ok(LogEnds {
-            stdout: open(stdout, Stream::Stdout)?,
-            stderr: stderr
-                .map(|stderr| open(stderr, Stream::Stderr))
-                .transpose()?,
+            stdout,
+            stderr: stderr.transpose()?,
             ours: all_ours,
             tells_runs: policy.format() == LogFormat::Json || !policy.sinks().is_empty(),
+            are_unused,
         })
     }
 
@@ -437,15 +443,16 @@ impl Logs {
             stderr: None,
             ours: vec![Arc::downgrade(&ours)],
             tells_runs: false,
+            are_unused: true,
         })
     }
 
     /// Announces that another run of the service will be started. The current content of its pipes
     /// is attributed to the last run, whose unfinished line ends here. Later output is left in the
-    /// pipes until [`Logs::began`]. The first run needs this only if the log records the run of
-    /// each line ([`LogEnds::tells_runs`]), or after [`Logs::expect_line`]. Windows cannot report
-    /// the content of a pipe, so output directly after this call may be attributed to the last run
-    /// there.
+    /// pipes until [`Logs::began`]. The first run ([`LogEnds::are_unused`]) needs this only if the
+    /// log records the run of each line ([`LogEnds::tells_runs`]), or after [`Logs::expect_line`].
+    /// Windows cannot report the content of a pipe, so output directly after this call may be
+    /// attributed to the last run there.
     pub fn starting(&self, service: &ServiceName, ends: &LogEnds) {
         ends.draw_line();
         let service = service.clone();

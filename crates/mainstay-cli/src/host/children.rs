@@ -95,9 +95,10 @@ impl Host {
         }
         let restarts = self.restarts(id);
         let part = self.part_in_update(id)?;
-        let log = &self.held.get(&id).ok_or(REMOVED)?.log;
+        let log = &mut self.held.get_mut(&id).ok_or(REMOVED)?.log;
         let is_watched = matches!(spec.start().ready(), Some(Ready::Log(_)));
-        let tells_run = restarts > 0 || log.tells_runs || is_watched || part.is_some();
+        let is_first = std::mem::replace(&mut log.are_unused, false);
+        let tells_run = !is_first || log.tells_runs || is_watched || part.is_some();
         match part {
             Some(Part::Beside { .. }) => self.logs.starting_beside(log),
             _ if tells_run => self.logs.starting(spec.name(), log),

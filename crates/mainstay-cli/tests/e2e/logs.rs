@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 
+use super::sandbox as of_services;
 use super::*;
 
 /// Returns the names of the files in a log directory, in order.
@@ -78,6 +79,55 @@ fn rotation_on_demand() {
     assert_eq!(String::from_utf8_lossy(&shown.stdout), "one\n");
     assert_eq!(code(verb(&sandbox, &["logs", "nobody"]).status), 4);
     stop(supervisor, &sandbox);
+}
+
+/// Returns the current log file of a service, once it contains `text`.
+#[track_caller]
+fn current_log(sandbox: &Sandbox, name: &str, text: &str) -> String {
+    let path = sandbox.state_dir().join("logs").join(name);
+    let path = path.join("current.log");
+    wait_until(&format!("{text:?} in the log"), SOON, || {
+        let log = fs::read_to_string(&path).ok()?;
+        log.contains(text).then_some(log)
+    })
+}
+
+/// A run that ends within a line leaves the next run a line of its own, whoever ended it and
+/// whether or not a supervisor saw it.
+#[test]
+fn the_first_line_of_a_run_does_not_continue_the_last_run() {
+    let services = r#"
+        [service.a]
+        command = ["sh", "-c", "echo run of $$; printf 'cut off'; exec sleep 1000"]
+        "#;
+    let (supervisor, sandbox) = supervise(services);
+    current_log(&sandbox, "a", "cut off");
+    for verb_name in ["stop", "start"] {
+        assert_eq!(code(verb(&sandbox, &[verb_name, "a"]).status), 0);
+    }
+    let is_second = |log: &str| log.matches("run of").count() == 2;
+    let log = wait_until("the second run", SOON, || {
+        Some(current_log(&sandbox, "a", "run of")).filter(|log| is_second(log))
+    });
+    assert!(log.contains("cut off\nrun of"), "{log}");
+    stop(supervisor, &sandbox);
+
+    if cfg!(target_os = "linux") {
+        let (sandbox, manifest) = of_services(services);
+        let mut supervisor = Supervisor::start(&sandbox, &manifest);
+        current_log(&sandbox, "a", "cut off");
+        let pid = service(&sandbox, "a")["pid"].as_i64().expect("it runs");
+        supervisor.kill_dash_nine();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+        let kill = rustix::process::Signal::KILL;
+        rustix::process::kill_process(pid.expect("a pid"), kill).expect("it runs");
+        let supervisor = Supervisor::start(&sandbox, &manifest);
+        let log = wait_until("the second run", SOON, || {
+            Some(current_log(&sandbox, "a", "run of")).filter(|log| is_second(log))
+        });
+        assert!(log.contains("cut off\nrun of"), "{log}");
+        stop(supervisor, &sandbox);
+    }
 }
 
 #[test]

@@ -508,6 +508,26 @@ fn a_removed_directory_is_made_again_and_a_restart_appends() {
 }
 
 #[test]
+fn a_line_that_was_cut_off_is_ended_as_soon_as_the_disk_allows() {
+    let disk = disk(usize::MAX);
+    disk.put(CURRENT, b"whole\ncut o");
+    let clock = Clock {
+        now,
+        utc_offset: |_| 0,
+    };
+    let limits = Limits::of_size(1000, 1);
+    let compressor = Box::new(|_| {});
+    let mut log = LogFile::with_clock(disk.clone(), "logs".into(), limits, compressor, clock);
+    log.is_of_new_writers();
+    disk.fail(0..u64::MAX, &["write"]);
+    log.prepare();
+    disk.fail(0..0, &[]);
+    log.write(b"next\n");
+    assert_eq!(text(&disk), "whole\ncut o\nnext\n");
+    assert_eq!(log.lost(), Lost::default());
+}
+
+#[test]
 fn a_rotation_on_demand_waits_for_the_end_of_the_line() {
     let disk = disk(usize::MAX);
     let mut log = log_on(&disk, u64::MAX, 9);
