@@ -196,13 +196,7 @@ pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> 
         name: name.to_owned(),
     };
     let (status, body) = ask(state, &route).await?;
-    let code = match status {
-        status if status.is_success() => return Ok(()),
-        StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
-        _ => Code::Unknown,
-    };
-    let why = format!("rotate the log of {name}: {}", reason(&body));
-    Err(Failure::new(code, why))
+    done("rotate the log of", name, status, &body)
 }
 
 /// Loads the services installed under these names into a running daemon, all or none, on behalf of

@@ -28,7 +28,6 @@ mod compress;
 mod disk;
 mod file;
 mod lines;
-#[cfg(unix)]
 mod orders;
 mod pipes;
 #[cfg_attr(windows, path = "pump/windows.rs")]
@@ -44,6 +43,7 @@ use capture::Capture;
 use file::Limits;
 pub use file::{Lost, Trouble};
 use lines::Show;
+pub use orders::HANGS;
 use pipes::{OurEnd, Pipe, STDERR};
 pub use pipes::{Pipes, ServicePipes, end_keeper};
 use pump::Pump;
@@ -190,7 +190,7 @@ pub enum Scope {
 /// A command to the log thread.
 #[cfg_attr(
     windows,
-    expect(dead_code, reason = "there the pipes' own threads open and close")
+    expect(dead_code, reason = "pipes have no names there, and no marks of runs")
 )]
 enum Command {
     Open {
@@ -198,6 +198,9 @@ enum Command {
         stream: Option<Stream>,
         pipe: Arc<OurEnd>,
     },
+    /// Write what was read from a pipe.
+    #[cfg(windows)]
+    Read(pump::Batch),
     /// Start reading: all pipes are open.
     Begin,
     Starting {
@@ -284,6 +287,8 @@ impl Capture {
                 }
             }
             Command::Open { .. } | Command::Begin | Command::Close => {}
+            #[cfg(windows)]
+            Command::Read(_) => {}
             #[cfg(all(test, unix))]
             Command::Settle(_) => {}
         }
@@ -563,16 +568,18 @@ impl Logs {
     }
 
     /// Blocks until everything that was written before this call is in the files, closes them and
-    /// ends the thread. Later output is lost.
-    pub fn close(self) -> Summary {
-        let summary = self.pump.close();
+    /// ends the thread. Later output is lost. Returns `None` if the thread hangs on a disk, for
+    /// [`HANGS`]. What it has not written then waits in the pipes for the next supervisor, where
+    /// they outlive this one. `announce` is called before that, once the thread seems to hang.
+    pub fn close(self, announce: impl FnMut()) -> Option<Summary> {
+        let summary = self.pump.close(announce)?;
         self.pipes.end();
-        summary
+        Some(summary)
     }
 
     /// Closes the logs of a supervisor that leaves its services running. Their later output is
-    /// buffered in the pipes for the next supervisor.
-    pub fn leave(self) -> Summary {
-        self.pump.close()
+    /// buffered in the pipes for the next supervisor. Returns `None` as [`Logs::close`] does.
+    pub fn leave(self, announce: impl FnMut()) -> Option<Summary> {
+        self.pump.close(announce)
     }
 }

@@ -10,17 +10,16 @@
 use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_core::log::refine::Stream;
 use mainstay_core::slab::Slab;
 use mainstay_core::spec::ServiceName;
-use mainstay_sys::threads::{self, Stack};
 use rustix::io::Errno;
 
 use super::capture::{Capture, SourceId};
-use super::orders::{self, Orders, Receiver};
+use super::orders::{Receiver, Worker};
 use super::pipes::{OurEnd, Pipes};
 use super::{Command, Scope, Summary, Wanted};
 
@@ -60,9 +59,8 @@ const WAKE: usize = usize::MAX;
 
 /// The supervisor's side, which sends commands to the thread.
 pub(super) struct Pump {
-    orders: Orders,
+    worker: Worker,
     wake: PipeWriter,
-    thread: JoinHandle<Summary>,
 }
 
 impl Pump {
@@ -73,7 +71,6 @@ impl Pump {
         rustix::io::ioctl_fionbio(&wake, true)?;
         let mut poller = Poller::new()?;
         poller.add(&wake_reader, WAKE)?;
-        let (orders, receiver) = orders::channel();
         let reader = Reader {
             capture,
             poller,
@@ -81,13 +78,8 @@ impl Pump {
             sources: Slab::default(),
             again: Vec::new(),
         };
-        let work = move || reader.run(&wake_reader, &receiver);
-        let thread = threads::spawn("log", Stack::Small, work)?;
-        Ok(Self {
-            orders,
-            wake,
-            thread,
-        })
+        let worker = Worker::start(move |orders| reader.run(&wake_reader, orders))?;
+        Ok(Self { worker, wake })
     }
 
     pub(super) fn open(
@@ -106,18 +98,19 @@ impl Pump {
     }
 
     pub(super) fn send(&self, command: Command) {
-        self.orders.send(command);
+        self.worker.send(command);
         // A full pipe has already woken the thread.
         let _full = (&self.wake).write(&[0]);
     }
 
     pub(super) fn is_behind(&self) -> bool {
-        self.orders.is_behind()
+        self.worker.is_behind()
     }
 
-    pub(super) fn close(self) -> Summary {
+    /// Ends the thread; see [`Worker::end`].
+    pub(super) fn close(self, announce: impl FnMut()) -> Option<Summary> {
         self.send(Command::Close);
-        self.thread.join().unwrap_or_default()
+        self.worker.end(announce)
     }
 }
 
@@ -177,7 +170,7 @@ impl Reader {
         self.hand.forget();
         later.into_iter().for_each(|command| self.perform(command));
         if ends {
-            return self.finish();
+            return self.finish(orders);
         }
         let mut ready = Vec::new();
         loop {
@@ -209,7 +202,7 @@ impl Reader {
             // output is read.
             while let Some(command) = orders.try_take() {
                 match command {
-                    Command::Close => return self.finish(),
+                    Command::Close => return self.finish(orders),
                     command => self.perform(command),
                 }
             }
@@ -217,9 +210,10 @@ impl Reader {
         }
     }
 
-    fn finish(mut self) -> Summary {
+    fn finish(mut self, orders: &Receiver) -> Summary {
         for id in 0..self.sources.bound() {
             self.drain_for_good(id);
+            orders.moves();
         }
         self.capture.finish()
     }

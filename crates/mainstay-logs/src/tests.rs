@@ -100,6 +100,10 @@ fn start(root_dir: PathBuf, events: impl Fn(LogEvent) + Send + Sync + 'static) -
     logs
 }
 
+fn close(logs: Logs) -> Summary {
+    logs.close(|| {}).expect("a disk that does not hang")
+}
+
 #[test]
 fn what_is_written_is_in_the_file_when_close_returns() {
     let dir = TempDir::new("close");
@@ -107,7 +111,7 @@ fn what_is_written_is_in_the_file_when_close_returns() {
     let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
     let odd = b"\xff\xfe no UTF-8\0\r\n\n\nno end";
     ends.stdout().write_all(odd).unwrap();
-    assert_eq!(logs.close().lost.bytes, 0);
+    assert_eq!(close(logs).lost.bytes, 0);
     assert_eq!(all(&dir.0.join("a")), odd);
 }
 
@@ -120,7 +124,7 @@ fn a_million_lines_one_write_each_through_many_rotations() {
     for n in 0..1_000_000 {
         ends.stdout().write_all(&numbered(n..n + 1)).unwrap();
     }
-    logs.close();
+    close(logs);
     check_numbered(&dir.0.join("a"), 1_000_000);
 }
 
@@ -134,7 +138,7 @@ fn a_million_lines_in_large_writes_through_tiny_files() {
     for chunk in bytes.chunks(64 << 10) {
         ends.stdout().write_all(chunk).unwrap();
     }
-    logs.close();
+    close(logs);
     check_numbered(&dir.0.join("a"), 1_000_000);
     let sizes = files(&dir.0.join("a"))
         .into_iter()
@@ -165,7 +169,7 @@ fn services_do_not_disturb_each_other() {
             });
         }
     });
-    logs.close();
+    close(logs);
     for name in &names {
         check_numbered(&dir.0.join(name.as_str()), 20_000);
     }
@@ -192,7 +196,7 @@ fn runs_are_told_apart_by_what_the_pipe_held_when_they_started() {
         logs.began(&name("a"), pid, 0);
     }
     drop(resume);
-    logs.close();
+    close(logs);
     let expected = "ready, but not yet\nold\nnew\nunfinished\nnewer\n";
     assert_eq!(String::from_utf8_lossy(&all(&dir.0.join("a"))), expected);
     let matches: Vec<LogEvent> = events.iter().collect();
@@ -220,7 +224,7 @@ fn a_line_is_matched_once_across_chunks_and_from_now_on() {
         logs.expect_line(&name("a"), "(", 8, Scope::NextRun)
             .is_err()
     );
-    logs.close();
+    close(logs);
     let matches: Vec<LogEvent> = events.iter().collect();
     assert!(
         matches!(&matches[..], [LogEvent::Matched { token: 7, .. }]),
@@ -237,7 +241,7 @@ fn a_line_of_a_hundred_megabytes_is_cut_and_loses_nothing() {
     let block = [b'x'; 1 << 20];
     (0..100).for_each(|_| ends.stdout().write_all(&block).unwrap());
     ends.stdout().write_all(b"\nnext\n").unwrap();
-    logs.close();
+    close(logs);
     let sizes = files(&dir.0.join("a"))
         .into_iter()
         .map(|path| fs::metadata(path).unwrap().len());
@@ -258,7 +262,7 @@ fn whoever_still_holds_the_pipe_does_not_delay_the_end() {
     (&held)
         .write_all(b"after the service is forgotten\n")
         .unwrap();
-    logs.close();
+    close(logs);
     assert_eq!(all(&dir.0.join("a")), b"after the service is forgotten\n");
     assert!((&held).write_all(b"too late").is_err());
 }
@@ -270,7 +274,7 @@ fn close_ends_while_somebody_writes_on_and_on() {
     let ends = logs.open_with(&name("a"), ENDLESS).unwrap();
     let writer = thread::spawn(move || while ends.stdout().write_all(&[b'x'; 1 << 16]).is_ok() {});
     logs.settle();
-    logs.close();
+    close(logs);
     writer.join().unwrap();
 }
 
@@ -283,7 +287,7 @@ fn a_log_that_was_removed_goes_on_in_a_new_one() {
     logs.settle();
     fs::remove_dir_all(&dir.0).unwrap();
     ends.stdout().write_all(b"kept\n").unwrap();
-    assert_eq!(logs.close(), Summary::default());
+    assert_eq!(close(logs), Summary::default());
     assert_eq!(all(&dir.0.join("a")), b"kept\n");
 }
 
@@ -300,7 +304,7 @@ fn logs_are_for_their_owner_only() {
         (mode("logs"), mode("logs/a"), mode("logs/a/current.log")),
         (0o700, 0o700, 0o600)
     );
-    logs.close();
+    close(logs);
 }
 
 #[test]
@@ -321,7 +325,7 @@ fn a_directory_that_cannot_be_made_is_reported_once_and_tried_again() {
         lines: 3,
     };
     assert_eq!(
-        logs.close(),
+        close(logs),
         Summary {
             lost,
             ..Summary::default()
@@ -356,7 +360,7 @@ fn following_shows_whole_lines_with_the_name_of_their_service() {
         ends.stdout().write_all(text.as_bytes()).unwrap();
         logs.settle();
     }
-    logs.close();
+    close(logs);
     let shown = String::from_utf8(shown.iter().flatten().collect()).unwrap();
     let lines = [
         "db     | one",
@@ -419,7 +423,7 @@ fn a_full_disk_blocks_nobody_and_tears_no_line() {
     ends.stdout()
         .write_all(&numbered(written..written + 1))
         .unwrap();
-    let lost = logs.close().lost;
+    let lost = close(logs).lost;
     assert!(
         lost.bytes > 0 && lost.bytes == lost.lines * 22,
         "whole lines only: {lost:?}"

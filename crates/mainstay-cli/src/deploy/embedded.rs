@@ -21,6 +21,7 @@ use mainstay_sys::guarded;
 use mainstay_sys::private::{create_private_dir, write_private};
 
 use super::artifact::Programs;
+use super::refuse_hung;
 use super::registered::{self, Witness};
 use crate::api::Reach;
 use crate::client;
@@ -327,6 +328,12 @@ fn remove_all(
     match client::block_on(client::forget(state, names, token))? {
         Err(absent) if absent.code() == Code::NotRunning => stop_orphans(state, names)?,
         done => done?,
+    }
+    if purge {
+        for name in names {
+            refuse_hung(&state.logs_dir().join(name))?;
+            refuse_hung(&state.data_dir(name))?;
+        }
     }
     names.iter().try_for_each(|name| {
         let place = place(state, name);

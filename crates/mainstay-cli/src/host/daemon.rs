@@ -15,7 +15,7 @@ use mainstay_core::report::{LastExit, StatusReport};
 use tokio::sync::oneshot;
 
 use super::control::Reply;
-use super::requests::{LOGS_BEHIND, Waiter};
+use super::requests::{LOGS_BEHIND, Waiter, unless_logs_hang};
 use super::{Held, Host, SETTLED, Successor, other};
 use crate::embedded::{self, Definition, Desired};
 use crate::preflight;
@@ -442,16 +442,19 @@ impl Host {
                 taking.removed();
             }
         }
-        let answer = move || drop(reply.send(Reply::document(&serde_json::json!({}))));
+        let done = Reply::document(&serde_json::json!({}));
         let Some((last, others)) = gone.split_last() else {
-            return answer();
+            return drop(reply.send(done));
         };
+        let meaning = "what it ran is stopped; uninstall it again when it does";
+        let respond = unless_logs_hang(&self.state.logs_dir(), reply, meaning);
         for held in others {
             self.logs.forget(held.spec.name(), true, || {});
         }
         // The log thread processes requests in order: when the files of the last service are
         // closed, so are all others.
-        self.logs.forget(last.spec.name(), true, answer);
+        self.logs
+            .forget(last.spec.name(), true, move || respond(done));
         for held in &gone {
             self.reporter.say(&format!("{}: removed", held.spec.name()));
         }

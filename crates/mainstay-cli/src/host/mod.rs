@@ -153,8 +153,9 @@ enum Message {
 /// stop. Blocks.
 ///
 /// Returns the exit code: 1 if a service halted and no stop was requested, or if a second interrupt
-/// killed the services. Under a service manager, a failure returns the service's own exit code, if
-/// it has one. For a daemon, see [`Daemon::exit_code`].
+/// killed the services; 75 if the logs could not be completed because their disk hangs. Under a
+/// service manager, a failure returns the service's own exit code, if it has one. For a daemon, see
+/// [`Daemon::exit_code`].
 pub(crate) fn run(options: Options) -> Result<u32, Failure> {
     let lock = possession::take(&options.state)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -167,7 +168,10 @@ pub(crate) fn run(options: Options) -> Result<u32, Failure> {
         let (mut host, sources, server) = Host::new(options, lock)?;
         let code = host.supervise(sources).await;
         let possession = host.possession.take();
-        host.close();
+        let code = match (code, host.close()) {
+            (0, Err(_)) => Code::Busy as u32,
+            (code, _) => code,
+        };
         server.close().await;
         Ok::<_, Failure>((code, possession))
     });
@@ -797,10 +801,16 @@ impl Host {
     }
 
     /// Writes the remaining contents of the log pipes and reports lost lines.
-    fn close(mut self) {
+    ///
+    /// # Errors
+    /// If the disk of the logs hangs, as a sentence. It is reported.
+    fn close(mut self) -> Result<(), String> {
         // Close our own ends of the pipes: a reader waits until the last writer has closed its end.
         self.held.clear();
-        let summary = self.logs.close();
+        let summary = self.logs.close(|| self.reporter.await_logs(&self.state));
+        let Some(summary) = summary else {
+            return Err(self.reporter.give_logs_up(&self.state));
+        };
         let Lost { bytes, lines } = summary.lost;
         if bytes > 0 {
             self.reporter.say(&format!(
@@ -812,12 +822,20 @@ impl Host {
                 "{service}: {sink} did not take its last {bytes} bytes ({lines} lines); the files have them"
             ));
         }
+        Ok(())
     }
 
     /// Ends logging while services go on without a supervisor. Their output waits in the pipes for
     /// the next supervisor.
-    fn leave(self) {
-        self.logs.leave();
+    ///
+    /// # Errors
+    /// As for [`Host::close`].
+    fn leave(mut self) -> Result<(), String> {
+        let left = self.logs.leave(|| self.reporter.await_logs(&self.state));
+        match left {
+            Some(_) => Ok(()),
+            None => Err(self.reporter.give_logs_up(&self.state)),
+        }
     }
 
     fn now(&self) -> Instant {

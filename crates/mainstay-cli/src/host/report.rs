@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use mainstay_core::engine::{Beside, Fact, StateName};
+use mainstay_core::engine::{Beside, Fact, Human, StateName};
 use mainstay_core::report::{ServiceReport, StatusReport};
+use mainstay_logs::HANGS;
+use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
+use mainstay_logs::HANGS;
 use super::screen::{Matter, Piece, Screen, hidden_lines};
 use crate::output::{self, Foreign};
 use crate::table;
@@ -195,6 +198,42 @@ impl Reporter {
             Output::Json => self.lines.extend(json_notice(text)),
             Output::Lines | Output::Table => self.line(format!("mainstay: {text}")),
         }
+    }
+
+    /// Reports that the end waits for the disk of the logs.
+    pub(super) fn await_logs(&mut self, state: &StateDir) {
+        let dir = state.logs_dir();
+        let text = format!(
+            "waiting for the logs to be completed: the disk of {} does not respond",
+            dir.display()
+        );
+        self.insist(&text);
+    }
+
+    /// Reports that the end no longer waits for the disk of the logs, and returns the message.
+    pub(super) fn give_logs_up(&mut self, state: &StateDir) -> String {
+        let consequence = match cfg!(target_os = "linux") {
+            true => "the next supervisor writes the output that is missing",
+            false => "the output that is missing is lost",
+        };
+        let text = format!(
+            "the logs are not complete: the disk of {} did not respond for {}; {consequence}",
+            state.logs_dir().display(),
+            Human(HANGS)
+        );
+        self.insist(&text);
+        text
+    }
+
+    /// Shows a message at once, whatever the output is.
+    fn insist(&mut self, text: &str) {
+        match self.output {
+            Output::Silent => output::complain(&text),
+            // A table is not drawn any more.
+            Output::Table => output::complain(&format!("mainstay: {text}")),
+            _ => self.say(text),
+        }
+        self.flush();
     }
 
     fn line(&mut self, line: String) {

@@ -1,7 +1,10 @@
 //! Requests from clients of the control socket, handled by the host.
 
+use std::path::Path;
+use std::time::Duration;
+
 use hyper::StatusCode;
-use mainstay_core::engine::{Action, Launch, Refusal, Request, ServiceId, StateName, Style};
+use mainstay_core::engine::{Action, Human, Launch, Refusal, Request, ServiceId, StateName, Style};
 use mainstay_core::failure::chain;
 use mainstay_core::registry::TextDigest;
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport, UpdateReport};
@@ -15,9 +18,37 @@ use crate::api::{About, Reach, Route};
 pub(super) const LOGS_BEHIND: &str =
     "the logs are behind, as the disk does not answer: try again later";
 
+/// The longest wait of a client for the log thread.
+const LOG_TIMEOUT: Duration = mainstay_logs::HANGS;
+
 /// The limit of pending requests. Beyond those of connected clients, removals stay pending after
 /// their clients have disconnected.
 const MOST_WAITERS: usize = 256;
+
+/// Returns the function by which the log thread sends a response. If the thread does not respond in
+/// time, because the disk of `logs_dir` hangs, the client is told so, and what that means for it.
+pub(super) fn unless_logs_hang(
+    logs_dir: &Path,
+    reply: oneshot::Sender<Reply>,
+    meaning: &str,
+) -> impl FnOnce(Reply) + Send + 'static {
+    let late = format!(
+        "the disk of {} did not respond for {}: {meaning}",
+        logs_dir.display(),
+        Human(LOG_TIMEOUT)
+    );
+    let (respond, response) = oneshot::channel();
+    tokio::task::spawn_local(async move {
+        let response = match tokio::time::timeout(LOG_TIMEOUT, response).await {
+            Ok(Ok(response)) => response,
+            // The supervisor ends.
+            Ok(Err(_)) => return,
+            Err(_) => Reply::error(StatusCode::SERVICE_UNAVAILABLE, &late),
+        };
+        let _ = reply.send(response);
+    });
+    move |response| drop(respond.send(response))
+}
 
 /// A client that waits until services have settled.
 pub(super) struct Waiter {
@@ -197,8 +228,10 @@ impl Host {
         if self.logs.is_behind() {
             return drop(reply.send(Reply::error(StatusCode::SERVICE_UNAVAILABLE, LOGS_BEHIND)));
         }
+        let meaning = "the log is rotated when it does";
+        let respond = unless_logs_hang(&self.state.logs_dir(), reply, meaning);
         self.logs.rotate(held.spec.name(), move |result| {
-            let _ = reply.send(match result {
+            respond(match result {
                 Ok(()) => Reply::document(&serde_json::json!({})),
                 Err(trouble) => Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &chain(&trouble)),
             });

@@ -502,9 +502,11 @@ async fn stop(
         services: named.iter().filter_map(report).collect(),
     };
     let mut others = estate.slots.iter().filter(|slot| !is_named(&slot.name));
-    match others.any(|slot| slot.living().is_some()) {
+    let closed = match others.any(|slot| slot.living().is_some()) {
         true => host.leave(),
         false => host.close(),
-    }
+    };
+    let unfinished = |why| Failure::new(Code::Busy, format!("stop: {why}"));
+    closed.map_err(unfinished)?;
     Ok(report)
 }

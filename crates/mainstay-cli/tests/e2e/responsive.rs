@@ -1063,6 +1063,92 @@ fn what_waits_for_a_log_on_a_hung_disk_is_bounded() {
     stop(supervisor, &sandbox);
 }
 
+/// Nothing waits for the disk of the logs for ever: a rotation, a removal and the end of the daemon
+/// are given up in time. What was not written is written by the next daemon.
+#[test]
+fn what_a_hung_log_disk_holds_up_is_given_up_and_told() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.rotated]
+        command = ["PUPPET", "hang"]
+        [service.removed]
+        command = ["PUPPET", "print", "up", "hang"]
+        [service.late]
+        command = ["PUPPET", "await", "HERE/go", "print", "late", "touch", "HERE/gone", "hang"]
+        "#,
+    );
+    let mut supervisor = daemon(&sandbox);
+    let manifest = manifest.display().to_string();
+    ok(&sandbox, &["install", "--manager", "embedded", &manifest]);
+    ok(&sandbox, &["start", "rotated", "removed", "late"]);
+    let dir = sandbox.state_dir().join("logs");
+    wait_until("its log", SOON, || {
+        let log = fs::read_to_string(dir.join("removed/current.log"));
+        log.is_ok_and(|log| log.contains("up")).then_some(())
+    });
+    let Some(mount) = mainstay_testkit::HungMount::cover(&dir) else {
+        return mainstay_testkit::skip("this user may not mount a FUSE file system");
+    };
+    let client = |args: &[&str]| {
+        let mut command = sandbox.command(mainstay());
+        command.args(args).stderr(std::process::Stdio::piped());
+        command.spawn().expect("mainstay runs")
+    };
+    let clients = [
+        &["logs", "rotate", "rotated"][..],
+        &["uninstall", "removed"],
+        &["uninstall", "removed", "--purge"],
+    ];
+    let clients = clients.map(|args| (args, client(args)));
+    mount.wait_until_asked(SOON);
+    sandbox.write("go", "");
+    wait_for_file(&sandbox, "gone");
+    let mut purges = Vec::new();
+    for (args, mut client) in clients {
+        let stderr = lines(client.stderr.take().expect("a pipe"));
+        let line = stderr.recv_timeout(SOON).expect("it says why");
+        let waited_for = format!("the disk of {} did not respond for 10s", dir.display());
+        match args.contains(&"--purge") {
+            // Who comes later finds the service gone, and may not wait for its directory, either.
+            true if line.contains("no answer within 1s") => purges.push(client),
+            _ => {
+                assert!(line.contains(&waited_for), "{args:?}: {line}");
+                assert_eq!(code(client.wait().expect("it ends")), 75, "{args:?}");
+            }
+        }
+    }
+    let mut purge = client(&["uninstall", "removed", "--purge"]);
+    let stderr = lines(purge.stderr.take().expect("a pipe"));
+    let line = stderr.recv_timeout(SOON).expect("it says why");
+    assert!(line.contains("no answer within 1s"), "{line}");
+    purges.push(purge);
+
+    supervisor.ctrl_c();
+    for said in ["waiting for the logs", "the logs are not complete"] {
+        let event = supervisor.wait_event(SOON, |event| event.to_string().contains(said));
+        let place = dir.display().to_string();
+        assert!(event.to_string().contains(&place), "{event}");
+    }
+    wait_until("the end of its main thread", SOON, || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", supervisor.id())).ok()?;
+        stat.rsplit_once(") ")?.1.starts_with('Z').then_some(())
+    });
+    mount.release();
+    for mut purge in purges {
+        assert_eq!(code(purge.wait().expect("it ends")), 75);
+    }
+    assert_eq!(code(supervisor.wait(SOON)), 75);
+
+    let supervisor = daemon(&sandbox);
+    wait_until("the line", SOON, || {
+        let log = fs::read_to_string(dir.join("late/current.log"));
+        log.is_ok_and(|log| log.starts_with("late\n")).then_some(())
+    });
+    ok(&sandbox, &["uninstall", "removed", "--purge"]);
+    assert!(!dir.join("removed").exists());
+    stop(supervisor, &sandbox);
+}
+
 /// A file that a probe checks is on a mount whose server is gone: a missing answer counts as a
 /// failed probe, and delays nothing else.
 #[test]

@@ -1,16 +1,17 @@
-//! The log threads on Windows. Anonymous pipes cannot be waited for together, so each pipe has a
-//! thread that blocks reading it.
+//! The log thread on Windows. Anonymous pipes cannot be waited for together, so each pipe has a
+//! thread that blocks reading it and passes on what it reads. The log thread alone touches the disk:
+//! one that hangs delays neither the supervisor nor, until a pipe is full, a service.
 
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use mainstay_core::log::refine::Stream;
 use mainstay_sys::threads::{self, Stack};
 
 use super::capture::{Capture, SourceId};
+use super::orders::{Feed, Receiver, Worker};
 use super::pipes::{OurEnd, Pipes};
 use super::{Command, Summary, Wanted};
 
@@ -19,29 +20,34 @@ const BUFFER: usize = 64 << 10;
 /// The time limit at the end for writers, which the job object has already ended.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-type Shared = Arc<Mutex<Option<Capture>>>;
+/// The bytes that the reader of a pipe passes on.
+pub(super) struct Batch {
+    pipe: Arc<OurEnd>,
+    buffer: Vec<u8>,
+    /// The number of bytes in the buffer.
+    count: usize,
+    /// The reader, which reads on with the buffer and the number of bytes that it still contains:
+    /// the beginning of a line. `None` at the end of the pipe.
+    reader: Option<mpsc::Sender<(Vec<u8>, usize)>>,
+}
 
 /// The supervisor's side.
 pub(super) struct Pump {
-    capture: Shared,
-    /// Disconnected when the last reader has ended.
-    ended: Receiver<()>,
-    alive: Sender<()>,
+    worker: Worker,
 }
 
 impl Pump {
-    #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
     pub(super) fn start(
         capture: Capture,
         _pipes: &mut Pipes,
         _root_dir: &Path,
     ) -> io::Result<Self> {
-        let (alive, ended) = mpsc::channel();
-        Ok(Self {
-            capture: Arc::new(Mutex::new(Some(capture))),
-            ended,
-            alive,
-        })
+        let writer = Writer {
+            capture,
+            sources: Vec::new(),
+        };
+        let worker = Worker::start(move |orders| writer.run(orders))?;
+        Ok(Self { worker })
     }
 
     pub(super) fn open(
@@ -50,67 +56,137 @@ impl Pump {
         stream: Option<Stream>,
         pipe: Arc<OurEnd>,
     ) -> io::Result<()> {
-        let Some(id) = (*lock(&self.capture))
-            .as_mut()
-            .map(|capture| capture.open(wanted, stream, pipe.is_new))
-        else {
-            return Ok(());
-        };
-        let (capture, alive) = (Arc::clone(&self.capture), self.alive.clone());
-        threads::spawn(format!("log {}", pipe.name), Stack::Small, move || {
-            let mut buffer = vec![0; BUFFER];
-            // The length of the beginning of a line.
-            let mut begun = 0;
-            loop {
-                match (&pipe.reader).read(&mut buffer[begun..]) {
-                    Ok(0) => break,
-                    Ok(count) => begun = pass(&capture, id, &mut buffer, begun + count),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => break,
-                }
-            }
-            if let Some(capture) = &mut *lock(&capture) {
-                let taken = capture.refine(id, &buffer[..begun], true);
-                capture.put(id, &buffer[..taken]);
-                capture.close(id);
-            }
-            drop(alive);
-        })?;
-        Ok(())
+        self.send(Command::Open {
+            wanted: Box::new(wanted.clone()),
+            stream,
+            pipe: Arc::clone(&pipe),
+        });
+        let (feed, of_thread) = (self.worker.feed(), Arc::clone(&pipe));
+        let name = format!("log {}", pipe.name);
+        let thread = threads::spawn(name, Stack::Small, move || read(&of_thread, &feed));
+        if thread.is_err() {
+            self.send(Command::Read(Batch::end(pipe, Vec::new(), 0)));
+        }
+        thread.map(drop)
     }
 
     pub(super) fn send(&self, command: Command) {
-        if let Some(capture) = &mut *lock(&self.capture) {
-            capture.perform(command);
+        self.worker.send(command);
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.worker.is_behind()
+    }
+
+    /// Ends the thread; see [`Worker::end`].
+    pub(super) fn close(self, announce: impl FnMut()) -> Option<Summary> {
+        self.send(Command::Close);
+        self.worker.end(announce)
+    }
+}
+
+impl Batch {
+    fn end(pipe: Arc<OurEnd>, buffer: Vec<u8>, count: usize) -> Self {
+        Self {
+            pipe,
+            buffer,
+            count,
+            reader: None,
+        }
+    }
+}
+
+/// Reads a pipe to its end. Reads on only after the log thread has written the last batch.
+fn read(pipe: &Arc<OurEnd>, feed: &Feed) {
+    let mut buffer = vec![0; BUFFER];
+    // The length of the beginning of a line.
+    let mut begun = 0;
+    loop {
+        match (&pipe.reader).read(&mut buffer[begun..]) {
+            Ok(count @ 1..) => {
+                let (reader, written) = mpsc::channel();
+                feed.send(Command::Read(Batch {
+                    pipe: Arc::clone(pipe),
+                    buffer,
+                    count: begun + count,
+                    reader: Some(reader),
+                }));
+                match written.recv() {
+                    Ok(rest) => (buffer, begun) = rest,
+                    // The log thread has ended.
+                    Err(_) => return,
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => break,
+        }
+    }
+    feed.send(Command::Read(Batch::end(Arc::clone(pipe), buffer, begun)));
+}
+
+/// The log thread's side.
+struct Writer {
+    capture: Capture,
+    sources: Vec<(Arc<OurEnd>, SourceId)>,
+}
+
+impl Writer {
+    fn run(mut self, orders: &Receiver) -> Summary {
+        loop {
+            match orders.take() {
+                Command::Close => break,
+                command => self.perform(command),
+            }
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while !self.sources.is_empty()
+            && let Some(command) = orders.take_until(deadline)
+        {
+            self.perform(command);
+        }
+        self.capture.finish()
+    }
+
+    fn perform(&mut self, command: Command) {
+        match command {
+            Command::Open {
+                wanted,
+                stream,
+                pipe,
+            } => {
+                let id = self.capture.open(&wanted, stream, pipe.is_new);
+                self.sources.push((pipe, id));
+            }
+            Command::Read(batch) => self.write(batch),
+            command => self.capture.perform(command),
         }
     }
 
-    /// Returns `false`: commands are performed at once.
-    #[expect(clippy::unused_self, reason = "the same shape on every system")]
-    pub(super) fn is_behind(&self) -> bool {
-        false
+    fn write(&mut self, batch: Batch) {
+        let Batch {
+            pipe,
+            mut buffer,
+            count,
+            reader,
+        } = batch;
+        let is_its = |(other, _): &(Arc<OurEnd>, SourceId)| Arc::ptr_eq(other, &pipe);
+        let Some(at) = self.sources.iter().position(is_its) else {
+            return;
+        };
+        let id = self.sources[at].1;
+        let all = reader.is_none() || count == buffer.len();
+        let taken = self.capture.refine(id, &buffer[..count], all);
+        self.capture.put(id, &buffer[..taken]);
+        match reader {
+            Some(reader) => {
+                buffer.copy_within(taken..count, 0);
+                // A reader that is gone has nothing to read.
+                let _ = reader.send((buffer, count - taken));
+            }
+            None => {
+                self.capture.close(id);
+                self.sources.swap_remove(at);
+            }
+        }
     }
-
-    pub(super) fn close(self) -> Summary {
-        drop(self.alive);
-        let _either_way: Result<(), mpsc::RecvTimeoutError> = self.ended.recv_timeout(PATIENCE);
-        let capture = lock(&self.capture).take();
-        capture.map(Capture::finish).unwrap_or_default()
-    }
-}
-
-/// Passes on the first `count` bytes, and returns how many of them, the beginning of a line, must
-/// be passed again with the next ones.
-fn pass(capture: &Shared, id: SourceId, buffer: &mut [u8], count: usize) -> usize {
-    let Some(capture) = &mut *lock(capture) else {
-        return 0;
-    };
-    let taken = capture.refine(id, &buffer[..count], count == buffer.len());
-    capture.put(id, &buffer[..taken]);
-    buffer.copy_within(taken..count, 0);
-    count - taken
-}
-
-fn lock(capture: &Shared) -> MutexGuard<'_, Option<Capture>> {
-    capture.lock().unwrap_or_else(PoisonError::into_inner)
 }

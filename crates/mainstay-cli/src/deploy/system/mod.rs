@@ -31,6 +31,7 @@ pub(crate) use self::install::{install_all, plan_all, put};
 pub(crate) use self::order::{Order, Wanted};
 pub(crate) use self::registered::{Kept, kept, programs};
 use super::artifact::Programs;
+use super::refuse_hung;
 use crate::api::Verb;
 use crate::client;
 use crate::installed::{Installed, Mode};
@@ -143,6 +144,7 @@ impl Installed {
             }
         }
         if purge {
+            refuse_hung(&self.state.logs_dir())?;
             let programs = Programs::of_place(&self.place);
             programs
                 .purge()
