@@ -2,7 +2,7 @@
 //! shown, and passed to sinks.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,9 +15,10 @@ use regex::bytes::Regex;
 
 use super::compress::Compressor;
 use super::disk::RealDisk;
-use super::file::{LogFile, Lost, Report, Trouble};
+use super::file::{LogFile, Lost, Report, Task, Trouble};
 use super::lines::{Lines, Show, Terminal};
 use super::sink::{SinkHub, Sinks};
+use super::tally::Tally;
 use super::{LogEvent, Places, Summary, Wanted};
 
 /// The time limit for slow sinks at the end.
@@ -36,6 +37,9 @@ pub(super) struct Capture {
     events: Events,
     compressor: Compressor,
     sinks: SinkHub,
+    tally: Tally,
+    /// Set if the losses may have changed since they were recorded.
+    tally_is_due: bool,
     logs: Slab<Log>,
     channels: Slab<Channel>,
     /// Output lost by logs that are closed.
@@ -93,7 +97,9 @@ pub(super) enum Way<'a> {
 }
 
 impl Capture {
-    pub(super) fn new(places: Places, key: RedactionKey, events: Events) -> Self {
+    /// Creates the set without any log. `tally` has the losses that an earlier supervisor could not
+    /// report in its logs.
+    pub(super) fn new(places: Places, key: RedactionKey, events: Events, tally: Tally) -> Self {
         let (of_files, of_sinks) = (Arc::clone(&events), Arc::clone(&events));
         let Places {
             logs_dir,
@@ -103,10 +109,14 @@ impl Capture {
             root_dir: logs_dir,
             key,
             events,
-            compressor: Compressor::new(move |name, report| of_files(event(name, report))),
+            compressor: Compressor::new(move |name, dir, report| {
+                of_files(event(name, dir, report))
+            }),
             sinks: SinkHub::new(spool_dir, move |event| {
                 of_sinks(LogEvent::Sink(event));
             }),
+            tally,
+            tally_is_due: false,
             logs: Slab::default(),
             channels: Slab::default(),
             lost: Lost::default(),
@@ -156,6 +166,10 @@ impl Capture {
             if is_new {
                 file.is_of_new_writers();
             }
+            if let Some(unreported) = self.tally.take(relative(&self.root_dir, file.dir())) {
+                file.inherit(unreported);
+                self.tally_is_due = true;
+            }
             self.logs.add(Log {
                 service: service.clone(),
                 file,
@@ -191,7 +205,7 @@ impl Capture {
         if let Some(mut log) = self.logs.take(channel.log) {
             log.file.end_line();
             log.file.finish();
-            report(&*self.events, &mut log);
+            self.tally_is_due |= report(&*self.events, &mut log);
             self.lost += log.file.lost();
         }
         self.settle();
@@ -201,7 +215,7 @@ impl Capture {
     pub(super) fn prepare(&mut self) {
         for (_, log) in self.logs.iter_mut() {
             log.file.prepare();
-            report(&*self.events, log);
+            self.tally_is_due |= report(&*self.events, log);
         }
         self.settle();
     }
@@ -214,16 +228,19 @@ impl Capture {
 
     /// Returns the directory of the files that `source` feeds, relative to the root of all logs.
     #[cfg(target_os = "linux")]
-    pub(super) fn dir(&self, source: SourceId) -> &std::path::Path {
-        let dir = self.logs[self.channels[source].log].file.dir();
-        dir.strip_prefix(&self.root_dir).unwrap_or(dir)
+    pub(super) fn dir(&self, source: SourceId) -> &Path {
+        relative(
+            &self.root_dir,
+            self.logs[self.channels[source].log].file.dir(),
+        )
     }
 
     /// Ends the unfinished line of the last run, all of whose output has been read.
     pub(super) fn ended(&mut self, source: SourceId) {
         let log = &mut self.logs[self.channels[source].log];
         log.file.end_line();
-        report(&*self.events, log);
+        self.tally_is_due |= report(&*self.events, log);
+        self.record_losses();
     }
 
     /// Attributes the following bytes to another run.
@@ -330,7 +347,7 @@ impl Capture {
             Some(_) => log.file.write(&self.refined),
             None => log.file.write(taken),
         }
-        report(&*self.events, log);
+        self.tally_is_due |= report(&*self.events, log);
     }
 
     /// Makes the writes final: sends the matches, and starts compression and cleanup of rotated
@@ -338,6 +355,19 @@ impl Capture {
     pub(super) fn settle(&mut self) {
         self.found.drain(..).for_each(&*self.events);
         self.compressor.begin();
+        self.record_losses();
+    }
+
+    /// Records the losses for the next supervisor, in case this one is killed.
+    fn record_losses(&mut self) {
+        if std::mem::take(&mut self.tally_is_due) {
+            let logs = self.logs.iter().map(|(_, log)| &log.file);
+            let losses = logs.filter_map(|file| {
+                let dir = relative(&self.root_dir, file.dir());
+                Some((dir, file.unreported()?))
+            });
+            self.tally.record(losses);
+        }
     }
 
     /// Releases memory that only large amounts of output need.
@@ -379,7 +409,7 @@ impl Capture {
         let logs = self.logs.iter_mut().map(|(_, log)| log);
         for log in logs.filter(|log| log.service == *service) {
             result = result.and(log.file.rotate());
-            report(&*self.events, log);
+            self.tally_is_due |= report(&*self.events, log);
         }
         self.settle();
         result
@@ -396,21 +426,20 @@ impl Capture {
     /// Reports and shows pending output, and closes every log.
     pub(super) fn finish(mut self) -> Summary {
         self.compressor.stop();
-        let mut summary = Summary {
-            sinks: self.sinks.close(PATIENCE),
-            lost: self.lost,
-        };
+        let mut lost = self.lost;
         for (_, log) in self.logs.iter_mut() {
             log.file.finish();
-            report(&*self.events, log);
-            summary.lost += log.file.lost();
+            self.tally_is_due |= report(&*self.events, log);
+            lost += log.file.lost();
         }
+        self.record_losses();
+        let sinks = self.sinks.close(PATIENCE);
         if let Some(terminal) = self.terminal {
             for (_, channel) in self.channels.iter_mut() {
                 terminal.show_rest(&mut channel.lines, &channel.service);
             }
         }
-        summary
+        Summary { lost, sinks }
     }
 }
 
@@ -424,18 +453,37 @@ fn keep_last(last: &mut Option<&mut VecDeque<String>>, line: &[u8]) {
     }
 }
 
-fn report(events: &dyn Fn(LogEvent), log: &mut Log) {
+/// Passes on the reports of a log. Returns whether its losses may have changed.
+fn report(events: &dyn Fn(LogEvent), log: &mut Log) -> bool {
+    let mut may_differ = log.file.unreported().is_some();
     for report in log.file.reports() {
-        events(event(&log.service, report));
+        may_differ |= matches!(report, Report::Recovered(Task::Writing, _));
+        events(event(&log.service, log.file.dir(), report));
+    }
+    may_differ
+}
+
+fn event(name: &ServiceName, dir: &Path, report: Report) -> LogEvent {
+    let (service, dir) = (name.clone(), dir.to_owned());
+    match report {
+        Report::Failing(task, trouble) => LogEvent::Failing {
+            service,
+            dir,
+            task,
+            trouble,
+        },
+        Report::Recovered(task, lost) => LogEvent::Recovered {
+            service,
+            dir,
+            task,
+            lost,
+        },
     }
 }
 
-fn event(name: &ServiceName, report: Report) -> LogEvent {
-    let service = name.clone();
-    match report {
-        Report::Failing(trouble) => LogEvent::Failing { service, trouble },
-        Report::Recovered(lost) => LogEvent::Recovered { service, lost },
-    }
+/// Returns the directory of a log relative to the root of all logs.
+fn relative<'a>(root_dir: &Path, dir: &'a Path) -> &'a Path {
+    dir.strip_prefix(root_dir).unwrap_or(dir)
 }
 
 /// Returns the current time, which all lines of a batch share.

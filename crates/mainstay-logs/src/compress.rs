@@ -21,7 +21,7 @@ use mainstay_sys as sys;
 use mainstay_sys::threads::{self, Stack};
 
 use super::disk::{Disk, RealDisk, is_held};
-use super::file::{Lost, Report, Trouble, trouble};
+use super::file::{Lost, Report, Task, Trouble, trouble};
 
 /// The distance in which zstd searches for repetitions, as a power of two. With its tables it uses
 /// 2.3 MiB of memory.
@@ -51,8 +51,8 @@ pub(super) struct Compressor {
     shared: Arc<Shared>,
 }
 
-/// The receiver of reports about a service's files.
-type Tell = Box<dyn Fn(&ServiceName, Report) + Send + Sync>;
+/// The receiver of reports about the files of a service in a directory.
+type Tell = Box<dyn Fn(&ServiceName, &Path, Report) + Send + Sync>;
 
 struct Shared {
     state: Mutex<State>,
@@ -68,13 +68,16 @@ struct State {
     queue: VecDeque<(ServiceName, Work)>,
     /// Set if there is a thread that will check the queue again.
     is_running: bool,
-    failing: BTreeSet<ServiceName>,
+    /// The directories whose files cannot be compressed.
+    failing: BTreeSet<PathBuf>,
 }
 
 impl Compressor {
     /// Creates the compressor without starting a thread. `report` is called on the thread, once
-    /// when a service's files cannot be compressed and once when they can again.
-    pub(super) fn new(report: impl Fn(&ServiceName, Report) + Send + Sync + 'static) -> Self {
+    /// when the files in a directory cannot be compressed and once when they can again.
+    pub(super) fn new(
+        report: impl Fn(&ServiceName, &Path, Report) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
@@ -132,11 +135,11 @@ impl Shared {
         let Err(error) = thread else { return };
         let mut state = self.lock();
         state.is_running = false;
-        let service = state.queue.front().map(|(service, _)| service.clone());
+        let next = state.queue.front().cloned();
         drop(state);
-        if let Some(service) = service {
+        if let Some((service, work)) = next {
             let this = Path::new("a thread that compresses");
-            self.tell(&service, Err(trouble("start", this, error)));
+            self.tell(&service, &work.dir, Err(trouble("start", this, error)));
         }
     }
 
@@ -149,7 +152,7 @@ impl Shared {
         sys::give_memory_back();
         while let Some((service, work)) = self.next() {
             let result = or_panic(&work.dir, || tidy(&RealDisk, &work, &self.stop));
-            self.tell(&service, result);
+            self.tell(&service, &work.dir, result);
         }
     }
 
@@ -164,21 +167,22 @@ impl Shared {
         next
     }
 
-    fn tell(&self, service: &ServiceName, result: Result<(), Trouble>) {
+    fn tell(&self, service: &ServiceName, dir: &Path, result: Result<(), Trouble>) {
+        const TASK: Task = Task::Compression;
         let mut state = self.lock();
         let report = match result {
             Err(trouble) => state
                 .failing
-                .insert(service.clone())
-                .then_some(Report::Failing(trouble)),
+                .insert(dir.to_owned())
+                .then_some(Report::Failing(TASK, trouble)),
             Ok(()) => state
                 .failing
-                .remove(service)
-                .then_some(Report::Recovered(Lost::default())),
+                .remove(dir)
+                .then_some(Report::Recovered(TASK, Lost::default())),
         };
         drop(state);
         if let Some(report) = report {
-            (self.report)(service, report);
+            (self.report)(service, dir, report);
         }
     }
 }

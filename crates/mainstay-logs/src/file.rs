@@ -133,13 +133,35 @@ impl std::error::Error for Trouble {
     }
 }
 
+/// The tasks of a log. Each fails and recovers by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    /// Appending output to the current file.
+    Writing,
+    /// Renaming the current file, and deleting old ones.
+    Rotation,
+    /// Compressing rotated files.
+    Compression,
+}
+
+impl Task {
+    /// Returns what a log does again after this task has recovered.
+    pub fn again(self) -> &'static str {
+        match self {
+            Self::Writing => "its log is written again",
+            Self::Rotation => "its log is rotated again",
+            Self::Compression => "its rotated logs are compressed again",
+        }
+    }
+}
+
 /// A change in the state of a log.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// An operation fails. Sent once, until a [`Report::Recovered`].
-    Failing(Trouble),
-    /// The log works again; this much never reached the disk.
-    Recovered(Lost),
+    /// An operation fails. Sent once, until a [`Report::Recovered`] of the same task.
+    Failing(Task, Trouble),
+    /// The task works again; this much never reached the disk. Only writing can lose output.
+    Recovered(Task, Lost),
 }
 
 /// The amount of output that never reached the disk.
@@ -216,6 +238,16 @@ struct Losing {
     error: io::Error,
     /// Set if the last lost byte was inside a line, whose rest is lost with it.
     mid_line: bool,
+}
+
+/// Output that was lost and is not yet reported in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unreported {
+    pub(super) lost: Lost,
+    /// See [`Losing::mid_line`].
+    pub(super) mid_line: bool,
+    /// The system's error number, if the cause has one.
+    pub(super) error: Option<i32>,
 }
 
 /// The log of one service on a disk. Drop loses nothing except a message about lost output that has
@@ -310,9 +342,9 @@ impl<D: Disk> LogFile<D> {
     /// Creates the directory and the file now, instead of with the first byte, so that disk
     /// failures are reported now.
     pub(super) fn prepare(&mut self) {
-        if self.losing.is_none()
-            && let Err(trouble) = self.ready()
-        {
+        if self.losing.is_some() {
+            self.recover(&[]);
+        } else if let Err(trouble) = self.ready() {
             self.lose(&[], trouble);
         }
     }
@@ -322,9 +354,37 @@ impl<D: Disk> LogFile<D> {
         self.ends_line = true;
     }
 
+    /// Returns the lost output that the log does not report yet.
+    pub(super) fn unreported(&self) -> Option<Unreported> {
+        let losing = self.losing.as_ref()?;
+        Some(Unreported {
+            lost: losing.lost,
+            mid_line: losing.mid_line,
+            error: losing.error.raw_os_error(),
+        })
+    }
+
+    /// Takes over the losses that an earlier writer of these files could not report.
+    pub(super) fn inherit(&mut self, unreported: Unreported) {
+        let Unreported {
+            lost,
+            mid_line,
+            error,
+        } = unreported;
+        let unknown = || io::Error::other("the disk did not take them");
+        let error = error.map_or_else(unknown, io::Error::from_raw_os_error);
+        let failing = trouble("write", &self.path, copy(&error));
+        self.reports.push(Report::Failing(Task::Writing, failing));
+        self.losing = Some(Losing {
+            lost,
+            error,
+            mid_line,
+        });
+    }
+
     /// Returns the reports since the last call.
-    pub(super) fn reports(&mut self) -> std::vec::Drain<'_, Report> {
-        self.reports.drain(..)
+    pub(super) fn reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
     }
 
     /// Returns the total output lost so far.
@@ -354,9 +414,11 @@ impl<D: Disk> LogFile<D> {
         self.append(bytes);
     }
 
-    /// Begins a new file with the next line. An empty file is left as it is.
+    /// Begins a new file with the next line. An empty file is left as it is. Reports lost output in
+    /// the log before, if the disk allows that again.
     pub(super) fn rotate(&mut self) -> Result<(), Trouble> {
         self.batch = None;
+        self.recover(&[]);
         self.named = None;
         let extent = match self.current {
             Some(_) => Some(self.ready()?),
@@ -726,7 +788,7 @@ impl<D: Disk> LogFile<D> {
             });
         }
         self.losing = Some(losing);
-        self.reports.push(Report::Failing(trouble));
+        self.reports.push(Report::Failing(Task::Writing, trouble));
     }
 
     /// Returns where the unfinished last line begins, if it is short and was written entirely by
@@ -778,7 +840,8 @@ impl<D: Disk> LogFile<D> {
         match self.try_recover(&losing, rest) {
             Some(taken) => {
                 self.lost += losing.lost;
-                self.reports.push(Report::Recovered(losing.lost));
+                let recovered = Report::Recovered(Task::Writing, losing.lost);
+                self.reports.push(recovered);
                 &rest[taken..]
             }
             None => {
@@ -860,8 +923,13 @@ impl<D: Disk> LogFile<D> {
     fn report_rotation(&mut self, failure: Option<Trouble>) {
         let failed_before = std::mem::replace(&mut self.rotation_fails, failure.is_some());
         match failure {
-            Some(trouble) if !failed_before => self.reports.push(Report::Failing(trouble)),
-            None if failed_before => self.reports.push(Report::Recovered(Lost::default())),
+            Some(trouble) if !failed_before => {
+                self.reports.push(Report::Failing(Task::Rotation, trouble));
+            }
+            None if failed_before => {
+                let recovered = Report::Recovered(Task::Rotation, Lost::default());
+                self.reports.push(recovered);
+            }
             _ => {}
         }
     }

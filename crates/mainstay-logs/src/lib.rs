@@ -34,6 +34,7 @@ mod pipes;
 mod pump;
 pub mod read;
 mod sink;
+mod tally;
 #[cfg(unix)]
 #[cfg(test)]
 mod tests;
@@ -41,7 +42,7 @@ pub mod tls;
 
 use capture::Capture;
 use file::Limits;
-pub use file::{Lost, Trouble};
+pub use file::{Lost, Task, Trouble};
 use lines::Show;
 pub use orders::HANGS;
 use pipes::{OurEnd, Pipe, STDERR};
@@ -72,14 +73,22 @@ pub enum LogEvent {
     Failing {
         /// The service whose log is affected.
         service: ServiceName,
+        /// The directory of the files.
+        dir: PathBuf,
+        /// The task that fails.
+        task: Task,
         /// The first failure.
         trouble: Trouble,
     },
-    /// The log works again. Lost output is also reported in the log.
+    /// A task that failed works again. Lost output is also reported in the log.
     Recovered {
         /// The service whose log is affected.
         service: ServiceName,
-        /// The lost output; empty if only the rotation or the compression had failed.
+        /// The directory of the files.
+        dir: PathBuf,
+        /// The task that failed.
+        task: Task,
+        /// The lost output; empty unless the task is writing.
         lost: Lost,
     },
     /// An event from a sink, to which lines go in addition to the files.
@@ -308,7 +317,7 @@ impl Logs {
         events: impl Fn(LogEvent) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let root_dir = places.logs_dir.clone();
-        let capture = Capture::new(places, key, Arc::new(events));
+        let capture = Capture::new(places, key, Arc::new(events), pipes.tally()?);
         let pump = Pump::start(capture, &mut pipes, &root_dir)?;
         let orphans = std::mem::take(&mut pipes.orphans);
         let logs = Self { pump, pipes };

@@ -27,6 +27,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::LogEnds;
+use super::tally::Tally;
 
 /// The suffix of the name of a pipe for standard error. A service's name contains no dot.
 pub(super) const STDERR: &str = ".stderr";
@@ -46,6 +47,8 @@ pub struct Pipes {
     made: Vec<String>,
     #[cfg(target_os = "linux")]
     hand: OwnedFd,
+    #[cfg(target_os = "linux")]
+    tally: OwnedFd,
     #[cfg(target_os = "linux")]
     keeper: Option<Keeper>,
     /// Set if services may write to the pipes, or if they contain unread output. The keeper then
@@ -165,6 +168,16 @@ impl Pipes {
         })
     }
 
+    /// Returns a tally without content: no pipe outlives this process.
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "the same shape on every system"
+    )]
+    pub(super) fn tally(&self) -> io::Result<Tally> {
+        Ok(Tally::of(None))
+    }
+
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     fn pipe(&mut self, name: String, _owner: Option<&sys::User>) -> io::Result<Pipe> {
         let (reader, writer) = io::pipe()?;
@@ -233,8 +246,12 @@ impl Pipes {
         let are_new = !is_held(&hand_path);
         make_fifo(&hand_path)?;
         let hand = open_fifo(&hand_path, OFlags::NONBLOCK)?;
+        let tally_path = dir.join(".tally");
+        make_fifo(&tally_path)?;
+        let tally = open_fifo(&tally_path, OFlags::NONBLOCK)?;
         Ok(Self {
             dir: dir.to_owned(),
+            tally,
             are_new,
             held: Vec::new(),
             made: Vec::new(),
@@ -252,6 +269,11 @@ impl Pipes {
     /// Returns the supervisor's own pipe, which holds bytes between a service's pipe and its file.
     pub(super) fn hand(&self) -> io::Result<OwnedFd> {
         self.hand.try_clone()
+    }
+
+    /// Returns the losses that an earlier supervisor could not report.
+    pub(super) fn tally(&self) -> io::Result<Tally> {
+        Ok(Tally::of(Some(self.tally.try_clone()?.into())))
     }
 
     /// Opens the pipe with this name, and creates it if it is missing. It belongs to `owner`, so
@@ -284,7 +306,10 @@ impl Pipes {
         self.find_orphans()?;
         let orphans = self.orphans.iter().map(|orphan| orphan.reader.as_fd());
         let held = self.held.iter().map(OwnedFd::as_fd);
-        let fds: Vec<BorrowedFd<'_>> = held.chain(orphans).chain([self.hand.as_fd()]).collect();
+        let fds: Vec<BorrowedFd<'_>> = held
+            .chain(orphans)
+            .chain([self.hand.as_fd(), self.tally.as_fd()])
+            .collect();
         let holds_any =
             |pipe: &BorrowedFd<'_>| rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0);
         self.are_needed |= fds.iter().any(holds_any);
@@ -304,7 +329,10 @@ impl Pipes {
         let ends = services.flat_map(|ends| [Some(&ends.stdout), ends.stderr.as_ref()]);
         let ends = ends.flatten().map(PipeWriter::as_fd);
         let held = self.held.iter().map(OwnedFd::as_fd);
-        let fds: Vec<BorrowedFd<'_>> = ends.chain(held).chain([self.hand.as_fd()]).collect();
+        let fds: Vec<BorrowedFd<'_>> = ends
+            .chain(held)
+            .chain([self.hand.as_fd(), self.tally.as_fd()])
+            .collect();
         self.keeper = Some(Keeper::start(&fds, &self.dir.join(KEEPER))?);
         self.held = Vec::new();
         Ok(())

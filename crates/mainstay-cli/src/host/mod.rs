@@ -48,7 +48,7 @@ use mainstay_core::log::redact::{RedactWith, RedactionKey};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::Instant;
-use mainstay_logs::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent};
+use mainstay_logs::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent, Task};
 use mainstay_store::snapshot::{CallOff, Which};
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::{Lock, StateDir};
@@ -200,7 +200,8 @@ struct Held {
     /// Set if an update changed the definition and the manifest may not contain the change yet.
     is_updated: bool,
     log: LogEnds,
-    log_problem: Option<String>,
+    /// The tasks of its logs that fail, by the directory of the files.
+    log_problems: BTreeMap<(PathBuf, Task), String>,
     /// Problems of sinks that accept no lines, by sink.
     sink_problems: BTreeMap<String, String>,
     notify: Option<NotifySocket>,
@@ -239,7 +240,7 @@ impl Held {
             next: None,
             is_updated: false,
             log,
-            log_problem: None,
+            log_problems: BTreeMap::new(),
             sink_problems: BTreeMap::new(),
             notify: None,
             user,
@@ -1129,25 +1130,39 @@ impl Host {
                     }
                 }
             }
-            LogEvent::Failing { service, trouble } => {
+            LogEvent::Failing {
+                service,
+                dir,
+                task,
+                trouble,
+            } => {
                 if let Some(id) = find(&service) {
                     let problem = format!("its log: {}", chain(&trouble));
                     self.reporter.say(&format!(
                         "{service}: {problem}; it runs on, and what is lost is counted"
                     ));
                     if let Some(held) = self.held.get_mut(&id) {
-                        held.log_problem = Some(problem);
+                        held.log_problems.insert((dir, task), problem);
                     }
                 }
             }
-            LogEvent::Recovered { service, lost } => {
+            LogEvent::Recovered {
+                service,
+                dir,
+                task,
+                lost,
+            } => {
                 if let Some(id) = find(&service) {
-                    self.reporter.say(&format!(
-                        "{service}: its log is written again; lost: {} bytes, {} lines",
-                        lost.bytes, lost.lines
-                    ));
+                    let losses = match task {
+                        Task::Writing => {
+                            format!("; lost: {} bytes, {} lines", lost.bytes, lost.lines)
+                        }
+                        Task::Rotation | Task::Compression => String::new(),
+                    };
+                    self.reporter
+                        .say(&format!("{service}: {}{losses}", task.again()));
                     if let Some(held) = self.held.get_mut(&id) {
-                        held.log_problem = None;
+                        held.log_problems.remove(&(dir, task));
                     }
                 }
             }

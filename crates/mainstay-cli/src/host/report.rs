@@ -8,10 +8,10 @@ use mainstay_logs::HANGS;
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
-use mainstay_logs::HANGS;
 use super::screen::{Matter, Piece, Screen, hidden_lines};
 use crate::output::{self, Foreign};
 use crate::table;
+use mainstay_logs::HANGS;
 
 /// The interval at which the table is drawn while nothing happens, as its uptimes and figures
 /// change.

@@ -491,7 +491,10 @@ impl Host {
             let names = self.engine.running_dependents(id).into_iter();
             report.needed_by = names.map(|name| name.to_string()).collect();
         }
-        let problems = held.log_problem.iter().chain(held.sink_problems.values());
+        let problems = held
+            .log_problems
+            .values()
+            .chain(held.sink_problems.values());
         let problems: Vec<&str> = problems.map(String::as_str).collect();
         report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));
         let unreadable = held.user.as_ref().err();

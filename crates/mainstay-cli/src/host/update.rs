@@ -244,10 +244,10 @@ impl Host {
             let update = self.updates.swap_remove(at);
             let problems = self.held.get_mut(&service).map(|old| {
                 let sink_problems = std::mem::take(&mut old.sink_problems);
-                (old.log_problem.take(), sink_problems)
+                (std::mem::take(&mut old.log_problems), sink_problems)
             });
             if let Some(held) = self.held.get_mut(&id) {
-                (held.log_problem, held.sink_problems) = problems.unwrap_or_default();
+                (held.log_problems, held.sink_problems) = problems.unwrap_or_default();
                 held.is_updated = true;
             }
             if !update.has_own_log

@@ -210,6 +210,82 @@ fn mount(options: &[&str], dir: &Path) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
+/// Loses lines of a service on a full disk; then `next` follows, with room on the disk, with which
+/// the log must tell of the loss.
+#[track_caller]
+fn lose_lines(next: impl FnOnce(Supervisor, &Sandbox, &Path) -> Supervisor) {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.a]
+        command = ["PUPPET", "print", "up", "await", "HERE/go", "flood", "500", "hang"]
+        "#,
+    );
+    let dir = sandbox.state_dir().join("logs");
+    fs::create_dir_all(&dir).expect("a directory");
+    if !mount(&["-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs"], &dir) {
+        return mainstay_testkit::skip("this root may not mount a tmpfs");
+    }
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    wait_until("its log", SOON, || {
+        let log = fs::read_to_string(dir.join("a/current.log"));
+        log.is_ok_and(|log| log == "up\n").then_some(())
+    });
+    let waste = dir.join("waste");
+    assert!(fs::write(&waste, [0; 100_000]).is_err(), "the disk is full");
+    sandbox.write("go", "");
+    wait_until("a loss", SOON, || {
+        let problem = service(&sandbox, "a")["log_problem"].clone();
+        problem.as_str()?.contains("No space left").then_some(())
+    });
+    let supervisor = next(supervisor, &sandbox, &waste);
+    let text = || {
+        let shown = verb(&sandbox, &["logs", "a", "-n", "1000"]);
+        String::from_utf8_lossy(&shown.stdout).into_owned()
+    };
+    let log = wait_until("the loss to be told", SOON, || {
+        Some(text()).filter(|log| log.contains("were lost"))
+    });
+    // 500 lines of 80 bytes.
+    let kept = log.lines().filter(|line| line.len() == 79).count();
+    let told = format!(
+        "mainstay: {} bytes ({} lines) were lost",
+        (500 - kept) * 80,
+        500 - kept
+    );
+    assert!(kept < 500 && log.contains(&told), "{told}: {log}");
+    stop(supervisor, &sandbox);
+    let unmounted = std::process::Command::new("umount").arg(&dir).status();
+    assert!(unmounted.is_ok_and(|status| status.success()));
+}
+
+#[test]
+fn a_rotation_tells_of_what_was_lost_before() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("a small file system needs a mount, and a mount needs root");
+    }
+    lose_lines(|supervisor, sandbox, waste| {
+        fs::remove_file(waste).expect("it is there");
+        assert_eq!(code(verb(sandbox, &["logs", "rotate", "a"]).status), 0);
+        let event = supervisor.wait_event(SOON, |event| {
+            event.to_string().contains("its log is written again")
+        });
+        assert!(!event.to_string().contains("lost: 0 bytes"), "{event}");
+        supervisor
+    });
+}
+
+#[test]
+fn what_was_lost_is_told_although_its_supervisor_is_killed() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("a small file system needs a mount, and a mount needs root");
+    }
+    lose_lines(|mut supervisor, sandbox, waste| {
+        supervisor.kill_dash_nine();
+        fs::remove_file(waste).expect("it is there");
+        Supervisor::start(sandbox, &sandbox.path().join("mainstay.toml"))
+    });
+}
+
 #[test]
 fn a_full_inode_table_stops_nobody() {
     if !rustix::process::geteuid().is_root() {

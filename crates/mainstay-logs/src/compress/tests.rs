@@ -102,7 +102,7 @@ fn an_order_to_stop_leaves_the_plain_file_alone() {
 fn the_thread_lives_while_there_is_work() {
     const KINDS: [(&str, Compress); 2] = [("a", Compress::Zstd), ("b", Compress::Gzip)];
     let dir = TempDir::new("thread");
-    let compressor = Compressor::new(|_, report| panic!("{report:?}"));
+    let compressor = Compressor::new(|_, _, report| panic!("{report:?}"));
     for round in 0..3 {
         for (name, compression) in KINDS {
             let service_dir = dir.0.join(name);
@@ -123,10 +123,11 @@ fn the_thread_lives_while_there_is_work() {
 fn a_failure_is_said_once_and_so_is_its_end() {
     let dir = TempDir::new("fails");
     let (sender, reports) = mpsc::channel();
-    let compressor = Compressor::new(move |name, report| {
+    let compressor = Compressor::new(move |name, _, report| {
         let what = match report {
-            Report::Failing(trouble) => trouble.to_string(),
-            Report::Recovered(_) => "recovered".to_owned(),
+            Report::Failing(Task::Compression, trouble) => trouble.to_string(),
+            Report::Recovered(Task::Compression, _) => "recovered".to_owned(),
+            report => panic!("{report:?}"),
         };
         sender.send(format!("{name}: {what}")).unwrap();
     });
@@ -167,7 +168,7 @@ fn after_the_end_nothing_is_begun() {
     let dir = TempDir::new("ended");
     let plain_path = dir.0.join(log_name(1, Compress::None).file_name());
     fs::write(&plain_path, "a line\n").unwrap();
-    let compressor = Compressor::new(|_, _| {});
+    let compressor = Compressor::new(|_, _, _| {});
     let mut submit = compressor.of(&ServiceName::new("a").unwrap());
     compressor.stop();
     submit(work(&dir.0, Compress::Zstd));

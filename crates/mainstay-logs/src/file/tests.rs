@@ -363,7 +363,7 @@ proptest! {
             let last_line = file[..file.len().saturating_sub(1)].iter().rposition(|b| *b == b'\n');
             prop_assert!(last_line.map_or(0, |end| end as u64 + 1) <= rotate);
         }
-        prop_assert_eq!(log.reports().count(), 0);
+        prop_assert_eq!(log.reports().len(), 0);
     }
 
     #[test]
@@ -391,8 +391,8 @@ proptest! {
         log.finish();
         check_accounts(&disk, &log, &[&input[..], b"999999:\n"].concat());
         prop_assert!(log.losing.is_none());
-        let reports: Vec<Report> = log.reports().collect();
-        let failures = reports.iter().filter(|r| matches!(r, Report::Failing(_))).count();
+        let reports: Vec<Report> = log.reports();
+        let failures = reports.iter().filter(|r| matches!(r, Report::Failing(..))).count();
         let ends = reports.len() - failures;
         // The recovery of a failed rotation is only detected at the next one.
         prop_assert!(failures == ends || failures == ends + 1, "{:?}", reports);
@@ -462,13 +462,13 @@ fn a_full_disk_is_said_once_and_the_loss_in_the_log() {
         disk.contents().concat().escape_ascii().to_string(),
         text.as_bytes().escape_ascii().to_string()
     );
-    let reports: Vec<Report> = log.reports().collect();
+    let reports: Vec<Report> = log.reports();
     let lost = Lost {
         bytes: 27,
         lines: 3,
     };
     assert!(
-        matches!(&reports[..], [Report::Failing(trouble), Report::Recovered(said)]
+        matches!(&reports[..], [Report::Failing(_, trouble), Report::Recovered(_, said)]
             if trouble.to_string() == format!("write {}", Path::new("logs").join(CURRENT).display()) && *said == lost),
         "{reports:?}"
     );
@@ -505,6 +505,34 @@ fn a_removed_directory_is_made_again_and_a_restart_appends() {
         .collect::<Vec<_>>()
     );
     assert_eq!(log.lost(), Lost::default());
+}
+
+/// Returns whether the report says that the log is written again.
+fn is_written_again(report: &Report) -> bool {
+    matches!(report, Report::Recovered(Task::Writing, _))
+}
+
+#[test]
+fn a_rotation_that_works_again_is_no_log_that_is_written_again() {
+    let disk = disk(usize::MAX);
+    let mut log = log_on(&disk, u64::MAX, 9);
+    log.write(b"kept\n");
+    disk.fail(0..u64::MAX, &["rename", "write"]);
+    assert!(log.rotate().is_err());
+    log.write(b"lost\n");
+    disk.fail(0..u64::MAX, &["write"]);
+    log.rotate().unwrap();
+    let reports = log.reports();
+    assert!(!reports.iter().any(is_written_again), "{reports:?}");
+    disk.fail(0..0, &[]);
+    log.rotate().unwrap();
+    let reports = log.reports();
+    assert!(reports.iter().any(is_written_again), "{reports:?}");
+    assert!(
+        disk.contents()
+            .concat()
+            .ends_with(b"5 bytes (1 lines) were lost: No space left on device (os error 28)\n")
+    );
 }
 
 #[test]
@@ -629,7 +657,7 @@ fn a_day_that_cannot_end_ends_later() {
     log.write(&[&[b'x'; 70_000][..], b"\n"].concat());
     log.write(b"3\n");
     assert!(text(&disk).starts_with("0\n1\n2\n|xxx"));
-    assert_eq!(log.reports().count(), 2);
+    assert_eq!(log.reports().len(), 2);
 }
 
 #[test]
