@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::screen::{Matter, Piece, Screen, hidden_lines};
 use crate::output::{self, Foreign};
 use crate::table;
-use mainstay_logs::HANGS;
 
 /// The interval at which the table is drawn while nothing happens, as its uptimes and figures
 /// change.
