@@ -17,7 +17,7 @@ use crate::{Result, cargo, comments, root};
 
 /// The crates of the product from the ground up, and those of them that each one imports. Imports
 /// go down only, so each crate imports crates above it in this table.
-const FLOORS: [(&str, &[&str]); 6] = [
+const FLOORS: [(&str, &[&str]); 7] = [
     ("mainstay-core", &[]),
     ("mainstay", &[]),
     ("mainstay-sys", &["mainstay-core"]),
@@ -26,6 +26,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
         "mainstay-store",
         &["mainstay-core", "mainstay", "mainstay-sys"],
     ),
+    ("mainstay-api", &["mainstay-core", "mainstay-sys"]),
     (
         "mainstay-cli",
         &[
@@ -34,6 +35,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
             "mainstay-sys",
             "mainstay-logs",
             "mainstay-store",
+            "mainstay-api",
         ],
     ),
 ];

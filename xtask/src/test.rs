@@ -24,8 +24,9 @@ const SOAK_MINUTES: u64 = 2;
 const SOAK_SEED: u64 = 1;
 
 /// The packages that are tested on Windows.
-const WINDOWS_PACKAGES: [&str; 7] = [
+const WINDOWS_PACKAGES: [&str; 8] = [
     "crates/mainstay",
+    "crates/mainstay-api",
     "crates/mainstay-cli",
     "crates/mainstay-core",
     "crates/mainstay-logs",

@@ -10,7 +10,7 @@ use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::typestate::AgentScope;
 
-use crate::api::http::USER_AGENT;
+use mainstay_api::http::USER_AGENT;
 
 /// The connect timeout, including TLS.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mainstay_api::Verb;
 use mainstay_core::failure::Failure;
 use mainstay_store::state_dir::StateDir;
 
-use crate::api::Verb;
 use crate::not_found;
 use crate::verbs::check::Check;
 use crate::verbs::control::{Control, Stop};

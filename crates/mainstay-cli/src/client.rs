@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use hyper::body::{Bytes, Incoming};
 use hyper::{Response, StatusCode};
+use mainstay_api::{
+    Client, Decision, Error, GivenUp, Reach, Refusal, Route, Taken, TrialRequest, Verb, endpoint,
+};
 use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
@@ -13,9 +16,6 @@ use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access::{self, Closed};
 use serde::Deserialize;
 
-use crate::api::{
-    Client, Decision, Error, GivenUp, Reach, Refusal, Route, Taken, TrialRequest, Verb, endpoint,
-};
 use crate::installed::Installed;
 use crate::not_found;
 

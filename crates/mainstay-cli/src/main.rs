@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod agent;
-mod api;
 mod cli;
 mod client;
 mod deploy;

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod env_file;
 pub mod environment;
 pub mod failure;
+pub mod layout;
 pub mod log;
 pub mod manifest;
 pub mod registry;

@@ -35,6 +35,8 @@ use std::path::{Path, PathBuf};
 
 use mainstay::Scope;
 use mainstay_core::failure::{Code, Failure};
+#[cfg(unix)]
+use mainstay_core::layout::installed_place;
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::spec::{ServiceName, SnapshotPolicy};
 use mainstay_sys as sys;
@@ -483,16 +485,6 @@ impl StateDir {
         let failure = Failure::new(Code::PermissionDenied, message);
         Err(failure.hint("choose one of your own: --state-dir DIR"))
     }
-}
-
-/// Returns the directory of an installed service, `STATE/installed/NAME`, if `state_dir` is its
-/// state directory, `STATE/installed/NAME/state`.
-#[cfg(unix)]
-pub fn installed_place(state_dir: &Path) -> Option<&Path> {
-    let place = state_dir
-        .parent()
-        .filter(|_| state_dir.ends_with("state"))?;
-    place.parent()?.ends_with("installed").then_some(place)
 }
 
 /// Returns the account that owns a data directory, if it is neither `owner` nor, without an owner,

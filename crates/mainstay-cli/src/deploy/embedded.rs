@@ -23,7 +23,6 @@ use mainstay_sys::private::{create_private_dir, write_private};
 use super::artifact::Programs;
 use super::refuse_hung;
 use super::registered::{self, Witness};
-use crate::api::Reach;
 use crate::client;
 use crate::embedded::{
     Definition, FORMAT, MODE, RECORD, Record, all, cannot, graph, is_installed, lock,
@@ -35,6 +34,7 @@ use crate::manifest_file::Loaded;
 use crate::not_found;
 use crate::preflight;
 use crate::runs;
+use mainstay_api::Reach;
 
 /// The result of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mainstay::{Context, Control, Status, Stop};
+use mainstay_api::Route;
 use mainstay_core::engine::Request;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::control::{Command, Reply};
 use super::interrupts::Interrupt;
-use crate::api::Route;
 
 /// The service manager that started this host.
 pub(crate) struct Started {

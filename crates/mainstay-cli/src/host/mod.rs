@@ -79,11 +79,11 @@ use self::snapshots::Taking;
 use self::sockets::Sockets;
 use self::update::Update;
 pub(crate) use self::without::{orphans, stop_without_supervisor};
-use crate::api::endpoint;
 use crate::embedded::{self, Definition, Desired};
 use crate::launch;
 use crate::output::Foreign;
 use crate::preflight::{self, user_of};
+use mainstay_api::endpoint;
 
 /// The configuration of a supervisor: its services, state directory and output.
 pub(crate) struct Options {

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::ledger::Estate;
 use super::{Host, other};
-use crate::api::endpoint::{self, Listener};
+use mainstay_api::endpoint::{self, Listener};
 
 /// The delay before lost parts are created again.
 const MOMENT: Duration = Duration::from_millis(50);

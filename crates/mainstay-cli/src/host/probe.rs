@@ -17,8 +17,8 @@ use mainstay_sys::guarded;
 use tokio::net::TcpStream;
 
 use super::delay::Limit;
-use crate::api::http::exchange;
 use crate::owner::{self, Owner, Place};
+use mainstay_api::http::exchange;
 
 /// The result of a probe: success and the local address that answered, if known; or the reason for
 /// its failure.

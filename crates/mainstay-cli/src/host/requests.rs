@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Host;
 use super::control::{Command, Conditions, Reply, Unmet};
-use crate::api::{About, Reach, Route};
+use mainstay_api::{About, Reach, Route};
 
 /// The reason for refusing requests that involve the log thread.
 pub(super) const LOGS_BEHIND: &str =

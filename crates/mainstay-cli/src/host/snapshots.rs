@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use super::children::Purpose;
 use super::control::Reply;
 use super::{Host, Message};
-use crate::api::Taken;
+use mainstay_api::Taken;
 
 /// The time limit of each command around a copy.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);

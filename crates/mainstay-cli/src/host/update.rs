@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use mainstay_api::{Decision, GivenUp, Healthy, TrialRequest};
 use mainstay_core::engine::{
     Action, Beside, Event, Fact, Flaw, Refusal, ServiceId, StateName, Style, TrialPhase, Tryout,
 };
@@ -23,7 +24,6 @@ use tokio::sync::oneshot;
 use super::control::Reply;
 use super::ledger::Updated;
 use super::{Held, Host, Message, User, other};
-use crate::api::{Decision, GivenUp, Healthy, TrialRequest};
 use crate::embedded::Definition;
 use crate::manifest_file::Source;
 use crate::preflight;

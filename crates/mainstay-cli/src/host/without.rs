@@ -7,6 +7,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mainstay_api::{Reach, endpoint};
 use mainstay_core::engine::{ServiceId, StateName};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
@@ -20,7 +21,6 @@ use super::interrupts::Interrupts;
 use super::ledger::{self, Estate, Ledger, Slot, Survivors};
 use super::legacy::{self, Legacy};
 use super::{Host, Output, Parts, Sources, failed, new_processes, possession};
-use crate::api::{Reach, endpoint};
 use crate::embedded::{self, Definition, Desired};
 use crate::launch;
 use crate::output;

@@ -4,13 +4,13 @@
 
 use std::process::ExitCode;
 
+use mainstay_api::{Reach, Verb};
 use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::spec::ServiceName;
 use mainstay_store::state_dir::StateDir;
 
-use crate::api::{Reach, Verb};
 use crate::deploy::update::{self, Embedded};
 use crate::host;
 use crate::installed::Installed;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use mainstay::Scope;
+use mainstay_api::Verb;
 use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::manifest::Format;
@@ -17,7 +18,6 @@ use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access::Closed;
 use serde_json::{Value, json};
 
-use crate::api::Verb;
 use crate::deploy::update;
 use crate::installed::Installed;
 use crate::manifest_file;

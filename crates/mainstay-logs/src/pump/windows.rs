@@ -1,6 +1,6 @@
 //! The log thread on Windows. Anonymous pipes cannot be waited for together, so each pipe has a
-//! thread that blocks reading it and passes on what it reads. The log thread alone touches the disk:
-//! one that hangs delays neither the supervisor nor, until a pipe is full, a service.
+//! thread that blocks reading it and passes on what it reads. The log thread alone touches the
+//! disk: one that hangs delays neither the supervisor nor, until a pipe is full, a service.
 
 use std::io::{self, Read as _};
 use std::path::Path;

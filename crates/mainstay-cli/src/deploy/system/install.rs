@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use mainstay::{Account, Definition, Manager, Scope};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{self, Spec};
-use mainstay_store::state_dir::{self, StateDir};
+use mainstay_store::state_dir::StateDir;
 use mainstay_sys as sys;
 use mainstay_sys::guarded;
 
@@ -298,7 +298,7 @@ impl Installed {
     pub(super) fn create_all_dir(&self) -> io::Result<()> {
         let place = self.here(&self.place);
         let state = place.parent().and_then(Path::parent);
-        state.map_or(Ok(()), state_dir::create_state_dir)
+        state.map_or(Ok(()), mainstay_store::state_dir::create_state_dir)
     }
 
     #[cfg(windows)]

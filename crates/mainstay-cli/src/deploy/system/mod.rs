@@ -32,13 +32,13 @@ pub(crate) use self::order::{Order, Wanted};
 pub(crate) use self::registered::{Kept, kept, programs};
 use super::artifact::Programs;
 use super::refuse_hung;
-use crate::api::Verb;
 use crate::client;
 use crate::installed::{Installed, Mode};
 use crate::library_failure::of_library;
 use crate::margins::patience;
 use crate::not_found;
 use crate::output;
+use mainstay_api::Verb;
 
 /// The directory in which systemd stores the state of dynamic accounts. [`OWN_DIRS`] contains the
 /// links to it.

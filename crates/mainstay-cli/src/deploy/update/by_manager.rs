@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay::{Manager, Scope};
+use mainstay_api::{GivenUp, Verb};
 use mainstay_core::engine::{StateName, Style, TrialPhase};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{LastExit, ServiceReport};
@@ -16,7 +17,6 @@ use mainstay_core::spec::Spec;
 use mainstay_store::snapshot::{CallOff, Created, Occasion, Store, Which};
 
 use super::{Change, Trouble};
-use crate::api::{GivenUp, Verb};
 use crate::installed::Installed;
 use crate::margins::MARGIN;
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use mainstay_api::Verb;
 use mainstay_core::engine::{StateName, Style};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
@@ -11,7 +12,6 @@ use mainstay_store::registry::Program;
 use mainstay_store::state_dir::StateDir;
 
 use super::{Change, Site, Trouble};
-use crate::api::Verb;
 use crate::client;
 use crate::deploy::artifact::Programs;
 use crate::deploy::embedded::{Saved, misfit, next_record, put, tell, witnesses};

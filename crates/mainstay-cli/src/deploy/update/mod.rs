@@ -20,6 +20,7 @@ mod system;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use mainstay_api::{Decision, GivenUp, TrialRequest, Verb};
 use mainstay_core::engine::{StateName, Style};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
@@ -30,7 +31,6 @@ use mainstay_store::state_dir::StateDir;
 
 pub(crate) use self::embedded::Embedded;
 use super::artifact::Programs;
-use crate::api::{Decision, GivenUp, TrialRequest, Verb};
 use crate::client::{self, Tried};
 use crate::installed::Installed;
 use crate::output;

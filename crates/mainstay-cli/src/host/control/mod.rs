@@ -9,12 +9,12 @@ mod server;
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
+use mainstay_api::{Refusal as Refused, Route};
 use mainstay_core::engine::Refusal;
 use tokio::sync::{mpsc, oneshot};
 
 pub(super) use self::condition::{Conditions, Unmet};
 pub(super) use self::server::serve;
-use crate::api::{self, Route};
 
 /// A client's request to the host, and the channel for the response.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Reply {
     /// Returns a response with the document `{"error": message}`.
     pub(super) fn error(status: StatusCode, message: &str) -> Self {
         let error = message.to_owned();
-        let body = serde_json::json!(api::Refusal { error });
+        let body = serde_json::json!(Refused { error });
         Self::new(status, body.to_string())
     }
 

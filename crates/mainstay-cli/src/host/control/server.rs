@@ -24,9 +24,9 @@ use tokio::task::JoinSet;
 
 use super::limit::{Connections, Phase, Progress};
 use super::{Command, Conditions, Reply};
-use crate::api::endpoint::Listener;
-use crate::api::{Route, Unrouted};
 use crate::embedded;
+use mainstay_api::endpoint::Listener;
+use mainstay_api::{Route, Unrouted};
 
 /// The number of events that a slow listener may lag behind before it is disconnected.
 const EVENT_BACKLOG: usize = 4096;

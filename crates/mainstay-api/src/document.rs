@@ -1,5 +1,6 @@
 //! The documents of requests and responses, apart from the reports of `mainstay_core::report`. The
 //! fields are in alphabetical order, as in every document of the protocol.
+#![expect(missing_docs, reason = "docs/control.md describes the fields")]
 
 use std::path::PathBuf;
 
@@ -10,58 +11,58 @@ use serde::{Deserialize, Serialize};
 
 /// Information about a supervisor.
 #[derive(Debug, Serialize)]
-pub(crate) struct About {
-    pub(crate) containment: String,
-    pub(crate) manifest: String,
-    pub(crate) pid: u32,
-    pub(crate) version: &'static str,
+pub struct About {
+    pub containment: String,
+    pub manifest: String,
+    pub pid: u32,
+    pub version: &'static str,
 }
 
 /// The reason why a request was refused, or failed.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Refusal {
-    pub(crate) error: String,
+pub struct Refusal {
+    pub error: String,
 }
 
 /// A complete snapshot.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Taken {
-    pub(crate) snapshot: SnapshotId,
+pub struct Taken {
+    pub snapshot: SnapshotId,
 }
 
 /// A request to try a definition. It may contain secrets.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct TrialRequest {
-    pub(crate) manifest: String,
-    pub(crate) format: String,
-    pub(crate) base_dir: PathBuf,
-    pub(crate) canary_ms: u64,
+pub struct TrialRequest {
+    pub manifest: String,
+    pub format: String,
+    pub base_dir: PathBuf,
+    pub canary_ms: u64,
     /// The version of the installation that the new definition will be.
     #[serde(default)]
-    pub(crate) version: Option<u64>,
+    pub version: Option<u64>,
 }
 
 /// The result of a trial whose definition proved healthy. The trial stays open for a short time,
 /// until the client decides on it.
 #[derive(Serialize)]
-pub(crate) struct Healthy {
+pub struct Healthy {
     #[serde(flatten)]
-    pub(crate) report: Option<ServiceReport>,
-    pub(crate) outcome: &'static str,
+    pub report: Option<ServiceReport>,
+    pub outcome: &'static str,
 }
 
 /// The reason why a trial was rolled back.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename = "rolled-back")]
-pub(crate) struct GivenUp {
+pub struct GivenUp {
     /// The reason as text for people.
     #[serde(rename = "error")]
-    pub(crate) why: String,
+    pub why: String,
     /// The last lines that the program wrote.
-    pub(crate) last_lines: Vec<String>,
-    pub(crate) phase: TrialPhase,
+    pub last_lines: Vec<String>,
+    pub phase: TrialPhase,
     /// The update style. Supervisors of older versions do not report it.
     #[serde(default)]
-    pub(crate) style: Option<Style>,
+    pub style: Option<Style>,
 }

@@ -4,15 +4,15 @@
 use std::path::Path;
 
 #[cfg(unix)]
-pub(crate) use self::unix::{Listener, Place, connect, listener, place};
+pub use self::unix::{Listener, Place, connect, listener, place};
 #[cfg(windows)]
-pub(crate) use self::windows::{Listener, Place, connect, listener, place};
+pub use self::windows::{Listener, Place, connect, listener, place};
 /// A client's end of a connection.
 #[cfg(unix)]
-pub(crate) type Stream = tokio::net::UnixStream;
+pub type Stream = tokio::net::UnixStream;
 /// A client's end of a connection.
 #[cfg(windows)]
-pub(crate) type Stream = tokio::net::windows::named_pipe::NamedPipeClient;
+pub type Stream = tokio::net::windows::named_pipe::NamedPipeClient;
 
 #[cfg(unix)]
 mod unix {
@@ -24,7 +24,7 @@ mod unix {
     use tokio::net::{UnixListener, UnixStream};
 
     /// Accepts connections of this user. No other account can enter the directory.
-    pub(crate) struct Listener {
+    pub struct Listener {
         socket: UnixListener,
         path: PathBuf,
         place: Place,
@@ -32,10 +32,10 @@ mod unix {
 
     /// The identity of a socket's file: its device and inode number.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Place(u64, u64);
+    pub struct Place(u64, u64);
 
     /// Returns the identity of the file that is in the place of the control socket now.
-    pub(crate) fn place(state_dir: &Path) -> io::Result<Place> {
+    pub fn place(state_dir: &Path) -> io::Result<Place> {
         let found = fs::symlink_metadata(super::path(state_dir))?;
         Ok(Place(found.dev(), found.ino()))
     }
@@ -43,7 +43,7 @@ mod unix {
     impl Listener {
         /// Binds the control socket. The caller holds the state directory's lock, so an existing
         /// socket belongs to a dead supervisor.
-        pub(crate) fn bind(state_dir: &Path) -> io::Result<Self> {
+        pub fn bind(state_dir: &Path) -> io::Result<Self> {
             let path = super::path(state_dir);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -60,12 +60,12 @@ mod unix {
         }
 
         /// Returns the file's identity, which shows whether the socket is still in its place.
-        pub(crate) fn place(&self) -> Place {
+        pub fn place(&self) -> Place {
             self.place
         }
 
         /// Returns the next connection. Cancel-safe.
-        pub(crate) async fn accept(&mut self) -> io::Result<UnixStream> {
+        pub async fn accept(&mut self) -> io::Result<UnixStream> {
             self.socket.accept().await.map(|(stream, _)| stream)
         }
     }
@@ -87,7 +87,7 @@ mod unix {
     /// `NotFound` if there never was a supervisor, `ConnectionRefused` if it is dead, `WouldBlock`
     /// if too many clients are waiting, [`Foreign`](super::Foreign) if another account listens
     /// there and must not be trusted.
-    pub(crate) async fn connect(state_dir: &Path) -> io::Result<UnixStream> {
+    pub async fn connect(state_dir: &Path) -> io::Result<UnixStream> {
         let connect = |short: &Path| Ok(mainstay_sys::connect_unix(short)?);
         let stream = super::short(&super::path(state_dir), connect)?;
         let stream = UnixStream::from_std(stream.into())?;
@@ -101,7 +101,7 @@ mod unix {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         let peer = peer.uid();
-        let is_trusted = peer == 0 || peer == rustix::process::geteuid().as_raw();
+        let is_trusted = peer == 0 || peer == mainstay_sys::current_uid();
         match is_trusted || is_delegated(state_dir, peer) {
             true => Ok(stream),
             false => Err(io::Error::other(super::Foreign {
@@ -113,37 +113,37 @@ mod unix {
     /// Returns whether this is the place of an installed service (`STATE/installed/NAME/state`)
     /// whose manager was configured by a trusted account to run it as this user.
     fn is_delegated(state_dir: &Path, uid: u32) -> bool {
-        let place = mainstay_store::state_dir::installed_place(state_dir);
+        let place = mainstay_core::layout::installed_place(state_dir);
         place.is_some_and(|place| matches!(mainstay_sys::trust::exposure(place), Ok(None)))
             && fs::metadata(state_dir).is_ok_and(|found| found.uid() == uid)
     }
 
     /// Returns the process that listens on the socket, if any, and its process ID, if known.
     #[cfg(target_os = "linux")]
-    pub(crate) fn listener(state_dir: &Path) -> Option<Option<u32>> {
-        use rustix::io::Errno;
+    pub fn listener(state_dir: &Path) -> Option<Option<u32>> {
         let probe = |short: &Path| Ok(mainstay_sys::probe_unix(short));
         match super::short(&super::path(state_dir), probe).ok()? {
             // A program that a supervisor was about to start may hold the dead supervisor's
             // descriptors for a moment.
             Ok(pid) => (!mainstay_sys::is_dead(pid?)).then_some(pid),
             // A process listens, and its queue is full.
-            Err(Errno::AGAIN) => Some(None),
+            Err(error) if io::Error::from(error).kind() == io::ErrorKind::WouldBlock => Some(None),
             Err(_) => None,
         }
     }
 
     /// Always `None`: only the lock shows this here.
     #[cfg(not(target_os = "linux"))]
-    pub(crate) fn listener(_state_dir: &Path) -> Option<Option<u32>> {
+    pub fn listener(_state_dir: &Path) -> Option<Option<u32>> {
         None
     }
 }
 
 /// The error for a control socket that belongs to another account.
 #[derive(Debug)]
-pub(crate) struct Foreign {
-    pub(crate) owner: String,
+pub struct Foreign {
+    /// The name of the account.
+    pub owner: String,
 }
 
 impl std::fmt::Display for Foreign {
@@ -156,19 +156,19 @@ impl std::error::Error for Foreign {}
 
 /// Opens the state directory.
 #[cfg(unix)]
-pub(crate) fn open_dir(state_dir: &Path) -> std::io::Result<std::fs::File> {
+pub fn open_dir(state_dir: &Path) -> std::io::Result<std::fs::File> {
     std::fs::File::open(state_dir)
 }
 
 /// Opens the null device. Windows does not open directories like files, and a directory with an
 /// open file in it cannot be removed.
 #[cfg(windows)]
-pub(crate) fn open_dir(_state_dir: &Path) -> std::io::Result<std::fs::File> {
+pub fn open_dir(_state_dir: &Path) -> std::io::Result<std::fs::File> {
     mainstay_sys::null()
 }
 
 /// Removes the socket of a dead supervisor. The caller holds the state directory's lock.
-pub(crate) fn remove_stale(state_dir: &Path) {
+pub fn remove_stale(state_dir: &Path) {
     #[cfg(unix)]
     // If the file stays, it is recognised as stale.
     let _ = std::fs::remove_file(path(state_dir));
@@ -177,7 +177,7 @@ pub(crate) fn remove_stale(state_dir: &Path) {
 }
 
 /// Returns the path of the Unix socket.
-pub(crate) fn path(state_dir: &Path) -> std::path::PathBuf {
+pub fn path(state_dir: &Path) -> std::path::PathBuf {
     state_dir.join("control.sock")
 }
 
@@ -216,7 +216,7 @@ mod windows {
     const PAUSE: Duration = Duration::from_millis(20);
 
     /// Accepts connections of this user, administrators and the system, from this machine.
-    pub(crate) struct Listener {
+    pub struct Listener {
         name: String,
         next: NamedPipeServer,
         pid_path: PathBuf,
@@ -225,7 +225,7 @@ mod windows {
     impl Listener {
         /// Creates the pipe. Fails if another process has the name. The caller holds the state
         /// directory's lock.
-        pub(crate) fn bind(state_dir: &Path) -> io::Result<Self> {
+        pub fn bind(state_dir: &Path) -> io::Result<Self> {
             let name = name(state_dir)?;
             let next = sys::create_pipe(&name, sys::Instance::First)?;
             let pid_path = pid_path(state_dir);
@@ -238,7 +238,7 @@ mod windows {
         }
 
         /// Returns the next connection. Cancel-safe.
-        pub(crate) async fn accept(&mut self) -> io::Result<NamedPipeServer> {
+        pub async fn accept(&mut self) -> io::Result<NamedPipeServer> {
             self.next.connect().await?;
             let next = sys::create_pipe(&self.name, sys::Instance::Another)?;
             Ok(std::mem::replace(&mut self.next, next))
@@ -254,22 +254,24 @@ mod windows {
 
     /// The identity of the pipe. A pipe has no file that could be removed.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Place;
+    pub struct Place;
 
+    /// Returns the identity of the pipe.
     #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
-    pub(crate) fn place(_state_dir: &Path) -> io::Result<Place> {
+    pub fn place(_state_dir: &Path) -> io::Result<Place> {
         Ok(Place)
     }
 
     impl Listener {
+        /// Returns the identity of the pipe.
         #[expect(clippy::unused_self, reason = "the same shape on every system")]
-        pub(crate) fn place(&self) -> Place {
+        pub fn place(&self) -> Place {
             Place
         }
     }
 
     /// Always `None`: only the lock shows this here.
-    pub(crate) fn listener(_state_dir: &Path) -> Option<Option<u32>> {
+    pub fn listener(_state_dir: &Path) -> Option<Option<u32>> {
         None
     }
 
@@ -279,7 +281,7 @@ mod windows {
     /// `NotFound` if no supervisor is alive, `WouldBlock` if too many clients are waiting,
     /// `PermissionDenied` if the pipe belongs to another process than this state directory's
     /// supervisor.
-    pub(crate) async fn connect(state_dir: &Path) -> io::Result<NamedPipeClient> {
+    pub async fn connect(state_dir: &Path) -> io::Result<NamedPipeClient> {
         let name = name(state_dir)?;
         let mut tries = 0..TRIES;
         let pipe = loop {

@@ -23,7 +23,7 @@ const WITHOUT_SOCKET: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The client of the supervisor of one state directory.
-pub(crate) struct Client<'a> {
+pub struct Client<'a> {
     state_dir: &'a Path,
     /// Returns the process ID of the supervisor, if it is alive, whatever has happened to its
     /// socket.
@@ -32,12 +32,15 @@ pub(crate) struct Client<'a> {
 
 /// The reason why a request was not answered.
 #[derive(Debug)]
-pub(crate) enum Error {
+pub enum Error {
     /// The connection failed: `NotFound` or `ConnectionRefused` if no supervisor is alive, or an
     /// error as for [`endpoint::connect`].
     Unreachable(io::Error),
     /// The supervisor is alive, and its socket is gone.
-    SocketLost { pid: u32 },
+    SocketLost {
+        /// The supervisor's process ID.
+        pid: u32,
+    },
     /// The supervisor did not pass a liveness check.
     Unresponsive,
     /// The connection ended too early.
@@ -47,7 +50,7 @@ pub(crate) enum Error {
 impl<'a> Client<'a> {
     /// Creates the client of a state directory's supervisor. `supervisor` returns the supervisor's
     /// process ID while it is alive.
-    pub(crate) fn new(state_dir: &'a Path, supervisor: &'a dyn Fn() -> Option<u32>) -> Self {
+    pub fn new(state_dir: &'a Path, supervisor: &'a dyn Fn() -> Option<u32>) -> Self {
         Self {
             state_dir,
             supervisor,
@@ -59,16 +62,12 @@ impl<'a> Client<'a> {
     ///
     /// # Errors
     /// If there is no response. A refusal is one.
-    pub(crate) async fn ask(
-        &self,
-        route: &Route,
-        body: Bytes,
-    ) -> Result<(StatusCode, Bytes), Error> {
+    pub async fn ask(&self, route: &Route, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
         self.while_it_responds(self.ask_once(route, body)).await
     }
 
     /// Sends a request and returns the response as soon as it begins, as [`ask`](Self::ask) does.
-    pub(crate) async fn stream(&self, route: &Route) -> Result<Response<Incoming>, Error> {
+    pub async fn stream(&self, route: &Route) -> Result<Response<Incoming>, Error> {
         self.while_it_responds(self.send(route, Bytes::new())).await
     }
 

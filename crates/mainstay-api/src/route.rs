@@ -1,11 +1,15 @@
 //! The requests of the protocol, and the method and the path of each.
+#![expect(
+    missing_docs,
+    reason = "names are names of services; verbs speak for themselves"
+)]
 
 use hyper::{Method, Uri};
 use mainstay_core::engine::Request;
 
 /// A request to a supervisor, without its body and its conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Route {
+pub enum Route {
     /// `GET /v1`: information about the supervisor.
     About,
     /// `GET /v1/services`
@@ -52,7 +56,7 @@ pub(crate) enum Route {
 
 /// An operation that people and service managers request of services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
+pub enum Verb {
     Start,
     Stop,
     Restart,
@@ -63,7 +67,7 @@ pub(crate) enum Verb {
 
 /// The services that a stop applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub enum Reach {
     /// The named services only.
     Named,
     /// The named services and all their dependents.
@@ -72,7 +76,7 @@ pub(crate) enum Reach {
 
 /// The decision on the trial of a new definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// The new definition replaces the old one.
     Commit,
     /// The new definition is rolled back.
@@ -81,14 +85,14 @@ pub(crate) enum Decision {
 
 /// The part of a method and a path that is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unrouted {
+pub enum Unrouted {
     Protocol,
     Request,
     Verb,
 }
 
 impl Verb {
-    pub(crate) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Stop => "stop",
@@ -100,7 +104,7 @@ impl Verb {
     }
 
     /// Returns the request for these services.
-    pub(crate) fn route(self, names: &[String], reach: Reach) -> Route {
+    pub fn route(self, names: &[String], reach: Reach) -> Route {
         let names = names.to_vec();
         let request = match self {
             Self::Stop => return Route::Stop { names, reach },
@@ -118,7 +122,7 @@ impl Verb {
 }
 
 impl Route {
-    pub(crate) fn method(&self) -> Method {
+    pub fn method(&self) -> Method {
         match self {
             Self::About | Self::Status | Self::Entry { .. } | Self::Events => Method::GET,
             Self::Define { .. } => Method::PUT,
@@ -128,7 +132,7 @@ impl Route {
     }
 
     /// Returns the path and the query.
-    pub(crate) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         const SERVICES: &str = "/v1/services";
         match self {
             Self::About => "/v1".to_owned(),
@@ -168,7 +172,7 @@ impl Route {
     ///
     /// # Errors
     /// If they are no request of this protocol.
-    pub(crate) fn parse(method: &Method, uri: &Uri) -> Result<Self, Unrouted> {
+    pub fn parse(method: &Method, uri: &Uri) -> Result<Self, Unrouted> {
         let query = uri.query().unwrap_or_default().split('&');
         let reach = match query.clone().any(|part| part == "with-dependents") {
             true => Reach::WithDependents,
@@ -222,7 +226,7 @@ impl Route {
     }
 
     /// Returns the names of the services that the request is about.
-    pub(crate) fn names(&self) -> &[String] {
+    pub fn names(&self) -> &[String] {
         match self {
             Self::About | Self::Status | Self::Events | Self::StopAll => &[],
             Self::Entry { name }

@@ -9,12 +9,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The `User-Agent` header.
-pub(crate) const USER_AGENT: &str = concat!("mainstay/", env!("CARGO_PKG_VERSION"));
+pub const USER_AGENT: &str = concat!("mainstay/", env!("CARGO_PKG_VERSION"));
 
 /// Sends a request and returns as soon as the head of the response arrives.
 ///
 /// The connection lives on in its own task until the body of the response is read or dropped.
-pub(crate) async fn exchange<S>(
+pub async fn exchange<S>(
     stream: S,
     method: Method,
     host: &str,
@@ -40,7 +40,7 @@ where
 }
 
 /// Reads the status and the whole body, which must be small.
-pub(crate) async fn whole(response: Response<Incoming>) -> io::Result<(StatusCode, Bytes)> {
+pub async fn whole(response: Response<Incoming>) -> io::Result<(StatusCode, Bytes)> {
     let status = response.status();
     let body = response
         .into_body()
