@@ -210,6 +210,7 @@ impl Pipes {
         Vec::new()
     }
 
+    /// Does nothing: the pipes end with the supervisor.
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub fn need(&mut self) {}
 

@@ -6,13 +6,14 @@ use std::fs;
 use std::time::SystemTime;
 
 use mainstay_sys as sys;
+use mainstay_sys::private::write_private;
 
 use crate::state_dir::StateDir;
 
 /// Marks the service of this host as completed. Best effort: without the marker, its dependents do
 /// not start, and report that.
 pub fn store(state: &StateDir) {
-    let _ = mainstay_sys::private::write_private(&state.completed_path(), b"");
+    let _ = write_private(&state.completed_path(), b"");
 }
 
 /// Removes the marker, because the service is started again or was stopped by an operator.

@@ -5,6 +5,7 @@ use std::fs;
 
 use mainstay_core::engine::StateName;
 use mainstay_core::report::{ServiceReport, StatusReport};
+use mainstay_sys::private::write_private;
 
 use crate::state_dir::StateDir;
 
@@ -17,7 +18,7 @@ pub fn store(state: &StateDir, report: &StatusReport) {
     let mut services = report.services.iter();
     let halted = services.find(|service| service.state == StateName::Halted);
     if let Some(json) = halted.and_then(|halted| serde_json::to_vec(halted).ok()) {
-        let _ = mainstay_sys::private::write_private(&state.halted_path(), &json);
+        let _ = write_private(&state.halted_path(), &json);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::time::rfc3339;
+use mainstay_sys::private::write_private;
 use serde::{Deserialize, Serialize};
 
 use crate::state_dir::StateDir;
@@ -50,7 +51,7 @@ impl StartFailure {
         let Ok(json) = serde_json::to_vec(&stored) else {
             return;
         };
-        let _ = mainstay_sys::private::write_private(&state.start_failure_path(), &json);
+        let _ = write_private(&state.start_failure_path(), &json);
     }
 
     /// Removes the stored failure after a successful start.

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mainstay_core::spec::{Facility, ServiceName};
+use mainstay_sys::private::create_private_dir;
 
 use super::Lost;
 use super::record::{Block, Source};
@@ -214,7 +215,7 @@ impl Spool {
     }
 
     fn create(&self, number: u64) -> io::Result<File> {
-        mainstay_sys::private::create_private_dir(&self.dir)?;
+        create_private_dir(&self.dir)?;
         let mut file =
             private(OpenOptions::new().write(true).create_new(true)).open(self.path(number))?;
         if let Err(error) = file.write_all(MAGIC) {

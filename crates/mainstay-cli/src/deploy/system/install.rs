@@ -11,6 +11,7 @@ use mainstay_core::spec::{self, Spec};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys as sys;
 use mainstay_sys::guarded;
+use mainstay_sys::private::{create_private_dir, write_private};
 
 #[cfg(unix)]
 use super::PRIVATE_DIRS;
@@ -288,7 +289,7 @@ impl Installed {
         {
             refuse_exposed(place)?;
         }
-        mainstay_sys::private::create_private_dir(all)?;
+        create_private_dir(all)?;
         sys::entrust(all, None).map(drop)
     }
 
@@ -303,7 +304,7 @@ impl Installed {
 
     #[cfg(windows)]
     fn create_state_dir(&self, _account: &Account) -> io::Result<()> {
-        mainstay_sys::private::create_private_dir(self.state.path())
+        create_private_dir(self.state.path())
     }
 
     /// Creates the host's own state directory, or a link to the directory that systemd creates at
@@ -323,9 +324,9 @@ impl Installed {
             ));
         }
         if !is_dynamic {
-            return mainstay_sys::private::create_private_dir(&path);
+            return create_private_dir(&path);
         }
-        mainstay_sys::private::create_private_dir(&self.here(&self.place))?;
+        create_private_dir(&self.here(&self.place))?;
         match std::os::unix::fs::symlink(Path::new(PRIVATE_DIRS).join(self.own_dir()), path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             done => done,
@@ -423,7 +424,7 @@ impl Copies {
         self.remember(path)?;
         let is_same = matches!(self.before.last(), Some(Before::File(_, old, _)) if old == bytes);
         self.is_changed |= !is_same;
-        mainstay_sys::private::write_private(path, bytes).map(drop)
+        write_private(path, bytes).map(drop)
     }
 
     fn remove(&mut self, path: &Path) -> io::Result<()> {
@@ -438,7 +439,7 @@ impl Copies {
         for before in self.before.into_iter().rev() {
             drop(match before {
                 Before::File(path, bytes, permissions) => {
-                    let written = mainstay_sys::private::write_private(&path, &bytes);
+                    let written = write_private(&path, &bytes);
                     written.and_then(|_| fs::set_permissions(path, permissions))
                 }
                 Before::Nothing(path) => fs::remove_file(path),
