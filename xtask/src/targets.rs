@@ -5,7 +5,12 @@ use std::process::ExitCode;
 use crate::lab::Lab;
 use crate::{Result, heading};
 
-const LIBRARY: &[&str] = &["--package=mainstay", "--package=mainstay-core"];
+/// The packages without C dependencies.
+const PURE: &[&str] = &[
+    "--package=mainstay",
+    "--package=mainstay-core",
+    "--package=mainstay-sys",
+];
 const ALL: &[&str] = &[
     "--package=mainstay",
     "--package=mainstay-core",
@@ -37,7 +42,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         if let Some(c_compiler) = c_compiler {
             cargo.env(format!("CC_{}", target.replace('-', "_")), c_compiler);
         }
-        cargo.args(if c_compiler.is_some() { ALL } else { LIBRARY });
+        cargo.args(if c_compiler.is_some() { ALL } else { PURE });
         let is_ok = cargo.status()?.success();
         if !is_ok {
             code = ExitCode::FAILURE;
@@ -45,7 +50,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         let outcome = if is_ok { "ok" } else { "failed" };
         let what = match c_compiler {
             Some(_) => "",
-            None => " (mainstay-cli skipped: no C compiler for it here)",
+            None => " (the command skipped: no C compiler for it here)",
         };
         report.push(format!("{target}: {outcome}{what}"));
     }

@@ -1060,7 +1060,7 @@ pub(super) fn raise_limits() {
 /// the defaults back.
 pub(super) fn ignore_signals() {
     // Exceeding the file size limit must fail one write, not end the supervisor.
-    let mut ignored = vec![
+    let ignored = [
         libc::SIGALRM,
         libc::SIGVTALRM,
         libc::SIGPROF,
@@ -1071,10 +1071,9 @@ pub(super) fn ignore_signals() {
         libc::SIGTTOU,
     ];
     #[cfg(target_os = "linux")]
-    {
-        ignored.extend([libc::SIGPOLL, libc::SIGPWR, libc::SIGSTKFLT]);
-        ignored.extend(libc::SIGRTMIN()..=libc::SIGRTMAX());
-    }
+    let ignored = (libc::SIGRTMIN()..=libc::SIGRTMAX())
+        .chain([libc::SIGPOLL, libc::SIGPWR, libc::SIGSTKFLT])
+        .chain(ignored);
     for signal in ignored {
         // SAFETY: no memory is involved. A number that the system refuses has no effect.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
