@@ -17,7 +17,7 @@ use crate::{Result, cargo, comments, root};
 
 /// The crates of the product from the ground up, and those of them that each one imports. Imports
 /// go down only, so each crate imports crates above it in this table.
-const FLOORS: [(&str, &[&str]); 7] = [
+const FLOORS: [(&str, &[&str]); 8] = [
     ("mainstay-core", &[]),
     ("mainstay", &[]),
     ("mainstay-sys", &["mainstay-core"]),
@@ -28,6 +28,17 @@ const FLOORS: [(&str, &[&str]); 7] = [
     ),
     ("mainstay-api", &["mainstay-core", "mainstay-sys"]),
     (
+        "mainstay-host",
+        &[
+            "mainstay-core",
+            "mainstay",
+            "mainstay-sys",
+            "mainstay-logs",
+            "mainstay-store",
+            "mainstay-api",
+        ],
+    ),
+    (
         "mainstay-cli",
         &[
             "mainstay-core",
@@ -36,6 +47,7 @@ const FLOORS: [(&str, &[&str]); 7] = [
             "mainstay-logs",
             "mainstay-store",
             "mainstay-api",
+            "mainstay-host",
         ],
     ),
 ];

@@ -24,11 +24,12 @@ const SOAK_MINUTES: u64 = 2;
 const SOAK_SEED: u64 = 1;
 
 /// The packages that are tested on Windows.
-const WINDOWS_PACKAGES: [&str; 8] = [
+const WINDOWS_PACKAGES: [&str; 9] = [
     "crates/mainstay",
     "crates/mainstay-api",
     "crates/mainstay-cli",
     "crates/mainstay-core",
+    "crates/mainstay-host",
     "crates/mainstay-logs",
     "crates/mainstay-store",
     "crates/mainstay-sys",

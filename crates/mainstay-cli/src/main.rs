@@ -1,29 +1,19 @@
 //! The `mainstay` command. docs/exit-codes.md documents its exit codes.
 #![forbid(unsafe_code)]
 
-mod agent;
 mod cli;
 mod client;
 mod deploy;
-mod embedded;
-mod host;
 mod installed;
-mod launch;
 mod library_failure;
-mod manifest_file;
 mod margins;
 mod not_found;
-mod output;
-mod owner;
-mod preflight;
-mod runs;
-mod table;
 mod verbs;
-mod webhook;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use mainstay_host::output;
 
 fn main() -> ExitCode {
     #[cfg(windows)]

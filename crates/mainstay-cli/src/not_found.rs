@@ -4,9 +4,9 @@
 use mainstay::Manager;
 use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::report::StatusReport;
+use mainstay_host::embedded;
 use mainstay_store::state_dir::StateDir;
 
-use crate::embedded;
 use crate::installed::Installed;
 
 /// The maximum number of names in a hint.

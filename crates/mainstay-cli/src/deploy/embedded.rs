@@ -9,12 +9,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mainstay::Manager;
+use mainstay_api::Reach;
 use mainstay_core::engine::{GraphError, Refusal};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::Format;
 use mainstay_core::registry::{Expected, Stored, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_host as host;
+use mainstay_host::embedded::{
+    Definition, FORMAT, MODE, RECORD, Record, all, cannot, graph, is_installed, lock,
+    manifest_path, place, read_record, registry_path, stopped, write_desired, write_record,
+};
+use mainstay_host::manifest_file::Loaded;
+use mainstay_host::preflight;
+use mainstay_host::runs;
 use mainstay_store::registry::{Registered, Registry, Wish, Work};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::guarded;
@@ -24,17 +33,8 @@ use super::artifact::Programs;
 use super::refuse_hung;
 use super::registered::{self, Witness};
 use crate::client;
-use crate::embedded::{
-    Definition, FORMAT, MODE, RECORD, Record, all, cannot, graph, is_installed, lock,
-    manifest_path, place, read_record, registry_path, stopped, write_desired, write_record,
-};
-use crate::host;
 use crate::installed::{Installed, find};
-use crate::manifest_file::Loaded;
 use crate::not_found;
-use crate::preflight;
-use crate::runs;
-use mainstay_api::Reach;
 
 /// The result of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub(crate) enum Change {
     None,
 }
 
-/// Splits names of services to remove like [`embedded::split`](crate::embedded::split). Partly
-/// installed services count as the embedded manager's. When purging, so do uninstalled ones.
+/// Splits names of services to remove, like [`mainstay_host::embedded::split`]. Partly installed
+/// services count as the embedded manager's. When purging, so do uninstalled ones.
 pub(crate) fn split_left(
     state: &StateDir,
     names: Vec<String>,

@@ -10,13 +10,13 @@ use mainstay_core::manifest;
 use mainstay_core::registry::{Definition, Expected, Refusal};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_host::launch;
+use mainstay_host::manifest_file::Loaded;
 use mainstay_store::registry::{Error, Program, Registered, Registry, Wish, Work};
 use mainstay_sys::guarded;
 use serde::Serialize;
 
 use crate::installed::find;
-use crate::launch;
-use crate::manifest_file::Loaded;
 
 /// One piece of evidence about a service's state, from a single source.
 #[derive(Debug, Serialize)]

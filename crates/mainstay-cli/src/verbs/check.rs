@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use mainstay_core::failure::Failure;
 use mainstay_core::spec::Spec;
+use mainstay_host::manifest_file::Source;
+use mainstay_host::output;
 
-use crate::manifest_file::{FormatName, Source};
-use crate::output;
+use super::FormatName;
 
 /// Check a manifest and show every error in it, without starting anything
 ///
@@ -28,7 +29,7 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let source = Source::read(&self.file, self.format)?;
+        let source = Source::read(&self.file, self.format.map(Into::into))?;
         let checked = source.specs();
         let warnings = match &checked {
             Ok(specs) => source.warnings(specs),

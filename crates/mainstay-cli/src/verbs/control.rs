@@ -9,12 +9,13 @@ use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::spec::ServiceName;
+use mainstay_host as host;
+use mainstay_host::output;
 use mainstay_store::state_dir::StateDir;
 
 use crate::deploy::update::{self, Embedded};
-use crate::host;
 use crate::installed::Installed;
-use crate::{client, not_found, output};
+use crate::{client, not_found};
 
 /// The services to control.
 #[derive(Debug, clap::Args)]

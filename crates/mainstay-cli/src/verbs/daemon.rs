@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use mainstay_core::failure::Failure;
 use mainstay_store::state_dir::StateDir;
 
-use crate::host::{self, Options, Output, Services};
-use crate::output::Foreign;
+use mainstay_host::output::Foreign;
+use mainstay_host::{self as host, Options, Output, Services};
 
 /// Run the embedded service manager
 ///

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
 use mainstay_core::registry::{Definition, Version};
+use mainstay_host::manifest_file;
+use mainstay_host::output;
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 
 use crate::deploy::system::kept;
 use crate::installed::registry_of;
-use crate::manifest_file;
 use crate::not_found;
-use crate::output;
 
 /// The number of context lines around a difference.
 const CONTEXT: usize = 3;

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use mainstay_core::failure::Failure;
+use mainstay_host::{embedded, output};
 use mainstay_store::state_dir::StateDir;
 
+use crate::deploy;
 use crate::installed::Installed;
-use crate::{deploy, embedded, output};
 
 /// The services to enable or disable.
 #[derive(Debug, clap::Args)]

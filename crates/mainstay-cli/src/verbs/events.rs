@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use http_body_util::BodyExt as _;
 use mainstay_core::failure::{Code, Failure};
+use mainstay_host::output::{self, Foreign};
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::StateDir;
 use serde::Deserialize;
@@ -12,7 +13,6 @@ use serde::Deserialize;
 use crate::client;
 use crate::installed::Installed;
 use crate::not_found;
-use crate::output::{self, Foreign};
 
 /// Show service events as they happen, until the supervisor ends or you press Ctrl-C
 #[derive(Debug, clap::Args)]

@@ -6,12 +6,12 @@ use std::time::Duration;
 use mainstay_core::failure::Failure;
 use mainstay_core::registry::{Entry, Who};
 use mainstay_core::time::rfc3339;
+use mainstay_host::output;
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
 use crate::installed::registry_of;
 use crate::not_found;
-use crate::output;
 
 /// Show the changes to a service's definition, oldest first
 ///

@@ -8,13 +8,14 @@ use std::process::ExitCode;
 use mainstay::{Context, Exit};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::Spec;
+use mainstay_host::launch;
+use mainstay_host::manifest_file::Source;
+use mainstay_host::{self as host, Copy, Options, Output, Services, Started};
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::StateDir;
 
-use crate::host::{self, Copy, Options, Output, Services, Started};
+use super::FormatName;
 use crate::installed::Installed;
-use crate::launch;
-use crate::manifest_file::{FormatName, Source};
 use crate::margins::of_host;
 
 /// Run one service of a manifest for the service manager that started this process
@@ -95,7 +96,7 @@ impl Host {
     fn job(&self) -> Result<Job, Failure> {
         let path = launch::credential(&self.manifest).unwrap_or_else(|| self.manifest.clone());
         refuse_exposed(&path)?;
-        let manifest = Source::read_installed(&path, self.format)?
+        let manifest = Source::read_installed(&path, self.format.map(Into::into))?
             .based_on(self.base_dir.clone())
             .load()?;
         let copy = Copy::from(&manifest);

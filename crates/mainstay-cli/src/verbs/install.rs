@@ -7,16 +7,17 @@ use mainstay::{Account, Manager, Password, Scope};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::Expected;
 use mainstay_core::spec::Spec;
+use mainstay_host::manifest_file::{self, Loaded};
+use mainstay_host::output;
+use mainstay_host::preflight;
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
+use super::FormatName;
 use crate::deploy::embedded::{self, Change};
 use crate::deploy::system::{self, Order, Wanted};
 use crate::installed::{Mode, Record};
 use crate::library_failure::of_library;
-use crate::manifest_file::{self, FormatName, Loaded};
-use crate::output;
-use crate::preflight;
 
 /// Install services from a manifest, to start at boot; update those already installed
 ///
@@ -94,7 +95,7 @@ struct Line {
 
 impl Install {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let mut manifest = manifest_file::load(&self.file, self.format)?;
+        let mut manifest = manifest_file::load(&self.file, self.format.map(Into::into))?;
         if let Some(root) = &self.root {
             manifest.dir = dir_in_image(&manifest.dir, root)?;
         }

@@ -17,6 +17,7 @@ use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::log::stored::{Stored, Stream};
 use mainstay_core::spec::ServiceName;
 use mainstay_core::time::{WHEN, when};
+use mainstay_host::output::{self, Foreign};
 use mainstay_logs::read::{Followed, Keep, Lines, Log, Position, Query, Range, Time, follow};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access::{self, Closed};
@@ -25,7 +26,6 @@ use regex::bytes::{Regex, RegexBuilder};
 use crate::client;
 use crate::installed::Installed;
 use crate::not_found;
-use crate::output::{self, Foreign};
 use pager::Pager;
 use show::{Added, Form, Shown, Tag};
 

@@ -21,7 +21,31 @@ pub(crate) mod verify;
 
 use std::time::Duration;
 
+use clap::ValueEnum;
+use mainstay_core::manifest::Format;
+
 use mainstay_core::failure::{Code, Failure};
+
+/// The manifest format, as named on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FormatName {
+    /// TOML
+    Toml,
+    /// YAML, without anchors and tags
+    Yaml,
+    /// JSON
+    Json,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Toml => Self::Toml,
+            FormatName::Yaml => Self::Yaml,
+            FormatName::Json => Self::Json,
+        }
+    }
+}
 
 fn duration(text: &str) -> Result<Duration, String> {
     mainstay_core::manifest::duration(text)

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use mainstay_core::failure::Failure;
+use mainstay_host::manifest_file;
+use mainstay_host::output::{self, Foreign};
+use mainstay_host::{self as host, Copy, Options, Output, Services};
 use mainstay_store::state_dir::StateDir;
 
-use crate::host::{self, Copy, Options, Output, Services};
-use crate::manifest_file::{self, FormatName};
-use crate::output::{self, Foreign};
+use super::FormatName;
 
 /// Run the services of a manifest in the foreground, until all have ended or you press Ctrl-C
 ///
@@ -37,7 +38,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
-        let manifest = manifest_file::load(&self.file, self.format)?;
+        let manifest = manifest_file::load(&self.file, self.format.map(Into::into))?;
         let copy = Copy::from(&manifest);
         let specs = manifest.select(&self.names)?;
         let is_left_out = |name: &String| !specs.iter().any(|spec| spec.name().as_str() == name);

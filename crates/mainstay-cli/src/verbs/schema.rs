@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use mainstay_core::failure::Failure;
 use mainstay_core::manifest;
 
-use crate::output;
+use mainstay_host::output;
 
 pub(crate) fn run() -> Result<ExitCode, Failure> {
     output::document(&manifest::schema())?;

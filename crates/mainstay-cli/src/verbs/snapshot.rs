@@ -13,16 +13,18 @@ use mainstay_core::manifest::Format;
 use mainstay_core::report::ServiceReport;
 use mainstay_core::snapshot::{Digest, Index, Kind, Reason, SnapshotId};
 use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
+use mainstay_host as host;
+use mainstay_host::manifest_file;
+use mainstay_host::output;
 use mainstay_store::snapshot::{CallOff, Created, Listed, Occasion, Store, Which};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access::Closed;
 use serde_json::{Value, json};
 
+use crate::client;
 use crate::deploy::update;
 use crate::installed::Installed;
-use crate::manifest_file;
 use crate::not_found;
-use crate::{client, host, output};
 
 /// The hint for a manifest without `snapshot`.
 const STATE: &str =

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
+use mainstay_host as host;
+use mainstay_host::{embedded, output, table};
 use mainstay_store::completed;
 use mainstay_store::state_dir::StateDir;
 
 use crate::installed::Installed;
-use crate::{client, deploy, embedded, host, not_found, output, table};
+use crate::{client, deploy, not_found};
 
 /// The polling interval of `--wait`.
 const LOOK: Duration = Duration::from_millis(50);

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::Expected;
+use mainstay_host::output;
 use mainstay_store::state_dir::StateDir;
 
 use crate::deploy::embedded;
 use crate::installed::Installed;
-use crate::output;
 
 /// Stop and remove services; keep their logs and data
 #[derive(Debug, clap::Args)]

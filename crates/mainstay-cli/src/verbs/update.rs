@@ -10,18 +10,19 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest as core;
 use mainstay_core::registry::{Definition, Expected, Version};
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_host::manifest_file::{self, Loaded};
+use mainstay_host::output;
 use mainstay_store::registry::{Registered, Registry};
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
+use super::FormatName;
 use crate::deploy::artifact::{Hash, Source};
 use crate::deploy::update::{self, Done, Embedded, Outcome, Site};
 use crate::deploy::{registered, system};
 use crate::installed::Installed;
 use crate::library_failure::of_library;
-use crate::manifest_file::{self, FormatName, Loaded};
 use crate::not_found;
-use crate::output;
 
 /// Update installed services from a manifest; roll back each one that does not become healthy
 ///
@@ -104,7 +105,7 @@ struct Line {
 
 impl Update {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let manifest = manifest_file::load(&self.file, self.format)?;
+        let manifest = manifest_file::load(&self.file, self.format.map(Into::into))?;
         let names = self.in_order(&manifest)?;
         if self.how.if_version.is_some() {
             super::must_be_one("update", "--if-version", names.len())?;

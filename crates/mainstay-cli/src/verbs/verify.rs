@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use mainstay_core::failure::{Code, Failure};
+use mainstay_host::output;
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
 use crate::deploy::embedded;
 use crate::deploy::registered::Witness;
 use crate::installed::Installed;
-use crate::output;
 
 /// Check a service against its registered definition, unit files and running state
 ///

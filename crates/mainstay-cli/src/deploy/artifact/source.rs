@@ -6,11 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use mainstay_core::failure::{Code, Failure};
+use mainstay_host::agent::{self, Trust};
 use mainstay_sys::guarded;
 use ureq::http::Uri;
 
 use super::LARGEST;
-use crate::agent::{self, Trust};
 
 /// The largest number of redirects of a download.
 const REDIRECTS: u32 = 5;

@@ -9,11 +9,11 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{
     self, BeyondLimit, CodeAction, Policy, Priority, Ready, Reload, Signal, Spec, StopAsk,
 };
+use mainstay_host::launch;
 
 use super::OWN_DIRS;
 use super::order::Wanted;
 use crate::installed::{Installed, Mode};
-use crate::launch;
 use crate::margins::{of_host, start_limit};
 
 /// The largest number of increasing restart delays passed to a manager.

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use mainstay::{Account, Definition, Manager, Scope};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{self, Spec};
+use mainstay_host::embedded;
+use mainstay_host::manifest_file::Loaded;
+use mainstay_host::preflight;
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys as sys;
 use mainstay_sys::guarded;
@@ -17,11 +20,8 @@ use mainstay_sys::private::{create_private_dir, write_private};
 use super::PRIVATE_DIRS;
 use super::order::{Order, Wanted};
 use super::registered::{self, Kept};
-use crate::embedded;
 use crate::installed::{Installed, Mode, Stored};
 use crate::library_failure::of_library;
-use crate::manifest_file::Loaded;
-use crate::preflight;
 
 /// The result of an installation.
 pub(crate) struct Done {

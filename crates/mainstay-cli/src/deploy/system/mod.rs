@@ -15,12 +15,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay::{Definition, ErrorKind, Manager, ServiceStatus, State};
+use mainstay_api::Verb;
 use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::Expected;
 use mainstay_core::report::{LastExit, ServiceReport};
 use mainstay_core::spec::{Need, Spec};
+use mainstay_host::output;
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::StateDir;
 use mainstay_store::{completed, halted};
@@ -37,8 +39,6 @@ use crate::installed::{Installed, Mode};
 use crate::library_failure::of_library;
 use crate::margins::patience;
 use crate::not_found;
-use crate::output;
-use mainstay_api::Verb;
 
 /// The directory in which systemd stores the state of dynamic accounts. [`OWN_DIRS`] contains the
 /// links to it.

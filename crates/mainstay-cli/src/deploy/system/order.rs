@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use mainstay::Account;
 use mainstay_core::registry::Expected;
 use mainstay_core::spec::Spec;
+use mainstay_host::manifest_file::Loaded;
 
 use crate::installed::Record;
-use crate::manifest_file::Loaded;
 
 /// A service to be installed.
 pub(crate) struct Wanted<'a> {

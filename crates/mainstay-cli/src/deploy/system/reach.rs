@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use mainstay::{Account, Manager, Scope};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec;
+use mainstay_host::launch;
 use mainstay_sys as sys;
 use mainstay_sys::rights;
 
 use super::order::{Order, Wanted};
 use crate::installed::{Mode, Record};
-use crate::launch;
 
 /// Directories that `PrivateTmp=` replaces.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];

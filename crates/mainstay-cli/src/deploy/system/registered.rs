@@ -8,6 +8,7 @@ use mainstay_core::manifest;
 use mainstay_core::registry::{Definition, Expected, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_host::manifest_file::Loaded;
 use mainstay_store::registry::{Program, Registered, Registry, Wish, Work};
 use mainstay_store::state_dir::StateDir;
 
@@ -19,7 +20,6 @@ use crate::deploy::registered::{
 };
 use crate::installed::{Installed, Mode, Record, registry_of};
 use crate::library_failure::of_library;
-use crate::manifest_file::Loaded;
 
 /// Marks all services of an order as owned by this process.
 pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Failure> {

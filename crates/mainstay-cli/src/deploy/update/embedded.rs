@@ -8,6 +8,8 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
 use mainstay_core::registry::{self, Version};
 use mainstay_core::spec::ServiceName;
+use mainstay_host as host;
+use mainstay_host::embedded::{self, Definition};
 use mainstay_store::registry::Program;
 use mainstay_store::state_dir::StateDir;
 
@@ -16,8 +18,6 @@ use crate::client;
 use crate::deploy::artifact::Programs;
 use crate::deploy::embedded::{Saved, misfit, next_record, put, tell, witnesses};
 use crate::deploy::registered;
-use crate::embedded::{self, Definition};
-use crate::host;
 
 /// An installed service of the embedded manager.
 #[derive(Debug)]

@@ -26,6 +26,7 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::ServiceName;
+use mainstay_host::output;
 use mainstay_store::registry::{self, Program, Registered, Registry, Wish};
 use mainstay_store::state_dir::StateDir;
 
@@ -33,7 +34,6 @@ pub(crate) use self::embedded::Embedded;
 use super::artifact::Programs;
 use crate::client::{self, Tried};
 use crate::installed::Installed;
-use crate::output;
 
 /// An installed service, independent of its manager.
 pub(crate) trait Site {

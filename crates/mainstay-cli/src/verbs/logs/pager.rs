@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::output::{self, Foreign};
+use mainstay_host::output::{self, Foreign};
 
 struct Paging {
     input: ChildStdin,

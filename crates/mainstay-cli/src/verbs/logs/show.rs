@@ -13,7 +13,7 @@ use regex::bytes::Regex;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-use crate::output::{self, Writer};
+use mainstay_host::output::{self, Writer};
 
 /// The colours of service names: those that are readable on black and on white.
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];

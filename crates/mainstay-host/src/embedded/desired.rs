@@ -22,13 +22,16 @@ const FILE: &str = "desired.json";
 /// The reason why a service stays down until it is started explicitly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "state")]
-pub(crate) enum Desired {
+pub enum Desired {
     /// An operator stopped it by name.
     Stopped,
     /// The service halted.
     Halted {
+        /// The reason.
         why: String,
+        /// The number of restarts before it.
         restarts: u64,
+        /// The end of its last run.
         last_exit: Option<LastExit>,
     },
 }
@@ -62,7 +65,7 @@ pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, Stri
 }
 
 /// Returns the desired state of a service. If it cannot be read, the service stays down.
-pub(crate) fn read_or_halted(state: &StateDir, name: &str) -> Option<Desired> {
+pub fn read_or_halted(state: &StateDir, name: &str) -> Option<Desired> {
     let halted = |why| Desired::Halted {
         why: format!("whether it was stopped cannot be read: {why}"),
         restarts: 0,
@@ -72,7 +75,7 @@ pub(crate) fn read_or_halted(state: &StateDir, name: &str) -> Option<Desired> {
 }
 
 /// Stores the desired state. `None` removes it.
-pub(crate) fn write(state: &StateDir, name: &str, desired: Option<&Desired>) -> io::Result<()> {
+pub fn write(state: &StateDir, name: &str, desired: Option<&Desired>) -> io::Result<()> {
     let path = path(state, name);
     let Some(desired) = desired.cloned() else {
         return match fs::remove_file(&path) {

@@ -12,7 +12,7 @@ const RESET: &str = "\x1b[0m";
 
 /// Text with colours set by this program.
 #[derive(Debug, Default)]
-pub(crate) struct Painted {
+pub struct Painted {
     text: String,
     /// The byte offsets at which character attributes change, with their SGR sequences.
     marks: Vec<(usize, &'static str)>,
@@ -30,7 +30,8 @@ impl Painted {
         self.marks.push((self.text.len(), RESET));
     }
 
-    pub(crate) fn text(&self) -> &str {
+    /// Returns the text without colours.
+    pub fn text(&self) -> &str {
         &self.text
     }
 
@@ -54,7 +55,7 @@ impl From<String> for Painted {
 
 /// A writer that escapes text for a terminal. Only the sequences of this program reach a terminal
 /// unescaped.
-pub(crate) struct Writer<W> {
+pub struct Writer<W> {
     out: W,
     escaper: Option<Escaper>,
     has_colour: bool,
@@ -73,12 +74,13 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes a sequence that this program made.
-    pub(crate) fn own(&mut self, sequence: &str) -> io::Result<()> {
+    pub fn own(&mut self, sequence: &str) -> io::Result<()> {
         self.settle()?;
         self.out.write_all(sequence.as_bytes())
     }
 
-    pub(crate) fn painted(&mut self, painted: &Painted) -> io::Result<()> {
+    /// Writes text with its colours, if colours are wanted.
+    pub fn painted(&mut self, painted: &Painted) -> io::Result<()> {
         let mut from = 0;
         let has_colour = self.has_colour;
         for &(at, mark) in painted.marks.iter().filter(|_| has_colour) {
@@ -115,7 +117,7 @@ impl<W: Write> Write for Writer<W> {
 
 /// The part of text from other programs that reaches a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Foreign {
+pub enum Foreign {
     /// Text without colours.
     Text,
     /// Text and its colours.
@@ -136,7 +138,7 @@ impl Foreign {
 }
 
 /// Returns a writer to standard output.
-pub(crate) fn screen(foreign: Foreign) -> Writer<io::Stdout> {
+pub fn screen(foreign: Foreign) -> Writer<io::Stdout> {
     onto(stdout(), foreign)
 }
 
@@ -162,11 +164,13 @@ impl Composer {
     }
 
     /// Appends sequences that this program made.
+    /// Adds a control sequence of ours.
     pub(crate) fn own(mut self, sequence: &str) -> Self {
         let _ = self.0.own(sequence);
         self
     }
 
+    /// Adds text with its colours.
     pub(crate) fn painted(mut self, painted: &Painted) -> Self {
         let _ = self.0.painted(painted);
         self
@@ -183,7 +187,7 @@ pub(crate) fn safe(foreign: Foreign) -> Composer {
 }
 
 /// Returns a writer to `out`, whose content is passed on to standard output later.
-pub(crate) fn onto<W: Write>(out: W, foreign: Foreign) -> Writer<W> {
+pub fn onto<W: Write>(out: W, foreign: Foreign) -> Writer<W> {
     Writer {
         out,
         escaper: foreign.escaper(stdout().is_terminal()),
@@ -203,26 +207,26 @@ fn complaints(foreign: Foreign) -> Writer<io::Stderr> {
 }
 
 /// Writes text from other programs to standard output.
-pub(crate) fn text(text: &str) -> Result<(), Failure> {
+pub fn text(text: &str) -> Result<(), Failure> {
     let mut out = screen(Foreign::Text);
     ignore_closed(out.foreign(text.as_bytes()).and_then(|()| out.flush()))
 }
 
 /// Writes text to standard output, with colours if they are enabled.
-pub(crate) fn painted(painted: &Painted) -> Result<(), Failure> {
+pub fn painted(painted: &Painted) -> Result<(), Failure> {
     let mut out = screen(Foreign::Text);
     ignore_closed(out.painted(painted).and_then(|()| out.flush()))
 }
 
 /// Writes one JSON document, indented, and a newline.
-pub(crate) fn document(document: &impl Serialize) -> Result<(), Failure> {
+pub fn document(document: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(document)
         .map_err(|error| Failure::new(Code::Failed, format!("write JSON: {error}")))?;
     text(&(json + "\n"))
 }
 
 /// Converts the result of a write to standard output. A closed pipe counts as success.
-pub(crate) fn ignore_closed(result: io::Result<()>) -> Result<(), Failure> {
+pub fn ignore_closed(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
             Code::CannotWrite,
@@ -233,20 +237,20 @@ pub(crate) fn ignore_closed(result: io::Result<()>) -> Result<(), Failure> {
 }
 
 /// Writes a line to standard error. If that fails, the line is lost.
-pub(crate) fn complain(text: &impl std::fmt::Display) {
+pub fn complain(text: &impl std::fmt::Display) {
     let _ = complaints(Foreign::Text).foreign(format!("{text}\n").as_bytes());
 }
 
 /// Writes the failure of a verb to standard error. The report may contain colours; its text has
 /// been escaped.
-pub(crate) fn fail(failure: &Failure) {
+pub fn fail(failure: &Failure) {
     let _ = complaints(Foreign::Coloured).foreign(failure.preface().as_bytes());
     complain(&failure.summary());
 }
 
 /// Returns `text` in a form that occupies one line on a terminal: control characters and line
 /// breaks are escaped.
-pub(crate) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     escape(text).replace('\n', "\\n")
 }
 
@@ -260,7 +264,8 @@ fn stderr() -> io::Stderr {
     io::stderr()
 }
 
-pub(crate) fn is_terminal() -> bool {
+/// Returns whether standard output is a terminal.
+pub fn is_terminal() -> bool {
     stdout().is_terminal()
 }
 
@@ -271,7 +276,7 @@ pub(crate) fn stderr_has_colour() -> bool {
 }
 
 /// Returns whether standard output shows colours, by the same rules.
-pub(crate) fn stdout_has_colour() -> bool {
+pub fn stdout_has_colour() -> bool {
     has_colour(&stdout())
 }
 
@@ -284,12 +289,12 @@ fn has_colour(stream: &impl io::IsTerminal) -> bool {
 
 /// Returns the number of lines of the terminal at standard output; `None` if it is not a terminal,
 /// or the size is unknown.
-pub(crate) fn terminal_height() -> Option<usize> {
+pub fn terminal_height() -> Option<usize> {
     terminal_size().map(|(rows, _)| rows)
 }
 
 /// Returns the lines and columns of the terminal at standard output, or `None` as above.
-pub(crate) fn terminal_size() -> Option<(usize, usize)> {
+pub fn terminal_size() -> Option<(usize, usize)> {
     #[cfg(unix)]
     let size = rustix::termios::tcgetwinsize(stdout())
         .ok()

@@ -15,10 +15,11 @@ use super::control::{Command, Reply};
 use super::interrupts::Interrupt;
 
 /// The service manager that started this host.
-pub(crate) struct Started {
-    pub(crate) context: Context,
+pub struct Started {
+    /// The connection to the manager.
+    pub context: Context,
     /// The time for which the manager is shown a pending start.
-    pub(crate) start_timeout: Duration,
+    pub start_timeout: Duration,
 }
 
 /// The host's connection to its service manager.

@@ -34,39 +34,41 @@ use mainstay_sys::private::{create_private_dir, write_private};
 use mainstay_sys::{guarded, lock_file};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::desired::{Desired, read_or_halted as desired, write as write_desired};
+pub use self::desired::{Desired, read_or_halted as desired, write as write_desired};
 use crate::manifest_file::Source;
 
 /// The format of a [`Record`]. Other formats are rejected.
-pub(crate) const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 /// The file that marks an embedded service.
-pub(crate) const RECORD: &str = "embedded.json";
+pub const RECORD: &str = "embedded.json";
 /// The name of the embedded mode in the registry and in reports.
-pub(crate) const MODE: &str = "embedded";
+pub const MODE: &str = "embedded";
 /// The longest wait for the lock.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The stored properties of a service in addition to its manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    pub(crate) format: u32,
+pub struct Record {
+    /// [`FORMAT`].
+    pub format: u32,
     /// The base directory of relative paths in the manifest.
-    pub(crate) base_dir: PathBuf,
+    pub base_dir: PathBuf,
     /// The format of the manifest, which is the extension of the copy.
-    pub(crate) manifest_format: String,
+    pub manifest_format: String,
     /// Set if the service starts with the daemon.
-    pub(crate) enabled: bool,
+    pub enabled: bool,
     /// The version in the registry.
-    pub(crate) version: u64,
+    pub version: u64,
 }
 
 /// A service definition and its origin.
 #[derive(Clone, Debug)]
-pub(crate) struct Definition {
-    pub(crate) spec: Arc<Spec>,
+pub struct Definition {
+    /// The definition itself.
+    pub spec: Arc<Spec>,
     /// The base directory of relative paths.
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
     /// The version of the installation; 0 if the service is not installed.
     pub(crate) version: u64,
     /// Set if the service starts with its supervisor.
@@ -82,11 +84,11 @@ pub(crate) struct Definition {
 
 /// The exclusive right to change what is installed, held until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl Definition {
     /// Creates the definition of a service that is not installed.
-    pub(crate) fn of_manifest(spec: Spec, dir: &Path, digest: Option<TextDigest>) -> Self {
+    pub fn of_manifest(spec: Spec, dir: &Path, digest: Option<TextDigest>) -> Self {
         Self {
             spec: Arc::new(spec),
             dir: dir.to_owned(),
@@ -129,28 +131,29 @@ fn all_dir(state: &StateDir) -> PathBuf {
 }
 
 /// Returns the directory of the service of this name.
-pub(crate) fn place(state: &StateDir, name: &str) -> PathBuf {
+pub fn place(state: &StateDir, name: &str) -> PathBuf {
     all_dir(state).join(name)
 }
 
 /// Returns whether the embedded manager has a service of this name.
-pub(crate) fn is_installed(state: &StateDir, name: &str) -> bool {
+pub fn is_installed(state: &StateDir, name: &str) -> bool {
     ServiceName::new(name).is_some() && place(state, name).join(RECORD).is_file()
 }
 
 /// Splits the names into those of the embedded manager and the others.
-pub(crate) fn split(state: &StateDir, names: Vec<String>) -> (Vec<String>, Vec<String>) {
+pub fn split(state: &StateDir, names: Vec<String>) -> (Vec<String>, Vec<String>) {
     names
         .into_iter()
         .partition(|name| is_installed(state, name))
 }
 
-pub(crate) fn registry_path(state: &StateDir) -> PathBuf {
+/// Returns the path of the registry.
+pub fn registry_path(state: &StateDir) -> PathBuf {
     state_dir::registry_path(&all_dir(state))
 }
 
 /// Returns the names of the installed services, sorted.
-pub(crate) fn names(state: &StateDir) -> Vec<String> {
+pub fn names(state: &StateDir) -> Vec<String> {
     let entries = fs::read_dir(all_dir(state)).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut names: Vec<String> = names.filter(|name| is_installed(state, name)).collect();
@@ -160,7 +163,7 @@ pub(crate) fn names(state: &StateDir) -> Vec<String> {
 
 /// Returns the reports of the installed services while no daemon is running and no processes of a
 /// killed one remain.
-pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
+pub fn reports(state: &StateDir) -> Vec<ServiceReport> {
     let version = |name: &str| Some(read_record(state, name).ok()?.version);
     let names = names(state).into_iter();
     let report = |name: String| {
@@ -187,7 +190,8 @@ pub(crate) fn reports(state: &StateDir) -> Vec<ServiceReport> {
     names.map(report).collect()
 }
 
-pub(crate) fn stopped(version: Option<u64>, detail: Option<String>, name: String) -> ServiceReport {
+/// Returns the report of a service that no daemon runs.
+pub fn stopped(version: Option<u64>, detail: Option<String>, name: String) -> ServiceReport {
     ServiceReport {
         version,
         detail,
@@ -229,7 +233,7 @@ pub(crate) fn owned_by_others(
 /// Waits up to 30 seconds for the exclusive right to change what is installed. Blocks.
 ///
 /// # Errors `Busy` after that time; `CannotWrite` if the lock file cannot be created.
-pub(crate) fn lock(state: &StateDir) -> Result<Lock, Failure> {
+pub fn lock(state: &StateDir) -> Result<Lock, Failure> {
     let path = all_dir(state).join(".lock");
     let cannot = |error: io::Error| cannot("lock", &path, &error);
     state_dir::create_state_dir(state.path()).map_err(cannot)?;
@@ -252,7 +256,7 @@ pub(crate) fn lock(state: &StateDir) -> Result<Lock, Failure> {
 /// Reads the installed definition of this name.
 ///
 /// # Errors A description of the problem, with the service's name.
-pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
+pub fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
     let failed = |why: String| format!("the installed service {name}: {why}");
     if ServiceName::new(name).is_none() {
         return Err(failed("this names no service".to_owned()));
@@ -261,7 +265,7 @@ pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
     let path = manifest_path(&place(state, name), &record);
     let format = Format::from_extension(&record.manifest_format)
         .ok_or_else(|| failed(format!("its manifest is {}", record.manifest_format)))?;
-    let source = Source::read_installed(&path, Some(format.into()))
+    let source = Source::read_installed(&path, Some(format))
         .map_err(|error| failed(error.message().to_owned()))?;
     let manifest = source.based_on(Some(record.base_dir.clone())).load();
     let manifest = manifest.map_err(|error| failed(error.message().to_owned()))?;
@@ -280,7 +284,11 @@ pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
     })
 }
 
-pub(crate) fn read_record(state: &StateDir, name: &str) -> Result<Record, String> {
+/// Reads the record of an installed service.
+///
+/// # Errors
+/// A description of the problem.
+pub fn read_record(state: &StateDir, name: &str) -> Result<Record, String> {
     #[derive(Deserialize)]
     struct Version {
         format: u32,
@@ -295,14 +303,15 @@ pub(crate) fn read_record(state: &StateDir, name: &str) -> Result<Record, String
     serde_json::from_slice(&bytes).map_err(|error| cannot(&error))
 }
 
-pub(crate) fn manifest_path(place: &Path, record: &Record) -> PathBuf {
+/// Returns the path of the installed manifest in the directory of its service.
+pub fn manifest_path(place: &Path, record: &Record) -> PathBuf {
     place.join(format!("manifest.{}", record.manifest_format))
 }
 
 /// Returns the definitions of all installed services and of those that are `living`, sorted by
 /// name, and a sentence for each problem. A definition that cannot be read, or that does not fit
 /// the others, is replaced by a stand-in.
-pub(crate) fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>) {
+pub fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>) {
     let mut problems = Vec::new();
     let mut found = Vec::new();
     let mut names = names(state);
@@ -349,12 +358,14 @@ pub(crate) fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<
     }
 }
 
-pub(crate) fn graph(definitions: &[Definition]) -> Result<(), GraphError> {
+/// Checks that the definitions fit together.
+pub fn graph(definitions: &[Definition]) -> Result<(), GraphError> {
     let specs = definitions.iter().map(|it| Arc::clone(&it.spec));
     Engine::new(specs, 0).map(drop)
 }
 
-pub(crate) fn write_record(path: &Path, record: &Record) -> Result<(), Failure> {
+/// Writes the record of a service to this path.
+pub fn write_record(path: &Path, record: &Record) -> Result<(), Failure> {
     let bytes = serde_json::to_vec(record).map_err(io::Error::other);
     let written = bytes.and_then(|bytes| write_private(path, &bytes));
     written
@@ -362,7 +373,8 @@ pub(crate) fn write_record(path: &Path, record: &Record) -> Result<(), Failure> 
         .map_err(|error| cannot("write", path, &error))
 }
 
-pub(crate) fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
+/// Returns the failure of an operation on a file.
+pub fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
     let code = match error.kind() {
         io::ErrorKind::PermissionDenied => Code::PermissionDenied,
         _ => Code::CannotWrite,

@@ -164,7 +164,7 @@ pub(crate) fn refusal(path: &Path) -> Option<String> {
 }
 
 /// Rejects a service that would run as root with files that another account may change.
-pub(crate) fn refuse_exposed(
+pub fn refuse_exposed(
     spec: &Spec,
     user: Option<&sys::User>,
     dir: &Path,

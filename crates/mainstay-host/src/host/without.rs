@@ -27,16 +27,17 @@ use crate::output;
 use crate::preflight;
 
 /// The services that a dead supervisor left, according to its ledger.
-pub(crate) struct Orphans {
+pub struct Orphans {
     pub(crate) pid: u32,
-    pub(crate) report: StatusReport,
+    /// The status of the services.
+    pub report: StatusReport,
     /// Set if the services are installed ones.
     are_installed: bool,
 }
 
 /// Returns the services that a killed supervisor left. Returns `None` if there is no such
 /// supervisor, if it is alive, or if it left neither a ledger nor processes.
-pub(crate) fn orphans(state: &StateDir) -> Option<Orphans> {
+pub fn orphans(state: &StateDir) -> Option<Orphans> {
     if !state.may_be_orphaned() {
         return None;
     }
@@ -115,7 +116,7 @@ fn unknown(told: ServiceReport, why: Option<&str>, living: &str) -> ServiceRepor
 
 impl Orphans {
     /// Returns a message for the operator, and a hint.
-    pub(crate) fn remark(&self) -> (String, &'static str) {
+    pub fn remark(&self) -> (String, &'static str) {
         let lives =
             |service: &ServiceReport| service.pid.is_some() || service.state == StateName::Unknown;
         let pid = self.pid;
@@ -161,7 +162,7 @@ fn report(slot: &Slot) -> ServiceReport {
 /// Returns their status, or `None` if no supervisor has left any. Blocks.
 ///
 /// If the manifest cannot be read any more and no services are named, all of them are killed.
-pub(crate) fn stop_without_supervisor(
+pub fn stop_without_supervisor(
     state: &StateDir,
     names: &[String],
     reach: Reach,

@@ -16,7 +16,7 @@ const RIGHT: [bool; 8] = [false, false, true, false, true, true, true, true];
 
 /// Returns the table: one row per service, followed by a line for each drift, remark and problem.
 /// Ends with a newline.
-pub(crate) fn status(report: &StatusReport) -> Painted {
+pub fn status(report: &StatusReport) -> Painted {
     let rows: Vec<[String; 8]> = report.services.iter().map(row).collect();
     let mut widths = HEAD.map(str::len);
     for row in &rows {

@@ -21,13 +21,13 @@ const REDRAW_SOON: Duration = Duration::from_millis(50);
 const RECENT: usize = 8;
 
 /// Returns the height of a table of this many services, if each has a remark.
-pub(crate) fn height(services: usize) -> usize {
+pub fn height(services: usize) -> usize {
     1 + 2 * services + RECENT + 1
 }
 
 /// The form in which `run` reports events.
 #[derive(Clone, Debug)]
-pub(crate) enum Output {
+pub enum Output {
     /// A live table, for a terminal that is high enough.
     Table,
     /// A line per event.

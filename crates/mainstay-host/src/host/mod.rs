@@ -65,20 +65,20 @@ use self::control::Command;
 use self::daemon::Daemon;
 use self::delay::Deadlines;
 use self::interrupts::{Interrupt, Interrupts};
-pub(crate) use self::ledger::Copy;
+pub use self::ledger::Copy;
 use self::ledger::Ledger;
 use self::legacy::{Heir, Legacy};
-pub(crate) use self::managed::Started;
+pub use self::managed::Started;
 use self::notices::Notices;
 use self::notify::NotifySocket;
 use self::possession::Possession;
 use self::report::Reporter;
-pub(crate) use self::report::{Output, height as table_height};
+pub use self::report::{Output, height as table_height};
 use self::requests::{LOGS_BEHIND, Waiter};
 use self::snapshots::Taking;
 use self::sockets::Sockets;
 use self::update::Update;
-pub(crate) use self::without::{orphans, stop_without_supervisor};
+pub use self::without::{Orphans, orphans, stop_without_supervisor};
 use crate::embedded::{self, Definition, Desired};
 use crate::launch;
 use crate::output::Foreign;
@@ -86,21 +86,25 @@ use crate::preflight::{self, user_of};
 use mainstay_api::endpoint;
 
 /// The configuration of a supervisor: its services, state directory and output.
-pub(crate) struct Options {
-    pub(crate) services: Services,
-    pub(crate) state: StateDir,
-    pub(crate) output: Output,
+pub struct Options {
+    /// The services to supervise.
+    pub services: Services,
+    /// The state directory.
+    pub state: StateDir,
+    /// The receiver of the supervisor's own messages.
+    pub output: Output,
     /// The filter for the services' log lines. `None` if they are not shown.
-    pub(crate) follow: Option<Foreign>,
+    pub follow: Option<Foreign>,
     /// The service manager that started this process to run the single service of these specs, if
     /// any.
-    pub(crate) manager: Option<Started>,
+    pub manager: Option<Started>,
 }
 
 /// The services to supervise.
-pub(crate) enum Services {
+pub enum Services {
     /// Services of a manifest. The supervisor exits when all of them are down.
     OfManifest {
+        /// The selected services.
         specs: Vec<Spec>,
         /// The manifest's name as the operator gave it.
         manifest: String,
@@ -156,7 +160,7 @@ enum Message {
 /// killed the services; 75 if the logs could not be completed because their disk hangs. Under a
 /// service manager, a failure returns the service's own exit code, if it has one. For a daemon, see
 /// [`Daemon::exit_code`].
-pub(crate) fn run(options: Options) -> Result<u32, Failure> {
+pub fn run(options: Options) -> Result<u32, Failure> {
     let lock = possession::take(&options.state)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

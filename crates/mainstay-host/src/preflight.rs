@@ -234,7 +234,7 @@ pub(crate) fn remarks(
 
 /// Returns warnings for the installer of a service: problems that would prevent its start, or that
 /// of its commands, at present. The missing parts may still be added.
-pub(crate) fn warnings(spec: &Spec, manifest_dir: &Path) -> Vec<String> {
+pub fn warnings(spec: &Spec, manifest_dir: &Path) -> Vec<String> {
     let ours = launch::inherited();
     let environment = launch::environment(spec, manifest_dir, None, &ours).unwrap_or(ours);
     let checked = check_env_file(spec, manifest_dir)
@@ -248,7 +248,7 @@ pub(crate) fn warnings(spec: &Spec, manifest_dir: &Path) -> Vec<String> {
 
 /// Returns the settings of the manifest that this supervisor does not support. They are reported at
 /// the start and never ignored silently.
-pub(crate) fn losses(spec: &Spec) -> Vec<String> {
+pub fn losses(spec: &Spec) -> Vec<String> {
     let mut losses = Vec::new();
     let mut lose = |what: String| losses.push(what);
     for need in spec.needs() {
@@ -281,7 +281,7 @@ pub(crate) fn losses(spec: &Spec) -> Vec<String> {
 }
 
 /// Returns a hint for a user that does not exist.
-pub(crate) fn no_such_user(name: &str) -> &'static str {
+pub fn no_such_user(name: &str) -> &'static str {
     match name.bytes().all(|byte| byte.is_ascii_digit()) {
         true => "an account has the name of a user, not its number: `id -nu NUMBER` shows it",
         false => "create the user, or correct `account`",
@@ -290,7 +290,7 @@ pub(crate) fn no_such_user(name: &str) -> &'static str {
 
 /// Returns the user that the service runs as under a supervisor that is not a service manager.
 /// `None` is the current user.
-pub(crate) fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
+pub fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
     let Some(account) = spec.account() else {
         return Ok(None);
     };

@@ -17,7 +17,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// The certificate authorities that are trusted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Trust<'a> {
+pub enum Trust<'a> {
     /// The authorities that the system trusts.
     System,
     /// The authorities in this PEM file.
@@ -37,7 +37,7 @@ pub(crate) enum Trust<'a> {
 /// valid URL.
 ///
 /// # Errors If the certificates cannot be read or used, with a message for people.
-pub(crate) fn builder(trust: Trust<'_>) -> Result<ConfigBuilder<AgentScope>, String> {
+pub fn builder(trust: Trust<'_>) -> Result<ConfigBuilder<AgentScope>, String> {
     let builder = Agent::config_builder()
         .user_agent(USER_AGENT)
         .http_status_as_error(false)

@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::{self, Diagnostic, Format, Tool};
 use mainstay_core::registry::TextDigest;
@@ -17,39 +16,8 @@ use mainstay_sys::guarded;
 
 use crate::output;
 
-/// `--format`
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum FormatName {
-    /// TOML
-    Toml,
-    /// YAML, without anchors and tags
-    Yaml,
-    /// JSON
-    Json,
-}
-
-impl From<FormatName> for Format {
-    fn from(name: FormatName) -> Self {
-        match name {
-            FormatName::Toml => Self::Toml,
-            FormatName::Yaml => Self::Yaml,
-            FormatName::Json => Self::Json,
-        }
-    }
-}
-
-impl From<Format> for FormatName {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Toml => Self::Toml,
-            Format::Yaml => Self::Yaml,
-            Format::Json => Self::Json,
-        }
-    }
-}
-
 /// The text of a manifest and its origin.
-pub(crate) struct Source {
+pub struct Source {
     name: String,
     /// The base directory of relative paths.
     dir: PathBuf,
@@ -58,28 +26,30 @@ pub(crate) struct Source {
 }
 
 /// A valid manifest.
-pub(crate) struct Loaded {
-    pub(crate) specs: Vec<Spec>,
+pub struct Loaded {
+    /// The services, in the manifest's order.
+    pub specs: Vec<Spec>,
     /// The base directory of relative paths, absolute. The current directory for stdin.
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
     /// The text as it was read.
-    pub(crate) text: String,
-    pub(crate) format: Format,
+    pub text: String,
+    /// The format of the text.
+    pub format: Format,
 }
 
 /// Reads the manifest at `path` (`-` is stdin). The failure shows all of its mistakes.
-pub(crate) fn load(path: &Path, format: Option<FormatName>) -> Result<Loaded, Failure> {
+pub fn load(path: &Path, format: Option<Format>) -> Result<Loaded, Failure> {
     Source::read(path, format)?.load()
 }
 
 impl Loaded {
     /// Returns the digest of the text, the format and the base directory.
-    pub(crate) fn digest(&self) -> TextDigest {
+    pub fn digest(&self) -> TextDigest {
         TextDigest::of(&self.text, self.format, &self.dir.to_string_lossy(), None)
     }
 
     /// Returns the named services and their needs, or all services if none is named.
-    pub(crate) fn select(&self, names: &[String]) -> Result<Vec<Spec>, Failure> {
+    pub fn select(&self, names: &[String]) -> Result<Vec<Spec>, Failure> {
         if names.is_empty() {
             return Ok(self.specs.clone());
         }
@@ -109,7 +79,7 @@ impl Loaded {
 impl Source {
     /// Reads the manifest at `path`, which an operator named; `-` is stdin. Without a `format`, the
     /// extension decides; stdin is TOML.
-    pub(crate) fn read(path: &Path, format: Option<FormatName>) -> Result<Self, Failure> {
+    pub fn read(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         // The path may be a pipe: `mainstay check <(generate)`.
         Self::read_by(path, format, |path| {
             guarded::read_limited(File::open(path)?, guarded::MANIFEST)
@@ -117,19 +87,19 @@ impl Source {
     }
 
     /// Reads an installed manifest.
-    pub(crate) fn read_installed(path: &Path, format: Option<FormatName>) -> Result<Self, Failure> {
+    pub fn read_installed(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
         Self::read_by(path, format, |path| guarded::read(path, guarded::MANIFEST))
     }
 
     fn read_by(
         path: &Path,
-        format: Option<FormatName>,
+        format: Option<Format>,
         read_file: impl FnOnce(&Path) -> io::Result<Vec<u8>>,
     ) -> Result<Self, Failure> {
         let is_stdin = path == Path::new("-");
         let extension = path.extension().and_then(|extension| extension.to_str());
         let format = match (format, extension) {
-            (Some(name), _) => name.into(),
+            (Some(format), _) => format,
             (None, _) if is_stdin => Format::Toml,
             (None, extension) => match extension.and_then(Format::from_extension) {
                 Some(format) => format,
@@ -190,7 +160,7 @@ impl Source {
     }
 
     /// Creates a source from text that was passed in.
-    pub(crate) fn of(name: String, text: String, format: Format, dir: PathBuf) -> Self {
+    pub fn of(name: String, text: String, format: Format, dir: PathBuf) -> Self {
         Self {
             name,
             dir,
@@ -200,13 +170,13 @@ impl Source {
     }
 
     /// Sets the base directory of relative paths, if given.
-    pub(crate) fn based_on(mut self, dir: Option<PathBuf>) -> Self {
+    pub fn based_on(mut self, dir: Option<PathBuf>) -> Self {
         self.dir = dir.unwrap_or(self.dir);
         self
     }
 
     /// Parses the manifest. The failure shows all of its mistakes.
-    pub(crate) fn load(self) -> Result<Loaded, Failure> {
+    pub fn load(self) -> Result<Loaded, Failure> {
         let specs = self.specs().map_err(|found| self.failure(&found))?;
         Ok(Loaded {
             specs,
@@ -217,13 +187,13 @@ impl Source {
     }
 
     /// Returns the name shown in messages.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Parses the manifest, and checks the permissions of the files that a privileged account would
     /// run.
-    pub(crate) fn specs(&self) -> Result<Vec<Spec>, Vec<Diagnostic>> {
+    pub fn specs(&self) -> Result<Vec<Spec>, Vec<Diagnostic>> {
         let specs = manifest::parse(&self.text, self.format)?;
         let mut found: Vec<Diagnostic> = specs
             .iter()
@@ -238,17 +208,17 @@ impl Source {
     }
 
     /// Returns warnings about a valid manifest.
-    pub(crate) fn warnings(&self, specs: &[Spec]) -> Vec<Diagnostic> {
+    pub fn warnings(&self, specs: &[Spec]) -> Vec<Diagnostic> {
         manifest::warnings(&self.text, self.format, specs)
     }
 
     /// Renders diagnostics for people.
-    pub(crate) fn rendered(&self, found: &[Diagnostic]) -> String {
+    pub fn rendered(&self, found: &[Diagnostic]) -> String {
         render::all(&self.name, found, output::stderr_has_colour())
     }
 
     /// Returns a failure that shows all diagnostics.
-    pub(crate) fn failure(&self, found: &[Diagnostic]) -> Failure {
+    pub fn failure(&self, found: &[Diagnostic]) -> Failure {
         // Diagnostics about a file of another tool are of no help.
         if self.tool().is_some() {
             return self.count(found);
@@ -257,7 +227,7 @@ impl Source {
     }
 
     /// Returns a failure with only the number of diagnostics, or the tool that the file belongs to.
-    pub(crate) fn count(&self, found: &[Diagnostic]) -> Failure {
+    pub fn count(&self, found: &[Diagnostic]) -> Failure {
         if let Some(tool) = self.tool() {
             return foreign(&self.name, tool);
         }

@@ -511,7 +511,7 @@ impl Survivors {
 }
 
 /// The manifest's text, to be stored beside the ledger.
-pub(crate) struct Copy {
+pub struct Copy {
     pub(crate) text: String,
     pub(crate) format: Format,
     pub(crate) dir: PathBuf,

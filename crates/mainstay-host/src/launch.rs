@@ -12,7 +12,7 @@ use mainstay_sys as sys;
 use mainstay_sys::{aside, guarded};
 
 /// The variable that passes `log.level` to every program.
-pub(crate) const LOG_LEVEL: &str = "MAINSTAY_LOG_LEVEL";
+pub const LOG_LEVEL: &str = "MAINSTAY_LOG_LEVEL";
 
 /// An environment under construction.
 pub(crate) type Environment = BTreeMap<OsString, OsString>;
@@ -65,14 +65,14 @@ fn key(name: impl AsRef<OsStr>) -> OsString {
 
 /// Returns the service's working directory: `working_dir`, relative to the manifest's directory,
 /// which is the default.
-pub(crate) fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
+pub fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
     spec.working_dir()
         .map_or_else(|| manifest_dir.to_path_buf(), |dir| manifest_dir.join(dir))
 }
 
 /// Returns the path that `credential:NAME` stands for: a credential that systemd provides to its
 /// service alone; see systemd.exec(5), "Credentials".
-pub(crate) fn credential(path: &Path) -> Option<PathBuf> {
+pub fn credential(path: &Path) -> Option<PathBuf> {
     let name = path.to_str()?.strip_prefix("credential:")?;
     Some(PathBuf::from(env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
 }
@@ -179,11 +179,7 @@ fn expand<'a>(text: &'a str, environment: &Environment) -> Result<OsString, &'a 
 ///
 /// # Errors
 /// `NotFound`, or `PermissionDenied` if a file exists that may not be executed.
-pub(crate) fn find_program(
-    program: &str,
-    base: &Path,
-    search: Option<&OsStr>,
-) -> io::Result<PathBuf> {
+pub fn find_program(program: &str, base: &Path, search: Option<&OsStr>) -> io::Result<PathBuf> {
     if program.contains(std::path::is_separator) {
         return Ok(base.join(program));
     }
