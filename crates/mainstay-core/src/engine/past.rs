@@ -120,6 +120,12 @@ impl Past {
         self.recent.clear();
     }
 
+    /// Returns whether [`Past::good_run`] or [`Past::recover`] would reset anything.
+    pub(super) fn has_failures(&self) -> bool {
+        let has_streak = self.streak > 0 || self.retries > 0 || self.restored.is_some();
+        has_streak || self.crash_loop.is_some()
+    }
+
     /// Resets the failures in a row after the service was ready for long enough. The limit's window
     /// slides by itself.
     pub(super) fn good_run(&mut self) {

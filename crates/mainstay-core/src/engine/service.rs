@@ -65,6 +65,9 @@ pub(super) struct Service {
     rank: u64,
     /// A cancelled snapshot that has not ended yet.
     abandoned: Option<Token>,
+    /// A run counts as good from this time on at the earliest, after a time in which the host did
+    /// not run.
+    good_from: Instant,
     /// The reason why the last snapshot failed, if it did. A repeated failure for the same reason
     /// is not reported again.
     not_kept: Option<String>,
@@ -126,6 +129,7 @@ impl Service {
             role: Role::OnDuty,
             rank: id.0,
             abandoned: None,
+            good_from: Instant::ZERO,
             not_kept: None,
         }
     }
@@ -397,9 +401,8 @@ impl Service {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let crash_loop = self.past.crash_loop.as_ref().filter(|_| !self.is_down());
         let reminder = crash_loop.map(|crash_loop| crash_loop.remind_at);
-        let recovery = crash_loop.and_then(|_| self.well_at());
         let deadlines = self.state.deadline().into_iter();
-        deadlines.chain(reminder).chain(recovery).min()
+        deadlines.chain(reminder).chain(self.good_at()).min()
     }
 
     /// Returns the deadline of the state, without the deadlines of a crash loop.
@@ -408,13 +411,18 @@ impl Service {
         self.state.deadline()
     }
 
-    /// Returns the time at which a ready service will have been ready for `reset_after`.
-    fn well_at(&self) -> Option<Instant> {
+    /// Returns the time at which a ready service will have been ready for `reset_after`, if that
+    /// resets anything. The run must be seen to last that long: an exit may be observed much later
+    /// than it happened.
+    fn good_at(&self) -> Option<Instant> {
         match &self.state {
             State::Live {
                 phase: Phase::Running { .. },
                 ..
-            } => Some(self.since + self.spec.recovery().reset_after()),
+            } if self.past.has_failures() => {
+                let at = self.since + self.spec.recovery().reset_after();
+                Some(at.max(self.good_from))
+            }
             _ => None,
         }
     }
@@ -898,6 +906,7 @@ impl Service {
                     *deadline = (*deadline).max(now + ANSWER_TIMEOUT);
                 }
                 Phase::Running { keeping, .. } => {
+                    self.good_from = now + ANSWER_GRACE;
                     if let Keeping::Taking { until, .. } = keeping {
                         *until = (*until).max(now + ANSWER_GRACE);
                     }
@@ -913,18 +922,28 @@ impl Service {
         }
     }
 
-    pub(super) fn tick(&mut self, shared: &mut Shared) {
+    /// Forgets earlier failures once a run has been good, and reports a crash loop that lasts.
+    fn review_failures(&mut self, shared: &mut Shared) {
         let now = shared.now;
-        let is_well = self.well_at().is_some_and(|at| at <= now);
+        let is_good = self.good_at().is_some_and(|at| at <= now);
         let is_down = self.is_down();
         let told = match &mut self.past.crash_loop {
-            Some(_) if is_well => self.past.recover(now),
+            Some(_) if is_good => self.past.recover(now),
             Some(crash_loop) if !is_down => crash_loop.reminder(now),
             Some(_) | None => None,
         };
+        if is_good {
+            self.past.good_run();
+            shared.actions.push(Action::Record(self.id));
+        }
         if let Some(fact) = told {
             self.tell(fact, shared);
         }
+    }
+
+    pub(super) fn tick(&mut self, shared: &mut Shared) {
+        let now = shared.now;
+        self.review_failures(shared);
         match &mut self.state {
             State::Waiting {
                 attempt:
@@ -1417,9 +1436,6 @@ impl Service {
         let spec = Arc::clone(&self.spec);
         let recovery = spec.recovery();
         let ready = child.filter(|child| child.was_ready);
-        if ready.is_some_and(|child| now.since(child.began) >= recovery.reset_after()) {
-            self.past.good_run();
-        }
         let action = judge(recovery, &ended);
         let is_told = matches!(
             ended,

@@ -600,9 +600,24 @@ impl World {
                 let actions = self.engine.step(Event::Forgotten(id), now);
                 ensure!(actions.is_empty(), "who is forgotten does something");
             }
-            Action::Record(_) => {}
+            Action::Record(id) => self.recorded(id.index())?,
             Action::Tell(id, fact) => self.told(id.index(), fact)?,
         }
+        Ok(())
+    }
+
+    /// Notes that a service forgets its failures, which it does at a tick.
+    fn recorded(&mut self, i: usize) -> Check {
+        if !self.ticked {
+            return Ok(());
+        }
+        let reset_after = self.judged_as(i).recovery.reset_after;
+        let now = self.now;
+        let account = &mut self.accounts[i];
+        let run = account.run.as_ref().filter(|run| !run.exited);
+        let is_good = run.is_some_and(|it| it.was_ready() && now.since(it.began) >= reset_after);
+        ensure!(is_good, "s{i} forgets its failures too early");
+        account.retries = 0;
         Ok(())
     }
 

@@ -365,9 +365,6 @@ impl World {
             // The step after the end of a run.
             let account = &mut self.accounts[i];
             if let Some((_, run)) = self.gone.iter().find(|(gone, _)| *gone == i) {
-                if run.was_ready() && now.since(run.began) >= judged_as.recovery.reset_after {
-                    account.retries = 0;
-                }
                 let action = account
                     .cause
                     .map(|cause| contract(&judged_as.recovery, cause));
