@@ -61,7 +61,7 @@ pub fn end_remains(_testament: &str, _spared: &[Identity]) -> io::Result<usize> 
 }
 
 /// Finds no processes.
-pub fn end_tree(_tree: &str) -> io::Result<usize> {
+pub fn end_tree(_tree: &str, _spared: &[Identity]) -> io::Result<usize> {
     Ok(0)
 }
 
@@ -125,6 +125,10 @@ impl Processes {
     pub fn end_orphans(&mut self, _keeper: Option<u32>) -> usize {
         0
     }
+
+    /// Does nothing: nothing is recorded.
+    #[expect(clippy::unused_self, reason = "the same shape on every system")]
+    pub fn note_recorded(&mut self, _mains: impl IntoIterator<Item = Identity>) {}
 
     /// Fails with `Unsupported`.
     pub fn adopt_remains(&mut self, _left: &Identity) -> io::Result<Tree> {

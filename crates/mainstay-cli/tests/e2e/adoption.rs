@@ -294,6 +294,62 @@ fn a_pid_that_is_anothers_is_not_touched() {
     }
 }
 
+/// A process that is recorded as another service's main process belongs to that service, even if it
+/// bears its neighbour's mark.
+#[test]
+fn a_sibling_that_bears_a_stolen_mark_lives_on() {
+    for has_supervisor in [true, false] {
+        let (sandbox, manifest) = sandbox(
+            r#"
+            [service.victim]
+            command = ["PUPPET", "hang"]
+            [service.thief]
+            command = ["sh", "-c", """
+                until mark=$(cat HERE/mark 2> /dev/null); do sleep 0.02; done
+                exec env MAINSTAY_INSTANCE=$mark sh -c 'PUPPET hang & exec PUPPET hang'"""]
+            "#,
+        );
+        let mut supervisor = run(&sandbox, &manifest, "subreaper");
+        event(&supervisor, "victim", "started");
+        event(&supervisor, "thief", "started");
+        let (victim, thief) = (pid(&sandbox, "victim"), pid(&sandbox, "thief"));
+        let mark = |pid: u64| {
+            let environment = std::fs::read_to_string(format!("/proc/{pid}/environ"));
+            let environment = environment.unwrap_or_default();
+            let mut variables = environment.split('\0');
+            variables.find_map(|it| Some(it.strip_prefix("MAINSTAY_INSTANCE=")?.to_owned()))
+        };
+        let stolen = mark(victim);
+        std::fs::write(sandbox.path().join("new"), stolen.as_deref().unwrap_or(""))
+            .expect("written");
+        let (new, named) = (sandbox.path().join("new"), sandbox.path().join("mark"));
+        std::fs::rename(new, named).expect("renamed");
+        // The supervisor, the victim, and the thief with its child.
+        wait_until("the theft", SOON, || {
+            (mark(thief) == stolen && sandbox.processes().len() == 4).then_some(())
+        });
+        supervisor.kill_dash_nine();
+        let successor = has_supervisor.then(|| {
+            let successor = run(&sandbox, &manifest, "subreaper");
+            event(&successor, "thief", "adopted");
+            successor
+        });
+        assert!(verb(&sandbox, &["stop", "victim"]).status.success());
+        assert!(has_ended(victim));
+        assert!(!has_ended(thief), "with a supervisor: {has_supervisor}");
+        assert_eq!(
+            listed(&sandbox)["thief"],
+            ("running".to_owned(), Some(thief))
+        );
+        let successor = successor.unwrap_or_else(|| run(&sandbox, &manifest, "subreaper"));
+        event(&successor, "thief", "adopted");
+        wait_until("what is left", SOON, || {
+            (sandbox.processes().len() == 3).then_some(())
+        });
+        stop(successor, &sandbox);
+    }
+}
+
 /// The remark is printed once, however many polls there are.
 #[test]
 fn a_dead_supervisor_is_said_once_by_a_status_that_waits() {

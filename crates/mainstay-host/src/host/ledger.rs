@@ -777,9 +777,14 @@ impl Updated {
 }
 
 impl Slot {
+    /// Returns the main process, which may have ended.
+    pub(super) fn main(&self) -> Option<Identity> {
+        self.child.as_ref().map(Child::identity)
+    }
+
     /// Returns the main process if it is alive.
     pub(super) fn living(&self) -> Option<Identity> {
-        self.child.as_ref().map(Child::identity).filter(sys::lives)
+        self.main().filter(sys::lives)
     }
 
     /// Returns the recovered state for the engine. `at` converts a time to the new host's clock;

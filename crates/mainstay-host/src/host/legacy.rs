@@ -121,6 +121,7 @@ impl Legacy {
             None
         });
         if let Some(estate) = &estate {
+            processes.note_recorded(estate.slots.iter().filter_map(Slot::main));
             // For a rebuilt ledger, the definition that started each run is unknown.
             let is_known = estate.rebuilt.is_none();
             let before = is_known.then(|| estate.definitions(state).ok()).flatten();
@@ -181,6 +182,7 @@ impl Legacy {
         processes: &mut Processes,
     ) -> Self {
         let mut legacy = Self::none(slots.len());
+        processes.note_recorded(slots.iter().filter_map(Slot::main));
         for (slot, heir) in slots.iter().zip(&mut legacy.heirs) {
             if named(&slot.name) {
                 let mut slot = slot.clone();

@@ -421,6 +421,20 @@ fn specs(estate: &Estate, state: &StateDir) -> Result<Vec<Definition>, String> {
     defined.collect()
 }
 
+/// Ends what is left of a service without a main process.
+fn end_remains_of(slot: &Slot, estate: &Estate) -> Result<(), Failure> {
+    let Some(main) = slot.main() else {
+        return Ok(());
+    };
+    let others = estate.slots.iter().filter(|it| it.name != slot.name);
+    let spared: Vec<_> = others.filter_map(Slot::main).collect();
+    let ended = sys::end_tree(&main.tree, &spared);
+    ended.map(drop).map_err(|error| {
+        let why = format!("kill what is left of {}: {error}", slot.name);
+        Failure::new(Code::Failed, why)
+    })
+}
+
 async fn stop(
     state: &StateDir,
     estate: &Estate,
@@ -461,16 +475,7 @@ async fn stop(
     // A service without a main process may have other processes left.
     let gone = legacy.heirs.iter().zip(&estate.slots);
     for (_, slot) in gone.filter(|(heir, slot)| heir.tree.is_none() && is_named(&slot.name)) {
-        if let Some(child) = &slot.child {
-            let ended = sys::end_tree(&child.identity().tree);
-            ended.map_err(|error| {
-                let name = &slot.name;
-                Failure::new(
-                    Code::Failed,
-                    format!("kill what is left of {name}: {error}"),
-                )
-            })?;
-        }
+        end_remains_of(slot, estate)?;
     }
     host.take_up(legacy.heirs, super::Heir::is_known, |_| {});
     host.logs.begin();

@@ -22,6 +22,9 @@ use super::pidfd;
 use super::watches::Watches;
 use crate::posix::kill;
 
+/// The maximum number of generations between a process and a main process above it.
+pub(super) const DEEPEST: usize = 256;
+
 /// The fields used from /proc/PID/stat (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stat {
@@ -255,11 +258,16 @@ impl Kin {
 
     /// Returns the live members of a tree that was started under another supervisor, parents before
     /// children.
-    fn adopted_members(&mut self, (main, is_running): (u32, bool), birth: u64) -> Vec<Stat> {
+    fn adopted_members(
+        &mut self,
+        main: (u32, bool),
+        birth: u64,
+        is_others: impl Fn(&Stat) -> bool,
+    ) -> Vec<Stat> {
         // A process that loses its parent during a scan may be missed by that scan, but not by the
         // next.
         for _ in 0..100 {
-            let members = self.look_everywhere((main, is_running), birth);
+            let members = self.look_everywhere(main, birth, &is_others);
             let found: BTreeSet<_> = members.iter().map(Stat::identity).collect();
             if found.is_subset(&self.seen) {
                 self.seen = found;
@@ -267,10 +275,15 @@ impl Kin {
             }
             self.seen.extend(found);
         }
-        self.look_everywhere((main, is_running), birth)
+        self.look_everywhere(main, birth, &is_others)
     }
 
-    fn look_everywhere(&self, (main, is_running): (u32, bool), birth: u64) -> Vec<Stat> {
+    fn look_everywhere(
+        &self,
+        (main, is_running): (u32, bool),
+        birth: u64,
+        is_others: impl Fn(&Stat) -> bool,
+    ) -> Vec<Stat> {
         let own = std::process::id();
         let mut others: Vec<Stat> = every_pid()
             .filter(|pid| *pid != own)
@@ -298,7 +311,7 @@ impl Kin {
         }
         let (marked, rest): (Vec<_>, Vec<_>) = others
             .into_iter()
-            .partition(|process| self.mark.is_of(process.pid));
+            .partition(|process| self.mark.is_of(process.pid) && !is_others(process));
         members.extend(marked);
         others = rest;
         loop {
@@ -313,14 +326,17 @@ impl Kin {
     }
 
     /// Returns the live members, parents before children. `main` is the main process and whether it
-    /// is still to be reaped. `is_main` returns whether a pid is the main process of any tree.
+    /// is still to be reaped. `is_main` returns whether a child is the main process of any tree.
+    /// `is_others` returns whether a process provably belongs to another tree; then its mark does
+    /// not count.
     pub(super) fn members(
         &mut self,
         main: (u32, bool),
         is_main: impl Fn(u32) -> bool,
+        is_others: impl Fn(&Stat) -> bool,
     ) -> Vec<Stat> {
         if let Some(Adopted { birth, .. }) = self.adopted {
-            return self.adopted_members(main, birth);
+            return self.adopted_members(main, birth, is_others);
         }
         let own = std::process::id();
         let mut ours = children(own);
@@ -330,7 +346,7 @@ impl Kin {
         // scans accumulate anyway.
         let mut members = Vec::new();
         for _ in 0..100 {
-            members = self.look(&ours, main, &is_main);
+            members = self.look(&ours, main, (&is_main, &is_others));
             self.seen.extend(members.iter().map(Stat::identity));
             let now = children(own);
             if now == ours {
@@ -347,7 +363,7 @@ impl Kin {
         &self,
         ours: &[u32],
         (main, is_running): (u32, bool),
-        is_main: impl Fn(u32) -> bool,
+        (is_main, is_others): (impl Fn(u32) -> bool, impl Fn(&Stat) -> bool),
     ) -> Vec<Stat> {
         // A new main process can only have the pid of an old session if that session is over.
         let session = (is_running || !is_main(main)).then_some(main);
@@ -359,7 +375,7 @@ impl Kin {
             .filter(|orphan| {
                 Some(orphan.session) == session
                     || self.seen.contains(&orphan.identity())
-                    || self.mark.is_of(orphan.pid)
+                    || self.mark.is_of(orphan.pid) && !is_others(orphan)
             })
             .collect();
         if is_running {
@@ -376,6 +392,24 @@ impl Kin {
         }
         members
     }
+}
+
+/// Returns whether a process is one that `is_main` matches, shares its session, or descends from
+/// it. A process can change neither fact to its liking, other than its environment.
+pub(super) fn is_below(process: Stat, is_main: impl Fn(u32) -> bool) -> bool {
+    let own = std::process::id();
+    let mut next = Some(process);
+    for _ in 0..DEEPEST {
+        let Some(process) = next.filter(|process| process.pid != own) else {
+            return false;
+        };
+        if is_main(process.pid) || is_main(process.session) {
+            return true;
+        }
+        let parent = Stat::of(process.parent);
+        next = parent.filter(|parent| parent.start <= process.start);
+    }
+    false
 }
 
 /// Sends `signal` to a process that was found before, unless it has ended since.

@@ -18,9 +18,6 @@ pub(super) enum Bond {
     Kin(Mark),
 }
 
-/// The maximum number of generations between a member and the main process or a marked orphan.
-const DEEPEST: usize = 256;
-
 impl Members {
     pub(super) fn new(main: u32, bond: Bond) -> Self {
         Self { main, bond }
@@ -43,7 +40,7 @@ impl Members {
     fn is_kin(&self, pid: u32, mark: &Mark) -> bool {
         let own = std::process::id();
         let mut next = kin::Stat::of(pid);
-        for _ in 0..DEEPEST {
+        for _ in 0..kin::DEEPEST {
             let Some(process) = next.filter(|process| process.pid != own) else {
                 return false;
             };

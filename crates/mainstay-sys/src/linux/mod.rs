@@ -93,8 +93,34 @@ fn key(id: TreeId) -> u64 {
     id.0 + 1
 }
 
-/// The main processes that have not been reaped, by pid.
-type Mains = RefCell<BTreeMap<u32, Rc<Main>>>;
+/// The known main processes.
+#[derive(Default)]
+struct Mains {
+    /// The children that have not been reaped, by pid.
+    children: RefCell<BTreeMap<u32, Rc<Main>>>,
+    /// The main processes that dead supervisors recorded.
+    recorded: RefCell<Vec<(u32, Birth)>>,
+}
+
+impl Mains {
+    /// Returns whether `pid` belongs to one of them now.
+    fn has(&self, pid: u32) -> bool {
+        self.children.borrow().contains_key(&pid) || has_main(&self.recorded.borrow(), pid)
+    }
+
+    /// Returns whether a process provably belongs to another tree than that of `main`, whatever
+    /// mark it bears.
+    fn are_others(&self, process: kin::Stat, (main, is_running): (u32, bool)) -> bool {
+        kin::is_below(process, |pid| (!is_running || pid != main) && self.has(pid))
+    }
+}
+
+/// Returns whether `pid` belongs to one of these main processes now.
+fn has_main(mains: &[(u32, Birth)], pid: u32) -> bool {
+    mains.iter().any(|(main, birth)| {
+        *main == pid && kin::Stat::of(pid).is_some_and(|now| birth.holds(now.identity().1))
+    })
+}
 
 struct Main {
     id: TreeId,
@@ -211,13 +237,21 @@ impl Processes {
             killed: OnceCell::new(),
             exit: Cell::new(None),
         });
-        self.mains.borrow_mut().insert(pid, main.clone());
+        self.mains.children.borrow_mut().insert(pid, main.clone());
         Ok(Tree {
             main,
             holder,
             mains: self.mains.clone(),
             killed: self.killed.clone(),
         })
+    }
+
+    /// Notes the main processes that a dead supervisor recorded, whether they are adopted or not.
+    /// They, their sessions and their descendants belong to no other tree, even if they bear its
+    /// mark.
+    pub fn note_recorded(&mut self, mains: impl IntoIterator<Item = Identity>) {
+        let mains = mains.into_iter().map(|main| (main.pid, main.birth));
+        self.mains.recorded.borrow_mut().extend(mains);
     }
 
     /// Adopts a live tree of a dead supervisor. [`Processes::reap`] reports its end like that of
@@ -348,7 +382,7 @@ impl Processes {
         self.others.clear();
         while let Some((pid, status)) = posix::wait(-1) {
             let at = deaths::time_of(pid);
-            let Some(main) = self.mains.borrow_mut().remove(&pid) else {
+            let Some(main) = self.mains.children.borrow_mut().remove(&pid) else {
                 self.others.push(pid);
                 continue;
             };
@@ -356,7 +390,7 @@ impl Processes {
             main.exit.set(Some(exit));
             ended.push((main.id, exit, at));
         }
-        self.mains.borrow_mut().retain(|pid, main| {
+        self.mains.children.borrow_mut().retain(|pid, main| {
             if main.killed.get().is_none() {
                 return true;
             }
@@ -595,8 +629,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ORPHANS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Kills the processes that a supervisor left when it died without stopping them, identified by its
-/// [`testament`], except those of the trees that are `spared`. Returns the number of them. Blocks
-/// until they are gone, 10 s at most.
+/// [`testament`], except those of the trees that are `spared`. What is or descends from a main
+/// process of these, or shares its session, is spared whatever mark it bears. Returns the number of
+/// them. Blocks until they are gone, 10 s at most.
 ///
 /// A testament names a cgroup or an instance that no other supervisor ever had, so no other process
 /// can be killed.
@@ -617,27 +652,41 @@ pub fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<usize> {
             let Some(marks) = Marks::of_testament(testament) else {
                 return Ok(0);
             };
+            let mains = mains_of(spared.clone());
             let spared = spared.filter_map(|tree| Mark::of_tree(&tree.tree, None));
             let spared: BTreeSet<String> = spared.map(|mark| mark.value().to_owned()).collect();
             let is_meant = |pid: u32, environment: &[u8]| {
                 let borne = marks.borne_by(pid, environment);
-                borne.is_some_and(|value| !spared.contains(value))
+                borne.is_some_and(|value| !spared.contains(value)) && !is_below_any(&mains, pid)
             };
             kin::end_remains(is_meant, PATIENCE)
         }
     }
 }
 
+fn mains_of<'a>(trees: impl Iterator<Item = &'a Identity>) -> Vec<(u32, Birth)> {
+    trees.map(|tree| (tree.pid, tree.birth)).collect()
+}
+
+/// Returns whether a process provably belongs to the tree of one of these main processes.
+fn is_below_any(mains: &[(u32, Birth)], pid: u32) -> bool {
+    let process = kin::Stat::of(pid);
+    process.is_some_and(|process| kin::is_below(process, |pid| has_main(mains, pid)))
+}
+
 /// Kills the processes of one tree ([`Identity::tree`]), as [`end_remains`] does.
-pub fn end_tree(tree: &str) -> io::Result<usize> {
+pub fn end_tree(tree: &str, spared: &[Identity]) -> io::Result<usize> {
     match tree.split_once(' ') {
         Some(("cgroup", dir)) => cgroup::end(dir.as_ref(), Instant::now() + PATIENCE),
         _ => {
             let Some(mark) = Mark::of_tree(tree, None) else {
                 return Ok(0);
             };
-            let mark = Marks::One(mark);
-            kin::end_remains(|pid, them| mark.borne_by(pid, them).is_some(), PATIENCE)
+            let (mark, mains) = (Marks::One(mark), mains_of(spared.iter()));
+            let is_meant = |pid: u32, environment: &[u8]| {
+                mark.borne_by(pid, environment).is_some() && !is_below_any(&mains, pid)
+            };
+            kin::end_remains(is_meant, PATIENCE)
         }
     }
 }
@@ -962,10 +1011,9 @@ impl Tree {
         let Holder::Kin(kin) = &self.holder else {
             return Vec::new();
         };
-        let mains = self.mains.borrow();
-        kin.borrow_mut()
-            .members((self.main.pid, self.exit().is_none()), |pid| {
-                mains.contains_key(&pid)
-            })
+        let main = (self.main.pid, self.exit().is_none());
+        let is_main = |pid: u32| self.mains.children.borrow().contains_key(&pid);
+        let is_others = |process: &kin::Stat| self.mains.are_others(*process, main);
+        kin.borrow_mut().members(main, is_main, is_others)
     }
 }
