@@ -4,9 +4,11 @@
 //! Each call has a thread of its own, so that one that hangs does not delay the others. Every call
 //! returns: if no thread can be started or too many calls hang, it returns an error that says so.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use mainstay_core::engine::Human;
@@ -27,17 +29,26 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Threads with a common limit, by their subjects.
 struct Pool {
     most: usize,
-    subjects: Mutex<Vec<String>>,
+    taken: Mutex<Taken>,
+}
+
+/// The subject that each thread works on at present, by the number of its seat.
+struct Taken {
+    next: u64,
+    subjects: BTreeMap<u64, String>,
 }
 
 impl Pool {
     const fn new(most: usize) -> Self {
-        let subjects = Mutex::new(Vec::new());
-        Self { most, subjects }
+        let taken = Mutex::new(Taken {
+            next: 0,
+            subjects: BTreeMap::new(),
+        });
+        Self { most, taken }
     }
 
-    fn subjects(&self) -> MutexGuard<'_, Vec<String>> {
-        self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -45,30 +56,46 @@ static QUESTIONS: Pool = Pool::new(MOST);
 static LOOP: Pool = Pool::new(MOST_OF_LOOP);
 
 /// The registration of one thread.
-struct Seat(&'static Pool, String);
+struct Seat {
+    pool: &'static Pool,
+    number: u64,
+}
 
 impl Seat {
-    fn take(pool: &'static Pool, subject: String) -> io::Result<Self> {
-        let mut taken = pool.subjects();
-        let same = taken.iter().filter(|it| **it == subject).count();
-        let (kind, why) = match (same, taken.len()) {
-            (MOST_OF_ONE.., _) => (io::ErrorKind::TimedOut, "earlier questions hang"),
-            (_, all) if all >= pool.most => (io::ErrorKind::WouldBlock, "too many questions hang"),
-            _ => {
-                taken.push(subject.clone());
-                return Ok(Self(pool, subject));
-            }
+    /// Takes a seat for work on these subjects, beginning with the first.
+    ///
+    /// # Errors
+    /// With the index of the subject on which earlier work hangs, if that is the reason.
+    fn take(pool: &'static Pool, subjects: &[String]) -> Result<Self, (usize, io::Error)> {
+        let mut taken = pool.taken();
+        let hangs = |subject: &String| {
+            let same = taken.subjects.values().filter(|it| *it == subject);
+            same.count() >= MOST_OF_ONE
         };
-        Err(io::Error::new(kind, why))
+        let refused = |kind, why| io::Error::new(kind, why);
+        if let Some(index) = subjects.iter().position(hangs) {
+            let error = refused(io::ErrorKind::TimedOut, "earlier questions hang");
+            return Err((index, error));
+        }
+        if taken.subjects.len() >= pool.most {
+            let error = refused(io::ErrorKind::WouldBlock, "too many questions hang");
+            return Err((0, error));
+        }
+        let number = taken.next;
+        taken.next += 1;
+        let subject = subjects.first().cloned().unwrap_or_default();
+        taken.subjects.insert(number, subject);
+        Ok(Self { pool, number })
+    }
+
+    fn pass_to(&self, subject: String) {
+        self.pool.taken().subjects.insert(self.number, subject);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.0.subjects();
-        if let Some(ours) = taken.iter().position(|it| *it == self.1) {
-            taken.swap_remove(ours);
-        }
+        self.pool.taken().subjects.remove(&self.number);
     }
 }
 
@@ -81,7 +108,8 @@ pub async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (done, answer) = oneshot::channel();
-    in_thread(&QUESTIONS, subject.into(), move || drop(done.send(work())))?;
+    let seat = Seat::take(&QUESTIONS, &[subject.into()]).map_err(|(_, error)| error)?;
+    in_thread(seat, move |_| drop(done.send(work())))?;
     let gone = |_| io::Error::other("it ended without an answer");
     answer.await.map_err(gone)
 }
@@ -96,8 +124,41 @@ pub fn wait<T: Send + 'static>(
     subject: String,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
+    let seat = Seat::take(&LOOP, &[subject]).map_err(|(_, error)| error)?;
+    answer_in_time(seat, |_| work())
+}
+
+/// Does work on one subject and then on another in the same thread, as [`wait`] does.
+///
+/// # Errors
+/// As with [`wait`], with the index of the subject that failed.
+pub fn wait_for_both<S, T: Send + 'static>(
+    subjects: [String; 2],
+    first: impl FnOnce() -> S + Send + 'static,
+    second: impl FnOnce(S) -> T + Send + 'static,
+) -> Result<T, (usize, io::Error)> {
+    let seat = Seat::take(&LOOP, &subjects)?;
+    let is_second = Arc::new(AtomicBool::new(false));
+    let work = {
+        let is_second = Arc::clone(&is_second);
+        move |seat: &Seat| {
+            let found = first();
+            let [_, subject] = subjects;
+            seat.pass_to(subject);
+            is_second.store(true, Ordering::Relaxed);
+            second(found)
+        }
+    };
+    answer_in_time(seat, work)
+        .map_err(|error| (usize::from(is_second.load(Ordering::Relaxed)), error))
+}
+
+fn answer_in_time<T: Send + 'static>(
+    seat: Seat,
+    work: impl FnOnce(&Seat) -> T + Send + 'static,
+) -> io::Result<T> {
     let (done, answer) = mpsc::channel();
-    in_thread(&LOOP, subject, move || drop(done.send(work())))?;
+    in_thread(seat, move |seat| drop(done.send(work(seat))))?;
     answer.recv_timeout(PATIENCE).map_err(|_| {
         let why = format!(
             "no answer within {}; the file system may hang",
@@ -107,16 +168,8 @@ pub fn wait<T: Send + 'static>(
     })
 }
 
-fn in_thread(
-    pool: &'static Pool,
-    subject: String,
-    work: impl FnOnce() + Send + 'static,
-) -> io::Result<()> {
-    let seat = Seat::take(pool, subject)?;
-    let seated = move || {
-        let _seat = seat;
-        work();
-    };
+fn in_thread(seat: Seat, work: impl FnOnce(&Seat) + Send + 'static) -> io::Result<()> {
+    let seated = move || work(&seat);
     threads::spawn("mainstay-aside", Stack::Large, seated).map(drop)
 }
 
@@ -139,15 +192,36 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<io::Result<Vec<SocketA
 mod tests {
     use super::*;
 
+    /// The second subject counts once the work on it has begun.
+    #[test]
+    fn the_subject_that_hangs_is_named() {
+        let subjects = |second: &str| ["one".to_owned(), second.to_owned()];
+        let (release, hangs) = mpsc::channel::<()>();
+        let hangs = Arc::new(Mutex::new(hangs));
+        let ask = || {
+            let hangs = Arc::clone(&hangs);
+            let hang = move |()| drop(hangs.lock().map(|hangs| hangs.recv()));
+            let failed = wait_for_both(subjects("two"), || (), hang);
+            failed.map_err(|(index, error)| (index, error.to_string()))
+        };
+        let late = "no answer within 1s; the file system may hang";
+        assert_eq!(ask(), Err((1, late.to_owned())));
+        assert_eq!(ask(), Err((1, late.to_owned())));
+        assert_eq!(ask(), Err((1, "earlier questions hang".to_owned())));
+        let other = wait_for_both(subjects("three"), || 1, |one| one + 1);
+        assert_eq!(other.ok(), Some(2));
+        drop(release);
+    }
+
     #[test]
     fn work_that_hangs_takes_no_thread_from_others() {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.expect("a runtime").block_on(async {
             let (release, hangs) = mpsc::channel::<()>();
-            let hangs = std::sync::Arc::new(Mutex::new(hangs));
+            let hangs = Arc::new(Mutex::new(hangs));
             let mut waiting = Vec::new();
             for _ in 0..MOST_OF_ONE {
-                let hangs = std::sync::Arc::clone(&hangs);
+                let hangs = Arc::clone(&hangs);
                 let work = move || drop(hangs.lock().map(|hangs| hangs.recv()));
                 waiting.push(tokio::spawn(aside("hung", work)));
             }

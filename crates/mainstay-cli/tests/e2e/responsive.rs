@@ -1222,6 +1222,54 @@ fn an_env_file_on_a_hung_mount_fails_a_start_and_nothing_else() {
     stop(supervisor, &sandbox);
 }
 
+/// A start completes an interrupted restore, whose paths may be on a mount whose server is gone.
+#[test]
+fn a_restore_on_a_hung_mount_fails_a_start_and_nothing_else() {
+    use mainstay_core::snapshot::{Journal, Move, Raw, SnapshotId};
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.far]
+        command = ["PUPPET", "await", "HERE/go", "exit", "1"]
+        snapshot = { paths = ["HERE/mount/data"] }
+        recovery = { delay = "10ms", max_delay = "100ms", limit = "none" }
+        "#,
+    );
+    let dir = sandbox.path().join("mount");
+    fs::create_dir_all(dir.join("data")).expect("the sandbox is writable");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "far", "started");
+    let Some(mount) = mainstay_testkit::HungMount::cover(&dir) else {
+        return mainstay_testkit::skip("this user may not mount a FUSE file system");
+    };
+    let raw = |text: &str| Raw(text.as_bytes().to_vec());
+    let one = Move {
+        parent: raw(dir.to_str().expect("UTF-8")),
+        target: raw("data"),
+        new: raw(".new"),
+        old: raw(".old"),
+        inode: None,
+        old_inode: None,
+    };
+    let id = SnapshotId::new(1, None);
+    let mut journal = Journal::new(id, None, vec![one]);
+    journal.committed = true;
+    let text = journal.to_text().expect("JSON");
+    let store = sandbox.state_dir().join("snapshots/far");
+    fs::write(store.join(format!("restore-{id}.json")), text).expect("written");
+    sandbox.write("go", "");
+    mount.wait_until_asked(SOON);
+    supervisor.wait_event(SOON, |event| {
+        event["event"] == "failed" && event.to_string().contains("earlier questions hang")
+    });
+    let began = std::time::Instant::now();
+    assert_ne!(service(&sandbox, "far")["state"], "running");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "it answered after {took:?}");
+    fs::remove_file(sandbox.path().join("go")).expect("it is there");
+    mount.release();
+    stop(supervisor, &sandbox);
+}
+
 /// Everything that a start touches may lie on a mount whose server is gone, and so may the programs
 /// of probes and alerts. Each fails by itself, from the daemon's start on.
 #[test]

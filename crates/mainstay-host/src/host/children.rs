@@ -707,11 +707,7 @@ pub(super) fn spawn(
             env_file.map(|path| dir.join(path))
         }),
     };
-    let what = format!("program {}", argv.program());
-    let program = wait(&what, format!("{look:?}"), move || look.run())??;
-    let what = format!("working_dir {}", working_dir.display());
-    let place = working_dir.to_owned();
-    wait(&what, what.clone(), move || drop(place.metadata()))?;
+    let program = look.run_aside(working_dir)?;
     let words: Vec<_> = std::iter::once(argv.program())
         .chain(argv.args().iter().map(String::as_str))
         .map(Into::into)
@@ -765,6 +761,31 @@ struct Look {
 }
 
 impl Look {
+    /// Finds the program and looks at the working directory, in one thread.
+    fn run_aside(self, working_dir: &Path) -> Result<PathBuf, StartFailure> {
+        let names = [
+            format!("program {}", self.program),
+            format!("working_dir {}", working_dir.display()),
+        ];
+        let subjects = [format!("{self:?}"), names[1].clone()];
+        let place = working_dir.to_owned();
+        let found = aside::wait_for_both(
+            subjects,
+            move || self.run(),
+            move |program| {
+                drop(program.as_ref().map(|_| place.metadata()));
+                program
+            },
+        );
+        found.map_err(|(index, error)| {
+            let why = format!("{}: {error}", names[index]);
+            match error.kind() {
+                io::ErrorKind::TimedOut => StartFailure::Transient(why),
+                _ => StartFailure::Lacking(why),
+            }
+        })?
+    }
+
     /// Finds the program.
     fn run(self) -> Result<PathBuf, StartFailure> {
         let found = launch::find_program(&self.program, &self.dir, self.search.as_deref());
@@ -787,21 +808,6 @@ impl Look {
         drop(launch::obstacle(&program));
         Ok(program)
     }
-}
-
-/// Does work that may hang, for a start that then fails.
-fn wait<T: Send + 'static>(
-    what: &str,
-    subject: String,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, StartFailure> {
-    aside::wait(subject, work).map_err(|error| {
-        let why = format!("{what}: {error}");
-        match error.kind() {
-            io::ErrorKind::TimedOut => StartFailure::Transient(why),
-            _ => StartFailure::Lacking(why),
-        }
-    })
 }
 
 /// The destination of a child's output.

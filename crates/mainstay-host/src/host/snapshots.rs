@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_core::engine::{Event, Refusal, ServiceId, Snapshotted, Token};
-use mainstay_core::failure::Failure;
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::{Spec, Still};
 use mainstay_store::snapshot::{CallOff, Created, Occasion, Seam as _, Store, Which};
-use mainstay_sys as sys;
+use mainstay_sys::{self as sys, aside};
 use tokio::sync::oneshot;
 
 use super::children::Purpose;
@@ -65,12 +65,29 @@ impl Host {
         if spec.snapshot().is_none() && !store.exists() {
             return Ok(None);
         }
-        let claim = || {
+        let claim = || -> Result<Option<File>, Failure> {
             let in_use = store.mark_in_use()?;
-            store.complete()?;
+            if store.has_committed_restores()? {
+                // The paths of the state may lie on a mount whose server is gone.
+                self.complete_restore(spec)?;
+            }
             Ok(Some(in_use))
         };
-        claim().map_err(|failure: Failure| failure.line())
+        claim().map_err(|failure| failure.line())
+    }
+
+    fn complete_restore(&self, spec: &Spec) -> Result<(), Failure> {
+        let (state, name) = (self.state.clone(), spec.name().clone());
+        let policy = spec.snapshot().cloned();
+        let complete = move || {
+            let seam = Arc::new(CallOff::default());
+            Store::new(&state, &name, policy.as_ref(), seam).complete()
+        };
+        let subject = format!("state of {}", spec.name());
+        aside::wait(subject.clone(), complete).unwrap_or_else(|error| {
+            let message = format!("complete the restore of the {subject}: {error}");
+            Err(Failure::new(Code::Busy, message))
+        })
     }
 
     /// Starts a copy of a service's state. [`Event::Snapshotted`] follows.

@@ -305,20 +305,22 @@ impl Store {
     /// Returns whether a restore was interrupted between its commit and the exchange of its last
     /// directory.
     pub(super) fn is_torn(&self) -> Result<bool, Failure> {
+        let is_open =
+            |one: &Move| parent_of(one).is_ok_and(|parent| parent.stat(&path_of(&one.new)).is_ok());
+        let committed = self.committed_restores()?;
+        Ok(committed.iter().flat_map(|it| &it.moves).any(is_open))
+    }
+
+    /// Returns the journals of committed restores, which may not be complete. Reads nothing outside
+    /// the store.
+    pub(super) fn committed_restores(&self) -> Result<Vec<Journal>, Failure> {
         let dir = match Dir::open(&self.dir) {
             Ok(dir) => dir,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(doing("open", &self.dir)(error)),
         };
-        for (_, journal) in self.journals(&dir)? {
-            let is_open = |one: &Move| {
-                parent_of(one).is_ok_and(|parent| parent.stat(&path_of(&one.new)).is_ok())
-            };
-            if journal.committed && journal.moves.iter().any(is_open) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let journals = self.journals(&dir)?.into_iter().map(|(_, journal)| journal);
+        Ok(journals.filter(|journal| journal.committed).collect())
     }
 
     fn journals(&self, dir: &Dir) -> Result<Vec<(SnapshotId, Journal)>, Failure> {

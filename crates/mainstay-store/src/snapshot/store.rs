@@ -148,6 +148,15 @@ impl Store {
         Ok(session)
     }
 
+    /// Returns whether [`Store::complete`] may have something to do. Reads nothing outside the
+    /// store.
+    ///
+    /// # Errors
+    /// If a journal cannot be read.
+    pub fn has_committed_restores(&self) -> Result<bool, Failure> {
+        Ok(!self.committed_restores()?.is_empty())
+    }
+
     /// Completes interrupted restores that were committed. This takes a few renames, however large
     /// the state is. [`Store::lock`] does the rest.
     pub fn complete(&self) -> Result<(), Failure> {
