@@ -47,13 +47,18 @@ impl Drop for Holder {
     }
 }
 
-/// Returns whether the owner is alive. If its lock file cannot be opened for a reason other than
-/// absence, the owner counts as alive.
+/// Returns whether the owner may be alive. If its lock file cannot be opened or locked for another
+/// reason than its absence, that is unknown, and the owner counts as alive.
 pub(super) fn lives(dir: &Path, owner: &Owner) -> bool {
     match File::open(dir.join(format!("{PREFIX}{}", owner.token))) {
-        Ok(file) => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
+        Ok(file) => may_be_held(file.try_lock_shared()),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
+}
+
+/// Returns whether another process may hold a lock, by the result of an attempt to take it.
+fn may_be_held(attempt: Result<(), TryLockError>) -> bool {
+    attempt.is_err()
 }
 
 /// Returns the tokens of all owner files in the directory, live and stale.
@@ -68,4 +73,17 @@ pub(super) fn tokens(dir: &Path) -> Vec<String> {
 pub(super) fn sweep(dir: &Path, token: &str) {
     // A file that cannot be removed does no harm.
     drop(fs::remove_file(dir.join(format!("{PREFIX}{token}"))));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_whose_lock_cannot_be_tried_is_not_dead() {
+        let failed = io::Error::other("no locks available");
+        assert!(may_be_held(Err(TryLockError::Error(failed))));
+        assert!(may_be_held(Err(TryLockError::WouldBlock)));
+        assert!(!may_be_held(Ok(())));
+    }
 }
