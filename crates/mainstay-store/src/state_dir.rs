@@ -34,7 +34,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use mainstay::Scope;
-use mainstay_core::failure::{Code, Failure};
+use mainstay_core::failure::{Code, Failure, disk_hint};
 #[cfg(unix)]
 use mainstay_core::layout::installed_place;
 use mainstay_core::log::redact::RedactionKey;
@@ -383,11 +383,10 @@ impl StateDir {
             io::ErrorKind::PermissionDenied => Code::PermissionDenied,
             _ => Code::CannotWrite,
         };
-        Failure::new(
-            code,
-            format!("{verb} state directory {}: {error}", self.path.display()),
-        )
-        .hint("choose a directory that you may write to: --state-dir DIR")
+        let message = format!("{verb} state directory {}: {error}", self.path.display());
+        let hint = disk_hint(error.kind());
+        Failure::new(code, message)
+            .hint(hint.unwrap_or("choose a directory that you may write to: --state-dir DIR"))
     }
 
     /// Refuses a directory that another account can change, or replace with another one.

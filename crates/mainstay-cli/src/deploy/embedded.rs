@@ -109,6 +109,11 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
         return;
     }
     let registered = find(&registry_path(state), &report.name);
+    if let Some(problem) = registered::unseen(&registered) {
+        // The version remains the one that the daemon has.
+        report.state_problem = report.state_problem.take().or(Some(problem));
+        return;
+    }
     let witnesses = registered_witnesses(state, &report.name, &registered).into_iter();
     let causes = witnesses.flat_map(|witness| witness.causes);
     let drift = causes.chain(outdated(state, &registered, report)).collect();

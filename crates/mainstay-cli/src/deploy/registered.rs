@@ -168,6 +168,17 @@ pub(crate) fn unregister(
     Ok(())
 }
 
+/// Returns the reason why the registry cannot be read, if its disk is that reason: then nothing is
+/// known to deviate from it.
+pub(crate) fn unseen(registered: &Result<Option<Registered>, Failure>) -> Option<String> {
+    let failure = registered.as_ref().err();
+    let failure = failure.filter(|failure| failure.code() == Code::CannotWrite)?;
+    Some(format!(
+        "its registration cannot be seen: {}",
+        failure.line()
+    ))
+}
+
 /// Collects the evidence from the registry, from `others` that depend on the registered definition,
 /// and from the program file.
 pub(crate) fn witnesses(

@@ -146,6 +146,10 @@ fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
         // A service of the embedded supervisor can have the same name.
         if let Some(service) = services.find(|it| it.name == name && it.manager != "embedded") {
             service.drift = installed.drift(service);
+            if service.drift.is_none() {
+                let problem = service.state_problem.take();
+                service.state_problem = problem.or_else(|| installed.unseen());
+            }
         }
     }
     let services = report.services.iter_mut();

@@ -1525,3 +1525,60 @@ fn services_without_a_daemon_to_ask_are_known_all_the_same() {
     chmod(0o700);
     stop(supervisor, &sandbox);
 }
+
+/// A disk on which nothing can be written is named as the cause, and what can be seen is shown.
+#[test]
+fn a_full_or_read_only_disk_is_named() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("a full file system needs a mount, and a mount needs root");
+    }
+    let sandbox = Sandbox::new();
+    let state = sandbox.state_dir();
+    fs::create_dir(&state).expect("a directory");
+    let mount = |args: &[&str]| {
+        let mut command = std::process::Command::new(args[0]);
+        command.args(&args[1..]).arg(&state);
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs"]) {
+        return mainstay_testkit::skip("this root may not mount a tmpfs");
+    }
+    install(
+        &sandbox,
+        "one",
+        "[service.one]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    let mut supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "one", "started");
+    let filling = state.join("filling");
+    let mut file = fs::File::create(&filling).expect("a file");
+    while std::io::Write::write(&mut file, &[b'x'; 4096]).is_ok() {}
+    drop(file);
+    let shown = ok(&sandbox, &["status"]);
+    assert!(
+        shown.contains("its registration cannot be seen") && shown.contains("the disk is full"),
+        "{shown}"
+    );
+    assert!(!shown.contains("not as registered"), "{shown}");
+    let one = service(&sandbox, "one");
+    assert_eq!(
+        (&one["state"], &one["version"]),
+        (&"running".into(), &1.into()),
+        "{one}"
+    );
+    fs::remove_file(filling).expect("it is there");
+    supervisor.kill_dash_nine();
+    assert!(mount(&["mount", "-o", "remount,ro"]));
+    let (stopped, text) = said(&sandbox, &["stop", "one"]);
+    assert_eq!(stopped, 73, "{text}");
+    assert!(
+        text.contains("mounted read-only: mount it for writing"),
+        "{text}"
+    );
+    let (_, shown) = said(&sandbox, &["status"]);
+    assert!(shown.contains("running"), "{shown}");
+    assert!(mount(&["mount", "-o", "remount,rw"]));
+    ok(&sandbox, &["stop", "one"]);
+    sandbox.assert_no_leftovers();
+    assert!(mount(&["umount"]));
+}

@@ -812,10 +812,34 @@ fn database(verb: &str, path: &Path, error: &rusqlite::Error) -> Failure {
             | ErrorCode::CannotOpen
             | ErrorCode::DiskFull
             | ErrorCode::SystemIoFailure,
-        ) => cannot(Code::CannotWrite, verb, path, &why)
-            .hint("see whether its disk is full or read-only, and who may write there"),
+        ) => match disk_state(path) {
+            Some(kind) => {
+                let cause = std::io::Error::from(kind);
+                cannot(Code::CannotWrite, verb, path, &cause.to_string()).because_of(&cause)
+            }
+            None => cannot(Code::CannotWrite, verb, path, &why)
+                .hint("see whether its disk is full or read-only, and who may write there"),
+        },
         _ => cannot(Code::Failed, verb, path, &why).hint(CURE),
     }
+}
+
+/// Returns the reason why nothing can be written next to this file, if its disk is full or
+/// read-only. SQLite reports neither by name.
+#[cfg(unix)]
+fn disk_state(path: &Path) -> Option<std::io::ErrorKind> {
+    let found = rustix::fs::statvfs(path.parent()?).ok()?;
+    let is_full = found.f_bavail == 0 || found.f_files > 0 && found.f_favail == 0;
+    match found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        true => Some(std::io::ErrorKind::ReadOnlyFilesystem),
+        false => is_full.then_some(std::io::ErrorKind::StorageFull),
+    }
+}
+
+/// Returns `None`: the errors of this system are specific.
+#[cfg(windows)]
+fn disk_state(_path: &Path) -> Option<std::io::ErrorKind> {
+    None
 }
 
 /// Returns the process that has the database or its write-ahead log locked, if the system reports

@@ -16,7 +16,7 @@ use super::account;
 use super::order::{Order, Wanted};
 use crate::client;
 use crate::deploy::registered::{
-    Witness, changed_manifest, definition, outdated, program, unregister, witnesses,
+    Witness, changed_manifest, definition, outdated, program, unregister, unseen, witnesses,
 };
 use crate::installed::{Installed, Mode, Record, registry_of};
 use crate::library_failure::of_library;
@@ -116,9 +116,17 @@ impl Installed {
     pub(crate) fn drift(&self, report: &ServiceReport) -> Option<Vec<String>> {
         self.check_access().ok()?;
         let registered = self.registered();
+        if unseen(&registered).is_some() {
+            return None;
+        }
         let witnesses = self.registered_witnesses(&registered).into_iter();
         let causes = witnesses.flat_map(|witness| witness.causes);
         Some(causes.chain(self.outdated(&registered, report)).collect())
+    }
+
+    /// Returns the reason why the registry cannot be read, if its disk is that reason.
+    pub(crate) fn unseen(&self) -> Option<String> {
+        unseen(&self.registered())
     }
 
     /// Checks that this process may read the registry.
