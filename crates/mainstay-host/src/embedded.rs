@@ -34,7 +34,9 @@ use mainstay_sys::private::{create_private_dir, write_private};
 use mainstay_sys::{guarded, lock_file};
 use serde::{Deserialize, Serialize};
 
-pub use self::desired::{Desired, read_or_halted as desired, write as write_desired};
+pub use self::desired::{
+    Desired, FILE as DESIRED, read_or_halted as desired, write as write_desired,
+};
 use crate::manifest_file::Source;
 
 /// The format of a [`Record`]. Other formats are rejected.
@@ -257,6 +259,15 @@ pub fn lock(state: &StateDir) -> Result<Lock, Failure> {
 ///
 /// # Errors A description of the problem, with the service's name.
 pub fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
+    read_desired(state, name, desired(state, name))
+}
+
+/// Does the same as [`read`], for a service whose desired state is known.
+fn read_desired(
+    state: &StateDir,
+    name: &str,
+    desired: Option<Desired>,
+) -> Result<Definition, String> {
     let failed = |why: String| format!("the installed service {name}: {why}");
     if ServiceName::new(name).is_none() {
         return Err(failed("this names no service".to_owned()));
@@ -278,7 +289,7 @@ pub fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
         dir: record.base_dir,
         version: record.version,
         is_enabled: record.enabled,
-        desired: desired(state, name),
+        desired,
         digest: Some(digest),
         problem: None,
     })
@@ -319,12 +330,14 @@ pub fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>
     names.sort();
     names.dedup();
     for name in names {
-        if let Err(why) = desired::read(state, &name) {
+        let desired = desired::read(state, &name);
+        if let Err(why) = &desired {
             problems.push(format!(
                 "{name}: {why}; unless it runs, it stays down until `mainstay start {name}`"
             ));
         }
-        found.extend(read(state, &name).map_or_else(
+        let definition = read_desired(state, &name, desired::or_halted(desired));
+        found.extend(definition.map_or_else(
             |why| {
                 problems.push(format!(
                     "{why}; it cannot be started until it is installed again"

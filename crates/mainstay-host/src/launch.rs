@@ -215,8 +215,13 @@ fn candidates(program: &str) -> [String; 4] {
 #[cfg(unix)]
 pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
     use rustix::fs::{Access, access};
-    if fs::metadata(path)?.is_dir() {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !metadata.is_file() {
+        let why = "it is not a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     Ok(access(path, Access::EXEC_OK)?)
 }

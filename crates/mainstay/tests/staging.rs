@@ -138,3 +138,25 @@ fn what_is_somebody_elses_stays() {
         }
     }
 }
+
+/// A directory or a named pipe in the place of a file is refused before anything changes.
+#[test]
+fn what_is_in_the_place_of_a_file_is_left_alone() {
+    for manager in MANAGERS {
+        for make in ["mkdir", "mkfifo"] {
+            let root = Root::new(&format!("{make}-{manager}"));
+            let file = root.0.join(files(manager)[0]);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let made = std::process::Command::new(make).arg(&file).status();
+            assert!(made.unwrap().success());
+            let before = root.names();
+            let error = stage_all(&[orders(manager)], &root.0).unwrap_err();
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(
+                cause.contains("in its place: move it away"),
+                "{error}: {cause}"
+            );
+            assert_eq!(root.names(), before);
+        }
+    }
+}

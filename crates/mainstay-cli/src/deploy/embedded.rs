@@ -18,7 +18,7 @@ use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_host as host;
 use mainstay_host::embedded::{
-    Definition, FORMAT, MODE, RECORD, Record, all, cannot, graph, is_installed, lock,
+    DESIRED, Definition, FORMAT, MODE, RECORD, Record, all, cannot, graph, is_installed, lock,
     manifest_path, place, read_record, registry_path, stopped, write_desired, write_record,
 };
 use mainstay_host::manifest_file::Loaded;
@@ -30,8 +30,8 @@ use mainstay_sys::guarded;
 use mainstay_sys::private::{create_private_dir, write_private};
 
 use super::artifact::Programs;
-use super::refuse_hung;
 use super::registered::{self, Witness};
+use super::{refuse_hung, refuse_irregular};
 use crate::client;
 use crate::installed::{Installed, find};
 use crate::not_found;
@@ -205,36 +205,7 @@ pub(crate) fn install_all(
     // Prepared as the daemon would do it.
     state.prepare()?;
     let _lock = lock(state)?;
-    let (mut all, _) = all(state, &[]);
-    let mut done = Vec::new();
-    for spec in specs {
-        let name = spec.name();
-        if Installed::find(state, name.as_str()).is_some() {
-            let message = format!("install {name}: the system's manager has it");
-            let hint = format!("first `mainstay uninstall {name}`");
-            return Err(Failure::new(Code::Failed, message).hint(hint));
-        }
-        let user = preflight::user_of(spec)?;
-        let search = std::env::var_os("PATH");
-        runs::refuse_exposed(spec, user.as_ref(), &manifest.dir, search.as_deref())?;
-        let (here, digest) = (spec.clone().beside_others(), manifest.digest());
-        let definition = Definition::of_manifest(here, &manifest.dir, Some(digest));
-        let known = all.iter().position(|it| it.spec.name() == name);
-        let known = known.map(|known| all.swap_remove(known));
-        let is_same =
-            known.is_some_and(|it| it.spec == definition.spec && it.dir == definition.dir);
-        done.push(Done {
-            name: name.clone(),
-            change: match (is_installed(state, name.as_str()), is_same) {
-                (_, true) => Change::None,
-                (true, false) => Change::Updated,
-                (false, false) => Change::New,
-            },
-            losses: preflight::losses(&definition.spec),
-        });
-        all.push(definition);
-    }
-    graph(&all).map_err(misfit)?;
+    let done = check_all(state, manifest, specs)?;
     let work = begin(state, manifest, specs, expected)?;
     let mut saved = Vec::new();
     let put = specs
@@ -269,6 +240,75 @@ pub(crate) fn install_all(
         return Err(failure);
     }
     Ok(done)
+}
+
+/// Describes the actions of [`install_all`] for people, after the same checks. Changes nothing.
+pub(crate) fn plan_all(
+    state: &StateDir,
+    manifest: &Loaded,
+    specs: &[Spec],
+) -> Result<String, Failure> {
+    let mut plan = String::new();
+    for done in check_all(state, manifest, specs)? {
+        let place = place(state, done.name.as_str());
+        let path = place.join(format!("manifest.{}", manifest.format.name()));
+        plan += &format!("write {}: a copy of the manifest\n", path.display());
+        let record = place.join(RECORD);
+        plan += &format!(
+            "write {}: its version and base directory\n",
+            record.display()
+        );
+    }
+    let registry = registry_path(state);
+    plan += &format!("write {}: the definitions\n", registry.display());
+    plan += "notify `mainstay daemon`, if it runs\n";
+    Ok(plan)
+}
+
+/// Checks that services can be installed, and returns what that would change.
+fn check_all(state: &StateDir, manifest: &Loaded, specs: &[Spec]) -> Result<Vec<Done>, Failure> {
+    let (mut all, _) = all(state, &[]);
+    let mut done = Vec::new();
+    for spec in specs {
+        let name = spec.name();
+        if Installed::find(state, name.as_str()).is_some() {
+            let message = format!("install {name}: the system's manager has it");
+            let hint = format!("first `mainstay uninstall {name}`");
+            return Err(Failure::new(Code::Failed, message).hint(hint));
+        }
+        let user = preflight::user_of(spec)?;
+        let search = std::env::var_os("PATH");
+        runs::refuse_exposed(spec, user.as_ref(), &manifest.dir, search.as_deref())?;
+        let (here, digest) = (spec.clone().beside_others(), manifest.digest());
+        let definition = Definition::of_manifest(here, &manifest.dir, Some(digest));
+        let known = all.iter().position(|it| it.spec.name() == name);
+        let known = known.map(|known| all.swap_remove(known));
+        let is_same =
+            known.is_some_and(|it| it.spec == definition.spec && it.dir == definition.dir);
+        done.push(Done {
+            name: name.clone(),
+            change: match (is_installed(state, name.as_str()), is_same) {
+                (_, true) => Change::None,
+                (true, false) => Change::Updated,
+                (false, false) => Change::New,
+            },
+            losses: preflight::losses(&definition.spec),
+        });
+        all.push(definition);
+    }
+    graph(&all).map_err(misfit)?;
+    for spec in specs {
+        let name = spec.name().as_str();
+        refuse_irregular(&format!("install {name}"), files(state, name))?;
+    }
+    Ok(done)
+}
+
+/// Returns the paths of the files of a service.
+fn files(state: &StateDir, name: &str) -> Vec<PathBuf> {
+    let place = place(state, name);
+    let paths = manifest_paths(&place).chain([RECORD, DESIRED].map(|file| place.join(file)));
+    paths.collect()
 }
 
 /// Marks all services as owned by this process.
@@ -330,6 +370,9 @@ fn remove_all(
     purge: bool,
     token: Option<&str>,
 ) -> Result<(), Failure> {
+    for name in names {
+        refuse_irregular(&format!("uninstall {name}"), files(state, name))?;
+    }
     match client::block_on(client::forget(state, names, token))? {
         Err(absent) if absent.code() == Code::NotRunning => stop_orphans(state, names)?,
         done => done?,

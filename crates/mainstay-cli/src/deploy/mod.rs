@@ -7,10 +7,11 @@ pub(crate) mod registered;
 pub(crate) mod system;
 pub(crate) mod update;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_sys::aside::wait;
+use mainstay_sys::guarded::{self, Refusal};
 
 /// Refuses to remove a directory whose disk does not respond: the removal would never end.
 fn refuse_hung(dir: &Path) -> Result<(), Failure> {
@@ -22,4 +23,22 @@ fn refuse_hung(dir: &Path) -> Result<(), Failure> {
         let message = format!("remove {}: {error}", dir.display());
         Failure::new(Code::Busy, message).hint("try again when the disk responds")
     })
+}
+
+/// Refuses `operation` if something other than a regular file is in the place of one of these
+/// files. Missing ones do not matter.
+fn refuse_irregular(
+    operation: &str,
+    paths: impl IntoIterator<Item = PathBuf>,
+) -> Result<(), Failure> {
+    for path in paths {
+        if let Err(error) = guarded::plain_file(&path)
+            && let Some(Refusal::Kind(_)) = guarded::refusal(&error)
+        {
+            let message = format!("{operation}: {}: {error}", path.display());
+            let hint = "nothing was changed: move it away, and try again";
+            return Err(Failure::new(Code::CannotWrite, message).hint(hint));
+        }
+    }
+    Ok(())
 }

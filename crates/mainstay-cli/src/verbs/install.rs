@@ -175,7 +175,6 @@ impl Install {
         let refused = [
             (self.mode == Mode::Direct, "--mode direct"),
             (self.root.is_some(), "--root"),
-            (self.dry_run, "--dry-run"),
         ];
         if let Some((_, option)) = refused.into_iter().find(|(is_given, _)| *is_given) {
             let (code, message) = match (self.manager, &self.root) {
@@ -198,6 +197,10 @@ impl Install {
                 _ => format!("leave out {option}; `mainstay daemon` runs what is installed"),
             };
             return Err(Failure::new(code, format!("install: {message}")).hint(hint));
+        }
+        if self.dry_run {
+            output::text(&embedded::plan_all(state, manifest, specs)?)?;
+            return Ok(ExitCode::SUCCESS);
         }
         let done = embedded::install_all(state, manifest, specs, self.expected())?;
         let lines = specs.iter().zip(done).map(|(spec, done)| Line {

@@ -1582,3 +1582,89 @@ fn a_full_or_read_only_disk_is_named() {
     sandbox.assert_no_leftovers();
     assert!(mount(&["umount"]));
 }
+
+/// Something that is not a file in the place of a file is refused by name, before anything changes.
+/// Once it is gone, the operation completes.
+#[test]
+fn what_is_in_the_place_of_a_file_is_named_before_anything_changes() {
+    let sandbox = Sandbox::new();
+    let one = "[service.one]\ncommand = [\"PUPPET\", \"hang\"]\n";
+    let path = manifest(&sandbox, "one", one).display().to_string();
+    let place = sandbox.state_dir().join("installed/one");
+    let kinds = [("a directory", "mkdir"), ("a named pipe", "mkfifo")];
+    let make = |program, path: &Path| {
+        let made = std::process::Command::new(program).arg(path).status();
+        assert!(made.is_ok_and(|status| status.success()));
+    };
+    let remove = |path: &Path| fs::remove_dir(path).or_else(|_| fs::remove_file(path));
+    let files = [
+        "manifest.toml",
+        "manifest.yaml",
+        "embedded.json",
+        "desired.json",
+    ];
+    fs::create_dir_all(&place).expect("a directory");
+    for file in files {
+        for (kind, program) in kinds {
+            let file = place.join(file);
+            make(program, &file);
+            let (code, text) = said(&sandbox, &[&INSTALL[..], &[&path]].concat());
+            let why = format!("install one: {}: it is {kind}", file.display());
+            assert!(code == 73 && text.contains(&why), "{code}: {text}");
+            assert!(
+                text.contains("hint: nothing was changed: move it away"),
+                "{text}"
+            );
+            assert_eq!(fs::read_dir(&place).expect("it is there").count(), 1);
+            assert!(!said(&sandbox, &["history", "one"]).1.contains("one  "));
+            remove(&file).expect("it is there");
+        }
+    }
+    let supervisor = daemon(&sandbox, &[]);
+    wait_up(&sandbox);
+    install(&sandbox, "one", one);
+    ok(&sandbox, &["start", "one"]);
+    let before = listed(&sandbox);
+    for file in ["manifest.yaml", "desired.json"] {
+        for (kind, program) in kinds {
+            let file = place.join(file);
+            make(program, &file);
+            let (code, text) = said(&sandbox, &["uninstall", "one"]);
+            let why = format!("uninstall one: {}: it is {kind}", file.display());
+            assert!(code == 73 && text.contains(&why), "{code}: {text}");
+            assert_eq!(listed(&sandbox), before);
+            remove(&file).expect("it is there");
+        }
+    }
+    ok(&sandbox, &["uninstall", "one"]);
+    assert_eq!(names(&sandbox), [""; 0]);
+    stop(supervisor, &sandbox);
+}
+
+/// A dry run into the embedded manager shows what an installation writes, and writes nothing.
+#[test]
+fn a_dry_run_shows_the_files_of_the_embedded_manager() {
+    let sandbox = Sandbox::new();
+    let path = manifest(&sandbox, "shop", SHOP).display().to_string();
+    let args = [&INSTALL[..], &[&path]].concat();
+    let plan = ok(&sandbox, &[&args[..], &["--dry-run"]].concat());
+    assert!(!sandbox.state_dir().exists());
+    ok(&sandbox, &args);
+    let state = sandbox.state_dir();
+    for name in ["api", "db"] {
+        for entry in fs::read_dir(state.join("installed").join(name)).expect("it is installed") {
+            let written = format!("write {}", entry.expect("an entry").path().display());
+            assert!(plan.contains(&written), "{written}: {plan}");
+        }
+    }
+    let missing = manifest(
+        &sandbox,
+        "odd",
+        "[service.odd]\ncommand = [\"PUPPET\", \"hang\"]\nneeds = [\"nobody\"]\n",
+    );
+    let missing = missing.display().to_string();
+    assert_ne!(
+        said(&sandbox, &[&INSTALL[..], &["--dry-run", &missing]].concat()).0,
+        0
+    );
+}

@@ -315,11 +315,18 @@ fn a_manager_of_another_system_is_said_to_be_one() {
             assert!(said.contains(cause), "{said}");
         }
     }
-    let args = ["install", "--manager", "embedded", "--dry-run", &path];
+    let args = [
+        "install",
+        "--manager",
+        "embedded",
+        "--mode",
+        "direct",
+        &path,
+    ];
     let output = verb(&sandbox, &args);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(code(output.status), 2, "{said}");
-    let cause = "the embedded manager has no --dry-run\nhint: leave out --dry-run";
+    let cause = "the embedded manager has no --mode direct\nhint: leave out --mode direct";
     assert!(said.contains(cause), "{said}");
 }
 

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, place};
 
-const FILE: &str = "desired.json";
+/// The file that exists while a service is to stay down.
+pub const FILE: &str = "desired.json";
 
 /// The reason why a service stays down until it is started explicitly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,12 +67,17 @@ pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, Stri
 
 /// Returns the desired state of a service. If it cannot be read, the service stays down.
 pub fn read_or_halted(state: &StateDir, name: &str) -> Option<Desired> {
+    or_halted(read(state, name))
+}
+
+/// Returns the desired state that was read. If it could not be read, the service stays down.
+pub(super) fn or_halted(read: Result<Option<Desired>, String>) -> Option<Desired> {
     let halted = |why| Desired::Halted {
         why: format!("whether it was stopped cannot be read: {why}"),
         restarts: 0,
         last_exit: None,
     };
-    read(state, name).unwrap_or_else(|why| Some(halted(why)))
+    read.unwrap_or_else(|why| Some(halted(why)))
 }
 
 /// Stores the desired state. `None` removes it.

@@ -19,6 +19,7 @@ use mainstay_sys::private::{create_private_dir, write_private};
 #[cfg(unix)]
 use super::PRIVATE_DIRS;
 use super::order::{Order, Wanted};
+use super::refuse_irregular;
 use super::registered::{self, Kept};
 use crate::installed::{Installed, Mode, Stored};
 use crate::library_failure::of_library;
@@ -40,6 +41,9 @@ pub(crate) fn install_all(state: &StateDir, order: &Order<'_>) -> Result<Vec<Don
     #[cfg(unix)]
     super::reach::check(order)?;
     let places = places(state, order)?;
+    for place in &places {
+        refuse_irregular(&format!("install {}", place.name), place.files())?;
+    }
     let work = registered::begin(order, &places)?;
     let mut copies = Copies::default();
     let done = match copy_and_install(order, &places, &mut copies) {

@@ -10,7 +10,7 @@ mod registered;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ pub(crate) use self::install::{install_all, plan_all, put};
 pub(crate) use self::order::{Order, Wanted};
 pub(crate) use self::registered::{Kept, kept, programs};
 use super::artifact::Programs;
-use super::refuse_hung;
+use super::{refuse_hung, refuse_irregular};
 use crate::client;
 use crate::installed::{Installed, Mode};
 use crate::library_failure::of_library;
@@ -109,7 +109,15 @@ impl Installed {
         self.unregister(expected, purge, || self.remove(purge))
     }
 
+    /// Returns the paths of the files that an installation consists of, besides the manager's own.
+    fn files(&self) -> Vec<PathBuf> {
+        let manifests = Format::ALL.map(|format| self.manifest_path(format));
+        let paths = manifests.into_iter().chain([self.record_path()]);
+        paths.map(|path| self.here(&path)).collect()
+    }
+
     fn remove(&self, purge: bool) -> Result<(), Failure> {
+        refuse_irregular(&format!("uninstall {}", self.name), self.files())?;
         self.end_start();
         match self.service().uninstall() {
             // It was already removed from the manager.

@@ -49,6 +49,16 @@ impl Ground {
         names.any(|name| is_like(name.as_encoded_bytes()))
     }
 
+    /// Checks that a file can be put at this path.
+    ///
+    /// # Errors
+    /// If something other than a file or a link is there.
+    pub(super) fn check_place(&self, path: &Path) -> Result<(), Error> {
+        let path = self.at(path);
+        let found = read(&path).map(drop);
+        found.map_err(|error| failed("write", &path, error))
+    }
+
     /// Returns whether the entry exists with exactly this content.
     pub(super) fn holds(&self, entry: &Entry) -> bool {
         read(&self.at(&entry.path)).is_ok_and(|found| found.as_ref() == Some(&entry.content))
@@ -65,9 +75,23 @@ fn read(path: &Path) -> io::Result<Option<Content>> {
     if metadata.is_symlink() {
         return fs::read_link(path).map(|target| Some(Content::Link(target)));
     }
-    let text = fs::read_to_string(path)?;
+    let text = read_file(path)?;
     let mode = metadata.permissions().mode() & 0o7777;
     Ok(Some(Content::File { mode, text }))
+}
+
+/// Reads a regular file. Refuses everything else: reading a named pipe would not end.
+pub(super) fn read_file(path: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        let what = match metadata.is_dir() {
+            true => "a directory is",
+            false => "something that is not a regular file is",
+        };
+        let why = format!("{what} in its place: move it away, and try again");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    fs::read_to_string(path)
 }
 
 /// The reversals of the performed steps, in the order in which they were performed.

@@ -221,7 +221,7 @@ impl Seat {
     }
 
     fn is_our_file(&self, path: &Path) -> Result<bool, Error> {
-        match fs::read_to_string(self.ground.at(path)) {
+        match executor::read_file(&self.ground.at(path)) {
             Ok(text) if is_ours(&text) => Ok(true),
             Ok(_) => Err(foreign(&format!("change {}", path.display()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -475,6 +475,11 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
     let new = unit.entries.into_iter();
     let new = new.filter(|entry| !seat.ground.holds(entry)).map(Step::Put);
     let mut steps: Vec<Step> = new.collect();
+    for step in &steps {
+        if let Step::Put(entry) = step {
+            seat.ground.check_place(&entry.path)?;
+        }
+    }
     let own_dirs = seat.backend.own_dirs(name, &seat.site);
     let is_own = |path: &PathBuf| !is_new && own_dirs.iter().any(|dir| path.starts_with(dir));
     let is_left = |path: &PathBuf| {
