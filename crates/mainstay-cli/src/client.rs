@@ -91,12 +91,23 @@ async fn request_one(
     if status.is_success() {
         return parse(status, &body);
     }
-    let why = reason(&body);
-    let failure = Failure::new(code(status), format!("{verb} {name}: {why}"));
-    Err(match why == format!("it is {}", StateName::Paused) {
+    Err(not_done(verb, &[name], status, &body))
+}
+
+/// Returns the failure of a request for services. If there are several, the reason begins with the
+/// name of one.
+fn not_done(verb: &str, names: &[&str], status: StatusCode, body: &[u8]) -> Failure {
+    let why = reason(body);
+    let failure = Failure::new(code(status), format!("{verb} {}: {why}", names.join(", ")));
+    let (name, refusal) = match (names, why.split_once(": ")) {
+        ([name], _) => (*name, &*why),
+        (_, Some((name, refusal))) => (name, refusal),
+        (_, None) => return failure,
+    };
+    match refusal == format!("it is {}", StateName::Paused) {
         true => failure.hint(format!("`mainstay continue {name}` lets it run again")),
         false => failure,
-    })
+    }
 }
 
 /// Sends one request for several services and waits until all have settled. The result includes the
@@ -114,9 +125,8 @@ pub(crate) async fn request_all(
     if status.is_success() {
         return parse::<StatusReport>(status, &body).map(|report| report.services);
     }
-    let (verb, names) = (verb.as_str(), names.join(", "));
-    let message = format!("{verb} {names}: {}", reason(&body));
-    Err(Failure::new(code(status), message))
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Err(not_done(verb.as_str(), &names, status, &body))
 }
 
 /// Takes a snapshot of a running service, waits until it is complete and returns its ID.
@@ -163,9 +173,17 @@ pub(crate) async fn try_out(
     if let Ok(given_up) = serde_json::from_slice(&body) {
         return Ok(Tried::GivenUp(given_up));
     }
-    let code = match status {
-        StatusCode::UNPROCESSABLE_ENTITY => Code::InvalidManifest,
-        status => code(status),
+    #[derive(Deserialize)]
+    struct Unfit {
+        code: u8,
+    }
+    let unfit = serde_json::from_slice(&body).map(|Unfit { code }| code);
+    let code = match (status, unfit) {
+        (StatusCode::UNPROCESSABLE_ENTITY, Ok(69)) => Code::MissingPart,
+        (StatusCode::UNPROCESSABLE_ENTITY, Ok(75)) => Code::Busy,
+        (StatusCode::UNPROCESSABLE_ENTITY, Ok(77)) => Code::PermissionDenied,
+        (StatusCode::UNPROCESSABLE_ENTITY, _) => Code::InvalidManifest,
+        (status, _) => code(status),
     };
     Err(Failure::new(
         code,

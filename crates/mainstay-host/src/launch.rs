@@ -19,7 +19,7 @@ pub(crate) type Environment = BTreeMap<OsString, OsString>;
 
 /// Returns the supervisor's own environment, without its private variables. Call this once: the
 /// environment never changes.
-pub(crate) fn inherited() -> Environment {
+pub fn inherited() -> Environment {
     env::vars_os()
         .map(|(name, value)| (key(&name), value))
         .filter(|(name, _)| !name.to_str().is_some_and(environment::is_private))

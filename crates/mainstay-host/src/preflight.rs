@@ -39,7 +39,7 @@ pub(crate) fn check(
 }
 
 /// Performs the checks that an earlier run of the service does not affect.
-pub(crate) fn check_files(
+pub fn check_files(
     spec: &Spec,
     manifest_dir: &Path,
     user: Option<&sys::User>,

@@ -10,7 +10,7 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::spec::ServiceName;
 use mainstay_host as host;
-use mainstay_host::output;
+use mainstay_host::{embedded, launch, output, preflight};
 use mainstay_store::state_dir::StateDir;
 
 use crate::deploy::update::{self, Embedded};
@@ -64,7 +64,7 @@ impl Stop {
         };
         if names.is_empty() {
             return match client::block_on(client::stop_all(state))? {
-                Ok(report) => show(Verb::Stop, report.services.into_iter().map(Ok), json),
+                Ok(report) => show(state, Verb::Stop, report.services.into_iter().map(Ok), json),
                 Err(absent) if absent.code() == Code::NotRunning => {
                     if !state.has_left_something() {
                         return Err(absent);
@@ -180,7 +180,7 @@ impl Control {
                     vec![Err(not_found::service_or(state, &names, failure))]
                 }
             });
-        show(verb, answers, self.json)
+        show(state, verb, answers, self.json)
     }
 }
 
@@ -248,12 +248,13 @@ fn stop_orphans(
     }
     let stopped = host::stop_without_supervisor(state, names, reach)?;
     let report = stopped.ok_or_else(|| not_found::supervisor(state))?;
-    show(Verb::Stop, report.services.into_iter().map(Ok), json)
+    show(state, Verb::Stop, report.services.into_iter().map(Ok), json)
 }
 
 /// Shows the result for each service, and fails with the first one that did not reach the requested
 /// state.
 fn show(
+    state: &StateDir,
     verb: Verb,
     answers: impl Iterator<Item = Result<ServiceReport, Failure>>,
     json: bool,
@@ -263,7 +264,7 @@ fn show(
     for answer in answers {
         match answer {
             Ok(service) => {
-                failure = failure.or(disappointment(verb, &service));
+                failure = failure.or(disappointment(state, verb, &service));
                 report.services.push(service);
             }
             Err(error) => failure = failure.or(Some(error)),
@@ -307,7 +308,7 @@ fn still_needed(service: &ServiceReport) -> Option<String> {
 
 /// Returns the failure of a service that settled in another state than requested. For `start` and
 /// `restart`, a service that completed its work and exited cleanly is a success.
-fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
+fn disappointment(state: &StateDir, verb: Verb, service: &ServiceReport) -> Option<Failure> {
     let completed = service.state == StateName::Stopped
         && service.last_exit.is_some_and(|exit| exit.code == Some(0))
         && matches!(verb, Verb::Start | Verb::Restart);
@@ -317,8 +318,19 @@ fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
     let exit = service.last_exit;
     let ended = exit.filter(|_| service.state == StateName::Stopped && verb != Verb::Stop);
     let detail = service.remark().or(ended.map(|exit| exit.to_string()));
+    let missing = match verb {
+        Verb::Start | Verb::Restart => missing_part(state, &service.name, detail.as_deref()),
+        _ => None,
+    };
     let state = service.it_is(detail.as_deref());
     let message = format!("{} {}: {state}", verb.as_str(), service.name);
+    if let Some(missing) = missing {
+        let failure = Failure::new(Code::MissingPart, message);
+        return Some(match missing.hint_text() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        });
+    }
     let failure = Failure::new(Code::Failed, message);
     let name = &service.name;
     // A service that has not run has no output.
@@ -326,4 +338,17 @@ fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
         true => failure.hint(format!("its last words: mainstay logs {name} -n 20")),
         false => failure,
     })
+}
+
+/// Returns the missing part of the system because of which an installed service was not started, if
+/// `detail` says so.
+fn missing_part(state: &StateDir, name: &str, detail: Option<&str>) -> Option<Failure> {
+    let definition = embedded::is_installed(state, name).then(|| embedded::read(state, name));
+    let definition = definition?.ok()?;
+    let (spec, dir) = (&definition.spec, &definition.dir);
+    let user = preflight::user_of(spec).ok()?;
+    let found = preflight::check_files(spec, dir, user.as_ref(), &launch::inherited()).err()?;
+    let why = found.message().strip_prefix(&format!("start {name}: "))?;
+    let is_that = found.code() == Code::MissingPart && detail?.contains(why);
+    is_that.then_some(found)
 }

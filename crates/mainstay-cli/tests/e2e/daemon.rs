@@ -1526,63 +1526,6 @@ fn services_without_a_daemon_to_ask_are_known_all_the_same() {
     stop(supervisor, &sandbox);
 }
 
-/// A disk on which nothing can be written is named as the cause, and what can be seen is shown.
-#[test]
-fn a_full_or_read_only_disk_is_named() {
-    if !rustix::process::geteuid().is_root() {
-        return mainstay_testkit::skip("a full file system needs a mount, and a mount needs root");
-    }
-    let sandbox = Sandbox::new();
-    let state = sandbox.state_dir();
-    fs::create_dir(&state).expect("a directory");
-    let mount = |args: &[&str]| {
-        let mut command = std::process::Command::new(args[0]);
-        command.args(&args[1..]).arg(&state);
-        command.status().is_ok_and(|status| status.success())
-    };
-    if !mount(&["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs"]) {
-        return mainstay_testkit::skip("this root may not mount a tmpfs");
-    }
-    install(
-        &sandbox,
-        "one",
-        "[service.one]\ncommand = [\"PUPPET\", \"hang\"]\n",
-    );
-    let mut supervisor = daemon(&sandbox, &[]);
-    event(&supervisor, "one", "started");
-    let filling = state.join("filling");
-    let mut file = fs::File::create(&filling).expect("a file");
-    while std::io::Write::write(&mut file, &[b'x'; 4096]).is_ok() {}
-    drop(file);
-    let shown = ok(&sandbox, &["status"]);
-    assert!(
-        shown.contains("its registration cannot be seen") && shown.contains("the disk is full"),
-        "{shown}"
-    );
-    assert!(!shown.contains("not as registered"), "{shown}");
-    let one = service(&sandbox, "one");
-    assert_eq!(
-        (&one["state"], &one["version"]),
-        (&"running".into(), &1.into()),
-        "{one}"
-    );
-    fs::remove_file(filling).expect("it is there");
-    supervisor.kill_dash_nine();
-    assert!(mount(&["mount", "-o", "remount,ro"]));
-    let (stopped, text) = said(&sandbox, &["stop", "one"]);
-    assert_eq!(stopped, 73, "{text}");
-    assert!(
-        text.contains("mounted read-only: mount it for writing"),
-        "{text}"
-    );
-    let (_, shown) = said(&sandbox, &["status"]);
-    assert!(shown.contains("running"), "{shown}");
-    assert!(mount(&["mount", "-o", "remount,rw"]));
-    ok(&sandbox, &["stop", "one"]);
-    sandbox.assert_no_leftovers();
-    assert!(mount(&["umount"]));
-}
-
 /// Something that is not a file in the place of a file is refused by name, before anything changes.
 /// Once it is gone, the operation completes.
 #[test]
@@ -1641,6 +1584,51 @@ fn what_is_in_the_place_of_a_file_is_named_before_anything_changes() {
     stop(supervisor, &sandbox);
 }
 
+/// A part of the system that is missing has the same exit code in every verb that starts a service.
+#[test]
+fn a_missing_env_file_is_a_missing_part_in_every_verb() {
+    let sandbox = Sandbox::new();
+    let services = |command: &str| {
+        format!("[service.a]\ncommand = [\"PUPPET\", {command}]\nenv_file = \"missing\"\n")
+    };
+    install(&sandbox, "one", &services("\"hang\""));
+    let supervisor = daemon(&sandbox, &[]);
+    wait_up(&sandbox);
+    let path = manifest(&sandbox, "two", &services("\"hang\", \"hang\""));
+    let path = path.display().to_string();
+    for args in [
+        &["start", "a"][..],
+        &["restart", "a"],
+        &["update", &path, "a"],
+    ] {
+        let (code, text) = said(&sandbox, args);
+        assert_eq!(code, 69, "{args:?}: {text}");
+        assert!(text.contains("read env_file "), "{args:?}: {text}");
+    }
+    stop(supervisor, &sandbox);
+    assert_eq!(said(&sandbox, &["run", &path]).0, 69);
+}
+
+#[test]
+fn a_paused_service_among_several_is_told_how_to_continue() {
+    let sandbox = Sandbox::new();
+    install(
+        &sandbox,
+        "pair",
+        "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n[service.b]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    let supervisor = daemon(&sandbox, &[]);
+    wait_up(&sandbox);
+    ok(&sandbox, &["start", "a", "b"]);
+    ok(&sandbox, &["pause", "b"]);
+    for args in [&["start", "b"][..], &["start", "a", "b"]] {
+        let (code, text) = said(&sandbox, args);
+        let hint = "hint: `mainstay continue b` lets it run again";
+        assert!(code == 1 && text.contains(hint), "{args:?}: {text}");
+    }
+    stop(supervisor, &sandbox);
+}
+
 /// A dry run into the embedded manager shows what an installation writes, and writes nothing.
 #[test]
 fn a_dry_run_shows_the_files_of_the_embedded_manager() {
@@ -1667,4 +1655,61 @@ fn a_dry_run_shows_the_files_of_the_embedded_manager() {
         said(&sandbox, &[&INSTALL[..], &["--dry-run", &missing]].concat()).0,
         0
     );
+}
+
+/// A disk on which nothing can be written is named as the cause, and what can be seen is shown.
+#[test]
+fn a_full_or_read_only_disk_is_named() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("a full file system needs a mount, and a mount needs root");
+    }
+    let sandbox = Sandbox::new();
+    let state = sandbox.state_dir();
+    fs::create_dir(&state).expect("a directory");
+    let mount = |args: &[&str]| {
+        let mut command = std::process::Command::new(args[0]);
+        command.args(&args[1..]).arg(&state);
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs"]) {
+        return mainstay_testkit::skip("this root may not mount a tmpfs");
+    }
+    install(
+        &sandbox,
+        "one",
+        "[service.one]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    let mut supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "one", "started");
+    let filling = state.join("filling");
+    let mut file = fs::File::create(&filling).expect("a file");
+    while std::io::Write::write(&mut file, &[b'x'; 4096]).is_ok() {}
+    drop(file);
+    let shown = ok(&sandbox, &["status"]);
+    assert!(
+        shown.contains("its registration cannot be seen") && shown.contains("the disk is full"),
+        "{shown}"
+    );
+    assert!(!shown.contains("not as registered"), "{shown}");
+    let one = service(&sandbox, "one");
+    assert_eq!(
+        (&one["state"], &one["version"]),
+        (&"running".into(), &1.into()),
+        "{one}"
+    );
+    fs::remove_file(filling).expect("it is there");
+    supervisor.kill_dash_nine();
+    assert!(mount(&["mount", "-o", "remount,ro"]));
+    let (stopped, text) = said(&sandbox, &["stop", "one"]);
+    assert_eq!(stopped, 73, "{text}");
+    assert!(
+        text.contains("mounted read-only: mount it for writing"),
+        "{text}"
+    );
+    let (_, shown) = said(&sandbox, &["status"]);
+    assert!(shown.contains("running"), "{shown}");
+    assert!(mount(&["mount", "-o", "remount,rw"]));
+    ok(&sandbox, &["stop", "one"]);
+    sandbox.assert_no_leftovers();
+    assert!(mount(&["umount"]));
 }

@@ -119,7 +119,11 @@ impl Host {
     fn judge_definition(&self, name: &str, id: ServiceId, body: &[u8]) -> Result<Judged, Reply> {
         let bad = |why: &str| Reply::error(StatusCode::BAD_REQUEST, why);
         let unfit = |why: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, why);
-        let failed = |failure: Failure| unfit(failure.message());
+        let failed = |failure: Failure| {
+            let code = failure.code() as u8;
+            let body = serde_json::json!({ "error": failure.message(), "code": code });
+            Reply::new(StatusCode::UNPROCESSABLE_ENTITY, body.to_string())
+        };
         let request: TrialRequest =
             serde_json::from_slice(body).map_err(|error| bad(&format!("the request: {error}")))?;
         let format = Format::ALL
