@@ -103,7 +103,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Writes text from other programs, as [`Writer::foreign`] does.
+/// Writes text from other programs, as `Writer::foreign` does.
 impl<W: Write> Write for Writer<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.foreign(bytes).map(|()| bytes.len())

@@ -4,7 +4,7 @@
 //!
 //! If the queue is too long, a command replaces earlier ones of its kind for the same service:
 //! output written meanwhile is attributed to the last run. User requests are refused then
-//! ([`Orders::is_behind`]). The length of the queue is therefore bounded by the number of services.
+//! (`is_behind`). The length of the queue is therefore bounded by the number of services.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,6 +1,6 @@
 //! Processes and process trees, with one module per operating system that exports the same names.
 //!
-//! [`Processes`] starts programs and collects their exits. A [`Tree`] is one started program with
+//! `Processes` starts programs and collects their exits. A `Tree` is one started program with
 //! all of its descendants. The [`Containment`] holds a tree together: a cgroup, a job object, or
 //! process ancestry. The loop is `changed().await`, then `reap()`, then `is_empty()` of the trees
 //! whose main process ended. Nothing here polls or sleeps.
@@ -75,7 +75,7 @@ pub const INSTANCE: &str = "MAINSTAY_INSTANCE";
 /// directory is lost. Its value is the directory's path without symbolic links.
 pub const SUPERVISED_FROM: &str = "MAINSTAY_SUPERVISED_FROM";
 
-/// A diagnostic switch, read once by [`Processes::new`]: `subreaper` disables cgroups on Linux.
+/// A diagnostic switch, read once by `Processes::new`: `subreaper` disables cgroups on Linux.
 #[cfg(target_os = "linux")]
 pub(crate) const CONTAINMENT: &str = "MAINSTAY_CONTAINMENT";
 
@@ -105,7 +105,7 @@ impl fmt::Display for Containment {
     }
 }
 
-/// The ID of one start of a program. Unlike a pid, it is never reused by one [`Processes`].
+/// The ID of one start of a program. Unlike a pid, it is never reused by one `Processes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TreeId(pub(crate) u64);
 
@@ -117,7 +117,7 @@ pub struct Identity {
     /// The start time of the main process.
     pub birth: Birth,
     /// The containment of the tree: `cgroup DIRECTORY` or `kin SECRET.COUNTER.UID`. Begins like a
-    /// [`testament`].
+    /// `testament`.
     pub tree: String,
 }
 

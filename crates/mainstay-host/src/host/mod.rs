@@ -1,9 +1,9 @@
 //! The host: performs the engine's decisions on real processes, files and sockets.
 //!
-//! It runs one loop on one thread. The sources of events are child processes (`sys`), the log
-//! thread (`log`), the control socket (`control`), signals, probe results and the engine's
-//! deadline. Each is translated into an [`Event`] or a request, and the engine's actions are
-//! performed in order before the loop waits again. An idle host sleeps without a timer. The log
+//! It runs one loop on one thread. The sources of events are child processes (`mainstay_sys`), the
+//! log thread (`mainstay_logs`), the control socket (`control`), signals, probe results and the
+//! engine's deadline. Each is translated into an [`Event`] or a request, and the engine's actions
+//! are performed in order before the loop waits again. An idle host sleeps without a timer. The log
 //! thread owns the services' output: a slow disk does not delay restarts, and frequent restarts do
 //! not delay log lines.
 
@@ -159,7 +159,7 @@ enum Message {
 /// Returns the exit code: 1 if a service halted and no stop was requested, or if a second interrupt
 /// killed the services; 75 if the logs could not be completed because their disk hangs. Under a
 /// service manager, a failure returns the service's own exit code, if it has one. For a daemon, see
-/// [`Daemon::exit_code`].
+/// `Daemon::exit_code`.
 pub fn run(options: Options) -> Result<u32, Failure> {
     let lock = possession::take(&options.state)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

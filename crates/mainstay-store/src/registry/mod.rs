@@ -4,7 +4,7 @@
 //! Several processes use the registry at once. A change is two short transactions with the actual
 //! work between them: [`Registry::begin`] marks every affected service as owned by this process,
 //! and the returned [`Work`] ends with a commit, a rollback or a deletion. The next process to open
-//! the registry rolls back the changes of owners that have died ([`owner`]). The permitted state
+//! the registry rolls back the changes of owners that have died (`owner.rs`). The permitted state
 //! transitions are defined in the core (`mainstay_core::registry`).
 
 mod owner;

@@ -51,7 +51,7 @@ pub struct Occasion {
     pub only_if_changed: bool,
 }
 
-/// The result of [`Session::create`].
+/// The result of `Session::create`.
 #[derive(Debug)]
 pub enum Created {
     /// A new snapshot.
