@@ -77,31 +77,31 @@ fn files_that_cannot_be_read() {
         &["check", "nowhere.toml"],
         "",
         78,
-        "error: read nowhere.toml: No such file or directory (os error 2)
-hint: a manifest is usually called mainstay.toml
+        "error: cannot read nowhere.toml: No such file or directory (os error 2)
+hint: a manifest is usually named mainstay.toml
 ",
     );
     check(
         &["check", "nowhere"],
         "",
         78,
-        "error: read nowhere: No such file or directory (os error 2)
-hint: a manifest is usually called mainstay.toml
+        "error: cannot read nowhere: No such file or directory (os error 2)
+hint: a manifest is usually named mainstay.toml
 ",
     );
     check(
         &["check", "examples"],
         "",
         78,
-        "error: read examples: Is a directory (os error 21)
-hint: name the manifest in it
+        "error: cannot read examples: Is a directory (os error 21)
+hint: pass the manifest file in it
 ",
     );
     check(
         &["check", "LICENSE-MIT"],
         "",
         2,
-        "error: read LICENSE-MIT: its name does not tell its format
+        "error: cannot read LICENSE-MIT: its extension does not show its format
 hint: pass --format toml, yaml or json
 ",
     );
@@ -123,7 +123,7 @@ fn a_manifest_that_is_not_utf8_is_invalid() {
         .unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(78));
-    let expect = "error: read <stdin>: byte 5 is not UTF-8\nhint: save it as UTF-8\n";
+    let expect = "error: cannot read <stdin>: byte 5 is not UTF-8\nhint: save it as UTF-8\n";
     assert_eq!(text(&output.stderr), expect);
 }
 

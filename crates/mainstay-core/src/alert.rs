@@ -150,7 +150,9 @@ impl SigningKeys {
             .collect();
         match keys {
             Some(keys) if !keys.is_empty() => Ok(Self(keys)),
-            _ => Err("a key is `whsec_` and 24 to 64 bytes in Base64, on a line of its own"),
+            _ => {
+                Err("a key consists of `whsec_` and 24 to 64 bytes in Base64, on a line of its own")
+            }
         }
     }
 

@@ -73,7 +73,7 @@ fn parse_line(line: &str) -> Result<Option<(&str, &str, bool)>, &'static str> {
     let (name, value) = line.split_once('=').ok_or("no `=`")?;
     let (name, value) = (name.trim_end(), value.trim_start());
     if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '\0') {
-        return Err("not a variable's name before `=`");
+        return Err("the text before `=` is not a variable name");
     }
     if value.contains('\0') {
         return Err("a NUL byte in the value");
@@ -87,7 +87,9 @@ fn parse_line(line: &str) -> Result<Option<(&str, &str, bool)>, &'static str> {
             Some((value, "")) => Ok(Some((name, value, false))),
             Some(_) => match rest.strip_suffix(quote) {
                 Some(value) => Ok(Some((name, value, false))),
-                None => Err("text after a closing quote; a comment needs a line of its own"),
+                None => {
+                    Err("there is text after the closing quote; put a comment on a line of its own")
+                }
             },
         };
     }
@@ -121,12 +123,12 @@ mod tests {
             ("A=\"b", Err("a quote is not closed")),
             (
                 "A=\"b\" # c",
-                Err("text after a closing quote; a comment needs a line of its own"),
+                Err("there is text after the closing quote; put a comment on a line of its own"),
             ),
             ("just words", Err("no `=`")),
-            ("=x", Err("not a variable's name before `=`")),
-            ("A B=x", Err("not a variable's name before `=`")),
-            ("A\0=x", Err("not a variable's name before `=`")),
+            ("=x", Err("the text before `=` is not a variable name")),
+            ("A B=x", Err("the text before `=` is not a variable name")),
+            ("A\0=x", Err("the text before `=` is not a variable name")),
             ("A=x\0y", Err("a NUL byte in the value")),
             ("A='\0'", Err("a NUL byte in the value")),
         ] {

@@ -72,7 +72,7 @@ impl Loaded {
     fn unknown(&self, name: &str) -> Failure {
         let known: Vec<&str> = self.specs.iter().map(|spec| spec.name().as_str()).collect();
         Failure::new(Code::Unknown, format!("the manifest has no service {name}"))
-            .hint(format!("it has {}", known.join(", ")))
+            .hint(format!("its services: {}", known.join(", ")))
     }
 }
 
@@ -109,8 +109,10 @@ impl Source {
                     if let Some(tool) = foreign_file(path) {
                         return Err(foreign(&path.display().to_string(), tool));
                     }
-                    let message =
-                        format!("read {}: its name does not tell its format", path.display());
+                    let message = format!(
+                        "cannot read {}: its extension does not show its format",
+                        path.display()
+                    );
                     let hint = "pass --format toml, yaml or json";
                     return Err(Failure::new(Code::Usage, message).hint(hint));
                 }
@@ -129,21 +131,21 @@ impl Source {
                 io::ErrorKind::PermissionDenied => Code::PermissionDenied,
                 _ => Code::InvalidManifest,
             };
-            let failure = Failure::new(code, format!("read {name}: {error}"));
+            let failure = Failure::new(code, format!("cannot read {name}: {error}"));
             match error.kind() {
                 io::ErrorKind::NotFound => {
-                    failure.hint("a manifest is usually called mainstay.toml")
+                    failure.hint("a manifest is usually named mainstay.toml")
                 }
-                io::ErrorKind::IsADirectory => failure.hint("name the manifest in it"),
+                io::ErrorKind::IsADirectory => failure.hint("pass the manifest file in it"),
                 io::ErrorKind::PermissionDenied => {
-                    failure.hint(format!("it takes the right to read {name}; try sudo"))
+                    failure.hint(format!("you are not permitted to read {name}; try sudo"))
                 }
                 _ => failure,
             }
         })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            let message = format!("read {name}: byte {at} is not UTF-8");
+            let message = format!("cannot read {name}: byte {at} is not UTF-8");
             Failure::new(Code::InvalidManifest, message).hint("save it as UTF-8")
         })?;
         let parent = path
@@ -151,8 +153,9 @@ impl Source {
             .filter(|parent| !parent.as_os_str().is_empty());
         let dir = std::path::absolute(parent.unwrap_or(Path::new(".")));
         Ok(Self {
-            dir: dir
-                .map_err(|error| Failure::new(Code::Failed, format!("find {name}: {error}")))?,
+            dir: dir.map_err(|error| {
+                Failure::new(Code::Failed, format!("cannot find {name}: {error}"))
+            })?,
             name,
             text,
             format,
@@ -232,8 +235,8 @@ impl Source {
             return foreign(&self.name, tool);
         }
         let message = match found.len() {
-            1 => format!("{} has 1 mistake", self.name),
-            count => format!("{} has {count} mistakes", self.name),
+            1 => format!("{} has 1 error", self.name),
+            count => format!("{} has {count} errors", self.name),
         };
         Failure::new(Code::InvalidManifest, message)
     }
@@ -261,8 +264,7 @@ fn foreign_file(path: &Path) -> Option<Tool> {
 
 fn foreign(name: &str, tool: Tool) -> Failure {
     let message = format!("{name} is {tool}, not a mainstay manifest");
-    let hint = "importing it is not available yet; write a manifest: [service.NAME] with command = [\"/path/to/program\"] \
-                is enough to begin with";
+    let hint = "importing it is not supported yet; write a manifest: [service.NAME] with command = [\"/path/to/program\"] is sufficient";
     Failure::new(Code::InvalidManifest, message).hint(hint)
 }
 

@@ -196,8 +196,7 @@ impl<S: Decode, T: Table> Decode for OrTable<S, T> {
     }
 }
 
-const NAME_IT: &str =
-    "each service has a table with its name: write [service.NAME] instead of [service]";
+const NAME_IT: &str = "write [service.NAME] instead of [service]: each service has its own table";
 
 /// Tables by name, in the order of the text. An invalid table is kept as a name only.
 pub(super) struct Named<T>(pub(super) Vec<(Spanned<String>, Option<T>)>);
@@ -214,7 +213,7 @@ impl<T: Decode> Decode for Named<T> {
             .find(|entry| !matches!(entry.node.value, Value::Table(_)))
         {
             let message = format!(
-                "`{}` stands where the name of a service is expected",
+                "expected the table of a service, found the key `{}`",
                 Shown(&entry.key.value)
             );
             findings.add(Code::WrongType, entry.key.span, message, Some(NAME_IT));
@@ -356,7 +355,7 @@ pub(super) fn read_one_of<T: OneOf>(keys: &mut Keys<'_, '_>, required: bool) -> 
     found.sort_by_key(|(key, _)| key.span);
     if let [(first, _), (second, _), ..] = &*found {
         let message = format!(
-            "`{}` and `{}` exclude each other",
+            "`{}` and `{}` are mutually exclusive",
             first.value, second.value
         );
         keys.findings
@@ -370,7 +369,7 @@ pub(super) fn read_one_of<T: OneOf>(keys: &mut Keys<'_, '_>, required: bool) -> 
         }),
         // An unknown key is probably a misspelling of the missing one, and is reported itself.
         None if required && unknown(keys.entries, &keys.known).next().is_none() => {
-            let message = "one of several keys is missing";
+            let message = "exactly one of several keys is required";
             keys.findings
                 .add(Code::OneOf, keys.span, message, Some(&names));
             None

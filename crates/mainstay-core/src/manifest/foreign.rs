@@ -211,7 +211,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
                 "processname",
                 "numprocsstart",
             ],
-            Say("several instances of a service are not supported yet; write one table for each"),
+            Say("multiple instances of a service are not supported yet; write one table for each"),
         ),
         (
             Service,
@@ -236,7 +236,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
         (
             Service,
             &["watch", "ignorewatch", "watchdelay"],
-            Say("restarts after changes of files are not supported yet"),
+            Say("restarts on file changes are not supported yet"),
         ),
         (
             Service,
@@ -271,9 +271,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
         (
             Service,
             &["group", "gid", "groupname", "setgid", "supplementarygroups"],
-            Say(
-                "a group of its own is not supported yet: a service has the groups of its `account`",
-            ),
+            Say("groups are not supported yet: a service has the groups of its `account`"),
         ),
         (
             Service,
@@ -345,7 +343,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
             ],
             Write(
                 "needs = [\"NAME\"]",
-                ", or \"os:NAME\" for a service of the host",
+                ", or \"os:NAME\" for a service of the operating system",
             ),
         ),
         (
@@ -353,7 +351,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
             &["before", "requiredby", "upheldby"],
             Write(
                 "needs = [\"NAME\"]",
-                " in the other service, with the name of this one: a service names those that it waits for",
+                " in the other service, with the name of this one: a service lists those that it depends on",
             ),
         ),
         (
@@ -410,7 +408,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
             ],
             Write(
                 "start = { timeout = \"60s\" }",
-                "; recovery.reset_after is how long a run must last to count as good",
+                "; recovery.reset_after is the duration of a run that resets the pause",
             ),
         ),
         (
@@ -648,24 +646,24 @@ const WORDS: &[(Place, &[&str], Advice)] = {
             &["port", "bind", "host"],
             Write(
                 "listen = [\"127.0.0.1:8080\"]",
-                " for a program that takes its socket from its manager; otherwise it gets its port by `command` or `env`",
+                " for a program that receives its socket from its manager; otherwise pass the port in `command` or `env`",
             ),
         ),
         (
             Service,
             &["tty", "stdinopen", "stdin", "interactive"],
-            Say("remove it: a service has no terminal, and reads nothing from its standard input"),
+            Say("remove it: a service has no terminal and no standard input"),
         ),
         (
             Service,
             &["labels", "annotations", "tags"],
-            Say("remove it: labels are not supported yet; `description` is for people"),
+            Say("remove it: labels are not supported yet; use `description` for text"),
         ),
         (
             Service,
             &["profiles", "profile"],
             Say(
-                "profiles are not supported yet; `mainstay run FILE NAME` runs the services that it names and what they need",
+                "profiles are not supported yet; `mainstay run FILE NAME` runs the named services and those that they need",
             ),
         ),
         (
@@ -761,7 +759,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
             ],
             Write(
                 "ready = { tcp = \"127.0.0.1:8080\" }",
-                ": a probe stands under `ready`",
+                ": a probe goes under `ready`",
             ),
         ),
         (
@@ -835,7 +833,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
             &["nproc", "limitnproc", "tasks", "pids"],
             Key(
                 "processes",
-                ", which counts all processes of its user; a limit of its own tasks is not supported yet",
+                ", which counts all processes of its user; a limit of tasks per service is not supported yet",
             ),
         ),
         (Limits, &["core", "limitcore"], Key("core_size", "")),
@@ -862,7 +860,7 @@ const WORDS: &[(Place, &[&str], Advice)] = {
             ],
             Write(
                 "sinks = [\"journald\"]",
-                " to send output there, too; `mainstay logs NAME` reads the service's own log",
+                " to send output there as well; `mainstay logs NAME` reads the service's own log",
             ),
         ),
         (
@@ -896,14 +894,12 @@ const TYPES: &[(&[&str], Advice)] = {
         ),
         (
             &["forking"],
-            Say(
-                "remove it, and have the program stay in the foreground: it is supervised as a process",
-            ),
+            Say("remove it, and keep the program in the foreground: it is supervised as a process"),
         ),
         (
             &["oneshot"],
             Say(
-                "remove it: a program that exits with 0 is not restarted; tasks, whose end others wait for, are not supported yet",
+                "remove it: a program that exits with 0 is not restarted; one-shot tasks are not supported yet",
             ),
         ),
         (
@@ -989,11 +985,11 @@ const VALUES: &[(&str, &[&str], &str)] = &[
     ),
     ("a priority", &["realtime"], "high"),
     (
-        "a scope",
+        "a stop scope",
         &["control-group", "process-group", "group", "mixed"],
         "tree",
     ),
-    ("a scope", &["process"], "main"),
+    ("a stop scope", &["process"], "main"),
 ];
 
 /// Returns the help for `text` if it is another tool's value for `what`.
@@ -1237,7 +1233,7 @@ mod tests {
                 "needs = [\"NAME\"] in the other service",
             ),
             ("type = \"oneshot\"", "exits with 0 is not restarted"),
-            ("Type = \"forking\"", "stay in the foreground"),
+            ("Type = \"forking\"", "keep the program in the foreground"),
             ("type = \"notify\"", "ready = { notify = true }"),
             ("type = \"simple\"", "remove it"),
             ("backoff = \"1s\"", "recovery = { delay"),
@@ -1355,7 +1351,7 @@ mod tests {
                     continue;
                 }
                 "a priority" => (Place::Service, format!("priority = \"{ours}\"")),
-                "a scope" => (Place::Stop, format!("scope = \"{ours}\"")),
+                "a stop scope" => (Place::Stop, format!("scope = \"{ours}\"")),
                 what => panic!("{what} is of no key"),
             };
             accept(place, &toml);

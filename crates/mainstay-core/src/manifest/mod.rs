@@ -103,7 +103,7 @@ pub fn warnings(text: &str, format: Format, specs: &[Spec]) -> Vec<Diagnostic> {
         let (limit, most) = recovery.limit().zip(recovery.most_restarts())?;
         let window = Human(limit.window());
         let message = format!(
-            "this limit is never reached: the pauses allow {most} restarts in {window} at most"
+            "this limit cannot be reached: the pauses allow at most {most} restarts in {window}"
         );
         let help = format!(
             "allow fewer than {most} restarts, lengthen `window`, or shorten `max_delay` ({})",

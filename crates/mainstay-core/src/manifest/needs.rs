@@ -23,13 +23,20 @@ pub(super) fn resolve(services: &Named<ServiceTable>, findings: &mut Findings) -
         for need in typed.into_iter().flat_map(|list| &list.value) {
             let (name, span) = (need.value.0.as_str(), need.span);
             if !seen.insert(name) {
-                let message = format!("`{}` is needed already", Shown(name));
+                let message = format!("duplicate need `{}`", Shown(name));
                 findings.add(Code::DuplicateNeed, span, message, Some("remove one"));
             } else if let Some(os) = name.strip_prefix("os:") {
                 let wrong = |c: char| c.is_control() || c.is_whitespace();
                 if os.is_empty() || os.contains(wrong) {
-                    let help = Some("write the name of a service of the host: \"os:postgresql\"");
-                    findings.add(Code::UnknownNeed, span, "this names no service", help);
+                    let help = Some(
+                        "write the name of a service of the operating system: \"os:postgresql\"",
+                    );
+                    findings.add(
+                        Code::UnknownNeed,
+                        span,
+                        "`os:` requires the name of a service",
+                        help,
+                    );
                 }
                 needs.push(Need::Os(os.to_owned()));
             } else if let Some(index) = indices.get(name) {
@@ -42,14 +49,17 @@ pub(super) fn resolve(services: &Named<ServiceTable>, findings: &mut Findings) -
                 // A malformed name is reported where it is defined.
                 needs.extend(ServiceName::new(name).map(Need::Service));
             } else {
-                let message = format!("there is no service `{}` in this manifest", Shown(name));
+                let message = format!("no service `{}` in this manifest", Shown(name));
                 let others = indices
                     .keys()
                     .copied()
                     .filter(|other| indices.get(other) != Some(&own));
                 let help = did_you_mean(name, others);
                 let help = help.unwrap_or_else(|| {
-                    format!("one of the host is written \"os:{}\"", Shown(name))
+                    format!(
+                        "write \"os:{}\" for a service of the operating system",
+                        Shown(name)
+                    )
                 });
                 findings.add(Code::UnknownNeed, span, message, Some(&help));
             }
@@ -101,7 +111,7 @@ fn cycles<'a>(
                     findings.add(
                         Code::NeedsCycle,
                         *span,
-                        format!("services need each other: {}", shorten(&cycle)),
+                        format!("dependency cycle: {}", shorten(&cycle)),
                         Some("remove one of these needs"),
                     );
                 }

@@ -87,8 +87,9 @@ impl FromText for Expression {
         let Pattern(text) = Pattern::from_text(text)?;
         let regex = RegexBuilder::new(&text).size_limit(LARGEST).build();
         regex.map(Self).map_err(|_| {
-            let message = "this regular expression takes more than 1 MiB";
-            let help = "make its repetitions smaller, or its classes of characters: (?-u:\\d) is 0 to 9 alone";
+            let message = "this regular expression needs more than 1 MiB when compiled";
+            let help =
+                "use smaller repetitions or character classes: (?-u:\\d) matches only 0 to 9";
             Mistake::new(Code::Regex, message, help)
         })
     }
@@ -107,8 +108,8 @@ impl FromText for LabelName {
     fn from_text(text: &str) -> Result<Self, Mistake> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if text.is_empty() || text.len() > 64 || !text.bytes().all(plain) {
-            let message = format!("`{}` cannot be shown in the place of a value", Shown(text));
-            let help = "a name has 1 to 64 of letters, digits, -, _ and .";
+            let message = format!("`{}` is not a valid name", Shown(text));
+            let help = "a name consists of 1 to 64 letters, digits, -, _ and .";
             return Err(Mistake::new(Code::Text, message, help));
         }
         Ok(Self(text.to_owned()))

@@ -34,7 +34,12 @@ pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
     };
     if services.value.0.is_empty() {
         let help = Some("add [service.NAME] with a command");
-        findings.add(Code::NoService, services.span, "there is no service", help);
+        findings.add(
+            Code::NoService,
+            services.span,
+            "the manifest has no service",
+            help,
+        );
     }
     let needs = needs::resolve(&services.value, findings);
     let manager_names = manager_names(&services.value, findings);
@@ -79,10 +84,10 @@ fn manager_names(
         };
         if let Some(other) = taken.insert(value.0.to_lowercase(), key) {
             let message = format!(
-                "the service manager would know `{}` by this name, too",
+                "`{}` has the same name in the service manager",
                 Shown(other)
             );
-            let help = Some("give each service a name of its own");
+            let help = Some("give each service a unique name");
             findings.add(Code::ManagerNameTaken, *span, message, help);
         }
         names.extend(ServiceName::new(key).map(|key| (key, value.0.clone())));
@@ -115,8 +120,8 @@ impl Resolver<'_> {
     fn name(&mut self, typed: Spanned<String>) -> Option<ServiceName> {
         let name = ServiceName::new(&typed.value);
         if name.is_none() {
-            let message = format!("`{}` cannot be the name of a service", Shown(&typed.value));
-            let help = "a name has 1 to 63 of a-z, 0-9 and -, and neither starts nor ends with -";
+            let message = format!("`{}` is not a valid service name", Shown(&typed.value));
+            let help = "a name consists of 1 to 63 characters a-z, 0-9 and -, and neither starts nor ends with -";
             let nearest = typed
                 .value
                 .to_ascii_lowercase()
@@ -216,13 +221,13 @@ impl Resolver<'_> {
         let mut listen = Vec::new();
         for Spanned { value, span } in value(typed).unwrap_or_default() {
             if asked.as_ref() == Some(&value) {
-                let message = "whoever connects here is let in before the program is ready";
-                let help = Some("have `start.ready` ask by `http`, `log`, `exec` or `notify`");
+                let message = "the readiness probe connects to this address, which accepts connections before the program is ready";
+                let help = Some("use `http`, `log`, `exec` or `notify` in `start.ready`");
                 self.findings.add(Code::Conflict, span, message, help);
             }
             if let Some(other) = self.listeners.insert(value.clone(), name.clone()) {
-                let message = format!("the service `{other}` has this address");
-                let help = Some("give each service addresses of its own");
+                let message = format!("the service `{other}` already uses this address");
+                let help = Some("give each service its own addresses");
                 self.findings.add(Code::Conflict, span, message, help);
             }
             listen.push(value);
@@ -240,7 +245,7 @@ impl Resolver<'_> {
             (None, Some(Ready::Probe(probe))) => probe.clone(),
             (None, _) => {
                 if typed.sound {
-                    let message = "there is no probe to ask: `start.ready` has none";
+                    let message = "`liveness` requires a probe, because `start.ready` has none";
                     let help = Some("add one of `http`, `tcp`, `unix`, `exec` or `file`");
                     self.findings.add(Code::NoProbe, span, message, help);
                 }
@@ -273,7 +278,7 @@ impl Resolver<'_> {
         };
         for (key, span) in given {
             if let Some(span) = span.filter(|_| typed.sound && !takes.contains(&key)) {
-                let message = format!("`{key}` does not go with the strategy `{name}`");
+                let message = format!("`{key}` cannot be used with the strategy `{name}`");
                 let help = format!("remove it; for `{name}`, {}", one_of_these(takes));
                 self.findings
                     .add(Code::Conflict, span, message, Some(&help));
@@ -360,15 +365,15 @@ impl Resolver<'_> {
                 .into();
         };
         if let Some(signal) = signal {
-            let message = "`signal` does not go with a ladder";
+            let message = "`signal` cannot be combined with `ladder`";
             let help = Some("make it the first step of the ladder");
             self.findings
                 .add(Code::Conflict, signal.span, message, help);
         }
         if steps.is_empty() {
-            let help = Some("remove it, or name a step: [{ ask = \"TERM\" }]");
+            let help = Some("remove it, or add a step: [{ ask = \"TERM\" }]");
             self.findings
-                .add(Code::Order, span, "nobody would be asked to stop", help);
+                .add(Code::Order, span, "the ladder has no steps", help);
         }
         let mut ladder: Vec<StopStep> = Vec::new();
         for Spanned { value: step, .. } in steps {
@@ -376,13 +381,19 @@ impl Resolver<'_> {
             let Some(ask) = step.ask else { continue };
             let (ask, after) = (ask.value, after.0);
             let mistake = match ladder.last() {
-                None if !after.is_zero() => Some("the first step is taken at once"),
-                Some(last) if after < last.after => Some("this step comes before the one above it"),
-                _ if after >= graceful && !after.is_zero() => Some("all is over by then"),
+                None if !after.is_zero() => Some("the first step cannot be delayed"),
+                Some(last) if after < last.after => {
+                    Some("this step is earlier than the step above it")
+                }
+                _ if after >= graceful && !after.is_zero() => {
+                    Some("this step is not before the kill")
+                }
                 _ => None,
             };
             if let Some(message) = mistake {
-                let help = Some("`after` counts from the request, and is less than `graceful`");
+                let help = Some(
+                    "`after` is the time from the stop request, and must be less than `graceful`",
+                );
                 self.findings.add(Code::Order, span, message, help);
             }
             ladder.push(StopStep { ask, after });
@@ -429,26 +440,27 @@ impl Resolver<'_> {
         Spanned { value: paths, span }: Spanned<Vec<Spanned<PathBuf>>>,
     ) -> Vec<PathBuf> {
         if paths.is_empty() {
-            let help = Some("name a directory; without `paths`, it is the service's own");
+            let help =
+                Some("add a directory, or remove `paths` to use the service's own directory");
             self.findings
-                .add(Code::MissingKey, span, "there is no path", help);
+                .add(Code::MissingKey, span, "`paths` is empty", help);
         }
         let mut seen: Vec<PathBuf> = Vec::new();
         for Spanned { value: path, span } in paths {
             if !path.to_str().is_some_and(is_absolute) {
-                let message = "a path of a snapshot must be absolute";
-                let help = Some("write it from the root on: \"/var/lib/orders\"");
+                let message = "a snapshot path must be absolute";
+                let help = Some("write an absolute path: \"/var/lib/orders\"");
                 self.findings.add(Code::RelativePath, span, message, help);
             } else if seen.contains(&path) {
                 let help = Some("keep one of them");
                 self.findings
-                    .add(Code::Conflict, span, "this path is there twice", help);
+                    .add(Code::Conflict, span, "duplicate path", help);
             } else if let Some(other) = seen
                 .iter()
                 .find(|other| path.starts_with(other) || other.starts_with(&path))
             {
                 let message = format!(
-                    "one of this path and `{}` lies in the other",
+                    "this path and `{}` overlap: one contains the other",
                     other.display()
                 );
                 let help = Some("keep the outer one");
@@ -461,14 +473,14 @@ impl Resolver<'_> {
 
     fn still(&mut self, typed: &SnapshotTable) -> Still {
         if let (Some(quiesce), true) = (&typed.quiesce, typed.pause.value) {
-            let message = "`quiesce` does not go with `pause`";
-            let help = Some("remove one: a suspended program answers no command");
+            let message = "`quiesce` cannot be combined with `pause`";
+            let help = Some("remove one: a suspended program cannot respond to a command");
             self.findings
                 .add(Code::Conflict, quiesce.span, message, help);
         }
         if let (None, Some(thaw)) = (&typed.quiesce, &typed.thaw) {
-            let message = "`thaw` means nothing without `quiesce`";
-            let help = Some("add the command that `thaw` ends, or remove it");
+            let message = "`thaw` requires `quiesce`";
+            let help = Some("add `quiesce`, or remove `thaw`");
             self.findings.add(Code::Conflict, thaw.span, message, help);
         }
         match &typed.quiesce {
@@ -499,7 +511,7 @@ impl Resolver<'_> {
         if table.sound && table.exec.is_none() && table.webhook.is_none() {
             let help = Some("add `exec`, `webhook`, or both");
             self.findings
-                .add(Code::MissingKey, span, "there is nobody to tell", help);
+                .add(Code::MissingKey, span, "`on_alert` has no recipient", help);
         }
         let webhook = value(table.webhook);
         Some(OnAlert {
@@ -513,7 +525,7 @@ impl Resolver<'_> {
     fn webhook(&mut self, typed: WebhookTable) -> Option<Webhook> {
         let url = typed.url?.value;
         if let Some(ca) = typed.ca.as_ref().filter(|_| !url.is_secure()) {
-            let message = "`ca` does not go with `http://`";
+            let message = "`ca` cannot be used with `http://`";
             let help = Some("remove it, or write https://");
             self.findings.add(Code::Conflict, ca.span, message, help);
         }
@@ -530,8 +542,8 @@ impl Resolver<'_> {
         let writable = value(typed.writable).unwrap_or_default();
         for path in &writable {
             if !path.value.to_str().is_some_and(is_absolute) {
-                let message = "a path of a sandbox must be absolute";
-                let help = Some("write it from the root on: \"/srv/orders\"");
+                let message = "a sandbox path must be absolute";
+                let help = Some("write an absolute path: \"/srv/orders\"");
                 self.findings
                     .add(Code::RelativePath, path.span, message, help);
             }
@@ -561,8 +573,7 @@ impl Resolver<'_> {
         };
         if typed.level.value < allowed {
             let message = format!(
-                "this level is too verbose for {word}: debugging output fills disks and may contain personal data; \
-                 the program is told the level in MAINSTAY_LOG_LEVEL"
+                "this level is too verbose for {word}: debugging output fills disks and may contain personal data; the program receives the level in MAINSTAY_LOG_LEVEL"
             );
             self.findings
                 .add(Code::LogTooVerbose, typed.level.span, message, Some(help));
@@ -594,7 +605,7 @@ impl Resolver<'_> {
             Some(OrTable::Table(table)) => table,
         };
         if let (None, Some(zone), true) = (&table.every, &table.zone, table.sound) {
-            let message = "`zone` means nothing without `every`";
+            let message = "`zone` requires `every`";
             let help = Some("add every = \"daily\", or remove it");
             self.findings.add(Code::Conflict, zone.span, message, help);
         }
@@ -622,12 +633,12 @@ impl Resolver<'_> {
                 Ok(()) => {}
                 Err(Refused::Twice) => {
                     let help = Some("keep one of them");
-                    let message = "this entry is there twice";
+                    let message = "duplicate entry";
                     self.findings.add(Code::Conflict, span, message, help);
                 }
                 Err(Refused::TooMany) => {
-                    let message = "there are too many fields";
-                    let help = Some("name at most 64");
+                    let message = "too many fields";
+                    let help = Some("write at most 64");
                     self.findings.add(Code::Number, span, message, help);
                 }
             }
@@ -657,15 +668,15 @@ impl Resolver<'_> {
             let Some(sink) = sink else { continue };
             if sinks.iter().any(|other| other.target == sink.target) {
                 let help = Some("keep one of them");
-                let message = "this sink is there twice";
+                let message = "duplicate sink";
                 self.findings.add(Code::Conflict, span, message, help);
                 continue;
             }
             let first = self.sinks.entry(sink.target.clone());
             let (first, other) = first.or_insert_with(|| (sink.clone(), name.clone()));
             if !first.connects_like(&sink) {
-                let message = format!("the service `{other}` sets this sink up in another way");
-                let help = "one connection serves all services: write the same `ca`, `cert`, `key` and `spool`";
+                let message = format!("the service `{other}` configures this sink differently");
+                let help = "services share the connection of a sink: use the same `ca`, `cert`, `key` and `spool`";
                 self.findings.add(Code::Conflict, span, message, Some(help));
             }
             sinks.push(sink);
@@ -694,26 +705,26 @@ impl Resolver<'_> {
                 "spool",
                 span(&typed.spool),
                 target.is_remote(),
-                "only targets on the network have one",
+                "only network targets use it",
             ),
         ];
         for (key, span, fits, help) in given {
             if let Some(span) = span.filter(|_| !fits) {
-                let message = format!("`{key}` does not go with `{target}`");
+                let message = format!("`{key}` cannot be used with `{target}`");
                 let help = format!("remove it: {help}");
                 self.findings
                     .add(Code::Conflict, span, message, Some(&help));
             }
         }
         if let (Some(at), None) | (None, Some(at)) = (span(&typed.cert), span(&typed.key)) {
-            let message = "`cert` and `key` go together";
-            let help = Some("name both, or neither");
+            let message = "`cert` and `key` require each other";
+            let help = Some("set both, or neither");
             self.findings.add(Code::Conflict, at, message, help);
         }
         let spool = typed.spool.as_ref();
         if let Some(spool) = spool.filter(|spool| spool.value.0 < SinkSpec::LEAST_SPOOL) {
-            let message = "this is too small for a spool";
-            let help = Some("allow at least \"1MB\"");
+            let message = "the spool is too small";
+            let help = Some("write at least \"1MB\"");
             self.findings.add(Code::Size, spool.span, message, help);
         }
         Some(SinkSpec {
@@ -747,8 +758,8 @@ impl Resolver<'_> {
             self.findings.add(Code::PortRange, span, message, help);
         }
         if let Some(other) = self.ports.insert(port, name.clone()) {
-            let message = format!("port {port} is taken by the service `{other}`");
-            let help = Some("give each service a port of its own");
+            let message = format!("port {port} is already used by the service `{other}`");
+            let help = Some("give each service its own port");
             self.findings.add(Code::PortTaken, span, message, help);
         }
         Some(Http { port, tls })

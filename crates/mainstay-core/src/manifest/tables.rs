@@ -36,153 +36,152 @@ const fn millis(millis: u64) -> Pause {
 
 table! {
     Manifest {
-        /// Decides which constraints apply.
+        /// Set of constraints that applies.
         environment: Environment = Environment::Production,
-        /// One table for each service; the key is its name.
+        /// Services, one table each; the key of a table is the name of its service.
         service: Named<ServiceTable> [required],
     }
 
     ServiceTable {
-        /// One line of what it is.
+        /// Description of the service, on one line.
         description: Line,
-        /// What a service manager's user interface shows; the name where there is none.
+        /// Name in the user interface of a service manager (default: the service's name).
         display_name: Line,
-        /// The name by which the service manager knows it; the key of its table where there is
-        /// none.
+        /// Service manager's name for the installed service (default: the service's name).
         manager_name: ManagerName,
-        /// The program and its arguments, never a shell string.
+        /// Program and its arguments, never a shell string.
         command: Argv [required],
-        /// Where it runs; the manifest's directory where there is none, and a relative path is
-        /// relative to that.
+        /// Working directory; a relative path is relative to the manifest's directory (default:
+        /// that directory).
         working_dir: PathBuf,
-        /// Variables added to the inherited ones; `${NAME}` in a value is the inherited or
-        /// env_file's value of NAME.
+        /// Variables added to the inherited ones; `${NAME}` in a value is replaced by the value of
+        /// NAME in the inherited environment or `env_file`.
         env: Env,
-        /// A file of NAME=value lines, read at each start.
+        /// File of NAME=value lines, read at each start.
         env_file: PathBuf,
-        /// Variables of the supervisor that a service of another account inherits beside PATH, LANG
-        /// and TZ.
+        /// Additional variables of the supervisor's environment, besides PATH, LANG and TZ, that a
+        /// service of another account inherits.
         inherit_env: Vec<Spanned<VariableName>>,
-        /// How much of a processor it gets where others want it, too; as the supervisor where there
-        /// is none.
+        /// CPU scheduling priority (default: the supervisor's).
         priority: Priority,
-        /// The numbers of the processors it may run on, from 0; all where there is none.
+        /// Processors that the service may run on, numbered from 0 (default: all).
         cpus: Vec<Spanned<Cpu>>,
-        /// What each of its processes may have at most (Unix); as the supervisor where there is
-        /// none.
+        /// Resource limits of each process of the service, on Unix (default: the supervisor's).
         limits: LimitsTable,
-        /// What it needs that a sandbox would take from it (systemd).
+        /// Exceptions from the sandbox (systemd), and capabilities.
         sandbox: SandboxTable,
-        /// Whom it runs as: local-system, local-service, network-service, virtual, dynamic,
-        /// user:NAME, gmsa:DOMAIN\NAME$.
+        /// Account that the service runs as: local-system, local-service, network-service, virtual,
+        /// dynamic, user:NAME, gmsa:DOMAIN\NAME$.
         account: Account,
-        /// Services of this manifest that must be ready first, or os:NAME for one of the host.
+        /// Services of this manifest that must be ready first, or os:NAME for a service of the
+        /// operating system.
         needs: Vec<Spanned<NeedName>>,
-        /// Addresses that its manager listens on for it, host:port or an absolute path; it is given
-        /// the sockets, as sd_listen_fds(3) says.
+        /// Addresses that the supervisor listens on for the service: ADDRESS:PORT or an absolute
+        /// path. The program receives the sockets as described in sd_listen_fds(3).
         listen: Vec<Spanned<Listen>>,
-        /// How its start is judged.
+        /// Startup and readiness.
         start: StartTable,
-        /// Conditions that must hold before a start, one after the other.
+        /// Conditions that must hold before a start, checked one after the other.
         wait_for: Vec<Spanned<WaitForTable>>,
-        /// How it is watched once it is ready.
+        /// Liveness checks, once the service is ready.
         liveness: LivenessTable,
-        /// How it is stopped.
+        /// Stop procedure.
         stop: StopTable,
-        /// How it is told to read its configuration again.
+        /// Reload of the configuration.
         reload: ReloadTable,
-        /// What follows an exit.
+        /// Reaction to an exit.
         recovery: RecoveryTable,
-        /// Which of its state is kept.
+        /// Snapshots of the state.
         snapshot: SnapshotTable,
-        /// Who is told at once when it needs a human: a command, or a table that holds more.
+        /// Recipients of alerts: a command, or a table with more settings.
         on_alert: OrTable<Argv, OnAlertTable>,
-        /// What happens to its output.
+        /// Log files, rotation and sinks.
         log: LogTable,
-        /// Its metrics and control endpoint.
+        /// Metrics and control endpoint.
         http: HttpTable,
     }
 
     LimitsTable {
-        /// Descriptors.
+        /// File descriptors.
         open_files: OrUnlimited<Amount>,
-        /// Processes and threads of its user.
+        /// Processes and threads of the service's user.
         processes: OrUnlimited<Amount>,
-        /// Of a core dump; none is no dump at all.
+        /// Size of a core dump; none disables core dumps.
         core_size: OrNone<OrUnlimited<Size>>,
-        /// That may be kept out of swap.
+        /// Memory that may be locked in RAM.
         locked_memory: OrUnlimited<Size>,
     }
 
     SandboxTable {
-        /// Absolute paths that it may write to, beside its own state.
+        /// Absolute paths that the service may write to, in addition to its own state.
         writable: Vec<Spanned<PathBuf>>,
-        /// What root may do and it may, too: CAP_NET_BIND_SERVICE and others, see capabilities(7).
+        /// Capabilities that the service receives, by their full names in capabilities(7), such as
+        /// CAP_NET_BIND_SERVICE.
         capabilities: Vec<Spanned<Capability>>,
-        /// Whether it makes code while it runs, as Java, Node.js and other compilers just in time
-        /// do.
+        /// Allow the service to generate code at run time (Java, Node.js and other just-in-time
+        /// compilers).
         jit: bool = false,
-        /// Whether it sees the devices of the machine.
+        /// Allow the service to access the devices of the machine.
         devices: bool = false,
     }
 
     StartTable {
-        /// How long it may take to become ready.
+        /// Time limit for becoming ready.
         timeout: Time = seconds(60),
-        /// What says that it is ready; as soon as it runs where there is none.
+        /// Readiness check (default: ready as soon as the program runs).
         ready: ReadyTable,
     }
 
     ReadyTable {
-        /// Which process may listen on a local address of `tcp`, `http` or `unix`: one of the
-        /// service's, or any.
+        /// Processes that may listen on a local address of `tcp`, `http` or `unix`: only those of
+        /// the service, or any.
         owner: Owner = Owner::Service,
         ..ready: Ready [required],
     }
 
     WaitForTable {
-        /// How to ask again.
+        /// Retry strategy.
         strategy: StrategyName = StrategyName::Backoff,
-        /// The pause between two questions (fixed: 1s, probe: 250ms).
+        /// Pause between attempts (default: 1s for `fixed`, 250ms for `probe`).
         interval: Time,
-        /// The first pause of a backoff (100ms).
+        /// First pause, for `backoff` (default: 100ms).
         base: Time,
-        /// By what the pause of a backoff grows (2).
+        /// Growth factor of the pause, for `backoff` (default: 2).
         factor: Factor,
-        /// The longest pause of a backoff (10s).
+        /// Longest pause, for `backoff` (default: 10s).
         max: Time,
-        /// Passes in a row that the strategy probe asks for (2).
+        /// Number of consecutive passes, for `probe` (default: 2).
         passes: Count,
-        /// How long at most; then the start has failed.
+        /// Time limit, after which the start fails.
         deadline: Time = seconds(120),
         ..probe: Probe [required],
     }
 
     LivenessTable {
-        /// From one answer to the next question.
+        /// Time from one result to the next check.
         every: Time = seconds(10),
-        /// An answer later than this is a miss.
+        /// Time limit of a check; a later response is a miss.
         timeout: Time = seconds(2),
-        /// This many misses in a row restart the service.
+        /// Number of consecutive misses after which the service is restarted.
         misses: Count = Count(3),
         ..probe: Probe [optional],
     }
 
     StopTable {
-        /// From the request to the kill.
+        /// Time from the stop request to the kill.
         graceful: Pause = millis(30_000),
-        /// What asks it to stop on Unix (TERM). Windows asks by ctrl-c and WM_CLOSE.
+        /// Stop signal on Unix (default: TERM). On Windows, a stop sends ctrl-c and WM_CLOSE.
         signal: Signal,
-        /// The ways of asking, one after the other, instead of `signal`.
+        /// Stop requests, sent one after the other, instead of `signal`.
         ladder: Vec<Spanned<StopStepTable>>,
-        /// Who is asked. A kill always takes the whole tree.
+        /// Processes that receive the stop request. A kill always applies to the whole tree.
         scope: StopScope = StopScope::Tree,
     }
 
     StopStepTable {
-        /// A signal (a ctrl-c on Windows), or close: WM_CLOSE to its windows.
+        /// Signal (ctrl-c on Windows), or close: WM_CLOSE to the program's windows.
         ask: StopAsk [required],
-        /// How long after the request to stop.
+        /// Time from the stop request to this step.
         after: Pause = millis(0),
     }
 
@@ -191,180 +190,184 @@ table! {
     }
 
     RecoveryTable {
-        /// What an exit outside the contract leads to.
+        /// Reaction to an exit outside the contract.
         policy: Policy = Policy::Restart,
-        /// The first pause before a restart; 0s is none, ever.
+        /// First pause before a restart; 0s disables pauses.
         delay: Pause = millis(100),
-        /// By what the pause grows.
+        /// Growth factor of the pause.
         factor: Factor = Factor(2.0),
-        /// The longest pause.
+        /// Longest pause.
         max_delay: Pause = millis(30_000),
-        /// A run at least this long makes the next pause the first again.
+        /// Duration of a run that resets the pause to `delay`.
         reset_after: Time = seconds(10),
-        /// How many restarts are too many (20 in 15m), and what then; or none.
+        /// Restart limit, or none (default: 20 restarts in 15m, then alert).
         limit: OrNone<LimitTable>,
-        /// What single exit codes lead to.
+        /// Reactions to single exit codes.
         codes: Codes,
     }
 
     LimitTable {
-        /// More than these, within the window, are too many.
+        /// Number of restarts within the window that are allowed.
         restarts: Count [required],
-        /// A sliding window.
+        /// Length of the sliding window.
         window: Time [required],
-        /// alert: the service is crash-looping and restarted at max_delay from then on; halt: it
-        /// stays down.
+        /// Reaction to exceeding the limit. alert: the service is crash-looping and is restarted at
+        /// `max_delay` from then on; halt: the service is halted.
         then: BeyondLimit = BeyondLimit::Alert,
     }
 
     SnapshotTable {
-        /// Absolute directories; the service's own (MAINSTAY_DATA_DIR) where there is none.
+        /// Absolute paths of the directories to copy (default: the service's own directory,
+        /// MAINSTAY_DATA_DIR).
         paths: Vec<Spanned<PathBuf>>,
-        /// How many stay, or a table of rules.
+        /// Number of snapshots to keep, or a table of rules.
         keep: OrTable<Count, SnapshotKeepTable> = OrTable::Single(KEEP_SNAPSHOTS),
-        /// What triggers one, besides an update, a command and its time.
+        /// Trigger of snapshots, in addition to updates, commands and `every`.
         when: SnapshotWhen = SnapshotWhen::Healthy,
-        /// How long it must have been ready to count as healthy.
+        /// Time for which the service must have been continuously ready to count as healthy.
         after: Time = seconds(60),
-        /// From one to the next while it is healthy; not by the clock where there is none.
+        /// Time between snapshots while the service is healthy (default: no periodic snapshots).
         every: Time,
-        /// The most that each directory may hold, holes of sparse files included; a larger one is
-        /// not kept.
+        /// Maximum size of each directory, including holes of sparse files; a larger directory is
+        /// not copied.
         max_size: Size = Size(SnapshotPolicy::MAX_SIZE),
-        /// Whether all its processes are suspended while its state is copied.
+        /// Suspend all processes of the service while its state is copied.
         pause: bool = false,
-        /// A command that makes it keep its state still, instead.
+        /// Command that makes the service stop changing its state, instead of `pause`.
         quiesce: Argv,
-        /// A command that lets it go on, after `quiesce`.
+        /// Command that resumes the service after `quiesce`.
         thaw: Argv,
     }
 
     SnapshotKeepTable {
-        /// The newest, this many (5 where no other rule is given).
+        /// Number of newest snapshots to keep (default: 5 if no other rule is given).
         count: Count,
-        /// Those that are not older than this.
+        /// Maximum age of a snapshot.
         age: Time,
     }
 
     OnAlertTable {
-        /// A command that gets the event as JSON on its standard input.
+        /// Command that receives the event as JSON on its standard input.
         exec: Argv,
-        /// How long that may run.
+        /// Time limit of the command, after which it is killed.
         timeout: Time = ALERT_TIMEOUT,
-        /// Where the event is posted to, as signed JSON.
+        /// Endpoint that receives the event as signed JSON.
         webhook: WebhookTable,
-        /// How many alerts are too many (10 in 1h), or none. A halt always goes out.
+        /// Rate limit of alerts, or none (default: 10 in 1h). Halts and crash loops are always
+        /// sent.
         limit: OrNone<AlertLimitTable>,
     }
 
     AlertLimitTable {
-        /// More than these, within the window, are counted and not sent.
+        /// Number of alerts within the window that are sent; more are only counted.
         alerts: Count [required],
-        /// A sliding window.
+        /// Length of the sliding window.
         window: Time [required],
     }
 
     WebhookTable {
-        /// https://…, or http://… of this machine itself.
+        /// URL of the endpoint: https://…, or http://… on this machine.
         url: WebhookUrl [required],
-        /// The file of the key that signs (whsec_…, as Standard Webhooks has it), for its owner
-        /// only; or credential:NAME, one of systemd.
+        /// File with the signing key (whsec_…, as in Standard Webhooks) that only its owner can
+        /// access, or credential:NAME, a systemd credential.
         secret_file: PathBuf [required],
-        /// PEM certificates of whom to trust over TLS; whom the system trusts where there is none.
+        /// PEM certificates of trusted authorities for TLS (default: the system's).
         ca: PathBuf,
-        /// How long one try may take.
+        /// Time limit of one attempt.
         timeout: Time = seconds(10),
-        /// How long an alert is tried to be delivered.
+        /// Time limit for delivering an alert.
         deadline: Time = seconds(3600),
     }
 
     LogTable {
-        /// The least severe level that is kept.
+        /// Least severe level that the program should write, passed in MAINSTAY_LOG_LEVEL; with
+        /// `filter`, also the least severe level that is kept.
         level: Level = Level::Warn,
-        /// The size after which a file is rotated, or a table of occasions.
+        /// File size that triggers a rotation, or a table of triggers.
         rotate: OrNone<OrTable<Size, RotateTable>> = OrNone(Some(OrTable::Single(ROTATE_SIZE))),
-        /// How many rotated files stay, or a table of rules.
+        /// Number of rotated files to keep, or a table of rules.
         keep: OrTable<Count, KeepTable> = OrTable::Single(KEEP_FILES),
-        /// What is done to rotated files.
+        /// Compression of rotated files.
         compress: Compress = Compress::Zstd,
-        /// What a line looks like in the file.
+        /// Format of a line in the file.
         format: LogFormat = LogFormat::Raw,
-        /// Whether its two streams are told apart.
+        /// Distinguish standard output and standard error (split), or not (merged).
         streams: Streams = Streams::Merged,
-        /// Whether lines of a level below `level` are left out.
+        /// Drop lines with a recognized level below `level`.
         filter: bool = false,
-        /// What nobody may read in its output: classes of data, fields of JSON lines, regular
+        /// Data to remove from the output: classes of data, fields of JSON lines, regular
         /// expressions.
         redact: Vec<Spanned<RedactEntry>>,
-        /// What stands in its place.
+        /// Replacement of redacted data.
         redact_with: RedactWith = RedactWith::Label,
-        /// Where lines go beside the file.
+        /// Destinations of lines in addition to the file.
         sinks: Vec<Spanned<Target<SinkTable>>>,
     }
 
     RedactTable {
-        /// What it looks like, as a regular expression.
+        /// Regular expression that matches the data.
         regex: Expression [required],
-        /// What is shown in its place.
+        /// Name to show in place of the data.
         name: LabelName [required],
     }
 
     RotateTable {
-        /// Where a file would grow beyond this.
+        /// Maximum size of a file.
         size: OrNone<Size> = OrNone(Some(ROTATE_SIZE)),
-        /// With the first line of another hour or day.
+        /// Period of rotation, at the first line of another hour or day.
         every: Every,
-        /// Whose midnight.
+        /// Time zone of `every` (default: utc).
         zone: Zone,
-        /// With the first line after the supervisor was started.
+        /// Rotate at the first line after the supervisor was started.
         at_start: Yes,
     }
 
     KeepTable {
-        /// The newest, this many (8 where no other rule is given).
+        /// Number of newest files to keep (default: 8 if no other rule is given).
         files: Count,
-        /// The newest, as many as have this size together, as they lie on the disk; at least one.
+        /// Maximum total size of the newest files on disk; at least one file is kept.
         size: Size,
-        /// Those whose last line is not older than this.
+        /// Maximum age of a file's last line.
         age: Time,
     }
 
     SinkTable {
-        /// journald, syslog (the local daemon), or syslog+udp://HOST:PORT, syslog+tcp://HOST:PORT,
-        /// syslog+tls://HOST:PORT, syslog+unix://PATH, journald+unix://PATH.
+        /// Destination: journald, syslog (the local daemon), or syslog+udp://HOST:PORT,
+        /// syslog+tcp://HOST:PORT, syslog+tls://HOST:PORT, syslog+unix://PATH,
+        /// journald+unix://PATH.
         to: SinkTarget [required],
-        /// What kind of program speaks, as syslog(3) has it.
+        /// Facility, as in syslog(3).
         facility: Facility = Facility::Daemon,
-        /// PEM certificates of whom to trust over TLS; whom the system trusts where there is none.
+        /// PEM certificates of trusted authorities for TLS (default: the system's).
         ca: PathBuf,
-        /// The PEM certificate chain to show over TLS; with its key, or neither.
+        /// PEM client certificate chain for TLS; requires `key`.
         cert: PathBuf,
-        /// The PEM private key of that certificate.
+        /// PEM private key of the client certificate; requires `cert`.
         key: PathBuf,
-        /// How much may wait on disk for a target on the network (64MB).
+        /// Maximum size of the queue on disk, for a network target (default: 64MB).
         spool: Size,
     }
 
     HttpTable {
-        /// From 1024 to 65534.
+        /// Port, from 1024 to 65534.
         port: Port [required],
-        /// Certificate and key; plain HTTP on loopback where there is none.
+        /// Certificate and key (default: plain HTTP on loopback).
         tls: TlsTable,
     }
 
     TlsTable {
-        /// The PEM certificate chain; TLS takes both it and its key, or neither.
+        /// PEM certificate chain; requires `key_path`.
         cert_path: PathBuf [required],
-        /// The PEM private key; TLS takes both it and its certificate, or neither.
+        /// PEM private key; requires `cert_path`.
         key_path: PathBuf [required],
     }
 }
 
 one_of! {
     Probe {
-        /// GET answers 200 to 399.
+        /// GET returns a status from 200 to 399.
         http: HttpUrl => Self::Http,
-        /// A connection to this host:port is accepted.
+        /// A connection to this HOST:PORT is accepted.
         tcp: HostPort => Self::Tcp,
         /// A connection to this Unix socket is accepted.
         unix: PathBuf => Self::Unix,
@@ -375,18 +378,18 @@ one_of! {
     }
 
     Ready {
-        /// A line of its output matches this regular expression.
+        /// A line of the output matches this regular expression.
         log: Pattern => |pattern: Pattern| Self::Log(pattern.0),
-        /// It sends READY=1, as sd_notify(3) does: its processes (true), or any process of its
-        /// account ("all").
+        /// READY=1 is received, as in sd_notify(3), from a process of the service (true) or any
+        /// process of its account ("all").
         notify: NotifySenders => |senders: NotifySenders| Self::Notify(senders.0),
         ..Probe => Self::Probe,
     }
 
     Reload {
-        /// This signal goes to its main process.
+        /// Signal sent to the main process.
         signal: Signal => Self::Signal,
-        /// This command is run.
+        /// Command that reloads the configuration.
         exec: Argv => Self::Exec,
     }
 }

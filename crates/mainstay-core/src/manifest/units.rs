@@ -33,7 +33,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         }
         if unit.is_empty() {
             return Err(format!(
-                "{digits} of what? Write \"{digits}s\", for seconds"
+                "the unit is missing: write \"{digits}s\" for seconds"
             ));
         }
         if unit.starts_with('.') {
@@ -88,7 +88,9 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
     let unit = unit.trim_start_matches(' ').to_ascii_lowercase();
     if unit.is_empty() {
-        return Err(format!("write \"{digits}B\", for bytes"));
+        return Err(format!(
+            "the unit is missing: write \"{digits}B\" for bytes"
+        ));
     }
     let (letter, base) = match unit.strip_suffix('b').unwrap_or(&unit) {
         binary if binary.ends_with('i') && binary.len() == 2 => (&binary[..1], 1024_u64),
@@ -107,7 +109,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     let bytes = digits.parse::<u64>().ok();
     bytes
         .and_then(|bytes| bytes.checked_mul(base.pow(power)))
-        .ok_or_else(|| "it is beyond 64 bits".to_owned())
+        .ok_or_else(|| "the size does not fit in 64 bits".to_owned())
 }
 
 /// A formatter for sizes as written in manifests, in the largest unit that divides the size.

@@ -51,7 +51,7 @@ words! {
     Environment "an environment" {
         "production" => Production, "staging" => Staging, "development" => Development,
     }
-    BeyondLimit "what follows the limit" { "alert" => Alert, "halt" => Halt, }
+    BeyondLimit "a reaction to the limit" { "alert" => Alert, "halt" => Halt, }
     Policy "a recovery policy" { "restart" => Restart, "strict" => Strict, "never" => Never, }
     CodeAction "an action" {
         "stop" => Stop, "restart" => Restart, "retry" => Retry, "restore" => Restore, "halt" => Halt,
@@ -59,19 +59,19 @@ words! {
     Priority "a priority" {
         "low" => Low, "below-normal" => BelowNormal, "normal" => Normal, "above-normal" => AboveNormal, "high" => High,
     }
-    StopScope "a scope" { "tree" => Tree, "main" => Main, }
+    StopScope "a stop scope" { "tree" => Tree, "main" => Main, }
     Owner "an owner" { "service" => Service, "any" => Any, }
-    SnapshotWhen "an occasion" { "healthy" => Healthy, "manual" => Manual, }
+    SnapshotWhen "a snapshot trigger" { "healthy" => Healthy, "manual" => Manual, }
     Level "a log level" {
         "trace" => Trace, "debug" => Debug, "info" => Info, "warn" => Warn, "error" => Error,
     }
     Every "a period" { "hourly" => Hourly, "daily" => Daily, }
-    Zone "a zone" { "utc" => Utc, "local" => Local, }
+    Zone "a time zone setting" { "utc" => Utc, "local" => Local, }
     Compress "a compression" { "none" => None, "zstd" => Zstd, "gzip" => Gzip, }
     LogFormat "a log format" { "raw" => Raw, "text" => Text, "json" => Json, }
-    Streams "a way to treat its streams" { "merged" => Merged, "split" => Split, }
-    RedactWith "what can stand in its place" { "label" => Label, "hash" => Hash, }
-    Facility "a facility of syslog" {
+    Streams "a stream mode" { "merged" => Merged, "split" => Split, }
+    RedactWith "a replacement for redacted data" { "label" => Label, "hash" => Hash, }
+    Facility "a syslog facility" {
         "user" => User, "mail" => Mail, "daemon" => Daemon, "auth" => Auth, "lpr" => Lpr, "news" => News, "uucp" => Uucp,
         "cron" => Cron, "authpriv" => Authpriv, "ftp" => Ftp, "local0" => Local0, "local1" => Local1, "local2" => Local2,
         "local3" => Local3, "local4" => Local4, "local5" => Local5, "local6" => Local6, "local7" => Local7,
@@ -98,19 +98,13 @@ pub(super) fn unknown_word(what: &str, text: &str, words: &[&str]) -> Mistake {
 }
 
 impl FromText for Signal {
-    const WHAT: &'static str = "the name of a signal";
+    const WHAT: &'static str = "a signal name";
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
         let name = text.to_ascii_uppercase();
         let name = name.strip_prefix("SIG").unwrap_or(&name);
         let signal = Self::ALL.into_iter().find(|signal| signal.name() == name);
-        signal.ok_or_else(|| {
-            unknown_word(
-                "a signal that can be sent",
-                text,
-                &Self::ALL.map(Self::name),
-            )
-        })
+        signal.ok_or_else(|| unknown_word("a supported signal", text, &Self::ALL.map(Self::name)))
     }
 
     fn text_schema() -> Json {
@@ -124,7 +118,7 @@ impl FromText for Signal {
 }
 
 impl FromText for StopAsk {
-    const WHAT: &'static str = "a way to ask";
+    const WHAT: &'static str = "a stop request";
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
         match text {
@@ -132,7 +126,7 @@ impl FromText for StopAsk {
             "ctrl-c" => Ok(Self::Signal(Signal::Int)),
             _ => Signal::from_text(text).map(Self::Signal).map_err(|_| {
                 let words = [&["ctrl-c", "close"], &Signal::ALL.map(Signal::name)[..]].concat();
-                unknown_word("a way to ask", text, &words)
+                unknown_word("a stop request", text, &words)
             }),
         }
     }
@@ -172,10 +166,10 @@ impl FromText for Time {
     fn from_text(text: &str) -> Result<Self, Mistake> {
         let time = duration(text)?;
         if time.is_zero() {
-            let help = "write how long: \"30s\"";
+            let help = "write a duration: \"30s\"";
             return Err(Mistake::new(
                 Code::Duration,
-                "zero has no meaning here",
+                "zero is not allowed here",
                 help,
             ));
         }
@@ -227,7 +221,7 @@ impl FromText for Size {
             Mistake::new(Code::Size, message, help)
         };
         match units::size(text) {
-            Ok(0) => Err(wrong("write how much: \"10MB\"")),
+            Ok(0) => Err(wrong("write a size: \"10MB\"")),
             Ok(bytes) => Ok(Self(bytes)),
             Err(help) => Err(wrong(&help)),
         }
@@ -254,8 +248,8 @@ impl FromText for Line {
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
         if text.trim().is_empty() || text.contains(char::is_control) {
-            let message = "this is not one line of text";
-            let help = "write one line, without line breaks and tabs, or leave the key out";
+            let message = "the text is empty, or contains a line break or a tab";
+            let help = "write one line without tabs, or omit the key";
             return Err(Mistake::new(Code::Text, message, help));
         }
         Ok(Self(text.to_owned()))
@@ -267,7 +261,7 @@ impl FromText for PathBuf {
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
         if text.is_empty() || text.contains(char::is_control) {
-            let help = "write a path, or leave the key out";
+            let help = "write a path, or omit the key";
             return Err(Mistake::new(Code::Text, "this is not a path", help));
         }
         Ok(text.into())
@@ -296,7 +290,7 @@ impl FromText for Pattern {
                 let cause = match &error {
                     regex_syntax::Error::Parse(error) => error.kind().to_string(),
                     regex_syntax::Error::Translate(error) => error.kind().to_string(),
-                    _ => "it cannot be read".to_owned(),
+                    _ => "invalid syntax".to_owned(),
                 };
                 let message = format!("this is not a regular expression: {cause}");
                 let help = "the syntax is that of docs.rs/regex; in TOML, quote it 'like this'";
@@ -318,7 +312,7 @@ impl Decode for Yes {
         match node.value {
             Value::Bool(true) => Some(Self),
             _ => {
-                let help = Some("write true, or leave the key out");
+                let help = Some("write true, or omit the key");
                 wrong_type(node, "true", help, findings)
             }
         }
@@ -393,7 +387,7 @@ impl Decode for Amount {
             let help = Some("write a number, or \"unlimited\"");
             return wrong_type(node, "an integer", help, findings);
         }
-        integer(node, 1..=i64::MAX, "1 on, or \"unlimited\"", findings)
+        integer(node, 1..=i64::MAX, "1, or \"unlimited\"", findings)
             .and_then(|amount| u64::try_from(amount).ok().map(Self))
     }
 
@@ -547,7 +541,7 @@ impl Decode for Factor {
             _ => return wrong_type(node, "a number", None, findings),
         };
         if !(1.0..=1000.0).contains(&factor) {
-            let help = Some("write a number from 1 (always the same pause) to 1000");
+            let help = Some("write a number from 1 (constant pause) to 1000");
             let message = "the factor is out of range";
             findings.add(Code::Number, node.span, message, help);
             return None;
@@ -579,7 +573,8 @@ impl Decode for Argv {
         }
         let argv = Self::new(words);
         if argv.is_none() {
-            let message = "this is not a command: it names no program, or holds a NUL";
+            let message =
+                "this is not a command: the program is missing, or an argument contains a NUL";
             findings.add(Code::Command, node.span, message, Some(EXAMPLE));
         }
         argv
@@ -599,8 +594,8 @@ impl Decode for Env {
         let mut variables = BTreeMap::new();
         for Entry { key, node } in entries {
             if key.value.is_empty() || key.value.contains(['=', '\0']) {
-                let message = "this cannot be the name of a variable";
-                let help = Some("a name is not empty and has no `=` and no NUL");
+                let message = "this is not a valid variable name";
+                let help = Some("a name must not be empty or contain `=` or NUL");
                 findings.add(Code::EnvName, key.span, message, help);
             }
             match &node.value {
@@ -608,7 +603,7 @@ impl Decode for Env {
                     variables.insert(key.value.to_string(), value.to_string());
                 }
                 Value::Text(_) => {
-                    let message = "the value of a variable cannot hold a NUL";
+                    let message = "the value of a variable cannot contain a NUL";
                     findings.add(Code::Text, node.span, message, None);
                 }
                 _ => wrong_type(node, "a string", Some("put it in quotes"), findings).unwrap_or(()),
@@ -630,13 +625,13 @@ impl FromText for VariableName {
 
     fn from_text(text: &str) -> Result<Self, Mistake> {
         if text.is_empty() || text.contains(['=', '\0']) {
-            let message = "this cannot be the name of a variable";
-            let help = "a name is not empty and has no `=` and no NUL";
+            let message = "this is not a valid variable name";
+            let help = "a name must not be empty or contain `=` or NUL";
             return Err(Mistake::new(Code::EnvName, message, help));
         }
         if is_private(text) {
-            let message = format!("`{}` concerns the supervisor alone", Shown(text));
-            let help = "remove it: no service inherits it";
+            let message = format!("`{}` applies to the supervisor only", Shown(text));
+            let help = "remove it: services never inherit it";
             return Err(Mistake::new(Code::EnvName, message, help));
         }
         Ok(Self(text.to_owned()))
@@ -682,7 +677,7 @@ impl Decode for Codes {
 
 /// The help for a numeric user ID.
 const NAME_OF_USER: &str =
-    "write the name of the user, not its number: \"user:NAME\" (`id -nu NUMBER` shows it)";
+    "write the name of the user, not the number: \"user:NAME\" (`id -nu NUMBER` shows the name)";
 
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
@@ -772,7 +767,7 @@ impl FromText for Listen {
     fn from_text(text: &str) -> Result<Self, Mistake> {
         match text.starts_with('/') {
             true if text.contains('\0') => {
-                let message = "a path holds no NUL";
+                let message = "a path cannot contain a NUL";
                 Err(Mistake::new(Code::Address, message, "remove it"))
             }
             true => Ok(Self::Unix(text.into())),
@@ -780,7 +775,7 @@ impl FromText for Listen {
                 let address = HostPort::from_text(text)?;
                 if address.literal().is_empty() {
                     let message = format!("`{}` is not an address of this machine", Shown(text));
-                    let help = "write its IP address, `[::]` for all: a name is not looked up";
+                    let help = "write an IP address (`[::]` for all): host names are not resolved";
                     return Err(Mistake::new(Code::Address, message, help));
                 }
                 Ok(Self::Tcp(address))
@@ -798,9 +793,9 @@ fn host_port(text: &str) -> Result<HostPort, &'static str> {
     let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
         Some(address) => address
             .filter(|address| address.parse::<Ipv6Addr>().is_ok())
-            .ok_or("an IPv6 address stands in brackets: \"[::1]:5432\"")?,
+            .ok_or("write an IPv6 address in brackets: \"[::1]:5432\"")?,
         None if host.contains(':') => {
-            return Err("an IPv6 address stands in brackets: \"[::1]:5432\"");
+            return Err("write an IPv6 address in brackets: \"[::1]:5432\"");
         }
         None => host,
     };
@@ -818,7 +813,11 @@ impl FromText for HttpUrl {
     fn from_text(text: &str) -> Result<Self, Mistake> {
         http_url(text).map_err(|help| {
             // The text is omitted: a URL may contain a password.
-            Mistake::new(Code::Url, "this is not a URL that can be asked", help)
+            Mistake::new(
+                Code::Url,
+                "this is not a URL that a probe can request",
+                help,
+            )
         })
     }
 
@@ -830,7 +829,7 @@ impl FromText for HttpUrl {
 fn http_url(text: &str) -> Result<HttpUrl, &'static str> {
     const EXAMPLE: &str = "write \"http://127.0.0.1:8080/healthz\"";
     if text.starts_with("https://") {
-        return Err("write http:// : a probe asks its own host, without TLS");
+        return Err("write http:// : probes do not support TLS");
     }
     let rest = text.strip_prefix("http://").ok_or(EXAMPLE)?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -867,7 +866,7 @@ impl FromText for WebhookUrl {
     fn from_text(text: &str) -> Result<Self, Mistake> {
         webhook_url(text).map_err(|help| {
             // The text is omitted: the path may be a secret.
-            Mistake::new(Code::Url, "this is not a URL that alerts can go to", help)
+            Mistake::new(Code::Url, "this is not a valid webhook URL", help)
         })
     }
 
@@ -881,7 +880,7 @@ fn webhook_url(text: &str) -> Result<WebhookUrl, &'static str> {
     let (scheme, rest) = text.split_once("://").ok_or(EXAMPLE)?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if authority.contains('@') {
-        return Err("remove the user name and password: the signature says who we are");
+        return Err("remove the user name and password: the signature authenticates the sender");
     }
     if path.contains('#') {
         return Err("remove the fragment: it is never sent");
@@ -902,7 +901,7 @@ fn webhook_url(text: &str) -> Result<WebhookUrl, &'static str> {
     match scheme {
         "https" => {}
         "http" if is_local => {}
-        "http" => return Err("write https:// : only this machine itself is told without TLS"),
+        "http" => return Err("write https:// : http:// is allowed only for this machine"),
         _ => return Err(EXAMPLE),
     }
     Ok(WebhookUrl {
@@ -935,7 +934,7 @@ impl FromText for SinkTarget {
         let address = |usual: &str| {
             host_port(rest).map_err(|help| {
                 // The text is omitted: it may contain a password.
-                let message = format!("`{scheme}://` is followed by a host and a port");
+                let message = format!("`{scheme}://` requires a host and a port");
                 let help = match help.starts_with("write a host") {
                     true => format!("write \"{scheme}://loghost:{usual}\""),
                     false => help.to_owned(),
@@ -946,7 +945,7 @@ impl FromText for SinkTarget {
         let path = || match rest.starts_with('/') && !rest.contains(char::is_control) {
             true => Ok(PathBuf::from(rest)),
             false => {
-                let message = format!("`{scheme}://` is followed by an absolute path");
+                let message = format!("`{scheme}://` requires an absolute path");
                 let help = format!("write \"{scheme}:///dev/log\"");
                 Err(Mistake::new(Code::RelativePath, message, &help))
             }
@@ -1016,8 +1015,8 @@ impl FromText for ManagerName {
         if is_good {
             return Ok(Self(text.to_owned()));
         }
-        let message = "no service manager takes this name";
-        let help = "a name has 1 to 256 characters, neither / nor \\ among them, and neither begins nor ends with a space";
+        let message = "no service manager accepts this name";
+        let help = "a name has 1 to 256 characters, contains neither / nor \\, and neither starts nor ends with a space";
         Err(Mistake::new(Code::ServiceName, message, help))
     }
 

@@ -18,7 +18,7 @@ pub(crate) struct Problem {
 impl Problem {
     pub(crate) fn diagnostic(&self, text: &str, format: Format) -> Diagnostic {
         let runs::Exposed { what, cure } = &self.exposure;
-        let message = format!("{what}, and this account is privileged");
+        let message = format!("{what}, but the account is privileged");
         let help = format!("{cure}, or choose an account with fewer rights");
         let at = ["service", &self.service, self.key];
         manifest::diagnose(
