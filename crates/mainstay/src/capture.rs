@@ -92,7 +92,7 @@ fn create(dir: &Path) -> io::Result<()> {
     let own = [Some(dir), dir.parent()].into_iter().flatten();
     for place in own {
         if fs::symlink_metadata(place)?.is_symlink() {
-            let what = format!("{} is a link", place.display());
+            let what = format!("{} is a symbolic link", place.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
         }
     }

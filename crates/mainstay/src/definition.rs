@@ -773,7 +773,7 @@ pub(crate) fn wrong_name(name: &str) -> Option<String> {
         && !name.ends_with(['-', '.', '@']);
     (!is_good).then(|| {
         format!(
-            "a name has 1 to {LONGEST} of A-Z, a-z, 0-9, -, _, . and @; it begins with a letter or digit, and does not end with -, . or @"
+            "a name consists of 1 to {LONGEST} characters A-Z, a-z, 0-9, -, _, . and @, starts with a letter or digit, and does not end with -, . or @"
         )
     })
 }
@@ -784,7 +784,8 @@ pub(crate) fn wrong_windows_name(name: &str) -> Option<String> {
     let is_good = (1..=LONGEST).contains(&name.encode_utf16().count())
         && !name.contains(|char: char| char.is_control() || matches!(char, '/' | '\\'))
         && name.trim() == name;
-    (!is_good).then(|| format!("a name has 1 to {LONGEST} characters, neither / nor \\ among them"))
+    (!is_good)
+        .then(|| format!("a name consists of 1 to {LONGEST} characters, none of which is / or \\"))
 }
 
 #[cfg(test)]

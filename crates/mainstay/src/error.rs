@@ -8,11 +8,11 @@ use std::io;
 ///
 /// `{}` shows the operation and its object on one line. The cause is the
 /// [`source`](std::error::Error::source), for programs that print the whole chain of errors. `{:#}`
-/// shows both: `start service "orders": access denied (os error 5)`.
+/// shows both: `cannot start service "orders": access denied (os error 5)`.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
-    /// The operation and its object, such as "create service \"orders\"".
+    /// The operation and its object, such as "cannot create service \"orders\"".
     what: String,
     cure: Option<String>,
     source: Option<io::Error>,
@@ -103,13 +103,16 @@ mod tests {
     #[test]
     fn one_level_is_shown_and_the_chain_on_request() {
         let cause = io::Error::other("access denied");
-        let error = Error::new(ErrorKind::PermissionDenied, "start service \"orders\"");
-        assert_eq!(format!("{error:#}"), "start service \"orders\"");
+        let error = Error::new(
+            ErrorKind::PermissionDenied,
+            "cannot start service \"orders\"",
+        );
+        assert_eq!(format!("{error:#}"), "cannot start service \"orders\"");
         let error = error.because(cause);
-        assert_eq!(error.to_string(), "start service \"orders\"");
+        assert_eq!(error.to_string(), "cannot start service \"orders\"");
         assert_eq!(
             format!("{error:#}"),
-            "start service \"orders\": access denied"
+            "cannot start service \"orders\": access denied"
         );
         assert_eq!(
             error.source().map(ToString::to_string).as_deref(),

@@ -97,7 +97,7 @@ fn message_of(panic: &PanicHookInfo<'_>) -> String {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let why = text.unwrap_or("a value that is no text");
+    let why = text.unwrap_or("a value that is not text");
     match panic.location() {
         Some(place) => format!("panicked at {}:{}: {why}", place.file(), place.line()),
         None => format!("panicked: {why}"),

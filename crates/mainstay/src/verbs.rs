@@ -9,18 +9,18 @@ use crate::service::chain;
 use crate::terminal;
 use crate::{Account, Definition, Error, ErrorKind, Password, Scope, Service, State, UNDER_SCM};
 
-const USAGE: &str = "  install      make it a service of this system, or bring the installed one up to date
-      --dry-run             say what would be done, and do nothing
+const USAGE: &str = "  install      install the service, or update the installed one
+      --dry-run             print the changes without making them
       --account ACCOUNT     virtual, local-service, network-service, local-system, gmsa:DOMAIN\\NAME$, user:NAME
-      --password-stdin, --password-file FILE, --password-env VARIABLE     of user:NAME; else it is asked for
-  uninstall    stop it and remove it
-  enable, disable       start it with the system from now on, or not
+      --password-stdin, --password-file FILE, --password-env VARIABLE     the password of user:NAME [default: prompt]
+  uninstall    stop and remove the service
+  enable, disable       start the service at boot, or not
   start [ARGUMENT…], stop, restart, pause, continue, reload
-  control N    send it a code of its own, 128 to 255
-  status       say how it is
-  run          run it here, until ctrl-c; the same without a verb
-  help, version         show this, or the version of the program (also --help, --version)
-  --user       of the user's own services, not the machine's (systemd)";
+  control N    send a custom control code, 128 to 255
+  status       show the status of the service
+  run          run the service in the foreground until ctrl-c; the default
+  help, version         show this help, or the version of the program (also --help, --version)
+  --user       apply to the services of the user, not of the machine (systemd)";
 
 /// A command for a program's own service. For programs with their own command line;
 /// [`Definition::main`] handles everything itself.
@@ -101,9 +101,11 @@ impl Verb {
             Some("control") => {
                 let code = arguments.next();
                 let code = code.as_ref().and_then(|code| code.to_str()?.parse().ok());
-                Self::Control(code.ok_or_else(|| wrong("control takes a number from 128 to 255"))?)
+                Self::Control(
+                    code.ok_or_else(|| wrong("control requires a number from 128 to 255"))?,
+                )
             }
-            _ => return Err(wrong(format!("there is no verb {}", verb.display()))),
+            _ => return Err(wrong(format!("unknown verb {}", verb.display()))),
         };
         match arguments.next() {
             None => Ok(verb),
@@ -120,11 +122,15 @@ impl Install {
         while let Some(option) = arguments.next() {
             let option = option.display().to_string();
             let mut value = || {
-                let missing = || wrong(format!("{option} takes a value"));
+                let missing = || wrong(format!("{option} requires a value"));
                 arguments.next().ok_or_else(missing)
             };
             let unread = |from: &str, error: io::Error| {
-                Error::new(ErrorKind::Failed, format!("read a password from {from}")).because(error)
+                Error::new(
+                    ErrorKind::Failed,
+                    format!("cannot read a password from {from}"),
+                )
+                .because(error)
             };
             match &*option {
                 "--dry-run" => is_dry = true,
@@ -142,10 +148,10 @@ impl Install {
                 "--password-env" => {
                     let name = value()?.to_string_lossy().into_owned();
                     let read = Password::from_env(&name);
-                    let missing = || wrong(format!("there is no variable {name}"));
+                    let missing = || wrong(format!("the environment variable {name} is not set"));
                     password = Some(read.ok_or_else(missing)?);
                 }
-                _ => return Err(wrong(format!("install has no option {option}"))),
+                _ => return Err(wrong(format!("unknown option {option}"))),
             }
         }
         let account = match (account, password) {
@@ -154,7 +160,7 @@ impl Install {
                 Some(Account::User(name, password))
             }
             (Some(Account::User(name, _)), password) => Some(Account::User(name, password)),
-            (_, Some(_)) => return Err(wrong("only --account user:NAME has a password")),
+            (_, Some(_)) => return Err(wrong("a password requires --account user:NAME")),
             (account, None) => account,
         };
         Ok(Self { account, is_dry })
@@ -170,7 +176,7 @@ fn parse_account(text: &str) -> Result<Account, Error> {
         _ => match text.split_once(':') {
             Some(("user", name)) => Account::User(name.to_owned(), None),
             Some(("gmsa", name)) => Account::Managed(name.to_owned()),
-            _ => return Err(wrong(format!("there is no account {text}"))),
+            _ => return Err(wrong(format!("unknown account {text}"))),
         },
     })
 }
@@ -178,7 +184,7 @@ fn parse_account(text: &str) -> Result<Account, Error> {
 #[cfg(windows)]
 fn ask(name: &str) -> Result<Option<Password>, Error> {
     let failed = |error| {
-        let what = format!("ask for the password of {name}");
+        let what = format!("cannot read the password of {name}");
         Error::new(ErrorKind::Failed, what)
             .because(error)
             .with_cure("use --password-stdin, --password-file or --password-env")
@@ -261,7 +267,7 @@ impl Definition {
                 let installed = self.install()?;
                 let losses = installed.losses.iter();
                 let said = losses.fold("installed".to_owned(), |text, loss| {
-                    format!("{text}\nnot taken by this system: {loss}")
+                    format!("{text}\nnot supported by the service manager: {loss}")
                 });
                 let warnings = installed.warnings.iter();
                 warnings.fold(said, |text, warning| format!("{text}\nwarning: {warning}"))
@@ -274,7 +280,7 @@ impl Definition {
             Verb::Restart => self.restart().map(|()| "running".to_owned())?,
             Verb::Pause => self.pause().map(|()| "paused".to_owned())?,
             Verb::Continue => self.resume().map(|()| "running".to_owned())?,
-            Verb::Reload => self.reload().map(|()| "told to reload".to_owned())?,
+            Verb::Reload => self.reload().map(|()| "reload requested".to_owned())?,
             Verb::Control(code) => self.control(code).map(|()| format!("sent {code}"))?,
             Verb::Status => {
                 let status = self.status()?;
@@ -294,7 +300,7 @@ impl Definition {
                 say(&format!("{} {version}", self.name))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Verb::Run => return Err(wrong("run needs the service itself")),
+            Verb::Run => return Err(wrong("run requires the service: use Definition::run")),
         };
         say(&format!("{}: {said}", self.name))?;
         Ok(ExitCode::SUCCESS)
@@ -307,7 +313,9 @@ fn usage(name: &str) -> String {
 
 fn say(text: &str) -> Result<(), Error> {
     let said = terminal::write(io::stdout(), &format!("{text}\n"));
-    said.map_err(|error| Error::new(ErrorKind::Failed, "write to standard output").because(error))
+    said.map_err(|error| {
+        Error::new(ErrorKind::Failed, "cannot write to standard output").because(error)
+    })
 }
 
 /// Returns the exit code of the `mainstay` command for an error.
@@ -371,19 +379,16 @@ mod tests {
                 (ErrorKind::Usage, expected)
             );
         };
-        check("instal", "there is no verb instal");
+        check("instal", "unknown verb instal");
         check("stop now", "unexpected argument now");
-        check("control", "control takes a number from 128 to 255");
-        check("control 300", "control takes a number from 128 to 255");
-        check("install --account root", "there is no account root");
-        check("install --account", "--account takes a value");
-        check(
-            "install --password secret",
-            "install has no option --password",
-        );
+        check("control", "control requires a number from 128 to 255");
+        check("control 300", "control requires a number from 128 to 255");
+        check("install --account root", "unknown account root");
+        check("install --account", "--account requires a value");
+        check("install --password secret", "unknown option --password");
         check(
             "install --account virtual --password-env PATH",
-            "only --account user:NAME has a password",
+            "a password requires --account user:NAME",
         );
     }
 }

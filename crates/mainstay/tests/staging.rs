@@ -132,7 +132,10 @@ fn what_is_somebody_elses_stays() {
             fs::write(&path, "theirs").unwrap();
             let error = stage_all(&[orders(manager)], &root.0).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
-            assert!(error.to_string().contains("somebody else's"), "{error}");
+            assert!(
+                error.to_string().contains("another service of that name"),
+                "{error}"
+            );
             assert_eq!(root.names(), [*file], "{manager}");
             assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
         }

@@ -91,7 +91,7 @@ fn life(native: &Native) {
     heartbeat(4, "status");
     heartbeat(4, "uninstall");
     let refused = lab.check(78, &[HEARTBEAT, "install"]);
-    assert!(refused.contains("name a user"), "{refused}");
+    assert!(refused.contains("use a user"), "{refused}");
     let plan = lab.check(
         0,
         &[
@@ -190,7 +190,11 @@ fn refusals(native: &Native) {
     refused(77, &[&nobody[..], &account].concat(), "install service");
     lab.script(native.foreign);
     let install = [HEARTBEAT, "install"];
-    refused(1, &[&install[..], &account].concat(), "somebody else's");
+    refused(
+        1,
+        &[&install[..], &account].concat(),
+        "another service of that name",
+    );
 }
 
 #[test]

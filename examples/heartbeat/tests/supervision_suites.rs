@@ -199,8 +199,8 @@ fn what_is_not_ours(native: &'static Native) {
     let nobody = ["runuser", "-u", "nobody", "--"];
     refused(77, &[&nobody[..], &install].concat(), "install service");
     life.lab.script(native.foreign);
-    refused(1, &install, "somebody else's");
-    refused(1, &[HEARTBEAT, "uninstall"], "somebody else's");
+    refused(1, &install, "another service of that name");
+    refused(1, &[HEARTBEAT, "uninstall"], "another service of that name");
     life.lab.script(native.unforeign);
     // A step that fails half-way.
     let path = native.unit;

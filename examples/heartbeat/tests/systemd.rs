@@ -163,7 +163,7 @@ fn what_is_not_ours_or_not_allowed_is_left_alone() {
         lab.script(&format!(
             "printf '[Service]\\nExecStart=/bin/true\\n' > {dir}/heartbeat.service; systemctl daemon-reload"
         ));
-        refused(1, &[HEARTBEAT, "install"], "somebody else's");
+        refused(1, &[HEARTBEAT, "install"], "another service of that name");
         lab.script(&format!(
             "rm {dir}/heartbeat.service; systemctl daemon-reload"
         ));

@@ -109,7 +109,7 @@ fn a_wrong_command_line_explains_itself() {
     let output = command.arg("instal").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
-    let begin = "error: there is no verb instal\nusage: heartbeat [--user] [VERB]\n\n  install ";
+    let begin = "error: unknown verb instal\nusage: heartbeat [--user] [VERB]\n\n  install ";
     assert!(text.starts_with(begin), "{text}");
 }
 

@@ -210,7 +210,10 @@ fn fifty_installations_leave_nothing() {
 #[test]
 fn in_a_console_it_says_what_to_do_instead() {
     let text = check(1, &["run", mainstay::UNDER_SCM]);
-    assert!(text.contains("did not start this"), "{text}");
+    assert!(
+        text.contains("was not started by the Service Control Manager"),
+        "{text}"
+    );
     assert!(
         text.contains("hint: start it with `sc start heartbeat`"),
         "{text}"

@@ -105,7 +105,11 @@ impl Backend for Aix {
             Order::Restart => vec![call("stop"), call("start")],
             Order::Reload => vec![call("reload")],
             Order::Pause | Order::Resume => {
-                return Err(cannot(definition, order, "the SRC pauses no services"));
+                return Err(cannot(
+                    definition,
+                    order,
+                    "the SRC does not support pausing",
+                ));
             }
         })
     }
@@ -135,13 +139,13 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     let mut it = Checked::new(definition, site, sh::can_say);
     if name.len() > LONGEST_NAME {
         it.wrong.push(format!(
-            "the SRC takes names of no more than {LONGEST_NAME} bytes"
+            "the SRC supports names of no more than {LONGEST_NAME} bytes"
         ));
     }
     let register = register(&mut it);
     let run = run(&mut it);
     if !definition.needs.is_empty() {
-        it.lose("that what it needs runs first");
+        it.lose("start order: services that it needs are not started first");
     }
     it.lose_cpus();
     it.lose_readiness();
@@ -235,13 +239,15 @@ fn register(it: &mut Checked<'_>) -> String {
         (true, _) => "-O",
         (false, true) => {
             // The SRC does not distinguish how a process ended.
-            it.lose("that it starts again after a crash");
+            it.lose("restart after a crash: it stays down");
             "-O"
         }
         (false, false) => {
-            it.lose("the pause before it starts again: the SRC makes none");
-            it.lose("that it is started again each time: where it ends more than twice within `graceful`, the SRC leaves it");
-            it.lose("which exit codes are failures: that is for the SRC to say");
+            it.lose("restart delay: the SRC restarts it at once");
+            it.lose(
+                "unlimited restarts: the SRC gives up after more than two exits within `graceful`",
+            );
+            it.lose("exit codes: the SRC determines which ones are failures");
             "-R"
         }
     };
@@ -276,7 +282,7 @@ fn run(it: &mut Checked<'_>) -> String {
             Limit::Processes => ("-u", 1),
             Limit::CoreSize => ("-c", 512),
             Limit::LockedMemory => {
-                it.lose("its limit of locked memory");
+                it.lose("limit of locked memory");
                 continue;
             }
         };
@@ -350,11 +356,11 @@ mod tests {
         assert_eq!(
             losses,
             [
-                "the pause before it starts again: the SRC makes none",
-                "that it is started again each time: where it ends more than twice within `graceful`, the SRC leaves it",
-                "which exit codes are failures: that is for the SRC to say",
-                "that what it needs runs first",
-                "when it is ready: it counts as started when its program runs",
+                "restart delay: the SRC restarts it at once",
+                "unlimited restarts: the SRC gives up after more than two exits within `graceful`",
+                "exit codes: the SRC determines which ones are failures",
+                "start order: services that it needs are not started first",
+                "readiness: it counts as ready as soon as its program runs",
             ]
         );
     }
@@ -367,7 +373,7 @@ mod tests {
             text.contains("exit 1\n\t/usr/local/bin/mainstay await orders\n\t;;\n"),
             "{text}"
         );
-        assert_eq!(losses, ["that it starts again after a crash"]);
+        assert_eq!(losses, ["restart after a crash: it stays down"]);
     }
 
     #[test]
@@ -383,14 +389,14 @@ mod tests {
         assert_eq!(
             losses,
             [
-                "that root reads its `env_file`: its user must be able to",
-                "that it is ended and started again where it hangs (`watchdog`)",
-                "the pause before it starts again: the SRC makes none",
-                "that it is started again each time: where it ends more than twice within `graceful`, the SRC leaves it",
-                "which exit codes are failures: that is for the SRC to say",
-                "the processors that it may run on",
-                "sockets that are opened for it (`listen`)",
-                "that each of its processes is asked to stop: its main process is",
+                "reading `env_file` as root: the user of the service must be able to read it",
+                "`watchdog`: a service that hangs is not restarted",
+                "restart delay: the SRC restarts it at once",
+                "unlimited restarts: the SRC gives up after more than two exits within `graceful`",
+                "exit codes: the SRC determines which ones are failures",
+                "CPU affinity",
+                "`listen`: no sockets are opened for it",
+                "stop of the process tree: only the main process receives the stop signal",
             ]
         );
         let long = service("a".repeat(30)).account(Account::LocalSystem);
@@ -562,7 +568,7 @@ esac
         assert!(!has("active"));
         let calls = std::fs::read_to_string(root.join("calls")).unwrap();
         assert!(calls.contains("stopsrc -f -s orders\n"), "{calls}");
-        assert_eq!(call("reload"), Some(2), "it has not said that it does");
+        assert_eq!(call("reload"), Some(2), "it does not accept reloads");
         std::fs::remove_dir_all(&root).unwrap();
     }
 }

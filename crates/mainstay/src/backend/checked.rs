@@ -53,19 +53,19 @@ impl<'a> Checked<'a> {
         it.account();
         if !SIGNALS.contains(&&*definition.stop_signal) {
             it.wrong.push(format!(
-                "a stop by the signal {:?}: it is one of {}",
+                "the stop signal {:?} is not supported: use one of {}",
                 definition.stop_signal,
                 SIGNALS.join(", ")
             ));
         }
         if it.env_file.is_some() && it.user.is_some() {
-            it.lose("that root reads its `env_file`: its user must be able to");
+            it.lose("reading `env_file` as root: the user of the service must be able to read it");
         }
         if definition.watchdog.is_some() {
-            it.lose("that it is ended and started again where it hangs (`watchdog`)");
+            it.lose("`watchdog`: a service that hangs is not restarted");
         }
         if definition.start == Start::Disabled {
-            it.lose("that nobody can start it: it is not started with the system");
+            it.lose("disabled start: it does not start at boot, but can be started");
         }
         it
     }
@@ -80,7 +80,7 @@ impl<'a> Checked<'a> {
         let said = text.to_str().filter(|text| text.chars().all(self.can_say));
         if said.is_none() {
             self.wrong.push(format!(
-                "{what} holds a control character that cannot be said, or what is no UTF-8"
+                "{what} contains an unsupported control character or invalid UTF-8"
             ));
         }
         said
@@ -90,7 +90,7 @@ impl<'a> Checked<'a> {
         if !path.is_absolute() {
             let path = path.display();
             self.wrong
-                .push(format!("{what} {path} is no absolute path"));
+                .push(format!("{what} {path} is not an absolute path"));
         }
         self.text(what, path.as_os_str())
     }
@@ -129,7 +129,7 @@ impl<'a> Checked<'a> {
                 self.env.push((name, value));
             } else {
                 self.wrong.push(format!(
-                    "there can be no variable {name:?} with such a value"
+                    "the variable {name:?} has an unsupported name or value"
                 ));
             }
         }
@@ -141,22 +141,21 @@ impl<'a> Checked<'a> {
     fn account(&mut self) {
         match (self.definition.scope, &self.definition.account) {
             (Scope::User, Account::Virtual) | (Scope::System, Account::LocalSystem) => {}
-            (Scope::User, _) => self.lose("its account: it runs as the user whose it is"),
+            (Scope::User, _) => self.lose("account: a user service runs as its user"),
             (Scope::System, Account::Virtual | Account::LocalService | Account::NetworkService) => {
-                let wrong = "this system has no accounts that exist for one service alone: name a user (--account user:NAME), or local-system";
+                let wrong = "this system has no accounts for single services: use a user (--account user:NAME), or local-system";
                 self.wrong.push(wrong.to_owned());
             }
             (Scope::System, Account::User(user, _)) => {
                 let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
                 if user.is_empty() || user.starts_with('-') || !user.bytes().all(is_plain) {
                     self.wrong
-                        .push(format!("{user:?} cannot be the name of a user"));
+                        .push(format!("{user:?} is not a valid user name"));
                 }
                 self.user = Some(user);
             }
             (Scope::System, Account::Managed(account)) => {
-                self.wrong
-                    .push(format!("{account} is an account of Windows"));
+                self.wrong.push(format!("{account} is a Windows account"));
             }
         }
     }
@@ -169,47 +168,47 @@ impl<'a> Checked<'a> {
         let first = *pauses.first()?;
         if pauses.iter().any(|pause| *pause != first) {
             self.lose(format!(
-                "pauses that grow: each is {}s",
+                "growing restart delays: each is {}s",
                 whole_seconds(first)
             ));
         }
         if !recovery.halts.is_empty() {
-            self.lose("the exit codes after which it stays down");
+            self.lose("exit codes after which it stays down");
         }
         if recovery.limit.is_some() {
-            self.lose("that it stays down after too many starts");
+            self.lose("restart limit");
         }
         Some(first)
     }
 
     pub(super) fn lose_readiness(&mut self) {
         if self.definition.readiness == Readiness::Notify && self.ready_check.is_none() {
-            self.lose("when it is ready: it counts as started when its program runs");
+            self.lose("readiness: it counts as ready as soon as its program runs");
         }
     }
 
     pub(super) fn lose_cpus(&mut self) {
         if !self.definition.cpus.is_empty() {
-            self.lose("the processors that it may run on");
+            self.lose("CPU affinity");
         }
     }
 
     /// For managers that set the nice value as the service's user: a negative value requires root.
     pub(super) fn lose_nice(&mut self) {
         if self.definition.nice.is_some_and(|nice| nice < 0) && self.user.is_some() {
-            self.lose("a nice below 0 of a user's program");
+            self.lose("negative nice value of a program that runs as a user");
         }
     }
 
     pub(super) fn lose_listen(&mut self) {
         if !self.definition.listen.is_empty() {
-            self.lose("sockets that are opened for it (`listen`)");
+            self.lose("`listen`: no sockets are opened for it");
         }
     }
 
     pub(super) fn lose_tree(&mut self) {
         if self.definition.stop_scope == crate::StopScope::Tree {
-            self.lose("that each of its processes is asked to stop: its main process is");
+            self.lose("stop of the process tree: only the main process receives the stop signal");
         }
     }
 
@@ -252,7 +251,7 @@ pub(super) fn reload(definition: &Definition, hangup: Call) -> Result<Vec<Call>,
         None => Err(cannot(
             definition,
             Order::Reload,
-            "it has not said that it does: Definition::accepts",
+            "it does not accept reloads: see Definition::accepts",
         )),
     }
 }

@@ -133,7 +133,11 @@ impl Backend for Dinit {
                 vec![reload]
             }
             (Order::Pause | Order::Resume, _) => {
-                return Err(cannot(definition, order, "dinit knows no pause: stop it"));
+                return Err(cannot(
+                    definition,
+                    order,
+                    "dinit does not support pausing: stop it",
+                ));
             }
         })
     }
@@ -226,11 +230,11 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     if command.is_none() {
         let path = run_path.display();
         checked.wrong.push(format!(
-            "the path {path} holds what no description of dinit can say in all of its versions"
+            "the path {path} contains characters that not every version of dinit supports"
         ));
     }
     if stop_signal == "WINCH" {
-        let wrong = "a stop by the signal WINCH, which dinit does not send";
+        let wrong = "the stop signal WINCH is not supported by dinit";
         checked.wrong.push(wrong.to_owned());
     }
     run_script::check_needs(&mut checked);
@@ -338,38 +342,43 @@ fn lose(checked: &mut Checked<'_>, site: &Site) {
     if recovery.crashes_only {
         if !pauses.is_empty() {
             checked.lose(
-                "that it starts again after a crash: dinit tells no crash from another failure",
+                "restart after a crash: dinit does not distinguish crashes from other failures",
             );
         }
     } else if let Some(first) = pauses.first() {
         if pauses.iter().any(|pause| pause != first) {
-            checked.lose(format!("pauses that grow: each is {} s", seconds(*first)));
+            checked.lose(format!(
+                "growing restart delays: each is {}s",
+                seconds(*first)
+            ));
         }
         if site.version < ON_FAILURE {
-            checked.lose("that a clean end is one (dinit 0.20): it starts again");
+            checked.lose(
+                "no restart after a clean exit (dinit 0.20): it is restarted after every exit",
+            );
         }
         if !recovery.halts.is_empty() || !recovery.clean.is_empty() {
-            checked.lose("the exit codes after which it stays down");
+            checked.lose("exit codes after which it stays down");
         }
     }
     if !supervises && *stop_scope == StopScope::Main {
-        checked.lose("that processes which it leaves behind are ended");
+        checked.lose("remaining processes: they are not killed");
     }
     if is_user && nice.is_some_and(|nice| nice < 0) {
-        checked.lose("a share of the processors above that of others");
+        checked.lose("negative nice value of a program that runs as a user");
     }
     let is_raised = |limit: &Limit| !DIALECT.own_limits.contains(limit);
     if is_user && limits.keys().any(is_raised) {
-        checked.lose("limits of processes and locked memory above those of dinit itself");
+        checked.lose("limits of processes and locked memory above those of dinit");
     }
     if is_user && checked.env_file.is_some() {
-        checked.lose("that its env_file may be closed to its user, who reads it");
+        checked.lose("reading `env_file` as root: the user of the service must be able to read it");
     }
     if is_user && reload_command.is_some() {
-        checked.lose("that its reload command runs as its user: root runs it");
+        checked.lose("reload command as the user of the service: it runs as root");
     }
     if scope == Scope::User {
-        checked.lose("what it writes to its standard output and standard error");
+        checked.lose("standard output and standard error: they are discarded");
     }
     checked.lose_listen();
 }
@@ -524,7 +533,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             let text = error.to_string();
             assert!(
-                text.contains("no description of dinit") && text.contains("WINCH"),
+                text.contains("not every version of dinit") && text.contains("WINCH"),
                 "{text}"
             );
         }
@@ -564,7 +573,7 @@ mod tests {
         assert!(text_of(&unit.entries[0]).contains("restart = true\n"));
         let losses = unit.losses.join("\n");
         assert!(
-            losses.contains("pauses that grow") && losses.contains("a clean end"),
+            losses.contains("growing restart delays") && losses.contains("a clean exit"),
             "{losses}"
         );
         let version = |text: &str| {

@@ -155,9 +155,11 @@ impl Backend for Launchd {
                 let hangup = Call::new(["launchctl", "kill", "SIGHUP", &target(name, site)]);
                 checked::reload(definition, hangup)
             }
-            Order::Pause | Order::Resume => {
-                Err(cannot(definition, order, "launchd pauses no services"))
-            }
+            Order::Pause | Order::Resume => Err(cannot(
+                definition,
+                order,
+                "launchd does not support pausing",
+            )),
         }
     }
 
@@ -292,12 +294,12 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     }
     if definition.stop_signal != "TERM" {
         it.lose(format!(
-            "its stop signal {}: it gets SIGTERM",
+            "stop signal {}: it receives SIGTERM",
             definition.stop_signal
         ));
     }
     if !definition.needs.is_empty() {
-        it.lose("that what it needs runs first");
+        it.lose("start order: services that it needs are not started first");
     }
     it.lose_tree();
     it.lose_cpus();
@@ -342,11 +344,11 @@ fn recovery(it: &mut Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
     };
     keys.push(("KeepAlive", Value::Keys(vec![(when, Value::Flag(is))])));
     keys.push(("ThrottleInterval", seconds(pause)));
-    it.lose("the pause after a longer run: launchd counts it from start to start");
+    it.lose("restart delay after a longer run: launchd measures it from start to start");
     if crashes_only {
-        it.lose("that it starts again after a SIGKILL: after the signals of a crash it does");
+        it.lose("restart after SIGKILL: it is restarted after crash signals only");
     } else if has_clean {
-        it.lose("exit codes beside 0 that are a clean end");
+        it.lose("clean exit codes other than 0");
     }
 }
 
@@ -365,7 +367,7 @@ fn resources(it: &mut Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
             Ok(value) => all.push((key, value)),
             Err(_) => it
                 .wrong
-                .push(format!("a limit of {value}: it is more than {}", i64::MAX)),
+                .push(format!("the limit {value} is greater than {}", i64::MAX)),
         }
     }
     if !all.is_empty() {
@@ -382,7 +384,7 @@ fn sockets(it: &mut Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"[]:._/-".contains(&byte);
         if address.is_empty() || !address.bytes().all(is_plain) {
             it.wrong
-                .push(format!("{address:?} is no address to listen on"));
+                .push(format!("{address:?} is not a valid address to listen on"));
         }
         let socket = match (address.starts_with('/'), address.rsplit_once(':')) {
             (true, _) => vec![("SockPathName", address.as_str().into())],
@@ -402,9 +404,7 @@ fn sockets(it: &mut Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
             "Sockets",
             Value::Keys(vec![("Listeners", Value::List(sockets))]),
         ));
-        it.lose(
-            "how it is given its sockets: launch_activate_socket(3) has them, as \"Listeners\"",
-        );
+        it.lose("passing of sockets: call launch_activate_socket(3) with \"Listeners\"");
     }
 }
 
@@ -528,10 +528,10 @@ mod tests {
         assert_eq!(
             losses,
             [
-                "pauses that grow: each is 1s",
-                "the pause after a longer run: launchd counts it from start to start",
-                "that what it needs runs first",
-                "when it is ready: it counts as started when its program runs",
+                "growing restart delays: each is 1s",
+                "restart delay after a longer run: launchd measures it from start to start",
+                "start order: services that it needs are not started first",
+                "readiness: it counts as ready as soon as its program runs",
             ]
         );
     }
@@ -549,8 +549,8 @@ mod tests {
         assert_eq!(
             losses,
             [
-                "the pause after a longer run: launchd counts it from start to start",
-                "that it starts again after a SIGKILL: after the signals of a crash it does",
+                "restart delay after a longer run: launchd measures it from start to start",
+                "restart after SIGKILL: it is restarted after crash signals only",
             ]
         );
     }
@@ -573,16 +573,16 @@ mod tests {
         assert_eq!(
             losses,
             [
-                "that root reads its `env_file`: its user must be able to",
-                "that it is ended and started again where it hangs (`watchdog`)",
-                "the exit codes after which it stays down",
-                "that it stays down after too many starts",
-                "the pause after a longer run: launchd counts it from start to start",
-                "exit codes beside 0 that are a clean end",
-                "how it is given its sockets: launch_activate_socket(3) has them, as \"Listeners\"",
-                "its stop signal INT: it gets SIGTERM",
-                "that each of its processes is asked to stop: its main process is",
-                "the processors that it may run on",
+                "reading `env_file` as root: the user of the service must be able to read it",
+                "`watchdog`: a service that hangs is not restarted",
+                "exit codes after which it stays down",
+                "restart limit",
+                "restart delay after a longer run: launchd measures it from start to start",
+                "clean exit codes other than 0",
+                "passing of sockets: call launch_activate_socket(3) with \"Listeners\"",
+                "stop signal INT: it receives SIGTERM",
+                "stop of the process tree: only the main process receives the stop signal",
+                "CPU affinity",
             ]
         );
     }
@@ -616,14 +616,14 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [
-            "a name has 1 to 200",
-            "the program orders is no absolute path",
-            "the command line holds a control character",
-            "no variable \"A B\"",
-            "no variable \"C\"",
-            "is an account of Windows",
-            "\"a b\" is no address",
-            "a limit of 18446744073709551615",
+            "a name consists of 1 to 200",
+            "the program orders is not an absolute path",
+            "the command line contains an unsupported control character",
+            "variable \"A B\"",
+            "variable \"C\"",
+            "is a Windows account",
+            "\"a b\" is not a valid address",
+            "the limit 18446744073709551615",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

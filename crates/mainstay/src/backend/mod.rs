@@ -475,7 +475,7 @@ impl Answer {
 
 /// Returns the error for an order that a manager does not support.
 pub(crate) fn cannot(definition: &Definition, order: Order, why: &str) -> Error {
-    let what = format!("{} service \"{}\"", order.as_str(), definition.name);
+    let what = format!("cannot {} service \"{}\"", order.as_str(), definition.name);
     Error::new(ErrorKind::NotAccepted, what).with_cure(why)
 }
 

@@ -183,7 +183,11 @@ impl Backend for OpenRc {
             }
             Order::Stop | Order::Restart | Order::Reload => vec![call(order.as_str())],
             Order::Pause | Order::Resume => {
-                return Err(cannot(definition, order, "OpenRC has no pause: stop it"));
+                return Err(cannot(
+                    definition,
+                    order,
+                    "OpenRC does not support pausing: stop it",
+                ));
             }
         })
     }
@@ -273,7 +277,7 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
     script.command(&mut draft, program);
     if let Some(user) = draft.user() {
         script.set("command_user", user);
-        draft.loses("that it stays down after it has ended for good: its user may not tell supervise-daemon, which starts it again");
+        draft.loses("no restart after a final exit: its user cannot stop supervise-daemon, which restarts it");
     }
     if let Some(dir) = &definition.working_dir {
         let dir = draft.path("the working directory", dir);
@@ -308,8 +312,9 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
         );
     }
     if !supervises {
-        draft.loses("that what a crashed run leaves is ended before the next one");
-        draft.loses(format!("a bound of /var/log/{name}.log, where its output goes (to the system's log where OpenRC has output_logger)"));
+        draft
+            .loses("remaining processes of a crashed run: they are not killed before the next run");
+        draft.loses(format!("size limit of /var/log/{name}.log, which receives its output (the system log does if OpenRC has output_logger)"));
     }
     draft.finish(vec![Entry::script(Path::new(SCRIPTS).join(name), script.0)])
 }
@@ -386,7 +391,7 @@ impl Script {
                 // 0 means unlimited.
                 let again = starts.saturating_sub(1).max(1);
                 if again != starts.saturating_sub(1) {
-                    draft.loses("that it is started once only: it is once more");
+                    draft.loses("single start: it is restarted once");
                 }
                 self.set("respawn_max", &again.to_string());
                 self.set("respawn_period", &whole_seconds(window).max(1).to_string());
@@ -402,7 +407,7 @@ impl Script {
         let mut values = String::new();
         for (name, value) in env {
             if name.starts_with("RC_") || name.starts_with("SSD_") {
-                draft.wrong(format!("OpenRC keeps a variable {name:?} to itself"));
+                draft.wrong(format!("OpenRC reserves the variable {name:?}"));
             } else if OWN.contains(&&**name)
                 || name.starts_with("EINFO_")
                 || name.contains("command_args_")

@@ -101,7 +101,11 @@ impl Backend for Procd {
             Order::Start | Order::Restart => vec![call("start")],
             Order::Reload => vec![call("reload")],
             Order::Pause | Order::Resume => {
-                return Err(cannot(definition, order, "procd has no pause: stop it"));
+                return Err(cannot(
+                    definition,
+                    order,
+                    "procd does not support pausing: stop it",
+                ));
             }
         })
     }
@@ -172,19 +176,19 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
     let mut draft = Draft::new(definition);
     if stop_signal != "TERM" {
         draft.wrong(format!(
-            "a stop by the signal {stop_signal}: procd stops by TERM alone"
+            "the stop signal {stop_signal} is not supported: procd sends TERM only"
         ));
     }
     if *stop_scope == StopScope::Tree {
-        draft.loses("that each of its processes is asked to stop: its main process is");
+        draft.loses("stop of the process tree: only the main process receives the stop signal");
     }
     if !supervises {
-        draft.loses("that what its main process leaves is ended");
+        draft.loses("remaining processes: they are not killed");
     }
     draft.wants();
     for need in draft.needs() {
         draft.loses(format!(
-            "that {need} runs first: it is started as the {START}th of 99"
+            "start order after {need}: its start priority is {START}"
         ));
     }
     let mut script = format!(
@@ -296,7 +300,7 @@ mod tests {
     fn another_signal_than_term_is_refused() {
         let error = unit(&golden::direct(), Path::new("/x")).unwrap_err();
         assert!(
-            error.to_string().contains("procd stops by TERM alone"),
+            error.to_string().contains("procd sends TERM only"),
             "{error}"
         );
     }

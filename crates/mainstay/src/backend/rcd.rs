@@ -153,7 +153,7 @@ impl Backend for Rcd {
     ) -> Result<Vec<Call>, Error> {
         match order {
             Order::Pause | Order::Resume => {
-                Err(cannot(definition, order, "rc.d pauses no services"))
+                Err(cannot(definition, order, "rc.d does not support pausing"))
             }
             // The `one` prefix works whether the service is enabled or not.
             _ => Ok(vec![service(&definition.name, order.as_str())]),
@@ -214,11 +214,11 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     for need in needs.clone() {
         if need.is_empty() || !need.bytes().all(is_plain) {
             it.wrong
-                .push(format!("{need:?} cannot be the name of a service"));
+                .push(format!("{need:?} is not a valid service name"));
         }
     }
     if !definition.needs.is_empty() {
-        it.lose("that what it needs must run: it is only started after that");
+        it.lose("required services: it is only started after them");
     }
     let options = options(&mut it);
     it.lose_nice();
@@ -305,10 +305,10 @@ fn options(it: &mut Checked<'_>) -> String {
     }
     if it.definition.recovery.crashes_only {
         // daemon(8) does not distinguish exit codes and would also restart after a final exit.
-        it.lose("that it starts again after a crash");
+        it.lose("restart after a crash: it stays down");
     } else if let Some(pause) = it.pause() {
         let _infallible = write!(options, "-r -R {} ", whole_seconds(pause));
-        it.lose("that it stays down where it ended well: daemon(8) starts it again after each end");
+        it.lose("no restart after a clean exit: daemon(8) restarts it after every exit");
     }
     options
 }
@@ -413,10 +413,10 @@ run_rc_command \"$1\"
         assert_eq!(
             losses,
             [
-                "that what it needs must run: it is only started after that",
-                "pauses that grow: each is 1s",
-                "that it stays down where it ended well: daemon(8) starts it again after each end",
-                "when it is ready: it counts as started when its program runs",
+                "required services: it is only started after them",
+                "growing restart delays: each is 1s",
+                "no restart after a clean exit: daemon(8) restarts it after every exit",
+                "readiness: it counts as ready as soon as its program runs",
             ]
         );
     }
@@ -429,7 +429,7 @@ run_rc_command \"$1\"
             text.contains("\n\t/usr/local/bin/mainstay await orders\n}\n"),
             "{text}"
         );
-        assert_eq!(losses, ["that it starts again after a crash"]);
+        assert_eq!(losses, ["restart after a crash: it stays down"]);
     }
 
     #[test]
@@ -458,14 +458,14 @@ fi
         assert_eq!(
             losses,
             [
-                "that root reads its `env_file`: its user must be able to",
-                "that it is ended and started again where it hangs (`watchdog`)",
-                "the exit codes after which it stays down",
-                "that it stays down after too many starts",
-                "that it stays down where it ended well: daemon(8) starts it again after each end",
-                "a nice below 0 of a user's program",
-                "sockets that are opened for it (`listen`)",
-                "that each of its processes is asked to stop: its main process is",
+                "reading `env_file` as root: the user of the service must be able to read it",
+                "`watchdog`: a service that hangs is not restarted",
+                "exit codes after which it stays down",
+                "restart limit",
+                "no restart after a clean exit: daemon(8) restarts it after every exit",
+                "negative nice value of a program that runs as a user",
+                "`listen`: no sockets are opened for it",
+                "stop of the process tree: only the main process receives the stop signal",
             ]
         );
     }
@@ -480,12 +480,15 @@ fi
             .unwrap_err()
             .to_string();
         for part in [
-            "no absolute path",
-            "\"a b\\n\" cannot be",
+            "not an absolute path",
+            "\"a b\\n\" is not",
             "a NUL",
             "--account user:NAME",
         ] {
-            let part = part.replace("a NUL", "the command line holds a control character");
+            let part = part.replace(
+                "a NUL",
+                "the command line contains an unsupported control character",
+            );
             assert!(error.contains(&part), "{part}: {error}");
         }
     }
@@ -744,7 +747,7 @@ while True:
         assert_eq!(
             call("onereload").code,
             Some(1),
-            "it has not said that it does"
+            "it does not accept reloads"
         );
         // The service is stopped at shutdown although it is not enabled.
         assert_eq!(call("faststop").code, Some(0));

@@ -340,7 +340,7 @@ pub(super) fn check_needs(checked: &mut Checked<'_>) {
     for need in definition.needs.iter().chain(&definition.wants) {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(&byte);
         if need.is_empty() || need.starts_with(['.', '-']) || !need.bytes().all(is_plain) {
-            let wrong = format!("{need:?} cannot be the name of a service");
+            let wrong = format!("{need:?} is not a valid service name");
             checked.wrong.push(wrong);
         }
     }
@@ -350,13 +350,13 @@ pub(super) fn check_needs(checked: &mut Checked<'_>) {
 pub(super) fn lose(checked: &mut Checked<'_>) {
     let definition = checked.definition;
     check_needs(checked);
-    checked.lose("that a start that takes too long is taken back: it is reported");
+    checked.lose("stop after a start timeout: the timeout is only reported");
     if !definition.supervises {
-        checked.lose("that processes which it leaves behind are ended");
+        checked.lose("remaining processes: they are not killed");
     }
     let is_short = |pause: &Duration| *pause < Duration::from_secs(1);
     if definition.recovery.restart_after.iter().any(is_short) {
-        checked.lose("pauses before a restart that are shorter than a second");
+        checked.lose("restart delays shorter than 1s");
     }
     checked.lose_tree();
     checked.lose_listen();

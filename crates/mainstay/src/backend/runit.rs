@@ -238,7 +238,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     let name = &definition.name;
     let mut checked = Checked::new(definition, site, sh::can_say);
     run_script::lose(&mut checked);
-    checked.lose("that one which does not stop in time is killed, where `sv stop` ends it: `sv force-stop` does");
+    checked.lose("kill after the stop timeout by `sv stop`: use `sv force-stop`");
     refuse_if(name, &checked.wrong)?;
     let dir = dir(name, site);
     let head = run_script::head(&checked);
@@ -371,11 +371,11 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [
-            "a name has 1 to 200",
-            "no absolute path",
+            "a name consists of 1 to 200",
+            "not an absolute path",
             "the command line",
             "\"A B\"",
-            "\"../db\" cannot be",
+            "\"../db\" is not",
             "the working directory",
             "\"KILL\"",
             "--account user:NAME",

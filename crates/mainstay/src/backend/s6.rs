@@ -255,7 +255,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     let name = &definition.name;
     let mut checked = Checked::new(definition, site, sh::can_say);
     run_script::lose(&mut checked);
-    checked.lose("that `s6-svc -r` starts it again where it ends well then: for s6 that is an end of its own");
+    checked.lose("restart by `s6-svc -r` after a clean exit: s6 treats it as a final exit");
     refuse_if(name, &checked.wrong)?;
     let dirs = dirs(name, site);
     let script = |file: &str, text: String| {

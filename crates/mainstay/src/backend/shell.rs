@@ -100,44 +100,44 @@ impl<'a> Draft<'a> {
         if let Some(path) = &definition.env_file
             && path.as_os_str().as_encoded_bytes().contains(&b'\n')
         {
-            draft.wrong("the env_file has a new line in its path");
+            draft.wrong("the path of the env_file contains a line break");
         }
         if !listen.is_empty() {
             draft
-                .wrong("this system does not listen for a service: let the program do that itself");
+                .wrong("this system does not open sockets for a service: open them in the program");
         }
         if watchdog.is_some() {
-            draft.loses("that it is ended where it does not say that it is alive");
+            draft.loses("`watchdog`: a service that hangs is not restarted");
         }
         if *start == Start::Disabled {
-            draft.loses("that nobody can start it: it is not started with the system");
+            draft.loses("disabled start: it does not start at boot, but can be started");
         }
         if *readiness == Readiness::Notify && ready_check.is_none() {
-            draft.loses("when it is ready: it counts as started once its program runs");
+            draft.loses("readiness: it counts as ready as soon as its program runs");
         }
         if !SIGNALS.contains(&&**stop_signal) {
             let signals = SIGNALS.join(", ");
             draft.wrong(format!(
-                "a stop by the signal {stop_signal:?}: it is one of {signals}"
+                "the stop signal {stop_signal:?} is not supported: use one of {signals}"
             ));
         }
         for (name, value) in env {
             if !is_name(name) || value.contains('\0') {
                 draft.wrong(format!(
-                    "no script can set a variable {name:?} to such a value"
+                    "the variable {name:?} has an unsupported name or value"
                 ));
             }
         }
         match account {
             Account::User(user, _) if is_user(user) => {}
-            Account::User(user, _) => draft.wrong(format!("{user:?} cannot be the name of a user")),
-            Account::Managed(account) => draft.wrong(format!("{account} is an account of Windows")),
+            Account::User(user, _) => draft.wrong(format!("{user:?} is not a valid user name")),
+            Account::Managed(account) => draft.wrong(format!("{account} is a Windows account")),
             Account::LocalSystem => {}
             Account::Virtual | Account::LocalService | Account::NetworkService if *supervises => {
-                draft.loses("an account of its own: it runs as root");
+                draft.loses("dedicated account: it runs as root");
             }
             Account::Virtual | Account::LocalService | Account::NetworkService => draft.wrong(
-                "this system has no account for one service alone: name a user (account user:NAME), or local-system",
+                "this system has no accounts for single services: use a user (--account user:NAME), or local-system",
             ),
         }
         draft
@@ -163,7 +163,7 @@ impl<'a> Draft<'a> {
     pub(crate) fn command(&mut self, program: &Path) -> Vec<String> {
         if !program.is_absolute() {
             let path = program.display();
-            self.wrong(format!("the program {path} is no absolute path"));
+            self.wrong(format!("the program {path} is not an absolute path"));
         }
         let run = ["run".into()];
         let words = self.definition.arguments.as_deref().unwrap_or(&run);
@@ -187,7 +187,7 @@ impl<'a> Draft<'a> {
             })
             .collect();
         words.unwrap_or_else(|| {
-            self.wrong(format!("{what} holds a NUL, or what is no UTF-8"));
+            self.wrong(format!("{what} contains a NUL or invalid UTF-8"));
             Vec::new()
         })
     }
@@ -214,7 +214,7 @@ impl<'a> Draft<'a> {
             .unwrap_or_else(|| {
                 let path = path.display();
                 self.wrong(format!(
-                    "{what} {path} is no absolute path, or holds what no script can say"
+                    "{what} {path} is not an absolute path, or contains unsupported characters"
                 ));
                 String::new()
             })
@@ -237,7 +237,7 @@ impl<'a> Draft<'a> {
             };
             if *value != u64::MAX && value % unit != 0 {
                 self.loses(format!(
-                    "the limit of {value} {name}: it is {}",
+                    "limit of {value} {name}: it is rounded down to {}",
                     value / unit * unit
                 ));
             }
@@ -289,20 +289,22 @@ impl<'a> Draft<'a> {
             && first != last
         {
             let seconds = whole_seconds(*first).max(1);
-            self.loses(format!("pauses that grow: each is {seconds}s"));
+            self.loses(format!("growing restart delays: each is {seconds}s"));
         }
         if can_tell {
             return;
         }
         match (recovery.restart_after.is_empty(), recovery.crashes_only) {
-            (true, _) => self.loses("that it stays down after it has ended: it is started again"),
-            (false, true) => self.loses("that it starts again only after a crash"),
+            (true, _) => self.loses("no restarts: it is restarted after every exit"),
+            (false, true) => {
+                self.loses("restart after a crash only: it is restarted after every exit")
+            }
             (false, false) => {
-                self.loses("that it stays down after a good end: it is started again")
+                self.loses("no restart after a clean exit: it is restarted after every exit")
             }
         }
         if !recovery.halts.is_empty() || !recovery.clean.is_empty() {
-            self.loses("what its exit codes mean");
+            self.loses("exit codes: all have the same effect");
         }
     }
 
@@ -341,7 +343,7 @@ impl<'a> Draft<'a> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         for name in names {
             if name.is_empty() || name.starts_with('-') || !name.bytes().all(is_plain) {
-                self.wrong(format!("{name:?} cannot be the name of a service"));
+                self.wrong(format!("{name:?} is not a valid service name"));
             }
         }
         names.iter().map(String::as_str).collect()

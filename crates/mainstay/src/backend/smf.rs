@@ -140,7 +140,7 @@ impl Backend for Smf {
                 vec![Call::new(has_method), svcadm(&["refresh"], name)]
             }
             Order::Pause | Order::Resume => {
-                return Err(cannot(definition, order, "SMF pauses no services"));
+                return Err(cannot(definition, order, "SMF does not support pausing"));
             }
         })
     }
@@ -243,7 +243,7 @@ fn dependencies(it: &mut Checked<'_>) -> String {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.,+:/-".contains(&byte);
         if need.is_empty() || !need.bytes().all(is_plain) {
             it.wrong
-                .push(format!("{need:?} cannot be the name of a service"));
+                .push(format!("{need:?} is not a valid service name"));
             continue;
         }
         let fmri = match need {
@@ -334,7 +334,7 @@ fn parent(it: &mut Checked<'_>) -> Option<String> {
         (true, _) => "exit 96".to_owned(),
         (false, true) => "[ $? -gt 256 ] || exit 96\nexit 1".to_owned(),
         (false, false) => {
-            let loss = "that it stays down where it ended well: SMF starts it again after each end";
+            let loss = "no restart after a clean exit: SMF restarts it after every exit";
             it.lose(loss);
             if halts.is_empty() {
                 it.lose_pauses();
@@ -346,15 +346,15 @@ fn parent(it: &mut Checked<'_>) -> Option<String> {
     if !recovery.restart_after.is_empty() {
         it.lose_pauses();
     }
-    it.lose("the code that it ended with for good: it is in maintenance then");
+    it.lose("code of a final exit: SMF reports maintenance");
     Some(ends)
 }
 
 impl Checked<'_> {
     fn lose_pauses(&mut self) {
-        self.lose("the pause before it starts again: SMF makes none, but one of 1s where it fails too often");
+        self.lose("restart delay: SMF restarts it at once, or after 1s if it fails too often");
         if self.definition.recovery.limit.is_some() {
-            self.lose("that it stays down after too many starts");
+            self.lose("restart limit");
         }
     }
 }
@@ -373,7 +373,7 @@ fn start(it: &mut Checked<'_>, parent: Option<&str>) -> String {
             Limit::Processes => ("-u", 1),
             Limit::CoreSize => ("-c", 512),
             Limit::LockedMemory => {
-                it.lose("its limit of locked memory");
+                it.lose("limit of locked memory");
                 continue;
             }
         };
@@ -483,9 +483,9 @@ mod tests {
         assert_eq!(
             losses,
             [
-                "that it stays down where it ended well: SMF starts it again after each end",
-                "the pause before it starts again: SMF makes none, but one of 1s where it fails too often",
-                "when it is ready: it counts as started when its program runs",
+                "no restart after a clean exit: SMF restarts it after every exit",
+                "restart delay: SMF restarts it at once, or after 1s if it fails too often",
+                "readiness: it counts as ready as soon as its program runs",
             ]
         );
         let staged = Site {
@@ -506,8 +506,8 @@ mod tests {
         assert_eq!(
             losses,
             [
-                "the pause before it starts again: SMF makes none, but one of 1s where it fails too often",
-                "the code that it ended with for good: it is in maintenance then",
+                "restart delay: SMF restarts it at once, or after 1s if it fails too often",
+                "code of a final exit: SMF reports maintenance",
             ]
         );
     }
@@ -529,15 +529,15 @@ mod tests {
         assert_eq!(
             losses,
             [
-                "that root reads its `env_file`: its user must be able to",
-                "that it is ended and started again where it hangs (`watchdog`)",
-                "that it stays down where it ended well: SMF starts it again after each end",
-                "the pause before it starts again: SMF makes none, but one of 1s where it fails too often",
-                "that it stays down after too many starts",
-                "the code that it ended with for good: it is in maintenance then",
-                "a nice below 0 of a user's program",
-                "sockets that are opened for it (`listen`)",
-                "the processors that it may run on",
+                "reading `env_file` as root: the user of the service must be able to read it",
+                "`watchdog`: a service that hangs is not restarted",
+                "no restart after a clean exit: SMF restarts it after every exit",
+                "restart delay: SMF restarts it at once, or after 1s if it fails too often",
+                "restart limit",
+                "code of a final exit: SMF reports maintenance",
+                "negative nice value of a program that runs as a user",
+                "`listen`: no sockets are opened for it",
+                "CPU affinity",
             ]
         );
     }
@@ -550,9 +550,9 @@ mod tests {
             .executable("x");
         let error = unit(&wrong, &examples::site()).unwrap_err().to_string();
         for part in [
-            "no absolute path",
-            "\"a b\" cannot be",
-            "the command line holds",
+            "not an absolute path",
+            "\"a b\" is not",
+            "the command line contains",
             "--account user:NAME",
         ] {
             assert!(error.contains(part), "{part}: {error}");

@@ -297,7 +297,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         wrong: wrong_name(name).into_iter().collect(),
     };
     if let Some(kind) = kind_in(name) {
-        let wrong = format!("the name ends with the kind of a unit: leave out .{kind}");
+        let wrong = format!("the name ends with a unit type: omit .{kind}");
         draft.wrong.push(wrong);
     }
     let head = draft.head();
@@ -314,7 +314,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     }
     let socket = draft.socket();
     if *start == Start::Disabled {
-        let loss = "that nobody can start it: it is not started with the system";
+        let loss = "disabled start: it does not start at boot, but can be started";
         draft.losses.push(loss.to_owned());
     }
     refuse_if(name, &draft.wrong)?;
@@ -366,7 +366,7 @@ impl Draft<'_> {
         for (key, other) in needs.chain(wants).chain(socket) {
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b":_.\\@-".contains(&byte);
             if !other.bytes().all(is_plain) {
-                let wrong = format!("{other:?} cannot be the name of a unit");
+                let wrong = format!("{other:?} is not a valid unit name");
                 self.wrong.push(wrong);
             }
             unit.line(key, &other);
@@ -395,7 +395,7 @@ impl Draft<'_> {
             ..
         } = self.definition;
         if !SIGNALS.contains(&&**reload_signal) {
-            self.wrong.push(unknown_signal("a reload", reload_signal));
+            self.wrong.push(unknown_signal("reload", reload_signal));
         }
         let is_told = reload_command.is_none() && accepts.contains(Accepts::RELOAD);
         let waits_for_reload = is_told && self.version >= 253 && *readiness == Readiness::Notify;
@@ -411,7 +411,7 @@ impl Draft<'_> {
         if !program.is_absolute() || program.as_os_str().as_encoded_bytes().contains(&b'$') {
             let path = program.display();
             self.wrong.push(format!(
-                "the program {path} is no absolute path, or holds a $"
+                "the program {path} is not an absolute path, or contains a $"
             ));
         }
         if let Some(argv) = &systemd.before_start {
@@ -419,7 +419,7 @@ impl Draft<'_> {
                 Some(words) => service.line("ExecStartPre", &format!("+{words}")),
                 None => self
                     .wrong
-                    .push("the command before a start holds a NUL, or what is no UTF-8".to_owned()),
+                    .push("the command before a start contains a NUL or invalid UTF-8".to_owned()),
             }
         }
         let run = ["run".into()];
@@ -429,14 +429,14 @@ impl Draft<'_> {
             Some(words) => service.line("ExecStart", &words),
             None => self
                 .wrong
-                .push("the command line holds a NUL, or what is no UTF-8".to_owned()),
+                .push("the command line contains a NUL or invalid UTF-8".to_owned()),
         }
         match reload_command {
             Some(argv) => match command_line(argv.iter().map(|word| &**word)) {
                 Some(words) => service.line("ExecReload", &words),
                 None => self
                     .wrong
-                    .push("the reload command holds a NUL, or what is no UTF-8".to_owned()),
+                    .push("the reload command contains a NUL or invalid UTF-8".to_owned()),
             },
             None if waits_for_reload && reload_signal != "HUP" => {
                 service.line("ReloadSignal", &format!("SIG{reload_signal}"));
@@ -467,7 +467,7 @@ impl Draft<'_> {
                 true => service.line("PassEnvironment", name),
                 false => self
                     .wrong
-                    .push(format!("{name:?} cannot be the name of a variable")),
+                    .push(format!("{name:?} is not a valid variable name")),
             }
         }
         for (name, value) in env {
@@ -477,7 +477,7 @@ impl Draft<'_> {
             match quoted(&format!("{name}={value}")).filter(|_| is_name(name) && is_value) {
                 Some(word) => service.line("Environment", &word),
                 None => self.wrong.push(format!(
-                    "systemd takes no variable {name:?} with such a value"
+                    "the variable {name:?} has an unsupported name or value"
                 )),
             }
         }
@@ -488,7 +488,7 @@ impl Draft<'_> {
         }
         // The log level is only a default, which the file may change.
         if env.iter().any(|(name, _)| name != "MAINSTAY_LOG_LEVEL") {
-            let loss = "that a variable of `env` wins over one of `env_file`";
+            let loss = "precedence of `env` over `env_file`";
             self.losses.push(loss.to_owned());
         }
     }
@@ -513,14 +513,14 @@ impl Draft<'_> {
             }
             Some(dir) => self
                 .wrong
-                .push(format!("{dir:?} cannot be the name of a state directory")),
+                .push(format!("{dir:?} is not a valid name of a state directory")),
             None => service.line("StateDirectory", "%N"),
         }
         for (name, path) in &systemd.credentials {
             match bare_path(path).filter(|_| is_plain_file_name(name)) {
                 Some(path) => service.line("LoadCredential", &format!("{name}:{path}")),
                 None => self.wrong.push(format!(
-                    "the credential {name:?} has another name or path than a unit can say"
+                    "the credential {name:?} has an unsupported name or path"
                 )),
             }
         }
@@ -531,7 +531,7 @@ impl Draft<'_> {
             (Scope::User, Account::Virtual) | (Scope::System, Account::LocalSystem) => {}
             (Scope::User, _) => self
                 .losses
-                .push("its account: it runs as the user whose it is".to_owned()),
+                .push("account: a user service runs as its user".to_owned()),
             (Scope::System, Account::Virtual | Account::LocalService | Account::NetworkService) => {
                 service.line("DynamicUser", "yes");
             }
@@ -539,13 +539,12 @@ impl Draft<'_> {
                 let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
                 if user.is_empty() || user.starts_with('-') || !user.bytes().all(is_plain) {
                     self.wrong
-                        .push(format!("{user:?} cannot be the name of a user"));
+                        .push(format!("{user:?} is not a valid user name"));
                 }
                 service.line("User", user);
             }
             (Scope::System, Account::Managed(account)) => {
-                self.wrong
-                    .push(format!("{account} is an account of Windows"));
+                self.wrong.push(format!("{account} is a Windows account"));
             }
         }
     }
@@ -567,7 +566,7 @@ impl Draft<'_> {
             service.line("WatchdogSec", &seconds(*interval));
         }
         if !SIGNALS.contains(&&**stop_signal) {
-            self.wrong.push(unknown_signal("a stop", stop_signal));
+            self.wrong.push(unknown_signal("stop", stop_signal));
         } else if stop_signal != "TERM" {
             service.line("KillSignal", &format!("SIG{stop_signal}"));
         }
@@ -629,14 +628,14 @@ impl Draft<'_> {
         if self.version >= 254 {
             service.line("RestartSteps", &(pauses.len() - 1).to_string());
             service.line("RestartMaxDelaySec", &seconds(*last));
-            self.losses.push(
-                "that a good run makes the next pause before a restart the first again".to_owned(),
-            );
+            self.losses
+                .push("reset of the restart delay after a good run".to_owned());
         } else {
             let first = seconds(*first);
             let first = first.strip_prefix("0s ").unwrap_or(&first);
-            self.losses
-                .push(format!("pauses that grow (systemd 254): each is {first}"));
+            self.losses.push(format!(
+                "growing restart delays (systemd 254): each is {first}"
+            ));
         }
     }
 
@@ -685,7 +684,7 @@ impl Draft<'_> {
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"[]:._/-".contains(&byte);
             if address.is_empty() || !address.bytes().all(is_plain) {
                 self.wrong
-                    .push(format!("{address:?} is no address to listen on"));
+                    .push(format!("{address:?} is not a valid address to listen on"));
             }
             socket.line("ListenStream", address);
         }
@@ -734,7 +733,7 @@ impl Draft<'_> {
         {
             let path = program.display();
             self.wrong.push(format!(
-                "the program {path} lies among temporary files, where its sandbox has its own"
+                "the program {path} is in a temporary directory, which its sandbox replaces"
             ));
         }
         for (key, value) in SANDBOX_OF_USERS {
@@ -753,7 +752,7 @@ impl Draft<'_> {
         };
         for name in systemd.capabilities.iter().filter(|name| !is_name(name)) {
             self.wrong.push(format!(
-                "{name:?} is no capability: CAP_NET_BIND_SERVICE is one"
+                "{name:?} is not a capability, such as CAP_NET_BIND_SERVICE"
             ));
         }
         for path in &systemd.writable {
@@ -761,7 +760,7 @@ impl Draft<'_> {
             match absolute.and_then(quoted) {
                 Some(path) => service.line("ReadWritePaths", &path),
                 None => self.wrong.push(format!(
-                    "the writable path {} is no absolute one",
+                    "the writable path {} is not absolute",
                     path.display()
                 )),
             }
@@ -785,14 +784,14 @@ fn bare_path(path: &Path) -> Option<String> {
 
 fn unsayable(what: &str, path: &Path) -> String {
     format!(
-        "{what} {} is no absolute path, or holds what no unit can say",
+        "{what} {} is not an absolute path, or contains unsupported characters",
         path.display()
     )
 }
 
 fn unknown_signal(what: &str, signal: &str) -> String {
     let known = SIGNALS.join(", ");
-    format!("{what} by the signal {signal:?}: it is one of {known}")
+    format!("the {what} signal {signal:?} is not supported: use one of {known}")
 }
 
 fn is_plain_file_name(name: &str) -> bool {
@@ -967,10 +966,7 @@ WantedBy=multi-user.target
 "#;
         let (_head, text) = text(&unit).split_once('\n').unwrap();
         assert_eq!(text, expected);
-        assert_eq!(
-            unit.losses,
-            ["that a good run makes the next pause before a restart the first again"]
-        );
+        assert_eq!(unit.losses, ["reset of the restart delay after a good run"]);
     }
 
     #[test]
@@ -979,9 +975,7 @@ WantedBy=multi-user.target
         assert!(text_of(&pass("HTTPS_PROXY")).contains("\nPassEnvironment=HTTPS_PROXY\n"));
         let refused = unit(&pass("A B"), &site(254)).err().unwrap();
         assert!(
-            refused
-                .to_string()
-                .contains("cannot be the name of a variable"),
+            refused.to_string().contains("is not a valid variable name"),
             "{refused}"
         );
     }
@@ -996,13 +990,16 @@ WantedBy=multi-user.target
             "{text}"
         );
         assert!(!text.contains("RestartSteps"), "{text}");
-        assert_eq!(unit.losses, ["pauses that grow (systemd 254): each is 1s"]);
+        assert_eq!(
+            unit.losses,
+            ["growing restart delays (systemd 254): each is 1s"]
+        );
         let quick = Recovery {
             restart_after: [100, 1000].map(Duration::from_millis).to_vec(),
             ..Recovery::default()
         };
         let quick = super::unit(&service("orders").recovery(quick), &site(252)).unwrap();
-        let each = "pauses that grow (systemd 254): each is 100ms";
+        let each = "growing restart delays (systemd 254): each is 100ms";
         assert!(quick.losses.iter().any(|loss| loss == each), "{quick:?}");
         let version = |text: &str| {
             let output = text.into();
@@ -1104,15 +1101,15 @@ WantedBy=multi-user.target
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [
-            "a name has 1 to 200",
-            "the program orders is no absolute path",
-            "the command line holds a NUL",
-            "no variable \"A B\"",
-            "no variable \"C\"",
-            "\"a b.service\" cannot be",
+            "a name consists of 1 to 200",
+            "the program orders is not an absolute path",
+            "the command line contains a NUL",
+            "variable \"A B\"",
+            "variable \"C\"",
+            "\"a b.service\" is not",
             "the working directory",
-            "is an account of Windows",
-            "\"net\" is no capability",
+            "is a Windows account",
+            "\"net\" is not a capability",
             "the writable path srv",
         ] {
             assert!(text.contains(part), "{part}: {text}");

@@ -200,7 +200,7 @@ impl Backend for Sysv {
         site: &Site,
     ) -> Result<Vec<Call>, Error> {
         if matches!(order, Order::Pause | Order::Resume) {
-            let why = "scripts of init have no pause: stop it";
+            let why = "init scripts do not support pausing: stop it";
             return Err(cannot(definition, order, why));
         }
         let script = self.unit_path(&definition.name, site).display().to_string();
@@ -268,7 +268,7 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
     } = definition;
     let mut draft = Draft::new(definition);
     if !recovery.restart_after.is_empty() {
-        draft.loses("that it is started again after a failure: nobody looks");
+        draft.loses("restart after a failure: init scripts are not supervised");
     }
     let pid_file = pid_path(name);
     let mut script = format!("#!/bin/sh\n{}", head(""));

@@ -79,7 +79,11 @@ impl Backend for Upstart {
             Order::Restart => vec![call("stop"), call("start")],
             Order::Start | Order::Stop | Order::Reload => vec![call(order.as_str())],
             Order::Pause | Order::Resume => {
-                return Err(cannot(definition, order, "Upstart has no pause: stop it"));
+                return Err(cannot(
+                    definition,
+                    order,
+                    "Upstart does not support pausing: stop it",
+                ));
             }
         })
     }
@@ -174,7 +178,7 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     );
     if let Account::User(user, _) = &definition.account {
         if (1..SETUID).contains(&site.version) {
-            draft.wrong("an account of a user: Upstart knows them from 1.4 on");
+            draft.wrong("user accounts require Upstart 1.4");
         }
         job += &format!("setuid {user}\n");
     }
@@ -199,13 +203,13 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
         job += &format!("kill signal SIG{stop_signal}\n");
     }
     if !supervises && *stop_scope == StopScope::Main {
-        draft.loses("that its main process alone is asked to stop: its process group is");
+        draft.loses("stop of the main process only: its process group receives the stop signal");
     }
     if !supervises {
-        draft.loses("that what is left of it outside of its process group is ended");
+        draft.loses("remaining processes outside its process group: they are not killed");
     }
     if reload_command.is_some() {
-        draft.loses("its reload command: `initctl reload` sends SIGHUP");
+        draft.loses("reload command: `initctl reload` sends SIGHUP");
     }
     job += &recovery(&mut draft);
     job += &script(&mut draft, program(definition, site));
@@ -247,12 +251,12 @@ fn recovery(draft: &mut Draft<'_>) -> String {
     let clean: Vec<String> = clean.iter().map(u8::to_string).collect();
     text += &format!("normal exit {}\n", clean.join(" "));
     if !recovery.crashes_only && !recovery.halts.is_empty() {
-        draft.loses("that codes after which it stays down are failures");
+        draft.loses("failure status of exit codes after which it stays down");
     }
     // Upstart would otherwise restart the service at once.
     let pause = whole_seconds(*first);
     if recovery.restart_after.iter().any(|other| other != first) {
-        draft.loses(format!("pauses that grow: each is {pause}s"));
+        draft.loses(format!("growing restart delays: each is {pause}s"));
     }
     text += &format!(
         "post-stop script\n\tcase $(initctl status \"$UPSTART_JOB\") in *' start/'* | *' respawn/'*) sleep {pause} ;; esac\nend script\n"

@@ -354,8 +354,8 @@ fn what_the_system_lacks_is_a_loss_but_not_of_the_base() {
     };
     let installed = install(&mut fake, &orders()).unwrap();
     let expected = [
-        "what follows a failure that is no crash",
-        "its preshutdown time-out",
+        "actions for failures other than crashes",
+        "preshutdown timeout",
     ];
     assert_eq!(installed.losses, expected);
     let mut fake = Fake {
@@ -364,7 +364,7 @@ fn what_the_system_lacks_is_a_loss_but_not_of_the_base() {
     };
     let error = install(&mut fake, &orders()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-    assert_eq!(error.cure(), Some("run it as administrator"));
+    assert_eq!(error.cure(), Some("run it as an administrator"));
 }
 
 #[test]
@@ -428,9 +428,9 @@ fn a_plan_says_what_would_be_done_and_no_secret() {
     let plan = manage::plan_all(&[definition], Path::new(RUNNING)).unwrap();
     for line in [
         "create or change service \"orders\"\n",
-        "  its configuration: \"C:\\orders.exe\" run --under-scm as .\\joe, start type 3\n",
-        "  its environment: A TOKEN\n",
-        "  its privileges: SeChangeNotifyPrivilege\n",
+        "  configuration: \"C:\\orders.exe\" run --under-scm as .\\joe, start type 3\n",
+        "  environment: A TOKEN\n",
+        "  privileges: SeChangeNotifyPrivilege\n",
     ] {
         assert!(plan.contains(line), "{line}: {plan}");
     }

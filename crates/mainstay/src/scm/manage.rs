@@ -48,7 +48,7 @@ enum Undo {
 /// Returns the error for a manager that cannot be reached, or not with the required rights.
 #[cfg(windows)]
 pub(crate) fn no_manager(error: io::Error) -> Error {
-    refusal("connect to the Service Control Manager", error)
+    refusal("cannot connect to the Service Control Manager", error)
 }
 
 /// Installs the services one by one. If one fails, those added before it are removed again.
@@ -100,14 +100,14 @@ pub(crate) fn install(
     for setting in &wanted {
         let done = apply(scm, name, setting, &mut installed, &mut undos);
         if let Err(error) = done {
-            let mut text = format!("write {} of service \"{name}\"", setting.kind());
+            let mut text = format!("cannot write the {} of service \"{name}\"", setting.kind());
             for undo in undos.into_iter().rev() {
                 let undone = match &undo {
                     Undo::Delete => scm.delete(name),
                     Undo::Write(setting) => scm.write(name, setting),
                 };
                 if let Err(error) = undone {
-                    text += &format!("; and could not take back what was done before ({error})");
+                    text += &format!("; the changes made before could not be undone ({error})");
                 }
             }
             return Err(refusal(text, error));
@@ -172,7 +172,7 @@ fn apply(
 }
 
 pub(crate) fn uninstall(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result<(), Error> {
-    let what = || format!("uninstall service \"{name}\"");
+    let what = || format!("cannot uninstall service \"{name}\"");
     let status = scm.query(name).map_err(|error| refusal(what(), error))?;
     if status.state != State::Stopped {
         stop(scm, name, graceful)?;
@@ -213,12 +213,12 @@ pub(crate) fn set_enabled(scm: &mut impl Scm, name: &str, is_enabled: bool) -> R
         let base = Base { start_type, ..base };
         scm.write(name, &Setting::Base(base))
     });
-    done.map_err(|error| refusal(format!("{verb} service \"{name}\""), error))
+    done.map_err(|error| refusal(format!("cannot {verb} service \"{name}\""), error))
 }
 
 pub(crate) fn is_enabled(scm: &mut impl Scm, name: &str) -> Result<bool, Error> {
     let base = base(scm, name);
-    let base = base.map_err(|error| refusal(format!("query service \"{name}\""), error))?;
+    let base = base.map_err(|error| refusal(format!("cannot query service \"{name}\""), error))?;
     Ok(base.start_type == AUTO_START)
 }
 
@@ -230,14 +230,14 @@ fn base(scm: &mut impl Scm, name: &str) -> io::Result<Base> {
 }
 
 pub(crate) fn start(scm: &mut impl Scm, name: &str, arguments: &[OsString]) -> Result<(), Error> {
-    let what = || format!("start service \"{name}\"");
+    let what = || format!("cannot start service \"{name}\"");
     scm.start(name, arguments)
         .map_err(|error| refusal(what(), error))?;
     arrive(scm, name, what, State::Running, Duration::ZERO)
 }
 
 pub(crate) fn stop(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result<(), Error> {
-    let what = || format!("stop service \"{name}\"");
+    let what = || format!("cannot stop service \"{name}\"");
     let status = scm.query(name).map_err(|error| refusal(what(), error))?;
     match status.state {
         State::StopPending => {}
@@ -258,7 +258,7 @@ pub(crate) fn stop(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result
 }
 
 pub(crate) fn restart(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result<(), Error> {
-    let what = || format!("restart service \"{name}\"");
+    let what = || format!("cannot restart service \"{name}\"");
     let status = scm.query(name).map_err(|error| refusal(what(), error))?;
     if status.state != State::Stopped {
         stop(scm, name, graceful)?;
@@ -267,14 +267,14 @@ pub(crate) fn restart(scm: &mut impl Scm, name: &str, graceful: Duration) -> Res
 }
 
 pub(crate) fn pause(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result<(), Error> {
-    let what = || format!("pause service \"{name}\"");
+    let what = || format!("cannot pause service \"{name}\"");
     scm.control(name, PAUSE)
         .map_err(|error| refusal(what(), error))?;
     arrive(scm, name, what, State::Paused, graceful)
 }
 
 pub(crate) fn resume(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result<(), Error> {
-    let what = || format!("continue service \"{name}\"");
+    let what = || format!("cannot continue service \"{name}\"");
     scm.control(name, CONTINUE)
         .map_err(|error| refusal(what(), error))?;
     arrive(scm, name, what, State::Running, graceful)
@@ -282,14 +282,14 @@ pub(crate) fn resume(scm: &mut impl Scm, name: &str, graceful: Duration) -> Resu
 
 pub(crate) fn reload(scm: &mut impl Scm, name: &str) -> Result<(), Error> {
     let sent = scm.control(name, PARAMETERS_CHANGED);
-    sent.map_err(|error| refusal(format!("reload service \"{name}\""), error))
+    sent.map_err(|error| refusal(format!("cannot reload service \"{name}\""), error))
 }
 
 pub(crate) fn control(scm: &mut impl Scm, name: &str, code: u8) -> Result<(), Error> {
-    let what = format!("send control {code} to service \"{name}\"");
+    let what = format!("cannot send control {code} to service \"{name}\"");
     if code < 128 {
         let error = Error::new(ErrorKind::Invalid, what);
-        return Err(error.with_cure("codes of a service's own are 128 to 255"));
+        return Err(error.with_cure("custom control codes are 128 to 255"));
     }
     let sent = scm.control(name, u32::from(code));
     sent.map_err(|error| refusal(what, error))
@@ -297,7 +297,7 @@ pub(crate) fn control(scm: &mut impl Scm, name: &str, code: u8) -> Result<(), Er
 
 pub(crate) fn status(scm: &mut impl Scm, name: &str) -> Result<ServiceStatus, Error> {
     let status = scm.query(name);
-    status.map_err(|error| refusal(format!("query service \"{name}\""), error))
+    status.map_err(|error| refusal(format!("cannot query service \"{name}\""), error))
 }
 
 /// Returns the services whose program uses this library, which are started with [`UNDER_SCM`].
@@ -305,7 +305,7 @@ pub(crate) fn status(scm: &mut impl Scm, name: &str) -> Result<ServiceStatus, Er
 pub(crate) fn own(scm: &mut impl Scm) -> Result<Vec<(String, ServiceStatus)>, Error> {
     let names = scm
         .names()
-        .map_err(|error| refusal("list the services", error))?;
+        .map_err(|error| refusal("cannot list the services", error))?;
     let own = names.into_iter().filter_map(|name| {
         let Ok(Setting::Base(base)) = scm.read(&name, Kind::Base) else {
             return None;
@@ -355,7 +355,7 @@ fn arrive(
         let has_moved = seen.is_some_and(|(state, _)| state != status.state);
         if status.state == State::Stopped || has_moved && !status.state.is_pending() {
             let error = Error::new(ErrorKind::Failed, format!("{}: it is {status}", what()));
-            return Err(error.with_cure("see its own log and the Event Log"));
+            return Err(error.with_cure("see the log of the service and the Event Log"));
         }
         if seen != Some((status.state, status.checkpoint)) {
             seen = Some((status.state, status.checkpoint));
@@ -366,9 +366,9 @@ fn arrive(
                 ErrorKind::TimedOut,
                 format!("{}: it is still {status}", what()),
             );
-            return Err(
-                error.with_cure("it shows no progress: see its own log, or end its process")
-            );
+            return Err(error.with_cure(
+                "it makes no progress: see the log of the service, or kill its process",
+            ));
         }
         scm.wait(name, status.state, look);
         look = (look * 2).min(LONGEST_LOOK);

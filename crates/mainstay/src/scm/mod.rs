@@ -287,19 +287,19 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Base => "its configuration",
-            Self::Description => "its description",
-            Self::DelayedStart => "its delayed start",
-            Self::Failure => "what follows a failure",
-            Self::FailureFlag => "what follows a failure that is no crash",
-            Self::Preshutdown => "its preshutdown time-out",
-            Self::Sid => "its security identifier",
-            Self::Privileges => "its privileges",
-            Self::Triggers => "its triggers",
-            Self::Security => "its access control list",
-            Self::LogonRight => "its account's right to log on as a service",
-            Self::Environment => "its environment",
-            Self::EventSource => "its source in the Event Log",
+            Self::Base => "configuration",
+            Self::Description => "description",
+            Self::DelayedStart => "delayed start",
+            Self::Failure => "failure actions",
+            Self::FailureFlag => "actions for failures other than crashes",
+            Self::Preshutdown => "preshutdown timeout",
+            Self::Sid => "security identifier",
+            Self::Privileges => "privileges",
+            Self::Triggers => "triggers",
+            Self::Security => "access control list",
+            Self::LogonRight => "logon right of the account",
+            Self::Environment => "environment",
+            Self::EventSource => "Event Log source",
         })
     }
 }

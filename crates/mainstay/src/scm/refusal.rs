@@ -34,18 +34,18 @@ pub(super) fn is_lack(error: &io::Error) -> bool {
 pub(super) fn refusal(what: impl Into<String>, error: io::Error) -> Error {
     use ErrorKind::*;
     let (kind, cure) = match number(&error) {
-        ACCESS_DENIED => (PermissionDenied, "run it as administrator"),
+        ACCESS_DENIED => (PermissionDenied, "run it as an administrator"),
         1051 => (
             NotAccepted,
             "stop the services that need it first, or use `--with-dependents`",
         ),
         1052 => (
             NotAccepted,
-            "the service has to accept this control, see its definition",
+            "the service does not accept this control: see its definition",
         ),
         1053 => (
             TimedOut,
-            "the program did not connect to the service manager in time: see that its image path ends with --under-scm, and that it runs by hand",
+            "the program did not connect to the service manager in time: check that its image path ends with --under-scm and that it runs in a console",
         ),
         ALREADY_RUNNING => (AlreadyRunning, "use restart"),
         1057 => (
@@ -54,17 +54,17 @@ pub(super) fn refusal(what: impl Into<String>, error: io::Error) -> Error {
         ),
         1058 => (
             NotAccepted,
-            "it is disabled: install it with another start type",
+            "the service is disabled: install it with another start type",
         ),
         DOES_NOT_EXIST => (NotInstalled, "install it first"),
         1061 => (
             NotAccepted,
-            "it is starting or stopping: try again in a moment",
+            "the service is starting or stopping: try again later",
         ),
         NOT_ACTIVE => (NotRunning, "start it first"),
         1068 | 1075 => (
             Failed,
-            "a service that it needs does not start, or does not exist",
+            "a service that it needs did not start, or does not exist",
         ),
         1069 => (
             PermissionDenied,
@@ -72,9 +72,9 @@ pub(super) fn refusal(what: impl Into<String>, error: io::Error) -> Error {
         ),
         MARKED_FOR_DELETE => (
             MarkedForDelete,
-            "it goes as soon as all programs have let go of it: close services.msc, Task Manager and the like, or restart Windows",
+            "it is deleted when all programs have closed it: close services.msc, Task Manager and similar programs, or restart Windows",
         ),
-        1073 => (Failed, "a service of this name is there already"),
+        1073 => (Failed, "a service of this name already exists"),
         1078 => (Invalid, "another service has this display name"),
         1115 => (Failed, "the system is shutting down"),
         _ => {

@@ -52,7 +52,8 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
     let too_long = display_name
         .as_ref()
         .filter(|text| text.encode_utf16().count() > NAME_MAX);
-    wrong.extend(too_long.map(|_| format!("the display name is longer than {NAME_MAX}")));
+    wrong
+        .extend(too_long.map(|_| format!("the display name is longer than {NAME_MAX} characters")));
     for (what, list) in [
         ("need", Some(needs)),
         ("want", Some(wants)),
@@ -63,10 +64,10 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
     }
     for (name, value) in env {
         if name.is_empty() || name.contains(['=', '\0']) {
-            wrong.push(format!("{name:?} cannot be the name of a variable"));
+            wrong.push(format!("{name:?} is not a valid variable name"));
         }
         if value.contains('\0') {
-            wrong.push(format!("the value of {name} holds a NUL"));
+            wrong.push(format!("the value of {name} contains a NUL"));
         }
     }
     let program = executable.as_deref().unwrap_or(running);
@@ -76,7 +77,7 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
     ] {
         let relative = path.filter(|path| !is_absolute(path));
         wrong.extend(
-            relative.map(|path| format!("the {what} {} is no absolute path", path.display())),
+            relative.map(|path| format!("the {what} {} is not an absolute path", path.display())),
         );
     }
     let image_path = image_path(program, arguments.as_deref());
@@ -85,17 +86,21 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
         image_path
             .as_ref()
             .filter(|path| expands(path))
-            .map(|path| format!("Windows would put a variable's value between the % of {path}")),
+            .map(|path| format!("{path} contains %, which Windows would expand as a variable")),
     );
     let no_list = windows
         .security
         .as_ref()
         .filter(|sddl| !sddl.starts_with("D:"));
     wrong.extend(
-        no_list.map(|sddl| format!("{sddl:?} is no access control list: it begins with D:")),
+        no_list
+            .map(|sddl| format!("{sddl:?} is not an access control list: it must start with D:")),
     );
     if image_path.is_none() {
-        wrong.push("the command line holds a NUL, a quote in the program's path, or what is no Unicode text".to_owned());
+        wrong.push(
+            "the command line contains a NUL, a quote in the program's path, or invalid Unicode"
+                .to_owned(),
+        );
     }
     let password = match account {
         Account::User(user, None) => {
@@ -174,7 +179,8 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
 }
 
 fn wrong_text(what: &str, text: &str) -> Option<String> {
-    (text.is_empty() || text.contains('\0')).then(|| format!("a {what} is empty or holds a NUL"))
+    (text.is_empty() || text.contains('\0'))
+        .then(|| format!("the {what} is empty or contains a NUL"))
 }
 
 /// Returns whether a path is absolute on Windows. For tests, it also works on other systems.
@@ -248,11 +254,11 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [
-            "a name has 1 to 256",
-            "a display name is empty",
-            "orders.exe is no absolute path",
-            "\"A=B\" cannot be",
-            "a need is empty or holds a NUL",
+            "a name consists of 1 to 256",
+            "the display name is empty",
+            "orders.exe is not an absolute path",
+            "\"A=B\" is not",
+            "the need is empty or contains a NUL",
             "the password of joe is missing",
             "a duration is longer",
         ] {

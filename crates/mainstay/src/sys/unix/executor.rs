@@ -121,7 +121,7 @@ impl Done {
             Step::Run(call, undo) => {
                 // The reversal is recorded first because the call may fail half-way.
                 self.0.extend(undo.clone().map(Undo::Run));
-                run(call, &format!("run {call}"))
+                run(call, &format!("cannot run {call}"))
             }
         }
     }
@@ -215,7 +215,7 @@ fn failed(verb: &str, path: &Path, error: io::Error) -> Error {
         io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
         _ => ErrorKind::Failed,
     };
-    Error::new(kind, format!("{verb} {}", path.display())).because(error)
+    Error::new(kind, format!("cannot {verb} {}", path.display())).because(error)
 }
 
 /// Returns the command for a manager's tool, without input and with the C locale.

@@ -40,38 +40,46 @@ impl Seat {
     fn at(manager: Option<Manager>, scope: Scope, ground: Ground) -> Result<Self, Error> {
         let manager = manager.or_else(|| detect_in(&ground).into_iter().next());
         let Some(backend) = manager.and_then(backend::of) else {
-            let found = manager.map_or("there is none that this version knows".into(), |manager| {
-                format!("{manager} is not a manager of this system")
+            let what = manager.map_or("no supported service manager was found".into(), |manager| {
+                format!("{manager} is not available on this system")
             });
-            let error = Error::new(
-                ErrorKind::Unsupported,
-                format!("find a service manager: {found}"),
-            );
+            let error = Error::new(ErrorKind::Unsupported, what);
             let cure = match manager {
-                Some(_) => "name a manager of this system, or none, to have it found",
-                None => "start its verb `run` from a service of your own, or with `mainstay run`",
+                Some(_) => "choose a manager of this system, or omit it for detection",
+                None => {
+                    "run the program with its verb `run` from a service manager, or with `mainstay run`"
+                }
             };
             return Err(error.with_cure(cure));
         };
         if scope == Scope::User && !backend.has_users() {
             let what = format!(
-                "find the services of a user: {manager} has none",
+                "{manager} does not support user services",
                 manager = backend.manager()
             );
-            return Err(Error::new(ErrorKind::Unsupported, what).with_cure("leave out --user"));
+            return Err(Error::new(ErrorKind::Unsupported, what).with_cure("omit --user"));
         }
         let (config_dir, home_dir) = match scope {
             Scope::System => (PathBuf::new(), PathBuf::new()),
             Scope::User => {
                 let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-                let missing = || Error::new(ErrorKind::Invalid, "find your units: HOME is not set");
+                let missing = || {
+                    Error::new(
+                        ErrorKind::Invalid,
+                        "cannot find the units of the user: HOME is not set",
+                    )
+                };
                 let home = variable("HOME").ok_or_else(missing)?;
                 let config = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
                 (config.unwrap_or_else(|| home.join(".config")), home)
             }
         };
         let running = std::env::current_exe().map_err(|error| {
-            Error::new(ErrorKind::Failed, "find the path of this program").because(error)
+            Error::new(
+                ErrorKind::Failed,
+                "cannot determine the path of this program",
+            )
+            .because(error)
         })?;
         let landmarks = backend.landmarks().iter().copied();
         let found = landmarks.filter(|path| ground.at(Path::new(path)).exists());
@@ -120,14 +128,15 @@ impl Seat {
         if self.site.is_staged || self.site.scope == Scope::User || is_running() {
             return Ok(());
         }
-        let what = format!("{what}: {manager} does not run on this system");
+        let what = format!("{what}: {manager} is not running on this system");
         let error = Error::new(ErrorKind::Unsupported, what);
-        Err(error
-            .with_cure("name the manager that runs (--manager), or install into an image (--root)"))
+        Err(error.with_cure(
+            "choose the manager that is running (--manager), or install into an image (--root)",
+        ))
     }
 
     fn status(&self, name: &str) -> Result<ServiceStatus, Error> {
-        let what = format!("query service \"{name}\"");
+        let what = format!("cannot query service \"{name}\"");
         self.check_runs(&what)?;
         let answers = self.backend.questions(name, &self.site);
         let answers: Vec<Answer> =
@@ -144,12 +153,15 @@ impl Seat {
                     _ => Error::new(ErrorKind::Failed, &*what).because(error),
                 })?;
         if !self.backend.has_answered(&answers) {
-            let what = format!("{what}: {} does not answer", self.backend.manager());
+            let what = format!("{what}: {} does not respond", self.backend.manager());
             let error = Error::new(ErrorKind::Unsupported, what);
-            return Err(error.with_cure("is it running, for this user?"));
+            return Err(error.with_cure("check that it is running for this user"));
         }
         let missing = || {
-            let error = Error::new(ErrorKind::NotInstalled, format!("{what}: there is none"));
+            let error = Error::new(
+                ErrorKind::NotInstalled,
+                format!("{what}: it is not installed"),
+            );
             error.with_cure("install it first")
         };
         self.backend.status(&answers).ok_or_else(missing)
@@ -223,10 +235,10 @@ impl Seat {
     fn is_our_file(&self, path: &Path) -> Result<bool, Error> {
         match executor::read_file(&self.ground.at(path)) {
             Ok(text) if is_ours(&text) => Ok(true),
-            Ok(_) => Err(foreign(&format!("change {}", path.display()))),
+            Ok(_) => Err(foreign(&format!("cannot change {}", path.display()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => {
-                let what = format!("read {}", path.display());
+                let what = format!("cannot read {}", path.display());
                 Err(Error::new(ErrorKind::Failed, what).because(error))
             }
         }
@@ -234,7 +246,7 @@ impl Seat {
 
     /// Executes an order and returns when it is complete.
     fn order(&self, definition: &Definition, order: Order, state: State) -> Result<(), Error> {
-        let what = format!("{} service \"{}\"", order.as_str(), definition.name);
+        let what = format!("cannot {} service \"{}\"", order.as_str(), definition.name);
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         for call in self.backend.control(definition, order, state, &self.site)? {
             executor::run(&call, &what).map_err(|error| match error.kind() {
@@ -313,18 +325,18 @@ fn ask(question: &Question) -> io::Result<Answer> {
 }
 
 fn foreign(what: &str) -> Error {
-    let what = format!("{what}: there is a service of that name that is somebody else's");
-    Error::new(ErrorKind::Failed, what).with_cure("choose another name, or remove that one")
+    let what = format!("{what}: another service of that name already exists");
+    Error::new(ErrorKind::Failed, what).with_cure("choose another name, or remove that service")
 }
 
 pub(crate) fn check_manager(definition: &Definition) -> Result<(), Error> {
-    Seat::of(definition)?.check_runs("install services")
+    Seat::of(definition)?.check_runs("cannot install services")
 }
 
 pub(crate) fn may_install(definition: &Definition) -> Result<(), Error> {
     let seat = Seat::of(definition)?;
-    seat.check_runs("install services")?;
-    seat.check_rights("install services")
+    seat.check_runs("cannot install services")?;
+    seat.check_rights("cannot install services")
 }
 
 /// The change for one service.
@@ -351,16 +363,16 @@ fn perform(changes: Vec<Change<'_>>) -> Result<Vec<Installed>, Error> {
     let performed = changes.iter().try_for_each(|change| {
         change
             .seat
-            .check_rights(&format!("install service \"{}\"", change.name))?;
+            .check_rights(&format!("cannot install service \"{}\"", change.name))?;
         change
             .steps
             .iter()
             .try_for_each(|step| done.perform(step, &change.seat.ground))
     });
     let noticed = performed.and_then(|()| {
-        notices(&changes)
-            .iter()
-            .try_for_each(|call| executor::run(call, "have the manager read what has changed"))
+        notices(&changes).iter().try_for_each(|call| {
+            executor::run(call, "cannot reload the configuration of the manager")
+        })
     });
     if let Err(error) = noticed {
         done.take_back();
@@ -446,13 +458,13 @@ fn changes<'a>(definitions: &'a [Definition], ground: &Ground) -> Result<Vec<Cha
 
 fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
     let name = &*definition.name;
-    seat.check_runs(&format!("install service \"{name}\""))?;
+    seat.check_runs(&format!("cannot install service \"{name}\""))?;
     let unit = seat.backend.unit(definition, &seat.site)?;
     let program = backend::program(definition, &seat.site);
     let mut warnings = Vec::new();
     if seat.site.is_staged && !seat.ground.at(program).exists() {
         warnings.push(format!(
-            "the image has no {}: another package has to bring it",
+            "{} does not exist in the image: another package must provide it",
             program.display()
         ));
     } else if seat.backend.manager() == Manager::Systemd {
@@ -463,7 +475,7 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
         match seat.status(name) {
             Err(error) if error.kind() == ErrorKind::NotInstalled => {}
             Err(error) => return Err(error),
-            Ok(_) => return Err(foreign(&format!("install service \"{name}\""))),
+            Ok(_) => return Err(foreign(&format!("cannot install service \"{name}\""))),
         }
     }
     let is_wanted = matches!(definition.start, Start::Automatic | Start::Delayed);
@@ -544,12 +556,12 @@ fn check_reach(definition: &Definition, program: &Path, ground: &Ground) -> Resu
         None => Ok(()),
         Some((path, mode)) => {
             let what = format!(
-                "install service \"{}\": its account cannot execute {}: {} has mode {mode:04o}",
+                "cannot install service \"{}\": its account cannot execute {}: {} has mode {mode:04o}",
                 definition.name,
                 program.display(),
                 ground.at(path).display()
             );
-            let cure = "put the program where everybody may run it, such as /usr/local/bin";
+            let cure = "move the program to a directory that every user can search, such as /usr/local/bin";
             Err(Error::new(ErrorKind::PermissionDenied, what).with_cure(cure))
         }
     }
@@ -557,7 +569,7 @@ fn check_reach(definition: &Definition, program: &Path, ground: &Ground) -> Resu
 
 pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
     let name = &*definition.name;
-    let what = format!("uninstall service \"{name}\"");
+    let what = format!("cannot uninstall service \"{name}\"");
     let seat = Seat::of(definition)?;
     seat.check_rights(&what)?;
     if !seat.is_ours(name)? {
@@ -600,7 +612,7 @@ pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
 pub(crate) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(), Error> {
     let name = &*definition.name;
     let verb = if is_enabled { "enable" } else { "disable" };
-    let what = format!("{verb} service \"{name}\"");
+    let what = format!("cannot {verb} service \"{name}\"");
     let seat = Seat::of(definition)?;
     seat.check_rights(&what)?;
     seat.status(name)?;
@@ -630,14 +642,16 @@ pub(crate) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(
     let name = &*definition.name;
     let seat = Seat::of(definition)?;
     if !arguments.is_empty() {
-        let what = format!("start service \"{name}\" with arguments");
+        let what = format!("cannot start service \"{name}\" with arguments");
         let manager = seat.backend.manager();
         let error = Error::new(ErrorKind::NotAccepted, what);
-        return Err(error.with_cure(format!("{manager} passes none on: install it with them")));
+        return Err(error.with_cure(format!(
+            "{manager} does not pass arguments: install the service with them"
+        )));
     }
     let state = seat.status(name)?.state;
     if state == State::Running {
-        let what = format!("start service \"{name}\": it runs");
+        let what = format!("cannot start service \"{name}\": it is already running");
         return Err(Error::new(ErrorKind::AlreadyRunning, what).with_cure("use restart"));
     }
     seat.order(definition, Order::Start, state)
@@ -655,7 +669,10 @@ fn tell(definition: &Definition, order: Order) -> Result<(), Error> {
     let name = &*definition.name;
     match seat.status(name)?.state {
         State::Stopped => {
-            let what = format!("{} service \"{name}\": it does not run", order.as_str());
+            let what = format!(
+                "cannot {} service \"{name}\": it is not running",
+                order.as_str()
+            );
             Err(Error::new(ErrorKind::NotRunning, what).with_cure("start it first"))
         }
         state => seat.order(definition, order, state),
@@ -685,7 +702,7 @@ fn arrive(definition: &Definition, order: Order, wanted: State) -> Result<(), Er
     let name = &*definition.name;
     let deadline = Instant::now() + definition.graceful;
     loop {
-        let what = || format!("{} service \"{name}\"", order.as_str());
+        let what = || format!("cannot {} service \"{name}\"", order.as_str());
         match seat.status(name)?.state {
             state if state == wanted => return Ok(()),
             State::Stopped => {
@@ -693,7 +710,7 @@ fn arrive(definition: &Definition, order: Order, wanted: State) -> Result<(), Er
             }
             state if Instant::now() >= deadline => {
                 let error = Error::new(ErrorKind::TimedOut, format!("{}: it is {state}", what()));
-                return Err(error.with_cure("see its own log"));
+                return Err(error.with_cure("see the log of the service"));
             }
             _ => thread::sleep(LOOK),
         }
@@ -705,9 +722,12 @@ pub(crate) fn reload(definition: &Definition) -> Result<(), Error> {
 }
 
 pub(crate) fn control(definition: &Definition, code: u8) -> Result<(), Error> {
-    let what = format!("send control {code} to service \"{}\"", definition.name);
+    let what = format!(
+        "cannot send control {code} to service \"{}\"",
+        definition.name
+    );
     let error = Error::new(ErrorKind::Unsupported, what);
-    Err(error.with_cure("only Windows has codes of a service's own"))
+    Err(error.with_cure("custom control codes exist on Windows only"))
 }
 
 pub(crate) fn status(definition: &Definition) -> Result<ServiceStatus, Error> {
@@ -734,7 +754,7 @@ pub(crate) fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
     let seat = Seat::at(None, Scope::System, Ground::here())?;
     let dir = seat.backend.unit_dir(&seat.site);
     let entries = fs::read_dir(&dir).map_err(|error| {
-        let what = format!("list {}", dir.display());
+        let what = format!("cannot list {}", dir.display());
         Error::new(ErrorKind::Failed, what).because(error)
     })?;
     let names = entries.flatten().filter_map(|entry| {

@@ -41,7 +41,7 @@ pub(crate) fn run(
     let failed = |what: &str, error: io::Error| Error::new(ErrorKind::Failed, what).because(error);
     if let Some(dir) = &definition.working_dir {
         std::env::set_current_dir(dir)
-            .map_err(|error| failed(&format!("enter directory {}", dir.display()), error))?;
+            .map_err(|error| failed(&format!("cannot enter directory {}", dir.display()), error))?;
     }
     let manager = Manager::current();
     let shared = Shared::new(Notifier::default());
@@ -53,7 +53,8 @@ pub(crate) fn run(
     if definition.accepts.contains(Accepts::PAUSE) && manager != Manager::None {
         signals.extend([SIGTSTP, SIGCONT]);
     }
-    let mut signals = Signals::new(signals).map_err(|error| failed("listen for signals", error))?;
+    let mut signals =
+        Signals::new(signals).map_err(|error| failed("cannot listen for signals", error))?;
     let teller = shared.clone();
     thread::Builder::new()
         .name("signals".into())
@@ -87,11 +88,11 @@ pub(crate) fn run(
                 }
             }
         })
-        .map_err(|error| failed("start a thread for signals", error))?;
+        .map_err(|error| failed("cannot start a thread for signals", error))?;
     let context = Context::new(shared, manager, arguments(), logger.clone());
     if let Some(dir) = &definition.log_dir {
         capture::begin(dir)
-            .map_err(|error| failed(&format!("write output to {}", dir.display()), error))?;
+            .map_err(|error| failed(&format!("cannot write output to {}", dir.display()), error))?;
     }
     let code = work(service, context);
     capture::end();

@@ -44,14 +44,14 @@ pub(super) fn run(
     listen().map_err(|error| {
         Error::new(
             ErrorKind::Failed,
-            "listen for ctrl-c (SetConsoleCtrlHandler)",
+            "cannot listen for ctrl-c (SetConsoleCtrlHandler)",
         )
         .because(error)
     })?;
     let context = Context::new(shared, Manager::current(), arguments(), logger.clone());
     if let Some(dir) = log_dir {
         capture::begin(dir).map_err(|error| {
-            let what = format!("write output to {}", dir.display());
+            let what = format!("cannot write output to {}", dir.display());
             Error::new(ErrorKind::Failed, what).because(error)
         })?;
     }

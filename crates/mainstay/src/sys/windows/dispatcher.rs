@@ -69,19 +69,21 @@ fn enter(working_dir: Option<PathBuf>) -> Result<(), Error> {
         return Ok(());
     };
     std::env::set_current_dir(&dir).map_err(|error| {
-        let what = format!("enter directory {}", dir.display());
+        let what = format!("cannot enter directory {}", dir.display());
         Error::new(ErrorKind::Failed, what).because(error)
     })
 }
 
 fn refused(name: &str, error: io::Error) -> Error {
     if error.raw_os_error() != Some(ERROR_FAILED_SERVICE_CONTROLLER_CONNECT.cast_signed()) {
-        let what = format!("run service \"{name}\" (StartServiceCtrlDispatcher)");
+        let what = format!("cannot run service \"{name}\" (StartServiceCtrlDispatcher)");
         return Error::new(ErrorKind::Failed, what).because(error);
     }
-    let what = format!("run service \"{name}\": the Service Control Manager did not start this");
+    let what = format!(
+        "cannot run service \"{name}\": this process was not started by the Service Control Manager"
+    );
     Error::new(ErrorKind::Unsupported, what).with_cure(format!(
-        "start it with `sc start {name}`, or leave out {} to run it here",
+        "start it with `sc start {name}`, or omit {} to run it in the foreground",
         crate::UNDER_SCM
     ))
 }
@@ -157,7 +159,7 @@ impl Job {
         if let Err(error) = link.register(&definition.name) {
             // Without a handle, no status can be reported. The manager gives up on its own.
             logger.error(format!(
-                "listen to the Service Control Manager (RegisterServiceCtrlHandlerEx): {error}"
+                "cannot receive requests of the Service Control Manager (RegisterServiceCtrlHandlerEx): {error}"
             ));
             let _first: Result<(), _> = CODE.set(1);
             return;
@@ -169,7 +171,7 @@ impl Job {
             .spawn(move || ticker.tick());
         if let Err(error) = started {
             logger.warn(format!(
-                "start a thread that reports progress: {error}; long starts and stops will look like hanging ones"
+                "cannot start a thread that reports progress: {error}; long starts and stops will appear to hang"
             ));
         }
         let dir = definition.log_dir.map(Ok);
@@ -180,7 +182,7 @@ impl Job {
         });
         if let Err(error) = captured {
             // The output is lost, as with any service. This is no reason not to run it.
-            logger.warn(format!("write output to files: {error}"));
+            logger.warn(format!("cannot write output to files: {error}"));
         }
         let code = match enter(definition.working_dir) {
             Ok(()) => work(Context::new(shared, Manager::WindowsScm, arguments, logger)),
@@ -269,7 +271,7 @@ impl Link {
         if unsafe { scm::SetServiceStatus(*handle, &raw const status) } == FALSE {
             let error = io::Error::last_os_error();
             self.logger.warn(format!(
-                "report {:?} (SetServiceStatus): {error}",
+                "cannot report {:?} (SetServiceStatus): {error}",
                 report.state
             ));
         }

@@ -37,7 +37,7 @@ pub(crate) fn run(
         false => {
             if let Some(dir) = &definition.working_dir {
                 std::env::set_current_dir(dir).map_err(|error| {
-                    let what = format!("enter directory {}", dir.display());
+                    let what = format!("cannot enter directory {}", dir.display());
                     Error::new(ErrorKind::Failed, what).because(error)
                 })?;
             }
@@ -75,9 +75,9 @@ pub(crate) fn check_manager(definition: &Definition) -> Result<(), Error> {
     match definition.manager {
         None | Some(Manager::WindowsScm) => Ok(()),
         Some(manager) => {
-            let what = format!("find a service manager: {manager} is not a manager of this system");
+            let what = format!("{manager} is not available on this system");
             let error = Error::new(ErrorKind::Unsupported, what);
-            Err(error.with_cure("name a manager of this system, or none, to have it found"))
+            Err(error.with_cure("choose a manager of this system, or omit it for detection"))
         }
     }
 }
@@ -95,9 +95,10 @@ pub(crate) fn stage_all(
     _definitions: &[Definition],
     root: &std::path::Path,
 ) -> Result<Vec<Installed>, Error> {
-    let what = format!("install services below {}", root.display());
+    let what = format!("cannot install services below {}", root.display());
     let error = Error::new(ErrorKind::Unsupported, what);
-    Err(error.with_cure("the Service Control Manager keeps services where no file can be put"))
+    Err(error
+        .with_cure("the Service Control Manager stores services in the registry, not in files"))
 }
 
 /// Returns nothing: definitions are stored in the Service Control Manager, not in files.
@@ -112,7 +113,11 @@ pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
 
 fn running() -> Result<std::path::PathBuf, Error> {
     std::env::current_exe().map_err(|error| {
-        Error::new(ErrorKind::Failed, "find the path of this program").because(error)
+        Error::new(
+            ErrorKind::Failed,
+            "cannot determine the path of this program",
+        )
+        .because(error)
     })
 }
 
