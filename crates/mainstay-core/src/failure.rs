@@ -167,8 +167,10 @@ pub fn disk_hint(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::ReadOnlyFilesystem => {
             Some("the file system is mounted read-only: mount it for writing, and try again")
         }
-        io::ErrorKind::StorageFull => Some("the disk is full: make room, and try again"),
-        io::ErrorKind::QuotaExceeded => Some("the disk quota is used up: make room, and try again"),
+        io::ErrorKind::StorageFull => Some("the disk is full: free some space, and try again"),
+        io::ErrorKind::QuotaExceeded => {
+            Some("the disk quota is used up: free some space, and try again")
+        }
         _ => None,
     }
 }

@@ -164,19 +164,18 @@ impl fmt::Display for Ended {
             Self::SpawnFailed(reason) | Self::Unstartable(reason) => f.write_str(reason),
             Self::Backgrounded { hint } => write!(
                 f,
-                "went to the background: its main process exited with 0 and its children \
-                 ran on ({hint})"
+                "went into the background: its main process exited with 0 and its child processes kept running ({hint})"
             ),
             Self::NotReady { after, last } => {
                 write!(f, "not ready after {}", Human(*after))?;
                 because(f, last)
             }
             Self::ConditionMissed { probe, last } => {
-                write!(f, "waited in vain for {probe}")?;
+                write!(f, "`wait_for` {probe} did not pass in time")?;
                 because(f, last)
             }
             Self::LivenessLost { misses, last } => {
-                write!(f, "{misses} liveness probes missed in a row: {last}")
+                write!(f, "missed {misses} consecutive liveness probes: {last}")
             }
         }
     }

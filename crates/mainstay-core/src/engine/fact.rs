@@ -311,14 +311,17 @@ impl fmt::Display for Fact {
                 write!(f, "started again, pid {pid} (restart {restarts})")
             }
             Self::Adopted { pid, .. } => {
-                write!(f, "adopted, pid {pid}: it ran on without a supervisor")
+                write!(
+                    f,
+                    "adopted, pid {pid}: it kept running without a supervisor"
+                )
             }
             Self::Ready { after } => write!(f, "ready after {}", Human(*after)),
-            Self::Status { text } => write!(f, "says: {text}"),
+            Self::Status { text } => write!(f, "status: {text}"),
             Self::Missed { misses, of, why } => {
                 write!(f, "missed liveness probe {misses} of {of}: {why}")
             }
-            Self::Exited { exit, after } => write!(f, "ended after {}: {exit}", Human(*after)),
+            Self::Exited { exit, after } => write!(f, "exited after {}: {exit}", Human(*after)),
             Self::Failed { why, .. } => write!(f, "failed: {why}"),
             Self::CrashLooping {
                 limit,
@@ -332,14 +335,14 @@ impl fmt::Display for Fact {
                 }
                 write!(
                     f,
-                    "more than {limit} restarts in {}; last failure: {last}",
+                    "more than {limit} restarts within {}; last failure: {last}",
                     Human(*window)
                 )
             }
             Self::Recovered { after } => {
                 write!(f, "recovered: crash-looping ended after {}", Human(*after))
             }
-            Self::Stopping { graceful } => write!(f, "stopping, {} at most", Human(*graceful)),
+            Self::Stopping { graceful } => write!(f, "stopping (timeout {})", Human(*graceful)),
             Self::StillNeeded { by } => {
                 let (need, keep) = match by.len() {
                     1 => ("needs", "keeps"),
@@ -350,31 +353,31 @@ impl fmt::Display for Fact {
             }
             Self::Killing {
                 why: KillReason::GraceOver,
-            } => f.write_str("did not stop in time: killing it and all its children"),
+            } => f.write_str("did not stop in time: killing all its processes"),
             Self::Killing {
                 why: KillReason::Remains,
-            } => f.write_str("killing the children that it left behind"),
+            } => f.write_str("killing its remaining processes"),
             Self::Killing {
                 why: KillReason::Requested,
-            } => f.write_str("killing it and all its children"),
+            } => f.write_str("killing all its processes"),
             Self::Stopped {
                 outcome: Outcome::New,
             } => f.write_str("not started"),
             Self::Stopped {
                 outcome: Outcome::Completed,
-            } => f.write_str("stopped: it ended cleanly"),
+            } => f.write_str("stopped: it exited cleanly"),
             Self::Stopped {
                 outcome: Outcome::Requested,
             } => f.write_str("stopped"),
             Self::BackingOff { pause, attempt } => {
                 write!(
                     f,
-                    "restarting in {} (attempt {attempt} in a row)",
+                    "restarting in {} (consecutive attempt {attempt})",
                     Human(*pause)
                 )
             }
             Self::Restoring { before: None } => {
-                f.write_str("its state failed to load: restoring the last stable snapshot")
+                f.write_str("its state failed to load: restoring the newest stable snapshot")
             }
             Self::Restoring {
                 before: Some(before),
@@ -382,28 +385,28 @@ impl fmt::Display for Fact {
                 f,
                 "its state failed to load again: restoring the stable snapshot before {before}"
             ),
-            Self::Restored { snapshot } => write!(f, "its state is that of snapshot {snapshot}"),
+            Self::Restored { snapshot } => write!(f, "restored snapshot {snapshot}"),
             Self::Snapshotting { reason } => write!(f, "taking a snapshot: {reason}"),
             Self::SnapshotTaken { snapshot } => write!(f, "snapshot {snapshot} is complete"),
             Self::SnapshotUnneeded => {
-                f.write_str("no snapshot: its state has not changed since the last one")
+                f.write_str("no snapshot: its state has not changed since the previous one")
             }
-            Self::SnapshotAbandoned => f.write_str("no snapshot: it did not go on undisturbed"),
-            Self::SnapshotFailed { why } => write!(f, "no snapshot: {why}"),
+            Self::SnapshotAbandoned => f.write_str("no snapshot: its run was interrupted"),
+            Self::SnapshotFailed { why } => write!(f, "snapshot failed: {why}"),
             Self::Halted { why } => write!(f, "halted: {why}"),
             Self::Paused => f.write_str("paused"),
             Self::Continued => f.write_str("continued"),
-            Self::PauseFailed { why } => write!(f, "could not be paused: {why}"),
+            Self::PauseFailed { why } => write!(f, "pause failed: {why}"),
             Self::Updating {
                 style: Style::Restart,
-            } => f.write_str("trying a new definition in its place"),
+            } => f.write_str("updating: restarting with the new definition"),
             Self::Updating {
                 style: Style::Overlap,
-            } => f.write_str("trying a new definition beside it"),
+            } => f.write_str("updating: starting the new definition next to the old one"),
             Self::Trial => f.write_str("the new definition is healthy"),
             Self::Updated => f.write_str("updated to the new definition"),
             Self::RolledBack { why, .. } => {
-                write!(f, "the new definition was given up: {why}; rolled back")
+                write!(f, "the update was rolled back: {why}")
             }
         }
     }
@@ -412,7 +415,7 @@ impl fmt::Display for Fact {
 impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Policy(ended) => write!(f, "{ended}; its policy does not restart it"),
+            Self::Policy(ended) => write!(f, "{ended}; its recovery policy does not restart it"),
             Self::TooManyRestarts {
                 limit,
                 window,
@@ -420,28 +423,30 @@ impl fmt::Display for Halt {
             } => {
                 write!(
                     f,
-                    "more than {limit} restarts in {}; the last: {last}",
+                    "more than {limit} restarts within {}; last failure: {last}",
                     Human(*window)
                 )
             }
             Self::RetriesExhausted { tries } => {
                 write!(
                     f,
-                    "its dependency did not come back within {tries} tries (202)"
+                    "its dependency was still unavailable after {tries} retries (exit code 202)"
                 )
             }
-            Self::NotRestored { why } => write!(f, "its state failed to load (201): {why}"),
+            Self::NotRestored { why } => {
+                write!(f, "its state failed to load (exit code 201): {why}")
+            }
             Self::Need(name) => write!(f, "it needs {name}, which is halted"),
             Self::NeedEnded(name) => {
-                write!(f, "it needs {name}, which ended before it was ready")
+                write!(f, "it needs {name}, which exited before it was ready")
             }
-            Self::Unstartable { why } => write!(f, "cannot be started: {why}"),
+            Self::Unstartable { why } => write!(f, "cannot start: {why}"),
             Self::Backgrounded { hint } => Ended::Backgrounded { hint: hint.clone() }.fmt(f),
             Self::Inherited { why } => f.write_str(why),
             Self::Unkillable { after } => {
                 write!(
                     f,
-                    "its processes still live {} after they were killed",
+                    "its processes are still running {} after they were killed",
                     Human(*after)
                 )
             }

@@ -331,8 +331,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::State(state) => write!(f, "it is {state}"),
-            Self::ShuttingDown => f.write_str("everything is being stopped"),
-            Self::Remains => f.write_str("processes of its last run are still alive"),
+            Self::ShuttingDown => f.write_str("the supervisor is stopping all services"),
+            Self::Remains => f.write_str("processes of its last run are still running"),
             Self::Needed(names) => {
                 let verb = if names.len() == 1 { "needs" } else { "need" };
                 let names: Vec<&str> = names.iter().map(ServiceName::as_str).collect();
@@ -341,7 +341,7 @@ impl fmt::Display for Refusal {
             Self::Updating => f.write_str("it is being updated"),
             Self::NotUpdating => f.write_str("it is not being updated"),
             Self::Misfit(error) => error.fmt(f),
-            Self::Snapshotting => f.write_str("another snapshot of it has not ended yet"),
+            Self::Snapshotting => f.write_str("another snapshot of it is in progress"),
             Self::NoSnapshots => f.write_str("its manifest has no `snapshot`"),
             Self::Removed => f.write_str("it was removed"),
         }
@@ -457,10 +457,10 @@ impl fmt::Display for GraphError {
         match self {
             Self::Duplicate(name) => write!(f, "two services are named {name}"),
             Self::Missing { service, need } => {
-                write!(f, "{service} needs {need}, which is not among the services")
+                write!(f, "{service} needs {need}, which is not defined")
             }
             Self::Cycle(names) => {
-                f.write_str("services need each other in a circle:")?;
+                f.write_str("dependency cycle:")?;
                 for name in names {
                     write!(f, " {name}")?;
                 }

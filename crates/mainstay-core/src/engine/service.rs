@@ -1041,7 +1041,7 @@ impl Service {
                     shared.actions.push(action);
                 }
                 let limit = Human(RESTORE_PATIENCE);
-                let why = format!("the restore did not end within {limit}");
+                let why = format!("the restore timed out after {limit}");
                 self.halt(Halt::NotRestored { why }, None, shared);
             }
             _ => {}

@@ -157,13 +157,10 @@ fn what_is_no_graph_is_refused() {
         Engine::new(specs, 1).unwrap_err().to_string()
     };
     assert_eq!(new(&[(1, &[]), (1, &[])]), "two services are named s1");
-    assert_eq!(
-        new(&[(1, &[2])]),
-        "s1 needs s2, which is not among the services"
-    );
+    assert_eq!(new(&[(1, &[2])]), "s1 needs s2, which is not defined");
     assert_eq!(
         new(&[(0, &[1]), (1, &[2]), (2, &[1])]),
-        "services need each other in a circle: s1 s2"
+        "dependency cycle: s1 s2"
     );
 }
 
@@ -312,7 +309,7 @@ fn another_definition_forgives_nothing() {
             engine.define(define(2, then, i), at(now)).unwrap();
             let told = facts(&judged);
             assert!(
-                told[1].ends_with(&format!("(attempt {i} in a row)")),
+                told[1].ends_with(&format!("(consecutive attempt {i})")),
                 "{told:?}"
             );
             next = engine.step(Event::Tick, at(now + 99));
@@ -372,7 +369,7 @@ fn an_operators_start_forgives() {
         }
         let told = facts(&fail(&mut engine, spawned(&next), at(14)));
         let last = told.last().map(String::as_str);
-        let first = last.is_some_and(|fact| fact.ends_with("(attempt 1 in a row)"));
+        let first = last.is_some_and(|fact| fact.ends_with("(consecutive attempt 1)"));
         assert!(first, "{state}: {told:?}");
     }
 }
@@ -416,7 +413,7 @@ fn a_trial_ends_no_crash_loop() {
         assert!(engine.view(a).unwrap().crash_looping);
         let told = facts(&fail(&mut engine, spawned(&actions), at(12)));
         assert!(engine.view(a).unwrap().crash_looping);
-        let expect = "restarting in 1s (attempt 3 in a row)";
+        let expect = "restarting in 1s (consecutive attempt 3)";
         assert_eq!(told.last().map(String::as_str), Some(expect), "{told:?}");
         assert!(
             !told.iter().any(|fact| fact.starts_with("crash-looping")),

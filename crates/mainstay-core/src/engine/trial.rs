@@ -122,15 +122,21 @@ impl fmt::Display for Flaw {
             Self::Failed(ended) => ended.fmt(f),
             Self::Need(name) => write!(f, "it needs {name}, which is halted"),
             Self::NeedsLate { after } => {
-                write!(f, "what it needs was not ready after {}", Human(*after))
+                write!(
+                    f,
+                    "the services that it needs were not ready after {}",
+                    Human(*after)
+                )
             }
-            Self::Remains => f.write_str("processes of the old run live on, although killed"),
-            Self::NotKept(why) => write!(f, "its state could not be kept: {why}"),
+            Self::Remains => {
+                f.write_str("processes of the old run are still running after they were killed")
+            }
+            Self::NotKept(why) => write!(f, "no snapshot of its state could be taken: {why}"),
             Self::Misfit(why) => f.write_str(why),
-            Self::Stopped => f.write_str("it was asked to stop"),
-            Self::Aborted => f.write_str("it was called off"),
+            Self::Stopped => f.write_str("a stop was requested"),
+            Self::Aborted => f.write_str("it was cancelled"),
             Self::NotCommitted => {
-                write!(f, "nobody committed it within {}", Human(COMMIT_PATIENCE))
+                write!(f, "it was not committed within {}", Human(COMMIT_PATIENCE))
             }
         }
     }
@@ -454,7 +460,7 @@ impl Engine {
                     (trial.step, trial.is_due) = (step, false);
                 }
             }
-            Ok(Snapshotted::Unchanged) => self.not_kept(service, "there is none".to_owned()),
+            Ok(Snapshotted::Unchanged) => self.not_kept(service, "it has no snapshot".to_owned()),
             Err(why) => self.not_kept(service, why.clone()),
         }
         Some(service)
@@ -589,7 +595,7 @@ impl Engine {
                 Some(Flaw::NeedsLate { after })
             }
             Step::Keeping { .. } if trial.is_due => {
-                Some(Flaw::NotKept("its snapshot did not end".to_owned()))
+                Some(Flaw::NotKept("the snapshot timed out".to_owned()))
             }
             Step::Held { .. } if trial.is_due => Some(Flaw::NotCommitted),
             _ => None,
@@ -622,7 +628,7 @@ impl Engine {
             },
             Step::Canary { .. } if trial.is_due => self.hold(service),
             Step::Restoring { token, .. } if trial.is_due => {
-                let why = "the restore did not end".to_owned();
+                let why = "the restore timed out".to_owned();
                 self.trial_restored(token, &Err(why));
                 return Some(changed);
             }

@@ -352,17 +352,17 @@ impl Stored {
     /// Reaps a change whose owner has died. Returns the resulting state and the entry for the
     /// history. Returns the definition unchanged if no change is in progress.
     pub fn bury(self) -> (Self, Option<(Event, String)>) {
-        let died = |what: &str, owner: &Owner| format!("{what} died: mainstay, pid {}", owner.pid);
+        let died = |what: &str, owner: &Owner| format!("{what} died (mainstay, pid {})", owner.pid);
         match self {
             Self::Pending(life) => {
-                let why = died("whoever installed it", life.owner());
+                let why = died("the process that installed it", life.owner());
                 (
                     Self::Failed(life.fail(why.clone())),
                     Some((Event::Failed, why)),
                 )
             }
             Self::Updating(life) => {
-                let why = died("whoever changed it", life.owner());
+                let why = died("the process that changed it", life.owner());
                 (
                     Self::Failed(life.fail(why.clone())),
                     Some((Event::RolledBack, why)),
@@ -494,16 +494,16 @@ mod tests {
         for (state, expected, change, outcome) in [
             ("", Expected::Any, define, "pending 1"),
             ("", Expected::Absent, define, "pending 1"),
-            ("", Expected::from(1), define, "db has no definition"),
-            ("", Expected::Any, Change::Delete, "db has no definition"),
+            ("", Expected::from(1), define, "db is not registered"),
+            ("", Expected::Any, Change::Delete, "db is not registered"),
             ("deleted", Expected::Any, define, "pending 8"),
             ("deleted", Expected::Absent, same, "pending 8"),
-            ("deleted", Expected::from(7), define, "db has no definition"),
+            ("deleted", Expected::from(7), define, "db is not registered"),
             (
                 "deleted",
                 Expected::Any,
                 Change::Delete,
-                "db has no definition",
+                "db is not registered",
             ),
             ("active", Expected::Any, define, "updating 7 to 8"),
             ("active", Expected::from(7), define, "updating 7 to 8"),
@@ -525,7 +525,7 @@ mod tests {
                 "active",
                 Expected::from(0),
                 define,
-                "db is there, at version 7",
+                "db is already registered, at version 7",
             ),
             ("failed", Expected::Any, same, "updating 7"),
             ("failed", Expected::from(7), define, "updating 7 to 8"),
@@ -539,19 +539,19 @@ mod tests {
                 "pending",
                 Expected::Any,
                 define,
-                "db is being changed by another mainstay, pid 1",
+                "db is being changed by another mainstay process (pid 1)",
             ),
             (
                 "updating",
                 Expected::from(7),
                 define,
-                "db is being changed by another mainstay, pid 1",
+                "db is being changed by another mainstay process (pid 1)",
             ),
             (
                 "updating",
                 Expected::Any,
                 Change::Delete,
-                "db is being changed by another mainstay, pid 1",
+                "db is being changed by another mainstay process (pid 1)",
             ),
         ] {
             let begun = begin(&name, stored(state, 7), expected, change, owner(2));

@@ -106,7 +106,7 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFound { name } => write!(f, "{name} has no definition"),
+            Self::NotFound { name } => write!(f, "{name} is not registered"),
             Self::Conflict {
                 name,
                 expected,
@@ -114,9 +114,14 @@ impl fmt::Display for Refusal {
             } => write!(f, "{name} is at version {actual}, not {expected}"),
             Self::Busy { name, owner } => {
                 let pid = owner.pid;
-                write!(f, "{name} is being changed by another mainstay, pid {pid}")
+                write!(
+                    f,
+                    "{name} is being changed by another mainstay process (pid {pid})"
+                )
             }
-            Self::Exists { name, actual } => write!(f, "{name} is there, at version {actual}"),
+            Self::Exists { name, actual } => {
+                write!(f, "{name} is already registered, at version {actual}")
+            }
         }
     }
 }

@@ -143,7 +143,7 @@ impl fmt::Display for Bad {
             Self::Damaged(why) => f.write_str(why),
             Self::Version(version) => write!(
                 f,
-                "it has version {version} of the format, this mainstay knows version {VERSION}"
+                "its format version {version} is not supported (supported: {VERSION})"
             ),
         }
     }
@@ -207,7 +207,7 @@ impl Index {
         let index: Self = serde_json::from_slice(text).map_err(unreadable)?;
         match index.roots.iter().all(Root::is_sound) {
             true => Ok(index),
-            false => Err(damaged("its index.json names paths that cannot be")),
+            false => Err(damaged("its index.json contains invalid paths")),
         }
     }
 

@@ -63,7 +63,7 @@ impl FromStr for SnapshotId {
         let stamp = stamp.filter(|_| !text.contains(".log"));
         stamp
             .map(Self)
-            .ok_or("the id of a snapshot looks like 20261122T101112.123456Z")
+            .ok_or("a snapshot ID has the form 20261122T101112.123456Z")
     }
 }
 

@@ -59,7 +59,8 @@ impl Serialize for Raw {
 impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a % without two digits"))
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom("a % without two hexadecimal digits"))
     }
 }
 

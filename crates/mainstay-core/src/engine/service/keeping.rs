@@ -94,7 +94,7 @@ impl Service {
             }
             Keeping::Taking { is_still, .. } => {
                 let limit = Human(if is_still { STILL_PATIENCE } else { PATIENCE });
-                let why = format!("it was not complete within {limit}");
+                let why = format!("the snapshot timed out after {limit}");
                 self.call_off(shared);
                 self.failed_to_keep(why, shared);
             }
@@ -222,7 +222,10 @@ impl Service {
 
     pub(super) fn snapshot_freeze_failed(&mut self, why: String, shared: &mut Shared) {
         if self.call_off(shared) {
-            self.failed_to_keep(format!("it could not be suspended: {why}"), shared);
+            self.failed_to_keep(
+                format!("its processes could not be suspended: {why}"),
+                shared,
+            );
         }
     }
 

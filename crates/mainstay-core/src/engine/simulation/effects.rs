@@ -220,7 +220,7 @@ impl World {
                 );
                 ensure!(
                     !account.unwanted(),
-                    "s{i} starts though it was asked to stop"
+                    "s{i} starts though a stop was requested"
                 );
                 ensure!(!self.shutting_down, "s{i} starts during a shutdown");
                 ensure!(
