@@ -29,7 +29,12 @@ pub(crate) fn block_on<T>(conversation: impl Future<Output = T>) -> Result<T, Fa
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Code::Failed, format!("start the event loop: {error}")))?;
+        .map_err(|error| {
+            Failure::new(
+                Code::Failed,
+                format!("cannot start the event loop: {error}"),
+            )
+        })?;
     Ok(tokio::task::LocalSet::new().block_on(&runtime, conversation))
 }
 
@@ -54,7 +59,7 @@ pub(crate) async fn expect_service(
     let (status, body) = ask(state, &route).await?;
     match status {
         StatusCode::NOT_FOUND => {
-            let message = format!("{what} {name}: {}", reason(&body));
+            let message = format!("cannot {what} {name}: {}", reason(&body));
             Err(Failure::new(Code::Unknown, message))
         }
         _ => Ok(()),
@@ -67,7 +72,7 @@ pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, Failure> 
     if status.is_success() {
         return parse(status, &body);
     }
-    let message = format!("stop: {}", reason(&body));
+    let message = format!("cannot stop: {}", reason(&body));
     Err(Failure::new(code(status), message))
 }
 
@@ -98,14 +103,17 @@ async fn request_one(
 /// name of one.
 fn not_done(verb: &str, names: &[&str], status: StatusCode, body: &[u8]) -> Failure {
     let why = reason(body);
-    let failure = Failure::new(code(status), format!("{verb} {}: {why}", names.join(", ")));
+    let failure = Failure::new(
+        code(status),
+        format!("cannot {verb} {}: {why}", names.join(", ")),
+    );
     let (name, refusal) = match (names, why.split_once(": ")) {
         ([name], _) => (*name, &*why),
         (_, Some((name, refusal))) => (name, refusal),
         (_, None) => return failure,
     };
     match refusal == format!("it is {}", StateName::Paused) {
-        true => failure.hint(format!("`mainstay continue {name}` lets it run again")),
+        true => failure.hint(format!("resume it: mainstay continue {name}")),
         false => failure,
     }
 }
@@ -161,7 +169,8 @@ pub(crate) async fn try_out(
     name: &str,
     request: &TrialRequest,
 ) -> Result<Tried, Failure> {
-    let unwritten = |error| Failure::new(Code::Failed, format!("write a request: {error}"));
+    let unwritten =
+        |error| Failure::new(Code::Failed, format!("cannot encode the request: {error}"));
     let body = serde_json::to_vec(request).map_err(unwritten)?;
     let route = Route::Update {
         name: name.to_owned(),
@@ -187,7 +196,7 @@ pub(crate) async fn try_out(
     };
     Err(Failure::new(
         code,
-        format!("update {name}: {}", reason(&body)),
+        format!("cannot update {name}: {}", reason(&body)),
     ))
 }
 
@@ -256,7 +265,7 @@ fn refused(operation: &str, status: StatusCode, body: &[u8]) -> Failure {
         StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
         status => code(status),
     };
-    Failure::new(code, format!("{operation}: {}", reason(body)))
+    Failure::new(code, format!("cannot {operation}: {}", reason(body)))
 }
 
 /// Opens the stream of events.
@@ -288,9 +297,10 @@ fn unanswered(state: &StateDir, error: Error) -> Failure {
         Error::Unreachable(error) => absent(state, &error),
         Error::SocketLost { pid } => {
             let place = state.path().display();
-            let message =
-                format!("talk to the supervisor of {place} (pid {pid}): its socket is lost");
-            let hint = format!("see what it does, or end it: kill {pid}");
+            let message = format!(
+                "cannot connect to the supervisor of {place} (pid {pid}): its socket is missing"
+            );
+            let hint = format!("check this process, or stop it: kill {pid}");
             Failure::new(Code::Failed, message).hint(hint)
         }
         Error::Unresponsive => unresponsive(state),
@@ -310,9 +320,9 @@ fn unresponsive(state: &StateDir) -> Failure {
     );
     match pid {
         Some(pid) if is_stopped(pid) => {
-            failure.hint(format!("it is stopped (SIGSTOP): kill -CONT {pid}"))
+            failure.hint(format!("it is suspended (SIGSTOP): kill -CONT {pid}"))
         }
-        _ => failure.hint("try again; nothing was done that was not answered"),
+        _ => failure.hint("try again; requests without a response were not executed"),
     }
 }
 
@@ -331,8 +341,12 @@ fn absent(state: &StateDir, error: &io::Error) -> Failure {
     let place = state.path().display();
     let foreign = error.get_ref().and_then(|it| it.downcast_ref());
     if let Some(endpoint::Foreign { owner }) = foreign {
-        let message = format!("talk to the supervisor of {place}: its socket belongs to {owner}");
-        let hint = format!("{}; or name another --state-dir DIR", access::run_as(owner));
+        let message =
+            format!("cannot connect to the supervisor of {place}: its socket belongs to {owner}");
+        let hint = format!(
+            "{}; or choose another directory: --state-dir DIR",
+            access::run_as(owner)
+        );
         return Failure::new(Code::PermissionDenied, message).hint(hint);
     }
     match error.kind() {
@@ -342,7 +356,7 @@ fn absent(state: &StateDir, error: &io::Error) -> Failure {
             let whose = installed
                 .as_ref()
                 .map_or(place.to_string(), |it| it.name().to_string());
-            let operation = format!("talk to the supervisor of {whose}");
+            let operation = format!("cannot connect to the supervisor of {whose}");
             let failure = match Closed::at(&endpoint::path(state.path())) {
                 Some(closed) => closed.failure(&operation),
                 None => Failure::new(Code::PermissionDenied, format!("{operation}: {error}"))
@@ -365,26 +379,26 @@ pub(crate) fn broken(state: &StateDir, error: &io::Error) -> Failure {
     let deadline = Instant::now() + DEATH;
     while state.holder().is_some() {
         if Instant::now() > deadline {
-            let message = format!("talk to the supervisor of {place}: {error}");
+            let message = format!("cannot connect to the supervisor of {place}: {error}");
             return Failure::new(Code::Failed, message).hint("try again");
         }
         std::thread::sleep(LOOK);
     }
-    let message = format!("the supervisor of {place} ended before it had answered");
-    Failure::cut_short(message).hint("see what was done: mainstay status")
+    let message = format!("the supervisor of {place} exited before it responded");
+    Failure::cut_short(message).hint("check the result: mainstay status")
 }
 
 fn parse<'a, T: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<T, Failure> {
     if !status.is_success() {
         return Err(Failure::new(
             Code::Failed,
-            format!("the supervisor refused: {}", reason(body)),
+            format!("the supervisor refused the request: {}", reason(body)),
         ));
     }
     serde_json::from_slice(body).map_err(|error| {
         Failure::new(
             Code::Failed,
-            format!("read the supervisor's answer: {error}"),
+            format!("cannot decode the supervisor's response: {error}"),
         )
     })
 }

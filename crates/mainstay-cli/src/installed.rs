@@ -119,7 +119,7 @@ fn name<S: serde::Serializer>(manager: &Manager, serializer: S) -> Result<S::Ok,
 
 fn named<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Manager, D::Error> {
     let name = String::deserialize(deserializer)?;
-    let unknown = || serde::de::Error::custom(format!("no manager {name}"));
+    let unknown = || serde::de::Error::custom(format!("unknown service manager {name}"));
     Manager::from_name(&name).ok_or_else(unknown)
 }
 
@@ -200,7 +200,8 @@ impl Installed {
         let mut all = Self::all(state).into_iter();
         let it = all.find(|it| it.manager_name == name)?;
         let (manager, key) = (it.record.manager, &it.name);
-        let message = format!("no service {name} is installed: it is what {manager} calls {key}");
+        let message =
+            format!("no service named {name} is installed: it is the name of {key} in {manager}");
         Some(Failure::new(Code::Unknown, message).hint(format!("use the name {key}")))
     }
 

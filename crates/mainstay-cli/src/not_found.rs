@@ -24,8 +24,7 @@ pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
     let managers = managers(state);
     let hint = match managers.is_empty() {
         true => {
-            "no services are installed here: `mainstay install FILE` installs one, and a service of `mainstay run` is not installed; \
-             name another place with --state-dir DIR"
+            "no services are installed here; install them with `mainstay install FILE`, or choose another directory: --state-dir DIR"
                 .to_owned()
         }
         false => {
@@ -33,7 +32,7 @@ pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
                 let names = list(names, ", ");
                 format!("{names} ({manager})")
             });
-            format!("the services here: {}", all.collect::<Vec<_>>().join("; "))
+            format!("installed services: {}", all.collect::<Vec<_>>().join("; "))
         }
     };
     failure.hint(hint).seeking(Sought::Service(name.to_owned()))
@@ -46,7 +45,7 @@ pub(crate) fn service_among(state: &StateDir, name: &str, report: &StatusReport)
     match (&report.supervisor, names.collect::<Vec<_>>()) {
         (Some(supervisor), names) if !names.is_empty() => {
             let (pid, names) = (supervisor.pid, list(&names, ", "));
-            failure.hint(format!("the supervisor (pid {pid}) has {names}"))
+            failure.hint(format!("the supervisor (pid {pid}) runs {names}"))
         }
         _ => failure,
     }
@@ -80,10 +79,10 @@ pub(crate) fn supervisor(state: &StateDir) -> Failure {
         let (name, manager) = (installed.name(), installed.record().manager);
         return match installed.is_direct() {
             true => absent(format!(
-                "{manager} runs {name} itself, without a supervisor"
+                "{manager} runs {name} directly, without a supervisor"
             ))
             .hint(format!(
-                "ask {manager}, or install {name} again with --mode hosted"
+                "use the tools of {manager}, or install {name} again with --mode hosted"
             )),
             false => absent(format!(
                 "{name} is not running: {manager} has not started its supervisor"
@@ -97,17 +96,17 @@ pub(crate) fn supervisor(state: &StateDir) -> Failure {
         return absent(format!("`mainstay daemon` is not running in {place}"))
             .hint(format!("start `mainstay daemon`: it manages {names}"));
     }
-    let absent = absent(format!("no supervisor runs in {place}")).seeking(Sought::Supervisor);
+    let absent = absent(format!("no supervisor is running in {place}")).seeking(Sought::Supervisor);
     match managers(state).first() {
         Some((manager, names)) => {
             let names = list(names, " ");
             absent.hint(format!(
-                "{manager} manages the services here: name those that you mean: {names}"
+                "{manager} manages the services here; name one or more: {names}"
             ))
         }
-        None => {
-            absent.hint("start one with `mainstay run FILE`, or say where it is: --state-dir DIR")
-        }
+        None => absent.hint(
+            "start one with `mainstay run FILE`, or choose another directory: --state-dir DIR",
+        ),
     }
 }
 

@@ -363,7 +363,7 @@ fn an_installation_that_fails_leaves_nothing() {
     sc_does(&["create", "taken", "binPath=", "C:\\other.exe"]);
     let text = installation.check(1, &["install", "FILE"]);
     assert!(
-        text.contains("this system has a service of that name"),
+        text.contains("the service manager already has a service of that name"),
         "{text}"
     );
     assert_eq!(sc("first", "STATE"), None);
@@ -560,7 +560,7 @@ fn the_cause_of_a_start_that_fails_is_shown() {
     let installed = installation.sandbox.state_dir().join("installed");
     fs::write(installed.join("damaged/manifest.toml"), "[service.damaged").expect("the manifest");
     for (service, code, cause) in [
-        ("damaged", 78, "manifest.toml has 1 mistake"),
+        ("damaged", 78, "manifest.toml has 1 error"),
         ("homeless", 69, "home"),
     ] {
         sc_does(&["start", service]);

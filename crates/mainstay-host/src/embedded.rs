@@ -248,7 +248,10 @@ pub fn lock(state: &StateDir) -> Result<Lock, Failure> {
             Err(fs::TryLockError::Error(error)) => return Err(cannot(error)),
             Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOOK),
             Err(fs::TryLockError::WouldBlock) => {
-                let message = format!("{}: somebody else is installing", path.display());
+                let message = format!(
+                    "cannot lock {}: another process is installing services",
+                    path.display()
+                );
                 return Err(Failure::new(Code::Busy, message).hint("try again"));
             }
         }
@@ -268,14 +271,18 @@ fn read_desired(
     name: &str,
     desired: Option<Desired>,
 ) -> Result<Definition, String> {
-    let failed = |why: String| format!("the installed service {name}: {why}");
+    let failed = |why: String| format!("cannot load the installed service {name}: {why}");
     if ServiceName::new(name).is_none() {
-        return Err(failed("this names no service".to_owned()));
+        return Err(failed("this is not a valid service name".to_owned()));
     }
     let record = read_record(state, name).map_err(failed)?;
     let path = manifest_path(&place(state, name), &record);
-    let format = Format::from_extension(&record.manifest_format)
-        .ok_or_else(|| failed(format!("its manifest is {}", record.manifest_format)))?;
+    let format = Format::from_extension(&record.manifest_format).ok_or_else(|| {
+        failed(format!(
+            "its manifest format {} is not supported",
+            record.manifest_format
+        ))
+    })?;
     let source = Source::read_installed(&path, Some(format))
         .map_err(|error| failed(error.message().to_owned()))?;
     let manifest = source.based_on(Some(record.base_dir.clone())).load();
@@ -283,7 +290,8 @@ fn read_desired(
     let digest = manifest.digest();
     let mut specs = manifest.specs.into_iter();
     let spec = specs.find(|spec| spec.name().as_str() == name);
-    let spec = spec.ok_or_else(|| failed(format!("{} does not define it", path.display())))?;
+    let spec =
+        spec.ok_or_else(|| failed(format!("{} does not define the service", path.display())))?;
     Ok(Definition {
         spec: Arc::new(spec.beside_others()),
         dir: record.base_dir,
@@ -305,11 +313,14 @@ pub fn read_record(state: &StateDir, name: &str) -> Result<Record, String> {
         format: u32,
     }
     let path = place(state, name).join(RECORD);
-    let cannot = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
     let bytes = guarded::read(&path, guarded::MANIFEST).map_err(|error| cannot(&error))?;
     let version: Version = serde_json::from_slice(&bytes).map_err(|error| cannot(&error))?;
     if version.format != FORMAT {
-        return Err(cannot(&format!("its format is {}", version.format)));
+        return Err(cannot(&format!(
+            "its format {} is not supported",
+            version.format
+        )));
     }
     serde_json::from_slice(&bytes).map_err(|error| cannot(&error))
 }
@@ -333,7 +344,7 @@ pub fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>
         let desired = desired::read(state, &name);
         if let Err(why) = &desired {
             problems.push(format!(
-                "{name}: {why}; unless it runs, it stays down until `mainstay start {name}`"
+                "{name}: {why}; if it is not running, it is not started until `mainstay start {name}`"
             ));
         }
         let definition = read_desired(state, &name, desired::or_halted(desired));
@@ -354,7 +365,7 @@ pub fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>
             Ok(()) => return (found, problems),
             Err(error) => error,
         };
-        problems.push(format!("{wrong}; so that is not started"));
+        problems.push(format!("{wrong}; not started"));
         let fits = |name: &ServiceName| match &wrong {
             GraphError::Missing { service, .. } => name != service,
             GraphError::Cycle(names) => !names.contains(name),
@@ -392,5 +403,5 @@ pub fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => Code::PermissionDenied,
         _ => Code::CannotWrite,
     };
-    Failure::new(code, format!("{what} {}: {error}", path.display()))
+    Failure::new(code, format!("cannot {what} {}: {error}", path.display()))
 }

@@ -93,7 +93,7 @@ pub(crate) fn environment(
     environment.insert(LOG_LEVEL.into(), spec.log().level().name().into());
     if let Some((path, text)) = read_env_file(spec, manifest_dir)? {
         let variables = env_file::parse(&text)
-            .map_err(|mistake| format!("env_file {} {mistake}", path.display()))?;
+            .map_err(|mistake| format!("env_file {}, {mistake}", path.display()))?;
         for variable in variables {
             environment.insert(key(variable.name), variable.value.into());
         }
@@ -103,9 +103,9 @@ pub(crate) fn environment(
         let value = expand(value, &environment).map_err(|missing| {
             let hint = match ours.contains_key(&key(missing)) {
                 true => format!(" (add it to `inherit_env = [\"{missing}\"]`)"),
-                false => String::new(),
+                false => " (set it, or write `$${` for a literal `${`)".to_owned(),
             };
-            format!("env {name}: there is no variable {missing} to take{hint}")
+            format!("env {name}: `${{{missing}}}` is not set{hint}")
         })?;
         own.push((key(name), value));
     }
@@ -142,8 +142,7 @@ pub(crate) fn env_file_remarks(spec: &Spec, manifest_dir: &Path) -> Vec<String> 
     let remarks = remarks.map(|variable| {
         let (path, line, name) = (path.display(), variable.line, variable.name);
         format!(
-            "env_file {path} line {line}: the ` #` and what follows is part of the value of {name}; \
-             write a comment on a line of its own, or quote the value"
+            "env_file {path}, line {line}: ` #` and the text after it are part of the value of {name}; put a comment on a line of its own, or quote the value"
         )
     });
     remarks.collect()

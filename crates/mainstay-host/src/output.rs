@@ -221,7 +221,7 @@ pub fn painted(painted: &Painted) -> Result<(), Failure> {
 /// Writes one JSON document, indented, and a newline.
 pub fn document(document: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(document)
-        .map_err(|error| Failure::new(Code::Failed, format!("write JSON: {error}")))?;
+        .map_err(|error| Failure::new(Code::Failed, format!("cannot write JSON: {error}")))?;
     text(&(json + "\n"))
 }
 
@@ -230,7 +230,7 @@ pub fn ignore_closed(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
             Code::CannotWrite,
-            format!("write to standard output: {error}"),
+            format!("cannot write to standard output: {error}"),
         )),
         _ => Ok(()),
     }

@@ -30,8 +30,8 @@ pub(crate) fn check(
     check_files(spec, manifest_dir, user, ours)?;
     match taken(spec) {
         Some(taken) => {
-            let message = format!("start {}: {taken}", spec.name());
-            let hint = "stop whoever listens there, or give the service another port";
+            let message = format!("cannot start {}: {taken}", spec.name());
+            let hint = "stop the process that listens there, or use another port";
             Err(Failure::new(Code::Busy, message).hint(hint))
         }
         None => Ok(()),
@@ -52,8 +52,8 @@ pub fn check_files(
         move || look_at_files(&spec, &dir, user.as_ref(), &ours)
     };
     aside::wait(format!("files of {name}"), look).unwrap_or_else(|error| {
-        let message = format!("start {name}: its files could not be checked: {error}");
-        let hint = "look whether the mounts that it names answer, then try again";
+        let message = format!("cannot start {name}: its files could not be checked: {error}");
+        let hint = "check that the file systems of its paths respond, then try again";
         Err(Failure::new(Code::Busy, message).hint(hint))
     })
 }
@@ -65,7 +65,7 @@ fn look_at_files(
     ours: &launch::Environment,
 ) -> Result<(), Failure> {
     let name = spec.name();
-    let cannot = |code, why: String| Failure::new(code, format!("start {name}: {why}"));
+    let cannot = |code, why: String| Failure::new(code, format!("cannot start {name}: {why}"));
     let search = ours.get(std::ffi::OsStr::new("PATH"));
     runs::refuse_exposed(spec, user, manifest_dir, search.map(|path| &**path))?;
     let refuse = |problem: Problem| cannot(problem.code, problem.why).hint(problem.hint);
@@ -74,7 +74,7 @@ fn look_at_files(
         .map_err(|why| cannot(Code::MissingPart, why))?;
     if let Some(why) = sys::refused_limit(spec.limits()) {
         return Err(cannot(Code::PermissionDenied, why)
-            .hint("ask for less, or have the supervisor started with a higher hard limit"));
+            .hint("lower the limit, or start the supervisor with a higher hard limit"));
     }
     if let Some(setting) = refused_setting(spec, user) {
         let (code, why, hint) = explain(spec, &setting);
@@ -97,7 +97,11 @@ pub(crate) fn check_state(
     let name = spec.name();
     let reached = state.refuse_closed(name.as_str(), user);
     reached.map_err(|(why, hint)| {
-        Failure::new(Code::PermissionDenied, format!("start {name}: {why}")).hint(hint)
+        Failure::new(
+            Code::PermissionDenied,
+            format!("cannot start {name}: {why}"),
+        )
+        .hint(hint)
     })
 }
 
@@ -114,17 +118,20 @@ fn explain(spec: &Spec, setting: &sys::RefusedSetting) -> (Code, String, &'stati
     match setting {
         sys::RefusedSetting::Processors => (
             Code::MissingPart,
-            format!("cpus = {:?}: none of them can be used here", spec.cpus()),
-            "name processors of this machine that the supervisor may use, or remove `cpus`",
+            format!(
+                "cpus = {:?}: none of these processors can be used",
+                spec.cpus()
+            ),
+            "choose processors of this machine that the supervisor may use, or remove `cpus`",
         ),
         sys::RefusedSetting::Priority => (
             Code::PermissionDenied,
-            "the supervisor may not raise its priority".to_owned(),
+            "the supervisor is not permitted to raise its priority".to_owned(),
             "run as root, or choose \"normal\" or a lower `priority`",
         ),
         sys::RefusedSetting::Capability(name) => (
             Code::PermissionDenied,
-            format!("the supervisor does not have {name}, or may not pass it on"),
+            format!("the supervisor does not have {name}, or cannot pass it on"),
             "start the supervisor with it, or remove it from `sandbox.capabilities`",
         ),
     }
@@ -148,7 +155,7 @@ fn check_env_file(spec: &Spec, manifest_dir: &Path) -> Result<(), Problem> {
             let (code, hint) = match error.kind() {
                 ErrorKind::PermissionDenied => (
                     Code::PermissionDenied,
-                    "let the user who runs mainstay read it",
+                    "make it readable for the user who runs mainstay",
                 ),
                 _ => (Code::MissingPart, "create it, or correct `env_file`"),
             };
@@ -181,7 +188,7 @@ fn check_program(
         why: format!("program {program}: {error}"),
         hint: hint.unwrap_or_else(|| {
             let dir = manifest_dir.display();
-            format!("install it, or correct `{key}`; relative paths begin at {dir}")
+            format!("install it, or correct `{key}`; relative paths are relative to {dir}")
         }),
     })
 }
@@ -254,7 +261,7 @@ pub fn losses(spec: &Spec) -> Vec<String> {
     for need in spec.needs() {
         if let Need::Os(name) = need {
             lose(format!(
-                "`needs` os:{name} is not looked at: only a service manager can order by it"
+                "`needs` os:{name} is ignored: only a service manager can apply it"
             ));
         }
     }
@@ -263,19 +270,19 @@ pub fn losses(spec: &Spec) -> Vec<String> {
         && !matches!(account, Account::User(_))
     {
         lose(format!(
-            "`account` {account} is for a service manager: it runs as you"
+            "`account` {account} is ignored: it requires a service manager; the service runs as the current user"
         ));
     }
     let capabilities = spec.sandbox().map_or(&[][..], |it| &it.capabilities);
     if !sys::is_privileged() {
         for name in sys::lacking_capabilities(capabilities) {
             lose(format!(
-                "`sandbox.capabilities`: it runs without {name}, which the supervisor does not have"
+                "`sandbox.capabilities`: {name} is ignored, because the supervisor does not have it"
             ));
         }
     }
     if spec.http().is_some() {
-        lose("`http` is not served by this version".to_owned());
+        lose("`http` is not supported by this version".to_owned());
     }
     losses
 }
@@ -283,7 +290,7 @@ pub fn losses(spec: &Spec) -> Vec<String> {
 /// Returns a hint for a user that does not exist.
 pub fn no_such_user(name: &str) -> &'static str {
     match name.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => "an account has the name of a user, not its number: `id -nu NUMBER` shows it",
+        true => "use the name of the user, not the number: `id -nu NUMBER` shows the name",
         false => "create the user, or correct `account`",
     }
 }
@@ -302,17 +309,16 @@ pub fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
     let refuse = |why: &str, hint: &str| fail(Code::PermissionDenied, why, hint);
     match account {
         Account::LocalSystem if sys::is_privileged() => Ok(None),
-        Account::LocalSystem => refuse("you are not privileged", "run as root, or drop `account`"),
+        Account::LocalSystem => refuse(
+            "the supervisor is not privileged",
+            "run as root, or remove `account`",
+        ),
         Account::User(user) => match sys::User::lookup(user) {
             Ok(Some(found)) if found.is_current() => Ok(None),
             Ok(Some(found)) if sys::is_privileged() => Ok(Some(found)),
-            Ok(None) => fail(
-                Code::MissingPart,
-                "there is no such user",
-                no_such_user(user),
-            ),
+            Ok(None) => fail(Code::MissingPart, "no such user", no_such_user(user)),
             Ok(Some(_)) => refuse(
-                "only root may start programs as somebody else",
+                "only root may start programs as another user",
                 "run as root, or as that user",
             ),
             Err(error) => refuse(&error.to_string(), "create the user, or correct `account`"),
@@ -320,8 +326,8 @@ pub fn user_of(spec: &Spec) -> Result<Option<sys::User>, Failure> {
         // The current user has few rights already.
         _ if !sys::is_privileged() => Ok(None),
         _ => refuse(
-            "only a service manager can give it, and as root it would run with all rights",
-            "name a user, `account = \"user:NAME\"`, or run mainstay as one",
+            "only a service manager can provide this account; without it, the service would run as root",
+            "use `account = \"user:NAME\"`, or run mainstay as an unprivileged user",
         ),
     }
 }

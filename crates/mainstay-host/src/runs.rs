@@ -92,8 +92,8 @@ pub(crate) fn exposed(path: &Path) -> Option<Exposed> {
                 });
             }
             Err(error) => {
-                let what = format!("{} cannot be looked at: {error}", path.display());
-                let cure = "name a program that can".to_owned();
+                let what = format!("{} cannot be inspected: {error}", path.display());
+                let cure = "use a program that can be inspected".to_owned();
                 return Some(Exposed { what, cure });
             }
         }
@@ -111,9 +111,9 @@ pub(crate) fn exposed(path: &Path) -> Option<Exposed> {
     }
     let what = match sys::exposure_of_program(path) {
         Ok(exposure) => exposure?,
-        Err(error) => format!("{} cannot be looked at: {error}", path.display()),
+        Err(error) => format!("{} cannot be inspected: {error}", path.display()),
     };
-    let cure = "let only administrators change it".to_owned();
+    let cure = "make it writable by administrators only".to_owned();
     Some(Exposed { what, cure })
 }
 
@@ -178,10 +178,10 @@ pub fn refuse_exposed(
         return Ok(());
     };
     let name = spec.name();
-    let message = format!("start {name}: `{key}`: {what}, and it would run as root");
+    let message = format!("cannot start {name}: `{key}`: {what}, and it would run as root");
     Err(Failure::new(Code::PermissionDenied, message).hint(hint(&cure)))
 }
 
 fn hint(cure: &str) -> String {
-    format!("{cure}, or have it run as another user: account = \"user:NAME\"")
+    format!("{cure}, or run it as another user: account = \"user:NAME\"")
 }

@@ -32,7 +32,11 @@ pub fn status(report: &StatusReport) -> Painted {
     let mut text = String::new();
     for service in &report.services {
         for cause in service.drift.iter().flatten() {
-            let _ = writeln!(text, "  {}: not as registered: {cause}", service.name);
+            let _ = writeln!(
+                text,
+                "  {}: differs from its registered definition: {cause}",
+                service.name
+            );
         }
         let problems = service.log_problem.iter().chain(&service.state_problem);
         for remark in service.remark().iter().chain(problems) {

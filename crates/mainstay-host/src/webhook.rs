@@ -23,8 +23,8 @@ pub(crate) fn post(webhook: &Webhook, dir: &Path, id: &str, document: &[u8]) -> 
     match try_post(webhook, dir, id, document) {
         Ok((status, wanted)) => {
             let what = match status {
-                300..=399 => format!("it answers {status}; write its new address into `url`"),
-                _ => format!("it answers {status}"),
+                300..=399 => format!("the server returned {status}; set `url` to its new address"),
+                _ => format!("the server returned {status}"),
             };
             (Answer::Status(status, wanted), what)
         }
@@ -60,10 +60,10 @@ fn try_post(
         .header("webhook-signature", keys.sign(id, timestamp, document))
         .send(document);
     let answer = answer.map_err(|error| match error {
-        ureq::Error::Timeout(_) => format!("no answer within {}", Human(webhook.timeout())),
+        ureq::Error::Timeout(_) => format!("no response within {}", Human(webhook.timeout())),
         // The messages of these errors would show the URL.
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_) => {
-            "the URL cannot be used".to_owned()
+            "the URL is invalid".to_owned()
         }
         error => error.to_string(),
     })?;

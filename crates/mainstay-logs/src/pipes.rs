@@ -427,7 +427,7 @@ fn open_fifo(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fifo = rustix::fs::open(path, flags, Mode::empty())?;
     if FileType::from_raw_mode(rustix::fs::fstat(&fifo)?.st_mode) != FileType::Fifo {
-        let message = format!("{} is in the way of a pipe", path.display());
+        let message = format!("{} exists and is not a pipe", path.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
     Ok(fifo)

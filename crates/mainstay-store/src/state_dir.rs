@@ -61,8 +61,11 @@ impl StateDir {
     pub fn locate(asked: Option<PathBuf>) -> Result<Self, Failure> {
         let of_system = asked.clone().or_else(system_place);
         let Some(path) = asked.or_else(default_place) else {
-            let failure = Failure::new(Code::CannotWrite, "no home directory to keep state in");
-            return Err(failure.hint("say where: --state-dir DIR"));
+            let failure = Failure::new(
+                Code::CannotWrite,
+                "no home directory for the state directory",
+            );
+            return Err(failure.hint("choose a directory: --state-dir DIR"));
         };
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).map_err(|error| {
@@ -242,12 +245,12 @@ impl StateDir {
         let place = dir.display();
         let found = data_owner(&dir, owner);
         let found =
-            found.map_err(|error| format!("look at its data directory {place}: {error}"))?;
+            found.map_err(|error| format!("cannot inspect its data directory {place}: {error}"))?;
         let Some(uid) = found else { return Ok(()) };
         let was = trust::user(uid);
         let now = trust::user(owner.map_or_else(sys::current_uid, sys::User::uid));
         Err(format!(
-            "its data directory {place} belongs to {was}, and it runs as {now}: look through what is in it, then `chown -R {now} {place}`, or move it away"
+            "its data directory {place} belongs to {was}, but it runs as {now}: check its contents, then run `chown -R {now} {place}`, or move it away"
         ))
     }
 
@@ -277,7 +280,7 @@ impl StateDir {
                 "user {account} cannot reach its data directory {}: {place} is not searchable for it (mode {mode:04o})",
                 dir.display()
             ),
-            format!("chmod o+x {place}, or choose another state directory: --state-dir DIR"),
+            format!("chmod o+x {place}, or choose another directory: --state-dir DIR"),
         ))
     }
 
@@ -317,7 +320,7 @@ impl StateDir {
         let path = self.path.join("redaction.key");
         let key = read_or_make_key(&path);
         key.map(RedactionKey::new).map_err(|error| {
-            let message = format!("read or make the key {}: {error}", path.display());
+            let message = format!("cannot read or create the key {}: {error}", path.display());
             Failure::new(Code::CannotWrite, message)
         })
     }
@@ -383,10 +386,13 @@ impl StateDir {
             io::ErrorKind::PermissionDenied => Code::PermissionDenied,
             _ => Code::CannotWrite,
         };
-        let message = format!("{verb} state directory {}: {error}", self.path.display());
+        let message = format!(
+            "cannot {verb} state directory {}: {error}",
+            self.path.display()
+        );
         let hint = disk_hint(error.kind());
         Failure::new(code, message)
-            .hint(hint.unwrap_or("choose a directory that you may write to: --state-dir DIR"))
+            .hint(hint.unwrap_or("choose a directory that you can write to: --state-dir DIR"))
     }
 
     /// Refuses a directory that another account can change, or replace with another one.
@@ -402,7 +408,7 @@ impl StateDir {
             Some(owner) => mainstay_sys::access::run_as(&owner),
             None => exposure.cure(),
         };
-        let hint = format!("{cure}; or choose another one: --state-dir DIR");
+        let hint = format!("{cure}; or choose another directory: --state-dir DIR");
         Err(Failure::new(Code::PermissionDenied, message).hint(hint))
     }
 
@@ -427,7 +433,7 @@ impl StateDir {
             let owner = trust::user(found.uid());
             let message = format!("state directory {place} belongs to {owner} (mode {mode:04o})");
             let hint = format!(
-                "{}; or choose another one: --state-dir DIR",
+                "{}; or choose another directory: --state-dir DIR",
                 mainstay_sys::access::run_as(&owner)
             );
             return Err(Failure::new(Code::PermissionDenied, message).hint(hint));
@@ -465,7 +471,7 @@ impl StateDir {
                 };
                 let message = format!("state directory {}: {exposure}", self.path.display());
                 let hint = format!(
-                    "see what it is and remove {}, or choose another directory: --state-dir DIR",
+                    "check and remove {}, or choose another directory: --state-dir DIR",
                     dir.join(name).display()
                 );
                 return Err(Failure::new(Code::PermissionDenied, message).hint(hint));
@@ -482,7 +488,7 @@ impl StateDir {
         };
         let message = format!("state directory {}: {exposure}", self.path.display());
         let failure = Failure::new(Code::PermissionDenied, message);
-        Err(failure.hint("choose one of your own: --state-dir DIR"))
+        Err(failure.hint("choose a directory of your own: --state-dir DIR"))
     }
 }
 

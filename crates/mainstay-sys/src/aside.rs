@@ -74,11 +74,11 @@ impl Seat {
         };
         let refused = |kind, why| io::Error::new(kind, why);
         if let Some(index) = subjects.iter().position(hangs) {
-            let error = refused(io::ErrorKind::TimedOut, "earlier questions hang");
+            let error = refused(io::ErrorKind::TimedOut, "earlier checks are still blocked");
             return Err((index, error));
         }
         if taken.subjects.len() >= pool.most {
-            let error = refused(io::ErrorKind::WouldBlock, "too many questions hang");
+            let error = refused(io::ErrorKind::WouldBlock, "too many checks are blocked");
             return Err((0, error));
         }
         let number = taken.next;
@@ -110,7 +110,7 @@ pub async fn aside<T: Send + 'static>(
     let (done, answer) = oneshot::channel();
     let seat = Seat::take(&QUESTIONS, &[subject.into()]).map_err(|(_, error)| error)?;
     in_thread(seat, move |_| drop(done.send(work())))?;
-    let gone = |_| io::Error::other("it ended without an answer");
+    let gone = |_| io::Error::other("the check ended without a result");
     answer.await.map_err(gone)
 }
 
@@ -161,7 +161,7 @@ fn answer_in_time<T: Send + 'static>(
     in_thread(seat, move |seat| drop(done.send(work(seat))))?;
     answer.recv_timeout(PATIENCE).map_err(|_| {
         let why = format!(
-            "no answer within {}; the file system may hang",
+            "no response within {}; the file system may be unresponsive",
             Human(PATIENCE)
         );
         io::Error::new(io::ErrorKind::TimedOut, why)
@@ -204,10 +204,13 @@ mod tests {
             let failed = wait_for_both(subjects("two"), || (), hang);
             failed.map_err(|(index, error)| (index, error.to_string()))
         };
-        let late = "no answer within 1s; the file system may hang";
+        let late = "no response within 1s; the file system may be unresponsive";
         assert_eq!(ask(), Err((1, late.to_owned())));
         assert_eq!(ask(), Err((1, late.to_owned())));
-        assert_eq!(ask(), Err((1, "earlier questions hang".to_owned())));
+        assert_eq!(
+            ask(),
+            Err((1, "earlier checks are still blocked".to_owned()))
+        );
         let other = wait_for_both(subjects("three"), || 1, |one| one + 1);
         assert_eq!(other.ok(), Some(2));
         drop(release);

@@ -36,7 +36,7 @@ pub fn open_repaired(path: &Path) -> io::Result<(File, Past)> {
     options.create(true).truncate(false);
     let file = options.open(path)?;
     if !file.metadata()?.is_file() {
-        let why = "something that is not a regular file is in the place of a lock";
+        let why = "the lock is not a regular file";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
     }
     let past = close_to_others(&file)?;

@@ -116,11 +116,11 @@ pub fn exposure(_path: &Path, file: &std::fs::File) -> io::Result<Option<String>
     let (mode, owner) = (metadata.mode() & 0o777, metadata.uid());
     if mode & 0o077 != 0 {
         return Ok(Some(format!(
-            "others may use it (mode {mode:04o}); chmod 600 it"
+            "it is accessible to others (mode {mode:04o}): chmod 600"
         )));
     }
     let is_trusted = owner == 0 || owner == rustix::process::geteuid().as_raw();
-    Ok((!is_trusted).then(|| format!("it belongs to somebody else (uid {owner})")))
+    Ok((!is_trusted).then(|| format!("it belongs to another user (uid {owner})")))
 }
 
 /// The null device, for writing.
@@ -363,7 +363,7 @@ impl Image {
             if text[start..].contains(&0) {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
-                    "an argument or a variable holds a NUL byte",
+                    "an argument or a variable contains a NUL byte",
                 ));
             }
             text.push(0);
@@ -837,11 +837,11 @@ mod processors {
             None => Ok(()),
             Some(_) if known == 0 => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "this system binds no process to processors",
+                "this system does not support `cpus`",
             )),
             Some(cpu) => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("this system knows no processor {cpu}"),
+                format!("this system has no processor {cpu}"),
             )),
         }
     }
@@ -963,7 +963,7 @@ fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     let (dir, name) = guarded::parent(path)?;
     let address = address_in(&dir, path, &name);
     let in_the_way = |what: &str| {
-        let message = format!("{what} (remove it, or write another path into `listen`)");
+        let message = format!("{what} (remove it, or use another path in `listen`)");
         io::Error::new(io::ErrorKind::AlreadyExists, message)
     };
     match statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -975,13 +975,13 @@ fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
             }
             FileType::Socket => {
                 let message =
-                    "another process listens there (stop it, or write another path into `listen`)";
+                    "another process listens there (stop it, or use another path in `listen`)";
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
             }
             FileType::RegularFile => return Err(in_the_way("a file of that name exists")),
             FileType::Directory => return Err(in_the_way("a directory of that name exists")),
             FileType::Symlink => return Err(in_the_way("a symbolic link of that name exists")),
-            _ => return Err(in_the_way("something else of that name exists")),
+            _ => return Err(in_the_way("a special file of that name exists")),
         },
     }
     Ok(UnixListener::bind(address)?.into())
@@ -1358,11 +1358,11 @@ impl SpawnError {
             }
             Step::Limits => limits::refused(command.limits),
             Step::Capabilities => {
-                Some("the supervisor does not have them, or may not pass them on".into())
+                Some("the supervisor does not have them, or cannot pass them on".into())
             }
             Step::Priority => Some("only root may raise a priority".into()),
             Step::Processors if errno == libc::EINVAL => {
-                Some("there are no such processors, or the supervisor may not use them".into())
+                Some("the processors do not exist, or the supervisor may not use them".into())
             }
             _ => None,
         };
@@ -1373,7 +1373,7 @@ impl SpawnError {
                 Step::Output => "connect the output".into(),
                 Step::Limits => "set the limits".into(),
                 Step::Priority => "set the priority".into(),
-                Step::Processors => format!("bind it to the processors {:?}", command.cpus),
+                Step::Processors => format!("set its CPU affinity to {:?}", command.cpus),
                 Step::Groups => format!("set the groups of user {}", user()),
                 Step::Group => format!("set the group of user {}", user()),
                 Step::User => format!("set user {}", user()),
@@ -1401,7 +1401,7 @@ fn lasts(errno: i32) -> bool {
 }
 
 /// The advice for a script saved with Windows line endings.
-const DOS_SCRIPT: &str = "its #! line ends in a carriage return; save it with Unix line ends";
+const DOS_SCRIPT: &str = "its #! line ends in a carriage return; save it with Unix line endings";
 
 enum LineEnd {
     Plain,
@@ -1513,7 +1513,7 @@ pub fn why_not_executed(program: &Path, errno: i32) -> Option<String> {
             "not an executable for this machine ({})",
             elf(&head)
         )),
-        (libc::ENOEXEC, None) => Some("it is neither a program nor a script that begins with #!".into()),
+        (libc::ENOEXEC, None) => Some("it is neither an executable nor a script that starts with #!".into()),
         _ => None,
     }
 }

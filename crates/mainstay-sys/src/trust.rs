@@ -48,7 +48,7 @@ impl fmt::Display for Exposure {
         let path = path.display();
         let owner = user(self.owner);
         match self.why {
-            Why::ForeignLink => write!(f, "{path} is a link of {owner}"),
+            Why::ForeignLink => write!(f, "{path} is a symbolic link of {owner}"),
             Why::ForeignOwner => write!(f, "{path} belongs to {owner} (mode {mode:04o})"),
             Why::GroupMayWrite(group) => write!(
                 f,
@@ -76,7 +76,7 @@ impl Exposure {
                 let me = user(rustix::process::geteuid().as_raw());
                 format!("chown {me} {path}")
             }
-            Why::ForeignLink => format!("put a link of your own in the place of {path}"),
+            Why::ForeignLink => format!("replace {path} with a link of your own"),
             Why::GroupMayWrite(_) => format!("chmod g-w {path}"),
             Why::OthersMayWrite => format!("chmod go-w {path}"),
         }

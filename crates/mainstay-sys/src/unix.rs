@@ -124,7 +124,7 @@ impl Processes {
         let image = Image::new(command, Some(&mark))
             .map_err(|error| SpawnError::parent("prepare the arguments", error))?;
         let child = Child::new(command, &image, self.null.as_raw_fd())
-            .map_err(|error| SpawnError::parent("lay out its start", error))?;
+            .map_err(|error| SpawnError::parent("prepare its start", error))?;
         let (report, reporter) =
             io::pipe().map_err(|error| SpawnError::parent("create a pipe", error))?;
         let pid = fork(&child, &reporter)

@@ -124,12 +124,10 @@ impl Programs {
             .map_err(doing("remove", &unfinished))?;
         let fetched = copy(disk, source, patience, &unfinished).and_then(|found| match expected {
             Some(expected) if *expected != found => {
-                let why = format!(
-                    "its SHA-256 is {}, and {} was expected",
-                    found.0, expected.0
-                );
+                let why = format!("its SHA-256 is {}, expected {}", found.0, expected.0);
                 let failure = source.failure(Code::Failed, &why);
-                let hint = "it is another file, or was damaged on its way: nothing of it was kept";
+                let hint =
+                    "the file is a different one or was damaged in transit; it was discarded";
                 Err(failure.hint(hint))
             }
             _ => Ok(found),
@@ -188,7 +186,10 @@ impl Programs {
             Ok(()) => Ok(lock),
             Err(fs::TryLockError::Error(error)) => Err(doing("lock", &path)(error)),
             Err(fs::TryLockError::WouldBlock) => {
-                let message = format!("{}: somebody else is fetching a program", path.display());
+                let message = format!(
+                    "cannot lock {}: another process is fetching a program",
+                    path.display()
+                );
                 Err(Failure::new(Code::Busy, message).hint("try again"))
             }
         }
@@ -202,22 +203,25 @@ fn doing<'a>(operation: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failur
             io::ErrorKind::PermissionDenied => Code::PermissionDenied,
             _ => Code::CannotWrite,
         };
-        Failure::new(code, format!("{operation} {}: {error}", path.display()))
+        Failure::new(
+            code,
+            format!("cannot {operation} {}: {error}", path.display()),
+        )
     }
 }
 
 /// Rejects a directory in which other accounts could replace programs: they would gain the rights
 /// of the service.
 fn refuse_exposed(dir: &Path) -> Result<(), Failure> {
-    let Some((place, why)) = disk::exposed(dir).map_err(doing("look at", dir))? else {
+    let Some((place, why)) = disk::exposed(dir).map_err(doing("inspect", dir))? else {
         return Ok(());
     };
     let message = format!(
-        "keep a program in {}: {}: {why}",
+        "cannot store a program in {}: {}: {why}",
         dir.display(),
         place.display()
     );
-    let hint = "whoever can change a program may do what it may: see to it that only you can write there (chown, chmod go-w)";
+    let hint = "an account that can replace a program gains its rights: make the directory writable by you only (chown, chmod go-w)";
     Err(Failure::new(Code::PermissionDenied, message).hint(hint))
 }
 
@@ -250,17 +254,17 @@ fn copy(disk: Disk<'_>, source: &Source, patience: Duration, path: &Path) -> Res
     let mut content = source.open(patience)?;
     let dir = path.parent().unwrap_or(path);
     let room = disk::room(dir).map_err(|error| {
-        let failure = doing("keep a program in", dir)(error);
-        failure.hint("mount it with `exec`, or keep the state elsewhere: --state-dir DIR")
+        let failure = doing("store a program in", dir)(error);
+        failure.hint("mount it with `exec`, or choose another directory: --state-dir DIR")
     })?;
     if let (Some(size), Some(room)) = (content.size, room)
         && size > room
     {
         let message = format!(
-            "keep a program in {}: it has {size} bytes, and {room} are free there",
+            "cannot store a program in {}: it has {size} bytes, but only {room} are free",
             dir.display()
         );
-        return Err(Failure::new(Code::CannotWrite, message).hint("make room"));
+        return Err(Failure::new(Code::CannotWrite, message).hint("free some disk space"));
     }
     let file = disk.create_file(path).map_err(doing("create", path))?;
     let mut hasher = Hasher::default();

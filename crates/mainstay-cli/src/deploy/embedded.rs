@@ -94,7 +94,7 @@ pub(crate) fn missing(state: &StateDir) -> Vec<ServiceReport> {
                 found.definition.mode == MODE && !matches!(found.life, Stored::Deleted(_));
             let why = match found.life.owner() {
                 Some(_) => "it is being installed",
-                None => found.life.why().unwrap_or("its files are gone"),
+                None => found.life.why().unwrap_or("its files are missing"),
             };
             let detail = format!("{why}; install it again, or uninstall it");
             is_ours.then(|| stopped(Some(found.life.version().0), Some(detail), name))
@@ -140,7 +140,7 @@ pub(crate) fn witnesses(state: &StateDir, name: &str) -> Result<Option<Vec<Witne
             Witness::says(DAEMON, report.state.to_string(), causes)
         }
         Ok(None) => {
-            let why = "the supervisor that runs here does not have it: install it again".to_owned();
+            let why = "the running supervisor does not manage it: install it again".to_owned();
             Witness::disagrees(DAEMON, "unknown", vec![why])
         }
         Err(absent) if absent.code() == Code::NotRunning => {
@@ -182,7 +182,7 @@ fn registered_witnesses(
                 None
             }
             Ok(_) => Some(format!(
-                "{} is not version {version}",
+                "{} differs from version {version}",
                 place.join(RECORD).display()
             )),
             Err(why) => Some(why),
@@ -272,8 +272,10 @@ fn check_all(state: &StateDir, manifest: &Loaded, specs: &[Spec]) -> Result<Vec<
     for spec in specs {
         let name = spec.name();
         if Installed::find(state, name.as_str()).is_some() {
-            let message = format!("install {name}: the system's manager has it");
-            let hint = format!("first `mainstay uninstall {name}`");
+            let message = format!(
+                "cannot install {name}: it is already installed in the system's service manager"
+            );
+            let hint = format!("uninstall it first: mainstay uninstall {name}");
             return Err(Failure::new(Code::Failed, message).hint(hint));
         }
         let user = preflight::user_of(spec)?;
@@ -352,9 +354,11 @@ pub(crate) fn uninstall_all(
         let others = all.iter().filter(needs).map(|it| it.spec.name().clone());
         let others: Vec<ServiceName> = others.collect();
         if !others.is_empty() {
-            let message = format!("uninstall {name}: {}", Refusal::Needed(others));
+            let message = format!("cannot uninstall {name}: {}", Refusal::Needed(others));
             let failure = Failure::new(Code::Failed, message);
-            return Err(failure.hint("uninstall that first, or all at once"));
+            return Err(
+                failure.hint("uninstall the dependents first, or all services in one command")
+            );
         }
     }
     let services: Vec<ServiceName> = names.iter().filter_map(|it| ServiceName::new(it)).collect();
@@ -387,7 +391,7 @@ fn remove_all(
         let place = place(state, name);
         // The file that marks the service as installed goes first.
         remove(&place.join(RECORD))?;
-        write_desired(state, name, None).map_err(|error| cannot("write in", &place, &error))?;
+        write_desired(state, name, None).map_err(|error| cannot("write to", &place, &error))?;
         for path in manifest_paths(&place) {
             remove(&path)?;
         }
@@ -475,12 +479,12 @@ pub(super) fn misfit(error: GraphError) -> Failure {
     match error {
         GraphError::Missing { service, need } => {
             let message = format!(
-                "install {service}: it needs {need}, which is neither in its manifest nor installed"
+                "cannot install {service}: it needs {need}, which is neither in its manifest nor installed"
             );
             Failure::new(Code::Failed, message).hint(format!("install {need} first"))
         }
-        error => Failure::new(Code::Failed, format!("install: {error}"))
-            .hint("remove one of these needs; `os:NAME` is an installed service, too"),
+        error => Failure::new(Code::Failed, format!("cannot install: {error}"))
+            .hint("remove one of these needs (`os:NAME` also refers to installed services)"),
     }
 }
 

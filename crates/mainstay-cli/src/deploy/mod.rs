@@ -20,7 +20,7 @@ fn refuse_hung(dir: &Path) -> Result<(), Failure> {
         drop(looked_at.symlink_metadata());
     });
     seen.map_err(|error| {
-        let message = format!("remove {}: {error}", dir.display());
+        let message = format!("cannot remove {}: {error}", dir.display());
         Failure::new(Code::Busy, message).hint("try again when the disk responds")
     })
 }
@@ -35,7 +35,7 @@ fn refuse_irregular(
         if let Err(error) = guarded::plain_file(&path)
             && let Some(Refusal::Kind(_)) = guarded::refusal(&error)
         {
-            let message = format!("{operation}: {}: {error}", path.display());
+            let message = format!("cannot {operation}: {}: {error}", path.display());
             let hint = "nothing was changed: move it away, and try again";
             return Err(Failure::new(Code::CannotWrite, message).hint(hint));
         }

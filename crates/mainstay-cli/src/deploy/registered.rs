@@ -86,8 +86,8 @@ impl Witness {
 pub(crate) fn base_dir(dir: &Path) -> Result<String, Failure> {
     dir.to_str().map(str::to_owned).ok_or_else(|| {
         let dir = dir.display();
-        let message = format!("register services below {dir}: this path is not UTF-8");
-        Failure::new(Code::InvalidManifest, message).hint("give its directories other names")
+        let message = format!("cannot register services below {dir}: the path is not UTF-8");
+        Failure::new(Code::InvalidManifest, message).hint("rename its directories")
     })
 }
 
@@ -174,7 +174,7 @@ pub(crate) fn unseen(registered: &Result<Option<Registered>, Failure>) -> Option
     let failure = registered.as_ref().err();
     let failure = failure.filter(|failure| failure.code() == Code::CannotWrite)?;
     Some(format!(
-        "its registration cannot be seen: {}",
+        "its registration cannot be read: {}",
         failure.line()
     ))
 }
@@ -189,7 +189,7 @@ pub(crate) fn witnesses(
     let registered = match registered {
         Ok(Some(registered)) => registered,
         Ok(None) => {
-            let why = "the registry does not have it: install it again".to_owned();
+            let why = "it is not in the registry: install it again".to_owned();
             return vec![Witness::disagrees(NAME, "unknown", vec![why])];
         }
         Err(failure) => {
@@ -227,9 +227,9 @@ pub(crate) fn changed_manifest(path: &Path, registered: &Registered) -> Vec<Stri
         Ok(text) if text == registered.definition.manifest => Vec::new(),
         Ok(_) => {
             let version = registered.life.version();
-            vec![format!("{} is not version {version}", path.display())]
+            vec![format!("{} differs from version {version}", path.display())]
         }
-        Err(error) => vec![format!("read {}: {error}", path.display())],
+        Err(error) => vec![format!("cannot read {}: {error}", path.display())],
     }
 }
 
@@ -251,7 +251,7 @@ pub(crate) fn outdated(
     let what = match registry.version_like(name, is_that).ok()? {
         Some((_, before)) if says_the_same(name, &before, now) => return None,
         Some((version, _)) => format!("version {version}"),
-        None => "what is not registered, or not any more".to_owned(),
+        None => "a definition that is not registered".to_owned(),
     };
     Some(format!(
         "it still runs {what}: restart it (mainstay restart {name})"

@@ -152,8 +152,9 @@ impl Control {
             }
             let mut answers = Vec::with_capacity(asked.len());
             for (names, answer) in asked {
-                let failed =
-                    |error| Failure::new(Code::Failed, format!("{}: {error}", verb.as_str()));
+                let failed = |error| {
+                    Failure::new(Code::Failed, format!("cannot {}: {error}", verb.as_str()))
+                };
                 answers.push((names, answer.await.map_err(failed).flatten()));
             }
             answers
@@ -168,7 +169,7 @@ impl Control {
             }
             if let Some(orphans) = host::orphans(state) {
                 let (what, hint) = orphans.remark();
-                let message = format!("{} {}: {what}", verb.as_str(), self.names.join(", "));
+                let message = format!("cannot {} {}: {what}", verb.as_str(), self.names.join(", "));
                 return Err(Failure::new(Code::NotRunning, message).hint(hint));
             }
         }
@@ -323,7 +324,7 @@ fn disappointment(state: &StateDir, verb: Verb, service: &ServiceReport) -> Opti
         _ => None,
     };
     let state = service.it_is(detail.as_deref());
-    let message = format!("{} {}: {state}", verb.as_str(), service.name);
+    let message = format!("cannot {} {}: {state}", verb.as_str(), service.name);
     if let Some(missing) = missing {
         let failure = Failure::new(Code::MissingPart, message);
         return Some(match missing.hint_text() {
@@ -335,7 +336,7 @@ fn disappointment(state: &StateDir, verb: Verb, service: &ServiceReport) -> Opti
     let name = &service.name;
     // A service that has not run has no output.
     Some(match exit.is_some() || service.pid.is_some() {
-        true => failure.hint(format!("its last words: mainstay logs {name} -n 20")),
+        true => failure.hint(format!("see its recent output: mainstay logs {name} -n 20")),
         false => failure,
     })
 }
@@ -348,7 +349,9 @@ fn missing_part(state: &StateDir, name: &str, detail: Option<&str>) -> Option<Fa
     let (spec, dir) = (&definition.spec, &definition.dir);
     let user = preflight::user_of(spec).ok()?;
     let found = preflight::check_files(spec, dir, user.as_ref(), &launch::inherited()).err()?;
-    let why = found.message().strip_prefix(&format!("start {name}: "))?;
+    let why = found
+        .message()
+        .strip_prefix(&format!("cannot start {name}: "))?;
     let is_that = found.code() == Code::MissingPart && detail?.contains(why);
     is_that.then_some(found)
 }

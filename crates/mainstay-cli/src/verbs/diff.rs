@@ -79,8 +79,10 @@ impl Diff {
         };
         let from = self.from.map_or(before, Version);
         if from == Version(0) {
-            let message = format!("compare {}: it has one version only", self.name);
-            return Err(Failure::new(Code::Unknown, message).hint("name a file: --to FILE"));
+            let message = format!("cannot compare {}: it has only one version", self.name);
+            return Err(
+                Failure::new(Code::Unknown, message).hint("compare it with a file: --to FILE")
+            );
         }
         let (from_name, from) = numbered(from)?;
         let diff = unified(&self.name, (&from_name, &from), (&to_name, &to));

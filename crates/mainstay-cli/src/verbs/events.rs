@@ -36,13 +36,13 @@ impl Events {
         let name = self.name.as_deref();
         let installed = name.and_then(|name| Installed::find(state, name));
         if let Some(installed) = &installed {
-            installed.check_hosted("events")?;
+            installed.check_hosted("show the events of")?;
         }
         let place = name.map_or_else(|| state.clone(), |name| state.of(name));
         client::block_on(async {
             let events = async {
                 if let Some(name) = name {
-                    client::expect_service(&place, "events", name).await?;
+                    client::expect_service(&place, "show the events of", name).await?;
                 }
                 client::events(&place).await
             };

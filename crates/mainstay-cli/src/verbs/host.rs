@@ -120,7 +120,7 @@ impl Host {
 fn refuse_exposed(manifest: &Path) -> Result<(), Failure> {
     match mainstay_sys::acl_exposure(manifest) {
         Ok(Some(exposure)) => {
-            let message = format!("read {}: {exposure}", manifest.display());
+            let message = format!("cannot read {}: {exposure}", manifest.display());
             let failure = Failure::new(Code::PermissionDenied, message);
             Err(failure.hint("install the service again"))
         }

@@ -73,7 +73,7 @@ pub(crate) struct Install {
 fn manager(name: &str) -> Result<Manager, String> {
     Manager::from_name(name).ok_or_else(|| {
         let names: Vec<&str> = Manager::ALL.iter().map(|manager| manager.name()).collect();
-        format!("it is one of {}", names.join(", "))
+        format!("expected one of {}", names.join(", "))
     })
 }
 
@@ -178,7 +178,10 @@ impl Install {
         ];
         if let Some((_, option)) = refused.into_iter().find(|(is_given, _)| *is_given) {
             let (code, message) = match (self.manager, &self.root) {
-                (Some(_), _) => (Code::Usage, format!("the embedded manager has no {option}")),
+                (Some(_), _) => (
+                    Code::Usage,
+                    format!("the embedded manager does not support {option}"),
+                ),
                 (None, Some(root)) => (
                     Code::MissingPart,
                     format!("no service manager was found in {}", root.display()),
@@ -186,17 +189,17 @@ impl Install {
                 (None, None) => (
                     Code::MissingPart,
                     format!(
-                        "this system has no service manager but the embedded one, which has no {option}"
+                        "no service manager was found on this system, and the embedded one does not support {option}"
                     ),
                 ),
             };
             let hint = match (self.manager, &self.root) {
                 (None, Some(_)) => {
-                    "name the one that the image will have: --manager systemd".to_owned()
+                    "choose the service manager of the image: --manager systemd".to_owned()
                 }
-                _ => format!("leave out {option}; `mainstay daemon` runs what is installed"),
+                _ => format!("omit {option}; `mainstay daemon` runs the installed services"),
             };
-            return Err(Failure::new(code, format!("install: {message}")).hint(hint));
+            return Err(Failure::new(code, format!("cannot install: {message}")).hint(hint));
         }
         if self.dry_run {
             output::text(&embedded::plan_all(state, manifest, specs)?)?;
@@ -229,7 +232,10 @@ impl Install {
         }
         for line in services {
             for loss in line.losses {
-                output::complain(&format!("{}: this system does not keep {loss}", line.name));
+                output::complain(&format!(
+                    "{}: not supported by the service manager: {loss}",
+                    line.name
+                ));
             }
             for warning in line.warnings {
                 output::complain(&format!("warning: {}: {warning}", line.name));
@@ -248,9 +254,9 @@ impl Install {
         // A container usually has no service manager, and `mainstay daemon` is one.
         let manager = self.manager.or(found).unwrap_or(Manager::Mainstay);
         if cfg!(windows) && self.mode == Mode::Direct {
-            let message = "install directly: Windows runs only what is written as a service";
+            let message = "cannot install in direct mode: Windows runs only programs that are written as services";
             let failure = Failure::new(Code::Usage, message);
-            return Err(failure.hint("leave out --mode direct: its host is one"));
+            return Err(failure.hint("omit --mode direct"));
         }
         let scope = match self.user {
             true => Scope::User,
@@ -263,7 +269,7 @@ impl Install {
         let unread = |from: &str, error| {
             Failure::new(
                 Code::Failed,
-                format!("read a password from {from}: {error}"),
+                format!("cannot read a password from {from}: {error}"),
             )
         };
         if self.password_stdin {
@@ -279,7 +285,12 @@ impl Install {
         let Some(name) = &self.password_env else {
             return Ok(None);
         };
-        let missing = || Failure::new(Code::Usage, format!("there is no variable {name}"));
+        let missing = || {
+            Failure::new(
+                Code::Usage,
+                format!("the environment variable {name} is not set"),
+            )
+        };
         Password::from_env(name).ok_or_else(missing).map(Some)
     }
 }
@@ -288,7 +299,7 @@ impl Install {
 /// `root`.
 fn dir_in_image(dir: &Path, root: &Path) -> Result<PathBuf, Failure> {
     let canonical = |path: &Path| {
-        let failed = |error| format!("find {}: {error}", path.display());
+        let failed = |error| format!("cannot find {}: {error}", path.display());
         let found = path.canonicalize().map_err(failed);
         found.map_err(|message| Failure::new(Code::Failed, message))
     };
@@ -303,7 +314,7 @@ fn account(spec: &Spec, mode: Mode, password: Option<&Password>) -> Result<Accou
         Account::User(user, None) if password.is_none() => {
             let asked = Password::ask(&format!("Password of {user}: "));
             let failed = |error| {
-                let message = format!("ask for the password of {user}: {error}");
+                let message = format!("cannot read the password of {user}: {error}");
                 let failure = Failure::new(Code::Failed, message);
                 failure.hint("use --password-stdin, --password-file or --password-env")
             };

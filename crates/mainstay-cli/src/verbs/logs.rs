@@ -149,7 +149,7 @@ impl Logs {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         if let Some(Rotate::Rotate { name }) = self.rotate {
             if let Some(installed) = Installed::find(state, &name) {
-                installed.check_hosted("rotate logs")?;
+                installed.check_hosted("rotate the log of")?;
             }
             let rotated = client::block_on(client::rotate(&state.of(&name), &name))?;
             rotated.map_err(|failure| not_found::service_or(state, &[name], failure))?;
@@ -160,7 +160,7 @@ impl Logs {
         let mut sources = Vec::new();
         for (number, name) in self.names.iter().enumerate() {
             if let Some(installed) = Installed::find(state, name) {
-                installed.check_hosted("logs")?;
+                installed.check_hosted("show the logs of")?;
             }
             let found = self.sources(&state.of(name), number, name, regex.as_ref());
             sources
@@ -207,8 +207,11 @@ impl Logs {
         let mut damaged = Ok(ExitCode::SUCCESS);
         for damage in sources.iter().flat_map(|source| source.log.damage()) {
             let path = damage.path.display();
-            let failure = Failure::new(Code::Failed, format!("read {path}: {}", damage.error))
-                .hint("what could be read of it was shown");
+            let failure = Failure::new(
+                Code::Failed,
+                format!("cannot read {path}: {}", damage.error),
+            )
+            .hint("the readable part was shown");
             if let Err(failure) = std::mem::replace(&mut damaged, Err(failure)) {
                 output::fail(&failure);
             }
@@ -231,7 +234,7 @@ impl Logs {
                 Some(time) => Ok(Some(time)),
                 None => Err(
                     Failure::new(Code::Usage, format!("{option} '{text}' is not a time"))
-                        .hint(format!("it takes {WHEN}")),
+                        .hint(format!("expected {WHEN}")),
                 ),
             },
         };
@@ -282,9 +285,9 @@ impl Logs {
             StreamName::Stderr => Stream::Stderr,
         });
         if asked.is_some() && stderr.is_none() && !names_streams(&log).map_err(failed)? {
-            let message = format!("the log of {name} does not tell stdout from stderr");
+            let message = format!("the log of {name} does not distinguish stdout and stderr");
             return Err(Failure::new(Code::Usage, message)
-                .hint("log = { streams = \"split\" } keeps them apart from then on"));
+                .hint("set log = { streams = \"split\" } to separate them from then on"));
         }
         let is_split = stderr.is_some();
         let streams = match asked {
@@ -412,7 +415,7 @@ impl Logs {
         let names = self.names.join(", ");
         Err(Failure::new(
             Code::Failed,
-            format!("follow the log of {names}: {error}"),
+            format!("cannot follow the log of {names}: {error}"),
         ))
     }
 }
@@ -496,7 +499,8 @@ fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::NotFound => {
             // A running supervisor reports whether the service exists.
-            let asked = client::block_on(client::expect_service(state, "logs", name)).flatten();
+            let asked =
+                client::block_on(client::expect_service(state, "show the logs of", name)).flatten();
             match asked {
                 Ok(()) => {
                     let message = format!("no log of {name} yet: it has not been started");
@@ -510,17 +514,20 @@ fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> Failure {
                 Code::Unknown,
                 format!("no log of {name} in {}", place.display()),
             )
-            .hint("is this the state directory it runs with? --state-dir DIR")
+            .hint("if it runs with another state directory, use --state-dir DIR")
             .seeking(Sought::Service(name.to_owned()))
         }
         io::ErrorKind::PermissionDenied => {
-            let operation = format!("read the log of {name}");
+            let operation = format!("cannot read the log of {name}");
             match Closed::at(&state.logs_dir().join(name)) {
                 Some(closed) => closed.failure(&operation),
                 None => Failure::new(Code::PermissionDenied, format!("{operation}: {error}"))
                     .hint(access::run_as_administrator()),
             }
         }
-        _ => Failure::new(Code::Failed, format!("read the log of {name}: {error}")),
+        _ => Failure::new(
+            Code::Failed,
+            format!("cannot read the log of {name}: {error}"),
+        ),
     }
 }

@@ -56,8 +56,9 @@ fn must_be_one(verb: &str, option: &str, count: usize) -> Result<(), Failure> {
     match count {
         1 => Ok(()),
         count => {
-            let message = format!("{verb} {count} services: {option} is for one");
-            Err(Failure::new(Code::Usage, message).hint("name it"))
+            let message =
+                format!("cannot {verb} {count} services: {option} applies to one service");
+            Err(Failure::new(Code::Usage, message).hint("name one service"))
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::not_found;
 
 /// The hint for a manifest without `snapshot`.
 const STATE: &str =
-    "say what its state is: snapshot = { paths = [\"/var/lib/…\"] }, or {} for its own directory";
+    "set snapshot = { paths = [\"/var/lib/…\"] }, or snapshot = {} for its own directory";
 
 /// Manage the snapshots of a service
 #[derive(Debug, clap::Args)]
@@ -140,7 +140,7 @@ impl Snapshot {
 impl Kept {
     fn of(name: &str, base: &StateDir) -> Result<Self, Failure> {
         let Some(name) = ServiceName::new(name) else {
-            let message = format!("no service can be named {name:?}");
+            let message = format!("{name:?} is not a valid service name");
             return Err(Failure::new(Code::Unknown, message));
         };
         let state = base.of(name.as_str());
@@ -162,7 +162,7 @@ impl Kept {
             return Ok(kept);
         }
         if let Some(closed) = Closed::at(&kept.state.snapshots_dir().join(name)) {
-            return Err(closed.failure(&format!("read the snapshots of {name}")));
+            return Err(closed.failure(&format!("cannot read the snapshots of {name}")));
         }
         let message = format!("{name} has no snapshots in {}", kept.state.path().display());
         let hint = match kept.declared(None) {
@@ -200,8 +200,8 @@ impl Kept {
         let found = places.find(|place| place.is_file());
         let Some(path) = manifest.or(found.as_deref()) else {
             let name = self.name.as_str();
-            let message = format!("nobody knows what the state of {name} is");
-            let hint = "name its manifest: --manifest FILE";
+            let message = format!("no manifest of {name} was found");
+            let hint = "pass its manifest: --manifest FILE";
             let failure = Failure::new(Code::Unknown, message).hint(hint);
             let failure = failure.seeking(Sought::Service(name.to_owned()));
             return Err(not_found::service_or(&self.base, &[name], failure));
@@ -356,7 +356,7 @@ fn find(kept: &Kept, id: Option<SnapshotId>) -> Result<Listed, Failure> {
             Some(id) => format!("{} has no snapshot {id}", kept.name),
             None => format!("{} has no snapshot", kept.name),
         };
-        let hint = format!("which there are: mainstay snapshot list {}", kept.name);
+        let hint = format!("list its snapshots: mainstay snapshot list {}", kept.name);
         Failure::new(Code::Unknown, message).hint(hint)
     })
 }
@@ -449,8 +449,9 @@ fn verify(kept: &Kept, id: Option<SnapshotId>, json: bool) -> Result<(), Failure
 
 fn damage(kept: &Kept, what: &str) -> Failure {
     let name = &kept.name;
-    let hint =
-        format!("a restore takes no damaged one; delete it: mainstay snapshot prune {name} ID");
+    let hint = format!(
+        "damaged snapshots cannot be restored; delete them: mainstay snapshot prune {name} ID"
+    );
     Failure::new(Code::Failed, format!("{name}: {what}")).hint(hint)
 }
 
@@ -467,16 +468,16 @@ fn restore(kept: &Kept, which: Which, stops: bool, keeps: bool, json: bool) -> R
         && let Some(orphans) = host::orphans(&kept.state)
     {
         let (what, hint) = orphans.remark();
-        let message = format!("restore the state of {name}: {what}");
+        let message = format!("cannot restore the state of {name}: {what}");
         return Err(Failure::new(Code::Failed, message).hint(hint));
     }
     match runs {
         Some(service) if !stops => {
             let message = format!(
-                "restore the state of {name}: it is {}, so its state is in use",
+                "cannot restore the state of {name}: it is {}, so its state is in use",
                 service.state
             );
-            let hint = format!("stop it first: mainstay stop {name}, or let that be done: --stop");
+            let hint = format!("stop it first: mainstay stop {name}, or use --stop");
             return Err(Failure::new(Code::Failed, message).hint(hint));
         }
         Some(_) => drop(kept.control(Verb::Stop)?),
@@ -504,7 +505,7 @@ fn restore_now(kept: &Kept, which: Which, keeps: bool) -> Result<(Value, String)
     session.finish();
     for (id, why) in &done.damaged {
         output::complain(&format!(
-            "{}: snapshot {id} is damaged: {why}; an older one is taken",
+            "{}: snapshot {id} is damaged: {why}; using an older one",
             kept.name
         ));
     }
@@ -520,7 +521,7 @@ fn restore_now(kept: &Kept, which: Which, keeps: bool) -> Result<(Value, String)
     });
     let mut text = format!("{}: restored {id}\n", kept.name);
     if let Some(kept_as) = done.kept_as {
-        text.push_str(&format!("what was there before is snapshot {kept_as}\n"));
+        text.push_str(&format!("the previous state is snapshot {kept_as}\n"));
     }
     Ok((document, text))
 }

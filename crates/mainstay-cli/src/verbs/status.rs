@@ -183,10 +183,11 @@ fn ask(state: &StateDir, names: &[String], remark: &mut Option<Remark>) -> Resul
     for name in names {
         if !report.services.iter().any(|service| service.name == *name) {
             // A running supervisor returns the reason.
-            let asked = client::block_on(client::expect_service(state, "status", name))?;
+            let asked =
+                client::block_on(client::expect_service(state, "show the status of", name))?;
             return Err(match asked {
                 Err(failure) if failure.code() == Code::Unknown => {
-                    failure.hint("`mainstay list` shows those that are supervised")
+                    failure.hint("list the supervised services: mainstay list")
                 }
                 _ => not_found::service_among(state, name, &report),
             });

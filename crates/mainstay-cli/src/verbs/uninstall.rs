@@ -28,7 +28,7 @@ impl Uninstall {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         if self.if_version.is_some() && self.names.len() != 1 {
             let message = format!(
-                "uninstall {} services: --if-version is for one",
+                "cannot uninstall {} services: --if-version applies to one service",
                 self.names.len()
             );
             return Err(Failure::new(Code::Usage, message));

@@ -114,7 +114,7 @@ impl Update {
             super::must_be_one("update", "--artifact", names.len())?;
         }
         if let (Some(Source::Url(_)), None) = (&self.artifact, &self.sha256) {
-            let message = "update by a program from elsewhere: say what it is by --sha256";
+            let message = "--artifact with a URL requires --sha256";
             return Err(Failure::new(Code::Usage, message));
         }
         let base_dir = registered::base_dir(&manifest.dir)?;
@@ -188,7 +188,9 @@ impl Update {
         };
         let text = core::with_program(&manifest.text, manifest.format, name, &path);
         let text = text.ok_or_else(|| {
-            let message = format!("update {name}: its manifest cannot name the program {path}");
+            let message = format!(
+                "cannot update {name}: its manifest cannot contain the program path {path}"
+            );
             Failure::new(Code::InvalidManifest, message)
         })?;
         let kept = manifest_file::Source::of(
@@ -234,17 +236,17 @@ impl Rollback {
             let before = found.life.version().0.saturating_sub(1);
             let version = self.to.unwrap_or(before);
             if version == 0 {
-                let message = format!("roll back {name}: there is no version before the first");
+                let message = format!("cannot roll back {name}: version 1 is the first");
                 return Err(Failure::new(Code::Unknown, message));
             }
             let kept = system::kept(registry, &self.name, Version(version))?;
             let place = |it: &Definition| (it.manager.clone(), it.mode.clone(), it.user);
             if place(&kept) != place(&found.definition) {
                 let message = format!(
-                    "roll back {name}: version {version} was a service of {}, {}",
+                    "cannot roll back {name}: version {version} was installed in {}, mode {}",
                     kept.manager, kept.mode
                 );
-                let hint = "install that again: it is another place, not only another definition";
+                let hint = "install that version again: its service manager or mode differs";
                 return Err(Failure::new(Code::Failed, message).hint(hint));
             }
             Ok((kept, Some(Version(version))))
@@ -284,9 +286,9 @@ impl How {
             true => String::new(),
             false => said.collect(),
         };
-        let failure = Failure::new(Code::Failed, format!("{verb} {name}: {why}"));
-        let reached = line.phase.map_or("it was not tried", reached);
-        let hint = format!("{reached}; version {before} holds as before");
+        let failure = Failure::new(Code::Failed, format!("cannot {verb} {name}: {why}"));
+        let reached = line.phase.map_or("it was not started", reached);
+        let hint = format!("{reached}; version {before} remains in effect");
         Err(failure.details(details).hint(hint))
     }
 
@@ -302,7 +304,9 @@ impl How {
                 ..
             } = line;
             match line.outcome {
-                "updated" => format!("{name}: version {version}, in the place of {before}\n"),
+                "updated" => {
+                    format!("{name}: updated from version {before} to version {version}\n")
+                }
                 "up-to-date" => format!("{name}: up to date, version {version}\n"),
                 // The failure contains the outcome.
                 _ => String::new(),

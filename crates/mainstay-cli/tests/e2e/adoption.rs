@@ -368,7 +368,7 @@ fn a_dead_supervisor_is_said_once_by_a_status_that_waits() {
     let output = verb(&sandbox, &["status", "--wait", "500ms", "slow"]);
     assert_eq!(code(output.status), 3);
     let said = stderr(&output);
-    for once in [") is gone;", "hint: "] {
+    for once in [") is no longer running", "hint: "] {
         assert_eq!(said.matches(once).count(), 1, "{said}");
     }
     assert_eq!(code(verb(&sandbox, &["stop"]).status), 0);
@@ -386,7 +386,8 @@ fn status_and_stop_without_a_supervisor() {
 
         let output = verb(&sandbox, &["status"]);
         assert_eq!(code(output.status), 3);
-        let gone = format!("the supervisor (pid {killed}) is gone; its services live on");
+        let gone =
+            format!("the supervisor (pid {killed}) is no longer running, but its services are");
         assert!(stderr(&output).contains(&gone), "{}", stderr(&output));
         assert!(stderr(&output).contains("`mainstay stop` ends them"));
         assert_eq!(listed(&sandbox), before);
@@ -431,7 +432,7 @@ fn status_and_stop_without_a_supervisor() {
         );
         sandbox.assert_no_leftovers();
         let output = verb(&sandbox, &["status"]);
-        assert!(stderr(&output).contains("no supervisor runs in"));
+        assert!(stderr(&output).contains("no supervisor is running in"));
         let supervisor = run(&sandbox, &manifest, containment);
         event(&supervisor, "api", "ready");
         assert_eq!(order(&supervisor, "adopted"), [""; 0]);
@@ -549,7 +550,7 @@ fn services_whose_ledger_is_lost_are_stopped_by_name() {
             let output = verb(&sandbox, &["stop", "nosuch"]);
             assert_eq!(code(output.status), 4, "{}", stderr(&output));
             let said = stderr(&output);
-            assert!(said.contains("hint: the services there: a, b"), "{said}");
+            assert!(said.contains("hint: services: a, b"), "{said}");
             assert!(!has_ended(a) && !has_ended(b));
 
             let output = verb(&sandbox, &["stop", "b"]);
@@ -651,7 +652,7 @@ fn a_changed_manifest_is_said_and_what_it_has_no_more_is_ended() {
             supervisor = run(&sandbox, &manifest, containment);
             notice(
                 &supervisor,
-                "changed: its definition has changed; restart it to apply that",
+                "changed: its definition has changed; restart it to apply the change",
             );
             event(&supervisor, "same", "adopted");
             event(&supervisor, "changed", "adopted");
@@ -886,11 +887,14 @@ fn what_went_to_the_background_is_seen_by_the_next_supervisor() {
         supervisor.kill_dash_nine();
         assert_eq!(state(&sandbox, "bg"), "unknown");
         let said = stderr(&verb(&sandbox, &["status"]));
-        assert!(said.contains("is gone; its services live on"), "{said}");
+        assert!(
+            said.contains("is no longer running, but its services are"),
+            "{said}"
+        );
         let mut supervisor = run(&sandbox, &manifest, containment);
         let halted = event(&supervisor, "bg", "halted");
         let message = halted["message"].as_str().expect("a message");
-        assert!(message.contains("went to the background"), "{message}");
+        assert!(message.contains("went into the background"), "{message}");
         assert_eq!(code(supervisor.wait(SOON)), 1);
         sandbox.assert_no_leftovers();
     }

@@ -247,7 +247,7 @@ fn while_services_run_a_busy_receiver_is_asked_again_later() {
     assert_eq!(tries[0].judge(), tries[1].judge());
     assert!(tries[1].at - tries[0].at >= Duration::from_millis(900));
     let words = format!(
-        "orders: http://{address} did not take an alert: it answers 500; it is tried again"
+        "orders: cannot deliver an alert to http://{address}: the server returned 500; retrying"
     );
     assert_eq!(
         notices(&supervisor)
@@ -290,7 +290,7 @@ fn a_refusal_is_final_and_said() {
     assert!(got.try_recv().is_err());
     let said = notices(&supervisor).join("\n");
     for answer in ["410", "308"] {
-        let words = format!(": http://{address}: it answers {answer}");
+        let words = format!(": http://{address}: the server returned {answer}");
         assert!(
             said.contains("orders: an alert was lost (") && said.contains(&words),
             "{said}"
@@ -306,16 +306,13 @@ fn whoever_cannot_be_reached_keeps_no_supervisor_alive() {
     ));
     write_key(&sandbox);
     let mut supervisor = Supervisor::start(&sandbox, &manifest);
-    notice(&supervisor, "it is tried again");
+    notice(&supervisor, "; retrying");
     notice(
         &supervisor,
-        "waiting up to 30s for alerts to be delivered: 2",
+        "waiting up to 30s for the delivery of 2 alerts",
     );
     supervisor.ctrl_c();
-    notice(
-        &supervisor,
-        "waiting up to 5s for alerts to be delivered: 2",
-    );
+    notice(&supervisor, "waiting up to 5s for the delivery of 2 alerts");
     ctrl_c_again(&supervisor);
     assert_eq!(code(supervisor.wait(SOON)), 1);
     let lost = notices(&supervisor);
@@ -354,9 +351,12 @@ fn a_storm_of_alerts_is_counted_and_the_halt_goes_out_of_it() {
     assert_eq!(kinds, ["failed", "failed", "halted"], "one after the other");
     assert_eq!(told[2]["suppressed"], 4);
     let said = notices(&supervisor).join("\n");
-    assert!(said.contains("orders: more than 2 alerts in 1h"), "{said}");
     assert!(
-        said.contains("orders: its alert command said: paged failed"),
+        said.contains("orders: more than 2 alerts within 1h"),
+        "{said}"
+    );
+    assert!(
+        said.contains("orders: the alert command reported: paged failed"),
         "{said}"
     );
 
@@ -423,7 +423,7 @@ fn a_command_has_its_time_and_then_is_killed_with_all_its_children() {
     let said = notices(&supervisor);
     let lost = said
         .iter()
-        .filter(|it| it.contains("its alert command failed: no answer within 300ms"));
+        .filter(|it| it.contains("the alert command failed: no response within 300ms"));
     assert_eq!(lost.count(), 2, "{said:?}");
     let children = fs::read_to_string(sandbox.path().join("children")).expect("children");
     assert_eq!(children.lines().count(), 2);
@@ -445,7 +445,7 @@ fn a_command_that_cannot_be_had_is_said_at_the_start_and_so_is_a_key_that_others
     );
     notice(
         &supervisor,
-        "on_alert: secret_file webhook.key: others may use it (mode 0644); chmod 600 it",
+        "on_alert: secret_file webhook.key: it is accessible to others (mode 0644): chmod 600",
     );
     notice(
         &supervisor,
@@ -453,7 +453,7 @@ fn a_command_that_cannot_be_had_is_said_at_the_start_and_so_is_a_key_that_others
     );
     notice(
         &supervisor,
-        "https://127.0.0.1:1 did not take an alert: secret_file webhook.key: others may use it",
+        "cannot deliver an alert to https://127.0.0.1:1: secret_file webhook.key: it is accessible to others",
     );
     assert!(!notices(&supervisor).join("\n").contains(&secret));
 }
@@ -463,7 +463,7 @@ fn a_command_that_cannot_be_had_is_said_at_the_start_and_so_is_a_key_that_others
 #[test]
 fn a_command_runs_with_the_account_of_its_service_and_no_other_setting() {
     if !rustix::process::geteuid().is_root() {
-        return mainstay_testkit::skip("only root may start programs as somebody else");
+        return mainstay_testkit::skip("only root may start programs as another user");
     }
     let (sandbox, manifest) = sandbox(&format!(
         r#"{HALTS}
@@ -590,7 +590,7 @@ fn over_tls_only_whom_the_manifest_trusts_is_told() {
     );
     notice(
         &supervisor,
-        &format!("stranger: https://{address} did not take an alert"),
+        &format!("stranger: cannot deliver an alert to https://{address}"),
     );
     let said = notices(&supervisor).join("\n").to_lowercase();
     assert!(
@@ -649,7 +649,7 @@ fn a_daemon_tells_the_log_of_the_system_of_alerts_and_of_nothing_else() {
         [
             format!("<28>mainstay[{pid}]: orders: failed: exit code 7"),
             format!(
-                "<28>mainstay[{pid}]: orders: halted: exit code 7; its policy does not restart it"
+                "<28>mainstay[{pid}]: orders: halted: exit code 7; its recovery policy does not restart it"
             ),
         ]
     );

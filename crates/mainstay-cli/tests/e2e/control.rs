@@ -45,7 +45,7 @@ fn status_says_what_is() {
     stop(supervisor, &sandbox);
     let output = verb(&sandbox, &["status"]);
     assert_eq!(code(output.status), 3);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no supervisor runs in"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no supervisor is running in"));
 }
 
 #[test]
@@ -300,19 +300,19 @@ fn a_request_may_be_for_one_definition_only() {
         stale,
         "",
         412,
-        "the definition of db is not what is expected",
+        "the definition of db does not match the condition",
     );
     assert_eq!(etag(&head), tag);
     for (lines, status, part) in [
         (
             format!("restart\nIf-Match: W/{tag}"),
             412,
-            "not what is expected",
+            "does not match the condition",
         ),
         (
             "restart\nIf-None-Match: *".to_owned(),
             412,
-            "not what is expected",
+            "does not match the condition",
         ),
         (
             format!("restart\nIf-Match: {}", tag.trim_matches('"')),
@@ -322,20 +322,20 @@ fn a_request_may_be_for_one_definition_only() {
         (
             "update\nIf-Match: \"other\"".to_owned(),
             412,
-            "not what is expected",
+            "does not match the condition",
         ),
-        (format!("update\nIf-Match: {tag}"), 400, "the request"),
+        (format!("update\nIf-Match: {tag}"), 400, "invalid request"),
         (
             "update/abort\nIf-Match: \"other\"".to_owned(),
             412,
-            "not what is expected",
+            "does not match the condition",
         ),
     ] {
         let lines = format!("POST /v1/services/db/{lines}");
         answers(&sandbox, &lines, "", status, part);
     }
     let none = "POST /v1/services/none/restart\nIf-Match: *";
-    answers(&sandbox, none, "", 412, "there is no service none");
+    answers(&sandbox, none, "", 412, "no service none");
     assert_eq!(starts(&sandbox, "db"), 1, "nothing of that was done");
     let other = format!("POST /v1/services/db/restart\nIf-Match: \"other\"\nIf-Match: {tag}");
     answers(&sandbox, &other, "", 200, "running");
@@ -397,7 +397,7 @@ fn a_daemon_changes_what_is_expected_and_nobody_else_is_at() {
     );
     for method in ["PUT", "DELETE"] {
         let stale = format!("{method} /v1/services/slow\nIf-Match: {first}");
-        let head = answers(&sandbox, &stale, "", 412, "not what is expected");
+        let head = answers(&sandbox, &stale, "", 412, "does not match the condition");
         assert_eq!(etag(&head), second);
     }
     let right = format!("PUT /v1/services/slow\nIf-Match: {second}");
@@ -418,7 +418,7 @@ fn a_daemon_changes_what_is_expected_and_nobody_else_is_at() {
     for method in ["PUT", "DELETE"] {
         for more in ["", "?owner=nobody"] {
             let request = format!("{method} /v1/services/slow{more}");
-            let why = format!("by another mainstay, pid {}", uninstall.id());
+            let why = format!("by another mainstay process (pid {})", uninstall.id());
             answers(&sandbox, &request, "", 423, &why);
         }
     }
@@ -430,7 +430,7 @@ fn a_daemon_changes_what_is_expected_and_nobody_else_is_at() {
         "GET /v1/services/slow",
         "",
         404,
-        "no service slow",
+        "no service named slow is installed",
     );
     stop(supervisor, &sandbox);
 }

@@ -163,7 +163,7 @@ fn services_come_change_and_go_while_others_run_untouched() {
     // The installation is all or none, and leaves nothing behind.
     let taken = "[service.db]\ncommand = [\"PUPPET\", \"exit\", \"3\"]\nneeds = [\"late\"]\n";
     let circle = nobody.replace("nobody", "api") + taken;
-    refused(&sandbox, "late", &circle, "in a circle");
+    refused(&sandbox, "late", &circle, "dependency cycle");
     assert!(!sandbox.state_dir().join("installed/late").exists());
     assert_eq!(listed(&sandbox), before);
     let late = "[service.late]\ncommand = [\"PUPPET\", \"print\", \"one\", \"hang\"]\nneeds = [\"os:api\"]\n";
@@ -194,7 +194,7 @@ fn services_come_change_and_go_while_others_run_untouched() {
     // A service that others need stays installed.
     let (code, text) = said(&sandbox, &["uninstall", "db"]);
     assert!(
-        code == 1 && text.contains("uninstall db: api needs it"),
+        code == 1 && text.contains("cannot uninstall db: api needs it"),
         "{text}"
     );
     ok(&sandbox, &["uninstall", "late"]);
@@ -358,7 +358,7 @@ fn what_changes_meanwhile_is_known_at_the_next_start() {
     event(&supervisor, "c", "adopted");
     notice(
         &supervisor,
-        "c: its definition has changed; restart it to apply that",
+        "c: its definition has changed; restart it to apply the change",
     );
     assert_eq!(names(&sandbox), ["c"]);
     ok(&sandbox, &["restart", "c"]);
@@ -391,16 +391,21 @@ fn one_of_many_that_is_broken_harms_no_other() {
     let mut supervisor = daemon(&sandbox, &[]);
     event(&supervisor, "good", "started");
     event(&supervisor, "missing", "halted");
-    notice(&supervisor, "the installed service torn: read");
+    notice(
+        &supervisor,
+        "cannot load the installed service torn: cannot read",
+    );
     let torn = service(&sandbox, "torn");
     assert_eq!(torn["state"], "halted");
     assert!(
-        torn["detail"].to_string().contains("its format is 99"),
+        torn["detail"]
+            .to_string()
+            .contains("its format 99 is not supported"),
         "{torn}"
     );
     let (failed, text) = said(&sandbox, &["start", "after"]);
     assert_eq!(failed, 1, "{text}");
-    assert!(text.contains("its format is 99"), "{text}");
+    assert!(text.contains("its format 99 is not supported"), "{text}");
     // To install it again mends it.
     let path = manifest(&sandbox, "all", broken).display().to_string();
     ok(&sandbox, &[&INSTALL[..], &[&path]].concat());
@@ -802,23 +807,23 @@ fn a_definition_has_versions_a_history_and_drift_here_too() {
     let spoiled: [(&dyn Fn(), String); 4] = [
         (
             &|| spoil(&copy, "other words", "my words"),
-            format!("{} is not version 3", copy.display()),
+            format!("{} differs from version 3", copy.display()),
         ),
         (
             &|| fs::remove_file(&copy).expect("it was there"),
             format!(
-                "read {}: No such file or directory (os error 2)",
+                "cannot read {}: No such file or directory (os error 2)",
                 copy.display()
             ),
         ),
         (
             &|| spoil(&record, "\"version\":3", "\"version\":7"),
-            format!("{} is not version 3", record.display()),
+            format!("{} differs from version 3", record.display()),
         ),
         (
             &|| renew("/bin/cat"),
             format!(
-                "the program {} is another one than was installed",
+                "the program {} has changed since the installation",
                 program.display()
             ),
         ),
@@ -890,7 +895,7 @@ fn what_was_installed_before_there_was_a_registry_goes_on() {
     forget();
     let supervisor = daemon(&sandbox, &[]);
     event(&supervisor, "shop", "started");
-    let unknown = "the registry does not have it: install it again";
+    let unknown = "it is not in the registry: install it again";
     assert_eq!(
         entry(&sandbox, "shop")["drift"],
         serde_json::json!([unknown])
@@ -940,8 +945,8 @@ fn a_change_that_died_is_seen_and_repaired() {
             let seen = entry(&sandbox, "shop");
             let drift = seen["drift"].to_string();
             let cause = match is_new {
-                true => "whoever installed it died",
-                false => "is not version 1",
+                true => "the process that installed it died",
+                false => "differs from version 1",
             };
             assert!(drift.contains(cause), "{seen}");
             assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 79);
@@ -980,7 +985,7 @@ fn an_uninstallation_that_died_is_seen_and_repaired() {
             (&"stopped".into(), &1.into())
         );
         let detail = seen["detail"].as_str().expect("text");
-        assert!(detail.contains("its files are gone"), "{detail}");
+        assert!(detail.contains("its files are missing"), "{detail}");
         assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 79);
         if repair == "install" {
             assert_eq!(install(&sandbox, "shop", services), "shop: installed\n");
@@ -1192,12 +1197,12 @@ fn a_full_state_file_system_leaves_operators_able_and_costs_no_ledger() {
     let nb = |sandbox: &Sandbox| listed(sandbox)["nb"].1.expect("it runs");
     let before = nb(&sandbox);
     let text = ok(&sandbox, &["restart", "nb"]);
-    assert!(text.contains("warning: open the registry"), "{text}");
+    assert!(text.contains("warning: cannot open the registry"), "{text}");
     let pid = nb(&sandbox);
     assert_ne!(pid, before);
     for _ in 0..2 {
         let text = ok(&sandbox, &["stop", "chat"]);
-        let unwritten = "warning: chat: write its desired state: No space left";
+        let unwritten = "warning: chat: cannot write its desired state: No space left";
         assert!(text.contains(unwritten), "{text}");
         assert!(text.contains("the next daemon will start it"), "{text}");
         ok(&sandbox, &["start", "chat"]);
@@ -1220,7 +1225,7 @@ fn a_full_state_file_system_leaves_operators_able_and_costs_no_ledger() {
     let problem = &service(&sandbox, "chat")["state_problem"];
     assert!(problem.to_string().contains("No space left"), "{problem}");
     fs::remove_dir_all(&filling).expect("removed");
-    notice(&supervisor, "chat: its desired state is written");
+    notice(&supervisor, "chat: its desired state was written");
     assert!(service(&sandbox, "chat")["state_problem"].is_null());
     stop(supervisor, &sandbox);
     let supervisor = daemon(&sandbox, &[]);
@@ -1249,7 +1254,7 @@ fn a_damaged_installation_ends_and_forgets_nothing() {
     for damage in ["", "{\"format\":1,\"state\":\"weird\"}", "{{{{"] {
         fs::write(place.join("desired.json"), damage).expect("written");
         supervisor = succeed(supervisor);
-        notice(&supervisor, "nb: read ");
+        notice(&supervisor, "nb: cannot read ");
         // What runs is not stopped, so the file is not needed.
         assert!(!place.join("desired.json").exists());
     }
@@ -1272,12 +1277,15 @@ fn a_damaged_installation_ends_and_forgets_nothing() {
     supervisor.kill_dash_nine();
     supervisor = daemon(&sandbox, &[]);
     event(&supervisor, "nb", "adopted");
-    notice(&supervisor, "the installed service nb: ");
+    notice(&supervisor, "cannot load the installed service nb: ");
     assert_eq!(listed(&sandbox), before);
     ok(&sandbox, &["stop", "nb"]);
     let (failed, text) = said(&sandbox, &["start", "nb"]);
     assert_eq!(failed, 1, "{text}");
-    assert!(text.contains("the installed service nb: "), "{text}");
+    assert!(
+        text.contains("cannot load the installed service nb: "),
+        "{text}"
+    );
     install(&sandbox, "pair", PAIR);
     ok(&sandbox, &["start", "nb"]);
     end(supervisor);
@@ -1363,7 +1371,7 @@ fn services_whose_ledger_is_lost_are_unknown_and_adopted() {
             let pid = pid.expect("it runs");
             assert!(text.contains(&format!("(pid {pid})")), "{text}");
         }
-        assert!(text.contains("its services live on"), "{text}");
+        assert!(text.contains("but its services are"), "{text}");
         let states = listed(&sandbox).into_values().map(|(state, _)| state);
         assert!(states.eq(["unknown", "unknown"]), "{text}");
         supervisor = daemon(&sandbox, &[]);
@@ -1425,13 +1433,13 @@ fn a_ledger_that_cannot_be_written_is_said_and_kept_elsewhere() {
     wait_up(&sandbox);
     assert!(chattr("+i", &paths[1]));
     ok(&sandbox, &["restart", "nb"]);
-    notice(&supervisor, "may be ended, not adopted");
+    notice(&supervisor, "may be killed instead of adopted");
     let report = json(&sandbox, &["list", "--json"]);
     let problem = report["supervisor"]["problem"].as_str().expect("a problem");
     assert!(problem.contains("Operation not permitted"), "{problem}");
     ok(&sandbox, &["restart", "nb"]);
     let said = supervisor.events().into_iter();
-    let said = said.filter(|it| it.to_string().contains("may be ended, not adopted"));
+    let said = said.filter(|it| it.to_string().contains("may be killed instead of adopted"));
     assert_eq!(said.count(), 1);
     let before = listed(&sandbox);
     supervisor.kill_dash_nine();
@@ -1623,7 +1631,7 @@ fn a_paused_service_among_several_is_told_how_to_continue() {
     ok(&sandbox, &["pause", "b"]);
     for args in [&["start", "b"][..], &["start", "a", "b"]] {
         let (code, text) = said(&sandbox, args);
-        let hint = "hint: `mainstay continue b` lets it run again";
+        let hint = "hint: resume it: mainstay continue b";
         assert!(code == 1 && text.contains(hint), "{args:?}: {text}");
     }
     stop(supervisor, &sandbox);
@@ -1687,10 +1695,10 @@ fn a_full_or_read_only_disk_is_named() {
     drop(file);
     let shown = ok(&sandbox, &["status"]);
     assert!(
-        shown.contains("its registration cannot be seen") && shown.contains("the disk is full"),
+        shown.contains("its registration cannot be read") && shown.contains("the disk is full"),
         "{shown}"
     );
-    assert!(!shown.contains("not as registered"), "{shown}");
+    assert!(!shown.contains("differs from its registered"), "{shown}");
     let one = service(&sandbox, "one");
     assert_eq!(
         (&one["state"], &one["version"]),

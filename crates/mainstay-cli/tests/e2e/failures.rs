@@ -83,7 +83,7 @@ fn a_file_that_is_no_program() {
 /// Scripts and env files that cannot be used: `run` refuses them, and `install` warns of them.
 #[test]
 fn what_a_service_cannot_be_started_with() {
-    let carriage_return = "its #! line ends in a carriage return; save it with Unix line ends";
+    let carriage_return = "its #! line ends in a carriage return; save it with Unix line endings";
     for (script, env_file, cause, hint) in [
         (
             "#!/bin/sh\r\nexit 0\r\n",
@@ -116,7 +116,7 @@ fn what_a_service_cannot_be_started_with() {
         sandbox.write("env", "");
         let path = sandbox.write("script", script);
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("mode");
-        let parts = [&format!("error: start a: {cause}"), "hint: ", hint];
+        let parts = [&format!("error: cannot start a: {cause}"), "hint: ", hint];
         refused(&sandbox, &["run", "mainstay.toml"], 69, &parts);
         let install = ["install", "--manager", "embedded", "mainstay.toml"];
         let output = verb(&sandbox, &install);
@@ -136,7 +136,7 @@ fn a_service_that_the_supervisor_was_started_without() {
     let args = [manifest.as_os_str(), "x".as_ref()];
     let mut supervisor = Supervisor::start_with(&sandbox, args);
     supervisor.wait_event(SOON, |event| event["event"] == "started");
-    let part = "this supervisor was started without it";
+    let part = "this supervisor was started without y";
     refused_by(&sandbox, &["start", "y"], 4, part);
     refused_by(&sandbox, &["start", "z"], 4, "has no service z");
     // SIGQUIT has the effect of a second Ctrl-C at once: the services are killed.
@@ -163,11 +163,11 @@ fn a_name_that_the_supervisor_does_not_have() {
     let supervisor = Supervisor::start_with(&sandbox, args);
     supervisor.wait_event(SOON, |event| event["event"] == "started");
     for verb in ["events", "status", "logs", "start"] {
-        let part = "this supervisor was started without it";
+        let part = "this supervisor was started without y";
         refused_by(&sandbox, &[verb, "y"], 4, part);
         refused_by(&sandbox, &[verb, "z"], 4, "has no service z");
     }
-    let part = "a service of `mainstay run` is not installed";
+    let part = "install them with `mainstay install FILE`";
     refused_by(&sandbox, &["enable", "x"], 4, part);
     stop(supervisor, &sandbox);
 }
@@ -246,13 +246,13 @@ fn a_start_that_ends_elsewhere_says_what_happened() {
     let output = verb(&sandbox, &["start", "never-ran"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(code(output.status), 1, "{said}");
-    assert!(!said.contains("last words"), "{said}");
+    assert!(!said.contains("recent output"), "{said}");
     verb(&sandbox, &["pause", "held"]);
     refused_by(
         &sandbox,
         &["start", "held"],
         1,
-        "hint: `mainstay continue held`",
+        "hint: resume it: mainstay continue held",
     );
 }
 
@@ -305,7 +305,7 @@ fn a_taken_port() {
     let parts = [
         &format!("{address} is already in use by"),
         &me,
-        "hint: stop whoever listens",
+        "hint: stop the process that listens",
     ];
     refused(
         &sandbox,
@@ -347,13 +347,17 @@ fn an_account_that_cannot_be_had() {
         return mainstay_testkit::skip("only root asks for other accounts");
     }
     for (account, code, part) in [
-        ("user:nobody-has-this-name", 69, "there is no such user"),
+        ("user:nobody-has-this-name", 69, "no such user"),
         (
             "user:4000000001",
             69,
-            "hint: an account has the name of a user, not its number",
+            "hint: use the name of the user, not the number",
         ),
-        ("dynamic", 77, "only a service manager can give it"),
+        (
+            "dynamic",
+            77,
+            "only a service manager can provide this account",
+        ),
     ] {
         let (sandbox, _) = sandbox(&format!(
             "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\naccount = \"{account}\"\n"
@@ -388,13 +392,13 @@ fn a_setting_that_cannot_be_given() {
         (
             "processors",
             69,
-            "cpus = [1023]: none of them can be used here",
-            "hint: name processors of this machine",
+            "cpus = [1023]: none of these processors can be used",
+            "hint: choose processors of this machine",
         ),
         (
             "rank",
             77,
-            "may not raise its priority",
+            "is not permitted to raise its priority",
             "hint: run as root, or choose",
         ),
         (
@@ -410,7 +414,7 @@ fn a_setting_that_cannot_be_given() {
         let output = command.output().expect("setpriv runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(code(output.status), expect, "{said}");
-        let error = format!("error: start {name}: ");
+        let error = format!("error: cannot start {name}: ");
         for part in [&error, cause, hint] {
             assert!(said.contains(part), "{part}: {said}");
         }
@@ -425,7 +429,7 @@ fn a_service_that_is_not_in_the_manifest() {
         &sandbox,
         &["run", "mainstay.toml", "b"],
         4,
-        &["no service b", "hint: it has a"],
+        &["no service b", "hint: its services: a"],
     );
 }
 
@@ -490,7 +494,7 @@ fn what_is_not_performed_is_said() {
     );
     let output = verb(&sandbox, &["run", &manifest.display().to_string()]);
     let text = String::from_utf8_lossy(&output.stdout);
-    for part in ["os:postgresql is not looked at", "`http`"] {
+    for part in ["os:postgresql is ignored", "`http`"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

@@ -68,7 +68,7 @@ fn exit_codes_are_a_contract() {
     // The reaction to each exit code under the default policy: (steps, expected event, part of its
     // message).
     for (steps, kind, message) in [
-        (r#""exit", "0""#, "stopped", "ended cleanly"),
+        (r#""exit", "0""#, "stopped", "exited cleanly"),
         (r#""exit", "1""#, "backing-off", "attempt 1"),
         (r#""exit", "101""#, "backing-off", "attempt 1"),
         (r#""signal", "KILL""#, "backing-off", "attempt 1"),
@@ -77,7 +77,7 @@ fn exit_codes_are_a_contract() {
         (
             r#""exit", "202""#,
             "halted",
-            "did not come back within 5 tries",
+            "was still unavailable after 5 retries",
         ),
         (r#""exit", "255""#, "backing-off", "attempt 1"),
     ] {
@@ -261,7 +261,7 @@ fn lost_liveness_restarts() {
         failed["message"]
             .as_str()
             .expect("a message")
-            .contains("2 liveness probes missed")
+            .contains("missed 2 consecutive liveness probes")
     );
     events(&supervisor, "zombie", "ready", 2);
     stop(supervisor, &sandbox);
@@ -507,7 +507,7 @@ fn a_variable_that_is_not_there_is_told_before_anything_starts() {
     let said = String::from_utf8_lossy(&run.stderr);
     assert_eq!(run.status.code(), Some(69), "{said}");
     assert!(
-        said.contains("env A: there is no variable NO_SUCH_VARIABLE"),
+        said.contains("env A: `${NO_SUCH_VARIABLE}` is not set"),
         "{said}"
     );
     assert!(!sandbox.path().join("started").exists());
@@ -536,7 +536,7 @@ fn an_env_file_of_any_editor_is_read_and_the_level_is_told() {
     assert_eq!(shown("a"), "first|b b|v # c|q # q|info\n");
     assert_eq!(shown("b"), "trace\n");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let warned = "a.env line 4: the ` #` and what follows is part of the value of E";
+    let warned = "a.env, line 4: ` #` and the text after it are part of the value of E";
     assert!(said.contains(warned), "{said}");
-    assert_eq!(said.matches("is part of the value").count(), 1, "{said}");
+    assert_eq!(said.matches("are part of the value").count(), 1, "{said}");
 }

@@ -366,7 +366,7 @@ fn what_a_dead_supervisor_left_is_found_without_its_lock() {
                 let status = verb(&sandbox, &["status"]);
                 let complaint = String::from_utf8_lossy(&status.stderr);
                 assert!(
-                    complaint.contains("its services live on"),
+                    complaint.contains("but its services are"),
                     "{what}: {complaint}"
                 );
             }

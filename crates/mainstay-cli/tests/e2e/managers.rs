@@ -290,7 +290,7 @@ fn without_an_account_it_is_refused_where_it_would_be_root() {
     let before = lab.tree(&["/etc", "/var/lib"]);
     let said = lab.check(78, &[MAINSTAY, "install", "/srv/a.toml"]);
     assert!(
-        said.contains("s6 has no account of a service's own"),
+        said.contains("s6 has no accounts for single services"),
         "{said}"
     );
     lab.assert_tree(&["/etc", "/var/lib"], &before);
@@ -303,9 +303,9 @@ fn a_manager_of_another_system_is_said_to_be_one() {
     let (sandbox, manifest) = sandbox("[service.any]\ncommand = [\"/bin/sleep\", \"1\"]\n");
     let path = manifest.display().to_string();
     for (manager, cause) in [
-        ("windows", "windows is not a manager of this system\nhint: "),
-        ("smf", "smf does not run on this system\nhint: "),
-        ("aix", "aix does not run on this system\nhint: "),
+        ("windows", "windows is not available on this system\nhint: "),
+        ("smf", "smf is not running on this system\nhint: "),
+        ("aix", "aix is not running on this system\nhint: "),
     ] {
         for more in [&["--dry-run"][..], &[]] {
             let args = ["install", "--manager", manager, &path];
@@ -326,7 +326,7 @@ fn a_manager_of_another_system_is_said_to_be_one() {
     let output = verb(&sandbox, &args);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(code(output.status), 2, "{said}");
-    let cause = "the embedded manager has no --mode direct\nhint: leave out --mode direct";
+    let cause = "the embedded manager does not support --mode direct\nhint: omit --mode direct";
     assert!(said.contains(cause), "{said}");
 }
 
@@ -414,7 +414,7 @@ fn a_manager_that_does_not_run_is_said_to() {
         let output = verb(&sandbox, &[&args, more].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(code(output.status), 69, "{said}");
-        let cause = "systemd does not run on this system\nhint: ";
+        let cause = "systemd is not running on this system\nhint: ";
         assert!(said.contains(cause), "{said}");
     }
 }
@@ -453,9 +453,10 @@ fn an_image_is_installed_into_as_it_will_be() {
     };
     let (code, said) = install(&["--mode", "direct"]);
     assert_eq!(code, Some(0), "{said}");
-    let missing = "warning: app: the image has no /opt/app/run: another package has to bring it";
+    let missing =
+        "warning: app: /opt/app/run does not exist in the image: another package must provide it";
     assert!(said.contains(missing), "{said}");
-    assert!(said.contains("warning: other: the image has no "), "{said}");
+    assert!(said.contains("warning: other: /"), "{said}");
     assert!(
         unit("app").contains("WorkingDirectory=/srv/app\n"),
         "{}",

@@ -580,8 +580,8 @@ fn data_of_another_account_is_refused_unless_there_is_none() {
         stop(supervisor, &sandbox);
     }
     for (first, then, why) in [
-        (nobody, "", "belongs to nobody, and it runs as root"),
-        ("", nobody, "belongs to root, and it runs as nobody"),
+        (nobody, "", "belongs to nobody, but it runs as root"),
+        ("", nobody, "belongs to root, but it runs as nobody"),
     ] {
         let supervisor = Supervisor::start(&sandbox, &write(first, touch));
         event(&supervisor, "guest", "started");
@@ -747,7 +747,7 @@ fn more_time_is_not_given_for_ever() {
     event(&supervisor, "asks", "killing");
     let ended = event(&supervisor, "asks", "exited");
     let message = ended["message"].as_str().expect("a message");
-    assert!(message.contains("ended after 4s"), "{message}");
+    assert!(message.contains("exited after 4s"), "{message}");
     assert_eq!(code(supervisor.wait(SOON)), 1);
     sandbox.assert_no_leftovers();
 }

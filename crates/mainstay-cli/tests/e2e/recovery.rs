@@ -144,7 +144,7 @@ fn what_needs_a_service_that_ended_too_early_halts() {
         assert_eq!(b["state"], "halted");
         let detail = b["detail"].as_str().expect("a reason");
         assert!(
-            detail.contains("a, which ended before it was ready"),
+            detail.contains("a, which exited before it was ready"),
             "{detail}"
         );
         sandbox.write("go", "");
@@ -271,13 +271,13 @@ fn a_program_that_goes_to_the_background_is_said_to() {
     assert_eq!(code(supervisor.wait(SOON)), 1);
     let halted = event(&supervisor, "a", "halted");
     let message = halted["message"].as_str().expect("a message");
-    assert!(message.contains("went to the background"), "{message}");
+    assert!(message.contains("went into the background"), "{message}");
     assert!(
         message.contains("hint: keep it in the foreground"),
         "{message}"
     );
     let all = format!("{:?}", supervisor.events());
-    assert!(!all.contains("ended cleanly"), "{all}");
+    assert!(!all.contains("exited cleanly"), "{all}");
     assert_eq!(told(&supervisor, "a", "started").len(), 1);
     sandbox.assert_no_leftovers();
 }
@@ -421,7 +421,7 @@ fn what_is_down_says_why() {
     let (_, table) = said(&["status"]);
     for line in [
         "  off: exit code 3; next start in ",
-        "  halted: exit code 4; its policy",
+        "  halted: exit code 4; its recovery policy",
     ] {
         assert!(table.contains(line), "{table}");
     }
@@ -434,7 +434,7 @@ fn what_is_down_says_why() {
     let (code, error) = said(&["restart", "halted"]);
     assert_eq!(code, 1);
     assert!(
-        error.contains("it is halted: exit code 4; its policy"),
+        error.contains("it is halted: exit code 4; its recovery policy"),
         "{error}"
     );
 
@@ -484,7 +484,7 @@ fn a_halt_that_was_told_is_not_told_by_a_successor() {
     });
     let told_before = alerts();
     event(&supervisor, "d", "halted");
-    let of_b = "exit code 3; its policy does not restart it";
+    let of_b = "exit code 3; its recovery policy does not restart it";
     let of_c = format!("it needs b, which is halted: {of_b}");
     let details = || {
         let list = verb(&sandbox, &["list", "--json"]);

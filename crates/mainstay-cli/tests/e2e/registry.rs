@@ -126,7 +126,7 @@ fn a_definition_has_versions_a_history_and_drift() {
     for (what, cause) in [
         (
             format!("echo '# mine' >> {UNIT}"),
-            format!("{UNIT} is not what was installed"),
+            format!("{UNIT} has changed since the installation"),
         ),
         (
             format!("rm {UNIT}; systemctl daemon-reload"),
@@ -134,11 +134,11 @@ fn a_definition_has_versions_a_history_and_drift() {
         ),
         (
             "cp /bin/cat /srv/bin/new; mv /srv/bin/new /srv/bin/shop".to_owned(),
-            "the program /srv/bin/shop is another one than was installed".to_owned(),
+            "the program /srv/bin/shop has changed since the installation".to_owned(),
         ),
         (
             format!("echo '# mine' >> {STATE}/installed/shop/manifest.toml"),
-            format!("{STATE}/installed/shop/manifest.toml is not version 2"),
+            format!("{STATE}/installed/shop/manifest.toml differs from version 2"),
         ),
     ] {
         lab.script(&what);
@@ -219,7 +219,10 @@ fn an_installation_that_died_is_seen_and_repaired() {
         die("/srv/one.toml");
         let seen = status(&lab, "shop");
         let drift = seen["drift"].to_string();
-        assert!(drift.contains("whoever installed it died"), "{seen}");
+        assert!(
+            drift.contains("the process that installed it died"),
+            "{seen}"
+        );
         mainstay(79, &["verify", "shop"]);
         match repair {
             "install" => {

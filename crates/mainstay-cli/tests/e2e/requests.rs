@@ -114,7 +114,7 @@ fn services_that_are_restarted_together_go_in_the_order_of_their_needs() {
     let stop_a = ask(&sandbox, &["stop", "a"]);
     let output = restart.join().expect("it ran");
     assert_eq!(code(output.status), 1);
-    let expect = "restart a, b: overtaken by a stop: a was stopped before it was up";
+    let expect = "restart a, b: superseded by a stop: a was stopped before it was ready";
     assert!(stderr(&output).contains(expect), "{}", stderr(&output));
     sandbox.write("go", "");
     assert_eq!(code(stop_a.join().expect("it ran").status), 0);
@@ -137,12 +137,12 @@ fn a_request_that_is_overtaken_says_so() {
     let restart = ask(&sandbox, &["restart", "b"]);
     let output = stop_b.join().expect("it ran");
     assert_eq!(code(output.status), 1);
-    let expect = "overtaken by a start: b was started again before it was down";
+    let expect = "superseded by a start: b was started again before it had stopped";
     assert!(stderr(&output).contains(expect), "{}", stderr(&output));
     let stop_b = ask(&sandbox, &["stop", "b"]);
     let output = restart.join().expect("it ran");
     assert_eq!(code(output.status), 1);
-    let expect = "overtaken by a stop: b was stopped before it was up";
+    let expect = "superseded by a stop: b was stopped before it was ready";
     assert!(stderr(&output).contains(expect), "{}", stderr(&output));
     // A start of a dependent also starts the service.
     let stop_a = ask(&sandbox, &["stop", "a"]);
@@ -151,7 +151,11 @@ fn a_request_that_is_overtaken_says_so() {
     for stop in [stop_a, stop_b] {
         let output = stop.join().expect("it ran");
         assert_eq!(code(output.status), 1);
-        assert!(stderr(&output).contains("overtaken"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("superseded"),
+            "{}",
+            stderr(&output)
+        );
     }
     sandbox.write("go", "");
     assert_eq!(code(start_b.join().expect("it ran").status), 0);
@@ -168,7 +172,8 @@ fn a_stop_of_everything_that_is_overtaken_says_so() {
         let start = ask(&sandbox, started);
         let output = stop_all.join().expect("it ran");
         assert_eq!(code(output.status), 1);
-        let expect = "error: stop: overtaken by a start: a was started again before it was down";
+        let expect =
+            "error: cannot stop: superseded by a start: a was started again before it had stopped";
         assert!(stderr(&output).contains(expect), "{}", stderr(&output));
         sandbox.write("go", "");
         assert_eq!(code(start.join().expect("it ran").status), 0);
@@ -298,7 +303,7 @@ fn a_supervisor_that_is_killed_answers_with_its_end() {
         let output = client.wait_with_output().expect("our child");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(code(output.status), 3, "{said}");
-        assert!(said.contains("ended before it had answered"), "{said}");
+        assert!(said.contains("exited before it responded"), "{said}");
     }
     assert_eq!(code(verb(&sandbox, &["stop"]).status), 0);
     sandbox.assert_no_leftovers();

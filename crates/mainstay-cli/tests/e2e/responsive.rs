@@ -1049,7 +1049,7 @@ fn what_waits_for_a_log_on_a_hung_disk_is_bounded() {
     let refused = verb(&sandbox, &["logs", "rotate", "worker"]);
     let why = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(75), "{why}");
-    assert!(why.contains("the disk does not answer"), "{why}");
+    assert!(why.contains("the disk does not respond"), "{why}");
     let before = service(&sandbox, "worker");
     ok(&sandbox, &["restart", "worker"]);
     assert_ne!(service(&sandbox, "worker")["pid"], before["pid"]);
@@ -1110,7 +1110,7 @@ fn what_a_hung_log_disk_holds_up_is_given_up_and_told() {
         let waited_for = format!("the disk of {} did not respond for 10s", dir.display());
         match args.contains(&"--purge") {
             // Who comes later finds the service gone, and may not wait for its directory, either.
-            true if line.contains("no answer within 1s") => purges.push(client),
+            true if line.contains("no response within 1s") => purges.push(client),
             _ => {
                 assert!(line.contains(&waited_for), "{args:?}: {line}");
                 assert_eq!(code(client.wait().expect("it ends")), 75, "{args:?}");
@@ -1120,7 +1120,7 @@ fn what_a_hung_log_disk_holds_up_is_given_up_and_told() {
     let mut purge = client(&["uninstall", "removed", "--purge"]);
     let stderr = lines(purge.stderr.take().expect("a pipe"));
     let line = stderr.recv_timeout(SOON).expect("it says why");
-    assert!(line.contains("no answer within 1s"), "{line}");
+    assert!(line.contains("no response within 1s"), "{line}");
     purges.push(purge);
 
     supervisor.ctrl_c();
@@ -1208,7 +1208,10 @@ fn an_env_file_on_a_hung_mount_fails_a_start_and_nothing_else() {
     sandbox.write("go", "");
     mount.wait_until_asked(SOON);
     supervisor.wait_event(SOON, |event| {
-        event["event"] == "failed" && event.to_string().contains("earlier questions hang")
+        event["event"] == "failed"
+            && event
+                .to_string()
+                .contains("earlier checks are still blocked")
     });
     let began = std::time::Instant::now();
     assert_ne!(service(&sandbox, "far")["state"], "running");
@@ -1259,7 +1262,10 @@ fn a_restore_on_a_hung_mount_fails_a_start_and_nothing_else() {
     sandbox.write("go", "");
     mount.wait_until_asked(SOON);
     supervisor.wait_event(SOON, |event| {
-        event["event"] == "failed" && event.to_string().contains("earlier questions hang")
+        event["event"] == "failed"
+            && event
+                .to_string()
+                .contains("earlier checks are still blocked")
     });
     let began = std::time::Instant::now();
     assert_ne!(service(&sandbox, "far")["state"], "running");
@@ -1312,12 +1318,12 @@ fn programs_places_and_sockets_on_a_hung_mount_stop_nobody_else() {
     let mut supervisor = Supervisor::spawn(command);
     event(&supervisor, "neighbour", "started");
     for (name, what) in [
-        ("place", "mount/place: no answer within 1s"),
-        ("program", "mount/puppet: no answer within 1s"),
-        ("socket", "mount/socket: no answer within 1s"),
+        ("place", "mount/place: no response within 1s"),
+        ("program", "mount/puppet: no response within 1s"),
+        ("socket", "mount/socket: no response within 1s"),
         ("probed", "mount/puppet: "),
         ("alerts", "an alert was lost"),
-        ("probed", "its commands could not be checked: no answer"),
+        ("probed", "its commands could not be checked: no response"),
     ] {
         supervisor.wait_event(SOON, |event| {
             let text = event.to_string();
@@ -1326,7 +1332,10 @@ fn programs_places_and_sockets_on_a_hung_mount_stop_nobody_else() {
     }
     for name in ["place", "program", "socket"] {
         supervisor.wait_event(SOON, |event| {
-            event["service"] == name && event.to_string().contains("earlier questions hang")
+            event["service"] == name
+                && event
+                    .to_string()
+                    .contains("earlier checks are still blocked")
         });
     }
     event(&supervisor, "probed", "missed");
@@ -1388,7 +1397,7 @@ fn run_refuses_a_program_on_a_hung_mount() {
     let status = run.wait().expect("a child");
     let line = line.expect("it says why");
     assert!(
-        line.contains("start far: its files could not be checked: no answer"),
+        line.contains("cannot start far: its files could not be checked: no response"),
         "{line}"
     );
     assert_eq!(code(status), 75);

@@ -100,10 +100,7 @@ fn a_service_without_snapshots_says_what_its_manifest_lacks() {
             let output = verb(&sandbox, &["snapshot", action, "app"]);
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(code(output.status), expected, "{said}");
-            assert!(
-                said.contains("say what its state is: snapshot = {"),
-                "{said}"
-            );
+            assert!(said.contains("set snapshot = {"), "{said}");
             assert!(!said.contains("snapshot create"), "{said}");
         }
     };

@@ -235,7 +235,10 @@ fn systemd_can_run_a_program_itself() {
         "#,
     );
     let said = mainstay(0, &["install", "--mode", "direct", "/srv/plain.toml"]);
-    assert!(said.contains("does not keep `start.ready`"), "{said}");
+    assert!(
+        said.contains("not supported by the service manager: `start.ready`"),
+        "{said}"
+    );
     let unit = "/etc/systemd/system/plain-redis.service";
     assert_eq!(lab.check(0, &["systemd-analyze", "verify", unit]), "");
     let security = [
@@ -373,7 +376,7 @@ fn an_image_gets_services_before_it_runs() {
         "/srv/image.toml",
     ];
     // Another package installs the program.
-    let missing = format!("warning: first: the image has no {MAINSTAY}: ");
+    let missing = format!("warning: first: {MAINSTAY} does not exist in the image: ");
     for done in ["first: installed\n", "first: up to date\n"] {
         let said = lab.check(0, &staged);
         assert!(said.starts_with(done) && said.contains(&missing), "{said}");
@@ -506,7 +509,10 @@ fn without_an_account_it_may_do_next_to_nothing() {
         "sed 's/^ *start = /account = \"local-system\"\\n&/' /srv/modest.toml > /srv/other.toml",
     );
     let said = mainstay(73, &["install", "/srv/other.toml", "modest"]);
-    assert!(said.contains("that of another account"), "{said}");
+    assert!(
+        said.contains("its state belongs to another account"),
+        "{said}"
+    );
     mainstay(0, &["stop", "modest", "ordinary"]);
     let left = lab.run(&["pgrep", "-u", &owner.to_string()]);
     assert_eq!(left.stdout, b"");
@@ -683,7 +689,7 @@ fn a_stopped_need_leaves_hosted_services_running() {
     // systemd runs a direct service itself and stops it together with its needs. `install` and
     // `stop` report that.
     let said = mainstay(0, &["install", "--mode", "direct", "/srv/needs.toml", "b"]);
-    let loss = "b: this system does not keep that it keeps running when a service that it needs stops: systemd stops both";
+    let loss = "b: not supported by the service manager: independent stops: systemd also stops the service when one that it needs stops";
     assert!(said.contains(loss), "{said}");
     mainstay(0, &["restart", "b"]);
     let said = mainstay(0, &["stop", "a"]);
@@ -735,7 +741,7 @@ fn a_service_keeps_the_name_that_systemd_knows_it_by() {
     for verb in ["start", "stop", "status", "enable", "verify", "uninstall"] {
         let said = mainstay(4, &[verb, "GoSampleService"]);
         assert!(
-            said.contains("it is what systemd calls sample\nhint: use the name sample"),
+            said.contains("it is the name of sample in systemd\nhint: use the name sample"),
             "{said}"
         );
     }
@@ -751,19 +757,19 @@ fn a_service_keeps_the_name_that_systemd_knows_it_by() {
     for verb in ["install", "update"] {
         let said = mainstay(1, &[verb, "/srv/legacy.toml", "sample"]);
         assert!(
-            said.contains("systemd knows it as GoSampleService, and would as other"),
+            said.contains("its name in systemd would change from GoSampleService to other"),
             "{said}"
         );
     }
     mainstay(0, &["uninstall", "sample", "--purge"]);
     let said = mainstay(1, &["install", "/srv/legacy.toml", "sample"]);
     assert!(
-        said.contains("this system has a service named other"),
+        said.contains("the service manager already has a service named other"),
         "{said}"
     );
     write(&lab, "/srv/legacy.toml", &manifest("my-legacy.service"));
     let said = mainstay(78, &["install", "/srv/legacy.toml", "sample"]);
-    assert!(said.contains("leave out .service"), "{said}");
+    assert!(said.contains("omit .service"), "{said}");
     mainstay(0, &["uninstall", "b", "--purge"]);
     lab.assert_tree(&["/etc"], &before);
 }
@@ -924,14 +930,16 @@ fn a_service_that_is_never_ready_halts_by_its_own_limit() {
     // `start` reports the cause, as under `mainstay run`.
     let said = mainstay(1, &["start", "exits"]);
     assert!(
-        said.contains("error: start exits: it is backing-off: exit code 3"),
+        said.contains("error: cannot start exits: it is backing-off: exit code 3"),
         "{said}"
     );
     let before = std::time::Instant::now();
     let said = mainstay(1, &["start", "hangs"]);
     let cause = "not ready after 2s: connect to 127.0.0.1:15998: ";
     assert!(
-        said.contains(&format!("error: start hangs: it is backing-off: {cause}")),
+        said.contains(&format!(
+            "error: cannot start hangs: it is backing-off: {cause}"
+        )),
         "{said}"
     );
     assert!(before.elapsed() < Duration::from_secs(10));

@@ -77,7 +77,7 @@ const EXPOSED: [Exposed; 6] = [
             symlink("real", dir.join("run")).expect("ours");
             give(&dir.join("run"), OTHER);
         },
-        "HERE/D/run is a link of nobody",
+        "HERE/D/run is a symbolic link of nobody",
     ),
 ];
 
@@ -220,7 +220,7 @@ fn a_state_directory_that_another_account_may_move() {
                 symlink(here.join("real"), here.join("above/state")).expect("ours");
                 give(&here.join("above/state"), OTHER);
             },
-            "HERE/above/state is a link of nobody",
+            "HERE/above/state is a symbolic link of nobody",
         ),
     ] {
         let (sandbox, _) = sandbox("[service.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\n");
@@ -271,7 +271,7 @@ fn what_another_account_put_into_the_state_directory() {
     }
     for (what, plant) in [
         (
-            "logs is a link of nobody",
+            "logs is a symbolic link of nobody",
             (|state| {
                 symlink("../elsewhere", state.join("logs")).expect("ours");
                 give(&state.join("logs"), OTHER);
@@ -300,7 +300,7 @@ fn what_another_account_put_into_the_state_directory() {
         plant(&state);
         let expect = what.replace("STATE", &state.display().to_string());
         for args in [&["run", "mainstay.toml"][..], &["daemon"]] {
-            refused(&verb(&sandbox, args), &[&expect, "hint: see what it is"]);
+            refused(&verb(&sandbox, args), &[&expect, "hint: check and remove"]);
         }
         let elsewhere = fs::read_dir(sandbox.path().join("elsewhere")).expect("ours");
         assert_eq!(elsewhere.count(), 0, "{what}");

@@ -227,7 +227,12 @@ fn what_is_not_alive_in_its_canary_is_given_up() {
         command = ["PUPPET", "hang"]
         liveness = { file = "HERE/never", every = "10ms", misses = 2 }
     "#;
-    gives_up(new, 20_000, "canary", "2 liveness probes missed");
+    gives_up(
+        new,
+        20_000,
+        "canary",
+        "missed 2 consecutive liveness probes",
+    );
 }
 
 #[test]
@@ -239,14 +244,14 @@ fn what_cannot_be_tried_touches_nothing() {
     let large = format!("{{\"manifest\": \"{}\"", "x".repeat(1 << 20));
     for (path, body, status, part) in [
         ("none/update", whole(OLD), 404, "no service none"),
-        ("shop/update", "{".to_owned(), 400, "the request"),
+        ("shop/update", "{".to_owned(), 400, "invalid request"),
         (
             "shop/update",
             whole(OLD).replace("toml", "ini"),
             400,
             "format",
         ),
-        ("shop/update", whole("[service.shop]\n"), 422, "1 mistake"),
+        ("shop/update", whole("[service.shop]\n"), 422, "has 1 error"),
         (
             "shop/update",
             whole("[service.x]\ncommand = [\"PUPPET\"]\n"),
@@ -265,7 +270,7 @@ fn what_cannot_be_tried_touches_nothing() {
                 "[service.shop]\ncommand = [\"PUPPET\"]\nneeds = [\"b\"]\n[service.b]\ncommand = [\"PUPPET\"]\n",
             ),
             422,
-            "which is not among",
+            "which is not defined",
         ),
         (
             "shop/update",
@@ -273,7 +278,7 @@ fn what_cannot_be_tried_touches_nothing() {
             422,
             "working_dir",
         ),
-        ("shop/update", large, 413, "bytes at most"),
+        ("shop/update", large, 413, "at most"),
         (
             "shop/update/commit",
             String::new(),
@@ -370,7 +375,7 @@ fn a_state_that_cannot_be_kept_is_not_put_at_risk() {
     );
     let why = body["error"].as_str().expect("why");
     assert!(
-        why.contains("could not be kept") && why.contains("missing"),
+        why.contains("no snapshot of its state could be taken") && why.contains("missing"),
         "{why}"
     );
     assert_eq!(read(&sandbox, "new"), "");
@@ -466,7 +471,7 @@ fn a_stop_in_a_trial_stops_both() {
     assert!(
         body["error"]
             .as_str()
-            .is_some_and(|error| error.contains("asked to stop"))
+            .is_some_and(|error| error.contains("a stop was requested"))
     );
     json(&sandbox, &["start", "shop", "--json"]);
     assert_eq!(

@@ -53,7 +53,7 @@ fn path(state: &StateDir, name: &str) -> PathBuf {
 /// # Errors If the file cannot be read.
 pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, String> {
     let path = path(state, name);
-    let cannot = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
     let bytes = match guarded::read(&path, guarded::MANIFEST) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         read => read.map_err(|error| cannot(&error))?,
@@ -61,7 +61,7 @@ pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, Stri
     let file: File = serde_json::from_slice(&bytes).map_err(|error| cannot(&error))?;
     match file.format {
         FORMAT => Ok(Some(file.desired)),
-        format => Err(cannot(&format!("its format is {format}"))),
+        format => Err(cannot(&format!("its format {format} is not supported"))),
     }
 }
 
@@ -73,7 +73,7 @@ pub fn read_or_halted(state: &StateDir, name: &str) -> Option<Desired> {
 /// Returns the desired state that was read. If it could not be read, the service stays down.
 pub(super) fn or_halted(read: Result<Option<Desired>, String>) -> Option<Desired> {
     let halted = |why| Desired::Halted {
-        why: format!("whether it was stopped cannot be read: {why}"),
+        why: format!("its desired state cannot be read: {why}"),
         restarts: 0,
         last_exit: None,
     };

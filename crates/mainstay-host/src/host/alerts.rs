@@ -182,7 +182,7 @@ impl Host {
             Err(row) => {
                 if let (1, Some(limit)) = (row, on_alert.limit()) {
                     self.reporter.say(&format!(
-                        "{name}: more than {} alerts in {}: the next ones are counted and not sent, except halts and crash loops",
+                        "{name}: more than {} alerts within {}: further alerts are counted but not sent, except halts and crash loops",
                         limit.alerts(),
                         Human(limit.window())
                     ));
@@ -211,7 +211,7 @@ impl Host {
             }
         }
         for alert in pushed_out {
-            self.lost(&alert, "too many wait");
+            self.lost(&alert, "too many alerts are waiting");
         }
         self.run_alert_command(&name);
         self.try_webhook(&name);
@@ -235,7 +235,7 @@ impl Host {
             AlertEvent::Due(name) => self.try_webhook(&name),
             AlertEvent::Said(name, text) => {
                 self.reporter
-                    .say(&format!("{name}: its alert command said: {text}"));
+                    .say(&format!("{name}: the alert command reported: {text}"));
             }
             // The event only wakes the loop, which checks the time in any case.
             AlertEvent::Enough => {}
@@ -272,9 +272,9 @@ impl Host {
             .on_alert()
             .and_then(|it| Some((it.exec()?, it.timeout())));
         let Some((argv, limit)) = command else {
-            return Err("its definition names no command any more".to_owned());
+            return Err("its definition no longer contains a command".to_owned());
         };
-        let failed = |error: io::Error| format!("make a pipe: {error}");
+        let failed = |error: io::Error| format!("create a pipe: {error}");
         let (input, mut to_command) = io::pipe().map_err(failed)?;
         let (from_command, output) = io::pipe().map_err(failed)?;
         let user = &held.user;
@@ -336,7 +336,7 @@ impl Host {
         let outbox = self.alerts.outboxes.get_mut(name);
         let running = outbox.and_then(|outbox| outbox.running.take());
         if let (Some(alert), Err(why)) = (running, answer) {
-            self.lost(&alert, &format!("its alert command failed: {why}"));
+            self.lost(&alert, &format!("the alert command failed: {why}"));
         }
         self.run_alert_command(name);
     }
@@ -372,7 +372,12 @@ impl Host {
                     // The client resolves names in another thread and panics if it cannot start
                     // one.
                     let posted = panic::catch_unwind(AssertUnwindSafe(post));
-                    let lost = |_| (Answer::Nothing, "no thread to ask it with".to_owned());
+                    let lost = |_| {
+                        (
+                            Answer::Nothing,
+                            "the resolver thread could not be started".to_owned(),
+                        )
+                    };
                     tell(posted.unwrap_or_else(lost));
                 }
             }
@@ -409,9 +414,8 @@ impl Host {
                 Next::Again(pause) => {
                     delivery.due = Instant::now() + pause;
                     if delivery.tries.failed() == 1 {
-                        let problem = format!(
-                            "{name}: {url} did not take an alert: {why}; it is tried again"
-                        );
+                        let problem =
+                            format!("{name}: cannot deliver an alert to {url}: {why}; retrying");
                         self.reporter.say(&problem);
                     }
                     self.send_later(pause, AlertEvent::Due(name.clone()));
@@ -459,7 +463,7 @@ impl Host {
                 self.send_later(left, AlertEvent::Enough);
                 let count: usize = self.alerts.outboxes.values().map(Outbox::len).sum();
                 self.reporter.say(&format!(
-                    "waiting up to {} for alerts to be delivered: {count}",
+                    "waiting up to {} for the delivery of {count} alerts",
                     Human(left)
                 ));
                 let names: Vec<_> = self.alerts.outboxes.keys().cloned().collect();
@@ -487,7 +491,7 @@ impl Host {
             let of_webhook = outbox.for_webhook.into_iter().map(|it| it.alert);
             let of_command = outbox.running.into_iter().chain(outbox.for_command);
             for alert in of_command.chain(of_webhook) {
-                self.lost(&alert, "the supervisor ends");
+                self.lost(&alert, "the supervisor is exiting");
             }
         }
         for helper in self.helpers.values() {

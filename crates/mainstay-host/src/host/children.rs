@@ -210,7 +210,7 @@ impl Host {
         };
         let name = held.spec.name();
         held.notify = notify.transpose().unwrap_or_else(|error| {
-            let what = format!("{name}: open its notification socket again: {error}");
+            let what = format!("{name}: cannot reopen its notification socket: {error}");
             self.reporter.say(&what);
             None
         });
@@ -336,7 +336,7 @@ impl Host {
         let keeper = self.processes.others().iter().copied();
         if let Some(pid) = { keeper }.find(|pid| self.logs.keeper_ended(*pid)) {
             self.reporter.say(&format!(
-                "the keeper of the log pipes (mainstay-keeper, pid {pid}) ended unexpectedly; starting another one"
+                "the keeper of the log pipes (mainstay-keeper, pid {pid}) exited unexpectedly; starting another one"
             ));
             self.keep_pipes();
         }
@@ -366,7 +366,7 @@ impl Host {
         let kept = self.logs.keep(self.held.values().map(|held| &held.log));
         let Err(error) = kept else { return };
         self.reporter.say(&format!(
-            "start a keeper of the log pipes: {error}; trying again in {}",
+            "cannot start a keeper of the log pipes: {error}; retrying in {}",
             Human(KEEPER_PAUSE)
         ));
         let messages = self.messages.clone();
@@ -473,7 +473,7 @@ impl Host {
                     && cfg!(target_os = "linux")
                 {
                     let remark = format!(
-                        "{at} answers; which process listens there cannot be seen, and it is taken for the service"
+                        "{at} accepts connections; the listening process cannot be determined and is assumed to belong to the service"
                     );
                     messages.send(Message::Remark(id, remark));
                 }
@@ -540,7 +540,7 @@ impl Host {
         };
         if spec.reload().is_none() && running.tree.handles(signal) != Some(true) {
             return Err(format!(
-                "it does not handle SIG{}, which would end it; say `reload = …` in its manifest",
+                "it does not handle SIG{}, which would terminate it; set `reload` in its manifest",
                 signal.name()
             ));
         }
@@ -641,7 +641,7 @@ impl Host {
                 Ok(()) => self.reporter.say(&format!("{name}: reloaded")),
                 Err(why) => self
                     .reporter
-                    .say(&format!("{name}: its reload command failed: {why}")),
+                    .say(&format!("{name}: the reload command failed: {why}")),
             },
             Purpose::Quiesce(token) => self.quiesced(helper.service, token, answer),
             Purpose::Alert(name) => self.alert_command_ended(&name, answer),
@@ -650,7 +650,7 @@ impl Host {
                     && let Some(held) = self.held.get(&helper.service)
                 {
                     let name = held.spec.name();
-                    let what = format!("{name}: the command that ends its quiesce failed: {why}");
+                    let what = format!("{name}: the `thaw` command failed: {why}");
                     self.reporter.say(&what);
                 }
             }

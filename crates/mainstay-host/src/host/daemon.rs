@@ -27,7 +27,7 @@ pub(super) fn unwritten(error: &io::Error, desired: Option<&Desired>) -> String 
         Some(_) => "the next daemon will start it",
         None => "the next daemon will not start it",
     };
-    format!("write its desired state: {error}; {consequence}")
+    format!("cannot write its desired state: {error}; {consequence}")
 }
 
 /// The manager of the services installed in a state directory.
@@ -72,7 +72,7 @@ fn conflict(why: impl ToString) -> Refused {
 }
 
 fn failed(operation: &str, name: &str, error: &io::Error) -> Refused {
-    let why = format!("{operation} {name}: {error}");
+    let why = format!("cannot {operation} {name}: {error}");
     (StatusCode::INTERNAL_SERVER_ERROR, why)
 }
 
@@ -114,7 +114,7 @@ impl Host {
         let Err(error) = written else {
             held.desired = desired;
             if held.desired_problem.take().is_some() {
-                let text = format!("{name}: its desired state is written");
+                let text = format!("{name}: its desired state was written");
                 self.reporter.say(&text);
             }
             return;
@@ -199,8 +199,8 @@ impl Host {
             }
         }
         self.reporter.say(&match reloaded.is_empty() {
-            true => "SIGHUP: no service reloads".to_owned(),
-            false => format!("SIGHUP: {} told to reload", reloaded.join(", ")),
+            true => "SIGHUP: no service was reloaded".to_owned(),
+            false => format!("SIGHUP: reload requested: {}", reloaded.join(", ")),
         });
     }
 
@@ -275,7 +275,7 @@ impl Host {
                     let is_up = held.running.as_mut().map(|run| run.is_outdated = true);
                     self.reporter.say(&format!(
                         "{name}: changed{}",
-                        is_up.map_or("", |()| "; restart it to apply that")
+                        is_up.map_or("", |()| "; restart it to apply the change")
                     ));
                     self.take_up_successor(id);
                 }
@@ -297,7 +297,7 @@ impl Host {
         if self.daemon.is_none() {
             let what = &self.manifest;
             let why = format!(
-                "this supervisor is not `mainstay daemon`: it has the services of {what}, and takes no others"
+                "this supervisor is not `mainstay daemon`: it runs the services of {what} only"
             );
             return Err((StatusCode::METHOD_NOT_ALLOWED, why));
         }
@@ -373,19 +373,21 @@ impl Host {
         let mut problems = Vec::new();
         match log {
             Some(Ok(log)) => held.log = log,
-            Some(Err(error)) => problems.push(format!("its log stays as it was: {error}")),
+            Some(Err(error)) => problems.push(format!(
+                "its new log cannot be opened: {error}; the old log remains in use"
+            )),
             None => {}
         }
         if !is_same_log {
             let kept = self.logs.keep(self.held.values().map(|held| &held.log));
-            let why = "if this daemon is killed, what it writes next is lost";
+            let why = "if this daemon is killed, further output of the service is lost";
             problems.extend(
                 kept.err()
-                    .map(|error| format!("keep its pipes: {error}; {why}")),
+                    .map(|error| format!("its log pipes cannot be preserved: {error}; {why}")),
             );
         }
         let why = data_dir.err();
-        problems.extend(why.map(|error| format!("create its data directory: {error}")));
+        problems.extend(why.map(|error| format!("cannot create its data directory: {error}")));
         for problem in problems {
             self.reporter.say(&format!("{name}: {problem}"));
         }
@@ -407,7 +409,7 @@ impl Host {
                 let _ = reply.send(Reply::error(StatusCode::CONFLICT, &why));
             }
             Err(_) if self.merge_removals(&ids) => {
-                let why = "too many removals wait for services to end: try again later";
+                let why = "too many removals are waiting for services to stop: try again later";
                 let _ = reply.send(Reply::error(StatusCode::SERVICE_UNAVAILABLE, why));
             }
             Err(_) => {
@@ -462,8 +464,10 @@ impl Host {
             mainstay_sys::forget_service(&self.processes, held.spec.name().as_str());
         }
         if let Err(error) = self.logs.keep(self.held.values().map(|held| &held.log)) {
-            self.reporter
-                .say(&format!("start the keeper of pipes: {}", chain(&error)));
+            self.reporter.say(&format!(
+                "cannot start the keeper of the log pipes: {}",
+                chain(&error)
+            ));
         }
         self.begin_ledger(None);
         self.settle_soon();

@@ -496,7 +496,10 @@ impl Survivors {
     pub(super) fn said(&self, service: &str) -> Option<String> {
         let pids = self.pids.get(service)?.iter().take(5);
         let pids: Vec<String> = pids.map(u32::to_string).collect();
-        Some(format!("processes of it live (pid {})", pids.join(", ")))
+        Some(format!(
+            "some of its processes are still running (pid {})",
+            pids.join(", ")
+        ))
     }
 
     /// Returns whether any process of the service is alive.
@@ -564,14 +567,14 @@ impl Estate {
     }
 
     fn read_at(path: &Path) -> Result<Option<Self>, String> {
-        let cannot = |why: String| format!("read {}: {why}", path.display());
+        let cannot = |why: String| format!("cannot read {}: {why}", path.display());
         let bytes = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| cannot(error.to_string()))?,
         };
         let header = bytes
             .get(..HEADER)
-            .ok_or_else(|| cannot("cut off".into()))?;
+            .ok_or_else(|| cannot("the file is truncated".into()))?;
         #[derive(Deserialize)]
         struct Version {
             format: u32,
@@ -583,7 +586,10 @@ impl Estate {
             return Ok(None);
         };
         if version.format != FORMAT {
-            return Err(cannot(format!("its format is {}", version.format)));
+            return Err(cannot(format!(
+                "its format {} is not supported",
+                version.format
+            )));
         }
         let header: Header =
             serde_json::from_slice(header).map_err(|error| cannot(error.to_string()))?;
@@ -709,14 +715,14 @@ impl Estate {
         }
         let path = state.manifest_path(format);
         let text = fs::read_to_string(&path)
-            .map_err(|error| format!("read {}: {error}", path.display()))?;
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         // The text was validated when it was copied. Conditions that have changed since do not
         // matter for stopping the services.
         let format = Format::from_extension(format);
         let specs = format.map(|format| manifest::parse(&text, format));
         let Some(Ok(specs)) = specs else {
             return Err(format!(
-                "{} is not the manifest that it was",
+                "{} has changed since its services were started",
                 path.display()
             ));
         };
@@ -757,18 +763,22 @@ impl Updated {
 
     fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
         let path = state.updated_path(name);
-        let cannot = |why: String| format!("read {}: {why}", path.display());
+        let cannot = |why: String| format!("cannot read {}: {why}", path.display());
         let bytes = fs::read(&path).map_err(|error| cannot(error.to_string()))?;
         let updated: Self =
             serde_json::from_slice(&bytes).map_err(|error| cannot(error.to_string()))?;
         if updated.format != FORMAT {
-            return Err(cannot(format!("its format is {}", updated.format)));
+            return Err(cannot(format!(
+                "its format {} is not supported",
+                updated.format
+            )));
         }
         let format = Format::from_extension(&updated.manifest_format);
         let specs = format.and_then(|format| manifest::parse(&updated.manifest, format).ok());
         let spec = specs.into_iter().flatten();
         let spec = spec.into_iter().find(|spec| spec.name().as_str() == name);
-        let spec = spec.ok_or_else(|| cannot("it does not define the service".to_owned()))?;
+        let spec =
+            spec.ok_or_else(|| cannot("its manifest does not define the service".to_owned()))?;
         let dir = &updated.base_dir;
         let digest = format
             .map(|format| TextDigest::of(&updated.manifest, format, &dir.to_string_lossy(), None));
@@ -888,11 +898,11 @@ impl Slot {
                 return Some(format!("{why}; its supervisor was killed"));
             }
             State::Starting | State::Running | State::Paused => {
-                "it ended after its supervisor was killed"
+                "it exited after its supervisor was killed"
             }
             State::Completed => return None,
             _ if self.unwanted => return None,
-            _ => "its supervisor was killed before it could start it",
+            _ => "its supervisor was killed before it was started",
         };
         Some(remark.to_owned())
     }
@@ -1062,7 +1072,7 @@ impl Host {
     fn without_ledger(&self, why: &str) -> String {
         let path = self.state.ledger_path();
         format!(
-            "write {}: {why}; if this supervisor is killed, its services may be ended, not adopted",
+            "cannot write {}: {why}; if this supervisor is killed, its services may be killed instead of adopted",
             path.display()
         )
     }
@@ -1075,7 +1085,7 @@ impl Host {
         }
         let text = match self.ledger_problem() {
             Some(problem) => problem,
-            None => format!("{} is written again", self.state.ledger_path().display()),
+            None => format!("{} was written again", self.state.ledger_path().display()),
         };
         self.reporter.say(&text);
     }

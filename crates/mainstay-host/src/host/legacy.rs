@@ -116,7 +116,7 @@ impl Legacy {
         };
         let estate = estate.unwrap_or_else(|why| {
             legacy.remarks.push(format!(
-                "{why}; what runs is not adopted, but ended and started anew"
+                "{why}; running services are killed and restarted instead of adopted"
             ));
             None
         });
@@ -128,7 +128,7 @@ impl Legacy {
             if let Some(why) = &estate.rebuilt {
                 let count = estate.slots.len();
                 legacy.remarks.push(format!(
-                    "{why}; the main processes of {count} services were found by their cgroups, and count as ready"
+                    "{why}; the main processes of {count} services were found by their cgroups and count as ready"
                 ));
             }
             for (definition, heir) in definitions.iter().zip(&mut legacy.heirs) {
@@ -227,13 +227,15 @@ impl Legacy {
         let summary = match (adopted, killed) {
             (0, 0) => return Ok(()),
             (0, _) => format!(
-                "{who} died without stopping its services: their {killed} processes were killed"
+                "{who} died without stopping its services; their {killed} processes were killed"
             ),
             (count, 0) => {
-                format!("{who} was killed: {count} of its services live on and are adopted")
+                format!(
+                    "{who} was killed; {count} of its services are still running and were adopted"
+                )
             }
             (count, _) => format!(
-                "{who} was killed: {count} of its services live on and are adopted; {killed} processes that belong to none of them were killed"
+                "{who} was killed; {count} of its services are still running and were adopted; {killed} other processes that it left were killed"
             ),
         };
         self.remarks.insert(0, summary);
@@ -256,13 +258,13 @@ impl Heir {
             }
             Err(error) => {
                 return Some(format!(
-                    "{name}: adopt pid {}: {error}; it is ended and started anew",
+                    "{name}: cannot adopt pid {}: {error}; it is killed and restarted",
                     child.identity().pid
                 ));
             }
         }
         self.is_outdated
-            .then(|| format!("{name}: its definition has changed; restart it to apply that"))
+            .then(|| format!("{name}: its definition has changed; restart it to apply the change"))
     }
 }
 
@@ -282,7 +284,7 @@ pub(super) fn left(lock: &Lock, state: &StateDir) -> Option<Remains> {
     match &lock.left {
         Left::Nothing => None,
         Left::Services(predecessor) => {
-            let manifest = "a manifest that is not known";
+            let manifest = "an unknown manifest";
             let estate = read_or_rebuild(state, (predecessor, manifest));
             Some((predecessor.clone(), estate))
         }
@@ -343,10 +345,10 @@ pub(super) fn end_remains(
         let who = predecessor.name();
         Failure::new(
             Code::Failed,
-            format!("kill the processes that {who} left: {error}"),
+            format!("cannot kill the processes left by {who}: {error}"),
         )
         .hint(format!(
-            "find them by {testament:?}, end them, then try again"
+            "find them by {testament:?}, kill them, then try again"
         ))
     })
 }

@@ -54,8 +54,8 @@ impl Line {
         tokio::task::spawn_local(show(self.progress.text.subscribe(), context.status()));
         let why = tokio::select! {
             () = self.progress.is_ready.notified() => None,
-            () = self.progress.fails.notified() => Some("its starts keep failing".to_owned()),
-            () = tokio::time::sleep(start_timeout) => Some(format!("not after {start_timeout:?}")),
+            () = self.progress.fails.notified() => Some("its starts fail repeatedly".to_owned()),
+            () = tokio::time::sleep(start_timeout) => Some(format!("not within {start_timeout:?}")),
             stop = context.stop() => return self.stop(stop, context).await,
         };
         // A start that never ends would block the manager's own requests and everything that waits
@@ -63,7 +63,7 @@ impl Line {
         // The host restarts the program, so the host is what counts as running.
         if let Some(why) = why {
             context.logger().warn(format!(
-                "{} is not ready ({why}): it is reported as running while its starts are retried",
+                "{} is not ready ({why}): it is reported as running while its start is retried",
                 self.service
             ));
         }

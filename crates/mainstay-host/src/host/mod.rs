@@ -165,7 +165,12 @@ pub fn run(options: Options) -> Result<u32, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Code::Failed, format!("start the event loop: {error}")))?;
+        .map_err(|error| {
+            Failure::new(
+                Code::Failed,
+                format!("cannot start the event loop: {error}"),
+            )
+        })?;
     let local = tokio::task::LocalSet::new();
     let state = options.state.clone();
     let ended = local.block_on(&runtime, async {
@@ -421,7 +426,7 @@ impl Host {
                 let living = left.as_ref().map_or_else(Vec::new, legacy::living);
                 let (definitions, problems) = embedded::all(&state, &living);
                 daemon = Some(Daemon::new(exits_when_done, problems));
-                (definitions, "what is installed here".to_owned(), None)
+                (definitions, "the installed services".to_owned(), None)
             }
         };
         let inherited = launch::inherited();
@@ -451,7 +456,7 @@ impl Host {
         let mut testaments = std::mem::take(&mut legacy.testaments);
         testaments.push(sys::testament(&processes));
         lock.sign(&manifest, &testaments)
-            .map_err(failed("sign the lock"))?;
+            .map_err(failed("write the lock"))?;
         let (mut host, received) = Self::assemble(Parts {
             definitions,
             users,
@@ -549,7 +554,7 @@ impl Host {
         let messages = ToLoop(messages);
         let to_loop = messages.clone();
         let state = &parts.state;
-        let mut pipes = Pipes::new(&state.pipes_dir()).map_err(failed("make the pipes of logs"))?;
+        let mut pipes = Pipes::new(&state.pipes_dir()).map_err(failed("create the log pipes"))?;
         if parts.adopts {
             pipes.need();
         }
@@ -557,11 +562,13 @@ impl Host {
         for (Definition { spec, .. }, user) in parts.definitions.iter().zip(&parts.users) {
             let made = pipes.make(spec.name(), spec.log(), other(user));
             log_pipes.push(made.map_err(|error| {
-                let message = format!("make the pipe of {}: {error}", spec.name());
+                let message = format!("cannot create the log pipe of {}: {error}", spec.name());
                 Failure::new(Code::CannotWrite, message)
             })?);
         }
-        pipes.keep().map_err(failed("start the keeper of pipes"))?;
+        pipes
+            .keep()
+            .map_err(failed("start the keeper of the log pipes"))?;
         let hides = |Definition { spec, .. }: &Definition| {
             let redact = spec.log().redact();
             !redact.is_empty() && redact.with() == RedactWith::Hash
@@ -597,7 +604,7 @@ impl Host {
                 .map_err(|error| {
                     Failure::new(
                         Code::CannotWrite,
-                        format!("open the log of {name}: {error}"),
+                        format!("cannot open the log of {name}: {error}"),
                     )
                 })?;
             // The directory must belong to the account, so it is not made while that is unknown.
@@ -730,7 +737,7 @@ impl Host {
         let count = self.processes.end_orphans(self.logs.keeper());
         if count > 0 {
             self.reporter.say(&format!(
-                "killed {count} processes that services had left outside of their process trees"
+                "killed {count} processes that services had left outside their process trees"
             ));
         }
     }
@@ -819,12 +826,12 @@ impl Host {
         let Lost { bytes, lines } = summary.lost;
         if bytes > 0 {
             self.reporter.say(&format!(
-                "{bytes} bytes ({lines} lines) of logs were lost in all: the disk did not take them"
+                "{bytes} bytes ({lines} lines) of logs were lost in total: they could not be written to disk"
             ));
         }
         for (sink, service, Lost { bytes, lines }) in summary.sinks {
             self.reporter.say(&format!(
-                "{service}: {sink} did not take its last {bytes} bytes ({lines} lines); the files have them"
+                "{service}: {sink} did not receive the last {bytes} bytes ({lines} lines); the log files contain them"
             ));
         }
         Ok(())
@@ -1051,7 +1058,7 @@ impl Host {
         };
         self.reporter.say(match at_once {
             true => "killing all services",
-            false => "stopping all services; once more kills them",
+            false => "stopping all services; a second request kills them",
         });
         self.perform(actions);
     }
@@ -1066,7 +1073,7 @@ impl Host {
             let messages = self.messages.clone();
             self.logs.rotate(held.spec.name(), move |result| {
                 if let Err(trouble) = result {
-                    let remark = format!("rotate its log: {}", chain(&trouble));
+                    let remark = format!("cannot rotate its log: {}", chain(&trouble));
                     messages.send(Message::Remark(id, remark));
                 }
             });
@@ -1141,9 +1148,9 @@ impl Host {
                 trouble,
             } => {
                 if let Some(id) = find(&service) {
-                    let problem = format!("its log: {}", chain(&trouble));
+                    let problem = format!("log: {}", chain(&trouble));
                     self.reporter.say(&format!(
-                        "{service}: {problem}; it runs on, and what is lost is counted"
+                        "{service}: {problem}; the service keeps running, and lost output is counted"
                     ));
                     if let Some(held) = self.held.get_mut(&id) {
                         held.log_problems.insert((dir, task), problem);
@@ -1175,9 +1182,9 @@ impl Host {
                 services,
                 error,
             }) => {
-                let problem = format!("{sink} takes no lines: {error}");
+                let problem = format!("{sink} does not accept lines: {error}");
                 self.reporter.say(&format!(
-                    "{}: {problem}; the files have them, and it is tried again",
+                    "{}: {problem}; the log files contain them; retrying",
                     list(&services)
                 ));
                 for id in services.iter().filter_map(find) {
@@ -1193,10 +1200,10 @@ impl Host {
                 dropped,
             }) => {
                 let dropped = dropped.iter().map(|(service, Lost { bytes, lines })| {
-                    format!("; of {service} it never got {bytes} bytes ({lines} lines)")
+                    format!("; it did not receive {bytes} bytes ({lines} lines) of {service}")
                 });
                 self.reporter.say(&format!(
-                    "{}: {sink} takes lines again{}",
+                    "{}: {sink} accepts lines again{}",
                     list(&services),
                     dropped.collect::<String>()
                 ));
@@ -1238,7 +1245,7 @@ fn new_processes() -> Result<Processes, Failure> {
 
 /// Returns a function that turns the error of an operation of the host itself into a [`Failure`].
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> Failure {
-    move |error| Failure::new(Code::CannotWrite, format!("{operation}: {error}"))
+    move |error| Failure::new(Code::CannotWrite, format!("cannot {operation}: {error}"))
 }
 
 /// Returns a seed that differs in every process. Only jitter depends on it.

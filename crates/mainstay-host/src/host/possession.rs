@@ -47,9 +47,7 @@ pub(super) fn take(state: &StateDir) -> Result<Lock, Failure> {
         });
     let Some(pid) = pid else { return Ok(lock) };
     let who = pid.map_or_else(String::new, |pid| format!(", pid {pid},"));
-    Err(state.held(&format!(
-        "mainstay{who} supervises from there, though it has lost its lock"
-    )))
+    Err(state.held(&format!("mainstay{who} uses it, although its lock is lost")))
 }
 
 /// Returns the supervisor that carries the mark of a state directory. A program that a killed
@@ -132,7 +130,7 @@ impl Losses {
         if let Some(what) = self.dir {
             let place = place.display();
             return format!(
-                "the state directory {place} was {what}: it is made anew, without the logs and data that were in it; if this supervisor is killed, its services are ended, not adopted"
+                "the state directory {place} was {what} and has been recreated, without its logs and data; if this supervisor is killed, its services are killed instead of adopted"
             );
         }
         let lost = [
@@ -144,7 +142,7 @@ impl Losses {
             Some(format!("{} was {}", place.join(name).display(), what?))
         });
         let lost: Vec<String> = lost.collect();
-        format!("{}: made anew", lost.join(", "))
+        format!("{}: recreated", lost.join(", "))
     }
 }
 
@@ -221,7 +219,7 @@ impl Possession {
         match state.try_lock(patience)? {
             Try::Taken(mut lock) => {
                 lock.sign_like(&self.lock)
-                    .map_err(super::failed("sign the lock"))?;
+                    .map_err(super::failed("write the lock"))?;
                 self.lock = lock;
                 Ok(true)
             }
@@ -245,7 +243,7 @@ impl Possession {
         let hold = self
             .lock
             .hold()
-            .map_err(super::failed("look at the lock"))?;
+            .map_err(super::failed("inspect the lock"))?;
         if is_lost && hold == Hold::Overwritten {
             let rewritten = self.lock.rewrite();
             rewritten.map_err(super::failed("write the lock"))?;
@@ -264,7 +262,7 @@ impl Possession {
             self.dir = dir;
         }
         let watched = self.watch.look_at(&self.dir, self.lock.file());
-        watched.map_err(super::failed("watch it"))?;
+        watched.map_err(super::failed("watch the state directory"))?;
         Ok(true)
     }
 
@@ -316,7 +314,7 @@ impl Host {
             Some(mend) => (mend.since, mend.seen),
             None => (now, Losses::default()),
         };
-        let mended = losses.map_err(super::failed("look at it"));
+        let mended = losses.map_err(super::failed("inspect the state directory"));
         let mended = mended.and_then(|losses| match losses.are_none() {
             true => Ok(None),
             false => {
@@ -348,7 +346,7 @@ impl Host {
             Err(failure) => {
                 let place = self.state.path().display();
                 let text = format!(
-                    "{place} is not ours any more, and cannot be had again: {}; it is tried again",
+                    "the state directory {place} is lost and cannot be recovered: {}; retrying",
                     failure.line()
                 );
                 if possession.is_new(&text) {
@@ -369,21 +367,22 @@ impl Host {
         self.ledger = None;
         self.is_adoptable = false;
         if let Err(error) = self.logs.make_dir_again() {
-            self.reporter
-                .say(&format!("make the directory of pipes: {error}"));
+            self.reporter.say(&format!(
+                "cannot create the directory of the log pipes: {error}"
+            ));
         }
         for (_, held) in self.held.iter() {
             let name = held.spec.name();
             let made = self.state.create_data_dir(name.as_str(), other(&held.user));
             if let Err(error) = made {
-                let text = format!("{name}: create its data directory: {error}");
+                let text = format!("{name}: cannot create its data directory: {error}");
                 self.reporter.say(&text);
             }
         }
         let ids: Vec<_> = self.held.keys().copied().collect();
         for id in ids {
             if let Err(error) = self.listen_again(id) {
-                let text = format!("open a notification socket again: {error}");
+                let text = format!("cannot reopen a notification socket: {error}");
                 self.reporter.say(&text);
             }
         }

@@ -55,7 +55,7 @@ impl No {
 }
 
 pub(super) fn no_answer_within(limit: Duration) -> String {
-    format!("no answer within {}", mainstay_core::engine::Human(limit))
+    format!("no response within {}", mainstay_core::engine::Human(limit))
 }
 
 /// Performs a check with a time limit. A timeout counts as failure.
@@ -97,7 +97,7 @@ pub(super) async fn owner(at: Place, members: sys::Members) -> Result<Owner, No>
         ))),
         Ok(owner) => Ok(owner),
         Err(error) => Err(No::unasked(
-            format_args!("look who answers at {at}"),
+            format_args!("determine which process listens at {at}"),
             &error,
         )),
     }
@@ -155,7 +155,7 @@ async fn unix(path: PathBuf) -> Answer {
 #[expect(clippy::unused_async, reason = "the same shape on every system")]
 async fn unix(path: PathBuf) -> Answer {
     Err(No::Answer(format!(
-        "connect to {}: unix sockets are not supported on Windows",
+        "connect to {}: Unix sockets are not supported on Windows",
         path.display()
     )))
 }
@@ -166,11 +166,11 @@ async fn file(path: PathBuf) -> Answer {
     let shown = path.display().to_string();
     let asked = aside(shown.clone(), move || guarded::exists(&path)).await;
     let path = shown;
-    let exists = asked.map_err(|error| No::unasked(format_args!("look for {path}"), &error))?;
+    let exists = asked.map_err(|error| No::unasked(format_args!("check {path}"), &error))?;
     match exists {
         Ok(true) => Ok(None),
         Ok(false) => Err(No::Answer(format!("{path} does not exist"))),
-        Err(error) => Err(No::of(format_args!("look for {path}"), &error)),
+        Err(error) => Err(No::of(format_args!("check {path}"), &error)),
     }
 }
 

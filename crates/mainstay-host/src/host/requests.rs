@@ -16,7 +16,7 @@ use mainstay_api::{About, Reach, Route};
 
 /// The reason for refusing requests that involve the log thread.
 pub(super) const LOGS_BEHIND: &str =
-    "the logs are behind, as the disk does not answer: try again later";
+    "log writes are delayed because the disk does not respond: try again later";
 
 /// The longest wait of a client for the log thread.
 const LOG_TIMEOUT: Duration = mainstay_logs::HANGS;
@@ -209,8 +209,8 @@ impl Host {
                 }
                 _ => {
                     let why = match current {
-                        Some(_) => format!("the definition of {name} is not what is expected"),
-                        None => format!("there is no service {name}"),
+                        Some(_) => format!("the definition of {name} does not match the condition"),
+                        None => format!("no service {name}"),
                     };
                     Reply::error(StatusCode::PRECONDITION_FAILED, &why)
                 }
@@ -292,7 +292,7 @@ impl Host {
                 done.map_err(|refusal| (*id, refusal))
             }
             _ => {
-                let why = format!("{request} takes one service");
+                let why = format!("{request} applies to one service only");
                 return drop(reply.send(Reply::error(StatusCode::BAD_REQUEST, &why)));
             }
         };
@@ -351,9 +351,9 @@ impl Host {
 
     pub(super) fn unknown(&self, name: &str) -> Reply {
         let message = match self.daemon {
-            Some(_) => format!("no service {name} is installed here"),
+            Some(_) => format!("no service named {name} is installed"),
             None if self.left_out.iter().any(|it| it == name) => format!(
-                "this supervisor was started without it; run {} without names, or name {name} too",
+                "this supervisor was started without {name}; run {} without names, or add {name}",
                 self.manifest
             ),
             None => format!("{} has no service {name}", self.manifest),
@@ -416,10 +416,10 @@ impl Host {
         let name = self.held.get(&id)?.spec.name();
         let why = match request {
             Request::Stop if is_wanted => {
-                format!("overtaken by a start: {name} was started again before it was down")
+                format!("superseded by a start: {name} was started again before it had stopped")
             }
             Request::Start | Request::Restart if !is_wanted && !is_tried => {
-                format!("overtaken by a stop: {name} was stopped before it was up")
+                format!("superseded by a stop: {name} was stopped before it was ready")
             }
             _ => return None,
         };

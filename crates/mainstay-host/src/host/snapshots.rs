@@ -85,7 +85,7 @@ impl Host {
         };
         let subject = format!("state of {}", spec.name());
         aside::wait(subject.clone(), complete).unwrap_or_else(|error| {
-            let message = format!("complete the restore of the {subject}: {error}");
+            let message = format!("cannot complete the restore of the {subject}: {error}");
             Err(Failure::new(Code::Busy, message))
         })
     }
@@ -102,7 +102,7 @@ impl Host {
         };
         let call_off = match held.called_off.take() {
             Some(early) if early == token => {
-                let why = "it was called off".to_owned();
+                let why = "it was cancelled".to_owned();
                 return self.send(Message::Engine(Event::Snapshotted(id, token, Err(why))));
             }
             _ => CallOff::default(),
@@ -146,7 +146,7 @@ impl Host {
         match answer {
             Ok(()) => self.copy(id, token),
             Err(why) => {
-                let why = format!("its `quiesce` failed: {why}");
+                let why = format!("the `quiesce` command failed: {why}");
                 self.send(Message::Copied(id, token, Err(why)));
             }
         }
@@ -216,7 +216,7 @@ impl Host {
             && let Some(thaw) = thaw
             && let Err(why) = self.start_helper(id, thaw, Purpose::Thaw, COMMAND_LIMIT)
         {
-            let what = format!("{}: start its `thaw`: {why}", spec.name());
+            let what = format!("{}: cannot run the `thaw` command: {why}", spec.name());
             self.reporter.say(&what);
         }
         if let Some(reply) = taking.reply {

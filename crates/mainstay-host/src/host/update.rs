@@ -74,7 +74,7 @@ fn rolled_back(
     last_lines: &[String],
 ) -> Reply {
     let body = serde_json::json!(GivenUp {
-        why: format!("the new definition was given up: {why}"),
+        why: format!("the update was rolled back: {why}"),
         last_lines: last_lines.to_vec(),
         phase,
         style,
@@ -124,8 +124,8 @@ impl Host {
             let body = serde_json::json!({ "error": failure.message(), "code": code });
             Reply::new(StatusCode::UNPROCESSABLE_ENTITY, body.to_string())
         };
-        let request: TrialRequest =
-            serde_json::from_slice(body).map_err(|error| bad(&format!("the request: {error}")))?;
+        let request: TrialRequest = serde_json::from_slice(body)
+            .map_err(|error| bad(&format!("invalid request: {error}")))?;
         let format = Format::ALL
             .into_iter()
             .find(|format| format.name() == request.format);
@@ -135,7 +135,7 @@ impl Host {
         }
         let canary = Duration::from_millis(request.canary_ms);
         if canary > LONGEST_CANARY {
-            return Err(bad("`canary_ms` is more than a day"));
+            return Err(bad("`canary_ms` is longer than a day"));
         }
         let (text, dir) = (request.manifest, request.base_dir);
         let digest = TextDigest::of(&text, format, &dir.to_string_lossy(), None);
@@ -182,7 +182,7 @@ impl Host {
         let old = self.held.get(&service);
         let old = old.ok_or_else(|| Reply::refused(&Refusal::Removed))?;
         let broken = |what: &str, error: std::io::Error| {
-            let why = format!("{what}: {error}");
+            let why = format!("cannot {what}: {error}");
             Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &why)
         };
         let spec = Arc::clone(&definition.spec);
@@ -261,7 +261,7 @@ impl Host {
             }
             self.logs.recall(&name, drop);
             if let Err(error) = update.written.write(&self.state, name.as_str()) {
-                let what = format!("{name}: write down its new definition: {error}");
+                let what = format!("{name}: cannot store its new definition: {error}");
                 self.reporter.say(&what);
             }
         }
@@ -349,10 +349,10 @@ impl Host {
         let (spec, owner) = (&held.spec, other(&held.user));
         let log = self.logs.replace(spec, &held.dir, owner);
         let data_dir = self.state.create_data_dir(spec.name().as_str(), owner);
-        held.log = log.map_err(|error| format!("open its log: {error}"))?;
-        data_dir.map_err(|error| format!("create its data directory: {error}"))?;
+        held.log = log.map_err(|error| format!("cannot open its log: {error}"))?;
+        data_dir.map_err(|error| format!("cannot create its data directory: {error}"))?;
         let kept = self.logs.keep(self.held.values().map(|held| &held.log));
-        kept.map_err(|error| format!("keep its pipes: {error}"))
+        kept.map_err(|error| format!("cannot preserve its log pipes: {error}"))
     }
 
     /// Releases a candidate that was rolled back, or a definition that a candidate has replaced.

@@ -105,7 +105,7 @@ pub fn orphans(state: &StateDir) -> Option<Orphans> {
 
 /// Returns the report of a service that has living processes but whose state is unknown.
 fn unknown(told: ServiceReport, why: Option<&str>, living: &str) -> ServiceReport {
-    let why = why.unwrap_or("the ledger does not tell of them");
+    let why = why.unwrap_or("the ledger does not list it");
     ServiceReport {
         state: StateName::Unknown,
         ready: false,
@@ -122,8 +122,10 @@ impl Orphans {
         let pid = self.pid;
         let live_on = self.report.services.iter().any(lives);
         let what = match live_on {
-            true => format!("the supervisor (pid {pid}) is gone; its services live on"),
-            false => format!("the supervisor (pid {pid}) is gone, and so are its services"),
+            true => {
+                format!("the supervisor (pid {pid}) is no longer running, but its services are")
+            }
+            false => format!("the supervisor (pid {pid}) and its services are no longer running"),
         };
         let hint = match (live_on, self.are_installed) {
             (true, false) => "`mainstay run FILE` adopts them, `mainstay stop` ends them",
@@ -222,7 +224,7 @@ pub fn stop_without_supervisor(
         }
         (None, Some(name)) => {
             let manifest = &estate.header.manifest;
-            let message = format!("stop {name}: no service of {manifest} has this name");
+            let message = format!("cannot stop {name}: {manifest} has no such service");
             let there = estate.slots.iter().map(|slot| slot.name.as_str());
             return Err(Failure::new(Code::Unknown, message).hint(services_there(there)));
         }
@@ -288,8 +290,8 @@ pub fn stop_without_supervisor(
 fn services_there<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let names: Vec<&str> = names.collect();
     match names.is_empty() {
-        true => "no service is left there".to_owned(),
-        false => format!("the services there: {}", names.join(", ")),
+        true => "no services are left".to_owned(),
+        false => format!("services: {}", names.join(", ")),
     }
 }
 
@@ -311,14 +313,14 @@ fn add_dependents(names: &mut Vec<String>, definitions: &[Definition]) {
 /// Kills all processes, as the way to stop them is unknown. Fails if services are named.
 fn kill_all(why: String, predecessor: &Predecessor, names: &[String]) -> Result<usize, Failure> {
     if !names.is_empty() {
-        let message = format!("stop {}: {why}", names.join(", "));
-        let hint = "`mainstay stop` without a name kills all that its supervisor left";
+        let message = format!("cannot stop {}: {why}", names.join(", "));
+        let hint = "`mainstay stop` without names kills all processes that the supervisor left";
         return Err(Failure::new(Code::Failed, message).hint(hint));
     }
     let count = end(predecessor)?;
     if count > 0 {
         output::complain(&format!(
-            "{why}; so the services were not asked to stop: their {count} processes were killed"
+            "{why}; the services could not be stopped gracefully: their {count} processes were killed"
         ));
     }
     Ok(count)
@@ -337,7 +339,8 @@ fn kill_named(
         return Ok(None);
     }
     if let Some(name) = names.iter().find(|name| !survivors.has(name)) {
-        let message = format!("stop {name}: no process of a service of this name lives ({why})");
+        let message =
+            format!("cannot stop {name}: no process of such a service is running ({why})");
         let hint = services_there(survivors.services());
         return Err(Failure::new(Code::Unknown, message).hint(hint));
     }
@@ -348,12 +351,12 @@ fn kill_named(
             count += sys::end_service(testament, name).map_err(|error| {
                 Failure::new(
                     Code::Failed,
-                    format!("kill the processes of {name}: {error}"),
+                    format!("cannot kill the processes of {name}: {error}"),
                 )
             })?;
         }
         output::complain(&format!(
-            "{why}; so {name} was not asked to stop: its {count} processes were killed"
+            "{why}; {name} could not be stopped gracefully: its {count} processes were killed"
         ));
         let mut stopped = ServiceReport::stopped(name, "embedded", "embedded");
         if embedded::is_installed(state, name) {
@@ -416,7 +419,7 @@ fn specs(estate: &Estate, state: &StateDir) -> Result<Vec<Definition>, String> {
             let may_be_gone = estate.is_of_installed() || estate.rebuilt.is_some();
             may_be_gone.then(|| Definition::of_unknown(&slot.name))?
         });
-        known.ok_or_else(|| format!("its copy does not define {}", slot.name))
+        known.ok_or_else(|| format!("its copy of the manifest does not define {}", slot.name))
     });
     defined.collect()
 }
@@ -430,7 +433,10 @@ fn end_remains_of(slot: &Slot, estate: &Estate) -> Result<(), Failure> {
     let spared: Vec<_> = others.filter_map(Slot::main).collect();
     let ended = sys::end_tree(&main.tree, &spared);
     ended.map(drop).map_err(|error| {
-        let why = format!("kill what is left of {}: {error}", slot.name);
+        let why = format!(
+            "cannot kill the remaining processes of {}: {error}",
+            slot.name
+        );
         Failure::new(Code::Failed, why)
     })
 }

@@ -268,7 +268,7 @@ fn a_slow_receiver_costs_only_the_oldest_lines_and_is_told_how_many() {
         all += *lost;
         let Lost { lines, bytes } = lost;
         expected.push(format!(
-            "mainstay: {lines} lines ({bytes} bytes) of orders were dropped: lines come faster than it takes them"
+            "mainstay: {lines} lines ({bytes} bytes) of orders were dropped: lines arrive faster than it accepts them"
         ));
     }
     assert!(all.lines > 1000);

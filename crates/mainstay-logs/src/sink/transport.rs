@@ -83,7 +83,9 @@ impl Transport {
                 Ok(Self::Remote(Remote::new(address, Some(tls), this_host())))
             }
             #[cfg(not(target_os = "linux"))]
-            other => Err(io::Error::other(format!("{other} is not on this system"))),
+            other => Err(io::Error::other(format!(
+                "{other} is not supported on this system"
+            ))),
         }
     }
 

@@ -286,10 +286,7 @@ impl Worker {
             let mut damaged = Lost::default();
             let block = spool.next(&mut damaged);
             if damaged != Lost::default() {
-                let message = format!(
-                    "read spool: {} bytes are damaged and left out",
-                    damaged.bytes
-                );
+                let message = format!("skipped {} damaged bytes of the spool", damaged.bytes);
                 self.alarm.fail(Kind::Overflow, message);
             }
             if let Some(block) = block {
@@ -374,7 +371,7 @@ impl Alarm {
         if self.trouble.is_none() && !self.shared.lock().dropped.is_empty() {
             self.fail(
                 Kind::Overflow,
-                "lines come faster than it takes them".to_owned(),
+                "lines arrive faster than it accepts them".to_owned(),
             );
         }
     }

@@ -43,7 +43,7 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(10);
 /// Set if the last attempt to open the registry timed out on a lock.
 static IS_LOCKED: AtomicBool = AtomicBool::new(false);
-const CURE: &str = "move it away and install the services again: what is installed runs on without it, only the history is lost";
+const CURE: &str = "move it away and install the services again; installed services keep running without it, and only the history is lost";
 
 /// An open registry.
 #[derive(Debug)]
@@ -105,10 +105,10 @@ impl From<Error> for Failure {
         let message = refusal.to_string();
         match refusal {
             Refusal::NotFound { .. } => {
-                Self::new(Code::Unknown, message).hint("`mainstay list` shows the services")
+                Self::new(Code::Unknown, message).hint("list the services: mainstay list")
             }
             Refusal::Conflict { name, .. } | Refusal::Exists { name, .. } => {
-                let hint = format!("look at it, and name its version: mainstay history {name}");
+                let hint = format!("check its version: mainstay history {name}");
                 Self::new(Code::Busy, message).hint(hint)
             }
             _ => Self::new(Code::Busy, message).hint("try again"),
@@ -170,7 +170,7 @@ impl Registry {
     /// Opens an existing registry; `None` if there is none.
     pub fn find(path: &Path) -> Result<Option<Self>, Failure> {
         if let Some(closed) = Closed::at(path) {
-            return Err(closed.failure("open the registry"));
+            return Err(closed.failure("cannot open the registry"));
         }
         match path.exists() {
             true => Self::open_file(path).map(Some),
@@ -403,7 +403,7 @@ impl Registry {
         let dir = self.dir().to_owned();
         let transaction = immediate(&mut self.connection).map_err(failed)?;
         let holder = Holder::new(&dir, random()?, now())
-            .map_err(|error| cannot(Code::CannotWrite, "write beside", &path, &error))?;
+            .map_err(|error| cannot(Code::CannotWrite, "write next to", &path, &error))?;
         let mut versions = Vec::with_capacity(wishes.len());
         for wish in wishes {
             let name = wish.name.as_str();
@@ -600,7 +600,7 @@ impl Work {
             let found = read(&transaction, name.as_str()).map_err(failed)?;
             let found = found.filter(|it| it.life.owner() == Some(&self.holder.owner));
             let Some(found) = found else {
-                let what = format!("{name} was taken from this process while it was at it");
+                let what = format!("another process took over {name} during the change");
                 return Err(cannot(Code::Failed, "write to", &path, &what));
             };
             end(&transaction, name.as_str(), found).map_err(failed)?;
@@ -765,21 +765,25 @@ fn now() -> u64 {
 /// Returns 128 random bits as hexadecimal digits, unique across processes.
 fn random() -> Result<String, Failure> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::new(Code::MissingPart, format!("get random numbers: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Failure::new(
+            Code::MissingPart,
+            format!("cannot get random numbers: {error}"),
+        )
+    })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The error for a column value that no version of Mainstay writes.
 fn broken(column: usize) -> rusqlite::Error {
-    let what = "a value that mainstay does not write".into();
+    let what = "an invalid value".into();
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what)
 }
 
 /// The error for a state that an owned definition cannot be in.
 fn lost(life: &Stored) -> rusqlite::Error {
     let what = format!(
-        "the state {} of a definition that is being changed",
+        "invalid state {} of a definition that is being changed",
         life.state()
     );
     rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, what.into())
@@ -788,7 +792,7 @@ fn lost(life: &Stored) -> rusqlite::Error {
 fn cannot(code: Code, verb: &str, path: &Path, why: &dyn std::fmt::Display) -> Failure {
     Failure::new(
         code,
-        format!("{verb} the registry {}: {why}", path.display()),
+        format!("cannot {verb} the registry {}: {why}", path.display()),
     )
 }
 
@@ -817,8 +821,9 @@ fn database(verb: &str, path: &Path, error: &rusqlite::Error) -> Failure {
                 let cause = std::io::Error::from(kind);
                 cannot(Code::CannotWrite, verb, path, &cause.to_string()).because_of(&cause)
             }
-            None => cannot(Code::CannotWrite, verb, path, &why)
-                .hint("see whether its disk is full or read-only, and who may write there"),
+            None => cannot(Code::CannotWrite, verb, path, &why).hint(
+                "check that its disk is neither full nor read-only, and that you may write to it",
+            ),
         },
         _ => cannot(Code::Failed, verb, path, &why).hint(CURE),
     }

@@ -43,9 +43,9 @@ impl Program {
         let metadata = match aside::wait(path.to_string(), look).flatten() {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Some(format!("the program {path} is gone"));
+                return Some(format!("the program {path} is missing"));
             }
-            Err(error) => return Some(format!("the program {path} cannot be seen: {error}")),
+            Err(error) => return Some(format!("the program {path} cannot be inspected: {error}")),
         };
         if (metadata.len(), modified(&metadata)) == (self.size, self.modified.clone()) {
             return None;
@@ -53,7 +53,7 @@ impl Program {
         match hash(&self.path) {
             Ok(hash) if hash == self.sha256 => None,
             Ok(_) => Some(format!(
-                "the program {path} is another one than was installed"
+                "the program {path} has changed since the installation"
             )),
             Err(error) => Some(format!("the program {path} cannot be read: {error}")),
         }
@@ -104,8 +104,8 @@ mod tests {
         assert_eq!(program.change(), None);
         fs::write(&path, "two").unwrap();
         later(20);
-        assert!(program.change().unwrap().contains("another one"));
+        assert!(program.change().unwrap().contains("has changed"));
         fs::remove_file(&path).unwrap();
-        assert!(program.change().unwrap().contains("gone"));
+        assert!(program.change().unwrap().contains("missing"));
     }
 }

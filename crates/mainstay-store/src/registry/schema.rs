@@ -65,8 +65,12 @@ pub(super) fn prepare(
     let found = version(&look, path)?;
     drop(look);
     if found > known {
-        let what = format!("it is of a newer mainstay (schema {found}, not {known})");
-        return Err(cannot(Code::Failed, "open", path, &what).hint("use that version of mainstay"));
+        let what = format!(
+            "it was written by a newer version of mainstay (schema {found}, supported: {known})"
+        );
+        return Err(
+            cannot(Code::Failed, "open", path, &what).hint("use the newer version of mainstay")
+        );
     }
     keep_a_log(connection, patience).map_err(failed)?;
     connection

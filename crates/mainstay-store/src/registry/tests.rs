@@ -95,7 +95,7 @@ fn a_definition_lives() {
     let work = begin(&path, wish("db", 2, Some("three"))).unwrap();
     assert_eq!(shown(&path, "db"), "updating 2 two");
     let busy = format!(
-        "db is being changed by another mainstay, pid {}",
+        "db is being changed by another mainstay process (pid {})",
         std::process::id()
     );
     assert_eq!(refused(begin(&path, wish("db", 2, Some("four")))), busy);
@@ -107,7 +107,7 @@ fn a_definition_lives() {
     for (expected, text, why) in [
         (1, Some("four"), "db is at version 2, not 1"),
         (3, None, "db is at version 2, not 3"),
-        (0, Some("four"), "db is there, at version 2"),
+        (0, Some("four"), "db is already registered, at version 2"),
     ] {
         assert_eq!(refused(begin(&path, wish("db", expected, text))), why);
     }
@@ -124,7 +124,7 @@ fn a_definition_lives() {
     assert_eq!(shown(&path, "db"), "deleted 2 two");
     assert_eq!(
         refused(begin(&path, wish("db", 2, None))),
-        "db has no definition"
+        "db is not registered"
     );
     // A rollback restores the previous state, with and without an earlier definition.
     begin(&path, wish("db", 0, Some("five")))
@@ -205,7 +205,7 @@ fn what_has_failed_is_said_and_can_be_repaired() {
     drop(begin(&path, wish("db", 1, Some("two"))).unwrap());
     assert_eq!(shown(&path, "db"), "failed 1 one");
     let why = get(&path, "db").unwrap().life.why().unwrap().to_owned();
-    assert!(why.contains("whoever changed it died"), "{why}");
+    assert!(why.contains("the process that changed it died"), "{why}");
     assert_eq!(install(&path, "db", "one"), Version(1));
     assert_eq!(shown(&path, "db"), "active 1 one");
     begin(&path, wish("web", 1, None))
@@ -265,7 +265,7 @@ fn what_is_not_a_registry_is_left_alone() {
     let connection = Connection::open(&newer).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
-    check(&newer, "newer mainstay");
+    check(&newer, "newer version of mainstay");
     let torn = sandbox.path().join("torn.db");
     install(&torn, "db", "one");
     let mut bytes = std::fs::read(&torn).unwrap();

@@ -61,14 +61,14 @@ impl Excess {
     fn hint(self) -> &'static str {
         match self {
             Self::Size(_) | Self::Index(_) => {
-                "raise snapshot.max_size, or name the directories that are to be kept in snapshot.paths"
+                "raise snapshot.max_size, or list the directories to copy in snapshot.paths"
             }
-            _ => "name the directories that are to be kept in snapshot.paths",
+            _ => "list the directories to copy in snapshot.paths",
         }
     }
 
     fn failure(self, dir: &Dir) -> Failure {
-        let message = format!("{} cannot be kept: {self}", dir.path().display());
+        let message = format!("cannot copy {}: {self}", dir.path().display());
         Failure::new(Code::Failed, message).hint(self.hint())
     }
 }
@@ -80,14 +80,14 @@ impl fmt::Display for Excess {
                 f,
                 "its directories are nested more than {DEEPEST} levels deep"
             ),
-            Self::Path => write!(f, "it holds paths longer than {LONGEST} bytes"),
-            Self::Entries => write!(f, "it holds more than {MOST} files"),
+            Self::Path => write!(f, "it contains paths longer than {LONGEST} bytes"),
+            Self::Entries => write!(f, "it contains more than {MOST} files"),
             Self::Index(most) => write!(
                 f,
-                "the paths and attributes of its files take more than {} of an index",
+                "the paths and attributes of its files take more than {} in the index",
                 ShowSize(*most as u64)
             ),
-            Self::Size(most) => write!(f, "its files have more than {} in all", ShowSize(*most)),
+            Self::Size(most) => write!(f, "its files are larger than {} in total", ShowSize(*most)),
         }
     }
 }
@@ -322,9 +322,9 @@ impl Copy<'_> {
             .from
             .path()
             .join(sys::from_raw(path.unwrap_or(&Raw::default())).unwrap_or_default());
-        let message = format!("copy {}: it changes while it is copied", path.display());
+        let message = format!("cannot copy {}: it changes during the copy", path.display());
         Err(Failure::new(Code::Busy, message).hint(
-            "stop the service first, or let its manifest keep it still: snapshot = { pause = true }, or `quiesce`",
+            "stop the service first, or set snapshot = { pause = true } or `quiesce` in its manifest",
         ))
     }
 
@@ -625,7 +625,7 @@ fn judge(path: &Raw, found: (u64, Digest), wanted: (u64, Digest)) -> Result<(), 
     }
     let (found, wanted) = (found.0, wanted.0);
     Err(Trouble::Damaged(match found == wanted {
-        true => format!("the content of {path} is not what was copied"),
+        true => format!("the content of {path} has changed since it was copied"),
         false => format!("{path} has {found} bytes instead of {wanted}"),
     }))
 }

@@ -82,7 +82,7 @@ impl Seam for CallOff {
 }
 
 fn called_off() -> io::Error {
-    io::Error::other("it was called off")
+    io::Error::other("it was cancelled")
 }
 
 /// Converts an I/O error of `operation` on `path` into a failure.
@@ -95,7 +95,10 @@ fn doing<'a>(operation: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failur
             | io::ErrorKind::ReadOnlyFilesystem => Code::CannotWrite,
             _ => Code::Failed,
         };
-        let failure = Failure::new(code, format!("{operation} {}: {error}", path.display()));
+        let failure = Failure::new(
+            code,
+            format!("cannot {operation} {}: {error}", path.display()),
+        );
         if let Some(hint) = guarded::hint(&error) {
             return failure.hint(hint);
         }

@@ -87,7 +87,7 @@ impl Session<'_> {
         for (id, why) in &damaged {
             message.push_str(&format!("; {id} is damaged: {why}"));
         }
-        let hint = format!("another one can be restored by its ID: mainstay snapshot list {name}");
+        let hint = format!("restore another one by its ID: mainstay snapshot list {name}");
         Err(Failure::new(Code::Unknown, message).hint(hint))
     }
 
@@ -96,9 +96,9 @@ impl Session<'_> {
         let message = format!("snapshot {id} of {name} is damaged: {why}; nothing was changed");
         Failure::new(Code::Failed, message).hint(match older {
             Some(older) => {
-                format!("the next older one: mainstay snapshot restore {name} {older}")
+                format!("restore the next older one: mainstay snapshot restore {name} {older}")
             }
-            None => format!("no stable one is older: mainstay snapshot list {name}"),
+            None => format!("there is no older stable one: mainstay snapshot list {name}"),
         })
     }
 
@@ -139,7 +139,7 @@ impl Session<'_> {
         let target_path = path_of(target);
         let failed = doing("restore", &target_path);
         let (Some(parent), Some(name)) = (target_path.parent(), target_path.file_name()) else {
-            let message = format!("restore {}: it has no parent", target_path.display());
+            let message = format!("cannot restore {}: it has no parent", target_path.display());
             return Err(Failure::new(Code::Failed, message));
         };
         let parent_dir = Dir::open(parent).map_err(failed)?;
@@ -149,7 +149,10 @@ impl Session<'_> {
                 Some(stat.inode)
             }
             Ok(_) => {
-                let message = format!("restore {}: it is no directory now", target_path.display());
+                let message = format!(
+                    "cannot restore {}: it is not a directory",
+                    target_path.display()
+                );
                 return Err(Failure::new(Code::Failed, message).hint("move it out of the way"));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -357,7 +360,7 @@ impl Session<'_> {
         for (began, journal) in journals {
             if let Err(failure) = self.finish_one(began, &journal) {
                 self.remarks.push(format!(
-                    "the state that restoring {} replaced is not kept yet: {}",
+                    "the state that was replaced by restoring {} is not stored as a snapshot yet: {}",
                     journal.snapshot,
                     failure.line()
                 ));
@@ -382,7 +385,7 @@ impl Session<'_> {
                 }
                 Ok(dir) => match self.excess_of(&dir, is_kept)? {
                     Some(excess) => self.remarks.push(format!(
-                        "the state that restoring {} replaced cannot be kept: {excess}; it stays at {}",
+                        "the state that was replaced by restoring {} cannot be stored as a snapshot: {excess}; it remains at {}",
                         journal.snapshot,
                         path.display()
                     )),
@@ -394,7 +397,7 @@ impl Session<'_> {
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) if guarded::refusal(&error).is_some() => {
-                    self.remarks.push(format!("{} is left: {error}", path.display()));
+                    self.remarks.push(format!("{} was not removed: {error}", path.display()));
                 }
                 Err(error) => return Err(doing("read", &path)(error)),
             }
@@ -441,7 +444,10 @@ impl Session<'_> {
                 if error.kind() == io::ErrorKind::NotFound
                     || guarded::refusal(&error).is_some() =>
             {
-                return Ok(Some(format!("{} may be left: {error}", path.display())));
+                return Ok(Some(format!(
+                    "{} may not have been removed: {error}",
+                    path.display()
+                )));
             }
             Err(error) => return Err(doing("open", &above)(error)),
         };
@@ -495,7 +501,7 @@ impl Aside {
 
 fn not_ours(path: &Path) -> String {
     format!(
-        "{} was replaced meanwhile and is left as it is",
+        "{} was replaced meanwhile and was not changed",
         path.display()
     )
 }
@@ -560,7 +566,7 @@ fn mount_in(dir: &Dir) -> io::Result<Option<PathBuf>> {
 }
 
 fn mounted(path: &Path) -> Failure {
-    let message = format!("restore {}: something is mounted there", path.display());
+    let message = format!("cannot restore {}: it is a mount point", path.display());
     Failure::new(Code::Failed, message)
-        .hint("unmount it, or keep a directory inside of it: snapshot = { paths = […] }")
+        .hint("unmount it, or set `snapshot.paths` to directories inside it")
 }

@@ -133,7 +133,7 @@ impl Store {
         match index.id == id && index.service == self.service.as_str() {
             true => Ok(index),
             false => Err(format!(
-                "it is snapshot {} of {} in another's place",
+                "it contains snapshot {} of {}",
                 index.id, index.service
             )),
         }
@@ -186,7 +186,7 @@ impl Store {
                     "a snapshot of {} is being taken, restored or deleted",
                     self.service
                 );
-                Failure::new(Code::Busy, message).hint("try again when that has ended")
+                Failure::new(Code::Busy, message).hint("try again later")
             })?,
         }
         let dir = Dir::open(&self.dir).map_err(doing("open", &self.dir))?;
@@ -234,8 +234,12 @@ impl Store {
         let file = lock_file::open(&path).map_err(doing("open", &path))?;
         try_lock(&file, &path, PATIENCE, File::try_lock, || {
             let name = &self.service;
-            Failure::new(Code::Busy, format!("{name} runs: its state is in use")).hint(format!(
-                "stop it first: mainstay stop {name}, or let that be done: --stop"
+            Failure::new(
+                Code::Busy,
+                format!("{name} is running: its state is in use"),
+            )
+            .hint(format!(
+                "stop it first: mainstay stop {name}, or use --stop"
             ))
         })?;
         Ok(file)
@@ -324,7 +328,7 @@ impl Session<'_> {
         if !self.store.dir_of(id).is_dir() {
             let message = format!("{} has no snapshot {id}", self.store.service);
             let hint = format!(
-                "which there are: mainstay snapshot list {}",
+                "list its snapshots: mainstay snapshot list {}",
                 self.store.service
             );
             return Err(Failure::new(Code::Unknown, message).hint(hint).into());
@@ -362,9 +366,12 @@ impl Session<'_> {
             let dir = Dir::open(path).map_err(doing("copy", path))?;
             let path = dir.path().to_owned();
             if self.dir.path().starts_with(&path) {
-                let message = format!("copy {}: its own snapshots lie in it", path.display());
+                let message = format!(
+                    "cannot copy {}: it contains the snapshots of the service",
+                    path.display()
+                );
                 let failure = Failure::new(Code::InvalidManifest, message);
-                return Err(failure.hint("name a directory inside, or another --state-dir"));
+                return Err(failure.hint("use a directory inside it, or another --state-dir"));
             }
             sources.push((path, dir));
         }
@@ -373,7 +380,10 @@ impl Session<'_> {
             sources.iter().any(|other| lies_in(&other))
         };
         if let Some((path, _)) = sources.iter().find(|one| inside(one)) {
-            let message = format!("copy {}: it lies in another of the paths", path.display());
+            let message = format!(
+                "cannot copy {}: another of the paths contains it",
+                path.display()
+            );
             return Err(Failure::new(Code::InvalidManifest, message).hint("keep the outer one"));
         }
         if occasion.only_if_changed && self.is_kept(&sources)? {

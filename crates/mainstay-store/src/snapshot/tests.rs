@@ -526,8 +526,11 @@ fn what_cannot_be_kept_is_refused() {
     let one = place.path.join("one");
     assert!(refused(&[place.path.join("absent")]).contains("absent"));
     assert!(refused(&[one.join("data/sparse")]).contains("sparse"));
-    assert!(refused(&[one.clone(), one.join("data")]).contains("lies in another"));
-    assert!(refused(std::slice::from_ref(&place.path)).contains("its own snapshots lie in it"));
+    assert!(refused(&[one.clone(), one.join("data")]).contains("another of the paths contains it"));
+    assert!(
+        refused(std::slice::from_ref(&place.path))
+            .contains("it contains the snapshots of the service")
+    );
     place.assert_tidy();
 }
 
@@ -603,8 +606,8 @@ fn directories_nested_without_end_are_refused_replaced_and_removed() {
                 assert_eq!(
                     failure.to_string(),
                     format!(
-                        "error: {} cannot be kept: its directories are nested more than 256 levels deep\n\
-                         hint: name the directories that are to be kept in snapshot.paths",
+                        "error: cannot copy {}: its directories are nested more than 256 levels deep\n\
+                         hint: list the directories to copy in snapshot.paths",
                         data.display()
                     )
                 );
@@ -624,7 +627,7 @@ fn directories_nested_without_end_are_refused_replaced_and_removed() {
     session.finish();
     let remarks = std::mem::take(&mut session.remarks);
     assert!(
-        remarks[0].contains("cannot be kept: its directories"),
+        remarks[0].contains("cannot be stored as a snapshot: its directories"),
         "{remarks:?}"
     );
     assert_eq!(remarks.len(), 1);
@@ -655,8 +658,8 @@ fn directories_of_any_size_are_refused_and_replaced() {
     assert_eq!(
         failure.to_string(),
         format!(
-            "error: {} cannot be kept: its files have more than 64GB in all\n\
-             hint: raise snapshot.max_size, or name the directories that are to be kept in snapshot.paths",
+            "error: cannot copy {}: its files are larger than 64GB in total\n\
+             hint: raise snapshot.max_size, or list the directories to copy in snapshot.paths",
             data.display()
         )
     );
@@ -678,7 +681,8 @@ fn directories_of_any_size_are_refused_and_replaced() {
     session.finish();
     let remarks = std::mem::take(&mut session.remarks);
     assert!(
-        remarks[0].contains("cannot be kept: its files have more than 64GB in all"),
+        remarks[0]
+            .contains("cannot be stored as a snapshot: its files are larger than 64GB in total"),
         "{remarks:?}"
     );
     assert_eq!(remarks.len(), 1);
@@ -716,7 +720,7 @@ fn a_restore_that_is_called_off_is_complete_or_leaves_nothing() {
         let Err(failure) = session.restore(Which::Exactly(ids[0]), false) else {
             break;
         };
-        assert!(failure.to_string().contains("was called off"), "{failure}");
+        assert!(failure.to_string().contains("was cancelled"), "{failure}");
         assert_eq!(place.picture(), after);
         called_off += 1;
         drop(session);
@@ -757,8 +761,8 @@ fn what_takes_too_much_of_an_index_is_refused() {
         assert_eq!(
             failure.to_string(),
             format!(
-                "error: {} cannot be kept: the paths and attributes of its files take more than 4MiB of an index\n\
-                 hint: raise snapshot.max_size, or name the directories that are to be kept in snapshot.paths",
+                "error: cannot copy {}: the paths and attributes of its files take more than 4MiB in the index\n\
+                 hint: raise snapshot.max_size, or list the directories to copy in snapshot.paths",
                 data.display()
             ),
             "{kind}"

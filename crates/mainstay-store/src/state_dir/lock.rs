@@ -76,8 +76,8 @@ impl Predecessor {
     /// Returns a name for messages.
     pub fn name(&self) -> String {
         match self.pid {
-            Some(pid) => format!("the last supervisor (pid {pid})"),
-            None => "the last supervisor".to_owned(),
+            Some(pid) => format!("the previous supervisor (pid {pid})"),
+            None => "the previous supervisor".to_owned(),
         }
     }
 }
@@ -343,7 +343,7 @@ impl StateDir {
                 Try::Taken(lock) => return Ok(lock),
                 Try::Held(failure) => return Err(failure),
                 Try::Later if patience == Patience::Left => thread::sleep(LOOK),
-                Try::Later => return Err(self.held("another mainstay is starting")),
+                Try::Later => return Err(self.held("another supervisor is starting")),
             }
         }
     }
@@ -373,7 +373,7 @@ impl StateDir {
                         Holder::Dead => true,
                         Holder::Lives | Holder::Unknown => {
                             let Record { pid, manifest, .. } = record;
-                            let who = format!("mainstay, pid {pid}, supervises {manifest}");
+                            let who = format!("mainstay (pid {pid}) supervises {manifest}");
                             return Ok(Try::Held(self.held(&who)));
                         }
                     },
@@ -387,14 +387,16 @@ impl StateDir {
                 if cfg!(windows) {
                     return match patience {
                         Patience::Left => Ok(Try::Later),
-                        Patience::Over => Ok(Try::Held(self.held("by an unknown process"))),
+                        Patience::Over => {
+                            Ok(Try::Held(self.held("an unknown process holds its lock")))
+                        }
                     };
                 }
                 file = lock_file::replace(&path, text.as_bytes()).map_err(cannot)?;
                 file.try_lock().map_err(|error| cannot(error.into()))?;
                 let path = path.display();
                 remark = Some(format!(
-                    "{path} was locked by a process that is not its supervisor: it is a new file now"
+                    "{path} was locked by a process that is not its supervisor and has been replaced"
                 ));
             }
         }
@@ -442,7 +444,7 @@ impl StateDir {
             Code::Busy,
             format!("state directory {place} is in use: {who}"),
         )
-        .hint("talk to that one (`mainstay status`), or give this one its own --state-dir DIR")
+        .hint("use the running supervisor (`mainstay status`), or choose another directory: --state-dir DIR")
     }
 }
 

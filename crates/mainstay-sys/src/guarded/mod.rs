@@ -125,7 +125,7 @@ pub fn refusal(error: &io::Error) -> Option<&Refusal> {
 pub fn hint(error: &io::Error) -> Option<&'static str> {
     match refusal(error)? {
         Refusal::Link { .. } => {
-            Some("a privileged supervisor does not follow it: name the place that it leads to")
+            Some("a privileged supervisor does not follow it: use the path of the link's target")
         }
         Refusal::Kind(_) | Refusal::TooLarge(_) => None,
     }

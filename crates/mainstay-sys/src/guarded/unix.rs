@@ -212,7 +212,7 @@ pub fn parent(path: &Path) -> io::Result<(Reached, OsString)> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it has no parent",
+            "it has no parent directory",
         ));
     };
     match is_privileged() {
@@ -336,7 +336,7 @@ fn regular(found: &Stat) -> io::Result<()> {
         FileType::Socket => "a socket",
         FileType::Symlink => "a symbolic link",
         FileType::CharacterDevice | FileType::BlockDevice => "a device",
-        _ => "something else",
+        _ => "a special file",
     };
     Err(Refusal::Kind(kind).into())
 }

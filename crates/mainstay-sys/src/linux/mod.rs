@@ -203,7 +203,7 @@ impl Processes {
         let image = Image::new(command, value)
             .map_err(|error| SpawnError::parent("prepare the arguments", error))?;
         let mut child = Child::new(command, &image, self.null.as_raw_fd())
-            .map_err(|error| SpawnError::parent("lay out its start", error))?;
+            .map_err(|error| SpawnError::parent("prepare its start", error))?;
         let holder =
             match &self.nest {
                 Some(nest) => {

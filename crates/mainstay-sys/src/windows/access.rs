@@ -104,7 +104,7 @@ fn set(dir: &Path, owner: &Sid, entries: &[acl::EXPLICIT_ACCESS_W]) -> io::Resul
 /// the link itself is an exposure.
 pub fn exposure(path: &Path) -> io::Result<Option<String>> {
     if std::fs::symlink_metadata(path)?.is_symlink() {
-        return Ok(Some(format!("{} is a link", path.display())));
+        return Ok(Some(format!("{} is a symbolic link", path.display())));
     }
     let (owner, list) = read(path)?;
     let who = stranger(&owner, list.as_deref(), Place::Itself, &user_sid()?);

@@ -91,7 +91,7 @@ pub fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
 /// Returns why another account may control access to a file, because it owns the file.
 pub fn exposure(path: &Path, _file: &File) -> io::Result<Option<String>> {
     let is_foreign = access::is_foreign(path)?;
-    Ok(is_foreign.then(|| "it belongs to somebody else".to_owned()))
+    Ok(is_foreign.then(|| "it belongs to another user".to_owned()))
 }
 
 /// The null device, for writing.
@@ -296,7 +296,7 @@ impl Processes {
             }
         };
         let class = command.priority.map(class);
-        let processors = processors(command.cpus).map_err(failed("bind it to its processors"))?;
+        let processors = processors(command.cpus).map_err(failed("set its CPU affinity"))?;
         let job = Job::new(&self.port, class, processors).map_err(failed("create a job object"))?;
         let (process, thread, pid) = create(command, &self.null)?;
         let begun = job.assign(process.as_handle()).and_then(|()| {
@@ -482,7 +482,7 @@ fn processors(cpus: &[u16]) -> io::Result<usize> {
     let bit = |cpu: &u16| 1_usize.checked_shl((*cpu).into());
     let set = cpus.iter().try_fold(0, |set, cpu| Some(set | bit(cpu)?));
     set.ok_or_else(|| {
-        let text = "Windows knows the processors 0 to 63 by number";
+        let text = "on Windows, processors are numbered from 0 to 63";
         io::Error::new(io::ErrorKind::InvalidInput, text)
     })
 }
@@ -507,20 +507,22 @@ fn create(
     let (application, line) = if text::is_batch(&script) {
         let arguments = argv.get(1..).unwrap_or_default();
         let line = text::batch_command_line(&script, arguments).ok_or_else(|| {
-            invalid("an argument of a batch file holds a quote, a percent sign or a line end")
+            invalid("an argument of a batch file contains a quote, a percent sign or a line end")
         })?;
         (wide(job::system_dir().join("cmd.exe").as_os_str()), line)
     } else {
-        let line = text::command_line(&argv)
-            .ok_or_else(|| invalid("an argument holds a NUL, or the program's name a quote"))?;
+        let line = text::command_line(&argv).ok_or_else(|| {
+            invalid("an argument contains a NUL, or the program's name contains a quote")
+        })?;
         (script, line)
     };
     let variables = command
         .env
         .iter()
         .map(|(name, value)| (wide(name), wide(value)));
-    let environment = text::environment(variables)
-        .ok_or_else(|| invalid("a variable's name is empty or holds =, or there is a NUL"))?;
+    let environment = text::environment(variables).ok_or_else(|| {
+        invalid("a variable's name is empty or contains =, or a variable contains a NUL")
+    })?;
     let (mut line, application) = (line, terminated(application));
     let working_dir = terminated(wide(plain(command.working_dir)));
 
@@ -593,11 +595,11 @@ fn create(
             is_permanent: matches!(code, ERROR_BAD_EXE_FORMAT | ERROR_ELEVATION_REQUIRED),
             hint: match code {
                 ERROR_BAD_EXE_FORMAT => Some(
-                    "it is no program for this Windows; start a script through its interpreter"
+                    "it is not a program for this version of Windows; start a script with its interpreter"
                         .into(),
                 ),
                 ERROR_ELEVATION_REQUIRED => Some(
-                    "it asks for an administrator's rights, which the supervisor has not".into(),
+                    "it requires administrator rights, which the supervisor does not have".into(),
                 ),
                 _ => None,
             },

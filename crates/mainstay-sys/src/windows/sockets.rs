@@ -13,7 +13,7 @@ pub type Socket = Infallible;
 pub fn listen(_address: &Listen) -> io::Result<Socket> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
-        "Windows passes no sockets on: leave out `listen`",
+        "`listen` is not supported on Windows: remove it",
     ))
 }
 

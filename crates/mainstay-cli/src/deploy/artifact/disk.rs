@@ -123,9 +123,9 @@ mod sys {
         let (owner, mode) = (found.uid(), found.mode() & 0o7777);
         let me = rustix::process::geteuid().as_raw();
         Ok(match () {
-            () if owner != 0 && owner != me => Some(format!("user {owner} owns it")),
+            () if owner != 0 && owner != me => Some(format!("it belongs to uid {owner}")),
             () if mode & 0o022 != 0 && mode & STICKY == 0 => {
-                Some(format!("others may write to it (mode {mode:o})"))
+                Some(format!("it is writable by others (mode {mode:o})"))
             }
             () => None,
         })
@@ -137,7 +137,7 @@ mod sys {
     pub(in super::super) fn room(dir: &Path) -> io::Result<Option<u64>> {
         let found = rustix::fs::statvfs(dir)?;
         if runs_nothing(&found) {
-            let why = "it is mounted with `noexec`: nothing can be run from there";
+            let why = "its file system is mounted with `noexec`";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))

@@ -48,7 +48,7 @@ impl FromStr for Source {
         match uri.scheme_str() {
             Some("https") => Ok(Self::Url(uri)),
             Some("http") if is_here(&uri) => Ok(Self::Url(uri)),
-            _ => Err("a program is fetched by https:// (http:// only from this machine)".into()),
+            _ => Err("programs are fetched over https:// (http:// only from this machine)".into()),
         }
     }
 }
@@ -71,14 +71,13 @@ impl Source {
             Self::File(path) => open(path).map_err(|error| {
                 let failure = cannot(guarded::explain(&error));
                 match error.kind() {
-                    io::ErrorKind::NotFound => failure.hint("name the file that is to be run"),
+                    io::ErrorKind::NotFound => failure.hint("pass the program file itself"),
                     _ => failure,
                 }
             })?,
             Self::Url(uri) => ask(uri, patience).map_err(|why| {
-                cannot(why).hint(
-                    "see whether that is where it lies, or fetch it yourself and name the file",
-                )
+                cannot(why)
+                    .hint("check the URL, or download the program yourself and pass the file")
             })?,
         };
         match content.size {
@@ -96,12 +95,12 @@ impl Source {
                 text.split('?').next().unwrap_or_default().to_owned()
             }
         };
-        Failure::new(code, format!("fetch the program {from}: {why}"))
+        Failure::new(code, format!("cannot fetch the program {from}: {why}"))
     }
 }
 
 pub(super) fn too_large() -> String {
-    format!("it has more than {} GiB", LARGEST >> 30)
+    format!("it is larger than {} GiB", LARGEST >> 30)
 }
 
 fn open(path: &Path) -> io::Result<Content> {
@@ -130,10 +129,10 @@ fn ask(uri: &Uri, patience: Duration) -> Result<Content, String> {
         .into();
     let answer = agent.get(uri).call().map_err(|error| match error {
         ureq::Error::Timeout(_) => silence(patience),
-        ureq::Error::TooManyRedirects => format!("it is sent on more than {REDIRECTS} times"),
+        ureq::Error::TooManyRedirects => format!("there are more than {REDIRECTS} redirects"),
         // The messages of these errors would show the URL.
-        ureq::Error::RequireHttpsOnly(_) => "it is sent on to where there is no TLS".to_owned(),
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the URL cannot be used".to_owned(),
+        ureq::Error::RequireHttpsOnly(_) => "it redirects to a URL without TLS".to_owned(),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the URL is invalid".to_owned(),
         error => error.to_string(),
     })?;
     match answer.status().as_u16() {
@@ -145,11 +144,11 @@ fn ask(uri: &Uri, patience: Duration) -> Result<Content, String> {
             return match to.filter(|to| to.scheme_str() == Some("https")) {
                 Some(to) if is_plain => ask(&to, patience),
                 _ => Err(format!(
-                    "the server answers {status}, and does not send on to https://"
+                    "the server returned {status} without a redirect to https://"
                 )),
             };
         }
-        status => return Err(format!("the server answers {status}")),
+        status => return Err(format!("the server returned {status}")),
     }
     let size = answer.body().content_length();
     let body = answer.into_body().into_with_config().limit(LARGEST + 1);
@@ -164,11 +163,13 @@ pub(super) fn interrupted(error: &io::Error, patience: Duration) -> String {
     let of_client = error.get_ref().and_then(|it| it.downcast_ref());
     match (of_client, error.kind()) {
         (Some(ureq::Error::Timeout(_)), _) => silence(patience),
-        (_, io::ErrorKind::UnexpectedEof) => "it ended before all of it was there".to_owned(),
+        (_, io::ErrorKind::UnexpectedEof) => {
+            "the connection was closed before the download was complete".to_owned()
+        }
         _ => error.to_string(),
     }
 }
 
 fn silence(patience: Duration) -> String {
-    format!("the server says nothing for {} s", patience.as_secs_f32())
+    format!("no data from the server for {} s", patience.as_secs_f32())
 }

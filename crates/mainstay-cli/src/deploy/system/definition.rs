@@ -80,7 +80,10 @@ impl Installed {
         account: &Account,
     ) -> Result<Definition, Failure> {
         let mut program = std::env::current_exe().map_err(|error| {
-            Failure::new(Code::Failed, format!("find the path of mainstay: {error}"))
+            Failure::new(
+                Code::Failed,
+                format!("cannot determine the path of mainstay: {error}"),
+            )
         })?;
         if let Some(root) = &self.root {
             let below = program
@@ -193,7 +196,7 @@ impl Installed {
     fn direct(&self, spec: &Spec, base_dir: &Path) -> Result<(Definition, Vec<String>), Failure> {
         let name = spec.name();
         let cannot = |why: String| {
-            let message = format!("install {name}: {why}");
+            let message = format!("cannot install {name}: {why}");
             Failure::new(Code::MissingPart, message)
         };
         let program = spec.command().program();
@@ -233,8 +236,8 @@ impl Installed {
         definition = definition.env(launch::LOG_LEVEL, spec.log().level().name());
         for (name, value) in spec.env().iter() {
             if value.contains("${") {
-                let why = format!("env {name}: only a host fills in ${{…}}");
-                return Err(cannot(why).hint("install it hosted, or write the value in full"));
+                let why = format!("env {name}: `${{…}}` is expanded in hosted mode only");
+                return Err(cannot(why).hint("use --mode hosted, or write the value in full"));
             }
             definition = definition.env(name, value);
         }
@@ -259,7 +262,7 @@ impl Installed {
         let is_left_to_manager = self.record.manager != Manager::Systemd;
         losses.lose(
             is_left_to_manager && !spec.inherit_env().is_empty(),
-            "`inherit_env`: its manager decides what it inherits",
+            "`inherit_env`: the service manager determines the inherited environment",
         );
         let limits = spec.limits();
         for (limit, value) in [
@@ -279,7 +282,7 @@ impl Installed {
         });
         let signal = signals.next().unwrap_or(Signal::Term);
         definition = definition.stop_signal(signal.name());
-        losses.lose(signals.next().is_some(), "the second step of `stop.ladder`");
+        losses.lose(signals.next().is_some(), "further steps of `stop.ladder`");
         definition = match spec.reload() {
             None => definition.reload_signal(Signal::Hup.name()),
             Some(Reload::Signal(signal)) => definition.reload_signal(signal.name()),
@@ -292,7 +295,10 @@ impl Installed {
         };
         let ready = spec.start().ready();
         let is_asked = !matches!(ready, None | Some(Ready::Notify(_)));
-        losses.lose(is_asked, "`start.ready`: it counts as ready when it runs");
+        losses.lose(
+            is_asked,
+            "`start.ready`: the service counts as ready as soon as it runs",
+        );
         losses.lose(!spec.wait_for().is_empty(), "`wait_for`");
         let manager = self.record.manager;
         let stops_too = [
@@ -304,7 +310,7 @@ impl Installed {
         losses.lose(
             !spec.needs().is_empty() && stops_too.contains(&manager),
             &format!(
-                "that it keeps running when a service that it needs stops: {manager} stops both"
+                "independent stops: {manager} also stops the service when one that it needs stops"
             ),
         );
         losses.lose(spec.liveness().is_some(), "`liveness`");
@@ -313,7 +319,7 @@ impl Installed {
         losses.lose(spec.on_alert().is_some(), "`on_alert`");
         losses.lose(
             *spec.log() != spec::LogPolicy::default(),
-            "`log`: its output is its manager's",
+            "`log`: the service manager receives the output",
         );
         Ok((definition, losses.0))
     }
@@ -392,33 +398,36 @@ fn recovery(spec: &Spec, losses: &mut Losses) -> Recovery {
     };
     losses.lose(
         all().any(|code| has(code, CodeAction::Restore)) || action(STATE_FAILED).is_none(),
-        "the restoring of a snapshot after 201: it stays down",
+        "restore of a snapshot after exit code 201: the service stays down",
     );
     if recovery.policy() != Policy::Restart {
         restart_after.clear();
         losses.lose(
             recovery.policy() == Policy::Strict,
-            "the tries after 202: it stays down",
+            "retries after exit code 202: the service stays down",
         );
         losses.lose(
             recovery
                 .codes()
                 .values()
                 .any(|action| matches!(action, CodeAction::Restart | CodeAction::Retry)),
-            "the restarts after single codes: it stays down",
+            "restarts after single exit codes: the service stays down",
         );
     } else {
-        losses.lose(true, "that the tries after 202 are counted by themselves");
+        losses.lose(
+            true,
+            "separate retry count for exit code 202: retries count as restarts",
+        );
     }
     losses.lose(
         has(0, CodeAction::Restart),
-        "the restart after a clean end: it stays down",
+        "restart after exit code 0: the service stays down",
     );
     let limit = recovery.limit();
     let halts = limit.filter(|limit| limit.then() == BeyondLimit::Halt);
     losses.lose(
         recovery.policy() == Policy::Restart && limit.is_some() && halts.is_none(),
-        "that it is known to be crash-looping: it is restarted without an alert",
+        "crash-loop detection: the service is restarted without an alert",
     );
     Recovery {
         restart_after,

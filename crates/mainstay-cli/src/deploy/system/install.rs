@@ -117,7 +117,7 @@ fn places(state: &StateDir, order: &Order<'_>) -> Result<Vec<Installed>, Failure
         let embedded = embedded::is_installed(state, name.as_str());
         let embedded = embedded.then_some((Manager::Mainstay, false));
         if let Some((manager, _)) = installed.or(embedded).filter(is_other) {
-            let message = format!("install {name}: it is a service of {manager}");
+            let message = format!("cannot install {name}: it is already installed in {manager}");
             let failure = Failure::new(Code::Failed, message);
             return Err(failure.hint(format!("uninstall it first: mainstay uninstall {name}")));
         }
@@ -130,11 +130,12 @@ fn places(state: &StateDir, order: &Order<'_>) -> Result<Vec<Installed>, Failure
                 other if other != name.as_str() => format!("named {other}"),
                 _ => "of that name".to_owned(),
             };
-            let message = format!("install {name}: this system has a service {shown}");
+            let message =
+                format!("cannot install {name}: the service manager already has a service {shown}");
             let failure = Failure::new(Code::Failed, message);
-            return Err(
-                failure.hint("it is not mainstay's: choose another name, or remove it first")
-            );
+            return Err(failure.hint(
+                "it was not installed by mainstay: choose another name, or remove it first",
+            ));
         }
         places.push(place);
     }
@@ -167,7 +168,10 @@ fn copy_and_install(
             Ok(more) => losses.extend(more),
             Err(error) => {
                 uninstall_new(places, all.iter().map(|it| it.is_new))?;
-                let message = format!("set the access to {}: {error}", place.place.display());
+                let message = format!(
+                    "cannot set the access to {}: {error}",
+                    place.place.display()
+                );
                 return Err(Failure::new(Code::PermissionDenied, message));
             }
         }
@@ -190,7 +194,8 @@ impl Installed {
             return Ok(());
         }
         let manager = self.record.manager;
-        let message = format!("{verb} {name}: {manager} knows it as {old}, and would as {new}");
+        let message =
+            format!("cannot {verb} {name}: its name in {manager} would change from {old} to {new}");
         let hint = format!("uninstall it first: mainstay uninstall {name}");
         Err(Failure::new(Code::Failed, message).hint(hint))
     }
@@ -204,7 +209,7 @@ impl Installed {
     ) -> Result<PathBuf, Failure> {
         let path = self.manifest_path(manifest.format);
         let cannot = |path: &Path, error: io::Error| {
-            let message = format!("write {}: {error}", path.display());
+            let message = format!("cannot write {}: {error}", path.display());
             let code = match error.kind() {
                 io::ErrorKind::PermissionDenied => Code::PermissionDenied,
                 _ => Code::CannotWrite,
@@ -324,7 +329,7 @@ impl Installed {
         if is_other {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                "the state there is that of another account: uninstall it with --purge first",
+                "its state belongs to another account: uninstall it with --purge first",
             ));
         }
         if !is_dynamic {
@@ -358,7 +363,12 @@ impl Installed {
         ] {
             let is_known = sys::entrust(place, Some((&holder, access)))?;
             let name = account.windows_name(service);
-            let loss = || format!("the access of {name} to {}", place.display());
+            let loss = || {
+                format!(
+                    "access of {name} to {}: the account is unknown",
+                    place.display()
+                )
+            };
             let is_dir = place.is_dir();
             losses.extend((!is_known && is_dir).then(loss));
         }
@@ -461,34 +471,39 @@ fn check_account(spec: &Spec, order: &Order<'_>) -> Result<(), Failure> {
         let shown = spec
             .account()
             .map_or("none".to_owned(), |account| account.to_string());
-        let message = format!("install {name}: account {shown}: {why}");
+        let message = format!("cannot install {name}: account {shown}: {why}");
         Err(Failure::new(code, message).hint(hint))
     };
-    let hint = "name a user, `account = \"user:NAME\"`";
+    let hint = "use `account = \"user:NAME\"`";
     match spec.account() {
         _ if cfg!(windows) => Ok(()),
         Some(spec::Account::Gmsa(_)) => {
-            let why = "only Windows has such accounts";
+            let why = "such accounts exist on Windows only";
             refuse(Code::PermissionDenied, why, hint)
         }
         Some(spec::Account::User(_))
             if record.scope() == Scope::User && record.mode == Mode::Direct =>
         {
-            let why = "a service of yours runs as you";
-            refuse(Code::PermissionDenied, why, "drop `account`, or --user")
+            let why = "a user service runs as its user";
+            refuse(
+                Code::PermissionDenied,
+                why,
+                "remove `account`, or omit --user",
+            )
         }
         Some(spec::Account::User(user))
             if order.root.is_none() && matches!(sys::User::lookup(user), Ok(None)) =>
         {
-            let why = "there is no such user";
+            let why = "no such user";
             refuse(Code::MissingPart, why, preflight::no_such_user(user))
         }
         Some(spec::Account::User(_) | spec::Account::LocalSystem) => Ok(()),
         _ if record.manager == Manager::Systemd || record.scope() == Scope::User => Ok(()),
         _ => {
             let manager = record.manager;
-            let why = format!("{manager} has no account of a service's own, and it would be root");
-            let hint = format!("{hint}; root is `account = \"local-system\"`");
+            let why =
+                format!("{manager} has no accounts for single services, and it would run as root");
+            let hint = format!("{hint}; for root, use `account = \"local-system\"`");
             refuse(Code::InvalidManifest, &why, &hint)
         }
     }

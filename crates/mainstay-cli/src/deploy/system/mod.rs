@@ -76,11 +76,12 @@ impl Installed {
             return Ok(());
         }
         let (name, manager) = (&self.name, self.record.manager);
-        let message = format!("{what} of {name}: {manager} runs it itself, and has its output");
+        let message =
+            format!("cannot {what} {name}: {manager} runs it directly and receives its output");
         let failure = Failure::new(Code::MissingPart, message);
         Err(failure.hint(match manager {
             Manager::Systemd => format!("journalctl --unit={}", self.manager_name),
-            _ => "look where the manager's output goes, mostly the log of the system".to_owned(),
+            _ => "see the log of the service manager, usually the system log".to_owned(),
         }))
     }
 
@@ -125,7 +126,7 @@ impl Installed {
             done => done.map_err(of_library)?,
         }
         let cannot = |path: &Path, error: io::Error| {
-            let message = format!("remove {}: {error}", path.display());
+            let message = format!("cannot remove {}: {error}", path.display());
             Failure::new(Code::CannotWrite, message).because_of(&error)
         };
         for path in self.manifest().into_iter().chain([self.record_path()]) {
@@ -246,7 +247,7 @@ impl Installed {
                 1 => ("needs", names.join(", ")),
                 _ => ("need", names.join(", ")),
             };
-            let message = format!("stop {}: {all} {need} it", self.name);
+            let message = format!("cannot stop {}: {all} {need} it", self.name);
             let failure = Failure::new(failure.code(), message);
             failure.hint(format!("stop {all} first, or use `--with-dependents`"))
         })?;
@@ -476,7 +477,7 @@ impl Installed {
                 }
                 false if is_direct && !is_gone => None,
                 false if is_gone => Some(format!(
-                    "its supervisor is gone; {manager} still reports it as {}",
+                    "its supervisor is not running; {manager} still reports it as {}",
                     words(status)
                 )),
                 // The host responds once it has started.

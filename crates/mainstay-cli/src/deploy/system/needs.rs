@@ -99,9 +99,11 @@ impl Installed {
             ),
             // Other managers also accept names that are not services for ordering.
             Err(_) if !is_ours && !is_systemd => return None,
-            Err(error) if error.kind() == ErrorKind::NotInstalled => {
-                (format!("which {manager} does not have"), is_systemd, true)
-            }
+            Err(error) if error.kind() == ErrorKind::NotInstalled => (
+                format!("which does not exist in {manager}"),
+                is_systemd,
+                true,
+            ),
             Err(error) => (mainstay_core::failure::chain(&error), false, false),
         };
         Some(Lack {
@@ -177,7 +179,7 @@ fn failure(name: &impl std::fmt::Display, need: &Need, lack: &Lack) -> Failure {
         Need::Os(need) => (
             format!("os:{need}"),
             format!("start {need}"),
-            format!("see why {need} is not up"),
+            format!("check why {need} is not running"),
         ),
     };
     let message = format!("{name} needs {shown}, {}", lack.why);

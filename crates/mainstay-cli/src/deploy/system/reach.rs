@@ -65,7 +65,10 @@ fn check_one(wanted: &Wanted<'_>, order: &Order<'_>) -> Result<(), Failure> {
         let why = match (sandbox.hides(&path), who.obstacle(&path, access)) {
             (Some(why), _) => why,
             (None, Some((place, mode))) => {
-                format!("{} has mode {mode:04o}, and {who} may not", place.display())
+                format!(
+                    "{} has mode {mode:04o}, which denies access to {who}",
+                    place.display()
+                )
             }
             (None, None) => continue,
         };
@@ -75,7 +78,7 @@ fn check_one(wanted: &Wanted<'_>, order: &Order<'_>) -> Result<(), Failure> {
         };
         let name = spec.name();
         let message = format!(
-            "install {name}: it cannot {verb} {what} {}: {why}",
+            "cannot install {name}: it cannot {verb} {what} {}: {why}",
             path.display()
         );
         return Err(Failure::new(Code::PermissionDenied, message).hint(hint(&sandbox, &path)));
@@ -84,11 +87,11 @@ fn check_one(wanted: &Wanted<'_>, order: &Order<'_>) -> Result<(), Failure> {
 }
 
 fn hint(sandbox: &Sandbox, path: &Path) -> String {
-    let place = "move it to a directory that everybody may enter, such as /srv or /opt";
+    let place = "move it to a directory that every user can search, such as /srv or /opt";
     match sandbox.hides(path) {
         Some(_) if sandbox.can_be_left => format!("{place}, or install with --no-sandbox"),
         Some(_) => place.to_owned(),
-        None => format!("{place}, or name an account that may use it: account = \"user:NAME\""),
+        None => format!("{place}, or use an account that has access: account = \"user:NAME\""),
     }
 }
 
@@ -111,7 +114,7 @@ impl Who {
             _ => return Ok(None),
         };
         let found = sys::User::lookup(user).map_err(|error| {
-            let message = format!("look up the user {user}: {error}");
+            let message = format!("cannot look up the user {user}: {error}");
             Failure::new(Code::Failed, message)
         })?;
         let found = found.filter(|found| found.uid() != 0);
@@ -135,7 +138,7 @@ impl Who {
 impl std::fmt::Display for Who {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Stranger => f.write_str("an account of the service's own"),
+            Self::Stranger => f.write_str("a dedicated account"),
             Self::User(name, _) => write!(f, "user {name}"),
         }
     }
@@ -171,9 +174,7 @@ impl Sandbox {
     fn hides(&self, path: &Path) -> Option<String> {
         let below = |dirs: &[&str]| dirs.iter().any(|dir| path.starts_with(dir));
         if self.hides_temporary && below(&TEMPORARY) {
-            return Some(
-                "its sandbox has temporary directories of its own (PrivateTmp)".to_owned(),
-            );
+            return Some("its sandbox has private temporary directories (PrivateTmp)".to_owned());
         }
         let is_hidden = self.hides_homes && below(&HOMES);
         is_hidden.then(|| "its sandbox hides home directories (ProtectHome)".to_owned())

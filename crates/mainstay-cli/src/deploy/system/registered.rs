@@ -44,14 +44,15 @@ pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Fai
         });
     let wishes: Vec<Wish> = wishes.collect();
     let Some(place) = places.first() else {
-        return Err(Failure::new(Code::Usage, "install no services"));
+        return Err(Failure::new(Code::Usage, "no services to install"));
     };
     let path = place.registry_path();
     place.create_all_dir().map_err(|error| {
-        let message = format!("create the place of {}: {error}", path.display());
+        let message = format!("cannot create the directory of {}: {error}", path.display());
         match error.kind() {
-            io::ErrorKind::PermissionDenied => Failure::new(Code::PermissionDenied, message)
-                .hint("run it as an administrator; remove what another account has made there"),
+            io::ErrorKind::PermissionDenied => Failure::new(Code::PermissionDenied, message).hint(
+                "run it as an administrator; remove files that another account has created there",
+            ),
             _ => Failure::new(Code::CannotWrite, message),
         }
     })?;
@@ -90,7 +91,10 @@ impl Installed {
     /// Returns the report for a registered service that its manager does not know.
     pub(super) fn unfinished_report(&self) -> Option<ServiceReport> {
         let registered = self.registered().ok()??;
-        let why = registered.life.why().unwrap_or("its manager has none");
+        let why = registered
+            .life
+            .why()
+            .unwrap_or("the service manager does not have it");
         let detail = format!("{why}; install it again, or uninstall it");
         let report = self.nothing_known();
         Some(self.of_manager(ServiceReport {
@@ -182,7 +186,7 @@ impl Installed {
             },
             Err(failure) if is_up => {
                 let why = format!(
-                    "{} says that it runs, and its host does not answer: {}",
+                    "{} reports it as running, but its supervisor does not respond: {}",
                     self.record.manager,
                     failure.message()
                 );
@@ -204,7 +208,7 @@ impl Installed {
                 Ok(paths) => paths
                     .iter()
                     .map(|path| match path.exists() {
-                        true => format!("{} is not what was installed", path.display()),
+                        true => format!("{} has changed since the installation", path.display()),
                         false => format!("{} is missing", path.display()),
                     })
                     .collect(),
@@ -245,21 +249,22 @@ pub(crate) struct Kept {
 impl Kept {
     pub(crate) fn of(name: &ServiceName, definition: &Definition) -> Result<Self, Failure> {
         let unknown = |why: &str| {
-            let message = format!("what is registered of {name}: {why}");
+            let message = format!("the registered definition of {name} is unusable: {why}");
             Failure::new(Code::Failed, message)
         };
         let specs = manifest::parse(&definition.manifest, definition.format)
-            .map_err(|_| unknown("this version of mainstay refuses its manifest"))?;
+            .map_err(|_| unknown("its manifest is invalid for this version of mainstay"))?;
         let spec = specs.iter().find(|spec| spec.name() == name).cloned();
         Ok(Self {
-            spec: spec.ok_or_else(|| unknown("its manifest does not have it"))?,
+            spec: spec.ok_or_else(|| unknown("its manifest does not define the service"))?,
             manifest: Loaded {
                 specs,
                 dir: definition.base_dir.clone().into(),
                 text: definition.manifest.clone(),
                 format: definition.format,
             },
-            record: Record::of(definition).ok_or_else(|| unknown("of no manager here"))?,
+            record: Record::of(definition)
+                .ok_or_else(|| unknown("its service manager is unknown"))?,
             has_sandbox: definition.sandbox,
         })
     }
@@ -291,8 +296,9 @@ pub(crate) fn kept(
     version: Version,
 ) -> Result<Definition, Failure> {
     registry.definition(name, version)?.ok_or_else(|| {
-        let message = format!("{name} has no version {version}, or it is too old to be kept");
-        let hint = format!("mainstay history {name} shows its versions");
+        let message =
+            format!("{name} has no version {version}, or the version is no longer stored");
+        let hint = format!("list its versions: mainstay history {name}");
         Failure::new(Code::Unknown, message).hint(hint)
     })
 }

@@ -59,7 +59,7 @@ impl Change<'_> {
         let give_up = |phase, why: &str| {
             Trouble::GivenUp(GivenUp {
                 style: Some(Style::Restart),
-                why: format!("the new definition was given up: {why}"),
+                why: format!("the update was rolled back: {why}"),
                 phase,
                 last_lines: last_lines(installed),
             })
@@ -85,7 +85,7 @@ impl Change<'_> {
             if !report.ready || report.pid != first.pid || report.restarts != first.restarts {
                 let what = match report.pid == first.pid {
                     true => state(&report),
-                    false => format!("its program ended; {}", state(&report)),
+                    false => format!("its program exited; {}", state(&report)),
                 };
                 return Err(give_up(TrialPhase::Canary, &what));
             }
@@ -121,10 +121,10 @@ impl Change<'_> {
         done.map_err(|failure| {
             let name = installed.name();
             let message = format!(
-                "update {name}: it was given up, and going back failed: {}",
+                "cannot update {name}: the update failed, and so did the rollback: {}",
                 failure.message()
             );
-            let hint = format!("once that is mended: mainstay restart {name}");
+            let hint = format!("fix the cause, then restart it: mainstay restart {name}");
             Failure::new(Code::Failed, message).hint(hint)
         })
     }
@@ -133,8 +133,8 @@ impl Change<'_> {
 fn state(report: &ServiceReport) -> String {
     let exit = report.last_exit.map(|exit| match (exit.code, exit.signal) {
         (Some(code), _) => format!("its last run ended with code {code}"),
-        (None, Some(signal)) => format!("its last run was ended by signal {signal}"),
-        (None, None) => "its last run ended, nobody knows how".to_owned(),
+        (None, Some(signal)) => format!("its last run was killed by signal {signal}"),
+        (None, None) => "its last run ended with an unknown status".to_owned(),
     });
     let why = report.detail.clone().or(exit);
     report.it_is(why.as_deref())

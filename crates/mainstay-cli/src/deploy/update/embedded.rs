@@ -39,7 +39,7 @@ impl Embedded {
         let specs = manifest::parse(&definition.manifest, definition.format).unwrap_or_default();
         let spec = specs.into_iter().find(|spec| *spec.name() == self.name);
         let spec = spec.ok_or_else(|| {
-            let message = format!("what is registered of {}: it does not define it", self.name);
+            let message = format!("the registered definition of {} is unusable: its manifest does not define the service", self.name);
             Failure::new(Code::Failed, message)
         })?;
         let dir = definition.base_dir.as_ref();
@@ -124,10 +124,10 @@ impl Site for Embedded {
             }
             (true, false) => {
                 let message = format!(
-                    "put {name} back: it runs by another definition, and nobody supervises it"
+                    "cannot restore {name}: it runs with another definition and without a supervisor"
                 );
                 Err(Failure::new(Code::NotRunning, message)
-                    .hint("start the daemon again, then the service"))
+                    .hint("start the daemon, then the service"))
             }
         }
     }

@@ -120,7 +120,7 @@ pub(crate) fn update(
     let old = registry.get(site.name().as_str())?;
     let old = old.filter(|it| !matches!(it.life, Stored::Deleted(_)));
     let old = old.ok_or_else(|| {
-        let message = format!("update {}: the registry does not have it", site.name());
+        let message = format!("cannot update {}: it is not in the registry", site.name());
         Failure::new(Code::Unknown, message).hint("install it again")
     })?;
     let before = old.life.version();
@@ -269,7 +269,7 @@ pub(crate) fn mend_before_start(site: &dyn Site) -> Result<(), Failure> {
     let name = site.name();
     let why = failure.message();
     output::complain(&format!(
-        "warning: {why}; {name} is started by its installed files all the same"
+        "warning: {why}; starting {name} from its installed files"
     ));
     Ok(())
 }

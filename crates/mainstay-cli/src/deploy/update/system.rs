@@ -66,7 +66,10 @@ impl Site for Installed {
             None if self.is_direct() => is_changed,
             None if report.state == StateName::Stopped => false,
             None => {
-                let message = format!("put {} back: its host does not answer", self.name);
+                let message = format!(
+                    "cannot restore {}: its supervisor does not respond",
+                    self.name
+                );
                 return Err(Failure::new(Code::Busy, message).hint("try again"));
             }
         };

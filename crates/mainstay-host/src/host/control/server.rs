@@ -161,7 +161,7 @@ async fn answer(
                 true => StatusCode::PAYLOAD_TOO_LARGE,
                 false => StatusCode::BAD_REQUEST,
             };
-            let why = format!("read the request, {LARGEST_BODY} bytes at most: {error}");
+            let why = format!("cannot read the request (at most {LARGEST_BODY} bytes): {error}");
             return whole(Reply::error(status, &why));
         }
     };
@@ -204,7 +204,7 @@ async fn answer(
         conditions,
         ..command
     });
-    let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is ending");
+    let gone = || Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor is exiting");
     whole(replied.await.unwrap_or_else(|_| gone()))
 }
 
@@ -221,7 +221,7 @@ async fn refuse_owned(state: &StateDir, names: &[String], owner: Option<&String>
         Ok(Ok(owned)) => (StatusCode::LOCKED, owned?),
         Ok(Err(busy)) => (StatusCode::SERVICE_UNAVAILABLE, busy.line()),
         Err(error) => {
-            let why = format!("look into the registry: {error}; try again");
+            let why = format!("cannot read the registry: {error}; try again");
             (StatusCode::SERVICE_UNAVAILABLE, why)
         }
     };

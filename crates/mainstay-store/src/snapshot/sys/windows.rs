@@ -106,7 +106,7 @@ impl Dir {
     }
 
     pub(in crate::snapshot) fn link_target(&self, _name: &Path) -> io::Result<Raw> {
-        let why = "symbolic links are not kept on Windows";
+        let why = "symbolic links are not copied on Windows";
         Err(io::Error::new(io::ErrorKind::Unsupported, why))
     }
 
@@ -280,7 +280,7 @@ pub(in crate::snapshot) fn write_at(file: &File, mut bytes: &[u8], mut at: u64) 
 
 pub(in crate::snapshot) fn to_raw(name: &OsStr) -> io::Result<Raw> {
     let text = name.to_str().map(|text| text.replace('\\', "/"));
-    let why = "its name is no Unicode";
+    let why = "its name is not Unicode";
     text.map(|text| Raw(text.into_bytes()))
         .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, why))
 }
