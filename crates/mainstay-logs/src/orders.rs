@@ -159,7 +159,7 @@ impl Receiver {
     }
 
     /// Returns the next command, if there is one.
-    #[cfg(unix)]
+    #[cfg(any(unix, test))]
     pub(super) fn try_take(&self) -> Option<Command> {
         self.moves();
         self.0.waiting().pop_front()
