@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use mainstay_core::log::{
-    CURRENT, CURRENT_INDEX, Extent, Mark, Stamp, files, fitting, next_boundary,
+    CURRENT, CURRENT_INDEX, Extent, Head, Mark, Stamp, files, fitting, next_boundary,
 };
 use mainstay_core::spec::{Compress, Every, LogFormat, LogPolicy, Retention, Zone};
 use mainstay_sys as sys;
@@ -693,19 +693,37 @@ impl<D: Disk> LogFile<D> {
     fn try_mark(&mut self, mark: Mark) -> io::Result<()> {
         const SIZE: u64 = Mark::SIZE as u64;
         let file = self.disk.open(&self.dir.join(CURRENT_INDEX))?;
-        // A torn last entry is overwritten.
+        // A torn last entry is overwritten. The first one is the head.
         let mut count = self.disk.status(&file)?.size / SIZE;
         if count > 0 && !self.index.checked {
+            let mut head = [0; Head::SIZE];
+            let read = self.disk.read_at(&file, &mut head, 0)?;
+            let head = Head::from_bytes(head).filter(|_| read == Head::SIZE);
+            let first = self.first_bytes()?;
+            if !head.is_some_and(|head| head.is_of(&first)) {
+                // The index of a file that was replaced.
+                self.disk.truncate(&file, 0)?;
+                count = 0;
+            }
+        }
+        if count > 1 && !self.index.checked {
             let mut last = [0; Mark::SIZE];
             let read = self.disk.read_at(&file, &mut last, (count - 1) * SIZE)?;
             let last = Mark::from_bytes(last);
             if read < Mark::SIZE || last.offset > mark.offset {
                 // The file is shorter than when this entry was written.
-                self.disk.truncate(&file, 0)?;
-                count = 0;
+                self.disk.truncate(&file, SIZE)?;
+                count = 1;
             } else if last.offset == mark.offset || last.time >= mark.time {
                 return Ok(());
             }
+        }
+        if count == 0 {
+            let head = Head::of(&self.first_bytes()?).to_bytes();
+            if self.disk.write_at(&file, &head, 0)? < head.len() {
+                return self.disk.truncate(&file, 0);
+            }
+            count = 1;
         }
         self.index.checked = true;
         let written = self.disk.write_at(&file, &mark.to_bytes(), count * SIZE)?;
@@ -713,6 +731,17 @@ impl<D: Disk> LogFile<D> {
             self.disk.truncate(&file, count * SIZE)?;
         }
         Ok(())
+    }
+
+    /// Reads the first bytes of the current file, as far as a head needs them.
+    fn first_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut first = vec![0; Head::MOST];
+        let count = match &self.current {
+            Some(current) => self.disk.read_at(&current.file, &mut first, 0)?,
+            None => 0,
+        };
+        first.truncate(count);
+        Ok(first)
     }
 
     /// Deletes the index, because it was written for another file.
@@ -782,6 +811,7 @@ impl<D: Disk> LogFile<D> {
         {
             losing.lost.bytes += current.size - line_start;
             current.size = line_start;
+            self.index.checked = false;
             current.end = Some(End {
                 mid_line: false,
                 line_start: Some(line_start),
@@ -882,6 +912,7 @@ impl<D: Disk> LogFile<D> {
         if put.is_err() {
             let current = self.current.as_mut()?;
             if self.disk.truncate(&current.file, before.size).is_ok() {
+                self.index.checked = false;
                 current.size = before.size;
                 current.end = end;
             }

@@ -1,10 +1,11 @@
 //! The sparse time index of a file of raw lines: `current.idx`, `STAMP.idx`.
 //!
-//! The index is a sequence of 16-byte entries. Each has the offset of the start of a line in the
-//! uncompressed file, and the time from which the data at that offset was read, in microseconds
-//! since 1970. Both are unsigned, little-endian and strictly ascending. There is an entry for the
-//! first line of the file, and then at most one per second of output. An index may be missing,
-//! incomplete or truncated: it speeds up searches, and never determines their results.
+//! The index is a [`Head`], which binds it to its file, and a sequence of 16-byte entries. Each has
+//! the offset of the start of a line in the uncompressed file, and the time from which the data at
+//! that offset was read, in microseconds since 1970. Both are unsigned, little-endian and strictly
+//! ascending. There is an entry for the first line of the file, and then at most one per second of
+//! output. An index may be missing, incomplete or truncated: it speeds up searches, and never
+//! determines their results. An index of another file is ignored.
 
 use super::Stamp;
 
@@ -43,7 +44,70 @@ impl Mark {
     }
 }
 
-/// Returns the entries of an index file, without a truncated last one. Returns none if the entries
+/// The beginning of an index: a digest of the first bytes of its file. A file that replaces
+/// another one, or whose index was copied from elsewhere, has another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The number of bytes.
+    length: u32,
+    digest: u64,
+}
+
+impl Head {
+    /// The size in bytes.
+    pub const SIZE: usize = 16;
+    /// The largest number of bytes of the file that count.
+    pub const MOST: usize = 1024;
+    const MAGIC: [u8; 4] = *b"idx1";
+
+    /// Returns the head for a file that begins with these bytes, of which [`Head::MOST`] count.
+    pub fn of(first: &[u8]) -> Self {
+        let first = &first[..first.len().min(Self::MOST)];
+        Self {
+            length: u32::try_from(first.len()).unwrap_or_default(),
+            digest: digest(first),
+        }
+    }
+
+    /// Returns the number of bytes that [`Head::is_of`] needs.
+    pub fn length(self) -> usize {
+        self.length as usize
+    }
+
+    /// Returns whether the file that begins with these bytes is the one of this index.
+    pub fn is_of(self, first: &[u8]) -> bool {
+        first.get(..self.length()).map(digest) == Some(self.digest)
+    }
+
+    /// Encodes the head for the file.
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[..4].copy_from_slice(&Self::MAGIC);
+        bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.digest.to_le_bytes());
+        bytes
+    }
+
+    /// Decodes the output of [`Head::to_bytes`]; `None` for anything else.
+    pub fn from_bytes(bytes: [u8; Self::SIZE]) -> Option<Self> {
+        let rest = bytes.strip_prefix(&Self::MAGIC)?;
+        let (length, digest) = rest.split_first_chunk()?;
+        let length = u32::from_le_bytes(*length);
+        let is_valid = (1..=Self::MOST).contains(&(length as usize));
+        is_valid.then_some(Self {
+            length,
+            digest: u64::from_le_bytes(digest.try_into().ok()?),
+        })
+    }
+}
+
+/// FNV-1a: distinguishes files, and needs no more than that.
+fn digest(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+/// Returns the entries of an index file after its head, without a truncated last one. Returns none if the entries
 /// do not ascend, because such an index is not trustworthy.
 fn marks(entries: &[u8]) -> impl Iterator<Item = Mark> + Clone {
     let (entries, _torn) = entries.as_chunks::<{ Mark::SIZE }>();
@@ -58,7 +122,7 @@ fn marks(entries: &[u8]) -> impl Iterator<Item = Mark> + Clone {
 /// Returns the offset of a file from which lines of `time_us` (microseconds since 1970) or later
 /// may occur. Every line before the offset is older.
 ///
-/// `entries` is the content of the index file and may be arbitrary. The offset may be beyond the
+/// `entries` is the content of the index file after its head and may be arbitrary. The offset may be beyond the
 /// end of a truncated file; 0 means unknown.
 pub fn seek(entries: &[u8], time_us: u64) -> u64 {
     let older = marks(entries).take_while(|mark| mark.time.0 <= time_us);
@@ -123,9 +187,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_head_knows_its_file_as_it_grows() {
+        let head = Head::of(b"one\ntwo\n");
+        assert_eq!(Head::from_bytes(head.to_bytes()), Some(head));
+        assert!(head.is_of(b"one\ntwo\n") && head.is_of(b"one\ntwo\nthree\n"));
+        for other in [&b"one\ntwo"[..], b"", b"one\ntwO\nthree\n", b"\none\ntwo\n"] {
+            assert!(!head.is_of(other), "{other:?}");
+        }
+        let long = Head::of(&[b'x'; 3 * Head::MOST]);
+        assert_eq!(long.length(), Head::MOST);
+        assert_eq!(Head::from_bytes([0; Head::SIZE]), None);
+        assert_eq!(Head::from_bytes(Head::of(b"").to_bytes()), None);
+    }
+
     proptest! {
         #[test]
-        fn nothing_panics(entries: Vec<u8>, time: u64) {
+        fn nothing_panics(entries: Vec<u8>, time: u64, head: [u8; Head::SIZE]) {
+            Head::from_bytes(head).map(|head| head.is_of(&entries));
             let offset = seek(&entries, time);
             time_at(&entries, offset);
         }

@@ -12,7 +12,7 @@ pub mod redact;
 mod retention;
 mod schedule;
 
-pub use index::{Mark, seek, time_at};
+pub use index::{Head, Mark, seek, time_at};
 pub use name::{CURRENT_INDEX, LogName, files, leftovers};
 pub use retention::surplus;
 pub use schedule::next_boundary;

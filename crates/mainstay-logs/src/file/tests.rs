@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use mainstay_core::log::{LogName, seek, time_at};
+use mainstay_core::log::{Head, LogName, seek, time_at};
 use proptest::prelude::*;
 
 use super::super::compress::tidy;
@@ -833,8 +833,19 @@ fn a_kill_at_any_operation_leaves_every_line_once() {
 }
 
 /// Returns the entries of an index: offset, and seconds after the start.
-fn index(disk: &FakeDisk, name: &str) -> Vec<(u64, u64)> {
+/// Returns the content of an index after its head.
+fn entries(disk: &FakeDisk, name: &str) -> Vec<u8> {
     let bytes = disk.content(name);
+    assert!(bytes.is_empty() || head(disk, name).is_some());
+    bytes.get(Head::SIZE..).unwrap_or_default().to_vec()
+}
+
+fn head(disk: &FakeDisk, name: &str) -> Option<Head> {
+    Head::from_bytes(*disk.content(name).first_chunk()?)
+}
+
+fn index(disk: &FakeDisk, name: &str) -> Vec<(u64, u64)> {
+    let bytes = entries(disk, name);
     let (entries, rest) = bytes.as_chunks::<{ Mark::SIZE }>();
     assert!(rest.is_empty());
     let marks = entries.iter().copied().map(Mark::from_bytes);
@@ -875,7 +886,7 @@ fn an_index_tells_when_lines_were_written() {
         index(&disk, CURRENT_INDEX),
         [(0, 0), (10, 1), (14, 6), (31, 7)]
     );
-    let entries = disk.content(CURRENT_INDEX);
+    let entries = entries(&disk, CURRENT_INDEX);
     let at = |seconds| 20_000 * DAY + seconds * SECOND;
     assert_eq!(seek(&entries, at(0)), 0);
     assert_eq!(seek(&entries, at(3)), 10);
@@ -884,10 +895,19 @@ fn an_index_tells_when_lines_were_written() {
     // The index is rotated with its file; the next file gets its own, later.
     log.write(b"next file\n");
     assert_eq!(index(&disk, CURRENT_INDEX), [(0, 8)]);
+    let rotated = now();
     assert_eq!(
-        index(&disk, &now().index_name()),
+        index(&disk, &rotated.index_name()),
         [(0, 0), (10, 1), (14, 6), (31, 7)]
     );
+    let contents = [&rotated.file_name(), CURRENT].map(|name| disk.content(name));
+    for (index, name) in [&rotated.index_name(), CURRENT_INDEX].iter().enumerate() {
+        let head = head(&disk, name).expect("a head");
+        assert_eq!(
+            contents.each_ref().map(|log| head.is_of(log)),
+            [index == 0, index == 1]
+        );
+    }
     wait(2);
     log.write(b"4\n");
     assert_eq!(index(&disk, CURRENT_INDEX), [(0, 8), (10, 10)]);
@@ -957,6 +977,15 @@ fn an_index_of_another_file_is_deleted() {
     wait(1);
     log.write(b"5\n");
     assert_eq!(index(&disk, CURRENT_INDEX), [(6, 6)]);
+    // While nobody wrote it, a longer file took the place of this one.
+    drop(log);
+    disk.put(CURRENT, b"another file\n");
+    wait(1);
+    let mut log = log_with(&disk, limits("compress = 'none'"));
+    log.write(b"6\n");
+    assert_eq!(index(&disk, CURRENT_INDEX), [(13, 7)]);
+    let head = head(&disk, CURRENT_INDEX).expect("a head");
+    assert!(head.is_of(&disk.content(CURRENT)));
 }
 
 #[test]
@@ -1029,7 +1058,7 @@ proptest! {
             for name in disk.names_in("logs") {
                 if name.ends_with(".idx") {
                     let log = disk.content(&name.replace(".idx", ".log"));
-                    let bytes = disk.content(&name);
+                    let bytes = entries(&disk, &name);
                     let (entries, []) = bytes.as_chunks::<{ Mark::SIZE }>() else { panic!("torn") };
                     for entry in entries {
                         let offset = Mark::from_bytes(*entry).offset as usize;

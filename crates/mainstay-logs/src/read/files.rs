@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use flate2::read::MultiGzDecoder;
-use mainstay_core::log::{CURRENT, Stamp};
+use mainstay_core::log::{CURRENT, CURRENT_INDEX, Stamp};
 use mainstay_sys::guarded;
 
 use super::index::{Index, Mark};
@@ -90,7 +90,10 @@ impl Log {
         let mut listed = list(dir)?;
         for _ in 0..TRIES {
             let current = match guarded::file(&dir.join(CURRENT)) {
-                Ok(file) => Some((file, Index::open(&dir.join("current.idx")))),
+                Ok(file) => {
+                    let index = Index::open(&dir.join(CURRENT_INDEX), |most| first(&file, most));
+                    Some((file, index))
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             };
@@ -155,7 +158,7 @@ impl Log {
                 len: file.metadata()?.len(),
                 index: piece
                     .index_name()
-                    .and_then(|name| Index::open(&dir.join(name))),
+                    .and_then(|name| Index::open(&dir.join(name), |most| first(&file, most))),
                 file,
             });
         }
@@ -239,7 +242,22 @@ impl Log {
         if let Some(live) = self.live_of(piece) {
             return live.index.as_ref().and_then(Index::try_clone);
         }
-        Index::open(&self.dir.join(self.pieces[piece].index_name()?))
+        let Piece { begun, ended, .. } = self.pieces[piece];
+        let path = self.dir.join(self.pieces[piece].index_name()?);
+        let index = Index::open(&path, |most| self.first_bytes(piece, most))?;
+        // Files of one service often begin alike.
+        let is_after = index.first()?.time.saturating_add(SLACK) >= begun;
+        let is_before = index.last()?.time <= ended.saturating_add(SLACK);
+        (is_after && is_before).then_some(index)
+    }
+
+    /// Returns the first bytes of a piece, at most this many.
+    fn first_bytes(&self, piece: usize, most: usize) -> Option<Vec<u8>> {
+        match self.content(piece).ok()? {
+            Content::Plain(file, _) => first(&file, most),
+            Content::Packed(packed) => read_some(packed, most),
+            Content::Gone => None,
+        }
     }
 }
 
@@ -324,6 +342,18 @@ pub(super) fn copy(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Returns the first bytes of a file, at most this many.
+fn first(mut file: &File, most: usize) -> Option<Vec<u8>> {
+    file.rewind().ok()?;
+    read_some(file, most)
+}
+
+fn read_some(from: impl Read, most: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(most as u64).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 pub(super) fn read_exact_at(file: &File, block: &mut [u8], offset: u64) -> io::Result<()> {

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use mainstay_sys::guarded;
 
+use mainstay_core::log::Head;
+
 use super::files::read_exact_at;
 
 /// The start of a line, and the time when it was read. Every line before it is older; every line
@@ -31,7 +33,7 @@ impl Mark {
 }
 
 /// A time index. It may be missing, short, or torn, and then narrows a search less. Entries that do
-/// not ascend narrow nothing.
+/// not ascend narrow nothing. One that was written for another file is not opened.
 pub(super) struct Index {
     file: File,
     count: u64,
@@ -46,10 +48,16 @@ pub(super) struct Bracket {
 }
 
 impl Index {
-    pub(super) fn open(path: &Path) -> Option<Self> {
+    /// Opens the index of the file whose first bytes, at most this many, `first` returns.
+    pub(super) fn open(path: &Path, first: impl FnOnce(usize) -> Option<Vec<u8>>) -> Option<Self> {
         let file = guarded::file(path).ok()?;
-        let count = file.metadata().ok()?.len() / Mark::SIZE as u64;
-        (count > 0).then_some(Self { file, count })
+        let size = file.metadata().ok()?.len();
+        let count = size.saturating_sub(Head::SIZE as u64) / Mark::SIZE as u64;
+        let mut head = [0; Head::SIZE];
+        read_exact_at(&file, &mut head, 0).ok()?;
+        let head = Head::from_bytes(head)?;
+        let is_its = head.is_of(&first(head.length())?);
+        (is_its && count > 0).then_some(Self { file, count })
     }
 
     pub(super) fn try_clone(&self) -> Option<Self> {
@@ -64,13 +72,18 @@ impl Index {
         self.mark(0)
     }
 
+    pub(super) fn last(&self) -> Option<Mark> {
+        self.mark(self.count - 1)
+    }
+
     /// Returns an entry; `None` beyond the last one, and for one that cannot be read.
     pub(super) fn mark(&self, number: u64) -> Option<Mark> {
         if number >= self.count {
             return None;
         }
         let mut bytes = [0; Mark::SIZE];
-        read_exact_at(&self.file, &mut bytes, number * Mark::SIZE as u64).ok()?;
+        let offset = Head::SIZE as u64 + number * Mark::SIZE as u64;
+        read_exact_at(&self.file, &mut bytes, offset).ok()?;
         Some(Mark::from_bytes(bytes))
     }
 

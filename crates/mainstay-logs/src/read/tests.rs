@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
-use mainstay_core::log::{CURRENT, Stamp};
+use mainstay_core::log::{CURRENT, Head, Stamp};
 
 use super::super::disk::RealDisk;
 use super::super::file::{Limits, LogFile};
@@ -214,11 +214,16 @@ fn compress(dir: &Path, stamp: Stamp, suffix: &str) {
     fs::remove_file(dir.join(stamp.file_name())).unwrap();
 }
 
-fn index(path: &Path, marks: &[(usize, u64)]) {
-    let bytes: Vec<u8> = marks
+/// Writes the index of a file that begins with `first`.
+fn index(path: &Path, first: &[u8], marks: &[(usize, u64)]) {
+    let marks = marks
         .iter()
         .flat_map(|&(offset, time)| [offset as u64, time])
-        .flat_map(u64::to_le_bytes)
+        .flat_map(u64::to_le_bytes);
+    let bytes: Vec<u8> = Head::of(first)
+        .to_bytes()
+        .into_iter()
+        .chain(marks)
         .collect();
     fs::write(path, bytes).unwrap();
 }
@@ -365,9 +370,9 @@ fn a_time_is_found_by_the_index() {
     fs::write(dir.0.join(stamp(100).file_name()), &text).unwrap();
     compress(&dir.0, stamp(100), ".zst");
     let name = stamp(100).file_name().replace(".log", ".idx");
-    index(&dir.0.join(&name), &marks(0));
+    index(&dir.0.join(&name), text.as_bytes(), &marks(0));
     fs::write(dir.0.join(CURRENT), &text).unwrap();
-    index(&dir.0.join("current.idx"), &marks(100));
+    index(&dir.0.join("current.idx"), text.as_bytes(), &marks(100));
     let mut torn = File::options()
         .append(true)
         .open(dir.0.join("current.idx"))
@@ -415,6 +420,39 @@ fn a_time_is_found_by_the_index() {
     assert!(times.into_iter().eq(expect));
 }
 
+/// An index that was copied from another file, or is left of one that was replaced, is not believed.
+#[test]
+fn an_index_of_another_file_narrows_nothing() {
+    let dir = TempDir::new("foreign");
+    let text = "a\nb\nc\n";
+    // Says that all but the last line are old.
+    let marks = [(0, at(110)), (4, at(190))];
+    let lines = || shown(&dir.0, since(190), None);
+    fs::write(dir.0.join(stamp(100).file_name()), "older\n").unwrap();
+    fs::write(dir.0.join(CURRENT), text).unwrap();
+    index(&dir.0.join("current.idx"), text.as_bytes(), &marks);
+    assert_eq!(lines(), "c\n");
+    for other in ["x\nb\nc\n", "a\nb\nc\nd\n"] {
+        index(&dir.0.join("current.idx"), other.as_bytes(), &marks);
+        assert_eq!(lines(), text, "{other}");
+    }
+    // A rotated file that begins alike was written at another time.
+    fs::rename(dir.0.join(CURRENT), dir.0.join(stamp(200).file_name())).unwrap();
+    fs::remove_file(dir.0.join("current.idx")).unwrap();
+    fs::write(dir.0.join(stamp(300).file_name()), text).unwrap();
+    let of_last = [(0, at(210)), (4, at(290))];
+    index(
+        &dir.0.join(stamp(200).index_name()),
+        text.as_bytes(),
+        &of_last,
+    );
+    assert_eq!(shown(&dir.0, since(150), None), text.repeat(2));
+    assert_eq!(
+        shown(&dir.0, until(205), None),
+        format!("older\n{text}{text}")
+    );
+}
+
 #[test]
 fn the_oldest_file_has_the_times_of_its_index_when_it_is_compressed() {
     let text = "a\nb\nc\n";
@@ -427,7 +465,7 @@ fn the_oldest_file_has_the_times_of_its_index_when_it_is_compressed() {
         let dir = TempDir::new("oldest");
         fs::write(dir.0.join(stamp(100).file_name()), text).unwrap();
         compress(&dir.0, stamp(100), suffix);
-        index(&dir.0.join(stamp(100).index_name()), marks);
+        index(&dir.0.join(stamp(100).index_name()), text.as_bytes(), marks);
         let log = Log::open(&dir.0).unwrap();
         let range = log.select(&Query::default(), None).unwrap();
         let (mut lines, mut line) = (log.lines(range, None), Vec::new());
@@ -506,7 +544,7 @@ fn a_file_of_ten_gigabytes_is_not_read() {
     let file = File::create(raw.0.join(CURRENT)).unwrap();
     file.set_len(SIZE).unwrap();
     let marks: Vec<_> = (1..100_000).map(|n| (n * 100_000, at(n as u64))).collect();
-    index(&raw.0.join("current.idx"), &marks);
+    index(&raw.0.join("current.idx"), &[0; Head::MOST], &marks);
     let (bytes, _) = read_so_far();
     let log = Log::open(&raw.0).unwrap();
     let query = Query {
