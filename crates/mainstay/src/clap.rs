@@ -191,4 +191,18 @@ mod tests {
             assert!(help.contains("install"), "{help}");
         }
     }
+
+    // Without a description: the library must give it none.
+    #[derive(Parser)]
+    #[command(name = "orders")]
+    struct Undescribed {
+        #[command(subcommand)]
+        _verb: Verb,
+    }
+
+    #[test]
+    fn a_program_without_a_description_gets_none() {
+        let help = Undescribed::command().render_long_help().to_string();
+        assert!(help.starts_with("Usage: orders"), "{help}");
+    }
 }

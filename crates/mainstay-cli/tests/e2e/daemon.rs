@@ -1721,3 +1721,30 @@ fn a_full_or_read_only_disk_is_named() {
     sandbox.assert_no_leftovers();
     assert!(mount(&["umount"]));
 }
+
+/// Root reads the files of an installation at each start of the daemon.
+#[test]
+fn files_of_an_installation_that_become_pipes_block_nobody() {
+    for file in ["manifest.toml", "embedded.json", "desired.json"] {
+        let sandbox = Sandbox::new();
+        install(
+            &sandbox,
+            "it",
+            "[service.app]\ncommand = [\"PUPPET\", \"hang\"]\n[service.nb]\ncommand = [\"PUPPET\", \"hang\"]\n",
+        );
+        let path = sandbox.state_dir().join("installed/app").join(file);
+        let _ = fs::remove_file(&path);
+        rustix::fs::mkfifoat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        )
+        .expect("made");
+        let mut supervisor = daemon(&sandbox, &[]);
+        event(&supervisor, "nb", "started");
+        assert_eq!(listed(&sandbox)["nb"].0, "running", "{file}");
+        supervisor.ctrl_c();
+        supervisor.wait(SOON);
+        sandbox.assert_no_leftovers();
+    }
+}

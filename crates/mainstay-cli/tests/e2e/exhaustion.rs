@@ -302,3 +302,51 @@ fn a_full_inode_table_stops_nobody() {
         |dir| fs::remove_dir_all(waste(dir)).expect("removed"),
     );
 }
+
+/// The disk under the state directory becomes read-only while the supervisor runs, as ext4 does
+/// after an I/O error.
+#[test]
+fn a_file_system_that_becomes_read_only_stops_nobody() {
+    if !rustix::process::geteuid().is_root() {
+        return mainstay_testkit::skip("only root mounts");
+    }
+    let (sandbox, manifest) = sandbox(&pair("command = [\"PUPPET\", \"hang\"]"));
+    let dir = sandbox.state_dir();
+    fs::create_dir(&dir).expect("a directory");
+    let run = |program: &str, args: &[&str]| {
+        let status = std::process::Command::new(program).args(args).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let image = sandbox.path().join("image").display().to_string();
+    let there = dir.display().to_string();
+    if !(run("truncate", &["-s", "16M", &image])
+        && run("mkfs.ext4", &["-q", &image])
+        && run("mount", &["-o", "loop", &image, &there]))
+    {
+        return mainstay_testkit::skip("no ext4 can be mounted from a file here");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(&dir, mode).expect("ours");
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "steady", "started");
+    event(&supervisor, "worker", "started");
+    let steady = service(&sandbox, "steady");
+    // As the kernel does after an I/O error; open files cannot be written to, either.
+    assert!(run("mount", &["-o", "remount,abort", &there]));
+    assert!(fs::write(dir.join("probe"), "").is_err(), "it is read-only");
+    crash(&sandbox);
+    events(&supervisor, "worker", "exited", 5);
+    fs::remove_file(sandbox.path().join("crash")).expect("it was there");
+    wait_until("the worker to run", SOON, || {
+        (service(&sandbox, "worker")["state"] == "running").then_some(())
+    });
+    json(&sandbox, &["restart", "worker", "--json"]);
+    json(&sandbox, &["stop", "worker", "--json"]);
+    json(&sandbox, &["start", "worker", "--json"]);
+    assert_eq!(service(&sandbox, "steady")["pid"], steady["pid"]);
+    supervisor.ctrl_c();
+    let status = supervisor.wait(SOON);
+    let _ = run("umount", &["-l", &there]);
+    assert!(status.success(), "{status:?}: {:#?}", supervisor.events());
+    sandbox.assert_no_leftovers();
+}
