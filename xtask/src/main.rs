@@ -32,6 +32,7 @@ usage: cargo xtask COMMAND
   lab windows                      set up what builds and runs Windows programs here (Debian, root)
   lab MANAGER                      run the tests under the real systemd, openrc, sysv, runit or s6 (Debian, root)
   soak [--minutes N] [--seed N]    attack a supervisor beside healthy services (Linux, root)
+  bench budget                     check sizes, memory and wake-ups against their limits (Linux)
   bench [SCENARIO…] [--rounds N]   measure mainstay against a bare spawn loop, cat and s6-log (Linux)";
 
 fn main() -> ExitCode {
@@ -50,6 +51,8 @@ fn main() -> ExitCode {
         ["soak", rest @ ..] => soak::run(rest),
         #[cfg(target_os = "linux")]
         [soak::INSIDE, rest @ ..] => soak::inside(rest),
+        #[cfg(target_os = "linux")]
+        ["bench", "budget"] => bench::budget(),
         #[cfg(target_os = "linux")]
         ["bench", rest @ ..] => bench::run(rest),
         _ => {

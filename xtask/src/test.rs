@@ -115,6 +115,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     let mut doc_command = cargo();
     doc_command.args(doc).env("RUSTDOCFLAGS", "-D warnings");
     tally.check("documentation", &mut doc_command)?;
+    #[cfg(target_os = "linux")]
+    tally.budget()?;
     tally.windows()?;
 
     Ok(tally.close(start))
@@ -243,6 +245,16 @@ impl Tally {
                 Ok(())
             }
         }
+    }
+
+    /// Checks what mainstay costs.
+    #[cfg(target_os = "linux")]
+    fn budget(&mut self) -> Result<()> {
+        let own = std::env::current_exe()?;
+        let mut command = Command::new(own);
+        // A process of its own, which may adopt what supervisors leave behind.
+        command.args(["bench", "budget"]);
+        self.check("budget", &mut command).map(drop)
     }
 
     /// Runs the tests for Windows, as far as Wine supports them.

@@ -6,6 +6,7 @@
 //! in the same rounds, alternately, so that changes in the machine's load affect both. Absolute
 //! figures drift; ratios are stable.
 
+mod budget;
 mod logs;
 mod recovery;
 mod run;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use mainstay_testkit::procs;
 
 use crate::{Result, cargo};
+pub(crate) use budget::run as budget;
 use logs::LOGS;
 use recovery::RECOVERY;
 use run::Side;
@@ -53,8 +55,7 @@ pub(crate) fn run(args: &[&str]) -> Result<ExitCode> {
         }
     }
     let programs = build()?;
-    procs::adopt_orphans()?;
-    procs::keep_descriptors();
+    prepare()?;
     let mut results = Results::default();
     for scenario in scenarios() {
         if !names.is_empty() && !names.iter().any(|name| scenario.is(name)) {
@@ -84,23 +85,35 @@ fn scenarios() -> impl Iterator<Item = &'static Scenario> {
     PROCESSES.iter().chain(LOGS).chain(others)
 }
 
+/// Lets this process own what the supervisors leave behind.
+fn prepare() -> Result<()> {
+    procs::adopt_orphans()?;
+    procs::keep_descriptors();
+    Ok(())
+}
+
 fn build() -> Result<Programs> {
-    let packages = ["mainstay-cli", "mainstay-testkit", "heartbeat"];
+    let mainstay = build_alone("mainstay-cli")?.with_file_name("mainstay");
+    build_alone("mainstay-testkit")?;
+    Ok(Programs {
+        bare: mainstay.with_file_name("bare"),
+        stamp: mainstay.with_file_name("stamp"),
+        heartbeat: build_alone("heartbeat")?,
+        mainstay,
+    })
+}
+
+/// Builds the programs of a package for release, with the features that it asks for and no other
+/// package's. Returns the path of the one that bears the package's name.
+fn build_alone(package: &str) -> Result<PathBuf> {
     let status = cargo()
-        .args(["build", "--release", "--bins"])
-        .args(packages.map(|name| format!("--package={name}")))
+        .args(["build", "--release", "--bins", "--package", package])
         .status()?;
     if !status.success() {
-        return Err("the release build failed".into());
+        return Err(format!("the release build of {package} failed").into());
     }
     // This program is in TARGET/debug/.
     let own = std::env::current_exe()?;
     let target_dir = own.ancestors().nth(2).ok_or("not in a target directory")?;
-    let release = target_dir.join("release");
-    Ok(Programs {
-        mainstay: release.join("mainstay"),
-        bare: release.join("bare"),
-        stamp: release.join("stamp"),
-        heartbeat: release.join("heartbeat"),
-    })
+    Ok(target_dir.join("release").join(package))
 }

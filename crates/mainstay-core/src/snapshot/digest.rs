@@ -62,7 +62,7 @@ impl Hasher {
 
     /// Adds `count` zero bytes, as they are read from a hole.
     pub fn zeros(&mut self, mut count: u64) {
-        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
         while count > 0 {
             let now = usize::try_from(count).map_or(ZEROS.len(), |count| count.min(ZEROS.len()));
             self.update(&ZEROS[..now]);
