@@ -14,13 +14,13 @@ use super::{endpoint, http};
 
 /// The timeout of a liveness check (`GET /v1`), and the interval between checks. A running
 /// supervisor answers within this time, whatever its services do.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LIVENESS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The delay before the next attempt if the connection queue of the supervisor is full.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The time for which a live supervisor may be without a socket.
 const WITHOUT_SOCKET: Duration = Duration::from_secs(2);
 /// The interval between connection attempts during that time.
-const LOOK: Duration = Duration::from_millis(20);
+const CONNECT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The client of the supervisor of one state directory.
 pub struct Client<'a> {
@@ -83,9 +83,9 @@ impl<'a> Client<'a> {
         let mut conversation = pin!(conversation);
         loop {
             let check = async {
-                tokio::time::sleep(PATIENCE).await;
+                tokio::time::sleep(LIVENESS_TIMEOUT).await;
                 let question = self.ask_once(&Route::About, Bytes::new());
-                tokio::time::timeout(PATIENCE, question).await
+                tokio::time::timeout(LIVENESS_TIMEOUT, question).await
             };
             tokio::select! {
                 result = &mut conversation => return result,
@@ -126,7 +126,7 @@ impl<'a> Client<'a> {
             if Instant::now() > deadline {
                 return Err(Error::SocketLost { pid });
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CONNECT_INTERVAL).await;
         }
     }
 }

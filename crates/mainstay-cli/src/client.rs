@@ -20,7 +20,7 @@ use crate::installed::Installed;
 use crate::not_found;
 
 /// The interval between checks of whether a supervisor is gone.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The time within which a supervisor that has closed its socket exits.
 const DEATH: Duration = Duration::from_millis(200);
 
@@ -382,7 +382,7 @@ pub(crate) fn broken(state: &StateDir, error: &io::Error) -> Failure {
             let message = format!("cannot connect to the supervisor of {place}: {error}");
             return Failure::new(Code::Failed, message).hint("try again");
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
     let message = format!("the supervisor of {place} exited before it responded");
     Failure::cut_short(message).hint("check the result: mainstay status")

@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// same at installation and at run time.
 pub(crate) fn of_host(host: Definition, spec: &Spec) -> Definition {
     let graceful = spec.stop().graceful().saturating_add(MARGIN);
-    host.start_timeout(patience(spec))
+    host.start_timeout(host_start_timeout(spec))
         .graceful(graceful)
         .windows(|windows| windows.preshutdown(graceful))
         .accepts(Accepts::PAUSE | Accepts::RELOAD)
@@ -31,7 +31,7 @@ pub(crate) fn of_host(host: Definition, spec: &Spec) -> Definition {
 
 /// Returns the start timeout of a host for its manager, which includes the time that the host
 /// itself needs.
-pub(crate) fn patience(spec: &Spec) -> Duration {
+pub(crate) fn host_start_timeout(spec: &Spec) -> Duration {
     start_limit(spec).saturating_add(MARGIN)
 }
 

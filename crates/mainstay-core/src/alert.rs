@@ -94,11 +94,11 @@ pub enum Next {
 }
 
 impl Tries {
-    /// Creates the attempts for an alert that must be delivered within `patience` from `now`.
+    /// Creates the attempts for an alert that must be delivered within `timeout` from `now`.
     /// `seed` affects only the jitter.
-    pub fn new(patience: Duration, now: Instant, seed: u64) -> Self {
+    pub fn new(timeout: Duration, now: Instant, seed: u64) -> Self {
         Self {
-            deadline: now + patience,
+            deadline: now + timeout,
             failed: 0,
             random: Random::new(seed),
         }

@@ -13,7 +13,7 @@ use ureq::typestate::AgentScope;
 use mainstay_api::http::USER_AGENT;
 
 /// The connect timeout, including TLS.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The certificate authorities that are trusted.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub fn builder(trust: Trust<'_>) -> Result<ConfigBuilder<AgentScope>, String> {
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        .timeout_connect(Some(CONNECT));
+        .timeout_connect(Some(CONNECT_TIMEOUT));
     let ca = match trust {
         Trust::Plain => return Ok(builder.proxy(None)),
         Trust::System => None,

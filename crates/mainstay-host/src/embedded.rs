@@ -46,8 +46,8 @@ pub const RECORD: &str = "embedded.json";
 /// The name of the embedded mode in the registry and in reports.
 pub const MODE: &str = "embedded";
 /// The longest wait for the lock.
-const PATIENCE: Duration = Duration::from_secs(30);
-const LOOK: Duration = Duration::from_millis(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The stored properties of a service in addition to its manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -241,12 +241,14 @@ pub fn lock(state: &StateDir) -> Result<Lock, Failure> {
     state_dir::create_state_dir(state.path()).map_err(cannot)?;
     create_private_dir(&all_dir(state)).map_err(cannot)?;
     let file = lock_file::open(&path).map_err(cannot)?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Lock(file)),
             Err(fs::TryLockError::Error(error)) => return Err(cannot(error)),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOOK),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(LOCK_INTERVAL)
+            }
             Err(fs::TryLockError::WouldBlock) => {
                 let message = format!(
                     "cannot lock {}: another process is installing services",

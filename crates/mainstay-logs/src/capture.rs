@@ -22,7 +22,7 @@ use super::tally::Tally;
 use super::{LogEvent, Places, Summary, Wanted};
 
 /// The time limit for slow sinks at the end.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SINKS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The number of an open pipe that feeds a service's log, in a [`Slab`].
 pub(super) type SourceId = usize;
@@ -433,7 +433,7 @@ impl Capture {
             lost += log.file.lost();
         }
         self.record_losses();
-        let sinks = self.sinks.close(PATIENCE);
+        let sinks = self.sinks.close(SINKS_TIMEOUT);
         if let Some(terminal) = self.terminal {
             for (_, channel) in self.channels.iter_mut() {
                 terminal.show_rest(&mut channel.lines, &channel.service);

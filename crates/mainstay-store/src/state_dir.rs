@@ -45,7 +45,7 @@ use mainstay_sys::private::{create_anew, create_private_dir};
 #[cfg(unix)]
 use mainstay_sys::{rights, trust};
 
-pub use self::lock::{Hold, Left, Lock, PATIENCE, Patience, Predecessor, Try};
+pub use self::lock::{Hold, LOCK_TIMEOUT, Left, Lock, Predecessor, Timeout, Try};
 
 /// A supervisor's state directory. It may not exist yet.
 #[derive(Clone, Debug)]

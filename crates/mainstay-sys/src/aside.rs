@@ -24,7 +24,7 @@ const MOST_OF_ONE: usize = 2;
 const MOST_OF_LOOP: usize = 256;
 
 /// The longest time that the event loop waits.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Threads with a common limit, by their subjects.
 struct Pool {
@@ -159,10 +159,10 @@ fn answer_in_time<T: Send + 'static>(
 ) -> io::Result<T> {
     let (done, answer) = mpsc::channel();
     in_thread(seat, move |seat| drop(done.send(work(seat))))?;
-    answer.recv_timeout(PATIENCE).map_err(|_| {
+    answer.recv_timeout(CALL_TIMEOUT).map_err(|_| {
         let why = format!(
             "no response within {}; the file system may be unresponsive",
-            Human(PATIENCE)
+            Human(CALL_TIMEOUT)
         );
         io::Error::new(io::ErrorKind::TimedOut, why)
     })

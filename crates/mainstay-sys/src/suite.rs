@@ -544,7 +544,7 @@ fn a_frozen_tree_makes_no_progress() {
         });
         rustix::io::ioctl_fionbio(output.get_ref(), true).unwrap();
         let mut output = output.into_inner();
-        let mut drain = |patience: Duration| {
+        let mut drain = |timeout: Duration| {
             let mut count = 0;
             let mut buffer = [0; 65536];
             loop {
@@ -556,7 +556,7 @@ fn a_frozen_tree_makes_no_progress() {
                     &output,
                     rustix::event::PollFlags::IN,
                 )];
-                let timeout = rustix::event::Timespec::try_from(patience).unwrap();
+                let timeout = rustix::event::Timespec::try_from(timeout).unwrap();
                 match rustix::event::poll(&mut poll, Some(&timeout)) {
                     Ok(0) => return count,
                     Ok(_) if count > 10_000_000 => return count,
@@ -591,8 +591,8 @@ fn orphans_are_collected() {
         }
         // No wake-ups once the signals of children that were reaped before have been received.
         let mut wakes = 0;
-        let patience = Duration::from_millis(50);
-        while tokio::time::timeout(patience, rig.processes.changed())
+        let timeout = Duration::from_millis(50);
+        while tokio::time::timeout(timeout, rig.processes.changed())
             .await
             .is_ok()
         {

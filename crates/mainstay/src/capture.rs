@@ -22,7 +22,7 @@ const LIMIT: u64 = 10 << 20;
 /// The number of rotated files per stream. `stdout.log.1` is the newest.
 const KEEP: u32 = 8;
 /// The maximum time that [`end`] waits for a stream, which a child of the service may hold open.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STREAM_TIMEOUT: Duration = Duration::from_secs(2);
 
 static CAPTURE: Mutex<Option<Capture>> = Mutex::new(None);
 
@@ -74,7 +74,7 @@ pub(crate) fn end() {
     let _ = io::stdout().flush();
     drop(redirected);
     for copied in copied {
-        let _ = copied.recv_timeout(PATIENCE);
+        let _ = copied.recv_timeout(STREAM_TIMEOUT);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::Result;
 type Action = fn(&mut Soak);
 
 /// The timeout of every command, in seconds, whatever happens around it.
-const PATIENCE: &str = "20";
+const COMMAND_TIMEOUT: &str = "20";
 
 /// An action of the operator, or a failure.
 const ACTIONS: [(&str, Action); 19] = [
@@ -282,7 +282,7 @@ impl Soak {
         let start = Instant::now();
         let mut command = Command::new("timeout");
         command
-            .args(["--kill-after=1", PATIENCE])
+            .args(["--kill-after=1", COMMAND_TIMEOUT])
             .arg(self.site.path("bin/mainstay"))
             .args(args)
             .env("MAINSTAY_STATE_DIR", self.site.path("state"))

@@ -37,7 +37,7 @@ pub(crate) use self::source::Source;
 /// The largest size of a program, in bytes.
 const LARGEST: u64 = 4 << 30;
 /// The longest time without a response from a server.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The size of one read, hash and write step.
 const CHUNK: usize = 128 << 10;
 const NEW: &str = ".new";
@@ -96,13 +96,17 @@ impl Programs {
         source: &Source,
         expected: Option<&Hash>,
     ) -> Result<PathBuf, Failure> {
-        self.fetch_over(&CallOff::default(), PATIENCE, (file_name, source, expected))
+        self.fetch_over(
+            &CallOff::default(),
+            RESPONSE_TIMEOUT,
+            (file_name, source, expected),
+        )
     }
 
     fn fetch_over(
         &self,
         seam: &dyn Seam,
-        patience: Duration,
+        timeout: Duration,
         (file_name, source, expected): (&str, &Source, Option<&Hash>),
     ) -> Result<PathBuf, Failure> {
         let disk = Disk(seam);
@@ -122,7 +126,7 @@ impl Programs {
         let unfinished = self.dir.join(NEW);
         disk.remove_all(&unfinished)
             .map_err(doing("remove", &unfinished))?;
-        let fetched = copy(disk, source, patience, &unfinished).and_then(|found| match expected {
+        let fetched = copy(disk, source, timeout, &unfinished).and_then(|found| match expected {
             Some(expected) if *expected != found => {
                 let why = format!("its SHA-256 is {}, expected {}", found.0, expected.0);
                 let failure = source.failure(Code::Failed, &why);
@@ -250,8 +254,8 @@ fn used(program: &Path) {
 }
 
 /// Copies a program into a new file that everybody may execute, and syncs it.
-fn copy(disk: Disk<'_>, source: &Source, patience: Duration, path: &Path) -> Result<Hash, Failure> {
-    let mut content = source.open(patience)?;
+fn copy(disk: Disk<'_>, source: &Source, timeout: Duration, path: &Path) -> Result<Hash, Failure> {
+    let mut content = source.open(timeout)?;
     let dir = path.parent().unwrap_or(path);
     let room = disk::room(dir).map_err(|error| {
         let failure = doing("store a program in", dir)(error);
@@ -276,7 +280,7 @@ fn copy(disk: Disk<'_>, source: &Source, patience: Duration, path: &Path) -> Res
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                let why = source::interrupted(&error, patience);
+                let why = source::interrupted(&error, timeout);
                 return Err(source.failure(Code::Failed, &why));
             }
         };

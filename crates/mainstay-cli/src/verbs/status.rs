@@ -17,7 +17,7 @@ use crate::installed::Installed;
 use crate::{client, deploy, not_found};
 
 /// The polling interval of `--wait`.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Show the state of services
 ///
@@ -74,7 +74,7 @@ impl Status {
                     return Ok(ExitCode::SUCCESS);
                 }
                 asked if !has_time => break asked,
-                _ => thread::sleep(LOOK),
+                _ => thread::sleep(POLL_INTERVAL),
             }
         };
         say(remark);

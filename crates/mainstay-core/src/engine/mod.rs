@@ -61,7 +61,7 @@ pub use self::fact::{Fact, Halt, KillReason, News, Outcome};
 pub use self::service::{Bequest, Failures, Left, Stage, Wish};
 use self::service::{Role, Service, Settled, Situation};
 use self::trial::Trial;
-pub use self::trial::{Beside, COMMIT_PATIENCE, Flaw, Style, TrialPhase, TrialView, Tryout};
+pub use self::trial::{Beside, COMMIT_TIMEOUT, Flaw, Style, TrialPhase, TrialView, Tryout};
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{Probe, ServiceName, Spec, StopAsk};
 use crate::time::Instant;

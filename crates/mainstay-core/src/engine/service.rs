@@ -25,11 +25,11 @@ use crate::spec::{Backoff, CodeAction, Ready, ServiceName, Spec, StopScope, Stra
 use crate::time::Instant;
 
 /// The time limit for killed processes to disappear.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit for the children of a main process that exited with 0 to exit as well.
-pub(super) const LINGER_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time limit for a restore.
-const RESTORE_PATIENCE: Duration = Duration::from_secs(3600);
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The time limit for one readiness probe or one check of a condition.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after a question that the host could not ask.
@@ -719,11 +719,11 @@ impl Service {
             Then::Judge(Ended::Exit(Exit::Code(0)))
                 if is_quick && !self.spec.recovery().codes().contains_key(&0) =>
             {
-                (Rung::Lingering, ended + LINGER_PATIENCE)
+                (Rung::Lingering, ended + LINGER_TIMEOUT)
             }
             _ => {
                 shared.actions.push(Action::Kill(self.id, child.run));
-                (Rung::Killed, shared.now + KILL_PATIENCE)
+                (Rung::Killed, shared.now + KILL_TIMEOUT)
             }
         };
         self.pass_to(Phase::Stopping { then, rung, until }, shared);
@@ -739,7 +739,7 @@ impl Service {
             return;
         };
         let run = child.run;
-        (*rung, *until) = (Rung::Killed, shared.now + KILL_PATIENCE);
+        (*rung, *until) = (Rung::Killed, shared.now + KILL_TIMEOUT);
         if let Then::Judge(ended) = then
             && self.goal == Goal::Up
         {
@@ -1018,7 +1018,7 @@ impl Service {
                 }
                 Phase::Stopping { rung, until, .. } if *until <= now => match rung {
                     Rung::Killed => {
-                        let after = KILL_PATIENCE;
+                        let after = KILL_TIMEOUT;
                         let remains = Some(child.run);
                         self.halt(Halt::Unkillable { after }, remains, shared);
                     }
@@ -1040,7 +1040,7 @@ impl Service {
                     let action = Action::AbandonRestore(self.id, token);
                     shared.actions.push(action);
                 }
-                let limit = Human(RESTORE_PATIENCE);
+                let limit = Human(RESTORE_TIMEOUT);
                 let why = format!("the restore timed out after {limit}");
                 self.halt(Halt::NotRestored { why }, None, shared);
             }
@@ -1398,7 +1398,7 @@ impl Service {
             return;
         };
         *rung = Rung::Killed;
-        *until = shared.now + KILL_PATIENCE;
+        *until = shared.now + KILL_TIMEOUT;
         let run = child.run;
         self.tell(Fact::Killing { why }, shared);
         shared.actions.push(Action::Kill(self.id, run));
@@ -1478,7 +1478,7 @@ impl Service {
             }
             Next::Restore { before } => {
                 self.tell(Fact::Restoring { before }, shared);
-                let until = now + RESTORE_PATIENCE;
+                let until = now + RESTORE_TIMEOUT;
                 let state = State::Restoring {
                     asked: None,
                     is_called_off: false,

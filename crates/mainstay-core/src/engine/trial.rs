@@ -29,9 +29,9 @@ use crate::spec::{ServiceName, Spec};
 use crate::time::Instant;
 
 /// The time limit for the commit of a healthy candidate.
-pub const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit for a snapshot or a restore.
-const STATE_PATIENCE: Duration = Duration::from_secs(3600);
+const STATE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The order of the old run and the candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -136,7 +136,7 @@ impl fmt::Display for Flaw {
             Self::Stopped => f.write_str("a stop was requested"),
             Self::Aborted => f.write_str("it was cancelled"),
             Self::NotCommitted => {
-                write!(f, "it was not committed within {}", Human(COMMIT_PATIENCE))
+                write!(f, "it was not committed within {}", Human(COMMIT_TIMEOUT))
             }
         }
     }
@@ -544,7 +544,7 @@ impl Engine {
 
     fn hold(&mut self, service: ServiceId) -> Step {
         self.tell(service, Fact::Trial);
-        let until = self.shared.now + COMMIT_PATIENCE;
+        let until = self.shared.now + COMMIT_TIMEOUT;
         Step::Held { until }
     }
 
@@ -607,7 +607,7 @@ impl Engine {
         let step = match trial.step.clone() {
             Step::Clearing if old.is_down() && old.spec().snapshot().is_some() => Step::Keeping {
                 token: None,
-                until: now + STATE_PATIENCE,
+                until: now + STATE_TIMEOUT,
             },
             Step::Clearing if old.is_down() => self.launch(candidate),
             // A cancelled snapshot must end first.
@@ -640,7 +640,7 @@ impl Engine {
                         token,
                         snapshot,
                     });
-                    let until = now + STATE_PATIENCE;
+                    let until = now + STATE_TIMEOUT;
                     Step::Restoring {
                         token,
                         until,

@@ -32,7 +32,7 @@ const WAITING: usize = 64;
 /// and if it ends by itself, usually after a halt.
 const FAREWELL: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(30)];
 /// The number of bytes of an alert command's output that are shown.
-const SAID: u64 = 2000;
+const SHOWN_OUTPUT: u64 = 2000;
 
 /// An alert to deliver.
 pub(super) struct Alert {
@@ -313,7 +313,7 @@ impl Host {
             let _ = to_command.write_all(b"\n");
             drop(to_command);
             let mut said = Vec::new();
-            let mut from_command = from_command.take(SAID);
+            let mut from_command = from_command.take(SHOWN_OUTPUT);
             let _ = from_command.read_to_end(&mut said);
             // Read the rest, so that the command does not block on a full pipe.
             let _ = io::copy(&mut from_command.into_inner(), &mut io::sink());

@@ -40,7 +40,7 @@ const SLOWEST_SWEEP: Duration = Duration::from_secs(2);
 /// The reason that a request for a service that no longer exists fails.
 const REMOVED: &str = "it was removed";
 /// The longest time that an exit waits for the log thread to process earlier output.
-const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(5);
+const RECENT_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time limit of a reload command.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -355,7 +355,7 @@ impl Host {
             None => self.exited((id, run), exit, at),
             Some(awaited) => {
                 self.exits.insert((id, run), (exit, at));
-                self.look_at_last_words(id, run, awaited);
+                self.read_recent_output(id, run, awaited);
             }
         }
     }
@@ -393,7 +393,7 @@ impl Host {
 
     /// Sends [`Message::Exited`] after everything that a run sent before it exited and that may
     /// show that it was ready.
-    fn look_at_last_words(&self, id: ServiceId, run: RunId, awaited: Awaited) {
+    fn read_recent_output(&self, id: ServiceId, run: RunId, awaited: Awaited) {
         let to_loop = self.messages.clone();
         let exited = move || {
             to_loop.send(Message::Exited(id, run));
@@ -410,7 +410,7 @@ impl Host {
                 self.logs.drain(held.spec.name(), exited.clone());
                 // A full or slow disk must not delay the decision.
                 tokio::task::spawn_local(async move {
-                    undelayed(LAST_WORDS_PATIENCE).await;
+                    undelayed(RECENT_OUTPUT_TIMEOUT).await;
                     exited();
                 });
             }

@@ -12,7 +12,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use mainstay_core::failure::Failure;
-use mainstay_store::state_dir::{Hold, Left, Lock, PATIENCE, Patience, StateDir, Try};
+use mainstay_store::state_dir::{Hold, LOCK_TIMEOUT, Left, Lock, StateDir, Timeout, Try};
 use mainstay_sys as sys;
 use mainstay_sys::{PlaceWatch, lock_file};
 use tokio::sync::mpsc::UnboundedSender;
@@ -212,11 +212,11 @@ impl Possession {
 
     /// Takes the lost lock again, and returns whether that succeeded.
     fn retake(&mut self, state: &StateDir, since: Instant) -> Result<bool, Failure> {
-        let patience = match since.elapsed() < PATIENCE {
-            true => Patience::Left,
-            false => Patience::Over,
+        let timeout = match since.elapsed() < LOCK_TIMEOUT {
+            true => Timeout::Pending,
+            false => Timeout::Expired,
         };
-        match state.try_lock(patience)? {
+        match state.try_lock(timeout)? {
             Try::Taken(mut lock) => {
                 lock.sign_like(&self.lock)
                     .map_err(super::failed("write the lock"))?;

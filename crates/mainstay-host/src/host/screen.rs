@@ -19,7 +19,7 @@ use crate::output::{self, Foreign, Safe};
 const LINES_ROOM: usize = 1 << 20;
 const EVENTS_ROOM: usize = 2 << 20;
 /// The time for which the end waits for a reader that accepts nothing, and the longest wait in all.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 const LONGEST_END: Duration = Duration::from_secs(10);
 
 /// A queue for the writer. The writer ends when all clones are dropped and everything is written.
@@ -168,7 +168,10 @@ impl Screen {
         while queue.bytes > 0 && Instant::now() < end {
             let written = queue.written;
             let wait = |queue: &mut Queue| queue.bytes > 0 && queue.written == written;
-            let waited = self.shared.moved.wait_timeout_while(queue, PATIENCE, wait);
+            let waited = self
+                .shared
+                .moved
+                .wait_timeout_while(queue, STALL_TIMEOUT, wait);
             let (now, result) = waited.unwrap_or_else(PoisonError::into_inner);
             if result.timed_out() {
                 return;

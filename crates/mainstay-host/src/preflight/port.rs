@@ -8,7 +8,7 @@ use mainstay_core::spec::{Probe, Ready, Spec};
 use crate::owner::{self, Owner, Place};
 
 /// The timeout of a loopback connection that is neither accepted nor refused.
-const PATIENCE: Duration = Duration::from_millis(100);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Returns a message if another process already answers at the local address of the service's
 /// readiness probe. It cannot be the service, and counting it as the service would report a wrong
@@ -20,10 +20,9 @@ pub(crate) fn taken(spec: &Spec) -> Option<String> {
         Ready::Probe(Probe::Http(url)) => url.address(),
         _ => return None,
     };
-    let at = address
-        .literal()
-        .into_iter()
-        .find(|at| at.ip().is_loopback() && TcpStream::connect_timeout(at, PATIENCE).is_ok())?;
+    let at = address.literal().into_iter().find(|at| {
+        at.ip().is_loopback() && TcpStream::connect_timeout(at, CONNECT_TIMEOUT).is_ok()
+    })?;
     let by = match owner::of(&Place::Tcp(at), None) {
         Owner::Stranger(who) => format!(" by {who}"),
         _ => String::new(),

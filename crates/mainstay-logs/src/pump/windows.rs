@@ -18,7 +18,7 @@ use super::{Command, Summary, Wanted};
 /// The maximum size of one read.
 const BUFFER: usize = 64 << 10;
 /// The time limit at the end for writers, which the job object has already ended.
-const PATIENCE: Duration = Duration::from_secs(2);
+const WRITERS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The bytes that the reader of a pipe passes on.
 pub(super) struct Batch {
@@ -138,7 +138,7 @@ impl Writer {
                 command => self.perform(command),
             }
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WRITERS_TIMEOUT;
         while !self.sources.is_empty()
             && let Some(command) = orders.take_until(deadline)
         {

@@ -16,7 +16,7 @@ use tokio::net::UnixDatagram;
 use tokio::time::timeout;
 
 use super::record::Block;
-use super::transport::{PATIENCE, Refusal};
+use super::transport::{Refusal, STALL_TIMEOUT};
 
 pub(super) struct Journald {
     path: PathBuf,
@@ -77,12 +77,12 @@ async fn send(socket: &UnixDatagram, block: &mut Block) -> io::Result<()> {
             &block.source.service,
             &mut entry,
         );
-        match timeout(PATIENCE, socket.send(&entry)).await? {
+        match timeout(STALL_TIMEOUT, socket.send(&entry)).await? {
             Ok(_) => {}
             Err(error) if is_too_large(&error) => {
                 let file = sealed(&entry)?;
                 let send = socket.async_io(Interest::WRITABLE, || send_file(socket.as_fd(), &file));
-                timeout(PATIENCE, send).await??;
+                timeout(STALL_TIMEOUT, send).await??;
             }
             Err(error) => return Err(error),
         }

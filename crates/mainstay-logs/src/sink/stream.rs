@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::record::Block;
-use super::transport::{CONNECT, PATIENCE, Refusal};
+use super::transport::{CONNECT_TIMEOUT, Refusal, STALL_TIMEOUT};
 use crate::tls;
 use mainstay_sys::aside::resolve;
 
@@ -114,7 +114,7 @@ impl Remote {
         let failed = |error: &dyn std::fmt::Display| format!("TLS with {address}: {error}");
         let name = ServerName::try_from(address.host().to_owned()).map_err(|e| failed(&e))?;
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
-        let handshake = timeout(CONNECT, handshake).await;
+        let handshake = timeout(CONNECT_TIMEOUT, handshake).await;
         let stream = handshake.map_err(|error| failed(&error))?;
         let mut wire = Wire::Tls(Box::new(stream.map_err(|error| failed(&error))?));
         if let Ok(closed) = timeout(LISTEN, wire.closed()).await {
@@ -190,7 +190,7 @@ impl Remote {
 
 async fn connect(address: &HostPort) -> io::Result<TcpStream> {
     let found = resolve(address.host(), address.port());
-    let found = timeout(CONNECT, found).await???;
+    let found = timeout(CONNECT_TIMEOUT, found).await???;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in found {
         let socket = match address.is_ipv4() {
@@ -199,7 +199,7 @@ async fn connect(address: &HostPort) -> io::Result<TcpStream> {
         };
         // Detects a vanished receiver even if nothing is sent.
         socket.set_keepalive(true)?;
-        match timeout(CONNECT, socket.connect(address)).await {
+        match timeout(CONNECT_TIMEOUT, socket.connect(address)).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
                 keep_alive(&stream)?;
@@ -244,7 +244,7 @@ impl Wire {
         };
         let mut written = 0;
         while written < bytes.len() {
-            let taken = timeout(PATIENCE, self.write(&bytes[written..])).await??;
+            let taken = timeout(STALL_TIMEOUT, self.write(&bytes[written..])).await??;
             if taken == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -254,7 +254,7 @@ impl Wire {
             }
         }
         // TLS may have accepted bytes without writing them yet.
-        timeout(PATIENCE, self.flush()).await??;
+        timeout(STALL_TIMEOUT, self.flush()).await??;
         mark(written);
         Ok(())
     }

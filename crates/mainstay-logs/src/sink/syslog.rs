@@ -10,7 +10,7 @@ use tokio::net::{UnixDatagram, UnixStream};
 use tokio::time::timeout;
 
 use super::record::Block;
-use super::transport::{PATIENCE, Refusal};
+use super::transport::{Refusal, STALL_TIMEOUT};
 
 /// The maximum length of a message that was refused as too long for a datagram: the length that
 /// daemons accept by default.
@@ -102,12 +102,12 @@ async fn send_datagrams(socket: &UnixDatagram, block: &mut Block) -> io::Result<
         let (facility, service) = (block.source.facility, &block.source.service);
         datagram.clear();
         syslog::local(&line, facility, service, usize::MAX, &mut datagram);
-        match timeout(PATIENCE, socket.send(&datagram)).await? {
+        match timeout(STALL_TIMEOUT, socket.send(&datagram)).await? {
             Ok(_) => {}
             Err(error) if error.raw_os_error() == too_long && line.message.len() > SHORT => {
                 datagram.clear();
                 syslog::local(&line, facility, service, SHORT, &mut datagram);
-                timeout(PATIENCE, socket.send(&datagram)).await??;
+                timeout(STALL_TIMEOUT, socket.send(&datagram)).await??;
             }
             Err(error) => return Err(error),
         }
@@ -123,7 +123,7 @@ async fn send_stream(stream: &mut UnixStream, block: &mut Block) -> io::Result<(
         record.clear();
         syslog::local(&line, facility, service, usize::MAX, &mut record);
         record.push(0);
-        timeout(PATIENCE, stream.write_all(&record)).await??;
+        timeout(STALL_TIMEOUT, stream.write_all(&record)).await??;
         block.sent_up_to(end);
     }
     Ok(())

@@ -17,9 +17,9 @@ use super::syslog::Local;
 use super::udp::Udp;
 
 /// The time limit for a connection attempt.
-pub(super) const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time after which a target that accepts nothing counts as unreachable.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) enum Transport {
     #[cfg(target_os = "linux")]
@@ -93,7 +93,7 @@ impl Transport {
         each!(self, transport => transport.is_connected())
     }
 
-    /// Connects, within [`CONNECT`] per address. The error is a chain.
+    /// Connects, within [`CONNECT_TIMEOUT`] per address. The error is a chain.
     pub(super) async fn connect(&mut self) -> Result<(), String> {
         each!(self, transport => transport.connect().await)
     }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::Lost;
 use super::record::Block;
-use super::transport::{CONNECT, PATIENCE, Refusal};
+use super::transport::{CONNECT_TIMEOUT, Refusal, STALL_TIMEOUT};
 use mainstay_sys::aside::resolve;
 
 pub(super) struct Udp {
@@ -54,7 +54,7 @@ impl Udp {
     async fn open(&self) -> io::Result<UdpSocket> {
         let found = resolve(self.address.host(), self.address.port());
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in timeout(CONNECT, found).await??? {
+        for address in timeout(CONNECT_TIMEOUT, found).await??? {
             let socket = match address.is_ipv4() {
                 true => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?,
                 false => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await?,
@@ -82,7 +82,7 @@ impl Udp {
                 lines: 1,
                 bytes: line.message.len() as u64,
             };
-            let sent = timeout(PATIENCE, socket.send(&datagram)).await;
+            let sent = timeout(STALL_TIMEOUT, socket.send(&datagram)).await;
             match sent.map_err(io::Error::from).flatten() {
                 Ok(_) => {
                     self.last = Some((service.clone(), lost));

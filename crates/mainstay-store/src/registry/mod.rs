@@ -36,14 +36,14 @@ use crate::state_dir;
 /// The number of definitions kept per service. The history is kept in full.
 const KEPT_VERSIONS: u64 = 20;
 /// The longest wait for a registry that another process has locked. Locks last for milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The wait once a lock has outlasted [`PATIENCE`]: one command opens the registry several times.
-const SHORT_PATIENCE: Duration = Duration::from_millis(100);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The wait once a lock has outlasted [`LOCK_TIMEOUT`]: one command opens the registry several times.
+const SHORT_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 /// The polling interval for a lock that the system cannot wait for.
-const LOOK: Duration = Duration::from_millis(10);
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 /// Set if the last attempt to open the registry timed out on a lock.
 static IS_LOCKED: AtomicBool = AtomicBool::new(false);
-const CURE: &str = "move it away and install the services again; installed services keep running without it, and only the history is lost";
+const HINT: &str = "move it away and install the services again; installed services keep running without it, and only the history is lost";
 
 /// An open registry.
 #[derive(Debug)]
@@ -205,27 +205,27 @@ impl Registry {
     }
 
     fn open_file(path: &Path) -> Result<Self, Failure> {
-        let patience = match IS_LOCKED.load(Ordering::Relaxed) {
-            true => SHORT_PATIENCE,
-            false => PATIENCE,
+        let timeout = match IS_LOCKED.load(Ordering::Relaxed) {
+            true => SHORT_LOCK_TIMEOUT,
+            false => LOCK_TIMEOUT,
         };
-        let opened = Self::open_within(path, patience);
+        let opened = Self::open_within(path, timeout);
         let is_locked = matches!(&opened, Err(failure) if failure.code() == Code::Busy);
         IS_LOCKED.store(is_locked, Ordering::Relaxed);
         opened
     }
 
-    fn open_within(path: &Path, patience: Duration) -> Result<Self, Failure> {
+    fn open_within(path: &Path, timeout: Duration) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| cannot(Code::CannotWrite, "open", path, &error);
         refuse_irregular(path).map_err(failed)?;
         let place = place(path).map_err(failed)?;
         if let Some(place) = &place {
-            let deadline = Instant::now() + patience;
+            let deadline = Instant::now() + timeout;
             while let Err(error) = place.try_lock_shared() {
                 match error {
                     TryLockError::Error(error) => return Err(failed(error)),
                     TryLockError::WouldBlock if Instant::now() < deadline => {
-                        std::thread::sleep(LOOK);
+                        std::thread::sleep(LOCK_INTERVAL);
                     }
                     TryLockError::WouldBlock => {
                         let why = "another process has locked its directory";
@@ -237,7 +237,7 @@ impl Registry {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)
             .map_err(|error| database("open", path, &error))?;
-        schema::prepare(&mut connection, path, patience)?;
+        schema::prepare(&mut connection, path, timeout)?;
         let mut registry = Self {
             connection,
             path: path.to_owned(),
@@ -825,7 +825,7 @@ fn database(verb: &str, path: &Path, error: &rusqlite::Error) -> Failure {
                 "check that its disk is neither full nor read-only, and that you may write to it",
             ),
         },
-        _ => cannot(Code::Failed, verb, path, &why).hint(CURE),
+        _ => cannot(Code::Failed, verb, path, &why).hint(HINT),
     }
 }
 

@@ -52,14 +52,14 @@ CREATE INDEX history_of_service ON history (name, number);
 "];
 
 /// Prepares a registry file or an empty file for use. Nothing is written to any other file.
-/// `patience` limits the wait for other processes, here and in later use of the connection.
+/// `timeout` limits the wait for other processes, here and in later use of the connection.
 pub(super) fn prepare(
     connection: &mut Connection,
     path: &Path,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<(), Failure> {
     let failed = |error| database("open", path, &error);
-    connection.busy_timeout(patience).map_err(failed)?;
+    connection.busy_timeout(timeout).map_err(failed)?;
     let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     let look = connection.transaction().map_err(failed)?;
     let found = version(&look, path)?;
@@ -72,7 +72,7 @@ pub(super) fn prepare(
             cannot(Code::Failed, "open", path, &what).hint("use the newer version of mainstay")
         );
     }
-    keep_a_log(connection, patience).map_err(failed)?;
+    keep_a_log(connection, timeout).map_err(failed)?;
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(failed)?;
@@ -106,15 +106,15 @@ fn version(connection: &Transaction<'_>, path: &Path) -> Result<i32, Failure> {
         (APPLICATION, 1.., _) | (0, 0, 0) => Ok(version),
         _ => {
             let what = "it is a database of another program";
-            Err(cannot(Code::Failed, "open", path, &what).hint(super::CURE))
+            Err(cannot(Code::Failed, "open", path, &what).hint(super::HINT))
         }
     }
 }
 
 /// Enables write-ahead logging, so that readers and a writer do not block each other. The mode is
 /// stored in the file.
-fn keep_a_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
-    let deadline = Instant::now() + patience;
+fn keep_a_log(connection: &Connection, timeout: Duration) -> rusqlite::Result<()> {
+    let deadline = Instant::now() + timeout;
     loop {
         let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| {
             row.get::<_, String>(0)

@@ -61,9 +61,9 @@ pub enum Created {
 }
 
 /// The longest wait for a lock.
-const PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest wait for a lock on a supervisor's loop, which serves other services too.
-const SHARED_PATIENCE: Duration = Duration::from_millis(50);
+const SHARED_LOCK_TIMEOUT: Duration = Duration::from_millis(50);
 /// The polling interval for a lock that may be held for long.
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 const INDEX: &str = "index.json";
@@ -142,7 +142,7 @@ impl Store {
     /// Takes the lock and finishes interrupted operations. If `waits`, blocks until the lock is
     /// free.
     pub fn lock(&self, waits: bool) -> Result<Session<'_>, Failure> {
-        let mut session = self.lock_only((!waits).then_some(PATIENCE))?;
+        let mut session = self.lock_only((!waits).then_some(LOCK_TIMEOUT))?;
         session.clean_up()?;
         session.recover()?;
         Ok(session)
@@ -161,7 +161,7 @@ impl Store {
     /// the state is. [`Store::lock`] does the rest.
     pub fn complete(&self) -> Result<(), Failure> {
         match self.is_torn()? {
-            true => self.lock_only(Some(SHARED_PATIENCE))?.complete(),
+            true => self.lock_only(Some(SHARED_LOCK_TIMEOUT))?.complete(),
             false => Ok(()),
         }
     }
@@ -174,14 +174,14 @@ impl Store {
         create_private_dir(&self.dir)
     }
 
-    /// Takes the lock within `patience`, or without a limit if it is `None`.
-    fn lock_only(&self, patience: Option<Duration>) -> Result<Session<'_>, Failure> {
+    /// Takes the lock within `timeout`, or without a limit if it is `None`.
+    fn lock_only(&self, timeout: Option<Duration>) -> Result<Session<'_>, Failure> {
         self.create_dir().map_err(doing("create", &self.dir))?;
         let path = self.dir.join("lock");
         let lock = lock_file::open(&path).map_err(doing("open", &path))?;
-        match patience {
+        match timeout {
             None => self.lock_sometime(&lock).map_err(doing("lock", &path))?,
-            Some(patience) => try_lock(&lock, &path, patience, File::try_lock, || {
+            Some(timeout) => try_lock(&lock, &path, timeout, File::try_lock, || {
                 let message = format!(
                     "a snapshot of {} is being taken, restored or deleted",
                     self.service
@@ -219,10 +219,16 @@ impl Store {
         self.create_dir().map_err(doing("create", &self.dir))?;
         let path = self.in_use_path();
         let file = lock_file::open(&path).map_err(doing("open", &path))?;
-        try_lock(&file, &path, SHARED_PATIENCE, File::try_lock_shared, || {
-            let message = format!("the state of {} is being restored", self.service);
-            Failure::new(Code::Busy, message)
-        })?;
+        try_lock(
+            &file,
+            &path,
+            SHARED_LOCK_TIMEOUT,
+            File::try_lock_shared,
+            || {
+                let message = format!("the state of {} is being restored", self.service);
+                Failure::new(Code::Busy, message)
+            },
+        )?;
         Ok(file)
     }
 
@@ -232,7 +238,7 @@ impl Store {
     pub(super) fn keep_down(&self) -> Result<File, Failure> {
         let path = self.in_use_path();
         let file = lock_file::open(&path).map_err(doing("open", &path))?;
-        try_lock(&file, &path, PATIENCE, File::try_lock, || {
+        try_lock(&file, &path, LOCK_TIMEOUT, File::try_lock, || {
             let name = &self.service;
             Failure::new(
                 Code::Busy,
@@ -255,11 +261,11 @@ impl Store {
 fn try_lock(
     file: &File,
     path: &Path,
-    patience: Duration,
+    timeout: Duration,
     take: impl Fn(&File) -> Result<(), TryLockError>,
     busy: impl FnOnce() -> Failure,
 ) -> Result<(), Failure> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         match take(file) {
             Ok(()) => return Ok(()),

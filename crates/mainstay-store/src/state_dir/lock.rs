@@ -31,9 +31,9 @@ use mainstay_sys::lock_file;
 use super::StateDir;
 
 /// The maximum wait for a lock whose holder is dead or unknown.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The interval between attempts during that wait.
-const LOOK: Duration = Duration::from_millis(2);
+const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 /// The content of the file after an orderly end. A record does not begin with an empty line.
 const GIVEN_BACK: &str = "\ngiven back\n";
 
@@ -105,14 +105,14 @@ pub enum Try {
     Later,
 }
 
-/// The state of the wait for a lock. Once it is over, the lock may be taken from a process that is
-/// not known to be a supervisor.
+/// The state of the wait for a lock. Once it has expired, the lock may be taken from a process that
+/// is not known to be a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum Timeout {
     /// The wait goes on.
-    Left,
+    Pending,
     /// The wait has lasted as long as it may.
-    Over,
+    Expired,
 }
 
 impl Lock {
@@ -330,26 +330,26 @@ impl StateDir {
     }
 
     /// Creates the directory, readable by its owner only, and takes the lock. The caller signs the
-    /// lock next. Blocks for at most [`PATIENCE`].
+    /// lock next. Blocks for at most [`LOCK_TIMEOUT`].
     pub fn lock(&self) -> Result<Lock, Failure> {
         self.prepare()?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
-            let patience = match Instant::now() < deadline {
-                true => Patience::Left,
-                false => Patience::Over,
+            let timeout = match Instant::now() < deadline {
+                true => Timeout::Pending,
+                false => Timeout::Expired,
             };
-            match self.try_lock(patience)? {
+            match self.try_lock(timeout)? {
                 Try::Taken(lock) => return Ok(lock),
                 Try::Held(failure) => return Err(failure),
-                Try::Later if patience == Patience::Left => thread::sleep(LOOK),
+                Try::Later if timeout == Timeout::Pending => thread::sleep(LOCK_INTERVAL),
                 Try::Later => return Err(self.held("another supervisor is starting")),
             }
         }
     }
 
     /// Takes the lock if that is possible now.
-    pub fn try_lock(&self, patience: Patience) -> Result<Try, Failure> {
+    pub fn try_lock(&self, timeout: Timeout) -> Result<Try, Failure> {
         let cannot = |error: io::Error| self.cannot_write("lock", &error);
         let guard_path = self.path.join("lock-guard");
         let guard = lock_file::open(&guard_path).map_err(cannot)?;
@@ -381,13 +381,13 @@ impl StateDir {
                 };
                 // A child that a dead supervisor was starting holds the lock until it executes its
                 // program.
-                if !is_dead && patience == Patience::Left {
+                if !is_dead && timeout == Timeout::Pending {
                     return Ok(Try::Later);
                 }
                 if cfg!(windows) {
-                    return match patience {
-                        Patience::Left => Ok(Try::Later),
-                        Patience::Over => {
+                    return match timeout {
+                        Timeout::Pending => Ok(Try::Later),
+                        Timeout::Expired => {
                             Ok(Try::Held(self.held("an unknown process holds its lock")))
                         }
                     };

@@ -172,14 +172,14 @@ impl Drop for Nest {
 }
 
 /// Kills the processes in the nest of a dead supervisor, except in the directories named in
-/// `spared`. Waits at most `patience` until the rest is empty, and removes it. Returns the number
+/// `spared`. Waits at most `timeout` until the rest is empty, and removes it. Returns the number
 /// of processes found.
 pub(super) fn end_remains(
     nest_dir: &Path,
     spared: &BTreeSet<&str>,
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<usize> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     if spared.is_empty() {
         return end(nest_dir, deadline);
     }
@@ -195,8 +195,8 @@ pub(super) fn end_remains(
 }
 
 /// Kills the processes of one service in the nest, as [`end_remains`] does.
-pub(super) fn end_service(nest_dir: &Path, service: &str, patience: Duration) -> io::Result<usize> {
-    let deadline = Instant::now() + patience;
+pub(super) fn end_service(nest_dir: &Path, service: &str, timeout: Duration) -> io::Result<usize> {
+    let deadline = Instant::now() + timeout;
     let mut dirs = subdirs(nest_dir).filter(|dir| service_of(dir) == Some(service));
     dirs.try_fold(0, |count, dir| Ok(count + end(&dir, deadline)?))
 }

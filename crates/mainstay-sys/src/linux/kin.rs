@@ -161,14 +161,14 @@ pub(super) fn signal_if(pid: u32, signal: i32, is_ours: impl FnOnce() -> bool) -
 /// none. See `super::end_remains`.
 pub(super) fn end_remains(
     is_meant: impl Fn(u32, &[u8]) -> bool,
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<usize> {
     let own = std::process::id();
     let is_marked = |pid: u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         pid != own && is_meant(pid, &environment)
     };
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let mut killed = BTreeSet::new();
     loop {
         let found: Vec<u32> = every_pid().filter(|pid| is_marked(*pid)).collect();

@@ -623,7 +623,7 @@ pub fn home_of_pids() -> Option<String> {
 }
 
 /// The time limit for ending the processes of a dead supervisor.
-const PATIENCE: Duration = Duration::from_secs(10);
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time limit for [`Processes::end_orphans`].
 const ORPHANS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -641,11 +641,11 @@ pub fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<usize> {
         Some(("cgroup", dir)) => {
             let spared = spared.filter_map(|tree| tree.tree.strip_prefix(testament));
             let spared = spared.filter_map(|name| name.strip_prefix('/')).collect();
-            cgroup::end_remains(dir.as_ref(), &spared, PATIENCE)
+            cgroup::end_remains(dir.as_ref(), &spared, END_TIMEOUT)
         }
         Some(("state", dir)) => {
             let mark = format!("{SUPERVISED_FROM}={dir}").into_bytes();
-            let ended = kin::end_remains(|_, them| has(them, &mark), PATIENCE);
+            let ended = kin::end_remains(|_, them| has(them, &mark), END_TIMEOUT);
             place::end_keepers(dir).and(ended)
         }
         _ => {
@@ -659,7 +659,7 @@ pub fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<usize> {
                 let borne = marks.borne_by(pid, environment);
                 borne.is_some_and(|value| !spared.contains(value)) && !is_below_any(&mains, pid)
             };
-            kin::end_remains(is_meant, PATIENCE)
+            kin::end_remains(is_meant, END_TIMEOUT)
         }
     }
 }
@@ -677,7 +677,7 @@ fn is_below_any(mains: &[(u32, Birth)], pid: u32) -> bool {
 /// Kills the processes of one tree ([`Identity::tree`]), as [`end_remains`] does.
 pub fn end_tree(tree: &str, spared: &[Identity]) -> io::Result<usize> {
     match tree.split_once(' ') {
-        Some(("cgroup", dir)) => cgroup::end(dir.as_ref(), Instant::now() + PATIENCE),
+        Some(("cgroup", dir)) => cgroup::end(dir.as_ref(), Instant::now() + END_TIMEOUT),
         _ => {
             let Some(mark) = Mark::of_tree(tree, None) else {
                 return Ok(0);
@@ -686,7 +686,7 @@ pub fn end_tree(tree: &str, spared: &[Identity]) -> io::Result<usize> {
             let is_meant = |pid: u32, environment: &[u8]| {
                 mark.borne_by(pid, environment).is_some() && !is_below_any(&mains, pid)
             };
-            kin::end_remains(is_meant, PATIENCE)
+            kin::end_remains(is_meant, END_TIMEOUT)
         }
     }
 }
@@ -694,13 +694,13 @@ pub fn end_tree(tree: &str, spared: &[Identity]) -> io::Result<usize> {
 /// Kills the processes of one service under a supervisor's [`testament`], as [`end_remains`] does.
 pub fn end_service(testament: &str, service: &str) -> io::Result<usize> {
     if let Some(("cgroup", dir)) = testament.split_once(' ') {
-        return cgroup::end_service(dir.as_ref(), service, PATIENCE);
+        return cgroup::end_service(dir.as_ref(), service, END_TIMEOUT);
     }
     let is_bearer = bearers(testament);
     let is_meant = |pid: u32, environment: &[u8]| {
         kin::service_in(environment) == Some(service) && is_bearer(pid, environment)
     };
-    kin::end_remains(is_meant, PATIENCE)
+    kin::end_remains(is_meant, END_TIMEOUT)
 }
 
 /// Returns a test for whether a process with this pid and environment was started under a

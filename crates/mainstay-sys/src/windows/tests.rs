@@ -427,14 +427,14 @@ fn a_frozen_tree_makes_no_progress() {
                 let _ = sender.send(());
             }
         });
-        let patience = Duration::from_millis(300);
-        received.recv_timeout(patience * 100).unwrap();
+        let timeout = Duration::from_millis(300);
+        received.recv_timeout(timeout * 100).unwrap();
         tree.freeze().unwrap();
         tree.freeze().unwrap();
-        while received.recv_timeout(patience).is_ok() {}
-        assert!(received.recv_timeout(patience).is_err());
+        while received.recv_timeout(timeout).is_ok() {}
+        assert!(received.recv_timeout(timeout).is_err());
         tree.thaw().unwrap();
-        received.recv_timeout(patience * 100).unwrap();
+        received.recv_timeout(timeout * 100).unwrap();
         tree.freeze().unwrap();
         tree.kill().unwrap();
         rig.until_empty(&tree).await;

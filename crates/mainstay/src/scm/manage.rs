@@ -11,12 +11,12 @@ use super::{AUTO_START, Base, DEMAND_START, Kind, Scm, ServiceStatus, Setting, S
 use crate::{Definition, Error, ErrorKind, UNDER_SCM};
 
 /// The initial polling interval while waiting for a state. It doubles with each poll.
-const LOOK: Duration = Duration::from_millis(10);
-const LONGEST_LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+const LONGEST_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest wait for a notification before the state is polled.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The maximum time without a new checkpoint, whatever the wait hint is.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum time that other programs may hold a deleted service open.
 const RELEASE: Duration = Duration::from_secs(5);
 const STOP: u32 = 1;
@@ -186,15 +186,15 @@ pub(crate) fn uninstall(scm: &mut impl Scm, name: &str, graceful: Duration) -> R
 /// Waits until a deleted service is gone. It exists as long as a program holds it open.
 fn released(scm: &mut impl Scm, name: &str) -> io::Result<()> {
     let deadline = scm.now() + RELEASE;
-    let mut look = LOOK;
+    let mut interval = POLL_INTERVAL;
     while exists(scm, name) {
         if scm.now() >= deadline {
             let number = refusal::MARKED_FOR_DELETE.cast_signed();
             return Err(io::Error::from_raw_os_error(number));
         }
         // Polling holds no handle in the meantime, unlike waiting for a notification.
-        scm.sleep(look);
-        look = (look * 2).min(LONGEST_LOOK);
+        scm.sleep(interval);
+        interval = (interval * 2).min(LONGEST_POLL_INTERVAL);
     }
     Ok(())
 }
@@ -344,7 +344,7 @@ fn arrive(
     wanted: State,
     slack: Duration,
 ) -> Result<(), Error> {
-    let mut look = LOOK;
+    let mut interval = POLL_INTERVAL;
     let mut seen = None;
     let mut since = scm.now();
     loop {
@@ -361,7 +361,7 @@ fn arrive(
             seen = Some((status.state, status.checkpoint));
             since = scm.now();
         }
-        if scm.now() - since > status.wait_hint.max(PATIENCE).max(slack) {
+        if scm.now() - since > status.wait_hint.max(CHECKPOINT_TIMEOUT).max(slack) {
             let error = Error::new(
                 ErrorKind::TimedOut,
                 format!("{}: it is still {status}", what()),
@@ -370,7 +370,7 @@ fn arrive(
                 "it makes no progress: see the log of the service, or kill its process",
             ));
         }
-        scm.wait(name, status.state, look);
-        look = (look * 2).min(LONGEST_LOOK);
+        scm.wait(name, status.state, interval);
+        interval = (interval * 2).min(LONGEST_POLL_INTERVAL);
     }
 }

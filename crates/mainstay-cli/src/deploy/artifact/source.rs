@@ -63,9 +63,9 @@ fn is_here(uri: &Uri) -> bool {
 }
 
 impl Source {
-    /// Opens the source. Blocks until the response has begun. `patience` limits the wait for each
+    /// Opens the source. Blocks until the response has begun. `timeout` limits the wait for each
     /// response of a server, here and while reading.
-    pub(super) fn open(&self, patience: Duration) -> Result<Content, Failure> {
+    pub(super) fn open(&self, timeout: Duration) -> Result<Content, Failure> {
         let cannot = |why: String| self.failure(Code::Failed, &why);
         let content = match self {
             Self::File(path) => open(path).map_err(|error| {
@@ -75,7 +75,7 @@ impl Source {
                     _ => failure,
                 }
             })?,
-            Self::Url(uri) => ask(uri, patience).map_err(|why| {
+            Self::Url(uri) => ask(uri, timeout).map_err(|why| {
                 cannot(why)
                     .hint("check the URL, or download the program yourself and pass the file")
             })?,
@@ -111,7 +111,7 @@ fn open(path: &Path) -> io::Result<Content> {
     })
 }
 
-fn ask(uri: &Uri, patience: Duration) -> Result<Content, String> {
+fn ask(uri: &Uri, timeout: Duration) -> Result<Content, String> {
     let is_plain = uri.scheme_str() == Some("http");
     let trust = if is_plain {
         Trust::Plain
@@ -121,14 +121,14 @@ fn ask(uri: &Uri, patience: Duration) -> Result<Content, String> {
     let agent: ureq::Agent = agent::builder(trust)?
         .max_redirects(if is_plain { 0 } else { REDIRECTS })
         .max_redirects_will_error(!is_plain)
-        .timeout_resolve(Some(patience))
-        .timeout_recv_response(Some(patience))
+        .timeout_resolve(Some(timeout))
+        .timeout_recv_response(Some(timeout))
         // No limit for the whole download: a slow connection is fine while data arrives.
-        .timeout_per_read(Some(patience))
+        .timeout_per_read(Some(timeout))
         .build()
         .into();
     let answer = agent.get(uri).call().map_err(|error| match error {
-        ureq::Error::Timeout(_) => silence(patience),
+        ureq::Error::Timeout(_) => silence(timeout),
         ureq::Error::TooManyRedirects => format!("there are more than {REDIRECTS} redirects"),
         // The messages of these errors would show the URL.
         ureq::Error::RequireHttpsOnly(_) => "it redirects to a URL without TLS".to_owned(),
@@ -142,7 +142,7 @@ fn ask(uri: &Uri, patience: Duration) -> Result<Content, String> {
             let to = answer.headers().get("location");
             let to = to.and_then(|to| to.to_str().ok()?.parse::<Uri>().ok());
             return match to.filter(|to| to.scheme_str() == Some("https")) {
-                Some(to) if is_plain => ask(&to, patience),
+                Some(to) if is_plain => ask(&to, timeout),
                 _ => Err(format!(
                     "the server returned {status} without a redirect to https://"
                 )),
@@ -159,10 +159,10 @@ fn ask(uri: &Uri, patience: Duration) -> Result<Content, String> {
 }
 
 /// Describes an error in the middle of a download.
-pub(super) fn interrupted(error: &io::Error, patience: Duration) -> String {
+pub(super) fn interrupted(error: &io::Error, timeout: Duration) -> String {
     let of_client = error.get_ref().and_then(|it| it.downcast_ref());
     match (of_client, error.kind()) {
-        (Some(ureq::Error::Timeout(_)), _) => silence(patience),
+        (Some(ureq::Error::Timeout(_)), _) => silence(timeout),
         (_, io::ErrorKind::UnexpectedEof) => {
             "the connection was closed before the download was complete".to_owned()
         }
@@ -170,6 +170,6 @@ pub(super) fn interrupted(error: &io::Error, patience: Duration) -> String {
     }
 }
 
-fn silence(patience: Duration) -> String {
-    format!("no data from the server for {} s", patience.as_secs_f32())
+fn silence(timeout: Duration) -> String {
+    format!("no data from the server for {} s", timeout.as_secs_f32())
 }

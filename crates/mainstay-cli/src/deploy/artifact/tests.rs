@@ -399,7 +399,11 @@ mod faults {
     fn fetch(programs: &Programs, seam: &dyn Seam, of: u8) -> Result<PathBuf, Failure> {
         let place = programs.dir.ancestors().nth(2).unwrap();
         let source = Source::File(place.join(of.to_string()));
-        programs.fetch_over(seam, PATIENCE, ("shop", &source, Some(&hash(&content(of)))))
+        programs.fetch_over(
+            seam,
+            RESPONSE_TIMEOUT,
+            ("shop", &source, Some(&hash(&content(of)))),
+        )
     }
 
     /// Returns whether the program is present, and asserts that it is intact.

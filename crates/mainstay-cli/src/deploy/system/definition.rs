@@ -115,7 +115,7 @@ impl Installed {
             "--base-dir".as_ref(),
             base_dir.as_os_str(),
         ];
-        let patience = format!("{}s", start_limit(spec).as_secs().max(1));
+        let timeout = format!("{}s", start_limit(spec).as_secs().max(1));
         let is_ready: [&OsStr; 8] = [
             program.as_os_str(),
             "--state-dir".as_ref(),
@@ -123,7 +123,7 @@ impl Installed {
             "status".as_ref(),
             name,
             "--wait".as_ref(),
-            patience.as_ref(),
+            timeout.as_ref(),
             "--started".as_ref(),
         ];
         let definition = self

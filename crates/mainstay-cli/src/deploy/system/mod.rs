@@ -37,7 +37,7 @@ use super::{refuse_hung, refuse_irregular};
 use crate::client;
 use crate::installed::{Installed, Mode};
 use crate::library_failure::of_library;
-use crate::margins::patience;
+use crate::margins::host_start_timeout;
 use crate::not_found;
 
 /// The directory in which systemd stores the state of dynamic accounts. [`OWN_DIRS`] contains the
@@ -47,7 +47,7 @@ const PRIVATE_DIRS: &str = "/var/lib/private";
 const OWN_DIRS: &str = "/var/lib";
 /// The longest time for which files of an exited process may remain in use.
 const RELEASE: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Installed {
     /// Finds the named services, all of which must be installed.
@@ -325,7 +325,7 @@ impl Installed {
     /// up even if the program is not. The attempt in progress is awaited, so that its failure is
     /// reported.
     fn outcome(&self) -> Result<ServiceReport, Failure> {
-        let attempt = |spec: Spec| patience(&spec).saturating_add(spec.stop().graceful());
+        let attempt = |spec: Spec| host_start_timeout(&spec).saturating_add(spec.stop().graceful());
         let limit = self.current().map_or(Duration::ZERO, attempt);
         let deadline = Instant::now() + limit;
         loop {
@@ -334,7 +334,7 @@ impl Installed {
             if is_over || Instant::now() >= deadline {
                 return Ok(report);
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -523,7 +523,7 @@ fn remove_all(dir: &Path) -> io::Result<()> {
     loop {
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
+            Err(_) if Instant::now() < deadline => thread::sleep(POLL_INTERVAL),
             done => return done,
         }
     }

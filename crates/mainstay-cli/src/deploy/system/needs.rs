@@ -21,7 +21,7 @@ use crate::client;
 use crate::installed::Installed;
 
 /// The polling interval.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The reason why a need does not count as running.
 struct Lack {
@@ -74,7 +74,7 @@ impl Installed {
                 if lack.is_final || Instant::now() >= deadline {
                     return Err(failure(&self.name, need, &lack));
                 }
-                thread::sleep(LOOK);
+                thread::sleep(POLL_INTERVAL);
             }
         }
         Ok(true)

@@ -21,7 +21,7 @@ use crate::installed::Installed;
 use crate::margins::MARGIN;
 
 /// The polling interval for the manager's status.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const LAST_LINES: &str = "10";
 
 impl Change<'_> {
@@ -77,7 +77,7 @@ impl Change<'_> {
             if Instant::now() > until {
                 return Err(give_up(TrialPhase::Ready, "it was not ready in time"));
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         };
         let until = Instant::now() + self.canary;
         loop {
@@ -92,7 +92,7 @@ impl Change<'_> {
             if Instant::now() >= until {
                 return Ok(());
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 

@@ -12,9 +12,9 @@ use crate::spec::{SnapshotWhen, Still};
 use crate::time::Instant;
 
 /// The time limit for a snapshot.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The time limit for a snapshot during which the service is kept still.
-const STILL_PATIENCE: Duration = Duration::from_secs(60);
+const STILL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause after a failed snapshot.
 const RETRY: Duration = Duration::from_secs(600);
 
@@ -93,7 +93,11 @@ impl Service {
                 self.snapshot(reason, true, shared);
             }
             Keeping::Taking { is_still, .. } => {
-                let limit = Human(if is_still { STILL_PATIENCE } else { PATIENCE });
+                let limit = Human(if is_still {
+                    STILL_SNAPSHOT_TIMEOUT
+                } else {
+                    SNAPSHOT_TIMEOUT
+                });
                 let why = format!("the snapshot timed out after {limit}");
                 self.call_off(shared);
                 self.failed_to_keep(why, shared);
@@ -114,7 +118,12 @@ impl Service {
         let (service, run, token) = (self.id, child.run, Token(shared.number()));
         *keeping = Keeping::Taking {
             token,
-            until: shared.now + if is_still { STILL_PATIENCE } else { PATIENCE },
+            until: shared.now
+                + if is_still {
+                    STILL_SNAPSHOT_TIMEOUT
+                } else {
+                    SNAPSHOT_TIMEOUT
+                },
             is_still,
             is_frozen,
         };

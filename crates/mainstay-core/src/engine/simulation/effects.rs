@@ -40,7 +40,7 @@ impl World {
                     Some(run) if run.id == *id && !run.exited => {
                         run.exited = true;
                         run.exited_at = now;
-                        run.lingers_until = now + LINGER_PATIENCE;
+                        run.lingers_until = now + LINGER_TIMEOUT;
                         if !run.asked {
                             account.cause = Some(Cause::Exit(*exit));
                         }
@@ -321,7 +321,7 @@ impl World {
                     "{run:?} is killed too early"
                 );
                 held.killed = true;
-                held.kill_at = now + KILL_PATIENCE;
+                held.kill_at = now + KILL_TIMEOUT;
                 let exited = held.exited;
                 if self.behaves || self.chance(0.95) {
                     let at = now + self.millis(40);

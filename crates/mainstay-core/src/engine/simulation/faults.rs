@@ -200,7 +200,7 @@ impl World {
         self.shutting_down = true;
         self.coming.clear();
         let kills = self.chance(0.3);
-        let mut patience = Duration::from_secs(2);
+        let mut allowance = Duration::from_secs(2);
         for i in 0..self.specs.len() {
             let id = sid(i);
             let at = self.now + Duration::from_millis(1);
@@ -218,7 +218,7 @@ impl World {
                 self.coming.push((at, Event::Snapshotted(id, token, why)));
             }
             let Some(run) = &account.run else { continue };
-            patience += run.kill_at.since(self.now) + KILL_PATIENCE;
+            allowance += run.kill_at.since(self.now) + KILL_TIMEOUT;
             if run.pid.is_none() && !run.exited {
                 self.pids += 1;
                 self.coming
@@ -241,7 +241,7 @@ impl World {
             true => self.now + Duration::from_secs(1),
             false => {
                 let ladders: Duration = self.specs.iter().map(|spec| spec.stop.graceful).sum();
-                self.now + patience + ladders
+                self.now + allowance + ladders
             }
         };
         self.killing = kills;

@@ -58,7 +58,7 @@ impl World {
                     let run = account.run.as_ref().filter(|run| run.exited);
                     let exited_at = run.ok_or("nothing went to the background")?.exited_at;
                     ensure!(
-                        now >= exited_at + LINGER_PATIENCE,
+                        now >= exited_at + LINGER_TIMEOUT,
                         "the children of s{i} have no time to follow it"
                     );
                     account.cause = Some(Cause::Lasting);

@@ -47,10 +47,10 @@ const MOST: usize = 9;
 /// An index that no service has.
 const GONE: usize = usize::MAX;
 /// The engine's time limit for killed processes, and the limit for extensions.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_EXTENSION: u32 = 10;
 /// The time limit for the children of a main process that exited with 0 to exit as well.
-const LINGER_PATIENCE: Duration = Duration::from_secs(2);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The interval at which a crash loop is reported.
 const REMINDER: Duration = Duration::from_secs(3600);
 /// The time after its timeout for which an answer still counts.

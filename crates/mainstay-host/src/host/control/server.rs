@@ -40,7 +40,7 @@ const MANY: usize = 16;
 /// The pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The time for clients to read their last responses.
-const PATIENCE: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves connections until `closing` is dropped, then until pending responses are sent. Switches
 /// to another listener as soon as one arrives. Each connection carries one request, and a failed
@@ -103,7 +103,7 @@ pub(crate) async fn serve(
     drop((listener, host));
     let finished = async { while connections.join_next().await.is_some() {} };
     // A client that does not read its response does not get it.
-    let _ = tokio::time::timeout(PATIENCE, finished).await;
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, finished).await;
 }
 
 /// The data needed to respond to one request.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The polling interval while waiting for a state, because there is no notification.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A manager and the system that its services are installed into.
 struct Seat {
@@ -712,7 +712,7 @@ fn arrive(definition: &Definition, order: Order, wanted: State) -> Result<(), Er
                 let error = Error::new(ErrorKind::TimedOut, format!("{}: it is {state}", what()));
                 return Err(error.with_cure("see the log of the service"));
             }
-            _ => thread::sleep(LOOK),
+            _ => thread::sleep(POLL_INTERVAL),
         }
     }
 }
@@ -746,7 +746,7 @@ pub(crate) fn wait_for_change(
         if status.state != seen || left.is_zero() {
             return Ok(status);
         }
-        thread::sleep(left.min(LOOK));
+        thread::sleep(left.min(POLL_INTERVAL));
     }
 }
 
